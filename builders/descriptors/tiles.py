@@ -1,0 +1,190 @@
+"""Tile arithmetic: addresses, PMTiles ids, cells, and the tiles of an area. Pure.
+
+A tile is XYZ: row 0 lies in the north. Its id is that of PMTiles version 3: all tiles of the zooms below
+come first, then the tiles of its own zoom along a Hilbert curve. The curve makes the descendants of a tile
+at one zoom a contiguous range of ids, which is why a cell (the ancestor four zooms up) is a range.
+
+Laws: `tile_from_id(tile_id(t)) == t`; `tile_id(t)` is in `cell_range(cell_of(t), t.z)`.
+
+Knows nothing of tile sources or of polygons; the vectorised functions serve whole areas.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.errors import Invalid
+
+MAX_ZOOM = 24
+CELL_ZOOMS = 4
+# The ids of 2**24 tiles take 128 MiB; an area with more at one zoom is a slip, and would fill the memory.
+MAX_AREA_TILES = 1 << 24
+_DEGREE = 10**7
+_TURN = 360 * _DEGREE
+_LATITUDE_LIMIT = 85.0511287798066  # atan(sinh(pi)): where the web-mercator square ends
+
+Coordinate = TypeVar("Coordinate", int, NDArray[np.int64])
+
+
+class Tile(NamedTuple):
+    """One tile: zoom 0..24, column from the west, row from the north. `str` prints z/x/y."""
+
+    z: int
+    x: int
+    y: int
+
+    def __str__(self) -> str:
+        return f"{self.z}/{self.x}/{self.y}"
+
+
+def check_zoom(zoom: int) -> None:
+    """Raises Invalid for a zoom outside 0..24."""
+    if not 0 <= zoom <= MAX_ZOOM:
+        raise Invalid(f"zoom {zoom} is outside 0..{MAX_ZOOM}", zoom=zoom)
+
+
+def tile_id(tile: Tile) -> int:
+    """The PMTiles id of a tile. Raises Invalid for a tile that does not exist."""
+    z, x, y = tile
+    check_zoom(z)
+    if not (0 <= x < 1 << z and 0 <= y < 1 << z):
+        raise Invalid(f"there is no tile {tile}", tile=str(tile))
+    return _first_id(z) + _along_curve(z, x, y)
+
+
+def tile_ids(zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The ids (uint64[n], in the order given) of the tiles with columns and rows `x`, `y` (int64[n]) at a zoom.
+
+    Raises Invalid for a tile that does not exist.
+    """
+    check_zoom(zoom)
+    if x.size and (min(x.min(), y.min()) < 0 or max(x.max(), y.max()) >> zoom):
+        raise Invalid(f"there are tiles outside zoom {zoom}", zoom=zoom)
+    return (_along_curve(zoom, x.astype(np.int64), y.astype(np.int64)) + _first_id(zoom)).astype(np.uint64)
+
+
+def tile_from_id(number: int) -> Tile:
+    """The tile with this id. Raises Invalid for an id beyond zoom 24."""
+    if not 0 <= number < _first_id(MAX_ZOOM + 1):
+        raise Invalid(f"tile id {number} is outside zooms 0..{MAX_ZOOM}", tile_id=number)
+    z = ((3 * number + 1).bit_length() - 1) // 2  # 4**z <= 3 * id + 1 < 4**(z + 1)
+    rest = number - _first_id(z)
+    x = y = 0
+    for bit in range(z):
+        quarter = (rest >> (2 * bit)) & 3
+        right = quarter >> 1
+        lower = (quarter ^ right) & 1
+        if not lower:
+            if right:
+                x, y = (1 << bit) - 1 - x, (1 << bit) - 1 - y
+            x, y = y, x
+        x |= right << bit
+        y |= lower << bit
+    return Tile(z, x, y)
+
+
+def cell_of(tile: Tile) -> Tile:
+    """The cell of a tile: its ancestor at z - 4, and 0/0/0 below zoom 4."""
+    up = min(tile.z, CELL_ZOOMS)
+    return Tile(tile.z - up, tile.x >> up, tile.y >> up)
+
+
+def cell_range(cell: Tile, zoom: int) -> tuple[int, int]:
+    """(first, last exclusive): the ids of the tiles of `cell` at `zoom`, one contiguous range.
+
+    Raises Invalid where `zoom` lies above the cell.
+    """
+    check_zoom(zoom)
+    depth = zoom - cell.z
+    if depth < 0:
+        raise Invalid(f"cell {cell} has no tiles at zoom {zoom}", tile=str(cell), zoom=zoom)
+    first = _first_id(zoom) + ((tile_id(cell) - _first_id(cell.z)) << (2 * depth))
+    return first, first + (1 << (2 * depth))
+
+
+def tiles_of_bbox(bbox: tuple[int, int, int, int], zoom: int) -> NDArray[np.uint64]:
+    """The ascending ids (uint64[n], n >= 1) of the tiles that a box covers at a zoom.
+
+    `bbox` is (west, south, east, north) in 1e-7 degree; west greater than east crosses the antimeridian.
+    A tile that the box only touches is not part of it. Latitudes are clamped to the web-mercator limit.
+    Raises Invalid for an empty box, one outside the world, one that lies wholly beyond the limit, or one of
+    more than 2**24 tiles.
+    """
+    check_zoom(zoom)
+    west, south, east, north = bbox
+    if max(abs(west), abs(east)) > _TURN // 2 or max(abs(south), abs(north)) > _TURN // 4:
+        raise Invalid(f"the bbox {bbox} is outside the world", bbox=bbox)
+    # 180 east and 180 west are one line: from the one eastward to the other there is nothing.
+    if south >= north or west == east or (west, east) == (_TURN // 2, -_TURN // 2):
+        raise Invalid(f"the bbox {bbox} is empty", bbox=bbox, remedy="give west, south, east, north")
+    limit = math.ceil(_LATITUDE_LIMIT * _DEGREE)
+    if south >= limit or north <= -limit:
+        raise Invalid(f"the bbox {bbox} lies beyond the web-mercator limit of 85.0511 degrees", bbox=bbox)
+    top, bottom = _row(north, zoom), _row(south, zoom)
+    first = max(0, math.floor(top))
+    rows = range(first, min(1 << zoom, max(math.ceil(bottom), first + 1)))
+    spans = [(west, east)] if west < east else [(west, _TURN // 2), (-_TURN // 2, east)]
+    # Exact in integers: floor of the left edge, ceiling of the right one.
+    ranges = [
+        (((left + _TURN // 2) << zoom) // _TURN, -((-(right + _TURN // 2) << zoom) // _TURN)) for left, right in spans
+    ]
+    count = min(sum(stop - start for start, stop in ranges), 1 << zoom) * len(rows)
+    if count > MAX_AREA_TILES:
+        raise Invalid(
+            f"the bbox {bbox} has {count} tiles at zoom {zoom}, at most {MAX_AREA_TILES} are taken",
+            bbox=bbox,
+            zoom=zoom,
+            remedy="give a smaller area or a lower zoom",
+        )
+    # A box that comes round the world into the column it began in holds that column once.
+    columns = np.unique(np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in ranges]))
+    x, y = np.meshgrid(columns, np.arange(rows.start, rows.stop, dtype=np.int64))
+    ids = tile_ids(zoom, x.ravel(), y.ravel())
+    ids.sort()
+    return ids
+
+
+def tile_bounds(tile: Tile) -> tuple[float, float, float, float]:
+    """(west, south, east, north) of a tile in degrees of WGS 84."""
+    z, x, y = tile
+    side = 1 << z
+
+    def latitude(row: int) -> float:
+        return math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * row / side))))
+
+    return x / side * 360 - 180, latitude(y + 1), (x + 1) / side * 360 - 180, latitude(y)
+
+
+def _first_id(zoom: int) -> int:
+    """The number of tiles at all zooms below: (4**zoom - 1) / 3."""
+    return ((1 << (2 * zoom)) - 1) // 3
+
+
+def _along_curve(zoom: int, x: Coordinate, y: Coordinate) -> Coordinate:
+    """The place of column `x`, row `y` on the Hilbert curve of a zoom; the same steps for one and for many."""
+    place = x & 0
+    for bit in range(zoom - 1, -1, -1):
+        right = (x >> bit) & 1
+        lower = (y >> bit) & 1
+        place = (place << 2) | ((3 * right) ^ lower)
+        # Turn the quarter into the curve's own frame without a branch: the upper right one is mirrored, both
+        # upper ones are transposed. Bits above `bit` are spent, whatever happens to them.
+        mirror = ((1 << bit) - 1) * (right & (1 - lower))
+        x, y = x ^ mirror, y ^ mirror
+        swap = (x ^ y) * (1 - lower)
+        x, y = x ^ swap, y ^ swap
+    return place
+
+
+def _row(latitude: int, zoom: int) -> float:
+    """The row, with its fraction, of a latitude in 1e-7 degree.
+
+    Floats decide exactly: of all row edges only the equator is a whole number of 1e-7 degree, and it comes
+    out exact; the next nearest differs by far more than the rounding.
+    """
+    angle = math.radians(max(-_LATITUDE_LIMIT, min(_LATITUDE_LIMIT, latitude / _DEGREE)))
+    return (1 - math.asinh(math.tan(angle)) / math.pi) / 2 * (1 << zoom)

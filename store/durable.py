@@ -1,0 +1,163 @@
+"""Every effect on the disk that must survive a power cut. The only code that calls fsync, rename or link.
+
+Publication order; each step is a method of `Disk`, so each is a point where a test can let the power fail:
+
+ 1. stage: objects are written to tmp/<transaction>/, hashed while they are written
+ 2. the files of the batch are fsynced
+ 3. they are renamed into objects/
+ 4. the shard directories are fsynced, and the parent of every directory that is new
+ 5. the index is committed
+ 6. the log line is appended and fsynced
+ 7. the ref is written, fsynced and renamed, and its directory fsynced
+
+The manifest object goes through 1 to 5 like any other, after everything that it names. A crash anywhere leaves the
+missions published before whole, and at worst strays in tmp/.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from store.errors import Unavailable
+
+# What a file system without modes (FAT) answers to chmod.
+_NO_MODES = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
+OBJECT_MODE = 0o444
+_SYNC_THREADS = 8
+
+
+class Disk:
+    """The operations that publication is made of. Paths are absolute.
+
+    Tests pass in a subclass that records operations, fails or stops at any of them.
+    """
+
+    def make_directory(self, path: str) -> None:
+        """Makes a directory; fine if it is there."""
+        with _explained(path):
+            try:
+                os.mkdir(path, 0o755)
+            except FileExistsError:
+                if not os.path.isdir(path) or os.path.islink(path):
+                    raise
+
+    def create(self, path: str) -> int:
+        """A new file, open for writing. Raises Unavailable if it is there already."""
+        with _explained(path):
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+
+    def write(self, fd: int, data: bytes | bytearray | memoryview, path: str) -> None:
+        with _explained(path):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+
+    def seal(self, fd: int, path: str) -> None:
+        """Makes a file read-only where the medium has modes."""
+        with _explained(path):
+            try:
+                os.fchmod(fd, OBJECT_MODE)
+            except OSError as error:
+                if error.errno not in _NO_MODES:
+                    raise
+
+    def sync_file(self, fd: int, path: str) -> None:
+        with _explained(path):
+            os.fsync(fd)
+
+    def sync_files(self, paths: Iterable[str]) -> None:
+        """One barrier for a batch: all of these files are on the medium when it returns."""
+
+        def sync(path: str) -> None:
+            with _explained(path):
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    self.sync_file(fd, path)
+                finally:
+                    os.close(fd)
+
+        with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+            # list() so that the first error is raised here and not dropped with the iterator.
+            list(pool.map(sync, paths))
+
+    def rename(self, source: str, target: str) -> None:
+        """Moves a file over `target`, atomically where the medium can."""
+        with _explained(target):
+            os.rename(source, target)
+
+    def sync_directory(self, path: str) -> None:
+        with _explained(path):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def remove(self, path: str) -> None:
+        """Removes a file, or a directory that is empty; fine if it is gone."""
+        with _explained(path):
+            try:
+                if os.path.isdir(path) and not os.path.islink(path):
+                    os.rmdir(path)
+                else:
+                    os.unlink(path)
+            except FileNotFoundError:
+                return
+
+    def append(self, path: str, data: bytes, keep: int) -> None:
+        """Cuts the file to its first `keep` bytes, appends `data` and makes both durable."""
+        with _explained(path):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            try:
+                os.ftruncate(fd, keep)
+                os.lseek(fd, keep, os.SEEK_SET)
+                self.write(fd, data, path)
+                self.sync_file(fd, path)
+            finally:
+                os.close(fd)
+
+
+def replace_file(disk: Disk, target: str, data: bytes, staging: str) -> None:
+    """Steps 1 to 4 for one small file that is replaced by name: after a crash it is the old one or the new one.
+
+    `staging` is a directory on the same file system; it must exist.
+    """
+    staged = os.path.join(staging, f"{os.path.basename(target)}.{os.getpid()}")
+    disk.remove(staged)
+    fd = disk.create(staged)
+    try:
+        disk.write(fd, data, staged)
+        disk.sync_file(fd, staged)
+    finally:
+        os.close(fd)
+    disk.rename(staged, target)
+    disk.sync_directory(os.path.dirname(target))
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turns an OSError into an Unavailable that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be written: {error.strerror}",
+            remedy=_REMEDIES.get(error.errno or 0, ""),
+            kind="unwritable",
+            path=path,
+            errno=error.errno,
+        ) from error
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space and run it again; what was finished is kept",
+    errno.EDQUOT: "the quota is used up; free some space and run it again",
+    errno.EROFS: "the medium is read-only",
+    errno.EACCES: "this user may not write there",
+    errno.EPERM: "this user may not write there",
+    errno.EMFILE: "too many open files; raise `ulimit -n`",
+}

@@ -1,0 +1,154 @@
+"""The evidence of a store directory: what `store.verify` asks for, read from the medium. Writes nothing.
+
+Every object is read in full, once for all the missions that one instance is asked about.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
+from store.format.ids import ObjectId
+from store.media import Media, object_path
+from store.trust.root import MAX_STEPS, ROOT_LIMIT
+from store.verify import REF_SIZE, Binding, Outcome, Verdict, pinned_root, verify_mission
+
+MAX_MISSIONS = 10_000
+ROOT_FILE = re.compile(r"([1-9][0-9]{0,17})\.root\.cbor")
+_ROOT_FILE_LIMIT = ROOT_LIMIT + 2048
+# A task of the pool: enough small objects to be worth handing over, few enough bytes to spread large ones.
+_TASK_OBJECTS, _TASK_BYTES = 64, 32 * 2**20
+
+
+class StoreEvidence:
+    """`store.verify.Evidence` over a directory. `progress` is told the bytes as they are hashed."""
+
+    def __init__(self, media: Media, progress: Callable[[int], None] | None = None) -> None:
+        self.media = media
+        self._progress = progress
+        self._outcomes: dict[tuple[ObjectId, int], Outcome] = {}
+
+    def missions(self) -> list[str]:
+        """The ids of the missions that have a ref, ascending."""
+        names = self.media.names_if_there("missions")
+        if len(names) > MAX_MISSIONS:
+            raise Unavailable(f"{self.media.path} has {len(names)} missions, at most {MAX_MISSIONS} are allowed")
+        return names
+
+    def ref(self, mission: str) -> bytes:
+        return self.media.read(f"missions/{mission}", REF_SIZE)
+
+    def chain(self, after: int) -> Sequence[bytes]:
+        versions = [v for v in self.root_versions() if v > after]
+        if versions != list(range(after + 1, after + 1 + len(versions))):
+            raise Corrupt(
+                f"the trust chain of {self.media.path} has a gap after version {after}",
+                kind="bad-trust-chain",
+                actual=versions,
+            )
+        if len(versions) > MAX_STEPS:
+            raise Corrupt(
+                f"the trust chain of {self.media.path} is more than {MAX_STEPS} versions ahead", kind="bad-trust-chain"
+            )
+        return [self.root_file(version) for version in versions]
+
+    def root_versions(self) -> list[int]:
+        """The versions of the root files that are there, ascending."""
+        matches = (ROOT_FILE.fullmatch(name) for name in self.media.names_if_there("trust"))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def root_file(self, version: int) -> bytes:
+        return self.media.read(f"trust/{version}.root.cbor", _ROOT_FILE_LIMIT)
+
+    def object(self, id_: ObjectId, limit: int) -> bytes:
+        with _of_object(id_):
+            size = self.media.stamp(object_path(id_)).size
+            if size > limit:
+                raise Corrupt(
+                    f"object {id_} has {size} bytes, at most {limit} are allowed",
+                    kind="oversized",
+                    expected=limit,
+                    actual=size,
+                )
+            return bytes(self.bytes_of(id_, size))
+
+    def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
+        with _of_object(id_):
+            # The size on the medium first: the signed size may be large, and memory is taken for what is there.
+            actual = self.media.stamp(object_path(id_)).size
+            data = bytearray(size if actual == size else 0)
+            self.media.digest(id_, size, into=data, progress=self._progress)
+            return data
+
+    def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
+        wanted = list(objects)
+        tasks = list(_tasks([item for item in wanted if item not in self._outcomes]))
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            futures = [pool.submit(self._check_task, task) for task in tasks]
+            for future in as_completed(futures):
+                self._outcomes.update(future.result())
+        for item in wanted:
+            yield item[0], self._outcomes[item]
+
+    def _check_task(self, task: list[tuple[ObjectId, int]]) -> dict[tuple[ObjectId, int], Outcome]:
+        outcomes: dict[tuple[ObjectId, int], Outcome] = {}
+        for id_, size in task:
+            try:
+                with _of_object(id_):
+                    self.media.digest(id_, size, progress=self._progress)
+                outcomes[id_, size] = None
+            except FlightbagError as error:
+                outcomes[id_, size] = error
+        return outcomes
+
+
+class _of_object:  # noqa: N801 - a context manager that reads as one
+    """Adds the object's id to what goes wrong while it is read."""
+
+    def __init__(self, id_: ObjectId) -> None:
+        self._id = id_
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, FlightbagError):
+            error.fields.setdefault("object", self._id)
+            if isinstance(error, NotFound):
+                error.message = f"object {self._id} is not there"
+
+
+def _tasks(items: list[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:
+    """Groups for the pool. Sorted by id, as the files lie, large ones on their own."""
+    task: list[tuple[ObjectId, int]] = []
+    total = 0
+    for item in sorted(items):
+        task.append(item)
+        total += item[1]
+        if len(task) >= _TASK_OBJECTS or total >= _TASK_BYTES:
+            yield task
+            task, total = [], 0
+    if task:
+        yield task
+
+
+def takeoff_check(
+    store: str | os.PathLike[str],
+    mission: str,
+    *,
+    trust: bytes,
+    now: int,
+    aircraft: str | None = None,
+    host: str | None = None,
+) -> Verdict:
+    """Verifies one mission of a store: steps A to F of the takeoff check.
+
+    `trust` is the pinned root file's bytes, `now` unix seconds. GO is `verdict.mission is not None`. Raises
+    Unavailable or NotFound where the store itself cannot be opened, Untrusted for an unusable pinned root. The
+    verdict's mission reads from the store as long as it is in use.
+    """
+    evidence = StoreEvidence(Media(store))
+    return verify_mission(evidence, mission, pinned_root(trust), Binding(now, aircraft, host))

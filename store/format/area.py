@@ -1,0 +1,110 @@
+"""A mission's area: a bounding box, and polygons where it is not the whole box. Exact, in integers.
+
+Coordinates are 1e-7 degree (int32 range), longitude before latitude as in RFC 7946. A box whose west is
+greater than its east crosses the antimeridian. A polygon is a list of rings, the first the outer one, the
+others holes; a ring is a flat list lon, lat, lon, lat, ... without a repeated last vertex and never crosses
+the antimeridian (RFC 7946, section 3.1.9: an area that does is cut there into two polygons).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from store.errors import Corrupt
+from store.format.cbor import Fields, Value, integers
+
+LAT_MAX = 90 * 10**7
+LON_MAX = 180 * 10**7
+MAX_NUMBERS = 8192
+
+Ring: TypeAlias = tuple[int, ...]
+Polygon: TypeAlias = tuple[Ring, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """`bbox` is (west, south, east, north) in 1e-7 degree; `polygons` is empty where the box is the area."""
+
+    bbox: tuple[int, int, int, int]
+    polygons: tuple[Polygon, ...] = ()
+
+    def __post_init__(self) -> None:
+        west, south, east, north = self.bbox
+        if max(abs(west), abs(east)) > LON_MAX or max(abs(south), abs(north)) > LAT_MAX:
+            raise Corrupt("the area's bbox is outside the world", kind="bad-field", field="area.bbox")
+        if south >= north or west == east:
+            raise Corrupt("the area's bbox is empty", kind="bad-field", field="area.bbox")
+        for polygon in self.polygons:
+            if not polygon:
+                raise Corrupt("a polygon of the area has no ring", kind="bad-field", field="area.polygons")
+            for ring in polygon:
+                if len(ring) < 6 or len(ring) % 2:
+                    raise Corrupt("a ring needs three vertices", kind="bad-field", field="area.polygons")
+                if not all(self._in_box(ring[i + 1], ring[i]) for i in range(0, len(ring), 2)):
+                    raise Corrupt("a vertex of the area is outside its bbox", kind="bad-field", field="area.polygons")
+
+    def _in_box(self, lat: int, lon: int) -> bool:
+        west, south, east, north = self.bbox
+        inside = west <= lon <= east if west < east else lon >= west or lon <= east
+        return inside and south <= lat <= north
+
+    def contains(self, lat: int, lon: int) -> bool:
+        """Whether the point (1e-7 degree) is in the area; the box's edge is inside, a pole has every longitude."""
+        if abs(lat) > LAT_MAX or abs(lon) > LON_MAX:
+            return False
+        if not self.polygons and abs(lat) == LAT_MAX:
+            return self.bbox[1] <= lat <= self.bbox[3]
+        # The antimeridian is one line with two names.
+        names = {lon, -lon} if abs(lon) == LON_MAX else {lon}
+        return any(
+            self._in_box(lat, name) and (not self.polygons or any(_in_polygon(p, lat, name) for p in self.polygons))
+            for name in names
+        )
+
+    def value(self) -> Value:
+        return {"bbox": list(self.bbox), "polygons": [[list(r) for r in p] for p in self.polygons]}
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Area:
+        box = integers(fields.array("bbox", 4, 4), -LON_MAX, LON_MAX, "area.bbox")
+        left = MAX_NUMBERS
+        polygons: list[Polygon] = []
+        for polygon in fields.array("polygons", 0, 256):
+            rings: list[Ring] = []
+            for ring in _array(polygon):
+                numbers = _array(ring)
+                left -= len(numbers)
+                if left < 0:
+                    raise Corrupt(
+                        f"the area has more than {MAX_NUMBERS // 2} vertices", kind="bad-field", field="area.polygons"
+                    )
+                rings.append(integers(numbers, -LON_MAX, LON_MAX, "area.polygons"))
+            polygons.append(tuple(rings))
+        fields.end()
+        return cls((box[0], box[1], box[2], box[3]), tuple(polygons))
+
+
+def _array(value: object) -> list[Any]:
+    if type(value) is not list:
+        raise Corrupt("area.polygons must hold arrays", kind="bad-field", field="area.polygons")
+    return value
+
+
+def _in_polygon(polygon: Polygon, lat: int, lon: int) -> bool:
+    """Inside the outer ring and in no hole; a boundary of the outer ring is inside, that of a hole too."""
+    outer, *holes = polygon
+    return _ring(outer, lat, lon) >= 0 and all(_ring(hole, lat, lon) <= 0 for hole in holes)
+
+
+def _ring(ring: Ring, lat: int, lon: int) -> int:
+    """1 inside, 0 on the boundary, -1 outside: ray casting to the east, in exact integers."""
+    inside = False
+    points = [(ring[i], ring[i + 1]) for i in range(0, len(ring), 2)]
+    for (x1, y1), (x2, y2) in zip(points, points[1:] + points[:1], strict=True):
+        cross = (x2 - x1) * (lat - y1) - (y2 - y1) * (lon - x1)
+        if cross == 0 and min(x1, x2) <= lon <= max(x1, x2) and min(y1, y2) <= lat <= max(y1, y2):
+            return 0
+        if (y1 > lat) != (y2 > lat) and (cross > 0) == (y2 > y1):
+            inside = not inside
+    return 1 if inside else -1

@@ -1,0 +1,157 @@
+"""Deterministic CBOR (RFC 8949, section 4.2.1), narrowed to what Flightbag's files may hold.
+
+Allowed: integers of 64 bits with a sign, text, byte strings, arrays, and maps whose keys are text of at most
+23 bytes. Nothing else exists: no float, tag, null, boolean, indefinite length. Below 24 bytes of key the
+orders of RFC 7049 and RFC 8949 agree, so one encoding is canonical under both.
+
+Law: `decode(b)` succeeds only if `encode(decode(b)) == b`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import cbor2
+
+from store.errors import Corrupt, Invalid
+
+Value: TypeAlias = "int | str | bytes | Sequence[Value] | Mapping[str, Value]"
+
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+MAX_KEY_BYTES = 23
+MAX_DEPTH = 12
+
+
+def _check(value: object, depth: int) -> None:
+    """Raises Invalid unless `value` is made of the allowed types alone. Exact types: bool is an int to Python."""
+    kind = type(value)
+    if kind is int:
+        if not INT_MIN <= value <= INT_MAX:  # type: ignore[operator]
+            raise Invalid(f"the integer {value} does not fit 64 bits")
+    elif kind is str or isinstance(value, bytes):
+        return
+    elif depth == 0:
+        raise Invalid(f"nested deeper than {MAX_DEPTH}")
+    elif kind is list or kind is tuple:
+        for item in value:  # type: ignore[attr-defined]
+            _check(item, depth - 1)
+    elif kind is dict:
+        for key, item in value.items():  # type: ignore[attr-defined]
+            if type(key) is not str or len(key.encode()) > MAX_KEY_BYTES:
+                raise Invalid(f"the map key {key!r} is not text of at most {MAX_KEY_BYTES} bytes")
+            _check(item, depth - 1)
+    else:
+        raise Invalid(f"{kind.__name__} has no place in this format")
+
+
+def encode(value: Value) -> bytes:
+    """The one canonical encoding. Raises Invalid for a value outside the allowed types."""
+    _check(value, MAX_DEPTH)
+    return cbor2.dumps(value, canonical=True)
+
+
+def decode(data: bytes, *, limit: int, what: str) -> Any:
+    """The value of canonical bytes. `limit` is in bytes and is checked before anything is parsed.
+
+    Raises Corrupt, naming `what`, for anything that is too large, malformed, not canonical or not allowed.
+    """
+    if len(data) > limit:
+        raise Corrupt(f"{what} has {len(data)} bytes, at most {limit} are allowed", kind="too-large", actual=len(data))
+    try:
+        value = cbor2.loads(
+            data,
+            max_depth=MAX_DEPTH + 1,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        )
+        canonical = encode(value)
+    except (cbor2.CBORError, Invalid, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise Corrupt(f"{what} is not canonical CBOR: {error}", kind="not-canonical") from error
+    if canonical != data:
+        raise Corrupt(f"{what} is CBOR, but not in its canonical form", kind="not-canonical")
+    return value
+
+
+class Fields:
+    """A decoded map of a closed schema: every key is asked for once, and `end` refuses what is left over.
+
+    Every method raises Corrupt, naming the field by its path, for a missing key, a wrong type or a value out
+    of bounds.
+    """
+
+    def __init__(self, value: object, where: str) -> None:
+        self._where = where
+        if type(value) is not dict:
+            raise self._bad("", "must be a map")
+        self._left: dict[str, Any] = dict(value)
+
+    def _bad(self, key: str, why: str) -> Corrupt:
+        path = f"{self._where}.{key}" if key else self._where
+        return Corrupt(f"{path} {why}", kind="bad-field", field=path)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
+    def _take(self, key: str, kind: type) -> Any:
+        if key not in self._left:
+            raise self._bad(key, "is missing")
+        value = self._left.pop(key)
+        if type(value) is not kind:
+            raise self._bad(key, f"must be {kind.__name__}, not {type(value).__name__}")
+        return value
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        value: int = self._take(key, int)
+        if not low <= value <= high:
+            raise self._bad(key, f"is {value}, must be from {low} to {high}")
+        return value
+
+    def text(self, key: str, pattern: re.Pattern[str]) -> str:
+        value: str = self._take(key, str)
+        if not pattern.fullmatch(value):
+            raise self._bad(key, f"is {value[:80]!r}, which does not match {pattern.pattern}")
+        return value
+
+    def choice(self, key: str, allowed: Sequence[str]) -> str:
+        value: str = self._take(key, str)
+        if value not in allowed:
+            raise self._bad(key, f"is {value[:80]!r}, must be one of {', '.join(allowed)}")
+        return value
+
+    def binary(self, key: str, size: int) -> bytes:
+        value: bytes = self._take(key, bytes)
+        if len(value) != size:
+            raise self._bad(key, f"has {len(value)} bytes, must have {size}")
+        return value
+
+    def array(self, key: str, least: int, most: int) -> list[Any]:
+        value: list[Any] = self._take(key, list)
+        if not least <= len(value) <= most:
+            raise self._bad(key, f"has {len(value)} items, must have {least} to {most}")
+        return value
+
+    def fields(self, key: str) -> Fields:
+        return Fields(self._take(key, dict), f"{self._where}.{key}")
+
+    def end(self) -> None:
+        """Refuses keys that the schema does not have."""
+        if self._left:
+            raise self._bad(sorted(self._left)[0][:40], "is no field of this format")
+
+
+def integers(values: Sequence[object], low: int, high: int, where: str) -> tuple[int, ...]:
+    """`values` as exact integers within the bounds, else Corrupt naming `where`."""
+    for value in values:
+        if type(value) is not int or not low <= value <= high:
+            raise Corrupt(f"{where} must hold integers from {low} to {high}", kind="bad-field", field=where)
+    return tuple(values)  # type: ignore[arg-type]
+
+
+def ascending(values: Sequence[Any], where: str) -> None:
+    """Refuses what is not strictly ascending: order and uniqueness are one rule."""
+    if any(a >= b for a, b in itertools.pairwise(values)):
+        raise Corrupt(f"{where} is not strictly ascending", kind="bad-order", field=where)

@@ -1,0 +1,223 @@
+"""Entries: the artifacts of a mission, their names, kinds and meta, and the canonical table that lists them.
+
+The kind follows from the first segment of the name; kinds and their meta are a closed list (KINDS), so a
+verifier that does not know a kind refuses the mission instead of skipping the entry.
+
+Law: `EntryTable.parse(t.render()) == t`, and only canonical bytes of a valid table parse.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from store.errors import Corrupt, Invalid
+from store.format import merkle
+from store.format.cbor import INT_MAX, Fields, Value, decode, encode
+from store.format.host import HOST_CLASS, is_host_class
+from store.format.ids import BuildKey, ObjectId
+
+MAX_ENTRIES = 100_000
+TABLE_LIMIT = 16 * 2**20
+MAX_SEGMENTS = 4
+
+SEGMENT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+TOKEN = re.compile(r"[a-z0-9](?:[a-z0-9._+-]{0,62}[a-z0-9])?")
+DTYPES = ("float16", "float32")
+
+
+def _engine(meta: Fields) -> None:
+    meta.text("backbone", SEGMENT)
+    meta.text("backend", TOKEN)
+    _host(meta)
+    meta.binary("model", 32)
+    meta.choice("part", ("model", "weights"))
+    meta.text("precision", TOKEN)
+
+
+def _descriptors(meta: Fields) -> None:
+    meta.integer("dim", 1, 2**20)
+    meta.choice("dtype", DTYPES)
+    meta.integer("rows", 1, 2**20)
+
+
+def _index(meta: Fields) -> None:
+    meta.integer("dim", 1, 2**20)
+    _host(meta)
+    meta.text("method", TOKEN)
+    meta.choice("part", ("index", "quantiser"))
+    meta.integer("rows", 1, 2**40)
+
+
+def _coverage(meta: Fields) -> None:
+    meta.integer("missing", 1, 2**40)
+
+
+def _card(meta: Fields) -> None:
+    engine: str = meta.text("engine", re.compile(r"engines/.{1,255}"))
+    if not is_name(engine):
+        raise Corrupt(f"{engine!r} is no entry name", kind="bad-field", field="meta.engine")
+
+
+def _nothing(_meta: Fields) -> None:
+    return
+
+
+def _host(meta: Fields) -> None:
+    host = meta.text("host", HOST_CLASS)
+    if not is_host_class(host):
+        raise Corrupt(f"the host class {host!r} is not in ascending order", kind="bad-field", field="meta.host")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of entry: the first segment of its names, the schema of its meta, and whether it has a build key."""
+
+    folder: str
+    check_meta: Callable[[Fields], None]
+    keyed: bool
+
+
+KINDS: Mapping[str, Kind] = {
+    "engine": Kind("engines", _engine, keyed=True),
+    "card": Kind("cards", _card, keyed=False),
+    "descriptors": Kind("descriptors", _descriptors, keyed=True),
+    "probe": Kind("probes", _descriptors, keyed=True),
+    "index": Kind("indexes", _index, keyed=True),
+    "coverage": Kind("coverage", _coverage, keyed=False),
+    "file": Kind("files", _nothing, keyed=False),
+}
+_KIND_OF = {kind.folder: name for name, kind in KINDS.items()}
+
+
+def is_name(name: str) -> bool:
+    """Whether `name` is an entry name: a folder of KINDS, then 1 to 3 segments."""
+    segments = name.split("/")
+    return (
+        2 <= len(segments) <= MAX_SEGMENTS
+        and segments[0] in _KIND_OF
+        and all(SEGMENT.fullmatch(segment) for segment in segments)
+    )
+
+
+def kind_of(name: str) -> str:
+    """The kind of the entry of this name. Raises Invalid where it is no entry name."""
+    if not is_name(name):
+        raise Invalid(
+            f"{name[:120]!r} is no entry name",
+            remedy=f"2 to {MAX_SEGMENTS} segments of a-z 0-9 . _ - joined by '/', the first one of "
+            + ", ".join(_KIND_OF),
+        )
+    return _KIND_OF[name.split("/", 1)[0]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One artifact of a mission. `key` is None where the kind has no build key; `meta` as KINDS says."""
+
+    name: str
+    id: ObjectId
+    size: int
+    key: BuildKey | None
+    meta: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        kind = KINDS[kind_of(self.name)]
+        if not 0 <= self.size <= INT_MAX:
+            raise Invalid(f"the size of {self.name} is {self.size}")
+        if kind.keyed != (self.key is not None):
+            raise Invalid(f"{self.name} must have {'a' if kind.keyed else 'no'} build key")
+        meta = Fields(dict(self.meta), f"meta of {self.name}")
+        kind.check_meta(meta)
+        meta.end()
+
+    @property
+    def kind(self) -> str:
+        return kind_of(self.name)
+
+    def value(self) -> Value:
+        """[name, kind, object id, size, build key or empty, meta], as the table and the Merkle leaf have it."""
+        return [self.name, self.kind, bytes(self.id), self.size, bytes(self.key or b""), dict(self.meta)]
+
+    @classmethod
+    def of_value(cls, value: object) -> Entry:
+        """The entry of a decoded value. Raises Corrupt for anything that is not exactly one."""
+        if type(value) is not list or len(value) != 6:
+            raise Corrupt("an entry is an array of six", kind="bad-entry")
+        name, kind, id_, size, key, meta = value
+        types = (type(name), type(kind), type(id_), type(size), type(key), type(meta))
+        if types != (str, str, bytes, int, bytes, dict):
+            raise Corrupt("an entry has a field of a wrong type", kind="bad-entry", entry=str(name)[:120])
+        try:
+            if kind != kind_of(name):
+                raise Corrupt(f"{name} says it is of kind {kind[:40]!r}", kind="bad-entry", entry=name)
+            return cls(name, ObjectId(id_), size, BuildKey(key) if key else None, meta)
+        except Invalid as error:
+            raise Corrupt(str(error), kind="bad-entry", entry=name[:120]) from error
+
+
+@dataclass(frozen=True)
+class EntryTable:
+    """The entries of a mission, strictly ascending by name, no name a folder of another."""
+
+    entries: tuple[Entry, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.entries) <= MAX_ENTRIES:
+            raise Invalid(f"a mission has 1 to {MAX_ENTRIES} entries, not {len(self.entries)}")
+        names = [entry.name for entry in self.entries]
+        known = set(names)
+        for before, name in itertools.pairwise(names):
+            if before >= name:
+                raise Corrupt(
+                    f"the entry table has {name} after {before}; names ascend and are unique",
+                    kind="bad-order",
+                    entry=name,
+                )
+        for name in names:
+            parts = name.split("/")
+            for depth in range(2, len(parts)):
+                folder = "/".join(parts[:depth])
+                if folder in known:
+                    raise Corrupt(f"{folder} is both an entry and a folder of {name}", kind="bad-entry", entry=name)
+
+    @cached_property
+    def leaves(self) -> tuple[bytes, ...]:
+        """The data of the Merkle leaves: the CBOR of each whole entry."""
+        return tuple(encode(entry.value()) for entry in self.entries)
+
+    @cached_property
+    def root(self) -> bytes:
+        """The Merkle root over the entries, always computed."""
+        return merkle.root(self.leaves)
+
+    def find(self, name: str) -> Entry | None:
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Entry]:
+        return {entry.name: entry for entry in self.entries}
+
+    def render(self) -> bytes:
+        """The canonical bytes. Raises Invalid above the limit of the format."""
+        data = encode([entry.value() for entry in self.entries])
+        if len(data) > TABLE_LIMIT:
+            raise Invalid(f"the entry table would have {len(data)} bytes, at most {TABLE_LIMIT} are allowed")
+        return data
+
+    @classmethod
+    def parse(cls, data: bytes) -> EntryTable:
+        """The table of canonical bytes; raises Corrupt for any other. Call it only after the signatures hold."""
+        value = decode(data, limit=TABLE_LIMIT, what="the entry table")
+        if type(value) is not list or not 1 <= len(value) <= MAX_ENTRIES:
+            raise Corrupt(f"the entry table must be an array of 1 to {MAX_ENTRIES} entries", kind="bad-table")
+        return cls(tuple(Entry.of_value(item) for item in value))
+
+
+def sorted_table(entries: Sequence[Entry]) -> EntryTable:
+    """The table of these entries in canonical order."""
+    return EntryTable(tuple(sorted(entries, key=lambda entry: entry.name)))

@@ -1,0 +1,325 @@
+"""The manifest: the signed header of one mission. Its payload as a value, and as canonical bytes.
+
+Says who flies where and when, on which hardware, over which map, and commits to every artifact through the
+Merkle root. Knows nothing of signatures (`cose`) and of who may sign (`store.trust`).
+
+Law: `Manifest.parse(m.render()) == m`, and only canonical bytes of a valid manifest parse.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from store.errors import Corrupt
+from store.format.area import LAT_MAX, LON_MAX, Area
+from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode, integers
+from store.format.entries import MAX_ENTRIES, TABLE_LIMIT, EntryTable
+from store.format.host import HOST_CLASS, is_host_class
+from store.format.ids import ObjectId, derive
+
+CONTENT_TYPE = "application/vnd.flightbag.manifest+cbor"
+AAD_LABEL = "flightbag/manifest/1"
+PAYLOAD_LIMIT = 64 * 2**10
+VERSION = 1
+
+MISSION_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+FLIGHT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+AIRCRAFT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+FIGURE = re.compile(r"[a-z0-9][a-z0-9./@_-]{0,127}")
+SECTORS = ("stable_rear", "active_conflict")
+MAX_ZOOM = 24
+# Seconds since 1970 up to the year 9999: a time that no calendar can print is no time.
+TIME_MAX = 253402300799
+PPM = 1_000_000
+IDENTITY_CONTEXT = "flightbag 2026 mission identity v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Takeoff:
+    """The takeoff origin: 1e-7 degree, 1e-7 degree, millimetres."""
+
+    lat: int
+    lon: int
+    alt: int
+
+
+@dataclass(frozen=True, slots=True)
+class MissionFacts:
+    """What is to be flown: ids, the takeoff origin, the area, the sector classification."""
+
+    id: str
+    flight: str
+    aircraft: tuple[str, ...]
+    takeoff: Takeoff
+    area: Area
+    sector: str
+
+    def value(self) -> Value:
+        return {
+            "id": self.id,
+            "flight": self.flight,
+            "aircraft": list(self.aircraft),
+            "takeoff": [self.takeoff.lat, self.takeoff.lon, self.takeoff.alt],
+            "area": self.area.value(),
+            "sector": self.sector,
+        }
+
+    @classmethod
+    def parse(cls, fields: Fields) -> MissionFacts:
+        aircraft = fields.array("aircraft", 1, 64)
+        for item in aircraft:
+            if type(item) is not str or not AIRCRAFT_ID.fullmatch(item):
+                raise Corrupt("mission.aircraft holds no aircraft id", kind="bad-field", field="mission.aircraft")
+        ascending(aircraft, "mission.aircraft")
+        takeoff = fields.array("takeoff", 3, 3)
+        lat, lon, alt = integers(takeoff, -LON_MAX, LON_MAX, "mission.takeoff")
+        if abs(lat) > LAT_MAX:
+            raise Corrupt("mission.takeoff is north of the pole", kind="bad-field", field="mission.takeoff")
+        facts = cls(
+            id=fields.text("id", MISSION_ID),
+            flight=fields.text("flight", FLIGHT_ID),
+            aircraft=tuple(aircraft),
+            takeoff=Takeoff(lat, lon, alt),
+            area=Area.parse(fields.fields("area")),
+            sector=fields.choice("sector", SECTORS),
+        )
+        fields.end()
+        return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """When and under which root a manifest was issued. Times are unix seconds."""
+
+    epoch: int
+    sequence: int
+    issued_at: int
+    min_root_version: int
+    expires_at: int | None = None
+    previous: ObjectId | None = None
+
+    def value(self) -> Value:
+        value: dict[str, Value] = {
+            "epoch": self.epoch,
+            "sequence": self.sequence,
+            "issued_at": self.issued_at,
+            "min_root_version": self.min_root_version,
+        }
+        if self.expires_at is not None:
+            value["expires_at"] = self.expires_at
+        if self.previous is not None:
+            value["previous"] = bytes(self.previous)
+        return value
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Issue:
+        issue = cls(
+            epoch=fields.integer("epoch", 1, INT_MAX),
+            sequence=fields.integer("sequence", 1, INT_MAX),
+            issued_at=fields.integer("issued_at", 0, TIME_MAX),
+            min_root_version=fields.integer("min_root_version", 1, INT_MAX),
+            expires_at=fields.integer("expires_at", 0, TIME_MAX) if "expires_at" in fields else None,
+            previous=ObjectId(fields.binary("previous", 32)) if "previous" in fields else None,
+        )
+        fields.end()
+        return issue
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What of the area is described.
+
+    `digest` is over every tile of the area (FORMAT.md 5.3); `required_ppm` is the policy: the least fraction of
+    tiles described, 1,000,000 for all. `oldest` and `newest` are capture dates as unix seconds, `max_age_days`
+    and `min_resolution_mm` the gates they passed, where the mission set any.
+    """
+
+    digest: bytes
+    tiles: int
+    missing: int
+    required_ppm: int
+    zooms: tuple[int, ...]
+    oldest: int
+    newest: int
+    max_age_days: int | None = None
+    min_resolution_mm: int | None = None
+
+    def value(self) -> Value:
+        value: dict[str, Value] = {
+            "digest": self.digest,
+            "tiles": self.tiles,
+            "missing": self.missing,
+            "required_ppm": self.required_ppm,
+            "zooms": list(self.zooms),
+            "oldest": self.oldest,
+            "newest": self.newest,
+        }
+        if self.max_age_days is not None:
+            value["max_age_days"] = self.max_age_days
+        if self.min_resolution_mm is not None:
+            value["min_resolution_mm"] = self.min_resolution_mm
+        return value
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Coverage:
+        zooms = fields.array("zooms", 1, MAX_ZOOM + 1)
+        coverage = cls(
+            digest=fields.binary("digest", 32),
+            tiles=fields.integer("tiles", 1, 2**40),
+            missing=fields.integer("missing", 0, 2**40),
+            required_ppm=fields.integer("required_ppm", 0, PPM),
+            zooms=integers(zooms, 0, MAX_ZOOM, "coverage.zooms"),
+            # Imagery may be older than 1970.
+            oldest=fields.integer("oldest", -TIME_MAX, TIME_MAX),
+            newest=fields.integer("newest", -TIME_MAX, TIME_MAX),
+            max_age_days=fields.integer("max_age_days", 0, 10**6) if "max_age_days" in fields else None,
+            min_resolution_mm=(
+                fields.integer("min_resolution_mm", 1, 10**9) if "min_resolution_mm" in fields else None
+            ),
+        )
+        fields.end()
+        ascending(coverage.zooms, "coverage.zooms")
+        if coverage.oldest > coverage.newest:
+            raise Corrupt("coverage.oldest is after newest", kind="bad-field", field="coverage.oldest")
+        if (coverage.tiles - coverage.missing) * PPM < coverage.required_ppm * coverage.tiles:
+            raise Corrupt(
+                f"coverage misses {coverage.missing} of {coverage.tiles} tiles, more than its own policy allows",
+                kind="bad-field",
+                field="coverage.missing",
+            )
+        return coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measured figure that gated the build: `value` >= `least`, both parts per million, and the digest of the
+    recipe that measured it."""
+
+    name: str
+    value: int
+    least: int
+    recipe: bytes
+
+    def as_value(self) -> Value:
+        return [self.name, self.value, self.least, self.recipe]
+
+    @classmethod
+    def parse(cls, item: object) -> Figure:
+        if type(item) is not list or [type(part) for part in item] != [str, int, int, bytes]:
+            raise Corrupt("a figure of quality is [name, value, least, recipe]", kind="bad-field", field="quality")
+        name, value, least, recipe = item
+        if not FIGURE.fullmatch(name) or len(recipe) != 32 or value < least:
+            raise Corrupt(f"the figure {name[:128]!r} is not valid", kind="bad-field", field="quality")
+        return cls(name, value, least, recipe)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The payload. `table` is the object id and size in bytes of the entry table."""
+
+    mission: MissionFacts
+    issue: Issue
+    host: str
+    coverage: Coverage
+    quality: tuple[Figure, ...]
+    releases: tuple[ObjectId, ...]
+    count: int
+    root: bytes
+    table: ObjectId
+    table_size: int
+    identity: bytes
+
+    def render(self) -> bytes:
+        """The canonical payload. Raises Corrupt where the value breaks a rule of the format."""
+        data = encode(
+            {
+                "version": VERSION,
+                "mission": self.mission.value(),
+                "issue": self.issue.value(),
+                "host": self.host,
+                "coverage": self.coverage.value(),
+                "quality": [figure.as_value() for figure in self.quality],
+                "releases": [bytes(release) for release in self.releases],
+                "count": self.count,
+                "root": self.root,
+                "table": [bytes(self.table), self.table_size],
+                "identity": self.identity,
+            }
+        )
+        # Writer and reader share one set of rules: nothing is signed that a verifier would refuse.
+        self.parse(data)
+        return data
+
+    @classmethod
+    def parse(cls, data: bytes) -> Manifest:
+        """The manifest of a canonical payload; raises Corrupt for any other bytes."""
+        fields = Fields(decode(data, limit=PAYLOAD_LIMIT, what="the manifest"), "manifest")
+        fields.integer("version", VERSION, VERSION)
+        table = fields.array("table", 2, 2)
+        if type(table[0]) is not bytes or len(table[0]) != 32:
+            raise Corrupt("manifest.table is no [object id, size]", kind="bad-field", field="manifest.table")
+        (table_size,) = integers(table[1:], 1, TABLE_LIMIT, "manifest.table")
+        manifest = cls(
+            mission=MissionFacts.parse(fields.fields("mission")),
+            issue=Issue.parse(fields.fields("issue")),
+            host=fields.text("host", HOST_CLASS),
+            coverage=Coverage.parse(fields.fields("coverage")),
+            quality=tuple(Figure.parse(item) for item in fields.array("quality", 0, 128)),
+            releases=tuple(_id(item) for item in fields.array("releases", 0, 64)),
+            count=fields.integer("count", 1, MAX_ENTRIES),
+            root=fields.binary("root", 32),
+            table=ObjectId(table[0]),
+            table_size=table_size,
+            identity=fields.binary("identity", 32),
+        )
+        fields.end()
+        if not is_host_class(manifest.host):
+            raise Corrupt("manifest.host is not in ascending order", kind="bad-field", field="manifest.host")
+        ascending([figure.name for figure in manifest.quality], "manifest.quality")
+        ascending(manifest.releases, "manifest.releases")
+        return manifest
+
+
+def _id(item: object) -> ObjectId:
+    if type(item) is not bytes or len(item) != 32:
+        raise Corrupt("manifest.releases holds no object id", kind="bad-field", field="manifest.releases")
+    return ObjectId(item)
+
+
+def identity(
+    mission: MissionFacts,
+    host: str,
+    coverage: Coverage,
+    gates: tuple[tuple[str, int, bytes], ...],
+    releases: tuple[ObjectId, ...],
+    artifacts: dict[str, bytes],
+) -> bytes:
+    """What a mission *is*, whenever it was built and whichever bytes a builder happened to produce.
+
+    `gates` are (name, least, recipe) of each quality figure; `artifacts` maps each entry's name to its build
+    key, or to its object id where its kind has none. Known before anything is built, and derived again from
+    manifest and table by every verifier.
+    """
+    value: list[Any] = [
+        mission.value(),
+        host,
+        coverage.value(),
+        [list(gate) for gate in gates],
+        [bytes(release) for release in releases],
+        [[name, artifacts[name]] for name in sorted(artifacts)],
+    ]
+    return derive(IDENTITY_CONTEXT, encode(value))
+
+
+def identity_of(manifest: Manifest, table: EntryTable) -> bytes:
+    """The identity that a manifest with this table must carry."""
+    return identity(
+        manifest.mission,
+        manifest.host,
+        manifest.coverage,
+        tuple((figure.name, figure.least, figure.recipe) for figure in manifest.quality),
+        manifest.releases,
+        {entry.name: bytes(entry.key or entry.id) for entry in table.entries},
+    )

@@ -1,0 +1,91 @@
+"""The Merkle tree of RFC 9162, section 2.1, over a hash that the caller may inject.
+
+leaf = H(0x00 || data), node = H(0x01 || left || right); a tree of n leaves splits at the largest power of two
+below n, and no node is ever duplicated. Building it level by level and carrying an odd last node up unchanged
+gives that same shape.
+
+Law: `root_from_inclusion(leaf, i, n, inclusion_proof(data, i)) == root(data)` for every i < n, and for no
+other leaf, index or size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from store.errors import Corrupt
+from store.format.ids import DIGEST_SIZE, derive
+
+CONTEXT = "flightbag 2026 manifest merkle v1"
+
+Hash: TypeAlias = Callable[[bytes], bytes]
+
+
+def tree_hash(data: bytes) -> bytes:
+    """The hash of format 1: BLAKE3 derive_key under CONTEXT."""
+    return derive(CONTEXT, data)
+
+
+def leaf_hash(data: bytes, hash_: Hash = tree_hash) -> bytes:
+    return hash_(b"\x00" + data)
+
+
+def node_hash(left: bytes, right: bytes, hash_: Hash = tree_hash) -> bytes:
+    return hash_(b"\x01" + left + right)
+
+
+def _parents(level: list[bytes], hash_: Hash) -> list[bytes]:
+    above = [node_hash(level[i], level[i + 1], hash_) for i in range(0, len(level) - 1, 2)]
+    if len(level) % 2:
+        above.append(level[-1])
+    return above
+
+
+def root(leaves: Sequence[bytes], hash_: Hash = tree_hash) -> bytes:
+    """The root over the data of the leaves. Of no leaves: H(empty), as the RFC says."""
+    if not leaves:
+        return hash_(b"")
+    level = [leaf_hash(leaf, hash_) for leaf in leaves]
+    while len(level) > 1:
+        level = _parents(level, hash_)
+    return level[0]
+
+
+def inclusion_proof(leaves: Sequence[bytes], index: int, hash_: Hash = tree_hash) -> tuple[bytes, ...]:
+    """The sibling hashes from leaf `index` up to the root (RFC 9162, 2.1.3.1)."""
+    if not 0 <= index < len(leaves):
+        raise IndexError(f"leaf {index} of {len(leaves)}")
+    proof = []
+    level = [leaf_hash(leaf, hash_) for leaf in leaves]
+    while len(level) > 1:
+        if index ^ 1 < len(level):
+            proof.append(level[index ^ 1])
+        level = _parents(level, hash_)
+        index //= 2
+    return tuple(proof)
+
+
+def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], hash_: Hash = tree_hash) -> bytes:
+    """The root that an inclusion proof leads to, `leaf` being a leaf *hash* (RFC 9162, 2.1.3.2).
+
+    The caller compares it with the signed root. Raises Corrupt if the proof has not the length that index and
+    size demand, or holds something other than digests.
+    """
+    if not 0 <= index < size:
+        raise Corrupt(f"leaf {index} is not in a tree of {size}", kind="bad-proof")
+    if any(len(sibling) != DIGEST_SIZE for sibling in proof):
+        raise Corrupt("the proof holds a hash of another length", kind="bad-proof")
+    fn, sn, r = index, size - 1, leaf
+    for sibling in proof:
+        if sn == 0:
+            raise Corrupt("the proof has more hashes than the tree has levels", kind="bad-proof")
+        if fn & 1 or fn == sn:
+            r = node_hash(sibling, r, hash_)
+            while fn and not fn & 1:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            r = node_hash(r, sibling, hash_)
+        fn, sn = fn >> 1, sn >> 1
+    if sn:
+        raise Corrupt("the proof has fewer hashes than the tree has levels", kind="bad-proof")
+    return r

@@ -1,0 +1,87 @@
+"""The store's log: one JSON line an event, each with the hash of the line before. Append-only.
+
+The log tells what happened; the refs say what is current. A last line that is torn (no newline) is cut before the
+next append, because a power cut may leave one; anything else that does not chain is Corrupt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from blake3 import blake3
+
+from store.durable import Disk
+from store.errors import Corrupt, NotFound
+from store.media import Media
+
+LOG = "log"
+LOG_LIMIT = 64 * 2**20
+FIRST = "0" * 64
+EVENTS = ("published", "received", "signed", "rotated", "rolled-back", "repaired", "collected")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line: when (unix seconds), what, and its facts."""
+
+    at: int
+    event: str
+    facts: dict[str, Any]
+
+
+def _line(event: Event, previous: str) -> bytes:
+    value = {"at": event.at, "event": event.event, "previous": previous, **event.facts}
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _hash(line: bytes) -> str:
+    return blake3(line).hexdigest()
+
+
+def _whole_lines(data: bytes) -> Iterator[bytes]:
+    end = data.rfind(b"\n") + 1
+    return iter(data[:end].splitlines(keepends=True))
+
+
+def append(media: Media, disk: Disk, event: Event) -> None:
+    """Adds a line, durable when this returns. The caller holds the lock that allows one writer."""
+    assert event.event in EVENTS
+    try:
+        data = media.read(LOG, LOG_LIMIT)
+    except NotFound:
+        data = b""
+    lines = list(_whole_lines(data))
+    previous = _hash(lines[-1]) if lines else FIRST
+    disk.append(media.absolute(LOG), _line(event, previous), sum(map(len, lines)))
+    if not lines:
+        disk.sync_directory(media.path)
+
+
+def events(media: Media) -> list[Event]:
+    """Every event, oldest first. Raises Corrupt(kind=bad-log) where a line is malformed or does not chain."""
+    try:
+        data = media.read(LOG, LOG_LIMIT)
+    except NotFound:
+        return []
+    result = []
+    previous = FIRST
+    for number, line in enumerate(_whole_lines(data), 1):
+        try:
+            value = json.loads(line)
+            at, event, claimed = value.pop("at"), value.pop("event"), value.pop("previous")
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise _bad(media, number, "is malformed") from error
+        if type(at) is not int or event not in EVENTS:
+            raise _bad(media, number, "is malformed")
+        if claimed != previous:
+            raise _bad(media, number, "does not continue the line before")
+        previous = _hash(line)
+        result.append(Event(at, event, value))
+    return result
+
+
+def _bad(media: Media, number: int, why: str) -> Corrupt:
+    return Corrupt(f"line {number} of the log {why}", kind="bad-log", path=media.absolute(LOG), actual=number)

@@ -1,0 +1,222 @@
+"""Reading a store's directory without trusting it. Read-only: nothing here writes, locks or follows a link.
+
+Every path component below the store's root is opened by its name in an open directory, without following links and
+without blocking, and must be a regular file or a directory: a planted symlink, FIFO or device is a finding, never a
+detour. Files are bounded before they are read, and hashed over the open descriptor in one pass.
+
+A thing that is not there raises NotFound; a thing of another type, Corrupt(kind=wrong-type); anything that keeps us
+from looking, Unavailable. The three are never confused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from blake3 import blake3
+
+from store.errors import Corrupt, NotFound, Unavailable
+from store.format.ids import ObjectId
+
+# Reads between 256 KiB and 1 MiB over the descriptor keep BLAKE3 in the cache and are no slower than a map; a bad
+# sector under a map would be SIGBUS instead of a finding.
+CHUNK = 2**20
+
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+_ABSENT = frozenset({errno.ENOENT})
+_WRONG_TYPE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR})
+
+
+def object_path(id_: ObjectId) -> str:
+    """Where an object lies, relative to the store: `objects/ab/cdef…`."""
+    text = str(id_)
+    return f"objects/{text[:2]}/{text[2:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the file system says of a file, as the ledger remembers it; times in nanoseconds."""
+
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+class Media:
+    """An open store directory. Directories below it stay open once used, so a walk opens each of them once."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(path)
+        self._directories: dict[str, int] = {}
+        with _explained(self.path):
+            # The store's own path is the user's word and may be a link; what lies below it may not.
+            self._directories[""] = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        while self._directories:
+            os.close(self._directories.popitem()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def absolute(self, name: str) -> str:
+        """The path of a name in the store, for messages and for `durable`."""
+        return os.path.join(self.path, name)
+
+    def directory(self, name: str) -> int:
+        """The open descriptor of a directory of the store. It belongs to this object."""
+        fd = self._directories.get(name)
+        if fd is None:
+            parent, _, last = name.rpartition("/")
+            with _explained(self.absolute(name)):
+                fd = os.open(last, _DIRECTORY, dir_fd=self.directory(parent))
+            # Two threads may race for the same directory: the first one's descriptor stays.
+            kept = self._directories.setdefault(name, fd)
+            if kept != fd:
+                os.close(fd)
+                fd = kept
+        return fd
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[int]:
+        """The descriptor of a regular file of the store."""
+        parent, _, last = name.rpartition("/")
+        with _explained(self.absolute(name)):
+            fd = os.open(last, _FILE, dir_fd=self.directory(parent))
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise _wrong_type(self.absolute(name))
+            yield fd
+        finally:
+            os.close(fd)
+
+    def stamp(self, name: str) -> Stamp:
+        """The stamp of a regular file, without opening it."""
+        parent, _, last = name.rpartition("/")
+        with _explained(self.absolute(name)):
+            status = os.stat(last, dir_fd=self.directory(parent), follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            raise _wrong_type(self.absolute(name))
+        return Stamp.of(status)
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The bytes of a small file. Raises Corrupt above `limit`, having read no more than that."""
+        with self.open(name) as fd, _explained(self.absolute(name)):
+            return self._read(fd, name, limit)
+
+    def _read(self, fd: int, name: str, limit: int) -> bytes:
+        data = bytearray()
+        while chunk := os.read(fd, min(limit + 1 - len(data), CHUNK)):
+            data += chunk
+            if len(data) > limit:
+                raise Corrupt(
+                    f"{self.absolute(name)} has more than the {limit} bytes that it may have", kind="too-large"
+                )
+        return bytes(data)
+
+    def digest(
+        self, id_: ObjectId, size: int, *, into: bytearray | None = None, progress: Callable[[int], None] | None = None
+    ) -> Stamp:
+        """Hashes one object in one pass and returns its stamp; with `into`, also keeps the bytes that were hashed.
+
+        `into` must have `size` bytes. Raises Corrupt where the size or the hash is another (kind truncated,
+        oversized or bit-flip), with object, expected and actual. Memory is constant; the file is read once.
+        """
+        name = object_path(id_)
+        hasher = blake3()
+        with self.open(name) as fd, _explained(self.absolute(name)):
+            stamp = Stamp.of(os.fstat(fd))
+            _check_size(id_, size, stamp.size)
+            view = memoryview(bytearray(min(size, CHUNK)) if into is None else into)
+            done = 0
+            while done < size:
+                at = 0 if into is None else done
+                window = view[at : at + min(CHUNK, size - done)]
+                count = os.readv(fd, [window])
+                if count == 0:
+                    break
+                hasher.update(window[:count])
+                done += count
+                if progress is not None:
+                    progress(count)
+            # One byte more shows a file that grew since its size was taken.
+            _check_size(id_, size, done + len(os.read(fd, 1)))
+        actual = ObjectId(hasher.digest())
+        if actual != id_:
+            raise Corrupt(
+                f"object {id_} hashes to {actual}", kind="bit-flip", object=id_, expected=str(id_), actual=str(actual)
+            )
+        return stamp
+
+    def names(self, name: str) -> list[str]:
+        """The names in a directory, ascending."""
+        with _explained(self.absolute(name)):
+            return sorted(os.listdir(self.directory(name)))
+
+    def names_if_there(self, name: str) -> list[str]:
+        """The names in a directory; none where there is no such directory."""
+        try:
+            return self.names(name)
+        except NotFound:
+            return []
+
+    def kind(self, name: str) -> str:
+        """`file`, `directory`, or what else lies under a name: symlink, fifo, socket, device."""
+        parent, _, last = name.rpartition("/")
+        with _explained(self.absolute(name)):
+            mode = os.stat(last, dir_fd=self.directory(parent), follow_symlinks=False).st_mode
+        return _KINDS.get(stat.S_IFMT(mode), "device")
+
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+
+
+def _check_size(id_: ObjectId, expected: int, actual: int) -> None:
+    if actual != expected:
+        raise Corrupt(
+            f"object {id_} has {actual} bytes, {expected} are expected",
+            kind="truncated" if actual < expected else "oversized",
+            object=id_,
+            expected=expected,
+            actual=actual,
+        )
+
+
+def _wrong_type(path: str) -> Corrupt:
+    return Corrupt(f"{path} is neither a regular file nor a directory", kind="wrong-type", path=path)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turns an OSError into the error that says which of the three it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _ABSENT:
+            raise NotFound(f"{path} is not there", kind="missing", path=path) from error
+        if error.errno in _WRONG_TYPE:
+            raise _wrong_type(path) from error
+        raise Unavailable(
+            f"{path} cannot be read: {error.strerror}", kind="unreadable", path=path, errno=error.errno
+        ) from error

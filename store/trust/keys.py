@@ -1,0 +1,138 @@
+"""Keys: public keys and their kid, private keys in encrypted PKCS#8, and signing.
+
+Pure: PEM bytes come in and go out, files are the callers'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from store.errors import Invalid, Untrusted
+from store.format.cose import Envelope, Signature
+from store.trust import ed25519
+
+KEY_FILE_LIMIT = 16 * 2**10
+# {1: 1, -1: 6, -2: h'…'}: kty OKP, crv Ed25519, x; the members of the thumbprint (RFC 9679, section 3).
+_THUMBPRINT_PREFIX = bytes.fromhex("a301012006215820")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PublicKey:
+    """An Ed25519 public key by its 32 raw bytes. Keys are equal when these are, whatever a kid claims."""
+
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != 32:
+            raise Invalid(f"an Ed25519 public key has 32 bytes, this has {len(self.raw)}")
+
+    @property
+    def kid(self) -> bytes:
+        """The COSE key thumbprint (RFC 9679): SHA-256, 32 bytes."""
+        return hashlib.sha256(_THUMBPRINT_PREFIX + self.raw).digest()
+
+    def verifies(self, envelope: Envelope, signature: Signature, aad: bytes) -> bool:
+        """Whether this is this key's signature of the envelope under `aad`, strictly (see `ed25519`)."""
+        return signature.kid == self.kid and ed25519.verify(
+            self.raw, signature.signature, envelope.to_be_signed(self.kid, aad)
+        )
+
+    def enrolled(self) -> Self:
+        """This key, once it is known to be fit for a trust root. Raises Untrusted for a weak point."""
+        if not ed25519.is_enrollable(self.raw):
+            raise Untrusted(
+                f"the public key {self.raw.hex()} is not canonical or not of prime order",
+                remedy="make a new one with `flightbag keys new`",
+                kind="weak-key",
+            )
+        return self
+
+    def pem(self) -> bytes:
+        """SubjectPublicKeyInfo as PEM."""
+        return Ed25519PublicKey.from_public_bytes(self.raw).public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    @classmethod
+    def of_pem(cls, data: bytes) -> Self:
+        """The key of a SubjectPublicKeyInfo PEM. Raises Invalid for anything but an Ed25519 key."""
+        try:
+            key = serialization.load_pem_public_key(data)
+        except (ValueError, TypeError) as error:
+            raise Invalid("this is no public key in PEM") from error
+        if not isinstance(key, Ed25519PublicKey):
+            raise Invalid("this is a public key, but not an Ed25519 one")
+        return cls(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
+
+
+class Signer(Protocol):
+    """Something that holds a private key: a file's, or a token's behind a command."""
+
+    @property
+    def public(self) -> PublicKey: ...
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64 bytes of the Ed25519 signature of `message`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateKey:
+    """A private key in memory. Never printed."""
+
+    _key: Ed25519PrivateKey
+
+    def __repr__(self) -> str:
+        return f"PrivateKey(kid={self.public.kid.hex()})"
+
+    @property
+    def public(self) -> PublicKey:
+        return PublicKey(
+            self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        )
+
+    def sign(self, message: bytes) -> bytes:
+        return self._key.sign(message)
+
+    @classmethod
+    def generate(cls) -> Self:
+        return cls(Ed25519PrivateKey.generate())
+
+    def pem(self, passphrase: bytes | None) -> bytes:
+        """PKCS#8 as PEM, encrypted under the passphrase; None, and only None, leaves it in the clear."""
+        if passphrase == b"":
+            raise Invalid("the passphrase is empty", remedy="give one, or say --no-passphrase")
+        encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+        if passphrase is not None:
+            encryption = serialization.BestAvailableEncryption(passphrase)
+        return self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+    @classmethod
+    def of_pem(cls, data: bytes, passphrase: bytes | None) -> Self:
+        """The key of a PKCS#8 PEM. Raises Invalid for a wrong passphrase or another kind of key."""
+        try:
+            key = serialization.load_pem_private_key(data, passphrase)
+        except TypeError as error:  # a passphrase where none is needed, or none where one is
+            needs = "needs a passphrase" if passphrase is None else "is not encrypted, but a passphrase was given"
+            raise Invalid(f"the private key {needs}", needs_passphrase=passphrase is None) from error
+        except ValueError as error:
+            raise Invalid("this is no private key in PKCS#8 PEM, or the passphrase is wrong") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise Invalid("this is a private key, but not an Ed25519 one")
+        return cls(key)
+
+
+def sign(envelope: Envelope, signer: Signer, aad: bytes) -> Envelope:
+    """The envelope with the signer's signature added; what the signer returned is verified before it is kept."""
+    kid = signer.public.kid
+    signature = Signature(kid, signer.sign(envelope.to_be_signed(kid, aad)))
+    if not signer.public.verifies(envelope, signature, aad):
+        raise Untrusted(
+            f"the signer of {kid.hex()[:16]} returned a signature that does not verify", kind="bad-signature"
+        )
+    return envelope.with_signature(signature)

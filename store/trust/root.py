@@ -1,0 +1,272 @@
+"""Trust roots: versioned, threshold-signed statements of who may sign what, and the chain that leads between them.
+
+Verification starts from a pinned root that the caller was given by other means. A chain can only move it forward,
+one version at a time, each step signed by the thresholds of the old and of the new root. The trust domain id is the
+hash of the payload of root 1 and is part of everything that is ever signed, so that nothing crosses between domains.
+
+Law: `TrustRoot.parse(r.render()) == r`, and only canonical bytes of a valid root parse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from store.errors import Corrupt, Untrusted
+from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode
+from store.format.cose import Envelope
+from store.format.ids import derive
+from store.format.manifest import TIME_MAX
+from store.trust.keys import PublicKey
+
+CONTENT_TYPE = "application/vnd.flightbag.root+cbor"
+AAD_LABEL = "flightbag/root/1"
+ROOT_LIMIT = 64 * 2**10
+MAX_STEPS = 32
+FORMAT = 1
+MAX_KEYS = 64
+DOMAIN_CONTEXT = "flightbag 2026 trust root v1"
+DOMAIN_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?")
+ROLES = ("mission", "release", "root")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Who may act in a role and how many of them it takes."""
+
+    keys: tuple[PublicKey, ...]
+    threshold: int
+
+    def value(self) -> Value:
+        return {"keys": [key.raw for key in self.keys], "threshold": self.threshold}
+
+    @classmethod
+    def parse(cls, fields: Fields, where: str) -> Role:
+        keys = _keys(fields.array("keys", 0, MAX_KEYS), where)
+        role = cls(keys, fields.integer("threshold", 1, 8))
+        fields.end()
+        return role
+
+    @property
+    def can_be_met(self) -> bool:
+        return len(self.keys) >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class TrustRoot:
+    """The payload of a trust root.
+
+    `domain_id` and `previous` (the digest of the root before) are absent in version 1 alone. `revoked` keys count
+    for nothing in any role and stay revoked. `releases` says whether engines need a release.
+    """
+
+    version: int
+    domain: str
+    epoch: int
+    issued_at: int
+    root: Role
+    mission: Role
+    release: Role
+    releases: str = "optional"
+    revoked: tuple[PublicKey, ...] = ()
+    issued_after: int | None = None
+    parent_domain: bytes | None = None
+    previous: bytes | None = None
+
+    def render(self) -> bytes:
+        """The canonical payload. Raises Corrupt where the value breaks a rule of the format."""
+        value: dict[str, Value] = {
+            "format": FORMAT,
+            "version": self.version,
+            "domain": self.domain,
+            "epoch": self.epoch,
+            "issued_at": self.issued_at,
+            "roles": {"root": self.root.value(), "mission": self.mission.value(), "release": self.release.value()},
+            "releases": self.releases,
+            "revoked": [key.raw for key in self.revoked],
+        }
+        if self.issued_after is not None:
+            value["issued_after"] = self.issued_after
+        if self.parent_domain is not None:
+            value["domain_id"] = self.parent_domain
+        if self.previous is not None:
+            value["previous"] = self.previous
+        data = encode(value)
+        self.parse(data)
+        return data
+
+    @property
+    def digest(self) -> bytes:
+        """The digest of the payload: 32 bytes."""
+        return derive(DOMAIN_CONTEXT, self.render())
+
+    @property
+    def domain_id(self) -> bytes:
+        """The trust domain id: the digest of the payload of root 1."""
+        return self.digest if self.parent_domain is None else self.parent_domain
+
+    def aad(self, label: str) -> bytes:
+        """The external_aad of everything that is signed in this domain: CBOR [label, domain id]."""
+        return encode([label, self.domain_id])
+
+    @classmethod
+    def parse(cls, data: bytes) -> TrustRoot:
+        """The root of a canonical payload; raises Corrupt for any other bytes."""
+        fields = Fields(decode(data, limit=ROOT_LIMIT, what="the trust root"), "root")
+        fields.integer("format", FORMAT, FORMAT)
+        version = fields.integer("version", 1, INT_MAX)
+        roles = fields.fields("roles")
+        later = version > 1
+        root = cls(
+            version=version,
+            domain=fields.text("domain", DOMAIN_NAME),
+            epoch=fields.integer("epoch", 1, INT_MAX),
+            issued_at=fields.integer("issued_at", 0, TIME_MAX),
+            root=Role.parse(roles.fields("root"), "root.roles.root"),
+            mission=Role.parse(roles.fields("mission"), "root.roles.mission"),
+            release=Role.parse(roles.fields("release"), "root.roles.release"),
+            releases=fields.choice("releases", ("optional", "required")),
+            revoked=_keys(fields.array("revoked", 0, 1024), "root.revoked"),
+            issued_after=fields.integer("issued_after", 0, TIME_MAX) if "issued_after" in fields else None,
+            parent_domain=fields.binary("domain_id", 32) if later else None,
+            previous=fields.binary("previous", 32) if later else None,
+        )
+        roles.end()
+        fields.end()
+        required = [root.root, root.mission] + ([root.release] if root.releases == "required" else [])
+        if not all(role.can_be_met for role in required):
+            raise Corrupt("a role of the root has fewer keys than its threshold", kind="bad-field", field="root.roles")
+        if set(root.release.keys) & set(root.mission.keys):
+            raise Corrupt("a key is in the roles release and mission", kind="bad-field", field="root.roles")
+        held = {*root.root.keys, *root.mission.keys, *root.release.keys}
+        if held & set(root.revoked):
+            raise Corrupt("a revoked key is in a role", kind="bad-field", field="root.roles")
+        return root
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRoot:
+    """A trust root with its envelope: parsed, and signed by its own threshold at least."""
+
+    root: TrustRoot
+    envelope: Envelope = field(repr=False)
+
+    @classmethod
+    def parse(cls, data: bytes) -> SignedRoot:
+        """A root file on its own: canonical, and every signature in it good, the own threshold met.
+
+        That makes a *pinned* root fit to start from. It says nothing of a root that came with a store: for that,
+        see `advance`.
+        """
+        envelope = Envelope.parse(data, CONTENT_TYPE, ROOT_LIMIT)
+        signed = cls(TrustRoot.parse(envelope.payload), envelope)
+        count = count_signers(envelope, signed.root.aad(AAD_LABEL), signed.root.root.keys, ignored=True)
+        _need(count, signed.root.root.threshold, f"root {signed.root.version}")
+        return signed
+
+
+def advance(pinned: SignedRoot, chain: Sequence[bytes]) -> SignedRoot:
+    """The newest root that `chain` (root files of the versions after the pinned one, in order) leads to.
+
+    Each step: version by exactly one, same domain, the digest of the root before, the thresholds of both, no
+    revocation taken back, no epoch back. Any step that does not hold raises; a chain is never followed in part.
+    """
+    if len(chain) > MAX_STEPS:
+        raise Untrusted(f"the trust chain has more than {MAX_STEPS} steps", kind="bad-trust-chain")
+    current = pinned
+    for data in chain:
+        step = SignedRoot.parse(data)
+        old, new = current.root, step.root
+        where = f"root {new.version}"
+        if new.version != old.version + 1:
+            raise Untrusted(f"{where} does not follow root {old.version}", kind="bad-trust-chain")
+        if new.domain_id != old.domain_id or new.previous != old.digest:
+            raise Untrusted(f"{where} does not continue root {old.version}", kind="bad-trust-chain")
+        if not set(old.revoked) <= set(new.revoked) or new.epoch < old.epoch:
+            raise Untrusted(f"{where} takes back a revocation or an epoch", kind="bad-trust-chain")
+        known = (*old.root.keys, *new.root.keys)
+        aad = new.aad(AAD_LABEL)
+        for role in (old.root, new.root):
+            count = count_signers(step.envelope, aad, role.keys, known=known)
+            _need(count, role.threshold, where)
+        current = step
+    return current
+
+
+def count_signers(
+    envelope: Envelope,
+    aad: bytes,
+    keys: Iterable[PublicKey],
+    *,
+    known: Iterable[PublicKey] = (),
+    ignored: bool = False,
+) -> int:
+    """How many of `keys` signed the envelope.
+
+    A signature of a kid that is neither in `keys` nor in `known`, or one that does not verify, anywhere in the
+    envelope, raises Untrusted: nobody may append to a signed file. `ignored` lets unknown kids pass uncounted: a
+    root alone cannot know the keys of the root before it.
+    """
+    by_kid = {key.kid: key for key in (*known, *keys)}
+    signers: set[bytes] = set()
+    for signature in envelope.signatures:
+        key = by_kid.get(signature.kid)
+        if key is None:
+            if ignored:
+                continue
+            raise Untrusted(
+                f"signed by the key {signature.kid.hex()[:16]}, which may not",
+                kind="unknown-signer",
+                actual=signature.kid.hex(),
+            )
+        if not key.verifies(envelope, signature, aad):
+            raise Untrusted(
+                f"the signature of the key {signature.kid.hex()[:16]} does not verify",
+                kind="bad-signature",
+                actual=signature.kid.hex(),
+            )
+        signers.add(key.raw)
+    return len(signers & {key.raw for key in keys})
+
+
+def _need(count: int, threshold: int, what: str) -> None:
+    if count < threshold:
+        raise Untrusted(
+            f"{what} is signed by {count} of the {threshold} keys that it takes",
+            kind="threshold",
+            expected=threshold,
+            actual=count,
+        )
+
+
+def check_mission_signatures(envelope: Envelope, root: TrustRoot, label: str) -> None:
+    """Raises Untrusted unless the envelope carries good signatures of the mission role alone, and enough of them."""
+    revoked = {key.kid for key in root.revoked}
+    for signature in envelope.signatures:
+        if signature.kid in revoked:
+            raise Untrusted(
+                f"signed by the key {signature.kid.hex()[:16]}, which is revoked",
+                kind="revoked-key",
+                actual=signature.kid.hex(),
+            )
+        if any(signature.kid == key.kid for key in (*root.root.keys, *root.release.keys)) and not any(
+            signature.kid == key.kid for key in root.mission.keys
+        ):
+            raise Untrusted(
+                f"signed by the key {signature.kid.hex()[:16]}, which is not in the role mission",
+                kind="wrong-role",
+                actual=signature.kid.hex(),
+            )
+    count = count_signers(envelope, root.aad(label), root.mission.keys)
+    _need(count, root.mission.threshold, "the manifest")
+
+
+def _keys(items: Sequence[object], where: str) -> tuple[PublicKey, ...]:
+    keys = []
+    for item in items:
+        if type(item) is not bytes or len(item) != 32:
+            raise Corrupt(f"{where} holds something else than raw public keys", kind="bad-field", field=where)
+        keys.append(PublicKey(item))
+    ascending(keys, where)
+    return tuple(keys)

@@ -1,0 +1,370 @@
+"""The takeoff check: decides whether a mission may fly. Pure: reads no file and no clock; both are passed in.
+
+Steps, in this order; FORMAT.md 7 has the same numbers. All failures of a step are reported together.
+
+ A  the ref is exactly one id and a newline; the manifest object has that id; it is an envelope of bounded size
+ B  the trust chain leads from the pinned root, step by step
+ C  the manifest's signatures are good, from the mission role, and enough
+ D  the payload is canonical; the entry table has the signed id and size, is canonical, and its entries have the
+    signed count and Merkle root; the identity is theirs
+ E  the manifest is for this mission, aircraft and host class; the takeoff is inside the area; it has not expired,
+    is of the root's epoch, and not of an older root
+ F  every object of the closure is a regular file of the exact size and hash
+
+A and B do not need each other and are both reported; C needs both, D needs C; E and F need D and are both reported.
+Nothing of the manifest is parsed before its signatures hold, nothing of the table before its id does.
+
+What could not be looked at is a finding like what is wrong (fail closed), but one that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from store.errors import Corrupt, FlightbagError, Untrusted
+from store.findings import Finding
+from store.format import cose, manifest
+from store.format.cose import Envelope
+from store.format.entries import Entry, EntryTable
+from store.format.host import meets
+from store.format.ids import ObjectId
+from store.format.manifest import Manifest, MissionFacts, identity_of
+from store.trust.root import SignedRoot, TrustRoot, advance, check_mission_signatures
+
+REF_SIZE = 65
+ENVELOPE_LIMIT = manifest.PAYLOAD_LIMIT + cose.OVERHEAD_LIMIT
+COPY_AGAIN = "copy the store again, or sync it from its source"
+
+# The result of looking at one object: None, or why it is not what it must be.
+Outcome = FlightbagError | None
+
+
+class Evidence(Protocol):
+    """Where the bytes come from. Every method raises NotFound, Corrupt or Unavailable, and never guesses."""
+
+    def ref(self, mission: str) -> bytes:
+        """The bytes of a mission ref, at most REF_SIZE + 1 of them."""
+        ...
+
+    def chain(self, after: int) -> Sequence[bytes]:
+        """The root files of version `after` + 1 and up, in order."""
+        ...
+
+    def object(self, id_: ObjectId, limit: int) -> bytes:
+        """The bytes of an object of at most `limit` bytes; they hash to its id."""
+        ...
+
+    def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
+        """Reads every byte of each object of a given size; the outcome for each, in any order."""
+        ...
+
+    def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
+        """The bytes of one object, read and hashed in one pass into memory of the caller's own."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What the mission is checked against. None is "not asked", and the verdict says so.
+
+    `now` is unix seconds by the caller's clock.
+    """
+
+    now: int
+    aircraft: str | None = None
+    host: str | None = None
+
+
+_BY_VERIFY = object()
+
+
+@dataclass(frozen=True)
+class VerifiedMission:
+    """A mission that passed every step. Only `verify_mission` makes one; `store.load` takes nothing else."""
+
+    manifest: Manifest
+    manifest_id: ObjectId
+    table: EntryTable
+    root_version: int
+    evidence: Evidence = field(repr=False)
+    made_by: object = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.made_by is not _BY_VERIFY:
+            raise TypeError("a VerifiedMission is made by verify_mission alone")
+
+    @property
+    def facts(self) -> MissionFacts:
+        """Takeoff origin, flight, aircraft, area and sector."""
+        return self.manifest.mission
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """GO exactly when `mission` is there; else every reason why not."""
+
+    mission_id: str
+    findings: tuple[Finding, ...]
+    mission: VerifiedMission | None
+    objects: int = 0
+    bytes: int = 0
+    not_judged: tuple[str, ...] = ()
+
+    @property
+    def go(self) -> bool:
+        return self.mission is not None
+
+    @property
+    def unknown(self) -> bool:
+        """NO-GO only because something could not be looked at: nothing is known to be wrong."""
+        return not self.go and all(finding.unreadable for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A mission whose signatures and table hold (steps A to D): what is meant to be there, not that it is."""
+
+    manifest: Manifest
+    manifest_id: ObjectId
+    manifest_size: int
+    table: EntryTable
+    root: TrustRoot
+
+    def closure(self) -> dict[ObjectId, int]:
+        """Every object the mission needs, with its size: manifest, table, entries (each once).
+
+        Release statements come with their own sizes only once they are read; see `store.evidence`.
+        """
+        sizes = {self.manifest_id: self.manifest_size, self.manifest.table: self.manifest.table_size}
+        sizes.update((entry.id, entry.size) for entry in self.table.entries)
+        return sizes
+
+
+def ref_id(data: bytes) -> ObjectId:
+    """The manifest id of a ref's bytes. Raises Corrupt unless they are 64 hex digits and a newline."""
+    try:
+        text = data.decode("ascii")
+        if len(text) == REF_SIZE and text.endswith("\n"):
+            return ObjectId.parse(text[:-1])
+    except (UnicodeDecodeError, FlightbagError):
+        pass
+    raise Corrupt(
+        f"the mission ref is not {REF_SIZE} bytes of one object id and a newline",
+        remedy=COPY_AGAIN,
+        kind="bad-ref",
+        expected=f"{REF_SIZE} bytes",
+        actual=f"{len(data)} bytes",
+    )
+
+
+def open_mission(evidence: Evidence, mission: str, pinned: SignedRoot) -> Opened | tuple[Finding, ...]:
+    """Steps A to D: the mission's manifest and table, or why they cannot be believed."""
+    findings: list[Finding] = []
+    envelope = root = None
+    id_ = None
+    data = b""
+    try:  # A
+        id_ = ref_id(evidence.ref(mission))
+        data = evidence.object(id_, ENVELOPE_LIMIT)
+        envelope = Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
+    except FlightbagError as error:
+        findings.append(Finding.of(error, step="A", entry="manifest" if id_ else "", remedy=COPY_AGAIN))
+    try:  # B
+        root = current_root(evidence, pinned)
+    except FlightbagError as error:
+        findings.append(Finding.of(error, step="B"))
+    if envelope is None or root is None or id_ is None:
+        return tuple(findings)
+    try:  # C
+        check_mission_signatures(envelope, root, manifest.AAD_LABEL)
+    except FlightbagError as error:
+        return (
+            Finding.of(error, step="C", entry="manifest", remedy="build and sign the mission with an enrolled key"),
+        )
+    try:  # D
+        parsed = Manifest.parse(envelope.payload)
+        table = read_table(evidence, parsed)
+    except FlightbagError as error:
+        return (Finding.of(error, step="D", entry="" if "entry" in error.fields else "table", remedy=COPY_AGAIN),)
+    return Opened(parsed, id_, len(data), table, root)
+
+
+def current_root(evidence: Evidence, pinned: SignedRoot) -> TrustRoot:
+    """Step B: the newest root that the evidence's chain leads to from the pinned one."""
+    return advance(pinned, evidence.chain(pinned.root.version)).root
+
+
+def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
+    """The table that a manifest commits to; raises Corrupt unless size, count, Merkle root and identity are its own."""
+    data = evidence.object(parsed.table, parsed.table_size)
+    if len(data) != parsed.table_size:
+        raise Corrupt(
+            f"the entry table {parsed.table} has {len(data)} bytes, the manifest says {parsed.table_size}",
+            kind="truncated",
+            object=parsed.table,
+            expected=parsed.table_size,
+            actual=len(data),
+        )
+    table = EntryTable.parse(data)
+    checks = (
+        ("count", "bad-count", parsed.count, len(table.entries)),
+        ("Merkle root", "bad-merkle-root", parsed.root.hex(), table.root.hex()),
+        ("identity", "bad-identity", parsed.identity.hex(), identity_of(parsed, table).hex()),
+    )
+    for what, kind, expected, actual in checks:
+        if expected != actual:
+            raise Corrupt(
+                f"the manifest's {what} is {expected}, its table's is {actual}",
+                kind=kind,
+                object=parsed.table,
+                expected=expected,
+                actual=actual,
+            )
+    return table
+
+
+def check_binding(opened: Opened, mission: str, binding: Binding) -> tuple[Finding, ...]:
+    """Step E: every way in which a genuine manifest is not for this flight."""
+    m, root = opened.manifest, opened.root
+    facts, issue = m.mission, m.issue
+    failures: list[tuple[str, str, object, object]] = []
+
+    def expect(holds: bool, kind: str, message: str, expected: object = "", actual: object = "") -> None:
+        if not holds:
+            failures.append((kind, message, expected, actual))
+
+    expect(facts.id == mission, "wrong-mission", "the ref leads to the manifest of another mission", mission, facts.id)
+    if binding.aircraft is not None:
+        expect(
+            binding.aircraft in facts.aircraft,
+            "wrong-aircraft",
+            f"the mission is not for the aircraft {binding.aircraft}",
+            binding.aircraft,
+            ", ".join(facts.aircraft),
+        )
+    if binding.host is not None:
+        expect(
+            meets(binding.host, m.host),
+            "wrong-host",
+            f"the mission's engines need the host class {m.host}, this is {binding.host}",
+            binding.host,
+            m.host,
+        )
+    for entry in opened.table.entries:
+        need = entry.meta.get("host")
+        if need is not None and not meets(m.host, need):
+            failures.append(("wrong-host", f"{entry.name} needs another host class than the mission's", m.host, need))
+        if root.releases == "required" and entry.kind in ("engine", "index"):
+            failures.append(("unreleased", f"{entry.name} is in no release that could be judged", "a release", "none"))
+    expect(
+        facts.area.contains(facts.takeoff.lat, facts.takeoff.lon),
+        "takeoff-outside-area",
+        "the takeoff origin is outside the mission's area",
+        str(facts.area.bbox),
+        f"{facts.takeoff.lat}, {facts.takeoff.lon}",
+    )
+    expect(
+        issue.expires_at is None or binding.now <= issue.expires_at,
+        "expired",
+        "the mission has expired",
+        issue.expires_at,
+        binding.now,
+    )
+    expect(issue.epoch == root.epoch, "wrong-epoch", "the mission is of another epoch", root.epoch, issue.epoch)
+    expect(
+        issue.min_root_version <= root.version,
+        "old-root",
+        "the mission needs a newer trust root than is at hand",
+        issue.min_root_version,
+        root.version,
+    )
+    expect(
+        root.issued_after is None or issue.issued_at >= root.issued_after,
+        "issued-too-early",
+        "the trust root no longer counts manifests of that time",
+        root.issued_after,
+        issue.issued_at,
+    )
+    return tuple(
+        Finding(kind, message, step="E", entry="manifest", expected=str(expected), actual=str(actual))
+        for kind, message, expected, actual in failures
+    )
+
+
+def verify_mission(evidence: Evidence, mission: str, pinned: SignedRoot, binding: Binding) -> Verdict:
+    """Steps A to F."""
+    asked = (("aircraft", binding.aircraft), ("host class", binding.host))
+    not_judged = (*(what for what, value in asked if value is None), "rollback")
+    opened = open_mission(evidence, mission, pinned)
+    if isinstance(opened, tuple):
+        return Verdict(mission, opened, None, not_judged=not_judged)
+    findings = list(check_binding(opened, mission, binding))
+    closure = opened.closure()
+    findings += check_closure(evidence, opened)
+    found = tuple(findings)
+    verified = None
+    if not found:
+        verified = VerifiedMission(
+            opened.manifest, opened.manifest_id, opened.table, opened.root.version, evidence, _BY_VERIFY
+        )
+    return Verdict(mission, found, verified, len(closure), sum(closure.values()), not_judged)
+
+
+def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
+    """Step F: a finding for every object of the closure that is not there, whole and readable."""
+    names: dict[ObjectId, list[str]] = {opened.manifest_id: ["manifest"], opened.manifest.table: ["table"]}
+    sizes = opened.closure()
+    for entry in opened.table.entries:
+        names.setdefault(entry.id, []).append(entry.name)
+    findings = list(_size_lies(opened.table.entries, sizes))
+    for release in opened.manifest.releases:
+        names.setdefault(release, []).append("release")
+        try:
+            evidence.object(release, ENVELOPE_LIMIT)
+        except FlightbagError as error:
+            findings.append(Finding.of(error, step="F", entry="release", remedy=COPY_AGAIN))
+    for id_, outcome in evidence.check(sizes.items()):
+        if outcome is None:
+            continue
+        finding = Finding.of(outcome, step="F", entry=", ".join(names[id_]), remedy=COPY_AGAIN)
+        if finding.kind == "bit-flip":
+            finding = _name_swap(finding, names)
+        findings.append(finding)
+    return sorted(findings, key=lambda finding: (finding.entry, finding.object))
+
+
+def _size_lies(entries: Sequence[Entry], sizes: dict[ObjectId, int]) -> Iterator[Finding]:
+    """Entries that give one object two sizes: at most one of them is right."""
+    for entry in entries:
+        if sizes[entry.id] != entry.size:
+            yield Finding(
+                "bad-entry",
+                f"{entry.name} gives object {entry.id} {entry.size} bytes, another entry {sizes[entry.id]}",
+                step="F",
+                object=str(entry.id),
+                entry=entry.name,
+                expected=str(sizes[entry.id]),
+                actual=str(entry.size),
+            )
+
+
+def _name_swap(finding: Finding, names: dict[ObjectId, list[str]]) -> Finding:
+    """Says so where the wrong bytes are those of another object of the same mission."""
+    other = names.get(ObjectId.parse(finding.actual))
+    if other is None:
+        return finding
+    return replace(finding, kind="misnamed", message=f"{finding.message}, which is that of {', '.join(other)}")
+
+
+def pinned_root(data: bytes) -> SignedRoot:
+    """The root that verification starts from. Raises Untrusted, naming it, for bytes that are no signed root."""
+    try:
+        return SignedRoot.parse(data)
+    except (Corrupt, Untrusted) as error:
+        raise Untrusted(
+            f"the pinned trust root cannot be used: {error.message}",
+            remedy="give the root file that the trust domain's owner handed out",
+            kind="bad-pinned-root",
+        ) from error
