@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
@@ -64,7 +65,7 @@ class StoreEvidence:
         return self.media.read(f"trust/{version}.root.cbor", _ROOT_FILE_LIMIT)
 
     def object(self, id_: ObjectId, limit: int) -> bytes:
-        with _of_object(id_):
+        with _about(id_):
             size = self.media.stamp(object_path(id_)).size
             if size > limit:
                 raise Corrupt(
@@ -76,7 +77,7 @@ class StoreEvidence:
             return bytes(self.bytes_of(id_, size))
 
     def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
-        with _of_object(id_):
+        with _about(id_):
             # The size on the medium first: the signed size may be large, and memory is taken for what is there.
             actual = self.media.stamp(object_path(id_)).size
             data = bytearray(size if actual == size else 0)
@@ -97,7 +98,7 @@ class StoreEvidence:
         outcomes: dict[tuple[ObjectId, int], Outcome] = {}
         for id_, size in task:
             try:
-                with _of_object(id_):
+                with _about(id_):
                     self.media.digest(id_, size, progress=self._progress)
                 outcomes[id_, size] = None
             except FlightbagError as error:
@@ -105,20 +106,16 @@ class StoreEvidence:
         return outcomes
 
 
-class _of_object:  # noqa: N801 - a context manager that reads as one
+@contextmanager
+def _about(id_: ObjectId) -> Iterator[None]:
     """Adds the object's id to what goes wrong while it is read."""
-
-    def __init__(self, id_: ObjectId) -> None:
-        self._id = id_
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, FlightbagError):
-            error.fields.setdefault("object", self._id)
-            if isinstance(error, NotFound):
-                error.message = f"object {self._id} is not there"
+    try:
+        yield
+    except FlightbagError as error:
+        error.fields.setdefault("object", id_)
+        if isinstance(error, NotFound):
+            error.message = f"object {id_} is not there"
+        raise
 
 
 def _tasks(items: list[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:

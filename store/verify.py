@@ -161,28 +161,38 @@ def ref_id(data: bytes) -> ObjectId:
 
 def open_mission(evidence: Evidence, mission: str, pinned: SignedRoot) -> Opened | tuple[Finding, ...]:
     """Steps A to D: the mission's manifest and table, or why they cannot be believed."""
+    try:
+        id_ = ref_id(evidence.ref(mission))
+    except FlightbagError as error:
+        try:
+            current_root(evidence, pinned)
+        except FlightbagError as chain:
+            return Finding.of(error, step="A"), Finding.of(chain, step="B")
+        return (Finding.of(error, step="A"),)
+    return open_manifest(evidence, id_, pinned)
+
+
+def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Opened | tuple[Finding, ...]:
+    """Steps A to D for the manifest of a known id."""
     findings: list[Finding] = []
     envelope = root = None
-    id_ = None
     data = b""
     try:  # A
-        id_ = ref_id(evidence.ref(mission))
         data = evidence.object(id_, ENVELOPE_LIMIT)
         envelope = Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
     except FlightbagError as error:
-        findings.append(Finding.of(error, step="A", entry="manifest" if id_ else "", remedy=COPY_AGAIN))
+        findings.append(Finding.of(error, step="A", entry="manifest", remedy=COPY_AGAIN))
     try:  # B
         root = current_root(evidence, pinned)
     except FlightbagError as error:
         findings.append(Finding.of(error, step="B"))
-    if envelope is None or root is None or id_ is None:
+    if envelope is None or root is None:
         return tuple(findings)
     try:  # C
         check_mission_signatures(envelope, root, manifest.AAD_LABEL)
     except FlightbagError as error:
-        return (
-            Finding.of(error, step="C", entry="manifest", remedy="build and sign the mission with an enrolled key"),
-        )
+        remedy = "build and sign the mission with an enrolled key"
+        return (Finding.of(error, step="C", entry="manifest", remedy=remedy),)
     try:  # D
         parsed = Manifest.parse(envelope.payload)
         table = read_table(evidence, parsed)

@@ -1,0 +1,321 @@
+"""The index: an LMDB view of what the objects and manifests say, and the records of local builds.
+
+    objects   id -> size, inserted, and the ledger: when it was last hashed in full, and the file's stamp then
+    records   build key -> object ids that were once produced for it, and by whom; the first writer wins
+    absorbed  ids of the manifests whose build keys are in `records`
+
+Nothing published depends on it: delete `index/` and it is made again. A copied or torn LMDB file can crash the
+process that opens it, so a file is opened only if it is known: the text file `owner` beside it names the store's real
+path, device and inode of the data file, the boot, and how the last user left it. On another path or inode the index is
+thrown away and rebuilt; after a reboot or a user that did not close it, the file is checked offline first. Users of one
+index share the lock `lock/index`; who is alone with it does the checking.
+
+lmdb is imported here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import lmdb
+import lmdb.verify
+
+from store.durable import Disk
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
+from store.format.cbor import decode, encode
+from store.format.ids import BuildKey, ObjectId
+from store.locks import SharedLock
+from store.media import Media, Stamp
+
+DIRECTORY = "index"
+_OWNER, _DATA, _LOCK = "owner", "data.mdb", "lock.mdb"
+_FORMAT = 1
+_FIRST_MAP = 64 * 2**20
+_RECORD_LIMIT = 64 * 2**10
+# size, inserted, verified (unix seconds; 0 is never), and the stamp at that time: mtime, ctime (ns), inode
+_ROW = struct.Struct("<QqqqqQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the index knows of one object. `verified` is 0 where this index never saw it hashed in full."""
+
+    size: int
+    inserted: int
+    verified: int
+    mtime: int
+    ctime: int
+    inode: int
+
+    @classmethod
+    def of(cls, stamp: Stamp, *, inserted: int, verified: int) -> Row:
+        return cls(stamp.size, inserted, verified, stamp.mtime, stamp.ctime, stamp.inode)
+
+    def fresh(self, stamp: Stamp) -> bool:
+        """Whether the file is untouched since it was last hashed in full."""
+        return self.verified > 0 and (self.size, self.mtime, self.ctime, self.inode) == (
+            stamp.size,
+            stamp.mtime,
+            stamp.ctime,
+            stamp.inode,
+        )
+
+    def pack(self) -> bytes:
+        return _ROW.pack(self.size, self.inserted, self.verified, self.mtime, self.ctime, self.inode)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was once produced for a build key, and its provenance (who, host, versions, when)."""
+
+    ids: tuple[ObjectId, ...]
+    provenance: Mapping[str, Any]
+
+
+class Index:
+    """An open index. Use `open_index`; close it, or it will be checked before it is used again."""
+
+    def __init__(
+        self, env: lmdb.Environment, media: Media, lock: SharedLock, *, rebuilt: str = "", writable: bool = True
+    ) -> None:
+        self._env = env
+        self._media = media
+        self._lock = lock
+        self._writable = writable
+        self.rebuilt = rebuilt
+        self._objects = env.open_db(b"objects", create=writable)
+        self._records = env.open_db(b"records", create=writable)
+        self._absorbed = env.open_db(b"absorbed", create=writable)
+
+    def close(self) -> None:
+        self._env.close()
+        # Who is alone now leaves the index as it will be found; others are still at it otherwise.
+        if self._writable and self._lock.alone():
+            with suppress(FlightbagError, OSError):
+                _write_owner(self._media, clean=True)
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def _get(self, db: Any, key: bytes) -> bytes | None:
+        while True:
+            try:
+                with self._env.begin(db=db) as txn:
+                    value: bytes | None = txn.get(key)
+                    return value
+            except lmdb.MapResizedError:
+                self._env.set_mapsize(0)
+            except lmdb.Error as error:
+                raise _unusable(self._media, error) from error
+
+    def object(self, id_: ObjectId) -> Row | None:
+        data = self._get(self._objects, id_)
+        return None if data is None else Row(*_ROW.unpack(data))
+
+    def record(self, key: BuildKey) -> Record | None:
+        data = self._get(self._records, key)
+        if data is None:
+            return None
+        value = decode(data, limit=_RECORD_LIMIT, what="the build record")
+        return Record(tuple(ObjectId(id_) for id_ in value["ids"]), value["by"])
+
+    def absorbed(self, manifest: ObjectId) -> bool:
+        return self._get(self._absorbed, manifest) is not None
+
+    def commit(
+        self,
+        *,
+        objects: Mapping[ObjectId, Row] | None = None,
+        records: Mapping[BuildKey, Record] | None = None,
+        absorbed: Iterable[ObjectId] = (),
+    ) -> None:
+        """Writes all of it or nothing, durable when this returns. A record that is there already stays."""
+        absorbed = list(absorbed)
+        while True:
+            try:
+                with self._env.begin(write=True) as txn:
+                    for id_, row in (objects or {}).items():
+                        txn.put(bytes(id_), row.pack(), db=self._objects)
+                    for key, record in (records or {}).items():
+                        value = encode({"ids": [bytes(i) for i in record.ids], "by": dict(record.provenance)})
+                        txn.put(bytes(key), value, db=self._records, overwrite=False)
+                    for manifest in absorbed:
+                        txn.put(bytes(manifest), b"", db=self._absorbed)
+                    return
+            except lmdb.MapFullError:
+                self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            except lmdb.MapResizedError:
+                self._env.set_mapsize(0)
+            except lmdb.Error as error:
+                raise Unavailable(f"the index cannot be written: {error}", kind="unwritable") from error
+
+    def ids(self) -> Iterator[ObjectId]:
+        """The ids of all objects that the index knows, ascending."""
+        with self._env.begin(db=self._objects) as txn:
+            for key in txn.cursor().iternext(keys=True, values=False):
+                yield ObjectId(key)
+
+
+def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> Index:
+    """The index of a store, checked, and rebuilt by `rebuild` where it cannot be used as it is."""
+    lock = SharedLock(media.path, disk, "index", "the index")
+    try:
+        reason = ""
+        if lock.alone():
+            reason = _why_not(media)
+            if reason:
+                index = _create(media, disk, lock, reason)
+                try:
+                    rebuild(index)
+                except BaseException:
+                    # A half-filled index must not pass for a whole one.
+                    index._env.close()
+                    _remove(media, disk)
+                    raise
+                index._env.close()
+            _write_owner(media, clean=False)
+        lock.share(wait=True)
+        if _owner_mismatch(media, _read_owner(media)):
+            raise Unavailable(
+                "the index was replaced while it was being opened", remedy="run this again", kind="locked"
+            )
+        return Index(_environment(media), media, lock, rebuilt=reason)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def peek_index(media: Media) -> Index | None:
+    """The index for reading, without writing a byte; None where there is none that can be believed as it is.
+
+    Alone with the index, nothing else can write to it, so it needs no reader table either.
+    """
+    try:
+        lock = SharedLock.existing(media.path, "index", "the index")
+        if lock is None:
+            return None
+        try:
+            alone = lock.alone()
+            if not alone:
+                lock.share(wait=True)
+            if (alone and _why_not(media)) or _owner_mismatch(media, _read_owner(media)):
+                lock.close()
+                return None
+            return Index(_environment(media, readonly=True, lock=not alone), media, lock, writable=False)
+        except BaseException:
+            lock.close()
+            raise
+    except (FlightbagError, lmdb.Error, KeyError):
+        return None
+
+
+def _environment(media: Media, *, readonly: bool = False, lock: bool = True) -> lmdb.Environment:
+    try:
+        return lmdb.open(
+            media.absolute(DIRECTORY), max_dbs=4, map_size=_FIRST_MAP, max_readers=512, readonly=readonly, lock=lock
+        )
+    except lmdb.Error as error:
+        raise _unusable(media, error) from error
+
+
+def _unusable(media: Media, error: lmdb.Error) -> Unavailable:
+    return Unavailable(
+        f"the index of {media.path} cannot be used: {error}", remedy="remove its folder index/; it is made again"
+    )
+
+
+def _create(media: Media, disk: Disk, lock: SharedLock, reason: str) -> Index:
+    _remove(media, disk)
+    disk.make_directory(media.absolute(DIRECTORY))
+    return Index(_environment(media), media, lock, rebuilt=reason)
+
+
+def _remove(media: Media, disk: Disk) -> None:
+    for name in (_OWNER, _DATA, _LOCK):
+        disk.remove(media.absolute(f"{DIRECTORY}/{name}"))
+
+
+def _why_not(media: Media) -> str:
+    """Why the index cannot be used as it is; empty if it can. The caller is alone with it."""
+    try:
+        owner = _read_owner(media)
+        mismatch = _owner_mismatch(media, owner)
+        if mismatch:
+            return mismatch
+        if owner["left"] == _left(media) and owner["boot"] == _boot() != "":
+            return ""
+        problems: list[str] = lmdb.verify.verify(media.absolute(f"{DIRECTORY}/{_DATA}"), subdir=False)  # type: ignore[no-untyped-call]
+        if problems:
+            return f"it is damaged: {problems[0][:200]}"
+    except NotFound:
+        return "there was none"
+    except (lmdb.verify.VerifyError, FlightbagError, KeyError, TypeError) as error:
+        return f"it is damaged: {str(error)[:200]}"
+    return ""
+
+
+def _owner_mismatch(media: Media, owner: dict[str, Any]) -> str:
+    stamp = os.stat(media.absolute(f"{DIRECTORY}/{_DATA}"), follow_symlinks=False)
+    if owner["format"] != _FORMAT:
+        return "it is of another format"
+    if owner["store"] != os.path.realpath(media.path) or [owner["device"], owner["inode"]] != [
+        stamp.st_dev,
+        stamp.st_ino,
+    ]:
+        return "it was copied from another place"
+    return ""
+
+
+def _read_owner(media: Media) -> dict[str, Any]:
+    media.stamp(f"{DIRECTORY}/{_DATA}")  # raises NotFound or Corrupt before anything else is believed
+    try:
+        value = json.loads(media.read(f"{DIRECTORY}/{_OWNER}", 4096))
+    except (ValueError, RecursionError) as error:
+        raise Corrupt("its owner file is malformed") from error
+    if type(value) is not dict:
+        raise Corrupt("its owner file is malformed")
+    return value
+
+
+def _left(media: Media) -> list[int]:
+    """What tells that nobody wrote since: size and mtime of the data file."""
+    stamp = media.stamp(f"{DIRECTORY}/{_DATA}")
+    return [stamp.size, stamp.mtime]
+
+
+def _write_owner(media: Media, *, clean: bool) -> None:
+    status = os.stat(media.absolute(f"{DIRECTORY}/{_DATA}"), follow_symlinks=False)
+    value = {
+        "format": _FORMAT,
+        "store": os.path.realpath(media.path),
+        "device": status.st_dev,
+        "inode": status.st_ino,
+        "boot": _boot(),
+        "left": _left(media) if clean else None,
+        "at": int(time.time()),
+    }
+    path = media.absolute(f"{DIRECTORY}/{_OWNER}")
+    # Not durable on purpose: after a power cut this file is doubted whatever it says, for the boot is another one.
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+
+
+def _boot() -> str:
+    """An id of this boot; empty where the system has none, and then every index is doubted."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,171 @@
+"""Inserting objects: steps 1 to 5 of the publication order (see `durable`), many objects to a barrier.
+
+Contract of a batch: after `commit` returns, every object added is in the store, whole, and survives a power cut;
+before, none of them may be relied on. Adding what is there already costs a look at it: the size, and the hash unless
+the ledger says that the file is untouched since its last full hash. A bad resident copy goes to quarantine and is
+replaced, never kept.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from store.durable import Disk
+from store.errors import Corrupt, NotFound, Unavailable
+from store.format.ids import ObjectId
+from store.index import Index, Row
+from store.media import CHUNK, Media, object_path
+from store.staging import Staging
+
+QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """One object of a batch; `reused` where the store had it already."""
+
+    id: ObjectId
+    size: int
+    reused: bool
+
+
+class Batch:
+    """Objects on their way in. Made by `inserting`; used by one thread."""
+
+    def __init__(self, media: Media, disk: Disk, index: Index | None, staging: Staging) -> None:
+        self._media = media
+        self._disk = disk
+        self._index = index
+        self._staging = staging
+        self._staged: dict[ObjectId, tuple[str, int]] = {}
+        self._count = 0
+
+    def add(self, chunks: Iterable[bytes | bytearray | memoryview], expect: ObjectId | None = None) -> Added:
+        """Stages the object that the chunks make up, hashing while writing; memory is that of a chunk.
+
+        With `expect`, raises Corrupt, keeping nothing, unless the bytes have that id.
+        """
+        path = os.path.join(self._staging.folder(), str(self._count))
+        self._count += 1
+        hasher, size = blake3(), 0
+        fd = self._disk.create(path)
+        try:
+            for chunk in chunks:
+                hasher.update(chunk)
+                self._disk.write(fd, chunk, path)
+                size += len(chunk)
+            self._disk.seal(fd, path)
+        finally:
+            os.close(fd)
+        id_ = ObjectId(hasher.digest())
+        if expect is not None and id_ != expect:
+            self._disk.remove(path)
+            raise Corrupt(
+                f"object {expect} hashes to {id_} at its source",
+                kind="bit-flip",
+                object=expect,
+                expected=str(expect),
+                actual=str(id_),
+            )
+        if id_ in self._staged or self.holds(id_, size):
+            self._disk.remove(path)
+            return Added(id_, size, reused=True)
+        self._staged[id_] = (path, size)
+        return Added(id_, size, reused=False)
+
+    def add_bytes(self, data: bytes) -> Added:
+        """Stages one object; nothing is written where the store has it."""
+        id_ = ObjectId.of(data)
+        if id_ in self._staged or self.holds(id_, len(data)):
+            return Added(id_, len(data), reused=True)
+        return self.add([data])
+
+    def add_file(self, path: str) -> Added:
+        """Stages the content of a file."""
+        return self.add(read_chunks(path))
+
+    def holds(self, id_: ObjectId, size: int) -> bool:
+        """Whether the store has this object, whole. A bad copy is set aside here."""
+        try:
+            check_resident(self._media, self._index, id_, size)
+        except NotFound:
+            return False
+        except Corrupt:
+            self._set_aside(id_)
+            return False
+        return True
+
+    def commit(self) -> None:
+        """Steps 2 to 5 for everything staged."""
+        if not self._staged:
+            return
+        self._disk.sync_files([path for path, _ in self._staged.values()])  # 2
+        objects = self._media.absolute("objects")
+        shards = {str(id_)[:2] for id_ in self._staged}
+        new = [shard for shard in sorted(shards) if not os.path.isdir(os.path.join(objects, shard))]
+        for shard in new:
+            self._disk.make_directory(os.path.join(objects, shard))
+        rows = {}
+        now = int(time.time())
+        for id_, (path, _) in self._staged.items():
+            self._disk.rename(path, self._media.absolute(object_path(id_)))  # 3
+        for shard in sorted(shards):
+            self._disk.sync_directory(os.path.join(objects, shard))  # 4
+        if new:
+            self._disk.sync_directory(objects)
+        if self._index is not None:
+            for id_ in self._staged:
+                stamp = self._media.stamp(object_path(id_))
+                # The bytes were hashed on their way in, into a file that only this process could write.
+                rows[id_] = Row.of(stamp, inserted=now, verified=now)
+            self._index.commit(objects=rows)  # 5
+        self._staged.clear()
+
+    def _set_aside(self, id_: ObjectId) -> None:
+        quarantine = self._media.absolute(QUARANTINE)
+        folder = os.path.join(quarantine, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+        self._disk.make_directory(quarantine)
+        self._disk.make_directory(folder)
+        source = self._media.absolute(object_path(id_))
+        self._disk.rename(source, os.path.join(folder, str(id_)))
+        for path in (folder, quarantine, self._media.path, os.path.dirname(source)):
+            self._disk.sync_directory(path)
+
+
+@contextmanager
+def inserting(media: Media, disk: Disk, index: Index | None) -> Iterator[Batch]:
+    """A batch; what was not committed when the block ends is gone."""
+    with Staging(media, disk) as staging:
+        yield Batch(media, disk, index, staging)
+
+
+def check_resident(media: Media, index: Index | None, id_: ObjectId, size: int) -> None:
+    """Raises NotFound or Corrupt unless the store has this object, whole.
+
+    Reads it in full unless the ledger of the index says that the file is untouched since that was last done, and
+    enters it there. Never used aboard.
+    """
+    stamp = media.stamp(object_path(id_))
+    row = index.object(id_) if index is not None else None
+    if stamp.size == size and row is not None and row.fresh(stamp):
+        return
+    stamp = media.digest(id_, size)
+    if index is not None:
+        now = int(time.time())
+        index.commit(objects={id_: Row.of(stamp, inserted=row.inserted if row else now, verified=now)})
+
+
+def read_chunks(path: str) -> Iterator[bytes]:
+    """The content of a regular file, a chunk at a time."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read: {error.strerror}", kind="unreadable", path=path) from error

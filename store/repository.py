@@ -1,0 +1,287 @@
+"""A store on the ground: opened, written to and published in, behind its locks.
+
+`Repository` reads and writes nothing. `Repository.writing()` gives a `Writer`, the only way to change a store.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Self
+
+from store import log
+from store.durable import Disk, replace_file
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused
+from store.evidence import StoreEvidence
+from store.format.entries import EntryTable
+from store.format.ids import BuildKey, ObjectId
+from store.format.manifest import MISSION_ID
+from store.index import Index, Record, Row, open_index
+from store.locks import SharedLock, exclusive
+from store.media import Media
+from store.objects import Batch, check_resident, inserting
+from store.staging import Staging, sweep
+from store.trust.root import SignedRoot, advance
+from store.verify import Opened, open_manifest, ref_id
+
+FORMAT = 1
+TOML = "flightbag.toml"
+_TOML_LIMIT = 4096
+_STORE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Repository:
+    """An open store. Holds directory descriptors until it is closed."""
+
+    def __init__(self, media: Media, disk: Disk) -> None:
+        self.media = media
+        self.disk = disk
+        self.evidence = StoreEvidence(media)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], disk: Disk | None = None) -> Self:
+        """The store at `path`. Raises NotFound where there is none, Invalid for another format."""
+        try:
+            media = Media(path)
+        except NotFound as error:
+            raise _no_store(path) from error
+        try:
+            check_format(media)
+        except BaseException:
+            media.close()
+            raise
+        return cls(media, disk or Disk())
+
+    @classmethod
+    def init(cls, path: str | os.PathLike[str], disk: Disk | None = None) -> Self:
+        """Makes a store at `path`, which must not exist or be empty. An interrupted `init` may be run again."""
+        disk = disk or Disk()
+        top = os.path.abspath(path)
+        disk.make_directory(top)
+        foreign = sorted(set(os.listdir(top)) - {"missions", "objects", "trust", "tmp"})
+        if TOML in foreign:
+            raise Invalid(f"{top} is a store already")
+        if foreign or any(os.listdir(os.path.join(top, name)) for name in os.listdir(top) if name != "tmp"):
+            raise Invalid(f"{top} is not empty", remedy="give a folder that does not exist yet")
+        # missions before objects: a copy that walks in this order never has a ref without having begun the objects
+        # later, so what a torn copy lacks are objects, which verify finds.
+        for name in ("missions", "objects", "trust"):
+            disk.make_directory(os.path.join(top, name))
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        text = f'format = {FORMAT}\nid = "{secrets.token_hex(16)}"\ncreated = {created}\n'
+        with Media(top) as media, Staging(media, disk) as staging:
+            replace_file(disk, os.path.join(top, TOML), text.encode(), staging.folder())
+        disk.sync_directory(os.path.dirname(top))
+        return cls.open(top, disk)
+
+    def close(self) -> None:
+        self.media.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def first_root(self) -> SignedRoot:
+        """Root 1 of the store: where its own chain starts. Raises NotFound where there is none."""
+        try:
+            data = self.evidence.root_file(1)
+        except NotFound as error:
+            raise NotFound(
+                f"{self.media.path} has no trust root",
+                remedy="make one with `flightbag trust new`",
+                kind="bad-trust-chain",
+            ) from error
+        signed = SignedRoot.parse(data)
+        if signed.root.version != 1:
+            raise Corrupt("trust/1.root.cbor is of another version", kind="bad-trust-chain")
+        return signed
+
+    def root(self) -> SignedRoot:
+        """The newest root of the store's own chain. It vouches for nothing to a verifier, who has a pinned one."""
+        return advance(self.first_root(), self.evidence.chain(1))
+
+    def missions(self) -> list[str]:
+        """The ids of the published missions, ascending."""
+        return self.evidence.missions()
+
+    def current(self, mission: str) -> Opened:
+        """The published manifest and table of a mission, signed under the store's own chain.
+
+        Raises NotFound for no such mission, Corrupt or Untrusted (with the findings) where they do not hold.
+        """
+        try:
+            manifest_id = ref_id(self.evidence.ref(mission))
+        except NotFound as error:
+            raise NotFound(f"{self.media.path} has no mission {mission}", kind="missing", mission=mission) from error
+        return self.opened(manifest_id, f"the manifest of {mission}")
+
+    def opened(self, manifest: ObjectId, what: str) -> Opened:
+        """The manifest of this id and its table, if they hold under the store's own chain; else raises Corrupt."""
+        opened = open_manifest(self.evidence, manifest, self.first_root())
+        if not isinstance(opened, Opened):
+            raise Corrupt(
+                f"{what} does not verify: " + "; ".join(finding.message for finding in opened),
+                kind="bad-manifest",
+                object=manifest,
+                findings=opened,
+            )
+        return opened
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """The store, open for writing, with its index; what dead transactions left is swept away first."""
+        lock = SharedLock(self.media.path, self.disk, "store", "the store")
+        try:
+            lock.share(wait=False)
+            sweep(self.media, self.disk)
+            with open_index(self.media, self.disk, self._rebuild) as index:
+                writer = Writer(self, index)
+                writer.absorb()
+                yield writer
+        finally:
+            lock.close()
+
+    def _rebuild(self, index: Index) -> None:
+        """Enters every object file, as never hashed; build keys come by `absorb`."""
+        now = int(time.time())
+        for shard in self.media.names("objects"):
+            rows: dict[ObjectId, Row] = {}
+            # What is no object is passed over; fsck tells what it is.
+            with suppress(Corrupt):
+                for name in self.media.names(f"objects/{shard}"):
+                    with suppress(Corrupt, Invalid):
+                        id_ = ObjectId.parse(shard + name)
+                        stamp = self.media.stamp(f"objects/{shard}/{name}")
+                        rows[id_] = Row.of(stamp, inserted=now, verified=0)
+            index.commit(objects=rows)
+
+    def append_log(self, event: log.Event) -> None:
+        """Adds a line to the log, alone (step 6)."""
+        with exclusive(self.media.path, self.disk, "log", "the log", timeout=60):
+            log.append(self.media, self.disk, event)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Replaces a small file of the store by name, durably."""
+        with Staging(self.media, self.disk) as staging:
+            replace_file(self.disk, self.media.absolute(name), data, staging.folder())
+
+    def move_ref(self, mission: str, manifest: ObjectId, event: str, sequence: int) -> None:
+        """Steps 6 and 7: the log line, then the ref. Everything the manifest names is durable by now."""
+        if not MISSION_ID.fullmatch(mission):
+            raise Invalid(f"{mission[:80]!r} is no mission id")
+        facts = {"mission": mission, "manifest": str(manifest), "sequence": sequence}
+        self.append_log(log.Event(int(time.time()), event, facts))
+        self.replace(f"missions/{mission}", f"{manifest}\n".encode())
+
+
+class Writer:
+    """A repository with its index. Made by `Repository.writing`."""
+
+    def __init__(self, repository: Repository, index: Index) -> None:
+        self.repository = repository
+        self.index = index
+
+    @contextmanager
+    def inserting(self) -> Iterator[Batch]:
+        """A batch of objects; see `store.objects`."""
+        with inserting(self.repository.media, self.repository.disk, self.index) as batch:
+            yield batch
+
+    def check(self, id_: ObjectId, size: int) -> None:
+        """Raises NotFound or Corrupt unless the object is there, whole (by the ledger, or by reading it)."""
+        check_resident(self.repository.media, self.index, id_, size)
+
+    def record(self, key: BuildKey, ids: tuple[ObjectId, ...], provenance: Mapping[str, Any]) -> None:
+        """Remembers what was built for a key, once those objects are committed."""
+        self.index.commit(records={key: Record(ids, provenance)})
+
+    def absorb(self) -> None:
+        """Learns the build keys of published manifests that verify. An unsigned or planted one teaches nothing."""
+        repository = self.repository
+        for mission in repository.missions():
+            try:
+                id_ = ref_id(repository.evidence.ref(mission))
+                if self.index.absorbed(id_):
+                    continue
+                opened = repository.current(mission)
+            except FlightbagError:
+                continue  # verify and fsck say what is wrong with it; here it only must not be believed
+            self._absorb(opened)
+
+    def _absorb(self, opened: Opened) -> None:
+        provenance = {"from": "manifest", "manifest": str(opened.manifest_id), "at": opened.manifest.issue.issued_at}
+        records = {key: Record(ids, provenance) for key, ids in records_of(opened.table).items()}
+        self.index.commit(records=records, absorbed=[opened.manifest_id])
+
+    def publish(self, mission: str, manifest: bytes, table: bytes) -> ObjectId:
+        """Makes a signed manifest current: its objects, the log line, the ref.
+
+        Refuses, with what was current still current, unless it verifies under the store's own chain and every object
+        of its closure is there and whole.
+        """
+        repository = self.repository
+        with self.inserting() as batch:
+            batch.add_bytes(table)
+            batch.commit()
+            id_ = batch.add_bytes(manifest).id
+            batch.commit()
+        opened = repository.opened(id_, "the new manifest")
+        if opened.manifest.mission.id != mission:
+            raise Refused(f"the new manifest is that of mission {opened.manifest.mission.id}, not of {mission}")
+        self.check_closure(opened)
+        repository.move_ref(mission, id_, "published", opened.manifest.issue.sequence)
+        self._absorb(opened)
+        return id_
+
+    def check_closure(self, opened: Opened, progress: Callable[[int], None] | None = None) -> None:
+        """Raises Refused unless every object of the closure is there and whole."""
+        failures = []
+        for id_, size in opened.closure().items():
+            try:
+                self.check(id_, size)
+            except FlightbagError as error:
+                failures.append(f"{id_}: {error.message}")
+            if progress is not None:
+                progress(size)
+        if failures:
+            raise Refused("the mission's closure is not whole: " + "; ".join(failures))
+
+
+def records_of(table: EntryTable) -> dict[BuildKey, tuple[ObjectId, ...]]:
+    """The build keys that a table's entries carry, and the objects that they were built to."""
+    records: dict[BuildKey, tuple[ObjectId, ...]] = {}
+    for entry in table.entries:
+        if entry.key is not None and entry.id not in records.get(entry.key, ()):
+            records[entry.key] = (*records.get(entry.key, ()), entry.id)
+    return records
+
+
+def check_format(media: Media) -> None:
+    """Raises NotFound unless `media` is a store, Invalid unless it is one of this format."""
+    try:
+        data = media.read(TOML, _TOML_LIMIT)
+    except NotFound as error:
+        raise _no_store(media.path) from error
+    try:
+        value = tomllib.loads(data.decode())
+        format_, id_ = value["format"], value["id"]
+    except (ValueError, KeyError) as error:
+        raise Corrupt(f"{media.absolute(TOML)} is malformed", kind="bad-store", path=media.absolute(TOML)) from error
+    if type(format_) is not int or format_ != FORMAT:
+        raise Invalid(f"{media.path} is a store of format {format_}; this program knows format {FORMAT}")
+    if type(id_) is not str or not _STORE_ID.fullmatch(id_):
+        raise Corrupt(f"{media.absolute(TOML)} has no store id", kind="bad-store", path=media.absolute(TOML))
+
+
+def _no_store(path: str | os.PathLike[str]) -> NotFound:
+    return NotFound(
+        f"{os.fspath(path)} is no store", remedy="make one with `flightbag init`", kind="no-store", path=str(path)
+    )

@@ -1,0 +1,230 @@
+"""Copying missions from one store to another: only what is missing, hashed as it is copied, refs last.
+
+A plan is a value: what would be copied and which refs would move. Applying it reads the source and writes the target;
+the source is never written to, and at the target no index is opened. An interrupted sync is resumed by the next one.
+
+The target may have nothing yet, or be a store of the same trust domain. A mission that is newer there stays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from store.durable import Disk
+from store.errors import Conflict, Corrupt, FlightbagError, NotFound, Unavailable
+from store.format.ids import ObjectId
+from store.locks import SharedLock
+from store.media import CHUNK, Media, object_path
+from store.objects import inserting
+from store.repository import Repository
+from store.staging import sweep
+from store.trust.root import SignedRoot
+from store.verify import Opened
+
+# Objects to a barrier: enough to spread its cost, few enough that an interrupted sync has kept something.
+_BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A ref that would move at the target."""
+
+    mission: str
+    manifest: ObjectId
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPlan:
+    """What a sync would do. `missing` has (id, size) in the order of copying: manifests after what they name."""
+
+    missing: tuple[tuple[ObjectId, int], ...]
+    present: int
+    roots: tuple[int, ...]
+    moves: tuple[Move, ...]
+    unchanged: tuple[str, ...]
+    newer: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for _, size in self.missing)
+
+
+def plan_sync(source: Repository, target: Repository | None, missions: Sequence[str]) -> SyncPlan:
+    """What it takes to bring `missions` (none: all) to the target; None is a target that does not exist yet.
+
+    Raises NotFound for an unknown mission, Corrupt for one whose manifest does not hold at the source, Conflict for a
+    target of another trust domain.
+    """
+    source_root = source.root()
+    roots = _roots_to_copy(source, source_root, target)
+    wanted: dict[ObjectId, int] = {}
+    last: dict[ObjectId, int] = {}
+    moves, unchanged, newer = [], [], []
+    for mission in missions or source.missions():
+        opened = source.current(mission)
+        there = _sequence_at(target, mission)
+        move = Move(mission, opened.manifest_id, opened.manifest.issue.sequence)
+        if there is not None and there[0] > move.sequence:
+            newer.append(mission)
+            continue
+        if there is not None and there[1] == opened.manifest_id:
+            unchanged.append(mission)
+        else:
+            moves.append(move)
+        _add_closure(source, opened, wanted, last)
+    sizes = {**{id_: size for id_, size in sorted(wanted.items()) if id_ not in last}, **last}
+    missing = tuple((id_, size) for id_, size in sizes.items() if not _resident(target, id_, size))
+    return SyncPlan(missing, len(sizes) - len(missing), roots, tuple(moves), tuple(unchanged), tuple(newer))
+
+
+def _add_closure(source: Repository, opened: Opened, wanted: dict[ObjectId, int], last: dict[ObjectId, int]) -> None:
+    for release in opened.manifest.releases:
+        wanted[release] = source.media.stamp(object_path(release)).size
+    wanted.update(opened.closure())
+    last[opened.manifest_id] = opened.manifest_size
+
+
+def _roots_to_copy(source: Repository, newest: SignedRoot, target: Repository | None) -> tuple[int, ...]:
+    """The versions of the chain that the target lacks."""
+    versions = tuple(range(1, newest.root.version + 1))
+    if target is None:
+        return versions
+    have = target.evidence.root_versions()
+    for version in have:
+        if version in versions and _digest(source, version) != _digest(target, version):
+            raise Conflict(
+                f"{target.media.path} belongs to another trust domain, or its root {version} is another one",
+                remedy="sync to another folder",
+                kind="bad-trust-chain",
+            )
+    return tuple(version for version in versions if version not in have)
+
+
+def _digest(store: Repository, version: int) -> bytes:
+    return SignedRoot.parse(store.evidence.root_file(version)).root.digest
+
+
+def _sequence_at(target: Repository | None, mission: str) -> tuple[int, ObjectId] | None:
+    """Sequence and manifest of a mission at the target; None where it has none that holds."""
+    if target is None:
+        return None
+    try:
+        opened = target.current(mission)
+    except Unavailable:
+        raise
+    except FlightbagError:
+        return None  # absent or torn: the source's takes its place
+    return opened.manifest.issue.sequence, opened.manifest_id
+
+
+def _resident(target: Repository | None, id_: ObjectId, size: int) -> bool:
+    """Whether the target has a file of that name and size. Whether it is whole, verify says."""
+    if target is None:
+        return False
+    try:
+        return target.media.stamp(object_path(id_)).size == size
+    except (NotFound, Corrupt):
+        return False
+
+
+def apply_sync(
+    plan: SyncPlan,
+    source: Repository,
+    target: str | os.PathLike[str],
+    *,
+    disk: Disk | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Copies objects, then roots, then moves refs. Durable when it returns.
+
+    Raises Unavailable before anything is copied where the medium has too little room.
+    """
+    disk = disk or Disk()
+    _check_room(plan, target)
+    try:
+        destination = Repository.open(target, disk)
+    except NotFound:
+        destination = Repository.init(target, disk)
+    lock = SharedLock(destination.media.path, disk, "store", "the target store")
+    with destination:
+        try:
+            lock.share(wait=False)
+            sweep(destination.media, disk)
+            for batch in _batches(plan.missing):
+                _copy(batch, source, destination, progress)
+            for version in plan.roots:
+                destination.replace(f"trust/{version}.root.cbor", source.evidence.root_file(version))
+            for move in plan.moves:
+                destination.move_ref(move.mission, move.manifest, "received", move.sequence)
+        finally:
+            lock.close()
+
+
+def _copy(
+    items: Sequence[tuple[ObjectId, int]],
+    source: Repository,
+    destination: Repository,
+    progress: Callable[[int], None] | None,
+) -> None:
+    with inserting(destination.media, destination.disk, None) as batch:
+        for id_, size in items:
+            batch.add(_chunks(source.media, id_, size, progress), expect=id_)
+        batch.commit()
+
+
+def _chunks(media: Media, id_: ObjectId, size: int, progress: Callable[[int], None] | None) -> Iterator[bytes]:
+    """An object's bytes, at most one chunk more than its size: a file that grows is caught, not followed."""
+    name = object_path(id_)
+    done = 0
+    with media.open(name) as fd:
+        while done <= size:
+            try:
+                chunk = os.read(fd, CHUNK)
+            except OSError as error:
+                raise Unavailable(
+                    f"{media.absolute(name)} cannot be read: {error.strerror}", kind="unreadable", object=id_
+                ) from error
+            if not chunk:
+                return
+            done += len(chunk)
+            yield chunk
+            if progress is not None:
+                progress(len(chunk))
+
+
+def _batches(items: Sequence[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:
+    batch: list[tuple[ObjectId, int]] = []
+    total = 0
+    for item in items:
+        if batch and (len(batch) >= _BATCH_OBJECTS or total + item[1] > _BATCH_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += item[1]
+    if batch:
+        yield batch
+
+
+def _check_room(plan: SyncPlan, target: str | os.PathLike[str]) -> None:
+    path = os.path.abspath(target)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    try:
+        status = os.statvfs(path)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be looked at: {error.strerror}", kind="unreadable") from error
+    # Every object takes whole blocks, and some for its directory entry.
+    block = status.f_frsize
+    needed = sum((size // block + 2) * block for _, size in plan.missing)
+    free = status.f_bavail * block
+    if needed > free:
+        raise Unavailable(
+            f"{path} has {free} bytes free, the sync needs {needed}",
+            remedy="free some space, or sync fewer missions with --mission",
+            kind="no-space",
+            expected=needed,
+            actual=free,
+        )
