@@ -45,10 +45,10 @@ class Disk:
                 if not os.path.isdir(path) or os.path.islink(path):
                     raise
 
-    def create(self, path: str) -> int:
+    def create(self, path: str, mode: int = 0o644) -> int:
         """A new file, open for writing. Raises Unavailable if it is there already."""
         with _explained(path):
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 
     def write(self, fd: int, data: bytes | bytearray | memoryview, path: str) -> None:
         with _explained(path):
@@ -136,6 +136,20 @@ def replace_file(disk: Disk, target: str, data: bytes, staging: str) -> None:
         os.close(fd)
     disk.rename(staged, target)
     disk.sync_directory(os.path.dirname(target))
+
+
+def write_new_file(disk: Disk, path: str, data: bytes, mode: int) -> None:
+    """One new file outside a store (a key), durable; never over something that is there, and whole or not at all."""
+    fd = disk.create(path, mode)
+    try:
+        disk.write(fd, data, path)
+        disk.sync_file(fd, path)
+    except BaseException:
+        disk.remove(path)
+        raise
+    finally:
+        os.close(fd)
+    disk.sync_directory(os.path.dirname(path))
 
 
 @contextmanager

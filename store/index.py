@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import lmdb
 import lmdb.verify
@@ -41,7 +41,13 @@ _FORMAT = 1
 _FIRST_MAP = 64 * 2**20
 _RECORD_LIMIT = 64 * 2**10
 # size, inserted, verified (unix seconds; 0 is never), and the stamp at that time: mtime, ctime (ns), inode
-_ROW = struct.Struct("<QqqqqQ")
+_ROW = struct.Struct("<QqqQQQ")
+# A time in nanoseconds may be before 1970 or need more than 63 bits: only whether it changed matters.
+_TIME_BITS = 2**64 - 1
+# How often an index is looked at again that others left unusable while it was being opened, and the pause between.
+_TRIES, _PAUSE = 20, 0.05
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +63,12 @@ class Row:
 
     @classmethod
     def of(cls, stamp: Stamp, *, inserted: int, verified: int) -> Row:
-        return cls(stamp.size, inserted, verified, stamp.mtime, stamp.ctime, stamp.inode)
+        mtime, ctime = stamp.mtime & _TIME_BITS, stamp.ctime & _TIME_BITS
+        return cls(stamp.size, inserted, verified, mtime, ctime, stamp.inode)
 
     def fresh(self, stamp: Stamp) -> bool:
         """Whether the file is untouched since it was last hashed in full."""
-        return self.verified > 0 and (self.size, self.mtime, self.ctime, self.inode) == (
-            stamp.size,
-            stamp.mtime,
-            stamp.ctime,
-            stamp.inode,
-        )
+        return self.verified > 0 and self == Row.of(stamp, inserted=self.inserted, verified=self.verified)
 
     def pack(self) -> bytes:
         return _ROW.pack(self.size, self.inserted, self.verified, self.mtime, self.ctime, self.inode)
@@ -91,9 +93,10 @@ class Index:
         self._lock = lock
         self._writable = writable
         self.rebuilt = rebuilt
-        self._objects = env.open_db(b"objects", create=writable)
-        self._records = env.open_db(b"records", create=writable)
-        self._absorbed = env.open_db(b"absorbed", create=writable)
+        self._objects, self._records, self._absorbed = (
+            self._settled(lambda name=name: env.open_db(name, create=writable))
+            for name in (b"objects", b"records", b"absorbed")
+        )
 
     def close(self) -> None:
         self._env.close()
@@ -109,16 +112,25 @@ class Index:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _get(self, db: Any, key: bytes) -> bytes | None:
+    def _settled(self, work: Callable[[], T]) -> T:
+        """The result of `work`, done again after the map was grown, here or by another process."""
         while True:
             try:
-                with self._env.begin(db=db) as txn:
-                    value: bytes | None = txn.get(key)
-                    return value
+                return work()
+            except lmdb.MapFullError:
+                self._env.set_mapsize(self._env.info()["map_size"] * 2)
             except lmdb.MapResizedError:
                 self._env.set_mapsize(0)
             except lmdb.Error as error:
                 raise _unusable(self._media, error) from error
+
+    def _get(self, db: Any, key: bytes) -> bytes | None:
+        def get() -> bytes | None:
+            with self._env.begin(db=db) as txn:
+                value: bytes | None = txn.get(key)
+                return value
+
+        return self._settled(get)
 
     def object(self, id_: ObjectId) -> Row | None:
         data = self._get(self._objects, id_)
@@ -140,58 +152,59 @@ class Index:
         objects: Mapping[ObjectId, Row] | None = None,
         records: Mapping[BuildKey, Record] | None = None,
         absorbed: Iterable[ObjectId] = (),
+        replace: bool = False,
     ) -> None:
-        """Writes all of it or nothing, durable when this returns. A record that is there already stays."""
-        absorbed = list(absorbed)
-        while True:
-            try:
-                with self._env.begin(write=True) as txn:
-                    for id_, row in (objects or {}).items():
-                        txn.put(bytes(id_), row.pack(), db=self._objects)
-                    for key, record in (records or {}).items():
-                        value = encode({"ids": [bytes(i) for i in record.ids], "by": dict(record.provenance)})
-                        txn.put(bytes(key), value, db=self._records, overwrite=False)
-                    for manifest in absorbed:
-                        txn.put(bytes(manifest), b"", db=self._absorbed)
-                    return
-            except lmdb.MapFullError:
-                self._env.set_mapsize(self._env.info()["map_size"] * 2)
-            except lmdb.MapResizedError:
-                self._env.set_mapsize(0)
-            except lmdb.Error as error:
-                raise Unavailable(f"the index cannot be written: {error}", kind="unwritable") from error
+        """Writes all of it or nothing, durable when this returns. A record that is there stays unless `replace`."""
+        rows = [(bytes(id_), row.pack()) for id_, row in (objects or {}).items()]
+        made = [
+            (bytes(key), encode({"ids": [bytes(id_) for id_ in record.ids], "by": dict(record.provenance)}))
+            for key, record in (records or {}).items()
+        ]
+        learnt = [bytes(manifest) for manifest in absorbed]
+
+        def write() -> None:
+            with self._env.begin(write=True) as txn:
+                for id_, row in rows:
+                    txn.put(id_, row, db=self._objects)
+                for key, record in made:
+                    txn.put(key, record, db=self._records, overwrite=replace)
+                for manifest in learnt:
+                    txn.put(manifest, b"", db=self._absorbed)
+
+        self._settled(write)
 
     def ids(self) -> Iterator[ObjectId]:
         """The ids of all objects that the index knows, ascending."""
-        with self._env.begin(db=self._objects) as txn:
+        with self._settled(lambda: self._env.begin(db=self._objects)) as txn:
             for key in txn.cursor().iternext(keys=True, values=False):
                 yield ObjectId(key)
 
 
 def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> Index:
-    """The index of a store, checked, and rebuilt by `rebuild` where it cannot be used as it is."""
+    """The index of a store, checked, and rebuilt by `rebuild` where it cannot be used as it is.
+
+    Waits while another process rebuilds it. Raises Unavailable where it cannot be made.
+    """
+    media = Media(media.path)  # one of its own: the folder may be another one than when the store was opened
     lock = SharedLock(media.path, disk, "index", "the index")
     try:
         reason = ""
-        if lock.alone():
-            reason = _why_not(media)
-            if reason:
-                index = _create(media, disk, lock, reason)
-                try:
-                    rebuild(index)
-                except BaseException:
-                    # A half-filled index must not pass for a whole one.
-                    index._env.close()
-                    _remove(media, disk)
-                    raise
-                index._env.close()
-            _write_owner(media, clean=False)
-        lock.share(wait=True)
-        if _owner_mismatch(media, _read_owner(media)):
-            raise Unavailable(
-                "the index was replaced while it was being opened", remedy="run this again", kind="locked"
-            )
-        return Index(_environment(media), media, lock, rebuilt=reason)
+        for _ in range(_TRIES):
+            if lock.alone():
+                reason = _why_not(media)
+                if reason:
+                    _make(media, disk, lock, rebuild)
+                _write_owner(media, clean=False)
+            lock.share(wait=True)
+            # Who was alone with it in between may have been killed over it.
+            if not _why_another(media):
+                return Index(_environment(media), media, lock, rebuilt=reason)
+            time.sleep(_PAUSE)
+        raise Unavailable(
+            f"the index of {media.path} is gone or was replaced while other processes use it",
+            remedy="wait for them to end and run this again",
+            kind="locked",
+        )
     except BaseException:
         lock.close()
         raise
@@ -200,31 +213,35 @@ def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> In
 def peek_index(media: Media) -> Index | None:
     """The index for reading, without writing a byte; None where there is none that can be believed as it is.
 
-    Alone with the index, nothing else can write to it, so it needs no reader table either.
+    Alone with the index, nothing else can write to it, so it needs no reader table, which would be a write. In use
+    by another process it is not looked at.
     """
+    media = Media(media.path)
     try:
         lock = SharedLock.existing(media.path, "index", "the index")
         if lock is None:
             return None
         try:
-            alone = lock.alone()
-            if not alone:
-                lock.share(wait=True)
-            if (alone and _why_not(media)) or _owner_mismatch(media, _read_owner(media)):
+            if not lock.alone() or _why_not(media):
                 lock.close()
                 return None
-            return Index(_environment(media, readonly=True, lock=not alone), media, lock, writable=False)
+            return Index(_environment(media, readonly=True), media, lock, writable=False)
         except BaseException:
             lock.close()
             raise
-    except (FlightbagError, lmdb.Error, KeyError):
+    except FlightbagError:
         return None
 
 
-def _environment(media: Media, *, readonly: bool = False, lock: bool = True) -> lmdb.Environment:
+def _environment(media: Media, *, readonly: bool = False) -> lmdb.Environment:
     try:
         return lmdb.open(
-            media.absolute(DIRECTORY), max_dbs=4, map_size=_FIRST_MAP, max_readers=512, readonly=readonly, lock=lock
+            media.absolute(DIRECTORY),
+            max_dbs=4,
+            map_size=_FIRST_MAP,
+            max_readers=512,
+            readonly=readonly,
+            lock=not readonly,
         )
     except lmdb.Error as error:
         raise _unusable(media, error) from error
@@ -232,14 +249,27 @@ def _environment(media: Media, *, readonly: bool = False, lock: bool = True) -> 
 
 def _unusable(media: Media, error: lmdb.Error) -> Unavailable:
     return Unavailable(
-        f"the index of {media.path} cannot be used: {error}", remedy="remove its folder index/; it is made again"
+        f"the index of {media.path} cannot be used: {error}",
+        remedy="if the medium has room and nobody else uses it, remove its folder index/; it is made again",
+        kind="unusable-index",
+        path=media.absolute(DIRECTORY),
     )
 
 
-def _create(media: Media, disk: Disk, lock: SharedLock, reason: str) -> Index:
-    _remove(media, disk)
+def _make(media: Media, disk: Disk, lock: SharedLock, rebuild: Callable[[Index], None]) -> None:
+    """A new index in place of whatever is there. The caller is alone with it."""
+    # Before anything is removed: it refuses a link, through which the removals would leave the store.
     disk.make_directory(media.absolute(DIRECTORY))
-    return Index(_environment(media), media, lock, rebuilt=reason)
+    _remove(media, disk)
+    env = _environment(media)
+    try:
+        rebuild(Index(env, media, lock))
+    except BaseException:
+        # A half-filled index must not pass for a whole one.
+        env.close()
+        _remove(media, disk)
+        raise
+    env.close()
 
 
 def _remove(media: Media, disk: Disk) -> None:
@@ -249,32 +279,31 @@ def _remove(media: Media, disk: Disk) -> None:
 
 def _why_not(media: Media) -> str:
     """Why the index cannot be used as it is; empty if it can. The caller is alone with it."""
+    another = _why_another(media)
+    if another:
+        return another
     try:
         owner = _read_owner(media)
-        mismatch = _owner_mismatch(media, owner)
-        if mismatch:
-            return mismatch
         if owner["left"] == _left(media) and owner["boot"] == _boot() != "":
             return ""
         problems: list[str] = lmdb.verify.verify(media.absolute(f"{DIRECTORY}/{_DATA}"), subdir=False)  # type: ignore[no-untyped-call]
-        if problems:
-            return f"it is damaged: {problems[0][:200]}"
+    except (lmdb.verify.VerifyError, OSError, FlightbagError, KeyError) as error:
+        return f"it is damaged: {str(error)[:200]}"
+    return f"it is damaged: {problems[0][:200]}" if problems else ""
+
+
+def _why_another(media: Media) -> str:
+    """Why the index is none that was made here, or none at all; empty where it is."""
+    try:
+        owner = _read_owner(media)
+        if owner["format"] != _FORMAT:
+            return "it is of another format"
+        if owner["store"] != os.path.realpath(media.path) or owner["file"] != _file(media):
+            return "it was copied from another place"
     except NotFound:
         return "there was none"
-    except (lmdb.verify.VerifyError, FlightbagError, KeyError, TypeError) as error:
+    except (FlightbagError, KeyError) as error:
         return f"it is damaged: {str(error)[:200]}"
-    return ""
-
-
-def _owner_mismatch(media: Media, owner: dict[str, Any]) -> str:
-    stamp = os.stat(media.absolute(f"{DIRECTORY}/{_DATA}"), follow_symlinks=False)
-    if owner["format"] != _FORMAT:
-        return "it is of another format"
-    if owner["store"] != os.path.realpath(media.path) or [owner["device"], owner["inode"]] != [
-        stamp.st_dev,
-        stamp.st_ino,
-    ]:
-        return "it was copied from another place"
     return ""
 
 
@@ -289,27 +318,32 @@ def _read_owner(media: Media) -> dict[str, Any]:
     return value
 
 
+def _file(media: Media) -> list[int]:
+    """Which file the data file is: its device and inode."""
+    return [os.fstat(media.directory(DIRECTORY)).st_dev, media.stamp(f"{DIRECTORY}/{_DATA}").inode]
+
+
 def _left(media: Media) -> list[int]:
-    """What tells that nobody wrote since: size and mtime of the data file."""
+    """What tells that nobody wrote to the data file since. The ctime cannot be copied or set."""
     stamp = media.stamp(f"{DIRECTORY}/{_DATA}")
-    return [stamp.size, stamp.mtime]
+    return [stamp.size, stamp.mtime, stamp.ctime]
 
 
 def _write_owner(media: Media, *, clean: bool) -> None:
-    status = os.stat(media.absolute(f"{DIRECTORY}/{_DATA}"), follow_symlinks=False)
     value = {
         "format": _FORMAT,
         "store": os.path.realpath(media.path),
-        "device": status.st_dev,
-        "inode": status.st_ino,
+        "file": _file(media),
         "boot": _boot(),
         "left": _left(media) if clean else None,
-        "at": int(time.time()),
     }
     path = media.absolute(f"{DIRECTORY}/{_OWNER}")
-    # Not durable on purpose: after a power cut this file is doubted whatever it says, for the boot is another one.
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file)
+    try:
+        # Not durable on purpose: after a power cut this file is doubted whatever it says, for the boot is another one.
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be written: {error.strerror}", kind="unwritable", path=path) from error
 
 
 def _boot() -> str:

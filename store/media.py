@@ -21,7 +21,7 @@ from typing import Self
 
 from blake3 import blake3
 
-from store.errors import Corrupt, NotFound, Unavailable
+from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
 
 # Reads between 256 KiB and 1 MiB over the descriptor keep BLAKE3 in the cache and are no slower than a map; a bad
@@ -55,11 +55,15 @@ class Stamp:
 
 
 class Media:
-    """An open store directory. Directories below it stay open once used, so a walk opens each of them once."""
+    """An open store directory. Directories below it stay open once used, so a walk opens each of them once.
+
+    They are closed by `close`, or when nobody refers to the object any more: a verified mission reads from it for as
+    long as it is in use.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(path)
         self._directories: dict[str, int] = {}
+        self.path = os.path.abspath(path)
         with _explained(self.path):
             # The store's own path is the user's word and may be a link; what lies below it may not.
             self._directories[""] = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -67,6 +71,9 @@ class Media:
     def close(self) -> None:
         while self._directories:
             os.close(self._directories.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -82,9 +89,9 @@ class Media:
         """The open descriptor of a directory of the store. It belongs to this object."""
         fd = self._directories.get(name)
         if fd is None:
-            parent, _, last = name.rpartition("/")
+            parent, last = self._at(name)
             with _explained(self.absolute(name)):
-                fd = os.open(last, _DIRECTORY, dir_fd=self.directory(parent))
+                fd = os.open(last, _DIRECTORY, dir_fd=parent)
             # Two threads may race for the same directory: the first one's descriptor stays.
             kept = self._directories.setdefault(name, fd)
             if kept != fd:
@@ -92,12 +99,20 @@ class Media:
                 fd = kept
         return fd
 
+    def _at(self, name: str) -> tuple[int, str]:
+        """The open directory that a name lies in, and its last component."""
+        parent, _, last = name.rpartition("/")
+        # These would be followed without being links; no name in a store has them.
+        if last in ("", ".", "..") or "\0" in last:
+            raise Invalid(f"{name!r} is no name in a store", path=name)
+        return self.directory(parent), last
+
     @contextmanager
     def open(self, name: str) -> Iterator[int]:
         """The descriptor of a regular file of the store."""
-        parent, _, last = name.rpartition("/")
+        parent, last = self._at(name)
         with _explained(self.absolute(name)):
-            fd = os.open(last, _FILE, dir_fd=self.directory(parent))
+            fd = os.open(last, _FILE, dir_fd=parent)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise _wrong_type(self.absolute(name))
@@ -107,9 +122,9 @@ class Media:
 
     def stamp(self, name: str) -> Stamp:
         """The stamp of a regular file, without opening it."""
-        parent, _, last = name.rpartition("/")
+        parent, last = self._at(name)
         with _explained(self.absolute(name)):
-            status = os.stat(last, dir_fd=self.directory(parent), follow_symlinks=False)
+            status = os.stat(last, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
             raise _wrong_type(self.absolute(name))
         return Stamp.of(status)
@@ -117,17 +132,13 @@ class Media:
     def read(self, name: str, limit: int) -> bytes:
         """The bytes of a small file. Raises Corrupt above `limit`, having read no more than that."""
         with self.open(name) as fd, _explained(self.absolute(name)):
-            return self._read(fd, name, limit)
-
-    def _read(self, fd: int, name: str, limit: int) -> bytes:
-        data = bytearray()
-        while chunk := os.read(fd, min(limit + 1 - len(data), CHUNK)):
-            data += chunk
-            if len(data) > limit:
-                raise Corrupt(
-                    f"{self.absolute(name)} has more than the {limit} bytes that it may have", kind="too-large"
-                )
-        return bytes(data)
+            data = bytearray()
+            while chunk := os.read(fd, min(limit + 1 - len(data), CHUNK)):
+                data += chunk
+                if len(data) > limit:
+                    path = self.absolute(name)
+                    raise Corrupt(f"{path} has more than the {limit} bytes that it may have", kind="too-large", path=path)
+            return bytes(data)
 
     def digest(
         self, id_: ObjectId, size: int, *, into: bytearray | None = None, progress: Callable[[int], None] | None = None
@@ -177,9 +188,9 @@ class Media:
 
     def kind(self, name: str) -> str:
         """`file`, `directory`, or what else lies under a name: symlink, fifo, socket, device."""
-        parent, _, last = name.rpartition("/")
+        parent, last = self._at(name)
         with _explained(self.absolute(name)):
-            mode = os.stat(last, dir_fd=self.directory(parent), follow_symlinks=False).st_mode
+            mode = os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode
         return _KINDS.get(stat.S_IFMT(mode), "device")
 
 

@@ -90,6 +90,10 @@ class Batch:
         """Stages the content of a file."""
         return self.add(read_chunks(path))
 
+    def folder(self) -> str:
+        """The folder of this batch in `tmp/`, for programs that write what is to be added."""
+        return self._staging.folder()
+
     def holds(self, id_: ObjectId, size: int) -> bool:
         """Whether the store has this object, whole. A bad copy is set aside here."""
         try:

@@ -199,9 +199,14 @@ class Writer:
         """Raises NotFound or Corrupt unless the object is there, whole (by the ledger, or by reading it)."""
         check_resident(self.repository.media, self.index, id_, size)
 
-    def record(self, key: BuildKey, ids: tuple[ObjectId, ...], provenance: Mapping[str, Any]) -> None:
-        """Remembers what was built for a key, once those objects are committed."""
-        self.index.commit(records={key: Record(ids, provenance)})
+    def record(
+        self, key: BuildKey, ids: tuple[ObjectId, ...], provenance: Mapping[str, Any], *, replace: bool = False
+    ) -> None:
+        """Remembers what was built for a key, once those objects are committed.
+
+        The first writer wins, unless `replace` says that the objects of the record are gone or damaged.
+        """
+        self.index.commit(records={key: Record(ids, provenance)}, replace=replace)
 
     def absorb(self) -> None:
         """Learns the build keys of published manifests that verify. An unsigned or planted one teaches nothing."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from queue import SimpleQueue
 from typing import Any, Literal
 
 import numpy as np
@@ -87,6 +88,10 @@ class Embedder:
         self._input, self._fixed = self._check_ends()
         # Whole runs only: a worker's batch is not padded where the next could have filled it.
         self._batch = -(-batch // self._fixed) * self._fixed if self._fixed else batch
+        # One for each worker, used again and again: fresh memory of this size costs more than filling it.
+        self._images: SimpleQueue[NDArray[np.float32]] = SimpleQueue()
+        for _ in range(self._workers):
+            self._images.put(np.empty((self._batch, 3, *preprocess.resize), np.float32))
         self.dimension = self._probe()
 
     def embed_cell(
@@ -134,21 +139,23 @@ class Embedder:
         self, batch: list[tuple[int, bytes]], dtype: np.dtype[Any]
     ) -> tuple[list[int], Descriptors, list[tuple[int, str]]]:
         """(ids, descriptors, undecodable) of one batch: what a worker does."""
-        height, width = self._preprocess.resize
-        images = np.empty((len(batch), 3, height, width), np.float32)
+        images = self._images.get()
         good: list[int] = []
         bad: list[tuple[int, str]] = []
-        for number, data in batch:
-            try:
-                image = decode(data)
-            except Undecodable as error:
-                bad.append((number, error.message))
-            else:
-                images[len(good)] = self._preprocess.tensor(image)
-                good.append(number)
-        if not good:
-            return good, np.empty((0, self.dimension), dtype), bad
-        return good, _checked(good, self._run(images[: len(good)]), dtype), bad
+        try:
+            for number, data in batch:
+                try:
+                    image = decode(data)
+                except Undecodable as error:
+                    bad.append((number, error.message))
+                else:
+                    self._preprocess.tensor(image, out=images[len(good)])
+                    good.append(number)
+            if not good:
+                return good, np.empty((0, self.dimension), dtype), bad
+            return good, _checked(good, self._run(images[: len(good)]), dtype), bad
+        finally:
+            self._images.put(images)
 
     def _run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 [n, d] of float32 [n, 3, H, W], in runs of the batch that the model takes."""

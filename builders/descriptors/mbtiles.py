@@ -2,7 +2,8 @@
 
 Reads only, and only through SQL: `tiles` may be a view, the database may be in WAL mode. Everything read
 between opening and closing is one snapshot, so the bytes that were hashed for a build key are the bytes that
-are described. The file is input from outside: its schema is not trusted to call functions with side effects.
+are described. Writes nothing, though SQLite itself keeps a `-wal` and a `-shm` beside a database in WAL mode.
+The file is input from outside: its schema is not trusted to call functions with side effects.
 
 Decodes no image and judges none: a row whose data is not a blob, or too large to be a tile, is yielded as
 empty bytes, which no decoder takes, so that such a tile is present and undecodable, never absent.
@@ -22,10 +23,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from builders.descriptors.tiles import CELL_ZOOMS, Tile, check_zoom, tile_id, tile_ids
+from builders.descriptors.tiles import CELL_ZOOMS, MAX_TILE_BYTES, Tile, check_zoom, tile_id, tile_ids
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
-MAX_TILE_BYTES = 16 << 20
+BUSY_SECONDS = 5.0  # how long a file that somebody is writing is waited for
 FORMATS = ("jpg", "jpeg", "png", "webp")
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
@@ -52,7 +53,7 @@ class MBTilesSource:
         with self._reading():
             # Not immutable: that would miss what a write-ahead log still holds.
             self._db = sqlite3.connect(
-                f"file:{quote(os.path.abspath(self.path))}?mode=ro", uri=True, isolation_level=None
+                f"file:{quote(os.path.abspath(self.path))}?mode=ro", BUSY_SECONDS, uri=True, isolation_level=None
             )
         try:
             self._begin()

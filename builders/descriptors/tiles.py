@@ -21,6 +21,7 @@ from store.errors import Invalid
 
 MAX_ZOOM = 24
 CELL_ZOOMS = 4
+MAX_TILE_BYTES = 16 << 20  # of an encoded tile: more is no map tile, and is not decoded
 # The ids of 2**24 tiles take 128 MiB; an area with more at one zoom is a slip, and would fill the memory.
 MAX_AREA_TILES = 1 << 24
 _DEGREE = 10**7

@@ -17,7 +17,7 @@ from typing import Any
 
 from store.errors import Corrupt, Invalid
 from store.format import merkle
-from store.format.cbor import INT_MAX, Fields, Value, decode, encode
+from store.format.cbor import INT_MAX, Fields, Value, encode, encode_array, load, same
 from store.format.host import HOST_CLASS, is_host_class
 from store.format.ids import BuildKey, ObjectId
 
@@ -94,25 +94,24 @@ KINDS: Mapping[str, Kind] = {
 _KIND_OF = {kind.folder: name for name, kind in KINDS.items()}
 
 
+NAME = re.compile(rf"({'|'.join(_KIND_OF)})(?:/{SEGMENT.pattern}){{1,{MAX_SEGMENTS - 1}}}")
+
+
 def is_name(name: str) -> bool:
     """Whether `name` is an entry name: a folder of KINDS, then 1 to 3 segments."""
-    segments = name.split("/")
-    return (
-        2 <= len(segments) <= MAX_SEGMENTS
-        and segments[0] in _KIND_OF
-        and all(SEGMENT.fullmatch(segment) for segment in segments)
-    )
+    return NAME.fullmatch(name) is not None
 
 
 def kind_of(name: str) -> str:
     """The kind of the entry of this name. Raises Invalid where it is no entry name."""
-    if not is_name(name):
+    match = NAME.fullmatch(name)
+    if match is None:
         raise Invalid(
             f"{name[:120]!r} is no entry name",
             remedy=f"2 to {MAX_SEGMENTS} segments of a-z 0-9 . _ - joined by '/', the first one of "
             + ", ".join(_KIND_OF),
         )
-    return _KIND_OF[name.split("/", 1)[0]]
+    return _KIND_OF[match[1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +130,13 @@ class Entry:
             raise Invalid(f"the size of {self.name} is {self.size}")
         if kind.keyed != (self.key is not None):
             raise Invalid(f"{self.name} must have {'a' if kind.keyed else 'no'} build key")
-        meta = Fields(dict(self.meta), f"meta of {self.name}")
+        meta = Fields(self.meta, f"meta of {self.name}")
         kind.check_meta(meta)
         meta.end()
 
     @property
     def kind(self) -> str:
-        return kind_of(self.name)
+        return _KIND_OF[self.name.partition("/")[0]]
 
     def value(self) -> Value:
         """[name, kind, object id, size, build key or empty, meta], as the table and the Merkle leaf have it."""
@@ -153,11 +152,12 @@ class Entry:
         if types != (str, str, bytes, int, bytes, dict):
             raise Corrupt("an entry has a field of a wrong type", kind="bad-entry", entry=str(name)[:120])
         try:
-            if kind != kind_of(name):
-                raise Corrupt(f"{name} says it is of kind {kind[:40]!r}", kind="bad-entry", entry=name)
-            return cls(name, ObjectId(id_), size, BuildKey(key) if key else None, meta)
+            entry = cls(name, ObjectId(id_), size, BuildKey(key) if key else None, meta)
         except Invalid as error:
             raise Corrupt(str(error), kind="bad-entry", entry=name[:120]) from error
+        if kind != entry.kind:
+            raise Corrupt(f"{name} says it is of kind {kind[:40]!r}", kind="bad-entry", entry=name)
+        return entry
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class EntryTable:
 
     def render(self) -> bytes:
         """The canonical bytes. Raises Invalid above the limit of the format."""
-        data = encode([entry.value() for entry in self.entries])
+        data = encode_array(self.leaves)
         if len(data) > TABLE_LIMIT:
             raise Invalid(f"the entry table would have {len(data)} bytes, at most {TABLE_LIMIT} are allowed")
         return data
@@ -212,10 +212,13 @@ class EntryTable:
     @classmethod
     def parse(cls, data: bytes) -> EntryTable:
         """The table of canonical bytes; raises Corrupt for any other. Call it only after the signatures hold."""
-        value = decode(data, limit=TABLE_LIMIT, what="the entry table")
+        what = "the entry table"
+        value = load(data, limit=TABLE_LIMIT, what=what)
         if type(value) is not list or not 1 <= len(value) <= MAX_ENTRIES:
-            raise Corrupt(f"the entry table must be an array of 1 to {MAX_ENTRIES} entries", kind="bad-table")
-        return cls(tuple(Entry.of_value(item) for item in value))
+            raise Corrupt(f"{what} must be an array of 1 to {MAX_ENTRIES} entries", kind="bad-table")
+        table = cls(tuple(Entry.of_value(item) for item in value))
+        same(table.render(), data, what)
+        return table
 
 
 def sorted_table(entries: Sequence[Entry]) -> EntryTable:

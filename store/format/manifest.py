@@ -9,6 +9,7 @@ Law: `Manifest.parse(m.render()) == m`, and only canonical bytes of a valid mani
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ class MissionFacts:
     area: Area
     sector: str
 
-    def value(self) -> Value:
+    def value(self) -> dict[str, Value]:
         return {
             "id": self.id,
             "flight": self.flight,
@@ -100,7 +101,7 @@ class Issue:
     expires_at: int | None = None
     previous: ObjectId | None = None
 
-    def value(self) -> Value:
+    def value(self) -> dict[str, Value]:
         value: dict[str, Value] = {
             "epoch": self.epoch,
             "sequence": self.sequence,
@@ -146,7 +147,7 @@ class Coverage:
     max_age_days: int | None = None
     min_resolution_mm: int | None = None
 
-    def value(self) -> Value:
+    def value(self) -> dict[str, Value]:
         value: dict[str, Value] = {
             "digest": self.digest,
             "tiles": self.tiles,
@@ -294,7 +295,7 @@ def identity(
     coverage: Coverage,
     gates: tuple[tuple[str, int, bytes], ...],
     releases: tuple[ObjectId, ...],
-    artifacts: dict[str, bytes],
+    artifacts: Mapping[str, bytes],
 ) -> bytes:
     """What a mission *is*, whenever it was built and whichever bytes a builder happened to produce.
 

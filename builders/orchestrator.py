@@ -1,0 +1,585 @@
+"""Plans and builds a mission: idempotent, locked, inserting only what is missing.
+
+    mission file -> inventory -> plan (present | missing) -> build -> objects -> entries -> table -> manifest -> sign
+    -> publish
+
+A build that fails publishes nothing, and the previous manifest stays current; what it finished is in the store, under
+its build key, for the next one. One build runs per mission, and one per group of keys across processes.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from builders.compose import Workshop
+from builders.descriptors.embed import Embedder
+from builders.descriptors.inventory import Inventory
+from builders.descriptors.preprocess import Preprocess, Undecodable, decode
+from builders.descriptors.shard import read_shard, write_shard
+from builders.descriptors.tiles import tile_from_id
+from builders.mission_file import Descriptors, MissionFile
+from builders.plan import EngineTask, FileTask, Lookup, Plan, ShardTask
+from builders.recipe import Recipe, shard_recipe
+from builders.report import Action, Artifact, BuildReport, CoverageReport, Missing
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
+from store.format.area import Area
+from store.format.cose import Envelope
+from store.format.entries import Entry, sorted_table
+from store.format.host import is_host_class, meets
+from store.format.ids import BuildKey, ObjectId
+from store.format.manifest import (
+    AAD_LABEL,
+    CONTENT_TYPE,
+    PPM,
+    Coverage,
+    Issue,
+    Manifest,
+    MissionFacts,
+    Takeoff,
+)
+from store.index import peek_index
+from store.locks import exclusive
+from store.log import events
+from store.media import object_path
+from store.objects import read_chunks
+from store.repository import Writer, records_of
+from store.trust.keys import Signer, sign
+from store.trust.root import TrustRoot
+from store.verify import Binding, check_binding
+
+# Told as the work goes on: what is being done, units done now, units in all (0 where not known).
+Progress = Callable[[str, int, int], None]
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    return
+
+
+# ---------------------------------------------------------------------------------------------------------- planning
+
+
+def make_plan(shop: Workshop, lookup: Lookup, progress: Progress = _silent) -> Plan:
+    """What the mission needs and what of it is there. Reads every tile of the area's cells; writes nothing."""
+    mission = shop.mission
+    host = _target_host(shop)
+    inventory = shop.sources.inventory(mission.mission.area.bbox_e7, lambda n: progress("reading tiles", n, 0))
+    return Plan(
+        facts=_facts(mission),
+        host=host,
+        coverage=_coverage(inventory),
+        inventory=inventory,
+        engines=tuple(_engine_tasks(shop, host, lookup)),
+        shards=tuple(_shard_tasks(shop, inventory, lookup)),
+        files=tuple(_file_tasks(shop)),
+    )
+
+
+def plan(shop: Workshop, progress: Progress = _silent) -> Plan:
+    """The plan as the store is now, found out without writing a byte to it."""
+    repository = shop.repository
+    index = peek_index(repository.media)
+    published = {}
+    for mission in repository.missions():
+        try:
+            published.update(records_of(repository.current(mission).table))
+        except FlightbagError:
+            continue  # a build would not believe it either
+
+    def lookup(key: BuildKey) -> tuple[ObjectId, int] | None:
+        record = index.record(key) if index is not None else None
+        ids = record.ids if record is not None else published.get(key, ())
+        try:
+            return (ids[0], repository.media.stamp(object_path(ids[0])).size) if ids else None
+        except (NotFound, Corrupt):
+            return None
+
+    try:
+        return make_plan(shop, lookup, progress)
+    finally:
+        if index is not None:
+            index.close()
+
+
+def _facts(mission: MissionFile) -> MissionFacts:
+    m = mission.mission
+    return MissionFacts(
+        id=m.id,
+        flight=m.flight,
+        aircraft=m.aircraft_ids,
+        takeoff=Takeoff(m.takeoff.lat_e7, m.takeoff.lon_e7, m.takeoff.alt_mm),
+        area=Area(m.area.bbox_e7),
+        sector=m.sector,
+    )
+
+
+def _coverage(inventory: Inventory) -> Coverage:
+    """The coverage of a complete build; one that is not complete fails, so there is no other yet."""
+    captured = inventory.captured or (0,)
+    return Coverage(
+        digest=inventory.digest,
+        tiles=len(inventory.required),
+        missing=0,
+        required_ppm=PPM,
+        zooms=inventory.zooms,
+        oldest=captured[0],
+        newest=captured[-1],
+    )
+
+
+def _target_host(shop: Workshop) -> str:
+    host: str = shop.mission.target.host
+    if host == "auto":
+        host = "+".join(sorted({backend.describe_host() for backend in shop.backends.values()}))
+    assert is_host_class(host)
+    return host
+
+
+def _engine_tasks(shop: Workshop, host: str, lookup: Lookup) -> Iterator[EngineTask]:
+    for backbone in shop.mission.backbones:
+        backend, spec = shop.backend(backbone), shop.specs[backbone.name]
+        need = backend.engine_host(host)
+        if not meets(host, need):
+            raise Invalid(
+                f"target.host is {host}, the backbone {backbone.name} would be built for {need}",
+                remedy=f"name a target whose class begins with {need}, or another backend",
+            )
+        recipe = Recipe({"schema": "flightbag/engine/1", **backend.build_key_fields(spec)})
+        name = engine_name(backbone.name, backend.name, backend.version, need, spec.precision, backend.suffix)
+        yield EngineTask(name, recipe, backend, spec, need, lookup(recipe.key))
+
+
+def engine_name(backbone: str, backend: str, version: str, host: str, precision: str, suffix: str) -> str:
+    """`engines/<backbone>/<backbone>__<backend><version>__<host>__<precision><suffix>`; the folder already says which
+    backbone, so the file does not where that would be longer than a segment may be."""
+    rest = f"{backend}{version}__{host}__{precision}{suffix}".replace("+", "_").lower()
+    full = f"{backbone}__{rest}"
+    return f"engines/{backbone}/{full if len(full) <= 64 else rest}"
+
+
+def _shard_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterator[ShardTask]:
+    for set_ in shop.mission.descriptors:
+        fields = preprocess_of(set_).fields()
+        for cell in inventory.cells:
+            if not cell.tiles:
+                continue
+            recipe = shard_recipe(
+                model=shop.specs[set_.backbone].model.digest,
+                output=set_.output,
+                preprocess=fields,
+                dtype=set_.dtype,
+                zoom=cell.zoom,
+                tiles=cell.tiles,
+            )
+            z, x, y = cell.cell
+            name = f"descriptors/{set_.name}/{cell.zoom}/{z}-{x}-{y}.safetensors"
+            yield ShardTask(name, recipe, set_, cell, lookup(recipe.key))
+
+
+def preprocess_of(set_: Descriptors) -> Preprocess:
+    """The preprocessing that a descriptor set of the mission file asks for."""
+    keys = set_.preprocess
+    mean, std = (tuple(float(v) for v in triple) for triple in (keys.mean, keys.std))
+    return Preprocess(
+        resize=keys.resize,
+        colour=keys.colour,
+        scale=keys.scale,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        filter=keys.filter,
+    )
+
+
+def _file_tasks(shop: Workshop) -> Iterator[FileTask]:
+    for file in shop.mission.files:
+        hasher, size = blake3(), 0
+        for chunk in read_chunks(str(file.path)):
+            hasher.update(chunk)
+            size += len(chunk)
+        id_ = ObjectId(hasher.digest())
+        try:
+            present = shop.repository.media.stamp(object_path(id_)).size == size
+        except (NotFound, Corrupt):
+            present = False
+        yield FileTask(f"files/{file.name}", file.path, id_, size, present)
+
+
+# ---------------------------------------------------------------------------------------------------------- building
+
+
+def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
+    """Raises unless these keys may sign a mission and are enough. Asked before anything is built or written."""
+    for signer in signers:
+        if signer.public not in root.mission.keys:
+            raise Untrusted(
+                f"the key {signer.public.kid.hex()[:16]} is not in the role mission of the trust root",
+                remedy="sign with an enrolled mission key",
+                kind="unknown-signer",
+            )
+    have = len({signer.public for signer in signers})
+    if have < root.mission.threshold:
+        raise Untrusted(
+            f"a mission takes {root.mission.threshold} signatures, {have} keys are given",
+            remedy="give --key once for each signer",
+            kind="threshold",
+            expected=root.mission.threshold,
+            actual=have,
+        )
+
+
+def build(shop: Workshop, signers: Sequence[Signer], *, now: int, progress: Progress = _silent) -> BuildReport:
+    """Builds what is missing, walks the coverage, signs and publishes.
+
+    The report says `failed`, with every missing tile and its reason, where the coverage is not complete; other
+    failures raise. `now` is unix seconds and becomes the time of issue.
+    """
+    repository = shop.repository
+    root = repository.root().root
+    check_signers(root, signers)
+    mission = shop.mission.mission.id
+    start = time.monotonic()
+    what = f"the build of mission {mission}"
+    with (
+        exclusive(repository.media.path, repository.disk, f"mission-{mission}", what),
+        repository.writing() as writer,
+    ):
+        report = _Build(shop, writer, root, signers, now, progress).run()
+    return replace(report, seconds=round(time.monotonic() - start, 3))
+
+
+@dataclass
+class _Built:
+    """What became of a task: the object, whether it was built now, and in which time."""
+
+    id: ObjectId
+    size: int
+    seconds: float | None = None
+    figures: dict[str, float] | None = None
+
+
+class _Build:
+    """One run of `build`, behind the mission's lock."""
+
+    def __init__(
+        self, shop: Workshop, writer: Writer, root: TrustRoot, signers: Sequence[Signer], now: int, progress: Progress
+    ) -> None:
+        self.shop = shop
+        self.writer = writer
+        self.root = root
+        self.signers = signers
+        self.now = now
+        self.progress = progress
+        # tile id -> reason, of tiles in the sources that no image could be made of
+        self.undecodable: dict[int, str] = {}
+        self.rows: dict[str, tuple[int, int]] = {}
+        self.described: dict[str, set[int]] = {}
+
+    def run(self) -> BuildReport:
+        plan = make_plan(self.shop, self.lookup, self.progress)
+        mission = plan.facts.id
+        if plan.inventory.absent:
+            return self.failed(plan, self.absent_and_undecodable(plan))
+        if (unchanged := self.unchanged(plan)) is not None:
+            return unchanged
+        engines = {task.name: self.engine(task) for task in plan.engines}
+        shards = self.shards(plan)
+        if missing := self.missing(plan):
+            return self.failed(plan, missing)
+        files = {task.name: self.file(task) for task in plan.files}
+        built = {**engines, **shards, **files}
+        table = sorted_table([*self.entries(plan, built)])
+        previous, last = self.last(mission)
+        manifest = Manifest(
+            mission=plan.facts,
+            issue=Issue(
+                epoch=self.root.epoch,
+                sequence=max(last + 1, self.now),
+                issued_at=self.now,
+                min_root_version=self.root.version,
+                previous=previous,
+            ),
+            host=plan.host,
+            coverage=plan.coverage,
+            quality=(),
+            releases=(),
+            count=len(table.entries),
+            root=table.root,
+            table=ObjectId.of(table.render()),
+            table_size=len(table.render()),
+            identity=plan.identity,
+        )
+        envelope = Envelope(CONTENT_TYPE, manifest.render())
+        for signer in self.signers:
+            envelope = sign(envelope, signer, self.root.aad(AAD_LABEL))
+        id_ = self.writer.publish(mission, envelope.render(), table.render())
+        return BuildReport(
+            outcome="built",
+            mission=mission,
+            coverage=self.coverage(plan, []),
+            manifest=str(id_),
+            sequence=manifest.issue.sequence,
+            artifacts=tuple(self.artifacts(plan, built)),
+            rows=sum(rows for rows, _ in self.rows.values()),
+        )
+
+    # -- what is there
+
+    def lookup(self, key: BuildKey) -> tuple[ObjectId, int] | None:
+        """What a key was built to, if every byte of it is there still."""
+        record = self.writer.index.record(key)
+        if record is None:
+            return None
+        id_ = record.ids[0]
+        try:
+            size = self.writer.repository.media.stamp(object_path(id_)).size
+            self.writer.check(id_, size)
+        except (NotFound, Corrupt):
+            return None
+        return id_, size
+
+    def unchanged(self, plan: Plan) -> BuildReport | None:
+        """The report, if there is nothing to do: equal identity, a current manifest that verifies, a whole closure."""
+        try:
+            opened = self.writer.repository.current(plan.facts.id)
+            if opened.manifest.identity != plan.identity or check_binding(opened, plan.facts.id, Binding(self.now)):
+                return None
+            self.writer.check_closure(opened)
+        except Unavailable:
+            raise
+        except FlightbagError:
+            return None  # absent or damaged: then there is something to do
+        entries = {entry.name: entry for entry in opened.table.entries}
+        built = {name: _Built(entry.id, entry.size) for name, entry in entries.items()}
+        return BuildReport(
+            outcome="unchanged",
+            mission=plan.facts.id,
+            coverage=self.coverage(plan, []),
+            manifest=str(opened.manifest_id),
+            sequence=opened.manifest.issue.sequence,
+            artifacts=tuple(self.artifacts(plan, built)),
+            rows=sum(entry.meta["rows"] for entry in entries.values() if entry.kind == "descriptors"),
+        )
+
+    def last(self, mission: str) -> tuple[ObjectId | None, int]:
+        """The current manifest, if it holds, and the greatest sequence that was ever published."""
+        sequences = [
+            e.facts.get("sequence", 0)
+            for e in events(self.writer.repository.media)
+            if e.facts.get("mission") == mission
+        ]
+        try:
+            opened = self.writer.repository.current(mission)
+        except Unavailable:
+            raise
+        except FlightbagError:
+            return None, max(sequences, default=0)
+        return opened.manifest_id, max([*sequences, opened.manifest.issue.sequence])
+
+    # -- what is missing
+
+    @contextmanager
+    def key_lock(self, key: BuildKey) -> Iterator[None]:
+        """One build per key across processes; keys share 256 locks, and a process holds one of them at a time."""
+        repository = self.writer.repository
+        name = f"build-{key.hex()[:2]}"
+        with exclusive(repository.media.path, repository.disk, name, "a build of the same artifact", timeout=-1):
+            yield
+
+    def remember(self, key: BuildKey, id_: ObjectId, seconds: float, tools: str) -> ObjectId:
+        """Records what a key was built to, and gives back what the record says from now on."""
+        damaged = self.writer.index.record(key) is not None  # it was looked up, and not found whole
+        provenance = {
+            "from": "build",
+            "user": _user(),
+            "host": socket.gethostname(),
+            "tools": tools,
+            "at": self.now,
+            "milliseconds": round(seconds * 1000),
+        }
+        self.writer.record(key, (id_,), provenance, replace=damaged)
+        return id_
+
+    def engine(self, task: EngineTask) -> _Built:
+        if task.present is not None:
+            return _Built(*task.present)
+        with self.key_lock(task.recipe.key):
+            # Somebody else may have built it while this process waited.
+            if (present := self.lookup(task.recipe.key)) is not None:
+                return _Built(*present)
+            self.progress(f"compiling {task.spec.backbone}", 0, 0)
+            with self.writer.inserting() as batch:
+                start = time.monotonic()
+                compiled = task.backend.compile(self.shop.private(task.spec.backbone), Path(batch.folder()))
+                added = batch.add_file(str(compiled.path))
+                batch.commit()
+            seconds = time.monotonic() - start
+            self.remember(task.recipe.key, added.id, seconds, f"{task.backend.name} {task.backend.version}")
+        figures = {"max_abs_error": compiled.check.max_abs_error, "cosine": compiled.check.cosine}
+        return _Built(added.id, added.size, seconds, figures)
+
+    def shards(self, plan: Plan) -> dict[str, _Built]:
+        """Builds the shards that are missing, a group of keys under one lock and with one barrier at a time."""
+        done: dict[str, _Built] = {}
+        missing = []
+        for task in plan.shards:
+            if task.present is None:
+                missing.append(task)
+            else:
+                done[task.name] = self.reuse(task, task.present)
+        total = sum(len(task.cell.tiles) for task in missing)
+        embedders: dict[str, Embedder] = {}
+        missing.sort(key=lambda task: task.recipe.key)
+        for _, group in groupby(missing, key=lambda task: task.recipe.key.hex()[:2]):
+            tasks = list(group)
+            with self.key_lock(tasks[0].recipe.key), self.writer.inserting() as batch:
+                fresh: dict[str, tuple[ShardTask, _Built]] = {}
+                for task in tasks:
+                    if (present := self.lookup(task.recipe.key)) is not None:
+                        done[task.name] = self.reuse(task, present)
+                        continue
+                    embedder = embedders.get(task.set.name) or self.embedder(task.set)
+                    embedders[task.set.name] = embedder
+                    start = time.monotonic()
+                    data = self.shard(task, embedder, total)
+                    if data is not None:
+                        added = batch.add_bytes(data)
+                        fresh[task.name] = (task, _Built(added.id, added.size, time.monotonic() - start))
+                batch.commit()
+                for name, (task, built) in fresh.items():
+                    self.remember(task.recipe.key, built.id, built.seconds or 0.0, "onnxruntime")
+                    done[name] = built
+        return done
+
+    def embedder(self, set_: Descriptors) -> Embedder:
+        spec = self.shop.private(set_.backbone)
+        batch = max((i.opt or 1 for i in spec.inputs), default=1)
+        return Embedder(spec.model.path.read_bytes(), set_.output, preprocess_of(set_), batch)
+
+    def shard(self, task: ShardTask, embedder: Embedder, total: int) -> bytes | None:
+        """The bytes of a shard; None where not one tile of the cell can be decoded."""
+        label = f"embedding {task.set.name}"
+        result = embedder.embed_cell(
+            self.shop.sources.read_again(task.cell), task.set.dtype, lambda n: self.progress(label, n, total)
+        )
+        self.undecodable.update(result.undecodable)
+        self.note(task, [int(number) for number in result.tile_ids], embedder.dimension)
+        if not len(result.tile_ids):
+            return None
+        metadata = {
+            "schema": "flightbag/shard/1",
+            "cell": str(task.cell.cell),
+            "zoom": str(task.cell.zoom),
+            "model": self.shop.specs[task.set.backbone].model.digest.hex(),
+            "output": task.set.output,
+            "normalise": "none",
+            "preprocess": json.dumps(preprocess_of(task.set).fields(), sort_keys=True, separators=(",", ":")),
+        }
+        return write_shard(result.tile_ids, result.descriptors, metadata)
+
+    def reuse(self, task: ShardTask, present: tuple[ObjectId, int]) -> _Built:
+        id_, size = present
+        shard = read_shard(bytes(self.writer.repository.evidence.bytes_of(id_, size)))
+        described = [int(number) for number in shard.tiles]
+        self.note(task, described, int(shard.descriptors.shape[1]))
+        for number in set(dict(task.cell.tiles)) - set(described):
+            self.undecodable.setdefault(number, "it could not be decoded when the shard was built")
+        return _Built(id_, size)
+
+    def note(self, task: ShardTask, described: list[int], dim: int) -> None:
+        self.rows[task.name] = (len(described), dim)
+        self.described.setdefault(task.set.name, set()).update(described)
+
+    def file(self, task: FileTask) -> _Built:
+        with self.writer.inserting() as batch:
+            start = time.monotonic()
+            if batch.holds(task.id, task.size):
+                return _Built(task.id, task.size)
+            added = batch.add(read_chunks(str(task.path)), expect=task.id)
+            batch.commit()
+        return _Built(added.id, added.size, time.monotonic() - start)
+
+    # -- what is told
+
+    def absent_and_undecodable(self, plan: Plan) -> list[Missing]:
+        """Every tile that keeps the coverage from being complete, found by decoding alone: nothing is embedded for a
+        mission that cannot be published."""
+        area = set(plan.inventory.required)
+        for cell in plan.inventory.cells:
+            for number, data in self.shop.sources.read_again(cell):
+                if number in area:
+                    try:
+                        decode(data)
+                    except Undecodable as error:
+                        self.undecodable[number] = error.message
+            self.progress("checking tiles", len(cell.tiles), 0)
+        absent = set(plan.inventory.absent)
+        return [
+            Missing(number, "absent") if number in absent else Missing(number, "undecodable", self.undecodable[number])
+            for number in plan.inventory.required
+            if number in absent or number in self.undecodable
+        ]
+
+    def missing(self, plan: Plan) -> list[Missing]:
+        """The tiles of the area that some descriptor set does not describe."""
+        return [
+            Missing(number, "undecodable", self.undecodable.get(number, ""))
+            for number in plan.inventory.required
+            if not all(number in described for described in self.described.values())
+        ]
+
+    def coverage(self, plan: Plan, missing: list[Missing]) -> CoverageReport:
+        by_zoom: dict[int, int] = {}
+        for number in plan.inventory.required:
+            zoom = tile_from_id(number).z
+            by_zoom[zoom] = by_zoom.get(zoom, 0) + 1
+        total = len(plan.inventory.required)
+        return CoverageReport(total, total - len(missing), tuple(missing), by_zoom)
+
+    def failed(self, plan: Plan, missing: list[Missing]) -> BuildReport:
+        why = f"{len(missing)} of {len(plan.inventory.required)} tiles of the area are missing; nothing was published"
+        return BuildReport("failed", plan.facts.id, self.coverage(plan, missing), why=why)
+
+    def entries(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Entry]:
+        for engine in plan.engines:
+            meta: dict[str, Any] = {
+                "backbone": engine.spec.backbone,
+                "backend": engine.backend.name,
+                "host": engine.host,
+                "model": engine.spec.model.digest,
+                "part": "model",
+                "precision": engine.spec.precision,
+            }
+            yield Entry(engine.name, built[engine.name].id, built[engine.name].size, engine.recipe.key, meta)
+        for shard in plan.shards:
+            rows, dim = self.rows[shard.name]
+            meta = {"dim": dim, "dtype": shard.set.dtype, "rows": rows}
+            yield Entry(shard.name, built[shard.name].id, built[shard.name].size, shard.recipe.key, meta)
+        for file in plan.files:
+            yield Entry(file.name, file.id, file.size, None, {})
+
+    def artifacts(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Artifact]:
+        keyed: list[EngineTask | ShardTask] = [*plan.engines, *plan.shards]
+        keys = {task.name: str(task.recipe.key) for task in keyed}
+        for name in sorted(built):
+            one = built[name]
+            action: Action = "reused" if one.seconds is None else "built"
+            seconds = None if one.seconds is None else round(one.seconds, 3)
+            yield Artifact(name, action, str(one.id), keys.get(name, ""), one.size, seconds, one.figures)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,54 @@
+"""The libraries of the `build` extra, imported when they are used, and ONNX Runtime with its telemetry off.
+
+The base install has none of them, and `import builders` must still work: a missing one becomes Unavailable,
+naming the extra, at the moment it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from typing import Any
+
+from store.errors import Unavailable
+
+
+def missing_extra(library: str) -> Unavailable:
+    """The error for a library of the `build` extra that is not installed."""
+    return Unavailable(
+        f"building needs {library}, which is not installed",
+        remedy="pip install 'flightbag[build]'",
+        library=library,
+        extra="build",
+    )
+
+
+def import_extra(module: str) -> Any:
+    """The module of the `build` extra. Raises Unavailable, naming the extra, where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing_extra(module.partition(".")[0]) from error
+
+
+def import_onnxruntime() -> Any:
+    """`onnxruntime`, its telemetry off. Raises Unavailable where it is not installed.
+
+    The library reads the variable while it is being imported; the call covers a library that something else
+    had imported before.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    onnxruntime = import_extra("onnxruntime")
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def require_build_extra() -> None:
+    """Raises Unavailable, naming the extra, unless every library that building needs is installed.
+
+    Asked before anything is opened, so that it is not found out halfway.
+    """
+    for module in ("numpy", "PIL", "onnx", "onnxruntime", "pydantic"):
+        if importlib.util.find_spec(module) is None:
+            raise missing_extra(module)

@@ -1,0 +1,106 @@
+"""What a build has to say, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from builders.descriptors.tiles import tile_from_id
+from builders.plan import EngineTask, Plan, ShardTask
+
+Action = Literal["built", "reused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One entry: built now or reused. `seconds` is None when reused, `key` empty where the kind has no build key."""
+
+    name: str
+    action: Action
+    id: str
+    key: str
+    bytes: int
+    seconds: float | None = None
+    figures: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A tile of the area that is not described, and why: `absent` or `undecodable`."""
+
+    tile_id: int
+    reason: str
+    detail: str = ""
+
+    @property
+    def tile(self) -> str:
+        """z/x/y."""
+        return str(tile_from_id(self.tile_id))
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageReport:
+    """The tiles of the area: how many there are, described, and each that is missing."""
+
+    tiles: int
+    described: int
+    missing: tuple[Missing, ...]
+    by_zoom: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """The outcome: `built` (published), `unchanged` (nothing to do) or `failed` (nothing published; `why`)."""
+
+    outcome: Literal["built", "unchanged", "failed"]
+    mission: str
+    coverage: CoverageReport
+    manifest: str = ""
+    sequence: int = 0
+    artifacts: tuple[Artifact, ...] = ()
+    rows: int = 0
+    seconds: float = 0.0
+    why: str = ""
+
+    def of(self, action: Action) -> tuple[Artifact, ...]:
+        """The artifacts that were built, or those that were reused."""
+        return tuple(artifact for artifact in self.artifacts if artifact.action == action)
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes that the store had already and that were not built again."""
+        return sum(artifact.bytes for artifact in self.of("reused"))
+
+    def as_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        value["coverage"]["missing"] = [
+            {"tile": tile.tile, "reason": tile.reason, "detail": tile.detail} for tile in self.coverage.missing
+        ]
+        value["saved_bytes"] = self.saved_bytes
+        return value
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan for machines: each artifact present or missing, sizes in bytes where they are known."""
+    keyed: list[EngineTask | ShardTask] = [*plan.engines, *plan.shards]
+    return {
+        "mission": plan.facts.id,
+        "host": plan.host,
+        "identity": plan.identity.hex(),
+        "tiles": len(plan.inventory.required),
+        "absent": [str(tile_from_id(number)) for number in plan.inventory.absent],
+        "artifacts": [
+            {
+                "name": task.name,
+                "key": str(task.recipe.key),
+                "present": task.present is not None,
+                "bytes": task.present[1] if task.present else None,
+                "tiles": len(task.cell.tiles) if isinstance(task, ShardTask) else None,
+            }
+            for task in keyed
+        ]
+        + [
+            {"name": file.name, "key": "", "present": file.present, "bytes": file.size, "tiles": None}
+            for file in plan.files
+        ],
+    }

@@ -1,0 +1,176 @@
+"""Preprocessing: the formula, what is in the build key, and what no decoder gets to see."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from builders.descriptors.preprocess import Preprocess, Undecodable, decode
+from builders.descriptors.tiles import MAX_TILE_BYTES, Tile
+from store.errors import Invalid
+from tests.support.terrain import render, render_jpeg
+
+PIXELS = render(Tile(15, 7357, 11522))
+
+
+def encoded(kind: str, image: Image.Image | None = None, **options: Any) -> bytes:
+    file = io.BytesIO()
+    (image or Image.fromarray(PIXELS)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that says it has these dimensions."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + b"\0" * 64
+
+
+def webp_of(width: int, height: int) -> bytes:
+    """A WebP that says it has a canvas of these dimensions."""
+    body = b"\0\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + body
+
+
+def test_the_three_formats_decode() -> None:
+    assert (np.asarray(decode(encoded("PNG"))) == PIXELS).all()
+    assert (np.asarray(decode(encoded("WEBP", lossless=True))) == PIXELS).all()
+    for data in (encoded("JPEG", quality=95), encoded("WEBP", quality=95)):
+        image = decode(data)
+        assert image.mode == "RGB"
+        assert np.abs(np.asarray(image).astype(int) - PIXELS).mean() < 12
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_other_modes_with_a_reading_as_rgb_decode(mode: str) -> None:
+    assert decode(encoded("PNG", Image.fromarray(PIXELS).convert(mode))).mode == "RGB"
+
+
+def test_a_palette_with_transparency_decodes_without_a_warning() -> None:
+    palette = Image.fromarray(PIXELS).quantize(16)
+    assert decode(encoded("PNG", palette, transparency=bytes(range(16)))).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not an image",
+        b"GIF89a" + b"\0" * 64,
+        b"\xff\xd8\xff",
+        b"RIFF\0\0\0\0WEBPVP8 ",
+        encoded("GIF"),
+        encoded("TIFF"),
+        encoded("JPEG")[:-900],
+        encoded("PNG")[:-900],
+        encoded("WEBP")[:-900],
+        encoded("JPEG", Image.fromarray(PIXELS).convert("CMYK")),
+        encoded("PNG", Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 200)),
+        encoded("PNG", Image.new("RGB", (4097, 1))),
+        png_of(60000, 60000),
+        png_of(0, 5),
+        webp_of(16384, 16384),
+        b"\xff\xd8\xff" + bytes(MAX_TILE_BYTES),
+    ],
+    ids=lambda data: f"{data[:12]!r}-{len(data)}",
+)
+def test_what_cannot_be_described_is_undecodable(data: bytes) -> None:
+    with pytest.raises(Undecodable) as caught:
+        decode(data)
+    assert caught.value.message
+
+
+@given(st.sampled_from(["JPEG", "PNG", "WEBP"]), st.data())
+def test_damage_never_raises_anything_else(kind: str, data: st.DataObject) -> None:
+    image = bytearray(encoded(kind, Image.fromarray(PIXELS[:32, :32])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        image[data.draw(st.integers(0, len(image) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(Undecodable):
+        decode(bytes(image[: data.draw(st.integers(0, len(image)))]))
+
+
+@pytest.mark.parametrize(("scale", "low", "high"), [("0..1", 0.0, 1.0), ("0..255", 0.0, 255.0), ("-1..1", -1.0, 1.0)])
+def test_scale_says_what_black_and_white_become(scale: str, low: float, high: float) -> None:
+    for value, expected in ((0, low), (255, high)):
+        tensor = Preprocess((4, 6), scale=scale).tensor(Image.new("RGB", (6, 4), (value,) * 3))
+        assert tensor.shape == (3, 4, 6)
+        assert tensor.dtype == np.float32
+        assert np.allclose(tensor, expected, atol=1e-6)
+
+
+def test_mean_and_std_are_in_units_of_the_scaled_value() -> None:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    tensor = Preprocess((256, 256), mean=mean, std=std).tensor(Image.fromarray(PIXELS))
+    expected = (PIXELS / 255 - np.array(mean)) / np.array(std)
+    assert np.allclose(tensor, expected.transpose(2, 0, 1), atol=1e-5)
+
+
+def test_bgr_turns_the_channels_and_mean_follows_the_channels_of_the_tensor() -> None:
+    red = Image.new("RGB", (2, 2), (255, 0, 0))
+    tensor = Preprocess((2, 2), colour="BGR", mean=(0.0, 0.0, 0.25)).tensor(red)
+    assert tensor[:, 0, 0].tolist() == [0.0, 0.0, 0.75]
+
+
+def test_resize_is_height_and_width_and_filters_differ() -> None:
+    image = Image.fromarray(PIXELS)
+    tensors = [
+        Preprocess((48, 80), filter=name).tensor(image) for name in ("nearest", "bilinear", "bicubic", "lanczos")
+    ]
+    assert {tensor.shape for tensor in tensors} == {(3, 48, 80)}
+    assert len({tensor.tobytes() for tensor in tensors}) == 4
+
+
+def test_a_tensor_can_be_put_into_a_batch() -> None:
+    batch = np.full((2, 3, 64, 64), np.nan, np.float32)
+    preprocess = Preprocess((64, 64), scale="-1..1")
+    image = decode(render_jpeg(Tile(15, 7357, 11522)))
+    preprocess.tensor(image, out=batch[1])
+    assert (batch[1] == preprocess.tensor(image)).all()
+    assert np.isnan(batch[0]).all()
+
+
+def test_the_fields_are_integers_and_text() -> None:
+    assert Preprocess((256, 320), mean=(0.485, 0.456, 0.406), std=(1.0, 0.5, 58.395)).fields() == {
+        "decoder": "pillow",
+        "resize": [256, 320],
+        "colour": "RGB",
+        "scale": "0..1",
+        "mean": [485000, 456000, 406000],
+        "std": [1000000, 500000, 58395000],
+        "filter": "bilinear",
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("resize", (0, 256)),
+        ("resize", (256, 4097)),
+        ("resize", (256,)),
+        ("resize", (True, 256)),
+        ("resize", (256.0, 256)),
+        ("colour", "GRAY"),
+        ("scale", "0..2"),
+        ("filter", "box"),
+        ("mean", (0.0, 0.0)),
+        ("mean", (0.0, 0.0, float("nan"))),
+        ("mean", (0.0, 0.0, 1e7)),
+        ("mean", (0.0, 0.0, 0.1234567)),
+        ("std", (1.0, 1.0, 0.0)),
+        ("std", (1.0, 1.0, -1.0)),
+    ],
+)
+def test_an_invalid_value_names_its_key(key: str, value: object) -> None:
+    arguments: dict[str, Any] = {"resize": (256, 256), key: value}
+    with pytest.raises(Invalid) as caught:
+        Preprocess(**arguments)
+    assert caught.value.fields["key"] == f"preprocess.{key}"
+    assert caught.value.remedy

@@ -1,0 +1,414 @@
+"""The command `flightbag`: parses, calls, renders. Everything that is decided is decided below it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from builders.ort import require_build_extra
+from store.errors import Conflict, Invalid, NotFound
+from store.evidence import StoreEvidence
+from store.format.cose import Envelope
+from store.log import Event
+from store.media import Media
+from store.repository import TOML, Repository, check_format
+from store.sync import apply_sync, plan_sync
+from store.trust.keys import sign
+from store.trust.root import AAD_LABEL, CONTENT_TYPE, ROOT_LIMIT, Role, SignedRoot, TrustRoot
+from store.verify import Binding, Verdict, pinned_root, verify_mission
+from tools import fsck, keyfiles, render
+from tools.progress import bytes_bar, work_bars
+from tools.status import NO, OK, UNKNOWN, command, print_json
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Build, seal, carry and verify the engines and map descriptors of aircraft that navigate by sight.",
+)
+keys_app = typer.Typer(no_args_is_help=True, help="Make and show signing keys.")
+trust_app = typer.Typer(no_args_is_help=True, help="Say who may sign.")
+app.add_typer(keys_app, name="keys")
+app.add_typer(trust_app, name="trust")
+
+ENV = "FLIGHTBAG_STORE"
+Store = Annotated[str, typer.Argument(envvar=ENV, help="The store's folder.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+PassphraseFile = Annotated[Path | None, typer.Option(help="Its first line is the passphrase.", show_default=False)]
+MissionFilePath = Annotated[Path, typer.Argument(help="The mission file (TOML).", metavar="MISSION.toml")]
+
+
+@app.command()
+@command
+def init(store: Store, as_json: Json = False) -> int:
+    """Make an empty store."""
+    with Repository.init(store) as repository:
+        if as_json:
+            print_json({"store": repository.media.path})
+        else:
+            print(f"made the store {repository.media.path}")
+    return OK
+
+
+@keys_app.command("new")
+@command
+def keys_new(
+    file: Annotated[Path, typer.Argument(help="Where the private key goes; FILE.pub beside it.")],
+    passphrase_file: PassphraseFile = None,
+    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Leave the key in the clear.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Make an Ed25519 key: encrypted PKCS#8 in FILE, the public key in FILE.pub."""
+    if no_passphrase and passphrase_file is not None:
+        raise Invalid("--no-passphrase and --passphrase-file exclude each other")
+    ask = None if no_passphrase else keyfiles.passphrase_from(passphrase_file)
+    public = keyfiles.new_key(file, ask, confirm=passphrase_file is None)
+    return _show_key(public.kid, public.raw, as_json=as_json)
+
+
+@keys_app.command("show")
+@command
+def keys_show(
+    file: Annotated[Path, typer.Argument(help="A private key or a .pub.")],
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> int:
+    """Print a key's kid."""
+    public = keyfiles.public_key(file, keyfiles.passphrase_from(passphrase_file))
+    return _show_key(public.kid, public.raw, as_json=as_json)
+
+
+def _show_key(kid: bytes, raw: bytes, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"kid": kid.hex(), "public": raw.hex()})
+    else:
+        print(f"kid {kid.hex()}")
+    return OK
+
+
+@trust_app.command("new")
+@command
+def trust_new(
+    store: Store,
+    domain: Annotated[str, typer.Option(help="A label for the trust domain.")],
+    root_key: Annotated[list[Path], typer.Option(help="A root key; those given as private keys sign.")],
+    mission_key: Annotated[list[Path], typer.Option(help="A key that may sign missions; a .pub will do.")],
+    threshold: Annotated[list[str] | None, typer.Option(help="ROLE=N; 1 if not said.", metavar="ROLE=N")] = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> int:
+    """Write trust root 1 of a store: who may sign missions, and who may change that."""
+    thresholds = _thresholds(threshold or [])
+    ask = keyfiles.passphrase_from(passphrase_file)
+    signers = [keyfiles.private_key(path, ask) for path in root_key if keyfiles.is_private(path)]
+    public = [keyfiles.public_key(path, ask) for path in root_key if not keyfiles.is_private(path)]
+    roots = tuple(sorted({key.enrolled() for key in (*public, *(signer.public for signer in signers))}))
+    missions = tuple(sorted({keyfiles.public_key(path, ask).enrolled() for path in mission_key}))
+    for role, keys in (("root", roots), ("mission", missions)):
+        if thresholds[role] > len(keys):
+            raise Invalid(f"the threshold of {role} is {thresholds[role]}, but it has {len(keys)} keys")
+    if len({signer.public for signer in signers}) < thresholds["root"]:
+        raise Invalid(
+            f"the root takes {thresholds['root']} signatures, {len(signers)} private root keys are given",
+            remedy="give --root-key with the private keys of enough root holders",
+        )
+    root = TrustRoot(
+        version=1,
+        domain=domain,
+        epoch=1,
+        issued_at=int(time.time()),
+        root=Role(roots, thresholds["root"]),
+        mission=Role(missions, thresholds["mission"]),
+        release=Role((), 1),
+    )
+    with Repository.open(store) as repository:
+        if repository.evidence.root_versions():
+            raise Conflict(
+                f"{repository.media.path} has a trust root already", remedy="a root is rotated, not replaced"
+            )
+        envelope = Envelope(CONTENT_TYPE, root.render())
+        for signer in signers:
+            envelope = sign(envelope, signer, root.aad(AAD_LABEL))
+        data = envelope.render()
+        SignedRoot.parse(data)
+        repository.append_log(Event(int(time.time()), "rotated", {"version": 1, "digest": root.digest.hex()}))
+        repository.replace("trust/1.root.cbor", data)
+        path = repository.media.absolute("trust/1.root.cbor")
+    if as_json:
+        print_json({"root": path, "domain": domain, "domain_id": root.domain_id.hex(), "version": 1})
+    else:
+        print(f"trust domain {domain}, id {root.domain_id.hex()}")
+        print(f"wrote {path}")
+        print("hand a copy of that file to everyone who verifies, by another way than the store itself")
+    return OK
+
+
+def _thresholds(given: list[str]) -> dict[str, int]:
+    thresholds = {"root": 1, "mission": 1}
+    for item in given:
+        role, _, number = item.partition("=")
+        if role not in thresholds or not number.isdecimal() or not 1 <= int(number) <= 8:
+            raise Invalid(f"--threshold {item!r} is not ROLE=N", remedy="ROLE is root or mission, N from 1 to 8")
+        thresholds[role] = int(number)
+    return thresholds
+
+
+@app.command()
+@command
+def plan(
+    mission_file: MissionFilePath,
+    store: Annotated[str, typer.Option(envvar=ENV, help="The store's folder.", show_default=False)],
+    as_json: Json = False,
+) -> int:
+    """Show what a build would do. Writes nothing."""
+    require_build_extra()
+    from builders.compose import workshop
+    from builders.orchestrator import plan as make_plan
+    from builders.report import plan_json
+
+    with work_bars() as progress, workshop(mission_file, store) as shop:
+        made = make_plan(shop, progress)
+    if as_json:
+        print_json(plan_json(made))
+    else:
+        _print(render.plan(made))
+    return NO if made.inventory.absent else OK
+
+
+@app.command()
+@command
+def build(
+    mission_file: MissionFilePath,
+    store: Annotated[str, typer.Option(envvar=ENV, help="The store's folder.", show_default=False)],
+    key: Annotated[list[Path], typer.Option(help="A mission key; once for each signer.")],
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> int:
+    """Build what is missing, check the coverage, sign and publish."""
+    require_build_extra()
+    from builders.compose import workshop
+    from builders.orchestrator import build as run_build
+
+    signers = keyfiles.private_keys(key, keyfiles.passphrase_from(passphrase_file))
+    with work_bars() as progress, workshop(mission_file, store) as shop:
+        report = run_build(shop, signers, now=int(time.time()), progress=progress)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        _print(render.build(report))
+    return NO if report.outcome == "failed" else OK
+
+
+@app.command("ls")
+@command
+def list_missions(store: Store, as_json: Json = False) -> int:
+    """List the missions of a store."""
+    rows = []
+    status = OK
+    with Repository.open(store) as repository:
+        for mission in repository.missions():
+            row: dict[str, Any] = {"mission": mission}
+            try:
+                opened = repository.current(mission)
+            except (NotFound, Invalid):
+                raise
+            except Exception as error:  # noqa: BLE001 - one bad mission must not hide the others
+                row["error"] = str(error)
+                status = NO
+            else:
+                m = opened.manifest
+                row |= {
+                    "flight": m.mission.flight,
+                    "aircraft": list(m.mission.aircraft),
+                    "sequence": m.issue.sequence,
+                    "entries": m.count,
+                    "bytes": sum(opened.closure().values()),
+                    "manifest": str(opened.manifest_id),
+                }
+            rows.append(row)
+    if as_json:
+        print_json(rows)
+    else:
+        _print(
+            render.table(
+                [
+                    (r["mission"], f"UNREADABLE: {r['error']}")
+                    if "error" in r
+                    else (r["mission"], f"flight {r['flight']}  {r['entries']} entries  {render.size(r['bytes'])}")
+                    for r in rows
+                ]
+            )
+        )
+    return status
+
+
+@app.command()
+@command
+def show(
+    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
+    as_json: Json = False,
+) -> int:
+    """Show one mission's manifest and entries."""
+    store, mission = _store_and(store_and_mission, needed=True)
+    with Repository.open(store) as repository:
+        opened = repository.current(mission or "")
+    if as_json:
+        print_json(render.mission_json(opened))
+    else:
+        _print(render.mission(opened))
+    return OK
+
+
+@app.command()
+@command
+def sync(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The store to copy from.")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="The store to copy to; made if it is not there.")],
+    mission: Annotated[list[str] | None, typer.Option(help="Only this mission; may be repeated.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied; write nothing.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Copy missions to another store: only missing objects, hashed as they are copied, refs last."""
+    with Repository.open(source) as here:
+        with _existing(target) as there:
+            made = plan_sync(here, there, mission or ())
+        if not dry_run:
+            with bytes_bar("copying", made.bytes) as progress:
+                apply_sync(made, here, target, progress=progress)
+    value = {
+        "copied": len(made.missing),
+        "bytes": made.bytes,
+        "present": made.present,
+        "missions": [move.mission for move in made.moves],
+        "unchanged": list(made.unchanged),
+        "newer_at_target": list(made.newer),
+        "dry_run": dry_run,
+    }
+    if as_json:
+        print_json(value)
+    else:
+        verb = "would copy" if dry_run else "copied"
+        print(f"{verb} {len(made.missing)} objects, {render.size(made.bytes)}; {made.present} were there already")
+        for word, missions in (
+            ("updated", [move.mission for move in made.moves]),
+            ("unchanged", made.unchanged),
+            ("NOT copied, newer at the target:", made.newer),
+        ):
+            if missions:
+                print(f"{word} {', '.join(missions)}")
+    return NO if made.newer else OK
+
+
+@contextmanager
+def _existing(path: str) -> Iterator[Repository | None]:
+    """The store at `path`; None where there is nothing yet."""
+    if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
+        yield None
+        return
+    with Repository.open(path) as repository:
+        yield repository
+
+
+@app.command()
+@command
+def verify(
+    store_and_mission: Annotated[
+        list[str] | None, typer.Argument(metavar="[STORE] [MISSION]", show_default=False)
+    ] = None,
+    trust: Annotated[Path | None, typer.Option(help="The pinned trust root; never the store's own.")] = None,
+    aircraft: Annotated[str | None, typer.Option(help="This aircraft's id.")] = None,
+    host: Annotated[str | None, typer.Option(help="This aircraft's host class.")] = None,
+    as_json: Json = False,
+) -> int:
+    """The takeoff check: GO, or NO-GO with every reason. Without MISSION, every mission in the store."""
+    store, mission = _store_and(store_and_mission or [], needed=False)
+    if trust is None:
+        raise Invalid("--trust is missing", remedy="give the pinned trust root's file")
+    _refuse_own_root(trust, store)
+    pinned = pinned_root(keyfiles.read_file(trust, ROOT_LIMIT + 2048, "the trust root"))
+    with Media(store) as media, bytes_bar("verifying") as progress:
+        check_format(media)
+        evidence = StoreEvidence(media, progress)
+        missions = [mission] if mission else evidence.missions()
+        if not missions:
+            raise NotFound(f"{media.path} has no mission to verify", kind="missing")
+        now = int(time.time())
+        verdicts = [verify_mission(evidence, one, pinned, Binding(now, aircraft, host)) for one in missions]
+        if as_json:
+            print_json(
+                {"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]}
+            )
+        else:
+            for verdict in verdicts:
+                _print(render.verdict(verdict))
+    wrong = [verdict for verdict in verdicts if not verdict.go]
+    if not wrong:
+        return OK
+    return UNKNOWN if all(verdict.unknown for verdict in wrong) else NO
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "mission": verdict.mission_id,
+        "go": verdict.go,
+        "could_not_look": verdict.unknown,
+        "objects": verdict.objects,
+        "bytes": verdict.bytes,
+        "not_judged": list(verdict.not_judged),
+        "findings": [finding.as_json() for finding in verdict.findings],
+    }
+    if verdict.mission is not None:
+        value |= {
+            "facts": verdict.mission.facts.value(),
+            "host": verdict.mission.manifest.host,
+            "manifest": str(verdict.mission.manifest_id),
+            "trust_root_version": verdict.mission.root_version,
+        }
+    return value
+
+
+def _refuse_own_root(trust: Path, store: str) -> None:
+    """A root inside the store that is being verified would vouch for itself."""
+    inside = os.path.realpath(store) + os.sep
+    if os.path.realpath(trust).startswith(inside):
+        raise Invalid(
+            f"--trust {trust} lies inside the store that is to be verified",
+            remedy="give the root file that was handed out apart from the store",
+        )
+
+
+def _store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
+    """STORE and MISSION, where FLIGHTBAG_STORE may stand in for STORE."""
+    from_env = os.environ.get(ENV)
+    if len(args) == 2:
+        return args[0], args[1]
+    if len(args) == 1:
+        if from_env and (needed or not os.path.exists(os.path.join(args[0], TOML))):
+            return from_env, args[0]
+        if not needed:
+            return args[0], None
+    if not args and from_env and not needed:
+        return from_env, None
+    raise Invalid(
+        "STORE and MISSION are needed" if needed else "STORE is needed",
+        remedy=f"give them, or set {ENV} for the store; see --help",
+    )
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+app.command("fsck")(fsck.run)
+
+
+def main() -> None:
+    """The program `flightbag`."""
+    app()

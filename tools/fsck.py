@@ -1,0 +1,75 @@
+"""`store-fsck`, also `flightbag fsck`: the audit, with the statuses of fsck(8).
+
+    0  clean        1  corrected (not yet: nothing here writes)
+    4  errors left  8  could not check       16  usage
+Statuses add up: 12 is errors and something that could not be checked.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from store.errors import FlightbagError, Invalid, NotFound
+from store.fsck import fsck
+from store.media import Media
+from tools import render
+from tools.progress import bytes_bar
+from tools.status import fail, print_json
+
+CLEAN, ERRORS, COULD_NOT_CHECK, USAGE = 0, 4, 8, 16
+
+Store = Annotated[str, typer.Argument(envvar="FLIGHTBAG_STORE", help="The store's folder.", show_default=False)]
+Quick = Annotated[bool, typer.Option("--quick", help="Names, types, sizes, refs, signatures, closures (the default).")]
+Full = Annotated[bool, typer.Option("--full", help="Every byte of every object besides.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def run(store: Store, quick: Quick = False, full: Full = False, as_json: Json = False) -> None:
+    """Audits a store. Writes nothing."""
+    if quick and full:
+        print("store-fsck: --quick and --full exclude each other", file=sys.stderr)
+        raise SystemExit(USAGE)
+    try:
+        with Media(store) as media, bytes_bar("reading") as progress:
+            audit = fsck(media, full=full, progress=progress)
+    except (NotFound, Invalid) as error:
+        fail(error, as_json=as_json)
+        raise SystemExit(USAGE) from None
+    except FlightbagError as error:
+        fail(error, as_json=as_json)
+        raise SystemExit(COULD_NOT_CHECK) from None
+    status = (ERRORS if audit.errors else 0) | (COULD_NOT_CHECK if audit.inconclusive else 0)
+    if as_json:
+        print_json(
+            {
+                "status": status,
+                "level": "full" if full else "quick",
+                "objects": audit.objects,
+                "bytes": audit.bytes,
+                "missions": audit.missions,
+                "findings": [finding.as_json() for finding in audit.findings],
+            }
+        )
+    else:
+        for line in render.audit(audit):
+            print(line)
+    raise SystemExit(status)
+
+
+def main() -> None:
+    """The program `store-fsck`."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name="store-fsck")(run)
+    exit_with_usage(app, USAGE)
+
+
+def exit_with_usage(app: typer.Typer, usage: int) -> None:
+    """Runs a typer program; a mistake in its arguments exits with `usage`."""
+    try:
+        app()
+    except SystemExit as end:
+        # click's status for a mistake in the arguments is 2; a command of ours never ends with 2 in fsck.
+        raise SystemExit(usage if end.code == 2 else end.code) from None

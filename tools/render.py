@@ -1,0 +1,214 @@
+"""What the commands print for people. Values come in, text goes out; nothing is decided here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from store.findings import Finding
+from store.format.manifest import Manifest, Takeoff
+from store.fsck import Audit
+from store.verify import Opened, Verdict
+
+if TYPE_CHECKING:
+    from builders.plan import Plan
+    from builders.report import BuildReport
+
+LISTED = 20
+
+
+def size(count: int) -> str:
+    """Bytes as people read them: 312 B, 1.4 MB (powers of ten)."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def when(seconds: int) -> str:
+    """Unix seconds as UTC, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
+
+
+def day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+def degrees(number: int) -> str:
+    """1e-7 degree as degrees, exactly."""
+    return f"{'-' if number < 0 else ''}{abs(number) // 10**7}.{abs(number) % 10**7:07d}".rstrip("0").rstrip(".")
+
+
+def takeoff(origin: Takeoff) -> str:
+    """The takeoff origin in degrees and metres."""
+    return f"{degrees(origin.lat)}, {degrees(origin.lon)}, {origin.alt / 1000:g} m"
+
+
+def _hexed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A map with its byte strings as hex, for JSON."""
+    return {key: item.hex() if isinstance(item, bytes) else item for key, item in value.items()}
+
+
+def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns aligned by spaces; the last one free."""
+    if not rows:
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        yield "  ".join([*cells, row[-1]]).rstrip()
+
+
+def finding(item: Finding) -> Iterator[str]:
+    """One finding: what, where, and what to do."""
+    head = " ".join(part for part in (item.step, item.kind) if part)
+    place = item.entry or item.path
+    yield f"  {head:<18} {place}" if place else f"  {head}"
+    yield f"      {item.message}"
+    if item.missions:
+        yield f"      grounds {', '.join(item.missions)}"
+    if item.remedy:
+        yield f"      -> {item.remedy}"
+
+
+def verdict(item: Verdict) -> Iterator[str]:
+    """GO or NO-GO, on one screen."""
+    if item.mission is None:
+        word = "NO-GO (could not look)" if item.unknown else "NO-GO"
+        yield f"{word}  {item.mission_id}"
+        for one in item.findings[:LISTED]:
+            yield from finding(one)
+        if len(item.findings) > LISTED:
+            yield f"  and {len(item.findings) - LISTED} more findings (see --json)"
+        return
+    facts, manifest = item.mission.facts, item.mission.manifest
+    yield f"GO  {facts.id}  flight {facts.flight}"
+    yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
+    yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
+    yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.root_version}"
+    if item.not_judged:
+        yield f"  not judged {', '.join(item.not_judged)}"
+
+
+def audit(item: Audit) -> Iterator[str]:
+    """Findings, then a verdict for each mission."""
+    told = [one for one in item.findings if not one.information]
+    notes = [one for one in item.findings if one.information]
+    for one in told:
+        yield from finding(one)
+    for kind in sorted({one.kind for one in notes}):
+        yield f"  note: {sum(one.kind == kind for one in notes)} {kind}"
+    yield from table(
+        [(mission, "flyable" if whole else "GROUNDED") for mission, whole in sorted(item.missions.items())]
+    )
+    state = "errors" if item.errors else "could not check everything" if item.inconclusive else "clean"
+    yield f"{state}: {item.objects} objects, {size(item.bytes)}, {len(told)} findings"
+
+
+def plan(item: Plan) -> Iterator[str]:
+    """What would be built and what is there."""
+    yield f"mission {item.facts.id}, flight {item.facts.flight}, host {item.host}"
+    rows: list[tuple[str, str, str]] = []
+    for engine in item.engines:
+        rows.append(_planned(engine.name, engine.present, ""))
+    for shard in item.shards:
+        rows.append(_planned(shard.name, shard.present, f"{len(shard.cell.tiles)} tiles"))
+    for file in item.files:
+        rows.append(("present" if file.present else "missing", file.name, size(file.size)))
+    yield from table(rows)
+    missing = sum(row[0] == "missing" for row in rows)
+    absent = item.inventory.absent
+    yield f"{len(rows) - missing} present, {missing} to build; {len(item.inventory.required)} tiles of the area"
+    if absent:
+        yield f"{len(absent)} tiles are absent, so the build would fail:"
+        from builders.descriptors.tiles import tile_from_id
+
+        yield from _some(str(tile_from_id(number)) for number in absent)
+
+
+def _planned(name: str, present: tuple[Any, int] | None, otherwise: str) -> tuple[str, str, str]:
+    return ("missing", name, otherwise) if present is None else ("present", name, size(present[1]))
+
+
+def _some(items: Iterable[str]) -> Iterator[str]:
+    listed = list(items)
+    for item in listed[:LISTED]:
+        yield f"  {item}"
+    if len(listed) > LISTED:
+        yield f"  and {len(listed) - LISTED} more (see --json)"
+
+
+def build(item: BuildReport) -> Iterator[str]:
+    """The outcome, what was built and reused, and the coverage."""
+    yield f"{item.outcome}: mission {item.mission}" + (f" ({item.why})" if item.why else "")
+    yield from table(
+        [(a.action, a.name, size(a.bytes), "" if a.seconds is None else f"{a.seconds:.2f} s") for a in item.artifacts]
+    )
+    if item.artifacts:
+        built, reused = item.of("built"), item.of("reused")
+        yield (
+            f"{len(built)} built ({size(sum(a.bytes for a in built))}), {len(reused)} reused "
+            f"({size(item.saved_bytes)} saved by dedup)"
+        )
+    zooms = ", ".join(f"{count} at z{zoom}" for zoom, count in item.coverage.by_zoom.items())
+    yield f"coverage: {item.coverage.described} of {item.coverage.tiles} tiles ({zooms})"
+    yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
+    if item.manifest:
+        yield f"manifest {item.manifest}, sequence {item.sequence}"
+
+
+def mission(opened: Opened) -> Iterator[str]:
+    """One manifest."""
+    manifest: Manifest = opened.manifest
+    facts, issue, coverage = manifest.mission, manifest.issue, manifest.coverage
+    west, south, east, north = facts.area.bbox
+    rows = [
+        ("mission", facts.id),
+        ("flight", facts.flight),
+        ("aircraft", ", ".join(facts.aircraft)),
+        ("takeoff", takeoff(facts.takeoff)),
+        ("area", f"west {degrees(west)}, south {degrees(south)}, east {degrees(east)}, north {degrees(north)}"),
+        ("sector", facts.sector),
+        ("host", manifest.host),
+        ("coverage", f"{coverage.tiles - coverage.missing} of {coverage.tiles} tiles at zooms {list(coverage.zooms)}"),
+        ("imagery", f"{day(coverage.oldest)} to {day(coverage.newest)}"),
+        ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
+        ("expires", when(issue.expires_at) if issue.expires_at is not None else "never"),
+        ("manifest", str(opened.manifest_id)),
+        ("root", manifest.root.hex()),
+    ]
+    yield from table(rows)
+    yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+
+
+def mission_json(opened: Opened) -> dict[str, Any]:
+    """One manifest with its entries, for machines: coordinates 1e-7 degree, heights mm, times unix seconds."""
+    manifest, issue = opened.manifest, opened.manifest.issue
+    return {
+        "manifest": str(opened.manifest_id),
+        "mission": manifest.mission.value(),
+        "issue": {
+            key: value.hex() if isinstance(value, bytes) else value for key, value in dict(issue.value()).items()
+        },
+        "host": manifest.host,
+        "coverage": _hexed(manifest.coverage.value()),
+        "quality": [[f.name, f.value, f.least, f.recipe.hex()] for f in manifest.quality],
+        "releases": [str(release) for release in manifest.releases],
+        "root": manifest.root.hex(),
+        "table": {"id": str(manifest.table), "size": manifest.table_size},
+        "identity": manifest.identity.hex(),
+        "entries": [
+            {
+                "name": entry.name,
+                "kind": entry.kind,
+                "id": str(entry.id),
+                "size": entry.size,
+                "key": str(entry.key) if entry.key else "",
+                "meta": _hexed(entry.meta),
+            }
+            for entry in opened.table.entries
+        ],
+    }
