@@ -520,15 +520,20 @@ def _right(key: Key) -> tuple[type[_Section] | None, str]:
             known = kind.model_fields[str(part)]
             kind, description = known.annotation, known.description or ""
         else:
-            kind, inner = _element(kind)
+            kind, inner = _element(kind, part)
             description = inner or description
     return (kind if isinstance(kind, type) and issubclass(kind, _Section) else None), description
 
 
-def _element(kind: Any) -> tuple[Any, str]:
-    """(type, description) of what an array or a table of the annotation `kind` holds."""
-    arguments = [argument for argument in get_args(kind) if argument is not Ellipsis]
-    held = arguments[-1]
+def _element(kind: Any, part: str | int) -> tuple[Any, str]:
+    """(type, description) of what an array or a table of the annotation `kind` holds at `part`."""
+    arguments = get_args(kind)
+    if get_origin(kind) is not tuple:
+        held = arguments[-1]  # a table: key, value
+    elif Ellipsis in arguments:
+        held = arguments[0]
+    else:
+        held = arguments[int(part)]
     if get_origin(held) is not Annotated:
         return held, ""
     inner, *metadata = get_args(held)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
+from store.format.manifest import MISSION_ID
 from store.media import Media, object_path
 from store.trust.root import MAX_STEPS, ROOT_LIMIT
 from store.verify import REF_SIZE, Binding, Outcome, Verdict, pinned_root, verify_mission
@@ -33,13 +34,15 @@ class StoreEvidence:
         self._outcomes: dict[tuple[ObjectId, int], Outcome] = {}
 
     def missions(self) -> list[str]:
-        """The ids of the missions that have a ref, ascending."""
+        """The ids of the missions that have a ref, ascending. What else lies there, fsck tells."""
         names = self.media.names_if_there("missions")
         if len(names) > MAX_MISSIONS:
             raise Unavailable(f"{self.media.path} has {len(names)} missions, at most {MAX_MISSIONS} are allowed")
-        return names
+        return [name for name in names if MISSION_ID.fullmatch(name)]
 
     def ref(self, mission: str) -> bytes:
+        if not MISSION_ID.fullmatch(mission):  # `..` among them
+            raise NotFound(f"{mission[:80]!r} is no mission id", kind="missing")
         return self.media.read(f"missions/{mission}", REF_SIZE)
 
     def chain(self, after: int) -> Sequence[bytes]:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -94,17 +95,17 @@ class Index:
         self._writable = writable
         self.rebuilt = rebuilt
         self._objects, self._records, self._absorbed = (
-            self._settled(lambda name=name: env.open_db(name, create=writable))
-            for name in (b"objects", b"records", b"absorbed")
+            self._settled(partial(env.open_db, name, create=writable)) for name in (b"objects", b"records", b"absorbed")
         )
 
     def close(self) -> None:
         self._env.close()
         # Who is alone now leaves the index as it will be found; others are still at it otherwise.
         if self._writable and self._lock.alone():
-            with suppress(FlightbagError, OSError):
+            with suppress(FlightbagError):
                 _write_owner(self._media, clean=True)
         self._lock.close()
+        self._media.close()
 
     def __enter__(self) -> Self:
         return self

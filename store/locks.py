@@ -48,7 +48,8 @@ def write_holder(fd: int) -> None:
 
 def _locked(path: str, what: str) -> Locked:
     who: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
+    # Whoever wrote the file may have been cut short, or it is no lock file at all.
+    with suppress(OSError, ValueError, TypeError, RecursionError):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             who = dict(json.loads(os.read(fd, 4096)))

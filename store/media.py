@@ -137,7 +137,9 @@ class Media:
                 data += chunk
                 if len(data) > limit:
                     path = self.absolute(name)
-                    raise Corrupt(f"{path} has more than the {limit} bytes that it may have", kind="too-large", path=path)
+                    raise Corrupt(
+                        f"{path} has more than the {limit} bytes that it may have", kind="too-large", path=path
+                    )
             return bytes(data)
 
     def digest(

@@ -43,7 +43,9 @@ class Batch:
         self._disk = disk
         self._index = index
         self._staging = staging
-        self._staged: dict[ObjectId, tuple[str, int]] = {}
+        self._staged: dict[ObjectId, str] = {}
+        # What was there, whole, but not by the ledger: its writer may not have come to its barriers yet.
+        self._found: dict[ObjectId, Row] = {}
         self._count = 0
 
     def add(self, chunks: Iterable[bytes | bytearray | memoryview], expect: ObjectId | None = None) -> Added:
@@ -76,7 +78,7 @@ class Batch:
         if id_ in self._staged or self.holds(id_, size):
             self._disk.remove(path)
             return Added(id_, size, reused=True)
-        self._staged[id_] = (path, size)
+        self._staged[id_] = path
         return Added(id_, size, reused=False)
 
     def add_bytes(self, data: bytes) -> Added:
@@ -96,48 +98,60 @@ class Batch:
 
     def holds(self, id_: ObjectId, size: int) -> bool:
         """Whether the store has this object, whole. A bad copy is set aside here."""
+        if id_ in self._found:
+            return True
         try:
-            check_resident(self._media, self._index, id_, size)
+            row = examine(self._media, self._index, id_, size)
         except NotFound:
             return False
         except Corrupt:
             self._set_aside(id_)
             return False
+        if row is not None:
+            self._found[id_] = row
         return True
 
     def commit(self) -> None:
-        """Steps 2 to 5 for everything staged."""
-        if not self._staged:
+        """Steps 2 to 5 for everything staged, and for what was found but is not known to be durable."""
+        if not self._staged and not self._found:
             return
-        self._disk.sync_files([path for path, _ in self._staged.values()])  # 2
         objects = self._media.absolute("objects")
-        shards = {str(id_)[:2] for id_ in self._staged}
-        new = [shard for shard in sorted(shards) if not os.path.isdir(os.path.join(objects, shard))]
+        places = {id_: self._media.absolute(object_path(id_)) for id_ in (*self._staged, *self._found)}
+        self._disk.sync_files([*self._staged.values(), *(places[id_] for id_ in self._found)])  # 2
+        shards = {os.path.dirname(place) for place in places.values()}
+        new = sorted(shards - {os.path.join(objects, name) for name in self._media.names("objects")})
         for shard in new:
-            self._disk.make_directory(os.path.join(objects, shard))
-        rows = {}
-        now = int(time.time())
-        for id_, (path, _) in self._staged.items():
-            self._disk.rename(path, self._media.absolute(object_path(id_)))  # 3
+            self._disk.make_directory(shard)
+        self._staging.unsettled = True
+        for id_, path in self._staged.items():
+            self._disk.rename(path, places[id_])  # 3
         for shard in sorted(shards):
-            self._disk.sync_directory(os.path.join(objects, shard))  # 4
-        if new:
+            self._disk.sync_directory(shard)  # 4
+        if new or self._found:
             self._disk.sync_directory(objects)
+        self._staging.unsettled = False
         if self._index is not None:
-            for id_ in self._staged:
-                stamp = self._media.stamp(object_path(id_))
-                # The bytes were hashed on their way in, into a file that only this process could write.
-                rows[id_] = Row.of(stamp, inserted=now, verified=now)
-            self._index.commit(objects=rows)  # 5
+            now = int(time.time())
+            # The bytes were hashed on their way in, into a file that only this process could write.
+            rows = {
+                id_: Row.of(self._media.stamp(object_path(id_)), inserted=now, verified=now) for id_ in self._staged
+            }
+            self._index.commit(objects={**rows, **self._found})  # 5
         self._staged.clear()
+        self._found.clear()
 
     def _set_aside(self, id_: ObjectId) -> None:
+        """Moves what lies in an object's place to quarantine."""
+        name = object_path(id_)
+        shard = os.path.dirname(name)
+        # A link in place of the shard's directory would be followed out of the store: then that is what goes.
+        wrong, kept_as = (name, str(id_)) if self._media.kind(shard) == "directory" else (shard, shard[-2:])
         quarantine = self._media.absolute(QUARANTINE)
         folder = os.path.join(quarantine, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
         self._disk.make_directory(quarantine)
         self._disk.make_directory(folder)
-        source = self._media.absolute(object_path(id_))
-        self._disk.rename(source, os.path.join(folder, str(id_)))
+        source = self._media.absolute(wrong)
+        self._disk.rename(source, os.path.join(folder, kept_as))
         for path in (folder, quarantine, self._media.path, os.path.dirname(source)):
             self._disk.sync_directory(path)
 
@@ -149,20 +163,26 @@ def inserting(media: Media, disk: Disk, index: Index | None) -> Iterator[Batch]:
         yield Batch(media, disk, index, staging)
 
 
-def check_resident(media: Media, index: Index | None, id_: ObjectId, size: int) -> None:
+def examine(media: Media, index: Index | None, id_: ObjectId, size: int) -> Row | None:
     """Raises NotFound or Corrupt unless the store has this object, whole.
 
-    Reads it in full unless the ledger of the index says that the file is untouched since that was last done, and
-    enters it there. Never used aboard.
+    Reads it in full and returns its new row for the ledger, unless the ledger of the index says that the file is
+    untouched since that was last done: then None. Never used aboard.
     """
     stamp = media.stamp(object_path(id_))
     row = index.object(id_) if index is not None else None
     if stamp.size == size and row is not None and row.fresh(stamp):
-        return
+        return None
     stamp = media.digest(id_, size)
-    if index is not None:
-        now = int(time.time())
-        index.commit(objects={id_: Row.of(stamp, inserted=row.inserted if row else now, verified=now)})
+    now = int(time.time())
+    return Row.of(stamp, inserted=row.inserted if row else now, verified=now)
+
+
+def check_resident(media: Media, index: Index, id_: ObjectId, size: int) -> None:
+    """As `examine`, and enters what was read in the ledger."""
+    row = examine(media, index, id_, size)
+    if row is not None:
+        index.commit(objects={id_: row})
 
 
 def read_chunks(path: str) -> Iterator[bytes]:

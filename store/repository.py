@@ -17,23 +17,25 @@ from typing import Any, Self
 
 from store import log
 from store.durable import Disk, replace_file
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.evidence import StoreEvidence
 from store.format.entries import EntryTable
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import MISSION_ID
 from store.index import Index, Record, Row, open_index
 from store.locks import SharedLock, exclusive
-from store.media import Media
-from store.objects import Batch, check_resident, inserting
-from store.staging import Staging, sweep
+from store.media import Media, object_path
+from store.objects import Batch, check_resident, examine, inserting
+from store.staging import TMP, Staging, sweep
 from store.trust.root import SignedRoot, advance
-from store.verify import Opened, open_manifest, ref_id
+from store.verify import ENVELOPE_LIMIT, Binding, Opened, check_binding, open_manifest, ref_id
 
 FORMAT = 1
 TOML = "flightbag.toml"
 _TOML_LIMIT = 4096
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
+# How many failures an error's message spells out.
+_NAMED = 8
 
 
 class Repository:
@@ -62,13 +64,15 @@ class Repository:
     def init(cls, path: str | os.PathLike[str], disk: Disk | None = None) -> Self:
         """Makes a store at `path`, which must not exist or be empty. An interrupted `init` may be run again."""
         disk = disk or Disk()
-        top = os.path.abspath(path)
+        top = os.path.realpath(path)
         disk.make_directory(top)
-        foreign = sorted(set(os.listdir(top)) - {"missions", "objects", "trust", "tmp"})
-        if TOML in foreign:
-            raise Invalid(f"{top} is a store already")
-        if foreign or any(os.listdir(os.path.join(top, name)) for name in os.listdir(top) if name != "tmp"):
-            raise Invalid(f"{top} is not empty", remedy="give a folder that does not exist yet")
+        with Media(top) as media:
+            there = set(media.names(""))
+            if TOML in there:
+                raise Invalid(f"{top} is a store already")
+            made = there & {"missions", "objects", "trust"}
+            if there - made - {TMP} or any(media.kind(name) != "directory" or media.names(name) for name in made):
+                raise Invalid(f"{top} is not empty", remedy="give a folder that does not exist yet")
         # missions before objects: a copy that walks in this order never has a ref without having begun the objects
         # later, so what a torn copy lacks are objects, which verify finds.
         for name in ("missions", "objects", "trust"):
@@ -115,7 +119,7 @@ class Repository:
     def current(self, mission: str) -> Opened:
         """The published manifest and table of a mission, signed under the store's own chain.
 
-        Raises NotFound for no such mission, Corrupt or Untrusted (with the findings) where they do not hold.
+        Raises NotFound for no such mission, and as `opened` where they do not hold.
         """
         try:
             manifest_id = ref_id(self.evidence.ref(mission))
@@ -123,11 +127,15 @@ class Repository:
             raise NotFound(f"{self.media.path} has no mission {mission}", kind="missing", mission=mission) from error
         return self.opened(manifest_id, f"the manifest of {mission}")
 
-    def opened(self, manifest: ObjectId, what: str) -> Opened:
-        """The manifest of this id and its table, if they hold under the store's own chain; else raises Corrupt."""
-        opened = open_manifest(self.evidence, manifest, self.first_root())
+    def opened(self, manifest: ObjectId, what: str, evidence: StoreEvidence | None = None) -> Opened:
+        """The manifest of this id and its table, if they hold under the store's own chain.
+
+        Else raises Corrupt, or Unavailable where nothing is known to be wrong, with the findings.
+        """
+        opened = open_manifest(evidence or self.evidence, manifest, self.first_root())
         if not isinstance(opened, Opened):
-            raise Corrupt(
+            unread = all(finding.unreadable for finding in opened)
+            raise (Unavailable if unread else Corrupt)(
                 f"{what} does not verify: " + "; ".join(finding.message for finding in opened),
                 kind="bad-manifest",
                 object=manifest,
@@ -159,8 +167,8 @@ class Repository:
                 for name in self.media.names(f"objects/{shard}"):
                     with suppress(Corrupt, Invalid):
                         id_ = ObjectId.parse(shard + name)
-                        stamp = self.media.stamp(f"objects/{shard}/{name}")
-                        rows[id_] = Row.of(stamp, inserted=now, verified=0)
+                        if object_path(id_) == f"objects/{shard}/{name}":
+                            rows[id_] = Row.of(self.media.stamp(object_path(id_)), inserted=now, verified=0)
             index.commit(objects=rows)
 
     def append_log(self, event: log.Event) -> None:
@@ -229,35 +237,68 @@ class Writer:
     def publish(self, mission: str, manifest: bytes, table: bytes) -> ObjectId:
         """Makes a signed manifest current: its objects, the log line, the ref.
 
-        Refuses, with what was current still current, unless it verifies under the store's own chain and every object
-        of its closure is there and whole.
+        Refuses, with what was current still current, unless it verifies under the store's own chain, binds (step E)
+        and every object of its closure is there and whole. Nothing is written before the signatures hold.
         """
         repository = self.repository
+        id_ = ObjectId.of(manifest)
+        ahead = _Ahead(repository.media, {id_: manifest, ObjectId.of(table): table})
+        opened = repository.opened(id_, "the new manifest", ahead)
+        unfit = check_binding(opened, mission, Binding(opened.manifest.issue.issued_at))
+        if unfit:
+            raise Refused(
+                "the new manifest cannot fly: " + "; ".join(finding.message for finding in unfit), findings=unfit
+            )
         with self.inserting() as batch:
             batch.add_bytes(table)
             batch.commit()
-            id_ = batch.add_bytes(manifest).id
+            batch.add_bytes(manifest)
             batch.commit()
-        opened = repository.opened(id_, "the new manifest")
-        if opened.manifest.mission.id != mission:
-            raise Refused(f"the new manifest is that of mission {opened.manifest.mission.id}, not of {mission}")
         self.check_closure(opened)
         repository.move_ref(mission, id_, "published", opened.manifest.issue.sequence)
         self._absorb(opened)
         return id_
 
     def check_closure(self, opened: Opened, progress: Callable[[int], None] | None = None) -> None:
-        """Raises Refused unless every object of the closure is there and whole."""
-        failures = []
-        for id_, size in opened.closure().items():
+        """Raises Refused unless every object of the closure is there and whole, Unavailable if nobody can tell."""
+        repository = self.repository
+        failures: list[FlightbagError] = []
+        rows: dict[ObjectId, Row] = {}
+        # Two entries may give one object two sizes: then one of them fails.
+        for id_, size in sorted({*opened.closure().items(), *((e.id, e.size) for e in opened.table.entries)}):
             try:
-                self.check(id_, size)
+                row = examine(repository.media, self.index, id_, size)
+                if row is not None:
+                    rows[id_] = row
             except FlightbagError as error:
-                failures.append(f"{id_}: {error.message}")
+                failures.append(error)
             if progress is not None:
                 progress(size)
+        if rows:
+            self.index.commit(objects=rows)
+        for release in opened.manifest.releases:
+            try:
+                repository.evidence.object(release, ENVELOPE_LIMIT)
+            except FlightbagError as error:
+                failures.append(error)
         if failures:
-            raise Refused("the mission's closure is not whole: " + "; ".join(failures))
+            more = f" and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
+            unread = all(isinstance(error, Unavailable) for error in failures)
+            raise (Unavailable if unread else Refused)(
+                "the mission's closure is not whole: " + "; ".join(e.message for e in failures[:_NAMED]) + more
+            )
+
+
+class _Ahead(StoreEvidence):
+    """The store's evidence, and objects that are not in it yet."""
+
+    def __init__(self, media: Media, new: Mapping[ObjectId, bytes]) -> None:
+        super().__init__(media)
+        self._new = new
+
+    def object(self, id_: ObjectId, limit: int) -> bytes:
+        data = self._new.get(id_)
+        return super().object(id_, limit) if data is None or len(data) > limit else data
 
 
 def records_of(table: EntryTable) -> dict[BuildKey, tuple[ObjectId, ...]]:
@@ -278,7 +319,7 @@ def check_format(media: Media) -> None:
     try:
         value = tomllib.loads(data.decode())
         format_, id_ = value["format"], value["id"]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise Corrupt(f"{media.absolute(TOML)} is malformed", kind="bad-store", path=media.absolute(TOML)) from error
     if type(format_) is not int or format_ != FORMAT:
         raise Invalid(f"{media.path} is a store of format {format_}; this program knows format {FORMAT}")

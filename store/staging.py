@@ -1,6 +1,8 @@
 """`tmp/`: folders in which transactions stage what they write, and how the leftovers of dead ones go.
 
-A folder is locked (flock) while its transaction lives, so a kill leaves nothing that looks alive.
+A folder is locked (flock) while its transaction lives, so a kill leaves nothing that looks alive. A folder that
+nobody holds is the mark of a transaction that did not end, and may have renamed objects whose directories were never
+synced.
 """
 
 from __future__ import annotations
@@ -13,29 +15,39 @@ from types import TracebackType
 from typing import Self
 
 from store.durable import Disk
-from store.errors import FlightbagError
+from store.errors import FlightbagError, Unavailable
 from store.media import Media
 
 TMP = "tmp"
 
 
 class Staging:
-    """A folder of its own for one transaction, made at first use and removed at the end with all that is in it."""
+    """A folder of its own for one transaction, made at first use and removed at the end with all that is in it.
+
+    `unsettled` says that something was renamed out of it and not synced yet; an end in that state leaves the folder,
+    empty, as the mark for `sweep`.
+    """
 
     def __init__(self, media: Media, disk: Disk) -> None:
         self._media = media
         self._disk = disk
         self._folder: str | None = None
         self._hold = -1
+        self.unsettled = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._folder is not None:
+        if self._folder is None:
+            return
+        try:
             # What cannot be removed now is swept by the next transaction.
             with suppress(FlightbagError, OSError):
-                _remove_tree(self._disk, self._folder)
+                _empty(self._disk, self._folder)
+                if not self.unsettled:
+                    self._disk.remove(self._folder)
+        finally:
             os.close(self._hold)
 
     def folder(self) -> str:
@@ -45,19 +57,33 @@ class Staging:
             self._disk.make_directory(tmp)
             folder = os.path.join(tmp, f"{os.getpid()}-{secrets.token_hex(8)}")
             self._disk.make_directory(folder)
-            # Somebody's sweep may take the folder for dead before the lock is there: then once more.
-            with suppress(FileNotFoundError):
-                self._hold = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                fcntl.flock(self._hold, fcntl.LOCK_EX)
-                if os.path.isdir(folder):
-                    self._folder = folder
-                else:
-                    os.close(self._hold)
+            try:
+                hold = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # somebody's sweep took it for dead before the lock was there: once more
+            except OSError as error:
+                raise _not_held(folder, error) from error
+            try:
+                fcntl.flock(hold, fcntl.LOCK_EX)
+            except OSError as error:
+                os.close(hold)
+                raise _not_held(folder, error) from error
+            if os.path.isdir(folder):
+                self._folder, self._hold = folder, hold
+            else:
+                os.close(hold)
         return self._folder
 
 
+def _not_held(folder: str, error: OSError) -> Unavailable:
+    return Unavailable(f"{folder} cannot be locked: {error.strerror}", kind="unwritable", path=folder)
+
+
 def sweep(media: Media, disk: Disk) -> int:
-    """Removes what dead transactions left, and says how many there were."""
+    """Removes what dead transactions left, and says how many there were.
+
+    What they renamed is made durable first, because the next transaction finds it present and relies on it.
+    """
     swept = 0
     for name in media.names_if_there(TMP):
         path = media.absolute(f"{TMP}/{name}")
@@ -67,17 +93,28 @@ def sweep(media: Media, disk: Disk) -> int:
             continue  # no folder of ours, or gone already; fsck tells of strays
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove_tree(disk, path)
+            if not swept:
+                _settle(media, disk)
+            _empty(disk, path)
+            disk.remove(path)
             swept += 1
-        except BlockingIOError:
-            continue  # its transaction is alive
+        except OSError:
+            continue  # its transaction is alive, or nobody can tell
         finally:
             os.close(fd)
     return swept
 
 
-def _remove_tree(disk: Disk, path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        for name in os.listdir(path):
-            _remove_tree(disk, os.path.join(path, name))
-    disk.remove(path)
+def _settle(media: Media, disk: Disk) -> None:
+    """Step 4 for every directory of objects."""
+    shards = [f"objects/{shard}" for shard in media.names("objects")]
+    for name in (*(shard for shard in shards if media.kind(shard) == "directory"), "objects"):
+        disk.sync_directory(media.absolute(name))
+
+
+def _empty(disk: Disk, folder: str) -> None:
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            _empty(disk, path)
+        disk.remove(path)

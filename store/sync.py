@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from store.durable import Disk
-from store.errors import Conflict, Corrupt, FlightbagError, NotFound, Unavailable
+from store.errors import Conflict, Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
 from store.locks import SharedLock
 from store.media import CHUNK, Media, object_path
@@ -21,7 +21,7 @@ from store.objects import inserting
 from store.repository import Repository
 from store.staging import sweep
 from store.trust.root import SignedRoot
-from store.verify import Opened
+from store.verify import Binding, Opened, check_binding, open_manifest
 
 # Objects to a barrier: enough to spread its cost, few enough that an interrupted sync has kept something.
 _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
@@ -52,31 +52,48 @@ class SyncPlan:
         return sum(size for _, size in self.missing)
 
 
-def plan_sync(source: Repository, target: Repository | None, missions: Sequence[str]) -> SyncPlan:
+def plan_sync(
+    source: Repository, target: Repository | None, missions: Sequence[str], *, checksum: bool = False
+) -> SyncPlan:
     """What it takes to bring `missions` (none: all) to the target; None is a target that does not exist yet.
 
+    What the target has is told by name and size, as verify reads every byte anyway; `checksum` reads it here already,
+    so that what is damaged is copied again.
+
     Raises NotFound for an unknown mission, Corrupt for one whose manifest does not hold at the source, Conflict for a
-    target of another trust domain.
+    target of another trust domain, for one whose newer root does not accept a mission, and for one that has another
+    mission of the same sequence.
     """
     source_root = source.root()
     roots = _roots_to_copy(source, source_root, target)
     wanted: dict[ObjectId, int] = {}
     last: dict[ObjectId, int] = {}
     moves, unchanged, newer = [], [], []
+    judge = _newer_root(target, source_root)
     for mission in missions or source.missions():
         opened = source.current(mission)
-        there = _sequence_at(target, mission)
+        if judge is not None:
+            _check_accepted(source, opened, mission, judge)
+        there = _current_at(target, mission)
         move = Move(mission, opened.manifest_id, opened.manifest.issue.sequence)
-        if there is not None and there[0] > move.sequence:
+        if there is not None and there.manifest.issue.sequence > move.sequence:
             newer.append(mission)
             continue
-        if there is not None and there[1] == opened.manifest_id:
+        if there is not None and there.manifest_id == opened.manifest_id:
             unchanged.append(mission)
+        elif there is not None and there.manifest.issue.sequence == move.sequence and there.manifest != opened.manifest:
+            # The same payload with other signatures is the same mission; another payload is not.
+            raise Conflict(
+                f"the target has another mission {mission} of the same sequence {move.sequence}",
+                remedy="one station owns a mission id: publish it anew there",
+                kind="same-sequence",
+                mission=mission,
+            )
         else:
             moves.append(move)
         _add_closure(source, opened, wanted, last)
     sizes = {**{id_: size for id_, size in sorted(wanted.items()) if id_ not in last}, **last}
-    missing = tuple((id_, size) for id_, size in sizes.items() if not _resident(target, id_, size))
+    missing = tuple((id_, size) for id_, size in sizes.items() if not _resident(target, id_, size, checksum=checksum))
     return SyncPlan(missing, len(sizes) - len(missing), roots, tuple(moves), tuple(unchanged), tuple(newer))
 
 
@@ -93,38 +110,74 @@ def _roots_to_copy(source: Repository, newest: SignedRoot, target: Repository | 
     if target is None:
         return versions
     have = target.evidence.root_versions()
-    for version in have:
-        if version in versions and _digest(source, version) != _digest(target, version):
+    copy = []
+    for version in versions:
+        theirs = _digest(target, version) if version in have else None
+        if theirs is None:
+            copy.append(version)  # absent, or damaged: then it vouches for no other domain either
+        elif theirs != _digest(source, version):
             raise Conflict(
                 f"{target.media.path} belongs to another trust domain, or its root {version} is another one",
                 remedy="sync to another folder",
                 kind="bad-trust-chain",
             )
-    return tuple(version for version in versions if version not in have)
+    return tuple(copy)
 
 
-def _digest(store: Repository, version: int) -> bytes:
-    return SignedRoot.parse(store.evidence.root_file(version)).root.digest
+def _digest(store: Repository, version: int) -> bytes | None:
+    """What a root file of the store says, by its digest; None where it is damaged."""
+    try:
+        return SignedRoot.parse(store.evidence.root_file(version)).root.digest
+    except (Corrupt, Untrusted):
+        return None
 
 
-def _sequence_at(target: Repository | None, mission: str) -> tuple[int, ObjectId] | None:
-    """Sequence and manifest of a mission at the target; None where it has none that holds."""
+def _newer_root(target: Repository | None, newest: SignedRoot) -> SignedRoot | None:
+    """The root of the target where it is newer than the source's newest: then it alone judges."""
+    if target is None or max(target.evidence.root_versions(), default=0) <= newest.root.version:
+        return None
+    return target.root()
+
+
+def _check_accepted(source: Repository, opened: Opened, mission: str, judge: SignedRoot) -> None:
+    """Raises Conflict for a mission that would be NO-GO at the target, under a root that the source lacks."""
+    judged = open_manifest(source.evidence, opened.manifest_id, judge)
+    findings = (
+        check_binding(judged, mission, Binding(opened.manifest.issue.issued_at))
+        if isinstance(judged, Opened)
+        else judged
+    )
+    if findings:
+        raise Conflict(
+            f"the target's newer root {judge.root.version} does not accept {mission}: "
+            + "; ".join(finding.message for finding in findings),
+            remedy="bring that root to the source and publish the mission anew",
+            kind="old-root",
+            mission=mission,
+            findings=findings,
+        )
+
+
+def _current_at(target: Repository | None, mission: str) -> Opened | None:
+    """A mission as it is at the target; None where it has none that holds."""
     if target is None:
         return None
     try:
-        opened = target.current(mission)
+        return target.current(mission)
     except Unavailable:
         raise
     except FlightbagError:
         return None  # absent or torn: the source's takes its place
-    return opened.manifest.issue.sequence, opened.manifest_id
 
 
-def _resident(target: Repository | None, id_: ObjectId, size: int) -> bool:
-    """Whether the target has a file of that name and size. Whether it is whole, verify says."""
+def _resident(target: Repository | None, id_: ObjectId, size: int, *, checksum: bool) -> bool:
+    """Whether the target has a file of that name and size, and with `checksum` of that content."""
     if target is None:
         return False
     try:
+        if checksum:
+            target.media.digest(id_, size)
+            return True
         return target.media.stamp(object_path(id_)).size == size
     except (NotFound, Corrupt):
         return False
@@ -148,8 +201,8 @@ def apply_sync(
         destination = Repository.open(target, disk)
     except NotFound:
         destination = Repository.init(target, disk)
-    lock = SharedLock(destination.media.path, disk, "store", "the target store")
     with destination:
+        lock = SharedLock(destination.media.path, disk, "store", "the target store")
         try:
             lock.share(wait=False)
             sweep(destination.media, disk)

@@ -20,7 +20,7 @@ What could not be looked at is a finding like what is wrong (fail closed), but o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Protocol
 
 from store.errors import Corrupt, FlightbagError, Untrusted
@@ -35,7 +35,7 @@ from store.trust.root import SignedRoot, TrustRoot, advance, check_mission_signa
 
 REF_SIZE = 65
 ENVELOPE_LIMIT = manifest.PAYLOAD_LIMIT + cose.OVERHEAD_LIMIT
-COPY_AGAIN = "copy the store again, or sync it from its source"
+COPY_AGAIN = "copy the store again, or sync it with --checksum from one that is whole"
 
 # The result of looking at one object: None, or why it is not what it must be.
 Outcome = FlightbagError | None
@@ -45,7 +45,7 @@ class Evidence(Protocol):
     """Where the bytes come from. Every method raises NotFound, Corrupt or Unavailable, and never guesses."""
 
     def ref(self, mission: str) -> bytes:
-        """The bytes of a mission ref, at most REF_SIZE + 1 of them."""
+        """The bytes of a mission ref, at most REF_SIZE of them; a longer file is Corrupt."""
         ...
 
     def chain(self, after: int) -> Sequence[bytes]:
@@ -89,10 +89,11 @@ class VerifiedMission:
     table: EntryTable
     root_version: int
     evidence: Evidence = field(repr=False)
-    made_by: object = field(repr=False)
+    # Not kept, so that no copy with other fields can be made from a real one either.
+    made_by: InitVar[object]
 
-    def __post_init__(self) -> None:
-        if self.made_by is not _BY_VERIFY:
+    def __post_init__(self, made_by: object) -> None:
+        if made_by is not _BY_VERIFY:
             raise TypeError("a VerifiedMission is made by verify_mission alone")
 
     @property
@@ -195,6 +196,9 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
         return (Finding.of(error, step="C", entry="manifest", remedy=remedy),)
     try:  # D
         parsed = Manifest.parse(envelope.payload)
+    except FlightbagError as error:
+        return (Finding.of(error, step="D", entry="manifest", remedy="build and sign the mission again"),)
+    try:
         table = read_table(evidence, parsed)
     except FlightbagError as error:
         return (Finding.of(error, step="D", entry="" if "entry" in error.fields else "table", remedy=COPY_AGAIN),)

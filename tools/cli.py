@@ -271,13 +271,16 @@ def sync(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The store to copy from.")],
     target: Annotated[str, typer.Argument(metavar="DST", help="The store to copy to; made if it is not there.")],
     mission: Annotated[list[str] | None, typer.Option(help="Only this mission; may be repeated.")] = None,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="Read what the target has, and replace what is damaged.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied; write nothing.")] = False,
     as_json: Json = False,
 ) -> int:
     """Copy missions to another store: only missing objects, hashed as they are copied, refs last."""
     with Repository.open(source) as here:
         with _existing(target) as there:
-            made = plan_sync(here, there, mission or ())
+            made = plan_sync(here, there, mission or (), checksum=checksum)
         if not dry_run:
             with bytes_bar("copying", made.bytes) as progress:
                 apply_sync(made, here, target, progress=progress)

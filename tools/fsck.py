@@ -8,11 +8,12 @@ Statuses add up: 12 is errors and something that could not be checked.
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
-from store.errors import FlightbagError, Invalid, NotFound
+from store.errors import FlightbagError
 from store.fsck import fsck
 from store.media import Media
 from tools import render
@@ -35,11 +36,11 @@ def run(store: Store, quick: Quick = False, full: Full = False, as_json: Json = 
     try:
         with Media(store) as media, bytes_bar("reading") as progress:
             audit = fsck(media, full=full, progress=progress)
-    except (NotFound, Invalid) as error:
-        fail(error, as_json=as_json)
-        raise SystemExit(USAGE) from None
     except FlightbagError as error:
         fail(error, as_json=as_json)
+        raise SystemExit(COULD_NOT_CHECK) from None
+    except Exception:  # noqa: BLE001 - a bug of ours is "could not check" too, never "clean"
+        traceback.print_exc()
         raise SystemExit(COULD_NOT_CHECK) from None
     status = (ERRORS if audit.errors else 0) | (COULD_NOT_CHECK if audit.inconclusive else 0)
     if as_json:

@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
@@ -55,12 +56,15 @@ def command(function: Callable[P, int]) -> Callable[P, None]:
         except FlightbagError as error:
             fail(error, as_json=bool(kwargs.get("as_json")))
             status = status_of(error)
-        except KeyboardInterrupt:
-            print("flightbag: interrupted; what was finished is kept", file=sys.stderr)
-            status = 130
         except BrokenPipeError:
             # The reader went away; a second complaint at exit would help nobody.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = UNKNOWN
+        except KeyboardInterrupt:
+            print("flightbag: interrupted; what was finished is kept", file=sys.stderr)
+            status = 130
+        except Exception:  # noqa: BLE001 - a bug of ours is "could not tell", never Python's 1, which would be "no"
+            traceback.print_exc()
             status = UNKNOWN
         raise SystemExit(status)
 

@@ -27,24 +27,24 @@ from numpy.typing import NDArray
 from builders.descriptors.preprocess import Preprocess, Undecodable, decode
 from builders.descriptors.shard import Descriptors
 from builders.descriptors.tiles import tile_from_id
+from builders.ort import import_onnxruntime
 from store.errors import Invalid, Refused, Unavailable
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
-from onnxruntime.capi import onnxruntime_pybind11_state as ort
-from onnxruntime.capi.onnxruntime_inference_collection import InferenceSession
+ort = import_onnxruntime()
 
 # Each worker holds the activations of a batch of its own: four keep a large machine busy, since the session's
 # own threads are shared out among them, and bound the memory.
 MAX_WORKERS = 4
-_FAILURES = (
-    ort.EPFail,
-    ort.Fail,
-    ort.InvalidArgument,
-    ort.InvalidGraph,
-    ort.InvalidProtobuf,
-    ort.NoSuchFile,
-    ort.NotImplemented,
-    ort.RuntimeException,
+_raised = ort.capi.onnxruntime_pybind11_state
+_FAILURES: tuple[type[Exception], ...] = (
+    _raised.EPFail,
+    _raised.Fail,
+    _raised.InvalidArgument,
+    _raised.InvalidGraph,
+    _raised.InvalidProtobuf,
+    _raised.NoSuchFile,
+    _raised.NotImplemented,
+    _raised.RuntimeException,
 )
 
 
@@ -78,7 +78,7 @@ class Embedder:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what goes wrong is raised; stderr belongs to the command line
         try:
-            self._session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _FAILURES as error:
             raise Invalid(
                 f"ONNX Runtime cannot load the model: {error}", remedy="check it with onnx.checker"

@@ -15,16 +15,14 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from typing import Any, BinaryIO, Protocol
 
 from blake3 import blake3
 
 from builders.ort import import_extra
 from store.errors import Invalid, Unavailable
+from store.format.cbor import Value
 from store.format.ids import derive
-
-# What a build key may hold: values that canonical CBOR can tell apart (FORMAT.md).
-Plain: TypeAlias = "str | int | bytes | list[Plain] | dict[str, Plain]"
 
 # Protobuf cannot hold more in one message.
 MAX_ONNX_BYTES = 2**31 - 1
@@ -101,9 +99,7 @@ class EngineSpec:
 
     def cases(self) -> tuple[Mapping[str, tuple[int, ...]], ...]:
         """Input name -> shape, with every symbol at its min, its opt and its max; each case once."""
-        cases = [
-            {item.name: item.at(item.range[i] if item.range else None) for item in self.inputs} for i in range(3)
-        ]
+        cases = [{item.name: item.at(item.range[i] if item.range else None) for item in self.inputs} for i in range(3)]
         return tuple(case for i, case in enumerate(cases) if case not in cases[:i])
 
 
@@ -144,12 +140,11 @@ class CheckFigures:
 class CompiledEngine:
     """A compiled engine that passed its check: the file, what it takes and gives, and how it was made.
 
-    `path` lies in the work folder that the caller gave, and is the caller's to move or delete; `suffix` is
-    that of its name in the store; `seconds` the wall-clock time; `log_tail` the end of the compiler's output.
+    `path` lies in the work folder that the caller gave, and is the caller's to move or delete; `seconds` is
+    wall-clock time; `log_tail` the end of the compiler's output.
     """
 
     path: Path
-    suffix: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     check: CheckFigures
@@ -191,13 +186,17 @@ class EngineBackend(Protocol):
     def version(self) -> str:
         """The full version of the library that compiles."""
 
+    @property
+    def suffix(self) -> str:
+        """How the name of an engine in the store ends, such as ".onnx"."""
+
     def describe_host(self) -> str:
         """The host class of this machine, as far as this backend can tell."""
 
     def engine_host(self, target: str) -> str:
-        """The host class that an engine for `target` needs. Raises Invalid where it cannot be built for it."""
+        """The host class that an engine for the host class `target` needs."""
 
-    def build_key_fields(self, spec: EngineSpec) -> Mapping[str, Plain]:
+    def build_key_fields(self, spec: EngineSpec) -> Mapping[str, Value]:
         """Everything that determines the meaning of the engine: no path, time, machine name or thread count."""
 
     def compile(self, spec: EngineSpec, workdir: Path) -> CompiledEngine:
@@ -217,17 +216,43 @@ def hash_model(path: Path) -> ModelSource:
 
 
 def snapshot_model(path: Path, into: Path) -> ModelSource:
-    """Copies the model and its external data into the new folder `into`, hashing what is written.
+    """Copies the model, under its name, and its external data into the folder `into`, hashing what is written.
 
-    Raises Invalid where the model or a file that it names is absent, is no regular file, cannot be parsed,
-    is larger than 2 GiB (the ONNX), or lies outside the model's folder (by `..`, an absolute location, or a
-    link). Raises Unavailable where something cannot be read or written.
+    `into` is made where it is absent; a file that is there already is not written over (Unavailable). Raises
+    Invalid where the model or a file that it names is absent, is no regular file, cannot be parsed, is larger
+    than 2 GiB (the ONNX), or lies outside the model's folder (by `..`, an absolute location, or a link).
+    Raises Unavailable where something cannot be read or written.
     """
     try:
-        into.mkdir(mode=0o700)
+        into.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise Unavailable(f"{into} cannot be made: {error.strerror}", path=str(into)) from error
     return _take(path, into)
+
+
+def onnx_bytes(model: ModelSource) -> bytes:
+    """The model as one ONNX file with every weight inside, the same bytes wherever `model.path` lies.
+
+    Raises Invalid where that would be larger than 2 GiB, or a file says less than the model promises.
+    """
+    if model.size > MAX_ONNX_BYTES:
+        raise too_large(model.name)
+    if not model.external:
+        return model.path.read_bytes()
+    import_extra("onnx")
+    from onnx.external_data_helper import load_external_data_for_model
+
+    parsed = parse_onnx(model.path.read_bytes(), model.name)
+    try:
+        load_external_data_for_model(parsed, str(model.path.parent))
+        data: bytes = parsed.SerializeToString(deterministic=True)
+    except (ValueError, OSError) as error:
+        raise Invalid(
+            f"the external data of {model.name} cannot be taken in: {error}",
+            remedy="export it again",
+            model=model.name,
+        ) from error
+    return data
 
 
 def external_locations(model: Any) -> tuple[str, ...]:
@@ -254,11 +279,9 @@ def external_locations(model: Any) -> tuple[str, ...]:
 def parse_onnx(data: bytes, name: str) -> Any:
     """The ModelProto, external data not loaded. Raises Invalid where `data` holds none."""
     onnx = import_extra("onnx")
-    from google.protobuf.message import DecodeError
-
     try:
         model = onnx.load_model_from_string(data)
-    except DecodeError as error:
+    except import_extra("google.protobuf.message").DecodeError as error:
         raise _no_onnx(name) from error
     if not model.HasField("graph"):
         raise _no_onnx(name)

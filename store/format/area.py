@@ -50,11 +50,11 @@ class Area:
         return inside and south <= lat <= north
 
     def contains(self, lat: int, lon: int) -> bool:
-        """Whether the point (1e-7 degree) is in the area; the box's edge is inside, a pole has every longitude."""
+        """Whether the point (1e-7 degree) is in the area; the area's edge is inside, a pole has every longitude."""
         if abs(lat) > LAT_MAX or abs(lon) > LON_MAX:
             return False
-        if not self.polygons and abs(lat) == LAT_MAX:
-            return self.bbox[1] <= lat <= self.bbox[3]
+        if abs(lat) == LAT_MAX:  # what reaches it has a vertex there
+            return lat in ([y for p in self.polygons for y in p[0][1::2]] or (self.bbox[1], self.bbox[3]))
         # The antimeridian is one line with two names.
         names = {lon, -lon} if abs(lon) == LON_MAX else {lon}
         return any(

@@ -17,7 +17,7 @@ from typing import Any
 
 from store.errors import Corrupt, Invalid
 from store.format import merkle
-from store.format.cbor import INT_MAX, Fields, Value, encode, encode_array, load, same
+from store.format.cbor import INT_MAX, Fields, Value, encode_array, encode_checked, load, same
 from store.format.host import HOST_CLASS, is_host_class
 from store.format.ids import BuildKey, ObjectId
 
@@ -126,11 +126,11 @@ class Entry:
 
     def __post_init__(self) -> None:
         kind = KINDS[kind_of(self.name)]
-        if not 0 <= self.size <= INT_MAX:
+        if type(self.size) is not int or not 0 <= self.size <= INT_MAX:
             raise Invalid(f"the size of {self.name} is {self.size}")
         if kind.keyed != (self.key is not None):
             raise Invalid(f"{self.name} must have {'a' if kind.keyed else 'no'} build key")
-        meta = Fields(self.meta, f"meta of {self.name}")
+        meta = Fields(dict(self.meta), f"meta of {self.name}")
         kind.check_meta(meta)
         meta.end()
 
@@ -188,7 +188,7 @@ class EntryTable:
     @cached_property
     def leaves(self) -> tuple[bytes, ...]:
         """The data of the Merkle leaves: the CBOR of each whole entry."""
-        return tuple(encode(entry.value()) for entry in self.entries)
+        return tuple(encode_checked(entry.value()) for entry in self.entries)
 
     @cached_property
     def root(self) -> bytes:

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -17,6 +18,10 @@ from store.format.cose import Envelope, Signature
 from store.trust import ed25519
 
 KEY_FILE_LIMIT = 16 * 2**10
+# The library's own bound.
+MAX_PASSPHRASE = 1023
+# What it raises for a file that is no key it knows; InternalError for odd parameters of an encryption.
+_NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError)
 # {1: 1, -1: 6, -2: h'…'}: kty OKP, crv Ed25519, x; the members of the thumbprint (RFC 9679, section 3).
 _THUMBPRINT_PREFIX = bytes.fromhex("a301012006215820")
 
@@ -63,7 +68,7 @@ class PublicKey:
         """The key of a SubjectPublicKeyInfo PEM. Raises Invalid for anything but an Ed25519 key."""
         try:
             key = serialization.load_pem_public_key(data)
-        except (ValueError, TypeError) as error:
+        except (*_NO_KEY, TypeError) as error:
             raise Invalid("this is no public key in PEM") from error
         if not isinstance(key, Ed25519PublicKey):
             raise Invalid("this is a public key, but not an Ed25519 one")
@@ -107,6 +112,8 @@ class PrivateKey:
         """PKCS#8 as PEM, encrypted under the passphrase; None, and only None, leaves it in the clear."""
         if passphrase == b"":
             raise Invalid("the passphrase is empty", remedy="give one, or say --no-passphrase")
+        if passphrase is not None and len(passphrase) > MAX_PASSPHRASE:
+            raise Invalid(f"the passphrase has more than {MAX_PASSPHRASE} bytes")
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if passphrase is not None:
             encryption = serialization.BestAvailableEncryption(passphrase)
@@ -120,7 +127,7 @@ class PrivateKey:
         except TypeError as error:  # a passphrase where none is needed, or none where one is
             needs = "needs a passphrase" if passphrase is None else "is not encrypted, but a passphrase was given"
             raise Invalid(f"the private key {needs}", needs_passphrase=passphrase is None) from error
-        except ValueError as error:
+        except _NO_KEY as error:
             raise Invalid("this is no private key in PKCS#8 PEM, or the passphrase is wrong") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise Invalid("this is a private key, but not an Ed25519 one")

@@ -1,0 +1,103 @@
+"""The main job on real imagery with a real backbone: the counts are those of the issue, found by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from store.repository import Repository
+from tests.support.commands import flightbag, listing
+from tests.support.field import Desk
+
+AREA = (-99.175, 47.008, -99.135, 47.033)
+A = (-99.180, 47.008, -99.150, 47.033)
+B = (-99.165, 47.008, -99.135, 47.033)
+
+
+@pytest.fixture
+def real(desk: Desk, shared: Path) -> dict[str, Any]:
+    """Settings of a mission file over the shared data."""
+    return {
+        "tiles": shared / "imagery/naip-20180716.mbtiles",
+        "model": shared / "models/place-embedder.onnx",
+        "name": "place-embedder",
+        "resize": 256,
+        "bbox": AREA,
+        "zooms": (16, 17),
+        "files": (),
+    }
+
+
+def test_the_mission_of_the_issue(desk: Desk, real: dict[str, Any]) -> None:
+    mission = desk.write_mission("north-ridge", **real)
+    report = desk.built(mission)
+    assert report["outcome"] == "built"
+    assert report["coverage"] == {
+        "tiles": 312,
+        "described": 312,
+        "missing": [],
+        "by_zoom": {"16": 72, "17": 240},
+    }
+    assert report["rows"] == 462
+    assert flightbag("sync", desk.store, desk.folder / "aircraft").status == 0
+    assert desk.verify(desk.folder / "aircraft", "--aircraft", "uav-07").json["go"] is True
+
+    before = listing(desk.store, without=("index", "lock"))
+    assert desk.built(mission)["outcome"] == "unchanged"
+    assert listing(desk.store, without=("index", "lock")) == before
+
+    ran = desk.build(desk.write_mission("north-ridge", **{**real, "zooms": (15, 16, 17)}))
+    assert ran.status == 1
+    missing = json.loads(ran.out)["coverage"]["missing"]
+    assert len(missing) == 10
+    assert {m["reason"] for m in missing} == {"absent"}
+    assert all(m["tile"].startswith("15/") for m in missing)
+    assert listing(desk.store, without=("index", "lock")) == before
+    assert desk.verify().json["go"] is True
+
+
+def test_overlapping_missions_build_shared_things_once(desk: Desk, real: dict[str, Any]) -> None:
+    first = desk.built(desk.write_mission("a", **{**real, "bbox": A, "zooms": (17,)}))
+    second = desk.built(desk.write_mission("b", **{**real, "bbox": B, "zooms": (17,)}))
+    assert first["coverage"]["missing"] == second["coverage"]["missing"] == []
+    with Repository.open(desk.store) as repository:
+        names = [{e.name for e in repository.current(m).table.entries} for m in ("a", "b")]
+    both = names[0] & names[1]
+    assert {a["name"] for a in second["artifacts"] if a["action"] == "reused"} == both
+    assert sum(name.startswith("engines/") for name in both) == 1
+    shards = sorted(name for name in both if name.startswith("descriptors/"))
+    assert shards
+    print("built once for both missions:", *sorted(both), sep="\n  ")
+
+
+def test_both_dates_one_behind_the_other(desk: Desk, real: dict[str, Any], shared: Path) -> None:
+    """Where sources overlap the first listed wins: the second date adds nothing and changes no key."""
+    plain = desk.built(desk.write_mission("one", **real))
+    text = desk.write_mission("two", **real).read_text()
+    extra = (
+        f'[[tiles]]\nsource = "{shared / "imagery/naip-20190904.mbtiles"}"\nzooms = [16, 17]\ncaptured = 2019-09-04\n\n'
+    )
+    path = desk.folder / "two.toml"
+    path.write_text(text.replace("[[backbones]]", extra + "[[backbones]]"))
+    report = desk.built(path)
+    keys = [sorted(a["key"] for a in r["artifacts"]) for r in (plain, report)]
+    assert keys[0] == keys[1]
+
+
+def test_tiles_may_be_a_view(desk: Desk, real: dict[str, Any], shared: Path) -> None:
+    plain = desk.built(desk.write_mission("one", **real))
+    copy = desk.folder / "view.mbtiles"
+    shutil.copy(shared / "imagery/naip-20180716.mbtiles", copy)
+    copy.chmod(0o644)
+    with sqlite3.connect(copy) as db:
+        db.execute("ALTER TABLE tiles RENAME TO stored")
+        db.execute("CREATE VIEW tiles AS SELECT * FROM stored")
+    db.close()
+    report = desk.built(desk.write_mission("two", **{**real, "tiles": copy}))
+    assert [a for a in report["artifacts"] if a["action"] == "built"] == []
+    assert plain["coverage"] == report["coverage"]

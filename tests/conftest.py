@@ -1,0 +1,50 @@
+"""Fixtures that more than one part of the tests uses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.field import Desk, make_desk
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The shared test data; skips where they are absent."""
+    given = os.environ.get("FLIGHTBAG_SHARED")
+    if not given or not (Path(given) / "data").is_dir():
+        pytest.skip("FLIGHTBAG_SHARED does not name a folder with data/: real imagery and backbone are not at hand")
+    return Path(given) / "data"
+
+
+@pytest.fixture(scope="session")
+def _first_desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return make_desk(tmp_path_factory.mktemp("desk"))
+
+
+@pytest.fixture
+def desk(_first_desk: Desk, tmp_path: Path) -> Desk:
+    """A desk with an empty store, of the test's own."""
+    folder = tmp_path / "desk"
+    shutil.copytree(_first_desk.folder, folder)
+    return Desk(folder)
+
+
+@pytest.fixture(scope="session")
+def _first_built(_first_desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    folder = tmp_path_factory.mktemp("built") / "desk"
+    shutil.copytree(_first_desk.folder, folder)
+    desk = Desk(folder)
+    desk.built(desk.write_mission("left"))
+    return desk
+
+
+@pytest.fixture
+def built(_first_built: Desk, tmp_path: Path) -> Desk:
+    """A desk on which the mission `left` is built, of the test's own."""
+    folder = tmp_path / "desk"
+    shutil.copytree(_first_built.folder, folder)
+    return Desk(folder)

@@ -1,0 +1,132 @@
+"""`make demo`: the main job on data that it makes itself, with the commands a planner and a crew would type.
+
+Terrain and a small backbone are made up; two missions that overlap are built and signed, one is carried to an
+"aircraft", verified there with GO, and after one flipped byte with NO-GO. Everything lies in `.demo/` and may be looked
+at afterwards. Ends with status 0 exactly if each step ended as it should.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.support.backbone import write_backbone
+from tests.support.missions_toml import mission_toml
+from tests.support.terrain import write_terrain
+
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / ".demo"
+FLIGHTBAG = Path(sys.executable).parent / "flightbag"
+ZOOMS = (15, 16, 17)
+WORLD = (-99.20, 46.99, -99.11, 47.05)
+RIDGE = (-99.180, 47.008, -99.150, 47.033)
+VALLEY = (-99.165, 47.008, -99.135, 47.033)
+TAKEOFF = (47.0201, -99.1602)
+PASSPHRASE = ("--passphrase-file", "passphrase")
+
+
+def flightbag(*args: str | Path, expect: int = 0, quiet: bool = False) -> str:
+    """Runs one command as a user would, shows it, and gives its output; ends the demo on an unexpected status."""
+    shown = [str(arg).removeprefix(f"{HERE}/") for arg in args]
+    print(f"\n$ flightbag {' '.join(shown)}", flush=True)
+    done = subprocess.run([FLIGHTBAG, *map(str, args)], capture_output=True, text=True, cwd=HERE)
+    if not quiet:
+        print("".join(f"  {line}\n" for line in (done.stdout + done.stderr).splitlines()), end="", flush=True)
+    if done.returncode != expect:
+        sys.exit(f"demo: that ended with status {done.returncode}, {expect} was expected\n{done.stderr}")
+    return done.stdout
+
+
+def build(mission: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(
+        flightbag(
+            "build", f"{mission}.toml", "--store", "ground", "--key", "planner.key", *PASSPHRASE, "--json", quiet=True
+        )
+    )
+    for artifact in report["artifacts"]:
+        took = "" if artifact["seconds"] is None else f"  {artifact['seconds']:.2f} s"
+        print(f"  {artifact['action']:<7}{artifact['bytes']:>8} B  {artifact['name']}{took}")
+    counts = {action: [a for a in report["artifacts"] if a["action"] == action] for action in ("built", "reused")}
+    print(
+        f"  {report['outcome']}: {len(counts['built'])} built, {len(counts['reused'])} reused, "
+        f"{report['saved_bytes']} bytes saved by dedup; "
+        f"{report['coverage']['described']} of {report['coverage']['tiles']} tiles described"
+    )
+    return report
+
+
+def make_inputs() -> None:
+    """Terrain, backbone and mission files."""
+    shutil.rmtree(HERE, ignore_errors=True)
+    HERE.mkdir()
+    world = tuple(round(degrees * 10**7) for degrees in WORLD)
+    write_terrain(HERE / "terrain.mbtiles", (world[0], world[1], world[2], world[3]), ZOOMS)
+    write_backbone(HERE / "embedder.onnx")
+    (HERE / "camera.yaml").write_text("fx: 712.4\nfy: 712.9\ncx: 319.5\ncy: 239.5\n")
+    for mission, bbox in (("ridge", RIDGE), ("valley", VALLEY)):
+        (HERE / f"{mission}.toml").write_text(
+            mission_toml(
+                mission=mission,
+                tiles=Path("terrain.mbtiles"),
+                model=Path("embedder.onnx"),
+                bbox=bbox,
+                zooms=ZOOMS,
+                takeoff=TAKEOFF,
+                files=[("calibration/camera.yaml", Path("camera.yaml"))],
+            )
+        )
+
+
+def flip_one_byte() -> None:
+    """Damages the largest object of the aircraft's store: one bit in the middle."""
+    objects = [path for path in (HERE / "aircraft/store/objects").rglob("*") if path.is_file()]
+    victim = max(objects, key=lambda path: path.stat().st_size)
+    victim.chmod(0o644)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    print(f"\none bit of {victim.relative_to(HERE)} is flipped")
+
+
+def main() -> None:
+    start = time.monotonic()
+    make_inputs()
+    print(f"made terrain, backbone and two mission files in {HERE.name}/")
+    (HERE / "passphrase").write_text("only for the demo\n")
+    flightbag("init", "ground")
+    for key in ("owner.key", "planner.key"):
+        flightbag("keys", "new", key, *PASSPHRASE)
+    owner = ("--root-key", "owner.key", "--mission-key", "planner.key.pub")
+    flightbag("trust", "new", "ground", "--domain", "demo", *owner, *PASSPHRASE)
+    (HERE / "aircraft").mkdir()
+    shutil.copy(HERE / "ground/trust/1.root.cbor", HERE / "aircraft/pinned.root.cbor")
+    print("\nthe trust root is handed to the aircraft, apart from the store")
+
+    flightbag("plan", "ridge.toml", "--store", "ground")
+    ridge = build("ridge")
+    assert ridge["outcome"] == "built"
+    flightbag("sync", "ground", "aircraft/store")
+    check = ("verify", "aircraft/store", "--trust", "aircraft/pinned.root.cbor", "--aircraft", "uav-07")
+    flightbag(*check)
+
+    valley = build("valley")
+    assert any(a["action"] == "reused" and a["name"].startswith("engines/") for a in valley["artifacts"])
+    assert any(a["action"] == "reused" and a["name"].startswith("descriptors/") for a in valley["artifacts"])
+    assert build("valley")["outcome"] == "unchanged"
+    flightbag("sync", "ground", "aircraft/store")
+    flightbag(*check)
+    flightbag("fsck", "aircraft/store", "--full")
+
+    flip_one_byte()
+    flightbag(*check, expect=1)
+    flightbag("fsck", "aircraft/store", "--full", expect=4)
+    print(f"\nthe demo did what it should, in {time.monotonic() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

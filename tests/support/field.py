@@ -1,0 +1,88 @@
+"""A planner's desk for tests: terrain, a backbone, keys, a ground store with a trust root, and mission files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.backbone import write_backbone
+from tests.support.commands import Ran, flightbag
+from tests.support.missions_toml import mission_toml
+from tests.support.terrain import write_terrain
+
+# Two missions that share half of their area; the terrain reaches beyond both.
+WORLD = (-991900000, 469950000, -991200000, 470450000)
+LEFT = (-99.180, 47.008, -99.155, 47.030)
+RIGHT = (-99.168, 47.008, -99.143, 47.030)
+TAKEOFF = (47.0201, -99.1602)
+ZOOMS = (14, 15)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The folder and what is in it."""
+
+    folder: Path
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "ground"
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "planner.key"
+
+    @property
+    def root(self) -> Path:
+        """The pinned trust root, apart from the store."""
+        return self.folder / "pinned.root.cbor"
+
+    def write_mission(self, mission: str, **changes: Any) -> Path:
+        """A mission file; `changes` go to `mission_toml`."""
+        settings: dict[str, Any] = {
+            "mission": mission,
+            "tiles": Path("terrain.mbtiles"),
+            "model": Path("embedder.onnx"),
+            "bbox": LEFT,
+            "zooms": ZOOMS,
+            "takeoff": TAKEOFF,
+            "files": [("calibration/camera.yaml", Path("camera.yaml"))],
+            **changes,
+        }
+        path = self.folder / f"{mission}.toml"
+        path.write_text(mission_toml(**settings))
+        return path
+
+    def build(self, mission: Path, *more: object) -> Ran:
+        return flightbag("build", mission, "--store", self.store, "--key", self.key, "--json", *more)
+
+    def built(self, mission: Path) -> dict[str, Any]:
+        """The report of a build that must succeed."""
+        ran = self.build(mission)
+        assert ran.status == 0, ran.out + ran.err
+        report: dict[str, Any] = json.loads(ran.out)
+        return report
+
+    def verify(self, store: Path | None = None, *more: object) -> Ran:
+        return flightbag("verify", store or self.store, "--trust", self.root, "--json", *more)
+
+
+def make_desk(folder: Path) -> Desk:
+    """A desk with an empty ground store. Takes about a second."""
+    desk = Desk(folder)
+    write_terrain(folder / "terrain.mbtiles", WORLD, ZOOMS)
+    write_backbone(folder / "embedder.onnx")
+    (folder / "camera.yaml").write_text("fx: 712.4\n")
+    for args in (
+        ("init", desk.store),
+        ("keys", "new", folder / "owner.key", "--no-passphrase"),
+        ("keys", "new", desk.key, "--no-passphrase"),
+        ("trust", "new", desk.store, "--domain", "test", "--root-key", folder / "owner.key", "--mission-key", desk.key),
+    ):
+        ran = flightbag(*args)
+        assert ran.status == 0, ran.err
+    shutil.copy(desk.store / "trust/1.root.cbor", desk.root)
+    return desk

@@ -1,0 +1,100 @@
+"""Evidence in memory: a real implementation of `store.verify.Evidence` over dicts, with no disk behind it.
+
+It makes the same promises as `store.evidence.StoreEvidence` and fails with the same kinds; `tests/store/test_verify.py`
+runs the same cases over both. Damage is done to the dicts: an object's bytes may stop being those of its id.
+`unreadable` names objects, `ref/<mission>` and `root/<version>` that a bad medium does not give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
+from store.format.ids import ObjectId
+from store.trust.root import MAX_STEPS
+from store.verify import REF_SIZE, Outcome
+
+
+@dataclass
+class MemoryEvidence:
+    objects: dict[ObjectId, bytes] = field(default_factory=dict)
+    refs: dict[str, bytes] = field(default_factory=dict)
+    roots: dict[int, bytes] = field(default_factory=dict)
+    unreadable: set[object] = field(default_factory=set)
+
+    def put(self, data: bytes) -> ObjectId:
+        id_ = ObjectId.of(data)
+        self.objects[id_] = data
+        return id_
+
+    def ref(self, mission: str) -> bytes:
+        self._look(f"ref/{mission}")
+        if mission not in self.refs:
+            raise NotFound(f"no ref {mission}", kind="missing", path=f"missions/{mission}")
+        data = self.refs[mission]
+        if len(data) > REF_SIZE:
+            raise Corrupt(f"the ref {mission} has {len(data)} bytes", kind="too-large")
+        return data
+
+    def chain(self, after: int) -> Sequence[bytes]:
+        versions = sorted(version for version in self.roots if version > after)
+        if versions != list(range(after + 1, after + 1 + len(versions))) or len(versions) > MAX_STEPS:
+            raise Corrupt(f"the chain after {after} is {versions}", kind="bad-trust-chain", actual=versions)
+        for version in versions:
+            self._look(f"root/{version}")
+        return [self.roots[version] for version in versions]
+
+    def object(self, id_: ObjectId, limit: int) -> bytes:
+        data = self._data(id_)
+        if len(data) > limit:
+            raise Corrupt(
+                f"object {id_} has {len(data)} bytes", kind="oversized", object=id_, expected=limit, actual=len(data)
+            )
+        return bytes(self.bytes_of(id_, len(data)))
+
+    def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
+        for id_, size in objects:
+            try:
+                self.bytes_of(id_, size)
+            except FlightbagError as error:
+                yield id_, error
+            else:
+                yield id_, None
+
+    def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
+        data = self._data(id_)
+        if len(data) != size:
+            kind = "truncated" if len(data) < size else "oversized"
+            raise Corrupt(
+                f"object {id_} has {len(data)} bytes", kind=kind, object=id_, expected=size, actual=len(data)
+            )
+        actual = ObjectId.of(data)
+        if actual != id_:
+            raise Corrupt(
+                f"object {id_} hashes to {actual}", kind="bit-flip", object=id_, expected=str(id_), actual=str(actual)
+            )
+        return bytearray(data)
+
+    def _data(self, id_: ObjectId) -> bytes:
+        self._look(id_)
+        if id_ not in self.objects:
+            raise NotFound(f"object {id_} is not there", kind="missing", object=id_)
+        return self.objects[id_]
+
+    def _look(self, thing: object) -> None:
+        if thing in self.unreadable:
+            raise Unavailable(f"{thing} cannot be read", kind="unreadable", object=thing)
+
+    def write_to(self, folder: Path) -> None:
+        """Writes everything, damage and all, as the plain files of a store directory."""
+        files = {f"objects/{str(id_)[:2]}/{str(id_)[2:]}": data for id_, data in self.objects.items()}
+        files |= {f"missions/{mission}": data for mission, data in self.refs.items()}
+        files |= {f"trust/{version}.root.cbor": data for version, data in self.roots.items()}
+        for name in ("objects", "missions", "trust"):
+            (folder / name).mkdir(parents=True)
+        for name, data in files.items():
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
