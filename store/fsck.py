@@ -144,7 +144,9 @@ class _Auditor:
 
     def stray(self, name: str) -> None:
         path = self.media.absolute(name)
-        self.tell(Finding("stray", f"{name} has no place in a store", path=path, remedy="remove it, if it is not yours"))
+        self.tell(
+            Finding("stray", f"{name} has no place in a store", path=path, remedy="remove it, if it is not yours")
+        )
 
     def misnamed(self, name: str, id_: str = "") -> None:
         path = self.media.absolute(name)
@@ -203,13 +205,14 @@ class _Auditor:
             else:
                 self.stray(f"missions/{name}")
         first = self.trust()
-        for mission in self.opened if first is not None else []:
-            self.mission(mission, first)
+        if first is not None:
+            for mission in self.opened:
+                self.mission(mission, first)
         self.closures_known = self.closures_known and None not in self.opened.values()
 
     def trust(self) -> SignedRoot | None:
         """The first root of the chain, if the chain holds; else every mission is grounded."""
-        names = self.names("trust", needed=bool(self.opened))
+        names = self.names("trust", needed=False)
         for name in names or []:
             if name != "releases" and not ROOT_FILE.fullmatch(name):
                 self.stray(f"trust/{name}")
@@ -256,16 +259,19 @@ class _Auditor:
         for mission, opened in self.opened.items():
             if opened is None:
                 continue
+            sizes = opened.closure()
             names = {opened.manifest_id: ["manifest"], opened.manifest.table: ["table"]}
             for release in opened.manifest.releases:
                 names.setdefault(release, []).append("release")
             for entry in opened.table.entries:
                 names.setdefault(entry.id, []).append(entry.name)
-                if entry.size != opened.closure_size(entry.id):
-                    self.two_sizes(mission, opened, entry.name)
+                if entry.size != sizes[entry.id]:
+                    message = f"{entry.name} gives object {entry.id} another size than another entry does"
+                    path = self.media.absolute(f"missions/{mission}")
+                    self.tell(Finding("bad-manifest", message, entry=entry.name, path=path, missions=(mission,)))
             for id_, entries in names.items():
                 self.needed.setdefault(id_, {})[mission] = entries
-            expected.update(opened.closure())
+            expected.update(sizes)
         for id_ in sorted(self.needed):
             actual = self.sizes.get(id_)
             size = expected.get(id_, actual)

@@ -135,13 +135,16 @@ class Index:
 
     def object(self, id_: ObjectId) -> Row | None:
         data = self._get(self._objects, id_)
-        return None if data is None else Row(*_ROW.unpack(data))
+        return Row(*_ROW.unpack(data)) if data is not None and len(data) == _ROW.size else None
 
     def record(self, key: BuildKey) -> Record | None:
         data = self._get(self._records, key)
         if data is None:
             return None
-        value = decode(data, limit=_RECORD_LIMIT, what="the build record")
+        what = f"the build record {key}"
+        value = decode(data, limit=_RECORD_LIMIT, what=what)
+        if type(value) is not dict or [type(value.get(name)) for name in ("ids", "by")] != [list, dict]:
+            raise Corrupt(f"{what} is malformed", kind="malformed")
         return Record(tuple(ObjectId(id_) for id_ in value["ids"]), value["by"])
 
     def absorbed(self, manifest: ObjectId) -> bool:

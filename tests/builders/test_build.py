@@ -69,7 +69,7 @@ def test_a_second_build_is_unchanged_and_writes_nothing(built: Desk) -> None:
     assert listing(built.store, without=("index", "lock")) == before
 
 
-@pytest.mark.parametrize("what", ["file", "takeoff", "flight", "tile", "aircraft file gone"])
+@pytest.mark.parametrize("what", ["file", "takeoff", "flight", "tile", "no file"])
 def test_what_changes_is_built_again_and_nothing_else(built: Desk, what: str) -> None:
     mission = built.folder / "left.toml"
     expected: set[str] = set()
@@ -80,7 +80,7 @@ def test_what_changes_is_built_again_and_nothing_else(built: Desk, what: str) ->
         built.write_mission("left", takeoff=(47.0202, -99.1602))
     elif what == "flight":
         built.write_mission("left", flight="2026-11-24-01")
-    elif what == "aircraft file gone":
+    elif what == "no file":
         built.write_mission("left", files=[])
     else:
         (built.folder / "terrain.mbtiles").unlink()

@@ -253,7 +253,7 @@ def test_each_table_is_needed(folder: Path, table: str) -> None:
         ),
         (
             '[[files]]\nname = "calibration"\npath = "camera.yaml"\n',
-            'files[0].name is "calibration/camera.yaml", must be outside "calibration", which files[1] makes a file',
+            "files[0].name is \"calibration/camera.yaml\", must be outside 'calibration', which files[1] makes a file",
         ),
         (
             '[[descriptors]]\nname = "place-embedder"\nbackbone = "place-embedder"\noutput = "d"\n'
@@ -308,7 +308,7 @@ def test_all_problems_of_all_passes_are_told_together(folder: Path) -> None:
         ("a = 1\nb = = 3\n", 2, 5),
         ("a = [1,\n", 2, 1),
         ("a = 1\na = 2", 2, 6),
-        ("x = 2020-13-01", 1, 7),
+        ("x = 2020-13-01", 1, 9),
         (b"a = 1\nb = '\xff'", 2, 6),
         (b"\xef\xbb\xbf[mission]", 1, 1),
     ],

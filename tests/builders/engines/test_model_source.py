@@ -1,0 +1,174 @@
+"""The digest of a model, and the private copy of it: what was hashed is what is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from builders.engines import base
+from builders.engines.base import EngineSpec, InputRange, hash_model, onnx_bytes, snapshot_model
+from store.errors import Invalid, Unavailable
+from tests.builders.engines.networks import name_external, save, save_external, small_network
+
+
+def test_hash_and_snapshot_agree_and_the_copy_is_the_same_model(tmp_path: Path) -> None:
+    path = save_external(tmp_path / "a", small_network())
+    planned = hash_model(path)
+    taken = snapshot_model(path, tmp_path / "copy")
+    assert planned.digest == taken.digest == hash_model(taken.path).digest
+    assert planned.external == taken.external == ("weights/w.bin",)
+    assert planned.size == taken.size == sum(os.path.getsize(path.parent / n) for n in ("net.onnx", "weights/w.bin"))
+    assert taken.path.is_relative_to(tmp_path / "copy")
+    assert (taken.path.parent / "weights/w.bin").read_bytes() == (path.parent / "weights/w.bin").read_bytes()
+
+
+def test_the_digest_says_nothing_of_the_place(tmp_path: Path) -> None:
+    one, two = (save_external(tmp_path / folder, small_network()) for folder in ("one", "two/deep"))
+    renamed = two.rename(two.with_name("other.onnx"))
+    os.utime(renamed, (0, 0))
+    assert hash_model(one).digest == hash_model(renamed).digest
+
+
+def test_one_bit_of_the_network_or_of_its_weights_is_another_digest(tmp_path: Path) -> None:
+    path = save_external(tmp_path, small_network())
+    digests = {hash_model(path).digest}
+    for file in (path, path.parent / "weights/w.bin"):
+        data = bytearray(file.read_bytes())
+        # In the ONNX: within the producer's name, which every reader skips over.
+        data[data.index(b"flightbag") if file == path else 5] ^= 1
+        file.write_bytes(data)
+        digests.add(hash_model(path).digest)
+    assert len(digests) == 3
+
+
+def test_a_change_after_the_snapshot_does_not_reach_the_copy(tmp_path: Path) -> None:
+    path = save_external(tmp_path / "a", small_network())
+    taken = snapshot_model(path, tmp_path / "copy")
+    (path.parent / "weights/w.bin").write_bytes(b"\0" * 4096)
+    assert hash_model(taken.path).digest == taken.digest != hash_model(path).digest
+
+
+def test_weights_end_up_inside(tmp_path: Path) -> None:
+    whole = onnx.load_model_from_string(onnx_bytes(hash_model(save(tmp_path / "a", small_network()))))
+    drawn_in = onnx.load_model_from_string(onnx_bytes(hash_model(save_external(tmp_path / "b", small_network()))))
+    assert base.external_locations(drawn_in) == ()
+    assert onnx.numpy_helper.to_array(drawn_in.graph.initializer[0]).tobytes() == (
+        onnx.numpy_helper.to_array(whole.graph.initializer[0]).tobytes()
+    )
+
+
+def test_external_tensors_are_found_in_constants_and_in_subgraphs() -> None:
+    inner = onnx.helper.make_graph([], "inner", [], [])
+    outside = inner.initializer.add(name="deep", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="deep.bin")
+    node = onnx.helper.make_node("If", ["c"], ["o"], then_branch=inner, else_branch=inner)
+    constant = onnx.helper.make_node("Constant", [], ["k"], value=onnx.TensorProto(data_type=1))
+    constant.attribute[0].t.data_location = onnx.TensorProto.EXTERNAL
+    constant.attribute[0].t.external_data.add(key="location", value="constant.bin")
+    model = onnx.helper.make_model(onnx.helper.make_graph([node, constant], "g", [], []))
+    assert set(base.external_locations(model)) == {"deep.bin", "constant.bin"}
+
+
+def outside_by_link(folder: Path) -> str:
+    (folder / "link.bin").symlink_to(folder.parent / "secret.bin")
+    return "link.bin"
+
+
+def outside_by_folder_link(folder: Path) -> str:
+    (folder / "away").symlink_to(folder.parent)
+    return "away/secret.bin"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        lambda folder: "../secret.bin",
+        lambda folder: str(folder.parent / "secret.bin"),
+        lambda folder: "a/../../secret.bin",
+        lambda folder: "..\\secret.bin",
+        lambda folder: "",
+        lambda folder: ".",
+        outside_by_link,
+        outside_by_folder_link,
+    ],
+    ids=["parent", "absolute", "through", "backslash", "empty", "dot", "link", "folder link"],
+)
+def test_external_data_outside_the_folder_is_never_read(tmp_path: Path, location: Callable[[Path], str]) -> None:
+    (tmp_path / "secret.bin").write_bytes(b"\0" * 4096)
+    (tmp_path / "net").mkdir()
+    path = save(tmp_path / "net", name_external(small_network(), location(tmp_path / "net")))
+    for take in (hash_model, lambda p: snapshot_model(p, tmp_path / "copy")):
+        with pytest.raises(Invalid, match="outside the model's folder"):
+            take(path)
+
+
+def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
+    path = save_external(tmp_path, small_network())
+    weights = path.parent / "weights/w.bin"
+    before = hash_model(path).digest
+    weights.rename(path.parent / "real.bin")
+    weights.symlink_to("../real.bin")
+    assert hash_model(path).digest == before
+    assert not snapshot_model(path, tmp_path / "copy").path.parent.joinpath("weights/w.bin").is_symlink()
+
+
+def test_external_data_that_is_absent_or_a_pipe_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path, name_external(small_network(), "w.bin"))
+    with pytest.raises(Invalid, match=r"external data 'w\.bin'.*there is no"):
+        hash_model(path)
+    os.mkfifo(tmp_path / "w.bin")
+    with pytest.raises(Invalid, match="no regular file"):
+        hash_model(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"location" * 10], ids=["empty", "noise", "names a location"])
+def test_what_is_no_onnx_is_not_taken(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(data)
+    with pytest.raises(Invalid, match=r"net\.onnx is no ONNX model"):
+        snapshot_model(path, tmp_path / "copy")
+
+
+def test_an_onnx_of_more_than_2_gib_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**31)  # a hole: it takes no room
+    with pytest.raises(Invalid, match="larger than the 2 GiB"):
+        hash_model(path)
+
+
+def test_a_snapshot_never_writes_over_a_file(tmp_path: Path) -> None:
+    path = save(tmp_path / "a", small_network())
+    snapshot_model(path, tmp_path / "copy")
+    with pytest.raises(Unavailable, match="cannot be copied"):
+        snapshot_model(path, tmp_path / "copy")
+
+
+def test_cases_are_the_three_corners_each_once() -> None:
+    model = base.ModelSource("m", Path("m"), b"\0" * 32, 0, ())
+    fixed = InputRange("b", (1, 2))
+    spec = EngineSpec("m", model, "fp32", (InputRange("a", ("N", 3), 1, 4, 4), fixed))
+    assert spec.cases() == ({"a": (1, 3), "b": (1, 2)}, {"a": (4, 3), "b": (1, 2)})
+    assert EngineSpec("m", model, "fp32", (fixed,)).cases() == ({"b": (1, 2)},)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (("N", "M"), 1, 2, 3),
+        (("N",), None, None, None),
+        (("N",), 1, 2, None),
+        (("N",), 3, 2, 1),
+        (("N",), 0, 1, 2),
+        ((4,), 1, 2, 3),
+        ((0,), None, None, None),
+    ],
+)
+def test_a_range_that_makes_no_sense_is_no_value(wrong: tuple[tuple[int | str, ...], int, int, int]) -> None:
+    shape, *sizes = wrong
+    with pytest.raises(Invalid):
+        InputRange("x", shape, *sizes)

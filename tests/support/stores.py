@@ -1,0 +1,120 @@
+"""Small stores on disk, made through the real `Repository`, and what tests do to them: look, damage, compare."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from store.durable import Disk
+from store.evidence import takeoff_check
+from store.format.ids import ObjectId
+from store.fsck import Audit, fsck
+from store.media import Media, object_path
+from store.repository import Repository
+from store.verify import Verdict
+from tests.support.missions import CONTENTS, FACTS, NOW, ROOT, Flight, flight, sign_root
+
+REPOSITORY_ROOT = Path(__file__).parents[2]
+ROOT_FILE = sign_root(ROOT, "root-a")
+ENGINE = "engines/net/net.onnx"
+SHARD = "descriptors/net/16/12-1150-1410.safetensors"
+CAMERA = "files/calibration/camera.yaml"
+
+NORTH = flight()
+# Shares engine and shard with NORTH; its camera file and one more shard are its own.
+SOUTH = flight(
+    {
+        **{name: data for name, data in CONTENTS.items() if name != CAMERA},
+        "descriptors/net/16/13-1150-1411.safetensors": b"\x20\x21" * 60,
+        "files/calibration/other.yaml": b"fx: 2.0\n",
+    },
+    mission=replace(FACTS, id="south-ridge", flight="2026-11-23-02"),
+)
+
+
+def later(one: Flight, by: int = 1, **contents: bytes) -> Flight:
+    """The mission published anew with a higher sequence; `contents` replace files/<name>."""
+    files = {f"files/{name}": data for name, data in contents.items()}
+    facts, issue = one.manifest.mission, one.manifest.issue
+    return flight({**one.contents, **files}, mission=facts, issue=replace(issue, sequence=issue.sequence + by))
+
+
+def publish(store: Path, *flights: Flight, disk: Disk | None = None) -> None:
+    """Inserts the objects of each mission and publishes it, the way a build does."""
+    with Repository.open(store, disk) as repository, repository.writing() as writer:
+        for one in flights:
+            with writer.inserting() as batch:
+                for data in one.contents.values():
+                    batch.add_bytes(data)
+                batch.commit()
+            writer.publish(one.id, one.signed, one.table.render())
+
+
+def make_store(store: Path, *flights: Flight, root: bytes = ROOT_FILE) -> Path:
+    """A store at `store` with a trust root and these missions; none given, NORTH and SOUTH."""
+    with Repository.init(store) as repository:
+        repository.replace("trust/1.root.cbor", root)
+    publish(store, *(flights or (NORTH, SOUTH)))
+    return store
+
+
+def copy_of(store: Path, target: Path) -> Path:
+    """A plain copy, as `cp -r` makes it."""
+    shutil.copytree(store, target, symlinks=True, copy_function=shutil.copyfile)
+    return target
+
+
+def check(store: Path, mission: str) -> Verdict:
+    """The takeoff check under the pinned root that the stores of this module are made with."""
+    return takeoff_check(store, mission, trust=ROOT_FILE, now=NOW)
+
+
+def audit(store: Path, *, full: bool = True) -> Audit:
+    with Media(store) as media:
+        return fsck(media, full=full)
+
+
+def file_of(store: Path, id_: ObjectId) -> Path:
+    return store / object_path(id_)
+
+
+def overwrite(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Changes a file's bytes in place; objects are read-only, and that stops nobody."""
+    mode = path.stat().st_mode
+    path.chmod(0o644)
+    path.write_bytes(change(path.read_bytes()))
+    path.chmod(stat.S_IMODE(mode))
+
+
+def flip(path: Path, at: int = 0) -> None:
+    """Flips one bit of a file."""
+    overwrite(path, lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+def listing(folder: Path, *, but: tuple[str, ...] = ()) -> Mapping[str, tuple[object, ...]]:
+    """Everything under a folder that a write would change: type, mode, size, mtime, ctime, link or hash.
+
+    Names at the top level that are in `but` are left out.
+    """
+    seen: dict[str, tuple[object, ...]] = {}
+    for top, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(top, name)
+            where = str(path.relative_to(folder))
+            if where.split("/")[0] in but:
+                continue
+            status = path.lstat()
+            content: object = ""
+            if path.is_symlink():
+                content = os.readlink(path)
+            elif stat.S_ISREG(status.st_mode):
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+            seen[where] = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, content)
+    return seen
+
+

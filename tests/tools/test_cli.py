@@ -1,0 +1,207 @@
+"""The commands: statuses, messages, JSON, and what works without the extras."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from store.trust.keys import PrivateKey, PublicKey
+from tests.support.commands import BIN, flightbag, program
+from tests.support.field import Desk
+
+COMMANDS = ("init", "keys new", "keys show", "trust new", "plan", "build", "ls", "show", "sync", "verify", "fsck")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    ran = flightbag(*name.split(), "--help")
+    assert ran.status == 0
+    assert "--json" in ran.out
+
+
+def test_init_makes_a_store_once(tmp_path: Path) -> None:
+    assert flightbag("init", tmp_path / "store").status == 0
+    assert flightbag("init", tmp_path / "store").status == 2
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").write_text("mine")
+    assert flightbag("init", tmp_path / "full").status == 2
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["notes.txt"]
+
+
+def test_keys_are_encrypted_private_and_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "pass").write_text("correct horse\n")
+    key = tmp_path / "a.key"
+    ran = flightbag("keys", "new", key, "--passphrase-file", tmp_path / "pass", "--json")
+    assert ran.status == 0
+    assert b"ENCRYPTED PRIVATE KEY" in key.read_bytes()
+    assert key.stat().st_mode & 0o777 == 0o600
+    public = PublicKey.of_pem((tmp_path / "a.key.pub").read_bytes())
+    assert ran.json["kid"] == public.kid.hex()
+    assert PrivateKey.of_pem(key.read_bytes(), b"correct horse").public == public
+    for path in (key, tmp_path / "a.key.pub"):
+        assert (
+            flightbag("keys", "show", path, "--passphrase-file", tmp_path / "pass").out.split()[1] == public.kid.hex()
+        )
+    before = key.read_bytes()
+    assert flightbag("keys", "new", key, "--no-passphrase").status == 2
+    assert key.read_bytes() == before
+    (tmp_path / "wrong").write_text("battery staple\n")
+    assert flightbag("keys", "show", key, "--passphrase-file", tmp_path / "wrong").status == 2
+
+
+def test_a_key_needs_a_passphrase_or_the_word_that_it_does_not(tmp_path: Path) -> None:
+    ran = program("flightbag", "keys", "new", tmp_path / "a.key", stdin=subprocess.DEVNULL)
+    assert ran.status == 2
+    assert "--passphrase-file" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_passphrase_is_asked_at_a_terminal(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [BIN / "flightbag", "keys", "new", tmp_path / "a.key"],
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    for prompt in (b"passphrase", b"again"):
+        seen = b""
+        while prompt not in seen:
+            seen += os.read(master, 1024)
+        os.write(master, b"tap tap\n")
+    out, err = process.communicate(timeout=60)
+    os.close(master)
+    assert process.returncode == 0, err
+    assert b"tap" not in out
+    assert PrivateKey.of_pem((tmp_path / "a.key").read_bytes(), b"tap tap")
+
+
+def test_trust_new(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    flightbag("init", store)
+    for name in ("o1", "o2", "m"):
+        flightbag("keys", "new", tmp_path / name, "--no-passphrase")
+    args = ("trust", "new", store, "--domain", "fleet", "--mission-key", tmp_path / "m.pub")
+    too_few = flightbag(
+        *args, "--root-key", tmp_path / "o1", "--root-key", tmp_path / "o2.pub", "--threshold", "root=2"
+    )
+    assert too_few.status == 2
+    assert not (store / "trust/1.root.cbor").exists()
+    assert flightbag(*args, "--root-key", tmp_path / "o1", "--threshold", "root=0").status == 2
+    assert flightbag(*args, "--root-key", tmp_path / "o1", "--threshold", "mission=2").status == 2
+    both = ("--root-key", tmp_path / "o1", "--root-key", tmp_path / "o2", "--threshold", "root=2")
+    assert flightbag(*args, *both).status == 0
+    assert flightbag(*args, *both).status == 1, "a root is never replaced"
+
+
+def test_statuses_of_what_is_not_there(desk: Desk) -> None:
+    assert flightbag("show", desk.store, "nobody").status == 1
+    assert desk.verify(None, "nobody").status == 2 or desk.verify(None, "nobody").status == 1
+    assert flightbag("verify", desk.store, "--trust", desk.root).status == 1, "no mission is no GO"
+    assert flightbag("ls", desk.folder / "nowhere").status == 1
+    assert flightbag("verify", desk.store).status == 2
+    assert flightbag("nonsense").status == 2
+    assert program("store-fsck", desk.folder / "nowhere").status == 8
+    assert program("store-fsck", "--nonsense").status == 16
+    assert program("store-fsck", desk.store, "--quick", "--full").status == 16
+
+
+def test_the_environment_may_name_the_store(built: Desk) -> None:
+    env = {"FLIGHTBAG_STORE": str(built.store)}
+    assert flightbag("ls", "--json", env=env).json[0]["mission"] == "left"
+    assert flightbag("show", "left", "--json", env=env).json["mission"]["id"] == "left"
+    assert flightbag("verify", "--trust", built.root, env=env).status == 0
+    assert flightbag("verify", "left", "--trust", built.root, env=env).status == 0
+    assert flightbag("fsck", env=env).status == 0
+    assert flightbag("plan", built.folder / "left.toml", env=env).status == 0
+
+
+def test_show_and_ls_tell_the_mission(built: Desk) -> None:
+    shown = flightbag("show", built.store, "left", "--json").json
+    assert shown["mission"]["takeoff"] == [470201000, -991602000, 480000]
+    assert {e["kind"] for e in shown["entries"]} == {"engine", "descriptors", "file"}
+    people = flightbag("show", built.store, "left").out
+    assert "47.0201, -99.1602, 480 m" in people
+    assert all(entry["name"] in people for entry in shown["entries"])
+    assert "left" in flightbag("ls", built.store).out
+
+
+def test_errors_are_json_too(desk: Desk) -> None:
+    ran = flightbag("show", desk.store, "nobody", "--json")
+    assert ran.json["error"]["message"]
+    mission = desk.write_mission("left", takeoff=(10.0, 10.0))
+    ran = desk.build(mission)
+    assert ran.status == 2
+    assert "takeoff" in ran.json["error"]["message"]
+    assert "left.toml" in ran.json["error"]["message"]
+
+
+def test_an_unknown_backend_is_said_with_status_3(desk: Desk) -> None:
+    mission = desk.write_mission("left")
+    mission.write_text(mission.read_text().replace('"onnxruntime"', '"tensorrt"'))
+    ran = desk.build(mission)
+    assert ran.status == 3
+    assert ran.json["error"]["kind"] == "no-backend"
+
+
+ABSENT = ("numpy", "onnx", "onnxruntime", "PIL", "pydantic", "faiss", "tensorrt")
+
+
+def without_extras(code: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Runs Python code in a process in which none of the extras can be imported."""
+    block = f"import sys\nfor name in {ABSENT!r}: sys.modules[name] = None\n"
+    return subprocess.run(
+        [sys.executable, "-c", block + code, *map(str, args)], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_store_imports_neither_lmdb_nor_numpy() -> None:
+    done = without_extras("import store; print([m for m in ('lmdb', 'filelock', 'typer') if m in sys.modules])")
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_verify_and_fsck_work_without_the_extras(built: Desk) -> None:
+    done = without_extras("from tools.cli import main; main()", "verify", built.store, "--trust", built.root)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("GO")
+    done = without_extras("from tools.fsck import main; main()", built.store, "--full")
+    assert done.returncode == 0, done.stderr
+    done = without_extras("from tools.cli import main; main()", "sync", built.store, built.folder / "aircraft")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("what", ["build", "plan"])
+def test_building_without_the_extra_says_which(built: Desk, what: str) -> None:
+    key = ("--key", built.key) if what == "build" else ()
+    done = without_extras(
+        "from tools.cli import main; main()", what, built.folder / "left.toml", "--store", built.store, *key
+    )
+    assert done.returncode == 3
+    assert "flightbag[build]" in done.stderr
+
+
+def test_the_embedders_api(built: Desk) -> None:
+    """What README shows: verify, then load what was verified, with nothing but the base install."""
+    code = """
+import store, json
+from pathlib import Path
+verdict = store.takeoff_check(sys.argv[1], "left", trust=Path(sys.argv[2]).read_bytes(), now=1_800_000_000)
+mission = verdict.mission
+name = next(e.name for e in mission.table.entries if e.kind == "engine")
+engine = store.load(mission, name, kind="engine")
+print(json.dumps([mission.facts.flight, len(engine)]))
+"""
+    done = without_extras(code, built.store, built.root)
+    assert done.returncode == 0, done.stderr
+    flight, size = json.loads(done.stdout)
+    assert flight == "2026-11-23-01"
+    assert size > 1000

@@ -1,0 +1,318 @@
+"""Copying, damaging and verifying a store through the command line: what the crew and the auditor see."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cbor2
+import pytest
+
+from store.format.cose import Envelope, Signature
+from store.format.entries import Entry, EntryTable, sorted_table
+from store.format.ids import ObjectId
+from store.format.manifest import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Manifest
+from store.repository import Repository
+from store.trust.keys import PrivateKey, sign
+from tests.support.commands import flightbag, listing, program
+from tests.support.field import RIGHT, Desk
+
+
+def entries(desk: Desk) -> dict[str, Entry]:
+    with Repository.open(desk.store) as repository:
+        return {entry.name: entry for entry in repository.current("left").table.entries}
+
+
+def path_of(desk: Desk, id_: ObjectId) -> Path:
+    path = desk.store / "objects" / str(id_)[:2] / str(id_)[2:]
+    path.chmod(0o644)
+    return path
+
+
+def shards(desk: Desk) -> list[Entry]:
+    return [entry for entry in entries(desk).values() if entry.kind == "descriptors"]
+
+
+def flip_bit(desk: Desk) -> tuple[Entry, str]:
+    entry = shards(desk)[0]
+    path = path_of(desk, entry.id)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 0x10
+    path.write_bytes(data)
+    return entry, "bit-flip"
+
+
+def truncate(desk: Desk) -> tuple[Entry, str]:
+    entry = shards(desk)[1]
+    os.truncate(path_of(desk, entry.id), entry.size - 1)
+    return entry, "truncated"
+
+
+def remove(desk: Desk) -> tuple[Entry, str]:
+    entry = next(entry for entry in entries(desk).values() if entry.kind == "engine")
+    path_of(desk, entry.id).unlink()
+    return entry, "missing"
+
+
+def swap(desk: Desk) -> tuple[Entry, str]:
+    """The file holds, at the same size, what another object of the mission should be."""
+    found = entries(desk)
+    victim = found["files/calibration/camera.yaml"]
+    other = found["files/calibration/second.yaml"]
+    path_of(desk, victim.id).write_bytes(path_of(desk, other.id).read_bytes())
+    return victim, "misnamed"
+
+
+DAMAGES: list[Callable[[Desk], tuple[Entry, str]]] = [flip_bit, truncate, remove, swap]
+
+
+@pytest.fixture
+def two_files(built: Desk) -> Desk:
+    (built.folder / "second.yaml").write_text("fx: 999.9\n")
+    files = [("calibration/camera.yaml", Path("camera.yaml")), ("calibration/second.yaml", Path("second.yaml"))]
+    built.built(built.write_mission("left", files=files))
+    return built
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_one_damage_is_one_finding(two_files: Desk, damage: Callable[[Desk], tuple[Entry, str]]) -> None:
+    entry, kind = damage(two_files)
+    ran = two_files.verify()
+    assert ran.status == 1
+    (finding,) = ran.json["missions"][0]["findings"]
+    assert (finding["kind"], finding["object"], finding["entry"]) == (kind, str(entry.id), entry.name)
+    assert finding["message"]
+    assert finding["remedy"]
+    people = flightbag("verify", two_files.store, "--trust", two_files.root)
+    assert people.out.startswith("NO-GO")
+    assert entry.name in people.out
+    assert str(entry.id) in people.out
+
+
+def test_three_damages_at_once_are_three_findings(two_files: Desk) -> None:
+    expected = {(str(entry.id), kind) for entry, kind in (damage(two_files) for damage in DAMAGES[:3])}
+    ran = two_files.verify()
+    assert ran.status == 1
+    assert {(f["object"], f["kind"]) for f in ran.json["missions"][0]["findings"]} == expected
+    assert len(ran.json["missions"][0]["findings"]) == 3
+
+
+def test_what_verify_found_a_sync_with_checksum_mends(two_files: Desk) -> None:
+    good = two_files.folder / "good"
+    shutil.copytree(two_files.store, good)
+    for damage in DAMAGES:
+        damage(two_files)
+    assert flightbag("sync", good, two_files.store).status == 0
+    assert two_files.verify().status == 1, "by name and size alone a flipped bit is not noticed"
+    assert flightbag("sync", good, two_files.store, "--checksum").status == 0
+    assert two_files.verify().status == 0
+
+
+def test_a_ref_to_another_missions_manifest(built: Desk) -> None:
+    built.built(built.write_mission("right", bbox=RIGHT))
+    shutil.copy(built.store / "missions/right", built.store / "missions/left")
+    verdicts = {m["mission"]: m for m in built.verify().json["missions"]}
+    assert verdicts["right"]["go"] is True
+    (finding,) = verdicts["left"]["findings"]
+    assert (finding["kind"], finding["step"]) == ("wrong-mission", "E")
+    assert (finding["expected"], finding["actual"]) == ("left", "right")
+
+
+def resign(desk: Desk, key: PrivateKey, change: Callable[[Manifest, EntryTable], tuple[bytes, bytes]]) -> None:
+    """Puts a manifest payload and a table of the test's making in the place of what is published."""
+    with Repository.open(desk.store) as repository:
+        opened = repository.current("left")
+        root = repository.root().root
+        payload, table = change(opened.manifest, opened.table)
+    envelope = sign(Envelope(CONTENT_TYPE, payload), key, root.aad(AAD_LABEL)).render()
+    for data in (envelope, table):
+        path = desk.store / "objects" / str(ObjectId.of(data))[:2] / str(ObjectId.of(data))[2:]
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            path.write_bytes(data)
+    (desk.store / "missions/left").write_text(f"{ObjectId.of(envelope)}\n")
+
+
+def planner(desk: Desk) -> PrivateKey:
+    return PrivateKey.of_pem(desk.key.read_bytes(), None)
+
+
+def test_an_unknown_key(built: Desk) -> None:
+    resign(built, PrivateKey.generate(), lambda manifest, table: (manifest.render(), table.render()))
+    (finding,) = built.verify().json["missions"][0]["findings"]
+    assert (finding["kind"], finding["step"], finding["entry"]) == ("unknown-signer", "C", "manifest")
+
+
+def test_a_table_with_a_changed_id(built: Desk) -> None:
+    """Somebody files another table under the id that the manifest signs, and one whose id it does not sign."""
+
+    def changed(table: EntryTable) -> bytes:
+        first, *rest = table.entries
+        return sorted_table([Entry(first.name, ObjectId(bytes(32)), first.size, first.key, first.meta), *rest]).render()
+
+    with Repository.open(built.store) as repository:
+        opened = repository.current("left")
+    path_of(built, opened.manifest.table).write_bytes(changed(opened.table))
+    (finding,) = built.verify().json["missions"][0]["findings"]
+    assert (finding["kind"], finding["step"], finding["entry"]) == ("bit-flip", "D", "table")
+    assert finding["object"] == str(opened.manifest.table)
+
+
+def test_a_table_that_is_signed_but_not_what_the_root_says(built: Desk) -> None:
+    def change(manifest: Manifest, table: EntryTable) -> tuple[bytes, bytes]:
+        first, *rest = table.entries
+        other = sorted_table(
+            [Entry(first.name, ObjectId(bytes(32)), first.size, first.key, first.meta), *rest]
+        ).render()
+        value = cbor2.loads(manifest.render())
+        value["table"] = [bytes(ObjectId.of(other)), len(other)]
+        return cbor2.dumps(value, canonical=True), other
+
+    resign(built, planner(built), change)
+    (finding,) = built.verify().json["missions"][0]["findings"]
+    assert (finding["kind"], finding["step"]) == ("bad-merkle-root", "D")
+
+
+def test_a_forged_signature(built: Desk) -> None:
+    with Repository.open(built.store) as repository:
+        id_ = repository.current("left").manifest_id
+        data = repository.evidence.object(id_, 2**20)
+    envelope = Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT)
+    kid = envelope.signatures[0].kid
+    forged = envelope.with_signature(Signature(kid, bytes([2] * 32 + [0] * 32))).render()
+    path = built.store / "objects" / str(ObjectId.of(forged))[:2] / str(ObjectId.of(forged))[2:]
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(forged)
+    (built.store / "missions/left").write_text(f"{ObjectId.of(forged)}\n")
+    (finding,) = built.verify().json["missions"][0]["findings"]
+    assert finding["kind"] == "bad-signature"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("--aircraft", "uav-08", "wrong-aircraft"),
+        ("--host", "cpu-riscv64", "wrong-host"),
+        ("--host", "cpu", "wrong-host"),
+    ],
+)
+def test_not_for_this_aircraft(built: Desk, option: str, value: str, kind: str) -> None:
+    ran = built.verify(None, option, value)
+    assert ran.status == 1
+    assert [f["kind"] for f in ran.json["missions"][0]["findings"]] == [kind]
+
+
+def test_go_for_the_host_that_built_it(built: Desk) -> None:
+    host = flightbag("show", built.store, "left", "--json").json["host"]
+    assert built.verify(None, "--host", f"{host}-avx2", "--aircraft", "uav-07").status == 0
+
+
+def test_unreadable_is_no_go_with_status_3(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad sector in one shard: nothing is known to be wrong, and that is not GO."""
+    victim = path_of(built, shards(built)[0].id).stat().st_ino
+    real = os.readv
+
+    def bad_sector(fd: int, buffers: Any) -> int:
+        if os.fstat(fd).st_ino == victim:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, buffers)
+
+    monkeypatch.setattr(os, "readv", bad_sector)
+    ran = built.verify()
+    assert ran.status == 3
+    verdict = ran.json["missions"][0]
+    assert (verdict["go"], verdict["could_not_look"]) == (False, True)
+    assert [f["kind"] for f in verdict["findings"]] == ["unreadable"]
+    assert flightbag("fsck", built.store, "--full").status == 8
+    flip_bit_of = shards(built)[1]
+    path = path_of(built, flip_bit_of.id)
+    path.write_bytes(bytes(flip_bit_of.size))
+    assert built.verify().status == 1, "what is known to be wrong outweighs what could not be read"
+
+
+def test_a_root_inside_the_store_is_refused(built: Desk, tmp_path: Path) -> None:
+    link = tmp_path / "innocent.cbor"
+    link.symlink_to(built.store / "trust/1.root.cbor")
+    for root in (built.store / "trust/1.root.cbor", link):
+        assert flightbag("verify", built.store, "--trust", root).status == 2
+
+
+def test_the_root_of_another_domain_is_no_go(built: Desk, tmp_path: Path) -> None:
+    """Same name, same keys: the domain is the hash of root 1, so the manifests of one are nothing to the other."""
+    other = tmp_path / "other"
+    flightbag("init", other)
+    ran = flightbag(
+        *("trust", "new", other, "--domain", "test"),
+        *("--root-key", built.folder / "owner.key", "--mission-key", built.key, "--threshold", "root=1"),
+    )
+    assert ran.status == 0
+    ran = flightbag("verify", built.store, "--trust", other / "trust/1.root.cbor", "--json")
+    root = built.root.read_bytes()
+    if (other / "trust/1.root.cbor").read_bytes() == root:
+        pytest.skip("both roots were made in the same second, so they are one root")
+    assert ran.status == 1
+    assert [f["kind"] for f in ran.json["missions"][0]["findings"]] == ["bad-signature"]
+
+
+def copy_with(program_: str, source: Path, target: Path) -> None:
+    if shutil.which(program_) is None:
+        pytest.skip(f"{program_} is not installed")
+    command = {"cp": ["cp", "-r", str(source), str(target)], "rsync": ["rsync", "-a", f"{source}/", str(target)]}
+    subprocess.run(command[program_], check=True)
+
+
+@pytest.mark.parametrize("with_", ["cp", "rsync"])
+def test_a_plain_copy_is_a_store(built: Desk, with_: str) -> None:
+    copy = built.folder / "copy"
+    copy_with(with_, built.store, copy)
+    assert built.verify(copy).json["go"] is True
+    assert program("store-fsck", copy, "--full").status == 0
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_a_copy_with_a_half_written_index_is_repaired_at_first_use(built: Desk, keep: float) -> None:
+    """In a process of its own: opening a torn LMDB file can crash it, and here it must not."""
+    copy = built.folder / "copy"
+    shutil.copytree(built.store, copy)
+    data = copy / "index/data.mdb"
+    os.truncate(data, int(data.stat().st_size * keep))
+    assert built.verify(copy).json["go"] is True
+    assert program("store-fsck", copy, "--full").status == 0
+    ran = program("flightbag", "build", built.folder / "left.toml", "--store", copy, "--key", built.key, "--json")
+    assert (ran.status, ran.json["outcome"]) == (0, "unchanged"), ran.err
+
+
+def test_verify_and_fsck_leave_no_trace_on_a_read_only_tree(built: Desk) -> None:
+    for path in [built.store, *built.store.rglob("*")]:
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
+    before = listing(built.store)
+    assert built.verify().status == 0
+    assert program("store-fsck", built.store, "--full").status == 0
+    assert flightbag("ls", built.store).status == 0
+    assert flightbag("show", built.store, "left").status == 0
+    assert flightbag("sync", built.store, built.folder / "aircraft").status == 0
+    assert listing(built.store) == before
+    for path in [built.store, *built.store.rglob("*")]:
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o200)
+
+
+def test_sync_copies_only_what_is_missing(built: Desk) -> None:
+    aircraft = built.folder / "aircraft"
+    dry = flightbag("sync", built.store, aircraft, "--dry-run", "--json").json
+    assert not aircraft.exists()
+    first = flightbag("sync", built.store, aircraft, "--json").json
+    assert (first["copied"], first["bytes"]) == (dry["copied"], dry["bytes"])
+    again = flightbag("sync", built.store, aircraft, "--json").json
+    assert (again["copied"], again["unchanged"]) == (0, ["left"])
+    built.built(built.write_mission("right", bbox=RIGHT))
+    only: Any = flightbag("sync", built.store, aircraft, "--mission", "right", "--json").json
+    assert only["missions"] == ["right"]
+    assert only["present"] > 0
+    assert built.verify(aircraft).json["go"] is True
+    assert not (aircraft / "index").exists()
