@@ -1,4 +1,4 @@
-"""Plans and builds a mission: idempotent, locked, inserting only what is missing.
+"""Builds a mission: idempotent, locked, inserting only what is missing.
 
     mission file -> inventory -> plan (present | missing) -> build -> objects -> entries -> table -> manifest -> sign
     -> publish
@@ -14,208 +14,34 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
 from builders.compose import Workshop
 from builders.descriptors.embed import Embedder
-from builders.descriptors.inventory import Inventory
-from builders.descriptors.preprocess import Preprocess, Undecodable, decode
+from builders.descriptors.preprocess import Undecodable, decode
 from builders.descriptors.shard import read_shard, write_shard
 from builders.descriptors.tiles import tile_from_id
-from builders.mission_file import Descriptors, MissionFile
-from builders.plan import EngineTask, FileTask, Lookup, Plan, ShardTask
-from builders.recipe import Recipe, shard_recipe
+from builders.mission_file import Descriptors
+from builders.plan import EngineTask, FileTask, Plan, Progress, ShardTask, make_plan, preprocess_of, silent
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Missing
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
-from store.format.area import Area
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.format.cose import Envelope
 from store.format.entries import Entry, sorted_table
-from store.format.host import is_host_class, meets
 from store.format.ids import BuildKey, ObjectId
-from store.format.manifest import (
-    AAD_LABEL,
-    CONTENT_TYPE,
-    PPM,
-    Coverage,
-    Issue,
-    Manifest,
-    MissionFacts,
-    Takeoff,
-)
-from store.index import peek_index
+from store.format.manifest import AAD_LABEL, CONTENT_TYPE, Issue, Manifest
 from store.locks import exclusive
 from store.log import events
 from store.media import object_path
 from store.objects import read_chunks
-from store.repository import Writer, records_of
+from store.repository import Writer
 from store.trust.keys import Signer, sign
 from store.trust.root import TrustRoot
 from store.verify import Binding, check_binding
-
-# Told as the work goes on: what is being done, units done now, units in all (0 where not known).
-Progress = Callable[[str, int, int], None]
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    return
-
-
-# ---------------------------------------------------------------------------------------------------------- planning
-
-
-def make_plan(shop: Workshop, lookup: Lookup, progress: Progress = _silent) -> Plan:
-    """What the mission needs and what of it is there. Reads every tile of the area's cells; writes nothing."""
-    mission = shop.mission
-    host = _target_host(shop)
-    inventory = shop.sources.inventory(mission.mission.area.bbox_e7, lambda n: progress("reading tiles", n, 0))
-    return Plan(
-        facts=_facts(mission),
-        host=host,
-        coverage=_coverage(inventory),
-        inventory=inventory,
-        engines=tuple(_engine_tasks(shop, host, lookup)),
-        shards=tuple(_shard_tasks(shop, inventory, lookup)),
-        files=tuple(_file_tasks(shop)),
-    )
-
-
-def plan(shop: Workshop, progress: Progress = _silent) -> Plan:
-    """The plan as the store is now, found out without writing a byte to it."""
-    repository = shop.repository
-    index = peek_index(repository.media)
-    published = {}
-    for mission in repository.missions():
-        try:
-            published.update(records_of(repository.current(mission).table))
-        except FlightbagError:
-            continue  # a build would not believe it either
-
-    def lookup(key: BuildKey) -> tuple[ObjectId, int] | None:
-        record = index.record(key) if index is not None else None
-        ids = record.ids if record is not None else published.get(key, ())
-        try:
-            return (ids[0], repository.media.stamp(object_path(ids[0])).size) if ids else None
-        except (NotFound, Corrupt):
-            return None
-
-    try:
-        return make_plan(shop, lookup, progress)
-    finally:
-        if index is not None:
-            index.close()
-
-
-def _facts(mission: MissionFile) -> MissionFacts:
-    m = mission.mission
-    return MissionFacts(
-        id=m.id,
-        flight=m.flight,
-        aircraft=m.aircraft_ids,
-        takeoff=Takeoff(m.takeoff.lat_e7, m.takeoff.lon_e7, m.takeoff.alt_mm),
-        area=Area(m.area.bbox_e7),
-        sector=m.sector,
-    )
-
-
-def _coverage(inventory: Inventory) -> Coverage:
-    """The coverage of a complete build; one that is not complete fails, so there is no other yet."""
-    captured = inventory.captured or (0,)
-    return Coverage(
-        digest=inventory.digest,
-        tiles=len(inventory.required),
-        missing=0,
-        required_ppm=PPM,
-        zooms=inventory.zooms,
-        oldest=captured[0],
-        newest=captured[-1],
-    )
-
-
-def _target_host(shop: Workshop) -> str:
-    host: str = shop.mission.target.host
-    if host == "auto":
-        host = "+".join(sorted({backend.describe_host() for backend in shop.backends.values()}))
-    assert is_host_class(host)
-    return host
-
-
-def _engine_tasks(shop: Workshop, host: str, lookup: Lookup) -> Iterator[EngineTask]:
-    for backbone in shop.mission.backbones:
-        backend, spec = shop.backend(backbone), shop.specs[backbone.name]
-        need = backend.engine_host(host)
-        if not meets(host, need):
-            raise Invalid(
-                f"target.host is {host}, the backbone {backbone.name} would be built for {need}",
-                remedy=f"name a target whose class begins with {need}, or another backend",
-            )
-        recipe = Recipe({"schema": "flightbag/engine/1", **backend.build_key_fields(spec)})
-        name = engine_name(backbone.name, backend.name, backend.version, need, spec.precision, backend.suffix)
-        yield EngineTask(name, recipe, backend, spec, need, lookup(recipe.key))
-
-
-def engine_name(backbone: str, backend: str, version: str, host: str, precision: str, suffix: str) -> str:
-    """`engines/<backbone>/<backbone>__<backend><version>__<host>__<precision><suffix>`; the folder already says which
-    backbone, so the file does not where that would be longer than a segment may be."""
-    rest = f"{backend}{version}__{host}__{precision}{suffix}".replace("+", "_").lower()
-    full = f"{backbone}__{rest}"
-    return f"engines/{backbone}/{full if len(full) <= 64 else rest}"
-
-
-def _shard_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterator[ShardTask]:
-    for set_ in shop.mission.descriptors:
-        fields = preprocess_of(set_).fields()
-        for cell in inventory.cells:
-            if not cell.tiles:
-                continue
-            recipe = shard_recipe(
-                model=shop.specs[set_.backbone].model.digest,
-                output=set_.output,
-                preprocess=fields,
-                dtype=set_.dtype,
-                zoom=cell.zoom,
-                tiles=cell.tiles,
-            )
-            z, x, y = cell.cell
-            name = f"descriptors/{set_.name}/{cell.zoom}/{z}-{x}-{y}.safetensors"
-            yield ShardTask(name, recipe, set_, cell, lookup(recipe.key))
-
-
-def preprocess_of(set_: Descriptors) -> Preprocess:
-    """The preprocessing that a descriptor set of the mission file asks for."""
-    keys = set_.preprocess
-    mean, std = (tuple(float(v) for v in triple) for triple in (keys.mean, keys.std))
-    return Preprocess(
-        resize=keys.resize,
-        colour=keys.colour,
-        scale=keys.scale,
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
-        filter=keys.filter,
-    )
-
-
-def _file_tasks(shop: Workshop) -> Iterator[FileTask]:
-    for file in shop.mission.files:
-        hasher, size = blake3(), 0
-        for chunk in read_chunks(str(file.path)):
-            hasher.update(chunk)
-            size += len(chunk)
-        id_ = ObjectId(hasher.digest())
-        try:
-            present = shop.repository.media.stamp(object_path(id_)).size == size
-        except (NotFound, Corrupt):
-            present = False
-        yield FileTask(f"files/{file.name}", file.path, id_, size, present)
-
-
-# ---------------------------------------------------------------------------------------------------------- building
 
 
 def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
@@ -238,7 +64,7 @@ def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
         )
 
 
-def build(shop: Workshop, signers: Sequence[Signer], *, now: int, progress: Progress = _silent) -> BuildReport:
+def build(shop: Workshop, signers: Sequence[Signer], *, now: int, progress: Progress = silent) -> BuildReport:
     """Builds what is missing, walks the coverage, signs and publishes.
 
     The report says `failed`, with every missing tile and its reason, where the coverage is not complete; other
@@ -569,8 +395,7 @@ class _Build:
             yield Entry(file.name, file.id, file.size, None, {})
 
     def artifacts(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Artifact]:
-        keyed: list[EngineTask | ShardTask] = [*plan.engines, *plan.shards]
-        keys = {task.name: str(task.recipe.key) for task in keyed}
+        keys = {task.name: str(task.recipe.key) for task in plan.keyed}
         for name in sorted(built):
             one = built[name]
             action: Action = "reused" if one.seconds is None else "built"

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from builders.descriptors.tiles import tile_from_id
-from builders.plan import EngineTask, Plan, ShardTask
 
 Action = Literal["built", "reused"]
 
@@ -78,29 +77,3 @@ class BuildReport:
         ]
         value["saved_bytes"] = self.saved_bytes
         return value
-
-
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """A plan for machines: each artifact present or missing, sizes in bytes where they are known."""
-    keyed: list[EngineTask | ShardTask] = [*plan.engines, *plan.shards]
-    return {
-        "mission": plan.facts.id,
-        "host": plan.host,
-        "identity": plan.identity.hex(),
-        "tiles": len(plan.inventory.required),
-        "absent": [str(tile_from_id(number)) for number in plan.inventory.absent],
-        "artifacts": [
-            {
-                "name": task.name,
-                "key": str(task.recipe.key),
-                "present": task.present is not None,
-                "bytes": task.present[1] if task.present else None,
-                "tiles": len(task.cell.tiles) if isinstance(task, ShardTask) else None,
-            }
-            for task in keyed
-        ]
-        + [
-            {"name": file.name, "key": "", "present": file.present, "bytes": file.size, "tiles": None}
-            for file in plan.files
-        ],
-    }

@@ -169,13 +169,12 @@ def plan(
     """Show what a build would do. Writes nothing."""
     require_build_extra()
     from builders.compose import workshop
-    from builders.orchestrator import plan as make_plan
-    from builders.report import plan_json
+    from builders.plan import plan as make_plan
 
     with work_bars() as progress, workshop(mission_file, store) as shop:
         made = make_plan(shop, progress)
     if as_json:
-        print_json(plan_json(made))
+        print_json(made.as_json())
     else:
         _print(render.plan(made))
     return NO if made.inventory.absent else OK

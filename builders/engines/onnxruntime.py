@@ -126,6 +126,8 @@ class OnnxRuntimeBackend:
                 f"backbones[{spec.backbone}].precision is {spec.precision!r}, which onnxruntime does not offer",
                 remedy="set it to one of " + ", ".join(TOLERANCES),
             )
+        if spec.model.size > MAX_ONNX_BYTES:
+            raise too_large(spec.model.name)
         import_onnxruntime()  # a missing extra is told here, not by a process that fails
         start = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="engine-", dir=workdir))
@@ -136,8 +138,6 @@ class OnnxRuntimeBackend:
                 remedy="build again when nothing writes to it",
                 path=str(spec.model.path),
             )
-        if model.size > MAX_ONNX_BYTES:
-            raise too_large(model.name)
         engine = folder / "engine.onnx"
         result, log = _in_worker(_request(spec, model, engine), folder, model.name)
         check = _figures(result["check"], spec)

@@ -73,7 +73,7 @@ def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[byte
     """
     if not 0 <= index < size:
         raise Corrupt(f"leaf {index} is not in a tree of {size}", kind="bad-proof")
-    if any(len(sibling) != DIGEST_SIZE for sibling in proof):
+    if any(len(digest) != DIGEST_SIZE for digest in (leaf, *proof)):
         raise Corrupt("the proof holds a hash of another length", kind="bad-proof")
     fn, sn, r = index, size - 1, leaf
     for sibling in proof:

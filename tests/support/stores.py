@@ -116,5 +116,3 @@ def listing(folder: Path, *, but: tuple[str, ...] = ()) -> Mapping[str, tuple[ob
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
             seen[where] = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, content)
     return seen
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import signal
@@ -25,7 +26,7 @@ from builders.engines.onnxruntime import TOLERANCES, OnnxRuntimeBackend, judge
 from builders.engines.worker import least_cosine
 from store.errors import Conflict, Invalid, Refused, Unavailable
 from store.format.cbor import decode, encode
-from tests.builders.engines.networks import elementwise, name_external, save, save_external, small_network
+from tests.builders.engines.networks import elementwise, save, save_external, small_network
 
 BACKEND: EngineBackend = OnnxRuntimeBackend()
 DYNAMIC = InputRange("image", ("N", 3, 16, 16), 1, 2, 5)
@@ -140,9 +141,9 @@ def test_a_model_that_changed_since_the_plan_is_not_compiled(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ([InputRange("image", ("N", 1, 16, 16), 1, 1, 1)], r"inputs\.image declares shape \['N', 1, 16, 16\], .*takes \['N', 3, 16, 16\]"),
+        ([InputRange("image", ("N", 1, 16, 16), 1, 1, 1)], r"inputs\.image declares shape \['N', 1, 16, 16\], .*takes"),
         ([InputRange("image", ("N", 3, 16), 1, 1, 1)], r"inputs\.image declares shape \['N', 3, 16\]"),
-        ([InputRange("picture", ("N", 3, 16, 16), 1, 1, 1)], r"inputs\.image is missing, .*inputs\.picture is declared"),
+        ([InputRange("picture", ("N", 3, 16, 16), 1, 1, 1)], r"inputs\.image is missing, .*inputs\.picture is"),
         ([DYNAMIC, InputRange("mask", (1,))], r"inputs\.mask is declared, net\.onnx takes image"),
     ],
 )  # fmt: skip
@@ -188,17 +189,12 @@ def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
         BACKEND.compile(spec, tmp_path)
 
 
-def test_a_model_too_large_for_one_file_is_refused(tmp_path: Path) -> None:
-    path = save(tmp_path, name_external(small_network(), "w.bin"))
-    spec = spec_of_large(path)
+def test_a_model_too_large_for_one_file_is_refused_before_it_is_copied(tmp_path: Path) -> None:
+    spec = spec_of(save(tmp_path, small_network()))
+    large = dataclasses.replace(spec, model=dataclasses.replace(spec.model, size=2**31))
     with pytest.raises(Invalid, match="larger than the 2 GiB"):
-        BACKEND.compile(spec, tmp_path)
-
-
-def spec_of_large(path: Path) -> EngineSpec:
-    with (path.parent / "w.bin").open("wb") as file:
-        file.truncate(2**31)  # a hole: it takes no room
-    return spec_of(path)
+        BACKEND.compile(large, tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]
 
 
 def test_load_says_what_is_no_engine() -> None:
@@ -397,7 +393,7 @@ def test_a_refusal_names_the_figures() -> None:
     assert caught.value.fields["max_abs_error"] == 0.5
 
 
-rows = st.lists(st.floats(-1e30, 1e30, width=32), min_size=6, max_size=6).map(lambda v: np.array(v).reshape(2, 3))
+rows = st.lists(st.floats(-1e30, 1e30), min_size=6, max_size=6).map(lambda v: np.array(v).reshape(2, 3))
 
 
 @given(rows)
