@@ -125,6 +125,7 @@ class _Build:
         files = {task.name: self.file(task) for task in plan.files}
         built = {**engines, **shards, **files}
         table = sorted_table([*self.entries(plan, built)])
+        table_bytes = table.render()
         previous, last = self.last(mission)
         manifest = Manifest(
             mission=plan.facts,
@@ -141,14 +142,14 @@ class _Build:
             releases=(),
             count=len(table.entries),
             root=table.root,
-            table=ObjectId.of(table.render()),
-            table_size=len(table.render()),
+            table=ObjectId.of(table_bytes),
+            table_size=len(table_bytes),
             identity=plan.identity,
         )
         envelope = Envelope(CONTENT_TYPE, manifest.render())
         for signer in self.signers:
             envelope = sign(envelope, signer, self.root.aad(AAD_LABEL))
-        id_ = self.writer.publish(mission, envelope.render(), table.render())
+        id_ = self.writer.publish(mission, envelope.render(), table_bytes)
         return BuildReport(
             outcome="built",
             mission=mission,
