@@ -26,6 +26,7 @@ from builders.descriptors.embed import Embedder
 from builders.descriptors.preprocess import Undecodable, decode
 from builders.descriptors.shard import read_shard, write_shard
 from builders.descriptors.tiles import tile_from_id
+from builders.engines.base import onnx_bytes
 from builders.mission_file import Descriptors
 from builders.plan import EngineTask, FileTask, Plan, Progress, ShardTask, make_plan, preprocess_of, silent
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Missing
@@ -247,7 +248,7 @@ class _Build:
             self.progress(f"compiling {task.spec.backbone}", 0, 0)
             with self.writer.inserting() as batch:
                 start = time.monotonic()
-                compiled = task.backend.compile(self.shop.private(task.spec.backbone), Path(batch.folder()))
+                compiled = task.backend.compile(task.spec, Path(batch.folder()))
                 added = batch.add_file(str(compiled.path))
                 batch.commit()
             seconds = time.monotonic() - start
@@ -291,7 +292,7 @@ class _Build:
     def embedder(self, set_: Descriptors) -> Embedder:
         spec = self.shop.private(set_.backbone)
         batch = max((i.opt or 1 for i in spec.inputs), default=1)
-        return Embedder(spec.model.path.read_bytes(), set_.output, preprocess_of(set_), batch)
+        return Embedder(onnx_bytes(spec.model), set_.output, preprocess_of(set_), batch)
 
     def shard(self, task: ShardTask, embedder: Embedder, total: int) -> bytes | None:
         """The bytes of a shard; None where not one tile of the cell can be decoded."""

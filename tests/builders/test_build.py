@@ -276,3 +276,22 @@ def test_two_builds_at_different_places_give_the_same_objects(desk: Desk, tmp_pa
     reports = [d.built(d.write_mission("left")) for d in (desk, other)]
     ids = [[(a["name"], a["id"]) for a in report["artifacts"]] for report in reports]
     assert ids[0] == ids[1]
+
+
+def test_weights_in_a_side_file_are_part_of_the_model(desk: Desk) -> None:
+    """The engine and the descriptors of a model do not depend on where its weights lie; a changed weight does."""
+    import onnx
+
+    plain = desk.built(desk.write_mission("left"))
+    folder = desk.folder / "sharded"
+    folder.mkdir()
+    model = onnx.load(desk.folder / "embedder.onnx")
+    onnx.save(model, folder / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    report = desk.built(desk.write_mission("side", model=Path("sharded/m.onnx")))
+    ids = [sorted(a["id"] for a in r["artifacts"] if a["name"].startswith("engines/")) for r in (plain, report)]
+    assert ids[0] == ids[1]
+    weights = bytearray((folder / "weights.bin").read_bytes())
+    weights[5] ^= 1
+    (folder / "weights.bin").write_bytes(weights)
+    again = desk.built(desk.folder / "side.toml")
+    assert {a["action"] for a in again["artifacts"] if a["key"]} == {"built"}
