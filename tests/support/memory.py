@@ -67,9 +67,7 @@ class MemoryEvidence:
         data = self._data(id_)
         if len(data) != size:
             kind = "truncated" if len(data) < size else "oversized"
-            raise Corrupt(
-                f"object {id_} has {len(data)} bytes", kind=kind, object=id_, expected=size, actual=len(data)
-            )
+            raise Corrupt(f"object {id_} has {len(data)} bytes", kind=kind, object=id_, expected=size, actual=len(data))
         actual = ObjectId.of(data)
         if actual != id_:
             raise Corrupt(

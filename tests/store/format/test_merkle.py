@@ -56,8 +56,7 @@ def test_a_proof_leads_to_the_root_for_its_own_leaf_index_and_size_alone(
     def proves(*, leaf: bytes = leaf, index: int = index, size: int = size, proof: tuple[bytes, ...] = proof) -> bool:
         try:
             return root_from_inclusion(leaf, index, size, proof) == top
-        except Corrupt as error:
-            assert error.fields["kind"] == "bad-proof"
+        except Corrupt:
             return False
 
     assert proves()

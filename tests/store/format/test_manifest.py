@@ -1,0 +1,356 @@
+"""The manifest: one canonical form, every field there, of its type and within its bounds; and the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.errors import Corrupt, FlightbagError
+from store.format import manifest as manifests
+from store.format.area import LAT_MAX, LON_MAX, Area
+from store.format.cbor import INT_MAX, decode, encode
+from store.format.entries import EntryTable
+from store.format.ids import ObjectId, derive
+from store.format.manifest import (
+    PAYLOAD_LIMIT,
+    PPM,
+    TIME_MAX,
+    Coverage,
+    Figure,
+    Issue,
+    Manifest,
+    MissionFacts,
+    Takeoff,
+    identity_of,
+)
+from tests.support.missions import CONTENTS, FACTS, build_key, entry, manifest_of, table_of
+
+TABLE = table_of(CONTENTS)
+# Every optional field is there, so that each is tried.
+FULL = manifest_of(
+    TABLE,
+    mission=replace(
+        FACTS, area=Area(FACTS.area.bbox, (((-991700000, 470100000, -991400000, 470100000, -991500000, 470300000),),))
+    ),
+    issue=Issue(1, 7, 8, 1, 9, ObjectId.of(b"before")),
+    coverage=Coverage(bytes(32), 10, 1, 900_000, (16, 17), -5, 5, 30, 500),
+    releases=(ObjectId(bytes(32)), ObjectId(b"\x01" * 32)),
+)
+
+DIGESTS = st.binary(min_size=32, max_size=32)
+TIMES = st.integers(0, TIME_MAX)
+OPTIONAL_TIMES = st.none() | TIMES
+IDS = st.builds(ObjectId, DIGESTS)
+
+
+def ascending(items: st.SearchStrategy[Any], least: int = 0, most: int = 4) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(items, min_size=least, max_size=most, unique=True).map(lambda found: tuple(sorted(found)))
+
+
+@st.composite
+def areas(draw: st.DrawFn) -> Area:
+    west, east = sorted(draw(st.lists(st.integers(-LON_MAX, LON_MAX), min_size=2, max_size=2, unique=True)))
+    south, north = sorted(draw(st.lists(st.integers(-LAT_MAX, LAT_MAX), min_size=2, max_size=2, unique=True)))
+    vertices = st.tuples(st.integers(west, east), st.integers(south, north))
+    rings = st.lists(vertices, min_size=3, max_size=5).map(lambda found: tuple(n for v in found for n in v))
+    polygons = st.lists(st.lists(rings, min_size=1, max_size=2).map(tuple), max_size=2).map(tuple)
+    return Area((west, south, east, north), draw(polygons))
+
+
+@st.composite
+def coverages(draw: st.DrawFn) -> Coverage:
+    tiles = draw(st.integers(1, 2**40))
+    missing = draw(st.integers(0, tiles))
+    oldest, newest = sorted((draw(st.integers(-TIME_MAX, TIME_MAX)), draw(st.integers(-TIME_MAX, TIME_MAX))))
+    return Coverage(
+        draw(DIGESTS), tiles, missing, draw(st.integers(0, (tiles - missing) * PPM // tiles)),
+        draw(ascending(st.integers(0, 24), least=1)), oldest, newest,
+        draw(st.none() | st.integers(0, 10**6)), draw(st.none() | st.integers(1, 10**9)),
+    )  # fmt: skip
+
+
+MISSIONS = st.builds(
+    MissionFacts,
+    id=st.from_regex(manifests.MISSION_ID, fullmatch=True),
+    flight=st.from_regex(manifests.FLIGHT_ID, fullmatch=True),
+    aircraft=ascending(st.from_regex(manifests.AIRCRAFT_ID, fullmatch=True), least=1),
+    takeoff=st.builds(
+        Takeoff, st.integers(-LAT_MAX, LAT_MAX), st.integers(-LON_MAX, LON_MAX), st.integers(-LON_MAX, LON_MAX)
+    ),
+    area=areas(),
+    sector=st.sampled_from(manifests.SECTORS),
+)
+ISSUES = st.builds(
+    Issue, st.integers(1, INT_MAX), st.integers(1, INT_MAX), TIMES, st.integers(1, INT_MAX), OPTIONAL_TIMES,
+    st.none() | IDS,
+)  # fmt: skip
+FIGURES = st.builds(
+    lambda name, least, more, recipe: Figure(name, least + more, least, recipe),
+    st.from_regex(manifests.FIGURE, fullmatch=True), st.integers(-PPM, PPM), st.integers(0, PPM), DIGESTS,
+)  # fmt: skip
+MANIFESTS = st.builds(
+    Manifest,
+    mission=MISSIONS,
+    issue=ISSUES,
+    host=st.sampled_from(["cpu", "cpu-aarch64+trt10.3-sm87"]),
+    coverage=coverages(),
+    quality=st.lists(FIGURES, max_size=3, unique_by=lambda figure: figure.name).map(
+        lambda found: tuple(sorted(found, key=lambda figure: figure.name))
+    ),
+    releases=ascending(IDS),
+    count=st.integers(1, 100_000),
+    root=DIGESTS,
+    table=IDS,
+    table_size=st.integers(1, 16 * 2**20),
+    identity=DIGESTS,
+)
+
+
+@given(MANIFESTS)
+def test_a_rendered_manifest_parses_to_itself(manifest: Manifest) -> None:
+    assert Manifest.parse(manifest.render()) == manifest
+
+
+@given(MANIFESTS, st.data())
+def test_a_changed_byte_makes_another_manifest_or_none(manifest: Manifest, data: st.DataObject) -> None:
+    good = manifest.render()
+    at = data.draw(st.integers(0, len(good) - 1))
+    bad = good[:at] + bytes([good[at] ^ data.draw(st.integers(1, 255))]) + good[at + 1 :]
+    try:
+        parsed = Manifest.parse(bad)
+    except Corrupt:
+        return
+    assert parsed != manifest
+    assert parsed.render() == bad
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_corrupt(data: bytes) -> None:
+    with pytest.raises(Corrupt):
+        Manifest.parse(data)
+
+
+Path = tuple[str | int, ...]
+
+
+def value_of(manifest: Manifest = FULL) -> dict[str, Any]:
+    decoded: dict[str, Any] = decode(manifest.render(), limit=PAYLOAD_LIMIT, what="the manifest")
+    return decoded
+
+
+def paths(value: Any, prefix: Path = ()) -> list[Path]:
+    """The paths of everything in a decoded value."""
+    found = [prefix] if prefix else []
+    items = value.items() if type(value) is dict else enumerate(value) if type(value) is list else ()
+    for key, item in items:
+        found += paths(item, (*prefix, key))
+    return found
+
+
+def change(path: Path, how: Callable[[Any, str | int], None]) -> bytes:
+    """The canonical payload of FULL after a change to what holds `path`'s last step."""
+    value = value_of()
+    holder: Any = value
+    for step in path[:-1]:
+        holder = holder[step]
+    how(holder, path[-1])
+    return encode(value)
+
+
+def put(new: Any) -> Callable[[Any, str | int], None]:
+    def how(holder: Any, key: str | int) -> None:
+        holder[key] = new
+
+    return how
+
+
+def remove(holder: Any, key: str | int) -> None:
+    del holder[key]
+
+
+def refused(data: bytes) -> Corrupt:
+    with pytest.raises(Corrupt) as caught:
+        Manifest.parse(data)
+    return caught.value
+
+
+KEYS = [path for path in paths(value_of()) if type(path[-1]) is str]
+OPTIONAL = {
+    ("issue", "expires_at"),
+    ("issue", "previous"),
+    ("coverage", "max_age_days"),
+    ("coverage", "min_resolution_mm"),
+}
+
+
+@pytest.mark.parametrize("path", KEYS, ids=lambda path: ".".join(path))
+def test_every_key_is_needed_but_for_the_optional_ones(path: Path) -> None:
+    data = change(path, remove)
+    if path in OPTIONAL:
+        assert Manifest.parse(data) != FULL
+    else:
+        assert refused(data).fields["field"] == ".".join(("manifest", *map(str, path)))
+
+
+@pytest.mark.parametrize("path", paths(value_of()), ids=lambda path: ".".join(map(str, path)))
+def test_everything_has_its_exact_type(path: Path) -> None:
+    for wrong in (7, -7, "seven", b"seven", [], {}, [7], {"seven": 7}):
+        value: Any = value_of()
+        for step in path:
+            value = value[step]
+        if type(wrong) is not type(value):
+            assert refused(change(path, put(wrong))).fields["kind"] == "bad-field"
+
+
+@pytest.mark.parametrize(
+    "path", [(), ("mission",), ("mission", "area"), ("issue",), ("coverage",)], ids=lambda path: ".".join(path) or "top"
+)
+def test_an_unknown_key_is_refused(path: Path) -> None:
+    assert refused(change((*path, "more"), put(1))).fields["field"] == ".".join(("manifest", *map(str, path), "more"))
+
+
+ID31, ID32, ID33 = bytes(31), bytes(32), bytes(33)
+BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
+    ("version", [1], [0, 2, -1]),
+    ("host", ["cpu", "a+b"], ["", "b+a", "a+a", "CPU", "a" * 65, "a\n"]),
+    ("count", [1, 100_000], [0, -1, 100_001]),
+    ("root", [bytes(32)], [b"", ID31, ID33]),
+    ("identity", [bytes(32)], [b"", ID31, ID33]),
+    ("table", [[bytes(32), 1], [bytes(32), 2**24]], [[], [bytes(32)], [bytes(32), 1, 1], [ID31, 1], [ID33, 1]]),
+    ("table", [], [[bytes(32), 0], [bytes(32), 2**24 + 1], [1, 1], [bytes(32), bytes(32)]]),
+    ("releases", [[], [bytes(32)]], [[ID31], ["x"], [bytes(32)] * 2, [b"\x01" * 32, bytes(32)]]),
+    ("releases", [], [[bytes([0, i]) * 16 for i in range(65)]]),
+    ("quality", [[], [["a", 1, 1, ID32]]], [[["a", 0, 1, ID32]], [["a", 1, 1, ID31]], [["A", 1, 1, ID32]]]),
+    ("quality", [], [[["a", 1, 1]], [["a", 1, 1, bytes(32), 1]], [["a", 1, 1, bytes(32)]] * 2, ["a"], [[1] * 4]]),
+    ("quality", [], [[["b", 1, 1, ID32], ["a", 1, 1, ID32]], [["a", "1", 1, ID32]], [["", 1, 1, ID32]]]),
+    ("quality", [], [[[f"a{i:03}", 1, 1, bytes(32)] for i in range(129)]]),
+    ("mission.id", ["a", "0-", "a" * 64], ["", "-a", "A", "a_b", "a.b", "a/b", "a" * 65, "a\n", "..", "é"]),
+    ("mission.flight", ["A", "2026:1.2_3-4"], ["", " ", "a b", "a" * 65, "a\n", "a/b"]),
+    ("mission.aircraft", [["a"], ["a", "b"]], [[], ["b", "a"], ["a", "a"], ["A"], [1], [""]]),
+    ("mission.aircraft", [], [[f"a{i:02}" for i in range(65)]]),
+    ("mission.sector", list(manifests.SECTORS), ["", "stable", "Stable_rear"]),
+    ("mission.takeoff", [[0, 0, 0], [LAT_MAX, LON_MAX, -1]], [[], [0, 0], [0, 0, 0, 0], [LAT_MAX + 1, 0, 0]]),
+    ("mission.takeoff", [], [[0, LON_MAX + 1, 0], [-LAT_MAX - 1, 0, 0], ["0", 0, 0], [0, 0, LON_MAX + 1]]),
+    ("mission.area.bbox", [], [[], [0, 0, 1], [0, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, LAT_MAX + 1]]),
+    ("mission.area.bbox", [], [[0, 0, LON_MAX + 1, 1], ["0", 0, 1, 1]]),
+    ("issue.epoch", [1, INT_MAX], [0, -1]),
+    ("issue.sequence", [1, INT_MAX], [0, -1]),
+    ("issue.issued_at", [0, TIME_MAX], [-1, TIME_MAX + 1]),
+    ("issue.min_root_version", [1, INT_MAX], [0, -1]),
+    ("issue.expires_at", [0, TIME_MAX], [-1, TIME_MAX + 1]),
+    ("issue.previous", [bytes(32)], [b"", ID31, ID33]),
+    ("coverage.digest", [bytes(32)], [b"", ID31, ID33]),
+    ("coverage.tiles", [10, 2**40], [0, -1, 2**40 + 1, 9]),
+    ("coverage.missing", [0, 1], [-1, 2, 11]),
+    ("coverage.required_ppm", [0, 900_000], [-1, 900_001, PPM + 1]),
+    ("coverage.zooms", [[0], [0, 24]], [[], [-1], [25], [1, 0], [1, 1], ["1"]]),
+    ("coverage.oldest", [-TIME_MAX, 5], [-TIME_MAX - 1, 6]),
+    ("coverage.newest", [-5, TIME_MAX], [-6, TIME_MAX + 1]),
+    ("coverage.max_age_days", [0, 10**6], [-1, 10**6 + 1]),
+    ("coverage.min_resolution_mm", [1, 10**9], [0, 10**9 + 1]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "good", "bad"), BOUNDS)
+def test_bounds(field: str, good: list[Any], bad: list[Any]) -> None:
+    path = tuple(field.split("."))
+    for value in good:
+        Manifest.parse(change(path, put(value)))
+    for value in bad:
+        error = refused(change(path, put(value)))
+        assert error.fields["kind"] in ("bad-field", "bad-order")
+        assert set(path) & set(str(error.fields["field"]).split("."))
+
+
+def test_missing_tiles_cannot_outnumber_tiles_even_where_none_is_required() -> None:
+    value = value_of()
+    value["coverage"] |= {"tiles": 10, "missing": 10, "required_ppm": 0}
+    Manifest.parse(encode(value))
+    value["coverage"]["missing"] = 11
+    refused(encode(value))
+
+
+def test_the_payload_is_bounded() -> None:
+    assert refused(encode({"version": 1, "mission": "x" * PAYLOAD_LIMIT})).fields["kind"] == "too-large"
+
+
+@pytest.mark.parametrize("data", [b"", encode([]), encode("manifest"), FULL.render() + b"\x00", FULL.render()[:-1]])
+def test_no_manifest(data: bytes) -> None:
+    refused(data)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"count": 0}, {"host": "b+a"}, {"root": b""}, {"table_size": 0}, {"releases": (ObjectId(bytes(32)),) * 2}],
+    ids=str,
+)
+def test_nothing_is_rendered_that_would_not_parse(changes: dict[str, Any]) -> None:
+    with pytest.raises(FlightbagError):
+        replace(FULL, **changes).render()
+
+
+class TestIdentity:
+    def test_is_of_its_context_and_value(self) -> None:
+        assert FULL.identity == identity_of(FULL, TABLE)
+        value = value_of()
+        expected = [
+            value["mission"], value["host"], value["coverage"],
+            [[name, least, recipe] for name, _, least, recipe in value["quality"]],
+            value["releases"],
+            [[one.name, bytes(one.key or one.id)] for one in TABLE.entries],
+        ]  # fmt: skip
+        assert FULL.identity == derive("flightbag 2026 mission identity v1", encode(expected))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"mission": replace(FULL.mission, flight="other")},
+            {"mission": replace(FULL.mission, takeoff=Takeoff(470201000, -991602000, 480001))},
+            {"host": "cpu-aarch64"},
+            {"coverage": replace(FULL.coverage, digest=b"\x01" * 32)},
+            {"coverage": replace(FULL.coverage, required_ppm=0)},
+            {"quality": (Figure("recall@1/shift", 990_000, 940_000, bytes(32)),)},
+            {"quality": ()},
+            {"releases": ()},
+        ],
+        ids=str,
+    )
+    def test_tells_apart(self, changes: dict[str, Any]) -> None:
+        assert identity_of(replace(FULL, **changes), TABLE) != FULL.identity
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"issue": Issue(2, 9, 9, 2)},
+            {"quality": (Figure("recall@1/shift", 999_999, 950_000, bytes(32)),)},
+            {"count": 9, "root": b"\x01" * 32, "table": ObjectId.of(b"x"), "table_size": 9},
+        ],
+        ids=str,
+    )
+    def test_is_the_same_whenever_and_by_whomever_it_was_built(self, changes: dict[str, Any]) -> None:
+        assert identity_of(replace(FULL, **changes), TABLE) == FULL.identity
+
+    def test_follows_keys_where_there_are_any_and_ids_elsewhere(self) -> None:
+        def with_entry(name: str, **changes: Any) -> bytes:
+            entries = tuple(replace(e, **changes) if e.name == name else e for e in TABLE.entries)
+            return identity_of(FULL, EntryTable(entries))
+
+        other = ObjectId.of(b"other bytes")
+        assert with_entry("engines/net/net.onnx", id=other, size=11) == FULL.identity
+        assert with_entry("engines/net/net.onnx", key=build_key("other")) != FULL.identity
+        assert with_entry("files/calibration/camera.yaml", id=other, size=11) != FULL.identity
+        more = EntryTable((*TABLE.entries, entry("files/more", b"")))
+        assert identity_of(FULL, more) != FULL.identity
+
+
+def test_parsing_leaves_its_input_alone() -> None:
+    value = value_of()
+    before = deepcopy(value)
+    Manifest.parse(encode(value))
+    assert value == before
