@@ -13,7 +13,8 @@ from pathlib import Path
 from builders.descriptors.inventory import SourceSpec, TileSources
 from builders.engines.base import EngineBackend, EngineSpec, InputRange, ModelSource, hash_model, snapshot_model
 from builders.engines.onnxruntime import OnnxRuntimeBackend
-from builders.mission_file import Backbone, MissionFile, load_mission
+from builders.mission_file import Backbone, MissionFile
+from builders.mission_reader import load_mission
 from store.errors import Corrupt, Unavailable
 from store.repository import Repository
 

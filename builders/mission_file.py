@@ -1,34 +1,21 @@
-"""The mission file: TOML in, a frozen `MissionFile` out, or one error that lists everything wrong with it.
+"""The mission file as frozen values: what each key may hold, in words that an error can end with.
 
-Three passes, each adding to one list of problems: the shape of the file and each value by itself (pydantic),
-then what ties sections together (names that meet, a takeoff inside the area), then the files that it names.
-A part that is wrong takes no part in the later passes, so one mistake is told once. Sizes are bounded before
-anything is parsed, and numbers stay decimal, so 47.0201 is exactly 470201000 units of 1e-7 degree.
-
-Paths are relative to the folder of the mission file and come out absolute. That they exist is checked here;
-what is in them is not. Importing this module needs pydantic and raises Unavailable without it.
+Every field's description completes "must be ..."; `mission_reader` puts the sentences together. Paths are relative to
+the folder of the mission file and come out absolute. Importing this module needs pydantic and raises Unavailable
+without it.
 """
 
 from __future__ import annotations
 
 import datetime
-import difflib
-import errno
 import itertools
-import json
-import os
 import re
-import stat
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from decimal import ROUND_HALF_EVEN, Decimal, DecimalException
+from collections.abc import Callable, Mapping
+from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias
 
 from builders.ort import missing_extra
-from store.errors import Invalid, Unavailable
-from store.format.area import Area as ExactArea
 from store.format.entries import SEGMENT
 from store.format.host import is_host_class
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID
@@ -41,25 +28,16 @@ try:
         ConfigDict,
         Field,
         PlainValidator,
-        ValidationError,
         ValidationInfo,
         model_validator,
     )
-    from pydantic.fields import FieldInfo
 except ImportError as error:
     raise missing_extra("pydantic") from error
 
-MAX_BYTES = 2**20
 MAX_FILE_SEGMENTS = 3
 MAX_SIZE = 2**31 - 1
 _AUTO = "auto"
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_POSITION = re.compile(r"\(at line (\d+), column (\d+)\)\Z")
-_SHOWN = 80
-
-Key: TypeAlias = tuple[str | int, ...]
-Model = TypeVar("Model", bound="_Section")
 
 
 def _rule(check: Callable[[Any], bool]) -> PlainValidator:
@@ -82,12 +60,12 @@ def _decimal(value: Any) -> Any:
     return Decimal(value) if type(value) is int else value
 
 
-def _is_path(value: Any) -> bool:
+def is_path(value: Any) -> bool:
     return type(value) is str and 0 < len(value) <= 4096 and "\0" not in value
 
 
 def _resolve(value: Any, info: ValidationInfo) -> Path:
-    if not _is_path(value):
+    if not is_path(value):
         raise ValueError
     assert info.context is not None  # every validation here gives one
     path: Path = info.context["folder"] / value
@@ -151,11 +129,11 @@ Divisor: TypeAlias = Annotated[
 ]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Takeoff(_Section):
+class Takeoff(Section):
     """The takeoff origin: degrees and metres as written, 1e-7 degree and millimetres as signed."""
 
     lat: Latitude
@@ -189,7 +167,7 @@ def _box(bbox: tuple[Decimal, ...]) -> tuple[Decimal, ...]:
     return bbox
 
 
-class Area(_Section):
+class Area(Section):
     """The map area; `bbox` is west, south, east, north in degrees. West above east crosses the antimeridian."""
 
     bbox: Annotated[
@@ -212,7 +190,7 @@ AircraftId: TypeAlias = Annotated[
 ]
 
 
-class Mission(_Section):
+class Mission(Section):
     """Who flies, from where, over what."""
 
     id: Annotated[
@@ -236,7 +214,7 @@ class Mission(_Section):
         return tuple(sorted(self.aircraft))
 
 
-class Target(_Section):
+class Target(Section):
     """Which machine the engines are for."""
 
     host: Annotated[
@@ -246,7 +224,7 @@ class Target(_Section):
     ]
 
 
-class Tiles(_Section):
+class Tiles(Section):
     """One tile source, the zooms taken from it, and the day its imagery was taken."""
 
     source: Source
@@ -262,7 +240,7 @@ class Tiles(_Section):
     ]
 
 
-class Input(_Section):
+class Input(Section):
     """One input of a backbone. `min`, `opt` and `max` are what the symbol in `shape` stands for, if it has one."""
 
     shape: Annotated[
@@ -297,7 +275,7 @@ class Input(_Section):
         return self
 
 
-class Backbone(_Section):
+class Backbone(Section):
     """One network and how it is compiled."""
 
     name: Name
@@ -310,7 +288,7 @@ class Backbone(_Section):
     ]
 
 
-class PreprocessKeys(_Section):
+class PreprocessKeys(Section):
     """How a tile becomes an input. All of it is in the build key."""
 
     resize: Annotated[tuple[Side, Side], Field(strict=False, description="[height, width] in pixels")]
@@ -330,7 +308,7 @@ class PreprocessKeys(_Section):
     ] = "bilinear"
 
 
-class Descriptors(_Section):
+class Descriptors(Section):
     """One set of descriptors: which backbone's output, of which numbers."""
 
     name: Name
@@ -342,7 +320,7 @@ class Descriptors(_Section):
     preprocess: Annotated[PreprocessKeys, Field(description="a table with resize, colour and scale")]
 
 
-class File(_Section):
+class File(Section):
     """A file that is stored as it is, as the entry files/<name>."""
 
     name: Annotated[str, _rule(_is_file_name), Field(description=_FILE_NAME_RIGHT)]
@@ -353,7 +331,7 @@ def _tables(of: str) -> str:
     return f"at least one table [[{of}]]"
 
 
-class MissionFile(_Section):
+class MissionFile(Section):
     """A mission file that holds together; every path in it named a regular file when it was read."""
 
     mission: Annotated[Mission, Field(description="a table [mission]")]
@@ -371,304 +349,3 @@ def scaled(value: Decimal, places: int) -> int:
     sign, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)  # validated: neither infinite nor NaN
     return int(Decimal((sign, digits, exponent + places)).to_integral_value(ROUND_HALF_EVEN))
-
-
-def load_mission(path: Path) -> MissionFile:
-    """The mission file at `path`, complete and checked.
-
-    Raises Invalid with every problem on a line of its own (`file: key is value, must be ...`; the same in
-    `fields["problems"]`), or with line and column where the file is no TOML. Raises Unavailable where the
-    file, or one that it names, could not be looked at.
-    """
-    data = _parse(path, _read(path))
-    report = _Report(path, data)
-    folder = Path(os.path.abspath(path)).parent
-    mission: MissionFile | None = None
-    try:
-        mission = MissionFile.model_validate(data, context={"folder": folder})
-    except ValidationError as error:
-        report.add_validation(error)
-    parts = _Parts(data, folder)
-    _check_takeoff(parts, report)
-    _check_names(parts, report)
-    _check_backbones(parts, report)
-    _check_paths(parts, report)
-    report.finish()
-    assert mission is not None  # otherwise its problems were in the report
-    return mission
-
-
-def _read(path: Path) -> bytes:
-    try:
-        # Looked at before it is opened: opening a pipe would wait for its writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise Invalid(f"{path} is not a regular file", remedy="give the path of a mission file", path=str(path))
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Invalid(f"there is no {path}", remedy="give the path of a mission file", path=str(path)) from None
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
-    if len(data) > MAX_BYTES:
-        raise Invalid(f"{path} is larger than {MAX_BYTES} bytes", remedy="a mission file is not", path=str(path))
-    return data
-
-
-def _parse(path: Path, data: bytes) -> dict[str, Any]:
-    """The TOML of `data`. Raises Invalid, with line and column where the parser gives them."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line, column = _end_of(data[: error.start].decode())
-        raise _not_toml(path, "the text is not UTF-8", line, column) from None
-    try:
-        return tomllib.loads(text, parse_float=_parse_float)
-    except tomllib.TOMLDecodeError as error:
-        found = _POSITION.search(str(error))
-        line, column = (int(found[1]), int(found[2])) if found else _end_of(text)
-        raise _not_toml(path, str(error).rpartition(" (at ")[0], line, column) from None
-    except (ValueError, RecursionError) as error:
-        # Not the grammar, the parser's own limits: an integer of thousands of digits, brackets without end.
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else "a number is too long to be read"
-        raise Invalid(f"{path}: {reason}", path=str(path)) from None
-
-
-def _parse_float(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except DecimalException:
-        raise ValueError(text) from None
-
-
-def _end_of(text: str) -> tuple[int, int]:
-    """Line and column, counted from 1, of what would follow `text`."""
-    return text.count("\n") + 1, len(text) - text.rfind("\n")
-
-
-def _not_toml(path: Path, reason: str, line: int, column: int) -> Invalid:
-    return Invalid(
-        f"{path}: line {line}, column {column}: {reason}", path=str(path), line=line, column=column, reason=reason
-    )
-
-
-@dataclass
-class _Report:
-    """Collects what is wrong, in the order it is found."""
-
-    path: Path
-    data: dict[str, Any]
-    problems: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-
-    def add(self, key: Key, says: str) -> None:
-        self.problems.append(f"{self.path}: {written(key)} {says}")
-
-    def add_wrong(self, key: Key, right: str) -> None:
-        """The value at `key` is not right; `right` completes 'must be'."""
-        self.add(key, f"is {_shown(_value_at(self.data, key))}, must be {right}")
-
-    def add_validation(self, error: ValidationError) -> None:
-        for found in error.errors(include_url=False, include_input=False):
-            # The key of a table is marked so by pydantic; the name before it is the value that is wrong.
-            is_name = found["loc"][-1:] == ("[key]",)
-            key = found["loc"][:-1] if is_name else found["loc"]
-            model, right = _right(key[:-1]) if is_name else _right(key)
-            details = found.get("ctx", {})
-            if found["type"] == "too_short" and len(_value_at(self.data, key)) >= details["min_length"]:
-                continue  # only those elements were counted that are right; the others are told by themselves
-            own_words = str(details.get("error", ""))
-            if is_name:
-                self.add(key, f"is no name, must be {get_args(InputName)[1].description}")
-            elif found["type"] == "extra_forbidden":
-                self._add_unknown(key)
-            elif found["type"] == "missing":
-                self.add(key, f"is missing, must be {right}")
-            elif model is not None and own_words:
-                self.add(key, own_words)
-            else:
-                self.add_wrong(key, right)
-
-    def _add_unknown(self, key: Key) -> None:
-        model, _ = _right(key[:-1])
-        assert model is not None  # only tables have unknown keys
-        near = difflib.get_close_matches(str(key[-1]), model.model_fields, n=1)
-        keys = ", ".join(model.model_fields)
-        self.add(
-            key, f"is not a known key, did you mean {near[0]!r}?" if near else f"is not a known key, known: {keys}"
-        )
-
-    def add_unreadable(self, key: Key, says: str) -> None:
-        """Whether what `key` names is right could not be told."""
-        self.unreadable.append(f"{self.path}: {written(key)}: {says}")
-
-    def finish(self) -> None:
-        """Raises what was collected, if anything was."""
-        if self.problems:
-            raise Invalid("\n".join(self.problems), path=str(self.path), problems=tuple(self.problems))
-        if self.unreadable:
-            raise Unavailable("\n".join(self.unreadable), path=str(self.path), problems=tuple(self.unreadable))
-
-
-def _right(key: Key) -> tuple[type[_Section] | None, str]:
-    """(the section at `key`, or None where it is a value; what its description says that would be right)."""
-    kind: Any = MissionFile
-    description = ""
-    for part in key:
-        if isinstance(kind, type) and issubclass(kind, _Section):
-            if part not in kind.model_fields:
-                return None, ""
-            known = kind.model_fields[str(part)]
-            kind, description = known.annotation, known.description or ""
-        else:
-            kind, inner = _element(kind, part)
-            description = inner or description
-    return (kind if isinstance(kind, type) and issubclass(kind, _Section) else None), description
-
-
-def _element(kind: Any, part: str | int) -> tuple[Any, str]:
-    """(type, description) of what an array or a table of the annotation `kind` holds at `part`."""
-    arguments = get_args(kind)
-    if get_origin(kind) is not tuple:
-        held = arguments[-1]  # a table: key, value
-    elif Ellipsis in arguments:
-        held = arguments[0]
-    else:
-        held = arguments[int(part)]
-    if get_origin(held) is not Annotated:
-        return held, ""
-    inner, *metadata = get_args(held)
-    described = [item.description for item in metadata if isinstance(item, FieldInfo) and item.description]
-    return inner, described[-1] if described else ""
-
-
-class _Parts:
-    """What the sections hold that is right by itself, whatever is wrong beside it."""
-
-    def __init__(self, data: Mapping[str, Any], folder: Path) -> None:
-        self._data = data
-        self._context = {"folder": folder}
-
-    def section(self, model: type[Model], *key: str | int) -> Model | None:
-        """The section at `key`, or None where it is absent or wrong."""
-        try:
-            return model.model_validate(_value_at(self._data, key), context=self._context)
-        except (ValidationError, LookupError, TypeError):
-            return None
-
-    def column(self, table: str, key: str) -> dict[int, str]:
-        """The strings at `table[i].key`, by i."""
-        tables = self._data.get(table)
-        rows = enumerate(tables if isinstance(tables, list) else [])
-        return {i: row[key] for i, row in rows if isinstance(row, dict) and isinstance(row.get(key), str)}
-
-    def paths(self, table: str, key: str) -> dict[int, Path]:
-        """The paths at `table[i].key`, resolved, by i."""
-        folder = self._context["folder"]
-        return {i: folder / text for i, text in self.column(table, key).items() if _is_path(text)}
-
-
-def _check_takeoff(parts: _Parts, report: _Report) -> None:
-    takeoff = parts.section(Takeoff, "mission", "takeoff")
-    area = parts.section(Area, "mission", "area")
-    if takeoff and area and not ExactArea(area.bbox_e7).contains(takeoff.lat_e7, takeoff.lon_e7):
-        box = ", ".join(map(str, area.bbox))
-        report.add(
-            ("mission", "takeoff"),
-            f"is at lat {takeoff.lat}, lon {takeoff.lon}, must be inside mission.area.bbox [{box}]",
-        )
-
-
-def _check_names(parts: _Parts, report: _Report) -> None:
-    for table in ("backbones", "descriptors", "files"):
-        for i, first in _repeated(parts.column(table, "name")):
-            report.add_wrong((table, i, "name"), f"another name than that of {table}[{first}]")
-    files = {name: i for i, name in parts.column("files", "name").items()}
-    for name, i in files.items():
-        for end in (at for at, letter in enumerate(name) if letter == "/"):
-            if (outer := name[:end]) in files:
-                report.add_wrong(("files", i, "name"), f"outside {outer!r}, which files[{files[outer]}] makes a file")
-    known = list(parts.column("backbones", "name").values())
-    for i, name in parts.column("descriptors", "backbone").items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1) or known
-            report.add_wrong(
-                ("descriptors", i, "backbone"),
-                "the name of one of the backbones" + (f", such as {near[0]!r}" if near else ""),
-            )
-
-
-def _check_backbones(parts: _Parts, report: _Report) -> None:
-    precisions = parts.column("backbones", "precision")
-    for i, backend in parts.column("backbones", "backend").items():
-        if backend == "onnxruntime" and precisions.get(i) in ("fp16", "int8"):
-            report.add_wrong(("backbones", i, "precision"), '"fp32": the backend "onnxruntime" offers only that')
-        backbone = parts.section(Backbone, "backbones", i)
-        first: dict[str, tuple[str, Input]] = {}
-        for name, given in backbone.inputs.items() if backbone else ():
-            if given.symbol is None:
-                continue
-            other, same = first.setdefault(given.symbol, (name, given))
-            if (given.min, given.opt, given.max) != (same.min, same.opt, same.max):
-                report.add(
-                    ("backbones", i, "inputs", name),
-                    f"gives {given.symbol!r} another range than {other!r} does, must be the same",
-                )
-
-
-def _check_paths(parts: _Parts, report: _Report) -> None:
-    """Every path names a regular file, and no tile source is listed twice."""
-    for table, name in (("tiles", "source"), ("backbones", "model"), ("files", "path")):
-        for i, path in parts.paths(table, name).items():
-            key = (table, i, name)
-            try:
-                mode = path.stat().st_mode
-            except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-                    report.add_wrong(key, f"the path of a file; there is no {path}")
-                else:
-                    report.add_unreadable(key, f"{path} cannot be read: {error.strerror}")
-                continue
-            if not stat.S_ISREG(mode):
-                what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-                report.add_wrong(key, f"the path of a file; {path} is {what}")
-    sources = {i: os.path.realpath(path) for i, path in parts.paths("tiles", "source").items()}
-    for i, first in _repeated(sources):
-        report.add_wrong(("tiles", i, "source"), f"another file than that of tiles[{first}]")
-
-
-def _repeated(values: Mapping[int, str]) -> Iterator[tuple[int, int]]:
-    """(index, index of the first with the same value) of each value that was there before."""
-    first: dict[str, int] = {}
-    for i, value in values.items():
-        if first.setdefault(value, i) != i:
-            yield i, first[value]
-
-
-def written(key: Iterable[str | int]) -> str:
-    """A key path as TOML would write it: `tiles[0].zooms[1]`, quoted where a bare key cannot be."""
-    text = ""
-    for part in key:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += "." * bool(text) + (part if _BARE_KEY.fullmatch(part) else json.dumps(part))
-    return text
-
-
-def _value_at(data: Any, key: Key) -> Any:
-    for part in key:
-        data = data[part]
-    return data
-
-
-def _shown(value: Any) -> str:
-    """The value as TOML writes it, cut where it is long; what is inside nested values is left out."""
-    if isinstance(value, list):
-        text = "[" + ", ".join("..." if isinstance(item, list | dict) else _shown(item) for item in value[:16]) + "]"
-    elif isinstance(value, dict):
-        text = "a table"
-    elif isinstance(value, str | bool):
-        text = json.dumps(value, ensure_ascii=False)
-    else:
-        text = str(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

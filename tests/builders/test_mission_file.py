@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.mission_file import MAX_BYTES, Takeoff, load_mission, scaled, written
+from builders.mission_file import Takeoff, scaled
+from builders.mission_reader import MAX_BYTES, load_mission, written
 from store.errors import Invalid, Unavailable
 
 MISSION = """\
@@ -391,7 +392,7 @@ def test_any_value_at_any_key_is_either_right_or_told_at_that_key(data: st.DataO
     """No value that TOML can hold leads to anything but a mission or a list of problems about that key."""
     import tomllib
 
-    from builders import mission_file
+    from builders import mission_reader
 
     whole = tomllib.loads(MISSION, parse_float=Decimal)
     places: list[tuple[str | int, ...]] = []
@@ -408,10 +409,10 @@ def test_any_value_at_any_key_is_either_right_or_told_at_that_key(data: st.DataO
     for part in key[:-1]:
         at = at[part]
     at[key[-1]] = data.draw(VALUES.filter(lambda value: value is not None))
-    report = mission_file._Report(Path("m.toml"), changed)
+    report = mission_reader._Report(Path("m.toml"), changed)
     try:
-        mission_file.MissionFile.model_validate(changed, context={"folder": Path("/")})
-    except mission_file.ValidationError as error:
+        mission_reader.MissionFile.model_validate(changed, context={"folder": Path("/")})
+    except mission_reader.ValidationError as error:
         report.add_validation(error)
         assert report.problems
         # A range is told at the input that has it, and an order or a box at the array.
