@@ -30,9 +30,9 @@ import lmdb
 import lmdb.verify
 
 from store.durable import Disk
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.cbor import decode, encode
-from store.format.ids import BuildKey, ObjectId
+from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
 from store.locks import SharedLock
 from store.media import Media, Stamp
 
@@ -81,6 +81,18 @@ class Record:
 
     ids: tuple[ObjectId, ...]
     provenance: Mapping[str, Any]
+
+    def pack(self) -> bytes:
+        return encode({"ids": [bytes(id_) for id_ in self.ids], "by": dict(self.provenance)})
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Self | None:
+        """The record; None for damaged bytes: then it is as if nothing had been built for the key."""
+        try:
+            value = decode(data, limit=_RECORD_LIMIT, what="the build record")
+            return cls(tuple(ObjectId(id_) for id_ in value["ids"]), dict(value["by"]))
+        except (Corrupt, Invalid, TypeError, ValueError, KeyError):
+            return None
 
 
 class Index:
@@ -139,13 +151,7 @@ class Index:
 
     def record(self, key: BuildKey) -> Record | None:
         data = self._get(self._records, key)
-        if data is None:
-            return None
-        what = f"the build record {key}"
-        value = decode(data, limit=_RECORD_LIMIT, what=what)
-        if type(value) is not dict or [type(value.get(name)) for name in ("ids", "by")] != [list, dict]:
-            raise Corrupt(f"{what} is malformed", kind="malformed")
-        return Record(tuple(ObjectId(id_) for id_ in value["ids"]), value["by"])
+        return None if data is None else Record.of_bytes(data)
 
     def absorbed(self, manifest: ObjectId) -> bool:
         return self._get(self._absorbed, manifest) is not None
@@ -160,10 +166,7 @@ class Index:
     ) -> None:
         """Writes all of it or nothing, durable when this returns. A record that is there stays unless `replace`."""
         rows = [(bytes(id_), row.pack()) for id_, row in (objects or {}).items()]
-        made = [
-            (bytes(key), encode({"ids": [bytes(id_) for id_ in record.ids], "by": dict(record.provenance)}))
-            for key, record in (records or {}).items()
-        ]
+        made = [(bytes(key), record.pack()) for key, record in (records or {}).items()]
         learnt = [bytes(manifest) for manifest in absorbed]
 
         def write() -> None:
@@ -171,7 +174,9 @@ class Index:
                 for id_, row in rows:
                     txn.put(id_, row, db=self._objects)
                 for key, record in made:
-                    txn.put(key, record, db=self._records, overwrite=replace)
+                    there = txn.get(key, db=self._records)
+                    if replace or there is None or Record.of_bytes(there) is None:
+                        txn.put(key, record, db=self._records)
                 for manifest in learnt:
                     txn.put(manifest, b"", db=self._absorbed)
 
@@ -181,7 +186,8 @@ class Index:
         """The ids of all objects that the index knows, ascending."""
         with self._settled(lambda: self._env.begin(db=self._objects)) as txn:
             for key in txn.cursor().iternext(keys=True, values=False):
-                yield ObjectId(key)
+                if len(key) == DIGEST_SIZE:
+                    yield ObjectId(key)
 
 
 def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> Index:

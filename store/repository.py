@@ -119,13 +119,19 @@ class Repository:
     def current(self, mission: str) -> Opened:
         """The published manifest and table of a mission, signed under the store's own chain.
 
-        Raises NotFound for no such mission, and as `opened` where they do not hold.
+        Raises NotFound for no such mission, Corrupt for a ref that leads elsewhere, and as `opened` does.
         """
         try:
             manifest_id = ref_id(self.evidence.ref(mission))
         except NotFound as error:
             raise NotFound(f"{self.media.path} has no mission {mission}", kind="missing", mission=mission) from error
-        return self.opened(manifest_id, f"the manifest of {mission}")
+        opened = self.opened(manifest_id, f"the manifest of {mission}")
+        other = opened.manifest.mission.id
+        if other != mission:  # a ref is unsigned and only a pointer
+            raise Corrupt(
+                f"the ref of {mission} leads to the manifest of {other}", kind="bad-ref", expected=mission, actual=other
+            )
+        return opened
 
     def opened(self, manifest: ObjectId, what: str, evidence: StoreEvidence | None = None) -> Opened:
         """The manifest of this id and its table, if they hold under the store's own chain.
@@ -262,7 +268,7 @@ class Writer:
     def check_closure(self, opened: Opened, progress: Callable[[int], None] | None = None) -> None:
         """Raises Refused unless every object of the closure is there and whole, Unavailable if nobody can tell."""
         repository = self.repository
-        failures: list[FlightbagError] = []
+        failures: dict[ObjectId, FlightbagError] = {}
         rows: dict[ObjectId, Row] = {}
         # Two entries may give one object two sizes: then one of them fails.
         for id_, size in sorted({*opened.closure().items(), *((e.id, e.size) for e in opened.table.entries)}):
@@ -271,7 +277,7 @@ class Writer:
                 if row is not None:
                     rows[id_] = row
             except FlightbagError as error:
-                failures.append(error)
+                failures[id_] = error
             if progress is not None:
                 progress(size)
         if rows:
@@ -280,12 +286,13 @@ class Writer:
             try:
                 repository.evidence.object(release, ENVELOPE_LIMIT)
             except FlightbagError as error:
-                failures.append(error)
+                failures[release] = error
         if failures:
+            named = [f"{id_}: {error.message}" for id_, error in list(failures.items())[:_NAMED]]
             more = f" and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
-            unread = all(isinstance(error, Unavailable) for error in failures)
+            unread = all(isinstance(error, Unavailable) for error in failures.values())
             raise (Unavailable if unread else Refused)(
-                "the mission's closure is not whole: " + "; ".join(e.message for e in failures[:_NAMED]) + more
+                "the mission's closure is not whole: " + "; ".join(named) + more, objects=tuple(failures)
             )
 
 

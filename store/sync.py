@@ -269,6 +269,8 @@ def _check_room(plan: SyncPlan, target: str | os.PathLike[str]) -> None:
         status = os.statvfs(path)
     except OSError as error:
         raise Unavailable(f"{path} cannot be looked at: {error.strerror}", kind="unreadable") from error
+    if status.f_blocks == 0:
+        return  # this file system does not say
     # Every object takes whole blocks, and some for its directory entry.
     block = status.f_frsize
     needed = sum((size // block + 2) * block for _, size in plan.missing)

@@ -1,12 +1,14 @@
 """Ed25519 (RFC 8032), stricter than the library: one key has one encoding, and no signature fits many messages.
 
-The library accepts public keys A and commitments R of small order and non-canonical encodings of A; signatures
-with those can verify under keys or for messages that nobody signed. Here both are refused before the library is
-asked, by looking at the y coordinate alone: every point of order 1, 2, 4 or 8 has one of five. Whether a key is
-in the prime-order subgroup costs some milliseconds and is asked once, when the key is enrolled.
+The library accepts public keys A and commitments R of small and of mixed order and non-canonical encodings of A;
+signatures with those can verify under keys or for messages that nobody signed. Here R is judged by its y coordinate
+alone: every point of order 1, 2, 4 or 8 has one of five. A must be in the prime-order subgroup, which costs some
+milliseconds and is remembered; with such an A, the equation that the library checks leaves no R outside of it.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -33,7 +35,7 @@ def is_strict_point(encoded: bytes) -> bool:
 
 def verify(public: bytes, signature: bytes, message: bytes) -> bool:
     """Whether `signature` (64 bytes) is the signature of `message` by the key `public` (32 bytes), strictly."""
-    if len(signature) != 64 or not is_strict_point(public) or not is_strict_point(signature[:32]):
+    if len(signature) != 64 or not is_strict_point(signature[:32]) or not is_enrollable(public):
         return False
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
@@ -42,6 +44,7 @@ def verify(public: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
+@lru_cache(maxsize=1024)
 def is_enrollable(public: bytes) -> bool:
     """Whether a key may be enrolled: a canonical point of the prime-order subgroup other than the identity."""
     if not is_strict_point(public):

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from store.durable import Disk
-from store.errors import FlightbagError
 from store.locks import Locked, exclusive
 from store.media import Media
 from store.repository import Repository
@@ -133,5 +132,3 @@ for step in range(1, 16):
         verdict = check(store, one.id)
         assert verdict.mission is not None
         assert verdict.mission.manifest.issue.sequence == one.manifest.issue.sequence + 15
-    with Repository.open(store) as repository, pytest.raises(FlightbagError):
-        repository.current("no-such")

@@ -22,7 +22,7 @@ class MemoryEvidence:
     objects: dict[ObjectId, bytes] = field(default_factory=dict)
     refs: dict[str, bytes] = field(default_factory=dict)
     roots: dict[int, bytes] = field(default_factory=dict)
-    unreadable: set[object] = field(default_factory=set)
+    unreadable: set[ObjectId | str] = field(default_factory=set)
 
     def put(self, data: bytes) -> ObjectId:
         id_ = ObjectId.of(data)
@@ -81,7 +81,7 @@ class MemoryEvidence:
             raise NotFound(f"object {id_} is not there", kind="missing", object=id_)
         return self.objects[id_]
 
-    def _look(self, thing: object) -> None:
+    def _look(self, thing: ObjectId | str) -> None:
         if thing in self.unreadable:
             raise Unavailable(f"{thing} cannot be read", kind="unreadable", object=thing)
 

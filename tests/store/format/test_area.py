@@ -119,7 +119,7 @@ def test_no_place_on_earth_is_in_no_area(lat: int, lon: int) -> None:
 
 
 BOX = [-6, -6, 6, 6]
-BAD = {
+BAD: dict[str, dict[str, Any]] = {
     "box_of_three": {"bbox": [-6, -6, 6], "polygons": []},
     "box_outside_the_world": {"bbox": [-6, -6, 6, LAT_MAX + 1], "polygons": []},
     "box_of_no_height": {"bbox": [-6, 6, 6, 6], "polygons": []},

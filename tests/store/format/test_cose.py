@@ -95,7 +95,7 @@ def test_no_more_signatures_than_there_is_room_for() -> None:
 def layout(**changes: Any) -> bytes:
     """An envelope with one good signature, put together from its parts, some of them changed."""
     header = cbor2.dumps({1: -19, 4: bytes(32)})
-    parts = {
+    parts: dict[str, Any] = {
         "tag": 98, "body": cbor2.dumps({16: TYPE}), "unprotected": {}, "payload": b"x", "header": header,
         "signer_unprotected": {}, "signature": bytes(64), "more": [],
     } | changes  # fmt: skip

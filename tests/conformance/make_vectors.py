@@ -1,0 +1,319 @@
+"""The golden vectors of format 1: fixed keys, fixed times, the same bytes on every run.
+
+`python -m tests.conformance.make_vectors` writes them anew; `test_vectors.py` makes them again and compares byte for
+byte. Another implementation of FORMAT.md reads `index.json`: for each file the reader that it is for and, where it
+must be refused, the kind of the refusal.
+
+- `cbor`: FORMAT 3. `table`: 4.3. `payload`: 4.2.
+- `root`: a trust root on its own (5). `step`: what follows `valid/root-1.cbor`.
+- `manifest`: a signed manifest (4.1, 4.2) under `valid/root-1.cbor`; `refused_by` is the step of the takeoff check.
+- `proof`: CBOR [leaf data, index, size, [sibling …], root]: an inclusion proof (RFC 9162, 2.1.3) under the hash of 4.3.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from store.format import manifest as manifests
+from store.format import merkle
+from store.format.area import Area
+from store.format.cbor import decode, encode
+from store.format.cose import Envelope, Signature
+from store.format.ids import ObjectId
+from store.format.manifest import PAYLOAD_LIMIT, Coverage, Issue
+from store.trust import root as roots
+from store.trust.root import ROOT_LIMIT
+from tests.support.missions import (
+    COVERAGE,
+    FACTS,
+    ISSUE,
+    METAS,
+    NOW,
+    ROOT,
+    entry,
+    key,
+    manifest_of,
+    next_root,
+    role,
+    sign_manifest,
+    sign_payload,
+    sign_root,
+    table_of,
+)
+
+FOLDER = Path(__file__).parent / "vectors"
+# One entry of every kind.
+CONTENTS = {
+    "cards/net/net.json": b'{"engine": "net"}',
+    "coverage/missing.cbor": b"\x80",
+    "descriptors/net/16/12-1150-1410.safetensors": b"\x10\x11" * 40,
+    "engines/net/net.onnx": b"the engine of net",
+    "files/camera.yaml": b"fx: 1.0\n",
+    "indexes/net.faiss": b"an index",
+    "probes/net.safetensors": b"\x12\x13" * 20,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """One file. `kind` is empty for what must be accepted; `refused_by` is said of manifests alone."""
+
+    lesson: str
+    reader: str
+    data: bytes
+    kind: str = ""
+    refused_by: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{'invalid' if self.kind else 'valid'}/{self.lesson}.cbor"
+
+    def as_json(self) -> dict[str, str]:
+        said = {"reader": self.reader, "kind": self.kind, "refused_by": self.refused_by}
+        return {name: value for name, value in said.items() if value}
+
+
+def value_of(data: bytes, limit: int = PAYLOAD_LIMIT) -> Any:
+    return decode(data, limit=limit, what="the vector")
+
+
+def cbor() -> Iterator[Vector]:
+    yield Vector("cbor-every-type", "cbor", encode({"int": -1, "text": "ü", "bytes": b"\x00", "list": [[], {}]}))
+    yield Vector("cbor-int64-bounds", "cbor", encode([2**63 - 1, -(2**63)]))
+    refused = {
+        "float": "fb3ff8000000000000", "whole-float": "f94200", "minus-zero": "f98000", "null": "f6", "true": "f5",
+        "undefined": "f7", "simple-0": "e0", "bignum": "c249010000000000000000", "small-bignum": "c24101",
+        "date": "c11a514b67b0", "self-described": "d9d9f700", "shared-reference": "82d81c8001d81d00",
+        "indefinite-array": "9f01ff", "indefinite-text": "7f6161ff", "duplicate-key": "a2616101616102",
+        "unsorted-keys": "a2616201616101", "integer-key": "a10102", "key-of-24-bytes": "a17818" + "61" * 24 + "00",
+        "long-integer": "1817", "long-length": "780161", "integer-of-65-bits": "1b8000000000000000",
+        "trailing-byte": "0000", "cut": "8201", "bad-utf8": "61ff", "claimed-terabytes": "9b00000fffffffffff",
+        "nested-too-deep": "81" * 13 + "00", "empty": "",
+    }  # fmt: skip
+    for lesson, data in refused.items():
+        yield Vector(f"cbor-{lesson}", "cbor", bytes.fromhex(data), "not-canonical")
+
+
+def tables() -> Iterator[Vector]:
+    good = table_of(CONTENTS)
+    values: list[Any] = [one.value() for one in good.entries]
+    yield Vector("table", "table", good.render())
+    yield Vector("table-names-that-begin-alike", "table", encode(named("files/a", "files/a-b", "files/ab/c")))
+
+    def changed(position: int, new: Any, at: int = 3) -> bytes:
+        copy = [list(value) for value in values]
+        copy[at][position] = new
+        return encode(copy)
+
+    yield Vector("table-empty", "table", encode([]), "bad-table")
+    yield Vector("table-unsorted", "table", encode(values[::-1]), "bad-order")
+    yield Vector("table-duplicate-name", "table", encode(named("files/a", "files/a")), "bad-order")
+    yield Vector("table-folder-of-another", "table", encode(named("files/a", "files/a-b", "files/a/b")), "bad-entry")
+    for lesson, name in {
+        "dot-dot": "files/../a", "absolute": "/files/a", "capital": "files/A", "unicode": "files/é",
+        "dot-file": "files/.a", "backslash": "files/a\\b", "five-segments": "files/a/b/c/d",
+        "unknown-folder": "models/a", "nul": "files/a\x00", "segment-of-65": "files/" + "a" * 65,
+        "newline": "files/a\n",
+    }.items():  # fmt: skip
+        value: Any = [name, "file", bytes(32), 0, b"", {}]
+        yield Vector(f"table-name-{lesson}", "table", encode([value]), "bad-entry")
+    yield Vector("table-kind-of-another-folder", "table", changed(1, "file"), "bad-entry")
+    yield Vector("table-unknown-kind", "table", changed(1, "model"), "bad-entry")
+    yield Vector("table-short-id", "table", changed(2, bytes(31)), "bad-entry")
+    yield Vector("table-negative-size", "table", changed(3, -1), "bad-entry")
+    yield Vector("table-engine-without-key", "table", changed(4, b""), "bad-entry")
+    yield Vector("table-file-with-key", "table", changed(4, bytes(32), at=4), "bad-entry")
+    yield Vector("table-unknown-meta", "table", changed(5, {**METAS["engine"], "more": 1}), "bad-field")
+    yield Vector("table-missing-meta", "table", changed(5, {}), "bad-field")
+    yield Vector("table-host-unsorted", "table", changed(5, {**METAS["engine"], "host": "b+a"}), "bad-field")
+    yield Vector("table-five-fields", "table", encode([value[:5] for value in values]), "bad-entry")
+    yield Vector("table-long-head", "table", b"\x98\x07" + good.render()[1:], "not-canonical")
+
+
+def named(*names: str) -> list[Any]:
+    return [entry(name, b"").value() for name in names]
+
+
+def payloads() -> Iterator[Vector]:
+    table = table_of(CONTENTS)
+    least = manifest_of(table, quality=(), issue=Issue(1, 1, 0, 1), coverage=COVERAGE)
+    box = FACTS.area.bbox
+    ring = (box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3])
+    hole = (box[0] + 9, box[1] + 9, box[0] + 99, box[1] + 9, box[0] + 9, box[1] + 99)
+    most = manifest_of(
+        table,
+        mission=replace(FACTS, area=Area(box, ((ring, hole), (ring,)))),
+        issue=replace(ISSUE, previous=ObjectId(bytes(32))),
+        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -(10**9), 0, 900, 500),
+        releases=(ObjectId(bytes(32)),),
+    )
+    yield Vector("payload-least", "payload", least.render())
+    yield Vector("payload-most", "payload", most.render())
+    over = replace(FACTS, area=Area((1799000000, 470080000, -1799000000, 470330000)))
+    yield Vector("payload-across-the-antimeridian", "payload", manifest_of(table, mission=over).render())
+
+    good = value_of(most.render())
+
+    def changed(group: str, **changes: Any) -> bytes:
+        return encode({**good, group: {**good[group], **changes}})
+
+    def without(group: str, field: str) -> bytes:
+        return encode({**good, group: {name: value for name, value in good[group].items() if name != field}})
+
+    bad: dict[str, bytes] = {
+        "version-2": encode({**good, "version": 2}),
+        "unknown-key": encode({**good, "more": 1}),
+        "no-identity": encode({name: value for name, value in good.items() if name != "identity"}),
+        "no-entries": encode({**good, "count": 0}),
+        "table-of-17-mib": encode({**good, "table": [bytes(32), 17 * 2**20]}),
+        "host-unsorted": encode({**good, "host": "b+a"}),
+        "figure-below-its-least": encode({**good, "quality": [["recall", 1, 2, bytes(32)]]}),
+        "mission-id-in-capitals": changed("mission", id="North"),
+        "no-aircraft": changed("mission", aircraft=[]),
+        "unknown-sector": changed("mission", sector="front"),
+        "takeoff-beyond-the-pole": changed("mission", takeoff=[900000001, 0, 0]),
+        "area-of-no-height": changed("mission", area={"bbox": [0, 1, 1, 1], "polygons": []}),
+        "area-outside-its-box": changed("mission", area={"bbox": [0, 0, 9, 9], "polygons": [[[0, 0, 9, 0, 10, 9]]]}),
+        "ring-of-two-vertices": changed("mission", area={"bbox": [0, 0, 9, 9], "polygons": [[[0, 0, 9, 9]]]}),
+        "no-epoch": without("issue", "epoch"),
+        "expires-as-text": changed("issue", expires_at="never"),
+        "more-missing-than-allowed": changed("coverage", missing=16),
+        "oldest-after-newest": changed("coverage", oldest=1),
+    }
+    for lesson, data in bad.items():
+        yield Vector(f"payload-{lesson}", "payload", data, "bad-field")
+    yield Vector("payload-aircraft-unsorted", "payload", changed("mission", aircraft=["b", "a"]), "bad-order")
+    yield Vector("payload-zooms-twice", "payload", changed("coverage", zooms=[16, 16]), "bad-order")
+    yield Vector("payload-of-a-float", "payload", b"\xfb\x3f\xf8" + bytes(6), "not-canonical")
+
+
+def trust() -> Iterator[Vector]:
+    second = next_root(ROOT, root=role("root-b"), revoked=role("stolen").keys, epoch=2, issued_after=NOW)
+    yield Vector("root-1", "root", sign_root(ROOT, "root-a"))
+    yield Vector("root-2", "step", sign_root(second, "root-a", "root-b"))
+    full = replace(ROOT, release=role("lab", "lab-b", threshold=2), releases="required")
+    yield Vector("root-releases-required", "root", sign_root(full, "root-a"))
+
+    good = value_of(ROOT.render(), ROOT_LIMIT)
+    pilot = {"keys": [key("pilot").public.raw], "threshold": 1}
+
+    def signed(**changes: Any) -> bytes:
+        return sign_payload(encode({**good, **changes}), roots.CONTENT_TYPE, ROOT.aad(roots.AAD_LABEL), ["root-a"])
+
+    yield Vector("root-unsigned", "root", sign_root(ROOT), "threshold")
+    yield Vector("root-signed-by-the-mission-key", "root", sign_root(ROOT, "pilot"), "threshold")
+    other_label = sign_payload(ROOT.render(), roots.CONTENT_TYPE, ROOT.aad(manifests.AAD_LABEL), ["root-a"])
+    yield Vector("root-signed-as-a-manifest", "root", other_label, "bad-signature")
+    yield Vector("root-typed-as-a-manifest", "root", sign_payload(
+        ROOT.render(), manifests.CONTENT_TYPE, ROOT.aad(roots.AAD_LABEL), ["root-a"]), "bad-envelope")  # fmt: skip
+    yield Vector("root-unknown-key", "root", signed(more=1), "bad-field")
+    yield Vector("root-threshold-beyond-its-keys", "root", signed(
+        roles={**good["roles"], "mission": {**pilot, "threshold": 2}}), "bad-field")  # fmt: skip
+    yield Vector("root-key-for-release-and-mission", "root", signed(
+        roles={**good["roles"], "release": pilot}), "bad-field")  # fmt: skip
+    yield Vector("root-revoked-key-in-a-role", "root", signed(revoked=pilot["keys"]), "bad-field")
+
+    steps = {
+        "self-signed": ("threshold", sign_root(next_root(ROOT, root=role("thief")), "thief")),
+        "signed-by-the-old-key-alone": ("threshold", sign_root(second, "root-a")),
+        "signed-by-the-new-key-alone": ("threshold", sign_root(second, "root-b")),
+        "signed-by-a-stranger-too": ("unknown-signer", sign_root(next_root(ROOT), "root-a", "stranger")),
+        "skips-a-version": ("bad-trust-chain", sign_root(next_root(ROOT, version=3), "root-a")),
+        "of-another-branch": ("bad-trust-chain", sign_root(next_root(ROOT, previous=bytes(32)), "root-a")),
+        "of-another-domain": ("bad-trust-chain", sign_root(next_root(replace(ROOT, domain="valley")), "root-a")),
+        "same-version": ("bad-trust-chain", sign_root(ROOT, "root-a")),
+    }
+    for lesson, (kind, data) in steps.items():
+        yield Vector(f"step-{lesson}", "step", data, kind)
+
+
+def signed_manifests() -> Iterator[Vector]:
+    good = manifest_of(table_of(CONTENTS))
+    data = sign_manifest(good)
+    yield Vector("manifest", "manifest", data)
+    envelope = Envelope.parse(data, manifests.CONTENT_TYPE, PAYLOAD_LIMIT)
+    (pilot,) = envelope.signatures
+    stranger = replace(pilot, kid=key("stranger").public.kid)
+    forged = replace(pilot, signature=bytes([pilot.signature[0] ^ 1]) + pilot.signature[1:])
+    small = Signature(pilot.kid, (1).to_bytes(32, "little") + pilot.signature[32:])
+    kid_at = data.index(pilot.kid)
+    refused: dict[str, tuple[str, str, bytes]] = {
+        "unsigned": ("C", "threshold", sign_manifest(good, by=())),
+        "signed-by-a-stranger": ("C", "unknown-signer", sign_manifest(good, by=["stranger"])),
+        "a-stranger-signs-too": ("C", "unknown-signer", sign_manifest(good, by=["pilot", "stranger"])),
+        "signed-in-another-role": ("C", "wrong-role", sign_manifest(good, by=["lab"])),
+        "signed-in-another-domain": ("C", "bad-signature", sign_manifest(good, replace(ROOT, domain="valley"))),
+        "forged-signature": ("C", "bad-signature", replace(envelope, signatures=(forged,)).render()),
+        "small-order-r": ("C", "bad-signature", replace(envelope, signatures=(small,)).render()),
+        "signature-under-another-kid": ("C", "unknown-signer", replace(envelope, signatures=(stranger,)).render()),
+        "payload-changed": ("C", "bad-signature", data.replace(b"north-ridge", b"south-ridge")),
+        "signature-twice": ("A", "bad-order", replace(envelope, signatures=(pilot, pilot)).render()),
+        "trailing-byte": ("A", "not-canonical", data + b"\x00"),
+        "cose-sign1": ("A", "bad-envelope", b"\xd2" + data[2:]),
+        "long-tag": ("A", "bad-envelope", b"\xd9\x00\x62" + data[2:]),
+        "old-eddsa-number": ("A", "bad-envelope", data[: kid_at - 4] + b"\x27" + data[kid_at - 3 :]),
+        "empty-payload": ("A", "bad-envelope", b"\xd8\x62" + encode([*value_of(data[2:])[:2], b"", []])),
+        "signed-garbage": ("D", "not-canonical", sign_payload(
+            b"\xff", manifests.CONTENT_TYPE, ROOT.aad(manifests.AAD_LABEL), ["pilot"])),
+    }  # fmt: skip
+    for lesson, (step, kind, bad) in refused.items():
+        yield Vector(f"manifest-{lesson}", "manifest", bad, kind, step)
+
+
+def proofs() -> Iterator[Vector]:
+    table = table_of(CONTENTS)
+    leaves, size = table.leaves, len(table.leaves)
+    proof = merkle.inclusion_proof(leaves, 5)
+
+    def vector(lesson: str, kind: str = "", **changes: Any) -> Vector:
+        good: dict[str, Any] = {"leaf": leaves[5], "index": 5, "size": size, "proof": list(proof), "root": table.root}
+        return Vector(f"proof-{lesson}", "proof", encode(list((good | changes).values())), kind)
+
+    yield vector("of-seven")
+    last = merkle.inclusion_proof(leaves, 6)
+    yield vector("of-the-odd-last-leaf", leaf=leaves[6], index=6, proof=list(last))
+    refused: dict[str, dict[str, Any]] = {
+        "of-another-leaf": {"leaf": leaves[4]},
+        "at-another-index": {"index": 4},
+        "beyond-the-tree": {"index": 7},
+        "too-short": {"proof": list(proof[:-1])},
+        "too-long": {"proof": [*proof, table.root]},
+        "of-a-short-hash": {"proof": [*proof[:-1], proof[-1][:31]]},
+        "to-another-root": {"root": bytes(32)},
+    }
+    for lesson, changes in refused.items():
+        yield vector(lesson, "bad-proof", **changes)
+
+
+def vectors() -> dict[str, Vector]:
+    """Every vector by its file name."""
+    groups = (cbor(), tables(), payloads(), trust(), signed_manifests(), proofs())
+    made = [vector for group in groups for vector in group]
+    by_name = {vector.name: vector for vector in made}
+    assert len(by_name) == len(made)
+    return by_name
+
+
+def files() -> dict[str, bytes]:
+    """Every file of the folder by its name in it."""
+    made = vectors()
+    index = {name: made[name].as_json() for name in sorted(made)}
+    text = json.dumps(index, indent=1) + "\n"
+    return {"index.json": text.encode()} | {name: vector.data for name, vector in made.items()}
+
+
+def main() -> None:
+    for old in FOLDER.glob("*/*.cbor"):
+        old.unlink()
+    for name, data in files().items():
+        path = FOLDER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

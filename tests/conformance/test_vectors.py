@@ -1,0 +1,98 @@
+"""The golden vectors: made again they are the same bytes, and each is accepted or refused as the index says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from store.errors import Corrupt, FlightbagError
+from store.format import merkle
+from store.format.cbor import decode
+from store.format.entries import EntryTable
+from store.format.ids import ObjectId
+from store.format.manifest import Manifest
+from store.trust.root import SignedRoot, advance
+from store.verify import Opened, open_manifest
+from tests.conformance.make_vectors import CONTENTS, FOLDER, files
+from tests.support.memory import MemoryEvidence
+from tests.support.missions import table_of
+
+INDEX: dict[str, dict[str, str]] = json.loads((FOLDER / "index.json").read_text())
+
+
+def read(name: str) -> bytes:
+    return (FOLDER / name).read_bytes()
+
+
+def test_the_vectors_are_those_that_the_script_makes() -> None:
+    stored = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
+    assert stored == files()
+
+
+def test_the_folder_is_small() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 100_000
+
+
+def first_root() -> SignedRoot:
+    return SignedRoot.parse(read("valid/root-1.cbor"))
+
+
+def check_manifest(data: bytes) -> None:
+    evidence = MemoryEvidence()
+    evidence.put(table_of(CONTENTS).render())
+    opened = open_manifest(evidence, evidence.put(data), first_root())
+    if not isinstance(opened, Opened):
+        (finding,) = opened
+        raise Corrupt(finding.message, kind=finding.kind, step=finding.step)
+
+
+def check_proof(data: bytes) -> None:
+    leaf, index, size, proof, root = decode(data, limit=2**16, what="the proof")
+    if merkle.root_from_inclusion(merkle.leaf_hash(leaf), index, size, proof) != root:
+        raise Corrupt("the proof leads to another root", kind="bad-proof")
+
+
+def renders(read: Callable[[bytes], Manifest | EntryTable]) -> Callable[[bytes], object]:
+    def check(data: bytes) -> None:
+        assert read(data).render() == data
+
+    return check
+
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    "cbor": lambda data: decode(data, limit=2**16, what="the vector"),
+    "table": renders(EntryTable.parse),
+    "payload": renders(Manifest.parse),
+    "root": SignedRoot.parse,
+    "step": lambda data: advance(first_root(), [data]),
+    "manifest": check_manifest,
+    "proof": check_proof,
+}
+
+
+@pytest.mark.parametrize("name", [name for name in INDEX if name.startswith("valid/")])
+def test_accepted(name: str) -> None:
+    assert "kind" not in INDEX[name]
+    READERS[INDEX[name]["reader"]](read(name))
+
+
+@pytest.mark.parametrize("name", [name for name in INDEX if name.startswith("invalid/")])
+def test_refused(name: str) -> None:
+    with pytest.raises(FlightbagError) as caught:
+        READERS[INDEX[name]["reader"]](read(name))
+    assert caught.value.fields["kind"] == INDEX[name]["kind"]
+    assert caught.value.fields.get("step", "") == INDEX[name].get("refused_by", "")
+
+
+def test_every_reader_has_both() -> None:
+    assert {(name.split("/")[0], said["reader"]) for name, said in INDEX.items()} == {
+        (folder, reader) for folder in ("valid", "invalid") for reader in READERS
+    }
+
+
+def test_the_root_of_the_table_is_fixed() -> None:
+    """A change of the hash, the leaf or the tree's shape shows here, whatever the other vectors do."""
+    table = EntryTable.parse(read("valid/table.cbor"))
+    assert ObjectId(table.root) == ObjectId.parse("bcb014bb10a4351c114743af9a9637573814e5e279ae26dfcd5dfddd4fc736df")

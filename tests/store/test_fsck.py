@@ -1,0 +1,407 @@
+"""The audit: each damage gives one finding, of its kind, with the missions that it grounds; and writes nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from store.errors import Corrupt, Invalid, NotFound, Unavailable
+from store.format.ids import ObjectId
+from store.fsck import Audit, fsck
+from store.index import Row
+from store.media import Media
+from store.repository import Repository
+from tests.support.missions import ISSUE, ROOT, flight, next_root, sign_root
+from tests.support.stores import (
+    CAMERA,
+    ENGINE,
+    NORTH,
+    SHARD,
+    SOUTH,
+    audit,
+    copy_of,
+    file_of,
+    flip,
+    later,
+    listing,
+    make_store,
+    overwrite,
+    publish,
+)
+
+BOTH = (NORTH.id, SOUTH.id)
+SHARED = NORTH.entry(ENGINE).id
+OWN = NORTH.entry(CAMERA).id
+LETTERED = NORTH.entry(SHARD).id  # its folder has a letter in its name
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("made") / "store")
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Path:
+    """A copy, whose index is not believed and so not compared."""
+    return copy_of(made, tmp_path / "store")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A damage, the kind of its finding and what it grounds; `quick` says whether a quick audit sees it."""
+
+    damage: Callable[[Path], object]
+    kind: str
+    grounds: tuple[str, ...] = ()
+    quick: bool = True
+    information: bool = False
+
+
+def plant(store: Path, name: str, data: bytes = b"") -> Path:
+    path = store / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def instead(path: Path) -> Path:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    return path
+
+
+def misname(path: Path) -> None:
+    assert path.name != path.name.upper()
+    path.rename(path.with_name(path.name.upper()))
+
+
+def publish_by_hand(store: Path, changed: object) -> None:
+    """Puts a manifest in place that `publish` would refuse."""
+    one = changed
+    for data in (one.signed, one.table.render()):  # type: ignore[attr-defined]
+        plant(store, str(file_of(store, ObjectId.of(data)).relative_to(store)), data)
+    (store / "missions" / NORTH.id).write_text(f"{one.manifest_id}\n")  # type: ignore[attr-defined]
+
+
+def ref(store: Path) -> Path:
+    return store / "missions" / NORTH.id
+
+
+CASES: dict[str, Case] = {
+    "missing, shared": Case(lambda s: file_of(s, SHARED).unlink(), "missing", BOTH),
+    "missing, of one": Case(lambda s: file_of(s, OWN).unlink(), "missing", (NORTH.id,)),
+    "missing manifest": Case(lambda s: file_of(s, NORTH.manifest_id).unlink(), "missing", (NORTH.id,)),
+    "missing table": Case(lambda s: file_of(s, NORTH.manifest.table).unlink(), "missing", (NORTH.id,)),
+    "missing shard folder": Case(lambda s: shutil.rmtree(file_of(s, OWN).parent), "missing", (NORTH.id,)),
+    "truncated": Case(lambda s: overwrite(file_of(s, SHARED), lambda d: d[:-1]), "truncated", BOTH),
+    "empty": Case(lambda s: overwrite(file_of(s, OWN), lambda _: b""), "truncated", (NORTH.id,)),
+    "oversized": Case(lambda s: overwrite(file_of(s, SHARED), lambda d: d + b"x"), "oversized", BOTH),
+    "bit-flip": Case(lambda s: flip(file_of(s, SHARED), 3), "bit-flip", BOTH, quick=False),
+    "bit-flip in the manifest": Case(lambda s: flip(file_of(s, NORTH.manifest_id), 50), "bit-flip", (NORTH.id,)),
+    "bit-flip in the table": Case(lambda s: flip(file_of(s, NORTH.manifest.table), 9), "bit-flip", (NORTH.id,)),
+    "misnamed file": Case(lambda s: misname(file_of(s, OWN)), "misnamed", (NORTH.id,)),
+    "misnamed manifest": Case(lambda s: misname(file_of(s, NORTH.manifest_id)), "misnamed", (NORTH.id,)),
+    "misnamed shard": Case(lambda s: misname(file_of(s, LETTERED).parent), "misnamed", BOTH),
+    "object is a folder": Case(lambda s: instead(file_of(s, OWN)).mkdir(), "wrong-type", (NORTH.id,)),
+    "object is a link": Case(lambda s: instead(file_of(s, OWN)).symlink_to("/etc/passwd"), "wrong-type", (NORTH.id,)),
+    "object is a FIFO": Case(lambda s: os.mkfifo(instead(file_of(s, SHARED))), "wrong-type", BOTH),
+    "manifest is a link": Case(
+        lambda s: instead(file_of(s, NORTH.manifest_id)).symlink_to("x"), "wrong-type", (NORTH.id,)
+    ),
+    "shard is a link": Case(lambda s: instead(file_of(s, OWN).parent).symlink_to("/"), "wrong-type", (NORTH.id,)),
+    "shard is a file": Case(lambda s: plant_file(file_of(s, SHARED).parent), "wrong-type", BOTH),
+    "objects is a link": Case(lambda s: instead(s / "objects").symlink_to("/"), "wrong-type", BOTH),
+    "objects is not there": Case(lambda s: shutil.rmtree(s / "objects"), "missing", BOTH),
+    "missions is a file": Case(lambda s: plant_file(s / "missions"), "wrong-type"),
+    "missions is not there": Case(lambda s: shutil.rmtree(s / "missions"), "missing"),
+    "ref is a link": Case(lambda s: instead(ref(s)).symlink_to(SOUTH.id), "wrong-type", (NORTH.id,)),
+    "ref is a folder": Case(lambda s: instead(ref(s)).mkdir(), "wrong-type", (NORTH.id,)),
+    "ref is a FIFO": Case(lambda s: os.mkfifo(instead(ref(s))), "wrong-type", (NORTH.id,)),
+    "log is a link": Case(lambda s: instead(s / "log").symlink_to("flightbag.toml"), "wrong-type"),
+    "tmp is a link": Case(lambda s: instead(s / "tmp").symlink_to("/"), "wrong-type"),
+    "trust is a link": Case(lambda s: instead(s / "trust").symlink_to("/"), "wrong-type", BOTH),
+    "root file is a FIFO": Case(lambda s: os.mkfifo(instead(s / "trust" / "1.root.cbor")), "wrong-type", BOTH),
+    "stray at the top": Case(lambda s: plant(s, "notes.txt"), "stray"),
+    "stray in objects": Case(lambda s: plant(s, "objects/README"), "stray"),
+    "stray in a shard": Case(lambda s: plant(s, f"objects/{SHARED.hex()[:2]}/short"), "stray"),
+    "stray in trust": Case(lambda s: plant(s, "trust/01.root.cbor"), "stray"),
+    "stray in missions": Case(lambda s: plant(s, "missions/.DS_Store"), "stray"),
+    "stray of an upper-case mission": Case(lambda s: plant(s, "missions/North"), "stray"),
+    "stray in tmp": Case(lambda s: plant(s, "tmp/1-dead/0"), "stray", information=True),
+    "stray of odd bytes": Case(lambda s: plant(s, os.fsdecode(b"\xff\n\x1b[31m")), "stray"),
+    "unreferenced": Case(
+        lambda s: plant(s, str(file_of(Path(), ObjectId.of(b"lone"))), b"lone"), "unreferenced", information=True
+    ),
+    "short ref": Case(lambda s: overwrite(ref(s), lambda d: d[:40]), "bad-ref", (NORTH.id,)),
+    "empty ref": Case(lambda s: overwrite(ref(s), lambda _: b""), "bad-ref", (NORTH.id,)),
+    "ref without newline": Case(lambda s: overwrite(ref(s), lambda d: d[:64]), "bad-ref", (NORTH.id,)),
+    "long ref": Case(lambda s: overwrite(ref(s), lambda d: d + b"x"), "bad-ref", (NORTH.id,)),
+    "upper-case ref": Case(lambda s: overwrite(ref(s), bytes.upper), "bad-ref", (NORTH.id,)),
+    "ref to another mission": Case(lambda s: ref(s).write_text(f"{SOUTH.manifest_id}\n"), "bad-ref", (NORTH.id,)),
+    "ref to a table": Case(lambda s: ref(s).write_text(f"{NORTH.manifest.table}\n"), "bad-manifest", (NORTH.id,)),
+    "ref to an artifact": Case(lambda s: ref(s).write_text(f"{SHARED}\n"), "bad-manifest", (NORTH.id,)),
+    "unsigned manifest": Case(lambda s: publish_by_hand(s, flight(by=())), "bad-signature", (NORTH.id,)),
+    "stranger's manifest": Case(lambda s: publish_by_hand(s, flight(by=("x",))), "bad-signature", (NORTH.id,)),
+    "lying identity": Case(lambda s: publish_by_hand(s, flight(identity=bytes(32))), "bad-manifest", (NORTH.id,)),
+    "no root file": Case(lambda s: (s / "trust" / "1.root.cbor").unlink(), "bad-trust-chain", BOTH),
+    "no trust folder": Case(lambda s: shutil.rmtree(s / "trust"), "bad-trust-chain", BOTH),
+    "bad root file": Case(lambda s: flip(s / "trust" / "1.root.cbor", 60), "bad-trust-chain", BOTH),
+    "huge root file": Case(lambda s: plant(s, "trust/1.root.cbor", bytes(100_000)), "bad-trust-chain", BOTH),
+    "gap in the chain": Case(lambda s: plant(s, "trust/3.root.cbor"), "bad-trust-chain", BOTH),
+    "next root by a stranger": Case(
+        lambda s: plant(s, "trust/2.root.cbor", sign_root(next_root(ROOT), "x")), "bad-trust-chain", BOTH
+    ),
+    "first root of another version": Case(
+        lambda s: plant(s, "trust/1.root.cbor", sign_root(next_root(ROOT), "root-a")), "bad-trust-chain", BOTH
+    ),
+    "changed log": Case(lambda s: overwrite(s / "log", lambda d: d.replace(b"north", b"nerth", 1)), "bad-log"),
+    "log of noise": Case(lambda s: overwrite(s / "log", lambda _: b"noise\n"), "bad-log"),
+}
+
+
+def plant_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_bytes(b"")
+
+
+def assert_one(found: Audit, case: Case) -> None:
+    # A planted manifest leaves the one before as an object of no closure; that is no damage.
+    told = [finding for finding in found.findings if case.kind == "unreferenced" or finding.kind != "unreferenced"]
+    assert [finding.kind for finding in told] == [case.kind], found.findings
+    assert told[0].missions == case.grounds
+    assert told[0].information == case.information
+    assert found.errors != case.information
+    assert not found.inconclusive
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["quick", "full"])
+@pytest.mark.parametrize("name", CASES)
+def test_one_damage_is_one_finding(store: Path, name: str, full: bool) -> None:
+    case = CASES[name]
+    case.damage(store)
+    before = listing(store)
+    found = audit(store, full=full)
+    assert listing(store) == before, "an audit writes nothing"
+    if full or case.quick:
+        assert_one(found, case)
+        if not name.startswith("missions"):
+            assert found.missions == {mission: mission not in case.grounds for mission in BOTH}
+    else:
+        assert not found.findings
+    json.dumps([finding.as_json() for finding in found.findings]).encode()
+    for finding in found.findings:
+        assert finding.message.isprintable()
+        assert finding.path.isprintable()
+
+
+def test_a_whole_store_is_clean(made: Path) -> None:
+    before = listing(made)
+    for full in (False, True):
+        found = audit(made, full=full)
+        assert found.findings == ()
+        assert found.missions == dict.fromkeys(BOTH, True)
+        files = list((made / "objects").glob("*/*"))
+        assert (found.objects, found.bytes) == (len(files), sum(file.stat().st_size for file in files))
+    assert listing(made) == before
+
+
+def test_a_new_store_is_clean(tmp_path: Path) -> None:
+    Repository.init(tmp_path / "store").close()
+    assert audit(tmp_path / "store").findings == ()
+
+
+def test_progress_tells_every_byte_of_a_full_audit(made: Path) -> None:
+    told: list[int] = []
+    with Media(made) as media:
+        found = fsck(media, full=True, progress=told.append)
+    assert sum(told) >= found.bytes
+
+
+def test_three_damages_are_three_findings(store: Path) -> None:
+    file_of(store, OWN).unlink()
+    flip(file_of(store, SHARED))
+    (store / "notes.txt").write_bytes(b"")
+    assert sorted(finding.kind for finding in audit(store).findings) == ["bit-flip", "missing", "stray"]
+
+
+def test_a_finding_says_object_entries_and_sizes(store: Path) -> None:
+    overwrite(file_of(store, SHARED), lambda data: data[:-1])
+    (finding,) = audit(store).findings
+    size = NORTH.entry(ENGINE).size
+    assert (finding.object, finding.entry) == (str(SHARED), ENGINE)
+    assert (finding.expected, finding.actual) == (str(size), str(size - 1))
+    assert finding.path == str(file_of(store, SHARED))
+    assert finding.remedy
+
+
+def test_both_missions_of_a_damaged_shared_table_are_grounded_by_one_finding(tmp_path: Path) -> None:
+    """The table is read for each of them, and told of once."""
+    twin = flight(NORTH.contents, mission=SOUTH.manifest.mission)
+    store = make_store(tmp_path / "store", NORTH, twin)
+    flip(file_of(store, NORTH.manifest.table), 5)
+    (finding,) = audit(store).findings
+    assert (finding.kind, finding.missions) == ("bit-flip", BOTH)
+
+
+def test_a_bad_object_of_no_mission_is_found_by_a_full_audit(store: Path) -> None:
+    path = plant(store, str(file_of(Path(), ObjectId.of(b"lone"))), b"lone")
+    flip(path)
+    found = audit(store)
+    assert sorted((finding.kind, finding.missions) for finding in found.findings) == [
+        ("bit-flip", ()),
+        ("unreferenced", ()),
+    ]
+    assert found.missions == dict.fromkeys(BOTH, True)
+
+
+def test_unreferenced_is_not_told_while_a_closure_is_unknown(store: Path) -> None:
+    plant(store, str(file_of(Path(), ObjectId.of(b"lone"))), b"lone")
+    flip(file_of(store, NORTH.manifest_id), 50)
+    assert [finding.kind for finding in audit(store).findings] == ["bit-flip"]
+
+
+def test_an_old_manifest_is_unreferenced(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    publish(store, later(NORTH))
+    (finding,) = audit(store).findings
+    assert (finding.kind, finding.object, finding.information) == ("unreferenced", str(NORTH.manifest_id), True)
+
+
+def test_a_release_that_is_missing(store: Path) -> None:
+    new = flight(releases=(ObjectId.of(b"release"),), issue=replace(ISSUE, sequence=ISSUE.sequence + 1))
+    publish_by_hand(store, new)
+    found = [finding for finding in audit(store).findings if not finding.information]
+    assert [(finding.kind, finding.entry, finding.missions) for finding in found] == [
+        ("missing", "release", (NORTH.id,))
+    ]
+
+
+class TestIndex:
+    def test_index_only(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        with Repository.open(store) as repository, repository.writing() as writer:
+            writer.index.commit(objects={ObjectId.of(b"gone"): Row(4, 1, 1, 1, 1, 1)})
+        (finding,) = audit(store).findings
+        assert (finding.kind, finding.object) == ("index-only", str(ObjectId.of(b"gone")))
+        assert finding.information
+
+    def test_file_only(self, tmp_path: Path) -> None:
+        """Objects that came by sync or copying, which the index has not seen yet."""
+        store = make_store(tmp_path / "store")
+        aside = tmp_path / "aside"
+        path = file_of(store, OWN)
+        path.rename(aside)
+        shutil.rmtree(store / "index")
+        with Repository.open(store) as repository, repository.writing():
+            pass
+        path.parent.mkdir(exist_ok=True)
+        aside.rename(path)
+        (finding,) = audit(store).findings
+        assert (finding.kind, finding.object, finding.information) == ("file-only", str(OWN), True)
+
+    def test_a_missing_object_is_told_once_although_the_index_has_it(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        file_of(store, OWN).unlink()
+        assert [finding.kind for finding in audit(store).findings] == ["missing"]
+
+    def test_a_damaged_index_is_no_finding(self, tmp_path: Path) -> None:
+        """Nothing depends on it, and it is made again."""
+        store = make_store(tmp_path / "store")
+        (store / "index" / "data.mdb").write_bytes(b"noise" * 1000)
+        assert audit(store).findings == ()
+
+
+class TestUnreadable:
+    """What cannot be read makes the audit inconclusive; it is neither clean nor an error."""
+
+    def refuse(self, monkeypatch: pytest.MonkeyPatch, call: str, *inodes: int) -> None:
+        real = getattr(os, call)
+
+        def refusing(first: object, *arguments: object, **options: object) -> object:
+            status = os.fstat(first) if isinstance(first, int) else None
+            if status is not None and status.st_ino in inodes:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(first, *arguments, **options)
+
+        monkeypatch.setattr(os, call, refusing)
+
+    def check(self, found: Audit, *grounded: str) -> None:
+        assert [(finding.kind, finding.unreadable, finding.missions) for finding in found.findings] == [
+            ("unreadable", True, grounded)
+        ], found.findings
+        assert found.inconclusive
+        assert not found.errors
+        assert found.missions == {mission: mission not in grounded for mission in BOTH}
+
+    def test_an_artifact(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refuse(monkeypatch, "readv", file_of(store, SHARED).stat().st_ino)
+        self.check(audit(store), *BOTH)
+        assert audit(store, full=False).findings == ()
+
+    def test_a_manifest(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refuse(monkeypatch, "readv", file_of(store, NORTH.manifest_id).stat().st_ino)
+        self.check(audit(store), NORTH.id)
+
+    def test_a_table(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refuse(monkeypatch, "readv", file_of(store, NORTH.manifest.table).stat().st_ino)
+        self.check(audit(store), NORTH.id)
+
+    def test_a_ref(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refuse(monkeypatch, "read", ref(store).stat().st_ino)
+        self.check(audit(store), NORTH.id)
+
+    def test_a_root_file(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refuse(monkeypatch, "read", (store / "trust" / "1.root.cbor").stat().st_ino)
+        self.check(audit(store), *BOTH)
+
+    def test_the_log(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refuse(monkeypatch, "read", (store / "log").stat().st_ino)
+        self.check(audit(store))
+
+    def test_a_shard_folder_is_not_a_hundred_missing_objects(
+        self, store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The objects in it can still be opened by name, so nothing else is wrong; but nobody knows what lies there."""
+        self.refuse(monkeypatch, "listdir", file_of(store, SHARED).parent.stat().st_ino)
+        self.check(audit(store), *BOTH)
+
+    def test_the_status_of_an_object(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = os.stat
+
+        def refusing(path: object, **options: object) -> os.stat_result:
+            if path == file_of(store, OWN).name:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(path, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(os, "stat", refusing)
+        self.check(audit(store), NORTH.id)
+
+    def test_a_top_level_that_cannot_be_listed(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refuse(monkeypatch, "listdir", store.stat().st_ino)
+        with pytest.raises(Unavailable):
+            audit(store)
+
+
+class TestNoStore:
+    def test_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(NotFound):
+            audit(tmp_path)
+
+    def test_another_format(self, store: Path) -> None:
+        overwrite(store / "flightbag.toml", lambda data: data.replace(b"format = 1", b"format = 2"))
+        with pytest.raises(Invalid):
+            audit(store)
+
+    def test_a_torn_toml(self, store: Path) -> None:
+        overwrite(store / "flightbag.toml", lambda data: data[:5])
+        with pytest.raises(Corrupt):
+            audit(store)

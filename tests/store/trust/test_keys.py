@@ -1,0 +1,170 @@
+"""Keys: the kid, PEM and its errors, signing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import cbor2
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
+
+from store.errors import Invalid, Untrusted
+from store.format.cose import Envelope, Signature
+from store.trust.keys import MAX_PASSPHRASE, PrivateKey, PublicKey, sign
+from tests.support.missions import key
+
+KEY = key("pilot")
+
+
+def pem(label: str, der: bytes) -> bytes:
+    return f"-----BEGIN {label}-----\n".encode() + base64.b64encode(der) + f"\n-----END {label}-----\n".encode()
+
+
+def test_the_kid_is_the_cose_thumbprint_of_rfc_9679() -> None:
+    # kty OKP (1), crv Ed25519 (6), x; SHA-256 of the deterministic encoding.
+    members = cbor2.dumps({1: 1, -1: 6, -2: KEY.public.raw}, canonical=True)
+    assert KEY.public.kid == hashlib.sha256(members).digest()
+
+
+def test_keys_are_equal_by_their_bytes() -> None:
+    assert key("pilot").public == KEY.public
+    assert key("other").public != KEY.public
+    assert PrivateKey.generate().public != PrivateKey.generate().public
+    with pytest.raises(Invalid):
+        PublicKey(bytes(31))
+
+
+def test_a_public_pem_reads_back() -> None:
+    assert PublicKey.of_pem(KEY.public.pem()) == KEY.public
+
+
+@pytest.mark.parametrize("passphrase", [None, b"x", "grüße".encode(), b"p" * MAX_PASSPHRASE])
+def test_a_private_pem_reads_back(passphrase: bytes | None) -> None:
+    data = KEY.pem(passphrase)
+    assert PrivateKey.of_pem(data, passphrase).public == KEY.public
+    assert (b"ENCRYPTED" in data) is (passphrase is not None)
+
+
+@pytest.mark.parametrize("passphrase", [b"", b"p" * (MAX_PASSPHRASE + 1)])
+def test_no_passphrase_that_protects_nothing_or_cannot_be_used(passphrase: bytes) -> None:
+    with pytest.raises(Invalid):
+        KEY.pem(passphrase)
+
+
+def test_a_wrong_or_a_needless_passphrase() -> None:
+    locked, clear = KEY.pem(b"right"), KEY.pem(None)
+    for data, passphrase in ((locked, b"wrong"), (locked, None), (clear, b"right")):
+        with pytest.raises(Invalid) as caught:
+            PrivateKey.of_pem(data, passphrase)
+        if passphrase is None:
+            assert caught.value.fields["needs_passphrase"] is True
+
+
+# SubjectPublicKeyInfo and PKCS#8 with algorithms that nobody knows (OID 1.3.101.120).
+UNKNOWN_PUBLIC = bytes.fromhex("302a300506032b6578032100") + bytes(32)
+UNKNOWN_PRIVATE = bytes.fromhex("302e020100300506032b657804220420") + bytes(32)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not a key", b"\x00" * 64, pem("PUBLIC KEY", b""), pem("PUBLIC KEY", UNKNOWN_PUBLIC), KEY.pem(None)],
+    ids=["empty", "text", "zeroes", "no_der", "unknown_algorithm", "private"],
+)
+def test_no_public_pem(data: bytes) -> None:
+    with pytest.raises(Invalid):
+        PublicKey.of_pem(data)
+
+
+@pytest.mark.parametrize("passphrase", [None, b"x"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not a key", pem("PRIVATE KEY", b""), pem("PRIVATE KEY", UNKNOWN_PRIVATE), KEY.public.pem()],
+    ids=["empty", "text", "no_der", "unknown_algorithm", "public"],
+)
+def test_no_private_pem(data: bytes, passphrase: bytes | None) -> None:
+    with pytest.raises(Invalid):
+        PrivateKey.of_pem(data, passphrase)
+
+
+def test_damage_to_an_encrypted_key_is_never_another_error() -> None:
+    good = KEY.pem(b"right")
+    der = base64.b64decode(b"".join(good.splitlines()[1:-1]))
+    # The parameters of the encryption lie at the front; every 7th byte of the rest will do.
+    for at in sorted({*range(12), *range(12, len(der), 7)}):
+        bad = bytearray(der)
+        bad[at] ^= 0x40
+        try:
+            read = PrivateKey.of_pem(pem("ENCRYPTED PRIVATE KEY", bytes(bad)), b"right")
+        except Invalid:
+            continue
+        assert isinstance(read, PrivateKey)
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa", "x25519"])
+def test_keys_of_another_kind(kind: str) -> None:
+    other: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | x25519.X25519PrivateKey
+    if kind == "ecdsa":
+        other = ec.generate_private_key(ec.SECP256R1())
+    elif kind == "rsa":
+        other = rsa.generate_private_key(65537, 2048)
+    else:
+        other = x25519.X25519PrivateKey.generate()
+    private = other.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = other.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    with pytest.raises(Invalid, match="not an Ed25519"):
+        PrivateKey.of_pem(private, None)
+    with pytest.raises(Invalid, match="not an Ed25519"):
+        PublicKey.of_pem(public)
+
+
+def test_enrolment_refuses_weak_points() -> None:
+    assert KEY.public.enrolled() == KEY.public
+    for raw in (bytes(32), (1).to_bytes(32, "little"), b"\xff" * 32):
+        with pytest.raises(Untrusted) as caught:
+            PublicKey(raw).enrolled()
+        assert caught.value.fields["kind"] == "weak-key"
+
+
+def test_a_private_key_does_not_print_itself() -> None:
+    assert repr(KEY) == f"PrivateKey(kid={KEY.public.kid.hex()})"
+
+
+ENVELOPE = Envelope("application/test", b"payload")
+
+
+def test_a_signature_is_of_the_payload_the_type_the_kid_and_the_domain() -> None:
+    (signature,) = sign(ENVELOPE, KEY, b"domain").signatures
+    public = KEY.public
+    assert public.verifies(ENVELOPE, signature, b"domain")
+    assert not public.verifies(ENVELOPE, signature, b"other domain")
+    assert not public.verifies(Envelope("application/test", b"other"), signature, b"domain")
+    assert not public.verifies(Envelope("application/other", b"payload"), signature, b"domain")
+    assert not public.verifies(ENVELOPE, Signature(key("other").public.kid, signature.signature), b"domain")
+    assert not key("other").public.verifies(ENVELOPE, signature, b"domain")
+
+
+def test_signing_twice_keeps_one_signature() -> None:
+    once = sign(ENVELOPE, KEY, b"")
+    assert sign(once, KEY, b"") == once
+    assert len(sign(once, key("other"), b"").signatures) == 2
+
+
+class Liar:
+    """A token that answers with what is no signature of the message."""
+
+    public = KEY.public
+
+    def sign(self, message: bytes) -> bytes:
+        return KEY.sign(message + b"x")
+
+
+def test_a_signer_that_returns_something_else_is_found_out() -> None:
+    with pytest.raises(Untrusted) as caught:
+        sign(ENVELOPE, Liar(), b"")
+    assert caught.value.fields["kind"] == "bad-signature"
