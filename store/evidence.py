@@ -101,11 +101,10 @@ class StoreEvidence:
         outcomes: dict[tuple[ObjectId, int], Outcome] = {}
         for id_, size in task:
             try:
-                with _about(id_):
-                    self.media.digest(id_, size, progress=self._progress)
+                self.media.digest(id_, size, progress=self._progress)
                 outcomes[id_, size] = None
             except FlightbagError as error:
-                outcomes[id_, size] = error
+                outcomes[id_, size] = _named(id_, error)
         return outcomes
 
 
@@ -115,10 +114,14 @@ def _about(id_: ObjectId) -> Iterator[None]:
     try:
         yield
     except FlightbagError as error:
-        error.fields.setdefault("object", id_)
-        if isinstance(error, NotFound):
-            error.message = f"object {id_} is not there"
-        raise
+        raise _named(id_, error) from error.__cause__
+
+
+def _named(id_: ObjectId, error: FlightbagError) -> FlightbagError:
+    error.fields.setdefault("object", id_)
+    if isinstance(error, NotFound):
+        error.message = f"object {id_} is not there"
+    return error
 
 
 def _tasks(items: list[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:

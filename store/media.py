@@ -21,7 +21,7 @@ from typing import Self
 
 from blake3 import blake3
 
-from store.errors import Corrupt, Invalid, NotFound, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
 
 # Reads between 256 KiB and 1 MiB over the descriptor keep BLAKE3 in the cache and are no slower than a map; a bad
@@ -151,30 +151,25 @@ class Media:
         oversized or bit-flip), with object, expected and actual. Memory is constant; the file is read once.
         """
         name = object_path(id_)
-        hasher = blake3()
-        with self.open(name) as fd, _explained(self.absolute(name)):
-            stamp = Stamp.of(os.fstat(fd))
-            _check_size(id_, size, stamp.size)
-            view = memoryview(bytearray(min(size, CHUNK)) if into is None else into)
-            done = 0
-            while done < size:
-                at = 0 if into is None else done
-                window = view[at : at + min(CHUNK, size - done)]
-                count = os.readv(fd, [window])
-                if count == 0:
-                    break
-                hasher.update(window[:count])
-                done += count
-                if progress is not None:
-                    progress(count)
-            # One byte more shows a file that grew since its size was taken.
-            _check_size(id_, size, done + len(os.read(fd, 1)))
-        actual = ObjectId(hasher.digest())
+        parent, last = self._at(name)
+        # Written out, not in terms of `open`: a store has many small objects, and this is what verify does all day.
+        try:
+            fd = os.open(last, _FILE, dir_fd=parent)
+            try:
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode):
+                    raise _wrong_type(self.absolute(name))
+                _check_size(id_, size, status.st_size)
+                actual = ObjectId(_hash(fd, id_, size, into, progress))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise _explain(error, self.absolute(name)) from error
         if actual != id_:
             raise Corrupt(
                 f"object {id_} hashes to {actual}", kind="bit-flip", object=id_, expected=str(id_), actual=str(actual)
             )
-        return stamp
+        return Stamp.of(status)
 
     def names(self, name: str) -> list[str]:
         """The names in a directory, ascending."""
@@ -205,6 +200,28 @@ _KINDS = {
 }
 
 
+def _hash(
+    fd: int, id_: ObjectId, size: int, into: bytearray | None, progress: Callable[[int], None] | None
+) -> bytes:
+    """The digest of exactly `size` bytes of an open file, read in one pass."""
+    hasher = blake3()
+    view = memoryview(bytearray(min(size, CHUNK)) if into is None else into)
+    done = 0
+    while done < size:
+        at = 0 if into is None else done
+        window = view[at : at + min(CHUNK, size - done)]
+        count = os.readv(fd, [window])
+        if count == 0:
+            break
+        hasher.update(window[:count])
+        done += count
+        if progress is not None:
+            progress(count)
+    # One byte more shows a file that grew since its size was taken.
+    _check_size(id_, size, done + len(os.read(fd, 1)))
+    return hasher.digest()
+
+
 def _check_size(id_: ObjectId, expected: int, actual: int) -> None:
     if actual != expected:
         raise Corrupt(
@@ -226,10 +243,12 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _ABSENT:
-            raise NotFound(f"{path} is not there", kind="missing", path=path) from error
-        if error.errno in _WRONG_TYPE:
-            raise _wrong_type(path) from error
-        raise Unavailable(
-            f"{path} cannot be read: {error.strerror}", kind="unreadable", path=path, errno=error.errno
-        ) from error
+        raise _explain(error, path) from error
+
+
+def _explain(error: OSError, path: str) -> FlightbagError:
+    if error.errno in _ABSENT:
+        return NotFound(f"{path} is not there", kind="missing", path=path)
+    if error.errno in _WRONG_TYPE:
+        return _wrong_type(path)
+    return Unavailable(f"{path} cannot be read: {error.strerror}", kind="unreadable", path=path, errno=error.errno)

@@ -176,6 +176,13 @@ class Medium(Watched):
         self._visit = visit
         self._deaf = deaf
 
+    def forget(self, *shards: str) -> None:
+        """Makes the names of these shards of objects, and those in them, not durable yet."""
+        objects = self._folder(str(self.top / "objects"))
+        for shard in shards:
+            del objects.durable[shard]
+            self._folder(str(self.top / "objects" / shard)).durable.clear()
+
     def before(self, operation: str, path: str) -> None:
         # What the operations so far may have left is looked at before the next one.
         self.operations.append(f"{operation} {os.path.relpath(path, self.top)}")

@@ -202,9 +202,7 @@ def test_objects_of_a_killed_run_are_made_durable_before_they_are_relied_on(tmp_
         publish(store, NORTH, disk=KilledBeforeStep4())
     medium = Medium(store, lambda _: None)
     # The names that the killed run made are on no medium yet.
-    objects = medium.tree.names["objects"]
-    for shard in set(objects.names) - folders_before:  # type: ignore[union-attr]
-        del objects.durable[shard]  # type: ignore[union-attr]
+    medium.forget(*(path.name for path in (store / "objects").iterdir() if path.name not in folders_before))
     publish(store, NORTH, disk=medium)
     left = medium.leave(tmp_path / "left", names="durable")
     assert check(left, NORTH.id).go, check(left, NORTH.id).findings
@@ -218,9 +216,7 @@ def test_objects_that_a_live_run_has_renamed_are_made_durable_before_they_are_re
         def before(self, operation: str, path: str) -> None:
             if operation == "sync-directory" and "/objects" in path:
                 medium = Medium(store, lambda _: None)
-                objects = medium.tree.names["objects"]
-                shard = NORTH.entry(CAMERA).id.hex()[:2]
-                del objects.durable[shard]  # type: ignore[union-attr]
+                medium.forget(NORTH.entry(CAMERA).id.hex()[:2])
                 second.append(medium)
                 raise PowerFails  # what the first does later changes nothing for the second
 

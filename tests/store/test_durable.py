@@ -102,7 +102,7 @@ def test_append_cuts_first(tmp_path: Path) -> None:
     DISK.append(str(path), b"one\n", 0)
     DISK.append(str(path), b"two\n", 4)
     with path.open("ab") as file:
-        file.write(b"torn")
+        file.write(b"a torn line that is longer than the next")
     DISK.append(str(path), b"three\n", 8)
     assert path.read_bytes() == b"one\ntwo\nthree\n"
 

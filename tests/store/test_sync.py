@@ -303,8 +303,7 @@ class TestInterrupted:
         with pytest.raises((PowerFails, Unavailable)):
             sync(source, target, disk=Broken())
         medium = Medium(target, lambda _: None)
-        objects = medium.tree.names["objects"]
-        objects.durable.clear()  # type: ignore[union-attr]
+        medium.forget(*os.listdir(target / "objects"))
         sync(source, target, disk=medium)
         left = medium.leave(tmp_path / "left", names="durable")
         assert check(left, NORTH.id).go, check(left, NORTH.id).findings
