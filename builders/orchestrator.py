@@ -14,9 +14,10 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from store.objects import read_chunks
 from store.repository import Writer
 from store.trust.keys import Signer, sign
 from store.trust.root import TrustRoot
-from store.verify import Binding, check_binding
+from store.verify import Binding, Opened, check_binding
 
 
 def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
@@ -200,19 +201,29 @@ class _Build:
         )
 
     def last(self, mission: str) -> tuple[ObjectId | None, int]:
-        """The current manifest, if it holds, and the greatest sequence that was ever published."""
-        sequences = [
-            e.facts.get("sequence", 0)
-            for e in events(self.writer.repository.media)
-            if e.facts.get("mission") == mission
-        ]
-        try:
-            opened = self.writer.repository.current(mission)
-        except Unavailable:
-            raise
-        except FlightbagError:
-            return None, max(sequences, default=0)
-        return opened.manifest_id, max([*sequences, opened.manifest.issue.sequence])
+        """The current manifest, or where that is damaged the last one of the log that holds, and its sequence.
+
+        Only what is signed counts: a log line could claim any sequence.
+        """
+        repository = self.writer.repository
+
+        def holds(opened: Callable[[], Opened]) -> Opened | None:
+            try:
+                return found if (found := opened()).manifest.mission.id == mission else None
+            except Unavailable:
+                raise
+            except FlightbagError:
+                return None
+
+        found = holds(lambda: repository.current(mission))
+        if found is None:
+            for event in reversed(events(repository.media)):
+                if event.event in ("published", "received") and event.facts["mission"] == mission:
+                    id_ = ObjectId.parse(event.facts["manifest"])
+                    found = holds(partial(repository.opened, id_, "a manifest of the log"))
+                    if found is not None:
+                        break
+        return (None, 0) if found is None else (found.manifest_id, found.manifest.issue.sequence)
 
     # -- what is missing
 

@@ -15,12 +15,11 @@ from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.media import Media, object_path
-from store.trust.root import MAX_STEPS, ROOT_LIMIT
+from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT
 from store.verify import REF_SIZE, Binding, Outcome, Verdict, pinned_root, verify_mission
 
 MAX_MISSIONS = 10_000
 ROOT_FILE = re.compile(r"([1-9][0-9]{0,17})\.root\.cbor")
-_ROOT_FILE_LIMIT = ROOT_LIMIT + 2048
 # A task of the pool: enough small objects to be worth handing over, few enough bytes to spread large ones.
 _TASK_OBJECTS, _TASK_BYTES = 64, 32 * 2**20
 
@@ -65,7 +64,7 @@ class StoreEvidence:
         return sorted(int(match[1]) for match in matches if match)
 
     def root_file(self, version: int) -> bytes:
-        return self.media.read(f"trust/{version}.root.cbor", _ROOT_FILE_LIMIT)
+        return self.media.read(f"trust/{version}.root.cbor", ROOT_FILE_LIMIT)
 
     def object(self, id_: ObjectId, limit: int) -> bytes:
         with _about(id_):

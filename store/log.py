@@ -15,6 +15,9 @@ from blake3 import blake3
 
 from store.durable import Disk
 from store.errors import Corrupt, NotFound
+from store.format.cbor import INT_MAX
+from store.format.ids import is_hex
+from store.format.manifest import MISSION_ID
 from store.media import Media
 
 LOG = "log"
@@ -71,17 +74,41 @@ def events(media: Media) -> list[Event]:
     for number, line in enumerate(_whole_lines(data), 1):
         try:
             value = json.loads(line)
-            at, event, claimed = value.pop("at"), value.pop("event"), value.pop("previous")
+            found, claimed = Event(value.pop("at"), value.pop("event"), value), value.pop("previous")
+            whole = _line(found, claimed) == line and _is_event(found)
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise _bad(media, number, "is malformed") from error
-        if type(at) is not int or event not in EVENTS:
+        if not whole:
             raise _bad(media, number, "is malformed")
         if claimed != previous:
             raise _bad(media, number, "does not continue the line before")
         previous = _hash(line)
-        result.append(Event(at, event, value))
+        result.append(found)
     return result
 
 
+def _is_event(event: Event) -> bool:
+    """Whether an event has the facts that its kind has, each of its type."""
+    if type(event.at) is not int or event.event not in EVENTS:
+        return False
+    if event.event not in ("published", "received"):
+        return True
+    mission, manifest, sequence = (event.facts.get(key) for key in ("mission", "manifest", "sequence"))
+    return (
+        type(mission) is str
+        and MISSION_ID.fullmatch(mission) is not None
+        and type(manifest) is str
+        and is_hex(manifest)
+        and type(sequence) is int
+        and 0 < sequence <= INT_MAX
+    )
+
+
 def _bad(media: Media, number: int, why: str) -> Corrupt:
-    return Corrupt(f"line {number} of the log {why}", kind="bad-log", path=media.absolute(LOG), actual=number)
+    return Corrupt(
+        f"line {number} of the log {why}",
+        remedy="the refs stand without the log: find out who changed it, keep it aside, and a new one begins",
+        kind="bad-log",
+        path=media.absolute(LOG),
+        actual=number,
+    )

@@ -234,7 +234,7 @@ def _check_size(id_: ObjectId, expected: int, actual: int) -> None:
 
 
 def _wrong_type(path: str) -> Corrupt:
-    return Corrupt(f"{path} is neither a regular file nor a directory", kind="wrong-type", path=path)
+    return Corrupt(f"{path} is not what belongs there: a regular file, or a folder", kind="wrong-type", path=path)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from store import log
 from store.durable import Disk, replace_file
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.evidence import StoreEvidence
 from store.format.entries import EntryTable
 from store.format.ids import BuildKey, ObjectId
@@ -177,13 +177,25 @@ class Repository:
                             rows[id_] = Row.of(self.media.stamp(object_path(id_)), inserted=now, verified=0)
             index.commit(objects=rows)
 
+    def found_domain(self, signed: SignedRoot, *, now: int) -> str:
+        """Writes root 1 and gives its path. Raises Conflict where the store has a trust root; it is never replaced."""
+        with exclusive(self.media.path, self.disk, "trust", "the trust chain", timeout=60):
+            if self.evidence.root_versions():
+                path = self.media.path
+                raise Conflict(f"{path} has a trust root already", remedy="a root is rotated, never replaced")
+            facts = {"version": signed.root.version, "digest": signed.root.digest.hex()}
+            self.append_log(log.Event(now, "rotated", facts))
+            self.replace("trust/1.root.cbor", signed.envelope.render())
+        return self.media.absolute("trust/1.root.cbor")
+
     def append_log(self, event: log.Event) -> None:
         """Adds a line to the log, alone (step 6)."""
         with exclusive(self.media.path, self.disk, "log", "the log", timeout=60):
             log.append(self.media, self.disk, event)
 
     def replace(self, name: str, data: bytes) -> None:
-        """Replaces a small file of the store by name, durably."""
+        """Replaces a small file of the store by name, durably. Refuses a folder that is a link."""
+        self.media.directory(os.path.dirname(name))
         with Staging(self.media, self.disk) as staging:
             replace_file(self.disk, self.media.absolute(name), data, staging.folder())
 
@@ -191,6 +203,7 @@ class Repository:
         """Steps 6 and 7: the log line, then the ref. Everything the manifest names is durable by now."""
         if not MISSION_ID.fullmatch(mission):
             raise Invalid(f"{mission[:80]!r} is no mission id")
+        self.media.directory("missions")  # before the log speaks of it
         facts = {"mission": mission, "manifest": str(manifest), "sequence": sequence}
         self.append_log(log.Event(int(time.time()), event, facts))
         self.replace(f"missions/{mission}", f"{manifest}\n".encode())
@@ -328,10 +341,10 @@ def check_format(media: Media) -> None:
         format_, id_ = value["format"], value["id"]
     except (ValueError, KeyError, RecursionError) as error:
         raise Corrupt(f"{media.absolute(TOML)} is malformed", kind="bad-store", path=media.absolute(TOML)) from error
-    if type(format_) is not int or format_ != FORMAT:
+    if type(format_) is int and format_ != FORMAT:
         raise Invalid(f"{media.path} is a store of format {format_}; this program knows format {FORMAT}")
-    if type(id_) is not str or not _STORE_ID.fullmatch(id_):
-        raise Corrupt(f"{media.absolute(TOML)} has no store id", kind="bad-store", path=media.absolute(TOML))
+    if type(format_) is not int or type(id_) is not str or not _STORE_ID.fullmatch(id_):
+        raise Corrupt(f"{media.absolute(TOML)} has no format and store id", kind="bad-store", path=media.absolute(TOML))
 
 
 def _no_store(path: str | os.PathLike[str]) -> NotFound:

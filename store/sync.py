@@ -70,7 +70,7 @@ def plan_sync(
     last: dict[ObjectId, int] = {}
     moves, unchanged, newer = [], [], []
     judge = _newer_root(target, source_root)
-    for mission in missions or source.missions():
+    for mission in dict.fromkeys(missions or source.missions()):
         opened = source.current(mission)
         if judge is not None:
             _check_accepted(source, opened, mission, judge)

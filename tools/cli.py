@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +13,16 @@ from typing import Annotated, Any
 import typer
 
 from builders.ort import require_build_extra
-from store.errors import Conflict, Invalid, NotFound
+from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.evidence import StoreEvidence
-from store.format.cose import Envelope
-from store.log import Event
 from store.media import Media
 from store.repository import TOML, Repository, check_format
 from store.sync import apply_sync, plan_sync
-from store.trust.keys import sign
-from store.trust.root import AAD_LABEL, CONTENT_TYPE, ROOT_LIMIT, Role, SignedRoot, TrustRoot
+from store.trust.root import ROOT_FILE_LIMIT, first_root
 from store.verify import Binding, Verdict, pinned_root, verify_mission
 from tools import fsck, keyfiles, render
 from tools.progress import bytes_bar, work_bars
-from tools.status import NO, OK, UNKNOWN, command, print_json
+from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,8 +38,12 @@ app.add_typer(trust_app, name="trust")
 ENV = "FLIGHTBAG_STORE"
 Store = Annotated[str, typer.Argument(envvar=ENV, help="The store's folder.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-PassphraseFile = Annotated[Path | None, typer.Option(help="Its first line is the passphrase.", show_default=False)]
-MissionFilePath = Annotated[Path, typer.Argument(help="The mission file (TOML).", metavar="MISSION.toml")]
+PassphraseFile = Annotated[
+    Path | None, typer.Option(readable=False, help="Its first line is the passphrase.", show_default=False)
+]
+MissionFilePath = Annotated[
+    Path, typer.Argument(readable=False, help="The mission file (TOML).", metavar="MISSION.toml")
+]
 
 
 @app.command()
@@ -52,7 +54,7 @@ def init(store: Store, as_json: Json = False) -> int:
         if as_json:
             print_json({"store": repository.media.path})
         else:
-            print(f"made the store {repository.media.path}")
+            say(f"made the store {repository.media.path}")
     return OK
 
 
@@ -75,7 +77,7 @@ def keys_new(
 @keys_app.command("show")
 @command
 def keys_show(
-    file: Annotated[Path, typer.Argument(help="A private key or a .pub.")],
+    file: Annotated[Path, typer.Argument(readable=False, help="A private key or a .pub.")],
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
@@ -88,7 +90,7 @@ def _show_key(kid: bytes, raw: bytes, *, as_json: bool) -> int:
     if as_json:
         print_json({"kid": kid.hex(), "public": raw.hex()})
     else:
-        print(f"kid {kid.hex()}")
+        say(f"kid {kid.hex()}")
     return OK
 
 
@@ -97,8 +99,8 @@ def _show_key(kid: bytes, raw: bytes, *, as_json: bool) -> int:
 def trust_new(
     store: Store,
     domain: Annotated[str, typer.Option(help="A label for the trust domain.")],
-    root_key: Annotated[list[Path], typer.Option(help="A root key; those given as private keys sign.")],
-    mission_key: Annotated[list[Path], typer.Option(help="A key that may sign missions; a .pub will do.")],
+    root_key: Annotated[list[Path], typer.Option(readable=False, help="A root key; a private one signs.")],
+    mission_key: Annotated[list[Path], typer.Option(readable=False, help="May sign missions; a .pub will do.")],
     threshold: Annotated[list[str] | None, typer.Option(help="ROLE=N; 1 if not said.", metavar="ROLE=N")] = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -108,44 +110,23 @@ def trust_new(
     ask = keyfiles.passphrase_from(passphrase_file)
     signers = [keyfiles.private_key(path, ask) for path in root_key if keyfiles.is_private(path)]
     public = [keyfiles.public_key(path, ask) for path in root_key if not keyfiles.is_private(path)]
-    roots = tuple(sorted({key.enrolled() for key in (*public, *(signer.public for signer in signers))}))
-    missions = tuple(sorted({keyfiles.public_key(path, ask).enrolled() for path in mission_key}))
-    for role, keys in (("root", roots), ("mission", missions)):
-        if thresholds[role] > len(keys):
-            raise Invalid(f"the threshold of {role} is {thresholds[role]}, but it has {len(keys)} keys")
-    if len({signer.public for signer in signers}) < thresholds["root"]:
-        raise Invalid(
-            f"the root takes {thresholds['root']} signatures, {len(signers)} private root keys are given",
-            remedy="give --root-key with the private keys of enough root holders",
-        )
-    root = TrustRoot(
-        version=1,
-        domain=domain,
-        epoch=1,
+    signed = first_root(
+        domain,
+        root_keys=[*public, *(signer.public for signer in signers)],
+        mission_keys=[keyfiles.public_key(path, ask) for path in mission_key],
+        thresholds=thresholds,
         issued_at=int(time.time()),
-        root=Role(roots, thresholds["root"]),
-        mission=Role(missions, thresholds["mission"]),
-        release=Role((), 1),
+        signers=signers,
     )
+    root = signed.root
     with Repository.open(store) as repository:
-        if repository.evidence.root_versions():
-            raise Conflict(
-                f"{repository.media.path} has a trust root already", remedy="a root is rotated, not replaced"
-            )
-        envelope = Envelope(CONTENT_TYPE, root.render())
-        for signer in signers:
-            envelope = sign(envelope, signer, root.aad(AAD_LABEL))
-        data = envelope.render()
-        SignedRoot.parse(data)
-        repository.append_log(Event(int(time.time()), "rotated", {"version": 1, "digest": root.digest.hex()}))
-        repository.replace("trust/1.root.cbor", data)
-        path = repository.media.absolute("trust/1.root.cbor")
+        path = repository.found_domain(signed, now=int(time.time()))
     if as_json:
         print_json({"root": path, "domain": domain, "domain_id": root.domain_id.hex(), "version": 1})
     else:
-        print(f"trust domain {domain}, id {root.domain_id.hex()}")
-        print(f"wrote {path}")
-        print("hand a copy of that file to everyone who verifies, by another way than the store itself")
+        say(f"trust domain {domain}, id {root.domain_id.hex()}")
+        say(f"wrote {path}")
+        say("hand a copy of that file to everyone who verifies, by another way than the store itself")
     return OK
 
 
@@ -185,7 +166,7 @@ def plan(
 def build(
     mission_file: MissionFilePath,
     store: Annotated[str, typer.Option(envvar=ENV, help="The store's folder.", show_default=False)],
-    key: Annotated[list[Path], typer.Option(help="A mission key; once for each signer.")],
+    key: Annotated[list[Path], typer.Option(readable=False, help="A mission key; once for each signer.")],
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
@@ -209,17 +190,15 @@ def build(
 def list_missions(store: Store, as_json: Json = False) -> int:
     """List the missions of a store."""
     rows = []
-    status = OK
+    wrong: list[FlightbagError] = []
     with Repository.open(store) as repository:
         for mission in repository.missions():
             row: dict[str, Any] = {"mission": mission}
             try:
                 opened = repository.current(mission)
-            except (NotFound, Invalid):
-                raise
-            except Exception as error:  # noqa: BLE001 - one bad mission must not hide the others
-                row["error"] = str(error)
-                status = NO
+            except FlightbagError as error:  # one bad mission must not hide the others
+                row["error"] = error.message
+                wrong.append(error)
             else:
                 m = opened.manifest
                 row |= {
@@ -237,14 +216,16 @@ def list_missions(store: Store, as_json: Json = False) -> int:
         _print(
             render.table(
                 [
-                    (r["mission"], f"UNREADABLE: {r['error']}")
+                    (r["mission"], f"DOES NOT HOLD: {r['error']}")
                     if "error" in r
                     else (r["mission"], f"flight {r['flight']}  {r['entries']} entries  {render.size(r['bytes'])}")
                     for r in rows
                 ]
             )
         )
-    return status
+    if not wrong:
+        return OK
+    return UNKNOWN if all(isinstance(error, Unavailable) for error in wrong) else NO
 
 
 @app.command()
@@ -296,14 +277,14 @@ def sync(
         print_json(value)
     else:
         verb = "would copy" if dry_run else "copied"
-        print(f"{verb} {len(made.missing)} objects, {render.size(made.bytes)}; {made.present} were there already")
+        say(f"{verb} {len(made.missing)} objects, {render.size(made.bytes)}; {made.present} were there already")
         for word, missions in (
-            ("updated", [move.mission for move in made.moves]),
+            ("would update" if dry_run else "updated", [move.mission for move in made.moves]),
             ("unchanged", made.unchanged),
             ("NOT copied, newer at the target:", made.newer),
         ):
             if missions:
-                print(f"{word} {', '.join(missions)}")
+                say(f"{word} {', '.join(missions)}")
     return NO if made.newer else OK
 
 
@@ -323,7 +304,9 @@ def verify(
     store_and_mission: Annotated[
         list[str] | None, typer.Argument(metavar="[STORE] [MISSION]", show_default=False)
     ] = None,
-    trust: Annotated[Path | None, typer.Option(help="The pinned trust root; never the store's own.")] = None,
+    trust: Annotated[
+        Path | None, typer.Option(readable=False, help="The pinned trust root; never the store's own.")
+    ] = None,
     aircraft: Annotated[str | None, typer.Option(help="This aircraft's id.")] = None,
     host: Annotated[str | None, typer.Option(help="This aircraft's host class.")] = None,
     as_json: Json = False,
@@ -333,7 +316,7 @@ def verify(
     if trust is None:
         raise Invalid("--trust is missing", remedy="give the pinned trust root's file")
     _refuse_own_root(trust, store)
-    pinned = pinned_root(keyfiles.read_file(trust, ROOT_LIMIT + 2048, "the trust root"))
+    pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
     with Media(store) as media, bytes_bar("verifying") as progress:
         check_format(media)
         evidence = StoreEvidence(media, progress)
@@ -390,6 +373,8 @@ def _store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
     from_env = os.environ.get(ENV)
     if len(args) == 2:
         return args[0], args[1]
+    if len(args) > 2:
+        raise Invalid(f"{args[2]!r} is one argument too many", remedy="see --help")
     if len(args) == 1:
         if from_env and (needed or not os.path.exists(os.path.join(args[0], TOML))):
             return from_env, args[0]
@@ -405,12 +390,12 @@ def _store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
 
 def _print(lines: Iterator[str]) -> None:
     for line in lines:
-        print(line)
+        say(line)
 
 
 app.command("fsck")(fsck.run)
 
 
 def main() -> None:
-    """The program `flightbag`."""
-    app()
+    """The program `flightbag`. Its `fsck` is `store-fsck`, down to the status of a mistake in the arguments."""
+    fsck.exit_with_usage(app, fsck.USAGE if sys.argv[1:2] == ["fsck"] else USAGE)

@@ -1,26 +1,24 @@
 """`store-fsck`, also `flightbag fsck`: the audit, with the statuses of fsck(8).
 
     0  clean        1  corrected (not yet: nothing here writes)
-    4  errors left  8  could not check       16  usage
+    4  errors left  8  could not check  16  usage  32  cancelled
 Statuses add up: 12 is errors and something that could not be checked.
 """
 
 from __future__ import annotations
 
 import sys
-import traceback
 from typing import Annotated
 
 import typer
 
-from store.errors import FlightbagError
 from store.fsck import fsck
 from store.media import Media
 from tools import render
 from tools.progress import bytes_bar
-from tools.status import fail, print_json
+from tools.status import exits, print_json, say
 
-CLEAN, ERRORS, COULD_NOT_CHECK, USAGE = 0, 4, 8, 16
+CLEAN, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 4, 8, 16, 32
 
 Store = Annotated[str, typer.Argument(envvar="FLIGHTBAG_STORE", help="The store's folder.", show_default=False)]
 Quick = Annotated[bool, typer.Option("--quick", help="Names, types, sizes, refs, signatures, closures (the default).")]
@@ -28,21 +26,15 @@ Full = Annotated[bool, typer.Option("--full", help="Every byte of every object b
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
-def run(store: Store, quick: Quick = False, full: Full = False, as_json: Json = False) -> None:
+@exits(error_status=lambda _: COULD_NOT_CHECK, unknown=COULD_NOT_CHECK, interrupted=CANCELLED)
+def run(store: Store, quick: Quick = False, full: Full = False, as_json: Json = False) -> int:
     """Audits a store. Writes nothing."""
     if quick and full:
-        print("store-fsck: --quick and --full exclude each other", file=sys.stderr)
-        raise SystemExit(USAGE)
-    try:
-        with Media(store) as media, bytes_bar("reading") as progress:
-            audit = fsck(media, full=full, progress=progress)
-    except FlightbagError as error:
-        fail(error, as_json=as_json)
-        raise SystemExit(COULD_NOT_CHECK) from None
-    except Exception:  # noqa: BLE001 - a bug of ours is "could not check" too, never "clean"
-        traceback.print_exc()
-        raise SystemExit(COULD_NOT_CHECK) from None
-    status = (ERRORS if audit.errors else 0) | (COULD_NOT_CHECK if audit.inconclusive else 0)
+        say("store-fsck: --quick and --full exclude each other", sys.stderr)
+        return USAGE
+    with Media(store) as media, bytes_bar("reading") as progress:
+        audit = fsck(media, full=full, progress=progress)
+    status = (ERRORS if audit.errors else CLEAN) | (COULD_NOT_CHECK if audit.inconclusive else CLEAN)
     if as_json:
         print_json(
             {
@@ -56,8 +48,8 @@ def run(store: Store, quick: Quick = False, full: Full = False, as_json: Json = 
         )
     else:
         for line in render.audit(audit):
-            print(line)
-    raise SystemExit(status)
+            say(line)
+    return status
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Exit statuses, and how an error becomes one. Scripts may rely on these numbers.
+"""Exit statuses, how an error becomes one, and the one place where text is printed. Scripts may rely on the numbers.
 
 0  done, or GO
 1  the answer is no: NO-GO, coverage failed, no such mission
@@ -14,11 +14,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TextIO
 
 from store.errors import FlightbagError, Invalid, Unavailable
 
-OK, NO, USAGE, UNKNOWN = 0, 1, 2, 3
+OK, NO, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
 P = ParamSpec("P")
 
 
@@ -29,8 +29,21 @@ def status_of(error: FlightbagError) -> int:
     return UNKNOWN if isinstance(error, Unavailable) else NO
 
 
+def printable(text: str) -> str:
+    """The text with everything but newlines that is not printable as an escape.
+
+    Names and messages may come from a hostile store: no byte of it moves the cursor, or paints a GO.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Prints text for people."""
+    print(printable(text), file=file or sys.stdout)
+
+
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """One JSON document on standard output, in ASCII."""
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 
@@ -40,32 +53,43 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
         facts = {key: value for key, value in error.fields.items() if key not in ("kind", "findings")}
         kind = str(error.fields.get("kind", type(error).__name__.lower()))
         print_json({"error": {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}})
-    print(f"flightbag: {error.message}", file=sys.stderr)
+    say(f"flightbag: {error.message}", sys.stderr)
     if error.remedy:
-        print(f"  -> {error.remedy}", file=sys.stderr)
+        say(f"  -> {error.remedy}", sys.stderr)
 
 
-def command(function: Callable[P, int]) -> Callable[P, None]:
-    """Runs a command that returns its status; errors become statuses, and nothing else is caught."""
+def exits(
+    *,
+    error_status: Callable[[FlightbagError], int] = status_of,
+    unknown: int = UNKNOWN,
+    interrupted: int = INTERRUPTED,
+) -> Callable[[Callable[P, int]], Callable[P, None]]:
+    """Makes a function that returns its status into a command: errors become statuses, whatever they are."""
 
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            status = function(*args, **kwargs)
-            sys.stdout.flush()
-        except FlightbagError as error:
-            fail(error, as_json=bool(kwargs.get("as_json")))
-            status = status_of(error)
-        except BrokenPipeError:
-            # The reader went away; a second complaint at exit would help nobody.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = UNKNOWN
-        except KeyboardInterrupt:
-            print("flightbag: interrupted; what was finished is kept", file=sys.stderr)
-            status = 130
-        except Exception:  # noqa: BLE001 - a bug of ours is "could not tell", never Python's 1, which would be "no"
-            traceback.print_exc()
-            status = UNKNOWN
-        raise SystemExit(status)
+    def decorate(function: Callable[P, int]) -> Callable[P, None]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                status = function(*args, **kwargs)
+                sys.stdout.flush()
+            except FlightbagError as error:
+                fail(error, as_json=bool(kwargs.get("as_json")))
+                status = error_status(error)
+            except BrokenPipeError:
+                # The reader went away: what it has seen is not the answer. A second complaint would help nobody.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                status = unknown
+            except KeyboardInterrupt:
+                say("flightbag: interrupted", sys.stderr)
+                status = interrupted
+            except Exception:  # noqa: BLE001 - a bug of ours is "could not tell", never Python's 1, which is "no"
+                traceback.print_exc()
+                status = unknown
+            raise SystemExit(status)
 
-    return run
+        return run
+
+    return decorate
+
+
+command = exits()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,7 @@ class MBTilesSource:
             raise Unavailable(f"{self.path} cannot be read: {error.strerror}", path=str(self.path)) from error
         if not stat.S_ISREG(mode):
             raise self._not_mbtiles("it is not a file")
+        self._deadline = time.monotonic() + MAX_QUERY_SECONDS
         with self._reading():
             # Not immutable: that would miss what a write-ahead log still holds.
             self._db = sqlite3.connect(
@@ -115,6 +117,8 @@ class MBTilesSource:
         """Checks that this is an MBTiles file of images and takes the snapshot."""
         with self._reading():
             try:
+                # A view may compute without end; SQLite asks now and then whether it should go on.
+                self._db.set_progress_handler(lambda: time.monotonic() > self._deadline, 100_000)
                 self._db.execute("PRAGMA trusted_schema = OFF")
                 self._db.execute("PRAGMA query_only = ON")
                 self._db.execute("BEGIN")
@@ -128,13 +132,16 @@ class MBTilesSource:
                     raise self._not_mbtiles(f"it has no table or view {name}")
             try:
                 self._db.execute("SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles LIMIT 0")
-                formats = self._db.execute("SELECT value FROM metadata WHERE name = 'format' LIMIT 2").fetchall()
+                formats = self._db.execute(
+                    "SELECT CASE WHEN typeof(value) = 'text' AND length(value) <= 16 THEN value END "
+                    "FROM metadata WHERE name = 'format' LIMIT 2"
+                ).fetchall()
             except sqlite3.OperationalError as error:
                 if _code(error) == sqlite3.SQLITE_ERROR:  # a column or a table under the view is missing
                     raise self._not_mbtiles(str(error)) from None
                 raise
         if len(formats) != 1 or formats[0][0] not in FORMATS:
-            said = " and ".join(repr(value)[:40] for (value,) in formats) or "nothing"
+            said = " and ".join(repr(value) for (value,) in formats) or "nothing"
             raise self._not_mbtiles(
                 f"its metadata says {said} as format, not one of {', '.join(FORMATS)}",
                 remedy="give an MBTiles file of image tiles; vector tiles cannot be described",
@@ -150,8 +157,20 @@ class MBTilesSource:
             FROM tiles
             WHERE zoom_level = ? AND tile_column IN ({", ".join("?" * len(columns))}) AND tile_row BETWEEN ? AND ?
             """  # noqa: S608 - only question marks are put in
+        found: list[tuple[int, int, bytes]] = []
+        room = MAX_CELL_BYTES
+        self._deadline = time.monotonic() + MAX_QUERY_SECONDS
         with self._reading():
-            found = self._db.execute(query, (MAX_TILE_BYTES, zoom, *columns, rows[0], rows[-1])).fetchall()
+            for item in self._db.execute(query, (MAX_TILE_BYTES, zoom, *columns, rows[0], rows[-1])):
+                found.append(item)
+                room -= len(item[2])
+                if room < 0 or len(found) > MAX_ROWS:
+                    raise Corrupt(
+                        f"{self.path} has more than {MAX_ROWS} rows or {MAX_CELL_BYTES} bytes "
+                        f"for {len(columns) * len(rows)} tiles of zoom {zoom}",
+                        path=str(self.path),
+                        remedy="give a source with one image of a usual size for each tile",
+                    )
         for column, row, _ in found:
             if type(column) is not int or type(row) is not int:
                 raise Corrupt(
@@ -175,6 +194,12 @@ class MBTilesSource:
                 f"{self.path} is damaged: {error}",
                 path=str(self.path),
                 remedy="check it with 'PRAGMA integrity_check' and get it again from where it came",
+            )
+        if code == sqlite3.SQLITE_INTERRUPT:
+            return Corrupt(
+                f"{self.path} did not answer within {MAX_QUERY_SECONDS:g} seconds",
+                path=str(self.path),
+                remedy="see what its view `tiles` does, or give it an index on zoom, column and row",
             )
         return Unavailable(
             f"{self.path} could not be read: {error}",

@@ -33,7 +33,8 @@ class Area:
         west, south, east, north = self.bbox
         if max(abs(west), abs(east)) > LON_MAX or max(abs(south), abs(north)) > LAT_MAX:
             raise Corrupt("the area's bbox is outside the world", kind="bad-field", field="area.bbox")
-        if south >= north or west == east:
+        # 180 east and 180 west are one line: from the one eastward to the other there is nothing.
+        if south >= north or west == east or (west, east) == (LON_MAX, -LON_MAX):
             raise Corrupt("the area's bbox is empty", kind="bad-field", field="area.bbox")
         for polygon in self.polygons:
             if not polygon:

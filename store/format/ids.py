@@ -16,6 +16,11 @@ DIGEST_SIZE = 32
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
+def is_hex(text: str) -> bool:
+    """Whether `text` is a digest as it is printed."""
+    return _HEX.fullmatch(text) is not None
+
+
 class Digest(bytes):
     """32 bytes of BLAKE3, printed as 64 lower-case hex digits. Subclasses say what was hashed."""
 
@@ -29,7 +34,7 @@ class Digest(bytes):
     @classmethod
     def parse(cls, text: str) -> Self:
         """The digest printed as `text`. Raises Invalid for anything but 64 lower-case hex digits."""
-        if not _HEX.fullmatch(text):
+        if not is_hex(text):
             raise Invalid(f"{text[:80]!r} is not a {cls.__name__}", remedy="give 64 lower-case hex digits")
         return cls(bytes.fromhex(text))
 

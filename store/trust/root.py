@@ -10,19 +10,20 @@ Law: `TrustRoot.parse(r.render()) == r`, and only canonical bytes of a valid roo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from store.errors import Corrupt, Untrusted
+from store.errors import Corrupt, Invalid, Untrusted
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode
-from store.format.cose import Envelope
+from store.format.cose import OVERHEAD_LIMIT, Envelope
 from store.format.ids import derive
 from store.format.manifest import TIME_MAX
-from store.trust.keys import PublicKey
+from store.trust.keys import PublicKey, Signer, sign
 
 CONTENT_TYPE = "application/vnd.flightbag.root+cbor"
 AAD_LABEL = "flightbag/root/1"
 ROOT_LIMIT = 64 * 2**10
+ROOT_FILE_LIMIT = ROOT_LIMIT + OVERHEAD_LIMIT
 MAX_STEPS = 32
 FORMAT = 1
 MAX_KEYS = 64
@@ -161,9 +162,53 @@ class SignedRoot:
         """
         envelope = Envelope.parse(data, CONTENT_TYPE, ROOT_LIMIT)
         signed = cls(TrustRoot.parse(envelope.payload), envelope)
-        count = count_signers(envelope, signed.root.aad(AAD_LABEL), signed.root.root.keys, ignored=True)
+        later = signed.root.version > 1
+        count = count_signers(envelope, signed.root.aad(AAD_LABEL), signed.root.root.keys, ignored=later)
         _need(count, signed.root.root.threshold, f"root {signed.root.version}")
         return signed
+
+
+def first_root(
+    domain: str,
+    *,
+    root_keys: Iterable[PublicKey],
+    mission_keys: Iterable[PublicKey],
+    thresholds: Mapping[str, int],
+    issued_at: int,
+    signers: Sequence[Signer],
+) -> SignedRoot:
+    """Root 1 of a new trust domain, signed.
+
+    `thresholds` has `root` and `mission`; `signers` are the root holders at hand. Raises Invalid for what cannot be a
+    root, Untrusted for a weak key.
+    """
+    if not DOMAIN_NAME.fullmatch(domain):
+        raise Invalid(f"{domain!r} is no domain name", remedy="1 to 64 letters, digits, spaces and . _ -")
+    roles = {
+        role: Role(tuple(sorted({key.enrolled() for key in keys})), thresholds[role])
+        for role, keys in (("root", root_keys), ("mission", mission_keys))
+    }
+    for name, role in roles.items():
+        if not role.can_be_met:
+            raise Invalid(f"the threshold of {name} is {role.threshold}, but it has {len(role.keys)} keys")
+    if len({signer.public for signer in signers} & set(roles["root"].keys)) < thresholds["root"]:
+        raise Invalid(
+            f"the root takes {thresholds['root']} signatures, {len(signers)} private root keys are given",
+            remedy="give the private keys of enough root holders",
+        )
+    root = TrustRoot(
+        version=1,
+        domain=domain,
+        epoch=1,
+        issued_at=issued_at,
+        root=roles["root"],
+        mission=roles["mission"],
+        release=Role((), 1),
+    )
+    envelope = Envelope(CONTENT_TYPE, root.render())
+    for signer in signers:
+        envelope = sign(envelope, signer, root.aad(AAD_LABEL))
+    return SignedRoot.parse(envelope.render())
 
 
 def advance(pinned: SignedRoot, chain: Sequence[bytes]) -> SignedRoot:
@@ -206,7 +251,7 @@ def count_signers(
 
     A signature of a kid that is neither in `keys` nor in `known`, or one that does not verify, anywhere in the
     envelope, raises Untrusted: nobody may append to a signed file. `ignored` lets unknown kids pass uncounted: a
-    root alone cannot know the keys of the root before it.
+    later root alone cannot know the keys of the root before it.
     """
     by_kid = {key.kid: key for key in (*known, *keys)}
     signers: set[bytes] = set()
