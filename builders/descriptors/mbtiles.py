@@ -28,6 +28,10 @@ from builders.descriptors.tiles import CELL_ZOOMS, MAX_TILE_BYTES, Tile, check_z
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
 BUSY_SECONDS = 5.0  # how long a file that somebody is writing is waited for
+# A cell is held in memory as a whole: 256 tiles of a megabyte, and room for tiles that come twice.
+MAX_CELL_BYTES = 256 << 20
+MAX_ROWS = 1024
+MAX_QUERY_SECONDS = 60.0
 FORMATS = ("jpg", "jpeg", "png", "webp")
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
