@@ -10,12 +10,22 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from builders.descriptors.embed import Embedder
 from builders.descriptors.inventory import SourceSpec, TileSources
-from builders.engines.base import EngineBackend, EngineSpec, InputRange, ModelSource, hash_model, snapshot_model
+from builders.descriptors.preprocess import Preprocess
+from builders.engines.base import (
+    EngineBackend,
+    EngineSpec,
+    InputRange,
+    ModelSource,
+    hash_model,
+    onnx_bytes,
+    snapshot_model,
+)
 from builders.engines.onnxruntime import OnnxRuntimeBackend
-from builders.mission_file import Backbone, MissionFile
+from builders.mission_file import Backbone, Descriptors, MissionFile
 from builders.mission_reader import load_mission
-from store.errors import Corrupt, Unavailable
+from store.errors import Corrupt, Invalid, Unavailable
 from store.repository import Repository
 
 BACKENDS: dict[str, Callable[[], EngineBackend]] = {"onnxruntime": OnnxRuntimeBackend}
@@ -25,6 +35,7 @@ BACKENDS: dict[str, Callable[[], EngineBackend]] = {"onnxruntime": OnnxRuntimeBa
 class Workshop:
     """A mission file, opened: what a plan or a build works with."""
 
+    path: Path
     mission: MissionFile
     repository: Repository
     sources: TileSources
@@ -34,6 +45,21 @@ class Workshop:
 
     def backend(self, backbone: Backbone) -> EngineBackend:
         return self.backends[backbone.backend]
+
+    @contextmanager
+    def about(self, key: str) -> Iterator[None]:
+        """Names the mission file and the key in whatever is Invalid in the block."""
+        try:
+            yield
+        except Invalid as error:
+            raise Invalid(f"{self.path}: {key}: {error.message}", remedy=error.remedy, **error.fields) from error
+
+    def embedder(self, set_: Descriptors) -> Embedder:
+        """What describes the tiles of a descriptor set: its backbone, in a session of the CPU."""
+        with self.about(f"descriptors[{self.mission.descriptors.index(set_)}]"):
+            spec = self.private(set_.backbone)
+            batch = max((i.opt or 1 for i in spec.inputs), default=1)
+            return Embedder(onnx_bytes(spec.model), set_.output, preprocess_of(set_), batch)
 
     def private(self, backbone: str) -> EngineSpec:
         """The spec with a private copy of its model, hashed while it was copied: what is compiled and run is what is
@@ -77,7 +103,21 @@ def workshop(mission_file: Path, store: str | os.PathLike[str]) -> Iterator[Work
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flightbag-"))
             return snapshot_model(model, Path(folder) / "model")
 
-        yield Workshop(mission, repository, sources, backends, specs, snapshot)
+        yield Workshop(mission_file, mission, repository, sources, backends, specs, snapshot)
+
+
+def preprocess_of(set_: Descriptors) -> Preprocess:
+    """The preprocessing that a descriptor set of the mission file asks for."""
+    keys = set_.preprocess
+    mean, std = (tuple(float(v) for v in triple) for triple in (keys.mean, keys.std))
+    return Preprocess(
+        resize=keys.resize,
+        colour=keys.colour,
+        scale=keys.scale,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        filter=keys.filter,
+    )
 
 
 def _backend(name: str) -> EngineBackend:

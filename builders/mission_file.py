@@ -15,7 +15,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from builders.ort import missing_extra
+from builders.extras import missing_extra
 from store.format.entries import SEGMENT
 from store.format.host import is_host_class
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID

@@ -22,14 +22,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from builders.compose import Workshop
+from builders.compose import Workshop, preprocess_of
 from builders.descriptors.embed import Embedder
 from builders.descriptors.preprocess import Undecodable, decode
 from builders.descriptors.shard import read_shard, write_shard
 from builders.descriptors.tiles import tile_from_id
-from builders.engines.base import onnx_bytes
-from builders.mission_file import Descriptors
-from builders.plan import EngineTask, FileTask, Plan, Progress, ShardTask, make_plan, preprocess_of, silent
+from builders.plan import EngineTask, FileTask, Plan, Progress, ShardTask, make_plan, open_embedders, silent
+from builders.recipe import NORMALISE, SHARD_SCHEMA
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Missing
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.format.cose import Envelope
@@ -120,8 +119,9 @@ class _Build:
             return self.failed(plan, self.absent_and_undecodable(plan))
         if (unchanged := self.unchanged(plan)) is not None:
             return unchanged
+        embedders = open_embedders(self.shop, plan)
         engines = {task.name: self.engine(task) for task in plan.engines}
-        shards = self.shards(plan)
+        shards = self.shards(plan, embedders)
         if missing := self.missing(plan):
             return self.failed(plan, missing)
         files = {task.name: self.file(task) for task in plan.files}
@@ -235,8 +235,8 @@ class _Build:
         with exclusive(repository.media.path, repository.disk, name, "a build of the same artifact", timeout=-1):
             yield
 
-    def remember(self, key: BuildKey, id_: ObjectId, seconds: float, tools: str) -> ObjectId:
-        """Records what a key was built to, and gives back what the record says from now on."""
+    def remember(self, key: BuildKey, id_: ObjectId, seconds: float, tools: str) -> None:
+        """Records what a key was built to."""
         damaged = self.writer.index.record(key) is not None  # it was looked up, and not found whole
         provenance = {
             "from": "build",
@@ -247,7 +247,6 @@ class _Build:
             "milliseconds": round(seconds * 1000),
         }
         self.writer.record(key, (id_,), provenance, replace=damaged)
-        return id_
 
     def engine(self, task: EngineTask) -> _Built:
         if task.present is not None:
@@ -259,7 +258,8 @@ class _Build:
             self.progress(f"compiling {task.spec.backbone}", 0, 0)
             with self.writer.inserting() as batch:
                 start = time.monotonic()
-                compiled = task.backend.compile(task.spec, Path(batch.folder()))
+                with self.shop.about("backbones"):
+                    compiled = task.backend.compile(task.spec, Path(batch.folder()))
                 added = batch.add_file(str(compiled.path))
                 batch.commit()
             seconds = time.monotonic() - start
@@ -267,43 +267,36 @@ class _Build:
         figures = {"max_abs_error": compiled.check.max_abs_error, "cosine": compiled.check.cosine}
         return _Built(added.id, added.size, seconds, figures)
 
-    def shards(self, plan: Plan) -> dict[str, _Built]:
+    def shards(self, plan: Plan, embedders: dict[str, Embedder]) -> dict[str, _Built]:
         """Builds the shards that are missing, a group of keys under one lock and with one barrier at a time."""
-        done: dict[str, _Built] = {}
-        missing = []
-        for task in plan.shards:
-            if task.present is None:
-                missing.append(task)
-            else:
-                done[task.name] = self.reuse(task, task.present)
+        done = {task.name: self.reuse(task, task.present) for task in plan.shards if task.present is not None}
+        missing = sorted((task for task in plan.shards if task.present is None), key=lambda task: task.recipe.key)
         total = sum(len(task.cell.tiles) for task in missing)
-        embedders: dict[str, Embedder] = {}
-        missing.sort(key=lambda task: task.recipe.key)
         for _, group in groupby(missing, key=lambda task: task.recipe.key.hex()[:2]):
             tasks = list(group)
+            built: dict[BuildKey, tuple[ShardTask, _Built]] = {}
+            # Built by somebody else while this process waited, or under another name in this very group.
+            later: list[ShardTask] = []
             with self.key_lock(tasks[0].recipe.key), self.writer.inserting() as batch:
-                fresh: dict[str, tuple[ShardTask, _Built]] = {}
                 for task in tasks:
-                    if (present := self.lookup(task.recipe.key)) is not None:
-                        done[task.name] = self.reuse(task, present)
+                    if task.recipe.key in built or self.lookup(task.recipe.key) is not None:
+                        later.append(task)
                         continue
-                    embedder = embedders.get(task.set.name) or self.embedder(task.set)
-                    embedders[task.set.name] = embedder
                     start = time.monotonic()
-                    data = self.shard(task, embedder, total)
+                    data = self.shard(task, embedders[task.set.name], total)
                     if data is not None:
                         added = batch.add_bytes(data)
-                        fresh[task.name] = (task, _Built(added.id, added.size, time.monotonic() - start))
+                        built[task.recipe.key] = task, _Built(added.id, added.size, time.monotonic() - start)
                 batch.commit()
-                for name, (task, built) in fresh.items():
-                    self.remember(task.recipe.key, built.id, built.seconds or 0.0, "onnxruntime")
-                    done[name] = built
+                for key, (task, one) in built.items():
+                    self.remember(key, one.id, one.seconds or 0.0, "onnxruntime")
+                    done[task.name] = one
+            for task in later:
+                present = self.lookup(task.recipe.key)
+                if present is None:
+                    raise Corrupt(f"the shard {task.name} was damaged while the mission was being built")
+                done[task.name] = self.reuse(task, present)
         return done
-
-    def embedder(self, set_: Descriptors) -> Embedder:
-        spec = self.shop.private(set_.backbone)
-        batch = max((i.opt or 1 for i in spec.inputs), default=1)
-        return Embedder(onnx_bytes(spec.model), set_.output, preprocess_of(set_), batch)
 
     def shard(self, task: ShardTask, embedder: Embedder, total: int) -> bytes | None:
         """The bytes of a shard; None where not one tile of the cell can be decoded."""
@@ -316,12 +309,12 @@ class _Build:
         if not len(result.tile_ids):
             return None
         metadata = {
-            "schema": "flightbag/shard/1",
+            "schema": SHARD_SCHEMA,
             "cell": str(task.cell.cell),
             "zoom": str(task.cell.zoom),
             "model": self.shop.specs[task.set.backbone].model.digest.hex(),
             "output": task.set.output,
-            "normalise": "none",
+            "normalise": NORMALISE,
             "preprocess": json.dumps(preprocess_of(task.set).fields(), sort_keys=True, separators=(",", ":")),
         }
         return write_shard(result.tile_ids, result.descriptors, metadata)

@@ -13,15 +13,16 @@ from typing import Any
 
 from blake3 import blake3
 
-from builders.compose import Workshop
+from builders.compose import Workshop, preprocess_of
+from builders.descriptors.embed import Embedder
 from builders.descriptors.inventory import CellTiles, Inventory
-from builders.descriptors.preprocess import Preprocess
 from builders.descriptors.tiles import tile_from_id
 from builders.engines.base import EngineBackend, EngineSpec
 from builders.mission_file import Descriptors, MissionFile
 from builders.recipe import Recipe, shard_recipe
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
 from store.format.area import Area
+from store.format.entries import MAX_ENTRIES
 from store.format.host import is_host_class, meets
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import PPM, Coverage, MissionFacts, Takeoff, identity
@@ -135,7 +136,14 @@ def make_plan(shop: Workshop, lookup: Lookup, progress: Progress = silent) -> Pl
     """What the mission needs and what of it is there. Reads every tile of the area's cells; writes nothing."""
     mission = shop.mission
     host = _target_host(shop)
-    inventory = shop.sources.inventory(mission.mission.area.bbox_e7, lambda n: progress("reading tiles", n, 0))
+    with shop.about("mission.area.bbox"):
+        inventory = shop.sources.inventory(mission.mission.area.bbox_e7, lambda n: progress("reading tiles", n, 0))
+    shards = len(mission.descriptors) * sum(1 for cell in inventory.cells if cell.tiles)
+    if (count := len(mission.backbones) + shards + len(mission.files)) > MAX_ENTRIES:
+        raise Invalid(
+            f"{shop.path}: the mission would have {count} entries, at most {MAX_ENTRIES} are allowed",
+            remedy="make the area smaller, or leave out a zoom or a descriptor set",
+        )
     return Plan(
         facts=_facts(mission),
         host=host,
@@ -167,7 +175,9 @@ def plan(shop: Workshop, progress: Progress = silent) -> Plan:
             return None
 
     try:
-        return make_plan(shop, lookup, progress)
+        made = make_plan(shop, lookup, progress)
+        open_embedders(shop, made)
+        return made
     finally:
         if index is not None:
             index.close()
@@ -210,12 +220,13 @@ def _target_host(shop: Workshop) -> str:
 def _engine_tasks(shop: Workshop, host: str, lookup: Lookup) -> Iterator[EngineTask]:
     for backbone in shop.mission.backbones:
         backend, spec = shop.backend(backbone), shop.specs[backbone.name]
-        need = backend.engine_host(host)
-        if not meets(host, need):
-            raise Invalid(
-                f"target.host is {host}, the backbone {backbone.name} would be built for {need}",
-                remedy=f"name a target whose class begins with {need}, or another backend",
-            )
+        with shop.about("target.host"):
+            need = backend.engine_host(host)
+            if not meets(host, need):
+                raise Invalid(
+                    f"is {host}, the backbone {backbone.name} would be built for {need}",
+                    remedy=f"name a target whose class begins with {need}, or another backend",
+                )
         recipe = Recipe({"schema": "flightbag/engine/1", **backend.build_key_fields(spec)})
         name = engine_name(backbone.name, backend.name, backend.version, need, spec.precision, backend.suffix)
         yield EngineTask(name, recipe, backend, spec, need, lookup(recipe.key))
@@ -248,18 +259,13 @@ def _shard_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterat
             yield ShardTask(name, recipe, set_, cell, lookup(recipe.key))
 
 
-def preprocess_of(set_: Descriptors) -> Preprocess:
-    """The preprocessing that a descriptor set of the mission file asks for."""
-    keys = set_.preprocess
-    mean, std = (tuple(float(v) for v in triple) for triple in (keys.mean, keys.std))
-    return Preprocess(
-        resize=keys.resize,
-        colour=keys.colour,
-        scale=keys.scale,
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
-        filter=keys.filter,
-    )
+def open_embedders(shop: Workshop, made: Plan) -> dict[str, Embedder]:
+    """By name, an embedder for each descriptor set that has a shard to build.
+
+    Raises Invalid, naming file and key, where set and model do not fit: before anything is compiled.
+    """
+    sets = {task.set.name: task.set for task in made.shards if task.present is None}
+    return {name: shop.embedder(set_) for name, set_ in sets.items()}
 
 
 def _file_tasks(shop: Workshop) -> Iterator[FileTask]:

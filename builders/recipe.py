@@ -16,6 +16,8 @@ from store.format.ids import BuildKey, derive
 KEY_CONTEXT = "flightbag 2026 build key v1"
 CELL_CONTEXT = "flightbag 2026 cell tiles v1"
 SHARD_SCHEMA = "flightbag/shard/1"
+# The rows are the output of the model as it is.
+NORMALISE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def shard_recipe(
             "output": output,
             "preprocess": dict(preprocess),
             "dtype": dtype,
-            "normalise": "none",
+            "normalise": NORMALISE,
             "numeric": "onnxruntime-cpu-fp32",
             "zoom": zoom,
             "tiles": derive(CELL_CONTEXT, tile_list(tiles)),

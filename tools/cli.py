@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from builders.ort import require_build_extra
+from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.evidence import StoreEvidence
 from store.media import Media

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from builders.descriptors.preprocess import Preprocess, Undecodable, decode
 from builders.descriptors.shard import Descriptors
 from builders.descriptors.tiles import tile_from_id
-from builders.ort import import_onnxruntime
+from builders.extras import import_onnxruntime
 from store.errors import Invalid, Refused, Unavailable
 
 ort = import_onnxruntime()

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Protocol
 
 from blake3 import blake3
 
-from builders.ort import import_extra
+from builders.extras import import_extra
 from store.errors import Invalid, Unavailable
 from store.format.cbor import Value
 from store.format.ids import derive
@@ -348,14 +348,27 @@ def _pass(path: Path, what: str, copy: Path | None, keep: bytearray | None = Non
                 size += len(piece)
                 hasher.update(piece)
                 if target:
-                    target.write(piece)
+                    _write(target, piece, what)
                 if keep is not None:
                     keep += piece
                     if size > MAX_ONNX_BYTES:  # it has grown
                         raise too_large(what)
         except OSError as error:
-            raise Unavailable(f"{what} cannot be copied: {error.strerror}", path=str(path)) from error
+            raise Unavailable(f"{what} cannot be read: {error.strerror}", path=str(path)) from error
     return hasher.digest(), size
+
+
+def _write(target: BinaryIO, piece: bytes, what: str) -> None:
+    rest = memoryview(piece)
+    try:
+        while rest:
+            rest = rest[target.write(rest) :]
+    except OSError as error:
+        raise Unavailable(
+            f"the private copy of {what} cannot be written to {target.name}: {error.strerror}",
+            remedy="free some space there, or name another folder for temporary files in TMPDIR",
+            path=str(target.name),
+        ) from error
 
 
 def too_large(what: str) -> Invalid:
@@ -383,4 +396,4 @@ def _open(path: Path, what: str) -> BinaryIO:
 
 def _create(path: Path) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path.open("xb")
+    return path.open("xb", buffering=0)

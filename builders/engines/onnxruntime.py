@@ -35,7 +35,7 @@ from builders.engines.base import (
     too_large,
 )
 from builders.engines.session import open_session
-from builders.ort import import_onnxruntime
+from builders.extras import import_onnxruntime
 from store.errors import Conflict, Invalid, Refused, Unavailable
 from store.format.cbor import Value
 
@@ -234,7 +234,7 @@ def _no_answer(status: int, model: str, tail: str, log_path: Path) -> Unavailabl
         remedy = "see whether memory ran out, then build again"
     else:
         what = f"the process that compiles {model} ended with status {status}"
-        remedy = "read the end of its log (field `log`)"
+        remedy = "see what the end of its log says:\n" + "\n".join(tail.rstrip().split("\n")[-4:])
     last = tail.rstrip().rpartition("\n")[2]
     return Unavailable(
         f"{what}: {last}" if last else what, remedy=remedy, model=model, status=status, log=tail, path=str(log_path)

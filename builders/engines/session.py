@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from builders.engines.base import TensorInfo
-from builders.ort import import_onnxruntime
+from builders.extras import import_onnxruntime
 from store.errors import Invalid, Unavailable
 
 Level: TypeAlias = Literal["off", "extended", "all"]

@@ -464,7 +464,8 @@ def test_this_machine_has_one_name(monkeypatch: pytest.MonkeyPatch, machine: str
 
 def test_telemetry_is_off_when_the_library_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "from builders.ort import import_onnxruntime as i; import os; i(); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+        "import os; from builders.extras import import_onnxruntime as start; start(); "
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
