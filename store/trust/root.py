@@ -205,7 +205,10 @@ def first_root(
         mission=roles["mission"],
         release=Role((), 1),
     )
-    envelope = Envelope(CONTENT_TYPE, root.render())
+    try:
+        envelope = Envelope(CONTENT_TYPE, root.render())
+    except Corrupt as error:  # nothing was read: it is what was asked for that breaks a rule of the format
+        raise Invalid(f"this cannot be a trust root: {error.message}") from error
     for signer in signers:
         envelope = sign(envelope, signer, root.aad(AAD_LABEL))
     return SignedRoot.parse(envelope.render())

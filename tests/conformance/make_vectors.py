@@ -205,7 +205,8 @@ def trust() -> Iterator[Vector]:
         return sign_payload(encode({**good, **changes}), roots.CONTENT_TYPE, ROOT.aad(roots.AAD_LABEL), ["root-a"])
 
     yield Vector("root-unsigned", "root", sign_root(ROOT), "threshold")
-    yield Vector("root-signed-by-the-mission-key", "root", sign_root(ROOT, "pilot"), "threshold")
+    yield Vector("root-signed-by-the-mission-key", "root", sign_root(ROOT, "pilot"), "unknown-signer")
+    yield Vector("root-a-stranger-signs-too", "root", sign_root(ROOT, "root-a", "stranger"), "unknown-signer")
     other_label = sign_payload(ROOT.render(), roots.CONTENT_TYPE, ROOT.aad(manifests.AAD_LABEL), ["root-a"])
     yield Vector("root-signed-as-a-manifest", "root", other_label, "bad-signature")
     yield Vector("root-typed-as-a-manifest", "root", sign_payload(

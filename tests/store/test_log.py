@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from store.durable import Disk
 from store.errors import Corrupt
-from store.log import LOG_LIMIT, Event, append, events
+from store.log import FIRST, LOG, LOG_LIMIT, Event, append, events
 from store.media import Media
 
 DISK = Disk()
@@ -24,7 +25,10 @@ def media(tmp_path: Path) -> Iterator[Media]:
 
 
 def write(media: Media, count: int) -> list[Event]:
-    made = [Event(1000 + n, "published", {"mission": f"m{n}", "sequence": n}) for n in range(count)]
+    made = [
+        Event(1000 + n, "published", {"mission": f"m{n}", "manifest": f"{n:064x}", "sequence": n + 1})
+        for n in range(count)
+    ]
     for event in made:
         append(media, DISK, event)
     return made
@@ -48,7 +52,7 @@ def test_a_torn_last_line_is_no_event_and_is_cut_by_the_next(media: Media, tail:
     with Path(media.path, "log").open("ab") as file:
         file.write(tail)
     assert events(media) == made
-    more = Event(2000, "received", {})
+    more = Event(2000, "signed", {})
     append(media, DISK, more)
     assert events(media) == [*made, more]
     assert len(lines_of(media)) == 3
@@ -114,3 +118,38 @@ def test_a_log_beyond_the_limit_is_refused_unread(media: Media) -> None:
 def test_only_known_events_are_written(media: Media) -> None:
     with pytest.raises(AssertionError):
         append(media, DISK, Event(1, "flown", {}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sequence": "x"},
+        {"sequence": True},
+        {"sequence": 0},
+        {"sequence": 2**63},
+        {"mission": "../up"},
+        {"mission": 7},
+        {"manifest": "abc"},
+        {"at": "now"},
+        {"event": "flown"},
+    ],
+    ids=str,
+)
+def test_a_line_that_chains_and_says_what_it_may_not(media: Media, change: dict[str, Any]) -> None:
+    """Whoever can write the log can chain it too; what it says is still held to its types."""
+    value = {
+        **{"at": 1, "event": "published", "previous": FIRST, "mission": "m", "manifest": "0" * 64, "sequence": 1},
+        **change,
+    }
+    line = json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    with open(media.absolute(LOG), "wb") as file:
+        file.write(line)
+    with pytest.raises(Corrupt):
+        events(media)
+
+
+def test_a_line_in_another_spelling_is_malformed(media: Media) -> None:
+    with open(media.absolute(LOG), "wb") as file:
+        file.write(b'{"at": 1, "event": "signed", "previous": "' + FIRST.encode() + b'"}\n')
+    with pytest.raises(Corrupt):
+        events(media)

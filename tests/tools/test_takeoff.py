@@ -316,3 +316,56 @@ def test_sync_copies_only_what_is_missing(built: Desk) -> None:
     assert only["present"] > 0
     assert built.verify(aircraft).json["go"] is True
     assert not (aircraft / "index").exists()
+
+
+def test_sync_writes_nothing_through_a_link_at_the_target(built: Desk) -> None:
+    aircraft, victim = built.folder / "aircraft", built.folder / "victim"
+    assert flightbag("sync", built.store, aircraft).status == 0
+    built.built(built.write_mission("left", flight="2026-11-24-01"))
+    shutil.move(aircraft / "missions", victim)
+    (aircraft / "missions").symlink_to(victim)
+    before = listing(victim), (aircraft / "log").read_bytes()
+    assert flightbag("sync", built.store, aircraft).status != 0
+    assert (listing(victim), (aircraft / "log").read_bytes()) == before
+
+
+def test_a_mission_named_twice_moves_once(built: Desk) -> None:
+    ran = flightbag("sync", built.store, built.folder / "aircraft", "--mission", "left", "--mission", "left", "--json")
+    assert ran.json["missions"] == ["left"]
+    assert (built.folder / "aircraft/log").read_bytes().count(b"received") == 1
+
+
+def test_ls_tells_what_cannot_be_read_from_what_does_not_hold(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Repository.open(built.store) as repository:
+        manifest = path_of(built, repository.current("left").manifest_id)
+    inode, real = manifest.stat().st_ino, os.readv
+
+    def bad_sector(fd: int, buffers: Any) -> int:
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, buffers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readv", bad_sector)
+        assert flightbag("ls", built.store).status == 3
+    manifest.write_bytes(b"nothing")
+    assert flightbag("ls", built.store).status == 1
+
+
+def test_a_damaged_log_stops_no_build(built: Desk) -> None:
+    """The refs stand without the log; only a build whose ref is damaged too needs it."""
+    log = built.store / "log"
+    log.write_bytes(log.read_bytes().replace(b"published", b"pablished"))
+    assert program("store-fsck", built.store).status == 4
+    assert built.built(built.write_mission("left", flight="2026-11-24-01"))["outcome"] == "built"
+    assert built.verify().status == 0
+
+
+def test_a_torn_ref_is_built_anew_after_the_last_manifest_of_the_log(built: Desk) -> None:
+    before = flightbag("show", built.store, "left", "--json").json
+    (built.store / "missions/left").write_text("")
+    assert built.verify().status == 1
+    report = built.built(built.folder / "left.toml")
+    assert report["sequence"] > before["issue"]["sequence"]
+    after = flightbag("show", built.store, "left", "--json").json
+    assert after["issue"]["previous"] == before["manifest"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -249,3 +250,52 @@ def test_the_aerial_imagery_covers_the_area_at_two_zooms() -> None:
             present[zoom] = (len(wanted), len(wanted & set(rows)), len(rows))
             assert all(decode(data).size == (256, 256) for data in rows.values())
     assert present == {15: (25, 15, 15), 16: (72, 72, 88), 17: (240, 240, 374)}
+
+
+def hostile(path: Path, tiles: str, image_format: str = "'png'") -> Path:
+    """A database whose `tiles` and `format` are what the SQL says."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"CREATE VIEW metadata AS SELECT 'format' AS name, {image_format} AS value")
+        db.execute(f"CREATE VIEW tiles AS {tiles}")
+        db.commit()
+    return path
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n) "
+AS_TILES = "SELECT 4 AS zoom_level, {} AS tile_column, {} AS tile_row, {} AS tile_data FROM n"
+
+
+def test_a_view_without_end_is_cut_off(tmp_path: Path) -> None:
+    path = hostile(tmp_path / "rows.mbtiles", ENDLESS + AS_TILES.format("0", "0", "x'00'"))
+    with MBTilesSource(path) as source, pytest.raises(Corrupt, match="rows"):
+        list(source.cell(Tile(0, 0, 0), 4))
+
+
+def test_a_view_of_huge_tiles_is_cut_off(tmp_path: Path) -> None:
+    path = hostile(
+        tmp_path / "bytes.mbtiles", ENDLESS + AS_TILES.format("i % 16", "(i / 16) % 16", "zeroblob(16777216)")
+    )
+    with MBTilesSource(path) as source, pytest.raises(Corrupt, match="bytes"):
+        list(source.cell(Tile(0, 0, 0), 4))
+
+
+def test_a_view_that_yields_nothing_and_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builders.descriptors.mbtiles.MAX_QUERY_SECONDS", 0.3)
+    path = hostile(tmp_path / "silent.mbtiles", ENDLESS + AS_TILES.format("0", "0", "x'00'") + " WHERE i < 0")
+    with MBTilesSource(path) as source, pytest.raises(Corrupt, match="did not answer"):
+        list(source.cell(Tile(0, 0, 0), 4))
+
+
+def test_a_huge_format_is_not_read(tmp_path: Path) -> None:
+    path = hostile(
+        tmp_path / "format.mbtiles",
+        "SELECT 0 AS zoom_level, 0 AS tile_column, 0 AS tile_row, x'' AS tile_data",
+        "hex(zeroblob(50000000))",
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(Invalid, match="format"):
+            MBTilesSource(path)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()

@@ -25,10 +25,11 @@ def parse(value: dict[str, Any]) -> Area:
 @given(LONS, LATS, LONS, LATS, LATS, LONS)
 @example(170 * 10**7, 0, -170 * 10**7, 10, 5, LON_MAX)
 @example(-LON_MAX, -5, LON_MAX, 5, 0, 12)
+@example(LON_MAX, -5, -LON_MAX, 5, 0, LON_MAX)
 @example(0, 0, LON_MAX, 10, 5, -LON_MAX)
 @example(0, 80, 1, LAT_MAX, LAT_MAX, -77)
 def test_a_box_is_a_span_of_longitudes(west: int, south: int, east: int, north: int, lat: int, lon: int) -> None:
-    if south >= north or west == east:
+    if south >= north or ((east - west) % FULL == 0 and west >= east):
         with pytest.raises(Corrupt):
             Area((west, south, east, north))
         return
@@ -125,6 +126,7 @@ BAD: dict[str, dict[str, Any]] = {
     "box_of_no_height": {"bbox": [-6, 6, 6, 6], "polygons": []},
     "box_upside_down": {"bbox": [-6, 6, 6, -6], "polygons": []},
     "box_of_no_width": {"bbox": [6, -6, 6, 6], "polygons": []},
+    "box_of_the_antimeridian_alone": {"bbox": [LON_MAX, -6, -LON_MAX, 6], "polygons": []},
     "polygon_without_a_ring": {"bbox": BOX, "polygons": [[]]},
     "ring_of_two_vertices": {"bbox": BOX, "polygons": [[[0, 0, 1, 1]]]},
     "ring_of_half_a_vertex": {"bbox": BOX, "polygons": [[[0, 0, 1, 1, 2, 0, 3]]]},

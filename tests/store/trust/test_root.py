@@ -28,6 +28,7 @@ from store.trust.root import (
     advance,
     check_mission_signatures,
     count_signers,
+    first_root,
 )
 from tests.support.missions import ROOT, key, next_root, pinned, role, sign_payload, sign_root
 
@@ -48,7 +49,7 @@ def trust_roots(draw: st.DrawFn) -> TrustRoot:
     digests: st.SearchStrategy[bytes] = st.binary(min_size=32, max_size=32)
     return TrustRoot(
         version=draw(st.integers(2, INT_MAX)) if later else 1,
-        domain=draw(st.from_regex(roots.DOMAIN_NAME, fullmatch=True)),
+        domain=draw(st.text("aZ09", min_size=1, max_size=64)),
         epoch=draw(st.integers(1, INT_MAX)),
         issued_at=draw(st.integers(0, TIME_MAX)),
         root=Role(held["root"], draw(st.integers(1, min(8, len(held["root"]))))),
@@ -191,8 +192,8 @@ class TestPinned:
         [
             ((), "threshold"),
             (("root-a",), "threshold"),
-            (("pilot", "lab"), "threshold"),
-            (("root-a", "stranger"), "threshold"),
+            (("pilot", "lab"), "unknown-signer"),
+            (("root-a", "root-b", "stranger"), "unknown-signer"),
         ],
     )
     def test_not_met(self, names: Sequence[str], kind: str) -> None:
@@ -200,8 +201,12 @@ class TestPinned:
             SignedRoot.parse(sign_root(self.TWO, *names))
         assert caught.value.fields["kind"] == kind
 
-    def test_keys_of_a_root_before_may_have_signed_too(self) -> None:
-        assert SignedRoot.parse(sign_root(self.TWO, "root-a", "root-b", "stranger")).root == self.TWO
+    def test_a_later_root_may_carry_signatures_of_the_root_before_which_do_not_count(self) -> None:
+        later = next_root(self.TWO)
+        assert SignedRoot.parse(sign_root(later, "root-a", "root-b", "stranger")).root == later
+        with pytest.raises(Untrusted) as caught:
+            SignedRoot.parse(sign_root(later, "root-a", "stranger"))
+        assert caught.value.fields["kind"] == "threshold"
 
     def test_a_forged_signature_of_an_own_key(self) -> None:
         envelope = Envelope.parse(sign_root(self.TWO, "root-a", "root-b"), roots.CONTENT_TYPE, ROOT_LIMIT)
@@ -220,6 +225,67 @@ class TestPinned:
         with pytest.raises(Untrusted) as caught:
             SignedRoot.parse(data)
         assert caught.value.fields["kind"] == "bad-signature"
+
+
+def first(**changes: Any) -> SignedRoot:
+    """Root 1 of a fleet with two root holders, both of whom sign."""
+    asked: dict[str, Any] = {
+        "root_keys": [key("root-b").public, key("root-a").public],
+        "mission_keys": [key("pilot").public],
+        "thresholds": {"root": 2, "mission": 1},
+        "issued_at": ROOT.issued_at,
+        "signers": [key("root-a"), key("root-b")],
+    }
+    return first_root(changes.pop("domain", "ridge fleet"), **(asked | changes))
+
+
+class TestFirst:
+    """The root that a trust domain begins with."""
+
+    def test_is_what_was_asked_for(self) -> None:
+        signed = first()
+        expected = replace(ROOT, root=role("root-a", "root-b", threshold=2), release=Role((), 1))
+        assert signed.root == expected
+        assert SignedRoot.parse(signed.envelope.render()) == signed
+
+    def test_a_key_given_twice_is_one(self) -> None:
+        twice = [key("pilot").public] * 2
+        assert first(mission_keys=twice).root == first().root
+        with pytest.raises(Invalid):
+            first(mission_keys=twice, thresholds={"root": 2, "mission": 2})
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"domain": ""},
+            {"domain": "fleet\n"},
+            {"mission_keys": []},
+            {"root_keys": [], "thresholds": {"root": 1, "mission": 1}},
+            {"thresholds": {"root": 3, "mission": 1}},
+            {"thresholds": {"root": 2, "mission": 2}},
+            {"thresholds": {"root": 2, "mission": 0}},
+            {"mission_keys": [key(f"pilot {i}").public for i in range(65)]},
+            {"signers": []},
+            {"signers": [key("root-a")]},
+            {"signers": [key("root-a"), key("root-a")]},
+            {"signers": [key("root-a"), key("pilot")]},
+            {"issued_at": -1},
+        ],
+        ids=lambda changes: ",".join(changes),
+    )
+    def test_cannot_be(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(Invalid):
+            first(**changes)
+
+    def test_takes_no_signature_of_anybody_else(self) -> None:
+        with pytest.raises(Untrusted) as caught:
+            first(signers=[key("root-a"), key("root-b"), key("stranger")])
+        assert caught.value.fields["kind"] == "unknown-signer"
+
+    def test_enrols_no_weak_key(self) -> None:
+        with pytest.raises(Untrusted) as caught:
+            first(mission_keys=[PublicKey((1).to_bytes(32, "little"))])
+        assert caught.value.fields["kind"] == "weak-key"
 
 
 def broken(chain: Sequence[bytes]) -> str:
