@@ -19,7 +19,7 @@ from store import log
 from store.errors import Corrupt, FlightbagError, NotFound
 from store.evidence import ROOT_FILE, StoreEvidence
 from store.findings import Finding
-from store.format.ids import ObjectId
+from store.format.ids import ID, ObjectId
 from store.format.manifest import MISSION_ID
 from store.index import peek_index
 from store.media import Media, object_path
@@ -31,7 +31,16 @@ FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", 
 FILES = frozenset({TOML, log.LOG})
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _REST = re.compile(r"[0-9a-f]{62}")
-_RESTORE = "sync the missions again from a store that has it whole"
+_RESTORE = "sync the missions with --checksum from a store that has it whole"
+# Folders whose files are listed nowhere else, and the names that they may have.
+_CONTENTS = {
+    "lock": re.compile(rf"store|index|log|trust|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
+    "index": re.compile(r"owner|data\.mdb|lock\.mdb"),
+    "drafts": re.compile(r"(?!)"),
+    "pins": re.compile(r"(?!)"),
+    "trust/releases": re.compile(r"(?!)"),
+}
+_QUARANTINED = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 # What the takeoff check says of an object that an audit says in the same words.
 _OF_OBJECTS = frozenset({"missing", "truncated", "oversized", "bit-flip", "wrong-type"})
 
@@ -100,13 +109,8 @@ class _Auditor:
             about = next(blamed, about)
         key = (finding.kind if finding.information else "", about)
         known = self.found.get(key, finding)
-        self.found[key] = replace(
-            known,
-            message=_printable(known.message),
-            path=_printable(known.path),
-            entry=known.entry or finding.entry,
-            missions=tuple(sorted({*known.missions, *finding.missions})),
-        )
+        missions = tuple(sorted({*known.missions, *finding.missions}))
+        self.found[key] = replace(known, entry=known.entry or finding.entry, missions=missions)
 
     def names(self, name: str, *, needed: bool) -> list[str] | None:
         """The names in a folder of the store; None where there is a finding instead."""
@@ -132,6 +136,13 @@ class _Auditor:
                 self.stray(name)
             elif kind != ("directory" if name in FOLDERS else "file"):
                 self.tell(Finding("wrong-type", f"{name} is a {kind}", path=path, actual=kind, remedy=COPY_AGAIN))
+        for folder, pattern in _CONTENTS.items():
+            self.contents(folder, pattern)
+        for name in self.names("quarantine", needed=False) or []:
+            if _QUARANTINED.fullmatch(name):
+                self.contents(f"quarantine/{name}", ID)
+            else:
+                self.stray(f"quarantine/{name}")
         for name in self.names("tmp", needed=False) or []:
             self.tell(
                 Finding(
@@ -141,6 +152,19 @@ class _Auditor:
                     information=True,
                 )
             )
+
+    def contents(self, folder: str, pattern: re.Pattern[str]) -> None:
+        """A folder holds files of the right names alone."""
+        for name in self.names(folder, needed=False) or []:
+            if not pattern.fullmatch(name):
+                self.stray(f"{folder}/{name}")
+                continue
+            try:
+                self.media.stamp(f"{folder}/{name}")
+            except NotFound:
+                continue  # gone since it was listed
+            except FlightbagError as error:
+                self.tell(Finding.of(error, remedy="remove it, if it is not yours"))
 
     def stray(self, name: str) -> None:
         path = self.media.absolute(name)
@@ -350,8 +374,3 @@ def _as_audit(finding: Finding) -> Finding:
     if finding.step == "A" and not finding.entry:
         return _as_kind(told, "bad-ref")
     return _as_kind(told, "bad-signature" if finding.step == "C" else "bad-manifest")
-
-
-def _printable(text: str) -> str:
-    """File names are any bytes: what a terminal or JSON cannot take is shown escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -369,7 +369,7 @@ def _name_swap(finding: Finding, names: dict[ObjectId, list[str]]) -> Finding:
     other = names.get(ObjectId.parse(finding.actual))
     if other is None:
         return finding
-    return replace(finding, kind="misnamed", message=f"{finding.message}, which is that of {', '.join(other)}")
+    return replace(finding, kind="swapped", message=f"{finding.message}, which is that of {', '.join(other)}")
 
 
 def pinned_root(data: bytes) -> SignedRoot:

@@ -132,7 +132,7 @@ class Issue:
 class Coverage:
     """What of the area is described.
 
-    `digest` is over every tile of the area (FORMAT.md 5.3); `required_ppm` is the policy: the least fraction of
+    `digest` is over every tile of the area (FORMAT.md 6.2); `required_ppm` is the policy: the least fraction of
     tiles described, 1,000,000 for all. `oldest` and `newest` are capture dates as unix seconds, `max_age_days`
     and `min_resolution_mm` the gates they passed, where the mission set any.
     """

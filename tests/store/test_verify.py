@@ -413,7 +413,7 @@ CASES = [
     Case("engine_cut", {("F", "truncated", ENGINE)}, damage=in_place(ENGINE, shorter)),
     Case("engine_longer", {("F", "oversized", ENGINE)}, damage=in_place(ENGINE, longer)),
     Case("engine_empty", {("F", "truncated", ENGINE)}, damage=in_place(ENGINE, lambda _: b"")),
-    Case("two_swapped", {("F", "misnamed", ENGINE), ("F", "misnamed", SHARD)}, lambda: flight(SAME_LENGTH), swapped),
+    Case("two_swapped", {("F", "swapped", ENGINE), ("F", "swapped", SHARD)}, lambda: flight(SAME_LENGTH), swapped),
     Case("size_lies_by_one_more", {("F", "truncated", ENGINE)}, lie(ENGINE, 1)),
     Case("size_lies_by_one_less", {("F", "oversized", ENGINE)}, lie(ENGINE, -1)),
     Case("one_object_two_sizes", {("F", "bad-entry", CAMERA), ("F", "truncated", f"{CAMERA}, files/copy")}, two_sizes),

@@ -66,7 +66,7 @@ def swap(desk: Desk) -> tuple[Entry, str]:
     victim = found["files/calibration/camera.yaml"]
     other = found["files/calibration/second.yaml"]
     path_of(desk, victim.id).write_bytes(path_of(desk, other.id).read_bytes())
-    return victim, "misnamed"
+    return victim, "swapped"
 
 
 DAMAGES: list[Callable[[Desk], tuple[Entry, str]]] = [flip_bit, truncate, remove, swap]
