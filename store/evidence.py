@@ -42,7 +42,7 @@ class StoreEvidence:
     def ref(self, mission: str) -> bytes:
         if not MISSION_ID.fullmatch(mission):  # `..` among them
             raise NotFound(f"{mission[:80]!r} is no mission id", kind="missing")
-        return self.media.read(f"missions/{mission}", REF_SIZE + 1)
+        return self.media.read(f"missions/{mission}", REF_SIZE)
 
     def chain(self, after: int) -> Sequence[bytes]:
         versions = [v for v in self.root_versions() if v > after]

@@ -19,7 +19,7 @@ from store import log
 from store.errors import Corrupt, FlightbagError, NotFound
 from store.evidence import ROOT_FILE, StoreEvidence
 from store.findings import Finding
-from store.format.ids import ID, ObjectId
+from store.format.ids import ObjectId, is_hex
 from store.format.manifest import MISSION_ID
 from store.index import peek_index
 from store.media import Media, object_path
@@ -139,10 +139,13 @@ class _Auditor:
         for folder, pattern in _CONTENTS.items():
             self.contents(folder, pattern)
         for name in self.names("quarantine", needed=False) or []:
-            if _QUARANTINED.fullmatch(name):
-                self.contents(f"quarantine/{name}", ID)
-            else:
+            if not _QUARANTINED.fullmatch(name):
                 self.stray(f"quarantine/{name}")
+                continue
+            # Whatever lay in an object's place may lie here: only the name says that it was put here.
+            for inner in self.names(f"quarantine/{name}", needed=False) or []:
+                if not is_hex(inner):
+                    self.stray(f"quarantine/{name}/{inner}")
         for name in self.names("tmp", needed=False) or []:
             self.tell(
                 Finding(

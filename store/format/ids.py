@@ -13,12 +13,12 @@ from blake3 import blake3
 from store.errors import Invalid
 
 DIGEST_SIZE = 32
-ID = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(r"[0-9a-f]{64}")
 
 
 def is_hex(text: str) -> bool:
     """Whether `text` is a digest as it is printed."""
-    return ID.fullmatch(text) is not None
+    return _HEX.fullmatch(text) is not None
 
 
 class Digest(bytes):
