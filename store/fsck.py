@@ -144,7 +144,7 @@ class _Auditor:
                 continue
             # Whatever lay in an object's place may lie here: only the name says that it was put here.
             for inner in self.names(f"quarantine/{name}", needed=False) or []:
-                if not is_hex(inner):
+                if not is_hex(inner) and not _SHARD.fullmatch(inner):
                     self.stray(f"quarantine/{name}/{inner}")
         for name in self.names("tmp", needed=False) or []:
             self.tell(

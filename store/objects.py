@@ -178,13 +178,6 @@ def examine(media: Media, index: Index | None, id_: ObjectId, size: int) -> Row 
     return Row.of(stamp, inserted=row.inserted if row else now, verified=now)
 
 
-def check_resident(media: Media, index: Index, id_: ObjectId, size: int) -> None:
-    """As `examine`, and enters what was read in the ledger."""
-    row = examine(media, index, id_, size)
-    if row is not None:
-        index.commit(objects={id_: row})
-
-
 def read_chunks(path: str) -> Iterator[bytes]:
     """The content of a regular file, a chunk at a time."""
     try:

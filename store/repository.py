@@ -25,7 +25,7 @@ from store.format.manifest import MISSION_ID
 from store.index import Index, Record, Row, open_index
 from store.locks import SharedLock, exclusive
 from store.media import Media, object_path
-from store.objects import Batch, check_resident, examine, inserting
+from store.objects import Batch, examine, inserting
 from store.staging import TMP, Staging, sweep
 from store.trust.root import SignedRoot, advance
 from store.verify import ENVELOPE_LIMIT, Binding, Opened, check_binding, open_manifest, ref_id
@@ -159,7 +159,10 @@ class Repository:
             with open_index(self.media, self.disk, self._rebuild) as index:
                 writer = Writer(self, index)
                 writer.absorb()
-                yield writer
+                try:
+                    yield writer
+                finally:
+                    writer.settle()
         finally:
             lock.close()
 
@@ -215,6 +218,8 @@ class Writer:
     def __init__(self, repository: Repository, index: Index) -> None:
         self.repository = repository
         self.index = index
+        # Read in full by `check` and not in the ledger yet: one commit for many.
+        self._checked: dict[ObjectId, Row] = {}
 
     @contextmanager
     def inserting(self) -> Iterator[Batch]:
@@ -224,7 +229,17 @@ class Writer:
 
     def check(self, id_: ObjectId, size: int) -> None:
         """Raises NotFound or Corrupt unless the object is there, whole (by the ledger, or by reading it)."""
-        check_resident(self.repository.media, self.index, id_, size)
+        if id_ in self._checked and self._checked[id_].fresh(self.repository.media.stamp(object_path(id_))):
+            return
+        row = examine(self.repository.media, self.index, id_, size)
+        if row is not None:
+            self._checked[id_] = row
+
+    def settle(self) -> None:
+        """Enters in the ledger what `check` read."""
+        if self._checked:
+            self.index.commit(objects=self._checked)
+            self._checked = {}
 
     def record(
         self, key: BuildKey, ids: tuple[ObjectId, ...], provenance: Mapping[str, Any], *, replace: bool = False
@@ -280,6 +295,7 @@ class Writer:
 
     def check_closure(self, opened: Opened, progress: Callable[[int], None] | None = None) -> None:
         """Raises Refused unless every object of the closure is there and whole, Unavailable if nobody can tell."""
+        self.settle()
         repository = self.repository
         failures: dict[ObjectId, FlightbagError] = {}
         rows: dict[ObjectId, Row] = {}

@@ -17,7 +17,7 @@ from store.durable import Disk
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.media import Media
-from store.objects import Batch, check_resident, examine, inserting
+from store.objects import Batch, examine, inserting
 from store.repository import Repository, Writer
 from store.staging import Staging, sweep
 from tests.faults.disks import PowerFails, Recorded
@@ -289,7 +289,7 @@ class TestLedger:
         flip(file_of(store, ObjectId.of(b"one")))
         for _ in range(2):
             with pytest.raises(Corrupt):
-                check_resident(writer.repository.media, writer.index, ObjectId.of(b"one"), 3)
+                writer.check(ObjectId.of(b"one"), 3)
 
     @pytest.mark.parametrize("moment", [-(10**18), 2**63 + 1])
     def test_times_before_1970_and_far_ahead(self, store: Path, writer: Writer, moment: int) -> None:
@@ -299,6 +299,7 @@ class TestLedger:
         if path.stat().st_mtime_ns != moment:
             pytest.skip("this file system cannot keep such a time")
         writer.check(ObjectId.of(b"one"), 3)
+        writer.settle()
         assert examine(writer.repository.media, writer.index, ObjectId.of(b"one"), 3) is None
 
     def test_without_an_index_everything_is_read(self, store: Path, writer: Writer, reads: list[ObjectId]) -> None:
