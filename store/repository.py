@@ -229,7 +229,8 @@ class Writer:
 
     def check(self, id_: ObjectId, size: int) -> None:
         """Raises NotFound or Corrupt unless the object is there, whole (by the ledger, or by reading it)."""
-        if id_ in self._checked and self._checked[id_].fresh(self.repository.media.stamp(object_path(id_))):
+        known = self._checked.get(id_)
+        if known and known.size == size and known.fresh(self.repository.media.stamp(object_path(id_))):
             return
         row = examine(self.repository.media, self.index, id_, size)
         if row is not None:

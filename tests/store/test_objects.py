@@ -274,6 +274,14 @@ class TestLedger:
         with pytest.raises(Corrupt):
             writer.check(ObjectId.of(b"one"), 3)
 
+    def test_another_size_than_the_one_that_was_checked_is_refused(self, store: Path, writer: Writer) -> None:
+        """Also before the ledger has it: two entries may give one object two sizes."""
+        insert(writer, b"one")
+        file_of(store, ObjectId.of(b"one")).touch()
+        writer.check(ObjectId.of(b"one"), 3)
+        with pytest.raises(Corrupt):
+            writer.check(ObjectId.of(b"one"), 4)
+
     def test_an_object_that_came_by_copying_is_read_once(
         self, store: Path, writer: Writer, reads: list[ObjectId]
     ) -> None:
