@@ -22,8 +22,8 @@ from tests.support.terrain import write_terrain
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / ".demo"
 FLIGHTBAG = Path(sys.executable).parent / "flightbag"
-ZOOMS = (15, 16, 17)
-WORLD = (-99.20, 46.99, -99.11, 47.05)
+ZOOMS = (15, 16)
+WORLD = (-99.19, 47.0, -99.12, 47.04)
 RIDGE = (-99.180, 47.008, -99.150, 47.033)
 VALLEY = (-99.165, 47.008, -99.135, 47.033)
 TAKEOFF = (47.0201, -99.1602)
