@@ -200,9 +200,7 @@ _KINDS = {
 }
 
 
-def _hash(
-    fd: int, id_: ObjectId, size: int, into: bytearray | None, progress: Callable[[int], None] | None
-) -> bytes:
+def _hash(fd: int, id_: ObjectId, size: int, into: bytearray | None, progress: Callable[[int], None] | None) -> bytes:
     """The digest of exactly `size` bytes of an open file, read in one pass."""
     hasher = blake3()
     view = memoryview(bytearray(min(size, CHUNK)) if into is None else into)
