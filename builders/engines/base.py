@@ -343,7 +343,7 @@ def _pass(path: Path, what: str, copy: Path | None, keep: bytearray | None = Non
         if keep is not None and os.fstat(source.fileno()).st_size > MAX_ONNX_BYTES:
             raise too_large(what)
         try:
-            target = files.enter_context(_create(copy)) if copy else None
+            target = files.enter_context(_create(copy, what)) if copy else None
             while piece := source.read(_PIECE):
                 size += len(piece)
                 hasher.update(piece)
@@ -364,11 +364,15 @@ def _write(target: BinaryIO, piece: bytes, what: str) -> None:
         while rest:
             rest = rest[target.write(rest) :]
     except OSError as error:
-        raise Unavailable(
-            f"the private copy of {what} cannot be written to {target.name}: {error.strerror}",
-            remedy="free some space there, or name another folder for temporary files in TMPDIR",
-            path=str(target.name),
-        ) from error
+        raise _unwritten(Path(target.name), what, error) from error
+
+
+def _unwritten(path: Path, what: str, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"the private copy of {what} cannot be written to {path}: {error.strerror}",
+        remedy="free some space there, or name another folder for temporary files in TMPDIR",
+        path=str(path),
+    )
 
 
 def too_large(what: str) -> Invalid:
@@ -394,6 +398,9 @@ def _open(path: Path, what: str) -> BinaryIO:
     return open(fd, "rb", buffering=0)
 
 
-def _create(path: Path) -> BinaryIO:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path.open("xb", buffering=0)
+def _create(path: Path, what: str) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path.open("xb", buffering=0)
+    except OSError as error:
+        raise _unwritten(path, what, error) from error
