@@ -337,6 +337,10 @@ class _Ahead(StoreEvidence):
         data = self._new.get(id_)
         return super().object(id_, limit) if data is None or len(data) > limit else data
 
+    def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
+        data = self._new.get(id_)
+        return super().bytes_of(id_, size) if data is None or len(data) != size else bytearray(data)
+
 
 def records_of(table: EntryTable) -> dict[BuildKey, tuple[ObjectId, ...]]:
     """The build keys that a table's entries carry, and the objects that they were built to."""

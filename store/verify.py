@@ -212,16 +212,7 @@ def current_root(evidence: Evidence, pinned: SignedRoot) -> TrustRoot:
 
 def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
     """The table that a manifest commits to; raises Corrupt unless size, count, Merkle root and identity are its own."""
-    data = evidence.object(parsed.table, parsed.table_size)
-    if len(data) != parsed.table_size:
-        raise Corrupt(
-            f"the entry table {parsed.table} has {len(data)} bytes, the manifest says {parsed.table_size}",
-            kind="truncated",
-            object=parsed.table,
-            expected=parsed.table_size,
-            actual=len(data),
-        )
-    table = EntryTable.parse(data)
+    table = EntryTable.parse(bytes(evidence.bytes_of(parsed.table, parsed.table_size)))
     checks = (
         ("count", "bad-count", parsed.count, len(table.entries)),
         ("Merkle root", "bad-merkle-root", parsed.root.hex(), table.root.hex()),

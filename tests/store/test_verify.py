@@ -370,7 +370,7 @@ CASES = [
          signed_value(releases=[b"\x01" * 32, bytes(32)])),
     Case("table_missing", {("D", "missing", "table")}, damage=in_place("table", None)),
     Case("table_flipped", {("D", "bit-flip", "table")}, damage=in_place("table", flip)),
-    Case("table_cut", {("D", "bit-flip", "table")}, damage=in_place("table", shorter)),
+    Case("table_cut", {("D", "truncated", "table")}, damage=in_place("table", shorter)),
     Case("table_longer", {("D", "oversized", "table")}, damage=in_place("table", longer)),
     Case("table_of_an_unknown_id", {("D", "missing", "table")}, signed_value(table=[bytes(32), 540])),
     Case("table_one_byte_less_than_signed", {("D", "truncated", "table")},
