@@ -8,6 +8,7 @@ for good. `Failing` gives the system call itself an error, so that the conversio
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,12 +29,13 @@ class PowerFails(BaseException):
     """The machine stops here. No handler for ordinary errors sees it."""
 
 
-class Watched(Disk):
+class Watched(Disk, ABC):
     """A disk that calls `before` with the name of each operation and its path. One file is synced at a time, so
     that the order is always the same."""
 
+    @abstractmethod
     def before(self, operation: str, path: str) -> None:
-        raise NotImplementedError
+        """Called with what is about to be done, and to which path."""
 
     def make_directory(self, path: str) -> None:
         self.before("mkdir", path)
