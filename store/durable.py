@@ -168,6 +168,7 @@ def _explained(path: str) -> Iterator[None]:
 
 
 _REMEDIES = {
+    errno.ENOENT: "the folder that it would lie in is not there; is the medium mounted?",
     errno.ENOSPC: "free some space and run it again; what was finished is kept",
     errno.EDQUOT: "the quota is used up; free some space and run it again",
     errno.EROFS: "the medium is read-only",
