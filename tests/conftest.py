@@ -7,8 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.field import Desk, make_desk
+
+# A timing never decides a test, and one that failed in CI fails the same way at a desk.
+settings.register_profile(
+    "flightbag", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("flightbag")
 
 
 @pytest.fixture(scope="session")
