@@ -162,7 +162,9 @@ class Repository:
                 try:
                     yield writer
                 finally:
-                    writer.settle()
+                    # The ledger is a view: what is not entered is read again, and no other error is hidden by this.
+                    with suppress(FlightbagError):
+                        writer.settle()
         finally:
             lock.close()
 

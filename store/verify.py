@@ -136,7 +136,7 @@ class Opened:
     def closure(self) -> dict[ObjectId, int]:
         """Every object the mission needs, with its size: manifest, table, entries (each once).
 
-        Release statements come with their own sizes only once they are read; see `store.evidence`.
+        Release statements belong to it too, but their sizes are known only once they are read: see `check_closure`.
         """
         sizes = {self.manifest_id: self.manifest_size, self.manifest.table: self.manifest.table_size}
         sizes.update((entry.id, entry.size) for entry in self.table.entries)

@@ -325,13 +325,11 @@ def verify(
             raise NotFound(f"{media.path} has no mission to verify", kind="missing")
         now = int(time.time())
         verdicts = [verify_mission(evidence, one, pinned, Binding(now, aircraft, host)) for one in missions]
-        if as_json:
-            print_json(
-                {"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]}
-            )
-        else:
-            for verdict in verdicts:
-                _print(render.verdict(verdict))
+    if as_json:
+        print_json({"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]})
+    else:
+        for verdict in verdicts:
+            _print(render.verdict(verdict))
     wrong = [verdict for verdict in verdicts if not verdict.go]
     if not wrong:
         return OK

@@ -43,7 +43,10 @@ def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     guard = Lock()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    # Left to itself the bar takes standard output over and prints it on standard error: a pipe would stay empty.
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as progress:
 
         def advance(what: str, done: int, total: int) -> None:
             with guard:

@@ -269,3 +269,36 @@ def test_two_sets_alike_are_embedded_once(desk: Desk) -> None:
         assert sorted(a["action"] for a in pair) == ["built", "reused"]
         assert len({a["id"] for a in pair}) == 1
     assert desk.verify().status == 0
+
+
+def at_a_terminal(*args: object) -> tuple[int, str, str]:
+    """(status, standard output, standard error) of a program whose standard error is a terminal and whose output is
+    a pipe, as in `flightbag ... --json | jq` at a desk."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen([BIN / str(args[0]), *map(str, args[1:])], stdout=subprocess.PIPE, stderr=slave)
+    os.close(slave)
+    shown = b""
+    try:
+        while piece := os.read(master, 65536):
+            shown += piece
+    except OSError:  # how a terminal says that nobody writes to it any more
+        pass
+    out, _ = process.communicate(timeout=60)
+    os.close(master)
+    return process.returncode, out.decode(), shown.decode()
+
+
+def test_progress_is_shown_at_a_terminal_and_leaves_the_output_alone(built: Desk) -> None:
+    mission = built.folder / "left.toml"
+    aircraft = built.folder / "aircraft"
+    for what, args in {
+        "reading tiles": ("flightbag", "build", mission, "--store", built.store, "--key", built.key, "--json"),
+        "copying": ("flightbag", "sync", built.store, aircraft, "--json"),
+        "verifying": ("flightbag", "verify", built.store, "--trust", built.root, "--json"),
+        "reading": ("store-fsck", built.store, "--full", "--json"),
+    }.items():
+        status, out, shown = at_a_terminal(*args)
+        assert status == 0, shown
+        assert json.loads(out)
+        assert what in shown
+        assert "{" not in shown
