@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from store.evidence import StoreEvidence
 from store.media import Media
 from store.repository import TOML, Repository, check_format
 from store.sync import apply_sync, plan_sync
-from store.trust.root import ROOT_FILE_LIMIT, first_root
+from store.trust.root import ROOT_FILE_LIMIT, SALT_SIZE, first_root
 from store.verify import Binding, Verdict, pinned_root, verify_mission
 from tools import fsck, keyfiles, render
 from tools.progress import bytes_bar, work_bars
@@ -116,6 +117,7 @@ def trust_new(
         mission_keys=[keyfiles.public_key(path, ask) for path in mission_key],
         thresholds=thresholds,
         issued_at=int(time.time()),
+        salt=secrets.token_bytes(SALT_SIZE),
         signers=signers,
     )
     root = signed.root

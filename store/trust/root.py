@@ -26,6 +26,7 @@ ROOT_LIMIT = 64 * 2**10
 ROOT_FILE_LIMIT = ROOT_LIMIT + OVERHEAD_LIMIT
 MAX_STEPS = 32
 FORMAT = 1
+SALT_SIZE = 16
 MAX_KEYS = 64
 DOMAIN_CONTEXT = "flightbag 2026 trust root v1"
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?")
@@ -59,13 +60,15 @@ class TrustRoot:
     """The payload of a trust root.
 
     `domain_id` and `previous` (the digest of the root before) are absent in version 1 alone. `revoked` keys count
-    for nothing in any role and stay revoked. `releases` says whether engines need a release.
+    for nothing in any role and stay revoked. `salt` is random in root 1, so that two domains of one name, with the same
+    keys, made in the same second, are two; later roots carry it along. `releases` says whether engines need a release.
     """
 
     version: int
     domain: str
     epoch: int
     issued_at: int
+    salt: bytes
     root: Role
     mission: Role
     release: Role
@@ -83,6 +86,7 @@ class TrustRoot:
             "domain": self.domain,
             "epoch": self.epoch,
             "issued_at": self.issued_at,
+            "salt": self.salt,
             "roles": {"root": self.root.value(), "mission": self.mission.value(), "release": self.release.value()},
             "releases": self.releases,
             "revoked": [key.raw for key in self.revoked],
@@ -124,6 +128,7 @@ class TrustRoot:
             domain=fields.text("domain", DOMAIN_NAME),
             epoch=fields.integer("epoch", 1, INT_MAX),
             issued_at=fields.integer("issued_at", 0, TIME_MAX),
+            salt=fields.binary("salt", SALT_SIZE),
             root=Role.parse(roles.fields("root"), "root.roles.root"),
             mission=Role.parse(roles.fields("mission"), "root.roles.mission"),
             release=Role.parse(roles.fields("release"), "root.roles.release"),
@@ -175,11 +180,13 @@ def first_root(
     mission_keys: Iterable[PublicKey],
     thresholds: Mapping[str, int],
     issued_at: int,
+    salt: bytes,
     signers: Sequence[Signer],
 ) -> SignedRoot:
     """Root 1 of a new trust domain, signed.
 
-    `thresholds` has `root` and `mission`; `signers` are the root holders at hand. Raises Invalid for what cannot be a
+    `thresholds` has `root` and `mission`; `salt` is 16 random bytes, which make this domain another one than any that
+    was ever made; `signers` are the root holders at hand. Raises Invalid for what cannot be a
     root, Untrusted for a weak key.
     """
     if not DOMAIN_NAME.fullmatch(domain):
@@ -201,6 +208,7 @@ def first_root(
         domain=domain,
         epoch=1,
         issued_at=issued_at,
+        salt=salt,
         root=roles["root"],
         mission=roles["mission"],
         release=Role((), 1),
@@ -231,6 +239,8 @@ def advance(pinned: SignedRoot, chain: Sequence[bytes]) -> SignedRoot:
             raise Untrusted(f"{where} does not follow root {old.version}", kind="bad-trust-chain")
         if new.domain_id != old.domain_id or new.previous != old.digest:
             raise Untrusted(f"{where} does not continue root {old.version}", kind="bad-trust-chain")
+        if new.salt != old.salt:
+            raise Untrusted(f"{where} has another salt than root {old.version}", kind="bad-trust-chain")
         if not set(old.revoked) <= set(new.revoked) or new.epoch < old.epoch:
             raise Untrusted(f"{where} takes back a revocation or an epoch", kind="bad-trust-chain")
         known = (*old.root.keys, *new.root.keys)

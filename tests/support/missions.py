@@ -44,6 +44,7 @@ ROOT = TrustRoot(
     domain="ridge fleet",
     epoch=1,
     issued_at=NOW - 1000,
+    salt=bytes(range(16)),
     root=role("root-a"),
     mission=role("pilot"),
     release=role("lab"),

@@ -52,6 +52,7 @@ def trust_roots(draw: st.DrawFn) -> TrustRoot:
         domain=draw(st.text("aZ09", min_size=1, max_size=64)),
         epoch=draw(st.integers(1, INT_MAX)),
         issued_at=draw(st.integers(0, TIME_MAX)),
+        salt=draw(st.binary(min_size=16, max_size=16)),
         root=Role(held["root"], draw(st.integers(1, min(8, len(held["root"]))))),
         mission=Role(held["mission"], draw(st.integers(1, min(8, len(held["mission"]))))),
         release=Role(held["release"], draw(st.integers(1, min(8, len(held["release"]) or 8)))),
@@ -121,6 +122,8 @@ def bad_values() -> dict[str, dict[str, Any]]:
         "domain_that_ends_in_a_space": {"domain": "fleet "},
         "domain_id_short": {"domain_id": bytes(31)},
         "previous_long": {"previous": bytes(33)},
+        "salt_short": {"salt": bytes(15)},
+        "salt_as_text": {"salt": "x" * 16},
         "releases_perhaps": {"releases": "perhaps"},
         "roles_missing_one": {"roles": {"root": a_role, "mission": a_role}},
         "roles_with_a_fourth": with_role("captain", a_role),
@@ -234,6 +237,7 @@ def first(**changes: Any) -> SignedRoot:
         "mission_keys": [key("pilot").public],
         "thresholds": {"root": 2, "mission": 1},
         "issued_at": ROOT.issued_at,
+        "salt": ROOT.salt,
         "signers": [key("root-a"), key("root-b")],
     }
     return first_root(changes.pop("domain", "ridge fleet"), **(asked | changes))
@@ -357,6 +361,14 @@ class TestChain:
 
     def test_the_root_before_by_another_digest(self) -> None:
         assert broken([sign_root(next_root(ROOT, previous=bytes(32)), "root-a")]) == "bad-trust-chain"
+
+    def test_another_salt(self) -> None:
+        assert broken([sign_root(next_root(ROOT, salt=bytes(16)), "root-a")]) == "bad-trust-chain"
+
+    def test_a_salt_alone_makes_another_domain(self) -> None:
+        twin = replace(ROOT, salt=bytes(16))
+        assert twin.domain_id != ROOT.domain_id
+        assert broken([sign_root(next_root(twin), "root-a")]) == "bad-trust-chain"
 
     def test_another_domain(self) -> None:
         other = replace(ROOT, domain="valley fleet")
