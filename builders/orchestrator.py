@@ -36,7 +36,7 @@ from store.format.entries import Entry, sorted_table
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import AAD_LABEL, CONTENT_TYPE, Issue, Manifest
 from store.locks import exclusive
-from store.log import events
+from store.log import MOVES, events
 from store.media import object_path
 from store.objects import read_chunks
 from store.repository import Writer
@@ -218,7 +218,7 @@ class _Build:
         found = holds(lambda: repository.current(mission))
         if found is None:
             for event in reversed(events(repository.media)):
-                if event.event in ("published", "received") and event.facts["mission"] == mission:
+                if event.event in MOVES and event.facts["mission"] == mission:
                     id_ = ObjectId.parse(event.facts["manifest"])
                     found = holds(partial(repository.opened, id_, "a manifest of the log"))
                     if found is not None:

@@ -342,7 +342,7 @@ class _Auditor:
         if index is None:
             return  # it will be made again; nothing depends on it
         with index:
-            known = set(index.ids())
+            known = {id_ for first in range(256) for id_ in index.rows(first)}
         for id_ in sorted(known - set(self.sizes)):
             if ("", str(id_)) not in self.found and not self.blame:
                 self.note("index-only", id_, "is in the index, but there is no such file")

@@ -19,7 +19,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -162,15 +162,22 @@ class Index:
         objects: Mapping[ObjectId, Row] | None = None,
         records: Mapping[BuildKey, Record] | None = None,
         absorbed: Iterable[ObjectId] = (),
+        gone: Iterable[ObjectId] = (),
         replace: bool = False,
     ) -> None:
-        """Writes all of it or nothing, durable when this returns. A record that is there stays unless `replace`."""
+        """Writes all of it or nothing, durable when this returns. A record that is there stays unless `replace`.
+
+        `gone` are objects that are no longer in their places.
+        """
         rows = [(bytes(id_), row.pack()) for id_, row in (objects or {}).items()]
         made = [(bytes(key), record.pack()) for key, record in (records or {}).items()]
         learnt = [bytes(manifest) for manifest in absorbed]
+        lost = [bytes(id_) for id_ in gone]
 
         def write() -> None:
             with self._env.begin(write=True) as txn:
+                for id_ in lost:
+                    txn.delete(id_, db=self._objects)
                 for id_, row in rows:
                     txn.put(id_, row, db=self._objects)
                 for key, record in made:
@@ -182,12 +189,18 @@ class Index:
 
         self._settled(write)
 
-    def ids(self) -> Iterator[ObjectId]:
-        """The ids of all objects that the index knows, ascending."""
+    def rows(self, first: int) -> dict[ObjectId, Row]:
+        """The rows of all objects whose ids begin with the byte `first`: those of one folder of `objects/`."""
+        found: dict[ObjectId, Row] = {}
         with self._settled(lambda: self._env.begin(db=self._objects)) as txn:
-            for key in txn.cursor().iternext(keys=True, values=False):
-                if len(key) == DIGEST_SIZE:
-                    yield ObjectId(key)
+            cursor = txn.cursor()
+            if cursor.set_range(bytes([first])):
+                for key, data in cursor.iternext():
+                    if key[0] != first:
+                        break
+                    if len(key) == DIGEST_SIZE and len(data) == _ROW.size:
+                        found[ObjectId(key)] = Row(*_ROW.unpack(data))
+        return found
 
 
 def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> Index:

@@ -23,7 +23,9 @@ from store.media import Media
 LOG = "log"
 LOG_LIMIT = 64 * 2**20
 FIRST = "0" * 64
-EVENTS = ("published", "received", "signed", "rotated", "rolled-back", "repaired", "collected")
+# Those that move a ref; they name mission, manifest and sequence.
+MOVES = ("published", "received", "rolled-back")
+EVENTS = (*MOVES, "signed", "rotated", "repaired", "collected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def _is_event(event: Event) -> bool:
     """Whether an event has the facts that its kind has, each of its type."""
     if type(event.at) is not int or event.event not in EVENTS:
         return False
-    if event.event not in ("published", "received"):
+    if event.event not in MOVES:
         return True
     mission, manifest, sequence = (event.facts.get(key) for key in ("mission", "manifest", "sequence"))
     return (

@@ -150,11 +150,18 @@ class Repository:
         return opened
 
     @contextmanager
-    def writing(self) -> Iterator[Writer]:
-        """The store, open for writing, with its index; what dead transactions left is swept away first."""
+    def writing(self, *, alone: bool = False, wait: bool = False) -> Iterator[Writer]:
+        """The store, open for writing, with its index; what dead transactions left is swept away first.
+
+        Writers share the store; `alone`, nobody else writes: no transaction is under way that could rely on an object.
+        Raises Locked where that cannot be had now, unless `wait`.
+        """
         lock = SharedLock(self.media.path, self.disk, "store", "the store")
         try:
-            lock.share(wait=False)
+            if alone:
+                lock.hold_alone(wait=wait)
+            else:
+                lock.share(wait=wait)
             sweep(self.media, self.disk)
             with open_index(self.media, self.disk, self._rebuild) as index:
                 writer = Writer(self, index)
@@ -271,8 +278,8 @@ class Writer:
         records = {key: Record(ids, provenance) for key, ids in records_of(opened.table).items()}
         self.index.commit(records=records, absorbed=[opened.manifest_id])
 
-    def publish(self, mission: str, manifest: bytes, table: bytes) -> ObjectId:
-        """Makes a signed manifest current: its objects, the log line, the ref.
+    def publish(self, mission: str, manifest: bytes, table: bytes, *, event: str = "published") -> ObjectId:
+        """Makes a signed manifest current: its objects, the log line (of kind `event`), the ref.
 
         Refuses, with what was current still current, unless it verifies under the store's own chain, binds (step E)
         and every object of its closure is there and whole. Nothing is written before the signatures hold.
@@ -292,7 +299,7 @@ class Writer:
             batch.add_bytes(manifest)
             batch.commit()
         self.check_closure(opened)
-        repository.move_ref(mission, id_, "published", opened.manifest.issue.sequence)
+        repository.move_ref(mission, id_, event, opened.manifest.issue.sequence)
         self._absorb(opened)
         return id_
 

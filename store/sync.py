@@ -197,6 +197,24 @@ def apply_sync(
     """
     disk = disk or Disk()
     _check_room(plan, target)
+    # So that nothing is collected at the source meanwhile; where nobody ever wrote, there is no lock.
+    held = SharedLock.existing(source.media.path, "store", "the source store")
+    try:
+        if held is not None:
+            held.share(wait=False)
+        _apply(plan, source, target, disk, progress)
+    finally:
+        if held is not None:
+            held.close()
+
+
+def _apply(
+    plan: SyncPlan,
+    source: Repository,
+    target: str | os.PathLike[str],
+    disk: Disk,
+    progress: Callable[[int], None] | None,
+) -> None:
     try:
         destination = Repository.open(target, disk)
     except NotFound:

@@ -17,11 +17,12 @@ from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.evidence import StoreEvidence
 from store.media import Media
-from store.repository import TOML, Repository, check_format
+from store.repository import Repository, check_format
 from store.sync import apply_sync, plan_sync
 from store.trust.root import ROOT_FILE_LIMIT, SALT_SIZE, first_root
 from store.verify import Binding, Verdict, pinned_root, verify_mission
 from tools import fsck, keyfiles, render
+from tools.arguments import ENV, Json, MissionFilePath, PassphraseFile, Store, print_lines, store_and
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
 
@@ -35,16 +36,6 @@ keys_app = typer.Typer(no_args_is_help=True, help="Make and show signing keys.")
 trust_app = typer.Typer(no_args_is_help=True, help="Say who may sign.")
 app.add_typer(keys_app, name="keys")
 app.add_typer(trust_app, name="trust")
-
-ENV = "FLIGHTBAG_STORE"
-Store = Annotated[str, typer.Argument(envvar=ENV, help="The store's folder.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-PassphraseFile = Annotated[
-    Path | None, typer.Option(readable=False, help="Its first line is the passphrase.", show_default=False)
-]
-MissionFilePath = Annotated[
-    Path, typer.Argument(readable=False, help="The mission file (TOML).", metavar="MISSION.toml")
-]
 
 
 @app.command()
@@ -159,7 +150,7 @@ def plan(
     if as_json:
         print_json(made.as_json())
     else:
-        _print(render.plan(made))
+        print_lines(render.plan(made))
     return NO if made.inventory.absent else OK
 
 
@@ -183,7 +174,7 @@ def build(
     if as_json:
         print_json(report.as_json())
     else:
-        _print(render.build(report))
+        print_lines(render.build(report))
     return NO if report.outcome == "failed" else OK
 
 
@@ -215,7 +206,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
     if as_json:
         print_json(rows)
     else:
-        _print(
+        print_lines(
             render.table(
                 [
                     (r["mission"], f"DOES NOT HOLD: {r['error']}")
@@ -237,13 +228,13 @@ def show(
     as_json: Json = False,
 ) -> int:
     """Show one mission's manifest and entries."""
-    store, mission = _store_and(store_and_mission, needed=True)
+    store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
         opened = repository.current(mission or "")
     if as_json:
         print_json(render.mission_json(opened))
     else:
-        _print(render.mission(opened))
+        print_lines(render.mission(opened))
     return OK
 
 
@@ -314,7 +305,7 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """The takeoff check: GO, or NO-GO with every reason. Without MISSION, every mission in the store."""
-    store, mission = _store_and(store_and_mission or [], needed=False)
+    store, mission = store_and(store_and_mission or [], needed=False)
     if trust is None:
         raise Invalid("--trust is missing", remedy="give the pinned trust root's file")
     _refuse_own_root(trust, store)
@@ -331,7 +322,7 @@ def verify(
         print_json({"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]})
     else:
         for verdict in verdicts:
-            _print(render.verdict(verdict))
+            print_lines(render.verdict(verdict))
     wrong = [verdict for verdict in verdicts if not verdict.go]
     if not wrong:
         return OK
@@ -366,31 +357,6 @@ def _refuse_own_root(trust: Path, store: str) -> None:
             f"--trust {trust} lies inside the store that is to be verified",
             remedy="give the root file that was handed out apart from the store",
         )
-
-
-def _store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
-    """STORE and MISSION, where FLIGHTBAG_STORE may stand in for STORE."""
-    from_env = os.environ.get(ENV)
-    if len(args) == 2:
-        return args[0], args[1]
-    if len(args) > 2:
-        raise Invalid(f"{args[2]!r} is one argument too many", remedy="see --help")
-    if len(args) == 1:
-        if from_env and (needed or not os.path.exists(os.path.join(args[0], TOML))):
-            return from_env, args[0]
-        if not needed:
-            return args[0], None
-    if not args and from_env and not needed:
-        return from_env, None
-    raise Invalid(
-        "STORE and MISSION are needed" if needed else "STORE is needed",
-        remedy=f"give them, or set {ENV} for the store; see --help",
-    )
-
-
-def _print(lines: Iterator[str]) -> None:
-    for line in lines:
-        say(line)
 
 
 app.command("fsck")(fsck.run)

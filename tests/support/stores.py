@@ -14,6 +14,7 @@ from store.durable import Disk
 from store.evidence import takeoff_check
 from store.format.ids import ObjectId
 from store.fsck import Audit, fsck
+from store.index import Index
 from store.media import Media, object_path
 from store.repository import Repository
 from store.verify import Verdict
@@ -77,6 +78,11 @@ def check(store: Path, mission: str) -> Verdict:
 def audit(store: Path, *, full: bool = True) -> Audit:
     with Media(store) as media:
         return fsck(media, full=full)
+
+
+def known_ids(index: Index) -> set[ObjectId]:
+    """The ids of all objects that an index knows."""
+    return {id_ for first in range(256) for id_ in index.rows(first)}
 
 
 def file_of(store: Path, id_: ObjectId) -> Path:

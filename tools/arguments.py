@@ -1,0 +1,50 @@
+"""What several commands take, and how a command takes it: the arguments of the command line that have one meaning."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from store.errors import Invalid
+from store.repository import TOML
+from tools.status import say
+
+ENV = "FLIGHTBAG_STORE"
+Store = Annotated[str, typer.Argument(envvar=ENV, help="The store's folder.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+PassphraseFile = Annotated[
+    Path | None, typer.Option(readable=False, help="Its first line is the passphrase.", show_default=False)
+]
+MissionFilePath = Annotated[
+    Path, typer.Argument(readable=False, help="The mission file (TOML).", metavar="MISSION.toml")
+]
+
+
+def store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
+    """STORE and MISSION, where FLIGHTBAG_STORE may stand in for STORE."""
+    from_env = os.environ.get(ENV)
+    if len(args) == 2:
+        return args[0], args[1]
+    if len(args) > 2:
+        raise Invalid(f"{args[2]!r} is one argument too many", remedy="see --help")
+    if len(args) == 1:
+        if from_env and (needed or not os.path.exists(os.path.join(args[0], TOML))):
+            return from_env, args[0]
+        if not needed:
+            return args[0], None
+    if not args and from_env and not needed:
+        return from_env, None
+    raise Invalid(
+        "STORE and MISSION are needed" if needed else "STORE is needed",
+        remedy=f"give them, or set {ENV} for the store; see --help",
+    )
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints text for people, line by line."""
+    for line in lines:
+        say(line)
