@@ -1,61 +1,119 @@
-"""The audit of a store: what is on the medium, against what it must be. Writes nothing.
+"""The audit of a store: what is on the medium, against what it must be. Writes nothing in the store.
 
-`--quick` looks at names, types, sizes, refs, signatures, closures, log and index; `--full` reads every byte of every
-object besides. Signatures are judged by the store's own trust chain, because an audit asks whether the store is
-consistent; whether it may fly, the takeoff check says, from a pinned root.
+A `Scope` says how much is read: `quick` looks at names, types, sizes, refs, signatures, closures, log and index;
+`full` reads every byte of every object besides; `sample` reads a random part of them, `budget` as many as fit into a
+time, those first that were not read for longest. Signatures are judged by the store's own trust chain, because an audit
+asks whether the store is consistent; whether it may fly, the takeoff check says, from a pinned root.
 
 Each finding has a kind (FORMAT.md 8), the missions that it grounds, and a remedy. One damage is one finding, however
 many missions need what is damaged. What could not be read is a finding that says so, and makes the audit
 inconclusive, never clean.
+
+Objects are looked at one folder of `objects/` after the other, and of the closures only ids and sizes are kept, so that
+the memory is some 100 bytes an object.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import random
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from store import log
-from store.errors import Corrupt, FlightbagError, NotFound
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound
 from store.evidence import ROOT_FILE, StoreEvidence
 from store.findings import Finding
-from store.format.ids import ObjectId, is_hex
-from store.format.manifest import MISSION_ID
-from store.index import peek_index
-from store.media import Media, object_path
+from store.format import manifest
+from store.format.cose import Envelope
+from store.format.entries import TABLE_LIMIT
+from store.format.ids import DIGEST_SIZE, ObjectId
+from store.format.manifest import MISSION_ID, Manifest
+from store.index import Row, peek_index
+from store.ledger import Ledger
+from store.media import Media, Stamp, kind_of, object_path
 from store.repository import TOML, check_format
 from store.trust.root import SignedRoot, advance
-from store.verify import COPY_AGAIN, Opened, open_mission
+from store.verify import COPY_AGAIN, ENVELOPE_LIMIT, REF_SIZE, Opened, open_manifest, open_mission, read_table, ref_id
 
-FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", "tmp", "quarantine", "lock"})
+FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", "tmp", "quarantine", "trash", "lock"})
 FILES = frozenset({TOML, log.LOG})
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _REST = re.compile(r"[0-9a-f]{62}")
-_RESTORE = "sync the missions with --checksum from a store that has it whole"
+_RESTORE = "run store-fsck --repair --from a store that has it whole"
+_REMOVE = "remove it, if it is not yours; store-fsck --repair moves it to quarantine/"
 # Folders whose files are listed nowhere else, and the names that they may have.
 _CONTENTS = {
     "lock": re.compile(rf"store|index|log|trust|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
     "index": re.compile(r"owner|data\.mdb|lock\.mdb"),
-    "drafts": re.compile(r"(?!)"),
-    "pins": re.compile(r"(?!)"),
+    "drafts": MISSION_ID,
+    "pins": MISSION_ID,
     "trust/releases": re.compile(r"(?!)"),
 }
-_QUARANTINED = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+# Folders of what was taken out of its place: a folder for each time, and in it anything.
+_ASIDE = ("quarantine", "trash")
+_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 # What the takeoff check says of an object that an audit says in the same words.
 _OF_OBJECTS = frozenset({"missing", "truncated", "oversized", "bit-flip", "wrong-type"})
+# How many notes of one kind an audit keeps, and how many names a finding spells out.
+_KEPT, _NAMED = 1000, 4
+# Objects read between two looks at the clock.
+_CHUNK_OBJECTS, _CHUNK_BYTES = 256, 64 * 2**20
+_UNKNOWN = 2**64 - 1
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an audit looks at.
+
+    `amount` is the fraction of the objects that a `sample` reads, above 0 and at most 1, and the seconds of a `budget`.
+    With `mission`, only what that mission needs is looked at. `exclusive` makes errors of what no closure needs: how an
+    aircraft's store is audited for objects that somebody smuggled in.
+    """
+
+    read: Literal["quick", "full", "sample", "budget"] = "quick"
+    amount: float = 0
+    mission: str = ""
+    exclusive: bool = False
+
+    def __post_init__(self) -> None:
+        if self.read == "sample" and not 0 < self.amount <= 1:
+            raise Invalid("a sample is more than 0 % and at most 100 %")
+        if self.read == "budget" and not self.amount > 0:
+            raise Invalid("a budget is more than 0 seconds")
+        if self.mission and not MISSION_ID.fullmatch(self.mission):
+            raise Invalid(f"{self.mission[:80]!r} is no mission id")
+        if self.mission and self.exclusive:
+            raise Invalid("what one mission needs says nothing of what else is there: --exclusive needs all missions")
+
+
+QUICK, FULL = Scope(), Scope("full")
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
     """The result: every finding, and for each mission whether it is flyable by what was looked at.
 
-    `objects` and `bytes` count what lies under `objects/` in its place.
+    `objects` and `bytes` count what lies under `objects/` in its place, `read_objects` and `read_bytes` what was
+    read in full. `notes` counts the findings that are information, by kind: `findings` has the first thousand of each.
+    `damaged` are the objects that something needs and that are not there whole, with the most bytes that each can have.
     """
 
     findings: tuple[Finding, ...]
     missions: Mapping[str, bool]
     objects: int
     bytes: int
+    read_objects: int
+    read_bytes: int
+    notes: Mapping[str, int]
+    damaged: Mapping[ObjectId, int]
 
     @property
     def errors(self) -> bool:
@@ -66,51 +124,148 @@ class Audit:
         return any(f.unreadable for f in self.findings)
 
 
-def fsck(media: Media, *, full: bool, progress: Callable[[int], None] | None = None) -> Audit:
-    """Audits a store; `progress` is told the bytes as they are read.
+def fsck(
+    media: Media,
+    scope: Scope = QUICK,
+    *,
+    ledger: Ledger | None = None,
+    tell: Callable[[Finding], None] | None = None,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Audit:
+    """Audits a store.
 
-    Raises NotFound where there is none, Invalid for another format, Corrupt or Unavailable where its flightbag.toml
-    or its top level cannot be read.
+    `tell` is given every finding, the notes among them, when all of it is known. `progress` is told the bytes as they
+    are read, and how many there are to read in all. `ledger` says what to read first, and learns what was read.
+
+    Raises NotFound where there is no store, Invalid for another format, Corrupt or Unavailable where its flightbag.toml
+    or its top level cannot be read, and Unavailable for a ledger that cannot be written.
     """
     check_format(media)
-    auditor = _Auditor(media, progress)
-    auditor.top_level()
+    deadline = clock() + scope.amount
+    auditor = _Auditor(media, scope, ledger, tell, progress)
+    if scope.mission:
+        auditor.one_mission()
+    else:
+        auditor.top_level()
+        auditor.log()
+        auditor.missions()
+        auditor.pins()
+        auditor.drafts()
     auditor.objects()
-    auditor.log()
-    auditor.missions()
-    auditor.closures()
-    if full:
-        auditor.every_byte()
-    auditor.unreferenced()
-    auditor.index()
+    auditor.read(lambda: clock() >= deadline)
     return auditor.audit()
 
 
-class _Auditor:
-    def __init__(self, media: Media, progress: Callable[[int], None] | None) -> None:
-        self.media = media
-        self.evidence = StoreEvidence(media, progress)
-        # By what they are about (object or path), information also by kind.
-        self.found: dict[tuple[str, str], Finding] = {}
-        self.sizes: dict[ObjectId, int] = {}
-        # Where a finding about something else explains that an object is not in its place: that finding's path, by the
-        # object's id, by its shard, or by "" for all objects.
-        self.blame: dict[str, str] = {}
-        self.opened: dict[str, Opened | None] = {}
-        self.closures_known = True
-        # Which missions need an object, and under which names.
-        self.needed: dict[ObjectId, dict[str, list[str]]] = {}
+class _Need:
+    """What one mission, pin or draft needs: id and size of each object, 40 bytes an object, ascending."""
 
-    def tell(self, finding: Finding) -> None:
-        """Adds a finding; where the same damage was told before, only the missions that it grounds."""
-        about = finding.object or finding.path
-        if finding.object and ObjectId.parse(finding.object) not in self.sizes:
-            blamed = (self.blame[key] for key in (finding.object, finding.object[:2], "") if key in self.blame)
-            about = next(blamed, about)
-        key = (finding.kind if finding.information else "", about)
-        known = self.found.get(key, finding)
+    _ROW = DIGEST_SIZE + 8
+
+    def __init__(self, holder: str, sizes: Mapping[ObjectId, int]) -> None:
+        self.holder = holder
+        self._rows = b"".join(bytes(id_) + size.to_bytes(8) for id_, size in sorted(sizes.items()))
+
+    @property
+    def mission(self) -> str | None:
+        """The mission that this is the need of; None for a pin or a draft."""
+        folder, _, name = self.holder.partition("/")
+        return name if folder == "missions" else None
+
+    def of_shard(self, first: int) -> Iterator[tuple[ObjectId, int]]:
+        """Those whose ids begin with the byte `first`."""
+        low, high = 0, len(self._rows) // self._ROW
+        while low < high:
+            middle = (low + high) // 2
+            if self._rows[middle * self._ROW] < first:
+                low = middle + 1
+            else:
+                high = middle
+        for at in range(low * self._ROW, len(self._rows), self._ROW):
+            if self._rows[at] != first:
+                return
+            id_ = ObjectId(self._rows[at : at + DIGEST_SIZE])
+            yield id_, int.from_bytes(self._rows[at + DIGEST_SIZE : at + self._ROW])
+
+
+@dataclass(slots=True)
+class _Shard:
+    """What is known of one folder of objects while it is looked at."""
+
+    first: int
+    # Who needs an object, and of what size.
+    needed: dict[ObjectId, list[tuple[_Need, int]]] = field(default_factory=dict)
+    sizes: dict[ObjectId, int] = field(default_factory=dict)
+    stamps: dict[ObjectId, Stamp] = field(default_factory=dict)
+    # The finding that explains that an object is not in its place: by its id, or by "" for all of the folder.
+    blame: dict[ObjectId | Literal[""], str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"objects/{self.first:02x}"
+
+
+class _Auditor:
+    def __init__(
+        self,
+        media: Media,
+        scope: Scope,
+        ledger: Ledger | None,
+        tell: Callable[[Finding], None] | None,
+        progress: Progress | None,
+    ) -> None:
+        self.media = media
+        self.scope = scope
+        self.ledger = ledger
+        self.teller = tell or (lambda _: None)
+        self.progress = progress or (lambda _done, _total: None)
+        self.to_read = 0
+        self.evidence = StoreEvidence(media, lambda count: self.progress(count, self.to_read))
+        self.first: SignedRoot | None = None
+        self.moved: dict[str, int] = {}  # how often the log says that a mission's ref was moved
+        self.flyable: dict[str, bool] = {}
+        self.needs: list[_Need] = []
+        self.closures_known = True
+        # Errors by what they are about: an object's id, or a path.
+        self.errors: dict[str, Finding] = {}
+        # What steps A to D of the takeoff check said of an object; whether its place explains it, its folder tells.
+        self.pending: dict[ObjectId, Finding] = {}
+        self.kept: list[Finding] = []
+        self.notes: dict[str, int] = {}
+        self.damaged: dict[ObjectId, int] = {}
+        self.lacking: dict[str, list[ObjectId]] = {}
+        # verified (0: never), size, id: what may be read, at 48 bytes each
+        self.readable: list[bytes] = []
+        self.counts = {"objects": 0, "bytes": 0, "read_objects": 0, "read_bytes": 0}
+
+    # -- what is told
+
+    def tell(self, finding: Finding, about: str = "") -> None:
+        """Adds an error; where the same damage was told before, only the missions that it grounds."""
+        key = about or finding.object or finding.path
+        known = self.errors.get(key, finding)
         missions = tuple(sorted({*known.missions, *finding.missions}))
-        self.found[key] = replace(known, entry=known.entry or finding.entry, missions=missions)
+        self.errors[key] = replace(known, missions=missions)
+
+    def note(self, finding: Finding) -> None:
+        """Adds a finding that grounds nothing."""
+        finding = replace(finding, information=True)
+        self.notes[finding.kind] = self.notes.get(finding.kind, 0) + 1
+        if self.notes[finding.kind] <= _KEPT:
+            self.kept.append(finding)
+        self.teller(finding)
+
+    def foreign(self, finding: Finding) -> None:
+        """Something that no mission needs: information on the ground, an error where only missions may be."""
+        if self.scope.exclusive:
+            remedy = "find out who put it there; sync the missions to a store of their own, or collect with gc"
+            self.tell(replace(finding, remedy=remedy))
+        else:
+            self.note(finding)
+
+    def of_object(self, kind: str, id_: ObjectId, text: str) -> Finding:
+        path = self.media.absolute(object_path(id_))
+        return Finding(kind, f"object {id_} {text}", object=str(id_), path=path)
 
     def names(self, name: str, *, needed: bool) -> list[str] | None:
         """The names in a folder of the store; None where there is a finding instead."""
@@ -123,6 +278,8 @@ class _Auditor:
         except FlightbagError as error:
             self.tell(Finding.of(error, remedy=COPY_AGAIN))
         return None
+
+    # -- the top, and the small folders
 
     def top_level(self) -> None:
         for name in self.media.names(""):
@@ -138,23 +295,22 @@ class _Auditor:
                 self.tell(Finding("wrong-type", f"{name} is a {kind}", path=path, actual=kind, remedy=COPY_AGAIN))
         for folder, pattern in _CONTENTS.items():
             self.contents(folder, pattern)
-        for name in self.names("quarantine", needed=False) or []:
-            if not _QUARANTINED.fullmatch(name):
-                self.stray(f"quarantine/{name}")
-                continue
-            # Whatever lay in an object's place may lie here: only the name says that it was put here.
-            for inner in self.names(f"quarantine/{name}", needed=False) or []:
-                if not is_hex(inner) and not _SHARD.fullmatch(inner):
-                    self.stray(f"quarantine/{name}/{inner}")
+        for folder in _ASIDE:
+            self.aside(folder)
         for name in self.names("tmp", needed=False) or []:
-            self.tell(
-                Finding(
-                    "stray",
-                    f"tmp/{name} is of a run that is under way or was interrupted; the next one removes what is left",
-                    path=self.media.absolute(f"tmp/{name}"),
-                    information=True,
-                )
-            )
+            text = f"tmp/{name} is of a run that is under way or was interrupted; the next one removes what is left"
+            self.foreign(Finding("stray", text, path=self.media.absolute(f"tmp/{name}")))
+
+    def aside(self, folder: str) -> None:
+        """Quarantine and trash hold what was taken out; whatever lay in an object's place may lie there."""
+        for name in self.names(folder, needed=False) or []:
+            if not _TIME.fullmatch(name):
+                self.stray(f"{folder}/{name}")
+                continue
+            if self.scope.exclusive:
+                for inner in self.names(f"{folder}/{name}", needed=False) or []:
+                    path = self.media.absolute(f"{folder}/{name}/{inner}")
+                    self.foreign(Finding("unreferenced", f"{folder}/{name}/{inner} is in no closure", path=path))
 
     def contents(self, folder: str, pattern: re.Pattern[str]) -> None:
         """A folder holds files of the right names alone."""
@@ -167,83 +323,56 @@ class _Auditor:
             except NotFound:
                 continue  # gone since it was listed
             except FlightbagError as error:
-                self.tell(Finding.of(error, remedy="remove it, if it is not yours"))
+                self.tell(Finding.of(error, remedy=_REMOVE))
 
     def stray(self, name: str) -> None:
         path = self.media.absolute(name)
-        self.tell(
-            Finding("stray", f"{name} has no place in a store", path=path, remedy="remove it, if it is not yours")
-        )
-
-    def misnamed(self, name: str, id_: str = "") -> None:
-        path = self.media.absolute(name)
-        self.tell(Finding("misnamed", f"{name} is not in lower case", object=id_, path=path, remedy=_RESTORE))
-
-    def objects(self) -> None:
-        """Names, types and sizes of all that lies under objects/."""
-        shards = self.names("objects", needed=True)
-        if shards is None:
-            self.blame[""] = self.media.absolute("objects")
-        for shard in shards or []:
-            name = f"objects/{shard}"
-            if not _SHARD.fullmatch(shard.lower()):
-                self.stray(name)
-                continue
-            rests = self.names(name, needed=False)
-            if rests is None:
-                self.blame[shard.lower()] = self.media.absolute(name)
-            elif shard != shard.lower():
-                self.misnamed(name)
-                self.blame.update((f"{shard}{rest}".lower(), self.media.absolute(name)) for rest in rests)
-            else:
-                for rest in rests:
-                    self.one_object(name, rest)
-
-    def one_object(self, shard: str, rest: str) -> None:
-        name = f"{shard}/{rest}"
-        if not _REST.fullmatch(rest.lower()):
-            self.stray(name)
-            return
-        id_ = ObjectId.parse(shard[-2:] + rest.lower())
-        if rest != rest.lower():
-            self.misnamed(name, str(id_))
-            return
-        try:
-            self.sizes[id_] = self.media.stamp(name).size
-        except NotFound:
-            return  # gone since it was listed
-        except FlightbagError as error:
-            self.tell(replace(Finding.of(error, remedy=_RESTORE), object=str(id_)))
+        self.tell(Finding("stray", f"{name} has no place in a store", path=path, remedy=_REMOVE))
 
     def log(self) -> None:
         try:
-            log.events(self.media)
+            for event in log.events(self.media):
+                if event.event in log.MOVES:
+                    self.moved[event.facts["mission"]] = self.moved.get(event.facts["mission"], 0) + 1
         except FlightbagError as error:
             finding = Finding.of(error, remedy="find out who changed it; the refs stand without it")
             self.tell(_as_kind(finding, "bad-log"))
 
+    # -- refs, signatures, tables
+
     def missions(self) -> None:
-        """Refs, signatures and tables, under the store's own chain."""
+        """Refs, signatures and tables of all missions, under the store's own chain."""
         names = self.names("missions", needed=True)
         self.closures_known = names is not None
         for name in names or []:
             if MISSION_ID.fullmatch(name):
-                self.opened[name] = None
+                self.flyable[name] = False
             else:
                 self.stray(f"missions/{name}")
-        first = self.trust()
-        if first is not None:
-            for mission in self.opened:
-                self.mission(mission, first)
-        self.closures_known = self.closures_known and None not in self.opened.values()
+        if names is not None:
+            # A log line may be ahead of its ref, so a single one may be all of a publication that was cut short.
+            self.flyable.update((name, False) for name, times in self.moved.items() if times > 1)
+        self.first = self.trust()
+        if self.first is not None:
+            for mission in sorted(self.flyable):
+                self.mission(mission, self.first)
+        self.closures_known = self.closures_known and all(self.flyable.values())
+
+    def one_mission(self) -> None:
+        """The trust chain, the ref, the signatures and the table of one mission."""
+        self.flyable[self.scope.mission] = False
+        self.first = self.trust()
+        if self.first is not None:
+            self.mission(self.scope.mission, self.first)
 
     def trust(self) -> SignedRoot | None:
         """The first root of the chain, if the chain holds; else every mission is grounded."""
         names = self.names("trust", needed=False)
-        for name in names or []:
-            if name != "releases" and not ROOT_FILE.fullmatch(name):
-                self.stray(f"trust/{name}")
-        if not names and not self.opened:
+        if not self.scope.mission:
+            for name in names or []:
+                if name != "releases" and not ROOT_FILE.fullmatch(name):
+                    self.stray(f"trust/{name}")
+        if not names and not self.flyable:
             return None  # a store that is new
         try:
             first = SignedRoot.parse(self.evidence.root_file(1))
@@ -254,7 +383,7 @@ class _Auditor:
         except FlightbagError as error:
             finding = _as_kind(Finding.of(error, remedy=COPY_AGAIN), "bad-trust-chain")
             path = finding.path or self.media.absolute("trust")
-            self.tell(replace(finding, path=path, missions=tuple(self.opened)))
+            self.tell(replace(finding, path=path, missions=tuple(self.flyable)))
         return None
 
     def mission(self, mission: str, first: SignedRoot) -> None:
@@ -262,8 +391,11 @@ class _Auditor:
         opened = open_mission(self.evidence, mission, first)
         if not isinstance(opened, Opened):
             for finding in opened:
-                told = _as_audit(finding)
-                self.tell(replace(told, path=told.path or ref, missions=(mission,)))
+                told = replace(_as_audit(finding), missions=(mission,))
+                if told.object:
+                    self.suspect(ObjectId.parse(told.object), told)
+                else:
+                    self.tell(replace(told, path=told.path or ref))
         elif opened.manifest.mission.id != mission:
             other = opened.manifest.mission.id
             self.tell(
@@ -273,95 +405,402 @@ class _Auditor:
                     path=ref,
                     expected=mission,
                     actual=other,
-                    remedy=COPY_AGAIN,
+                    remedy="run store-fsck --repair: the log says which manifest is this mission's",
                     missions=(mission,),
                 )
             )
         else:
-            self.opened[mission] = opened
+            self.flyable[mission] = True
+            self.need(f"missions/{mission}", opened)
 
-    def closures(self) -> None:
-        """Every object that a mission needs is there, with its size."""
-        expected: dict[ObjectId, int] = {}
-        for mission, opened in self.opened.items():
-            if opened is None:
+    def suspect(self, id_: ObjectId, finding: Finding) -> None:
+        """Keeps what was said of an object until its folder is looked at."""
+        known = self.pending.get(id_, finding)
+        self.pending[id_] = replace(known, missions=tuple(sorted({*known.missions, *finding.missions})))
+
+    def need(self, holder: str, opened: Opened) -> None:
+        """Keeps what a mission, pin or draft needs; tells where two of its entries contradict each other."""
+        sizes = opened.closure()
+        for release in opened.manifest.releases:
+            sizes.setdefault(release, _UNKNOWN)
+        need = _Need(holder, sizes)
+        for entry in opened.table.entries:
+            if entry.size != sizes[entry.id]:
+                message = f"{entry.name} gives object {entry.id} another size than another entry does"
+                grounded = (need.mission,) if need.mission else ()
+                path = self.media.absolute(holder)
+                self.tell(Finding("bad-manifest", message, entry=entry.name, path=path, missions=grounded))
+        self.needs.append(need)
+
+    def pins(self) -> None:
+        """What the pins name: an object, or a manifest with all that it needs."""
+        for name in self.names("pins", needed=False) or []:
+            if not MISSION_ID.fullmatch(name):
+                continue  # a stray
+            holder = f"pins/{name}"
+            try:
+                self.pin(holder, ref_id(self.media.read(holder, REF_SIZE)))
+            except FlightbagError as error:
+                self.tell(replace(_as_kind(Finding.of(error), "bad-ref"), path=self.media.absolute(holder)))
+
+    def pin(self, holder: str, id_: ObjectId) -> None:
+        need = _Need(holder, {id_: _UNKNOWN})
+        with suppress(FlightbagError):  # what is wrong with the object, its folder tells
+            data = self.evidence.object(id_, ENVELOPE_LIMIT)
+            with suppress(FlightbagError):
+                Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
+                if self.first is not None:
+                    opened = open_manifest(self.evidence, id_, self.first)
+                    if isinstance(opened, Opened):
+                        self.need(holder, opened)
+                    else:
+                        self.incomplete(holder, opened[0].message)
+                    return
+        self.needs.append(need)
+
+    def drafts(self) -> None:
+        """What the drafts need. Nobody may have signed them yet, so nothing is judged but that it is there."""
+        for name in self.names("drafts", needed=False) or []:
+            if not MISSION_ID.fullmatch(name):
+                continue  # a stray
+            holder = f"drafts/{name}"
+            try:
+                data = self.media.read(holder, ENVELOPE_LIMIT)
+                envelope = Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
+                parsed = Manifest.parse(envelope.payload)
+            except FlightbagError as error:
+                self.tell(replace(_as_kind(Finding.of(error), "bad-manifest"), path=self.media.absolute(holder)))
                 continue
-            sizes = opened.closure()
-            names = {opened.manifest_id: ["manifest"], opened.manifest.table: ["table"]}
-            for release in opened.manifest.releases:
-                names.setdefault(release, []).append("release")
-            for entry in opened.table.entries:
-                names.setdefault(entry.id, []).append(entry.name)
-                if entry.size != sizes[entry.id]:
-                    message = f"{entry.name} gives object {entry.id} another size than another entry does"
-                    path = self.media.absolute(f"missions/{mission}")
-                    self.tell(Finding("bad-manifest", message, entry=entry.name, path=path, missions=(mission,)))
-            for id_, entries in names.items():
-                self.needed.setdefault(id_, {})[mission] = entries
-            expected.update(sizes)
-        for id_ in sorted(self.needed):
-            actual = self.sizes.get(id_)
-            size = expected.get(id_, actual)
-            if actual is None:
-                self.damage(Finding("missing", f"object {id_} is not there", remedy=_RESTORE), id_)
-            elif size is not None and actual != size:
-                kind = "truncated" if actual < size else "oversized"
-                message = f"object {id_} has {actual} bytes, the manifest says {size}"
-                told = Finding(kind, message, expected=str(size), actual=str(actual), remedy=_RESTORE)
-                self.damage(told, id_)
+            try:
+                table = read_table(self.evidence, parsed)
+            except FlightbagError as error:
+                self.incomplete(holder, error.message)
+                continue
+            sizes = {parsed.table: parsed.table_size, **{entry.id: entry.size for entry in table.entries}}
+            self.needs.append(_Need(holder, sizes))
 
-    def damage(self, finding: Finding, id_: ObjectId) -> None:
-        """Tells what is wrong with an object, and whom it grounds."""
-        missions = self.needed.get(id_, {})
-        entries = sorted({name for names in missions.values() for name in names})
-        more = f" and {len(entries) - 4} more" if len(entries) > 4 else ""
+    def incomplete(self, holder: str, why: str) -> None:
+        """A pin or a draft keeps, or names, what is not all there."""
         self.tell(
-            replace(
-                finding,
-                object=str(id_),
-                path=self.media.absolute(object_path(id_)),
-                entry=", ".join(entries[:4]) + more,
-                missions=tuple(missions),
+            Finding(
+                "incomplete-closure",
+                f"{holder} needs what is not there: {why}",
+                path=self.media.absolute(holder),
+                remedy=_RESTORE,
             )
         )
 
-    def every_byte(self) -> None:
-        whole = {id_: size for id_, size in self.sizes.items() if ("", str(id_)) not in self.found}
-        for id_, outcome in self.evidence.check(whole.items()):
-            if outcome is not None:
-                self.damage(Finding.of(outcome, remedy=_RESTORE), id_)
+    # -- objects
 
-    def unreferenced(self) -> None:
-        """Objects of no closure. Not told where a closure is unknown: they may well be in it."""
+    def objects(self) -> None:
+        """Names, types and sizes of all that lies under objects/, against what is needed and what the index knows."""
+        places: dict[int, list[str]] = {}
+        if self.scope.mission:
+            places = {first: [] for first in range(256)}
+        else:
+            shards = self.names("objects", needed=True)
+            if shards is None:
+                self.all_gone()
+                return
+            for name in shards:
+                if _SHARD.fullmatch(name.lower()):
+                    places.setdefault(int(name, 16), []).append(name)
+                else:
+                    self.stray(f"objects/{name}")
+        index = None if self.scope.mission else peek_index(self.media)
+        try:
+            for first in range(256):
+                shard = _Shard(first)
+                for need in self.needs:
+                    for id_, size in need.of_shard(first):
+                        shard.needed.setdefault(id_, []).append((need, size))
+                if self.scope.mission:
+                    self.asked(shard)
+                else:
+                    for name in places.get(first, []):
+                        self.listed(shard, name)
+                self.compare(shard)
+                if not self.scope.mission:
+                    self.unreferenced(shard)
+                rows = index.rows(first) if index is not None else {}
+                if index is not None:
+                    self.against_index(shard, rows)
+                self.count(shard, rows)
+        finally:
+            if index is not None:
+                index.close()
+        for holder, ids in self.lacking.items():
+            more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+            self.incomplete(holder, ", ".join(f"object {id_}" for id_ in ids[:_NAMED]) + more)
+
+    def all_gone(self) -> None:
+        """Nothing under objects/ can be looked at: one finding, which grounds every mission."""
+        about = self.media.absolute("objects")
+        missions = {need.mission for need in self.needs if need.mission}
+        missions.update(mission for finding in self.pending.values() for mission in finding.missions)
+        known = self.errors[about]
+        self.errors[about] = replace(known, missions=tuple(sorted(missions)))
+        self.pending.clear()
+
+    def listed(self, shard: _Shard, name: str) -> None:
+        """Enters what lies in a folder of objects."""
+        folder = f"objects/{name}"
+        try:
+            entries = list(self.media.statuses(folder))
+        except NotFound:
+            return
+        except FlightbagError as error:
+            self.tell(Finding.of(error, remedy=COPY_AGAIN))
+            shard.blame[""] = self.media.absolute(folder)
+            return
+        if name != name.lower():
+            self.misnamed(folder)
+        for rest, status in entries:
+            if not _REST.fullmatch(rest.lower()):
+                self.stray(f"{folder}/{rest}")
+                continue
+            id_ = ObjectId.parse(name.lower() + rest.lower())
+            if name != name.lower():
+                shard.blame.setdefault(id_, self.media.absolute(folder))
+            elif rest != rest.lower():
+                self.misnamed(f"{folder}/{rest}", str(id_))
+                shard.blame.setdefault(id_, str(id_))
+            else:
+                self.one(shard, id_, status)
+
+    def one(self, shard: _Shard, id_: ObjectId, status: os.stat_result | FlightbagError) -> None:
+        """Enters one object's file, or what is there instead."""
+        if isinstance(status, FlightbagError):
+            shard.blame[id_] = str(id_)
+            self.tell(replace(Finding.of(status, remedy=_RESTORE), object=str(id_)))
+        elif (kind := kind_of(status)) != "file":
+            shard.blame[id_] = str(id_)
+            found = self.of_object("wrong-type", id_, f"is a {kind}")
+            self.tell(replace(found, expected="file", actual=kind, remedy=_RESTORE))
+        else:
+            shard.sizes[id_] = status.st_size
+            shard.stamps[id_] = Stamp.of(status)
+            if status.st_nlink > 1:
+                text = f"has {status.st_nlink} names: a write through another one would change it"
+                self.foreign(self.of_object("hard-link", id_, text))
+
+    def asked(self, shard: _Shard) -> None:
+        """Enters the objects that are needed, and nothing else."""
+        for id_ in {*shard.needed, *(id_ for id_ in self.pending if id_[0] == shard.first)}:
+            try:
+                stamp = self.media.stamp(object_path(id_))
+                shard.sizes[id_], shard.stamps[id_] = stamp.size, stamp
+            except NotFound:
+                continue
+            except FlightbagError as error:
+                shard.blame[id_] = str(id_)
+                self.tell(replace(Finding.of(error, remedy=_RESTORE), object=str(id_)))
+
+    def misnamed(self, name: str, id_: str = "") -> None:
+        path = self.media.absolute(name)
+        remedy = "run store-fsck --repair: it is given its right name"
+        self.tell(Finding("misnamed", f"{name} is not in lower case", object=id_, path=path, remedy=remedy))
+
+    def compare(self, shard: _Shard) -> None:
+        """Every object that something needs is there, with its size."""
+        for id_, finding in [(id_, finding) for id_, finding in self.pending.items() if id_[0] == shard.first]:
+            del self.pending[id_]
+            self.confirm(shard, id_, finding)
+        for id_, wanted in sorted(shard.needed.items()):
+            actual = shard.sizes.get(id_)
+            wrong = [(need, size) for need, size in wanted if actual is None or size not in (actual, _UNKNOWN)]
+            if not wrong:
+                continue
+            about = shard.blame.get(id_) or shard.blame.get("")
+            limit = max(size for _, size in wanted)
+            self.damaged[id_] = ENVELOPE_LIMIT if limit == _UNKNOWN else limit
+            if about is not None:
+                self.grounds(about, wrong)
+            elif actual is None:
+                self.missing(id_, wrong)
+            elif str(id_) not in self.errors:
+                size = wrong[0][1]
+                text = f"has {actual} bytes, the manifest says {size}"
+                found = self.of_object("truncated" if actual < size else "oversized", id_, text)
+                self.tell(replace(found, expected=str(size), actual=str(actual), remedy=_RESTORE))
+                self.grounds(str(id_), wrong)
+
+    def confirm(self, shard: _Shard, id_: ObjectId, finding: Finding) -> None:
+        """Tells what the takeoff check said of a manifest or table, now that it is known what lies in its place."""
+        self.damaged[id_] = ENVELOPE_LIMIT if finding.entry == "manifest" else TABLE_LIMIT
+        about = shard.blame.get(id_) or shard.blame.get("")
+        if about is not None:
+            known = self.errors[about]
+            self.errors[about] = replace(known, missions=tuple(sorted({*known.missions, *finding.missions})))
+            return
+        if id_ in shard.sizes:
+            finding = self.again(finding, id_, shard.sizes[id_])
+            if finding.kind == "transient":
+                del self.damaged[id_]
+        self.tell(replace(finding, path=self.media.absolute(object_path(id_)), remedy=finding.remedy or _RESTORE))
+
+    def missing(self, id_: ObjectId, wanted: Sequence[tuple[_Need, int]]) -> None:
+        if any(need.mission for need, _ in wanted):
+            self.tell(replace(self.of_object("missing", id_, "is not there"), remedy=_RESTORE))
+            self.grounds(str(id_), wanted)
+            return
+        for need, _ in wanted:
+            self.lacking.setdefault(need.holder, []).append(id_)
+
+    def grounds(self, about: str, wanted: Sequence[tuple[_Need, int]]) -> None:
+        """Adds the missions that need an object to the finding that says what is wrong with it."""
+        known = self.errors[about]
+        missions = {need.mission for need, _ in wanted if need.mission}
+        self.errors[about] = replace(known, missions=tuple(sorted({*known.missions, *missions})))
+
+    def unreferenced(self, shard: _Shard) -> None:
+        """Objects of no closure. Where a closure is unknown they may well be in it, and only their number is told."""
+        lone = [id_ for id_ in sorted(shard.sizes) if id_ not in shard.needed]
         if self.closures_known:
-            for id_ in sorted(set(self.sizes) - set(self.needed)):
-                self.note("unreferenced", id_, "is in no mission's closure")
+            for id_ in lone:
+                self.foreign(self.of_object("unreferenced", id_, "is in no mission's closure"))
+        elif lone and self.scope.exclusive:
+            path = self.media.absolute("objects")
+            text = "a closure is unknown, so nobody can tell which objects belong to it"
+            self.tell(Finding("unreferenced", text, path=path, remedy=_RESTORE, unreadable=True), about="unreferenced")
 
-    def index(self) -> None:
-        index = peek_index(self.media)
-        if index is None:
-            return  # it will be made again; nothing depends on it
-        with index:
-            known = {id_ for first in range(256) for id_ in index.rows(first)}
-        for id_ in sorted(known - set(self.sizes)):
-            if ("", str(id_)) not in self.found and not self.blame:
-                self.note("index-only", id_, "is in the index, but there is no such file")
-        for id_ in sorted(set(self.sizes) - known):
-            self.note("file-only", id_, "is not in the index")
+    def against_index(self, shard: _Shard, rows: Mapping[ObjectId, Row]) -> None:
+        for id_ in sorted(rows.keys() - shard.sizes.keys()):
+            if id_ not in self.damaged and id_ not in shard.blame and "" not in shard.blame:
+                self.note(self.of_object("index-only", id_, "is in the index, but there is no such file"))
+        for id_ in sorted(shard.sizes.keys() - rows.keys()):
+            self.note(self.of_object("file-only", id_, "is not in the index"))
 
-    def note(self, kind: str, id_: ObjectId, text: str) -> None:
-        path = self.media.absolute(object_path(id_))
-        self.tell(Finding(kind, f"object {id_} {text}", object=str(id_), path=path, information=True))
+    def count(self, shard: _Shard, rows: Mapping[ObjectId, Row]) -> None:
+        """Counts the objects, and enters those that may be read."""
+        self.counts["objects"] += len(shard.sizes)
+        self.counts["bytes"] += sum(shard.sizes.values())
+        if self.scope.read == "quick":
+            return
+        times = {id_: row.verified for id_, row in rows.items() if id_ in shard.stamps and row.fresh(shard.stamps[id_])}
+        if self.ledger is not None:
+            for id_, at in self.ledger.read_at(shard.first, shard.stamps).items():
+                times[id_] = max(at, times.get(id_, 0))
+        for id_, size in sorted(shard.sizes.items()):
+            # What is damaged already is not told twice.
+            if str(id_) not in self.errors:
+                self.readable.append(max(0, times.get(id_, 0)).to_bytes(8) + size.to_bytes(8) + id_)
+
+    # -- every byte
+
+    def read(self, over: Callable[[], bool]) -> None:
+        """Reads the objects that the scope asks for; `over` says whether the time is up."""
+        rows = self.readable
+        if self.scope.read == "sample":
+            rows = random.SystemRandom().sample(rows, math.ceil(len(rows) * self.scope.amount))
+        if self.scope.read == "budget":
+            rows.sort()
+        else:
+            rows.sort(key=lambda row: row[16:])
+        self.to_read = sum(int.from_bytes(row[8:16]) for row in rows)
+        self.progress(0, self.to_read)
+        for chunk in _chunks(rows):
+            self.read_chunk([(ObjectId(row[16:]), int.from_bytes(row[8:16])) for row in chunk])
+            if self.scope.read == "budget" and over():
+                return
+
+    def read_chunk(self, items: list[tuple[ObjectId, int]]) -> None:
+        stamps = {}
+        if self.ledger is not None:
+            for id_, _ in items:
+                with suppress(FlightbagError):
+                    stamps[id_] = self.media.stamp(object_path(id_))
+        bad = []
+        for id_, outcome in self.evidence.check(items):
+            if outcome is not None:
+                bad.append((id_, outcome))
+        for id_, outcome in bad:
+            self.bad(id_, dict(items)[id_], outcome)
+            stamps.pop(id_, None)
+        self.counts["read_objects"] += len(items)
+        self.counts["read_bytes"] += sum(size for _, size in items)
+        if self.ledger is not None:
+            self.ledger.enter(stamps.items(), [id_ for id_, _ in bad], int(time.time()))
+
+    def bad(self, id_: ObjectId, size: int, error: FlightbagError) -> None:
+        """Tells what was found wrong with an object when it was read."""
+        finding = self.again(Finding.of(error, remedy=_RESTORE), id_, size)
+        wanted = [(need, size) for need in self.needs for one, size in need.of_shard(id_[0]) if one == id_]
+        self.tell(replace(finding, object=str(id_), path=self.media.absolute(object_path(id_))))
+        self.grounds(str(id_), wanted)
+        if finding.kind != "transient":
+            self.damaged[id_] = size
+
+    def again(self, finding: Finding, id_: ObjectId, size: int) -> Finding:
+        """The finding, or that it is right when it is read from the medium once more."""
+        if finding.kind not in ("bit-flip", "unreadable"):
+            return finding
+        try:
+            with Media(self.media.path, drop_cache=True) as medium:
+                medium.digest(id_, size)
+        except FlightbagError:
+            return finding
+        return replace(
+            finding,
+            kind="transient",
+            message=f"{finding.message}; read once more, it is whole",
+            remedy="the medium or the memory of this machine is failing: sync the missions to another medium",
+            unreadable=False,
+        )
+
+    # -- the result
+
+    def entries(self) -> None:
+        """Names the entries of damaged objects. The tables are read again: to keep all of their names costs more."""
+        wanted = {finding.object for finding in self.errors.values() if finding.object and not finding.entry}
+        names: dict[str, set[str]] = {}
+        grounded = {
+            mission for finding in self.errors.values() if finding.object in wanted for mission in finding.missions
+        }
+        for mission in sorted(grounded):
+            opened = open_mission(self.evidence, mission, self.first) if self.first is not None else ()
+            if not isinstance(opened, Opened):
+                continue
+            for id_, name in (
+                (opened.manifest_id, "manifest"),
+                (opened.manifest.table, "table"),
+                *((release, "release") for release in opened.manifest.releases),
+                *((entry.id, entry.name) for entry in opened.table.entries),
+            ):
+                if str(id_) in wanted:
+                    names.setdefault(str(id_), set()).add(name)
+        for about, finding in self.errors.items():
+            found = sorted(names.get(finding.object, ()))
+            if found and not finding.entry:
+                more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+                self.errors[about] = replace(finding, entry=", ".join(found[:_NAMED]) + more)
 
     def audit(self) -> Audit:
-        findings = tuple(self.found.values())
-        grounded = {mission for finding in findings if not finding.information for mission in finding.missions}
+        self.entries()
+        for finding in self.errors.values():
+            self.teller(finding)
+        grounded = {mission for finding in self.errors.values() for mission in finding.missions}
         return Audit(
-            findings,
-            {mission: opened is not None and mission not in grounded for mission, opened in self.opened.items()},
-            len(self.sizes),
-            sum(self.sizes.values()),
+            (*self.errors.values(), *self.kept),
+            {mission: whole and mission not in grounded for mission, whole in sorted(self.flyable.items())},
+            **self.counts,
+            notes=self.notes,
+            damaged=self.damaged,
         )
+
+
+def _chunks(rows: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Parts of some objects and bytes each."""
+    chunk: list[bytes] = []
+    total = 0
+    for row in rows:
+        chunk.append(row)
+        total += int.from_bytes(row[8:16])
+        if len(chunk) >= _CHUNK_OBJECTS or total >= _CHUNK_BYTES:
+            yield chunk
+            chunk, total = [], 0
+    if chunk:
+        yield chunk
 
 
 def _as_kind(finding: Finding, kind: str) -> Finding:
@@ -372,8 +811,8 @@ def _as_kind(finding: Finding, kind: str) -> Finding:
 def _as_audit(finding: Finding) -> Finding:
     """A finding of the takeoff check under the kind that an audit gives it."""
     told = replace(finding, step="")
-    if finding.unreadable or finding.kind in _OF_OBJECTS:
-        return told
     if finding.step == "A" and not finding.entry:
         return _as_kind(told, "bad-ref")
+    if finding.unreadable or finding.kind in _OF_OBJECTS:
+        return told
     return _as_kind(told, "bad-signature" if finding.step == "C" else "bad-manifest")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +68,23 @@ def append(media: Media, disk: Disk, event: Event) -> None:
 
 def events(media: Media) -> list[Event]:
     """Every event, oldest first. Raises Corrupt(kind=bad-log) where a line is malformed or does not chain."""
+    return [event for event, _ in _lines(media)]
+
+
+def before_damage(media: Media) -> list[tuple[Event, bytes]]:
+    """The events before the first line that is malformed or does not chain, with their lines; none of what is no log."""
+    found: list[tuple[Event, bytes]] = []
+    with suppress(Corrupt):
+        for item in _lines(media):
+            found.append(item)  # noqa: PERF402 - what came before the error is kept
+    return found
+
+
+def _lines(media: Media) -> Iterator[tuple[Event, bytes]]:
     try:
         data = media.read(LOG, LOG_LIMIT)
     except NotFound:
-        return []
-    result = []
+        return
     previous = FIRST
     for number, line in enumerate(_whole_lines(data), 1):
         try:
@@ -85,8 +98,7 @@ def events(media: Media) -> list[Event]:
         if claimed != previous:
             raise _bad(media, number, "does not continue the line before")
         previous = _hash(line)
-        result.append(found)
-    return result
+        yield found, line
 
 
 def _is_event(event: Event) -> bool:

@@ -59,10 +59,14 @@ class Media:
 
     They are closed by `close`, or when nobody refers to the object any more: a verified mission reads from it for as
     long as it is in use.
+
+    With `drop_cache`, objects are read from the medium and not from the page cache, as far as the system goes along:
+    pages that somebody has changed or mapped stay.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, drop_cache: bool = False) -> None:
         self._directories: dict[str, int] = {}
+        self._drop_cache = drop_cache
         self.path = os.path.abspath(path)
         with _explained(self.path):
             # The store's own path is the user's word and may be a link; what lies below it may not.
@@ -160,6 +164,8 @@ class Media:
                 if not stat.S_ISREG(status.st_mode):
                     raise _wrong_type(self.absolute(name))
                 _check_size(id_, size, status.st_size)
+                if self._drop_cache:
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 actual = ObjectId(_hash(fd, id_, size, into, progress))
             finally:
                 os.close(fd)
@@ -183,12 +189,44 @@ class Media:
         except NotFound:
             return []
 
+    def statuses(self, name: str) -> Iterator[tuple[str, os.stat_result | FlightbagError]]:
+        """The names in a directory, ascending, each with its status or with why it has none; no link is followed.
+
+        What vanishes while it is listed is left out.
+        """
+        folder = self.directory(name)
+        for inner in self.names(name):
+            try:
+                yield inner, os.stat(inner, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                yield inner, _explain(error, self.absolute(f"{name}/{inner}"))
+
+    def chunks(self, name: str, size: int, progress: Callable[[int], None] | None = None) -> Iterator[bytes]:
+        """The bytes of a file, at most one chunk more than `size`: a file that grows is caught, not followed."""
+        done = 0
+        with self.open(name) as fd:
+            while done <= size:
+                with _explained(self.absolute(name)):
+                    chunk = os.read(fd, CHUNK)
+                if not chunk:
+                    return
+                done += len(chunk)
+                yield chunk
+                if progress is not None:
+                    progress(len(chunk))
+
     def kind(self, name: str) -> str:
         """`file`, `directory`, or what else lies under a name: symlink, fifo, socket, device."""
         parent, last = self._at(name)
         with _explained(self.absolute(name)):
-            mode = os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode
-        return _KINDS.get(stat.S_IFMT(mode), "device")
+            return kind_of(os.stat(last, dir_fd=parent, follow_symlinks=False))
+
+
+def kind_of(status: os.stat_result) -> str:
+    """`file`, `directory`, symlink, fifo, socket or device."""
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "device")
 
 
 _KINDS = {

@@ -8,6 +8,7 @@ replaced, never kept.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -21,9 +22,8 @@ from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.index import Index, Row
 from store.media import CHUNK, Media, object_path
+from store.quarantine import set_aside
 from store.staging import Staging
-
-QUARANTINE = "quarantine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,12 @@ class Batch:
         except Corrupt:
             self._set_aside(id_)
             return False
+        except Unavailable as error:
+            # A bad sector is no reason to go without: the right bytes are at hand. Anything else may be a passing want.
+            if error.fields.get("errno") != errno.EIO:
+                raise
+            self._set_aside(id_)
+            return False
         if row is not None:
             self._found[id_] = row
         return True
@@ -145,15 +151,7 @@ class Batch:
         name = object_path(id_)
         shard = os.path.dirname(name)
         # A link in place of the shard's directory would be followed out of the store: then that is what goes.
-        wrong, kept_as = (name, str(id_)) if self._media.kind(shard) == "directory" else (shard, shard[-2:])
-        quarantine = self._media.absolute(QUARANTINE)
-        folder = os.path.join(quarantine, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
-        self._disk.make_directory(quarantine)
-        self._disk.make_directory(folder)
-        source = self._media.absolute(wrong)
-        self._disk.rename(source, os.path.join(folder, kept_as))
-        for path in (folder, quarantine, self._media.path, os.path.dirname(source)):
-            self._disk.sync_directory(path)
+        set_aside(self._media, self._disk, name if self._media.kind(shard) == "directory" else shard)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import stat
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import MISSION_ID
 from store.index import Index, Record, Row, open_index
 from store.locks import SharedLock, exclusive
-from store.media import Media, object_path
+from store.media import Media, Stamp, object_path
 from store.objects import Batch, examine, inserting
 from store.staging import TMP, Staging, sweep
 from store.trust.root import SignedRoot, advance
@@ -150,10 +151,9 @@ class Repository:
         return opened
 
     @contextmanager
-    def writing(self, *, alone: bool = False, wait: bool = False) -> Iterator[Writer]:
-        """The store, open for writing, with its index; what dead transactions left is swept away first.
+    def locked(self, *, alone: bool = False, wait: bool = False) -> Iterator[None]:
+        """The store's lock: shared between writers, or held alone, so that nobody writes.
 
-        Writers share the store; `alone`, nobody else writes: no transaction is under way that could rely on an object.
         Raises Locked where that cannot be had now, unless `wait`.
         """
         lock = SharedLock(self.media.path, self.disk, "store", "the store")
@@ -162,6 +162,17 @@ class Repository:
                 lock.hold_alone(wait=wait)
             else:
                 lock.share(wait=wait)
+            yield
+        finally:
+            lock.close()
+
+    @contextmanager
+    def writing(self, *, alone: bool = False, wait: bool = False) -> Iterator[Writer]:
+        """The store, open for writing, with its index; what dead transactions left is swept away first.
+
+        `alone`, no transaction is under way that could rely on an object. Raises Locked as `locked` does.
+        """
+        with self.locked(alone=alone, wait=wait):
             sweep(self.media, self.disk)
             with open_index(self.media, self.disk, self._rebuild) as index:
                 writer = Writer(self, index)
@@ -172,22 +183,42 @@ class Repository:
                     # The ledger is a view: what is not entered is read again, and no other error is hidden by this.
                     with suppress(FlightbagError):
                         writer.settle()
-        finally:
-            lock.close()
 
     def _rebuild(self, index: Index) -> None:
         """Enters every object file, as never hashed; build keys come by `absorb`."""
+        for first in range(256):
+            index.commit(objects=self._files(first))
+
+    def _files(self, first: int) -> dict[ObjectId, Row]:
+        """Rows for the object files of one folder, as never hashed. What is no object is passed over; fsck tells."""
         now = int(time.time())
-        for shard in self.media.names("objects"):
-            rows: dict[ObjectId, Row] = {}
-            # What is no object is passed over; fsck tells what it is.
-            with suppress(Corrupt):
-                for name in self.media.names(f"objects/{shard}"):
-                    with suppress(Corrupt, Invalid):
-                        id_ = ObjectId.parse(shard + name)
-                        if object_path(id_) == f"objects/{shard}/{name}":
-                            rows[id_] = Row.of(self.media.stamp(object_path(id_)), inserted=now, verified=0)
-            index.commit(objects=rows)
+        rows: dict[ObjectId, Row] = {}
+        shard = f"objects/{first:02x}"
+        with suppress(Corrupt, NotFound):
+            for name, status in self.media.statuses(shard):
+                if isinstance(status, Unavailable):
+                    raise status
+                with suppress(Invalid):
+                    id_ = ObjectId.parse(shard[-2:] + name)
+                    if not isinstance(status, FlightbagError) and stat.S_ISREG(status.st_mode):
+                        rows[id_] = Row.of(Stamp.of(status), inserted=now, verified=0)
+        return rows
+
+    def mend_index(self) -> tuple[int, int]:
+        """Makes the index say which object files there are; the numbers of rows that went and came.
+
+        The caller holds the store alone.
+        """
+        went = came = 0
+        with open_index(self.media, self.disk, self._rebuild) as index:
+            for first in range(256):
+                rows, files = index.rows(first), self._files(first)
+                gone = rows.keys() - files.keys()
+                new = {id_: files[id_] for id_ in files.keys() - rows.keys()}
+                if gone or new:
+                    index.commit(objects=new, gone=gone)
+                went, came = went + len(gone), came + len(new)
+        return went, came
 
     def found_domain(self, signed: SignedRoot, *, now: int) -> str:
         """Writes root 1 and gives its path. Raises Conflict where the store has a trust root; it is never replaced."""

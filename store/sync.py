@@ -9,14 +9,16 @@ The target may have nothing yet, or be a store of the same trust domain. A missi
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from store import log
 from store.durable import Disk
 from store.errors import Conflict, Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
 from store.locks import SharedLock
-from store.media import CHUNK, Media, object_path
+from store.media import object_path
 from store.objects import inserting
 from store.repository import Repository
 from store.staging import sweep
@@ -227,7 +229,10 @@ def _apply(
             for batch in _batches(plan.missing):
                 _copy(batch, source, destination, progress)
             for version in plan.roots:
-                destination.replace(f"trust/{version}.root.cbor", source.evidence.root_file(version))
+                data = source.evidence.root_file(version)
+                facts = {"version": version, "digest": SignedRoot.parse(data).root.digest.hex()}
+                destination.append_log(log.Event(int(time.time()), "rotated", facts))
+                destination.replace(f"trust/{version}.root.cbor", data)
             for move in plan.moves:
                 destination.move_ref(move.mission, move.manifest, "received", move.sequence)
         finally:
@@ -242,28 +247,8 @@ def _copy(
 ) -> None:
     with inserting(destination.media, destination.disk, None) as batch:
         for id_, size in items:
-            batch.add(_chunks(source.media, id_, size, progress), expect=id_)
+            batch.add(source.media.chunks(object_path(id_), size, progress), expect=id_)
         batch.commit()
-
-
-def _chunks(media: Media, id_: ObjectId, size: int, progress: Callable[[int], None] | None) -> Iterator[bytes]:
-    """An object's bytes, at most one chunk more than its size: a file that grows is caught, not followed."""
-    name = object_path(id_)
-    done = 0
-    with media.open(name) as fd:
-        while done <= size:
-            try:
-                chunk = os.read(fd, CHUNK)
-            except OSError as error:
-                raise Unavailable(
-                    f"{media.absolute(name)} cannot be read: {error.strerror}", kind="unreadable", object=id_
-                ) from error
-            if not chunk:
-                return
-            done += len(chunk)
-            yield chunk
-            if progress is not None:
-                progress(len(chunk))
 
 
 def _batches(items: Sequence[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:

@@ -14,7 +14,7 @@ import pytest
 
 from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
-from store.fsck import Audit, fsck
+from store.fsck import FULL, Audit, fsck
 from store.index import Row
 from store.media import Media
 from store.repository import Repository
@@ -138,11 +138,15 @@ CASES: dict[str, Case] = {
     "stray of an upper-case mission": Case(lambda s: plant(s, "missions/North"), "stray"),
     "stray among the locks": Case(lambda s: plant(s, "lock/evil"), "stray"),
     "stray beside the index": Case(lambda s: plant(s, "index/evil"), "stray"),
-    "stray among the drafts": Case(lambda s: plant(s, "drafts/north"), "stray"),
-    "stray among the pins": Case(lambda s: plant(s, "pins/north"), "stray"),
+    "stray among the drafts": Case(lambda s: plant(s, "drafts/North"), "stray"),
+    "stray among the pins": Case(lambda s: plant(s, "pins/north~"), "stray"),
+    "empty draft": Case(lambda s: plant(s, "drafts/north-ridge"), "bad-manifest"),
+    "empty pin": Case(lambda s: plant(s, "pins/first-flight"), "bad-ref"),
+    "pin of what is not there": Case(lambda s: plant(s, "pins/x", b"0" * 64 + b"\n"), "incomplete-closure"),
+    "pin is a link": Case(lambda s: instead(plant(s, "pins/x")).symlink_to("../log"), "wrong-type"),
     "stray among the releases": Case(lambda s: plant(s, "trust/releases/1"), "stray"),
     "stray in quarantine": Case(lambda s: plant(s, "quarantine/notes"), "stray"),
-    "stray in a quarantine": Case(lambda s: plant(s, "quarantine/20261123T000000Z/notes"), "stray"),
+    "stray in the trash": Case(lambda s: plant(s, "trash/20261123T000000/notes"), "stray"),
     "a lock is a link": Case(lambda s: instead(plant(s, "lock/build-0a")).symlink_to("/etc/passwd"), "wrong-type"),
     "stray in tmp": Case(lambda s: plant(s, "tmp/1-dead/0"), "stray", information=True),
     "stray of odd bytes": Case(lambda s: plant(s, os.fsdecode(b"\xff\n\x1b[31m")), "stray"),
@@ -225,10 +229,11 @@ def test_a_new_store_is_clean(tmp_path: Path) -> None:
 
 
 def test_progress_tells_every_byte_of_a_full_audit(made: Path) -> None:
-    told: list[int] = []
+    told: list[tuple[int, int]] = []
     with Media(made) as media:
-        found = fsck(media, full=True, progress=told.append)
-    assert sum(told) >= found.bytes
+        found = fsck(media, FULL, progress=lambda done, total: told.append((done, total)))
+    assert sum(done for done, _ in told) >= found.bytes
+    assert told[-1][1] == found.bytes
 
 
 def test_three_damages_are_three_findings(store: Path) -> None:

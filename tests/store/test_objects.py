@@ -205,20 +205,33 @@ class TestHealing:
         assert [name.name for name in moment.iterdir()] == [path.parent.name if how == "shard" else str(added.id)]
         assert listing(outside) == seen_outside, "a link was followed out of the store"
 
-    def test_unreadable_is_not_healed_away(self, store: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whether it is bad, nobody knows: the copy stays and the insertion says so."""
+    @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+    def test_unreadable_is_never_deleted(
+        self, store: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        """A bad sector is replaced by the right bytes and kept; where only this process may not look, all stays."""
         insert(writer, self.DATA)
         path = file_of(store, ObjectId.of(self.DATA))
         os.utime(path)
+        real, inode = os.readv, path.stat().st_ino
 
-        def bad(fd: int, buffers: object) -> int:
-            raise OSError(errno.EIO, "Input/output error")
+        def bad(fd: int, buffers: list[memoryview]) -> int:
+            if os.fstat(fd).st_ino == inode:
+                raise OSError(number, os.strerror(number))
+            return real(fd, buffers)
 
         monkeypatch.setattr(os, "readv", bad)
-        with pytest.raises(Unavailable):
+        if number == errno.EIO:
             insert(writer, self.DATA)
+            (kept,) = (store / "quarantine").glob("*/*")
+            assert kept.stat().st_ino == inode
+            assert path.stat().st_ino != inode
+        else:
+            with pytest.raises(Unavailable):
+                insert(writer, self.DATA)
+            assert path.stat().st_ino == inode
+            assert not (store / "quarantine").exists()
         assert path.read_bytes() == self.DATA
-        assert not (store / "quarantine").exists()
 
     def test_links_above_the_shards_are_refused(self, store: Path, tmp_path: Path) -> None:
         (store / "objects").rename(tmp_path / "elsewhere")

@@ -13,10 +13,11 @@ from pathlib import Path
 from store.durable import Disk
 from store.evidence import takeoff_check
 from store.format.ids import ObjectId
-from store.fsck import Audit, fsck
+from store.fsck import FULL, QUICK, Audit, fsck
 from store.index import Index
 from store.media import Media, object_path
 from store.repository import Repository
+from store.trust.root import SignedRoot
 from store.verify import Verdict
 from tests.support.missions import CONTENTS, FACTS, NOW, ROOT, Flight, flight, sign_root
 
@@ -59,7 +60,7 @@ def publish(store: Path, *flights: Flight, disk: Disk | None = None) -> None:
 def make_store(store: Path, *flights: Flight, root: bytes = ROOT_FILE) -> Path:
     """A store at `store` with a trust root and these missions; none given, NORTH and SOUTH."""
     with Repository.init(store) as repository:
-        repository.replace("trust/1.root.cbor", root)
+        repository.found_domain(SignedRoot.parse(root), now=NOW)
     publish(store, *(flights or (NORTH, SOUTH)))
     return store
 
@@ -77,7 +78,7 @@ def check(store: Path, mission: str) -> Verdict:
 
 def audit(store: Path, *, full: bool = True) -> Audit:
     with Media(store) as media:
-        return fsck(media, full=full)
+        return fsck(media, FULL if full else QUICK)
 
 
 def known_ids(index: Index) -> set[ObjectId]:
