@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from builders.extras import missing_extra
+from store.format.cbor import INT_MAX
 from store.format.entries import SEGMENT
 from store.format.host import is_host_class
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID
@@ -327,6 +328,14 @@ class File(Section):
     path: Source
 
 
+class Limits(Section):
+    """What the aircraft has room for."""
+
+    max_bytes: Annotated[
+        int, Field(gt=0, le=INT_MAX, description="a whole number of bytes above 0, for all that the mission needs")
+    ]
+
+
 def _tables(of: str) -> str:
     return f"at least one table [[{of}]]"
 
@@ -342,6 +351,7 @@ class MissionFile(Section):
         tuple[Descriptors, ...], Field(strict=False, min_length=1, description=_tables("descriptors"))
     ]
     files: Annotated[tuple[File, ...], Field(strict=False, description="tables [[files]]")] = ()
+    limits: Annotated[Limits | None, Field(description="a table [limits] with max_bytes")] = None
 
 
 def scaled(value: Decimal, places: int) -> int:

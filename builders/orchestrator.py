@@ -14,10 +14,9 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -30,39 +29,21 @@ from builders.descriptors.tiles import tile_from_id
 from builders.plan import EngineTask, FileTask, Plan, Progress, ShardTask, make_plan, open_embedders, silent
 from builders.recipe import NORMALISE, SHARD_SCHEMA
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Missing
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
-from store.format.cose import Envelope
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.entries import Entry, sorted_table
 from store.format.ids import BuildKey, ObjectId
-from store.format.manifest import AAD_LABEL, CONTENT_TYPE, Issue, Manifest
+from store.format.manifest import Manifest
+from store.issuing import check_signers, issuing, last_issued, next_issue, signed
 from store.locks import exclusive
-from store.log import MOVES, events
 from store.media import object_path
 from store.objects import read_chunks
 from store.repository import Writer
-from store.trust.keys import Signer, sign
+from store.trust.keys import Signer
 from store.trust.root import TrustRoot
-from store.verify import Binding, Opened, check_binding
+from store.verify import Binding, check_binding
 
-
-def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
-    """Raises unless these keys may sign a mission and are enough. Asked before anything is built or written."""
-    for signer in signers:
-        if signer.public not in root.mission.keys:
-            raise Untrusted(
-                f"the key {signer.public.kid.hex()[:16]} is not in the role mission of the trust root",
-                remedy="sign with an enrolled mission key",
-                kind="unknown-signer",
-            )
-    have = len({signer.public for signer in signers})
-    if have < root.mission.threshold:
-        raise Untrusted(
-            f"a mission takes {root.mission.threshold} signatures, {have} keys are given",
-            remedy="give --key once for each signer",
-            kind="threshold",
-            expected=root.mission.threshold,
-            actual=have,
-        )
+# How many of the largest artifacts a refusal names.
+_LARGEST = 5
 
 
 def build(shop: Workshop, signers: Sequence[Signer], *, now: int, progress: Progress = silent) -> BuildReport:
@@ -77,10 +58,7 @@ def build(shop: Workshop, signers: Sequence[Signer], *, now: int, progress: Prog
     mission = shop.mission.mission.id
     start = time.monotonic()
     what = f"the build of mission {mission}"
-    with (
-        exclusive(repository.media.path, repository.disk, f"mission-{mission}", what),
-        repository.writing() as writer,
-    ):
+    with issuing(repository, mission, what) as writer:
         report = _Build(shop, writer, root, signers, now, progress).run()
     return replace(report, seconds=round(time.monotonic() - start, 3))
 
@@ -117,6 +95,10 @@ class _Build:
         mission = plan.facts.id
         if plan.inventory.absent:
             return self.failed(plan, self.absent_and_undecodable(plan))
+        present = {task.present[0]: (task.name, task.present[1]) for task in plan.keyed if task.present is not None}
+        known = {**present, **{task.id: (task.name, task.size) for task in plan.files}}
+        if (refused := self.over_budget(plan, known, {})) is not None:
+            return refused
         if (unchanged := self.unchanged(plan)) is not None:
             return unchanged
         embedders = open_embedders(self.shop, plan)
@@ -128,16 +110,9 @@ class _Build:
         built = {**engines, **shards, **files}
         table = sorted_table([*self.entries(plan, built)])
         table_bytes = table.render()
-        previous, last = self.last(mission)
         manifest = Manifest(
             mission=plan.facts,
-            issue=Issue(
-                epoch=self.root.epoch,
-                sequence=max(last + 1, self.now),
-                issued_at=self.now,
-                min_root_version=self.root.version,
-                previous=previous,
-            ),
+            issue=next_issue(self.root, last_issued(self.writer.repository, mission), now=self.now),
             host=plan.host,
             coverage=plan.coverage,
             quality=(),
@@ -148,10 +123,12 @@ class _Build:
             table_size=len(table_bytes),
             identity=plan.identity,
         )
-        envelope = Envelope(CONTENT_TYPE, manifest.render())
-        for signer in self.signers:
-            envelope = sign(envelope, signer, self.root.aad(AAD_LABEL))
-        id_ = self.writer.publish(mission, envelope.render(), table_bytes)
+        envelope = signed(manifest, self.root, self.signers)
+        sizes = {one.id: (name, one.size) for name, one in built.items()}
+        overhead = {"the entry table": len(table_bytes), "the manifest": len(envelope)}
+        if (refused := self.over_budget(plan, sizes, overhead)) is not None:
+            return replace(refused, artifacts=tuple(self.artifacts(plan, built)))
+        id_ = self.writer.publish(mission, envelope, table_bytes)
         return BuildReport(
             outcome="built",
             mission=mission,
@@ -181,6 +158,9 @@ class _Build:
         """The report, if there is nothing to do: equal identity, a current manifest that verifies, a whole closure."""
         try:
             opened = self.writer.repository.current(plan.facts.id)
+            limits = self.shop.mission.limits
+            if limits is not None and sum(opened.closure().values()) > limits.max_bytes:
+                return None  # the build says by how much
             if opened.manifest.identity != plan.identity or check_binding(opened, plan.facts.id, Binding(self.now)):
                 return None
             self.writer.check_closure(opened)
@@ -199,31 +179,6 @@ class _Build:
             artifacts=tuple(self.artifacts(plan, built)),
             rows=sum(entry.meta["rows"] for entry in entries.values() if entry.kind == "descriptors"),
         )
-
-    def last(self, mission: str) -> tuple[ObjectId | None, int]:
-        """The current manifest, or where that is damaged the last one of the log that holds, and its sequence.
-
-        Only what is signed counts: a log line could claim any sequence.
-        """
-        repository = self.writer.repository
-
-        def holds(opened: Callable[[], Opened]) -> Opened | None:
-            try:
-                return found if (found := opened()).manifest.mission.id == mission else None
-            except Unavailable:
-                raise
-            except FlightbagError:
-                return None
-
-        found = holds(lambda: repository.current(mission))
-        if found is None:
-            for event in reversed(events(repository.media)):
-                if event.event in MOVES and event.facts["mission"] == mission:
-                    id_ = ObjectId.parse(event.facts["manifest"])
-                    found = holds(partial(repository.opened, id_, "a manifest of the log"))
-                    if found is not None:
-                        break
-        return (None, 0) if found is None else (found.manifest_id, found.manifest.issue.sequence)
 
     # -- what is missing
 
@@ -381,6 +336,23 @@ class _Build:
     def failed(self, plan: Plan, missing: list[Missing]) -> BuildReport:
         why = f"{len(missing)} of {len(plan.inventory.required)} tiles of the area are missing; nothing was published"
         return BuildReport("failed", plan.facts.id, self.coverage(plan, missing), why=why)
+
+    def over_budget(
+        self, plan: Plan, sizes: Mapping[ObjectId, tuple[str, int]], overhead: Mapping[str, int]
+    ) -> BuildReport | None:
+        """The report of a mission that does not fit the aircraft, by what is known of its closure; None if it may."""
+        limits = self.shop.mission.limits
+        total = sum(size for _, size in sizes.values()) + sum(overhead.values())
+        if limits is None or total <= limits.max_bytes:
+            return None
+        largest = sorted([*sizes.values(), *overhead.items()], key=lambda item: (-item[1], item[0]))[:_LARGEST]
+        room = ", ".join(f"{name} {size}" for name, size in largest)
+        at_least = "" if overhead else "at least "
+        why = (
+            f"the mission takes {at_least}{total} bytes, limits.max_bytes allows {limits.max_bytes}; nothing was "
+            f"published; the most room is taken by {room}"
+        )
+        return BuildReport("failed", plan.facts.id, self.coverage(plan, []), why=why)
 
     def entries(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Entry]:
         for engine in plan.engines:

@@ -17,6 +17,7 @@ missions published before whole, and at worst strays in tmp/.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,9 @@ from store.errors import Unavailable
 
 # What a file system without modes (FAT) answers to chmod.
 _NO_MODES = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
+# What a file system that cannot share blocks, or not these, answers to FICLONE (linux/fs.h: _IOW(0x94, 9, int)).
+_NO_CLONES = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM})
+_FICLONE = 0x40049409
 OBJECT_MODE = 0o444
 _SYNC_THREADS = 8
 
@@ -88,6 +92,22 @@ class Disk:
         """Moves a file over `target`, atomically where the medium can."""
         with _explained(target):
             os.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        """Gives a file a second name."""
+        with _explained(target):
+            os.link(source, target, follow_symlinks=False)
+
+    def clone(self, source: int, fd: int, path: str) -> bool:
+        """Makes the new file `fd` share the blocks of `source` until one is written to; False if that cannot be."""
+        with _explained(path):
+            try:
+                fcntl.ioctl(fd, _FICLONE, source)
+            except OSError as error:
+                if error.errno not in _NO_CLONES:
+                    raise
+                return False
+        return True
 
     def sync_directory(self, path: str) -> None:
         with _explained(path):

@@ -32,14 +32,15 @@ from store.findings import Finding
 from store.format import manifest
 from store.format.cose import Envelope
 from store.format.entries import TABLE_LIMIT
-from store.format.ids import DIGEST_SIZE, ObjectId
-from store.format.manifest import MISSION_ID, Manifest
+from store.format.ids import ObjectId
+from store.format.manifest import MISSION_ID
 from store.index import Row, peek_index
 from store.ledger import Ledger
 from store.media import Media, Stamp, kind_of, object_path
+from store.needs import DRAFTS, PINS, UNKNOWN, Need, is_manifest, need_of, need_of_unsigned, pinned_id
 from store.repository import TOML, check_format
 from store.trust.root import SignedRoot, advance
-from store.verify import COPY_AGAIN, ENVELOPE_LIMIT, REF_SIZE, Opened, open_manifest, open_mission, read_table, ref_id
+from store.verify import COPY_AGAIN, ENVELOPE_LIMIT, Opened, open_manifest, open_mission
 
 FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", "tmp", "quarantine", "trash", "lock"})
 FILES = frozenset({TOML, log.LOG})
@@ -64,7 +65,6 @@ _OF_OBJECTS = frozenset({"missing", "truncated", "oversized", "bit-flip", "wrong
 _KEPT, _NAMED = 1000, 4
 # Objects read between two looks at the clock.
 _CHUNK_OBJECTS, _CHUNK_BYTES = 256, 64 * 2**20
-_UNKNOWN = 2**64 - 1
 
 Progress = Callable[[int, int], None]
 
@@ -157,44 +157,13 @@ def fsck(
     return auditor.audit()
 
 
-class _Need:
-    """What one mission, pin or draft needs: id and size of each object, 40 bytes an object, ascending."""
-
-    _ROW = DIGEST_SIZE + 8
-
-    def __init__(self, holder: str, sizes: Mapping[ObjectId, int]) -> None:
-        self.holder = holder
-        self._rows = b"".join(bytes(id_) + size.to_bytes(8) for id_, size in sorted(sizes.items()))
-
-    @property
-    def mission(self) -> str | None:
-        """The mission that this is the need of; None for a pin or a draft."""
-        folder, _, name = self.holder.partition("/")
-        return name if folder == "missions" else None
-
-    def of_shard(self, first: int) -> Iterator[tuple[ObjectId, int]]:
-        """Those whose ids begin with the byte `first`."""
-        low, high = 0, len(self._rows) // self._ROW
-        while low < high:
-            middle = (low + high) // 2
-            if self._rows[middle * self._ROW] < first:
-                low = middle + 1
-            else:
-                high = middle
-        for at in range(low * self._ROW, len(self._rows), self._ROW):
-            if self._rows[at] != first:
-                return
-            id_ = ObjectId(self._rows[at : at + DIGEST_SIZE])
-            yield id_, int.from_bytes(self._rows[at + DIGEST_SIZE : at + self._ROW])
-
-
 @dataclass(slots=True)
 class _Shard:
     """What is known of one folder of objects while it is looked at."""
 
     first: int
     # Who needs an object, and of what size.
-    needed: dict[ObjectId, list[tuple[_Need, int]]] = field(default_factory=dict)
+    needed: dict[ObjectId, list[tuple[Need, int]]] = field(default_factory=dict)
     sizes: dict[ObjectId, int] = field(default_factory=dict)
     stamps: dict[ObjectId, Stamp] = field(default_factory=dict)
     # The finding that explains that an object is not in its place: by its id, or by "" for all of the folder.
@@ -224,7 +193,7 @@ class _Auditor:
         self.first: SignedRoot | None = None
         self.moved: dict[str, int] = {}  # how often the log says that a mission's ref was moved
         self.flyable: dict[str, bool] = {}
-        self.needs: list[_Need] = []
+        self.needs: list[Need] = []
         self.closures_known = True
         # Errors by what they are about: an object's id, or a path.
         self.errors: dict[str, Finding] = {}
@@ -419,11 +388,9 @@ class _Auditor:
         self.pending[id_] = replace(known, missions=tuple(sorted({*known.missions, *finding.missions})))
 
     def need(self, holder: str, opened: Opened) -> None:
-        """Keeps what a mission, pin or draft needs; tells where two of its entries contradict each other."""
+        """Keeps what a mission or pin needs; tells where two of its entries contradict each other."""
+        need = need_of(holder, opened)
         sizes = opened.closure()
-        for release in opened.manifest.releases:
-            sizes.setdefault(release, _UNKNOWN)
-        need = _Need(holder, sizes)
         for entry in opened.table.entries:
             if entry.size != sizes[entry.id]:
                 message = f"{entry.name} gives object {entry.id} another size than another entry does"
@@ -434,50 +401,42 @@ class _Auditor:
 
     def pins(self) -> None:
         """What the pins name: an object, or a manifest with all that it needs."""
-        for name in self.names("pins", needed=False) or []:
+        for name in self.names(PINS, needed=False) or []:
             if not MISSION_ID.fullmatch(name):
                 continue  # a stray
             holder = f"pins/{name}"
             try:
-                self.pin(holder, ref_id(self.media.read(holder, REF_SIZE)))
+                id_ = pinned_id(self.media, holder)
             except FlightbagError as error:
                 self.tell(replace(_as_kind(Finding.of(error), "bad-ref"), path=self.media.absolute(holder)))
-
-    def pin(self, holder: str, id_: ObjectId) -> None:
-        need = _Need(holder, {id_: _UNKNOWN})
-        with suppress(FlightbagError):  # what is wrong with the object, its folder tells
-            data = self.evidence.object(id_, ENVELOPE_LIMIT)
-            with suppress(FlightbagError):
-                Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
-                if self.first is not None:
+                continue
+            need = Need(holder, [(id_, UNKNOWN)])
+            with suppress(FlightbagError):  # what is wrong with the object, its folder tells
+                if self.first is not None and is_manifest(self.evidence, id_):
                     opened = open_manifest(self.evidence, id_, self.first)
                     if isinstance(opened, Opened):
                         self.need(holder, opened)
                     else:
                         self.incomplete(holder, opened[0].message)
-                    return
-        self.needs.append(need)
+                    continue
+            self.needs.append(need)
 
     def drafts(self) -> None:
         """What the drafts need. Nobody may have signed them yet, so nothing is judged but that it is there."""
-        for name in self.names("drafts", needed=False) or []:
+        for name in self.names(DRAFTS, needed=False) or []:
             if not MISSION_ID.fullmatch(name):
                 continue  # a stray
             holder = f"drafts/{name}"
             try:
                 data = self.media.read(holder, ENVELOPE_LIMIT)
-                envelope = Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
-                parsed = Manifest.parse(envelope.payload)
+                Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
             except FlightbagError as error:
                 self.tell(replace(_as_kind(Finding.of(error), "bad-manifest"), path=self.media.absolute(holder)))
                 continue
             try:
-                table = read_table(self.evidence, parsed)
+                self.needs.append(need_of_unsigned(holder, data, self.evidence))
             except FlightbagError as error:
                 self.incomplete(holder, error.message)
-                continue
-            sizes = {parsed.table: parsed.table_size, **{entry.id: entry.size for entry in table.entries}}
-            self.needs.append(_Need(holder, sizes))
 
     def incomplete(self, holder: str, why: str) -> None:
         """A pin or a draft keeps, or names, what is not all there."""
@@ -608,12 +567,12 @@ class _Auditor:
             self.confirm(shard, id_, finding)
         for id_, wanted in sorted(shard.needed.items()):
             actual = shard.sizes.get(id_)
-            wrong = [(need, size) for need, size in wanted if actual is None or size not in (actual, _UNKNOWN)]
+            wrong = [(need, size) for need, size in wanted if actual is None or size not in (actual, UNKNOWN)]
             if not wrong:
                 continue
             about = shard.blame.get(id_) or shard.blame.get("")
             limit = max(size for _, size in wanted)
-            self.damaged[id_] = ENVELOPE_LIMIT if limit == _UNKNOWN else limit
+            self.damaged[id_] = ENVELOPE_LIMIT if limit == UNKNOWN else limit
             if about is not None:
                 self.grounds(about, wrong)
             elif actual is None:
@@ -639,7 +598,7 @@ class _Auditor:
                 del self.damaged[id_]
         self.tell(replace(finding, path=self.media.absolute(object_path(id_)), remedy=finding.remedy or _RESTORE))
 
-    def missing(self, id_: ObjectId, wanted: Sequence[tuple[_Need, int]]) -> None:
+    def missing(self, id_: ObjectId, wanted: Sequence[tuple[Need, int]]) -> None:
         if any(need.mission for need, _ in wanted):
             self.tell(replace(self.of_object("missing", id_, "is not there"), remedy=_RESTORE))
             self.grounds(str(id_), wanted)
@@ -647,7 +606,7 @@ class _Auditor:
         for need, _ in wanted:
             self.lacking.setdefault(need.holder, []).append(id_)
 
-    def grounds(self, about: str, wanted: Sequence[tuple[_Need, int]]) -> None:
+    def grounds(self, about: str, wanted: Sequence[tuple[Need, int]]) -> None:
         """Adds the missions that need an object to the finding that says what is wrong with it."""
         known = self.errors[about]
         missions = {need.mission for need, _ in wanted if need.mission}

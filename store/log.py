@@ -72,11 +72,11 @@ def events(media: Media) -> list[Event]:
 
 
 def before_damage(media: Media) -> list[tuple[Event, bytes]]:
-    """The events before the first line that is malformed or does not chain, with their lines; none of what is no log."""
+    """The events before the first line that is malformed or does not chain, with their lines."""
     found: list[tuple[Event, bytes]] = []
     with suppress(Corrupt):
         for item in _lines(media):
-            found.append(item)  # noqa: PERF402 - what came before the error is kept
+            found.append(item)
     return found
 
 

@@ -22,7 +22,7 @@ from typing import Self
 from blake3 import blake3
 
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
-from store.format.ids import ObjectId
+from store.format.ids import ObjectId, is_hex
 
 # Reads between 256 KiB and 1 MiB over the descriptor keep BLAKE3 in the cache and are no slower than a map; a bad
 # sector under a map would be SIGBUS instead of a finding.
@@ -147,14 +147,21 @@ class Media:
             return bytes(data)
 
     def digest(
-        self, id_: ObjectId, size: int, *, into: bytearray | None = None, progress: Callable[[int], None] | None = None
+        self,
+        id_: ObjectId,
+        size: int,
+        *,
+        name: str | None = None,
+        into: bytearray | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Stamp:
         """Hashes one object in one pass and returns its stamp; with `into`, also keeps the bytes that were hashed.
 
-        `into` must have `size` bytes. Raises Corrupt where the size or the hash is another (kind truncated,
-        oversized or bit-flip), with object, expected and actual. Memory is constant; the file is read once.
+        `into` must have `size` bytes; `name` is where the bytes lie if not in the object's place. Raises Corrupt where
+        the size or the hash is another (kind truncated, oversized or bit-flip), with object, expected and actual.
+        Memory is constant; the file is read once.
         """
-        name = object_path(id_)
+        name = name or object_path(id_)
         parent, last = self._at(name)
         # Written out, not in terms of `open`: a store has many small objects, and this is what verify does all day.
         try:
@@ -202,6 +209,18 @@ class Media:
                 continue
             except OSError as error:
                 yield inner, _explain(error, self.absolute(f"{name}/{inner}"))
+
+    def objects(self, first: int) -> Iterator[tuple[ObjectId, os.stat_result]]:
+        """The object files of one folder of `objects/`, ascending; what is none is passed over. Raises Unavailable."""
+        shard = f"objects/{first:02x}"
+        try:
+            for name, status in self.statuses(shard):
+                if isinstance(status, FlightbagError):
+                    raise status
+                if stat.S_ISREG(status.st_mode) and is_hex(shard[-2:] + name):
+                    yield ObjectId.parse(shard[-2:] + name), status
+        except (NotFound, Corrupt):
+            return  # no such folder, or something else in its place
 
     def chunks(self, name: str, size: int, progress: Callable[[int], None] | None = None) -> Iterator[bytes]:
         """The bytes of a file, at most one chunk more than `size`: a file that grows is caught, not followed."""

@@ -532,6 +532,7 @@ def repair(
     audited: Callable[[Media, Scope], Audit],
     show: Callable[[RepairPlan], None],
     disk: Disk | None = None,
+    drop_cache: bool = False,
 ) -> Repaired:
     """Plans and applies until nothing is left that can be done; each plan is shown before it is applied.
 
@@ -544,8 +545,8 @@ def repair(
     now = scope
     while True:
         # A store opened anew each time: what was moved is not looked at through old descriptors.
-        with Repository.open(path, disk) as repository:
-            audit = audited(repository.media, now)
+        with Repository.open(path, disk) as repository, Media(path, drop_cache=drop_cache) as media:
+            audit = audited(media, now)
             plan = plan_repair(repository, audit, replicas)
             if plan.work and plan.steps not in tried and len(tried) < _ROUNDS:
                 show(plan)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import stat
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -190,19 +189,10 @@ class Repository:
             index.commit(objects=self._files(first))
 
     def _files(self, first: int) -> dict[ObjectId, Row]:
-        """Rows for the object files of one folder, as never hashed. What is no object is passed over; fsck tells."""
+        """Rows for the object files of one folder, as never hashed."""
         now = int(time.time())
-        rows: dict[ObjectId, Row] = {}
-        shard = f"objects/{first:02x}"
-        with suppress(Corrupt, NotFound):
-            for name, status in self.media.statuses(shard):
-                if isinstance(status, Unavailable):
-                    raise status
-                with suppress(Invalid):
-                    id_ = ObjectId.parse(shard[-2:] + name)
-                    if not isinstance(status, FlightbagError) and stat.S_ISREG(status.st_mode):
-                        rows[id_] = Row.of(Stamp.of(status), inserted=now, verified=0)
-        return rows
+        files = self.media.objects(first)
+        return {id_: Row.of(Stamp.of(status), inserted=now, verified=0) for id_, status in files}
 
     def mend_index(self) -> tuple[int, int]:
         """Makes the index say which object files there are; the numbers of rows that went and came.

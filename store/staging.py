@@ -44,7 +44,7 @@ class Staging:
         try:
             # What cannot be removed now is swept by the next transaction.
             with suppress(FlightbagError, OSError):
-                _empty(self._disk, self._folder)
+                empty(self._disk, self._folder)
                 if not self.unsettled:
                     self._disk.remove(self._folder)
         finally:
@@ -95,7 +95,7 @@ def sweep(media: Media, disk: Disk) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not swept:
                 _settle(media, disk)
-            _empty(disk, path)
+            empty(disk, path)
             disk.remove(path)
             swept += 1
         except OSError:
@@ -112,9 +112,10 @@ def _settle(media: Media, disk: Disk) -> None:
         disk.sync_directory(media.absolute(name))
 
 
-def _empty(disk: Disk, folder: str) -> None:
+def empty(disk: Disk, folder: str) -> None:
+    """Removes everything in a folder; a link is removed, not followed."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if os.path.isdir(path) and not os.path.islink(path):
-            _empty(disk, path)
+            empty(disk, path)
         disk.remove(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +43,15 @@ def store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
         "STORE and MISSION are needed" if needed else "STORE is needed",
         remedy=f"give them, or set {ENV} for the store; see --help",
     )
+
+
+def duration(text: str) -> float:
+    """Seconds of a text such as 90s, 15m, 12h or 14d. Raises Invalid."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])", text)
+    if match is None:
+        raise Invalid(f"{text!r} is no length of time", remedy="give one like 60s, 15m, 12h or 14d")
+    return float(match[1]) * units[match[2]]
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ from store.repository import Repository, check_format
 from store.sync import apply_sync, plan_sync
 from store.trust.root import ROOT_FILE_LIMIT, SALT_SIZE, first_root
 from store.verify import Binding, Verdict, pinned_root, verify_mission
-from tools import fsck, keyfiles, render
+from tools import fsck, keeping, keyfiles, missions, render
 from tools.arguments import ENV, Json, MissionFilePath, PassphraseFile, Store, print_lines, store_and
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
@@ -308,7 +308,7 @@ def verify(
     store, mission = store_and(store_and_mission or [], needed=False)
     if trust is None:
         raise Invalid("--trust is missing", remedy="give the pinned trust root's file")
-    _refuse_own_root(trust, store)
+    keyfiles.refuse_inside(trust, store)
     pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
     with Media(store) as media, bytes_bar("verifying") as progress:
         check_format(media)
@@ -349,17 +349,9 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
     return value
 
 
-def _refuse_own_root(trust: Path, store: str) -> None:
-    """A root inside the store that is being verified would vouch for itself."""
-    inside = os.path.realpath(store) + os.sep
-    if os.path.realpath(trust).startswith(inside):
-        raise Invalid(
-            f"--trust {trust} lies inside the store that is to be verified",
-            remedy="give the root file that was handed out apart from the store",
-        )
-
-
 app.command("fsck")(fsck.run)
+keeping.add_to(app)
+missions.add_to(app)
 
 
 def main() -> None:

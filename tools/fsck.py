@@ -1,55 +1,178 @@
-"""`store-fsck`, also `flightbag fsck`: the audit, with the statuses of fsck(8).
+"""`store-fsck`, also `flightbag fsck`: the audit and the repair, with the statuses of fsck(8).
 
-    0  clean        1  corrected (not yet: nothing here writes)
+    0  clean        1  errors were corrected
     4  errors left  8  could not check  16  usage  32  cancelled
 Statuses add up: 12 is errors and something that could not be checked.
 """
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from store.fsck import fsck
+from store.errors import Invalid
+from store.findings import Finding
+from store.fsck import Audit, Scope, fsck
+from store.ledger import Ledger
 from store.media import Media
+from store.repair import RepairPlan, plan_repair, repair
+from store.repository import Repository
 from tools import render
-from tools.progress import bytes_bar
-from tools.status import exits, print_json, say
+from tools.arguments import Store, duration, print_lines
+from tools.progress import reading_bar
+from tools.status import exits, fail, say
 
-CLEAN, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 4, 8, 16, 32
+CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
 
-Store = Annotated[str, typer.Argument(envvar="FLIGHTBAG_STORE", help="The store's folder.", show_default=False)]
 Quick = Annotated[bool, typer.Option("--quick", help="Names, types, sizes, refs, signatures, closures (the default).")]
 Full = Annotated[bool, typer.Option("--full", help="Every byte of every object besides.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Sample = Annotated[str | None, typer.Option(help="Every byte of a random part of the objects.", metavar="10%")]
+Budget = Annotated[str | None, typer.Option(help="Bytes for so long, the longest unread first.", metavar="60s")]
+Mission = Annotated[str, typer.Option(help="Only what this mission needs.", metavar="ID", show_default=False)]
+Exclusive = Annotated[bool, typer.Option("--exclusive", help="What no mission needs is an error: for an aircraft.")]
+DropCache = Annotated[bool, typer.Option("--drop-cache", help="Read the medium, not the page cache.")]
+LedgerFile = Annotated[
+    Path | None, typer.Option("--ledger", help="When each object was last read; kept outside the store.")
+]
+Repair = Annotated[bool, typer.Option("--repair", help="Mend what can be mended. Without it nothing is written.")]
+From = Annotated[list[str] | None, typer.Option("--from", help="A store to mend from; may be repeated.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --repair: say what would be done; write nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="A JSON document a line: plans, findings, missions, summary.")]
 
 
 @exits(error_status=lambda _: COULD_NOT_CHECK, unknown=COULD_NOT_CHECK, interrupted=CANCELLED)
-def run(store: Store, quick: Quick = False, full: Full = False, as_json: Json = False) -> int:
-    """Audits a store. Writes nothing."""
-    if quick and full:
-        say("store-fsck: --quick and --full exclude each other", sys.stderr)
+def run(
+    store: Store,
+    quick: Quick = False,
+    full: Full = False,
+    sample: Sample = None,
+    budget: Budget = None,
+    mission: Mission = "",
+    exclusive: Exclusive = False,
+    drop_cache: DropCache = False,
+    ledger: LedgerFile = None,
+    repairing: Repair = False,
+    source: From = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> int:
+    """Audits a store, and with --repair mends it."""
+    try:
+        scope = _scope(quick=quick, full=full, sample=sample, budget=budget, mission=mission, exclusive=exclusive)
+        if (source or dry_run) and not repairing:
+            raise Invalid("--from and --dry-run belong to --repair")
+    except Invalid as error:
+        fail(error, as_json=as_json)
         return USAGE
-    with Media(store) as media, bytes_bar("reading") as progress:
-        audit = fsck(media, full=full, progress=progress)
+    with ExitStack() as stack:
+        book = None
+        if scope.read != "quick":
+            book = stack.enter_context(Ledger(ledger or _ledger_path(store)))
+        progress = stack.enter_context(reading_bar("reading"))
+
+        def audited(media: Media, wanted: Scope, tell: Callable[[Finding], None] | None = None) -> Audit:
+            return fsck(media, wanted, ledger=book, tell=tell, progress=progress)
+
+        if not repairing:
+            with Media(store, drop_cache=drop_cache) as media:
+                audit = audited(media, scope, _line if as_json else None)
+            return _told(audit, scope, as_json=as_json)
+        replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
+        show = _plan_line if as_json else _show
+        if dry_run:
+            with Repository.open(store) as repository:
+                audit = audited(repository.media, scope)
+                show(plan_repair(repository, audit, replicas))
+            return _told(audit, scope, as_json=as_json, lines=as_json)
+        done = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache)
+    return _told(done.audit, scope, as_json=as_json, lines=as_json, corrected=len(done.steps))
+
+
+def _scope(*, quick: bool, full: bool, sample: str | None, budget: str | None, mission: str, exclusive: bool) -> Scope:
+    if quick + full + (sample is not None) + (budget is not None) > 1:
+        raise Invalid("--quick, --full, --sample and --budget exclude each other")
+    if full:
+        return Scope("full", 0, mission, exclusive)
+    if sample is not None:
+        return Scope("sample", _percent(sample), mission, exclusive)
+    if budget is not None:
+        return Scope("budget", duration(budget), mission, exclusive)
+    return Scope("quick", 0, mission, exclusive)
+
+
+def _percent(text: str) -> float:
+    try:
+        return float(text.removesuffix("%")) / 100
+    except ValueError:
+        raise Invalid(f"--sample {text!r} is no percentage", remedy="give one like 10%") from None
+
+
+def _ledger_path(store: str) -> str:
+    """Where the ledger of a store lies: in the user's state directory, under the store's path, device and inode."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    try:
+        status = os.stat(store)
+        place = f"{os.path.realpath(store)}\0{status.st_dev}\0{status.st_ino}"
+    except OSError:
+        place = os.path.realpath(store)
+    name = hashlib.blake2b(os.fsencode(place), digest_size=16).hexdigest()
+    return os.path.join(base, "flightbag", f"{name}.ledger")
+
+
+def _status(audit: Audit, corrected: int) -> int:
     status = (ERRORS if audit.errors else CLEAN) | (COULD_NOT_CHECK if audit.inconclusive else CLEAN)
-    if as_json:
-        print_json(
-            {
-                "status": status,
-                "level": "full" if full else "quick",
-                "objects": audit.objects,
-                "bytes": audit.bytes,
-                "missions": audit.missions,
-                "findings": [finding.as_json() for finding in audit.findings],
-            }
-        )
-    else:
-        for line in render.audit(audit):
-            say(line)
+    return status | (CORRECTED if corrected else CLEAN)
+
+
+def _told(audit: Audit, scope: Scope, *, as_json: bool, lines: bool = False, corrected: int = 0) -> int:
+    status = _status(audit, corrected)
+    if not as_json:
+        print_lines(render.audit(audit))
+        return status
+    if lines:
+        for finding in audit.findings:
+            _line(finding)
+    for name, flyable in audit.missions.items():
+        _json("mission", {"mission": name, "flyable": flyable})
+    summary = {
+        "status": status,
+        "level": scope.read,
+        "objects": audit.objects,
+        "bytes": audit.bytes,
+        "read_objects": audit.read_objects,
+        "read_bytes": audit.read_bytes,
+        "errors": audit.errors,
+        "inconclusive": audit.inconclusive,
+        "notes": audit.notes,
+        "corrected": corrected,
+    }
+    _json("summary", summary)
     return status
+
+
+def _json(kind: str, value: dict[str, Any]) -> None:
+    """One line for machines."""
+    say(json.dumps({"type": kind, **value}, sort_keys=True))
+
+
+def _line(finding: Finding) -> None:
+    _json("finding", finding.as_json())
+
+
+def _plan_line(plan: RepairPlan) -> None:
+    unsolved = [finding.as_json() for finding in plan.unsolved]
+    _json("plan", {"steps": [step.as_json() for step in plan.steps], "index": plan.index, "unsolved": unsolved})
+
+
+def _show(plan: RepairPlan) -> None:
+    print_lines(render.repair_plan(plan))
 
 
 def main() -> None:

@@ -88,3 +88,13 @@ def public_key(path: Path, ask: Callable[[str], bytes]) -> PublicKey:
 
 def is_private(path: Path) -> bool:
     return b"PRIVATE KEY" in read_file(path, KEY_FILE_LIMIT, "the key file")
+
+
+def refuse_inside(trust: Path, folder: str) -> None:
+    """Raises Invalid for a trust root inside the folder that is to be verified: it would vouch for itself."""
+    inside = os.path.realpath(folder) + os.sep
+    if os.path.realpath(trust).startswith(inside):
+        raise Invalid(
+            f"--trust {trust} lies inside {folder}, which is to be verified",
+            remedy="give the root file that was handed out apart from it",
+        )

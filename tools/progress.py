@@ -16,6 +16,13 @@ def bytes_bar(label: str, total: int | None = None) -> Iterator[Callable[[int], 
 
 
 @contextmanager
+def reading_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for bytes of which the number is known when the reading begins: (bytes read now, bytes in all)."""
+    with _bars(is_bytes=True) as advance:
+        yield lambda count, total: advance(label, count, total)
+
+
+@contextmanager
 def work_bars() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each kind of work: (what, units done now, units in all, 0 if not known)."""
     with _bars(is_bytes=False) as advance:
@@ -52,6 +59,6 @@ def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
             with guard:
                 if what not in tasks:
                     tasks[what] = progress.add_task(what, total=total or None)
-                progress.advance(tasks[what], done)
+                progress.update(tasks[what], advance=done, total=total or None)
 
         yield advance

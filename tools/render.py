@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from store.findings import Finding
 from store.format.manifest import Manifest, Takeoff
 from store.fsck import Audit
+from store.repair import RepairPlan, Step
 from store.verify import Opened, Verdict
 
 if TYPE_CHECKING:
@@ -96,16 +97,30 @@ def verdict(item: Verdict) -> Iterator[str]:
 def audit(item: Audit) -> Iterator[str]:
     """Findings, then a verdict for each mission."""
     told = [one for one in item.findings if not one.information]
-    notes = [one for one in item.findings if one.information]
     for one in told:
         yield from finding(one)
-    for kind in sorted({one.kind for one in notes}):
-        yield f"  note: {sum(one.kind == kind for one in notes)} {kind}"
+    for kind, count in sorted(item.notes.items()):
+        yield f"  note: {count} {kind}"
     yield from table(
         [(mission, "flyable" if whole else "GROUNDED") for mission, whole in sorted(item.missions.items())]
     )
     state = "errors" if item.errors else "could not check everything" if item.inconclusive else "clean"
-    yield f"{state}: {item.objects} objects, {size(item.bytes)}, {len(told)} findings"
+    read = f"{item.read_objects} read in full ({size(item.read_bytes)})" if item.read_objects else "none read in full"
+    yield f"{state}: {item.objects} objects, {size(item.bytes)}; {read}; {len(told)} findings"
+
+
+def repair_plan(item: RepairPlan) -> Iterator[str]:
+    """What is to be done, and what nothing at hand can mend."""
+    yield from table([(one.action, one.name, *_whence(one)) for one in item.steps])
+    if item.index:
+        yield "mend the index"
+    for one in item.unsolved:
+        yield f"cannot be mended from what is at hand: {one.kind} {one.path or one.object}"
+
+
+def _whence(step: Step) -> tuple[str, str]:
+    to = f"-> {step.to}" if step.to else ""
+    return to, f"from {step.source}" if step.source else f"({step.why})"
 
 
 def plan(item: Plan) -> Iterator[str]:

@@ -1,0 +1,99 @@
+"""What missions, pins and drafts need: the ids and sizes that an audit looks for and a collection spares.
+
+A `Need` keeps 40 bytes an object, so that the closures of many large missions fit in memory together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from store.errors import FlightbagError
+from store.evidence import StoreEvidence
+from store.format import manifest
+from store.format.cose import Envelope
+from store.format.ids import DIGEST_SIZE, ObjectId
+from store.format.manifest import Manifest
+from store.media import Media, object_path
+from store.verify import ENVELOPE_LIMIT, REF_SIZE, Opened, read_table, ref_id
+
+# The size of an object that nobody has stated: a release statement.
+UNKNOWN = 2**64 - 1
+PINS, DRAFTS = "pins", "drafts"
+
+
+class Need:
+    """Objects with their sizes, ascending by id. `holder` is the path of the ref, pin or draft that needs them."""
+
+    _ROW = DIGEST_SIZE + 8
+
+    def __init__(self, holder: str, objects: Iterable[tuple[ObjectId, int]]) -> None:
+        self.holder = holder
+        self._rows = b"".join(bytes(id_) + size.to_bytes(8) for id_, size in sorted(objects))
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._ROW
+
+    def __iter__(self) -> Iterator[tuple[ObjectId, int]]:
+        return self._from(0)
+
+    @property
+    def mission(self) -> str | None:
+        """The mission that this is the need of; None for a pin or a draft."""
+        folder, _, name = self.holder.partition("/")
+        return name if folder == "missions" else None
+
+    def of_shard(self, first: int) -> Iterator[tuple[ObjectId, int]]:
+        """Those whose ids begin with the byte `first`."""
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            if self._rows[middle * self._ROW] < first:
+                low = middle + 1
+            else:
+                high = middle
+        for id_, size in self._from(low):
+            if id_[0] != first:
+                return
+            yield id_, size
+
+    def _from(self, row: int) -> Iterator[tuple[ObjectId, int]]:
+        for at in range(row * self._ROW, len(self._rows), self._ROW):
+            middle = at + DIGEST_SIZE
+            yield ObjectId(self._rows[at:middle]), int.from_bytes(self._rows[middle : at + self._ROW])
+
+
+def need_of(holder: str, opened: Opened) -> Need:
+    """The closure of a manifest."""
+    sizes = opened.closure()
+    for release in opened.manifest.releases:
+        sizes.setdefault(release, UNKNOWN)
+    return Need(holder, sizes.items())
+
+
+def need_of_unsigned(holder: str, envelope: bytes, evidence: StoreEvidence) -> Need:
+    """What a manifest needs, whoever signed it: to keep too much does no harm. Raises Corrupt, NotFound or Unavailable.
+
+    The manifest itself is not among it.
+    """
+    parsed = Manifest.parse(Envelope.parse(envelope, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT).payload)
+    table = read_table(evidence, parsed)
+    sizes = {parsed.table: parsed.table_size, **dict.fromkeys(parsed.releases, UNKNOWN)}
+    sizes.update((entry.id, entry.size) for entry in table.entries)
+    return Need(holder, sizes.items())
+
+
+def pinned_id(media: Media, holder: str) -> ObjectId:
+    """The id that a pin names: like a ref, 64 hex digits and a newline. Raises Corrupt for anything else."""
+    return ref_id(media.read(holder, REF_SIZE))
+
+
+def is_manifest(evidence: StoreEvidence, id_: ObjectId) -> bool:
+    """Whether an object is a manifest. Raises where it cannot be read, or is not what its id says."""
+    if evidence.media.stamp(object_path(id_)).size > ENVELOPE_LIMIT:
+        return False
+    data = evidence.object(id_, ENVELOPE_LIMIT)
+    try:
+        Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
+    except FlightbagError:
+        return False
+    return True

@@ -1,0 +1,114 @@
+"""The commands that say what a store keeps: gc, pin, unpin."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from store.errors import Invalid
+from store.format.ids import ObjectId, is_hex
+from store.gc import GRACE, KEEP_LAST, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
+from store.repository import Repository
+from tools import render
+from tools.arguments import Json, Store, duration, print_lines
+from tools.status import OK, command, print_json, say
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the commands."""
+    app.command("gc")(gc)
+    app.command("pin")(pin_command)
+    app.command("unpin")(unpin_command)
+
+
+@command
+def gc(
+    store: Store,
+    keep_last: Annotated[int, typer.Option(min=1, help="Manifests kept of each mission.")] = KEEP_LAST,
+    grace: Annotated[str, typer.Option(help="What is younger stays.", metavar="14d")] = f"{GRACE / 86400:.0f}d",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for those who use the store.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; write nothing.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Move what nothing needs to the trash, and delete what has been there for the grace time."""
+    seconds = duration(grace)
+    with Repository.open(store) as repository:
+        if dry_run:
+            with peeked_rows(repository.media) as rows:
+                plan = plan_gc(repository, rows, now=time.time(), grace=seconds, keep_last=keep_last)
+        else:
+            plan = collect(repository, now=time.time(), grace=seconds, keep_last=keep_last, wait=wait)
+    if as_json:
+        print_json(
+            {
+                "dry_run": dry_run,
+                "collected": len(plan.trash),
+                "collected_bytes": plan.trash_bytes,
+                "manifests": [str(id_) for id_ in plan.manifests],
+                "objects": [str(id_) for id_, _ in plan.trash],
+                "kept": plan.kept,
+                "kept_bytes": plan.kept_bytes,
+                "young": plan.young,
+                "young_bytes": plan.young_bytes,
+                "deleted_folders": list(plan.folders),
+            }
+        )
+    else:
+        print_lines(_collected(plan, dry_run=dry_run))
+    return OK
+
+
+def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
+    would = "would be " if dry_run else ""
+    yield f"kept: {plan.kept} objects, {render.size(plan.kept_bytes)}"
+    if plan.young:
+        yield f"kept, as younger than the grace time: {plan.young} objects, {render.size(plan.young_bytes)}"
+    yield f"{would}moved to the trash: {len(plan.trash)} objects, {render.size(plan.trash_bytes)}"
+    for name in plan.folders:
+        yield f"{would}deleted for good: trash/{name}"
+
+
+@command
+def pin_command(
+    store: Store,
+    name: Annotated[str | None, typer.Argument(help="A name for the pin.", show_default=False)] = None,
+    what: Annotated[str | None, typer.Argument(help="A mission, or an object's id.", show_default=False)] = None,
+    as_json: Json = False,
+) -> int:
+    """Keep a mission's current manifest, or one object, from being collected. Alone: list the pins."""
+    with Repository.open(store) as repository:
+        if name is None:
+            found = {one: str(id_) for one, id_ in pins(repository).items()}
+            if as_json:
+                print_json(found)
+            else:
+                print_lines(render.table(list(found.items())))
+            return OK
+        if what is None:
+            raise Invalid("what is to be pinned is missing", remedy="give a mission or an object's id")
+        id_ = ObjectId.parse(what) if is_hex(what) else repository.current(what).manifest_id
+        pin(repository, name, id_)
+    if as_json:
+        print_json({"pin": name, "object": str(id_)})
+    else:
+        say(f"pinned {id_} as {name}")
+    return OK
+
+
+@command
+def unpin_command(
+    store: Store,
+    name: Annotated[str, typer.Argument(help="The pin's name.", show_default=False)],
+    as_json: Json = False,
+) -> int:
+    """Take a pin away."""
+    with Repository.open(store) as repository:
+        unpin(repository, name)
+    if as_json:
+        print_json({"unpinned": name})
+    else:
+        say(f"unpinned {name}")
+    return OK
