@@ -301,8 +301,13 @@ class _Auditor:
     def log(self) -> None:
         try:
             for event in log.events(self.media):
+                # A repair says which refs it makes anew before it touches them.
+                refs = event.facts.get("refs") if event.event == "repaired" else None
+                moved = list(refs) if type(refs) is dict else []
                 if event.event in log.MOVES:
-                    self.moved[event.facts["mission"]] = self.moved.get(event.facts["mission"], 0) + 1
+                    moved = [event.facts["mission"]]
+                for mission in moved:
+                    self.moved[mission] = self.moved.get(mission, 0) + 1
         except FlightbagError as error:
             finding = Finding.of(error, remedy="find out who changed it; the refs stand without it")
             self.tell(_as_kind(finding, "bad-log"))

@@ -24,19 +24,39 @@ def set_aside(media: Media, disk: Disk, name: str) -> str:
     """
     folder = os.path.dirname(name)
     media.directory(folder)
-    top = media.absolute(QUARANTINE)
     if name == QUARANTINE:
         # A crash right after this leaves a stray, which the next repair moves on.
         name = f"{QUARANTINE}.{secrets.token_hex(4)}"
-        disk.rename(top, media.absolute(name))
-    day = os.path.join(top, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
-    disk.make_directory(top)
-    disk.make_directory(day)
-    kept = _free(day, _kept_as(name))
-    disk.rename(media.absolute(name), os.path.join(day, kept))
-    for path in (day, top, media.path, media.absolute(folder)):
-        disk.sync_directory(path)
-    return f"{QUARANTINE}/{os.path.basename(day)}/{kept}"
+        disk.rename(media.absolute(QUARANTINE), media.absolute(name))
+    kept = _place(media, disk, name)
+    disk.rename(media.absolute(name), media.absolute(kept))
+    for path in (os.path.dirname(kept), QUARANTINE, "", folder):
+        disk.sync_directory(media.absolute(path))
+    return kept
+
+
+def copy_aside(media: Media, disk: Disk, name: str, limit: int) -> str:
+    """Copies a file of at most `limit` bytes to quarantine, so that it can be replaced in one step. Durable."""
+    data = media.read(name, limit)
+    kept = _place(media, disk, name)
+    path = media.absolute(kept)
+    fd = disk.create(path)
+    try:
+        disk.write(fd, data, path)
+        disk.sync_file(fd, path)
+    finally:
+        os.close(fd)
+    for folder in (os.path.dirname(kept), QUARANTINE, ""):
+        disk.sync_directory(media.absolute(folder))
+    return kept
+
+
+def _place(media: Media, disk: Disk, name: str) -> str:
+    """A free name in a folder of quarantine, which is made."""
+    day = f"{QUARANTINE}/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    disk.make_directory(media.absolute(QUARANTINE))
+    disk.make_directory(media.absolute(day))
+    return f"{day}/{_free(media.absolute(day), _kept_as(name))}"
 
 
 def present(media: Media, name: str) -> bool:

@@ -21,7 +21,7 @@ from typing import Literal
 
 from store import log
 from store.durable import Disk
-from store.errors import FlightbagError
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.evidence import StoreEvidence
 from store.findings import Finding
 from store.format.ids import ObjectId, is_hex
@@ -29,9 +29,9 @@ from store.fsck import Audit, Scope
 from store.locks import DIRECTORY as LOCKS
 from store.media import Media, object_path
 from store.objects import Batch, inserting
-from store.quarantine import QUARANTINE, present, set_aside
+from store.quarantine import QUARANTINE, copy_aside, present, set_aside
 from store.repository import Repository
-from store.staging import sweep
+from store.staging import TMP, sweep
 from store.trust.root import SignedRoot, advance
 from store.verify import Opened, open_manifest, ref_id
 
@@ -41,6 +41,8 @@ FROM_LOG = "the log"
 _ROUNDS = 10
 # Objects and bytes to a barrier.
 _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
+# A ref that is too long to be one is kept as well.
+_REF_LIMIT = 2**20
 # How many names the log's line spells out.
 _NAMED = 20
 
@@ -349,16 +351,23 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
     Raises Locked, and Unavailable where the store cannot be written. A source that fails is passed over.
     """
     media, disk = repository.media, repository.disk
-    # Through a link in their place the locks would lie elsewhere, and nobody holds them there.
-    moved = {
-        name
-        for name, kind in ((LOCKS, "directory"), (f"{LOCKS}/store", "file"))
-        if present(media, name) and media.kind(name) != kind
-    }
-    for name in sorted(moved):
-        set_aside(media, disk, name)
+    moved = []
+    # What repairing itself needs. Through a link in their place the locks would lie elsewhere, where nobody holds them.
+    needed = ((QUARANTINE, "directory"), (TMP, "directory"), (LOCKS, "directory"), (f"{LOCKS}/store", "file"))
+    for name, kind in needed:
+        if present(media, name) and media.kind(name) != kind:
+            set_aside(media, disk, name)
+            moved.append(name)
     done = [step for step in plan.steps if step.action == "move-aside" and step.name in moved]
+    refs = {os.path.basename(step.name): step.to for step in plan.steps if step.action == "ref"}
     with repository.locked(alone=True):
+        for step in plan.steps:
+            if step.name == log.LOG and step not in done:
+                _mend_log(step, repository)
+                done.append(step)
+        if refs:
+            # A crash may leave a ref that was moved aside and not made again: the log tells that there was one.
+            repository.append_log(log.Event(int(time.time()), "repaired", {"refs": refs, "stage": "begun"}))
         for step in plan.steps:
             if step not in done and _rearranged(step, repository):
                 done.append(step)
@@ -370,6 +379,22 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
             if done or any(index):
                 fresh.append_log(log.Event(int(time.time()), "repaired", _facts(done, index)))
     return done
+
+
+def _mend_log(step: Step, repository: Repository) -> None:
+    """Begins the log anew with the lines that hold; the damaged one is kept."""
+    media, disk = repository.media, repository.disk
+    whole = b""
+    if step.action == "log":
+        with suppress(FlightbagError):
+            whole = b"".join(line for _, line in log.before_damage(media))
+    try:
+        copy_aside(media, disk, log.LOG, log.LOG_LIMIT)
+    except (Corrupt, Unavailable) as error:
+        if error.fields.get("kind") == "unwritable":
+            raise
+        set_aside(media, disk, log.LOG)  # what cannot be copied
+    repository.replace(log.LOG, whole)
 
 
 def _rearranged(step: Step, repository: Repository) -> bool:
@@ -395,6 +420,7 @@ def _facts(done: Sequence[Step], index: tuple[int, int]) -> dict[str, object]:
     for step in done:
         counts[step.action] = counts.get(step.action, 0) + 1
     return {
+        "stage": "done",
         "steps": counts,
         "aside": [_ascii(step.name) for step in done if step.action == "move-aside"][:_NAMED],
         "refs": {os.path.basename(step.name): step.to for step in done if step.action == "ref"},
@@ -421,24 +447,12 @@ class _Worker:
         """The steps that were done."""
         todo = list(steps)
         sweep(self.media, self.disk)
-        done = [step for step in todo if step.action == "log" and self.log()]
-        done += [step for step in todo if step.action == "root" and self.root(step)]
+        done = [step for step in todo if step.action == "root" and self.root(step)]
         wanted = {ObjectId.parse(step.name.replace("/", "")[7:]): step for step in todo if step.action == "fetch"}
         got = self.fetch((id_, step.limit) for id_, step in wanted.items())
         done += [step for id_, step in wanted.items() if id_ in got]
         done += [step for step in todo if step.action == "ref" and self.ref(step)]
         return done
-
-    def log(self) -> bool:
-        """Begins the log anew with the lines that hold; the damaged one is kept."""
-        try:
-            whole = b"".join(line for _, line in log.before_damage(self.media))
-        except FlightbagError:
-            whole = b""
-        if present(self.media, log.LOG):
-            set_aside(self.media, self.disk, log.LOG)
-        self.repository.replace(log.LOG, whole)
-        return True
 
     def root(self, step: Step) -> bool:
         data = None
@@ -497,8 +511,8 @@ class _Worker:
         if len(self.fetch(lacking)) < len(lacking):
             return False
         mission = opened.manifest.mission.id
-        if present(self.media, step.name):
-            set_aside(self.media, self.disk, step.name)
+        with suppress(NotFound):
+            copy_aside(self.media, self.disk, step.name, _REF_LIMIT)
         if step.source == FROM_LOG:
             self.repository.replace(step.name, f"{id_}\n".encode())
         else:

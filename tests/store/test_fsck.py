@@ -6,17 +6,20 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from store.errors import Corrupt, Invalid, NotFound, Unavailable
+from store.findings import Finding
 from store.format.ids import ObjectId
-from store.fsck import FULL, Audit, fsck
+from store.fsck import FULL, QUICK, Audit, Scope, fsck
 from store.index import Row
-from store.media import Media
+from store.ledger import Ledger
+from store.media import Media, Stamp
 from store.repository import Repository
 from tests.support.missions import ISSUE, ROOT, flight, next_root, sign_root
 from tests.support.stores import (
@@ -415,3 +418,211 @@ class TestNoStore:
         overwrite(store / "flightbag.toml", lambda data: data[:5])
         with pytest.raises(Corrupt):
             audit(store)
+
+
+class TestScopes:
+    def scoped(self, store: Path, **settings: object) -> Audit:
+        ledger = settings.pop("ledger", None)
+        clock = settings.pop("clock", time.monotonic)
+        with Media(store) as media:
+            return fsck(media, Scope(**settings), ledger=ledger, clock=clock)  # type: ignore[arg-type]
+
+    def test_one_mission_is_judged_by_what_it_needs(self, store: Path) -> None:
+        plant(store, "objects/README")
+        file_of(store, SOUTH.entry("files/calibration/other.yaml").id).unlink()
+        found = self.scoped(store, read="full", mission=NORTH.id)
+        assert (found.findings, found.missions) == ((), {NORTH.id: True})
+        found = self.scoped(store, mission=SOUTH.id)
+        assert [finding.kind for finding in found.findings] == ["missing"]
+        assert found.missions == {SOUTH.id: False}
+
+    @pytest.mark.parametrize("damage", ["bit-flip", "bit-flip in the table", "object is a FIFO", "short ref"])
+    def test_damage_of_one_mission(self, store: Path, damage: str) -> None:
+        case = CASES[damage]
+        case.damage(store)
+        found = self.scoped(store, read="full", mission=NORTH.id)
+        assert [finding.kind for finding in found.findings] == [case.kind]
+        assert found.missions == {NORTH.id: False}
+
+    def test_a_mission_that_is_not_there(self, store: Path) -> None:
+        (finding,) = self.scoped(store, mission="nowhere").findings
+        assert (finding.kind, finding.missions) == ("bad-ref", ("nowhere",))
+
+    @pytest.mark.parametrize(
+        "scope",
+        [
+            {"read": "sample"},
+            {"read": "sample", "amount": 1.5},
+            {"read": "budget"},
+            {"mission": "No"},
+            {"mission": "x", "exclusive": True},
+        ],
+    )
+    def test_scopes_that_make_no_sense(self, scope: dict[str, object]) -> None:
+        with pytest.raises(Invalid):
+            Scope(**scope)  # type: ignore[arg-type]
+
+    def test_a_sample_reads_its_part(self, made: Path) -> None:
+        whole = audit(made).objects
+        for percent in (1, 34, 100):
+            found = self.scoped(made, read="sample", amount=percent / 100)
+            assert found.read_objects == -(-whole * percent // 100)
+            assert not found.findings
+
+    def test_a_budget_reads_the_longest_unread_first(
+        self, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("store.fsck._CHUNK_OBJECTS", 1)
+        shutil.rmtree(store / "index")
+        whole = audit(store).objects
+
+        def seconds() -> Iterator[float]:
+            yield 0.0  # the beginning
+            yield from (1.0, 2.0, 3.0)  # after each object: a budget of 3 reads three
+
+        with Ledger(tmp_path / "ledger") as ledger:
+            read = 0
+            for _ in range(-(-whole // 3)):
+                found = self.scoped(store, read="budget", amount=3, ledger=ledger, clock=seconds().__next__)
+                assert found.read_objects <= 3
+                read += found.read_objects
+            # Every object once, before any is read again.
+            with Media(store) as media:
+                known = sum(
+                    len(ledger.read_at(first, {id_: Stamp.of(status) for id_, status in media.objects(first)}))
+                    for first in range(256)
+                )
+            assert known == whole
+        copy = copy_of(store, tmp_path / "copy")
+        with Ledger(tmp_path / "ledger") as ledger, Media(copy) as media:
+            stamps = {id_: Stamp.of(status) for id_, status in media.objects(SHARED[0])}
+            assert ledger.read_at(SHARED[0], stamps) == {}, "a copied store begins with an empty ledger"
+
+    def test_a_budget_finds_what_is_damaged(self, store: Path, tmp_path: Path) -> None:
+        flip(file_of(store, SHARED))
+        with Ledger(tmp_path / "ledger") as ledger:
+            found = self.scoped(store, read="budget", amount=60, ledger=ledger)
+        assert [finding.kind for finding in found.findings] == ["bit-flip"]
+
+
+class TestExclusive:
+    """How an aircraft's store is audited for what somebody smuggled in."""
+
+    def found(self, store: Path) -> Audit:
+        with Media(store) as media:
+            return fsck(media, Scope(exclusive=True))
+
+    def test_a_store_of_missions_alone_is_clean(self, made: Path) -> None:
+        assert not self.found(made).errors
+
+    @pytest.mark.parametrize(
+        ("place", "kind"),
+        [
+            (str(file_of(Path(), ObjectId.of(b"lone"))), "unreferenced"),
+            (f"quarantine/20261123T000000Z/{ObjectId.of(b'lone')}", "unreferenced"),
+            (f"trash/20261123T000000Z/{ObjectId.of(b'lone')}", "unreferenced"),
+            ("tmp/1-dead/0", "stray"),
+        ],
+    )
+    def test_whatever_no_mission_needs_is_an_error(self, store: Path, place: str, kind: str) -> None:
+        plant(store, place, b"lone")
+        found = self.found(store)
+        assert [finding.kind for finding in found.findings if not finding.information] == [kind]
+        assert found.errors
+        assert found.missions == dict.fromkeys(BOTH, True), "smuggled objects ground no mission"
+        assert not audit(store).errors
+
+    def test_a_second_name_of_an_object(self, store: Path, tmp_path: Path) -> None:
+        os.link(file_of(store, SHARED), tmp_path / "elsewhere")
+        assert [(one.kind, one.information) for one in audit(store).findings] == [("hard-link", True)]
+        assert [one.kind for one in self.found(store).findings] == ["hard-link"]
+        assert self.found(store).errors
+
+    def test_where_a_closure_is_unknown_nobody_can_tell(self, store: Path) -> None:
+        flip(file_of(store, NORTH.manifest_id), 50)
+        found = self.found(store)
+        assert {finding.kind for finding in found.findings} == {"bit-flip", "unreferenced"}
+        assert found.inconclusive
+
+
+def test_wrong_once_and_right_when_read_again_is_transient(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The medium or the memory gave other bytes than the second time: it is not to be trusted with a flight."""
+    inode = file_of(store, SHARED).stat().st_ino
+    real, left = Media.digest, [1]
+
+    def once(self: Media, id_: ObjectId, size: int, **options: object) -> Stamp:
+        if id_ == SHARED and left:
+            left.pop()
+            raise Corrupt("other bytes", kind="bit-flip", object=id_, expected=str(id_), actual="0" * 64)
+        return real(self, id_, size, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Media, "digest", once)
+    found = audit(store)
+    (finding,) = found.findings
+    assert (finding.kind, finding.missions, finding.object) == ("transient", BOTH, str(SHARED))
+    assert found.errors
+    assert not found.damaged, "there is nothing to repair"
+    assert inode == file_of(store, SHARED).stat().st_ino
+
+
+def test_a_mission_whose_ref_is_gone_is_missed(tmp_path: Path) -> None:
+    """One publication without a ref may have been cut short between log and ref; of two, one had a ref."""
+    store = make_store(tmp_path / "store")
+    ref(store).unlink()
+    assert not audit(store).errors
+    store = make_store(tmp_path / "twice")
+    publish(store, later(NORTH))
+    ref(store).unlink()
+    found = audit(store)
+    assert [(one.kind, one.missions) for one in found.findings if not one.information] == [("bad-ref", (NORTH.id,))]
+    assert found.missions == {NORTH.id: False, SOUTH.id: True}
+
+
+class TestPins:
+    def test_a_pin_keeps_what_its_manifest_needs(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        plant(store, "pins/first", f"{NORTH.manifest_id}\n".encode())
+        publish(store, later(NORTH, **{"calibration/camera.yaml": b"fx: 9.0\n"}))
+        assert audit(store).findings == (), "what only the pin needs is not unreferenced"
+        file_of(store, OWN).unlink()
+        (finding,) = audit(store).findings
+        assert (finding.kind, finding.missions, finding.path) == ("incomplete-closure", (), str(store / "pins/first"))
+
+    def test_a_damaged_object_of_a_pin_grounds_nothing(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        plant(store, "pins/camera", f"{OWN}\n".encode())
+        publish(store, later(NORTH, **{"calibration/camera.yaml": b"fx: 9.0\n"}))
+        flip(file_of(store, OWN))
+        told = [one for one in audit(store).findings if not one.information]
+        assert [(one.kind, one.missions) for one in told] == [("bit-flip", ())]
+
+    def test_a_draft_names_what_it_needs(self, store: Path) -> None:
+        new = later(NORTH, camera2=b"fx: 9.0\n")
+        plant(store, f"drafts/{NORTH.id}", new.signed)
+        for data in (new.table.render(), b"fx: 9.0\n"):
+            assert [one.kind for one in audit(store).findings] == ["incomplete-closure"]
+            plant(store, str(file_of(Path(), ObjectId.of(data))), data)
+        assert audit(store).findings == ()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_findings_are_told_as_they_are_kept(store: Path, full: bool) -> None:
+    plant(store, str(file_of(Path(), ObjectId.of(b"lone"))), b"lone")
+    flip(file_of(store, SHARED))
+    told: list[Finding] = []
+    with Media(store) as media:
+        found = fsck(media, FULL if full else QUICK, tell=told.append)
+    assert sorted(told, key=lambda one: one.kind) == sorted(found.findings, key=lambda one: one.kind)
+
+
+def test_notes_are_counted_in_full_and_kept_in_part(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.fsck._KEPT", 3)
+    for number in range(7):
+        data = b"%d" % number
+        plant(store, str(file_of(Path(), ObjectId.of(data))), data)
+    told: list[Finding] = []
+    with Media(store) as media:
+        found = fsck(media, tell=told.append)
+    assert found.notes["unreferenced"] == 7
+    assert len(found.findings) == 3
+    assert len(told) == 7

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from store.fsck import FULL, Audit, Scope, fsck
+from store import log
+from store.durable import Disk
+from store.errors import Unavailable
+from store.format.ids import ObjectId
+from store.fsck import FULL, QUICK, Audit, Scope, fsck
+from store.index import Row
+from store.locks import Locked
+from store.media import Media, object_path
 from store.repair import Repaired, RepairPlan, plan_repair, repair
 from store.repository import Repository
-from tests.store.test_fsck import BOTH, CASES
-from tests.support.stores import audit, check, copy_of, listing, make_store
+from tests.faults.disks import Failing, PowerCut, PowerFails, Recorded, index_watched
+from tests.store.test_fsck import BOTH, CASES, misname, plant
+from tests.support.missions import ROOT, flight, next_root, sign_root
+from tests.support.stores import (
+    CAMERA,
+    ENGINE,
+    NORTH,
+    SHARD,
+    SOUTH,
+    audit,
+    check,
+    copy_of,
+    file_of,
+    flip,
+    later,
+    listing,
+    make_store,
+    overwrite,
+    publish,
+)
 
 # Damages that no replica of the same age can mend: nobody may say which bytes are right.
 HOPELESS = {"empty draft", "empty pin", "pin of what is not there"}
@@ -26,10 +55,10 @@ def store(made: Path, tmp_path: Path) -> Path:
     return copy_of(made, tmp_path / "store")
 
 
-def mend(store: Path, *replicas: Path, scope: Scope = FULL) -> Repaired:
+def mend(store: Path, *replicas: Path, scope: Scope = FULL, disk: Disk | None = None) -> Repaired:
     opened = [Repository.open(replica) for replica in replicas]
     try:
-        return repair(store, scope, opened, audited=fsck, show=lambda _: None)
+        return repair(store, scope, opened, audited=fsck, show=lambda _: None, disk=disk)
     finally:
         for one in opened:
             one.close()
@@ -61,3 +90,270 @@ def test_every_damage_is_mended_from_a_replica(store: Path, made: Path, name: st
         assert not plan.unsolved
     assert done.audit.missions == dict.fromkeys(BOTH, True)
     assert all(check(store, mission).go for mission in BOTH)
+
+
+SHARED, OWN = NORTH.entry(ENGINE).id, NORTH.entry(CAMERA).id
+OTHER = SOUTH.entry("files/calibration/other.yaml").id
+
+
+def everything_at_once(store: Path) -> set[ObjectId]:
+    """Damage of as many kinds as one store holds; the ids of the objects that were hurt."""
+    flip(file_of(store, SHARED), 3)
+    overwrite(file_of(store, OWN), lambda data: data[:-1])
+    overwrite(file_of(store, SOUTH.entry("descriptors/net/16/13-1150-1411.safetensors").id), lambda data: data + b"x")
+    file_of(store, NORTH.manifest.table).unlink()
+    misname(file_of(store, NORTH.entry(SHARD).id))
+    path = file_of(store, OTHER)
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    flip(store / "trust" / "1.root.cbor", 60)
+    (store / "missions" / SOUTH.id).write_bytes(b"")
+    overwrite(store / "log", lambda data: data + b"noise\n")
+    plant(store, "notes.txt", b"not yours")
+    plant(store, "objects/README", b"not yours either")
+    (store / "tmp").rmdir()
+    (store / "tmp").symlink_to("/tmp")
+    (store / "quarantine").write_bytes(b"in the way")
+    shutil.rmtree(store / "index", ignore_errors=True)
+    (store / "index").write_bytes(b"in the way")
+    return {SHARED, OWN, NORTH.manifest.table, NORTH.entry(SHARD).id, OTHER, *(one.id for one in SOUTH.table.entries)}
+
+
+def stamps(store: Path, but: set[ObjectId]) -> dict[ObjectId, object]:
+    """What a write to the other objects would change."""
+    with Media(store) as media:
+        found = {id_: status for first in range(256) for id_, status in media.objects(first)}
+    return {id_: (s.st_ino, s.st_mtime_ns, s.st_ctime_ns, s.st_size) for id_, s in found.items() if id_ not in but}
+
+
+def test_every_kind_of_damage_at_once(store: Path, made: Path) -> None:
+    hurt = everything_at_once(store)
+    outside = Path("/etc/passwd").stat()
+    healthy = stamps(store, hurt)
+    found = audit(store)
+    kinds = {finding.kind for finding in found.findings if not finding.information}
+    assert {"bad-trust-chain", "bad-log", "stray", "wrong-type", "misnamed"} <= kinds
+    assert not any(found.missions.values())
+    done = mend(store, made)
+    assert [finding for finding in done.audit.findings if not finding.information] == []
+    assert done.audit.missions == dict.fromkeys(BOTH, True)
+    assert all(check(store, mission).go for mission in BOTH)
+    assert healthy.items() <= stamps(store, hurt).items(), "a healthy object was touched"
+    after = Path("/etc/passwd").stat()
+    assert (outside.st_mtime_ns, outside.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
+    kept = [path for path in (store / "quarantine").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert {b"not yours", b"not yours either", b"in the way"} <= {path.read_bytes() for path in kept}
+    with Media(store) as media:
+        assert log.events(media)[-1].event == "repaired"
+    assert mend(store, made).steps == (), "a second repair has nothing to do"
+
+
+def test_without_a_replica_nothing_is_made_worse(store: Path) -> None:
+    hurt = everything_at_once(store)
+    healthy = stamps(store, hurt)
+    bytes_before = {path.read_bytes() for path in store.rglob("*") if path.is_file() and not path.is_symlink()}
+    found = mend(store).audit
+    assert found.errors
+    assert healthy.items() <= stamps(store, hurt).items()
+    bytes_after = {path.read_bytes() for path in store.rglob("*") if path.is_file() and not path.is_symlink()}
+    lost = bytes_before - bytes_after
+    assert all(b"noise" in one or one.startswith((b"{", b"\0")) for one in lost), "only log, locks and index may differ"
+
+
+def test_replicas_are_asked_in_order_and_not_believed(store: Path, made: Path, tmp_path: Path) -> None:
+    """The first replica has the damage too, the second only part of what is needed."""
+    first, second = copy_of(made, tmp_path / "first"), copy_of(made, tmp_path / "second")
+    flip(file_of(first, SHARED), 7)
+    file_of(first, OWN).unlink()
+    file_of(second, OTHER).unlink()
+    for id_ in (SHARED, OWN, OTHER):
+        file_of(store, id_).unlink()
+    seen = listing(first), listing(second)
+    done = mend(store, first, second)
+    assert done.audit.missions == dict.fromkeys(BOTH, True)
+    assert (listing(first), listing(second)) == seen
+
+
+def test_a_replica_that_has_nothing_right_leaves_the_damage(store: Path, made: Path, tmp_path: Path) -> None:
+    bad = copy_of(made, tmp_path / "bad")
+    flip(file_of(bad, SHARED))
+    flip(file_of(store, SHARED), 9)
+    before = file_of(store, SHARED).read_bytes()
+    done = mend(store, bad)
+    assert [finding.kind for finding in done.audit.findings] == ["bit-flip"]
+    assert file_of(store, SHARED).read_bytes() == before, "what cannot be replaced stays"
+
+
+def test_the_trash_and_the_quarantine_are_sources(store: Path) -> None:
+    for id_, folder in ((SHARED, "trash"), (OWN, "quarantine")):
+        place = store / folder / "20261123T000000Z"
+        place.mkdir(parents=True)
+        file_of(store, id_).rename(place / str(id_))
+    done = mend(store)
+    assert done.audit.missions == dict.fromkeys(BOTH, True)
+    assert {step.source for step in done.steps} == {"trash/20261123T000000Z", "quarantine/20261123T000000Z"}
+
+
+def test_a_torn_ref_gets_the_last_whole_manifest_of_the_log(store: Path) -> None:
+    new = later(NORTH, camera2=b"fx: 9.0\n")
+    publish(store, new)
+    (store / "missions" / NORTH.id).write_bytes(b"")
+    mend(store)
+    assert check(store, NORTH.id).mission.manifest_id == new.manifest_id  # type: ignore[union-attr]
+    file_of(store, ObjectId.of(b"fx: 9.0\n")).unlink()
+    (store / "missions" / NORTH.id).write_bytes(b"")
+    mend(store)
+    assert check(store, NORTH.id).mission.manifest_id == NORTH.manifest_id  # type: ignore[union-attr]
+
+
+def test_a_mission_with_holes_is_not_set_back(store: Path) -> None:
+    """Its ref is right: to lead it to an older mission would be a decision, not a repair."""
+    new = later(NORTH, camera2=b"fx: 9.0\n")
+    publish(store, new)
+    file_of(store, ObjectId.of(b"fx: 9.0\n")).unlink()
+    done = mend(store)
+    assert done.audit.missions == {NORTH.id: False, SOUTH.id: True}
+    assert (store / "missions" / NORTH.id).read_text() == f"{new.manifest_id}\n"
+
+
+def test_a_newer_mission_of_a_replica_takes_the_place_of_a_lost_ref(store: Path, made: Path, tmp_path: Path) -> None:
+    replica = copy_of(made, tmp_path / "replica")
+    new = later(NORTH, camera2=b"fx: 9.0\n")
+    publish(replica, new)
+    (store / "missions" / NORTH.id).write_bytes(b"")
+    mend(store, replica)
+    assert check(store, NORTH.id).mission.manifest_id == new.manifest_id  # type: ignore[union-attr]
+    with Media(store) as media:
+        assert [event.facts["manifest"] for event in log.events(media) if event.event == "received"] == [
+            str(new.manifest_id)
+        ]
+
+
+def test_a_strangers_mission_at_a_replica_is_not_taken(store: Path, made: Path, tmp_path: Path) -> None:
+    replica = copy_of(made, tmp_path / "replica")
+    bad = flight(NORTH.contents, by=("stranger",))
+    for data in (bad.signed, bad.table.render()):
+        plant(replica, object_path(ObjectId.of(data)), data)
+    (replica / "missions" / NORTH.id).write_text(f"{bad.manifest_id}\n")
+    (store / "missions" / NORTH.id).write_bytes(b"")
+    mend(store, replica)
+    assert check(store, NORTH.id).mission.manifest_id == NORTH.manifest_id  # type: ignore[union-attr]
+
+
+def test_a_root_of_another_domain_is_not_taken(store: Path, tmp_path: Path) -> None:
+    (store / "trust" / "1.root.cbor").unlink()
+    stranger = tmp_path / "stranger"
+    with Repository.init(stranger) as repository:
+        repository.replace("trust/1.root.cbor", sign_root(replace(ROOT, salt=bytes(16)), "root-a"))
+    done = mend(store, stranger)
+    assert not any(done.audit.missions.values())
+    assert not (store / "trust" / "1.root.cbor").exists()
+
+
+def test_a_root_that_was_lost_after_a_rotation_comes_back(store: Path, made: Path, tmp_path: Path) -> None:
+    """Root 2 is lost or damaged: to forget it would forget its revocations, so only a replica mends that."""
+    replica = copy_of(made, tmp_path / "replica")
+    second = sign_root(next_root(ROOT), "root-a")
+    for one in (store, replica):
+        with Repository.open(one) as repository:
+            repository.append_log(log.Event(1_795_000_000, "rotated", {"version": 2, "digest": "x"}))
+            repository.replace("trust/2.root.cbor", second)
+    flip(store / "trust" / "2.root.cbor", 40)
+    assert mend(store).audit.errors
+    assert (store / "trust" / "2.root.cbor").exists()
+    assert not mend(store, replica).audit.errors
+    assert (store / "trust" / "2.root.cbor").read_bytes() == second
+
+
+def test_a_planted_root_goes_to_quarantine(store: Path) -> None:
+    """The log knows of no rotation."""
+    plant(store, "trust/2.root.cbor", sign_root(next_root(ROOT), "x"))
+    assert not mend(store).audit.errors
+    assert [path.name for path in (store / "quarantine").glob("*/*")] == ["trust--2.root.cbor"]
+
+
+def test_an_index_that_lies_is_mended_and_keeps_its_records(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    key = next(entry.key for entry in NORTH.table.entries if entry.key is not None)
+    with Repository.open(store) as repository, repository.writing() as writer:
+        writer.index.commit(objects={ObjectId.of(b"gone"): Row(4, 1, 1, 1, 1, 1)}, gone=[OWN])
+        assert writer.index.record(key) is not None
+    assert audit(store).notes == {"index-only": 1, "file-only": 1}
+    done = mend(store, scope=QUICK)
+    assert (done.steps, done.audit.findings) == ((), ())
+    with Repository.open(store) as repository, repository.writing() as writer:
+        assert writer.index.record(key) is not None
+
+
+def test_unreadable_is_replaced_and_kept(store: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad sector: the file goes to quarantine, where somebody may still save what can be read of it."""
+    inode = file_of(store, SHARED).stat().st_ino
+    real = os.readv
+
+    def bad(fd: int, buffers: list[memoryview]) -> int:
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, buffers)
+
+    monkeypatch.setattr(os, "readv", bad)
+    found = audit(store)
+    assert [finding.kind for finding in found.findings] == ["unreadable"]
+    assert not found.errors
+    assert mend(store).audit.inconclusive, "without a replica it stays where it is"
+    assert file_of(store, SHARED).stat().st_ino == inode
+    assert not mend(store, made).audit.inconclusive
+    (kept,) = (store / "quarantine").glob("*/*")
+    assert kept.stat().st_ino == inode
+
+
+def test_nothing_is_mended_while_somebody_uses_the_store(store: Path, made: Path) -> None:
+    flip(file_of(store, SHARED))
+    with Repository.open(store) as repository, repository.locked(), pytest.raises(Locked) as caught:
+        mend(store, made)
+    assert caught.value.fields["pid"] == os.getpid()
+    assert mend(store, made).audit.missions == dict.fromkeys(BOTH, True)
+
+
+def hurt_a_little(store: Path) -> None:
+    flip(file_of(store, SHARED), 3)
+    file_of(store, OWN).unlink()
+    (store / "missions" / SOUTH.id).write_bytes(b"")
+    overwrite(store / "log", lambda data: data + b"noise\n")
+    plant(store, "objects/README", b"x")
+
+
+@pytest.mark.parametrize("share", range(2))
+def test_a_crash_at_any_operation_makes_nothing_worse(made: Path, tmp_path: Path, share: int) -> None:
+    counted = Recorded()
+    hurt_a_little(store := copy_of(made, tmp_path / "counted"))
+    with pytest.MonkeyPatch.context() as patch, index_watched(counted, patch):
+        mend(store, made, disk=counted)
+    assert len(counted.operations) > 40
+    for stop in range(share, len(counted.operations), 8):  # all of them are in the drill
+        hurt_a_little(store := copy_of(made, tmp_path / str(stop)))
+        healthy = stamps(store, {SHARED, OWN})
+        disk = PowerCut(stop)
+        with pytest.MonkeyPatch.context() as patch, index_watched(disk, patch), pytest.raises(PowerFails):
+            mend(store, made, disk=disk)
+        assert healthy.items() <= stamps(store, {SHARED, OWN}).items()
+        assert not mend(store, made).audit.errors
+        assert all(check(store, mission).go for mission in BOTH)
+
+
+def test_every_failing_call_is_told(made: Path, tmp_path: Path) -> None:
+    stop = 0
+    while True:
+        hurt_a_little(store := copy_of(made, tmp_path / str(stop)))
+        failing = Failing(stop, errno.ENOSPC)
+        raised: Unavailable | None = None
+        try:
+            with pytest.MonkeyPatch.context() as patch, failing.installed(patch):
+                mend(store, made)
+        except Unavailable as error:
+            raised = error
+        assert raised is not None or not failing.failed or failing.failed.startswith(("unlink", "rmdir"))
+        assert not mend(store, made).audit.errors
+        if not failing.failed:
+            break
+        stop += 3
+    assert stop > 30
