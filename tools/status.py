@@ -48,11 +48,12 @@ def print_json(value: Any) -> None:
 
 
 def fail(error: FlightbagError, *, as_json: bool) -> None:
-    """Tells an error: on standard error for people, as a document on standard output for machines."""
+    """Tells an error: on standard error for people, on standard output for machines, as a document on one line."""
     if as_json:
         facts = {key: value for key, value in error.fields.items() if key not in ("kind", "findings")}
         kind = str(error.fields.get("kind", type(error).__name__.lower()))
-        print_json({"error": {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}})
+        told = {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
+        print(json.dumps({"error": told}, sort_keys=True, default=str))
     say(f"flightbag: {error.message}", sys.stderr)
     if error.remedy:
         say(f"  -> {error.remedy}", sys.stderr)
