@@ -118,7 +118,9 @@ class Media:
         with _explained(self.absolute(name)):
             fd = os.open(last, _FILE, dir_fd=parent)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            with _explained(self.absolute(name)):
+                status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
                 raise _wrong_type(self.absolute(name))
             yield fd
         finally:

@@ -77,6 +77,8 @@ class Repository:
         # later, so what a torn copy lacks are objects, which verify finds.
         for name in ("missions", "objects", "trust"):
             disk.make_directory(os.path.join(top, name))
+        # A store is what has a flightbag.toml: by then the rest of it is there, and stays.
+        disk.sync_directory(top)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         text = f'format = {FORMAT}\nid = "{secrets.token_hex(16)}"\ncreated = {created}\n'
         with Media(top) as media, Staging(media, disk) as staging:

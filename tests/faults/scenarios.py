@@ -1,0 +1,260 @@
+"""What a store goes through while the power fails: each scenario prepares, runs, and judges whatever is left.
+
+A scenario is a few lines. `prepare` makes the folder as it is before; `run` does the work there, over a given disk,
+and is what is run again after a crash; `before` says which manifests of a mission are whole in between, `after` which
+one is current when the work is done. Where the store is damaged from the start, `hurt` are the objects that may be
+found so.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from store.durable import Disk
+from store.errors import FlightbagError, NotFound
+from store.format.ids import ObjectId
+from store.fsck import FULL, fsck
+from store.gc import collect, pin, unpin
+from store.history import rollback
+from store.repair import repair
+from store.repository import Repository
+from store.sync import apply_sync, plan_sync
+from store.trust.root import SignedRoot
+from store.verify import Verdict
+from tests.faults.disks import PowerCut, PowerFails, index_watched
+from tests.support.missions import NOW, key
+from tests.support.stores import (
+    ENGINE,
+    NORTH,
+    ROOT_FILE,
+    SOUTH,
+    audit,
+    check,
+    file_of,
+    flip,
+    later,
+    make_store,
+    overwrite,
+    publish,
+)
+
+# North anew, with an object of its own that is more than two blocks long: a write of it can be torn.
+NEW = later(NORTH, camera2=b"fx: 3.0\n" * 1200)
+OLD, CURRENT = NORTH.manifest_id, NEW.manifest_id
+SHARED = NORTH.entry(ENGINE).id
+DAYS = 86400.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One piece of work on the store `folder / "store"`."""
+
+    prepare: Callable[[Path], None]
+    run: Callable[[Path, Disk], None]
+    before: Mapping[str, tuple[ObjectId, ...]]
+    after: Mapping[str, ObjectId]
+    hurt: frozenset[ObjectId] = frozenset()
+    # Missions that may be grounded in between, because they were when it began.
+    grounded: frozenset[str] = field(default=frozenset())
+
+    def wrong(self, folder: Path) -> list[str]:
+        """What is lost in the state that lies in `folder`, and after the work was done again; empty if nothing is."""
+        store = folder / "store"
+        found = []
+        if (store / "flightbag.toml").exists():
+            for mission in {*self.before, *self.after}:
+                found += self._wrong_mission(store, mission)
+            found += [
+                f"{one.kind} {one.object or one.path}"
+                for one in audit(store).findings
+                if not one.information and not self._expected(one.object, one.kind)
+            ]
+        elif self.before:
+            found.append("the store is gone")
+        if found:
+            return found
+        try:
+            self.run(folder, Disk())
+            with Repository.open(store) as repository, repository.writing():
+                pass  # the next transaction, whatever it does
+        except FlightbagError as error:
+            return [f"run again: {error}"]
+        for mission, manifest in self.after.items():
+            verdict = check(store, mission)
+            if verdict.mission is None or verdict.mission.manifest_id != manifest:
+                found.append(f"run again, {mission} is {_said(verdict)}")
+        found += [f"run again: {one.kind}" for one in audit(store).findings if not one.information]
+        if (store / "tmp").is_dir() and list((store / "tmp").iterdir()):
+            found.append("run again, tmp is not empty")
+        return found
+
+    def _expected(self, id_: str, kind: str) -> bool:
+        return bool(self.hurt) and (kind in ("bad-ref", "bad-log", "stray") or id_ in {str(one) for one in self.hurt})
+
+    def _wrong_mission(self, store: Path, mission: str) -> list[str]:
+        ref = store / "missions" / mission
+        verdict = check(store, mission)
+        if verdict.mission is not None:
+            allowed = {*self.before.get(mission, ()), self.after.get(mission)}
+            return [] if verdict.mission.manifest_id in allowed else [f"{mission} is another mission"]
+        if mission in self.grounded:
+            return []
+        if mission in self.before or ref.exists():
+            return [f"{mission} is {_said(verdict)}"]
+        return []
+
+
+def _said(verdict: Verdict) -> str:
+    return "GO" if verdict.go else "NO-GO: " + ", ".join(f"{one.step} {one.kind}" for one in verdict.findings)
+
+
+def _old(folder: Path) -> None:
+    shutil.rmtree(make_store(folder / "store") / "index")
+
+
+def _with_both(folder: Path) -> None:
+    """North in two versions, and an object that nobody needs."""
+    store = make_store(folder / "store")
+    publish(store, NEW)
+    with Repository.open(store) as repository, repository.writing() as writer, writer.inserting() as batch:
+        batch.add_bytes(b"nobody needs this")
+        batch.commit()
+    shutil.rmtree(store / "index")
+
+
+def _damaged(folder: Path) -> None:
+    _old(folder)
+    flip(file_of(folder / "store", SHARED), 3)
+
+
+def _killed(folder: Path) -> None:
+    """A publication was cut short between renaming and syncing, and has left its folder in tmp/."""
+    _old(folder)
+    disk = PowerCut(70)
+    with pytest.MonkeyPatch.context() as patch, index_watched(disk, patch):
+        try:
+            publish(folder / "store", NEW, disk=disk)
+        except PowerFails:
+            return
+    raise AssertionError("the publication has fewer operations than that")
+
+
+def _source_and_old_target(folder: Path) -> None:
+    make_store(folder / "store")
+    make_store(folder / "source")
+    publish(folder / "source", NEW)
+    shutil.rmtree(folder / "store" / "index")
+
+
+def _source(folder: Path) -> None:
+    make_store(folder / "source")
+
+
+def _source_and_damaged(folder: Path) -> None:
+    make_store(folder / "source")
+    _damaged(folder)
+
+
+def _hurt_with_replica(folder: Path) -> None:
+    make_store(folder / "source")
+    _damaged(folder)
+    file_of(folder / "store", SOUTH.entry("files/calibration/other.yaml").id).unlink()
+    (folder / "store" / "missions" / NORTH.id).write_bytes(b"")
+    overwrite(folder / "store" / "log", lambda data: data + b"noise\n")
+    (folder / "store" / "objects" / "README").write_bytes(b"not yours")
+
+
+def _publish_new(folder: Path, disk: Disk) -> None:
+    publish(folder / "store", NEW, disk=disk)
+
+
+def _begin(folder: Path, disk: Disk) -> None:
+    """From nothing to a published mission."""
+    store = folder / "store"
+    if not (store / "flightbag.toml").exists():
+        Repository.init(store, disk).close()
+    with Repository.open(store, disk) as repository:
+        if not repository.evidence.root_versions():
+            repository.found_domain(SignedRoot.parse(ROOT_FILE), now=NOW)
+    publish(store, NORTH, disk=disk)
+
+
+def _sync(folder: Path, disk: Disk, *, checksum: bool = False) -> None:
+    with Repository.open(folder / "source") as source:
+        try:
+            with Repository.open(folder / "store", disk) as target:
+                plan = plan_sync(source, target, (), checksum=checksum)
+        except NotFound:
+            plan = plan_sync(source, None, ())
+        apply_sync(plan, source, folder / "store", disk=disk)
+
+
+def _collect(folder: Path, disk: Disk) -> None:
+    with Repository.open(folder / "store", disk) as repository:
+        collect(repository, now=time.time() + 15 * DAYS, keep_last=1)
+
+
+def _repair(folder: Path, disk: Disk) -> None:
+    with Repository.open(folder / "source") as source:
+        repair(folder / "store", FULL, [source], audited=fsck, show=lambda _: None, disk=disk)
+
+
+def _pin_and_unpin(folder: Path, disk: Disk) -> None:
+    with Repository.open(folder / "store", disk) as repository:
+        if not (folder / "store" / "pins" / "first").exists():
+            pin(repository, "first", OLD)
+        unpin(repository, "first")
+
+
+def _roll_back(folder: Path, disk: Disk) -> None:
+    with Repository.open(folder / "store", disk) as repository:
+        rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=OLD)
+
+
+def _rolled_back() -> ObjectId:
+    """The manifest that `_roll_back` signs: keys and times are always the same."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _with_both(folder)
+        _roll_back(folder, Disk())
+        mission = check(folder / "store", NORTH.id).mission
+        assert mission is not None
+        return mission.manifest_id
+
+
+BOTH = {NORTH.id: (OLD,), SOUTH.id: (SOUTH.manifest_id,)}
+DONE = {NORTH.id: CURRENT, SOUTH.id: SOUTH.manifest_id}
+SAME = {NORTH.id: OLD, SOUTH.id: SOUTH.manifest_id}
+MISSIONS = frozenset(BOTH)
+
+SCENARIOS: dict[str, Scenario] = {
+    "init, trust root, first publication": Scenario(lambda _: None, _begin, {}, {NORTH.id: OLD}),
+    "publication with reuse": Scenario(_old, _publish_new, BOTH, DONE),
+    "publication that heals a damaged object": Scenario(
+        _damaged, _publish_new, BOTH, DONE, frozenset({SHARED}), MISSIONS
+    ),
+    "publication after a killed one": Scenario(_killed, _publish_new, BOTH, DONE),
+    "sync to a new store": Scenario(_source, _sync, {}, SAME),
+    "sync to an older store": Scenario(_source_and_old_target, _sync, BOTH, DONE),
+    "sync --checksum over a damaged object": Scenario(
+        _source_and_damaged, lambda f, d: _sync(f, d, checksum=True), BOTH, SAME, frozenset({SHARED}), MISSIONS
+    ),
+    "gc": Scenario(_with_both, _collect, {**BOTH, NORTH.id: (CURRENT,)}, DONE),
+    "pin and unpin": Scenario(_with_both, _pin_and_unpin, {**BOTH, NORTH.id: (CURRENT,)}, DONE),
+    "rollback": Scenario(_with_both, _roll_back, {**BOTH, NORTH.id: (CURRENT,)}, {**DONE, NORTH.id: _rolled_back()}),
+    "repair from a replica": Scenario(
+        _hurt_with_replica,
+        _repair,
+        BOTH,
+        SAME,
+        frozenset({SHARED, SOUTH.entry("files/calibration/other.yaml").id}),
+        MISSIONS,
+    ),
+}
