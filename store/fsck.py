@@ -21,12 +21,12 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from store import log
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.evidence import ROOT_FILE, StoreEvidence
 from store.findings import Finding
 from store.format import manifest
@@ -36,6 +36,7 @@ from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.index import Row, peek_index
 from store.ledger import Ledger
+from store.locks import SharedLock
 from store.media import Media, Stamp, kind_of, object_path
 from store.needs import DRAFTS, PINS, UNKNOWN, Need, is_manifest, need_of, need_of_unsigned, pinned_id
 from store.repository import TOML, check_format
@@ -139,9 +140,37 @@ def fsck(
     are read, and how many there are to read in all. `ledger` says what to read first, and learns what was read.
 
     Raises NotFound where there is no store, Invalid for another format, Corrupt or Unavailable where its flightbag.toml
-    or its top level cannot be read, and Unavailable for a ledger that cannot be written.
+    or its top level cannot be read, Locked while a collection or a repair moves objects, and Unavailable for a ledger
+    that cannot be written.
     """
     check_format(media)
+    with _nobody_collecting(media):
+        return _fsck(media, scope, ledger, tell, progress, clock)
+
+
+@contextmanager
+def _nobody_collecting(media: Media) -> Iterator[None]:
+    """Holds the store's lock shared, where there is one: what is listed is then there when it is looked at."""
+    held = None
+    try:
+        with suppress(Unavailable):  # no locks on this medium: then nobody writes to it either
+            held = SharedLock.existing(media.path, "store", "the store")
+        if held is not None:
+            held.share(wait=False)
+        yield
+    finally:
+        if held is not None:
+            held.close()
+
+
+def _fsck(
+    media: Media,
+    scope: Scope,
+    ledger: Ledger | None,
+    tell: Callable[[Finding], None] | None,
+    progress: Progress | None,
+    clock: Callable[[], float],
+) -> Audit:
     deadline = clock() + scope.amount
     auditor = _Auditor(media, scope, ledger, tell, progress)
     if scope.mission:

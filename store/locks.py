@@ -135,7 +135,12 @@ class SharedLock:
         lock._path = os.path.join(store, DIRECTORY, name)
         lock._what = what
         try:
-            lock._fd = os.open(lock._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            folder = os.open(os.path.dirname(lock._path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+                lock._fd = os.open(name, flags, dir_fd=folder)
+            finally:
+                os.close(folder)
         except FileNotFoundError:
             return None
         except OSError as error:

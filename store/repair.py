@@ -130,8 +130,8 @@ class _Sources:
                 for day in self.media.names(folder):
                     with suppress(FlightbagError):
                         for name in self.media.names(f"{folder}/{day}"):
-                            if is_hex(name[:64]):
-                                found.setdefault(ObjectId.parse(name[:64]), []).append(f"{folder}/{day}/{name}")
+                            if is_hex(text := name[:64].lower()):
+                                found.setdefault(ObjectId.parse(text), []).append(f"{folder}/{day}/{name}")
         return found
 
     def of(self, id_: ObjectId, limit: int) -> Iterator[_Place]:
@@ -183,7 +183,8 @@ class _Planner:
                 self.unsolved.append(finding)
             else:
                 self.steps.append(step)
-        order = ("move-aside", "make", "rename", "root", "log", "fetch", "ref")
+        # A folder is moved aside when what has its place elsewhere was taken out of it.
+        order = ("rename", "move-aside", "make", "root", "log", "fetch", "ref")
         steps = sorted(dict.fromkeys(self.steps), key=lambda step: order.index(step.action))
         stale = any(self.audit.notes.get(kind) for kind in ("index-only", "file-only"))
         return RepairPlan(tuple(steps), tuple(self.unsolved), stale)
@@ -221,19 +222,16 @@ class _Planner:
         """A name in upper case gets its right one, where that is free; else what has the right one stays."""
         folder, last = os.path.split(name)
         right = f"{folder}/{last.lower()}"
-        if not present(self.media, right) or self.same(name, right):
+        # By the listing: where names have no case, what is looked up under the right name is this very thing.
+        if last.lower() not in self.media.names(folder):
             self.steps.append(Step("rename", name, "misnamed", to=right))
             return
         if self.media.kind(name) == "directory":
+            there = self.media.names(right)
             for inner in self.media.names(name):
-                if not present(self.media, f"{right}/{inner.lower()}"):
+                if inner.lower() not in there:
                     self.steps.append(Step("rename", f"{name}/{inner}", "misnamed", to=f"{right}/{inner.lower()}"))
         self.steps.append(Step("move-aside", name, "misnamed"))
-
-    def same(self, one: str, other: str) -> bool:
-        """Whether both names are of one thing, as on a medium that knows no case."""
-        first, second = (os.lstat(self.media.absolute(name)) for name in (one, other))
-        return os.path.samestat(first, second)
 
     # -- the trust chain
 
@@ -401,6 +399,8 @@ def _rearranged(step: Step, repository: Repository) -> bool:
     """Does the step if it is one of moving what lies in the store; whether it was done."""
     media, disk = repository.media, repository.disk
     if step.action == "move-aside":
+        if not os.path.lexists(media.absolute(step.name)):
+            return False  # it went with a folder that was renamed or moved; the next round sees it there
         set_aside(media, disk, step.name)
     elif step.action == "make":
         disk.make_directory(media.absolute(step.name))

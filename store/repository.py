@@ -66,13 +66,7 @@ class Repository:
         disk = disk or Disk()
         top = os.path.realpath(path)
         disk.make_directory(top)
-        with Media(top) as media:
-            there = set(media.names(""))
-            if TOML in there:
-                raise Invalid(f"{top} is a store already")
-            made = there & {"missions", "objects", "trust"}
-            if there - made - {TMP} or any(media.kind(name) != "directory" or media.names(name) for name in made):
-                raise Invalid(f"{top} is not empty", remedy="give a folder that does not exist yet")
+        check_free(top)
         # missions before objects: a copy that walks in this order never has a ref without having begun the objects
         # later, so what a torn copy lacks are objects, which verify finds.
         for name in ("missions", "objects", "trust"):
@@ -381,6 +375,17 @@ def records_of(table: EntryTable) -> dict[BuildKey, tuple[ObjectId, ...]]:
         if entry.key is not None and entry.id not in records.get(entry.key, ()):
             records[entry.key] = (*records.get(entry.key, ()), entry.id)
     return records
+
+
+def check_free(path: str | os.PathLike[str]) -> None:
+    """Raises Invalid unless a store can be made in this folder: it is empty, or an `init` was interrupted in it."""
+    with Media(path) as media:
+        there = set(media.names(""))
+        if TOML in there:
+            raise Invalid(f"{media.path} is a store already")
+        made = there & {"missions", "objects", "trust"}
+        if there - made - {TMP} or any(media.kind(name) != "directory" or media.names(name) for name in made):
+            raise Invalid(f"{media.path} is not empty", remedy="give a folder that does not exist yet")
 
 
 def check_format(media: Media) -> None:

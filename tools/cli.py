@@ -17,7 +17,7 @@ from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.evidence import StoreEvidence
 from store.media import Media
-from store.repository import Repository, check_format
+from store.repository import Repository, check_format, check_free
 from store.sync import apply_sync, plan_sync
 from store.trust.root import ROOT_FILE_LIMIT, SALT_SIZE, first_root
 from store.verify import Binding, Verdict, pinned_root, verify_mission
@@ -283,11 +283,15 @@ def sync(
 
 @contextmanager
 def _existing(path: str) -> Iterator[Repository | None]:
-    """The store at `path`; None where there is nothing yet."""
-    if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
+    """The store at `path`; None where there is none yet, and one can be made."""
+    try:
+        repository = Repository.open(path)
+    except NotFound:
+        if os.path.lexists(path):
+            check_free(path)
         yield None
         return
-    with Repository.open(path) as repository:
+    with repository:
         yield repository
 
 

@@ -198,7 +198,9 @@ def main() -> int:
             row["distinct"] += tally.distinct
             row["reads" if kind == "reads" else "faults"] += tally.faults
             row["kills"] += tally.kills
-            losses += [f"{tally.name}: {one}" for one in tally.losses]
+            for one in tally.losses:
+                losses.append(f"{tally.name}: {one}")
+                print(f"\nLOST  {losses[-1]}", file=sys.stderr)
             print(f"\r{count} of {len(work)} tasks, {len(losses)} losses", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     columns = ("states", "distinct", "faults", "reads", "kills")
@@ -207,8 +209,6 @@ def main() -> int:
         print(f"{name:42}" + "".join(f"{row[column]:>10}" for column in columns))
     total = {column: sum(row[column] for row in sums.values()) for column in columns}
     print(f"{'all':42}" + "".join(f"{total[column]:>10}" for column in columns))
-    for one in losses[:50]:
-        print(f"LOST  {one}")
     print(
         f"{total['states']} crash states ({total['distinct']} of them different), {total['faults']} failed writes and "
         f"{total['reads']} failed reads injected, {total['kills']} kills survived: {len(losses)} losses "

@@ -357,3 +357,17 @@ def test_every_failing_call_is_told(made: Path, tmp_path: Path) -> None:
             break
         stop += 3
     assert stop > 30
+
+
+def test_a_folder_in_capitals_beside_the_right_one_is_emptied_into_it(store: Path) -> None:
+    right = file_of(store, NORTH.entry(SHARD).id).parent
+    wrong = right.with_name(right.name.upper())
+    assert wrong.name != right.name
+    plant(store, f"objects/{right.name}/{'0' * 62}", b"so that the folder stays")
+    wrong.mkdir()
+    file_of(store, NORTH.entry(SHARD).id).rename(wrong / file_of(store, NORTH.entry(SHARD).id).name)
+    (wrong / "README").write_bytes(b"not yours")
+    done = mend(store)
+    assert done.audit.missions == dict.fromkeys(BOTH, True)
+    assert not wrong.exists()
+    assert [path.read_bytes() for path in (store / "quarantine").rglob("README")] == [b"not yours"]
