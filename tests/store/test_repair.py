@@ -370,4 +370,5 @@ def test_a_folder_in_capitals_beside_the_right_one_is_emptied_into_it(store: Pat
     done = mend(store)
     assert done.audit.missions == dict.fromkeys(BOTH, True)
     assert not wrong.exists()
-    assert [path.read_bytes() for path in (store / "quarantine").rglob("README")] == [b"not yours"]
+    kept = [path for path in (store / "quarantine").rglob("*") if path.is_file()]
+    assert b"not yours" in {path.read_bytes() for path in kept}
