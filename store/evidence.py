@@ -8,20 +8,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
-from store.media import Media, object_path
+from store.media import CHUNK, Media, object_path
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT
 from store.verify import REF_SIZE, Binding, Outcome, Verdict, pinned_root, verify_mission
 
 MAX_MISSIONS = 10_000
 ROOT_FILE = re.compile(r"([1-9][0-9]{0,17})\.root\.cbor")
-# A task of the pool: enough small objects to be worth handing over, few enough bytes to spread large ones.
-_TASK_OBJECTS, _TASK_BYTES = 64, 32 * 2**20
 
 
 class StoreEvidence:
@@ -88,23 +86,21 @@ class StoreEvidence:
 
     def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
         wanted = list(objects)
-        tasks = list(_tasks([item for item in wanted if item not in self._outcomes]))
+        new = sorted(item for item in wanted if item not in self._outcomes)
+        # Hashing a large object leaves the interpreter free; over small ones threads would only wait for each other.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            futures = [pool.submit(self._check_task, task) for task in tasks]
-            for future in as_completed(futures):
-                self._outcomes.update(future.result())
+            large = {item: pool.submit(self._outcome, item) for item in new if item[1] >= CHUNK}
+            self._outcomes.update((item, self._outcome(item)) for item in new if item not in large)
+            self._outcomes.update((item, future.result()) for item, future in large.items())
         for item in wanted:
             yield item[0], self._outcomes[item]
 
-    def _check_task(self, task: list[tuple[ObjectId, int]]) -> dict[tuple[ObjectId, int], Outcome]:
-        outcomes: dict[tuple[ObjectId, int], Outcome] = {}
-        for id_, size in task:
-            try:
-                self.media.digest(id_, size, progress=self._progress)
-                outcomes[id_, size] = None
-            except FlightbagError as error:
-                outcomes[id_, size] = _named(id_, error)
-        return outcomes
+    def _outcome(self, item: tuple[ObjectId, int]) -> Outcome:
+        try:
+            self.media.digest(*item, progress=self._progress)
+        except FlightbagError as error:
+            return _named(item[0], error)
+        return None
 
 
 @contextmanager
@@ -121,20 +117,6 @@ def _named(id_: ObjectId, error: FlightbagError) -> FlightbagError:
     if isinstance(error, NotFound):
         error.message = f"object {id_} is not there"
     return error
-
-
-def _tasks(items: list[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:
-    """Groups for the pool. Sorted by id, as the files lie, large ones on their own."""
-    task: list[tuple[ObjectId, int]] = []
-    total = 0
-    for item in sorted(items):
-        task.append(item)
-        total += item[1]
-        if len(task) >= _TASK_OBJECTS or total >= _TASK_BYTES:
-            yield task
-            task, total = [], 0
-    if task:
-        yield task
 
 
 def takeoff_check(

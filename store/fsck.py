@@ -64,7 +64,8 @@ _TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _OF_OBJECTS = frozenset({"missing", "truncated", "oversized", "bit-flip", "wrong-type"})
 # How many notes of one kind an audit keeps, and how many names a finding spells out.
 _KEPT, _NAMED = 1000, 4
-# Objects read between two looks at the clock.
+# Objects read at once, so that large and small ones share the processors; and between two looks at the clock.
+_AT_ONCE = 20_000
 _CHUNK_OBJECTS, _CHUNK_BYTES = 256, 64 * 2**20
 
 Progress = Callable[[int, int], None]
@@ -688,11 +689,13 @@ class _Auditor:
             rows = random.SystemRandom().sample(rows, math.ceil(len(rows) * self.scope.amount))
         if self.scope.read == "budget":
             rows.sort()
+            chunks = _chunks(rows, _CHUNK_OBJECTS, _CHUNK_BYTES)
         else:
             rows.sort(key=lambda row: row[16:])
+            chunks = _chunks(rows, _AT_ONCE, UNKNOWN)
         self.to_read = sum(int.from_bytes(row[8:16]) for row in rows)
         self.progress(0, self.to_read)
-        for chunk in _chunks(rows):
+        for chunk in chunks:
             self.read_chunk([(ObjectId(row[16:]), int.from_bytes(row[8:16])) for row in chunk])
             if self.scope.read == "budget" and over():
                 return
@@ -782,14 +785,14 @@ class _Auditor:
         )
 
 
-def _chunks(rows: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """Parts of some objects and bytes each."""
+def _chunks(rows: Sequence[bytes], objects: int, size: int) -> Iterator[list[bytes]]:
+    """Parts of at most so many objects, that end with the one that makes up `size` bytes."""
     chunk: list[bytes] = []
     total = 0
     for row in rows:
         chunk.append(row)
         total += int.from_bytes(row[8:16])
-        if len(chunk) >= _CHUNK_OBJECTS or total >= _CHUNK_BYTES:
+        if len(chunk) >= objects or total >= size:
             yield chunk
             chunk, total = [], 0
     if chunk:

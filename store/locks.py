@@ -43,7 +43,9 @@ def write_holder(fd: int) -> None:
     """Says in the lock file who holds it."""
     data = _holder()
     os.pwrite(fd, data, 0)
-    os.ftruncate(fd, len(data))
+    # Only where it is longer: a driver for FAT refuses to cut a file to the size that it has.
+    if os.fstat(fd).st_size > len(data):
+        os.ftruncate(fd, len(data))
 
 
 def _by_kernel(path: str) -> dict[int, dict[str, Any]]:
@@ -104,7 +106,8 @@ def exclusive(store: str, disk: Disk, name: str, what: str, *, timeout: float = 
     from filelock import FileLock, Timeout
 
     path = os.path.join(lock_directory(store, disk), name)
-    lock = FileLock(path, timeout=timeout, mode=0o644, fallback_to_soft=False, on_acquired=write_holder)
+    # No mode: setting one is a chmod, which FAT may not have.
+    lock = FileLock(path, timeout=timeout, fallback_to_soft=False, on_acquired=write_holder)
     try:
         lock.acquire()
     except Timeout:

@@ -6,9 +6,11 @@ import errno
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from store import durable
 from store.durable import Disk, replace_file, write_new_file
 from store.errors import Unavailable
 from tests.faults.disks import PowerCut, PowerFails, Recorded
@@ -165,3 +167,40 @@ class TestWriteNewFile:
         with pytest.raises(Unavailable):
             write_new_file(DISK, str(tmp_path / "key"), b"secret", 0o600)
         assert os.listdir(tmp_path) == []
+
+
+class TestManyFiles:
+    def made(self, folder: Path, count: int) -> list[str]:
+        paths = [folder / str(number) for number in range(count)]
+        for path in paths:
+            path.write_bytes(b"x")
+        return [str(path) for path in paths]
+
+    def test_one_call_for_a_file_system_that_is_known(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each file by itself where syncfs proves nothing; either way every file is on the medium."""
+        synced: list[str] = []
+
+        class Counting(Disk):
+            def sync_file(self, fd: int, path: str) -> None:
+                synced.append(path)
+                super().sync_file(fd, path)
+
+        paths = self.made(tmp_path, durable._MANY)
+        for reaches in (True, False):
+            monkeypatch.setattr(durable, "_sync_all", lambda _, reaches=reaches: reaches)
+            Counting().sync_files(paths)
+            assert sorted(synced) == ([] if reaches else sorted(paths))
+        synced.clear()
+        monkeypatch.setattr(durable, "_sync_all", lambda _: True)
+        Counting().sync_files(paths[1:])
+        assert len(synced) == len(paths) - 1, "few files are synced by themselves"
+
+    def test_memory_and_fuse_are_not_known(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        if Path("/dev/shm").is_dir():
+            assert not durable._sync_all("/dev/shm")
+        monkeypatch.setattr(durable, "_SYNCFS", frozenset())
+        assert not durable._sync_all(str(tmp_path))
+
+    def test_an_old_kernel_tells_of_no_failed_write(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.7.19"))
+        assert not durable._sync_all(str(tmp_path))

@@ -336,6 +336,10 @@ class TestIndex:
 class TestUnreadable:
     """What cannot be read makes the audit inconclusive; it is neither clean nor an error."""
 
+    def refuse_bytes(self, monkeypatch: pytest.MonkeyPatch, *inodes: int) -> None:
+        for call in ("read", "readv"):
+            self.refuse(monkeypatch, call, *inodes)
+
     def refuse(self, monkeypatch: pytest.MonkeyPatch, call: str, *inodes: int) -> None:
         real = getattr(os, call)
 
@@ -356,16 +360,16 @@ class TestUnreadable:
         assert found.missions == {mission: mission not in grounded for mission in BOTH}
 
     def test_an_artifact(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse(monkeypatch, "readv", file_of(store, SHARED).stat().st_ino)
+        self.refuse_bytes(monkeypatch, file_of(store, SHARED).stat().st_ino)
         self.check(audit(store), *BOTH)
         assert audit(store, full=False).findings == ()
 
     def test_a_manifest(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse(monkeypatch, "readv", file_of(store, NORTH.manifest_id).stat().st_ino)
+        self.refuse_bytes(monkeypatch, file_of(store, NORTH.manifest_id).stat().st_ino)
         self.check(audit(store), NORTH.id)
 
     def test_a_table(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse(monkeypatch, "readv", file_of(store, NORTH.manifest.table).stat().st_ino)
+        self.refuse_bytes(monkeypatch, file_of(store, NORTH.manifest.table).stat().st_ino)
         self.check(audit(store), NORTH.id)
 
     def test_a_ref(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

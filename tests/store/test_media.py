@@ -188,37 +188,43 @@ class TestDigest:
         self, store: Path, monkeypatch: pytest.MonkeyPatch, change: bytes, kind: str
     ) -> None:
         path = store / object_path(ID)
-        readv = os.readv
 
-        def changing(fd: int, buffers: list[memoryview]) -> int:
-            if change:
-                with path.open("ab") as file:
-                    file.write(change)
-            else:
-                os.truncate(path, 3)
-            return readv(fd, buffers)
+        def changing(real: Callable[..., object]) -> Callable[..., object]:
+            def call(*arguments: object) -> object:
+                if change:
+                    with path.open("ab") as file:
+                        file.write(change)
+                else:
+                    os.truncate(path, 3)
+                return real(*arguments)
 
-        monkeypatch.setattr(os, "readv", changing)
+            return call
+
+        for name in ("read", "readv"):
+            monkeypatch.setattr(os, name, changing(getattr(os, name)))
         with Media(store) as media, pytest.raises(Corrupt) as caught:
             media.digest(ID, len(DATA))
         assert caught.value.fields["kind"] == kind
 
     def test_short_reads_are_no_damage(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        readv = os.readv
+        read, readv = os.read, os.readv
+        monkeypatch.setattr(os, "read", lambda fd, count: read(fd, min(count, 2)))
         monkeypatch.setattr(os, "readv", lambda fd, buffers: readv(fd, [buffers[0][:2]]))
         into = bytearray(len(DATA))
         with Media(store) as media:
             media.digest(ID, len(DATA), into=into)
+            media.digest(ID, len(DATA))
         assert into == DATA
 
     @pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.ESTALE])
     def test_a_bad_sector_is_unreadable_not_damage(
         self, store: Path, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:
-        def bad(fd: int, buffers: list[memoryview]) -> int:
+        def bad(*arguments: object) -> int:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(os, "readv", bad)
+        for name in ("read", "readv"):
+            monkeypatch.setattr(os, name, bad)
         with Media(store) as media:
             with pytest.raises(Unavailable) as caught:
                 media.digest(ID, len(DATA))

@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -213,14 +213,18 @@ class TestHealing:
         insert(writer, self.DATA)
         path = file_of(store, ObjectId.of(self.DATA))
         os.utime(path)
-        real, inode = os.readv, path.stat().st_ino
+        inode = path.stat().st_ino
 
-        def bad(fd: int, buffers: list[memoryview]) -> int:
-            if os.fstat(fd).st_ino == inode:
-                raise OSError(number, os.strerror(number))
-            return real(fd, buffers)
+        def refusing(real: Callable[..., object]) -> Callable[..., object]:
+            def call(fd: int, *arguments: object) -> object:
+                if os.fstat(fd).st_ino == inode:
+                    raise OSError(number, os.strerror(number))
+                return real(fd, *arguments)
 
-        monkeypatch.setattr(os, "readv", bad)
+            return call
+
+        for name in ("read", "readv"):
+            monkeypatch.setattr(os, name, refusing(getattr(os, name)))
         if number == errno.EIO:
             insert(writer, self.DATA)
             (kept,) = (store / "quarantine").glob("*/*")

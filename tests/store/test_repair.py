@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -285,17 +286,22 @@ def test_an_index_that_lies_is_mended_and_keeps_its_records(tmp_path: Path) -> N
         assert writer.index.record(key) is not None
 
 
+def refusing(real: Callable[..., object], inode: int) -> Callable[..., object]:
+    """A system call on a bad sector of one file."""
+
+    def call(fd: int, *arguments: object) -> object:
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, *arguments)
+
+    return call
+
+
 def test_unreadable_is_replaced_and_kept(store: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad sector: the file goes to quarantine, where somebody may still save what can be read of it."""
     inode = file_of(store, SHARED).stat().st_ino
-    real = os.readv
-
-    def bad(fd: int, buffers: list[memoryview]) -> int:
-        if os.fstat(fd).st_ino == inode:
-            raise OSError(errno.EIO, "Input/output error")
-        return real(fd, buffers)
-
-    monkeypatch.setattr(os, "readv", bad)
+    for call in ("read", "readv"):
+        monkeypatch.setattr(os, call, refusing(getattr(os, call), inode))
     found = audit(store)
     assert [finding.kind for finding in found.findings] == ["unreadable"]
     assert not found.errors

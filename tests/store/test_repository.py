@@ -186,7 +186,7 @@ class TestReading:
                 repository.root()
 
     def test_unreadable_is_not_corrupt(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def bad(fd: int, buffers: object) -> int:
+        def bad(*arguments: object) -> int:
             raise OSError(5, "Input/output error")
 
         with Repository.open(make_store(tmp_path / "store")) as repository:
@@ -316,12 +316,13 @@ class TestPublish:
         store = make_store(tmp_path / "store")
         file_of(store, NORTH.entry(CAMERA).id).touch()  # doubted, so it must be read
 
-        def bad(fd: int, buffers: object) -> int:
+        def bad(*arguments: object) -> int:
             raise OSError(5, "Input/output error")
 
         with Repository.open(store) as repository, repository.writing() as writer:
             opened = repository.current(NORTH.id)
-            monkeypatch.setattr(os, "readv", bad)
+            for name in ("read", "readv"):
+                monkeypatch.setattr(os, name, bad)
             with pytest.raises(Unavailable):
                 writer.check_closure(opened)
 

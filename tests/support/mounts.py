@@ -1,6 +1,7 @@
-"""Mounts for tests: a read-only view of a folder, a real exFAT image, and a child that is another user.
+"""Media that are not the machine's own file system: a read-only bind mount, real exFAT, real FAT32.
 
-Each needs rights that a test may not have; then it skips and says which.
+exFAT and FAT32 are images that user-space drivers (exfat-fuse, fusefat) mount: no chmod, no link, no symlink, names
+that do not differ by case. Each helper skips the test, saying why, where this machine or user cannot do it.
 """
 
 from __future__ import annotations
@@ -8,72 +9,133 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-_NOBODY = 65534
+_SIZE = 64 * 2**20
+# Long enough for any machine; a mount that works takes milliseconds.
+_PATIENCE = 20.0
+
+# Binds a folder over itself, read-only, in a mount namespace of the command's own: nothing is left to unmount.
+_READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
 
 
-def _run(*command: object) -> str:
-    """What the program prints; skips where it fails."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"{command[0]} is not allowed here: {done.stderr.strip()}")
-    return done.stdout.strip()
+def _need(*programs: str) -> None:
+    missing = [name for name in programs if shutil.which(name, path=_path()) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)}: not installed")
 
 
-@contextmanager
-def read_only(folder: Path, at: Path) -> Iterator[Path]:
-    """The folder, mounted read-only at another place."""
-    at.mkdir()
-    _run("mount", "--bind", folder, at)
-    try:
-        _run("mount", "-o", "remount,bind,ro", at)
-        with pytest.raises(OSError, match="Read-only"):
-            (at / "probe").write_bytes(b"")
-        yield at
-    finally:
-        subprocess.run(["umount", str(at)], check=False)
+def _path() -> str:
+    return os.environ.get("PATH", "") + os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
 
 
-@contextmanager
-def exfat(at: Path, image: Path, *, read_only: bool = False) -> Iterator[Path]:
-    """A real exFAT file system in an image file, mounted through FUSE."""
-    for program in ("mkfs.exfat", "mount.exfat-fuse"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    if not image.exists():
-        with image.open("wb") as file:
-            file.truncate(64 * 2**20)
-        _run("mkfs.exfat", image)
-    at.mkdir(exist_ok=True)
-    device = _run("losetup", "--find", "--show", image)
-    try:
-        _run("mount.exfat-fuse", *(["-o", "ro"] if read_only else []), device, at)
-        try:
-            yield at
-        finally:
-            subprocess.run(["umount", str(at)], check=True)
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
+def _program(name: str) -> str:
+    found = shutil.which(name, path=_path())
+    assert found is not None
+    return found
 
 
-def as_nobody(work: Callable[[], int]) -> int:
-    """Does the work in a child that is another user; its status. What it imports must be imported already."""
+def need_root(what: str) -> None:
+    """Skips the test for a user who may not do this."""
     if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    pid = os.fork()
-    if pid == 0:
-        status = 70
-        try:
-            os.setgroups([])
-            os.setgid(_NOBODY)
-            os.setuid(_NOBODY)
-            status = work()
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+        pytest.skip(f"{what} needs root")
+
+
+def behind_read_only_bind(folder: Path) -> list[str]:
+    """The words to put before a command that shall find `folder` on a read-only mount, under the same path."""
+    need_root("a bind mount")
+    _need("unshare", "mount")
+    words = [_program("unshare"), "--mount", "--propagation", "private", "sh", "-c", _READ_ONLY, "sh", str(folder)]
+    tried = subprocess.run([*words, "touch", str(folder / "x")], capture_output=True, text=True, check=False)
+    if "Read-only file system" not in tried.stderr:
+        pytest.skip(f"no read-only bind mount here: {tried.stderr.strip()}")
+    return words
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image file with a file system, and the folder that it is mounted on, both in `folder`."""
+
+    folder: Path
+    driver: tuple[str, ...]
+    writable: str
+    block_device: bool
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "image"
+
+    @contextmanager
+    def mounted(self, *, read_only: bool = False) -> Iterator[Path]:
+        """The mount point, mounted for as long as the block lasts; everything is in the image at its end."""
+        point = self.folder / "mounted"
+        point.mkdir(exist_ok=True)
+        with _device(self.file) if self.block_device else nullcontext(str(self.file)) as device:
+            command = [*self.driver, "-o", "ro" if read_only else self.writable, device, str(point)]
+            # In the foreground: who is gone has written everything.
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+                _wait_for(driver, point)
+                try:
+                    yield point
+                finally:
+                    done = subprocess.run(["umount", str(point)], capture_output=True, text=True, check=False)
+                    if done.returncode != 0:  # somebody has a file of it open: that is a failure, but nothing stays
+                        subprocess.run(["umount", "--lazy", str(point)], check=False)
+                    driver.wait(_PATIENCE)
+                assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def _device(file: Path) -> Iterator[str]:
+    """A loop device for the image."""
+    tried = subprocess.run([_program("losetup"), "--find", "--show", file], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        pytest.skip(f"no loop device: {tried.stderr.strip()}")
+    device = tried.stdout.strip()
+    try:
+        yield device
+    finally:
+        subprocess.run([_program("losetup"), "--detach", device], check=True)
+
+
+def _wait_for(driver: subprocess.Popen[bytes], point: Path) -> None:
+    end = time.monotonic() + _PATIENCE
+    while not os.path.ismount(point):
+        if driver.poll() is not None or time.monotonic() > end:
+            driver.kill()
+            pytest.skip(f"{driver.args!r} does not mount here, status {driver.poll()}")
+        time.sleep(0.005)
+
+
+def exfat(folder: Path) -> Image:
+    """An empty exFAT image in `folder`."""
+    _need_fuse("mkfs.exfat", "mount.exfat-fuse", "losetup")
+    _make(folder, "mkfs.exfat")
+    return Image(folder, (_program("mount.exfat-fuse"), "-d"), "rw", block_device=True)
+
+
+def fat(folder: Path) -> Image:
+    """An empty FAT32 image in `folder`."""
+    _need_fuse("mkfs.vfat", "fusefat")
+    _make(folder, "mkfs.vfat", "-F", "32")
+    return Image(folder, (_program("fusefat"), "-f"), "rw+", block_device=False)
+
+
+def _make(folder: Path, *command: str) -> None:
+    folder.mkdir(exist_ok=True)
+    with (folder / "image").open("xb") as file:
+        file.truncate(_SIZE)
+    subprocess.run([_program(command[0]), *command[1:], folder / "image"], check=True, capture_output=True)
+
+
+def _need_fuse(*programs: str) -> None:
+    need_root("mounting an image")
+    _need(*programs, "umount")
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("this machine has no /dev/fuse")

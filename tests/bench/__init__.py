@@ -1,0 +1,1 @@
+"""How fast the store is, beside its peers, and how much memory it takes. A timing never decides a test."""

@@ -1,0 +1,248 @@
+"""The bench: `make bench`, or
+
+    python -m tests.bench [side] [--rounds N] [--small] [--json FILE]    beside the peers, in one run, warm
+    python -m tests.bench memory                                         peak memory over 4 GB and 1,000,000 objects
+    python -m tests.bench million                                        the index of 1,000,000 objects
+
+Medians of interleaved rounds. A peer that is not installed is said to be absent. The reach is that of the design.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.support.stores import ROOT_FILE
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {
+    **os.environ,
+    "BORG_PASSPHRASE": "",
+    "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
+    "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
+    "RESTIC_PASSWORD": "bench",
+    "PYTHONPATH": str(ROOT),
+    # Compiled once, as an installed program is.
+    "PYTHONDONTWRITEBYTECODE": "",
+}
+
+
+def run(*command: object, cwd: Path | None = None, stdin: Path | None = None) -> float:
+    """Runs a program and gives its seconds. What fails ends the bench: a figure of it would mean nothing."""
+    start = time.perf_counter()
+    with open(stdin or os.devnull, "rb") as source:
+        environment = {**ENVIRONMENT, "XDG_STATE_HOME": tempfile.gettempdir(), "XDG_CACHE_HOME": tempfile.gettempdir()}
+        done = subprocess.run(
+            [str(part) for part in command],
+            env=environment,
+            cwd=cwd,
+            stdin=source,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"{command[0]} ended with {done.returncode}: {done.stderr.decode()[-500:]}")
+    return seconds
+
+
+def work(*arguments: object) -> dict[str, Any]:
+    """Runs `tests.bench.work` and gives what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.work", *map(str, arguments)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    said: dict[str, Any] = {}
+    for line in done.stdout.splitlines():
+        said |= json.loads(line)
+    return said
+
+
+def make_data(folder: Path, large: int, small: int) -> None:
+    """8 files of `large` bytes and `small` files of 16 KiB, of random bytes."""
+    random = Random(1)
+    for number in range(8):
+        with (folder / f"large-{number}").open("wb") as file:
+            for _ in range(large // 2**20):
+                file.write(random.randbytes(2**20))
+    for number in range(small):
+        inner = folder / f"{number % 200:03d}"
+        inner.mkdir(exist_ok=True)
+        (inner / f"small-{number}").write_bytes(random.randbytes(16 * 2**10))
+
+
+def side_by_side(folder: Path, rounds: int, *, small: bool) -> dict[str, dict[str, float]]:
+    """Insert and verify, ours and the peers', taking turns."""
+    data = folder / "data"
+    data.mkdir()
+    make_data(data, 2**20 if small else 128 * 2**20, 50 if small else 20_000)
+    os.sync()
+    for path in data.rglob("*"):
+        if path.is_file():
+            path.read_bytes()  # warm
+
+    count = 0
+
+    def fresh(name: str) -> Path:
+        """A new place each time: to make files right after others were deleted is slow on some file systems."""
+        nonlocal count
+        count += 1
+        latest[name] = folder / f"{name}-{count}"
+        os.sync()
+        return latest[name]
+
+    latest: dict[str, Path] = {}
+
+    def copied() -> float:
+        target = fresh("copy")
+        return run("sh", "-c", f"cp -r '{data}' '{target}' && sync '{folder}' && sync -f '{folder}'")
+
+    def ours() -> float:
+        return run(sys.executable, "-m", "tests.bench.work", "insert", data, fresh("store"))
+
+    def restic() -> float:
+        run("restic", "init", "-q", "-r", fresh("restic"))
+        return run("restic", "backup", "-q", "-r", latest["restic"], "--no-cache", data) + run("sync", "-f", folder)
+
+    def borg() -> float:
+        run("borg", "init", "-e", "none", fresh("borg"))
+        return run("borg", "create", "-C", "none", f"{latest['borg']}::x", data) + run("sync", "-f", folder)
+
+    def ostree() -> float:
+        run("ostree", "init", f"--repo={fresh('ostree')}", "--mode=bare-user-only")
+        return run("ostree", "commit", f"--repo={latest['ostree']}", "-b", "x", "--canonical-permissions", data) + run(
+            "sync", "-f", folder
+        )
+
+    inserts: dict[str, Callable[[], float]] = {
+        "cp -r and sync": copied,
+        "flightbag": ours,
+        "restic": restic,
+        "borg": borg,
+        "ostree": ostree,
+    }
+    result = {"insert": _rounds(inserts, rounds)}
+    work("publish", latest["store"])
+    (folder / "root").write_bytes(ROOT_FILE)
+    sums = folder / "sums"
+    if shutil.which("b3sum"):
+        with sums.open("wb") as file:
+            names = [str(path) for path in sorted(data.rglob("*")) if path.is_file()]
+            subprocess.run(["xargs", "b3sum"], input="\n".join(names).encode(), stdout=file, check=True)
+    store = latest["store"]
+    verifies: dict[str, Callable[[], float]] = {
+        "python -c pass": lambda: run(sys.executable, "-c", "pass"),
+        "b3sum --check": lambda: run("b3sum", "--check", "--quiet", sums),
+        "flightbag verify": lambda: run(BIN / "flightbag", "verify", store, "--trust", folder / "root"),
+        "store-fsck --full": lambda: run(BIN / "store-fsck", store, "--full"),
+        "restic check --read-data": lambda: run(
+            "restic", "check", "-q", "--read-data", "-r", latest["restic"], "--no-cache"
+        ),
+        "borg check --verify-data": lambda: run("borg", "check", "--verify-data", latest["borg"]),
+        "ostree fsck": lambda: run("ostree", "fsck", f"--repo={latest['ostree']}", "-q"),
+    }
+    result["verify"] = _rounds(verifies, rounds)
+    return result
+
+
+def _rounds(programs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """The median seconds of each, taking turns; those that are not installed are left out, and said."""
+    there = {}
+    for name, program in programs.items():
+        first = name.split()[0]
+        if first in ("flightbag", "store-fsck", "python", "cp") or shutil.which(first):
+            there[name] = program
+        else:
+            print(f"{first} is not installed: no figure of it")
+    times: dict[str, list[float]] = {name: [] for name in there}
+    for _ in range(rounds):
+        for name, program in there.items():
+            times[name].append(program())
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def show(result: dict[str, dict[str, float]]) -> None:
+    """The table, with the ratio to each yardstick."""
+    reach = {("insert", "flightbag"): 1.3, ("verify", "flightbag verify"): 1.3, ("verify", "store-fsck --full"): 1.4}
+    for what, yardstick in (("insert", "cp -r and sync"), ("verify", "b3sum --check")):
+        times = result[what]
+        start = times.get("python -c pass", 0.0)
+        base = times.get(yardstick)
+        print(f"\n{what:28}{'seconds':>10}{'ratio':>8}   reach")
+        for name, seconds in times.items():
+            mine = (what, name) in reach
+            # Ours less the start of the interpreter, as the design has it.
+            ratio = f"{(seconds - (start if mine else 0)) / base:.2f}" if base else ""
+            goal = f"at most {reach[what, name]}" if mine else ""
+            print(f"  {name:26}{seconds:>10.2f}{ratio:>8}   {goal}")
+
+
+def memory(folder: Path, *, small: bool) -> dict[str, Any]:
+    """Peak memory of verify and of fsck --full, each in a fresh process."""
+    result: dict[str, Any] = {}
+    large = folder / "large"
+    work("make-large", large, 16 * 2**20 if small else 4 * 2**30)
+    work("publish", large)
+    many = folder / "many"
+    work("make-objects", many, 1000 if small else 1_000_000)
+    work("publish", many, 100 if small else 100_000)
+    for name, store in (("one object of 4 GB", large), ("1,000,000 objects", many)):
+        for verb in ("verify", "audit"):
+            result[f"{verb} of {name}"] = said = work(verb, store)
+            print(f"{verb:8} {name:20} {said['seconds']:8.1f} s  peak {said['peak_mb']:6.0f} MB", flush=True)
+    return result
+
+
+def million(folder: Path, *, small: bool) -> dict[str, Any]:
+    """The index of many objects: how long it takes to build, and to look one up."""
+    count = 1000 if small else 1_000_000
+    store = folder / "many"
+    work("make-objects", store, count)
+    result = {"rebuild": work("rebuild", store), "lookup": work("lookup", store, count)}
+    built, found = result["rebuild"], result["lookup"]
+    print(f"index of {count} objects built in {built['seconds']:.1f} s, peak {built['peak_mb']:.0f} MB")
+    for what in ("index", "stat"):
+        print(f"{what:6} p50 {found[what]['p50_us']:.2f} us, p99 {found[what]['p99_us']:.2f} us")
+    size = (store / "index" / "data.mdb").stat()
+    print(f"data.mdb takes {size.st_blocks * 512 / 1e6:.0f} MB")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="side", choices=("side", "memory", "million"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="a try of the bench itself, in seconds")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="flightbag-bench-") as name:
+        folder = Path(name)
+        if given.what == "side":
+            result: dict[str, Any] = side_by_side(folder, given.rounds, small=given.small)
+            show(result)
+        else:
+            result = (memory if given.what == "memory" else million)(folder, small=given.small)
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

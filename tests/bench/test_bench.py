@@ -1,0 +1,26 @@
+"""The bench itself works, on very little. No figure of it decides anything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.stores import REPOSITORY_ROOT
+
+
+@pytest.mark.parametrize("what", ["side", "memory", "million"])
+def test_it_runs_and_writes_its_figures(tmp_path: Path, what: str) -> None:
+    figures = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", what, "--small", "--rounds", "1", "--json", figures],
+        cwd=REPOSITORY_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(figures.read_text())

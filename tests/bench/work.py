@@ -1,0 +1,151 @@
+"""What the bench runs in processes of its own: `python -m tests.bench.work VERB …`. Prints what it measured as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from blake3 import blake3
+
+from store.evidence import StoreEvidence
+from store.format.entries import Entry, sorted_table
+from store.format.ids import ObjectId
+from store.fsck import FULL, fsck
+from store.media import Media, object_path
+from store.repository import Repository
+from store.trust.root import SignedRoot
+from store.verify import Binding, pinned_root, verify_mission
+from tests.support.missions import FACTS, ISSUE, NOW, manifest_of, sign_manifest
+from tests.support.stores import ROOT_FILE
+
+
+def insert(source: str, store: str) -> None:
+    """Everything under a folder into a new store, durable at the end."""
+    with (
+        Repository.init(store) as repository,
+        repository.writing() as writer,
+        writer.inserting() as batch,
+    ):
+        for path in _files(source):
+            batch.add_file(path)
+        batch.commit()
+
+
+def _files(source: str) -> Iterator[str]:
+    for top, _, names in sorted(os.walk(source)):
+        for name in sorted(names):
+            yield os.path.join(top, name)
+
+
+def publish(store: str, per_mission: str = "100000") -> None:
+    """Signs missions that need every object of a store, `per_mission` of them each."""
+    with Repository.open(store) as repository:
+        if not repository.evidence.root_versions():
+            repository.found_domain(SignedRoot.parse(ROOT_FILE), now=NOW)
+        objects = [(id_, s.st_size) for first in range(256) for id_, s in repository.media.objects(first)]
+        with repository.writing() as writer:
+            count = int(per_mission)
+            for number, start in enumerate(range(0, len(objects), count)):
+                part = objects[start : start + count]
+                names = (f"files/x/{n:07d}" for n in range(len(part)))
+                entries = [Entry(name, id_, size, None, {}) for name, (id_, size) in zip(names, part, strict=True)]
+                table = sorted_table(entries)
+                facts = replace(FACTS, id=f"bench-{number}")
+                manifest = manifest_of(table, mission=facts, issue=replace(ISSUE, expires_at=None))
+                writer.publish(facts.id, sign_manifest(manifest), table.render())
+
+
+def make_objects(store: str, count: str) -> None:
+    """A store with that many small objects, put there without the barriers: this is not what is measured."""
+    Repository.init(store).close()
+    for first in range(256):
+        os.mkdir(os.path.join(store, "objects", f"{first:02x}"))
+    for number in range(int(count)):
+        data = b"object %d" % number
+        with open(os.path.join(store, object_path(ObjectId(blake3(data).digest()))), "wb") as file:
+            file.write(data)
+
+
+def make_large(store: str, size: str) -> None:
+    """A store with one large object of random bytes."""
+    block = Random(1).randbytes(2**20)
+    with Repository.init(store) as repository, repository.writing() as writer, writer.inserting() as batch:
+        batch.add(block for _ in range(int(size) // 2**20))
+        batch.commit()
+
+
+def verify(store: str) -> None:
+    """The takeoff check of every mission."""
+    with Media(store) as media:
+        evidence = StoreEvidence(media)
+        for mission in evidence.missions():
+            assert verify_mission(evidence, mission, pinned_root(ROOT_FILE), Binding(NOW)).go
+
+
+def audit(store: str) -> None:
+    """fsck --full."""
+    with Media(store) as media:
+        found = fsck(media, FULL)
+    assert not found.errors
+    assert found.read_objects == found.objects
+
+
+def rebuild(store: str) -> None:
+    """Opens the index of a store that has none."""
+    with Repository.open(store) as repository, repository.writing():
+        pass
+
+
+def lookup(store: str, count: str) -> None:
+    """Looks objects up in the index, and stats their files: seconds at the median and the 99th percentile."""
+    random = Random(2)
+    numbers = [random.randrange(int(count)) for _ in range(100_000)]
+    ids = [ObjectId(blake3(b"object %d" % number).digest()) for number in numbers]
+    with Repository.open(store) as repository, repository.writing() as writer:
+        for what, look in (
+            ("stat", lambda id_: os.stat(os.path.join(store, object_path(id_)))),
+            ("index", writer.index.object),
+        ):
+            for warm in (True, False):
+                times = []
+                for id_ in ids:
+                    start = time.perf_counter_ns()
+                    found = look(id_)
+                    times.append(time.perf_counter_ns() - start)
+                    assert found is not None
+                if not warm:
+                    times.sort()
+                    _say(
+                        {what: {"p50_us": times[len(times) // 2] / 1e3, "p99_us": times[len(times) * 99 // 100] / 1e3}}
+                    )
+
+
+def _say(value: dict[str, Any]) -> None:
+    print(json.dumps(value), flush=True)
+
+
+VERBS = {
+    function.__name__.replace("_", "-"): function
+    for function in (insert, publish, make_objects, make_large, verify, audit, rebuild, lookup)
+}
+
+
+def main() -> None:
+    start = time.perf_counter()
+    VERBS[sys.argv[1]](*sys.argv[2:])
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _say({"seconds": time.perf_counter() - start, "peak_mb": own / 1024, "peak_of_a_child_mb": children / 1024})
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    main()
