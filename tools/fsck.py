@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from store.errors import Invalid
+from store.errors import Invalid, Unavailable
 from store.findings import Finding
 from store.fsck import Audit, Scope, fsck
 from store.ledger import Ledger
@@ -72,9 +73,9 @@ def run(
         fail(error, as_json=as_json)
         return USAGE
     with ExitStack() as stack:
-        book = None
-        if scope.read != "quick":
-            book = stack.enter_context(Ledger(ledger or _ledger_path(store)))
+        book = None if scope.read == "quick" else _ledger(ledger, store)
+        if book is not None:
+            stack.enter_context(book)
         progress = stack.enter_context(reading_bar("reading"))
 
         def audited(media: Media, wanted: Scope, tell: Callable[[Finding], None] | None = None) -> Audit:
@@ -112,6 +113,17 @@ def _percent(text: str) -> float:
         return float(text.removesuffix("%")) / 100
     except ValueError:
         raise Invalid(f"--sample {text!r} is no percentage", remedy="give one like 10%") from None
+
+
+def _ledger(given: Path | None, store: str) -> Ledger | None:
+    """The ledger that was asked for, or the user's own; None, and said so, for a user who may not have one."""
+    if given is not None:
+        return Ledger(given)
+    try:
+        return Ledger(_ledger_path(store))
+    except Unavailable as error:
+        say(f"store-fsck: what is read now is not remembered: {error.message}\n  -> {error.remedy}", sys.stderr)
+        return None
 
 
 def _ledger_path(store: str) -> str:

@@ -7,6 +7,7 @@ for good. `Failing` gives the system call itself an error, so that the conversio
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -26,6 +27,21 @@ from store.index import Index
 
 READ_CALLS = ("open", "fstat", "stat", "read", "readv", "listdir")
 SYSTEM_CALLS = ("mkdir", "open", "write", "fchmod", "fsync", "rename", "rmdir", "unlink", "ftruncate")
+
+
+def bad_sectors(patch: pytest.MonkeyPatch, *inodes: int, number: int = errno.EIO) -> None:
+    """Makes every read of the bytes of these files fail."""
+
+    def refusing(real: Callable[..., object]) -> Callable[..., object]:
+        def call(fd: int, *arguments: object) -> object:
+            if os.fstat(fd).st_ino in inodes:
+                raise OSError(number, os.strerror(number))
+            return real(fd, *arguments)
+
+        return call
+
+    for name in ("read", "readv"):
+        patch.setattr(os, name, refusing(getattr(os, name)))
 
 
 class PowerFails(BaseException):

@@ -83,6 +83,7 @@ def test_owned_by_another_user(built: Desk, reachable: Path) -> None:
     need_root("becoming another user")
     desk, store, scratch = Desk(reachable / "desk"), reachable / "store", reachable / "scratch"
     shutil.copytree(built.folder, desk.folder)
+    desk.folder.chmod(0o755)  # pytest's folders are for one user alone
     shutil.copytree(built.store, store)
     for path in sorted((*store.rglob("*"), store), reverse=True):
         path.chmod(0o555 if path.is_dir() else 0o444)

@@ -21,6 +21,7 @@ from store.index import Row
 from store.ledger import Ledger
 from store.media import Media, Stamp
 from store.repository import Repository
+from tests.faults.disks import bad_sectors
 from tests.support.missions import ISSUE, ROOT, flight, next_root, sign_root
 from tests.support.stores import (
     CAMERA,
@@ -336,10 +337,6 @@ class TestIndex:
 class TestUnreadable:
     """What cannot be read makes the audit inconclusive; it is neither clean nor an error."""
 
-    def refuse_bytes(self, monkeypatch: pytest.MonkeyPatch, *inodes: int) -> None:
-        for call in ("read", "readv"):
-            self.refuse(monkeypatch, call, *inodes)
-
     def refuse(self, monkeypatch: pytest.MonkeyPatch, call: str, *inodes: int) -> None:
         real = getattr(os, call)
 
@@ -360,28 +357,28 @@ class TestUnreadable:
         assert found.missions == {mission: mission not in grounded for mission in BOTH}
 
     def test_an_artifact(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse_bytes(monkeypatch, file_of(store, SHARED).stat().st_ino)
+        bad_sectors(monkeypatch, file_of(store, SHARED).stat().st_ino)
         self.check(audit(store), *BOTH)
         assert audit(store, full=False).findings == ()
 
     def test_a_manifest(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse_bytes(monkeypatch, file_of(store, NORTH.manifest_id).stat().st_ino)
+        bad_sectors(monkeypatch, file_of(store, NORTH.manifest_id).stat().st_ino)
         self.check(audit(store), NORTH.id)
 
     def test_a_table(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse_bytes(monkeypatch, file_of(store, NORTH.manifest.table).stat().st_ino)
+        bad_sectors(monkeypatch, file_of(store, NORTH.manifest.table).stat().st_ino)
         self.check(audit(store), NORTH.id)
 
     def test_a_ref(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse(monkeypatch, "read", ref(store).stat().st_ino)
+        bad_sectors(monkeypatch, ref(store).stat().st_ino)
         self.check(audit(store), NORTH.id)
 
     def test_a_root_file(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse(monkeypatch, "read", (store / "trust" / "1.root.cbor").stat().st_ino)
+        bad_sectors(monkeypatch, (store / "trust" / "1.root.cbor").stat().st_ino)
         self.check(audit(store), *BOTH)
 
     def test_the_log(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse(monkeypatch, "read", (store / "log").stat().st_ino)
+        bad_sectors(monkeypatch, (store / "log").stat().st_ino)
         self.check(audit(store))
 
     def test_a_shard_folder_is_not_a_hundred_missing_objects(

@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from store.media import Media
 from store.objects import Batch, examine, inserting
 from store.repository import Repository, Writer
 from store.staging import Staging, sweep
-from tests.faults.disks import PowerFails, Recorded
+from tests.faults.disks import PowerFails, Recorded, bad_sectors
 from tests.support.stores import file_of, flip, listing, overwrite
 
 
@@ -214,17 +214,7 @@ class TestHealing:
         path = file_of(store, ObjectId.of(self.DATA))
         os.utime(path)
         inode = path.stat().st_ino
-
-        def refusing(real: Callable[..., object]) -> Callable[..., object]:
-            def call(fd: int, *arguments: object) -> object:
-                if os.fstat(fd).st_ino == inode:
-                    raise OSError(number, os.strerror(number))
-                return real(fd, *arguments)
-
-            return call
-
-        for name in ("read", "readv"):
-            monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+        bad_sectors(monkeypatch, inode, number=number)
         if number == errno.EIO:
             insert(writer, self.DATA)
             (kept,) = (store / "quarantine").glob("*/*")

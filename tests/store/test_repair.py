@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from store.locks import Locked
 from store.media import Media, object_path
 from store.repair import Repaired, RepairPlan, plan_repair, repair
 from store.repository import Repository
-from tests.faults.disks import Failing, PowerCut, PowerFails, Recorded, index_watched
+from tests.faults.disks import Failing, PowerCut, PowerFails, Recorded, bad_sectors, index_watched
 from tests.store.test_fsck import BOTH, CASES, misname, plant
 from tests.support.missions import ROOT, flight, next_root, sign_root
 from tests.support.stores import (
@@ -286,22 +285,10 @@ def test_an_index_that_lies_is_mended_and_keeps_its_records(tmp_path: Path) -> N
         assert writer.index.record(key) is not None
 
 
-def refusing(real: Callable[..., object], inode: int) -> Callable[..., object]:
-    """A system call on a bad sector of one file."""
-
-    def call(fd: int, *arguments: object) -> object:
-        if os.fstat(fd).st_ino == inode:
-            raise OSError(errno.EIO, "Input/output error")
-        return real(fd, *arguments)
-
-    return call
-
-
 def test_unreadable_is_replaced_and_kept(store: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad sector: the file goes to quarantine, where somebody may still save what can be read of it."""
     inode = file_of(store, SHARED).stat().st_ino
-    for call in ("read", "readv"):
-        monkeypatch.setattr(os, call, refusing(getattr(os, call), inode))
+    bad_sectors(monkeypatch, inode)
     found = audit(store)
     assert [finding.kind for finding in found.findings] == ["unreadable"]
     assert not found.errors

@@ -21,7 +21,7 @@ from store.media import Media
 from store.repository import Repository
 from store.sync import SyncPlan, apply_sync, plan_sync
 from store.trust.root import TrustRoot
-from tests.faults.disks import Medium, PowerCut, PowerFails, Recorded
+from tests.faults.disks import Medium, PowerCut, PowerFails, Recorded, bad_sectors
 from tests.support.missions import ISSUE, ROOT, build_key, flight, next_root, role, sign_manifest, sign_root
 from tests.support.stores import (
     CAMERA,
@@ -386,15 +386,7 @@ class TestTheTarget:
         """Else a bad sector would let an older mission take a newer one's place."""
         new = later(NORTH, own=b"newer")
         target = make_store(tmp_path / "target", new)
-        readv = os.readv
-        bad = file_of(target, new.manifest_id).stat().st_ino
-
-        def reading(fd: int, buffers: list[memoryview]) -> int:
-            if os.fstat(fd).st_ino == bad:
-                raise OSError(5, "Input/output error")
-            return readv(fd, buffers)
-
-        monkeypatch.setattr(os, "readv", reading)
+        bad_sectors(monkeypatch, file_of(target, new.manifest_id).stat().st_ino)
         with pytest.raises(Unavailable):
             plan(source, target)
 

@@ -22,7 +22,7 @@ from tests.support.field import Desk
 
 
 def commands(store: Path, desk: Desk, scratch: Path) -> list[tuple[object, ...]]:
-    """What is run; all of it must end with status 0, and only the last may write, into SCRATCH."""
+    """What is run; all of it must end with status 0, and only the last two may write, into SCRATCH."""
     return [
         ("ls", store),
         ("show", store, "left"),
@@ -30,11 +30,22 @@ def commands(store: Path, desk: Desk, scratch: Path) -> list[tuple[object, ...]]
         ("fsck", store),
         ("fsck", store, "--quick"),
         ("fsck", store, "--full"),
+        ("fsck", store, "--full", "--drop-cache"),
+        ("fsck", store, "--sample", "50%"),
+        ("fsck", store, "--budget", "9s"),
+        ("fsck", store, "--mission", "left"),
+        ("fsck", store, "--repair", "--dry-run"),
+        ("log", store, "left"),
+        ("stats", store),
+        ("diff", store, "left", "left"),
+        ("pin", store),
+        ("gc", store, "--dry-run", "--grace", "0s"),
         ("plan", desk.folder / "left.toml", "--store", store),
         ("sync", "--dry-run", store, scratch / "nothing"),
         ("sync", "--dry-run", store, desk.store),
         ("sync", "--dry-run", "--checksum", desk.store, store),
         ("sync", store, scratch / "target"),
+        ("checkout", store, "left", scratch / "out", "--trust", desk.root),
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import stat
@@ -20,6 +19,7 @@ from store.format.ids import ObjectId
 from store.format.manifest import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Manifest
 from store.repository import Repository
 from store.trust.keys import PrivateKey, sign
+from tests.faults.disks import bad_sectors
 from tests.support.commands import flightbag, listing, program
 from tests.support.field import RIGHT, Desk
 
@@ -216,14 +216,7 @@ def test_go_for_the_host_that_built_it(built: Desk) -> None:
 def test_unreadable_is_no_go_with_status_3(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad sector in one shard: nothing is known to be wrong, and that is not GO."""
     victim = path_of(built, shards(built)[0].id).stat().st_ino
-    real = os.readv
-
-    def bad_sector(fd: int, buffers: Any) -> int:
-        if os.fstat(fd).st_ino == victim:
-            raise OSError(errno.EIO, "Input/output error")
-        return real(fd, buffers)
-
-    monkeypatch.setattr(os, "readv", bad_sector)
+    bad_sectors(monkeypatch, victim)
     ran = built.verify()
     assert ran.status == 3
     verdict = ran.json["missions"][0]
@@ -335,15 +328,8 @@ def test_a_mission_named_twice_moves_once(built: Desk) -> None:
 def test_ls_tells_what_cannot_be_read_from_what_does_not_hold(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     with Repository.open(built.store) as repository:
         manifest = path_of(built, repository.current("left").manifest_id)
-    inode, real = manifest.stat().st_ino, os.readv
-
-    def bad_sector(fd: int, buffers: Any) -> int:
-        if os.fstat(fd).st_ino == inode:
-            raise OSError(errno.EIO, "Input/output error")
-        return real(fd, buffers)
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "readv", bad_sector)
+        bad_sectors(patch, manifest.stat().st_ino)
         assert flightbag("ls", built.store).status == 3
     manifest.write_bytes(b"nothing")
     assert flightbag("ls", built.store).status == 1

@@ -1,0 +1,162 @@
+"""Media and files that are not what a store is used to: exFAT written to, what FAT lacks, links, devices."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import store as api
+from store.durable import Disk
+from store.errors import Corrupt, FlightbagError, NotFound
+from store.repository import Repository
+from store.sync import apply_sync, plan_sync
+from tests.store.test_repair import mend
+from tests.support.mounts import exfat
+from tests.support.stores import (
+    ENGINE,
+    NORTH,
+    ROOT_FILE,
+    SOUTH,
+    audit,
+    check,
+    file_of,
+    later,
+    make_store,
+    publish,
+)
+
+
+def sync(source: Path, target: Path) -> None:
+    with Repository.open(source) as here:
+        try:
+            with Repository.open(target) as there:
+                plan = plan_sync(here, there, ())
+        except NotFound:
+            plan = plan_sync(here, None, ())
+        apply_sync(plan, here, target)
+
+
+class TestExfat:
+    """No hard links, no modes, names that do not differ by case, and a rename that is not atomic.
+
+    Not on FAT32: fusefat, the driver that reads it here, fails to append to a file (EPERM).
+    """
+
+    def test_there_and_back(self, tmp_path: Path) -> None:
+        source = make_store(tmp_path / "source")
+        image = exfat(tmp_path / "image")
+        with image.mounted() as stick:
+            target = stick / "store"
+            sync(source, target)
+            assert check(target, NORTH.id).go
+            publish(source, later(NORTH, camera2=b"fx: 9.0\n"))
+            sync(source, target)
+            assert not audit(target).errors
+            # The ground store itself may lie there: its locks and its index work too.
+            publish(target, later(SOUTH, 5))
+            assert not audit(target).errors
+        with image.mounted(read_only=True) as stick:
+            target = stick / "store"
+            assert all(check(target, mission).go for mission in (NORTH.id, SOUTH.id))
+            assert not audit(target).errors
+            sync(target, tmp_path / "back")
+        assert all(check(tmp_path / "back", mission).go for mission in (NORTH.id, SOUTH.id))
+
+    def test_upper_case_names_are_mended_where_there_is_no_case(self, tmp_path: Path) -> None:
+        """Some systems write names on FAT in capitals; there `ab` and `AB` are one name."""
+        made = make_store(tmp_path / "made")
+        with exfat(tmp_path / "image").mounted() as stick:
+            target = stick / "store"
+            shutil.copytree(made, target, copy_function=shutil.copyfile)
+            shutil.rmtree(target / "index")
+            path = file_of(target, NORTH.entry(ENGINE).id)
+            path.rename(path.with_name("x"))
+            path.with_name("x").rename(path.with_name(path.name.upper()))
+            assert [one.kind for one in audit(target).findings if not one.information] == ["misnamed"]
+            done = mend(target)
+            assert not done.audit.errors, done.audit.findings
+            assert check(target, NORTH.id).go
+
+
+class Fat(Disk):
+    """What FAT refuses, for machines that cannot mount one."""
+
+    def seal(self, fd: int, path: str) -> None:
+        """No modes: see `durable`, which takes the refusal of fchmod for that."""
+
+    def link(self, source: str, target: str) -> None:
+        raise AssertionError("no store operation may need a hard link")
+
+
+def test_nothing_needs_what_fat_lacks(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with Repository.init(store, Fat()) as repository:
+        repository.replace("trust/1.root.cbor", ROOT_FILE)
+    publish(store, NORTH, disk=Fat())
+    names = [str(path.relative_to(store)) for path in store.rglob("*")]
+    assert len({name.lower() for name in names}) == len(names), "two names differ by case alone"
+    assert not [name for name in names if re.search(r'[<>:"|?*\\]', name)], "a name that FAT cannot hold"
+    assert check(store, NORTH.id).go
+
+
+def _socket(path: Path) -> None:
+    here = Path.cwd()
+    os.chdir(path.parent)  # the name of a socket is short
+    try:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+def _device(path: Path) -> None:
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero: to read it would never end
+    except PermissionError:
+        pytest.skip("devices cannot be made here")
+
+
+INSTEAD: dict[str, Callable[[Path], object]] = {
+    "link to a file": lambda path: path.symlink_to("/etc/passwd"),
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "folder": lambda path: path.mkdir(),
+    "FIFO": lambda path: os.mkfifo(path),
+    "socket": _socket,
+    "device": _device,
+}
+
+
+@pytest.mark.parametrize("what", INSTEAD)
+def test_what_is_no_file_is_found_and_healed_and_never_followed(tmp_path: Path, what: str) -> None:
+    store = make_store(tmp_path / "store")
+    path = file_of(store, NORTH.entry(ENGINE).id)
+    keeper = check(store, NORTH.id).mission
+    assert keeper is not None
+    path.unlink()
+    INSTEAD[what](path)
+    verdict = check(store, NORTH.id)
+    assert [(one.step, one.kind) for one in verdict.findings] == [("F", "wrong-type")]
+    with pytest.raises(Corrupt):
+        api.load(keeper, ENGINE, kind="engine")
+    (finding,) = audit(store).findings
+    assert (finding.kind, finding.missions) == ("wrong-type", (NORTH.id, SOUTH.id))
+    with Repository.open(store) as source, pytest.raises(FlightbagError):
+        apply_sync(plan_sync(source, None, ()), source, tmp_path / "target")
+    publish(store, later(NORTH))  # the right bytes come by again
+    assert check(store, NORTH.id).go
+    assert not audit(store).errors
+    assert len(list((store / "quarantine").glob("*/*"))) == 1
+
+
+def test_a_second_name_is_told_and_flies(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    os.link(file_of(store, NORTH.entry(ENGINE).id), tmp_path / "second")
+    assert check(store, NORTH.id).go
+    assert [one.kind for one in audit(store).findings] == ["hard-link"]
