@@ -291,6 +291,7 @@ class _Build:
         with self.writer.inserting() as batch:
             start = time.monotonic()
             if batch.holds(task.id, task.size):
+                batch.commit()  # whoever put it there may not have come to the barriers yet
                 return _Built(task.id, task.size)
             added = batch.add(read_chunks(str(task.path)), expect=task.id)
             batch.commit()

@@ -51,7 +51,7 @@ _RESTORE = "run store-fsck --repair --from a store that has it whole"
 _REMOVE = "remove it, if it is not yours; store-fsck --repair moves it to quarantine/"
 # Folders whose files are listed nowhere else, and the names that they may have.
 _CONTENTS = {
-    "lock": re.compile(rf"store|index|log|trust|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
+    "lock": re.compile(rf"store|index|log|trust|heal|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
     "index": re.compile(r"owner|data\.mdb|lock\.mdb"),
     "drafts": MISSION_ID,
     "pins": MISSION_ID,

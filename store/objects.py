@@ -2,8 +2,8 @@
 
 Contract of a batch: after `commit` returns, every object added is in the store, whole, and survives a power cut;
 before, none of them may be relied on. Adding what is there already costs a look at it: the size, and the hash unless
-the ledger says that the file is untouched since its last full hash. A bad resident copy goes to quarantine and is
-replaced, never kept.
+the ledger says that the file is untouched since its last full hash. A bad resident copy goes to quarantine when the
+right bytes are durable beside it, and is replaced, never kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -21,6 +21,7 @@ from store.durable import Disk
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.index import Index, Row
+from store.locks import exclusive
 from store.media import CHUNK, Media, object_path
 from store.quarantine import set_aside
 from store.staging import Staging
@@ -46,6 +47,8 @@ class Batch:
         self._staged: dict[ObjectId, str] = {}
         # What was there, whole, but not by the ledger: its writer may not have come to its barriers yet.
         self._found: dict[ObjectId, Row] = {}
+        # Objects whose resident copy is damaged, with their sizes. It stays until the right bytes are durable.
+        self._bad: dict[ObjectId, int] = {}
         self._count = 0
 
     def add(self, chunks: Iterable[bytes | bytearray | memoryview], expect: ObjectId | None = None) -> Added:
@@ -97,7 +100,7 @@ class Batch:
         return self._staging.folder()
 
     def holds(self, id_: ObjectId, size: int) -> bool:
-        """Whether the store has this object, whole. A bad copy is set aside here."""
+        """Whether the store has this object, whole. A bad copy is replaced when the object is added and committed."""
         if id_ in self._found:
             return True
         try:
@@ -105,13 +108,13 @@ class Batch:
         except NotFound:
             return False
         except Corrupt:
-            self._set_aside(id_)
+            self._bad[id_] = size
             return False
         except Unavailable as error:
             # A bad sector is no reason to go without: the right bytes are at hand. Anything else may be a passing want.
             if error.fields.get("errno") != errno.EIO:
                 raise
-            self._set_aside(id_)
+            self._bad[id_] = size
             return False
         if row is not None:
             self._found[id_] = row
@@ -121,21 +124,24 @@ class Batch:
         """Steps 2 to 5 for everything staged, and for what was found but is not known to be durable."""
         if not self._staged and not self._found:
             return
-        objects = self._media.absolute("objects")
-        places = {id_: self._media.absolute(object_path(id_)) for id_ in (*self._staged, *self._found)}
-        self._disk.sync_files([*self._staged.values(), *(places[id_] for id_ in self._found)])  # 2
-        shards = {os.path.dirname(place) for place in places.values()}
-        new = sorted(shards - {os.path.join(objects, name) for name in self._media.names("objects")})
-        for shard in new:
-            self._disk.make_directory(shard)
-        self._staging.unsettled = True
-        for id_, path in self._staged.items():
-            self._disk.rename(path, places[id_])  # 3
-        for shard in sorted(shards):
-            self._disk.sync_directory(shard)  # 4
-        if new or self._found:
-            self._disk.sync_directory(objects)
-        self._staging.unsettled = False
+        with self._healing():
+            objects = self._media.absolute("objects")
+            places = {id_: self._media.absolute(object_path(id_)) for id_ in (*self._staged, *self._found)}
+            self._disk.sync_files([*self._staged.values(), *(places[id_] for id_ in self._found)])  # 2
+            for id_ in self._bad:
+                self._set_aside(id_)
+            shards = {os.path.dirname(place) for place in places.values()}
+            new = sorted(shards - {os.path.join(objects, name) for name in self._media.names("objects")})
+            for shard in new:
+                self._disk.make_directory(shard)
+            self._staging.unsettled = True
+            for id_, path in self._staged.items():
+                self._disk.rename(path, places[id_])  # 3
+            for shard in sorted(shards):
+                self._disk.sync_directory(shard)  # 4
+            if new or self._found:
+                self._disk.sync_directory(objects)
+            self._staging.unsettled = False
         if self._index is not None:
             now = int(time.time())
             # The bytes were hashed on their way in, into a file that only this process could write.
@@ -145,13 +151,32 @@ class Batch:
             self._index.commit(objects={**rows, **self._found})  # 5
         self._staged.clear()
         self._found.clear()
+        self._bad.clear()
+
+    @contextmanager
+    def _healing(self) -> Iterator[None]:
+        """Alone in replacing damaged objects: else two that found the same one would set each other's right copy aside.
+
+        What somebody else has healed meanwhile counts as found.
+        """
+        self._bad = {id_: size for id_, size in self._bad.items() if id_ in self._staged}
+        if not self._bad:
+            yield
+            return
+        with exclusive(self._media.path, self._disk, "heal", "the healing of objects", timeout=-1):
+            for id_, size in list(self._bad.items()):
+                if self.holds(id_, size):
+                    self._disk.remove(self._staged.pop(id_))
+                    del self._bad[id_]
+            yield
 
     def _set_aside(self, id_: ObjectId) -> None:
-        """Moves what lies in an object's place to quarantine."""
+        """Moves what lies in an object's place to quarantine, if anything does."""
         name = object_path(id_)
         shard = os.path.dirname(name)
         # A link in place of the shard's directory would be followed out of the store: then that is what goes.
-        set_aside(self._media, self._disk, name if self._media.kind(shard) == "directory" else shard)
+        with suppress(NotFound):
+            set_aside(self._media, self._disk, name if self._media.kind(shard) == "directory" else shard)
 
 
 @contextmanager

@@ -17,13 +17,13 @@ from store import log
 from store.durable import Disk
 from store.errors import Conflict, Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
-from store.locks import SharedLock
+from store.locks import SharedLock, exclusive
 from store.media import object_path
 from store.objects import inserting
 from store.repository import Repository
 from store.staging import sweep
 from store.trust.root import SignedRoot
-from store.verify import Binding, Opened, check_binding, open_manifest
+from store.verify import Binding, Opened, check_binding, open_manifest, ref_id
 
 # Objects to a barrier: enough to spread its cost, few enough that an interrupted sync has kept something.
 _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
@@ -31,11 +31,12 @@ _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A ref that would move at the target."""
+    """A ref that would move at the target; `replaces` is what it led to there, None where it led to nothing."""
 
     mission: str
     manifest: ObjectId
     sequence: int
+    replaces: ObjectId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def plan_sync(
         if judge is not None:
             _check_accepted(source, opened, mission, judge)
         there = _current_at(target, mission)
-        move = Move(mission, opened.manifest_id, opened.manifest.issue.sequence)
+        move = Move(mission, opened.manifest_id, opened.manifest.issue.sequence, _ref_at(target, mission))
         if there is not None and there.manifest.issue.sequence > move.sequence:
             newer.append(mission)
             continue
@@ -234,9 +235,31 @@ def _apply(
                 destination.append_log(log.Event(int(time.time()), "rotated", facts))
                 destination.replace(f"trust/{version}.root.cbor", data)
             for move in plan.moves:
-                destination.move_ref(move.mission, move.manifest, "received", move.sequence)
+                _move(move, destination)
         finally:
             lock.close()
+
+
+def _move(move: Move, destination: Repository) -> None:
+    """Moves a ref, unless somebody else has moved it since the plan was made, to this manifest or a newer one."""
+    what = f"mission {move.mission} at the target"
+    with exclusive(destination.media.path, destination.disk, f"mission-{move.mission}", what, timeout=60):
+        now = _ref_at(destination, move.mission)
+        if now is not None and now != move.replaces:
+            there = _current_at(destination, move.mission)
+            if now == move.manifest or (there is not None and there.manifest.issue.sequence > move.sequence):
+                return
+        destination.move_ref(move.mission, move.manifest, "received", move.sequence)
+
+
+def _ref_at(target: Repository | None, mission: str) -> ObjectId | None:
+    """What the ref of a mission leads to at the target; None where there is none, or it is torn."""
+    if target is None:
+        return None
+    try:
+        return ref_id(target.evidence.ref(mission))
+    except (NotFound, Corrupt):
+        return None
 
 
 def _copy(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,12 +30,14 @@ READ_CALLS = ("open", "fstat", "stat", "read", "readv", "listdir")
 SYSTEM_CALLS = ("mkdir", "open", "write", "fchmod", "fsync", "rename", "rmdir", "unlink", "ftruncate")
 
 
-def bad_sectors(patch: pytest.MonkeyPatch, *inodes: int, number: int = errno.EIO) -> None:
-    """Makes every read of the bytes of these files fail."""
+def bad_sectors(patch: pytest.MonkeyPatch, *inodes: int, number: int = errno.EIO, times: int = sys.maxsize) -> None:
+    """Makes reads of the bytes of these files fail: all of them, or the first so many."""
+    left = [times]
 
     def refusing(real: Callable[..., object]) -> Callable[..., object]:
         def call(fd: int, *arguments: object) -> object:
-            if os.fstat(fd).st_ino in inodes:
+            if os.fstat(fd).st_ino in inodes and left[0] > 0:
+                left[0] -= 1
                 raise OSError(number, os.strerror(number))
             return real(fd, *arguments)
 

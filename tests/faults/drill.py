@@ -1,4 +1,4 @@
-"""The drill: every crash state, every injected fault and many kills, counted. `make drill`, or
+"""The drill: every crash state, injected fault and damage, and many kills, counted. `make drill`, or
 
     python -m tests.faults.drill [--seed N] [--kills N] [--only WORD]
 
@@ -24,12 +24,14 @@ import pytest
 
 from store.durable import Disk
 from store.errors import FlightbagError, Unavailable
+from tests.faults.damages import CASES, mended_by_command
 from tests.faults.disks import Failing, Medium, digest_of, write_tree
 from tests.faults.kills import kill_builds, kill_syncs
 from tests.faults.scenarios import SCENARIOS, Scenario
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EMFILE)
 READ_ERRORS = (errno.EIO, errno.EACCES, errno.EMFILE)
+COLUMNS = ("states", "distinct", "faults", "reads", "kills", "damages")
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Tally:
     distinct: int = 0
     faults: int = 0
     kills: int = 0
+    damages: int = 0
     seconds: float = 0.0
     losses: list[str] = field(default_factory=list)
 
@@ -137,6 +140,17 @@ def faults(name: str, number: int, *, reading: bool = False, part: int = 0, part
     return tally
 
 
+def damages(part: int = 0, parts: int = 1) -> Tally:
+    """Makes every damage that an audit names, and mends it from a replica."""
+    tally, begun = Tally("damages named and mended"), time.monotonic()
+    for name in list(CASES)[part::parts]:
+        with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+            tally.damages += 1
+            tally.losses += [f"{name}: {one}" for one in mended_by_command(name, Path(folder))]
+    tally.seconds = time.monotonic() - begun
+    return tally
+
+
 @dataclass(frozen=True)
 class Task:
     """One piece of the drill, for a process of its own."""
@@ -157,6 +171,8 @@ class Task:
         elif self.kind == "syncs":
             tally = Tally("syncs")
             tally.kills, tally.losses, tally.seconds = kill_syncs(self.seed + self.part, self.number)
+        elif self.kind == "damages":
+            tally = damages(self.part, self.parts)
         else:
             tally = faults(self.name, self.number, reading=self.kind == "reads")
         return self.kind, tally
@@ -166,6 +182,8 @@ def tasks(seed: int, kills: int, only: str) -> Iterator[Task]:
     for part in range(4):
         yield Task("builds", "build", number=kills // 4, part=part, seed=seed)
         yield Task("syncs", "sync", number=kills // 4, part=part, seed=seed)
+    for part in range(4):
+        yield Task("damages", "", part=part, parts=4)
     for name in SCENARIOS:
         if only in name:
             yield from (Task("states", name, part=part, parts=2, seed=seed) for part in range(2))
@@ -193,25 +211,26 @@ def main() -> int:
     # Fresh interpreters: LMDB does not survive a fork.
     with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1, maxtasksperchild=8) as pool:
         for count, (kind, tally) in enumerate(pool.imap_unordered(run_one, work), 1):
-            row = sums.setdefault(tally.name, dict.fromkeys(("states", "distinct", "faults", "reads", "kills"), 0))
+            row = sums.setdefault(tally.name, dict.fromkeys(COLUMNS, 0))
             row["states"] += tally.states
             row["distinct"] += tally.distinct
             row["reads" if kind == "reads" else "faults"] += tally.faults
             row["kills"] += tally.kills
+            row["damages"] += tally.damages
             for one in tally.losses:
                 losses.append(f"{tally.name}: {one}")
                 print(f"\nLOST  {losses[-1]}", file=sys.stderr)
             print(f"\r{count} of {len(work)} tasks, {len(losses)} losses", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    columns = ("states", "distinct", "faults", "reads", "kills")
-    print(f"{'':42}" + "".join(f"{name:>10}" for name in columns))
+    print(f"{'':42}" + "".join(f"{name:>10}" for name in COLUMNS))
     for name, row in sums.items():
-        print(f"{name:42}" + "".join(f"{row[column]:>10}" for column in columns))
-    total = {column: sum(row[column] for row in sums.values()) for column in columns}
-    print(f"{'all':42}" + "".join(f"{total[column]:>10}" for column in columns))
+        print(f"{name:42}" + "".join(f"{row[column]:>10}" for column in COLUMNS))
+    total = {column: sum(row[column] for row in sums.values()) for column in COLUMNS}
+    print(f"{'all':42}" + "".join(f"{total[column]:>10}" for column in COLUMNS))
     print(
         f"{total['states']} crash states ({total['distinct']} of them different), {total['faults']} failed writes and "
-        f"{total['reads']} failed reads injected, {total['kills']} kills survived: {len(losses)} losses "
+        f"{total['reads']} failed reads injected, {total['kills']} kills survived, {total['damages']} damages "
+        f"named and mended: {len(losses)} losses "
         f"({time.monotonic() - begun:.0f} s, seed {given.seed})"
     )
     return 1 if losses else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,11 +11,12 @@ import pytest
 
 from store.durable import Disk
 from tests.faults import drill
+from tests.faults.damages import CASES, mended_by_command
 from tests.faults.disks import Medium
 from tests.faults.drill import ERRORS, READ_ERRORS, crash_states, faults
 from tests.faults.kills import kill_builds, kill_syncs
 from tests.faults.scenarios import NEW, SCENARIOS, SHARED
-from tests.support.stores import file_of, flip, publish
+from tests.support.stores import REPOSITORY_ROOT, file_of, flip, publish
 
 NAMES = list(SCENARIOS)
 
@@ -39,6 +41,18 @@ def test_no_kill_loses_anything() -> None:
     for kill in (kill_builds, kill_syncs):
         killed, losses, _ = kill(1, 3)
         assert (killed, losses) == (3, [])
+
+
+@pytest.mark.parametrize("name", list(CASES)[::8])
+def test_a_damage_is_named_and_mended_by_the_programs(tmp_path: Path, name: str) -> None:
+    assert mended_by_command(name, tmp_path) == []
+
+
+def test_damages_of_every_documented_kind() -> None:
+    text = (REPOSITORY_ROOT / "store" / "FORMAT.md").read_text()
+    section = text[text.index("## 8 ") : text.index("## 9 ")]
+    table = re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE)
+    assert {case.kind for case in CASES.values()} == set(table)
 
 
 @pytest.mark.parametrize("deaf", ["sync", "sync-directory"])

@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,13 +21,12 @@ from store.index import Row
 from store.ledger import Ledger
 from store.media import Media, Stamp
 from store.repository import Repository
+from tests.faults.damages import BOTH, CASES, OWN, SHARED, Case, names_of, plant, publish_by_hand, ref
 from tests.faults.disks import bad_sectors
-from tests.support.missions import ISSUE, ROOT, flight, next_root, sign_root
+from tests.support.missions import ISSUE, flight
 from tests.support.stores import (
-    CAMERA,
     ENGINE,
     NORTH,
-    SHARD,
     SOUTH,
     audit,
     copy_of,
@@ -39,11 +38,6 @@ from tests.support.stores import (
     overwrite,
     publish,
 )
-
-BOTH = (NORTH.id, SOUTH.id)
-SHARED = NORTH.entry(ENGINE).id
-OWN = NORTH.entry(CAMERA).id
-LETTERED = NORTH.entry(SHARD).id  # its folder has a letter in its name
 
 
 @pytest.fixture(scope="module")
@@ -57,154 +51,22 @@ def store(made: Path, tmp_path: Path) -> Path:
     return copy_of(made, tmp_path / "store")
 
 
-@dataclass(frozen=True)
-class Case:
-    """A damage, the kind of its finding and what it grounds; `quick` says whether a quick audit sees it."""
-
-    damage: Callable[[Path], object]
-    kind: str
-    grounds: tuple[str, ...] = ()
-    quick: bool = True
-    information: bool = False
-
-
-def plant(store: Path, name: str, data: bytes = b"") -> Path:
-    path = store / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
-
-
-def instead(path: Path) -> Path:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-    return path
-
-
-def misname(path: Path) -> None:
-    assert path.name != path.name.upper()
-    path.rename(path.with_name(path.name.upper()))
-
-
-def publish_by_hand(store: Path, changed: object) -> None:
-    """Puts a manifest in place that `publish` would refuse."""
-    one = changed
-    for data in (one.signed, one.table.render()):  # type: ignore[attr-defined]
-        plant(store, str(file_of(store, ObjectId.of(data)).relative_to(store)), data)
-    (store / "missions" / NORTH.id).write_text(f"{one.manifest_id}\n")  # type: ignore[attr-defined]
-
-
-def ref(store: Path) -> Path:
-    return store / "missions" / NORTH.id
-
-
-CASES: dict[str, Case] = {
-    "missing, shared": Case(lambda s: file_of(s, SHARED).unlink(), "missing", BOTH),
-    "missing, of one": Case(lambda s: file_of(s, OWN).unlink(), "missing", (NORTH.id,)),
-    "missing manifest": Case(lambda s: file_of(s, NORTH.manifest_id).unlink(), "missing", (NORTH.id,)),
-    "missing table": Case(lambda s: file_of(s, NORTH.manifest.table).unlink(), "missing", (NORTH.id,)),
-    "missing shard folder": Case(lambda s: shutil.rmtree(file_of(s, OWN).parent), "missing", (NORTH.id,)),
-    "truncated": Case(lambda s: overwrite(file_of(s, SHARED), lambda d: d[:-1]), "truncated", BOTH),
-    "empty": Case(lambda s: overwrite(file_of(s, OWN), lambda _: b""), "truncated", (NORTH.id,)),
-    "oversized": Case(lambda s: overwrite(file_of(s, SHARED), lambda d: d + b"x"), "oversized", BOTH),
-    "bit-flip": Case(lambda s: flip(file_of(s, SHARED), 3), "bit-flip", BOTH, quick=False),
-    "bit-flip in the manifest": Case(lambda s: flip(file_of(s, NORTH.manifest_id), 50), "bit-flip", (NORTH.id,)),
-    "bit-flip in the table": Case(lambda s: flip(file_of(s, NORTH.manifest.table), 9), "bit-flip", (NORTH.id,)),
-    "misnamed file": Case(lambda s: misname(file_of(s, OWN)), "misnamed", (NORTH.id,)),
-    "misnamed manifest": Case(lambda s: misname(file_of(s, NORTH.manifest_id)), "misnamed", (NORTH.id,)),
-    "misnamed shard": Case(lambda s: misname(file_of(s, LETTERED).parent), "misnamed", BOTH),
-    "object is a folder": Case(lambda s: instead(file_of(s, OWN)).mkdir(), "wrong-type", (NORTH.id,)),
-    "object is a link": Case(lambda s: instead(file_of(s, OWN)).symlink_to("/etc/passwd"), "wrong-type", (NORTH.id,)),
-    "object is a FIFO": Case(lambda s: os.mkfifo(instead(file_of(s, SHARED))), "wrong-type", BOTH),
-    "manifest is a link": Case(
-        lambda s: instead(file_of(s, NORTH.manifest_id)).symlink_to("x"), "wrong-type", (NORTH.id,)
-    ),
-    "shard is a link": Case(lambda s: instead(file_of(s, OWN).parent).symlink_to("/"), "wrong-type", (NORTH.id,)),
-    "shard is a file": Case(lambda s: plant_file(file_of(s, SHARED).parent), "wrong-type", BOTH),
-    "objects is a link": Case(lambda s: instead(s / "objects").symlink_to("/"), "wrong-type", BOTH),
-    "objects is not there": Case(lambda s: shutil.rmtree(s / "objects"), "missing", BOTH),
-    "missions is a file": Case(lambda s: plant_file(s / "missions"), "wrong-type"),
-    "missions is not there": Case(lambda s: shutil.rmtree(s / "missions"), "missing"),
-    "ref is a link": Case(lambda s: instead(ref(s)).symlink_to(SOUTH.id), "wrong-type", (NORTH.id,)),
-    "ref is a folder": Case(lambda s: instead(ref(s)).mkdir(), "wrong-type", (NORTH.id,)),
-    "ref is a FIFO": Case(lambda s: os.mkfifo(instead(ref(s))), "wrong-type", (NORTH.id,)),
-    "log is a link": Case(lambda s: instead(s / "log").symlink_to("flightbag.toml"), "wrong-type"),
-    "tmp is a link": Case(lambda s: instead(s / "tmp").symlink_to("/"), "wrong-type"),
-    "trust is a link": Case(lambda s: instead(s / "trust").symlink_to("/"), "wrong-type", BOTH),
-    "root file is a FIFO": Case(lambda s: os.mkfifo(instead(s / "trust" / "1.root.cbor")), "wrong-type", BOTH),
-    "stray at the top": Case(lambda s: plant(s, "notes.txt"), "stray"),
-    "stray in objects": Case(lambda s: plant(s, "objects/README"), "stray"),
-    "stray in a shard": Case(lambda s: plant(s, f"objects/{SHARED.hex()[:2]}/short"), "stray"),
-    "stray in trust": Case(lambda s: plant(s, "trust/01.root.cbor"), "stray"),
-    "stray in missions": Case(lambda s: plant(s, "missions/.DS_Store"), "stray"),
-    "stray of an upper-case mission": Case(lambda s: plant(s, "missions/North"), "stray"),
-    "stray among the locks": Case(lambda s: plant(s, "lock/evil"), "stray"),
-    "stray beside the index": Case(lambda s: plant(s, "index/evil"), "stray"),
-    "stray among the drafts": Case(lambda s: plant(s, "drafts/North"), "stray"),
-    "stray among the pins": Case(lambda s: plant(s, "pins/north~"), "stray"),
-    "empty draft": Case(lambda s: plant(s, "drafts/north-ridge"), "bad-manifest"),
-    "empty pin": Case(lambda s: plant(s, "pins/first-flight"), "bad-ref"),
-    "pin of what is not there": Case(lambda s: plant(s, "pins/x", b"0" * 64 + b"\n"), "incomplete-closure"),
-    "pin is a link": Case(lambda s: instead(plant(s, "pins/x")).symlink_to("../log"), "wrong-type"),
-    "stray among the releases": Case(lambda s: plant(s, "trust/releases/1"), "stray"),
-    "stray in quarantine": Case(lambda s: plant(s, "quarantine/notes"), "stray"),
-    "stray in the trash": Case(lambda s: plant(s, "trash/20261123T000000/notes"), "stray"),
-    "a lock is a link": Case(lambda s: instead(plant(s, "lock/build-0a")).symlink_to("/etc/passwd"), "wrong-type"),
-    "stray in tmp": Case(lambda s: plant(s, "tmp/1-dead/0"), "stray", information=True),
-    "stray of odd bytes": Case(lambda s: plant(s, os.fsdecode(b"\xff\n\x1b[31m")), "stray"),
-    "unreferenced": Case(
-        lambda s: plant(s, str(file_of(Path(), ObjectId.of(b"lone"))), b"lone"), "unreferenced", information=True
-    ),
-    "short ref": Case(lambda s: overwrite(ref(s), lambda d: d[:40]), "bad-ref", (NORTH.id,)),
-    "empty ref": Case(lambda s: overwrite(ref(s), lambda _: b""), "bad-ref", (NORTH.id,)),
-    "ref without newline": Case(lambda s: overwrite(ref(s), lambda d: d[:64]), "bad-ref", (NORTH.id,)),
-    "long ref": Case(lambda s: overwrite(ref(s), lambda d: d + b"x"), "bad-ref", (NORTH.id,)),
-    "upper-case ref": Case(lambda s: overwrite(ref(s), bytes.upper), "bad-ref", (NORTH.id,)),
-    "ref to another mission": Case(lambda s: ref(s).write_text(f"{SOUTH.manifest_id}\n"), "bad-ref", (NORTH.id,)),
-    "ref to a table": Case(lambda s: ref(s).write_text(f"{NORTH.manifest.table}\n"), "bad-manifest", (NORTH.id,)),
-    "ref to an artifact": Case(lambda s: ref(s).write_text(f"{SHARED}\n"), "bad-manifest", (NORTH.id,)),
-    "unsigned manifest": Case(lambda s: publish_by_hand(s, flight(by=())), "bad-signature", (NORTH.id,)),
-    "stranger's manifest": Case(lambda s: publish_by_hand(s, flight(by=("x",))), "bad-signature", (NORTH.id,)),
-    "lying identity": Case(lambda s: publish_by_hand(s, flight(identity=bytes(32))), "bad-manifest", (NORTH.id,)),
-    "no root file": Case(lambda s: (s / "trust" / "1.root.cbor").unlink(), "bad-trust-chain", BOTH),
-    "no trust folder": Case(lambda s: shutil.rmtree(s / "trust"), "bad-trust-chain", BOTH),
-    "bad root file": Case(lambda s: flip(s / "trust" / "1.root.cbor", 60), "bad-trust-chain", BOTH),
-    "huge root file": Case(lambda s: plant(s, "trust/1.root.cbor", bytes(100_000)), "bad-trust-chain", BOTH),
-    "gap in the chain": Case(lambda s: plant(s, "trust/3.root.cbor"), "bad-trust-chain", BOTH),
-    "next root by a stranger": Case(
-        lambda s: plant(s, "trust/2.root.cbor", sign_root(next_root(ROOT), "x")), "bad-trust-chain", BOTH
-    ),
-    "first root of another version": Case(
-        lambda s: plant(s, "trust/1.root.cbor", sign_root(next_root(ROOT), "root-a")), "bad-trust-chain", BOTH
-    ),
-    "changed log": Case(lambda s: overwrite(s / "log", lambda d: d.replace(b"north", b"nerth", 1)), "bad-log"),
-    "log of noise": Case(lambda s: overwrite(s / "log", lambda _: b"noise\n"), "bad-log"),
-}
-
-
-def plant_file(path: Path) -> None:
-    shutil.rmtree(path)
-    path.write_bytes(b"")
-
-
 def assert_one(found: Audit, case: Case) -> None:
-    # A planted manifest leaves the one before as an object of no closure; that is no damage.
-    told = [finding for finding in found.findings if case.kind == "unreferenced" or finding.kind != "unreferenced"]
-    assert [finding.kind for finding in told] == [case.kind], found.findings
+    assert names_of(case, (finding.kind for finding in found.findings)) == [case.kind], found.findings
+    told = [finding for finding in found.findings if finding.kind == case.kind]
     assert told[0].missions == case.grounds
     assert told[0].information == case.information
-    assert found.errors != case.information
-    assert not found.inconclusive
+    assert told[0].unreadable == found.inconclusive == (case.kind == "unreadable")
+    assert found.errors == (not case.information and case.kind != "unreadable")
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["quick", "full"])
 @pytest.mark.parametrize("name", CASES)
-def test_one_damage_is_one_finding(store: Path, name: str, full: bool) -> None:
+def test_one_damage_is_one_finding(store: Path, monkeypatch: pytest.MonkeyPatch, name: str, full: bool) -> None:
     case = CASES[name]
     case.damage(store)
     before = listing(store)
+    case.medium(monkeypatch, store)
     found = audit(store, full=full)
     assert listing(store) == before, "an audit writes nothing"
     if full or case.quick:

@@ -205,6 +205,34 @@ class TestHealing:
         assert [name.name for name in moment.iterdir()] == [path.parent.name if how == "shard" else str(added.id)]
         assert listing(outside) == seen_outside, "a link was followed out of the store"
 
+    def test_a_bad_copy_stays_until_the_right_one_is_at_hand(self, store: Path, writer: Writer) -> None:
+        """Else a crash, or an error, would leave less than there was."""
+        insert(writer, self.DATA)
+        path = file_of(store, ObjectId.of(self.DATA))
+        flip(path)
+        damaged = path.read_bytes()
+        with writer.inserting() as batch:
+            assert not batch.add_bytes(self.DATA).reused
+        assert path.read_bytes() == damaged
+        assert not (store / "quarantine").exists()
+
+    def test_what_somebody_else_has_healed_meanwhile_stays(self, store: Path, writer: Writer) -> None:
+        insert(writer, self.DATA)
+        path = file_of(store, ObjectId.of(self.DATA))
+        flip(path)
+        with (
+            Media(store) as media,
+            inserting(media, Disk(), None) as first,
+            inserting(media, Disk(), None) as second,
+        ):
+            for batch in (first, second):
+                assert not batch.add_bytes(self.DATA).reused
+            first.commit()
+            healed = path.stat().st_ino
+            second.commit()
+        assert (path.read_bytes(), path.stat().st_ino) == (self.DATA, healed)
+        assert len(list((store / "quarantine").glob("*/*"))) == 1
+
     @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
     def test_unreadable_is_never_deleted(
         self, store: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, number: int
@@ -230,8 +258,10 @@ class TestHealing:
     def test_links_above_the_shards_are_refused(self, store: Path, tmp_path: Path) -> None:
         (store / "objects").rename(tmp_path / "elsewhere")
         (store / "objects").symlink_to(tmp_path / "elsewhere")
-        with Media(store) as media, inserting(media, Disk(), None) as batch, pytest.raises(Corrupt):
+        with Media(store) as media, inserting(media, Disk(), None) as batch:
             batch.add_bytes(b"must not go there")
+            with pytest.raises(Corrupt):
+                batch.commit()
         assert os.listdir(tmp_path / "elsewhere") == []
 
 

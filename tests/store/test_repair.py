@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +19,10 @@ from store.locks import Locked
 from store.media import Media, object_path
 from store.repair import Repaired, RepairPlan, plan_repair, repair
 from store.repository import Repository
+from tests.faults.damages import BOTH, CASES, OTHER, OWN, SHARED, everything_at_once, plant
 from tests.faults.disks import Failing, PowerCut, PowerFails, Recorded, bad_sectors, index_watched
-from tests.store.test_fsck import BOTH, CASES, misname, plant
 from tests.support.missions import ROOT, flight, next_root, sign_root
 from tests.support.stores import (
-    CAMERA,
-    ENGINE,
     NORTH,
     SHARD,
     SOUTH,
@@ -40,9 +37,6 @@ from tests.support.stores import (
     overwrite,
     publish,
 )
-
-# Damages that no replica of the same age can mend: nobody may say which bytes are right.
-HOPELESS = {"empty draft", "empty pin", "pin of what is not there"}
 
 
 @pytest.fixture(scope="module")
@@ -74,49 +68,23 @@ def plan_of(store: Path, found: Audit, *replicas: Path) -> RepairPlan:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_damage_is_mended_from_a_replica(store: Path, made: Path, name: str) -> None:
-    CASES[name].damage(store)
+def test_every_damage_is_mended_from_a_replica(
+    store: Path, made: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    case = CASES[name]
+    case.damage(store)
     replica = listing(made)
     before = listing(store)
+    case.medium(monkeypatch, store)
     plan = plan_of(store, audit(store), made)
     assert listing(store) == before, "a plan writes nothing"
     done = mend(store, made)
     assert listing(made) == replica, "a replica is read, never written"
-    if name in HOPELESS:
-        assert plan.unsolved
-        assert done.audit.errors
-    else:
-        assert [finding for finding in done.audit.findings if not finding.information] == []
-        assert not plan.unsolved
+    assert bool(plan.unsolved) == (case.hopeless or case.kind == "transient")
+    assert done.audit.errors == case.hopeless
+    assert not done.audit.inconclusive
     assert done.audit.missions == dict.fromkeys(BOTH, True)
     assert all(check(store, mission).go for mission in BOTH)
-
-
-SHARED, OWN = NORTH.entry(ENGINE).id, NORTH.entry(CAMERA).id
-OTHER = SOUTH.entry("files/calibration/other.yaml").id
-
-
-def everything_at_once(store: Path) -> set[ObjectId]:
-    """Damage of as many kinds as one store holds; the ids of the objects that were hurt."""
-    flip(file_of(store, SHARED), 3)
-    overwrite(file_of(store, OWN), lambda data: data[:-1])
-    overwrite(file_of(store, SOUTH.entry("descriptors/net/16/13-1150-1411.safetensors").id), lambda data: data + b"x")
-    file_of(store, NORTH.manifest.table).unlink()
-    misname(file_of(store, NORTH.entry(SHARD).id))
-    path = file_of(store, OTHER)
-    path.unlink()
-    path.symlink_to("/etc/passwd")
-    flip(store / "trust" / "1.root.cbor", 60)
-    (store / "missions" / SOUTH.id).write_bytes(b"")
-    overwrite(store / "log", lambda data: data + b"noise\n")
-    plant(store, "notes.txt", b"not yours")
-    plant(store, "objects/README", b"not yours either")
-    (store / "tmp").rmdir()
-    (store / "tmp").symlink_to("/tmp")
-    (store / "quarantine").write_bytes(b"in the way")
-    shutil.rmtree(store / "index", ignore_errors=True)
-    (store / "index").write_bytes(b"in the way")
-    return {SHARED, OWN, NORTH.manifest.table, NORTH.entry(SHARD).id, OTHER, *(one.id for one in SOUTH.table.entries)}
 
 
 def stamps(store: Path, but: set[ObjectId]) -> dict[ObjectId, object]:

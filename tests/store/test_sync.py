@@ -329,6 +329,23 @@ class TestTheTarget:
         assert current(target, NORTH.id) == new.manifest_id
         assert current(target, SOUTH.id) == SOUTH.manifest_id
 
+    @pytest.mark.parametrize("newer_came", [True, False], ids=["a newer one came", "the same came"])
+    def test_who_was_faster_since_the_plan_was_made_is_not_set_back(
+        self, source: Path, tmp_path: Path, newer_came: bool
+    ) -> None:
+        target = make_store(tmp_path / "target", SOUTH)
+        newest = later(NORTH, 5)
+        with Repository.open(source) as here:
+            with Repository.open(target) as there:
+                late = plan_sync(here, there, ())
+            publish(target, newest if newer_came else NORTH)
+            log_before = (target / "log").read_bytes()
+            apply_sync(late, here, target)
+        assert (target / "log").read_bytes() == log_before
+        mission = check(target, NORTH.id).mission
+        assert mission is not None
+        assert mission.manifest_id == (newest if newer_came else NORTH).manifest_id
+
     def test_another_mission_of_the_same_sequence_is_a_conflict(self, source: Path, tmp_path: Path) -> None:
         target = make_store(tmp_path / "target", later(NORTH, 0, own=b"the other station's"))
         with pytest.raises(Conflict):
