@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
-from store.media import CHUNK, Media, object_path
+from store.media import CHUNK, Media, Stamp, object_path
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT
 from store.verify import REF_SIZE, Binding, Outcome, Verdict, pinned_root, verify_mission
 
@@ -23,11 +23,21 @@ ROOT_FILE = re.compile(r"([1-9][0-9]{0,17})\.root\.cbor")
 
 
 class StoreEvidence:
-    """`store.verify.Evidence` over a directory. `progress` is told the bytes as they are hashed."""
+    """`store.verify.Evidence` over a directory.
 
-    def __init__(self, media: Media, progress: Callable[[int], None] | None = None) -> None:
+    `progress` is told the bytes as they are hashed, `whole` each object that `check` has found whole, with the stamp of
+    the file that was read; both may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        media: Media,
+        progress: Callable[[int], None] | None = None,
+        whole: Callable[[ObjectId, Stamp], None] | None = None,
+    ) -> None:
         self.media = media
         self._progress = progress
+        self._whole = whole
         self._outcomes: dict[tuple[ObjectId, int], Outcome] = {}
 
     def missions(self) -> list[str]:
@@ -90,16 +100,20 @@ class StoreEvidence:
         # Hashing a large object leaves the interpreter free; over small ones threads would only wait for each other.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             large = {item: pool.submit(self._outcome, item) for item in new if item[1] >= CHUNK}
-            self._outcomes.update((item, self._outcome(item)) for item in new if item not in large)
+            for item in new:
+                if item[1] < CHUNK:
+                    self._outcomes[item] = self._outcome(item)
             self._outcomes.update((item, future.result()) for item, future in large.items())
         for item in wanted:
             yield item[0], self._outcomes[item]
 
     def _outcome(self, item: tuple[ObjectId, int]) -> Outcome:
         try:
-            self.media.digest(*item, progress=self._progress)
+            stamp = self.media.digest(*item, progress=self._progress)
         except FlightbagError as error:
             return _named(item[0], error)
+        if self._whole is not None:
+            self._whole(item[0], stamp)
         return None
 
 

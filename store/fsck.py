@@ -219,7 +219,13 @@ class _Auditor:
         self.teller = tell or (lambda _: None)
         self.progress = progress or (lambda _done, _total: None)
         self.to_read = 0
-        self.evidence = StoreEvidence(media, lambda count: self.progress(count, self.to_read))
+        # What was found whole since the ledger was last told.
+        self.whole: dict[ObjectId, Stamp] = {}
+        self.evidence = StoreEvidence(
+            media,
+            lambda count: self.progress(count, self.to_read),
+            self.whole.__setitem__ if ledger is not None else None,
+        )
         self.first: SignedRoot | None = None
         self.moved: dict[str, int] = {}  # how often the log says that a mission's ref was moved
         self.flyable: dict[str, bool] = {}
@@ -671,9 +677,11 @@ class _Auditor:
         self.counts["bytes"] += sum(shard.sizes.values())
         if self.scope.read == "quick":
             return
-        times = {id_: row.verified for id_, row in rows.items() if id_ in shard.stamps and row.fresh(shard.stamps[id_])}
-        if self.ledger is not None:
-            for id_, at in self.ledger.read_at(shard.first, shard.stamps).items():
+        times: dict[ObjectId, int] = {}
+        if self.scope.read == "budget":
+            stamps = shard.stamps
+            times = {id_: row.verified for id_, row in rows.items() if id_ in stamps and row.fresh(stamps[id_])}
+            for id_, at in self.ledger.read_at(shard.first, stamps).items() if self.ledger is not None else ():
                 times[id_] = max(at, times.get(id_, 0))
         for id_, size in sorted(shard.sizes.items()):
             # What is damaged already is not told twice.
@@ -701,22 +709,14 @@ class _Auditor:
                 return
 
     def read_chunk(self, items: list[tuple[ObjectId, int]]) -> None:
-        stamps = {}
-        if self.ledger is not None:
-            for id_, _ in items:
-                with suppress(FlightbagError):
-                    stamps[id_] = self.media.stamp(object_path(id_))
-        bad = []
-        for id_, outcome in self.evidence.check(items):
-            if outcome is not None:
-                bad.append((id_, outcome))
+        bad = [(id_, outcome) for id_, outcome in self.evidence.check(items) if outcome is not None]
         for id_, outcome in bad:
             self.bad(id_, dict(items)[id_], outcome)
-            stamps.pop(id_, None)
         self.counts["read_objects"] += len(items)
         self.counts["read_bytes"] += sum(size for _, size in items)
         if self.ledger is not None:
-            self.ledger.enter(stamps.items(), [id_ for id_, _ in bad], int(time.time()))
+            self.ledger.enter(self.whole.items(), [id_ for id_, _ in bad], int(time.time()))
+            self.whole.clear()
 
     def bad(self, id_: ObjectId, size: int, error: FlightbagError) -> None:
         """Tells what was found wrong with an object when it was read."""

@@ -51,6 +51,8 @@ class Ledger:
     def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, isolation_level=None, timeout=60)
         try:
+            # Torn by a power cut it is begun anew, so it need not wait for the medium.
+            db.execute("PRAGMA synchronous = OFF")
             (found,) = db.execute("PRAGMA user_version").fetchone()
             if found not in (0, _FORMAT):
                 raise sqlite3.DatabaseError("another format")

@@ -7,6 +7,7 @@ Statuses add up: 12 is errors and something that could not be checked.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -196,6 +197,9 @@ def main() -> None:
 
 def exit_with_usage(app: typer.Typer, usage: int) -> None:
     """Runs a typer program; a mistake in its arguments exits with `usage`."""
+    # Tables of many entries are values without cycles: walking them again and again finds nothing.
+    gc.freeze()
+    gc.set_threshold(100_000)
     try:
         app()
     except SystemExit as end:
