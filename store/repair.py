@@ -1,9 +1,7 @@
 """Repair: makes a store whole again from its own trash and quarantine, its log, and replicas. Never makes it worse.
 
-A plan is a value: what an audit found, and what is to be done about it. Nothing is deleted: what is wrong goes to
-quarantine, and a damaged object only when the right bytes, verified, are at hand. What no source has stays as it is,
-and stays a finding. Replicas are not believed: an object must hash to its id, a root must continue this store's chain,
-and a manifest must verify under it.
+Nothing is deleted: what is wrong goes to quarantine, and a damaged object only when the right bytes, verified, are at
+hand. What no source has stays as it is, and stays a finding. What is to be done is a plan (see `repair_plan`).
 
 Some damage hides other damage (a manifest that is missing, all that it needs), so `repair` audits and applies in rounds
 until nothing is left to do, and ends with an audit of the scope that was asked for.
@@ -13,30 +11,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal
 
 from store import log
+from store.auditing.scope import Scope
 from store.durable import Disk
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
-from store.evidence import StoreEvidence
-from store.findings import Finding
-from store.format.ids import ObjectId, is_hex
-from store.fsck import Audit, Scope
+from store.format.ids import ObjectId
+from store.fsck import Audit
 from store.locks import DIRECTORY as LOCKS
-from store.media import Media, object_path
+from store.media import Media
 from store.objects import Batch, inserting
 from store.quarantine import QUARANTINE, copy_aside, present, set_aside
+from store.repair_plan import FROM_LOG, RepairPlan, Sources, Step, opened_from, plan_repair, there
 from store.repository import Repository
 from store.staging import TMP, sweep
-from store.trust.root import SignedRoot, advance
-from store.verify import Opened, open_manifest, ref_id
+from store.trust.root import SignedRoot
 
-TRASH = "trash"
-FROM_LOG = "the log"
 # Rounds after which something new is damaged each time: somebody else is at it.
 _ROUNDS = 10
 # Objects and bytes to a barrier.
@@ -46,45 +39,6 @@ _REF_LIMIT = 2**20
 # How many names the log's line spells out.
 _NAMED = 20
 
-Action = Literal["make", "move-aside", "rename", "root", "log", "fetch", "ref"]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing to do. `name` is a path in the store; `to` its new name, or what it will be; `source` where from.
-
-    `limit` is the most bytes that a fetched object may have.
-    """
-
-    action: Action
-    name: str
-    why: str
-    to: str = ""
-    source: str = ""
-    limit: int = 0
-
-    def as_json(self) -> dict[str, str]:
-        """The fields that say something."""
-        fields = ("action", "name", "why", "to", "source")
-        return {field: value for field in fields if (value := getattr(self, field))}
-
-
-@dataclass(frozen=True, slots=True)
-class RepairPlan:
-    """What is to be done, in this order, and the findings that nothing at hand can mend.
-
-    `index`: the index does not say what is there, and is mended.
-    """
-
-    steps: tuple[Step, ...]
-    unsolved: tuple[Finding, ...]
-    index: bool = False
-
-    @property
-    def work(self) -> bool:
-        """Whether there is anything to do."""
-        return self.index or bool(self.steps)
-
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
@@ -92,255 +46,6 @@ class Repaired:
 
     steps: tuple[Step, ...]
     audit: Audit
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A file that may have an object's bytes."""
-
-    media: Media
-    name: str
-    label: str
-
-
-class _Borrowed(StoreEvidence):
-    """A replica's objects, judged by the chain of the store under repair."""
-
-    def __init__(self, media: Media, own: StoreEvidence) -> None:
-        super().__init__(media)
-        self._own = own
-
-    def chain(self, after: int) -> Sequence[bytes]:
-        return self._own.chain(after)
-
-
-class _Sources:
-    """Where bytes may come from: the store's own trash and quarantine, then the replicas, in order."""
-
-    def __init__(self, media: Media, replicas: Sequence[Repository]) -> None:
-        self.media = media
-        self.replicas = replicas
-
-    @cached_property
-    def _aside(self) -> dict[ObjectId, list[str]]:
-        """Files that were taken out of an object's place, by the id that they had or should have had."""
-        found: dict[ObjectId, list[str]] = {}
-        for folder in (TRASH, QUARANTINE):
-            with suppress(FlightbagError):
-                for day in self.media.names(folder):
-                    with suppress(FlightbagError):
-                        for name in self.media.names(f"{folder}/{day}"):
-                            if is_hex(text := name[:64].lower()):
-                                found.setdefault(ObjectId.parse(text), []).append(f"{folder}/{day}/{name}")
-        return found
-
-    def of(self, id_: ObjectId, limit: int) -> Iterator[_Place]:
-        """The files of at most `limit` bytes that may be this object, the likeliest first."""
-        places = [_Place(self.media, name, os.path.dirname(name)) for name in self._aside.get(id_, ())]
-        places += [_Place(one.media, object_path(id_), one.media.path) for one in self.replicas]
-        for place in places:
-            with suppress(FlightbagError):
-                if place.media.stamp(place.name).size <= limit:
-                    yield place
-
-
-def plan_repair(repository: Repository, audit: Audit, replicas: Sequence[Repository]) -> RepairPlan:
-    """What can be done about the findings of an audit. Reads, and writes nothing."""
-    return _Planner(repository, audit, replicas).plan()
-
-
-class _Planner:
-    def __init__(self, repository: Repository, audit: Audit, replicas: Sequence[Repository]) -> None:
-        self.media = repository.media
-        self.repository = repository
-        self.audit = audit
-        self.replicas = replicas
-        self.sources = _Sources(self.media, replicas)
-        self.steps: list[Step] = []
-        self.unsolved: list[Finding] = []
-        # The missions whose refs lead nowhere, and those of whom a manifest or a table is fetched first.
-        self.refs: dict[str, Finding] = {}
-
-    def plan(self) -> RepairPlan:
-        told = [finding for finding in self.audit.findings if not finding.information]
-        for finding in told:
-            if not self.solve(finding):
-                self.unsolved.append(finding)
-        for id_, limit in self.audit.damaged.items():
-            place = next(self.sources.of(id_, limit), None)
-            if place is not None:
-                why = next((finding.kind for finding in told if finding.object == str(id_)), "missing")
-                self.steps.append(Step("fetch", object_path(id_), why, source=place.label, limit=limit))
-        fetched = {step.name for step in self.steps if step.action == "fetch"}
-        self.unsolved = [
-            finding
-            for finding in self.unsolved
-            if not finding.object or object_path(ObjectId.parse(finding.object)) not in fetched
-        ]
-        for mission, finding in self.refs.items():
-            step = self.ref(mission, finding)
-            if step is None:
-                self.unsolved.append(finding)
-            else:
-                self.steps.append(step)
-        # A folder is moved aside when what has its place elsewhere was taken out of it.
-        order = ("rename", "move-aside", "make", "root", "log", "fetch", "ref")
-        steps = sorted(dict.fromkeys(self.steps), key=lambda step: order.index(step.action))
-        stale = any(self.audit.notes.get(kind) for kind in ("index-only", "file-only"))
-        return RepairPlan(tuple(steps), tuple(self.unsolved), stale)
-
-    def solve(self, finding: Finding) -> bool:
-        """Enters the steps against a finding; False where there is none, or where it waits for its object."""
-        name = os.path.relpath(finding.path, self.media.path) if finding.path else ""
-        kind = finding.kind
-        if name == "missions" and kind in ("missing", "wrong-type"):
-            self.refs.update((event.facts["mission"], finding) for event in self.moves())
-        if kind in ("stray", "wrong-type"):
-            self.steps.append(Step("move-aside", name, kind))
-            if name in ("objects", "missions", "trust"):
-                self.steps.append(Step("make", name, kind))
-            if kind == "wrong-type" and name.startswith("missions/"):
-                self.refs.update(dict.fromkeys(finding.missions, finding))
-            return True
-        if kind == "misnamed":
-            self.rename(name)
-            return True
-        if kind == "missing" and name in ("objects", "missions"):
-            self.steps.append(Step("make", name, kind))
-            return True
-        if kind == "bad-trust-chain" or (finding.unreadable and name.startswith("trust/")):
-            return self.roots()
-        if kind == "bad-log" or (finding.unreadable and name == log.LOG):
-            self.steps.append(Step("log", name, kind))
-            return True
-        if kind in ("bad-ref", "bad-manifest", "bad-signature") and finding.missions:
-            self.refs.update(dict.fromkeys(finding.missions, finding))
-            return True
-        return False
-
-    def rename(self, name: str) -> None:
-        """A name in upper case gets its right one, where that is free; else what has the right one stays."""
-        folder, last = os.path.split(name)
-        right = f"{folder}/{last.lower()}"
-        # By the listing: where names have no case, what is looked up under the right name is this very thing.
-        if last.lower() not in self.media.names(folder):
-            self.steps.append(Step("rename", name, "misnamed", to=right))
-            return
-        if self.media.kind(name) == "directory":
-            there = self.media.names(right)
-            for inner in self.media.names(name):
-                if inner.lower() not in there:
-                    self.steps.append(Step("rename", f"{name}/{inner}", "misnamed", to=f"{right}/{inner.lower()}"))
-        self.steps.append(Step("move-aside", name, "misnamed"))
-
-    # -- the trust chain
-
-    def roots(self) -> bool:
-        """Steps that make the chain whole as far as this store or a replica has it; False if that leaves a hole."""
-        if any(step.action == "root" for step in self.steps):
-            return True
-        evidence = self.repository.evidence
-        try:
-            have = evidence.root_versions()
-            known = self.rotations()
-        except FlightbagError:
-            return False
-        theirs = {version for one in self.replicas for version in _versions(one)}
-        newest: SignedRoot | None = None
-        for version in range(1, max([*have, *theirs, *known], default=0) + 1):
-            found = self.next_root(newest, version)
-            if found is None:
-                # What the log has no rotation to was put there by somebody else; what it has is lost, and stays so.
-                if known and version > max(known):
-                    extra = [one for one in have if one >= version]
-                    self.steps += [Step("move-aside", f"trust/{one}.root.cbor", "bad-trust-chain") for one in extra]
-                    return bool(extra)
-                return False
-            newest, label = found
-            if label:
-                self.steps.append(Step("root", f"trust/{version}.root.cbor", "bad-trust-chain", source=label))
-        return True
-
-    def rotations(self) -> dict[int, str]:
-        """The versions that the log says took effect, with the digests of their payloads."""
-        return {
-            event.facts["version"]: event.facts.get("digest", "")
-            for event in log.events(self.media)
-            if event.event == "rotated" and type(event.facts.get("version")) is int
-        }
-
-    def next_root(self, newest: SignedRoot | None, version: int) -> tuple[SignedRoot, str] | None:
-        """The root of a version that continues the chain, and the replica that has it; "" where this store has."""
-        for store in (self.repository, *self.replicas):
-            with suppress(FlightbagError):
-                data = store.evidence.root_file(version)
-                if newest is not None:
-                    found = advance(newest, [data])
-                else:
-                    found = SignedRoot.parse(data)
-                    if found.root.version != 1 or not self.vouched(store, found):
-                        continue
-                return found, "" if store is self.repository else store.media.path
-        return None
-
-    def vouched(self, store: Repository, first: SignedRoot) -> bool:
-        """Whether a first root is this store's: by its log, or because a mission here was signed in that domain."""
-        digest = self.rotations().get(1)
-        if digest:
-            return digest == first.root.digest.hex()
-        if store is self.repository:
-            return True
-        for mission in self.repository.missions():
-            with suppress(FlightbagError):
-                evidence = _Borrowed(self.media, store.evidence)
-                if isinstance(open_manifest(evidence, ref_id(evidence.ref(mission)), first), Opened):
-                    return True
-        return False
-
-    # -- refs
-
-    def moves(self) -> list[log.Event]:
-        """The moves of refs that the log tells of, as far as it holds."""
-        with suppress(FlightbagError):
-            return [event for event, _ in log.before_damage(self.media) if event.event in log.MOVES]
-        return []
-
-    def ref(self, mission: str, finding: Finding) -> Step | None:
-        """The newest manifest of a mission that is whole, or can be made so: of the log, or current at a replica."""
-        with suppress(FlightbagError):
-            first = self.repository.first_root()
-            ids: dict[ObjectId, str] = {}
-            for event in self.moves():
-                if event.facts["mission"] == mission:
-                    ids[ObjectId.parse(event.facts["manifest"])] = FROM_LOG
-            for one in self.replicas:
-                with suppress(FlightbagError):
-                    ids.setdefault(ref_id(one.evidence.ref(mission)), one.media.path)
-            found = [
-                (opened.manifest.issue.sequence, str(id_), label)
-                for id_, label in ids.items()
-                if (opened := _opened(id_, first, self.repository.evidence, self.replicas)) is not None
-                and opened.manifest.mission.id == mission
-                and self.complete(opened)
-            ]
-            if found:
-                _, id_, label = max(found, key=lambda item: item[0])
-                return Step("ref", f"missions/{mission}", finding.kind, to=id_, source=label)
-        return None
-
-    def complete(self, opened: Opened) -> bool:
-        """Whether every object of a mission is there, by its size, or can be fetched."""
-        return all(
-            _there(self.media, id_, size) or next(self.sources.of(id_, size), None) is not None
-            for id_, size in opened.closure().items()
-        )
-
-
-def _versions(repository: Repository) -> list[int]:
-    try:
-        return repository.evidence.root_versions()
-    except FlightbagError:
-        return []
 
 
 def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Repository]) -> list[Step]:
@@ -441,7 +146,7 @@ class _Worker:
         self.media = repository.media
         self.disk = repository.disk
         self.replicas = replicas
-        self.sources = _Sources(self.media, replicas)
+        self.sources = Sources(self.media, replicas)
 
     def run(self, steps: Iterable[Step]) -> list[Step]:
         """The steps that were done."""
@@ -504,10 +209,10 @@ class _Worker:
         """Makes a ref lead to a manifest, with everything that it needs."""
         own = self.repository.evidence
         id_ = ObjectId.parse(step.to)
-        opened = _opened(id_, self.repository.first_root(), own, self.replicas)
+        opened = opened_from(id_, self.repository.first_root(), own, self.replicas)
         if opened is None:
             return False
-        lacking = [(one, size) for one, size in opened.closure().items() if not _there(self.media, one, size)]
+        lacking = [(one, size) for one, size in opened.closure().items() if not there(self.media, one, size)]
         if len(self.fetch(lacking)) < len(lacking):
             return False
         mission = opened.manifest.mission.id
@@ -518,24 +223,6 @@ class _Worker:
         else:
             self.repository.move_ref(mission, id_, "received", opened.manifest.issue.sequence)
         return True
-
-
-def _there(media: Media, id_: ObjectId, size: int) -> bool:
-    """Whether a file of an object's name and size is in its place."""
-    try:
-        return media.stamp(object_path(id_)).size == size
-    except FlightbagError:
-        return False
-
-
-def _opened(id_: ObjectId, first: SignedRoot, own: StoreEvidence, replicas: Sequence[Repository]) -> Opened | None:
-    """A manifest that holds under the store's own chain, from the store or the first replica that has it."""
-    for evidence in (own, *(_Borrowed(one.media, own) for one in replicas)):
-        with suppress(FlightbagError):
-            opened = open_manifest(evidence, id_, first)
-            if isinstance(opened, Opened):
-                return opened
-    return None
 
 
 def repair(

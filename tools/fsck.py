@@ -19,12 +19,14 @@ from typing import Annotated, Any
 
 import typer
 
+from store.auditing.scope import Scope
 from store.errors import Invalid, Unavailable
 from store.findings import Finding
-from store.fsck import Audit, Scope, fsck
+from store.fsck import Audit, fsck
 from store.ledger import Ledger
 from store.media import Media
-from store.repair import RepairPlan, plan_repair, repair
+from store.repair import repair
+from store.repair_plan import RepairPlan, plan_repair
 from store.repository import Repository
 from tools import render
 from tools.arguments import Store, duration, print_lines

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from store.findings import Finding
 from store.format.manifest import Manifest, Takeoff
 from store.fsck import Audit
-from store.repair import RepairPlan, Step
+from store.repair_plan import RepairPlan, Step
 from store.verify import Opened, Verdict
 
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ from typing import Any
 
 from blake3 import blake3
 
+from store.auditing.scope import FULL
 from store.evidence import StoreEvidence
 from store.format.entries import Entry, sorted_table
 from store.format.ids import ObjectId
-from store.fsck import FULL, fsck
+from store.fsck import fsck
 from store.media import Media, object_path
 from store.repository import Repository
 from store.trust.root import SignedRoot

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from store.auditing.scope import FULL
 from store.durable import Disk
 from store.errors import FlightbagError, NotFound
 from store.format.ids import ObjectId
-from store.fsck import FULL, fsck
+from store.fsck import fsck
 from store.gc import collect, pin, unpin
 from store.history import rollback
 from store.repair import repair

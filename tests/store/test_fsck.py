@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from store.auditing.scope import FULL, QUICK, Scope
 from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
-from store.fsck import FULL, QUICK, Audit, Scope, fsck
+from store.fsck import Audit, fsck
 from store.index import Row
 from store.ledger import Ledger
 from store.media import Media, Stamp
@@ -479,7 +480,7 @@ def test_findings_are_told_as_they_are_kept(store: Path, full: bool) -> None:
 
 
 def test_notes_are_counted_in_full_and_kept_in_part(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("store.fsck._KEPT", 3)
+    monkeypatch.setattr("store.auditing.told._KEPT", 3)
     for number in range(7):
         data = b"%d" % number
         plant(store, str(file_of(Path(), ObjectId.of(data))), data)

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from store import log
+from store.auditing.scope import FULL, QUICK, Scope
 from store.durable import Disk
 from store.errors import Unavailable
 from store.format.ids import ObjectId
-from store.fsck import FULL, QUICK, Audit, Scope, fsck
+from store.fsck import Audit, fsck
 from store.index import Row
 from store.locks import Locked
 from store.media import Media, object_path
-from store.repair import Repaired, RepairPlan, plan_repair, repair
+from store.repair import Repaired, repair
+from store.repair_plan import RepairPlan, plan_repair
 from store.repository import Repository
 from tests.faults.damages import BOTH, CASES, OTHER, OWN, SHARED, everything_at_once, plant
 from tests.faults.disks import Failing, PowerCut, PowerFails, Recorded, bad_sectors, index_watched

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from store.auditing.scope import FULL, QUICK
 from store.durable import Disk
 from store.evidence import takeoff_check
 from store.format.ids import ObjectId
-from store.fsck import FULL, QUICK, Audit, fsck
+from store.fsck import Audit, fsck
 from store.index import Index
 from store.media import Media, object_path
 from store.repository import Repository

@@ -1,0 +1,267 @@
+"""What an audit sees beside the objects: names and types, the log, trust chain, refs, signatures, pins, drafts."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import replace
+
+from store import log
+from store.auditing.scope import Scope
+from store.auditing.told import REMOVE, Told, as_kind
+from store.errors import Corrupt, FlightbagError, NotFound
+from store.evidence import ROOT_FILE, StoreEvidence
+from store.findings import Finding
+from store.format import manifest
+from store.format.cose import Envelope
+from store.format.ids import ObjectId
+from store.format.manifest import MISSION_ID
+from store.needs import DRAFTS, PINS, UNKNOWN, Need, is_manifest, need_of, need_of_unsigned, pinned_id
+from store.repository import TOML
+from store.trust.root import SignedRoot, advance
+from store.verify import COPY_AGAIN, ENVELOPE_LIMIT, Opened, open_manifest, open_mission
+
+FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", "tmp", "quarantine", "trash", "lock"})
+FILES = frozenset({TOML, log.LOG})
+# Folders whose files are listed nowhere else, and the names that they may have.
+_CONTENTS = {
+    "lock": re.compile(rf"store|index|log|trust|heal|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
+    "index": re.compile(r"owner|data\.mdb|lock\.mdb"),
+    "drafts": MISSION_ID,
+    "pins": MISSION_ID,
+    "trust/releases": re.compile(r"(?!)"),
+}
+# Folders of what was taken out of its place: a folder for each time, and in it anything.
+_ASIDE = ("quarantine", "trash")
+_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+# What the takeoff check says of an object that an audit says in the same words.
+_OF_OBJECTS = frozenset({"missing", "truncated", "oversized", "bit-flip", "wrong-type"})
+
+
+class Refs:
+    """Missions, pins and drafts: what of them holds, and what they need.
+
+    `flyable` says of each mission whether its signatures and tables hold. `pending` is what the takeoff check said of
+    manifests and tables: whether their place explains it, their folder tells. Where `closures_known` is false, nobody
+    can tell what belongs to no closure.
+    """
+
+    def __init__(self, told: Told, scope: Scope, evidence: StoreEvidence) -> None:
+        self.told = told
+        self.media = told.media
+        self.scope = scope
+        self.evidence = evidence
+        self.first: SignedRoot | None = None
+        self.moved: dict[str, int] = {}  # how often the log says that a mission's ref was moved
+        self.flyable: dict[str, bool] = {}
+        self.needs: list[Need] = []
+        self.closures_known = True
+        self.pending: dict[ObjectId, Finding] = {}
+
+    def look(self) -> None:
+        """Looks at all that the scope asks for."""
+        if self.scope.mission:
+            self.one_mission()
+            return
+        self.top_level()
+        self.log()
+        self.missions()
+        self.pins()
+        self.drafts()
+
+    def top_level(self) -> None:
+        for name in self.media.names(""):
+            path = self.media.absolute(name)
+            try:
+                kind = self.media.kind(name)
+            except FlightbagError as error:
+                self.told.tell(Finding.of(error))
+                continue
+            if name not in FOLDERS and name not in FILES:
+                self.told.stray(name)
+            elif kind != ("directory" if name in FOLDERS else "file"):
+                self.told.tell(Finding("wrong-type", f"{name} is a {kind}", path=path, actual=kind, remedy=COPY_AGAIN))
+        for folder, pattern in _CONTENTS.items():
+            self.contents(folder, pattern)
+        for folder in _ASIDE:
+            self.aside(folder)
+        for name in self.told.names("tmp", needed=False) or []:
+            text = f"tmp/{name} is of a run that is under way or was interrupted; the next one removes what is left"
+            self.told.foreign(Finding("stray", text, path=self.media.absolute(f"tmp/{name}")))
+
+    def aside(self, folder: str) -> None:
+        """Quarantine and trash hold what was taken out; whatever lay in an object's place may lie there."""
+        for name in self.told.names(folder, needed=False) or []:
+            if not _TIME.fullmatch(name):
+                self.told.stray(f"{folder}/{name}")
+                continue
+            if self.scope.exclusive:
+                for inner in self.told.names(f"{folder}/{name}", needed=False) or []:
+                    path = self.media.absolute(f"{folder}/{name}/{inner}")
+                    self.told.foreign(Finding("unreferenced", f"{folder}/{name}/{inner} is in no closure", path=path))
+
+    def contents(self, folder: str, pattern: re.Pattern[str]) -> None:
+        """A folder holds files of the right names alone."""
+        for name in self.told.names(folder, needed=False) or []:
+            if not pattern.fullmatch(name):
+                self.told.stray(f"{folder}/{name}")
+                continue
+            try:
+                self.media.stamp(f"{folder}/{name}")
+            except NotFound:
+                continue  # gone since it was listed
+            except FlightbagError as error:
+                self.told.tell(Finding.of(error, remedy=REMOVE))
+
+    def log(self) -> None:
+        try:
+            for event in log.events(self.media):
+                # A repair says which refs it makes anew before it touches them.
+                refs = event.facts.get("refs") if event.event == "repaired" else None
+                moved = list(refs) if type(refs) is dict else []
+                if event.event in log.MOVES:
+                    moved = [event.facts["mission"]]
+                for mission in moved:
+                    self.moved[mission] = self.moved.get(mission, 0) + 1
+        except FlightbagError as error:
+            finding = Finding.of(error, remedy="find out who changed it; the refs stand without it")
+            self.told.tell(as_kind(finding, "bad-log"))
+
+    def missions(self) -> None:
+        """Refs, signatures and tables of all missions, under the store's own chain."""
+        names = self.told.names("missions", needed=True)
+        self.closures_known = names is not None
+        for name in names or []:
+            if MISSION_ID.fullmatch(name):
+                self.flyable[name] = False
+            else:
+                self.told.stray(f"missions/{name}")
+        if names is not None:
+            # A log line may be ahead of its ref, so a single one may be all of a publication that was cut short.
+            self.flyable.update((name, False) for name, times in self.moved.items() if times > 1)
+        self.first = self.trust()
+        if self.first is not None:
+            for mission in sorted(self.flyable):
+                self.mission(mission, self.first)
+        self.closures_known = self.closures_known and all(self.flyable.values())
+
+    def one_mission(self) -> None:
+        """The trust chain, the ref, the signatures and the table of one mission."""
+        self.flyable[self.scope.mission] = False
+        self.first = self.trust()
+        if self.first is not None:
+            self.mission(self.scope.mission, self.first)
+
+    def trust(self) -> SignedRoot | None:
+        """The first root of the chain, if the chain holds; else every mission is grounded."""
+        names = self.told.names("trust", needed=False)
+        if not self.scope.mission:
+            for name in names or []:
+                if name != "releases" and not ROOT_FILE.fullmatch(name):
+                    self.told.stray(f"trust/{name}")
+        if not names and not self.flyable:
+            return None  # a store that is new
+        try:
+            first = SignedRoot.parse(self.evidence.root_file(1))
+            if first.root.version != 1:
+                raise Corrupt("trust/1.root.cbor is of another version", kind="bad-trust-chain")
+            advance(first, self.evidence.chain(1))
+            return first
+        except FlightbagError as error:
+            finding = as_kind(Finding.of(error, remedy=COPY_AGAIN), "bad-trust-chain")
+            path = finding.path or self.media.absolute("trust")
+            self.told.tell(replace(finding, path=path, missions=tuple(self.flyable)))
+        return None
+
+    def mission(self, mission: str, first: SignedRoot) -> None:
+        ref = self.media.absolute(f"missions/{mission}")
+        opened = open_mission(self.evidence, mission, first)
+        if not isinstance(opened, Opened):
+            for finding in opened:
+                told = replace(_as_audit(finding), missions=(mission,))
+                if told.object:
+                    self.suspect(ObjectId.parse(told.object), told)
+                else:
+                    self.told.tell(replace(told, path=told.path or ref))
+        elif opened.manifest.mission.id != mission:
+            other = opened.manifest.mission.id
+            self.told.tell(
+                Finding(
+                    "bad-ref",
+                    f"the ref of {mission} leads to the manifest of {other}",
+                    path=ref,
+                    expected=mission,
+                    actual=other,
+                    remedy="run store-fsck --repair: the log says which manifest is this mission's",
+                    missions=(mission,),
+                )
+            )
+        else:
+            self.flyable[mission] = True
+            self.need(f"missions/{mission}", opened)
+
+    def suspect(self, id_: ObjectId, finding: Finding) -> None:
+        """Keeps what was said of an object until its folder is looked at."""
+        known = self.pending.get(id_, finding)
+        self.pending[id_] = replace(known, missions=tuple(sorted({*known.missions, *finding.missions})))
+
+    def need(self, holder: str, opened: Opened) -> None:
+        """Keeps what a mission or pin needs; tells where two of its entries contradict each other."""
+        need = need_of(holder, opened)
+        sizes = opened.closure()
+        for entry in opened.table.entries:
+            if entry.size != sizes[entry.id]:
+                message = f"{entry.name} gives object {entry.id} another size than another entry does"
+                grounded = (need.mission,) if need.mission else ()
+                path = self.media.absolute(holder)
+                self.told.tell(Finding("bad-manifest", message, entry=entry.name, path=path, missions=grounded))
+        self.needs.append(need)
+
+    def pins(self) -> None:
+        """What the pins name: an object, or a manifest with all that it needs."""
+        for name in self.told.names(PINS, needed=False) or []:
+            if not MISSION_ID.fullmatch(name):
+                continue  # a stray
+            holder = f"pins/{name}"
+            try:
+                id_ = pinned_id(self.media, holder)
+            except FlightbagError as error:
+                self.told.tell(replace(as_kind(Finding.of(error), "bad-ref"), path=self.media.absolute(holder)))
+                continue
+            need = Need(holder, [(id_, UNKNOWN)])
+            with suppress(FlightbagError):  # what is wrong with the object, its folder tells
+                if self.first is not None and is_manifest(self.evidence, id_):
+                    opened = open_manifest(self.evidence, id_, self.first)
+                    if isinstance(opened, Opened):
+                        self.need(holder, opened)
+                    else:
+                        self.told.incomplete(holder, opened[0].message)
+                    continue
+            self.needs.append(need)
+
+    def drafts(self) -> None:
+        """What the drafts need. Nobody may have signed them yet, so nothing is judged but that it is there."""
+        for name in self.told.names(DRAFTS, needed=False) or []:
+            if not MISSION_ID.fullmatch(name):
+                continue  # a stray
+            holder = f"drafts/{name}"
+            try:
+                data = self.media.read(holder, ENVELOPE_LIMIT)
+                Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
+            except FlightbagError as error:
+                self.told.tell(replace(as_kind(Finding.of(error), "bad-manifest"), path=self.media.absolute(holder)))
+                continue
+            try:
+                self.needs.append(need_of_unsigned(holder, data, self.evidence))
+            except FlightbagError as error:
+                self.told.incomplete(holder, error.message)
+
+
+def _as_audit(finding: Finding) -> Finding:
+    """A finding of the takeoff check under the kind that an audit gives it."""
+    told = replace(finding, step="")
+    if finding.step == "A" and not finding.entry:
+        return as_kind(told, "bad-ref")
+    if finding.unreadable or finding.kind in _OF_OBJECTS:
+        return told
+    return as_kind(told, "bad-signature" if finding.step == "C" else "bad-manifest")
