@@ -1,6 +1,6 @@
 """The evidence of a store directory: what `store.verify` asks for, read from the medium. Writes nothing.
 
-Every object is read in full, once for all the missions that one instance is asked about.
+Every object is read in full.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT
 from store.verify import REF_SIZE, Binding, Outcome, Verdict, pinned_root, verify_mission
 
 MAX_MISSIONS = 10_000
+# Objects found whole that are not read again for the next mission: what keeps the memory that of a mission.
+_REMEMBERED = 200_000
 ROOT_FILE = re.compile(r"([1-9][0-9]{0,17})\.root\.cbor")
 
 
 class StoreEvidence:
-    """`store.verify.Evidence` over a directory.
+    """`store.verify.Evidence` over a directory. It reads an object once for many missions, as far as it remembers.
 
     `progress` is told the bytes as they are hashed, `whole` each object that `check` has found whole, with the stamp of
     the file that was read; both may be called from any thread.
@@ -38,7 +40,9 @@ class StoreEvidence:
         self.media = media
         self._progress = progress
         self._whole = whole
-        self._outcomes: dict[tuple[ObjectId, int], Outcome] = {}
+        # What `check` was asked about before: those found whole, with their sizes, and the others.
+        self._sound: dict[ObjectId, int] = {}
+        self._failed: dict[tuple[ObjectId, int], FlightbagError] = {}
 
     def missions(self) -> list[str]:
         """The ids of the missions that have a ref, ascending. What else lies there, fsck tells."""
@@ -96,16 +100,25 @@ class StoreEvidence:
 
     def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
         wanted = list(objects)
-        new = sorted(item for item in wanted if item not in self._outcomes)
+        new = sorted(item for item in wanted if self._sound.get(item[0]) != item[1] and item not in self._failed)
+        if len(self._sound) > _REMEMBERED:
+            self._sound = {id_: size for id_, size in wanted if self._sound.get(id_) == size}
         # Hashing a large object leaves the interpreter free; over small ones threads would only wait for each other.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             large = {item: pool.submit(self._outcome, item) for item in new if item[1] >= CHUNK}
             for item in new:
                 if item[1] < CHUNK:
-                    self._outcomes[item] = self._outcome(item)
-            self._outcomes.update((item, future.result()) for item, future in large.items())
+                    self._keep(item, self._outcome(item))
+            for item, future in large.items():
+                self._keep(item, future.result())
         for item in wanted:
-            yield item[0], self._outcomes[item]
+            yield item[0], self._failed.get(item)
+
+    def _keep(self, item: tuple[ObjectId, int], outcome: Outcome) -> None:
+        if outcome is None:
+            self._sound[item[0]] = item[1]
+        else:
+            self._failed[item] = outcome
 
     def _outcome(self, item: tuple[ObjectId, int]) -> Outcome:
         try:

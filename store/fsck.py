@@ -155,12 +155,12 @@ class _Reading:
     def read(self, rows: list[bytes], scope: Scope, over: Callable[[], bool]) -> None:
         """Reads those of the rows (see `Objects.readable`) that the scope asks for; `over`: the time is up."""
         if scope.read == "sample":
-            rows = random.SystemRandom().sample(rows, math.ceil(len(rows) * scope.amount))
+            count = math.ceil(len(rows) * scope.amount)
+            rows = [rows[number] for number in sorted(random.SystemRandom().sample(range(len(rows)), count))]
         if scope.read == "budget":
             rows.sort()
             chunks = _chunks(rows, _CHUNK_OBJECTS, _CHUNK_BYTES)
         else:
-            rows.sort(key=lambda row: row[16:])
             chunks = _chunks(rows, _AT_ONCE, UNKNOWN)
         total = sum(int.from_bytes(row[8:16]) for row in rows)
         self.progress(0, total)

@@ -49,7 +49,8 @@ class _Shard:
 class Objects:
     """`number` and `bytes` are of what lies in its place.
 
-    `readable` is what may be read in full, a row of 48 bytes each: when it was last (0: never), its size, its id.
+    `readable` is what may be read in full, ascending by id, a row of 48 bytes each: when it was last (0: never), its
+    size, its id.
     """
 
     def __init__(self, told: Told, scope: Scope, refs: Refs, ledger: Ledger | None) -> None:
