@@ -24,13 +24,16 @@ check: $(VENV)/.stamp
 test: check
 	$(BIN)/pytest -n 2 -q
 
-# Every crash state, every injected fault, 200 kills: about a quarter of an hour on 2 cores.
+# Every crash state, injected fault and damage, 400 kills, many processes for a minute: a quarter of an hour on 2 cores.
 drill: $(VENV)/.stamp
 	$(BIN)/python -m tests.faults.drill
+	FLIGHTBAG_STRESS=30 $(BIN)/pytest -q tests/store/test_machine.py
 
-# Beside cp, b3sum, restic, borg and ostree, where they are installed: about five minutes, 25 GB of room.
+# Beside cp, b3sum, restic, borg and ostree, where they are installed; memory; a million objects: ten minutes, 25 GB of room.
 bench: $(VENV)/.stamp
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench side
+	$(BIN)/python -m tests.bench memory
+	$(BIN)/python -m tests.bench million
 
 fix: $(VENV)/.stamp
 	$(BIN)/ruff check --fix .
