@@ -19,9 +19,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 from store.errors import Unavailable
 
@@ -208,19 +207,26 @@ def _sync_all(folder: str) -> bool:
         return False
 
 
-@contextmanager
-def _explained(path: str) -> Iterator[None]:
+class _explained:  # noqa: N801 - a context manager, written out: it is entered several times for every small object
     """Turns an OSError into an Unavailable that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable(
-            f"{path} cannot be written: {error.strerror}",
-            remedy=_REMEDIES.get(error.errno or 0, ""),
-            kind="unwritable",
-            path=path,
-            errno=error.errno,
-        ) from error
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise Unavailable(
+                f"{self._path} cannot be written: {error.strerror}",
+                remedy=_REMEDIES.get(error.errno or 0, ""),
+                kind="unwritable",
+                path=self._path,
+                errno=error.errno,
+            ) from error
 
 
 _REMEDIES = {

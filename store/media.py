@@ -309,13 +309,20 @@ def _wrong_type(path: str) -> Corrupt:
     return Corrupt(f"{path} is not what belongs there: a regular file, or a folder", kind="wrong-type", path=path)
 
 
-@contextmanager
-def _explained(path: str) -> Iterator[None]:
+class _explained:  # noqa: N801 - a context manager, written out: it is entered for every small object
     """Turns an OSError into the error that says which of the three it is."""
-    try:
-        yield
-    except OSError as error:
-        raise _explain(error, path) from error
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise _explain(error, self._path) from error
 
 
 def _explain(error: OSError, path: str) -> FlightbagError:

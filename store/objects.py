@@ -12,6 +12,7 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -39,11 +40,12 @@ class Added:
 class Batch:
     """Objects on their way in. Made by `inserting`; used by one thread."""
 
-    def __init__(self, media: Media, disk: Disk, index: Index | None, staging: Staging) -> None:
+    def __init__(self, media: Media, disk: Disk, index: Index | None, staging: Staging, writing: Executor) -> None:
         self._media = media
         self._disk = disk
         self._index = index
         self._staging = staging
+        self._writing = writing
         self._staged: dict[ObjectId, str] = {}
         # What was there, whole, but not by the ledger: its writer may not have come to its barriers yet.
         self._found: dict[ObjectId, Row] = {}
@@ -60,13 +62,25 @@ class Batch:
         self._count += 1
         hasher, size = blake3(), 0
         fd = self._disk.create(path)
+        written: Future[None] | None = None
         try:
             for chunk in chunks:
                 hasher.update(chunk)
-                self._disk.write(fd, chunk, path)
                 size += len(chunk)
+                if written is not None:
+                    written.result()
+                    written = None
+                if len(chunk) < CHUNK or not isinstance(chunk, bytes):
+                    self._disk.write(fd, chunk, path)
+                else:
+                    # One chunk of a large object is written while the next is read and hashed.
+                    written = self._writing.submit(self._disk.write, fd, chunk, path)
+            if written is not None:
+                written.result()
             self._disk.seal(fd, path)
         finally:
+            if written is not None:
+                wait([written])  # nobody writes to a descriptor that is closed
             os.close(fd)
         id_ = ObjectId(hasher.digest())
         if expect is not None and id_ != expect:
@@ -182,8 +196,8 @@ class Batch:
 @contextmanager
 def inserting(media: Media, disk: Disk, index: Index | None) -> Iterator[Batch]:
     """A batch; what was not committed when the block ends is gone."""
-    with Staging(media, disk) as staging:
-        yield Batch(media, disk, index, staging)
+    with Staging(media, disk) as staging, ThreadPoolExecutor(1) as writing:
+        yield Batch(media, disk, index, staging, writing)
 
 
 def examine(media: Media, index: Index | None, id_: ObjectId, size: int) -> Row | None:

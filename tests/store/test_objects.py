@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from store.durable import Disk
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
-from store.media import Media
+from store.media import CHUNK, Media
 from store.objects import Batch, examine, inserting
 from store.repository import Repository, Writer
 from store.staging import Staging, sweep
@@ -99,6 +99,29 @@ class TestBatch:
             batch.commit()
         (shard,) = (store / "objects").iterdir()
         assert len(list(shard.iterdir())) == 1
+
+    @pytest.mark.parametrize("failing", range(4))
+    def test_a_large_object_whose_write_fails_leaves_nothing(self, store: Path, failing: int) -> None:
+        """Its chunks are written by a thread: what fails there is told here."""
+        data = [bytes([number]) * CHUNK for number in range(3)] + [b"end"]
+
+        class Full(Disk):
+            count = -1
+
+            def write(self, fd: int, data: bytes | bytearray | memoryview, path: str) -> None:
+                self.count += 1
+                if self.count == failing:
+                    raise Unavailable("full", errno=errno.ENOSPC)
+                super().write(fd, data, path)
+
+        with Media(store) as media, inserting(media, Full(), None) as batch:
+            with pytest.raises(Unavailable, match="full"):
+                batch.add(data)
+            added = batch.add(data)
+            batch.commit()
+        assert added.id == ObjectId.of(b"".join(data))
+        assert file_of(store, added.id).read_bytes() == b"".join(data)
+        assert os.listdir(store / "tmp") == []
 
     def test_a_source_that_fails_leaves_the_batch_usable(self, store: Path, writer: Writer) -> None:
         def torn() -> Iterator[bytes]:
