@@ -22,7 +22,7 @@ from store.findings import Finding
 from store.format.ids import ObjectId
 from store.locks import Locked
 from store.media import Media, kind_of, object_path
-from store.staging import empty
+from store.staging import remove_tree
 from store.trust.root import SignedRoot
 from store.verify import ENVELOPE_LIMIT, Opened, VerifiedMission, open_mission
 
@@ -60,7 +60,7 @@ def checkout(
             fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise Locked(f"{partial} is being written by another checkout", kind="locked", path=partial) from error
-        empty(disk, partial)  # what one that was interrupted left
+        _take(disk, partial)
         done = _write(mission, evidence, partial, disk, hard_link=hard_link)
         disk.rename(partial, target)
         disk.sync_directory(os.path.dirname(target))
@@ -69,9 +69,20 @@ def checkout(
     return done
 
 
+def _take(disk: Disk, partial: str) -> None:
+    """Empties what a checkout that was interrupted left. Raises Conflict for a folder that is something else."""
+    there = os.listdir(partial)
+    if there and RECORD not in there:
+        raise Conflict(f"{partial} is in the way", remedy="give another folder, or move it away", path=partial)
+    # The record, which marks it as ours, comes first and goes last.
+    for name in sorted(there, key=lambda name: name == RECORD):
+        remove_tree(disk, os.path.join(partial, name))
+    disk.make_directory(os.path.join(partial, RECORD))
+
+
 def _write(mission: VerifiedMission, evidence: StoreEvidence, top: str, disk: Disk, *, hard_link: bool) -> Checkout:
     how: dict[str, int] = {}
-    folders: dict[str, None] = {"": None}
+    folders: dict[str, None] = {"": None, RECORD: None}
     written: list[str] = []
 
     def place(name: str) -> str:
@@ -157,6 +168,9 @@ def check_checkout(folder: str, pinned: SignedRoot) -> tuple[Finding, ...]:
             if opened.manifest.mission.id != missions[0]:
                 text = f"the record's ref is of {missions[0]}, its manifest of {opened.manifest.mission.id}"
                 return (Finding("wrong-mission", text, path=inner.path),)
+            wrong = _wrong_roots(evidence, pinned)
+            if wrong is not None:
+                return (wrong,)
             expected = {entry.name: (entry.id, entry.size) for entry in opened.table.entries}
             known = {
                 f"{RECORD}/missions/{missions[0]}",
@@ -165,6 +179,22 @@ def check_checkout(folder: str, pinned: SignedRoot) -> tuple[Finding, ...]:
                 *(f"{RECORD}/trust/{version}.root.cbor" for version in evidence.root_versions()),
             }
             return tuple(_compare(media, expected, known))
+
+
+def _wrong_roots(evidence: StoreEvidence, pinned: SignedRoot) -> Finding | None:
+    """What is wrong with the record's roots up to the pinned one; those after it were verified with the mission."""
+    digest: bytes | None = pinned.root.digest
+    for version in range(pinned.root.version, 0, -1):
+        path = evidence.media.absolute(f"trust/{version}.root.cbor")
+        try:
+            root = SignedRoot.parse(evidence.root_file(version)).root
+        except FlightbagError as error:
+            return replace(Finding.of(error, remedy=_AGAIN), path=path)
+        if root.digest != digest:
+            text = f"root {version} of the record is not of the pinned chain"
+            return Finding("bad-trust-chain", text, path=path, remedy=_AGAIN)
+        digest = root.previous
+    return None
 
 
 def _compare(media: Media, expected: Mapping[str, tuple[ObjectId, int]], known: set[str]) -> Iterator[Finding]:

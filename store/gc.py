@@ -94,7 +94,12 @@ def plan_gc(
                 continue
             counts[what] += 1
             counts[f"{what}_bytes"] += size
-    folders = tuple(name for name in repository.media.names_if_there(TRASH) if _over(name, now, grace))
+    media = repository.media
+    folders = tuple(
+        name
+        for name in media.names_if_there(TRASH)
+        if _over(name, now, grace) and media.kind(f"{TRASH}/{name}") == "directory"
+    )
     return GcPlan(Need(TRASH, trash), sum(size for _, size in trash), tuple(manifests), folders=folders, **counts)
 
 
@@ -181,6 +186,14 @@ def _collected(media: Media) -> set[str]:
 def _marked(repository: Repository, named: Mapping[str, list[ObjectId]], keep_last: int) -> list[Need]:
     """Everything that must stay. Raises Refused or Unavailable with every reason why that is not known."""
     media = repository.media
+    for name in ("missions", log.LOG):
+        if not present(media, name) and repository.evidence.root_versions():
+            raise Refused(
+                f"{media.absolute(name)} is not there, so nobody knows what is needed",
+                remedy="run store-fsck --repair",
+                kind="needs-unknown",
+                path=media.absolute(name),
+            )
     needs: list[Need] = []
     wrong: list[FlightbagError] = []
 

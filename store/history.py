@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from store import log
-from store.errors import Invalid, NotFound, Refused
+from store.errors import Corrupt, Invalid, NotFound, Refused
 from store.format.ids import ObjectId
 from store.issuing import check_signers, issuing, last_issued, next_issue, signed
 from store.needs import UNKNOWN, need_of
@@ -46,7 +46,9 @@ def rollback(
     """
     root = repository.root().root
     check_signers(root, signers)
-    current = repository.current(mission)
+    current = last_issued(repository, mission)
+    if current is None:
+        current = repository.current(mission)  # raises what is wrong with it
     target = _earlier(repository, mission, current) if to is None else _named(repository, mission, to)
     issue = target.manifest.issue
     lifetime = None if issue.expires_at is None else issue.expires_at - issue.issued_at
@@ -84,7 +86,10 @@ def _earlier(repository: Repository, mission: str, current: Opened) -> Opened:
             id_ = ObjectId.parse(event.facts["manifest"])
             if id_ == current.manifest_id:
                 continue
-            opened = _named(repository, mission, id_)
+            try:
+                opened = _named(repository, mission, id_)
+            except Corrupt:
+                continue  # lost, or of a signer who was revoked since
             if _says(opened) != _says(current):
                 return opened
     raise NotFound(f"mission {mission} was never anything else", remedy="see `flightbag log`", kind="missing")

@@ -219,9 +219,10 @@ def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> In
                     _make(media, disk, lock, rebuild)
                 _write_owner(media, clean=False)
             lock.share(wait=True)
-            # Who was alone with it in between may have been killed over it.
-            if not _why_another(media):
+            # Who was alone with it in between may have been killed over it, or have only peeked at it.
+            if not _why_another(media) and _in_use(media):
                 return Index(_environment(media), media, lock, rebuilt=reason)
+            lock.release()  # so that one of those who wait can be alone with it
             time.sleep(_PAUSE)
         raise Unavailable(
             f"the index of {media.path} is gone or was replaced while other processes use it",
@@ -321,6 +322,8 @@ def _why_another(media: Media) -> str:
         owner = _read_owner(media)
         if owner["format"] != _FORMAT:
             return "it is of another format"
+        if _LOCK in media.names(DIRECTORY):
+            media.stamp(f"{DIRECTORY}/{_LOCK}")  # LMDB would follow a link
         if owner["store"] != os.path.realpath(media.path) or owner["file"] != _file(media):
             return "it was copied from another place"
     except NotFound:
@@ -328,6 +331,15 @@ def _why_another(media: Media) -> str:
     except (FlightbagError, KeyError) as error:
         return f"it is damaged: {str(error)[:200]}"
     return ""
+
+
+def _in_use(media: Media) -> bool:
+    """Whether somebody who was alone with the index checked it in this boot, and uses it."""
+    try:
+        owner = _read_owner(media)
+    except FlightbagError:
+        return False
+    return owner.get("left", []) is None and owner.get("boot") == _boot()
 
 
 def _read_owner(media: Media) -> dict[str, Any]:

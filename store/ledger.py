@@ -21,6 +21,8 @@ from store.format.ids import DIGEST_SIZE, ObjectId
 from store.media import Stamp
 
 _FORMAT = 1
+# PRAGMA application_id (sqlite.org/fileformat2.html, offset 68 of the header): what tells a ledger from other files.
+_APPLICATION = 0x466C4267
 _TABLE = (
     "CREATE TABLE read (id BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, at INTEGER)"
     " WITHOUT ROWID"
@@ -33,12 +35,18 @@ class Ledger:
     """An open ledger. `at` is unix seconds everywhere."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Opens the ledger at `path`, making it and its folder where they are not there. Raises Unavailable."""
+        """Opens the ledger at `path`, making it and its folder where they are not there.
+
+        Raises Unavailable where it cannot be used, and for a file that is something else, which is left alone.
+        """
         self.path = os.fspath(path)
+        _check_ours(self.path)
         try:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._db = self._opened()
+            except sqlite3.OperationalError:
+                raise  # locked, or a failing medium: nothing is known to be wrong with it
             except sqlite3.DatabaseError:
                 # Torn, or no ledger of ours: it only says what to read first, and without it everything is.
                 for name in (self.path, f"{self.path}-wal", f"{self.path}-shm", f"{self.path}-journal"):
@@ -57,6 +65,7 @@ class Ledger:
             if found not in (0, _FORMAT):
                 raise sqlite3.DatabaseError("another format")
             if found == 0:
+                db.execute(f"PRAGMA application_id = {_APPLICATION}")
                 db.execute("BEGIN IMMEDIATE")
                 db.execute("DROP TABLE IF EXISTS read")
                 db.execute(_TABLE)
@@ -105,6 +114,24 @@ class Ledger:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise _unusable(self.path, error) from error
+
+
+def _check_ours(path: str) -> None:
+    """Raises Unavailable for a file that is neither empty nor a ledger."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(72)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if head and not (head.startswith(b"SQLite format 3\0") and head[68:] == _APPLICATION.to_bytes(4)):
+        raise Unavailable(
+            f"{path} is not a ledger of audits, and is left alone",
+            remedy="give another file with --ledger; it is made where it is not there",
+            kind="not-a-ledger",
+            path=path,
+        )
 
 
 def _fields(stamp: Stamp) -> tuple[int, int, int, int]:

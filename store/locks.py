@@ -22,6 +22,8 @@ from store.durable import Disk
 from store.errors import Unavailable
 
 DIRECTORY = "lock"
+# What a lock file says of its holder; more is not read.
+HOLDER_LIMIT = 4096
 
 
 class Locked(Unavailable):
@@ -40,12 +42,13 @@ def _holder() -> bytes:
 
 
 def write_holder(fd: int) -> None:
-    """Says in the lock file who holds it."""
+    """Says in the lock file who holds it, where that can be written: the kernel knows anyway."""
     data = _holder()
-    os.pwrite(fd, data, 0)
-    # Only where it is longer: a driver for FAT refuses to cut a file to the size that it has.
-    if os.fstat(fd).st_size > len(data):
-        os.ftruncate(fd, len(data))
+    with suppress(OSError):
+        os.pwrite(fd, data, 0)
+        # Only where it is longer: a driver for FAT refuses to cut a file to the size that it has.
+        if os.fstat(fd).st_size > len(data):
+            os.ftruncate(fd, len(data))
 
 
 def _by_kernel(path: str) -> dict[int, dict[str, Any]]:
@@ -71,11 +74,11 @@ def _locked(path: str, what: str) -> Locked:
     with suppress(OSError, ValueError, TypeError, RecursionError):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            who = dict(json.loads(os.read(fd, 4096)))
+            who = dict(json.loads(os.read(fd, HOLDER_LIMIT)))
         finally:
             os.close(fd)
     holders = _by_kernel(path)
-    if holders and who.get("pid") not in holders:
+    if holders and not (type(who.get("pid")) is int and who["pid"] in holders):
         # The text is of an earlier holder, or of none: this lock is held by several at once.
         who = next(iter(holders.values()))
     by = (
@@ -173,6 +176,10 @@ class SharedLock:
         """Takes the lock shared. Raises Locked where somebody has it alone and `wait` is false."""
         if not self._flock(fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB)):
             raise _locked(self._path, self._what)
+
+    def release(self) -> None:
+        """Lets go of the lock; it can be taken again."""
+        self._flock(fcntl.LOCK_UN)
 
     def close(self) -> None:
         os.close(self._fd)

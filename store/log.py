@@ -18,7 +18,7 @@ from store.durable import Disk
 from store.errors import Corrupt, NotFound
 from store.format.cbor import INT_MAX
 from store.format.ids import is_hex
-from store.format.manifest import MISSION_ID
+from store.format.manifest import MISSION_ID, TIME_MAX
 from store.media import Media
 
 LOG = "log"
@@ -68,23 +68,24 @@ def append(media: Media, disk: Disk, event: Event) -> None:
 
 def events(media: Media) -> list[Event]:
     """Every event, oldest first. Raises Corrupt(kind=bad-log) where a line is malformed or does not chain."""
-    return [event for event, _ in _lines(media)]
+    try:
+        data = media.read(LOG, LOG_LIMIT)
+    except NotFound:
+        return []
+    return [event for event, _ in _lines(media, data)]
 
 
 def before_damage(media: Media) -> list[tuple[Event, bytes]]:
     """The events before the first line that is malformed or does not chain, with their lines."""
     found: list[tuple[Event, bytes]] = []
-    with suppress(Corrupt):
-        for item in _lines(media):
+    with suppress(Corrupt, NotFound):
+        data = b"".join(media.chunks(LOG, LOG_LIMIT))[:LOG_LIMIT]
+        for item in _lines(media, data):
             found.append(item)
     return found
 
 
-def _lines(media: Media) -> Iterator[tuple[Event, bytes]]:
-    try:
-        data = media.read(LOG, LOG_LIMIT)
-    except NotFound:
-        return
+def _lines(media: Media, data: bytes) -> Iterator[tuple[Event, bytes]]:
     previous = FIRST
     for number, line in enumerate(_whole_lines(data), 1):
         try:
@@ -103,7 +104,7 @@ def _lines(media: Media) -> Iterator[tuple[Event, bytes]]:
 
 def _is_event(event: Event) -> bool:
     """Whether an event has the facts that its kind has, each of its type."""
-    if type(event.at) is not int or event.event not in EVENTS:
+    if type(event.at) is not int or not 0 <= event.at <= TIME_MAX or event.event not in EVENTS:
         return False
     if event.event not in MOVES:
         return True

@@ -9,6 +9,7 @@ until nothing is left to do, and ends with an audit of the scope that was asked 
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,7 @@ from store import log
 from store.auditing.scope import Scope
 from store.durable import Disk
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
-from store.format.ids import ObjectId
+from store.format.ids import ObjectId, is_hex
 from store.fsck import Audit
 from store.locks import DIRECTORY as LOCKS
 from store.media import Media
@@ -28,7 +29,6 @@ from store.quarantine import QUARANTINE, copy_aside, present, set_aside
 from store.repair_plan import FROM_LOG, RepairPlan, Sources, Step, opened_from, plan_repair, there
 from store.repository import Repository
 from store.staging import TMP, sweep
-from store.trust.root import SignedRoot
 
 # Rounds after which something new is damaged each time: somebody else is at it.
 _ROUNDS = 10
@@ -57,7 +57,8 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
     moved = []
     # What repairing itself needs. Through a link in their place the locks would lie elsewhere, where nobody holds them.
     needed = ((QUARANTINE, "directory"), (TMP, "directory"), (LOCKS, "directory"), (f"{LOCKS}/store", "file"))
-    for name, kind in needed:
+    locks = media.names(LOCKS) if present(media, LOCKS) and media.kind(LOCKS) == "directory" else []
+    for name, kind in (*needed, *((f"{LOCKS}/{name}", "file") for name in locks)):
         if present(media, name) and media.kind(name) != kind:
             set_aside(media, disk, name)
             moved.append(name)
@@ -92,7 +93,8 @@ def _mend_log(step: Step, repository: Repository) -> None:
         with suppress(FlightbagError):
             whole = b"".join(line for _, line in log.before_damage(media))
     try:
-        copy_aside(media, disk, log.LOG, log.LOG_LIMIT)
+        if present(media, log.LOG):
+            copy_aside(media, disk, log.LOG, log.LOG_LIMIT)
     except (Corrupt, Unavailable) as error:
         if error.fields.get("kind") == "unwritable":
             raise
@@ -106,15 +108,43 @@ def _rearranged(step: Step, repository: Repository) -> bool:
     if step.action == "move-aside":
         if not os.path.lexists(media.absolute(step.name)):
             return False  # it went with a folder that was renamed or moved; the next round sees it there
-        set_aside(media, disk, step.name)
-    elif step.action == "make":
+        return _moved_aside(step.name, media, disk)
+    if step.action == "make":
         disk.make_directory(media.absolute(step.name))
         disk.sync_directory(media.path)
     elif step.action == "rename":
+        if os.path.basename(step.to) in media.names(os.path.dirname(step.to)) or not _as_named(step, media):
+            return _moved_aside(step.name, media, disk)  # nothing takes the place of what has come since, or is wrong
         disk.rename(media.absolute(step.name), media.absolute(step.to))
         for folder in {os.path.dirname(step.name), os.path.dirname(step.to)}:
             disk.sync_directory(media.absolute(folder))
     else:
+        return False
+    return True
+
+
+def _moved_aside(name: str, media: Media, disk: Disk) -> bool:
+    """Moves a thing to quarantine; False, and the repair goes on, where this user may not move it."""
+    try:
+        set_aside(media, disk, name)
+    except Unavailable as error:
+        if error.fields.get("errno") not in (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV):
+            raise
+        return False
+    return True
+
+
+def _as_named(step: Step, media: Media) -> bool:
+    """Whether what gets an object's name has its bytes. A folder's content is looked at in the next round."""
+    if media.kind(step.name) == "directory":
+        return True
+    text = step.to.replace("/", "").removeprefix("objects")
+    if not is_hex(text):
+        return True  # a stray, and told as one in the next round
+    id_ = ObjectId.parse(text)
+    try:
+        media.digest(id_, media.stamp(step.name).size, name=step.name)
+    except Corrupt:
         return False
     return True
 
@@ -166,9 +196,8 @@ class _Worker:
             if replica.media.path == step.source:
                 with suppress(FlightbagError):
                     data = replica.evidence.root_file(int(version))
-                    SignedRoot.parse(data)
-        if data is None:
-            return False
+        if data is None or str(ObjectId.of(data)) != step.to:
+            return False  # it is not what was judged when the plan was made
         if not present(self.media, "trust"):
             self.disk.make_directory(self.media.absolute("trust"))
             self.disk.sync_directory(self.media.path)
@@ -207,6 +236,9 @@ class _Worker:
 
     def ref(self, step: Step) -> bool:
         """Makes a ref lead to a manifest, with everything that it needs."""
+        with suppress(FlightbagError):
+            self.repository.current(os.path.basename(step.name))
+            return False  # somebody has published it since the plan was made
         own = self.repository.evidence
         id_ = ObjectId.parse(step.to)
         opened = opened_from(id_, self.repository.first_root(), own, self.replicas)
@@ -246,8 +278,9 @@ def repair(
     now = scope
     while True:
         # A store opened anew each time: what was moved is not looked at through old descriptors.
-        with Repository.open(path, disk) as repository, Media(path, drop_cache=drop_cache) as media:
-            audit = audited(media, now)
+        with Repository.open(path, disk) as repository:
+            with Media(path, drop_cache=drop_cache) as media:
+                audit = audited(media, now)
             plan = plan_repair(repository, audit, replicas)
             if plan.work and plan.steps not in tried and len(tried) < _ROUNDS:
                 show(plan)

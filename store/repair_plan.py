@@ -184,7 +184,7 @@ class _Planner:
             return True
         if kind == "bad-trust-chain" or (finding.unreadable and name.startswith("trust/")):
             return self.roots()
-        if kind == "bad-log" or (finding.unreadable and name == log.LOG):
+        if kind == "bad-log" and not finding.unreadable:
             self.steps.append(Step("log", name, kind))
             return True
         if kind in ("bad-ref", "bad-manifest", "bad-signature") and finding.missions:
@@ -225,14 +225,17 @@ class _Planner:
             found = self.next_root(newest, version)
             if found is None:
                 # What the log has no rotation to was put there by somebody else; what it has is lost, and stays so.
-                if known and version > max(known):
-                    extra = [one for one in have if one >= version]
+                # What the log has no rotation to was put there by somebody else. But a log may have been cut, and a
+                # damaged root may be what revokes a key: a replica of this domain must know of no such root either.
+                extra = [one for one in have if one >= version]
+                if known and version > max(known) and extra and self.unknown_to_a_replica(version):
                     self.steps += [Step("move-aside", f"trust/{one}.root.cbor", "bad-trust-chain") for one in extra]
-                    return bool(extra)
+                    return True
                 return False
-            newest, label = found
+            newest, label, data = found
             if label:
-                self.steps.append(Step("root", f"trust/{version}.root.cbor", "bad-trust-chain", source=label))
+                name = f"trust/{version}.root.cbor"
+                self.steps.append(Step("root", name, "bad-trust-chain", to=str(ObjectId.of(data)), source=label))
         return True
 
     def rotations(self) -> dict[int, str]:
@@ -243,8 +246,17 @@ class _Planner:
             if event.event == "rotated" and type(event.facts.get("version")) is int
         }
 
-    def next_root(self, newest: SignedRoot | None, version: int) -> tuple[SignedRoot, str] | None:
-        """The root of a version that continues the chain, and the replica that has it; "" where this store has."""
+    def unknown_to_a_replica(self, version: int) -> bool:
+        """Whether a replica with the same first root has no root of this version."""
+        with suppress(FlightbagError):
+            first = self.repository.first_root().root.digest
+            for one in self.replicas:
+                if max(_versions(one), default=0) < version and one.first_root().root.digest == first:
+                    return True
+        return False
+
+    def next_root(self, newest: SignedRoot | None, version: int) -> tuple[SignedRoot, str, bytes] | None:
+        """The root that continues the chain, the replica that has it ("" where this store has), and its bytes."""
         for store in (self.repository, *self.replicas):
             with suppress(FlightbagError):
                 data = store.evidence.root_file(version)
@@ -254,7 +266,7 @@ class _Planner:
                     found = SignedRoot.parse(data)
                     if found.root.version != 1 or not self.vouched(store, found):
                         continue
-                return found, "" if store is self.repository else store.media.path
+                return found, "" if store is self.repository else store.media.path, data
         return None
 
     def vouched(self, store: Repository, first: SignedRoot) -> bool:

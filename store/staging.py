@@ -98,8 +98,8 @@ def sweep(media: Media, disk: Disk) -> int:
             empty(disk, path)
             disk.remove(path)
             swept += 1
-        except OSError:
-            continue  # its transaction is alive, or nobody can tell
+        except (OSError, Unavailable):
+            continue  # its transaction is alive, or it cannot be removed: fsck tells of it
         finally:
             os.close(fd)
     return swept
@@ -113,9 +113,25 @@ def _settle(media: Media, disk: Disk) -> None:
 
 
 def empty(disk: Disk, folder: str) -> None:
-    """Removes everything in a folder; a link is removed, not followed."""
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if os.path.isdir(path) and not os.path.islink(path):
-            empty(disk, path)
-        disk.remove(path)
+    """Removes everything in a folder; a link is removed, not followed. Raises Unavailable where that cannot be done."""
+    for name in _names(folder):
+        remove_tree(disk, os.path.join(folder, name))
+
+
+def remove_tree(disk: Disk, path: str) -> None:
+    """Removes whatever is there, with all that is in it, however deep."""
+    todo = [path]
+    while todo:
+        top = todo[-1]
+        inner = _names(top) if os.path.isdir(top) and not os.path.islink(top) else []
+        if inner:
+            todo += [os.path.join(top, name) for name in inner]
+        else:
+            disk.remove(todo.pop())
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be listed: {error.strerror}", kind="unwritable", path=folder) from error

@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from store import log
 from store.durable import Disk
 from store.errors import Conflict, Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
 from store.locks import SharedLock, exclusive
-from store.media import object_path
+from store.media import Stamp, object_path
 from store.objects import inserting
 from store.repository import Repository
 from store.staging import sweep
@@ -49,6 +49,9 @@ class SyncPlan:
     moves: tuple[Move, ...]
     unchanged: tuple[str, ...]
     newer: tuple[str, ...]
+    # All that the moved missions need, and what the target's log was when it was asked for it.
+    closure: tuple[tuple[ObjectId, int], ...] = field(default=(), repr=False)
+    target_log: Stamp | None = None
 
     @property
     def bytes(self) -> int:
@@ -68,6 +71,7 @@ def plan_sync(
     mission of the same sequence.
     """
     source_root = source.root()
+    target_log = _log_of(target)
     roots = _roots_to_copy(source, source_root, target)
     wanted: dict[ObjectId, int] = {}
     last: dict[ObjectId, int] = {}
@@ -97,7 +101,17 @@ def plan_sync(
         _add_closure(source, opened, wanted, last)
     sizes = {**{id_: size for id_, size in sorted(wanted.items()) if id_ not in last}, **last}
     missing = tuple((id_, size) for id_, size in sizes.items() if not _resident(target, id_, size, checksum=checksum))
-    return SyncPlan(missing, len(sizes) - len(missing), roots, tuple(moves), tuple(unchanged), tuple(newer))
+    present = len(sizes) - len(missing)
+    return SyncPlan(
+        missing, present, roots, tuple(moves), tuple(unchanged), tuple(newer), tuple(sizes.items()), target_log
+    )
+
+
+def _log_of(target: Repository | None) -> Stamp | None:
+    try:
+        return None if target is None else target.media.stamp(log.LOG)
+    except (NotFound, Corrupt):
+        return None
 
 
 def _add_closure(source: Repository, opened: Opened, wanted: dict[ObjectId, int], last: dict[ObjectId, int]) -> None:
@@ -227,8 +241,18 @@ def _apply(
         try:
             lock.share(wait=False)
             sweep(destination.media, disk)
+            # What was there when the plan was made may have been collected since; then the log says so.
+            unchanged = _log_of(destination) == plan.target_log
             for batch in _batches(plan.missing):
                 _copy(batch, source, destination, progress)
+            for id_, size in () if unchanged else plan.closure:
+                if not _resident(destination, id_, size, checksum=False):
+                    raise Unavailable(
+                        f"object {id_} was at the target when the sync began, and is gone",
+                        remedy="run it again: somebody has collected meanwhile",
+                        kind="missing",
+                        object=id_,
+                    )
             for version in plan.roots:
                 data = source.evidence.root_file(version)
                 facts = {"version": version, "digest": SignedRoot.parse(data).root.digest.hex()}

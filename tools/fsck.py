@@ -11,6 +11,7 @@ import gc
 import hashlib
 import json
 import os
+import resource
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -72,6 +73,8 @@ def run(
         scope = _scope(quick=quick, full=full, sample=sample, budget=budget, mission=mission, exclusive=exclusive)
         if (source or dry_run) and not repairing:
             raise Invalid("--from and --dry-run belong to --repair")
+        if ledger is not None and Path(os.path.realpath(ledger)).is_relative_to(os.path.realpath(store)):
+            raise Invalid(f"{ledger} lies in the store, where an audit writes nothing", remedy="give another file")
     except Invalid as error:
         fail(error, as_json=as_json)
         return USAGE
@@ -79,10 +82,13 @@ def run(
         book = None if scope.read == "quick" else _ledger(ledger, store)
         if book is not None:
             stack.enter_context(book)
-        progress = stack.enter_context(reading_bar("reading"))
 
         def audited(media: Media, wanted: Scope, tell: Callable[[Finding], None] | None = None) -> Audit:
-            return fsck(media, wanted, ledger=book, tell=tell, progress=progress)
+            if wanted.read == "quick":
+                return fsck(media, wanted, tell=tell)
+            # Gone before anything is printed.
+            with reading_bar("reading") as progress:
+                return fsck(media, wanted, ledger=book, tell=tell, progress=progress)
 
         if not repairing:
             with Media(store, drop_cache=drop_cache) as media:
@@ -125,7 +131,8 @@ def _ledger(given: Path | None, store: str) -> Ledger | None:
     try:
         return Ledger(_ledger_path(store))
     except Unavailable as error:
-        say(f"store-fsck: what is read now is not remembered: {error.message}\n  -> {error.remedy}", sys.stderr)
+        say(f"store-fsck: what is read now is not remembered: {error.message}", sys.stderr)
+        say(f"  -> {error.remedy}", sys.stderr)
         return None
 
 
@@ -200,6 +207,9 @@ def main() -> None:
 def exit_with_usage(app: typer.Typer, usage: int) -> None:
     """Runs a typer program; a mistake in its arguments exits with `usage`."""
     # Tables of many entries are values without cycles: walking them again and again finds nothing.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A store has 256 folders of objects, which stay open, and several stores may be open.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 16_384) if most != resource.RLIM_INFINITY else 16_384, most))
     gc.freeze()
     gc.set_threshold(100_000)
     try:

@@ -30,15 +30,15 @@ def status_of(error: FlightbagError) -> int:
 
 
 def printable(text: str) -> str:
-    """The text with everything but newlines that is not printable as an escape.
+    """The text with everything that is not printable as an escape, newlines too.
 
     Names and messages may come from a hostile store: no byte of it moves the cursor, or paints a GO.
     """
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Prints text for people."""
+    """Prints a line for people."""
     print(printable(text), file=file or sys.stdout)
 
 

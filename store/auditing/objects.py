@@ -182,8 +182,10 @@ class Objects:
             if not wrong:
                 continue
             about = shard.blame.get(id_) or shard.blame.get("")
-            limit = max(size for _, size in wanted)
-            self.told.damaged[id_] = ENVELOPE_LIMIT if limit == UNKNOWN else limit
+            sizes = [size for _, size in wanted if size != UNKNOWN]
+            # What only a pin names may have any size; of what a mission needs, only a release has none that is signed.
+            unsigned = ENVELOPE_LIMIT if any(need.mission for need, _ in wanted) else UNKNOWN
+            self.told.damaged[id_] = max(sizes, default=unsigned)
             if about is not None:
                 self.told.grounds(about, wrong)
             elif actual is None:
@@ -218,7 +220,11 @@ class Objects:
 
     def unreferenced(self, shard: _Shard) -> None:
         """Objects of no closure. Where a closure is unknown they may well be in it, and only their number is told."""
-        lone = [id_ for id_ in sorted(shard.sizes) if id_ not in shard.needed]
+        needed = shard.needed
+        if self.scope.exclusive:
+            # Pins and drafts are unsigned: whoever smuggles an object in could name it there.
+            needed = {id_: who for id_, who in needed.items() if any(need.mission for need, _ in who)}
+        lone = [id_ for id_ in sorted(shard.sizes) if id_ not in needed]
         if self.refs.closures_known:
             for id_ in lone:
                 self.told.foreign(self.told.of_object("unreferenced", id_, "is in no mission's closure"))

@@ -14,9 +14,12 @@ from store.evidence import ROOT_FILE, StoreEvidence
 from store.findings import Finding
 from store.format import manifest
 from store.format.cose import Envelope
+from store.format.entries import TABLE_LIMIT
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
+from store.locks import HOLDER_LIMIT
 from store.needs import DRAFTS, PINS, UNKNOWN, Need, is_manifest, need_of, need_of_unsigned, pinned_id
+from store.quarantine import present
 from store.repository import TOML
 from store.trust.root import SignedRoot, advance
 from store.verify import COPY_AGAIN, ENVELOPE_LIMIT, Opened, open_manifest, open_mission
@@ -53,6 +56,7 @@ class Refs:
         self.evidence = evidence
         self.first: SignedRoot | None = None
         self.moved: dict[str, int] = {}  # how often the log says that a mission's ref was moved
+        self.founded: object = None  # the digest of root 1, if the log tells it
         self.flyable: dict[str, bool] = {}
         self.needs: list[Need] = []
         self.closures_known = True
@@ -95,7 +99,9 @@ class Refs:
             if not _TIME.fullmatch(name):
                 self.told.stray(f"{folder}/{name}")
                 continue
-            if self.scope.exclusive:
+            if self.media.kind(f"{folder}/{name}") != "directory":
+                self.told.stray(f"{folder}/{name}")
+            elif self.scope.exclusive:
                 for inner in self.told.names(f"{folder}/{name}", needed=False) or []:
                     path = self.media.absolute(f"{folder}/{name}/{inner}")
                     self.told.foreign(Finding("unreferenced", f"{folder}/{name}/{inner} is in no closure", path=path))
@@ -107,13 +113,20 @@ class Refs:
                 self.told.stray(f"{folder}/{name}")
                 continue
             try:
-                self.media.stamp(f"{folder}/{name}")
+                stamp = self.media.stamp(f"{folder}/{name}")
+                if folder == "lock" and stamp.size > HOLDER_LIMIT:
+                    self.told.stray(f"{folder}/{name}")  # something is hidden there
             except NotFound:
                 continue  # gone since it was listed
             except FlightbagError as error:
                 self.told.tell(Finding.of(error, remedy=REMOVE))
 
     def log(self) -> None:
+        if not present(self.media, log.LOG) and self.media.names_if_there("trust"):
+            # The log tells of the first root before it is there.
+            path = self.media.absolute(log.LOG)
+            self.told.tell(Finding("bad-log", "there is no log", path=path, remedy="find out who removed it"))
+            return
         try:
             for event in log.events(self.media):
                 # A repair says which refs it makes anew before it touches them.
@@ -123,6 +136,8 @@ class Refs:
                     moved = [event.facts["mission"]]
                 for mission in moved:
                     self.moved[mission] = self.moved.get(mission, 0) + 1
+                if event.event == "rotated" and event.facts.get("version") == 1:
+                    self.founded = event.facts.get("digest")
         except FlightbagError as error:
             finding = Finding.of(error, remedy="find out who changed it; the refs stand without it")
             self.told.tell(as_kind(finding, "bad-log"))
@@ -139,6 +154,11 @@ class Refs:
         if names is not None:
             # A log line may be ahead of its ref, so a single one may be all of a publication that was cut short.
             self.flyable.update((name, False) for name, times in self.moved.items() if times > 1)
+            for name in sorted(self.moved.keys() - self.flyable.keys()):
+                text = f"the log tells of mission {name}, which has no ref: it was cut short, or its ref is lost"
+                remedy = f"store-fsck --mission {name} --repair makes the ref"
+                path = self.media.absolute(f"missions/{name}")
+                self.told.note(Finding("bad-ref", text, path=path, remedy=remedy))
         self.first = self.trust()
         if self.first is not None:
             for mission in sorted(self.flyable):
@@ -165,6 +185,8 @@ class Refs:
             first = SignedRoot.parse(self.evidence.root_file(1))
             if first.root.version != 1:
                 raise Corrupt("trust/1.root.cbor is of another version", kind="bad-trust-chain")
+            if self.founded not in (None, first.root.digest.hex()):
+                raise Corrupt("trust/1.root.cbor is not the root that the log tells of", kind="bad-trust-chain")
             advance(first, self.evidence.chain(1))
             return first
         except FlightbagError as error:
@@ -217,12 +239,24 @@ class Refs:
                 self.told.tell(Finding("bad-manifest", message, entry=entry.name, path=path, missions=grounded))
         self.needs.append(need)
 
+    def lacks(self, id_: str) -> None:
+        """Notes the table that keeps a pin or draft from being read, so that a repair looks for it."""
+        if id_:
+            self.told.damaged[ObjectId.parse(id_)] = TABLE_LIMIT
+
+    def no_mission(self, holder: str) -> None:
+        """A pin or a draft belongs to no mission: an error where only missions may be."""
+        if self.scope.exclusive:
+            path = self.media.absolute(holder)
+            self.told.foreign(Finding("unreferenced", f"{holder} is of no mission", path=path))
+
     def pins(self) -> None:
         """What the pins name: an object, or a manifest with all that it needs."""
         for name in self.told.names(PINS, needed=False) or []:
             if not MISSION_ID.fullmatch(name):
                 continue  # a stray
             holder = f"pins/{name}"
+            self.no_mission(holder)
             try:
                 id_ = pinned_id(self.media, holder)
             except FlightbagError as error:
@@ -236,6 +270,7 @@ class Refs:
                         self.need(holder, opened)
                     else:
                         self.told.incomplete(holder, opened[0].message)
+                        self.lacks(opened[0].object)
                     continue
             self.needs.append(need)
 
@@ -245,6 +280,7 @@ class Refs:
             if not MISSION_ID.fullmatch(name):
                 continue  # a stray
             holder = f"drafts/{name}"
+            self.no_mission(holder)
             try:
                 data = self.media.read(holder, ENVELOPE_LIMIT)
                 Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
@@ -255,6 +291,7 @@ class Refs:
                 self.needs.append(need_of_unsigned(holder, data, self.evidence))
             except FlightbagError as error:
                 self.told.incomplete(holder, error.message)
+                self.lacks(str(error.fields.get("object", "")))
 
 
 def _as_audit(finding: Finding) -> Finding:
@@ -262,6 +299,8 @@ def _as_audit(finding: Finding) -> Finding:
     told = replace(finding, step="")
     if finding.step == "A" and not finding.entry:
         return as_kind(told, "bad-ref")
-    if finding.unreadable or finding.kind in _OF_OBJECTS:
+    # A manifest's size is signed nowhere: what is larger than any manifest is none.
+    no_manifest = finding.entry == "manifest" and finding.kind == "oversized"
+    if finding.unreadable or (finding.kind in _OF_OBJECTS and not no_manifest):
         return told
     return as_kind(told, "bad-signature" if finding.step == "C" else "bad-manifest")

@@ -53,7 +53,8 @@ class Told:
         """Something that no mission needs: information on the ground, an error where only missions may be."""
         if self._exclusive:
             remedy = "find out who put it there; sync the missions to a store of their own, or collect with gc"
-            self.tell(replace(finding, remedy=remedy))
+            # Under a key of its own: it neither hides that the object is damaged nor is hidden by it.
+            self.tell(replace(finding, remedy=remedy), about=f"{finding.kind} {finding.path}")
         else:
             self.note(finding)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,31 @@ def test_what_was_bad_is_forgotten_and_other_folders_are_not_mixed_in(tmp_path: 
         assert ledger.read_at(8, {TWO: stamp}) == {}
 
 
-@pytest.mark.parametrize("damage", [b"", b"noise" * 500, b"SQLite format 3\0" + bytes(4000)])
-def test_a_damaged_ledger_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
+@pytest.mark.parametrize("keep", [0, 100, 5000])
+def test_a_damaged_ledger_is_begun_anew(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "ledger"
     with Ledger(path) as ledger:
         ledger.enter([(ONE, Stamp(1, 2, 3, 4))], [], 5)
-    path.write_bytes(damage)
+    path.write_bytes(path.read_bytes()[:keep] + b"noise" * 1000 * (keep > 0))
     with Ledger(path) as ledger:
         assert ledger.read_at(7, {ONE: Stamp(1, 2, 3, 4)}) == {}
         ledger.enter([(ONE, Stamp(1, 2, 3, 4))], [], 5)
         assert ledger.read_at(7, {ONE: Stamp(1, 2, 3, 4)}) == {ONE: 5}
+
+
+def test_another_file_is_no_ledger_and_is_left_alone(tmp_path: Path) -> None:
+    """A key, a note, the database of another program: whatever was named by mistake."""
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as db:
+        db.execute("CREATE TABLE read (id)")
+    db.close()
+    (tmp_path / "note").write_bytes(b"my key")
+    for path in (other, tmp_path / "note"):
+        before = path.read_bytes()
+        with pytest.raises(Unavailable) as caught:
+            Ledger(path)
+        assert caught.value.fields["kind"] == "not-a-ledger"
+        assert path.read_bytes() == before
 
 
 def test_a_ledger_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -312,7 +312,8 @@ class TestCheckout:
         assert list(tmp_path.glob("out*")) == []
 
     def test_an_interrupted_checkout_leaves_nothing_under_its_name(self, twice: Desk, tmp_path: Path) -> None:
-        (tmp_path / "out.partial/deep").mkdir(parents=True)
+        (tmp_path / "out.partial/.flightbag").mkdir(parents=True)
+        (tmp_path / "out.partial/deep").mkdir()
         (tmp_path / "out.partial/deep/half").write_text("half")
         assert self.out(twice, tmp_path / "out").status == 0
         assert self.check(twice, tmp_path / "out") == (0, [])
