@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, DecimalException
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
@@ -184,11 +185,16 @@ def _right(key: Key) -> tuple[type[Section] | None, str]:
             if part not in kind.model_fields:
                 return None, ""
             known = kind.model_fields[str(part)]
-            kind, description = known.annotation, known.description or ""
+            kind, description = _present(known.annotation), known.description or ""
         else:
             kind, inner = _element(kind, part)
             description = inner or description
     return (kind if isinstance(kind, type) and issubclass(kind, Section) else None), description
+
+
+def _present(kind: Any) -> Any:
+    """What an optional field holds where it is there."""
+    return next((one for one in get_args(kind) if one is not NoneType), kind) if isinstance(kind, UnionType) else kind
 
 
 def _element(kind: Any, part: str | int) -> tuple[Any, str]:

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from store.durable import Disk
-from store.errors import Conflict, FlightbagError, NotFound
+from store.errors import Conflict, FlightbagError, NotFound, Unavailable
 from store.evidence import StoreEvidence
 from store.findings import Finding
 from store.format.ids import ObjectId
 from store.locks import Locked
 from store.media import Media, kind_of, object_path
-from store.staging import remove_tree
+from store.staging import listed, remove_tree
 from store.trust.root import SignedRoot
 from store.verify import ENVELOPE_LIMIT, Opened, VerifiedMission, open_mission
 
@@ -54,7 +54,10 @@ def checkout(
         raise Conflict(f"{target} is there already", remedy="give a folder that does not exist yet", path=target)
     partial = target + _PARTIAL
     disk.make_directory(partial)
-    hold = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        hold = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unavailable(f"{partial} cannot be opened: {error.strerror}", kind="unreadable", path=partial) from error
     try:
         try:
             fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,7 +74,7 @@ def checkout(
 
 def _take(disk: Disk, partial: str) -> None:
     """Empties what a checkout that was interrupted left. Raises Conflict for a folder that is something else."""
-    there = os.listdir(partial)
+    there = listed(partial)
     if there and RECORD not in there:
         raise Conflict(f"{partial} is in the way", remedy="give another folder, or move it away", path=partial)
     # The record, which marks it as ours, comes first and goes last.

@@ -51,6 +51,7 @@ class Audit:
     `objects` and `bytes` count what lies under `objects/` in its place, `read_objects` and `read_bytes` what was
     read in full. `notes` counts the findings that are information, by kind: `findings` has the first thousand of each.
     `damaged` are the objects that something needs and that are not there whole, with the most bytes that each can have.
+    `forgetful` says why the ledger does not remember what was read, where it does not.
     """
 
     findings: tuple[Finding, ...]
@@ -61,6 +62,7 @@ class Audit:
     read_bytes: int
     notes: Mapping[str, int]
     damaged: Mapping[ObjectId, int]
+    forgetful: str = ""
 
     @property
     def errors(self) -> bool:
@@ -86,8 +88,7 @@ def fsck(
     are read, and how many there are to read in all. `ledger` says what to read first, and learns what was read.
 
     Raises NotFound where there is no store, Invalid for another format, Corrupt or Unavailable where its flightbag.toml
-    or its top level cannot be read, Locked while a collection or a repair moves objects, and Unavailable for a ledger
-    that cannot be written.
+    or its top level cannot be read, and Locked while a collection or a repair moves objects.
     """
     check_format(media)
     with _nobody_collecting(media):
@@ -137,6 +138,7 @@ def _fsck(
         reading.bytes,
         told.notes,
         told.damaged,
+        reading.forgetful,
     )
 
 
@@ -148,6 +150,7 @@ class _Reading:
         self.media = told.media
         self.refs = refs
         self.ledger = ledger
+        self.forgetful = ""  # why the ledger does not remember
         self.progress = progress
         self.number = 0
         self.bytes = 0
@@ -181,7 +184,10 @@ class _Reading:
         self.number += len(items)
         self.bytes += sum(size for _, size in items)
         if self.ledger is not None:
-            self.ledger.enter(whole.items(), bad, int(time.time()))
+            try:
+                self.ledger.enter(whole.items(), bad, int(time.time()))
+            except Unavailable as error:
+                self.ledger, self.forgetful = None, error.message
 
     def bad(self, id_: ObjectId, size: int, error: FlightbagError) -> None:
         """Tells what was found wrong with an object when it was read."""

@@ -114,7 +114,7 @@ def _settle(media: Media, disk: Disk) -> None:
 
 def empty(disk: Disk, folder: str) -> None:
     """Removes everything in a folder; a link is removed, not followed. Raises Unavailable where that cannot be done."""
-    for name in _names(folder):
+    for name in listed(folder):
         remove_tree(disk, os.path.join(folder, name))
 
 
@@ -123,14 +123,15 @@ def remove_tree(disk: Disk, path: str) -> None:
     todo = [path]
     while todo:
         top = todo[-1]
-        inner = _names(top) if os.path.isdir(top) and not os.path.islink(top) else []
+        inner = listed(top) if os.path.isdir(top) and not os.path.islink(top) else []
         if inner:
             todo += [os.path.join(top, name) for name in inner]
         else:
             disk.remove(todo.pop())
 
 
-def _names(folder: str) -> list[str]:
+def listed(folder: str) -> list[str]:
+    """The names in a folder. Raises Unavailable."""
     try:
         return os.listdir(folder)
     except OSError as error:

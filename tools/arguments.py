@@ -45,6 +45,16 @@ def store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
     )
 
 
+def store_then(args: list[str], *counts: int) -> tuple[str, list[str]]:
+    """STORE and what follows it, of which there may be any of these numbers; FLIGHTBAG_STORE may stand in for STORE."""
+    from_env = os.environ.get(ENV)
+    if len(args) - 1 in counts:
+        return args[0], args[1:]
+    if from_env and len(args) in counts:
+        return from_env, args
+    raise Invalid("arguments are missing, or too many", remedy=f"see --help; {ENV} may stand in for STORE")
+
+
 def duration(text: str) -> float:
     """Seconds of a text such as 90s, 15m, 12h or 14d. Raises Invalid."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -155,6 +155,8 @@ def _status(audit: Audit, corrected: int) -> int:
 
 def _told(audit: Audit, scope: Scope, *, as_json: bool, lines: bool = False, corrected: int = 0) -> int:
     status = _status(audit, corrected)
+    if audit.forgetful:
+        say(f"store-fsck: what was read is not remembered: {audit.forgetful}", sys.stderr)
     if not as_json:
         print_lines(render.audit(audit))
         return status

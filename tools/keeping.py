@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from store.errors import Invalid
 from store.format.ids import ObjectId, is_hex
 from store.gc import GRACE, KEEP_LAST, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
 from store.repository import Repository
 from tools import render
-from tools.arguments import Json, Store, duration, print_lines
+from tools.arguments import Json, Store, duration, print_lines, store_then
 from tools.status import OK, command, print_json, say
 
 
@@ -73,22 +72,20 @@ def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
 
 @command
 def pin_command(
-    store: Store,
-    name: Annotated[str | None, typer.Argument(help="A name for the pin.", show_default=False)] = None,
-    what: Annotated[str | None, typer.Argument(help="A mission, or an object's id.", show_default=False)] = None,
+    args: Annotated[list[str] | None, typer.Argument(metavar="[STORE] [NAME MISSION|ID]", show_default=False)] = None,
     as_json: Json = False,
 ) -> int:
-    """Keep a mission's current manifest, or one object, from being collected. Alone: list the pins."""
+    """Keep a mission's current manifest, or one object, from being collected. With STORE alone: list the pins."""
+    store, rest = store_then(args or [], 0, 2)
     with Repository.open(store) as repository:
-        if name is None:
+        if not rest:
             found = {one: str(id_) for one, id_ in pins(repository).items()}
             if as_json:
                 print_json(found)
             else:
                 print_lines(render.table(list(found.items())))
             return OK
-        if what is None:
-            raise Invalid("what is to be pinned is missing", remedy="give a mission or an object's id")
+        name, what = rest
         id_ = ObjectId.parse(what) if is_hex(what) else repository.current(what).manifest_id
         pin(repository, name, id_)
     if as_json:
@@ -100,11 +97,11 @@ def pin_command(
 
 @command
 def unpin_command(
-    store: Store,
-    name: Annotated[str, typer.Argument(help="The pin's name.", show_default=False)],
+    args: Annotated[list[str], typer.Argument(metavar="[STORE] NAME", show_default=False)],
     as_json: Json = False,
 ) -> int:
     """Take a pin away."""
+    store, (name,) = store_then(args, 1)
     with Repository.open(store) as repository:
         unpin(repository, name)
     if as_json:

@@ -21,7 +21,7 @@ from store.repository import Repository, check_format
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 from store.verify import Binding, pinned_root, ref_id, verify_mission
 from tools import keyfiles, render
-from tools.arguments import Json, PassphraseFile, Store, print_lines, store_and
+from tools.arguments import Json, PassphraseFile, Store, print_lines, store_and, store_then
 from tools.progress import bytes_bar
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
@@ -116,12 +116,11 @@ def rollback_command(
 
 @command
 def diff_command(
-    store: Store,
-    a: Annotated[str, typer.Argument(metavar="A", help="A mission.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another mission.", show_default=False)],
+    store_and_missions: Annotated[list[str], typer.Argument(metavar="[STORE] A B", show_default=False)],
     as_json: Json = False,
 ) -> int:
     """Show what two missions share."""
+    store, (a, b) = store_then(store_and_missions, 2)
     with Repository.open(store) as repository:
         found = diff(repository.current(a), repository.current(b))
     if as_json:

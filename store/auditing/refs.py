@@ -259,6 +259,8 @@ class Refs:
             self.no_mission(holder)
             try:
                 id_ = pinned_id(self.media, holder)
+            except NotFound:
+                continue  # gone since it was listed
             except FlightbagError as error:
                 self.told.tell(replace(as_kind(Finding.of(error), "bad-ref"), path=self.media.absolute(holder)))
                 continue
@@ -284,6 +286,8 @@ class Refs:
             try:
                 data = self.media.read(holder, ENVELOPE_LIMIT)
                 Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
+            except NotFound:
+                continue
             except FlightbagError as error:
                 self.told.tell(replace(as_kind(Finding.of(error), "bad-manifest"), path=self.media.absolute(holder)))
                 continue
