@@ -19,10 +19,11 @@ from store.verify import Opened
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """From which manifest to the entries of which; `manifest` is the new one, None where nothing was written."""
+    """From which manifest (None: it does not hold) to the entries of which; `manifest` is the new one, None where
+    nothing was written."""
 
     mission: str
-    current: ObjectId
+    current: ObjectId | None
     to: ObjectId
     sequence: int
     unchanged: bool
@@ -40,24 +41,36 @@ def rollback(
 ) -> Rollback:
     """Publishes an earlier manifest's mission and entries anew, signed with a new sequence. `now` is unix seconds.
 
-    Without `to` it is the last one of the log that says something else than the current one. A time of expiry keeps
+    Without `to` it is the last one of the log that says something else than the current one, or where that does not
+    hold, the last one that does. A time of expiry keeps
     its distance to the time of issue. Raises Untrusted for signers who may not, NotFound where there is nothing to
     go back to, Corrupt for a manifest that no longer verifies, Refused for one whose closure is not whole.
     """
     root = repository.root().root
     check_signers(root, signers)
-    current = last_issued(repository, mission)
-    if current is None:
-        current = repository.current(mission)  # raises what is wrong with it
-    target = _earlier(repository, mission, current) if to is None else _named(repository, mission, to)
+    last = last_issued(repository, mission)
+    current: Opened | None = None
+    try:
+        current = repository.current(mission)
+    except Corrupt:
+        # The way back must be open when the current one is not to be trusted: a signer was revoked, or it is damaged.
+        if last is None:
+            raise
+    if to is not None:
+        target = _named(repository, mission, to)
+    elif current is not None:
+        target = _earlier(repository, mission, current)
+    else:
+        assert last is not None
+        target = last
     issue = target.manifest.issue
     lifetime = None if issue.expires_at is None else issue.expires_at - issue.issued_at
-    unchanged = _says(target) == _says(current)
-    plan = Rollback(mission, current.manifest_id, target.manifest_id, 0, unchanged)
-    if unchanged:
+    unchanged = current is not None and _says(target) == _says(current)
+    plan = Rollback(mission, None if current is None else current.manifest_id, target.manifest_id, 0, unchanged)
+    if current is not None and unchanged:
         return replace(plan, sequence=current.manifest.issue.sequence)
     if dry_run:
-        return replace(plan, sequence=next_issue(root, current, now=now).sequence)
+        return replace(plan, sequence=next_issue(root, last, now=now).sequence)
     with issuing(repository, mission, f"the rollback of mission {mission}") as writer:
         last = last_issued(repository, mission)
         expires_at = None if lifetime is None else now + lifetime

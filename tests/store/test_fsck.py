@@ -24,7 +24,7 @@ from store.media import Media, Stamp
 from store.repository import Repository
 from tests.faults.damages import BOTH, CASES, OWN, SHARED, Case, names_of, plant, publish_by_hand, ref
 from tests.faults.disks import bad_sectors
-from tests.support.missions import ISSUE, flight
+from tests.support.missions import ISSUE, ROOT, flight, sign_root
 from tests.support.stores import (
     ENGINE,
     NORTH,
@@ -402,6 +402,35 @@ class TestExclusive:
         assert [one.kind for one in self.found(store).findings] == ["hard-link"]
         assert self.found(store).errors
 
+    @pytest.mark.parametrize("full", [False, True])
+    def test_a_second_name_does_not_hide_damage(self, store: Path, tmp_path: Path, full: bool) -> None:
+        os.link(file_of(store, SHARED), tmp_path / "elsewhere")
+        overwrite(file_of(store, SHARED), lambda data: data[:-1] if not full else data[:-1] + b"x")
+        with Media(store) as media:
+            found = fsck(media, Scope("full" if full else "quick", exclusive=True))
+        assert {one.kind for one in found.findings} == {"hard-link", "bit-flip" if full else "truncated"}
+        assert found.missions == dict.fromkeys(BOTH, False)
+        assert SHARED in found.damaged
+
+    @pytest.mark.parametrize("by", ["pin", "draft"])
+    def test_no_unsigned_file_makes_an_object_belong(self, store: Path, by: str) -> None:
+        """Whoever can put an object there can also name it in a pin, or in a draft of his own."""
+        lone = ObjectId.of(b"lone")
+        plant(store, str(file_of(Path(), lone)), b"lone")
+        if by == "pin":
+            holder = plant(store, "pins/keep", f"{lone}\n".encode())
+        else:
+            stranger = flight({"files/lone.bin": b"lone"}, by=("x",))
+            plant(store, str(file_of(Path(), stranger.manifest.table)), stranger.table.render())
+            holder = plant(store, "drafts/north-ridge", stranger.signed)
+        found = self.found(store)
+        told = {one.path for one in found.findings if one.kind == "unreferenced" and not one.information}
+        assert {str(holder), str(file_of(store, lone))} <= told
+
+    def test_a_lock_file_hides_nothing(self, store: Path) -> None:
+        plant(store, "lock/mission-evil", bytes(5000))
+        assert [one.kind for one in self.found(store).findings if not one.information] == ["stray"]
+
     def test_where_a_closure_is_unknown_nobody_can_tell(self, store: Path) -> None:
         flip(file_of(store, NORTH.manifest_id), 50)
         found = self.found(store)
@@ -440,6 +469,26 @@ def test_a_mission_whose_ref_is_gone_is_missed(tmp_path: Path) -> None:
     found = audit(store)
     assert [(one.kind, one.missions) for one in found.findings if not one.information] == [("bad-ref", (NORTH.id,))]
     assert found.missions == {NORTH.id: False, SOUTH.id: True}
+
+
+def test_a_lone_line_of_the_log_without_its_ref_is_noted(store: Path) -> None:
+    """A publication that was cut short, or a mission whose ref is lost: nobody can tell, and somebody should look."""
+    ref(store).unlink()
+    found = audit(store)
+    assert [(one.kind, one.information) for one in found.findings if one.kind == "bad-ref"] == [("bad-ref", True)]
+    assert not found.errors
+
+
+def test_a_store_without_its_log_is_not_clean(store: Path) -> None:
+    (store / "log").unlink()
+    assert [one.kind for one in audit(store).findings] == ["bad-log"]
+
+
+def test_another_first_root_is_told_by_the_log(store: Path) -> None:
+    """Root 1 vouches for itself; but the log has its digest."""
+    plant(store, "trust/1.root.cbor", sign_root(replace(ROOT, salt=bytes(16)), "root-a"))
+    found = audit(store)
+    assert [(one.kind, one.missions) for one in found.findings] == [("bad-trust-chain", BOTH)]
 
 
 class TestPins:

@@ -415,6 +415,22 @@ TestCollecting = Collecting.TestCase
 TestCollecting.settings = settings(max_examples=12, stateful_step_count=12)
 
 
+@pytest.mark.parametrize("name", ["log", "missions"])
+def test_without_log_or_refs_nobody_knows_what_is_needed(store: Path, name: str) -> None:
+    path = store / name
+    path.unlink() if name == "log" else shutil.rmtree(path)
+    with Repository.open(store) as repository, pytest.raises(Refused):
+        collect(repository, now=time.time() + 30 * 86400, keep_last=1)
+
+
+def test_a_file_in_place_of_a_folder_of_the_trash_stops_nothing(store: Path) -> None:
+    (store / "trash").mkdir()
+    (store / "trash" / "20200101T000000Z").write_bytes(b"odd")
+    with Repository.open(store) as repository:
+        collect(repository, now=time.time(), keep_last=1)
+    assert [one.kind for one in audit(store).findings if not one.information] == ["stray"]
+
+
 def test_refusals_say_every_reason(store: Path) -> None:
     plant(store, "pins/x", b"noise")
     plant(store, "drafts/north-ridge", b"noise")

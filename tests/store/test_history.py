@@ -131,6 +131,21 @@ def test_an_older_manifest_of_a_revoked_signer_is_refused(store: Path) -> None:
             rollback(repository, NORTH.id, [key("second")], now=NOW, to=NORTH.manifest_id)
 
 
+def test_a_mission_whose_signer_was_revoked_is_rolled_back_by_another(store: Path) -> None:
+    """The way back must be open exactly when the newest manifest is not to be trusted."""
+    second = key("second")
+    root = next_root(ROOT, mission=role("pilot", "second"))
+    with Repository.open(store) as repository:
+        repository.replace("trust/2.root.cbor", sign_root(root, "root-a"))
+        good = rollback(repository, NORTH.id, [second], now=NOW + 50, to=NORTH.manifest_id)
+        publish(store, later(NORTH, 5_000_000, worse=b"x"))
+        third = next_root(root, mission=role("second"), revoked=(PILOT.public,))
+        repository.replace("trust/3.root.cbor", sign_root(third, "root-a"))
+        done = rollback(repository, NORTH.id, [second], now=NOW + 99)
+        assert done.to == good.manifest
+        assert repository.current(NORTH.id).manifest_id == done.manifest
+
+
 def test_a_closure_with_holes_is_refused(store: Path) -> None:
     file_of(store, NORTH.entry(CAMERA).id).unlink()
     with pytest.raises(Refused):

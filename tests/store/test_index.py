@@ -13,6 +13,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +26,7 @@ from store.durable import Disk
 from store.errors import Unavailable
 from store.format.ids import BuildKey, ObjectId
 from store.index import Index, Record, Row, open_index, peek_index
+from store.locks import SharedLock
 from store.media import Media, Stamp
 from store.repository import Repository
 from tests.faults.test_kill import child
@@ -557,6 +559,30 @@ index.open_index(Media(sys.argv[1]), Disk(), stuck)
         with one, two, one.writing(), pytest.raises(Unavailable), two.writing():
             pass
         assert use(store) == ""
+
+
+def test_a_link_in_the_place_of_the_lock_file_is_not_followed(store: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"not yours")
+    (store / "index" / "lock.mdb").unlink(missing_ok=True)
+    (store / "index" / "lock.mdb").symlink_to(victim)
+    with Repository.open(store) as repository, repository.writing() as writer:
+        assert writer.index.rebuilt
+    assert victim.read_bytes() == b"not yours"
+
+
+def test_a_peek_lets_nobody_open_an_index_that_nobody_has_checked(store: Path) -> None:
+    """Who is alone with it for a look does not vouch for it."""
+    owner = store / "index" / "owner"
+    value = json.loads(owner.read_text())
+    owner.write_text(json.dumps({**value, "boot": "another", "left": [1, 2, 3]}))
+    (store / "index" / "data.mdb").write_bytes((store / "index" / "data.mdb").read_bytes()[:5000])
+    peeking = SharedLock.existing(str(store), "index", "the index")
+    assert peeking is not None
+    assert peeking.alone()
+    threading.Timer(0.3, peeking.close).start()
+    with Repository.open(store) as repository, repository.writing() as writer:
+        assert writer.index.rebuilt
 
 
 class TestPeek:

@@ -15,13 +15,14 @@ from store.durable import Disk
 from store.errors import Unavailable
 from store.format.ids import ObjectId
 from store.fsck import Audit, fsck
+from store.gc import pin
 from store.index import Row
 from store.locks import Locked
 from store.media import Media, object_path
-from store.repair import Repaired, repair
+from store.repair import Repaired, apply_repair, repair
 from store.repair_plan import RepairPlan, plan_repair
 from store.repository import Repository
-from tests.faults.damages import BOTH, CASES, OTHER, OWN, SHARED, everything_at_once, plant
+from tests.faults.damages import BOTH, CASES, OTHER, OWN, SHARED, everything_at_once, misname, plant
 from tests.faults.disks import Failing, PowerCut, PowerFails, Recorded, bad_sectors, index_watched
 from tests.support.missions import ROOT, flight, next_root, sign_root
 from tests.support.stores import (
@@ -242,6 +243,103 @@ def test_a_planted_root_goes_to_quarantine_where_a_replica_knows_of_none(store: 
     assert (store / "trust" / "2.root.cbor").exists()
     assert not mend(store, made).audit.errors
     assert [path.name for path in (store / "quarantine").glob("*/*")] == ["trust--2.root.cbor"]
+
+
+def test_another_first_root_is_replaced_by_that_of_the_log(store: Path, made: Path) -> None:
+    plant(store, "trust/1.root.cbor", sign_root(replace(ROOT, salt=bytes(16)), "root-a"))
+    assert mend(store).audit.errors
+    assert not mend(store, made).audit.errors
+    assert (store / "trust" / "1.root.cbor").read_bytes() == (made / "trust" / "1.root.cbor").read_bytes()
+
+
+def test_a_replica_that_changes_after_the_plan_gives_no_root(store: Path, made: Path, tmp_path: Path) -> None:
+    replica = copy_of(made, tmp_path / "replica")
+    (store / "trust" / "1.root.cbor").unlink()
+    with Repository.open(store) as repository, Repository.open(replica) as one:
+        plan = plan_repair(repository, audit(store), [one])
+        assert [step.action for step in plan.steps] == ["root"]
+        plant(replica, "trust/1.root.cbor", b"garbage")
+        assert apply_repair(plan, repository, [one]) == []
+    assert not (store / "trust" / "1.root.cbor").exists()
+
+
+def test_what_was_published_after_the_plan_stays(store: Path) -> None:
+    (store / "missions" / NORTH.id).write_bytes(b"")
+    new = later(NORTH, 9)
+    with Repository.open(store) as repository:
+        plan = plan_repair(repository, audit(store), [])
+        publish(store, new)
+        assert apply_repair(plan, repository, []) == []
+    mission = check(store, NORTH.id).mission
+    assert mission is not None
+    assert mission.manifest_id == new.manifest_id
+
+
+@pytest.mark.parametrize("came", [True, False], ids=["the right one came", "its bytes are wrong"])
+def test_no_name_is_given_to_wrong_bytes_or_over_a_whole_object(store: Path, came: bool) -> None:
+    path = file_of(store, SHARED)
+    right = path.read_bytes()
+    flip(path, 3)
+    misname(path)
+    with Repository.open(store) as repository:
+        plan = plan_repair(repository, audit(store), [])
+        if came:
+            path.write_bytes(right)
+        apply_repair(plan, repository, [])
+    assert path.exists() == came
+    if came:
+        assert path.read_bytes() == right
+    assert len(list((store / "quarantine").glob("*/*"))) == 1
+
+
+def test_a_pinned_object_of_any_size_is_fetched(tmp_path: Path) -> None:
+    """Pinned by its id, of which no size is known, and needed by a mission besides."""
+    big = flight({**NORTH.contents, "files/big.bin": bytes(300_000)}, issue=later(NORTH).manifest.issue)
+    for name in ("both", "replica"):
+        publish(make_store(tmp_path / name), big)
+    store, replica = tmp_path / "both", tmp_path / "replica"
+    id_ = big.entry("files/big.bin").id
+    with Repository.open(store) as repository:
+        pin(repository, "big", id_)
+    file_of(store, id_).unlink()
+    assert not mend(store, replica).audit.errors
+    assert file_of(store, id_).exists()
+
+
+def test_the_table_of_a_pinned_manifest_is_fetched(store: Path) -> None:
+    publish(store, later(NORTH, own=b"another table"))
+    replica = copy_of(store, store.with_name("replica"))
+    with Repository.open(store) as repository:
+        pin(repository, "old", NORTH.manifest_id)
+    file_of(store, NORTH.manifest.table).unlink()
+    assert [one.kind for one in audit(store).findings if not one.information] == ["incomplete-closure"]
+    assert not mend(store, replica).audit.errors
+
+
+def test_an_unreadable_log_is_not_begun_anew(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (store / "log").read_bytes()
+    with monkeypatch.context() as patch:
+        bad_sectors(patch, (store / "log").stat().st_ino)
+        assert plan_of(store, audit(store)).steps == ()
+    assert (store / "log").read_bytes() == before
+
+
+def test_one_thing_that_may_not_be_moved_stops_nothing_else(
+    store: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(store, "lost+found", b"of root")
+    flip(file_of(store, SHARED), 3)
+    real = Disk.rename
+
+    def refusing(self: Disk, source: str, target: str) -> None:
+        if source.endswith("lost+found"):
+            raise Unavailable("no", kind="unwritable", errno=errno.EACCES)
+        real(self, source, target)
+
+    monkeypatch.setattr(Disk, "rename", refusing)
+    done = mend(store, made)
+    assert [one.kind for one in done.audit.findings if not one.information] == ["stray"]
+    assert done.audit.missions == dict.fromkeys(BOTH, True)
 
 
 def test_an_index_that_lies_is_mended_and_keeps_its_records(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,12 +18,13 @@ from store import log
 from store.durable import Disk
 from store.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
+from store.gc import collect
 from store.media import Media
 from store.repository import Repository
 from store.sync import SyncPlan, apply_sync, plan_sync
 from store.trust.root import TrustRoot
 from tests.faults.disks import Medium, PowerCut, PowerFails, Recorded, bad_sectors
-from tests.support.missions import ISSUE, ROOT, build_key, flight, next_root, role, sign_manifest, sign_root
+from tests.support.missions import ISSUE, ROOT, Flight, build_key, flight, next_root, role, sign_manifest, sign_root
 from tests.support.stores import (
     CAMERA,
     ENGINE,
@@ -57,6 +59,13 @@ def as_nobody() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+def replace_all(one: Flight) -> Flight:
+    """The mission published anew with nothing of what it was."""
+    contents = {name: data + b"new" for name, data in one.contents.items()}
+    issue = replace(one.manifest.issue, sequence=one.manifest.issue.sequence + 1)
+    return flight(contents, mission=one.manifest.mission, issue=issue)
 
 
 @pytest.fixture(scope="module")
@@ -345,6 +354,23 @@ class TestTheTarget:
         mission = check(target, NORTH.id).mission
         assert mission is not None
         assert mission.manifest_id == (newest if newer_came else NORTH).manifest_id
+
+    def test_what_was_collected_at_the_target_since_the_plan_was_made_is_noticed(
+        self, source: Path, tmp_path: Path
+    ) -> None:
+        """No ref is moved to a mission that is not there."""
+        target = tmp_path / "target"
+        shutil.copytree(source, target)
+        publish(source, later(NORTH, 5))
+        publish(target, *(replace_all(one) for one in (NORTH, SOUTH)))
+        with Repository.open(source) as here:
+            with Repository.open(target) as there:
+                late = plan_sync(here, there, [NORTH.id])
+                assert late.present
+                collect(there, now=time.time() + 90 * 86400, keep_last=1)
+            with pytest.raises(Unavailable):
+                apply_sync(late, here, target)
+        assert all(check(target, mission).go for mission in (NORTH.id, SOUTH.id))
 
     def test_another_mission_of_the_same_sequence_is_a_conflict(self, source: Path, tmp_path: Path) -> None:
         target = make_store(tmp_path / "target", later(NORTH, 0, own=b"the other station's"))

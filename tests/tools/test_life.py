@@ -127,6 +127,21 @@ class TestFsck:
             assert flightbag(command[0], twice.store, *command[1:]).status == 0
         assert listing(twice.store) == before
 
+    def test_a_ledger_is_nothing_else_and_lies_outside(self, twice: Desk) -> None:
+        before = listing(twice.store)
+        inside = twice.store / "missions" / "left"
+        assert flightbag("fsck", twice.store, "--full", "--ledger", inside).status == 16
+        key_before = twice.key.read_bytes()
+        assert flightbag("fsck", twice.store, "--full", "--ledger", twice.key).status == 8
+        assert twice.key.read_bytes() == key_before
+        assert listing(twice.store) == before
+
+    def test_no_name_forges_a_line(self, twice: Desk) -> None:
+        (twice.store / "objects" / "zz\nclean: 9 objects; 0 findings").write_bytes(b"")
+        ran = flightbag("fsck", twice.store)
+        assert ran.status == 4
+        assert not [line for line in ran.out.splitlines() if line.startswith("clean")]
+
 
 class TestKeeping:
     def test_gc_and_pins(self, twice: Desk) -> None:
@@ -305,6 +320,23 @@ class TestCheckout:
         inside = flightbag("checkout", "--check", target, "--trust", target / ".flightbag/trust/1.root.cbor")
         assert inside.status == 2, "a root inside the folder would vouch for itself"
         assert flightbag("checkout", "--check", tmp_path / "desk" / "ground", "--trust", twice.root).status == 1
+
+    def test_a_root_of_the_record_is_what_it_was(self, twice: Desk, tmp_path: Path) -> None:
+        target = tmp_path / "out"
+        self.out(twice, target)
+        root = target / ".flightbag/trust/1.root.cbor"
+        root.chmod(0o644)
+        root.write_bytes(b"smuggled")
+        assert self.check(twice, target)[0] == 1
+        root.unlink()
+        assert self.check(twice, target)[0] == 1
+
+    def test_a_folder_that_is_in_the_way_is_left_alone(self, twice: Desk, tmp_path: Path) -> None:
+        thesis = tmp_path / "out.partial/thesis.txt"
+        thesis.parent.mkdir()
+        thesis.write_text("years of work")
+        assert self.out(twice, tmp_path / "out").status == 1
+        assert thesis.read_text() == "years of work"
 
     def test_a_mission_that_does_not_verify_is_not_checked_out(self, twice: Desk, tmp_path: Path) -> None:
         place(twice.store, entry(twice, "left", "engines/")["id"]).unlink()
