@@ -14,9 +14,10 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from store.durable import Disk
-from store.errors import Conflict, FlightbagError, NotFound, Unavailable
+from store.errors import Conflict, FlightbagError, Invalid, NotFound, Unavailable
 from store.evidence import StoreEvidence
 from store.findings import Finding
 from store.format.ids import ObjectId
@@ -50,6 +51,8 @@ def checkout(
     """
     disk = disk or Disk()
     target = os.path.abspath(target)
+    if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(evidence.media.path)):
+        raise Invalid(f"{target} lies in the store", remedy="give another folder", path=target)
     if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise Conflict(f"{target} is there already", remedy="give a folder that does not exist yet", path=target)
     partial = target + _PARTIAL

@@ -12,10 +12,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from store import log
 from store.durable import Disk
-from store.errors import Conflict, Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
 from store.locks import SharedLock, exclusive
 from store.media import Stamp, object_path
@@ -76,6 +77,8 @@ def plan_sync(
     wanted: dict[ObjectId, int] = {}
     last: dict[ObjectId, int] = {}
     moves, unchanged, newer = [], [], []
+    # What keeps the target's mission from holding may have the right name and size.
+    doubted: set[ObjectId] = set()
     judge = _newer_root(target, source_root)
     for mission in dict.fromkeys(missions or source.missions()):
         opened = source.current(mission)
@@ -86,6 +89,8 @@ def plan_sync(
         if there is not None and there.manifest.issue.sequence > move.sequence:
             newer.append(mission)
             continue
+        if there is None:
+            doubted |= {opened.manifest_id, opened.manifest.table}
         if there is not None and there.manifest_id == opened.manifest_id:
             unchanged.append(mission)
         elif there is not None and there.manifest.issue.sequence == move.sequence and there.manifest != opened.manifest:
@@ -100,7 +105,11 @@ def plan_sync(
             moves.append(move)
         _add_closure(source, opened, wanted, last)
     sizes = {**{id_: size for id_, size in sorted(wanted.items()) if id_ not in last}, **last}
-    missing = tuple((id_, size) for id_, size in sizes.items() if not _resident(target, id_, size, checksum=checksum))
+    missing = tuple(
+        (id_, size)
+        for id_, size in sizes.items()
+        if not _resident(target, id_, size, checksum=checksum or id_ in doubted)
+    )
     present = len(sizes) - len(missing)
     return SyncPlan(
         missing, present, roots, tuple(moves), tuple(unchanged), tuple(newer), tuple(sizes.items()), target_log
@@ -213,6 +222,8 @@ def apply_sync(
     Raises Unavailable before anything is copied where the medium has too little room.
     """
     disk = disk or Disk()
+    if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source.media.path)):
+        raise Invalid(f"{os.fspath(target)} lies in the store that is copied", remedy="give another folder")
     _check_room(plan, target)
     # So that nothing is collected at the source meanwhile; where nobody ever wrote, there is no lock.
     held = SharedLock.existing(source.media.path, "store", "the source store")

@@ -23,7 +23,7 @@ from store.index import Row, peek_index
 from store.ledger import Ledger
 from store.media import Media, Stamp, kind_of, object_path
 from store.needs import UNKNOWN, Need
-from store.verify import COPY_AGAIN, ENVELOPE_LIMIT
+from store.verify import ENVELOPE_LIMIT
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _REST = re.compile(r"[0-9a-f]{62}")
@@ -120,7 +120,7 @@ class Objects:
         except NotFound:
             return
         except FlightbagError as error:
-            self.told.tell(Finding.of(error, remedy=COPY_AGAIN))
+            self.told.tell(Finding.of(error, remedy=RESTORE))
             shard.blame[""] = self.media.absolute(folder)
             return
         if name != name.lower():

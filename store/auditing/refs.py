@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from store import log
 from store.auditing.scope import Scope
-from store.auditing.told import REMOVE, Told, as_kind
+from store.auditing.told import REMOVE, RESTORE, Told, as_kind
 from store.errors import Corrupt, FlightbagError, NotFound
 from store.evidence import ROOT_FILE, StoreEvidence
 from store.findings import Finding
@@ -22,10 +22,11 @@ from store.needs import DRAFTS, PINS, UNKNOWN, Need, is_manifest, need_of, need_
 from store.quarantine import present
 from store.repository import TOML
 from store.trust.root import SignedRoot, advance
-from store.verify import COPY_AGAIN, ENVELOPE_LIMIT, Opened, open_manifest, open_mission
+from store.verify import ENVELOPE_LIMIT, Opened, open_manifest, open_mission
 
 FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", "tmp", "quarantine", "trash", "lock"})
 FILES = frozenset({TOML, log.LOG})
+_MEND_REF = "run store-fsck --repair: the log says which manifest is this mission's; --from a store that has it whole"
 # Folders whose files are listed nowhere else, and the names that they may have.
 _CONTENTS = {
     "lock": re.compile(rf"store|index|log|trust|heal|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
@@ -84,7 +85,7 @@ class Refs:
             if name not in FOLDERS and name not in FILES:
                 self.told.stray(name)
             elif kind != ("directory" if name in FOLDERS else "file"):
-                self.told.tell(Finding("wrong-type", f"{name} is a {kind}", path=path, actual=kind, remedy=COPY_AGAIN))
+                self.told.tell(Finding("wrong-type", f"{name} is a {kind}", path=path, actual=kind, remedy=RESTORE))
         for folder, pattern in _CONTENTS.items():
             self.contents(folder, pattern)
         for folder in _ASIDE:
@@ -190,7 +191,7 @@ class Refs:
             advance(first, self.evidence.chain(1))
             return first
         except FlightbagError as error:
-            finding = as_kind(Finding.of(error, remedy=COPY_AGAIN), "bad-trust-chain")
+            finding = as_kind(Finding.of(error, remedy=RESTORE), "bad-trust-chain")
             path = finding.path or self.media.absolute("trust")
             self.told.tell(replace(finding, path=path, missions=tuple(self.flyable)))
         return None
@@ -204,7 +205,7 @@ class Refs:
                 if told.object:
                     self.suspect(ObjectId.parse(told.object), told)
                 else:
-                    self.told.tell(replace(told, path=told.path or ref))
+                    self.told.tell(replace(told, path=told.path or ref, remedy=_MEND_REF))
         elif opened.manifest.mission.id != mission:
             other = opened.manifest.mission.id
             self.told.tell(
@@ -214,7 +215,7 @@ class Refs:
                     path=ref,
                     expected=mission,
                     actual=other,
-                    remedy="run store-fsck --repair: the log says which manifest is this mission's",
+                    remedy=_MEND_REF,
                     missions=(mission,),
                 )
             )
@@ -262,7 +263,8 @@ class Refs:
             except NotFound:
                 continue  # gone since it was listed
             except FlightbagError as error:
-                self.told.tell(replace(as_kind(Finding.of(error), "bad-ref"), path=self.media.absolute(holder)))
+                finding = Finding.of(error, remedy=f"flightbag unpin {name}, and pin it anew")
+                self.told.tell(replace(as_kind(finding, "bad-ref"), path=self.media.absolute(holder)))
                 continue
             need = Need(holder, [(id_, UNKNOWN)])
             with suppress(FlightbagError):  # what is wrong with the object, its folder tells
@@ -289,7 +291,8 @@ class Refs:
             except NotFound:
                 continue
             except FlightbagError as error:
-                self.told.tell(replace(as_kind(Finding.of(error), "bad-manifest"), path=self.media.absolute(holder)))
+                finding = Finding.of(error, remedy="remove the file, and make the draft anew")
+                self.told.tell(replace(as_kind(finding, "bad-manifest"), path=self.media.absolute(holder)))
                 continue
             try:
                 self.needs.append(need_of_unsigned(holder, data, self.evidence))

@@ -10,10 +10,14 @@ from store.findings import Finding
 from store.format.ids import ObjectId
 from store.media import Media, object_path
 from store.needs import Need
-from store.verify import COPY_AGAIN
 
 RESTORE = "run store-fsck --repair --from a store that has it whole"
 REMOVE = "remove it, if it is not yours; store-fsck --repair moves it to quarantine/"
+_FOREIGN = {
+    "unreferenced": "find out who put it there; what is of an earlier mission goes with `flightbag gc --keep-last 1 "
+    "--grace 0s`, done twice: to the trash, then for good; pins with `flightbag unpin`",
+    "hard-link": "find its other name with `find -samefile` and remove that, or sync the missions to a new store",
+}
 # How many notes of one kind are kept, and how many names a finding spells out.
 _KEPT, _NAMED = 1000, 4
 
@@ -52,7 +56,7 @@ class Told:
     def foreign(self, finding: Finding) -> None:
         """Something that no mission needs: information on the ground, an error where only missions may be."""
         if self._exclusive:
-            remedy = "find out who put it there; sync the missions to a store of their own, or collect with gc"
+            remedy = _FOREIGN.get(finding.kind, "find out who put it there, and remove it")
             # Under a key of its own: it neither hides that the object is damaged nor is hidden by it.
             self.tell(replace(finding, remedy=remedy), about=f"{finding.kind} {finding.path}")
         else:
@@ -69,9 +73,9 @@ class Told:
         except NotFound as error:
             if not needed:
                 return []
-            self.tell(Finding.of(error, remedy=COPY_AGAIN))
+            self.tell(Finding.of(error, remedy=RESTORE))
         except FlightbagError as error:
-            self.tell(Finding.of(error, remedy=COPY_AGAIN))
+            self.tell(Finding.of(error, remedy=RESTORE))
         return None
 
     def stray(self, name: str) -> None:

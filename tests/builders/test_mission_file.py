@@ -216,6 +216,7 @@ WRONG = [
     ('"calibration/', '"../', 'files[0].name is "../camera.yaml", must be 1 to 3 parts'),
     ('"calibration/', '"a/b/c/', 'files[0].name is "a/b/c/camera.yaml", must be 1 to 3 parts'),
     ('"calibration/', '"Cal/', 'files[0].name is "Cal/camera.yaml", must be 1 to 3 parts'),
+    ("[mission]", "[limits]\nmax_byte = 1\n[mission]", "limits.max_byte is not a known key, did you mean 'max_bytes'?"),
     ("[mission]", "missions = 1\n[mission]", "missions is not a known key, did you mean 'mission'?"),
     ("[target]", "[[target]]", "target is [...], must be a table [target]"),
     ("[[tiles]]", "[tiles]", "tiles is a table, must be at least one table [[tiles]]"),

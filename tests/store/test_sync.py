@@ -417,6 +417,24 @@ class TestTheTarget:
         assert check(target, NORTH.id).go
         assert not audit(target).errors
 
+    @pytest.mark.parametrize("what", ["manifest", "table"])
+    def test_a_manifest_or_table_that_does_not_hold_is_mended_whatever_its_size(
+        self, source: Path, tmp_path: Path, what: str
+    ) -> None:
+        """Else it would say that it updated a mission that stays grounded."""
+        target = tmp_path / "target"
+        sync(source, target)
+        flip(file_of(target, NORTH.manifest_id if what == "manifest" else NORTH.manifest.table), 30)
+        sync(source, target)
+        assert check(target, NORTH.id).go
+
+    @pytest.mark.parametrize("inside", ["", "sub", "objects/00"])
+    def test_a_store_is_not_copied_into_itself(self, source: Path, inside: str) -> None:
+        before = listing(source)
+        with Repository.open(source) as here, pytest.raises(Invalid):
+            apply_sync(plan_sync(here, None, ()), here, source / inside)
+        assert listing(source) == before
+
     def test_a_damaged_root_file_is_mended(self, source: Path, tmp_path: Path) -> None:
         sync(source, tmp_path / "target")
         (tmp_path / "target" / "trust" / "1.root.cbor").write_bytes(ROOT_FILE[:100])

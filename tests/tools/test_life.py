@@ -224,6 +224,13 @@ class TestMissions:
         assert counted["unique_bytes"] + counted["unreferenced_bytes"] == counted["bytes"]
         assert "dedup ratio" in flightbag("stats", twice.store).out
 
+    def test_the_environment_names_the_store(self, twice: Desk) -> None:
+        env = {"FLIGHTBAG_STORE": str(twice.store)}
+        assert flightbag("pin", "kept", "left", env=env).status == 0
+        assert "kept" in flightbag("pin", "--json", env=env).json
+        assert flightbag("unpin", "kept", env=env).status == 0
+        assert flightbag("diff", "left", "left", env=env).status == 0
+
     def test_a_budget_of_bytes(self, built: Desk) -> None:
         path = built.write_mission("left")
         plain = path.read_text()
@@ -330,6 +337,11 @@ class TestCheckout:
         assert self.check(twice, target)[0] == 1
         root.unlink()
         assert self.check(twice, target)[0] == 1
+
+    def test_nothing_is_checked_out_into_the_store(self, twice: Desk) -> None:
+        before = listing(twice.store)
+        assert self.out(twice, twice.store / "out").status == 2
+        assert listing(twice.store) == before
 
     def test_a_folder_that_is_in_the_way_is_left_alone(self, twice: Desk, tmp_path: Path) -> None:
         thesis = tmp_path / "out.partial/thesis.txt"
