@@ -223,7 +223,8 @@ def _marked(repository: Repository, named: Mapping[str, list[ObjectId]], keep_la
             "nothing is collected while it is not known what is needed: "
             + "; ".join(error.message for error in wrong[:_NAMED])
             + more,
-            remedy="run store-fsck --repair, or unpin what is not there, and collect again",
+            remedy="run store-fsck --repair; unpin what is not there; collect with a smaller --keep-last, "
+            "where only an earlier manifest is lost",
             kind="needs-unknown",
             findings=tuple(Finding.of(error) for error in wrong),
         )

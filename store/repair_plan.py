@@ -286,9 +286,9 @@ class _Planner:
     # -- refs
 
     def moves(self) -> list[log.Event]:
-        """The moves of refs that the log tells of, as far as it holds."""
+        """The moves of refs that the log tells of, also behind damage: the manifests that it names are signed."""
         with suppress(FlightbagError):
-            return [event for event, _ in log.before_damage(self.media) if event.event in log.MOVES]
+            return [event for event in log.claims(self.media) if event.event in log.MOVES]
         return []
 
     def ref(self, mission: str, finding: Finding) -> Step | None:

@@ -316,6 +316,15 @@ def test_the_table_of_a_pinned_manifest_is_fetched(store: Path) -> None:
     assert not mend(store, replica).audit.errors
 
 
+def test_a_ref_comes_back_from_a_line_behind_the_damage_of_the_log(store: Path) -> None:
+    """The line is not believed; the manifest that it names is signed."""
+    overwrite(store / "log", lambda data: data.replace(b"rotated", b"rotates", 1))
+    (store / "missions" / SOUTH.id).write_bytes(b"")
+    done = mend(store)
+    assert not done.audit.errors
+    assert check(store, SOUTH.id).go
+
+
 def test_an_unreadable_log_is_not_begun_anew(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (store / "log").read_bytes()
     with monkeypatch.context() as patch:
