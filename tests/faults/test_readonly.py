@@ -61,7 +61,7 @@ def test_what_would_write_behind_it_says_that_the_medium_is_read_only(built: Des
     words = behind_read_only_bind(built.store)
     before = trace(built.store)
     done = subprocess.run(
-        [*words, str(Path(sys.executable).parent / "flightbag"), "sync", str(built.store), str(built.store)],
+        [*words, str(Path(sys.executable).parent / "flightbag"), "pin", str(built.store), "kept", "left"],
         capture_output=True,
         text=True,
         check=False,

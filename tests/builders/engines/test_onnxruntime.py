@@ -272,11 +272,13 @@ def test_a_worker_that_runs_out_of_memory_is_unavailable(tmp_path: Path, monkeyp
 
 @LINUX
 def test_an_interrupt_ends_the_worker(tmp_path: Path) -> None:
-    path = save(tmp_path, small_network())
+    path = save(tmp_path, endless())  # it is still at it, however late the interrupt comes
     seen: list[int] = []
 
     def interrupt() -> None:
         seen.append(worker_pid(tmp_path))
+        # Not while it is being started: what is interrupted there dies with its parent, which here is pytest.
+        wait_until_busy(seen[0])
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
