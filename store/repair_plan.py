@@ -140,6 +140,9 @@ class _Planner:
         for finding in told:
             if not self.solve(finding):
                 self.unsolved.append(finding)
+        for finding in self.audit.findings:
+            if finding.information and finding.kind == "bad-ref":
+                self.refs.setdefault(os.path.basename(finding.path), finding)  # the log names it, and it has no ref
         for id_, limit in self.audit.damaged.items():
             place = next(self.sources.of(id_, limit), None)
             if place is not None:
@@ -153,9 +156,9 @@ class _Planner:
         ]
         for mission, finding in self.refs.items():
             step = self.ref(mission, finding)
-            if step is None:
+            if step is None and not finding.information:
                 self.unsolved.append(finding)
-            else:
+            elif step is not None:
                 self.steps.append(step)
         # A folder is moved aside when what has its place elsewhere was taken out of it.
         order = ("rename", "move-aside", "make", "root", "log", "fetch", "ref")

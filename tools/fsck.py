@@ -98,7 +98,8 @@ def run(
         show = _plan_line if as_json else _show
         if dry_run:
             with Repository.open(store) as repository:
-                audit = audited(repository.media, scope)
+                with Media(store, drop_cache=drop_cache) as media:
+                    audit = audited(media, scope)
                 show(plan_repair(repository, audit, replicas))
             return _told(audit, scope, as_json=as_json, lines=as_json)
         done = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache)

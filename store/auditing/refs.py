@@ -157,7 +157,7 @@ class Refs:
             self.flyable.update((name, False) for name, times in self.moved.items() if times > 1)
             for name in sorted(self.moved.keys() - self.flyable.keys()):
                 text = f"the log tells of mission {name}, which has no ref: it was cut short, or its ref is lost"
-                remedy = f"store-fsck --mission {name} --repair makes the ref"
+                remedy = "store-fsck --repair makes the ref, where all that it needs is there or --from has it"
                 path = self.media.absolute(f"missions/{name}")
                 self.told.note(Finding("bad-ref", text, path=path, remedy=remedy))
         self.first = self.trust()

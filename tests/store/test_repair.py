@@ -325,6 +325,17 @@ def test_a_ref_comes_back_from_a_line_behind_the_damage_of_the_log(store: Path) 
     assert check(store, SOUTH.id).go
 
 
+def test_a_lost_ref_comes_back(store: Path, made: Path) -> None:
+    """Published once: the log cannot tell it from a publication that was cut short, but it is signed and whole."""
+    (store / "missions" / SOUTH.id).unlink()
+    assert not audit(store).errors
+    file_of(store, OTHER).unlink()
+    mend(store)
+    assert not (store / "missions" / SOUTH.id).exists(), "not without all that it needs"
+    mend(store, made)
+    assert check(store, SOUTH.id).go
+
+
 def test_an_unreadable_log_is_not_begun_anew(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (store / "log").read_bytes()
     with monkeypatch.context() as patch:

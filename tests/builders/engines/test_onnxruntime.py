@@ -284,7 +284,7 @@ def test_an_interrupt_ends_the_worker(tmp_path: Path) -> None:
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        BACKEND.compile(spec_of(path), tmp_path)
+        BACKEND.compile(spec_of(path, InputRange("x", ("N", 4), 1, 1, 1)), tmp_path)
     thread.join()
     assert not is_alive(seen[0])
 
