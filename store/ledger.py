@@ -119,8 +119,10 @@ class Ledger:
 def _check_ours(path: str) -> None:
     """Raises Unavailable for a file that is neither empty nor a ledger."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(72)
+        head = b"?"
+        if os.path.isfile(path) or not os.path.lexists(path):  # to open a FIFO would wait for ever
+            with open(path, "rb") as file:
+                head = file.read(72)
     except FileNotFoundError:
         return
     except OSError as error:

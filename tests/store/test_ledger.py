@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -61,6 +62,9 @@ def test_another_file_is_no_ledger_and_is_left_alone(tmp_path: Path) -> None:
         db.execute("CREATE TABLE read (id)")
     db.close()
     (tmp_path / "note").write_bytes(b"my key")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Unavailable):
+        Ledger(tmp_path / "pipe")
     for path in (other, tmp_path / "note"):
         before = path.read_bytes()
         with pytest.raises(Unavailable) as caught:
