@@ -19,8 +19,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
 
 from store.errors import Unavailable
 
@@ -31,9 +32,14 @@ _NO_CLONES = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVA
 _FICLONE = 0x40049409
 OBJECT_MODE = 0o444
 _SYNC_THREADS = 8
+# Writing into the page cache keeps a processor busy, and leaves the interpreter free: one thread more than processors.
+_THREADS = min(8, (os.cpu_count() or 1) + 1)
 # From how many files on one syncfs is tried, and where.
 _MANY = 64
 _SYNCFS = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs"})
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Disk:
@@ -89,9 +95,31 @@ class Disk:
                 finally:
                     os.close(fd)
 
-        with ThreadPoolExecutor(_SYNC_THREADS) as pool:
-            # list() so that the first error is raised here and not dropped with the iterator.
-            list(pool.map(sync, wanted))
+        self.at_once(sync, wanted, threads=_SYNC_THREADS)
+
+    def at_once(
+        self,
+        task: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        threads: int = _THREADS,
+        stop: Callable[[], None] = lambda: None,
+    ) -> list[R]:
+        """Does a task for each item, a few of them at a time, and gives the results in order.
+
+        The first error is raised when those under way have ended; `stop` is called before that wait, to shorten it.
+        """
+        pool = ThreadPoolExecutor(threads)
+        try:
+            futures = [pool.submit(task, item) for item in items]
+            for future in as_completed(futures):
+                future.result()
+            return [future.result() for future in futures]
+        except BaseException:
+            stop()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def rename(self, source: str, target: str) -> None:
         """Moves a file over `target`, atomically where the medium can."""

@@ -12,9 +12,10 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
+from threading import Lock
 
 from blake3 import blake3
 
@@ -38,49 +39,39 @@ class Added:
 
 
 class Batch:
-    """Objects on their way in. Made by `inserting`; used by one thread."""
+    """Objects on their way in. Made by `inserting`; used by one thread, but for those of `add_all`."""
 
-    def __init__(self, media: Media, disk: Disk, index: Index | None, staging: Staging, writing: Executor) -> None:
+    def __init__(self, media: Media, disk: Disk, index: Index | None, staging: Staging) -> None:
         self._media = media
         self._disk = disk
         self._index = index
         self._staging = staging
-        self._writing = writing
+        self._lock = Lock()
         self._staged: dict[ObjectId, str] = {}
         # What was there, whole, but not by the ledger: its writer may not have come to its barriers yet.
         self._found: dict[ObjectId, Row] = {}
         # Objects whose resident copy is damaged, with their sizes. It stays until the right bytes are durable.
         self._bad: dict[ObjectId, int] = {}
-        self._count = 0
+        self._numbers = count()
+        self._stopped = False
 
     def add(self, chunks: Iterable[bytes | bytearray | memoryview], expect: ObjectId | None = None) -> Added:
         """Stages the object that the chunks make up, hashing while writing; memory is that of a chunk.
 
         With `expect`, raises Corrupt, keeping nothing, unless the bytes have that id.
         """
-        path = os.path.join(self._staging.folder(), str(self._count))
-        self._count += 1
+        path = os.path.join(self._staging.folder(), str(next(self._numbers)))
         hasher, size = blake3(), 0
         fd = self._disk.create(path)
-        written: Future[None] | None = None
         try:
             for chunk in chunks:
+                if self._stopped:
+                    raise Unavailable("stopped, as another object of the batch failed", kind="stopped")
                 hasher.update(chunk)
                 size += len(chunk)
-                if written is not None:
-                    written.result()
-                    written = None
-                if len(chunk) < CHUNK or not isinstance(chunk, bytes):
-                    self._disk.write(fd, chunk, path)
-                else:
-                    # One chunk of a large object is written while the next is read and hashed.
-                    written = self._writing.submit(self._disk.write, fd, chunk, path)
-            if written is not None:
-                written.result()
+                self._disk.write(fd, chunk, path)
             self._disk.seal(fd, path)
         finally:
-            if written is not None:
-                wait([written])  # nobody writes to a descriptor that is closed
             os.close(fd)
         id_ = ObjectId(hasher.digest())
         if expect is not None and id_ != expect:
@@ -92,11 +83,28 @@ class Batch:
                 expected=str(expect),
                 actual=str(id_),
             )
-        if id_ in self._staged or self.holds(id_, size):
+        with self._lock:
+            reused = id_ in self._staged or self.holds(id_, size)
+            if not reused:
+                self._staged[id_] = path
+        if reused:
             self._disk.remove(path)
-            return Added(id_, size, reused=True)
-        self._staged[id_] = path
-        return Added(id_, size, reused=False)
+        return Added(id_, size, reused)
+
+    def add_all(self, objects: Iterable[tuple[Iterable[bytes], ObjectId | None]]) -> list[Added]:
+        """Stages many objects, a few at a time: for each its chunks, and the id that they are expected to have.
+
+        Chunks are asked for by other threads. Raises what the first that fails raises.
+        """
+        self._staging.folder()  # made by one thread
+
+        def stop() -> None:
+            self._stopped = True
+
+        try:
+            return self._disk.at_once(lambda one: self.add(*one), objects, stop=stop)
+        finally:
+            self._stopped = False
 
     def add_bytes(self, data: bytes) -> Added:
         """Stages one object; nothing is written where the store has it."""
@@ -196,8 +204,8 @@ class Batch:
 @contextmanager
 def inserting(media: Media, disk: Disk, index: Index | None) -> Iterator[Batch]:
     """A batch; what was not committed when the block ends is gone."""
-    with Staging(media, disk) as staging, ThreadPoolExecutor(1) as writing:
-        yield Batch(media, disk, index, staging, writing)
+    with Staging(media, disk) as staging:
+        yield Batch(media, disk, index, staging)
 
 
 def examine(media: Media, index: Index | None, id_: ObjectId, size: int) -> Row | None:

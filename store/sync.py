@@ -304,8 +304,7 @@ def _copy(
     progress: Callable[[int], None] | None,
 ) -> None:
     with inserting(destination.media, destination.disk, None) as batch:
-        for id_, size in items:
-            batch.add(source.media.chunks(object_path(id_), size, progress), expect=id_)
+        batch.add_all((source.media.chunks(object_path(id_), size, progress), id_) for id_, size in items)
         batch.commit()
 
 

@@ -21,6 +21,7 @@ from store.format.entries import Entry, sorted_table
 from store.format.ids import ObjectId
 from store.fsck import fsck
 from store.media import Media, object_path
+from store.objects import read_chunks
 from store.repository import Repository
 from store.trust.root import SignedRoot
 from store.verify import Binding, pinned_root, verify_mission
@@ -35,8 +36,7 @@ def insert(source: str, store: str) -> None:
         repository.writing() as writer,
         writer.inserting() as batch,
     ):
-        for path in _files(source):
-            batch.add_file(path)
+        batch.add_all((read_chunks(path), None) for path in _files(source))
         batch.commit()
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from store import durable, media
-from store.durable import Disk
+from store.durable import Disk, R, T
 from store.index import Index
 
 READ_CALLS = ("open", "fstat", "stat", "read", "readv", "listdir")
@@ -51,9 +51,17 @@ class PowerFails(BaseException):
     """The machine stops here. No handler for ordinary errors sees it."""
 
 
-class Watched(Disk, ABC):
-    """A disk that calls `before` with the name of each operation and its path. One file is synced at a time, so
-    that the order is always the same."""
+class Orderly(Disk):
+    """A disk that does one thing after the other, so that the order is always the same."""
+
+    def at_once(
+        self, task: Callable[[T], R], items: Iterable[T], *, threads: int = 1, stop: Callable[[], None] = lambda: None
+    ) -> list[R]:
+        return [task(item) for item in items]
+
+
+class Watched(Orderly, ABC):
+    """A disk that calls `before` with the name of each operation and its path. One file is synced at a time."""
 
     @abstractmethod
     def before(self, operation: str, path: str) -> None:

@@ -22,10 +22,9 @@ from random import Random
 
 import pytest
 
-from store.durable import Disk
 from store.errors import FlightbagError, Unavailable
 from tests.faults.damages import CASES, mended_by_command
-from tests.faults.disks import Failing, Medium, digest_of, write_tree
+from tests.faults.disks import Failing, Medium, Orderly, digest_of, write_tree
 from tests.faults.kills import kill_builds, kill_syncs
 from tests.faults.scenarios import SCENARIOS, Scenario
 
@@ -123,7 +122,7 @@ def faults(name: str, number: int, *, reading: bool = False, part: int = 0, part
             raised: BaseException | None = None
             try:
                 with pytest.MonkeyPatch.context() as patch, failing.installed(patch):
-                    scenario.run(top, Disk())
+                    scenario.run(top, Orderly())
             except FlightbagError as error:
                 raised = error
             except Exception as error:

@@ -8,6 +8,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -445,3 +446,41 @@ def test_a_batch_of_programs_that_write_beside_it(store: Path, writer: Writer) -
         batch.commit()
     assert file_of(store, added.id).read_bytes() == b"compiled"
     assert os.listdir(store / "tmp") == []
+
+
+def test_many_objects_are_added_at_once(store: Path) -> None:
+    contents = [b"object %d" % (n % 400) * 50 for n in range(500)]
+    with (
+        Repository.open(store) as repository,
+        repository.writing() as writer,
+        writer.inserting() as batch,
+    ):
+        added = batch.add_all(([data[:7], data[7:]], ObjectId.of(data)) for data in contents)
+        batch.commit()
+        assert [one.id for one in added] == [ObjectId.of(data) for data in contents]
+        assert sum(not one.reused for one in added) == 400
+        assert all(repository.evidence.object(one.id, 2**20) == data for one, data in zip(added, contents, strict=True))
+    assert not os.listdir(store / "tmp")
+
+
+def test_the_first_that_fails_ends_all(store: Path) -> None:
+    """What another thread is at ends with its next chunk, however many are to come."""
+    begun = Event()
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            begun.set()
+            yield b"more"
+
+    def wrong() -> Iterator[bytes]:
+        begun.wait()
+        yield b"wrong"
+
+    with Repository.open(store) as repository, inserting(repository.media, Disk(), None) as batch:
+        with pytest.raises(Corrupt) as caught:
+            batch.add_all([(endless(), None), (endless(), None), (wrong(), ObjectId.of(b"right"))])
+        assert caught.value.fields["kind"] == "bit-flip"
+        batch.add_all([([b"well"], None)])
+        batch.commit()
+        assert repository.evidence.object(ObjectId.of(b"well"), 10) == b"well"
+    assert not os.listdir(store / "tmp")
