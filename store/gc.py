@@ -29,7 +29,18 @@ from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.index import Row, peek_index
 from store.media import Media, object_path
-from store.needs import DRAFTS, PINS, Need, is_manifest, need_of, need_of_unsigned, pinned_id
+from store.needs import (
+    DRAFTS,
+    KEEP_LAST,
+    PINS,
+    Need,
+    is_manifest,
+    manifests_of,
+    need_of,
+    need_of_stored,
+    need_of_unsigned,
+    pinned_id,
+)
 from store.quarantine import present
 from store.repository import Repository, Writer
 from store.staging import empty
@@ -37,7 +48,6 @@ from store.verify import ENVELOPE_LIMIT
 
 TRASH = "trash"
 GRACE = 14 * 86400.0
-KEEP_LAST = 2
 _TIME = "%Y%m%dT%H%M%SZ"
 # How many reasons an error's message spells out.
 _NAMED = 8
@@ -49,8 +59,8 @@ Rows = Callable[[int], Mapping[ObjectId, Row]]
 class GcPlan:
     """What a collection would do. Counts are of objects, sizes in bytes.
 
-    `trash` has what goes, `manifests` those among it that the log names, `young` counts what only the grace time
-    spares, `folders` are those of the trash that are deleted for good.
+    `trash` has what goes, `manifests` are those that the log names and that are kept no more, `young` counts what only
+    the grace time spares, `folders` are those of the trash that are deleted for good.
     """
 
     trash: Need
@@ -71,7 +81,7 @@ def plan_gc(
     Raises Refused, or Unavailable where nothing is known to be wrong, if a manifest, draft or pin cannot be read, or if
     something lies among the missions that is none; Corrupt if the log does not hold.
     """
-    named = _manifests_of_log(repository)
+    named = manifests_of(log.events(repository.media))
     needs = _marked(repository, named, keep_last)
     trash: list[tuple[ObjectId, int]] = []
     manifests: list[ObjectId] = []
@@ -85,13 +95,13 @@ def plan_gc(
             since = max(status.st_ctime, known[id_].inserted if id_ in known else 0)
             if id_ in marked:
                 what = "kept"
-            elif now - since < grace:
-                what = "young"
             else:
-                trash.append((id_, size))
                 if id_ in all_named:
-                    manifests.append(id_)
-                continue
+                    manifests.append(id_)  # also a young one: what it needs may be older, and go
+                if now - since >= grace:
+                    trash.append((id_, size))
+                    continue
+                what = "young"
             counts[what] += 1
             counts[f"{what}_bytes"] += size
     media = repository.media
@@ -168,21 +178,6 @@ def _over(name: str, now: float, grace: float) -> bool:
         return False  # fsck tells of it
 
 
-def _manifests_of_log(repository: Repository) -> dict[str, list[ObjectId]]:
-    """The manifests that the log names for each mission, the newest first, each once."""
-    found: dict[str, dict[ObjectId, None]] = {}
-    for event in reversed(log.events(repository.media)):
-        if event.event in log.MOVES:
-            found.setdefault(event.facts["mission"], {})[ObjectId.parse(event.facts["manifest"])] = None
-    return {mission: list(ids) for mission, ids in found.items()}
-
-
-def _collected(media: Media) -> set[str]:
-    """The manifests that the log says were collected."""
-    lines = (event.facts.get("manifests") for event in log.events(media) if event.event == "collected")
-    return {id_ for ids in lines if type(ids) is list for id_ in ids if type(id_) is str}
-
-
 def _marked(repository: Repository, named: Mapping[str, list[ObjectId]], keep_last: int) -> list[Need]:
     """Everything that must stay. Raises Refused or Unavailable with every reason why that is not known."""
     media = repository.media
@@ -197,21 +192,18 @@ def _marked(repository: Repository, named: Mapping[str, list[ObjectId]], keep_la
     needs: list[Need] = []
     wrong: list[FlightbagError] = []
 
-    def mark(holder: str, need: Callable[[], Need | None]) -> None:
+    def mark(holder: str, need: Callable[[], Need]) -> None:
         try:
-            found = need()
-            if found is not None:
-                needs.append(found)
+            needs.append(need())
         except FlightbagError as error:
             error.message = f"{holder}: {error.message}"
             wrong.append(error)
 
     for mission in media.names_if_there("missions"):
         mark(f"missions/{mission}", partial(_current, repository, mission))
-    gone = _collected(media)
     for mission, ids in named.items():
         for id_ in ids[:keep_last]:
-            mark(f"the log of {mission}", partial(_logged, repository, id_, gone))
+            mark(f"the log of {mission}", partial(need_of_stored, log.LOG, id_, repository.evidence))
     for name in media.names_if_there(DRAFTS):
         mark(f"{DRAFTS}/{name}", partial(_draft, repository, f"{DRAFTS}/{name}"))
     for name in media.names_if_there(PINS):
@@ -236,17 +228,6 @@ def _current(repository: Repository, mission: str) -> Need:
     if not MISSION_ID.fullmatch(mission):
         raise Corrupt(f"{holder} is no mission", kind="stray", path=repository.media.absolute(holder))
     return need_of(holder, repository.current(mission))
-
-
-def _logged(repository: Repository, id_: ObjectId, gone: set[str]) -> Need | None:
-    """What an earlier manifest needs; None where it was collected before."""
-    try:
-        data = repository.evidence.object(id_, ENVELOPE_LIMIT)
-    except NotFound:
-        if str(id_) in gone:
-            return None
-        raise
-    return Need(log.LOG, [*need_of_unsigned(log.LOG, data, repository.evidence), (id_, len(data))])
 
 
 def _draft(repository: Repository, holder: str) -> Need:

@@ -306,7 +306,7 @@ def _check_size(id_: ObjectId, expected: int, actual: int) -> None:
 
 
 def _wrong_type(path: str) -> Corrupt:
-    return Corrupt(f"{path} is not what belongs there: a regular file, or a folder", kind="wrong-type", path=path)
+    return Corrupt(f"{path} is no regular file, or no folder where one belongs", kind="wrong-type", path=path)
 
 
 class _explained:  # noqa: N801 - a context manager, written out: it is entered for every small object
@@ -330,4 +330,6 @@ def _explain(error: OSError, path: str) -> FlightbagError:
         return NotFound(f"{path} is not there", kind="missing", path=path)
     if error.errno in _WRONG_TYPE:
         return _wrong_type(path)
-    return Unavailable(f"{path} cannot be read: {error.strerror}", kind="unreadable", path=path, errno=error.errno)
+    remedy = "run it as a user who may read it" if error.errno in (errno.EACCES, errno.EPERM) else ""
+    text = f"{path} cannot be read: {error.strerror}"
+    return Unavailable(text, remedy=remedy, kind="unreadable", path=path, errno=error.errno)

@@ -1,4 +1,4 @@
-"""What missions, pins and drafts need: the ids and sizes that an audit looks for and a collection spares.
+"""What missions, earlier manifests, pins and drafts need: what an audit looks for and a collection spares.
 
 A `Need` keeps 40 bytes an object, so that the closures of many large missions fit in memory together.
 """
@@ -11,18 +11,21 @@ from store.errors import FlightbagError
 from store.evidence import StoreEvidence
 from store.format import manifest
 from store.format.cose import Envelope
-from store.format.ids import DIGEST_SIZE, ObjectId
+from store.format.ids import DIGEST_SIZE, ObjectId, is_hex
 from store.format.manifest import Manifest
+from store.log import MOVES, Event
 from store.media import Media, object_path
 from store.verify import ENVELOPE_LIMIT, REF_SIZE, Opened, read_table, ref_id
 
 # The size of an object that nobody has stated: a release statement.
 UNKNOWN = 2**64 - 1
 PINS, DRAFTS = "pins", "drafts"
+# How many manifests of each mission are kept, the current one among them.
+KEEP_LAST = 2
 
 
 class Need:
-    """Objects with their sizes, ascending by id. `holder` is the path of the ref, pin or draft that needs them."""
+    """Objects with their sizes, ascending by id. `holder` is the path of the ref, pin, draft or log that needs them."""
 
     _ROW = DIGEST_SIZE + 8
 
@@ -38,7 +41,7 @@ class Need:
 
     @property
     def mission(self) -> str | None:
-        """The mission that this is the need of; None for a pin or a draft."""
+        """The mission that this is the need of; None for any other holder."""
         folder, _, name = self.holder.partition("/")
         return name if folder == "missions" else None
 
@@ -80,6 +83,30 @@ def need_of_unsigned(holder: str, envelope: bytes, evidence: StoreEvidence) -> N
     sizes = {parsed.table: parsed.table_size, **dict.fromkeys(parsed.releases, UNKNOWN)}
     sizes.update((entry.id, entry.size) for entry in table.entries)
     return Need(holder, sizes.items())
+
+
+def need_of_stored(holder: str, id_: ObjectId, evidence: StoreEvidence) -> Need:
+    """What a manifest among the objects needs, itself included. Raises Corrupt, NotFound or Unavailable."""
+    data = evidence.object(id_, ENVELOPE_LIMIT)
+    return Need(holder, [*need_of_unsigned(holder, data, evidence), (id_, len(data))])
+
+
+def manifests_of(events: Iterable[Event]) -> dict[str, list[ObjectId]]:
+    """The manifests that were current for each mission and were not collected since, the newest first, each once."""
+    found: dict[str, dict[ObjectId, None]] = {}
+    for event in events:
+        if event.event in MOVES:
+            ids = found.setdefault(event.facts["mission"], {})
+            id_ = ObjectId.parse(event.facts["manifest"])
+            ids.pop(id_, None)
+            ids[id_] = None
+        elif event.event == "collected":
+            gone = event.facts.get("manifests")
+            for ids in found.values():
+                for text in gone if type(gone) is list else ():
+                    if type(text) is str and is_hex(text):
+                        ids.pop(ObjectId.parse(text), None)
+    return {mission: list(reversed(ids)) for mission, ids in found.items()}
 
 
 def pinned_id(media: Media, holder: str) -> ObjectId:

@@ -33,6 +33,9 @@ from store.verify import ENVELOPE_LIMIT, Binding, Opened, check_binding, open_ma
 FORMAT = 1
 TOML = "flightbag.toml"
 _TOML_LIMIT = 4096
+_TOML_REMEDY = "it has three lines, format, id and created: copy it from a copy of this store, or sync to a new one"
+# How many missions an error names.
+_NAMED = 8
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 # How many failures an error's message spells out.
 _NAMED = 8
@@ -120,7 +123,10 @@ class Repository:
         try:
             manifest_id = ref_id(self.evidence.ref(mission))
         except NotFound as error:
-            raise NotFound(f"{self.media.path} has no mission {mission}", kind="missing", mission=mission) from error
+            there = ", ".join(self.missions()[:_NAMED]) or "none"
+            remedy = f"the missions there are: {there}"
+            text = f"{self.media.path} has no mission {mission}"
+            raise NotFound(text, remedy=remedy, kind="missing", mission=mission) from error
         opened = self.opened(manifest_id, f"the manifest of {mission}")
         other = opened.manifest.mission.id
         if other != mission:  # a ref is unsigned and only a pointer
@@ -393,19 +399,31 @@ def check_format(media: Media) -> None:
     try:
         data = media.read(TOML, _TOML_LIMIT)
     except NotFound as error:
+        if media.names_if_there("objects"):
+            raise NotFound(
+                f"{media.path} has objects but no {TOML}: half of a copy, or it was lost",
+                remedy=f"copy the store again, or {TOML} alone from where it came from",
+                kind="no-store",
+                path=media.path,
+            ) from error
         raise _no_store(media.path) from error
     try:
         value = tomllib.loads(data.decode())
         format_, id_ = value["format"], value["id"]
     except (ValueError, KeyError, RecursionError) as error:
-        raise Corrupt(f"{media.absolute(TOML)} is malformed", kind="bad-store", path=media.absolute(TOML)) from error
+        path = media.absolute(TOML)
+        raise Corrupt(f"{path} is malformed", remedy=_TOML_REMEDY, kind="bad-store", path=path) from error
     if type(format_) is int and format_ != FORMAT:
         raise Invalid(f"{media.path} is a store of format {format_}; this program knows format {FORMAT}")
     if type(format_) is not int or type(id_) is not str or not _STORE_ID.fullmatch(id_):
-        raise Corrupt(f"{media.absolute(TOML)} has no format and store id", kind="bad-store", path=media.absolute(TOML))
+        path = media.absolute(TOML)
+        raise Corrupt(f"{path} has no format and store id", remedy=_TOML_REMEDY, kind="bad-store", path=path)
 
 
 def _no_store(path: str | os.PathLike[str]) -> NotFound:
     return NotFound(
-        f"{os.fspath(path)} is no store", remedy="make one with `flightbag init`", kind="no-store", path=str(path)
+        f"{os.fspath(path)} is no store",
+        remedy="give the folder of a store; `flightbag init` makes a new one",
+        kind="no-store",
+        path=str(path),
     )

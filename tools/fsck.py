@@ -100,7 +100,10 @@ def run(
             with Repository.open(store) as repository:
                 with Media(store, drop_cache=drop_cache) as media:
                     audit = audited(media, scope)
-                show(plan_repair(repository, audit, replicas))
+                plan = plan_repair(repository, audit, replicas)
+                show(plan)
+                if plan.steps and not as_json:
+                    say("what these steps bring to light is planned then, and shown before it is done")
             return _told(audit, scope, as_json=as_json, lines=as_json)
         done = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache)
     return _told(done.audit, scope, as_json=as_json, lines=as_json, corrected=len(done.steps))

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from store.format.ids import ObjectId, is_hex
-from store.gc import GRACE, KEEP_LAST, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
+from store.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
+from store.needs import KEEP_LAST
 from store.repository import Repository
 from tools import render
 from tools.arguments import Json, Store, duration, print_lines, store_then
@@ -62,10 +63,12 @@ def gc(
 
 def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
     would = "would be " if dry_run else ""
-    yield f"kept: {plan.kept} objects, {render.size(plan.kept_bytes)}"
+    yield f"kept: {render.many(plan.kept, 'object')}, {render.size(plan.kept_bytes)}"
     if plan.young:
         yield f"kept, as younger than the grace time: {plan.young} objects, {render.size(plan.young_bytes)}"
-    yield f"{would}moved to the trash: {len(plan.trash)} objects, {render.size(plan.trash_bytes)}"
+    yield f"{would}moved to the trash: {render.many(len(plan.trash), 'object')}, {render.size(plan.trash_bytes)}"
+    for id_ in plan.manifests:
+        yield f"{would}given up: manifest {id_}"
     for name in plan.folders:
         yield f"{would}deleted for good: trash/{name}"
 

@@ -82,8 +82,14 @@ def _there(media: Media, id_: ObjectId) -> bool:
 def _event(row: dict[str, Any]) -> tuple[str, ...]:
     facts = {key: value for key, value in row.items() if key not in ("at", "event", "current", "there")}
     state = "current" if row.get("current") else "" if row.get("there", True) else "collected or lost"
-    text = "  ".join(f"{key} {value}" for key, value in facts.items())
+    text = "  ".join(f"{key} {_plain(value)}" for key, value in facts.items())
     return render.when(row["at"]), row["event"], state, text
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items()) or "none"
+    return ", ".join(map(_plain, value)) or "none" if isinstance(value, list) else str(value)
 
 
 @command
@@ -221,7 +227,7 @@ def _check(folder: str, root: SignedRoot, *, as_json: bool) -> int:
     else:
         for finding in findings:
             print_lines(render.finding(finding))
-        say(f"{folder}: {len(findings)} findings" if findings else f"{folder}: as it was checked out")
+        say(f"{folder}: {render.many(len(findings), 'finding')}" if findings else f"{folder}: as it was checked out")
     if not findings:
         return OK
     return UNKNOWN if all(finding.unreadable for finding in findings) else NO

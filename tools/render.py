@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 LISTED = 20
 
 
+def many(count: int, what: str) -> str:
+    """A number of things: `1 object`, `2 objects`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def size(count: int) -> str:
     """Bytes as people read them: 312 B, 1.4 MB (powers of ten)."""
     value = float(count)
@@ -106,7 +111,7 @@ def audit(item: Audit) -> Iterator[str]:
     )
     state = "errors" if item.errors else "could not check everything" if item.inconclusive else "clean"
     read = f"{item.read_objects} read in full ({size(item.read_bytes)})" if item.read_objects else "none read in full"
-    yield f"{state}: {item.objects} objects, {size(item.bytes)}; {read}; {len(told)} findings"
+    yield f"{state}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; {many(len(told), 'finding')}"
 
 
 def repair_plan(item: RepairPlan) -> Iterator[str]:

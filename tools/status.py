@@ -53,7 +53,7 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
         facts = {key: value for key, value in error.fields.items() if key not in ("kind", "findings")}
         kind = str(error.fields.get("kind", type(error).__name__.lower()))
         told = {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
-        print(json.dumps({"error": told}, sort_keys=True, default=str))
+        print(json.dumps({"type": "error", "error": told}, sort_keys=True, default=str))
     say(f"flightbag: {error.message}", sys.stderr)
     if error.remedy:
         say(f"  -> {error.remedy}", sys.stderr)

@@ -18,11 +18,23 @@ from store.format.entries import TABLE_LIMIT
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.locks import HOLDER_LIMIT
-from store.needs import DRAFTS, PINS, UNKNOWN, Need, is_manifest, need_of, need_of_unsigned, pinned_id
+from store.needs import (
+    DRAFTS,
+    KEEP_LAST,
+    PINS,
+    UNKNOWN,
+    Need,
+    is_manifest,
+    manifests_of,
+    need_of,
+    need_of_stored,
+    need_of_unsigned,
+    pinned_id,
+)
 from store.quarantine import present
 from store.repository import TOML
 from store.trust.root import SignedRoot, advance
-from store.verify import ENVELOPE_LIMIT, Opened, open_manifest, open_mission
+from store.verify import ENVELOPE_LIMIT, Opened, open_manifest, open_mission, ref_id
 
 FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", "tmp", "quarantine", "trash", "lock"})
 FILES = frozenset({TOML, log.LOG})
@@ -58,6 +70,7 @@ class Refs:
         self.first: SignedRoot | None = None
         self.moved: dict[str, int] = {}  # how often the log says that a mission's ref was moved
         self.founded: object = None  # the digest of root 1, if the log tells it
+        self.earlier: dict[str, list[ObjectId]] = {}  # the manifests of each mission that a collection spares
         self.flyable: dict[str, bool] = {}
         self.needs: list[Need] = []
         self.closures_known = True
@@ -71,6 +84,7 @@ class Refs:
         self.top_level()
         self.log()
         self.missions()
+        self.retained()
         self.pins()
         self.drafts()
 
@@ -129,7 +143,9 @@ class Refs:
             self.told.tell(Finding("bad-log", "there is no log", path=path, remedy="find out who removed it"))
             return
         try:
-            for event in log.events(self.media):
+            events = log.events(self.media)
+            self.earlier = {mission: ids[:KEEP_LAST] for mission, ids in manifests_of(events).items()}
+            for event in events:
                 # A repair says which refs it makes anew before it touches them.
                 refs = event.facts.get("refs") if event.event == "repaired" else None
                 moved = list(refs) if type(refs) is dict else []
@@ -250,6 +266,30 @@ class Refs:
         if self.scope.exclusive:
             path = self.media.absolute(holder)
             self.told.foreign(Finding("unreferenced", f"{holder} is of no mission", path=path))
+
+    def retained(self) -> None:
+        """What the manifests need that were current before: there must be something to roll back to."""
+        for mission, ids in sorted(self.earlier.items()):
+            current = None
+            with suppress(FlightbagError):
+                current = ref_id(self.evidence.ref(mission))
+            for id_ in ids:
+                if id_ != current and id_ not in self.pending:
+                    self.earlier_one(mission, id_)
+
+    def earlier_one(self, mission: str, id_: ObjectId) -> None:
+        try:
+            self.needs.append(need_of_stored(log.LOG, id_, self.evidence))
+        except FlightbagError as error:
+            about = ObjectId.parse(str(error.fields.get("object", id_)))
+            if about in self.pending:
+                return  # told already
+            if isinstance(error, NotFound):
+                self.told.incomplete(log.LOG, f"the manifest {id_} that was current for {mission} before")
+                self.told.damaged[about] = ENVELOPE_LIMIT if about == id_ else TABLE_LIMIT
+            else:
+                finding = Finding.of(error, entry="manifest" if about == id_ else "table")
+                self.suspect(about, _as_audit(replace(finding, object=str(about))))
 
     def pins(self) -> None:
         """What the pins name: an object, or a manifest with all that it needs."""

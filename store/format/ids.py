@@ -25,6 +25,7 @@ class Digest(bytes):
     """32 bytes of BLAKE3, printed as 64 lower-case hex digits. Subclasses say what was hashed."""
 
     __slots__ = ()
+    WHAT = "digest"
 
     def __new__(cls, raw: bytes) -> Self:
         if len(raw) != DIGEST_SIZE:
@@ -35,7 +36,7 @@ class Digest(bytes):
     def parse(cls, text: str) -> Self:
         """The digest printed as `text`. Raises Invalid for anything but 64 lower-case hex digits."""
         if not is_hex(text):
-            raise Invalid(f"{text[:80]!r} is not a {cls.__name__}", remedy="give 64 lower-case hex digits")
+            raise Invalid(f"{text[:80]!r} is no {cls.WHAT}", remedy="give all of its 64 lower-case hex digits")
         return cls(bytes.fromhex(text))
 
     def __str__(self) -> str:
@@ -49,6 +50,7 @@ class ObjectId(Digest):
     """BLAKE3-256 of an object's bytes."""
 
     __slots__ = ()
+    WHAT = "object id"
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> Self:
@@ -60,6 +62,7 @@ class BuildKey(Digest):
     """Hash of everything that determines an artifact's meaning (see `builders.recipe`)."""
 
     __slots__ = ()
+    WHAT = "build key"
 
 
 def derive(context: str, data: bytes) -> bytes:

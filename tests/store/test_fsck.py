@@ -146,9 +146,11 @@ def test_unreferenced_is_not_told_while_a_closure_is_unknown(store: Path) -> Non
     assert [finding.kind for finding in audit(store).findings] == ["bit-flip"]
 
 
-def test_an_old_manifest_is_unreferenced(tmp_path: Path) -> None:
+def test_a_manifest_before_the_last_two_is_unreferenced(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store")
     publish(store, later(NORTH))
+    assert audit(store).findings == ()
+    publish(store, later(NORTH, 2))
     (finding,) = audit(store).findings
     assert (finding.kind, finding.object, finding.information) == ("unreferenced", str(NORTH.manifest_id), True)
 
@@ -496,7 +498,8 @@ class TestPins:
         store = make_store(tmp_path / "store")
         plant(store, "pins/first", f"{NORTH.manifest_id}\n".encode())
         publish(store, later(NORTH, **{"calibration/camera.yaml": b"fx: 9.0\n"}))
-        assert audit(store).findings == (), "what only the pin needs is not unreferenced"
+        publish(store, later(NORTH, 2, **{"calibration/camera.yaml": b"fx: 9.0\n"}))
+        assert [one.kind for one in audit(store).findings] == [], "what only the pin needs is not unreferenced"
         file_of(store, OWN).unlink()
         (finding,) = audit(store).findings
         assert (finding.kind, finding.missions, finding.path) == ("incomplete-closure", (), str(store / "pins/first"))

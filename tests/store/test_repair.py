@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from store.durable import Disk
 from store.errors import Unavailable
 from store.format.ids import ObjectId
 from store.fsck import Audit, fsck
-from store.gc import pin
+from store.gc import collect, pin, plan_gc
 from store.index import Row
 from store.locks import Locked
 from store.media import Media, object_path
@@ -307,7 +308,8 @@ def test_a_pinned_object_of_any_size_is_fetched(tmp_path: Path) -> None:
 
 
 def test_the_table_of_a_pinned_manifest_is_fetched(store: Path) -> None:
-    publish(store, later(NORTH, own=b"another table"))
+    for step in (1, 2):
+        publish(store, later(NORTH, step, own=b"another table"))
     replica = copy_of(store, store.with_name("replica"))
     with Repository.open(store) as repository:
         pin(repository, "old", NORTH.manifest_id)
@@ -455,3 +457,43 @@ def test_a_folder_in_capitals_beside_the_right_one_is_emptied_into_it(store: Pat
     assert not wrong.exists()
     kept = [path for path in (store / "quarantine").rglob("*") if path.is_file()]
     assert b"not yours" in {path.read_bytes() for path in kept}
+
+
+class TestTheManifestBefore:
+    """What a rollback would lead to is looked after like a pin, until a collection has let go of it."""
+
+    @pytest.fixture
+    def twice(self, tmp_path: Path) -> Path:
+        store = make_store(tmp_path / "store")
+        publish(store, later(NORTH, **{"calibration/camera.yaml": b"fx: 9.0\n"}))
+        assert audit(store).findings == ()
+        return store
+
+    @pytest.mark.parametrize("gone", [NORTH.manifest_id, NORTH.manifest.table, OWN], ids=["manifest", "table", "own"])
+    def test_lost(self, twice: Path, gone: ObjectId) -> None:
+        replica = copy_of(twice, twice.with_name("replica"))
+        file_of(twice, gone).unlink()
+        found = [one for one in audit(twice).findings if not one.information]
+        assert [(one.kind, one.path, one.missions) for one in found] == [("incomplete-closure", str(twice / "log"), ())]
+        assert not mend(twice, replica).audit.errors
+
+    @pytest.mark.parametrize("bad", [NORTH.manifest_id, NORTH.manifest.table, OWN], ids=["manifest", "table", "own"])
+    def test_damaged(self, twice: Path, bad: ObjectId) -> None:
+        replica = copy_of(twice, twice.with_name("replica"))
+        flip(file_of(twice, bad), 5)
+        found = [one for one in audit(twice).findings if not one.information]
+        assert [(one.kind, one.object, one.missions) for one in found] == [("bit-flip", str(bad), ())]
+        assert not mend(twice, replica).audit.errors
+
+    def test_collected(self, twice: Path) -> None:
+        with Repository.open(twice) as repository:
+            collect(repository, now=time.time() + 30 * 86400, keep_last=1)
+        assert audit(twice).findings == ()
+
+    def test_young_but_what_it_needs_is_not(self, twice: Path) -> None:
+        """A collection lets go of a manifest that only the grace time spares, as what it needs may go."""
+        publish(twice, later(NORTH, 2))
+        with Repository.open(twice) as repository, repository.writing(alone=True) as writer:
+            plan = plan_gc(repository, writer.index.rows, now=time.time(), grace=3600, keep_last=1)
+            assert not plan.trash
+            assert len(plan.manifests) == 2
