@@ -33,14 +33,16 @@ from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.entries import Entry, sorted_table
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import Manifest
-from store.issuing import check_signers, issuing, last_issued, next_issue, signed
+from store.format.release import Approval
+from store.issuing import Issued, check_signers, draft_of, issue, issuing, last_issued, next_issue, overtaken, size_of
 from store.locks import exclusive
 from store.media import object_path
 from store.objects import read_chunks
+from store.releases import approving
 from store.repository import Writer
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
-from store.verify import Binding, check_binding
+from store.verify import Binding, Opened, check_binding, read_table
 
 # How many of the largest artifacts a refusal names.
 _LARGEST = 5
@@ -99,8 +101,11 @@ class _Build:
         known = {**present, **{task.id: (task.name, task.size) for task in plan.files}}
         if (refused := self.over_budget(plan, known, {})) is not None:
             return refused
-        if (unchanged := self.unchanged(plan)) is not None:
-            return unchanged
+        have = {task.name: task.present for task in plan.engines if task.present is not None}
+        if all(task.present is not None for task in plan.keyed):
+            releases, lacking = self.approved(plan, have)
+            if (nothing := self.unchanged(plan, releases)) or (nothing := self.pending(plan, releases, lacking)):
+                return nothing
         embedders = open_embedders(self.shop, plan)
         engines = {task.name: self.engine(task) for task in plan.engines}
         shards = self.shards(plan, embedders)
@@ -110,34 +115,60 @@ class _Build:
         built = {**engines, **shards, **files}
         table = sorted_table([*self.entries(plan, built)])
         table_bytes = table.render()
+        releases, lacking = self.approved(plan, {name: (one.id, one.size) for name, one in engines.items()})
         manifest = Manifest(
             mission=plan.facts,
             issue=next_issue(self.root, last_issued(self.writer.repository, mission), now=self.now),
             host=plan.host,
             coverage=plan.coverage,
             quality=(),
-            releases=(),
+            releases=releases,
             count=len(table.entries),
             root=table.root,
             table=ObjectId.of(table_bytes),
             table_size=len(table_bytes),
-            identity=plan.identity,
+            identity=plan.identity(releases),
         )
-        envelope = signed(manifest, self.root, self.signers)
         sizes = {one.id: (name, one.size) for name, one in built.items()}
-        overhead = {"the entry table": len(table_bytes), "the manifest": len(envelope)}
+        signatures = max(len(self.signers), self.root.mission.threshold)
+        overhead = {
+            "the entry table": len(table_bytes),
+            "the manifest": size_of(manifest, signatures),
+        }
         if (refused := self.over_budget(plan, sizes, overhead)) is not None:
             return replace(refused, artifacts=tuple(self.artifacts(plan, built)))
-        id_ = self.writer.publish(mission, envelope, table_bytes)
+        # Nobody signs what cannot be published: its approval will make another manifest of it.
+        signers = () if lacking else self.signers
+        done = issue(self.writer, manifest, table_bytes, signers, self.root, hold=bool(lacking))
+        return self.issued(plan, done, lacking, built, sum(rows for rows, _ in self.rows.values()))
+
+    def issued(
+        self, plan: Plan, done: Issued, lacking: Sequence[Approval], built: dict[str, _Built], rows: int
+    ) -> BuildReport:
+        why = ""
+        if done.manifest is None:
+            why = f"it has {done.signatures} of the {done.threshold} signatures that it takes: flightbag sign"
+        if lacking:
+            why = f"{', '.join(one.name for one in lacking)} in no release that holds: flightbag release new"
         return BuildReport(
-            outcome="built",
-            mission=mission,
+            outcome="built" if done.manifest is not None else "draft",
+            mission=plan.facts.id,
             coverage=self.coverage(plan, []),
-            manifest=str(id_),
-            sequence=manifest.issue.sequence,
+            manifest="" if done.manifest is None else str(done.manifest),
+            sequence=done.sequence,
             artifacts=tuple(self.artifacts(plan, built)),
-            rows=sum(rows for rows, _ in self.rows.values()),
+            rows=rows,
+            why=why,
         )
+
+    def approved(
+        self, plan: Plan, engines: Mapping[str, tuple[ObjectId, int]]
+    ) -> tuple[tuple[ObjectId, ...], tuple[Approval, ...]]:
+        """The releases that the manifest has to name, and what none approves; nothing where the root asks for none."""
+        if self.root.releases != "required":
+            return (), ()
+        wanted = [Approval(task.name, "engine", *engines[task.name], task.host) for task in plan.engines]
+        return approving(self.writer.repository, self.root, wanted)
 
     # -- what is there
 
@@ -154,14 +185,40 @@ class _Build:
             return None
         return id_, size
 
-    def unchanged(self, plan: Plan) -> BuildReport | None:
+    def unfit(self, opened: Opened, releases: tuple[ObjectId, ...], plan: Plan) -> bool:
+        """Whether a manifest that is there is not what this build would make, or could not fly."""
+        if opened.manifest.identity != plan.identity(releases):
+            return True
+        evidence = self.writer.repository.evidence
+        return bool(check_binding(evidence, opened, plan.facts.id, Binding(self.now)))
+
+    def pending(self, plan: Plan, releases: tuple[ObjectId, ...], lacking: Sequence[Approval]) -> BuildReport | None:
+        """The report, if a draft says already what this build would say; signatures are added to it."""
+        repository = self.writer.repository
+        try:
+            draft = draft_of(repository, plan.facts.id)
+            manifest = draft.manifest
+            if manifest.identity != plan.identity(releases) or overtaken(repository, manifest, self.root):
+                return None
+            table = read_table(repository.evidence, manifest)
+            signers = () if lacking else self.signers
+            done = issue(self.writer, manifest, table.render(), signers, self.root, draft=draft, hold=bool(lacking))
+        except Unavailable:
+            raise
+        except FlightbagError:
+            return None  # there is none, or it or what it needs is damaged: it is built anew
+        built = {entry.name: _Built(entry.id, entry.size) for entry in table.entries}
+        rows = sum(entry.meta["rows"] for entry in table.entries if entry.kind == "descriptors")
+        return self.issued(plan, done, lacking, built, rows)
+
+    def unchanged(self, plan: Plan, releases: tuple[ObjectId, ...]) -> BuildReport | None:
         """The report, if there is nothing to do: equal identity, a current manifest that verifies, a whole closure."""
         try:
             opened = self.writer.repository.current(plan.facts.id)
             limits = self.shop.mission.limits
             if limits is not None and sum(opened.closure().values()) > limits.max_bytes:
                 return None  # the build says by how much
-            if opened.manifest.identity != plan.identity or check_binding(opened, plan.facts.id, Binding(self.now)):
+            if self.unfit(opened, releases, plan):
                 return None
             self.writer.check_closure(opened)
         except Unavailable:

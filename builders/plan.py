@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +80,9 @@ class Plan:
     shards: tuple[ShardTask, ...]
     files: tuple[FileTask, ...]
 
-    @cached_property
-    def identity(self) -> bytes:
-        """The identity that the manifest will carry (no quality gate and no release yet)."""
-        return identity(self.facts, self.host, self.coverage, (), (), self.artifacts)
+    def identity(self, releases: tuple[ObjectId, ...] = ()) -> bytes:
+        """The identity that the manifest will carry with these releases (there is no quality gate yet)."""
+        return identity(self.facts, self.host, self.coverage, (), releases, self.artifacts)
 
     @property
     def keyed(self) -> tuple[EngineTask | ShardTask, ...]:
@@ -104,7 +102,7 @@ class Plan:
         return {
             "mission": self.facts.id,
             "host": self.host,
-            "identity": self.identity.hex(),
+            "identity": self.identity().hex(),
             "tiles": len(self.inventory.required),
             "absent": [str(tile_from_id(number)) for number in self.inventory.absent],
             "artifacts": [

@@ -49,9 +49,10 @@ class CoverageReport:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """The outcome: `built` (published), `unchanged` (nothing to do) or `failed` (nothing published; `why`)."""
+    """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
+    `why` says) or `failed` (nothing published; `why`)."""
 
-    outcome: Literal["built", "unchanged", "failed"]
+    outcome: Literal["built", "unchanged", "draft", "failed"]
     mission: str
     coverage: CoverageReport
     manifest: str = ""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from store import log
 from store.errors import Corrupt, Invalid, NotFound, Refused
 from store.format.ids import ObjectId
-from store.issuing import check_signers, issuing, last_issued, next_issue, signed
+from store.issuing import check_signers, issuing, last_issued, next_issue
+from store.issuing import issue as issue_
 from store.needs import UNKNOWN, need_of
 from store.repository import Repository
 from store.trust.keys import Signer
@@ -20,7 +21,7 @@ from store.verify import Opened
 @dataclass(frozen=True, slots=True)
 class Rollback:
     """From which manifest (None: it does not hold) to the entries of which; `manifest` is the new one, None where
-    nothing was written."""
+    nothing was published: as nothing changed, or as it is a draft with so many of the signatures that it takes."""
 
     mission: str
     current: ObjectId | None
@@ -28,6 +29,8 @@ class Rollback:
     sequence: int
     unchanged: bool
     manifest: ObjectId | None = None
+    signatures: int = 0
+    threshold: int = 0
 
 
 def rollback(
@@ -76,8 +79,14 @@ def rollback(
         expires_at = None if lifetime is None else now + lifetime
         manifest = replace(target.manifest, issue=next_issue(root, last, now=now, expires_at=expires_at))
         writer.check_closure(target)
-        id_ = writer.publish(mission, signed(manifest, root, signers), target.table.render(), event="rolled-back")
-    return replace(plan, sequence=manifest.issue.sequence, manifest=id_)
+        done = issue_(writer, manifest, target.table.render(), signers, root, event="rolled-back")
+    return replace(
+        plan,
+        sequence=done.sequence,
+        manifest=done.manifest,
+        signatures=done.signatures,
+        threshold=done.threshold,
+    )
 
 
 def _says(opened: Opened) -> object:

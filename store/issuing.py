@@ -1,41 +1,32 @@
-"""Issuing a manifest: who may sign, behind which lock, with which sequence. Shared by builds and rollbacks."""
+"""Issuing a manifest: who may sign, behind which lock, with which sequence. Shared by builds, rollbacks and signing.
+
+What lacks signatures is a draft, `drafts/<mission id>`: the same envelope that is published once it has them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
-from store.errors import FlightbagError, Unavailable, Untrusted
-from store.format.cose import Envelope
+from store.errors import Corrupt, FlightbagError, NotFound, Refused, Unavailable
+from store.format.cose import KID_SIZE, SIGNATURE_SIZE, Envelope, Signature
 from store.format.ids import ObjectId
-from store.format.manifest import AAD_LABEL, CONTENT_TYPE, Issue, Manifest
+from store.format.manifest import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Issue, Manifest
 from store.locks import exclusive
 from store.log import MOVES, events
+from store.needs import DRAFTS
 from store.repository import Repository, Writer
 from store.trust.keys import Signer, sign
-from store.trust.root import TrustRoot
-from store.verify import Opened
+from store.trust.root import TrustRoot, check_signer, count_signatures
+from store.verify import ENVELOPE_LIMIT, Opened
 
 
 def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
-    """Raises unless these keys may sign a mission and are enough. Asked before anything is built or written."""
+    """Raises Untrusted unless each of these keys may sign a mission. Asked before anything is built or written."""
     for signer in signers:
-        if signer.public not in root.mission.keys:
-            raise Untrusted(
-                f"the key {signer.public.kid.hex()[:16]} is not in the role mission of the trust root",
-                remedy="sign with an enrolled mission key",
-                kind="unknown-signer",
-            )
-    have = len({signer.public for signer in signers})
-    if have < root.mission.threshold:
-        raise Untrusted(
-            f"a mission takes {root.mission.threshold} signatures, {have} keys are given",
-            remedy="give --key once for each signer",
-            kind="threshold",
-            expected=root.mission.threshold,
-            actual=have,
-        )
+        check_signer(root, signer.public, "mission")
 
 
 @contextmanager
@@ -74,10 +65,14 @@ def last_issued(repository: Repository, mission: str) -> Opened | None:
 
 
 def next_issue(root: TrustRoot, last: Opened | None, *, now: int, expires_at: int | None = None) -> Issue:
-    """The issue that follows the last one: sequence = max(last + 1, now), in unix seconds."""
+    """The issue that follows the last one: sequence = max(last + 1, now), in unix seconds.
+
+    A new epoch begins anew, so that a sequence that was driven up to the end of all numbers is no end.
+    """
+    before = 0 if last is None or last.manifest.issue.epoch < root.epoch else last.manifest.issue.sequence
     return Issue(
         epoch=root.epoch,
-        sequence=now if last is None else max(last.manifest.issue.sequence + 1, now),
+        sequence=max(before + 1, now),
         issued_at=now,
         min_root_version=root.version,
         expires_at=expires_at,
@@ -85,9 +80,102 @@ def next_issue(root: TrustRoot, last: Opened | None, *, now: int, expires_at: in
     )
 
 
-def signed(manifest: Manifest, root: TrustRoot, signers: Sequence[Signer]) -> bytes:
-    """The manifest's envelope with the signature of each signer."""
-    envelope = Envelope(CONTENT_TYPE, manifest.render())
+def size_of(manifest: Manifest, signatures: int) -> int:
+    """The bytes that the manifest will take as an object, with so many signatures."""
+    kids = (number.to_bytes(KID_SIZE) for number in range(signatures))
+    made = tuple(Signature(kid, bytes(SIGNATURE_SIZE)) for kid in kids)
+    return len(Envelope(CONTENT_TYPE, manifest.render(), made).render())
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What became of a manifest: published as `manifest`, or a draft (None) with so many of the signatures it takes."""
+
+    manifest: ObjectId | None
+    sequence: int
+    signatures: int
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A manifest that lacks signatures."""
+
+    manifest: Manifest
+    envelope: Envelope
+
+
+def draft_of(repository: Repository, mission: str) -> Draft:
+    """The draft of a mission. Raises NotFound where there is none, Corrupt for one that is damaged."""
+    try:
+        data = repository.media.read(f"{DRAFTS}/{mission}", ENVELOPE_LIMIT)
+    except NotFound as error:
+        text = f"{repository.media.path} has no draft of mission {mission}"
+        raise NotFound(text, remedy="flightbag build makes one", kind="missing", mission=mission) from error
+    envelope = Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT)
+    return Draft(Manifest.parse(envelope.payload), envelope)
+
+
+def issue(
+    writer: Writer,
+    manifest: Manifest,
+    table: bytes,
+    signers: Sequence[Signer],
+    root: TrustRoot,
+    *,
+    draft: Draft | None = None,
+    hold: bool = False,
+    event: str = "published",
+) -> Issued:
+    """Signs a manifest, and publishes it if that makes enough signatures; else it is, or stays, a draft.
+
+    With `draft` the signatures there are kept. With `hold` it stays a draft whatever it has. The caller is the only one
+    who issues this mission now (see `issuing`). Durable when it returns. Raises as `Writer.publish` does.
+    """
+    check_signers(root, signers)
+    envelope = Envelope(CONTENT_TYPE, manifest.render()) if draft is None else draft.envelope
     for signer in signers:
         envelope = sign(envelope, signer, root.aad(AAD_LABEL))
-    return envelope.render()
+    count, threshold = count_signatures(envelope, root, AAD_LABEL, "mission"), root.mission.threshold
+    mission, sequence = manifest.mission.id, manifest.issue.sequence
+    if count >= threshold and not hold:
+        id_ = writer.publish(mission, envelope.render(), table, event=event)
+        writer.drop_draft(mission)
+        return Issued(id_, sequence, count, threshold)
+    kids = [signature.kid.hex() for signature in envelope.signatures]
+    writer.keep_draft(mission, envelope.render(), table, {"sequence": sequence, "kids": kids})
+    return Issued(None, sequence, count, threshold)
+
+
+def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer]) -> Issued:
+    """Adds signatures to a mission's draft, and publishes it when they are enough.
+
+    Raises Untrusted for a key that may not sign and for a signature in the draft that does not hold; Refused for a
+    draft that was overtaken; before anything is written.
+    """
+    root = repository.root().root
+    check_signers(root, signers)
+    with issuing(repository, mission, f"the signing of mission {mission}") as writer:
+        draft = draft_of(repository, mission)
+        if draft.manifest.mission.id != mission:
+            raise Corrupt(f"the draft of {mission} is of mission {draft.manifest.mission.id}", kind="bad-draft")
+        stale = overtaken(repository, draft.manifest, root)
+        if stale:
+            raise Refused(
+                f"the draft of {mission} was overtaken: {stale}",
+                remedy="build the mission again, and have the new draft signed",
+                kind="stale-draft",
+            )
+        table = bytes(repository.evidence.bytes_of(draft.manifest.table, draft.manifest.table_size))
+        return issue(writer, draft.manifest, table, signers, root, draft=draft)
+
+
+def overtaken(repository: Repository, manifest: Manifest, root: TrustRoot) -> str:
+    """Why a draft can be published no more, if so."""
+    issue_ = manifest.issue
+    if (issue_.epoch, issue_.min_root_version) != (root.epoch, root.version):
+        return f"it was made under trust root {issue_.min_root_version}, the newest is {root.version}"
+    last = last_issued(repository, manifest.mission.id)
+    if issue_.previous != (None if last is None else last.manifest_id):
+        return "another manifest was published since"
+    return ""

@@ -75,6 +75,15 @@ def events(media: Media) -> list[Event]:
     return [event for event, _ in _lines(media, data)]
 
 
+def hashes(media: Media) -> list[str]:
+    """The hash of each line, oldest first: what the next one begins with. Raises Corrupt as `events` does."""
+    try:
+        data = media.read(LOG, LOG_LIMIT)
+    except NotFound:
+        return []
+    return [_hash(line) for _, line in _lines(media, data)]
+
+
 def before_damage(media: Media) -> list[tuple[Event, bytes]]:
     """The events before the first line that is malformed or does not chain, with their lines."""
     found: list[tuple[Event, bytes]] = []

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from store import log
 from store.durable import Disk, replace_file
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.evidence import StoreEvidence
 from store.format.entries import EntryTable
 from store.format.ids import BuildKey, ObjectId
@@ -27,6 +27,7 @@ from store.locks import SharedLock, exclusive
 from store.media import Media, Stamp, object_path
 from store.objects import Batch, examine, inserting
 from store.staging import TMP, Staging, sweep
+from store.trust.draft import RootDraft, completed
 from store.trust.root import SignedRoot, advance
 from store.verify import ENVELOPE_LIMIT, Binding, Opened, check_binding, open_manifest, ref_id
 
@@ -212,16 +213,17 @@ class Repository:
                 went, came = went + len(gone), came + len(new)
         return went, came
 
-    def found_domain(self, signed: SignedRoot, *, now: int) -> str:
-        """Writes root 1 and gives its path. Raises Conflict where the store has a trust root; it is never replaced."""
+    def rotate(self, draft: RootDraft, *, now: int) -> SignedRoot:
+        """Puts the draft of a root into effect: root 1, or the one that follows the newest. Durable when it returns.
+
+        Raises Untrusted where it lacks signatures, Conflict where it follows another root than the newest.
+        """
         with exclusive(self.media.path, self.disk, "trust", "the trust chain", timeout=60):
-            if self.evidence.root_versions():
-                path = self.media.path
-                raise Conflict(f"{path} has a trust root already", remedy="a root is rotated, never replaced")
+            signed = completed(draft, self.root() if self.evidence.root_versions() else None)
             facts = {"version": signed.root.version, "digest": signed.root.digest.hex()}
             self.append_log(log.Event(now, "rotated", facts))
-            self.replace("trust/1.root.cbor", signed.envelope.render())
-        return self.media.absolute("trust/1.root.cbor")
+            self.replace(f"trust/{signed.root.version}.root.cbor", signed.envelope.render())
+        return signed
 
     def append_log(self, event: log.Event) -> None:
         """Adds a line to the log, alone (step 6)."""
@@ -311,7 +313,7 @@ class Writer:
         id_ = ObjectId.of(manifest)
         ahead = _Ahead(repository.media, {id_: manifest, ObjectId.of(table): table})
         opened = repository.opened(id_, "the new manifest", ahead)
-        unfit = check_binding(opened, mission, Binding(opened.manifest.issue.issued_at))
+        unfit = check_binding(ahead, opened, mission, Binding(opened.manifest.issue.issued_at))
         if unfit:
             raise Refused(
                 "the new manifest cannot fly: " + "; ".join(finding.message for finding in unfit), findings=unfit
@@ -325,6 +327,26 @@ class Writer:
         repository.move_ref(mission, id_, event, opened.manifest.issue.sequence)
         self._absorb(opened)
         return id_
+
+    def keep_draft(self, mission: str, manifest: bytes, table: bytes, facts: dict[str, Any]) -> None:
+        """Keeps a manifest that lacks signatures, and its table. The log line says what was signed."""
+        repository = self.repository
+        if not MISSION_ID.fullmatch(mission):
+            raise Invalid(f"{mission[:80]!r} is no mission id")
+        with self.inserting() as batch:
+            batch.add_bytes(table)
+            batch.commit()
+        repository.append_log(log.Event(int(time.time()), "signed", {"mission": mission, **facts}))
+        repository.disk.make_directory(repository.media.absolute("drafts"))
+        repository.disk.sync_directory(repository.media.path)
+        repository.replace(f"drafts/{mission}", manifest)
+
+    def drop_draft(self, mission: str) -> None:
+        """Removes the draft of a mission, if there is one: what is published has overtaken it."""
+        media = self.repository.media
+        if mission in media.names_if_there("drafts"):
+            self.repository.disk.remove(media.absolute(f"drafts/{mission}"))
+            self.repository.disk.sync_directory(media.absolute("drafts"))
 
     def check_closure(self, opened: Opened, progress: Callable[[int], None] | None = None) -> None:
         """Raises Refused unless every object of the closure is there and whole, Unavailable if nobody can tell."""

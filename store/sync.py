@@ -169,7 +169,7 @@ def _check_accepted(source: Repository, opened: Opened, mission: str, judge: Sig
     """Raises Conflict for a mission that would be NO-GO at the target, under a root that the source lacks."""
     judged = open_manifest(source.evidence, opened.manifest_id, judge)
     findings = (
-        check_binding(judged, mission, Binding(opened.manifest.issue.issued_at))
+        check_binding(source.evidence, judged, mission, Binding(opened.manifest.issue.issued_at))
         if isinstance(judged, Opened)
         else judged
     )

@@ -21,17 +21,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, Self
 
-from store.errors import Corrupt, FlightbagError, Untrusted
+from store.code import short_code
+from store.errors import Corrupt, FlightbagError, NotFound, Untrusted
 from store.findings import Finding
-from store.format import cose, manifest
+from store.format import cose, manifest, release
 from store.format.cose import Envelope
 from store.format.entries import Entry, EntryTable
 from store.format.host import meets
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest, MissionFacts, identity_of
-from store.trust.root import SignedRoot, TrustRoot, advance, check_mission_signatures
+from store.format.release import KINDS as RELEASED
+from store.format.release import Approval, Release
+from store.trust.aircraft import AircraftState
+from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
 
 REF_SIZE = 65
 ENVELOPE_LIMIT = manifest.PAYLOAD_LIMIT + cose.OVERHEAD_LIMIT
@@ -69,12 +73,34 @@ class Evidence(Protocol):
 class Binding:
     """What the mission is checked against. None is "not asked", and the verdict says so.
 
-    `now` is unix seconds by the caller's clock.
+    `now` is unix seconds that have passed: by a clock, or where `fresh` is false, by what is known for sure without
+    one; then it can show that a mission has expired, and never that it has not. `state` is the aircraft's memory.
     """
 
     now: int
     aircraft: str | None = None
     host: str | None = None
+    flight: str | None = None
+    state: AircraftState | None = None
+    fresh: bool = True
+
+    @classmethod
+    def of_aircraft(cls, state: AircraftState, *, now: int | None, flight: str | None = None) -> Self:
+        """What an aircraft checks against; `now` is the time by a trusted clock, None where there is none."""
+        passed = state.floor if now is None else max(now, state.floor)
+        return cls(passed, state.id, state.host, flight, state, now is not None)
+
+    @property
+    def not_judged(self) -> tuple[str, ...]:
+        """What the verdict has to say that it did not look at."""
+        asked = (
+            ("aircraft", self.aircraft is not None),
+            ("host class", self.host is not None),
+            ("flight", self.flight is not None),
+            ("rollback", self.state is not None),
+            ("expiry beyond doubt, for want of a trusted clock", self.fresh),
+        )
+        return tuple(what for what, judged in asked if not judged)
 
 
 _BY_VERIFY = object()
@@ -87,7 +113,7 @@ class VerifiedMission:
     manifest: Manifest
     manifest_id: ObjectId
     table: EntryTable
-    root_version: int
+    root: TrustRoot
     evidence: Evidence = field(repr=False)
     # Not kept, so that no copy with other fields can be made from a real one either.
     made_by: InitVar[object]
@@ -95,6 +121,11 @@ class VerifiedMission:
     def __post_init__(self, made_by: object) -> None:
         if made_by is not _BY_VERIFY:
             raise TypeError("a VerifiedMission is made by verify_mission alone")
+
+    @property
+    def code(self) -> str:
+        """Ten characters of root and manifest, for two people to compare over the radio."""
+        return short_code(self.root.digest, self.manifest_id)
 
     @property
     def facts(self) -> MissionFacts:
@@ -166,7 +197,7 @@ def open_mission(evidence: Evidence, mission: str, pinned: SignedRoot) -> Opened
         id_ = ref_id(evidence.ref(mission))
     except FlightbagError as error:
         try:
-            current_root(evidence, pinned)
+            newest_root(evidence, pinned)
         except FlightbagError as chain:
             return Finding.of(error, step="A"), Finding.of(chain, step="B")
         return (Finding.of(error, step="A"),)
@@ -184,13 +215,13 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
     except FlightbagError as error:
         findings.append(Finding.of(error, step="A", entry="manifest", remedy=COPY_AGAIN))
     try:  # B
-        root = current_root(evidence, pinned)
+        root = newest_root(evidence, pinned).root
     except FlightbagError as error:
         findings.append(Finding.of(error, step="B"))
     if envelope is None or root is None:
         return tuple(findings)
     try:  # C
-        check_mission_signatures(envelope, root, manifest.AAD_LABEL)
+        check_signatures(envelope, root, manifest.AAD_LABEL, "mission", "the manifest")
     except FlightbagError as error:
         remedy = "build and sign the mission with an enrolled key"
         return (Finding.of(error, step="C", entry="manifest", remedy=remedy),)
@@ -205,9 +236,9 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
     return Opened(parsed, id_, len(data), table, root)
 
 
-def current_root(evidence: Evidence, pinned: SignedRoot) -> TrustRoot:
+def newest_root(evidence: Evidence, pinned: SignedRoot) -> SignedRoot:
     """Step B: the newest root that the evidence's chain leads to from the pinned one."""
-    return advance(pinned, evidence.chain(pinned.root.version)).root
+    return advance(pinned, evidence.chain(pinned.root.version))
 
 
 def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
@@ -230,7 +261,7 @@ def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
     return table
 
 
-def check_binding(opened: Opened, mission: str, binding: Binding) -> tuple[Finding, ...]:
+def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Binding) -> tuple[Finding, ...]:
     """Step E: every way in which a genuine manifest is not for this flight."""
     m, root = opened.manifest, opened.root
     facts, issue = m.mission, m.issue
@@ -261,8 +292,6 @@ def check_binding(opened: Opened, mission: str, binding: Binding) -> tuple[Findi
         need = entry.meta.get("host")
         if need is not None and not meets(m.host, need):
             failures.append(("wrong-host", f"{entry.name} needs another host class than the mission's", m.host, need))
-        if root.releases == "required" and entry.kind in ("engine", "index"):
-            failures.append(("unreleased", f"{entry.name} is in no release that could be judged", "a release", "none"))
     expect(
         facts.area.contains(facts.takeoff.lat, facts.takeoff.lon),
         "takeoff-outside-area",
@@ -292,29 +321,71 @@ def check_binding(opened: Opened, mission: str, binding: Binding) -> tuple[Findi
         root.issued_after,
         issue.issued_at,
     )
-    return tuple(
-        Finding(kind, message, step="E", entry="manifest", expected=str(expected), actual=str(actual))
-        for kind, message, expected, actual in failures
+    if binding.flight is not None:
+        expect(
+            binding.flight == facts.flight,
+            "wrong-flight",
+            f"the mission is for the flight {facts.flight}, not for {binding.flight}",
+            binding.flight,
+            facts.flight,
+        )
+    if binding.state is not None:
+        failures += binding.state.objections(m)
+    return (
+        *(
+            Finding(kind, message, step="E", entry="manifest", expected=str(expected), actual=str(actual))
+            for kind, message, expected, actual in failures
+        ),
+        *check_releases(evidence, opened),
     )
+
+
+def check_releases(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
+    """Where the root requires releases: those that do not hold, and the entries that none approves."""
+    if opened.root.releases != "required":
+        return
+    approved: set[Approval] = set()
+    for id_ in opened.manifest.releases:
+        try:
+            approved.update(read_release(evidence, id_, opened.root).approvals)
+        except NotFound:
+            continue  # step F says that it is missing, and below, which entries it leaves without approval
+        except FlightbagError as error:
+            remedy = "have it signed anew by the release keys of the newest root"
+            yield replace(Finding.of(error, step="E", entry="release", remedy=remedy), object=str(id_))
+    for entry in opened.table.entries:
+        if entry.kind in RELEASED and Approval.of(entry) not in approved:
+            yield Finding(
+                "unreleased",
+                f"{entry.name} is in no release that holds",
+                step="E",
+                object=str(entry.id),
+                entry=entry.name,
+                expected="a release",
+                remedy="flightbag release new, and sign it; then build the mission again",
+            )
+
+
+def read_release(evidence: Evidence, id_: ObjectId, root: TrustRoot) -> Release:
+    """A release that the release role of a root has signed. Raises NotFound, Corrupt, Untrusted or Unavailable."""
+    envelope = Envelope.parse(evidence.object(id_, ENVELOPE_LIMIT), release.CONTENT_TYPE, release.PAYLOAD_LIMIT)
+    check_signatures(envelope, root, release.AAD_LABEL, "release", "the release")
+    return Release.parse(envelope.payload)
 
 
 def verify_mission(evidence: Evidence, mission: str, pinned: SignedRoot, binding: Binding) -> Verdict:
     """Steps A to F."""
-    asked = (("aircraft", binding.aircraft), ("host class", binding.host))
-    not_judged = (*(what for what, value in asked if value is None), "rollback")
     opened = open_mission(evidence, mission, pinned)
     if isinstance(opened, tuple):
-        return Verdict(mission, opened, None, not_judged=not_judged)
-    findings = list(check_binding(opened, mission, binding))
+        return Verdict(mission, opened, None, not_judged=binding.not_judged)
+    findings = list(check_binding(evidence, opened, mission, binding))
     closure = opened.closure()
     findings += check_closure(evidence, opened)
     found = tuple(findings)
     verified = None
     if not found:
-        verified = VerifiedMission(
-            opened.manifest, opened.manifest_id, opened.table, opened.root.version, evidence, _BY_VERIFY
-        )
-    return Verdict(mission, found, verified, len(closure), sum(closure.values()), not_judged)
+        verified = VerifiedMission(opened.manifest, opened.manifest_id, opened.table, opened.root, evidence, _BY_VERIFY)
+    return Verdict(mission, found, verified, len(closure), sum(closure.values()), binding.not_judged)
 
 
 def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
@@ -324,10 +395,10 @@ def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
     for entry in opened.table.entries:
         names.setdefault(entry.id, []).append(entry.name)
     findings = list(_size_lies(opened.table.entries, sizes))
-    for release in opened.manifest.releases:
-        names.setdefault(release, []).append("release")
+    for approval in opened.manifest.releases:
+        names.setdefault(approval, []).append("release")
         try:
-            evidence.object(release, ENVELOPE_LIMIT)
+            evidence.object(approval, ENVELOPE_LIMIT)
         except FlightbagError as error:
             findings.append(Finding.of(error, step="F", entry="release", remedy=COPY_AGAIN))
     for id_, outcome in evidence.check(sizes.items()):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from store.errors import Invalid
+from store.format.manifest import TIME_MAX
 from store.repository import TOML
 from tools.status import say
 
@@ -19,6 +21,17 @@ Store = Annotated[str, typer.Argument(envvar=ENV, help="The store's folder.", sh
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PassphraseFile = Annotated[
     Path | None, typer.Option(readable=False, help="Its first line is the passphrase.", show_default=False)
+]
+Keys = Annotated[
+    list[Path], typer.Option("--key", readable=False, help="A key that signs; once for each. A .pub with --signer.")
+]
+SomeKeys = Annotated[
+    list[Path] | None,
+    typer.Option("--key", readable=False, help="A key that signs; once for each. A .pub with --signer."),
+]
+SignerCommand = Annotated[
+    str | None,
+    typer.Option("--signer", metavar="CMD", help="Signs for the .pub keys: bytes on stdin, signature on stdout."),
 ]
 MissionFilePath = Annotated[
     Path, typer.Argument(readable=False, help="The mission file (TOML).", metavar="MISSION.toml")
@@ -62,6 +75,20 @@ def duration(text: str) -> float:
     if match is None:
         raise Invalid(f"{text!r} is no length of time", remedy="give one like 60s, 15m, 12h or 14d")
     return float(match[1]) * units[match[2]]
+
+
+def moment(text: str) -> int:
+    """Unix seconds of a time such as 2026-11-25T12:00:00Z, or of the number itself. Raises Invalid."""
+    if text.isdecimal() and int(text) <= TIME_MAX:
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None or at.timestamp() < 0:
+            raise ValueError
+        return int(at.timestamp())
+    except (ValueError, OverflowError):
+        remedy = "give one like 2026-11-25T12:00:00Z, or unix seconds"
+        raise Invalid(f"{text!r} is no time with a time zone", remedy=remedy) from None
 
 
 def print_lines(lines: Iterable[str]) -> None:

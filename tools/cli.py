@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -15,14 +14,20 @@ import typer
 
 from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
-from store.evidence import StoreEvidence
-from store.media import Media
-from store.repository import Repository, check_format, check_free
+from store.repository import Repository, check_free
 from store.sync import apply_sync, plan_sync
-from store.trust.root import ROOT_FILE_LIMIT, SALT_SIZE, first_root
-from store.verify import Binding, Verdict, pinned_root, verify_mission
-from tools import fsck, keeping, keyfiles, missions, render
-from tools.arguments import ENV, Json, MissionFilePath, PassphraseFile, Store, print_lines, store_and
+from tools import aircraft, fsck, keeping, keyfiles, missions, releases, render, takeoff, trust
+from tools.arguments import (
+    ENV,
+    Json,
+    MissionFilePath,
+    PassphraseFile,
+    SignerCommand,
+    SomeKeys,
+    Store,
+    print_lines,
+    store_and,
+)
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
 
@@ -33,9 +38,7 @@ app = typer.Typer(
     help="Build, seal, carry and verify the engines and map descriptors of aircraft that navigate by sight.",
 )
 keys_app = typer.Typer(no_args_is_help=True, help="Make and show signing keys.")
-trust_app = typer.Typer(no_args_is_help=True, help="Say who may sign.")
 app.add_typer(keys_app, name="keys")
-app.add_typer(trust_app, name="trust")
 
 
 @app.command()
@@ -86,53 +89,6 @@ def _show_key(kid: bytes, raw: bytes, *, as_json: bool) -> int:
     return OK
 
 
-@trust_app.command("new")
-@command
-def trust_new(
-    store: Store,
-    domain: Annotated[str, typer.Option(help="A label for the trust domain.")],
-    root_key: Annotated[list[Path], typer.Option(readable=False, help="A root key; a private one signs.")],
-    mission_key: Annotated[list[Path], typer.Option(readable=False, help="May sign missions; a .pub will do.")],
-    threshold: Annotated[list[str] | None, typer.Option(help="ROLE=N; 1 if not said.", metavar="ROLE=N")] = None,
-    passphrase_file: PassphraseFile = None,
-    as_json: Json = False,
-) -> int:
-    """Write trust root 1 of a store: who may sign missions, and who may change that."""
-    thresholds = _thresholds(threshold or [])
-    ask = keyfiles.passphrase_from(passphrase_file)
-    signers = [keyfiles.private_key(path, ask) for path in root_key if keyfiles.is_private(path)]
-    public = [keyfiles.public_key(path, ask) for path in root_key if not keyfiles.is_private(path)]
-    signed = first_root(
-        domain,
-        root_keys=[*public, *(signer.public for signer in signers)],
-        mission_keys=[keyfiles.public_key(path, ask) for path in mission_key],
-        thresholds=thresholds,
-        issued_at=int(time.time()),
-        salt=secrets.token_bytes(SALT_SIZE),
-        signers=signers,
-    )
-    root = signed.root
-    with Repository.open(store) as repository:
-        path = repository.found_domain(signed, now=int(time.time()))
-    if as_json:
-        print_json({"root": path, "domain": domain, "domain_id": root.domain_id.hex(), "version": 1})
-    else:
-        say(f"trust domain {domain}, id {root.domain_id.hex()}")
-        say(f"wrote {path}")
-        say("hand a copy of that file to everyone who verifies, by another way than the store itself")
-    return OK
-
-
-def _thresholds(given: list[str]) -> dict[str, int]:
-    thresholds = {"root": 1, "mission": 1}
-    for item in given:
-        role, _, number = item.partition("=")
-        if role not in thresholds or not number.isdecimal() or not 1 <= int(number) <= 8:
-            raise Invalid(f"--threshold {item!r} is not ROLE=N", remedy="ROLE is root or mission, N from 1 to 8")
-        thresholds[role] = int(number)
-    return thresholds
-
-
 @app.command()
 @command
 def plan(
@@ -159,16 +115,17 @@ def plan(
 def build(
     mission_file: MissionFilePath,
     store: Annotated[str, typer.Option(envvar=ENV, help="The store's folder.", show_default=False)],
-    key: Annotated[list[Path], typer.Option(readable=False, help="A mission key; once for each signer.")],
+    key: SomeKeys = None,
+    signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """Build what is missing, check the coverage, sign and publish."""
+    """Build what is missing, check the coverage, sign and publish; with too few keys, leave a draft."""
     require_build_extra()
     from builders.compose import workshop
     from builders.orchestrator import build as run_build
 
-    signers = keyfiles.private_keys(key, keyfiles.passphrase_from(passphrase_file))
+    signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
     with work_bars() as progress, workshop(mission_file, store) as shop:
         report = run_build(shop, signers, now=int(time.time()), progress=progress)
     if as_json:
@@ -295,65 +252,11 @@ def _existing(path: str) -> Iterator[Repository | None]:
         yield repository
 
 
-@app.command()
-@command
-def verify(
-    store_and_mission: Annotated[
-        list[str] | None, typer.Argument(metavar="[STORE] [MISSION]", show_default=False)
-    ] = None,
-    trust: Annotated[
-        Path | None, typer.Option(readable=False, help="The pinned trust root; never the store's own.")
-    ] = None,
-    aircraft: Annotated[str | None, typer.Option(help="This aircraft's id.")] = None,
-    host: Annotated[str | None, typer.Option(help="This aircraft's host class.")] = None,
-    as_json: Json = False,
-) -> int:
-    """The takeoff check: GO, or NO-GO with every reason. Without MISSION, every mission in the store."""
-    store, mission = store_and(store_and_mission or [], needed=False)
-    if trust is None:
-        raise Invalid("--trust is missing", remedy="give the pinned trust root's file")
-    keyfiles.refuse_inside(trust, store)
-    pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
-    with Media(store) as media, bytes_bar("verifying") as progress:
-        check_format(media)
-        evidence = StoreEvidence(media, progress)
-        missions = [mission] if mission else evidence.missions()
-        if not missions:
-            raise NotFound(f"{media.path} has no mission to verify", kind="missing")
-        now = int(time.time())
-        verdicts = [verify_mission(evidence, one, pinned, Binding(now, aircraft, host)) for one in missions]
-    if as_json:
-        print_json({"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]})
-    else:
-        for verdict in verdicts:
-            print_lines(render.verdict(verdict))
-    wrong = [verdict for verdict in verdicts if not verdict.go]
-    if not wrong:
-        return OK
-    return UNKNOWN if all(verdict.unknown for verdict in wrong) else NO
-
-
-def _verdict_json(verdict: Verdict) -> dict[str, Any]:
-    value: dict[str, Any] = {
-        "mission": verdict.mission_id,
-        "go": verdict.go,
-        "could_not_look": verdict.unknown,
-        "objects": verdict.objects,
-        "bytes": verdict.bytes,
-        "not_judged": list(verdict.not_judged),
-        "findings": [finding.as_json() for finding in verdict.findings],
-    }
-    if verdict.mission is not None:
-        value |= {
-            "facts": verdict.mission.facts.value(),
-            "host": verdict.mission.manifest.host,
-            "manifest": str(verdict.mission.manifest_id),
-            "trust_root_version": verdict.mission.root_version,
-        }
-    return value
-
-
 app.command("fsck")(fsck.run)
+trust.add_to(app)
+releases.add_to(app)
+takeoff.add_to(app)
+aircraft.add_to(app)
 keeping.add_to(app)
 missions.add_to(app)
 

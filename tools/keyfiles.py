@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from store.durable import Disk, write_new_file
 from store.errors import Invalid, Unavailable
-from store.trust.keys import KEY_FILE_LIMIT, PrivateKey, PublicKey
+from store.format.cose import SIGNATURE_SIZE
+from store.trust.keys import KEY_FILE_LIMIT, PrivateKey, PublicKey, Signer
+
+# A person may have to touch the token first.
+_SIGNER_SECONDS = 300
 
 
 def read_file(path: Path, limit: int, what: str) -> bytes:
@@ -71,8 +78,53 @@ def private_key(path: Path, ask: Callable[[str], bytes]) -> PrivateKey:
         raise Invalid(f"{path}: {error.message}", remedy=error.remedy, path=str(path)) from error
 
 
-def private_keys(paths: Sequence[Path], ask: Callable[[str], bytes]) -> list[PrivateKey]:
-    return [private_key(path, ask) for path in paths]
+@dataclass(frozen=True, slots=True)
+class CommandSigner:
+    """A key that never comes here: a command signs with it, in a token or on another machine.
+
+    The command is given the bytes on standard input and the kid in FLIGHTBAG_KID, and answers with the 64 bytes of the
+    signature on standard output.
+    """
+
+    public: PublicKey
+    command: str
+
+    def sign(self, message: bytes) -> bytes:
+        try:
+            argv = shlex.split(self.command)
+            done = subprocess.run(  # noqa: S603 - the user's own command, split and not given to a shell
+                argv,
+                input=message,
+                stdout=subprocess.PIPE,
+                timeout=_SIGNER_SECONDS,
+                check=False,
+                env={**os.environ, "FLIGHTBAG_KID": self.public.kid.hex()},
+            )
+        except (OSError, ValueError, IndexError, subprocess.TimeoutExpired) as error:
+            raise Unavailable(f"the signer {self.command!r} cannot be run: {error}", kind="signer") from error
+        if done.returncode != 0 or len(done.stdout) != SIGNATURE_SIZE:
+            raise Unavailable(
+                f"the signer {self.command!r} ended with {done.returncode} and {len(done.stdout)} bytes",
+                remedy=f"it must end with 0 and write the {SIGNATURE_SIZE} bytes of the signature, and nothing else",
+                kind="signer",
+            )
+        return done.stdout
+
+
+def signers(paths: Sequence[Path], ask: Callable[[str], bytes], command: str | None) -> list[Signer]:
+    """Who signs: the private keys in these files, and for those of public keys the command."""
+    found: list[Signer] = []
+    for path in paths:
+        if is_private(path):
+            found.append(private_key(path, ask))
+        elif command is None:
+            text = f"{path} is a public key, which signs nothing"
+            raise Invalid(text, remedy="give the private key, or --signer for the command that has it", path=str(path))
+        else:
+            found.append(CommandSigner(public_key(path, ask), command))
+    if command is not None and not any(isinstance(one, CommandSigner) for one in found):
+        raise Invalid("--signer needs a public key", remedy="give its .pub file with --key")
+    return found
 
 
 def public_key(path: Path, ask: Callable[[str], bytes]) -> PublicKey:

@@ -21,7 +21,7 @@ from store.repository import Repository, check_format
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 from store.verify import Binding, pinned_root, ref_id, verify_mission
 from tools import keyfiles, render
-from tools.arguments import Json, PassphraseFile, Store, print_lines, store_and, store_then
+from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, Store, print_lines, store_and, store_then
 from tools.progress import bytes_bar
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
@@ -95,7 +95,8 @@ def _plain(value: object) -> str:
 @command
 def rollback_command(
     store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
-    key: Annotated[list[Path], typer.Option(readable=False, help="A mission key; once for each signer.")],
+    key: Keys,
+    signer: SignerCommand = None,
     to: Annotated[str | None, typer.Option(help="The manifest to go back to; else the one before.")] = None,
     passphrase_file: PassphraseFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would go back to.")] = False,
@@ -103,7 +104,7 @@ def rollback_command(
 ) -> int:
     """Publish an earlier manifest's entries anew, signed with a new sequence."""
     store, mission = store_and(store_and_mission, needed=True)
-    signers = keyfiles.private_keys(key, keyfiles.passphrase_from(passphrase_file))
+    signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     target = None if to is None else ObjectId.parse(to)
     with Repository.open(store) as repository:
         done = rollback(repository, mission or "", signers, now=int(time.time()), to=target, dry_run=dry_run)
@@ -117,6 +118,8 @@ def rollback_command(
         say(f"{done.mission} {verb} to the entries of {done.to}, as sequence {done.sequence}")
         if done.manifest:
             say(f"manifest {done.manifest}")
+        elif not dry_run:
+            say(f"a draft so far, with {done.signatures} of {done.threshold} signatures: flightbag sign")
     return OK
 
 

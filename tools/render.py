@@ -91,10 +91,10 @@ def verdict(item: Verdict) -> Iterator[str]:
             yield f"  and {len(item.findings) - LISTED} more findings (see --json)"
         return
     facts, manifest = item.mission.facts, item.mission.manifest
-    yield f"GO  {facts.id}  flight {facts.flight}"
+    yield f"GO  {facts.id}  flight {facts.flight}  code {item.mission.code}"
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
-    yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.root_version}"
+    yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.root.version}"
     if item.not_judged:
         yield f"  not judged {', '.join(item.not_judged)}"
 

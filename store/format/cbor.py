@@ -185,6 +185,12 @@ class Fields:
             raise self._bad(key, f"has {len(value)} bytes, must have {size}")
         return value
 
+    def blob(self, key: str, most: int) -> bytes:
+        value: bytes = self._take(key, bytes)
+        if len(value) > most:
+            raise self._bad(key, f"has {len(value)} bytes, may have {most}")
+        return value
+
     def array(self, key: str, least: int, most: int) -> list[Any]:
         value: list[Any] = self._take(key, list)
         if not least <= len(value) <= most:

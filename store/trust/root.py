@@ -10,15 +10,16 @@ Law: `TrustRoot.parse(r.render()) == r`, and only canonical bytes of a valid roo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from store.errors import Corrupt, Invalid, Untrusted
+from store.errors import Corrupt, Untrusted
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode
 from store.format.cose import OVERHEAD_LIMIT, Envelope
 from store.format.ids import derive
 from store.format.manifest import TIME_MAX
-from store.trust.keys import PublicKey, Signer, sign
+from store.trust.keys import PublicKey
 
 CONTENT_TYPE = "application/vnd.flightbag.root+cbor"
 AAD_LABEL = "flightbag/root/1"
@@ -30,7 +31,8 @@ SALT_SIZE = 16
 MAX_KEYS = 64
 DOMAIN_CONTEXT = "flightbag 2026 trust root v1"
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?")
-ROLES = ("mission", "release", "root")
+RoleName = Literal["mission", "release", "root"]
+ROLES: tuple[RoleName, ...] = get_args(RoleName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,10 @@ class TrustRoot:
         """The trust domain id: the digest of the payload of root 1."""
         return self.digest if self.parent_domain is None else self.parent_domain
 
+    def role(self, name: RoleName) -> Role:
+        """The role of a name."""
+        return {"mission": self.mission, "release": self.release, "root": self.root}[name]
+
     def aad(self, label: str) -> bytes:
         """The external_aad of everything that is signed in this domain: CBOR [label, domain id]."""
         return encode([label, self.domain_id])
@@ -173,55 +179,6 @@ class SignedRoot:
         return signed
 
 
-def first_root(
-    domain: str,
-    *,
-    root_keys: Iterable[PublicKey],
-    mission_keys: Iterable[PublicKey],
-    thresholds: Mapping[str, int],
-    issued_at: int,
-    salt: bytes,
-    signers: Sequence[Signer],
-) -> SignedRoot:
-    """Root 1 of a new trust domain, signed.
-
-    `thresholds` has `root` and `mission`; `salt` is 16 random bytes, which make this domain another one than any that
-    was ever made; `signers` are the root holders at hand. Raises Invalid for what cannot be a
-    root, Untrusted for a weak key.
-    """
-    if not DOMAIN_NAME.fullmatch(domain):
-        raise Invalid(f"{domain!r} is no domain name", remedy="1 to 64 letters, digits, spaces and . _ -")
-    roles = {
-        role: Role(tuple(sorted({key.enrolled() for key in keys})), thresholds[role])
-        for role, keys in (("root", root_keys), ("mission", mission_keys))
-    }
-    for name, role in roles.items():
-        if not role.can_be_met:
-            raise Invalid(f"the threshold of {name} is {role.threshold}, but it has {len(role.keys)} keys")
-    if len({signer.public for signer in signers} & set(roles["root"].keys)) < thresholds["root"]:
-        raise Invalid(
-            f"the root takes {thresholds['root']} signatures, {len(signers)} private root keys are given",
-            remedy="give the private keys of enough root holders",
-        )
-    root = TrustRoot(
-        version=1,
-        domain=domain,
-        epoch=1,
-        issued_at=issued_at,
-        salt=salt,
-        root=roles["root"],
-        mission=roles["mission"],
-        release=Role((), 1),
-    )
-    try:
-        envelope = Envelope(CONTENT_TYPE, root.render())
-    except Corrupt as error:  # nothing was read: it is what was asked for that breaks a rule of the format
-        raise Invalid(f"this cannot be a trust root: {error.message}") from error
-    for signer in signers:
-        envelope = sign(envelope, signer, root.aad(AAD_LABEL))
-    return SignedRoot.parse(envelope.render())
-
-
 def advance(pinned: SignedRoot, chain: Sequence[bytes]) -> SignedRoot:
     """The newest root that `chain` (root files of the versions after the pinned one, in order) leads to.
 
@@ -233,23 +190,35 @@ def advance(pinned: SignedRoot, chain: Sequence[bytes]) -> SignedRoot:
     current = pinned
     for data in chain:
         step = SignedRoot.parse(data)
-        old, new = current.root, step.root
-        where = f"root {new.version}"
-        if new.version != old.version + 1:
-            raise Untrusted(f"{where} does not follow root {old.version}", kind="bad-trust-chain")
-        if new.domain_id != old.domain_id or new.previous != old.digest:
-            raise Untrusted(f"{where} does not continue root {old.version}", kind="bad-trust-chain")
-        if new.salt != old.salt:
-            raise Untrusted(f"{where} has another salt than root {old.version}", kind="bad-trust-chain")
-        if not set(old.revoked) <= set(new.revoked) or new.epoch < old.epoch:
-            raise Untrusted(f"{where} takes back a revocation or an epoch", kind="bad-trust-chain")
-        known = (*old.root.keys, *new.root.keys)
-        aad = new.aad(AAD_LABEL)
-        for role in (old.root, new.root):
-            count = count_signers(step.envelope, aad, role.keys, known=known)
-            _need(count, role.threshold, where)
+        check_continues(current.root, step.root)
+        for count, threshold in signatures_of_step(current.root, step.root, step.envelope):
+            _need(count, threshold, f"root {step.root.version}")
         current = step
     return current
+
+
+def check_continues(old: TrustRoot, new: TrustRoot) -> None:
+    """Raises Untrusted unless `new` may follow `old`, whoever has signed it."""
+    where = f"root {new.version}"
+    if new.version != old.version + 1:
+        raise Untrusted(f"{where} does not follow root {old.version}", kind="bad-trust-chain")
+    if new.domain_id != old.domain_id or new.previous != old.digest:
+        raise Untrusted(f"{where} does not continue root {old.version}", kind="bad-trust-chain")
+    if new.salt != old.salt:
+        raise Untrusted(f"{where} has another salt than root {old.version}", kind="bad-trust-chain")
+    if not set(old.revoked) <= set(new.revoked) or new.epoch < old.epoch:
+        raise Untrusted(f"{where} takes back a revocation or an epoch", kind="bad-trust-chain")
+
+
+def signatures_of_step(old: TrustRoot | None, new: TrustRoot, envelope: Envelope) -> list[tuple[int, int]]:
+    """How many have signed `new`, and how many it takes: by the old root, if there is one, and by the new one.
+
+    Raises Untrusted for a signature that does not verify or of a key that is a root key of neither.
+    """
+    roles = [root.root for root in (old, new) if root is not None]
+    known = [key for role in roles for key in role.keys]
+    aad = new.aad(AAD_LABEL)
+    return [(count_signers(envelope, aad, role.keys, known=known), role.threshold) for role in roles]
 
 
 def count_signers(
@@ -298,8 +267,13 @@ def _need(count: int, threshold: int, what: str) -> None:
         )
 
 
-def check_mission_signatures(envelope: Envelope, root: TrustRoot, label: str) -> None:
-    """Raises Untrusted unless the envelope carries good signatures of the mission role alone, and enough of them."""
+def check_signatures(envelope: Envelope, root: TrustRoot, label: str, role: RoleName, what: str) -> None:
+    """Raises Untrusted unless the envelope carries good signatures of one role alone, and enough of them."""
+    _need(count_signatures(envelope, root, label, role), root.role(role).threshold, what)
+
+
+def count_signatures(envelope: Envelope, root: TrustRoot, label: str, role: RoleName) -> int:
+    """How many keys of the role have signed. Raises Untrusted for any other signature."""
     revoked = {key.kid for key in root.revoked}
     for signature in envelope.signatures:
         if signature.kid in revoked:
@@ -308,16 +282,27 @@ def check_mission_signatures(envelope: Envelope, root: TrustRoot, label: str) ->
                 kind="revoked-key",
                 actual=signature.kid.hex(),
             )
-        if any(signature.kid == key.kid for key in (*root.root.keys, *root.release.keys)) and not any(
-            signature.kid == key.kid for key in root.mission.keys
-        ):
+        holds = [name for name in ROLES if any(signature.kid == key.kid for key in root.role(name).keys)]
+        if holds and role not in holds:
             raise Untrusted(
-                f"signed by the key {signature.kid.hex()[:16]}, which is not in the role mission",
+                f"signed by the key {signature.kid.hex()[:16]}, which is not in the role {role}",
                 kind="wrong-role",
                 actual=signature.kid.hex(),
             )
-    count = count_signers(envelope, root.aad(label), root.mission.keys)
-    _need(count, root.mission.threshold, "the manifest")
+    return count_signers(envelope, root.aad(label), root.role(role).keys)
+
+
+def check_signer(root: TrustRoot, signer: PublicKey, role: RoleName) -> None:
+    """Raises Untrusted for a key that may not sign in a role. Asked before anything is signed or written."""
+    name = signer.kid.hex()[:16]
+    if signer in root.revoked:
+        raise Untrusted(f"the key {name} is revoked", remedy="sign with another key", kind="revoked-key")
+    if signer not in root.role(role).keys:
+        raise Untrusted(
+            f"the key {name} is not in the role {role} of trust root {root.version}",
+            remedy=f"sign with an enrolled {role} key; `flightbag trust show` lists them",
+            kind="unknown-signer",
+        )
 
 
 def _keys(items: Sequence[object], where: str) -> tuple[PublicKey, ...]:

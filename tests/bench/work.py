@@ -23,9 +23,8 @@ from store.fsck import fsck
 from store.media import Media, object_path
 from store.objects import read_chunks
 from store.repository import Repository
-from store.trust.root import SignedRoot
 from store.verify import Binding, pinned_root, verify_mission
-from tests.support.missions import FACTS, ISSUE, NOW, manifest_of, sign_manifest
+from tests.support.missions import FACTS, ISSUE, NOW, manifest_of, root_draft, sign_manifest
 from tests.support.stores import ROOT_FILE
 
 
@@ -50,7 +49,7 @@ def publish(store: str, per_mission: str = "100000") -> None:
     """Signs missions that need every object of a store, `per_mission` of them each."""
     with Repository.open(store) as repository:
         if not repository.evidence.root_versions():
-            repository.found_domain(SignedRoot.parse(ROOT_FILE), now=NOW)
+            repository.rotate(root_draft(ROOT_FILE), now=NOW)
         objects = [(id_, s.st_size) for first in range(256) for id_, s in repository.media.objects(first)]
         with repository.writing() as writer:
             count = int(per_mission)

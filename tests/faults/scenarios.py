@@ -27,10 +27,9 @@ from store.history import rollback
 from store.repair import repair
 from store.repository import Repository
 from store.sync import apply_sync, plan_sync
-from store.trust.root import SignedRoot
 from store.verify import Verdict
 from tests.faults.disks import PowerCut, PowerFails, index_watched
-from tests.support.missions import NOW, key
+from tests.support.missions import NOW, key, root_draft
 from tests.support.stores import (
     ENGINE,
     NORTH,
@@ -183,7 +182,7 @@ def _begin(folder: Path, disk: Disk) -> None:
         Repository.init(store, disk).close()
     with Repository.open(store, disk) as repository:
         if not repository.evidence.root_versions():
-            repository.found_domain(SignedRoot.parse(ROOT_FILE), now=NOW)
+            repository.rotate(root_draft(ROOT_FILE), now=NOW)
     publish(store, NORTH, disk=disk)
 
 

@@ -23,9 +23,8 @@ from store.gc import GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
 from store.locks import Locked
 from store.media import Media
 from store.repository import Repository
-from store.trust.root import SignedRoot
 from tests.faults.disks import Failing, Medium, PowerCut, PowerFails, Recorded, index_watched
-from tests.support.missions import NOW, Flight, flight
+from tests.support.missions import NOW, Flight, flight, root_draft
 from tests.support.stores import (
     CAMERA,
     ENGINE,
@@ -346,7 +345,7 @@ class Collecting(RuleBasedStateMachine):
         self.store = self.folder / "store"
         self.folder.mkdir()
         with Repository.init(self.store) as repository:
-            repository.found_domain(SignedRoot.parse(ROOT_FILE), now=NOW)
+            repository.rotate(root_draft(ROOT_FILE), now=NOW)
         self.published: dict[str, list[Flight]] = {NORTH.id: [], SOUTH.id: []}
         self.pinned: dict[str, Flight] = {}
         self.lone: set[ObjectId] = set()

@@ -99,7 +99,7 @@ def test_a_whole_mission_flies(present: Present) -> None:
     assert verdict.go
     assert not verdict.unknown
     assert verdict.findings == ()
-    assert verdict.not_judged == ("rollback",)
+    assert verdict.not_judged == ("flight", "rollback")
     # The manifest, the table and four artifacts.
     assert verdict.objects == 6
     table = GOOD.table.render()
@@ -107,7 +107,7 @@ def test_a_whole_mission_flies(present: Present) -> None:
     mission = verdict.mission
     assert mission is not None
     assert (mission.manifest, mission.table) == (GOOD.manifest, GOOD.table)
-    assert (mission.manifest_id, mission.root_version) == (GOOD.manifest_id, 1)
+    assert (mission.manifest_id, mission.root.version) == (GOOD.manifest_id, 1)
     assert mission.facts == FACTS
 
 
@@ -120,11 +120,11 @@ def test_a_published_store_flies(tmp_path: Path) -> None:
 def test_what_was_not_asked_is_said() -> None:
     verdict = check(evidence_of(GOOD), Binding(NOW))
     assert verdict.go
-    assert verdict.not_judged == ("aircraft", "host class", "rollback")
+    assert verdict.not_judged == ("aircraft", "host class", "flight", "rollback")
 
 
 def test_a_refusal_too_says_what_was_not_judged() -> None:
-    assert check(MemoryEvidence(), Binding(NOW)).not_judged == ("aircraft", "host class", "rollback")
+    assert check(MemoryEvidence(), Binding(NOW)).not_judged == ("aircraft", "host class", "flight", "rollback")
 
 
 # one damage, one finding
@@ -405,7 +405,7 @@ CASES = [
     Case("an_older_root_than_needed", {("E", "old-root", "manifest")}, issue(min_root_version=2)),
     Case("issued_before_the_root_counts", {("E", "issued-too-early", "manifest")}, damage=chain_of(
         sign_root(next_root(ROOT, issued_after=ISSUE.issued_at + 1), "root-a"))),
-    Case("no_release_where_one_is_required", {("E", "unreleased", "manifest")},
+    Case("no_release_where_one_is_required", {("E", "unreleased", ENGINE)},
          lambda: flight(root=MIXED_ROOT), root=MIXED_ROOT),
     # F: every object
     Case("engine_missing", {("F", "missing", ENGINE)}, damage=in_place(ENGINE, None)),
@@ -531,7 +531,7 @@ def test_a_newer_root_of_the_chain_judges(present: Present) -> None:
     verdict = check(present(evidence))
     assert verdict.go
     assert verdict.mission is not None
-    assert verdict.mission.root_version == 2
+    assert verdict.mission.root.version == 2
 
 
 def test_a_pinned_root_ahead_of_the_store_judges(present: Present) -> None:

@@ -21,6 +21,7 @@ from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import Coverage, Figure, Issue, Manifest, MissionFacts, Takeoff, identity_of
 from store.repository import Repository
 from store.trust import root as roots
+from store.trust.draft import RootDraft
 from store.trust.keys import PrivateKey, sign
 from store.trust.root import Role, SignedRoot, TrustRoot
 from store.verify import Binding
@@ -60,6 +61,12 @@ def next_root(after: TrustRoot, **changes: Any) -> TrustRoot:
 def sign_root(root: TrustRoot, *names: str) -> bytes:
     """The root file, signed by the keys of these names."""
     return sign_payload(root.render(), roots.CONTENT_TYPE, root.aad(roots.AAD_LABEL), names)
+
+
+def root_draft(data: bytes) -> RootDraft:
+    """A root file as the complete draft that puts it into effect."""
+    signed = SignedRoot.parse(data)
+    return RootDraft(None, signed.root, signed.envelope)
 
 
 def sign_payload(payload: bytes, content_type: str, aad: bytes, names: Sequence[str]) -> bytes:

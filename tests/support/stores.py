@@ -18,9 +18,8 @@ from store.fsck import Audit, fsck
 from store.index import Index
 from store.media import Media, object_path
 from store.repository import Repository
-from store.trust.root import SignedRoot
 from store.verify import Verdict
-from tests.support.missions import CONTENTS, FACTS, NOW, ROOT, Flight, flight, sign_root
+from tests.support.missions import CONTENTS, FACTS, NOW, ROOT, Flight, flight, root_draft, sign_root
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 ROOT_FILE = sign_root(ROOT, "root-a")
@@ -61,7 +60,7 @@ def publish(store: Path, *flights: Flight, disk: Disk | None = None) -> None:
 def make_store(store: Path, *flights: Flight, root: bytes = ROOT_FILE) -> Path:
     """A store at `store` with a trust root and these missions; none given, NORTH and SOUTH."""
     with Repository.init(store) as repository:
-        repository.found_domain(SignedRoot.parse(root), now=NOW)
+        repository.rotate(root_draft(root), now=NOW)
     publish(store, *(flights or (NORTH, SOUTH)))
     return store
 

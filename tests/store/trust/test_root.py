@@ -26,9 +26,8 @@ from store.trust.root import (
     SignedRoot,
     TrustRoot,
     advance,
-    check_mission_signatures,
+    check_signatures,
     count_signers,
-    first_root,
 )
 from tests.support.missions import ROOT, key, next_root, pinned, role, sign_payload, sign_root
 
@@ -230,68 +229,6 @@ class TestPinned:
         assert caught.value.fields["kind"] == "bad-signature"
 
 
-def first(**changes: Any) -> SignedRoot:
-    """Root 1 of a fleet with two root holders, both of whom sign."""
-    asked: dict[str, Any] = {
-        "root_keys": [key("root-b").public, key("root-a").public],
-        "mission_keys": [key("pilot").public],
-        "thresholds": {"root": 2, "mission": 1},
-        "issued_at": ROOT.issued_at,
-        "salt": ROOT.salt,
-        "signers": [key("root-a"), key("root-b")],
-    }
-    return first_root(changes.pop("domain", "ridge fleet"), **(asked | changes))
-
-
-class TestFirst:
-    """The root that a trust domain begins with."""
-
-    def test_is_what_was_asked_for(self) -> None:
-        signed = first()
-        expected = replace(ROOT, root=role("root-a", "root-b", threshold=2), release=Role((), 1))
-        assert signed.root == expected
-        assert SignedRoot.parse(signed.envelope.render()) == signed
-
-    def test_a_key_given_twice_is_one(self) -> None:
-        twice = [key("pilot").public] * 2
-        assert first(mission_keys=twice).root == first().root
-        with pytest.raises(Invalid):
-            first(mission_keys=twice, thresholds={"root": 2, "mission": 2})
-
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            {"domain": ""},
-            {"domain": "fleet\n"},
-            {"mission_keys": []},
-            {"root_keys": [], "thresholds": {"root": 1, "mission": 1}},
-            {"thresholds": {"root": 3, "mission": 1}},
-            {"thresholds": {"root": 2, "mission": 2}},
-            {"thresholds": {"root": 2, "mission": 0}},
-            {"mission_keys": [key(f"pilot {i}").public for i in range(65)]},
-            {"signers": []},
-            {"signers": [key("root-a")]},
-            {"signers": [key("root-a"), key("root-a")]},
-            {"signers": [key("root-a"), key("pilot")]},
-            {"issued_at": -1},
-        ],
-        ids=lambda changes: ",".join(changes),
-    )
-    def test_cannot_be(self, changes: dict[str, Any]) -> None:
-        with pytest.raises(Invalid):
-            first(**changes)
-
-    def test_takes_no_signature_of_anybody_else(self) -> None:
-        with pytest.raises(Untrusted) as caught:
-            first(signers=[key("root-a"), key("root-b"), key("stranger")])
-        assert caught.value.fields["kind"] == "unknown-signer"
-
-    def test_enrols_no_weak_key(self) -> None:
-        with pytest.raises(Untrusted) as caught:
-            first(mission_keys=[PublicKey((1).to_bytes(32, "little"))])
-        assert caught.value.fields["kind"] == "weak-key"
-
-
 def broken(chain: Sequence[bytes]) -> str:
     with pytest.raises((Corrupt, Untrusted)) as caught:
         advance(pinned(), chain)
@@ -440,14 +377,14 @@ def signed(*names: str, root: TrustRoot = CREW) -> Envelope:
 
 def refused(envelope: Envelope, root: TrustRoot = CREW) -> str:
     with pytest.raises(Untrusted) as caught:
-        check_mission_signatures(envelope, root, LABEL)
+        check_signatures(envelope, root, LABEL, "mission", "it")
     return str(caught.value.fields["kind"])
 
 
 class TestMissionSignatures:
     @pytest.mark.parametrize("names", [("pilot", "co-pilot"), ("pilot", "co-pilot", "navigator")])
     def test_enough(self, names: Sequence[str]) -> None:
-        check_mission_signatures(signed(*names), CREW, LABEL)
+        check_signatures(signed(*names), CREW, LABEL, "mission", "it")
 
     @pytest.mark.parametrize(
         ("names", "kind"),
@@ -490,7 +427,7 @@ class TestMissionSignatures:
 
     def test_a_key_that_is_in_two_roles_may_sign_in_its_role(self) -> None:
         both = replace(CREW, root=role("pilot", "root-a"))
-        check_mission_signatures(signed("pilot", "co-pilot", root=both), both, LABEL)
+        check_signatures(signed("pilot", "co-pilot", root=both), both, LABEL, "mission", "it")
 
     def test_a_key_of_small_order_signs_nothing(self) -> None:
         weak = PublicKey((2**255 - 20).to_bytes(32, "little"))

@@ -1,0 +1,196 @@
+"""The aircraft's memory on its own disk, and the takeoff check with it. The state lies outside of every store.
+
+Two slots, `a` and `b`, each with a checksum. A change is written to both, one after the other, and durable before GO is
+said; a change that cannot be written is NO-GO. So of two slots that a power cut may leave, one whole is enough: if the
+other is torn or one change behind, no GO was ever said on what it lacks, or the whole one has it. Two that are further
+apart, that differ at the same number, or that are both lost are no state: NO-GO until the aircraft is enrolled again.
+
+Who writes what when: `enrol` makes the state; `check` writes a newer trust root as soon as the chain holds, because its
+revocations count from then on whatever becomes of the mission, and the rest when every step has passed; `consume` is
+called after landing. Nothing else writes. What was restored to an older copy, both slots together, cannot be noticed
+without a counter in hardware.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from store.durable import Disk, replace_file
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.evidence import StoreEvidence
+from store.findings import Finding
+from store.format.cbor import INT_MAX
+from store.format.ids import DIGEST_SIZE, derive
+from store.locks import exclusive
+from store.media import Media
+from store.trust.aircraft import STATE_LIMIT, AircraftState
+from store.trust.root import SignedRoot
+from store.verify import Binding, Verdict, newest_root, verify_mission
+
+SLOTS = ("a", "b")
+CONTEXT = "flightbag 2026 aircraft state v1"
+_NUMBER = 8
+_ENROL = "enrol the aircraft again: flightbag aircraft enrol --again"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the slots hold: the number of the last change, and whether a slot has to be written anew."""
+
+    state: AircraftState
+    number: int
+    mend: bool
+
+
+def load(folder: str | os.PathLike[str]) -> Memory:
+    """The state of an aircraft. Writes nothing.
+
+    Raises NotFound where there is none, Corrupt where it is damaged beyond doubt, Unavailable where it cannot be read.
+    """
+    with Media(folder) as media:
+        slots = [_slot(media, name) for name in SLOTS]
+    whole = sorted((slot for slot in slots if isinstance(slot, tuple)), key=lambda slot: slot[0], reverse=True)
+    if not whole:
+        if all(isinstance(slot, NotFound) for slot in slots):
+            raise NotFound(f"{media.path} has no aircraft state", remedy=_ENROL, kind="no-state", path=media.path)
+        raise _bad(media.path, "both slots are lost or damaged")
+    if len(whole) == 2:
+        (number, newer), (before, older) = whole
+        if number - before > 1:
+            raise _bad(media.path, f"one slot is {number - before} changes behind the other: it was rolled back")
+        if number == before and newer != older:
+            raise _bad(media.path, "the two slots contradict each other")
+        return Memory(_state(media.path, newer), number, number != before)
+    return Memory(_state(media.path, whole[0][1]), whole[0][0], mend=True)
+
+
+def _slot(media: Media, name: str) -> tuple[int, bytes] | FlightbagError:
+    """The number and the bytes of a slot; or why it counts for nothing. Raises Unavailable."""
+    try:
+        data = media.read(name, DIGEST_SIZE + _NUMBER + STATE_LIMIT)
+    except (NotFound, Corrupt) as error:
+        return error
+    if len(data) <= DIGEST_SIZE + _NUMBER or derive(CONTEXT, data[DIGEST_SIZE:]) != data[:DIGEST_SIZE]:
+        return Corrupt(f"{media.absolute(name)} is torn or damaged", kind="bad-state", path=media.absolute(name))
+    body = data[DIGEST_SIZE:]
+    return int.from_bytes(body[:_NUMBER]), body[_NUMBER:]
+
+
+def _state(path: str, data: bytes) -> AircraftState:
+    try:
+        return AircraftState.parse(data)
+    except (Corrupt, Untrusted) as error:
+        raise _bad(path, error.message) from error
+
+
+def _bad(path: str, why: str) -> Corrupt:
+    return Corrupt(f"the aircraft's state in {path} cannot be used: {why}", remedy=_ENROL, kind="bad-state", path=path)
+
+
+def _write(folder: str, disk: Disk, memory: Memory) -> Memory:
+    """Writes a state to both slots, durably. Raises Unavailable; then what was there counts, or this."""
+    number = memory.number + 1
+    if number > INT_MAX:
+        raise _bad(folder, "it was changed too often")
+    body = number.to_bytes(_NUMBER) + memory.state.render()
+    data = derive(CONTEXT, body) + body
+    staging = os.path.join(folder, "tmp")
+    disk.make_directory(staging)
+    for name in SLOTS:
+        replace_file(disk, os.path.join(folder, name), data, staging)
+    return Memory(memory.state, number, mend=False)
+
+
+@contextmanager
+def _alone(folder: str, disk: Disk) -> Iterator[None]:
+    with exclusive(folder, disk, "state", "the aircraft's state", timeout=60):
+        yield
+
+
+def enrol(
+    folder: str | os.PathLike[str], state: AircraftState, *, again: bool = False, disk: Disk | None = None
+) -> None:
+    """Makes the state of an aircraft. Durable when it returns.
+
+    Raises Conflict where there is one, whole or not, unless `again`: then the new one takes its place, and what the
+    aircraft had seen is forgotten. Raises Invalid for a folder with other things in it.
+    """
+    disk = disk or Disk()
+    folder = os.path.realpath(folder)
+    disk.make_directory(folder)
+    names = set(os.listdir(folder))
+    if names - {*SLOTS, "tmp", "lock"}:
+        raise Invalid(f"{folder} holds something else", remedy="give a folder of its own", path=folder)
+    with _alone(folder, disk):
+        number = 0
+        if names & set(SLOTS):
+            if not again:
+                raise Conflict(
+                    f"{folder} is the state of an aircraft already",
+                    remedy="enrolling with --again forgets what it has seen",
+                    kind="enrolled",
+                    path=folder,
+                )
+            # Above whatever is there, so that an old slot that comes back is noticed.
+            with Media(folder) as media:
+                number = max(
+                    (slot[0] + 1 for slot in (_slot(media, n) for n in SLOTS) if isinstance(slot, tuple)), default=0
+                )
+        _write(folder, disk, Memory(state, number, mend=True))
+        disk.sync_directory(os.path.dirname(folder))
+
+
+def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = None) -> None:
+    """Says that a flight was flown: it does not fly again. Durable when it returns. Raises Invalid if it was before."""
+    disk = disk or Disk()
+    folder = os.path.realpath(folder)
+    with _alone(folder, disk):
+        memory = load(folder)
+        _write(folder, disk, replace(memory, state=memory.state.consuming(flight)))
+
+
+def check(
+    folder: str | os.PathLike[str],
+    evidence: StoreEvidence,
+    mission: str,
+    *,
+    now: int | None = None,
+    flight: str | None = None,
+    disk: Disk | None = None,
+) -> Verdict:
+    """The takeoff check of one mission by what the aircraft remembers; it remembers the outcome.
+
+    `now` is unix seconds by a trusted clock, None where there is none. GO is said only when the state is durable; a
+    state that cannot be read or written is NO-GO, told as a finding.
+    """
+    disk = disk or Disk()
+    folder = os.path.realpath(folder)
+    try:
+        with Media(folder):
+            pass
+        with _alone(folder, disk):
+            memory = load(folder)
+            newest = _newest(memory.state.root, evidence)
+            if newest.root.version > memory.state.root.root.version:
+                memory = _write(folder, disk, replace(memory, state=memory.state.with_root(newest)))
+            binding = Binding.of_aircraft(memory.state, now=now, flight=flight)
+            verdict = verify_mission(evidence, mission, memory.state.root, binding)
+            if verdict.mission is not None:
+                state = memory.state.accepting(verdict.mission.manifest, now=now or 0)
+                if state != memory.state or memory.mend:
+                    _write(folder, disk, replace(memory, state=state))
+            return verdict
+    except FlightbagError as error:
+        finding = Finding.of(error, step="E", remedy=_ENROL)
+        return Verdict(mission, (finding,), None)
+
+
+def _newest(pinned: SignedRoot, evidence: StoreEvidence) -> SignedRoot:
+    """Step B; a chain that does not hold moves nothing, and the check says why."""
+    try:
+        return newest_root(evidence, pinned)
+    except FlightbagError:
+        return pinned

@@ -1,0 +1,227 @@
+"""Drafts of a trust root: founded, edited, signed one at a time on machines that never meet, complete in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, Untrusted
+from store.format.cbor import encode
+from store.format.cose import Signature
+from store.trust import draft as drafts
+from store.trust.draft import MAGIC, RootDraft, completed, founding
+from store.trust.keys import PublicKey
+from store.trust.root import Role, SignedRoot, TrustRoot, advance
+from tests.support.missions import NOW, ROOT, key, next_root, pinned, role, sign_root
+
+
+def first(**changes: Any) -> SignedRoot:
+    """Root 1 of a fleet with two root holders, both of whom sign."""
+    asked: dict[str, Any] = {
+        "root": [key("root-b").public, key("root-a").public],
+        "mission": [key("pilot").public],
+        "thresholds": {"root": 2, "mission": 1},
+        "issued_at": ROOT.issued_at,
+        "salt": ROOT.salt,
+        "signers": [key("root-a"), key("root-b")],
+    }
+    asked |= changes
+    keys = {name: asked.pop(name) for name in ("root", "mission", "release") if name in asked}
+    signers = asked.pop("signers")
+    draft = founding(asked.pop("domain", "ridge fleet"), keys=keys, **asked)
+    for signer in signers:
+        draft = draft.signed_by(signer)
+    return draft.finished()
+
+
+class TestFirst:
+    """The root that a trust domain begins with."""
+
+    def test_is_what_was_asked_for(self) -> None:
+        signed = first()
+        expected = replace(ROOT, root=role("root-a", "root-b", threshold=2), release=Role((), 1))
+        assert signed.root == expected
+        assert SignedRoot.parse(signed.envelope.render()) == signed
+
+    def test_a_key_given_twice_is_one(self) -> None:
+        twice = [key("pilot").public] * 2
+        assert first(mission=twice).root == first().root
+        with pytest.raises(Invalid):
+            first(mission=twice, thresholds={"root": 2, "mission": 2})
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"domain": ""},
+            {"domain": "fleet\n"},
+            {"mission": []},
+            {"root": [], "thresholds": {"root": 1, "mission": 1}},
+            {"thresholds": {"root": 3, "mission": 1}},
+            {"thresholds": {"root": 2, "mission": 2}},
+            {"thresholds": {"root": 2, "mission": 0}},
+            {"mission": [key(f"pilot {i}").public for i in range(65)]},
+            {"release": [key("pilot").public]},
+            {"release": [], "thresholds": {"root": 2, "release": 1}},
+            {"issued_at": -1},
+        ],
+        ids=lambda changes: ",".join(changes),
+    )
+    def test_cannot_be(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(Invalid):
+            first(**changes)
+
+    @pytest.mark.parametrize("signers", [[], ["root-a"], ["root-a", "root-a"]], ids=len)
+    def test_takes_its_threshold_of_signatures(self, signers: list[str]) -> None:
+        with pytest.raises(Untrusted) as caught:
+            first(signers=[key(name) for name in signers])
+        assert caught.value.fields["kind"] == "threshold"
+
+    def test_takes_no_signature_of_anybody_else(self) -> None:
+        with pytest.raises(Untrusted) as caught:
+            first(signers=[key("root-a"), key("root-b"), key("stranger")])
+        assert caught.value.fields["kind"] == "unknown-signer"
+
+    def test_enrols_no_weak_key(self) -> None:
+        with pytest.raises(Untrusted) as caught:
+            first(mission=[PublicKey((1).to_bytes(32, "little"))])
+        assert caught.value.fields["kind"] == "weak-key"
+
+
+THREE = replace(ROOT, root=role("a", "b", "c", threshold=2), mission=role("pilot", "co-pilot", threshold=2))
+
+
+def begun(root: TrustRoot = THREE) -> RootDraft:
+    return RootDraft.after(pinned(root, "a", "b"), now=NOW)
+
+
+def carried(draft: RootDraft) -> RootDraft:
+    """The draft after a walk to another machine."""
+    return RootDraft.parse(draft.render())
+
+
+class TestDraft:
+    def test_one_operator_at_a_time(self) -> None:
+        draft = drafts.with_key(begun(), "mission", key("navigator").public)
+        for have, name in enumerate(("a", "c")):
+            assert [(one.version, one.have, one.threshold) for one in draft.signatures()] == [
+                (1, have, 2),
+                (2, have, 2),
+            ]
+            with pytest.raises(Untrusted) as caught:
+                draft.finished()
+            assert caught.value.fields["kind"] == "threshold"
+            draft = carried(draft.signed_by(key(name)))
+        signed = completed(draft, pinned(THREE, "a", "b"))
+        assert signed.root.mission == role("pilot", "co-pilot", "navigator", threshold=2)
+        assert advance(pinned(THREE, "a", "b"), [signed.envelope.render()]).root == signed.root
+
+    def test_a_change_drops_the_signatures(self) -> None:
+        draft = begun().signed_by(key("a")).signed_by(key("b"))
+        assert drafts.with_threshold(draft, "mission", 1).envelope.signatures == ()
+
+    def test_a_new_root_key_needs_the_old_ones_and_the_new_ones(self) -> None:
+        draft = drafts.with_key(begun(), "root", key("d").public)
+        draft = drafts.without_key(draft, "root", key("a").public)
+        draft = draft.signed_by(key("d")).signed_by(key("b"))
+        assert [one.enough for one in draft.signatures()] == [False, True]
+        draft = draft.signed_by(key("a"))
+        assert all(one.enough for one in draft.signatures())
+        completed(draft, pinned(THREE, "a", "b"))
+
+    @pytest.mark.parametrize("name", ["pilot", "stranger", "d"])
+    def test_only_root_keys_sign(self, name: str) -> None:
+        with pytest.raises(Untrusted) as caught:
+            begun().signed_by(key(name))
+        assert caught.value.fields["kind"] == "unknown-signer"
+
+    def test_a_key_that_is_being_revoked_does_not_sign_for_that(self) -> None:
+        draft = drafts.with_revoked(drafts.with_key(begun(), "root", key("d").public), key("a").public)
+        assert draft.root.revoked == (key("a").public,)
+        assert key("a").public not in draft.root.root.keys
+        with pytest.raises(Untrusted) as caught:
+            draft.signed_by(key("a"))
+        assert caught.value.fields["kind"] == "revoked-key"
+        completed(draft.signed_by(key("b")).signed_by(key("c")), pinned(THREE, "a", "b"))
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            lambda d: drafts.with_key(d, "mission", key("pilot").public),
+            lambda d: drafts.with_key(d, "release", key("pilot").public),
+            lambda d: drafts.without_key(d, "mission", key("stranger").public),
+            lambda d: drafts.without_key(d, "mission", key("pilot").public),
+            lambda d: drafts.with_revoked(d, key("pilot").public),
+            lambda d: drafts.with_revoked(drafts.with_revoked(d, key("x").public), key("x").public),
+            lambda d: drafts.with_threshold(d, "mission", 3),
+            lambda d: drafts.with_threshold(d, "root", 9),
+            lambda d: d.changed(releases="required") if not d.root.release.can_be_met else d.changed(releases="x"),
+            lambda d: d.changed(issued_after=-1),
+            lambda d: drafts.with_new_epoch(drafts.with_new_epoch(d)),
+        ],
+    )
+    def test_what_cannot_be(self, edit: Callable[[RootDraft], RootDraft]) -> None:
+        with pytest.raises(Invalid):
+            edit(RootDraft.after(pinned(replace(THREE, release=Role((), 1)), "a", "b"), now=NOW))
+
+    def test_a_weak_or_a_revoked_key_is_not_enrolled(self) -> None:
+        with pytest.raises(Untrusted) as caught:
+            drafts.with_key(begun(), "mission", PublicKey((1).to_bytes(32, "little")))
+        assert caught.value.fields["kind"] == "weak-key"
+        revoked = drafts.with_revoked(begun(), key("x").public)
+        with pytest.raises(Untrusted) as caught:
+            drafts.with_key(revoked, "mission", key("x").public)
+        assert caught.value.fields["kind"] == "revoked-key"
+
+    def test_follows_the_newest_root_alone(self) -> None:
+        draft = begun().signed_by(key("a")).signed_by(key("b"))
+        other = next_root(THREE, issued_at=NOW + 1)
+        newest = SignedRoot.parse(sign_root(other, "a", "b"))
+        for store in (None, newest, pinned(replace(THREE, domain="other"), "a", "b")):
+            with pytest.raises(Conflict) as caught:
+                completed(draft, store)
+            assert caught.value.fields["kind"] == "stale-draft"
+
+    def test_a_new_epoch(self) -> None:
+        draft = drafts.with_new_epoch(begun())
+        assert draft.root.epoch == THREE.epoch + 1
+
+
+class TestDraftFile:
+    @pytest.mark.parametrize(
+        ("bad", "kind"),
+        [
+            (b"", "not-canonical"),
+            (encode([MAGIC, b""]), "bad-draft"),
+            (encode(["flightbag/root-draft/2", b"", b""]), "bad-draft"),
+            (encode([MAGIC, b"", begun().envelope.render()]), "bad-draft"),
+            (encode([MAGIC, pinned(ROOT).envelope.render(), begun().envelope.render()]), "bad-trust-chain"),
+            (begun().render() + b"\0", "not-canonical"),
+            (begun().envelope.render(), "not-canonical"),
+        ],
+        ids=["empty", "short", "of another version", "no root before", "another before", "trailing", "no draft"],
+    )
+    def test_refused(self, bad: bytes, kind: str) -> None:
+        with pytest.raises((Corrupt, Untrusted)) as caught:
+            RootDraft.parse(bad)
+        assert caught.value.fields["kind"] == kind
+
+    def test_a_forged_signature(self) -> None:
+        draft = begun()
+        forged = Signature(key("a").public.kid, bytes(64))
+        with pytest.raises(Untrusted) as caught:
+            RootDraft.parse(replace(draft, envelope=draft.envelope.with_signature(forged)).render())
+        assert caught.value.fields["kind"] == "bad-signature"
+
+    def test_comes_back_as_it_was(self) -> None:
+        for draft in (begun(), begun().signed_by(key("b")), RootDraft.of(None, THREE)):
+            assert carried(draft) == draft
+
+    @given(st.binary(max_size=200))
+    def test_arbitrary_bytes(self, data: bytes) -> None:
+        with pytest.raises(FlightbagError):
+            RootDraft.parse(data)

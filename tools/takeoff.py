@@ -1,0 +1,222 @@
+"""The commands around takeoff: the check, the signatures that a mission lacks, and the proof of a single entry."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from store import log
+from store.aircraft import check
+from store.durable import Disk, write_new_file
+from store.errors import Corrupt, Invalid, NotFound
+from store.evidence import StoreEvidence
+from store.format.ids import ObjectId
+from store.issuing import sign_draft
+from store.media import Media
+from store.past import PastEvidence, check_pinned
+from store.proof import PROOF_LIMIT, Proof, prove
+from store.repository import Repository, check_format
+from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
+from store.verify import ENVELOPE_LIMIT, Binding, Verdict, pinned_root, verify_mission
+from tools import keyfiles, render
+from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, moment, print_lines, store_and, store_then
+from tools.progress import bytes_bar
+from tools.status import NO, OK, UNKNOWN, command, print_json, say
+
+Trust = Annotated[Path | None, typer.Option(readable=False, help="The pinned trust root; never the store's own.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the commands."""
+    app.command("sign")(sign)
+    app.command("verify")(verify)
+    app.command("prove")(prove_command)
+    app.command("check-proof")(check_proof)
+
+
+@command
+def sign(
+    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
+    key: Keys,
+    signer: SignerCommand = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> int:
+    """Sign the draft of a mission; with enough signatures it is published."""
+    store, mission = store_and(store_and_mission, needed=True)
+    signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
+    with Repository.open(store) as repository:
+        done = sign_draft(repository, mission or "", signers)
+    if as_json:
+        print_json(
+            {"mission": mission, "manifest": str(done.manifest or ""), "sequence": done.sequence}
+            | {"signatures": done.signatures, "threshold": done.threshold}
+        )
+    elif done.manifest is not None:
+        say(f"published {mission}, sequence {done.sequence}, manifest {done.manifest}")
+    else:
+        say(f"{mission} has {done.signatures} of {done.threshold} signatures: it is a draft still")
+    return OK
+
+
+@command
+def verify(
+    store_and_mission: Annotated[
+        list[str] | None, typer.Argument(metavar="[STORE] [MISSION]", show_default=False)
+    ] = None,
+    trust: Trust = None,
+    state: Annotated[str | None, typer.Option(help="The aircraft's state: its memory, and the root it has.")] = None,
+    flight: Annotated[str | None, typer.Option(help="The flight that is meant.")] = None,
+    aircraft: Annotated[str | None, typer.Option(help="This aircraft's id; with --state it is known.")] = None,
+    host: Annotated[str | None, typer.Option(help="This aircraft's host class; with --state it is known.")] = None,
+    clock: Annotated[
+        str | None, typer.Option(metavar="trusted", help="With --state: the clock of this computer can be trusted.")
+    ] = None,
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="Would it have been GO then? For auditors.")] = None,
+    anchor: Annotated[
+        str | None, typer.Option(metavar="HASH", help="The log must go on from this line; see `flightbag log`.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """The takeoff check: GO, or NO-GO with every reason. Without MISSION, every mission in the store."""
+    store, mission = store_and(store_and_mission or [], needed=False)
+    if (trust is None) == (state is None):
+        raise Invalid(
+            "one of --trust and --state is needed",
+            remedy="give the pinned trust root's file, or the aircraft's state, which has one",
+        )
+    if state is not None and (aircraft or host or at):
+        raise Invalid("--state says who the aircraft is, and remembers now: not with --aircraft, --host or --at")
+    if clock is not None and (clock != "trusted" or state is None):
+        raise Invalid("--clock trusted belongs to --state")
+    for inside in (trust, state):
+        if inside is not None:
+            keyfiles.refuse_inside(Path(inside), store)
+    with Media(store) as media, bytes_bar("verifying") as progress:
+        check_format(media)
+        if anchor is not None:
+            _check_anchor(media, anchor)
+        if state is not None:
+            evidence = StoreEvidence(media, progress)
+            now = int(time.time()) if clock else None
+            verdicts = [check(state, evidence, one, now=now, flight=flight) for one in _missions(evidence, mission)]
+        else:
+            assert trust is not None
+            pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+            evidence, now = _evidence(media, at, pinned, progress)
+            binding = Binding(now, aircraft, host, flight)
+            verdicts = [verify_mission(evidence, one, pinned, binding) for one in _missions(evidence, mission)]
+    if as_json:
+        print_json({"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]})
+    else:
+        for verdict in verdicts:
+            print_lines(render.verdict(verdict))
+    wrong = [verdict for verdict in verdicts if not verdict.go]
+    if not wrong:
+        return OK
+    return UNKNOWN if all(verdict.unknown for verdict in wrong) else NO
+
+
+def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -> tuple[StoreEvidence, int]:
+    """What is looked at, and the time that is judged by."""
+    if at is None:
+        return StoreEvidence(media, progress), int(time.time())
+    then = moment(at)
+    check_pinned(pinned, then)
+    return PastEvidence(media, then, progress), then
+
+
+def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
+    found = [mission] if mission else evidence.missions()
+    if not found:
+        raise NotFound(f"{evidence.media.path} has no mission to verify", kind="missing")
+    return found
+
+
+def _check_anchor(media: Media, anchor: str) -> None:
+    """Raises Corrupt unless the log chains, and one of its lines has this hash."""
+    ObjectId.parse(anchor)
+    if anchor not in log.hashes(media):
+        raise Corrupt(
+            f"the log of {media.path} does not go on from the line {anchor[:16]}",
+            remedy="it was cut or replaced since: find out by whom; store-fsck says what else is wrong",
+            kind="bad-log",
+            expected=anchor,
+        )
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "mission": verdict.mission_id,
+        "go": verdict.go,
+        "could_not_look": verdict.unknown,
+        "objects": verdict.objects,
+        "bytes": verdict.bytes,
+        "not_judged": list(verdict.not_judged),
+        "findings": [finding.as_json() for finding in verdict.findings],
+    }
+    if verdict.mission is not None:
+        value |= {
+            "facts": verdict.mission.facts.value(),
+            "host": verdict.mission.manifest.host,
+            "manifest": str(verdict.mission.manifest_id),
+            "code": verdict.mission.code,
+            "trust_root_version": verdict.mission.root.version,
+        }
+    return value
+
+
+@command
+def prove_command(
+    args: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION ENTRY", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", readable=False, help="Where the proof goes.")],
+    as_json: Json = False,
+) -> int:
+    """Write the proof of one entry: enough to verify that object with nothing else at hand."""
+    store, (mission, entry) = store_then(args, 2)
+    with Repository.open(store) as repository:
+        opened = repository.current(mission)
+        envelope = repository.evidence.object(opened.manifest_id, ENVELOPE_LIMIT)
+        data = Proof.of(opened, envelope, repository.evidence.chain(1), entry).render()
+    write_new_file(Disk(), os.path.abspath(out), data, 0o644)
+    if as_json:
+        print_json({"mission": mission, "entry": entry, "proof": str(out), "bytes": len(data)})
+    else:
+        say(f"wrote {out}, {len(data)} bytes: the proof of {entry}")
+    return OK
+
+
+@command
+def check_proof(
+    proof: Annotated[Path, typer.Argument(readable=False, help="The proof's file.")],
+    object_: Annotated[Path, typer.Argument(readable=False, metavar="OBJECT", help="The file that it is about.")],
+    trust: Trust = None,
+    as_json: Json = False,
+) -> int:
+    """Verify one object by its proof, with nothing else at hand."""
+    if trust is None:
+        raise Invalid("--trust is missing", remedy="give the pinned trust root's file")
+    pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+    shown = prove(Proof.parse(keyfiles.read_file(proof, PROOF_LIMIT, "the proof")), pinned)
+    entry, facts, issue = shown.entry, shown.manifest.mission, shown.manifest.issue
+    folder, name = os.path.split(os.path.abspath(object_))
+    with Media(folder) as media:
+        media.digest(entry.id, entry.size, name=name)
+    if as_json:
+        print_json(
+            {"entry": entry.name, "object": str(entry.id), "bytes": entry.size, "mission": facts.id}
+            | {"flight": facts.flight, "sequence": issue.sequence, "trust_root_version": shown.root.root.version}
+            | {"not_judged": list(_NOT_SHOWN)}
+        )
+    else:
+        say(f"{object_} is {entry.name} of {facts.id}, flight {facts.flight}, sequence {issue.sequence}")
+        say(f"  signed under trust root {shown.root.root.version}; not judged: {', '.join(_NOT_SHOWN)}")
+    return OK
+
+
+# What a proof cannot show.
+_NOT_SHOWN = ("whether the mission is current", "aircraft", "flight", "expiry", "the other entries")
