@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from store import log
+from store import log, releases
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
@@ -33,6 +33,7 @@ from store.needs import (
     DRAFTS,
     KEEP_LAST,
     PINS,
+    UNKNOWN,
     Need,
     is_manifest,
     manifests_of,
@@ -206,6 +207,8 @@ def _marked(repository: Repository, named: Mapping[str, list[ObjectId]], keep_la
             mark(f"the log of {mission}", partial(need_of_stored, log.LOG, id_, repository.evidence))
     for name in media.names_if_there(DRAFTS):
         mark(f"{DRAFTS}/{name}", partial(_draft, repository, f"{DRAFTS}/{name}"))
+    for name in media.names_if_there(releases.FOLDER):
+        mark(f"{releases.FOLDER}/{name}", partial(_release, repository, f"{releases.FOLDER}/{name}"))
     for name in media.names_if_there(PINS):
         mark(f"{PINS}/{name}", partial(_pinned, repository, f"{PINS}/{name}"))
     if wrong:
@@ -232,6 +235,10 @@ def _current(repository: Repository, mission: str) -> Need:
 
 def _draft(repository: Repository, holder: str) -> Need:
     return need_of_unsigned(holder, repository.media.read(holder, ENVELOPE_LIMIT), repository.evidence)
+
+
+def _release(repository: Repository, holder: str) -> Need:
+    return Need(holder, [(pinned_id(repository.media, holder), UNKNOWN)])
 
 
 def _pinned(repository: Repository, holder: str) -> Need:

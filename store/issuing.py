@@ -17,10 +17,10 @@ from store.format.manifest import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Issue,
 from store.locks import exclusive
 from store.log import MOVES, events
 from store.needs import DRAFTS
-from store.repository import Repository, Writer
+from store.repository import Repository, Writer, check_fit
 from store.trust.keys import Signer, sign
 from store.trust.root import TrustRoot, check_signer, count_signatures
-from store.verify import ENVELOPE_LIMIT, Opened
+from store.verify import ENVELOPE_LIMIT, Opened, read_table
 
 
 def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
@@ -151,7 +151,7 @@ def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer]) 
     """Adds signatures to a mission's draft, and publishes it when they are enough.
 
     Raises Untrusted for a key that may not sign and for a signature in the draft that does not hold; Refused for a
-    draft that was overtaken; before anything is written.
+    draft that was overtaken or could not fly; before anything is written.
     """
     root = repository.root().root
     check_signers(root, signers)
@@ -166,8 +166,10 @@ def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer]) 
                 remedy="build the mission again, and have the new draft signed",
                 kind="stale-draft",
             )
-        table = bytes(repository.evidence.bytes_of(draft.manifest.table, draft.manifest.table_size))
-        return issue(writer, draft.manifest, table, signers, root, draft=draft)
+        table = read_table(repository.evidence, draft.manifest)
+        data = draft.envelope.render()
+        check_fit(repository.evidence, Opened(draft.manifest, ObjectId.of(data), len(data), table, root), mission)
+        return issue(writer, draft.manifest, table.render(), signers, root, draft=draft)
 
 
 def overtaken(repository: Repository, manifest: Manifest, root: TrustRoot) -> str:

@@ -29,6 +29,7 @@ from store.quarantine import QUARANTINE, copy_aside, present, set_aside
 from store.repair_plan import FROM_LOG, RepairPlan, Sources, Step, opened_from, plan_repair, there
 from store.repository import Repository
 from store.staging import TMP, sweep
+from store.verify import ref_id
 
 # Rounds after which something new is damaged each time: somebody else is at it.
 _ROUNDS = 10
@@ -81,7 +82,10 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
             done += worker.run(step for step in plan.steps if step not in done)
             index = fresh.mend_index()
             if done or any(index):
-                fresh.append_log(log.Event(int(time.time()), "repaired", _facts(done, index)))
+                facts = _facts(done, index)
+                if any(step.name == log.LOG for step in done):
+                    facts = {**facts, **_where_it_stands(fresh)}
+                fresh.append_log(log.Event(int(time.time()), "repaired", facts))
     return done
 
 
@@ -161,6 +165,15 @@ def _facts(done: Sequence[Step], index: tuple[int, int]) -> dict[str, object]:
         "refs": {os.path.basename(step.name): step.to for step in done if step.action == "ref"},
         "index": list(index),
     }
+
+
+def _where_it_stands(repository: Repository) -> dict[str, object]:
+    """What a log that was begun anew may lack the lines of: all refs, and the newest root."""
+    refs = {}
+    for mission in repository.missions():
+        with suppress(FlightbagError):
+            refs[mission] = str(ref_id(repository.evidence.ref(mission)))
+    return {"refs": refs, "root": max(repository.evidence.root_versions(), default=0)}
 
 
 def _ascii(name: str) -> str:

@@ -306,7 +306,7 @@ class _Planner:
                 with suppress(FlightbagError):
                     ids.setdefault(ref_id(one.evidence.ref(mission)), one.media.path)
             found = [
-                (opened.manifest.issue.sequence, str(id_), label)
+                (opened.manifest.issue.order, str(id_), label)
                 for id_, label in ids.items()
                 if (opened := opened_from(id_, first, self.repository.evidence, self.replicas)) is not None
                 and opened.manifest.mission.id == mission

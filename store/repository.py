@@ -313,11 +313,7 @@ class Writer:
         id_ = ObjectId.of(manifest)
         ahead = _Ahead(repository.media, {id_: manifest, ObjectId.of(table): table})
         opened = repository.opened(id_, "the new manifest", ahead)
-        unfit = check_binding(ahead, opened, mission, Binding(opened.manifest.issue.issued_at))
-        if unfit:
-            raise Refused(
-                "the new manifest cannot fly: " + "; ".join(finding.message for finding in unfit), findings=unfit
-            )
+        check_fit(ahead, opened, mission)
         with self.inserting() as batch:
             batch.add_bytes(table)
             batch.commit()
@@ -414,6 +410,18 @@ def check_free(path: str | os.PathLike[str]) -> None:
         made = there & {"missions", "objects", "trust"}
         if there - made - {TMP} or any(media.kind(name) != "directory" or media.names(name) for name in made):
             raise Invalid(f"{media.path} is not empty", remedy="give a folder that does not exist yet")
+
+
+def check_fit(evidence: StoreEvidence, opened: Opened, mission: str) -> None:
+    """Raises Refused for a manifest that no aircraft could fly (step E)."""
+    unfit = check_binding(evidence, opened, mission, Binding(opened.manifest.issue.issued_at))
+    if unfit:
+        raise Refused(
+            "the new manifest cannot fly: " + "; ".join(finding.message for finding in unfit),
+            remedy=unfit[0].remedy,
+            kind=unfit[0].kind,
+            findings=unfit,
+        )
 
 
 def check_format(media: Media) -> None:

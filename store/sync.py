@@ -36,6 +36,7 @@ class Move:
 
     mission: str
     manifest: ObjectId
+    epoch: int
     sequence: int
     replaces: ObjectId | None
 
@@ -85,15 +86,20 @@ def plan_sync(
         if judge is not None:
             _check_accepted(source, opened, mission, judge)
         there = _current_at(target, mission)
-        move = Move(mission, opened.manifest_id, opened.manifest.issue.sequence, _ref_at(target, mission))
-        if there is not None and there.manifest.issue.sequence > move.sequence:
+        issue = opened.manifest.issue
+        move = Move(mission, opened.manifest_id, issue.epoch, issue.sequence, _ref_at(target, mission))
+        if there is not None and there.manifest.issue.order > opened.manifest.issue.order:
             newer.append(mission)
             continue
         if there is None:
             doubted |= {opened.manifest_id, opened.manifest.table}
         if there is not None and there.manifest_id == opened.manifest_id:
             unchanged.append(mission)
-        elif there is not None and there.manifest.issue.sequence == move.sequence and there.manifest != opened.manifest:
+        elif (
+            there is not None
+            and there.manifest.issue.order == opened.manifest.issue.order
+            and there.manifest != opened.manifest
+        ):
             # The same payload with other signatures is the same mission; another payload is not.
             raise Conflict(
                 f"the target has another mission {mission} of the same sequence {move.sequence}",
@@ -282,7 +288,7 @@ def _move(move: Move, destination: Repository) -> None:
         now = _ref_at(destination, move.mission)
         if now is not None and now != move.replaces:
             there = _current_at(destination, move.mission)
-            if now == move.manifest or (there is not None and there.manifest.issue.sequence > move.sequence):
+            if now == move.manifest or (there is not None and there.manifest.issue.order > (move.epoch, move.sequence)):
                 return
         destination.move_ref(move.mission, move.manifest, "received", move.sequence)
 

@@ -6,15 +6,15 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 
-from store import log
+from store import log, releases
 from store.auditing.scope import Scope
-from store.auditing.told import REMOVE, RESTORE, Told, as_kind
+from store.auditing.told import REMOVE, RESTORE, Told, as_kind, some
 from store.errors import Corrupt, FlightbagError, NotFound
 from store.evidence import ROOT_FILE, StoreEvidence
 from store.findings import Finding
 from store.format import manifest
 from store.format.cose import Envelope
-from store.format.entries import TABLE_LIMIT
+from store.format.entries import SEGMENT, TABLE_LIMIT
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.locks import HOLDER_LIMIT
@@ -45,7 +45,7 @@ _CONTENTS = {
     "index": re.compile(r"owner|data\.mdb|lock\.mdb"),
     "drafts": MISSION_ID,
     "pins": MISSION_ID,
-    "trust/releases": re.compile(r"(?!)"),
+    releases.FOLDER: SEGMENT,
 }
 # Folders of what was taken out of its place: a folder for each time, and in it anything.
 _ASIDE = ("quarantine", "trash")
@@ -68,7 +68,9 @@ class Refs:
         self.scope = scope
         self.evidence = evidence
         self.first: SignedRoot | None = None
-        self.moved: dict[str, int] = {}  # how often the log says that a mission's ref was moved
+        self.log_holds = False
+        self.moved: dict[str, list[str]] = {}  # where the log says that a mission's ref was moved to, each time
+        self.newest = 0  # the newest root that the log tells of
         self.founded: object = None  # the digest of root 1, if the log tells it
         self.earlier: dict[str, list[ObjectId]] = {}  # the manifests of each mission that a collection spares
         self.flyable: dict[str, bool] = {}
@@ -87,6 +89,7 @@ class Refs:
         self.retained()
         self.pins()
         self.drafts()
+        self.releases()
 
     def top_level(self) -> None:
         for name in self.media.names(""):
@@ -143,21 +146,28 @@ class Refs:
             self.told.tell(Finding("bad-log", "there is no log", path=path, remedy="find out who removed it"))
             return
         try:
-            events = log.events(self.media)
-            self.earlier = {mission: ids[:KEEP_LAST] for mission, ids in manifests_of(events).items()}
-            for event in events:
-                # A repair says which refs it makes anew before it touches them.
-                refs = event.facts.get("refs") if event.event == "repaired" else None
-                moved = list(refs) if type(refs) is dict else []
-                if event.event in log.MOVES:
-                    moved = [event.facts["mission"]]
-                for mission in moved:
-                    self.moved[mission] = self.moved.get(mission, 0) + 1
-                if event.event == "rotated" and event.facts.get("version") == 1:
-                    self.founded = event.facts.get("digest")
+            self.read_log()
+            self.log_holds = True
         except FlightbagError as error:
             finding = Finding.of(error, remedy="find out who changed it; the refs stand without it")
             self.told.tell(as_kind(finding, "bad-log"))
+
+    def read_log(self) -> None:
+        self.moved = {}
+        events = log.events(self.media)
+        self.earlier = {mission: ids[:KEEP_LAST] for mission, ids in manifests_of(events).items()}
+        for event in events:
+            # A repair says which refs it makes anew before it touches them.
+            refs = event.facts.get("refs") if event.event == "repaired" else None
+            moved = refs if type(refs) is dict else {}
+            if event.event in log.MOVES:
+                moved = {event.facts["mission"]: event.facts["manifest"]}
+            for mission, id_ in moved.items():
+                self.moved.setdefault(mission, []).append(str(id_))
+            if event.event == "rotated" and event.facts.get("version") == 1:
+                self.founded = event.facts.get("digest")
+            newest = event.facts.get("version" if event.event == "rotated" else "root")
+            self.newest = max(self.newest, newest if type(newest) is int else 0)
 
     def missions(self) -> None:
         """Refs, signatures and tables of all missions, under the store's own chain."""
@@ -170,7 +180,7 @@ class Refs:
                 self.told.stray(f"missions/{name}")
         if names is not None:
             # A log line may be ahead of its ref, so a single one may be all of a publication that was cut short.
-            self.flyable.update((name, False) for name, times in self.moved.items() if times > 1)
+            self.flyable.update((name, False) for name, times in self.moved.items() if len(times) > 1)
             for name in sorted(self.moved.keys() - self.flyable.keys()):
                 text = f"the log tells of mission {name}, which has no ref: it was cut short, or its ref is lost"
                 remedy = "store-fsck --repair makes the ref, where all that it needs is there or --from has it"
@@ -181,6 +191,29 @@ class Refs:
             for mission in sorted(self.flyable):
                 self.mission(mission, self.first)
         self.closures_known = self.closures_known and all(self.flyable.values())
+        if self.log_holds and self.first is not None:
+            self.beyond_the_log()
+
+    def beyond_the_log(self) -> None:
+        """Refs and roots that a log which chains does not tell of: they come after their lines, so lines were cut."""
+        refs: dict[str, str] = {}
+        for mission in sorted(mission for mission, holds in self.flyable.items() if holds):
+            with suppress(FlightbagError):
+                refs[mission] = str(ref_id(self.evidence.ref(mission)))
+        roots = self.evidence.root_versions()
+
+        def unknown() -> list[str]:
+            return [
+                *(f"what mission {one} is now" for one, id_ in refs.items() if id_ not in self.moved.get(one, ())),
+                *(f"trust root {version}" for version in roots if version > self.newest),
+            ]
+
+        if unknown():
+            self.read_log()  # once more: what was published meanwhile has its line before its ref
+        if unknown():
+            text = f"the log does not tell of {some(unknown())}: lines were cut from its end, or it is another store's"
+            remedy = "find out who did that; store-fsck --repair goes on from what is there, and says so in the log"
+            self.told.tell(Finding("bad-log", text, path=self.media.absolute(log.LOG), remedy=remedy))
 
     def one_mission(self) -> None:
         """The trust chain, the ref, the signatures and the table of one mission."""
@@ -317,6 +350,20 @@ class Refs:
                         self.lacks(opened[0].object)
                     continue
             self.needs.append(need)
+
+    def releases(self) -> None:
+        """The objects of the releases that builds may choose from. Whether they hold, verify and `release show` say."""
+        for name in self.told.names(releases.FOLDER, needed=False) or []:
+            holder = f"{releases.FOLDER}/{name}"
+            if not SEGMENT.fullmatch(name):
+                continue  # a stray
+            try:
+                self.needs.append(Need(holder, [(pinned_id(self.media, holder), UNKNOWN)]))
+            except NotFound:
+                continue
+            except FlightbagError as error:
+                finding = Finding.of(error, remedy="remove the file, and add the release anew: flightbag release sign")
+                self.told.tell(replace(as_kind(finding, "bad-ref"), path=self.media.absolute(holder)))
 
     def drafts(self) -> None:
         """What the drafts need. Nobody may have signed them yet, so nothing is judged but that it is there."""

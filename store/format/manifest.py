@@ -101,6 +101,11 @@ class Issue:
     expires_at: int | None = None
     previous: ObjectId | None = None
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """What tells the newer of two manifests of a mission: the epoch, then the sequence."""
+        return self.epoch, self.sequence
+
     def value(self) -> dict[str, Value]:
         value: dict[str, Value] = {
             "epoch": self.epoch,

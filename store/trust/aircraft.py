@@ -98,10 +98,10 @@ class AircraftState:
         """Why this aircraft refuses a genuine manifest: (kind, message, expected, actual)."""
         facts, issue = manifest.mission, manifest.issue
         seen = self.missions.get(facts.id)
-        if seen is not None and (issue.epoch, issue.sequence) < (seen.epoch, seen.sequence):
+        if seen is not None and issue.order < (seen.epoch, seen.sequence):
             text = f"the mission is older than the one that was accepted before, of sequence {seen.sequence}"
             yield "rolled-back", text, seen.sequence, issue.sequence
-        elif seen is not None and (issue.epoch, issue.sequence) == (seen.epoch, seen.sequence):
+        elif seen is not None and issue.order == (seen.epoch, seen.sequence):
             digest = payload_digest(manifest)
             if digest != seen.digest:
                 text = f"the mission of sequence {seen.sequence} that was accepted before said something else"

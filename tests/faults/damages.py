@@ -152,7 +152,10 @@ CASES: dict[str, Case] = {
         lambda s: plant(s, "pins/x", b"0" * 64 + b"\n"), "incomplete-closure", hopeless=True
     ),
     "pin is a link": Case(lambda s: instead(plant(s, "pins/x")).symlink_to("../log"), "wrong-type"),
-    "stray among the releases": Case(lambda s: plant(s, "trust/releases/1"), "stray"),
+    "stray among the releases": Case(lambda s: plant(s, "trust/releases/Winter"), "stray"),
+    "empty release": Case(lambda s: plant(s, "trust/releases/winter"), "bad-ref", hopeless=True),
+    "cut log": Case(lambda s: overwrite(s / "log", lambda d: b"".join(d.splitlines(keepends=True)[:-1])), "bad-log"),
+    "log before the roots": Case(lambda s: overwrite(s / "log", lambda _: b""), "bad-log"),
     "stray in quarantine": Case(lambda s: plant(s, "quarantine/notes"), "stray"),
     "stray in the trash": Case(lambda s: plant(s, "trash/20261123T000000/notes"), "stray"),
     "a lock is a link": Case(lambda s: instead(plant(s, "lock/build-0a")).symlink_to("/etc/passwd"), "wrong-type"),

@@ -15,7 +15,7 @@ from store.media import object_path
 from store.objects import inserting
 from store.repository import Repository
 from tests.faults.disks import Failing, Medium, PowerCut, PowerFails, Recorded, Watched, index_watched
-from tests.support.missions import flight
+from tests.support.missions import NOW, flight, root_draft
 from tests.support.stores import CAMERA, NORTH, ROOT_FILE, SOUTH, audit, check, later, listing, make_store, publish
 
 # North anew, with one object of its own: the ref is replaced, most objects are reused, one shard may be new.
@@ -252,7 +252,7 @@ def test_init_interrupted_at_any_operation_is_run_again(tmp_path: Path, share: i
         if not (store / "flightbag.toml").exists():
             Repository.init(store).close()
         with Repository.open(store) as repository:
-            repository.replace("trust/1.root.cbor", ROOT_FILE)
+            repository.rotate(root_draft(ROOT_FILE), now=NOW)
         publish(store, NORTH)
         assert check(store, NORTH.id).go
         assert not audit(store).findings

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from store import log
 from store.auditing.scope import FULL, QUICK, Scope
 from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.findings import Finding
@@ -24,7 +25,7 @@ from store.media import Media, Stamp
 from store.repository import Repository
 from tests.faults.damages import BOTH, CASES, OWN, SHARED, Case, names_of, plant, publish_by_hand, ref
 from tests.faults.disks import bad_sectors
-from tests.support.missions import ISSUE, ROOT, flight, sign_root
+from tests.support.missions import ISSUE, NOW, ROOT, flight, sign_root
 from tests.support.stores import (
     ENGINE,
     NORTH,
@@ -158,6 +159,9 @@ def test_a_manifest_before_the_last_two_is_unreferenced(tmp_path: Path) -> None:
 def test_a_release_that_is_missing(store: Path) -> None:
     new = flight(releases=(ObjectId.of(b"release"),), issue=replace(ISSUE, sequence=ISSUE.sequence + 1))
     publish_by_hand(store, new)
+    with Repository.open(store) as repository:
+        facts = {"mission": NORTH.id, "manifest": str(new.manifest_id), "sequence": new.manifest.issue.sequence}
+        repository.append_log(log.Event(NOW, "published", facts))
     found = [finding for finding in audit(store).findings if not finding.information]
     assert [(finding.kind, finding.entry, finding.missions) for finding in found] == [
         ("missing", "release", (NORTH.id,))
