@@ -50,12 +50,15 @@ def load(folder: str | os.PathLike[str]) -> Memory:
 
     Raises NotFound where there is none, Corrupt where it is damaged beyond doubt, Unavailable where it cannot be read.
     """
-    with Media(folder) as media:
-        slots = [_slot(media, name) for name in SLOTS]
+    try:
+        with Media(folder) as media:
+            slots = [_slot(media, name) for name in SLOTS]
+    except NotFound as error:
+        raise _none(os.fspath(folder)) from error
     whole = sorted((slot for slot in slots if isinstance(slot, tuple)), key=lambda slot: slot[0], reverse=True)
     if not whole:
         if all(isinstance(slot, NotFound) for slot in slots):
-            raise NotFound(f"{media.path} has no aircraft state", remedy=_ENROL, kind="no-state", path=media.path)
+            raise _none(media.path)
         raise _bad(media.path, "both slots are lost or damaged")
     if len(whole) == 2:
         (number, newer), (before, older) = whole
@@ -84,6 +87,10 @@ def _state(path: str, data: bytes) -> AircraftState:
         return AircraftState.parse(data)
     except (Corrupt, Untrusted) as error:
         raise _bad(path, error.message) from error
+
+
+def _none(path: str) -> NotFound:
+    return NotFound(f"{path} has no aircraft state", remedy=_ENROL, kind="no-state", path=path)
 
 
 def _bad(path: str, why: str) -> Corrupt:
@@ -169,8 +176,7 @@ def check(
     disk = disk or Disk()
     folder = os.path.realpath(folder)
     try:
-        with Media(folder):
-            pass
+        load(folder)  # where there is none, nothing is made, not even a lock
         with _alone(folder, disk):
             memory = load(folder)
             newest = _newest(memory.state.root, evidence)
