@@ -10,6 +10,7 @@ Steps, in this order; FORMAT.md 7 has the same numbers. All failures of a step a
  E  the manifest is for this mission, aircraft and host class; the takeoff is inside the area; it has not expired,
     is of the root's epoch, and not of an older root
  F  every object of the closure is a regular file of the exact size and hash
+ G  in operator mode, on the ground: the tiles of the area are those that the mission was built from
 
 A and B do not need each other and are both reported; C needs both, D needs C; E and F need D and are both reported.
 Nothing of the manifest is parsed before its signatures hold, nothing of the table before its id does.
@@ -19,7 +20,7 @@ What could not be looked at is a finding like what is wrong (fail closed), but o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Protocol, Self
 
@@ -172,6 +173,10 @@ class Opened:
         sizes = {self.manifest_id: self.manifest_size, self.manifest.table: self.manifest.table_size}
         sizes.update((entry.id, entry.size) for entry in self.table.entries)
         return sizes
+
+
+# Step G, for who has the tiles at hand: what is passed in knows how they are read (see builders.operator_check).
+OperatorCheck = Callable[[Evidence, Opened], Iterable[Finding]]
 
 
 def ref_id(data: bytes) -> ObjectId:
@@ -373,14 +378,18 @@ def read_release(evidence: Evidence, id_: ObjectId, root: TrustRoot) -> Release:
     return Release.parse(envelope.payload)
 
 
-def verify_mission(evidence: Evidence, mission: str, pinned: SignedRoot, binding: Binding) -> Verdict:
-    """Steps A to F."""
+def verify_mission(
+    evidence: Evidence, mission: str, pinned: SignedRoot, binding: Binding, operator: OperatorCheck | None = None
+) -> Verdict:
+    """Steps A to F, and where `operator` is given, G."""
     opened = open_mission(evidence, mission, pinned)
     if isinstance(opened, tuple):
         return Verdict(mission, opened, None, not_judged=binding.not_judged)
     findings = list(check_binding(evidence, opened, mission, binding))
     closure = opened.closure()
     findings += check_closure(evidence, opened)
+    if operator is not None:
+        findings += operator(evidence, opened)
     found = tuple(findings)
     verified = None
     if not found:

@@ -49,10 +49,10 @@ def log_command(
     with Repository.open(store) as repository:
         current = _current(repository, mission) if mission else None
         rows = []
-        for event in log.events(repository.media):
+        for event, hash_ in zip(log.events(repository.media), log.hashes(repository.media), strict=False):
             if mission and event.facts.get("mission") != mission:
                 continue
-            row: dict[str, Any] = {"at": event.at, "event": event.event, **event.facts}
+            row: dict[str, Any] = {"at": event.at, "event": event.event, "hash": hash_, **event.facts}
             if mission and event.event in log.MOVES:
                 id_ = ObjectId.parse(event.facts["manifest"])
                 row |= {"current": id_ == current, "there": _there(repository.media, id_)}
@@ -61,6 +61,8 @@ def log_command(
         print_json(rows)
     else:
         print_lines(render.table([_event(row) for row in rows]))
+        if rows:
+            say(f"the last of these lines: {rows[-1]['hash']}")
     return OK
 
 
@@ -80,7 +82,7 @@ def _there(media: Media, id_: ObjectId) -> bool:
 
 
 def _event(row: dict[str, Any]) -> tuple[str, ...]:
-    facts = {key: value for key, value in row.items() if key not in ("at", "event", "current", "there")}
+    facts = {key: value for key, value in row.items() if key not in ("at", "event", "hash", "current", "there")}
     state = "current" if row.get("current") else "" if row.get("there", True) else "collected or lost"
     text = "  ".join(f"{key} {_plain(value)}" for key, value in facts.items())
     return render.when(row["at"]), row["event"], state, text

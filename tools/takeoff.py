@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from builders.extras import require_build_extra
 from store import log
 from store.aircraft import check
 from store.durable import Disk, write_new_file
@@ -21,7 +22,7 @@ from store.past import PastEvidence, check_pinned
 from store.proof import PROOF_LIMIT, Proof, prove
 from store.repository import Repository, check_format
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
-from store.verify import ENVELOPE_LIMIT, Binding, Verdict, pinned_root, verify_mission
+from store.verify import ENVELOPE_LIMIT, Binding, OperatorCheck, Verdict, pinned_root, verify_mission
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, moment, print_lines, store_and, store_then
 from tools.progress import bytes_bar
@@ -77,6 +78,12 @@ def verify(
         str | None, typer.Option(metavar="trusted", help="With --state: the clock of this computer can be trusted.")
     ] = None,
     at: Annotated[str | None, typer.Option(metavar="TIME", help="Would it have been GO then? For auditors.")] = None,
+    tiles: Annotated[
+        list[Path] | None,
+        typer.Option(
+            readable=False, metavar="SOURCE", help="On the ground: are these the tiles that it was built from?"
+        ),
+    ] = None,
     anchor: Annotated[
         str | None, typer.Option(metavar="HASH", help="The log must go on from this line; see `flightbag log`.")
     ] = None,
@@ -89,8 +96,8 @@ def verify(
             "one of --trust and --state is needed",
             remedy="give the pinned trust root's file, or the aircraft's state, which has one",
         )
-    if state is not None and (aircraft or host or at):
-        raise Invalid("--state says who the aircraft is, and remembers now: not with --aircraft, --host or --at")
+    if state is not None and (aircraft or host or at or tiles):
+        raise Invalid("--state is for the aircraft: not with --aircraft, --host, --at or --tiles")
     if clock is not None and (clock != "trusted" or state is None):
         raise Invalid("--clock trusted belongs to --state")
     for inside in (trust, state):
@@ -109,7 +116,10 @@ def verify(
             pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
             evidence, now = _evidence(media, at, pinned, progress)
             binding = Binding(now, aircraft, host, flight)
-            verdicts = [verify_mission(evidence, one, pinned, binding) for one in _missions(evidence, mission)]
+            operator = _operator(tiles)
+            verdicts = [
+                verify_mission(evidence, one, pinned, binding, operator) for one in _missions(evidence, mission)
+            ]
     if as_json:
         print_json({"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]})
     else:
@@ -119,6 +129,15 @@ def verify(
     if not wrong:
         return OK
     return UNKNOWN if all(verdict.unknown for verdict in wrong) else NO
+
+
+def _operator(tiles: list[Path] | None) -> OperatorCheck | None:
+    if not tiles:
+        return None
+    require_build_extra()
+    from builders.operator_check import check_tiles
+
+    return check_tiles(tiles)
 
 
 def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -> tuple[StoreEvidence, int]:

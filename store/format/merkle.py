@@ -4,8 +4,8 @@ leaf = H(0x00 || data), node = H(0x01 || left || right); a tree of n leaves spli
 below n, and no node is ever duplicated. Building it level by level and carrying an odd last node up unchanged
 gives that same shape.
 
-Law: `root_from_inclusion(leaf, i, n, inclusion_proof(data, i)) == root(data)` for every i < n, and for no
-other leaf, index or size.
+Law: `root_from_inclusion(leaf, i, n, inclusion_proof(data, i)) == root(data)` for every i < n, and for no other leaf
+or index. A proof does not bind the size: that must come from what is signed.
 """
 
 from __future__ import annotations

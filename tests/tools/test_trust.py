@@ -5,14 +5,20 @@ The same story is told in README.
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
+import sqlite3
+import sys
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.backbone import write_backbone
-from tests.support.commands import Ran, flightbag
+from tests.support.commands import Ran, flightbag, listing
 from tests.support.field import WORLD, ZOOMS, Desk
 from tests.support.terrain import write_terrain
 
@@ -175,3 +181,253 @@ def test_an_engine_from_a_stolen_laptop(fleet: Fleet) -> None:
     report = fleet.make("left", "pilot", "copilot", model=Path("evil.onnx"))
     assert report["outcome"] == "draft"
     assert fleet.refused("sign", fleet.store, "left", "--key", fleet.path("pilot")) == "unreleased"
+
+
+@pytest.fixture
+def ready(fleet: Fleet) -> Fleet:
+    """A published mission, approved and signed by both pilots."""
+    fleet.make("left", "pilot", "copilot")
+    fleet.release("winter", "left", "lab")
+    assert fleet.make("left", "pilot", "copilot")["outcome"] == "built"
+    return fleet
+
+
+def verify(fleet: Fleet, *more: object) -> tuple[int, Any]:
+    ran = flightbag("verify", fleet.store, "left", "--trust", fleet.root, "--json", *more)
+    return ran.status, ran.json
+
+
+class TestAuditor:
+    """Who was not there."""
+
+    def test_would_it_have_been_go_then(self, ready: Fleet) -> None:
+        then = int(time.time())
+        issued = ready.json("show", ready.store, "left")["issue"]["issued_at"]
+        time.sleep(1.1)
+        ready.edit("add-key", "mission", ready.pub("ada"))
+        ready.edit("revoke", ready.kid("copilot"))
+        ready.rotate("ben", "cho")
+        status, said = verify(ready)
+        assert (status, kinds(said)) == (1, ["revoked-key"])
+        status, said = verify(ready, "--at", str(then))
+        assert (status, said["missions"][0]["trust_root_version"]) == (0, 2)
+        # Before the mission was there, and before its domain was.
+        ran = flightbag("verify", ready.store, "left", "--trust", ready.root, "--at", str(issued - 1))
+        assert ran.status in (1, 2)
+        assert "no mission left by then" in ran.out or "was issued after that time" in ran.err
+        for wrong in ("2020-01-01T00:00:00Z", "yesterday", "2026-11-25"):
+            ready.refused("verify", ready.store, "--trust", ready.root, "--at", wrong, status=2)
+
+    def test_an_anchor(self, ready: Fleet) -> None:
+        head = ready.json("log", ready.store)[-1]["hash"]
+        assert verify(ready, "--anchor", head)[0] == 0
+        ready.make("left", "pilot", "copilot", flight="F-2")
+        assert verify(ready, "--anchor", head)[0] == 0
+        log = ready.store / "log"
+        lines = log.read_bytes().splitlines(keepends=True)
+        # The log is cut before the anchor, and goes on from there as if nothing had been.
+        log.write_bytes(b"".join(lines[:3]))
+        assert ready.refused("verify", ready.store, "left", "--trust", ready.root, "--anchor", head) == "bad-log"
+        assert ready.refused("verify", ready.store, "left", "--trust", ready.root, "--anchor", "12", status=2)
+
+    def test_the_log_says_who_did_what(self, ready: Fleet) -> None:
+        events = [
+            (row["event"], row.get("mission") or row.get("release") or row.get("version"))
+            for row in ready.json("log", ready.store)
+        ]
+        assert events == [
+            ("rotated", 1),
+            ("rotated", 2),
+            ("signed", "left"),
+            ("signed", "winter"),
+            ("published", "left"),
+        ]
+        assert flightbag("fsck", ready.store).status == 0
+
+    def test_the_tiles_that_it_was_built_from(self, ready: Fleet) -> None:
+        tiles = ready.path("terrain.mbtiles")
+        where = "WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?"
+        assert verify(ready, "--tiles", tiles)[0] == 0
+        with closing(sqlite3.connect(tiles)) as db:
+            area = ready.json("show", ready.store, "left")["mission"]["area"]["bbox"]
+            west, south, east, north = (value / 1e7 for value in area)
+            n = 2**15
+            column = int((west + east + 360) / 720 * n)
+            row = int((1 - math.asinh(math.tan(math.radians((south + north) / 2))) / math.pi) / 2 * n)
+            place = (15, column, n - 1 - row)
+            other = db.execute("SELECT tile_data FROM tiles WHERE zoom_level = 14 LIMIT 1").fetchone()[0]
+            changed = db.execute(
+                "UPDATE tiles SET tile_data = ? WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?",
+                (other, *place),
+            )
+            assert changed.rowcount == 1
+            db.commit()
+        status, said = verify(ready, "--tiles", tiles)
+        assert status == 1
+        found = said["missions"][0]["findings"]
+        assert [(one["step"], one["kind"]) for one in found] == [("G", "other-tiles")] * 2
+        assert "tiles changed" in found[1]["message"]
+        assert found[1]["entry"].startswith("descriptors/embedder/15/")
+        with closing(sqlite3.connect(tiles)) as db:
+            db.execute(f"DELETE FROM tiles {where}", place)
+            db.commit()
+        _, said = verify(ready, "--tiles", tiles)
+        assert f"gone: 15/{column}/{row}" in said["missions"][0]["findings"][1]["message"]
+        assert verify(ready, "--tiles", ready.path("none.mbtiles"))[0] == 1
+
+
+class TestProof:
+    def test_one_engine_with_nothing_else_at_hand(self, ready: Fleet, tmp_path: Path) -> None:
+        shown = ready.json("show", ready.store, "left")
+        entry = next(one for one in shown["entries"] if one["kind"] == "engine")
+        away = tmp_path / "away"
+        away.mkdir()
+        ready.ok("prove", ready.store, "left", entry["name"], "--out", away / "proof")
+        shutil.copy(ready.store / "objects" / entry["id"][:2] / entry["id"][2:], away / "engine")
+        (away / "engine").chmod(0o644)
+
+        def checked(*more: object) -> Ran:
+            return flightbag("check-proof", away / "proof", away / "engine", "--trust", ready.root, "--json", *more)
+
+        assert checked().json["entry"] == entry["name"]
+        data = (away / "engine").read_bytes()
+        for bad, kind in ((data[:-1], "truncated"), (data + b"x", "oversized"), (b"x" + data[1:], "bit-flip")):
+            (away / "engine").write_bytes(bad)
+            ran = checked()
+            assert (ran.status, ran.json["error"]["kind"]) == (1, kind)
+        (away / "engine").write_bytes(data)
+        (away / "proof").write_bytes((away / "proof").read_bytes()[:-1])
+        assert checked().status == 1
+        assert flightbag("prove", ready.store, "left", "engines/none/x.onnx", "--out", away / "x").status == 1
+        assert not (away / "x").exists()
+
+
+class TestSigner:
+    """A key that lives in a token: a command that is given the bytes and gives the signature."""
+
+    @pytest.fixture
+    def token(self, fleet: Fleet) -> str:
+        script = fleet.path("hsm.py")
+        script.write_text(
+            "import os, sys\n"
+            "from cryptography.hazmat.primitives.serialization import load_pem_private_key\n"
+            "key = load_pem_private_key(open(sys.argv[1], 'rb').read(), None)\n"
+            "assert len(os.environ['FLIGHTBAG_KID']) == 64\n"
+            "sys.stdout.buffer.write(key.sign(sys.stdin.buffer.read()))\n"
+        )
+        return f"{sys.executable} {script}"
+
+    def test_signs(self, fleet: Fleet, token: str) -> None:
+        fleet.make("left", "pilot", "copilot")
+        file = fleet.path("winter.release")
+        fleet.ok("release", "new", fleet.store, file, "--name", "winter", "--mission", "left")
+        command = ("--key", fleet.pub("lab"), "--signer", f"{token} {fleet.path('lab')}")
+        assert fleet.json("release", "sign", fleet.store, file, *command)["object"]
+        assert fleet.make("left", "pilot")["outcome"] == "draft"
+        command = ("--key", fleet.pub("copilot"), "--signer", f"{token} {fleet.path('copilot')}")
+        assert fleet.json("sign", fleet.store, "left", *command)["manifest"]
+
+    @pytest.mark.parametrize(
+        ("command", "status", "kind"),
+        [
+            ("false", 3, "signer"),
+            ("/no/such/program", 3, "signer"),
+            ("head -c 63 /dev/zero", 3, "signer"),
+            ("head -c 64 /dev/zero", 1, "bad-signature"),
+            ("'unbalanced", 3, "signer"),
+            ("", 3, "signer"),
+        ],
+    )
+    def test_a_command_that_does_not_sign(self, fleet: Fleet, command: str, status: int, kind: str) -> None:
+        fleet.edit("set-threshold", "mission=1")
+        before = fleet.path("draft").read_bytes()
+        args = ("trust", "sign", fleet.path("draft"), "--key", fleet.pub("ada"), "--signer", command)
+        assert fleet.refused(*args, status=status) == kind
+        assert fleet.path("draft").read_bytes() == before
+
+    def test_a_public_key_alone_signs_nothing(self, fleet: Fleet) -> None:
+        fleet.edit("set-threshold", "mission=1")
+        fleet.refused("trust", "sign", fleet.path("draft"), "--key", fleet.pub("ada"), status=2)
+        args = ("trust", "sign", fleet.path("draft"), "--key", fleet.path("ada"), "--signer", "true")
+        fleet.refused(*args, status=2)
+
+
+class TestRefusals:
+    """Before anything is written."""
+
+    @pytest.mark.parametrize(("name", "kind"), [("lab", "unknown-signer"), ("ada", "unknown-signer")])
+    def test_a_key_of_another_role(self, ready: Fleet, name: str, kind: str) -> None:
+        path = ready.write_mission("left", flight="F-2")
+        before = listing(ready.store)
+        args = ("build", path, "--store", ready.store, "--key", ready.path(name))
+        assert ready.refused(*args) == kind
+        assert listing(ready.store) == before
+        ready.make("left", "pilot")
+        before = listing(ready.store)
+        assert ready.refused("sign", ready.store, "left", "--key", ready.path(name)) == kind
+        assert listing(ready.store) == before
+
+    def test_a_draft_that_was_overtaken(self, ready: Fleet) -> None:
+        ready.make("left", "pilot", flight="F-2")
+        ready.edit("set-threshold", "mission=1")
+        ready.rotate("ada", "ben")
+        assert ready.refused("sign", ready.store, "left", "--key", ready.path("copilot")) == "stale-draft"
+
+    def test_a_draft_with_a_forged_signature(self, ready: Fleet) -> None:
+        ready.make("left", "pilot", flight="F-2")
+        draft = ready.store / "drafts/left"
+        data = bytearray(draft.read_bytes())
+        data[-1] ^= 1
+        draft.write_bytes(data)
+        assert ready.refused("sign", ready.store, "left", "--key", ready.path("copilot")) == "bad-signature"
+
+    def test_a_build_adds_its_signature_to_the_draft(self, ready: Fleet) -> None:
+        ready.make("left", "pilot", flight="F-2")
+        first = (ready.store / "drafts/left").read_bytes()
+        assert ready.make("left", "pilot")["outcome"] == "draft"
+        assert (ready.store / "drafts/left").read_bytes() == first
+        assert ready.make("left", "copilot")["outcome"] == "built"
+        assert verify(ready)[0] == 0
+
+    def test_a_rollback_may_be_a_draft_too(self, ready: Fleet) -> None:
+        ready.make("left", "pilot", "copilot", flight="F-2")
+        done = ready.json("rollback", ready.store, "left", "--key", ready.path("pilot"))
+        assert (done["manifest"], done["signatures"]) == (None, 1)
+        assert ready.json("sign", ready.store, "left", "--key", ready.path("copilot"))["manifest"]
+        assert said_flight(ready) != "F-2"
+
+    def test_trust_inside_what_is_verified(self, ready: Fleet) -> None:
+        inside = ready.store / "trust/1.root.cbor"
+        assert flightbag("verify", ready.store, "--trust", inside).status == 2
+        inside = ready.store / "state"
+        assert flightbag("verify", ready.store, "--state", inside).status == 2
+
+    def test_a_release_of_another_key(self, fleet: Fleet) -> None:
+        fleet.make("left", "pilot", "copilot")
+        file = fleet.path("winter.release")
+        fleet.ok("release", "new", fleet.store, file, "--name", "winter", "--mission", "left")
+        before = file.read_bytes()
+        args = ("release", "sign", fleet.store, file, "--key", fleet.path("pilot"))
+        assert fleet.refused(*args) == "unknown-signer"
+        assert file.read_bytes() == before
+        assert fleet.json("release", "show", fleet.store) == []
+
+    def test_a_revoked_release_key_takes_its_approval_along(self, ready: Fleet) -> None:
+        ready.new_key("lab2")
+        ready.edit("add-key", "release", ready.pub("lab2"))
+        ready.edit("revoke", ready.pub("lab"))
+        ready.rotate("ada", "ben")
+        status, said = verify(ready)
+        assert status == 1
+        assert kinds(said) == ["revoked-key", "unreleased"]
+        assert [row["holds"] for row in ready.json("release", "show", ready.store)] == [False]
+
+
+def test_a_go_fits_one_screen_and_has_a_code_for_the_radio(ready: Fleet) -> None:
+    ran = flightbag("verify", ready.store, "left", "--trust", ready.root)
+    assert ran.status == 0
+    lines = ran.out.splitlines()
+    assert len(lines) <= 24
+    code = ready.json("verify", ready.store, "left", "--trust", ready.root)["missions"][0]["code"]
+    assert re.fullmatch(r"[0-9A-Z]{5}-[0-9A-Z]{5}", code)
+    assert code in lines[0]
