@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -32,22 +33,29 @@ from typing import Any, TypeAlias
 import cbor2
 from blake3 import blake3
 
+from store import proof as proofs_
+from store.aircraft import check, consume, enrol
 from store.errors import FlightbagError, Untrusted
 from store.evidence import StoreEvidence
 from store.format import manifest as manifests
 from store.format import merkle
+from store.format import release as releases
 from store.format.area import LAT_MAX, LON_MAX, MAX_NUMBERS, Area
 from store.format.cbor import INT_MAX, MAX_DEPTH, decode, encode
 from store.format.cose import MAX_SIGNATURES, Envelope, Signature
 from store.format.entries import MAX_ENTRIES, TABLE_LIMIT, EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import PAYLOAD_LIMIT, TIME_MAX, Takeoff
+from store.format.release import KINDS as RELEASED
+from store.format.release import Approval, Release
 from store.load import load
 from store.media import Media, object_path
+from store.trust import draft as drafts
 from store.trust import root as roots
+from store.trust.aircraft import AircraftState
 from store.trust.keys import PublicKey
 from store.trust.root import MAX_KEYS, MAX_STEPS, Role, SignedRoot, TrustRoot
-from store.verify import Binding, Evidence, pinned_root, verify_mission
+from store.verify import Binding, Evidence, Opened, pinned_root, verify_mission
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import (
     BINDING,
@@ -1475,6 +1483,293 @@ def loads() -> Iterator[Row]:
     yield "longer-while-it-is-read", "load oversized", Loading(reading=rewrite(len(heavy), b"forged"))
 
 
+# releases
+
+RELEASING = replace(
+    ROOT, releases="required", release=role("lab", "lab-2", "lab-3", threshold=2), revoked=role("old-lab").keys
+)
+NEEDED = [Approval.of(one) for one in GOOD.table.entries if one.kind in RELEASED]
+
+
+def release_of(
+    *by: str, approvals: Sequence[Approval] = NEEDED, root: TrustRoot = RELEASING, label: str = releases.AAD_LABEL
+) -> bytes:
+    payload = Release("winter", NOW - 500, "cpu-x86_64", tuple(sorted(approvals))).render()
+    return sign_payload(payload, releases.CONTENT_TYPE, root.aad(label), by)
+
+
+def approved(*statements: bytes, kept: bool = True, root: TrustRoot = RELEASING) -> Scene:
+    """A mission that relies on these releases; they travel with it if `kept`."""
+    ids = tuple(sorted(ObjectId.of(data) for data in statements))
+    made = scene(flight(root=root, releases=ids), root=root)
+    for data in statements if kept else ():
+        made.evidence.put(data)
+    return made
+
+
+def with_release_fields(**changes: Any) -> Scene:
+    """A release with other fields in its payload, signed by the lab, whatever the writer's rules say."""
+    value = value_of(envelope_of(release_of(), releases.CONTENT_TYPE).payload) | changes
+    payload = cbor2.dumps(value, canonical=True)
+    return approved(sign_payload(payload, releases.CONTENT_TYPE, RELEASING.aad(releases.AAD_LABEL), LAB))
+
+
+LAB = ("lab", "lab-2")
+
+
+def released() -> Iterator[Row]:
+    """No engine flies that the lab, two of three, has not approved: this object, under this name, for this host."""
+    good = release_of(*LAB)
+    (need,) = NEEDED
+    yield "the-original", GO, approved(good)
+    yield "where-none-is-asked-for", GO, scene()
+    yield "beside-one-that-approves-nothing-of-it", GO, approved(
+        good, release_of(*LAB, approvals=[replace(need, name="engines/net/other.onnx")]))  # fmt: skip
+    yield "none", "E unreleased", approved()
+    for name, other in {
+        "of-another-object": replace(need, id=ObjectId.of(b"forged")),
+        "of-another-size": replace(need, size=need.size + 1),
+        "under-another-name": replace(need, name="engines/net/other.onnx"),
+        "for-another-host": replace(need, host="cpu"),
+        "as-an-index": replace(need, name="indexes/net/net.onnx", kind="index"),
+    }.items():
+        yield name, "E unreleased", approved(release_of(*LAB, approvals=[other]))
+    for name, refusal, data in (
+        ("signed-by-one-of-two", "threshold", release_of("lab")),
+        ("signed-by-nobody", "threshold", release_of()),
+        ("signed-by-the-pilot", "wrong-role", release_of("lab", "pilot")),
+        ("signed-by-a-root-key", "wrong-role", release_of("lab", "root-a")),
+        ("signed-by-a-stranger", "unknown-signer", release_of("lab", "stranger")),
+        ("stranger-appended", "unknown-signer", release_of(*LAB, "stranger")),
+        ("signed-with-a-revoked-key", "revoked-key", release_of("lab", "old-lab")),
+        ("of-another-domain", "bad-signature", release_of(*LAB, root=replace(RELEASING, salt=bytes(16)))),
+        ("signed-as-a-manifest", "bad-signature", release_of(*LAB, label=manifests.AAD_LABEL)),
+        ("a-manifest-in-its-place", "bad-envelope", GOOD.signed),
+        ("trailing-byte", "not-canonical", good + b"\x00"),
+        ("cut", "not-canonical", good[:-1]),
+    ):
+        yield name, ", ".join(sorted(("E unreleased", f"E {refusal}"))), approved(data)
+    for name, changes in {
+        "unknown-field": {"more": 1}, "version-2": {"version": 2}, "no-entries": {"entries": []},
+        "entry-of-five": {"entries": [["engines/net/net.onnx", "engine", bytes(need.id), need.size]]},
+        "a-file-approved": {"entries": [["files/x", "file", bytes(need.id), need.size, "cpu"]]},
+        "kind-that-the-name-denies": {"entries": [["engines/net/net.onnx", "index", bytes(need.id), need.size, "cpu"]]},
+        "id-of-31-bytes": {"entries": [["engines/net/net.onnx", "engine", bytes(31), need.size, "cpu"]]},
+        "host-that-the-release-has-not": {"host": "cpu-aarch64"},
+    }.items():  # fmt: skip
+        yield name, "E bad-field, E unreleased", with_release_fields(**changes)
+    yield "entry-twice", "E bad-order, E unreleased", with_release_fields(
+        entries=value_of(envelope_of(good, releases.CONTENT_TYPE).payload)["entries"] * 2)  # fmt: skip
+    yield "left-behind", "E unreleased, F missing", approved(good, kept=False)
+    flipped = approved(good)
+    flipped.evidence.objects[ObjectId.of(good)] = flip(good)
+    yield "flipped", "E bit-flip, E unreleased, F bit-flip", flipped
+
+
+# the aircraft
+
+
+@dataclass(frozen=True)
+class Flying:
+    """What an aircraft was shown `before`, GO or not; what somebody then did to its state; and what it is shown now, by
+    a trusted clock if `now`."""
+
+    shown: Scene
+    before: Sequence[Scene | str] = ()
+    damage: Hook | None = None
+    now: int | None = NOW
+    flight: str | None = None
+    aircraft: str = "uav-07"
+    host: str = "cpu-x86_64-avx2"
+
+
+def flying(shown: Flying, folder: Path) -> str:
+    """The takeoff check with the aircraft's memory. A text in `before` is a flight that was flown."""
+    state = folder / "state"
+    enrol(state, AircraftState.enrolled(shown.aircraft, shown.host, shown.shown.pinned))
+    for number, one in enumerate([*shown.before, shown.shown]):
+        if isinstance(one, str):
+            consume(state, one)
+            continue
+        if one is shown.shown and shown.damage:
+            shown.damage(state)
+        store = folder / f"store-{number}"
+        one.evidence.write_to(store)
+        with Media(store) as media:
+            verdict = check(state, StoreEvidence(media), one.mission, now=shown.now, flight=shown.flight)
+    return ", ".join(sorted({f"{finding.step} {finding.kind}" for finding in verdict.findings})) or GO
+
+
+def issued(*, chain: Sequence[bytes] = (), root: TrustRoot = ROOT, mission: Any = None, **issue: Any) -> Scene:
+    """The mission, issued otherwise."""
+    one = flight(root=root, issue=replace(ISSUE, **issue), mission=mission or FACTS)
+    return scene(one, chain=chain)
+
+
+def slots(change: Callable[[bytes], bytes | None], *names: str) -> Hook:
+    """Changes slots of the state, or takes them away."""
+
+    def hook(state: Path) -> None:
+        for name in names or ("a", "b"):
+            data = change((state / name).read_bytes())
+            (state / name).unlink()
+            if data is not None:
+                (state / name).write_bytes(data)
+
+    return hook
+
+
+def states() -> Iterator[Row]:
+    """What is genuine, and refused all the same: by who the aircraft is, and what it has seen."""
+    newer = issued(sequence=ISSUE.sequence + 10)
+    yield "the-original", GO, Flying(scene())
+    yield "the-same-again", GO, Flying(scene(), [scene()])
+    yield "a-newer-one", GO, Flying(newer, [scene()])
+    south = replace(issued(sequence=1, mission=replace(FACTS, id="south-ridge")), mission="south-ridge")
+    yield "an-older-mission-of-another-id", GO, Flying(south, [newer])
+    yield "older", "E rolled-back", Flying(scene(), [newer])
+    yield "older-by-one", "E rolled-back", Flying(issued(sequence=ISSUE.sequence + 9), [newer])
+    yield "same-sequence-other-flight", "E same-sequence", Flying(
+        issued(mission=replace(FACTS, flight="2026-11-23-09")), [scene()])  # fmt: skip
+    yield "same-sequence-later-expiry", "E same-sequence", Flying(issued(expires_at=NOW + 10**6), [scene()])
+    yield "flown", "E consumed-flight", Flying(scene(), [scene(), FACTS.flight])
+    yield "flown-under-a-new-sequence", "E consumed-flight", Flying(newer, [scene(), FACTS.flight])
+    yield "another-flight-than-meant", "E wrong-flight", Flying(scene(), flight="2026-11-23-02")
+    yield "another-aircraft", "E wrong-aircraft", Flying(scene(), aircraft="uav-99")
+    yield "another-host", "E wrong-host", Flying(scene(), host="cpu-aarch64")
+    yield "another-domain", "C bad-signature", Flying(
+        replace(scene(), pinned=pinned(replace(ROOT, salt=bytes(16)))))  # fmt: skip
+    end = ISSUE.expires_at
+    assert end is not None
+    yield "at-the-last-second", GO, Flying(scene(), now=end)
+    yield "a-second-late", "E expired", Flying(scene(), now=end + 1)
+    late = replace(FACTS, id="later", flight="later")
+    passed = issued(mission=late, issued_at=end + 1, expires_at=None, sequence=end)
+    passed = replace(passed, mission="later")
+    yield "expired-by-what-has-passed-without-a-clock", "E expired", Flying(scene(), [passed], now=None)
+    yield "clock-set-back", "E expired", Flying(scene(), [passed], now=NOW)
+    revoking = next_root(ROOT, mission=role("co-pilot"), revoked=role("pilot").keys)
+    second = sign_root(revoking, "root-a")
+    yield "stick-with-the-revocation", "C revoked-key", Flying(scene(chain=[second]))
+    yield "old-stick-after-the-revocation", "C revoked-key", Flying(scene(), [scene(chain=[second])])
+    yield "a-fork-of-the-chain", "C revoked-key", Flying(
+        scene(chain=[sign_root(next_root(ROOT, domain="fork"), "root-a")]), [scene(chain=[second])])  # fmt: skip
+    after = next_root(ROOT, epoch=2)
+    new_epoch = sign_root(after, "root-a")
+    fast = issued(sequence=INT_MAX)
+    yield "last-of-all-sequences", GO, Flying(fast)
+    yield "new-epoch-after-that", GO, Flying(issued(chain=[new_epoch], root=after, epoch=2, sequence=1), [fast])
+    yield "anything-older-after-that", "E rolled-back", Flying(newer, [fast])
+    yield "the-old-epoch-again", "E rolled-back, E wrong-epoch", Flying(
+        fast, [issued(chain=[new_epoch], root=after, epoch=2, sequence=1)])  # fmt: skip
+    yield "one-slot-torn", GO, Flying(scene(), damage=slots(lambda data: data[:100], "a"))
+    yield "one-slot-lost", GO, Flying(scene(), damage=slots(lambda _: None, "b"))
+    yield "both-slots-torn", "E bad-state", Flying(scene(), damage=slots(lambda data: data[:100]))
+    yield "both-slots-flipped", "E bad-state", Flying(scene(), damage=slots(flip))
+    yield "both-slots-empty", "E bad-state", Flying(scene(), damage=slots(lambda _: b""))
+    yield "both-slots-lost", "E no-state", Flying(scene(), damage=slots(lambda _: None))
+    yield "state-gone", "E no-state", Flying(scene(), damage=shutil.rmtree)
+    yield "longer-slots", "E bad-state", Flying(scene(), damage=slots(lambda data: data + b"\x00"))
+
+
+# one entry by its proof, and a root by its draft
+
+
+def proof_file(**changes: Any) -> bytes:
+    """The proof of the engine, some of its fields others."""
+    opened = Opened(GOOD.manifest, GOOD.manifest_id, len(GOOD.signed), GOOD.table, ROOT)
+    return replace(proofs_.Proof.of(opened, GOOD.signed, [], ENGINE), **changes).render()
+
+
+def proven(data: bytes, _folder: Path) -> str:
+    """The check of a proof file, and that what it shows is the engine."""
+    try:
+        shown = proofs_.prove(proofs_.Proof.parse(data), pinned())
+    except FlightbagError as error:
+        return f"proof {error.fields['kind']}"
+    return GO if shown.entry == GOOD.entry(ENGINE) else "proof another-entry"
+
+
+def proof_files() -> Iterator[Row]:
+    """A proof says nothing but what is signed."""
+    data = proof_file()
+    whole = proofs_.Proof.parse(data)
+    forged = encode(entry(ENGINE, b"forged").value())
+    left, right = merkle.leaf_hash(GOOD.table.leaves[0]), merkle.leaf_hash(GOOD.table.leaves[1])
+    first = next_root(ROOT, mission=role("pilot", "co-pilot"))
+    yield "the-original", GO, data
+    yield "through-a-newer-root", GO, proof_file(roots=(sign_root(first, "root-a"),))
+    yield "another-engine", "proof bad-proof", proof_file(entry=forged)
+    yield "another-index", "proof bad-proof", proof_file(index=whole.index ^ 1)
+    yield "index-behind-the-last", "proof bad-proof", proof_file(index=GOOD.manifest.count)
+    yield "hash-more", "proof bad-proof", proof_file(hashes=(*whole.hashes, bytes(32)))
+    yield "hash-less", "proof bad-proof", proof_file(hashes=whole.hashes[:-1])
+    yield "hashes-in-another-order", "proof bad-proof", proof_file(hashes=whole.hashes[::-1])
+    yield "hash-of-31-bytes", "proof bad-proof", proof_file(hashes=(whole.hashes[0][:31], *whole.hashes[1:]))
+    yield "node-for-a-leaf", "proof bad-proof", proof_file(entry=left + right, index=0, hashes=whole.hashes[:-1])
+    yield "manifest-of-another-mission", "proof bad-proof", proof_file(manifest=flight({"files/a": b"a"}).signed)
+    yield "manifest-unsigned", "proof threshold", proof_file(manifest=flight(by=()).signed)
+    yield "manifest-by-a-stranger", "proof unknown-signer", proof_file(manifest=flight(by=("stranger",)).signed)
+    yield "manifest-of-another-domain", "proof bad-signature", proof_file(
+        manifest=flight(root=replace(ROOT, salt=bytes(16))).signed)  # fmt: skip
+    yield "root-by-a-stranger", "proof threshold", proof_file(
+        roots=(sign_root(next_root(ROOT, root=role("stranger")), "stranger"),))  # fmt: skip
+    revoking = next_root(ROOT, mission=role("co-pilot"), revoked=role("pilot").keys)
+    yield "root-that-revokes-the-signer", "proof revoked-key", proof_file(roots=(sign_root(revoking, "root-a"),))
+    yield "trailing-byte", "proof not-canonical", data + b"\x00"
+    yield "cut", "proof not-canonical", data[:-1]
+    value = decode(data, limit=2**20, what="it")
+    yield "unknown-field", "proof bad-field", encode({**value, "more": 1})
+    yield "field-left-out", "proof bad-field", encode({k: v for k, v in value.items() if k != "roots"})
+    yield "format-2", "proof bad-field", encode({**value, "format": 2})
+    yield "larger-than-any", "proof too-large", data + bytes(proofs_.PROOF_LIMIT)
+    yield "eighteen-hashes", "proof bad-field", encode({**value, "hashes": [bytes(32)] * 18})
+
+
+def completing(data: bytes, _folder: Path) -> str:
+    """What it takes to put the draft of a root into effect."""
+    try:
+        drafts.completed(drafts.RootDraft.parse(data), pinned())
+    except FlightbagError as error:
+        return f"draft {error.fields['kind']}"
+    return GO
+
+
+def draft_file(root: TrustRoot, *by: str, before: SignedRoot | None = None, forged: Signature | None = None) -> bytes:
+    envelope = Envelope.parse(sign_root(root, *by), roots.CONTENT_TYPE, PAYLOAD_LIMIT)
+    if forged:
+        envelope = envelope.with_signature(forged)
+    return drafts.RootDraft(before or pinned(), root, envelope).render()
+
+
+def root_drafts() -> Iterator[Row]:
+    """A draft is carried by hands that nobody knows: it becomes a root by its signatures alone."""
+    good = next_root(ROOT, mission=role("pilot", "co-pilot"))
+    other = replace(ROOT, domain="other fleet")
+    yield "the-original", GO, draft_file(good, "root-a")
+    yield "unsigned", "draft threshold", draft_file(good)
+    yield "signed-by-the-pilot", "draft unknown-signer", draft_file(good, "root-a", "pilot")
+    yield "new-key-alone", "draft threshold", draft_file(next_root(ROOT, root=role("thief")), "thief")
+    yield "old-key-alone", "draft threshold", draft_file(next_root(ROOT, root=role("root-b")), "root-a")
+    yield "forged-signature", "draft bad-signature", draft_file(
+        good, forged=Signature(key("root-a").public.kid, bytes(64)))  # fmt: skip
+    yield "two-versions-on", "draft bad-trust-chain", draft_file(next_root(next_root(ROOT)), "root-a")
+    yield "of-another-domain", "draft stale-draft", draft_file(next_root(other), "root-a", before=pinned(other))
+    yield "before-exchanged", "draft bad-trust-chain", draft_file(good, "root-a", before=pinned(other))
+    yield "before-by-a-stranger", "draft unknown-signer", encode(
+        [drafts.MAGIC, sign_root(ROOT, "root-a", "stranger"), sign_root(good, "root-a")])  # fmt: skip
+    yield "no-root-before", "draft bad-draft", encode([drafts.MAGIC, b"", sign_root(good, "root-a")])
+    yield "a-second-first-root", "draft stale-draft", encode([drafts.MAGIC, b"", sign_root(other, "root-a")])
+    yield "revocation-taken-back", "draft bad-trust-chain", draft_file(
+        next_root(replace(ROOT, revoked=role("thief").keys), revoked=()), "root-a",
+        before=pinned(replace(ROOT, revoked=role("thief").keys)))  # fmt: skip
+    yield "epoch-taken-back", "draft bad-trust-chain", draft_file(
+        next_root(replace(ROOT, epoch=2), epoch=1), "root-a", before=pinned(replace(ROOT, epoch=2)))  # fmt: skip
+    yield "a-root-for-a-draft", "draft not-canonical", sign_root(good, "root-a")
+    yield "trailing-byte", "draft not-canonical", draft_file(good, "root-a") + b"\x00"
+    yield "larger-than-any", "draft too-large", bytes(drafts.DRAFT_LIMIT + 1)
+
+
 GROUPS: Mapping[str, tuple[Callable[[Any, Path], str], Callable[[], Iterable[Row]]]] = {
     "signatures": (takeoff, signatures),
     "envelope": (takeoff, envelopes),
@@ -1493,6 +1788,10 @@ GROUPS: Mapping[str, tuple[Callable[[Any, Path], str], Callable[[], Iterable[Row
     "objects": (takeoff, objects),
     "medium": (takeoff, media),
     "loading": (loading, loads),
+    "releases": (takeoff, released),
+    "aircraft": (flying, states),
+    "proof-files": (proven, proof_files),
+    "root-drafts": (completing, root_drafts),
 }
 
 
