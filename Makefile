@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check drill bench fix clean
+.PHONY: demo test check drill fuzz bench fix clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
@@ -28,6 +28,10 @@ test: check
 drill: $(VENV)/.stamp
 	$(BIN)/python -m tests.faults.drill
 	FLIGHTBAG_STRESS=30 $(BIN)/pytest -q tests/store/test_machine.py
+
+# Bytes made up and changed for every reader of untrusted bytes: five minutes.
+fuzz: $(VENV)/.stamp
+	$(BIN)/python -m tests.fuzz --seconds 300
 
 # Beside cp, b3sum, restic, borg and ostree, where they are installed; memory; a million objects: ten minutes, 25 GB of room.
 bench: $(VENV)/.stamp
