@@ -3,6 +3,7 @@
     python -m tests.bench [side] [--rounds N] [--small] [--json FILE]    beside the peers, in one run, warm
     python -m tests.bench memory                                         peak memory over 4 GB and 1,000,000 objects
     python -m tests.bench million                                        the index of 1,000,000 objects
+    python -m tests.bench takeoff                                        a cold process, and 100,000 entries
 
 Medians of interleaved rounds. A peer that is not installed is said to be absent. The reach is that of the design.
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.support.missions import NOW
 from tests.support.stores import ROOT_FILE
 
 ROOT = Path(__file__).parents[2]
@@ -158,7 +160,15 @@ def side_by_side(folder: Path, rounds: int, *, small: bool) -> dict[str, dict[st
         ),
         "borg check --verify-data": lambda: run("borg", "check", "--verify-data", latest["borg"]),
         "ostree fsck": lambda: run("ostree", "fsck", f"--repo={latest['ostree']}", "-q"),
+        "model_signing verify": lambda: run(
+            *("model_signing", "verify", "key", "--public_key", folder / "ec.pub", "--signature", folder / "sig", data)
+        ),
     }
+    if shutil.which("model_signing"):
+        run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", folder / "ec.key")
+        run("openssl", "ec", "-in", folder / "ec.key", "-pubout", "-out", folder / "ec.pub")
+        keyed = ("--private_key", folder / "ec.key", "--signature", folder / "sig")
+        run("model_signing", "sign", "key", *keyed, data)
     result["verify"] = _rounds(verifies, rounds)
     return result
 
@@ -226,9 +236,40 @@ def million(folder: Path, *, small: bool) -> dict[str, Any]:
     return result
 
 
+def takeoff(folder: Path, *, small: bool) -> dict[str, Any]:
+    """The takeoff check in a process of its own, of a few objects and of as many as there may be; one engine's proof."""
+    (folder / "root").write_bytes(ROOT_FILE)
+    result: dict[str, Any] = {}
+    few, many = folder / "few", folder / "many"
+    work("make-objects", few, 6)
+    work("publish", few)
+    work("make-objects", many, 1000 if small else 100_000)
+    work("publish", many)
+    code = "import store, sys\nv = store.takeoff_check(sys.argv[1], 'bench-0', trust=open(sys.argv[2], 'rb').read(), "
+    code += f"now={NOW})\nassert v.go"
+    for name, program in {
+        "python -c pass": ("pass",),
+        "import store": ("import store",),
+        "verify 6 objects": (code, few, folder / "root"),
+        "verify 100,000 entries": (code, many, folder / "root"),
+    }.items():
+        seconds = statistics.median(run(sys.executable, "-c", *program) for _ in range(5))
+        result[name] = seconds
+        print(f"{name:24} {seconds * 1000:8.0f} ms, a cold process and all", flush=True)
+    result["verify of 100,000 entries"] = said = work("verify", many)
+    print(f"{'  peak memory of that':24} {said['peak_mb']:8.0f} MB", flush=True)
+    engine = folder / "engine"
+    work("make-large", engine, 2**20 if small else 128 * 2**20)
+    work("publish", engine)
+    result["proof"] = said = work("proof", engine)
+    ratio = said["proof_seconds"] / said["hash_seconds"]
+    print(f"one engine of 128 MB by its proof {said['proof_seconds'] * 1000:.1f} ms, {ratio:.2f} x hashing the file")
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="side", choices=("side", "memory", "million"))
+    parser.add_argument("what", nargs="?", default="side", choices=("side", "memory", "million", "takeoff"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="a try of the bench itself, in seconds")
     parser.add_argument("--json", type=Path, help="also write the figures here")
@@ -239,7 +280,7 @@ def main() -> None:
             result: dict[str, Any] = side_by_side(folder, given.rounds, small=given.small)
             show(result)
         else:
-            result = (memory if given.what == "memory" else million)(folder, small=given.small)
+            result = {"memory": memory, "million": million, "takeoff": takeoff}[given.what](folder, small=given.small)
     if given.json:
         given.json.write_text(json.dumps(result, indent=2))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -22,8 +23,9 @@ from store.format.ids import ObjectId
 from store.fsck import fsck
 from store.media import Media, object_path
 from store.objects import read_chunks
+from store.proof import Proof, prove
 from store.repository import Repository
-from store.verify import Binding, pinned_root, verify_mission
+from store.verify import ENVELOPE_LIMIT, Binding, pinned_root, verify_mission
 from tests.support.missions import FACTS, ISSUE, NOW, manifest_of, root_draft, sign_manifest
 from tests.support.stores import ROOT_FILE
 
@@ -98,6 +100,34 @@ def audit(store: str) -> None:
     assert found.read_objects == found.objects
 
 
+def proof(store: str) -> None:
+    """One object by its inclusion proof, against hashing its file: the medians of interleaved rounds, in seconds."""
+    with Repository.open(store) as repository:
+        (mission,) = repository.missions()
+        opened = repository.current(mission)
+        envelope = repository.evidence.object(opened.manifest_id, ENVELOPE_LIMIT)
+        data = Proof.of(opened, envelope, [], opened.table.entries[0].name).render()
+        pinned, path = pinned_root(ROOT_FILE), repository.media.absolute(object_path(opened.table.entries[0].id))
+
+        def proven() -> None:
+            entry = prove(Proof.parse(data), pinned).entry
+            repository.media.digest(entry.id, entry.size)
+
+        def hashed() -> None:
+            hasher = blake3()
+            with open(path, "rb", buffering=0) as file:
+                while chunk := file.read(2**20):
+                    hasher.update(chunk)
+
+        times: dict[str, list[float]] = {"hash_seconds": [], "proof_seconds": []}
+        for _ in range(15):
+            for name, call in (("hash_seconds", hashed), ("proof_seconds", proven)):
+                start = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - start)
+    _say({name: statistics.median(found) for name, found in times.items()})
+
+
 def rebuild(store: str) -> None:
     """Opens the index of a store that has none."""
     with Repository.open(store) as repository, repository.writing():
@@ -134,7 +164,7 @@ def _say(value: dict[str, Any]) -> None:
 
 VERBS = {
     function.__name__.replace("_", "-"): function
-    for function in (insert, publish, make_objects, make_large, verify, audit, rebuild, lookup)
+    for function in (insert, publish, make_objects, make_large, verify, audit, proof, rebuild, lookup)
 }
 
 
