@@ -38,6 +38,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench side
 	$(BIN)/python -m tests.bench memory
 	$(BIN)/python -m tests.bench million
+	$(BIN)/python -m tests.bench takeoff
 
 fix: $(VENV)/.stamp
 	$(BIN)/ruff check --fix .

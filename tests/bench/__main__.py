@@ -237,7 +237,7 @@ def million(folder: Path, *, small: bool) -> dict[str, Any]:
 
 
 def takeoff(folder: Path, *, small: bool) -> dict[str, Any]:
-    """The takeoff check in a process of its own, of a few objects and of as many as there may be; one engine's proof."""
+    """The takeoff check in a process of its own, of few objects and of as many as may be; one engine's proof."""
     (folder / "root").write_bytes(ROOT_FILE)
     result: dict[str, Any] = {}
     few, many = folder / "few", folder / "many"

@@ -12,24 +12,29 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from store import releases
 from store.auditing.scope import FULL
 from store.durable import Disk
 from store.errors import FlightbagError, NotFound
 from store.format.ids import ObjectId
+from store.format.release import Approval
 from store.fsck import fsck
 from store.gc import collect, pin, unpin
 from store.history import rollback
+from store.issuing import issue, issuing, sign_draft
 from store.repair import repair
 from store.repository import Repository
 from store.sync import apply_sync, plan_sync
+from store.trust import draft as drafts
+from store.trust.draft import RootDraft
 from store.verify import Verdict
 from tests.faults.disks import PowerCut, PowerFails, index_watched
-from tests.support.missions import NOW, key, root_draft
+from tests.support.missions import ISSUE, NOW, ROOT, flight, key, root_draft
 from tests.support.stores import (
     ENGINE,
     NORTH,
@@ -48,6 +53,11 @@ from tests.support.stores import (
 # North anew, with an object of its own that is more than two blocks long: a write of it can be torn.
 NEW = later(NORTH, camera2=b"fx: 3.0\n" * 1200)
 OLD, CURRENT = NORTH.manifest_id, NEW.manifest_id
+# What a draft becomes: issued after North.
+SIGNED = flight(
+    {**NORTH.contents, "files/calibration/camera2.yaml": b"fx: 4.0\n" * 1200},
+    issue=replace(ISSUE, sequence=ISSUE.sequence + 1, previous=OLD),
+)
 SHARED = NORTH.entry(ENGINE).id
 DAYS = 86400.0
 
@@ -229,6 +239,36 @@ def _rolled_back() -> ObjectId:
         return mission.manifest_id
 
 
+def _sign(folder: Path, disk: Disk) -> None:
+    """A draft that nobody has signed, then its signature."""
+    with Repository.open(folder / "store", disk) as repository:
+        if repository.current(NORTH.id).manifest_id == SIGNED.manifest_id:
+            return
+        root = repository.root().root
+        with issuing(repository, NORTH.id, "the draft") as writer:
+            with writer.inserting() as batch:
+                for data in SIGNED.contents.values():
+                    batch.add_bytes(data)
+                batch.commit()
+            issue(writer, SIGNED.manifest, SIGNED.table.render(), (), root)
+        sign_draft(repository, NORTH.id, [key("pilot")])
+
+
+def _rotate(folder: Path, disk: Disk) -> None:
+    with Repository.open(folder / "store", disk) as repository:
+        newest = repository.root()
+        if newest.root.version == 1:
+            draft = drafts.with_key(RootDraft.after(newest, now=NOW), "mission", key("co-pilot").public)
+            repository.rotate(draft.signed_by(key("root-a")), now=NOW)
+
+
+def _release(folder: Path, disk: Disk) -> None:
+    approvals = [Approval.of(NORTH.entry(ENGINE))]
+    data, _ = releases.signed(releases.drafted("winter", "cpu-x86_64", approvals, now=NOW), ROOT, [key("lab")])
+    with Repository.open(folder / "store", disk) as repository:
+        releases.add(repository, data)
+
+
 BOTH = {NORTH.id: (OLD,), SOUTH.id: (SOUTH.manifest_id,)}
 DONE = {NORTH.id: CURRENT, SOUTH.id: SOUTH.manifest_id}
 SAME = {NORTH.id: OLD, SOUTH.id: SOUTH.manifest_id}
@@ -249,6 +289,9 @@ SCENARIOS: dict[str, Scenario] = {
     "gc": Scenario(_with_both, _collect, {**BOTH, NORTH.id: (CURRENT,)}, DONE),
     "pin and unpin": Scenario(_with_both, _pin_and_unpin, {**BOTH, NORTH.id: (CURRENT,)}, DONE),
     "rollback": Scenario(_with_both, _roll_back, {**BOTH, NORTH.id: (CURRENT,)}, {**DONE, NORTH.id: _rolled_back()}),
+    "a draft and its signature": Scenario(_old, _sign, BOTH, {**DONE, NORTH.id: SIGNED.manifest_id}),
+    "rotation of the trust root": Scenario(_old, _rotate, BOTH, SAME),
+    "release": Scenario(_old, _release, BOTH, SAME),
     "repair from a replica": Scenario(
         _hurt_with_replica,
         _repair,
