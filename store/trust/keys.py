@@ -5,6 +5,7 @@ Pure: PEM bytes come in and go out, files are the callers'.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -20,6 +21,11 @@ from store.trust import ed25519
 KEY_FILE_LIMIT = 16 * 2**10
 # The library's own bound.
 MAX_PASSPHRASE = 1023
+_ENCRYPTED = b"ENCRYPTED PRIVATE KEY"
+# 1.2.840.113549.1.5.13 and .12 (RFC 8018, appendices A.4 and A.2).
+_PBES2, _PBKDF2 = bytes.fromhex("2a864886f70d01050d"), bytes.fromhex("2a864886f70d01050c")
+# A second or so; the library writes 2048, and what people are told to use is below a million.
+MAX_ROUNDS = 10_000_000
 # What it raises for a file that is no key it knows; InternalError for odd parameters of an encryption.
 _NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError)
 # {1: 1, -1: 6, -2: h'…'}: kty OKP, crv Ed25519, x; the members of the thumbprint (RFC 9679, section 3).
@@ -122,6 +128,8 @@ class PrivateKey:
     @classmethod
     def of_pem(cls, data: bytes, passphrase: bytes | None) -> Self:
         """The key of a PKCS#8 PEM. Raises Invalid for a wrong passphrase or another kind of key."""
+        if passphrase is not None and _ENCRYPTED in data:
+            _check_cost(data)
         try:
             key = serialization.load_pem_private_key(data, passphrase)
         except TypeError as error:  # a passphrase where none is needed, or none where one is
@@ -132,6 +140,40 @@ class PrivateKey:
         if not isinstance(key, Ed25519PrivateKey):
             raise Invalid("this is a private key, but not an Ed25519 one")
         return cls(key)
+
+
+def _check_cost(data: bytes) -> None:
+    """Raises Invalid for an encrypted key whose file asks for more work or memory than any honest one.
+
+    The file says how often the passphrase is hashed (PBES2, RFC 8018), and the library does what it says.
+    """
+    try:
+        body = data.partition(b"-----BEGIN " + _ENCRYPTED + b"-----")[2].partition(b"-----END ")[0]
+        info, _ = _der(_der(base64.b64decode(b"".join(body.split()), validate=True), 0x30)[0], 0x30)
+        scheme, rest = _der(info, 0x06)
+        kdf, rest = _der(_der(_der(rest, 0x30)[0], 0x30)[0], 0x06)
+        _, rest = _der(_der(rest, 0x30)[0], 0x04)
+        rounds = int.from_bytes(_der(rest, 0x02)[0])
+        if (scheme, kdf) != (_PBES2, _PBKDF2) or rounds > MAX_ROUNDS:
+            raise ValueError
+    except ValueError as error:
+        raise Invalid(
+            f"this private key is not encrypted by PBES2 with PBKDF2 and at most {MAX_ROUNDS} rounds",
+            remedy="openssl pkcs8 -topk8 -v2 aes-256-cbc -iter 100000 encrypts it anew",
+        ) from error
+
+
+def _der(data: bytes, tag: int) -> tuple[bytes, bytes]:
+    """The content of the first item of DER, which must have this tag, and what follows it. Raises ValueError."""
+    if len(data) < 2 or data[0] != tag:
+        raise ValueError("another tag")
+    length, start = data[1], 2
+    if length > 127:
+        start += length & 127
+        length = int.from_bytes(data[2:start])
+    if len(data) < start + length:
+        raise ValueError("cut")
+    return data[start : start + length], data[start + length :]
 
 
 def sign(envelope: Envelope, signer: Signer, aad: bytes) -> Envelope:

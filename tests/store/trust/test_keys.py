@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import subprocess
+from pathlib import Path
 
 import cbor2
 import pytest
@@ -168,3 +170,32 @@ def test_a_signer_that_returns_something_else_is_found_out() -> None:
     with pytest.raises(Untrusted) as caught:
         sign(ENVELOPE, Liar(), b"")
     assert caught.value.fields["kind"] == "bad-signature"
+
+
+class TestCost:
+    """A key file says itself how much work its passphrase takes."""
+
+    def made(self, folder: Path, *options: str) -> bytes:
+        (folder / "plain").write_bytes(key("ada").pem(None))
+        command = ["openssl", "pkcs8", "-topk8", "-in", folder / "plain", "-passout", "pass:horse", *options]
+        return subprocess.run(command, capture_output=True, check=True).stdout
+
+    def test_what_openssl_writes_is_read(self, tmp_path: Path) -> None:
+        for options in ((), ("-iter", "100000"), ("-v2", "aes-128-cbc")):
+            assert PrivateKey.of_pem(self.made(tmp_path, *options), b"horse").public == key("ada").public
+
+    @pytest.mark.parametrize("options", [("-scrypt",), ("-v1", "PBE-SHA1-3DES")])
+    def test_another_derivation(self, tmp_path: Path, options: tuple[str, ...]) -> None:
+        with pytest.raises(Invalid, match="PBKDF2"):
+            PrivateKey.of_pem(self.made(tmp_path, *options), b"horse")
+
+    def test_rounds_without_end(self) -> None:
+        good = key("ada").pem(b"horse")
+        der = bytearray(base64.b64decode(b"".join(good.splitlines()[1:-1])))
+        rounds = der.index(b"\x02\x02\x08\x00")  # INTEGER 2048
+        for length in (3, 4, 8):
+            huge = b"\x02" + bytes([length]) + b"\x7f" + b"\xff" * (length - 1)
+            # Only the check reads it: the lengths around it are those of before.
+            bad = bytes(der[:rounds]) + huge + bytes(der[rounds + 4 :])
+            with pytest.raises(Invalid, match="PBKDF2"):
+                PrivateKey.of_pem(pem("ENCRYPTED PRIVATE KEY", bad), b"horse")
