@@ -193,7 +193,7 @@ class TestCost:
         good = key("ada").pem(b"horse")
         der = bytearray(base64.b64decode(b"".join(good.splitlines()[1:-1])))
         rounds = der.index(b"\x02\x02\x08\x00")  # INTEGER 2048
-        for length in (3, 4, 8):
+        for length in (4, 5, 8):
             huge = b"\x02" + bytes([length]) + b"\x7f" + b"\xff" * (length - 1)
             # Only the check reads it: the lengths around it are those of before.
             bad = bytes(der[:rounds]) + huge + bytes(der[rounds + 4 :])
