@@ -7,6 +7,8 @@ must be refused, the kind of the refusal.
 - `cbor`: FORMAT 3. `table`: 4.3. `payload`: 4.2.
 - `root`: a trust root on its own (5). `step`: what follows `valid/root-1.cbor`.
 - `manifest`: a signed manifest (4.1, 4.2) under `valid/root-1.cbor`; `refused_by` is the step of the takeoff check.
+- `release`: 5.1, under `valid/root-1.cbor`. `draft`: the draft of a root (5).
+- `slot`: 10.1. `entry-proof`: 10.4, under `valid/root-1.cbor`.
 - `proof`: CBOR [leaf data, index, size, [sibling …], root]: an inclusion proof (RFC 9162, 2.1.3) under the hash of 4.3.
 """
 
@@ -20,13 +22,20 @@ from typing import Any
 
 from store.format import manifest as manifests
 from store.format import merkle
+from store.format import release as releases
 from store.format.area import Area
 from store.format.cbor import decode, encode
 from store.format.cose import Envelope, Signature
-from store.format.ids import ObjectId
+from store.format.ids import ObjectId, derive
 from store.format.manifest import PAYLOAD_LIMIT, Coverage, Issue
+from store.format.release import KINDS as RELEASED
+from store.format.release import Approval, Release
+from store.proof import Proof
 from store.trust import root as roots
-from store.trust.root import ROOT_LIMIT
+from store.trust.aircraft import AircraftState, Seen, payload_digest
+from store.trust.draft import MAGIC, RootDraft
+from store.trust.root import ROOT_LIMIT, SignedRoot
+from store.verify import Opened
 from tests.support.missions import (
     COVERAGE,
     FACTS,
@@ -290,9 +299,59 @@ def proofs() -> Iterator[Vector]:
         yield vector(lesson, "bad-proof", **changes)
 
 
+def aboard() -> Iterator[Vector]:
+    """Releases (5.1), drafts of roots (5), slots of an aircraft's state (10.1) and proofs of an entry (10.4)."""
+    table = table_of(CONTENTS)
+    approvals = tuple(sorted(Approval.of(one) for one in table.entries if one.kind in RELEASED))
+    payload = Release("winter", NOW - 500, "cpu-x86_64", approvals).render()
+
+    def release(data: bytes, *by: str) -> bytes:
+        return sign_payload(data, releases.CONTENT_TYPE, ROOT.aad(releases.AAD_LABEL), by)
+
+    yield Vector("release", "release", release(payload, "lab"))
+    yield Vector("release-unsigned", "release", release(payload), "threshold")
+    yield Vector("release-by-the-pilot", "release", release(payload, "pilot"), "wrong-role")
+    value = value_of(payload)
+    yield Vector("release-of-nothing", "release", release(encode({**value, "entries": []}), "lab"), "bad-field")
+    backwards = encode({**value, "entries": value["entries"][::-1]})
+    yield Vector("release-unsorted", "release", release(backwards, "lab"), "bad-order")
+
+    first = SignedRoot.parse(sign_root(ROOT, "root-a"))
+    second = next_root(ROOT, issued_at=NOW, root=role("root-a", "root-b"))
+
+    def draft(*by: str) -> bytes:
+        envelope = Envelope.parse(sign_root(second, *by), roots.CONTENT_TYPE, ROOT_LIMIT)
+        return RootDraft(first, second, envelope).render()
+
+    yield Vector("draft", "draft", draft("root-a"))
+    yield Vector("draft-without-the-root-before", "draft", encode([MAGIC, b"", sign_root(second)]), "bad-draft")
+    yield Vector("draft-by-a-stranger", "draft", draft("root-a", "stranger"), "unknown-signer")
+
+    seen = {FACTS.id: Seen(ISSUE.epoch, ISSUE.sequence, payload_digest(manifest_of(table)))}
+    state = replace(AircraftState.enrolled("uav-07", "cpu-x86_64", first), missions=seen, consumed=("2026-11-22-01",))
+
+    def slot(number: int, data: bytes) -> bytes:
+        body = number.to_bytes(8) + data
+        return derive("flightbag 2026 aircraft state v1", body) + body
+
+    good = slot(3, state.render())
+    yield Vector("slot", "slot", good)
+    yield Vector("slot-flipped", "slot", good[:-1] + bytes([good[-1] ^ 1]), "bad-state")
+    yield Vector("slot-cut", "slot", good[:-1], "bad-state")
+    yield Vector("slot-unknown-field", "slot", slot(3, encode({**value_of(state.render()), "more": 1})), "bad-state")
+
+    manifest = manifest_of(table)
+    signed = sign_manifest(manifest)
+    opened = Opened(manifest, ObjectId.of(signed), len(signed), table, ROOT)
+    made = Proof.of(opened, signed, [], "engines/net/net.onnx")
+    yield Vector("entry-proof", "entry-proof", made.render())
+    yield Vector("entry-proof-another-index", "entry-proof", replace(made, index=made.index ^ 1).render(), "bad-proof")
+    yield Vector("entry-proof-another-entry", "entry-proof", replace(made, entry=table.leaves[0]).render(), "bad-proof")
+
+
 def vectors() -> dict[str, Vector]:
     """Every vector by its file name."""
-    groups = (cbor(), tables(), payloads(), trust(), signed_manifests(), proofs())
+    groups = (cbor(), tables(), payloads(), trust(), signed_manifests(), proofs(), aboard())
     made = [vector for group in groups for vector in group]
     by_name = {vector.name: vector for vector in made}
     assert len(by_name) == len(made)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from store.aircraft import SLOTS, load
 from store.errors import Corrupt, FlightbagError
 from store.format import merkle
 from store.format.cbor import decode
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
+from store.proof import Proof, prove
+from store.releases import check_release
+from store.trust.draft import RootDraft
 from store.trust.root import SignedRoot, advance
 from store.verify import Opened, open_manifest
 from tests.conformance.make_vectors import CONTENTS, FOLDER, files
@@ -61,6 +67,13 @@ def renders(read: Callable[[bytes], Manifest | EntryTable]) -> Callable[[bytes],
     return check
 
 
+def check_slot(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in SLOTS:
+            (Path(folder) / name).write_bytes(data)
+        load(folder)
+
+
 READERS: dict[str, Callable[[bytes], object]] = {
     "cbor": lambda data: decode(data, limit=2**16, what="the vector"),
     "table": renders(EntryTable.parse),
@@ -69,6 +82,10 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "step": lambda data: advance(first_root(), [data]),
     "manifest": check_manifest,
     "proof": check_proof,
+    "release": lambda data: check_release(first_root().root, data),
+    "draft": RootDraft.parse,
+    "slot": check_slot,
+    "entry-proof": lambda data: prove(Proof.parse(data), first_root()),
 }
 
 
