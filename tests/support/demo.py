@@ -1,13 +1,14 @@
 """`make demo`: the main job on data that it makes itself, with the commands a planner and a crew would type.
 
 Terrain and a small backbone are made up; two missions that overlap are built and signed, one is carried to an
-"aircraft", verified there with GO, and after one flipped byte with NO-GO. Everything lies in `.demo/` and may be looked
+"aircraft", verified there with GO by what it remembers, and after one flipped byte with NO-GO. Everything lies in `.demo/` and may be looked
 at afterwards. Ends with status 0 exactly if each step ended as it should.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -106,12 +107,15 @@ def main() -> None:
     (HERE / "aircraft").mkdir()
     shutil.copy(HERE / "ground/trust/1.root.cbor", HERE / "aircraft/pinned.root.cbor")
     print("\nthe trust root is handed to the aircraft, apart from the store")
+    host = f"cpu-{platform.machine()}"
+    pinned = ("--trust", "aircraft/pinned.root.cbor")
+    flightbag("aircraft", "enrol", "aircraft/state", "--id", "uav-07", "--host", host, *pinned)
 
     flightbag("plan", "ridge.toml", "--store", "ground")
     ridge = build("ridge")
     assert ridge["outcome"] == "built"
     flightbag("sync", "ground", "aircraft/store")
-    check = ("verify", "aircraft/store", "--trust", "aircraft/pinned.root.cbor", "--aircraft", "uav-07")
+    check = ("verify", "aircraft/store", "--state", "aircraft/state")
     flightbag(*check)
 
     valley = build("valley")
