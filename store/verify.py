@@ -99,7 +99,7 @@ class Binding:
             ("host class", self.host is not None),
             ("flight", self.flight is not None),
             ("rollback", self.state is not None),
-            ("expiry beyond doubt, for want of a trusted clock", self.fresh),
+            ("freshness, for want of a trusted clock", self.fresh),
         )
         return tuple(what for what, judged in asked if not judged)
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,21 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="Make and show signing keys.")
 app.add_typer(keys_app, name="keys")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"flightbag {metadata.version('flightbag')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 @app.command()

@@ -195,7 +195,7 @@ class TestTime:
     def test_without_a_clock_it_can_prove_expired_and_never_fresh(self, state: Path, store: Path) -> None:
         verdict = takeoff(state, store, now=None)
         assert verdict.go
-        assert verdict.not_judged[-1].startswith("expiry")
+        assert verdict.not_judged[-1].startswith("freshness")
         assert load(state).state.floor == ISSUE.issued_at
         late = issued(sequence=ISSUE.sequence + 1, issued_at=NOW + 5000, expires_at=None)
         other = replace(late.manifest.mission, id="later")

@@ -1,8 +1,8 @@
 """`make demo`: the main job on data that it makes itself, with the commands a planner and a crew would type.
 
 Terrain and a small backbone are made up; two missions that overlap are built and signed, one is carried to an
-"aircraft", verified there with GO by what it remembers, and after one flipped byte with NO-GO. Everything lies in `.demo/` and may be looked
-at afterwards. Ends with status 0 exactly if each step ended as it should.
+"aircraft", verified there with GO by what it remembers, and after one flipped byte with NO-GO. Everything lies in
+`.demo/` and may be looked at afterwards. Ends with status 0 exactly if each step ended as it should.
 """
 
 from __future__ import annotations

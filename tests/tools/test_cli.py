@@ -18,6 +18,10 @@ from tests.support.field import Desk
 COMMANDS = (
     *("init", "keys new", "keys show", "trust new", "plan", "build", "ls", "show", "sync", "verify", "fsck"),
     *("gc", "pin", "unpin", "log", "rollback", "diff", "stats", "checkout"),
+    *("sign", "prove", "check-proof", "aircraft enrol", "aircraft consume", "aircraft show"),
+    *("release new", "release sign", "release show", "trust add-key", "trust remove-key", "trust revoke"),
+    *("trust set-threshold", "trust set-releases", "trust new-epoch", "trust set-issued-after"),
+    *("trust sign", "trust rotate", "trust show"),
 )
 
 
@@ -26,6 +30,11 @@ def test_every_command_has_help(name: str) -> None:
     ran = flightbag(*name.split(), "--help")
     assert ran.status == 0
     assert "--json" in ran.out
+
+
+def test_the_program_says_its_version() -> None:
+    ran = flightbag("--version")
+    assert (ran.status, ran.out.split()[0]) == (0, "flightbag")
 
 
 def test_init_makes_a_store_once(tmp_path: Path) -> None:
