@@ -51,6 +51,10 @@ class StoreEvidence:
             raise Unavailable(f"{self.media.path} has {len(names)} missions, at most {MAX_MISSIONS} are allowed")
         return [name for name in names if MISSION_ID.fullmatch(name)]
 
+    def drafts(self) -> list[str]:
+        """The ids of the missions that have a draft, ascending."""
+        return [name for name in self.media.names_if_there("drafts") if MISSION_ID.fullmatch(name)]
+
     def ref(self, mission: str) -> bytes:
         if not MISSION_ID.fullmatch(mission):  # `..` among them
             raise NotFound(f"{mission[:80]!r} is no mission id", kind="missing")

@@ -20,7 +20,7 @@ from store.needs import DRAFTS
 from store.repository import Repository, Writer, check_fit
 from store.trust.keys import Signer, sign
 from store.trust.root import TrustRoot, check_signer, count_signatures
-from store.verify import ENVELOPE_LIMIT, Opened, read_table
+from store.verify import ENVELOPE_LIMIT, Evidence, Opened, read_table
 
 
 def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
@@ -104,6 +104,15 @@ class Draft:
     manifest: Manifest
     envelope: Envelope
 
+    def opened(self, evidence: Evidence, root: TrustRoot) -> Opened:
+        """The draft as if it were signed: to be shown and judged, never to be flown. Raises as `read_table` does."""
+        data = self.envelope.render()
+        return Opened(self.manifest, ObjectId.of(data), len(data), read_table(evidence, self.manifest), root)
+
+    def signatures(self, root: TrustRoot) -> int:
+        """How many of the mission keys have signed. Raises Untrusted for any other signature."""
+        return count_signatures(self.envelope, root, AAD_LABEL, "mission")
+
 
 def draft_of(repository: Repository, mission: str) -> Draft:
     """The draft of a mission. Raises NotFound where there is none, Corrupt for one that is damaged."""
@@ -166,10 +175,10 @@ def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer]) 
                 remedy="build the mission again, and have the new draft signed",
                 kind="stale-draft",
             )
-        table = read_table(repository.evidence, draft.manifest)
-        data = draft.envelope.render()
-        check_fit(repository.evidence, Opened(draft.manifest, ObjectId.of(data), len(data), table, root), mission)
-        return issue(writer, draft.manifest, table.render(), signers, root, draft=draft)
+        draft.signatures(root)
+        opened = draft.opened(repository.evidence, root)
+        check_fit(repository.evidence, opened, mission)
+        return issue(writer, draft.manifest, opened.table.render(), signers, root, draft=draft)
 
 
 def overtaken(repository: Repository, manifest: Manifest, root: TrustRoot) -> str:

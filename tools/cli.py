@@ -15,6 +15,7 @@ import typer
 
 from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
+from store.issuing import draft_of
 from store.repository import Repository, check_free
 from store.sync import apply_sync, plan_sync
 from tools import aircraft, fsck, keeping, keyfiles, missions, releases, render, takeoff, trust
@@ -176,34 +177,51 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                     "manifest": str(opened.manifest_id),
                 }
             rows.append(row)
+        for mission in repository.evidence.drafts():
+            row = {"mission": mission, "draft": True}
+            try:
+                draft, root = draft_of(repository, mission), repository.root().root
+                signatures = {"signatures": draft.signatures(root), "threshold": root.mission.threshold}
+                row |= {
+                    "flight": draft.manifest.mission.flight,
+                    "sequence": draft.manifest.issue.sequence,
+                    **signatures,
+                }
+            except FlightbagError as error:
+                row["error"] = error.message
+                wrong.append(error)
+            rows.append(row)
     if as_json:
         print_json(rows)
     else:
-        print_lines(
-            render.table(
-                [
-                    (r["mission"], f"DOES NOT HOLD: {r['error']}")
-                    if "error" in r
-                    else (r["mission"], f"flight {r['flight']}  {r['entries']} entries  {render.size(r['bytes'])}")
-                    for r in rows
-                ]
-            )
-        )
+        print_lines(render.table([(row["mission"], _listed(row)) for row in rows]))
     if not wrong:
         return OK
     return UNKNOWN if all(isinstance(error, Unavailable) for error in wrong) else NO
+
+
+def _listed(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"{'its draft ' if 'draft' in row else ''}DOES NOT HOLD: {row['error']}"
+    if "draft" in row:
+        return f"a draft, flight {row['flight']}: {row['signatures']} of {row['threshold']} signatures"
+    return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}"
 
 
 @app.command()
 @command
 def show(
     store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
+    draft: Annotated[bool, typer.Option("--draft", help="The draft: what whoever signs should see.")] = False,
     as_json: Json = False,
 ) -> int:
     """Show one mission's manifest and entries."""
     store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
-        opened = repository.current(mission or "")
+        if draft:
+            opened = draft_of(repository, mission or "").opened(repository.evidence, repository.root().root)
+        else:
+            opened = repository.current(mission or "")
     if as_json:
         print_json(render.mission_json(opened))
     else:

@@ -133,7 +133,10 @@ def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     report = fleet.make("left", "pilot")
     assert (report["outcome"], report["manifest"]) == ("draft", "")
     assert "1 of the 2 signatures" in report["why"]
-    assert flightbag("ls", fleet.store, "--json").json == []
+    (row,) = fleet.json("ls", fleet.store)
+    assert (row["draft"], row["signatures"], row["threshold"]) == (True, 1, 2)
+    assert fleet.json("show", fleet.store, "left", "--draft")["issue"]["sequence"] == row["sequence"]
+    assert flightbag("show", fleet.store, "left").status == 1
     done = fleet.json("sign", fleet.store, "left", "--key", fleet.path("copilot"))
     assert done["manifest"]
     assert not list((fleet.store / "drafts").iterdir())
