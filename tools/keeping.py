@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from store.format.ids import ObjectId, is_hex
 from store.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
+from store.locks import Locked
 from store.needs import KEEP_LAST
 from store.repository import Repository
 from tools import render
@@ -40,7 +42,7 @@ def gc(
             with peeked_rows(repository.media) as rows:
                 plan = plan_gc(repository, rows, now=time.time(), grace=seconds, keep_last=keep_last)
         else:
-            plan = collect(repository, now=time.time(), grace=seconds, keep_last=keep_last, wait=wait)
+            plan = _collect(repository, wait=wait, now=time.time(), grace=seconds, keep_last=keep_last)
     if as_json:
         print_json(
             {
@@ -59,6 +61,17 @@ def gc(
     else:
         print_lines(_collected(plan, dry_run=dry_run))
     return OK
+
+
+def _collect(repository: Repository, *, wait: bool, **settings: Any) -> GcPlan:
+    """Collects; whom it waits for is said."""
+    try:
+        return collect(repository, **settings)
+    except Locked as error:
+        if not wait:
+            raise
+        say(f"waiting: {error.message}", sys.stderr)
+    return collect(repository, wait=True, **settings)
 
 
 def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
