@@ -30,11 +30,22 @@ from builders.plan import EngineTask, FileTask, Plan, Progress, ShardTask, make_
 from builders.recipe import NORMALISE, SHARD_SCHEMA
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Missing
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
-from store.format.entries import Entry, sorted_table
+from store.format.entries import Entry, EntryTable, sorted_table
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import Manifest
 from store.format.release import Approval
-from store.issuing import Issued, check_signers, draft_of, issue, issuing, last_issued, next_issue, overtaken, size_of
+from store.issuing import (
+    Issued,
+    check_signers,
+    draft_of,
+    highest_issued,
+    issue,
+    issuing,
+    last_issued,
+    next_issue,
+    overtaken,
+    size_of,
+)
 from store.locks import exclusive
 from store.media import object_path
 from store.objects import read_chunks
@@ -118,7 +129,12 @@ class _Build:
         releases, lacking = self.approved(plan, {name: (one.id, one.size) for name, one in engines.items()})
         manifest = Manifest(
             mission=plan.facts,
-            issue=next_issue(self.root, last_issued(self.writer.repository, mission), now=self.now),
+            issue=next_issue(
+                self.root,
+                last_issued(self.writer.repository, mission),
+                highest_issued(self.writer.repository, mission),
+                now=self.now,
+            ),
             host=plan.host,
             coverage=plan.coverage,
             quality=(),
@@ -129,17 +145,11 @@ class _Build:
             table_size=len(table_bytes),
             identity=plan.identity(releases),
         )
-        sizes = {one.id: (name, one.size) for name, one in built.items()}
-        signatures = max(len(self.signers), self.root.mission.threshold)
-        overhead = {
-            "the entry table": len(table_bytes),
-            "the manifest": size_of(manifest, signatures),
-        }
-        if (refused := self.over_budget(plan, sizes, overhead)) is not None:
+        if (refused := self.over_budget(plan, *self.room(manifest, table))) is not None:
             return replace(refused, artifacts=tuple(self.artifacts(plan, built)))
         # Nobody signs what cannot be published: its approval will make another manifest of it.
         signers = () if lacking else self.signers
-        done = issue(self.writer, manifest, table_bytes, signers, self.root, hold=bool(lacking))
+        done = issue(self.writer, manifest, table, signers, self.root, hold=bool(lacking))
         return self.issued(plan, done, lacking, built, sum(rows for rows, _ in self.rows.values()))
 
     def issued(
@@ -201,8 +211,13 @@ class _Build:
             if manifest.identity != plan.identity(releases) or overtaken(repository, manifest, self.root):
                 return None
             table = read_table(repository.evidence, manifest)
+            # A draft is unsigned at first: what is signed is what this build would say, object by object.
+            if _objects_of(table) != self.objects(plan):
+                return None
+            if (refused := self.over_budget(plan, *self.room(manifest, table))) is not None:
+                return refused
             signers = () if lacking else self.signers
-            done = issue(self.writer, manifest, table.render(), signers, self.root, draft=draft, hold=bool(lacking))
+            done = issue(self.writer, manifest, table, signers, self.root, draft=draft, hold=bool(lacking))
         except Unavailable:
             raise
         except FlightbagError:
@@ -225,6 +240,7 @@ class _Build:
             raise
         except FlightbagError:
             return None  # absent or damaged: then there is something to do
+        self.writer.drop_draft(plan.facts.id)  # of something that the mission file no longer says
         entries = {entry.name: entry for entry in opened.table.entries}
         built = {name: _Built(entry.id, entry.size) for name, entry in entries.items()}
         return BuildReport(
@@ -412,6 +428,17 @@ class _Build:
         )
         return BuildReport("failed", plan.facts.id, self.coverage(plan, []), why=why)
 
+    def room(self, manifest: Manifest, table: EntryTable) -> tuple[dict[ObjectId, tuple[str, int]], dict[str, int]]:
+        """What a mission takes: its objects with their names and sizes, and what comes on top."""
+        signatures = max(len(self.signers), self.root.mission.threshold)
+        overhead = {"the entry table": len(table.render()), "the manifest": size_of(manifest, signatures)}
+        return {entry.id: (entry.name, entry.size) for entry in table.entries}, overhead
+
+    def objects(self, plan: Plan) -> set[tuple[str, ObjectId, int, bytes]]:
+        """The entries of a plan all of whose artifacts are present: (name, object, size, build key)."""
+        keyed = {(task.name, *task.present, bytes(task.recipe.key)) for task in plan.keyed if task.present is not None}
+        return keyed | {(task.name, task.id, task.size, b"") for task in plan.files}
+
     def entries(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Entry]:
         for engine in plan.engines:
             meta: dict[str, Any] = {
@@ -437,6 +464,10 @@ class _Build:
             action: Action = "reused" if one.seconds is None else "built"
             seconds = None if one.seconds is None else round(one.seconds, 3)
             yield Artifact(name, action, str(one.id), keys.get(name, ""), one.size, seconds, one.figures)
+
+
+def _objects_of(table: EntryTable) -> set[tuple[str, ObjectId, int, bytes]]:
+    return {(entry.name, entry.id, entry.size, bytes(entry.key or b"")) for entry in table.entries}
 
 
 def _user() -> str:

@@ -19,13 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from store.durable import Disk, replace_file
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
 from store.evidence import StoreEvidence
 from store.findings import Finding
 from store.format.cbor import INT_MAX
 from store.format.ids import DIGEST_SIZE, derive
 from store.locks import exclusive
 from store.media import Media
+from store.repository import TOML
+from store.staging import listed
 from store.trust.aircraft import STATE_LIMIT, AircraftState
 from store.trust.root import SignedRoot
 from store.verify import Binding, Verdict, newest_root, verify_mission
@@ -38,11 +40,13 @@ _ENROL = "enrol the aircraft again: flightbag aircraft enrol --again"
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the slots hold: the number of the last change, and whether a slot has to be written anew."""
+    """What the slots hold: the number of the last change, whether a slot has to be written anew, and in which order:
+    first the one that is behind or lost, so that the other is whole meanwhile."""
 
     state: AircraftState
     number: int
     mend: bool
+    order: tuple[str, ...] = SLOTS
 
 
 def load(folder: str | os.PathLike[str]) -> Memory:
@@ -55,19 +59,21 @@ def load(folder: str | os.PathLike[str]) -> Memory:
             slots = [_slot(media, name) for name in SLOTS]
     except NotFound as error:
         raise _none(os.fspath(folder)) from error
-    whole = sorted((slot for slot in slots if isinstance(slot, tuple)), key=lambda slot: slot[0], reverse=True)
+    found = [(slot[0], slot[1], name) for slot, name in zip(slots, SLOTS, strict=True) if isinstance(slot, tuple)]
+    whole = sorted(found, key=lambda slot: slot[0], reverse=True)
     if not whole:
         if all(isinstance(slot, NotFound) for slot in slots):
             raise _none(media.path)
         raise _bad(media.path, "both slots are lost or damaged")
     if len(whole) == 2:
-        (number, newer), (before, older) = whole
+        (number, newer, last), (before, older, first) = whole
         if number - before > 1:
             raise _bad(media.path, f"one slot is {number - before} changes behind the other: it was rolled back")
         if number == before and newer != older:
             raise _bad(media.path, "the two slots contradict each other")
-        return Memory(_state(media.path, newer), number, number != before)
-    return Memory(_state(media.path, whole[0][1]), whole[0][0], mend=True)
+        return Memory(_state(media.path, newer), number, number != before, (first, last))
+    ((number, newer, last),) = whole
+    return Memory(_state(media.path, newer), number, True, (*(name for name in SLOTS if name != last), last))
 
 
 def _slot(media: Media, name: str) -> tuple[int, bytes] | FlightbagError:
@@ -106,7 +112,7 @@ def _write(folder: str, disk: Disk, memory: Memory) -> Memory:
     data = derive(CONTEXT, body) + body
     staging = os.path.join(folder, "tmp")
     disk.make_directory(staging)
-    for name in SLOTS:
+    for name in memory.order:
         replace_file(disk, os.path.join(folder, name), data, staging)
     return Memory(memory.state, number, mend=False)
 
@@ -127,8 +133,13 @@ def enrol(
     """
     disk = disk or Disk()
     folder = os.path.realpath(folder)
+    above = folder
+    while above != os.path.dirname(above):
+        if os.path.lexists(os.path.join(above, TOML)):
+            raise Invalid(f"{folder} lies in the store {above}", remedy="give a folder outside of every store")
+        above = os.path.dirname(above)
     disk.make_directory(folder)
-    names = set(os.listdir(folder))
+    names = set(listed(folder))
     if names - {*SLOTS, "tmp", "lock"}:
         raise Invalid(f"{folder} holds something else", remedy="give a folder of its own", path=folder)
     with _alone(folder, disk):
@@ -154,6 +165,7 @@ def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = 
     """Says that a flight was flown: it does not fly again. Durable when it returns. Raises Invalid if it was before."""
     disk = disk or Disk()
     folder = os.path.realpath(folder)
+    load(folder)  # where there is none, nothing is made, not even a lock
     with _alone(folder, disk):
         memory = load(folder)
         _write(folder, disk, replace(memory, state=memory.state.consuming(flight)))
@@ -185,6 +197,9 @@ def check(
             binding = Binding.of_aircraft(memory.state, now=now, flight=flight)
             verdict = verify_mission(evidence, mission, memory.state.root, binding)
             if verdict.mission is not None:
+                if verdict.mission.root.digest != memory.state.root.root.digest:
+                    text = "the trust chain was another one when it was read again"
+                    raise Unavailable(text, remedy="check again; the medium is failing", kind="unreadable")
                 state = memory.state.accepting(verdict.mission.manifest, now=now or 0)
                 if state != memory.state or memory.mend:
                     _write(folder, disk, replace(memory, state=state))
@@ -195,8 +210,10 @@ def check(
 
 
 def _newest(pinned: SignedRoot, evidence: StoreEvidence) -> SignedRoot:
-    """Step B; a chain that does not hold moves nothing, and the check says why."""
+    """Step B; a chain that does not hold moves nothing, and the check says why. Raises Unavailable."""
     try:
         return newest_root(evidence, pinned)
+    except Unavailable:
+        raise
     except FlightbagError:
         return pinned

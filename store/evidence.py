@@ -15,7 +15,7 @@ from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.media import CHUNK, Media, Stamp, object_path
-from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT
+from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, advance
 from store.verify import REF_SIZE, Binding, Outcome, Verdict, pinned_root, verify_mission
 
 MAX_MISSIONS = 10_000
@@ -70,9 +70,21 @@ class StoreEvidence:
             )
         if len(versions) > MAX_STEPS:
             raise Corrupt(
-                f"the trust chain of {self.media.path} is more than {MAX_STEPS} versions ahead", kind="bad-trust-chain"
+                f"the trust chain of {self.media.path} is more than {MAX_STEPS} versions ahead",
+                remedy="pin a newer root of the domain: enrol the aircraft again with it",
+                kind="bad-trust-chain",
             )
         return [self.root_file(version) for version in versions]
+
+    def newest(self, first: SignedRoot) -> SignedRoot:
+        """The newest root of a store's own chain, which may be longer than a verifier follows. Raises as `advance`."""
+        current = first
+        while True:
+            after = current.root.version
+            window = range(after + 1, min(after + MAX_STEPS, max(self.root_versions(), default=0)) + 1)
+            if not window:
+                return current
+            current = advance(current, [self.root_file(version) for version in window])
 
     def root_versions(self) -> list[int]:
         """The versions of the root files that are there, ascending."""

@@ -85,23 +85,22 @@ def plan_gc(
     named = manifests_of(log.events(repository.media))
     needs = _marked(repository, named, keep_last)
     trash: list[tuple[ObjectId, int]] = []
-    manifests: list[ObjectId] = []
+    kept_named: set[ObjectId] = set()
     counts = dict.fromkeys(("kept", "kept_bytes", "young", "young_bytes"), 0)
     all_named = {id_ for ids in named.values() for id_ in ids}
     for first in range(256):
         marked = {id_ for need in needs for id_, _ in need.of_shard(first)}
+        kept_named |= marked & all_named
         known = rows(first)
         for id_, status in repository.media.objects(first):
             size = status.st_size
             since = max(status.st_ctime, known[id_].inserted if id_ in known else 0)
             if id_ in marked:
                 what = "kept"
+            elif now - since >= grace:
+                trash.append((id_, size))
+                continue
             else:
-                if id_ in all_named:
-                    manifests.append(id_)  # also a young one: what it needs may be older, and go
-                if now - since >= grace:
-                    trash.append((id_, size))
-                    continue
                 what = "young"
             counts[what] += 1
             counts[f"{what}_bytes"] += size
@@ -111,7 +110,9 @@ def plan_gc(
         for name in media.names_if_there(TRASH)
         if _over(name, now, grace) and media.kind(f"{TRASH}/{name}") == "directory"
     )
-    return GcPlan(Need(TRASH, trash), sum(size for _, size in trash), tuple(manifests), folders=folders, **counts)
+    # Also those that are young, as what they need may be older and go, and those that are lost.
+    given_up = tuple(sorted(all_named - kept_named))
+    return GcPlan(Need(TRASH, trash), sum(size for _, size in trash), given_up, folders=folders, **counts)
 
 
 @contextmanager
@@ -138,7 +139,7 @@ def collect(
 def _apply(plan: GcPlan, writer: Writer, now: float) -> None:
     repository = writer.repository
     media, disk = repository.media, repository.disk
-    if plan.trash:
+    if plan.trash or plan.manifests:
         name = time.strftime(_TIME, time.gmtime(now))
         facts = {
             "objects": len(plan.trash),
@@ -147,6 +148,7 @@ def _apply(plan: GcPlan, writer: Writer, now: float) -> None:
             "trash": name,
         }
         repository.append_log(log.Event(int(now), "collected", facts))
+    if plan.trash:
         folder = media.absolute(f"{TRASH}/{name}")
         disk.make_directory(media.absolute(TRASH))
         disk.make_directory(folder)

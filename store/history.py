@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from store import log
 from store.errors import Corrupt, Invalid, NotFound, Refused
 from store.format.ids import ObjectId
-from store.issuing import check_signers, issuing, last_issued, next_issue
+from store.issuing import check_signers, highest_issued, issuing, last_issued, next_issue
 from store.issuing import issue as issue_
 from store.needs import UNKNOWN, need_of
 from store.repository import Repository
@@ -73,13 +73,15 @@ def rollback(
     if current is not None and unchanged:
         return replace(plan, sequence=current.manifest.issue.sequence)
     if dry_run:
-        return replace(plan, sequence=next_issue(root, last, now=now).sequence)
+        highest = highest_issued(repository, mission)
+        return replace(plan, sequence=next_issue(root, last, highest, now=now).sequence)
     with issuing(repository, mission, f"the rollback of mission {mission}") as writer:
         last = last_issued(repository, mission)
         expires_at = None if lifetime is None else now + lifetime
-        manifest = replace(target.manifest, issue=next_issue(root, last, now=now, expires_at=expires_at))
+        issued = next_issue(root, last, highest_issued(repository, mission), now=now, expires_at=expires_at)
+        manifest = replace(target.manifest, issue=issued)
         writer.check_closure(target)
-        done = issue_(writer, manifest, target.table.render(), signers, root, event="rolled-back")
+        done = issue_(writer, manifest, target.table, signers, root, event="rolled-back")
     return replace(
         plan,
         sequence=done.sequence,

@@ -6,21 +6,25 @@ What lacks signatures is a draft, `drafts/<mission id>`: the same envelope that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
-from store.errors import Corrupt, FlightbagError, NotFound, Refused, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.format.cose import KID_SIZE, SIGNATURE_SIZE, Envelope, Signature
+from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Issue, Manifest
+from store.format.manifest import AAD_LABEL, CONTENT_TYPE, MISSION_ID, PAYLOAD_LIMIT, Issue, Manifest
 from store.locks import exclusive
-from store.log import MOVES, events
+from store.log import MOVES, Event, claims, events
 from store.needs import DRAFTS
 from store.repository import Repository, Writer, check_fit
 from store.trust.keys import Signer, sign
-from store.trust.root import TrustRoot, check_signer, count_signatures
-from store.verify import ENVELOPE_LIMIT, Evidence, Opened, read_table
+from store.trust.root import SignedRoot, TrustRoot, check_signer, count_signatures, count_signers
+from store.verify import ENVELOPE_LIMIT, Evidence, Opened, read_table, ref_id
+
+# Sequences go up, so the highest is among the latest.
+_LOOKED_AT = 16
 
 
 def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
@@ -32,6 +36,8 @@ def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
 @contextmanager
 def issuing(repository: Repository, mission: str, what: str) -> Iterator[Writer]:
     """The store open for writing, for the only one who issues this mission now. Raises Locked, naming `what`."""
+    if not MISSION_ID.fullmatch(mission):
+        raise Invalid(f"{mission[:80]!r} is no mission id")
     with (
         exclusive(repository.media.path, repository.disk, f"mission-{mission}", what),
         repository.writing() as writer,
@@ -64,12 +70,42 @@ def last_issued(repository: Repository, mission: str) -> Opened | None:
     return found
 
 
-def next_issue(root: TrustRoot, last: Opened | None, *, now: int, expires_at: int | None = None) -> Issue:
-    """The issue that follows the last one: sequence = max(last + 1, now), in unix seconds.
+def highest_issued(repository: Repository, mission: str) -> tuple[int, int]:
+    """The highest (epoch, sequence) that a mission was genuinely issued with here, as far as its manifests are there.
+
+    Also those whose signer was revoked or removed since: aircraft have seen them.
+    """
+    chain = [repository.first_root().root]
+    chain += [SignedRoot.parse(repository.evidence.root_file(version)).root for version in _later(repository)]
+    keys = {key for root in chain for key in root.mission.keys}
+    ids = [ObjectId.parse(e.facts["manifest"]) for e in claims(repository.media) if _moves(e, mission)]
+    with suppress(FlightbagError):
+        ids.append(ref_id(repository.evidence.ref(mission)))
+    highest = (0, 0)
+    for id_ in set(ids[-_LOOKED_AT:]):
+        with suppress(FlightbagError):
+            envelope = Envelope.parse(repository.evidence.object(id_, ENVELOPE_LIMIT), CONTENT_TYPE, PAYLOAD_LIMIT)
+            if count_signers(envelope, chain[0].aad(AAD_LABEL), keys):
+                highest = max(highest, Manifest.parse(envelope.payload).issue.order)
+    return highest
+
+
+def _later(repository: Repository) -> range:
+    return range(2, max(repository.evidence.root_versions(), default=1) + 1)
+
+
+def _moves(event: Event, mission: str) -> bool:
+    return event.event in MOVES and event.facts["mission"] == mission
+
+
+def next_issue(
+    root: TrustRoot, last: Opened | None, highest: tuple[int, int], *, now: int, expires_at: int | None = None
+) -> Issue:
+    """The issue that follows the last one: sequence = max(highest + 1, now), in unix seconds.
 
     A new epoch begins anew, so that a sequence that was driven up to the end of all numbers is no end.
     """
-    before = 0 if last is None or last.manifest.issue.epoch < root.epoch else last.manifest.issue.sequence
+    before = highest[1] if highest[0] == root.epoch else 0
     return Issue(
         epoch=root.epoch,
         sequence=max(before + 1, now),
@@ -106,8 +142,11 @@ class Draft:
 
     def opened(self, evidence: Evidence, root: TrustRoot) -> Opened:
         """The draft as if it were signed: to be shown and judged, never to be flown. Raises as `read_table` does."""
+        return self.opened_with(read_table(evidence, self.manifest), root)
+
+    def opened_with(self, table: EntryTable, root: TrustRoot) -> Opened:
         data = self.envelope.render()
-        return Opened(self.manifest, ObjectId.of(data), len(data), read_table(evidence, self.manifest), root)
+        return Opened(self.manifest, ObjectId.of(data), len(data), table, root)
 
     def signatures(self, root: TrustRoot) -> int:
         """How many of the mission keys have signed. Raises Untrusted for any other signature."""
@@ -128,7 +167,7 @@ def draft_of(repository: Repository, mission: str) -> Draft:
 def issue(
     writer: Writer,
     manifest: Manifest,
-    table: bytes,
+    table: EntryTable,
     signers: Sequence[Signer],
     root: TrustRoot,
     *,
@@ -138,21 +177,26 @@ def issue(
 ) -> Issued:
     """Signs a manifest, and publishes it if that makes enough signatures; else it is, or stays, a draft.
 
-    With `draft` the signatures there are kept. With `hold` it stays a draft whatever it has. The caller is the only one
-    who issues this mission now (see `issuing`). Durable when it returns. Raises as `Writer.publish` does.
+    With `draft` the signatures there are kept. With `hold` it stays a draft whatever it has, though it could not fly
+    so. The caller is the only one who issues this mission now (see `issuing`). Durable when it returns. Raises as
+    `Writer.publish` does.
     """
     check_signers(root, signers)
     envelope = Envelope(CONTENT_TYPE, manifest.render()) if draft is None else draft.envelope
     for signer in signers:
         envelope = sign(envelope, signer, root.aad(AAD_LABEL))
-    count, threshold = count_signatures(envelope, root, AAD_LABEL, "mission"), root.mission.threshold
+    made = Draft(manifest, envelope)
+    count, threshold = made.signatures(root), root.mission.threshold
     mission, sequence = manifest.mission.id, manifest.issue.sequence
     if count >= threshold and not hold:
-        id_ = writer.publish(mission, envelope.render(), table, event=event)
+        id_ = writer.publish(mission, envelope.render(), table.render(), event=event)
         writer.drop_draft(mission)
         return Issued(id_, sequence, count, threshold)
-    kids = [signature.kid.hex() for signature in envelope.signatures]
-    writer.keep_draft(mission, envelope.render(), table, {"sequence": sequence, "kids": kids})
+    if not hold:
+        check_fit(writer.repository.evidence, made.opened_with(table, root), mission)
+    if draft is None or envelope != draft.envelope:
+        facts = {"sequence": sequence, "kids": [signature.kid.hex() for signature in envelope.signatures], "for": event}
+        writer.keep_draft(mission, envelope.render(), table.render(), facts)
     return Issued(None, sequence, count, threshold)
 
 
@@ -178,7 +222,18 @@ def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer]) 
         draft.signatures(root)
         opened = draft.opened(repository.evidence, root)
         check_fit(repository.evidence, opened, mission)
-        return issue(writer, draft.manifest, opened.table.render(), signers, root, draft=draft)
+        event = _begun_as(repository, draft.manifest)
+        return issue(writer, draft.manifest, opened.table, signers, root, draft=draft, event=event)
+
+
+def _begun_as(repository: Repository, manifest: Manifest) -> str:
+    """What the log says that a draft is for: a publication, unless it was begun as a rollback."""
+    for event in reversed(events(repository.media)):
+        facts = event.facts
+        mine = facts.get("mission") == manifest.mission.id and facts.get("sequence") == manifest.issue.sequence
+        if event.event == "signed" and mine and facts.get("for") in MOVES:
+            return str(facts["for"])
+    return "published"
 
 
 def overtaken(repository: Repository, manifest: Manifest, root: TrustRoot) -> str:

@@ -95,12 +95,16 @@ def manifests_of(events: Iterable[Event]) -> dict[str, list[ObjectId]]:
     """The manifests that were current for each mission and were not collected since, the newest first, each once."""
     found: dict[str, dict[ObjectId, None]] = {}
     for event in events:
+        moved = event.facts.get("refs") if event.event == "repaired" else None
+        refs = moved if type(moved) is dict else {}
         if event.event in MOVES:
-            ids = found.setdefault(event.facts["mission"], {})
-            id_ = ObjectId.parse(event.facts["manifest"])
-            ids.pop(id_, None)
-            ids[id_] = None
-        elif event.event == "collected":
+            refs = {event.facts["mission"]: event.facts["manifest"]}
+        for mission, text in refs.items():
+            if type(text) is str and is_hex(text):
+                ids = found.setdefault(mission, {})
+                ids.pop(ObjectId.parse(text), None)
+                ids[ObjectId.parse(text)] = None
+        if event.event == "collected":
             gone = event.facts.get("manifests")
             for ids in found.values():
                 for text in gone if type(gone) is list else ():

@@ -1,8 +1,8 @@
 """A store as it was at a time: for the auditor who asks whether it would have been GO then.
 
-The roots that were issued by then judge, and the mission is the manifest that the log says was current. What is signed
-is as good as ever; the log is not signed, so that which of two genuine manifests was current rests on it, and on an
-anchor that somebody kept.
+The roots that had taken effect here by then judge, and the mission is the manifest that the log says was current. What
+is signed is as good as ever; the log is not signed, so that which of two genuine manifests was current rests on it, and
+on an anchor that somebody kept.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ class PastEvidence(StoreEvidence):
         raise NotFound(f"the log tells of no mission {mission} by then", kind="missing", mission=mission)
 
     def chain(self, after: int) -> Sequence[bytes]:
+        rotated = {e.facts.get("version"): e.at for e in log.events(self.media) if e.event == "rotated"}
         found = []
         for data in super().chain(after):
-            if SignedRoot.parse(data).root.issued_at > self._at:
+            root = SignedRoot.parse(data).root
+            # A root is begun before it takes effect: the log says when it did here.
+            if rotated.get(root.version, root.issued_at) > self._at:
                 break
             found.append(data)
         return found

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from store import log
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.cose import Envelope
 from store.format.entries import SEGMENT
 from store.format.ids import ObjectId
@@ -19,8 +20,8 @@ from store.locks import exclusive
 from store.objects import inserting
 from store.repository import Repository
 from store.trust.keys import Signer, sign
-from store.trust.root import TrustRoot, check_signatures, check_signer, count_signatures
-from store.verify import REF_SIZE, read_release, ref_id
+from store.trust.root import TrustRoot, check_signer, count_signatures
+from store.verify import ENVELOPE_LIMIT, REF_SIZE, parse_release, read_release, ref_id
 
 FOLDER = "trust/releases"
 
@@ -62,8 +63,8 @@ def add(repository: Repository, data: bytes) -> ObjectId:
     _, made = parsed(data)
     id_ = ObjectId.of(data)
     with repository.locked(), exclusive(repository.media.path, repository.disk, "trust", "the releases", timeout=60):
-        check_release(repository.root().root, data)
-        if (there := listed(repository).get(made.name, id_)) != id_:
+        parse_release(data, repository.root().root)
+        if (there := listed(repository).get(made.name, id_)) != id_ and not _takes_its_place(repository, there, data):
             text = f"another release {made.name} is there, the object {there}"
             raise Conflict(text, remedy="give the release another name", kind="same-name")
         with inserting(repository.media, repository.disk, None) as batch:
@@ -76,19 +77,26 @@ def add(repository: Repository, data: bytes) -> ObjectId:
     return id_
 
 
-def check_release(root: TrustRoot, data: bytes) -> None:
-    """Raises Untrusted unless the release role of this root has signed the release."""
-    check_signatures(parsed(data)[0], root, AAD_LABEL, "release", "the release")
+def _takes_its_place(repository: Repository, there: ObjectId, data: bytes) -> bool:
+    """Whether a release may replace another of its name: it says the same, or the other holds no more."""
+    try:
+        known = repository.evidence.object(there, ENVELOPE_LIMIT)
+        parse_release(known, repository.root().root)
+        return parsed(known)[0].payload == parsed(data)[0].payload
+    except Unavailable:
+        raise
+    except FlightbagError:
+        return True
 
 
 def listed(repository: Repository) -> dict[str, ObjectId]:
-    """The releases that a store knows, by name. Raises Corrupt for a file that names none."""
-    media = repository.media
-    return {
-        name: ref_id(media.read(f"{FOLDER}/{name}", REF_SIZE))
-        for name in media.names_if_there(FOLDER)
-        if SEGMENT.fullmatch(name)
-    }
+    """The releases that a store knows, by name. A file that names none is passed over: fsck tells of it."""
+    found = {}
+    for name in repository.media.names_if_there(FOLDER):
+        with suppress(Corrupt, NotFound):
+            if SEGMENT.fullmatch(name):
+                found[name] = ref_id(repository.media.read(f"{FOLDER}/{name}", REF_SIZE))
+    return found
 
 
 def approving(
@@ -102,6 +110,8 @@ def approving(
     for id_ in listed(repository).values():
         try:
             one = read_release(repository.evidence, id_, root)
+        except Unavailable:
+            raise
         except FlightbagError:
             continue  # lost, or of a key that was revoked: fsck and verify tell
         found.append((one.issued_at, id_, frozenset(one.approvals)))

@@ -29,6 +29,7 @@ from store.quarantine import QUARANTINE, copy_aside, present, set_aside
 from store.repair_plan import FROM_LOG, RepairPlan, Sources, Step, opened_from, plan_repair, there
 from store.repository import Repository
 from store.staging import TMP, sweep
+from store.trust.root import SignedRoot
 from store.verify import ref_id
 
 # Rounds after which something new is damaged each time: somebody else is at it.
@@ -216,6 +217,8 @@ class _Worker:
             self.disk.sync_directory(self.media.path)
         if present(self.media, step.name):
             set_aside(self.media, self.disk, step.name)
+        facts = {"version": int(version), "digest": SignedRoot.parse(data).root.digest.hex()}
+        self.repository.append_log(log.Event(int(time.time()), "rotated", facts))
         self.repository.replace(step.name, data)
         return True
 
@@ -254,7 +257,7 @@ class _Worker:
             return False  # somebody has published it since the plan was made
         own = self.repository.evidence
         id_ = ObjectId.parse(step.to)
-        opened = opened_from(id_, self.repository.first_root(), own, self.replicas)
+        opened = opened_from(id_, self.repository.root(), own, self.replicas)
         if opened is None:
             return False
         lacking = [(one, size) for one, size in opened.closure().items() if not there(self.media, one, size)]

@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from store import log
+from store import log, releases
 from store.errors import FlightbagError
 from store.evidence import StoreEvidence
 from store.findings import Finding
+from store.format import manifest
+from store.format.cose import Envelope
 from store.format.ids import ObjectId, is_hex
+from store.format.manifest import Manifest
 from store.fsck import Audit
 from store.gc import TRASH
 from store.media import Media, object_path
 from store.quarantine import QUARANTINE
 from store.repository import Repository
-from store.trust.root import SignedRoot, advance
-from store.verify import Opened, open_manifest, ref_id
+from store.trust.root import SignedRoot, advance, count_signers
+from store.verify import ENVELOPE_LIMIT, Opened, open_manifest, ref_id
 
 FROM_LOG = "the log"
 
@@ -141,6 +144,8 @@ class _Planner:
             if not self.solve(finding):
                 self.unsolved.append(finding)
         for finding in self.audit.findings:
+            if finding.information and finding.kind == "bad-trust-chain":
+                self.roots()  # the log tells of a root that is not there
             if finding.information and finding.kind == "bad-ref":
                 self.refs.setdefault(os.path.basename(finding.path), finding)  # the log names it, and it has no ref
         for id_, limit in self.audit.damaged.items():
@@ -189,6 +194,9 @@ class _Planner:
             return self.roots()
         if kind == "bad-log" and not finding.unreadable:
             self.steps.append(Step("log", name, kind))
+            return True
+        if kind == "bad-ref" and name.startswith(f"{releases.FOLDER}/"):
+            self.steps.append(Step("move-aside", name, kind))
             return True
         if kind in ("bad-ref", "bad-manifest", "bad-signature") and finding.missions:
             self.refs.update(dict.fromkeys(finding.missions, finding))
@@ -243,11 +251,12 @@ class _Planner:
 
     def rotations(self) -> dict[int, str]:
         """The versions that the log says took effect, with the digests of their payloads."""
-        return {
-            event.facts["version"]: event.facts.get("digest", "")
-            for event in log.events(self.media)
-            if event.event == "rotated" and type(event.facts.get("version")) is int
-        }
+        found: dict[int, str] = {}
+        for event in log.events(self.media):
+            version = event.facts.get("version" if event.event == "rotated" else "root")
+            if type(version) is int and version > 0:
+                found[version] = event.facts.get("digest", found.get(version, ""))
+        return found
 
     def unknown_to_a_replica(self, version: int) -> bool:
         """Whether a replica with the same first root has no root of this version."""
@@ -260,6 +269,7 @@ class _Planner:
 
     def next_root(self, newest: SignedRoot | None, version: int) -> tuple[SignedRoot, str, bytes] | None:
         """The root that continues the chain, the replica that has it ("" where this store has), and its bytes."""
+        known = self.rotations()
         for store in (self.repository, *self.replicas):
             with suppress(FlightbagError):
                 data = store.evidence.root_file(version)
@@ -269,6 +279,8 @@ class _Planner:
                     found = SignedRoot.parse(data)
                     if found.root.version != 1 or not self.vouched(store, found):
                         continue
+                if known.get(version, "") not in ("", found.root.digest.hex()):
+                    continue  # it continues the chain, and is another one than took effect here
                 return found, "" if store is self.repository else store.media.path, data
         return None
 
@@ -297,7 +309,7 @@ class _Planner:
     def ref(self, mission: str, finding: Finding) -> Step | None:
         """The newest manifest of a mission that is whole, or can be made so: of the log, or current at a replica."""
         with suppress(FlightbagError):
-            first = self.repository.first_root()
+            first = self.repository.root()
             ids: dict[ObjectId, str] = {}
             for event in self.moves():
                 if event.facts["mission"] == mission:
@@ -312,9 +324,24 @@ class _Planner:
                 and opened.manifest.mission.id == mission
                 and self.complete(opened)
             ]
+            current = self.revoked_since(mission)
+            if current is not None:
+                found = [item for item in found if item[0] >= current]  # a repair sets no mission back by itself
             if found:
                 _, id_, label = max(found, key=lambda item: item[0])
                 return Step("ref", f"missions/{mission}", finding.kind, to=id_, source=label)
+        return None
+
+    def revoked_since(self, mission: str) -> tuple[int, int] | None:
+        """The (epoch, sequence) of what the ref leads to, if nothing is wrong with it but that a signer was revoked."""
+        evidence = self.repository.evidence
+        with suppress(FlightbagError):
+            root = self.repository.root().root
+            data = evidence.object(ref_id(evidence.ref(mission)), ENVELOPE_LIMIT)
+            envelope = Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
+            keys = (*root.mission.keys, *root.revoked)
+            if count_signers(envelope, root.aad(manifest.AAD_LABEL), keys):
+                return Manifest.parse(envelope.payload).issue.order
         return None
 
     def complete(self, opened: Opened) -> bool:

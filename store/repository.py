@@ -28,13 +28,15 @@ from store.media import Media, Stamp, object_path
 from store.objects import Batch, examine, inserting
 from store.staging import TMP, Staging, sweep
 from store.trust.draft import RootDraft, completed
-from store.trust.root import SignedRoot, advance
+from store.trust.root import SignedRoot
 from store.verify import ENVELOPE_LIMIT, Binding, Opened, check_binding, open_manifest, ref_id
 
 FORMAT = 1
 TOML = "flightbag.toml"
 _TOML_LIMIT = 4096
 _TOML_REMEDY = "it has three lines, format, id and created: copy it from a copy of this store, or sync to a new one"
+# How far apart the clocks of two ground stations may be, in seconds.
+_CLOCKS_DIFFER = 86400
 # How many missions an error names.
 _NAMED = 8
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
@@ -110,7 +112,7 @@ class Repository:
 
     def root(self) -> SignedRoot:
         """The newest root of the store's own chain. It vouches for nothing to a verifier, who has a pinned one."""
-        return advance(self.first_root(), self.evidence.chain(1))
+        return self.evidence.newest(self.first_root())
 
     def missions(self) -> list[str]:
         """The ids of the published missions, ascending."""
@@ -141,7 +143,7 @@ class Repository:
 
         Else raises Corrupt, or Unavailable where nothing is known to be wrong, with the findings.
         """
-        opened = open_manifest(evidence or self.evidence, manifest, self.first_root())
+        opened = open_manifest(evidence or self.evidence, manifest, self.root())
         if not isinstance(opened, Opened):
             unread = all(finding.unreadable for finding in opened)
             raise (Unavailable if unread else Corrupt)(
@@ -216,9 +218,17 @@ class Repository:
     def rotate(self, draft: RootDraft, *, now: int) -> SignedRoot:
         """Puts the draft of a root into effect: root 1, or the one that follows the newest. Durable when it returns.
 
-        Raises Untrusted where it lacks signatures, Conflict where it follows another root than the newest.
+        Raises Untrusted where it lacks signatures, Conflict where it follows another root than the newest, Refused for
+        one from the future: aircraft take its time of issue for passed.
         """
-        with exclusive(self.media.path, self.disk, "trust", "the trust chain", timeout=60):
+        if draft.root.issued_at > now + _CLOCKS_DIFFER:
+            raise Refused(
+                f"the draft says that it was begun at {draft.root.issued_at}, it is {now}",
+                remedy="set the clock of the machine where it was begun, and begin a new draft",
+                kind="from-the-future",
+            )
+        with self.locked(), exclusive(self.media.path, self.disk, "trust", "the trust chain", timeout=60):
+            self.media.directory("trust")  # before the log speaks of it
             signed = completed(draft, self.root() if self.evidence.root_versions() else None)
             facts = {"version": signed.root.version, "digest": signed.root.digest.hex()}
             self.append_log(log.Event(now, "rotated", facts))

@@ -83,14 +83,14 @@ def plan_sync(
     judge = _newer_root(target, source_root)
     for mission in dict.fromkeys(missions or source.missions()):
         opened = source.current(mission)
-        if judge is not None:
-            _check_accepted(source, opened, mission, judge)
         there = _current_at(target, mission)
         issue = opened.manifest.issue
         move = Move(mission, opened.manifest_id, issue.epoch, issue.sequence, _ref_at(target, mission))
         if there is not None and there.manifest.issue.order > opened.manifest.issue.order:
             newer.append(mission)
             continue
+        if judge is not None:
+            _check_accepted(source, opened, mission, judge)
         if there is None:
             doubted |= {opened.manifest_id, opened.manifest.table}
         if there is not None and there.manifest_id == opened.manifest_id:
@@ -271,14 +271,31 @@ def _apply(
                         object=id_,
                     )
             for version in plan.roots:
-                data = source.evidence.root_file(version)
-                facts = {"version": version, "digest": SignedRoot.parse(data).root.digest.hex()}
-                destination.append_log(log.Event(int(time.time()), "rotated", facts))
-                destination.replace(f"trust/{version}.root.cbor", data)
+                _bring_root(version, source, destination)
             for move in plan.moves:
                 _move(move, destination)
         finally:
             lock.close()
+
+
+def _bring_root(version: int, source: Repository, destination: Repository) -> None:
+    """Brings a root, unless somebody else has put it into effect there since the plan was made."""
+    data = source.evidence.root_file(version)
+    digest = SignedRoot.parse(data).root.digest
+    with exclusive(destination.media.path, destination.disk, "trust", "the target's trust chain", timeout=60):
+        if version in destination.evidence.root_versions():
+            there = _digest(destination, version)
+            if there == digest:
+                return
+            if there is not None:
+                raise Conflict(
+                    f"{destination.media.path} has got another trust root {version} meanwhile",
+                    remedy="bring the two stations' roots together, and begin a new draft of the one that lost",
+                    kind="bad-trust-chain",
+                )
+        facts = {"version": version, "digest": digest.hex()}
+        destination.append_log(log.Event(int(time.time()), "rotated", facts))
+        destination.replace(f"trust/{version}.root.cbor", data)
 
 
 def _move(move: Move, destination: Repository) -> None:

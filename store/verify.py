@@ -373,7 +373,12 @@ def check_releases(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
 
 def read_release(evidence: Evidence, id_: ObjectId, root: TrustRoot) -> Release:
     """A release that the release role of a root has signed. Raises NotFound, Corrupt, Untrusted or Unavailable."""
-    envelope = Envelope.parse(evidence.object(id_, ENVELOPE_LIMIT), release.CONTENT_TYPE, release.PAYLOAD_LIMIT)
+    return parse_release(evidence.object(id_, ENVELOPE_LIMIT), root)
+
+
+def parse_release(data: bytes, root: TrustRoot) -> Release:
+    """A release of these bytes that the release role of a root has signed. Raises Corrupt or Untrusted."""
+    envelope = Envelope.parse(data, release.CONTENT_TYPE, release.PAYLOAD_LIMIT)
     check_signatures(envelope, root, release.AAD_LABEL, "release", "the release")
     return Release.parse(envelope.payload)
 

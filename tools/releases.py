@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,9 @@ from store.durable import Disk, replace_file, write_new_file
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
 from store.format.entries import SEGMENT
 from store.format.release import KINDS, Approval, Release
-from store.issuing import draft_of
+from store.issuing import draft_of, overtaken
 from store.repository import Repository
-from store.verify import ENVELOPE_LIMIT, read_table
+from store.verify import ENVELOPE_LIMIT, parse_release, read_table
 from tools import keyfiles, render
 from tools.arguments import Json, PassphraseFile, SignerCommand, SomeKeys, Store, print_lines
 from tools.status import OK, command, print_json, say
@@ -57,10 +58,12 @@ def new(
 
 def _engines(repository: Repository, mission: str) -> tuple[str, list[Approval]]:
     """The host class of a mission, and its entries that need approval: those of its draft, or else of its manifest."""
-    try:
-        manifest = draft_of(repository, mission).manifest
-    except NotFound:
-        manifest = repository.current(mission).manifest
+    manifest = None
+    with suppress(NotFound):
+        drafted = draft_of(repository, mission).manifest
+        if drafted.mission.id == mission and not overtaken(repository, drafted, repository.root().root):
+            manifest = drafted
+    manifest = manifest or repository.current(mission).manifest
     table = read_table(repository.evidence, manifest)
     return manifest.host, [Approval.of(entry) for entry in table.entries if entry.kind in KINDS]
 
@@ -114,7 +117,7 @@ def show(
             try:
                 data = repository.evidence.object(id_, ENVELOPE_LIMIT)
                 row |= _json(data)
-                releases.check_release(root, data)
+                parse_release(data, root)
             except FlightbagError as error:
                 row |= {"holds": False, "why": error.message}
             rows.append(row)

@@ -21,7 +21,7 @@ from store.media import Media
 from store.past import PastEvidence, check_pinned
 from store.proof import PROOF_LIMIT, Proof, prove
 from store.repository import Repository, check_format
-from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
+from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot
 from store.verify import ENVELOPE_LIMIT, Binding, OperatorCheck, Verdict, pinned_root, verify_mission
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, moment, print_lines, store_and, store_then
@@ -200,7 +200,11 @@ def prove_command(
     with Repository.open(store) as repository:
         opened = repository.current(mission)
         envelope = repository.evidence.object(opened.manifest_id, ENVELOPE_LIMIT)
-        data = Proof.of(opened, envelope, repository.evidence.chain(1), entry).render()
+        evidence = repository.evidence
+        statements = [evidence.object(id_, ENVELOPE_LIMIT) for id_ in opened.manifest.releases]
+        data = Proof.of(
+            opened, envelope, evidence.chain(max(1, opened.root.version - MAX_STEPS)), entry, statements
+        ).render()
     write_new_file(Disk(), os.path.abspath(out), data, 0o644)
     if as_json:
         print_json({"mission": mission, "entry": entry, "proof": str(out), "bytes": len(data)})
@@ -238,4 +242,12 @@ def check_proof(
 
 
 # What a proof cannot show.
-_NOT_SHOWN = ("whether the mission is current", "aircraft", "flight", "expiry", "the other entries")
+_NOT_SHOWN = (
+    "whether the mission is current",
+    "later revocations",
+    "aircraft",
+    "host class",
+    "flight",
+    "expiry",
+    "the other entries",
+)

@@ -33,7 +33,7 @@ from store.needs import (
 )
 from store.quarantine import present
 from store.repository import TOML
-from store.trust.root import SignedRoot, advance
+from store.trust.root import SignedRoot
 from store.verify import ENVELOPE_LIMIT, Opened, open_manifest, open_mission, ref_id
 
 FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", "tmp", "quarantine", "trash", "lock"})
@@ -71,7 +71,7 @@ class Refs:
         self.log_holds = False
         self.moved: dict[str, list[str]] = {}  # where the log says that a mission's ref was moved to, each time
         self.newest = 0  # the newest root that the log tells of
-        self.founded: object = None  # the digest of root 1, if the log tells it
+        self.rotated: dict[int, object] = {}  # the digests of the roots that the log tells of
         self.earlier: dict[str, list[ObjectId]] = {}  # the manifests of each mission that a collection spares
         self.flyable: dict[str, bool] = {}
         self.needs: list[Need] = []
@@ -164,10 +164,11 @@ class Refs:
                 moved = {event.facts["mission"]: event.facts["manifest"]}
             for mission, id_ in moved.items():
                 self.moved.setdefault(mission, []).append(str(id_))
-            if event.event == "rotated" and event.facts.get("version") == 1:
-                self.founded = event.facts.get("digest")
             newest = event.facts.get("version" if event.event == "rotated" else "root")
-            self.newest = max(self.newest, newest if type(newest) is int else 0)
+            if type(newest) is int:
+                self.newest = max(self.newest, newest)
+                if event.event == "rotated":
+                    self.rotated[newest] = event.facts.get("digest")
 
     def missions(self) -> None:
         """Refs, signatures and tables of all missions, under the store's own chain."""
@@ -235,15 +236,34 @@ class Refs:
             first = SignedRoot.parse(self.evidence.root_file(1))
             if first.root.version != 1:
                 raise Corrupt("trust/1.root.cbor is of another version", kind="bad-trust-chain")
-            if self.founded not in (None, first.root.digest.hex()):
-                raise Corrupt("trust/1.root.cbor is not the root that the log tells of", kind="bad-trust-chain")
-            advance(first, self.evidence.chain(1))
-            return first
+            self.as_the_log_says(first)
+            return self.evidence.newest(first)
         except FlightbagError as error:
             finding = as_kind(Finding.of(error, remedy=RESTORE), "bad-trust-chain")
             path = finding.path or self.media.absolute("trust")
             self.told.tell(replace(finding, path=path, missions=tuple(self.flyable)))
         return None
+
+    def as_the_log_says(self, first: SignedRoot) -> None:
+        """Raises Corrupt for a root that is another one than the log tells of; notes one that is not there.
+
+        A line is ahead of its root, so that the last one may be all of a rotation that was cut short.
+        """
+        there = self.evidence.root_versions()
+        for version in there:
+            root = first if version == 1 else SignedRoot.parse(self.evidence.root_file(version))
+            if self.rotated.get(version) not in (None, root.root.digest.hex()):
+                text = f"trust/{version}.root.cbor is not the root that the log tells of"
+                raise Corrupt(text, kind="bad-trust-chain")
+        lacking = self.newest - max(there, default=0)
+        if lacking > 0:
+            text = f"the log tells of trust root {self.newest}, which is not there"
+            path = self.media.absolute(f"trust/{self.newest}.root.cbor")
+            finding = Finding("bad-trust-chain", text, path=path, remedy=RESTORE, missions=tuple(self.flyable))
+            if lacking == 1:
+                self.told.note(replace(finding, missions=(), message=f"{text}: cut short, or lost"))
+            else:
+                self.told.tell(finding)
 
     def mission(self, mission: str, first: SignedRoot) -> None:
         ref = self.media.absolute(f"missions/{mission}")

@@ -110,8 +110,12 @@ class AircraftState:
             yield "consumed-flight", f"the flight {facts.flight} was flown, and does not fly again", "", facts.flight
 
     def with_root(self, root: SignedRoot) -> Self:
-        """The state with a newer root, which the chain led to from the one before."""
-        return replace(self, root=root, floor=max(self.floor, root.root.issued_at))
+        """The state with a newer root, which the chain led to from the one before.
+
+        What is of an earlier epoch cannot fly any more, and need not be remembered.
+        """
+        missions = {id_: seen for id_, seen in self.missions.items() if seen.epoch >= root.root.epoch}
+        return replace(self, root=root, missions=missions, floor=max(self.floor, root.root.issued_at))
 
     def accepting(self, manifest: Manifest, *, now: int) -> Self:
         """The state after a mission passed every step; `now` is a time that has passed for sure, 0 for none."""

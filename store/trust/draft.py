@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from store.errors import Conflict, Corrupt, Invalid, Untrusted
 from store.format.cbor import INT_MAX, decode, encode
-from store.format.cose import Envelope
+from store.format.cose import MAX_SIGNATURES, Envelope
 from store.trust.keys import PublicKey, Signer, sign
 from store.trust.root import (
     AAD_LABEL,
@@ -67,6 +67,7 @@ class RootDraft:
             payload = root.render()
             if before is not None:
                 check_continues(before.root, root)
+                _check_signable(before.root, root)
         except (Corrupt, Untrusted) as error:  # nothing was read: it is what was asked for that breaks a rule
             raise Invalid(f"this cannot be a trust root: {error.message}") from error
         return cls(before, root, Envelope(CONTENT_TYPE, payload))
@@ -75,11 +76,8 @@ class RootDraft:
     def after(cls, before: SignedRoot, *, now: int) -> Self:
         """The root that follows, with nothing changed yet. `now` is unix seconds."""
         old = before.root
-        issued = max(now, old.issued_at)
-        return cls.of(
-            before,
-            replace(old, version=old.version + 1, issued_at=issued, parent_domain=old.domain_id, previous=old.digest),
-        )
+        follows = replace(old, version=old.version + 1, parent_domain=old.domain_id, previous=old.digest)
+        return cls.of(before, replace(follows, issued_at=now))
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -145,6 +143,23 @@ class RootDraft:
         return SignedRoot.parse(self.envelope.render())
 
 
+def _check_signable(old: TrustRoot, new: TrustRoot) -> None:
+    """Raises Invalid for a draft that can never have its signatures."""
+    left = set(old.root.keys) - set(new.revoked)
+    if len(left) < old.root.threshold:
+        raise Invalid(
+            f"root {old.version} takes {old.root.threshold} signatures, and {len(left)} of its keys would be left",
+            remedy="take the key out of the role with remove-key now, and revoke it in the root after this",
+        )
+    both = len(left & set(new.root.keys))
+    least = old.root.threshold + new.root.threshold - min(both, old.root.threshold, new.root.threshold)
+    if least > MAX_SIGNATURES:
+        raise Invalid(
+            f"the draft takes {least} signatures, an envelope has room for {MAX_SIGNATURES}",
+            remedy="change fewer root keys at once, or lower the threshold first",
+        )
+
+
 def founding(
     domain: str,
     *,
@@ -205,7 +220,7 @@ def _fewer(draft: RootDraft, **fields: Any) -> RootDraft:
     try:
         return draft.changed(**fields)
     except Invalid as error:
-        remedy = "add the key that replaces it first, or lower the threshold"
+        remedy = error.remedy or "add the key that replaces it first, or lower the threshold"
         raise Invalid(error.message, remedy=remedy) from error
 
 

@@ -17,10 +17,9 @@ from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
 from store.proof import Proof, prove
-from store.releases import check_release
 from store.trust.draft import RootDraft
 from store.trust.root import SignedRoot, advance
-from store.verify import Opened, open_manifest
+from store.verify import Opened, open_manifest, parse_release
 from tests.conformance.make_vectors import CONTENTS, FOLDER, files
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import table_of
@@ -82,7 +81,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "step": lambda data: advance(first_root(), [data]),
     "manifest": check_manifest,
     "proof": check_proof,
-    "release": lambda data: check_release(first_root().root, data),
+    "release": lambda data: parse_release(data, first_root().root),
     "draft": RootDraft.parse,
     "slot": check_slot,
     "entry-proof": lambda data: prove(Proof.parse(data), first_root()),

@@ -228,7 +228,8 @@ def test_a_root_that_was_lost_after_a_rotation_comes_back(store: Path, made: Pat
     second = sign_root(next_root(ROOT), "root-a")
     for one in (store, replica):
         with Repository.open(one) as repository:
-            repository.append_log(log.Event(1_795_000_000, "rotated", {"version": 2, "digest": "x"}))
+            facts = {"version": 2, "digest": next_root(ROOT).digest.hex()}
+            repository.append_log(log.Event(1_795_000_000, "rotated", facts))
             repository.replace("trust/2.root.cbor", second)
     flip(store / "trust" / "2.root.cbor", 40)
     assert mend(store).audit.errors
