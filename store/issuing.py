@@ -80,7 +80,9 @@ def highest_issued(repository: Repository, mission: str) -> tuple[int, int]:
     keys = {key for root in chain for key in root.mission.keys}
     ids = [ObjectId.parse(e.facts["manifest"]) for e in claims(repository.media) if _moves(e, mission)]
     with suppress(FlightbagError):
-        ids.append(ref_id(repository.evidence.ref(mission)))
+        current = ref_id(repository.evidence.ref(mission))
+        # A line behind that of the ref is of a publication that was cut short: nobody has seen it.
+        ids = [*ids[: len(ids) - ids[::-1].index(current)], current] if current in ids else [*ids, current]
     highest = (0, 0)
     for id_ in set(ids[-_LOOKED_AT:]):
         with suppress(FlightbagError):

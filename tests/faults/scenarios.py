@@ -250,7 +250,7 @@ def _sign(folder: Path, disk: Disk) -> None:
                 for data in SIGNED.contents.values():
                     batch.add_bytes(data)
                 batch.commit()
-            issue(writer, SIGNED.manifest, SIGNED.table.render(), (), root)
+            issue(writer, SIGNED.manifest, SIGNED.table, (), root)
         sign_draft(repository, NORTH.id, [key("pilot")])
 
 
