@@ -16,7 +16,7 @@ from builders.descriptors.inventory import CellTiles, Inventory, SourceSpec, Til
 from builders.descriptors.shard import read_shard
 from builders.descriptors.tiles import tile_from_id
 from builders.recipe import shard_recipe
-from store.errors import FlightbagError
+from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
 from store.format.entries import Entry
 from store.verify import Evidence, Opened
@@ -36,7 +36,7 @@ def check_tiles(sources: Sequence[Path]) -> Callable[[Evidence, Opened], Iterato
         try:
             with TileSources([SourceSpec(path, zooms, _ANY_DATE) for path in sources]) as open_sources:
                 inventory = open_sources.inventory(opened.manifest.mission.area.bbox)
-        except FlightbagError as error:
+        except Unavailable as error:
             yield Finding.of(error, step="G", entry="coverage")
             return
         expected, actual = opened.manifest.coverage.digest, inventory.digest

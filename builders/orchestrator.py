@@ -160,6 +160,8 @@ class _Build:
             why = f"it has {done.signatures} of the {done.threshold} signatures that it takes: flightbag sign"
         if lacking:
             why = f"{', '.join(one.name for one in lacking)} in no release that holds: flightbag release new"
+        if done.replaced:
+            why += f"{'; ' if why else ''}the draft before it is gone, with its {done.replaced} signatures"
         return BuildReport(
             outcome="built" if done.manifest is not None else "draft",
             mission=plan.facts.id,

@@ -35,7 +35,8 @@ from store.verify import Binding, Verdict, newest_root, verify_mission
 SLOTS = ("a", "b")
 CONTEXT = "flightbag 2026 aircraft state v1"
 _NUMBER = 8
-_ENROL = "enrol the aircraft again: flightbag aircraft enrol --again"
+_ENROL = "have an operator enrol the aircraft again (--again): it forgets what it has seen and which flights were flown"
+_PATH = "is that the path of the state? an aircraft is enrolled once: flightbag aircraft enrol"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _state(path: str, data: bytes) -> AircraftState:
 
 
 def _none(path: str) -> NotFound:
-    return NotFound(f"{path} has no aircraft state", remedy=_ENROL, kind="no-state", path=path)
+    return NotFound(f"{path} has no aircraft state", remedy=_PATH, kind="no-state", path=path)
 
 
 def _bad(path: str, why: str) -> Corrupt:
@@ -205,7 +206,7 @@ def check(
                     _write(folder, disk, replace(memory, state=state))
             return verdict
     except FlightbagError as error:
-        finding = Finding.of(error, step="E", remedy=_ENROL)
+        finding = Finding.of(error, step="E", remedy="the state must be readable and writable for this user")
         return Verdict(mission, (finding,), None)
 
 

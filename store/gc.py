@@ -18,7 +18,7 @@ import os
 import time
 from calendar import timegm
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -45,7 +45,7 @@ from store.needs import (
 from store.quarantine import present
 from store.repository import Repository, Writer
 from store.staging import empty
-from store.verify import ENVELOPE_LIMIT
+from store.verify import ENVELOPE_LIMIT, ref_id
 
 TRASH = "trash"
 GRACE = 14 * 86400.0
@@ -228,11 +228,25 @@ def _marked(repository: Repository, named: Mapping[str, list[ObjectId]], keep_la
     return needs
 
 
+def current_need(repository: Repository, mission: str) -> Need:
+    """What a mission needs, also where its signatures hold no more: what a revoked key signed is there still.
+
+    Raises as `Repository.current` where nobody can tell.
+    """
+    holder = f"missions/{mission}"
+    try:
+        return need_of(holder, repository.current(mission))
+    except Corrupt:
+        with suppress(FlightbagError):
+            return need_of_stored(holder, ref_id(repository.evidence.ref(mission)), repository.evidence)
+        raise
+
+
 def _current(repository: Repository, mission: str) -> Need:
     holder = f"missions/{mission}"
     if not MISSION_ID.fullmatch(mission):
         raise Corrupt(f"{holder} is no mission", kind="stray", path=repository.media.absolute(holder))
-    return need_of(holder, repository.current(mission))
+    return current_need(repository, mission)
 
 
 def _draft(repository: Repository, holder: str) -> Need:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from store import log
 from store.errors import Corrupt, Invalid, NotFound, Refused
 from store.format.ids import ObjectId
+from store.gc import current_need
 from store.issuing import check_signers, highest_issued, issuing, last_issued, next_issue
 from store.issuing import issue as issue_
-from store.needs import UNKNOWN, need_of
+from store.needs import UNKNOWN
 from store.repository import Repository
 from store.trust.keys import Signer
 from store.verify import Opened
@@ -31,6 +32,7 @@ class Rollback:
     manifest: ObjectId | None = None
     signatures: int = 0
     threshold: int = 0
+    replaced: int = 0
 
 
 def rollback(
@@ -88,6 +90,7 @@ def rollback(
         manifest=done.manifest,
         signatures=done.signatures,
         threshold=done.threshold,
+        replaced=done.replaced,
     )
 
 
@@ -201,7 +204,7 @@ class Stats:
 
 def stats(repository: Repository) -> Stats:
     """Counts a store, by the sizes on the medium. Raises where a mission cannot be read: then nobody knows."""
-    needs = {mission: need_of(f"missions/{mission}", repository.current(mission)) for mission in repository.missions()}
+    needs = {mission: current_need(repository, mission) for mission in repository.missions()}
     missions = {mission: [0, 0, 0, 0] for mission in needs}
     objects = total = lone = lone_bytes = closure = unique = 0
     for first in range(256):

@@ -133,6 +133,8 @@ class Issued:
     sequence: int
     signatures: int
     threshold: int
+    # How many signatures a draft had that this one took the place of.
+    replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,18 +190,21 @@ def issue(
     for signer in signers:
         envelope = sign(envelope, signer, root.aad(AAD_LABEL))
     made = Draft(manifest, envelope)
+    replaced = 0
+    with suppress(NotFound, Corrupt):
+        replaced = 0 if draft else len(draft_of(writer.repository, manifest.mission.id).envelope.signatures)
     count, threshold = made.signatures(root), root.mission.threshold
     mission, sequence = manifest.mission.id, manifest.issue.sequence
     if count >= threshold and not hold:
         id_ = writer.publish(mission, envelope.render(), table.render(), event=event)
         writer.drop_draft(mission)
-        return Issued(id_, sequence, count, threshold)
+        return Issued(id_, sequence, count, threshold, replaced)
     if not hold:
         check_fit(writer.repository.evidence, made.opened_with(table, root), mission)
     if draft is None or envelope != draft.envelope:
         facts = {"sequence": sequence, "kids": [signature.kid.hex() for signature in envelope.signatures], "for": event}
         writer.keep_draft(mission, envelope.render(), table.render(), facts)
-    return Issued(None, sequence, count, threshold)
+    return Issued(None, sequence, count, threshold, replaced)
 
 
 def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer]) -> Issued:
@@ -236,6 +241,16 @@ def _begun_as(repository: Repository, manifest: Manifest) -> str:
         if event.event == "signed" and mine and facts.get("for") in MOVES:
             return str(facts["for"])
     return "published"
+
+
+def discard_draft(repository: Repository, mission: str) -> int:
+    """Throws the draft of a mission away; how many signatures it had. Raises NotFound where there is none."""
+    with issuing(repository, mission, f"the draft of mission {mission}") as writer:
+        signatures = 0
+        with suppress(Corrupt):  # a damaged one goes too
+            signatures = len(draft_of(repository, mission).envelope.signatures)
+        writer.drop_draft(mission)
+    return signatures
 
 
 def overtaken(repository: Repository, manifest: Manifest, root: TrustRoot) -> str:

@@ -50,5 +50,5 @@ def check_pinned(pinned: SignedRoot, at: int) -> None:
     if pinned.root.issued_at > at:
         raise Invalid(
             f"the pinned root {pinned.root.version} was issued after that time",
-            remedy="pin an earlier root of the domain, such as the first",
+            remedy="pin an earlier root of the domain; before the first, nothing was approved at all",
         )

@@ -148,6 +148,7 @@ class Repository:
             unread = all(finding.unreadable for finding in opened)
             raise (Unavailable if unread else Corrupt)(
                 f"{what} does not verify: " + "; ".join(finding.message for finding in opened),
+                remedy=opened[0].remedy or "run store-fsck: it says what is wrong, and what mends it",
                 kind="bad-manifest",
                 object=manifest,
                 findings=opened,

@@ -51,6 +51,8 @@ class SyncPlan:
     moves: tuple[Move, ...]
     unchanged: tuple[str, ...]
     newer: tuple[str, ...]
+    # Those that hold no more, as a signer was revoked for instance, with why: the roots travel all the same.
+    refused: tuple[tuple[str, str], ...] = ()
     # All that the moved missions need, and what the target's log was when it was asked for it.
     closure: tuple[tuple[ObjectId, int], ...] = field(default=(), repr=False)
     target_log: Stamp | None = None
@@ -68,21 +70,27 @@ def plan_sync(
     What the target has is told by name and size, as verify reads every byte anyway; `checksum` reads it here already,
     so that what is damaged is copied again.
 
-    Raises NotFound for an unknown mission, Corrupt for one whose manifest does not hold at the source, Conflict for a
-    target of another trust domain, for one whose newer root does not accept a mission, and for one that has another
-    mission of the same sequence.
+    Raises NotFound for an unknown mission, Corrupt for one that was asked for and whose manifest does not hold at the
+    source, Conflict for a target of another trust domain, for one whose newer root does not accept a mission, and for
+    one that has another mission of the same sequence.
     """
     source_root = source.root()
     target_log = _log_of(target)
     roots = _roots_to_copy(source, source_root, target)
     wanted: dict[ObjectId, int] = {}
     last: dict[ObjectId, int] = {}
-    moves, unchanged, newer = [], [], []
+    moves, unchanged, newer, refused = [], [], [], []
     # What keeps the target's mission from holding may have the right name and size.
     doubted: set[ObjectId] = set()
     judge = _newer_root(target, source_root)
     for mission in dict.fromkeys(missions or source.missions()):
-        opened = source.current(mission)
+        try:
+            opened = source.current(mission)
+        except Corrupt as error:
+            if missions:
+                raise
+            refused.append((mission, str(error)))
+            continue
         there = _current_at(target, mission)
         issue = opened.manifest.issue
         move = Move(mission, opened.manifest_id, issue.epoch, issue.sequence, _ref_at(target, mission))
@@ -118,7 +126,15 @@ def plan_sync(
     )
     present = len(sizes) - len(missing)
     return SyncPlan(
-        missing, present, roots, tuple(moves), tuple(unchanged), tuple(newer), tuple(sizes.items()), target_log
+        missing,
+        present,
+        roots,
+        tuple(moves),
+        tuple(unchanged),
+        tuple(newer),
+        tuple(refused),
+        tuple(sizes.items()),
+        target_log,
     )
 
 

@@ -57,11 +57,13 @@ def consume_command(
     state: State, flight: Annotated[str, typer.Argument(help="The flight's id.")], as_json: Json = False
 ) -> int:
     """Say after landing that a flight was flown: it does not fly again."""
-    consume(state, flight)
+    known = flight in load(state).state.consumed
+    if not known:
+        consume(state, flight)
     if as_json:
-        print_json({"consumed": flight})
+        print_json({"consumed": flight, "before": known})
     else:
-        say(f"consumed {flight}")
+        say(f"{flight} was consumed before" if known else f"consumed {flight}")
     return OK
 
 

@@ -18,6 +18,8 @@ from tools.status import say
 
 ENV = "FLIGHTBAG_STORE"
 Store = Annotated[str, typer.Argument(envvar=ENV, help="The store's folder.", show_default=False)]
+# Where another argument follows that must be there, nothing can stand in for it.
+StoreFirst = Annotated[str, typer.Argument(metavar="STORE", help="The store's folder.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 PassphraseFile = Annotated[
     Path | None, typer.Option(readable=False, help="Its first line is the passphrase.", show_default=False)

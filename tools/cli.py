@@ -255,6 +255,7 @@ def sync(
         "missions": [move.mission for move in made.moves],
         "unchanged": list(made.unchanged),
         "newer_at_target": list(made.newer),
+        "refused": [{"mission": mission, "why": why} for mission, why in made.refused],
         "dry_run": dry_run,
     }
     if as_json:
@@ -269,7 +270,12 @@ def sync(
         ):
             if missions:
                 say(f"{word} {', '.join(missions)}")
-    return NO if made.newer else OK
+        for one, why in made.refused:
+            say(f"NOT copied: {one}: {why}")
+        if made.roots:
+            what = ", ".join(map(str, made.roots))
+            say(f"{'would bring' if dry_run else 'brought'} trust root {what}")
+    return NO if made.newer or made.refused else OK
 
 
 @contextmanager

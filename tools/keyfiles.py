@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.durable import Disk, write_new_file
+from store.durable import Disk, replace_file, write_new_file
 from store.errors import Invalid, Unavailable
 from store.format.cose import SIGNATURE_SIZE
+from store.repository import TOML
 from store.trust.keys import KEY_FILE_LIMIT, PrivateKey, PublicKey, Signer
 
 # A person may have to touch the token first.
@@ -100,8 +101,12 @@ class CommandSigner:
                 check=False,
                 env={**os.environ, "FLIGHTBAG_KID": self.public.kid.hex()},
             )
-        except (OSError, ValueError, IndexError, subprocess.TimeoutExpired) as error:
-            raise Unavailable(f"the signer {self.command!r} cannot be run: {error}", kind="signer") from error
+        except subprocess.TimeoutExpired as error:
+            text = f"the signer {self.command!r} has not answered for {_SIGNER_SECONDS} s"
+            raise Unavailable(text, kind="signer") from error
+        except (OSError, ValueError, IndexError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no command"
+            raise Unavailable(f"the signer {self.command!r} cannot be run: {why}", kind="signer") from error
         if done.returncode != 0 or len(done.stdout) != SIGNATURE_SIZE:
             raise Unavailable(
                 f"the signer {self.command!r} ended with {done.returncode} and {len(done.stdout)} bytes",
@@ -142,11 +147,42 @@ def is_private(path: Path) -> bool:
     return b"PRIVATE KEY" in read_file(path, KEY_FILE_LIMIT, "the key file")
 
 
-def refuse_inside(trust: Path, folder: str) -> None:
-    """Raises Invalid for a trust root inside the folder that is to be verified: it would vouch for itself."""
+def refuse_inside(option: str, path: Path, folder: str) -> None:
+    """Raises Invalid for a root or a state inside the folder that is to be verified: it would vouch for itself."""
     inside = os.path.realpath(folder) + os.sep
-    if os.path.realpath(trust).startswith(inside):
+    if os.path.realpath(path).startswith(inside):
         raise Invalid(
-            f"--trust {trust} lies inside {folder}, which is to be verified",
-            remedy="give the root file that was handed out apart from it",
+            f"{option} {path} lies inside {folder}, which is to be verified",
+            remedy="give what was handed out apart from it",
         )
+
+
+def store_above(path: Path) -> str | None:
+    """The store that a path lies in, if it does."""
+    above = os.path.dirname(os.path.realpath(path))
+    while True:
+        if os.path.lexists(os.path.join(above, TOML)):
+            return above
+        if above == os.path.dirname(above):
+            return None
+        above = os.path.dirname(above)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Writes a file to carry. Raises Invalid for one that is there, and for a path inside a store."""
+    if os.path.lexists(path):
+        raise Invalid(f"{path} is there already", remedy="give another name")
+    _refuse_store(path)
+    write_new_file(Disk(), os.path.abspath(path), data, 0o644)
+
+
+def write_over(path: Path, data: bytes) -> None:
+    """Writes a file to carry over the one before: after a crash it is the one or the other."""
+    _refuse_store(path)
+    target = os.path.abspath(path)
+    replace_file(Disk(), target, data, os.path.dirname(target))
+
+
+def _refuse_store(path: Path) -> None:
+    if (store := store_above(path)) is not None:
+        raise Invalid(f"{path} lies in the store {store}, where it has no place", remedy="give another folder")

@@ -116,12 +116,14 @@ def rollback_command(
     elif done.unchanged:
         say(f"unchanged: {done.mission} says already what {done.to} says")
     else:
-        verb = "would go back" if dry_run else "went back"
+        verb = "would go back" if dry_run else "went back" if done.manifest else "has a draft to go back"
         say(f"{done.mission} {verb} to the entries of {done.to}, as sequence {done.sequence}")
+        if done.replaced:
+            say(f"the draft before it is gone, with its {done.replaced} signatures")
         if done.manifest:
             say(f"manifest {done.manifest}")
         elif not dry_run:
-            say(f"a draft so far, with {done.signatures} of {done.threshold} signatures: flightbag sign")
+            say(f"NOT PUBLISHED: it has {done.signatures} of {done.threshold} signatures: flightbag sign")
     return OK
 
 
@@ -196,12 +198,12 @@ def checkout_command(
     if check:
         if len(args) != 1 or hard_link:
             raise Invalid("--check takes one folder", remedy="flightbag checkout --check DIR --trust ROOT")
-        keyfiles.refuse_inside(trust, args[0])
+        keyfiles.refuse_inside("--trust", trust, args[0])
         return _check(args[0], root, as_json=as_json)
     if len(args) < 2:
         raise Invalid("MISSION and DIR are needed", remedy="flightbag checkout STORE MISSION DIR --trust ROOT")
     store, mission = store_and(args[:-1], needed=True)
-    keyfiles.refuse_inside(trust, store)
+    keyfiles.refuse_inside("--trust", trust, store)
     return _checkout(store, mission or "", args[-1], root, hard_link=hard_link, as_json=as_json)
 
 

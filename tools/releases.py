@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from store import releases
-from store.durable import Disk, replace_file, write_new_file
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
 from store.format.entries import SEGMENT
 from store.format.release import KINDS, Approval, Release
@@ -20,8 +19,8 @@ from store.issuing import draft_of, overtaken
 from store.repository import Repository
 from store.verify import ENVELOPE_LIMIT, parse_release, read_table
 from tools import keyfiles, render
-from tools.arguments import Json, PassphraseFile, SignerCommand, SomeKeys, Store, print_lines
-from tools.status import OK, command, print_json, say
+from tools.arguments import Json, PassphraseFile, SignerCommand, SomeKeys, StoreFirst, print_lines
+from tools.status import NO, OK, command, print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Approve engines for a host class.")
 
@@ -36,7 +35,7 @@ def add_to(parent: typer.Typer) -> None:
 @app.command("new")
 @command
 def new(
-    store: Store,
+    store: StoreFirst,
     file: ReleaseFile,
     name: Annotated[str, typer.Option(help="What people know the release by.")],
     mission: Annotated[list[str], typer.Option(help="Its engines are approved, draft or current; may be repeated.")],
@@ -52,7 +51,7 @@ def new(
     if host is None and len(hosts) != 1:
         raise Invalid("the missions are for several host classes", remedy="say which with --host")
     data = releases.drafted(name, host or hosts.pop(), [a for _, some in found for a in some], now=int(time.time()))
-    write_new_file(Disk(), os.path.abspath(file), data, 0o644)
+    keyfiles.write_new(file, data)
     return _told(data, file, as_json=as_json)
 
 
@@ -71,7 +70,7 @@ def _engines(repository: Repository, mission: str) -> tuple[str, list[Approval]]
 @app.command("sign")
 @command
 def sign(
-    store: Store,
+    store: StoreFirst,
     file: ReleaseFile,
     key: SomeKeys = None,
     signer: SignerCommand = None,
@@ -87,17 +86,16 @@ def sign(
             data, count = releases.signed(data, root, signers)
         except Corrupt as error:
             raise Corrupt(f"{file}: {error.message}", remedy=error.remedy, **error.fields) from error
-        if signers:
-            target = os.path.abspath(file)
-            replace_file(Disk(), target, data, os.path.dirname(target))
         added = releases.add(repository, data) if count >= root.release.threshold else None
+    if signers:
+        keyfiles.write_over(file, data)
     if as_json:
         print_json(_json(data) | {"signatures": count, "threshold": root.release.threshold, "object": str(added or "")})
     elif added is not None:
         say(f"the release {releases.parsed(data)[1].name} is in the store, object {added}")
     else:
         say(f"signed by {count} of the {root.release.threshold} release keys that it takes: carry {file} to the next")
-    return OK
+    return OK if added is not None or signers else NO
 
 
 @app.command("show")

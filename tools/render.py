@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from builders.report import BuildReport
 
 LISTED = 20
+# A finding takes three or four lines, a screen has 24.
+ON_A_SCREEN = 5
 
 
 def many(count: int, what: str) -> str:
@@ -80,18 +82,19 @@ def finding(item: Finding) -> Iterator[str]:
         yield f"      -> {item.remedy}"
 
 
-def verdict(item: Verdict) -> Iterator[str]:
-    """GO or NO-GO, on one screen."""
+def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
+    """GO or NO-GO, on one screen; `past` is of a time that is over, and has no code for the radio."""
     if item.mission is None:
         word = "NO-GO (could not look)" if item.unknown else "NO-GO"
         yield f"{word}  {item.mission_id}"
-        for one in item.findings[:LISTED]:
+        for one in item.findings[:ON_A_SCREEN]:
             yield from finding(one)
-        if len(item.findings) > LISTED:
-            yield f"  and {len(item.findings) - LISTED} more findings (see --json)"
+        if len(item.findings) > ON_A_SCREEN:
+            yield f"  and {many(len(item.findings) - ON_A_SCREEN, 'more finding')} (see --json)"
         return
     facts, manifest = item.mission.facts, item.mission.manifest
-    yield f"GO  {facts.id}  flight {facts.flight}  code {item.mission.code}"
+    head = "WOULD HAVE BEEN GO" if past else "GO"
+    yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.root.version}"
@@ -163,7 +166,8 @@ def _some(items: Iterable[str]) -> Iterator[str]:
 
 def build(item: BuildReport) -> Iterator[str]:
     """The outcome, what was built and reused, and the coverage."""
-    yield f"{item.outcome}: mission {item.mission}" + (f" ({item.why})" if item.why else "")
+    why = f" ({item.why})" if item.why and item.outcome != "draft" else ""
+    yield f"{item.outcome}: mission {item.mission}{why}"
     yield from table(
         [(a.action, a.name, size(a.bytes), "" if a.seconds is None else f"{a.seconds:.2f} s") for a in item.artifacts]
     )
@@ -178,6 +182,8 @@ def build(item: BuildReport) -> Iterator[str]:
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
     if item.manifest:
         yield f"manifest {item.manifest}, sequence {item.sequence}"
+    if item.outcome == "draft":
+        yield f"NOT PUBLISHED, a draft: {item.why}"
 
 
 def mission(opened: Opened) -> Iterator[str]:

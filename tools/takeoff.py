@@ -12,11 +12,10 @@ import typer
 from builders.extras import require_build_extra
 from store import log
 from store.aircraft import check
-from store.durable import Disk, write_new_file
-from store.errors import Corrupt, Invalid, NotFound
+from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.evidence import StoreEvidence
 from store.format.ids import ObjectId
-from store.issuing import sign_draft
+from store.issuing import discard_draft, sign_draft
 from store.media import Media
 from store.past import PastEvidence, check_pinned
 from store.proof import PROOF_LIMIT, Proof, prove
@@ -34,6 +33,7 @@ Trust = Annotated[Path | None, typer.Option(readable=False, help="The pinned tru
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
     app.command("sign")(sign)
+    app.command("discard")(discard)
     app.command("verify")(verify)
     app.command("prove")(prove_command)
     app.command("check-proof")(check_proof)
@@ -61,6 +61,22 @@ def sign(
         say(f"published {mission}, sequence {done.sequence}, manifest {done.manifest}")
     else:
         say(f"{mission} has {done.signatures} of {done.threshold} signatures: it is a draft still")
+    return OK
+
+
+@command
+def discard(
+    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
+    as_json: Json = False,
+) -> int:
+    """Throw the draft of a mission away, with its signatures. What is published stays."""
+    store, mission = store_and(store_and_mission, needed=True)
+    with Repository.open(store) as repository:
+        signatures = discard_draft(repository, mission or "")
+    if as_json:
+        print_json({"discarded": mission, "signatures": signatures})
+    else:
+        say(f"discarded the draft of {mission}, with {render.many(signatures, 'signature')}")
     return OK
 
 
@@ -100,9 +116,9 @@ def verify(
         raise Invalid("--state is for the aircraft: not with --aircraft, --host, --at or --tiles")
     if clock is not None and (clock != "trusted" or state is None):
         raise Invalid("--clock trusted belongs to --state")
-    for inside in (trust, state):
+    for option, inside in (("--trust", trust), ("--state", state)):
         if inside is not None:
-            keyfiles.refuse_inside(Path(inside), store)
+            keyfiles.refuse_inside(option, Path(inside), store)
     with Media(store) as media, bytes_bar("verifying") as progress:
         check_format(media)
         if anchor is not None:
@@ -121,10 +137,13 @@ def verify(
                 verify_mission(evidence, one, pinned, binding, operator) for one in _missions(evidence, mission)
             ]
     if as_json:
-        print_json({"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]})
+        value = {"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]}
+        print_json(value if at is None else {**value, "at": moment(at)})
     else:
+        if at is not None:
+            say(f"as it was at {render.when(moment(at))}; this is no clearance")
         for verdict in verdicts:
-            print_lines(render.verdict(verdict))
+            print_lines(render.verdict(verdict, past=at is not None))
     wrong = [verdict for verdict in verdicts if not verdict.go]
     if not wrong:
         return OK
@@ -145,6 +164,8 @@ def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -
     if at is None:
         return StoreEvidence(media, progress), int(time.time())
     then = moment(at)
+    if then > time.time():
+        raise Invalid(f"{render.when(then)} is yet to come", remedy="give a time that has passed")
     check_pinned(pinned, then)
     return PastEvidence(media, then, progress), then
 
@@ -152,7 +173,8 @@ def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -
 def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
     found = [mission] if mission else evidence.missions()
     if not found:
-        raise NotFound(f"{evidence.media.path} has no mission to verify", kind="missing")
+        then = " at that time" if isinstance(evidence, PastEvidence) else ""
+        raise NotFound(f"{evidence.media.path} has no mission to verify{then}", kind="missing")
     return found
 
 
@@ -161,8 +183,9 @@ def _check_anchor(media: Media, anchor: str) -> None:
     ObjectId.parse(anchor)
     if anchor not in log.hashes(media):
         raise Corrupt(
-            f"the log of {media.path} does not go on from the line {anchor[:16]}",
-            remedy="it was cut or replaced since: find out by whom; store-fsck says what else is wrong",
+            f"no line of the log of {media.path} has the hash {anchor[:16]}…: the log was cut or replaced, "
+            "or the hash is of another store's",
+            remedy="logs are of each store: compare with `flightbag log` there; store-fsck says what else is wrong",
             kind="bad-log",
             expected=anchor,
         )
@@ -205,7 +228,7 @@ def prove_command(
         data = Proof.of(
             opened, envelope, evidence.chain(max(1, opened.root.version - MAX_STEPS)), entry, statements
         ).render()
-    write_new_file(Disk(), os.path.abspath(out), data, 0o644)
+    keyfiles.write_new(out, data)
     if as_json:
         print_json({"mission": mission, "entry": entry, "proof": str(out), "bytes": len(data)})
     else:
@@ -223,12 +246,22 @@ def check_proof(
     """Verify one object by its proof, with nothing else at hand."""
     if trust is None:
         raise Invalid("--trust is missing", remedy="give the pinned trust root's file")
+    if (store := keyfiles.store_above(object_)) is not None:
+        keyfiles.refuse_inside("--trust", trust, store)
     pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
-    shown = prove(Proof.parse(keyfiles.read_file(proof, PROOF_LIMIT, "the proof")), pinned)
+    try:
+        shown = prove(Proof.parse(keyfiles.read_file(proof, PROOF_LIMIT, "the proof")), pinned)
+    except (Corrupt, Untrusted) as error:
+        error.message = f"{proof}: {error.message}"
+        raise
     entry, facts, issue = shown.entry, shown.manifest.mission, shown.manifest.issue
     folder, name = os.path.split(os.path.abspath(object_))
     with Media(folder) as media:
-        media.digest(entry.id, entry.size, name=name)
+        try:
+            media.digest(entry.id, entry.size, name=name)
+        except Corrupt as error:
+            error.message = f"{object_} is not {entry.name}: {error.message}"
+            raise
     if as_json:
         print_json(
             {"entry": entry.name, "object": str(entry.id), "bytes": entry.size, "mission": facts.id}

@@ -12,15 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from store.code import short_code
-from store.durable import Disk, replace_file, write_new_file
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound
-from store.repository import Repository
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound
+from store.repository import Repository, check_fit
 from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft
 from store.trust.keys import PublicKey
 from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot
 from tools import keyfiles, render
-from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, Store, moment, print_lines
+from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, StoreFirst, moment, print_lines
 from tools.status import OK, command, print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Say who may sign.")
@@ -41,7 +40,7 @@ def add_to(parent: typer.Typer) -> None:
 @app.command("new")
 @command
 def new(
-    store: Store,
+    store: StoreFirst,
     domain: Annotated[str, typer.Option(help="A label for the trust domain.")],
     root_key: Annotated[list[Path], typer.Option(readable=False, help="A root key; a private one signs.")],
     mission_key: Annotated[list[Path], typer.Option(readable=False, help="May sign missions; a .pub will do.")],
@@ -53,8 +52,15 @@ def new(
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """Make trust root 1 of a store: who may sign missions, and who may change that."""
+    """Make trust root 1 of a store: who may sign missions, and who may change that.
+
+    Root keys that live behind a command sign its --draft: flightbag trust sign --signer.
+    """
     ask = keyfiles.passphrase_from(passphrase_file)
+    with Repository.open(store) as repository:
+        if repository.evidence.root_versions():
+            text = f"{store} has a trust root already"
+            raise Conflict(text, remedy="change it with a draft: flightbag trust add-key and the like", kind="founded")
     signers = [keyfiles.private_key(path, ask) for path in root_key if keyfiles.is_private(path)]
     public = [keyfiles.public_key(path, ask) for path in root_key if not keyfiles.is_private(path)]
     made = drafts.founding(
@@ -70,15 +76,14 @@ def new(
     )
     for signer in signers:
         made = made.signed_by(signer)
-    if not all(one.enough for one in made.signatures()):
-        if draft is None:
-            raise Invalid(
-                "the private root keys given are too few for the threshold",
-                remedy="give more of them, or --draft FILE to have it signed elsewhere",
-            )
-        with Repository.open(store):  # it is a store at least
-            write_new_file(Disk(), os.path.abspath(draft), made.render(), 0o644)
+    if draft is not None:
+        keyfiles.write_new(draft, made.render())
         return _told(made, draft, as_json=as_json)
+    if not all(one.enough for one in made.signatures()):
+        raise Invalid(
+            "the private root keys given are too few for the threshold",
+            remedy="give more of them, or --draft FILE to have it signed elsewhere",
+        )
     return _into_effect(store, made, as_json=as_json)
 
 
@@ -98,7 +103,7 @@ def _role(text: str) -> RoleName:
 
 @app.command("add-key")
 @command
-def add_key(store: Store, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False) -> int:
+def add_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False) -> int:
     """Let a key sign in a role."""
     public = _public(key)
     return _edit(store, draft, lambda d: drafts.with_key(d, _role(role), public), as_json=as_json)
@@ -106,7 +111,7 @@ def add_key(store: Store, draft: Draft, role: RoleArgument, key: KeyArgument, as
 
 @app.command("remove-key")
 @command
-def remove_key(store: Store, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False) -> int:
+def remove_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False) -> int:
     """Take a key out of a role; it may come back. For one that is lost or stolen: revoke."""
     public = _public(key)
     return _edit(store, draft, lambda d: drafts.without_key(d, _role(role), public), as_json=as_json)
@@ -115,7 +120,7 @@ def remove_key(store: Store, draft: Draft, role: RoleArgument, key: KeyArgument,
 @app.command("revoke")
 @command
 def revoke(
-    store: Store,
+    store: StoreFirst,
     draft: Draft,
     key: Annotated[str, typer.Argument(metavar="KEY|KID", help="The key's .pub file, or the start of its kid.")],
     as_json: Json = False,
@@ -131,7 +136,7 @@ def revoke(
 @app.command("set-threshold")
 @command
 def set_threshold(
-    store: Store,
+    store: StoreFirst,
     draft: Draft,
     threshold: Annotated[str, typer.Argument(metavar="ROLE=N", help="How many keys of a role it takes.")],
     as_json: Json = False,
@@ -144,7 +149,7 @@ def set_threshold(
 @app.command("set-releases")
 @command
 def set_releases(
-    store: Store,
+    store: StoreFirst,
     draft: Draft,
     what: Annotated[str, typer.Argument(metavar="required|optional", help="Whether engines need a release.")],
     as_json: Json = False,
@@ -157,7 +162,7 @@ def set_releases(
 
 @app.command("new-epoch")
 @command
-def new_epoch(store: Store, draft: Draft, as_json: Json = False) -> int:
+def new_epoch(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
     """End everything that was signed before at once; sequences begin anew."""
     return _edit(store, draft, drafts.with_new_epoch, as_json=as_json)
 
@@ -165,13 +170,16 @@ def new_epoch(store: Store, draft: Draft, as_json: Json = False) -> int:
 @app.command("set-issued-after")
 @command
 def set_issued_after(
-    store: Store,
+    store: StoreFirst,
     draft: Draft,
     time_: Annotated[str, typer.Argument(metavar="TIME", help="Like 2026-11-25T12:00:00Z, or unix seconds.")],
     as_json: Json = False,
 ) -> int:
     """Let no manifest count that was issued before a time."""
     at = moment(time_)
+    if at > time.time():
+        text = f"{render.when(at)} is yet to come: until then no manifest at all would count"
+        raise Invalid(text, remedy="give a time that has passed")
     return _edit(store, draft, lambda d: d.changed(issued_after=at), as_json=as_json)
 
 
@@ -195,9 +203,17 @@ def sign(
 
 @app.command("rotate")
 @command
-def rotate(store: Store, draft: Draft, as_json: Json = False) -> int:
+def rotate(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
     """Put the draft of a root into effect, once it has its signatures."""
-    return _into_effect(store, _read(draft), as_json=as_json)
+    made = _read(draft)
+    with Repository.open(store) as repository:
+        if repository.evidence.root_versions() and repository.root().root.digest == made.root.digest:
+            if as_json:
+                print_json(_json(made, "") | {"in_effect": True})
+            else:
+                say(f"root {made.root.version} is in effect already")
+            return OK
+    return _into_effect(store, made, as_json=as_json)
 
 
 @app.command("show")
@@ -247,9 +263,8 @@ def _read(path: Path) -> RootDraft:
 
 
 def _replace(path: Path, made: RootDraft) -> None:
-    """Writes a draft over the one before: after a crash it is the one or the other."""
-    target = os.path.abspath(path)
-    replace_file(Disk(), target, made.render(), os.path.dirname(target))
+    """Writes a draft over the one before."""
+    keyfiles.write_over(path, made.render())
 
 
 def _edit(store: str, draft: Path, edit: Callable[[RootDraft], RootDraft], *, as_json: bool) -> int:
@@ -260,10 +275,9 @@ def _edit(store: str, draft: Path, edit: Callable[[RootDraft], RootDraft], *, as
             made = _read(draft)
             before = None if made.before is None else made.before.root.digest
             if before != (None if newest is None else newest.root.digest):
-                raise Invalid(
-                    f"{draft} does not follow the newest root of {store}",
-                    remedy="give another file, to begin a new one",
-                )
+                what = f"root {made.root.version}"
+                is_ = "is in effect already" if newest and newest.root.digest == made.root.digest else "follows another"
+                raise Invalid(f"{draft} is of {what}, which {is_}", remedy="give another file, to begin a new draft")
         elif newest is None:
             raise NotFound(f"{store} has no trust root", remedy="flightbag trust new", kind="bad-trust-chain")
         else:
@@ -271,20 +285,22 @@ def _edit(store: str, draft: Path, edit: Callable[[RootDraft], RootDraft], *, as
     had = len(made.envelope.signatures)
     made = edit(made)
     _replace(draft, made)
-    if had and not as_json:
+    if had and not made.envelope.signatures and not as_json:
         say(f"{had} signatures are gone: they were for what the draft said before")
     return _told(made, draft, as_json=as_json)
 
 
 def _into_effect(store: str, made: RootDraft, *, as_json: bool) -> int:
     with Repository.open(store) as repository:
+        before = _grounded(repository)
         signed = repository.rotate(made, now=int(time.time()))
+        grounded = {mission: why for mission, why in _grounded(repository).items() if mission not in before}
         path = repository.media.absolute(f"trust/{signed.root.version}.root.cbor")
     root = signed.root
     if as_json:
         print_json(
             {"root": path, "domain": root.domain, "domain_id": root.domain_id.hex(), "version": root.version}
-            | {"code": short_code(root.digest)}
+            | {"code": short_code(root.digest), "grounded": grounded}
         )
         return OK
     say(f"trust domain {root.domain}, id {root.domain_id.hex()}")
@@ -293,7 +309,20 @@ def _into_effect(store: str, made: RootDraft, *, as_json: bool) -> int:
         say("hand a copy of that file to everyone who verifies, by another way than the store itself")
     else:
         say("it travels with the store: sync, and whoever has pinned an earlier root follows")
+    for mission, why in grounded.items():
+        say(f"{mission} flies no more: {why}; build it again, signed by keys that hold")
     return OK
+
+
+def _grounded(repository: Repository) -> dict[str, str]:
+    """The missions that no aircraft could fly under the store's newest root, with why."""
+    found = {}
+    for mission in repository.missions() if repository.evidence.root_versions() else ():
+        try:
+            check_fit(repository.evidence, repository.current(mission), mission)
+        except FlightbagError as error:
+            found[mission] = error.message
+    return found
 
 
 def _told(made: RootDraft, path: Path, *, as_json: bool) -> int:
@@ -327,6 +356,7 @@ def _json(made: RootDraft, draft: str) -> dict[str, Any]:
     }
     if draft:
         value["draft"] = draft
+        value["signed"] = [signature.kid.hex() for signature in made.envelope.signatures]
         value["signatures"] = [
             {"root": one.version, "have": one.have, "threshold": one.threshold} for one in made.signatures()
         ]
@@ -335,6 +365,7 @@ def _json(made: RootDraft, draft: str) -> dict[str, Any]:
 
 def _lines(made: RootDraft, draft: str) -> Iterator[str]:
     root = made.root
+    signed = {signature.kid for signature in made.envelope.signatures}
     yield from render.table(
         [
             ("root", f"{root.version}{' (a draft)' if draft else ''}"),
@@ -351,7 +382,7 @@ def _lines(made: RootDraft, draft: str) -> Iterator[str]:
         if role.keys:
             yield f"{name}: {role.threshold} of {render.many(len(role.keys), 'key')}"
         for key in role.keys:
-            yield f"  {key.kid.hex()}"
+            yield f"  {key.kid.hex()}{'  has signed' if draft and key.kid in signed else ''}"
     if root.revoked:
         yield "revoked"
         yield from (f"  {key.kid.hex()}" for key in root.revoked)
@@ -378,4 +409,5 @@ def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
     yield from (f"  revoked {key.kid.hex()[:16]}" for key in new.revoked if key not in old.revoked)
     for field in ("epoch", "releases", "issued_after"):
         if getattr(old, field) != getattr(new, field):
-            yield f"  {field}: {getattr(new, field)}, not {getattr(old, field)}"
+            was, is_ = getattr(old, field), getattr(new, field)
+            yield f"  {field}: {is_}" + ("" if was is None else f", not {was}")

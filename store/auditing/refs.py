@@ -271,10 +271,11 @@ class Refs:
         if not isinstance(opened, Opened):
             for finding in opened:
                 told = replace(_as_audit(finding), missions=(mission,))
+                mend = finding.remedy if finding.kind == "revoked-key" else _MEND_REF
                 if told.object:
                     self.suspect(ObjectId.parse(told.object), told)
                 else:
-                    self.told.tell(replace(told, path=told.path or ref, remedy=_MEND_REF))
+                    self.told.tell(replace(told, path=told.path or ref, remedy=mend))
         elif opened.manifest.mission.id != mission:
             other = opened.manifest.mission.id
             self.told.tell(

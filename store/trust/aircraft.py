@@ -51,7 +51,7 @@ class AircraftState:
         """An aircraft that has seen nothing yet. Raises Invalid for what is no id or host class."""
         if not AIRCRAFT_ID.fullmatch(id_):
             raise Invalid(f"{id_[:80]!r} is no aircraft id", remedy="1 to 64 of a-z 0-9 . _ -, first a letter or digit")
-        if not HOST_CLASS.fullmatch(host) or not is_host_class(host):
+        if not HOST_CLASS.fullmatch(host) or not is_host_class(host) or host == "auto":
             raise Invalid(f"{host[:80]!r} is no host class", remedy="give one like cpu-x86_64-avx2")
         return cls(id_, host, root, {}, (), root.root.issued_at)
 

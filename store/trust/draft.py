@@ -104,6 +104,8 @@ class RootDraft:
     def changed(self, **fields: Any) -> Self:
         """The draft with other fields; the signatures are gone, as they were for something else. Raises Invalid."""
         assert not set(fields) & set(_FIXED)
+        if replace(self.root, **fields) == self.root:
+            return self
         return self.of(self.before, replace(self.root, **fields))
 
     def signatures(self) -> tuple[Signatures, ...]:

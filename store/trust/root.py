@@ -146,9 +146,12 @@ class TrustRoot:
         )
         roles.end()
         fields.end()
-        required = [root.root, root.mission] + ([root.release] if root.releases == "required" else [])
-        if not all(role.can_be_met for role in required):
-            raise Corrupt("a role of the root has fewer keys than its threshold", kind="bad-field", field="root.roles")
+        required: tuple[RoleName, ...] = ("root", "mission", *(("release",) if root.releases == "required" else ()))
+        for name in required:
+            role = root.role(name)
+            if not role.can_be_met:
+                text = f"the role {name} takes {role.threshold} signatures, and has {len(role.keys)} keys"
+                raise Corrupt(text, kind="bad-field", field=f"root.roles.{name}")
         if set(root.release.keys) & set(root.mission.keys):
             raise Corrupt("a key is in the roles release and mission", kind="bad-field", field="root.roles")
         held = {*root.root.keys, *root.mission.keys, *root.release.keys}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.aircraft import SLOTS, check, consume, enrol, load
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound
+from store.durable import Disk
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.evidence import StoreEvidence
 from store.format.cbor import INT_MAX
 from store.media import Media
@@ -329,6 +330,78 @@ class TestWriting:
             assert takeoff(folder, store).go
             stop += 1
         assert stop > 8
+
+
+class _Cut(Disk):
+    """A disk on which the second slot of a change never arrives."""
+
+    def __init__(self) -> None:
+        self.renames = 0
+
+    def rename(self, source: str, target: str) -> None:
+        self.renames += 1
+        if self.renames == 2:
+            raise Unavailable("the power is gone")
+        super().rename(source, target)
+
+
+def test_any_number_of_cuts_leaves_a_state(state: Path, store: Path) -> None:
+    """The slot that is behind is written first, so that they never come apart."""
+    for number in range(5):
+        with pytest.raises(Unavailable):
+            consume(state, f"f{number}", disk=_Cut())
+        assert load(state).state.consumed[-1] == f"f{number}"
+    assert takeoff(state, store).go
+    assert not load(state).mend
+
+
+class TestChainThatIsReadTwice:
+    """A bad stick that gives the newest root once and not the next time, or the other way round."""
+
+    class Flaky(StoreEvidence):
+        def __init__(self, media: Media, error: Exception | None, first: bool) -> None:
+            super().__init__(media)
+            self._error, self._first, self._reads = error, first, 0
+
+        def chain(self, after: int) -> Sequence[bytes]:
+            self._reads += 1
+            if (self._reads == 1) == self._first:
+                if self._error is not None:
+                    raise self._error
+                return []
+            return super().chain(after)
+
+    @pytest.mark.parametrize("first", [True, False])
+    @pytest.mark.parametrize("error", [None, Unavailable("EIO"), Corrupt("torn", kind="bad-trust-chain")], ids=repr)
+    def test_no_go_under_a_root_that_is_not_kept(
+        self, state: Path, store: Path, error: Exception | None, first: bool
+    ) -> None:
+        second = next_root(ROOT, mission=role("pilot", "co-pilot"))
+        lead(store, NORTH, sign_root(second, "root-a"))
+        with Media(store) as media:
+            verdict = check(state, self.Flaky(media, error, first), NORTH.id, now=NOW)
+        known = load(state).state.root.root
+        assert not verdict.go or verdict.mission is None or verdict.mission.root.digest == known.digest
+        assert takeoff(state, store).go
+        assert load(state).state.root.root == second
+
+
+def test_missions_of_an_ended_epoch_are_forgotten(state: Path, store: Path) -> None:
+    assert takeoff(state, store).go
+    second = next_root(ROOT, epoch=2)
+    lead(store, NORTH, sign_root(second, "root-a"))
+    assert kinds(takeoff(state, store)) == ["wrong-epoch"]
+    assert not load(state).state.missions
+
+
+def test_no_state_inside_a_store(store: Path) -> None:
+    before = listing(store)
+    with pytest.raises(Invalid):
+        enrol(store / "state", STATE)
+    for folder in (store, store / "objects"):
+        with pytest.raises(NotFound):
+            consume(folder, "x")
+    assert listing(store) == before
 
 
 names = st.text("abcdefghij", min_size=1, max_size=8)

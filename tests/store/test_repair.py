@@ -17,15 +17,18 @@ from store.errors import Unavailable
 from store.format.ids import ObjectId
 from store.fsck import Audit, fsck
 from store.gc import collect, pin, plan_gc
+from store.history import stats
 from store.index import Row
 from store.locks import Locked
 from store.media import Media, object_path
 from store.repair import Repaired, apply_repair, repair
 from store.repair_plan import RepairPlan, plan_repair
 from store.repository import Repository
+from store.trust import draft as drafts
+from store.trust.draft import RootDraft, with_revoked
 from tests.faults.damages import BOTH, CASES, OTHER, OWN, SHARED, everything_at_once, misname, plant
 from tests.faults.disks import Failing, PowerCut, PowerFails, Recorded, bad_sectors, index_watched
-from tests.support.missions import ROOT, flight, next_root, sign_root
+from tests.support.missions import NOW, ROOT, flight, key, next_root, sign_root
 from tests.support.stores import (
     NORTH,
     SHARD,
@@ -498,3 +501,93 @@ class TestTheManifestBefore:
             plan = plan_gc(repository, writer.index.rows, now=time.time(), grace=3600, keep_last=1)
             assert not plan.trash
             assert len(plan.manifests) == 2
+
+
+class TestRootsAndTheLog:
+    """A lost root may be what revokes a key: to lose it quietly would let that key sign again."""
+
+    @pytest.fixture
+    def rotated(self, store: Path) -> Path:
+        with Repository.open(store) as repository:
+            draft = with_revoked(RootDraft.after(repository.root(), now=NOW), key("x").public)
+            repository.rotate(draft.signed_by(key("root-a")), now=NOW)
+        return store
+
+    def test_the_newest_root_is_lost(self, rotated: Path, tmp_path: Path) -> None:
+        replica = copy_of(rotated, tmp_path / "replica")
+        (rotated / "trust" / "2.root.cbor").unlink()
+        (note,) = audit(rotated).findings
+        assert (note.kind, note.information) == ("bad-trust-chain", True)
+        assert not mend(rotated, replica).audit.findings
+        assert (rotated / "trust" / "2.root.cbor").exists()
+
+    def test_two_roots_are_lost(self, rotated: Path, tmp_path: Path) -> None:
+        with Repository.open(rotated) as repository:
+            repository.rotate(RootDraft.after(repository.root(), now=NOW).signed_by(key("root-a")), now=NOW)
+        replica = copy_of(rotated, tmp_path / "replica")
+        for version in (2, 3):
+            (rotated / "trust" / f"{version}.root.cbor").unlink()
+        (finding,) = audit(rotated).findings
+        assert (finding.kind, finding.information, len(finding.missions)) == ("bad-trust-chain", False, 2)
+        assert not mend(rotated, replica).audit.findings
+
+    def test_a_fork_of_the_chain_is_put_in_its_place(self, rotated: Path, tmp_path: Path) -> None:
+        """Genuinely signed, and not what took effect here: the revocation would be gone."""
+        replica = copy_of(rotated, tmp_path / "replica")
+        (rotated / "trust" / "2.root.cbor").write_bytes(sign_root(next_root(ROOT), "root-a"))
+        assert [one.kind for one in audit(rotated).findings] == ["bad-trust-chain"]
+        assert not mend(rotated, replica).audit.findings
+        with Repository.open(rotated) as repository:
+            assert repository.root().root.revoked == (key("x").public,)
+
+    def test_a_root_that_a_repaired_log_tells_of_is_not_taken_for_planted(
+        self, rotated: Path, made: Path, tmp_path: Path
+    ) -> None:
+        good = copy_of(rotated, tmp_path / "good")
+        lines = (rotated / "log").read_bytes().splitlines(keepends=True)
+        (rotated / "log").write_bytes(b"".join(lines[:-1]))
+        assert [one.kind for one in audit(rotated).findings] == ["bad-log"]
+        assert not mend(rotated).audit.findings
+        flip(rotated / "trust" / "2.root.cbor", 60)
+        assert mend(rotated, made).audit.errors, "a replica that is behind knows nothing of it"
+        assert (rotated / "trust" / "2.root.cbor").exists()
+        assert not mend(rotated, good).audit.findings
+
+    def test_a_chain_longer_than_a_verifier_follows(self, store: Path) -> None:
+        with Repository.open(store) as repository:
+            for _ in range(2, 40):
+                repository.rotate(RootDraft.after(repository.root(), now=NOW).signed_by(key("root-a")), now=NOW)
+            assert repository.root().root.version == 39
+            repository.current(NORTH.id)
+        assert not [one for one in audit(store).findings if not one.information]
+
+    def test_a_mission_of_a_revoked_signer_is_not_set_back(self, store: Path) -> None:
+        """It is no damage: whoever signs must decide what flies."""
+        publish(store, later(NORTH, **{"calibration/camera.yaml": b"fx: 9.0\n"}))
+        with Repository.open(store) as repository:
+            draft = with_revoked(
+                drafts.with_key(RootDraft.after(repository.root(), now=NOW), "mission", key("co-pilot").public),
+                key("pilot").public,
+            )
+            repository.rotate(draft.signed_by(key("root-a")), now=NOW)
+        before = (store / "missions" / NORTH.id).read_bytes()
+        found = mend(store).audit
+        assert {one.kind for one in found.findings} == {"bad-signature"}
+        assert "sign" in found.findings[0].remedy
+        assert (store / "missions" / NORTH.id).read_bytes() == before
+        with Repository.open(store) as repository:
+            collect(repository, now=time.time() + 90 * 86400, keep_last=1)
+            stats(repository)
+
+
+def test_a_lost_newest_manifest_is_no_dead_end(store: Path) -> None:
+    """Repair goes back to the one before; what is lost is given up with the next collection."""
+    newer = later(NORTH)
+    publish(store, newer)
+    file_of(store, newer.manifest_id).unlink()
+    (store / "missions" / NORTH.id).write_bytes(b"")
+    mend(store)
+    assert check(store, NORTH.id).go
+    with Repository.open(store) as repository:
+        collect(repository, now=time.time() + 90 * 86400, keep_last=1)
+    assert not audit(store).errors

@@ -22,9 +22,23 @@ from store.gc import collect
 from store.media import Media
 from store.repository import Repository
 from store.sync import SyncPlan, apply_sync, plan_sync
+from store.trust.draft import RootDraft, with_revoked
 from store.trust.root import TrustRoot
 from tests.faults.disks import Medium, PowerCut, PowerFails, Recorded, bad_sectors
-from tests.support.missions import ISSUE, ROOT, Flight, build_key, flight, next_root, role, sign_manifest, sign_root
+from tests.support.missions import (
+    FACTS,
+    ISSUE,
+    NOW,
+    ROOT,
+    Flight,
+    build_key,
+    flight,
+    key,
+    next_root,
+    role,
+    sign_manifest,
+    sign_root,
+)
 from tests.support.stores import (
     CAMERA,
     ENGINE,
@@ -267,8 +281,44 @@ class TestTheSource:
         else:
             overwrite(source / "missions" / NORTH.id, lambda data: data[:30])
         with pytest.raises((Corrupt, NotFound)):
-            sync(source, tmp_path / "target")
+            sync(source, tmp_path / "target", NORTH.id)
         assert not list((tmp_path / "target").glob("missions/*"))
+
+    @pytest.mark.parametrize("damage", ["bad manifest", "torn ref", "revoked"])
+    def test_of_all_missions_the_others_and_the_roots_travel(self, tmp_path: Path, damage: str) -> None:
+        """Above all the root that revokes a signer: it must not wait until every mission is built again."""
+        root = replace(ROOT, mission=role("pilot", "co-pilot"))
+        signed = sign_root(root, "root-a")
+        mine, theirs = flight(root=root), flight(root=root, by=("co-pilot",), mission=replace(FACTS, id="south-ridge"))
+        source = make_store(tmp_path / "both", mine, theirs, root=signed)
+        if damage == "bad manifest":
+            flip(file_of(source, mine.manifest_id), 30)
+        elif damage == "torn ref":
+            overwrite(source / "missions" / mine.id, lambda data: data[:30])
+        with Repository.open(source) as repository:
+            draft = RootDraft.after(repository.root(), now=NOW)
+            if damage == "revoked":
+                draft = with_revoked(draft, key("pilot").public)
+            repository.rotate(draft.signed_by(key("root-a")), now=NOW)
+        plan = sync(source, tmp_path / "target")
+        assert [mission for mission, _ in plan.refused] == [mine.id]
+        assert [move.mission for move in plan.moves] == [theirs.id]
+        with Repository.open(tmp_path / "target") as target:
+            assert target.root().root.version == 2
+            assert target.missions() == [theirs.id]
+
+    def test_a_root_that_took_effect_meanwhile_stays(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            make_store(tmp_path / name)
+        with Repository.open(tmp_path / "a") as a, Repository.open(tmp_path / "b") as b:
+            begun = RootDraft.after(a.root(), now=NOW)
+            a.rotate(begun.signed_by(key("root-a")), now=NOW)
+            plan = plan_sync(a, b, ())
+            other = with_revoked(begun, key("x").public)
+            b.rotate(other.signed_by(key("root-a")), now=NOW)
+            with pytest.raises(Conflict):
+                apply_sync(plan, a, tmp_path / "b")
+            assert b.root().root.revoked == (key("x").public,)
 
 
 class TestInterrupted:

@@ -276,7 +276,7 @@ class TestAuditor:
             db.commit()
         _, said = verify(ready, "--tiles", tiles)
         assert f"gone: 15/{column}/{row}" in said["missions"][0]["findings"][1]["message"]
-        assert verify(ready, "--tiles", ready.path("none.mbtiles"))[0] == 1
+        assert verify(ready, "--tiles", ready.path("none.mbtiles"))[0] == 2
 
 
 class TestProof:

@@ -186,6 +186,21 @@ class TestDraft:
                 completed(draft, store)
             assert caught.value.fields["kind"] == "stale-draft"
 
+    def test_a_draft_that_could_never_be_signed(self) -> None:
+        alone = RootDraft.after(pinned(ROOT), now=NOW)
+        with_b = drafts.with_key(alone, "root", key("b").public)
+        with pytest.raises(Invalid, match="remove-key"):
+            drafts.with_revoked(with_b, key("root-a").public)
+        five = replace(ROOT, root=role(*"abcde", threshold=5))
+        begun_by_five = RootDraft.after(pinned(five, *"abcde"), now=NOW)
+        with pytest.raises(Invalid, match="room for 8"):
+            begun_by_five.changed(root=role(*"vwxyz", threshold=5))
+        assert begun_by_five.changed(root=role(*"dewxyz", threshold=5)).root.root.threshold == 5
+
+    def test_a_change_of_nothing_keeps_the_signatures(self) -> None:
+        draft = begun().signed_by(key("a"))
+        assert draft.changed(releases=draft.root.releases) == draft
+
     def test_a_new_epoch(self) -> None:
         draft = drafts.with_new_epoch(begun())
         assert draft.root.epoch == THREE.epoch + 1
