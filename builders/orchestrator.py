@@ -161,7 +161,7 @@ class _Build:
         if lacking:
             why = f"{', '.join(one.name for one in lacking)} in no release that holds: flightbag release new"
         if done.replaced:
-            why += f"{'; ' if why else ''}the draft before it is gone, with its {done.replaced} signatures"
+            why += f"{'; ' if why else ''}the draft before it is gone, signatures lost: {done.replaced}"
         return BuildReport(
             outcome="built" if done.manifest is not None else "draft",
             mission=plan.facts.id,

@@ -119,7 +119,7 @@ def rollback_command(
         verb = "would go back" if dry_run else "went back" if done.manifest else "has a draft to go back"
         say(f"{done.mission} {verb} to the entries of {done.to}, as sequence {done.sequence}")
         if done.replaced:
-            say(f"the draft before it is gone, with its {done.replaced} signatures")
+            say(f"the draft before it is gone, with {render.many(done.replaced, 'signature')}")
         if done.manifest:
             say(f"manifest {done.manifest}")
         elif not dry_run:

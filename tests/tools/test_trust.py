@@ -12,11 +12,18 @@ import sqlite3
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from store.format.cose import Envelope
+from store.format.entries import sorted_table
+from store.format.ids import ObjectId
+from store.format.manifest import CONTENT_TYPE, PAYLOAD_LIMIT, Manifest
+from store.repository import Repository
+from store.verify import read_table
 from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, flightbag, listing
 from tests.support.field import WORLD, ZOOMS, Desk
@@ -434,3 +441,139 @@ def test_a_go_fits_one_screen_and_has_a_code_for_the_radio(ready: Fleet) -> None
     code = ready.json("verify", ready.store, "left", "--trust", ready.root)["missions"][0]["code"]
     assert re.fullmatch(r"[0-9A-Z]{5}-[0-9A-Z]{5}", code)
     assert code in lines[0]
+
+
+class TestWhatTheReviewFound:
+    def test_a_planted_draft_is_not_signed(self, fleet: Fleet) -> None:
+        """It has the right identity, and another engine: whoever can write a file could have put it there."""
+        fleet.edit("set-releases", "optional")
+        fleet.rotate("ada", "ben")
+        fleet.make("left")
+        draft = fleet.store / "drafts/left"
+        envelope = Envelope.parse(draft.read_bytes(), CONTENT_TYPE, PAYLOAD_LIMIT)
+        manifest, evil = Manifest.parse(envelope.payload), b"evil engine"
+        with Repository.open(fleet.store) as repository, repository.writing() as writer:
+            table = read_table(repository.evidence, manifest)
+            entries = [
+                replace(one, id=ObjectId.of(evil), size=len(evil)) if one.kind == "engine" else one
+                for one in table.entries
+            ]
+            other = sorted_table(entries)
+            data = other.render()
+            changed = replace(manifest, root=other.root, table=ObjectId.of(data), table_size=len(data))
+            assert changed.identity == manifest.identity
+            with writer.inserting() as batch:
+                batch.add_bytes(evil)
+                batch.add_bytes(data)
+                batch.commit()
+            draft.write_bytes(Envelope(CONTENT_TYPE, changed.render()).render())
+        assert fleet.make("left", "pilot", "copilot")["outcome"] == "built"
+        shown = fleet.json("show", fleet.store, "left")
+        assert str(ObjectId.of(evil)) not in [entry["id"] for entry in shown["entries"]]
+
+    def test_a_route_that_was_taken_back_is_not_signed(self, ready: Fleet) -> None:
+        ready.make("left", flight="F-2")
+        assert ready.make("left", flight="2026-11-23-01")["outcome"] == "unchanged"
+        assert ready.refused("sign", ready.store, "left", "--key", ready.path("pilot")) == "missing"
+
+    def test_a_draft_is_replaced_loudly_and_discarded_at_will(self, ready: Fleet) -> None:
+        ready.make("left", "pilot", flight="F-2")
+        report = ready.make("left", "pilot", flight="F-3")
+        assert "signatures lost: 1" in report["why"]
+        assert ready.json("discard", ready.store, "left") == {"discarded": "left", "signatures": 1}
+        assert ready.refused("discard", ready.store, "left") == "missing"
+        assert ready.refused("discard", ready.store, "Left", status=2) == "invalid"
+        assert flightbag("fsck", ready.store).status == 0
+
+    def test_a_build_that_adds_nothing_writes_nothing(self, ready: Fleet) -> None:
+        ready.make("left", "pilot", flight="F-2")
+        before = (ready.store / "log").read_bytes()
+        ready.make("left", "pilot")
+        ready.make("left")
+        assert (ready.store / "log").read_bytes() == before
+
+    def test_a_rollback_by_two_is_logged_as_one(self, ready: Fleet) -> None:
+        ready.make("left", "pilot", "copilot", flight="F-2")
+        ready.json("rollback", ready.store, "left", "--key", ready.path("pilot"))
+        ready.json("sign", ready.store, "left", "--key", ready.path("copilot"))
+        assert ready.json("log", ready.store)[-1]["event"] == "rolled-back"
+
+    def test_a_rollback_that_could_not_fly_is_no_draft(self, ready: Fleet) -> None:
+        ready.edit("set-releases", "optional")
+        ready.rotate("ada", "ben")
+        write_backbone(ready.path("other.onnx"), seed=13)
+        ready.make("left", "pilot", "copilot", model=Path("other.onnx"))
+        ready.make("left", "pilot", "copilot", model=Path("embedder.onnx"))
+        ready.edit("set-releases", "required")
+        ready.rotate("ada", "ben")
+        args = ("rollback", ready.store, "left", "--key", ready.path("pilot"))
+        assert ready.refused(*args) == "unreleased"
+        assert not (ready.store / "drafts/left").exists()
+
+    def test_a_release_is_signed_anew_under_its_name(self, ready: Fleet) -> None:
+        file = ready.path("winter.release")
+        ready.new_key("lab2")
+        ready.edit("add-key", "release", ready.pub("lab2"))
+        ready.edit("revoke", ready.pub("lab"))
+        ready.rotate("ada", "ben")
+        file.unlink()
+        ready.ok("release", "new", ready.store, file, "--name", "winter", "--mission", "left")
+        assert ready.json("release", "sign", ready.store, file, "--key", ready.path("lab2"))["object"]
+        assert [row["holds"] for row in ready.json("release", "show", ready.store)] == [True]
+        assert ready.make("left", "pilot", "copilot")["outcome"] == "built"
+
+    def test_a_torn_release_stops_no_build(self, ready: Fleet) -> None:
+        (ready.store / "trust/releases/torn").write_bytes(b"")
+        assert ready.make("left", "pilot", "copilot", flight="F-2")["outcome"] == "built"
+        assert flightbag("fsck", ready.store).status == 4
+        assert flightbag("fsck", ready.store, "--repair").status == 1
+        assert flightbag("fsck", ready.store).status == 0
+
+    def test_a_proof_needs_the_release_too(self, fleet: Fleet) -> None:
+        fleet.edit("set-releases", "optional")
+        fleet.rotate("ada", "ben")
+        fleet.make("left", "pilot", "copilot")
+        shown = fleet.json("show", fleet.store, "left")
+        entry = next(one for one in shown["entries"] if one["kind"] == "engine")
+        fleet.ok("prove", fleet.store, "left", entry["name"], "--out", fleet.path("before"))
+        fleet.edit("set-releases", "required")
+        fleet.rotate("ada", "ben")
+        fleet.ok("prove", fleet.store, "left", entry["name"], "--out", fleet.path("after"))
+        engine = fleet.path("engine")
+        shutil.copy(fleet.store / "objects" / entry["id"][:2] / entry["id"][2:], engine)
+        assert fleet.ok("check-proof", fleet.path("before"), engine, "--trust", fleet.root)
+        assert fleet.refused("check-proof", fleet.path("after"), engine, "--trust", fleet.root) == "unreleased"
+
+    def test_a_revocation_travels_though_nothing_is_built_anew(self, ready: Fleet) -> None:
+        ready.ok("sync", ready.store, ready.stick)
+        ready.edit("add-key", "mission", ready.pub("ada"))
+        ready.edit("revoke", ready.kid("copilot"))
+        assert "left" in ready.rotate("ben", "cho")["grounded"]
+        ran = flightbag("sync", ready.store, ready.stick, "--json")
+        assert ran.status == 1
+        assert [row["mission"] for row in ran.json["refused"]] == ["left"]
+        status, said = ready.takeoff()
+        assert (status, kinds(said)) == (1, ["revoked-key"])
+        for args in (("stats", ready.store), ("gc", ready.store, "--grace", "0s"), ("ls", ready.store)):
+            assert "Traceback" not in flightbag(*args).err
+        assert flightbag("gc", ready.store).status == 0
+
+    def test_files_to_carry_are_not_written_into_a_store(self, ready: Fleet) -> None:
+        before = listing(ready.store)
+        inside = ready.store / "x"
+        for args in (
+            ("prove", ready.store, "left", "files/calibration/camera.yaml", "--out", inside),
+            ("release", "new", ready.store, inside, "--name", "x", "--mission", "left"),
+            ("trust", "set-threshold", ready.store, inside, "mission=1"),
+            ("aircraft", "enrol", inside, "--id", "a", "--host", "cpu", "--trust", ready.root),
+        ):
+            ready.refused(*args, status=2)
+        assert listing(ready.store) == before
+
+    def test_the_past_is_no_clearance(self, ready: Fleet) -> None:
+        time.sleep(1.1)
+        ran = flightbag("verify", ready.store, "left", "--trust", ready.root, "--at", str(int(time.time()) - 1))
+        assert ran.status == 0
+        assert "WOULD HAVE BEEN GO" in ran.out
+        assert "code" not in ran.out
+        ready.refused("verify", ready.store, "--trust", ready.root, "--at", "2090-01-01T00:00:00Z", status=2)
