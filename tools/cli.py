@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +44,8 @@ app.add_typer(keys_app, name="keys")
 
 def _version(asked: bool) -> None:
     if asked:
+        from importlib import metadata  # here: it takes longer to load than all of the program
+
         say(f"flightbag {metadata.version('flightbag')}")
         raise typer.Exit
 
