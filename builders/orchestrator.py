@@ -210,11 +210,14 @@ class _Build:
         try:
             draft = draft_of(repository, plan.facts.id)
             manifest = draft.manifest
-            if manifest.identity != plan.identity(releases) or overtaken(repository, manifest, self.root):
+            if manifest.identity != plan.identity(releases) or overtaken(repository, manifest, self.root, now=self.now):
                 return None
             table = read_table(repository.evidence, manifest)
-            # A draft is unsigned at first: what is signed is what this build would say, object by object.
-            if _objects_of(table) != self.objects(plan):
+            # A draft is unsigned at first: what is signed is what this build would say, entry by entry.
+            built = {task.name: _Built(*task.present) for task in plan.engines if task.present is not None}
+            built |= {task.name: self.reuse(task, task.present) for task in plan.shards if task.present is not None}
+            built |= {task.name: _Built(task.id, task.size) for task in plan.files}
+            if table != sorted_table([*self.entries(plan, built)]) or manifest.issue.expires_at is not None:
                 return None
             if (refused := self.over_budget(plan, *self.room(manifest, table))) is not None:
                 return refused
@@ -224,9 +227,7 @@ class _Build:
             raise
         except FlightbagError:
             return None  # there is none, or it or what it needs is damaged: it is built anew
-        built = {entry.name: _Built(entry.id, entry.size) for entry in table.entries}
-        rows = sum(entry.meta["rows"] for entry in table.entries if entry.kind == "descriptors")
-        return self.issued(plan, done, lacking, built, rows)
+        return self.issued(plan, done, lacking, built, sum(rows for rows, _ in self.rows.values()))
 
     def unchanged(self, plan: Plan, releases: tuple[ObjectId, ...]) -> BuildReport | None:
         """The report, if there is nothing to do: equal identity, a current manifest that verifies, a whole closure."""
@@ -436,11 +437,6 @@ class _Build:
         overhead = {"the entry table": len(table.render()), "the manifest": size_of(manifest, signatures)}
         return {entry.id: (entry.name, entry.size) for entry in table.entries}, overhead
 
-    def objects(self, plan: Plan) -> set[tuple[str, ObjectId, int, bytes]]:
-        """The entries of a plan all of whose artifacts are present: (name, object, size, build key)."""
-        keyed = {(task.name, *task.present, bytes(task.recipe.key)) for task in plan.keyed if task.present is not None}
-        return keyed | {(task.name, task.id, task.size, b"") for task in plan.files}
-
     def entries(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Entry]:
         for engine in plan.engines:
             meta: dict[str, Any] = {
@@ -466,10 +462,6 @@ class _Build:
             action: Action = "reused" if one.seconds is None else "built"
             seconds = None if one.seconds is None else round(one.seconds, 3)
             yield Artifact(name, action, str(one.id), keys.get(name, ""), one.size, seconds, one.figures)
-
-
-def _objects_of(table: EntryTable) -> set[tuple[str, ObjectId, int, bytes]]:
-    return {(entry.name, entry.id, entry.size, bytes(entry.key or b"")) for entry in table.entries}
 
 
 def _user() -> str:

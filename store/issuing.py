@@ -18,7 +18,7 @@ from store.format.manifest import AAD_LABEL, CONTENT_TYPE, MISSION_ID, PAYLOAD_L
 from store.locks import exclusive
 from store.log import MOVES, Event, claims, events
 from store.needs import DRAFTS
-from store.repository import Repository, Writer, check_fit
+from store.repository import CLOCKS_DIFFER, Repository, Writer, check_fit
 from store.trust.keys import Signer, sign
 from store.trust.root import SignedRoot, TrustRoot, check_signer, count_signatures, count_signers
 from store.verify import ENVELOPE_LIMIT, Evidence, Opened, read_table, ref_id
@@ -207,8 +207,8 @@ def issue(
     return Issued(None, sequence, count, threshold, replaced)
 
 
-def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer]) -> Issued:
-    """Adds signatures to a mission's draft, and publishes it when they are enough.
+def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer], *, now: int) -> Issued:
+    """Adds signatures to a mission's draft, and publishes it when they are enough. `now` is unix seconds.
 
     Raises Untrusted for a key that may not sign and for a signature in the draft that does not hold; Refused for a
     draft that was overtaken or could not fly; before anything is written.
@@ -219,7 +219,7 @@ def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer]) 
         draft = draft_of(repository, mission)
         if draft.manifest.mission.id != mission:
             raise Corrupt(f"the draft of {mission} is of mission {draft.manifest.mission.id}", kind="bad-draft")
-        stale = overtaken(repository, draft.manifest, root)
+        stale = overtaken(repository, draft.manifest, root, now=now)
         if stale:
             raise Refused(
                 f"the draft of {mission} was overtaken: {stale}",
@@ -253,12 +253,17 @@ def discard_draft(repository: Repository, mission: str) -> int:
     return signatures
 
 
-def overtaken(repository: Repository, manifest: Manifest, root: TrustRoot) -> str:
-    """Why a draft can be published no more, if so."""
-    issue_ = manifest.issue
-    if (issue_.epoch, issue_.min_root_version) != (root.epoch, root.version):
-        return f"it was made under trust root {issue_.min_root_version}, the newest is {root.version}"
-    last = last_issued(repository, manifest.mission.id)
-    if issue_.previous != (None if last is None else last.manifest_id):
+def overtaken(repository: Repository, manifest: Manifest, root: TrustRoot, *, now: int) -> str:
+    """Why a draft cannot be published, or no more: it is not what would be issued next. Empty where it is."""
+    issued, mission = manifest.issue, manifest.mission.id
+    if (issued.epoch, issued.min_root_version) != (root.epoch, root.version):
+        return f"it was made under trust root {issued.min_root_version}, the newest is {root.version}"
+    last = last_issued(repository, mission)
+    if issued.previous != (None if last is None else last.manifest_id):
         return "another manifest was published since"
+    # Nobody has signed a draft at first: one with a sequence far ahead would leave no room for those to come.
+    highest = highest_issued(repository, mission)
+    following = next_issue(root, last, highest, now=issued.issued_at, expires_at=issued.expires_at)
+    if issued != following or issued.issued_at > now + CLOCKS_DIFFER:
+        return f"its sequence {issued.sequence} or its time of issue is not that of the next one"
     return ""

@@ -36,7 +36,7 @@ TOML = "flightbag.toml"
 _TOML_LIMIT = 4096
 _TOML_REMEDY = "it has three lines, format, id and created: copy it from a copy of this store, or sync to a new one"
 # How far apart the clocks of two ground stations may be, in seconds.
-_CLOCKS_DIFFER = 86400
+CLOCKS_DIFFER = 86400
 # How many missions an error names.
 _NAMED = 8
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
@@ -222,7 +222,7 @@ class Repository:
         Raises Untrusted where it lacks signatures, Conflict where it follows another root than the newest, Refused for
         one from the future: aircraft take its time of issue for passed.
         """
-        if draft.root.issued_at > now + _CLOCKS_DIFFER:
+        if draft.root.issued_at > now + CLOCKS_DIFFER:
             raise Refused(
                 f"the draft says that it was begun at {draft.root.issued_at}, it is {now}",
                 remedy="set the clock of the machine where it was begun, and begin a new draft",

@@ -60,7 +60,8 @@ def _engines(repository: Repository, mission: str) -> tuple[str, list[Approval]]
     manifest = None
     with suppress(NotFound):
         drafted = draft_of(repository, mission).manifest
-        if drafted.mission.id == mission and not overtaken(repository, drafted, repository.root().root):
+        root = repository.root().root
+        if drafted.mission.id == mission and not overtaken(repository, drafted, root, now=int(time.time())):
             manifest = drafted
     manifest = manifest or repository.current(mission).manifest
     table = read_table(repository.evidence, manifest)

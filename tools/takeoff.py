@@ -51,7 +51,7 @@ def sign(
     store, mission = store_and(store_and_mission, needed=True)
     signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     with Repository.open(store) as repository:
-        done = sign_draft(repository, mission or "", signers)
+        done = sign_draft(repository, mission or "", signers, now=int(time.time()))
     if as_json:
         print_json(
             {"mission": mission, "manifest": str(done.manifest or ""), "sequence": done.sequence}

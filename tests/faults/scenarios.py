@@ -251,7 +251,7 @@ def _sign(folder: Path, disk: Disk) -> None:
                     batch.add_bytes(data)
                 batch.commit()
             issue(writer, SIGNED.manifest, SIGNED.table, (), root)
-        sign_draft(repository, NORTH.id, [key("pilot")])
+        sign_draft(repository, NORTH.id, [key("pilot")], now=NOW)
 
 
 def _rotate(folder: Path, disk: Disk) -> None:

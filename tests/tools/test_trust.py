@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from store.format.cbor import INT_MAX
 from store.format.cose import Envelope
 from store.format.entries import sorted_table
 from store.format.ids import ObjectId
-from store.format.manifest import CONTENT_TYPE, PAYLOAD_LIMIT, Manifest
+from store.format.manifest import CONTENT_TYPE, PAYLOAD_LIMIT, TIME_MAX, Manifest
 from store.repository import Repository
 from store.verify import read_table
 from tests.support.backbone import write_backbone
@@ -470,6 +471,24 @@ class TestWhatTheReviewFound:
         assert fleet.make("left", "pilot", "copilot")["outcome"] == "built"
         shown = fleet.json("show", fleet.store, "left")
         assert str(ObjectId.of(evil)) not in [entry["id"] for entry in shown["entries"]]
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"sequence": INT_MAX}, {"issued_at": TIME_MAX, "sequence": TIME_MAX}, {"expires_at": TIME_MAX}],
+        ids=str,
+    )
+    def test_a_draft_that_leaves_no_room_for_the_next_is_not_signed(self, ready: Fleet, change: dict[str, int]) -> None:
+        ready.make("left", flight="F-2")
+        draft = ready.store / "drafts/left"
+        manifest = Manifest.parse(Envelope.parse(draft.read_bytes(), CONTENT_TYPE, PAYLOAD_LIMIT).payload)
+        changed = replace(manifest, issue=replace(manifest.issue, **change))
+        draft.write_bytes(Envelope(CONTENT_TYPE, changed.render()).render())
+        if "sequence" in change:
+            assert ready.refused("sign", ready.store, "left", "--key", ready.path("pilot")) == "stale-draft"
+        assert ready.make("left", "pilot", "copilot")["outcome"] == "built"
+        issue = ready.json("show", ready.store, "left")["issue"]
+        assert issue["sequence"] <= time.time() + 100
+        assert "expires_at" not in issue
 
     def test_a_route_that_was_taken_back_is_not_signed(self, ready: Fleet) -> None:
         ready.make("left", flight="F-2")
