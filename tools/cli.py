@@ -14,7 +14,7 @@ import typer
 
 from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
-from store.issuing import draft_of
+from store.issuing import draft_of, overtaken
 from store.repository import Repository, check_free
 from store.sync import apply_sync, plan_sync
 from tools import aircraft, fsck, keeping, keyfiles, missions, releases, render, takeoff, trust
@@ -219,14 +219,28 @@ def show(
     """Show one mission's manifest and entries."""
     store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
+        state: dict[str, Any] = {}
         if draft:
-            opened = draft_of(repository, mission or "").opened(repository.evidence, repository.root().root)
+            found, root = draft_of(repository, mission or ""), repository.root().root
+            opened = found.opened(repository.evidence, root)
+            state = {
+                "signed": [signature.kid.hex() for signature in found.envelope.signatures],
+                "signatures": found.signatures(root),
+                "threshold": root.mission.threshold,
+                "overtaken": overtaken(repository, found.manifest, root, now=int(time.time())),
+            }
         else:
             opened = repository.current(mission or "")
     if as_json:
-        print_json(render.mission_json(opened))
-    else:
-        print_lines(render.mission(opened))
+        print_json({**render.mission_json(opened), **state})
+        return OK
+    print_lines(render.mission(opened))
+    if state:
+        say(f"a draft, with {state['signatures']} of {state['threshold']} signatures")
+        for kid in state["signed"]:
+            say(f"  signed by {kid}")
+        if state["overtaken"]:
+            say(f"it cannot be published: {state['overtaken']}; build it again")
     return OK
 
 

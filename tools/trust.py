@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from store.code import short_code
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
 from store.repository import Repository, check_fit
 from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft
@@ -254,8 +254,9 @@ def _of_kid(root: TrustRoot, start: str) -> PublicKey:
 def _parsed(path: str | Path, data: bytes) -> RootDraft:
     try:
         return RootDraft.parse(data)
-    except Corrupt as error:
-        raise Corrupt(f"{path}: {error.message}", remedy=error.remedy, **error.fields) from error
+    except (Corrupt, Untrusted) as error:
+        error.message = f"{path}: {error.message}"
+        raise
 
 
 def _read(path: Path) -> RootDraft:
