@@ -143,7 +143,9 @@ def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     assert "1 of the 2 signatures" in report["why"]
     (row,) = fleet.json("ls", fleet.store)
     assert (row["draft"], row["signatures"], row["threshold"]) == (True, 1, 2)
-    assert fleet.json("show", fleet.store, "left", "--draft")["issue"]["sequence"] == row["sequence"]
+    shown = fleet.json("show", fleet.store, "left", "--draft")
+    assert shown["issue"]["sequence"] == row["sequence"]
+    assert (shown["signed"], shown["overtaken"]) == ([fleet.kid("pilot")], "")
     assert flightbag("show", fleet.store, "left").status == 1
     done = fleet.json("sign", fleet.store, "left", "--key", fleet.path("copilot"))
     assert done["manifest"]
