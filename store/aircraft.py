@@ -13,6 +13,7 @@ without a counter in hardware.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,9 @@ def load(folder: str | os.PathLike[str]) -> Memory:
     found = [(slot[0], slot[1], name) for slot, name in zip(slots, SLOTS, strict=True) if isinstance(slot, tuple)]
     whole = sorted(found, key=lambda slot: slot[0], reverse=True)
     if not whole:
+        for slot in slots:
+            if isinstance(slot, Unavailable):
+                raise slot
         if all(isinstance(slot, NotFound) for slot in slots):
             raise _none(media.path)
         raise _bad(media.path, "both slots are lost or damaged")
@@ -78,10 +82,14 @@ def load(folder: str | os.PathLike[str]) -> Memory:
 
 
 def _slot(media: Media, name: str) -> tuple[int, bytes] | FlightbagError:
-    """The number and the bytes of a slot; or why it counts for nothing. Raises Unavailable."""
+    """The number and the bytes of a slot; or why it counts for nothing. Raises Unavailable, not for a bad sector."""
     try:
         data = media.read(name, DIGEST_SIZE + _NUMBER + STATE_LIMIT)
     except (NotFound, Corrupt) as error:
+        return error
+    except Unavailable as error:
+        if error.fields.get("errno") != errno.EIO:
+            raise
         return error
     if len(data) <= DIGEST_SIZE + _NUMBER or derive(CONTEXT, data[DIGEST_SIZE:]) != data[:DIGEST_SIZE]:
         return Corrupt(f"{media.absolute(name)} is torn or damaged", kind="bad-state", path=media.absolute(name))

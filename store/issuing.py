@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
+from store.format.cbor import INT_MAX
 from store.format.cose import KID_SIZE, SIGNATURE_SIZE, Envelope, Signature
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
@@ -105,9 +106,16 @@ def next_issue(
 ) -> Issue:
     """The issue that follows the last one: sequence = max(highest + 1, now), in unix seconds.
 
-    A new epoch begins anew, so that a sequence that was driven up to the end of all numbers is no end.
+    A new epoch begins anew, so that a sequence that was driven up to the end of all numbers is no end. Raises Refused
+    where that end was reached in this one.
     """
     before = highest[1] if highest[0] == root.epoch else 0
+    if before == INT_MAX:
+        raise Refused(
+            f"the mission was issued with the last of all sequences, {before}",
+            remedy="somebody has misused a key: revoke it, and begin a new epoch with `flightbag trust new-epoch`",
+            kind="no-sequence",
+        )
     return Issue(
         epoch=root.epoch,
         sequence=max(before + 1, now),

@@ -23,7 +23,7 @@ from store.media import Media
 from store.trust.aircraft import AircraftState, Seen
 from store.trust.root import SignedRoot
 from store.verify import Verdict
-from tests.faults.disks import Failing, Orderly, PowerCut, PowerFails, Recorded
+from tests.faults.disks import Failing, Orderly, PowerCut, PowerFails, Recorded, bad_sectors
 from tests.support.missions import (
     FACTS,
     ISSUE,
@@ -262,6 +262,14 @@ class TestSlots:
         (state / "b").unlink()
         make(state / "b")
         assert load(state).mend
+
+    def test_a_bad_sector_under_one_slot(self, state: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        bad_sectors(monkeypatch, (state / "a").stat().st_ino)
+        assert load(state).mend
+        bad_sectors(monkeypatch, (state / "b").stat().st_ino)
+        verdict = takeoff(state, store)
+        assert not verdict.go
+        assert verdict.unknown
 
     def test_any_bit(self, state: Path) -> None:
         data = (state / "a").read_bytes()

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from store import log
 from store.errors import Corrupt, Refused, Untrusted
+from store.format.cbor import INT_MAX
 from store.history import diff, rollback, stats
 from store.media import Media
 from store.repository import Repository
+from store.trust.draft import RootDraft, with_new_epoch
 from store.verify import Opened, open_mission
 from tests.faults.disks import PowerCut, PowerFails, Recorded, index_watched
 from tests.support.missions import (
@@ -191,3 +193,18 @@ def test_facts_count_as_a_difference(tmp_path: Path) -> None:
     publish(store, route)
     with Repository.open(store) as repository:
         assert rollback(repository, NORTH.id, [PILOT], now=NOW).to == NORTH.manifest_id
+
+
+def test_the_last_of_all_sequences_has_no_next(tmp_path: Path) -> None:
+    """A stolen key has driven it there; only a new epoch goes on."""
+    fast = flight({**NORTH.contents, CAMERA: b"another"}, issue=replace(ISSUE, sequence=INT_MAX))
+    store = make_store(tmp_path / "store", NORTH, fast)
+    with Repository.open(store) as repository:
+        with pytest.raises(Refused) as caught:
+            rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)
+        assert caught.value.fields["kind"] == "no-sequence"
+        assert "new-epoch" in caught.value.remedy
+        repository.rotate(with_new_epoch(RootDraft.after(repository.root(), now=NOW)).signed_by(key("root-a")), now=NOW)
+        done = rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)
+    assert done.sequence == NOW
+    assert check(store, NORTH.id).go
