@@ -76,5 +76,6 @@ class BuildReport:
         value["coverage"]["missing"] = [
             {"tile": tile.tile, "reason": tile.reason, "detail": tile.detail} for tile in self.coverage.missing
         ]
+        value["manifest"] = self.manifest or None
         value["saved_bytes"] = self.saved_bytes
         return value

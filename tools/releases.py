@@ -91,7 +91,10 @@ def sign(
     if signers:
         keyfiles.write_over(file, data)
     if as_json:
-        print_json(_json(data) | {"signatures": count, "threshold": root.release.threshold, "object": str(added or "")})
+        print_json(
+            _json(data)
+            | {"signatures": count, "threshold": root.release.threshold, "object": str(added) if added else None}
+        )
     elif added is not None:
         say(f"the release {releases.parsed(data)[1].name} is in the store, object {added}")
     else:

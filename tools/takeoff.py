@@ -54,7 +54,7 @@ def sign(
         done = sign_draft(repository, mission or "", signers, now=int(time.time()))
     if as_json:
         print_json(
-            {"mission": mission, "manifest": str(done.manifest or ""), "sequence": done.sequence}
+            {"mission": mission, "manifest": str(done.manifest) if done.manifest else None, "sequence": done.sequence}
             | {"signatures": done.signatures, "threshold": done.threshold}
         )
     elif done.manifest is not None:

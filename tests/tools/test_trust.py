@@ -139,7 +139,7 @@ def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     assert done["object"]
     # The mission takes two pilots, who sign apart.
     report = fleet.make("left", "pilot")
-    assert (report["outcome"], report["manifest"]) == ("draft", "")
+    assert (report["outcome"], report["manifest"]) == ("draft", None)
     assert "1 of the 2 signatures" in report["why"]
     (row,) = fleet.json("ls", fleet.store)
     assert (row["draft"], row["signatures"], row["threshold"]) == (True, 1, 2)
