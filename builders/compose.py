@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache as cached
 from pathlib import Path
+
+from blake3 import blake3
 
 from builders.descriptors.embed import Embedder
 from builders.descriptors.inventory import SourceSpec, TileSources
 from builders.descriptors.preprocess import Preprocess
-from builders.engines.base import (
-    EngineBackend,
-    EngineSpec,
-    InputRange,
-    ModelSource,
-    hash_model,
-    onnx_bytes,
-    snapshot_model,
-)
-from builders.engines.onnxruntime import OnnxRuntimeBackend
-from builders.mission_file import Backbone, Descriptors, MissionFile
+from builders.engines.backends import backend as backend_of
+from builders.engines.base import EngineBackend, EngineSpec, InputRange, Plugin
+from builders.engines.check import TOLERANCES, Tolerance
+from builders.engines.compiling import Surroundings
+from builders.engines.isolation import Limits, machine_memory
+from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
+from builders.mission_file import Backbone, Descriptors, MissionFile, TensorRt
 from builders.mission_reader import load_mission
-from store.errors import Corrupt, Invalid, Unavailable
+from store.errors import Corrupt, Invalid
+from store.format.cbor import Value
+from store.objects import read_chunks
 from store.repository import Repository
-
-BACKENDS: dict[str, Callable[[], EngineBackend]] = {"onnxruntime": OnnxRuntimeBackend}
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,32 @@ class Workshop:
 
     path: Path
     mission: MissionFile
-    repository: Repository
+    store: Repository | None
     sources: TileSources
     backends: dict[str, EngineBackend]
     specs: dict[str, EngineSpec]
+    surroundings: Surroundings
     _snapshot: Callable[[Path], ModelSource]
+
+    @property
+    def repository(self) -> Repository:
+        """The store that is built into, or would be."""
+        assert self.store is not None  # whoever asks was given one
+        return self.store
 
     def backend(self, backbone: Backbone) -> EngineBackend:
         return self.backends[backbone.backend]
+
+    def tolerance(self, precision: str) -> Tolerance:
+        """How far an engine of this precision may be from its source."""
+        given = self.mission.tolerances.get(precision)  # type: ignore[call-overload] # precisions are a closed list
+        if given is None:
+            return TOLERANCES[precision]
+        return Tolerance(float(given.relative_error), float(given.cosine))
+
+    def preprocess(self, backbone: str) -> Descriptors:
+        """The descriptor set that says how a tile becomes an input of this backbone: the first that has it."""
+        return next(set_ for set_ in self.mission.descriptors if set_.backbone == backbone)
 
     @contextmanager
     def about(self, key: str) -> Iterator[None]:
@@ -76,34 +92,58 @@ class Workshop:
 
 
 @contextmanager
-def workshop(mission_file: Path, store: str | os.PathLike[str]) -> Iterator[Workshop]:
-    """Opens everything that the mission file names. Writes nothing to the store.
+def workshop(mission_file: Path, store: str | os.PathLike[str] | None, cache: Path) -> Iterator[Workshop]:
+    """Opens everything that the mission file names. Writes nothing to the store, which only keys alone do
+    without. `cache` is the user's cache directory.
 
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this version does not have.
     """
     mission = load_mission(mission_file)
     with ExitStack() as stack:
-        repository = stack.enter_context(Repository.open(store))
+        repository = stack.enter_context(Repository.open(store)) if store is not None else None
         sources = stack.enter_context(TileSources([SourceSpec(t.source, t.zooms, t.captured) for t in mission.tiles]))
-        backends: dict[str, EngineBackend] = {b.backend: _backend(b.backend) for b in mission.backbones}
-        specs = {
-            backbone.name: EngineSpec(
-                backbone=backbone.name,
-                model=hash_model(backbone.model),
-                precision=backbone.precision,
-                inputs=tuple(
-                    InputRange(name, tuple(i.shape), i.min, i.opt, i.max) for name, i in sorted(backbone.inputs.items())
-                ),
-            )
-            for backbone in mission.backbones
-        }
+        backends: dict[str, EngineBackend] = {b.backend: backend_of(b.backend) for b in mission.backbones}
+        specs = {backbone.name: _spec(backbone) for backbone in mission.backbones}
+        memory = mission.compile.memory_mib
+        limits = Limits(memory * 2**20 if memory else machine_memory(), mission.compile.timeout_s)
 
-        @cache
+        @cached
         def snapshot(model: Path) -> ModelSource:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flightbag-"))
             return snapshot_model(model, Path(folder) / "model")
 
-        yield Workshop(mission_file, mission, repository, sources, backends, specs, snapshot)
+        surroundings = Surroundings(limits, cache)
+        yield Workshop(mission_file, mission, repository, sources, backends, specs, surroundings, snapshot)
+
+
+def _spec(backbone: Backbone) -> EngineSpec:
+    options: Mapping[str, Value]
+    plugins: tuple[Plugin, ...] = ()
+    if backbone.backend == "tensorrt":
+        table = backbone.tensorrt or TensorRt()
+        # Key fields know no booleans.
+        options = {key: int(value) if isinstance(value, bool) else value for key, value in table if key != "plugins"}
+        plugins = tuple(Plugin(path, _digest(path)) for path in table.plugins)
+    else:
+        options = {"mode": backbone.mode or "portable"}
+    return EngineSpec(
+        backbone=backbone.name,
+        model=hash_model(backbone.model),
+        precision=backbone.precision,
+        inputs=tuple(
+            InputRange(name, tuple(i.shape), i.min, i.opt, i.max) for name, i in sorted(backbone.inputs.items())
+        ),
+        salt=backbone.salt,
+        options=options,
+        plugins=plugins,
+    )
+
+
+def _digest(path: Path) -> bytes:
+    hasher = blake3()
+    for chunk in read_chunks(str(path)):
+        hasher.update(chunk)
+    return hasher.digest()
 
 
 def preprocess_of(set_: Descriptors) -> Preprocess:
@@ -118,14 +158,3 @@ def preprocess_of(set_: Descriptors) -> Preprocess:
         std=(std[0], std[1], std[2]),
         filter=keys.filter,
     )
-
-
-def _backend(name: str) -> EngineBackend:
-    make = BACKENDS.get(name)
-    if make is None:
-        raise Unavailable(
-            f"the backend {name} is not part of this version",
-            remedy='set backend = "onnxruntime", which runs anywhere',
-            kind="no-backend",
-        )
-    return make()

@@ -276,8 +276,42 @@ class Input(Section):
         return self
 
 
+class Calibration(Section):
+    """What an int8 network is calibrated with: so many tiles of the area, evenly spread over it, and how."""
+
+    tiles: Annotated[int, Field(ge=1, le=4096, description="a whole number of tiles from 1 to 4096")] = 64
+    method: Annotated[
+        Literal["minmax", "entropy", "percentile"], Field(description='"minmax", "entropy" or "percentile"')
+    ] = "minmax"
+
+
+class TensorRt(Section):
+    """The options of the backend "tensorrt". All of them are in the build key."""
+
+    workspace_mib: Annotated[
+        int, Field(ge=1, le=2**20, description="MiB of GPU memory that one layer may use while it runs, from 1")
+    ] = 4096
+    tactic_dram_mib: Annotated[
+        int, Field(ge=0, le=2**20, description="MiB of memory for trying tactics, 0 for the library's own limit")
+    ] = 0
+    tactic_shared_memory_kib: Annotated[
+        int, Field(ge=0, lt=2**20, description="KiB of shared memory a kernel, 0 for the library's own limit")
+    ] = 0
+    optimisation_level: Annotated[int, Field(ge=0, le=5, description="a whole number from 0 to 5")] = 3
+    compatibility: Annotated[
+        Literal["none", "same_compute_capability", "ampere_plus"],
+        Field(description='"none", "same_compute_capability" or "ampere_plus"'),
+    ] = "none"
+    version_compatible: Annotated[
+        bool, Field(description="true for an engine that later versions of the same major load too, or false")
+    ] = False
+    plugins: Annotated[
+        tuple[Source, ...], Field(strict=False, max_length=64, description="an array of paths of plug-in libraries")
+    ] = ()
+
+
 class Backbone(Section):
-    """One network and how it is compiled."""
+    """One network and how it is compiled. `salt` is in the keys of all that is made of it, and nowhere else."""
 
     name: Name
     model: Source
@@ -287,6 +321,10 @@ class Backbone(Section):
         Mapping[InputName, Annotated[Input, Field(description="a table with shape, and min, opt, max")]],
         Field(min_length=1, max_length=64, description="a table with each input's name and shape"),
     ]
+    mode: Annotated[Literal["portable", "fast"] | None, Field(description='"portable" or "fast"')] = None
+    salt: Annotated[str, Field(max_length=255, description="text of at most 255 characters")] = ""
+    calibration: Annotated[Calibration | None, Field(description="a table with tiles and method")] = None
+    tensorrt: Annotated[TensorRt | None, Field(description="a table with options of TensorRT")] = None
 
 
 class PreprocessKeys(Section):
@@ -336,6 +374,24 @@ class Limits(Section):
     ]
 
 
+class Compile(Section):
+    """What one compilation may take. In no build key."""
+
+    memory_mib: Annotated[
+        int | None, Field(ge=64, le=2**24, description="a whole number of MiB from 64; all of the machine's if absent")
+    ] = None
+    timeout_s: Annotated[int, Field(ge=1, le=7 * 86400, description="a whole number of seconds from 1")] = 4 * 3600
+
+
+class Tolerances(Section):
+    """How far an engine of a precision may be from its source."""
+
+    relative_error: Annotated[
+        Number, Field(ge=0, le=1, description="a part of the reference's greatest value, from 0 to 1")
+    ]
+    cosine: Annotated[Number, Field(ge=0, le=1, description="a number from 0 to 1")]
+
+
 def _tables(of: str) -> str:
     return f"at least one table [[{of}]]"
 
@@ -352,6 +408,14 @@ class MissionFile(Section):
     ]
     files: Annotated[tuple[File, ...], Field(strict=False, description="tables [[files]]")] = ()
     limits: Annotated[Limits | None, Field(description="a table [limits] with max_bytes")] = None
+    compile: Annotated[Compile, Field(description="a table [compile]")] = Compile()
+    tolerances: Annotated[
+        Mapping[
+            Literal["fp32", "fp16", "int8"],
+            Annotated[Tolerances, Field(description="a table with relative_error and cosine")],
+        ],
+        Field(description="tables [tolerances.fp32], [tolerances.fp16] or [tolerances.int8]"),
+    ] = {}
 
 
 def scaled(value: Decimal, places: int) -> int:

@@ -272,9 +272,12 @@ def _check_names(parts: _Parts, report: _Report) -> None:
 def _check_backbones(parts: _Parts, report: _Report) -> None:
     precisions = parts.column("backbones", "precision")
     for i, backend in parts.column("backbones", "backend").items():
-        if backend == "onnxruntime" and precisions.get(i) in ("fp16", "int8"):
-            report.add_wrong(("backbones", i, "precision"), '"fp32": the backend "onnxruntime" offers only that')
+        if backend == "onnxruntime" and precisions.get(i) == "fp16":
+            right = '"fp32" or "int8": the backend "onnxruntime" has no more on a CPU'
+            report.add_wrong(("backbones", i, "precision"), right)
         backbone = parts.section(Backbone, "backbones", i)
+        if backbone is not None:
+            _check_options(backbone, i, parts, report)
         first: dict[str, tuple[str, Input]] = {}
         for name, given in backbone.inputs.items() if backbone else ():
             if given.symbol is None:
@@ -285,6 +288,23 @@ def _check_backbones(parts: _Parts, report: _Report) -> None:
                     ("backbones", i, "inputs", name),
                     f"gives {given.symbol!r} another range than {other!r} does, must be the same",
                 )
+
+
+def _check_options(backbone: Backbone, i: int, parts: _Parts, report: _Report) -> None:
+    """Options are given where they mean something, and int8 has something to be calibrated with."""
+    for key, given, has_it in (
+        ("mode", backbone.mode, backbone.backend == "onnxruntime"),
+        ("tensorrt", backbone.tensorrt, backbone.backend == "tensorrt"),
+        ("calibration", backbone.calibration, backbone.precision == "int8"),
+    ):
+        if given is not None and not has_it:
+            report.add(("backbones", i, key), f"means nothing for {backbone.backend} and {backbone.precision}")
+    if backbone.precision == "int8" and backbone.name not in parts.column("descriptors", "backbone").values():
+        report.add(
+            ("backbones", i, "precision"),
+            'is "int8", which is calibrated with tiles as a descriptor set takes them: no descriptor set has this '
+            "backbone",
+        )
 
 
 def _check_paths(parts: _Parts, report: _Report) -> None:

@@ -9,16 +9,11 @@ its build key, for the next one. One build runs per mission, and one per group o
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from builders.compose import Workshop, preprocess_of
@@ -26,11 +21,12 @@ from builders.descriptors.embed import Embedder
 from builders.descriptors.preprocess import Undecodable, decode
 from builders.descriptors.shard import read_shard, write_shard
 from builders.descriptors.tiles import tile_from_id
-from builders.plan import EngineTask, FileTask, Plan, Progress, ShardTask, make_plan, open_embedders, silent
+from builders.engine_builds import BuiltEngine, EngineBuilder, Workbench
+from builders.plan import FileTask, Found, Plan, Progress, ShardTask, make_plan, open_embedders, silent
 from builders.recipe import NORMALISE, SHARD_SCHEMA
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Missing
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
-from store.format.entries import Entry, EntryTable, sorted_table
+from store.errors import Corrupt, FlightbagError, Unavailable
+from store.format.entries import Entry, EntryTable, kind_of, sorted_table
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import Manifest
 from store.format.release import Approval
@@ -46,8 +42,6 @@ from store.issuing import (
     overtaken,
     size_of,
 )
-from store.locks import exclusive
-from store.media import object_path
 from store.objects import read_chunks
 from store.releases import approving
 from store.repository import Writer
@@ -98,27 +92,34 @@ class _Build:
         self.signers = signers
         self.now = now
         self.progress = progress
+        self.bench = Workbench(writer, now)
         # tile id -> reason, of tiles in the sources that no image could be made of
         self.undecodable: dict[int, str] = {}
         self.rows: dict[str, tuple[int, int]] = {}
         self.described: dict[str, set[int]] = {}
 
     def run(self) -> BuildReport:
-        plan = make_plan(self.shop, self.lookup, self.progress)
+        plan = make_plan(self.shop, self.bench.lookup, self.progress)
         mission = plan.facts.id
         if plan.inventory.absent:
             return self.failed(plan, self.absent_and_undecodable(plan))
-        present = {task.present[0]: (task.name, task.present[1]) for task in plan.keyed if task.present is not None}
-        known = {**present, **{task.id: (task.name, task.size) for task in plan.files}}
-        if (refused := self.over_budget(plan, known, {})) is not None:
+        if (refused := self.over_budget(plan, plan.known, {})) is not None:
             return refused
-        have = {task.name: task.present for task in plan.engines if task.present is not None}
-        if all(task.present is not None for task in plan.keyed):
-            releases, lacking = self.approved(plan, have)
+        builder = EngineBuilder(self.shop, self.bench, plan.inventory, self.progress)
+        # What is there is judged by what the mission file allows now, before it is said that nothing is to be done.
+        present = {task.name: builder.engine(task) for task in plan.engines if builder.present(task) is not None}
+        if len(present) == len(plan.engines) and all(task.present is not None for task in plan.shards):
+            releases, lacking = self.approved(plan)
             if (nothing := self.unchanged(plan, releases)) or (nothing := self.pending(plan, releases, lacking)):
                 return nothing
         embedders = open_embedders(self.shop, plan)
-        engines = {task.name: self.engine(task) for task in plan.engines}
+        made = {task.name: present.get(task.name) or builder.engine(task) for task in plan.engines}
+        plan = plan.with_engines({name: one.found for name, one in made.items()})
+        engines = {
+            name: _Built(id_, size, made[task.name].seconds, figures_of(made[task.name]))
+            for task in plan.engines
+            for name, (id_, size) in task.named(made[task.name].found).items()
+        }
         shards = self.shards(plan, embedders)
         if missing := self.missing(plan):
             return self.failed(plan, missing)
@@ -126,7 +127,7 @@ class _Build:
         built = {**engines, **shards, **files}
         table = sorted_table([*self.entries(plan, built)])
         table_bytes = table.render()
-        releases, lacking = self.approved(plan, {name: (one.id, one.size) for name, one in engines.items()})
+        releases, lacking = self.approved(plan)
         manifest = Manifest(
             mission=plan.facts,
             issue=next_issue(
@@ -173,29 +174,20 @@ class _Build:
             why=why,
         )
 
-    def approved(
-        self, plan: Plan, engines: Mapping[str, tuple[ObjectId, int]]
-    ) -> tuple[tuple[ObjectId, ...], tuple[Approval, ...]]:
-        """The releases that the manifest has to name, and what none approves; nothing where the root asks for none."""
+    def approved(self, plan: Plan) -> tuple[tuple[ObjectId, ...], tuple[Approval, ...]]:
+        """The releases that the manifest has to name, and what none approves; nothing where the root asks for none.
+        Every engine is there."""
         if self.root.releases != "required":
             return (), ()
-        wanted = [Approval(task.name, "engine", *engines[task.name], task.host) for task in plan.engines]
+        wanted = [
+            Approval(name, "engine", id_, size, task.host)
+            for task in plan.engines
+            for name, (id_, size) in task.named(task.present or ()).items()
+            if kind_of(name) == "engine"
+        ]
         return approving(self.writer.repository, self.root, wanted)
 
     # -- what is there
-
-    def lookup(self, key: BuildKey) -> tuple[ObjectId, int] | None:
-        """What a key was built to, if every byte of it is there still."""
-        record = self.writer.index.record(key)
-        if record is None:
-            return None
-        id_ = record.ids[0]
-        try:
-            size = self.writer.repository.media.stamp(object_path(id_)).size
-            self.writer.check(id_, size)
-        except (NotFound, Corrupt):
-            return None
-        return id_, size
 
     def unfit(self, opened: Opened, releases: tuple[ObjectId, ...], plan: Plan) -> bool:
         """Whether a manifest that is there is not what this build would make, or could not fly."""
@@ -214,7 +206,7 @@ class _Build:
                 return None
             table = read_table(repository.evidence, manifest)
             # A draft is unsigned at first: what is signed is what this build would say, entry by entry.
-            built = {task.name: _Built(*task.present) for task in plan.engines if task.present is not None}
+            built = {name: _Built(*one) for t in plan.engines for name, one in t.named(t.present or ()).items()}
             built |= {task.name: self.reuse(task, task.present) for task in plan.shards if task.present is not None}
             built |= {task.name: _Built(task.id, task.size) for task in plan.files}
             if table != sorted_table([*self.entries(plan, built)]) or manifest.issue.expires_at is not None:
@@ -258,46 +250,6 @@ class _Build:
 
     # -- what is missing
 
-    @contextmanager
-    def key_lock(self, key: BuildKey) -> Iterator[None]:
-        """One build per key across processes; keys share 256 locks, and a process holds one of them at a time."""
-        repository = self.writer.repository
-        name = f"build-{key.hex()[:2]}"
-        with exclusive(repository.media.path, repository.disk, name, "a build of the same artifact", timeout=-1):
-            yield
-
-    def remember(self, key: BuildKey, id_: ObjectId, seconds: float, tools: str) -> None:
-        """Records what a key was built to."""
-        damaged = self.writer.index.record(key) is not None  # it was looked up, and not found whole
-        provenance = {
-            "from": "build",
-            "user": _user(),
-            "host": socket.gethostname(),
-            "tools": tools,
-            "at": self.now,
-            "milliseconds": round(seconds * 1000),
-        }
-        self.writer.record(key, (id_,), provenance, replace=damaged)
-
-    def engine(self, task: EngineTask) -> _Built:
-        if task.present is not None:
-            return _Built(*task.present)
-        with self.key_lock(task.recipe.key):
-            # Somebody else may have built it while this process waited.
-            if (present := self.lookup(task.recipe.key)) is not None:
-                return _Built(*present)
-            self.progress(f"compiling {task.spec.backbone}", 0, 0)
-            with self.writer.inserting() as batch:
-                start = time.monotonic()
-                with self.shop.about("backbones"):
-                    compiled = task.backend.compile(task.spec, Path(batch.folder()))
-                added = batch.add_file(str(compiled.path))
-                batch.commit()
-            seconds = time.monotonic() - start
-            self.remember(task.recipe.key, added.id, seconds, f"{task.backend.name} {task.backend.version}")
-        figures = {"max_abs_error": compiled.check.max_abs_error, "cosine": compiled.check.cosine}
-        return _Built(added.id, added.size, seconds, figures)
-
     def shards(self, plan: Plan, embedders: dict[str, Embedder]) -> dict[str, _Built]:
         """Builds the shards that are missing, a group of keys under one lock and with one barrier at a time."""
         done = {task.name: self.reuse(task, task.present) for task in plan.shards if task.present is not None}
@@ -308,9 +260,9 @@ class _Build:
             built: dict[BuildKey, tuple[ShardTask, _Built]] = {}
             # Built by somebody else while this process waited, or under another name in this very group.
             later: list[ShardTask] = []
-            with self.key_lock(tasks[0].recipe.key), self.writer.inserting() as batch:
+            with self.bench.key_lock(tasks[0].recipe.key), self.writer.inserting() as batch:
                 for task in tasks:
-                    if task.recipe.key in built or self.lookup(task.recipe.key) is not None:
+                    if task.recipe.key in built or self.bench.lookup(task.recipe.key) is not None:
                         later.append(task)
                         continue
                     start = time.monotonic()
@@ -320,10 +272,10 @@ class _Build:
                         built[task.recipe.key] = task, _Built(added.id, added.size, time.monotonic() - start)
                 batch.commit()
                 for key, (task, one) in built.items():
-                    self.remember(key, one.id, one.seconds or 0.0, "onnxruntime")
+                    self.bench.remember(key, (one.id,), one.seconds or 0.0, "onnxruntime")
                     done[task.name] = one
             for task in later:
-                present = self.lookup(task.recipe.key)
+                present = self.bench.lookup(task.recipe.key)
                 if present is None:
                     raise Corrupt(f"the shard {task.name} was damaged while the mission was being built")
                 done[task.name] = self.reuse(task, present)
@@ -350,8 +302,8 @@ class _Build:
         }
         return write_shard(result.tile_ids, result.descriptors, metadata)
 
-    def reuse(self, task: ShardTask, present: tuple[ObjectId, int]) -> _Built:
-        id_, size = present
+    def reuse(self, task: ShardTask, present: Found) -> _Built:
+        id_, size = present[0]
         shard = read_shard(bytes(self.writer.repository.evidence.bytes_of(id_, size)))
         described = [int(number) for number in shard.tiles]
         self.note(task, described, int(shard.descriptors.shape[1]))
@@ -439,15 +391,18 @@ class _Build:
 
     def entries(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Entry]:
         for engine in plan.engines:
-            meta: dict[str, Any] = {
-                "backbone": engine.spec.backbone,
-                "backend": engine.backend.name,
-                "host": engine.host,
-                "model": engine.spec.model.digest,
-                "part": "model",
-                "precision": engine.spec.precision,
-            }
-            yield Entry(engine.name, built[engine.name].id, built[engine.name].size, engine.recipe.key, meta)
+            for name in engine.named(engine.present or ()):
+                meta: dict[str, Any] = {"engine": engine.name}
+                if kind_of(name) == "engine":
+                    meta = {
+                        "backbone": engine.spec.backbone,
+                        "backend": engine.backend.name,
+                        "host": engine.host,
+                        "model": engine.spec.model.digest,
+                        "part": "model" if name == engine.name else "weights",
+                        "precision": engine.spec.precision,
+                    }
+                yield Entry(name, built[name].id, built[name].size, engine.recipe.key, meta)
         for shard in plan.shards:
             rows, dim = self.rows[shard.name]
             meta = {"dim": dim, "dtype": shard.set.dtype, "rows": rows}
@@ -456,7 +411,8 @@ class _Build:
             yield Entry(file.name, file.id, file.size, None, {})
 
     def artifacts(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Artifact]:
-        keys = {task.name: str(task.recipe.key) for task in plan.keyed}
+        keys = {task.name: str(task.recipe.key) for task in plan.shards}
+        keys |= {name: str(task.recipe.key) for task in plan.engines for name in task.named(task.present or ())}
         for name in sorted(built):
             one = built[name]
             action: Action = "reused" if one.seconds is None else "built"
@@ -464,8 +420,7 @@ class _Build:
             yield Artifact(name, action, str(one.id), keys.get(name, ""), one.size, seconds, one.figures)
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
+def figures_of(one: BuiltEngine) -> dict[str, float] | None:
+    """The figures of an engine's check, where it was built now."""
+    check = one.card.check
+    return None if one.seconds is None else {"max_abs_error": check.worst.max_abs_error, "cosine": check.cosine}

@@ -70,6 +70,12 @@ def store_then(args: list[str], *counts: int) -> tuple[str, list[str]]:
     raise Invalid("arguments are missing, or too many", remedy=f"see --help; {ENV} may stand in for STORE")
 
 
+def cache_folder() -> Path:
+    """The folder of the user's cache that is this program's; it may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "flightbag"
+
+
 def duration(text: str) -> float:
     """Seconds of a text such as 90s, 15m, 12h or 14d. Raises Invalid."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}

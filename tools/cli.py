@@ -17,7 +17,7 @@ from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.issuing import draft_of, overtaken
 from store.repository import Repository, check_free
 from store.sync import apply_sync, plan_sync
-from tools import aircraft, fsck, keeping, keyfiles, missions, releases, render, takeoff, trust
+from tools import aircraft, engines, fsck, keeping, keyfiles, missions, releases, render, takeoff, trust
 from tools.arguments import (
     ENV,
     Json,
@@ -26,6 +26,7 @@ from tools.arguments import (
     SignerCommand,
     SomeKeys,
     Store,
+    cache_folder,
     print_lines,
     store_and,
 )
@@ -119,7 +120,7 @@ def plan(
     from builders.compose import workshop
     from builders.plan import plan as make_plan
 
-    with work_bars() as progress, workshop(mission_file, store) as shop:
+    with work_bars() as progress, workshop(mission_file, store, cache_folder()) as shop:
         made = make_plan(shop, progress)
     if as_json:
         print_json(made.as_json())
@@ -144,7 +145,7 @@ def build(
     from builders.orchestrator import build as run_build
 
     signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
-    with work_bars() as progress, workshop(mission_file, store) as shop:
+    with work_bars() as progress, workshop(mission_file, store, cache_folder()) as shop:
         report = run_build(shop, signers, now=int(time.time()), progress=progress)
     if as_json:
         print_json(report.as_json())
@@ -314,6 +315,7 @@ takeoff.add_to(app)
 aircraft.add_to(app)
 keeping.add_to(app)
 missions.add_to(app)
+engines.add_to(app)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from store.repair_plan import RepairPlan, Step
 from store.verify import Opened, Verdict
 
 if TYPE_CHECKING:
+    from builders.engine_builds import EngineReport
     from builders.plan import Plan
     from builders.report import BuildReport
 
@@ -152,8 +153,10 @@ def plan(item: Plan) -> Iterator[str]:
         yield from _some(str(tile_from_id(number)) for number in absent)
 
 
-def _planned(name: str, present: tuple[Any, int] | None, otherwise: str) -> tuple[str, str, str]:
-    return ("missing", name, otherwise) if present is None else ("present", name, size(present[1]))
+def _planned(name: str, present: Sequence[tuple[Any, int]] | None, otherwise: str) -> tuple[str, str, str]:
+    if present is None:
+        return "missing", name, otherwise
+    return "present", name, size(sum(count for _, count in present))
 
 
 def _some(items: Iterable[str]) -> Iterator[str]:
@@ -184,6 +187,73 @@ def build(item: BuildReport) -> Iterator[str]:
         yield f"manifest {item.manifest}, sequence {item.sequence}"
     if item.outcome == "draft":
         yield f"NOT PUBLISHED, a draft: {item.why}"
+
+
+def engines(report: Sequence[EngineReport]) -> Iterator[str]:
+    """What became of each engine, with its whole key."""
+    rows = [
+        (one.action, one.backbone, size(one.bytes), "" if one.seconds is None else f"{one.seconds:.2f} s", one.key)
+        for one in report
+    ]
+    yield from table(rows)
+    for one in report:
+        if one.error is not None:
+            yield f"{one.backbone}: {one.error.fields.get('kind') or 'failed'}: {one.error.message}"
+            if one.error.remedy:
+                yield f"    -> {one.error.remedy}"
+            log = str(one.error.fields.get("log") or "").rstrip()
+            yield from (f"    | {line}" for line in log.split("\n")[-8:] if line)
+
+
+def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
+    """One engine card."""
+    check, tolerance = value["check"], value["tolerance"]
+    if name:
+        yield name
+    rows = [("key", value["key"])]
+    rows += [(part, f"{size(count)}  {id_}") for part, (id_, count) in value["parts"].items()]
+    rows += [(end, f"{one[0]}  {one[1]} {one[2]}") for end in ("inputs", "outputs") for one in value[end]]
+    rows += [
+        (
+            "checked",
+            f"{shapes}: error {case['max_abs_error']:.3g} of {case['reference_max']:.3g}, cosine {case['cosine']:.6f}",
+        )
+        for case in check["cases"]
+        for shapes in [", ".join(f"{key} {list(shape)}" for key, shape in case["shapes"].items())]
+    ]
+    rows.append(("allowed", f"{tolerance['relative_error']:g} of the greatest value, cosine {tolerance['cosine']:g}"))
+    rows.append(("made by", ", ".join(f"{tool} {version}" for tool, version in value["tools"].items())))
+    rows.append(("took", f"{value['seconds']:.2f} s"))
+    yield from table([(f"  {key}", text) for key, text in rows])
+    yield from (f"  {line}" for line in key_fields(value, compared=False))
+
+
+def key_fields(value: Mapping[str, Any], *, compared: bool) -> Iterator[str]:
+    """Each field of a build key; where it was compared, what differs."""
+    fields = dict(value["fields"])
+    for step, inner in value["steps"].items():
+        fields |= {f"{step}.{name}": one for name, one in inner.items()}
+    yield from table([(name, shown(fields[name])) for name in sorted(fields)])
+    yield f"key {value['key']}"
+    if not compared:
+        return
+    for one in value["differs"]:
+        yield f"differs: {one['field']}: {shown(one['new'])}, there it is {shown(one['old'])}"
+    if value["differs"]:
+        yield f"the engine that is there has the key {value['against']}: it would be built again"
+    else:
+        yield "the engine that is there has this key: it would be reused"
+
+
+def shown(value: Any) -> str:
+    """A field of a key as people read it; bytes as hex."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"hex"}:
+            return value["hex"] or "none"
+        return ", ".join(f"{key} {shown(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "[" + ", ".join(shown(item) for item in value) + "]"
+    return "absent" if value is None else str(value) or '""'
 
 
 def mission(opened: Opened) -> Iterator[str]:

@@ -1,48 +1,21 @@
-"""What an engine backend offers, and the values that pass between it and the orchestrator.
+"""What an engine backend offers, and the values that pass between it, the process that compiles, and the orchestrator.
 
-The source of a backbone is one ONNX file and the external-data files that it names. `hash_model` gives its
-digest for a plan; `snapshot_model` copies it into a private folder while hashing, so that what was hashed is
-what is compiled, whatever happens to the original meanwhile. Both give the same digest for the same bytes.
-
-Knows no backend and no store. The digest says nothing of paths: a model moved elsewhere is the same model.
+Knows no backend, no store and no process.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
-from blake3 import blake3
-
-from builders.extras import import_extra
-from store.errors import Invalid, Unavailable
+from builders.engines.model import ModelSource
+from store.errors import Invalid
 from store.format.cbor import Value
-from store.format.ids import derive
 
-# Protobuf cannot hold more in one message.
-MAX_ONNX_BYTES = 2**31 - 1
-MODEL_CONTEXT = "flightbag 2026 model source v1"
-_PIECE = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """An ONNX model with the digest of its bytes.
-
-    `name` is the file name for messages; `path` the ONNX file; `digest` 32 bytes over the ONNX and each
-    external-data file; `size` the bytes of all of them; `external` the locations of the latter, ascending.
-    """
-
-    name: str
-    path: Path
-    digest: bytes
-    size: int
-    external: tuple[str, ...]
+# Told as a compilation goes on: what is being done, units done by now, units in all (0 where not known).
+Tell: TypeAlias = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +62,30 @@ class InputRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Plugin:
+    """A library of operators that the engine needs: `digest` is the BLAKE3 of its bytes."""
+
+    path: Path
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What is to be compiled. `backbone` is a name for people; `precision` is "fp32", "fp16" or "int8"."""
+    """What is to be compiled.
+
+    `backbone` is a name for people; `precision` is "fp32", "fp16" or "int8"; `salt` is text that is in the key and
+    nowhere else. `options` are the backend's own, each by its name and with its default where the mission file says
+    nothing. `quantised` is the build key of the quantised network, for int8.
+    """
 
     backbone: str
     model: ModelSource
     precision: str
     inputs: tuple[InputRange, ...]
+    salt: str = ""
+    options: Mapping[str, Value] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()
+    quantised: bytes = b""
 
     def cases(self) -> tuple[Mapping[str, tuple[int, ...]], ...]:
         """Input name -> shape, with every symbol at its min, its opt and its max; each case once."""
@@ -113,43 +103,32 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckFigures:
-    """How the outputs of an engine compare to the reference's, on the same inputs.
+class Job:
+    """What a backend is given to compile, in a process and a folder of its own.
 
-    `max_abs_error` and `reference_max` (the reference's greatest magnitude) are of the output that is worst
-    by their quotient; `cosine` is the least over all outputs and their rows (the first dimension). `batches`
-    are the first dimensions of the first input that were tried. `faults` says in words what cannot be a
-    number: a missing output, another shape or dtype, a value that is not finite.
+    `network` is the ONNX to compile, a private copy with its external data beside it: the source, or for int8 the
+    quantised network. `host` is the class that the engine is to need. Everything is written in `folder`. `cache` is
+    the user's cache directory, which may not exist yet. `cancelled` says whether to stop; it may be asked often.
     """
 
-    max_abs_error: float
-    reference_max: float
-    cosine: float
-    batches: tuple[int, ...]
-    faults: tuple[str, ...] = ()
-
-    @property
-    def relative_error(self) -> float:
-        """`max_abs_error / reference_max`; 0 where both are 0."""
-        if self.reference_max > 0:
-            return self.max_abs_error / self.reference_max
-        return 0.0 if self.max_abs_error == 0 else float("inf")
+    spec: EngineSpec
+    network: Path
+    host: str
+    folder: Path
+    cache: Path
+    tell: Tell
+    cancelled: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class CompiledEngine:
-    """A compiled engine that passed its check: the file, what it takes and gives, and how it was made.
+class Made:
+    """What a backend made of a job: the engine's file, its weights where they are in a file of their own, the name
+    and version of each tool that had a part, and what the backend can tell of the engine's inside, as JSON."""
 
-    `path` lies in the work folder that the caller gave, and is the caller's to move or delete; `seconds` is
-    wall-clock time; `log_tail` the end of the compiler's output.
-    """
-
-    path: Path
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    check: CheckFigures
-    seconds: float
-    log_tail: str
+    model: Path
+    weights: Path | None
+    tools: Mapping[str, str]
+    inspector: Any = None
 
 
 class EngineSession(Protocol):
@@ -166,16 +145,14 @@ class EngineSession(Protocol):
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Output name -> array, for input name -> array of the dtype and shape that `inputs` says.
 
-        Raises Invalid for feeds that the engine does not take.
+        Raises Invalid for feeds that the engine does not take, Unavailable where memory ran out.
         """
 
 
 class EngineBackend(Protocol):
-    """One way to compile and run backbones.
+    """One way to compile and run backbones. Equal key fields mean engines that may stand in for one another.
 
-    Equal `build_key_fields` mean engines that may stand in for one another. `compile` takes the model as the
-    digest in the spec says or not at all, returns only an engine that passed the check against the
-    reference, and writes nowhere but in `workdir`; whatever ends it early, no process of it goes on.
+    Host classes are those of FORMAT 4.5. `make` runs in a process of its own, which may be killed at any moment.
     """
 
     @property
@@ -184,223 +161,38 @@ class EngineBackend(Protocol):
 
     @property
     def version(self) -> str:
-        """The full version of the library that compiles."""
+        """The full version of the library that compiles. Raises Unavailable where it is not installed."""
 
     @property
     def suffix(self) -> str:
         """How the name of an engine in the store ends, such as ".onnx"."""
 
     def describe_host(self) -> str:
-        """The host class of this machine, as far as this backend can tell."""
+        """All that this backend can tell of this machine, as a host class.
 
-    def engine_host(self, target: str) -> str:
-        """The host class that an engine for the host class `target` needs."""
-
-    def build_key_fields(self, spec: EngineSpec) -> Mapping[str, Value]:
-        """Everything that determines the meaning of the engine: no path, time, machine name or thread count."""
-
-    def compile(self, spec: EngineSpec, workdir: Path) -> CompiledEngine:
-        """Compiles and checks.
-
-        Raises Invalid for a model that cannot be compiled as the spec says, Refused for an engine that does
-        not compute what the model does, Unavailable where it could not be done (killed, out of memory).
+        Raises Unavailable where it cannot tell.
         """
 
-    def load(self, engine: bytes) -> EngineSession:
-        """A session over the bytes of an engine that `compile` made. Raises Invalid where they are none."""
+    def target(self, spec: EngineSpec) -> str:
+        """What `host = "auto"` means for this engine: as much of this machine's class as it depends on, and what an
+        aircraft of the same make says of itself."""
 
+    def engine_host(self, spec: EngineSpec, target: str) -> str:
+        """The host class that the engine needs, built here for the host class `target`.
 
-def hash_model(path: Path) -> ModelSource:
-    """The model at `path` with its digest; reads every byte, copies none. Raises as `snapshot_model`."""
-    return _take(path, None)
+        Raises Invalid where this machine cannot build for that target.
+        """
 
+    def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
+        """All that determines what the engine means and is this backend's to know, by name: versions, options, and
+        the host class `host` that it needs. The model, inputs, precision and salt are not, they are every backend's."""
 
-def snapshot_model(path: Path, into: Path) -> ModelSource:
-    """Copies the model, under its name, and its external data into the folder `into`, hashing what is written.
+    def make(self, job: Job) -> Made:
+        """Compiles. Raises FlightbagError with a `kind` of `failures` where it is known what is wrong."""
 
-    `into` is made where it is absent; a file that is there already is not written over (Unavailable). Raises
-    Invalid where the model or a file that it names is absent, is no regular file, cannot be parsed, is larger
-    than 2 GiB (the ONNX), or lies outside the model's folder (by `..`, an absolute location, or a link).
-    Raises Unavailable where something cannot be read or written.
-    """
-    try:
-        into.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise Unavailable(f"{into} cannot be made: {error.strerror}", path=str(into)) from error
-    return _take(path, into)
+    def load(self, engine: bytes | memoryview, host: str, weights: Path | None = None) -> EngineSession:
+        """A session over the bytes of an engine that needs `host`, ready for any number of runs.
 
-
-def onnx_bytes(model: ModelSource) -> bytes:
-    """The model as one ONNX file with every weight inside, the same bytes wherever `model.path` lies.
-
-    Raises Invalid where that would be larger than 2 GiB, or a file says less than the model promises.
-    """
-    if model.size > MAX_ONNX_BYTES:
-        raise too_large(model.name)
-    if not model.external:
-        return model.path.read_bytes()
-    import_extra("onnx")
-    from onnx.external_data_helper import load_external_data_for_model
-
-    parsed = parse_onnx(model.path.read_bytes(), model.name)
-    try:
-        load_external_data_for_model(parsed, str(model.path.parent))
-        data: bytes = parsed.SerializeToString(deterministic=True)
-    except (ValueError, OSError) as error:
-        raise Invalid(
-            f"the external data of {model.name} cannot be taken in: {error}",
-            remedy="export it again",
-            model=model.name,
-        ) from error
-    return data
-
-
-def external_locations(model: Any) -> tuple[str, ...]:
-    """Where the tensors of a parsed model (wherever they are in it) keep their data, as written; each once."""
-    from onnx import TensorProto  # with the build extra only
-
-    found: dict[str, None] = {}
-    left = [model]
-    while left:
-        message = left.pop()
-        if isinstance(message, TensorProto):
-            if message.data_location == TensorProto.EXTERNAL:
-                found |= {entry.value: None for entry in message.external_data if entry.key == "location"}
-            continue
-        for _, value in message.ListFields():
-            # A repeated field is a sequence; only messages have fields of their own.
-            for item in value if hasattr(value, "__getitem__") else (value,):
-                if not hasattr(item, "ListFields"):
-                    break
-                left.append(item)
-    return tuple(found)
-
-
-def parse_onnx(data: bytes, name: str) -> Any:
-    """The ModelProto, external data not loaded. Raises Invalid where `data` holds none."""
-    onnx = import_extra("onnx")
-    try:
-        model = onnx.load_model_from_string(data)
-    except import_extra("google.protobuf.message").DecodeError as error:
-        raise _no_onnx(name) from error
-    if not model.HasField("graph"):
-        raise _no_onnx(name)
-    return model
-
-
-def _no_onnx(name: str) -> Invalid:
-    return Invalid(f"{name} is no ONNX model", remedy="export the backbone to ONNX again", model=name)
-
-
-def _take(path: Path, into: Path | None) -> ModelSource:
-    """Hashes the model, and copies it where `into` is given."""
-    name = path.name
-    data = bytearray()
-    copy = into / name if into else None
-    digest, size = _pass(path, name, copy, data)
-    # Every external file is named under this key. Parsing is slow, and most plans need none.
-    locations = external_locations(parse_onnx(bytes(data), name)) if into or b"location" in data else ()
-    del data
-    folder = os.path.realpath(path.parent)
-    rows = [digest]
-    external = sorted({_normal(location, name) for location in locations})
-    for location in external:
-        original = os.path.realpath(os.path.join(folder, location))
-        if os.path.commonpath([folder, original]) != folder:
-            raise _outside(name, location)
-        copied = into / location if into else None
-        digest, count = _pass(Path(original), f"external data {location!r} of {name}", copied)
-        size += count
-        text = location.encode()
-        rows += [len(text).to_bytes(8, "big"), text, digest]
-    return ModelSource(name, copy or path, derive(MODEL_CONTEXT, b"".join(rows)), size, tuple(external))
-
-
-def _normal(location: str, model: str) -> str:
-    """A location in its one form, `a/b`. Raises Invalid where it may not be read."""
-    parts = PurePosixPath(location).parts
-    if not parts or ".." in parts or location[:1] == "/" or "\\" in location or "\0" in location:
-        raise _outside(model, location)
-    if parts == (model,):
-        raise Invalid(f"{model} names itself as its external data", remedy="export it again", model=model)
-    return "/".join(parts)
-
-
-def _outside(model: str, location: str) -> Invalid:
-    return Invalid(
-        f"{model} names external data {location!r}, which is outside the model's folder",
-        remedy="put the file itself, no link to another folder, beside the model and export it again",
-        model=model,
-        location=location,
-    )
-
-
-def _pass(path: Path, what: str, copy: Path | None, keep: bytearray | None = None) -> tuple[bytes, int]:
-    """(BLAKE3, size) of the file; each piece that is hashed is the one that is written and kept."""
-    hasher, size = blake3(), 0
-    with contextlib.ExitStack() as files:
-        source = files.enter_context(_open(path, what))
-        if keep is not None and os.fstat(source.fileno()).st_size > MAX_ONNX_BYTES:
-            raise too_large(what)
-        try:
-            target = files.enter_context(_create(copy, what)) if copy else None
-            while piece := source.read(_PIECE):
-                size += len(piece)
-                hasher.update(piece)
-                if target:
-                    _write(target, piece, what)
-                if keep is not None:
-                    keep += piece
-                    if size > MAX_ONNX_BYTES:  # it has grown
-                        raise too_large(what)
-        except OSError as error:
-            raise Unavailable(f"{what} cannot be read: {error.strerror}", path=str(path)) from error
-    return hasher.digest(), size
-
-
-def _write(target: BinaryIO, piece: bytes, what: str) -> None:
-    rest = memoryview(piece)
-    try:
-        while rest:
-            rest = rest[target.write(rest) :]
-    except OSError as error:
-        raise _unwritten(Path(target.name), what, error) from error
-
-
-def _unwritten(path: Path, what: str, error: OSError) -> Unavailable:
-    return Unavailable(
-        f"the private copy of {what} cannot be written to {path}: {error.strerror}",
-        remedy="free some space there, or name another folder for temporary files in TMPDIR",
-        path=str(path),
-    )
-
-
-def too_large(what: str) -> Invalid:
-    """The error for a model that does not fit one ONNX file."""
-    return Invalid(
-        f"{what} is larger than the 2 GiB of one ONNX file",
-        remedy="use a smaller backbone: engines with weights in a file of their own are not offered",
-        model=what,
-    )
-
-
-def _open(path: Path, what: str) -> BinaryIO:
-    """The regular file at `path`, unbuffered; a pipe is refused instead of waited for."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise Invalid(f"{what}: there is no {path}", path=str(path)) from error
-    except OSError as error:
-        raise Unavailable(f"{what}: {path} cannot be read: {error.strerror}", path=str(path)) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise Invalid(f"{what}: {path} is no regular file", path=str(path))
-    return open(fd, "rb", buffering=0)
-
-
-def _create(path: Path, what: str) -> BinaryIO:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return path.open("xb", buffering=0)
-    except OSError as error:
-        raise _unwritten(path, what, error) from error
+        `weights` is a private file with its weights, where it has such; it may be removed when this returns. Raises
+        Invalid where these are no engine, Refused where this machine is not what the engine needs.
+        """

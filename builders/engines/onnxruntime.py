@@ -1,85 +1,72 @@
-"""Engines for ONNX Runtime on the CPU, mode `portable`: one ONNX file that runs on any CPU, weights inside.
+"""Engines for ONNX Runtime on the CPU, in two modes.
 
-The network is optimised at level EXTENDED, which gives the same bytes on every CPU, and is loaded at ALL,
-which then fits it to the CPU at hand. Compilation and measurement happen in a process of their own
-(`worker`): whatever a model makes the library do, the build lives on and says so. The figures come back, and
-`judge` decides here whether the engine computes what its source does.
+`portable`: one ONNX file that runs on any CPU, weights inside unless they are above 2 GB. The network is optimised at
+level EXTENDED, which gives the same bytes on every CPU, and is loaded at ALL, which then fits it to the CPU at hand.
 
-Equal sources, inputs and versions give equal bytes, wherever they lie and whatever they are called.
+`fast`: optimised at ALL for the instruction set of this CPU, weights in a file of their own, loaded with optimisation
+off: in a small part of the time and memory. On another instruction set it would compute something else without a word,
+so it needs the one that it was made for, by its host class, and is refused on any other.
+
+Equal sources, inputs and versions give equal bytes in each mode, wherever they lie and whatever they are called.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import platform
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from builders.engines.base import (
-    MAX_ONNX_BYTES,
-    CheckFigures,
-    CompiledEngine,
-    EngineSession,
-    EngineSpec,
-    ModelSource,
-    TensorInfo,
-    snapshot_model,
-    too_large,
-)
-from builders.engines.session import open_session
+from builders.engines.base import EngineSession, EngineSpec, Job, Made
+from builders.engines.failures import failure
+from builders.engines.model import external_locations, loadable, parse_onnx
+from builders.engines.session import WEIGHTS, Level, open_session
 from builders.extras import import_onnxruntime
-from store.errors import Conflict, Invalid, Refused, Unavailable
+from store.errors import Invalid
 from store.format.cbor import Value
+from store.format.host import meets
 
-_MAX_RESULT = 2**20
-_TAIL = 4096
+OPTIONS: Mapping[str, Value] = {"mode": "portable"}
+# What a portable engine needs; every CPU's class begins so.
+ANY_CPU = "cpu"
+CPU_FILE = Path("/proc/cpuinfo")
+
+# The sets that the library has kernels and data layouts of its own for (MLAS), the widest first, and the flags that the
+# kernel lists for each.
+_SETS: Mapping[str, tuple[tuple[str, frozenset[str]], ...]] = {
+    "x86_64": (
+        ("avx512", frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})),
+        ("avx2", frozenset({"avx2", "fma"})),
+        ("avx", frozenset({"avx"})),
+        ("sse2", frozenset({"sse2"})),
+    ),
+    "aarch64": (("neonfp16", frozenset({"asimd", "asimdhp"})), ("neon", frozenset({"asimd"}))),
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """`relative_error`: the greatest error, as a part of the reference's greatest magnitude; `cosine`: the least."""
+def cpu_class(machine: str, cpuinfo: str) -> str:
+    """The host class of a CPU: `cpu-<architecture>-<instruction set>`, such as `cpu-x86_64-avx512`.
 
-    relative_error: float
-    cosine: float
+    `machine` is as `uname -m` says, `cpuinfo` as /proc/cpuinfo. Without the instruction set where that cannot be told.
+    """
+    name = architecture(machine)
+    flags: frozenset[str] = frozenset()
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() in ("flags", "features"):
+            flags = frozenset(value.split())
+            break
+    found = next((level for level, needs in _SETS.get(name, ()) if needs <= flags), None)
+    return f"cpu-{name}" + (f"-{found}" if found else "")
 
 
-TOLERANCES = {"fp32": Tolerance(relative_error=1e-3, cosine=0.9999)}
-
-
-def judge(figures: CheckFigures, tolerance: Tolerance) -> None:
-    """Raises Refused, with the figures, unless the engine is as close to the reference as `tolerance` asks."""
-    reasons = list(figures.faults)
-    # Written so that a figure that is not a number fails.
-    if not figures.relative_error <= tolerance.relative_error:
-        reasons.append(
-            f"the greatest error is {figures.max_abs_error:.3g} where the reference's greatest value is "
-            f"{figures.reference_max:.3g}; allowed is {tolerance.relative_error:g} of it"
-        )
-    if not figures.cosine >= tolerance.cosine:
-        reasons.append(f"the cosine to the reference is {figures.cosine:.6f}, at least {tolerance.cosine:g} is asked")
-    if not figures.batches:
-        reasons.append("nothing was tried")
-    if reasons:
-        raise Refused(
-            "the engine does not compute what its model does: " + "; ".join(reasons),
-            remedy="report the model and the version of the library, or export the model another way",
-            max_abs_error=figures.max_abs_error,
-            reference_max=figures.reference_max,
-            cosine=figures.cosine,
-            batches=figures.batches,
-        )
+def architecture(machine: str) -> str:
+    """One name for each: x86_64, aarch64, or as the machine calls itself."""
+    machine = machine.lower()
+    return {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 class OnnxRuntimeBackend:
-    """The backend `onnxruntime`, mode `portable`; see `EngineBackend` for what each method promises."""
+    """The backend `onnxruntime`; see `EngineBackend` for what each method promises."""
 
     name = "onnxruntime"
     suffix = ".onnx"
@@ -91,168 +78,89 @@ class OnnxRuntimeBackend:
         return version
 
     def describe_host(self) -> str:
-        """`cpu-x86_64`, `cpu-aarch64`, or `cpu-` and the machine's name where it has no other."""
-        machine = platform.machine().lower()
-        return "cpu-" + {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+        """As `cpu_class` says."""
+        try:
+            cpuinfo = CPU_FILE.read_text(errors="replace")
+        except OSError:
+            cpuinfo = ""
+        return cpu_class(platform.machine(), cpuinfo)
 
-    def engine_host(self, target: str) -> str:  # noqa: ARG002 - another backend's engines depend on it
-        """`cpu`: a portable engine is the same for every target."""
-        return "cpu"
+    def target(self, spec: EngineSpec) -> str:
+        """The architecture for a portable engine, with the instruction set for a fast one."""
+        return self._fast_host() if _is_fast(spec) else f"cpu-{architecture(platform.machine())}"
 
-    def build_key_fields(self, spec: EngineSpec) -> Mapping[str, Value]:
-        """As `EngineBackend` says. The range of an input whose shape is fixed is empty."""
+    def engine_host(self, spec: EngineSpec, target: str) -> str:
+        """`cpu` for a portable engine; this machine's class for a fast one."""
+        need = self._fast_host() if _is_fast(spec) else ANY_CPU
+        if not meets(target, need):
+            raise Invalid(
+                f"an engine of {spec.backbone} that is built here needs {need}, the target is {target}",
+                remedy=f"name a target whose class has {need}, build on a machine like the aircraft's, or set mode = "
+                '"portable"',
+                target=target,
+                needed=need,
+            )
+        return need
+
+    def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
+        """As `EngineBackend` says."""
         return {
             "backend": self.name,
             "version": self.version,
-            "mode": "portable",
-            "level": "extended",
-            "precision": spec.precision,
-            "model": spec.model.digest,
-            "inputs": [
-                [item.name, list(item.shape), list(item.range or ())]
-                for item in sorted(spec.inputs, key=lambda item: item.name)
-            ],
-            "host": "cpu",
+            "mode": spec.options["mode"],
+            "level": _level(spec),
+            "host": host,
         }
 
-    def compile(self, spec: EngineSpec, workdir: Path) -> CompiledEngine:
-        """As `EngineBackend` says; every file lies in a new folder under `workdir`, the log among them.
+    def make(self, job: Job) -> Made:
+        """As `EngineBackend` says."""
+        engine, weights = job.folder / f"engine{self.suffix}", job.folder / WEIGHTS
+        source = loadable(job.network)
+        outside = _is_fast(job.spec) or isinstance(source, Path)
+        job.tell("optimising", 0, 0)
+        open_session(source, _level(job.spec), save_as=engine, save_weights=outside)
+        parsed = parse_onnx(engine.read_bytes(), "the engine")
+        where = external_locations(parsed)
+        # An engine with nothing but small tensors has no file of weights.
+        if where not in ((WEIGHTS,), ()) or (where and not outside):
+            raise failure("invalid-model", f"the engine keeps weights in {', '.join(where)}")
+        tools = {"onnxruntime": self.version, "numpy": _version("numpy"), "onnx": _version("onnx")}
+        operators: dict[str, int] = {}
+        for node in parsed.graph.node:
+            operators[node.op_type] = operators.get(node.op_type, 0) + 1
+        return Made(engine, weights if where else None, tools, {"operators": operators})
 
-        Raises Conflict as well, where the model is no longer the one in `spec`.
-        """
-        tolerance = TOLERANCES.get(spec.precision)
-        if tolerance is None:
-            raise Invalid(
-                f"backbones[{spec.backbone}].precision is {spec.precision!r}, which onnxruntime does not offer",
-                remedy="set it to one of " + ", ".join(TOLERANCES),
+    def load(self, engine: bytes | memoryview, host: str, weights: Path | None = None) -> EngineSession:
+        """As `EngineBackend` says. An engine that needs no more than a CPU is portable, any other is fast."""
+        if not meets(have := self.describe_host(), host):
+            raise failure(
+                "wrong-host",
+                f"the engine was made for {host} and this machine is {have}: it would compute something else here",
+                needed=host,
+                host=have,
             )
-        if spec.model.size > MAX_ONNX_BYTES:
-            raise too_large(spec.model.name)
-        import_onnxruntime()  # a missing extra is told here, not by a process that fails
-        start = time.monotonic()
-        folder = Path(tempfile.mkdtemp(prefix="engine-", dir=workdir))
-        model = snapshot_model(spec.model.path, folder / "model")
-        if model.digest != spec.model.digest:
-            raise Conflict(
-                f"{spec.model.path} changed while the mission was being built",
-                remedy="build again when nothing writes to it",
-                path=str(spec.model.path),
+        return open_session(bytes(engine), "all" if host == ANY_CPU else "off", weights=weights)
+
+    def _fast_host(self) -> str:
+        host = self.describe_host()
+        if host.count("-") < 2:
+            raise failure(
+                "version",
+                f"the instruction set of this machine ({host}) cannot be told, and a fast engine depends on it",
+                remedy='set mode = "portable"',
             )
-        engine = folder / "engine.onnx"
-        result, log = _in_worker(_request(spec, model, engine), folder, model.name)
-        check = _figures(result["check"], spec)
-        judge(check, tolerance)
-        inputs, outputs = (
-            tuple(TensorInfo(name, dtype, tuple(shape)) for name, dtype, shape in result[end])
-            for end in ("inputs", "outputs")
-        )
-        return CompiledEngine(engine, inputs, outputs, check, time.monotonic() - start, log)
-
-    def load(self, engine: bytes) -> EngineSession:
-        """As `EngineBackend` says, optimised for this CPU."""
-        return open_session(engine, "all")
+        return host
 
 
-def _request(spec: EngineSpec, model: ModelSource, engine: Path) -> dict[str, Any]:
-    """What the worker reads."""
-    return {
-        "parent": os.getpid(),
-        "backbone": spec.backbone,
-        "model": {
-            "name": model.name,
-            "path": str(model.path),
-            "size": model.size,
-            "external": model.external,
-        },
-        "engine": str(engine),
-        "inputs": [[item.name, item.shape, item.range or (None, None, None)] for item in spec.inputs],
-        "cases": spec.cases(),
-    }
+def _is_fast(spec: EngineSpec) -> bool:
+    return spec.options["mode"] == "fast"
 
 
-def _figures(measured: Mapping[str, Any], spec: EngineSpec) -> CheckFigures:
-    first = spec.inputs[0].name if spec.inputs else ""
-    return CheckFigures(
-        max_abs_error=measured["max_abs_error"],
-        reference_max=measured["reference_max"],
-        cosine=measured["cosine"],
-        batches=tuple(case[first][0] for case in spec.cases() if first in case),
-        faults=tuple(measured["faults"]),
-    )
+def _level(spec: EngineSpec) -> Level:
+    return "all" if _is_fast(spec) else "extended"
 
 
-def _in_worker(request: Mapping[str, Any], folder: Path, model: str) -> tuple[dict[str, Any], str]:
-    """(result, end of the log) of a worker process on `request`.
+def _version(module: str) -> str:
+    from importlib import metadata
 
-    Raises Invalid where the worker refused the model, Unavailable where it ended without an answer. However
-    this function is left, the process has ended.
-    """
-    request_path, result_path, log_path = (folder / name for name in ("request.json", "result.json", "engine.log"))
-    request_path.write_text(json.dumps(request))
-    command = [sys.executable, "-P", "-X", "faulthandler", "-m", "builders.engines.worker"]
-    # The same modules as here, wherever they were found, and none that happen to lie in the current folder.
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
-        "ORT_DISABLE_TELEMETRY": "1",
-    }
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [*command, str(request_path), str(result_path)],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is this process's to handle; it ends the worker below
-        )
-        try:
-            status = process.wait()
-        finally:
-            _end(process)
-    tail = _tail(log_path)
-    if status != 0:
-        raise _no_answer(status, model, tail, log_path)
-    result = _result(result_path, model, tail)
-    if "refused" in result:
-        refused = result["refused"]
-        raise Invalid(refused["message"], remedy=refused["remedy"], model=model, log=tail)
-    return result, tail
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kills the worker and whatever it started, unless it has ended by itself."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _no_answer(status: int, model: str, tail: str, log_path: Path) -> Unavailable:
-    if status < 0:
-        name = signal.Signals(-status).name
-        what = f"the process that compiles {model} was ended by {name}"
-        remedy = "see whether memory ran out, then build again"
-    else:
-        what = f"the process that compiles {model} ended with status {status}"
-        remedy = "see what the end of its log says:\n" + "\n".join(tail.rstrip().split("\n")[-4:])
-    last = tail.rstrip().rpartition("\n")[2]
-    return Unavailable(
-        f"{what}: {last}" if last else what, remedy=remedy, model=model, status=status, log=tail, path=str(log_path)
-    )
-
-
-def _result(path: Path, model: str, tail: str) -> dict[str, Any]:
-    with path.open("rb") as file:
-        data = file.read(_MAX_RESULT + 1)
-    if len(data) > _MAX_RESULT:
-        raise Unavailable(f"the process that compiles {model} wrote too much", remedy="report it", log=tail)
-    result: dict[str, Any] = json.loads(data)
-    return result
-
-
-def _tail(path: Path) -> str:
-    """The end of the log as text for people: no control characters but line ends."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL))
-        text = file.read(_TAIL).decode(errors="replace")
-    return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
+    return metadata.version(module)

@@ -11,14 +11,26 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from builders.engines.base import TensorInfo
+from builders.engines.failures import failure
 from builders.extras import import_onnxruntime
-from store.errors import Invalid, Unavailable
+from store.errors import FlightbagError
 
 Level: TypeAlias = Literal["off", "extended", "all"]
 _LEVELS = {"off": "ORT_DISABLE_ALL", "extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
 _DTYPES = {"float": "float32", "double": "float64"}
-# What the library says, in whatever class of error, when it is the machine that fails and not the model.
-_OUT_OF_MEMORY = ("bad_alloc", "allocate memory", "bad allocation")
+# The name of weights that an engine keeps outside: it is written in the engine.
+WEIGHTS = "engine.weights"
+# Smaller tensors stay inside.
+_LEAST_OUTSIDE = "1024"
+# What the library says, in whatever class of error -> kind of failure; the first that is found counts.
+_SIGNS = (
+    ("out-of-memory", ("bad_alloc", "allocate memory", "bad allocation", "MemoryError")),
+    (
+        "unsupported-op",
+        ("Could not find an implementation", "No Op registered", "NOT_IMPLEMENTED", "is not a registered"),
+    ),
+    ("version", ("Unsupported model IR version", "is under development", "opset")),
+)
 _ERRORS = (
     "EPFail",
     "Fail",
@@ -51,24 +63,41 @@ class OnnxRuntimeSession:
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
         except errors as error:
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
-            raise _told(error, f"does not run on {shapes}") from error
+            raise _told(error, f"does not run on {shapes}", "wrong-inputs") from error
 
 
-def open_session(data: bytes, level: Level, *, save_as: Path | None = None) -> OnnxRuntimeSession:
-    """A session over the bytes of one ONNX file, weights inside, optimised at `level`.
+def open_session(
+    model: bytes | Path,
+    level: Level,
+    *,
+    weights: Path | None = None,
+    save_as: Path | None = None,
+    save_weights: bool = False,
+) -> OnnxRuntimeSession:
+    """A session over the bytes of an ONNX file, or a private file where it is too large for that, optimised at `level`.
 
-    With `save_as` the optimised network is written there. Raises Invalid where ONNX Runtime takes no such
-    network, Unavailable where memory ran out or the library is not installed.
+    Weights that the bytes do not hold are mapped from `weights`, a file called `WEIGHTS`, which may be unlinked when
+    this returns; the library copies what it is given in memory (`make bench` compares them). With `save_as` the
+    optimised network is written there, with `save_weights` its weights beside it as `WEIGHTS`. Raises Invalid where
+    ONNX Runtime takes no such network, Unavailable where memory ran out or the library is not installed.
     """
     library = import_onnxruntime()
     options = library.SessionOptions()
     options.graph_optimization_level = getattr(library.GraphOptimizationLevel, _LEVELS[level])
     if save_as is not None:
         options.optimized_model_filepath = str(save_as)
+        if save_weights:
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_min_size_in_bytes", _LEAST_OUTSIDE
+            )
+    if weights is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights.parent))
+    source = str(model) if isinstance(model, Path) else model
     try:
-        return OnnxRuntimeSession(library.InferenceSession(data, options, providers=["CPUExecutionProvider"]))
+        return OnnxRuntimeSession(library.InferenceSession(source, options, providers=["CPUExecutionProvider"]))
     except _errors() as error:
-        raise _told(error, "is refused by ONNX Runtime") from error
+        raise _told(error, "is refused by ONNX Runtime", "invalid-model") from error
 
 
 def _errors() -> tuple[type[Exception], ...]:
@@ -79,11 +108,12 @@ def _errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in _ERRORS)
 
 
-def _told(error: Exception, what: str) -> Invalid | Unavailable:
+def _told(error: Exception, what: str, otherwise: str) -> FlightbagError:
     text = str(error)[:1000].strip()
-    if any(sign in text for sign in _OUT_OF_MEMORY):
-        return Unavailable(f"memory ran out: {text}", remedy="free memory or use a larger machine")
-    return Invalid(f"{what}: {text}", remedy="export the network again, or ask for what it can do")
+    kind = next((kind for kind, signs in _SIGNS if any(sign in text for sign in signs)), otherwise)
+    if kind == "out-of-memory":
+        return failure(kind, f"memory ran out: {text}")
+    return failure(kind, f"{what}: {text}")
 
 
 def _info(end: Any) -> TensorInfo:

@@ -1,10 +1,11 @@
-"""The process that compiles one engine with ONNX Runtime and measures it against the reference.
+"""The process that makes one artifact of a backbone: an engine, compiled and measured, or a quantised network.
 
-Run as `python -m builders.engines.worker REQUEST RESULT`, both JSON files whose keys `onnxruntime` knows as
-well. What is wrong with the model is an answer (status 0, `refused` in the result); any other end of the
-process means that it is not known. It never outlives the process that started it.
+Run by `isolation` as `python -m builders.engines.worker REQUEST RESULT FD`: the first two are JSON files, FD takes
+progress. What is known to be wrong is an answer (status 0, `failure` in the result), and so is an error that nobody
+foresaw, in its own words; any other end of the process means that it is not known. It never outlives the process that
+started it, and takes no more memory than it is allowed.
 
-Compiles and measures; judges nothing. The reference is the source with every optimisation off.
+Compiles and measures; judges nothing.
 """
 
 from __future__ import annotations
@@ -12,43 +13,52 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from blake3 import blake3
 
-from builders.engines.base import (
-    InputRange,
-    ModelSource,
-    TensorInfo,
-    external_locations,
-    onnx_bytes,
-    parse_onnx,
-)
-from builders.engines.session import OnnxRuntimeSession, open_session
-from store.errors import Invalid
-
-Array: TypeAlias = NDArray[Any]
+from builders.engines.backends import backend
+from builders.engines.base import EngineSpec, InputRange, Job, Made, Plugin, Tell, TensorInfo
+from builders.engines.check import check_inputs, measure
+from builders.engines.failures import as_it_came, failure, to_json
+from builders.engines.model import ModelSource, loadable
+from builders.engines.precision import CalibrationSet, quantise
+from builders.engines.session import open_session
+from store.errors import FlightbagError, Invalid
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_SEED = 20260718
-# Where both norms of a row are this small beside the greatest, its direction is noise; the error counts it.
-_NEGLIGIBLE = 1e-6
+_PIECE = 2**20
+_TOLD_S = 0.1
 
 
-def main(request_path: Path, result_path: Path) -> None:
+def main(request_path: Path, result_path: Path, news: int) -> None:
     """Does what the request says and writes the result, last and whole: half a result is no JSON."""
     request = json.loads(request_path.read_bytes())
     _die_with(request["parent"])
+    _allow(request["memory"])
+    work = {"compile": _compile, "quantise": _quantise}[request["task"]]
     try:
-        result = _work(request)
-    except Invalid as error:
-        result = {"refused": {"message": error.message, "remedy": error.remedy}}
+        result = work(request, _teller(news), _asked_to_stop())
+    except FlightbagError as error:
+        result = {"failure": to_json(error)}
+    except MemoryError:
+        result = {"failure": to_json(failure("out-of-memory", "memory ran out"))}
+    except Exception as error:  # noqa: BLE001 - it crosses as it is
+        traceback.print_exc()
+        result = {"failure": to_json(as_it_came(error))}
     result_path.write_text(json.dumps(result, allow_nan=False))
+    # Not by way of the libraries' own ends: a crash there would say that what is done was not.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _die_with(parent: int) -> None:
@@ -61,148 +71,129 @@ def _die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _work(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Compiles `request["model"]` to `request["engine"]`; the result as the parent takes it."""
-    given = request["model"]
-    name: str = given["name"]
-    model = ModelSource(name, Path(given["path"]), b"", given["size"], tuple(given["external"]))
-    inputs = [InputRange(name, tuple(shape), *sizes) for name, shape, sizes in request["inputs"]]
-    source = onnx_bytes(model)
-    reference = _open(source, "off", name)
-    _check_inputs(reference, inputs, request["backbone"], name)
-    engine_path = Path(request["engine"])
-    _open(source, "extended", name, save_as=engine_path)
-    del source
-    data = engine_path.read_bytes()
-    if external_locations(parse_onnx(data, f"the engine of {name}")):
-        raise Invalid(f"the engine of {name} keeps weights in a file of their own", remedy="export it again")
-    engine = _open(data, "all", f"the engine of {name}")
-    return {
-        "check": _measure(reference, engine, request["cases"], name),
-        "inputs": [[end.name, end.dtype, list(end.shape)] for end in engine.inputs],
-        "outputs": [[end.name, end.dtype, list(end.shape)] for end in engine.outputs],
-    }
+def _allow(memory: int) -> None:
+    """Bounds private memory. Not the address space: a GPU's driver reserves far more of that than it uses."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = memory if most == resource.RLIM_INFINITY else min(memory, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
-def _open(data: bytes, level: Any, what: str, save_as: Path | None = None) -> OnnxRuntimeSession:
+def _teller(news: int) -> Tell:
+    last = 0.0
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _TOLD_S and done not in (0, total):
+            return
+        last = now
+        os.write(news, json.dumps([what[:200], done, total]).encode() + b"\n")
+
+    return tell
+
+
+def _asked_to_stop() -> Callable[[], bool]:
+    """Whether standard input was closed. Who never asks is ended at once when it is."""
+    stop = threading.Event()
+    asks = threading.Event()
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        stop.set()
+        if not asks.is_set():
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+    def cancelled() -> bool:
+        asks.set()
+        return stop.is_set()
+
+    return cancelled
+
+
+def _compile(request: Mapping[str, Any], tell: Tell, cancelled: Callable[[], bool]) -> dict[str, Any]:
+    """Compiles and measures; the result as `compiling` takes it."""
+    spec, name = _spec(request), request["model"]
+    maker = backend(request["backend"])
+    reference = _open_reference(Path(request["source"]), name)
+    key = f"backbones[{spec.backbone}].inputs"
+    check_inputs(reference, {item.name: item.shape for item in spec.inputs}, key, name)
+    job = Job(
+        spec,
+        Path(request["network"]),
+        request["host"],
+        Path(request["folder"]),
+        Path(request["cache"]),
+        tell,
+        cancelled,
+    )
+    start = time.monotonic()
+    made = maker.make(job)
+    seconds = time.monotonic() - start
+    tell("checking the engine", 0, 0)
     try:
-        return open_session(data, level, save_as=save_as)
+        engine = maker.load(made.model.read_bytes(), request["host"], made.weights)
     except Invalid as error:
-        raise Invalid(f"{what} {error.message}", remedy=error.remedy) from error
-
-
-def _check_inputs(session: OnnxRuntimeSession, declared: list[InputRange], backbone: str, model: str) -> None:
-    """Raises Invalid unless the mission file declares the inputs that the model has."""
-    key = f"backbones[{backbone}].inputs"
-    actual = {end.name: end for end in session.inputs}
-    problems = [
-        f"{key}.{name} is missing, {model} takes {actual[name].dtype} {list(actual[name].shape)}"
-        for name in sorted(actual.keys() - {item.name for item in declared})
-    ]
-    for item in declared:
-        end = actual.get(item.name)
-        if end is None:
-            problems.append(f"{key}.{item.name} is declared, {model} takes {', '.join(sorted(actual)) or 'none'}")
-        elif len(end.shape) != len(item.shape) or not all(map(_fits, item.shape, end.shape)):
-            problems.append(f"{key}.{item.name} declares shape {list(item.shape)}, {model} takes {list(end.shape)}")
-    if problems:
-        raise Invalid("; ".join(problems), remedy="declare the inputs as the model has them, or export it again")
-
-
-def _fits(declared: int | str, actual: int | str) -> bool:
-    """A size may be declared where the model leaves it open, not the other way round."""
-    return isinstance(actual, str) or declared == actual
-
-
-def _measure(
-    reference: OnnxRuntimeSession,
-    engine: OnnxRuntimeSession,
-    cases: list[dict[str, Sequence[int]]],
-    model: str,
-) -> dict[str, Any]:
-    """The keys of CheckFigures that are measured, over all cases."""
-    faults = _ends_that_differ(reference.outputs, engine.outputs)
-    error: dict[str, float] = {}
-    greatest: dict[str, float] = {}
-    cosine = 1.0
-    for case in cases:
-        feeds = {end.name: _feed(end, case[end.name]) for end in reference.inputs}
-        try:
-            expected = reference.run(feeds)
-        except Invalid as failure:
-            raise Invalid(
-                f"{model} {failure.message}", remedy="declare shapes that it was exported for, or export it again"
-            ) from failure
-        try:
-            actual = engine.run(feeds)
-        except Invalid as failure:
-            faults.append(f"the engine {failure.message}")
-            continue
-        for name in sorted(expected.keys() & actual.keys()):
-            a, b = expected[name], actual[name]
-            if fault := _fault(a, b):
-                faults.append(f"output {name} {fault}")
-                continue
-            a, b = a.astype(np.float64), b.astype(np.float64)
-            error[name] = max(error.get(name, 0.0), float(np.abs(a - b).max(initial=0)))
-            greatest[name] = max(greatest.get(name, 0.0), float(np.abs(a).max(initial=0)))
-            cosine = min(cosine, least_cosine(a, b))
-    worst = max(error, key=lambda name: (error[name] / (greatest[name] or 1e-300), name), default=None)
+        raise failure("failed", f"the engine that was made of {name} cannot be loaded: {error.message}") from error
+    rows = CalibrationSet.open(Path(request["rows"])).rows if request["rows"] else None
+    figures = measure(reference, engine, [*spec.cases()], name, rows)
     return {
-        "max_abs_error": error[worst] if worst is not None else 0.0,
-        "reference_max": greatest[worst] if worst is not None else 0.0,
-        "cosine": cosine,
-        "faults": faults,
+        "parts": _parts(made),
+        "tools": dict(made.tools),
+        "inspector": made.inspector,
+        "check": figures.as_json(),
+        "seconds": seconds,
+        "inputs": _ends(engine.inputs),
+        "outputs": _ends(engine.outputs),
     }
 
 
-def _ends_that_differ(reference: tuple[TensorInfo, ...], engine: tuple[TensorInfo, ...]) -> list[str]:
-    """Outputs have to keep their names, order and dtypes; the names of open dimensions may change."""
-    has, had = ([f"{end.name} {end.dtype}" for end in ends] for ends in (engine, reference))
-    return [] if has == had else [f"outputs are {', '.join(has)}, the reference's {', '.join(had)}"]
+def _quantise(request: Mapping[str, Any], tell: Tell, _cancelled: Callable[[], bool]) -> dict[str, Any]:
+    tell("quantising", 0, 0)
+    into = Path(request["into"])
+    quantise(Path(request["source"]), CalibrationSet.open(Path(request["rows"])), request["method"], into)
+    return {"parts": {"model": {"path": str(into), "digest": _digest(into)}}}
 
 
-def _fault(expected: Array, actual: Array) -> str:
-    """Why these two cannot be compared as numbers; empty if they can."""
-    if expected.dtype != actual.dtype or expected.shape != actual.shape:
-        has, had = (f"{array.dtype} {list(array.shape)}" for array in (actual, expected))
-        return f"is {has}, the reference's {had}"
-    if not np.isfinite(expected).all():
-        return "of the reference is not finite"
-    if not np.isfinite(actual).all():
-        return "is not finite"
-    return ""
+def _spec(request: Mapping[str, Any]) -> EngineSpec:
+    given = request["spec"]
+    return EngineSpec(
+        backbone=given["backbone"],
+        model=ModelSource(request["model"], Path(request["source"]), b"", 0, ()),
+        precision=given["precision"],
+        inputs=tuple(InputRange(name, tuple(shape), *sizes) for name, shape, sizes in given["inputs"]),
+        options=given["options"],
+        plugins=tuple(Plugin(Path(path), bytes.fromhex(digest)) for path, digest in given["plugins"]),
+    )
 
 
-def least_cosine(expected: Array, actual: Array) -> float:
-    """The least cosine between rows (over the first dimension) of two float64 arrays of one shape.
-
-    An array of fewer than two dimensions is one row. Two negligible rows do not count; where only one is
-    zero the cosine is 0.
-    """
-    a, b = (array.reshape(len(array) if array.ndim > 1 else 1, -1) for array in (expected, actual))
-    scale = max(float(np.abs(a).max(initial=0)), float(np.abs(b).max(initial=0)))
-    if scale == 0:
-        return 1.0
-    a, b = a / scale, b / scale  # squares of large numbers would overflow
-    norms_a, norms_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    counts = np.maximum(norms_a, norms_b) > _NEGLIGIBLE * max(norms_a.max(), norms_b.max())
-    norms = (norms_a * norms_b)[counts]
-    dots = np.einsum("ij,ij->i", a, b)[counts]
-    return float(np.minimum(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0), 1.0).min())
+def _open_reference(source: Path, name: str) -> Any:
+    try:
+        return open_session(loadable(source), "off")
+    except Invalid as error:
+        kind = str(error.fields.get("kind", "invalid-model"))
+        raise failure(kind, f"{name} {error.message}", remedy=error.remedy) from error
 
 
-def _feed(end: TensorInfo, shape: Sequence[int]) -> Array:
-    """Seeded numbers: 0..1 for floats, 0..255 for bytes, 0 or 1 for other integers, which may be indices."""
-    random = np.random.default_rng(_SEED)
-    if end.dtype in ("float16", "float32", "float64"):
-        return random.random(shape, np.float32).astype(end.dtype)
-    if end.dtype == "uint8":
-        return random.integers(0, 256, shape, np.uint8)
-    if end.dtype in ("bool", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"):
-        return random.integers(0, 2, shape, np.int64).astype(end.dtype)
-    raise Invalid(f"the input {end.name} is {end.dtype}", remedy="export a backbone that takes numbers")
+def _parts(made: Made) -> dict[str, Any]:
+    files = {"model": made.model} | ({"weights": made.weights} if made.weights else {})
+    return {part: {"path": str(path), "digest": _digest(path)} for part, path in files.items()}
+
+
+def _digest(path: Path) -> str:
+    """Of what was measured: whoever stores it goes by this."""
+    hasher = blake3()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def _ends(ends: tuple[TensorInfo, ...]) -> list[list[Any]]:
+    return [[end.name, end.dtype, list(end.shape)] for end in ends]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -84,7 +84,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "engine": Kind("engines", _engine, keyed=True),
-    "card": Kind("cards", _card, keyed=False),
+    "card": Kind("cards", _card, keyed=True),
     "descriptors": Kind("descriptors", _descriptors, keyed=True),
     "probe": Kind("probes", _descriptors, keyed=True),
     "index": Kind("indexes", _index, keyed=True),

@@ -103,7 +103,7 @@ def build_key(name: str) -> BuildKey:
 def entry(name: str, data: bytes, **changes: Any) -> Entry:
     """An entry of the kind that its name says, for these bytes."""
     kind = kind_of(name)
-    unkeyed = kind in ("card", "coverage", "file")
+    unkeyed = kind in ("coverage", "file")
     made = Entry(name, ObjectId.of(data), len(data), None if unkeyed else build_key(name), METAS[kind])
     return replace(made, **changes)
 

@@ -1,0 +1,300 @@
+"""Building engines into a store: each once per key across processes, checked, with its card, and recorded.
+
+`Workbench` is what building any keyed artifact shares: what a key was built to, the lock of a key, the record.
+`EngineBuilder` builds engines with it, for a mission or by themselves.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builders.compose import Workshop, preprocess_of
+from builders.descriptors.inventory import Inventory, cells_of
+from builders.descriptors.preprocess import Undecodable, decode
+from builders.descriptors.tiles import tile_from_id
+from builders.engines.base import EngineSpec
+from builders.engines.card import Card
+from builders.engines.check import judge
+from builders.engines.compiling import CompiledEngine, compile_engine, quantise_network
+from builders.engines.failures import failure
+from builders.engines.precision import CalibrationSet
+from builders.plan import EngineTask, Found, Progress, QuantiseTask, plan_engines, silent
+from store.errors import Corrupt, FlightbagError, NotFound
+from store.format.ids import BuildKey, ObjectId
+from store.locks import exclusive
+from store.media import object_path
+from store.objects import read_chunks
+from store.repository import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """What became of an engine: its objects, as in `EngineTask.present`; its card; seconds where it was built now."""
+
+    found: Found
+    card: Card
+    seconds: float | None
+
+
+class Workbench:
+    """A store that artifacts are built into, by whoever holds its lock."""
+
+    def __init__(self, writer: Writer, now: int) -> None:
+        self.writer = writer
+        self.now = now
+
+    def lookup(self, key: BuildKey) -> Found | None:
+        """What a key was built to, if every byte of it is there still."""
+        record = self.writer.index.record(key)
+        if record is None:
+            return None
+        found = []
+        for id_ in record.ids:
+            try:
+                size = self.writer.repository.media.stamp(object_path(id_)).size
+                self.writer.check(id_, size)
+            except (NotFound, Corrupt):
+                return None
+            found.append((id_, size))
+        return tuple(found) or None
+
+    @contextmanager
+    def key_lock(self, key: BuildKey) -> Iterator[None]:
+        """One build per key across processes; keys share 256 locks, and a process holds one of them at a time."""
+        repository = self.writer.repository
+        name = f"build-{key.hex()[:2]}"
+        with exclusive(repository.media.path, repository.disk, name, "a build of the same artifact", timeout=-1):
+            yield
+
+    def remember(self, key: BuildKey, ids: tuple[ObjectId, ...], seconds: float, tools: str) -> None:
+        """Records what a key was built to."""
+        damaged = self.writer.index.record(key) is not None  # it was looked up, and not found whole
+        provenance = {
+            "from": "build",
+            "user": _user(),
+            "host": socket.gethostname(),
+            "tools": tools,
+            "at": self.now,
+            "milliseconds": round(seconds * 1000),
+        }
+        self.writer.record(key, ids, provenance, replace=damaged)
+
+
+class EngineBuilder:
+    """Builds engines of a mission file with a workbench."""
+
+    def __init__(self, shop: Workshop, bench: Workbench, inventory: Inventory | None, progress: Progress) -> None:
+        self.shop = shop
+        self.bench = bench
+        self.inventory = inventory
+        self.progress = progress
+
+    def engine(self, task: EngineTask) -> BuiltEngine:
+        """The engine, from the store if it is there, else built now.
+
+        Raises Refused where it is further from its source than the mission file allows, also if it was built under
+        another tolerance.
+        """
+        if (there := self.present(task)) is None:
+            # Before the engine's lock: a process holds one at a time.
+            quantised = self.quantised(task.spec, task.step) if task.step is not None else None
+            with self.bench.key_lock(task.recipe.key):
+                # Somebody else may have built it while this process waited.
+                there = self.present(task) or self.build(task, quantised)
+        with self.shop.about(f"backbones[{task.spec.backbone}]"):
+            judge(there.card.check, self.shop.tolerance(task.spec.precision))
+        return there
+
+    def present(self, task: EngineTask) -> BuiltEngine | None:
+        """The engine as it is in the store; None where it, its card or a part of it is not."""
+        found = self.bench.lookup(task.recipe.key)
+        if found is None:
+            return None
+        card = read_card(self.bench.writer, found)
+        if card is None or card.recipe.key != task.recipe.key or set(card.parts) != set(part_names(found)):
+            return None
+        return BuiltEngine(found, card, None)
+
+    def build(self, task: EngineTask, quantised: ObjectId | None) -> BuiltEngine:
+        """Compiles, checks and stores the engine, behind its key's lock."""
+        spec, start = task.spec, time.monotonic()
+        with self.bench.writer.inserting() as batch, self.shop.about(f"backbones[{spec.backbone}]"):
+            folder = Path(batch.folder())
+            network = None
+            if quantised is not None:
+                network = folder / "quantised.onnx"
+                network.write_bytes(self.object(quantised))
+            compiled = compile_engine(
+                task.backend,
+                spec,
+                task.host,
+                folder,
+                tolerance=self.shop.tolerance(spec.precision),
+                surroundings=self.shop.surroundings,
+                tell=self.teller(f"compiling {spec.backbone}"),
+                quantised=network,
+                calibration=self.calibration(spec, task.step) if task.step is not None else None,
+            )
+            parts = {part.name: batch.add(read_chunks(str(part.path)), expect=part.id) for part in compiled.parts}
+            card = self.card(task, compiled, {name: [str(one.id), one.size] for name, one in parts.items()})
+            added = [batch.add_bytes(card.render()), *(parts[name] for name in ("model", "weights") if name in parts)]
+            batch.commit()
+        seconds = time.monotonic() - start
+        tools = f"{task.backend.name} {task.backend.version}"
+        self.bench.remember(task.recipe.key, tuple(one.id for one in added), seconds, tools)
+        return BuiltEngine(tuple((one.id, one.size) for one in added), card, seconds)
+
+    def card(self, task: EngineTask, compiled: CompiledEngine, parts: Mapping[str, Any]) -> Card:
+        return Card(
+            recipe=task.recipe,
+            steps=task.keyed.steps,
+            parts=parts,
+            inputs=compiled.ends["inputs"],
+            outputs=compiled.ends["outputs"],
+            check=compiled.check,
+            tolerance=self.shop.tolerance(task.spec.precision),
+            tools=compiled.tools,
+            inspector=compiled.inspector,
+            seconds=round(compiled.seconds, 3),
+        )
+
+    def quantised(self, spec: EngineSpec, step: QuantiseTask) -> ObjectId:
+        """The network in int8, from the store or quantised now."""
+        key = step.recipe.key
+        with self.bench.key_lock(key):
+            if (found := self.bench.lookup(key)) is not None:
+                return found[0][0]
+            with self.bench.writer.inserting() as batch, self.shop.about(f"backbones[{spec.backbone}]"):
+                part, seconds = quantise_network(
+                    spec,
+                    self.calibration(spec, step),
+                    step.method,
+                    Path(batch.folder()),
+                    surroundings=self.shop.surroundings,
+                    tell=self.teller(f"quantising {spec.backbone}"),
+                )
+                added = batch.add(read_chunks(str(part.path)), expect=part.id)
+                batch.commit()
+            self.bench.remember(key, (added.id,), seconds, str(step.recipe.fields["tool"]))
+            return added.id
+
+    def calibration(self, spec: EngineSpec, step: QuantiseTask) -> CalibrationSet:
+        """The calibration tiles as rows of the network's input. What was planned is what is read."""
+        import numpy as np
+
+        assert self.inventory is not None
+        preprocess = preprocess_of(step.set)
+        wanted = dict(step.tiles)
+        cells = {(cell.zoom, cell.cell): cell for cell in self.inventory.cells}
+        rows = []
+        for zoom in sorted({tile_from_id(number).z for number in wanted}):
+            for place in cells_of(number for number in wanted if tile_from_id(number).z == zoom):
+                for number, data in self.shop.sources.read_again(cells[zoom, place]):
+                    if number in wanted:
+                        try:
+                            rows.append(preprocess.tensor(decode(data)))
+                        except Undecodable as error:
+                            what = f"the calibration tile {tile_from_id(number)} of {spec.backbone} cannot be decoded"
+                            raise failure("calibration", f"{what}: {error.message}") from error
+        return CalibrationSet(np.stack(rows))
+
+    def object(self, id_: ObjectId) -> bytes:
+        repository = self.bench.writer.repository
+        return bytes(repository.evidence.bytes_of(id_, repository.media.stamp(object_path(id_)).size))
+
+    def teller(self, label: str) -> Progress:
+        """Passes on what a worker tells: of each phase how far it is, under one label."""
+        done: dict[str, int] = {}
+
+        def tell(phase: str, now: int, total: int) -> None:
+            self.progress(f"{label}: {phase}", max(now - done.get(phase, 0), 0), total)
+            done[phase] = now
+
+        return tell
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """One engine of a build of engines: `action` is `built`, `reused` or `failed`, then with `error`; `bytes` of the
+    engine and its weights; `seconds` where it was built now."""
+
+    backbone: str
+    entry: str
+    key: str
+    action: str
+    bytes: int = 0
+    seconds: float | None = None
+    card: Card | None = None
+    error: FlightbagError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        error = self.error
+        return {
+            "backbone": self.backbone,
+            "entry": self.entry,
+            "key": self.key,
+            "action": self.action,
+            "bytes": self.bytes,
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
+            "card": None if self.card is None else self.card.as_json(),
+            "error": None
+            if error is None
+            else {
+                "kind": error.fields.get("kind"),
+                "message": error.message,
+                "remedy": error.remedy,
+                "log": error.fields.get("log"),
+            },
+        }
+
+
+def build_engines(shop: Workshop, *, now: int, progress: Progress = silent) -> list[EngineReport]:
+    """Builds the engines of a mission file and nothing else; one that fails does not keep the others back.
+
+    What is built is in the store under its key, for the missions to come. Takes no mission's lock.
+    """
+    with shop.repository.writing() as writer:
+        bench = Workbench(writer, now)
+        tasks, inventory = plan_engines(shop, bench.lookup, progress)
+        builder = EngineBuilder(shop, bench, inventory, progress)
+        return [_report(builder, task) for task in tasks]
+
+
+def _report(builder: EngineBuilder, task: EngineTask) -> EngineReport:
+    about = (task.spec.backbone, task.name, str(task.recipe.key))
+    try:
+        one = builder.engine(task)
+    except FlightbagError as error:
+        return EngineReport(*about, "failed", error=error)
+    size = sum(size for _, size in one.found[1:])
+    return EngineReport(*about, "reused" if one.seconds is None else "built", size, one.seconds, one.card)
+
+
+def part_names(found: Found) -> tuple[str, ...]:
+    """The parts of an engine, of which `found` has the card first."""
+    return ("model", "weights")[: len(found) - 1]
+
+
+def read_card(writer: Writer, found: Found) -> Card | None:
+    """The card of a build record; None where there is none, as with records of another kind."""
+    if len(found) not in (2, 3):
+        return None
+    try:
+        return Card.parse(writer.repository.evidence.bytes_of(*found[0]))
+    except FlightbagError:
+        return None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

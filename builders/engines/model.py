@@ -1,0 +1,247 @@
+"""The source of a backbone: one ONNX file and the external-data files that it names, under one digest.
+
+`hash_model` gives the digest for a plan; `snapshot_model` copies the model into a private folder while hashing, so that
+what was hashed is what is compiled, whatever happens to the original meanwhile. Both give the same digest for the same
+bytes. The digest says nothing of paths: a model moved elsewhere is the same model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from blake3 import blake3
+
+from builders.extras import import_extra
+from store.errors import Invalid, Unavailable
+from store.format.ids import derive
+
+# Protobuf cannot hold more in one message.
+MAX_ONNX_BYTES = 2**31 - 1
+MODEL_CONTEXT = "flightbag 2026 model source v1"
+_PIECE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """An ONNX model with the digest of its bytes.
+
+    `name` is the file name for messages; `path` the ONNX file; `digest` 32 bytes over the ONNX and each
+    external-data file; `size` the bytes of all of them; `external` the locations of the latter, ascending.
+    """
+
+    name: str
+    path: Path
+    digest: bytes
+    size: int
+    external: tuple[str, ...]
+
+
+def hash_model(path: Path) -> ModelSource:
+    """The model at `path` with its digest; reads every byte, copies none. Raises as `snapshot_model`."""
+    return _take(path, None)
+
+
+def snapshot_model(path: Path, into: Path) -> ModelSource:
+    """Copies the model, under its name, and its external data into the folder `into`, hashing what is written.
+
+    `into` is made where it is absent; a file that is there already is not written over (Unavailable). Raises
+    Invalid where the model or a file that it names is absent, is no regular file, cannot be parsed, is larger
+    than 2 GiB (the ONNX), or lies outside the model's folder (by `..`, an absolute location, or a link).
+    Raises Unavailable where something cannot be read or written.
+    """
+    try:
+        into.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"{into} cannot be made: {error.strerror}", path=str(into)) from error
+    return _take(path, into)
+
+
+def onnx_bytes(model: ModelSource) -> bytes:
+    """The model as one ONNX file with every weight inside, the same bytes wherever `model.path` lies.
+
+    Raises Invalid where that would be larger than 2 GiB, or a file says less than the model promises.
+    """
+    if model.size > MAX_ONNX_BYTES:
+        raise Invalid(
+            f"{model.name} is larger than the 2 GiB of one ONNX file",
+            remedy="use a smaller backbone",
+            model=model.name,
+        )
+    if not model.external:
+        return model.path.read_bytes()
+    import_extra("onnx")
+    from onnx.external_data_helper import load_external_data_for_model
+
+    parsed = parse_onnx(model.path.read_bytes(), model.name)
+    try:
+        load_external_data_for_model(parsed, str(model.path.parent))
+        data: bytes = parsed.SerializeToString(deterministic=True)
+    except (ValueError, OSError) as error:
+        raise Invalid(
+            f"the external data of {model.name} cannot be taken in: {error}",
+            remedy="export it again",
+            model=model.name,
+        ) from error
+    return data
+
+
+def loadable(path: Path) -> bytes | Path:
+    """What a session is opened from: the bytes of the whole model, or the path of a private copy where they do not fit
+    one ONNX file."""
+    model = hash_model(path)
+    return onnx_bytes(model) if model.size <= MAX_ONNX_BYTES else path
+
+
+def external_locations(model: Any) -> tuple[str, ...]:
+    """Where the tensors of a parsed model (wherever they are in it) keep their data, as written; each once."""
+    from onnx import TensorProto  # with the build extra only
+
+    found: dict[str, None] = {}
+    left = [model]
+    while left:
+        message = left.pop()
+        if isinstance(message, TensorProto):
+            if message.data_location == TensorProto.EXTERNAL:
+                found |= {entry.value: None for entry in message.external_data if entry.key == "location"}
+            continue
+        for _, value in message.ListFields():
+            # A repeated field is a sequence; only messages have fields of their own.
+            for item in value if hasattr(value, "__getitem__") else (value,):
+                if not hasattr(item, "ListFields"):
+                    break
+                left.append(item)
+    return tuple(found)
+
+
+def parse_onnx(data: bytes, name: str) -> Any:
+    """The ModelProto, external data not loaded. Raises Invalid where `data` holds none."""
+    onnx = import_extra("onnx")
+    try:
+        model = onnx.load_model_from_string(data)
+    except import_extra("google.protobuf.message").DecodeError as error:
+        raise _no_onnx(name) from error
+    if not model.HasField("graph"):
+        raise _no_onnx(name)
+    return model
+
+
+def _no_onnx(name: str) -> Invalid:
+    return Invalid(f"{name} is no ONNX model", remedy="export the backbone to ONNX again", model=name)
+
+
+def _take(path: Path, into: Path | None) -> ModelSource:
+    """Hashes the model, and copies it where `into` is given."""
+    name = path.name
+    data = bytearray()
+    copy = into / name if into else None
+    digest, size = _pass(path, name, copy, data)
+    # Every external file is named under this key. Parsing is slow, and most plans need none.
+    locations = external_locations(parse_onnx(bytes(data), name)) if into or b"location" in data else ()
+    del data
+    folder = os.path.realpath(path.parent)
+    rows = [digest]
+    external = sorted({_normal(location, name) for location in locations})
+    for location in external:
+        original = os.path.realpath(os.path.join(folder, location))
+        if os.path.commonpath([folder, original]) != folder:
+            raise _outside(name, location)
+        copied = into / location if into else None
+        digest, count = _pass(Path(original), f"external data {location!r} of {name}", copied)
+        size += count
+        text = location.encode()
+        rows += [len(text).to_bytes(8, "big"), text, digest]
+    return ModelSource(name, copy or path, derive(MODEL_CONTEXT, b"".join(rows)), size, tuple(external))
+
+
+def _normal(location: str, model: str) -> str:
+    """A location in its one form, `a/b`. Raises Invalid where it may not be read."""
+    parts = PurePosixPath(location).parts
+    if not parts or ".." in parts or location[:1] == "/" or "\\" in location or "\0" in location:
+        raise _outside(model, location)
+    if parts == (model,):
+        raise Invalid(f"{model} names itself as its external data", remedy="export it again", model=model)
+    return "/".join(parts)
+
+
+def _outside(model: str, location: str) -> Invalid:
+    return Invalid(
+        f"{model} names external data {location!r}, which is outside the model's folder",
+        remedy="put the file itself, no link to another folder, beside the model and export it again",
+        model=model,
+        location=location,
+    )
+
+
+def _pass(path: Path, what: str, copy: Path | None, keep: bytearray | None = None) -> tuple[bytes, int]:
+    """(BLAKE3, size) of the file; each piece that is hashed is the one that is written and kept."""
+    hasher, size = blake3(), 0
+    with contextlib.ExitStack() as files:
+        source = files.enter_context(_open(path, what))
+        if keep is not None and os.fstat(source.fileno()).st_size > MAX_ONNX_BYTES:
+            raise _too_large(what)
+        try:
+            target = files.enter_context(_create(copy, what)) if copy else None
+            while piece := source.read(_PIECE):
+                size += len(piece)
+                hasher.update(piece)
+                if target:
+                    _write(target, piece, what)
+                if keep is not None:
+                    keep += piece
+                    if size > MAX_ONNX_BYTES:  # it has grown
+                        raise _too_large(what)
+        except OSError as error:
+            raise Unavailable(f"{what} cannot be read: {error.strerror}", path=str(path)) from error
+    return hasher.digest(), size
+
+
+def _write(target: BinaryIO, piece: bytes, what: str) -> None:
+    rest = memoryview(piece)
+    try:
+        while rest:
+            rest = rest[target.write(rest) :]
+    except OSError as error:
+        raise _unwritten(Path(target.name), what, error) from error
+
+
+def _unwritten(path: Path, what: str, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"the private copy of {what} cannot be written to {path}: {error.strerror}",
+        remedy="free some space there, or name another folder for temporary files in TMPDIR",
+        path=str(path),
+    )
+
+
+def _too_large(what: str) -> Invalid:
+    return Invalid(
+        f"{what} is larger than the 2 GiB of one ONNX file",
+        remedy="export it with its weights in a file of their own (external data)",
+        model=what,
+    )
+
+
+def _open(path: Path, what: str) -> BinaryIO:
+    """The regular file at `path`, unbuffered; a pipe is refused instead of waited for."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Invalid(f"{what}: there is no {path}", path=str(path)) from error
+    except OSError as error:
+        raise Unavailable(f"{what}: {path} cannot be read: {error.strerror}", path=str(path)) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Invalid(f"{what}: {path} is no regular file", path=str(path))
+    return open(fd, "rb", buffering=0)
+
+
+def _create(path: Path, what: str) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path.open("xb", buffering=0)
+    except OSError as error:
+        raise _unwritten(path, what, error) from error

@@ -1,0 +1,125 @@
+"""Other precisions as networks of their own: ONNX in, ONNX out. Backends compile what comes out as it is.
+
+`float16_copy` casts; `quantise` puts quantise and dequantise nodes around what is worth it (static QDQ, both symmetric
+and signed, as TensorRT asks), with ranges from a calibration set. Equal inputs and versions give equal bytes.
+
+A calibration set is a file of input rows that is only ever read together with its digest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from builders.engines.failures import failure
+from builders.engines.model import loadable
+from builders.extras import import_extra, import_onnxruntime
+from store.format.ids import derive
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
+
+CALIBRATION_CONTEXT = "flightbag 2026 calibration set v1"
+METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+# Scales by channel came with this version of the operators.
+_LEAST_OPSET = 13
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSet:
+    """What a network is calibrated with: `rows` [n, ...] of its one input."""
+
+    rows: Array
+
+    @property
+    def digest(self) -> bytes:
+        """Over dtype, shape and bytes."""
+        head = json.dumps([str(self.rows.dtype), list(self.rows.shape)]).encode()
+        return derive(CALIBRATION_CONTEXT, head + self.rows.tobytes())
+
+    def save(self, path: Path) -> None:
+        """Writes the set, its digest first."""
+        np = import_extra("numpy")
+        with path.open("wb") as file:
+            file.write(self.digest)
+            np.save(file, self.rows, allow_pickle=False)
+
+    @staticmethod
+    def open(path: Path) -> CalibrationSet:
+        """The set in a file. Raises a failure `calibration` for one that is not what was written."""
+        np = import_extra("numpy")
+        try:
+            with path.open("rb") as file:
+                digest = file.read(32)
+                found = CalibrationSet(np.load(file, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise failure("calibration", f"the calibration set cannot be read: {error}") from error
+        if found.digest != digest:
+            raise failure("calibration", "the calibration set is not the one that was written", path=str(path))
+        return found
+
+
+def quantiser_version() -> str:
+    """The tool that quantises, for its build key."""
+    return f"onnxruntime {import_onnxruntime().__version__}"
+
+
+def caster_version() -> str:
+    """The tool that casts, for build keys."""
+    return quantiser_version()
+
+
+def float16_copy(network: Path, into: Path) -> None:
+    """Writes the network with float16 inside and its inputs and outputs as they are."""
+    onnx, library = import_extra("onnx"), import_extra("onnxruntime.transformers.float16")
+    model = onnx.load(network)  # with its external data
+    try:
+        cast = library.convert_float_to_float16(model, keep_io_types=True)
+    except (ValueError, RuntimeError) as error:
+        raise failure("invalid-model", f"the network cannot be cast to float16: {error}") from error
+    into.write_bytes(cast.SerializeToString(deterministic=True))
+
+
+def quantise(network: Path, calibration: CalibrationSet, method: str, into: Path) -> None:
+    """Writes the network in int8 to `into`, its weights by channel. The network has one input.
+
+    Raises a failure `calibration` where the rows do not fit it or hold a number that is not finite.
+    """
+    onnx, np = import_extra("onnx"), import_extra("numpy")
+    library = import_extra("onnxruntime.quantization")
+    source = loadable(network)
+    model = onnx.load(network) if isinstance(source, Path) else onnx.load_model_from_string(source)
+    initial = {tensor.name for tensor in model.graph.initializer}
+    inputs = [end.name for end in model.graph.input if end.name not in initial]
+    if len(inputs) != 1:
+        raise failure("calibration", f"a network of {len(inputs)} inputs cannot be calibrated with tiles")
+    if not len(calibration.rows) or not np.isfinite(calibration.rows).all():
+        raise failure("calibration", "the calibration set is empty or has numbers that are not finite")
+    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    if opset < _LEAST_OPSET:
+        model = onnx.version_converter.convert_version(model, _LEAST_OPSET)
+
+    class Reader(library.CalibrationDataReader):  # type: ignore[misc, name-defined] # a class of an optional module
+        def __init__(self) -> None:
+            self._rows: Iterator[Array] = iter(calibration.rows)
+
+        def get_next(self) -> dict[str, Array] | None:
+            row = next(self._rows, None)
+            return None if row is None else {inputs[0]: row[None]}
+
+    library.quantize_static(
+        model,
+        str(into),
+        Reader(),
+        quant_format=library.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=library.QuantType.QInt8,
+        weight_type=library.QuantType.QInt8,
+        calibrate_method=getattr(library.CalibrationMethod, METHODS[method]),
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+    )

@@ -1,0 +1,142 @@
+"""The commands for engines: build them alone, show what one is, show and compare build keys, name this machine."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from builders.extras import require_build_extra
+from store.errors import FlightbagError, NotFound, Unavailable
+from store.format.ids import BuildKey
+from store.repository import Repository
+from tools import render
+from tools.arguments import ENV, Json, MissionFilePath, cache_folder, print_lines, store_then
+from tools.progress import work_bars
+from tools.status import NO, OK, UNKNOWN, command, print_json, say
+
+engines_app = typer.Typer(no_args_is_help=True, help="Build engines, show what they are, name this machine.")
+
+StoreOption = Annotated[str, typer.Option(envvar=ENV, help="The store's folder.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the commands."""
+    app.add_typer(engines_app, name="engines")
+    engines_app.command("build")(build)
+    engines_app.command("show")(show)
+    engines_app.command("host")(host)
+    app.command("explain-key")(explain_key)
+
+
+@command
+def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = False) -> int:
+    """Build a mission's engines alone, as a build of the mission would; sign and publish nothing."""
+    require_build_extra()
+    from builders.compose import workshop
+    from builders.engine_builds import build_engines
+
+    with work_bars() as progress, workshop(mission_file, store, cache_folder()) as shop:
+        report = build_engines(shop, now=int(time.time()), progress=progress)
+    if as_json:
+        print_json([one.as_json() for one in report])
+    else:
+        print_lines(render.engines(report))
+    wrong = [one.error for one in report if one.error is not None]
+    if any(isinstance(error, Unavailable) for error in wrong):
+        return UNKNOWN
+    return NO if wrong else OK
+
+
+@command
+def show(
+    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION|KEY", show_default=False)],
+    as_json: Json = False,
+) -> int:
+    """Show the cards of a mission's engines, or of the engine with this build key."""
+    require_build_extra()
+    from builders.cards import card_of_key, cards_of_mission
+
+    store, (what,) = store_then(store_and_mission, 1)
+    with Repository.open(store) as repository:
+        try:
+            cards = cards_of_mission(repository, what)
+        except NotFound:
+            if (key := _key(what)) is None:
+                raise
+            cards = {"": card_of_key(repository, key)}
+    if as_json:
+        print_json([{"entry": name or None, **card.as_json()} for name, card in cards.items()])
+    else:
+        for name, card in cards.items():
+            print_lines(render.card(name, card.as_json()))
+    return OK
+
+
+@command
+def host(as_json: Json = False) -> int:
+    """Show the host class of this machine, for each backend that works here: what [target] host may name."""
+    require_build_extra()
+    from builders.engines.backends import BACKENDS, backend
+
+    found: dict[str, dict[str, str]] = {}
+    for name in BACKENDS:
+        try:
+            found[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
+        except FlightbagError as error:
+            found[name] = {"error": error.message}
+    classes = [part for one in found.values() if "host" in one for part in one["host"].split("+")]
+    whole = "+".join(sorted(set(classes)))
+    if as_json:
+        print_json({"host": whole, "backends": found})
+    else:
+        say(f"host {whole}")
+        print_lines(
+            render.table([(name, one.get("host") or f"not here: {one['error']}") for name, one in found.items()])
+        )
+    return OK
+
+
+@command
+def explain_key(
+    mission_file: MissionFilePath,
+    backbone: Annotated[str, typer.Argument(help="The name of one of its backbones.", show_default=False)],
+    against: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="STORE MISSION", help="A published mission: say what differs from its engine."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Show each field of an engine's build key, and with --against why it would be built again."""
+    require_build_extra()
+    from builders.cards import cards_of_backbone
+    from builders.compose import workshop
+    from builders.engines.card import differences, plain
+    from builders.plan import explained
+
+    with work_bars() as progress, workshop(mission_file, None, cache_folder()) as shop:
+        keyed = explained(shop, backbone, progress).keyed
+    value: dict[str, Any] = {
+        "key": str(keyed.recipe.key),
+        "fields": plain(keyed.recipe.fields),
+        "steps": {name: plain(step.fields) for name, step in keyed.steps.items()},
+    }
+    differs: list[dict[str, Any]] = []
+    if against is not None:
+        with Repository.open(against[0]) as repository:
+            there = cards_of_backbone(repository, against[1], backbone)
+        value["against"] = str(there.recipe.key)
+        value["differs"] = differs = differences(keyed, there)
+    if as_json:
+        print_json(value)
+    else:
+        print_lines(render.key_fields(value, compared=against is not None))
+    return NO if differs else OK
+
+
+def _key(text: str) -> BuildKey | None:
+    try:
+        return BuildKey(bytes.fromhex(text)) if len(text) == 64 else None
+    except ValueError:
+        return None
