@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
-$(VENV)/.stamp: pyproject.toml
+$(VENV)/.stamp: pyproject.toml tests/support/bindings.py
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m tests.support.bindings
 	touch $@
 
 demo: $(VENV)/.stamp

@@ -28,8 +28,11 @@ def import_extra(module: str) -> Any:
     """The module of the `build` extra. Raises Unavailable, naming the extra, where it is not installed."""
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise missing_extra(module.partition(".")[0]) from error
+    except ImportError as error:
+        library = module.partition(".")[0]
+        raise Unavailable(f"{library} cannot be loaded: {error}", remedy="install it again", library=library) from error
 
 
 def import_onnxruntime() -> Any:

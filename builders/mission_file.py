@@ -378,7 +378,7 @@ class Compile(Section):
     """What one compilation may take. In no build key."""
 
     memory_mib: Annotated[
-        int | None, Field(ge=64, le=2**24, description="a whole number of MiB from 64; all of the machine's if absent")
+        int | None, Field(ge=512, le=2**24, description="a whole number of MiB from 512; the machine's if absent")
     ] = None
     timeout_s: Annotated[int, Field(ge=1, le=7 * 86400, description="a whole number of seconds from 1")] = 4 * 3600
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from builders.engines.check import CheckFigures, Tolerance
 from builders.recipe import Recipe
-from store.errors import Corrupt
-from store.format.cbor import Value
+from store.errors import Corrupt, Invalid
+from store.format.cbor import Value, encode
 
 SCHEMA = "flightbag/card/1"
 # An inspector's words are bounded where they are taken; this is for whatever else may have been planted.
@@ -82,8 +82,8 @@ class Card:
             if value.keys() != _KEYS or value["schema"] != SCHEMA:
                 raise ValueError(f"it is no {SCHEMA}")
             card = Card(
-                recipe=Recipe(_exact(value["fields"])),
-                steps={name: Recipe(_exact(step)) for name, step in value["steps"].items()},
+                recipe=_recipe(value["fields"]),
+                steps={name: _recipe(step) for name, step in value["steps"].items()},
                 parts=value["parts"],
                 inputs=value["inputs"],
                 outputs=value["outputs"],
@@ -95,7 +95,7 @@ class Card:
             )
             if card.render() != bytes(data):
                 raise ValueError("it is not in its one form, or its key is not that of its fields")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ArithmeticError, Invalid) as error:
             raise Corrupt(f"no engine card: {error}", kind="bad-card") from error
         return card
 
@@ -135,6 +135,14 @@ def _exact(value: Any) -> Any:
             return bytes.fromhex(value["hex"])
         return {key: _exact(item) for key, item in value.items()}
     return [_exact(item) for item in value] if isinstance(value, list) else value
+
+
+def _recipe(value: Any) -> Recipe:
+    if not isinstance(value, dict):
+        raise TypeError("the fields of a key are a map")
+    recipe = Recipe(_exact(value))
+    encode(dict(recipe.fields))  # raises Invalid for what no recipe holds
+    return recipe
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:

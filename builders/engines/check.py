@@ -166,11 +166,16 @@ def measure(
         except Invalid as error:
             remedy = "declare shapes that it was exported for, or export it again"
             raise failure("wrong-inputs", f"{model} {error.message}", remedy=remedy) from error
+        except FlightbagError as error:
+            raise failure(str(error.fields["kind"]), f"{model} {error.message}", remedy=error.remedy) from error
         try:
             actual = engine.run(feeds)
         except Invalid as error:
             faults.append(f"the engine {error.message}")
             continue
+        except FlightbagError as error:
+            what = f"the engine of {model} {error.message}"
+            raise failure(str(error.fields["kind"]), what, remedy=error.remedy) from error
         worst, cosine = (0.0, 0.0), 1.0
         for name in sorted(expected.keys() & actual.keys()):
             a, b = expected[name], actual[name]
@@ -223,6 +228,8 @@ def least_cosine(expected: Array, actual: Array) -> float:
     """
     import numpy as np
 
+    if not expected.size:
+        return 1.0
     a, b = (array.reshape(len(array) if array.ndim > 1 else 1, -1) for array in (expected, actual))
     scale = max(float(np.abs(a).max(initial=0)), float(np.abs(b).max(initial=0)))
     if scale == 0:

@@ -33,6 +33,8 @@ _TAIL = 4096
 # How long a worker that was asked to stop may take before it is killed.
 _GRACE_S = 5.0
 _LOOK_S = 0.5
+# What a process says that found no memory and could not go on to say so properly.
+_NO_MEMORY = ("bad_alloc", "MemoryError", "Memory allocation", "pthread_create failed, error code: 12")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ def _follow(process: subprocess.Popen[bytes], news: int, seconds: float, tell: T
 
 
 def _pass_on(line: bytes, tell: Tell) -> None:
-    with suppress(ValueError):
+    with suppress(ValueError, TypeError, OverflowError):
         what, done, total = json.loads(line)
         tell(str(what), int(done), int(total))
 
@@ -160,7 +162,7 @@ def _no_answer(status: int, model: str, tail: str) -> FlightbagError:
         what = f"the process that compiles {model} ended with status {status}"
         remedy = "see what the end of its log says:\n" + "\n".join(tail.rstrip().split("\n")[-4:])
     # The library ends the process where it finds no memory and cannot say so.
-    kind = "out-of-memory" if "bad_alloc" in tail or "MemoryError" in tail else "failed"
+    kind = "out-of-memory" if any(sign in tail for sign in _NO_MEMORY) else "failed"
     return failure(
         kind, f"{what}: {last}" if last else what, remedy=remedy if kind == "failed" else "",
         model=model, status=status, log=tail,

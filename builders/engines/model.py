@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 
 from blake3 import blake3
 
+from builders.engines.failures import failure
 from builders.extras import import_extra
-from store.errors import Invalid, Unavailable
+from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.ids import derive
 
 # Protobuf cannot hold more in one message.
@@ -130,8 +131,8 @@ def parse_onnx(data: bytes, name: str) -> Any:
     return model
 
 
-def _no_onnx(name: str) -> Invalid:
-    return Invalid(f"{name} is no ONNX model", remedy="export the backbone to ONNX again", model=name)
+def _no_onnx(name: str) -> FlightbagError:
+    return failure("invalid-model", f"{name} is no ONNX model", model=name)
 
 
 def _take(path: Path, into: Path | None) -> ModelSource:

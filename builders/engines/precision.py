@@ -8,7 +8,7 @@ A calibration set is a file of input rows that is only ever read together with i
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builders.engines.failures import failure
 from builders.engines.model import loadable
+from builders.engines.session import open_session
 from builders.extras import import_extra, import_onnxruntime
+from store.errors import Invalid
 from store.format.ids import derive
 
 if TYPE_CHECKING:
@@ -38,30 +40,30 @@ class CalibrationSet:
 
     @property
     def digest(self) -> bytes:
-        """Over dtype, shape and bytes."""
-        head = json.dumps([str(self.rows.dtype), list(self.rows.shape)]).encode()
-        return derive(CALIBRATION_CONTEXT, head + self.rows.tobytes())
+        """Over dtype, shape and numbers, as they are written."""
+        return derive(CALIBRATION_CONTEXT, self._written())
 
     def save(self, path: Path) -> None:
         """Writes the set, its digest first."""
-        np = import_extra("numpy")
-        with path.open("wb") as file:
-            file.write(self.digest)
-            np.save(file, self.rows, allow_pickle=False)
+        data = self._written()
+        path.write_bytes(derive(CALIBRATION_CONTEXT, data) + data)
 
     @staticmethod
     def open(path: Path) -> CalibrationSet:
         """The set in a file. Raises a failure `calibration` for one that is not what was written."""
-        np = import_extra("numpy")
         try:
-            with path.open("rb") as file:
-                digest = file.read(32)
-                found = CalibrationSet(np.load(file, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise failure("calibration", f"the calibration set cannot be read: {error}") from error
-        if found.digest != digest:
+            data = path.read_bytes()
+        except OSError as error:
+            raise failure("calibration", f"the calibration set cannot be read: {error.strerror}") from error
+        if derive(CALIBRATION_CONTEXT, data[32:]) != data[:32]:
             raise failure("calibration", "the calibration set is not the one that was written", path=str(path))
-        return found
+        return CalibrationSet(import_extra("numpy").load(io.BytesIO(data[32:]), allow_pickle=False))
+
+    def _written(self) -> bytes:
+        file = io.BytesIO()
+        np = import_extra("numpy")
+        np.save(file, np.ascontiguousarray(self.rows), allow_pickle=False)
+        return file.getvalue()
 
 
 def quantiser_version() -> str:
@@ -100,6 +102,10 @@ def quantise(network: Path, calibration: CalibrationSet, method: str, into: Path
         raise failure("calibration", f"a network of {len(inputs)} inputs cannot be calibrated with tiles")
     if not len(calibration.rows) or not np.isfinite(calibration.rows).all():
         raise failure("calibration", "the calibration set is empty or has numbers that are not finite")
+    try:
+        open_session(source, "off").run({inputs[0]: calibration.rows[:1]})
+    except Invalid as error:
+        raise failure("calibration", f"the network {error.message}") from error
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset < _LEAST_OPSET:
         model = onnx.version_converter.convert_version(model, _LEAST_OPSET)

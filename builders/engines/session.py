@@ -29,7 +29,7 @@ _SIGNS = (
         "unsupported-op",
         ("Could not find an implementation", "No Op registered", "NOT_IMPLEMENTED", "is not a registered"),
     ),
-    ("version", ("Unsupported model IR version", "is under development", "opset")),
+    ("version", ("Unsupported model IR version", "is under development")),
 )
 _ERRORS = (
     "EPFail",
@@ -112,7 +112,7 @@ def _told(error: Exception, what: str, otherwise: str) -> FlightbagError:
     text = str(error)[:1000].strip()
     kind = next((kind for kind, signs in _SIGNS if any(sign in text for sign in signs)), otherwise)
     if kind == "out-of-memory":
-        return failure(kind, f"memory ran out: {text}")
+        return failure(kind, f"ran out of memory: {text}")
     return failure(kind, f"{what}: {text}")
 
 

@@ -172,8 +172,10 @@ def _spec(request: Mapping[str, Any]) -> EngineSpec:
 def _open_reference(source: Path, name: str) -> Any:
     try:
         return open_session(loadable(source), "off")
-    except Invalid as error:
-        kind = str(error.fields.get("kind", "invalid-model"))
+    except FlightbagError as error:
+        if "kind" not in error.fields:
+            raise
+        kind = str(error.fields["kind"])
         raise failure(kind, f"{name} {error.message}", remedy=error.remedy) from error
 
 

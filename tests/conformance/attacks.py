@@ -768,7 +768,7 @@ def entries() -> Iterator[Row]:
         name=ENGINE, kind="engine", key=bytes(31), meta=ENGINE_META)  # fmt: skip
     yield "meta-of-a-file", "D bad-field", with_entry(meta={"mode": 0o4755})
     yield "meta-with-a-path", "D bad-field", with_entry(
-        name=CARD, kind="card", meta={"engine": "engines/../files/a"})  # fmt: skip
+        name=CARD, kind="card", key=keyed["key"], meta={"engine": "engines/../files/a"})  # fmt: skip
     for length in (0, 20, 31, 33, 64):
         yield f"id-of-{length}-bytes", "D bad-entry", with_entry(id=bytes(length))
     yield "id-in-hex", "D bad-entry", with_entry(id=str(ObjectId.of(b"a")))

@@ -1,20 +1,81 @@
-"""Small networks for the tests of this folder, with weights inside or beside them."""
+"""Small networks for the tests of this folder, with weights inside or beside them, and how they are compiled there."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from builders.engines.base import EngineSpec, InputRange
+from builders.engines.check import TOLERANCES
+from builders.engines.compiling import CompiledEngine, Surroundings, compile_engine
+from builders.engines.isolation import Limits
+from builders.engines.model import hash_model
+from builders.engines.onnxruntime import ANY_CPU, OnnxRuntimeBackend
+
 CHANNELS = 4
+DYNAMIC = InputRange("image", ("N", 3, 16, 16), 1, 2, 5)
+ROW = InputRange("x", ("N", 4), 1, 1, 1)  # what `elementwise` takes
+# Far more than anything here needs, and far less than would hold up whoever waits.
+MEMORY, SECONDS = 4 * 2**30, 120.0
 
 
-def small_network(batch: int | str = "N", side: int = 16) -> onnx.ModelProto:
-    """`image` float32 [batch, 3, side, side] -> `descriptor` float32 [batch, 4]: a convolution that ONNX Runtime
-    fuses with the activation behind it, and a mean."""
-    weights = np.random.default_rng(7).standard_normal((CHANNELS, 3, 3, 3)).astype(np.float32)
+def spec_of(
+    path: Path, *inputs: InputRange, mode: str = "portable", precision: str = "fp32", **more: Any
+) -> EngineSpec:
+    return EngineSpec("net", hash_model(path), precision, inputs or (DYNAMIC,), options={"mode": mode}, **more)
+
+
+def compiled(
+    spec: EngineSpec,
+    folder: Path,
+    *,
+    host: str = "",
+    memory: int = MEMORY,
+    seconds: float = SECONDS,
+    tell: Any = lambda *_: None,
+    **more: Any,
+) -> CompiledEngine:
+    """The spec compiled for ONNX Runtime under `folder`: for any CPU where it is portable, else for this one."""
+    backend = OnnxRuntimeBackend()
+    return compile_engine(
+        backend,
+        spec,
+        host or (ANY_CPU if spec.options["mode"] == "portable" else backend.describe_host()),
+        folder,
+        tolerance=TOLERANCES[spec.precision],
+        surroundings=Surroundings(Limits(memory, seconds), folder / "cache"),
+        tell=tell,
+        **more,
+    )
+
+
+def part(engine: CompiledEngine, name: str = "model") -> Path:
+    """Where a part of a compiled engine lies."""
+    return next(part.path for part in engine.parts if part.name == name)
+
+
+def batches(engine: CompiledEngine, name: str = "image") -> tuple[int, ...]:
+    """The batch of each case that an engine was checked with."""
+    return tuple(case.shapes[name][0] for case in engine.check.cases)
+
+
+def shared_model(name: str) -> Path:
+    root = os.environ.get("FLIGHTBAG_SHARED")
+    if not root or not (path := Path(root) / "data/models" / name).exists():
+        pytest.skip("FLIGHTBAG_SHARED names no folder with the shared models")
+    return path
+
+
+def small_network(batch: int | str = "N", side: int = 16, channels: int = CHANNELS) -> onnx.ModelProto:
+    """`image` float32 [batch, 3, side, side] -> `descriptor` float32 [batch, channels]: a convolution that ONNX
+    Runtime fuses with the activation behind it, and a mean."""
+    weights = np.random.default_rng(7).standard_normal((channels, 3, 3, 3)).astype(np.float32)
     nodes = [
         helper.make_node("Conv", ["image", "w"], ["c"], kernel_shape=[3, 3], pads=[1] * 4),
         helper.make_node("Relu", ["c"], ["r"]),
@@ -25,7 +86,7 @@ def small_network(batch: int | str = "N", side: int = 16) -> onnx.ModelProto:
         nodes,
         "small",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, side, side])],
-        [helper.make_tensor_value_info("descriptor", TensorProto.FLOAT, [batch, CHANNELS])],
+        [helper.make_tensor_value_info("descriptor", TensorProto.FLOAT, [batch, channels])],
         [numpy_helper.from_array(weights, "w")],
     )
     return helper.make_model(
@@ -42,6 +103,40 @@ def elementwise(nodes: list[onnx.NodeProto], dtype: int = TensorProto.FLOAT) -> 
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def endless() -> onnx.ModelProto:
+    """A network that takes an hour: a loop of very many rounds."""
+    count = helper.make_node("Constant", [], ["rounds"], value_int=10**12)
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["on"]),
+            helper.make_node("Mul", ["v", "v"], ["w"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, ["N", 4]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, ["N", 4]),
+        ],
+    )
+    return elementwise([count, helper.make_node("Loop", ["rounds", "", "x"], ["y"], body=body)])
+
+
+def huge(numbers: int) -> onnx.ModelProto:
+    """A network that holds a tensor of so many float32 while it runs."""
+    return elementwise(
+        [
+            helper.make_node("Constant", [], ["s"], value_ints=[numbers]),
+            helper.make_node("ConstantOfShape", ["s"], ["huge"]),
+            helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
+            helper.make_node("Add", ["x", "sum"], ["y"]),
+        ]
+    )
 
 
 def name_external(model: onnx.ModelProto, location: str) -> onnx.ModelProto:

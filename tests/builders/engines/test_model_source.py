@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 
-from builders.engines import base
-from builders.engines.base import EngineSpec, InputRange, hash_model, onnx_bytes, snapshot_model
+from builders.engines import model as source
+from builders.engines.base import EngineSpec, InputRange
+from builders.engines.model import ModelSource, external_locations, hash_model, loadable, onnx_bytes, snapshot_model
 from store.errors import Invalid, Unavailable
 from tests.builders.engines.networks import name_external, save, save_external, small_network
 
@@ -55,7 +57,7 @@ def test_a_change_after_the_snapshot_does_not_reach_the_copy(tmp_path: Path) -> 
 def test_weights_end_up_inside(tmp_path: Path) -> None:
     whole = onnx.load_model_from_string(onnx_bytes(hash_model(save(tmp_path / "a", small_network()))))
     drawn_in = onnx.load_model_from_string(onnx_bytes(hash_model(save_external(tmp_path / "b", small_network()))))
-    assert base.external_locations(drawn_in) == ()
+    assert external_locations(drawn_in) == ()
     assert onnx.numpy_helper.to_array(drawn_in.graph.initializer[0]).tobytes() == (
         onnx.numpy_helper.to_array(whole.graph.initializer[0]).tobytes()
     )
@@ -70,7 +72,7 @@ def test_external_tensors_are_found_in_constants_and_in_subgraphs() -> None:
     constant.attribute[0].t.data_location = onnx.TensorProto.EXTERNAL
     constant.attribute[0].t.external_data.add(key="location", value="constant.bin")
     model = onnx.helper.make_model(onnx.helper.make_graph([node, constant], "g", [], []))
-    assert set(base.external_locations(model)) == {"deep.bin", "constant.bin"}
+    assert set(external_locations(model)) == {"deep.bin", "constant.bin"}
 
 
 def outside_by_link(folder: Path) -> str:
@@ -141,6 +143,38 @@ def test_an_onnx_of_more_than_2_gib_is_refused_before_it_is_read(tmp_path: Path)
         hash_model(path)
 
 
+def test_a_model_too_large_for_one_file_is_not_drawn_into_one(tmp_path: Path) -> None:
+    model = hash_model(save_external(tmp_path, small_network()))
+    with pytest.raises(Invalid, match=r"net\.onnx is larger than the 2 GiB"):
+        onnx_bytes(replace(model, size=2**31))
+
+
+def test_a_session_is_opened_from_bytes_or_from_the_path_of_what_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_external(tmp_path, small_network())
+    model = hash_model(path)
+    assert loadable(path) == onnx_bytes(model)
+    monkeypatch.setattr(source, "MAX_ONNX_BYTES", model.size)
+    assert loadable(path) == onnx_bytes(model)
+    monkeypatch.setattr(source, "MAX_ONNX_BYTES", model.size - 1)
+    assert loadable(path) == path
+
+
+def test_a_model_that_names_itself_as_its_weights_is_not_taken(tmp_path: Path) -> None:
+    path = save(tmp_path, name_external(small_network(), "./net.onnx"))
+    with pytest.raises(Invalid, match="names itself"):
+        hash_model(path)
+
+
+def test_weights_that_are_shorter_than_the_network_says_are_named(tmp_path: Path) -> None:
+    path = save_external(tmp_path, small_network())
+    weights = path.parent / "weights/w.bin"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(Invalid, match=r"external data of net\.onnx cannot be taken in"):
+        onnx_bytes(hash_model(path))
+
+
 def test_a_snapshot_never_writes_over_a_file(tmp_path: Path) -> None:
     path = save(tmp_path / "a", small_network())
     snapshot_model(path, tmp_path / "copy")
@@ -149,7 +183,7 @@ def test_a_snapshot_never_writes_over_a_file(tmp_path: Path) -> None:
 
 
 def test_cases_are_the_three_corners_each_once() -> None:
-    model = base.ModelSource("m", Path("m"), b"\0" * 32, 0, ())
+    model = ModelSource("m", Path("m"), b"\0" * 32, 0, ())
     fixed = InputRange("b", (1, 2))
     spec = EngineSpec("m", model, "fp32", (InputRange("a", ("N", 3), 1, 4, 4), fixed))
     assert spec.cases() == ({"a": (1, 3), "b": (1, 2)}, {"a": (4, 3), "b": (1, 2)})

@@ -1,94 +1,123 @@
-"""Portable engines: compiled for real in their process, measured, judged; and what happens when that goes wrong."""
+"""Engines for ONNX Runtime in both modes: compiled for real in their process, measured, loaded; and their keys."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import platform
-import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from builders.engines import onnxruntime as portable
-from builders.engines.base import CheckFigures, EngineBackend, EngineSpec, InputRange, hash_model
-from builders.engines.onnxruntime import TOLERANCES, OnnxRuntimeBackend, judge
-from builders.engines.worker import least_cosine
-from store.errors import Conflict, Invalid, Refused, Unavailable
+from builders.engines import model as source
+from builders.engines import onnxruntime as backend_module
+from builders.engines.base import EngineBackend, EngineSpec, InputRange, Job
+from builders.engines.onnxruntime import OnnxRuntimeBackend, cpu_class
+from builders.engines.session import open_session
+from builders.recipe import engine_recipe
+from store.errors import Conflict, FlightbagError, Invalid, Refused, Unavailable
 from store.format.cbor import decode, encode
-from tests.builders.engines.networks import elementwise, save, save_external, small_network
+from store.format.host import is_host_class
+from store.format.ids import BuildKey
+from tests.builders.engines.networks import (
+    DYNAMIC,
+    ROW,
+    batches,
+    compiled,
+    elementwise,
+    part,
+    save,
+    save_external,
+    shared_model,
+    small_network,
+    spec_of,
+)
 
 BACKEND: EngineBackend = OnnxRuntimeBackend()
-DYNAMIC = InputRange("image", ("N", 3, 16, 16), 1, 2, 5)
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+# Enough weights that those of a fast engine are a part of their own.
+WIDE = 32
+# As the kernel lists them, with some that mean nothing here.
+AVX2 = "fpu sse sse2 ssse3 avx f16c fma avx2 bmi2"
+AVX512 = AVX2 + " avx512f avx512dq avx512cd avx512bw avx512vl"
+MODES = ("portable", "fast")
 
 
-def spec_of(path: Path, *inputs: InputRange) -> EngineSpec:
-    return EngineSpec("net", hash_model(path), "fp32", inputs or (DYNAMIC,))
+def become(monkeypatch: pytest.MonkeyPatch, folder: Path, machine: str, cpuinfo: str) -> None:
+    """Makes this process take its CPU for another."""
+    file = folder / "cpuinfo"
+    file.write_text(cpuinfo)
+    monkeypatch.setattr(backend_module, "CPU_FILE", file)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
 
 
-def shared_model(name: str) -> Path:
-    root = os.environ.get("FLIGHTBAG_SHARED")
-    if not root or not (path := Path(root) / "data/models" / name).exists():
-        pytest.skip("FLIGHTBAG_SHARED names no folder with the shared models")
-    return path
+def images(count: int = 4) -> np.ndarray:
+    return np.random.default_rng(1).random((count, 3, 16, 16), np.float32)
+
+
+def expected(path: Path, given: np.ndarray) -> np.ndarray:
+    """What `small_network` computes, by NumPy."""
+    weights = onnx.numpy_helper.to_array(onnx.load(path).graph.initializer[0])
+    padded = np.pad(given, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    result: np.ndarray = np.maximum(np.einsum("nchwij,ocij->nohw", windows, weights), 0).mean(axis=(2, 3))
+    return result
 
 
 def test_a_dynamic_network_is_compiled_measured_at_three_batches_and_runs(tmp_path: Path) -> None:
     path = save(tmp_path, small_network())
-    compiled = BACKEND.compile(spec_of(path), tmp_path)
-    assert compiled.check.batches == (1, 2, 5)
-    assert compiled.check.reference_max > 0
-    assert compiled.check.relative_error <= 1e-3
-    assert compiled.check.cosine >= 0.9999
-    assert [(end.name, end.dtype, end.shape) for end in compiled.inputs] == [("image", "float32", ("N", 3, 16, 16))]
-    assert [(end.name, end.dtype, end.shape) for end in compiled.outputs] == [("descriptor", "float32", ("N", 4))]
-    session = BACKEND.load(compiled.path.read_bytes())
-    images = np.random.default_rng(1).random((4, 3, 16, 16), np.float32)
-    descriptor = session.run({"image": images})["descriptor"]
-    weights = onnx.numpy_helper.to_array(onnx.load(path).graph.initializer[0])
-    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
-    expected = np.maximum(np.einsum("nchwij,ocij->nohw", windows, weights), 0).mean(axis=(2, 3))
-    np.testing.assert_allclose(descriptor, expected, rtol=1e-4, atol=1e-5)
+    engine = compiled(spec_of(path), tmp_path)
+    assert batches(engine) == (1, 2, 5)
+    assert engine.check.worst.reference_max > 0
+    assert engine.check.worst.relative_error <= 1e-3
+    assert engine.check.cosine >= 0.9999
+    assert engine.check.faults == ()
+    assert engine.ends == {
+        "inputs": [["image", "float32", ["N", 3, 16, 16]]],
+        "outputs": [["descriptor", "float32", ["N", 4]]],
+    }
+    assert engine.tools.keys() == {"onnxruntime", "numpy", "onnx"}
+    assert engine.seconds > 0
+    session = BACKEND.load(part(engine).read_bytes(), "cpu")
+    descriptor = session.run({"image": images()})["descriptor"]
+    np.testing.assert_allclose(descriptor, expected(path, images()), rtol=1e-4, atol=1e-5)
 
 
-def test_the_engine_is_an_optimised_network(tmp_path: Path) -> None:
+def test_the_engine_is_an_optimised_network_and_says_of_what_operators(tmp_path: Path) -> None:
     path = save(tmp_path, small_network())
-    compiled = BACKEND.compile(spec_of(path), tmp_path)
-    operators = [node.op_type for node in onnx.load(compiled.path).graph.node]
+    engine = compiled(spec_of(path), tmp_path)
+    operators = [node.op_type for node in onnx.load(part(engine)).graph.node]
     assert "FusedConv" in operators
     assert "Relu" not in operators
+    assert engine.inspector == {"operators": {name: operators.count(name) for name in operators}}
 
 
-def test_a_network_of_one_fixed_shape_is_compiled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_a_network_of_one_fixed_shape_is_compiled(tmp_path: Path, mode: str) -> None:
     path = save(tmp_path, small_network(batch=1, side=22))
-    compiled = BACKEND.compile(spec_of(path, InputRange("image", (1, 3, 22, 22))), tmp_path)
-    assert compiled.check.batches == (1,)
-    assert compiled.inputs[0].shape == (1, 3, 22, 22)
+    engine = compiled(spec_of(path, InputRange("image", (1, 3, 22, 22)), mode=mode), tmp_path)
+    assert batches(engine) == (1,)
+    assert engine.ends["inputs"][0][2] == [1, 3, 22, 22]
 
 
 def test_a_dynamic_network_may_be_declared_with_a_fixed_batch(tmp_path: Path) -> None:
     path = save(tmp_path, small_network())
-    assert BACKEND.compile(spec_of(path, InputRange("image", (3, 3, 16, 16))), tmp_path).check.batches == (3,)
+    assert batches(compiled(spec_of(path, InputRange("image", (3, 3, 16, 16))), tmp_path)) == (3,)
 
 
-def test_the_shared_place_embedder_is_compiled(tmp_path: Path) -> None:
-    spec = spec_of(shared_model("place-embedder.onnx"), InputRange("image", ("N", 3, 256, 256), 1, 2, 4))
-    compiled = BACKEND.compile(spec, tmp_path)
-    assert compiled.check.batches == (1, 2, 4)
-    assert compiled.check.cosine >= 0.9999
-    assert compiled.outputs[0].shape == ("N", 288)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_shared_place_embedder_is_compiled(tmp_path: Path, mode: str) -> None:
+    given = InputRange("image", ("N", 3, 256, 256), 1, 2, 4)
+    engine = compiled(spec_of(shared_model("place-embedder.onnx"), given, mode=mode), tmp_path)
+    assert batches(engine) == (1, 2, 4)
+    assert engine.check.cosine >= 0.9999
+    assert engine.ends["outputs"][0][2] == ["N", 288]
+    assert [each.name for each in engine.parts] == ["model"] + ["weights"] * (mode == "fast")
 
 
 def test_a_shape_that_a_network_declares_and_does_not_run_on_is_refused(tmp_path: Path) -> None:
@@ -99,33 +128,37 @@ def test_a_shape_that_a_network_declares_and_does_not_run_on_is_refused(tmp_path
     declared = [dim.dim_param or dim.dim_value for dim in dims]
     if declared != ["N", 3, 256, 256]:
         pytest.skip(f"the shared export declares {declared}, as it should")
-    with pytest.raises(Invalid, match=r"batch1-352\.onnx does not run on image \[1, 3, 256, 256\]"):
-        BACKEND.compile(spec_of(path, InputRange("image", ("N", 3, 256, 256), 1, 1, 1)), tmp_path)
+    with pytest.raises(Invalid, match=r"batch1-352\.onnx does not run on image \[1, 3, 256, 256\]") as caught:
+        compiled(spec_of(path, InputRange("image", ("N", 3, 256, 256), 1, 1, 1)), tmp_path)
+    assert caught.value.fields["kind"] == "wrong-inputs"
     # With its ends set right it is what the description of the shared data says.
     for dim, size in zip(dims, (1, 3, 352, 352), strict=True):
         dim.dim_value = size
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
     right = save(tmp_path / "right", model)
-    compiled = BACKEND.compile(spec_of(right, InputRange("image", (1, 3, 352, 352))), tmp_path)
-    assert compiled.outputs[0].shape == (1, 288)
+    engine = compiled(spec_of(right, InputRange("image", (1, 3, 352, 352))), tmp_path)
+    assert engine.ends["outputs"][0][2] == [1, 288]
 
 
-def test_equal_sources_give_equal_bytes_wherever_they_lie(tmp_path: Path) -> None:
-    engines = set()
+@pytest.mark.parametrize("mode", MODES)
+def test_equal_sources_give_equal_bytes_wherever_they_lie(tmp_path: Path, mode: str) -> None:
+    engines = []
     for folder in ("one", "two/with a longer name"):
-        path = save(tmp_path / folder, small_network())
-        engines.add(BACKEND.compile(spec_of(path), path.parent).path.read_bytes())
-    assert len(engines) == 1
-    assert str(tmp_path).encode() not in engines.pop()
+        path = save(tmp_path / folder, small_network(channels=WIDE))
+        engine = compiled(spec_of(path, mode=mode), path.parent)
+        engines.append({each.name: each.path.read_bytes() for each in engine.parts})
+    assert engines[0] == engines[1]
+    assert engines[0].keys() == ({"model", "weights"} if mode == "fast" else {"model"})
+    assert all(str(tmp_path).encode() not in data for data in engines[0].values())
 
 
 def test_external_weights_are_taken_in(tmp_path: Path) -> None:
     inside, outside = save(tmp_path / "in", small_network()), save_external(tmp_path / "out", small_network())
-    engines = [BACKEND.compile(spec_of(path), path.parent).path for path in (inside, outside)]
+    engines = [part(compiled(spec_of(path), path.parent)).read_bytes() for path in (inside, outside)]
     for file in (outside, outside.parent / "weights/w.bin"):
         file.unlink()
-    images = {"image": np.full((1, 3, 16, 16), 0.5, np.float32)}
-    results = [BACKEND.load(path.read_bytes()).run(images)["descriptor"] for path in engines]
+    given = {"image": np.full((1, 3, 16, 16), 0.5, np.float32)}
+    results = [BACKEND.load(engine, "cpu").run(given)["descriptor"] for engine in engines]
     assert results[0].tobytes() == results[1].tobytes()
 
 
@@ -135,7 +168,26 @@ def test_a_model_that_changed_since_the_plan_is_not_compiled(tmp_path: Path) -> 
     weights = path.parent / "weights/w.bin"
     weights.write_bytes(bytes(len(weights.read_bytes())))
     with pytest.raises(Conflict, match="changed while the mission was being built"):
-        BACKEND.compile(spec, tmp_path)
+        compiled(spec, tmp_path)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_network_that_fits_no_one_file_is_compiled_with_its_weights_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    path = save_external(tmp_path / "net", small_network(channels=WIDE))
+    monkeypatch.setattr(source, "MAX_ONNX_BYTES", source.hash_model(path).size - 1)
+    (tmp_path / "made").mkdir()
+    host = BACKEND.describe_host() if mode == "fast" else "cpu"
+    job = Job(
+        spec_of(path, mode=mode), path, host, tmp_path / "made", tmp_path, lambda *_: None, lambda: False
+    )  # fmt: skip
+    made = BACKEND.make(job)
+    assert made.weights is not None
+    session = BACKEND.load(made.model.read_bytes(), host, made.weights)
+    whole = open_session(small_network(channels=WIDE).SerializeToString(), "off")
+    result, right = (each.run({"image": images()})["descriptor"] for each in (session, whole))
+    np.testing.assert_allclose(result, right, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -149,338 +201,369 @@ def test_a_model_that_changed_since_the_plan_is_not_compiled(tmp_path: Path) -> 
 )  # fmt: skip
 def test_inputs_that_are_not_the_models_are_named(tmp_path: Path, inputs: list[InputRange], says: str) -> None:
     path = save(tmp_path, small_network())
-    with pytest.raises(Invalid, match=r"backbones\[net\]\." + says):
-        BACKEND.compile(spec_of(path, *inputs), tmp_path)
+    with pytest.raises(Invalid, match=r"backbones\[net\]\." + says) as caught:
+        compiled(spec_of(path, *inputs), tmp_path)
+    assert caught.value.fields["kind"] == "wrong-inputs"
 
 
 def test_a_symbol_where_the_model_has_a_size_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path, small_network(batch=1))
-    with pytest.raises(Invalid, match=r"declares shape \['N', 3, 16, 16\], net\.onnx takes \[1, 3, 16, 16\]"):
-        BACKEND.compile(spec_of(path), tmp_path)
+    with pytest.raises(Invalid, match=r"declares shape \['N', 3, 16, 16\], net\.onnx takes \[1, 3, 16, 16\]") as caught:
+        compiled(spec_of(path), tmp_path)
+    assert caught.value.fields["kind"] == "wrong-inputs"
 
 
-def test_a_model_that_onnx_runtime_refuses_is_invalid_and_carries_the_log(tmp_path: Path) -> None:
-    model = elementwise([helper.make_node("NoSuchOperator", ["x"], ["y"])])
-    path = save(tmp_path, model)
-    with pytest.raises(Invalid, match=r"net\.onnx is refused by ONNX Runtime.*NoSuchOperator") as caught:
-        BACKEND.compile(spec_of(path, InputRange("x", ("N", 4), 1, 1, 1)), tmp_path)
+def relu() -> onnx.ModelProto:
+    return elementwise([helper.make_node("Relu", ["x"], ["y"])])
+
+
+def of_opset(number: int) -> onnx.ModelProto:
+    model = relu()
+    model.opset_import[0].version = number
+    return model
+
+
+def of_ir(number: int) -> onnx.ModelProto:
+    model = relu()
+    model.ir_version = number
+    return model
+
+
+def in_domain(known: bool) -> onnx.ModelProto:
+    model = elementwise([helper.make_node("Warp", ["x"], ["y"], domain="com.example")])
+    if known:
+        model.opset_import.append(helper.make_opsetid("com.example", 1))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "error", "says"),
+    [
+        (elementwise([helper.make_node("NoSuchOperator", ["x"], ["y"])]), "unsupported-op", Invalid, "NoSuchOperator"),
+        (in_domain(known=True), "unsupported-op", Invalid, "com.example"),
+        (elementwise([helper.make_node("Relu", ["z"], ["y"])]), "invalid-model", Invalid, "'z'"),
+        (elementwise([helper.make_node("Relu", ["x"], ["y"])], TensorProto.STRING), "invalid-model", Invalid, "Relu"),
+        (of_opset(99), "version", Unavailable, "99"),
+        (of_ir(99), "version", Unavailable, "99"),
+        (elementwise([helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Cast", ["s"], ["y"], to=1)],
+                     TensorProto.STRING), "wrong-inputs", Invalid, "the input x is string"),
+    ],
+    ids=["operator", "domain", "dangling", "type", "opset", "ir", "input of text"],
+)  # fmt: skip
+def test_what_cannot_be_compiled_says_why_and_carries_the_log(
+    tmp_path: Path, model: onnx.ModelProto, kind: str, error: type[FlightbagError], says: str
+) -> None:
+    with pytest.raises(error, match=says) as caught:
+        compiled(spec_of(save(tmp_path, model), ROW), tmp_path)
+    assert caught.value.fields["kind"] == kind
+    assert caught.value.fields["model"] == "net.onnx"
+    assert caught.value.remedy
     assert "log" in caught.value.fields
 
 
-def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [b"", b"\xff" * 100], ids=["empty", "noise"])
+def test_a_file_that_is_no_onnx_is_an_invalid_model(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(data)
+    with pytest.raises(Invalid, match=r"net\.onnx is no ONNX model") as caught:
+        compiled(spec_of(path, ROW), tmp_path)
+    assert caught.value.fields.get("kind") == "invalid-model"
+
+
+@pytest.mark.parametrize("model", [of_opset(99), of_ir(99)], ids=["opset", "ir"])
+def test_a_refusal_for_the_version_of_a_model_names_the_model(tmp_path: Path, model: onnx.ModelProto) -> None:
+    with pytest.raises(Unavailable, match=r"^net\.onnx is refused by ONNX Runtime"):
+        compiled(spec_of(save(tmp_path, model), ROW), tmp_path)
+
+
+def test_an_operator_of_a_domain_that_the_model_does_not_import_is_no_matter_of_versions(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"com\.example") as caught:
+        compiled(spec_of(save(tmp_path, in_domain(known=False)), ROW), tmp_path)
+    assert caught.value.fields["kind"] in ("invalid-model", "unsupported-op")
+
+
+def test_a_model_that_onnx_runtime_refuses_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path, elementwise([helper.make_node("NoSuchOperator", ["x"], ["y"])]))
+    with pytest.raises(Invalid, match=r"net\.onnx is refused by ONNX Runtime.*NoSuchOperator"):
+        compiled(spec_of(path, ROW), tmp_path)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, mode: str) -> None:
     zero = helper.make_node("Sub", ["x", "x"], ["z"])
     path = save(tmp_path, elementwise([zero, helper.make_node("Div", ["x", "z"], ["y"])]))
-    with pytest.raises(Refused, match="is not finite"):
-        BACKEND.compile(spec_of(path, InputRange("x", ("N", 4), 1, 1, 1)), tmp_path)
+    with pytest.raises(Refused, match="is not finite") as caught:
+        compiled(spec_of(path, ROW, mode=mode), tmp_path)
+    assert caught.value.fields["kind"] == "wrong-output"
 
 
 def test_bytes_and_indices_are_fed_as_what_they_are(tmp_path: Path) -> None:
     for dtype in (TensorProto.UINT8, TensorProto.INT64, TensorProto.FLOAT16, TensorProto.BOOL):
         path = save(tmp_path / str(dtype), elementwise([helper.make_node("Cast", ["x"], ["y"], to=1)], dtype))
-        compiled = BACKEND.compile(spec_of(path, InputRange("x", ("N", 4), 1, 2, 2)), tmp_path)
-        assert compiled.check.reference_max > 0
-        assert compiled.check.max_abs_error == 0
-
-
-def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
-    path = save(tmp_path, small_network())
-    spec = EngineSpec("net", hash_model(path), "fp16", (DYNAMIC,))
-    with pytest.raises(Invalid, match=r"backbones\[net\]\.precision"):
-        BACKEND.compile(spec, tmp_path)
-
-
-def test_a_model_too_large_for_one_file_is_refused_before_it_is_copied(tmp_path: Path) -> None:
-    spec = spec_of(save(tmp_path, small_network()))
-    large = dataclasses.replace(spec, model=dataclasses.replace(spec.model, size=2**31))
-    with pytest.raises(Invalid, match="larger than the 2 GiB"):
-        BACKEND.compile(large, tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]
+        engine = compiled(spec_of(path, InputRange("x", ("N", 4), 1, 2, 2)), tmp_path)
+        assert batches(engine, "x") == (1, 2)
+        assert all(case.reference_max > 0 for case in engine.check.cases)
+        assert all(case.max_abs_error == 0 for case in engine.check.cases)
 
 
 def test_load_says_what_is_no_engine() -> None:
+    with pytest.raises(Invalid, match="refused by ONNX Runtime") as caught:
+        BACKEND.load(b"no engine", "cpu")
+    assert caught.value.fields["kind"] == "invalid-model"
+
+
+def test_feeds_that_an_engine_does_not_take_are_invalid() -> None:
+    session = BACKEND.load(small_network().SerializeToString(), "cpu")
+    for feeds in ({"image": np.zeros((1, 3, 8, 8), np.float32)}, {}):
+        with pytest.raises(Invalid, match="does not run on") as caught:
+            session.run(feeds)
+        assert caught.value.fields["kind"] == "wrong-inputs"
+
+
+# Fast engines
+
+
+def test_a_fast_engine_is_two_parts_and_runs_when_the_file_of_its_weights_is_gone(tmp_path: Path) -> None:
+    path = save(tmp_path, small_network(channels=WIDE))
+    engine = compiled(spec_of(path, mode="fast"), tmp_path)
+    assert [each.name for each in engine.parts] == ["model", "weights"]
+    assert part(engine, "weights").stat().st_size >= WIDE * 27 * 4
+    session = BACKEND.load(part(engine).read_bytes(), BACKEND.describe_host(), part(engine, "weights"))
+    part(engine, "weights").unlink()
+    for count in (5, 1):
+        descriptor = session.run({"image": images(count)})["descriptor"]
+        np.testing.assert_allclose(descriptor, expected(path, images(count)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_fast_engine_of_nothing_but_small_tensors_is_one_part(tmp_path: Path) -> None:
+    path = save(tmp_path, relu())
+    engine = compiled(spec_of(path, ROW, mode="fast"), tmp_path)
+    assert [each.name for each in engine.parts] == ["model"]
+    session = BACKEND.load(part(engine).read_bytes(), BACKEND.describe_host())
+    assert session.run({"x": np.array([[-1, 0, 1, 2]], np.float32)})["y"].tolist() == [[0, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("left", [None, 0, 100], ids=["absent", "empty", "cut"])
+def test_a_fast_engine_without_all_its_weights_is_not_loaded(tmp_path: Path, left: int | None) -> None:
+    path = save(tmp_path, small_network(channels=WIDE))
+    engine = compiled(spec_of(path, mode="fast"), tmp_path)
+    weights = part(engine, "weights")
+    if left is None:
+        weights.unlink()
+    else:
+        os.truncate(weights, left)
     with pytest.raises(Invalid, match="refused by ONNX Runtime"):
-        BACKEND.load(b"no engine")
+        BACKEND.load(part(engine).read_bytes(), BACKEND.describe_host(), weights)
 
 
-def test_feeds_that_an_engine_does_not_take_are_invalid(tmp_path: Path) -> None:
-    session = BACKEND.load(small_network().SerializeToString())
-    with pytest.raises(Invalid, match="does not run on"):
-        session.run({"image": np.zeros((1, 3, 8, 8), np.float32)})
-    with pytest.raises(Invalid, match="does not run on"):
-        session.run({})
-
-
-# The process
-
-
-def worker_pid(folder: Path) -> int:
-    """The pid of the worker on a request under `folder`, waited for until it has begun to read it."""
-    for _ in range(2000):
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    command = (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if b"builders.engines.worker" in command and str(folder).encode() in command:
-                    return int(entry.name)
-        time.sleep(0.005)
-    raise AssertionError("no worker was seen")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return b"\nState:\tZ" not in Path(f"/proc/{pid}/status").read_bytes()
-    except FileNotFoundError:
-        return False
-
-
-def wait_until_dead(pid: int) -> None:
-    for _ in range(2000):
-        if not is_alive(pid):
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"{pid} goes on")
-
-
-@LINUX
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_worker_that_is_killed_is_unavailable(tmp_path: Path, number: signal.Signals) -> None:
-    path = save(tmp_path, small_network())
-    killer = threading.Thread(target=lambda: os.kill(worker_pid(tmp_path), number))
-    killer.start()
-    with pytest.raises(Unavailable, match=rf"compiles net\.onnx was ended by {number.name}") as caught:
-        BACKEND.compile(spec_of(path), tmp_path)
-    killer.join()
-    assert caught.value.fields["status"] == -number
-
-
-def test_a_worker_that_runs_out_of_memory_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model whose one tensor no machine holds: ONNX Runtime fails to allocate, the model is not to blame."""
-    size = helper.make_node("Constant", [], ["s"], value_ints=[2**45])
-    nodes = [
-        size,
-        helper.make_node("ConstantOfShape", ["s"], ["huge"]),
-        helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
-        helper.make_node("Add", ["x", "sum"], ["y"]),
-    ]
-    path = save(tmp_path, elementwise(nodes))
-    with pytest.raises(Unavailable, match=r"net\.onnx") as caught:
-        BACKEND.compile(spec_of(path, InputRange("x", ("N", 4), 1, 1, 1)), tmp_path)
-    assert caught.value.fields["log"]
-
-
-@LINUX
-def test_an_interrupt_ends_the_worker(tmp_path: Path) -> None:
-    path = save(tmp_path, endless())  # it is still at it, however late the interrupt comes
-    seen: list[int] = []
-
-    def interrupt() -> None:
-        seen.append(worker_pid(tmp_path))
-        # Not while it is being started: what is interrupted there dies with its parent, which here is pytest.
-        wait_until_busy(seen[0])
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        BACKEND.compile(spec_of(path, InputRange("x", ("N", 4), 1, 1, 1)), tmp_path)
-    thread.join()
-    assert not is_alive(seen[0])
-
-
-PARENT = """
-import sys
-from pathlib import Path
-from builders.engines.base import EngineSpec, InputRange, hash_model
-from builders.engines.onnxruntime import OnnxRuntimeBackend
-spec = EngineSpec("net", hash_model(Path(sys.argv[1])), "fp32", (InputRange("x", ("N", 4), 1, 1, 1),))
-OnnxRuntimeBackend().compile(spec, Path(sys.argv[2]))
-"""
-
-
-@LINUX
-def test_a_worker_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
-    path = save(tmp_path, endless())
-    (tmp_path / "work").mkdir()
-    with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(path), str(tmp_path / "work")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)},
-    ) as parent:
-        pid = worker_pid(tmp_path / "work")
-        wait_until_busy(pid)
-        parent.kill()
-    wait_until_dead(pid)
-
-
-def endless() -> onnx.ModelProto:
-    """A network that takes an hour: a loop of very many rounds."""
-    count = helper.make_node("Constant", [], ["rounds"], value_int=10**12)
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go"], ["on"]),
-            helper.make_node("Mul", ["v", "v"], ["w"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.FLOAT, ["N", 4]),
-        ],
-        [
-            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("w", TensorProto.FLOAT, ["N", 4]),
-        ],
-    )
-    return elementwise([count, helper.make_node("Loop", ["rounds", "", "x"], ["y"], body=body)])
-
-
-def wait_until_busy(pid: int) -> None:
-    """Until the worker has loaded the library: past its first line, where it asks the kernel to end with its parent."""
-    for _ in range(4000):
-        try:
-            if b"onnxruntime_pybind11_state" in Path(f"/proc/{pid}/maps").read_bytes():
-                return
-        except OSError as error:
-            raise AssertionError(f"{pid} has ended") from error
-        time.sleep(0.005)
-    raise AssertionError(f"{pid} never loaded the library")
-
-
-def test_the_worker_finds_the_package_from_any_folder_and_takes_none_from_there(
+def test_a_fast_engine_for_another_instruction_set_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    become(monkeypatch, tmp_path, "x86_64", f"flags\t\t: {AVX2}\n")
+    with pytest.raises(Refused, match="made for cpu-x86_64-avx512 and this machine is cpu-x86_64-avx2") as caught:
+        BACKEND.load(small_network().SerializeToString(), "cpu-x86_64-avx512")
+    assert caught.value.fields["kind"] == "wrong-host"
+    assert (caught.value.fields["needed"], caught.value.fields["host"]) == ("cpu-x86_64-avx512", "cpu-x86_64-avx2")
+    BACKEND.load(small_network().SerializeToString(), "cpu-x86_64-avx2")
+    BACKEND.load(small_network().SerializeToString(), "cpu")
+    # A wider set is another set: its kernels lay out their data in another way.
+    become(monkeypatch, tmp_path, "x86_64", f"flags\t\t: {AVX512}\n")
+    with pytest.raises(Refused, match="made for cpu-x86_64-avx2 and this machine is cpu-x86_64-avx512"):
+        BACKEND.load(small_network().SerializeToString(), "cpu-x86_64-avx2")
+
+
+def test_the_process_that_compiles_refuses_what_it_could_not_load(tmp_path: Path) -> None:
+    other = "cpu-x86_64-avx" if platform.machine() != "x86_64" else "cpu-aarch64-neon"
     path = save(tmp_path, small_network())
-    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('the wrong module')")
-    monkeypatch.chdir(tmp_path)
-    assert BACKEND.compile(spec_of(path), tmp_path).check.batches == (1, 2, 5)
+    with pytest.raises(Refused, match=f"made for {other}") as caught:
+        compiled(spec_of(path, mode="fast"), tmp_path, host=other)
+    assert caught.value.fields["kind"] == "wrong-host"
 
 
-# The judgement
+# Host classes
 
 
-def figures(error: float = 0.0, greatest: float = 1.0, cosine: float = 1.0, **more: object) -> CheckFigures:
-    return CheckFigures(error, greatest, cosine, **{"batches": (1,), **more})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        figures(error=1.01e-3),
-        figures(error=1e-6, greatest=1e-4),
-        figures(error=1e-9, greatest=0.0),
-        figures(cosine=0.99989),
-        figures(error=float("nan")),
-        figures(greatest=float("nan"), error=1.0),
-        figures(cosine=float("nan")),
-        figures(error=float("inf"), greatest=float("inf")),
-        figures(faults=("output y is missing",)),
-        figures(batches=()),
-    ],
-    ids=repr,
-)
-def test_an_engine_that_computes_something_else_is_refused(wrong: CheckFigures) -> None:
-    with pytest.raises(Refused):
-        judge(wrong, TOLERANCES["fp32"])
-
-
-@pytest.mark.parametrize("right", [figures(), figures(error=1e-3), figures(0.0, 0.0), figures(cosine=0.9999)], ids=repr)
-def test_an_engine_within_the_tolerance_passes(right: CheckFigures) -> None:
-    judge(right, TOLERANCES["fp32"])
-
-
-def test_a_refusal_names_the_figures() -> None:
-    with pytest.raises(Refused, match=r"error is 0\.5 .* value is 2.*cosine to the reference is 0\.900000") as caught:
-        judge(figures(0.5, 2.0, 0.9), TOLERANCES["fp32"])
-    assert caught.value.fields["max_abs_error"] == 0.5
-
-
-rows = st.lists(st.floats(-1e30, 1e30), min_size=6, max_size=6).map(lambda v: np.array(v).reshape(2, 3))
-
-
-@given(rows)
-def test_the_cosine_of_anything_with_itself_is_1(array: np.ndarray) -> None:
-    assert least_cosine(array, array) == pytest.approx(1.0)
-
-
-@given(rows, rows, st.floats(1e-3, 1e3))
-def test_the_cosine_is_symmetric_bounded_and_free_of_scale(a: np.ndarray, b: np.ndarray, by: float) -> None:
-    cosine = least_cosine(a, b)
-    assert -1.0 - 1e-9 <= cosine <= 1.0
-    assert least_cosine(b, a) == pytest.approx(cosine)
-    assert least_cosine(a * 2, b * 2) == pytest.approx(cosine)
-
-
-def test_one_row_that_turned_is_not_hidden_by_many_that_did_not() -> None:
-    a = np.ones((1000, 4))
-    b = a.copy()
-    b[500] *= -1
-    assert least_cosine(a, b) == pytest.approx(-1.0)
-    b[500] = 0
-    assert least_cosine(a, b) == 0.0
-
-
-# The key
-
-
-def test_the_key_fields_are_values_that_canonical_cbor_holds(tmp_path: Path) -> None:
-    fields = BACKEND.build_key_fields(spec_of(save(tmp_path, small_network())))
-    assert decode(encode(dict(fields)), limit=10_000, what="fields") == fields
-
-
-def test_the_key_says_nothing_of_names_and_places(tmp_path: Path) -> None:
-    one, two = (save(tmp_path / folder, small_network()) for folder in ("one", "two"))
-    other = EngineSpec("another", hash_model(two.rename(two.with_name("x.onnx"))), "fp32", (DYNAMIC,))
-    assert BACKEND.build_key_fields(spec_of(one)) == BACKEND.build_key_fields(other)
+def flags(names: str) -> str:
+    return f"processor\t: 0\nmodel name\t: flags of nobody\nflags\t\t: {names}\nbugs\t\t:\n"
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("machine", "cpuinfo", "name"),
     [
-        lambda folder: spec_of(save(folder, small_network()), InputRange("image", ("N", 3, 16, 16), 1, 2, 6)),
-        lambda folder: spec_of(save(folder, small_network()), InputRange("image", (2, 3, 16, 16))),
-        lambda folder: spec_of(save(folder, small_network(side=17))),
-        lambda folder: EngineSpec("net", hash_model(save(folder, small_network())), "fp16", (DYNAMIC,)),
+        ("x86_64", flags(AVX512), "cpu-x86_64-avx512"),
+        ("AMD64", flags(AVX512), "cpu-x86_64-avx512"),
+        ("x86_64", flags(AVX2 + " avx512f avx512cd"), "cpu-x86_64-avx2"),
+        ("x86_64", flags(AVX2), "cpu-x86_64-avx2"),
+        ("x86_64", flags("sse2 avx2 avx"), "cpu-x86_64-avx"),
+        ("x86_64", flags("fpu sse sse2"), "cpu-x86_64-sse2"),
+        ("x86_64", flags("fpu avx512_fp16x sse2x"), "cpu-x86_64"),
+        ("x86_64", "", "cpu-x86_64"),
+        ("aarch64", "processor\t: 0\nFeatures\t: fp asimd aes asimdhp cpuid\n", "cpu-aarch64-neonfp16"),
+        ("arm64", "Features\t: fp asimd evtstrm crc32\n", "cpu-aarch64-neon"),
+        ("aarch64", "Features\t: fp\n", "cpu-aarch64"),
+        # The class of the machine says which list is meant.
+        ("aarch64", flags(AVX512), "cpu-aarch64"),
+        ("riscv64", "isa\t: rv64imafdc\n", "cpu-riscv64"),
+        ("x86_64", "flags", "cpu-x86_64"),
     ],
-)
-def test_what_changes_the_engine_changes_the_key(tmp_path: Path, change: Callable[[Path], EngineSpec]) -> None:
-    before = BACKEND.build_key_fields(spec_of(save(tmp_path / "a", small_network())))
-    assert BACKEND.build_key_fields(change(tmp_path / "b")) != before
+)  # fmt: skip
+def test_a_cpu_is_named_by_the_widest_set_that_it_has_in_full(machine: str, cpuinfo: str, name: str) -> None:
+    assert cpu_class(machine, cpuinfo) == name
+    assert is_host_class(name)
 
 
-def test_the_order_of_inputs_is_not_in_the_key(tmp_path: Path) -> None:
-    path, mask = save(tmp_path, small_network()), InputRange("mask", (1, 4))
-    one, two = spec_of(path, DYNAMIC, mask), spec_of(path, mask, DYNAMIC)
-    assert BACKEND.build_key_fields(one) == BACKEND.build_key_fields(two)
+def test_the_first_processor_speaks_for_all() -> None:
+    assert cpu_class("x86_64", flags(AVX2) + flags(AVX512)) == "cpu-x86_64-avx2"
 
 
 @pytest.mark.parametrize(
     ("machine", "host"),
     [("x86_64", "cpu-x86_64"), ("AMD64", "cpu-x86_64"), ("arm64", "cpu-aarch64"), ("aarch64", "cpu-aarch64")],
 )
-def test_this_machine_has_one_name(monkeypatch: pytest.MonkeyPatch, machine: str, host: str) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: machine)
+def test_this_machine_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, host: str) -> None:
+    become(monkeypatch, tmp_path, machine, "")
     assert BACKEND.describe_host() == host
-    assert BACKEND.engine_host(host) == "cpu"
+    spec = spec_of(save(tmp_path, small_network()))
+    assert BACKEND.target(spec) == host
+    assert BACKEND.engine_host(spec, host) == "cpu"
 
 
-def test_telemetry_is_off_when_the_library_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_portable_engine_needs_any_cpu_and_a_fast_one_the_set_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(monkeypatch, tmp_path, "x86_64", flags(AVX2))
+    portable = spec_of(save(tmp_path, small_network()))
+    fast = dataclasses.replace(portable, options={"mode": "fast"})
+    assert BACKEND.target(portable) == "cpu-x86_64"
+    assert BACKEND.target(fast) == "cpu-x86_64-avx2"
+    for target in ("cpu", "cpu-x86_64", "cpu-aarch64-neon", "cpu-x86_64-avx2+trt10-sm87"):
+        assert BACKEND.engine_host(portable, target) == "cpu"
+    for target in ("cpu-x86_64-avx2", "cpu-x86_64-avx2+trt10-sm87"):
+        assert BACKEND.engine_host(fast, target) == "cpu-x86_64-avx2"
+
+
+@pytest.mark.parametrize("target", ["cpu", "cpu-x86_64", "cpu-x86_64-avx512", "cpu-aarch64-neon", "trt10-sm87"])
+def test_a_fast_engine_is_not_built_for_a_target_that_is_not_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    become(monkeypatch, tmp_path, "x86_64", flags(AVX2))
+    with pytest.raises(Invalid, match=f"needs cpu-x86_64-avx2, the target is {target};") as caught:
+        BACKEND.engine_host(spec_of(save(tmp_path, small_network()), mode="fast"), target)
+    assert "portable" in caught.value.remedy
+
+
+def test_a_target_without_a_cpu_has_no_portable_engine(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="the target is trt10-sm87"):
+        BACKEND.engine_host(spec_of(save(tmp_path, small_network())), "trt10-sm87")
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_machine_that_does_not_tell_its_set_builds_no_fast_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    become(monkeypatch, tmp_path, "x86_64", "model name\t: quiet\n")
+    if not readable:
+        (tmp_path / "cpuinfo").unlink()
+    fast = spec_of(save(tmp_path, small_network()), mode="fast")
+    for ask in (BACKEND.target, lambda spec: BACKEND.engine_host(spec, "cpu-x86_64")):
+        with pytest.raises(
+            Unavailable, match=r"instruction set of this machine \(cpu-x86_64\) cannot be told"
+        ) as caught:
+            ask(fast)
+        assert caught.value.fields["kind"] == "version"
+        assert "portable" in caught.value.remedy
+    assert BACKEND.engine_host(dataclasses.replace(fast, options={"mode": "portable"}), "cpu-x86_64") == "cpu"
+
+
+# The key
+
+
+def key(spec: EngineSpec, host: str = "cpu", caster: str = "") -> BuildKey:
+    return engine_recipe(spec, host, BACKEND.key_fields(spec, host), caster).key
+
+
+def test_the_key_fields_are_values_that_canonical_cbor_holds(tmp_path: Path) -> None:
+    spec = spec_of(save(tmp_path, small_network()))
+    fields = dict(BACKEND.key_fields(spec, "cpu"))
+    assert decode(encode(fields), limit=10_000, what="fields") == fields
+    assert fields["version"] == BACKEND.version
+    recipe = dict(engine_recipe(spec, "cpu", fields, "").fields)
+    assert decode(encode(recipe), limit=10_000, what="fields") == recipe
+
+
+def test_the_key_says_nothing_of_names_and_places(tmp_path: Path) -> None:
+    one, two = (save(tmp_path / folder, small_network()) for folder in ("one", "two"))
+    other = dataclasses.replace(spec_of(two.rename(two.with_name("x.onnx"))), backbone="another")
+    assert key(spec_of(one)) == key(other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: spec_of(path, InputRange("image", ("N", 3, 16, 16), 1, 2, 6)),
+        lambda path: spec_of(path, InputRange("image", ("M", 3, 16, 16), 1, 2, 5)),
+        lambda path: spec_of(path, InputRange("image", (2, 3, 16, 16))),
+        lambda path: spec_of(save(path.parent / "b", small_network(side=17))),
+        lambda path: spec_of(path, precision="fp16"),
+        lambda path: spec_of(path, mode="fast"),
+        lambda path: spec_of(path, salt="again"),
+        lambda path: spec_of(path, quantised=b"\1" * 32),
+    ],
+    ids=["range", "symbol", "fixed", "model", "precision", "mode", "salt", "quantised"],
+)
+def test_what_changes_the_engine_changes_the_key(tmp_path: Path, change: Callable[[Path], EngineSpec]) -> None:
+    path = save(tmp_path, small_network())
+    assert key(change(path)) != key(spec_of(path))
+
+
+def test_the_host_the_version_and_the_caster_are_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(save(tmp_path, small_network()), mode="fast")
+    keys = {key(spec, "cpu-x86_64-avx2"), key(spec, "cpu-x86_64-avx512"), key(spec, "cpu-x86_64-avx2", "caster 1")}
+    monkeypatch.setattr(OnnxRuntimeBackend, "version", "0.0.1")
+    assert len(keys | {key(spec, "cpu-x86_64-avx2")}) == 4
+
+
+def test_the_order_of_inputs_is_not_in_the_key(tmp_path: Path) -> None:
+    path, mask = save(tmp_path, small_network()), InputRange("mask", (1, 4))
+    assert key(spec_of(path, DYNAMIC, mask)) == key(spec_of(path, mask, DYNAMIC))
+
+
+# The libraries
+
+
+def test_telemetry_is_off_when_the_library_is_loaded() -> None:
     code = (
         "import os; from builders.extras import import_onnxruntime as start; start(); "
         "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
-    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
 
 
 @pytest.mark.parametrize("module", ["onnxruntime", "onnx"])
 def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    path = save(tmp_path, small_network())
-    spec = spec_of(path)
+    spec = spec_of(save(tmp_path, small_network()))
     monkeypatch.setitem(sys.modules, module, None)
+    ask = {
+        "onnxruntime": lambda: BACKEND.key_fields(spec, "cpu"),
+        "onnx": lambda: compiled(spec, tmp_path, host="cpu"),
+    }[module]
     with pytest.raises(Unavailable, match=r"needs " + module) as caught:
-        portable.OnnxRuntimeBackend().compile(spec, tmp_path)
+        ask()
+    assert "flightbag[build]" in caught.value.remedy
+
+
+@pytest.mark.parametrize("module", ["onnxruntime", "onnx"])
+def test_a_library_that_the_process_which_compiles_misses_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    spec = spec_of(save(tmp_path, small_network()))
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / f"{module}.py").write_text(f"raise ModuleNotFoundError('not here', name={module!r})")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "first"), *sys.path])
+    with pytest.raises(Unavailable, match=r"needs " + module) as caught:
+        compiled(spec, tmp_path, host="cpu")
     assert "flightbag[build]" in caught.value.remedy
 
 
