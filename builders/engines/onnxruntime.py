@@ -5,7 +5,8 @@ level EXTENDED, which gives the same bytes on every CPU, and is loaded at ALL, w
 
 `fast`: optimised at ALL for the instruction set of this CPU, weights in a file of their own, loaded with optimisation
 off: in a small part of the time and memory. On another instruction set it would compute something else without a word,
-so it needs the one that it was made for, by its host class, and is refused on any other.
+and on another version of the library nobody has promised anything: it needs those that it was made for, by its host
+class, and is refused on any other.
 
 Equal sources, inputs and versions give equal bytes in each mode, wherever they lie and whatever they are called.
 """
@@ -78,19 +79,19 @@ class OnnxRuntimeBackend:
         return version
 
     def describe_host(self) -> str:
-        """As `cpu_class` says."""
+        """The CPU as `cpu_class` says, and the library: `ort-<version>`."""
         try:
             cpuinfo = CPU_FILE.read_text(errors="replace")
         except OSError:
             cpuinfo = ""
-        return cpu_class(platform.machine(), cpuinfo)
+        return f"{cpu_class(platform.machine(), cpuinfo)}+ort-{self.version}"
 
     def target(self, spec: EngineSpec) -> str:
-        """The architecture for a portable engine, with the instruction set for a fast one."""
+        """The architecture for a portable engine; for a fast one all that this machine is."""
         return self._fast_host() if _is_fast(spec) else f"cpu-{architecture(platform.machine())}"
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """`cpu` for a portable engine; this machine's class for a fast one."""
+        """`cpu` for a portable engine; for a fast one all that this machine is."""
         need = self._fast_host() if _is_fast(spec) else ANY_CPU
         if not meets(target, need):
             raise Invalid(
@@ -143,7 +144,7 @@ class OnnxRuntimeBackend:
 
     def _fast_host(self) -> str:
         host = self.describe_host()
-        if host.count("-") < 2:
+        if host.partition("+")[0].count("-") < 2:
             raise failure(
                 "version",
                 f"the instruction set of this machine ({host}) cannot be told, and a fast engine depends on it",

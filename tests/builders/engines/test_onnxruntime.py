@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from tests.builders.engines.networks import (
 )
 
 BACKEND: EngineBackend = OnnxRuntimeBackend()
+ORT = f"+ort-{BACKEND.version}"
 # Enough weights that those of a fast engine are a part of their own.
 WIDE = 32
 # As the kernel lists them, with some that mean nothing here.
@@ -363,7 +365,10 @@ def test_a_fast_engine_for_another_instruction_set_is_refused_by_name(
     with pytest.raises(Refused, match="made for cpu-x86_64-avx512 and this machine is cpu-x86_64-avx2") as caught:
         BACKEND.load(small_network().SerializeToString(), "cpu-x86_64-avx512")
     assert caught.value.fields["kind"] == "wrong-host"
-    assert (caught.value.fields["needed"], caught.value.fields["host"]) == ("cpu-x86_64-avx512", "cpu-x86_64-avx2")
+    assert (caught.value.fields["needed"], caught.value.fields["host"]) == (
+        "cpu-x86_64-avx512",
+        f"cpu-x86_64-avx2{ORT}",
+    )
     BACKEND.load(small_network().SerializeToString(), "cpu-x86_64-avx2")
     BACKEND.load(small_network().SerializeToString(), "cpu")
     # A wider set is another set: its kernels lay out their data in another way.
@@ -422,7 +427,7 @@ def test_the_first_processor_speaks_for_all() -> None:
 )
 def test_this_machine_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, host: str) -> None:
     become(monkeypatch, tmp_path, machine, "")
-    assert BACKEND.describe_host() == host
+    assert BACKEND.describe_host() == host + ORT
     spec = spec_of(save(tmp_path, small_network()))
     assert BACKEND.target(spec) == host
     assert BACKEND.engine_host(spec, host) == "cpu"
@@ -435,19 +440,30 @@ def test_a_portable_engine_needs_any_cpu_and_a_fast_one_the_set_of_this_machine(
     portable = spec_of(save(tmp_path, small_network()))
     fast = dataclasses.replace(portable, options={"mode": "fast"})
     assert BACKEND.target(portable) == "cpu-x86_64"
-    assert BACKEND.target(fast) == "cpu-x86_64-avx2"
+    assert BACKEND.target(fast) == f"cpu-x86_64-avx2{ORT}"
     for target in ("cpu", "cpu-x86_64", "cpu-aarch64-neon", "cpu-x86_64-avx2+trt10-sm87"):
         assert BACKEND.engine_host(portable, target) == "cpu"
-    for target in ("cpu-x86_64-avx2", "cpu-x86_64-avx2+trt10-sm87"):
-        assert BACKEND.engine_host(fast, target) == "cpu-x86_64-avx2"
+    for target in (f"cpu-x86_64-avx2{ORT}", f"cpu-x86_64-avx2{ORT}+trt10-sm87"):
+        assert BACKEND.engine_host(fast, target) == f"cpu-x86_64-avx2{ORT}"
 
 
-@pytest.mark.parametrize("target", ["cpu", "cpu-x86_64", "cpu-x86_64-avx512", "cpu-aarch64-neon", "trt10-sm87"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "cpu",
+        "cpu-x86_64",
+        "cpu-x86_64-avx512",
+        "cpu-aarch64-neon",
+        "trt10-sm87",
+        "cpu-x86_64-avx2",
+        "cpu-x86_64-avx2+ort-1.0.0",
+    ],
+)
 def test_a_fast_engine_is_not_built_for_a_target_that_is_not_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     become(monkeypatch, tmp_path, "x86_64", flags(AVX2))
-    with pytest.raises(Invalid, match=f"needs cpu-x86_64-avx2, the target is {target};") as caught:
+    with pytest.raises(Invalid, match=re.escape(f"needs cpu-x86_64-avx2{ORT}, the target is {target};")) as caught:
         BACKEND.engine_host(spec_of(save(tmp_path, small_network()), mode="fast"), target)
     assert "portable" in caught.value.remedy
 
@@ -467,7 +483,7 @@ def test_a_machine_that_does_not_tell_its_set_builds_no_fast_engine(
     fast = spec_of(save(tmp_path, small_network()), mode="fast")
     for ask in (BACKEND.target, lambda spec: BACKEND.engine_host(spec, "cpu-x86_64")):
         with pytest.raises(
-            Unavailable, match=r"instruction set of this machine \(cpu-x86_64\) cannot be told"
+            Unavailable, match=r"instruction set of this machine \(cpu-x86_64\S*\) cannot be told"
         ) as caught:
             ask(fast)
         assert caught.value.fields["kind"] == "version"
