@@ -28,6 +28,7 @@ test: check
 # Every crash state, injected fault and damage, 400 kills, many processes for a minute: a quarter of an hour on 2 cores.
 drill: $(VENV)/.stamp
 	$(BIN)/python -m tests.faults.drill
+	$(BIN)/python -m tests.faults.engine_kills 50
 	FLIGHTBAG_STRESS=30 $(BIN)/pytest -q tests/store/test_machine.py
 
 # Bytes made up and changed for every reader of untrusted bytes: five minutes.
@@ -40,6 +41,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench memory
 	$(BIN)/python -m tests.bench million
 	$(BIN)/python -m tests.bench takeoff
+	$(BIN)/python -m tests.bench engines
 
 fix: $(VENV)/.stamp
 	$(BIN)/ruff check --fix .

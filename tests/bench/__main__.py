@@ -4,6 +4,7 @@
     python -m tests.bench memory                                         peak memory over 4 GB and 1,000,000 objects
     python -m tests.bench million                                        the index of 1,000,000 objects
     python -m tests.bench takeoff                                        a cold process, and 100,000 entries
+    python -m tests.bench engines                                        a cache hit, and cold loads in each mode
 
 Medians of interleaved rounds. A peer that is not installed is said to be absent. The reach is that of the design.
 """
@@ -24,6 +25,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.bench.engines import engines
 from tests.support.missions import NOW
 from tests.support.stores import ROOT_FILE
 
@@ -269,7 +271,7 @@ def takeoff(folder: Path, *, small: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="side", choices=("side", "memory", "million", "takeoff"))
+    parser.add_argument("what", nargs="?", default="side", choices=("side", "memory", "million", "takeoff", "engines"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="a try of the bench itself, in seconds")
     parser.add_argument("--json", type=Path, help="also write the figures here")
@@ -280,7 +282,8 @@ def main() -> None:
             result: dict[str, Any] = side_by_side(folder, given.rounds, small=given.small)
             show(result)
         else:
-            result = {"memory": memory, "million": million, "takeoff": takeoff}[given.what](folder, small=given.small)
+            measures = {"memory": memory, "million": million, "takeoff": takeoff, "engines": engines}
+            result = measures[given.what](folder, small=given.small)
     if given.json:
         given.json.write_text(json.dumps(result, indent=2))
 

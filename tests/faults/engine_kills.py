@@ -158,8 +158,8 @@ def main(count: int) -> int:
     for one in [*losses, *wrong]:
         print(f"LOST  {one}")
     print(
-        f"{of_workers + of_programs} kills ({of_workers} of workers, {of_programs} of programs); 8 processes over 4 keys: "
-        f"compiled {sorted(built.values())} times; {len(losses) + len(wrong)} losses "
+        f"{of_workers + of_programs} kills ({of_workers} of workers, {of_programs} of programs); "
+        f"8 processes over 4 keys: compiled {sorted(built.values())} times; {len(losses) + len(wrong)} losses "
         f"({time.monotonic() - begun:.0f} s, seed 1)"
     )
     return 1 if losses or wrong or set(built.values()) != {1} else 0

@@ -1,0 +1,93 @@
+"""TensorRT engines through the process that compiles, as a build makes them; over the fake, which really computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from builders.engines import tensorrt_host
+from builders.engines.base import EngineSpec, InputRange
+from builders.engines.check import TOLERANCES
+from builders.engines.compiling import CompiledEngine, Surroundings, compile_engine
+from builders.engines.isolation import Limits
+from builders.engines.model import hash_model
+from builders.engines.tensorrt import OPTIONS, TensorRtBackend
+from builders.recipe import engine_recipe
+from store.errors import FlightbagError
+from tests.builders.engines.networks import save, small_network
+from tests.builders.engines.test_tensorrt import FAKE, forget_modules
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """As if this machine, and whatever this process starts, had TensorRT 10.3 and a GPU."""
+    monkeypatch.syspath_prepend(str(FAKE))
+    for name, value in (
+        ("FAKE_TENSORRT_VERSION", "10.3"),
+        ("FAKE_CUDA_DEVICE", "rtx"),
+        ("FAKE_TENSORRT_FAIL", ""),
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tensorrt_host.platform, "machine", lambda: "x86_64")
+    forget_modules()
+    yield monkeypatch
+    forget_modules()
+
+
+def compiled(folder: Path, precision: str = "fp32") -> CompiledEngine:
+    backend = TensorRtBackend()
+    path = save(folder / "model", small_network())
+    item = InputRange("image", ("N", 3, 16, 16), 1, 2, 4)
+    spec = EngineSpec("place", hash_model(path), precision, (item,), options=OPTIONS)
+    told: list[tuple[str, int, int]] = []
+    engine = compile_engine(
+        backend,
+        spec,
+        backend.target(spec),
+        folder,
+        tolerance=TOLERANCES[precision],
+        surroundings=Surroundings(Limits(2**33, 120), folder / "cache"),
+        tell=lambda *one: told.append(one),
+    )
+    assert told
+    return engine
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_it_is_compiled_checked_and_runs(fake: pytest.MonkeyPatch, tmp_path: Path, precision: str) -> None:
+    engine = compiled(tmp_path, precision)
+    assert [part.name for part in engine.parts] == ["model"]
+    assert [tuple(case.shapes["image"]) for case in engine.check.cases] == [(n, 3, 16, 16) for n in (1, 2, 4)]
+    assert engine.tools["tensorrt"] == "10.3.0.30"
+    assert engine.inspector
+    backend = TensorRtBackend()
+    session = backend.load(engine.parts[0].path.read_bytes(), backend.describe_host())
+    assert session.run({"image": np.ones((2, 3, 16, 16), np.float32)})["descriptor"].shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("fails", "kind"),
+    [("memory", "out-of-memory"), ("implementation", "unsupported-op")],
+)
+def test_what_the_library_says_no_to_crosses_with_its_kind_and_log(
+    fake: pytest.MonkeyPatch, tmp_path: Path, fails: str, kind: str
+) -> None:
+    fake.setenv("FAKE_TENSORRT_FAIL", fails)
+    with pytest.raises(FlightbagError) as caught:
+        compiled(tmp_path)
+    assert caught.value.fields["kind"] == kind
+    assert caught.value.fields["log"]
+
+
+def test_the_key_has_every_option_and_the_whole_machine(fake: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    backend = TensorRtBackend()
+    path = save(tmp_path, small_network())
+    item = InputRange("image", ("N", 3, 16, 16), 1, 2, 4)
+    keys = set()
+    for options in ({}, *({name: 1 if value == 0 else 2} for name, value in OPTIONS.items() if value != "none")):
+        spec = EngineSpec("place", hash_model(path), "fp32", (item,), options={**OPTIONS, **options})
+        host = backend.target(spec)
+        keys.add(engine_recipe(spec, host, backend.key_fields(spec, host), "").key)
+    assert len(keys) == len(OPTIONS)
