@@ -73,7 +73,7 @@ def compile_engine(
     `failures`, Refused for an engine that does not compute what the model does, Conflict where the model is no longer
     the one in `spec`.
     """
-    folder = Path(tempfile.mkdtemp(prefix="engine-", dir=workdir))
+    folder = Path(tempfile.mkdtemp(prefix="engine-", dir=workdir)).absolute()
     model = _snapshot(spec, folder)
     rows = folder / "rows"
     if calibration is not None:
@@ -86,7 +86,7 @@ def compile_engine(
         "network": str(quantised or model.path),
         "host": host,
         "folder": str(folder),
-        "cache": str(surroundings.cache),
+        "cache": str(surroundings.cache.absolute()),
         "rows": str(rows) if calibration is not None else "",
         "spec": {
             "backbone": spec.backbone,
@@ -121,7 +121,7 @@ def quantise_network(
 ) -> tuple[Part, float]:
     """(the network of the spec in int8, seconds), with ranges from the calibration set. Raises as `compile_engine`."""
     start = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="quantise-", dir=workdir))
+    folder = Path(tempfile.mkdtemp(prefix="quantise-", dir=workdir)).absolute()
     model = _snapshot(spec, folder)
     rows = folder / "rows"
     calibration.save(rows)
