@@ -145,7 +145,9 @@ class _Report:
                 continue  # only those elements were counted that are right; the others are told by themselves
             own_words = str(details.get("error", ""))
             if is_name:
-                self.add(key, f"is no name, must be {get_args(InputName)[1].description}")
+                # Inputs are called as the model calls them; the names of other tables are a closed list.
+                names = get_args(InputName)[1].description if "inputs" in key else right
+                self.add(key, f"is no name, must be {names}")
             elif found["type"] == "extra_forbidden":
                 self._add_unknown(key)
             elif found["type"] == "missing":

@@ -16,6 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
+
+from blake3 import blake3
 
 from tests.support.commands import BIN, flightbag
 from tests.support.field import Desk, make_desk
@@ -122,13 +125,33 @@ def _wrong(desk: Desk, mission: Path) -> list[str]:
         wrong.append(f"fsck: {audit.out}")
     try:
         out, _ = start(desk, mission).communicate(timeout=_HELD_S)
-        actions = [one["action"] for one in json.loads(out)]
+        report = json.loads(out)
     except (subprocess.TimeoutExpired, ValueError) as error:
         return [*wrong, f"the next build does not end: {error}"]
+    actions = [one["action"] for one in report]
     if not set(actions) <= {"built", "reused"}:
         wrong.append(f"the next build: {actions}")
+    wrong += _not_whole(desk, report)
     if (audit := flightbag("fsck", desk.store, "--full")).status or list((desk.store / "tmp").iterdir()):
         wrong.append(f"after the next build: {audit.out} {list((desk.store / 'tmp').iterdir())}")
+    return wrong
+
+
+def _not_whole(desk: Desk, report: list[dict[str, Any]]) -> list[str]:
+    """The engines that are not byte for byte what their card says, and the objects that belong to none.
+
+    A card may be left over: the kill came before its record, and the next took another time, which a card tells.
+    """
+    wrong, known = [], set()
+    for id_, size in (part for one in report if one["card"] for part in one["card"]["parts"].values()):
+        known.add(id_)
+        path = desk.store / "objects" / id_[:2] / id_[2:]
+        data = path.read_bytes() if path.exists() else b""
+        if len(data) != size or blake3(data).hexdigest() != id_:
+            wrong.append(f"the object {id_} is not whole")
+    for path in (desk.store / "objects").glob("*/*"):
+        if path.parent.name + path.name not in known and b"flightbag/card/" not in path.read_bytes():
+            wrong.append(f"{path.name} belongs to no engine")
     return wrong
 
 
@@ -139,15 +162,18 @@ def race(processes: int, keys: int) -> tuple[dict[str, int], list[str]]:
         mission = write_engines(desk, [str(i) for i in range(keys)])
         running = [start(desk, mission) for _ in range(processes)]
         built: dict[str, int] = {}
-        wrong = []
+        wrong: list[str] = []
+        report: list[dict[str, Any]] = []
         for process in running:
             out, _ = process.communicate()
-            for one in json.loads(out):
+            report += (mine := json.loads(out))
+            for one in mine:
                 built[one["key"]] = built.get(one["key"], 0) + (one["action"] == "built")
                 if one["action"] == "failed":
                     wrong.append(f"{one['backbone']}: {one['error']}")
-        if flightbag("fsck", desk.store, "--full").status:
-            wrong.append("fsck finds errors")
+        wrong += _not_whole(desk, report)
+        if flightbag("fsck", desk.store, "--full").status or list((desk.store / "tmp").iterdir()):
+            wrong.append("fsck finds errors, or a transaction is left")
     return built, wrong
 
 
