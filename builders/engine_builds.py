@@ -119,8 +119,11 @@ class EngineBuilder:
         if found is None:
             return None
         card = read_card(self.bench.writer, found)
-        if card is None or card.recipe.key != task.recipe.key or set(card.parts) != set(part_names(found)):
+        if card is None or card.recipe.key != task.recipe.key:
             return None
+        stored = {name: [str(id_), size] for name, (id_, size) in zip(part_names(found), found[1:], strict=True)}
+        if {name: list(part) for name, part in card.parts.items()} != stored:
+            return None  # a card of another engine: what it says of the check was not measured on this one
         return BuiltEngine(found, card, None)
 
     def build(self, task: EngineTask, quantised: ObjectId | None) -> BuiltEngine:
@@ -257,7 +260,8 @@ class EngineReport:
 
 
 def build_engines(shop: Workshop, *, now: int, progress: Progress = silent) -> list[EngineReport]:
-    """Builds the engines of a mission file and nothing else; one that fails does not keep the others back.
+    """Builds the engines of a mission file and nothing else; one whose building fails does not keep the others back.
+    What keeps a key from being told, such as a backend that is not installed, is raised before anything is built.
 
     What is built is in the store under its key, for the missions to come. Takes no mission's lock.
     """
