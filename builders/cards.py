@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from builders.engines.card import Card
-from builders.plan import looking
-from store.errors import NotFound
+from builders.plan import Found, looking
+from store.errors import Corrupt, NotFound
 from store.format.ids import BuildKey
 from store.repository import Repository
 
@@ -13,11 +13,16 @@ def cards_of_mission(repository: Repository, mission: str) -> dict[str, Card]:
     """The cards of a mission's engines by the names of those. Raises NotFound where it has none, and what
     `Repository.current` raises."""
     opened = repository.current(mission)
-    cards = {
-        entry.meta["engine"]: Card.parse(repository.evidence.bytes_of(entry.id, entry.size))
-        for entry in opened.table.entries
-        if entry.kind == "card"
-    }
+    cards = {}
+    for entry in opened.table.entries:
+        if entry.kind != "card" or entry.key is None:
+            continue
+        name = entry.meta["engine"]
+        weights = f"{name.rpartition('.')[0]}.weights"
+        parts = [
+            (e.id, e.size) for e in map(opened.table.find, (name, weights)) if e is not None and e.key == entry.key
+        ]
+        cards[name] = _card(repository, entry.key, ((entry.id, entry.size), *parts))
     if not cards:
         raise NotFound(f"mission {mission} has no engine cards: it was built by an earlier version", mission=mission)
     return cards
@@ -37,4 +42,12 @@ def card_of_key(repository: Repository, key: BuildKey) -> Card:
         found = lookup(key)
     if found is None or len(found) not in (2, 3):
         raise NotFound(f"no engine was built for the key {key}, or it is there no more", key=str(key))
-    return Card.parse(repository.evidence.bytes_of(*found[0]))
+    return _card(repository, key, found)
+
+
+def _card(repository: Repository, key: BuildKey, found: Found) -> Card:
+    """The card of these objects. Raises Corrupt where it is that of another engine."""
+    card = Card.parse(repository.evidence.bytes_of(*found[0]))
+    if not card.describes(key, found[1:]):
+        raise Corrupt(f"the card {found[0][0]} is not that of the engine with the key {key}", kind="bad-card")
+    return card

@@ -23,7 +23,7 @@ from builders.engines.isolation import Limits, machine_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
 from builders.mission_file import Backbone, Descriptors, MissionFile, TensorRt
 from builders.mission_reader import load_mission
-from store.errors import Corrupt, Invalid
+from store.errors import Corrupt, Invalid, Refused
 from store.format.cbor import Value
 from store.objects import read_chunks
 from store.repository import Repository
@@ -64,11 +64,11 @@ class Workshop:
 
     @contextmanager
     def about(self, key: str) -> Iterator[None]:
-        """Names the mission file and the key in whatever is Invalid in the block."""
+        """Names the mission file and the key in whatever is Invalid or Refused in the block."""
         try:
             yield
-        except Invalid as error:
-            raise Invalid(f"{self.path}: {key}: {error.message}", remedy=error.remedy, **error.fields) from error
+        except (Invalid, Refused) as error:
+            raise type(error)(f"{self.path}: {key}: {error.message}", remedy=error.remedy, **error.fields) from error
 
     def embedder(self, set_: Descriptors) -> Embedder:
         """What describes the tiles of a descriptor set: its backbone, in a session of the CPU."""

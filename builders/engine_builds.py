@@ -27,7 +27,7 @@ from builders.engines.compiling import CompiledEngine, compile_engine, quantise_
 from builders.engines.failures import failure
 from builders.engines.precision import CalibrationSet
 from builders.plan import EngineTask, Found, Progress, QuantiseTask, plan_engines, silent
-from store.errors import Corrupt, FlightbagError, NotFound
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey, ObjectId
 from store.locks import exclusive
 from store.media import object_path
@@ -109,22 +109,35 @@ class EngineBuilder:
             with self.bench.key_lock(task.recipe.key):
                 # Somebody else may have built it while this process waited.
                 there = self.present(task) or self.build(task, quantised)
-        with self.shop.about(f"backbones[{task.spec.backbone}]"):
-            judge(there.card.check, self.shop.tolerance(task.spec.precision))
+        self.judge(task, there.card)
         return there
 
     def present(self, task: EngineTask) -> BuiltEngine | None:
         """The engine as it is in the store; None where it, its card or a part of it is not."""
         found = self.bench.lookup(task.recipe.key)
-        if found is None:
+        card = self.card_of(task, found) if found is not None else None
+        return None if found is None or card is None else BuiltEngine(found, card, None)
+
+    def card_of(self, task: EngineTask, found: Found) -> Card | None:
+        """The card of these objects (card, model[, weights]), if they are the engine of the task and were checked at
+        the shapes that it asks for; None otherwise."""
+        if len(found) not in (2, 3):
             return None
-        card = read_card(self.bench.writer, found)
-        if card is None or card.recipe.key != task.recipe.key:
+        try:
+            card = Card.parse(self.bench.writer.repository.evidence.bytes_of(*found[0]))
+        except Unavailable:
+            raise
+        except FlightbagError:
             return None
-        stored = {name: [str(id_), size] for name, (id_, size) in zip(part_names(found), found[1:], strict=True)}
-        if {name: list(part) for name, part in card.parts.items()} != stored:
-            return None  # a card of another engine: what it says of the check was not measured on this one
-        return BuiltEngine(found, card, None)
+        checked = [{name: tuple(shape) for name, shape in case.shapes.items()} for case in card.check.cases]
+        if not card.describes(task.recipe.key, found[1:]) or checked != [dict(case) for case in task.spec.cases()]:
+            return None
+        return card
+
+    def judge(self, task: EngineTask, card: Card) -> None:
+        """Raises Refused where the engine is further from its source than the mission file allows now."""
+        with self.shop.about(f"backbones[{task.spec.backbone}]"):
+            judge(card.check, self.shop.tolerance(task.spec.precision))
 
     def build(self, task: EngineTask, quantised: ObjectId | None) -> BuiltEngine:
         """Compiles, checks and stores the engine, behind its key's lock."""
@@ -280,21 +293,6 @@ def _report(builder: EngineBuilder, task: EngineTask) -> EngineReport:
         return EngineReport(*about, "failed", error=error)
     size = sum(size for _, size in one.found[1:])
     return EngineReport(*about, "reused" if one.seconds is None else "built", size, one.seconds, one.card)
-
-
-def part_names(found: Found) -> tuple[str, ...]:
-    """The parts of an engine, of which `found` has the card first."""
-    return ("model", "weights")[: len(found) - 1]
-
-
-def read_card(writer: Writer, found: Found) -> Card | None:
-    """The card of a build record; None where there is none, as with records of another kind."""
-    if len(found) not in (2, 3):
-        return None
-    try:
-        return Card.parse(writer.repository.evidence.bytes_of(*found[0]))
-    except FlightbagError:
-        return None
 
 
 def _user() -> str:

@@ -109,8 +109,11 @@ class _Build:
         # What is there is judged by what the mission file allows now, before it is said that nothing is to be done.
         present = {task.name: builder.engine(task) for task in plan.engines if builder.present(task) is not None}
         if len(present) == len(plan.engines) and all(task.present is not None for task in plan.shards):
+            plan = plan.with_engines({name: one.found for name, one in present.items()})
             releases, lacking = self.approved(plan)
-            if (nothing := self.unchanged(plan, releases)) or (nothing := self.pending(plan, releases, lacking)):
+            if (nothing := self.unchanged(plan, releases, builder)) or (
+                nothing := self.pending(plan, releases, lacking)
+            ):
                 return nothing
         embedders = open_embedders(self.shop, plan)
         made = {task.name: present.get(task.name) or builder.engine(task) for task in plan.engines}
@@ -221,7 +224,7 @@ class _Build:
             return None  # there is none, or it or what it needs is damaged: it is built anew
         return self.issued(plan, done, lacking, built, sum(rows for rows, _ in self.rows.values()))
 
-    def unchanged(self, plan: Plan, releases: tuple[ObjectId, ...]) -> BuildReport | None:
+    def unchanged(self, plan: Plan, releases: tuple[ObjectId, ...], builder: EngineBuilder) -> BuildReport | None:
         """The report, if there is nothing to do: equal identity, a current manifest that verifies, a whole closure."""
         try:
             opened = self.writer.repository.current(plan.facts.id)
@@ -231,6 +234,13 @@ class _Build:
             if self.unfit(opened, releases, plan):
                 return None
             self.writer.check_closure(opened)
+            # Equal keys are not equal objects: another station's engines are judged by what their own cards say.
+            there = {entry.name: (entry.id, entry.size) for entry in opened.table.entries}
+            for task in plan.engines:
+                card = builder.card_of(task, tuple(there[name] for name in task.names if name in there))
+                if card is None:
+                    return None
+                builder.judge(task, card)
         except Unavailable:
             raise
         except FlightbagError:

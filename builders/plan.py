@@ -69,12 +69,16 @@ class EngineTask:
         """What its key is made of."""
         return Keyed(self.recipe, {"quantised": self.step.recipe} if self.step is not None else {})
 
-    def named(self, found: Found) -> dict[str, tuple[ObjectId, int]]:
-        """The objects by the names of their entries, ascending, which is the order in a build record."""
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Of its entries, ascending, which is the order in a build record: card, engine, and weights if it has such."""
         folder, _, file = self.name.removeprefix("engines/").rpartition("/")
         stem = file.removesuffix(self.backend.suffix)
-        names = (f"cards/{folder}/{stem}.json", self.name, f"engines/{folder}/{stem}.weights")
-        return dict(zip(names, found, strict=False))
+        return f"cards/{folder}/{stem}.json", self.name, f"engines/{folder}/{stem}.weights"
+
+    def named(self, found: Found) -> dict[str, tuple[ObjectId, int]]:
+        """The objects by the names of their entries."""
+        return dict(zip(self.names, found, strict=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,11 +81,14 @@ def host(as_json: Json = False) -> int:
     from builders.engines.backends import BACKENDS, backend
 
     found: dict[str, dict[str, str]] = {}
+    unsure = False
     for name in BACKENDS:
         try:
             found[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
         except FlightbagError as error:
             found[name] = {"error": error.message}
+            # What is not installed runs nothing here; what is, and does not say, could be half of the answer.
+            unsure |= "extra" not in error.fields
     classes = [part for one in found.values() if "host" in one for part in one["host"].split("+")]
     whole = "+".join(sorted(set(classes)))
     if as_json:
@@ -95,7 +98,7 @@ def host(as_json: Json = False) -> int:
         print_lines(
             render.table([(name, one.get("host") or f"not here: {one['error']}") for name, one in found.items()])
         )
-    return OK
+    return UNKNOWN if unsure or not whole else OK
 
 
 @command

@@ -18,6 +18,7 @@ from builders.engines.check import CheckFigures, Tolerance
 from builders.recipe import Recipe
 from store.errors import Corrupt, Invalid
 from store.format.cbor import Value, encode
+from store.format.ids import BuildKey, ObjectId
 
 SCHEMA = "flightbag/card/1"
 # An inspector's words are bounded where they are taken; this is for whatever else may have been planted.
@@ -52,6 +53,12 @@ class Card:
     tools: Mapping[str, str]
     inspector: Any
     seconds: float
+
+    def describes(self, key: BuildKey, found: Sequence[tuple[ObjectId, int]]) -> bool:
+        """Whether this is the card of the engine with this key and these objects, (id, size) of model[, weights]. What
+        it says of the check was measured on the objects that it names and on no other."""
+        stored = {name: [str(id_), size] for name, (id_, size) in zip(("model", "weights"), found, strict=False)}
+        return self.recipe.key == key and {name: list(part) for name, part in self.parts.items()} == stored
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -152,43 +152,87 @@ def measure(
 ) -> CheckFigures:
     """Runs both on the same inputs of each shape.
 
-    `rows` are inputs of the network's own kind, one a row, taken in the place of seeded numbers where they have the
-    shape. Raises Invalid for a network that itself does not run on such inputs.
+    `rows` are inputs of the network's own kind, one a row, taken in the place of seeded numbers: all of them at the
+    middle shape, as many as fit at the others. Raises Invalid for a network that itself does not run on such inputs.
     """
-    import numpy as np  # with the build extra only; `judge` needs none
-
     faults = _ends_that_differ(reference.outputs, engine.outputs)
+    if rows is not None and not all(
+        _takes_rows(end, case[end.name], rows) for end in reference.inputs for case in cases
+    ):
+        faults.append(f"the rows to check with are {rows.dtype} {list(rows.shape[1:])}, which the inputs do not take")
     measured = []
     for case in cases:
-        feeds = {end.name: _feed(end, case[end.name], rows) for end in reference.inputs}
-        try:
-            expected = reference.run(feeds)
-        except Invalid as error:
-            remedy = "declare shapes that it was exported for, or export it again"
-            raise failure("wrong-inputs", f"{model} {error.message}", remedy=remedy) from error
-        except FlightbagError as error:
-            raise failure(str(error.fields["kind"]), f"{model} {error.message}", remedy=error.remedy) from error
-        try:
-            actual = engine.run(feeds)
-        except Invalid as error:
-            faults.append(f"the engine {error.message}")
+        count = next((case[end.name][0] for end in reference.inputs if case[end.name]), 1)
+        every = rows is not None and case is cases[len(cases) // 2]
+        starts = range(0, len(rows), count) if rows is not None and every else (0,)
+        worst: CaseFigures | None = None
+        for start in starts:
+            feeds = {end.name: _feed(end, case[end.name], rows, start) for end in reference.inputs}
+            found = _compare(reference, engine, feeds, model, faults)
+            if found is not None:
+                error, greatest, cosine = found
+                now = CaseFigures(dict(case), error, greatest, cosine)
+                if worst is None:
+                    worst = now
+                else:
+                    further = max(worst, now, key=lambda one: one.relative_error)
+                    least = min(worst.cosine, cosine)
+                    worst = CaseFigures(dict(case), further.max_abs_error, further.reference_max, least)
+        if worst is not None:
+            measured.append(worst)
+    return CheckFigures(tuple(measured), tuple(dict.fromkeys(faults)))
+
+
+def _compare(
+    reference: EngineSession, engine: EngineSession, feeds: Mapping[str, Array], model: str, faults: list[str]
+) -> tuple[float, float, float] | None:
+    """(greatest error, the reference's greatest value, least cosine) on these inputs; None, and more in `faults`, where
+    they cannot be compared."""
+    import numpy as np  # with the build extra only; `judge` needs none
+
+    try:
+        expected = reference.run(feeds)
+    except Invalid as error:
+        remedy = "declare shapes that it was exported for, or export it again"
+        raise failure("wrong-inputs", f"{model} {error.message}", remedy=remedy) from error
+    except FlightbagError as error:
+        raise failure(str(error.fields["kind"]), f"{model} {error.message}", remedy=error.remedy) from error
+    try:
+        actual = engine.run(feeds)
+    except Invalid as error:
+        faults.append(f"the engine {error.message}")
+        return None
+    except FlightbagError as error:
+        what = f"the engine of {model} {error.message}"
+        raise failure(str(error.fields["kind"]), what, remedy=error.remedy) from error
+    pairs, cosine = [], 1.0
+    for name in sorted(expected.keys() & actual.keys()):
+        a, b = expected[name], actual[name]
+        if fault := _fault(a, b):
+            faults.append(f"output {name} {fault}")
             continue
-        except FlightbagError as error:
-            what = f"the engine of {model} {error.message}"
-            raise failure(str(error.fields["kind"]), what, remedy=error.remedy) from error
-        worst, cosine = (0.0, 0.0), 1.0
-        for name in sorted(expected.keys() & actual.keys()):
-            a, b = expected[name], actual[name]
-            if fault := _fault(a, b):
-                faults.append(f"output {name} {fault}")
-                continue
-            a, b = a.astype(np.float64), b.astype(np.float64)
-            error_, greatest = float(np.abs(a - b).max(initial=0)), float(np.abs(a).max(initial=0))
-            worst = max(worst, (error_, greatest), key=lambda pair: pair[0] / (pair[1] or 1e-300))
-            worst = (error_, greatest) if worst == (0.0, 0.0) else worst
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        far, greatest = _distance(a, b)
+        if not (np.isfinite(far) and np.isfinite(greatest)):
+            faults.append(f"output {name} is too large to be compared")
+        elif greatest == 0 and far > 0:
+            faults.append(f"output {name} is up to {far:.3g} where the reference's is all zero")
+        else:
+            pairs.append((far, greatest))
             cosine = min(cosine, least_cosine(a, b))
-        measured.append(CaseFigures(dict(case), *worst, cosine))
-    return CheckFigures(tuple(measured), tuple(faults))
+    if not any(greatest > 0 for _, greatest in pairs):
+        # All that can be said is that nothing was said: a check that could not look is none.
+        faults.append(f"every output of {model} is empty or zero, so nothing could be compared")
+        return None
+    return *max(pairs, key=lambda pair: pair[0] / (pair[1] or 1.0)), cosine
+
+
+def _distance(a: Array, b: Array) -> tuple[float, float]:
+    """(greatest difference, greatest magnitude of a)."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return float(np.abs(a - b).max(initial=0)), float(np.abs(a).max(initial=0))
 
 
 def _shapes(shapes: Mapping[str, Sequence[int]]) -> str:
@@ -242,13 +286,17 @@ def least_cosine(expected: Array, actual: Array) -> float:
     return float(np.minimum(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0), 1.0).min())
 
 
-def _feed(end: TensorInfo, shape: Sequence[int], rows: Array | None) -> Array:
-    """Rows, over and over, where they fit; else seeded numbers: 0..1 for floats, 0..255 for bytes, 0 or 1 for other
-    integers, which may be indices."""
+def _takes_rows(end: TensorInfo, shape: Sequence[int], rows: Array) -> bool:
+    return end.dtype == str(rows.dtype) and tuple(shape[1:]) == rows.shape[1:]
+
+
+def _feed(end: TensorInfo, shape: Sequence[int], rows: Array | None, start: int) -> Array:
+    """Rows from `start` on, over and over, where they fit; else seeded numbers: 0..1 for floats, 0..255 for bytes, 0 or
+    1 for other integers, which may be indices."""
     import numpy as np
 
-    if rows is not None and end.dtype == str(rows.dtype) and tuple(shape[1:]) == rows.shape[1:]:
-        return np.resize(rows, tuple(shape))
+    if rows is not None and _takes_rows(end, shape, rows):
+        return np.take(rows, range(start, start + shape[0]), axis=0, mode="wrap")
     random = np.random.default_rng(SEED)
     if end.dtype in _FLOATS:
         return random.random(shape, np.float32).astype(end.dtype)

@@ -24,7 +24,10 @@ KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
     "out-of-memory": (Unavailable, "free memory, allow more in [compile] memory_mib, or use a larger machine"),
     "timed-out": (Unavailable, "allow more in [compile] timeout_s, or use a faster machine"),
     "cancelled": (Unavailable, "build again; nothing was kept"),
-    "wrong-output": (Refused, "report the model and the version of the library, or export the model another way"),
+    "wrong-output": (
+        Refused,
+        "export the model another way, build it under another salt, or allow more in [tolerances]",
+    ),
     "wrong-host": (Refused, "build the engine for this machine, or load it on one that it was built for"),
     "failed": (Unavailable, "see what the end of the log says"),
 }

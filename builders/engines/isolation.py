@@ -56,9 +56,10 @@ def run(request: Mapping[str, Any], folder: Path, limits: Limits, tell: Tell, mo
     Raises the typed failure that the worker met, or one for a worker that gave no answer.
     """
     request_path, result_path, log_path = (folder / name for name in ("request.json", "result.json", "worker.log"))
-    request_path.write_text(json.dumps({**request, "parent": os.getpid(), "memory": limits.memory}))
     news, said = os.pipe()
+    process: subprocess.Popen[bytes] | None = None
     try:
+        request_path.write_text(json.dumps({**request, "parent": os.getpid(), "memory": limits.memory}))
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-X", "faulthandler", "-m", "builders.engines.worker",
@@ -73,14 +74,19 @@ def run(request: Mapping[str, Any], folder: Path, limits: Limits, tell: Tell, mo
             )  # fmt: skip
         os.close(said)
         said = -1
-        try:
-            status = _follow(process, news, limits.seconds, tell)
-        except BaseException:
+        status = _follow(process, news, limits.seconds, tell)
+        if status is None:
             _ask_to_stop(process)
-            raise
-        finally:
-            _end(process)
+    except OSError as error:
+        what = f"the process that compiles {model} cannot be started in {folder}: {error.strerror}"
+        raise failure("failed", what, remedy="free some space there", model=model) from error
+    except BaseException:
+        if process is not None:
+            _ask_to_stop(process)
+        raise
     finally:
+        if process is not None:
+            _end(process)
         os.close(news)
         if said >= 0:
             os.close(said)
@@ -126,7 +132,6 @@ def _follow(process: subprocess.Popen[bytes], news: int, seconds: float, tell: T
                 return process.wait(timeout=min(left, _LOOK_S))
         if process.poll() is not None:
             return process.returncode
-    _ask_to_stop(process)
     return None
 
 
@@ -156,7 +161,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _no_answer(status: int, model: str, tail: str) -> FlightbagError:
     last = tail.rstrip().rpartition("\n")[2]
     if status < 0:
-        what = f"the process that compiles {model} was ended by {signal.Signals(-status).name}"
+        what = f"the process that compiles {model} was ended by {_signal(-status)}"
         remedy = "see whether memory ran out, then build again"
     else:
         what = f"the process that compiles {model} ended with status {status}"
@@ -169,12 +174,19 @@ def _no_answer(status: int, model: str, tail: str) -> FlightbagError:
     )  # fmt: skip
 
 
+def _signal(number: int) -> str:
+    return next((one.name for one in signal.Signals if one == number), f"signal {number}")
+
+
 def _result(path: Path, model: str, tail: str) -> dict[str, Any]:
-    with path.open("rb") as file:
-        data = file.read(_MAX_RESULT + 1)
-    if len(data) > _MAX_RESULT:
-        raise failure("failed", f"the process that compiles {model} wrote too much", remedy="report it", log=tail)
-    result: dict[str, Any] = json.loads(data)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_RESULT + 1)
+        if len(data) > _MAX_RESULT:
+            raise failure("failed", f"the process that compiles {model} wrote too much", remedy="report it", log=tail)
+        result: dict[str, Any] = json.loads(data)
+    except (OSError, ValueError) as error:  # it ended well by its own account, and wrote nothing whole
+        raise _no_answer(0, model, tail) from error
     return result
 
 

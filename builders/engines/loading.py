@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from builders.engines.backends import backend
@@ -49,16 +49,19 @@ def open_engine(mission: VerifiedMission, backbone: str) -> EngineSession:
 def private_file(name: str, data: memoryview) -> Iterator[Path]:
     """A file of this name with these bytes, in a folder that only this user can enter; both go when the block ends, and
     what was mapped by then stays."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="flightbag-", dir=_folder_with_room(len(data))) as folder:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="flightbag-", dir=_folder_with_room(len(data)))
+            )
             path = Path(folder) / name
             path.write_bytes(data)
-            yield path
-    except OSError as error:
-        raise Unavailable(
-            f"the private copy of {name} cannot be written: {error.strerror}",
-            remedy="free some space, or name another folder for temporary files in TMPDIR",
-        ) from error
+        except OSError as error:
+            raise Unavailable(
+                f"the private copy of {name} cannot be written: {error.strerror}",
+                remedy="free some space, or name another folder for temporary files in TMPDIR",
+            ) from error
+        yield path
 
 
 def _folder_with_room(size: int) -> Path | None:

@@ -67,13 +67,13 @@ class CalibrationSet:
 
 
 def quantiser_version() -> str:
-    """The tool that quantises, for its build key."""
-    return f"onnxruntime {import_onnxruntime().__version__}"
+    """The tools that quantise, for its build key: also what writes the network and what reads the tiles."""
+    return f"{caster_version()}, pillow {import_extra('PIL').__version__}"
 
 
 def caster_version() -> str:
-    """The tool that casts, for build keys."""
-    return quantiser_version()
+    """The tools that cast, for build keys."""
+    return f"onnxruntime {import_onnxruntime().__version__}, onnx {import_extra('onnx').__version__}"
 
 
 def float16_copy(network: Path, into: Path) -> None:

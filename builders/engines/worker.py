@@ -46,15 +46,15 @@ def main(request_path: Path, result_path: Path, news: int) -> None:
     _allow(request["memory"])
     work = {"compile": _compile, "quantise": _quantise}[request["task"]]
     try:
-        result = work(request, _teller(news), _asked_to_stop())
+        result = json.dumps(work(request, _teller(news), _asked_to_stop()), allow_nan=False)
     except FlightbagError as error:
-        result = {"failure": to_json(error)}
+        result = json.dumps({"failure": to_json(error)})
     except MemoryError:
-        result = {"failure": to_json(failure("out-of-memory", "memory ran out"))}
+        result = json.dumps({"failure": to_json(failure("out-of-memory", "memory ran out"))})
     except Exception as error:  # noqa: BLE001 - it crosses as it is
         traceback.print_exc()
-        result = {"failure": to_json(as_it_came(error))}
-    result_path.write_text(json.dumps(result, allow_nan=False))
+        result = json.dumps({"failure": to_json(as_it_came(error))})
+    result_path.write_text(result)
     # Not by way of the libraries' own ends: a crash there would say that what is done was not.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -11,8 +11,9 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,6 +24,8 @@ from builders.compose import workshop
 from builders.engine_builds import EngineReport, build_engines
 from builders.engines import onnxruntime as backend_module
 from builders.engines import precision
+from builders.engines.check import CheckFigures
+from builders.engines.compiling import CompiledEngine, compile_engine
 from builders.engines.loading import open_engine
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from builders.plan import explained
@@ -353,6 +356,30 @@ def test_what_is_reused_is_judged_by_the_tolerance_of_now(bench: Bench) -> None:
     ran = bench.desk.build(bench.file)
     assert ran.status == 1
     assert ran.json["error"]["kind"] == "wrong-output"
+
+
+def test_another_stations_engine_is_judged_by_its_own_card(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal keys are not equal objects: what is published may be another engine than what was built here."""
+    here, there = bench.desk.store, bench.desk.folder / "other"
+    shutil.copytree(here, there)
+    assert bench.engine().action == "built"
+
+    def worse(*args: Any, **kwargs: Any) -> CompiledEngine:
+        compiled = compile_engine(*args, **kwargs)
+        cases = tuple(replace(case, max_abs_error=5e-4 * case.reference_max) for case in compiled.check.cases)
+        return replace(compiled, check=CheckFigures(cases))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builders.engine_builds.compile_engine", worse)
+        assert flightbag("build", bench.file, "--store", there, "--key", bench.desk.key).status == 0
+    assert flightbag("sync", there, here).status == 0
+    assert bench.desk.built(bench.file)["outcome"] == "unchanged"
+    bench.edit(("[target]", "[tolerances.fp32]\nrelative_error = 0.0001\ncosine = 0.9999\n\n[target]"))
+    assert bench.desk.built(bench.file)["outcome"] == "built"
+    with Repository.open(here) as repository:
+        (card,) = cards_of_mission(repository, "left").values()
+    assert card.check.worst.relative_error < 1e-4
+    assert bench.desk.built(bench.file)["outcome"] == "unchanged"
 
 
 def test_a_backbone_that_fails_leaves_nothing_and_keeps_no_other_back(bench: Bench) -> None:

@@ -14,6 +14,8 @@ import pytest
 from builders.engines.card import SCHEMA
 from builders.engines.isolation import Limits
 from builders.engines.onnxruntime import OnnxRuntimeBackend
+from builders.engines.tensorrt import TensorRtBackend
+from store.errors import Unavailable
 from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, flightbag, listing, program
 from tests.support.field import Desk
@@ -245,6 +247,18 @@ class TestHost:
         assert "TensorRT is not installed" in ran.json["backends"]["tensorrt"]["error"]
         assert ran.json["host"] == OnnxRuntimeBackend().describe_host()
         assert "not here: " in flightbag("engines", "host").out
+
+    def test_what_is_installed_and_does_not_say_is_no_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Half of a class is not what this machine is, and would be enrolled as such."""
+
+        def unreadable(_self: object) -> str:
+            raise Unavailable("the driver cannot be read", kind="failed")
+
+        monkeypatch.setattr(TensorRtBackend, "describe_host", unreadable)
+        assert flightbag("engines", "host").status == 3
+        monkeypatch.undo()
+        monkeypatch.setattr(OnnxRuntimeBackend, "describe_host", unreadable)
+        assert flightbag("engines", "host", "--json").status == 3
 
     def test_what_it_names_is_a_target_and_what_a_fast_engine_needs(self, desk: Desk, mission: Path) -> None:
         host = flightbag("engines", "host", "--json").json["host"]

@@ -156,12 +156,30 @@ def test_rows_that_are_noise_do_not_count_and_numbers_alone_are_one_row() -> Non
     assert least_cosine(np.zeros((2, 3)), np.zeros((2, 3))) == 1.0
 
 
-def test_outputs_of_no_rows_are_alike() -> None:
-    """A detector that finds nothing gives such."""
+def test_outputs_of_no_rows_are_alike_and_prove_nothing() -> None:
+    """A detector that finds nothing gives such: nobody can say then whether its engine would find the same."""
     for shape in ((0,), (0, 3), (2, 0), (0, 4, 5)):
         assert least_cosine(np.zeros(shape), np.zeros(shape)) == 1.0
-    nothing = np.zeros((0, 4), np.float32)
-    judge(measure(of(nothing), of(nothing), CASES, "net"), FP32)
+    for nothing in (np.zeros((0, 4), np.float32), np.zeros((2, 4), np.float32)):
+        with pytest.raises(Refused, match="every output of net is empty or zero, so nothing could be compared"):
+            judge(measure(of(nothing), of(nothing), CASES, "net"), FP32)
+
+
+def test_something_where_the_reference_is_zero_is_refused_and_can_be_told() -> None:
+    zero, one = np.zeros((2, 4), np.float32), np.ones((2, 4), np.float32)
+    found = measure(of(zero), of(one), CASES, "net")
+    json.dumps(found.as_json(), allow_nan=False)
+    with pytest.raises(Refused, match="up to 1 where the reference's is all zero"):
+        judge(found, FP32)
+
+
+def test_numbers_too_large_to_be_compared_are_refused_and_can_be_told() -> None:
+    large = np.full((2, 4), 1.7e308)
+    ends = (TensorInfo("y", "float64", ("N", 4)),)
+    found = measure(Session(outputs=ends, y=large), Session(outputs=ends, y=-large), CASES, "net")
+    json.dumps(found.as_json(), allow_nan=False)
+    with pytest.raises(Refused, match="too large to be compared"):
+        judge(found, FP32)
 
 
 # The measurement
@@ -186,6 +204,30 @@ def of(result: Any) -> Session:
 
 
 CASES = ({"x": (1, 4)}, {"x": (3, 4)})
+
+
+class Wrong(Session):
+    """Gives its feeds, but for one value of the input that it gets wrong."""
+
+    def __init__(self, bad: float) -> None:
+        super().__init__()
+        self.bad = bad
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        x = feeds["x"]
+        return {"y": np.where(x == self.bad, -x, x)}
+
+
+@pytest.mark.parametrize("row", [0, 1, 6])
+def test_every_row_is_compared_at_the_middle_shape(row: int) -> None:
+    """However small the batch: an engine that is wrong on one of the tiles only is found out."""
+    rows = np.arange(1, 29, dtype=np.float32).reshape(7, 4)
+    cases = [{"x": (1, 4)}, {"x": (2, 4)}, {"x": (3, 4)}]
+    for some in (cases, cases[:1]):
+        found = measure(Wrong(-1.0), Wrong(float(rows[row, 0])), some, "net", rows)
+        with pytest.raises(Refused):
+            judge(found, FP32)
+        judge(measure(Wrong(-1.0), Wrong(-1.0), some, "net", rows), FP32)
 
 
 def test_both_get_the_same_numbers_each_time() -> None:
@@ -291,10 +333,13 @@ def test_rows_are_fed_over_and_over_where_they_fit() -> None:
     [np.full((2, 5), 7, np.float32), np.full((2, 4), 7, np.float64), np.full((2, 4, 1), 7, np.float32)],
     ids=["shape", "dtype", "rank"],
 )
-def test_rows_that_do_not_fit_are_left(given_: np.ndarray) -> None:
+def test_rows_that_do_not_fit_are_a_fault(given_: np.ndarray) -> None:
+    """Else an engine would be checked on noise, and nobody would know."""
     one = Session()
-    measure(one, Session(), CASES, "net", given_)
+    found = measure(one, Session(), CASES, "net", given_)
     assert all((feeds["x"] < 1).all() for feeds in one.seen)
+    with pytest.raises(Refused, match="which the inputs do not take"):
+        judge(found, FP32)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,8 +145,13 @@ def test_an_interrupt_ends_the_worker(tmp_path: Path) -> None:
         wait_until_busy(pid)
         os.kill(os.getpid(), signal.SIGINT)
 
-    with watched(tmp_path, interrupt) as seen, pytest.raises(KeyboardInterrupt):
-        compiled(spec_of(path, ROW), tmp_path)
+    # Whoever started the tests in the background had it ignored, and that is inherited.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with watched(tmp_path, interrupt) as seen, pytest.raises(KeyboardInterrupt):
+            compiled(spec_of(path, ROW), tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not is_alive(seen[0])
 
 
@@ -349,6 +355,50 @@ def test_a_worker_that_ends_without_an_answer_shows_the_end_of_its_log(
     assert caught.value.fields["kind"] == "failed"
     assert caught.value.fields["status"] == 7
     assert "early\nlast words" in caught.value.remedy
+
+
+@pytest.mark.parametrize("code", ["import os; os._exit(0)", "raise SystemExit(0)"])
+def test_a_worker_that_says_all_is_well_and_gives_nothing_has_given_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    library(tmp_path, monkeypatch, code)
+    with pytest.raises(Unavailable, match=r"compiles net\.onnx ended with status 0") as caught:
+        compiled(spec_of(save(tmp_path, small_network())), tmp_path)
+    assert caught.value.fields["kind"] == "failed"
+
+
+def test_a_signal_without_a_name_is_told_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library(tmp_path, monkeypatch, "import os; os.kill(os.getpid(), 37)")
+    with pytest.raises(Unavailable, match="was ended by signal 37"):
+        compiled(spec_of(save(tmp_path, small_network())), tmp_path)
+
+
+@LINUX
+def test_an_interrupt_while_the_worker_is_being_started_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    close = os.close
+
+    def interrupted(fd: int) -> None:
+        if not started:
+            return close(fd)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    path = save(tmp_path, endless())
+    monkeypatch.setattr(isolation.subprocess, "Popen", Popen)
+    monkeypatch.setattr(isolation.os, "close", interrupted)
+    monkeypatch.setattr(isolation, "_GRACE_S", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        compiled(spec_of(path, ROW), tmp_path)
+    assert started[0].returncode is not None
 
 
 def test_the_log_is_its_end_without_control_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

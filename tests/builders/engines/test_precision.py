@@ -96,7 +96,10 @@ def test_a_network_is_cast_to_equal_bytes_wherever_it_lies(tmp_path: Path) -> No
 
 
 def test_the_tools_are_named_with_their_versions() -> None:
-    assert caster_version() == quantiser_version() == f"onnxruntime {OnnxRuntimeBackend().version}"
+    import PIL
+
+    assert caster_version() == f"onnxruntime {OnnxRuntimeBackend().version}, onnx {onnx.__version__}"
+    assert quantiser_version() == f"{caster_version()}, pillow {PIL.__version__}"
 
 
 # int8
