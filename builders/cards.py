@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builders.engines.card import Card
+from builders.engines.card import CARD_LIMIT, Card
 from builders.plan import Found, looking
 from store.errors import Corrupt, NotFound
 from store.format.ids import BuildKey
@@ -47,7 +47,7 @@ def card_of_key(repository: Repository, key: BuildKey) -> Card:
 
 def _card(repository: Repository, key: BuildKey, found: Found) -> Card:
     """The card of these objects. Raises Corrupt where it is that of another engine."""
-    card = Card.parse(repository.evidence.bytes_of(*found[0]))
+    card = Card.parse(repository.evidence.object(found[0][0], CARD_LIMIT))
     if not card.describes(key, found[1:]):
         raise Corrupt(f"the card {found[0][0]} is not that of the engine with the key {key}", kind="bad-card")
     return card

@@ -21,7 +21,7 @@ from builders.descriptors.inventory import Inventory, cells_of
 from builders.descriptors.preprocess import Undecodable, decode
 from builders.descriptors.tiles import tile_from_id
 from builders.engines.base import EngineSpec
-from builders.engines.card import Card
+from builders.engines.card import CARD_LIMIT, Card
 from builders.engines.check import judge
 from builders.engines.compiling import CompiledEngine, compile_engine, quantise_network
 from builders.engines.failures import failure
@@ -104,11 +104,15 @@ class EngineBuilder:
         another tolerance.
         """
         if (there := self.present(task)) is None:
-            # Before the engine's lock: a process holds one at a time.
-            quantised = self.quantised(task.spec, task.step) if task.step is not None else None
-            with self.bench.key_lock(task.recipe.key):
-                # Somebody else may have built it while this process waited.
-                there = self.present(task) or self.build(task, quantised)
+            try:
+                # Before the engine's lock: a process holds one at a time.
+                quantised = self.quantised(task.spec, task.step) if task.step is not None else None
+                with self.bench.key_lock(task.recipe.key):
+                    # Somebody else may have built it while this process waited.
+                    there = self.present(task) or self.build(task, quantised)
+            except OSError as error:
+                what = f"what {task.spec.backbone} is built from or to cannot be read or written: {error.strerror}"
+                raise Unavailable(what, remedy="free some space in the store", path=error.filename) from error
         self.judge(task, there.card)
         return there
 
@@ -124,7 +128,7 @@ class EngineBuilder:
         if len(found) not in (2, 3):
             return None
         try:
-            card = Card.parse(self.bench.writer.repository.evidence.bytes_of(*found[0]))
+            card = Card.parse(self.bench.writer.repository.evidence.object(found[0][0], CARD_LIMIT))
         except Unavailable:
             raise
         except FlightbagError:

@@ -5,6 +5,7 @@ And what the store has of an engine afterwards: parts, a card, a record, and not
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -29,6 +30,7 @@ from builders.engines.compiling import CompiledEngine, compile_engine
 from builders.engines.loading import open_engine
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from builders.plan import explained
+from store.errors import Refused, Unavailable
 from store.evidence import takeoff_check
 from store.format.ids import BuildKey
 from store.media import object_path
@@ -310,9 +312,7 @@ def test_a_fast_engine_of_another_instruction_set_is_refused_by_name(
     other = tmp_path / "cpuinfo"
     other.write_text("flags : sse sse2 avx\nFeatures : asimd\n")
     monkeypatch.setattr(backend_module, "CPU_FILE", other)
-    with pytest.raises(
-        backend_module.failure("wrong-host", "").__class__, match="it would compute something else"
-    ) as caught:
+    with pytest.raises(Refused, match="it would compute something else") as caught:
         open_engine(verdict.mission, "embedder")
     assert caught.value.fields["kind"] == "wrong-host"
     # And before it is loaded at all: an aircraft says what it is.
@@ -380,6 +380,17 @@ def test_another_stations_engine_is_judged_by_its_own_card(bench: Bench, monkeyp
         (card,) = cards_of_mission(repository, "left").values()
     assert card.check.worst.relative_error < 1e-4
     assert bench.desk.built(bench.file)["outcome"] == "unchanged"
+
+
+def test_a_full_disk_is_told_of_the_one_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object, **_more: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    monkeypatch.setattr("builders.engines.compiling.tempfile.mkdtemp", full)
+    report = bench.engine()
+    assert report.action == "failed"
+    assert isinstance(report.error, Unavailable)
+    assert "No space left" in report.error.message
 
 
 def test_a_backbone_that_fails_leaves_nothing_and_keeps_no_other_back(bench: Bench) -> None:
