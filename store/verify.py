@@ -6,7 +6,7 @@ Steps, in this order; FORMAT.md 7 has the same numbers. All failures of a step a
  B  the trust chain leads from the pinned root, step by step
  C  the manifest's signatures are good, from the mission role, and enough
  D  the payload is canonical; the entry table has the signed id and size, is canonical, and its entries have the
-    signed count and Merkle root; the identity is theirs
+    signed count, Merkle root and number of missing tiles; the identity is theirs
  E  the manifest is for this mission, aircraft and host class; the takeoff is inside the area; it has not expired,
     is of the root's epoch, and not of an older root
  F  every object of the closure is a regular file of the exact size and hash
@@ -247,10 +247,12 @@ def newest_root(evidence: Evidence, pinned: SignedRoot) -> SignedRoot:
 
 
 def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
-    """The table that a manifest commits to; raises Corrupt unless size, count, Merkle root and identity are its own."""
+    """The table that a manifest commits to; raises Corrupt unless what it says of the table is so."""
     table = EntryTable.parse(bytes(evidence.bytes_of(parsed.table, parsed.table_size)))
+    listed = sum(entry.meta["missing"] for entry in table.entries if entry.kind == "coverage")
     checks = (
         ("count", "bad-count", parsed.count, len(table.entries)),
+        ("number of missing tiles", "bad-coverage", parsed.coverage.missing, listed),
         ("Merkle root", "bad-merkle-root", parsed.root.hex(), table.root.hex()),
         ("identity", "bad-identity", parsed.identity.hex(), identity_of(parsed, table).hex()),
     )

@@ -242,7 +242,11 @@ def trust() -> Iterator[Vector]:
 
 
 def signed_manifests() -> Iterator[Vector]:
-    good = manifest_of(table_of(CONTENTS))
+    # The table names a list of one missing tile.
+    coverage = replace(COVERAGE, missing=1, required_ppm=990_000)
+    good = manifest_of(table_of(CONTENTS), coverage=coverage)
+    more = manifest_of(table_of(CONTENTS), coverage=replace(coverage, missing=2))
+    none = manifest_of(table_of(CONTENTS), coverage=COVERAGE)
     data = sign_manifest(good)
     yield Vector("manifest", "manifest", data)
     envelope = Envelope.parse(data, manifests.CONTENT_TYPE, PAYLOAD_LIMIT)
@@ -267,6 +271,8 @@ def signed_manifests() -> Iterator[Vector]:
         "long-tag": ("A", "bad-envelope", b"\xd9\x00\x62" + data[2:]),
         "old-eddsa-number": ("A", "bad-envelope", data[: kid_at - 4] + b"\x27" + data[kid_at - 3 :]),
         "empty-payload": ("A", "bad-envelope", b"\xd8\x62" + encode([*value_of(data[2:])[:2], b"", []])),
+        "misses-more-tiles-than-it-lists": ("D", "bad-coverage", sign_manifest(more)),
+        "lists-tiles-and-misses-none": ("D", "bad-coverage", sign_manifest(none)),
         "signed-garbage": ("D", "not-canonical", sign_payload(
             b"\xff", manifests.CONTENT_TYPE, ROOT.aad(manifests.AAD_LABEL), ["pilot"])),
     }  # fmt: skip
@@ -297,6 +303,27 @@ def proofs() -> Iterator[Vector]:
     }
     for lesson, changes in refused.items():
         yield vector(lesson, "bad-proof", **changes)
+
+
+def missing_tiles() -> Iterator[Vector]:
+    """Lists of missing tiles (6.5)."""
+
+    def vector(lesson: str, runs: Any, kind: str = "bad-field") -> Vector:
+        return Vector(f"missing-{lesson}", "missing", encode(runs), kind)
+
+    yield vector("none", [], "")
+    runs = [[5, 2, "absent"], [7, 1, "blank"], [9, 3, "blank"], [2**40, 1, "too-old"]]
+    yield vector("runs", runs, "")
+    yield vector("no-array", {})
+    yield vector("of-nothing", [[5, 0, "absent"]])
+    yield vector("overlapping", [[5, 2, "absent"], [6, 1, "blank"]])
+    yield vector("descending", [[9, 1, "absent"], [5, 1, "absent"]])
+    yield vector("one-run-cut-in-two", [[5, 2, "absent"], [7, 1, "absent"]])
+    yield vector("unknown-reason", [[5, 1, "lost"]])
+    yield vector("beyond-the-last-zoom", [[2**60, 1, "absent"]])
+    yield vector("negative", [[-1, 2, "absent"]])
+    yield vector("two-numbers", [[5, 1]])
+    yield Vector("missing-trailing-byte", "missing", encode(runs) + b"\x00", "not-canonical")
 
 
 def aboard() -> Iterator[Vector]:
@@ -351,7 +378,7 @@ def aboard() -> Iterator[Vector]:
 
 def vectors() -> dict[str, Vector]:
     """Every vector by its file name."""
-    groups = (cbor(), tables(), payloads(), trust(), signed_manifests(), proofs(), aboard())
+    groups = (cbor(), tables(), payloads(), trust(), signed_manifests(), proofs(), missing_tiles(), aboard())
     made = [vector for group in groups for vector in group]
     by_name = {vector.name: vector for vector in made}
     assert len(by_name) == len(made)

@@ -16,6 +16,7 @@ from store.format.cbor import decode
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
+from store.format.missing import MissingList
 from store.proof import Proof, prove
 from store.trust.draft import RootDraft
 from store.trust.root import SignedRoot, advance
@@ -59,7 +60,7 @@ def check_proof(data: bytes) -> None:
         raise Corrupt("the proof leads to another root", kind="bad-proof")
 
 
-def renders(read: Callable[[bytes], Manifest | EntryTable]) -> Callable[[bytes], object]:
+def renders(read: Callable[[bytes], Manifest | EntryTable | MissingList]) -> Callable[[bytes], object]:
     def check(data: bytes) -> None:
         assert read(data).render() == data
 
@@ -81,6 +82,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "step": lambda data: advance(first_root(), [data]),
     "manifest": check_manifest,
     "proof": check_proof,
+    "missing": renders(MissingList.parse),
     "release": lambda data: parse_release(data, first_root().root),
     "draft": RootDraft.parse,
     "slot": check_slot,

@@ -29,6 +29,7 @@ from store.format.cose import Envelope
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
+from store.format.missing import MissingList
 from store.format.release import Release
 from store.media import Media
 from store.proof import Proof, Proven, prove
@@ -308,6 +309,7 @@ _ALL = [
     ),
     Target("manifest", PAYLOADS, reading(Manifest.parse, renders)),
     Target("table", TABLES, reading(EntryTable.parse, renders)),
+    Target("missing-tiles", vectors("missing"), reading(MissingList.parse, renders)),
     Target("release", [RELEASE], reading(Release.parse, renders)),
     Target("root-draft", DRAFTS, reading(RootDraft.parse, renders, (Corrupt, Untrusted))),
     Target("aircraft-state", [STATE], reading(AircraftState.parse, renders, (Corrupt, Untrusted))),
