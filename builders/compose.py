@@ -10,20 +10,27 @@ from dataclasses import dataclass, replace
 from functools import cache as cached
 from pathlib import Path
 
+import numpy as np
 from blake3 import blake3
 
+from builders.coverage import Gates
+from builders.descriptors.area import tiles_of_area
 from builders.descriptors.embed import Embedder
-from builders.descriptors.inventory import SourceSpec, TileSources
+from builders.descriptors.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.descriptors.preprocess import Preprocess
+from builders.descriptors.statcache import StatCache
+from builders.descriptors.views import View
 from builders.engines.backends import backend as backend_of
 from builders.engines.base import EngineBackend, EngineSpec, InputRange, Plugin
 from builders.engines.check import TOLERANCES, Tolerance
 from builders.engines.compiling import Surroundings
 from builders.engines.isolation import Limits, machine_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
-from builders.mission_file import Backbone, Descriptors, MissionFile, TensorRt
-from builders.mission_reader import load_mission
+from builders.mission_file import Backbone, Descriptors, MissionFile, TensorRt, scaled
+from builders.mission_reader import exact_area, load_mission
+from builders.recipe import RowRecipe
 from store.errors import Corrupt, Invalid, Refused
+from store.format.area import Area
 from store.format.cbor import Value
 from store.objects import read_chunks
 from store.repository import Repository
@@ -35,8 +42,10 @@ class Workshop:
 
     path: Path
     mission: MissionFile
+    area: Area
     store: Repository | None
     sources: TileSources
+    cache: Path
     backends: dict[str, EngineBackend]
     specs: dict[str, EngineSpec]
     surroundings: Surroundings
@@ -70,12 +79,69 @@ class Workshop:
         except (Invalid, Refused) as error:
             raise type(error)(f"{self.path}: {key}: {error.message}", remedy=error.remedy, **error.fields) from error
 
-    def embedder(self, set_: Descriptors) -> Embedder:
-        """What describes the tiles of a descriptor set: its backbone, in a session of the CPU."""
+    def view(self, set_: Descriptors, zoom: int) -> View:
+        """What a row of a descriptor set shows at a zoom. Metres are those in the middle of the area."""
+        if set_.view is None:
+            return View()
+        with self.about(f"descriptors[{self.mission.descriptors.index(set_)}].view"):
+            if set_.view.tiles is not None:
+                return View(set_.view.tiles, set_.view.stride or 1)
+            _, south, _, north = self.area.bbox
+            latitude = (south + north) / 2 / 10**7
+            return View.of_metres(float(set_.view.metres or 0), float(set_.view.overlap or 0), zoom, latitude)
+
+    def rows(self, set_: Descriptors, zoom: int) -> RowRecipe:
+        """How the rows of a descriptor set come about at a zoom."""
+        view, backbone = self.view(set_, zoom), self.specs[set_.backbone]
+        return RowRecipe(
+            salt=backbone.salt,
+            model=backbone.model.digest,
+            output=set_.output,
+            preprocess=preprocess_of(set_).fields(),
+            tile_size=self.mission.coverage.tile_size,
+            view=(view.tiles, view.stride),
+            dtype=set_.dtype,
+            normalise=set_.normalise,
+        )
+
+    def wanted(self) -> dict[int, Wanted]:
+        """What has to be known of the tile sources: at each zoom the area's tiles, and the cells that hold all that the
+        views over them show, and all views of their cells."""
+        wanted = {}
+        for zoom in self.sources.zooms:
+            with self.about("mission.area"):
+                required = tiles_of_area(self.area, zoom)
+            cells = [cells_of(zoom, required)]
+            for view in {self.view(set_, zoom) for set_ in self.mission.descriptors} - {View()}:
+                cells.append(cells_over(zoom, view, required))
+            wanted[zoom] = Wanted(required, np.unique(np.concatenate(cells)))
+        return wanted
+
+    def gates(self, now: int) -> Gates:
+        """What the mission file demands of the tiles; `now` is unix seconds."""
+        keys = self.mission.coverage
+        return Gates(
+            tile_size=keys.tile_size,
+            required_ppm=scaled(keys.at_least, 6),
+            max_age_days=self.mission.freshness.max_age_days if self.mission.freshness is not None else None,
+            min_resolution_mm=None if keys.min_resolution_m is None else scaled(keys.min_resolution_m, 3),
+            now=now,
+        )
+
+    def embedder(self, set_: Descriptors, view: View) -> Embedder:
+        """What describes the views of a descriptor set: its backbone, in a session of the CPU."""
         with self.about(f"descriptors[{self.mission.descriptors.index(set_)}]"):
             spec = self.private(set_.backbone)
             batch = max((i.opt or 1 for i in spec.inputs), default=1)
-            return Embedder(onnx_bytes(spec.model), set_.output, preprocess_of(set_), batch)
+            return Embedder(
+                onnx_bytes(spec.model),
+                set_.output,
+                preprocess_of(set_),
+                batch,
+                view=view,
+                tile_size=self.mission.coverage.tile_size,
+                normalise=set_.normalise,
+            )
 
     def private(self, backbone: str) -> EngineSpec:
         """The spec with a private copy of its model, hashed while it was copied: what is compiled and run is what is
@@ -101,7 +167,11 @@ def workshop(mission_file: Path, store: str | os.PathLike[str] | None, cache: Pa
     mission = load_mission(mission_file)
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
-        sources = stack.enter_context(TileSources([SourceSpec(t.source, t.zooms, t.captured) for t in mission.tiles]))
+        specs_of = [
+            SourceSpec(t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0)) for t in mission.tiles
+        ]
+        stat_cache = StatCache(cache / "tiles")
+        sources = stack.enter_context(TileSources(specs_of, mission.coverage.tile_size, stat_cache))
         backends: dict[str, EngineBackend] = {b.backend: backend_of(b.backend) for b in mission.backbones}
         specs = {backbone.name: _spec(backbone) for backbone in mission.backbones}
         memory = mission.compile.memory_mib
@@ -113,7 +183,18 @@ def workshop(mission_file: Path, store: str | os.PathLike[str] | None, cache: Pa
             return snapshot_model(model, Path(folder) / "model")
 
         surroundings = Surroundings(limits, cache)
-        yield Workshop(mission_file, mission, repository, sources, backends, specs, surroundings, snapshot)
+        yield Workshop(
+            mission_file,
+            mission,
+            exact_area(mission.mission.area),
+            repository,
+            sources,
+            cache,
+            backends,
+            specs,
+            surroundings,
+            snapshot,
+        )
 
 
 def _spec(backbone: Backbone) -> EngineSpec:

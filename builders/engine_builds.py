@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from builders.compose import Workshop, preprocess_of
-from builders.descriptors.inventory import Inventory, cells_of
+from builders.descriptors.inventory import Inventory, find
 from builders.descriptors.preprocess import Undecodable, decode
 from builders.descriptors.tiles import tile_from_id
 from builders.engines.base import EngineSpec
@@ -29,6 +29,7 @@ from builders.engines.precision import CalibrationSet
 from builders.plan import EngineTask, Found, Progress, QuantiseTask, plan_engines, silent
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey, ObjectId
+from store.index import Record
 from store.locks import exclusive
 from store.media import object_path
 from store.objects import read_chunks
@@ -74,18 +75,17 @@ class Workbench:
         with exclusive(repository.media.path, repository.disk, name, "a build of the same artifact", timeout=-1):
             yield
 
-    def remember(self, key: BuildKey, ids: tuple[ObjectId, ...], seconds: float, tools: str) -> None:
-        """Records what a key was built to."""
-        damaged = self.writer.index.record(key) is not None  # it was looked up, and not found whole
-        provenance = {
-            "from": "build",
-            "user": _user(),
-            "host": socket.gethostname(),
-            "tools": tools,
-            "at": self.now,
-            "milliseconds": round(seconds * 1000),
-        }
-        self.writer.record(key, ids, provenance, replace=damaged)
+    def remember(self, built: Mapping[BuildKey, tuple[tuple[ObjectId, ...], float]], tools: str) -> None:
+        """Records what keys were built to, and in how many seconds, behind their locks."""
+        about = {"from": "build", "user": _user(), "host": socket.gethostname(), "tools": tools, "at": self.now}
+        # A record that is there was looked up, and what it names not found whole.
+        self.writer.record(
+            {
+                key: Record(ids, {**about, "milliseconds": round(seconds * 1000)})
+                for key, (ids, seconds) in built.items()
+            },
+            replace=True,
+        )
 
 
 class EngineBuilder:
@@ -169,7 +169,7 @@ class EngineBuilder:
             batch.commit()
         seconds = time.monotonic() - start
         tools = f"{task.backend.name} {task.backend.version}"
-        self.bench.remember(task.recipe.key, tuple(one.id for one in added), seconds, tools)
+        self.bench.remember({task.recipe.key: (tuple(one.id for one in added), seconds)}, tools)
         return BuiltEngine(tuple((one.id, one.size) for one in added), card, seconds)
 
     def card(self, task: EngineTask, compiled: CompiledEngine, parts: Mapping[str, Any]) -> Card:
@@ -203,7 +203,7 @@ class EngineBuilder:
                 )
                 added = batch.add(read_chunks(str(part.path)), expect=part.id)
                 batch.commit()
-            self.bench.remember(key, (added.id,), seconds, str(step.recipe.fields["tool"]))
+            self.bench.remember({key: ((added.id,), seconds)}, str(step.recipe.fields["tool"]))
             return added.id
 
     def calibration(self, spec: EngineSpec, step: QuantiseTask) -> CalibrationSet:
@@ -212,18 +212,15 @@ class EngineBuilder:
 
         assert self.inventory is not None
         preprocess = preprocess_of(step.set)
-        wanted = dict(step.tiles)
-        cells = {(cell.zoom, cell.cell): cell for cell in self.inventory.cells}
         rows = []
-        for zoom in sorted({tile_from_id(number).z for number in wanted}):
-            for place in cells_of(number for number in wanted if tile_from_id(number).z == zoom):
-                for number, data in self.shop.sources.read_again(cells[zoom, place]):
-                    if number in wanted:
-                        try:
-                            rows.append(preprocess.tensor(decode(data)))
-                        except Undecodable as error:
-                            what = f"the calibration tile {tile_from_id(number)} of {spec.backbone} cannot be decoded"
-                            raise failure("calibration", f"{what}: {error.message}") from error
+        for level in self.inventory.levels:
+            wanted = step.tiles[find(level.required, step.tiles)[0]]
+            for number, data in self.shop.sources.read_again(level, wanted):
+                try:
+                    rows.append(preprocess.tensor(decode(data)))
+                except Undecodable as error:
+                    what = f"the calibration tile {tile_from_id(number)} of {spec.backbone} cannot be decoded"
+                    raise failure("calibration", f"{what}: {error.message}") from error
         return CalibrationSet(np.stack(rows))
 
     def object(self, id_: ObjectId) -> bytes:

@@ -130,6 +130,17 @@ Divisor: TypeAlias = Annotated[
 ]
 
 
+_METRES_RIGHT = "metres from 0.001, with at most three decimals"
+_RATIO_RIGHT = "a number from 0 to 1 with at most six decimals"
+Ratio: TypeAlias = Annotated[Number, Field(ge=0, le=1, decimal_places=6, description=_RATIO_RIGHT)]
+Metres: TypeAlias = Annotated[
+    Number,
+    Field(
+        ge=Decimal("0.001"), le=10**6, decimal_places=3, description="metres from 0.001, with at most three decimals"
+    ),
+]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -168,18 +179,35 @@ def _box(bbox: tuple[Decimal, ...]) -> tuple[Decimal, ...]:
     return bbox
 
 
-class Area(Section):
-    """The map area; `bbox` is west, south, east, north in degrees. West above east crosses the antimeridian."""
+Box: TypeAlias = Annotated[
+    tuple[Longitude, Latitude, Longitude, Latitude], AfterValidator(_box), Field(strict=False, description=_BBOX_RIGHT)
+]
 
-    bbox: Annotated[
-        tuple[Longitude, Latitude, Longitude, Latitude],
-        AfterValidator(_box),
-        Field(strict=False, description=_BBOX_RIGHT),
-    ]
+
+class Area(Section):
+    """The map area, said in one of three ways: `bbox` is west, south, east, north in degrees (west above east crosses
+    the antimeridian), `geojson` a file with polygons, `corridor` one with a line that is `width_m` wide."""
+
+    bbox: Annotated[Box | None, Field(description=_BBOX_RIGHT)] = None
+    geojson: Annotated[Source | None, Field(description="the path of a GeoJSON file with polygons")] = None
+    corridor: Annotated[Source | None, Field(description="the path of a GeoJSON file with a line")] = None
+    width_m: Annotated[
+        Number | None, Field(ge=1, le=10**6, description="the corridor's whole width in metres, from 1 to 1000000")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Area:
+        given = [key for key, value in self if value is not None]
+        if given not in (["bbox"], ["geojson"], ["corridor", "width_m"]):
+            found = " and ".join(given) or "nothing"
+            raise ValueError(f"has {found}, must have bbox, or geojson, or corridor and width_m")
+        return self
 
     @property
-    def bbox_e7(self) -> tuple[int, int, int, int]:
-        """West, south, east, north in 1e-7 degree, each rounded half to even."""
+    def bbox_e7(self) -> tuple[int, int, int, int] | None:
+        """West, south, east, north in 1e-7 degree, each rounded half to even, where the area is a box."""
+        if self.bbox is None:
+            return None
         west, south, east, north = (scaled(value, 7) for value in self.bbox)
         return west, south, east, north
 
@@ -204,7 +232,7 @@ class Mission(Section):
         Field(strict=False, min_length=1, max_length=64, description="an array of 1 to 64 aircraft ids, none twice"),
     ]
     takeoff: Annotated[Takeoff, Field(description="a table with lat, lon and alt_m")]
-    area: Annotated[Area, Field(description="a table with bbox")]
+    area: Annotated[Area, Field(description="a table with bbox, or geojson, or corridor and width_m")]
     sector: Annotated[
         Literal["stable_rear", "active_conflict"], Field(description='"stable_rear" or "active_conflict"')
     ]
@@ -226,7 +254,9 @@ class Target(Section):
 
 
 class Tiles(Section):
-    """One tile source, the zooms taken from it, and the day its imagery was taken."""
+    """One tile source, the zooms taken from it, and the day its imagery was taken: `captured`, but where `footprints`,
+    a GeoJSON file of dated polygons, say otherwise. `resolution_m` is the ground resolution that it really has, where
+    its tiles are finer than their imagery."""
 
     source: Source
     zooms: Annotated[
@@ -239,6 +269,10 @@ class Tiles(Section):
         _rule(lambda value: type(value) is datetime.date),
         Field(description="a date without quotes, such as 2018-07-16"),
     ]
+    footprints: Annotated[
+        Source | None, Field(description="the path of a GeoJSON file with polygons that have a datetime")
+    ] = None
+    resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
 
 
 class Input(Section):
@@ -347,8 +381,28 @@ class PreprocessKeys(Section):
     ] = "bilinear"
 
 
+class View(Section):
+    """What a descriptor shows: a square of `tiles` by `tiles` tiles, one every `stride` tiles; or one of some `metres`
+    on the ground that shares `overlap` of its side with the next."""
+
+    tiles: Annotated[int | None, Field(ge=1, le=16, description="a whole number of tiles from 1 to 16")] = None
+    stride: Annotated[int | None, Field(ge=1, le=16, description="a whole number of tiles from 1 to 16")] = None
+    metres: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+    overlap: Annotated[Number | None, Field(ge=0, lt=1, description="a number from 0, below 1")] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> View:
+        given = [key for key, value in self if value is not None]
+        if given not in (["tiles", "stride"], ["metres", "overlap"]):
+            found = " and ".join(given) or "nothing"
+            raise ValueError(f"has {found}, must have tiles and stride, or metres and overlap")
+        if self.stride is not None and self.tiles is not None and self.stride > self.tiles:
+            raise ValueError(f"has a stride of {self.stride}, which leaves gaps between views of {self.tiles} tiles")
+        return self
+
+
 class Descriptors(Section):
-    """One set of descriptors: which backbone's output, of which numbers."""
+    """One set of descriptors: which backbone's output, of which numbers, of which views of the ground."""
 
     name: Name
     backbone: Annotated[str, Field(description="the name of one of the backbones")]
@@ -357,6 +411,47 @@ class Descriptors(Section):
     ]
     dtype: Annotated[Literal["float16", "float32"], Field(description='"float16" or "float32"')]
     preprocess: Annotated[PreprocessKeys, Field(description="a table with resize, colour and scale")]
+    normalise: Annotated[Literal["none", "l2"], Field(description='"none" or "l2"')] = "none"
+    view: Annotated[View | None, Field(description="a table with tiles and stride, or metres and overlap")] = None
+
+
+class IndexKeys(Section):
+    """An approximate index over a descriptor set, beside the exact search that every set has."""
+
+    name: Name
+    set: Annotated[str, Field(description="the name of one of the descriptor sets")]
+    method: Annotated[Literal["ivf", "hnsw"], Field(description='"ivf" or "hnsw"')]
+
+
+class CoverageKeys(Section):
+    """Which tiles count as described, and what may be missing: nothing, unless `at_least` says so."""
+
+    at_least: Annotated[Ratio, Field(description=_RATIO_RIGHT)] = Decimal(1)
+    tile_size: Annotated[int, Field(ge=8, le=4096, description="a tile's pixels a side, from 8 to 4096")] = 256
+    min_resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+
+
+class Freshness(Section):
+    """How old imagery may be when the mission is issued."""
+
+    max_age_days: Annotated[int, Field(ge=0, le=10**6, description="a whole number of days from 0")]
+
+
+class Quality(Section):
+    """The least recall at which a mission is published: of each perturbation, and of another source's imagery."""
+
+    recall_at_1: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
+    recall_at_5: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
+    against: Annotated[Source | None, Field(description="the path of another tile source")] = None
+    against_recall_at_1: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
+    against_recall_at_5: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
+
+    @model_validator(mode="after")
+    def _against(self) -> Quality:
+        three = (self.against, self.against_recall_at_1, self.against_recall_at_5)
+        if any(value is None for value in three) and any(value is not None for value in three):
+            raise ValueError("must have all or none of against, against_recall_at_1 and against_recall_at_5")
+        return self
 
 
 class File(Section):
@@ -407,6 +502,10 @@ class MissionFile(Section):
         tuple[Descriptors, ...], Field(strict=False, min_length=1, description=_tables("descriptors"))
     ]
     files: Annotated[tuple[File, ...], Field(strict=False, description="tables [[files]]")] = ()
+    indexes: Annotated[tuple[IndexKeys, ...], Field(strict=False, description="tables [[indexes]]")] = ()
+    coverage: Annotated[CoverageKeys, Field(description="a table [coverage]")] = CoverageKeys()
+    freshness: Annotated[Freshness | None, Field(description="a table [freshness] with max_age_days")] = None
+    quality: Annotated[Quality | None, Field(description="a table [quality] with recall_at_1 and recall_at_5")] = None
     limits: Annotated[Limits | None, Field(description="a table [limits] with max_bytes")] = None
     compile: Annotated[Compile, Field(description="a table [compile]")] = Compile()
     tolerances: Annotated[

@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal, DecimalException
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from builders.mission_file import Area, Backbone, Input, InputName, MissionFile, Section, Takeoff, is_path
-from store.errors import Invalid, Unavailable
+from builders.mission_file import Area, Backbone, Input, InputName, MissionFile, Quality, Section, Takeoff, is_path
+from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.area import Area as ExactArea
 
 MAX_BYTES = 2**20
@@ -196,7 +196,9 @@ def _right(key: Key) -> tuple[type[Section] | None, str]:
 
 def _present(kind: Any) -> Any:
     """What an optional field holds where it is there."""
-    return next((one for one in get_args(kind) if one is not NoneType), kind) if isinstance(kind, UnionType) else kind
+    if get_origin(kind) in (Union, UnionType):  # which of the two depends on what is in it
+        kind = next((one for one in get_args(kind) if one is not NoneType), kind)
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _element(kind: Any, part: str | int) -> tuple[Any, str]:
@@ -244,16 +246,39 @@ class _Parts:
 def _check_takeoff(parts: _Parts, report: _Report) -> None:
     takeoff = parts.section(Takeoff, "mission", "takeoff")
     area = parts.section(Area, "mission", "area")
-    if takeoff and area and not ExactArea(area.bbox_e7).contains(takeoff.lat_e7, takeoff.lon_e7):
-        box = ", ".join(map(str, area.bbox))
+    if area is None:
+        return
+    try:
+        exact = exact_area(area)
+    except Unavailable as error:
+        report.add_unreadable(("mission", "area"), error.message)
+    except FlightbagError as error:
         report.add(
-            ("mission", "takeoff"),
-            f"is at lat {takeoff.lat}, lon {takeoff.lon}, must be inside mission.area.bbox [{box}]",
+            ("mission", "area"), f"does not serve: {error.message}" + (f"; {error.remedy}" if error.remedy else "")
         )
+    else:
+        if takeoff and not exact.contains(takeoff.lat_e7, takeoff.lon_e7):
+            where = f"mission.area.bbox [{', '.join(map(str, area.bbox))}]" if area.bbox else "mission.area"
+            report.add(("mission", "takeoff"), f"is at lat {takeoff.lat}, lon {takeoff.lon}, must be inside {where}")
+
+
+def exact_area(area: Area) -> ExactArea:
+    """The area as the manifest has it. Raises Invalid for a file that holds none, Unavailable for one that cannot be
+    read."""
+    if area.bbox_e7 is not None:
+        return ExactArea(area.bbox_e7)
+    # Only areas that are no box need the geometry library.
+    from builders.descriptors.area import read_corridor, read_geojson_area
+
+    if area.geojson is not None:
+        return read_geojson_area(area.geojson)
+    assert area.corridor is not None
+    assert area.width_m is not None
+    return read_corridor(area.corridor, area.width_m)
 
 
 def _check_names(parts: _Parts, report: _Report) -> None:
-    for table in ("backbones", "descriptors", "files"):
+    for table in ("backbones", "descriptors", "files", "indexes"):
         for i, first in _repeated(parts.column(table, "name")):
             report.add_wrong((table, i, "name"), f"another name than that of {table}[{first}]")
     files = {name: i for i, name in parts.column("files", "name").items()}
@@ -261,14 +286,17 @@ def _check_names(parts: _Parts, report: _Report) -> None:
         for end in (at for at, letter in enumerate(name) if letter == "/"):
             if (outer := name[:end]) in files:
                 report.add_wrong(("files", i, "name"), f"outside {outer!r}, which files[{files[outer]}] makes a file")
-    known = list(parts.column("backbones", "name").values())
-    for i, name in parts.column("descriptors", "backbone").items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1) or known
-            report.add_wrong(
-                ("descriptors", i, "backbone"),
-                "the name of one of the backbones" + (f", such as {near[0]!r}" if near else ""),
-            )
+    for table, key, named, what in (
+        ("descriptors", "backbone", "backbones", "backbones"),
+        ("indexes", "set", "descriptors", "descriptor sets"),
+    ):
+        known = list(parts.column(named, "name").values())
+        for i, name in parts.column(table, key).items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1) or known
+                report.add_wrong(
+                    (table, i, key), f"the name of one of the {what}" + (f", such as {near[0]!r}" if near else "")
+                )
 
 
 def _check_backbones(parts: _Parts, report: _Report) -> None:
@@ -310,21 +338,28 @@ def _check_options(backbone: Backbone, i: int, parts: _Parts, report: _Report) -
 
 
 def _check_paths(parts: _Parts, report: _Report) -> None:
-    """Every path names a regular file, and no tile source is listed twice."""
-    for table, name in (("tiles", "source"), ("backbones", "model"), ("files", "path")):
-        for i, path in parts.paths(table, name).items():
-            key = (table, i, name)
-            try:
-                mode = path.stat().st_mode
-            except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-                    report.add_wrong(key, f"the path of a file; there is no {path}")
-                else:
-                    report.add_unreadable(key, f"{path} cannot be read: {error.strerror}")
-                continue
-            if not stat.S_ISREG(mode):
-                what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-                report.add_wrong(key, f"the path of a file; {path} is {what}")
+    """Every path names a regular file, or a folder of tiles, and no tile source is listed twice."""
+    named: list[tuple[Key, Path]] = [
+        ((table, i, name), path)
+        for table, name in (("tiles", "source"), ("tiles", "footprints"), ("backbones", "model"), ("files", "path"))
+        for i, path in parts.paths(table, name).items()
+    ]
+    quality = parts.section(Quality, "quality")
+    if quality is not None and quality.against is not None:
+        named.append((("quality", "against"), quality.against))
+    for key, path in named:
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                report.add_wrong(key, f"the path of a file; there is no {path}")
+            else:
+                report.add_unreadable(key, f"{path} cannot be read: {error.strerror}")
+            continue
+        # Tiles may lie in a folder, as z/x/y.
+        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and key[-1] in ("source", "against")):
+            what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            report.add_wrong(key, f"the path of a file; {path} is {what}")
     sources = {i: os.path.realpath(path) for i, path in parts.paths("tiles", "source").items()}
     for i, first in _repeated(sources):
         report.add_wrong(("tiles", i, "source"), f"another file than that of tiles[{first}]")

@@ -8,14 +8,17 @@ of its cell together.
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from builders.descriptors.inventory import CellTiles, Inventory, SourceSpec, TileSources
-from builders.descriptors.shard import read_shard
-from builders.descriptors.tiles import tile_from_id
-from builders.recipe import shard_recipe
+import numpy as np
+
+from builders.descriptors.area import tiles_of_area
+from builders.descriptors.inventory import Inventory, SourceSpec, TileSources, Wanted, cells_of, cells_over
+from builders.descriptors.shard import Shard, read_shard
+from builders.descriptors.tiles import Tile, tile_from_id
+from builders.descriptors.views import View
+from builders.recipe import RowRecipe, tile_list
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
 from store.format.entries import Entry
@@ -34,8 +37,11 @@ def check_tiles(sources: Sequence[Path]) -> Callable[[Evidence, Opened], Iterato
     def check(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
         zooms = opened.manifest.coverage.zooms
         try:
-            with TileSources([SourceSpec(path, zooms, _ANY_DATE) for path in sources]) as open_sources:
-                inventory = open_sources.inventory(opened.manifest.mission.area.bbox)
+            recipes = _recipes(evidence, opened)
+            tile_size = next((recipe.tile_size for recipe in recipes.values()), 256)
+            specs = [SourceSpec(path, zooms, _ANY_DATE) for path in sources]
+            with TileSources(specs, tile_size) as open_sources:
+                inventory = open_sources.inventory(_wanted(opened, recipes))
         except Unavailable as error:
             yield Finding.of(error, step="G", entry="coverage")
             return
@@ -56,40 +62,61 @@ def check_tiles(sources: Sequence[Path]) -> Callable[[Evidence, Opened], Iterato
     return check
 
 
+def _recipes(evidence: Evidence, opened: Opened) -> dict[tuple[str, int], RowRecipe]:
+    """By set and zoom, how its rows came about: what one of its shards says. A damaged one is a finding of step F."""
+    found: dict[tuple[str, int], RowRecipe] = {}
+    for entry in opened.table.entries:
+        if entry.kind == "descriptors":
+            _, name, zoom, _ = entry.name.split("/")
+            if (name, int(zoom)) not in found:
+                try:
+                    found[name, int(zoom)] = RowRecipe.of_metadata(_shard(evidence, entry).metadata)
+                except Unavailable:
+                    raise
+                except FlightbagError:
+                    continue
+    return found
+
+
+def _wanted(opened: Opened, recipes: dict[tuple[str, int], RowRecipe]) -> dict[int, Wanted]:
+    wanted = {}
+    for zoom in opened.manifest.coverage.zooms:
+        required = tiles_of_area(opened.manifest.mission.area, zoom)
+        views = {View(*recipe.view) for (_, at), recipe in recipes.items() if at == zoom}
+        cells = [cells_of(zoom, required), *(cells_over(zoom, view, required) for view in views)]
+        wanted[zoom] = Wanted(required, np.unique(np.concatenate(cells)))
+    return wanted
+
+
+def _shard(evidence: Evidence, entry: Entry) -> Shard:
+    return read_shard(bytes(evidence.bytes_of(entry.id, entry.size)))
+
+
 def _changes(evidence: Evidence, opened: Opened, inventory: Inventory) -> Iterator[Finding]:
-    cells = {(cell.zoom, tuple(cell.cell)): cell for cell in inventory.cells}
     for entry in opened.table.entries:
         if entry.kind != "descriptors":
             continue
         try:
-            yield from _changed_cell(evidence, entry, cells)
+            yield from _changed_cell(evidence, entry, inventory)
         except (FlightbagError, KeyError, ValueError):
             continue  # a damaged shard is a finding of step F; one of another writer may say less of itself
 
 
-def _changed_cell(
-    evidence: Evidence, entry: Entry, cells: dict[tuple[int, tuple[int, ...]], CellTiles]
-) -> Iterator[Finding]:
-    shard = read_shard(bytes(evidence.bytes_of(entry.id, entry.size)))
-    facts = shard.metadata
-    zoom, place = int(facts["zoom"]), tuple(int(part) for part in facts["cell"].split("/"))
-    cell = cells.get((zoom, place))
-    tiles = () if cell is None else cell.tiles
-    recipe = shard_recipe(
-        model=bytes.fromhex(facts["model"]),
-        output=facts["output"],
-        preprocess=json.loads(facts["preprocess"]),
-        dtype=str(entry.meta["dtype"]),
-        zoom=zoom,
-        tiles=tiles,
-    )
-    if recipe.key == entry.key:
+def _changed_cell(evidence: Evidence, entry: Entry, inventory: Inventory) -> Iterator[Finding]:
+    shard = _shard(evidence, entry)
+    recipe = RowRecipe.of_metadata(shard.metadata)
+    zoom, (z, x, y) = int(shard.metadata["zoom"]), (int(part) for part in shard.metadata["cell"].split("/"))
+    view, level = View(*recipe.view), inventory.level(zoom)
+    footprint = view.footprint(zoom, view.origins_in_cell(Tile(z, x, y), zoom))
+    there = level.find(footprint.ravel())[0].reshape(footprint.shape)
+    shows = np.unique(footprint[there])
+    if recipe.shard(zoom, tile_list(shows, level.hashes[level.find(shows)[1]])).key == entry.key:
         return
-    had, have = {int(number) for number in shard.tiles}, {number for number, _ in tiles}
+    had, have = set(shard.tiles.tolist()), set(footprint[there.all(axis=(1, 2)), 0, 0].tolist())
     parts = [f"gone: {_some(had - have)}"] if had - have else []
     parts += [f"new, or not decodable before: {_some(have - had)}"] if have - had else []
-    parts = parts or [f"one or more of its {len(have)} tiles changed"]
-    text = f"cell {facts['cell']} at zoom {zoom}: {'; '.join(parts)}"
+    parts = parts or [f"one or more of its {len(shows)} tiles changed"]
+    text = f"cell {shard.metadata['cell']} at zoom {zoom}: {'; '.join(parts)}"
     yield Finding("other-tiles", text, step="G", entry=entry.name, remedy=_REMEDY)
 
 

@@ -9,28 +9,30 @@ its build key, for the next one. One build runs per mission, and one per group o
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
-from builders.compose import Workshop, preprocess_of
-from builders.descriptors.embed import Embedder
-from builders.descriptors.preprocess import Undecodable, decode
-from builders.descriptors.shard import read_shard, write_shard
-from builders.descriptors.tiles import tile_from_id
+import numpy as np
+from numpy.typing import NDArray
+
+from builders.compose import Workshop
+from builders.coverage import FAULTS, Shortfall, of_list, shortfall, with_views
+from builders.descriptors.views import View
 from builders.engine_builds import BuiltEngine, EngineBuilder, Workbench
-from builders.plan import FileTask, Found, Plan, Progress, ShardTask, make_plan, open_embedders, silent
-from builders.recipe import NORMALISE, SHARD_SCHEMA
+from builders.plan import FileTask, Plan, Progress, make_plan, open_embedders, silent
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Missing
-from store.errors import Corrupt, FlightbagError, Unavailable
+from builders.shard_builds import BuiltShard, Fault, ShardBuilder
+from store.errors import FlightbagError, Unavailable
 from store.format.entries import Entry, EntryTable, kind_of, sorted_table
-from store.format.ids import BuildKey, ObjectId
-from store.format.manifest import Manifest
+from store.format.ids import ObjectId
+from store.format.manifest import PPM, Manifest
+from store.format.missing import ENTRY as MISSING_ENTRY
+from store.format.missing import MissingList
 from store.format.release import Approval
 from store.issuing import (
+    Draft,
     Issued,
     check_signers,
     draft_of,
@@ -53,11 +55,14 @@ from store.verify import Binding, Opened, check_binding, read_table
 _LARGEST = 5
 
 
-def build(shop: Workshop, signers: Sequence[Signer], *, now: int, progress: Progress = silent) -> BuildReport:
+def build(
+    shop: Workshop, signers: Sequence[Signer], *, now: int, progress: Progress = silent, remembered: bool = True
+) -> BuildReport:
     """Builds what is missing, walks the coverage, signs and publishes.
 
-    The report says `failed`, with every missing tile and its reason, where the coverage is not complete; other
-    failures raise. `now` is unix seconds and becomes the time of issue.
+    The report says `failed`, with every missing tile and its reason, where the coverage is not what the policy demands;
+    other failures raise. `now` is unix seconds and becomes the time of issue. Without `remembered` every tile is read,
+    also where no source has changed since the last time.
     """
     repository = shop.repository
     root = repository.root().root
@@ -66,7 +71,7 @@ def build(shop: Workshop, signers: Sequence[Signer], *, now: int, progress: Prog
     start = time.monotonic()
     what = f"the build of mission {mission}"
     with issuing(repository, mission, what) as writer:
-        report = _Build(shop, writer, root, signers, now, progress).run()
+        report = _Build(shop, writer, root, signers, now, progress, remembered).run()
     return replace(report, seconds=round(time.monotonic() - start, 3))
 
 
@@ -84,7 +89,14 @@ class _Build:
     """One run of `build`, behind the mission's lock."""
 
     def __init__(
-        self, shop: Workshop, writer: Writer, root: TrustRoot, signers: Sequence[Signer], now: int, progress: Progress
+        self,
+        shop: Workshop,
+        writer: Writer,
+        root: TrustRoot,
+        signers: Sequence[Signer],
+        now: int,
+        progress: Progress,
+        remembered: bool,
     ) -> None:
         self.shop = shop
         self.writer = writer
@@ -92,43 +104,55 @@ class _Build:
         self.signers = signers
         self.now = now
         self.progress = progress
+        self.remembered = remembered
         self.bench = Workbench(writer, now)
-        # tile id -> reason, of tiles in the sources that no image could be made of
-        self.undecodable: dict[int, str] = {}
-        self.rows: dict[str, tuple[int, int]] = {}
-        self.described: dict[str, set[int]] = {}
 
     def run(self) -> BuildReport:
-        plan = make_plan(self.shop, self.bench.lookup, self.progress)
+        plan = self.plan(remembered=True)
+        if (nothing := self.unchanged(plan)) is not None:
+            return nothing
+        if not plan.inventory.fresh:
+            # What is published rests on tiles that were read, and not on a file that looks as it did.
+            plan = self.plan(remembered=False)
         mission = plan.facts.id
-        if plan.inventory.absent:
-            return self.failed(plan, self.absent_and_undecodable(plan))
+        builder = ShardBuilder(self.shop, self.bench, plan.inventory, self.progress)
+        if not plan.gates.allows(plan.shortfall.missing, plan.inventory.tiles):
+            return self.failed(plan, self.decoded(plan, builder), builder.faults)
         if (refused := self.over_budget(plan, plan.known, {})) is not None:
             return refused
-        builder = EngineBuilder(self.shop, self.bench, plan.inventory, self.progress)
-        # What is there is judged by what the mission file allows now, before it is said that nothing is to be done.
-        present = {task.name: builder.engine(task) for task in plan.engines if builder.present(task) is not None}
-        if len(present) == len(plan.engines) and all(task.present is not None for task in plan.shards):
-            plan = plan.with_engines({name: one.found for name, one in present.items()})
-            releases, lacking = self.approved(plan)
-            if (nothing := self.unchanged(plan, releases, builder)) or (
-                nothing := self.pending(plan, releases, lacking)
-            ):
-                return nothing
+        engines = EngineBuilder(self.shop, self.bench, plan.inventory, self.progress)
+        # What is there is judged by what the mission file allows now, before anything is built.
+        present = {task.name: engines.engine(task) for task in plan.engines if engines.present(task) is not None}
         embedders = open_embedders(self.shop, plan)
-        made = {task.name: present.get(task.name) or builder.engine(task) for task in plan.engines}
-        plan = plan.with_engines({name: one.found for name, one in made.items()})
-        engines = {
+        made = {task.name: present.get(task.name) or engines.engine(task) for task in plan.engines}
+        shards = builder.shards(plan.shards, embedders)
+        missing = with_views(self.shortfall(plan, builder.faults), rows_of(plan, shards))
+        if not plan.gates.allows(missing.missing, plan.inventory.tiles):
+            return self.failed(plan, missing, builder.faults)
+        plan = plan.with_built(
+            {name: one.found for name, one in made.items()},
+            {name: ((one.id, one.size),) for name, one in shards.items()},
+        )
+        built = {
             name: _Built(id_, size, made[task.name].seconds, figures_of(made[task.name]))
             for task in plan.engines
             for name, (id_, size) in task.named(made[task.name].found).items()
         }
-        shards = self.shards(plan, embedders)
-        if missing := self.missing(plan):
-            return self.failed(plan, missing)
-        files = {task.name: self.file(task) for task in plan.files}
-        built = {**engines, **shards, **files}
-        table = sorted_table([*self.entries(plan, built)])
+        for task in plan.shards:
+            shard = shards[task.name]
+            built[task.name] = _Built(shard.id, shard.size, shard.seconds)
+        built |= {task.name: self.file(task) for task in plan.files}
+        if missing.missing:
+            built[MISSING_ENTRY] = self.put(missing.as_list().render())
+        report = BuildReport(
+            "built",
+            mission,
+            self.coverage(plan, missing, builder.faults),
+            artifacts=tuple(self.artifacts(plan, built)),
+            rows=sum(len(one.origins) for one in shards.values()),
+            embedded=sum(one.embedded for one in shards.values()),
+        )
+        table = sorted_table([*self.entries(plan, built, shards, missing)])
         table_bytes = table.render()
         releases, lacking = self.approved(plan)
         manifest = Manifest(
@@ -140,25 +164,34 @@ class _Build:
                 now=self.now,
             ),
             host=plan.host,
-            coverage=plan.coverage,
+            coverage=missing.coverage(plan.gates),
             quality=(),
             releases=releases,
             count=len(table.entries),
             root=table.root,
             table=ObjectId.of(table_bytes),
             table_size=len(table_bytes),
-            identity=plan.identity(releases),
+            identity=plan.identity(missing, releases),
         )
         if (refused := self.over_budget(plan, *self.room(manifest, table))) is not None:
-            return replace(refused, artifacts=tuple(self.artifacts(plan, built)))
+            return replace(report, outcome="failed", why=refused.why)
         # Nobody signs what cannot be published: its approval will make another manifest of it.
         signers = () if lacking else self.signers
-        done = issue(self.writer, manifest, table, signers, self.root, hold=bool(lacking))
-        return self.issued(plan, done, lacking, built, sum(rows for rows, _ in self.rows.values()))
+        if (draft := self.pending(manifest, table)) is not None:
+            done = issue(self.writer, draft.manifest, table, signers, self.root, draft=draft, hold=bool(lacking))
+        else:
+            done = issue(self.writer, manifest, table, signers, self.root, hold=bool(lacking))
+        return self.issued(report, done, lacking)
 
-    def issued(
-        self, plan: Plan, done: Issued, lacking: Sequence[Approval], built: dict[str, _Built], rows: int
-    ) -> BuildReport:
+    def plan(self, *, remembered: bool) -> Plan:
+        return make_plan(
+            self.shop, self.bench.lookup, self.progress, now=self.now, remembered=remembered and self.remembered
+        )
+
+    def shortfall(self, plan: Plan, faults: Mapping[int, Fault]) -> Shortfall:
+        return shortfall(plan.inventory, plan.gates, {number: fault.reason for number, fault in faults.items()})
+
+    def issued(self, report: BuildReport, done: Issued, lacking: Sequence[Approval]) -> BuildReport:
         why = ""
         if done.manifest is None:
             why = f"it has {done.signatures} of the {done.threshold} signatures that it takes: flightbag sign"
@@ -166,14 +199,11 @@ class _Build:
             why = f"{', '.join(one.name for one in lacking)} in no release that holds: flightbag release new"
         if done.replaced:
             why += f"{'; ' if why else ''}the draft before it is gone, signatures lost: {done.replaced}"
-        return BuildReport(
+        return replace(
+            report,
             outcome="built" if done.manifest is not None else "draft",
-            mission=plan.facts.id,
-            coverage=self.coverage(plan, []),
             manifest="" if done.manifest is None else str(done.manifest),
             sequence=done.sequence,
-            artifacts=tuple(self.artifacts(plan, built)),
-            rows=rows,
             why=why,
         )
 
@@ -192,47 +222,50 @@ class _Build:
 
     # -- what is there
 
-    def unfit(self, opened: Opened, releases: tuple[ObjectId, ...], plan: Plan) -> bool:
-        """Whether a manifest that is there is not what this build would make, or could not fly."""
-        if opened.manifest.identity != plan.identity(releases):
-            return True
-        evidence = self.writer.repository.evidence
-        return bool(check_binding(evidence, opened, plan.facts.id, Binding(self.now)))
-
-    def pending(self, plan: Plan, releases: tuple[ObjectId, ...], lacking: Sequence[Approval]) -> BuildReport | None:
-        """The report, if a draft says already what this build would say; signatures are added to it."""
+    def pending(self, manifest: Manifest, table: EntryTable) -> Draft | None:
+        """The draft, if it says already what this build says, entry by entry; signatures are added to it."""
         repository = self.writer.repository
         try:
-            draft = draft_of(repository, plan.facts.id)
-            manifest = draft.manifest
-            if manifest.identity != plan.identity(releases) or overtaken(repository, manifest, self.root, now=self.now):
+            draft = draft_of(repository, manifest.mission.id)
+            if draft.manifest.identity != manifest.identity or draft.manifest.quality != manifest.quality:
                 return None
-            table = read_table(repository.evidence, manifest)
-            # A draft is unsigned at first: what is signed is what this build would say, entry by entry.
-            built = {name: _Built(*one) for t in plan.engines for name, one in t.named(t.present or ()).items()}
-            built |= {task.name: self.reuse(task, task.present) for task in plan.shards if task.present is not None}
-            built |= {task.name: _Built(task.id, task.size) for task in plan.files}
-            if table != sorted_table([*self.entries(plan, built)]) or manifest.issue.expires_at is not None:
+            if overtaken(repository, draft.manifest, self.root, now=self.now):
                 return None
-            if (refused := self.over_budget(plan, *self.room(manifest, table))) is not None:
-                return refused
-            signers = () if lacking else self.signers
-            done = issue(self.writer, manifest, table, signers, self.root, draft=draft, hold=bool(lacking))
+            # It was unsigned at first: what is signed is what this build made.
+            if read_table(repository.evidence, draft.manifest) != table or draft.manifest.issue.expires_at is not None:
+                return None
         except Unavailable:
             raise
         except FlightbagError:
-            return None  # there is none, or it or what it needs is damaged: it is built anew
-        return self.issued(plan, done, lacking, built, sum(rows for rows, _ in self.rows.values()))
+            return None  # there is none, or it or what it needs is damaged
+        return draft
 
-    def unchanged(self, plan: Plan, releases: tuple[ObjectId, ...], builder: EngineBuilder) -> BuildReport | None:
+    def unchanged(self, plan: Plan) -> BuildReport | None:
         """The report, if there is nothing to do: equal identity, a current manifest that verifies, a whole closure."""
+        if any(task.present is None for task in plan.shards):
+            return None
+        builder = EngineBuilder(self.shop, self.bench, plan.inventory, self.progress)
+        found = {task.name: builder.present(task) for task in plan.engines}
+        present = {name: one for name, one in found.items() if one is not None}
+        if len(present) < len(found):
+            return None
+        for task in plan.engines:
+            builder.judge(task, present[task.name].card)
+        plan = plan.with_built(
+            {name: one.found for name, one in present.items()}, {task.name: task.present or () for task in plan.shards}
+        )
+        repository = self.writer.repository
         try:
-            opened = self.writer.repository.current(plan.facts.id)
+            opened = repository.current(plan.facts.id)
             limits = self.shop.mission.limits
             if limits is not None and sum(opened.closure().values()) > limits.max_bytes:
                 return None  # the build says by how much
-            if self.unfit(opened, releases, plan):
+            missing = self.believed(plan, opened)
+            releases, _ = self.approved(plan)
+            if missing is None or opened.manifest.identity != plan.identity(missing, releases):
                 return None
+            if check_binding(repository.evidence, opened, plan.facts.id, Binding(self.now)):
+                return None  # it could not fly
             self.writer.check_closure(opened)
             # Equal keys are not equal objects: another station's engines are judged by what their own cards say.
             there = {entry.name: (entry.id, entry.size) for entry in opened.table.entries}
@@ -251,79 +284,37 @@ class _Build:
         return BuildReport(
             outcome="unchanged",
             mission=plan.facts.id,
-            coverage=self.coverage(plan, []),
+            coverage=self.coverage(plan, missing, {}),
             manifest=str(opened.manifest_id),
             sequence=opened.manifest.issue.sequence,
             artifacts=tuple(self.artifacts(plan, built)),
             rows=sum(entry.meta["rows"] for entry in entries.values() if entry.kind == "descriptors"),
         )
 
+    def believed(self, plan: Plan, opened: Opened) -> Shortfall | None:
+        """What is missing, if what the published list says of the bytes of tiles holds: those bytes are in the
+        identity, so it does if the identity does. What the sources and the gates say is told anew. None where there is
+        another list."""
+        entry = opened.table.find(MISSING_ENTRY)
+        if entry is None:
+            return plan.shortfall if plan.shortfall.missing == 0 else None
+        listed = MissingList.parse(bytes(self.writer.repository.evidence.bytes_of(entry.id, entry.size)))
+        return of_list(plan.inventory, plan.gates, listed)
+
     # -- what is missing
 
-    def shards(self, plan: Plan, embedders: dict[str, Embedder]) -> dict[str, _Built]:
-        """Builds the shards that are missing, a group of keys under one lock and with one barrier at a time."""
-        done = {task.name: self.reuse(task, task.present) for task in plan.shards if task.present is not None}
-        missing = sorted((task for task in plan.shards if task.present is None), key=lambda task: task.recipe.key)
-        total = sum(len(task.cell.tiles) for task in missing)
-        for _, group in groupby(missing, key=lambda task: task.recipe.key.hex()[:2]):
-            tasks = list(group)
-            built: dict[BuildKey, tuple[ShardTask, _Built]] = {}
-            # Built by somebody else while this process waited, or under another name in this very group.
-            later: list[ShardTask] = []
-            with self.bench.key_lock(tasks[0].recipe.key), self.writer.inserting() as batch:
-                for task in tasks:
-                    if task.recipe.key in built or self.bench.lookup(task.recipe.key) is not None:
-                        later.append(task)
-                        continue
-                    start = time.monotonic()
-                    data = self.shard(task, embedders[task.set.name], total)
-                    if data is not None:
-                        added = batch.add_bytes(data)
-                        built[task.recipe.key] = task, _Built(added.id, added.size, time.monotonic() - start)
-                batch.commit()
-                for key, (task, one) in built.items():
-                    self.bench.remember(key, (one.id,), one.seconds or 0.0, "onnxruntime")
-                    done[task.name] = one
-            for task in later:
-                present = self.bench.lookup(task.recipe.key)
-                if present is None:
-                    raise Corrupt(f"the shard {task.name} was damaged while the mission was being built")
-                done[task.name] = self.reuse(task, present)
-        return done
+    def decoded(self, plan: Plan, builder: ShardBuilder) -> Shortfall:
+        """What is missing, found by decoding alone: nothing is embedded for a mission that cannot be published."""
+        for level in plan.inventory.levels:
+            builder.judge(level.zoom, level.required)
+        return self.shortfall(plan, builder.faults)
 
-    def shard(self, task: ShardTask, embedder: Embedder, total: int) -> bytes | None:
-        """The bytes of a shard; None where not one tile of the cell can be decoded."""
-        label = f"embedding {task.set.name}"
-        result = embedder.embed_cell(
-            self.shop.sources.read_again(task.cell), task.set.dtype, lambda n: self.progress(label, n, total)
-        )
-        self.undecodable.update(result.undecodable)
-        self.note(task, [int(number) for number in result.tile_ids], embedder.dimension)
-        if not len(result.tile_ids):
-            return None
-        metadata = {
-            "schema": SHARD_SCHEMA,
-            "cell": str(task.cell.cell),
-            "zoom": str(task.cell.zoom),
-            "model": self.shop.specs[task.set.backbone].model.digest.hex(),
-            "output": task.set.output,
-            "normalise": NORMALISE,
-            "preprocess": json.dumps(preprocess_of(task.set).fields(), sort_keys=True, separators=(",", ":")),
-        }
-        return write_shard(result.tile_ids, result.descriptors, metadata)
-
-    def reuse(self, task: ShardTask, present: Found) -> _Built:
-        id_, size = present[0]
-        shard = read_shard(bytes(self.writer.repository.evidence.bytes_of(id_, size)))
-        described = [int(number) for number in shard.tiles]
-        self.note(task, described, int(shard.descriptors.shape[1]))
-        for number in set(dict(task.cell.tiles)) - set(described):
-            self.undecodable.setdefault(number, "it could not be decoded when the shard was built")
-        return _Built(id_, size)
-
-    def note(self, task: ShardTask, described: list[int], dim: int) -> None:
-        self.rows[task.name] = (len(described), dim)
-        self.described.setdefault(task.set.name, set()).update(described)
+    def put(self, data: bytes) -> _Built:
+        with self.writer.inserting() as batch:
+            start = time.monotonic()
+            added = batch.add_bytes(data)
+            batch.commit()
+        return _Built(added.id, added.size, None if added.reused else time.monotonic() - start)
 
     def file(self, task: FileTask) -> _Built:
         with self.writer.inserting() as batch:
@@ -337,44 +328,20 @@ class _Build:
 
     # -- what is told
 
-    def absent_and_undecodable(self, plan: Plan) -> list[Missing]:
-        """Every tile that keeps the coverage from being complete, found by decoding alone: nothing is embedded for a
-        mission that cannot be published."""
-        area = set(plan.inventory.required)
-        for cell in plan.inventory.cells:
-            for number, data in self.shop.sources.read_again(cell):
-                if number in area:
-                    try:
-                        decode(data)
-                    except Undecodable as error:
-                        self.undecodable[number] = error.message
-            self.progress("checking tiles", len(cell.tiles), 0)
-        absent = set(plan.inventory.absent)
-        return [
-            Missing(number, "absent") if number in absent else Missing(number, "undecodable", self.undecodable[number])
-            for number in plan.inventory.required
-            if number in absent or number in self.undecodable
-        ]
+    def coverage(self, plan: Plan, missing: Shortfall, faults: Mapping[int, Fault]) -> CoverageReport:
+        by_zoom = {level.zoom: len(level.required) for level in plan.inventory.levels}
+        listed = tuple(
+            Missing(number, reason, faults[number].detail if number in faults and reason in FAULTS else "")
+            for number, reason in missing.reasons().items()
+        )
+        total = plan.inventory.tiles
+        return CoverageReport(total, total - len(listed), listed, by_zoom)
 
-    def missing(self, plan: Plan) -> list[Missing]:
-        """The tiles of the area that some descriptor set does not describe."""
-        return [
-            Missing(number, "undecodable", self.undecodable.get(number, ""))
-            for number in plan.inventory.required
-            if not all(number in described for described in self.described.values())
-        ]
-
-    def coverage(self, plan: Plan, missing: list[Missing]) -> CoverageReport:
-        by_zoom: dict[int, int] = {}
-        for number in plan.inventory.required:
-            zoom = tile_from_id(number).z
-            by_zoom[zoom] = by_zoom.get(zoom, 0) + 1
-        total = len(plan.inventory.required)
-        return CoverageReport(total, total - len(missing), tuple(missing), by_zoom)
-
-    def failed(self, plan: Plan, missing: list[Missing]) -> BuildReport:
-        why = f"{len(missing)} of {len(plan.inventory.required)} tiles of the area are missing; nothing was published"
-        return BuildReport("failed", plan.facts.id, self.coverage(plan, missing), why=why)
+    def failed(self, plan: Plan, missing: Shortfall, faults: Mapping[int, Fault]) -> BuildReport:
+        why = f"{missing.missing} of {plan.inventory.tiles} tiles of the area are missing; nothing was published"
+        if plan.gates.required_ppm < PPM:
+            why += f"; coverage.at_least allows {plan.inventory.tiles * (PPM - plan.gates.required_ppm) // PPM}"
+        return BuildReport("failed", plan.facts.id, self.coverage(plan, missing, faults), why=why)
 
     def over_budget(
         self, plan: Plan, sizes: Mapping[ObjectId, tuple[str, int]], overhead: Mapping[str, int]
@@ -391,7 +358,7 @@ class _Build:
             f"the mission takes {at_least}{total} bytes, limits.max_bytes allows {limits.max_bytes}; nothing was "
             f"published; the most room is taken by {room}"
         )
-        return BuildReport("failed", plan.facts.id, self.coverage(plan, []), why=why)
+        return BuildReport("failed", plan.facts.id, self.coverage(plan, plan.shortfall, {}), why=why)
 
     def room(self, manifest: Manifest, table: EntryTable) -> tuple[dict[ObjectId, tuple[str, int]], dict[str, int]]:
         """What a mission takes: its objects with their names and sizes, and what comes on top."""
@@ -399,7 +366,9 @@ class _Build:
         overhead = {"the entry table": len(table.render()), "the manifest": size_of(manifest, signatures)}
         return {entry.id: (entry.name, entry.size) for entry in table.entries}, overhead
 
-    def entries(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Entry]:
+    def entries(
+        self, plan: Plan, built: Mapping[str, _Built], shards: Mapping[str, BuiltShard], missing: Shortfall
+    ) -> Iterator[Entry]:
         for engine in plan.engines:
             for name in engine.named(engine.present or ()):
                 meta: dict[str, Any] = {"engine": engine.name}
@@ -414,11 +383,14 @@ class _Build:
                     }
                 yield Entry(name, built[name].id, built[name].size, engine.recipe.key, meta)
         for shard in plan.shards:
-            rows, dim = self.rows[shard.name]
-            meta = {"dim": dim, "dtype": shard.set.dtype, "rows": rows}
-            yield Entry(shard.name, built[shard.name].id, built[shard.name].size, shard.recipe.key, meta)
+            one = shards[shard.name]
+            meta = {"dim": one.dim, "dtype": shard.set.dtype, "rows": len(one.origins)}
+            yield Entry(shard.name, one.id, one.size, shard.recipe.key, meta)
         for file in plan.files:
             yield Entry(file.name, file.id, file.size, None, {})
+        if missing.missing:
+            one_list = built[MISSING_ENTRY]
+            yield Entry(MISSING_ENTRY, one_list.id, one_list.size, None, {"missing": missing.missing})
 
     def artifacts(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Artifact]:
         keys = {task.name: str(task.recipe.key) for task in plan.shards}
@@ -428,6 +400,17 @@ class _Build:
             action: Action = "reused" if one.seconds is None else "built"
             seconds = None if one.seconds is None else round(one.seconds, 3)
             yield Artifact(name, action, str(one.id), keys.get(name, ""), one.size, seconds, one.figures)
+
+
+def rows_of(plan: Plan, shards: Mapping[str, BuiltShard]) -> list[dict[int, tuple[View, NDArray[np.uint64]]]]:
+    """Of each descriptor set, by zoom: its view, and the origins of its rows, ascending."""
+    sets: dict[str, dict[int, tuple[View, list[NDArray[np.uint64]]]]] = {name: {} for name in plan.sets}
+    for task in plan.shards:
+        sets[task.set.name].setdefault(task.zoom, (task.view, []))[1].append(shards[task.name].origins)
+    return [
+        {zoom: (view, np.sort(np.concatenate(parts))) for zoom, (view, parts) in zooms.items()}
+        for zooms in sets.values()
+    ]
 
 
 def figures_of(one: BuiltEngine) -> dict[str, float] | None:

@@ -11,24 +11,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from builders.compose import Workshop, preprocess_of
+from builders.coverage import Gates, Shortfall, shortfall
 from builders.descriptors.embed import Embedder
-from builders.descriptors.inventory import CellTiles, Inventory
-from builders.descriptors.tiles import tile_from_id
+from builders.descriptors.inventory import Inventory, cells_of
+from builders.descriptors.shard import EMPTY_SIZE
+from builders.descriptors.tiles import Tile, tile_from_id
+from builders.descriptors.views import View
 from builders.engines.base import EngineBackend, EngineSpec
 from builders.engines.card import Keyed
 from builders.engines.failures import failure
 from builders.engines.precision import caster_version, quantiser_version
-from builders.mission_file import Backbone, Calibration, Descriptors, MissionFile
-from builders.recipe import Recipe, engine_recipe, quantised_recipe, shard_recipe
+from builders.mission_file import Backbone, Calibration, Descriptors
+from builders.recipe import Recipe, RowRecipe, engine_recipe, quantised_recipe, tile_list
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
-from store.format.area import Area
 from store.format.entries import MAX_ENTRIES
 from store.format.host import is_host_class
 from store.format.ids import BuildKey, ObjectId
-from store.format.manifest import PPM, Coverage, MissionFacts, Takeoff, identity
+from store.format.manifest import MissionFacts, Takeoff, identity
+from store.format.missing import ENTRY as MISSING_ENTRY
 from store.index import peek_index
 from store.media import object_path
 from store.objects import read_chunks
@@ -42,13 +47,13 @@ _MAX_SEGMENT = 64
 
 @dataclass(frozen=True, slots=True)
 class QuantiseTask:
-    """A network in int8 that an engine is compiled from; it does not fly. `tiles` is (tile id, hash) of the calibration
-    tiles, which `set` says how to take."""
+    """A network in int8 that an engine is compiled from; it does not fly. `tiles` uint64[n], ascending, are the ids of
+    the calibration tiles, which `set` says how to take."""
 
     recipe: Recipe
     set: Descriptors
     method: str
-    tiles: tuple[tuple[int, bytes], ...]
+    tiles: NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +88,19 @@ class EngineTask:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A shard that the mission needs, and the one object it was built to, if it is there."""
+    """A shard that the mission needs, and the one object it was built to, if it is there. `origins` uint64[n],
+    ascending: the views of the cell of which the sources have every tile; `shows` uint64[m], ascending: all tiles of
+    theirs."""
 
     name: str
     recipe: Recipe
+    rows: RowRecipe
     set: Descriptors
-    cell: CellTiles
+    zoom: int
+    cell: Tile
+    view: View
+    origins: NDArray[np.uint64]
+    shows: NDArray[np.uint64]
     present: Found | None
 
 
@@ -105,19 +117,25 @@ class FileTask:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything the mission's manifest will name. `coverage` is that of a build in which every tile is described."""
+    """Everything the mission's manifest will name, but for what is only known when the tiles have been decoded: which
+    of them are missing. `shortfall` is what is missing by what the sources tell."""
 
     facts: MissionFacts
     host: str
-    coverage: Coverage
     inventory: Inventory
+    gates: Gates
+    shortfall: Shortfall
+    sets: tuple[str, ...]
     engines: tuple[EngineTask, ...]
     shards: tuple[ShardTask, ...]
     files: tuple[FileTask, ...]
 
-    def identity(self, releases: tuple[ObjectId, ...] = ()) -> bytes:
-        """The identity that the manifest will carry with these releases (there is no quality gate yet)."""
-        return identity(self.facts, self.host, self.coverage, (), releases, self.artifacts)
+    def identity(self, missing: Shortfall, releases: tuple[ObjectId, ...] = ()) -> bytes:
+        """The identity that the manifest will carry with these releases, if this is what is missing."""
+        artifacts = dict(self.artifacts)
+        if missing.missing:
+            artifacts[MISSING_ENTRY] = bytes(ObjectId.of(missing.as_list().render()))
+        return identity(self.facts, self.host, missing.coverage(self.gates), (), releases, artifacts)
 
     @property
     def known(self) -> dict[ObjectId, tuple[str, int]]:
@@ -128,9 +146,15 @@ class Plan:
             **{task.id: (task.name, task.size) for task in self.files},
         }
 
-    def with_engines(self, found: Mapping[str, Found]) -> Plan:
-        """The plan when every engine is there: name -> objects."""
-        return replace(self, engines=tuple(replace(task, present=found[task.name]) for task in self.engines))
+    def with_built(self, engines: Mapping[str, Found], shards: Mapping[str, Found]) -> Plan:
+        """The plan when every engine and shard is there: name -> objects. A shard without a row is no entry."""
+        return replace(
+            self,
+            engines=tuple(replace(task, present=engines[task.name]) for task in self.engines),
+            shards=tuple(
+                replace(task, present=shards[task.name]) for task in self.shards if shards[task.name][0][1] > EMPTY_SIZE
+            ),
+        )
 
     @property
     def keyed(self) -> tuple[EngineTask | ShardTask, ...]:
@@ -152,16 +176,18 @@ class Plan:
         return {
             "mission": self.facts.id,
             "host": self.host,
-            "identity": self.identity().hex() if all(task.present for task in self.engines) else None,
-            "tiles": len(self.inventory.required),
-            "absent": [str(tile_from_id(number)) for number in self.inventory.absent],
+            "tiles": self.inventory.tiles,
+            "missing": [
+                {"tile": str(tile_from_id(number)), "reason": reason}
+                for number, reason in self.shortfall.reasons().items()
+            ],
             "artifacts": [
                 {
                     "name": task.name,
                     "key": str(task.recipe.key),
                     "present": task.present is not None,
                     "bytes": sum(size for _, size in task.present) if task.present else None,
-                    "tiles": len(task.cell.tiles) if isinstance(task, ShardTask) else None,
+                    "tiles": len(task.shows) if isinstance(task, ShardTask) else None,
                 }
                 for task in self.keyed
             ]
@@ -180,33 +206,38 @@ def silent(_what: str, _done: int, _total: int) -> None:
     """Progress for nobody."""
 
 
-def make_plan(shop: Workshop, lookup: Lookup, progress: Progress = silent) -> Plan:
-    """What the mission needs and what of it is there. Reads every tile of the area's cells; writes nothing."""
+def make_plan(
+    shop: Workshop, lookup: Lookup, progress: Progress = silent, *, now: int, remembered: bool = False
+) -> Plan:
+    """What the mission needs and what of it is there. Reads every tile of the area's cells, unless what was read before
+    may be believed (`remembered`) and no source has changed since; writes nothing to the store."""
     mission = shop.mission
     host = target_host(shop)
-    inventory = take_inventory(shop, progress)
-    shards = len(mission.descriptors) * sum(1 for cell in inventory.cells if cell.tiles)
-    # An engine has a card, and may have weights in a file of their own.
-    if (count := 3 * len(mission.backbones) + shards + len(mission.files)) > MAX_ENTRIES:
+    inventory = take_inventory(shop, progress, remembered=remembered)
+    gates = shop.gates(now)
+    shards = tuple(_shard_tasks(shop, inventory, lookup))
+    # An engine has a card, and may have weights in a file of their own; then there may be a list of missing tiles.
+    if (count := 3 * len(mission.backbones) + len(shards) + len(mission.files) + 1) > MAX_ENTRIES:
         raise Invalid(
             f"{shop.path}: the mission would have up to {count} entries, at most {MAX_ENTRIES} are allowed",
             remedy="make the area smaller, or leave out a zoom or a descriptor set",
         )
     return Plan(
-        facts=_facts(mission),
+        facts=_facts(shop),
         host=host,
-        coverage=_coverage(inventory),
         inventory=inventory,
+        gates=gates,
+        shortfall=shortfall(inventory, gates, {}),
+        sets=tuple(set_.name for set_ in mission.descriptors),
         engines=tuple(engine_task(shop, backbone, host, inventory, lookup) for backbone in mission.backbones),
-        shards=tuple(_shard_tasks(shop, inventory, lookup)),
+        shards=shards,
         files=tuple(_file_tasks(shop)),
     )
 
 
-def take_inventory(shop: Workshop, progress: Progress) -> Inventory:
-    """What the tile sources have of the area. Reads every tile."""
-    with shop.about("mission.area.bbox"):
-        return shop.sources.inventory(shop.mission.mission.area.bbox_e7, lambda n: progress("reading tiles", n, 0))
+def take_inventory(shop: Workshop, progress: Progress, *, remembered: bool = False) -> Inventory:
+    """What the tile sources have of the area. Reads every tile, unless what was read before may be believed."""
+    return shop.sources.inventory(shop.wanted(), lambda n: progress("reading tiles", n, 0), remembered=remembered)
 
 
 def plan_engines(
@@ -244,37 +275,23 @@ def looking(repository: Repository) -> Iterator[Lookup]:
             index.close()
 
 
-def plan(shop: Workshop, progress: Progress = silent) -> Plan:
+def plan(shop: Workshop, progress: Progress = silent, *, now: int) -> Plan:
     """The plan as the store is now, found out without writing a byte to it."""
     with looking(shop.repository) as lookup:
-        made = make_plan(shop, lookup, progress)
+        made = make_plan(shop, lookup, progress, now=now)
         open_embedders(shop, made)
         return made
 
 
-def _facts(mission: MissionFile) -> MissionFacts:
-    m = mission.mission
+def _facts(shop: Workshop) -> MissionFacts:
+    m = shop.mission.mission
     return MissionFacts(
         id=m.id,
         flight=m.flight,
         aircraft=m.aircraft_ids,
         takeoff=Takeoff(m.takeoff.lat_e7, m.takeoff.lon_e7, m.takeoff.alt_mm),
-        area=Area(m.area.bbox_e7),
+        area=shop.area,
         sector=m.sector,
-    )
-
-
-def _coverage(inventory: Inventory) -> Coverage:
-    """The coverage of a complete build; one that is not complete fails, so there is no other yet."""
-    captured = inventory.captured or (0,)
-    return Coverage(
-        digest=inventory.digest,
-        tiles=len(inventory.required),
-        missing=0,
-        required_ppm=PPM,
-        zooms=inventory.zooms,
-        oldest=captured[0],
-        newest=captured[-1],
     )
 
 
@@ -325,12 +342,13 @@ def _quantise_task(shop: Workshop, backbone: Backbone, inventory: Inventory) -> 
     """The step before an int8 engine. The calibration tiles are spread evenly over the tiles of the area, by tile id:
     equal areas of equal imagery have equal ones."""
     asked = backbone.calibration or Calibration()
-    there = [number for number in inventory.required if number in inventory.hashes]
-    if not there:
+    there = [level.required[level.present] for level in inventory.levels]
+    ids = np.concatenate(there)
+    if not len(ids):
         raise failure("calibration", f"{shop.path}: there is no tile in the area to calibrate {backbone.name} with")
-    count = min(asked.tiles, len(there))
-    chosen = sorted({there[i * len(there) // count] for i in range(count)})
-    tiles = tuple((number, inventory.hashes[number]) for number in chosen)
+    count = min(asked.tiles, len(ids))
+    places = np.unique(np.arange(count) * len(ids) // count)
+    hashes = np.concatenate([level.required_hashes[level.present] for level in inventory.levels])
     set_ = shop.preprocess(backbone.name)
     recipe = quantised_recipe(
         salt=backbone.salt,
@@ -338,9 +356,9 @@ def _quantise_task(shop: Workshop, backbone: Backbone, inventory: Inventory) -> 
         method=asked.method,
         tool=quantiser_version(),
         preprocess=preprocess_of(set_).fields(),
-        tiles=tiles,
+        tiles=tile_list(ids[places], hashes[places]),
     )
-    return QuantiseTask(recipe, set_, asked.method, tiles)
+    return QuantiseTask(recipe, set_, asked.method, ids[places])
 
 
 def engine_name(backbone: str, backend: str, version: str, host: str, precision: str, suffix: str) -> str:
@@ -360,30 +378,29 @@ def engine_name(backbone: str, backend: str, version: str, host: str, precision:
 
 def _shard_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterator[ShardTask]:
     for set_ in shop.mission.descriptors:
-        fields = preprocess_of(set_).fields()
-        for cell in inventory.cells:
-            if not cell.tiles:
-                continue
-            recipe = shard_recipe(
-                model=shop.specs[set_.backbone].model.digest,
-                output=set_.output,
-                preprocess=fields,
-                dtype=set_.dtype,
-                zoom=cell.zoom,
-                tiles=cell.tiles,
-            )
-            z, x, y = cell.cell
-            name = f"descriptors/{set_.name}/{cell.zoom}/{z}-{x}-{y}.safetensors"
-            yield ShardTask(name, recipe, set_, cell, lookup(recipe.key))
+        for level in inventory.levels:
+            view, rows = shop.view(set_, level.zoom), shop.rows(set_, level.zoom)
+            for number in cells_of(level.zoom, view.origins_over(level.zoom, level.required)).tolist():
+                cell = tile_from_id(number)
+                footprint = view.footprint(level.zoom, view.origins_in_cell(cell, level.zoom))
+                there = level.find(footprint.ravel())[0].reshape(footprint.shape)
+                shows = np.unique(footprint[there])
+                recipe = rows.shard(level.zoom, tile_list(shows, level.hashes[level.find(shows)[1]]))
+                origins = footprint[there.all(axis=(1, 2)), 0, 0]
+                if not len(origins):
+                    continue
+                name = f"descriptors/{set_.name}/{level.zoom}/{cell.z}-{cell.x}-{cell.y}.safetensors"
+                found = lookup(recipe.key)
+                yield ShardTask(name, recipe, rows, set_, level.zoom, cell, view, origins, shows, found)
 
 
-def open_embedders(shop: Workshop, made: Plan) -> dict[str, Embedder]:
-    """By name, an embedder for each descriptor set that has a shard to build.
+def open_embedders(shop: Workshop, made: Plan) -> dict[tuple[str, View], Embedder]:
+    """By name and view, an embedder for each descriptor set that has a shard to build.
 
     Raises Invalid, naming file and key, where set and model do not fit: before anything is compiled.
     """
-    sets = {task.set.name: task.set for task in made.shards if task.present is None}
-    return {name: shop.embedder(set_) for name, set_ in sets.items()}
+    sets = {(task.set.name, task.view): task.set for task in made.shards if task.present is None}
+    return {(name, view): shop.embedder(set_, view) for (name, view), set_ in sets.items()}
 
 
 def _file_tasks(shop: Workshop) -> Iterator[FileTask]:

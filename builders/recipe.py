@@ -6,23 +6,28 @@ of the mission (takeoff, flight, area) are not either, so re-planning a route bu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from store.errors import Corrupt
 from store.format.cbor import encode
-from store.format.ids import BuildKey, derive
+from store.format.ids import DIGEST_SIZE, BuildKey, derive
 
 if TYPE_CHECKING:
     from builders.engines.base import EngineSpec
 
 KEY_CONTEXT = "flightbag 2026 build key v1"
 CELL_CONTEXT = "flightbag 2026 cell tiles v1"
-SHARD_SCHEMA = "flightbag/shard/1"
+SHARD_SCHEMA = "flightbag/shard/2"
+PROBE_SCHEMA = "flightbag/probe/1"
 ENGINE_SCHEMA = "flightbag/engine/2"
 QUANTISED_SCHEMA = "flightbag/quantised/1"
-# The rows are the output of the model as it is.
-NORMALISE = "none"
+_PAIR = np.dtype([("id", "<u8"), ("hash", "u1", DIGEST_SIZE)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +41,15 @@ class Recipe:
         return BuildKey(derive(KEY_CONTEXT, encode(dict(self.fields))))
 
 
-def tile_list(tiles: Sequence[tuple[int, bytes]]) -> bytes:
-    """(tile id, 32-byte hash) pairs as bytes: 8 little-endian bytes of id, then the hash."""
-    return b"".join(number.to_bytes(8, "little") + digest for number, digest in tiles)
+def tile_list(ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> bytes:
+    """Tile ids (uint64[n]) and hashes (uint8[n, 32]) as bytes: of each 8 little-endian bytes of id, then the hash."""
+    pairs = np.empty(len(ids), _PAIR)
+    pairs["id"], pairs["hash"] = ids, hashes
+    return pairs.tobytes()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def engine_recipe(spec: EngineSpec, host: str, backend: Mapping[str, Any], caster: str) -> Recipe:
@@ -70,10 +81,10 @@ def quantised_recipe(
     method: str,
     tool: str,
     preprocess: Mapping[str, Any],
-    tiles: Sequence[tuple[int, bytes]],
+    tiles: bytes,
 ) -> Recipe:
-    """The recipe of a network in int8: `tiles` is (tile id, BLAKE3 of its bytes) of the calibration tiles, ascending,
-    which `preprocess` makes rows of; `tool` the name and version of what quantises."""
+    """The recipe of a network in int8: `tiles` is the list of the calibration tiles (`tile_list`), ascending, which
+    `preprocess` makes rows of; `tool` the name and version of what quantises."""
     return Recipe(
         {
             "schema": QUANTISED_SCHEMA,
@@ -82,37 +93,78 @@ def quantised_recipe(
             "method": method,
             "tool": tool,
             "preprocess": dict(preprocess),
-            "count": len(tiles),
-            "tiles": derive(CELL_CONTEXT, tile_list(tiles)),
+            "count": len(tiles) // _PAIR.itemsize,
+            "tiles": derive(CELL_CONTEXT, tiles),
         }
     )
 
 
-def shard_recipe(
-    *,
-    model: bytes,
-    output: str,
-    preprocess: Mapping[str, Any],
-    dtype: str,
-    zoom: int,
-    tiles: Sequence[tuple[int, bytes]],
-) -> Recipe:
-    """The recipe of a shard.
+@dataclass(frozen=True, slots=True)
+class RowRecipe:
+    """How a row of a descriptor set comes about, whichever tiles it is of.
 
-    `model` is the digest of the ONNX, never of an engine; `tiles` is (tile id, BLAKE3 of its bytes) of every tile that
-    the cell has in the source, ascending. The numeric class says in which arithmetic the vectors come about, not on
-    which machine: other hardware may give other bits, and then the first result is everyone's.
+    `model` is the digest of the ONNX, never of an engine; `view` is tiles and stride; `tile_size` the pixels that a
+    tile has a side. The numeric class says in which arithmetic the vectors come about, not on which machine: other
+    hardware may give other bits, and then the first result is everyone's.
+
+    Law: `RowRecipe.of_metadata(recipe.metadata()) == recipe`, so that a shard says how more like it are made.
     """
-    return Recipe(
-        {
+
+    salt: str
+    model: bytes
+    output: str
+    preprocess: Mapping[str, Any]
+    tile_size: int
+    view: tuple[int, int]
+    dtype: str
+    normalise: str
+
+    def fields(self) -> dict[str, Any]:
+        return {
             "schema": SHARD_SCHEMA,
-            "model": model,
-            "output": output,
-            "preprocess": dict(preprocess),
-            "dtype": dtype,
-            "normalise": NORMALISE,
+            "salt": self.salt,
+            "model": self.model,
+            "output": self.output,
+            "preprocess": dict(self.preprocess),
+            "tile_size": self.tile_size,
+            "view": list(self.view),
+            "dtype": self.dtype,
+            "normalise": self.normalise,
             "numeric": "onnxruntime-cpu-fp32",
-            "zoom": zoom,
-            "tiles": derive(CELL_CONTEXT, tile_list(tiles)),
         }
-    )
+
+    def metadata(self) -> dict[str, str]:
+        """The fields as the metadata of a shard has them: text, or JSON with byte strings as hex."""
+        fields = self.fields() | {"model": self.model.hex()}
+        return {key: value if isinstance(value, str) else _json(value) for key, value in fields.items()}
+
+    @classmethod
+    def of_metadata(cls, metadata: Mapping[str, str]) -> Self:
+        """Raises Corrupt for metadata that are none of this version."""
+        try:
+            tiles, stride = json.loads(metadata["view"])
+            recipe = cls(
+                salt=metadata["salt"],
+                model=bytes.fromhex(metadata["model"]),
+                output=metadata["output"],
+                preprocess=json.loads(metadata["preprocess"]),
+                tile_size=json.loads(metadata["tile_size"]),
+                view=(tiles, stride),
+                dtype=metadata["dtype"],
+                normalise=metadata["normalise"],
+            )
+            same = recipe.metadata().items() <= metadata.items()
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise Corrupt(f"the shard does not say how it was made: {error}", kind="bad-shard") from None
+        if not same:
+            raise Corrupt("the shard was made in another way than this version knows", kind="bad-shard")
+        return recipe
+
+    def shard(self, zoom: int, tiles: bytes) -> Recipe:
+        """The recipe of a shard: `tiles` is the list (`tile_list`) of every tile that the views of its cell have in the
+        source, ascending."""
+        return Recipe({**self.fields(), "zoom": zoom, "tiles": derive(CELL_CONTEXT, tiles)})
+
+    def probe(self, tiles: bytes) -> Recipe:
+        """The recipe of a probe: `tiles` is the list of the tiles that its views have, view by view."""
+        return Recipe({**self.fields(), "schema": PROBE_SCHEMA, "tiles": derive(CELL_CONTEXT, tiles)})

@@ -25,7 +25,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A tile of the area that is not described, and why: `absent` or `undecodable`."""
+    """A tile of the area that is not described, and why (FORMAT.md 6.5)."""
 
     tile_id: int
     reason: str
@@ -50,7 +50,8 @@ class CoverageReport:
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
-    `why` says) or `failed` (nothing published; `why`)."""
+    `why` says) or `failed` (nothing published; `why`). `rows` are those of all shards, `embedded` of these the ones
+    that were described now."""
 
     outcome: Literal["built", "unchanged", "draft", "failed"]
     mission: str
@@ -59,6 +60,7 @@ class BuildReport:
     sequence: int = 0
     artifacts: tuple[Artifact, ...] = ()
     rows: int = 0
+    embedded: int = 0
     seconds: float = 0.0
     why: str = ""
 

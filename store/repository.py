@@ -287,14 +287,13 @@ class Writer:
             self.index.commit(objects=self._checked)
             self._checked = {}
 
-    def record(
-        self, key: BuildKey, ids: tuple[ObjectId, ...], provenance: Mapping[str, Any], *, replace: bool = False
-    ) -> None:
-        """Remembers what was built for a key, once those objects are committed.
+    def record(self, records: Mapping[BuildKey, Record], *, replace: bool = False) -> None:
+        """Remembers what was built for some keys, once those objects are committed.
 
-        The first writer wins, unless `replace` says that the objects of the record are gone or damaged.
+        The first writer wins, unless `replace` says that the objects of records that are there are gone or damaged.
         """
-        self.index.commit(records={key: Record(ids, provenance)}, replace=replace)
+        if records:
+            self.index.commit(records=records, replace=replace)
 
     def absorb(self) -> None:
         """Learns the build keys of published manifests that verify. An unsigned or planted one teaches nothing."""

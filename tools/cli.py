@@ -121,12 +121,12 @@ def plan(
     from builders.plan import plan as make_plan
 
     with work_bars() as progress, workshop(mission_file, store, cache_folder()) as shop:
-        made = make_plan(shop, progress)
+        made = make_plan(shop, progress, now=int(time.time()))
     if as_json:
         print_json(made.as_json())
     else:
         print_lines(render.plan(made))
-    return NO if made.inventory.absent else OK
+    return OK if made.gates.allows(made.shortfall.missing, made.inventory.tiles) else NO
 
 
 @app.command()
@@ -137,6 +137,9 @@ def build(
     key: SomeKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    no_stat_cache: Annotated[
+        bool, typer.Option("--no-stat-cache", help="Read every tile, also where no source has changed.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Build what is missing, check the coverage, sign and publish; with too few keys, leave a draft."""
@@ -146,7 +149,7 @@ def build(
 
     signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
     with work_bars() as progress, workshop(mission_file, store, cache_folder()) as shop:
-        report = run_build(shop, signers, now=int(time.time()), progress=progress)
+        report = run_build(shop, signers, now=int(time.time()), progress=progress, remembered=not no_stat_cache)
     if as_json:
         print_json(report.as_json())
     else:

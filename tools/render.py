@@ -139,18 +139,18 @@ def plan(item: Plan) -> Iterator[str]:
     for engine in item.engines:
         rows.append(_planned(engine.name, engine.present, ""))
     for shard in item.shards:
-        rows.append(_planned(shard.name, shard.present, f"{len(shard.cell.tiles)} tiles"))
+        rows.append(_planned(shard.name, shard.present, f"{len(shard.origins)} rows"))
     for file in item.files:
         rows.append(("present" if file.present else "missing", file.name, size(file.size)))
     yield from table(rows)
     missing = sum(row[0] == "missing" for row in rows)
-    absent = item.inventory.absent
-    yield f"{len(rows) - missing} present, {missing} to build; {len(item.inventory.required)} tiles of the area"
-    if absent:
-        yield f"{len(absent)} tiles are absent, so the build would fail:"
+    yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
+    if lost := item.shortfall.missing:
+        allowed = item.gates.allows(lost, item.inventory.tiles)
+        yield f"{lost} tiles are missing, {'which the policy allows' if allowed else 'so the build would fail'}:"
         from builders.descriptors.tiles import tile_from_id
 
-        yield from _some(str(tile_from_id(number)) for number in absent)
+        yield from _some(f"{tile_from_id(number)}  {reason}" for number, reason in item.shortfall.reasons().items())
 
 
 def _planned(name: str, present: Sequence[tuple[Any, int]] | None, otherwise: str) -> tuple[str, str, str]:

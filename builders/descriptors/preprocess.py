@@ -1,11 +1,12 @@
-"""From the bytes of a tile to the numbers that a backbone takes: decode, resize, order of colours, scale.
+"""From the bytes of a tile to the numbers that a backbone takes: decode, look at, resize, order of colours, scale.
 
 A `Preprocess` is a value that the mission file gives; all of it is in the build key (`fields`), because each
 part changes what a descriptor means. Integers and text only there: mean and std are parts per million.
 
 Tiles come from outside. Size, format and dimensions are checked before a decoder sees the bytes, and whatever
-a decoder says against them is `Undecodable`, with a reason for the list of missing tiles. A JPEG whose middle
-is damaged may decode to other pixels without a word from the decoder: that is what the hashes of tiles are for.
+a decoder says against them is `Undecodable`. An image that is no tile of its source, or shows no place, is a
+`BadTile` as well; `reason` is for the list of missing tiles. A JPEG whose middle is damaged may decode to other
+pixels without a word from the decoder: that is what the hashes of tiles are for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import io
 import math
 import struct
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,28 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 Triple: TypeAlias = tuple[float, float, float]
 
 
-class Undecodable(Corrupt):
-    """The bytes of a tile are no image that can be described; the message is the reason."""
+class BadTile(Corrupt):
+    """The bytes of a tile are nothing that can be described: one of the classes below, by `reason`."""
+
+    reason: ClassVar[Literal["undecodable", "wrong-size", "blank"]]
+
+
+class Undecodable(BadTile):
+    """The bytes of a tile are no image that can be described; the message says why."""
+
+    reason = "undecodable"
+
+
+class WrongSize(BadTile):
+    """The image is whole, but not of the size that the tiles of its source have."""
+
+    reason = "wrong-size"
+
+
+class Blank(BadTile):
+    """All pixels have one colour: the tile shows no place, and would be described like any other such tile."""
+
+    reason = "blank"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +168,21 @@ def decode(data: bytes) -> Image.Image:
         Warning,
     ) as error:
         raise Undecodable(f"{type(error).__name__}: {error}"[:200]) from None
+
+
+def tile_image(data: bytes, side: int) -> Image.Image:
+    """The tile as an RGB image of `side` x `side` pixels.
+
+    Raises Undecodable as `decode` does, then WrongSize for another size, then Blank where every pixel has the
+    same colour.
+    """
+    image = decode(data)
+    width, height = image.size
+    if image.size != (side, side):
+        raise WrongSize(f"the image has {width} x {height} pixels, the tiles of the source have {side} x {side}")
+    if image.getcolors(1) is not None:  # it looks no further than the second colour
+        raise Blank(f"every pixel has the colour {image.getpixel((0, 0))}")
+    return image
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

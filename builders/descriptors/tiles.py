@@ -4,7 +4,8 @@ A tile is XYZ: row 0 lies in the north. Its id is that of PMTiles version 3: all
 come first, then the tiles of its own zoom along a Hilbert curve. The curve makes the descendants of a tile
 at one zoom a contiguous range of ids, which is why a cell (the ancestor four zooms up) is a range.
 
-Laws: `tile_from_id(tile_id(t)) == t`; `tile_id(t)` is in `cell_range(cell_of(t), t.z)`.
+Laws: `tile_from_id(tile_id(t)) == t`; `tile_xy(z, tile_ids(z, x, y)) == (x, y)`; `tile_id(t)` is in
+`cell_range(cell_of(t), t.z)`.
 
 Knows nothing of tile sources or of polygons; the vectorised functions serve whole areas.
 """
@@ -73,19 +74,20 @@ def tile_from_id(number: int) -> Tile:
     if not 0 <= number < _first_id(MAX_ZOOM + 1):
         raise Invalid(f"tile id {number} is outside zooms 0..{MAX_ZOOM}", tile_id=number)
     z = ((3 * number + 1).bit_length() - 1) // 2  # 4**z <= 3 * id + 1 < 4**(z + 1)
-    rest = number - _first_id(z)
-    x = y = 0
-    for bit in range(z):
-        quarter = (rest >> (2 * bit)) & 3
-        right = quarter >> 1
-        lower = (quarter ^ right) & 1
-        if not lower:
-            if right:
-                x, y = (1 << bit) - 1 - x, (1 << bit) - 1 - y
-            x, y = y, x
-        x |= right << bit
-        y |= lower << bit
+    x, y = _off_curve(z, number - _first_id(z))
     return Tile(z, x, y)
+
+
+def tile_xy(zoom: int, ids: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The columns and rows (int64[n] each, in the order given) of the tiles with these ids: `tile_ids`, inverted.
+
+    Raises Invalid for an id of another zoom.
+    """
+    check_zoom(zoom)
+    first = _first_id(zoom)
+    if ids.size and not (first <= int(ids.min()) and int(ids.max()) < _first_id(zoom + 1)):
+        raise Invalid(f"there are tile ids of another zoom than {zoom}", zoom=zoom)
+    return _off_curve(zoom, ids.astype(np.int64) - first)
 
 
 def cell_of(tile: Tile) -> Tile:
@@ -179,6 +181,20 @@ def _along_curve(zoom: int, x: Coordinate, y: Coordinate) -> Coordinate:
         swap = (x ^ y) * (1 - lower)
         x, y = x ^ swap, y ^ swap
     return place
+
+
+def _off_curve(zoom: int, place: Coordinate) -> tuple[Coordinate, Coordinate]:
+    """(column, row) of a place on the Hilbert curve of a zoom: the steps of `_along_curve`, backwards."""
+    x = y = place & 0
+    for bit in range(zoom):
+        quarter = (place >> (2 * bit)) & 3
+        right = quarter >> 1
+        lower = (quarter ^ right) & 1
+        swap = (x ^ y) * (1 - lower)
+        x, y = x ^ swap, y ^ swap
+        mirror = ((1 << bit) - 1) * (right & (1 - lower))
+        x, y = (x ^ mirror) | (right << bit), (y ^ mirror) | (lower << bit)
+    return x, y
 
 
 def _row(latitude: int, zoom: int) -> float:

@@ -108,9 +108,19 @@ def _errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in _ERRORS)
 
 
+def failure_kind(error: Exception) -> str | None:
+    """The kind of failure (`failures.KINDS`) that the words of an error of the library tell, or None."""
+    text = _words(error)
+    return next((kind for kind, signs in _SIGNS if any(sign in text for sign in signs)), None)
+
+
+def _words(error: Exception) -> str:
+    return str(error)[:1000].strip()
+
+
 def _told(error: Exception, what: str, otherwise: str) -> FlightbagError:
-    text = str(error)[:1000].strip()
-    kind = next((kind for kind, signs in _SIGNS if any(sign in text for sign in signs)), otherwise)
+    text = _words(error)
+    kind = failure_kind(error) or otherwise
     if kind == "out-of-memory":
         return failure(kind, f"ran out of memory: {text}")
     return failure(kind, f"{what}: {text}")

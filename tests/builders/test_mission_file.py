@@ -178,7 +178,7 @@ WRONG = [
     ("captured = 2018-07-16", 'captured = "2018-07-16"', 'tiles[0].captured is "2018-07-16", must be a date'),
     ("2018-07-16", "2018-07-16T00:00:00Z", "tiles[0].captured is 2018-07-16 00:00:00+00:00, must be a date"),
     ('"map.mbtiles"', '"gone.mbtiles"', 'tiles[0].source is "gone.mbtiles", must be the path of a file; there is no '),
-    ('"map.mbtiles"', '"nets"', 'tiles[0].source is "nets", must be the path of a file; '),
+    ('"nets/place-embedder.onnx"', '"nets"', 'backbones[0].model is "nets", must be the path of a file; '),
     ('"map.mbtiles"', '""', 'tiles[0].source is "", must be the path of a file'),
     ('"map.mbtiles"', '"a\\u0000b"', 'tiles[0].source is "a\\u0000b", must be the path of a file'),
     ('"map.mbtiles"', f'"{"a" * 300}"', f'tiles[0].source is "{"a" * 79}..., must be the path of a file; there is no'),

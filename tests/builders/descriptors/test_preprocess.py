@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from builders.descriptors.preprocess import Preprocess, Undecodable, decode
+from builders.descriptors.preprocess import BadTile, Blank, Preprocess, Undecodable, WrongSize, decode, tile_image
 from builders.descriptors.tiles import MAX_TILE_BYTES, Tile
 from store.errors import Invalid
 from tests.support.terrain import render, render_jpeg
@@ -86,6 +86,50 @@ def test_what_cannot_be_described_is_undecodable(data: bytes) -> None:
     with pytest.raises(Undecodable) as caught:
         decode(data)
     assert caught.value.message
+
+
+def test_a_tile_is_an_image_of_the_size_of_its_source() -> None:
+    assert (np.asarray(tile_image(encoded("PNG"), 256)) == PIXELS).all()
+    for image in (Image.fromarray(PIXELS[:, :255]), Image.fromarray(PIXELS[:255]), Image.new("RGB", (512, 512))):
+        with pytest.raises(WrongSize) as caught:
+            tile_image(encoded("PNG", image), 256)
+        assert f"{image.width} x {image.height}" in caught.value.message
+        assert "256 x 256" in caught.value.message
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (12, 200, 7)])
+def test_a_tile_of_one_colour_shows_no_place(colour: tuple[int, int, int]) -> None:
+    image = Image.new("RGB", (256, 256), colour)
+    with pytest.raises(Blank):
+        tile_image(encoded("PNG", image), 256)
+    with pytest.raises(Blank):
+        tile_image(encoded("PNG", image.quantize(4)), 256)
+
+
+@given(st.integers(0, 15), st.integers(0, 15), st.integers(0, 2), st.integers(0, 255))
+def test_one_pixel_of_another_colour_is_enough(x: int, y: int, channel: int, value: int) -> None:
+    pixels = np.full((16, 16, 3), 90, np.uint8)
+    pixels[y, x, channel] = value
+    data = encoded("PNG", Image.fromarray(pixels))
+    if value == 90:
+        with pytest.raises(Blank):
+            tile_image(data, 16)
+    else:
+        assert (np.asarray(tile_image(data, 16)) == pixels).all()
+
+
+def test_each_bad_tile_tells_its_reason() -> None:
+    one_colour = Image.new("RGB", (8, 8))
+    for data, side, reason in (
+        (b"", 8, "undecodable"),
+        (encoded("PNG"), 8, "wrong-size"),
+        (encoded("PNG", one_colour), 9, "wrong-size"),
+        (encoded("PNG", one_colour), 8, "blank"),
+    ):
+        with pytest.raises(BadTile) as caught:
+            tile_image(data, side)
+        assert caught.value.reason == reason
+        assert caught.value.message
 
 
 @given(st.sampled_from(["JPEG", "PNG", "WEBP"]), st.data())

@@ -13,7 +13,8 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.descriptors.shard import MAX_HEADER, Descriptors, read_shard, write_shard
+from builders.descriptors.shard import Descriptors, read_shard, write_shard
+from builders.descriptors.tensors import MAX_HEADER
 from store.errors import Corrupt, Invalid
 
 METADATA = {"zoom": "17", "backbone": "Größe"}

@@ -18,6 +18,7 @@ from builders.descriptors.tiles import (
     tile_from_id,
     tile_id,
     tile_ids,
+    tile_xy,
     tiles_of_bbox,
 )
 from store.errors import Invalid
@@ -59,6 +60,16 @@ def test_an_id_and_its_tile_are_one(tile: Tile) -> None:
 @given(tiles())
 def test_many_ids_are_the_ids_of_each(tile: Tile) -> None:
     assert tile_ids(tile.z, np.array([tile.x]), np.array([tile.y])).tolist() == [tile_id(tile)]
+
+
+@given(st.integers(0, MAX_ZOOM), st.data())
+def test_columns_and_rows_come_back_from_ids(zoom: int, data: st.DataObject) -> None:
+    side = st.integers(0, (1 << zoom) - 1)
+    places = data.draw(st.lists(st.tuples(side, side), max_size=8))
+    given_x, given_y = (np.array([place[axis] for place in places], np.int64) for axis in (0, 1))
+    x, y = tile_xy(zoom, tile_ids(zoom, given_x, given_y))
+    assert (x.dtype, y.dtype) == (np.int64, np.int64)
+    assert (x.tolist(), y.tolist()) == (given_x.tolist(), given_y.tolist())
 
 
 def test_neighbours_on_the_curve_are_neighbours_in_the_world() -> None:
@@ -190,3 +201,6 @@ def test_what_lies_outside_is_invalid() -> None:
         tile_ids(3, np.array([8]), np.array([0]))
     with pytest.raises(Invalid):
         cell_range(Tile(5, 0, 0), 4)
+    for number in (0, tile_id(Tile(4, 0, 0)), 2**64 - 1):
+        with pytest.raises(Invalid):
+            tile_xy(3, np.array([tile_id(Tile(3, 1, 1)), number], np.uint64))
