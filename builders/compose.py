@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +46,7 @@ class Workshop:
     area: Area
     store: Repository | None
     sources: TileSources
+    against: TileSources | None
     cache: Path
     backends: dict[str, EngineBackend]
     specs: dict[str, EngineSpec]
@@ -172,6 +174,10 @@ def workshop(mission_file: Path, store: str | os.PathLike[str] | None, cache: Pa
         ]
         stat_cache = StatCache(cache / "tiles")
         sources = stack.enter_context(TileSources(specs_of, mission.coverage.tile_size, stat_cache))
+        against = None
+        if mission.quality is not None and mission.quality.against is not None:
+            other = SourceSpec(mission.quality.against, sources.zooms, datetime.date(1970, 1, 1))
+            against = stack.enter_context(TileSources([other], mission.coverage.tile_size, stat_cache))
         backends: dict[str, EngineBackend] = {b.backend: backend_of(b.backend) for b in mission.backbones}
         specs = {backbone.name: _spec(backbone) for backbone in mission.backbones}
         memory = mission.compile.memory_mib
@@ -189,6 +195,7 @@ def workshop(mission_file: Path, store: str | os.PathLike[str] | None, cache: Pa
             exact_area(mission.mission.area),
             repository,
             sources,
+            against,
             cache,
             backends,
             specs,

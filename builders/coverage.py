@@ -176,12 +176,31 @@ def with_views(found: Shortfall, sets: Sequence[Mapping[int, tuple[View, NDArray
 def live(
     zoom: int, view: View, origins: NDArray[np.uint64], required: NDArray[np.uint64], missing: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
-    """uint64[k]: those of the views that show some tile of the area and none that is missing: the rows that a search
-    may find. `required` and `missing` are uint64, ascending, of the same zoom."""
+    """uint64[k]: those of the views that `is_live`."""
+    return origins[is_live(zoom, view, origins, required, missing)]
+
+
+def is_live(
+    zoom: int, view: View, origins: NDArray[np.uint64], required: NDArray[np.uint64], missing: NDArray[np.uint64]
+) -> NDArray[np.bool_]:
+    """bool[n]: whether each view shows some tile of the area and none that is missing, so that a search may find its
+    row. `required` and `missing` are uint64, ascending, of the same zoom."""
     footprint = view.footprint(zoom, origins).reshape(len(origins), -1)
     inside, _ = find(required, footprint.ravel())
     bad, _ = find(missing, footprint.ravel())
-    return origins[inside.reshape(footprint.shape).any(axis=1) & ~bad.reshape(footprint.shape).any(axis=1)]
+    live: NDArray[np.bool_] = np.logical_and(
+        inside.reshape(footprint.shape).any(axis=1), ~bad.reshape(footprint.shape).any(axis=1)
+    )
+    return live
+
+
+def missing_at(listed: MissingList, required: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """uint64[k], ascending: those of the required tiles (ascending, of one zoom) that are on the list."""
+    missing = np.zeros(len(required), bool)
+    for first, tiles, _ in listed.runs:
+        start, end = np.searchsorted(required, np.array([first, first + tiles], np.uint64))
+        missing[start:end] = True
+    return required[missing]
 
 
 def describe(reasons: Mapping[int, str], most: int) -> str:

@@ -67,6 +67,10 @@ class Workbench:
             found.append((id_, size))
         return tuple(found) or None
 
+    def read(self, id_: ObjectId, size: int) -> bytes:
+        """The bytes of an object. Raises NotFound, Corrupt or Unavailable where it is not there, whole."""
+        return bytes(self.writer.repository.evidence.bytes_of(id_, size))
+
     @contextmanager
     def key_lock(self, key: BuildKey) -> Iterator[None]:
         """One build per key across processes; keys share 256 locks, and a process holds one of them at a time."""

@@ -192,7 +192,7 @@ class Area(Section):
     geojson: Annotated[Source | None, Field(description="the path of a GeoJSON file with polygons")] = None
     corridor: Annotated[Source | None, Field(description="the path of a GeoJSON file with a line")] = None
     width_m: Annotated[
-        Number | None, Field(ge=1, le=10**6, description="the corridor's whole width in metres, from 1 to 1000000")
+        Number | None, Field(ge=1, le=200_000, description="the corridor's whole width in metres, from 1 to 200000")
     ] = None
 
     @model_validator(mode="after")

@@ -22,7 +22,8 @@ from builders.coverage import FAULTS, Shortfall, of_list, shortfall, with_views
 from builders.descriptors.views import View
 from builders.engine_builds import BuiltEngine, EngineBuilder, Workbench
 from builders.plan import FileTask, Plan, Progress, make_plan, open_embedders, silent
-from builders.report import Action, Artifact, BuildReport, CoverageReport, Missing
+from builders.proving import BuiltProbe, Prover
+from builders.report import Action, Artifact, BuildReport, CoverageReport, Measured, Missing
 from builders.shard_builds import BuiltShard, Fault, ShardBuilder
 from store.errors import FlightbagError, Unavailable
 from store.format.entries import Entry, EntryTable, kind_of, sorted_table
@@ -133,6 +134,7 @@ class _Build:
             {name: one.found for name, one in made.items()},
             {name: ((one.id, one.size),) for name, one in shards.items()},
         )
+        prover = Prover(self.shop, self.bench, plan, made, shards, missing, self.progress)
         built = {
             name: _Built(id_, size, made[task.name].seconds, figures_of(made[task.name]))
             for task in plan.engines
@@ -141,6 +143,7 @@ class _Build:
         for task in plan.shards:
             shard = shards[task.name]
             built[task.name] = _Built(shard.id, shard.size, shard.seconds)
+        built |= {name: _Built(one.id, one.size, one.seconds) for name, one in prover.probes.items()}
         built |= {task.name: self.file(task) for task in plan.files}
         if missing.missing:
             built[MISSING_ENTRY] = self.put(missing.as_list().render())
@@ -152,8 +155,11 @@ class _Build:
             rows=sum(len(one.origins) for one in shards.values()),
             embedded=sum(one.embedded for one in shards.values()),
         )
-        table = sorted_table([*self.entries(plan, built, shards, missing)])
+        table = sorted_table([*self.entries(plan, built, shards, prover.probes, missing)])
         table_bytes = table.render()
+        report = replace(report, figures=prover.measure())
+        if low := [one for one in report.figures if not one.holds]:
+            return replace(report, outcome="failed", why=f"{below(low)}; nothing was published")
         releases, lacking = self.approved(plan)
         manifest = Manifest(
             mission=plan.facts,
@@ -165,7 +171,7 @@ class _Build:
             ),
             host=plan.host,
             coverage=missing.coverage(plan.gates),
-            quality=(),
+            quality=tuple(one.figure() for one in report.figures),
             releases=releases,
             count=len(table.entries),
             root=table.root,
@@ -367,7 +373,12 @@ class _Build:
         return {entry.id: (entry.name, entry.size) for entry in table.entries}, overhead
 
     def entries(
-        self, plan: Plan, built: Mapping[str, _Built], shards: Mapping[str, BuiltShard], missing: Shortfall
+        self,
+        plan: Plan,
+        built: Mapping[str, _Built],
+        shards: Mapping[str, BuiltShard],
+        probes: Mapping[str, BuiltProbe],
+        missing: Shortfall,
     ) -> Iterator[Entry]:
         for engine in plan.engines:
             for name in engine.named(engine.present or ()):
@@ -386,6 +397,10 @@ class _Build:
             one = shards[shard.name]
             meta = {"dim": one.dim, "dtype": shard.set.dtype, "rows": len(one.origins)}
             yield Entry(shard.name, one.id, one.size, shard.recipe.key, meta)
+        for task in plan.probes:
+            made = probes[task.name]
+            meta = {"dim": made.probe.rows.shape[1], "dtype": task.set.dtype, "rows": len(made.probe.rows)}
+            yield Entry(task.name, made.id, made.size, task.recipe.key, meta)
         for file in plan.files:
             yield Entry(file.name, file.id, file.size, None, {})
         if missing.missing:
@@ -394,6 +409,7 @@ class _Build:
 
     def artifacts(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Artifact]:
         keys = {task.name: str(task.recipe.key) for task in plan.shards}
+        keys |= {task.name: str(task.recipe.key) for task in plan.probes}
         keys |= {name: str(task.recipe.key) for task in plan.engines for name in task.named(task.present or ())}
         for name in sorted(built):
             one = built[name]
@@ -411,6 +427,11 @@ def rows_of(plan: Plan, shards: Mapping[str, BuiltShard]) -> list[dict[int, tupl
         {zoom: (view, np.sort(np.concatenate(parts))) for zoom, (view, parts) in zooms.items()}
         for zooms in sets.values()
     ]
+
+
+def below(figures: Sequence[Measured]) -> str:
+    """What figures are too low, in words."""
+    return ", ".join(f"{one.name} is {one.value / PPM:g}, at least {one.least / PPM:g} is asked for" for one in figures)
 
 
 def figures_of(one: BuiltEngine) -> dict[str, float] | None:

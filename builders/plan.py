@@ -5,9 +5,10 @@ A plan is a value; making one reads every tile of the area's cells and writes no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,13 +27,17 @@ from builders.engines.base import EngineBackend, EngineSpec
 from builders.engines.card import Keyed
 from builders.engines.failures import failure
 from builders.engines.precision import caster_version, quantiser_version
-from builders.mission_file import Backbone, Calibration, Descriptors
+from builders.mission_file import Backbone, Calibration, Descriptors, scaled
 from builders.recipe import Recipe, RowRecipe, engine_recipe, quantised_recipe, tile_list
+from builders.retrieval.pictures import sample
+from builders.retrieval.probe import ROWS as PROBE_ROWS
+from builders.retrieval.quality import AGAINST, RECIPE_CONTEXT, Imagery, Question
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
+from store.format.cbor import encode
 from store.format.entries import MAX_ENTRIES
 from store.format.host import is_host_class
-from store.format.ids import BuildKey, ObjectId
-from store.format.manifest import MissionFacts, Takeoff, identity
+from store.format.ids import BuildKey, ObjectId, derive
+from store.format.manifest import PPM, MissionFacts, Takeoff, identity
 from store.format.missing import ENTRY as MISSING_ENTRY
 from store.index import peek_index
 from store.media import object_path
@@ -43,6 +48,7 @@ from store.repository import Repository, records_of
 Found: TypeAlias = tuple[tuple[ObjectId, int], ...]
 Lookup: TypeAlias = Callable[[BuildKey], Found | None]
 _MAX_SEGMENT = 64
+FIDELITY_SCHEMA = "flightbag/fidelity/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,20 @@ class ShardTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeTask:
+    """The probe of a descriptor set: `origins` uint64[n] of the views of the area that it is made of, at one zoom."""
+
+    name: str
+    recipe: Recipe
+    rows: RowRecipe
+    set: Descriptors
+    zoom: int
+    view: View
+    origins: NDArray[np.uint64]
+    present: Found | None
+
+
+@dataclass(frozen=True, slots=True)
 class FileTask:
     """A file that is stored as it is."""
 
@@ -128,14 +148,21 @@ class Plan:
     sets: tuple[str, ...]
     engines: tuple[EngineTask, ...]
     shards: tuple[ShardTask, ...]
+    probes: tuple[ProbeTask, ...]
     files: tuple[FileTask, ...]
+    questions: tuple[Question, ...]
+    gated: tuple[tuple[str, int, bytes], ...]
+
+    def engines_of(self, rows: RowRecipe) -> tuple[EngineTask, ...]:
+        """The engines of the model that these rows come from."""
+        return tuple(task for task in self.engines if task.spec.model.digest == rows.model)
 
     def identity(self, missing: Shortfall, releases: tuple[ObjectId, ...] = ()) -> bytes:
         """The identity that the manifest will carry with these releases, if this is what is missing."""
         artifacts = dict(self.artifacts)
         if missing.missing:
             artifacts[MISSING_ENTRY] = bytes(ObjectId.of(missing.as_list().render()))
-        return identity(self.facts, self.host, missing.coverage(self.gates), (), releases, artifacts)
+        return identity(self.facts, self.host, missing.coverage(self.gates), self.gated, releases, artifacts)
 
     @property
     def known(self) -> dict[ObjectId, tuple[str, int]]:
@@ -143,6 +170,7 @@ class Plan:
         return {
             **{id_: (name, size) for t in self.engines for name, (id_, size) in t.named(t.present or ()).items()},
             **{id_: (task.name, size) for task in self.shards for id_, size in task.present or ()},
+            **{id_: (task.name, size) for task in self.probes for id_, size in task.present or ()},
             **{task.id: (task.name, task.size) for task in self.files},
         }
 
@@ -157,9 +185,9 @@ class Plan:
         )
 
     @property
-    def keyed(self) -> tuple[EngineTask | ShardTask, ...]:
+    def keyed(self) -> tuple[EngineTask | ShardTask | ProbeTask, ...]:
         """The tasks that have a build key."""
-        return (*self.engines, *self.shards)
+        return (*self.engines, *self.shards, *self.probes)
 
     @property
     def artifacts(self) -> Mapping[str, bytes]:
@@ -167,6 +195,7 @@ class Plan:
         there."""
         return {
             **{task.name: bytes(task.recipe.key) for task in self.shards},
+            **{task.name: bytes(task.recipe.key) for task in self.probes},
             **{name: bytes(task.recipe.key) for task in self.engines for name in task.named(task.present or ())},
             **{task.name: bytes(task.id) for task in self.files},
         }
@@ -215,13 +244,17 @@ def make_plan(
     host = target_host(shop)
     inventory = take_inventory(shop, progress, remembered=remembered)
     gates = shop.gates(now)
+    engines = tuple(engine_task(shop, backbone, host, inventory, lookup) for backbone in mission.backbones)
     shards = tuple(_shard_tasks(shop, inventory, lookup))
+    probes = tuple(_probe_tasks(shop, inventory, lookup))
     # An engine has a card, and may have weights in a file of their own; then there may be a list of missing tiles.
-    if (count := 3 * len(mission.backbones) + len(shards) + len(mission.files) + 1) > MAX_ENTRIES:
+    count = 3 * len(engines) + len(shards) + len(probes) + len(mission.files) + 1
+    if count > MAX_ENTRIES:
         raise Invalid(
             f"{shop.path}: the mission would have up to {count} entries, at most {MAX_ENTRIES} are allowed",
             remedy="make the area smaller, or leave out a zoom or a descriptor set",
         )
+    questions = tuple(_questions(shop, inventory, engines, progress, remembered=remembered))
     return Plan(
         facts=_facts(shop),
         host=host,
@@ -229,9 +262,12 @@ def make_plan(
         gates=gates,
         shortfall=shortfall(inventory, gates, {}),
         sets=tuple(set_.name for set_ in mission.descriptors),
-        engines=tuple(engine_task(shop, backbone, host, inventory, lookup) for backbone in mission.backbones),
+        engines=engines,
         shards=shards,
+        probes=probes,
         files=tuple(_file_tasks(shop)),
+        questions=questions,
+        gated=tuple(sorted([*_fidelity(shop, engines, probes), *_recall(shop, questions)])),
     )
 
 
@@ -392,6 +428,61 @@ def _shard_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterat
                 name = f"descriptors/{set_.name}/{level.zoom}/{cell.z}-{cell.x}-{cell.y}.safetensors"
                 found = lookup(recipe.key)
                 yield ShardTask(name, recipe, rows, set_, level.zoom, cell, view, origins, shows, found)
+
+
+def _probe_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterator[ProbeTask]:
+    """The probe of each set is of its finest zoom that has views of the area."""
+    for set_ in shop.mission.descriptors:
+        for level in reversed(inventory.levels):
+            view, rows = shop.view(set_, level.zoom), shop.rows(set_, level.zoom)
+            origins = sample(level, view, 0, PROBE_ROWS)
+            if len(origins):
+                shows = view.footprint(level.zoom, origins).ravel()
+                recipe = rows.probe(tile_list(shows, level.hashes[level.find(shows)[1]]))
+                name = f"probes/{set_.name}.safetensors"
+                yield ProbeTask(name, recipe, rows, set_, level.zoom, view, origins, lookup(recipe.key))
+                break
+
+
+def _fidelity(
+    shop: Workshop, engines: Sequence[EngineTask], probes: Sequence[ProbeTask]
+) -> Iterator[tuple[str, int, bytes]]:
+    """How near the engines of a set have to come to its rows: as near as the mission file has them come to the
+    network."""
+    for probe in probes:
+        mine = [task for task in engines if task.spec.model.digest == probe.rows.model]
+        least = min(shop.tolerance(task.spec.precision).cosine for task in mine)
+        keys = sorted(bytes(task.recipe.key) for task in mine)
+        fields = encode({"schema": FIDELITY_SCHEMA, "probe": bytes(probe.recipe.key), "engines": keys})
+        yield f"fidelity/{probe.set.name}", int(least * PPM), derive(RECIPE_CONTEXT, fields)
+
+
+def _questions(
+    shop: Workshop, inventory: Inventory, engines: Sequence[EngineTask], progress: Progress, *, remembered: bool
+) -> Iterator[Question]:
+    if shop.mission.quality is None:
+        return
+    against = None
+    if shop.against is not None:
+        other = shop.against.inventory(
+            shop.wanted(), lambda n: progress("reading other tiles", n, 0), remembered=remembered
+        )
+        against = Imagery(shop.against, other)
+    for set_ in shop.mission.descriptors:
+        engine = next(task for task in engines if task.spec.backbone == set_.backbone)
+        layers = tuple(shop.rows(set_, level.zoom) for level in inventory.levels)
+        yield Question(set_.name, engine.recipe.key, layers, Imagery(shop.sources, inventory), against)
+
+
+def _recall(shop: Workshop, questions: Sequence[Question]) -> Iterator[tuple[str, int, bytes]]:
+    quality = shop.mission.quality
+    for question in questions:
+        assert quality is not None
+        for name, way, top in question.figures():
+            least: Decimal | None = quality.recall_at_1 if top == 1 else quality.recall_at_5
+            if way == AGAINST:
+                least = quality.against_recall_at_1 if top == 1 else quality.against_recall_at_5
+            yield name, scaled(least or Decimal(0), 6), question.recipe(way)
 
 
 def open_embedders(shop: Workshop, made: Plan) -> dict[tuple[str, View], Embedder]:

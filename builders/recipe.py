@@ -135,7 +135,7 @@ class RowRecipe:
 
     def metadata(self) -> dict[str, str]:
         """The fields as the metadata of a shard has them: text, or JSON with byte strings as hex."""
-        fields = self.fields() | {"model": self.model.hex()}
+        fields = {**self.fields(), "model": self.model.hex()}
         return {key: value if isinstance(value, str) else _json(value) for key, value in fields.items()}
 
     @classmethod

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from builders.descriptors.tiles import tile_from_id
+from store.format.manifest import Figure
 
 Action = Literal["built", "reused"]
 
@@ -21,6 +22,25 @@ class Artifact:
     bytes: int
     seconds: float | None = None
     figures: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure that gates a build: parts per million, rounded down, the least that is asked for, and the digest of the
+    recipe that measured it."""
+
+    name: str
+    value: int
+    least: int
+    recipe: bytes
+
+    @property
+    def holds(self) -> bool:
+        return self.value >= self.least
+
+    def figure(self) -> Figure:
+        """As the manifest has it."""
+        return Figure(self.name, self.value, self.least, self.recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +79,7 @@ class BuildReport:
     manifest: str = ""
     sequence: int = 0
     artifacts: tuple[Artifact, ...] = ()
+    figures: tuple[Measured, ...] = ()
     rows: int = 0
     embedded: int = 0
     seconds: float = 0.0
@@ -78,6 +99,7 @@ class BuildReport:
         value["coverage"]["missing"] = [
             {"tile": tile.tile, "reason": tile.reason, "detail": tile.detail} for tile in self.coverage.missing
         ]
+        value["figures"] = [{**one, "recipe": one["recipe"].hex()} for one in value["figures"]]
         value["manifest"] = self.manifest or None
         value["saved_bytes"] = self.saved_bytes
         return value

@@ -200,7 +200,7 @@ class ShardBuilder:
         return shown(task.view.footprint(task.zoom, task.origins), level.ids, level.hashes)
 
     def _read(self, id_: ObjectId, size: int) -> Shard:
-        return read_shard(bytes(self.bench.writer.repository.evidence.bytes_of(id_, size)))
+        return read_shard(self.bench.read(id_, size))
 
 
 def _merged(old: Shard, new: CellResult) -> tuple[NDArray[np.uint64], Descriptors]:

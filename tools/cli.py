@@ -17,7 +17,7 @@ from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.issuing import draft_of, overtaken
 from store.repository import Repository, check_free
 from store.sync import apply_sync, plan_sync
-from tools import aircraft, engines, fsck, keeping, keyfiles, missions, releases, render, takeoff, trust
+from tools import aircraft, engines, fsck, keeping, keyfiles, maps, missions, releases, render, takeoff, trust
 from tools.arguments import (
     ENV,
     Json,
@@ -319,6 +319,7 @@ aircraft.add_to(app)
 keeping.add_to(app)
 missions.add_to(app)
 engines.add_to(app)
+maps.add_to(app)
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from builders.engine_builds import EngineReport
     from builders.plan import Plan
     from builders.report import BuildReport
+    from builders.retrieval.asking import Remeasured
+    from builders.retrieval.retriever import Match
 
 LISTED = 20
 # A finding takes three or four lines, a screen has 24.
@@ -183,10 +185,43 @@ def build(item: BuildReport) -> Iterator[str]:
     zooms = ", ".join(f"{count} at z{zoom}" for zoom, count in item.coverage.by_zoom.items())
     yield f"coverage: {item.coverage.described} of {item.coverage.tiles} tiles ({zooms})"
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
+    yield from table(
+        [
+            (
+                "figure",
+                one.name,
+                f"{one.value / 10**6:.4f}",
+                f"at least {one.least / 10**6:g}{'' if one.holds else ': TOO LOW'}",
+            )
+            for one in item.figures
+        ]
+    )
     if item.manifest:
         yield f"manifest {item.manifest}, sequence {item.sequence}"
     if item.outcome == "draft":
         yield f"NOT PUBLISHED, a draft: {item.why}"
+
+
+def matches(found: Sequence[Match]) -> Iterator[str]:
+    """The places of a picture, the best first."""
+    rows = [("tile", "score", "centre", "north-western corner")]
+    for one in found:
+        centre, corner = (f"{latitude:.6f}, {longitude:.6f}" for latitude, longitude in (one.centre, one.corner))
+        rows.append((str(one.tile), f"{one.score:.4f}", centre, corner))
+    yield from table(rows)
+
+
+def measured(figures: Sequence[Remeasured]) -> Iterator[str]:
+    """Figures that were measured again, beside what was signed."""
+    rows = [("figure", "now", "signed", "least", "")]
+    for one in figures:
+        signed, least = (f"{value / 10**6:.4f}" if value is not None else "-" for value in (one.signed, one.least))
+        zooms = ", ".join(f"z{zoom} {value / 10**6:.4f}" for zoom, value in one.zooms.items())
+        notes = [zooms] if zooms else []
+        notes += [] if one.holds else ["TOO LOW"]
+        notes += [] if one.same or one.signed is None else ["measured in another way than the signed one"]
+        rows.append((one.name, f"{one.value / 10**6:.4f}", signed, least, "; ".join(notes)))
+    yield from table(rows)
 
 
 def engines(report: Sequence[EngineReport]) -> Iterator[str]:

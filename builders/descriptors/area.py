@@ -94,7 +94,7 @@ def read_corridor(path: Path, width_m: Decimal | float) -> Area:
     """Everything within `width_m` / 2 metres of the lines of a GeoJSON file: LineString and MultiLineString.
 
     A leg is the great circle between its vertices, so always the short way round. The corridor is never narrower than
-    asked, on the sphere of the mean radius and on WGS 84, and less than 3 % and 0.2 m wider; it ends in half discs.
+    asked, on the sphere of the mean radius and on WGS 84, and less than 4 % and 0.2 m wider; it ends in half discs.
 
     Raises Invalid for a width outside 1 m to 200 km, for other geometry, for a leg between antipodes, for a corridor
     that reaches beyond the web-mercator limit or has more vertices than a manifest has room for; Unavailable for what
@@ -737,7 +737,7 @@ def _longitudes(zoom: int, columns: Ints) -> Floats:
 
 
 def _latitudes(zoom: int, rows: Ints) -> Floats:
-    """The northern edges of rows in 1e-7 degree; the equator is 0, the others are right to 1e-5 of that.
+    """The northern edges of rows in 1e-7 degree; the equator is 0, the others are right to 1e-6 of a unit.
 
     The latitude at web-mercator height h is pi / 2 - 2 atan(exp(-h)). Sums, products, quotients and roots alone, which
     IEEE 754 rounds in one way: `atan` and `exp` of C libraries differ in the last bit between machines.

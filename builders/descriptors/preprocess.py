@@ -14,8 +14,9 @@ from __future__ import annotations
 import io
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,12 +115,27 @@ class Preprocess:
             "filter": self.filter,
         }
 
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """The preprocessing with these `fields`. Raises Corrupt for fields that are none of this version's."""
+        try:
+            height, width = fields["resize"]
+            mean, std = (tuple(value / _MILLION for value in fields[key]) for key in ("mean", "std"))
+            made = cls((height, width), fields["colour"], fields["scale"], mean, std, fields["filter"])
+        except (KeyError, TypeError, ValueError, Invalid) as error:
+            raise Corrupt(f"no preprocessing that is known: {error}"[:300]) from None
+        if made.fields() != dict(fields):
+            raise Corrupt("the preprocessing is another than this version knows")
+        return made
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """The image of the size that the backbone takes."""
+        height, width = self.resize
+        return image if image.size == (width, height) else image.resize((width, height), FILTERS[self.filter])
+
     def tensor(self, image: Image.Image, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """float32 [3, height, width] of an RGB image of any size, as the class describes; in `out` if given."""
-        height, width = self.resize
-        if image.size != (width, height):
-            image = image.resize((width, height), FILTERS[self.filter])
-        pixels = np.asarray(image).transpose(2, 0, 1)
+        pixels = np.asarray(self.resized(image)).transpose(2, 0, 1)
         if self.colour == "BGR":
             pixels = pixels[::-1]
         by, plus = SCALES[self.scale]

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from builders.engines.backends import backend
-from builders.engines.base import EngineSession
+from builders.engines.base import EngineBackend, EngineSession
 from builders.engines.session import WEIGHTS
 from store.errors import NotFound, Unavailable
 from store.load import load
@@ -39,10 +39,17 @@ def open_engine(mission: VerifiedMission, backbone: str) -> EngineSession:
     entry = parts["model"]
     library, host = backend(entry.meta["backend"]), entry.meta["host"]
     engine = load(mission, entry.name, kind="engine")
-    if "weights" not in parts:
+    return open_parts(
+        library, host, engine, load(mission, parts["weights"].name, kind="engine") if "weights" in parts else None
+    )
+
+
+def open_parts(library: EngineBackend, host: str, engine: memoryview, weights: memoryview | None) -> EngineSession:
+    """The session of an engine that needs `host`, and of its weights where they are apart: bytes that were hashed."""
+    if weights is None:
         return library.load(engine, host)
-    with private_file(WEIGHTS, load(mission, parts["weights"].name, kind="engine")) as weights:
-        return library.load(engine, host, weights)
+    with private_file(WEIGHTS, weights) as path:
+        return library.load(engine, host, path)
 
 
 @contextmanager

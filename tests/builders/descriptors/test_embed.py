@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,13 +18,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from PIL import Image
 
-from builders.descriptors.embed import MAX_WORKERS, Embedder
+from builders.descriptors import embed as module
+from builders.descriptors.embed import BATCHES_AHEAD, CELLS_AHEAD, MAX_WORKERS, CellJob, CellResult, Embedder
 from builders.descriptors.mbtiles import MBTilesSource
-from builders.descriptors.preprocess import Preprocess, decode
+from builders.descriptors.preprocess import Preprocess, decode, tile_image
 from builders.descriptors.tiles import Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
-from store.errors import Invalid, Refused
+from builders.descriptors.views import View
+from store.errors import Invalid, Refused, Unavailable
 from tests.support.backbone import write_backbone
 from tests.support.terrain import render_jpeg
 
@@ -28,6 +35,9 @@ SHARED = os.environ.get("FLIGHTBAG_SHARED")
 needs_shared = pytest.mark.skipif(SHARED is None, reason="FLIGHTBAG_SHARED does not name the shared data")
 PREPROCESS = Preprocess((64, 64))
 FIRST = tile_id(Tile(16, 14712, 23040))
+CELL = Tile(12, 919, 1440)
+
+Encoded = Sequence[tuple[int, bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +50,31 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture(scope="module")
 def tiles() -> list[tuple[int, bytes]]:
     return [(number, render_jpeg(tile_from_id(number))) for number in range(FIRST, FIRST + 21)]
+
+
+def png(*colours: tuple[int, int, int], side: int = 8) -> bytes:
+    """A tile of `side` pixels that is the first colour, with one column of each other."""
+    image = Image.new("RGB", (side, side), colours[0])
+    for column, colour in enumerate(colours[1:]):
+        image.paste(colour, (column, 0, column + 1, side))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def job_of(tiles: Encoded) -> CellJob:
+    """A job of views that are these tiles."""
+    return CellJob(tile_from_id(tiles[0][0]).z if tiles else 16, tuple(number for number, _ in tiles), lambda: tiles)
+
+
+def described(embedder: Embedder, tiles: Encoded, dtype: Any = "float32") -> CellResult:
+    """These tiles, each for itself, as one cell."""
+    (result,) = embedder.embed([job_of(tiles)], dtype)
+    return result
+
+
+def no_worker_is_left() -> bool:
+    return not any(thread.name.startswith("embed") for thread in threading.enumerate())
 
 
 def reference(model: bytes, tiles: list[tuple[int, bytes]], preprocess: Preprocess = PREPROCESS) -> NDArray[np.float32]:
@@ -75,11 +110,11 @@ MEAN = (
 
 @pytest.mark.parametrize("batch", [1, 4, 8, 64])
 def test_the_numbers_are_those_of_the_bare_session(backbone: bytes, tiles: list[tuple[int, bytes]], batch: int) -> None:
-    result = Embedder(backbone, "descriptor", PREPROCESS, batch).embed_cell(tiles, "float32")
+    result = described(Embedder(backbone, "descriptor", PREPROCESS, batch), tiles)
     assert result.tile_ids.tolist() == [number for number, _ in tiles]
     assert result.tile_ids.dtype == np.uint64
     assert result.descriptors.dtype == np.float32
-    assert result.undecodable == ()
+    assert result.faults == ()
     assert np.allclose(result.descriptors, reference(backbone, tiles), atol=1e-5)
 
 
@@ -90,7 +125,8 @@ def test_a_fixed_batch_is_filled_up_and_cut_again(
     write_backbone(tmp_path / "fixed.onnx", batch=fixed)
     for batch in (1, 5, 8):
         embedder = Embedder((tmp_path / "fixed.onnx").read_bytes(), "descriptor", PREPROCESS, batch)
-        result = embedder.embed_cell(tiles, "float32")
+        assert embedder.batch % fixed == 0
+        result = described(embedder, tiles)
         assert result.descriptors.shape == (len(tiles), 32)
         assert np.allclose(result.descriptors, reference(backbone, tiles), atol=1e-5)
 
@@ -98,119 +134,572 @@ def test_a_fixed_batch_is_filled_up_and_cut_again(
 def test_a_batch_that_only_the_output_fixes_is_kept() -> None:
     """Some exports declare a symbolic input round a graph that takes one image."""
     embedder = Embedder(model_of(*MEAN, out=(1, 3)), "descriptor", Preprocess((2, 2)), 8)
-    result = embedder.embed_cell([(FIRST + n, render_jpeg(Tile(16, 1, n))) for n in range(3)], "float32")
+    result = described(embedder, [(FIRST + n, render_jpeg(Tile(16, 1, n))) for n in range(3)])
     assert result.descriptors.shape == (3, 3)
 
 
 def test_two_runs_give_the_same_bytes(backbone: bytes, tiles: list[tuple[int, bytes]]) -> None:
     embedder = Embedder(backbone, "descriptor", PREPROCESS, 4)
-    first, second = (embedder.embed_cell(iter(tiles), "float16") for _ in range(2))
+    first, second = (described(embedder, tiles, "float16") for _ in range(2))
     assert first.descriptors.dtype == np.float16
     assert first.descriptors.tobytes() == second.descriptors.tobytes()
 
 
 def test_different_tiles_have_different_descriptors(backbone: bytes, tiles: list[tuple[int, bytes]]) -> None:
-    rows = Embedder(backbone, "descriptor", PREPROCESS, 8).embed_cell(tiles, "float32").descriptors
+    rows = described(Embedder(backbone, "descriptor", PREPROCESS, 8), tiles).descriptors
     likeness = rows @ rows.T - np.eye(len(rows))
     assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     assert likeness.max() < 0.999
     assert np.median(likeness) < 0.8
 
 
+# -- what is left out
+
+
 @pytest.mark.parametrize("batch", [1, 3, 64])
-def test_an_undecodable_tile_is_left_out_with_its_reason(
-    backbone: bytes, tiles: list[tuple[int, bytes]], batch: int
-) -> None:
-    holes = [(number, data[:100] if place in (0, 5, 6, 7) else data) for place, (number, data) in enumerate(tiles)]
-    result = Embedder(backbone, "descriptor", PREPROCESS, batch).embed_cell(holes, "float32")
-    bad = [tiles[place][0] for place in (0, 5, 6, 7)]
-    assert [number for number, _ in result.undecodable] == bad
-    assert all(reason for _, reason in result.undecodable)
-    whole = [tile for tile in tiles if tile[0] not in bad]
+def test_a_bad_tile_is_left_out_with_its_reason(backbone: bytes, tiles: Encoded, batch: int) -> None:
+    wrong = {0: b"", 5: png((1, 2, 3), side=256), 6: png((1, 2, 3), (3, 2, 1), side=255), 7: tiles[7][1][:100]}
+    holes = [(number, wrong.get(place, data)) for place, (number, data) in enumerate(tiles)]
+    result = described(Embedder(backbone, "descriptor", PREPROCESS, batch), holes)
+    assert [(number, reason) for number, reason, _ in result.faults] == [
+        (tiles[0][0], "undecodable"),
+        (tiles[5][0], "blank"),
+        (tiles[6][0], "wrong-size"),
+        (tiles[7][0], "undecodable"),
+    ]
+    assert all(detail for _, _, detail in result.faults)
+    whole = [tile for place, tile in enumerate(tiles) if place not in wrong]
     assert result.tile_ids.tolist() == [number for number, _ in whole]
     assert np.allclose(result.descriptors, reference(backbone, whole), atol=1e-5)
 
 
+def test_an_absent_tile_is_left_out_and_one_of_no_view_is_passed_over(backbone: bytes, tiles: Encoded) -> None:
+    job = CellJob(16, tuple(number for number, _ in tiles[:10]), lambda: [*tiles[4:], (FIRST + 50, b"")])
+    (result,) = Embedder(backbone, "descriptor", PREPROCESS, 4).embed([job], "float32")
+    assert result.tile_ids.tolist() == [number for number, _ in tiles[4:10]]
+    assert result.faults == ()
+    assert np.allclose(result.descriptors, reference(backbone, list(tiles[4:10])), atol=1e-5)
+
+
 def test_a_cell_without_a_tile_that_decodes_is_empty(backbone: bytes) -> None:
     embedder = Embedder(backbone, "descriptor", PREPROCESS, 2)
-    for cell in ([], [(FIRST + n, b"") for n in range(5)]):
-        result = embedder.embed_cell(cell, "float16")
+    for bad in ([], [(FIRST + n, b"") for n in range(5)]):
+        result = described(embedder, bad, "float16")
         assert result.tile_ids.shape == (0,)
+        assert result.tile_ids.dtype == np.uint64
         assert result.descriptors.shape == (0, 32)
         assert result.descriptors.dtype == np.float16
-        assert len(result.undecodable) == len(cell)
+        assert len(result.faults) == len(bad)
 
 
-def test_progress_counts_every_tile_in_this_thread(backbone: bytes, tiles: list[tuple[int, bytes]]) -> None:
+def test_the_origins_of_a_job_are_ascending_and_have_a_view(backbone: bytes) -> None:
+    for origins in ((2, 1), (1, 1)):
+        with pytest.raises(Invalid):
+            CellJob(16, origins, list)
+    embedder = Embedder(backbone, "descriptor", PREPROCESS, 2, view=View(2, 2))
+    with pytest.raises(Invalid):
+        list(embedder.embed([CellJob(16, (tile_id(Tile(16, 14713, 23040)),), list)], "float32"))
+
+
+# -- views of many tiles
+
+
+def colour_of(tile: Tile) -> tuple[int, int, int]:
+    return tile.x % 16 * 16, tile.y % 16 * 16, 255
+
+
+def coloured(origins: Sequence[int], view: View, zoom: int = 16) -> dict[int, bytes]:
+    """The tiles of these views, of 8 pixels, each of a colour that tells its column and row but for one column."""
+    prints = view.footprint(zoom, np.array(origins, np.uint64))
+    return {int(n): png(colour_of(tile_from_id(int(n))), (0, 0, 0)) for n in np.unique(prints)}
+
+
+PIXELS_OUT = helper.make_node("Flatten", ["image"], ["descriptor"], axis=1)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+@pytest.mark.parametrize("view", [View(1, 1), View(2, 1), View(3, 2), View(4, 4)], ids=str)
+def test_a_view_shows_each_of_its_tiles_in_its_place(view: View, batch: int) -> None:
+    """A model that gives its input back: what a descriptor holds is the mosaic itself."""
+    side = 8 * view.tiles
+    model = model_of(PIXELS_OUT, shape=("N", 3, side, side), out=("N", 3 * side * side))
+    origins = tuple(view.origins_in_cell(CELL, 16).tolist())
+    embedder = Embedder(model, "descriptor", Preprocess((side, side), scale="0..255"), batch, view=view, tile_size=8)
+    (result,) = embedder.embed([CellJob(16, origins, coloured(origins, view).items)], "float32")
+    assert result.tile_ids.tolist() == list(origins)
+    assert result.faults == ()
+    for origin, row in zip(origins, result.descriptors, strict=True):
+        z, x, y = tile_from_id(origin)
+        image = row.reshape(3, view.tiles, 8, view.tiles, 8)
+        for down in range(view.tiles):
+            for right in range(view.tiles):
+                shown = image[:, down, :, right, :]
+                assert (shown[..., 0] == 0).all()
+                expected = colour_of(Tile(z, (x + right) % (1 << z), y + down))
+                assert (shown[..., 1:] == np.array(expected)[:, None, None]).all()
+
+
+def test_a_mosaic_is_resized_as_a_whole() -> None:
+    view = View(2, 2)
+    origins = tuple(view.origins_in_cell(CELL, 16).tolist())[:3]
+    tiles = coloured(origins, view)
+    embedder = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 2, view=view, tile_size=8)
+    (result,) = embedder.embed([CellJob(16, origins, tiles.items)], "float32")
+    for origin, row in zip(origins, result.descriptors, strict=True):
+        mosaic = Image.new("RGB", (16, 16))
+        for place, number in enumerate(view.footprint(16, np.array([origin], np.uint64)).ravel().tolist()):
+            mosaic.paste(decode(tiles[number]), (place % 2 * 8, place // 2 * 8))
+        assert np.allclose(row, Preprocess((2, 2)).tensor(mosaic).mean(axis=(1, 2)), atol=1e-5)
+
+
+def test_views_over_the_antimeridian_are_described() -> None:
+    view = View(3, 1)
+    origins = (tile_id(Tile(16, 65535, 100)),)
+    embedder = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 2, view=view, tile_size=8)
+    (result,) = embedder.embed([CellJob(16, origins, coloured(origins, view).items)], "float32")
+    assert result.tile_ids.tolist() == list(origins)
+
+
+def test_each_tile_is_decoded_once_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with workers side by side; and of the decoded tiles a band of the cell is held, not the cell."""
+    view = View(4, 1)
+    seen: Counter[bytes] = Counter()
+    held = most = 0
+    count = threading.Lock()
+    real, release = tile_image, module._Tiles.release
+
+    def counting(data: bytes, side: int) -> Image.Image:
+        nonlocal held, most
+        with count:
+            seen[data] += 1
+            held += 1
+            most = max(most, held)
+        return real(data, side)
+
+    def releasing(self: Any, number: int) -> None:
+        nonlocal held
+        slot = self._slots[number]
+        with count:
+            before = slot.uses
+            release(self, number)
+            held -= before == 1
+
+    monkeypatch.setattr(module, "tile_image", counting)
+    monkeypatch.setattr(module._Tiles, "release", releasing)
+    origins = tuple(view.origins_in_cell(CELL, 16).tolist())
+    tiles = coloured(origins, view)
+    embedder = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 4, view=view, tile_size=8)
+    (result,) = embedder.embed([CellJob(16, origins, tiles.items)], "float32")
+    assert result.tile_ids.tolist() == list(origins)
+    assert len(tiles) == 19 * 19
+    # Colours repeat across the border of the cell, and PNGs with them.
+    assert seen == Counter(tiles.values())
+    assert held == 0
+    # Four rows of 19, and what the batches under way reach into the fifth and the rows of views beyond.
+    assert most <= 19 * (view.tiles + 1) + MAX_WORKERS * 4
+
+
+def test_a_bad_tile_takes_its_views_with_it_and_is_told_once() -> None:
+    view = View(2, 1)
+    origins = tuple(view.origins_in_cell(CELL, 16).tolist())
+    tiles = coloured(origins, view)
+    bad, absent, beside = (tile_id(Tile(16, CELL.x * 16 + x, CELL.y * 16 + y)) for x, y in ((5, 5), (9, 9), (10, 10)))
+    tiles[bad] = b"damaged"
+    tiles[beside] = b"damaged too"
+    del tiles[absent]
+    embedder = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 8, view=view, tile_size=8)
+    counted: list[int] = []
+    (result,) = embedder.embed([CellJob(16, origins, tiles.items)], "float32", counted.append)
+    hit = set(view.origins_over(16, np.array([bad, absent, beside], np.uint64)).tolist())
+    assert result.tile_ids.tolist() == [number for number in origins if number not in hit]
+    assert len(hit) == 11
+    assert [(number, reason) for number, reason, _ in result.faults] == sorted(
+        [(bad, "undecodable"), (beside, "undecodable")]
+    )
+    assert sum(counted) == len(origins)
+
+
+def test_a_view_that_would_fill_the_memory_is_invalid(backbone: bytes) -> None:
+    for view, side in ((View(16, 16), 1024), (View(), 0), (View(), 4097)):
+        with pytest.raises(Invalid):
+            Embedder(backbone, "descriptor", PREPROCESS, 2, view=view, tile_size=side)
+
+
+# -- many cells
+
+
+def cells(tiles: Encoded, count: int) -> list[list[tuple[int, bytes]]]:
+    """Cells beside each other, of different sizes, the third empty."""
+    return [
+        [(FIRST + 256 * cell + n, data) for n, (_, data) in enumerate(tiles[: 0 if cell == 2 else 3 + 5 * cell])]
+        for cell in range(count)
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 4, 64])
+def test_the_results_are_in_the_order_of_the_jobs(backbone: bytes, tiles: Encoded, batch: int) -> None:
+    given = cells(tiles, 4)
+    results = list(Embedder(backbone, "descriptor", PREPROCESS, batch).embed(map(job_of, given), "float32"))
+    assert [result.tile_ids.tolist() for result in results] == [[number for number, _ in cell] for cell in given]
+    for cell, result in zip(given, results, strict=True):
+        if cell:
+            assert np.allclose(result.descriptors, reference(backbone, cell), atol=1e-5)
+    assert no_worker_is_left()
+
+
+def test_the_bytes_of_a_cell_do_not_depend_on_the_others(backbone: bytes, tiles: Encoded) -> None:
+    embedder = Embedder(backbone, "descriptor", PREPROCESS, 8)
+    given = cells(tiles, 4)
+    together = list(embedder.embed(map(job_of, given), "float16"))
+    for cell, result in zip(given, together, strict=True):
+        assert described(embedder, cell, "float16").descriptors.tobytes() == result.descriptors.tobytes()
+
+
+def test_no_job_gives_no_result(backbone: bytes) -> None:
+    assert list(Embedder(backbone, "descriptor", PREPROCESS, 8).embed([], "float32")) == []
+
+
+def test_progress_counts_every_view_in_this_thread(backbone: bytes, tiles: Encoded) -> None:
     seen: list[tuple[int, int]] = []
     embedder = Embedder(backbone, "descriptor", PREPROCESS, 4)
-    embedder.embed_cell([*tiles, (FIRST + 30, b"")], "float32", lambda n: seen.append((n, threading.get_ident())))
+    job = job_of([*tiles, (FIRST + 30, b"")])
+    list(embedder.embed([job], "float32", lambda n: seen.append((n, threading.get_ident()))))
     assert [count for count, _ in seen] == [4, 4, 4, 4, 4, 2]
     assert {thread for _, thread in seen} == {threading.get_ident()}
 
 
-def test_the_source_is_read_a_bounded_way_ahead(backbone: bytes, tiles: list[tuple[int, bytes]]) -> None:
-    taken = 0
-    ahead = []
-    done = 0
+def test_sources_are_read_a_bounded_way_ahead_in_this_thread(backbone: bytes, tiles: Encoded) -> None:
+    read: list[int] = []
 
-    def source() -> Iterator[tuple[int, bytes]]:
-        nonlocal taken
-        for n in range(100):
-            taken += 1
-            yield FIRST + n, tiles[n % len(tiles)][1]
+    def job(cell: int) -> CellJob:
+        own = [(FIRST + 256 * cell + n, data) for n, (_, data) in enumerate(tiles[:2])]
+
+        def source() -> Encoded:
+            assert threading.current_thread() is threading.main_thread()
+            read.append(cell)
+            return own
+
+        return CellJob(16, tuple(number for number, _ in own), source)
+
+    results = Embedder(backbone, "descriptor", PREPROCESS, 2).embed(map(job, range(12)), "float32")
+    assert read == []
+    for done, _ in enumerate(results, 1):
+        assert read == list(range(len(read)))
+        # Of one cell more than is read ahead: the one to be finished next.
+        assert len(read) <= done + CELLS_AHEAD + 1
+    assert len(read) == 12
+
+
+def test_workers_go_on_while_the_caller_has_the_result(backbone: bytes, tiles: Encoded) -> None:
+    ran = threading.Semaphore(0)
+    embedder = Embedder(backbone, "descriptor", PREPROCESS, 2)
+    session = embedder._session
+
+    class Counting:
+        def run(self, *arguments: Any) -> Any:
+            result = session.run(*arguments)
+            ran.release()
+            return result
+
+    embedder._session = Counting()
+    given = [[(FIRST + 256 * cell + n, data) for n, (_, data) in enumerate(tiles[:2])] for cell in range(3)]
+    results = embedder.embed(map(job_of, given), "float32")
+    next(results)
+    for _ in given:  # all three cells are run although only the first was asked for
+        assert ran.acquire(timeout=60)
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_no_more_batches_are_begun_than_the_bound(backbone: bytes, tiles: Encoded) -> None:
+    started = 0
+    done = 0
+    ahead: list[int] = []
+    embedder = Embedder(backbone, "descriptor", PREPROCESS, 1)
+    describe = embedder._describe
+
+    def counting(*arguments: Any) -> None:
+        nonlocal started
+        started += 1
+        describe(*arguments)
 
     def progress(count: int) -> None:
         nonlocal done
-        ahead.append(taken - done)
         done += count
+        ahead.append(started - done)
 
-    Embedder(backbone, "descriptor", PREPROCESS, 2).embed_cell(source(), "float32", progress)
-    assert max(ahead) <= 2 * (MAX_WORKERS + 2)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "dtype"),
-    [
-        ((helper.make_node("Div", ["mean", "zero"], ["descriptor"]),), "float32"),  # infinite
-        (
-            (helper.make_node("Mul", ["mean", "zero"], ["m"]), helper.make_node("Div", ["m", "m"], ["descriptor"])),
-            "float32",
-        ),
-        ((helper.make_node("Mul", ["mean", "zero"], ["descriptor"]),), "float32"),
-        ((helper.make_node("Mul", ["mean", "large"], ["descriptor"]),), "float16"),
-    ],
-    ids=["infinite", "nan", "zero", "overflow"],
-)
-def test_what_cannot_be_a_descriptor_is_refused_with_its_tile(nodes: tuple[onnx.NodeProto, ...], dtype: str) -> None:
-    embedder = Embedder(model_of(MEAN[0], *nodes), "descriptor", Preprocess((2, 2), scale="0..255"), 4)
-    with pytest.raises(Refused) as caught:
-        embedder.embed_cell([(FIRST, render_jpeg(Tile(16, 14712, 23040)))], dtype)  # type: ignore[arg-type]
-    assert caught.value.fields["tile"] == "16/14712/23040"
+    embedder._describe = counting  # type: ignore
+    list(embedder.embed([job_of(tiles)], "float32", progress))
+    assert max(ahead) <= MAX_WORKERS + BATCHES_AHEAD
 
 
-def test_only_the_wrong_tile_of_a_batch_is_named() -> None:
-    black = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 8)
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "PNG")
-    good = render_jpeg(Tile(16, 1, 1))
-    cell = [
-        (tile_id(Tile(16, 1, 1)), good),
-        (tile_id(Tile(16, 2, 1)), file.getvalue()),
-        (tile_id(Tile(16, 3, 1)), good),
-    ]
-    with pytest.raises(Refused) as caught:
-        black.embed_cell(cell, "float32")
-    assert caught.value.fields["tile"] == "16/2/1"
+# -- the end of it
 
 
-def test_an_error_of_the_source_comes_through(backbone: bytes, tiles: list[tuple[int, bytes]]) -> None:
+def test_a_generator_that_is_closed_early_leaves_no_worker(backbone: bytes, tiles: Encoded) -> None:
+    embedder = Embedder(backbone, "descriptor", PREPROCESS, 1)
+    for taken in (0, 1, 2):
+        results = embedder.embed((job_of(tiles) for _ in range(100)), "float32")
+        for _ in range(taken):
+            next(results)
+        results.close()  # type: ignore[attr-defined]
+        assert no_worker_is_left()
+
+
+def test_an_early_end_stops_a_run_that_is_under_way() -> None:
+    """The model never ends of its own accord: a loop of 2**62 steps."""
+    begun = threading.Event()
+    embedder = Embedder(endless(), "descriptor", Preprocess((2, 2)), 1)
+    session = embedder._session
+
+    class Telling:
+        def run(self, *arguments: Any) -> Any:
+            begun.set()
+            return session.run(*arguments)
+
+    embedder._session = Telling()
+    given = [(tile_id(Tile(16, 1, 1)), render_jpeg(Tile(16, 1, 1)))]
+
+    def bad() -> Encoded:
+        assert begun.wait(60)
+        raise OSError("the stick was pulled")
+
+    jobs = [job_of(given), CellJob(16, (FIRST,), bad)]
+    with pytest.raises(OSError, match="stick"):
+        list(embedder.embed(jobs, "float32"))
+    assert no_worker_is_left()
+
+
+def endless() -> bytes:
+    """A model that is done at once for an image of zeros, which it is tried with, and never for another."""
+    scalar = TensorProto.INT64
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["on"]),
+            helper.make_node("Identity", ["last"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", scalar, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("last", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
+    return model_of(
+        MEAN[0],
+        helper.make_node("ReduceMax", ["image"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "zero"], ["lit"]),
+        helper.make_node("Constant", [], ["steps"], value=helper.make_tensor("s", scalar, [], [1 << 62])),
+        helper.make_node("Loop", ["steps", "lit", "mean"], ["descriptor"], body=body),
+    )
+
+
+def test_an_error_of_the_source_comes_through(backbone: bytes, tiles: Encoded) -> None:
     def source() -> Iterator[tuple[int, bytes]]:
         yield from tiles
         raise OSError("the stick was pulled")
 
+    job = CellJob(16, (FIRST,), source)
     with pytest.raises(OSError, match="stick"):
-        Embedder(backbone, "descriptor", PREPROCESS, 4).embed_cell(source(), "float32")
+        list(Embedder(backbone, "descriptor", PREPROCESS, 4).embed([job_of(tiles), job], "float32"))
+    assert no_worker_is_left()
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    ("nodes", "dtype", "why"),
+    [
+        ((helper.make_node("Div", ["mean", "zero"], ["descriptor"]),), "float32", "not finite"),
+        (
+            (helper.make_node("Mul", ["mean", "zero"], ["m"]), helper.make_node("Div", ["m", "m"], ["descriptor"])),
+            "float32",
+            "not finite",
+        ),
+        ((helper.make_node("Mul", ["mean", "zero"], ["descriptor"]),), "float32", "all zero"),
+        ((helper.make_node("Mul", ["mean", "large"], ["descriptor"]),), "float16", "beyond float16"),
+        (
+            (helper.make_node("Mul", ["mean", "zero"], ["m"]), helper.make_node("Exp", ["m"], ["descriptor"])),
+            "float16",
+            "constant",
+        ),
+    ],
+    ids=["infinite", "nan", "zero", "overflow", "constant"],
+)
+@pytest.mark.parametrize("normalise", ["none", "l2"])
+def test_what_cannot_be_a_descriptor_is_refused_with_its_tile(
+    nodes: tuple[onnx.NodeProto, ...], dtype: Any, why: str, normalise: Any
+) -> None:
+    model, preprocess = model_of(MEAN[0], *nodes), Preprocess((2, 2), scale="0..255")
+    embedder = Embedder(model, "descriptor", preprocess, 4, normalise=normalise)
+    given = [(FIRST, render_jpeg(tile_from_id(FIRST)))]
+    if (normalise, why) == ("l2", "beyond float16"):  # not after it was divided by its length
+        assert np.linalg.norm(described(embedder, given, dtype).descriptors) == pytest.approx(1, abs=1e-3)
+        return
+    with pytest.raises(Refused, match=why) as caught:
+        described(embedder, given, dtype)
+    assert caught.value.fields["tile"] == "16/14712/23040"
+    assert no_worker_is_left()
+
+
+def test_only_the_wrong_tile_of_a_batch_is_named() -> None:
+    embedder = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2), filter="nearest"), 8, tile_size=8)
+    # Black wherever "nearest" looks.
+    good, dark = png((90, 9, 0), (9, 90, 0)), png((0, 0, 0), (9, 9, 9))
+    numbers = sorted(tile_id(Tile(16, x, 1)) for x in (1, 2, 3))
+    with pytest.raises(Refused) as caught:
+        described(embedder, list(zip(numbers, (good, dark, good), strict=True)))
+    assert caught.value.fields["tile"] == str(tile_from_id(numbers[1]))
+
+
+def test_one_number_is_never_constant() -> None:
+    model = model_of(helper.make_node("ReduceMean", ["image"], ["descriptor"], axes=[1, 2, 3], keepdims=0), out=("N",))
+    with pytest.raises(Invalid):
+        Embedder(model, "descriptor", Preprocess((2, 2)), 8)
+    model = model_of(
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("ReduceMean", ["mean"], ["descriptor"], axes=[1], keepdims=1),
+        out=("N", 1),
+    )
+    assert described(
+        Embedder(model, "descriptor", Preprocess((2, 2)), 8), [(FIRST, render_jpeg(tile_from_id(FIRST)))]
+    ).descriptors.shape == (1, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_normalised_rows_have_length_1(tiles: Encoded, dtype: Any) -> None:
+    model = model_of(MEAN[0], helper.make_node("Mul", ["mean", "large"], ["descriptor"]))
+    plain = described(Embedder(model, "descriptor", Preprocess((2, 2)), 4), tiles).descriptors
+    unit = described(Embedder(model, "descriptor", Preprocess((2, 2)), 4, normalise="l2"), tiles, dtype).descriptors
+    assert unit.dtype == dtype
+    assert np.allclose(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-3)
+
+
+def test_a_row_that_the_cast_makes_too_long_is_refused(
+    tiles: Encoded, backbone: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LENGTH_TOLERANCE", 1e-9)  # far below what a float16 can keep
+    with pytest.raises(Refused, match="length"):
+        described(Embedder(backbone, "descriptor", PREPROCESS, 8, normalise="l2"), tiles, "float16")
+
+
+# -- memory
+
+
+class Narrow:
+    """A session that has the memory for so many images, and says so in ONNX Runtime's words."""
+
+    def __init__(self, session: Any, most: int, error: Callable[[], Exception]) -> None:
+        self._session, self._most, self._error = session, most, error
+        self.sizes: list[int] = []
+
+    def run(self, outputs: Any, feeds: dict[str, NDArray[np.float32]], *more: Any) -> Any:
+        (images,) = feeds.values()
+        self.sizes.append(len(images))
+        if len(images) > self._most:
+            raise self._error()
+        return self._session.run(outputs, feeds, *more)
+
+
+def ort_says() -> Exception:
+    error: Exception = RuntimeException(
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. "
+        "Name:'c1' Status Message: Failed to allocate memory for requested buffer of size 67108864"
+    )
+    return error
+
+
+@pytest.mark.parametrize("error", [ort_says, MemoryError])
+def test_where_memory_runs_out_the_batch_is_halved_and_stays_so(
+    backbone: bytes, tiles: Encoded, error: Callable[[], Exception]
+) -> None:
+    whole = described(Embedder(backbone, "descriptor", PREPROCESS, 2), tiles)
+    embedder = Embedder(backbone, "descriptor", PREPROCESS, 16)
+    embedder._session = narrow = Narrow(embedder._session, 3, error)
+    result = described(embedder, tiles)
+    assert embedder.batch == 2
+    assert result.tile_ids.tolist() == whole.tile_ids.tolist()
+    assert result.descriptors.tobytes() == whole.descriptors.tobytes()
+    narrow.sizes.clear()
+    described(embedder, tiles)
+    assert max(narrow.sizes) == 2
+
+
+def test_where_memory_is_short_for_one_view_it_is_unavailable(backbone: bytes, tiles: Encoded) -> None:
+    embedder = Embedder(backbone, "descriptor", PREPROCESS, 16)
+    embedder._session = Narrow(embedder._session, 0, ort_says)
+    with pytest.raises(Unavailable, match="memory") as caught:
+        described(embedder, tiles)
+    assert caught.value.remedy
+    assert embedder.batch == 1
+    assert no_worker_is_left()
+
+
+def test_a_fixed_batch_is_not_halved_below_its_size(tmp_path: Path, tiles: Encoded) -> None:
+    write_backbone(tmp_path / "fixed.onnx", batch=4)
+    embedder = Embedder((tmp_path / "fixed.onnx").read_bytes(), "descriptor", PREPROCESS, 16)
+    embedder._session = narrow = Narrow(embedder._session, 3, ort_says)
+    with pytest.raises(Unavailable, match="memory"):
+        described(embedder, tiles)
+    assert set(narrow.sizes) == {4}
+
+
+def test_another_failure_of_the_session_is_no_matter_of_memory(backbone: bytes, tiles: Encoded) -> None:
+    embedder = Embedder(backbone, "descriptor", PREPROCESS, 16)
+    embedder._session = Narrow(embedder._session, 0, lambda: RuntimeException("a node failed"))
+    with pytest.raises(Unavailable, match="a node failed"):
+        described(embedder, tiles)
+    assert embedder.batch == 16
+
+
+SHORT = """
+import resource, sys
+import numpy as np
+from builders.descriptors.embed import CellJob, Embedder
+from builders.descriptors.preprocess import Preprocess
+from builders.descriptors.tiles import tile_from_id
+from store.errors import Unavailable
+from tests.support.terrain import render_jpeg
+
+first, room = int(sys.argv[2]), int(sys.argv[3])
+embedder = Embedder(open(sys.argv[1], "rb").read(), "descriptor", Preprocess((512, 512)), 256)
+tiles = [(n, render_jpeg(tile_from_id(n))) for n in range(first, first + 24)]
+job = CellJob(16, tuple(n for n, _ in tiles), lambda: tiles)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (room << 20), resource.RLIM_INFINITY))
+try:
+    (result,) = embedder.embed([job], "float32")
+    print(embedder.batch, len(result.tile_ids), np.isfinite(result.descriptors).all())
+except Unavailable as error:
+    print("unavailable", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space and asks /proc for its size")
+@pytest.mark.parametrize("room", [512, 16])
+def test_real_want_of_memory(tmp_path: Path, room: int) -> None:
+    """256 views of 3 x 512 x 512 would take 768 MiB for the input alone, in each worker."""
+    write_backbone(tmp_path / "large.onnx", size=512)
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT, str(tmp_path / "large.onnx"), str(FIRST), str(room)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.split()
+    if room == 512:
+        assert told[1:] == ["24", "True"]
+        assert int(told[0]) <= 128
+    else:
+        assert told[0] == "unavailable"
+
+
+# -- what a model must be
 
 
 def test_the_size_of_the_model_is_the_size_of_preprocess(backbone: bytes) -> None:
@@ -253,8 +742,8 @@ def test_a_pooled_map_of_one_pixel_is_a_descriptor() -> None:
 
 def test_sizes_that_the_model_leaves_open_are_those_of_preprocess() -> None:
     model = model_of(*MEAN, shape=("N", 3, "H", "W"))
-    result = Embedder(model, "descriptor", Preprocess((48, 96)), 8).embed_cell(
-        [(FIRST, render_jpeg(tile_from_id(FIRST)))], "float32"
+    result = described(
+        Embedder(model, "descriptor", Preprocess((48, 96)), 8), [(FIRST, render_jpeg(tile_from_id(FIRST)))]
     )
     assert result.descriptors.shape == (1, 3)
 
@@ -279,7 +768,7 @@ def test_a_real_backbone_on_real_imagery() -> None:
     model = (Path(SHARED or "") / "data/models/place-embedder.onnx").read_bytes()
     preprocess = Preprocess((256, 256))
     cell = real_cell()
-    result = Embedder(model, "descriptor", preprocess, 8).embed_cell(cell, "float32")
+    result = described(Embedder(model, "descriptor", preprocess, 8), cell)
     assert result.descriptors.shape == (16, 288)
     assert np.allclose(result.descriptors, reference(model, cell, preprocess), atol=1e-5)
 
@@ -298,6 +787,6 @@ def test_a_real_backbone_of_fixed_batch_and_another_size() -> None:
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
     fixed = model.SerializeToString()
     cell = real_cell()[:5]
-    result = Embedder(fixed, "descriptor", Preprocess((352, 352)), 8).embed_cell(cell, "float16")
+    result = described(Embedder(fixed, "descriptor", Preprocess((352, 352)), 8), cell, "float16")
     assert result.descriptors.shape == (5, 288)
     assert np.allclose(result.descriptors, reference(fixed, cell, Preprocess((352, 352))), atol=2e-3)

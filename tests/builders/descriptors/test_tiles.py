@@ -68,7 +68,7 @@ def test_columns_and_rows_come_back_from_ids(zoom: int, data: st.DataObject) -> 
     places = data.draw(st.lists(st.tuples(side, side), max_size=8))
     given_x, given_y = (np.array([place[axis] for place in places], np.int64) for axis in (0, 1))
     x, y = tile_xy(zoom, tile_ids(zoom, given_x, given_y))
-    assert (x.dtype, y.dtype) == (np.int64, np.int64)
+    assert x.dtype == y.dtype == np.int64
     assert (x.tolist(), y.tolist()) == (given_x.tolist(), given_y.tolist())
 
 

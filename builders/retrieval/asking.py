@@ -1,0 +1,202 @@
+"""What is asked of a verified mission: where a picture was taken, whether the engine agrees with the map, how often the
+map answers right. What the commands `query`, `probe` and `quality` do, and what onboard software may.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builders.descriptors.area import tiles_of_area
+from builders.descriptors.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over
+from builders.descriptors.preprocess import BadTile, decode
+from builders.descriptors.tiles import MAX_TILE_BYTES
+from builders.descriptors.views import View
+from builders.engines.loading import open_engine
+from builders.retrieval.flying import FlyingEngine, batches_of, card_of, engine_of, engines_of, flying_engine
+from builders.retrieval.layers import Layer
+from builders.retrieval.probe import Probe
+from builders.retrieval.quality import Imagery, Question
+from builders.retrieval.recall import total
+from builders.retrieval.retriever import Match, Retriever
+from store.errors import Invalid, NotFound, Refused, Unavailable
+from store.format.ids import BuildKey
+from store.format.manifest import PPM
+from store.load import load
+from store.verify import VerifiedMission
+
+_ANY_DATE = datetime.date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Remeasured:
+    """A figure measured again, in parts per million: `signed` and `least` are those of the manifest, None where it has
+    no such figure; `same` tells whether it was measured in the same way as the signed one; `zooms` has it zoom by
+    zoom."""
+
+    name: str
+    value: int
+    signed: int | None
+    least: int | None
+    same: bool
+    zooms: dict[int, int]
+
+    @property
+    def holds(self) -> bool:
+        return self.least is None or self.value >= self.least
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "value": self.value,
+            "signed": self.signed,
+            "least": self.least,
+            "same_recipe": self.same,
+            "holds": self.holds,
+            "zooms": {str(zoom): value for zoom, value in self.zooms.items()},
+        }
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """uint8 [height, width, 3] of a JPEG, PNG or WebP file. Raises NotFound, Invalid or Unavailable, naming the
+    file."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise Invalid(f"{path} is not a regular file", path=str(path))
+        with open(path, "rb") as file:
+            return np.asarray(decode(file.read(MAX_TILE_BYTES + 1)))
+    except FileNotFoundError:
+        raise NotFound(f"there is no picture {path}", path=str(path)) from None
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
+    except BadTile as error:
+        raise Invalid(f"{path} is no picture: {error.message}", path=str(path)) from error
+
+
+def sets_of(mission: VerifiedMission) -> list[str]:
+    """The descriptor sets of a mission, ascending."""
+    return sorted({e.name.split("/")[1] for e in mission.table.entries if e.kind == "descriptors"})
+
+
+def the_set(mission: VerifiedMission, set_: str | None) -> str:
+    """The descriptor set that is meant. Raises Invalid where it has to be said which."""
+    sets = sets_of(mission)
+    if set_ is None and len(sets) != 1:
+        raise Invalid(
+            f"mission {mission.facts.id} has {len(sets)} descriptor sets", remedy=f"say which: {', '.join(sets)}"
+        )
+    return set_ if set_ is not None else sets[0]
+
+
+def ask(
+    mission: VerifiedMission, picture: NDArray[np.uint8], *, set_: str | None, zoom: int | None, index: str, top: int
+) -> list[Match]:
+    """The best places for a picture, uint8 [height, width, 3], that shows what a row of the map shows."""
+    name = the_set(mission, set_)
+    with Retriever(mission, name, zoom=zoom, index=index) as retriever:
+        return retriever.search(flying_engine(mission, name).describe([picture]), top)[0]
+
+
+def probes(mission: VerifiedMission) -> list[Remeasured]:
+    """The fidelity of each engine's set, by its probe. Raises NotFound for a mission without any: nothing was
+    checked."""
+    found = []
+    for entry in mission.table.entries:
+        if entry.kind != "probe":
+            continue
+        probe = Probe.parse(load(mission, entry.name, kind="probe"))
+        set_ = entry.name.removeprefix("probes/").removesuffix(".safetensors")
+        cosines = [
+            probe.fidelity(
+                FlyingEngine(
+                    open_engine(mission, engine.meta["backbone"]), probe.recipe, batches_of(card_of(mission, engine))
+                )
+            )
+            for engine in engines_of(mission, probe.recipe)
+        ]
+        if not cosines:
+            raise NotFound(f"mission {mission.facts.id} has no engine for the probe of {set_}", set=set_)
+        found.append(_remeasured(mission, f"fidelity/{set_}", int(max(min(cosines), 0.0) * PPM), None, {}))
+    if not found:
+        raise NotFound(f"mission {mission.facts.id} has no probe: it was built by an earlier version")
+    return found
+
+
+def measure(
+    mission: VerifiedMission, tiles: Sequence[Path], against: Path | None, progress: Callable[[str, int, int], None]
+) -> list[Remeasured]:
+    """The recall of each descriptor set, with tiles of these sources. Raises Refused where the tiles of the area are
+    not those that the mission was built from."""
+    found = []
+    for set_ in sets_of(mission):
+        with ExitStack() as stack:
+            layers = stack.enter_context(Retriever(mission, set_)).layers
+            side = layers[0].recipe.tile_size
+            wanted = _wanted(mission, layers)
+            here, other = (
+                _imagery(stack, sources, side, wanted, what, progress)
+                for what, sources in (("reading tiles", tiles), ("reading other tiles", [against] if against else []))
+            )
+            if here is None or here.inventory.digest != mission.manifest.coverage.digest:
+                raise Refused(
+                    "the tiles of the area are not those that the mission was built from",
+                    remedy="give the sources that it was built from, in the same order",
+                    kind="other-tiles",
+                )
+            entry = engine_of(mission, layers[0].recipe)
+            rows = tuple(layer.recipe for layer in layers)
+            question = Question(set_, entry.key or BuildKey(bytes(32)), rows, here, other)
+            told = partial(_asked, progress, set_)
+            result = question.measure(layers, flying_engine(mission, set_), told)
+            for name, way, top in question.figures():
+                zooms = {zoom: tally.ppm(top) for zoom, tally in result[way].items()}
+                pooled = total(result[way].values()).ppm(top)
+                found.append(_remeasured(mission, name, pooled, question.recipe(way), zooms))
+    return found
+
+
+def _asked(progress: Callable[[str, int, int], None], set_: str, count: int) -> None:
+    progress(f"asking {set_}", count, 0)
+
+
+def _wanted(mission: VerifiedMission, layers: Sequence[Layer]) -> dict[int, Wanted]:
+    views = {layer.zoom: layer.view for layer in layers}
+    wanted = {}
+    for zoom in mission.manifest.coverage.zooms:
+        required = tiles_of_area(mission.facts.area, zoom)
+        cells = [cells_of(zoom, required), cells_over(zoom, views.get(zoom, View()), required)]
+        wanted[zoom] = Wanted(required, np.unique(np.concatenate(cells)))
+    return wanted
+
+
+def _imagery(
+    stack: ExitStack,
+    paths: Sequence[Path],
+    side: int,
+    wanted: dict[int, Wanted],
+    what: str,
+    progress: Callable[[str, int, int], None],
+) -> Imagery | None:
+    if not paths:
+        return None
+    specs = [SourceSpec(path, tuple(wanted), _ANY_DATE) for path in paths]
+    sources = stack.enter_context(TileSources(specs, side))
+    return Imagery(sources, sources.inventory(wanted, lambda count: progress(what, count, 0)))
+
+
+def _remeasured(
+    mission: VerifiedMission, name: str, value: int, recipe: bytes | None, zooms: dict[int, int]
+) -> Remeasured:
+    signed = {figure.name: figure for figure in mission.manifest.quality}.get(name)
+    same = signed is not None and recipe in (None, signed.recipe)
+    return Remeasured(name, value, signed.value if signed else None, signed.least if signed else None, same, zooms)

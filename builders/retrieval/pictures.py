@@ -1,0 +1,62 @@
+"""Pictures of views out of tile sources, with some of what lies round them: what queries and probes are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builders.descriptors.inventory import Level, TileSources
+from builders.descriptors.preprocess import BadTile, tile_image
+from builders.descriptors.tiles import tile_ids, tile_xy
+from builders.descriptors.views import View
+
+
+def surroundings(
+    zoom: int, view: View, origins: NDArray[np.uint64], margin: int
+) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
+    """(bool[n], uint64 [k, t, t]): of which views `margin` tiles all round exist, and of those the ids of all tiles,
+    t = view.tiles + 2 * margin a side, row by row from the north-western one."""
+    x, y = tile_xy(zoom, origins)
+    side = view.tiles + 2 * margin
+    steps = np.arange(side) - margin
+    exist = (y >= margin) & (y + view.tiles + margin <= 1 << zoom) & (side <= 1 << zoom)
+    columns = (x[exist, None, None] + steps[None, None, :]) % (1 << zoom)
+    rows = y[exist, None, None] + steps[None, :, None]
+    return exist, tile_ids(zoom, *np.broadcast_arrays(columns, rows))
+
+
+def sample(level: Level, view: View, margin: int, count: int) -> NDArray[np.uint64]:
+    """uint64[n], ascending, n <= count: origins of views over the area, evenly spread along it, of which the sources
+    have every tile, and every tile of `margin` round them. Depends on which tiles there are and on nothing else."""
+    origins = view.origins_over(level.zoom, level.required)
+    exist, ids = surroundings(level.zoom, view, origins, margin)
+    there, _ = level.find(ids.ravel())
+    candidates = origins[exist][there.reshape(len(ids), -1).all(axis=1)]
+    return spread(candidates, count)
+
+
+def spread(ids: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
+    """At most `count` of the ids, evenly spread."""
+    taken = min(count, len(ids))
+    return ids[np.arange(taken) * len(ids) // max(taken, 1)]
+
+
+def pictures(
+    sources: TileSources, level: Level, view: View, tile_size: int, origins: NDArray[np.uint64], margin: int
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """(origin, uint8 [s, s, 3], RGB) of each view with `margin` tiles round it; without those of which a tile is
+    missing or bad. The encoded tiles of all are held, the pictures are made one by one. Raises Corrupt as `read_again`
+    does."""
+    exist, ids = surroundings(level.zoom, view, origins, margin)
+    tiles = dict(sources.read_again(level, np.unique(ids)))
+    for origin, square in zip(origins[exist].tolist(), ids.tolist(), strict=True):
+        try:
+            rows = [
+                np.concatenate([np.asarray(tile_image(tiles[number], tile_size)) for number in row], axis=1)
+                for row in square
+            ]
+        except (BadTile, KeyError):
+            continue
+        yield origin, np.concatenate(rows)
