@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -156,16 +156,17 @@ class ShardBuilder:
             for fresh in [np.setdiff1d(task.origins, old.tiles, assume_unique=True)]
         )
         start = time.monotonic()
-        results = embedder.embed(jobs, tasks[0].set.dtype, lambda count: self.progress(label, count, self._total))
-        for task, old, result in zip(tasks, known, results, strict=True):
-            self.faults.update({number: Fault(reason, detail) for number, reason, detail in result.faults})
-            self.progress(label, len(old.tiles), self._total)
-            origins, rows = _merged(old, result)
-            metadata = {"cell": str(task.cell), "zoom": str(task.zoom), **task.rows.metadata()}
-            added = batch.add_bytes(write_shard(origins, rows, metadata))
-            end = time.monotonic()
-            yield task, BuiltShard(added.id, added.size, origins, rows.shape[1], end - start, len(result.tile_ids))
-            start = end
+        embedding = embedder.embed(jobs, tasks[0].set.dtype, lambda count: self.progress(label, count, self._total))
+        with closing(embedding) as results:  # what ends this ends the workers
+            for task, old, result in zip(tasks, known, results, strict=True):
+                self.faults.update({number: Fault(reason, detail) for number, reason, detail in result.faults})
+                self.progress(label, len(old.tiles), self._total)
+                origins, rows = _merged(old, result)
+                metadata = {"cell": str(task.cell), "zoom": str(task.zoom), **task.rows.metadata()}
+                added = batch.add_bytes(write_shard(origins, rows, metadata))
+                end = time.monotonic()
+                yield task, BuiltShard(added.id, added.size, origins, rows.shape[1], end - start, len(result.tile_ids))
+                start = end
 
     def _tiles(self, task: ShardTask, origins: NDArray[np.uint64]) -> Iterator[tuple[int, bytes]]:
         """The tiles that these views of a cell show."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -165,7 +165,7 @@ class Embedder:
         jobs: Iterable[CellJob],
         dtype: Literal["float16", "float32"],
         progress: Callable[[int], None] | None = None,
-    ) -> Iterator[CellResult]:
+    ) -> Generator[CellResult, None, None]:
         """The results of the jobs, in their order. Close it where not all are taken, and no worker goes on.
 
         `progress` is called in this thread with the number of views that are done since it was called last, described
@@ -184,7 +184,11 @@ class Embedder:
             while under_way < self._workers + BATCHES_AHEAD:
                 if begun and begun[-1].waiting:
                     views = begun[-1].next_batch(self.batch)
-                    begun[-1].running.append((len(views), pool.submit(self._describe, begun[-1], views, shift)))
+                    try:
+                        future = pool.submit(self._describe, begun[-1], views, shift)
+                    except RuntimeError as error:  # what a thread that cannot be started raises
+                        raise _out_of_memory("a worker was being started") from error
+                    begun[-1].running.append((len(views), future))
                     under_way += 1
                 elif len(begun) <= CELLS_AHEAD and (job := next(rest, None)) is not None:
                     begun.append(_Cell(job, self._view, self._tile_size, self.dimension, np.dtype(dtype)))
@@ -286,6 +290,14 @@ class Embedder:
                 self._halved(size, error)
             else:
                 start += size
+            if rows and rows[-1].shape[1] != self.dimension:
+                raise Invalid(
+                    f"the output {self._output} has {rows[-1].shape[1]} numbers for each of {size} images and "
+                    f"{self.dimension} for another number of them",
+                    key="output",
+                    value=self._output,
+                    remedy="name an output that holds one descriptor for each image",
+                )
         return np.concatenate(rows)[:count]
 
     def _run_once(self, images: NDArray[np.float32], options: Any) -> NDArray[np.float32]:
@@ -510,7 +522,4 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _out_of_memory(when: str) -> Unavailable:
-    return Unavailable(
-        f"memory ran out while {when}",
-        remedy="free memory, give smaller images in preprocess.resize, or use a larger machine",
-    )
+    return Unavailable(f"memory ran out while {when}", remedy="free memory, or use a larger machine")

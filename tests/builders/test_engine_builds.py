@@ -110,7 +110,7 @@ class Shop:
         with workshop(self.file, None, self.cache) as shop:
             step = explained(shop, "embedder").step
         assert step is not None
-        return [tile_from_id(number) for number, _ in step.tiles]
+        return [tile_from_id(number) for number in step.tiles.tolist()]
 
 
 @pytest.fixture
@@ -472,7 +472,7 @@ def test_a_card_of_another_engine_is_not_believed(shop: Shop) -> None:
     ]
     for ids in lies:
         with Repository.open(shop.store) as repository, repository.writing() as writer:
-            writer.record(BuildKey(bytes.fromhex(two.key)), ids, second.provenance, replace=True)
+            writer.record({BuildKey(bytes.fromhex(two.key)): Record(ids, second.provenance)}, replace=True)
         assert shop.engine("built").key == two.key
         shop.engine("reused")
 
@@ -488,7 +488,7 @@ def test_an_engine_that_its_card_does_not_name_is_not_believed(shop: Shop) -> No
     assert first.ids[1] != second.ids[1]
     with Repository.open(shop.store) as repository, repository.writing() as writer:
         ids = (second.ids[0], first.ids[1])
-        writer.record(BuildKey(bytes.fromhex(two.key)), ids, second.provenance, replace=True)
+        writer.record({BuildKey(bytes.fromhex(two.key)): Record(ids, second.provenance)}, replace=True)
     shop.engine("built")
 
 

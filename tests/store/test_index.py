@@ -310,7 +310,7 @@ def answers(store: Path) -> str:
                 writer.check(entry.id, entry.size)
                 if entry.key is not None:
                     writer.index.record(entry.key)
-                    writer.record(entry.key, (entry.id,), {})
+                    writer.record({entry.key: Record((entry.id,), {})})
                     assert writer.index.record(entry.key) is not None
         return writer.index.rebuilt
 

@@ -14,6 +14,7 @@ from store import log
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, Untrusted
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import Takeoff
+from store.index import Record
 from store.locks import Locked, SharedLock
 from store.media import Media
 from store.repository import Repository, check_format, records_of
@@ -219,7 +220,7 @@ class TestWriting:
         key = BuildKey(bytes(32))
         with Repository.open(make_store(tmp_path / "store")) as repository, repository.writing() as writer:
             for data, replacing, kept in ((b"a", False, b"a"), (b"b", False, b"a"), (b"c", True, b"c")):
-                writer.record(key, (ObjectId.of(data),), {}, replace=replacing)
+                writer.record({key: Record((ObjectId.of(data),), {})}, replace=replacing)
                 record = writer.index.record(key)
                 assert record is not None
                 assert record.ids == (ObjectId.of(kept),)

@@ -142,7 +142,7 @@ def test_the_environment_may_name_the_store(built: Desk) -> None:
 def test_show_and_ls_tell_the_mission(built: Desk) -> None:
     shown = flightbag("show", built.store, "left", "--json").json
     assert shown["mission"]["takeoff"] == [470201000, -991602000, 480000]
-    assert {e["kind"] for e in shown["entries"]} == {"engine", "card", "descriptors", "file"}
+    assert {e["kind"] for e in shown["entries"]} == {"engine", "card", "descriptors", "file", "probe"}
     people = flightbag("show", built.store, "left").out
     assert "47.0201, -99.1602, 480 m" in people
     assert all(entry["name"] in people for entry in shown["entries"])

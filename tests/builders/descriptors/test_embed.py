@@ -407,7 +407,7 @@ def test_workers_go_on_while_the_caller_has_the_result(backbone: bytes, tiles: E
     next(results)
     for _ in given:  # all three cells are run although only the first was asked for
         assert ran.acquire(timeout=60)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
 
 
 def test_no_more_batches_are_begun_than_the_bound(backbone: bytes, tiles: Encoded) -> None:
@@ -441,7 +441,7 @@ def test_a_generator_that_is_closed_early_leaves_no_worker(backbone: bytes, tile
         results = embedder.embed((job_of(tiles) for _ in range(100)), "float32")
         for _ in range(taken):
             next(results)
-        results.close()  # type: ignore[attr-defined]
+        results.close()
         assert no_worker_is_left()
 
 
@@ -657,7 +657,10 @@ def test_another_failure_of_the_session_is_no_matter_of_memory(backbone: bytes, 
 
 
 SHORT = """
-import resource, sys
+import os, resource, sys
+
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # two workers, whatever the machine
+
 import numpy as np
 from builders.descriptors.embed import CellJob, Embedder
 from builders.descriptors.preprocess import Preprocess
@@ -733,6 +736,23 @@ def test_an_output_that_is_not_there_is_invalid_and_the_outputs_are_listed(backb
 def test_a_model_that_gives_no_descriptors_is_invalid(model: bytes) -> None:
     with pytest.raises(Invalid):
         Embedder(model, "descriptor", Preprocess((2, 2)), 8)
+
+
+def test_a_model_whose_descriptors_have_another_length_for_more_images_is_invalid() -> None:
+    """Three numbers for one image, and six for each of two."""
+    model = model_of(
+        MEAN[0],
+        helper.make_node("Shape", ["mean"], ["shape"], end=1),
+        helper.make_node("Constant", [], ["one"], value=helper.make_tensor("o", TensorProto.INT64, [1], [1])),
+        helper.make_node("Concat", ["one", "shape"], ["repeats"], axis=0),
+        helper.make_node("Tile", ["mean", "repeats"], ["descriptor"]),
+        out=("N", "D"),
+    )
+    embedder = Embedder(model, "descriptor", Preprocess((2, 2)), 2)
+    given = [(FIRST + n, render_jpeg(tile_from_id(FIRST + n))) for n in range(2)]
+    assert described(embedder, given[:1]).descriptors.shape == (1, 3)
+    with pytest.raises(Invalid):
+        described(embedder, given)
 
 
 def test_a_pooled_map_of_one_pixel_is_a_descriptor() -> None:
