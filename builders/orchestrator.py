@@ -21,7 +21,7 @@ from builders.compose import Workshop
 from builders.coverage import FAULTS, Shortfall, of_list, shortfall, with_views
 from builders.descriptors.views import View
 from builders.engine_builds import BuiltEngine, EngineBuilder, Workbench
-from builders.plan import FileTask, Plan, Progress, make_plan, open_embedders, silent
+from builders.plan import BuiltIndex, FileTask, Plan, Progress, make_plan, open_embedders, silent
 from builders.proving import BuiltProbe, Prover
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Measured, Missing
 from builders.shard_builds import BuiltShard, Fault, ShardBuilder
@@ -144,6 +144,13 @@ class _Build:
             shard = shards[task.name]
             built[task.name] = _Built(shard.id, shard.size, shard.seconds)
         built |= {name: _Built(one.id, one.size, one.seconds) for name, one in prover.probes.items()}
+        indexes = {task.name: prover.index(task) for task in plan.indexes}
+        plan = plan.with_indexes(indexes)
+        built |= {
+            name: _Built(id_, size, indexes[task.name].seconds)
+            for task in plan.indexes
+            for name, (id_, size) in task.named().items()
+        }
         built |= {task.name: self.file(task) for task in plan.files}
         if missing.missing:
             built[MISSING_ENTRY] = self.put(missing.as_list().render())
@@ -155,7 +162,7 @@ class _Build:
             rows=sum(len(one.origins) for one in shards.values()),
             embedded=sum(one.embedded for one in shards.values()),
         )
-        table = sorted_table([*self.entries(plan, built, shards, prover.probes, missing)])
+        table = sorted_table([*self.entries(plan, built, shards, prover.probes, indexes, missing)])
         table_bytes = table.render()
         report = replace(report, figures=prover.measure())
         if low := [one for one in report.figures if not one.holds]:
@@ -224,6 +231,11 @@ class _Build:
             for name, (id_, size) in task.named(task.present or ()).items()
             if kind_of(name) == "engine"
         ]
+        wanted += [
+            Approval(name, "index", id_, size, task.host)
+            for task in plan.indexes
+            for name, (id_, size) in task.named().items()
+        ]
         return approving(self.writer.repository, self.root, wanted)
 
     # -- what is there
@@ -248,7 +260,7 @@ class _Build:
 
     def unchanged(self, plan: Plan) -> BuildReport | None:
         """The report, if there is nothing to do: equal identity, a current manifest that verifies, a whole closure."""
-        if any(task.present is None for task in plan.shards):
+        if any(task.present is None for task in plan.shards) or not all(task.whole for task in plan.indexes):
             return None
         builder = EngineBuilder(self.shop, self.bench, plan.inventory, self.progress)
         found = {task.name: builder.present(task) for task in plan.engines}
@@ -378,6 +390,7 @@ class _Build:
         built: Mapping[str, _Built],
         shards: Mapping[str, BuiltShard],
         probes: Mapping[str, BuiltProbe],
+        indexes: Mapping[str, BuiltIndex],
         missing: Shortfall,
     ) -> Iterator[Entry]:
         for engine in plan.engines:
@@ -401,6 +414,14 @@ class _Build:
             made = probes[task.name]
             meta = {"dim": made.probe.rows.shape[1], "dtype": task.set.dtype, "rows": len(made.probe.rows)}
             yield Entry(task.name, made.id, made.size, task.recipe.key, meta)
+        for index in plan.indexes:
+            one_index = indexes[index.name]
+            about = {"dim": one_index.dim, "host": index.host, "method": index.method, "rows": one_index.rows}
+            for name, (id_, size) in index.named().items():
+                part, key = ("index", index.recipe.key)
+                if index.quantiser is not None and name == index.quantiser_name:
+                    part, key = ("quantiser", index.quantiser.key)
+                yield Entry(name, id_, size, key, {**about, "part": part})
         for file in plan.files:
             yield Entry(file.name, file.id, file.size, None, {})
         if missing.missing:
@@ -410,6 +431,8 @@ class _Build:
     def artifacts(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Artifact]:
         keys = {task.name: str(task.recipe.key) for task in plan.shards}
         keys |= {task.name: str(task.recipe.key) for task in plan.probes}
+        keys |= {task.name: str(task.recipe.key) for task in plan.indexes}
+        keys |= {t.quantiser_name: str(t.quantiser.key) for t in plan.indexes if t.quantiser is not None}
         keys |= {name: str(task.recipe.key) for task in plan.engines for name in task.named(task.present or ())}
         for name in sorted(built):
             one = built[name]

@@ -17,7 +17,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from builders.compose import Workshop, preprocess_of
-from builders.coverage import Gates, Shortfall, shortfall
+from builders.coverage import Gates, Shortfall, live, shortfall
 from builders.descriptors.embed import Embedder
 from builders.descriptors.inventory import Inventory, cells_of
 from builders.descriptors.shard import EMPTY_SIZE
@@ -35,7 +35,7 @@ from builders.retrieval.quality import AGAINST, RECIPE_CONTEXT, Imagery, Questio
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
 from store.format.cbor import encode
 from store.format.entries import MAX_ENTRIES
-from store.format.host import is_host_class
+from store.format.host import is_host_class, meets
 from store.format.ids import BuildKey, ObjectId, derive
 from store.format.manifest import PPM, MissionFacts, Takeoff, identity
 from store.format.missing import ENTRY as MISSING_ENTRY
@@ -49,6 +49,9 @@ Found: TypeAlias = tuple[tuple[ObjectId, int], ...]
 Lookup: TypeAlias = Callable[[BuildKey], Found | None]
 _MAX_SEGMENT = 64
 FIDELITY_SCHEMA = "flightbag/fidelity/1"
+INDEX_SCHEMA = "flightbag/index/1"
+QUANTISER_SCHEMA = "flightbag/quantiser/1"
+KEYS_CONTEXT = "flightbag 2026 index rows v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,36 @@ class ProbeTask:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexTask:
+    """An approximate index over the rows of a set at one zoom, and, for some methods, the quantiser that it shares with
+    other missions' indexes. `host` is the class that it needs."""
+
+    name: str
+    recipe: Recipe
+    quantiser: Recipe | None
+    method: str
+    set: str
+    zoom: int
+    host: str
+    present: Found | None
+    quantiser_present: Found | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is there."""
+        return self.present is not None and (self.quantiser is None or self.quantiser_present is not None)
+
+    @property
+    def quantiser_name(self) -> str:
+        return f"{self.name.removesuffix('.faiss')}.quantiser"
+
+    def named(self) -> dict[str, tuple[ObjectId, int]]:
+        """The objects that are there by the names of their entries."""
+        parts = ((self.name, self.present), (self.quantiser_name, self.quantiser_present))
+        return {name: found[0] for name, found in parts if found is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class FileTask:
     """A file that is stored as it is."""
 
@@ -133,6 +166,18 @@ class FileTask:
     id: ObjectId
     size: int
     present: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIndex:
+    """What became of an index: (object id, size) of it, and of its quantiser where it has one; how many rows it has,
+    and how many numbers each; seconds where something of it was built now."""
+
+    index: tuple[ObjectId, int]
+    quantiser: tuple[ObjectId, int] | None
+    rows: int
+    dim: int
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -149,6 +194,7 @@ class Plan:
     engines: tuple[EngineTask, ...]
     shards: tuple[ShardTask, ...]
     probes: tuple[ProbeTask, ...]
+    indexes: tuple[IndexTask, ...]
     files: tuple[FileTask, ...]
     questions: tuple[Question, ...]
     gated: tuple[tuple[str, int, bytes], ...]
@@ -171,6 +217,7 @@ class Plan:
             **{id_: (name, size) for t in self.engines for name, (id_, size) in t.named(t.present or ()).items()},
             **{id_: (task.name, size) for task in self.shards for id_, size in task.present or ()},
             **{id_: (task.name, size) for task in self.probes for id_, size in task.present or ()},
+            **{id_: (name, size) for task in self.indexes for name, (id_, size) in task.named().items()},
             **{task.id: (task.name, task.size) for task in self.files},
         }
 
@@ -184,10 +231,24 @@ class Plan:
             ),
         )
 
+    def with_indexes(self, built: Mapping[str, BuiltIndex]) -> Plan:
+        """The plan when every index is there: name -> what was built."""
+        return replace(
+            self,
+            indexes=tuple(
+                replace(
+                    task,
+                    present=(built[task.name].index,),
+                    quantiser_present=None if (one := built[task.name].quantiser) is None else (one,),
+                )
+                for task in self.indexes
+            ),
+        )
+
     @property
-    def keyed(self) -> tuple[EngineTask | ShardTask | ProbeTask, ...]:
+    def keyed(self) -> tuple[EngineTask | ShardTask | ProbeTask | IndexTask, ...]:
         """The tasks that have a build key."""
-        return (*self.engines, *self.shards, *self.probes)
+        return (*self.engines, *self.shards, *self.probes, *self.indexes)
 
     @property
     def artifacts(self) -> Mapping[str, bytes]:
@@ -196,6 +257,8 @@ class Plan:
         return {
             **{task.name: bytes(task.recipe.key) for task in self.shards},
             **{task.name: bytes(task.recipe.key) for task in self.probes},
+            **{task.name: bytes(task.recipe.key) for task in self.indexes},
+            **{task.quantiser_name: bytes(task.quantiser.key) for task in self.indexes if task.quantiser is not None},
             **{name: bytes(task.recipe.key) for task in self.engines for name in task.named(task.present or ())},
             **{task.name: bytes(task.id) for task in self.files},
         }
@@ -248,7 +311,9 @@ def make_plan(
     shards = tuple(_shard_tasks(shop, inventory, lookup))
     probes = tuple(_probe_tasks(shop, inventory, lookup))
     # An engine has a card, and may have weights in a file of their own; then there may be a list of missing tiles.
-    count = 3 * len(engines) + len(shards) + len(probes) + len(mission.files) + 1
+    missing = shortfall(inventory, gates, {})
+    indexes = tuple(_index_tasks(shop, shards, missing, host, lookup))
+    count = 3 * len(engines) + len(shards) + len(probes) + 2 * len(indexes) + len(mission.files) + 1
     if count > MAX_ENTRIES:
         raise Invalid(
             f"{shop.path}: the mission would have up to {count} entries, at most {MAX_ENTRIES} are allowed",
@@ -260,11 +325,12 @@ def make_plan(
         host=host,
         inventory=inventory,
         gates=gates,
-        shortfall=shortfall(inventory, gates, {}),
+        shortfall=missing,
         sets=tuple(set_.name for set_ in mission.descriptors),
         engines=engines,
         shards=shards,
         probes=probes,
+        indexes=indexes,
         files=tuple(_file_tasks(shop)),
         questions=questions,
         gated=tuple(sorted([*_fidelity(shop, engines, probes), *_recall(shop, questions)])),
@@ -442,6 +508,53 @@ def _probe_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterat
                 name = f"probes/{set_.name}.safetensors"
                 yield ProbeTask(name, recipe, rows, set_, level.zoom, view, origins, lookup(recipe.key))
                 break
+
+
+def _index_tasks(
+    shop: Workshop, shards: Sequence[ShardTask], missing: Shortfall, host: str, lookup: Lookup
+) -> Iterator[IndexTask]:
+    """An index is of the rows that a search may find: which those are follows from the shards, the area and the
+    gates."""
+    if not shop.mission.indexes:
+        return
+    # Only who asks for an index needs the library.
+    from builders.retrieval import ann
+
+    # Its bytes are read alike on every CPU; a host class without one says where the mission flies.
+    need = "cpu" if meets(host, "cpu") else host
+    for keys in shop.mission.indexes:
+        for level, codes in zip(missing.inventory.levels, missing.codes, strict=True):
+            tasks = [task for task in shards if (task.set.name, task.zoom) == (keys.set, level.zoom)]
+            if not tasks:
+                continue
+            area = level.required.tobytes() + codes.tobytes()
+            fields = {"method": keys.method, "library": ann.version()}
+            quantiser = None
+            if keys.method == "ivf":
+                lost = level.required[codes > 0]
+                rows = sum(len(live(level.zoom, t.view, t.origins, level.required, lost)) for t in tasks)
+                lists = {"schema": QUANTISER_SCHEMA, "lists": ann.suggested_nlist(rows), "zoom": level.zoom}
+                quantiser = Recipe({**fields, **lists, "rows": tasks[0].rows.fields()})
+                fields["quantiser"] = quantiser.key.hex()
+            recipe = Recipe(
+                {
+                    **fields,
+                    "schema": INDEX_SCHEMA,
+                    "shards": derive(KEYS_CONTEXT, b"".join(bytes(task.recipe.key) for task in tasks)),
+                    "area": derive(KEYS_CONTEXT, area),
+                }
+            )
+            yield IndexTask(
+                f"indexes/{keys.name}/{level.zoom}.faiss",
+                recipe,
+                quantiser,
+                keys.method,
+                keys.set,
+                level.zoom,
+                need,
+                lookup(recipe.key),
+                lookup(quantiser.key) if quantiser is not None else None,
+            )
 
 
 def _fidelity(

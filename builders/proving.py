@@ -21,7 +21,8 @@ from builders.descriptors.shard import Descriptors, read_shard
 from builders.descriptors.tiles import tile_from_id
 from builders.engine_builds import BuiltEngine, Workbench
 from builders.engines.loading import open_parts
-from builders.plan import EngineTask, Plan, ProbeTask, Progress, ShardTask
+from builders.index_builds import IndexBuilder
+from builders.plan import BuiltIndex, EngineTask, IndexTask, Plan, ProbeTask, Progress, ShardTask
 from builders.report import Measured
 from builders.retrieval.exact import Block
 from builders.retrieval.flying import FlyingEngine, batches_of
@@ -33,8 +34,6 @@ from builders.shard_builds import BuiltShard
 from store.errors import Refused
 from store.format.ids import ObjectId
 from store.format.manifest import PPM
-
-FIDELITY = "fidelity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,11 @@ class Prover:
         """By entry name, the probe of each descriptor set, from the store or made now."""
         return {task.name: self._probe(task) for task in self.plan.probes}
 
+    def index(self, task: IndexTask) -> BuiltIndex:
+        """An index, from the store or built now."""
+        layer = next(layer for layer in self.layers(task.set) if layer.zoom == task.zoom)
+        return IndexBuilder(self.bench, self.progress).build(task, layer)
+
     def measure(self) -> tuple[Measured, ...]:
         """Every figure that the plan gates by, ascending by name. Raises Refused for what cannot be measured, and as
         engines do that cannot run here: what was not measured is not fine."""
@@ -74,7 +78,7 @@ class Prover:
         for task in self.plan.probes:
             probe = self.probes[task.name].probe
             cosines = [probe.fidelity(self._engine(engine, task)) for engine in self.plan.engines_of(task.rows)]
-            values[f"{FIDELITY}/{task.set.name}"] = int(max(min(cosines), 0.0) * PPM)
+            values[f"fidelity/{task.set.name}"] = int(max(min(cosines), 0.0) * PPM)
             self.progress("probing", 1, len(self.plan.probes))
         for question in self.plan.questions:
             layers = self.layers(question.set)

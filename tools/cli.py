@@ -14,9 +14,12 @@ import typer
 
 from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
+from store.format.missing import ENTRY as MISSING_ENTRY
+from store.format.missing import MissingList
 from store.issuing import draft_of, overtaken
 from store.repository import Repository, check_free
 from store.sync import apply_sync, plan_sync
+from store.verify import Opened
 from tools import aircraft, engines, fsck, keeping, keyfiles, maps, missions, releases, render, takeoff, trust
 from tools.arguments import (
     ENV,
@@ -235,10 +238,12 @@ def show(
             }
         else:
             opened = repository.current(mission or "")
+        listed = _missing(repository, opened)
     if as_json:
-        print_json({**render.mission_json(opened), **state})
+        runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
+        print_json({**render.mission_json(opened), "missing": runs, **state})
         return OK
-    print_lines(render.mission(opened))
+    print_lines(render.mission(opened, listed))
     if state:
         say(f"a draft, with {state['signatures']} of {state['threshold']} signatures")
         for kid in state["signed"]:
@@ -246,6 +251,14 @@ def show(
         if state["overtaken"]:
             say(f"it cannot be published: {state['overtaken']}; build it again")
     return OK
+
+
+def _missing(repository: Repository, opened: Opened) -> MissingList:
+    """What of its area the mission does not describe."""
+    entry = opened.table.find(MISSING_ENTRY)
+    if entry is None:
+        return MissingList(())
+    return MissingList.parse(bytes(repository.evidence.bytes_of(entry.id, entry.size)))
 
 
 @app.command()

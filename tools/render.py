@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from store.findings import Finding
-from store.format.manifest import Manifest, Takeoff
+from store.format.manifest import PPM, Coverage, Manifest, Takeoff
+from store.format.missing import MissingList
 from store.fsck import Audit
 from store.repair_plan import RepairPlan, Step
 from store.verify import Opened, Verdict
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from builders.retrieval.retriever import Match
 
 LISTED = 20
+# How old imagery is customarily allowed to be, by the class of the sector.
+CUSTOMARY_DAYS = {"active_conflict": 183, "stable_rear": 365}
 # A finding takes three or four lines, a screen has 24.
 ON_A_SCREEN = 5
 
@@ -100,6 +103,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
+    yield f"  imagery    {imagery(manifest)}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.root.version}"
     if item.not_judged:
         yield f"  not judged {', '.join(item.not_judged)}"
@@ -190,8 +194,8 @@ def build(item: BuildReport) -> Iterator[str]:
             (
                 "figure",
                 one.name,
-                f"{one.value / 10**6:.4f}",
-                f"at least {one.least / 10**6:g}{'' if one.holds else ': TOO LOW'}",
+                f"{one.value / PPM:.4f}",
+                f"at least {one.least / PPM:g}{'' if one.holds else ': TOO LOW'}",
             )
             for one in item.figures
         ]
@@ -215,12 +219,12 @@ def measured(figures: Sequence[Remeasured]) -> Iterator[str]:
     """Figures that were measured again, beside what was signed."""
     rows = [("figure", "now", "signed", "least", "")]
     for one in figures:
-        signed, least = (f"{value / 10**6:.4f}" if value is not None else "-" for value in (one.signed, one.least))
-        zooms = ", ".join(f"z{zoom} {value / 10**6:.4f}" for zoom, value in one.zooms.items())
+        signed, least = (f"{value / PPM:.4f}" if value is not None else "-" for value in (one.signed, one.least))
+        zooms = ", ".join(f"z{zoom} {value / PPM:.4f}" for zoom, value in one.zooms.items())
         notes = [zooms] if zooms else []
         notes += [] if one.holds else ["TOO LOW"]
         notes += [] if one.same or one.signed is None else ["measured in another way than the signed one"]
-        rows.append((one.name, f"{one.value / 10**6:.4f}", signed, least, "; ".join(notes)))
+        rows.append((one.name, f"{one.value / PPM:.4f}", signed, least, "; ".join(notes)))
     yield from table(rows)
 
 
@@ -291,8 +295,8 @@ def shown(value: Any) -> str:
     return "absent" if value is None else str(value) or '""'
 
 
-def mission(opened: Opened) -> Iterator[str]:
-    """One manifest."""
+def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
+    """One manifest, and what of the area it does not describe."""
     manifest: Manifest = opened.manifest
     facts, issue, coverage = manifest.mission, manifest.issue, manifest.coverage
     west, south, east, north = facts.area.bbox
@@ -301,11 +305,17 @@ def mission(opened: Opened) -> Iterator[str]:
         ("flight", facts.flight),
         ("aircraft", ", ".join(facts.aircraft)),
         ("takeoff", takeoff(facts.takeoff)),
-        ("area", f"west {degrees(west)}, south {degrees(south)}, east {degrees(east)}, north {degrees(north)}"),
+        (
+            "area",
+            f"west {degrees(west)}, south {degrees(south)}, east {degrees(east)}, north {degrees(north)}"
+            + (f"; {many(len(facts.area.polygons), 'polygon')} in it" if facts.area.polygons else ""),
+        ),
         ("sector", facts.sector),
         ("host", manifest.host),
-        ("coverage", f"{coverage.tiles - coverage.missing} of {coverage.tiles} tiles at zooms {list(coverage.zooms)}"),
-        ("imagery", f"{day(coverage.oldest)} to {day(coverage.newest)}"),
+        ("coverage", covered(coverage)),
+        *[("missing", f"{tiles} {reason}") for reason, tiles in missing.by_reason.items()],
+        ("imagery", imagery(manifest)),
+        *[(figure.name, f"{figure.value / PPM:.4f}, at least {figure.least / PPM:g}") for figure in manifest.quality],
         ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
         ("expires", when(issue.expires_at) if issue.expires_at is not None else "never"),
         ("manifest", str(opened.manifest_id)),
@@ -313,6 +323,24 @@ def mission(opened: Opened) -> Iterator[str]:
     ]
     yield from table(rows)
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+
+
+def covered(coverage: Coverage) -> str:
+    """How much of the area is described, and how much has to be."""
+    text = f"{coverage.tiles - coverage.missing} of {coverage.tiles} tiles at zooms {list(coverage.zooms)}"
+    return text if coverage.required_ppm == PPM else f"{text}, at least {coverage.required_ppm / PPM:g} of them"
+
+
+def imagery(manifest: Manifest) -> str:
+    """When the imagery was taken, how old the oldest was when the mission was issued, and how old it may be."""
+    coverage, sector = manifest.coverage, manifest.mission.sector
+    age = (manifest.issue.issued_at - coverage.oldest) // 86400
+    text = f"{day(coverage.oldest)} to {day(coverage.newest)}, up to {many(age, 'day')} old when issued"
+    if coverage.min_resolution_mm is not None:
+        text += f", {coverage.min_resolution_mm / 1000:g} m a pixel or finer"
+    if coverage.max_age_days is not None:
+        return f"{text}; {coverage.max_age_days} were allowed"
+    return f"{text}; no limit was set, customary for {sector} are {CUSTOMARY_DAYS[sector]}"
 
 
 def mission_json(opened: Opened) -> dict[str, Any]:

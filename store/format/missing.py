@@ -60,6 +60,12 @@ class MissingList:
         """How many tiles are missing."""
         return sum(run.tiles for run in self.runs)
 
+    @property
+    def by_reason(self) -> dict[str, int]:
+        """Reason -> how many tiles are missing for it, of those that any is."""
+        tiles = {reason: sum(run.tiles for run in self.runs if run.reason == reason) for reason in REASONS}
+        return {reason: count for reason, count in tiles.items() if count}
+
     def render(self) -> bytes:
         """The canonical bytes. Raises Invalid above the limit of the format."""
         data = encode([list(run) for run in self.runs])
