@@ -21,9 +21,10 @@ settings.load_profile("flightbag")
 
 @pytest.fixture(scope="session", autouse=True)
 def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ledgers of audits go to a folder of the tests, not to that of whoever runs them."""
+    """Ledgers of audits and caches go to folders of the tests, not to those of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from builders.descriptors.tiles import CELL_ZOOMS, MAX_TILE_BYTES, Tile, check_zoom, tile_id, tile_ids
+from builders.descriptors.stamps import Stamp, check_same, stamp_of
+from builders.descriptors.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
 BUSY_SECONDS = 5.0  # how long a file that somebody is writing is waited for
@@ -33,6 +34,7 @@ MAX_CELL_BYTES = 256 << 20
 MAX_ROWS = 1024
 MAX_QUERY_SECONDS = 60.0
 FORMATS = ("jpg", "jpeg", "png", "webp")
+_ZOOMS = frozenset(map(str, range(MAX_ZOOM + 1)))
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
 
@@ -41,20 +43,26 @@ class MBTilesSource:
 
     Raises Invalid for what is not an MBTiles file of images, Unavailable for what cannot be opened or read
     (a locked file, a disk error), Corrupt for a damaged database. All of them name the file.
+
+    `zooms` are (minzoom, maxzoom) of the metadata, None where they are absent, twice there or senseless.
     """
+
+    zooms: tuple[int, int] | None = None
+    resolution_m: None = None
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            mode = os.stat(self.path).st_mode
+            state = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             raise Invalid(
                 f"there is no tile source {self.path}", path=str(self.path), remedy="name an MBTiles file"
             ) from None
         except OSError as error:
             raise Unavailable(f"{self.path} cannot be read: {error.strerror}", path=str(self.path)) from error
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(state.st_mode):
             raise self._not_mbtiles("it is not a file")
+        self._opened = state.st_dev, state.st_ino
         self._deadline = time.monotonic() + MAX_QUERY_SECONDS
         with self._reading():
             # Not immutable: that would miss what a write-ahead log still holds.
@@ -63,6 +71,8 @@ class MBTilesSource:
             )
         try:
             self._begin()
+            # SQLite opens by path and does not show its descriptor: the file before is the file after.
+            check_same(self.path, self._opened)
         except BaseException:
             self._db.close()
             raise
@@ -117,6 +127,15 @@ class MBTilesSource:
             raise self._twice(tile)
         return found.pop() if found else None
 
+    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:  # noqa: ARG002 - where its rows lie, SQLite knows
+        """The stamp of the database and of its `-wal` and `-journal`, whatever the cells.
+
+        Raises Unavailable where the path names another file than that which was opened.
+        """
+        check_same(self.path, self._opened)
+        database = os.path.realpath(self.path)  # beside this SQLite keeps its logs, not beside a link to it
+        return stamp_of([database, *(log for log in (f"{database}-wal", f"{database}-journal") if _has_content(log))])
+
     def _begin(self) -> None:
         """Checks that this is an MBTiles file of images and takes the snapshot."""
         with self._reading():
@@ -136,20 +155,29 @@ class MBTilesSource:
                     raise self._not_mbtiles(f"it has no table or view {name}")
             try:
                 self._db.execute("SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles LIMIT 0")
-                formats = self._db.execute(
-                    "SELECT CASE WHEN typeof(value) = 'text' AND length(value) <= 16 THEN value END "
-                    "FROM metadata WHERE name = 'format' LIMIT 2"
-                ).fetchall()
+                formats = self._metadata("format")
+                lowest, highest = (_zoom(self._metadata(name)) for name in ("minzoom", "maxzoom"))
             except sqlite3.OperationalError as error:
                 if _code(error) == sqlite3.SQLITE_ERROR:  # a column or a table under the view is missing
                     raise self._not_mbtiles(str(error)) from None
                 raise
-        if len(formats) != 1 or formats[0][0] not in FORMATS:
-            said = " and ".join(repr(value) for (value,) in formats) or "nothing"
+        if len(formats) != 1 or formats[0] not in FORMATS:
+            said = " and ".join(map(repr, formats)) or "nothing"
             raise self._not_mbtiles(
                 f"its metadata says {said} as format, not one of {', '.join(FORMATS)}",
                 remedy="give an MBTiles file of image tiles; vector tiles cannot be described",
             )
+        if lowest is not None and highest is not None and lowest <= highest:
+            self.zooms = lowest, highest
+
+    def _metadata(self, name: str) -> list[str | None]:
+        """What the metadata says under a name, at most two values; None for one that is no short text or number."""
+        rows = self._db.execute(
+            "SELECT CASE WHEN typeof(value) IN ('text', 'integer') AND length(value) <= 16 "
+            "THEN CAST(value AS TEXT) END FROM metadata WHERE name = ? LIMIT 2",
+            (name,),
+        )
+        return [value for (value,) in rows]
 
     def _select(self, zoom: int, columns: range, rows: range) -> list[tuple[int, int, bytes]]:
         """(column, TMS row, bytes) of the tiles in a rectangle, in no order."""
@@ -228,3 +256,24 @@ def _code(error: sqlite3.Error) -> int | None:
     """The primary result code; None where Python's module found the fault itself (text that is not UTF-8)."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
+
+
+def _zoom(said: list[str | None]) -> int | None:
+    """The zoom that the metadata says; None where it says none, or several, or no whole number of 0..24."""
+    if len(said) != 1 or said[0] not in _ZOOMS:
+        return None
+    return int(said[0])
+
+
+def _has_content(log: str) -> bool:
+    """Whether SQLite's log is there and not empty.
+
+    An empty one holds nothing, and SQLite itself makes one when it reads a database in WAL mode: were it stamped, to
+    read would be to change.
+    """
+    try:
+        return os.stat(log).st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise Unavailable(f"{log} cannot be looked at: {error.strerror}", path=log) from error

@@ -21,8 +21,15 @@ def mission_toml(
     dtype: str = "float16",
     host: str = "auto",
     files: Sequence[tuple[str, Path]] = (),
+    area: str = "",
+    sector: str = "stable_rear",
+    of_tiles: str = "",
+    of_set: str = "",
+    more: str = "",
 ) -> str:
-    """A mission file for one source, one backbone and one descriptor set. `bbox` and `takeoff` in degrees."""
+    """A mission file for one source, one backbone and one descriptor set. `bbox` and `takeoff` in degrees; `area` is
+    what stands in its table instead of the box; `of_tiles` and `of_set` are more lines of those tables, `more` more
+    tables."""
     ranges = ", min = 1, opt = 8, max = 32" if isinstance(batch, str) else ""
     dim = f'"{batch}"' if isinstance(batch, str) else str(batch)
     text = f"""
@@ -31,8 +38,8 @@ id = "{mission}"
 flight = "{flight}"
 aircraft = ["uav-07"]
 takeoff = {{ lat = {takeoff[0]}, lon = {takeoff[1]}, alt_m = 480.0 }}
-area = {{ bbox = {list(bbox)} }}
-sector = "stable_rear"
+area = {{ {area or f"bbox = {list(bbox)}"} }}
+sector = "{sector}"
 
 [target]
 host = "{host}"
@@ -41,6 +48,7 @@ host = "{host}"
 source = "{tiles}"
 zooms = {list(zooms)}
 captured = 2018-07-16
+{of_tiles}
 
 [[backbones]]
 name = "{name}"
@@ -55,5 +63,8 @@ backbone = "{name}"
 output = "descriptor"
 dtype = "{dtype}"
 preprocess = {{ resize = [{resize}, {resize}], colour = "RGB", scale = "0..1" }}
+{of_set}
+
+{more}
 """
     return text.lstrip() + "".join(f'\n[[files]]\nname = "{name}"\npath = "{path}"\n' for name, path in files)

@@ -1,0 +1,572 @@
+"""Building the map of a mission: what counts as missing and why, what is embedded again, what is measured before it is
+signed, and what the commands say of it afterwards."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from builders.descriptors.embed import Embedder
+from builders.descriptors.inventory import TileSources
+from builders.descriptors.shard import read_shard
+from builders.descriptors.tiles import Tile, tile_from_id, tile_id, tiles_of_bbox
+from store.format.ids import ObjectId
+from store.format.missing import MissingList
+from store.media import object_path
+from store.repository import Repository
+from tests.support.commands import Ran, flightbag
+from tests.support.field import LEFT, RIGHT, Desk
+
+QUALITY = "[quality]\nrecall_at_1 = 0.5\nrecall_at_5 = 0.6\n"
+BOX = tuple(round(degrees * 10**7) for degrees in LEFT)
+
+
+def area_tiles(zoom: int) -> list[Tile]:
+    return [tile_from_id(n) for n in tiles_of_bbox((BOX[0], BOX[1], BOX[2], BOX[3]), zoom).tolist()]
+
+
+def set_tile(path: Path, tile: Tile, data: bytes | None) -> None:
+    """Replaces a tile of an MBTiles file, or takes it away."""
+    place = (tile.z, tile.x, (1 << tile.z) - 1 - tile.y)
+    where = "zoom_level = ? AND tile_column = ? AND tile_row = ?"
+    with closing(sqlite3.connect(path)) as db, db:
+        if data is None:
+            db.execute(f"DELETE FROM tiles WHERE {where}", place)
+        else:
+            db.execute(f"UPDATE tiles SET tile_data = ? WHERE {where}", (data, *place))
+
+
+def picture(size: int, colour: int | None = None) -> bytes:
+    """A JPEG of some size, of one colour or of noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    if colour is not None:
+        pixels[:] = colour
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def tile_bytes(path: Path, tile: Tile) -> bytes:
+    with closing(sqlite3.connect(path)) as db:
+        row = db.execute(
+            "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?",
+            (tile.z, tile.x, (1 << tile.z) - 1 - tile.y),
+        ).fetchone()
+    return bytes(row[0])
+
+
+def reasons(ran: Ran) -> dict[str, str]:
+    return {one["tile"]: one["reason"] for one in ran.json["coverage"]["missing"]}
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many views each job of an embedder had, as they come."""
+    counts: list[int] = []
+    real = Embedder.embed
+
+    def counting(self: Embedder, jobs: Any, *args: Any, **kwargs: Any) -> Any:
+        def each() -> Iterator[Any]:
+            for job in jobs:
+                counts.append(len(job.origins))
+                yield job
+
+        return real(self, each(), *args, **kwargs)
+
+    monkeypatch.setattr(Embedder, "embed", counting)
+    return counts
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
+    """Which cells were read."""
+    seen: list[Tile] = []
+    real = TileSources.cell
+
+    def counting(self: TileSources, cell: Tile, zoom: int) -> Any:
+        seen.append(cell)
+        return real(self, cell, zoom)
+
+    monkeypatch.setattr(TileSources, "cell", counting)
+    return seen
+
+
+# What is missing, and why
+
+
+@pytest.fixture
+def holed(desk: Desk) -> dict[str, str]:
+    """A desk whose terrain lacks a tile for each reason that the bytes of tiles give: z/x/y -> reason."""
+    tiles = area_tiles(15)
+    spoilt: dict[str, tuple[Tile, bytes | None]] = {
+        "absent": (tiles[0], None),
+        "undecodable": (tiles[2], tile_bytes(desk.folder / "terrain.mbtiles", tiles[2])[:200]),
+        "wrong-size": (tiles[4], picture(128)),
+        "blank": (tiles[5], picture(256, 90)),
+    }
+    for tile, data in spoilt.values():
+        set_tile(desk.folder / "terrain.mbtiles", tile, data)
+    return {str(tile): reason for reason, (tile, _) in spoilt.items()}
+
+
+def test_every_missing_tile_has_its_reason_and_nothing_is_published(desk: Desk, holed: dict[str, str]) -> None:
+    ran = desk.build(desk.write_mission("left"))
+    assert ran.status == 1
+    assert reasons(ran) == holed
+    assert ran.json["outcome"] == "failed"
+    assert not (desk.store / "missions/left").exists()
+
+
+def test_at_least_publishes_a_signed_list(desk: Desk, holed: dict[str, str]) -> None:
+    total = sum(len(area_tiles(zoom)) for zoom in (14, 15))
+    enough = (total - len(holed)) * 10**6 // total / 10**6
+    ran = desk.build(desk.write_mission("left", more=f"[coverage]\nat_least = {enough + 0.000002:.6f}"))
+    assert ran.status == 1, "one tile in a million too few"
+    mission = desk.write_mission("left", more=f"[coverage]\nat_least = {enough:.6f}")
+    report = desk.built(mission)
+    assert {one["tile"]: one["reason"] for one in report["coverage"]["missing"]} == holed
+    assert desk.verify().json["go"] is True
+    with Repository.open(desk.store) as repository:
+        opened = repository.current("left")
+        entry = opened.table.find("coverage/missing.cbor")
+        assert entry is not None
+        listed = MissingList.parse(bytes(repository.evidence.bytes_of(entry.id, entry.size)))
+    assert listed.total == opened.manifest.coverage.missing == len(holed)
+    assert {str(tile_from_id(run.first + i)): run.reason for run in listed.runs for i in range(run.tiles)} == holed
+    assert desk.built(mission)["outcome"] == "unchanged"
+    shown = flightbag("show", desk.store, "left")
+    assert "1 blank" in shown.out
+    assert f"at least {enough:g}" in shown.out
+    # A tile that comes good makes another mission.
+    absent = next(tile for tile, reason in holed.items() if reason == "blank")
+    z, x, y = map(int, absent.split("/"))
+    set_tile(desk.folder / "terrain.mbtiles", Tile(z, x, y), picture(256))
+    again = desk.built(mission)
+    assert again["outcome"] == "built"
+    assert len(again["coverage"]["missing"]) == len(holed) - 1
+
+
+def test_a_bad_tile_beyond_the_area_is_left_out(desk: Desk) -> None:
+    inside = set(area_tiles(15))
+    cell = {(t.x >> 4, t.y >> 4) for t in inside}
+    with closing(sqlite3.connect(desk.folder / "terrain.mbtiles")) as db:
+        rows = db.execute("SELECT tile_column, tile_row FROM tiles WHERE zoom_level = 15").fetchall()
+    tiles = [Tile(15, x, (1 << 15) - 1 - row) for x, row in rows]
+    outside = next(t for t in tiles if t not in inside and (t.x >> 4, t.y >> 4) in cell)
+    set_tile(desk.folder / "terrain.mbtiles", outside, b"no image")
+    report = desk.built(desk.write_mission("left"))
+    assert report["coverage"]["missing"] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("[freshness]\nmax_age_days = 30", "too-old"),
+        ("[coverage]\nmin_resolution_m = 3", "too-coarse"),
+    ],
+)
+def test_too_old_and_too_coarse_are_reasons_like_any_other(desk: Desk, more: str, reason: str) -> None:
+    ran = desk.build(desk.write_mission("left", more=more))
+    assert ran.status == 1
+    # 47 degrees north: 6.5 m a pixel at zoom 14, 3.3 m at zoom 15.
+    assert set(reasons(ran).values()) == {reason}
+    assert len(reasons(ran)) == sum(len(area_tiles(zoom)) for zoom in (14, 15))
+
+
+def test_resolution_and_age_that_suffice_are_signed(desk: Desk) -> None:
+    days = (int(time.time()) - 1531699200) // 86400 + 1
+    more = f"[freshness]\nmax_age_days = {days}\n[coverage]\nmin_resolution_m = 6.6"
+    desk.built(desk.write_mission("left", more=more))
+    with Repository.open(desk.store) as repository:
+        coverage = repository.current("left").manifest.coverage
+    assert (coverage.max_age_days, coverage.min_resolution_mm) == (days, 6600)
+    # The imagery itself is coarser than its tiles.
+    ran = desk.build(desk.write_mission("left", more=more, of_tiles="resolution_m = 7"))
+    assert set(reasons(ran).values()) == {"too-coarse"}
+
+
+def test_ages_are_said_where_none_is_enforced(desk: Desk) -> None:
+    desk.built(desk.write_mission("left", sector="active_conflict"))
+    for ran in (
+        flightbag("show", desk.store, "left"),
+        flightbag("verify", desk.store, "left", "--trust", desk.root),
+    ):
+        assert "days old when issued; no limit was set, customary for active_conflict are 183" in ran.out
+
+
+def test_a_zoom_that_no_source_has_is_said_so(desk: Desk) -> None:
+    with closing(sqlite3.connect(desk.folder / "terrain.mbtiles")) as db, db:
+        db.execute("UPDATE metadata SET value = '14' WHERE name = 'maxzoom'")
+    ran = desk.build(desk.write_mission("left", zooms=(14, 16)))
+    assert ran.status == 1
+    assert set(reasons(ran).values()) == {"outside-zooms"}
+
+
+def test_footprints_date_the_tiles(desk: Desk) -> None:
+    west, _, east, _ = LEFT
+    middle = (west + east) / 2
+    rings = {
+        "2024-05-01T10:00:00Z": (west - 1, middle),
+        "2010-05-01T10:00:00Z": (middle, east + 1),
+    }
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"datetime": date},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[[a, 40], [b, 40], [b, 50], [a, 50], [a, 40]]],
+            },
+        }
+        for date, (a, b) in rings.items()
+    ]
+    (desk.folder / "seams.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    days = (int(time.time()) - 1714521600) // 86400 + 1
+    more = f"[freshness]\nmax_age_days = {days}\n[coverage]\nat_least = 0.1"
+    report = desk.built(desk.write_mission("left", more=more, of_tiles='footprints = "seams.geojson"'))
+    old = {one["tile"] for one in report["coverage"]["missing"]}
+    assert {one["reason"] for one in report["coverage"]["missing"]} == {"too-old"}
+    # A tile on the seam is as old as its older half.
+    eastern = {str(t) for z in (14, 15) for t in area_tiles(z) if (t.x + 1) / (1 << z) * 360 - 180 > middle}
+    assert old == eastern
+    with Repository.open(desk.store) as repository:
+        assert repository.current("left").manifest.coverage.oldest == 1714521600
+
+
+# Areas
+
+
+def test_a_polygon_and_a_corridor_fly(desk: Desk) -> None:
+    west, south, east, north = LEFT
+    ring = [[west, south], [east, south], [east, north], [west, south]]
+    (desk.folder / "area.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    triangle = desk.built(desk.write_mission("left", area='geojson = "area.geojson"', takeoff=(47.0101, -99.1602)))
+    box = desk.built(desk.write_mission("box"))
+    assert 0 < triangle["coverage"]["tiles"] < box["coverage"]["tiles"]
+    line = {"type": "LineString", "coordinates": [[-99.175, 47.0201], [-99.150, 47.0201]]}
+    (desk.folder / "route.geojson").write_text(json.dumps(line))
+    corridor = desk.built(desk.write_mission("route", area='corridor = "route.geojson", width_m = 400'))
+    assert 0 < corridor["coverage"]["tiles"] < box["coverage"]["tiles"]
+    for mission in ("left", "box", "route"):
+        ran = flightbag("verify", desk.store, mission, "--trust", desk.root, "--tiles", desk.folder / "terrain.mbtiles")
+        assert ran.status == 0, ran.out
+    away = desk.build(desk.write_mission("left", area='geojson = "area.geojson"', takeoff=(47.0299, -99.1799)))
+    assert away.status == 2
+    assert "must be inside mission.area" in away.err + away.out
+
+
+# What is read and embedded again
+
+
+def older(desk: Desk) -> None:
+    """The sources are of a minute ago."""
+    then = time.time() - 60
+    os.utime(desk.folder / "terrain.mbtiles", (then, then))
+
+
+def wait_until_cold(desk: Desk) -> None:
+    """A file's time of change cannot be set: what was just written is believed after two seconds."""
+    changed = (desk.folder / "terrain.mbtiles").stat().st_ctime
+    time.sleep(max(0.0, changed + 2.1 - time.time()))
+
+
+def test_an_unchanged_build_reads_no_tile(desk: Desk, reads: list[Tile]) -> None:
+    mission = desk.write_mission("left")
+    wait_until_cold(desk)
+    desk.built(mission)
+    reads.clear()
+    assert desk.built(mission)["outcome"] == "unchanged"
+    assert reads == []
+    ran = desk.build(mission, "--no-stat-cache")
+    assert ran.json["outcome"] == "unchanged"
+    assert reads
+
+
+def test_a_source_as_new_as_its_entry_is_read_again(desk: Desk, reads: list[Tile]) -> None:
+    mission = desk.write_mission("left")
+    set_tile(desk.folder / "terrain.mbtiles", area_tiles(14)[0], picture(256))
+    desk.built(mission)
+    reads.clear()
+    assert desk.built(mission)["outcome"] == "unchanged"
+    assert reads
+
+
+def test_a_change_behind_the_same_time_and_size_is_seen(desk: Desk) -> None:
+    mission = desk.write_mission("left")
+    path = desk.folder / "terrain.mbtiles"
+    wait_until_cold(desk)
+    desk.built(mission)
+    before = path.stat()
+    first = area_tiles(15)[0]
+    data = bytearray(tile_bytes(path, first))
+    data[-100] ^= 1
+    set_tile(path, first, bytes(data))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert desk.built(mission)["outcome"] == "built"
+
+
+def test_what_is_published_was_read(desk: Desk, reads: list[Tile]) -> None:
+    """Only the verdict that nothing has to be done rests on the cache."""
+    wait_until_cold(desk)
+    desk.built(desk.write_mission("left"))
+    reads.clear()
+    assert desk.built(desk.write_mission("left", flight="2026-11-24-01"))["outcome"] == "built"
+    assert reads
+
+
+def test_one_changed_tile_embeds_one_tile(desk: Desk, embedded: list[int]) -> None:
+    mission = desk.write_mission("left")
+    first = desk.built(mission)
+    assert first["embedded"] == first["rows"] == sum(embedded)
+    embedded.clear()
+    changed = area_tiles(15)[3]
+    set_tile(desk.folder / "terrain.mbtiles", changed, picture(256))
+    report = desk.built(mission)
+    assert (report["embedded"], report["rows"]) == (1, first["rows"])
+    assert [count for count in embedded if count] == [1]
+    # The row is that of the new tile, the others are those of before.
+    rows = {}
+    with Repository.open(desk.store) as repository:
+        for entry in repository.current("left").table.entries:
+            if entry.kind == "descriptors":
+                shard = read_shard(bytes(repository.evidence.bytes_of(entry.id, entry.size)))
+                rows |= {int(n): row.tobytes() for n, row in zip(shard.tiles, shard.descriptors, strict=True)}
+    whole = desk.folder / "whole"
+    assert flightbag("init", whole).status == 0
+    assert len(rows) == first["rows"]
+    assert tile_id(changed) in rows
+
+
+def test_a_damaged_row_cache_costs_time_alone(desk: Desk, embedded: list[int]) -> None:
+    mission = desk.write_mission("left")
+    rows = desk.built(mission)["rows"]
+    for path in (Path(os.environ["XDG_CACHE_HOME"]) / "flightbag/rows").rglob("*.rows"):
+        data = bytearray(path.read_bytes())
+        data[-40] ^= 1
+        path.write_bytes(data)
+    embedded.clear()
+    set_tile(desk.folder / "terrain.mbtiles", area_tiles(15)[3], picture(256))
+    report = desk.built(mission)
+    assert 1 < report["embedded"] < rows
+    assert desk.verify().status == 0
+
+
+def test_ctrl_c_keeps_what_was_finished(desk: Desk, monkeypatch: pytest.MonkeyPatch, embedded: list[int]) -> None:
+    mission = desk.write_mission("left")
+    real, done = Embedder.embed, []
+
+    def stopping(self: Embedder, *args: Any, **kwargs: Any) -> Any:
+        for result in real(self, *args, **kwargs):
+            if done:
+                raise KeyboardInterrupt
+            done.append(result)
+            yield result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "embed", stopping)
+        ran = desk.build(mission)
+    assert ran.status not in (0, 1)
+    assert not (desk.store / "missions/left").exists()
+    assert flightbag("fsck", desk.store, "--full").status == 0
+    report = desk.built(mission)
+    assert report["embedded"] == report["rows"] - len(done[0].tile_ids)
+
+
+# Views
+
+
+@pytest.mark.parametrize("view", ["{ tiles = 2, stride = 1 }", "{ metres = 1700, overlap = 0.5 }"])
+def test_views_are_shared_by_missions(desk: Desk, view: str) -> None:
+    settings = {"of_set": f"view = {view}", "zooms": (15,)}
+    left = desk.built(desk.write_mission("left", **settings))
+    right = desk.built(desk.write_mission("right", bbox=RIGHT, **settings))
+    shards = [{a["name"]: a["id"] for a in r["artifacts"] if a["name"].startswith("desc")} for r in (left, right)]
+    both = shards[0].keys() & shards[1].keys()
+    assert both
+    assert all(shards[0][name] == shards[1][name] for name in both)
+    assert desk.verify(None, "--tiles", desk.folder / "terrain.mbtiles").json["go"] is True
+    with Repository.open(desk.store) as repository:
+        entry = next(e for e in repository.current("left").table.entries if e.kind == "descriptors")
+        shard = read_shard(bytes(repository.evidence.bytes_of(entry.id, entry.size)))
+    assert json.loads(shard.metadata["view"]) in ([2, 1], [2, 1])
+
+
+def test_a_changed_neighbour_rebuilds_the_views_that_show_it(desk: Desk, embedded: list[int]) -> None:
+    """The halo of a cell is in its key, and only the views that show the changed tile are described again."""
+    mission = desk.write_mission("left", of_set="view = { tiles = 2, stride = 1 }", zooms=(15,))
+    desk.built(mission)
+    changed = area_tiles(15)[3]
+    set_tile(desk.folder / "terrain.mbtiles", changed, picture(256))
+    embedded.clear()
+    report = desk.built(mission)
+    assert report["embedded"] == 4
+
+
+# What is measured before it is signed
+
+
+def test_the_gate_measures_and_signs(desk: Desk) -> None:
+    mission = desk.write_mission("left", more=QUALITY)
+    report = desk.built(mission)
+    names = {figure["name"] for figure in report["figures"]}
+    ways = ("brightness", "rotation", "scale", "shift")
+    assert names == {"fidelity/embedder"} | {f"recall@{k}/embedder/{way}" for k in (1, 5) for way in ways}
+    assert all(figure["value"] >= figure["least"] for figure in report["figures"])
+    with Repository.open(desk.store) as repository:
+        signed = repository.current("left").manifest.quality
+    assert {(f.name, f.value, f.least) for f in signed} == {
+        (f["name"], f["value"], f["least"]) for f in report["figures"]
+    }
+    assert desk.built(mission)["outcome"] == "unchanged"
+    again = flightbag(
+        "quality", desk.store, "left", "--trust", desk.root, "--tiles", desk.folder / "terrain.mbtiles", "--json"
+    )
+    assert again.status == 0, again.out + again.err
+    measured = {one["name"]: one for one in again.json}
+    for figure in signed:
+        if figure.name.startswith("recall"):
+            assert measured[figure.name]["value"] == figure.value
+            assert measured[figure.name]["same_recipe"] is True
+
+
+def test_below_the_gate_nothing_is_published(desk: Desk) -> None:
+    desk.built(desk.write_mission("left"))
+    before = (desk.store / "missions/left").read_text()
+    ran = desk.build(desk.write_mission("left", more="[quality]\nrecall_at_1 = 1\nrecall_at_5 = 1\n"))
+    assert ran.status == 1
+    assert "at least 1 is asked for" in ran.json["why"]
+    assert ran.json["figures"]
+    assert (desk.store / "missions/left").read_text() == before
+
+
+def test_other_imagery_is_asked_with(desk: Desk) -> None:
+    """The same imagery from another file is found again always; that of another place never."""
+    from tests.support.field import WORLD
+    from tests.support.terrain import write_terrain
+
+    write_terrain(desk.folder / "same.mbtiles", WORLD, (14, 15))
+    write_terrain(desk.folder / "other.mbtiles", WORLD, (14, 15), seed=9)
+    keys = "against_recall_at_1 = {0}\nagainst_recall_at_5 = {0}\n"
+    same = desk.built(desk.write_mission("left", more=QUALITY + 'against = "same.mbtiles"\n' + keys.format(1)))
+    figures = {f["name"]: f["value"] for f in same["figures"]}
+    assert figures["recall@1/embedder/against"] == 10**6
+    ran = desk.build(desk.write_mission("left", more=QUALITY + 'against = "other.mbtiles"\n' + keys.format(0.9)))
+    assert ran.status == 1
+    assert "recall@1/embedder/against" in ran.json["why"]
+
+
+def test_probe_repeats_the_fidelity(desk: Desk) -> None:
+    report = desk.built(desk.write_mission("left"))
+    ran = flightbag("probe", desk.store, "left", "--trust", desk.root, "--json")
+    assert ran.status == 0, ran.out + ran.err
+    (one,) = ran.json
+    assert one["name"] == "fidelity/embedder"
+    assert one["value"] == next(f["value"] for f in report["figures"] if f["name"] == one["name"])
+    assert one["value"] >= 999_000
+
+
+def test_query_finds_the_tile_it_is_asked_with(desk: Desk) -> None:
+    desk.built(desk.write_mission("left"))
+    tile = area_tiles(15)[4]
+    (desk.folder / "frame.jpg").write_bytes(tile_bytes(desk.folder / "terrain.mbtiles", tile))
+    command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json")
+    ran = flightbag(*command, "--top", 3)
+    assert ran.status == 0, ran.out + ran.err
+    best = ran.json[0]
+    assert best["tile"] == str(tile)
+    assert best["score"] > 0.99
+    assert len(ran.json) == 3
+    side = 1 << tile.z
+    assert best["corner"][1] == pytest.approx(tile.x / side * 360 - 180)
+    assert best["centre"][1] == pytest.approx((tile.x + 0.5) / side * 360 - 180)
+    assert best["centre"][0] < best["corner"][0]
+    assert {one["tile"].split("/")[0] for one in flightbag(*command, "--zoom", 14).json} == {"14"}
+    assert flightbag(*command, "--zoom", 9).status == 1
+    assert flightbag(*command, "--index", "fast").status == 1
+
+
+def test_nothing_is_asked_of_a_mission_that_is_no_go(desk: Desk) -> None:
+    report = desk.built(desk.write_mission("left"))
+    shard = next(a for a in report["artifacts"] if a["name"].startswith("descriptors/"))
+    path = desk.store / object_path(ObjectId.parse(shard["id"]))
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    (desk.folder / "frame.jpg").write_bytes(picture(256))
+    for command in (
+        ("query", desk.store, "left", desk.folder / "frame.jpg"),
+        ("probe", desk.store, "left"),
+        ("quality", desk.store, "left", "--tiles", desk.folder / "terrain.mbtiles"),
+    ):
+        ran = flightbag(*command, "--trust", desk.root)
+        assert ran.status == 1
+        assert "NO-GO" in ran.out
+
+
+def test_a_missing_tile_is_never_an_answer(desk: Desk) -> None:
+    """A tile that is too old for the mission has a row in its shard, and the map does not answer with it."""
+    mission = desk.write_mission("left", more="[coverage]\nat_least = 0.1")
+    tile = area_tiles(15)[4]
+    west = (tile.x + 0.2) / (1 << 15) * 360 - 180
+    (desk.folder / "frame.jpg").write_bytes(tile_bytes(desk.folder / "terrain.mbtiles", tile))
+    ring = [[west, 40], [west + 0.001, 40], [west + 0.001, 50], [west, 50], [west, 40]]
+    feature = {
+        "type": "Feature",
+        "properties": {"datetime": "2001-01-01"},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    (desk.folder / "old.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    days = (int(time.time()) - 1531699200) // 86400 + 1
+    more = f"[freshness]\nmax_age_days = {days}\n[coverage]\nat_least = 0.1"
+    mission = desk.write_mission("left", more=more, of_tiles='footprints = "old.geojson"', zooms=(15,))
+    report = desk.built(mission)
+    old = {one["tile"] for one in report["coverage"]["missing"]}
+    assert str(tile) in old
+    ran = flightbag("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json", "--top", 99)
+    assert not {one["tile"] for one in ran.json} & old
+    assert len(ran.json) == report["coverage"]["described"]
+
+
+# Two builds
+
+
+def test_two_builds_give_the_same_objects(desk: Desk) -> None:
+    """Shards, probe and list are the same bytes in two stores; the stock reader opens each shard."""
+    import safetensors.numpy
+
+    more = "[coverage]\nat_least = 0.5"
+    set_tile(desk.folder / "terrain.mbtiles", area_tiles(15)[0], None)
+    other = Desk(desk.folder / "second")
+    other.folder.mkdir()
+    ids = []
+    for store in (desk.store, desk.folder / "again"):
+        if store != desk.store:
+            assert flightbag("init", store).status == 0
+            for args in (
+                ("trust", "new", store, "--domain", "again", "--root-key", desk.folder / "owner.key",
+                 "--mission-key", desk.key),
+            ):  # fmt: skip
+                assert flightbag(*args).status == 0
+        ran = flightbag("build", desk.write_mission("left", more=more), "--store", store, "--key", desk.key, "--json")
+        assert ran.status == 0, ran.out
+        kept = {a["name"]: a["id"] for a in ran.json["artifacts"] if not a["name"].startswith("cards/")}
+        ids.append(kept)
+        for name, id_ in kept.items():
+            if name.startswith("descriptors/"):
+                loaded = safetensors.numpy.load_file(store / object_path(ObjectId.parse(id_)))
+                assert loaded["tiles"].dtype == np.uint64
+                assert len(loaded["tiles"]) == len(loaded["descriptors"])
+    assert ids[0] == ids[1]
