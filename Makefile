@@ -35,13 +35,17 @@ drill: $(VENV)/.stamp
 fuzz: $(VENV)/.stamp
 	$(BIN)/python -m tests.fuzz --seconds 300
 
-# Beside cp, b3sum, restic, borg and ostree, where they are installed; memory; a million objects: ten minutes, 25 GB of room.
+# Beside cp, b3sum, restic, borg and ostree, where they are installed; memory; a million objects; engines; maps: half an hour, 25 GB of room.
 bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench side
 	$(BIN)/python -m tests.bench memory
 	$(BIN)/python -m tests.bench million
 	$(BIN)/python -m tests.bench takeoff
 	$(BIN)/python -m tests.bench engines
+	$(BIN)/python -m tests.bench throughput
+	$(BIN)/python -m tests.bench country
+	$(BIN)/python -m tests.bench recall
+	$(BIN)/python -m tests.bench search
 
 fix: $(VENV)/.stamp
 	$(BIN)/ruff check --fix .

@@ -127,10 +127,12 @@ class MBTilesSource:
             raise self._twice(tile)
         return found.pop() if found else None
 
-    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:  # noqa: ARG002 - where its rows lie, SQLite knows
+    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:  # noqa: ARG002 - a database has one stamp
         """The stamp of the database and of its `-wal` and `-journal`, whatever the cells.
 
-        Raises Unavailable where the path names another file than that which was opened.
+        Run by root, SQLite sets the owner of a log that it opens, which is a change: a database with frames or a
+        journal left beside it then has another stamp each time it is opened. Raises Unavailable where the path names
+        another file than that which was opened.
         """
         check_same(self.path, self._opened)
         database = os.path.realpath(self.path)  # beside this SQLite keeps its logs, not beside a link to it
@@ -172,8 +174,9 @@ class MBTilesSource:
 
     def _metadata(self, name: str) -> list[str | None]:
         """What the metadata says under a name, at most two values; None for one that is no short text or number."""
+        # The length as a blob: that of a text ends at its first zero, wherever the text does.
         rows = self._db.execute(
-            "SELECT CASE WHEN typeof(value) IN ('text', 'integer') AND length(value) <= 16 "
+            "SELECT CASE WHEN typeof(value) IN ('text', 'integer') AND length(CAST(value AS BLOB)) <= 16 "
             "THEN CAST(value AS TEXT) END FROM metadata WHERE name = ? LIMIT 2",
             (name,),
         )
@@ -276,4 +279,6 @@ def _has_content(log: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise Unavailable(f"{log} cannot be looked at: {error.strerror}", path=log) from error
+        raise Unavailable(
+            f"{log} cannot be looked at: {error.strerror}", path=log, remedy="see whether its folder may be searched"
+        ) from error

@@ -8,6 +8,7 @@ Reads no tile and parses nothing itself; each kind of source checks again what i
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,8 @@ def _start(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         raise _no_source(path, "is not there") from None
     except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a device without a driver
+            raise _no_source(path, "is neither a file nor a folder") from None
         raise Unavailable(
             f"the tile source {path} cannot be read: {error.strerror}",
             path=str(path),

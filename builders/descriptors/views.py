@@ -83,6 +83,8 @@ class View:
         if cell.z != zoom - min(zoom, CELL_ZOOMS):
             raise Invalid(f"{cell} is no cell of zoom {zoom}", tile=str(cell), zoom=zoom)
         ids = np.arange(*cell_range(cell, zoom), dtype=np.uint64)
+        if self.tiles == 1:  # each tile is a view: spares a country the way to columns and rows and back
+            return ids
         return ids[self._exist(zoom, *tile_xy(zoom, ids))]
 
     def footprint(self, zoom: int, origins: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -90,6 +92,9 @@ class View:
 
         `origins` is uint64[n]. Raises Invalid for an origin of which there is no view.
         """
+        if self.tiles == 1:
+            tile_xy(zoom, origins[:1])  # refuses another zoom
+            return origins[:, None, None]
         x, y = tile_xy(zoom, origins)
         if not self._exist(zoom, x, y).all():
             raise Invalid(f"there are origins without a view of {self.tiles} tiles at zoom {zoom}", zoom=zoom)
@@ -100,6 +105,8 @@ class View:
 
     def origins_over(self, zoom: int, ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """uint64[m], ascending: the origins of all views that hold at least one of the tiles `ids` (uint64[n])."""
+        if self.tiles == 1:
+            return np.unique(ids)
         x, y = tile_xy(zoom, ids)
         side = 1 << zoom
         # One axis after the other, so that it is 2 * tiles steps over the tiles and not tiles * tiles.

@@ -142,12 +142,12 @@ def measure(
         with ExitStack() as stack:
             layers = stack.enter_context(Retriever(mission, set_)).layers
             side = layers[0].recipe.tile_size
-            wanted = _wanted(mission, layers)
-            here, other = (
-                _imagery(stack, sources, side, wanted, what, progress)
-                for what, sources in (("reading tiles", tiles), ("reading other tiles", [against] if against else []))
-            )
-            if here is None or here.inventory.digest != mission.manifest.coverage.digest:
+            wanted = wanted_of(mission, layers)
+            here = imagery_of(stack, tiles, side, wanted, partial(_told, progress, "reading tiles"))
+            other = None
+            if against is not None:
+                other = imagery_of(stack, [against], side, wanted, partial(_told, progress, "reading other tiles"))
+            if here.inventory.digest != mission.manifest.coverage.digest:
                 raise Refused(
                     "the tiles of the area are not those that the mission was built from",
                     remedy="give the sources that it was built from, in the same order",
@@ -156,7 +156,7 @@ def measure(
             entry = engine_of(mission, layers[0].recipe)
             rows = tuple(layer.recipe for layer in layers)
             question = Question(set_, entry.key or BuildKey(bytes(32)), rows, here, other)
-            told = partial(_asked, progress, set_)
+            told = partial(_told, progress, f"asking {set_}")
             result = question.measure(layers, flying_engine(mission, set_), told)
             for name, way, top in question.figures():
                 zooms = {zoom: tally.ppm(top) for zoom, tally in result[way].items()}
@@ -165,11 +165,12 @@ def measure(
     return found
 
 
-def _asked(progress: Callable[[str, int, int], None], set_: str, count: int) -> None:
-    progress(f"asking {set_}", count, 0)
+def _told(progress: Callable[[str, int, int], None], what: str, count: int) -> None:
+    progress(what, count, 0)
 
 
-def _wanted(mission: VerifiedMission, layers: Sequence[Layer]) -> dict[int, Wanted]:
+def wanted_of(mission: VerifiedMission, layers: Sequence[Layer]) -> dict[int, Wanted]:
+    """What has to be known of tile sources to ask the map with their tiles."""
     views = {layer.zoom: layer.view for layer in layers}
     wanted = {}
     for zoom in mission.manifest.coverage.zooms:
@@ -179,19 +180,17 @@ def _wanted(mission: VerifiedMission, layers: Sequence[Layer]) -> dict[int, Want
     return wanted
 
 
-def _imagery(
+def imagery_of(
     stack: ExitStack,
     paths: Sequence[Path],
-    side: int,
+    tile_size: int,
     wanted: dict[int, Wanted],
-    what: str,
-    progress: Callable[[str, int, int], None],
-) -> Imagery | None:
-    if not paths:
-        return None
+    progress: Callable[[int], None] | None = None,
+) -> Imagery:
+    """The tiles of these sources, the first of which wins where they overlap; open as long as the stack is."""
     specs = [SourceSpec(path, tuple(wanted), _ANY_DATE) for path in paths]
-    sources = stack.enter_context(TileSources(specs, side))
-    return Imagery(sources, sources.inventory(wanted, lambda count: progress(what, count, 0)))
+    sources = stack.enter_context(TileSources(specs, tile_size))
+    return Imagery(sources, sources.inventory(wanted, progress))
 
 
 def _remeasured(

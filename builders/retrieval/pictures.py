@@ -18,6 +18,8 @@ def surroundings(
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
     """(bool[n], uint64 [k, t, t]): of which views `margin` tiles all round exist, and of those the ids of all tiles,
     t = view.tiles + 2 * margin a side, row by row from the north-western one."""
+    if not margin:
+        return np.ones(len(origins), bool), view.footprint(zoom, origins)
     x, y = tile_xy(zoom, origins)
     side = view.tiles + 2 * margin
     steps = np.arange(side) - margin

@@ -94,7 +94,7 @@ class Question:
         found: dict[str, dict[int, Tally]] = {way: {} for way in self.ways}
         for layer in layers:
             for way in self.ways:
-                asked = self._asked(way, layer)
+                asked = self.queries(way, layer)
                 true: list[int] = []
                 answers: list[NDArray[np.uint64]] = []
                 while batch := [one for one, _ in zip(asked, range(_BATCH), strict=False)]:
@@ -115,7 +115,7 @@ class Question:
                 )
         return found
 
-    def _asked(self, way: str, layer: Layer) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def queries(self, way: str, layer: Layer) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """(origin, picture of the size of a view) of each query; only what the map could answer is asked."""
         side = layer.recipe.tile_size
         whole = sample(self.map.inventory.level(layer.zoom), layer.view, MARGIN, QUERIES)

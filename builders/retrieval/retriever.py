@@ -30,7 +30,7 @@ from store.format.missing import ENTRY, MissingList
 from store.load import load
 from store.verify import VerifiedMission
 
-_NOBODY = np.uint64(2**64 - 1)
+_NOBODY = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +83,20 @@ class Retriever:
 
     def search(self, queries: NDArray[np.float32], top: int = 5) -> list[list[Match]]:
         """The best `top` rows for each of the queries, float32 [q, d], the best first; fewer where there are fewer."""
+        ids, scores = self.nearest(queries, top)
+        return [
+            [self._match(number, score) for number, score in zip(*row, strict=True) if number != _NOBODY]
+            for row in zip(ids.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def nearest(self, queries: NDArray[np.float32], top: int = 5) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+        """The same as arrays: ids of north-western tiles uint64 [q, top] and cosines float32 [q, top], filled up with
+        2**64 - 1 and -inf where there are fewer rows."""
         found = [self._search(layer, queries, top) for layer in self.layers]
         ids = np.concatenate([ids for ids, _ in found], axis=1)
         scores = np.concatenate([scores for _, scores in found], axis=1)
-        return [
-            [
-                self._match(int(ids[row, place]), float(scores[row, place]))
-                for place in np.lexsort((ids[row], -scores[row]))[:top]
-                if ids[row, place] != _NOBODY
-            ]
-            for row in range(len(queries))
-        ]
+        order = np.lexsort((ids, -scores), axis=1)[:, :top]
+        return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def _search(
         self, layer: Layer, queries: NDArray[np.float32], top: int

@@ -5,6 +5,10 @@
     python -m tests.bench million                                        the index of 1,000,000 objects
     python -m tests.bench takeoff                                        a cold process, and 100,000 entries
     python -m tests.bench engines                                        a cache hit, and cold loads in each mode
+    python -m tests.bench throughput                                     embedding, beside the bare session and decoding
+    python -m tests.bench country                                        10,000 to 1,000,000 tiles
+    python -m tests.bench recall                                         what a search finds: exact, IVF, HNSW
+    python -m tests.bench search                                         exact search over 1,000,000 x 512
 
 Medians of interleaved rounds. A peer that is not installed is said to be absent. The reach is that of the design.
 """
@@ -25,6 +29,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.bench import maps
 from tests.bench.engines import engines
 from tests.support.missions import NOW
 from tests.support.stores import ROOT_FILE
@@ -271,7 +276,17 @@ def takeoff(folder: Path, *, small: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="side", choices=("side", "memory", "million", "takeoff", "engines"))
+    measures = {
+        "memory": memory,
+        "million": million,
+        "takeoff": takeoff,
+        "engines": engines,
+        "throughput": maps.throughput,
+        "country": maps.country,
+        "recall": maps.recall,
+        "search": maps.search,
+    }
+    parser.add_argument("what", nargs="?", default="side", choices=("side", *measures))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="a try of the bench itself, in seconds")
     parser.add_argument("--json", type=Path, help="also write the figures here")
@@ -282,7 +297,6 @@ def main() -> None:
             result: dict[str, Any] = side_by_side(folder, given.rounds, small=given.small)
             show(result)
         else:
-            measures = {"memory": memory, "million": million, "takeoff": takeoff, "engines": engines}
             result = measures[given.what](folder, small=given.small)
     if given.json:
         given.json.write_text(json.dumps(result, indent=2))

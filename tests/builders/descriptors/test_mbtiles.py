@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tracemalloc
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from builders.descriptors.mbtiles import MBTilesSource
 from builders.descriptors.preprocess import Undecodable, decode
+from builders.descriptors.stamps import Stamp
 from builders.descriptors.tiles import MAX_TILE_BYTES, Tile, cell_of, cell_range, tile_from_id, tile_id, tiles_of_bbox
 from store.errors import Corrupt, Invalid, Unavailable
 from tests.support.terrain import render_jpeg, write_terrain
@@ -39,6 +41,17 @@ def db(tmp_path: Path) -> Iterator[tuple[Path, sqlite3.Connection]]:
         connection.execute("INSERT INTO metadata VALUES ('format', 'png')")
         connection.execute("CREATE TABLE tiles (zoom_level, tile_column, tile_row, tile_data)")
         yield path, connection
+
+
+def wait_past(stamp: Stamp, folder: Path) -> None:
+    """Until the file system's clock has gone on: within one of its ticks two writes have the same time."""
+    probe = folder / "clock"
+    while True:
+        probe.write_bytes(b"")
+        os.utime(probe)
+        if probe.stat().st_ctime_ns > stamp.newest:
+            probe.unlink()
+            return
 
 
 def everything(source: MBTilesSource, zoom: int = ZOOM) -> list[tuple[int, bytes]]:
@@ -286,11 +299,13 @@ def test_a_view_that_yields_nothing_and_never_ends(tmp_path: Path, monkeypatch: 
         list(source.cell(Tile(0, 0, 0), 4))
 
 
-def test_a_huge_format_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["hex(zeroblob(50000000))", "char(0) || hex(zeroblob(50000000))"])
+def test_a_huge_format_is_not_read(tmp_path: Path, value: str) -> None:
+    """The second is of length 0 to SQLite, which counts up to the first zero."""
     path = hostile(
         tmp_path / "format.mbtiles",
         "SELECT 0 AS zoom_level, 0 AS tile_column, 0 AS tile_row, x'' AS tile_data",
-        "hex(zeroblob(50000000))",
+        value,
     )
     tracemalloc.start()
     try:
@@ -299,3 +314,117 @@ def test_a_huge_format_is_not_read(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 10**6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("said", "zooms"),
+    [
+        ("('minzoom', '3'), ('maxzoom', '18')", (3, 18)),
+        ("('minzoom', 3), ('maxzoom', 3)", (3, 3)),
+        ("('minzoom', '0'), ('maxzoom', '24')", (0, 24)),
+        ("('minzoom', '3')", None),
+        ("('maxzoom', '3')", None),
+        ("('minzoom', '4'), ('maxzoom', '3')", None),
+        ("('minzoom', '3'), ('maxzoom', '25')", None),
+        ("('minzoom', '-1'), ('maxzoom', '3')", None),
+        ("('minzoom', '3'), ('maxzoom', 'many')", None),
+        ("('minzoom', '3'), ('maxzoom', '\u0663')", None),
+        ("('minzoom', '3'), ('maxzoom', NULL)", None),
+        ("('minzoom', x'33'), ('maxzoom', '3')", None),
+        ("('minzoom', '3'), ('maxzoom', '3'), ('maxzoom', '4')", None),
+    ],
+)
+def test_the_zooms_are_those_of_the_metadata(
+    db: tuple[Path, sqlite3.Connection], said: str, zooms: tuple[int, int] | None
+) -> None:
+    path, connection = db
+    # Without the type of the fixture's column, so that a number stays one.
+    connection.execute("DROP TABLE metadata")
+    connection.execute("CREATE TABLE metadata (name, value)")
+    connection.execute(f"INSERT INTO metadata VALUES ('format', 'png'), {said}")
+    with MBTilesSource(path) as source:
+        assert source.zooms == zooms
+        assert source.resolution_m is None
+
+
+def stamp(path: Path) -> Stamp:
+    with MBTilesSource(path) as source:
+        return source.stamp([(cell_of(TILE), ZOOM)])
+
+
+@pytest.fixture
+def copy(terrain: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(terrain, tmp_path / "copy.mbtiles"))
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "WAL"])
+def test_to_read_changes_no_stamp(copy: Path, mode: str) -> None:
+    with closing(sqlite3.connect(copy, isolation_level=None)) as writer:
+        writer.execute(f"PRAGMA journal_mode = {mode}")
+        writer.execute("DELETE FROM tiles WHERE rowid = 1")
+    before = stamp(copy)
+    with MBTilesSource(copy) as source:
+        assert source.stamp([]) == before
+        everything(source)
+        assert source.stamp([(cell_of(TILE), ZOOM)]) == before
+    (copy.parent / "link").symlink_to(copy)
+    assert stamp(copy.parent / "link") == before
+
+
+def test_every_change_of_the_database_changes_its_stamp(copy: Path) -> None:
+    stamps = [stamp(copy)]
+
+    wait_past(stamps[-1], copy.parent)
+    with closing(sqlite3.connect(copy, isolation_level=None)) as writer:
+        writer.execute("UPDATE tiles SET tile_data = x'01'")
+    stamps.append(stamp(copy))
+
+    wait_past(stamps[-1], copy.parent)
+    state = copy.stat()
+    with copy.open("r+b") as file:  # in place, of the same size, and the mtime put back
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    os.utime(copy, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (copy.stat().st_size, copy.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    stamps.append(stamp(copy))
+
+    shutil.copy2(copy, copy.parent / "other")  # the same bytes and the same mtime, but another file
+    os.replace(copy.parent / "other", copy)
+    stamps.append(stamp(copy))
+    assert len({one.digest for one in stamps}) == len(stamps)
+    assert [one.newest for one in stamps] == sorted(one.newest for one in stamps)
+
+
+def test_what_another_writes_to_the_log_changes_the_stamp_also_through_a_link(copy: Path, tmp_path: Path) -> None:
+    """SQLite keeps the log beside the file that a link leads to."""
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links/link.mbtiles"
+    link.symlink_to(copy)
+    with closing(sqlite3.connect(copy, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        with MBTilesSource(link) as source:
+            before, database = source.stamp([]), copy.stat()
+            wait_past(before, tmp_path)
+            writer.execute("UPDATE tiles SET tile_data = x'02'")
+            after = source.stamp([])
+            assert after.digest != before.digest
+            assert after.newest > before.newest
+            assert copy.stat().st_mtime_ns == database.st_mtime_ns, "the database itself was written to"
+
+
+def test_the_journal_of_a_writer_changes_the_stamp(copy: Path) -> None:
+    with MBTilesSource(copy) as source:
+        before = source.stamp([])
+        copy.with_name(copy.name + "-journal").write_bytes(b"a journal")
+        assert source.stamp([]).digest != before.digest
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_file_that_was_replaced_while_open_has_no_stamp(copy: Path, gone: bool) -> None:
+    with MBTilesSource(copy) as source:
+        shutil.copy(copy, copy.parent / "other")
+        copy.unlink() if gone else os.replace(copy.parent / "other", copy)
+        with pytest.raises(Unavailable, match="was replaced") as caught:
+            source.stamp([(cell_of(TILE), ZOOM)])
+        assert caught.value.fields["path"] == str(copy)
+        assert caught.value.remedy
