@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,42 @@ def test_tiles_may_be_a_view(desk: Desk, real: dict[str, Any], shared: Path) -> 
     report = desk.built(desk.write_mission("two", **{**real, "tiles": copy}))
     assert [a for a in report["artifacts"] if a["action"] == "built"] == []
     assert plain["coverage"] == report["coverage"]
+
+
+def test_two_missions_half_over_each_other_then_a_shifted_polygon(
+    desk: Desk, real: dict[str, Any], shared: Path
+) -> None:
+    """Counted by hand at zoom 17: the cells 13/1839/2880, 1839/2881, 1840/2880 and 1840/2881 have 224, 48, 84 and 18
+    tiles in the source. A lies in the first two, B in all four, and so does the polygon, a diamond over the seam
+    between them."""
+    copy = desk.folder / "copy.mbtiles"
+    shutil.copy(shared / "imagery/naip-20180716.mbtiles", copy)
+    copy.chmod(0o644)
+    settings = {**real, "zooms": (17,), "tiles": copy}
+
+    def shards(report: dict[str, Any], action: str) -> int:
+        named = [a for a in report["artifacts"] if a["name"].startswith("descriptors/")]
+        return sum(a["action"] == action for a in named)
+
+    a = desk.built(desk.write_mission("a", **{**settings, "bbox": A}))
+    assert (shards(a, "built"), shards(a, "reused"), a["embedded"], a["rows"]) == (2, 0, 224 + 48, 272)
+    b = desk.built(desk.write_mission("b", **{**settings, "bbox": B}))
+    assert (shards(b, "built"), shards(b, "reused"), b["embedded"], b["rows"]) == (2, 2, 84 + 18, 374)
+    diamond = [[-99.150, 47.021], [-99.141, 47.010], [-99.136, 47.021], [-99.141, 47.032], [-99.150, 47.021]]
+    (desk.folder / "diamond.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [diamond]}))
+    polygon = desk.write_mission("c", **settings, area='geojson = "diamond.geojson"', takeoff=(47.021, -99.142))
+    c = desk.built(polygon)
+    assert (shards(c, "built"), shards(c, "reused"), c["embedded"]) == (0, 4, 0)
+    assert 0 < c["coverage"]["tiles"] < b["coverage"]["tiles"] == 180
+
+    # One changed tile of B, in the cell 1840/2880: one shard is built, one tile embedded.
+    with closing(sqlite3.connect(copy)) as db, db:
+        x, y = 29446, 46090
+        (other,) = db.execute("SELECT tile_data FROM tiles WHERE zoom_level = 17 LIMIT 1").fetchone()
+        place = (17, x, (1 << 17) - 1 - y)
+        changed = db.execute(
+            "UPDATE tiles SET tile_data = ? WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?", (other, *place)
+        )
+        assert changed.rowcount == 1
+    again = desk.built(desk.folder / "b.toml")
+    assert (shards(again, "built"), shards(again, "reused"), again["embedded"]) == (1, 3, 1)
