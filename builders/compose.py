@@ -37,6 +37,10 @@ from store.objects import read_chunks
 from store.repository import Repository
 
 
+# Tiles in one run of the session. More of them take more memory and, on a CPU, more time a tile (`make bench`).
+EMBED_BATCH = 4
+
+
 @dataclass(frozen=True)
 class Workshop:
     """A mission file, opened: what a plan or a build works with."""
@@ -134,7 +138,7 @@ class Workshop:
         """What describes the views of a descriptor set: its backbone, in a session of the CPU."""
         with self.about(f"descriptors[{self.mission.descriptors.index(set_)}]"):
             spec = self.private(set_.backbone)
-            batch = max((i.opt or 1 for i in spec.inputs), default=1)
+            batch = min(EMBED_BATCH, max((i.opt or 1 for i in spec.inputs), default=1))
             return Embedder(
                 onnx_bytes(spec.model),
                 set_.output,

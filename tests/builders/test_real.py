@@ -126,7 +126,7 @@ def test_two_missions_half_over_each_other_then_a_shifted_polygon(
     assert (shards(a, "built"), shards(a, "reused"), a["embedded"], a["rows"]) == (2, 0, 224 + 48, 272)
     b = desk.built(desk.write_mission("b", **{**settings, "bbox": B}))
     assert (shards(b, "built"), shards(b, "reused"), b["embedded"], b["rows"]) == (2, 2, 84 + 18, 374)
-    diamond = [[-99.150, 47.021], [-99.141, 47.010], [-99.136, 47.021], [-99.141, 47.032], [-99.150, 47.021]]
+    diamond = [[-99.150, 47.021], [-99.1395, 47.0085], [-99.136, 47.021], [-99.141, 47.032], [-99.150, 47.021]]
     (desk.folder / "diamond.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [diamond]}))
     polygon = desk.write_mission("c", **settings, area='geojson = "diamond.geojson"', takeoff=(47.021, -99.142))
     c = desk.built(polygon)
