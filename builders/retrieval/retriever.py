@@ -22,15 +22,13 @@ from builders.descriptors.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id
 from builders.descriptors.views import View
 from builders.engines.loading import private_file
 from builders.retrieval.ann import AnnIndex, open_index
-from builders.retrieval.exact import Block
+from builders.retrieval.exact import NOBODY, Block
 from builders.retrieval.flying import recipe_of
 from builders.retrieval.layers import Layer
 from store.errors import NotFound
 from store.format.missing import ENTRY, MissingList
 from store.load import load
 from store.verify import VerifiedMission
-
-_NOBODY = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class Retriever:
         """The best `top` rows for each of the queries, float32 [q, d], the best first; fewer where there are fewer."""
         ids, scores = self.nearest(queries, top)
         return [
-            [self._match(number, score) for number, score in zip(*row, strict=True) if number != _NOBODY]
+            [self._match(number, score) for number, score in zip(*row, strict=True) if number != NOBODY]
             for row in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
 
