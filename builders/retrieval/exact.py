@@ -1,8 +1,11 @@
-"""Exact search: the rows with the greatest cosine to each query, of any number of rows, in bounded memory. Pure NumPy.
+"""The rows nearest to a query by the angle between them: exact, and in bounded memory whatever the number of rows.
 
-Rows come in blocks, as small as the shards are; they are gathered into pieces, made float32 there, and only the best of
-each piece are kept. A row's score does not depend on the rows beside it: which answers come, and in which order, is
-the same however the rows are cut into blocks, but for rounding in the last bits of a score.
+Rows are gathered into pieces. A product in float32 tells which rows of a piece may be among the best; those alone are
+scored again in float64, each by itself, and merged into the best so far.
+
+Law: the answer is that of a float64 brute force, scores rounded to float32, equal ones by the lower id. So it follows
+from the rows alone: not from their order, how they are cut into blocks, what other queries are asked, or the BLAS.
+Time is that of one product, unless very many rows are as near as the best.
 """
 
 from __future__ import annotations
@@ -17,12 +20,20 @@ from store.errors import Corrupt, Invalid
 
 # (ids [n], rows [n, d]).
 Block: TypeAlias = tuple[NDArray[np.uint64], NDArray[np.float16] | NDArray[np.float32]]
-MAX_TOP = 1000
-# Stands where there are fewer rows than were asked for.
+
+# The id where there is no row; no tile has it.
 NOBODY = 2**64 - 1
-# Of a piece as float32: as much as a core's cache holds, so that it is read from there.
-_PIECE_BYTES = 1 << 20
-_LEAST_PIECE = 256
+MAX_TOP = 1000
+
+_PIECE_ROWS = 8192
+_PIECE_BYTES = 16 << 20
+# What is worked on at once stays in the cache of a core: a third off the time that a piece takes.
+_STRIP_BYTES = 256 << 10
+_RESCORED_BYTES = 4 << 20
+_QUERIES = 256
+# Squares of the length of a row between which float32 sums neither overflow nor lose what is small. Above the upper one
+# are also rows with an infinity or NaN of float16, which `_widen` makes 2**16 and more.
+_LOW, _HIGH = np.float32(2.0**-60), np.float32(2.0**31)
 
 
 def search(
@@ -31,74 +42,186 @@ def search(
     top: int,
     keep: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None = None,
 ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-    """(ids uint64 [q, top], cosines float32 [q, top]) of the best rows for queries float32 [q, d], the best first.
+    """(ids uint64 [q, top], cosines float32 [q, top]) of the rows nearest to each query, float32 [q, d], nearest first.
 
-    Only rows of which `keep` says so count. Of equal scores the lower id is better; where there are fewer rows than
-    `top`, NOBODY and -inf follow. Raises Invalid for queries that are none, and Corrupt for a row that is not finite or
-    has no direction: nobody who builds a map writes one.
+    `keep` says of ids uint64[n] which rows count, bool[n]; all do without it. Where fewer than `top` rows count, the
+    rest is NOBODY and -inf. Neither rows nor queries need have length 1. Raises Invalid for wrong shapes or types, a
+    query that is zero or not finite, `top` outside 1..1000; Corrupt for such a row among those that count.
     """
-    if queries.ndim != 2 or not queries.size or queries.dtype != np.float32 or not 1 <= top <= MAX_TOP:
-        raise Invalid(f"no search: {queries.dtype} queries of shape {queries.shape}, the best {top} of 1 to {MAX_TOP}")
-    lengths = np.linalg.norm(queries, axis=1, keepdims=True)
-    if not (np.isfinite(lengths).all() and lengths.all()):
-        raise Invalid("a query is not finite, or has no direction")
-    asked = np.ascontiguousarray((queries / lengths).T)
-    best_ids = np.full((len(queries), top), NOBODY, np.uint64)
-    best = np.full((len(queries), top), -np.inf, np.float32)
-    for ids, rows in _pieces(blocks, queries.shape[1], keep):
-        scores = (rows @ asked).T
-        # Whatever does not beat the worst of the best so far need not be sorted; an equal one may have a lower id.
-        for number in np.flatnonzero((scores >= best[:, -1:]).any(axis=1)).tolist():
-            near = np.flatnonzero(scores[number] >= best[number, -1])
-            if len(near) > 4 * top:
-                least = np.partition(scores[number, near], len(near) - top)[len(near) - top]
-                near = near[scores[number, near] >= least]
-            both = np.concatenate([best[number], scores[number, near]])
-            both_ids = np.concatenate([best_ids[number], ids[near]])
-            order = np.lexsort((both_ids, -both))[:top]
-            best[number], best_ids[number] = both[order], both_ids[order]
-    return best_ids, best
-
-
-def _pieces(
-    blocks: Iterable[Block], dim: int, keep: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None
-) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.float32]]]:
-    """The rows that count, float32 and of length 1, in pieces that fill one buffer again and again."""
-    size = max(_LEAST_PIECE, _PIECE_BYTES // (4 * dim))
-    buffer = np.empty((size, dim), np.float32)
-    ids = np.empty(size, np.uint64)
-    filled = 0
-    for block_ids, rows in blocks:
-        if rows.ndim != 2 or rows.shape != (len(block_ids), dim) or rows.dtype not in (np.float16, np.float32):
-            raise Invalid(
-                f"a block of {len(block_ids)} ids and {rows.dtype} rows {rows.shape} for {dim} numbers a query"
-            )
-        if keep is not None:
-            kept = keep(block_ids)
-            if not kept.all():
-                block_ids, rows = block_ids[kept], rows[kept]
+    if not 1 <= top <= MAX_TOP:
+        raise Invalid(f"the best {top} rows are asked for", remedy=f"ask for 1 to {MAX_TOP}", top=top)
+    units = _units(queries)
+    piece = _Piece(units.shape[1])
+    best = _Best(units, top)
+    for ids, rows in _strips(blocks, units.shape[1], keep):
         start = 0
-        while start < len(rows):
-            count = min(size - filled, len(rows) - start)
-            ids[filled : filled + count] = block_ids[start : start + count]
-            buffer[filled : filled + count] = rows[start : start + count]
-            filled, start = filled + count, start + count
-            if filled == size:
-                yield ids, _directions(ids, buffer)
-                filled = 0
-    if filled:
-        yield ids[:filled], _directions(ids[:filled], buffer[:filled])
+        while start < len(ids):
+            start += piece.add(ids[start:], rows[start:])
+            if piece.full:
+                best.offer(piece)
+                piece.count = 0
+    best.offer(piece)
+    return best.ids, best.scores
 
 
-def _directions(ids: NDArray[np.uint64], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The rows divided by their lengths, in place."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    wrong = ~(np.isfinite(lengths) & (lengths > 0))
-    if wrong.any():
+class _Piece:
+    """Rows gathered for one product: `count` of them, as float32, each times a power of two where that keeps sums in
+    range; `norms` are their lengths."""
+
+    def __init__(self, dim: int) -> None:
+        capacity = max(1, min(_PIECE_ROWS, _PIECE_BYTES // (4 * dim)))
+        self.count = 0
+        self.ids = np.empty(capacity, np.uint64)
+        self.rows = np.empty((capacity, dim), np.float32)
+        self.norms = np.empty(capacity, np.float32)
+
+    @property
+    def full(self) -> bool:
+        return self.count == len(self.ids)
+
+    def add(self, ids: NDArray[np.uint64], rows: NDArray[np.float16] | NDArray[np.float32]) -> int:
+        """How many of the rows, from the first, were taken: as many as there is room for. Raises Corrupt as `search`
+        does."""
+        taken = min(len(ids), len(self.ids) - self.count)
+        place = slice(self.count, self.count + taken)
+        ids, rows, out = ids[:taken], rows[:taken], self.rows[place]
+        with np.errstate(over="ignore", invalid="ignore"):
+            _widen(rows, out)
+            squares = np.vecdot(out, out)
+        odd = np.flatnonzero(~((squares >= _LOW) & (squares <= _HIGH)))
+        if len(odd):
+            out[odd] = _levelled(ids[odd], rows[odd])
+            squares[odd] = np.vecdot(out[odd], out[odd])
+        self.ids[place] = ids
+        np.sqrt(squares, out=self.norms[place])
+        self.count += taken
+        return taken
+
+
+class _Best:
+    """The best rows so far for each query: `ids` uint64 [q, top] and `scores` float32 [q, top], sorted."""
+
+    def __init__(self, units: NDArray[np.float64], top: int) -> None:
+        self.ids = np.full((len(units), top), NOBODY, np.uint64)
+        self.scores = np.full((len(units), top), -np.inf, np.float32)
+        self._top = top
+        self._units = units
+        self._rough = units.astype(np.float32)
+        # A cosine in float32 is off by 1.5 d + 8 roundings of 2**-24 at most: d of the product, half as many of the
+        # norm (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), a few of the query, root and quotient.
+        # Twice that, as both a row and the one that it is compared with may be off.
+        self._slack = np.float32((1.5 * units.shape[1] + 8) * 2.0**-23)
+
+    def offer(self, piece: _Piece) -> None:
+        """Takes in the rows of a piece that are among the best."""
+        for start in range(0, len(self.ids), _QUERIES):
+            place = slice(start, start + _QUERIES)
+            row, query = self._candidates(piece, place)
+            if len(row):
+                query += start
+                self._merge(query, piece.ids[row], self._scores(piece, row, query))
+
+    def _candidates(self, piece: _Piece, place: slice) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """(row of the piece, query of these) of all pairs that may be among the best."""
+        count = piece.count
+        rough = piece.rows[:count] @ self._rough[place].T
+        rough /= piece.norms[:count, None]
+        likely = rough >= self.scores[place, -1] - self._slack
+        crowded = np.flatnonzero(np.count_nonzero(likely, axis=0) > self._top)
+        if len(crowded):
+            columns = rough[:, crowded]
+            likely[:, crowded] &= columns >= np.partition(columns, count - self._top, axis=0)[-self._top] - self._slack
+        row, query = np.nonzero(likely)
+        return row, query
+
+    def _scores(self, piece: _Piece, row: NDArray[np.intp], query: NDArray[np.intp]) -> NDArray[np.float32]:
+        """float32[n]: the cosines of pairs, each computed as if it were the only one."""
+        scores = np.empty(len(row), np.float32)
+        step = max(1, _RESCORED_BYTES // (8 * piece.rows.shape[1]))
+        for start in range(0, len(row), step):
+            part = slice(start, start + step)
+            rows = piece.rows[row[part]].astype(np.float64)
+            dots = (rows * self._units[query[part]]).sum(axis=1)
+            scores[part] = dots / np.sqrt(np.square(rows, out=rows).sum(axis=1))
+        return scores
+
+    def _merge(self, query: NDArray[np.intp], ids: NDArray[np.uint64], scores: NDArray[np.float32]) -> None:
+        touched = np.unique(query)
+        query = np.concatenate([np.repeat(touched, self._top), query])
+        ids = np.concatenate([self.ids[touched].ravel(), ids])
+        scores = np.concatenate([self.scores[touched].ravel(), scores])
+        order = np.lexsort((ids, -scores, query))
+        # Every query has `top` and more: what it had, and what came.
+        first = np.searchsorted(query[order], touched)
+        chosen = order[first[:, None] + np.arange(self._top)]
+        self.ids[touched] = ids[chosen]
+        self.scores[touched] = scores[chosen]
+
+
+def _units(queries: NDArray[np.float32]) -> NDArray[np.float64]:
+    """float64 [q, d]: the queries at length 1. Raises Invalid as `search` does."""
+    if queries.ndim != 2 or queries.dtype != np.float32 or not queries.shape[1]:
+        raise Invalid(f"queries are float32 [q, d], these are {queries.dtype} {list(queries.shape)}")
+    wide = queries.astype(np.float64)
+    norms = np.sqrt(np.square(wide).sum(axis=1))
+    # The length of a finite float32 row is finite in float64, and zero for the zero row alone.
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if len(bad):
+        raise Invalid(f"the query {bad[0]} is zero or not finite, so no direction", query=int(bad[0]))
+    return wide / norms[:, None]
+
+
+def _strips(
+    blocks: Iterable[Block], dim: int, keep: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None
+) -> Iterator[Block]:
+    """The rows that count, some at a time. Raises Invalid for a block that is none."""
+    step = max(1, _STRIP_BYTES // (4 * dim))
+    for ids, rows in blocks:
+        if ids.dtype != np.uint64 or rows.dtype not in (np.float16, np.float32) or rows.shape != (*ids.shape, dim):
+            raise Invalid(
+                f"a block is ids uint64 [n] and rows float16 or float32 [n, {dim}], this is {ids.dtype} "
+                f"{list(ids.shape)} and {rows.dtype} {list(rows.shape)}",
+                remedy="ask with descriptors of the set that is searched",
+            )
+        kept = None
+        if keep is not None:
+            mask = keep(ids)
+            if mask.dtype != np.bool_ or mask.shape != ids.shape:
+                raise Invalid(f"what keeps rows says {mask.dtype} {list(mask.shape)} of {len(ids)} ids, not bool")
+            # Where all count, slices spare the copy.
+            kept = None if mask.all() else np.flatnonzero(mask)
+        for start in range(0, len(ids) if kept is None else len(kept), step):
+            part = slice(start, start + step) if kept is None else kept[start : start + step]
+            yield ids[part], rows[part]
+
+
+def _widen(rows: NDArray[np.float16] | NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Writes finite rows to `out` as they are; infinities and NaN of float16 become numbers of 2**16 and more.
+
+    numpy converts float16 one by one. A float16 whose bits are moved to the places that float32 has for them is the
+    same number times 2**-112, subnormal or not, as the exponents are counted from 15 and 127.
+    """
+    if rows.dtype == np.float32:
+        out[...] = rows
+        return
+    bits = out.view(np.int32)
+    bits[...] = rows.view(np.int16)
+    np.left_shift(bits, 13, out=bits)
+    # The sign was spread over the four highest bits: keep one.
+    np.bitwise_and(bits, np.int32(-0x70002000), out=bits)
+    np.multiply(out, np.float32(2.0**112), out=out)
+
+
+def _levelled(ids: NDArray[np.uint64], rows: NDArray[np.float16] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """The rows, each times the power of two that brings its greatest number to between a half and one. Raises Corrupt
+    for a row that is zero or not finite."""
+    wide = rows.astype(np.float64)
+    peaks = np.abs(wide).max(axis=1)
+    bad = np.flatnonzero(~(np.isfinite(peaks) & (peaks > 0)))
+    if len(bad):
         raise Corrupt(
-            f"the row of tile {int(ids[wrong][0])} is not finite, or has no direction",
-            kind="bad-shard",
-            tile_id=int(ids[wrong][0]),
+            f"the row of the id {ids[bad[0]]} is zero or not finite, so no direction",
+            remedy="build the map again; what made it does not describe this tile",
+            row=int(ids[bad[0]]),
         )
-    rows /= lengths[:, None]
-    return rows
+    return np.ldexp(wide, -np.frexp(peaks)[1][:, None]).astype(np.float32)

@@ -1,116 +1,130 @@
-"""Perturbations: a picture of a view as a camera might see it, not quite where and how the map has it. Pure.
+"""Pictures that are not quite the tile: shifted, turned, scaled or lit otherwise, as a camera sees a place. Pure.
 
-Each is seeded, and the same everywhere: its amounts come from BLAKE3, its pixels from Pillow's affine transform. What
-they are is a closed list that `fields` describes for the digest of a recipe.
+What is done follows from (way, seed) in integers: the same picture, way and seed give the same pixels. The true
+picture is cut from a mosaic that shows what lies round it, so no edge comes into view.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 from PIL import Image
 
 from store.errors import Invalid
 from store.format.cbor import Value
+from store.format.ids import derive
+from store.format.manifest import PPM
 
-# Of the side of the picture: how much has to lie round it, so that none of these brings in what is not there.
-_RIM = 6
-_SHIFT_PIXELS, _OF = 20, 256
-_TURN_LEAST, _TURN_MOST = 3, 10  # degrees
-_SCALE_LEAST, _SCALE_MOST = 30, 100  # per mille away from 1
-_GAIN_MOST = 300  # per mille away from 1
-_OFFSET_MOST = 20  # grey levels
-
-# (a, b, c, d): an output pixel at (x, y) from the middle shows the input at (a x + b y, -b x + a y) + (c, d).
-_Move: TypeAlias = tuple[float, float, float, float]
-
-
-class _Dice:
-    """Whole numbers that follow from a way and a seed."""
-
-    def __init__(self, way: str, seed: int) -> None:
-        self._stream = blake3(f"flightbag perturbation {way} {seed}".encode())
-        self._at = 0
-
-    def between(self, least: int, most: int) -> int:
-        """A whole number from `least` to `most`; the bias of 64 bits over so few is nothing."""
-        number = int.from_bytes(self._stream.digest(length=8, seek=self._at), "little")
-        self._at += 8
-        return least + number % (most - least + 1)
-
-    def sign(self) -> int:
-        return 2 * self.between(0, 1) - 1
+SCHEMA = "flightbag/perturbations/1"
+CONTEXT = "flightbag 2026 perturbation v1"
+# Of each way the numbers that make it what it is. `least` and `most` are how far from unchanged, either way.
+PERTURBATIONS: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "shift": {"side_ppm": 20 * PPM // 256, "directions": 8},
+        "rotation": {"least_mdeg": 3000, "most_mdeg": 10000},
+        "scale": {"least_ppm": 30000, "most_ppm": 100000},
+        "brightness": {"gain_ppm": 300000, "offset_grey": 20},
+    }
+)
+# The rim that all of these need round the true picture is the MARGIN-th part of its side.
+MARGIN = 6
+_SEEDS = 2**64
 
 
-def _shift(dice: _Dice, side: int) -> _Move:
-    """A twelfth of a side, in one of eight directions."""
-    angle = math.radians(45 * dice.between(0, 7))
-    length = side * _SHIFT_PIXELS / _OF
-    return 1.0, 0.0, length * math.cos(angle), length * math.sin(angle)
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is done to a picture about its middle: first it is turned, in thousandths of a degree, and scaled, then
+    moved to the right and down, in ppm of its side; each grey level g becomes g * gain + offset."""
 
-
-def _rotation(dice: _Dice, side: int) -> _Move:  # noqa: ARG001 - one shape for all
-    angle = math.radians(dice.sign() * dice.between(_TURN_LEAST * 1000, _TURN_MOST * 1000) / 1000)
-    return math.cos(angle), math.sin(angle), 0.0, 0.0
-
-
-def _scale(dice: _Dice, side: int) -> _Move:  # noqa: ARG001
-    return 1 + dice.sign() * dice.between(_SCALE_LEAST, _SCALE_MOST) / 1000, 0.0, 0.0, 0.0
-
-
-def _still(dice: _Dice, side: int) -> _Move:  # noqa: ARG001
-    return 1.0, 0.0, 0.0, 0.0
-
-
-PERTURBATIONS: Mapping[str, Callable[[_Dice, int], _Move]] = {
-    "brightness": _still,
-    "rotation": _rotation,
-    "scale": _scale,
-    "shift": _shift,
-}
-
-
-def perturbed(mosaic: NDArray[np.uint8], side: int, way: str, seed: int) -> NDArray[np.uint8]:
-    """uint8 [side, side, 3]: the middle of a mosaic, uint8 [m, m, 3], perturbed in a way of PERTURBATIONS.
-
-    The mosaic has at least a sixth of `side` round it. Raises Invalid for one that has not, and for another way.
-    """
-    if way not in PERTURBATIONS:
-        raise Invalid(f"{way!r} is no perturbation", remedy=f"one of {', '.join(PERTURBATIONS)}")
-    size = mosaic.shape[0]
-    if mosaic.shape != (size, size, 3) or mosaic.dtype != np.uint8 or (size - side) * _RIM < 2 * side or side < 1:
-        raise Invalid(
-            f"a mosaic of {mosaic.shape} {mosaic.dtype} has no picture of {side} pixels with a sixth round it"
-        )
-    dice = _Dice(way, seed)
-    a, b, dx, dy = PERTURBATIONS[way](dice, side)
-    # Pillow maps the middles of pixels; both middles of the pictures fall on one point.
-    half, middle = side / 2, size / 2
-    matrix = (a, b, middle + dx - a * half - b * half, -b, a, middle + dy + b * half - a * half)
-    image = Image.fromarray(mosaic).transform(
-        (side, side), Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR
-    )
-    pixels = np.asarray(image)
-    if way != "brightness":
-        return pixels
-    gain = 1000 + dice.between(-_GAIN_MOST, _GAIN_MOST)
-    offset = dice.between(-_OFFSET_MOST, _OFFSET_MOST)
-    lit = (pixels.astype(np.int32) * gain + 500) // 1000 + offset
-    return np.clip(lit, 0, 255).astype(np.uint8)
+    turn_mdeg: int = 0
+    scale_ppm: int = PPM
+    move_ppm: tuple[int, int] = (0, 0)
+    gain_ppm: int = PPM
+    offset: int = 0
 
 
 def fields() -> dict[str, Value]:
-    """All that determines the pictures, for the digest of a recipe."""
+    """All that decides what `perturbed` makes, for the digest of a recipe."""
     return {
-        "version": 1,
-        "ways": sorted(PERTURBATIONS),
-        "shift": [_SHIFT_PIXELS, _OF],
-        "rotation": [_TURN_LEAST, _TURN_MOST],
-        "scale": [_SCALE_LEAST, _SCALE_MOST],
-        "brightness": [_GAIN_MOST, _OFFSET_MOST],
+        "schema": SCHEMA,
+        "context": CONTEXT,
+        "filter": "bilinear",
+        "ways": [[way, *(item for pair in sorted(PERTURBATIONS[way].items()) for item in pair)] for way in _ways()],
     }
+
+
+def perturbed(mosaic: NDArray[np.uint8], side: int, way: str, seed: int) -> NDArray[np.uint8]:
+    """uint8 [side, side, 3]: the middle `side` x `side` of the mosaic, uint8 [m, m, 3], perturbed.
+
+    Raises Invalid for a way that is none, a seed outside 0..2**64 - 1, a mosaic of another shape or type, without a
+    middle (m - side is odd) or with less than a sixth of the side round it.
+    """
+    plan = change(way, seed)
+    size = mosaic.shape[0] if mosaic.ndim else 0
+    if mosaic.dtype != np.uint8 or mosaic.shape != (size, size, 3):
+        raise Invalid(f"a mosaic is uint8 [m, m, 3], this is {mosaic.dtype} {list(mosaic.shape)}")
+    if side < 1 or (size - side) % 2 or MARGIN * (size - side) < 2 * side:
+        raise Invalid(
+            f"a picture of {side} x {side} is not the middle of {size} x {size} with a {MARGIN}th of its side round it",
+            remedy="give a mosaic with whole tiles round the picture",
+        )
+    picture = Image.fromarray(np.ascontiguousarray(mosaic)).transform(
+        (side, side), Image.Transform.AFFINE, _affine(plan, side, size), Image.Resampling.BILINEAR
+    )
+    return _lit(np.asarray(picture), plan)
+
+
+def change(way: str, seed: int) -> Change:
+    """What a way does to a picture with this seed, 0..2**64 - 1. Raises Invalid as `perturbed` does."""
+    if way not in PERTURBATIONS:
+        raise Invalid(f"no perturbation is called {way!r}", remedy=f"there are {', '.join(_ways())}", way=way)
+    if not 0 <= seed < _SEEDS:
+        raise Invalid(f"the seed {seed} does not fit 64 bits", seed=seed)
+    numbers = PERTURBATIONS[way]
+    key = derive(CONTEXT, seed.to_bytes(8, "little") + way.encode())
+    # 64 bits for some hundred thousand values: what is left of evenness is beyond any use of it.
+    first, second = (int.from_bytes(key[at : at + 8], "little") for at in (0, 8))
+    if way == "shift":
+        eighth = 2 * math.pi / numbers["directions"] * (first % numbers["directions"])
+        return Change(
+            move_ppm=(round(numbers["side_ppm"] * math.cos(eighth)), round(numbers["side_ppm"] * math.sin(eighth)))
+        )
+    sign = 1 if second % 2 else -1
+    if way == "rotation":
+        return Change(turn_mdeg=sign * _between(first, numbers["least_mdeg"], numbers["most_mdeg"]))
+    if way == "scale":
+        return Change(scale_ppm=PPM + sign * _between(first, numbers["least_ppm"], numbers["most_ppm"]))
+    gain, offset = numbers["gain_ppm"], numbers["offset_grey"]
+    return Change(gain_ppm=PPM + _between(first, -gain, gain), offset=_between(second, -offset, offset))
+
+
+def _ways() -> list[str]:
+    return sorted(PERTURBATIONS)
+
+
+def _between(number: int, least: int, most: int) -> int:
+    return least + number % (most - least + 1)
+
+
+def _affine(plan: Change, side: int, size: int) -> tuple[float, float, float, float, float, float]:
+    """Where in the mosaic a pixel of the picture is taken from: (a, b, c, d, e, f) of x' = a x + b y + c and
+    y' = d x + e y + f. Sine and cosine are rounded to ppm: the last bit of them is not the same on every machine."""
+    angle = math.radians(plan.turn_mdeg / 1000)
+    cosine = round(PPM * math.cos(angle)) / plan.scale_ppm
+    sine = round(PPM * math.sin(angle)) / plan.scale_ppm
+    right, down = (side * move / PPM for move in plan.move_ppm)
+    # From the middle of the picture, less the move, to the middle of the mosaic.
+    x, y = side / 2 + right, side / 2 + down
+    return cosine, sine, size / 2 - cosine * x - sine * y, -sine, cosine, size / 2 + sine * x - cosine * y
+
+
+def _lit(picture: NDArray[np.uint8], plan: Change) -> NDArray[np.uint8]:
+    levels = np.arange(256, dtype=np.int64) * plan.gain_ppm + plan.offset * PPM
+    table = np.clip((levels + PPM // 2) // PPM, 0, 255).astype(np.uint8)
+    lit: NDArray[np.uint8] = table[picture]
+    return lit

@@ -135,7 +135,7 @@ def test_two_missions_half_over_each_other_then_a_shifted_polygon(
 
     # One changed tile of B, in the cell 1840/2880: one shard is built, one tile embedded.
     with closing(sqlite3.connect(copy)) as db, db:
-        x, y = 29446, 46090
+        x, y = 29442, 46090
         (other,) = db.execute("SELECT tile_data FROM tiles WHERE zoom_level = 17 LIMIT 1").fetchone()
         place = (17, x, (1 << 17) - 1 - y)
         changed = db.execute(
