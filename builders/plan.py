@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from builders.compose import Workshop, preprocess_of
 from builders.coverage import Gates, Shortfall, live, shortfall
 from builders.descriptors.embed import Embedder
-from builders.descriptors.inventory import Inventory, cells_of
+from builders.descriptors.inventory import Inventory, Level, cells_of
 from builders.descriptors.shard import EMPTY_SIZE
-from builders.descriptors.tiles import Tile, tile_from_id
+from builders.descriptors.tiles import Tile, cell_range, tile_from_id
 from builders.descriptors.views import View
 from builders.engines.base import EngineBackend, EngineSpec
 from builders.engines.card import Keyed
@@ -482,18 +482,32 @@ def _shard_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterat
     for set_ in shop.mission.descriptors:
         for level in inventory.levels:
             view, rows = shop.view(set_, level.zoom), shop.rows(set_, level.zoom)
-            for number in cells_of(level.zoom, view.origins_over(level.zoom, level.required)).tolist():
-                cell = tile_from_id(number)
-                footprint = view.footprint(level.zoom, view.origins_in_cell(cell, level.zoom))
-                there = level.find(footprint.ravel())[0].reshape(footprint.shape)
-                shows = np.unique(footprint[there])
-                recipe = rows.shard(level.zoom, tile_list(shows, level.hashes[level.find(shows)[1]]))
-                origins = footprint[there.all(axis=(1, 2)), 0, 0]
+            for cell, origins, shows, hashes in _cells(level, view):
                 if not len(origins):
                     continue
+                recipe = rows.shard(level.zoom, tile_list(shows, hashes))
                 name = f"descriptors/{set_.name}/{level.zoom}/{cell.z}-{cell.x}-{cell.y}.safetensors"
                 found = lookup(recipe.key)
                 yield ShardTask(name, recipe, rows, set_, level.zoom, cell, view, origins, shows, found)
+
+
+def _cells(
+    level: Level, view: View
+) -> Iterator[tuple[Tile, NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8]]]:
+    """Of each cell with a view over the area: the origins of its views of which every tile is there, the ids of all
+    tiles that its views have, and their hashes."""
+    cells = [tile_from_id(n) for n in cells_of(level.zoom, view.origins_over(level.zoom, level.required)).tolist()]
+    if view.tiles == 1:
+        # A cell is a slice: a country has thousands of them.
+        ranges = np.array([cell_range(cell, level.zoom) for cell in cells], np.uint64).reshape(-1, 2)
+        for cell, (start, end) in zip(cells, np.searchsorted(level.ids, ranges).tolist(), strict=True):
+            yield cell, level.ids[start:end], level.ids[start:end], level.hashes[start:end]
+        return
+    for cell in cells:
+        footprint = view.footprint(level.zoom, view.origins_in_cell(cell, level.zoom))
+        there = level.find(footprint.ravel())[0].reshape(footprint.shape)
+        shows = np.unique(footprint[there])
+        yield cell, footprint[there.all(axis=(1, 2)), 0, 0], shows, level.hashes[level.find(shows)[1]]
 
 
 def _probe_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterator[ProbeTask]:

@@ -93,7 +93,9 @@ class View:
         `origins` is uint64[n]. Raises Invalid for an origin of which there is no view.
         """
         if self.tiles == 1:
-            tile_xy(zoom, origins[:1])  # refuses another zoom
+            first, end = cell_range(Tile(0, 0, 0), zoom)
+            if origins.size and not (first <= int(origins.min()) and int(origins.max()) < end):
+                raise Invalid(f"there are tile ids of another zoom than {zoom}", zoom=zoom)
             return origins[:, None, None]
         x, y = tile_xy(zoom, origins)
         if not self._exist(zoom, x, y).all():
@@ -106,7 +108,7 @@ class View:
     def origins_over(self, zoom: int, ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """uint64[m], ascending: the origins of all views that hold at least one of the tiles `ids` (uint64[n])."""
         if self.tiles == 1:
-            return np.unique(ids)
+            return ids if (ids[1:] > ids[:-1]).all() else np.unique(ids)
         x, y = tile_xy(zoom, ids)
         side = 1 << zoom
         # One axis after the other, so that it is 2 * tiles steps over the tiles and not tiles * tiles.

@@ -168,7 +168,8 @@ def _units(queries: NDArray[np.float32]) -> NDArray[np.float64]:
     bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if len(bad):
         raise Invalid(f"the query {bad[0]} is zero or not finite, so no direction", query=int(bad[0]))
-    return wide / norms[:, None]
+    units: NDArray[np.float64] = wide / norms[:, None]
+    return units
 
 
 def _strips(
@@ -177,7 +178,8 @@ def _strips(
     """The rows that count, some at a time. Raises Invalid for a block that is none."""
     step = max(1, _STRIP_BYTES // (4 * dim))
     for ids, rows in blocks:
-        if ids.dtype != np.uint64 or rows.dtype not in (np.float16, np.float32) or rows.shape != (*ids.shape, dim):
+        fits = ids.ndim == 1 and rows.shape == (len(ids), dim)
+        if not fits or ids.dtype != np.uint64 or rows.dtype not in (np.float16, np.float32):
             raise Invalid(
                 f"a block is ids uint64 [n] and rows float16 or float32 [n, {dim}], this is {ids.dtype} "
                 f"{list(ids.shape)} and {rows.dtype} {list(rows.shape)}",
@@ -224,4 +226,5 @@ def _levelled(ids: NDArray[np.uint64], rows: NDArray[np.float16] | NDArray[np.fl
             remedy="build the map again; what made it does not describe this tile",
             row=int(ids[bad[0]]),
         )
-    return np.ldexp(wide, -np.frexp(peaks)[1][:, None]).astype(np.float32)
+    levelled: NDArray[np.float32] = np.ldexp(wide, -np.frexp(peaks)[1][:, None]).astype(np.float32)
+    return levelled

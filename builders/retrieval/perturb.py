@@ -1,7 +1,8 @@
 """Pictures that are not quite the tile: shifted, turned, scaled or lit otherwise, as a camera sees a place. Pure.
 
-What is done follows from (way, seed) in integers: the same picture, way and seed give the same pixels. The true
-picture is cut from a mosaic that shows what lies round it, so no edge comes into view.
+What is done follows from (way, seed) in integers, so it is the same wherever it is done; what Pillow's bilinear filter
+makes of it may differ by a grey level between machines. The true picture is the middle of a mosaic that shows what lies
+round it, so no edge comes into view.
 """
 
 from __future__ import annotations
