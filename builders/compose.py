@@ -36,7 +36,6 @@ from store.format.cbor import Value
 from store.objects import read_chunks
 from store.repository import Repository
 
-
 # Tiles in one run of the session. More of them take more memory and, on a CPU, more time a tile (`make bench`).
 EMBED_BATCH = 4
 

@@ -27,7 +27,7 @@ MAX_TOP = 1000
 
 _PIECE_ROWS = 8192
 _PIECE_BYTES = 16 << 20
-# What is worked on at once stays in the cache of a core: a third off the time that a piece takes.
+# What is widened at once stays in the cache of a core.
 _STRIP_BYTES = 256 << 10
 _RESCORED_BYTES = 4 << 20
 _QUERIES = 256

@@ -573,3 +573,57 @@ def test_two_builds_give_the_same_objects(desk: Desk) -> None:
                 assert loaded["tiles"].dtype == np.uint64
                 assert len(loaded["tiles"]) == len(loaded["descriptors"])
     assert ids[0] == ids[1]
+
+
+# Indexes
+
+INDEXES = '[[indexes]]\nname = "coarse"\nset = "embedder"\nmethod = "ivf"\n' + (
+    '[[indexes]]\nname = "graph"\nset = "embedder"\nmethod = "hnsw"\n'
+)
+
+
+def test_indexes_are_entries_with_keys_of_their_own(desk: Desk) -> None:
+    mission = desk.write_mission("left", more=INDEXES)
+    report = desk.built(mission)
+    names = {a["name"] for a in report["artifacts"] if a["name"].startswith("indexes/")}
+    assert names == {f"indexes/coarse/{z}.{part}" for z in (14, 15) for part in ("faiss", "quantiser")} | {
+        f"indexes/graph/{z}.faiss" for z in (14, 15)
+    }
+    assert desk.built(mission)["outcome"] == "unchanged"
+    tile = area_tiles(15)[4]
+    (desk.folder / "frame.jpg").write_bytes(tile_bytes(desk.folder / "terrain.mbtiles", tile))
+    command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json")
+    exact = flightbag(*command).json
+    for index in ("coarse", "graph"):
+        ran = flightbag(*command, "--index", index)
+        assert ran.status == 0, ran.out + ran.err
+        assert ran.json[0]["tile"] == exact[0]["tile"] == str(tile)
+        assert ran.json[0]["score"] == pytest.approx(exact[0]["score"], abs=1e-3)
+    # A neighbouring mission has indexes of its own and trains no quantiser for as many rows.
+    again = desk.built(desk.write_mission("right", bbox=RIGHT, more=INDEXES))
+    of = {a["name"]: a["action"] for a in again["artifacts"] if a["name"].startswith("indexes/")}
+    assert {name for name, action in of.items() if action == "built" and name.endswith(".faiss")}
+
+
+def test_an_index_answers_with_no_missing_tile(desk: Desk) -> None:
+    tile = area_tiles(15)[4]
+    west = (tile.x + 0.2) / (1 << 15) * 360 - 180
+    ring = [[west, 40], [west + 0.001, 40], [west + 0.001, 50], [west, 50], [west, 40]]
+    feature = {
+        "type": "Feature",
+        "properties": {"datetime": "2001-01-01"},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    (desk.folder / "old.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    days = (int(time.time()) - 1531699200) // 86400 + 1
+    more = f"[freshness]\nmax_age_days = {days}\n[coverage]\nat_least = 0.1\n{INDEXES}"
+    mission = desk.write_mission("left", more=more, of_tiles='footprints = "old.geojson"', zooms=(15,))
+    report = desk.built(mission)
+    old = {one["tile"] for one in report["coverage"]["missing"]}
+    assert str(tile) in old
+    (desk.folder / "frame.jpg").write_bytes(tile_bytes(desk.folder / "terrain.mbtiles", tile))
+    for index in ("coarse", "graph"):
+        command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json")
+        found = {one["tile"] for one in flightbag(*command, "--index", index, "--top", 99).json}
+        assert found
+        assert not found & old

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,8 @@ def asked(rows: NDArray[np.float16], count: int = 200) -> NDArray[np.float32]:
     random = np.random.default_rng(8)
     near = rows[random.choice(len(rows), count, replace=False)].astype(np.float32)
     near /= np.linalg.norm(near, axis=1, keepdims=True)
-    return near + (0.4 / np.sqrt(rows.shape[1]) * random.standard_normal(near.shape)).astype(np.float32)
+    noise = 0.4 / np.sqrt(rows.shape[1]) * random.standard_normal(near.shape)
+    return np.asarray(near + noise, np.float32)
 
 
 def test_the_version_is_a_token_with_the_level_in_use() -> None:
@@ -82,6 +84,15 @@ def test_the_version_is_a_token_with_the_level_in_use() -> None:
     slow = {**os.environ, "FAISS_SIMD_LEVEL": "NONE"}
     said = subprocess.run([sys.executable, "-c", script], env=slow, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == f"faiss-{faiss.__version__}+none"
+
+
+def test_a_library_that_is_missing_or_old_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faiss, "__version__", "1.15.0")
+    with pytest.raises(Unavailable, match=r"flightbag\[faiss\]"):
+        ann.version()
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(Unavailable, match=r"flightbag\[faiss\]"):
+        ann.build_hnsw([], DIM)
 
 
 @given(st.integers(0, ann.MAX_ROWS))
@@ -125,7 +136,7 @@ def test_bytes_do_not_depend_on_the_blocks(
 ) -> None:
     ids, rows, indexes = bundle
     assert built(method, ids, rows, size) == indexes[method]
-    assert built(method, ids, rows.astype(np.float32), size) == indexes[method]  # type: ignore[arg-type]
+    assert built(method, ids, rows.astype(np.float32), size) == indexes[method]
 
 
 @pytest.mark.parametrize("method", ann.METHODS)
@@ -178,13 +189,14 @@ def test_the_default_effort_finds_what_the_exact_search_finds(method: str, tmp_p
     true_ids, true_scores = exact.search(cut(ids, rows, 1000), queries, 5)
     found, scores = index.search(queries, 5)
     # A row that is there twice has one cosine: float16 rounds both alike, so the lower id is first in both.
-    assert np.mean(found[:, 0] == true_ids[:, 0]) >= 0.99
-    np.testing.assert_allclose(scores[:, 0], true_scores[:, 0], atol=1e-3)
+    hit = found[:, 0] == true_ids[:, 0]
+    assert np.mean(hit) >= 0.99
+    np.testing.assert_allclose(scores[hit, 0], true_scores[hit, 0], atol=1e-3)
     assert found.dtype == np.uint64
     assert scores.dtype == np.float32
     assert (np.diff(scores, axis=1) <= 0).all()
     less, _ = index.search(queries, 5, 1)
-    assert np.mean(less[:, 0] == true_ids[:, 0]) < np.mean(found[:, 0] == true_ids[:, 0])
+    assert np.mean(less[:, 0] == true_ids[:, 0]) < np.mean(hit)
 
 
 @pytest.mark.parametrize("method", ann.METHODS)
@@ -220,7 +232,8 @@ def test_queries_that_are_none_are_invalid(
     ids, _, indexes = bundle
     index = opened(tmp_path, method, indexes[method], len(ids))
     good = np.ones((1, DIM), np.float32)
-    for bad in (good[0], good[:0], good[:, 1:], good.astype(np.float64), 0 * good, np.nan * good):
+    wrong: list[NDArray[Any]] = [good[0], good[:0], good[:, 1:], good.astype(np.float64), good * 0, good * np.nan]
+    for bad in wrong:
         with pytest.raises(Invalid):
             index.search(bad, 1)
     for top, effort in ((0, 1), (exact.MAX_TOP + 1, 1), (1, 0), (1, ann.MAX_EFFORT + 1)):
@@ -281,7 +294,7 @@ def test_a_quantiser_that_is_none_is_corrupt() -> None:
 def test_an_index_that_is_another_is_corrupt(
     method: str, tmp_path: Path, bundle: tuple[NDArray[np.uint64], NDArray[np.float16], dict[str, bytes]]
 ) -> None:
-    ids, rows, indexes = bundle
+    _, _, indexes = bundle
     path = tmp_path / "index.faiss"
     path.write_bytes(indexes[method])
     other = next(name for name in ann.METHODS if name != method)
@@ -292,8 +305,11 @@ def test_an_index_that_is_another_is_corrupt(
         with pytest.raises(Invalid):
             ann.open_index(path, *invalid)
     whole = indexes[method]
-    for length in (0, 3, 4, 50, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
+    for wrong in (
+        *(whole[:length] for length in (0, 3, 50, len(whole) // 2, len(whole) - 8, len(whole) - 1)),
+        whole + b"x",
+    ):
+        path.write_bytes(wrong)
         with pytest.raises(Corrupt):
             ann.open_index(path, method, DIM, 4000)
 
@@ -324,9 +340,8 @@ def test_a_file_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 @pytest.mark.parametrize("method", ann.METHODS)
 def test_an_index_is_mapped_and_not_read(method: str, tmp_path: Path) -> None:
-    """Opening takes less private memory than an eighth of the file, before and after a search, which is by a file that
-    is no longer there."""
-    dim, count = 512, 20_000
+    """Opening takes little private memory, and so does a search, of a file that is no longer there."""
+    dim, count = 1024, 6000
     rows = np.random.default_rng(1).standard_normal((count, dim)).astype(np.float16)
     ids = np.arange(count, dtype=np.uint64)
     path = tmp_path / "index.faiss"
@@ -338,14 +353,15 @@ def test_an_index_is_mapped_and_not_read(method: str, tmp_path: Path) -> None:
     script = (
         "import sys, pathlib, faiss, numpy as np; from builders.retrieval import ann\n"
         "def private(): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon'))\n"
-        "path = pathlib.Path(sys.argv[1]); queries = np.ones((1, 512), np.float32); faiss.IndexFlatIP(512).add(queries)\n"
+        "path = pathlib.Path(sys.argv[1]); queries = np.ones((1, 1024), np.float32)\n"
+        "faiss.IndexFlatIP(1024).search(queries, 1)\n"
         "size = path.stat().st_size; before = private()\n"
-        "index = ann.open_index(path, sys.argv[2], 512, 20000); path.unlink(); opened = private()\n"
+        "index = ann.open_index(path, sys.argv[2], 1024, 6000); path.unlink(); opened = private()\n"
         "assert str(path) in open('/proc/self/maps').read()\n"
         "index.search(queries, 5); print(size, opened - before, private() - before)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path), method], capture_output=True, text=True, check=True)
     size, at_open, at_search = map(int, done.stdout.split())
-    assert size > 20_000_000
+    assert size > 12_000_000
     assert at_open * 1024 < size / 8
     assert at_search * 1024 < size / 4
