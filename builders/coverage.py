@@ -185,12 +185,9 @@ def is_live(
 ) -> NDArray[np.bool_]:
     """bool[n]: whether each view shows some tile of the area and none that is missing, so that a search may find its
     row. `required` and `missing` are uint64, ascending, of the same zoom."""
-    footprint = view.footprint(zoom, origins).reshape(len(origins), -1)
-    inside, _ = find(required, footprint.ravel())
-    bad, _ = find(missing, footprint.ravel())
-    live: NDArray[np.bool_] = np.logical_and(
-        inside.reshape(footprint.shape).any(axis=1), ~bad.reshape(footprint.shape).any(axis=1)
-    )
+    footprint = view.footprint(zoom, origins)
+    inside, bad = (find(tiles, footprint.ravel())[0].reshape(footprint.shape) for tiles in (required, missing))
+    live: NDArray[np.bool_] = np.logical_and(inside.any(axis=(1, 2)), ~bad.any(axis=(1, 2)))
     return live
 
 

@@ -153,7 +153,9 @@ class RowRecipe:
                 dtype=metadata["dtype"],
                 normalise=metadata["normalise"],
             )
-            same = recipe.metadata().items() <= metadata.items()
+            known = recipe.dtype in ("float16", "float32") and recipe.normalise in ("none", "l2")
+            known &= {type(n) for n in (tiles, stride, recipe.tile_size)} == {int} and type(recipe.preprocess) is dict
+            same = known and recipe.metadata().items() <= metadata.items()
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise Corrupt(f"the shard does not say how it was made: {error}", kind="bad-shard") from None
         if not same:

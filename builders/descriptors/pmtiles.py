@@ -7,7 +7,7 @@ bytes (runs, equal offsets) come once each.
 The file is input from outside: every size is bounded before anything is read or inflated, and a directory is taken as
 a whole or not at all. It must hold at least one entry; its ids must ascend, its runs may not overlap, all of it must
 lie between the ids that the directory above gives it, and what it points at must lie inside its section. So two leaf
-directories never share an id, and a cell of 256 ids costs at most 256 entries a level however they are nested.
+directories never share an id, and a cell of 256 ids leads to at most 256 of them a level, however they are nested.
 
 Reads one descriptor: a file that is put in the place of this one is not seen, and `stamp` refuses it. To an archive
 that is written to in place there is no snapshot; `stamp` refuses that too. Decodes no image and judges none: a tile
@@ -43,10 +43,11 @@ MAX_ENTRIES = 1 << 18
 MAX_DIRECTORY_BYTES = 16 * MAX_ENTRIES  # an entry takes 4 numbers, of hardly more than 8 bytes in all
 CACHED_ENTRIES = MAX_ENTRIES  # of leaf directories, 48 bytes each: cells are asked for along the curve
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NO_FILE = (errno.EISDIR, errno.ENXIO, errno.ENODEV)  # a folder, a socket, a device without a driver
 _HEADER_BYTES = 127
 _VERSION = 3
 _END_ID = ((1 << 64) - 1) // 3  # the ids of zooms 0..31, which is all that the format has
-_MAX_LENGTH = (1 << 32) - 1  # of a tile or a leaf directory, and of a run (specification 4.1)
+_MAX_LENGTH = (1 << 32) - 1  # of a tile or a leaf directory, and of a run (specification, chapter 4)
 _VARINT_BYTES = 9  # 63 bits
 _GZIP = 31  # zlib: a window of 32 KiB, and a gzip header
 _COMPRESSIONS = ("none", "gzip")
@@ -57,8 +58,9 @@ _OTHER_COMPRESSION = "make it again with gzip or without compression, as 'pmtile
 class PMTilesSource:
     """An open PMTiles archive; a context manager, for one thread.
 
-    Raises Invalid for what is not a PMTiles 3 archive of images, Unavailable for what cannot be opened or read and
-    where the library pmtiles is not installed, Corrupt for a damaged archive. All of them name the file.
+    Raises Invalid for what is not a PMTiles 3 archive of images, Unavailable for what cannot be opened or read,
+    Corrupt for a damaged archive. All of them name the file. Raises Unavailable, naming the extra, where the library
+    pmtiles is not installed.
 
     `zooms` are (lowest, highest) of the header, None where they are senseless.
     """
@@ -81,11 +83,7 @@ class PMTilesSource:
                 f"there is no tile source {self.path}", path=str(self.path), remedy="name a PMTiles file"
             ) from None
         except OSError as error:
-            if error.errno in (
-                errno.EISDIR,
-                errno.ENXIO,
-                errno.ENODEV,
-            ):  # a folder, a socket, a device without a driver
+            if error.errno in _NO_FILE:
                 raise self._not_pmtiles("it is not a file") from None
             raise self._unreadable(error) from error
         try:
@@ -366,13 +364,13 @@ def _parse(data: bytes, start: int, stop: int, tile_bytes: int, leaf_bytes: int)
         raise _Damage("with an empty leaf directory")
     # 0: right after the entry before. Others are one more than the offset.
     follows = coded == 0
-    if follows[0] or int(coded.max()) > max(tile_bytes, leaf_bytes) + 1:
-        raise _Damage("with an offset outside the file")
+    if follows[0]:
+        raise _Damage("without the offset of its first entry")
     before = np.cumsum(lengths) - lengths
     anchors = np.maximum.accumulate(np.where(follows, 0, np.arange(count)))
     offsets = coded[anchors] - 1 + before - before[anchors]
-    # Below 0: of a sparse file of exabytes, and beyond it.
-    if ((offsets < 0) | (offsets > np.where(is_leaf, leaf_bytes, tile_bytes) - lengths)).any():
+    # Where a sum goes beyond 63 bits, an entry before leads out already.
+    if (offsets > np.where(is_leaf, leaf_bytes, tile_bytes) - lengths).any():
         raise _Damage("with an entry that leads out of its section")
     return _Directory(ids, runs, offsets, lengths, stop)
 

@@ -91,6 +91,6 @@ class RowCache:
 def shown(footprint: NDArray[np.uint64], ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8[n, 32]: a hash of what each view shows: of the hashes of its tiles, in their order. `footprint` is
     uint64[n, t, t]; all its tiles are among the ascending `ids` uint64[m], whose hashes are uint8[m, 32]."""
-    places = np.searchsorted(ids, footprint.reshape(len(footprint), -1))
+    places = np.searchsorted(ids, footprint)
     digests = b"".join(blake3(hashes[row].tobytes()).digest() for row in places)
     return np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_SIZE)

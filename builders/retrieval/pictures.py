@@ -35,7 +35,7 @@ def sample(level: Level, view: View, margin: int, count: int) -> NDArray[np.uint
     origins = view.origins_over(level.zoom, level.required)
     exist, ids = surroundings(level.zoom, view, origins, margin)
     there, _ = level.find(ids.ravel())
-    candidates = origins[exist][there.reshape(len(ids), -1).all(axis=1)]
+    candidates = origins[exist][there.reshape(ids.shape).all(axis=(1, 2))]
     return spread(candidates, count)
 
 

@@ -20,7 +20,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pmtiles.tile import Compression, Entry, TileType, deserialize_header, serialize_header
+from pmtiles.tile import (
+    Compression,
+    Entry,
+    TileType,
+    deserialize_directory,
+    deserialize_header,
+    serialize_directory,
+    serialize_header,
+)
 from pmtiles.writer import Writer, build_roots_leaves
 
 from builders.descriptors import pmtiles
@@ -49,7 +57,7 @@ def written(path: Path, tiles: Iterable[tuple[int, bytes]], **header: Any) -> Pa
 
 
 def directory(rows: Sequence[Row]) -> bytes:
-    """A directory before compression. Unlike the library's, it takes rows in any order and any offset."""
+    """A directory before compression. Unlike the library's, it takes any order and any offset; -1: it follows."""
     numbers = [len(rows)]
     numbers += [row[0] - before for row, before in zip(rows, [0, *(row[0] for row in rows)], strict=False)]
     numbers += [run for _, run, _, _ in rows]
@@ -173,6 +181,31 @@ def test_the_same_tiles_as_mbtiles_are_the_same_source(tmp_path: Path) -> None:
             assert source.path == path
             for tile in (tile_from_id(numbers[0]), Tile(15, 0, 0), Tile(0, 0, 0)):
                 assert source.read(tile) == mbtiles.read(tile)
+
+
+STEPS = st.tuples(
+    st.sampled_from([0, 1, 300, 1 << 45]),
+    st.sampled_from([0, 1, 7, 1 << 20]),
+    st.sampled_from([1, 5, 200, 1 << 31]),
+    st.none() | st.integers(0, 1 << 50),
+)
+
+
+@given(st.lists(STEPS, min_size=1, max_size=40))
+def test_a_directory_is_what_the_library_reads_in_it(steps: list[tuple[int, int, int, int | None]]) -> None:
+    entries = []
+    number = offset = 0
+    for gap, run, length, given_offset in steps:
+        number += gap
+        offset = offset if given_offset is None else given_offset
+        entries.append(Entry(number, offset, length, run))
+        number += max(run, 1)
+        offset += length
+    packed = serialize_directory(entries)
+    parsed = pmtiles._parse(gzip.decompress(packed), 0, 1 << 62, 1 << 60, 1 << 60)
+    assert [parsed.entry(place)[:4] for place in range(len(parsed.ids))] == [
+        (entry.tile_id, entry.run_length, entry.offset, entry.length) for entry in deserialize_directory(packed)
+    ]
 
 
 TILES = st.dictionaries(st.integers(0, 1400), st.sampled_from([b"a", b"bb", b"ccc", b""]), min_size=1, max_size=60)
@@ -523,11 +556,12 @@ LIMIT = (1 << 64) // 3
         ("lead out of its ids", [(LIMIT - 1, 2, 0, 1)]),
         ("63 bits", [((1 << 63) + 3, 1, 0, 1)]),
         ("order", [((1 << 63) - 1, 1, 0, 1), ((1 << 64) - 3, 1, 0, 1)]),
-        ("outside the file", [(5, 1, 1 << 40, 1)]),
-        ("outside the file", [(5, 1, (1 << 63) - 2, 1)]),
+        ("out of its section", [(5, 1, 1 << 40, 1)]),
+        ("out of its section", [(5, 1, (1 << 63) - 2, 1)]),
         ("out of its section", [(5, 1, 0, 6)]),
         ("out of its section", [(5, 1, 5, 1)]),
         ("out of its section", [(5, 0, 0, 1)]),
+        ("out of its section", [(5, 1, (1 << 63) - 2, (1 << 32) - 1), (6, 1, -1, 1)]),
         ("empty leaf", [(5, 0, 0, 0)]),
     ],
 )
