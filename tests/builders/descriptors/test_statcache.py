@@ -119,21 +119,14 @@ def test_a_view_is_another_when_any_of_its_tiles_is() -> None:
 
 
 def test_a_recipe_comes_back_from_the_metadata_of_a_shard() -> None:
-    recipe = RowRecipe(
-        "s", bytes(range(32)), "out", {"resize": [8, 9], "mean": [1, 2, 3]}, 512, (4, 2), "float32", "l2"
-    )
+    preprocess = {"resize": [8, 9], "mean": [1, 2, 3]}
+    recipe = RowRecipe("s", bytes(range(32)), "out", preprocess, 512, (4, 2), "float32", "l2")
     metadata = {**recipe.metadata(), "cell": "1/2/3", "zoom": "5"}
     assert RowRecipe.of_metadata(metadata) == recipe
     for key in recipe.metadata():
-        for bad in ("", "x", "[]", "null"):
-            changed = {**metadata, key: bad}
-            if key in ("salt", "output", "dtype", "normalise") and bad:
-                continue
-            if key == "salt":
-                continue
-            with pytest.raises(Corrupt):
-                RowRecipe.of_metadata(
-                    {**changed, "schema": "other"} if key in ("output", "dtype", "normalise") else changed
-                )
         with pytest.raises(Corrupt):
             RowRecipe.of_metadata({name: value for name, value in metadata.items() if name != key})
+        if key not in ("salt", "output"):  # which are any text
+            for bad in ("x", "[]", "null", "[1, null]"):
+                with pytest.raises(Corrupt):
+                    RowRecipe.of_metadata({**metadata, key: bad})
