@@ -52,6 +52,6 @@ def require_build_extra() -> None:
 
     Asked before anything is opened, so that it is not found out halfway.
     """
-    for module in ("numpy", "PIL", "onnx", "onnxruntime", "pydantic"):
+    for module in ("numpy", "PIL", "onnx", "onnxruntime", "pmtiles", "pydantic", "shapely"):
         if importlib.util.find_spec(module) is None:
             raise missing_extra(module)

@@ -16,9 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from builders.descriptors.tiles import tile_from_id, tile_ids
 from tests.support.backbone import write_backbone
 from tests.support.missions_toml import mission_toml
-from tests.support.terrain import write_terrain
+from tests.support.terrain import render, write_terrain
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / ".demo"
@@ -58,6 +62,8 @@ def build(mission: str) -> dict[str, Any]:
         f"{report['saved_bytes']} bytes saved by dedup; "
         f"{report['coverage']['described']} of {report['coverage']['tiles']} tiles described"
     )
+    for figure in report["figures"]:
+        print(f"  {figure['name']} {figure['value'] / 10**6:.4f}, at least {figure['least'] / 10**6:g}")
     return report
 
 
@@ -79,8 +85,12 @@ def make_inputs() -> None:
                 zooms=ZOOMS,
                 takeoff=TAKEOFF,
                 files=[("calibration/camera.yaml", Path("camera.yaml"))],
+                more="[quality]\nrecall_at_1 = 0.8\nrecall_at_5 = 0.9\n",
             )
         )
+    # What a camera might see: a tile of the map, a little darker.
+    tile = tile_from_id(int(tile_ids(16, np.array([14717]), np.array([23045]))[0]))
+    Image.fromarray((render(tile) * 0.9).astype(np.uint8)).save(HERE / "frame.jpg")
 
 
 def flip_one_byte() -> None:
@@ -117,6 +127,9 @@ def main() -> None:
     flightbag("sync", "ground", "aircraft/store")
     check = ("verify", "aircraft/store", "--state", "aircraft/state")
     flightbag(*check)
+    aboard = ("aircraft/store", "ridge", "--trust", "aircraft/pinned.root.cbor")
+    flightbag("probe", *aboard)
+    flightbag("query", aboard[0], aboard[1], "frame.jpg", *aboard[2:], "--zoom", "16", "--top", "3")
 
     valley = build("valley")
     assert any(a["action"] == "reused" and a["name"].startswith("engines/") for a in valley["artifacts"])
