@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.descriptors.inventory import Inventory, TileSources
-from builders.recipe import RowRecipe, tile_list
+from builders.recipe import RowRecipe
 from builders.retrieval import perturb
 from builders.retrieval.flying import FlyingEngine
 from builders.retrieval.layers import Layer
@@ -78,9 +78,7 @@ class Question:
             "queries": QUERIES,
             "margin": MARGIN,
             "perturbations": perturb.fields(),
-            "tiles": derive(
-                RECIPE_CONTEXT, b"".join(tile_list(level.required, level.required_hashes) for level in asked.levels)
-            ),
+            "tiles": asked.digest,
         }
         return derive(RECIPE_CONTEXT, encode(value))
 
