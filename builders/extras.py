@@ -1,4 +1,4 @@
-"""The libraries of the `build` extra, imported when they are used, and ONNX Runtime with its telemetry off.
+"""The libraries of the extras, imported when they are used, and ONNX Runtime with its telemetry off.
 
 The base install has none of them, and `import builders` must still work: a missing one becomes Unavailable,
 naming the extra, at the moment it is needed.
@@ -14,22 +14,22 @@ from typing import Any
 from store.errors import Unavailable
 
 
-def missing_extra(library: str) -> Unavailable:
-    """The error for a library of the `build` extra that is not installed."""
+def missing_extra(library: str, extra: str = "build") -> Unavailable:
+    """The error for a library of an extra that is not installed."""
     return Unavailable(
-        f"building needs {library}, which is not installed",
-        remedy="pip install 'flightbag[build]'",
+        f"this needs {library}, which is not installed",
+        remedy=f"pip install 'flightbag[{extra}]'",
         library=library,
-        extra="build",
+        extra=extra,
     )
 
 
-def import_extra(module: str) -> Any:
-    """The module of the `build` extra. Raises Unavailable, naming the extra, where it is not installed."""
+def import_extra(module: str, extra: str = "build") -> Any:
+    """The module of an extra. Raises Unavailable, naming the extra, where it is not installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise missing_extra(module.partition(".")[0]) from error
+        raise missing_extra(module.partition(".")[0], extra) from error
     except ImportError as error:
         library = module.partition(".")[0]
         raise Unavailable(f"{library} cannot be loaded: {error}", remedy="install it again", library=library) from error

@@ -26,7 +26,8 @@ __all__ = ["Stamp", "TileSource", "open_source"]
 
 ACCEPTED = "an MBTiles, PMTiles or GeoTIFF file, or a folder of tiles z/x/y"
 _SQLITE = b"SQLite format 3\0"
-_PMTILES = b"PMTiles"
+# Versions 1 and 2 begin otherwise; that they are too old, the source says.
+_PMTILES = (b"PMTiles", b"PM\x01\0", b"PM\x02\0")
 # TIFF and BigTIFF, of either byte order.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 

@@ -306,6 +306,19 @@ def test_only_the_directories_of_a_cell_are_read_and_they_are_remembered(
         assert source._cached == 0
 
 
+def test_the_directory_that_was_asked_for_longest_ago_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaves = [directory([(number, 1, 0, 1)]) for number in (1, 2, 3)]
+    size = len(leaves[0])
+    root = directory([(number, 0, size * place, size) for place, number in enumerate((1, 2, 3))])
+    monkeypatch.setattr(pmtiles, "CACHED_ENTRIES", 2)
+    with PMTilesSource(assembled(tmp_path / "a.pmtiles", root, b"".join(leaves), b"x")) as source:
+        for number in (1, 2, 1, 3):
+            assert source.read(tile_from_id(number)) == b"x"
+        assert [int(leaf.ids[0]) for leaf in source._leaves.values()] == [1, 3]
+
+
 def test_a_cell_of_another_zoom_is_invalid(small: Path) -> None:
     with PMTilesSource(small) as source:
         for cell, zoom in [(Tile(5, 0, 0), 4), (Tile(2, 0, 0), 7), (Tile(2, 9, 0), 6), (Tile(21, 0, 0), 25)]:
@@ -324,6 +337,14 @@ def test_the_compression_of_tiles_is_undone(tmp_path: Path) -> None:
     path = written(tmp_path / "packed.pmtiles", packed, tile_compression=Compression.GZIP)
     with PMTilesSource(path) as source:
         assert everything(source, tiles) == list(tiles.items())
+
+
+def test_the_largest_tile_that_inflates(tmp_path: Path) -> None:
+    data = gzip.compress(bytes(MAX_TILE_BYTES))
+    rows = directory([(0, 1, 0, len(data))])
+    path = assembled(tmp_path / "a.pmtiles", rows, data=data, tile_compression=Compression.GZIP)
+    with PMTilesSource(path) as source:
+        assert source.read(WORLD) == bytes(MAX_TILE_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -554,6 +575,7 @@ LIMIT = (1 << 64) // 3
         ("more than", [(5, 1, 0, 1 << 32)]),
         ("lead out of its ids", [(LIMIT, 1, 0, 1)]),
         ("lead out of its ids", [(LIMIT - 1, 2, 0, 1)]),
+        ("lead out of its ids", [(LIMIT, 0, 0, 1)]),
         ("63 bits", [((1 << 63) + 3, 1, 0, 1)]),
         ("order", [((1 << 63) - 1, 1, 0, 1), ((1 << 64) - 3, 1, 0, 1)]),
         ("out of its section", [(5, 1, 1 << 40, 1)]),
@@ -617,6 +639,16 @@ def test_a_leaf_directory_keeps_to_its_ids(tmp_path: Path, leaf: list[Row]) -> N
         with pytest.raises(Corrupt):
             list(source.cell(WORLD, 2))
         assert source.read(tile_from_id(9)) == b"i"
+
+
+def test_a_leaf_directory_of_two_places_is_sound_in_one_at_most(tmp_path: Path) -> None:
+    inner = directory([(5, 1, 0, 1)])
+    root = directory([(1, 0, 0, len(inner)), (5, 0, 0, len(inner)), (9, 0, 0, len(inner))])
+    with PMTilesSource(assembled(tmp_path / "a.pmtiles", root, inner, b"x")) as source:
+        assert source.read(tile_from_id(5)) == b"x"
+        for number in (1, 9):
+            with pytest.raises(Corrupt):
+                source.read(tile_from_id(number))
 
 
 def test_leaf_directories_that_go_round_in_a_circle_end(tmp_path: Path) -> None:

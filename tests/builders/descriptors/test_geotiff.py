@@ -1,0 +1,279 @@
+"""GeoTIFF: tiles cut on the fly, exact where the raster lies on the grid, and the same imagery through every source."""
+
+from __future__ import annotations
+
+import io
+import random
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from pmtiles.tile import Compression, TileType
+from pmtiles.writer import Writer
+
+from builders.descriptors.geotiff import HALF, GeoTiffSource
+from builders.descriptors.mbtiles import MBTilesSource
+from builders.descriptors.pmtiles import PMTilesSource
+from builders.descriptors.png import write_png
+from builders.descriptors.preprocess import decode
+from builders.descriptors.sources import open_source
+from builders.descriptors.tiles import Tile, cell_of, tile_from_id, tile_id
+from builders.descriptors.views import EQUATOR
+from builders.descriptors.xyz import XyzSource
+from store.errors import FlightbagError, Invalid
+from tests.support.commands import flightbag
+from tests.support.field import LEFT, WORLD, Desk
+from tests.support.terrain import render
+
+rasterio = pytest.importorskip("rasterio", reason="the extra geotiff is not installed")
+pytest.importorskip("rasterio.warp")
+
+ZOOM, SIDE = 15, 256
+# A corner of the world of the tests: 6 x 5 tiles.
+X0, Y0, WIDE, HIGH = 7355, 11519, 6, 5
+
+
+def tiles() -> dict[Tile, NDArray[np.uint8]]:
+    return {Tile(ZOOM, X0 + i, Y0 + j): render(Tile(ZOOM, X0 + i, Y0 + j)) for j in range(HIGH) for i in range(WIDE)}
+
+
+def picture(found: dict[Tile, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    rows = [np.concatenate([found[Tile(ZOOM, X0 + i, Y0 + j)] for i in range(WIDE)], axis=1) for j in range(HIGH)]
+    return np.concatenate(rows)
+
+
+def write(path: Path, pixels: NDArray[Any], **options: Any) -> Path:
+    """A raster [h, w, bands] in web mercator on the grid of the zoom, its first pixel that of the first tile."""
+    pixel = EQUATOR / (1 << ZOOM) / SIDE
+    settings = {
+        "driver": "GTiff",
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "count": pixels.shape[2],
+        "dtype": pixels.dtype,
+        "crs": "EPSG:3857",
+        "transform": rasterio.transform.from_origin(X0 * pixel * SIDE - HALF, HALF - Y0 * pixel * SIDE, pixel, pixel),
+        "photometric": "RGB" if pixels.shape[2] >= 3 else "MINISBLACK",
+        **options,
+    }
+    with rasterio.open(path, "w", **settings) as raster:
+        raster.write(pixels.transpose(2, 0, 1))
+    return path
+
+
+def everything(source: Any, zoom: int = ZOOM) -> list[tuple[int, bytes]]:
+    cells = {cell_of(Tile(zoom, X0 + i, Y0 + j)) for i in range(WIDE) for j in range(HIGH)}
+    return sorted(item for cell in cells for item in source.cell(cell, zoom))
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("raster") / "aligned.tif", picture(tiles()), tiled=True)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 10**6))
+def test_a_png_decodes_to_its_pixels(height: int, width: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    data = write_png(pixels)
+    assert (np.asarray(Image.open(io.BytesIO(data))) == pixels).all()
+    assert data == write_png(pixels.copy())
+
+
+def test_a_png_of_many_blocks() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    assert (np.asarray(decode(write_png(pixels))) == pixels).all()
+
+
+def test_a_raster_on_the_grid_gives_its_own_pixels(aligned: Path) -> None:
+    with GeoTiffSource(aligned, SIDE) as source:
+        assert source.zooms == (0, ZOOM)
+        assert source.resolution_m == pytest.approx(EQUATOR / (1 << ZOOM) / SIDE * np.cos(np.radians(47.0)), rel=0.01)
+        found = {tile_from_id(number): data for number, data in everything(source)}
+    assert found == {tile: write_png(pixels) for tile, pixels in tiles().items()}
+
+
+def test_every_source_of_the_same_tiles_is_the_same(aligned: Path, tmp_path: Path) -> None:
+    """MBTiles, PMTiles, a folder and the raster itself: equal ids, equal bytes."""
+    pngs = {tile: write_png(pixels) for tile, pixels in tiles().items()}
+    with closing(sqlite3.connect(tmp_path / "a.mbtiles")) as db, db:
+        db.execute("CREATE TABLE metadata (name text, value text)")
+        db.execute("INSERT INTO metadata VALUES ('format', 'png')")
+        db.execute("CREATE TABLE tiles (zoom_level integer, tile_column integer, tile_row integer, tile_data blob)")
+        rows = [(t.z, t.x, (1 << t.z) - 1 - t.y, data) for t, data in pngs.items()]
+        db.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
+    with (tmp_path / "a.pmtiles").open("wb") as file:
+        writer = Writer(file)
+        for number, data in sorted((tile_id(t), data) for t, data in pngs.items()):
+            writer.write_tile(number, data)
+        header = {
+            "tile_type": TileType.PNG,
+            "tile_compression": Compression.NONE,
+            "min_zoom": ZOOM,
+            "max_zoom": ZOOM,
+            "min_lon_e7": -990000000,
+            "min_lat_e7": 460000000,
+            "max_lon_e7": -980000000,
+            "max_lat_e7": 480000000,
+            "center_zoom": ZOOM,
+            "center_lon_e7": -985000000,
+            "center_lat_e7": 470000000,
+        }
+        writer.finalize(header, {})
+    for tile, data in pngs.items():
+        path = tmp_path / f"folder/{tile.z}/{tile.x}/{tile.y}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    found = []
+    for path, kind in (
+        (tmp_path / "a.mbtiles", MBTilesSource),
+        (tmp_path / "a.pmtiles", PMTilesSource),
+        (tmp_path / "folder", XyzSource),
+        (aligned, GeoTiffSource),
+    ):
+        with open_source(path, SIDE) as source:
+            assert isinstance(source, kind)
+            found.append(everything(source))
+            one = next(iter(pngs))
+            assert source.read(one) == pngs[one]
+            assert source.read(Tile(ZOOM, 0, 0)) is None
+    assert found[0] == found[1] == found[2] == found[3]
+    assert len(found[0]) == WIDE * HIGH
+
+
+def test_a_tile_that_is_not_whole_is_not_there(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    with_alpha = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], axis=2)
+    with_alpha[300, 300, 3] = 0  # in the second tile of the second row
+    masked = Tile(ZOOM, X0 + 1, Y0 + 1)
+    with GeoTiffSource(write(tmp_path / "alpha.tif", with_alpha, alpha="YES"), SIDE) as source:
+        assert {tile_from_id(n) for n, _ in everything(source)} == tiles().keys() - {masked}
+    without = pixels.copy()
+    without[without == 0] = 1
+    without[300, 300] = 0
+    with GeoTiffSource(write(tmp_path / "nodata.tif", without, nodata=0), SIDE) as source:
+        assert {tile_from_id(n) for n, _ in everything(source)} == tiles().keys() - {masked}
+    # Half a tile of the raster is cut off.
+    with GeoTiffSource(write(tmp_path / "cut.tif", pixels[:, :-128]), SIDE) as source:
+        assert {tile_from_id(n).x for n, _ in everything(source)} == set(range(X0, X0 + WIDE - 1))
+
+
+def test_another_projection_is_warped_and_always_the_same(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    transform = rasterio.transform.from_origin(487_000, 5_208_000, 3.3, 3.3)
+    path = write(tmp_path / "utm.tif", pixels, crs="EPSG:32614", transform=transform)
+    with rasterio.open(path) as raster:
+        west, south, east, north = rasterio.warp.transform_bounds(raster.crs, "EPSG:3857", *raster.bounds)
+    runs = []
+    for _ in range(2):
+        with GeoTiffSource(path, SIDE) as source:
+            assert source.zooms == (0, 15)
+            span = EQUATOR / (1 << 15)
+            x, y = int(((west + east) / 2 + HALF) / span), int((HALF - (south + north) / 2) / span)
+            runs.append([source.read(Tile(15, x + i, y)) for i in (-1, 0, 1)])
+    assert runs[0] == runs[1]
+    assert all(data is not None and decode(data).size == (SIDE, SIDE) for data in runs[0])
+
+
+def test_lower_zooms_and_none_above_its_own(aligned: Path) -> None:
+    with GeoTiffSource(aligned, SIDE) as source:
+        above = Tile(ZOOM - 1, (X0 + 1) // 2, (Y0 + 1) // 2)
+        data = source.read(above)
+        assert data is not None
+        children = [tiles()[Tile(ZOOM, 2 * above.x + i, 2 * above.y + j)] for j in (0, 1) for i in (0, 1)]
+        mean = np.mean([child.mean() for child in children])
+        assert np.asarray(decode(data)).mean() == pytest.approx(mean, abs=2)
+        below = Tile(ZOOM + 1, 2 * X0, 2 * Y0)
+        assert source.read(below) is None
+        assert list(source.cell(cell_of(below), ZOOM + 1)) == []
+
+
+def test_grey_is_taken_and_what_has_no_plain_reading_is_not(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    with GeoTiffSource(write(tmp_path / "grey.tif", pixels[:, :, :1]), SIDE) as source:
+        data = source.read(Tile(ZOOM, X0, Y0))
+        assert data is not None
+        assert (np.asarray(decode(data)) == pixels[:SIDE, :SIDE, :1]).all()
+    for name, bad, options in (
+        ("deep", pixels.astype(np.uint16), {}),
+        ("float", pixels[:, :, :1].astype(np.float32), {}),
+        ("two", pixels[:, :, :2], {}),
+        ("nowhere", pixels, {"crs": None}),
+    ):
+        with pytest.raises(Invalid) as caught:
+            GeoTiffSource(write(tmp_path / f"{name}.tif", bad, **options), SIDE)
+        assert name in str(caught.value)
+        assert caught.value.remedy
+
+
+def test_files_beside_it_change_nothing(aligned: Path, tmp_path: Path) -> None:
+    path = tmp_path / "raster.tif"
+    path.write_bytes(aligned.read_bytes())
+    with GeoTiffSource(path, SIDE) as source:
+        before = everything(source)
+    (tmp_path / "raster.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>34</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    (tmp_path / "raster.tfw").write_text("1\n0\n0\n-1\n0\n0\n")
+    (tmp_path / "raster.tif.ovr").write_bytes(b"no overview")
+    (tmp_path / "raster.tif.msk").write_bytes(b"no mask")
+    names = sorted(tmp_path.iterdir())
+    with GeoTiffSource(path, SIDE) as source:
+        assert everything(source) == before
+        stamp = source.stamp([])
+        assert source.stamp([]) == stamp
+    assert sorted(tmp_path.iterdir()) == names
+
+
+def test_damage_is_an_error_or_other_bytes_and_never_the_end(aligned: Path, tmp_path: Path) -> None:
+    whole = aligned.read_bytes()
+    chance = random.Random(1)
+    path = tmp_path / "damaged.tif"
+    cuts = [whole[: chance.randrange(8, len(whole))] for _ in range(12)]
+    for _ in range(25):
+        data = bytearray(whole)
+        data[chance.randrange(0, 4096 if chance.random() < 0.7 else len(data))] ^= 1 << chance.randrange(8)
+        cuts.append(bytes(data))
+    for data in cuts:
+        path.write_bytes(data)
+        with suppress(FlightbagError), GeoTiffSource(path, SIDE) as source:
+            everything(source)
+
+
+def test_a_mission_is_built_from_a_raster(desk: Desk) -> None:
+    """The digest of the coverage is that of the same tiles in another container."""
+    found = {}
+    west, south, east, north = (value / 10**7 for value in WORLD)
+    side = 1 << ZOOM
+    columns = range(int((west + 180) / 360 * side) - 1, int((east + 180) / 360 * side) + 2)
+    rows = [int((1 - np.arcsinh(np.tan(np.radians(lat))) / np.pi) / 2 * side) for lat in (north, south)]
+    for x in columns:
+        for y in range(rows[0] - 1, rows[1] + 2):
+            found[x, y] = render(Tile(ZOOM, x, y))
+    pixels = np.concatenate(
+        [np.concatenate([found[x, y] for x in columns], axis=1) for y in range(rows[0] - 1, rows[1] + 2)]
+    )
+    pixel = EQUATOR / side / SIDE
+    origin = rasterio.transform.from_origin(
+        columns[0] * pixel * SIDE - HALF, HALF - (rows[0] - 1) * pixel * SIDE, pixel, pixel
+    )
+    write(desk.folder / "raster.tif", pixels, transform=origin, tiled=True)
+    for (x, y), tile in found.items():
+        path = desk.folder / f"folder/{ZOOM}/{x}/{y}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(write_png(tile))
+    reports = []
+    for mission, source in (("raster", "raster.tif"), ("folder", "folder")):
+        reports.append(desk.built(desk.write_mission(mission, tiles=Path(source), zooms=(ZOOM,), bbox=LEFT)))
+    assert reports[0]["coverage"] == reports[1]["coverage"]
+    shards = [{a["name"]: a["id"] for a in r["artifacts"] if a["name"].startswith("desc")} for r in reports]
+    assert shards[0] == shards[1]
+    digests = {flightbag("show", desk.store, m, "--json").json["coverage"]["digest"] for m in ("raster", "folder")}
+    assert len(digests) == 1
+    assert desk.built(desk.folder / "folder.toml")["outcome"] == "unchanged"
