@@ -12,11 +12,9 @@ but for the last bits.
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
 import os
-import platform
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.extras import import_extra
 from builders.retrieval.exact import MAX_TOP, NOBODY, Block
 from store.errors import Corrupt, Invalid, Unavailable
 
@@ -62,14 +61,6 @@ def version() -> str:
     """
     faiss = _faiss()
     return f"faiss-{faiss.__version__}+{faiss.SIMDConfig.get_level_name()}".lower()
-
-
-def host() -> str:
-    """The class of the CPU that made an index here, such as `cpu-x86_64`, which is sure to load it.
-
-    Any little-endian CPU does; the class has no instruction set, since none is needed.
-    """
-    return f"cpu-{platform.machine().lower()}"
 
 
 def suggested_nlist(rows: int) -> int:
@@ -175,7 +166,8 @@ class AnnIndex:
             raise Invalid(f"{queries.dtype} queries of shape {queries.shape} for rows of {self.dim} numbers")
         if not (1 <= top <= MAX_TOP and 1 <= effort <= MAX_EFFORT):
             raise Invalid(f"the best {top} of 1 to {MAX_TOP}, with effort {effort} of 1 to {MAX_EFFORT}")
-        lengths = np.linalg.norm(queries, axis=1, keepdims=True)
+        # In double precision, as the exact search has them: squares of what float32 holds may be more than it holds.
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
         if not (np.isfinite(lengths).all() and lengths.all()):
             raise Invalid("a query is not finite, or has no direction")
         faiss = _faiss()
@@ -184,7 +176,7 @@ class AnnIndex:
             how = faiss.SearchParametersIVF(nprobe=effort)
         else:
             how = faiss.SearchParametersHNSW(efSearch=effort)
-        scores, found = self._index.search(np.ascontiguousarray(queries / lengths), top, params=how)
+        scores, found = self._index.search(np.ascontiguousarray(queries / lengths, np.float32), top, params=how)
         ids = found.astype(np.uint64)
         scores[ids == NOBODY] = -np.inf
         order = np.lexsort((ids, -scores), axis=1)
@@ -304,12 +296,12 @@ def _pieces(blocks: Iterable[Block], dim: int) -> Iterator[tuple[NDArray[np.int6
 
 def _directions(ids: NDArray[np.uint64], rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """The rows divided by their lengths, in place."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     wrong = ~(np.isfinite(lengths) & (lengths > 0))
     if wrong.any():
         number = int(ids[wrong][0])
         raise Corrupt(f"the row of tile {number} is not finite, or has no direction", kind="bad-shard", tile_id=number)
-    rows /= lengths[:, None]
+    np.divide(rows, lengths[:, None], out=rows, casting="same_kind")
     return rows
 
 
@@ -351,15 +343,7 @@ def _wrong(path: Path, what: str) -> Corrupt:
 
 
 def _faiss() -> Any:
-    try:
-        faiss = importlib.import_module("faiss")
-    except ImportError as error:
-        raise Unavailable(
-            f"approximate search needs faiss, which cannot be loaded: {error}",
-            remedy="pip install 'flightbag[faiss]'",
-            library="faiss",
-            extra="faiss",
-        ) from error
+    faiss = import_extra("faiss", "faiss")
     found = tuple(int(part) for part in re.findall(r"\d+", faiss.__version__)[:3])
     if found < _OLDEST:
         raise Unavailable(

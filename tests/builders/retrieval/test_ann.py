@@ -79,7 +79,6 @@ def asked(rows: NDArray[np.float16], count: int = 200) -> NDArray[np.float32]:
 
 def test_the_version_is_a_token_with_the_level_in_use() -> None:
     assert re.fullmatch(r"[a-z0-9]([a-z0-9._+-]{0,62}[a-z0-9])?", ann.version())
-    assert re.fullmatch(r"[a-z0-9]([a-z0-9._+-]{0,62}[a-z0-9])?", ann.host())
     script = "from builders.retrieval import ann; print(ann.version())"
     slow = {**os.environ, "FAISS_SIMD_LEVEL": "NONE"}
     said = subprocess.run([sys.executable, "-c", script], env=slow, capture_output=True, text=True, check=True)
