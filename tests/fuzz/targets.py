@@ -18,8 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from blake3 import blake3
 
+from builders.descriptors.shard import read_shard, write_shard
+from builders.recipe import RowRecipe
+from builders.retrieval.probe import Probe
 from store import log
 from store.errors import Corrupt, FlightbagError, Invalid, Untrusted
 from store.format import manifest as manifests
@@ -289,6 +293,14 @@ ODD_TOML = b"format.a = [[1, 0x2, 1e9], {b = '''c'''}]\r\n[[id]]\nd = 07:32:00.5
 MOVED = {"at": 6, "event": "published", "mission": NORTH.id, "manifest": str(NORTH.manifest_id), "sequence": 7}
 LOG = log_of({"at": 5, "event": "signed"}, MOVED, {"at": 7, "event": "rotated", "who": "é", "n": [1.5]})
 
+SHARD = write_shard(np.arange(3, dtype=np.uint64), np.ones((3, 2), np.float16), {"a": "b"})
+PROBE = Probe(
+    RowRecipe("", bytes(32), "y", {}, 8, (1, 1), "float32", "none"),
+    np.zeros((1, 2, 2, 3), np.uint8),
+    np.arange(1, dtype=np.uint64),
+    np.ones((1, 2), np.float32),
+).render()
+
 _ALL = [
     Target("cbor", vectors("cbor"), reading(lambda b: decode(b, limit=4096, what="it"), lambda v, b: encode(v) == b)),
     Target(
@@ -309,6 +321,8 @@ _ALL = [
     ),
     Target("manifest", PAYLOADS, reading(Manifest.parse, renders)),
     Target("table", TABLES, reading(EntryTable.parse, renders)),
+    Target("shard", [SHARD], reading(read_shard, lambda shard, data: write_shard(*shard) == data), 6000),
+    Target("probe", [PROBE], reading(Probe.parse, renders), 6000),
     Target("missing-tiles", vectors("missing"), reading(MissingList.parse, renders)),
     Target("release", [RELEASE], reading(Release.parse, renders)),
     Target("root-draft", DRAFTS, reading(RootDraft.parse, renders, (Corrupt, Untrusted))),
