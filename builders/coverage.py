@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.descriptors.inventory import Inventory, Level, find
-from builders.descriptors.tiles import tile_from_id, tile_xy
+from builders.descriptors.tiles import tile_xy
 from builders.descriptors.views import EQUATOR, View
 from store.format.manifest import PPM, Coverage
 from store.format.missing import REASONS, MissingList, Run
@@ -198,10 +198,3 @@ def missing_at(listed: MissingList, required: NDArray[np.uint64]) -> NDArray[np.
         start, end = np.searchsorted(required, np.array([first, first + tiles], np.uint64))
         missing[start:end] = True
     return required[missing]
-
-
-def describe(reasons: Mapping[int, str], most: int) -> str:
-    """The first of the missing tiles, for a message."""
-    shown = [f"{tile_from_id(number)} ({reason})" for number, reason in list(reasons.items())[:most]]
-    more = len(reasons) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -35,7 +35,6 @@ from store.errors import Corrupt
 from store.format.ids import DIGEST_SIZE, derive
 
 COVERAGE_CONTEXT = "flightbag 2026 coverage v1"
-MAX_SOURCES = 255
 WHOLE_WORLD = Tile(0, 0, 0)
 
 
@@ -113,12 +112,6 @@ class Inventory:
 
     def level(self, zoom: int) -> Level:
         return next(level for level in self.levels if level.zoom == zoom)
-
-    @property
-    def absent(self) -> Iterator[int]:
-        """The ids of the area's tiles that no source has, ascending."""
-        for level in self.levels:
-            yield from level.required[~level.present].tolist()
 
     @cached_property
     def digest(self) -> bytes:
