@@ -117,8 +117,10 @@ class Workshop:
             with self.about("mission.area"):
                 required = tiles_of_area(self.area, zoom)
             cells = [cells_of(zoom, required)]
-            for view in {self.view(set_, zoom) for set_ in self.mission.descriptors} - {View()}:
-                cells.append(cells_over(zoom, view, required))
+            for view in {self.view(set_, zoom) for set_ in self.mission.descriptors}:
+                # Recall is measured with what lies round single tiles too.
+                if view != View() or self.mission.quality is not None:
+                    cells.append(cells_over(zoom, view, required))
             wanted[zoom] = Wanted(required, np.unique(np.concatenate(cells)))
         return wanted
 

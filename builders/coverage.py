@@ -7,7 +7,7 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,6 +23,8 @@ from store.format.missing import REASONS, MissingList, Run
 # Of each required tile of a level: 0, or 1 + the place of its reason in REASONS.
 Codes: TypeAlias = NDArray[np.uint8]
 _DAY = 86400
+# Ids of tiles that are looked at together.
+_FOOTPRINT = 1 << 22
 # What only decoding tells.
 FAULTS = ("undecodable", "wrong-size", "blank")
 
@@ -160,17 +162,40 @@ def resolution_mm(level: Level, tile_size: int) -> NDArray[np.float64]:
 
 
 def with_views(found: Shortfall, sets: Sequence[Mapping[int, tuple[View, NDArray[np.uint64]]]]) -> Shortfall:
-    """The shortfall when all rows are known: of each descriptor set, by zoom, its view and the origins of its rows."""
+    """The shortfall when all rows are known: of each descriptor set, by zoom, its view and the origins of its rows.
+
+    A tile that one set does not show masks the other sets' rows that show it, so that they may lack more: until nothing
+    more is missing.
+    """
     codes = []
     for level, had in zip(found.inventory.levels, found.codes, strict=True):
         now = had.copy()
-        for one in sets:
-            view, origins = one.get(level.zoom, (View(), np.empty(0, np.uint64)))
-            rows = view.footprint(level.zoom, live(level.zoom, view, origins, level.required, level.required[had > 0]))
-            shown = find(np.unique(rows), level.required)[0]
-            now[(had == 0) & ~shown] = code("no-view")
+        while True:
+            before = now.copy()
+            for one in sets:
+                view, origins = one.get(level.zoom, (View(), np.empty(0, np.uint64)))
+                rows = live(level.zoom, view, origins, level.required, level.required[now > 0])
+                now[(now == 0) & ~shows(level.zoom, view, rows, level.required)] = code("no-view")
+            if (now == before).all():
+                break
         codes.append(now)
     return Shortfall(found.inventory, tuple(codes))
+
+
+def shows(zoom: int, view: View, origins: NDArray[np.uint64], tiles: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """bool[m]: which of the tiles (uint64[m], ascending) some of the views (uint64[n]) shows."""
+    shown = np.zeros(len(tiles), bool)
+    for part in pieces(view.tiles, origins):
+        there, places = find(tiles, view.footprint(zoom, part).ravel())
+        shown[places[there]] = True
+    return shown
+
+
+def pieces(side: int, origins: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
+    """The origins a part at a time: a footprint holds every tile of every view, of `side` by `side` tiles."""
+    step = max(1, _FOOTPRINT // side**2)
+    for start in range(0, len(origins), step):
+        yield origins[start : start + step]
 
 
 def live(
@@ -185,10 +210,12 @@ def is_live(
 ) -> NDArray[np.bool_]:
     """bool[n]: whether each view shows some tile of the area and none that is missing, so that a search may find its
     row. `required` and `missing` are uint64, ascending, of the same zoom."""
-    footprint = view.footprint(zoom, origins)
-    inside, bad = (find(tiles, footprint.ravel())[0].reshape(footprint.shape) for tiles in (required, missing))
-    live: NDArray[np.bool_] = np.logical_and(inside.any(axis=(1, 2)), ~bad.any(axis=(1, 2)))
-    return live
+    parts = [np.empty(0, np.bool_)]
+    for part in pieces(view.tiles, origins):
+        footprint = view.footprint(zoom, part)
+        inside, bad = (find(tiles, footprint.ravel())[0].reshape(footprint.shape) for tiles in (required, missing))
+        parts.append(np.asarray(inside.any(axis=(1, 2)) & ~bad.any(axis=(1, 2)), np.bool_))
+    return np.concatenate(parts)
 
 
 def missing_at(listed: MissingList, required: NDArray[np.uint64]) -> NDArray[np.uint64]:

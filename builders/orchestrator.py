@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.compose import Workshop
-from builders.coverage import FAULTS, Shortfall, of_list, shortfall, with_views
+from builders.coverage import FAULTS, Shortfall, live, of_list, shortfall, with_views
 from builders.descriptors.views import View
 from builders.engine_builds import BuiltEngine, EngineBuilder, Workbench
 from builders.plan import BuiltIndex, FileTask, Plan, Progress, make_plan, open_embedders, silent
 from builders.proving import BuiltProbe, Prover
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Measured, Missing
 from builders.shard_builds import BuiltShard, Fault, ShardBuilder
-from store.errors import FlightbagError, Unavailable
+from store.errors import FlightbagError, Refused, Unavailable
 from store.format.entries import Entry, EntryTable, kind_of, sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import PPM, Manifest
@@ -112,7 +112,7 @@ class _Build:
         plan = self.plan(remembered=True)
         if (nothing := self.unchanged(plan)) is not None:
             return nothing
-        if not plan.inventory.fresh:
+        if not plan.fresh:
             # What is published rests on tiles that were read, and not on a file that looks as it did.
             plan = self.plan(remembered=False)
         mission = plan.facts.id
@@ -127,9 +127,13 @@ class _Build:
         embedders = open_embedders(self.shop, plan)
         made = {task.name: present.get(task.name) or engines.engine(task) for task in plan.engines}
         shards = builder.shards(plan.shards, embedders)
+        # Tiles that no whole view shows were not decoded for one, and may be bad for a reason of their own.
+        for level in plan.inventory.levels:
+            builder.judge(level.zoom, plan.without_view(level.zoom))
         missing = with_views(self.shortfall(plan, builder.faults), rows_of(plan, shards))
         if not plan.gates.allows(missing.missing, plan.inventory.tiles):
             return self.failed(plan, missing, builder.faults)
+        self.check_rows(plan, shards, missing)
         plan = plan.with_built(
             {name: one.found for name, one in made.items()},
             {name: ((one.id, one.size),) for name, one in shards.items()},
@@ -195,6 +199,22 @@ class _Build:
         else:
             done = issue(self.writer, manifest, table, signers, self.root, hold=bool(lacking))
         return self.issued(report, done, lacking)
+
+    def check_rows(self, plan: Plan, shards: Mapping[str, BuiltShard], missing: Shortfall) -> None:
+        """Raises Refused for a descriptor set without a row that a search may find: nothing could be found with it."""
+        for name in plan.sets:
+            rows = (
+                live(task.zoom, task.view, shards[task.name].origins, level.required, missing.ids(task.zoom))
+                for task in plan.shards
+                if task.set.name == name
+                for level in [plan.inventory.level(task.zoom)]
+            )
+            if not any(len(some) for some in rows):
+                raise Refused(
+                    f"{self.shop.path}: the descriptor set {name} would describe no place of the area",
+                    remedy="give sources that have good tiles of it, or raise coverage.at_least",
+                    kind="no-rows",
+                )
 
     def plan(self, *, remembered: bool) -> Plan:
         return make_plan(
@@ -316,6 +336,7 @@ class _Build:
         entry = opened.table.find(MISSING_ENTRY)
         if entry is None:
             return plan.shortfall if plan.shortfall.missing == 0 else None
+        # What views show follows from the tiles that are there and good, which the list says as it was published.
         listed = MissingList.parse(bytes(self.writer.repository.evidence.bytes_of(entry.id, entry.size)))
         return of_list(plan.inventory, plan.gates, listed)
 

@@ -5,6 +5,7 @@ A plan is a value; making one reads every tile of the area's cells and writes no
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from builders.compose import Workshop, preprocess_of
-from builders.coverage import Gates, Shortfall, live, shortfall
+from builders.coverage import Gates, Shortfall, code, live, shortfall, with_views
 from builders.descriptors.embed import Embedder
 from builders.descriptors.inventory import Inventory, Level, cells_of
 from builders.descriptors.shard import EMPTY_SIZE
@@ -28,16 +29,15 @@ from builders.engines.card import Keyed
 from builders.engines.failures import failure
 from builders.engines.precision import caster_version, quantiser_version
 from builders.mission_file import Backbone, Calibration, Descriptors, scaled
-from builders.recipe import Recipe, RowRecipe, engine_recipe, quantised_recipe, tile_list
+from builders.recipe import KEYS_CONTEXT, Recipe, RowRecipe, engine_recipe, fidelity_recipe, quantised_recipe, tile_list
 from builders.retrieval.pictures import sample
 from builders.retrieval.probe import ROWS as PROBE_ROWS
-from builders.retrieval.quality import AGAINST, RECIPE_CONTEXT, Imagery, Question
+from builders.retrieval.quality import AGAINST, Imagery, Question
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
-from store.format.cbor import encode
 from store.format.entries import MAX_ENTRIES
 from store.format.host import is_host_class, meets
 from store.format.ids import BuildKey, ObjectId, derive
-from store.format.manifest import PPM, MissionFacts, Takeoff, identity
+from store.format.manifest import MAX_FIGURES, PPM, SECONDS_A_DAY, MissionFacts, Takeoff, identity
 from store.format.missing import ENTRY as MISSING_ENTRY
 from store.index import peek_index
 from store.media import object_path
@@ -48,10 +48,8 @@ from store.repository import Repository, records_of
 Found: TypeAlias = tuple[tuple[ObjectId, int], ...]
 Lookup: TypeAlias = Callable[[BuildKey], Found | None]
 _MAX_SEGMENT = 64
-FIDELITY_SCHEMA = "flightbag/fidelity/1"
 INDEX_SCHEMA = "flightbag/index/1"
 QUANTISER_SCHEMA = "flightbag/quantiser/1"
-KEYS_CONTEXT = "flightbag 2026 index rows v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +197,21 @@ class Plan:
     questions: tuple[Question, ...]
     gated: tuple[tuple[str, int, bytes], ...]
 
-    def engines_of(self, rows: RowRecipe) -> tuple[EngineTask, ...]:
-        """The engines of the model that these rows come from."""
-        return tuple(task for task in self.engines if task.spec.model.digest == rows.model)
+    @property
+    def fresh(self) -> bool:
+        """Whether all tiles that it rests on were read now."""
+        others = [question.against.inventory for question in self.questions if question.against is not None]
+        return all(inventory.fresh for inventory in (self.inventory, *others))
+
+    def without_view(self, zoom: int) -> NDArray[np.uint64]:
+        """uint64[n], ascending: the tiles of the area that are there and that some set has no whole view of."""
+        level = self.inventory.level(zoom)
+        unseen: NDArray[np.uint64] = level.required[self.shortfall.level(zoom) == code("no-view")]
+        return unseen
+
+    def engine_of(self, set_: Descriptors) -> EngineTask:
+        """The engine that describes camera frames for a set."""
+        return next(task for task in self.engines if task.spec.backbone == set_.backbone)
 
     def identity(self, missing: Shortfall, releases: tuple[ObjectId, ...] = ()) -> bytes:
         """The identity that the manifest will carry with these releases, if this is what is missing."""
@@ -307,11 +317,17 @@ def make_plan(
     host = target_host(shop)
     inventory = take_inventory(shop, progress, remembered=remembered)
     gates = shop.gates(now)
+    newest = max((int(level.captured.max()) for level in inventory.levels if len(level.captured)), default=0)
+    if newest > now + SECONDS_A_DAY:
+        raise Invalid(
+            f"{shop.path}: imagery is dated {time.strftime('%Y-%m-%d', time.gmtime(newest))}, which is yet to come",
+            remedy="mend tiles[].captured, or the datetime in tiles[].footprints",
+        )
     engines = tuple(engine_task(shop, backbone, host, inventory, lookup) for backbone in mission.backbones)
     shards = tuple(_shard_tasks(shop, inventory, lookup))
-    probes = tuple(_probe_tasks(shop, inventory, lookup))
+    probes = tuple(_probe_tasks(shop, inventory, shards, lookup))
     # An engine has a card, and may have weights in a file of their own; then there may be a list of missing tiles.
-    missing = shortfall(inventory, gates, {})
+    missing = with_views(shortfall(inventory, gates, {}), _candidates(shop, shards))
     indexes = tuple(_index_tasks(shop, shards, missing, host, lookup))
     count = 3 * len(engines) + len(shards) + len(probes) + 2 * len(indexes) + len(mission.files) + 1
     if count > MAX_ENTRIES:
@@ -320,6 +336,12 @@ def make_plan(
             remedy="make the area smaller, or leave out a zoom or a descriptor set",
         )
     questions = tuple(_questions(shop, inventory, engines, progress, remembered=remembered))
+    gated = tuple(sorted([*_fidelity(shop, engines, probes), *_recall(shop, questions)]))
+    if len(gated) > MAX_FIGURES:
+        raise Invalid(
+            f"{shop.path}: {len(gated)} figures would be measured, at most {MAX_FIGURES} fit a mission",
+            remedy="leave out [quality] or some of the descriptor sets",
+        )
     return Plan(
         facts=_facts(shop),
         host=host,
@@ -333,7 +355,7 @@ def make_plan(
         indexes=indexes,
         files=tuple(_file_tasks(shop)),
         questions=questions,
-        gated=tuple(sorted([*_fidelity(shop, engines, probes), *_recall(shop, questions)])),
+        gated=gated,
     )
 
 
@@ -510,7 +532,9 @@ def _cells(
         yield cell, footprint[there.all(axis=(1, 2)), 0, 0], shows, level.hashes[level.find(shows)[1]]
 
 
-def _probe_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterator[ProbeTask]:
+def _probe_tasks(
+    shop: Workshop, inventory: Inventory, shards: Sequence[ShardTask], lookup: Lookup
+) -> Iterator[ProbeTask]:
     """The probe of each set is of its finest zoom that has views of the area."""
     for set_ in shop.mission.descriptors:
         for level in reversed(inventory.levels):
@@ -518,7 +542,9 @@ def _probe_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterat
             origins = sample(level, view, 0, PROBE_ROWS)
             if len(origins):
                 shows = view.footprint(level.zoom, origins).ravel()
-                recipe = rows.probe(tile_list(shows, level.hashes[level.find(shows)[1]]))
+                # Where all of these are bad, it is made of others that the shards have.
+                keys = [bytes(t.recipe.key) for t in shards if (t.set.name, t.zoom) == (set_.name, level.zoom)]
+                recipe = rows.probe(tile_list(shows, level.hashes[level.find(shows)[1]]), keys)
                 name = f"probes/{set_.name}.safetensors"
                 yield ProbeTask(name, recipe, rows, set_, level.zoom, view, origins, lookup(recipe.key))
                 break
@@ -542,6 +568,8 @@ def _index_tasks(
             if not tasks:
                 continue
             area = level.required.tobytes() + codes.tobytes()
+            # Rows of other sets say of tiles that they are missing, too.
+            beside = [bytes(t.recipe.key) for t in shards if t.zoom == level.zoom]
             fields = {"method": keys.method, "library": ann.version()}
             quantiser = None
             if keys.method == "ivf":
@@ -555,11 +583,12 @@ def _index_tasks(
                     **fields,
                     "schema": INDEX_SCHEMA,
                     "shards": derive(KEYS_CONTEXT, b"".join(bytes(task.recipe.key) for task in tasks)),
+                    "beside": derive(KEYS_CONTEXT, b"".join(beside)),
                     "area": derive(KEYS_CONTEXT, area),
                 }
             )
             yield IndexTask(
-                f"indexes/{keys.name}/{level.zoom}.faiss",
+                f"indexes/{keys.set}/{keys.name}/{level.zoom}.faiss",
                 recipe,
                 quantiser,
                 keys.method,
@@ -577,11 +606,9 @@ def _fidelity(
     """How near the engines of a set have to come to its rows: as near as the mission file has them come to the
     network."""
     for probe in probes:
-        mine = [task for task in engines if task.spec.model.digest == probe.rows.model]
-        least = min(shop.tolerance(task.spec.precision).cosine for task in mine)
-        keys = sorted(bytes(task.recipe.key) for task in mine)
-        fields = encode({"schema": FIDELITY_SCHEMA, "probe": bytes(probe.recipe.key), "engines": keys})
-        yield f"fidelity/{probe.set.name}", int(least * PPM), derive(RECIPE_CONTEXT, fields)
+        engine = next(task for task in engines if task.spec.backbone == probe.set.backbone)
+        least = int(shop.tolerance(engine.spec.precision).cosine * PPM)
+        yield f"fidelity/{probe.set.name}", least, fidelity_recipe(probe.recipe.key, engine.recipe.key)
 
 
 def _questions(
@@ -594,11 +621,27 @@ def _questions(
         other = shop.against.inventory(
             shop.wanted(), lambda n: progress("reading other tiles", n, 0), remembered=remembered
         )
+        if other.digest == inventory.digest:
+            raise Invalid(
+                f"{shop.path}: quality.against has the same tiles as the map: what it asks, the map knows",
+                remedy="give imagery of another day, or leave it out",
+            )
         against = Imagery(shop.against, other)
     for set_ in shop.mission.descriptors:
         engine = next(task for task in engines if task.spec.backbone == set_.backbone)
         layers = tuple(shop.rows(set_, level.zoom) for level in inventory.levels)
         yield Question(set_.name, engine.recipe.key, layers, Imagery(shop.sources, inventory), against)
+
+
+def _candidates(shop: Workshop, shards: Sequence[ShardTask]) -> list[dict[int, tuple[View, NDArray[np.uint64]]]]:
+    """Of each descriptor set, by zoom, the views that have a row if every tile is good."""
+    found: dict[str, dict[int, tuple[View, list[NDArray[np.uint64]]]]] = {s.name: {} for s in shop.mission.descriptors}
+    for task in shards:
+        found[task.set.name].setdefault(task.zoom, (task.view, []))[1].append(task.origins)
+    return [
+        {zoom: (view, np.sort(np.concatenate(parts))) for zoom, (view, parts) in zooms.items()}
+        for zooms in found.values()
+    ]
 
 
 def _recall(shop: Workshop, questions: Sequence[Question]) -> Iterator[tuple[str, int, bytes]]:

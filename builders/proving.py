@@ -20,6 +20,7 @@ from builders.descriptors.inventory import cells_of, find
 from builders.descriptors.shard import Descriptors, read_shard
 from builders.descriptors.tiles import tile_from_id
 from builders.engine_builds import BuiltEngine, Workbench
+from builders.engines.base import EngineSession
 from builders.engines.loading import open_parts
 from builders.index_builds import IndexBuilder
 from builders.plan import BuiltIndex, EngineTask, IndexTask, Plan, ProbeTask, Progress, ShardTask
@@ -28,7 +29,7 @@ from builders.retrieval.exact import Block
 from builders.retrieval.flying import FlyingEngine, batches_of
 from builders.retrieval.layers import Layer
 from builders.retrieval.pictures import pictures
-from builders.retrieval.probe import Probe
+from builders.retrieval.probe import ROWS, Probe
 from builders.retrieval.recall import total
 from builders.shard_builds import BuiltShard
 from store.errors import Refused
@@ -59,7 +60,7 @@ class Prover:
     progress: Progress
 
     def __post_init__(self) -> None:
-        self._opened: dict[str, FlyingEngine] = {}
+        self._sessions: dict[str, EngineSession] = {}
 
     @cached_property
     def probes(self) -> dict[str, BuiltProbe]:
@@ -77,13 +78,13 @@ class Prover:
         values: dict[str, int] = {}
         for task in self.plan.probes:
             probe = self.probes[task.name].probe
-            cosines = [probe.fidelity(self._engine(engine, task)) for engine in self.plan.engines_of(task.rows)]
-            values[f"fidelity/{task.set.name}"] = int(max(min(cosines), 0.0) * PPM)
+            cosine = probe.fidelity(self._engine(self.plan.engine_of(task.set), task))
+            values[f"fidelity/{task.set.name}"] = int(max(cosine, 0.0) * PPM)
             self.progress("probing", 1, len(self.plan.probes))
         for question in self.plan.questions:
             layers = self.layers(question.set)
             task = next(task for task in self.plan.probes if task.set.name == question.set)
-            engine = self._engine(self.plan.engines_of(task.rows)[0], task)
+            engine = self._engine(self.plan.engine_of(task.set), task)
             found = question.measure(layers, engine, partial(self._asking, question.set))
             for name, way, top in question.figures():
                 zooms = found[way].values()
@@ -112,13 +113,15 @@ class Prover:
         return shard.tiles, shard.descriptors
 
     def _engine(self, task: EngineTask, probe: ProbeTask) -> FlyingEngine:
-        if task.name not in self._opened:
-            built = self.engines[task.name]
-            parts = [memoryview(self.bench.read(id_, size)).toreadonly() for id_, size in built.found[1:]]
-            with self.shop.about(f"backbones[{task.spec.backbone}]: its engine cannot be held against the map"):
-                session = open_parts(task.backend, task.host, parts[0], parts[1] if len(parts) > 1 else None)
-                self._opened[task.name] = FlyingEngine(session, probe.rows, batches_of(built.card))
-        return self._opened[task.name]
+        built = self.engines[task.name]
+        with self.shop.about(f"backbones[{task.spec.backbone}]: its engine cannot be held against the map"):
+            if task.name not in self._sessions:
+                parts = [memoryview(self.bench.read(id_, size)).toreadonly() for id_, size in built.found[1:]]
+                self._sessions[task.name] = open_parts(
+                    task.backend, task.host, parts[0], parts[1] if len(parts) > 1 else None
+                )
+            # Sets of one backbone may take its images otherwise.
+            return FlyingEngine(self._sessions[task.name], probe.rows, batches_of(built.card))
 
     def _probe(self, task: ProbeTask) -> BuiltProbe:
         key = task.recipe.key
@@ -138,7 +141,7 @@ class Prover:
     def _made(self, task: ProbeTask) -> Probe:
         preprocess, level = preprocess_of(task.set), self.plan.inventory.level(task.zoom)
         origins, images, rows = [], [], []
-        known = self._rows(task)
+        known = self._rows(task, task.origins)
         side = self.shop.mission.coverage.tile_size
         for origin, picture in pictures(self.shop.sources, level, task.view, side, task.origins, 0):
             if origin in known:
@@ -146,22 +149,36 @@ class Prover:
                 images.append(np.asarray(preprocess.resized(Image.fromarray(picture))))
                 rows.append(known[origin])
         if not origins:
+            # All of the chosen ones are bad: then the first that the map has.
+            first = self._first_rows(task)
+            for origin, picture in pictures(self.shop.sources, level, task.view, side, first, 0):
+                origins.append(origin)
+                images.append(np.asarray(preprocess.resized(Image.fromarray(picture))))
+                rows.append(self._rows(task, first)[origin])
+        if not origins:
             raise Refused(
-                f"the descriptor set {task.set.name} has no row of the tiles that it was to be probed with",
-                remedy="see what is wrong with these tiles: flightbag plan",
+                f"the descriptor set {task.set.name} has no row at zoom {task.zoom} that it could be probed with",
+                remedy=f"leave out zoom {task.zoom}, or give a source whose tiles there are good",
                 kind="not-measured",
-                tile=str(tile_from_id(int(task.origins[0]))),
             )
         found: Descriptors = np.stack(rows)
         return Probe(task.rows, np.stack(images), np.array(origins, np.uint64), found)
 
-    def _rows(self, task: ProbeTask) -> dict[int, NDArray[Any]]:
-        """Origin -> row, of those that the shards have."""
-        cells = {tile_from_id(cell) for cell in cells_of(task.zoom, task.origins).tolist()}
+    def _first_rows(self, task: ProbeTask) -> NDArray[np.uint64]:
+        """uint64[n], ascending, of a few: origins of rows that a search may find."""
+        layer = next((one for one in self.layers(task.set.name) if one.zoom == task.zoom), None)
+        for origins, _ in layer.rows() if layer is not None else ():
+            if len(origins):
+                return origins[:ROWS]
+        return np.empty(0, np.uint64)
+
+    def _rows(self, task: ProbeTask, origins: NDArray[np.uint64]) -> dict[int, NDArray[Any]]:
+        """Origin -> row, of those of these that the shards have."""
+        cells = {tile_from_id(cell) for cell in cells_of(task.zoom, origins).tolist()}
         known: dict[int, NDArray[Any]] = {}
         for shard in self.plan.shards:
             if shard.set.name == task.set.name and shard.zoom == task.zoom and shard.cell in cells:
                 ids, rows = self._block(shard.name)
-                there, places = find(ids, task.origins)
-                known |= dict(zip(task.origins[there].tolist(), rows[places[there]], strict=True))
+                there, places = find(ids, origins)
+                known |= dict(zip(origins[there].tolist(), rows[places[there]], strict=True))
         return known

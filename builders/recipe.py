@@ -7,7 +7,7 @@ of the mission (takeoff, flight, area) are not either, so re-planning a route bu
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 KEY_CONTEXT = "flightbag 2026 build key v1"
 CELL_CONTEXT = "flightbag 2026 cell tiles v1"
+KEYS_CONTEXT = "flightbag 2026 shard keys v1"
+FIGURE_CONTEXT = "flightbag 2026 quality recipe v1"
 SHARD_SCHEMA = "flightbag/shard/2"
 PROBE_SCHEMA = "flightbag/probe/1"
+FIDELITY_SCHEMA = "flightbag/fidelity/1"
 ENGINE_SCHEMA = "flightbag/engine/2"
 QUANTISED_SCHEMA = "flightbag/quantised/1"
 _PAIR = np.dtype([("id", "<u8"), ("hash", "u1", DIGEST_SIZE)])
@@ -46,6 +49,12 @@ def tile_list(ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> bytes:
     pairs = np.empty(len(ids), _PAIR)
     pairs["id"], pairs["hash"] = ids, hashes
     return pairs.tobytes()
+
+
+def fidelity_recipe(probe: BuildKey, engine: BuildKey) -> bytes:
+    """The digest of what a figure of fidelity is of: the keys of the probe, and of the engine that describes camera
+    frames for its set."""
+    return derive(FIGURE_CONTEXT, encode({"schema": FIDELITY_SCHEMA, "probe": bytes(probe), "engine": bytes(engine)}))
 
 
 def _json(value: Any) -> str:
@@ -167,6 +176,14 @@ class RowRecipe:
         source, ascending."""
         return Recipe({**self.fields(), "zoom": zoom, "tiles": derive(CELL_CONTEXT, tiles)})
 
-    def probe(self, tiles: bytes) -> Recipe:
-        """The recipe of a probe: `tiles` is the list of the tiles that its views have, view by view."""
-        return Recipe({**self.fields(), "schema": PROBE_SCHEMA, "tiles": derive(CELL_CONTEXT, tiles)})
+    def probe(self, tiles: bytes, shards: Sequence[bytes]) -> Recipe:
+        """The recipe of a probe: `tiles` is the list of the tiles that its views have, view by view, `shards` the keys
+        of the shards of its set and zoom."""
+        return Recipe(
+            {
+                **self.fields(),
+                "schema": PROBE_SCHEMA,
+                "tiles": derive(CELL_CONTEXT, tiles),
+                "shards": derive(KEYS_CONTEXT, b"".join(shards)),
+            }
+        )

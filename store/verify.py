@@ -33,6 +33,7 @@ from store.format.entries import Entry, EntryTable
 from store.format.host import meets
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest, MissionFacts, identity_of
+from store.format.missing import ENTRY as MISSING_ENTRY
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
 from store.trust.aircraft import AircraftState
@@ -249,7 +250,12 @@ def newest_root(evidence: Evidence, pinned: SignedRoot) -> SignedRoot:
 def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
     """The table that a manifest commits to; raises Corrupt unless what it says of the table is so."""
     table = EntryTable.parse(bytes(evidence.bytes_of(parsed.table, parsed.table_size)))
-    listed = sum(entry.meta["missing"] for entry in table.entries if entry.kind == "coverage")
+    lists = [entry for entry in table.entries if entry.kind == "coverage"]
+    if any(entry.name != MISSING_ENTRY for entry in lists):
+        raise Corrupt(
+            f"{lists[0].name} is no name for the list of missing tiles", kind="bad-coverage", object=parsed.table
+        )
+    listed = sum(entry.meta["missing"] for entry in lists)
     checks = (
         ("count", "bad-count", parsed.count, len(table.entries)),
         ("number of missing tiles", "bad-coverage", parsed.coverage.missing, listed),

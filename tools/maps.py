@@ -7,10 +7,10 @@ Each runs the takeoff check first, and asks nothing of a mission that is not GO.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from tools import keyfiles, render
 from tools.arguments import Json, print_lines, store_and, store_then
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
+
+if TYPE_CHECKING:
+    from builders.retrieval.asking import Remeasured
 
 Trust = Annotated[Path | None, typer.Option(readable=False, help="The pinned trust root; never the store's own.")]
 State = Annotated[str | None, typer.Option(help="The aircraft's state: its memory, and the root it has.")]
@@ -95,7 +98,7 @@ def probe(
         print_json([one.as_json() for one in figures])
     else:
         print_lines(render.measured(figures))
-    return OK if all(one.holds for one in figures) else NO
+    return _status(figures)
 
 
 @command
@@ -123,7 +126,14 @@ def quality(
         print_json([one.as_json() for one in figures])
     else:
         print_lines(render.measured(figures))
-    return OK if all(one.holds for one in figures) else NO
+    return _status(figures)
+
+
+def _status(figures: Sequence[Remeasured]) -> int:
+    """What is too low is no; what says nothing of what was signed is not known to hold."""
+    if any(one.low for one in figures):
+        return NO
+    return UNKNOWN if any(one.unsure for one in figures) else OK
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def takeoff(origin: Takeoff) -> str:
     return f"{degrees(origin.lat)}, {degrees(origin.lon)}, {origin.alt / 1000:g} m"
 
 
-def _hexed(value: Mapping[str, Any]) -> dict[str, Any]:
+def hexed(value: Mapping[str, Any]) -> dict[str, Any]:
     """A map with its byte strings as hex, for JSON."""
     return {key: item.hex() if isinstance(item, bytes) else item for key, item in value.items()}
 
@@ -103,6 +104,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
+    yield f"  coverage   {covered(manifest.coverage)}"
     yield f"  imagery    {imagery(manifest)}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.root.version}"
     if item.not_judged:
@@ -156,13 +158,33 @@ def plan(item: Plan) -> Iterator[str]:
         yield f"{lost} tiles are missing, {'which the policy allows' if allowed else 'so the build would fail'}:"
         from builders.descriptors.tiles import tile_from_id
 
-        yield from _some(f"{tile_from_id(number)}  {reason}" for number, reason in item.shortfall.reasons().items())
+        reasons = item.shortfall.reasons()
+        yield from _sums(reasons.values())
+        yield from _some(f"{tile_from_id(number)}  {reason}" for number, reason in reasons.items())
+        yield "what only decoding tells (undecodable, wrong-size, blank) a build finds"
 
 
 def _planned(name: str, present: Sequence[tuple[Any, int]] | None, otherwise: str) -> tuple[str, str, str]:
     if present is None:
         return "missing", name, otherwise
     return "present", name, size(sum(count for _, count in present))
+
+
+_REMEDIES = {
+    "absent": "give another source, or make the area smaller",
+    "no-view": "imagery must reach as many tiles beyond the area as a view has, or set coverage.at_least",
+    "outside-zooms": "leave the zoom out of tiles[].zooms",
+    "too-coarse": "see coverage.min_resolution_m and tiles[].resolution_m",
+    "too-old": "see freshness.max_age_days and tiles[].captured",
+    "wrong-size": "see coverage.tile_size",
+}
+
+
+def _sums(reasons: Iterable[str]) -> Iterator[str]:
+    """How many tiles are missing for each reason, and what may be done."""
+    for reason, count in sorted(Counter(reasons).items()):
+        remedy = _REMEDIES.get(reason)
+        yield f"missing: {count} {reason}" + (f" -> {remedy}" if remedy else "")
 
 
 def _some(items: Iterable[str]) -> Iterator[str]:
@@ -188,6 +210,7 @@ def build(item: BuildReport) -> Iterator[str]:
         )
     zooms = ", ".join(f"{count} at z{zoom}" for zoom, count in item.coverage.by_zoom.items())
     yield f"coverage: {item.coverage.described} of {item.coverage.tiles} tiles ({zooms})"
+    yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
     yield from table(
         [
@@ -217,14 +240,18 @@ def matches(found: Sequence[Match]) -> Iterator[str]:
 
 def measured(figures: Sequence[Remeasured]) -> Iterator[str]:
     """Figures that were measured again, beside what was signed."""
-    rows = [("figure", "now", "signed", "least", "")]
+    rows = [("figure", "now", "signed", "least", "asked", "")]
     for one in figures:
         signed, least = (f"{value / PPM:.4f}" if value is not None else "-" for value in (one.signed, one.least))
         zooms = ", ".join(f"z{zoom} {value / PPM:.4f}" for zoom, value in one.zooms.items())
         notes = [zooms] if zooms else []
-        notes += [] if one.holds else ["TOO LOW"]
-        notes += [] if one.same or one.signed is None else ["measured in another way than the signed one"]
-        rows.append((one.name, f"{one.value / PPM:.4f}", signed, least, "; ".join(notes)))
+        notes += ["TOO LOW"] if one.low else []
+        if one.value is None:
+            notes.append("NOT MEASURED: --against is missing")
+        elif one.unsure:
+            notes.append("measured in another way than the signed one")
+        now = "-" if one.value is None else f"{one.value / PPM:.4f}"
+        rows.append((one.name, now, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
 
 
@@ -353,7 +380,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
             key: value.hex() if isinstance(value, bytes) else value for key, value in dict(issue.value()).items()
         },
         "host": manifest.host,
-        "coverage": _hexed(manifest.coverage.value()),
+        "coverage": hexed(manifest.coverage.value()),
         "quality": [[f.name, f.value, f.least, f.recipe.hex()] for f in manifest.quality],
         "releases": [str(release) for release in manifest.releases],
         "root": manifest.root.hex(),
@@ -366,7 +393,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
                 "id": str(entry.id),
                 "size": entry.size,
                 "key": str(entry.key) if entry.key else "",
-                "meta": _hexed(entry.meta),
+                "meta": hexed(entry.meta),
             }
             for entry in opened.table.entries
         ],

@@ -54,7 +54,9 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
         kind = str(error.fields.get("kind", type(error).__name__.lower()))
         told = {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
         print(json.dumps({"type": "error", "error": told}, sort_keys=True, default=str))
-    say(f"flightbag: {error.message}", sys.stderr)
+    # Several at once are told a line each.
+    for one in error.fields.get("problems") or (error.message,):
+        say(f"flightbag: {one}", sys.stderr)
     if error.remedy:
         say(f"  -> {error.remedy}", sys.stderr)
 

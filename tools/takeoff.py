@@ -205,6 +205,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         value |= {
             "facts": verdict.mission.facts.value(),
             "host": verdict.mission.manifest.host,
+            "coverage": render.hexed(verdict.mission.manifest.coverage.value()),
             "manifest": str(verdict.mission.manifest_id),
             "code": verdict.mission.code,
             "trust_root_version": verdict.mission.root.version,

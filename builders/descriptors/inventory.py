@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from builders.descriptors.sources import open_source
 from builders.descriptors.statcache import Found, StatCache
-from builders.descriptors.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id
+from builders.descriptors.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id, tile_ids, tile_xy
 from builders.descriptors.views import View
 from builders.recipe import tile_list
 from store.errors import Corrupt
@@ -253,12 +253,23 @@ def cells_of(zoom: int, tiles: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def cells_over(zoom: int, view: View, tiles: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The ids of all cells that hold a tile of some view of a cell that has a view over one of these tiles."""
+    """The ids of all cells that hold a tile of some view of a cell that has a view over one of these tiles, and of a
+    ring of one tile round those: whatever else is asked, a picture of a view and what is round it can be made, or
+    cannot."""
     cells = cells_of(zoom, view.origins_over(zoom, tiles))
-    origins = [view.origins_in_cell(tile_from_id(cell), zoom) for cell in cells.tolist()]
-    if not origins:
-        return cells
-    return np.union1d(cells, cells_of(zoom, np.unique(view.footprint(zoom, np.concatenate(origins)))))
+    found = [cells]
+    for cell in cells.tolist():
+        x, y = tile_xy(zoom, view.origins_in_cell(tile_from_id(cell), zoom))
+        if not len(x):
+            continue
+        side = 1 << zoom
+        columns = np.arange(x.min() - 1, x.max() + view.tiles + 1) % side
+        rows = np.arange(max(y.min() - 1, 0), min(y.max() + view.tiles + 1, side))
+        edge = [(columns, rows[:1]), (columns, rows[-1:]), (columns[:1], rows), (columns[-1:], rows)]
+        around = [np.meshgrid(a, b) for a, b in edge]
+        ids = [tile_ids(zoom, a.ravel(), b.ravel()) for a, b in around]
+        found.append(cells_of(zoom, np.concatenate(ids)))
+    return np.unique(np.concatenate(found))
 
 
 def _changed(number: int) -> Corrupt:

@@ -72,7 +72,7 @@ class RowCache:
                     file.write(body + blake3(body).digest())
                     file.close()
                     os.replace(file.name, path)
-                except OSError:
+                except BaseException:
                     os.unlink(file.name)
                     raise
 

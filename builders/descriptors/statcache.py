@@ -86,7 +86,7 @@ class StatCache:
                     file.write(data + blake3(data).digest())
                     file.close()
                     os.replace(file.name, self._path(request))
-                except OSError:
+                except BaseException:
                     os.unlink(file.name)
                     raise
             self._prune()

@@ -23,7 +23,8 @@ from builders.descriptors.preprocess import BadTile, decode
 from builders.descriptors.tiles import MAX_TILE_BYTES
 from builders.descriptors.views import View
 from builders.engines.loading import open_engine
-from builders.retrieval.flying import FlyingEngine, batches_of, card_of, engine_of, engines_of, flying_engine
+from builders.recipe import fidelity_recipe
+from builders.retrieval.flying import FlyingEngine, batches_of, card_of, engine_of, flying_engine
 from builders.retrieval.layers import Layer
 from builders.retrieval.probe import Probe
 from builders.retrieval.quality import Imagery, Question
@@ -40,20 +41,27 @@ _ANY_DATE = datetime.date(1970, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Remeasured:
-    """A figure measured again, in parts per million: `signed` and `least` are those of the manifest, None where it has
-    no such figure; `same` tells whether it was measured in the same way as the signed one; `zooms` has it zoom by
-    zoom."""
+    """A figure measured again, in parts per million, None where it was not: `signed` and `least` are those of the
+    manifest, None where it has no such figure; `same` tells whether it was measured in the same way as the signed one;
+    `zooms` has it zoom by zoom, `queries` how many were asked."""
 
     name: str
-    value: int
+    value: int | None
     signed: int | None
     least: int | None
     same: bool
     zooms: dict[int, int]
+    queries: int = 0
 
     @property
-    def holds(self) -> bool:
-        return self.least is None or self.value >= self.least
+    def low(self) -> bool:
+        """Whether it is less than the mission was allowed to have."""
+        return self.value is not None and self.least is not None and self.value < self.least
+
+    @property
+    def unsure(self) -> bool:
+        """Whether it says nothing of the signed figure: it was not measured, or in another way."""
+        return self.value is None or (self.signed is not None and not self.same)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -62,7 +70,8 @@ class Remeasured:
             "signed": self.signed,
             "least": self.least,
             "same_recipe": self.same,
-            "holds": self.holds,
+            "holds": not self.low and not self.unsure,
+            "queries": self.queries,
             "zooms": {str(zoom): value for zoom, value in self.zooms.items()},
         }
 
@@ -111,24 +120,20 @@ def probes(mission: VerifiedMission) -> list[Remeasured]:
     """The fidelity of each engine's set, by its probe. Raises NotFound for a mission without any: nothing was
     checked."""
     found = []
-    for entry in mission.table.entries:
-        if entry.kind != "probe":
-            continue
+    for set_ in sets_of(mission):
+        entry = mission.table.find(f"probes/{set_}.safetensors")
+        if entry is None or entry.key is None:
+            raise NotFound(f"mission {mission.facts.id} has no probe of the descriptor set {set_}", set=set_)
         probe = Probe.parse(load(mission, entry.name, kind="probe"))
-        set_ = entry.name.removeprefix("probes/").removesuffix(".safetensors")
-        cosines = [
-            probe.fidelity(
-                FlyingEngine(
-                    open_engine(mission, engine.meta["backbone"]), probe.recipe, batches_of(card_of(mission, engine))
-                )
-            )
-            for engine in engines_of(mission, probe.recipe)
-        ]
-        if not cosines:
-            raise NotFound(f"mission {mission.facts.id} has no engine for the probe of {set_}", set=set_)
-        found.append(_remeasured(mission, f"fidelity/{set_}", int(max(min(cosines), 0.0) * PPM), None, {}))
+        engine = engine_of(mission, set_, probe.recipe)
+        flying = FlyingEngine(
+            open_engine(mission, engine.meta["backbone"]), probe.recipe, batches_of(card_of(mission, engine))
+        )
+        value = int(max(probe.fidelity(flying), 0.0) * PPM)
+        recipe = fidelity_recipe(entry.key, engine.key) if engine.key is not None else b""
+        found.append(_remeasured(mission, f"fidelity/{set_}", value, recipe, {}, len(probe.images)))
     if not found:
-        raise NotFound(f"mission {mission.facts.id} has no probe: it was built by an earlier version")
+        raise NotFound(f"mission {mission.facts.id} has no descriptor sets")
     return found
 
 
@@ -153,16 +158,18 @@ def measure(
                     remedy="give the sources that it was built from, in the same order",
                     kind="other-tiles",
                 )
-            entry = engine_of(mission, layers[0].recipe)
+            entry = engine_of(mission, set_, layers[0].recipe)
             rows = tuple(layer.recipe for layer in layers)
             question = Question(set_, entry.key or BuildKey(bytes(32)), rows, here, other)
             told = partial(_told, progress, f"asking {set_}")
             result = question.measure(layers, flying_engine(mission, set_), told)
             for name, way, top in question.figures():
                 zooms = {zoom: tally.ppm(top) for zoom, tally in result[way].items()}
-                pooled = total(result[way].values()).ppm(top)
-                found.append(_remeasured(mission, name, pooled, question.recipe(way), zooms))
-    return found
+                pooled = total(result[way].values())
+                found.append(_remeasured(mission, name, pooled.ppm(top), question.recipe(way), zooms, pooled.queries))
+    done = {one.name for one in found}
+    left = [one for one in mission.manifest.quality if one.name.startswith("recall@") and one.name not in done]
+    return found + [Remeasured(one.name, None, one.value, one.least, False, {}) for one in left]
 
 
 def _told(progress: Callable[[str, int, int], None], what: str, count: int) -> None:
@@ -194,8 +201,9 @@ def imagery_of(
 
 
 def _remeasured(
-    mission: VerifiedMission, name: str, value: int, recipe: bytes | None, zooms: dict[int, int]
+    mission: VerifiedMission, name: str, value: int, recipe: bytes, zooms: dict[int, int], queries: int
 ) -> Remeasured:
     signed = {figure.name: figure for figure in mission.manifest.quality}.get(name)
-    same = signed is not None and recipe in (None, signed.recipe)
-    return Remeasured(name, value, signed.value if signed else None, signed.least if signed else None, same, zooms)
+    same = signed is not None and recipe == signed.recipe
+    was, least = (signed.value, signed.least) if signed else (None, None)
+    return Remeasured(name, value, was, least, same, zooms, queries)

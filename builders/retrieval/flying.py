@@ -14,7 +14,7 @@ from builders.descriptors.shard import read_shard
 from builders.engines.base import EngineSession
 from builders.engines.card import CARD_LIMIT, Card
 from builders.engines.loading import open_engine
-from builders.recipe import RowRecipe
+from builders.recipe import RowRecipe, fidelity_recipe
 from store.errors import Corrupt, Invalid, NotFound
 from store.format.entries import Entry
 from store.load import load
@@ -62,25 +62,23 @@ def flying_engine(mission: VerifiedMission, set_: str) -> FlyingEngine:
     Raises NotFound for a set that the mission has not, or one of which no engine flies, and what `open_engine` raises.
     """
     recipe = recipe_of(mission, set_)
-    entry = engine_of(mission, recipe)
+    entry = engine_of(mission, set_, recipe)
     return FlyingEngine(open_engine(mission, entry.meta["backbone"]), recipe, batches_of(card_of(mission, entry)))
 
 
-def engines_of(mission: VerifiedMission, recipe: RowRecipe) -> list[Entry]:
-    """The engines of the model that these rows come from, ascending by name."""
-    return [
-        entry
-        for entry in mission.table.entries
-        if entry.kind == "engine" and entry.meta["part"] == "model" and entry.meta["model"] == recipe.model
-    ]
-
-
-def engine_of(mission: VerifiedMission, recipe: RowRecipe) -> Entry:
-    """The first of `engines_of`. Raises NotFound where there is none."""
-    engines = engines_of(mission, recipe)
-    if not engines:
-        raise NotFound(f"mission {mission.facts.id} has no engine of the model {recipe.model.hex()[:16]}…")
-    return engines[0]
+def engine_of(mission: VerifiedMission, set_: str, recipe: RowRecipe) -> Entry:
+    """The engine of a set: of those of its model, the one whose fidelity was signed. Raises NotFound where there is
+    none."""
+    signed = next((one.recipe for one in mission.manifest.quality if one.name == f"fidelity/{set_}"), None)
+    probe = mission.table.find(f"probes/{set_}.safetensors")
+    for entry in mission.table.entries:
+        mine = entry.kind == "engine" and entry.meta["part"] == "model" and entry.meta["model"] == recipe.model
+        keys = (probe.key, entry.key) if mine and probe is not None else (None, None)
+        if keys[0] is not None and keys[1] is not None and signed == fidelity_recipe(keys[0], keys[1]):
+            return entry
+    raise NotFound(
+        f"mission {mission.facts.id} has no engine whose fidelity to the descriptor set {set_} was signed", set=set_
+    )
 
 
 def recipe_of(mission: VerifiedMission, set_: str, zoom: int | None = None) -> RowRecipe:
@@ -90,7 +88,9 @@ def recipe_of(mission: VerifiedMission, set_: str, zoom: int | None = None) -> R
             _, name, at, _ = entry.name.split("/")
             if name == set_ and zoom in (None, int(at)):
                 return RowRecipe.of_metadata(read_shard(load(mission, entry.name, kind="descriptors")).metadata)
-    known = sorted({e.name.split("/")[1] for e in mission.table.entries if e.kind == "descriptors"})
+    sets = {e.name.split("/")[1] for e in mission.table.entries if e.kind == "descriptors"}
+    zooms = {e.name.split("/")[2] for e in mission.table.entries if e.kind == "descriptors"}
+    known = sorted(zooms if set_ in sets else sets) or ["none"]
     what = f"a descriptor set {set_}" + (f" at zoom {zoom}" if zoom is not None else "")
     raise NotFound(f"mission {mission.facts.id} has not {what}", remedy=f"it has {', '.join(known)}", set=set_)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.coverage import pieces
 from builders.descriptors.inventory import Level, TileSources
 from builders.descriptors.preprocess import BadTile, tile_image
 from builders.descriptors.tiles import tile_ids, tile_xy
@@ -32,11 +33,12 @@ def surroundings(
 def sample(level: Level, view: View, margin: int, count: int) -> NDArray[np.uint64]:
     """uint64[n], ascending, n <= count: origins of views over the area, evenly spread along it, of which the sources
     have every tile, and every tile of `margin` round them. Depends on which tiles there are and on nothing else."""
-    origins = view.origins_over(level.zoom, level.required)
-    exist, ids = surroundings(level.zoom, view, origins, margin)
-    there, _ = level.find(ids.ravel())
-    candidates = origins[exist][there.reshape(ids.shape).all(axis=(1, 2))]
-    return spread(candidates, count)
+    candidates = [np.empty(0, np.uint64)]
+    for origins in pieces(view.tiles + 2 * margin, view.origins_over(level.zoom, level.required)):
+        exist, ids = surroundings(level.zoom, view, origins, margin)
+        there, _ = level.find(ids.ravel())
+        candidates.append(origins[exist][there.reshape(ids.shape).all(axis=(1, 2))])
+    return spread(np.concatenate(candidates), count)
 
 
 def spread(ids: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:

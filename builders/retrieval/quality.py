@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.descriptors.inventory import Inventory, TileSources
-from builders.recipe import RowRecipe
+from builders.descriptors.views import View
+from builders.recipe import FIGURE_CONTEXT, RowRecipe, tile_list
 from builders.retrieval import perturb
 from builders.retrieval.flying import FlyingEngine
 from builders.retrieval.layers import Layer
 from builders.retrieval.perturb import PERTURBATIONS, perturbed
-from builders.retrieval.pictures import pictures, sample
+from builders.retrieval.pictures import pictures, sample, surroundings
 from builders.retrieval.recall import Tally, tally
 from store.errors import Refused
 from store.format.cbor import Value, encode
 from store.format.ids import BuildKey, derive
 
 SCHEMA = "flightbag/quality/1"
-RECIPE_CONTEXT = "flightbag 2026 quality recipe v1"
 # Of each zoom; so many are asked that one wrong answer is less than a percent.
 QUERIES = 128
 # Tiles round a view that a picture of it is cut from.
@@ -68,8 +68,17 @@ class Question:
                 yield f"recall@{top}/{self.set}/{way}", way, top
 
     def recipe(self, way: str) -> bytes:
-        """The digest of all that the figures of a way depend on."""
-        asked = self.against.inventory if way == AGAINST and self.against is not None else self.map.inventory
+        """The digest of all that the figures of a way depend on: whoever has the same tiles gets the same."""
+        asked = []
+        for rows, level in zip(self.rows, self.map.inventory.levels, strict=True):
+            view, margin = View(*rows.view), MARGIN
+            if way == AGAINST:
+                assert self.against is not None
+                level, margin = self.against.inventory.level(level.zoom), 0
+            origins = sample(level, view, margin, QUERIES)
+            ids = np.unique(surroundings(level.zoom, view, origins, margin)[1])
+            asked.append(tile_list(origins, level.hashes[level.find(origins)[1]]))
+            asked.append(tile_list(ids, level.hashes[level.find(ids)[1]]))
         value: dict[str, Value] = {
             "schema": SCHEMA,
             "way": way,
@@ -78,9 +87,9 @@ class Question:
             "queries": QUERIES,
             "margin": MARGIN,
             "perturbations": perturb.fields(),
-            "tiles": asked.digest,
+            "tiles": [derive(FIGURE_CONTEXT, part) for part in asked],
         }
-        return derive(RECIPE_CONTEXT, encode(value))
+        return derive(FIGURE_CONTEXT, encode(value))
 
     def measure(
         self, layers: Sequence[Layer], engine: FlyingEngine, progress: Callable[[int], None] | None = None

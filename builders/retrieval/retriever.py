@@ -25,7 +25,7 @@ from builders.retrieval.ann import AnnIndex, open_index
 from builders.retrieval.exact import NOBODY, Block
 from builders.retrieval.flying import recipe_of
 from builders.retrieval.layers import Layer
-from store.errors import NotFound
+from store.errors import Corrupt, NotFound
 from store.format.missing import ENTRY, MissingList
 from store.load import load
 from store.verify import VerifiedMission
@@ -132,19 +132,29 @@ class Retriever:
 
     def _open(self, index: str, zoom: int) -> AnnIndex:
         for entry in self._mission.table.entries:
-            named = entry.kind == "index" and entry.name.startswith(f"indexes/{index}/{zoom}.")
+            named = entry.kind == "index" and entry.name.startswith(f"indexes/{self._set}/{index}/{zoom}.")
             if named and entry.meta["part"] == "index":
                 data = load(self._mission, entry.name, kind="index")
                 path = self._files.enter_context(private_file("index.faiss", data))
                 return open_index(path, entry.meta["method"], entry.meta["dim"], entry.meta["rows"])
-        raise NotFound(f"mission {self._mission.facts.id} has no index {index} at zoom {zoom}", index=index)
+        there = {tuple(e.name.split("/")[1:3]) for e in self._mission.table.entries if e.kind == "index"}
+        known = ", ".join(f"{name} (of {set_})" for set_, name in sorted(there)) or "none"
+        raise NotFound(
+            f"mission {self._mission.facts.id} has no index {index} of the set {self._set} at zoom {zoom}",
+            remedy=f"it has {known}",
+            index=index,
+        )
 
 
 def missing_of(mission: VerifiedMission) -> MissingList:
     """What of its area the mission does not describe."""
-    if mission.table.find(ENTRY) is None:
+    entry = mission.table.find(ENTRY)
+    if entry is None:
         return MissingList(())
-    return MissingList.parse(bytes(load(mission, ENTRY, kind="coverage")))
+    listed = MissingList.parse(bytes(load(mission, ENTRY, kind="coverage")))
+    if listed.total != entry.meta["missing"]:
+        raise Corrupt(f"{ENTRY} lists {listed.total} tiles, {entry.meta['missing']} were signed", kind="bad-coverage")
+    return listed
 
 
 def located(tile: Tile, view: View, score: float) -> Match:

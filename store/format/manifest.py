@@ -34,6 +34,8 @@ MAX_ZOOM = 24
 # Seconds since 1970 up to the year 9999: a time that no calendar can print is no time.
 TIME_MAX = 253402300799
 PPM = 1_000_000
+SECONDS_A_DAY = 86400
+MAX_FIGURES = 128
 IDENTITY_CONTEXT = "flightbag 2026 mission identity v1"
 
 
@@ -272,7 +274,7 @@ class Manifest:
             issue=Issue.parse(fields.fields("issue")),
             host=fields.text("host", HOST_CLASS),
             coverage=Coverage.parse(fields.fields("coverage")),
-            quality=tuple(Figure.parse(item) for item in fields.array("quality", 0, 128)),
+            quality=tuple(Figure.parse(item) for item in fields.array("quality", 0, MAX_FIGURES)),
             releases=tuple(_id(item) for item in fields.array("releases", 0, 64)),
             count=fields.integer("count", 1, MAX_ENTRIES),
             root=fields.binary("root", 32),
@@ -281,6 +283,15 @@ class Manifest:
             identity=fields.binary("identity", 32),
         )
         fields.end()
+        coverage, age = manifest.coverage, manifest.issue.issued_at - manifest.coverage.oldest
+        described = coverage.missing < coverage.tiles
+        if coverage.max_age_days is not None and described and age > coverage.max_age_days * SECONDS_A_DAY:
+            raise Corrupt(
+                f"the oldest imagery was {age // SECONDS_A_DAY} days old when the mission was issued, "
+                f"{coverage.max_age_days} are allowed",
+                kind="bad-field",
+                field="coverage.oldest",
+            )
         if not is_host_class(manifest.host):
             raise Corrupt("manifest.host is not in ascending order", kind="bad-field", field="manifest.host")
         ascending([figure.name for figure in manifest.quality], "manifest.quality")

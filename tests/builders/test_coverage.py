@@ -120,6 +120,22 @@ def test_a_tile_is_described_where_a_row_that_counts_shows_it(view: View, bad: s
     assert again.reasons() == found.reasons()
 
 
+def test_what_one_set_does_not_show_masks_the_rows_of_another() -> None:
+    """And what those alone showed is missing, too: until nothing more is."""
+    one = inventory(level(absent={14}))
+    views = (View(2, 2), View(3, 3))
+    sets = []
+    for view in views:
+        origins = view.origins_over(ZOOM, IDS)
+        whole = np.isin(view.footprint(ZOOM, origins), one.levels[0].ids).all(axis=(1, 2))
+        sets.append({ZOOM: (view, origins[whole])})
+    found = with_views(shortfall(one, gates(required=0), {}), sets)
+    missing = found.ids(ZOOM)
+    for view, rows in (each[ZOOM] for each in sets):
+        shown = set(view.footprint(ZOOM, live(ZOOM, view, rows, IDS, missing)).ravel().tolist())
+        assert set(IDS.tolist()) - set(missing.tolist()) <= shown
+
+
 def test_a_set_without_rows_at_a_zoom_describes_nothing_there() -> None:
     found = with_views(shortfall(inventory(level()), gates(required=0), {}), [{ZOOM: (View(), IDS)}, {}])
     assert set(found.reasons().values()) == {"no-view"}

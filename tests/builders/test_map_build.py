@@ -455,16 +455,42 @@ def test_below_the_gate_nothing_is_published(desk: Desk) -> None:
 
 
 def test_other_imagery_is_asked_with(desk: Desk) -> None:
-    """The same imagery from another file is found again always; that of another place never."""
+    """All but the same imagery is found again; that of another place never; and the same itself asks nothing."""
     from tests.support.field import WORLD
     from tests.support.terrain import write_terrain
 
     write_terrain(desk.folder / "same.mbtiles", WORLD, (14, 15))
+    mission = desk.write_mission(
+        "left", more=QUALITY + 'against = "same.mbtiles"\nagainst_recall_at_1 = 0\nagainst_recall_at_5 = 0\n'
+    )
+    ran = desk.build(mission)
+    assert ran.status == 2
+    assert "the same tiles" in ran.err
+    set_tile(desk.folder / "same.mbtiles", area_tiles(15)[0], None)
     write_terrain(desk.folder / "other.mbtiles", WORLD, (14, 15), seed=9)
     keys = "against_recall_at_1 = {0}\nagainst_recall_at_5 = {0}\n"
     same = desk.built(desk.write_mission("left", more=QUALITY + 'against = "same.mbtiles"\n' + keys.format(1)))
     figures = {f["name"]: f["value"] for f in same["figures"]}
     assert figures["recall@1/embedder/against"] == 10**6
+    # Measured again without the other imagery, or with another, the figure is not known to hold.
+    command = (
+        "quality",
+        desk.store,
+        "left",
+        "--trust",
+        desk.root,
+        "--tiles",
+        desk.folder / "terrain.mbtiles",
+        "--json",
+    )
+    whole = flightbag(*command, "--against", desk.folder / "same.mbtiles")
+    assert whole.status == 0, whole.out + whole.err
+    without = flightbag(*command)
+    assert without.status == 3
+    assert [one["name"] for one in without.json if one["value"] is None] == [
+        f"recall@{k}/embedder/against" for k in (1, 5)
+    ]
+    assert flightbag(*command, "--against", desk.folder / "other.mbtiles").status == 3
     ran = desk.build(desk.write_mission("left", more=QUALITY + 'against = "other.mbtiles"\n' + keys.format(0.9)))
     assert ran.status == 1
     assert "recall@1/embedder/against" in ran.json["why"]
@@ -586,8 +612,8 @@ def test_indexes_are_entries_with_keys_of_their_own(desk: Desk) -> None:
     mission = desk.write_mission("left", more=INDEXES)
     report = desk.built(mission)
     names = {a["name"] for a in report["artifacts"] if a["name"].startswith("indexes/")}
-    assert names == {f"indexes/coarse/{z}.{part}" for z in (14, 15) for part in ("faiss", "quantiser")} | {
-        f"indexes/graph/{z}.faiss" for z in (14, 15)
+    assert names == {f"indexes/embedder/coarse/{z}.{part}" for z in (14, 15) for part in ("faiss", "quantiser")} | {
+        f"indexes/embedder/graph/{z}.faiss" for z in (14, 15)
     }
     assert desk.built(mission)["outcome"] == "unchanged"
     tile = area_tiles(15)[4]
@@ -627,3 +653,160 @@ def test_an_index_answers_with_no_missing_tile(desk: Desk) -> None:
         found = {one["tile"] for one in flightbag(*command, "--index", index, "--top", 99).json}
         assert found
         assert not found & old
+
+
+# What reviews found
+
+
+WIDE = """[[descriptors]]
+name = "wide"
+backbone = "embedder"
+output = "descriptor"
+dtype = "float16"
+preprocess = { resize = [64, 64], colour = "RGB", scale = "-1..1" }
+view = { tiles = 3, stride = %d }
+"""
+
+
+def test_sets_of_one_backbone_are_measured_each_in_its_own_way(desk: Desk) -> None:
+    report = desk.built(desk.write_mission("left", zooms=(15,), more=WIDE % 1))
+    figures = {one["name"]: one["value"] for one in report["figures"]}
+    assert min(figures["fidelity/embedder"], figures["fidelity/wide"]) > 999_000
+    ran = flightbag("probe", desk.store, "left", "--trust", desk.root, "--json")
+    assert ran.status == 0, ran.out
+    assert {one["name"]: one["value"] for one in ran.json} == figures
+
+
+def test_an_index_is_of_its_set_alone(desk: Desk) -> None:
+    more = (WIDE % 1) + '[[indexes]]\nname = "fast"\nset = "wide"\nmethod = "hnsw"\n'
+    desk.built(desk.write_mission("left", zooms=(15,), more=more))
+    (desk.folder / "frame.jpg").write_bytes(tile_bytes(desk.folder / "terrain.mbtiles", area_tiles(15)[4]))
+    command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--index", "fast")
+    assert flightbag(*command, "--set", "wide").status == 0
+    other = flightbag(*command, "--set", "embedder")
+    assert other.status == 1
+    assert "it has fast (of wide)" in other.err
+
+
+def test_an_index_is_built_again_when_another_sets_rows_make_tiles_missing(desk: Desk) -> None:
+    more = '[[indexes]]\nname = "fast"\nset = "embedder"\nmethod = "hnsw"\n[coverage]\nat_least = 0.01\n'
+    set_tile(desk.folder / "terrain.mbtiles", area_tiles(15)[4], None)
+    for stride in (3, 2):
+        desk.built(desk.write_mission("left", zooms=(15,), more=(WIDE % stride) + more))
+        shown = flightbag("show", desk.store, "left", "--json").json
+        gone = {run["first"] + i for run in shown["missing"] for i in range(run["tiles"])}
+        (desk.folder / "frame.jpg").write_bytes(tile_bytes(desk.folder / "terrain.mbtiles", area_tiles(15)[5]))
+        ran = flightbag(
+            "query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--set", "embedder",
+            "--index", "fast", "--top", 99, "--json",
+        )  # fmt: skip
+        assert ran.status == 0, ran.out + ran.err
+        found = {tile_id(Tile(*map(int, one["tile"].split("/")))) for one in ran.json}
+        assert found
+        assert not found & gone
+
+
+def test_recall_is_that_of_the_engine_of_the_set(desk: Desk) -> None:
+    """Two backbones of one network: the set's own is measured, and the same aboard."""
+    second = """[[backbones]]
+name = "another"
+model = "embedder.onnx"
+backend = "onnxruntime"
+precision = "fp32"
+mode = "fast"
+inputs = { image = { shape = ["N", 3, 64, 64], min = 1, opt = 8, max = 32 } }
+"""
+    desk.built(desk.write_mission("left", more=second + QUALITY))
+    command = ("--trust", desk.root, "--json")
+    ran = flightbag("quality", desk.store, "left", "--tiles", desk.folder / "terrain.mbtiles", *command)
+    assert ran.status == 0, ran.out + ran.err
+    assert all(one["same_recipe"] for one in ran.json)
+    probed = flightbag("probe", desk.store, "left", *command)
+    assert probed.status == 0, probed.out
+    assert probed.json[0]["same_recipe"] is True
+
+
+def test_a_map_with_nothing_in_it_is_not_published(desk: Desk) -> None:
+    with closing(sqlite3.connect(desk.folder / "terrain.mbtiles")) as db, db:
+        db.execute("DELETE FROM tiles")
+    for more in ("", QUALITY):
+        ran = desk.build(desk.write_mission("left", more=f"{more}[coverage]\nat_least = 0\n"))
+        assert ran.status == 1
+        assert ran.json["error"]["kind"] == "no-rows"
+    assert not (desk.store / "missions/left").exists()
+
+
+def test_a_map_is_probed_where_it_has_rows(desk: Desk) -> None:
+    """All but one of the tiles are sea; the probe is made of that one, wherever it lies."""
+    tiles = area_tiles(15)
+    for tile in tiles:
+        if tile != tiles[5]:
+            set_tile(desk.folder / "terrain.mbtiles", tile, picture(256, 90))
+    report = desk.built(desk.write_mission("left", zooms=(15,), more="[coverage]\nat_least = 0.01\n"))
+    assert {one["reason"] for one in report["coverage"]["missing"]} == {"blank"}
+    assert flightbag("probe", desk.store, "left", "--trust", desk.root).status == 0
+
+
+def test_a_bad_tile_that_no_whole_view_shows_has_its_own_reason(desk: Desk) -> None:
+    tiles = area_tiles(15)
+    bad = tiles[5]
+    set_tile(desk.folder / "terrain.mbtiles", bad, picture(256, 90))
+    for dx in (-1, 1):
+        for dy in (-1, 0, 1):
+            set_tile(desk.folder / "terrain.mbtiles", Tile(15, bad.x + dx, bad.y + dy), None)
+    more = "[coverage]\nat_least = 0.01\n"
+    report = desk.built(desk.write_mission("left", zooms=(15,), of_set="view = { tiles = 2, stride = 2 }", more=more))
+    assert {one["tile"]: one["reason"] for one in report["coverage"]["missing"]}[str(bad)] == "blank"
+
+
+def test_imagery_of_tomorrow_is_a_mistake(desk: Desk) -> None:
+    mission = desk.write_mission("left", more="[freshness]\nmax_age_days = 10\n")
+    mission.write_text(mission.read_text().replace("2018-07-16", "2218-07-16"))
+    ran = desk.build(mission)
+    assert ran.status == 2
+    assert "yet to come" in ran.err
+
+
+def test_a_plan_tells_what_no_view_will_show(desk: Desk) -> None:
+    mission = desk.write_mission("left", zooms=(15,), of_set="view = { tiles = 16, stride = 16 }")
+    ran = flightbag("plan", mission, "--store", desk.store)
+    assert ran.status == 1
+    assert "no-view -> imagery must reach" in ran.out
+    assert {one["reason"] for one in flightbag("plan", mission, "--store", desk.store, "--json").json["missing"]} == {
+        "no-view"
+    }
+
+
+def test_what_is_published_was_read_also_of_the_other_imagery(desk: Desk, reads: list[Tile]) -> None:
+    from tests.support.field import WORLD
+    from tests.support.terrain import write_terrain
+
+    write_terrain(desk.folder / "other.mbtiles", WORLD, (14, 15), seed=2)
+    more = QUALITY + 'against = "other.mbtiles"\nagainst_recall_at_1 = 0\nagainst_recall_at_5 = 0\n'
+    mission = desk.write_mission("left", more=more)
+    time.sleep(2.2)
+    desk.built(mission)
+    reads.clear()
+    assert desk.built(mission)["outcome"] == "unchanged"
+    assert reads == []
+    # The map is read again, so the other is too.
+    set_tile(desk.folder / "terrain.mbtiles", area_tiles(15)[3], picture(256))
+    assert desk.built(mission)["outcome"] == "built"
+    assert len(reads) >= 2 * 3
+
+
+def test_going_back_does_not_make_old_imagery_fresh(desk: Desk) -> None:
+    """A mission with a limit of age is not issued anew when its imagery is older than that."""
+    from store.errors import Corrupt
+    from store.format.manifest import Manifest
+
+    days = (int(time.time()) - 1531699200) // 86400 + 1
+    desk.built(desk.write_mission("left", more=f"[freshness]\nmax_age_days = {days}\n"))
+    with Repository.open(desk.store) as repository:
+        manifest = repository.current("left").manifest
+    from dataclasses import replace
+
+    late = replace(manifest, issue=replace(manifest.issue, issued_at=manifest.issue.issued_at + 400 * 86400))
+    with pytest.raises(Corrupt, match="days old when the mission was issued"):
+        late.render()
+    assert isinstance(manifest, Manifest)

@@ -157,7 +157,7 @@ def payloads() -> Iterator[Vector]:
         table,
         mission=replace(FACTS, area=Area(box, ((ring, hole), (ring,)))),
         issue=replace(ISSUE, previous=ObjectId(bytes(32))),
-        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -(10**9), 0, 900, 500),
+        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -(10**9), 0, 10**5, 500),
         releases=(ObjectId(bytes(32)),),
     )
     yield Vector("payload-least", "payload", least.render())
@@ -192,6 +192,7 @@ def payloads() -> Iterator[Vector]:
         "expires-as-text": changed("issue", expires_at="never"),
         "more-missing-than-allowed": changed("coverage", missing=16),
         "oldest-after-newest": changed("coverage", oldest=1),
+        "older-than-its-own-limit": changed("coverage", max_age_days=900),
     }
     for lesson, data in bad.items():
         yield Vector(f"payload-{lesson}", "payload", data, "bad-field")

@@ -54,11 +54,12 @@ def test_images_of_many_blocks(height: int, width: int) -> None:
 def test_the_bytes_stay_what_they_are() -> None:
     """They are hashed into build keys: other bytes would be other tiles."""
     pixels = (np.arange(256 * 256 * 3, dtype=np.uint32) * 2654435761 >> 24).astype(np.uint8).reshape(256, 256, 3)
-    assert hashlib.sha256(write_png(pixels)).hexdigest() == "FILL"
+    digest = "32d7477d2f85fc54fcf13c4f0653653836a7e4ecd2d1b246655925b8eb52be6c"
+    assert hashlib.sha256(write_png(pixels)).hexdigest() == digest
     assert write_png(np.array([[[1, 2, 3]]], np.uint8)) == bytes.fromhex(
         "89504e470d0a1a0a"
         "0000000d 49484452 00000001 00000001 0802000000 907753de"
-        "0000000f 49444154 7801 01 0400 fbff 00010203 000d0007 FILL"
+        "0000000f 49444154 7801 01 0400 fbff 00010203 000e0007 2da233ec"
         "00000000 49454e44 ae426082"
     )
 
