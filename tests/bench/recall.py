@@ -67,7 +67,7 @@ def asked(mission: Any, map_: Path, other: Path) -> dict[str, Any]:
         layers = stack.enter_context(Retriever(mission, set_)).layers
         wanted = wanted_of(mission, layers)
         here, there = (imagery_of(stack, [path], layers[0].recipe.tile_size, wanted) for path in (map_, other))
-        key = engine_of(mission, layers[0].recipe).key
+        key = engine_of(mission, set_, layers[0].recipe).key
         assert key is not None
         question = Question(set_, key, tuple(layer.recipe for layer in layers), here, there)
         engine = flying_engine(mission, set_)
@@ -95,7 +95,7 @@ def asked(mission: Any, map_: Path, other: Path) -> dict[str, Any]:
         method: sum(
             entry.size
             for entry in mission.table.entries
-            if entry.name.startswith("descriptors/" if method == "exact" else f"indexes/{method}/")
+            if entry.name.startswith("descriptors/" if method == "exact" else f"indexes/{set_}/{method}/")
         )
         for method in METHODS
     }

@@ -490,7 +490,9 @@ def test_other_imagery_is_asked_with(desk: Desk) -> None:
     assert [one["name"] for one in without.json if one["value"] is None] == [
         f"recall@{k}/embedder/against" for k in (1, 5)
     ]
-    assert flightbag(*command, "--against", desk.folder / "other.mbtiles").status == 3
+    set_tile(desk.folder / "same.mbtiles", area_tiles(15)[1], None)
+    assert flightbag(*command, "--against", desk.folder / "same.mbtiles").status == 3
+    assert flightbag(*command, "--against", desk.folder / "other.mbtiles").status == 1
     ran = desk.build(desk.write_mission("left", more=QUALITY + 'against = "other.mbtiles"\n' + keys.format(0.9)))
     assert ran.status == 1
     assert "recall@1/embedder/against" in ran.json["why"]
