@@ -287,7 +287,7 @@ class Manifest:
         described = coverage.missing < coverage.tiles
         if coverage.max_age_days is not None and described and age > coverage.max_age_days * SECONDS_A_DAY:
             raise Corrupt(
-                f"the oldest imagery was {age // SECONDS_A_DAY} days old when the mission was issued, "
+                f"the oldest imagery was {-(-age // SECONDS_A_DAY)} days old when the mission was issued, "
                 f"{coverage.max_age_days} are allowed",
                 kind="bad-field",
                 field="coverage.oldest",

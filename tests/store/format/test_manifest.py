@@ -111,7 +111,16 @@ MANIFESTS = st.builds(
     table=IDS,
     table_size=st.integers(1, 16 * 2**20),
     identity=DIGESTS,
-)
+).map(lambda manifest: fresh(manifest))
+
+
+def fresh(manifest: Manifest) -> Manifest:
+    """Without the limit of age, where it does not hold."""
+    coverage = manifest.coverage
+    most = (coverage.max_age_days or 0) * 86400
+    if coverage.missing < coverage.tiles and manifest.issue.issued_at - coverage.oldest > most:
+        return replace(manifest, coverage=replace(coverage, max_age_days=None))
+    return manifest
 
 
 @given(MANIFESTS)
@@ -243,7 +252,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("mission.area.bbox", [], [[0, 0, LON_MAX + 1, 1], ["0", 0, 1, 1]]),
     ("issue.epoch", [1, INT_MAX], [0, -1]),
     ("issue.sequence", [1, INT_MAX], [0, -1]),
-    ("issue.issued_at", [0, TIME_MAX], [-1, TIME_MAX + 1]),
+    ("issue.issued_at", [0, 30 * 86400 - 5], [-1, TIME_MAX + 1]),
     ("issue.min_root_version", [1, INT_MAX], [0, -1]),
     ("issue.expires_at", [0, TIME_MAX], [-1, TIME_MAX + 1]),
     ("issue.previous", [bytes(32)], [b"", ID31, ID33]),
@@ -252,9 +261,9 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("coverage.missing", [0, 1], [-1, 2, 11]),
     ("coverage.required_ppm", [0, 900_000], [-1, 900_001, PPM + 1]),
     ("coverage.zooms", [[0], [0, 24]], [[], [-1], [25], [1, 0], [1, 1], ["1"]]),
-    ("coverage.oldest", [-TIME_MAX, 5], [-TIME_MAX - 1, 6]),
+    ("coverage.oldest", [-5, 5], [-TIME_MAX - 1, 6]),
     ("coverage.newest", [-5, TIME_MAX], [-6, TIME_MAX + 1]),
-    ("coverage.max_age_days", [0, 10**6], [-1, 10**6 + 1]),
+    ("coverage.max_age_days", [30, 10**6], [-1, 10**6 + 1]),
     ("coverage.min_resolution_mm", [1, 10**9], [0, 10**9 + 1]),
 ]  # fmt: skip
 
@@ -268,6 +277,20 @@ def test_bounds(field: str, good: list[Any], bad: list[Any]) -> None:
         error = refused(change(path, put(value)))
         assert error.fields["kind"] in ("bad-field", "bad-order")
         assert set(path) & set(str(error.fields["field"]).split("."))
+
+
+@pytest.mark.parametrize(("late", "holds"), [(0, True), (1, False)])
+def test_imagery_is_no_older_than_allowed_when_the_mission_is_issued(late: int, holds: bool) -> None:
+    value = value_of()
+    value["coverage"] |= {"oldest": -5, "newest": 5, "max_age_days": 30}
+    value["issue"]["issued_at"] = 30 * 86400 - 5 + late
+    if holds:
+        Manifest.parse(encode(value))
+    else:
+        assert refused(encode(value)).fields["field"] == "coverage.oldest"
+    # Where nothing is described, nothing is too old.
+    value["coverage"] |= {"missing": 10, "required_ppm": 0}
+    Manifest.parse(encode(value))
 
 
 def test_missing_tiles_cannot_outnumber_tiles_even_where_none_is_required() -> None:
