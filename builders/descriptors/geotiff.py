@@ -1,84 +1,85 @@
 """A GeoTIFF or COG as a tile source: tiles of the web-mercator grid, cut from it on the fly.
 
 Where the raster is in web mercator and its pixels lie on the grid of a zoom, tiles are its pixels; else they are warped
-(bilinear). A tile is given as PNG that is the same bytes on every machine (`png`). A tile of which any pixel is masked,
-without data or beyond the raster is not there: half a picture is no tile.
+(bilinear, over all pixels that a tile is made of). A tile is given as PNG that is the same bytes on every machine
+(`png`). A tile of which any pixel is masked, without data, never written or beyond the raster is not there: half a
+picture is no tile. So that a single masked pixel still shows after the warp, tiles are cut for the raster's own zoom
+and the two below; lower ones want a raster of lower resolution.
 
-GDAL reads the one file and nothing beside it: no `.aux.xml`, `.ovr`, `.msk` or world file changes a pixel, no path is a
-URL or an archive to it, and its cache is bounded.
+GDAL reads the one file and nothing beside it or in it but the pixels: no `.aux.xml`, `.ovr`, `.msk` or world file, no
+overview, no URL. Its settings are those of each call, since they belong to a thread and not to a source.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import stat
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from builders.descriptors.png import write_png
-from builders.descriptors.stamps import Stamp, check_same, identity_of, stamp_of
-from builders.descriptors.tiles import CELL_ZOOMS, MAX_ZOOM, Tile, cell_of, check_zoom, tile_id, tile_ids
+from builders.descriptors.stamps import Stamp, stamp_of
+from builders.descriptors.tiles import CELL_ZOOMS, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids
 from builders.descriptors.views import EQUATOR
 from builders.extras import import_extra
 from store.errors import Corrupt, Invalid, Unavailable
 
-MERCATOR = "EPSG:3857"
 HALF = EQUATOR / 2
-# Raster pixels that one tile may be made of. A low zoom over a large raster needs overviews.
-MAX_SOURCE_PIXELS = 1 << 26
+MAX_TILE_SIDE = 2048  # a PNG of more would be larger than a tile may be
+# Zooms below the raster's own: a pixel is made of at most some 6 by 6, of which each weighs more than a grey level.
+ZOOMS_BELOW = 2
+MAX_WINDOW = 1 << 27  # pixels that one tile is made of
+_MARGIN = 2
 _OPTIONS = {
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_CACHEMAX": 64 << 20,
-    "GDAL_TIFF_INTERNAL_MASK": "YES",
-    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
-    "GDAL_HTTP_MAX_RETRY": "0",
+    "GTIFF_IMPLICIT_JPEG_OVR": "NO",
+    "PROJ_NETWORK": "OFF",
 }
 _REMEDY = "gdal_translate -ot Byte -b 1 -b 2 -b 3 makes RGB of 8 bits, -expand rgb of a palette"
+_NORTH_UP = "gdalwarp -t_srs EPSG:3857 makes a raster that lies north up in web mercator"
 # Of a pixel: how far pixels may be from the grid of a zoom and lie on it still.
 _ON_GRID = 1e-4
+# Coordinates of any projection on earth are far below, in metres or degrees.
+_FAR = 1e9
 
 
 class GeoTiffSource:
     """An open GeoTIFF; a context manager, for one thread. `tile_size` is the side of its tiles in pixels.
 
-    Raises Invalid for a raster that is not 8-bit RGB or grey (with or without alpha) in a known coordinate system,
-    Unavailable where it cannot be read or rasterio is not installed, Corrupt where GDAL finds it damaged.
+    Raises Invalid for what is no GeoTIFF of 8-bit RGB or grey (with or without alpha), north up in a known coordinate
+    system; Unavailable where it cannot be read or rasterio is not installed; Corrupt where GDAL finds it damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], tile_size: int) -> None:
         self.path = Path(path)
-        self._rasterio = import_extra("rasterio", "geotiff")
-        for part in ("crs", "enums", "errors", "vrt", "windows"):
-            import_extra(f"rasterio.{part}", "geotiff")
         self._size = tile_size
-        self._stack = ExitStack()
+        if not 1 <= tile_size <= MAX_TILE_SIDE:
+            raise self._unusable(f"its tiles would have {tile_size} pixels a side", f"at most {MAX_TILE_SIDE}")
+        self._rasterio = import_extra("rasterio", "geotiff")
+        for part in ("crs", "enums", "errors", "_err", "warp", "windows"):
+            import_extra(f"rasterio.{part}", "geotiff")
+        real = os.path.realpath(self.path)
+        self._opened = self._state()
+        if not stat.S_ISREG(self._opened.st_mode) or real.startswith("/vsi"):
+            raise self._unusable("it is not a file", "name a GeoTIFF")
+        with self._gdal():
+            self._raster = self._rasterio.open(real, driver="GTiff", sharing=False)
         try:
-            self._identity = identity_of(self.path)
-            self._stack.enter_context(self._rasterio.Env(**_OPTIONS))
-            with self._reading():
-                # An absolute path: a name that begins otherwise may be anything to GDAL.
-                self._raster = self._stack.enter_context(
-                    self._rasterio.open(os.path.realpath(self.path), driver="GTiff", sharing=False)
-                )
-            self._colours = self._bands()
-            self._warped = self._mercator()
+            with self._gdal():
+                self._inspect()
         except BaseException:
-            self._stack.close()
+            self.close()
             raise
-        across = self._warped.res[0]  # metres of the map a pixel
-        self.native = min(MAX_ZOOM, max(0, round(math.log2(EQUATOR / tile_size / across))))
-        self.zooms: tuple[int, int] | None = (0, self.native)
-        left, bottom, right, top = self._warped.bounds
-        latitude = math.atan(math.sinh((bottom + top) / 2 / (HALF / math.pi)))
-        self.resolution_m: float | None = across * math.cos(latitude)
-        self._bounds = (left, bottom, right, top)
 
     def __enter__(self) -> Self:
         return self
@@ -90,89 +91,159 @@ class GeoTiffSource:
 
     def close(self) -> None:
         """Closes the raster. Closing twice is fine."""
-        self._stack.close()
+        with self._gdal():
+            self._raster.close()
 
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
-        """(tile id, PNG) of every tile of `cell` at `zoom` that lies wholly in the raster, ids ascending; none above
-        the zoom whose pixels are nearest to the raster's own."""
+        """(tile id, PNG) of every tile of `cell` at `zoom` that lies wholly in the raster, ids ascending; none outside
+        `zooms`."""
         tile_id(cell)  # refuses a cell that does not exist
         check_zoom(zoom)
         depth = zoom - cell.z
         if not 0 <= depth <= CELL_ZOOMS:
             raise Invalid(f"{cell} is not the cell of a tile at zoom {zoom}", tile=str(cell), zoom=zoom)
-        if zoom > self.native:
-            return
-        side = 1 << depth
-        steps = np.arange(side, dtype=np.int64)
+        steps = np.arange(1 << depth, dtype=np.int64)
         columns, rows = np.meshgrid((cell.x << depth) + steps, (cell.y << depth) + steps)
         x, y = columns.ravel(), rows.ravel()
         ids = tile_ids(zoom, x, y)
         for place in np.argsort(ids).tolist():
-            data = self._tile(Tile(zoom, int(x[place]), int(y[place])))
+            data = self.read(Tile(zoom, int(x[place]), int(y[place])))
             if data is not None:
                 yield int(ids[place]), data
 
     def read(self, tile: Tile) -> bytes | None:
-        """The PNG of one tile, None where it is not wholly in the raster."""
+        """The PNG of one tile, None where it is not wholly in the raster, or of a zoom outside `zooms`."""
         tile_id(tile)  # refuses a tile that does not exist
-        cell_of(tile)
-        return None if tile.z > self.native else self._tile(tile)
-
-    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:
-        """The state of the file, whichever cells are asked for. Raises Unavailable where the path names another now."""
-        del cells
-        check_same(self.path, self._identity)
-        return stamp_of([self.path])
-
-    def _tile(self, tile: Tile) -> bytes | None:
+        if not self.zooms[0] <= tile.z <= self.zooms[1]:
+            return None
         span = EQUATOR / (1 << tile.z)
         left, top = tile.x * span - HALF, HALF - tile.y * span
-        slack = span / self._size * _ON_GRID
-        west, south, east, north = self._bounds
-        if left < west - slack or left + span > east + slack or top - span < south - slack or top > north + slack:
-            return None
-        across = span / self._warped.res[0]
-        if across * across > MAX_SOURCE_PIXELS and not self._raster.overviews(1):
-            raise Invalid(
-                f"{self.path}: a tile of zoom {tile.z} is made of {across:.0f} x {across:.0f} pixels, too many at once",
-                path=str(self.path),
-                remedy="add overviews (gdaladdo), or leave out the low zooms",
-            )
-        pixels, valid = self._pixels(left, top, span)
-        if not valid.all():
-            return None
-        return write_png(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        with self._gdal():
+            pixels = self._cut(left, top, span)
+        return None if pixels is None else write_png(pixels)
 
-    def _pixels(self, left: float, top: float, span: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """(uint8 [3, size, size], mask uint8 [size, size]) of a square of the map."""
-        windows = self._rasterio.windows
-        shape = (self._size, self._size)
-        with self._reading():
-            window = windows.from_bounds(left, top - span, left + span, top, self._warped.transform)
-            step = window.width / self._size
-            exact = [round(value) for value in (window.col_off, window.row_off, window.width, window.height)]
-            off = max(
-                abs(a - b)
-                for a, b in zip(exact, (window.col_off, window.row_off, window.width, window.height), strict=True)
+    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:  # noqa: ARG002 - a raster has one stamp
+        """The stamp of the file, whatever the cells.
+
+        Raises Unavailable where the path names another file than that which was opened, or it was written to since.
+        """
+        now = self._state()
+        same = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+        if any(getattr(now, name) != getattr(self._opened, name) for name in same):
+            raise Unavailable(
+                f"{self.path} was replaced or written to while it was open",
+                path=str(self.path),
+                remedy="run this again when nothing writes to it",
             )
-            if off < _ON_GRID * max(step, 1) and exact[2] == exact[3] == self._size:
-                # The raster's own pixels: nothing is resampled.
-                window = windows.Window(*exact)
-            resampling = self._rasterio.enums.Resampling.bilinear
-            bands = self._warped.read(
-                self._colours, window=window, out_shape=(len(self._colours), *shape), resampling=resampling
+        return stamp_of([self.path])
+
+    # -- cutting
+
+    def _cut(self, left: float, top: float, span: float) -> NDArray[np.uint8] | None:
+        """uint8 [size, size, 3] of a square of the map; None where any pixel of it is none."""
+        window = self._exact(left, top, span)
+        if window is not None:
+            colours, valid = self._read(*window)
+            return np.ascontiguousarray(colours.transpose(1, 2, 0)) if valid.all() else None
+        warp, size = self._rasterio.warp, self._size
+        bounds = warp.transform_bounds(self._mercator, self._raster.crs, left, top - span, left + span, top)
+        window = self._around(*bounds)
+        if window is None:
+            return None
+        column, row, width, height = window
+        if width * height > MAX_WINDOW:
+            raise Invalid(
+                f"{self.path}: a tile is made of {width} x {height} pixels, too many at once",
+                path=str(self.path),
+                remedy="make a raster of lower resolution (gdal_translate -outsize), or smaller tiles",
             )
-            mask = self._warped.dataset_mask(window=window, out_shape=shape)
-        return (bands if len(bands) == 3 else np.repeat(bands, 3, axis=0)), mask
+        colours, valid = self._read(column, row, width, height)
+        origin, t = self._rasterio.Affine, self._raster.transform
+        source = origin(t.a, 0, t.c + column * t.a, 0, t.e, t.f + row * t.e)
+        target = origin(span / size, 0, left, 0, -span / size, top)
+        bands = np.concatenate([colours, valid[None] * np.uint8(255)])
+        warped = np.zeros((len(bands), size, size), np.uint8)
+        warp.reproject(
+            bands,
+            warped,
+            src_transform=source,
+            src_crs=self._raster.crs,
+            dst_transform=target,
+            dst_crs=self._mercator,
+            resampling=self._rasterio.enums.Resampling.bilinear,
+        )
+        if (warped[-1] != 255).any():
+            return None
+        return np.ascontiguousarray(warped[:3].transpose(1, 2, 0))
+
+    def _exact(self, left: float, top: float, span: float) -> tuple[int, int, int, int] | None:
+        """(column, row, width, height) of the raster's own pixels, where they are those of the tile."""
+        t, size = self._raster.transform, self._size
+        if self._raster.crs != self._mercator or not math.isclose(span / size, t.a, rel_tol=_ON_GRID / size):
+            return None
+        column, row = (left - t.c) / t.a, (top - t.f) / t.e
+        first = round(column), round(row)
+        if max(abs(column - first[0]), abs(row - first[1])) > _ON_GRID:
+            return None
+        inside = min(first) >= 0 and first[0] + size <= self._raster.width and first[1] + size <= self._raster.height
+        return (*first, size, size) if inside else None
+
+    def _around(self, left: float, bottom: float, right: float, top: float) -> tuple[int, int, int, int] | None:
+        """(column, row, width, height) of the pixels round a box of the raster's coordinates, as far as it has them."""
+        t = self._raster.transform
+        first = (math.floor((left - t.c) / t.a) - _MARGIN, math.floor((top - t.f) / t.e) - _MARGIN)
+        last = (math.ceil((right - t.c) / t.a) + _MARGIN, math.ceil((bottom - t.f) / t.e) + _MARGIN)
+        column, row = max(first[0], 0), max(first[1], 0)
+        width, height = min(last[0], self._raster.width) - column, min(last[1], self._raster.height) - row
+        return (column, row, width, height) if width > 0 and height > 0 else None
+
+    def _read(self, column: int, row: int, width: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """(uint8 [3, height, width], uint8 [height, width], 1 where a pixel holds) of a window, at full resolution."""
+        window = self._rasterio.windows.Window(column, row, width, height)
+        bands: NDArray[np.uint8] = self._raster.read(self._colours, window=window)
+        valid = (self._raster.dataset_mask(window=window) == 255).astype(np.uint8)
+        block_height, block_width = self._raster.block_shapes[0]
+        for y in range(row // block_height, (row + height - 1) // block_height + 1):
+            for x in range(column // block_width, (column + width - 1) // block_width + 1):
+                written = (
+                    self._raster.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) for band in self._colours
+                )
+                if any(offset is None for offset in written):
+                    # Never written: GDAL gives zeros, which nobody photographed.
+                    rows = slice(max(y * block_height - row, 0), max((y + 1) * block_height - row, 0))
+                    columns = slice(max(x * block_width - column, 0), max((x + 1) * block_width - column, 0))
+                    valid[rows, columns] = 0
+        return (bands if len(bands) == 3 else np.repeat(bands, 3, axis=0)), valid
+
+    # -- opening
+
+    def _inspect(self) -> None:
+        """Checks the raster, and finds out its bands, zooms and resolution."""
+        raster, t = self._raster, self._raster.transform
+        if raster.crs is None:
+            raise self._unusable("it has no coordinate system", "gdal_translate -a_srs gives it one")
+        numbers = (t.a, t.b, t.c, t.d, t.e, t.f, t.c + raster.width * t.a, t.f + raster.height * t.e)
+        if not all(math.isfinite(n) and abs(n) < _FAR for n in numbers) or t.b or t.d or not t.e < 0 < t.a:
+            raise self._unusable("it does not lie north up, or nowhere on earth", _NORTH_UP)
+        self._colours = self._bands()
+        self._mercator = self._rasterio.crs.CRS.from_epsg(3857)
+        west, south, east, north = self._rasterio.warp.transform_bounds(raster.crs, self._mercator, *raster.bounds)
+        across = math.sqrt((east - west) / raster.width * (north - south) / raster.height)
+        if not (math.isfinite(across) and 0 < across < EQUATOR):
+            raise self._unusable("it lies nowhere on the map of web mercator", _NORTH_UP)
+        # The zoom whose pixels are nearest to the raster's own, the finer one of two.
+        native = min(MAX_ZOOM, max(0, math.floor(math.log2(EQUATOR / self._size / across) + 0.5)))
+        self.zooms = max(0, native - ZOOMS_BELOW), native
+        self.resolution_m: float | None = across / math.cosh((south + north) / 2 / (HALF / math.pi))
 
     def _bands(self) -> list[int]:
         """The bands that hold the colours: three, or one of grey."""
         raster, colours = self._raster, self._rasterio.enums.ColorInterp
         kinds = list(raster.colorinterp)
-        if raster.crs is None:
-            raise self._unusable("it has no coordinate system", "gdal_translate -a_srs gives it one")
-        if set(raster.dtypes) != {"uint8"}:
-            raise self._unusable(f"its pixels are {', '.join(sorted(set(raster.dtypes)))}, not uint8", _REMEDY)
+        bits = {raster.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8") for band in raster.indexes}
+        if set(raster.dtypes) != {"uint8"} or bits != {"8"}:
+            kind = f"{', '.join(sorted(set(raster.dtypes)))} of {', '.join(sorted(bits))} bits"
+            raise self._unusable(f"its pixels are {kind}, not uint8 of 8", _REMEDY)
         if raster.count in (3, 4) and kinds[:3] == [colours.red, colours.green, colours.blue]:
             wanted = [1, 2, 3]
         elif raster.count in (1, 2) and kinds[0] == colours.gray:
@@ -184,48 +255,34 @@ class GeoTiffSource:
             raise self._unusable(f"its band {raster.count} is {kinds[-1].name}, not alpha", _REMEDY)
         return wanted
 
-    def _mercator(self) -> Any:
-        """The raster in web mercator: itself where it is, north up and with square pixels."""
-        raster = self._raster
-        transform = raster.transform
-        upright = transform.b == transform.d == 0 and transform.e < 0 < transform.a
-        square = upright and math.isclose(transform.a, -transform.e, rel_tol=1e-9)
-        with self._reading():
-            if square and raster.crs == self._rasterio.crs.CRS.from_epsg(3857):
-                return raster
-            vrt = self._rasterio.vrt.WarpedVRT
-            return self._stack.enter_context(
-                vrt(
-                    raster,
-                    crs=MERCATOR,
-                    resampling=self._rasterio.enums.Resampling.bilinear,
-                    add_alpha=not self._masked(),
-                )
-            )
-
-    def _masked(self) -> bool:
-        """Whether the raster says itself which of its pixels hold: by alpha, or by a value that stands for none."""
-        return self._raster.count in (2, 4) or self._raster.nodata is not None
+    def _state(self) -> os.stat_result:
+        try:
+            return os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise Invalid(
+                f"there is no tile source {self.path}", path=str(self.path), remedy="name a GeoTIFF"
+            ) from None
+        except OSError as error:
+            raise Unavailable(f"{self.path} cannot be read: {error.strerror}", path=str(self.path)) from error
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Turns what GDAL raises into errors that name the file."""
-        errors = self._rasterio.errors
+    def _gdal(self) -> Iterator[None]:
+        """GDAL with our settings; what it raises comes out as errors that name the file."""
+        library = self._rasterio
+        failures = (library.errors.RasterioError, library._err.CPLE_BaseError, ValueError, ArithmeticError, MemoryError)
         try:
-            yield
-        except errors.RasterioIOError as error:
-            if not os.path.exists(self.path):
-                raise Unavailable(f"{self.path} is gone", path=str(self.path)) from error
-            raise self._damaged(error) from error
-        except (errors.RasterioError, ValueError, OverflowError, MemoryError) as error:
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Exception) -> Corrupt:
-        return Corrupt(
-            f"{self.path} cannot be read as a GeoTIFF: {error}"[:500],
-            path=str(self.path),
-            remedy="check it with gdalinfo -checksum and get it again from where it came",
-        )
+            with library.Env(**_OPTIONS), warnings.catch_warnings():
+                # A raster without a place is refused by what it says of itself.
+                warnings.simplefilter("ignore")
+                yield
+        except failures as error:
+            if not os.access(self.path, os.R_OK):
+                raise Unavailable(f"{self.path} cannot be read: {error}"[:500], path=str(self.path)) from error
+            raise Corrupt(
+                f"{self.path} cannot be read as a GeoTIFF: {error}"[:500],
+                path=str(self.path),
+                remedy="check it with gdalinfo -checksum and get it again from where it came",
+            ) from error
 
     def _unusable(self, why: str, remedy: str) -> Invalid:
         return Invalid(f"{self.path} is not a usable GeoTIFF: {why}", path=str(self.path), remedy=remedy)

@@ -27,7 +27,7 @@ from builders.descriptors.sources import open_source
 from builders.descriptors.tiles import Tile, cell_of, tile_from_id, tile_id
 from builders.descriptors.views import EQUATOR
 from builders.descriptors.xyz import XyzSource
-from store.errors import FlightbagError, Invalid
+from store.errors import FlightbagError, Invalid, Unavailable
 from tests.support.commands import flightbag
 from tests.support.field import LEFT, WORLD, Desk
 from tests.support.terrain import render
@@ -93,7 +93,7 @@ def test_a_png_of_many_blocks() -> None:
 
 def test_a_raster_on_the_grid_gives_its_own_pixels(aligned: Path) -> None:
     with GeoTiffSource(aligned, SIDE) as source:
-        assert source.zooms == (0, ZOOM)
+        assert source.zooms == (ZOOM - 2, ZOOM)
         assert source.resolution_m == pytest.approx(EQUATOR / (1 << ZOOM) / SIDE * np.cos(np.radians(47.0)), rel=0.01)
         found = {tile_from_id(number): data for number, data in everything(source)}
     assert found == {tile: write_png(pixels) for tile, pixels in tiles().items()}
@@ -173,7 +173,7 @@ def test_another_projection_is_warped_and_always_the_same(tmp_path: Path) -> Non
     runs = []
     for _ in range(2):
         with GeoTiffSource(path, SIDE) as source:
-            assert source.zooms == (0, 15)
+            assert source.zooms == (13, 15)
             span = EQUATOR / (1 << 15)
             x, y = int(((west + east) / 2 + HALF) / span), int((HALF - (south + north) / 2) / span)
             runs.append([source.read(Tile(15, x + i, y)) for i in (-1, 0, 1)])
@@ -277,3 +277,115 @@ def test_a_mission_is_built_from_a_raster(desk: Desk) -> None:
     digests = {flightbag("show", desk.store, m, "--json").json["coverage"]["digest"] for m in ("raster", "folder")}
     assert len(digests) == 1
     assert desk.built(desk.folder / "folder.toml")["outcome"] == "unchanged"
+
+
+@pytest.mark.parametrize("how", ["alpha", "nodata"])
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:32614"])
+def test_one_masked_pixel_shows_at_every_zoom(tmp_path: Path, how: str, crs: str) -> None:
+    """Wherever it lies in the tile: a tile that is there is whole."""
+    options: dict[str, Any] = {}
+    if crs != "EPSG:3857":
+        options = {"crs": crs, "transform": rasterio.transform.from_origin(487_000, 5_208_000, 3.3, 3.3)}
+    base = np.maximum(picture(tiles()), 1)
+    path = tmp_path / "raster.tif"
+    with GeoTiffSource(write(path, base, **options), SIDE) as source:
+        whole = {zoom: cells_of(source, zoom) for zoom in range(source.zooms[0], source.zooms[1] + 1)}
+    assert any(whole.values())
+    for row, column in ((700, 701), (705, 640), (511, 513)):
+        if how == "alpha":
+            pixels = np.concatenate([base, np.full((*base.shape[:2], 1), 255, np.uint8)], axis=2)
+            pixels[row, column, 3] = 0
+            write(path, pixels, alpha="YES", **options)
+        else:
+            pixels = base.copy()
+            pixels[row, column] = 0
+            write(path, pixels, nodata=0, **options)
+        with GeoTiffSource(path, SIDE) as source:
+            for zoom, before in whole.items():
+                lost = before - cells_of(source, zoom)
+                # In one tile, or where it lies on an edge in its neighbours too.
+                assert 1 <= len(lost) <= 4 if before else not lost
+
+
+def cells_of(source: GeoTiffSource, zoom: int) -> set[Tile]:
+    """The tiles that the source has of all that the raster may touch."""
+    scale = 1 << (ZOOM - zoom)
+    columns, rows = range(X0 // scale - 2, X0 // scale + 9), range(Y0 // scale - 2, Y0 // scale + 9)
+    return {Tile(zoom, x, y) for x in columns for y in rows if source.read(Tile(zoom, x, y)) is not None}
+
+
+def test_what_was_never_written_is_not_black(tmp_path: Path) -> None:
+    path = write(tmp_path / "sparse.tif", picture(tiles())[:0].reshape(0, 0, 3), height=512, width=512, count=3,
+                 photometric="RGB", tiled=True, blockxsize=256, blockysize=256, sparse_ok=True)  # fmt: skip
+    with GeoTiffSource(path, SIDE) as source:
+        assert everything(source) == []
+
+
+def test_a_raster_that_lies_nowhere_or_askew_is_refused_and_no_hang(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    for number, transform in enumerate(
+        (
+            rasterio.Affine(-8.8e299, 0, 0, 0, -1, 0),
+            rasterio.Affine(8.8e299, 0, 0, 0, -1, 0),
+            rasterio.Affine(1, 0.1, 0, 0.1, -1, 0),
+            rasterio.Affine(2, 0, 10, 0, 2, 10),
+        )
+    ):
+        with pytest.raises((Invalid, FlightbagError)):
+            GeoTiffSource(write(tmp_path / f"{number}.tif", pixels, transform=transform), SIDE)
+
+
+def test_black_stays_black_beside_a_value_for_none(tmp_path: Path) -> None:
+    pixels = np.full((HIGH * SIDE, WIDE * SIDE, 3), 80, np.uint8)
+    pixels[:, :, 1:] = 0
+    alpha = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], axis=2)
+    transform = rasterio.transform.from_origin(487_000, 5_208_000, 3.3, 3.3)
+    path = write(tmp_path / "red.tif", alpha, crs="EPSG:32614", transform=transform, alpha="YES")
+    with GeoTiffSource(path, SIDE) as source:
+        found = [source.read(tile) for tile in cells_of(source, 15)]
+    assert found
+    assert all(data is not None and (np.asarray(decode(data)) == (80, 0, 0)).all() for data in found)
+
+
+def test_no_file_a_folder_and_text_are_invalid_and_two_may_be_open_at_once(aligned: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.tif").write_text("no raster")
+    for path in (tmp_path / "none.tif", tmp_path):
+        with pytest.raises(Invalid):
+            GeoTiffSource(path, SIDE)
+    with pytest.raises(FlightbagError):
+        GeoTiffSource(tmp_path / "text.tif", SIDE)
+    with pytest.raises(Invalid):
+        GeoTiffSource(aligned, 4096)
+    one, other = GeoTiffSource(aligned, SIDE), GeoTiffSource(aligned, SIDE)
+    tile = Tile(ZOOM, X0, Y0)
+    assert one.read(tile) == other.read(tile)
+    one.close()
+    assert other.read(tile) is not None
+    other.close()
+    other.close()
+
+
+@pytest.mark.parametrize("options", [{"compress": "deflate", "tiled": True}, {"compress": "jpeg"}, {}], ids=str)
+def test_flipped_bits_are_typed_errors_or_other_bytes(tmp_path: Path, options: dict[str, Any]) -> None:
+    pixels = picture(tiles())[:512, :512]
+    whole = write(tmp_path / "whole.tif", pixels, **options).read_bytes()
+    chance = random.Random(2)
+    path = tmp_path / "damaged.tif"
+    for _ in range(60):
+        data = bytearray(whole)
+        data[chance.randrange(0, 1024 if chance.random() < 0.8 else len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(data)
+        with suppress(FlightbagError), GeoTiffSource(path, SIDE) as source:
+            everything(source)
+
+
+def test_a_raster_that_is_written_to_has_no_stamp(aligned: Path, tmp_path: Path) -> None:
+    path = tmp_path / "raster.tif"
+    path.write_bytes(aligned.read_bytes())
+    with GeoTiffSource(path, SIDE) as source:
+        source.stamp([])
+        with path.open("r+b") as file:
+            file.seek(100)
+            file.write(b"x")
+        with pytest.raises(Unavailable):
+            source.stamp([])
