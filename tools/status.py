@@ -55,7 +55,8 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
         told = {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
         print(json.dumps({"type": "error", "error": told}, sort_keys=True, default=str))
     # Several at once are told a line each.
-    for one in error.fields.get("problems") or (error.message,):
+    problems = error.fields.get("problems")
+    for one in problems if isinstance(problems, tuple) else (error.message,):
         say(f"flightbag: {one}", sys.stderr)
     if error.remedy:
         say(f"  -> {error.remedy}", sys.stderr)
