@@ -333,14 +333,14 @@ def test_a_cell_of_another_zoom_is_invalid(small: Path) -> None:
 
 def test_the_compression_of_tiles_is_undone(tmp_path: Path) -> None:
     tiles = {number: bytes([number]) * 100 for number in range(21)}
-    packed = [(number, gzip.compress(data)) for number, data in tiles.items()]
+    packed = [(number, gzip.compress(data, mtime=0)) for number, data in tiles.items()]
     path = written(tmp_path / "packed.pmtiles", packed, tile_compression=Compression.GZIP)
     with PMTilesSource(path) as source:
         assert everything(source, tiles) == list(tiles.items())
 
 
 def test_the_largest_tile_that_inflates(tmp_path: Path) -> None:
-    data = gzip.compress(bytes(MAX_TILE_BYTES))
+    data = gzip.compress(bytes(MAX_TILE_BYTES), mtime=0)
     rows = directory([(0, 1, 0, len(data))])
     path = assembled(tmp_path / "a.pmtiles", rows, data=data, tile_compression=Compression.GZIP)
     with PMTilesSource(path) as source:
@@ -352,10 +352,10 @@ def test_the_largest_tile_that_inflates(tmp_path: Path) -> None:
     [
         b"",
         b"no gzip",
-        gzip.compress(b"cut off")[:-1],
-        gzip.compress(b"wrong checksum")[:-8] + bytes(8),
-        gzip.compress(b"two") * 2,
-        gzip.compress(bytes(MAX_TILE_BYTES + 1)),
+        gzip.compress(b"cut off", mtime=0)[:-1],
+        gzip.compress(b"wrong checksum", mtime=0)[:-8] + bytes(8),
+        gzip.compress(b"two", mtime=0) * 2,
+        gzip.compress(bytes(MAX_TILE_BYTES + 1), mtime=0),
     ],
 )
 def test_what_does_not_inflate_is_present_and_empty(tmp_path: Path, data: bytes) -> None:
