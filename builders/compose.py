@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
+from builders.areas.covering import tiles_of_area
 from builders.coverage import Gates
-from builders.descriptors.area import tiles_of_area
 from builders.descriptors.embed import Embedder
 from builders.descriptors.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.descriptors.preprocess import Preprocess

@@ -268,7 +268,8 @@ def exact_area(area: Area) -> ExactArea:
     if area.bbox_e7 is not None:
         return ExactArea(area.bbox_e7)
     # Only areas that are no box need the geometry library.
-    from builders.descriptors.area import read_corridor, read_geojson_area
+    from builders.areas.corridor import read_corridor
+    from builders.areas.geojson import read_geojson_area
 
     if area.geojson is not None:
         return read_geojson_area(area.geojson)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from builders.descriptors.area import tiles_of_area
+from builders.areas.covering import tiles_of_area
 from builders.descriptors.inventory import Inventory, SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.descriptors.shard import Shard, read_shard
 from builders.descriptors.tiles import Tile, tile_from_id

@@ -2,9 +2,10 @@
 
 Where the raster is in web mercator and its pixels lie on the grid of a zoom, tiles are its pixels; else they are warped
 (bilinear, over all pixels that a tile is made of). A tile is given as PNG that is the same bytes on every machine
-(`png`). A tile of which any pixel is masked, without data, never written or beyond the raster is not there: half a
-picture is no tile. So that a single masked pixel still shows after the warp, tiles are cut for the raster's own zoom
-and the two below; lower ones want a raster of lower resolution.
+(`png`). Tiles are cut for the raster's own zoom and the two below; lower ones want a raster of lower resolution.
+
+Law: a tile that is there lies wholly in the raster, and no pixel that has any weight in it is masked, without data or
+never written. Half a picture is no tile.
 
 GDAL reads the one file and nothing beside it or in it but the pixels: no `.aux.xml`, `.ovr`, `.msk` or world file, no
 overview, no URL. Its settings are those of each call, since they belong to a thread and not to a source.
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.descriptors.png import write_png
-from builders.descriptors.stamps import Stamp, stamp_of
+from builders.descriptors.stamps import Stamp, check_same, stamp_of
 from builders.descriptors.tiles import CELL_ZOOMS, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids
 from builders.descriptors.views import EQUATOR
 from builders.extras import import_extra
@@ -34,17 +35,26 @@ from store.errors import Corrupt, Invalid, Unavailable
 
 HALF = EQUATOR / 2
 MAX_TILE_SIDE = 2048  # a PNG of more would be larger than a tile may be
-# Zooms below the raster's own: a pixel is made of at most some 6 by 6, of which each weighs more than a grey level.
+# Zooms below the raster's own: what is read for a tile grows fourfold with each.
 ZOOMS_BELOW = 2
 MAX_WINDOW = 1 << 27  # pixels that one tile is made of
-_MARGIN = 2
+MAX_BLOCK = 1 << 27  # bytes of one block, which GDAL unpacks as a whole
+# The filter reaches half a pixel of the tile beyond it: of the raster's own, some three and not more than these.
+_MARGIN = 16
+_STEPS = 64  # in which a side of a tile is followed in another projection
 _OPTIONS = {
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_CACHEMAX": 64 << 20,
     "GTIFF_IMPLICIT_JPEG_OVR": "NO",
+    # Else a file of one strip is shown in blocks that it does not have, of which none tells where it lies.
+    "GDAL_ENABLE_TIFF_SPLIT": "NO",
     "PROJ_NETWORK": "OFF",
 }
+# TIFF and BigTIFF, of either byte order.
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a pipe is not waited for
+_STATE = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 _REMEDY = "gdal_translate -ot Byte -b 1 -b 2 -b 3 makes RGB of 8 bits, -expand rgb of a palette"
 _NORTH_UP = "gdalwarp -t_srs EPSG:3857 makes a raster that lies north up in web mercator"
 # Of a pixel: how far pixels may be from the grid of a zoom and lie on it still.
@@ -57,7 +67,10 @@ class GeoTiffSource:
     """An open GeoTIFF; a context manager, for one thread. `tile_size` is the side of its tiles in pixels.
 
     Raises Invalid for what is no GeoTIFF of 8-bit RGB or grey (with or without alpha), north up in a known coordinate
-    system; Unavailable where it cannot be read or rasterio is not installed; Corrupt where GDAL finds it damaged.
+    system; Unavailable where it cannot be read, is written to meanwhile, or rasterio is not installed; Corrupt where
+    GDAL finds it damaged.
+
+    `zooms` are those that tiles are cut for; `resolution_m` is metres on the ground a pixel, at the raster's middle.
     """
 
     def __init__(self, path: str | os.PathLike[str], tile_size: int) -> None:
@@ -69,14 +82,16 @@ class GeoTiffSource:
         for part in ("crs", "enums", "errors", "_err", "warp", "windows"):
             import_extra(f"rasterio.{part}", "geotiff")
         real = os.path.realpath(self.path)
-        self._opened = self._state()
-        if not stat.S_ISREG(self._opened.st_mode) or real.startswith("/vsi"):
-            raise self._unusable("it is not a file", "name a GeoTIFF")
+        if real.startswith("/vsi"):
+            raise self._unusable("GDAL takes its path for one of its own", "move it to another folder")
+        self._opened = self._look()
         with self._gdal():
-            self._raster = self._rasterio.open(real, driver="GTiff", sharing=False)
+            self._raster = self._rasterio.open(real, driver="GTiff", sharing=False, GEOREF_SOURCES="INTERNAL")
         try:
             with self._gdal():
                 self._inspect()
+            # GDAL opens by path and does not show its descriptor: the file before is the file after.
+            self._check_same()
         except BaseException:
             self.close()
             raise
@@ -127,14 +142,7 @@ class GeoTiffSource:
 
         Raises Unavailable where the path names another file than that which was opened, or it was written to since.
         """
-        now = self._state()
-        same = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
-        if any(getattr(now, name) != getattr(self._opened, name) for name in same):
-            raise Unavailable(
-                f"{self.path} was replaced or written to while it was open",
-                path=str(self.path),
-                remedy="run this again when nothing writes to it",
-            )
+        self._check_same()
         return stamp_of([self.path])
 
     # -- cutting
@@ -145,9 +153,7 @@ class GeoTiffSource:
         if window is not None:
             colours, valid = self._read(*window)
             return np.ascontiguousarray(colours.transpose(1, 2, 0)) if valid.all() else None
-        warp, size = self._rasterio.warp, self._size
-        bounds = warp.transform_bounds(self._mercator, self._raster.crs, left, top - span, left + span, top)
-        window = self._around(*bounds)
+        window = self._around(left, top, span)
         if window is None:
             return None
         column, row, width, height = window
@@ -155,26 +161,26 @@ class GeoTiffSource:
             raise Invalid(
                 f"{self.path}: a tile is made of {width} x {height} pixels, too many at once",
                 path=str(self.path),
-                remedy="make a raster of lower resolution (gdal_translate -outsize), or smaller tiles",
+                remedy="leave out the low zooms, or make a raster of lower resolution with gdal_translate -outsize",
             )
         colours, valid = self._read(column, row, width, height)
-        origin, t = self._rasterio.Affine, self._raster.transform
-        source = origin(t.a, 0, t.c + column * t.a, 0, t.e, t.f + row * t.e)
-        target = origin(span / size, 0, left, 0, -span / size, top)
-        bands = np.concatenate([colours, valid[None] * np.uint8(255)])
-        warped = np.zeros((len(bands), size, size), np.uint8)
-        warp.reproject(
-            bands,
-            warped,
-            src_transform=source,
-            src_crs=self._raster.crs,
-            dst_transform=target,
-            dst_crs=self._mercator,
-            resampling=self._rasterio.enums.Resampling.bilinear,
-        )
-        if (warped[-1] != 255).any():
+        origin, t, size = self._rasterio.Affine, self._raster.transform, self._size
+        settings = {
+            "src_transform": origin(t.a, 0, t.c + column * t.a, 0, t.e, t.f + row * t.e),
+            "src_crs": self._raster.crs,
+            "dst_transform": origin(span / size, 0, left, 0, -span / size, top),
+            "dst_crs": self._mercator,
+            "resampling": self._rasterio.enums.Resampling.bilinear,
+            "init_dest_nodata": False,
+        }
+        # Of real numbers, and with nothing where all is well: so no weight is too small to show, and none is rounded.
+        masked = np.ones((size, size), np.float32)
+        self._rasterio.warp.reproject((~valid).astype(np.float32), masked, **settings)
+        if masked.any():
             return None
-        return np.ascontiguousarray(warped[:3].transpose(1, 2, 0))
+        warped = np.zeros((3, size, size), np.uint8)
+        self._rasterio.warp.reproject(colours, warped, **settings)
+        return np.ascontiguousarray(warped.transpose(1, 2, 0))
 
     def _exact(self, left: float, top: float, span: float) -> tuple[int, int, int, int] | None:
         """(column, row, width, height) of the raster's own pixels, where they are those of the tile."""
@@ -188,20 +194,36 @@ class GeoTiffSource:
         inside = min(first) >= 0 and first[0] + size <= self._raster.width and first[1] + size <= self._raster.height
         return (*first, size, size) if inside else None
 
-    def _around(self, left: float, bottom: float, right: float, top: float) -> tuple[int, int, int, int] | None:
-        """(column, row, width, height) of the pixels round a box of the raster's coordinates, as far as it has them."""
-        t = self._raster.transform
-        first = (math.floor((left - t.c) / t.a) - _MARGIN, math.floor((top - t.f) / t.e) - _MARGIN)
-        last = (math.ceil((right - t.c) / t.a) + _MARGIN, math.ceil((bottom - t.f) / t.e) + _MARGIN)
-        column, row = max(first[0], 0), max(first[1], 0)
-        width, height = min(last[0], self._raster.width) - column, min(last[1], self._raster.height) - row
-        return (column, row, width, height) if width > 0 and height > 0 else None
+    def _around(self, left: float, top: float, span: float) -> tuple[int, int, int, int] | None:
+        """(column, row, width, height) of the pixels that a tile is made of; None where it is not wholly in the
+        raster."""
+        t, raster = self._raster.transform, self._raster
+        steps = np.linspace(0, span, _STEPS + 1)
+        near, far = np.zeros_like(steps), np.full_like(steps, span)
+        x = left + np.concatenate([steps, far, steps, near])
+        y = top - np.concatenate([near, steps, far, steps])
+        x, y = map(np.asarray, self._rasterio.warp.transform(self._mercator, raster.crs, x, y))
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            return None
+        columns, rows = (x - t.c) / t.a, (y - t.f) / t.e
+        west, north = float(columns.min()), float(rows.min())
+        east, south = float(columns.max()), float(rows.max())
+        if min(west, north) < -_ON_GRID or east > raster.width + _ON_GRID or south > raster.height + _ON_GRID:
+            return None
+        column, row = max(math.floor(west) - _MARGIN, 0), max(math.floor(north) - _MARGIN, 0)
+        last = min(math.ceil(east) + _MARGIN, raster.width), min(math.ceil(south) + _MARGIN, raster.height)
+        return column, row, last[0] - column, last[1] - row
 
-    def _read(self, column: int, row: int, width: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """(uint8 [3, height, width], uint8 [height, width], 1 where a pixel holds) of a window, at full resolution."""
+    def _read(self, column: int, row: int, width: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """(uint8 [3, height, width], bool [height, width], whether a pixel holds) of a window, at full resolution."""
         window = self._rasterio.windows.Window(column, row, width, height)
         bands: NDArray[np.uint8] = self._raster.read(self._colours, window=window)
-        valid = (self._raster.dataset_mask(window=window) == 255).astype(np.uint8)
+        valid: NDArray[np.bool_] = self._raster.dataset_mask(window=window) == 255
+        # Of several masks GDAL heeds one.
+        if self._raster.count > len(self._colours):
+            valid &= self._raster.read(self._raster.count, window=window) == 255
+        if self._raster.nodata is not None:
+            valid &= (bands != self._raster.nodata).any(axis=0)
         block_height, block_width = self._raster.block_shapes[0]
         for y in range(row // block_height, (row + height - 1) // block_height + 1):
             for x in range(column // block_width, (column + width - 1) // block_width + 1):
@@ -210,9 +232,9 @@ class GeoTiffSource:
                 )
                 if any(offset is None for offset in written):
                     # Never written: GDAL gives zeros, which nobody photographed.
-                    rows = slice(max(y * block_height - row, 0), max((y + 1) * block_height - row, 0))
-                    columns = slice(max(x * block_width - column, 0), max((x + 1) * block_width - column, 0))
-                    valid[rows, columns] = 0
+                    rows = slice(max(y * block_height - row, 0), (y + 1) * block_height - row)
+                    columns = slice(max(x * block_width - column, 0), (x + 1) * block_width - column)
+                    valid[rows, columns] = False
         return (bands if len(bands) == 3 else np.repeat(bands, 3, axis=0)), valid
 
     # -- opening
@@ -226,6 +248,11 @@ class GeoTiffSource:
         if not all(math.isfinite(n) and abs(n) < _FAR for n in numbers) or t.b or t.d or not t.e < 0 < t.a:
             raise self._unusable("it does not lie north up, or nowhere on earth", _NORTH_UP)
         self._colours = self._bands()
+        block = math.prod(raster.block_shapes[0]) * raster.count
+        if block > MAX_BLOCK:
+            raise self._unusable(
+                f"its blocks have up to {block} bytes, more than {MAX_BLOCK}", "gdal_translate -co TILED=YES"
+            )
         self._mercator = self._rasterio.crs.CRS.from_epsg(3857)
         west, south, east, north = self._rasterio.warp.transform_bounds(raster.crs, self._mercator, *raster.bounds)
         across = math.sqrt((east - west) / raster.width * (north - south) / raster.height)
@@ -255,26 +282,56 @@ class GeoTiffSource:
             raise self._unusable(f"its band {raster.count} is {kinds[-1].name}, not alpha", _REMEDY)
         return wanted
 
-    def _state(self) -> os.stat_result:
+    def _look(self) -> os.stat_result:
+        """The state of the file, which begins as a TIFF does."""
         try:
-            return os.stat(self.path)
+            fd = os.open(self.path, _FLAGS)
+            try:
+                state = os.fstat(fd)
+                start = os.read(fd, 4) if stat.S_ISREG(state.st_mode) else None
+            finally:
+                os.close(fd)
         except (FileNotFoundError, NotADirectoryError):
             raise Invalid(
                 f"there is no tile source {self.path}", path=str(self.path), remedy="name a GeoTIFF"
             ) from None
         except OSError as error:
-            raise Unavailable(f"{self.path} cannot be read: {error.strerror}", path=str(self.path)) from error
+            raise Unavailable(
+                f"{self.path} cannot be read: {error.strerror}",
+                path=str(self.path),
+                remedy="see whether it may be read and its disk is there",
+            ) from error
+        if start not in _TIFF:
+            raise self._unusable("it is not a file" if start is None else "it is no TIFF", "name a GeoTIFF")
+        return state
+
+    def _check_same(self) -> None:
+        """Raises Unavailable unless the path leads to the file that was opened, with nothing written to it since."""
+        check_same(self.path, (self._opened.st_dev, self._opened.st_ino))
+        now = self._look()
+        if any(getattr(now, name) != getattr(self._opened, name) for name in _STATE):
+            raise Unavailable(
+                f"{self.path} was written to while it was open",
+                path=str(self.path),
+                remedy="run this again when nothing writes to it",
+            )
 
     @contextmanager
     def _gdal(self) -> Iterator[None]:
         """GDAL with our settings; what it raises comes out as errors that name the file."""
         library = self._rasterio
-        failures = (library.errors.RasterioError, library._err.CPLE_BaseError, ValueError, ArithmeticError, MemoryError)
+        failures = (library.errors.RasterioError, library._err.CPLE_BaseError, ValueError, ArithmeticError)
         try:
             with library.Env(**_OPTIONS), warnings.catch_warnings():
                 # A raster without a place is refused by what it says of itself.
                 warnings.simplefilter("ignore")
                 yield
+        except (MemoryError, library._err.CPLE_OutOfMemoryError) as error:
+            raise Unavailable(
+                f"{self.path} needs more memory than there is: {error}"[:500],
+                path=str(self.path),
+                remedy="leave out the low zooms, or give the machine more",
+            ) from error
         except failures as error:
             if not os.access(self.path, os.R_OK):
                 raise Unavailable(f"{self.path} cannot be read: {error}"[:500], path=str(self.path)) from error

@@ -214,7 +214,7 @@ class TileSources:
             native[mine] = max(spec.resolution_m, source.resolution_m or 0.0)
             captured[mine] = spec.captured_at
             if spec.footprints is not None and mine.any():
-                from builders.descriptors.area import read_footprints
+                from builders.areas.footprints import read_footprints
 
                 dates = read_footprints(spec.footprints).captured(zoom, wanted.required[mine], spec.captured_at)
                 captured[mine] = dates

@@ -200,8 +200,9 @@ def _off_curve(zoom: int, place: Coordinate) -> tuple[Coordinate, Coordinate]:
 def _row(latitude: int, zoom: int) -> float:
     """The row, with its fraction, of a latitude in 1e-7 degree.
 
-    Floats decide exactly: of all row edges only the equator is a whole number of 1e-7 degree, and it comes
-    out exact; the next nearest differs by far more than the rounding.
+    Of all row edges only the equator is a whole number of 1e-7 degree, and it comes out exact. At zoom 24 a few others
+    are no farther from one than the rounding goes (the nearest, at +-71.4832628, +-66.3720412 and +-2.1702677 degrees,
+    lie 1e-8 to 9e-8 of a unit away): there the row beside may come out, wrong by under 0.1 micrometre on the ground.
     """
     angle = math.radians(max(-_LATITUDE_LIMIT, min(_LATITUDE_LIMIT, latitude / _DEGREE)))
     return (1 - math.asinh(math.tan(angle)) / math.pi) / 2 * (1 << zoom)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.descriptors.area import tiles_of_area
+from builders.areas.covering import tiles_of_area
 from builders.descriptors.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.descriptors.preprocess import BadTile, decode
 from builders.descriptors.tiles import MAX_TILE_BYTES

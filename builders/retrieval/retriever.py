@@ -15,8 +15,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.areas.covering import tiles_of_area
 from builders.coverage import missing_at
-from builders.descriptors.area import tiles_of_area
 from builders.descriptors.shard import read_shard
 from builders.descriptors.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id
 from builders.descriptors.views import View

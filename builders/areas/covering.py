@@ -1,0 +1,261 @@
+"""The tiles that an area covers: `tiles_of_area`, and `descend`, which finds them for each polygon by itself.
+
+The way is down the quadtree with the edges of the polygons, so that only the outline costs time: what lies wholly
+inside is a contiguous range of ids.
+
+Laws: a tile is of an area exactly if their interiors meet; the tiles of two polygons are those of the one and those
+of the other; the parents of the tiles at zoom z + 1 are the tiles at zoom z; equal integers have equal tiles on every
+machine, since they are compared with tile edges that only operations which IEEE 754 defines exactly went into.
+
+Needs shapely, and raises Unavailable without it. Reads no file, and knows nothing of tile sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builders.areas.geojson import reason
+from builders.descriptors.tiles import MAX_AREA_TILES, Tile, check_zoom, tile_id, tile_ids, tiles_of_bbox
+from builders.extras import import_extra
+from store.errors import Invalid
+from store.format.area import LON_MAX, Area, Polygon, Ring
+
+_TURN = 2 * LON_MAX
+_DECIMAL = Context(prec=50)
+_X, _OF = 24, 48  # a key is polygon << 48 | column << 24 | row
+_LOW = (1 << _X) - 1
+_MAX_SHAPES = 1 << 15
+_CHUNK = 1 << 20
+# Pairs of a tile and an edge through it: memory for some 500 MB of them, far more than any outline on a map needs.
+_MAX_PAIRS = 1 << 22
+_PI = Decimal("3.14159265358979323846264338327950288419716939937510")
+
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+
+
+def tiles_of_area(area: Area, zoom: int) -> NDArray[np.uint64]:
+    """The ascending ids (uint64[n], n >= 1) of the tiles whose interior meets the interior of the area.
+
+    A tile that the area only touches is not part of it, a tile in a hole neither. An area smaller than a tile has that
+    one. What lies beyond the web-mercator limit has no tiles. Without polygons, the tiles are those of the box.
+
+    Raises Invalid for an area wholly beyond the limit, one of more than 2**24 tiles, and one whose polygons are not
+    valid or not within its box.
+    """
+    check_zoom(zoom)
+    if not area.polygons:
+        return tiles_of_bbox(area.bbox, zoom)
+    west, _, east, _ = area.bbox
+    for i, polygon in enumerate(area.polygons):
+        longitudes = polygon[0][::2]
+        # Area holds each vertex to the box; only across a box that crosses the antimeridian an edge can still leave it.
+        if west > east and min(longitudes) <= east and max(longitudes) >= west:
+            raise Invalid(f"polygon {i} of the area leaves its bbox", remedy="cut it at the antimeridian", polygon=i)
+    ranges = descend(area.polygons, zoom, None)
+    if not ranges.start.size:
+        raise Invalid("the area lies beyond the web-mercator limit of 85.0511 degrees", bbox=area.bbox)
+    return expand(*merged(ranges.start, ranges.stop)).astype(np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Ranges of tile ids, each with the polygon that it is of and whether that holds it wholly; int64[n], bool[n]."""
+
+    of: Ints
+    start: Ints
+    stop: Ints
+    whole: NDArray[np.bool_]
+
+
+def descend(polygons: Sequence[Polygon], zoom: int, wanted: Ints | None) -> Ranges:
+    """The tiles at a zoom that each polygon meets; of the ascending ids `wanted` at least, where these are given.
+
+    From zoom 0 down, with the pairs of a tile and an edge that goes through its interior. A tile without such an edge
+    is inside or outside as its centre is; its descendants need no further look. Without `wanted`, the tiles are
+    counted on the way, so that too many are Invalid before they take memory.
+
+    Raises Invalid for a polygon that is not valid, 2**15 polygons or more, or an outline that would fill the memory.
+    """
+    shapely = import_extra("shapely")
+    shapes = shapes_of(polygons)
+    for i in np.flatnonzero(~shapely.is_valid(shapes)).tolist():
+        raise Invalid(f"polygon {i} is not valid: {reason(shapes[i])}", remedy="repair the area", polygon=i)
+    if len(shapes) >= _MAX_SHAPES:
+        raise Invalid(f"{len(shapes)} polygons are too many", remedy="divide the area")
+    shapely.prepare(shapes)
+    edges, owner = _edges(polygons)
+    keys, edge = owner << _OF, np.arange(len(edges))
+    candidates = np.arange(len(polygons), dtype=np.int64) << _OF
+    found: list[Ranges] = []
+    for level in range(zoom + 1):
+        keys, edge = _wanted(keys, level, zoom, wanted, edge)
+        through = _goes_through(keys, level, edges[edge])
+        keys, edge = keys[through], edge[through]
+        outline = np.unique(keys)
+        (rest,) = _wanted(np.setdiff1d(candidates, outline, assume_unique=True), level, zoom, wanted)
+        of, x, y = _unpack(rest)
+        middle = (_latitudes(level, y) + _latitudes(level, y + 1)) / 2
+        inside = shapely.contains_xy(shapes[of], (_longitudes(level, x) + _longitudes(level, x + 1)) / 2, middle)
+        found.append(_range(rest[inside], level, zoom, whole=True))
+        last = _range(outline, level, zoom, whole=False)
+        if wanted is None:
+            # Each tile on the outline has at least one descendant in the area, and no range so far is smaller.
+            _check_count([*found, last], zoom)
+        if len(keys) > _MAX_PAIRS:
+            raise Invalid(
+                f"the area's outline is too long for zoom {zoom}", zoom=zoom, remedy="simplify it or lower the zoom"
+            )
+        keys, edge, candidates = _children(keys), np.tile(edge, 4), _children(outline)
+    ranges = [*found, last]
+    return Ranges(
+        np.concatenate([r.of for r in ranges]),
+        np.concatenate([r.start for r in ranges]),
+        np.concatenate([r.stop for r in ranges]),
+        np.concatenate([r.whole for r in ranges]),
+    )
+
+
+def shapes_of(polygons: Sequence[Polygon]) -> Any:
+    """The polygons as shapely's, an array of objects[n]; integers are exact in its doubles."""
+    polygon = import_extra("shapely").Polygon
+    return np.array([polygon(_pairs(outer), [_pairs(hole) for hole in holes]) for outer, *holes in polygons])
+
+
+def merged(start: Ints, stop: Ints) -> tuple[Ints, Ints]:
+    """The ranges (int64[n] each), ascending, as start and length (int64[n]), no number in two of them."""
+    order = np.argsort(start, kind="stable")
+    start, stop = start[order], stop[order]
+    reached = np.maximum.accumulate(stop)
+    start[1:] = np.maximum(start[1:], reached[:-1])
+    return start, np.maximum(stop - start, 0)
+
+
+def expand(start: Ints, length: Ints) -> Ints:
+    """All numbers of the ranges (int64[n] each), in their order: int64[sum of the lengths]."""
+    before = np.cumsum(length) - length
+    return np.repeat(start - before, length) + np.arange(int(length.sum()), dtype=np.int64)
+
+
+def _pairs(ring: Ring) -> list[tuple[int, int]]:
+    return list(zip(ring[::2], ring[1::2], strict=True))
+
+
+def _edges(polygons: Sequence[Polygon]) -> tuple[Floats, Ints]:
+    """All edges (x, y, x, y as float64[n, 4]) and the polygon that each is of (int64[n])."""
+    edges: list[Floats] = []
+    owner: list[Ints] = []
+    for i, polygon in enumerate(polygons):
+        for ring in polygon:
+            points = np.array(ring, np.float64).reshape(-1, 2)
+            edges.append(np.concatenate([points, np.roll(points, -1, axis=0)], axis=1))
+            owner.append(np.full(len(points), i, np.int64))
+    return np.concatenate(edges), np.concatenate(owner)
+
+
+def _unpack(keys: Ints) -> tuple[Ints, Ints, Ints]:
+    return keys >> _OF, keys >> _X & _LOW, keys & _LOW
+
+
+def _children(keys: Ints) -> Ints:
+    of, x, y = _unpack(keys)
+    first = of << _OF | x << (_X + 1) | y << 1
+    return np.concatenate([first, first | 1, first | 1 << _X, first | 1 << _X | 1])
+
+
+def _wanted(keys: Ints, level: int, zoom: int, wanted: Ints | None, *beside: Ints) -> list[Ints]:
+    """The keys, and what lies beside them, whose tiles have a descendant among the wanted ids."""
+    if wanted is None:
+        return [keys, *beside]
+    tiles = _range(keys, level, zoom, whole=False, leaves=False)
+    some = np.searchsorted(wanted, tiles.start) < np.searchsorted(wanted, tiles.stop)
+    return [array[some] for array in (keys, *beside)]
+
+
+def _range(keys: Ints, level: int, zoom: int, whole: bool, leaves: bool = True) -> Ranges:
+    """The ids that the descendants of tiles have; of a tile not `whole`, with `leaves`, only the first."""
+    of, x, y = _unpack(keys)
+    depth = 2 * (zoom - level)
+    place = tile_ids(level, x, y).astype(np.int64) - tile_id(Tile(level, 0, 0))
+    start = (place << depth) + tile_id(Tile(zoom, 0, 0))
+    count = 1 if leaves and not whole else 1 << depth
+    return Ranges(of, start, start + count, np.full(len(keys), whole))
+
+
+def _goes_through(keys: Ints, level: int, edges: Floats) -> NDArray[np.bool_]:
+    """Whether each edge meets the interior of the tile beside it: no axis parts an open box and a segment."""
+    result = np.empty(len(keys), np.bool_)
+    for i in range(0, len(keys), _CHUNK):
+        _, x, y = _unpack(keys[i : i + _CHUNK])
+        px, py, qx, qy = edges[i : i + _CHUNK].T
+        west, east = _longitudes(level, x), _longitudes(level, x + 1)
+        north, south = _latitudes(level, y), _latitudes(level, y + 1)
+        result[i : i + _CHUNK] = (
+            (np.maximum(px, qx) > west)
+            & (np.minimum(px, qx) < east)
+            & (np.maximum(py, qy) > south)
+            & (np.minimum(py, qy) < north)
+        )
+        dx, dy = qx - px, qy - py
+        left, right = dy * (west - px), dy * (east - px)
+        lower, upper = dx * (south - py), dx * (north - py)
+        # The corners lie to both sides of the edge. Where its line runs exactly through a corner, the products are
+        # equal as real numbers, so they are as doubles.
+        least = np.minimum(lower, upper) - np.maximum(left, right)
+        most = np.maximum(lower, upper) - np.minimum(left, right)
+        result[i : i + _CHUNK] &= (least < 0) & (most > 0)
+    return result
+
+
+def _longitudes(zoom: int, columns: Ints) -> Floats:
+    """The western edges of columns in 1e-7 degree. Exact: 36 bits of which 2**10 divides, times 24 bits."""
+    return columns.astype(np.float64) * (_TURN / (1 << zoom)) - LON_MAX
+
+
+def _latitudes(zoom: int, rows: Ints) -> Floats:
+    """The northern edges of rows in 1e-7 degree; the equator is 0, the others are right to 1e-6 of a unit.
+
+    The latitude at web-mercator height h is pi / 2 - 2 atan(exp(-h)). Sums, products, quotients and roots alone, which
+    IEEE 754 rounds in one way: `atan` and `exp` of C libraries differ in the last bit between machines.
+    """
+    half = 1 << max(zoom - 1, 0)
+    # Zoom 0 has no row at the equator; its edges are those of zoom 1.
+    from_equator = half - (rows << 1 if zoom == 0 else rows)
+    steps = np.abs(from_equator)
+    power = np.ones(len(rows))
+    for bit, factor in enumerate(_falling(half)):
+        power *= np.where(steps >> bit & 1, factor, 1.0)
+    tangent = power
+    for _ in range(3):  # atan(t) = 2 atan(t / (1 + sqrt(1 + t * t)))
+        tangent = tangent / (1 + np.sqrt(1 + tangent * tangent))
+    square = tangent * tangent
+    series = np.zeros(len(rows))
+    for k in range(21, 0, -2):  # t - t**3 / 3 + t**5 / 5 - ..., t below tan(pi / 32): the next term is 1e-25
+        series = 1 / k - square * series
+    angle: Floats = float(_PI) / 2 - 16 * (tangent * series)
+    return np.sign(from_equator) * angle * (LON_MAX / float(_PI))
+
+
+@cache
+def _falling(half: int) -> tuple[float, ...]:
+    """exp(-pi * 2**i / half) for each bit i of a count of rows up to `half`."""
+    quotients = (_DECIMAL.divide(_PI, half >> i) for i in range(half.bit_length()))  # half is a power of two
+    return tuple(float(_DECIMAL.exp(quotient.copy_negate())) for quotient in quotients)
+
+
+def _check_count(ranges: Sequence[Ranges], zoom: int) -> None:
+    _, length = merged(np.concatenate([r.start for r in ranges]), np.concatenate([r.stop for r in ranges]))
+    count = int(length.sum())
+    if count > MAX_AREA_TILES:
+        raise Invalid(
+            f"the area has at least {count} tiles at zoom {zoom}, at most {MAX_AREA_TILES} are taken",
+            zoom=zoom,
+            remedy="give a smaller area or a lower zoom",
+        )
