@@ -202,7 +202,11 @@ class GeoTiffSource:
         near, far = np.zeros_like(steps), np.full_like(steps, span)
         x = left + np.concatenate([steps, far, steps, near])
         y = top - np.concatenate([near, steps, far, steps])
-        x, y = map(np.asarray, self._rasterio.warp.transform(self._mercator, raster.crs, x, y))
+        try:
+            x, y = map(np.asarray, self._rasterio.warp.transform(self._mercator, raster.crs, x, y))
+        except self._rasterio._err.CPLE_BaseError:
+            # So far off that the raster's projection does not know it. That it knows the raster, opening has shown.
+            return None
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             return None
         columns, rows = (x - t.c) / t.a, (y - t.f) / t.e

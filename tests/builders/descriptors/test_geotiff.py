@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import sqlite3
 from contextlib import closing, suppress
@@ -237,9 +238,9 @@ def test_damage_is_an_error_or_other_bytes_and_never_the_end(aligned: Path, tmp_
     path = tmp_path / "damaged.tif"
     cuts = [whole[: chance.randrange(8, len(whole))] for _ in range(12)]
     for _ in range(25):
-        data = bytearray(whole)
-        data[chance.randrange(0, 4096 if chance.random() < 0.7 else len(data))] ^= 1 << chance.randrange(8)
-        cuts.append(bytes(data))
+        flipped = bytearray(whole)
+        flipped[chance.randrange(0, 4096 if chance.random() < 0.7 else len(whole))] ^= 1 << chance.randrange(8)
+        cuts.append(bytes(flipped))
     for data in cuts:
         path.write_bytes(data)
         with suppress(FlightbagError), GeoTiffSource(path, SIDE) as source:
@@ -279,32 +280,97 @@ def test_a_mission_is_built_from_a_raster(desk: Desk) -> None:
     assert desk.built(desk.folder / "folder.toml")["outcome"] == "unchanged"
 
 
-@pytest.mark.parametrize("how", ["alpha", "nodata"])
-@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:32614"])
-def test_one_masked_pixel_shows_at_every_zoom(tmp_path: Path, how: str, crs: str) -> None:
+UTM: dict[str, Any] = {"crs": "EPSG:32614", "transform": rasterio.Affine(3.3, 0, 487_000, 0, -3.3, 5_208_000)}
+
+
+def hidden(path: Path, pixels: NDArray[np.uint8], how: str, row: int, column: int, **options: Any) -> Path:
+    """A raster with one pixel masked."""
+    mask = np.full((*pixels.shape[:2], 1), 255, np.uint8)
+    mask[row, column] = 0
+    if how.startswith("alpha"):
+        both = {"nodata": 77} if how == "alpha and nodata" else {}
+        return write(path, np.concatenate([pixels, mask], axis=2), alpha="YES", **both, **options)
+    if how == "mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            write(path, pixels, **options)
+            with rasterio.open(path, "r+") as raster:
+                raster.write_mask(mask[:, :, 0])
+        return path
+    bare = pixels.copy()
+    bare[row, column] = 0
+    write(path, bare, nodata=0, **options)
+    if how == "nodata and mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
+            raster.write_mask(np.full(mask.shape[:2], 255, np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("how", ["alpha", "nodata", "mask", "alpha and nodata", "nodata and mask"])
+@pytest.mark.parametrize("place", [{}, UTM], ids=["mercator", "utm"])
+def test_one_masked_pixel_shows_at_every_zoom(tmp_path: Path, how: str, place: dict[str, Any]) -> None:
     """Wherever it lies in the tile: a tile that is there is whole."""
-    options: dict[str, Any] = {}
-    if crs != "EPSG:3857":
-        options = {"crs": crs, "transform": rasterio.transform.from_origin(487_000, 5_208_000, 3.3, 3.3)}
     base = np.maximum(picture(tiles()), 1)
     path = tmp_path / "raster.tif"
-    with GeoTiffSource(write(path, base, **options), SIDE) as source:
+    with GeoTiffSource(write(path, base, **place), SIDE) as source:
         whole = {zoom: cells_of(source, zoom) for zoom in range(source.zooms[0], source.zooms[1] + 1)}
-    assert any(whole.values())
-    for row, column in ((700, 701), (705, 640), (511, 513)):
-        if how == "alpha":
-            pixels = np.concatenate([base, np.full((*base.shape[:2], 1), 255, np.uint8)], axis=2)
-            pixels[row, column, 3] = 0
-            write(path, pixels, alpha="YES", **options)
-        else:
-            pixels = base.copy()
-            pixels[row, column] = 0
-            write(path, pixels, nodata=0, **options)
-        with GeoTiffSource(path, SIDE) as source:
+    assert whole[ZOOM]
+    assert whole[ZOOM - 1]
+    for row, column in ((700, 701), (511, 513)):
+        with GeoTiffSource(hidden(path, base, how, row, column, **place), SIDE) as source:
             for zoom, before in whole.items():
                 lost = before - cells_of(source, zoom)
                 # In one tile, or where it lies on an edge in its neighbours too.
                 assert 1 <= len(lost) <= 4 if before else not lost
+
+
+@given(st.integers(0, 255), st.integers(0, 255))
+def test_a_masked_pixel_of_the_least_weight_shows(hidden_in_a_large_one: Path, dx: int, dy: int) -> None:
+    """Two zooms down, wherever in 256 x 256: the masked pixel is moved by moving the raster."""
+    pixel = EQUATOR / (1 << ZOOM) / SIDE
+    with rasterio.open(hidden_in_a_large_one, "r+") as raster:
+        # A third of a pixel off the grid, so that the weights are of every size.
+        raster.transform = rasterio.Affine(
+            pixel,
+            0,
+            X0 * pixel * SIDE - HALF - (dx + 1 / 3) * pixel,
+            0,
+            -pixel,
+            HALF - (Y0 * SIDE - dy - 1 / 3) * pixel,
+        )
+    with GeoTiffSource(hidden_in_a_large_one, SIDE) as source:
+        x, y = (X0 + (2000 - dx) // SIDE) >> 2, (Y0 + (2000 - dy) // SIDE) >> 2
+        assert source.read(Tile(ZOOM - 2, x, y)) is None
+        assert source.read(Tile(ZOOM - 2, x - 1, y)) is not None
+
+
+@pytest.fixture(scope="module")
+def hidden_in_a_large_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pixels = np.full((3072, 3072, 1), 9, np.uint8)
+    return hidden(tmp_path_factory.mktemp("raster") / "large.tif", pixels, "nodata", 2000, 2000, tiled=True)
+
+
+def test_a_tile_reaches_nowhere_beyond_the_raster(tmp_path: Path) -> None:
+    """Not by half a pixel either; and what ends with the tile has it, a zoom lower too."""
+    pixels = picture(tiles())
+    pixel = EQUATOR / (1 << ZOOM) / SIDE
+    path = tmp_path / "raster.tif"
+    left, top = X0 * pixel * SIDE - HALF, HALF - (Y0 + 1) * pixel * SIDE
+    for shift, there in ((0.0, True), (0.3, False)):
+        place = rasterio.Affine(pixel, 0, left + shift * pixel, 0, -pixel, top)
+        with GeoTiffSource(write(path, pixels, transform=place), SIDE) as source:
+            assert (source.read(Tile(ZOOM, X0, Y0 + 1)) is not None) == there
+            assert source.read(Tile(ZOOM - 1, (X0 + 1) >> 1, (Y0 + 1) >> 1)) is not None
+            assert source.read(Tile(ZOOM - 1, X0 >> 1, (Y0 + 1) >> 1)) is None
+
+
+def test_what_the_projection_does_not_know_is_not_there(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    for number, crs in enumerate(("EPSG:32614", "EPSG:27700", "EPSG:3413")):
+        with GeoTiffSource(write(tmp_path / f"{number}.tif", pixels, **{**UTM, "crs": crs}), SIDE) as source:
+            zoom = source.zooms[1]
+            last = (1 << zoom) - 1
+            for x, y in ((0, 0), (last, last), (last // 2 + 1, last // 2 + 1), (last, last // 2), (last // 2, 0)):
+                assert source.read(Tile(zoom, x, y)) is None
 
 
 def cells_of(source: GeoTiffSource, zoom: int) -> set[Tile]:
@@ -314,58 +380,182 @@ def cells_of(source: GeoTiffSource, zoom: int) -> set[Tile]:
     return {Tile(zoom, x, y) for x in columns for y in rows if source.read(Tile(zoom, x, y)) is not None}
 
 
-def test_what_was_never_written_is_not_black(tmp_path: Path) -> None:
-    path = write(tmp_path / "sparse.tif", picture(tiles())[:0].reshape(0, 0, 3), height=512, width=512, count=3,
-                 photometric="RGB", tiled=True, blockxsize=256, blockysize=256, sparse_ok=True)  # fmt: skip
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("place", [{}, UTM], ids=["mercator", "utm"])
+def test_what_was_never_written_is_not_black(tmp_path: Path, interleave: str, place: dict[str, Any]) -> None:
+    """One block of one band is enough; a block that is written and black is a block."""
+    pixels = np.full((HIGH * SIDE, WIDE * SIDE, 3), 9, np.uint8)
+    pixels[:SIDE, :SIDE] = 0
+    options = {"tiled": True, "blockxsize": SIDE, "blockysize": SIDE, "interleave": interleave, **place}
+    found = []
+    for name in ("whole", "sparse"):
+        path = write(tmp_path / f"{name}.tif", pixels, **options)
+        if name == "sparse":
+            part = pixels.copy()
+            part[2 * SIDE : 3 * SIDE, 3 * SIDE : 4 * SIDE, 1 if interleave == "band" else slice(None)] = 0
+            write(path, part, sparse_ok=True, **options)
+        with GeoTiffSource(path, SIDE) as source:
+            found.append(cells_of(source, ZOOM))
+    lost = found[0] - found[1]
+    assert found[1] < found[0]
+    assert place or lost == {Tile(ZOOM, X0, Y0), Tile(ZOOM, X0 + 3, Y0 + 2)}
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_a_file_of_one_strip_is_whole(tmp_path: Path, interleave: str, compress: str) -> None:
+    """GDAL would show it in rows, none of which tells where it lies."""
+    pixels = np.random.default_rng(0).integers(1, 256, (2048, 2048, 3), np.uint8)
+    path = write(tmp_path / "strip.tif", pixels, blockysize=2048, interleave=interleave, compress=compress)
     with GeoTiffSource(path, SIDE) as source:
-        assert everything(source) == []
+        data = source.read(Tile(ZOOM, X0 + 6, Y0 + 7))
+    assert data is not None
+    assert (np.asarray(decode(data)) == pixels[7 * SIDE :, 6 * SIDE : 7 * SIDE]).all()
 
 
+def test_too_much_at_once_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "raster.tif", picture(tiles()), tiled=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("builders.descriptors.geotiff.MAX_WINDOW", 500 * 500)
+        with GeoTiffSource(path, SIDE) as source:
+            with pytest.raises(Invalid) as caught:
+                source.read(Tile(ZOOM - 1, (X0 + 1) >> 1, (Y0 + 1) >> 1))
+            assert "gdal_translate" in caught.value.remedy
+    with pytest.raises(Invalid):
+        # A block of 12,288 x 12,288 pixels, unpacked as a whole.
+        GeoTiffSource(
+            write(
+                tmp_path / "block.tif", np.zeros((12_288, 12_288, 1), np.uint8), blockysize=12_288, compress="deflate"
+            ),
+            SIDE,
+        )
+    with pytest.raises(Invalid):
+        GeoTiffSource(path, 4096)
+
+
+def test_overviews_are_not_used(aligned: Path, tmp_path: Path) -> None:
+    path = tmp_path / "raster.tif"
+    path.write_bytes(aligned.read_bytes())
+    above = Tile(ZOOM - 1, (X0 + 1) // 2, (Y0 + 1) // 2)
+    with GeoTiffSource(path, SIDE) as source:
+        before = source.read(above)
+    with rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+        assert raster.overviews(1) == [2, 4]
+    with GeoTiffSource(path, SIDE) as source:
+        assert source.read(above) == before
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_a_raster_that_lies_nowhere_or_askew_is_refused_and_no_hang(tmp_path: Path) -> None:
     pixels = picture(tiles())
     for number, transform in enumerate(
         (
             rasterio.Affine(-8.8e299, 0, 0, 0, -1, 0),
             rasterio.Affine(8.8e299, 0, 0, 0, -1, 0),
+            rasterio.Affine(1, 0, 1e300, 0, -1, 0),
+            rasterio.Affine(1e-300, 0, 0, 0, -1e-300, 0),
+            rasterio.Affine(float("nan"), 0, 0, 0, -1, 0),
             rasterio.Affine(1, 0.1, 0, 0.1, -1, 0),
             rasterio.Affine(2, 0, 10, 0, 2, 10),
+            rasterio.Affine(-2, 0, 10, 0, -2, 10),
+            rasterio.Affine.identity(),
         )
     ):
-        with pytest.raises((Invalid, FlightbagError)):
+        with pytest.raises(Invalid) as caught:
             GeoTiffSource(write(tmp_path / f"{number}.tif", pixels, transform=transform), SIDE)
+        assert f"{number}.tif" in str(caught.value)
+        assert "gdalwarp" in caught.value.remedy
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_world_file_gives_no_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "raster.tif", picture(tiles()), transform=None)
+    pixel = EQUATOR / (1 << ZOOM) / SIDE
+    left, top = X0 * pixel * SIDE - HALF, HALF - Y0 * pixel * SIDE
+    (tmp_path / "raster.tfw").write_text(f"{pixel}\n0\n0\n{-pixel}\n{left + pixel / 2}\n{top - pixel / 2}\n")
+    with pytest.raises(Invalid):
+        GeoTiffSource(path, SIDE)
+
+
+def test_fewer_bits_than_a_byte_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Invalid) as caught:
+        GeoTiffSource(write(tmp_path / "four.tif", picture(tiles()) >> 4, nbits=4), SIDE)
+    assert "4 bits" in str(caught.value)
+
+
+def test_the_zoom_whose_pixels_are_nearest(tmp_path: Path) -> None:
+    pixel = EQUATOR / (1 << ZOOM) / SIDE
+    pixels = picture(tiles())[:SIDE, :SIDE]
+    # Pixels of a size between two zooms, by its logarithm, fall to the finer one.
+    for factor, zoom in ((1.0, 15), (1.41, 15), (1.42, 14), (0.71, 15), (0.70, 16)):
+        place = rasterio.Affine(
+            pixel * factor, 0, X0 * pixel * SIDE - HALF, 0, -pixel * factor, HALF - Y0 * pixel * SIDE
+        )
+        with GeoTiffSource(write(tmp_path / "raster.tif", pixels, transform=place), SIDE) as source:
+            assert source.zooms == (zoom - 2, zoom)
 
 
 def test_black_stays_black_beside_a_value_for_none(tmp_path: Path) -> None:
     pixels = np.full((HIGH * SIDE, WIDE * SIDE, 3), 80, np.uint8)
     pixels[:, :, 1:] = 0
     alpha = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], axis=2)
-    transform = rasterio.transform.from_origin(487_000, 5_208_000, 3.3, 3.3)
-    path = write(tmp_path / "red.tif", alpha, crs="EPSG:32614", transform=transform, alpha="YES")
-    with GeoTiffSource(path, SIDE) as source:
-        found = [source.read(tile) for tile in cells_of(source, 15)]
-    assert found
-    assert all(data is not None and (np.asarray(decode(data)) == (80, 0, 0)).all() for data in found)
+    for given_as, options in ((alpha, {"alpha": "YES"}), (pixels, {"nodata": 0})):
+        with GeoTiffSource(write(tmp_path / "red.tif", given_as, **options, **UTM), SIDE) as source:
+            found = [source.read(tile) for tile in cells_of(source, 15)]
+        assert found
+        assert all(data is not None and (np.asarray(decode(data)) == (80, 0, 0)).all() for data in found)
 
 
-def test_no_file_a_folder_and_text_are_invalid_and_two_may_be_open_at_once(aligned: Path, tmp_path: Path) -> None:
+def test_no_file_a_folder_and_text_are_invalid(tmp_path: Path) -> None:
     (tmp_path / "text.tif").write_text("no raster")
-    for path in (tmp_path / "none.tif", tmp_path):
-        with pytest.raises(Invalid):
-            GeoTiffSource(path, SIDE)
-    with pytest.raises(FlightbagError):
-        GeoTiffSource(tmp_path / "text.tif", SIDE)
-    with pytest.raises(Invalid):
-        GeoTiffSource(aligned, 4096)
+    (tmp_path / "empty.tif").touch()
+    os.mkfifo(tmp_path / "pipe.tif")
+    for name in ("none.tif", "", "text.tif", "text.tif/below", "empty.tif", "pipe.tif"):
+        with pytest.raises(Invalid) as caught:
+            GeoTiffSource(tmp_path / name, SIDE)
+        assert caught.value.remedy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_unavailable(aligned: Path, tmp_path: Path) -> None:
+    path = tmp_path / "raster.tif"
+    path.write_bytes(aligned.read_bytes())
+    path.chmod(0)
+    with pytest.raises(Unavailable):
+        GeoTiffSource(path, SIDE)
+
+
+def test_settings_are_nobody_elses(aligned: Path) -> None:
+    """Sources close in any order, and between two tiles nothing of theirs is left in the thread."""
     one, other = GeoTiffSource(aligned, SIDE), GeoTiffSource(aligned, SIDE)
     tile = Tile(ZOOM, X0, Y0)
-    assert one.read(tile) == other.read(tile)
-    one.close()
+    found = one.cell(cell_of(tile), ZOOM)
+    next(found)
+    assert not rasterio.env.hasenv()
+    with rasterio.Env(GDAL_PAM_ENABLED="YES"):
+        next(found)
+        assert one.read(tile) == other.read(tile)
+        assert rasterio.env.getenv()["GDAL_PAM_ENABLED"] == "YES"
+        one.close()
+        assert other.read(tile) is not None
+    assert not rasterio.env.hasenv()
     assert other.read(tile) is not None
     other.close()
     other.close()
 
 
-@pytest.mark.parametrize("options", [{"compress": "deflate", "tiled": True}, {"compress": "jpeg"}, {}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compress": "deflate", "tiled": True},
+        {"compress": "jpeg"},
+        {},
+        {"compress": "deflate", **UTM},
+        {"compress": "lzw", "nodata": 0, **UTM},
+    ],
+    ids=["deflate", "jpeg", "plain", "utm", "utm-nodata"],
+)
 def test_flipped_bits_are_typed_errors_or_other_bytes(tmp_path: Path, options: dict[str, Any]) -> None:
     pixels = picture(tiles())[:512, :512]
     whole = write(tmp_path / "whole.tif", pixels, **options).read_bytes()
@@ -375,17 +565,41 @@ def test_flipped_bits_are_typed_errors_or_other_bytes(tmp_path: Path, options: d
         data = bytearray(whole)
         data[chance.randrange(0, 1024 if chance.random() < 0.8 else len(data))] ^= 1 << chance.randrange(8)
         path.write_bytes(data)
+        # A warning or an error of another kind fails the test.
         with suppress(FlightbagError), GeoTiffSource(path, SIDE) as source:
             everything(source)
 
 
-def test_a_raster_that_is_written_to_has_no_stamp(aligned: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["written to", "replaced", "removed"])
+def test_a_raster_that_changed_has_no_stamp(aligned: Path, tmp_path: Path, how: str) -> None:
     path = tmp_path / "raster.tif"
     path.write_bytes(aligned.read_bytes())
     with GeoTiffSource(path, SIDE) as source:
         source.stamp([])
-        with path.open("r+b") as file:
-            file.seek(100)
-            file.write(b"x")
+        if how == "written to":
+            with path.open("r+b") as file:
+                file.seek(100)
+                file.write(b"x")
+        else:
+            path.unlink()
+            if how == "replaced":
+                path.write_bytes(aligned.read_bytes())
         with pytest.raises(Unavailable):
             source.stamp([])
+
+
+def test_a_raster_that_changes_while_it_is_opened_is_unavailable(
+    aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / "raster.tif", tmp_path / "other.tif"
+    path.write_bytes(aligned.read_bytes())
+    other.write_bytes(aligned.read_bytes())
+    inspect = GeoTiffSource._inspect
+
+    def replaced(source: GeoTiffSource) -> None:
+        inspect(source)
+        other.replace(path)
+
+    monkeypatch.setattr(GeoTiffSource, "_inspect", replaced)
+    with pytest.raises(Unavailable):
+        GeoTiffSource(path, SIDE)
