@@ -15,26 +15,26 @@ import numpy as np
 from blake3 import blake3
 
 from builders.areas.covering import tiles_of_area
-from builders.coverage import Gates
 from builders.descriptors.embed import Embedder
-from builders.descriptors.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.descriptors.preprocess import Preprocess
-from builders.descriptors.statcache import StatCache
-from builders.descriptors.views import View
 from builders.engines.backends import backend as backend_of
 from builders.engines.base import EngineBackend, EngineSpec, InputRange, Plugin
 from builders.engines.check import TOLERANCES, Tolerance
 from builders.engines.compiling import Surroundings
 from builders.engines.isolation import Limits, machine_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
-from builders.mission_file import Backbone, Descriptors, MissionFile, TensorRt, scaled
-from builders.mission_reader import exact_area, load_mission
+from builders.grid.views import View
+from builders.imagery.coverage import Gates
+from builders.imagery.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over
+from builders.imagery.statcache import StatCache
+from builders.mission.reader import exact_area, load_mission
+from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, scaled
 from builders.recipe import RowRecipe
+from store.disk.objects import read_chunks
 from store.errors import Corrupt, Invalid, Refused
 from store.format.area import Area
 from store.format.cbor import Value
-from store.objects import read_chunks
-from store.repository import Repository
+from store.ground.repository import Repository
 
 # Tiles in one run of the session. More of them take more memory and, on a CPU, more time a tile (`make bench`).
 EMBED_BATCH = 4

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from builders.areas.covering import tiles_of_area
-from builders.descriptors.inventory import Inventory, SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.descriptors.shard import Shard, read_shard
-from builders.descriptors.tiles import Tile, tile_from_id
-from builders.descriptors.views import View
+from builders.grid.tiles import Tile, tile_from_id
+from builders.grid.views import View
+from builders.imagery.inventory import Inventory, SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.recipe import RowRecipe, tile_list
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
 from store.format.entries import Entry
-from store.verify import Evidence, Opened
+from store.takeoff.verify import Evidence, Opened
 
 # How many tiles of a cell a finding spells out.
 _NAMED = 8

@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.artifacts.engine import BuiltEngine, EngineBuilder, Workbench
+from builders.artifacts.plan import BuiltIndex, FileTask, Plan, Progress, make_plan, open_embedders, silent
+from builders.artifacts.probe import BuiltProbe, Prover
+from builders.artifacts.shard import BuiltShard, Fault, ShardBuilder
 from builders.compose import Workshop
-from builders.coverage import FAULTS, Shortfall, live, of_list, shortfall, with_views
-from builders.descriptors.views import View
-from builders.engine_builds import BuiltEngine, EngineBuilder, Workbench
-from builders.plan import BuiltIndex, FileTask, Plan, Progress, make_plan, open_embedders, silent
-from builders.proving import BuiltProbe, Prover
+from builders.grid.views import View
+from builders.imagery.coverage import FAULTS, Shortfall, live, of_list, shortfall, with_views
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Measured, Missing
-from builders.shard_builds import BuiltShard, Fault, ShardBuilder
+from store.disk.objects import read_chunks
 from store.errors import FlightbagError, Refused, Unavailable
 from store.format.entries import Entry, EntryTable, kind_of, sorted_table
 from store.format.ids import ObjectId
@@ -32,7 +33,7 @@ from store.format.manifest import PPM, Manifest
 from store.format.missing import ENTRY as MISSING_ENTRY
 from store.format.missing import MissingList
 from store.format.release import Approval
-from store.issuing import (
+from store.ground.issuing import (
     Draft,
     Issued,
     check_signers,
@@ -45,12 +46,11 @@ from store.issuing import (
     overtaken,
     size_of,
 )
-from store.objects import read_chunks
-from store.releases import approving
-from store.repository import Writer
+from store.ground.releases import approving
+from store.ground.repository import Writer
+from store.takeoff.verify import Binding, Opened, check_binding, read_table
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
-from store.verify import Binding, Opened, check_binding, read_table
 
 # How many of the largest artifacts a refusal names.
 _LARGEST = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from builders.descriptors.tiles import tile_from_id
+from builders.grid.tiles import tile_from_id
 from store.format.manifest import Figure
 
 Action = Literal["built", "reused"]

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from store.aircraft import consume, enrol, load
-from store.code import short_code
-from store.trust.aircraft import AircraftState
+from store.takeoff.aircraft import consume, enrol, load
+from store.takeoff.code import short_code
+from store.takeoff.verify import pinned_root
+from store.trust.aircraft_state import AircraftState
 from store.trust.root import ROOT_FILE_LIMIT
-from store.verify import pinned_root
 from tools import keyfiles, render
 from tools.arguments import Json, print_lines
 from tools.status import OK, command, print_json, say

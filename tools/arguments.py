@@ -13,7 +13,7 @@ import typer
 
 from store.errors import Invalid
 from store.format.manifest import TIME_MAX
-from store.repository import TOML
+from store.ground.repository import TOML
 from tools.status import say
 
 ENV = "FLIGHTBAG_STORE"

@@ -16,10 +16,10 @@ from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.format.missing import ENTRY as MISSING_ENTRY
 from store.format.missing import MissingList
-from store.issuing import draft_of, overtaken
-from store.repository import Repository, check_free
-from store.sync import apply_sync, plan_sync
-from store.verify import Opened
+from store.ground.issuing import draft_of, overtaken
+from store.ground.repository import Repository, check_free
+from store.ground.sync import apply_sync, plan_sync
+from store.takeoff.verify import Opened
 from tools import aircraft, engines, fsck, keeping, keyfiles, maps, missions, releases, render, takeoff, trust
 from tools.arguments import (
     ENV,
@@ -120,8 +120,8 @@ def plan(
 ) -> int:
     """Show what a build would do. Writes nothing."""
     require_build_extra()
+    from builders.artifacts.plan import plan as make_plan
     from builders.compose import workshop
-    from builders.plan import plan as make_plan
 
     with work_bars() as progress, workshop(mission_file, store, cache_folder()) as shop:
         made = make_plan(shop, progress, now=int(time.time()))

@@ -10,7 +10,7 @@ import typer
 from builders.extras import require_build_extra
 from store.errors import FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey
-from store.repository import Repository
+from store.ground.repository import Repository
 from tools import render
 from tools.arguments import ENV, Json, MissionFilePath, cache_folder, print_lines, store_then
 from tools.progress import work_bars
@@ -34,8 +34,8 @@ def add_to(app: typer.Typer) -> None:
 def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = False) -> int:
     """Build a mission's engines alone, as a build of the mission would; sign and publish nothing."""
     require_build_extra()
+    from builders.artifacts.engine import build_engines
     from builders.compose import workshop
-    from builders.engine_builds import build_engines
 
     with work_bars() as progress, workshop(mission_file, store, cache_folder()) as shop:
         report = build_engines(shop, now=int(time.time()), progress=progress)
@@ -56,7 +56,7 @@ def show(
 ) -> int:
     """Show the cards of a mission's engines, or of the engine with this build key."""
     require_build_extra()
-    from builders.cards import card_of_key, cards_of_mission
+    from builders.artifacts.cards import card_of_key, cards_of_mission
 
     store, (what,) = store_then(store_and_mission, 1)
     with Repository.open(store) as repository:
@@ -113,10 +113,10 @@ def explain_key(
 ) -> int:
     """Show each field of an engine's build key, and with --against why it would be built again."""
     require_build_extra()
-    from builders.cards import cards_of_backbone
+    from builders.artifacts.cards import cards_of_backbone
+    from builders.artifacts.plan import explained
     from builders.compose import workshop
     from builders.engines.card import differences, plain
-    from builders.plan import explained
 
     with work_bars() as progress, workshop(mission_file, None, cache_folder()) as shop:
         keyed = explained(shop, backbone, progress).keyed

@@ -20,15 +20,15 @@ from typing import Annotated, Any
 
 import typer
 
-from store.auditing.scope import Scope
+from store.audit.fsck import Audit, fsck
+from store.audit.ledger import Ledger
+from store.audit.repair import repair
+from store.audit.repair_plan import RepairPlan, plan_repair
+from store.audit.scope import Scope
+from store.disk.media import Media
 from store.errors import Invalid, Unavailable
 from store.findings import Finding
-from store.fsck import Audit, fsck
-from store.ledger import Ledger
-from store.media import Media
-from store.repair import repair
-from store.repair_plan import RepairPlan, plan_repair
-from store.repository import Repository
+from store.ground.repository import Repository
 from tools import render
 from tools.arguments import Store, duration, print_lines
 from tools.progress import reading_bar

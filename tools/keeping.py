@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from store.disk.locks import Locked
 from store.format.ids import ObjectId, is_hex
-from store.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
-from store.locks import Locked
-from store.needs import KEEP_LAST
-from store.repository import Repository
+from store.ground.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
+from store.ground.needs import KEEP_LAST
+from store.ground.repository import Repository
 from tools import render
 from tools.arguments import Json, Store, duration, print_lines, store_then
 from tools.status import OK, command, print_json, say

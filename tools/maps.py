@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builders.extras import require_build_extra
-from store.aircraft import check
+from store.disk.media import Media
 from store.errors import Invalid
-from store.evidence import StoreEvidence
-from store.media import Media
-from store.repository import check_format
+from store.ground.repository import check_format
+from store.takeoff.aircraft import check
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.verify import Binding, Verdict, pinned_root, verify_mission
 from store.trust.root import ROOT_FILE_LIMIT
-from store.verify import Binding, Verdict, pinned_root, verify_mission
 from tools import keyfiles, render
 from tools.arguments import Json, print_lines, store_and, store_then
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
 if TYPE_CHECKING:
-    from builders.retrieval.asking import Remeasured
+    from builders.retrieval.query import Remeasured
 
 Trust = Annotated[Path | None, typer.Option(readable=False, help="The pinned trust root; never the store's own.")]
 State = Annotated[str | None, typer.Option(help="The aircraft's state: its memory, and the root it has.")]
@@ -58,7 +58,7 @@ def query(
 ) -> int:
     """Show where a picture was taken: the best places of a verified mission's map."""
     require_build_extra()
-    from builders.retrieval.asking import ask, read_picture
+    from builders.retrieval.query import ask, read_picture
 
     store, (mission, image) = store_then(args, 2)
     picture = read_picture(Path(image))
@@ -87,7 +87,7 @@ def probe(
 ) -> int:
     """Run the engine that flies on the mission's probe pictures, and compare with the map it flies over."""
     require_build_extra()
-    from builders.retrieval.asking import probes
+    from builders.retrieval.query import probes
 
     store, mission = store_and(store_and_mission, needed=True)
     with _verified(store, mission or "", trust, state) as verdict:
@@ -114,7 +114,7 @@ def quality(
 ) -> int:
     """Measure again how often the map answers right: under each perturbation, and against other imagery."""
     require_build_extra()
-    from builders.retrieval.asking import measure
+    from builders.retrieval.query import measure
 
     store, mission = store_and(store_and_mission, needed=True)
     with _verified(store, mission or "", trust, state) as verdict:

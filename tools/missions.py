@@ -10,16 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from store import log
-from store.checkout import check_checkout, checkout
+from store.disk import log
+from store.disk.media import Media, object_path
 from store.errors import FlightbagError, Invalid
-from store.evidence import StoreEvidence
 from store.format.ids import ObjectId
-from store.history import Diff, Stats, diff, rollback, stats
-from store.media import Media, object_path
-from store.repository import Repository, check_format
+from store.ground.checkout import check_checkout, checkout
+from store.ground.history import Diff, Stats, diff, rollback, stats
+from store.ground.repository import Repository, check_format
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.verify import Binding, pinned_root, ref_id, verify_mission
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
-from store.verify import Binding, pinned_root, ref_id, verify_mission
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, Store, print_lines, store_and, store_then
 from tools.progress import bytes_bar

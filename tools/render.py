@@ -7,19 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from store.audit.fsck import Audit
+from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Manifest, Takeoff
 from store.format.missing import MissingList
-from store.fsck import Audit
-from store.repair_plan import RepairPlan, Step
-from store.verify import Opened, Verdict
+from store.takeoff.verify import Opened, Verdict
 
 if TYPE_CHECKING:
-    from builders.engine_builds import EngineReport
-    from builders.plan import Plan
+    from builders.artifacts.engine import EngineReport
+    from builders.artifacts.plan import Plan
+    from builders.onboard.retriever import Match
     from builders.report import BuildReport
-    from builders.retrieval.asking import Remeasured
-    from builders.retrieval.retriever import Match
+    from builders.retrieval.query import Remeasured
 
 LISTED = 20
 # How old imagery is customarily allowed to be, by the class of the sector.
@@ -156,7 +156,7 @@ def plan(item: Plan) -> Iterator[str]:
     if lost := item.shortfall.missing:
         allowed = item.gates.allows(lost, item.inventory.tiles)
         yield f"{lost} tiles are missing, {'which the policy allows' if allowed else 'so the build would fail'}:"
-        from builders.descriptors.tiles import tile_from_id
+        from builders.grid.tiles import tile_from_id
 
         reasons = item.shortfall.reasons()
         yield from _sums(reasons.values())

@@ -10,18 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from builders.extras import require_build_extra
-from store import log
-from store.aircraft import check
+from store.disk import log
+from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
-from store.evidence import StoreEvidence
 from store.format.ids import ObjectId
-from store.issuing import discard_draft, sign_draft
-from store.media import Media
-from store.past import PastEvidence, check_pinned
-from store.proof import PROOF_LIMIT, Proof, prove
-from store.repository import Repository, check_format
+from store.ground.issuing import discard_draft, sign_draft
+from store.ground.past import PastEvidence, check_pinned
+from store.ground.repository import Repository, check_format
+from store.takeoff.aircraft import check
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.proof import PROOF_LIMIT, Proof, prove
+from store.takeoff.verify import ENVELOPE_LIMIT, Binding, OperatorCheck, Verdict, pinned_root, verify_mission
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot
-from store.verify import ENVELOPE_LIMIT, Binding, OperatorCheck, Verdict, pinned_root, verify_mission
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, moment, print_lines, store_and, store_then
 from tools.progress import bytes_bar

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from store.code import short_code
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
-from store.repository import Repository, check_fit
+from store.ground.repository import Repository, check_fit
+from store.takeoff.code import short_code
 from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft
 from store.trust.keys import PublicKey

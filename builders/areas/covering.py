@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.areas.geojson import reason
-from builders.descriptors.tiles import MAX_AREA_TILES, Tile, check_zoom, tile_id, tile_ids, tiles_of_bbox
 from builders.extras import import_extra
+from builders.grid.tiles import MAX_AREA_TILES, Tile, check_zoom, tile_id, tile_ids, tiles_of_bbox
 from store.errors import Invalid
 from store.format.area import LON_MAX, Area, Polygon, Ring
 

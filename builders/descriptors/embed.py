@@ -36,10 +36,10 @@ from PIL import Image
 
 from builders.descriptors.preprocess import MAX_SIDE, BadTile, Preprocess, tile_image
 from builders.descriptors.shard import Descriptors
-from builders.descriptors.tiles import tile_from_id, tile_xy
-from builders.descriptors.views import View
 from builders.engines.session import failure_kind
 from builders.extras import import_onnxruntime
+from builders.grid.tiles import tile_from_id, tile_xy
+from builders.grid.views import View
 from store.errors import Invalid, Refused, Unavailable
 
 ort = import_onnxruntime()

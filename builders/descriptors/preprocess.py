@@ -25,7 +25,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from builders.descriptors.tiles import MAX_TILE_BYTES
+from builders.grid.tiles import MAX_TILE_BYTES
 from store.errors import Corrupt, Invalid
 
 MAX_SIDE = 4096

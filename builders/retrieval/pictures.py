@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.coverage import pieces
-from builders.descriptors.inventory import Level, TileSources
 from builders.descriptors.preprocess import BadTile, tile_image
-from builders.descriptors.tiles import tile_ids, tile_xy
-from builders.descriptors.views import View
+from builders.grid.tiles import tile_ids, tile_xy
+from builders.grid.views import View
+from builders.imagery.coverage import pieces
+from builders.imagery.inventory import Level, TileSources
 
 
 def surroundings(

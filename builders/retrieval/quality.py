@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.descriptors.inventory import Inventory, TileSources
-from builders.descriptors.views import View
+from builders.grid.views import View
+from builders.imagery.inventory import Inventory, TileSources
+from builders.onboard.flying import FlyingEngine
+from builders.onboard.layers import Layer
 from builders.recipe import FIGURE_CONTEXT, RowRecipe, tile_list
 from builders.retrieval import perturb
-from builders.retrieval.flying import FlyingEngine
-from builders.retrieval.layers import Layer
 from builders.retrieval.perturb import PERTURBATIONS, perturbed
 from builders.retrieval.pictures import pictures, sample, surroundings
 from builders.retrieval.recall import Tally, tally

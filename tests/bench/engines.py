@@ -19,15 +19,15 @@ import onnx
 from blake3 import blake3
 from onnx import TensorProto, helper, numpy_helper
 
+from builders.artifacts.engine import Workbench, build_engines
 from builders.compose import workshop
-from builders.engine_builds import Workbench, build_engines
-from builders.engines.loading import open_engine
 from builders.engines.session import open_session
 from builders.extras import import_onnxruntime
-from store.evidence import takeoff_check
+from builders.onboard.loading import open_engine
+from store.disk.media import object_path
 from store.format.ids import BuildKey
-from store.load import load
-from store.media import object_path
+from store.takeoff.evidence import takeoff_check
+from store.takeoff.loading import load
 from tests.support.commands import flightbag
 from tests.support.field import make_desk
 

@@ -28,10 +28,10 @@ import numpy as np
 from PIL import Image
 
 from builders.descriptors.embed import CellJob, Embedder
-from builders.descriptors.mbtiles import MBTilesSource
 from builders.descriptors.preprocess import Preprocess, decode
-from builders.descriptors.tiles import cell_of, tile_from_id, tile_ids, tiles_of_bbox
 from builders.extras import import_onnxruntime
+from builders.grid.tiles import cell_of, tile_from_id, tile_ids, tiles_of_bbox
+from builders.imagery.mbtiles import MBTilesSource
 from tests.support.backbone import write_backbone
 from tests.support.field import WORLD, make_desk
 from tests.support.missions_toml import mission_toml
@@ -255,7 +255,7 @@ def search(folder: Path, *, small: bool) -> dict[str, Any]:
 
 
 def searching(rows: int, dim: int) -> dict[str, float]:
-    from builders.retrieval.exact import search as exact
+    from builders.onboard.exact import search as exact
 
     random = np.random.default_rng(0)
     blocks = []

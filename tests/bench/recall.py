@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from builders.retrieval.asking import imagery_of, sets_of, wanted_of
-from builders.retrieval.flying import engine_of, flying_engine
+from builders.onboard.flying import engine_of, flying_engine
+from builders.onboard.retriever import Retriever
 from builders.retrieval.quality import Question
+from builders.retrieval.query import imagery_of, sets_of, wanted_of
 from builders.retrieval.recall import tally
-from builders.retrieval.retriever import Retriever
-from store.evidence import takeoff_check
+from store.takeoff.evidence import takeoff_check
 from tests.support.commands import flightbag
 from tests.support.field import LEFT, TAKEOFF, WORLD, make_desk
 from tests.support.terrain import write_terrain

@@ -16,16 +16,16 @@ from typing import Any
 
 from blake3 import blake3
 
-from store.auditing.scope import FULL
-from store.evidence import StoreEvidence
+from store.audit.fsck import fsck
+from store.audit.scope import FULL
+from store.disk.media import Media, object_path
+from store.disk.objects import read_chunks
 from store.format.entries import Entry, sorted_table
 from store.format.ids import ObjectId
-from store.fsck import fsck
-from store.media import Media, object_path
-from store.objects import read_chunks
-from store.proof import Proof, prove
-from store.repository import Repository
-from store.verify import ENVELOPE_LIMIT, Binding, pinned_root, verify_mission
+from store.ground.repository import Repository
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.proof import Proof, prove
+from store.takeoff.verify import ENVELOPE_LIMIT, Binding, pinned_root, verify_mission
 from tests.support.missions import FACTS, ISSUE, NOW, manifest_of, root_draft, sign_manifest
 from tests.support.stores import ROOT_FILE
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from builders.descriptors.shard import read_shard
-from builders.descriptors.tiles import Tile, tile_from_id, tiles_of_bbox
-from store.media import Media
-from store.repository import Repository
+from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
+from store.disk.media import Media
+from store.ground.repository import Repository
 from tests.support.commands import BIN, flightbag, listing
 from tests.support.field import LEFT, RIGHT, WORLD, ZOOMS, Desk
 from tests.support.terrain import write_terrain
@@ -248,8 +248,8 @@ def test_finished_shards_of_a_failed_build_are_used_by_the_next(desk: Desk) -> N
 
 
 def test_a_build_of_the_same_mission_is_locked_out(desk: Desk) -> None:
-    from store.durable import Disk
-    from store.locks import exclusive
+    from store.disk.durable import Disk
+    from store.disk.locks import exclusive
 
     mission = desk.write_mission("left")
     with exclusive(str(desk.store), Disk(), "mission-left", "the build of mission left"):

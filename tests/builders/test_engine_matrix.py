@@ -20,21 +20,21 @@ import numpy as np
 import onnx
 import pytest
 
-from builders.cards import cards_of_mission
+from builders.artifacts.cards import cards_of_mission
+from builders.artifacts.engine import EngineReport, build_engines
+from builders.artifacts.plan import explained
 from builders.compose import workshop
-from builders.engine_builds import EngineReport, build_engines
 from builders.engines import onnxruntime as backend_module
 from builders.engines import precision
 from builders.engines.check import CheckFigures
 from builders.engines.compiling import CompiledEngine, compile_engine
-from builders.engines.loading import open_engine
 from builders.engines.onnxruntime import OnnxRuntimeBackend
-from builders.plan import explained
+from builders.onboard.loading import open_engine
+from store.disk.media import object_path
 from store.errors import Refused, Unavailable
-from store.evidence import takeoff_check
 from store.format.ids import BuildKey
-from store.media import object_path
-from store.repository import Repository
+from store.ground.repository import Repository
+from store.takeoff.evidence import takeoff_check
 from tests.support.commands import flightbag, listing
 from tests.support.field import RIGHT, Desk
 
@@ -161,7 +161,7 @@ def test_another_version_of_the_library_builds_another_engine(
 def test_another_version_of_what_quantises_builds_another_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     become(bench, "int8")
     before = bench.engine()
-    monkeypatch.setattr("builders.plan.quantiser_version", lambda: "onnxruntime 9.9.9")
+    monkeypatch.setattr("builders.artifacts.plan.quantiser_version", lambda: "onnxruntime 9.9.9")
     after = bench.engine()
     assert (after.action, after.key == before.key) == ("built", False)
     assert precision.quantiser_version() != "onnxruntime 9.9.9"
@@ -371,7 +371,7 @@ def test_another_stations_engine_is_judged_by_its_own_card(bench: Bench, monkeyp
         return replace(compiled, check=CheckFigures(cases))
 
     with monkeypatch.context() as patch:
-        patch.setattr("builders.engine_builds.compile_engine", worse)
+        patch.setattr("builders.artifacts.engine.compile_engine", worse)
         assert flightbag("build", bench.file, "--store", there, "--key", bench.desk.key).status == 0
     assert flightbag("sync", there, here).status == 0
     assert bench.desk.built(bench.file)["outcome"] == "unchanged"

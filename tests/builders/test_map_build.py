@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 
 from builders.descriptors.embed import Embedder
-from builders.descriptors.inventory import TileSources
 from builders.descriptors.shard import read_shard
-from builders.descriptors.tiles import Tile, tile_from_id, tile_id, tiles_of_bbox
+from builders.grid.tiles import Tile, tile_from_id, tile_id, tiles_of_bbox
+from builders.imagery.inventory import TileSources
+from store.disk.media import object_path
 from store.format.ids import ObjectId
 from store.format.missing import MissingList
-from store.media import object_path
-from store.repository import Repository
+from store.ground.repository import Repository
 from tests.support.commands import Ran, flightbag
 from tests.support.field import LEFT, RIGHT, Desk
 

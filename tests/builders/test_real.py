@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from store.repository import Repository
+from store.ground.repository import Repository
 from tests.support.commands import flightbag, listing
 from tests.support.field import Desk
 

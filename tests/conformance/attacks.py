@@ -33,10 +33,8 @@ from typing import Any, TypeAlias
 import cbor2
 from blake3 import blake3
 
-from store import proof as proofs_
-from store.aircraft import check, consume, enrol
+from store.disk.media import Media, object_path
 from store.errors import FlightbagError, Untrusted
-from store.evidence import StoreEvidence
 from store.format import manifest as manifests
 from store.format import merkle
 from store.format import release as releases
@@ -48,14 +46,16 @@ from store.format.ids import ObjectId
 from store.format.manifest import PAYLOAD_LIMIT, TIME_MAX, Takeoff
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
-from store.load import load
-from store.media import Media, object_path
+from store.takeoff import proof as proofs_
+from store.takeoff.aircraft import check, consume, enrol
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.loading import load
+from store.takeoff.verify import Binding, Evidence, Opened, pinned_root, verify_mission
 from store.trust import draft as drafts
 from store.trust import root as roots
-from store.trust.aircraft import AircraftState
+from store.trust.aircraft_state import AircraftState
 from store.trust.keys import PublicKey
 from store.trust.root import MAX_KEYS, MAX_STEPS, Role, SignedRoot, TrustRoot
-from store.verify import Binding, Evidence, Opened, pinned_root, verify_mission
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import (
     BINDING,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from store.aircraft import SLOTS, load
 from store.errors import Corrupt, FlightbagError
 from store.format import merkle
 from store.format.cbor import decode
@@ -17,10 +16,11 @@ from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
 from store.format.missing import MissingList
-from store.proof import Proof, prove
+from store.takeoff.aircraft import SLOTS, load
+from store.takeoff.proof import Proof, prove
+from store.takeoff.verify import Opened, open_manifest, parse_release
 from store.trust.draft import RootDraft
 from store.trust.root import SignedRoot, advance
-from store.verify import Opened, open_manifest, parse_release
 from tests.conformance.make_vectors import CONTENTS, FOLDER, files
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import table_of

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from store.disk.index import Row
 from store.format.ids import ObjectId
-from store.index import Row
-from store.repository import Repository
+from store.ground.repository import Repository
 from tests.faults.disks import bad_sectors
 from tests.support.commands import flightbag
 from tests.support.missions import ROOT, Flight, flight, next_root, sign_root

@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 
-from store import durable, media
-from store.durable import Disk, R, T
-from store.index import Index
+from store.disk import durable, media
+from store.disk.durable import Disk, R, T
+from store.disk.index import Index
 
 READ_CALLS = ("open", "fstat", "stat", "read", "readv", "listdir")
 SYSTEM_CALLS = ("mkdir", "open", "write", "fchmod", "fsync", "rename", "rmdir", "unlink", "ftruncate")

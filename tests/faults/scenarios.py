@@ -17,22 +17,22 @@ from pathlib import Path
 
 import pytest
 
-from store import releases
-from store.auditing.scope import FULL
-from store.durable import Disk
+from store.audit.fsck import fsck
+from store.audit.repair import repair
+from store.audit.scope import FULL
+from store.disk.durable import Disk
 from store.errors import FlightbagError, NotFound
 from store.format.ids import ObjectId
 from store.format.release import Approval
-from store.fsck import fsck
-from store.gc import collect, pin, unpin
-from store.history import rollback
-from store.issuing import issue, issuing, sign_draft
-from store.repair import repair
-from store.repository import Repository
-from store.sync import apply_sync, plan_sync
+from store.ground import releases
+from store.ground.gc import collect, pin, unpin
+from store.ground.history import rollback
+from store.ground.issuing import issue, issuing, sign_draft
+from store.ground.repository import Repository
+from store.ground.sync import apply_sync, plan_sync
+from store.takeoff.verify import Verdict
 from store.trust import draft as drafts
 from store.trust.draft import RootDraft
-from store.verify import Verdict
 from tests.faults.disks import PowerCut, PowerFails, index_watched
 from tests.support.missions import ISSUE, NOW, ROOT, flight, key, root_draft
 from tests.support.stores import (

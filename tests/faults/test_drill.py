@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from store.durable import Disk
+from store.disk.durable import Disk
 from tests.faults import drill
 from tests.faults.damages import CASES, mended_by_command
 from tests.faults.disks import Medium

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from store.durable import Disk
-from store.locks import Locked, exclusive
-from store.media import Media
-from store.repository import Repository
-from store.staging import sweep
+from store.disk.durable import Disk
+from store.disk.locks import Locked, exclusive
+from store.disk.media import Media
+from store.disk.staging import sweep
+from store.ground.repository import Repository
 from tests.support.stores import NORTH, REPOSITORY_ROOT, SOUTH, audit, check, later, make_store, publish
 
 HOLDER = """
 import sys, time
-from store.repository import Repository
-from store.locks import exclusive
+from store.ground.repository import Repository
+from store.disk.locks import exclusive
 with Repository.open(sys.argv[1]) as r, exclusive(r.media.path, r.disk, "mission-x", "the mission x"), \\
         r.writing() as writer, writer.inserting() as batch:
     batch.add_bytes(b"half of something" * 1000)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import store as api
-from store.durable import Disk
+from store.disk.durable import Disk
 from store.errors import Corrupt, FlightbagError, NotFound
-from store.repository import Repository
-from store.sync import apply_sync, plan_sync
-from tests.store.test_repair import mend
+from store.ground.repository import Repository
+from store.ground.sync import apply_sync, plan_sync
+from tests.store.audit.test_repair import mend
 from tests.support.mounts import exfat
 from tests.support.stores import (
     ENGINE,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from store.durable import Disk
+from store.disk.durable import Disk
+from store.disk.media import object_path
+from store.disk.objects import inserting
 from store.errors import FlightbagError, Unavailable
 from store.format.ids import ObjectId
-from store.media import object_path
-from store.objects import inserting
-from store.repository import Repository
+from store.ground.repository import Repository
 from tests.faults.disks import Failing, Medium, PowerCut, PowerFails, Recorded, Watched, index_watched
 from tests.support.missions import NOW, flight, root_draft
 from tests.support.stores import CAMERA, NORTH, ROOT_FILE, SOUTH, audit, check, later, listing, make_store, publish

@@ -22,9 +22,10 @@ import numpy as np
 from blake3 import blake3
 
 from builders.descriptors.shard import read_shard, write_shard
+from builders.onboard.probe import Probe
 from builders.recipe import RowRecipe
-from builders.retrieval.probe import Probe
-from store import log
+from store.disk import log
+from store.disk.media import Media
 from store.errors import Corrupt, FlightbagError, Invalid, Untrusted
 from store.format import manifest as manifests
 from store.format import merkle
@@ -35,15 +36,14 @@ from store.format.ids import ObjectId
 from store.format.manifest import Manifest
 from store.format.missing import MissingList
 from store.format.release import Release
-from store.media import Media
-from store.proof import Proof, Proven, prove
-from store.repository import TOML, check_format
+from store.ground.repository import TOML, check_format
+from store.takeoff.proof import Proof, Proven, prove
+from store.takeoff.verify import ref_id, verify_mission
 from store.trust import ed25519
-from store.trust.aircraft import AircraftState
+from store.trust.aircraft_state import AircraftState
 from store.trust.draft import RootDraft
 from store.trust.keys import PrivateKey, PublicKey
 from store.trust.root import SignedRoot, TrustRoot, advance
-from store.verify import ref_id, verify_mission
 from tests.support import missions
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import ROOT, key, sign_manifest, sign_root

@@ -21,16 +21,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from store.durable import Disk
+from store.disk.durable import Disk
+from store.disk.locks import Locked
+from store.disk.media import Media, object_path
+from store.disk.objects import Batch, inserting
+from store.disk.staging import sweep
 from store.errors import FlightbagError
 from store.format.ids import ObjectId
-from store.gc import collect
-from store.locks import Locked
-from store.media import Media, object_path
-from store.objects import Batch, inserting
-from store.repository import Repository
-from store.staging import sweep
-from store.sync import apply_sync, plan_sync
+from store.ground.gc import collect
+from store.ground.repository import Repository
+from store.ground.sync import apply_sync, plan_sync
 from tests.support.missions import Flight
 from tests.support.stores import NORTH, SOUTH, audit, check, file_of, flip, later, make_store, publish
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from builders.descriptors.tiles import tile_from_id, tile_ids
+from builders.grid.tiles import tile_from_id, tile_ids
 from tests.support.backbone import write_backbone
 from tests.support.missions_toml import mission_toml
 from tests.support.terrain import render, write_terrain

@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from store.evidence import takeoff_check
-from store.load import load
+from store.takeoff.evidence import takeoff_check
+from store.takeoff.loading import load
 from tests.support.commands import flightbag
 from tests.support.field import Desk
 

@@ -1,7 +1,8 @@
-"""Evidence in memory: a real implementation of `store.verify.Evidence` over dicts, with no disk behind it.
+"""Evidence in memory: a real implementation of `store.takeoff.verify.Evidence` over dicts, with no disk behind it.
 
-It makes the same promises as `store.evidence.StoreEvidence` and fails with the same kinds; `tests/store/test_verify.py`
-runs the same cases over both. Damage is done to the dicts: an object's bytes may stop being those of its id.
+It makes the same promises as `store.takeoff.evidence.StoreEvidence` and fails with the same kinds;
+`tests/store/takeoff/test_verify.py` runs the same cases over both. Damage is done to the dicts: an object's bytes
+may stop being those of its id.
 `unreadable` names objects, `ref/<mission>` and `root/<version>` that a bad medium does not give.
 """
 
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
+from store.takeoff.verify import REF_SIZE, Outcome
 from store.trust.root import MAX_STEPS
-from store.verify import REF_SIZE, Outcome
 
 
 @dataclass

@@ -19,12 +19,12 @@ from store.format.cose import Envelope
 from store.format.entries import Entry, EntryTable, kind_of, sorted_table
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import Coverage, Figure, Issue, Manifest, MissionFacts, Takeoff, identity_of
-from store.repository import Repository
+from store.ground.repository import Repository
+from store.takeoff.verify import Binding
 from store.trust import root as roots
 from store.trust.draft import RootDraft
 from store.trust.keys import PrivateKey, sign
 from store.trust.root import Role, SignedRoot, TrustRoot
-from store.verify import Binding
 from tests.support.memory import MemoryEvidence
 
 NOW = 1_795_000_000

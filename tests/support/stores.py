@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from store.auditing.scope import FULL, QUICK
-from store.durable import Disk
-from store.evidence import takeoff_check
+from store.audit.fsck import Audit, fsck
+from store.audit.scope import FULL, QUICK
+from store.disk.durable import Disk
+from store.disk.index import Index
+from store.disk.media import Media, object_path
 from store.format.ids import ObjectId
-from store.fsck import Audit, fsck
-from store.index import Index
-from store.media import Media, object_path
-from store.repository import Repository
-from store.verify import Verdict
+from store.ground.repository import Repository
+from store.takeoff.evidence import takeoff_check
+from store.takeoff.verify import Verdict
 from tests.support.missions import CONTENTS, FACTS, NOW, ROOT, Flight, flight, root_draft, sign_root
 
 REPOSITORY_ROOT = Path(__file__).parents[2]

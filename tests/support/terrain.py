@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from builders.descriptors.tiles import Tile, tile_from_id, tiles_of_bbox
+from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
 
 SIDE = 256
 # The unit of length below: a pixel at this zoom, some 0.1 m in middle latitudes.

@@ -17,7 +17,7 @@ from store.format.cose import Envelope, Signature
 from store.format.entries import Entry, EntryTable, sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Manifest
-from store.repository import Repository
+from store.ground.repository import Repository
 from store.trust.keys import PrivateKey, sign
 from tests.faults.disks import bad_sectors
 from tests.support.commands import flightbag, listing, program

@@ -23,8 +23,8 @@ from store.format.cose import Envelope
 from store.format.entries import sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import CONTENT_TYPE, PAYLOAD_LIMIT, TIME_MAX, Manifest
-from store.repository import Repository
-from store.verify import read_table
+from store.ground.repository import Repository
+from store.takeoff.verify import read_table
 from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, flightbag, listing
 from tests.support.field import WORLD, ZOOMS, Desk

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builders.areas.covering import tiles_of_area
-from builders.descriptors.tiles import Tile, tile_bounds, tile_from_id, tile_id
+from builders.grid.tiles import Tile, tile_bounds, tile_from_id, tile_id
 from store.format.area import LON_MAX, Area, Polygon, Ring
 
 # Without types of its own: as a value it is Any.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import builders.areas.covering as module
 from builders.areas.covering import tiles_of_area
-from builders.descriptors.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id, tile_id, tiles_of_bbox
+from builders.grid.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id, tile_id, tiles_of_bbox
 from store.errors import Invalid
 from store.format.area import LAT_MAX, LON_MAX, Area, Polygon, Ring
 from tests.builders.areas.shapes import (

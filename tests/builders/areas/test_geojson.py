@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from builders.areas.corridor import read_corridor
 from builders.areas.covering import tiles_of_area
-from builders.areas.footprints import read_footprints
 from builders.areas.geojson import MAX_BYTES, MAX_POLYGONS, MAX_POSITIONS, read_geojson_area
-from builders.descriptors.tiles import Tile, tile_from_id, tile_id, tiles_of_bbox
+from builders.grid.tiles import Tile, tile_from_id, tile_id, tiles_of_bbox
+from builders.imagery.footprints import read_footprints
 from store.errors import Invalid, Unavailable
 from store.format.area import LAT_MAX, LON_MAX, Area, Ring
 from store.format.cbor import Fields

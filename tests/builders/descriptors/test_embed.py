@@ -23,10 +23,10 @@ from PIL import Image
 
 from builders.descriptors import embed as module
 from builders.descriptors.embed import BATCHES_AHEAD, CELLS_AHEAD, MAX_WORKERS, CellJob, CellResult, Embedder
-from builders.descriptors.mbtiles import MBTilesSource
 from builders.descriptors.preprocess import Preprocess, decode, tile_image
-from builders.descriptors.tiles import Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
-from builders.descriptors.views import View
+from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
+from builders.grid.views import View
+from builders.imagery.mbtiles import MBTilesSource
 from store.errors import Invalid, Refused, Unavailable
 from tests.support.backbone import write_backbone
 from tests.support.terrain import render_jpeg
@@ -664,7 +664,7 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # two workers, wha
 import numpy as np
 from builders.descriptors.embed import CellJob, Embedder
 from builders.descriptors.preprocess import Preprocess
-from builders.descriptors.tiles import tile_from_id
+from builders.grid.tiles import tile_from_id
 from store.errors import Unavailable
 from tests.support.terrain import render_jpeg
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from builders.descriptors.preprocess import BadTile, Blank, Preprocess, Undecodable, WrongSize, decode, tile_image
-from builders.descriptors.tiles import MAX_TILE_BYTES, Tile
+from builders.grid.tiles import MAX_TILE_BYTES, Tile
 from store.errors import Invalid
 from tests.support.terrain import render, render_jpeg
 

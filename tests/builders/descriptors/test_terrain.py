@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.descriptors.mbtiles import MBTilesSource
-from builders.descriptors.tiles import Tile, tile_from_id, tiles_of_bbox
+from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
+from builders.imagery.mbtiles import MBTilesSource
 from tests.support.terrain import render, write_terrain
 
 WEST = (-991750000, 470080000, -991600000, 470200000)

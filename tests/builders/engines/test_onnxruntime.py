@@ -587,7 +587,7 @@ def test_a_missing_pydantic_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['pydantic'] = None\n"
         "from store.errors import Unavailable\nimport builders\n"
-        "try:\n    import builders.mission_file\n"
+        "try:\n    import builders.mission.schema\n"
         "except Unavailable as error:\n    print(error.remedy)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from builders.retrieval.exact import NOBODY
+from builders.onboard.exact import NOBODY
 from builders.retrieval.recall import Tally, tally, total
 from store.errors import Invalid
 

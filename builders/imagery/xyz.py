@@ -1,0 +1,246 @@
+"""A folder of tiles as a tile source: `z/x/y.ext`, the row y counted from the north.
+
+The extension is jpg, jpeg, png or webp in any case, and says only that the file is a tile: what it holds is found out
+by its bytes. A name that is no such extension or no number as one writes it (`007`, `+7`) is not looked at. Links are
+followed: a link to a file or a folder is that file or folder. What stands in the place of a tile and is no regular
+file, or of a folder and is none, is Corrupt, not absent; nothing here waits for a pipe.
+
+Tiles are read as they are asked for, so unlike a database this is no snapshot: who needs one compares hashes, or
+stamps. Decodes no image and judges none: a file too large to be a tile is yielded as empty bytes, which no decoder
+takes, so that such a tile is present and undecodable, never absent.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_range, tile_id, tile_ids
+from builders.imagery.stamps import Stamp, Stamper, check_same, identity_of
+from store.errors import Corrupt, Invalid, Unavailable
+
+EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
+_ZOOMS = {str(zoom): zoom for zoom in range(MAX_ZOOM + 1)}
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+# Of a name that was listed: links that lead nowhere or round in a circle; sockets, and devices without a driver.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)
+
+
+class XyzSource:
+    """An open folder of tiles; a context manager, for one thread.
+
+    Raises Invalid for what is no folder of tiles, Unavailable for what cannot be read, Corrupt for what cannot be a
+    tile or a folder of tiles. All of them name the file.
+    """
+
+    resolution_m: None = None
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        zooms: list[int] = []
+        try:
+            self._opened = identity_of(self.path)
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    if entry.name in _ZOOMS:
+                        if not entry.is_dir():
+                            raise self._no_folder(entry.path)
+                        zooms.append(_ZOOMS[entry.name])
+        except FileNotFoundError:
+            raise self._not_xyz("it is not there") from None
+        except NotADirectoryError:
+            raise self._not_xyz("it is not a folder") from None
+        except OSError as error:
+            raise _unreadable(str(self.path), error) from error
+        if not zooms:
+            raise self._not_xyz(f"it has no folder of a zoom, 0 to {MAX_ZOOM}: there are no tiles here")
+        self.zooms: tuple[int, int] = min(zooms), max(zooms)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is held open between two calls."""
+
+    def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
+        """(tile id, encoded bytes) of every tile of `cell` at `zoom` that the folder has, ids ascending.
+
+        The bytes are empty where the file has none or more than 16 MiB. A tile that comes with two extensions must
+        have the same bytes both times: anything else is Corrupt.
+        """
+        columns, rows = _spans(cell, zoom)
+        names = {str(row): row for row in rows}
+        x: list[int] = []
+        y: list[int] = []
+        files: list[list[str]] = []
+        for column in columns:
+            for name, paths in self._tiles(zoom, column, names).items():
+                x.append(column)
+                y.append(names[name])
+                files.append(paths)
+        if not files:
+            return
+        ids = tile_ids(zoom, np.array(x, np.int64), np.array(y, np.int64))
+        for place in np.argsort(ids).tolist():
+            yield int(ids[place]), self._bytes(Tile(zoom, x[place], y[place]), files[place])
+
+    def read(self, tile: Tile) -> bytes | None:
+        """The encoded bytes of one tile, None where the folder has none; empty as `cell` says."""
+        tile_id(tile)  # refuses a tile that does not exist
+        row = str(tile.y)
+        paths = self._tiles(tile.z, tile.x, (row,)).get(row)
+        return None if paths is None else self._bytes(tile, paths)
+
+    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:
+        """The stamp of every file that is a tile of these cells, and of the folders `z` and `z/x` that hold them or
+        could.
+
+        A folder's own state changes with any file that is added to it or removed, also one that is no tile of these
+        cells. Costs one look at each file. Raises Unavailable where the path names another folder than that which was
+        opened.
+        """
+        wanted: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
+        for cell, zoom in cells:
+            columns, rows = _spans(cell, zoom)
+            names = [str(row) for row in rows]
+            for column in columns:
+                wanted[zoom, column].update(names)
+        check_same(self.path, self._opened)
+        stamper = Stamper()
+        for zoom in sorted({zoom for zoom, _ in wanted}):
+            stamper.path(self.path / str(zoom))
+        for (zoom, column), rows_wanted in sorted(wanted.items()):
+            stamper.path(self._folder(zoom, column))
+            for _, entry in self._entries(zoom, column, rows_wanted):
+                stamper.entry(entry)
+        return stamper.stamp()
+
+    def _tiles(self, zoom: int, column: int, rows: Collection[str]) -> dict[str, list[str]]:
+        """The paths of the files of each of these rows that a column has."""
+        found: dict[str, list[str]] = {}
+        for row, entry in self._entries(zoom, column, rows):
+            found.setdefault(row, []).append(entry.path)
+        return found
+
+    def _entries(self, zoom: int, column: int, rows: Collection[str]) -> list[tuple[str, os.DirEntry[str]]]:
+        """(row, entry) of the files of these rows that a column has, by name; none where there is no such folder.
+
+        One listing, however many rows: their names are not known, only what they begin with.
+        """
+        folder = self._folder(zoom, column)
+        found: list[tuple[str, os.DirEntry[str]]] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    # Only a number as `str` writes it is in `rows`.
+                    row, _, extension = entry.name.partition(".")
+                    if row in rows and extension.lower() in EXTENSIONS:
+                        found.append((row, entry))
+        except FileNotFoundError:
+            if os.path.lexists(folder):
+                raise self._no_folder(folder) from None
+            # A disk that went away has no folders either: that is not a map without tiles.
+            check_same(self.path, self._opened)
+            return []
+        except NotADirectoryError:
+            raise self._no_folder(folder) from None
+        except OSError as error:
+            raise _unreadable(folder, error) from error
+        found.sort(key=lambda item: item[1].name)
+        return found
+
+    def _folder(self, zoom: int, column: int) -> str:
+        return f"{os.fspath(self.path)}/{zoom}/{column}"
+
+    def _bytes(self, tile: Tile, paths: list[str]) -> bytes:
+        """What all files of a tile hold."""
+        found = _read(paths[0])
+        for path in paths[1:]:
+            if _read(path) != found:
+                raise Corrupt(
+                    f"{self.path} has tile {tile} twice with different bytes: {paths[0]} and {path}",
+                    path=str(self.path),
+                    tile=str(tile),
+                    remedy="remove one of the two files",
+                )
+        return found
+
+    def _no_folder(self, path: str) -> Corrupt:
+        return Corrupt(
+            f"{path} is not a folder of tiles, or a link that leads nowhere",
+            path=path,
+            remedy="restore or remove it",
+        )
+
+    def _not_xyz(self, why: str) -> Invalid:
+        return Invalid(
+            f"{self.path} is not a usable folder of tiles: {why}",
+            path=str(self.path),
+            remedy="name a folder that holds tiles as z/x/y.jpg, .png or .webp",
+        )
+
+
+def _spans(cell: Tile, zoom: int) -> tuple[range, range]:
+    """The columns and the rows of a cell's tiles. Raises Invalid for a cell that does not exist or is of another
+    zoom."""
+    first, last = cell_range(cell, zoom)
+    if last - first > 1 << (2 * CELL_ZOOMS):
+        raise Invalid(f"{cell} is not the cell of a tile at zoom {zoom}", tile=str(cell), zoom=zoom)
+    depth = zoom - cell.z
+    return range(cell.x << depth, (cell.x + 1) << depth), range(cell.y << depth, (cell.y + 1) << depth)
+
+
+def _read(path: str) -> bytes:
+    """The bytes of a tile's file, none of one that is too large. Raises Corrupt for what is no regular file."""
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            raise _no_file(path) from None
+        raise _unreadable(path, error) from error
+    try:
+        state = os.fstat(fd)
+        if not stat.S_ISREG(state.st_mode):
+            raise _no_file(path)
+        if state.st_size > MAX_TILE_BYTES:
+            return b""
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(state.st_size + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    finally:
+        os.close(fd)
+    if len(data) != state.st_size:
+        raise Unavailable(
+            f"{path} was written to while it was read", path=path, remedy="build again when nothing writes to it"
+        )
+    return data
+
+
+def _no_file(path: str) -> Corrupt:
+    return Corrupt(
+        f"{path} has the name of a tile and is no regular file, or a link that leads to none",
+        path=path,
+        remedy="restore or remove it",
+    )
+
+
+def _unreadable(path: str, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"{path} cannot be read: {error.strerror}",
+        path=path,
+        remedy="see whether it may be read and its disk is there",
+    )

@@ -1,0 +1,81 @@
+"""Opening a mission's engines, aboard or on the ground: from verified bytes, by the backend that made them.
+
+Nothing is opened by a path that somebody else can write to. Weights in a file of their own, which the library wants to
+map, are written to a private file that is gone when the engine is open.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from builders.engines.backends import backend
+from builders.engines.base import EngineBackend, EngineSession
+from builders.engines.session import WEIGHTS
+from store.errors import NotFound, Unavailable
+from store.takeoff.loading import load
+from store.takeoff.verify import VerifiedMission
+
+# Memory that looks like a disk: nothing is written to one, and nothing has to be read back.
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder made in it is private
+
+
+def open_engine(mission: VerifiedMission, backbone: str) -> EngineSession:
+    """The engine of a backbone of a verified mission, ready to run.
+
+    Raises NotFound where the mission has none, Refused where this machine is not what it needs, Invalid where the
+    library takes no such engine, Corrupt or Unavailable where the medium no longer gives the verified bytes.
+    """
+    parts = {
+        entry.meta["part"]: entry
+        for entry in mission.table.entries
+        if entry.kind == "engine" and entry.meta["backbone"] == backbone
+    }
+    if "model" not in parts:
+        raise NotFound(f"mission {mission.facts.id} has no engine of a backbone {backbone}", backbone=backbone)
+    entry = parts["model"]
+    library, host = backend(entry.meta["backend"]), entry.meta["host"]
+    engine = load(mission, entry.name, kind="engine")
+    return open_parts(
+        library, host, engine, load(mission, parts["weights"].name, kind="engine") if "weights" in parts else None
+    )
+
+
+def open_parts(library: EngineBackend, host: str, engine: memoryview, weights: memoryview | None) -> EngineSession:
+    """The session of an engine that needs `host`, and of its weights where they are apart: bytes that were hashed."""
+    if weights is None:
+        return library.load(engine, host)
+    with private_file(WEIGHTS, weights) as path:
+        return library.load(engine, host, path)
+
+
+@contextmanager
+def private_file(name: str, data: memoryview) -> Iterator[Path]:
+    """A file of this name with these bytes, in a folder that only this user can enter; both go when the block ends, and
+    what was mapped by then stays."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="flightbag-", dir=_folder_with_room(len(data)))
+            )
+            path = Path(folder) / name
+            path.write_bytes(data)
+        except OSError as error:
+            raise Unavailable(
+                f"the private copy of {name} cannot be written: {error.strerror}",
+                remedy="free some space, or name another folder for temporary files in TMPDIR",
+            ) from error
+        yield path
+
+
+def _folder_with_room(size: int) -> Path | None:
+    """Shared memory, if it holds so much; else None, for the folder of temporary files."""
+    try:
+        status = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return None
+    room = status.f_bavail * status.f_frsize
+    return _SHARED_MEMORY if room > size and os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None

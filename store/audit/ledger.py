@@ -1,0 +1,152 @@
+"""The audit's ledger: when each object of a store was last read in full and found whole. It lies outside the store.
+
+An audit writes nothing into the store, so what it has read is remembered elsewhere: in an SQLite file of the caller's
+choice. An entry counts only while the file's size, mtime, ctime and inode are those of that time, so a copied store
+starts with an empty ledger. The ledger says what to read first and nothing else: no object is ever called whole because
+of it. A ledger that cannot be read is begun anew.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from store.disk.media import Stamp
+from store.errors import Unavailable
+from store.format.ids import DIGEST_SIZE, ObjectId
+
+_FORMAT = 1
+# PRAGMA application_id (sqlite.org/fileformat2.html, offset 68 of the header): what tells a ledger from other files.
+_APPLICATION = 0x466C4267
+_TABLE = (
+    "CREATE TABLE read (id BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, at INTEGER)"
+    " WITHOUT ROWID"
+)
+# SQLite's integers have 64 bits and a sign; of a stamp only matters whether it changed.
+_SIGNED = 2**63
+
+
+class Ledger:
+    """An open ledger. `at` is unix seconds everywhere."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Opens the ledger at `path`, making it and its folder where they are not there.
+
+        Raises Unavailable where it cannot be used, and for a file that is something else, which is left alone.
+        """
+        self.path = os.fspath(path)
+        _check_ours(self.path)
+        try:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._db = self._opened()
+            except sqlite3.OperationalError:
+                raise  # locked, or a failing medium: nothing is known to be wrong with it
+            except sqlite3.DatabaseError:
+                # Torn, or no ledger of ours: it only says what to read first, and without it everything is.
+                for name in (self.path, f"{self.path}-wal", f"{self.path}-shm", f"{self.path}-journal"):
+                    with suppress(FileNotFoundError):
+                        Path(name).unlink()
+                self._db = self._opened()
+        except (OSError, sqlite3.Error) as error:
+            raise _unusable(self.path, error) from error
+
+    def _opened(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=60)
+        try:
+            # Torn by a power cut it is begun anew, so it need not wait for the medium.
+            db.execute("PRAGMA synchronous = OFF")
+            (found,) = db.execute("PRAGMA user_version").fetchone()
+            if found not in (0, _FORMAT):
+                raise sqlite3.DatabaseError("another format")
+            if found == 0:
+                db.execute(f"PRAGMA application_id = {_APPLICATION}")
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("DROP TABLE IF EXISTS read")
+                db.execute(_TABLE)
+                db.execute(f"PRAGMA user_version = {_FORMAT}")
+                db.execute("COMMIT")
+            db.execute("SELECT id, size, mtime, ctime, inode, at FROM read LIMIT 1").fetchone()
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def read_at(self, first: int, stamps: Mapping[ObjectId, Stamp]) -> dict[ObjectId, int]:
+        """When those of these objects were last found whole whose files are untouched since.
+
+        All ids begin with the byte `first`. What the ledger cannot tell was never read.
+        """
+        span = (bytes([first]), bytes([first]) + b"\xff" * (DIGEST_SIZE - 1))
+        query = "SELECT id, at, size, mtime, ctime, inode FROM read WHERE id BETWEEN ? AND ?"
+        try:
+            rows = self._db.execute(query, span).fetchall()
+        except sqlite3.Error:
+            return {}
+        known = {bytes(id_): (at, tuple(fields)) for id_, at, *fields in rows}
+        return {
+            id_: known[id_][0]
+            for id_, stamp in stamps.items()
+            if id_ in known and type(known[id_][0]) is int and known[id_][1] == _fields(stamp)
+        }
+
+    def enter(self, whole: Iterable[tuple[ObjectId, Stamp]], bad: Iterable[ObjectId], at: int) -> None:
+        """Remembers what was found whole, and forgets what was not. Raises Unavailable."""
+        rows = [(bytes(id_), *_fields(stamp), at) for id_, stamp in whole]
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR REPLACE INTO read VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("DELETE FROM read WHERE id = ?", [(bytes(id_),) for id_ in bad])
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _unusable(self.path, error) from error
+
+
+def _check_ours(path: str) -> None:
+    """Raises Unavailable for a file that is neither empty nor a ledger."""
+    try:
+        head = b"?"
+        if os.path.isfile(path) or not os.path.lexists(path):  # to open a FIFO would wait for ever
+            with open(path, "rb") as file:
+                head = file.read(72)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if head and not (head.startswith(b"SQLite format 3\0") and head[68:] == _APPLICATION.to_bytes(4)):
+        raise Unavailable(
+            f"{path} is not a ledger of audits, and is left alone",
+            remedy="give another file with --ledger; it is made where it is not there",
+            kind="not-a-ledger",
+            path=path,
+        )
+
+
+def _fields(stamp: Stamp) -> tuple[int, int, int, int]:
+    size, mtime, ctime, inode = (
+        (value + _SIGNED) % (2 * _SIGNED) - _SIGNED for value in (stamp.size, stamp.mtime, stamp.ctime, stamp.inode)
+    )
+    return size, mtime, ctime, inode
+
+
+def _unusable(path: str, error: Exception) -> Unavailable:
+    return Unavailable(
+        f"the ledger {path} cannot be used: {error}",
+        remedy="give a file that this user may write with --ledger",
+        kind="unwritable",
+        path=path,
+    )

@@ -1,0 +1,378 @@
+"""What can be done about the findings of an audit: a plan, as a value, and where the right bytes may come from.
+
+Replicas are not believed: an object must hash to its id, a root must continue this store's chain, and a manifest must
+verify under it. Reads, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from store.audit.fsck import Audit
+from store.disk import log
+from store.disk.media import Media, object_path
+from store.disk.quarantine import QUARANTINE
+from store.errors import FlightbagError
+from store.findings import Finding
+from store.format import manifest
+from store.format.cose import Envelope
+from store.format.ids import ObjectId, is_hex
+from store.format.manifest import Manifest
+from store.ground import releases
+from store.ground.gc import TRASH
+from store.ground.repository import Repository
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.verify import ENVELOPE_LIMIT, Opened, open_manifest, ref_id
+from store.trust.root import SignedRoot, advance, count_signers
+
+FROM_LOG = "the log"
+
+Action = Literal["make", "move-aside", "rename", "root", "log", "fetch", "ref"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do. `name` is a path in the store; `to` its new name, or what it will be; `source` where from.
+
+    `limit` is the most bytes that a fetched object may have.
+    """
+
+    action: Action
+    name: str
+    why: str
+    to: str = ""
+    source: str = ""
+    limit: int = 0
+
+    def as_json(self) -> dict[str, str]:
+        """The fields that say something."""
+        fields = ("action", "name", "why", "to", "source")
+        return {field: value for field in fields if (value := getattr(self, field))}
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """What is to be done, in this order, and the findings that nothing at hand can mend.
+
+    `index`: the index does not say what is there, and is mended.
+    """
+
+    steps: tuple[Step, ...]
+    unsolved: tuple[Finding, ...]
+    index: bool = False
+
+    @property
+    def work(self) -> bool:
+        """Whether there is anything to do."""
+        return self.index or bool(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file that may have an object's bytes."""
+
+    media: Media
+    name: str
+    label: str
+
+
+class _Borrowed(StoreEvidence):
+    """A replica's objects, judged by the chain of the store under repair."""
+
+    def __init__(self, media: Media, own: StoreEvidence) -> None:
+        super().__init__(media)
+        self._own = own
+
+    def chain(self, after: int) -> Sequence[bytes]:
+        return self._own.chain(after)
+
+
+class Sources:
+    """Where bytes may come from: the store's own trash and quarantine, then the replicas, in order."""
+
+    def __init__(self, media: Media, replicas: Sequence[Repository]) -> None:
+        self.media = media
+        self.replicas = replicas
+
+    @cached_property
+    def _aside(self) -> dict[ObjectId, list[str]]:
+        """Files that were taken out of an object's place, by the id that they had or should have had."""
+        found: dict[ObjectId, list[str]] = {}
+        for folder in (TRASH, QUARANTINE):
+            with suppress(FlightbagError):
+                for day in self.media.names(folder):
+                    with suppress(FlightbagError):
+                        for name in self.media.names(f"{folder}/{day}"):
+                            if is_hex(text := name[:64].lower()):
+                                found.setdefault(ObjectId.parse(text), []).append(f"{folder}/{day}/{name}")
+        return found
+
+    def of(self, id_: ObjectId, limit: int) -> Iterator[Place]:
+        """The files of at most `limit` bytes that may be this object, the likeliest first."""
+        places = [Place(self.media, name, os.path.dirname(name)) for name in self._aside.get(id_, ())]
+        places += [Place(one.media, object_path(id_), one.media.path) for one in self.replicas]
+        for place in places:
+            with suppress(FlightbagError):
+                if place.media.stamp(place.name).size <= limit:
+                    yield place
+
+
+def plan_repair(repository: Repository, audit: Audit, replicas: Sequence[Repository]) -> RepairPlan:
+    """What can be done about the findings of an audit. Reads, and writes nothing."""
+    return _Planner(repository, audit, replicas).plan()
+
+
+class _Planner:
+    def __init__(self, repository: Repository, audit: Audit, replicas: Sequence[Repository]) -> None:
+        self.media = repository.media
+        self.repository = repository
+        self.audit = audit
+        self.replicas = replicas
+        self.sources = Sources(self.media, replicas)
+        self.steps: list[Step] = []
+        self.unsolved: list[Finding] = []
+        # The missions whose refs lead nowhere, and those of whom a manifest or a table is fetched first.
+        self.refs: dict[str, Finding] = {}
+
+    def plan(self) -> RepairPlan:
+        told = [finding for finding in self.audit.findings if not finding.information]
+        for finding in told:
+            if not self.solve(finding):
+                self.unsolved.append(finding)
+        for finding in self.audit.findings:
+            if finding.information and finding.kind == "bad-trust-chain":
+                self.roots()  # the log tells of a root that is not there
+            if finding.information and finding.kind == "bad-ref":
+                self.refs.setdefault(os.path.basename(finding.path), finding)  # the log names it, and it has no ref
+        for id_, limit in self.audit.damaged.items():
+            place = next(self.sources.of(id_, limit), None)
+            if place is not None:
+                why = next((finding.kind for finding in told if finding.object == str(id_)), "missing")
+                self.steps.append(Step("fetch", object_path(id_), why, source=place.label, limit=limit))
+        fetched = {step.name for step in self.steps if step.action == "fetch"}
+        self.unsolved = [
+            finding
+            for finding in self.unsolved
+            if not finding.object or object_path(ObjectId.parse(finding.object)) not in fetched
+        ]
+        for mission, finding in self.refs.items():
+            step = self.ref(mission, finding)
+            if step is None and not finding.information:
+                self.unsolved.append(finding)
+            elif step is not None:
+                self.steps.append(step)
+        # A folder is moved aside when what has its place elsewhere was taken out of it.
+        order = ("rename", "move-aside", "make", "root", "log", "fetch", "ref")
+        steps = sorted(dict.fromkeys(self.steps), key=lambda step: order.index(step.action))
+        stale = any(self.audit.notes.get(kind) for kind in ("index-only", "file-only"))
+        return RepairPlan(tuple(steps), tuple(self.unsolved), stale)
+
+    def solve(self, finding: Finding) -> bool:
+        """Enters the steps against a finding; False where there is none, or where it waits for its object."""
+        name = os.path.relpath(finding.path, self.media.path) if finding.path else ""
+        kind = finding.kind
+        if name == "missions" and kind in ("missing", "wrong-type"):
+            self.refs.update((event.facts["mission"], finding) for event in self.moves())
+        if kind in ("stray", "wrong-type"):
+            self.steps.append(Step("move-aside", name, kind))
+            if name in ("objects", "missions", "trust"):
+                self.steps.append(Step("make", name, kind))
+            if kind == "wrong-type" and name.startswith("missions/"):
+                self.refs.update(dict.fromkeys(finding.missions, finding))
+            return True
+        if kind == "misnamed":
+            self.rename(name)
+            return True
+        if kind == "missing" and name in ("objects", "missions"):
+            self.steps.append(Step("make", name, kind))
+            return True
+        if kind == "bad-trust-chain" or (finding.unreadable and name.startswith("trust/")):
+            return self.roots()
+        if kind == "bad-log" and not finding.unreadable:
+            self.steps.append(Step("log", name, kind))
+            return True
+        if kind == "bad-ref" and name.startswith(f"{releases.FOLDER}/"):
+            self.steps.append(Step("move-aside", name, kind))
+            return True
+        if kind in ("bad-ref", "bad-manifest", "bad-signature") and finding.missions:
+            self.refs.update(dict.fromkeys(finding.missions, finding))
+            return True
+        return False
+
+    def rename(self, name: str) -> None:
+        """A name in upper case gets its right one, where that is free; else what has the right one stays."""
+        folder, last = os.path.split(name)
+        right = f"{folder}/{last.lower()}"
+        # By the listing: where names have no case, what is looked up under the right name is this very thing.
+        if last.lower() not in self.media.names(folder):
+            self.steps.append(Step("rename", name, "misnamed", to=right))
+            return
+        if self.media.kind(name) == "directory":
+            there = self.media.names(right)
+            for inner in self.media.names(name):
+                if inner.lower() not in there:
+                    self.steps.append(Step("rename", f"{name}/{inner}", "misnamed", to=f"{right}/{inner.lower()}"))
+        self.steps.append(Step("move-aside", name, "misnamed"))
+
+    # -- the trust chain
+
+    def roots(self) -> bool:
+        """Steps that make the chain whole as far as this store or a replica has it; False if that leaves a hole."""
+        if any(step.action == "root" for step in self.steps):
+            return True
+        evidence = self.repository.evidence
+        try:
+            have = evidence.root_versions()
+            known = self.rotations()
+        except FlightbagError:
+            return False
+        theirs = {version for one in self.replicas for version in _versions(one)}
+        newest: SignedRoot | None = None
+        for version in range(1, max([*have, *theirs, *known], default=0) + 1):
+            found = self.next_root(newest, version)
+            if found is None:
+                # What the log has no rotation to was put there by somebody else; what it has is lost, and stays so.
+                # What the log has no rotation to was put there by somebody else. But a log may have been cut, and a
+                # damaged root may be what revokes a key: a replica of this domain must know of no such root either.
+                extra = [one for one in have if one >= version]
+                if known and version > max(known) and extra and self.unknown_to_a_replica(version):
+                    self.steps += [Step("move-aside", f"trust/{one}.root.cbor", "bad-trust-chain") for one in extra]
+                    return True
+                return False
+            newest, label, data = found
+            if label:
+                name = f"trust/{version}.root.cbor"
+                self.steps.append(Step("root", name, "bad-trust-chain", to=str(ObjectId.of(data)), source=label))
+        return True
+
+    def rotations(self) -> dict[int, str]:
+        """The versions that the log says took effect, with the digests of their payloads."""
+        found: dict[int, str] = {}
+        for event in log.events(self.media):
+            version = event.facts.get("version" if event.event == "rotated" else "root")
+            if type(version) is int and version > 0:
+                found[version] = event.facts.get("digest", found.get(version, ""))
+        return found
+
+    def unknown_to_a_replica(self, version: int) -> bool:
+        """Whether a replica with the same first root has no root of this version."""
+        with suppress(FlightbagError):
+            first = self.repository.first_root().root.digest
+            for one in self.replicas:
+                if max(_versions(one), default=0) < version and one.first_root().root.digest == first:
+                    return True
+        return False
+
+    def next_root(self, newest: SignedRoot | None, version: int) -> tuple[SignedRoot, str, bytes] | None:
+        """The root that continues the chain, the replica that has it ("" where this store has), and its bytes."""
+        known = self.rotations()
+        for store in (self.repository, *self.replicas):
+            with suppress(FlightbagError):
+                data = store.evidence.root_file(version)
+                if newest is not None:
+                    found = advance(newest, [data])
+                else:
+                    found = SignedRoot.parse(data)
+                    if found.root.version != 1 or not self.vouched(store, found):
+                        continue
+                if known.get(version, "") not in ("", found.root.digest.hex()):
+                    continue  # it continues the chain, and is another one than took effect here
+                return found, "" if store is self.repository else store.media.path, data
+        return None
+
+    def vouched(self, store: Repository, first: SignedRoot) -> bool:
+        """Whether a first root is this store's: by its log, or because a mission here was signed in that domain."""
+        digest = self.rotations().get(1)
+        if digest:
+            return digest == first.root.digest.hex()
+        if store is self.repository:
+            return True
+        for mission in self.repository.missions():
+            with suppress(FlightbagError):
+                evidence = _Borrowed(self.media, store.evidence)
+                if isinstance(open_manifest(evidence, ref_id(evidence.ref(mission)), first), Opened):
+                    return True
+        return False
+
+    # -- refs
+
+    def moves(self) -> list[log.Event]:
+        """The moves of refs that the log tells of, also behind damage: the manifests that it names are signed."""
+        with suppress(FlightbagError):
+            return [event for event in log.claims(self.media) if event.event in log.MOVES]
+        return []
+
+    def ref(self, mission: str, finding: Finding) -> Step | None:
+        """The newest manifest of a mission that is whole, or can be made so: of the log, or current at a replica."""
+        with suppress(FlightbagError):
+            first = self.repository.root()
+            ids: dict[ObjectId, str] = {}
+            for event in self.moves():
+                if event.facts["mission"] == mission:
+                    ids[ObjectId.parse(event.facts["manifest"])] = FROM_LOG
+            for one in self.replicas:
+                with suppress(FlightbagError):
+                    ids.setdefault(ref_id(one.evidence.ref(mission)), one.media.path)
+            found = [
+                (opened.manifest.issue.order, str(id_), label)
+                for id_, label in ids.items()
+                if (opened := opened_from(id_, first, self.repository.evidence, self.replicas)) is not None
+                and opened.manifest.mission.id == mission
+                and self.complete(opened)
+            ]
+            current = self.revoked_since(mission)
+            if current is not None:
+                found = [item for item in found if item[0] >= current]  # a repair sets no mission back by itself
+            if found:
+                _, id_, label = max(found, key=lambda item: item[0])
+                return Step("ref", f"missions/{mission}", finding.kind, to=id_, source=label)
+        return None
+
+    def revoked_since(self, mission: str) -> tuple[int, int] | None:
+        """The (epoch, sequence) of what the ref leads to, if nothing is wrong with it but that a signer was revoked."""
+        evidence = self.repository.evidence
+        with suppress(FlightbagError):
+            root = self.repository.root().root
+            data = evidence.object(ref_id(evidence.ref(mission)), ENVELOPE_LIMIT)
+            envelope = Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
+            keys = (*root.mission.keys, *root.revoked)
+            if count_signers(envelope, root.aad(manifest.AAD_LABEL), keys):
+                return Manifest.parse(envelope.payload).issue.order
+        return None
+
+    def complete(self, opened: Opened) -> bool:
+        """Whether every object of a mission is there, by its size, or can be fetched."""
+        return all(
+            there(self.media, id_, size) or next(self.sources.of(id_, size), None) is not None
+            for id_, size in opened.closure().items()
+        )
+
+
+def _versions(repository: Repository) -> list[int]:
+    try:
+        return repository.evidence.root_versions()
+    except FlightbagError:
+        return []
+
+
+def there(media: Media, id_: ObjectId, size: int) -> bool:
+    """Whether a file of an object's name and size is in its place."""
+    try:
+        return media.stamp(object_path(id_)).size == size
+    except FlightbagError:
+        return False
+
+
+def opened_from(id_: ObjectId, first: SignedRoot, own: StoreEvidence, replicas: Sequence[Repository]) -> Opened | None:
+    """A manifest that holds under the store's own chain, from the store or the first replica that has it."""
+    for evidence in (own, *(_Borrowed(one.media, own) for one in replicas)):
+        with suppress(FlightbagError):
+            opened = open_manifest(evidence, id_, first)
+            if isinstance(opened, Opened):
+                return opened
+    return None

@@ -1,0 +1,239 @@
+"""What became of missions and what they share: rollback, differences, statistics. Values in, values out, but for the
+rollback, which publishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from store.disk import log
+from store.errors import Corrupt, Invalid, NotFound, Refused
+from store.format.ids import ObjectId
+from store.ground.gc import current_need
+from store.ground.issuing import check_signers, highest_issued, issuing, last_issued, next_issue
+from store.ground.issuing import issue as issue_
+from store.ground.needs import UNKNOWN
+from store.ground.repository import Repository
+from store.takeoff.verify import Opened
+from store.trust.keys import Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """From which manifest (None: it does not hold) to the entries of which; `manifest` is the new one, None where
+    nothing was published: as nothing changed, or as it is a draft with so many of the signatures that it takes."""
+
+    mission: str
+    current: ObjectId | None
+    to: ObjectId
+    sequence: int
+    unchanged: bool
+    manifest: ObjectId | None = None
+    signatures: int = 0
+    threshold: int = 0
+    replaced: int = 0
+
+
+def rollback(
+    repository: Repository,
+    mission: str,
+    signers: Sequence[Signer],
+    *,
+    now: int,
+    to: ObjectId | None = None,
+    dry_run: bool = False,
+) -> Rollback:
+    """Publishes an earlier manifest's mission and entries anew, signed with a new sequence. `now` is unix seconds.
+
+    Without `to` it is the last one of the log that says something else than the current one, or where that does not
+    hold, the last one that does. A time of expiry keeps
+    its distance to the time of issue. Raises Untrusted for signers who may not, NotFound where there is nothing to
+    go back to, Corrupt for a manifest that no longer verifies, Refused for one whose closure is not whole.
+    """
+    root = repository.root().root
+    check_signers(root, signers)
+    last = last_issued(repository, mission)
+    current: Opened | None = None
+    try:
+        current = repository.current(mission)
+    except Corrupt:
+        # The way back must be open when the current one is not to be trusted: a signer was revoked, or it is damaged.
+        if last is None:
+            raise
+    if to is not None:
+        target = _named(repository, mission, to)
+    elif current is not None:
+        target = _earlier(repository, mission, current)
+    else:
+        assert last is not None
+        target = last
+    issue = target.manifest.issue
+    lifetime = None if issue.expires_at is None else issue.expires_at - issue.issued_at
+    unchanged = current is not None and _says(target) == _says(current)
+    plan = Rollback(mission, None if current is None else current.manifest_id, target.manifest_id, 0, unchanged)
+    if current is not None and unchanged:
+        return replace(plan, sequence=current.manifest.issue.sequence)
+    if dry_run:
+        highest = highest_issued(repository, mission)
+        return replace(plan, sequence=next_issue(root, last, highest, now=now).sequence)
+    with issuing(repository, mission, f"the rollback of mission {mission}") as writer:
+        last = last_issued(repository, mission)
+        expires_at = None if lifetime is None else now + lifetime
+        issued = next_issue(root, last, highest_issued(repository, mission), now=now, expires_at=expires_at)
+        manifest = replace(target.manifest, issue=issued)
+        writer.check_closure(target)
+        done = issue_(writer, manifest, target.table, signers, root, event="rolled-back")
+    return replace(
+        plan,
+        sequence=done.sequence,
+        manifest=done.manifest,
+        signatures=done.signatures,
+        threshold=done.threshold,
+        replaced=done.replaced,
+    )
+
+
+def _says(opened: Opened) -> object:
+    """What a manifest says, but for when and how it was issued."""
+    m = opened.manifest
+    return m.mission, m.host, m.coverage, m.quality, m.releases, m.root
+
+
+def _named(repository: Repository, mission: str, id_: ObjectId) -> Opened:
+    opened = repository.opened(id_, f"the manifest {id_}")
+    if opened.manifest.mission.id != mission:
+        raise Invalid(f"{id_} is a manifest of {opened.manifest.mission.id}, not of {mission}")
+    return opened
+
+
+def _earlier(repository: Repository, mission: str, current: Opened) -> Opened:
+    for event in reversed(log.events(repository.media)):
+        if event.event in log.MOVES and event.facts["mission"] == mission:
+            id_ = ObjectId.parse(event.facts["manifest"])
+            if id_ == current.manifest_id:
+                continue
+            try:
+                opened = _named(repository, mission, id_)
+            except Corrupt:
+                continue  # lost, or of a signer who was revoked since
+            if _says(opened) != _says(current):
+                return opened
+    raise NotFound(f"mission {mission} was never anything else", remedy="see `flightbag log`", kind="missing")
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What the entries of two missions share. Names are entry names; bytes count each object once.
+
+    `same`: names with the same object; `changed`: names with another; `moved`: objects that both have, under other
+    names, as (name in a, name in b).
+    """
+
+    a: str
+    b: str
+    same: tuple[str, ...]
+    changed: tuple[str, ...]
+    moved: tuple[tuple[str, str], ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    shared_bytes: int
+    own_a_bytes: int
+    own_b_bytes: int
+
+
+def diff(a: Opened, b: Opened) -> Diff:
+    """What two missions share. Law: shared + own = all, for both; and diff(a, a) has all of it the same."""
+    names_a = {entry.name: entry for entry in a.table.entries}
+    names_b = {entry.name: entry for entry in b.table.entries}
+    sizes_a = {entry.id: entry.size for entry in a.table.entries}
+    sizes_b = {entry.id: entry.size for entry in b.table.entries}
+    places_b: dict[ObjectId, str] = {}
+    for entry in b.table.entries:
+        places_b.setdefault(entry.id, entry.name)
+    both = names_a.keys() & names_b.keys()
+    moved = tuple(
+        (name, places_b[entry.id]) for name, entry in names_a.items() if name not in both and entry.id in places_b
+    )
+    moved_a, moved_b = {one for one, _ in moved}, {other for _, other in moved}
+    shared = sizes_a.keys() & sizes_b.keys()
+    return Diff(
+        a.manifest.mission.id,
+        b.manifest.mission.id,
+        same=tuple(sorted(name for name in both if names_a[name].id == names_b[name].id)),
+        changed=tuple(sorted(name for name in both if names_a[name].id != names_b[name].id)),
+        moved=moved,
+        only_a=tuple(name for name in names_a if name not in both and name not in moved_a),
+        only_b=tuple(name for name in names_b if name not in both and name not in moved_b),
+        shared_bytes=sum(sizes_a[id_] for id_ in shared),
+        own_a_bytes=sum(size for id_, size in sizes_a.items() if id_ not in shared),
+        own_b_bytes=sum(size for id_, size in sizes_b.items() if id_ not in shared),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MissionStats:
+    """One closure: its objects and bytes, and of these those that another mission needs too, and its own."""
+
+    objects: int
+    bytes: int
+    shared_bytes: int
+    own_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A store: what lies there, what missions need of it, and what sharing saves.
+
+    `closure_bytes` is the sum over all missions, `unique_bytes` counts each object once.
+    """
+
+    objects: int
+    bytes: int
+    unreferenced_objects: int
+    unreferenced_bytes: int
+    missions: Mapping[str, MissionStats]
+    closure_bytes: int
+    unique_bytes: int
+
+    @property
+    def dedup_ratio(self) -> float:
+        """How many times larger separate copies would be; 1 where nothing is shared, or there is nothing."""
+        return self.closure_bytes / self.unique_bytes if self.unique_bytes else 1.0
+
+
+def stats(repository: Repository) -> Stats:
+    """Counts a store, by the sizes on the medium. Raises where a mission cannot be read: then nobody knows."""
+    needs = {mission: current_need(repository, mission) for mission in repository.missions()}
+    missions = {mission: [0, 0, 0, 0] for mission in needs}
+    objects = total = lone = lone_bytes = closure = unique = 0
+    for first in range(256):
+        sizes = {id_: status.st_size for id_, status in repository.media.objects(first)}
+        holders: dict[ObjectId, list[str]] = {}
+        for mission, need in needs.items():
+            for id_, size in need.of_shard(first):
+                holders.setdefault(id_, []).append(mission)
+                if id_ not in sizes and size != UNKNOWN:
+                    raise Refused(f"object {id_} is not there", remedy="run store-fsck", kind="missing", object=id_)
+        for id_, size in sizes.items():
+            objects, total = objects + 1, total + size
+            if id_ not in holders:
+                lone, lone_bytes = lone + 1, lone_bytes + size
+        for id_, names in holders.items():
+            size = sizes.get(id_, 0)
+            unique += size
+            closure += size * len(names)
+            for mission in names:
+                counted = missions[mission]
+                counted[0] += 1
+                counted[1] += size
+                counted[2 if len(names) > 1 else 3] += size
+    return Stats(
+        objects,
+        total,
+        lone,
+        lone_bytes,
+        {mission: MissionStats(*counted) for mission, counted in missions.items()},
+        closure,
+        unique,
+    )

@@ -1,0 +1,130 @@
+"""What missions, earlier manifests, pins and drafts need: what an audit looks for and a collection spares.
+
+A `Need` keeps 40 bytes an object, so that the closures of many large missions fit in memory together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from store.disk.log import MOVES, Event
+from store.disk.media import Media, object_path
+from store.errors import FlightbagError
+from store.format import manifest
+from store.format.cose import Envelope
+from store.format.ids import DIGEST_SIZE, ObjectId, is_hex
+from store.format.manifest import Manifest
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.verify import ENVELOPE_LIMIT, REF_SIZE, Opened, read_table, ref_id
+
+# The size of an object that nobody has stated: a release statement.
+UNKNOWN = 2**64 - 1
+PINS, DRAFTS = "pins", "drafts"
+# How many manifests of each mission are kept, the current one among them.
+KEEP_LAST = 2
+
+
+class Need:
+    """Objects with their sizes, ascending by id. `holder` is the path of the ref, pin, draft or log that needs them."""
+
+    _ROW = DIGEST_SIZE + 8
+
+    def __init__(self, holder: str, objects: Iterable[tuple[ObjectId, int]]) -> None:
+        self.holder = holder
+        self._rows = b"".join(bytes(id_) + size.to_bytes(8) for id_, size in sorted(objects))
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._ROW
+
+    def __iter__(self) -> Iterator[tuple[ObjectId, int]]:
+        return self._from(0)
+
+    @property
+    def mission(self) -> str | None:
+        """The mission that this is the need of; None for any other holder."""
+        folder, _, name = self.holder.partition("/")
+        return name if folder == "missions" else None
+
+    def of_shard(self, first: int) -> Iterator[tuple[ObjectId, int]]:
+        """Those whose ids begin with the byte `first`."""
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            if self._rows[middle * self._ROW] < first:
+                low = middle + 1
+            else:
+                high = middle
+        for id_, size in self._from(low):
+            if id_[0] != first:
+                return
+            yield id_, size
+
+    def _from(self, row: int) -> Iterator[tuple[ObjectId, int]]:
+        for at in range(row * self._ROW, len(self._rows), self._ROW):
+            middle = at + DIGEST_SIZE
+            yield ObjectId(self._rows[at:middle]), int.from_bytes(self._rows[middle : at + self._ROW])
+
+
+def need_of(holder: str, opened: Opened) -> Need:
+    """The closure of a manifest."""
+    sizes = opened.closure()
+    for release in opened.manifest.releases:
+        sizes.setdefault(release, UNKNOWN)
+    return Need(holder, sizes.items())
+
+
+def need_of_unsigned(holder: str, envelope: bytes, evidence: StoreEvidence) -> Need:
+    """What a manifest needs, whoever signed it: to keep too much does no harm. Raises Corrupt, NotFound or Unavailable.
+
+    The manifest itself is not among it.
+    """
+    parsed = Manifest.parse(Envelope.parse(envelope, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT).payload)
+    table = read_table(evidence, parsed)
+    sizes = {parsed.table: parsed.table_size, **dict.fromkeys(parsed.releases, UNKNOWN)}
+    sizes.update((entry.id, entry.size) for entry in table.entries)
+    return Need(holder, sizes.items())
+
+
+def need_of_stored(holder: str, id_: ObjectId, evidence: StoreEvidence) -> Need:
+    """What a manifest among the objects needs, itself included. Raises Corrupt, NotFound or Unavailable."""
+    data = evidence.object(id_, ENVELOPE_LIMIT)
+    return Need(holder, [*need_of_unsigned(holder, data, evidence), (id_, len(data))])
+
+
+def manifests_of(events: Iterable[Event]) -> dict[str, list[ObjectId]]:
+    """The manifests that were current for each mission and were not collected since, the newest first, each once."""
+    found: dict[str, dict[ObjectId, None]] = {}
+    for event in events:
+        moved = event.facts.get("refs") if event.event == "repaired" else None
+        refs = moved if type(moved) is dict else {}
+        if event.event in MOVES:
+            refs = {event.facts["mission"]: event.facts["manifest"]}
+        for mission, text in refs.items():
+            if type(text) is str and is_hex(text):
+                ids = found.setdefault(mission, {})
+                ids.pop(ObjectId.parse(text), None)
+                ids[ObjectId.parse(text)] = None
+        if event.event == "collected":
+            gone = event.facts.get("manifests")
+            for ids in found.values():
+                for text in gone if type(gone) is list else ():
+                    if type(text) is str and is_hex(text):
+                        ids.pop(ObjectId.parse(text), None)
+    return {mission: list(reversed(ids)) for mission, ids in found.items()}
+
+
+def pinned_id(media: Media, holder: str) -> ObjectId:
+    """The id that a pin names: like a ref, 64 hex digits and a newline. Raises Corrupt for anything else."""
+    return ref_id(media.read(holder, REF_SIZE))
+
+
+def is_manifest(evidence: StoreEvidence, id_: ObjectId) -> bool:
+    """Whether an object is a manifest. Raises where it cannot be read, or is not what its id says."""
+    if evidence.media.stamp(object_path(id_)).size > ENVELOPE_LIMIT:
+        return False
+    data = evidence.object(id_, ENVELOPE_LIMIT)
+    try:
+        Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
+    except FlightbagError:
+        return False
+    return True

@@ -1,0 +1,144 @@
+"""Proofs: one entry of a mission and what it takes to believe it, in a small file, for whoever needs one engine.
+
+A proof holds the signed manifest, the roots after the first, the entry and its inclusion proof (RFC 9162). It is
+checked from a pinned root, with neither store nor table at hand. It shows that the entry is in a genuine manifest;
+whether that is the newest, the takeoff check says.
+
+Law: `Proof.parse(p.render()) == p`, and only canonical bytes parse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from store.errors import Corrupt, NotFound, Untrusted
+from store.format import manifest as format_
+from store.format import merkle
+from store.format.cbor import Fields, decode, encode
+from store.format.cose import Envelope
+from store.format.entries import MAX_ENTRIES, Entry
+from store.format.ids import DIGEST_SIZE, ObjectId
+from store.format.manifest import Manifest
+from store.format.release import KINDS as RELEASED
+from store.format.release import Approval
+from store.takeoff.verify import ENVELOPE_LIMIT, Opened, parse_release
+from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, TrustRoot, advance, check_signatures
+
+FORMAT = 1
+# 100,000 entries make a tree of 17 levels.
+MAX_HASHES = 17
+ENTRY_LIMIT = 4096
+MAX_RELEASES = 64
+PROOF_LIMIT = (1 + MAX_RELEASES) * ENVELOPE_LIMIT + MAX_STEPS * ROOT_FILE_LIMIT + ENTRY_LIMIT + MAX_HASHES * 40 + 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """`manifest` and `roots` are envelopes, `entry` the data of a Merkle leaf, `index` its place among `count`."""
+
+    manifest: bytes
+    roots: tuple[bytes, ...]
+    entry: bytes
+    index: int
+    hashes: tuple[bytes, ...]
+    releases: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(
+        cls, opened: Opened, manifest: bytes, roots: Sequence[bytes], name: str, releases: Sequence[bytes] = ()
+    ) -> Self:
+        """The proof of one entry of a mission. `roots` are the root files of versions 2 and up, `releases` the releases
+        that the mission relies on. Raises NotFound.
+        """
+        leaves = opened.table.leaves
+        index = next((n for n, entry in enumerate(opened.table.entries) if entry.name == name), None)
+        if index is None:
+            mission = opened.manifest.mission.id
+            text = f"the mission {mission} has no entry {name}"
+            raise NotFound(text, remedy=f"flightbag show STORE {mission} lists them", kind="missing", entry=name)
+        hashes = merkle.inclusion_proof(leaves, index)
+        return cls(manifest, tuple(roots), leaves[index], index, hashes, tuple(releases))
+
+    def render(self) -> bytes:
+        return encode(
+            {
+                "format": FORMAT,
+                "manifest": self.manifest,
+                "roots": list(self.roots),
+                "entry": self.entry,
+                "index": self.index,
+                "hashes": list(self.hashes),
+                "releases": list(self.releases),
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """The proof of canonical bytes. Raises Corrupt; nothing in it is believed yet."""
+        fields = Fields(decode(data, limit=PROOF_LIMIT, what="the proof"), "proof")
+        fields.integer("format", FORMAT, FORMAT)
+        proof = cls(
+            manifest=fields.blob("manifest", ENVELOPE_LIMIT),
+            roots=_all_bytes(fields.array("roots", 0, MAX_STEPS), ROOT_FILE_LIMIT),
+            entry=fields.blob("entry", ENTRY_LIMIT),
+            index=fields.integer("index", 0, MAX_ENTRIES - 1),
+            hashes=_all_bytes(fields.array("hashes", 0, MAX_HASHES), DIGEST_SIZE),
+            releases=_all_bytes(fields.array("releases", 0, MAX_RELEASES), ENVELOPE_LIMIT),
+        )
+        fields.end()
+        return proof
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """An entry that is in a genuine manifest, and the newest root that was judged by."""
+
+    entry: Entry
+    manifest: Manifest
+    manifest_bytes: bytes
+    root: SignedRoot
+
+
+def prove(proof: Proof, pinned: SignedRoot) -> Proven:
+    """What a proof shows, from a pinned root. Raises Untrusted or Corrupt, with the kind of step B, C or D."""
+    first = pinned.root.version
+    later = [data for data in proof.roots if SignedRoot.parse(data).root.version > first]
+    root = advance(pinned, later)
+    envelope = Envelope.parse(proof.manifest, format_.CONTENT_TYPE, format_.PAYLOAD_LIMIT)
+    check_signatures(envelope, root.root, format_.AAD_LABEL, "mission", "the manifest")
+    manifest = Manifest.parse(envelope.payload)
+    leaf = merkle.leaf_hash(proof.entry)
+    if merkle.root_from_inclusion(leaf, proof.index, manifest.count, proof.hashes) != manifest.root:
+        raise Corrupt("the proof does not lead to the manifest's Merkle root", kind="bad-proof")
+    entry = Entry.of_value(decode(proof.entry, limit=ENTRY_LIMIT, what="the entry"))
+    _check_current(manifest, root.root)
+    if root.root.releases == "required" and entry.kind in RELEASED:
+        approved = {
+            approval
+            for data in proof.releases
+            if ObjectId.of(data) in manifest.releases
+            for approval in parse_release(data, root.root).approvals
+        }
+        if Approval.of(entry) not in approved:
+            raise Untrusted(f"{entry.name} is in no release that the proof has", kind="unreleased", entry=entry.name)
+    return Proven(entry, manifest, proof.manifest, root)
+
+
+def _check_current(manifest: Manifest, root: TrustRoot) -> None:
+    """Raises Untrusted for a manifest that the newest root at hand has ended."""
+    issue = manifest.issue
+    if issue.epoch != root.epoch:
+        raise Untrusted("the mission is of another epoch", kind="wrong-epoch", expected=root.epoch, actual=issue.epoch)
+    if issue.min_root_version > root.version:
+        raise Untrusted("the mission needs a newer trust root than is at hand", kind="old-root")
+    if root.issued_after is not None and issue.issued_at < root.issued_after:
+        raise Untrusted("the trust root no longer counts manifests of that time", kind="issued-too-early")
+
+
+def _all_bytes(items: Sequence[object], most: int) -> tuple[bytes, ...]:
+    found = tuple(item for item in items if type(item) is bytes and len(item) <= most)
+    if len(found) != len(items):
+        raise Corrupt("the proof holds something else than bytes", kind="bad-field", field="proof")
+    return found

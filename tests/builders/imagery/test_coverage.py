@@ -1,0 +1,156 @@
+"""Which tiles are missing and why, over made-up inventories: the order of reasons, views, the list and its way back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from builders.grid.tiles import tile_ids
+from builders.grid.views import View
+from builders.imagery.coverage import FAULTS, Gates, live, missing_at, of_list, shortfall, with_views
+from builders.imagery.inventory import Inventory, Level
+from store.format.missing import REASONS
+
+ZOOM, SIDE = 10, 6
+DAY = 86400
+NOW = 20_000 * DAY
+COLUMNS, ROWS = (part.ravel() for part in np.meshgrid(np.arange(SIDE) + 300, np.arange(SIDE) + 400))
+IDS = np.sort(tile_ids(ZOOM, COLUMNS, ROWS))
+
+
+def level(
+    absent: set[int] = frozenset(),  # type: ignore[assignment]
+    old: set[int] = frozenset(),  # type: ignore[assignment]
+    coarse: set[int] = frozenset(),  # type: ignore[assignment]
+    *,
+    has_zoom: bool = True,
+) -> Level:
+    """A square of tiles, of which those with these places are absent, 100 days old, or of 500 m a pixel."""
+    there = np.array([i not in absent for i in range(len(IDS))])
+    captured = np.array([NOW - (100 if i in old else 1) * DAY for i in range(len(IDS))]) * there
+    native = np.array([500.0 if i in coarse else 0.0 for i in range(len(IDS))])
+    hashes = np.random.default_rng(1).integers(0, 256, (int(there.sum()), 32), np.uint8)
+    return Level(ZOOM, IDS, IDS[there], hashes, has_zoom, captured.astype(np.int64), native)
+
+
+def gates(*, days: int | None = None, mm: int | None = None, required: int = 10**6) -> Gates:
+    return Gates(256, required, days, mm, NOW)
+
+
+def inventory(one: Level) -> Inventory:
+    return Inventory((one,), fresh=True)
+
+
+def test_the_first_reason_that_holds_counts() -> None:
+    one = level(absent={0, 1}, old={0, 2, 3, 4}, coarse={0, 2, 4, 5})
+    faults = {int(IDS[1]): "blank", int(IDS[3]): "wrong-size", int(IDS[6]): "undecodable", 1: "blank"}
+    found = shortfall(inventory(one), gates(days=50, mm=400_000), faults)
+    assert found.reasons() == {
+        int(IDS[0]): "absent",
+        int(IDS[1]): "absent",
+        int(IDS[2]): "too-old",
+        int(IDS[3]): "wrong-size",
+        int(IDS[4]): "too-old",
+        int(IDS[5]): "too-coarse",
+        int(IDS[6]): "undecodable",
+    }
+    nowhere = shortfall(inventory(level(absent={0}, has_zoom=False)), gates(), {})
+    assert set(nowhere.reasons().values()) == {"outside-zooms"}
+
+
+@pytest.mark.parametrize(("age", "missing"), [(99, 1), (100, 0)])
+def test_as_old_as_is_allowed_is_not_too_old(age: int, missing: int) -> None:
+    assert shortfall(inventory(level(old={3})), gates(days=age), {}).missing == missing
+
+
+def test_the_dates_are_those_of_what_is_described() -> None:
+    found = shortfall(inventory(level(absent={0}, old={3})), gates(days=50), {}).coverage(gates(days=50))
+    assert (found.oldest, found.newest) == (NOW - DAY, NOW - DAY)
+    assert (found.tiles, found.missing) == (36, 2)
+    everything = shortfall(inventory(level(absent=set(range(36)))), gates(required=0), {}).coverage(gates(required=0))
+    assert (everything.oldest, everything.newest) == (0, 0)
+
+
+@given(
+    st.integers(1, 10**6),
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+)
+def test_the_policy_is_that_of_the_manifest(tiles: int, missing: int, required: int) -> None:
+    missing = min(missing, tiles)
+    assert gates(required=required).allows(missing, tiles) == ((tiles - missing) / tiles * 10**6 >= required - 1e-6)
+
+
+def brute_live(view: View, origins: NDArray[np.uint64], missing: set[int]) -> set[int]:
+    area = set(IDS.tolist())
+    kept = set()
+    for origin, shown in zip(origins.tolist(), view.footprint(ZOOM, origins).reshape(len(origins), -1), strict=True):
+        tiles = set(shown.tolist())
+        if tiles & area and not tiles & missing:
+            kept.add(origin)
+    return kept
+
+
+@given(
+    view=st.sampled_from([View(), View(2, 1), View(2, 2), View(3, 2)]),
+    bad=st.sets(st.integers(0, len(IDS) - 1), max_size=8),
+    lost=st.sets(st.integers(0, 30), max_size=5),
+)
+def test_a_tile_is_described_where_a_row_that_counts_shows_it(view: View, bad: set[int], lost: set[int]) -> None:
+    one = inventory(level())
+    faults = {int(IDS[i]): FAULTS[i % 3] for i in bad}
+    origins = view.origins_over(ZOOM, IDS)
+    rows = np.array([o for i, o in enumerate(origins.tolist()) if i not in lost], np.uint64)
+    found = with_views(shortfall(one, gates(required=0), faults), [{ZOOM: (view, rows)}])
+    expected = brute_live(view, rows, set(faults))
+    shown = set(view.footprint(ZOOM, np.array(sorted(expected), np.uint64)).ravel().tolist())
+    for number in IDS.tolist():
+        assert found.reasons().get(number) == (faults.get(number) or (None if number in shown else "no-view"))
+    # What is masked at load is masked here, and a tile without a view masks nothing more.
+    assert set(live(ZOOM, view, rows, IDS, found.ids(ZOOM)).tolist()) == expected
+    # The list says it all, and leads back.
+    listed = found.as_list()
+    assert listed.total == found.missing
+    assert missing_at(listed, IDS).tolist() == found.ids(ZOOM).tolist()
+    again = of_list(one, gates(required=0), listed)
+    assert again is not None
+    assert again.reasons() == found.reasons()
+
+
+def test_what_one_set_does_not_show_masks_the_rows_of_another() -> None:
+    """And what those alone showed is missing, too: until nothing more is."""
+    one = inventory(level(absent={14}))
+    views = (View(2, 2), View(3, 3))
+    sets = []
+    for view in views:
+        origins = view.origins_over(ZOOM, IDS)
+        whole = np.isin(view.footprint(ZOOM, origins), one.levels[0].ids).all(axis=(1, 2))
+        sets.append({ZOOM: (view, origins[whole])})
+    found = with_views(shortfall(one, gates(required=0), {}), sets)
+    missing = found.ids(ZOOM)
+    for view, rows in (each[ZOOM] for each in sets):
+        shown = set(view.footprint(ZOOM, live(ZOOM, view, rows, IDS, missing)).ravel().tolist())
+        assert set(IDS.tolist()) - set(missing.tolist()) <= shown
+
+
+def test_a_set_without_rows_at_a_zoom_describes_nothing_there() -> None:
+    found = with_views(shortfall(inventory(level()), gates(required=0), {}), [{ZOOM: (View(), IDS)}, {}])
+    assert set(found.reasons().values()) == {"no-view"}
+    assert found.missing == len(IDS)
+
+
+def test_a_list_of_another_day_is_not_believed() -> None:
+    """What was fresh enough when it was published and is not now makes another list."""
+    one = inventory(level(absent={3}, old={4}))
+    listed = shortfall(one, gates(days=100), {}).as_list()
+    assert of_list(one, gates(days=100), listed) is not None
+    assert of_list(one, gates(days=99), listed) is None
+    # A tile that is there now is not believed to be absent.
+    assert of_list(inventory(level(old={4})), gates(days=100), listed) is None
+
+
+def test_every_reason_can_come_about() -> None:
+    assert set(REASONS) == {"absent", "outside-zooms", "too-old", "too-coarse", "no-view", *FAULTS}

@@ -1,0 +1,605 @@
+"""GeoTIFF: tiles cut on the fly, exact where the raster lies on the grid, and the same imagery through every source."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from pmtiles.tile import Compression, TileType
+from pmtiles.writer import Writer
+
+from builders.descriptors.preprocess import decode
+from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id
+from builders.grid.views import EQUATOR
+from builders.imagery.geotiff import HALF, GeoTiffSource
+from builders.imagery.mbtiles import MBTilesSource
+from builders.imagery.pmtiles import PMTilesSource
+from builders.imagery.png import write_png
+from builders.imagery.sources import open_source
+from builders.imagery.xyz import XyzSource
+from store.errors import FlightbagError, Invalid, Unavailable
+from tests.support.commands import flightbag
+from tests.support.field import LEFT, WORLD, Desk
+from tests.support.terrain import render
+
+rasterio = pytest.importorskip("rasterio", reason="the extra geotiff is not installed")
+pytest.importorskip("rasterio.warp")
+
+ZOOM, SIDE = 15, 256
+# A corner of the world of the tests: 6 x 5 tiles.
+X0, Y0, WIDE, HIGH = 7355, 11519, 6, 5
+
+
+def tiles() -> dict[Tile, NDArray[np.uint8]]:
+    return {Tile(ZOOM, X0 + i, Y0 + j): render(Tile(ZOOM, X0 + i, Y0 + j)) for j in range(HIGH) for i in range(WIDE)}
+
+
+def picture(found: dict[Tile, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    rows = [np.concatenate([found[Tile(ZOOM, X0 + i, Y0 + j)] for i in range(WIDE)], axis=1) for j in range(HIGH)]
+    return np.concatenate(rows)
+
+
+def write(path: Path, pixels: NDArray[Any], **options: Any) -> Path:
+    """A raster [h, w, bands] in web mercator on the grid of the zoom, its first pixel that of the first tile."""
+    pixel = EQUATOR / (1 << ZOOM) / SIDE
+    settings = {
+        "driver": "GTiff",
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "count": pixels.shape[2],
+        "dtype": pixels.dtype,
+        "crs": "EPSG:3857",
+        "transform": rasterio.transform.from_origin(X0 * pixel * SIDE - HALF, HALF - Y0 * pixel * SIDE, pixel, pixel),
+        "photometric": "RGB" if pixels.shape[2] >= 3 else "MINISBLACK",
+        **options,
+    }
+    with rasterio.open(path, "w", **settings) as raster:
+        raster.write(pixels.transpose(2, 0, 1))
+    return path
+
+
+def everything(source: Any, zoom: int = ZOOM) -> list[tuple[int, bytes]]:
+    cells = {cell_of(Tile(zoom, X0 + i, Y0 + j)) for i in range(WIDE) for j in range(HIGH)}
+    return sorted(item for cell in cells for item in source.cell(cell, zoom))
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("raster") / "aligned.tif", picture(tiles()), tiled=True)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 10**6))
+def test_a_png_decodes_to_its_pixels(height: int, width: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    data = write_png(pixels)
+    assert (np.asarray(Image.open(io.BytesIO(data))) == pixels).all()
+    assert data == write_png(pixels.copy())
+
+
+def test_a_png_of_many_blocks() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    assert (np.asarray(decode(write_png(pixels))) == pixels).all()
+
+
+def test_a_raster_on_the_grid_gives_its_own_pixels(aligned: Path) -> None:
+    with GeoTiffSource(aligned, SIDE) as source:
+        assert source.zooms == (ZOOM - 2, ZOOM)
+        assert source.resolution_m == pytest.approx(EQUATOR / (1 << ZOOM) / SIDE * np.cos(np.radians(47.0)), rel=0.01)
+        found = {tile_from_id(number): data for number, data in everything(source)}
+    assert found == {tile: write_png(pixels) for tile, pixels in tiles().items()}
+
+
+def test_every_source_of_the_same_tiles_is_the_same(aligned: Path, tmp_path: Path) -> None:
+    """MBTiles, PMTiles, a folder and the raster itself: equal ids, equal bytes."""
+    pngs = {tile: write_png(pixels) for tile, pixels in tiles().items()}
+    with closing(sqlite3.connect(tmp_path / "a.mbtiles")) as db, db:
+        db.execute("CREATE TABLE metadata (name text, value text)")
+        db.execute("INSERT INTO metadata VALUES ('format', 'png')")
+        db.execute("CREATE TABLE tiles (zoom_level integer, tile_column integer, tile_row integer, tile_data blob)")
+        rows = [(t.z, t.x, (1 << t.z) - 1 - t.y, data) for t, data in pngs.items()]
+        db.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
+    with (tmp_path / "a.pmtiles").open("wb") as file:
+        writer = Writer(file)
+        for number, data in sorted((tile_id(t), data) for t, data in pngs.items()):
+            writer.write_tile(number, data)
+        header = {
+            "tile_type": TileType.PNG,
+            "tile_compression": Compression.NONE,
+            "min_zoom": ZOOM,
+            "max_zoom": ZOOM,
+            "min_lon_e7": -990000000,
+            "min_lat_e7": 460000000,
+            "max_lon_e7": -980000000,
+            "max_lat_e7": 480000000,
+            "center_zoom": ZOOM,
+            "center_lon_e7": -985000000,
+            "center_lat_e7": 470000000,
+        }
+        writer.finalize(header, {})
+    for tile, data in pngs.items():
+        path = tmp_path / f"folder/{tile.z}/{tile.x}/{tile.y}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    found = []
+    for path, kind in (
+        (tmp_path / "a.mbtiles", MBTilesSource),
+        (tmp_path / "a.pmtiles", PMTilesSource),
+        (tmp_path / "folder", XyzSource),
+        (aligned, GeoTiffSource),
+    ):
+        with open_source(path, SIDE) as source:
+            assert isinstance(source, kind)
+            found.append(everything(source))
+            one = next(iter(pngs))
+            assert source.read(one) == pngs[one]
+            assert source.read(Tile(ZOOM, 0, 0)) is None
+    assert found[0] == found[1] == found[2] == found[3]
+    assert len(found[0]) == WIDE * HIGH
+
+
+def test_a_tile_that_is_not_whole_is_not_there(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    with_alpha = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], axis=2)
+    with_alpha[300, 300, 3] = 0  # in the second tile of the second row
+    masked = Tile(ZOOM, X0 + 1, Y0 + 1)
+    with GeoTiffSource(write(tmp_path / "alpha.tif", with_alpha, alpha="YES"), SIDE) as source:
+        assert {tile_from_id(n) for n, _ in everything(source)} == tiles().keys() - {masked}
+    without = pixels.copy()
+    without[without == 0] = 1
+    without[300, 300] = 0
+    with GeoTiffSource(write(tmp_path / "nodata.tif", without, nodata=0), SIDE) as source:
+        assert {tile_from_id(n) for n, _ in everything(source)} == tiles().keys() - {masked}
+    # Half a tile of the raster is cut off.
+    with GeoTiffSource(write(tmp_path / "cut.tif", pixels[:, :-128]), SIDE) as source:
+        assert {tile_from_id(n).x for n, _ in everything(source)} == set(range(X0, X0 + WIDE - 1))
+
+
+def test_another_projection_is_warped_and_always_the_same(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    transform = rasterio.transform.from_origin(487_000, 5_208_000, 3.3, 3.3)
+    path = write(tmp_path / "utm.tif", pixels, crs="EPSG:32614", transform=transform)
+    with rasterio.open(path) as raster:
+        west, south, east, north = rasterio.warp.transform_bounds(raster.crs, "EPSG:3857", *raster.bounds)
+    runs = []
+    for _ in range(2):
+        with GeoTiffSource(path, SIDE) as source:
+            assert source.zooms == (13, 15)
+            span = EQUATOR / (1 << 15)
+            x, y = int(((west + east) / 2 + HALF) / span), int((HALF - (south + north) / 2) / span)
+            runs.append([source.read(Tile(15, x + i, y)) for i in (-1, 0, 1)])
+    assert runs[0] == runs[1]
+    assert all(data is not None and decode(data).size == (SIDE, SIDE) for data in runs[0])
+
+
+def test_lower_zooms_and_none_above_its_own(aligned: Path) -> None:
+    with GeoTiffSource(aligned, SIDE) as source:
+        above = Tile(ZOOM - 1, (X0 + 1) // 2, (Y0 + 1) // 2)
+        data = source.read(above)
+        assert data is not None
+        children = [tiles()[Tile(ZOOM, 2 * above.x + i, 2 * above.y + j)] for j in (0, 1) for i in (0, 1)]
+        mean = np.mean([child.mean() for child in children])
+        assert np.asarray(decode(data)).mean() == pytest.approx(mean, abs=2)
+        below = Tile(ZOOM + 1, 2 * X0, 2 * Y0)
+        assert source.read(below) is None
+        assert list(source.cell(cell_of(below), ZOOM + 1)) == []
+
+
+def test_grey_is_taken_and_what_has_no_plain_reading_is_not(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    with GeoTiffSource(write(tmp_path / "grey.tif", pixels[:, :, :1]), SIDE) as source:
+        data = source.read(Tile(ZOOM, X0, Y0))
+        assert data is not None
+        assert (np.asarray(decode(data)) == pixels[:SIDE, :SIDE, :1]).all()
+    for name, bad, options in (
+        ("deep", pixels.astype(np.uint16), {}),
+        ("float", pixels[:, :, :1].astype(np.float32), {}),
+        ("two", pixels[:, :, :2], {}),
+        ("nowhere", pixels, {"crs": None}),
+    ):
+        with pytest.raises(Invalid) as caught:
+            GeoTiffSource(write(tmp_path / f"{name}.tif", bad, **options), SIDE)
+        assert name in str(caught.value)
+        assert caught.value.remedy
+
+
+def test_files_beside_it_change_nothing(aligned: Path, tmp_path: Path) -> None:
+    path = tmp_path / "raster.tif"
+    path.write_bytes(aligned.read_bytes())
+    with GeoTiffSource(path, SIDE) as source:
+        before = everything(source)
+    (tmp_path / "raster.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>34</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    (tmp_path / "raster.tfw").write_text("1\n0\n0\n-1\n0\n0\n")
+    (tmp_path / "raster.tif.ovr").write_bytes(b"no overview")
+    (tmp_path / "raster.tif.msk").write_bytes(b"no mask")
+    names = sorted(tmp_path.iterdir())
+    with GeoTiffSource(path, SIDE) as source:
+        assert everything(source) == before
+        stamp = source.stamp([])
+        assert source.stamp([]) == stamp
+    assert sorted(tmp_path.iterdir()) == names
+
+
+def test_damage_is_an_error_or_other_bytes_and_never_the_end(aligned: Path, tmp_path: Path) -> None:
+    whole = aligned.read_bytes()
+    chance = random.Random(1)
+    path = tmp_path / "damaged.tif"
+    cuts = [whole[: chance.randrange(8, len(whole))] for _ in range(12)]
+    for _ in range(25):
+        flipped = bytearray(whole)
+        flipped[chance.randrange(0, 4096 if chance.random() < 0.7 else len(whole))] ^= 1 << chance.randrange(8)
+        cuts.append(bytes(flipped))
+    for data in cuts:
+        path.write_bytes(data)
+        with suppress(FlightbagError), GeoTiffSource(path, SIDE) as source:
+            everything(source)
+
+
+def test_a_mission_is_built_from_a_raster(desk: Desk) -> None:
+    """The digest of the coverage is that of the same tiles in another container."""
+    found = {}
+    west, south, east, north = (value / 10**7 for value in WORLD)
+    side = 1 << ZOOM
+    columns = range(int((west + 180) / 360 * side) - 1, int((east + 180) / 360 * side) + 2)
+    rows = [int((1 - np.arcsinh(np.tan(np.radians(lat))) / np.pi) / 2 * side) for lat in (north, south)]
+    for x in columns:
+        for y in range(rows[0] - 1, rows[1] + 2):
+            found[x, y] = render(Tile(ZOOM, x, y))
+    pixels = np.concatenate(
+        [np.concatenate([found[x, y] for x in columns], axis=1) for y in range(rows[0] - 1, rows[1] + 2)]
+    )
+    pixel = EQUATOR / side / SIDE
+    origin = rasterio.transform.from_origin(
+        columns[0] * pixel * SIDE - HALF, HALF - (rows[0] - 1) * pixel * SIDE, pixel, pixel
+    )
+    write(desk.folder / "raster.tif", pixels, transform=origin, tiled=True)
+    for (x, y), tile in found.items():
+        path = desk.folder / f"folder/{ZOOM}/{x}/{y}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(write_png(tile))
+    reports = []
+    for mission, source in (("raster", "raster.tif"), ("folder", "folder")):
+        reports.append(desk.built(desk.write_mission(mission, tiles=Path(source), zooms=(ZOOM,), bbox=LEFT)))
+    assert reports[0]["coverage"] == reports[1]["coverage"]
+    shards = [{a["name"]: a["id"] for a in r["artifacts"] if a["name"].startswith("desc")} for r in reports]
+    assert shards[0] == shards[1]
+    digests = {flightbag("show", desk.store, m, "--json").json["coverage"]["digest"] for m in ("raster", "folder")}
+    assert len(digests) == 1
+    assert desk.built(desk.folder / "folder.toml")["outcome"] == "unchanged"
+
+
+UTM: dict[str, Any] = {"crs": "EPSG:32614", "transform": rasterio.Affine(3.3, 0, 487_000, 0, -3.3, 5_208_000)}
+
+
+def hidden(path: Path, pixels: NDArray[np.uint8], how: str, row: int, column: int, **options: Any) -> Path:
+    """A raster with one pixel masked."""
+    mask = np.full((*pixels.shape[:2], 1), 255, np.uint8)
+    mask[row, column] = 0
+    if how.startswith("alpha"):
+        both = {"nodata": 77} if how == "alpha and nodata" else {}
+        return write(path, np.concatenate([pixels, mask], axis=2), alpha="YES", **both, **options)
+    if how == "mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            write(path, pixels, **options)
+            with rasterio.open(path, "r+") as raster:
+                raster.write_mask(mask[:, :, 0])
+        return path
+    bare = pixels.copy()
+    bare[row, column] = 0
+    write(path, bare, nodata=0, **options)
+    if how == "nodata and mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
+            raster.write_mask(np.full(mask.shape[:2], 255, np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("how", ["alpha", "nodata", "mask", "alpha and nodata", "nodata and mask"])
+@pytest.mark.parametrize("place", [{}, UTM], ids=["mercator", "utm"])
+def test_one_masked_pixel_shows_at_every_zoom(tmp_path: Path, how: str, place: dict[str, Any]) -> None:
+    """Wherever it lies in the tile: a tile that is there is whole."""
+    base = np.maximum(picture(tiles()), 1)
+    path = tmp_path / "raster.tif"
+    with GeoTiffSource(write(path, base, **place), SIDE) as source:
+        whole = {zoom: cells_of(source, zoom) for zoom in range(source.zooms[0], source.zooms[1] + 1)}
+    assert whole[ZOOM]
+    assert whole[ZOOM - 1]
+    for row, column in ((700, 701), (511, 513)):
+        with GeoTiffSource(hidden(path, base, how, row, column, **place), SIDE) as source:
+            for zoom, before in whole.items():
+                lost = before - cells_of(source, zoom)
+                # In one tile, or where it lies on an edge in its neighbours too.
+                assert 1 <= len(lost) <= 4 if before else not lost
+
+
+@given(st.integers(0, 255), st.integers(0, 255))
+def test_a_masked_pixel_of_the_least_weight_shows(hidden_in_a_large_one: Path, dx: int, dy: int) -> None:
+    """Two zooms down, wherever in 256 x 256: the masked pixel is moved by moving the raster."""
+    pixel = EQUATOR / (1 << ZOOM) / SIDE
+    with rasterio.open(hidden_in_a_large_one, "r+") as raster:
+        # A third of a pixel off the grid, so that the weights are of every size.
+        raster.transform = rasterio.Affine(
+            pixel,
+            0,
+            X0 * pixel * SIDE - HALF - (dx + 1 / 3) * pixel,
+            0,
+            -pixel,
+            HALF - (Y0 * SIDE - dy - 1 / 3) * pixel,
+        )
+    with GeoTiffSource(hidden_in_a_large_one, SIDE) as source:
+        x, y = (X0 + (2000 - dx) // SIDE) >> 2, (Y0 + (2000 - dy) // SIDE) >> 2
+        assert source.read(Tile(ZOOM - 2, x, y)) is None
+        assert source.read(Tile(ZOOM - 2, x - 1, y)) is not None
+
+
+@pytest.fixture(scope="module")
+def hidden_in_a_large_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pixels = np.full((3072, 3072, 1), 9, np.uint8)
+    return hidden(tmp_path_factory.mktemp("raster") / "large.tif", pixels, "nodata", 2000, 2000, tiled=True)
+
+
+def test_a_tile_reaches_nowhere_beyond_the_raster(tmp_path: Path) -> None:
+    """Not by half a pixel either; and what ends with the tile has it, a zoom lower too."""
+    pixels = picture(tiles())
+    pixel = EQUATOR / (1 << ZOOM) / SIDE
+    path = tmp_path / "raster.tif"
+    left, top = X0 * pixel * SIDE - HALF, HALF - (Y0 + 1) * pixel * SIDE
+    for shift, there in ((0.0, True), (0.3, False)):
+        place = rasterio.Affine(pixel, 0, left + shift * pixel, 0, -pixel, top)
+        with GeoTiffSource(write(path, pixels, transform=place), SIDE) as source:
+            assert (source.read(Tile(ZOOM, X0, Y0 + 1)) is not None) == there
+            assert source.read(Tile(ZOOM - 1, (X0 + 1) >> 1, (Y0 + 1) >> 1)) is not None
+            assert source.read(Tile(ZOOM - 1, X0 >> 1, (Y0 + 1) >> 1)) is None
+
+
+def test_what_the_projection_does_not_know_is_not_there(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    for number, crs in enumerate(("EPSG:32614", "EPSG:27700", "EPSG:3413")):
+        with GeoTiffSource(write(tmp_path / f"{number}.tif", pixels, **{**UTM, "crs": crs}), SIDE) as source:
+            zoom = source.zooms[1]
+            last = (1 << zoom) - 1
+            for x, y in ((0, 0), (last, last), (last // 2 + 1, last // 2 + 1), (last, last // 2), (last // 2, 0)):
+                assert source.read(Tile(zoom, x, y)) is None
+
+
+def cells_of(source: GeoTiffSource, zoom: int) -> set[Tile]:
+    """The tiles that the source has of all that the raster may touch."""
+    scale = 1 << (ZOOM - zoom)
+    columns, rows = range(X0 // scale - 2, X0 // scale + 9), range(Y0 // scale - 2, Y0 // scale + 9)
+    return {Tile(zoom, x, y) for x in columns for y in rows if source.read(Tile(zoom, x, y)) is not None}
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("place", [{}, UTM], ids=["mercator", "utm"])
+def test_what_was_never_written_is_not_black(tmp_path: Path, interleave: str, place: dict[str, Any]) -> None:
+    """One block of one band is enough; a block that is written and black is a block."""
+    pixels = np.full((HIGH * SIDE, WIDE * SIDE, 3), 9, np.uint8)
+    pixels[:SIDE, :SIDE] = 0
+    options = {"tiled": True, "blockxsize": SIDE, "blockysize": SIDE, "interleave": interleave, **place}
+    found = []
+    for name in ("whole", "sparse"):
+        path = write(tmp_path / f"{name}.tif", pixels, **options)
+        if name == "sparse":
+            part = pixels.copy()
+            part[2 * SIDE : 3 * SIDE, 3 * SIDE : 4 * SIDE, 1 if interleave == "band" else slice(None)] = 0
+            write(path, part, sparse_ok=True, **options)
+        with GeoTiffSource(path, SIDE) as source:
+            found.append(cells_of(source, ZOOM))
+    lost = found[0] - found[1]
+    assert found[1] < found[0]
+    assert place or lost == {Tile(ZOOM, X0, Y0), Tile(ZOOM, X0 + 3, Y0 + 2)}
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_a_file_of_one_strip_is_whole(tmp_path: Path, interleave: str, compress: str) -> None:
+    """GDAL would show it in rows, none of which tells where it lies."""
+    pixels = np.random.default_rng(0).integers(1, 256, (2048, 2048, 3), np.uint8)
+    path = write(tmp_path / "strip.tif", pixels, blockysize=2048, interleave=interleave, compress=compress)
+    with GeoTiffSource(path, SIDE) as source:
+        data = source.read(Tile(ZOOM, X0 + 6, Y0 + 7))
+    assert data is not None
+    assert (np.asarray(decode(data)) == pixels[7 * SIDE :, 6 * SIDE : 7 * SIDE]).all()
+
+
+def test_too_much_at_once_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "raster.tif", picture(tiles()), tiled=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("builders.imagery.geotiff.MAX_WINDOW", 500 * 500)
+        with GeoTiffSource(path, SIDE) as source:
+            with pytest.raises(Invalid) as caught:
+                source.read(Tile(ZOOM - 1, (X0 + 1) >> 1, (Y0 + 1) >> 1))
+            assert "gdal_translate" in caught.value.remedy
+    with pytest.raises(Invalid):
+        # A block of 12,288 x 12,288 pixels, unpacked as a whole.
+        GeoTiffSource(
+            write(
+                tmp_path / "block.tif", np.zeros((12_288, 12_288, 1), np.uint8), blockysize=12_288, compress="deflate"
+            ),
+            SIDE,
+        )
+    with pytest.raises(Invalid):
+        GeoTiffSource(path, 4096)
+
+
+def test_overviews_are_not_used(aligned: Path, tmp_path: Path) -> None:
+    path = tmp_path / "raster.tif"
+    path.write_bytes(aligned.read_bytes())
+    above = Tile(ZOOM - 1, (X0 + 1) // 2, (Y0 + 1) // 2)
+    with GeoTiffSource(path, SIDE) as source:
+        before = source.read(above)
+    with rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+        assert raster.overviews(1) == [2, 4]
+    with GeoTiffSource(path, SIDE) as source:
+        assert source.read(above) == before
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_raster_that_lies_nowhere_or_askew_is_refused_and_no_hang(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    for number, transform in enumerate(
+        (
+            rasterio.Affine(-8.8e299, 0, 0, 0, -1, 0),
+            rasterio.Affine(8.8e299, 0, 0, 0, -1, 0),
+            rasterio.Affine(1, 0, 1e300, 0, -1, 0),
+            rasterio.Affine(1e-300, 0, 0, 0, -1e-300, 0),
+            rasterio.Affine(float("nan"), 0, 0, 0, -1, 0),
+            rasterio.Affine(1, 0.1, 0, 0.1, -1, 0),
+            rasterio.Affine(2, 0, 10, 0, 2, 10),
+            rasterio.Affine(-2, 0, 10, 0, -2, 10),
+            rasterio.Affine.identity(),
+        )
+    ):
+        with pytest.raises(Invalid) as caught:
+            GeoTiffSource(write(tmp_path / f"{number}.tif", pixels, transform=transform), SIDE)
+        assert f"{number}.tif" in str(caught.value)
+        assert "gdalwarp" in caught.value.remedy
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_world_file_gives_no_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "raster.tif", picture(tiles()), transform=None)
+    pixel = EQUATOR / (1 << ZOOM) / SIDE
+    left, top = X0 * pixel * SIDE - HALF, HALF - Y0 * pixel * SIDE
+    (tmp_path / "raster.tfw").write_text(f"{pixel}\n0\n0\n{-pixel}\n{left + pixel / 2}\n{top - pixel / 2}\n")
+    with pytest.raises(Invalid):
+        GeoTiffSource(path, SIDE)
+
+
+def test_fewer_bits_than_a_byte_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Invalid) as caught:
+        GeoTiffSource(write(tmp_path / "four.tif", picture(tiles()) >> 4, nbits=4), SIDE)
+    assert "4 bits" in str(caught.value)
+
+
+def test_the_zoom_whose_pixels_are_nearest(tmp_path: Path) -> None:
+    pixel = EQUATOR / (1 << ZOOM) / SIDE
+    pixels = picture(tiles())[:SIDE, :SIDE]
+    # Pixels of a size between two zooms, by its logarithm, fall to the finer one.
+    for factor, zoom in ((1.0, 15), (1.41, 15), (1.42, 14), (0.71, 15), (0.70, 16)):
+        place = rasterio.Affine(
+            pixel * factor, 0, X0 * pixel * SIDE - HALF, 0, -pixel * factor, HALF - Y0 * pixel * SIDE
+        )
+        with GeoTiffSource(write(tmp_path / "raster.tif", pixels, transform=place), SIDE) as source:
+            assert source.zooms == (zoom - 2, zoom)
+
+
+def test_black_stays_black_beside_a_value_for_none(tmp_path: Path) -> None:
+    pixels = np.full((HIGH * SIDE, WIDE * SIDE, 3), 80, np.uint8)
+    pixels[:, :, 1:] = 0
+    alpha = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], axis=2)
+    for given_as, options in ((alpha, {"alpha": "YES"}), (pixels, {"nodata": 0})):
+        with GeoTiffSource(write(tmp_path / "red.tif", given_as, **options, **UTM), SIDE) as source:
+            found = [source.read(tile) for tile in cells_of(source, 15)]
+        assert found
+        assert all(data is not None and (np.asarray(decode(data)) == (80, 0, 0)).all() for data in found)
+
+
+def test_no_file_a_folder_and_text_are_invalid(tmp_path: Path) -> None:
+    (tmp_path / "text.tif").write_text("no raster")
+    (tmp_path / "empty.tif").touch()
+    os.mkfifo(tmp_path / "pipe.tif")
+    for name in ("none.tif", "", "text.tif", "text.tif/below", "empty.tif", "pipe.tif"):
+        with pytest.raises(Invalid) as caught:
+            GeoTiffSource(tmp_path / name, SIDE)
+        assert caught.value.remedy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_unavailable(aligned: Path, tmp_path: Path) -> None:
+    path = tmp_path / "raster.tif"
+    path.write_bytes(aligned.read_bytes())
+    path.chmod(0)
+    with pytest.raises(Unavailable):
+        GeoTiffSource(path, SIDE)
+
+
+def test_settings_are_nobody_elses(aligned: Path) -> None:
+    """Sources close in any order, and between two tiles nothing of theirs is left in the thread."""
+    one, other = GeoTiffSource(aligned, SIDE), GeoTiffSource(aligned, SIDE)
+    tile = Tile(ZOOM, X0, Y0)
+    found = one.cell(cell_of(tile), ZOOM)
+    next(found)
+    assert not rasterio.env.hasenv()
+    with rasterio.Env(GDAL_PAM_ENABLED="YES"):
+        next(found)
+        assert one.read(tile) == other.read(tile)
+        assert rasterio.env.getenv()["GDAL_PAM_ENABLED"] == "YES"
+        one.close()
+        assert other.read(tile) is not None
+    assert not rasterio.env.hasenv()
+    assert other.read(tile) is not None
+    other.close()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compress": "deflate", "tiled": True},
+        {"compress": "jpeg"},
+        {},
+        {"compress": "deflate", **UTM},
+        {"compress": "lzw", "nodata": 0, **UTM},
+    ],
+    ids=["deflate", "jpeg", "plain", "utm", "utm-nodata"],
+)
+def test_flipped_bits_are_typed_errors_or_other_bytes(tmp_path: Path, options: dict[str, Any]) -> None:
+    pixels = picture(tiles())[:512, :512]
+    whole = write(tmp_path / "whole.tif", pixels, **options).read_bytes()
+    chance = random.Random(2)
+    path = tmp_path / "damaged.tif"
+    for _ in range(60):
+        data = bytearray(whole)
+        data[chance.randrange(0, 1024 if chance.random() < 0.8 else len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(data)
+        # A warning or an error of another kind fails the test.
+        with suppress(FlightbagError), GeoTiffSource(path, SIDE) as source:
+            everything(source)
+
+
+@pytest.mark.parametrize("how", ["written to", "replaced", "removed"])
+def test_a_raster_that_changed_has_no_stamp(aligned: Path, tmp_path: Path, how: str) -> None:
+    path = tmp_path / "raster.tif"
+    path.write_bytes(aligned.read_bytes())
+    with GeoTiffSource(path, SIDE) as source:
+        source.stamp([])
+        if how == "written to":
+            with path.open("r+b") as file:
+                file.seek(100)
+                file.write(b"x")
+        else:
+            path.unlink()
+            if how == "replaced":
+                path.write_bytes(aligned.read_bytes())
+        with pytest.raises(Unavailable):
+            source.stamp([])
+
+
+def test_a_raster_that_changes_while_it_is_opened_is_unavailable(
+    aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / "raster.tif", tmp_path / "other.tif"
+    path.write_bytes(aligned.read_bytes())
+    other.write_bytes(aligned.read_bytes())
+    inspect = GeoTiffSource._inspect
+
+    def replaced(source: GeoTiffSource) -> None:
+        inspect(source)
+        other.replace(path)
+
+    monkeypatch.setattr(GeoTiffSource, "_inspect", replaced)
+    with pytest.raises(Unavailable):
+        GeoTiffSource(path, SIDE)

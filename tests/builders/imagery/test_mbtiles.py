@@ -1,0 +1,430 @@
+"""MBTiles as a source: rows from the south, views, write-ahead logs, damage, and what is not MBTiles."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from builders.descriptors.preprocess import Undecodable, decode
+from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, cell_range, tile_from_id, tile_id, tiles_of_bbox
+from builders.imagery.mbtiles import MBTilesSource
+from builders.imagery.stamps import Stamp
+from store.errors import Corrupt, Invalid, Unavailable
+from tests.support.terrain import render_jpeg, write_terrain
+
+AREA = (-991750000, 470080000, -991600000, 470200000)
+ZOOM = 15
+TILE = tile_from_id(int(tiles_of_bbox(AREA, ZOOM)[0]))
+SHARED = os.environ.get("FLIGHTBAG_SHARED")
+
+
+@pytest.fixture(scope="module")
+def terrain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("terrain") / "terrain.mbtiles"
+    write_terrain(path, AREA, [ZOOM])
+    return path
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[tuple[Path, sqlite3.Connection]]:
+    """An empty MBTiles file, to be filled."""
+    path = tmp_path / "some 100% 'tiles'?.mbtiles"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE metadata (name text, value text)")
+        connection.execute("INSERT INTO metadata VALUES ('format', 'png')")
+        connection.execute("CREATE TABLE tiles (zoom_level, tile_column, tile_row, tile_data)")
+        yield path, connection
+
+
+def wait_past(stamp: Stamp, folder: Path) -> None:
+    """Until the file system's clock has gone on: within one of its ticks two writes have the same time."""
+    probe = folder / "clock"
+    while True:
+        probe.write_bytes(b"")
+        os.utime(probe)
+        if probe.stat().st_ctime_ns > stamp.newest:
+            probe.unlink()
+            return
+
+
+def everything(source: MBTilesSource, zoom: int = ZOOM) -> list[tuple[int, bytes]]:
+    cells = sorted({cell_of(tile_from_id(n)) for n in tiles_of_bbox(AREA, zoom).tolist()}, key=tile_id)
+    return [item for cell in cells for item in source.cell(cell, zoom)]
+
+
+def test_every_tile_is_where_it_lies_in_the_world(terrain: Path) -> None:
+    with MBTilesSource(terrain) as source:
+        found = everything(source)
+    assert [number for number, _ in found] == tiles_of_bbox(AREA, ZOOM).tolist()
+    assert all(data == render_jpeg(tile_from_id(number)) for number, data in found)
+
+
+def test_the_rows_are_tms(db: tuple[Path, sqlite3.Connection]) -> None:
+    """MBTiles 1.3: row 0 lies in the south."""
+    path, connection = db
+    connection.execute("INSERT INTO tiles VALUES (2, 1, 0, x'01')")
+    with MBTilesSource(path) as source:
+        assert list(source.cell(Tile(0, 0, 0), 2)) == [(tile_id(Tile(2, 1, 3)), b"\x01")]
+        assert source.read(Tile(2, 1, 3)) == b"\x01"
+        assert source.read(Tile(2, 1, 0)) is None
+
+
+def test_a_view_is_a_table(terrain: Path, tmp_path: Path) -> None:
+    write_terrain(tmp_path / "view.mbtiles", AREA, [ZOOM], view=True)
+    with MBTilesSource(terrain) as table, MBTilesSource(tmp_path / "view.mbtiles") as view:
+        assert everything(view) == everything(table)
+
+
+def test_a_cell_has_its_tiles_and_no_other(db: tuple[Path, sqlite3.Connection]) -> None:
+    path, connection = db
+    connection.execute("BEGIN")
+    connection.executemany(
+        "INSERT INTO tiles VALUES (6, ?, ?, ?)",
+        [(x, y, bytes([x, y])) for x in range(64) for y in range(64)],
+    )
+    connection.execute("COMMIT")
+    with MBTilesSource(path) as source:
+        for cell in (Tile(2, 0, 0), Tile(2, 3, 1), Tile(2, 2, 3)):
+            found = list(source.cell(cell, 6))
+            assert [number for number, _ in found] == list(range(*cell_range(cell, 6)))
+            for number, data in found:
+                _, x, y = tile_from_id(number)
+                assert data == bytes([x, 63 - y])
+        assert list(source.cell(Tile(2, 0, 0), 5)) == []
+
+
+def test_a_cell_is_sought_by_column_and_row(terrain: Path) -> None:
+    """A cell of a file with a million tiles must not cost a walk over whole columns."""
+    asked: list[str] = []
+    with MBTilesSource(terrain) as source:
+        source._db.set_trace_callback(asked.append)
+        list(source.cell(cell_of(TILE), ZOOM))
+        source._db.set_trace_callback(None)
+        plan = " ".join(row[3] for row in source._db.execute(f"EXPLAIN QUERY PLAN {asked[-1]}"))
+    assert "tile_column=? AND tile_row>? AND tile_row<?" in plan
+
+
+def test_what_a_write_ahead_log_holds_is_seen(terrain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "wal.mbtiles"
+    path.write_bytes(terrain.read_bytes())
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("UPDATE tiles SET tile_data = x'02'")
+        assert (tmp_path / "wal.mbtiles-wal").stat().st_size > 0
+        with MBTilesSource(path) as source:
+            before = everything(source)
+            assert {data for _, data in before} == {b"\x02"}
+            # One snapshot: what was hashed is what is described, whoever writes meanwhile.
+            writer.execute("DELETE FROM tiles")
+            assert everything(source) == before
+
+
+def test_no_byte_beside_or_in_the_source_changes(terrain: Path) -> None:
+    before = {path.name: path.read_bytes() for path in terrain.parent.iterdir()}
+    with MBTilesSource(terrain) as source:
+        everything(source)
+        with pytest.raises(sqlite3.OperationalError):
+            source._db.execute("DELETE FROM tiles")
+    assert {path.name: path.read_bytes() for path in terrain.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("value", ["'text'", "NULL", "17", "x''", f"zeroblob({MAX_TILE_BYTES + 1})"])
+def test_a_row_without_a_tile_is_present_and_undecodable(db: tuple[Path, sqlite3.Connection], value: str) -> None:
+    path, connection = db
+    connection.execute(f"INSERT INTO tiles VALUES (3, 1, 1, {value})")
+    with MBTilesSource(path) as source:
+        assert list(source.cell(Tile(0, 0, 0), 3)) == [(tile_id(Tile(3, 1, 6)), b"")]
+    with pytest.raises(Undecodable):
+        decode(b"")
+
+
+def test_a_tile_twice_must_be_the_same_twice(db: tuple[Path, sqlite3.Connection]) -> None:
+    path, connection = db
+    connection.execute("INSERT INTO tiles VALUES (3, 1, 1, x'01'), (3, 1, 1, x'01')")
+    with MBTilesSource(path) as source:
+        assert [data for _, data in source.cell(Tile(0, 0, 0), 3)] == [b"\x01"]
+        assert source.read(Tile(3, 1, 6)) == b"\x01"
+    connection.execute("INSERT INTO tiles VALUES (3, 1, 1, x'02')")
+    with MBTilesSource(path) as source:
+        for reading in (lambda: list(source.cell(Tile(0, 0, 0), 3)), lambda: source.read(Tile(3, 1, 6))):
+            with pytest.raises(Corrupt) as caught:
+                reading()
+            assert caught.value.fields == {"path": str(path), "tile": "3/1/6"}
+
+
+def test_a_place_that_is_no_whole_number_is_corrupt(db: tuple[Path, sqlite3.Connection]) -> None:
+    path, connection = db
+    connection.execute("INSERT INTO tiles VALUES (3, 1, 1.5, x'01')")
+    with MBTilesSource(path) as source, pytest.raises(Corrupt):
+        list(source.cell(Tile(0, 0, 0), 3))
+
+
+def test_what_is_not_mbtiles_of_images_is_invalid(tmp_path: Path) -> None:
+    path = tmp_path / "bad"
+    with pytest.raises(Invalid):
+        MBTilesSource(path)
+    with pytest.raises(Invalid):
+        MBTilesSource(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Invalid):
+        MBTilesSource(tmp_path / "pipe")
+    for content in (b"", b"neither SQLite nor anything", b"x" * 5000):
+        path.write_bytes(content)
+        with pytest.raises(Invalid) as caught:
+            MBTilesSource(path)
+        assert caught.value.fields["path"] == str(path)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE tiles",
+        "DROP TABLE metadata",
+        "DELETE FROM metadata",
+        "UPDATE metadata SET value = 'pbf'",
+        "UPDATE metadata SET value = NULL",
+        "INSERT INTO metadata VALUES ('format', 'jpg')",
+        "ALTER TABLE tiles DROP COLUMN tile_data",
+        "DROP TABLE tiles; CREATE VIEW tiles AS SELECT * FROM images",
+    ],
+)
+def test_a_schema_that_is_not_mbtiles_is_invalid(db: tuple[Path, sqlite3.Connection], statement: str) -> None:
+    path, connection = db
+    connection.executescript(statement)
+    with pytest.raises(Invalid) as caught:
+        MBTilesSource(path)
+    assert caught.value.remedy
+
+
+def test_a_damaged_database_is_corrupt(terrain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.mbtiles"
+    data = bytearray(terrain.read_bytes())
+    data[4096:] = b"\xa5" * (len(data) - 4096)
+    path.write_bytes(data)
+    with pytest.raises(Corrupt) as caught, MBTilesSource(path) as source:
+        everything(source)
+    assert caught.value.fields["path"] == str(path)
+
+
+def test_metadata_that_is_not_text_is_corrupt(db: tuple[Path, sqlite3.Connection]) -> None:
+    path, connection = db
+    connection.execute("UPDATE metadata SET value = CAST(x'ff' AS TEXT)")
+    with pytest.raises(Corrupt) as caught:
+        MBTilesSource(path)
+    assert caught.value.fields["path"] == str(path)
+
+
+def test_a_locked_database_is_unavailable(terrain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builders.imagery.mbtiles.BUSY_SECONDS", 0.0)
+    path = tmp_path / "locked.mbtiles"
+    path.write_bytes(terrain.read_bytes())
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Unavailable) as caught:
+            MBTilesSource(path)
+        assert caught.value.fields["path"] == str(path)
+
+
+@pytest.mark.parametrize(("cell", "zoom"), [(Tile(5, 0, 0), 4), (Tile(2, 0, 0), 7), (Tile(2, 9, 0), 6)])
+def test_a_cell_of_another_zoom_is_invalid(terrain: Path, cell: Tile, zoom: int) -> None:
+    with MBTilesSource(terrain) as source, pytest.raises(Invalid):
+        list(source.cell(cell, zoom))
+
+
+def test_missing_and_corrupt_tiles_of_the_terrain(tmp_path: Path) -> None:
+    path = tmp_path / "holes.mbtiles"
+    ids = tiles_of_bbox(AREA, ZOOM).tolist()
+    write_terrain(path, AREA, [ZOOM], omit={tile_from_id(ids[0])}, corrupt={tile_from_id(ids[1])})
+    with MBTilesSource(path) as source:
+        found = everything(source)
+    assert [number for number, _ in found] == ids[1:]
+    with pytest.raises(Undecodable):
+        decode(found[0][1])
+    for _, data in found[1:]:
+        assert decode(data).size == (256, 256)
+
+
+@pytest.mark.skipif(SHARED is None, reason="FLIGHTBAG_SHARED does not name the shared data")
+def test_the_aerial_imagery_covers_the_area_at_two_zooms() -> None:
+    area = (-991750000, 470080000, -991350000, 470330000)
+    with MBTilesSource(Path(SHARED or "") / "data/imagery/naip-20180716.mbtiles") as source:
+        present = {}
+        for zoom in (15, 16, 17):
+            wanted = set(tiles_of_bbox(area, zoom).tolist())
+            cells = {cell_of(tile_from_id(number)) for number in wanted}
+            rows = {number: data for cell in cells for number, data in source.cell(cell, zoom)}
+            present[zoom] = (len(wanted), len(wanted & set(rows)), len(rows))
+            assert all(decode(data).size == (256, 256) for data in rows.values())
+    assert present == {15: (25, 15, 15), 16: (72, 72, 88), 17: (240, 240, 374)}
+
+
+def hostile(path: Path, tiles: str, image_format: str = "'png'") -> Path:
+    """A database whose `tiles` and `format` are what the SQL says."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"CREATE VIEW metadata AS SELECT 'format' AS name, {image_format} AS value")
+        db.execute(f"CREATE VIEW tiles AS {tiles}")
+        db.commit()
+    return path
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n) "
+AS_TILES = "SELECT 4 AS zoom_level, {} AS tile_column, {} AS tile_row, {} AS tile_data FROM n"
+
+
+def test_a_view_without_end_is_cut_off(tmp_path: Path) -> None:
+    path = hostile(tmp_path / "rows.mbtiles", ENDLESS + AS_TILES.format("0", "0", "x'00'"))
+    with MBTilesSource(path) as source, pytest.raises(Corrupt, match="rows"):
+        list(source.cell(Tile(0, 0, 0), 4))
+
+
+def test_a_view_of_huge_tiles_is_cut_off(tmp_path: Path) -> None:
+    path = hostile(
+        tmp_path / "bytes.mbtiles", ENDLESS + AS_TILES.format("i % 16", "(i / 16) % 16", "zeroblob(16777216)")
+    )
+    with MBTilesSource(path) as source, pytest.raises(Corrupt, match="bytes"):
+        list(source.cell(Tile(0, 0, 0), 4))
+
+
+def test_a_view_that_yields_nothing_and_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builders.imagery.mbtiles.MAX_QUERY_SECONDS", 0.3)
+    path = hostile(tmp_path / "silent.mbtiles", ENDLESS + AS_TILES.format("0", "0", "x'00'") + " WHERE i < 0")
+    with MBTilesSource(path) as source, pytest.raises(Corrupt, match="did not answer"):
+        list(source.cell(Tile(0, 0, 0), 4))
+
+
+@pytest.mark.parametrize("value", ["hex(zeroblob(50000000))", "char(0) || hex(zeroblob(50000000))"])
+def test_a_huge_format_is_not_read(tmp_path: Path, value: str) -> None:
+    """The second is of length 0 to SQLite, which counts up to the first zero."""
+    path = hostile(
+        tmp_path / "format.mbtiles",
+        "SELECT 0 AS zoom_level, 0 AS tile_column, 0 AS tile_row, x'' AS tile_data",
+        value,
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(Invalid, match="format"):
+            MBTilesSource(path)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("said", "zooms"),
+    [
+        ("('minzoom', '3'), ('maxzoom', '18')", (3, 18)),
+        ("('minzoom', 3), ('maxzoom', 3)", (3, 3)),
+        ("('minzoom', '0'), ('maxzoom', '24')", (0, 24)),
+        ("('minzoom', '3')", None),
+        ("('maxzoom', '3')", None),
+        ("('minzoom', '4'), ('maxzoom', '3')", None),
+        ("('minzoom', '3'), ('maxzoom', '25')", None),
+        ("('minzoom', '-1'), ('maxzoom', '3')", None),
+        ("('minzoom', '3'), ('maxzoom', 'many')", None),
+        ("('minzoom', '3'), ('maxzoom', '\u0663')", None),
+        ("('minzoom', '3'), ('maxzoom', NULL)", None),
+        ("('minzoom', x'33'), ('maxzoom', '3')", None),
+        ("('minzoom', '3'), ('maxzoom', '3'), ('maxzoom', '4')", None),
+    ],
+)
+def test_the_zooms_are_those_of_the_metadata(
+    db: tuple[Path, sqlite3.Connection], said: str, zooms: tuple[int, int] | None
+) -> None:
+    path, connection = db
+    # Without the type of the fixture's column, so that a number stays one.
+    connection.execute("DROP TABLE metadata")
+    connection.execute("CREATE TABLE metadata (name, value)")
+    connection.execute(f"INSERT INTO metadata VALUES ('format', 'png'), {said}")
+    with MBTilesSource(path) as source:
+        assert source.zooms == zooms
+        assert source.resolution_m is None
+
+
+def stamp(path: Path) -> Stamp:
+    with MBTilesSource(path) as source:
+        return source.stamp([(cell_of(TILE), ZOOM)])
+
+
+@pytest.fixture
+def copy(terrain: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(terrain, tmp_path / "copy.mbtiles"))
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "WAL"])
+def test_to_read_changes_no_stamp(copy: Path, mode: str) -> None:
+    with closing(sqlite3.connect(copy, isolation_level=None)) as writer:
+        writer.execute(f"PRAGMA journal_mode = {mode}")
+        writer.execute("DELETE FROM tiles WHERE rowid = 1")
+    before = stamp(copy)
+    with MBTilesSource(copy) as source:
+        assert source.stamp([]) == before
+        everything(source)
+        assert source.stamp([(cell_of(TILE), ZOOM)]) == before
+    (copy.parent / "link").symlink_to(copy)
+    assert stamp(copy.parent / "link") == before
+
+
+def test_every_change_of_the_database_changes_its_stamp(copy: Path) -> None:
+    stamps = [stamp(copy)]
+
+    wait_past(stamps[-1], copy.parent)
+    with closing(sqlite3.connect(copy, isolation_level=None)) as writer:
+        writer.execute("UPDATE tiles SET tile_data = x'01'")
+    stamps.append(stamp(copy))
+
+    wait_past(stamps[-1], copy.parent)
+    state = copy.stat()
+    with copy.open("r+b") as file:  # in place, of the same size, and the mtime put back
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    os.utime(copy, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (copy.stat().st_size, copy.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    stamps.append(stamp(copy))
+
+    shutil.copy2(copy, copy.parent / "other")  # the same bytes and the same mtime, but another file
+    os.replace(copy.parent / "other", copy)
+    stamps.append(stamp(copy))
+    assert len({one.digest for one in stamps}) == len(stamps)
+    assert [one.newest for one in stamps] == sorted(one.newest for one in stamps)
+
+
+def test_what_another_writes_to_the_log_changes_the_stamp_also_through_a_link(copy: Path, tmp_path: Path) -> None:
+    """SQLite keeps the log beside the file that a link leads to."""
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links/link.mbtiles"
+    link.symlink_to(copy)
+    with closing(sqlite3.connect(copy, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        with MBTilesSource(link) as source:
+            before, database = source.stamp([]), copy.stat()
+            wait_past(before, tmp_path)
+            writer.execute("UPDATE tiles SET tile_data = x'02'")
+            after = source.stamp([])
+            assert after.digest != before.digest
+            assert after.newest > before.newest
+            assert copy.stat().st_mtime_ns == database.st_mtime_ns, "the database itself was written to"
+
+
+def test_the_journal_of_a_writer_changes_the_stamp(copy: Path) -> None:
+    with MBTilesSource(copy) as source:
+        before = source.stamp([])
+        copy.with_name(copy.name + "-journal").write_bytes(b"a journal")
+        assert source.stamp([]).digest != before.digest
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_file_that_was_replaced_while_open_has_no_stamp(copy: Path, gone: bool) -> None:
+    with MBTilesSource(copy) as source:
+        shutil.copy(copy, copy.parent / "other")
+        copy.unlink() if gone else os.replace(copy.parent / "other", copy)
+        with pytest.raises(Unavailable, match="was replaced") as caught:
+            source.stamp([(cell_of(TILE), ZOOM)])
+        assert caught.value.fields["path"] == str(copy)
+        assert caught.value.remedy

@@ -1,0 +1,420 @@
+"""The mission file: one table of everything that can be wrong with it, and the laws of its numbers."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import os
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders.mission.reader import MAX_BYTES, load_mission, written
+from builders.mission.schema import Takeoff, scaled
+from store.errors import Invalid, Unavailable
+
+MISSION = """\
+[mission]
+id = "north-ridge"
+flight = "2026-11-23-01"
+aircraft = ["uav-09", "uav-07"]
+takeoff = { lat = 47.0201, lon = -99.1602, alt_m = 480.0 }
+area = { bbox = [-99.175, 47.008, -99.135, 47.033] }
+sector = "stable_rear"
+
+[target]
+host = "auto"
+
+[[tiles]]
+source = "map.mbtiles"
+zooms = [16, 17]
+captured = 2018-07-16
+
+[[backbones]]
+name = "place-embedder"
+model = "nets/place-embedder.onnx"
+backend = "onnxruntime"
+precision = "fp32"
+inputs = { image = { shape = ["N", 3, 256, 256], min = 1, opt = 8, max = 32 } }
+
+[[descriptors]]
+name = "place-embedder"
+backbone = "place-embedder"
+output = "descriptor"
+dtype = "float16"
+preprocess = { resize = [256, 256], colour = "RGB", scale = "0..1" }
+
+[[files]]
+name = "calibration/camera.yaml"
+path = "camera.yaml"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "nets").mkdir()
+    for name in ("map.mbtiles", "other.mbtiles", "nets/place-embedder.onnx", "camera.yaml"):
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "mission.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def problems_of(folder: Path, text: str) -> list[str]:
+    """The problems of a mission file, without its name in front of each."""
+    path = write(folder, text)
+    with pytest.raises(Invalid) as caught:
+        load_mission(path)
+    lines = caught.value.message.split("\n")
+    assert caught.value.fields["problems"] == tuple(lines)
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
+    mission = load_mission(write(folder, MISSION))
+    assert mission.mission.id == "north-ridge"
+    assert mission.mission.aircraft == ("uav-09", "uav-07")
+    assert mission.mission.aircraft_ids == ("uav-07", "uav-09")
+    takeoff = mission.mission.takeoff
+    assert (takeoff.lat_e7, takeoff.lon_e7, takeoff.alt_mm) == (470201000, -991602000, 480000)
+    assert mission.mission.area.bbox_e7 == (-991750000, 470080000, -991350000, 470330000)
+    assert mission.target.host == "auto"
+    (tiles,) = mission.tiles
+    assert (tiles.source, tiles.zooms, tiles.captured) == (
+        folder / "map.mbtiles",
+        (16, 17),
+        datetime.date(2018, 7, 16),
+    )
+    (backbone,) = mission.backbones
+    assert backbone.model == folder / "nets/place-embedder.onnx"
+    image = backbone.inputs["image"]
+    assert (image.shape, image.symbol, image.min, image.opt, image.max) == (("N", 3, 256, 256), "N", 1, 8, 32)
+    (descriptors,) = mission.descriptors
+    assert descriptors.preprocess.resize == (256, 256)
+    assert descriptors.preprocess.mean == (0, 0, 0)
+    assert descriptors.preprocess.std == (1, 1, 1)
+    assert descriptors.preprocess.filter == "bilinear"
+    (file,) = mission.files
+    assert (file.name, file.path) == ("calibration/camera.yaml", folder / "camera.yaml")
+
+
+def test_files_may_be_left_out(folder: Path) -> None:
+    assert load_mission(write(folder, MISSION.partition("[[files]]")[0])).files == ()
+
+
+def test_paths_are_relative_to_the_mission_file_not_to_the_current_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, MISSION)
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert load_mission(Path("../mission.toml")).tiles[0].source == folder / "map.mbtiles"
+
+
+def test_a_mission_file_cannot_be_changed_in_memory(folder: Path) -> None:
+    mission = load_mission(write(folder, MISSION))
+    with pytest.raises(ValueError, match="frozen"):
+        mission.target.host = "cpu"
+
+
+# What is replaced in the example, by what, and the beginning of each problem that must be told: key, value, right.
+WRONG = [
+    ('id = "north-ridge"', 'id = "North Ridge"', 'mission.id is "North Ridge", must be 1 to 64 characters of a-z'),
+    ('id = "north-ridge"', 'id = "north-ridge\\n"', 'mission.id is "north-ridge\\n", must be'),
+    ('id = "north-ridge"', f'id = "{"a" * 65}"', f'mission.id is "{"a" * 65}", must be'),
+    ('id = "north-ridge"', "id = 7", "mission.id is 7, must be"),
+    ('id = "north-ridge"\n', "", "mission.id is missing, must be 1 to 64"),
+    ('flight = "2026-11-23-01"', 'flight = "a b"', 'mission.flight is "a b", must be 1 to 64'),
+    ('flight = "2026-11-23-01"', 'flight = ""', 'mission.flight is "", must be'),
+    ('flight = "2026-11-23-01"', 'flight = "ü"', 'mission.flight is "ü", must be'),
+    ('flight = "2026-11-23-01"', "flight = 2026-11-23", "mission.flight is 2026-11-23, must be"),
+    ('["uav-09", "uav-07"]', '["uav-07", "uav-07"]', 'mission.aircraft is ["uav-07", "uav-07"], must be an array of 1'),
+    ('["uav-09", "uav-07"]', "[]", "mission.aircraft is [], must be an array of 1 to 64"),
+    ('["uav-09", "uav-07"]', str([f"u{i}" for i in range(65)]), 'mission.aircraft is ["u0", "u1",'),
+    ('["uav-09", "uav-07"]', '["uav-07", "UAV"]', 'mission.aircraft[1] is "UAV", must be 1 to 64'),
+    ('["uav-09", "uav-07"]', '"uav-07"', 'mission.aircraft is "uav-07", must be an array'),
+    ("lat = 47.0201", "lat = 90.1", "mission.takeoff.lat is 90.1, must be degrees from -90 to 90"),
+    ("lat = 47.0201", "lat = nan", "mission.takeoff.lat is NaN, must be degrees"),
+    ("lat = 47.0201", "lat = inf", "mission.takeoff.lat is Infinity, must be degrees"),
+    ("lat = 47.0201", 'lat = "47"', 'mission.takeoff.lat is "47", must be degrees'),
+    ("lat = 47.0201", "lat = true", "mission.takeoff.lat is true, must be degrees"),
+    ("lon = -99.1602", "lon = -180.0000001", "mission.takeoff.lon is -180.0000001, must be degrees from -180 to 180"),
+    ("alt_m = 480.0", "alt_m = 20000.5", "mission.takeoff.alt_m is 20000.5, must be metres from -1000 to 20000"),
+    (", alt_m = 480.0", "", "mission.takeoff.alt_m is missing, must be metres"),
+    ("alt_m = 480.0", "alt = 480.0", "mission.takeoff.alt is not a known key, did you mean 'alt_m'?"),
+    ("lat = 47.0201", "lat = 47.0331", "mission.takeoff is at lat 47.0331, lon -99.1602, must be inside mission.area"),
+    (", 47.033]", "]", "mission.area.bbox[3] is missing, must be degrees"),
+    (", 47.033]", ", 47.033, 1]", "mission.area.bbox is [-99.175, 47.008, -99.135, 47.033, 1], must be [west, south"),
+    (", 47.033]", ", 47.007]", "mission.area.bbox is [-99.175, 47.008, -99.135, 47.007], must be [west, south, east"),
+    ("-99.135", "-99.17500000001", "mission.area.bbox is [-99.175, 47.008, -99.17500000001, 47.033], must be [west"),
+    ("[-99.175, 47.008, -99.135", "[180, 47.008, -180", "mission.area.bbox is [180, 47.008, -180, 47.033], must be"),
+    ("[-99.175, 47", "[-199.175, 47", "mission.area.bbox[0] is -199.175, must be degrees from -180 to 180"),
+    ('"stable_rear"', '"rear"', 'mission.sector is "rear", must be "stable_rear" or "active_conflict"'),
+    ('host = "auto"', 'host = "Jetson"', 'target.host is "Jetson", must be "auto", or a class'),
+    ('host = "auto"', 'host = "trt+cpu"', 'target.host is "trt+cpu", must be "auto"'),
+    ('host = "auto"', 'host = "cpu+cpu"', 'target.host is "cpu+cpu", must be "auto"'),
+    ('host = "auto"', f'host = "{"+".join(f"c{i:02}" + "x" * 60 for i in range(5))}"', "target.host is "),
+    ('[target]\nhost = "auto"\n', "", "target is missing, must be a table [target]"),
+    ("zooms = [16, 17]", "zooms = [16, 25]", "tiles[0].zooms[1] is 25, must be a whole number from 0 to 24"),
+    ("zooms = [16, 17]", "zooms = [16.0]", "tiles[0].zooms[0] is 16.0, must be a whole number"),
+    ("zooms = [16, 17]", "zooms = [true]", "tiles[0].zooms[0] is true, must be a whole number"),
+    ("zooms = [16, 17]", "zooms = [17, 16]", "tiles[0].zooms is [17, 16], must be an array of whole numbers"),
+    ("zooms = [16, 17]", "zooms = [16, 16]", "tiles[0].zooms is [16, 16], must be"),
+    ("zooms = [16, 17]", "zooms = []", "tiles[0].zooms is [], must be"),
+    ("zooms = [16, 17]", "zoom = [16]", "tiles[0].zoom is not a known key, did you mean 'zooms'?"),
+    ("zooms = [16, 17]", "zooms = [16, 17]\nqwerty = 1", "tiles[0].qwerty is not a known key, known: source, zooms,"),
+    ("captured = 2018-07-16", "", "tiles[0].captured is missing, must be a date without quotes"),
+    ("captured = 2018-07-16", 'captured = "2018-07-16"', 'tiles[0].captured is "2018-07-16", must be a date'),
+    ("2018-07-16", "2018-07-16T00:00:00Z", "tiles[0].captured is 2018-07-16 00:00:00+00:00, must be a date"),
+    ('"map.mbtiles"', '"gone.mbtiles"', 'tiles[0].source is "gone.mbtiles", must be the path of a file; there is no '),
+    ('"nets/place-embedder.onnx"', '"nets"', 'backbones[0].model is "nets", must be the path of a file; '),
+    ('"map.mbtiles"', '""', 'tiles[0].source is "", must be the path of a file'),
+    ('"map.mbtiles"', '"a\\u0000b"', 'tiles[0].source is "a\\u0000b", must be the path of a file'),
+    ('"map.mbtiles"', f'"{"a" * 300}"', f'tiles[0].source is "{"a" * 79}..., must be the path of a file; there is no'),
+    ('"nets/place', '"nets/no/place', 'backbones[0].model is "nets/no/place-embedder.onnx", must be the path of a'),
+    ('"camera.yaml"', '"map.mbtiles/x"', 'files[0].path is "map.mbtiles/x", must be the path of a file; there is no'),
+    ('name = "place-embedder"\nmodel', 'name = "P"\nmodel', 'backbones[0].name is "P", must be 1 to 64 characters'),
+    ('"onnxruntime"', '"onnx"', 'backbones[0].backend is "onnx", must be "onnxruntime" or "tensorrt"'),
+    ('"fp32"', '"fp8"', 'backbones[0].precision is "fp8", must be "fp32", "fp16" or "int8"'),
+    ('"fp32"', '"fp16"', 'backbones[0].precision is "fp16", must be "fp32" or "int8": the backend "onnxruntime"'),
+    ('["N", 3,', '["N", "C",', 'backbones[0].inputs.image.shape is ["N", "C", 256, 256], must be an array of 1 to 8'),
+    ('["N", 3,', '["N", 0,', 'backbones[0].inputs.image.shape[1] is 0, must be a whole number above 0, or a name'),
+    ('["N", 3,', '["N N", 3,', 'backbones[0].inputs.image.shape[0] is "N N", must be a whole number above 0'),
+    ('["N", 3,', "[true, 3,", "backbones[0].inputs.image.shape[0] is true, must be a whole number above 0"),
+    ('["N", 3,', "[1, 3,", "backbones[0].inputs.image has min, opt or max and a fixed shape; leave them out"),
+    ("min = 1, opt = 8", "min = 9, opt = 8", "backbones[0].inputs.image has min 9, opt 8, max 32 for 'N'; give"),
+    (", max = 32", "", "backbones[0].inputs.image has min 1, opt 8 for 'N'; give min, opt and max"),
+    (", min = 1, opt = 8, max = 32", "", "backbones[0].inputs.image has no range for 'N'; give min, opt and max"),
+    ("min = 1", "min = 0", "backbones[0].inputs.image.min is 0, must be a whole number above 0"),
+    ("inputs = { image", 'inputs = { ""', 'backbones[0].inputs."" is no name, must be the name of an input'),
+    ("inputs = { image = {", "inputs = { image = 4, b = {", "backbones[0].inputs.image is 4, must be a table with"),
+    ("{ image = {", '{ "a b" = { x = 1,', 'backbones[0].inputs."a b".x is not a known key, known: shape, min, opt,'),
+    ("max = 32 } }", 'max = 32 }, b = { shape = ["N"], min = 1, opt = 1, max = 1 } }', "backbones[0].inputs.b gives"),
+    ('backbone = "place-embedder"', 'backbone = "place"', 'descriptors[0].backbone is "place", must be the name of'),
+    ('dtype = "float16"', 'dtype = "int8"', 'descriptors[0].dtype is "int8", must be "float16" or "float32"'),
+    ('output = "descriptor"', 'output = ""', 'descriptors[0].output is "", must be the name of an output'),
+    ("[256, 256], c", "[256], c", "descriptors[0].preprocess.resize[1] is missing, must be a whole number of pixels"),
+    ("[256, 256], c", "[0, 256], c", "descriptors[0].preprocess.resize[0] is 0, must be a whole number of pixels"),
+    ('"RGB"', '"rgb"', 'descriptors[0].preprocess.colour is "rgb", must be "RGB" or "BGR"'),
+    ('"0..1"', '"1"', 'descriptors[0].preprocess.scale is "1", must be "0..1", "0..255" or "-1..1"'),
+    ('"0..1"', '"0..1", std = [1, 1, 0]', "descriptors[0].preprocess.std[2] is 0, must be a number above 0"),
+    ('"0..1"', '"0..1", mean = [0.1234567, 0, 0]', "descriptors[0].preprocess.mean[0] is 0.1234567, must be a number"),
+    ('"0..1"', '"0..1", filter = "area"', 'descriptors[0].preprocess.filter is "area", must be "nearest", "bilinear"'),
+    ('"calibration/', '"/', 'files[0].name is "/camera.yaml", must be 1 to 3 parts joined by /'),
+    ('"calibration/', '"../', 'files[0].name is "../camera.yaml", must be 1 to 3 parts'),
+    ('"calibration/', '"a/b/c/', 'files[0].name is "a/b/c/camera.yaml", must be 1 to 3 parts'),
+    ('"calibration/', '"Cal/', 'files[0].name is "Cal/camera.yaml", must be 1 to 3 parts'),
+    ("[mission]", "[limits]\nmax_byte = 1\n[mission]", "limits.max_byte is not a known key, did you mean 'max_bytes'?"),
+    ("[mission]", "missions = 1\n[mission]", "missions is not a known key, did you mean 'mission'?"),
+    ("[target]", "[[target]]", "target is [...], must be a table [target]"),
+    ("[[tiles]]", "[tiles]", "tiles is a table, must be at least one table [[tiles]]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "problem"), WRONG, ids=[row[2][:60] for row in WRONG])
+def test_a_problem_names_the_key_the_value_and_what_is_right(folder: Path, old: str, new: str, problem: str) -> None:
+    assert old in MISSION
+    problems = problems_of(folder, MISSION.replace(old, new, 1))
+    assert any(line.startswith(problem) for line in problems), problems
+
+
+def test_a_single_mistake_is_told_once(folder: Path) -> None:
+    assert len(problems_of(folder, MISSION.replace("zooms = [16, 17]", "zooms = [16, 99]"))) == 1
+
+
+@pytest.mark.parametrize("table", ["tiles", "backbones", "descriptors"])
+def test_each_table_is_needed(folder: Path, table: str) -> None:
+    start = MISSION.index(f"[[{table}]]")
+    end = MISSION.find("[[", start + 2)
+    problems = problems_of(folder, MISSION[:start] + MISSION[end:])
+    assert f"{table} is missing, must be at least one table [[{table}]]" in problems
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (
+            '[[tiles]]\nsource = "./nets/../map.mbtiles"\nzooms = [1]\ncaptured = 2019-01-01\n',
+            'tiles[1].source is "./nets/../map.mbtiles", must be another file than that of tiles[0]',
+        ),
+        (
+            '[[files]]\nname = "calibration/camera.yaml"\npath = "camera.yaml"\n',
+            'files[1].name is "calibration/camera.yaml", must be another name than that of files[0]',
+        ),
+        (
+            '[[files]]\nname = "calibration"\npath = "camera.yaml"\n',
+            "files[0].name is \"calibration/camera.yaml\", must be outside 'calibration', which files[1] makes a file",
+        ),
+        (
+            '[[descriptors]]\nname = "place-embedder"\nbackbone = "place-embedder"\noutput = "d"\n'
+            'dtype = "float32"\npreprocess = { resize = [1, 1], colour = "BGR", scale = "-1..1" }\n',
+            'descriptors[1].name is "place-embedder", must be another name than that of descriptors[0]',
+        ),
+        (
+            '[[backbones]]\nname = "place-embedder"\nmodel = "camera.yaml"\nbackend = "tensorrt"\n'
+            'precision = "fp16"\ninputs = { x = { shape = [1] } }\n',
+            'backbones[1].name is "place-embedder", must be another name than that of backbones[0]',
+        ),
+    ],
+)
+def test_what_is_there_twice_is_told(folder: Path, more: str, problem: str) -> None:
+    assert problems_of(folder, MISSION + more) == [problem]
+
+
+def test_a_link_to_a_tile_source_is_that_source(folder: Path) -> None:
+    (folder / "link.mbtiles").symlink_to("map.mbtiles")
+    more = '[[tiles]]\nsource = "link.mbtiles"\nzooms = [1]\ncaptured = 2019-01-01\n'
+    (problem,) = problems_of(folder, MISSION + more)
+    assert problem.startswith('tiles[1].source is "link.mbtiles", must be another file')
+
+
+def test_all_problems_of_all_passes_are_told_together(folder: Path) -> None:
+    text = MISSION
+    for old, new in (
+        ("zooms = [16, 17]", "zooms = [16, 99]"),
+        ("lat = 47.0201", "lat = 48"),
+        ('"fp32"', '"fp16"'),
+        ('"camera.yaml"', '"gone.yaml"'),
+        ('"map.mbtiles"', '"gone.mbtiles"'),
+        ('backbone = "place-embedder"', 'backbone = "place"'),
+        ('sector = "stable_rear"', "sector = 3"),
+    ):
+        text = text.replace(old, new, 1)
+    keys = {line.split(" is ", 1)[0] for line in problems_of(folder, text)}
+    assert keys == {
+        "tiles[0].zooms[1]",
+        "mission.takeoff",
+        "backbones[0].precision",
+        "files[0].path",
+        "tiles[0].source",
+        "descriptors[0].backbone",
+        "mission.sector",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ("a = 1\nb = = 3\n", 2, 5),
+        ("a = [1,\n", 2, 1),
+        ("a = 1\na = 2", 2, 6),
+        ("x = 2020-13-01", 1, 9),
+        (b"a = 1\nb = '\xff'", 2, 6),
+        (b"\xef\xbb\xbf[mission]", 1, 1),
+    ],
+)
+def test_what_is_no_toml_is_told_with_line_and_column(folder: Path, text: str | bytes, line: int, column: int) -> None:
+    path = write(folder, text)
+    with pytest.raises(Invalid) as caught:
+        load_mission(path)
+    assert (caught.value.fields["line"], caught.value.fields["column"]) == (line, column)
+    assert caught.value.message.startswith(f"{path}: line {line}, column {column}: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x = " + "[" * 100_000, "x = " + "9" * 5000, "x = 1e999999999999999999999999", "#" * MAX_BYTES + "\n"],
+    ids=["nested", "long integer", "huge exponent", "large"],
+)
+def test_what_would_exhaust_the_parser_is_refused(folder: Path, text: str) -> None:
+    path = write(folder, text)
+    with pytest.raises(Invalid, match=r"mission\.toml"):
+        load_mission(path)
+
+
+def test_a_file_of_the_greatest_size_is_read(folder: Path) -> None:
+    text = MISSION + "#" * (MAX_BYTES - len(MISSION))
+    assert load_mission(write(folder, text)).mission.id == "north-ridge"
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, os.mkfifo], ids=["absent", "folder", "pipe"])
+def test_what_is_no_file_is_named(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    path = tmp_path / "mission.toml"
+    make(path)
+    with pytest.raises(Invalid, match=r"mission\.toml"):
+        load_mission(path)
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_called_absent(folder: Path) -> None:
+    (folder / "loop.mbtiles").symlink_to("loop.mbtiles")
+    with pytest.raises(Unavailable, match=r"tiles\[0\]\.source"):
+        load_mission(write(folder, MISSION.replace("map.mbtiles", "loop.mbtiles")))
+
+
+def test_an_area_over_the_antimeridian_holds_a_takeoff_on_either_side(folder: Path) -> None:
+    for lon in ("179.9", "-179.9"):
+        text = MISSION.replace("-99.175, 47.008, -99.135", "179.5, 47.008, -179.5").replace("-99.1602", lon)
+        assert load_mission(write(folder, text)).mission.area.bbox_e7[0] == 1795000000
+    problems = problems_of(folder, MISSION.replace("-99.175, 47.008, -99.135", "179.5, 47.008, -179.5"))
+    assert len(problems) == 1
+    assert problems[0].startswith("mission.takeoff is at lat 47.0201, lon -99.1602, must be inside")
+
+
+def test_whole_degrees_are_numbers_too(folder: Path) -> None:
+    text = MISSION.replace("-99.175, 47.008, -99.135, 47.033", "-100, 47, -99, 48").replace("480.0", "480")
+    mission = load_mission(write(folder, text)).mission
+    assert mission.area.bbox_e7 == (-1000000000, 470000000, -990000000, 480000000)
+    assert mission.takeoff.alt_mm == 480000
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False), st.integers(0, 9))
+def test_scaling_is_exact_and_rounds_half_to_even(value: Decimal, places: int) -> None:
+    assert scaled(value, places) == round(Fraction(value) * 10**places)
+
+
+@given(st.integers(-900000000, 900000000))
+def test_every_coordinate_of_seven_decimals_is_kept(units: int) -> None:
+    text = f"{'-' * (units < 0)}{abs(units) // 10**7}.{abs(units) % 10**7:07}"
+    takeoff = Takeoff.model_validate({"lat": Decimal(text), "lon": Decimal(text), "alt_m": Decimal(0)})
+    assert (takeoff.lat_e7, takeoff.lon_e7) == (units, units)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.decimals() | st.text() | st.dates() | st.datetimes(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+def test_any_value_at_any_key_is_either_right_or_told_at_that_key(data: st.DataObject) -> None:
+    """No value that TOML can hold leads to anything but a mission or a list of problems about that key."""
+    import tomllib
+
+    from builders.mission import reader as mission_reader
+
+    whole = tomllib.loads(MISSION, parse_float=Decimal)
+    places: list[tuple[str | int, ...]] = []
+
+    def walk(value: Any, key: tuple[str | int, ...]) -> None:
+        places.append(key)
+        for part, item in value.items() if isinstance(value, dict) else enumerate(value):
+            walk(item, (*key, part)) if isinstance(item, dict | list) else places.append((*key, part))
+
+    walk(whole, ())
+    key = data.draw(st.sampled_from(places[1:]))
+    changed: Any = copy.deepcopy(whole)
+    at = changed
+    for part in key[:-1]:
+        at = at[part]
+    at[key[-1]] = data.draw(VALUES.filter(lambda value: value is not None))
+    report = mission_reader._Report(Path("m.toml"), changed)
+    try:
+        mission_reader.MissionFile.model_validate(changed, context={"folder": Path("/")})
+    except mission_reader.ValidationError as error:
+        report.add_validation(error)
+        assert report.problems
+        # A range is told at the input that has it, and an order or a box at the array.
+        assert all(line.startswith(f"m.toml: {written(key[:2])}") for line in report.problems), report.problems
+        assert not any("must be  " in line or line.endswith("must be ") for line in report.problems)

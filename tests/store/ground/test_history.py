@@ -1,0 +1,210 @@
+"""What missions share, as laws; and what a rollback may and may not do."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.disk import log
+from store.disk.media import Media
+from store.errors import Corrupt, Refused, Untrusted
+from store.format.cbor import INT_MAX
+from store.ground.history import diff, rollback, stats
+from store.ground.repository import Repository
+from store.takeoff.verify import Opened, open_mission
+from store.trust.draft import RootDraft, with_new_epoch
+from tests.faults.disks import PowerCut, PowerFails, Recorded, index_watched
+from tests.support.missions import (
+    FACTS,
+    ISSUE,
+    NOW,
+    ROOT,
+    Flight,
+    evidence_of,
+    flight,
+    key,
+    next_root,
+    pinned,
+    role,
+    sign_root,
+)
+from tests.support.stores import CAMERA, NORTH, SOUTH, audit, check, copy_of, file_of, later, make_store, publish
+
+names = st.sampled_from([f"files/{letter}" for letter in "abcdefgh"])
+contents = st.dictionaries(names, st.sampled_from([b"1", b"22", b"333", b"4444", b""]), min_size=1)
+
+
+def opened(files: dict[str, bytes]) -> Opened:
+    one = flight(files)
+    found = open_mission(evidence_of(one), one.id, pinned())
+    assert isinstance(found, Opened)
+    return found
+
+
+@given(contents, contents)
+def test_shared_and_own_are_all_and_the_names_are_divided(first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    a, b = opened(first), opened(second)
+    found, back = diff(a, b), diff(b, a)
+    unique_a, unique_b = set(first.values()), set(second.values())
+    assert found.shared_bytes + found.own_a_bytes == sum(map(len, unique_a))
+    assert found.shared_bytes + found.own_b_bytes == sum(map(len, unique_b))
+    assert found.shared_bytes == sum(map(len, unique_a & unique_b)) == back.shared_bytes
+    moved_a = [one for one, _ in found.moved]
+    assert sorted([*found.same, *found.changed, *moved_a, *found.only_a]) == sorted(first)
+    assert set(found.same) == {name for name in first if second.get(name) == first[name]}
+    assert (set(found.changed), found.own_a_bytes) == (set(back.changed), back.own_b_bytes)
+    for one, other in found.moved:
+        assert first[one] == second[other]
+
+
+@given(contents)
+def test_a_mission_shares_all_with_itself(files: dict[str, bytes]) -> None:
+    a = opened(files)
+    found = diff(a, a)
+    assert set(found.same) == set(files)
+    assert (found.changed, found.moved, found.only_a, found.only_b, found.own_a_bytes) == ((), (), (), (), 0)
+
+
+def test_stats_count_what_lies_there(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    publish(store, later(NORTH, 1, **{"calibration/camera.yaml": b"fx: 9.0\n"}))
+    with Repository.open(store) as repository:
+        found = stats(repository)
+    files = [path.stat().st_size for path in (store / "objects").glob("*/*")]
+    assert (found.objects, found.bytes) == (len(files), sum(files))
+    assert found.unreferenced_objects == 3
+    assert found.unique_bytes + found.unreferenced_bytes == found.bytes
+    assert found.closure_bytes == sum(one.bytes for one in found.missions.values())
+    for one in found.missions.values():
+        assert one.shared_bytes + one.own_bytes == one.bytes
+    shared = sum(NORTH.entry(e.name).size for e in NORTH.table.entries if e.id in {o.id for o in SOUTH.table.entries})
+    assert found.missions[SOUTH.id].shared_bytes == shared
+    file_of(store, NORTH.entry("engines/net/net.onnx").id).unlink()
+    with Repository.open(store) as repository, pytest.raises(Refused):
+        stats(repository)
+
+
+PILOT = key("pilot")
+NEW = later(NORTH, 1, **{"calibration/camera.yaml": b"fx: 9.0\n"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    store = make_store(tmp_path / "store")
+    publish(store, NEW)
+    return store
+
+
+def back(store: Path, **options: object) -> object:
+    with Repository.open(store) as repository:
+        return rollback(repository, NORTH.id, [PILOT], now=NOW, **options)  # type: ignore[arg-type]
+
+
+def test_it_is_signed_anew_with_a_new_sequence_and_a_new_expiry(store: Path) -> None:
+    back(store)
+    mission = check(store, NORTH.id).mission
+    assert mission is not None
+    issue = mission.manifest.issue
+    assert mission.table == NORTH.table
+    assert issue.sequence > NEW.manifest.issue.sequence
+    assert issue.previous == NEW.manifest_id
+    assert issue.issued_at == NOW
+    assert issue.expires_at is not None
+    assert ISSUE.expires_at is not None
+    assert issue.expires_at - issue.issued_at == ISSUE.expires_at - ISSUE.issued_at
+    with Media(store) as media:
+        last = log.events(media)[-1]
+    assert (last.event, last.facts["sequence"]) == ("rolled-back", issue.sequence)
+    assert not audit(store).errors
+
+
+def test_an_older_manifest_of_a_revoked_signer_is_refused(store: Path) -> None:
+    second = next_root(ROOT, mission=role("second"), revoked=(PILOT.public,))
+    with Repository.open(store) as repository:
+        repository.replace("trust/2.root.cbor", sign_root(second, "root-a"))
+        with pytest.raises(Untrusted):
+            rollback(repository, NORTH.id, [PILOT], now=NOW)
+        with pytest.raises(Corrupt):
+            rollback(repository, NORTH.id, [key("second")], now=NOW, to=NORTH.manifest_id)
+
+
+def test_a_mission_whose_signer_was_revoked_is_rolled_back_by_another(store: Path) -> None:
+    """The way back must be open exactly when the newest manifest is not to be trusted."""
+    second = key("second")
+    root = next_root(ROOT, mission=role("pilot", "second"))
+    with Repository.open(store) as repository:
+        repository.replace("trust/2.root.cbor", sign_root(root, "root-a"))
+        good = rollback(repository, NORTH.id, [second], now=NOW + 50, to=NORTH.manifest_id)
+        publish(store, later(NORTH, 5_000_000, worse=b"x"))
+        third = next_root(root, mission=role("second"), revoked=(PILOT.public,))
+        repository.replace("trust/3.root.cbor", sign_root(third, "root-a"))
+        done = rollback(repository, NORTH.id, [second], now=NOW + 99)
+        assert done.to == good.manifest
+        assert repository.current(NORTH.id).manifest_id == done.manifest
+
+
+def test_a_closure_with_holes_is_refused(store: Path) -> None:
+    file_of(store, NORTH.entry(CAMERA).id).unlink()
+    with pytest.raises(Refused):
+        back(store)
+    assert check(store, NORTH.id).mission.manifest_id == NEW.manifest_id  # type: ignore[union-attr]
+
+
+def test_a_manifest_of_another_mission_is_no_earlier_one(store: Path) -> None:
+    with pytest.raises(Exception, match="not of"):
+        back(store, to=SOUTH.manifest_id)
+
+
+def test_a_crash_anywhere_leaves_one_or_the_other(store: Path, tmp_path: Path) -> None:
+    def run(where: Path, disk: Recorded | PowerCut) -> None:
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            index_watched(disk, patch),
+            Repository.open(where, disk) as repository,
+        ):
+            rollback(repository, NORTH.id, [PILOT], now=NOW)
+
+    counted = Recorded()
+    run(copy_of(store, tmp_path / "counted"), counted)
+    for stop in range(0, len(counted.operations), 4):
+        left = copy_of(store, tmp_path / "left")
+        with pytest.raises(PowerFails):
+            run(left, PowerCut(stop))
+        mission = check(left, NORTH.id).mission
+        assert mission is not None
+        assert mission.table in (NORTH.table, NEW.table)
+        assert not audit(left).errors
+        shutil.rmtree(left)
+
+
+def test_facts_count_as_a_difference(tmp_path: Path) -> None:
+    """Re-planning a route changes no artifact, and is something to go back to."""
+    route: Flight = flight(
+        NORTH.contents,
+        mission=replace(FACTS, flight="another"),
+        issue=replace(ISSUE, sequence=ISSUE.sequence + 5),
+    )
+    store = make_store(tmp_path / "store")
+    publish(store, route)
+    with Repository.open(store) as repository:
+        assert rollback(repository, NORTH.id, [PILOT], now=NOW).to == NORTH.manifest_id
+
+
+def test_the_last_of_all_sequences_has_no_next(tmp_path: Path) -> None:
+    """A stolen key has driven it there; only a new epoch goes on."""
+    fast = flight({**NORTH.contents, CAMERA: b"another"}, issue=replace(ISSUE, sequence=INT_MAX))
+    store = make_store(tmp_path / "store", NORTH, fast)
+    with Repository.open(store) as repository:
+        with pytest.raises(Refused) as caught:
+            rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)
+        assert caught.value.fields["kind"] == "no-sequence"
+        assert "new-epoch" in caught.value.remedy
+        repository.rotate(with_new_epoch(RootDraft.after(repository.root(), now=NOW)).signed_by(key("root-a")), now=NOW)
+        done = rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)
+    assert done.sequence == NOW
+    assert check(store, NORTH.id).go

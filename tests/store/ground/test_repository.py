@@ -1,0 +1,356 @@
+"""A store is made once, opened if it is of this format, and published in only what will verify."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from store.disk import log
+from store.disk.index import Record
+from store.disk.locks import Locked, SharedLock
+from store.disk.media import Media
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, Untrusted
+from store.format.ids import BuildKey, ObjectId
+from store.format.manifest import Takeoff
+from store.ground.repository import Repository, check_format, records_of
+from tests.support.missions import (
+    CONTENTS,
+    FACTS,
+    ISSUE,
+    ROOT,
+    Flight,
+    build_key,
+    entry,
+    flight,
+    manifest_of,
+    sign_manifest,
+    table_of,
+)
+from tests.support.missions import sign_root as sign
+from tests.support.stores import (
+    CAMERA,
+    ENGINE,
+    NORTH,
+    ROOT_FILE,
+    SOUTH,
+    audit,
+    check,
+    file_of,
+    flip,
+    later,
+    listing,
+    make_store,
+    publish,
+)
+
+
+class TestInit:
+    def test_makes_an_empty_store(self, tmp_path: Path) -> None:
+        with Repository.init(tmp_path / "store") as repository:
+            assert repository.missions() == []
+        value = tomllib.loads((tmp_path / "store" / "flightbag.toml").read_text())
+        assert value["format"] == 1
+        assert len(value["id"]) == 32
+        assert {"missions", "objects", "trust"} <= set(os.listdir(tmp_path / "store"))
+        assert not audit(tmp_path / "store").findings
+
+    def test_each_store_has_an_id_of_its_own(self, tmp_path: Path) -> None:
+        ids = set()
+        for name in "ab":
+            Repository.init(tmp_path / name).close()
+            ids.add(tomllib.loads((tmp_path / name / "flightbag.toml").read_text())["id"])
+        assert len(ids) == 2
+
+    def test_in_an_empty_folder_and_through_a_link(self, tmp_path: Path) -> None:
+        (tmp_path / "mounted").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "mounted")
+        Repository.init(tmp_path / "link").close()
+        Repository.open(tmp_path / "mounted").close()
+
+    @pytest.mark.parametrize("name", ["notes.txt", "objects/ab", "missions/x", "trust/1.root.cbor", "index/data.mdb"])
+    def test_refuses_a_folder_with_something_in_it(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / "store" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"precious")
+        before = listing(tmp_path)
+        with pytest.raises(Invalid):
+            Repository.init(tmp_path / "store")
+        assert listing(tmp_path) == before
+
+    @pytest.mark.parametrize("thing", ["file", "symlink", "fifo"])
+    def test_refuses_another_thing_under_a_name_of_its_own(self, tmp_path: Path, thing: str) -> None:
+        store = tmp_path / "store"
+        store.mkdir()
+        if thing == "file":
+            (store / "objects").write_bytes(b"")
+        elif thing == "symlink":
+            (store / "objects").symlink_to(tmp_path)
+        else:
+            os.mkfifo(store / "objects")
+        with pytest.raises(Invalid):
+            Repository.init(store)
+
+    def test_refuses_a_store_and_a_file(self, tmp_path: Path) -> None:
+        Repository.init(tmp_path / "store").close()
+        before = listing(tmp_path)
+        with pytest.raises(Invalid):
+            Repository.init(tmp_path / "store")
+        assert listing(tmp_path) == before
+        (tmp_path / "file").write_bytes(b"")
+        for bad in ("file", "no/parent"):
+            with pytest.raises(Unavailable):
+                Repository.init(tmp_path / bad)
+
+
+class TestFormat:
+    def edit(self, store: Path, change: Callable[[str], str]) -> None:
+        path = store / "flightbag.toml"
+        path.write_text(change(path.read_text()))
+
+    @pytest.mark.parametrize("number", ["2", "0", "-1", "99"])
+    def test_another_format_is_invalid(self, tmp_path: Path, number: str) -> None:
+        Repository.init(tmp_path / "store").close()
+        self.edit(tmp_path / "store", lambda text: text.replace("format = 1", f"format = {number}"))
+        with pytest.raises(Invalid):
+            Repository.open(tmp_path / "store")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "format = 1",
+            "format = ",
+            'format = 1\nid = "short"',
+            "format = 1\nid = 5",
+            'format = "1"\nid = "00000000000000000000000000000000"',
+            'format = true\nid = "00000000000000000000000000000000"',
+            'format = 1.0\nid = "00000000000000000000000000000000"',
+            "a = " + "[" * 4000,
+            "x" * 5000,
+        ],
+    )
+    def test_a_file_that_says_nothing_is_corrupt(self, tmp_path: Path, text: str) -> None:
+        Repository.init(tmp_path / "store").close()
+        self.edit(tmp_path / "store", lambda _: text)
+        with pytest.raises(Corrupt):
+            Repository.open(tmp_path / "store")
+
+    def test_bytes_that_are_no_text(self, tmp_path: Path) -> None:
+        Repository.init(tmp_path / "store").close()
+        (tmp_path / "store" / "flightbag.toml").write_bytes(b"\xff\xfe")
+        with pytest.raises(Corrupt), Media(tmp_path / "store") as media:
+            check_format(media)
+
+    def test_no_store(self, tmp_path: Path) -> None:
+        for where in (tmp_path, tmp_path / "nowhere"):
+            with pytest.raises(NotFound) as caught:
+                Repository.open(where)
+            assert caught.value.fields["kind"] == "no-store"
+
+
+class TestReading:
+    def test_current(self, tmp_path: Path) -> None:
+        with Repository.open(make_store(tmp_path / "store")) as repository:
+            assert repository.missions() == [NORTH.id, SOUTH.id]
+            assert repository.root().root == ROOT
+            opened = repository.current(NORTH.id)
+            assert (opened.manifest, opened.manifest_id, opened.table) == (
+                NORTH.manifest,
+                NORTH.manifest_id,
+                NORTH.table,
+            )
+            for absent in ("none", "../missions/north-ridge", ""):
+                with pytest.raises(NotFound):
+                    repository.current(absent)
+
+    def test_what_is_no_mission_id_is_no_mission(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        for name in (".DS_Store", "._north-ridge", "North", "a b"):
+            (store / "missions" / name).write_bytes(b"")
+        with Repository.open(store) as repository:
+            assert repository.missions() == [NORTH.id, SOUTH.id]
+
+    def test_without_a_trust_root(self, tmp_path: Path) -> None:
+        with Repository.init(tmp_path / "store") as repository, pytest.raises(NotFound):
+            repository.root()
+
+    def test_a_root_of_another_version_is_not_the_first(self, tmp_path: Path) -> None:
+        second = replace(ROOT, version=2, parent_domain=ROOT.domain_id, previous=ROOT.digest)
+        with Repository.init(tmp_path / "store") as repository:
+            repository.replace("trust/1.root.cbor", sign(second, "root-a"))
+            with pytest.raises((Corrupt, Untrusted)):
+                repository.root()
+
+    def test_unreadable_is_not_corrupt(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def bad(*arguments: object) -> int:
+            raise OSError(5, "Input/output error")
+
+        with Repository.open(make_store(tmp_path / "store")) as repository:
+            monkeypatch.setattr(os, "readv", bad)
+            with pytest.raises(Unavailable):
+                repository.current(NORTH.id)
+
+
+class TestWriting:
+    def test_a_writer_beside_one_who_has_the_store_alone_is_told_so(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        with Repository.open(store) as repository:
+            alone = SharedLock(str(store), repository.disk, "store", "the store")
+            assert alone.alone()
+            with pytest.raises(Locked), repository.writing():
+                pass
+            alone.close()
+            with repository.writing():
+                pass
+
+    def test_reading_a_store_writes_nothing(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        before = listing(store)
+        with Repository.open(store) as repository:
+            repository.current(NORTH.id)
+            repository.root()
+        assert listing(store) == before
+
+    def test_a_record_is_replaced_only_when_said(self, tmp_path: Path) -> None:
+        key = BuildKey(bytes(32))
+        with Repository.open(make_store(tmp_path / "store")) as repository, repository.writing() as writer:
+            for data, replacing, kept in ((b"a", False, b"a"), (b"b", False, b"a"), (b"c", True, b"c")):
+                writer.record({key: Record((ObjectId.of(data),), {})}, replace=replacing)
+                record = writer.index.record(key)
+                assert record is not None
+                assert record.ids == (ObjectId.of(kept),)
+
+    def test_records_of_a_table(self) -> None:
+        """Entries without a build key have no record; one key with two objects has both, each once."""
+        two = entry("engines/net/two.onnx", b"two", key=build_key(ENGINE))
+        again = entry("engines/net/three.onnx", b"two", key=build_key(ENGINE))
+        table = replace(
+            table_of(CONTENTS), entries=tuple(sorted([*table_of(CONTENTS).entries, two, again], key=lambda e: e.name))
+        )
+        records = records_of(table)
+        assert set(records) == {build_key(name) for name in CONTENTS if not name.startswith("files/")}
+        assert set(records[build_key(ENGINE)]) == {NORTH.entry(ENGINE).id, two.id}
+        assert len(records[build_key(ENGINE)]) == 2
+
+
+def of_another_root() -> Flight:
+    manifest = manifest_of(NORTH.table, root=bytes(32))
+    return replace(NORTH, manifest=manifest, signed=sign_manifest(manifest))
+
+
+FLAWED: dict[str, tuple[Flight, type[FlightbagError]]] = {
+    "unsigned": (flight(by=()), Corrupt),
+    "signed by a stranger": (flight(by=("stranger",)), Corrupt),
+    "signed by the wrong role": (flight(by=("root-a",)), Corrupt),
+    "of another mission": (flight(mission=replace(FACTS, id="other")), Refused),
+    "of another epoch": (flight(issue=replace(ISSUE, epoch=2)), Refused),
+    "needs a newer root": (flight(issue=replace(ISSUE, min_root_version=2)), Refused),
+    "takeoff outside the area": (flight(mission=replace(FACTS, takeoff=Takeoff(0, 0, 0))), Refused),
+    "Merkle root of another table": (of_another_root(), Corrupt),
+    "identity of another mission": (flight(identity=bytes(32)), Corrupt),
+    "count of another table": (flight(count=3), Corrupt),
+}
+
+
+class TestPublish:
+    def test_makes_current_and_logs(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        new = later(NORTH, files=b"")
+        publish(store, new)
+        assert check(store, NORTH.id).mission.manifest_id == new.manifest_id  # type: ignore[union-attr]
+        assert check(store, SOUTH.id).go
+        with Media(store) as media:
+            moves = [event for event in log.events(media) if event.event in log.MOVES]
+        told = [(event.event, event.facts["mission"], event.facts["manifest"]) for event in moves]
+        assert told == [("published", one.id, str(one.manifest_id)) for one in (NORTH, SOUTH, new)]
+
+    def test_shared_objects_are_there_once(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        needed = {ObjectId.of(data) for one in (NORTH, SOUTH) for data in one.contents.values()}
+        needed |= {id_ for one in (NORTH, SOUTH) for id_ in (one.manifest_id, one.manifest.table)}
+        assert len(list((store / "objects").glob("*/*"))) == len(needed)
+
+    @pytest.mark.parametrize("flaw", FLAWED)
+    def test_a_flawed_manifest_is_refused_and_nothing_is_written(self, tmp_path: Path, flaw: str) -> None:
+        store = make_store(tmp_path / "store")
+        publish(store)
+        bad, expected = FLAWED[flaw]
+        but = ("index", "lock", "tmp")
+        before = listing(store, but=but)
+        with Repository.open(store) as repository, repository.writing() as writer, pytest.raises(expected):
+            writer.publish(NORTH.id, bad.signed, bad.table.render())
+        assert listing(store, but=but) == before
+        assert check(store, NORTH.id).go
+
+    @pytest.mark.parametrize("damage", ["missing", "bit-flip", "two sizes"])
+    def test_a_closure_that_is_not_whole_is_refused_and_the_current_stays(self, tmp_path: Path, damage: str) -> None:
+        store = make_store(tmp_path / "store")
+        new = later(NORTH, own=b"its own")
+        if damage == "two sizes":
+            engine = new.contents[ENGINE]
+            entries = [*new.table.entries, entry("files/engine.bin", engine, size=len(engine) + 1)]
+            table = replace(new.table, entries=tuple(sorted(entries, key=lambda e: e.name)))
+            new = flight(new.contents, table=table, issue=new.manifest.issue)
+        with Repository.open(store) as repository, repository.writing() as writer:
+            with writer.inserting() as batch:
+                batch.add_bytes(b"its own")
+                batch.commit()
+            path = file_of(store, ObjectId.of(b"its own"))
+            if damage == "missing":
+                path.unlink()
+            elif damage == "bit-flip":
+                flip(path)
+            with pytest.raises(Refused) as caught:
+                writer.publish(NORTH.id, new.signed, new.table.render())
+        bad = ObjectId.of(new.contents[ENGINE] if damage == "two sizes" else b"its own")
+        assert caught.value.fields["objects"] == (bad,)
+        assert check(store, NORTH.id).mission.manifest_id == NORTH.manifest_id  # type: ignore[union-attr]
+
+    def test_a_closure_that_cannot_be_read_is_unavailable(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = make_store(tmp_path / "store")
+        file_of(store, NORTH.entry(CAMERA).id).touch()  # doubted, so it must be read
+
+        def bad(*arguments: object) -> int:
+            raise OSError(5, "Input/output error")
+
+        with Repository.open(store) as repository, repository.writing() as writer:
+            opened = repository.current(NORTH.id)
+            for name in ("read", "readv"):
+                monkeypatch.setattr(os, name, bad)
+            with pytest.raises(Unavailable):
+                writer.check_closure(opened)
+
+    def test_check_closure_tells_the_bytes_it_went_through(self, tmp_path: Path) -> None:
+        told: list[int] = []
+        with Repository.open(make_store(tmp_path / "store")) as repository, repository.writing() as writer:
+            opened = repository.current(NORTH.id)
+            writer.check_closure(opened, told.append)
+        assert sum(told) == sum(opened.closure().values())
+
+    def test_a_release_that_is_gone_is_a_hole_in_the_closure(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        new = flight(releases=(ObjectId.of(b"no such release"),), issue=replace(ISSUE, sequence=ISSUE.sequence + 1))
+        with pytest.raises(Refused):
+            publish(store, new)
+        assert check(store, NORTH.id).mission.manifest_id == NORTH.manifest_id  # type: ignore[union-attr]
+
+    def test_a_mission_id_that_is_none_is_flight(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        with Repository.open(store) as repository, pytest.raises(Invalid):
+            repository.move_ref("../escape", NORTH.manifest_id, "published", 1)
+        assert not (store / "escape").exists()
+
+    def test_another_domain_is_flight(self, tmp_path: Path) -> None:
+        other = replace(ROOT, domain="another fleet")
+        store = make_store(tmp_path / "store")
+        stranger = flight(root=other)
+        assert sign(other, "root-a") != ROOT_FILE
+        with Repository.open(store) as repository, repository.writing() as writer, pytest.raises(Corrupt):
+            writer.publish(NORTH.id, stranger.signed, stranger.table.render())

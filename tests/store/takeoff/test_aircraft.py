@@ -1,0 +1,441 @@
+"""The aircraft's memory: what it refuses, what it survives, and when it is written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.disk.durable import Disk
+from store.disk.media import Media
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
+from store.format.cbor import INT_MAX
+from store.takeoff.aircraft import SLOTS, check, consume, enrol, load
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.verify import Verdict
+from store.trust.aircraft_state import AircraftState, Seen
+from store.trust.root import SignedRoot
+from tests.faults.disks import Failing, Orderly, PowerCut, PowerFails, Recorded, bad_sectors
+from tests.support.missions import (
+    FACTS,
+    ISSUE,
+    NOW,
+    ROOT,
+    Flight,
+    flight,
+    next_root,
+    pinned,
+    role,
+    sign_root,
+)
+from tests.support.stores import NORTH, listing, make_store, publish
+
+ID, HOST = "uav-07", "cpu-x86_64-avx2"
+STATE = AircraftState.enrolled(ID, HOST, pinned())
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    enrol(tmp_path / "state", STATE)
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store", NORTH)
+
+
+def takeoff(state: Path, store: Path, **options: Any) -> Verdict:
+    with Media(store) as media:
+        return check(state, StoreEvidence(media), NORTH.id, **{"now": NOW, **options})
+
+
+def kinds(verdict: Verdict) -> list[str]:
+    return [finding.kind for finding in verdict.findings]
+
+
+def issued(**issue: Any) -> Flight:
+    """NORTH, issued otherwise."""
+    root = issue.pop("root", ROOT)
+    return flight(root=root, issue=replace(ISSUE, **issue))
+
+
+def lead(store: Path, one: Flight, *roots: bytes) -> None:
+    """Makes a store carry exactly this mission and these roots, as a stick that somebody made does."""
+    shutil.rmtree(store)
+    make_store(store, NORTH)
+    for data in roots:
+        version = SignedRoot.parse(data).root.version
+        (store / f"trust/{version}.root.cbor").write_bytes(data)
+    for data in (*one.contents.values(), one.table.render(), one.signed):
+        from store.disk.media import object_path
+        from store.format.ids import ObjectId
+
+        path = store / object_path(ObjectId.of(data))
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            path.write_bytes(data)
+    (store / "missions" / one.id).write_text(f"{one.manifest_id}\n")
+
+
+class TestVerdict:
+    def test_go_is_remembered(self, state: Path, store: Path) -> None:
+        verdict = takeoff(state, store)
+        assert verdict.go
+        assert verdict.not_judged == ("flight",)
+        seen = load(state).state.missions[NORTH.id]
+        assert (seen.epoch, seen.sequence) == (ISSUE.epoch, ISSUE.sequence)
+
+    def test_again_is_allowed_and_writes_nothing(self, state: Path, store: Path) -> None:
+        assert takeoff(state, store).go
+        before = listing(state, but=("lock", "tmp"))
+        assert takeoff(state, store).go
+        assert listing(state, but=("lock", "tmp")) == before
+
+    def test_an_older_mission(self, state: Path, store: Path) -> None:
+        newer = issued(sequence=ISSUE.sequence + 5)
+        lead(store, newer)
+        assert takeoff(state, store).go
+        lead(store, NORTH)
+        assert kinds(takeoff(state, store)) == ["rolled-back"]
+
+    def test_the_same_sequence_with_another_payload(self, state: Path, store: Path) -> None:
+        assert takeoff(state, store).go
+        lead(store, flight(mission=replace(FACTS, flight="another")))
+        assert kinds(takeoff(state, store)) == ["same-sequence"]
+
+    def test_the_same_payload_with_other_signatures(self, state: Path, tmp_path: Path) -> None:
+        root = replace(ROOT, mission=role("pilot", "co-pilot"))
+        enrol(state, AircraftState.enrolled(ID, HOST, pinned(root)), again=True)
+        for by in (("pilot",), ("co-pilot",), ("co-pilot", "pilot")):
+            store = make_store(tmp_path / "-".join(by), flight(root=root, by=by), root=sign_root(root, "root-a"))
+            assert takeoff(state, store).go
+
+    def test_two_missions_out_of_order(self, state: Path, tmp_path: Path) -> None:
+        """Wednesday's mission is loaded, and verified, before Tuesday's flies."""
+        tuesday = flight(mission=replace(FACTS, id="tuesday", flight="t"), issue=replace(ISSUE, sequence=5))
+        wednesday = flight(mission=replace(FACTS, id="wednesday", flight="w"), issue=replace(ISSUE, sequence=9))
+        store = make_store(tmp_path / "both", tuesday, wednesday)
+        with Media(store) as media:
+            for mission in ("wednesday", "tuesday", "wednesday"):
+                assert check(state, StoreEvidence(media), mission, now=NOW).go
+
+    def test_a_consumed_flight(self, state: Path, store: Path) -> None:
+        assert takeoff(state, store).go
+        consume(state, FACTS.flight)
+        assert kinds(takeoff(state, store)) == ["consumed-flight"]
+        with pytest.raises(Invalid):
+            consume(state, FACTS.flight)
+        with pytest.raises(Invalid):
+            consume(state, "no such\nflight")
+
+    @pytest.mark.parametrize(("flight_id", "found"), [(FACTS.flight, []), ("other", ["wrong-flight"])])
+    def test_the_flight_that_is_meant(self, state: Path, store: Path, flight_id: str, found: list[str]) -> None:
+        assert kinds(takeoff(state, store, flight=flight_id)) == found
+
+    @pytest.mark.parametrize(
+        ("id_", "host", "kind"), [("uav-09", HOST, "wrong-aircraft"), (ID, "cpu-aarch64", "wrong-host")]
+    )
+    def test_another_aircraft(self, state: Path, store: Path, id_: str, host: str, kind: str) -> None:
+        enrol(state, AircraftState.enrolled(id_, host, pinned()), again=True)
+        assert kinds(takeoff(state, store))[0] == kind
+
+    def test_another_domain(self, state: Path, store: Path) -> None:
+        other = replace(ROOT, salt=bytes(16))
+        enrol(state, AircraftState.enrolled(ID, HOST, pinned(other)), again=True)
+        assert kinds(takeoff(state, store)) == ["bad-signature"]
+
+
+class TestRoots:
+    SECOND = next_root(ROOT, mission=role("co-pilot"), revoked=(role("pilot").keys[0],))
+    FILE = sign_root(SECOND, "root-a")
+
+    def test_a_newer_root_is_kept_though_the_mission_is_refused(self, state: Path, store: Path) -> None:
+        lead(store, NORTH, self.FILE)
+        assert kinds(takeoff(state, store)) == ["revoked-key"]
+        assert load(state).state.root.root == self.SECOND
+        assert not load(state).state.missions
+        # The old stick, which knows nothing of the revocation, is refused for ever after.
+        lead(store, NORTH)
+        assert kinds(takeoff(state, store)) == ["revoked-key"]
+
+    def test_a_chain_that_does_not_hold_moves_nothing(self, state: Path, store: Path) -> None:
+        lead(store, NORTH, sign_root(self.SECOND, "stranger", "root-a"))
+        assert kinds(takeoff(state, store)) == ["unknown-signer"]
+        assert load(state).state == STATE
+
+    def test_fast_forward_is_repaired_by_an_epoch(self, state: Path, store: Path) -> None:
+        """A stolen key signed the last of all sequences; the next epoch begins anew."""
+        lead(store, issued(sequence=INT_MAX))
+        assert takeoff(state, store).go
+        lead(store, issued(sequence=ISSUE.sequence + 1))
+        assert kinds(takeoff(state, store)) == ["rolled-back"]
+        second = next_root(ROOT, epoch=2)
+        after = issued(sequence=1, epoch=2, root=second)
+        lead(store, after, sign_root(second, "root-a"))
+        assert takeoff(state, store).go
+        lead(store, issued(sequence=INT_MAX), sign_root(second, "root-a"))
+        assert kinds(takeoff(state, store)) == ["wrong-epoch", "rolled-back"]
+
+
+class TestTime:
+    def test_a_trusted_clock(self, state: Path, store: Path) -> None:
+        late = ISSUE.expires_at
+        assert late is not None
+        assert takeoff(state, store, now=late).go
+        assert kinds(takeoff(state, store, now=late + 1)) == ["expired"]
+
+    def test_without_a_clock_it_can_prove_expired_and_never_fresh(self, state: Path, store: Path) -> None:
+        verdict = takeoff(state, store, now=None)
+        assert verdict.go
+        assert verdict.not_judged[-1].startswith("freshness")
+        assert load(state).state.floor == ISSUE.issued_at
+        late = issued(sequence=ISSUE.sequence + 1, issued_at=NOW + 5000, expires_at=None)
+        other = replace(late.manifest.mission, id="later")
+        published = flight(mission=other, issue=late.manifest.issue)
+        publish(store, published)
+        with Media(store) as media:
+            assert check(state, StoreEvidence(media), "later").go
+        assert kinds(takeoff(state, store, now=None)) == ["expired"]
+
+    def test_a_clock_that_is_behind_what_has_passed(self, state: Path, store: Path) -> None:
+        assert takeoff(state, store, now=NOW).go
+        late = ISSUE.expires_at
+        assert late is not None
+        enrol(state, replace(STATE, floor=late + 1), again=True)
+        assert kinds(takeoff(state, store, now=NOW)) == ["expired"]
+
+
+def cut(path: Path, keep: int) -> None:
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+class TestSlots:
+    @pytest.mark.parametrize("slot", SLOTS)
+    @pytest.mark.parametrize("keep", [None, 0, 20, 39, 41, 200])
+    def test_one_whole_slot_is_enough(self, state: Path, store: Path, slot: str, keep: int | None) -> None:
+        """A power cut may leave that. The next change writes both."""
+        if keep is None:
+            (state / slot).unlink()
+        else:
+            cut(state / slot, keep)
+        assert load(state).mend
+        assert takeoff(state, store).go
+        assert not load(state).mend
+        assert (state / "a").read_bytes() == (state / "b").read_bytes()
+
+    @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: cut(p, 30), lambda p: p.write_bytes(b"")])
+    def test_both_lost(self, state: Path, store: Path, damage: Callable[[Path], None]) -> None:
+        for slot in SLOTS:
+            damage(state / slot)
+        verdict = takeoff(state, store)
+        assert not verdict.go
+        assert kinds(verdict)[0] in ("no-state", "bad-state")
+        assert "enrol" in verdict.findings[0].remedy
+
+    def test_no_folder(self, tmp_path: Path, store: Path) -> None:
+        assert kinds(takeoff(tmp_path / "none", store)) == ["no-state"]
+        assert not (tmp_path / "none").exists()
+
+    def test_one_slot_was_rolled_back(self, state: Path, store: Path) -> None:
+        old = (state / "b").read_bytes()
+        for name in ("x", "y"):
+            consume(state, name)
+        (state / "b").write_bytes(old)
+        assert kinds(takeoff(state, store)) == ["bad-state"]
+
+    def test_two_slots_that_contradict_each_other(self, state: Path, tmp_path: Path, store: Path) -> None:
+        enrol(tmp_path / "other", replace(STATE, id="uav-08"))
+        shutil.copy(tmp_path / "other" / "b", state / "b")
+        assert kinds(takeoff(state, store)) == ["bad-state"]
+
+    @pytest.mark.parametrize("make", [lambda p: p.symlink_to("a"), lambda p: os.mkfifo(p), lambda p: p.mkdir()])
+    def test_something_else_in_a_slots_place_is_no_slot(self, state: Path, make: Callable[[Path], None]) -> None:
+        (state / "b").unlink()
+        make(state / "b")
+        assert load(state).mend
+
+    def test_a_bad_sector_under_one_slot(self, state: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        bad_sectors(monkeypatch, (state / "a").stat().st_ino)
+        assert load(state).mend
+        bad_sectors(monkeypatch, (state / "b").stat().st_ino)
+        verdict = takeoff(state, store)
+        assert not verdict.go
+        assert verdict.unknown
+
+    def test_any_bit(self, state: Path) -> None:
+        data = (state / "a").read_bytes()
+        (state / "b").unlink()
+        for bit in range(0, 8 * len(data), 37):
+            flipped = bytearray(data)
+            flipped[bit // 8] ^= 1 << bit % 8
+            (state / "a").write_bytes(flipped)
+            with pytest.raises(Corrupt):
+                load(state)
+
+    def test_enrolled_once(self, state: Path, tmp_path: Path) -> None:
+        with pytest.raises(Conflict):
+            enrol(state, STATE)
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "notes").write_text("mine")
+        with pytest.raises(Invalid):
+            enrol(tmp_path / "full", STATE)
+        with pytest.raises(NotFound):
+            load(tmp_path / "full")
+
+    def test_enrolled_again_is_above_what_was_there(self, state: Path, store: Path) -> None:
+        """So that a slot of before that comes back is noticed."""
+        consume(state, "x")
+        old = (state / "a").read_bytes()
+        enrol(state, STATE, again=True)
+        consume(state, "y")
+        (state / "a").write_bytes(old)
+        assert kinds(takeoff(state, store)) == ["bad-state"]
+
+
+class TestWriting:
+    def test_a_power_cut_at_any_operation(self, state: Path, store: Path, tmp_path: Path) -> None:
+        """What was remembered before is remembered after, or the new state is; GO is said only on the new one."""
+        counted, folder = Recorded(), tmp_path / "counted"
+        shutil.copytree(state, folder)
+        assert takeoff(folder, store, disk=counted).go
+        assert len(counted.operations) > 8
+        for stop in range(len(counted.operations)):
+            folder = tmp_path / str(stop)
+            shutil.copytree(state, folder)
+            with pytest.raises(PowerFails):
+                takeoff(folder, store, disk=PowerCut(stop))
+            assert load(folder).state.id == ID
+            assert takeoff(folder, store).go
+            assert not load(folder).mend
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+    def test_what_cannot_be_written_is_no_go(
+        self, state: Path, store: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stop, failed = 0, True
+        while failed:
+            folder = tmp_path / f"{number}-{stop}"
+            shutil.copytree(state, folder)
+            failing = Failing(stop, number)
+            with failing.installed(monkeypatch):
+                verdict = takeoff(folder, store, disk=Orderly())
+            failed = bool(failing.failed)
+            if failed and not verdict.go:
+                assert verdict.unknown
+            if failed and verdict.go:
+                # What failed was no part of the state; the state is durable in both slots.
+                assert not load(folder).mend
+                assert load(folder).state.missions
+            assert takeoff(folder, store).go
+            stop += 1
+        assert stop > 8
+
+
+class _Cut(Disk):
+    """A disk on which the second slot of a change never arrives."""
+
+    def __init__(self) -> None:
+        self.renames = 0
+
+    def rename(self, source: str, target: str) -> None:
+        self.renames += 1
+        if self.renames == 2:
+            raise Unavailable("the power is gone")
+        super().rename(source, target)
+
+
+def test_any_number_of_cuts_leaves_a_state(state: Path, store: Path) -> None:
+    """The slot that is behind is written first, so that they never come apart."""
+    for number in range(5):
+        with pytest.raises(Unavailable):
+            consume(state, f"f{number}", disk=_Cut())
+        assert load(state).state.consumed[-1] == f"f{number}"
+    assert takeoff(state, store).go
+    assert not load(state).mend
+
+
+class TestChainThatIsReadTwice:
+    """A bad stick that gives the newest root once and not the next time, or the other way round."""
+
+    class Flaky(StoreEvidence):
+        def __init__(self, media: Media, error: Exception | None, first: bool) -> None:
+            super().__init__(media)
+            self._error, self._first, self._reads = error, first, 0
+
+        def chain(self, after: int) -> Sequence[bytes]:
+            self._reads += 1
+            if (self._reads == 1) == self._first:
+                if self._error is not None:
+                    raise self._error
+                return []
+            return super().chain(after)
+
+    @pytest.mark.parametrize("first", [True, False])
+    @pytest.mark.parametrize("error", [None, Unavailable("EIO"), Corrupt("torn", kind="bad-trust-chain")], ids=repr)
+    def test_no_go_under_a_root_that_is_not_kept(
+        self, state: Path, store: Path, error: Exception | None, first: bool
+    ) -> None:
+        second = next_root(ROOT, mission=role("pilot", "co-pilot"))
+        lead(store, NORTH, sign_root(second, "root-a"))
+        with Media(store) as media:
+            verdict = check(state, self.Flaky(media, error, first), NORTH.id, now=NOW)
+        known = load(state).state.root.root
+        assert not verdict.go or verdict.mission is None or verdict.mission.root.digest == known.digest
+        assert takeoff(state, store).go
+        assert load(state).state.root.root == second
+
+
+def test_missions_of_an_ended_epoch_are_forgotten(state: Path, store: Path) -> None:
+    assert takeoff(state, store).go
+    second = next_root(ROOT, epoch=2)
+    lead(store, NORTH, sign_root(second, "root-a"))
+    assert kinds(takeoff(state, store)) == ["wrong-epoch"]
+    assert not load(state).state.missions
+
+
+def test_no_state_inside_a_store(store: Path) -> None:
+    before = listing(store)
+    with pytest.raises(Invalid):
+        enrol(store / "state", STATE)
+    for folder in (store, store / "objects"):
+        with pytest.raises(NotFound):
+            consume(folder, "x")
+    assert listing(store) == before
+
+
+names = st.text("abcdefghij", min_size=1, max_size=8)
+
+
+@given(
+    missions=st.dictionaries(
+        names,
+        st.builds(Seen, st.integers(1, INT_MAX), st.integers(1, INT_MAX), st.binary(min_size=32, max_size=32)),
+        max_size=6,
+    ),
+    consumed=st.sets(names, max_size=6),
+    floor=st.integers(0, 253402300799),
+)
+def test_a_state_comes_back_as_it_was(missions: dict[str, Seen], consumed: set[str], floor: int) -> None:
+    known = replace(STATE, missions=missions, consumed=tuple(sorted(consumed)), floor=floor)
+    assert AircraftState.parse(known.render()) == known
+
+
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_are_no_state(data: bytes) -> None:
+    with pytest.raises(FlightbagError):
+        AircraftState.parse(data)
+
+
+@pytest.mark.parametrize(("id_", "host"), [("UAV", HOST), ("", HOST), (ID, "b+a"), (ID, "")])
+def test_what_cannot_be_enrolled(id_: str, host: str) -> None:
+    with pytest.raises(Invalid):
+        AircraftState.enrolled(id_, host, pinned())

@@ -1,0 +1,801 @@
+"""The takeoff check: every way to be refused, over evidence in memory and in a directory alike.
+
+Each case damages a whole mission in one way (or in several) and names the step, kind and entry of every finding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from store.disk.media import Media
+from store.errors import Corrupt, NotFound, Unavailable, Untrusted
+from store.format import manifest as manifests
+from store.format.area import Area
+from store.format.cbor import decode, encode
+from store.format.cose import Envelope, Signature
+from store.format.entries import MAX_ENTRIES, EntryTable
+from store.format.ids import ObjectId
+from store.format.manifest import Issue, Takeoff
+from store.takeoff.evidence import StoreEvidence, takeoff_check
+from store.takeoff.verify import (
+    ENVELOPE_LIMIT,
+    Binding,
+    Evidence,
+    Opened,
+    Verdict,
+    VerifiedMission,
+    open_mission,
+    pinned_root,
+    ref_id,
+    verify_mission,
+)
+from store.trust.root import MAX_STEPS, SignedRoot, TrustRoot
+from tests.support.memory import MemoryEvidence
+from tests.support.missions import (
+    BINDING,
+    CONTENTS,
+    FACTS,
+    ISSUE,
+    NOW,
+    ROOT,
+    Flight,
+    entry,
+    evidence_of,
+    flight,
+    key,
+    manifest_of,
+    next_root,
+    pinned,
+    role,
+    sign_payload,
+    sign_root,
+    table_of,
+    write_store,
+)
+
+ENGINE, SHARD, CARD, CAMERA = (
+    "engines/net/net.onnx",
+    "descriptors/net/16/12-1150-1410.safetensors",
+    "cards/net/net.json",
+    "files/calibration/camera.yaml",
+)
+GOOD = flight()
+ID = GOOD.id
+Found = set[tuple[str, str, str]]
+
+Damage = Callable[[MemoryEvidence, Flight], None]
+Present = Callable[[MemoryEvidence], Evidence]
+
+
+@pytest.fixture(params=["memory", "directory"])
+def present(request: pytest.FixtureRequest, tmp_path: Path) -> Present:
+    """How evidence is shown to the check: as it is, or as the files of a store."""
+
+    def as_files(evidence: MemoryEvidence) -> Evidence:
+        evidence.write_to(tmp_path / "store")
+        return StoreEvidence(Media(tmp_path / "store"))
+
+    return as_files if request.param == "directory" else lambda evidence: evidence
+
+
+def found(verdict: Verdict) -> Found:
+    return {(finding.step, finding.kind, finding.entry) for finding in verdict.findings}
+
+
+def check(evidence: Evidence, binding: Binding = BINDING, root: SignedRoot | None = None, mission: str = ID) -> Verdict:
+    return verify_mission(evidence, mission, root or pinned(), binding)
+
+
+def test_a_whole_mission_flies(present: Present) -> None:
+    verdict = check(present(evidence_of(GOOD)))
+    assert verdict.go
+    assert not verdict.unknown
+    assert verdict.findings == ()
+    assert verdict.not_judged == ("flight", "rollback")
+    # The manifest, the table and four artifacts.
+    assert verdict.objects == 6
+    table = GOOD.table.render()
+    assert verdict.bytes == len(GOOD.signed) + len(table) + sum(map(len, CONTENTS.values()))
+    mission = verdict.mission
+    assert mission is not None
+    assert (mission.manifest, mission.table) == (GOOD.manifest, GOOD.table)
+    assert (mission.manifest_id, mission.root.version) == (GOOD.manifest_id, 1)
+    assert mission.facts == FACTS
+
+
+def test_a_published_store_flies(tmp_path: Path) -> None:
+    write_store(tmp_path / "store", GOOD)
+    trust = sign_root(ROOT, "root-a")
+    assert takeoff_check(tmp_path / "store", ID, trust=trust, now=NOW).go
+
+
+def test_what_was_not_asked_is_said() -> None:
+    verdict = check(evidence_of(GOOD), Binding(NOW))
+    assert verdict.go
+    assert verdict.not_judged == ("aircraft", "host class", "flight", "rollback")
+
+
+def test_a_refusal_too_says_what_was_not_judged() -> None:
+    assert check(MemoryEvidence(), Binding(NOW)).not_judged == ("aircraft", "host class", "flight", "rollback")
+
+
+# one damage, one finding
+
+
+@dataclass
+class Case:
+    """A mission, what is done to it, and every finding that has to come of it."""
+
+    name: str
+    expected: Found
+    flight: Callable[[], Flight] = lambda: GOOD
+    damage: Damage = lambda _evidence, _flight: None
+    root: TrustRoot = ROOT
+    binding: Binding = BINDING
+
+
+def ref_of(data: bytes) -> Damage:
+    return lambda evidence, _: evidence.refs.update({ID: data})
+
+
+def manifest_bytes(change: Callable[[bytes], bytes]) -> Damage:
+    """Puts other bytes in the manifest's place, under their own id, and lets the ref lead to them."""
+
+    def damage(evidence: MemoryEvidence, one: Flight) -> None:
+        evidence.refs[ID] = f"{evidence.put(change(one.signed))}\n".encode()
+
+    return damage
+
+
+def in_place(which: str, change: Callable[[bytes], bytes] | None) -> Damage:
+    """Changes the bytes that are stored under an id (None takes them away)."""
+
+    def damage(evidence: MemoryEvidence, one: Flight) -> None:
+        id_ = {"manifest": one.manifest_id, "table": one.manifest.table}.get(which) or one.entry(which).id
+        if change is None:
+            del evidence.objects[id_]
+        else:
+            evidence.objects[id_] = change(evidence.objects[id_])
+
+    return damage
+
+
+def flip(data: bytes) -> bytes:
+    return data[:5] + bytes([data[5] ^ 1]) + data[6:]
+
+
+def shorter(data: bytes) -> bytes:
+    return data[:-1]
+
+
+def longer(data: bytes) -> bytes:
+    return data + b"\x00"
+
+
+def chain_of(*files: bytes) -> Damage:
+    def damage(evidence: MemoryEvidence, _: Flight) -> None:
+        evidence.roots.update(enumerate(files, 2))
+
+    return damage
+
+
+def with_gap(evidence: MemoryEvidence, _: Flight) -> None:
+    evidence.roots[3] = sign_root(next_root(next_root(ROOT)), "root-a")
+
+
+def too_long_a_chain(evidence: MemoryEvidence, _: Flight) -> None:
+    evidence.roots.update(dict.fromkeys(range(2, MAX_STEPS + 3), b""))
+
+
+def both(*damages: Damage) -> Damage:
+    """Several damages at once."""
+
+    def damage(evidence: MemoryEvidence, one: Flight) -> None:
+        for each in damages:
+            each(evidence, one)
+
+    return damage
+
+
+def second_envelope(data: bytes) -> Envelope:
+    return Envelope.parse(data, manifests.CONTENT_TYPE, manifests.PAYLOAD_LIMIT)
+
+
+def forged_second(data: bytes) -> bytes:
+    return second_envelope(data).with_signature(Signature(key("navigator").public.kid, bytes(64))).render()
+
+
+def signed_value(**changes: Any) -> Callable[[], Flight]:
+    """A flight whose signed payload breaks a rule that `render` would not let pass."""
+
+    def make() -> Flight:
+        value = decode(GOOD.manifest.render(), limit=manifests.PAYLOAD_LIMIT, what="the manifest") | changes
+        aad = ROOT.aad(manifests.AAD_LABEL)
+        return replace(GOOD, signed=sign_payload(encode(value), manifests.CONTENT_TYPE, aad, ["pilot"]))
+
+    return make
+
+
+def signed_payload(payload: bytes) -> Callable[[], Flight]:
+    aad = ROOT.aad(manifests.AAD_LABEL)
+    return lambda: replace(GOOD, signed=sign_payload(payload, manifests.CONTENT_TYPE, aad, ["pilot"]))
+
+
+def signed_table(data: bytes) -> tuple[Callable[[], Flight], Damage]:
+    """A mission that was signed over bytes which are no table."""
+    id_ = ObjectId.of(data)
+    make = signed_value(table=[bytes(id_), len(data)])
+    return make, lambda evidence, _: evidence.objects.update({id_: data})
+
+
+def facts(**changes: Any) -> Callable[[], Flight]:
+    return lambda: flight(mission=replace(FACTS, **changes))
+
+
+def issue(**changes: Any) -> Callable[[], Flight]:
+    return lambda: flight(issue=replace(ISSUE, **changes))
+
+
+def crew_flight(*names: str) -> Callable[[], Flight]:
+    return lambda: flight(root=CREW, by=names)
+
+
+CREW = replace(ROOT, mission=role("pilot", "co-pilot", "navigator", threshold=2))
+NOT_A_TABLE, NOT_CANONICAL = signed_table(encode([])), signed_table(b"\x9f\x01\xff")
+UNSORTED = signed_table(encode([one.value() for one in reversed(GOOD.table.entries)]))
+UNKNOWN_KIND = signed_table(encode([[CAMERA, "lens", bytes(32), 1, b"", {}]]))
+A_FOLDER = signed_table(encode([entry(name, b"").value() for name in ("files/a", "files/a/b")]))
+UNKNOWN_META = signed_table(encode([["files/a", "file", bytes(32), 1, b"", {"more": 1}]]))
+MIXED_ROOT = replace(ROOT, releases="required")
+
+
+def other_manifest_in_place(evidence: MemoryEvidence, _: Flight) -> None:
+    evidence.refs[ID] = f"{OTHER.manifest_id}\n".encode()
+    OTHER.place(evidence)
+
+
+OTHER = flight(mission=replace(FACTS, id="south-ridge"))
+
+
+def swapped(evidence: MemoryEvidence, one: Flight) -> None:
+    """The bytes of two artifacts of the same mission, each under the other's id (made of one length)."""
+    first, second = one.entry(ENGINE).id, one.entry(SHARD).id
+    evidence.objects[first], evidence.objects[second] = evidence.objects[second], evidence.objects[first]
+
+
+SAME_LENGTH = {**CONTENTS, ENGINE: b"e" * 80}
+
+
+def lie(name: str, by: int) -> Callable[[], Flight]:
+    """A mission whose signed table gives an artifact a size that it has not."""
+
+    def make() -> Flight:
+        honest = table_of(CONTENTS)
+        entries = tuple(replace(e, size=e.size + by) if e.name == name else e for e in honest.entries)
+        return flight(table=EntryTable(entries))
+
+    return make
+
+
+def two_sizes() -> Flight:
+    """Two entries for one object, of which the second gives it another size."""
+    more = replace(entry("files/copy", CONTENTS[CAMERA]), size=9)
+    return flight(table=EntryTable((*GOOD.table.entries, more)))
+
+
+def unreadable(*things: str) -> Damage:
+    def damage(evidence: MemoryEvidence, one: Flight) -> None:
+        known = {"manifest": one.manifest_id, "table": one.manifest.table}
+        for thing in things:
+            found = one.table.find(thing)
+            evidence.unreadable.add(known.get(thing) or (found.id if found else thing))
+
+    return damage
+
+
+def no_ref(evidence: MemoryEvidence, _: Flight) -> None:
+    del evidence.refs[ID]
+
+
+HEX = str(GOOD.manifest_id).encode()
+CASES = [
+    # A: the ref, the manifest object, its envelope
+    Case("ref_missing", {("A", "missing", "")}, damage=no_ref),
+    Case("ref_empty", {("A", "bad-ref", "")}, damage=ref_of(b"")),
+    Case("ref_short", {("A", "bad-ref", "")}, damage=ref_of(HEX[:40])),
+    Case("ref_without_newline", {("A", "bad-ref", "")}, damage=ref_of(HEX)),
+    Case("ref_in_capitals", {("A", "bad-ref", "")}, damage=ref_of(HEX.upper() + b"\n")),
+    Case("ref_with_dos_newline", {("A", "too-large", "")}, damage=ref_of(HEX + b"\r\n")),
+    Case("ref_of_no_hex", {("A", "bad-ref", "")}, damage=ref_of(b"g" * 64 + b"\n")),
+    Case("ref_of_no_ascii", {("A", "bad-ref", "")}, damage=ref_of(b"\xff" * 65)),
+    Case("ref_of_zeroes", {("A", "bad-ref", "")}, damage=ref_of(bytes(65))),
+    Case("ref_too_long", {("A", "too-large", "")}, damage=ref_of(HEX + b"\n" * 9)),
+    Case("ref_to_nothing", {("A", "missing", "manifest")}, damage=ref_of(b"0" * 64 + b"\n")),
+    Case("manifest_missing", {("A", "missing", "manifest")}, damage=in_place("manifest", None)),
+    Case("manifest_flipped", {("A", "bit-flip", "manifest")}, damage=in_place("manifest", flip)),
+    Case("manifest_cut", {("A", "bit-flip", "manifest")}, damage=in_place("manifest", shorter)),
+    Case("manifest_empty", {("A", "bit-flip", "manifest")}, damage=in_place("manifest", lambda _: b"")),
+    Case("manifest_huge", {("A", "oversized", "manifest")}, damage=manifest_bytes(lambda _: bytes(ENVELOPE_LIMIT + 1))),
+    Case("manifest_is_the_table", {("A", "bad-envelope", "manifest")}, damage=manifest_bytes(lambda _: b"\x80")),
+    Case("manifest_is_a_root", {("A", "bad-envelope", "manifest")},
+         damage=manifest_bytes(lambda _: sign_root(ROOT, "root-a", "pilot"))),
+    Case("manifest_with_a_trailing_byte", {("A", "not-canonical", "manifest")}, damage=manifest_bytes(longer)),
+    Case("manifest_signed_twice_by_one", {("A", "bad-order", "manifest")}, damage=manifest_bytes(
+        lambda data: replace(second_envelope(data), signatures=second_envelope(data).signatures * 2).render())),
+    # B: the trust chain
+    Case("chain_with_a_gap", {("B", "bad-trust-chain", "")}, damage=with_gap),
+    Case("chain_too_long", {("B", "bad-trust-chain", "")}, damage=too_long_a_chain),
+    Case("chain_of_garbage", {("B", "bad-envelope", "")}, damage=chain_of(b"garbage")),
+    Case("chain_of_nothing", {("B", "bad-envelope", "")}, damage=chain_of(b"")),
+    Case("chain_of_a_branch", {("B", "bad-trust-chain", "")}, damage=chain_of(
+        sign_root(next_root(ROOT, previous=bytes(32)), "root-a"))),
+    Case("chain_self_signed", {("B", "threshold", "")}, damage=chain_of(
+        sign_root(next_root(ROOT, root=role("thief"), mission=role("thief")), "thief"))),
+    Case("chain_with_a_stranger", {("B", "unknown-signer", "")}, damage=chain_of(
+        sign_root(next_root(ROOT), "root-a", "stranger"))),
+    Case("chain_with_another_signature", {("B", "bad-signature", "")}, damage=chain_of(
+        sign_payload(next_root(ROOT).render(), "application/vnd.flightbag.root+cbor", b"", ["root-a"]))),
+    Case("chain_of_a_bad_root", {("B", "bad-field", "")}, damage=chain_of(
+        sign_payload(encode({"format": 2}), "application/vnd.flightbag.root+cbor", b"", ["root-a"]))),
+    # C: signatures
+    Case("unsigned", {("C", "threshold", "manifest")}, lambda: flight(by=())),
+    Case("signed_by_a_stranger", {("C", "unknown-signer", "manifest")}, lambda: flight(by=("stranger",))),
+    Case("a_stranger_signs_too", {("C", "unknown-signer", "manifest")}, lambda: flight(by=("pilot", "stranger"))),
+    Case("signed_in_another_role", {("C", "wrong-role", "manifest")}, lambda: flight(by=("lab",))),
+    Case("signed_with_the_root_key", {("C", "wrong-role", "manifest")}, lambda: flight(by=("root-a",))),
+    Case("signed_in_another_domain", {("C", "bad-signature", "manifest")},
+         lambda: flight(root=replace(ROOT, domain="valley fleet"))),
+    Case("below_the_threshold", {("C", "threshold", "manifest")}, crew_flight("pilot"), root=CREW),
+    Case("one_good_one_forged", {("C", "bad-signature", "manifest")}, crew_flight("pilot", "co-pilot"),
+         manifest_bytes(forged_second), root=CREW),
+    Case("signed_by_a_revoked_key", {("C", "revoked-key", "manifest")}, damage=chain_of(
+        sign_root(next_root(ROOT, mission=role("co-pilot"), revoked=role("pilot").keys), "root-a"))),
+    Case("signed_by_a_retired_key", {("C", "unknown-signer", "manifest")}, damage=chain_of(
+        sign_root(next_root(ROOT, mission=role("co-pilot")), "root-a"))),
+    Case("payload_of_another_manifest", {("C", "bad-signature", "manifest")}, damage=manifest_bytes(
+        lambda data: replace(second_envelope(data), payload=OTHER.manifest.render()).render())),
+    # D: payload, table, root, identity
+    Case("payload_not_canonical", {("D", "not-canonical", "manifest")}, signed_payload(b"\xbf\xff")),
+    Case("payload_of_a_later_version", {("D", "bad-field", "manifest")}, signed_value(version=2)),
+    Case("payload_with_an_unknown_key", {("D", "bad-field", "manifest")}, signed_value(more=1)),
+    Case("releases_in_another_order", {("D", "bad-order", "manifest")},
+         signed_value(releases=[b"\x01" * 32, bytes(32)])),
+    Case("table_missing", {("D", "missing", "table")}, damage=in_place("table", None)),
+    Case("table_flipped", {("D", "bit-flip", "table")}, damage=in_place("table", flip)),
+    Case("table_cut", {("D", "truncated", "table")}, damage=in_place("table", shorter)),
+    Case("table_longer", {("D", "oversized", "table")}, damage=in_place("table", longer)),
+    Case("table_of_an_unknown_id", {("D", "missing", "table")}, signed_value(table=[bytes(32), 540])),
+    Case("table_one_byte_less_than_signed", {("D", "truncated", "table")},
+         lambda: flight(table_size=GOOD.manifest.table_size + 1)),
+    Case("table_one_byte_more_than_signed", {("D", "oversized", "table")},
+         lambda: flight(table_size=GOOD.manifest.table_size - 1)),
+    Case("table_is_none", {("D", "bad-table", "table")}, *NOT_A_TABLE),
+    Case("table_not_canonical", {("D", "not-canonical", "table")}, *NOT_CANONICAL),
+    Case("table_in_another_order", {("D", "bad-order", ENGINE)}, *UNSORTED),
+    Case("table_with_an_unknown_kind", {("D", "bad-entry", CAMERA)}, *UNKNOWN_KIND),
+    Case("table_with_an_entry_in_an_entry", {("D", "bad-entry", "files/a/b")}, *A_FOLDER),
+    Case("table_with_unknown_meta", {("D", "bad-field", "table")}, *UNKNOWN_META),
+    Case("another_count", {("D", "bad-count", "table")}, lambda: flight(count=5)),
+    Case("another_count_by_far", {("D", "bad-count", "table")}, lambda: flight(count=MAX_ENTRIES)),
+    Case("another_root", {("D", "bad-merkle-root", "table")}, lambda: replace_root(bytes(32))),
+    Case("another_identity", {("D", "bad-identity", "table")}, lambda: flight(identity=bytes(32))),
+    # E: binding
+    Case("ref_to_another_missions_manifest", {("E", "wrong-mission", "manifest")}, damage=other_manifest_in_place),
+    Case("another_aircraft", {("E", "wrong-aircraft", "manifest")}, binding=replace(BINDING, aircraft="uav-09")),
+    Case("an_aircraft_of_no_name", {("E", "wrong-aircraft", "manifest")}, binding=replace(BINDING, aircraft="")),
+    Case("another_host", {("E", "wrong-host", "manifest")}, binding=replace(BINDING, host="cpu-aarch64")),
+    Case("a_less_able_host", {("E", "wrong-host", "manifest")}, binding=replace(BINDING, host="cpu")),
+    Case("an_engine_for_another_host", {("E", "wrong-host", "manifest")}, lambda: flight(host="cpu-aarch64"),
+         binding=replace(BINDING, host="cpu-aarch64")),
+    Case("takeoff_outside", {("E", "takeoff-outside-area", "manifest")}, facts(takeoff=Takeoff(0, 0, 0))),
+    Case("takeoff_in_the_box_and_outside_the_polygon", {("E", "takeoff-outside-area", "manifest")}, facts(
+        area=Area(FACTS.area.bbox, (((-991750000, 470080000, -991740000, 470080000, -991750000, 470090000),),)))),
+    Case("expired_by_a_second", {("E", "expired", "manifest")}, issue(expires_at=NOW - 1)),
+    Case("another_epoch", {("E", "wrong-epoch", "manifest")}, issue(epoch=2)),
+    Case("an_epoch_ended", {("E", "wrong-epoch", "manifest")}, damage=chain_of(
+        sign_root(next_root(ROOT, epoch=2), "root-a"))),
+    Case("an_older_root_than_needed", {("E", "old-root", "manifest")}, issue(min_root_version=2)),
+    Case("issued_before_the_root_counts", {("E", "issued-too-early", "manifest")}, damage=chain_of(
+        sign_root(next_root(ROOT, issued_after=ISSUE.issued_at + 1), "root-a"))),
+    Case("no_release_where_one_is_required", {("E", "unreleased", ENGINE)},
+         lambda: flight(root=MIXED_ROOT), root=MIXED_ROOT),
+    # F: every object
+    Case("engine_missing", {("F", "missing", ENGINE)}, damage=in_place(ENGINE, None)),
+    Case("engine_flipped", {("F", "bit-flip", ENGINE)}, damage=in_place(ENGINE, flip)),
+    Case("engine_cut", {("F", "truncated", ENGINE)}, damage=in_place(ENGINE, shorter)),
+    Case("engine_longer", {("F", "oversized", ENGINE)}, damage=in_place(ENGINE, longer)),
+    Case("engine_empty", {("F", "truncated", ENGINE)}, damage=in_place(ENGINE, lambda _: b"")),
+    Case("two_swapped", {("F", "swapped", ENGINE), ("F", "swapped", SHARD)}, lambda: flight(SAME_LENGTH), swapped),
+    Case("size_lies_by_one_more", {("F", "truncated", ENGINE)}, lie(ENGINE, 1)),
+    Case("size_lies_by_one_less", {("F", "oversized", ENGINE)}, lie(ENGINE, -1)),
+    Case("one_object_two_sizes", {("F", "bad-entry", CAMERA), ("F", "truncated", f"{CAMERA}, files/copy")}, two_sizes),
+    Case("release_missing", {("F", "missing", "release")}, lambda: flight(releases=(ObjectId(bytes(32)),))),
+    # several at once
+    Case("ref_and_chain", {("A", "bad-ref", ""), ("B", "bad-envelope", "")},
+         damage=both(ref_of(b""), chain_of(b"x"))),
+    Case("manifest_and_chain", {("A", "missing", "manifest"), ("B", "bad-envelope", "")},
+         damage=both(in_place("manifest", None), chain_of(b"x"))),
+    Case("three_damages", {("F", "bit-flip", ENGINE), ("F", "missing", SHARD), ("F", "truncated", CAMERA)},
+         damage=both(in_place(ENGINE, flip), in_place(SHARD, None), in_place(CAMERA, shorter))),
+    Case("wrong_in_every_way", {
+        ("E", "wrong-aircraft", "manifest"), ("E", "wrong-host", "manifest"), ("E", "expired", "manifest"),
+        ("E", "takeoff-outside-area", "manifest"), ("E", "wrong-epoch", "manifest"), ("E", "old-root", "manifest"),
+        ("F", "missing", CARD),
+    }, lambda: flight(mission=replace(FACTS, takeoff=Takeoff(0, 0, 0)), issue=Issue(2, 1, 1, 2, 2)),
+        in_place(CARD, None), binding=Binding(NOW, "uav-09", "cpu-aarch64")),
+]  # fmt: skip
+
+# Only memory can pretend that a medium does not give something.
+UNREADABLE = [
+    Case("ref_unreadable", {("A", "unreadable", "")}, damage=unreadable(f"ref/{ID}")),
+    Case("manifest_unreadable", {("A", "unreadable", "manifest")}, damage=unreadable("manifest")),
+    Case("chain_unreadable", {("B", "unreadable", "")}, damage=both(chain_of(b"x"), unreadable("root/2"))),
+    Case("table_unreadable", {("D", "unreadable", "table")}, damage=unreadable("table")),
+    Case("engine_unreadable", {("F", "unreadable", ENGINE)}, damage=unreadable(ENGINE)),
+]  # fmt: skip
+
+
+def replace_root(root: bytes) -> Flight:
+    """A mission that was signed over another Merkle root."""
+    manifest = replace(manifest_of(GOOD.table), root=root)
+    aad = ROOT.aad(manifests.AAD_LABEL)
+    return replace(GOOD, signed=sign_payload(manifest.render(), manifests.CONTENT_TYPE, aad, ["pilot"]))
+
+
+@pytest.mark.parametrize("case", UNREADABLE, ids=lambda case: case.name)
+def test_could_not_tell(case: Case) -> None:
+    refuses(case, lambda evidence: evidence)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_refused(case: Case, present: Present) -> None:
+    refuses(case, present)
+
+
+def refuses(case: Case, present: Present) -> None:
+    one = case.flight()
+    evidence = evidence_of(one, root=case.root)
+    case.damage(evidence, one)
+    verdict = check(present(evidence), case.binding, pinned(case.root))
+    assert found(verdict) == case.expected
+    assert not verdict.go
+    assert verdict.mission is None
+    # "Could not tell" is said only where nothing is known to be wrong.
+    assert verdict.unknown is all(kind == "unreadable" for _, kind, _ in case.expected)
+    for finding in verdict.findings:
+        assert finding.message
+        assert finding.unreadable is (finding.kind == "unreadable")
+        assert not finding.information
+        if finding.step == "F":
+            ObjectId.parse(finding.object)
+
+
+def test_names_of_cases_are_unique() -> None:
+    every = [*CASES, *UNREADABLE]
+    assert len({case.name for case in every}) == len(every)
+
+
+def test_wrong_beats_unreadable() -> None:
+    evidence = evidence_of(GOOD)
+    evidence.unreadable.add(GOOD.entry(ENGINE).id)
+    in_place(SHARD, None)(evidence, GOOD)
+    verdict = check(evidence)
+    assert found(verdict) == {("F", "unreadable", ENGINE), ("F", "missing", SHARD)}
+    assert not verdict.unknown
+
+
+def test_the_last_second_counts() -> None:
+    assert check(evidence_of(flight(issue=replace(ISSUE, expires_at=NOW)))).go
+    assert check(evidence_of(flight(issue=replace(ISSUE, expires_at=None)))).go
+    assert check(evidence_of(GOOD), root=pinned(replace(ROOT, issued_after=None))).go
+
+
+def test_a_mission_that_names_its_object_twice(present: Present) -> None:
+    twice = {**CONTENTS, "files/copy": CONTENTS[CAMERA]}
+    evidence = evidence_of(flight(twice))
+    assert check(evidence).objects == 6
+    in_place(CAMERA, flip)(evidence, GOOD)
+    assert found(check(present(evidence))) == {("F", "bit-flip", f"{CAMERA}, files/copy")}
+
+
+def test_a_link_in_the_place_of_an_object_is_no_object(tmp_path: Path) -> None:
+    evidence_of(GOOD).write_to(tmp_path / "store")
+    name = str(GOOD.entry(ENGINE).id)
+    path = tmp_path / "store" / "objects" / name[:2] / name[2:]
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert found(check(StoreEvidence(Media(tmp_path / "store")))) == {("F", "wrong-type", ENGINE)}
+
+
+def test_releases_are_part_of_the_closure(present: Present) -> None:
+    statement = b"a release statement"
+    one = flight(releases=(ObjectId.of(statement),))
+    evidence = evidence_of(one)
+    evidence.put(statement)
+    assert check(present(evidence)).go
+
+
+def test_a_newer_root_of_the_chain_judges(present: Present) -> None:
+    second = next_root(ROOT, mission=role("co-pilot"), epoch=2)
+    one = flight(root=second, by=("co-pilot",), issue=replace(ISSUE, epoch=2, min_root_version=2))
+    evidence = evidence_of(one)
+    evidence.roots[2] = sign_root(second, "root-a")
+    verdict = check(present(evidence))
+    assert verdict.go
+    assert verdict.mission is not None
+    assert verdict.mission.root.version == 2
+
+
+def test_a_pinned_root_ahead_of_the_store_judges(present: Present) -> None:
+    second = next_root(ROOT, mission=role("co-pilot"), revoked=role("pilot").keys)
+    verdict = check(present(evidence_of(GOOD)), root=pinned(second))
+    assert found(verdict) == {("C", "revoked-key", "manifest")}
+
+
+def test_the_stores_own_first_root_vouches_for_nothing(present: Present) -> None:
+    evil = replace(ROOT, domain="evil", root=role("thief"), mission=role("thief"))
+    one = flight(root=evil, by=("thief",))
+    evidence = evidence_of(one)
+    evidence.roots = {1: sign_root(evil, "thief")}
+    assert found(check(present(evidence))) == {("C", "unknown-signer", "manifest")}
+
+
+def test_a_chain_is_needed_only_beyond_the_pinned_root(present: Present) -> None:
+    evidence = evidence_of(GOOD)
+    del evidence.roots[1]
+    assert check(present(evidence)).go
+
+
+@pytest.mark.parametrize("mission", ["", "..", "../objects", "no-such-mission", "NORTH", "a/b", "a\x00b", "x" * 300])
+def test_no_such_mission(mission: str, present: Present) -> None:
+    assert found(check(present(evidence_of(GOOD)), mission=mission)) == {("A", "missing", "")}
+
+
+def test_nothing_of_the_manifest_is_parsed_before_its_signatures_hold() -> None:
+    # The payload would be refused in step D; the signature has to be what is told.
+    garbage = Envelope(manifests.CONTENT_TYPE, b"garbage").render()
+    evidence = evidence_of(GOOD)
+    evidence.refs[ID] = f"{evidence.put(garbage)}\n".encode()
+    assert found(check(evidence)) == {("C", "threshold", "manifest")}
+
+
+# one changed byte, wherever it is
+
+
+def pointed_at(data: bytes) -> MemoryEvidence:
+    """Evidence in which these bytes are the manifest, under their own id: what an attacker would do."""
+    evidence = evidence_of(GOOD)
+    evidence.refs[ID] = f"{evidence.put(data)}\n".encode()
+    return evidence
+
+
+def test_one_flipped_bit_at_any_byte_of_a_signed_manifest() -> None:
+    good, root = GOOD.signed, pinned()
+    for at in range(len(good)):
+        bad = good[:at] + bytes([good[at] ^ (1 << at % 8)]) + good[at + 1 :]
+        opened = open_mission(pointed_at(bad), ID, root)
+        assert isinstance(opened, tuple), at
+        assert {finding.step for finding in opened} <= {"A", "C"}
+
+
+class Believing(MemoryEvidence):
+    """A medium that hands out whatever lies under an id. The signed size and Merkle root have to catch it alone."""
+
+    def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
+        return bytearray(self.objects[id_])
+
+
+def with_table(data: bytes) -> MemoryEvidence:
+    believing = Believing(**vars(evidence_of(GOOD)))
+    believing.objects[GOOD.manifest.table] = data
+    return believing
+
+
+def test_one_flipped_bit_at_any_byte_of_the_table_of_a_signed_manifest() -> None:
+    good, root = GOOD.table.render(), pinned()
+    assert isinstance(open_mission(with_table(good), ID, root), Opened)
+    for at in range(len(good)):
+        bad = good[:at] + bytes([good[at] ^ (1 << at % 8)]) + good[at + 1 :]
+        opened = open_mission(with_table(bad), ID, root)
+        assert isinstance(opened, tuple), at
+        assert {finding.step for finding in opened} == {"D"}
+
+
+@st.composite
+def edits(draw: st.DrawFn, good: bytes) -> bytes:
+    """`good` with some bytes put in, taken out, put elsewhere or replaced."""
+    start = draw(st.integers(0, len(good)))
+    end = draw(st.integers(start, min(len(good), start + 40)))
+    to = draw(st.integers(0, len(good)))
+    cut = good[:start] + draw(st.binary(max_size=8)) + good[end:]
+    return draw(st.sampled_from([cut, cut[:to] + good[start:end] + cut[to:]]).filter(lambda bad: bad != good))
+
+
+@given(edits(GOOD.signed))
+@settings(max_examples=200)
+def test_no_edit_of_a_signed_manifest_passes(bad: bytes) -> None:
+    assert isinstance(open_mission(pointed_at(bad), ID, PINNED), tuple)
+
+
+@given(edits(GOOD.table.render()))
+@settings(max_examples=200)
+def test_no_edit_of_a_table_passes(bad: bytes) -> None:
+    assert isinstance(open_mission(with_table(bad), ID, PINNED), tuple)
+
+
+PINNED = pinned()
+
+
+# a verified mission
+
+
+def test_a_verified_mission_cannot_be_made_by_hand() -> None:
+    mission = check(evidence_of(GOOD)).mission
+    assert mission is not None
+    with pytest.raises(TypeError):
+        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, 1, MemoryEvidence(), object())
+    with pytest.raises(TypeError):
+        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, 1, MemoryEvidence())  # type: ignore[call-arg]
+    with pytest.raises((TypeError, ValueError)):
+        dataclasses.replace(mission, manifest=OTHER.manifest)  # type: ignore[call-arg]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        mission.manifest = OTHER.manifest  # type: ignore[misc]
+
+
+def test_pinned_roots_that_cannot_be_used() -> None:
+    assert pinned_root(sign_root(ROOT, "root-a")).root == ROOT
+    for data in (b"", b"garbage", ROOT.render(), sign_root(ROOT), sign_root(ROOT, "stranger"), GOOD.signed):
+        with pytest.raises(Untrusted) as caught:
+            pinned_root(data)
+        assert caught.value.fields["kind"] == "bad-pinned-root"
+        assert caught.value.remedy
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_ref_reads_back(raw: bytes) -> None:
+    assert ref_id(f"{ObjectId(raw)}\n".encode()) == raw
+
+
+@given(st.binary(max_size=70))
+def test_anything_else_is_no_ref(data: bytes) -> None:
+    with pytest.raises(Corrupt):
+        ref_id(data)
+
+
+def test_findings_say_what_is_known_as_json() -> None:
+    evidence = evidence_of(GOOD)
+    in_place(ENGINE, flip)(evidence, GOOD)
+    (finding,) = check(evidence).findings
+    id_ = str(GOOD.entry(ENGINE).id)
+    value = finding.as_json()
+    assert (value["kind"], value["step"], value["entry"]) == ("bit-flip", "F", ENGINE)
+    assert value["object"] == value["expected"] == id_ != value["actual"]
+    assert "unreadable" not in value
+    assert "path" not in value
+
+
+# the contract that all evidence keeps
+
+
+class TestEvidence:
+    """What `store.takeoff.verify.Evidence` promises, over both implementations."""
+
+    DATA = b"an object"
+    ID = ObjectId.of(DATA)
+
+    def evidence(self, present: Present, data: bytes = DATA) -> Evidence:
+        return present(MemoryEvidence({self.ID: data}, {"m": b"r" * 65}, {1: b"one", 2: b"two", 3: b"three"}))
+
+    def outcome(self, evidence: Evidence, id_: ObjectId, size: int) -> str:
+        ((checked, outcome),) = evidence.check([(id_, size)])
+        assert checked == id_
+        return "" if outcome is None else str(outcome.fields["kind"])
+
+    def test_bytes(self, present: Present) -> None:
+        evidence = self.evidence(present)
+        assert evidence.object(self.ID, 9) == evidence.object(self.ID, 10) == self.DATA
+        assert type(evidence.object(self.ID, 9)) is bytes
+        assert evidence.bytes_of(self.ID, 9) == self.DATA
+        assert self.outcome(evidence, self.ID, 9) == ""
+
+    def test_the_bytes_handed_out_are_the_callers_own(self, present: Present) -> None:
+        evidence = self.evidence(present)
+        evidence.bytes_of(self.ID, 9)[0] ^= 1
+        assert evidence.bytes_of(self.ID, 9) == self.DATA
+
+    def test_an_empty_object(self, present: Present) -> None:
+        empty = ObjectId.of(b"")
+        evidence = present(MemoryEvidence({empty: b""}))
+        assert evidence.object(empty, 0) == b""
+        assert evidence.bytes_of(empty, 0) == b""
+        assert self.outcome(evidence, empty, 0) == ""
+
+    @pytest.mark.parametrize(
+        ("data", "size", "kind"),
+        [
+            (b"an object", 10, "truncated"),
+            (b"", 9, "truncated"),
+            (b"an object", 8, "oversized"),
+            (b"an object and more", 9, "oversized"),
+            (b"An object", 9, "bit-flip"),
+        ],
+    )
+    def test_other_bytes(self, present: Present, data: bytes, size: int, kind: str) -> None:
+        evidence = self.evidence(present, data)
+        assert self.outcome(evidence, self.ID, size) == kind
+        with pytest.raises(Corrupt) as caught:
+            evidence.bytes_of(self.ID, size)
+        assert caught.value.fields["kind"] == kind
+        assert caught.value.fields["object"] == self.ID
+
+    def test_more_than_the_limit(self, present: Present) -> None:
+        with pytest.raises(Corrupt) as caught:
+            self.evidence(present).object(self.ID, 8)
+        assert caught.value.fields["kind"] == "oversized"
+
+    def test_bytes_that_are_not_those_of_the_id(self, present: Present) -> None:
+        with pytest.raises(Corrupt) as caught:
+            self.evidence(present, b"An object").object(self.ID, 100)
+        assert caught.value.fields["kind"] == "bit-flip"
+
+    def test_nothing_there(self, present: Present) -> None:
+        evidence, other = self.evidence(present), ObjectId(bytes(32))
+        assert self.outcome(evidence, other, 0) == "missing"
+        for look in (lambda: evidence.object(other, 9), lambda: evidence.bytes_of(other, 9)):
+            with pytest.raises(NotFound) as caught:
+                look()
+            assert caught.value.fields["object"] == other
+
+    def test_every_object_asked_for_gets_an_outcome(self, present: Present) -> None:
+        objects = {ObjectId.of(bytes([i])): bytes([i]) for i in range(200)}
+        bad = list(objects)[7]
+        evidence = present(MemoryEvidence({**objects, bad: b"\xff"}))
+        outcomes = dict(evidence.check((id_, 1) for id_ in objects))
+        assert set(outcomes) == set(objects)
+        assert [id_ for id_, outcome in outcomes.items() if outcome is not None] == [bad]
+
+    def test_refs(self, present: Present) -> None:
+        evidence = self.evidence(present)
+        assert evidence.ref("m") == b"r" * 65
+        with pytest.raises(NotFound):
+            evidence.ref("n")
+
+    def test_a_ref_that_is_too_long(self, present: Present) -> None:
+        with pytest.raises(Corrupt):
+            present(MemoryEvidence(refs={"m": b"r" * 66})).ref("m")
+
+    def test_chains(self, present: Present) -> None:
+        evidence = self.evidence(present)
+        assert [list(evidence.chain(n)) for n in range(5)] == [
+            [b"one", b"two", b"three"], [b"two", b"three"], [b"three"], [], []
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("versions", [(3,), (1, 3), (2, 4), tuple(range(2, MAX_STEPS + 3))])
+    def test_chains_with_a_gap_or_too_long(self, present: Present, versions: tuple[int, ...]) -> None:
+        evidence = present(MemoryEvidence(roots=dict.fromkeys(versions, b"x")))
+        with pytest.raises(Corrupt) as caught:
+            evidence.chain(1)
+        assert caught.value.fields["kind"] == "bad-trust-chain"
+
+    def test_what_cannot_be_read_is_unavailable(self) -> None:
+        evidence = MemoryEvidence({self.ID: self.DATA}, {"m": b""}, {1: b""}, {self.ID, "ref/m", "root/1"})
+        assert self.outcome(evidence, self.ID, 9) == "unreadable"
+        looks: list[Callable[[], object]] = [
+            lambda: evidence.object(self.ID, 9), lambda: evidence.bytes_of(self.ID, 9),
+            lambda: evidence.ref("m"), lambda: evidence.chain(0),
+        ]  # fmt: skip
+        for look in looks:
+            with pytest.raises(Unavailable):
+                look()
+
+
+def test_the_builders_make_the_same_bytes_each_time() -> None:
+    assert flight().signed == GOOD.signed
