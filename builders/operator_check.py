@@ -22,7 +22,7 @@ from builders.recipe import RowRecipe, tile_list
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
 from store.format.entries import Entry
-from store.takeoff.verify import Evidence, Opened
+from store.takeoff.mission import Evidence, Opened
 
 # How many tiles of a cell a finding spells out.
 _NAMED = 8

@@ -47,8 +47,9 @@ from store.ground.issuing import (
     size_of,
 )
 from store.ground.releases import approving
-from store.ground.repository import Writer
-from store.takeoff.verify import Binding, Opened, check_binding, read_table
+from store.ground.writer import Writer
+from store.takeoff.mission import Binding, Opened
+from store.takeoff.verify import check_binding, read_table
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
 

@@ -7,8 +7,8 @@
 Importing this package loads neither lmdb nor any numeric library; nothing here opens an index.
 """
 
-from store.takeoff.evidence import takeoff_check
+from store.takeoff.check import takeoff_check
 from store.takeoff.loading import load
-from store.takeoff.verify import Verdict, VerifiedMission
+from store.takeoff.mission import Verdict, VerifiedMission
 
 __all__ = ["Verdict", "VerifiedMission", "load", "takeoff_check"]

@@ -10,6 +10,8 @@ from typing import Any
 
 from store.errors import FlightbagError, Unavailable
 
+COPY_AGAIN = "copy the store again, or sync it with --checksum from one that is whole"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

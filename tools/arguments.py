@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
+from store.disk.layout import TOML
 from store.errors import Invalid
 from store.format.manifest import TIME_MAX
-from store.ground.repository import TOML
 from tools.status import say
 
 ENV = "FLIGHTBAG_STORE"

@@ -13,13 +13,14 @@ from typing import Annotated, Any
 import typer
 
 from builders.extras import require_build_extra
+from store.disk.layout import check_free
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.format.missing import ENTRY as MISSING_ENTRY
 from store.format.missing import MissingList
 from store.ground.issuing import draft_of, overtaken
-from store.ground.repository import Repository, check_free
+from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
-from store.takeoff.verify import Opened
+from store.takeoff.mission import Opened
 from tools import aircraft, engines, fsck, keeping, keyfiles, maps, missions, releases, render, takeoff, trust
 from tools.arguments import (
     ENV,

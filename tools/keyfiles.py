@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.disk.durable import Disk, replace_file, write_new_file
+from store.disk.layout import TOML
 from store.errors import Invalid, Unavailable
 from store.format.cose import SIGNATURE_SIZE
-from store.ground.repository import TOML
 from store.trust.keys import KEY_FILE_LIMIT, PrivateKey, PublicKey, Signer
 
 # A person may have to touch the token first.

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builders.extras import require_build_extra
+from store.disk.layout import check_format
 from store.disk.media import Media
 from store.errors import Invalid
-from store.ground.repository import check_format
 from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.verify import Binding, Verdict, pinned_root, verify_mission
+from store.takeoff.mission import Binding, Verdict
+from store.takeoff.verify import pinned_root, verify_mission
 from store.trust.root import ROOT_FILE_LIMIT
 from tools import keyfiles, render
 from tools.arguments import Json, print_lines, store_and, store_then

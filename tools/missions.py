@@ -11,14 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from store.disk import log
+from store.disk.layout import check_format
 from store.disk.media import Media, object_path
 from store.errors import FlightbagError, Invalid
 from store.format.ids import ObjectId
+from store.format.ref import ref_id
 from store.ground.checkout import check_checkout, checkout
 from store.ground.history import Diff, Stats, diff, rollback, stats
-from store.ground.repository import Repository, check_format
+from store.ground.repository import Repository
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.verify import Binding, pinned_root, ref_id, verify_mission
+from store.takeoff.mission import Binding
+from store.takeoff.verify import pinned_root, verify_mission
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, Store, print_lines, store_and, store_then

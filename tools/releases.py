@@ -13,11 +13,12 @@ import typer
 
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
 from store.format.entries import SEGMENT
+from store.format.manifest import ENVELOPE_LIMIT
 from store.format.release import KINDS, Approval, Release
 from store.ground import releases
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
-from store.takeoff.verify import ENVELOPE_LIMIT, parse_release, read_table
+from store.takeoff.verify import parse_release, read_table
 from tools import keyfiles, render
 from tools.arguments import Json, PassphraseFile, SignerCommand, SomeKeys, StoreFirst, print_lines
 from tools.status import NO, OK, command, print_json, say

@@ -12,7 +12,7 @@ from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Manifest, Takeoff
 from store.format.missing import MissingList
-from store.takeoff.verify import Opened, Verdict
+from store.takeoff.mission import Opened, Verdict
 
 if TYPE_CHECKING:
     from builders.artifacts.engine import EngineReport

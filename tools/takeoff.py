@@ -11,16 +11,19 @@ import typer
 
 from builders.extras import require_build_extra
 from store.disk import log
+from store.disk.layout import check_format
 from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.format.ids import ObjectId
+from store.format.manifest import ENVELOPE_LIMIT
 from store.ground.issuing import discard_draft, sign_draft
 from store.ground.past import PastEvidence, check_pinned
-from store.ground.repository import Repository, check_format
+from store.ground.repository import Repository
 from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence
+from store.takeoff.mission import Binding, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
-from store.takeoff.verify import ENVELOPE_LIMIT, Binding, OperatorCheck, Verdict, pinned_root, verify_mission
+from store.takeoff.verify import pinned_root, verify_mission
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, moment, print_lines, store_and, store_then

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
-from store.ground.repository import Repository, check_fit
+from store.ground.repository import Repository
+from store.ground.writer import check_fit
 from store.takeoff.code import short_code
 from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft

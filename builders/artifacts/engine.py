@@ -33,7 +33,7 @@ from store.disk.media import object_path
 from store.disk.objects import read_chunks
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey, ObjectId
-from store.ground.repository import Writer
+from store.ground.writer import Writer, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +283,7 @@ def build_engines(shop: Workshop, *, now: int, progress: Progress = silent) -> l
 
     What is built is in the store under its key, for the missions to come. Takes no mission's lock.
     """
-    with shop.repository.writing() as writer:
+    with writing(shop.repository) as writer:
         bench = Workbench(writer, now)
         tasks, inventory = plan_engines(shop, bench.lookup, progress)
         builder = EngineBuilder(shop, bench, inventory, progress)

@@ -42,7 +42,8 @@ from store.format.host import is_host_class, meets
 from store.format.ids import BuildKey, ObjectId, derive
 from store.format.manifest import MAX_FIGURES, PPM, SECONDS_A_DAY, MissionFacts, Takeoff, identity
 from store.format.missing import ENTRY as MISSING_ENTRY
-from store.ground.repository import Repository, records_of
+from store.ground.repository import Repository
+from store.ground.upkeep import records_of
 
 # (object id, size) of each object that was once built for a key, if all are there; None where it has to be built.
 Found: TypeAlias = tuple[tuple[ObjectId, int], ...]

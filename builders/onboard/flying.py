@@ -18,7 +18,7 @@ from builders.recipe import RowRecipe, fidelity_recipe
 from store.errors import Corrupt, Invalid, NotFound
 from store.format.entries import Entry
 from store.takeoff.loading import load
-from store.takeoff.verify import VerifiedMission
+from store.takeoff.mission import VerifiedMission
 
 
 class FlyingEngine:

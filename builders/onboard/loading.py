@@ -17,7 +17,7 @@ from builders.engines.base import EngineBackend, EngineSession
 from builders.engines.session import WEIGHTS
 from store.errors import NotFound, Unavailable
 from store.takeoff.loading import load
-from store.takeoff.verify import VerifiedMission
+from store.takeoff.mission import VerifiedMission
 
 # Memory that looks like a disk: nothing is written to one, and nothing has to be read back.
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder made in it is private

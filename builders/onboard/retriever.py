@@ -28,7 +28,7 @@ from builders.onboard.loading import private_file
 from store.errors import Corrupt, NotFound
 from store.format.missing import ENTRY, MissingList
 from store.takeoff.loading import load
-from store.takeoff.verify import VerifiedMission
+from store.takeoff.mission import VerifiedMission
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from store.errors import Invalid, NotFound, Refused, Unavailable
 from store.format.ids import BuildKey
 from store.format.manifest import PPM
 from store.takeoff.loading import load
-from store.takeoff.verify import VerifiedMission
+from store.takeoff.mission import VerifiedMission
 
 _ANY_DATE = datetime.date(1970, 1, 1)
 

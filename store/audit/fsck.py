@@ -27,15 +27,16 @@ from store.audit.objects import Objects, again
 from store.audit.refs import Refs
 from store.audit.scope import QUICK, Scope
 from store.audit.told import RESTORE, Told, some
+from store.disk.layout import check_format
 from store.disk.locks import SharedLock
 from store.disk.media import Media, Stamp, object_path
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
 from store.ground.needs import UNKNOWN
-from store.ground.repository import check_format
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.verify import Opened, open_mission
+from store.takeoff.mission import Opened
+from store.takeoff.verify import open_mission
 
 # Objects read at once, so that large and small ones share the processors; and between two looks at the clock.
 _AT_ONCE = 20_000

@@ -22,8 +22,8 @@ from store.errors import FlightbagError, NotFound
 from store.findings import Finding
 from store.format.entries import TABLE_LIMIT
 from store.format.ids import ObjectId
+from store.format.manifest import ENVELOPE_LIMIT
 from store.ground.needs import UNKNOWN, Need
-from store.takeoff.verify import ENVELOPE_LIMIT
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _REST = re.compile(r"[0-9a-f]{62}")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from store.audit.scope import Scope
 from store.audit.told import REMOVE, RESTORE, Told, as_kind, some
 from store.disk import log
+from store.disk.layout import DRAFTS, PINS, ROOT_FILE, TOML
 from store.disk.locks import HOLDER_LIMIT
 from store.disk.quarantine import present
 from store.errors import Corrupt, FlightbagError, NotFound
@@ -17,12 +18,11 @@ from store.format import manifest
 from store.format.cose import Envelope
 from store.format.entries import SEGMENT, TABLE_LIMIT
 from store.format.ids import ObjectId
-from store.format.manifest import MISSION_ID
+from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
+from store.format.ref import ref_id
 from store.ground import releases
 from store.ground.needs import (
-    DRAFTS,
     KEEP_LAST,
-    PINS,
     UNKNOWN,
     Need,
     is_manifest,
@@ -32,9 +32,9 @@ from store.ground.needs import (
     need_of_unsigned,
     pinned_id,
 )
-from store.ground.repository import TOML
-from store.takeoff.evidence import ROOT_FILE, StoreEvidence
-from store.takeoff.verify import ENVELOPE_LIMIT, Opened, open_manifest, open_mission, ref_id
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.mission import Opened
+from store.takeoff.verify import open_manifest, open_mission
 from store.trust.root import SignedRoot
 
 FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", "tmp", "quarantine", "trash", "lock"})

@@ -21,15 +21,17 @@ from store.audit.repair_plan import FROM_LOG, RepairPlan, Sources, Step, opened_
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.durable import Disk
+from store.disk.layout import QUARANTINE, TMP
 from store.disk.locks import DIRECTORY as LOCKS
 from store.disk.media import Media
 from store.disk.objects import Batch, inserting
-from store.disk.quarantine import QUARANTINE, copy_aside, present, set_aside
-from store.disk.staging import TMP, sweep
+from store.disk.quarantine import copy_aside, present, set_aside
+from store.disk.staging import sweep
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId, is_hex
+from store.format.ref import ref_id
 from store.ground.repository import Repository
-from store.takeoff.verify import ref_id
+from store.ground.upkeep import mend_index
 from store.trust.root import SignedRoot
 
 # Rounds after which something new is damaged each time: somebody else is at it.
@@ -81,7 +83,7 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
         with Repository.open(media.path, disk) as fresh:
             worker = _Worker(fresh, replicas)
             done += worker.run(step for step in plan.steps if step not in done)
-            index = fresh.mend_index()
+            index = mend_index(fresh)
             if done or any(index):
                 facts = _facts(done, index)
                 if any(step.name == log.LOG for step in done):

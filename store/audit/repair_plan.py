@@ -15,19 +15,20 @@ from typing import Literal
 
 from store.audit.fsck import Audit
 from store.disk import log
+from store.disk.layout import QUARANTINE, TRASH
 from store.disk.media import Media, object_path
-from store.disk.quarantine import QUARANTINE
 from store.errors import FlightbagError
 from store.findings import Finding
 from store.format import manifest
 from store.format.cose import Envelope
 from store.format.ids import ObjectId, is_hex
-from store.format.manifest import Manifest
+from store.format.manifest import ENVELOPE_LIMIT, Manifest
+from store.format.ref import ref_id
 from store.ground import releases
-from store.ground.gc import TRASH
 from store.ground.repository import Repository
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.verify import ENVELOPE_LIMIT, Opened, open_manifest, ref_id
+from store.takeoff.mission import Opened
+from store.takeoff.verify import open_manifest
 from store.trust.root import SignedRoot, advance, count_signers
 
 FROM_LOG = "the log"

@@ -9,10 +9,10 @@ import secrets
 import time
 
 from store.disk.durable import Disk
+from store.disk.layout import QUARANTINE
 from store.disk.media import Media
 from store.errors import NotFound
 
-QUARANTINE = "quarantine"
 # What a file system takes as a name is 255 bytes; a number may be added.
 _NAME_BYTES = 200
 

@@ -15,10 +15,9 @@ from types import TracebackType
 from typing import Self
 
 from store.disk.durable import Disk
+from store.disk.layout import TMP
 from store.disk.media import Media
 from store.errors import FlightbagError, Unavailable
-
-TMP = "tmp"
 
 
 class Staging:

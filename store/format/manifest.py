@@ -16,6 +16,7 @@ from typing import Any
 from store.errors import Corrupt
 from store.format.area import LAT_MAX, LON_MAX, Area
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode, integers
+from store.format.cose import OVERHEAD_LIMIT
 from store.format.entries import MAX_ENTRIES, TABLE_LIMIT, EntryTable
 from store.format.host import HOST_CLASS, is_host_class
 from store.format.ids import ObjectId, derive
@@ -23,6 +24,8 @@ from store.format.ids import ObjectId, derive
 CONTENT_TYPE = "application/vnd.flightbag.manifest+cbor"
 AAD_LABEL = "flightbag/manifest/1"
 PAYLOAD_LIMIT = 64 * 2**10
+# A manifest or a release statement with its signatures.
+ENVELOPE_LIMIT = PAYLOAD_LIMIT + OVERHEAD_LIMIT
 VERSION = 1
 
 MISSION_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")

@@ -23,8 +23,10 @@ from store.disk.staging import listed, remove_tree
 from store.errors import Conflict, FlightbagError, Invalid, NotFound, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
+from store.format.manifest import ENVELOPE_LIMIT
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.verify import ENVELOPE_LIMIT, Opened, VerifiedMission, open_mission
+from store.takeoff.mission import Opened, VerifiedMission
+from store.takeoff.verify import open_mission
 from store.trust.root import SignedRoot
 
 RECORD = ".flightbag"

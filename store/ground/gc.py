@@ -24,18 +24,18 @@ from functools import partial
 
 from store.disk import log
 from store.disk.index import Row, peek_index
+from store.disk.layout import DRAFTS, PINS, TRASH
 from store.disk.media import Media, object_path
 from store.disk.quarantine import present
 from store.disk.staging import empty
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
-from store.format.manifest import MISSION_ID
+from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
+from store.format.ref import ref_id
 from store.ground import releases
 from store.ground.needs import (
-    DRAFTS,
     KEEP_LAST,
-    PINS,
     UNKNOWN,
     Need,
     is_manifest,
@@ -45,10 +45,9 @@ from store.ground.needs import (
     need_of_unsigned,
     pinned_id,
 )
-from store.ground.repository import Repository, Writer
-from store.takeoff.verify import ENVELOPE_LIMIT, ref_id
+from store.ground.repository import Repository
+from store.ground.writer import Writer, writing
 
-TRASH = "trash"
 GRACE = 14 * 86400.0
 _TIME = "%Y%m%dT%H%M%SZ"
 # How many reasons an error's message spells out.
@@ -131,7 +130,7 @@ def collect(
     repository: Repository, *, now: float, grace: float = GRACE, keep_last: int = KEEP_LAST, wait: bool = False
 ) -> GcPlan:
     """Plans and applies, alone with the store. Durable when it returns. Raises Locked as `Repository.writing` does."""
-    with repository.writing(alone=True, wait=wait) as writer:
+    with writing(repository, alone=True, wait=wait) as writer:
         plan = plan_gc(repository, writer.index.rows, now=now, grace=grace, keep_last=keep_last)
         _apply(plan, writer, now)
     return plan

@@ -15,7 +15,7 @@ from store.ground.issuing import check_signers, highest_issued, issuing, last_is
 from store.ground.issuing import issue as issue_
 from store.ground.needs import UNKNOWN
 from store.ground.repository import Repository
-from store.takeoff.verify import Opened
+from store.takeoff.mission import Opened
 from store.trust.keys import Signer
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
+from store.disk.layout import DRAFTS
 from store.disk.locks import exclusive
 from store.disk.log import MOVES, Event, claims, events
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
@@ -17,10 +18,12 @@ from store.format.cbor import INT_MAX
 from store.format.cose import KID_SIZE, SIGNATURE_SIZE, Envelope, Signature
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import AAD_LABEL, CONTENT_TYPE, MISSION_ID, PAYLOAD_LIMIT, Issue, Manifest
-from store.ground.needs import DRAFTS
-from store.ground.repository import CLOCKS_DIFFER, Repository, Writer, check_fit
-from store.takeoff.verify import ENVELOPE_LIMIT, Evidence, Opened, read_table, ref_id
+from store.format.manifest import AAD_LABEL, CONTENT_TYPE, ENVELOPE_LIMIT, MISSION_ID, PAYLOAD_LIMIT, Issue, Manifest
+from store.format.ref import ref_id
+from store.ground.repository import CLOCKS_DIFFER, Repository
+from store.ground.writer import Writer, check_fit, writing
+from store.takeoff.mission import Evidence, Opened
+from store.takeoff.verify import read_table
 from store.trust.keys import Signer, sign
 from store.trust.root import SignedRoot, TrustRoot, check_signer, count_signatures, count_signers
 
@@ -41,7 +44,7 @@ def issuing(repository: Repository, mission: str, what: str) -> Iterator[Writer]
         raise Invalid(f"{mission[:80]!r} is no mission id")
     with (
         exclusive(repository.media.path, repository.disk, f"mission-{mission}", what),
-        repository.writing() as writer,
+        writing(repository) as writer,
     ):
         yield writer
 

@@ -13,13 +13,14 @@ from store.errors import FlightbagError
 from store.format import manifest
 from store.format.cose import Envelope
 from store.format.ids import DIGEST_SIZE, ObjectId, is_hex
-from store.format.manifest import Manifest
+from store.format.manifest import ENVELOPE_LIMIT, Manifest
+from store.format.ref import REF_SIZE, ref_id
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.verify import ENVELOPE_LIMIT, REF_SIZE, Opened, read_table, ref_id
+from store.takeoff.mission import Opened
+from store.takeoff.verify import read_table
 
 # The size of an object that nobody has stated: a release statement.
 UNKNOWN = 2**64 - 1
-PINS, DRAFTS = "pins", "drafts"
 # How many manifests of each mission are kept, the current one among them.
 KEEP_LAST = 2
 

@@ -17,9 +17,11 @@ from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, U
 from store.format.cose import Envelope
 from store.format.entries import SEGMENT
 from store.format.ids import ObjectId
+from store.format.manifest import ENVELOPE_LIMIT
+from store.format.ref import REF_SIZE, ref_id
 from store.format.release import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Approval, Release
 from store.ground.repository import Repository
-from store.takeoff.verify import ENVELOPE_LIMIT, REF_SIZE, parse_release, read_release, ref_id
+from store.takeoff.verify import parse_release, read_release
 from store.trust.keys import Signer, sign
 from store.trust.root import TrustRoot, check_signer, count_signatures
 

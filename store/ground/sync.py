@@ -22,8 +22,10 @@ from store.disk.objects import inserting
 from store.disk.staging import sweep
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
+from store.format.ref import ref_id
 from store.ground.repository import Repository
-from store.takeoff.verify import Binding, Opened, check_binding, open_manifest, ref_id
+from store.takeoff.mission import Binding, Opened
+from store.takeoff.verify import check_binding, open_manifest
 from store.trust.root import SignedRoot
 
 # Objects to a barrier: enough to spread its cost, few enough that an interrupted sync has kept something.

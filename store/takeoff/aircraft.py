@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from store.disk.durable import Disk, replace_file
+from store.disk.layout import TOML
 from store.disk.locks import exclusive
 from store.disk.media import Media
 from store.disk.staging import listed
@@ -27,9 +28,9 @@ from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, U
 from store.findings import Finding
 from store.format.cbor import INT_MAX
 from store.format.ids import DIGEST_SIZE, derive
-from store.ground.repository import TOML
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.verify import Binding, Verdict, newest_root, verify_mission
+from store.takeoff.mission import Binding, Verdict
+from store.takeoff.verify import newest_root, verify_mission
 from store.trust.aircraft_state import STATE_LIMIT, AircraftState
 from store.trust.root import SignedRoot
 

@@ -6,22 +6,22 @@ Every object is read in full.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from store.disk.layout import ROOT_FILE
 from store.disk.media import CHUNK, Media, Stamp, object_path
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
-from store.takeoff.verify import REF_SIZE, Binding, Outcome, Verdict, pinned_root, verify_mission
+from store.format.ref import REF_SIZE
+from store.takeoff.mission import Outcome
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, advance
 
 MAX_MISSIONS = 10_000
 # Objects found whole that are not read again for the next mission: what keeps the memory that of a mission.
 _REMEMBERED = 200_000
-ROOT_FILE = re.compile(r"([1-9][0-9]{0,17})\.root\.cbor")
 
 
 class StoreEvidence:
@@ -160,22 +160,3 @@ def _named(id_: ObjectId, error: FlightbagError) -> FlightbagError:
     if isinstance(error, NotFound):
         error.message = f"object {id_} is not there"
     return error
-
-
-def takeoff_check(
-    store: str | os.PathLike[str],
-    mission: str,
-    *,
-    trust: bytes,
-    now: int,
-    aircraft: str | None = None,
-    host: str | None = None,
-) -> Verdict:
-    """Verifies one mission of a store: steps A to F of the takeoff check.
-
-    `trust` is the pinned root file's bytes, `now` unix seconds. GO is `verdict.mission is not None`. Raises
-    Unavailable or NotFound where the store itself cannot be opened, Untrusted for an unusable pinned root. The
-    verdict's mission reads from the store as long as it is in use.
-    """
-    evidence = StoreEvidence(Media(store))
-    return verify_mission(evidence, mission, pinned_root(trust), Binding(now, aircraft, host))

@@ -7,7 +7,7 @@ somebody swaps in after the check, is never used.
 from __future__ import annotations
 
 from store.errors import Invalid, NotFound
-from store.takeoff.verify import VerifiedMission
+from store.takeoff.mission import VerifiedMission
 
 
 def load(mission: VerifiedMission, name: str, *, kind: str) -> memoryview:

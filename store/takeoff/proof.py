@@ -20,10 +20,11 @@ from store.format.cbor import Fields, decode, encode
 from store.format.cose import Envelope
 from store.format.entries import MAX_ENTRIES, Entry
 from store.format.ids import DIGEST_SIZE, ObjectId
-from store.format.manifest import Manifest
+from store.format.manifest import ENVELOPE_LIMIT, Manifest
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval
-from store.takeoff.verify import ENVELOPE_LIMIT, Opened, parse_release
+from store.takeoff.mission import Opened
+from store.takeoff.verify import parse_release
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, TrustRoot, advance, check_signatures
 
 FORMAT = 1

@@ -26,7 +26,8 @@ from builders.extras import import_onnxruntime
 from builders.onboard.loading import open_engine
 from store.disk.media import object_path
 from store.format.ids import BuildKey
-from store.takeoff.evidence import takeoff_check
+from store.ground.writer import writing
+from store.takeoff.check import takeoff_check
 from store.takeoff.loading import load
 from tests.support.commands import flightbag
 from tests.support.field import make_desk
@@ -96,7 +97,7 @@ def hit(store: Path, mission: Path, cache: Path) -> dict[str, float]:
     """How long the store takes to say that an engine is there, every byte of it, against hashing the file."""
     with workshop(mission, store, cache) as shop:
         key = BuildKey(bytes.fromhex(build_engines(shop, now=1)[0].key))
-        with shop.repository.writing() as writer:
+        with writing(shop.repository) as writer:
             bench = Workbench(writer, 1)
             found = bench.lookup(key)
             assert found is not None

@@ -15,7 +15,7 @@ from builders.onboard.retriever import Retriever
 from builders.retrieval.quality import Question
 from builders.retrieval.query import imagery_of, sets_of, wanted_of
 from builders.retrieval.recall import tally
-from store.takeoff.evidence import takeoff_check
+from store.takeoff.check import takeoff_check
 from tests.support.commands import flightbag
 from tests.support.field import LEFT, TAKEOFF, WORLD, make_desk
 from tests.support.terrain import write_terrain

@@ -22,10 +22,13 @@ from store.disk.media import Media, object_path
 from store.disk.objects import read_chunks
 from store.format.entries import Entry, sorted_table
 from store.format.ids import ObjectId
+from store.format.manifest import ENVELOPE_LIMIT
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from store.takeoff.evidence import StoreEvidence
+from store.takeoff.mission import Binding
 from store.takeoff.proof import Proof, prove
-from store.takeoff.verify import ENVELOPE_LIMIT, Binding, pinned_root, verify_mission
+from store.takeoff.verify import pinned_root, verify_mission
 from tests.support.missions import FACTS, ISSUE, NOW, manifest_of, root_draft, sign_manifest
 from tests.support.stores import ROOT_FILE
 
@@ -34,7 +37,7 @@ def insert(source: str, store: str) -> None:
     """Everything under a folder into a new store, durable at the end."""
     with (
         Repository.init(store) as repository,
-        repository.writing() as writer,
+        writing(repository) as writer,
         writer.inserting() as batch,
     ):
         batch.add_all((read_chunks(path), None) for path in _files(source))
@@ -53,7 +56,7 @@ def publish(store: str, per_mission: str = "100000") -> None:
         if not repository.evidence.root_versions():
             repository.rotate(root_draft(ROOT_FILE), now=NOW)
         objects = [(id_, s.st_size) for first in range(256) for id_, s in repository.media.objects(first)]
-        with repository.writing() as writer:
+        with writing(repository) as writer:
             count = int(per_mission)
             for number, start in enumerate(range(0, len(objects), count)):
                 part = objects[start : start + count]
@@ -79,7 +82,7 @@ def make_objects(store: str, count: str) -> None:
 def make_large(store: str, size: str) -> None:
     """A store with one large object of random bytes."""
     block = Random(1).randbytes(2**20)
-    with Repository.init(store) as repository, repository.writing() as writer, writer.inserting() as batch:
+    with Repository.init(store) as repository, writing(repository) as writer, writer.inserting() as batch:
         batch.add(block for _ in range(int(size) // 2**20))
         batch.commit()
 
@@ -130,7 +133,7 @@ def proof(store: str) -> None:
 
 def rebuild(store: str) -> None:
     """Opens the index of a store that has none."""
-    with Repository.open(store) as repository, repository.writing():
+    with Repository.open(store) as repository, writing(repository):
         pass
 
 
@@ -139,7 +142,7 @@ def lookup(store: str, count: str) -> None:
     random = Random(2)
     numbers = [random.randrange(int(count)) for _ in range(100_000)]
     ids = [ObjectId(blake3(b"object %d" % number).digest()) for number in numbers]
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         for what, look in (
             ("stat", lambda id_: os.stat(os.path.join(store, object_path(id_)))),
             ("index", writer.index.object),

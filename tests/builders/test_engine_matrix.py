@@ -34,7 +34,8 @@ from store.disk.media import object_path
 from store.errors import Refused, Unavailable
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
-from store.takeoff.evidence import takeoff_check
+from store.ground.writer import writing
+from store.takeoff.check import takeoff_check
 from tests.support.commands import flightbag, listing
 from tests.support.field import RIGHT, Desk
 
@@ -322,7 +323,7 @@ def test_a_fast_engine_of_another_instruction_set_is_refused_by_name(
 
 
 def part_path(bench: Bench, key: str, part: int) -> Path:
-    with Repository.open(bench.desk.store) as repository, repository.writing() as writer:
+    with Repository.open(bench.desk.store) as repository, writing(repository) as writer:
         record = writer.index.record(BuildKey(bytes.fromhex(key)))
     assert record is not None
     return bench.desk.store / object_path(record.ids[part])

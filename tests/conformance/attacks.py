@@ -50,7 +50,8 @@ from store.takeoff import proof as proofs_
 from store.takeoff.aircraft import check, consume, enrol
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.loading import load
-from store.takeoff.verify import Binding, Evidence, Opened, pinned_root, verify_mission
+from store.takeoff.mission import Binding, Evidence, Opened
+from store.takeoff.verify import pinned_root, verify_mission
 from store.trust import draft as drafts
 from store.trust import root as roots
 from store.trust.aircraft_state import AircraftState

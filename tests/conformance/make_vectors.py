@@ -30,8 +30,8 @@ from store.format.ids import ObjectId, derive
 from store.format.manifest import PAYLOAD_LIMIT, Coverage, Issue
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
+from store.takeoff.mission import Opened
 from store.takeoff.proof import Proof
-from store.takeoff.verify import Opened
 from store.trust import root as roots
 from store.trust.aircraft_state import AircraftState, Seen, payload_digest
 from store.trust.draft import MAGIC, RootDraft

@@ -17,8 +17,9 @@ from store.format.ids import ObjectId
 from store.format.manifest import Manifest
 from store.format.missing import MissingList
 from store.takeoff.aircraft import SLOTS, load
+from store.takeoff.mission import Opened
 from store.takeoff.proof import Proof, prove
-from store.takeoff.verify import Opened, open_manifest, parse_release
+from store.takeoff.verify import open_manifest, parse_release
 from store.trust.draft import RootDraft
 from store.trust.root import SignedRoot, advance
 from tests.conformance.make_vectors import CONTENTS, FOLDER, files

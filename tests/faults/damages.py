@@ -17,6 +17,7 @@ import pytest
 from store.disk.index import Row
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from tests.faults.disks import bad_sectors
 from tests.support.commands import flightbag
 from tests.support.missions import ROOT, Flight, flight, next_root, sign_root
@@ -88,13 +89,13 @@ def publish_by_hand(store: Path, one: Flight) -> None:
 
 def unindexed(store: Path) -> None:
     """A file that the index has not seen yet, as after a sync or a copy."""
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         writer.index.commit(gone=[OWN])
 
 
 def indexed_and_gone(store: Path) -> None:
     """A row of the index without a file."""
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         writer.index.commit(objects={ObjectId.of(b"gone"): Row(4, 1, 1, 1, 1, 1)})
 
 

@@ -30,7 +30,8 @@ from store.ground.history import rollback
 from store.ground.issuing import issue, issuing, sign_draft
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
-from store.takeoff.verify import Verdict
+from store.ground.writer import writing
+from store.takeoff.mission import Verdict
 from store.trust import draft as drafts
 from store.trust.draft import RootDraft
 from tests.faults.disks import PowerCut, PowerFails, index_watched
@@ -92,7 +93,7 @@ class Scenario:
             return found
         try:
             self.run(folder, Disk())
-            with Repository.open(store) as repository, repository.writing():
+            with Repository.open(store) as repository, writing(repository):
                 pass  # the next transaction, whatever it does
         except FlightbagError as error:
             return [f"run again: {error}"]
@@ -133,7 +134,7 @@ def _with_both(folder: Path) -> None:
     """North in two versions, and an object that nobody needs."""
     store = make_store(folder / "store")
     publish(store, NEW)
-    with Repository.open(store) as repository, repository.writing() as writer, writer.inserting() as batch:
+    with Repository.open(store) as repository, writing(repository) as writer, writer.inserting() as batch:
         batch.add_bytes(b"nobody needs this")
         batch.commit()
     shutil.rmtree(store / "index")

@@ -18,6 +18,7 @@ from store.disk.locks import Locked, exclusive
 from store.disk.media import Media
 from store.disk.staging import sweep
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from tests.support.stores import NORTH, REPOSITORY_ROOT, SOUTH, audit, check, later, make_store, publish
 
 HOLDER = """
@@ -25,7 +26,7 @@ import sys, time
 from store.ground.repository import Repository
 from store.disk.locks import exclusive
 with Repository.open(sys.argv[1]) as r, exclusive(r.media.path, r.disk, "mission-x", "the mission x"), \\
-        r.writing() as writer, writer.inserting() as batch:
+        writing(r) as writer, writer.inserting() as batch:
     batch.add_bytes(b"half of something" * 1000)
     with exclusive(r.media.path, r.disk, "log", "the log"):
         print("holding", flush=True)
@@ -80,7 +81,7 @@ def test_everything_is_free_after_a_kill(tmp_path: Path) -> None:
 
 def test_a_living_transaction_is_left_alone_by_another_publication(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store")
-    with Repository.open(store) as repository, repository.writing() as writer, writer.inserting() as batch:
+    with Repository.open(store) as repository, writing(repository) as writer, writer.inserting() as batch:
         batch.add_bytes(b"slow")
         with child("from tests.faults.test_kill import beside; import sys; beside(sys.argv[1])", store) as process:
             assert process.wait() == 0

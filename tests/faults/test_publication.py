@@ -14,6 +14,7 @@ from store.disk.objects import inserting
 from store.errors import FlightbagError, Unavailable
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from tests.faults.disks import Failing, Medium, PowerCut, PowerFails, Recorded, Watched, index_watched
 from tests.support.missions import NOW, flight, root_draft
 from tests.support.stores import CAMERA, NORTH, ROOT_FILE, SOUTH, audit, check, later, listing, make_store, publish
@@ -221,7 +222,7 @@ def test_objects_that_a_live_run_has_renamed_are_made_durable_before_they_are_re
                 raise PowerFails  # what the first does later changes nothing for the second
 
     second: list[Medium] = []
-    with Repository.open(store, Paused()) as repository, repository.writing() as writer, writer.inserting() as batch:
+    with Repository.open(store, Paused()) as repository, writing(repository) as writer, writer.inserting() as batch:
         batch.add_bytes(NORTH.contents[CAMERA])
         with pytest.raises(PowerFails):
             batch.commit()
@@ -266,6 +267,6 @@ def test_a_mission_that_cannot_fly_is_refused_before_anything_is_written(before:
     seen = listing(store, but=kept)
     stranger = flight(NORTH.contents, by=("stranger",))
     for bad in (stranger, flight(NORTH.contents, mission=SOUTH.manifest.mission)):
-        with Repository.open(store) as repository, repository.writing() as writer, pytest.raises(FlightbagError):
+        with Repository.open(store) as repository, writing(repository) as writer, pytest.raises(FlightbagError):
             writer.publish(NORTH.id, bad.signed, bad.table.render())
     assert listing(store, but=kept) == seen

@@ -25,6 +25,7 @@ from builders.descriptors.shard import read_shard, write_shard
 from builders.onboard.probe import Probe
 from builders.recipe import RowRecipe
 from store.disk import log
+from store.disk.layout import TOML, check_format
 from store.disk.media import Media
 from store.errors import Corrupt, FlightbagError, Invalid, Untrusted
 from store.format import manifest as manifests
@@ -35,10 +36,10 @@ from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
 from store.format.missing import MissingList
+from store.format.ref import ref_id
 from store.format.release import Release
-from store.ground.repository import TOML, check_format
 from store.takeoff.proof import Proof, Proven, prove
-from store.takeoff.verify import ref_id, verify_mission
+from store.takeoff.verify import verify_mission
 from store.trust import ed25519
 from store.trust.aircraft_state import AircraftState
 from store.trust.draft import RootDraft

@@ -31,6 +31,7 @@ from store.format.ids import ObjectId
 from store.ground.gc import collect
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
+from store.ground.writer import writing
 from tests.support.missions import Flight
 from tests.support.stores import NORTH, SOUTH, audit, check, file_of, flip, later, make_store, publish
 
@@ -171,7 +172,7 @@ def inserts(store: str, seed: int, until: float) -> None:
     random = Random(seed)
     while time.monotonic() < until:
         try:
-            with Repository.open(store) as repository, repository.writing() as writer, writer.inserting() as batch:
+            with Repository.open(store) as repository, writing(repository) as writer, writer.inserting() as batch:
                 data = random.sample(DATA, 4)
                 ids = [batch.add_bytes(one).id for one in data]
                 batch.commit()
@@ -260,7 +261,7 @@ def test_many_processes_at_once(tmp_path: Path, kills: bool) -> None:
         assert process.exitcode == 0
     assert not kills or killed > 2
     # No lock has outlived its holder, and the next transaction tidies up.
-    with Repository.open(store) as repository, repository.writing(alone=True):
+    with Repository.open(store) as repository, writing(repository, alone=True):
         pass
     assert list((store / "tmp").iterdir()) == []
     assert not [one for one in audit(store).findings if not one.information]

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from store.takeoff.evidence import takeoff_check
+from store.takeoff.check import takeoff_check
 from store.takeoff.loading import load
 from tests.support.commands import flightbag
 from tests.support.field import Desk

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
-from store.takeoff.verify import REF_SIZE, Outcome
+from store.format.ref import REF_SIZE
+from store.takeoff.mission import Outcome
 from store.trust.root import MAX_STEPS
 
 

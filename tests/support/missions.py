@@ -20,7 +20,8 @@ from store.format.entries import Entry, EntryTable, kind_of, sorted_table
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import Coverage, Figure, Issue, Manifest, MissionFacts, Takeoff, identity_of
 from store.ground.repository import Repository
-from store.takeoff.verify import Binding
+from store.ground.writer import writing
+from store.takeoff.mission import Binding
 from store.trust import root as roots
 from store.trust.draft import RootDraft
 from store.trust.keys import PrivateKey, sign
@@ -219,7 +220,7 @@ def write_store(path: Path, *flights: Flight, root: TrustRoot = ROOT) -> None:
     """A store at `path` with the root and these missions, published the way a build does it."""
     with Repository.init(path) as repository:
         repository.replace("trust/1.root.cbor", sign_root(root, "root-a"))
-        with repository.writing() as writer:
+        with writing(repository) as writer:
             for one in flights:
                 with writer.inserting() as batch:
                     for data in one.contents.values():

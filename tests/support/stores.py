@@ -17,8 +17,9 @@ from store.disk.index import Index
 from store.disk.media import Media, object_path
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
-from store.takeoff.evidence import takeoff_check
-from store.takeoff.verify import Verdict
+from store.ground.writer import writing
+from store.takeoff.check import takeoff_check
+from store.takeoff.mission import Verdict
 from tests.support.missions import CONTENTS, FACTS, NOW, ROOT, Flight, flight, root_draft, sign_root
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def later(one: Flight, by: int = 1, **contents: bytes) -> Flight:
 
 def publish(store: Path, *flights: Flight, disk: Disk | None = None) -> None:
     """Inserts the objects of each mission and publishes it, the way a build does."""
-    with Repository.open(store, disk) as repository, repository.writing() as writer:
+    with Repository.open(store, disk) as repository, writing(repository) as writer:
         for one in flights:
             with writer.inserting() as batch:
                 for data in one.contents.values():

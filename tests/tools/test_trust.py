@@ -24,6 +24,7 @@ from store.format.entries import sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import CONTENT_TYPE, PAYLOAD_LIMIT, TIME_MAX, Manifest
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from store.takeoff.verify import read_table
 from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, flightbag, listing
@@ -455,7 +456,7 @@ class TestWhatTheReviewFound:
         draft = fleet.store / "drafts/left"
         envelope = Envelope.parse(draft.read_bytes(), CONTENT_TYPE, PAYLOAD_LIMIT)
         manifest, evil = Manifest.parse(envelope.payload), b"evil engine"
-        with Repository.open(fleet.store) as repository, repository.writing() as writer:
+        with Repository.open(fleet.store) as repository, writing(repository) as writer:
             table = read_table(repository.evidence, manifest)
             entries = [
                 replace(one, id=ObjectId.of(evil), size=len(evil)) if one.kind == "engine" else one

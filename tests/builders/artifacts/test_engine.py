@@ -25,6 +25,7 @@ from store.disk.index import Record
 from store.disk.media import object_path
 from store.format.ids import BuildKey, ObjectId
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from tests.support.backbone import write_backbone
 from tests.support.commands import flightbag, listing
 from tests.support.field import RIGHT, Desk
@@ -92,7 +93,7 @@ class Shop:
 
     def record(self, key: str | BuildKey) -> Record | None:
         wanted = key if isinstance(key, BuildKey) else BuildKey(bytes.fromhex(key))
-        with Repository.open(self.store) as repository, repository.writing() as writer:
+        with Repository.open(self.store) as repository, writing(repository) as writer:
             return writer.index.record(wanted)
 
     def kept(self) -> dict[str, object]:
@@ -471,7 +472,7 @@ def test_a_card_of_another_engine_is_not_believed(shop: Shop) -> None:
         second.ids[1:],
     ]
     for ids in lies:
-        with Repository.open(shop.store) as repository, repository.writing() as writer:
+        with Repository.open(shop.store) as repository, writing(repository) as writer:
             writer.record({BuildKey(bytes.fromhex(two.key)): Record(ids, second.provenance)}, replace=True)
         assert shop.engine("built").key == two.key
         shop.engine("reused")
@@ -486,7 +487,7 @@ def test_an_engine_that_its_card_does_not_name_is_not_believed(shop: Shop) -> No
     assert first is not None
     assert second is not None
     assert first.ids[1] != second.ids[1]
-    with Repository.open(shop.store) as repository, repository.writing() as writer:
+    with Repository.open(shop.store) as repository, writing(repository) as writer:
         ids = (second.ids[0], first.ids[1])
         writer.record({BuildKey(bytes.fromhex(two.key)): Record(ids, second.provenance)}, replace=True)
     shop.engine("built")

@@ -23,6 +23,7 @@ from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from tests.faults.damages import BOTH, CASES, OWN, SHARED, Case, names_of, plant, publish_by_hand, ref
 from tests.faults.disks import bad_sectors
 from tests.support.missions import ISSUE, NOW, ROOT, flight, sign_root
@@ -171,7 +172,7 @@ def test_a_release_that_is_missing(store: Path) -> None:
 class TestIndex:
     def test_index_only(self, tmp_path: Path) -> None:
         store = make_store(tmp_path / "store")
-        with Repository.open(store) as repository, repository.writing() as writer:
+        with Repository.open(store) as repository, writing(repository) as writer:
             writer.index.commit(objects={ObjectId.of(b"gone"): Row(4, 1, 1, 1, 1, 1)})
         (finding,) = audit(store).findings
         assert (finding.kind, finding.object) == ("index-only", str(ObjectId.of(b"gone")))
@@ -184,7 +185,7 @@ class TestIndex:
         path = file_of(store, OWN)
         path.rename(aside)
         shutil.rmtree(store / "index")
-        with Repository.open(store) as repository, repository.writing():
+        with Repository.open(store) as repository, writing(repository):
             pass
         path.parent.mkdir(exist_ok=True)
         aside.rename(path)

@@ -24,6 +24,7 @@ from store.format.ids import ObjectId
 from store.ground.gc import collect, pin, plan_gc
 from store.ground.history import stats
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from store.trust import draft as drafts
 from store.trust.draft import RootDraft, with_revoked
 from tests.faults.damages import BOTH, CASES, OTHER, OWN, SHARED, everything_at_once, misname, plant
@@ -371,13 +372,13 @@ def test_one_thing_that_may_not_be_moved_stops_nothing_else(
 def test_an_index_that_lies_is_mended_and_keeps_its_records(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store")
     key = next(entry.key for entry in NORTH.table.entries if entry.key is not None)
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         writer.index.commit(objects={ObjectId.of(b"gone"): Row(4, 1, 1, 1, 1, 1)}, gone=[OWN])
         assert writer.index.record(key) is not None
     assert audit(store).notes == {"index-only": 1, "file-only": 1}
     done = mend(store, scope=QUICK)
     assert (done.steps, done.audit.findings) == ((), ())
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         assert writer.index.record(key) is not None
 
 
@@ -497,7 +498,7 @@ class TestTheManifestBefore:
     def test_young_but_what_it_needs_is_not(self, twice: Path) -> None:
         """A collection lets go of a manifest that only the grace time spares, as what it needs may go."""
         publish(twice, later(NORTH, 2))
-        with Repository.open(twice) as repository, repository.writing(alone=True) as writer:
+        with Repository.open(twice) as repository, writing(repository, alone=True) as writer:
             plan = plan_gc(repository, writer.index.rows, now=time.time(), grace=3600, keep_last=1)
             assert not plan.trash
             assert len(plan.manifests) == 2

@@ -29,6 +29,7 @@ from store.disk.media import Media, Stamp
 from store.errors import Unavailable
 from store.format.ids import BuildKey, ObjectId
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from tests.faults.test_kill import child
 from tests.support.missions import CONTENTS, build_key, flight
 from tests.support.stores import (
@@ -60,7 +61,7 @@ def store(tmp_path: Path) -> Path:
 
 def use(store: Path) -> str:
     """Opens the index for writing, reads all of it, and says why it was rebuilt, if it was."""
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         known = known_ids(writer.index)
         for one in (NORTH, SOUTH):
             assert writer.index.absorbed(one.manifest_id)
@@ -84,7 +85,7 @@ class TestWhatIsKept:
         key, other = BuildKey(bytes(32)), BuildKey(b"\x01" * 32)
         ids = (ObjectId.of(b"a"), ObjectId.of(b"b"))
         row = Row.of(Stamp(1, 2, 3, 4), inserted=5, verified=6)
-        with Repository.open(store) as repository, repository.writing() as writer:
+        with Repository.open(store) as repository, writing(repository) as writer:
             index = writer.index
             index.commit(objects={ids[0]: row}, records={key: Record(ids, {"host": "here"})}, absorbed=[ids[1]])
             index.commit(records={key: Record((), {"host": "late"}), other: Record((), {})})
@@ -118,7 +119,7 @@ class TestRebuilding:
         """A long-lived process must see the new folder, not the one that it once opened."""
         with Repository.open(store) as repository:
             for _ in range(3):
-                with repository.writing() as writer:
+                with writing(repository) as writer:
                     assert writer.index.record(build_key(ENGINE)) is not None
                 shutil.rmtree(store / "index")
 
@@ -192,7 +193,7 @@ class TestRebuilding:
         (store / "index").rename(outside)
         (store / "index").symlink_to(outside)
         before = listing(outside)
-        with Repository.open(store) as repository, pytest.raises(Unavailable), repository.writing():
+        with Repository.open(store) as repository, pytest.raises(Unavailable), writing(repository):
             pass
         assert listing(outside) == before
 
@@ -219,7 +220,7 @@ class TestRebuilding:
             path.write_bytes(b"")
         (store / "objects" / "ff").mkdir(exist_ok=True)
         (store / "objects" / "ff" / ("0" * 62)).symlink_to("/nowhere")
-        with Repository.open(store) as repository, repository.writing() as writer:
+        with Repository.open(store) as repository, writing(repository) as writer:
             assert len(known_ids(writer.index)) == count
 
 
@@ -229,7 +230,7 @@ class TestRecords:
     def test_they_come_back_after_a_rebuild(self, store: Path) -> None:
         shutil.rmtree(store / "index")
         assert use(store) == "there was none"
-        with Repository.open(store) as repository, repository.writing() as writer:
+        with Repository.open(store) as repository, writing(repository) as writer:
             record = writer.index.record(build_key(ENGINE))
         assert record is not None
         assert record.provenance["from"] == "manifest"
@@ -243,7 +244,7 @@ class TestRecords:
             path.write_bytes(data)
         (store / "missions" / "planted").write_text(f"{planted.manifest_id}\n")
         shutil.rmtree(store / "index")
-        with Repository.open(store) as repository, repository.writing() as writer:
+        with Repository.open(store) as repository, writing(repository) as writer:
             assert writer.index.record(build_key("engines/evil/evil.onnx")) is None
             assert not writer.index.absorbed(planted.manifest_id)
         assert use(store) == ""
@@ -253,7 +254,7 @@ class TestRecords:
         path.chmod(0o644)
         path.write_bytes(flight({**CONTENTS, ENGINE: b"another"}).table.render())
         shutil.rmtree(store / "index")
-        with Repository.open(store) as repository, repository.writing() as writer:
+        with Repository.open(store) as repository, writing(repository) as writer:
             assert not writer.index.absorbed(NORTH.manifest_id)
             assert writer.index.absorbed(SOUTH.manifest_id)
             record = writer.index.record(build_key(ENGINE))
@@ -301,7 +302,7 @@ def answers(store: Path) -> str:
     A damage may pass every check of the file's structure and change a value. Then the answer is another one, never a
     crash or an object that is not checked.
     """
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         for id_ in known_ids(writer.index):
             writer.index.object(id_)
         for one in (NORTH, SOUTH):
@@ -371,7 +372,7 @@ import sys
 from store.format.ids import ObjectId
 from store.disk.index import Row
 from store.ground.repository import Repository
-with Repository.open(sys.argv[1]) as repository, repository.writing() as writer:
+with Repository.open(sys.argv[1]) as repository, writing(repository) as writer:
     print("writing", flush=True)
     for step in range(10**6):
         row = Row(1, 1, 0, 1, 1, 1)
@@ -411,7 +412,7 @@ index._FIRST_MAP = 2**20
 from store.disk.index import Row
 from store.ground.repository import Repository
 from tests.support.stores import known_ids
-with Repository.open(sys.argv[1]) as repository, repository.writing() as writer:
+with Repository.open(sys.argv[1]) as repository, writing(repository) as writer:
     print("open", flush=True)
     sys.stdin.readline()
     rows = {ObjectId.of(b"%d" % n): Row(n, 1, 1, 1, 1, 1) for n in range(30_000)}
@@ -427,7 +428,7 @@ class TestTheMap:
         monkeypatch.setattr(index_module, "_FIRST_MAP", 2**20)
         shutil.rmtree(store / "index")
         rows = {ObjectId.of(b"%d" % n): Row(n, 1, 1, 1, 1, 1) for n in range(30_000)}
-        with Repository.open(store) as repository, repository.writing() as writer:
+        with Repository.open(store) as repository, writing(repository) as writer:
             writer.index.commit(objects=rows)
             assert (store / "index" / "data.mdb").stat().st_size > 2**20
             assert all(writer.index.object(id_) == row for id_, row in rows.items())
@@ -449,7 +450,7 @@ class TestTheMap:
             assert process.stdout is not None
             try:
                 assert process.stdout.readline() == "open\n"
-                with Repository.open(store) as repository, repository.writing() as writer:
+                with Repository.open(store) as repository, writing(repository) as writer:
                     before = len(known_ids(writer.index))
                     process.stdin.write("go\n")
                     process.stdin.flush()
@@ -472,7 +473,7 @@ from store.errors import Unavailable
 from store.format.ids import ObjectId
 from store.disk.index import Row
 from store.ground.repository import Repository
-with Repository.open(sys.argv[1]) as repository, repository.writing() as writer:
+with Repository.open(sys.argv[1]) as repository, writing(repository) as writer:
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))
     try:
         writer.index.commit(objects={ObjectId.of(b"%d" % n): Row(n, 1, 1, 1, 1, 1) for n in range(30_000)})
@@ -518,7 +519,7 @@ use(Path(sys.argv[1]))
         monkeypatch.setattr(index_module, "_PAUSE", 0.001)
         with child(WRITER, store):
             shutil.rmtree(store / "index")
-            with Repository.open(store) as repository, pytest.raises(Unavailable) as caught, repository.writing():
+            with Repository.open(store) as repository, pytest.raises(Unavailable) as caught, writing(repository):
                 pass
         assert caught.value.fields["kind"] == "locked"
         assert use(store) == "there was none"
@@ -556,7 +557,7 @@ index.open_index(Media(sys.argv[1]), Disk(), stuck)
 
     def test_one_process_opens_it_once(self, store: Path) -> None:
         one, two = Repository.open(store), Repository.open(store)
-        with one, two, one.writing(), pytest.raises(Unavailable), two.writing():
+        with one, two, writing(one), pytest.raises(Unavailable), writing(two):
             pass
         assert use(store) == ""
 
@@ -566,7 +567,7 @@ def test_a_link_in_the_place_of_the_lock_file_is_not_followed(store: Path, tmp_p
     victim.write_bytes(b"not yours")
     (store / "index" / "lock.mdb").unlink(missing_ok=True)
     (store / "index" / "lock.mdb").symlink_to(victim)
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         assert writer.index.rebuilt
     assert victim.read_bytes() == b"not yours"
 
@@ -581,7 +582,7 @@ def test_a_peek_lets_nobody_open_an_index_that_nobody_has_checked(store: Path) -
     assert peeking is not None
     assert peeking.alone()
     threading.Timer(0.3, peeking.close).start()
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         assert writer.index.rebuilt
 
 
@@ -622,7 +623,7 @@ class TestPeek:
     def test_one_in_use_is_left_alone(self, store: Path) -> None:
         with child(WRITER, store), Media(store) as media:
             assert peek_index(media) is None
-        with Repository.open(store) as repository, repository.writing(), Media(store) as media:
+        with Repository.open(store) as repository, writing(repository), Media(store) as media:
             assert peek_index(media) is None
 
     def test_it_lets_go_of_the_lock(self, store: Path) -> None:
@@ -635,7 +636,7 @@ class TestPeek:
 
 
 def test_a_store_copied_in_use_publishes_and_is_whole(store: Path, tmp_path: Path) -> None:
-    with Repository.open(store) as repository, repository.writing():
+    with Repository.open(store) as repository, writing(repository):
         copy = copy_of(store, tmp_path / "copy")
     publish(copy, NORTH)
     assert use(copy) == ""

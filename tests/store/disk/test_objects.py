@@ -20,7 +20,8 @@ from store.disk.objects import Batch, examine, inserting
 from store.disk.staging import Staging, sweep
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
-from store.ground.repository import Repository, Writer
+from store.ground.repository import Repository
+from store.ground.writer import Writer, writing
 from tests.faults.disks import PowerFails, Recorded, bad_sectors
 from tests.support.stores import file_of, flip, listing, overwrite
 
@@ -33,7 +34,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def writer(store: Path) -> Iterator[Writer]:
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         yield writer
 
 
@@ -140,7 +141,7 @@ class TestBatch:
     def test_many_objects_one_barrier(self, store: Path) -> None:
         disk = Recorded()
         contents = [b"%d" % n for n in range(50)]
-        with Repository.open(store, disk) as repository, repository.writing() as writer:
+        with Repository.open(store, disk) as repository, writing(repository) as writer:
             disk.operations.clear()
             insert(writer, *contents)
         names = [name for name, path in disk.operations]
@@ -212,12 +213,12 @@ class TestHealing:
         outside = tmp_path / "outside"
         outside.mkdir()
         (outside / "kept").write_bytes(b"not ours")
-        with Repository.open(store) as repository, repository.writing() as writer:
+        with Repository.open(store) as repository, writing(repository) as writer:
             insert(writer, self.DATA)
         path = file_of(store, ObjectId.of(self.DATA))
         spoil(path, how, outside)
         seen_outside = listing(outside)
-        with Repository.open(store) as repository, repository.writing() as writer, writer.inserting() as batch:
+        with Repository.open(store) as repository, writing(repository) as writer, writer.inserting() as batch:
             added = batch.add_bytes(self.DATA) if by == "bytes" else batch.add([self.DATA])
             batch.commit()
             writer.check(added.id, added.size)
@@ -452,7 +453,7 @@ def test_many_objects_are_added_at_once(store: Path) -> None:
     contents = [b"object %d" % (n % 400) * 50 for n in range(500)]
     with (
         Repository.open(store) as repository,
-        repository.writing() as writer,
+        writing(repository) as writer,
         writer.inserting() as batch,
     ):
         added = batch.add_all(([data[:7], data[7:]], ObjectId.of(data)) for data in contents)

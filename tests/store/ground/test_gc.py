@@ -23,6 +23,7 @@ from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, R
 from store.format.ids import ObjectId
 from store.ground.gc import GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from tests.faults.disks import Failing, Medium, PowerCut, PowerFails, Recorded, index_watched
 from tests.support.missions import NOW, Flight, flight, root_draft
 from tests.support.stores import (
@@ -65,7 +66,7 @@ def store(made: Path, tmp_path: Path) -> Path:
 
 
 def insert(store: Path, *data: bytes) -> None:
-    with Repository.open(store) as repository, repository.writing() as writer, writer.inserting() as batch:
+    with Repository.open(store) as repository, writing(repository) as writer, writer.inserting() as batch:
         for one in data:
             batch.add_bytes(one)
         batch.commit()
@@ -113,7 +114,7 @@ def test_what_nothing_needs_goes_to_the_trash_and_then_for_good(store: Path) -> 
     assert folder.exists(), "the trash is younger than the grace time"
     assert run(store, after=30 * DAY).folders == (folder.name,)
     assert list((store / "trash").iterdir()) == []
-    with Repository.open(store) as repository, repository.writing() as writer:
+    with Repository.open(store) as repository, writing(repository) as writer:
         assert known_ids(writer.index) == objects(store)
 
 
@@ -123,7 +124,7 @@ def test_the_last_manifests_of_the_log_are_kept(store: Path, keep: int, gone: li
 
 
 def test_nothing_young_goes(store: Path) -> None:
-    with Repository.open(store) as repository, repository.writing():
+    with Repository.open(store) as repository, writing(repository):
         pass  # the copy's index is made, and says that everything was inserted now
     found = plan(store, after=13 * DAY)
     assert (len(found.trash), found.young) == (0, 4)
@@ -138,7 +139,7 @@ def test_the_ctime_decides_where_there_is_no_index(store: Path) -> None:
 
 
 def test_a_plan_writes_nothing_and_is_what_a_collection_does(store: Path) -> None:
-    with Repository.open(store) as repository, repository.writing():
+    with Repository.open(store) as repository, writing(repository):
         pass
     before = listing(store)
     planned = plan(store)
@@ -246,7 +247,7 @@ def test_what_is_needed_again_is_inserted_again(store: Path) -> None:
 HOLD = """
 import sys, time
 from store.ground.repository import Repository
-with Repository.open(sys.argv[1]) as repository, repository.writing():
+with Repository.open(sys.argv[1]) as repository, writing(repository):
     print("holding", flush=True)
     time.sleep(60)
 """
@@ -268,7 +269,7 @@ def test_a_build_that_is_under_way_is_named_and_its_end_frees_the_store(store: P
 
 def test_nobody_writes_while_it_collects(store: Path) -> None:
     with Repository.open(store) as repository, repository.locked(alone=True):
-        with pytest.raises(Locked) as caught, Repository.open(store) as other, other.writing():
+        with pytest.raises(Locked) as caught, Repository.open(store) as other, writing(other):
             pass
         assert caught.value.fields["pid"] == os.getpid()
 

@@ -16,7 +16,8 @@ from store.errors import Corrupt, Refused, Untrusted
 from store.format.cbor import INT_MAX
 from store.ground.history import diff, rollback, stats
 from store.ground.repository import Repository
-from store.takeoff.verify import Opened, open_mission
+from store.takeoff.mission import Opened
+from store.takeoff.verify import open_mission
 from store.trust.draft import RootDraft, with_new_epoch
 from tests.faults.disks import PowerCut, PowerFails, Recorded, index_watched
 from tests.support.missions import (

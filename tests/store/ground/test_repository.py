@@ -12,12 +12,15 @@ import pytest
 
 from store.disk import log
 from store.disk.index import Record
+from store.disk.layout import check_format
 from store.disk.locks import Locked, SharedLock
 from store.disk.media import Media
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, Untrusted
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import Takeoff
-from store.ground.repository import Repository, check_format, records_of
+from store.ground.repository import Repository
+from store.ground.upkeep import records_of
+from store.ground.writer import writing
 from tests.support.missions import (
     CONTENTS,
     FACTS,
@@ -202,10 +205,10 @@ class TestWriting:
         with Repository.open(store) as repository:
             alone = SharedLock(str(store), repository.disk, "store", "the store")
             assert alone.alone()
-            with pytest.raises(Locked), repository.writing():
+            with pytest.raises(Locked), writing(repository):
                 pass
             alone.close()
-            with repository.writing():
+            with writing(repository):
                 pass
 
     def test_reading_a_store_writes_nothing(self, tmp_path: Path) -> None:
@@ -218,7 +221,7 @@ class TestWriting:
 
     def test_a_record_is_replaced_only_when_said(self, tmp_path: Path) -> None:
         key = BuildKey(bytes(32))
-        with Repository.open(make_store(tmp_path / "store")) as repository, repository.writing() as writer:
+        with Repository.open(make_store(tmp_path / "store")) as repository, writing(repository) as writer:
             for data, replacing, kept in ((b"a", False, b"a"), (b"b", False, b"a"), (b"c", True, b"c")):
                 writer.record({key: Record((ObjectId.of(data),), {})}, replace=replacing)
                 record = writer.index.record(key)
@@ -282,7 +285,7 @@ class TestPublish:
         bad, expected = FLAWED[flaw]
         but = ("index", "lock", "tmp")
         before = listing(store, but=but)
-        with Repository.open(store) as repository, repository.writing() as writer, pytest.raises(expected):
+        with Repository.open(store) as repository, writing(repository) as writer, pytest.raises(expected):
             writer.publish(NORTH.id, bad.signed, bad.table.render())
         assert listing(store, but=but) == before
         assert check(store, NORTH.id).go
@@ -296,7 +299,7 @@ class TestPublish:
             entries = [*new.table.entries, entry("files/engine.bin", engine, size=len(engine) + 1)]
             table = replace(new.table, entries=tuple(sorted(entries, key=lambda e: e.name)))
             new = flight(new.contents, table=table, issue=new.manifest.issue)
-        with Repository.open(store) as repository, repository.writing() as writer:
+        with Repository.open(store) as repository, writing(repository) as writer:
             with writer.inserting() as batch:
                 batch.add_bytes(b"its own")
                 batch.commit()
@@ -320,7 +323,7 @@ class TestPublish:
         def bad(*arguments: object) -> int:
             raise OSError(5, "Input/output error")
 
-        with Repository.open(store) as repository, repository.writing() as writer:
+        with Repository.open(store) as repository, writing(repository) as writer:
             opened = repository.current(NORTH.id)
             for name in ("read", "readv"):
                 monkeypatch.setattr(os, name, bad)
@@ -329,7 +332,7 @@ class TestPublish:
 
     def test_check_closure_tells_the_bytes_it_went_through(self, tmp_path: Path) -> None:
         told: list[int] = []
-        with Repository.open(make_store(tmp_path / "store")) as repository, repository.writing() as writer:
+        with Repository.open(make_store(tmp_path / "store")) as repository, writing(repository) as writer:
             opened = repository.current(NORTH.id)
             writer.check_closure(opened, told.append)
         assert sum(told) == sum(opened.closure().values())
@@ -352,5 +355,5 @@ class TestPublish:
         store = make_store(tmp_path / "store")
         stranger = flight(root=other)
         assert sign(other, "root-a") != ROOT_FILE
-        with Repository.open(store) as repository, repository.writing() as writer, pytest.raises(Corrupt):
+        with Repository.open(store) as repository, writing(repository) as writer, pytest.raises(Corrupt):
             writer.publish(NORTH.id, stranger.signed, stranger.table.render())

@@ -22,6 +22,7 @@ from store.format.ids import ObjectId
 from store.ground.gc import collect
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
+from store.ground.writer import writing
 from store.trust.draft import RootDraft, with_revoked
 from store.trust.root import TrustRoot
 from tests.faults.disks import Medium, PowerCut, PowerFails, Recorded, bad_sectors
@@ -572,7 +573,7 @@ class TestTrustRoots:
 def test_sync_learns_no_build_key_at_the_target(source: Path, tmp_path: Path) -> None:
     """It has no index; the first build there learns them from the manifests that verify."""
     sync(source, tmp_path / "target")
-    with Repository.open(tmp_path / "target") as repository, repository.writing() as writer:
+    with Repository.open(tmp_path / "target") as repository, writing(repository) as writer:
         record = writer.index.record(build_key(ENGINE))
         assert record is not None
         assert record.ids == (NORTH.entry(ENGINE).id,)

@@ -20,7 +20,7 @@ from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, U
 from store.format.cbor import INT_MAX
 from store.takeoff.aircraft import SLOTS, check, consume, enrol, load
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.verify import Verdict
+from store.takeoff.mission import Verdict
 from store.trust.aircraft_state import AircraftState, Seen
 from store.trust.root import SignedRoot
 from tests.faults.disks import Failing, Orderly, PowerCut, PowerFails, Recorded, bad_sectors

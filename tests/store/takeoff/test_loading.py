@@ -13,7 +13,8 @@ from store.format.entries import KINDS
 from store.format.ids import ObjectId
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.loading import load
-from store.takeoff.verify import Evidence, Outcome, VerifiedMission, verify_mission
+from store.takeoff.mission import Evidence, Outcome, VerifiedMission
+from store.takeoff.verify import verify_mission
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import BINDING, CONTENTS, evidence_of, flight, pinned
 

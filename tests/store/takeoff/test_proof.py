@@ -17,8 +17,9 @@ from store.ground.gc import collect
 from store.ground.past import PastEvidence, check_pinned
 from store.ground.repository import Repository
 from store.takeoff.code import short_code
+from store.takeoff.mission import Binding, Opened
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
-from store.takeoff.verify import Binding, Opened, verify_mission
+from store.takeoff.verify import verify_mission
 from tests.support.missions import NOW, ROOT, flight, key, next_root, pinned, sign_root
 from tests.support.stores import ENGINE, NORTH, audit, later, make_store, publish
 

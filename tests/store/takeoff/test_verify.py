@@ -23,20 +23,12 @@ from store.format.cbor import decode, encode
 from store.format.cose import Envelope, Signature
 from store.format.entries import MAX_ENTRIES, EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import Issue, Takeoff
-from store.takeoff.evidence import StoreEvidence, takeoff_check
-from store.takeoff.verify import (
-    ENVELOPE_LIMIT,
-    Binding,
-    Evidence,
-    Opened,
-    Verdict,
-    VerifiedMission,
-    open_mission,
-    pinned_root,
-    ref_id,
-    verify_mission,
-)
+from store.format.manifest import ENVELOPE_LIMIT, Issue, Takeoff
+from store.format.ref import ref_id
+from store.takeoff.check import takeoff_check
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.mission import Binding, Evidence, Opened, Verdict, VerifiedMission
+from store.takeoff.verify import open_mission, pinned_root, verify_mission
 from store.trust.root import MAX_STEPS, SignedRoot, TrustRoot
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import (
