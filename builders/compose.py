@@ -41,7 +41,7 @@ EMBED_BATCH = 4
 
 
 @dataclass(frozen=True)
-class Workshop:
+class BuildContext:
     """A mission file, opened: what a plan or a build works with."""
 
     path: Path
@@ -82,7 +82,7 @@ class Workshop:
         try:
             yield
         except (Invalid, Refused) as error:
-            raise type(error)(f"{self.path}: {key}: {error.message}", remedy=error.remedy, **error.fields) from error
+            raise error.restated(f"{self.path}: {key}: {error.message}") from error
 
     def view(self, set_: Descriptors, zoom: int) -> View:
         """What a row of a descriptor set shows at a zoom. Metres are those in the middle of the area."""
@@ -165,7 +165,7 @@ class Workshop:
 
 
 @contextmanager
-def workshop(mission_file: Path, store: str | os.PathLike[str] | None, cache: Path) -> Iterator[Workshop]:
+def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache: Path) -> Iterator[BuildContext]:
     """Opens everything that the mission file names. Writes nothing to the store, which only keys alone do
     without. `cache` is the user's cache directory.
 
@@ -194,7 +194,7 @@ def workshop(mission_file: Path, store: str | os.PathLike[str] | None, cache: Pa
             return snapshot_model(model, Path(folder) / "model")
 
         surroundings = Surroundings(limits, cache)
-        yield Workshop(
+        yield BuildContext(
             mission_file,
             mission,
             exact_area(mission.mission.area),

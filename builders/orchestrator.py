@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.artifacts.engine import BuiltEngine, EngineBuilder, Workbench
+from builders.artifacts.engine import ArtifactStore, BuiltEngine, EngineBuilder
 from builders.artifacts.plan import BuiltIndex, FileTask, Plan, Progress, make_plan, open_embedders, silent
 from builders.artifacts.probe import BuiltProbe, Prover
 from builders.artifacts.shard import BuiltShard, Fault, ShardBuilder
-from builders.compose import Workshop
+from builders.compose import BuildContext
 from builders.grid.views import View
 from builders.imagery.coverage import FAULTS, Shortfall, live, of_list, shortfall, with_views
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Measured, Missing
@@ -58,7 +58,7 @@ _LARGEST = 5
 
 
 def build(
-    shop: Workshop, signers: Sequence[Signer], *, now: int, progress: Progress = silent, remembered: bool = True
+    context: BuildContext, signers: Sequence[Signer], *, now: int, progress: Progress = silent, remembered: bool = True
 ) -> BuildReport:
     """Builds what is missing, walks the coverage, signs and publishes.
 
@@ -66,14 +66,14 @@ def build(
     other failures raise. `now` is unix seconds and becomes the time of issue. Without `remembered` every tile is read,
     also where no source has changed since the last time.
     """
-    repository = shop.repository
-    root = repository.root().root
+    repository = context.repository
+    root = repository.trust_root().root
     check_signers(root, signers)
-    mission = shop.mission.mission.id
+    mission = context.mission.mission.id
     start = time.monotonic()
     what = f"the build of mission {mission}"
     with issuing(repository, mission, what) as writer:
-        report = _Build(shop, writer, root, signers, now, progress, remembered).run()
+        report = _Build(context, writer, root, signers, now, progress, remembered).run()
     return replace(report, seconds=round(time.monotonic() - start, 3))
 
 
@@ -92,7 +92,7 @@ class _Build:
 
     def __init__(
         self,
-        shop: Workshop,
+        context: BuildContext,
         writer: Writer,
         root: TrustRoot,
         signers: Sequence[Signer],
@@ -100,14 +100,14 @@ class _Build:
         progress: Progress,
         remembered: bool,
     ) -> None:
-        self.shop = shop
+        self.context = context
         self.writer = writer
         self.root = root
         self.signers = signers
         self.now = now
         self.progress = progress
         self.remembered = remembered
-        self.bench = Workbench(writer, now)
+        self.artifacts = ArtifactStore(writer, now)
 
     def run(self) -> BuildReport:
         plan = self.plan(remembered=True)
@@ -117,15 +117,15 @@ class _Build:
             # What is published rests on tiles that were read, and not on a file that looks as it did.
             plan = self.plan(remembered=False)
         mission = plan.facts.id
-        builder = ShardBuilder(self.shop, self.bench, plan.inventory, self.progress)
+        builder = ShardBuilder(self.context, self.artifacts, plan.inventory, self.progress)
         if not plan.gates.allows(plan.shortfall.missing, plan.inventory.tiles):
             return self.failed(plan, self.decoded(plan, builder), builder.faults)
         if (refused := self.over_budget(plan, plan.known, {})) is not None:
             return refused
-        engines = EngineBuilder(self.shop, self.bench, plan.inventory, self.progress)
+        engines = EngineBuilder(self.context, self.artifacts, plan.inventory, self.progress)
         # What is there is judged by what the mission file allows now, before anything is built.
         present = {task.name: engines.engine(task) for task in plan.engines if engines.present(task) is not None}
-        embedders = open_embedders(self.shop, plan)
+        embedders = open_embedders(self.context, plan)
         made = {task.name: present.get(task.name) or engines.engine(task) for task in plan.engines}
         shards = builder.shards(plan.shards, embedders)
         # Tiles that no whole view shows were not decoded for one, and may be bad for a reason of their own.
@@ -139,7 +139,7 @@ class _Build:
             {name: one.found for name, one in made.items()},
             {name: ((one.id, one.size),) for name, one in shards.items()},
         )
-        prover = Prover(self.shop, self.bench, plan, made, shards, missing, self.progress)
+        prover = Prover(self.context, self.artifacts, plan, made, shards, missing, self.progress)
         built = {
             name: _Built(id_, size, made[task.name].seconds, figures_of(made[task.name]))
             for task in plan.engines
@@ -163,7 +163,7 @@ class _Build:
             "built",
             mission,
             self.coverage(plan, missing, builder.faults),
-            artifacts=tuple(self.artifacts(plan, built)),
+            artifacts=tuple(self.artifact_rows(plan, built)),
             rows=sum(len(one.origins) for one in shards.values()),
             embedded=sum(one.embedded for one in shards.values()),
         )
@@ -186,7 +186,7 @@ class _Build:
             quality=tuple(one.figure() for one in report.figures),
             releases=releases,
             count=len(table.entries),
-            root=table.root,
+            merkle_root=table.merkle_root,
             table=ObjectId.of(table_bytes),
             table_size=len(table_bytes),
             identity=plan.identity(missing, releases),
@@ -212,14 +212,14 @@ class _Build:
             )
             if not any(len(some) for some in rows):
                 raise Refused(
-                    f"{self.shop.path}: the descriptor set {name} would describe no place of the area",
+                    f"{self.context.path}: the descriptor set {name} would describe no place of the area",
                     remedy="give sources that have good tiles of it, or raise coverage.at_least",
                     kind="no-rows",
                 )
 
     def plan(self, *, remembered: bool) -> Plan:
         return make_plan(
-            self.shop, self.bench.lookup, self.progress, now=self.now, remembered=remembered and self.remembered
+            self.context, self.artifacts.lookup, self.progress, now=self.now, remembered=remembered and self.remembered
         )
 
     def shortfall(self, plan: Plan, faults: Mapping[int, Fault]) -> Shortfall:
@@ -283,7 +283,7 @@ class _Build:
         """The report, if there is nothing to do: equal identity, a current manifest that verifies, a whole closure."""
         if any(task.present is None for task in plan.shards) or not all(task.whole for task in plan.indexes):
             return None
-        builder = EngineBuilder(self.shop, self.bench, plan.inventory, self.progress)
+        builder = EngineBuilder(self.context, self.artifacts, plan.inventory, self.progress)
         found = {task.name: builder.present(task) for task in plan.engines}
         present = {name: one for name, one in found.items() if one is not None}
         if len(present) < len(found):
@@ -296,7 +296,7 @@ class _Build:
         repository = self.writer.repository
         try:
             opened = repository.current(plan.facts.id)
-            limits = self.shop.mission.limits
+            limits = self.context.mission.limits
             if limits is not None and sum(opened.closure().values()) > limits.max_bytes:
                 return None  # the build says by how much
             missing = self.believed(plan, opened)
@@ -326,7 +326,7 @@ class _Build:
             coverage=self.coverage(plan, missing, {}),
             manifest=str(opened.manifest_id),
             sequence=opened.manifest.issue.sequence,
-            artifacts=tuple(self.artifacts(plan, built)),
+            artifacts=tuple(self.artifact_rows(plan, built)),
             rows=sum(entry.meta["rows"] for entry in entries.values() if entry.kind == "descriptors"),
         )
 
@@ -387,7 +387,7 @@ class _Build:
         self, plan: Plan, sizes: Mapping[ObjectId, tuple[str, int]], overhead: Mapping[str, int]
     ) -> BuildReport | None:
         """The report of a mission that does not fit the aircraft, by what is known of its closure; None if it may."""
-        limits = self.shop.mission.limits
+        limits = self.context.mission.limits
         total = sum(size for _, size in sizes.values()) + sum(overhead.values())
         if limits is None or total <= limits.max_bytes:
             return None
@@ -450,7 +450,7 @@ class _Build:
             one_list = built[MISSING_ENTRY]
             yield Entry(MISSING_ENTRY, one_list.id, one_list.size, None, {"missing": missing.missing})
 
-    def artifacts(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Artifact]:
+    def artifact_rows(self, plan: Plan, built: dict[str, _Built]) -> Iterator[Artifact]:
         keys = {task.name: str(task.recipe.key) for task in plan.shards}
         keys |= {task.name: str(task.recipe.key) for task in plan.probes}
         keys |= {task.name: str(task.recipe.key) for task in plan.indexes}

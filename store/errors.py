@@ -6,19 +6,36 @@ path, ...) and `remedy` says what the reader can do. Only the entry points in `t
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class FlightbagError(Exception):
     """Base of all errors of this project.
 
-    `message` names the thing and what is wrong with it; `remedy` what to do; `fields` are the facts, for
-    machines.
+    `message` names the thing and what is wrong with it; `remedy` says what to do next. `kind` is the kind of finding
+    that the error amounts to (FORMAT.md 7 and 8), "" where it has none; `errno` is the number that the system gave,
+    None where no system call failed. Code decides by the class and by these two, never by the words. `fields` are all
+    facts (object, entry, path, expected, actual, ...) for reports.
     """
 
-    def __init__(self, message: str, *, remedy: str = "", **fields: object) -> None:
+    def __init__(
+        self, message: str, *, remedy: str = "", kind: str = "", errno: int | None = None, **fields: object
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
-        self.fields = fields
+        self.kind = kind
+        self.errno = errno
+        self.fields: dict[str, object] = {**({"kind": kind} if kind else {}), **fields}
+        if errno is not None:
+            self.fields["errno"] = errno
+
+    def restated(self, message: str, **fields: object) -> Self:
+        """The same error with a message that says more, and further facts; the cause stays that of the original."""
+        facts = {**self.fields, **fields}
+        other = type(self)(message, remedy=self.remedy, **facts)  # type: ignore[arg-type]
+        other.__cause__ = self.__cause__
+        return other
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}" if self.remedy else self.message

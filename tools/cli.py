@@ -122,10 +122,10 @@ def plan(
     """Show what a build would do. Writes nothing."""
     require_build_extra()
     from builders.artifacts.plan import plan as make_plan
-    from builders.compose import workshop
+    from builders.compose import open_context
 
-    with work_bars() as progress, workshop(mission_file, store, cache_folder()) as shop:
-        made = make_plan(shop, progress, now=int(time.time()))
+    with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
+        made = make_plan(context, progress, now=int(time.time()))
     if as_json:
         print_json(made.as_json())
     else:
@@ -148,12 +148,12 @@ def build(
 ) -> int:
     """Build what is missing, check the coverage, sign and publish; with too few keys, leave a draft."""
     require_build_extra()
-    from builders.compose import workshop
+    from builders.compose import open_context
     from builders.orchestrator import build as run_build
 
     signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
-    with work_bars() as progress, workshop(mission_file, store, cache_folder()) as shop:
-        report = run_build(shop, signers, now=int(time.time()), progress=progress, remembered=not no_stat_cache)
+    with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
+        report = run_build(context, signers, now=int(time.time()), progress=progress, remembered=not no_stat_cache)
     if as_json:
         print_json(report.as_json())
     else:
@@ -189,7 +189,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
         for mission in repository.evidence.drafts():
             row = {"mission": mission, "draft": True}
             try:
-                draft, root = draft_of(repository, mission), repository.root().root
+                draft, root = draft_of(repository, mission), repository.trust_root().root
                 signatures = {"signatures": draft.signatures(root), "threshold": root.mission.threshold}
                 row |= {
                     "flight": draft.manifest.mission.flight,
@@ -229,7 +229,7 @@ def show(
     with Repository.open(store) as repository:
         state: dict[str, Any] = {}
         if draft:
-            found, root = draft_of(repository, mission or ""), repository.root().root
+            found, root = draft_of(repository, mission or ""), repository.trust_root().root
             opened = found.opened(repository.evidence, root)
             state = {
                 "signed": [signature.kid.hex() for signature in found.envelope.signatures],

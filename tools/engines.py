@@ -35,10 +35,10 @@ def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     """Build a mission's engines alone, as a build of the mission would; sign and publish nothing."""
     require_build_extra()
     from builders.artifacts.engine import build_engines
-    from builders.compose import workshop
+    from builders.compose import open_context
 
-    with work_bars() as progress, workshop(mission_file, store, cache_folder()) as shop:
-        report = build_engines(shop, now=int(time.time()), progress=progress)
+    with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
+        report = build_engines(context, now=int(time.time()), progress=progress)
     if as_json:
         print_json([one.as_json() for one in report])
     else:
@@ -115,11 +115,11 @@ def explain_key(
     require_build_extra()
     from builders.artifacts.cards import cards_of_backbone
     from builders.artifacts.plan import explained
-    from builders.compose import workshop
+    from builders.compose import open_context
     from builders.engines.card import differences, plain
 
-    with work_bars() as progress, workshop(mission_file, None, cache_folder()) as shop:
-        keyed = explained(shop, backbone, progress).keyed
+    with work_bars() as progress, open_context(mission_file, None, cache_folder()) as context:
+        keyed = explained(context, backbone, progress).keyed
     value: dict[str, Any] = {
         "key": str(keyed.recipe.key),
         "fields": plain(keyed.recipe.fields),

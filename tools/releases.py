@@ -61,7 +61,7 @@ def _engines(repository: Repository, mission: str) -> tuple[str, list[Approval]]
     manifest = None
     with suppress(NotFound):
         drafted = draft_of(repository, mission).manifest
-        root = repository.root().root
+        root = repository.trust_root().root
         if drafted.mission.id == mission and not overtaken(repository, drafted, root, now=int(time.time())):
             manifest = drafted
     manifest = manifest or repository.current(mission).manifest
@@ -83,11 +83,11 @@ def sign(
     signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
     data = keyfiles.read_file(file, ENVELOPE_LIMIT, "the release")
     with Repository.open(store) as repository:
-        root = repository.root().root
+        root = repository.trust_root().root
         try:
             data, count = releases.signed(data, root, signers)
         except Corrupt as error:
-            raise Corrupt(f"{file}: {error.message}", remedy=error.remedy, **error.fields) from error
+            raise error.restated(f"{file}: {error.message}") from error
         added = releases.add(repository, data) if count >= root.release.threshold else None
     if signers:
         keyfiles.write_over(file, data)
@@ -114,7 +114,7 @@ def show(
         return _told(keyfiles.read_file(Path(what), ENVELOPE_LIMIT, "the release"), None, as_json=as_json)
     rows: list[dict[str, Any]] = []
     with Repository.open(what) as repository:
-        root = repository.root().root
+        root = repository.trust_root().root
         for name, id_ in releases.listed(repository).items():
             row: dict[str, Any] = {"name": name, "object": str(id_), "holds": True}
             try:

@@ -106,7 +106,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
     yield f"  coverage   {covered(manifest.coverage)}"
     yield f"  imagery    {imagery(manifest)}"
-    yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.root.version}"
+    yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
     if item.not_judged:
         yield f"  not judged {', '.join(item.not_judged)}"
 
@@ -346,7 +346,7 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
         ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
         ("expires", when(issue.expires_at) if issue.expires_at is not None else "never"),
         ("manifest", str(opened.manifest_id)),
-        ("root", manifest.root.hex()),
+        ("root", manifest.merkle_root.hex()),
     ]
     yield from table(rows)
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
@@ -383,7 +383,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
         "coverage": hexed(manifest.coverage.value()),
         "quality": [[f.name, f.value, f.least, f.recipe.hex()] for f in manifest.quality],
         "releases": [str(release) for release in manifest.releases],
-        "root": manifest.root.hex(),
+        "root": manifest.merkle_root.hex(),
         "table": {"id": str(manifest.table), "size": manifest.table_size},
         "identity": manifest.identity.hex(),
         "entries": [

@@ -211,7 +211,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
             "coverage": render.hexed(verdict.mission.manifest.coverage.value()),
             "manifest": str(verdict.mission.manifest_id),
             "code": verdict.mission.code,
-            "trust_root_version": verdict.mission.root.version,
+            "trust_root_version": verdict.mission.trust_root.version,
         }
     return value
 
@@ -230,7 +230,7 @@ def prove_command(
         evidence = repository.evidence
         statements = [evidence.object(id_, ENVELOPE_LIMIT) for id_ in opened.manifest.releases]
         data = Proof.of(
-            opened, envelope, evidence.chain(max(1, opened.root.version - MAX_STEPS)), entry, statements
+            opened, envelope, evidence.chain(max(1, opened.trust_root.version - MAX_STEPS)), entry, statements
         ).render()
     keyfiles.write_new(out, data)
     if as_json:

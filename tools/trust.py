@@ -208,7 +208,7 @@ def rotate(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
     """Put the draft of a root into effect, once it has its signatures."""
     made = _read(draft)
     with Repository.open(store) as repository:
-        if repository.evidence.root_versions() and repository.root().root.digest == made.root.digest:
+        if repository.evidence.root_versions() and repository.trust_root().root.digest == made.root.digest:
             if as_json:
                 print_json(_json(made, "") | {"in_effect": True})
             else:
@@ -226,7 +226,9 @@ def show(
     """Show a store's newest root, or what a root's file or a draft says."""
     if os.path.isdir(what):
         with Repository.open(what) as repository:
-            return _shown(RootDraft(None, (signed := repository.root()).root, signed.envelope), "", as_json=as_json)
+            return _shown(
+                RootDraft(None, (signed := repository.trust_root()).root, signed.envelope), "", as_json=as_json
+            )
     data = keyfiles.read_file(Path(what), DRAFT_LIMIT, "the file")
     try:
         signed = SignedRoot.parse(data)
@@ -272,7 +274,7 @@ def _replace(path: Path, made: RootDraft) -> None:
 def _edit(store: str, draft: Path, edit: Callable[[RootDraft], RootDraft], *, as_json: bool) -> int:
     """Changes a draft, or begins one from the store's newest root."""
     with Repository.open(store) as repository:
-        newest = None if not repository.evidence.root_versions() else repository.root()
+        newest = None if not repository.evidence.root_versions() else repository.trust_root()
         if os.path.lexists(draft):
             made = _read(draft)
             before = None if made.before is None else made.before.root.digest

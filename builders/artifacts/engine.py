@@ -1,6 +1,6 @@
 """Building engines into a store: each once per key across processes, checked, with its card, and recorded.
 
-`Workbench` is what building any keyed artifact shares: what a key was built to, the lock of a key, the record.
+`ArtifactStore` is what building any keyed artifact shares: what a key was built to, the lock of a key, the record.
 `EngineBuilder` builds engines with it, for a mission or by themselves.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from builders.artifacts.plan import EngineTask, Found, Progress, QuantiseTask, plan_engines, silent
-from builders.compose import Workshop, preprocess_of
+from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.preprocess import Undecodable, decode
 from builders.engines.base import EngineSpec
 from builders.engines.card import CARD_LIMIT, Card
@@ -45,7 +45,7 @@ class BuiltEngine:
     seconds: float | None
 
 
-class Workbench:
+class ArtifactStore:
     """A store that artifacts are built into, by whoever holds its lock."""
 
     def __init__(self, writer: Writer, now: int) -> None:
@@ -95,9 +95,11 @@ class Workbench:
 class EngineBuilder:
     """Builds engines of a mission file with a workbench."""
 
-    def __init__(self, shop: Workshop, bench: Workbench, inventory: Inventory | None, progress: Progress) -> None:
-        self.shop = shop
-        self.bench = bench
+    def __init__(
+        self, context: BuildContext, artifacts: ArtifactStore, inventory: Inventory | None, progress: Progress
+    ) -> None:
+        self.context = context
+        self.artifacts = artifacts
         self.inventory = inventory
         self.progress = progress
 
@@ -111,7 +113,7 @@ class EngineBuilder:
             try:
                 # Before the engine's lock: a process holds one at a time.
                 quantised = self.quantised(task.spec, task.step) if task.step is not None else None
-                with self.bench.key_lock(task.recipe.key):
+                with self.artifacts.key_lock(task.recipe.key):
                     # Somebody else may have built it while this process waited.
                     there = self.present(task) or self.build(task, quantised)
             except OSError as error:
@@ -122,7 +124,7 @@ class EngineBuilder:
 
     def present(self, task: EngineTask) -> BuiltEngine | None:
         """The engine as it is in the store; None where it, its card or a part of it is not."""
-        found = self.bench.lookup(task.recipe.key)
+        found = self.artifacts.lookup(task.recipe.key)
         card = self.card_of(task, found) if found is not None else None
         return None if found is None or card is None else BuiltEngine(found, card, None)
 
@@ -132,7 +134,7 @@ class EngineBuilder:
         if len(found) not in (2, 3):
             return None
         try:
-            card = Card.parse(self.bench.writer.repository.evidence.object(found[0][0], CARD_LIMIT))
+            card = Card.parse(self.artifacts.writer.repository.evidence.object(found[0][0], CARD_LIMIT))
         except Unavailable:
             raise
         except FlightbagError:
@@ -144,13 +146,13 @@ class EngineBuilder:
 
     def judge(self, task: EngineTask, card: Card) -> None:
         """Raises Refused where the engine is further from its source than the mission file allows now."""
-        with self.shop.about(f"backbones[{task.spec.backbone}]"):
-            judge(card.check, self.shop.tolerance(task.spec.precision))
+        with self.context.about(f"backbones[{task.spec.backbone}]"):
+            judge(card.check, self.context.tolerance(task.spec.precision))
 
     def build(self, task: EngineTask, quantised: ObjectId | None) -> BuiltEngine:
         """Compiles, checks and stores the engine, behind its key's lock."""
         spec, start = task.spec, time.monotonic()
-        with self.bench.writer.inserting() as batch, self.shop.about(f"backbones[{spec.backbone}]"):
+        with self.artifacts.writer.inserting() as batch, self.context.about(f"backbones[{spec.backbone}]"):
             folder = Path(batch.folder())
             network = None
             if quantised is not None:
@@ -161,8 +163,8 @@ class EngineBuilder:
                 spec,
                 task.host,
                 folder,
-                tolerance=self.shop.tolerance(spec.precision),
-                surroundings=self.shop.surroundings,
+                tolerance=self.context.tolerance(spec.precision),
+                surroundings=self.context.surroundings,
                 tell=self.teller(f"compiling {spec.backbone}"),
                 quantised=network,
                 calibration=self.calibration(spec, task.step) if task.step is not None else None,
@@ -173,7 +175,7 @@ class EngineBuilder:
             batch.commit()
         seconds = time.monotonic() - start
         tools = f"{task.backend.name} {task.backend.version}"
-        self.bench.remember({task.recipe.key: (tuple(one.id for one in added), seconds)}, tools)
+        self.artifacts.remember({task.recipe.key: (tuple(one.id for one in added), seconds)}, tools)
         return BuiltEngine(tuple((one.id, one.size) for one in added), card, seconds)
 
     def card(self, task: EngineTask, compiled: CompiledEngine, parts: Mapping[str, Any]) -> Card:
@@ -184,7 +186,7 @@ class EngineBuilder:
             inputs=compiled.ends["inputs"],
             outputs=compiled.ends["outputs"],
             check=compiled.check,
-            tolerance=self.shop.tolerance(task.spec.precision),
+            tolerance=self.context.tolerance(task.spec.precision),
             tools=compiled.tools,
             inspector=compiled.inspector,
             seconds=round(compiled.seconds, 3),
@@ -193,21 +195,21 @@ class EngineBuilder:
     def quantised(self, spec: EngineSpec, step: QuantiseTask) -> ObjectId:
         """The network in int8, from the store or quantised now."""
         key = step.recipe.key
-        with self.bench.key_lock(key):
-            if (found := self.bench.lookup(key)) is not None:
+        with self.artifacts.key_lock(key):
+            if (found := self.artifacts.lookup(key)) is not None:
                 return found[0][0]
-            with self.bench.writer.inserting() as batch, self.shop.about(f"backbones[{spec.backbone}]"):
+            with self.artifacts.writer.inserting() as batch, self.context.about(f"backbones[{spec.backbone}]"):
                 part, seconds = quantise_network(
                     spec,
                     self.calibration(spec, step),
                     step.method,
                     Path(batch.folder()),
-                    surroundings=self.shop.surroundings,
+                    surroundings=self.context.surroundings,
                     tell=self.teller(f"quantising {spec.backbone}"),
                 )
                 added = batch.add(read_chunks(str(part.path)), expect=part.id)
                 batch.commit()
-            self.bench.remember({key: ((added.id,), seconds)}, str(step.recipe.fields["tool"]))
+            self.artifacts.remember({key: ((added.id,), seconds)}, str(step.recipe.fields["tool"]))
             return added.id
 
     def calibration(self, spec: EngineSpec, step: QuantiseTask) -> CalibrationSet:
@@ -219,7 +221,7 @@ class EngineBuilder:
         rows = []
         for level in self.inventory.levels:
             wanted = step.tiles[find(level.required, step.tiles)[0]]
-            for number, data in self.shop.sources.read_again(level, wanted):
+            for number, data in self.context.sources.read_again(level, wanted):
                 try:
                     rows.append(preprocess.tensor(decode(data)))
                 except Undecodable as error:
@@ -228,7 +230,7 @@ class EngineBuilder:
         return CalibrationSet(np.stack(rows))
 
     def object(self, id_: ObjectId) -> bytes:
-        repository = self.bench.writer.repository
+        repository = self.artifacts.writer.repository
         return bytes(repository.evidence.bytes_of(id_, repository.media.stamp(object_path(id_)).size))
 
     def teller(self, label: str) -> Progress:
@@ -277,16 +279,16 @@ class EngineReport:
         }
 
 
-def build_engines(shop: Workshop, *, now: int, progress: Progress = silent) -> list[EngineReport]:
+def build_engines(context: BuildContext, *, now: int, progress: Progress = silent) -> list[EngineReport]:
     """Builds the engines of a mission file and nothing else; one whose building fails does not keep the others back.
     What keeps a key from being told, such as a backend that is not installed, is raised before anything is built.
 
     What is built is in the store under its key, for the missions to come. Takes no mission's lock.
     """
-    with writing(shop.repository) as writer:
-        bench = Workbench(writer, now)
-        tasks, inventory = plan_engines(shop, bench.lookup, progress)
-        builder = EngineBuilder(shop, bench, inventory, progress)
+    with writing(context.repository) as writer:
+        artifacts = ArtifactStore(writer, now)
+        tasks, inventory = plan_engines(context, artifacts.lookup, progress)
+        builder = EngineBuilder(context, artifacts, inventory, progress)
         return [_report(builder, task) for task in tasks]
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from builders.artifacts.engine import Workbench
+from builders.artifacts.engine import ArtifactStore
 from builders.artifacts.plan import BuiltIndex, IndexTask, Progress
 from builders.onboard import ann
 from builders.onboard.layers import Layer
@@ -19,7 +19,7 @@ from store.format.ids import ObjectId
 class IndexBuilder:
     """Builds indexes with a workbench."""
 
-    bench: Workbench
+    artifacts: ArtifactStore
     progress: Progress
 
     def build(self, task: IndexTask, layer: Layer) -> BuiltIndex:
@@ -50,13 +50,13 @@ class IndexBuilder:
     ) -> tuple[tuple[ObjectId, int], bytes, bool]:
         """((object id, size), bytes if they are asked for, whether it was made now)."""
         key = recipe.key
-        with self.bench.key_lock(key):
-            if (found := self.bench.lookup(key)) is not None:
-                return found[0], self.bench.read(*found[0]) if read else b"", False
+        with self.artifacts.key_lock(key):
+            if (found := self.artifacts.lookup(key)) is not None:
+                return found[0], self.artifacts.read(*found[0]) if read else b"", False
             start = time.monotonic()
             data = make()
-            with self.bench.writer.inserting() as batch:
+            with self.artifacts.writer.inserting() as batch:
                 added = batch.add_bytes(data)
                 batch.commit()
-            self.bench.remember({key: ((added.id,), time.monotonic() - start)}, ann.version())
+            self.artifacts.remember({key: ((added.id,), time.monotonic() - start)}, ann.version())
             return (added.id, added.size), data, True

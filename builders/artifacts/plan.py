@@ -17,7 +17,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from builders.compose import Workshop, preprocess_of
+from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.embed import Embedder
 from builders.descriptors.shard import EMPTY_SIZE
 from builders.engines.base import EngineBackend, EngineSpec
@@ -310,41 +310,41 @@ def silent(_what: str, _done: int, _total: int) -> None:
 
 
 def make_plan(
-    shop: Workshop, lookup: Lookup, progress: Progress = silent, *, now: int, remembered: bool = False
+    context: BuildContext, lookup: Lookup, progress: Progress = silent, *, now: int, remembered: bool = False
 ) -> Plan:
     """What the mission needs and what of it is there. Reads every tile of the area's cells, unless what was read before
     may be believed (`remembered`) and no source has changed since; writes nothing to the store."""
-    mission = shop.mission
-    host = target_host(shop)
-    inventory = take_inventory(shop, progress, remembered=remembered)
-    gates = shop.gates(now)
+    mission = context.mission
+    host = target_host(context)
+    inventory = take_inventory(context, progress, remembered=remembered)
+    gates = context.gates(now)
     newest = max((int(level.captured.max()) for level in inventory.levels if len(level.captured)), default=0)
     if newest > now + SECONDS_A_DAY:
         raise Invalid(
-            f"{shop.path}: imagery is dated {time.strftime('%Y-%m-%d', time.gmtime(newest))}, which is yet to come",
+            f"{context.path}: imagery is dated {time.strftime('%Y-%m-%d', time.gmtime(newest))}, which is yet to come",
             remedy="mend tiles[].captured, or the datetime in tiles[].footprints",
         )
-    engines = tuple(engine_task(shop, backbone, host, inventory, lookup) for backbone in mission.backbones)
-    shards = tuple(_shard_tasks(shop, inventory, lookup))
-    probes = tuple(_probe_tasks(shop, inventory, shards, lookup))
+    engines = tuple(engine_task(context, backbone, host, inventory, lookup) for backbone in mission.backbones)
+    shards = tuple(_shard_tasks(context, inventory, lookup))
+    probes = tuple(_probe_tasks(context, inventory, shards, lookup))
     # An engine has a card, and may have weights in a file of their own; then there may be a list of missing tiles.
-    missing = with_views(shortfall(inventory, gates, {}), _candidates(shop, shards))
-    indexes = tuple(_index_tasks(shop, shards, missing, host, lookup))
+    missing = with_views(shortfall(inventory, gates, {}), _candidates(context, shards))
+    indexes = tuple(_index_tasks(context, shards, missing, host, lookup))
     count = 3 * len(engines) + len(shards) + len(probes) + 2 * len(indexes) + len(mission.files) + 1
     if count > MAX_ENTRIES:
         raise Invalid(
-            f"{shop.path}: the mission would have up to {count} entries, at most {MAX_ENTRIES} are allowed",
+            f"{context.path}: the mission would have up to {count} entries, at most {MAX_ENTRIES} are allowed",
             remedy="make the area smaller, or leave out a zoom or a descriptor set",
         )
-    questions = tuple(_questions(shop, inventory, engines, progress, remembered=remembered))
-    gated = tuple(sorted([*_fidelity(shop, engines, probes), *_recall(shop, questions)]))
+    questions = tuple(_questions(context, inventory, engines, progress, remembered=remembered))
+    gated = tuple(sorted([*_fidelity(context, engines, probes), *_recall(context, questions)]))
     if len(gated) > MAX_FIGURES:
         raise Invalid(
-            f"{shop.path}: {len(gated)} figures would be measured, at most {MAX_FIGURES} fit a mission",
+            f"{context.path}: {len(gated)} figures would be measured, at most {MAX_FIGURES} fit a mission",
             remedy="leave out [quality] or some of the descriptor sets",
         )
     return Plan(
-        facts=_facts(shop),
+        facts=_facts(context),
         host=host,
         inventory=inventory,
         gates=gates,
@@ -354,24 +354,24 @@ def make_plan(
         shards=shards,
         probes=probes,
         indexes=indexes,
-        files=tuple(_file_tasks(shop)),
+        files=tuple(_file_tasks(context)),
         questions=questions,
         gated=gated,
     )
 
 
-def take_inventory(shop: Workshop, progress: Progress, *, remembered: bool = False) -> Inventory:
+def take_inventory(context: BuildContext, progress: Progress, *, remembered: bool = False) -> Inventory:
     """What the tile sources have of the area. Reads every tile, unless what was read before may be believed."""
-    return shop.sources.inventory(shop.wanted(), lambda n: progress("reading tiles", n, 0), remembered=remembered)
+    return context.sources.inventory(context.wanted(), lambda n: progress("reading tiles", n, 0), remembered=remembered)
 
 
 def plan_engines(
-    shop: Workshop, lookup: Lookup, progress: Progress = silent
+    context: BuildContext, lookup: Lookup, progress: Progress = silent
 ) -> tuple[tuple[EngineTask, ...], Inventory | None]:
     """The engines alone, and the inventory if one of them is calibrated with tiles: else none is read."""
-    backbones, host = shop.mission.backbones, target_host(shop)
-    inventory = take_inventory(shop, progress) if any(b.precision == "int8" for b in backbones) else None
-    return tuple(engine_task(shop, backbone, host, inventory, lookup) for backbone in backbones), inventory
+    backbones, host = context.mission.backbones, target_host(context)
+    inventory = take_inventory(context, progress) if any(b.precision == "int8" for b in backbones) else None
+    return tuple(engine_task(context, backbone, host, inventory, lookup) for backbone in backbones), inventory
 
 
 @contextmanager
@@ -400,44 +400,44 @@ def looking(repository: Repository) -> Iterator[Lookup]:
             index.close()
 
 
-def plan(shop: Workshop, progress: Progress = silent, *, now: int) -> Plan:
+def plan(context: BuildContext, progress: Progress = silent, *, now: int) -> Plan:
     """The plan as the store is now, found out without writing a byte to it."""
-    with looking(shop.repository) as lookup:
-        made = make_plan(shop, lookup, progress, now=now)
-        open_embedders(shop, made)
+    with looking(context.repository) as lookup:
+        made = make_plan(context, lookup, progress, now=now)
+        open_embedders(context, made)
         return made
 
 
-def _facts(shop: Workshop) -> MissionFacts:
-    m = shop.mission.mission
+def _facts(context: BuildContext) -> MissionFacts:
+    m = context.mission.mission
     return MissionFacts(
         id=m.id,
         flight=m.flight,
         aircraft=m.aircraft_ids,
         takeoff=Takeoff(m.takeoff.lat_e7, m.takeoff.lon_e7, m.takeoff.alt_mm),
-        area=shop.area,
+        area=context.area,
         sector=m.sector,
     )
 
 
-def explained(shop: Workshop, name: str, progress: Progress = silent) -> EngineTask:
+def explained(context: BuildContext, name: str, progress: Progress = silent) -> EngineTask:
     """The engine of one backbone, with its key. Raises Invalid for a backbone that the mission file has not."""
-    for backbone in shop.mission.backbones:
+    for backbone in context.mission.backbones:
         if backbone.name == name:
-            inventory = take_inventory(shop, progress) if backbone.precision == "int8" else None
-            return engine_task(shop, backbone, target_host(shop), inventory, lambda _key: None)
-    known = ", ".join(backbone.name for backbone in shop.mission.backbones)
-    raise Invalid(f"{shop.path} has no backbone {name!r}", remedy=f"name one of {known}")
+            inventory = take_inventory(context, progress) if backbone.precision == "int8" else None
+            return engine_task(context, backbone, target_host(context), inventory, lambda _key: None)
+    known = ", ".join(backbone.name for backbone in context.mission.backbones)
+    raise Invalid(f"{context.path} has no backbone {name!r}", remedy=f"name one of {known}")
 
 
-def target_host(shop: Workshop) -> str:
+def target_host(context: BuildContext) -> str:
     """The host class of the mission; "auto" is as much of this machine's as its engines depend on."""
-    host: str = shop.mission.target.host
+    host: str = context.mission.target.host
     if host == "auto":
         parts = {
             part
-            for backbone in shop.mission.backbones
-            for part in shop.backend(backbone).target(shop.specs[backbone.name]).split("+")
+            for backbone in context.mission.backbones
+            for part in context.backend(backbone).target(context.specs[backbone.name]).split("+")
         }
         # Of `cpu-x86_64` and `cpu-x86_64-avx2` the second says it all.
         host = "+".join(sorted(part for part in parts if not any(other.startswith(part + "-") for other in parts)))
@@ -446,16 +446,16 @@ def target_host(shop: Workshop) -> str:
 
 
 def engine_task(
-    shop: Workshop, backbone: Backbone, host: str, inventory: Inventory | None, lookup: Lookup
+    context: BuildContext, backbone: Backbone, host: str, inventory: Inventory | None, lookup: Lookup
 ) -> EngineTask:
     """The engine of a backbone for the host class of the mission. `inventory` is needed for int8 alone."""
-    backend, spec = shop.backend(backbone), shop.specs[backbone.name]
-    with shop.about("target.host"):
+    backend, spec = context.backend(backbone), context.specs[backbone.name]
+    with context.about("target.host"):
         need = backend.engine_host(spec, host)
     step = None
     if backbone.precision == "int8":
         assert inventory is not None
-        step = _quantise_task(shop, backbone, inventory)
+        step = _quantise_task(context, backbone, inventory)
         spec = replace(spec, quantised=bytes(step.recipe.key))
     caster = caster_version() if spec.precision == "fp16" else ""
     recipe = engine_recipe(spec, need, backend.key_fields(spec, need), caster)
@@ -463,21 +463,21 @@ def engine_task(
     return EngineTask(name, recipe, backend, spec, need, step, lookup(recipe.key))
 
 
-def _quantise_task(shop: Workshop, backbone: Backbone, inventory: Inventory) -> QuantiseTask:
+def _quantise_task(context: BuildContext, backbone: Backbone, inventory: Inventory) -> QuantiseTask:
     """The step before an int8 engine. The calibration tiles are spread evenly over the tiles of the area, by tile id:
     equal areas of equal imagery have equal ones."""
     asked = backbone.calibration or Calibration()
     there = [level.required[level.present] for level in inventory.levels]
     ids = np.concatenate(there)
     if not len(ids):
-        raise failure("calibration", f"{shop.path}: there is no tile in the area to calibrate {backbone.name} with")
+        raise failure("calibration", f"{context.path}: there is no tile in the area to calibrate {backbone.name} with")
     count = min(asked.tiles, len(ids))
     places = np.unique(np.arange(count) * len(ids) // count)
     hashes = np.concatenate([level.required_hashes[level.present] for level in inventory.levels])
-    set_ = shop.preprocess(backbone.name)
+    set_ = context.preprocess(backbone.name)
     recipe = quantised_recipe(
         salt=backbone.salt,
-        model=shop.specs[backbone.name].model.digest,
+        model=context.specs[backbone.name].model.digest,
         method=asked.method,
         tool=quantiser_version(),
         preprocess=preprocess_of(set_).fields(),
@@ -501,10 +501,10 @@ def engine_name(backbone: str, backend: str, version: str, host: str, precision:
     return f"engines/{backbone}/{next((name for name in names if len(name) <= room), names[-1])}{suffix}"
 
 
-def _shard_tasks(shop: Workshop, inventory: Inventory, lookup: Lookup) -> Iterator[ShardTask]:
-    for set_ in shop.mission.descriptors:
+def _shard_tasks(context: BuildContext, inventory: Inventory, lookup: Lookup) -> Iterator[ShardTask]:
+    for set_ in context.mission.descriptors:
         for level in inventory.levels:
-            view, rows = shop.view(set_, level.zoom), shop.rows(set_, level.zoom)
+            view, rows = context.view(set_, level.zoom), context.rows(set_, level.zoom)
             for cell, origins, shows, hashes in _cells(level, view):
                 if not len(origins):
                     continue
@@ -534,12 +534,12 @@ def _cells(
 
 
 def _probe_tasks(
-    shop: Workshop, inventory: Inventory, shards: Sequence[ShardTask], lookup: Lookup
+    context: BuildContext, inventory: Inventory, shards: Sequence[ShardTask], lookup: Lookup
 ) -> Iterator[ProbeTask]:
     """The probe of each set is of its finest zoom that has views of the area."""
-    for set_ in shop.mission.descriptors:
+    for set_ in context.mission.descriptors:
         for level in reversed(inventory.levels):
-            view, rows = shop.view(set_, level.zoom), shop.rows(set_, level.zoom)
+            view, rows = context.view(set_, level.zoom), context.rows(set_, level.zoom)
             origins = sample(level, view, 0, PROBE_ROWS)
             if len(origins):
                 shows = view.footprint(level.zoom, origins).ravel()
@@ -552,18 +552,18 @@ def _probe_tasks(
 
 
 def _index_tasks(
-    shop: Workshop, shards: Sequence[ShardTask], missing: Shortfall, host: str, lookup: Lookup
+    context: BuildContext, shards: Sequence[ShardTask], missing: Shortfall, host: str, lookup: Lookup
 ) -> Iterator[IndexTask]:
     """An index is of the rows that a search may find: which those are follows from the shards, the area and the
     gates."""
-    if not shop.mission.indexes:
+    if not context.mission.indexes:
         return
     # Only who asks for an index needs the library.
     from builders.onboard import ann
 
     # Its bytes are read alike on every CPU; a host class without one says where the mission flies.
     need = "cpu" if meets(host, "cpu") else host
-    for keys in shop.mission.indexes:
+    for keys in context.mission.indexes:
         for level, codes in zip(missing.inventory.levels, missing.codes, strict=True):
             tasks = [task for task in shards if (task.set.name, task.zoom) == (keys.set, level.zoom)]
             if not tasks:
@@ -602,41 +602,43 @@ def _index_tasks(
 
 
 def _fidelity(
-    shop: Workshop, engines: Sequence[EngineTask], probes: Sequence[ProbeTask]
+    context: BuildContext, engines: Sequence[EngineTask], probes: Sequence[ProbeTask]
 ) -> Iterator[tuple[str, int, bytes]]:
     """How near the engines of a set have to come to its rows: as near as the mission file has them come to the
     network."""
     for probe in probes:
         engine = next(task for task in engines if task.spec.backbone == probe.set.backbone)
-        least = int(shop.tolerance(engine.spec.precision).cosine * PPM)
+        least = int(context.tolerance(engine.spec.precision).cosine * PPM)
         yield f"fidelity/{probe.set.name}", least, fidelity_recipe(probe.recipe.key, engine.recipe.key)
 
 
 def _questions(
-    shop: Workshop, inventory: Inventory, engines: Sequence[EngineTask], progress: Progress, *, remembered: bool
+    context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask], progress: Progress, *, remembered: bool
 ) -> Iterator[Question]:
-    if shop.mission.quality is None:
+    if context.mission.quality is None:
         return
     against = None
-    if shop.against is not None:
-        other = shop.against.inventory(
-            shop.wanted(), lambda n: progress("reading other tiles", n, 0), remembered=remembered
+    if context.against is not None:
+        other = context.against.inventory(
+            context.wanted(), lambda n: progress("reading other tiles", n, 0), remembered=remembered
         )
         if other.digest == inventory.digest:
             raise Invalid(
-                f"{shop.path}: quality.against has the same tiles as the map: what it asks, the map knows",
+                f"{context.path}: quality.against has the same tiles as the map: what it asks, the map knows",
                 remedy="give imagery of another day, or leave it out",
             )
-        against = Imagery(shop.against, other)
-    for set_ in shop.mission.descriptors:
+        against = Imagery(context.against, other)
+    for set_ in context.mission.descriptors:
         engine = next(task for task in engines if task.spec.backbone == set_.backbone)
-        layers = tuple(shop.rows(set_, level.zoom) for level in inventory.levels)
-        yield Question(set_.name, engine.recipe.key, layers, Imagery(shop.sources, inventory), against)
+        layers = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
+        yield Question(set_.name, engine.recipe.key, layers, Imagery(context.sources, inventory), against)
 
 
-def _candidates(shop: Workshop, shards: Sequence[ShardTask]) -> list[dict[int, tuple[View, NDArray[np.uint64]]]]:
+def _candidates(context: BuildContext, shards: Sequence[ShardTask]) -> list[dict[int, tuple[View, NDArray[np.uint64]]]]:
     """Of each descriptor set, by zoom, the views that have a row if every tile is good."""
-    found: dict[str, dict[int, tuple[View, list[NDArray[np.uint64]]]]] = {s.name: {} for s in shop.mission.descriptors}
+    found: dict[str, dict[int, tuple[View, list[NDArray[np.uint64]]]]] = {
+        s.name: {} for s in context.mission.descriptors
+    }
     for task in shards:
         found[task.set.name].setdefault(task.zoom, (task.view, []))[1].append(task.origins)
     return [
@@ -645,8 +647,8 @@ def _candidates(shop: Workshop, shards: Sequence[ShardTask]) -> list[dict[int, t
     ]
 
 
-def _recall(shop: Workshop, questions: Sequence[Question]) -> Iterator[tuple[str, int, bytes]]:
-    quality = shop.mission.quality
+def _recall(context: BuildContext, questions: Sequence[Question]) -> Iterator[tuple[str, int, bytes]]:
+    quality = context.mission.quality
     for question in questions:
         assert quality is not None
         for name, way, top in question.figures():
@@ -656,24 +658,24 @@ def _recall(shop: Workshop, questions: Sequence[Question]) -> Iterator[tuple[str
             yield name, scaled(least or Decimal(0), 6), question.recipe(way)
 
 
-def open_embedders(shop: Workshop, made: Plan) -> dict[tuple[str, View], Embedder]:
+def open_embedders(context: BuildContext, made: Plan) -> dict[tuple[str, View], Embedder]:
     """By name and view, an embedder for each descriptor set that has a shard to build.
 
     Raises Invalid, naming file and key, where set and model do not fit: before anything is compiled.
     """
     sets = {(task.set.name, task.view): task.set for task in made.shards if task.present is None}
-    return {(name, view): shop.embedder(set_, view) for (name, view), set_ in sets.items()}
+    return {(name, view): context.embedder(set_, view) for (name, view), set_ in sets.items()}
 
 
-def _file_tasks(shop: Workshop) -> Iterator[FileTask]:
-    for file in shop.mission.files:
+def _file_tasks(context: BuildContext) -> Iterator[FileTask]:
+    for file in context.mission.files:
         hasher, size = blake3(), 0
         for chunk in read_chunks(str(file.path)):
             hasher.update(chunk)
             size += len(chunk)
         id_ = ObjectId(hasher.digest())
         try:
-            present = shop.repository.media.stamp(object_path(id_)).size == size
+            present = context.repository.media.stamp(object_path(id_)).size == size
         except (NotFound, Corrupt):
             present = False
         yield FileTask(f"files/{file.name}", file.path, id_, size, present)

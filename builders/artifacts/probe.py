@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from builders.artifacts.engine import BuiltEngine, Workbench
+from builders.artifacts.engine import ArtifactStore, BuiltEngine
 from builders.artifacts.index import IndexBuilder
 from builders.artifacts.plan import BuiltIndex, EngineTask, IndexTask, Plan, ProbeTask, Progress, ShardTask
 from builders.artifacts.shard import BuiltShard
-from builders.compose import Workshop, preprocess_of
+from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.shard import Descriptors, read_shard
 from builders.engines.base import EngineSession
 from builders.grid.tiles import tile_from_id
@@ -51,8 +51,8 @@ class BuiltProbe:
 class Prover:
     """`plan` is of a mission all of whose engines and shards are in the store; `missing` is what its map lacks."""
 
-    shop: Workshop
-    bench: Workbench
+    context: BuildContext
+    artifacts: ArtifactStore
     plan: Plan
     engines: Mapping[str, BuiltEngine]
     shards: Mapping[str, BuiltShard]
@@ -70,7 +70,7 @@ class Prover:
     def index(self, task: IndexTask) -> BuiltIndex:
         """An index, from the store or built now."""
         layer = next(layer for layer in self.layers(task.set) if layer.zoom == task.zoom)
-        return IndexBuilder(self.bench, self.progress).build(task, layer)
+        return IndexBuilder(self.artifacts, self.progress).build(task, layer)
 
     def measure(self) -> tuple[Measured, ...]:
         """Every figure that the plan gates by, ascending by name. Raises Refused for what cannot be measured, and as
@@ -109,14 +109,14 @@ class Prover:
 
     def _block(self, name: str) -> Block:
         one = self.shards[name]
-        shard = read_shard(self.bench.read(one.id, one.size))
+        shard = read_shard(self.artifacts.read(one.id, one.size))
         return shard.tiles, shard.descriptors
 
     def _engine(self, task: EngineTask, probe: ProbeTask) -> FlyingEngine:
         built = self.engines[task.name]
-        with self.shop.about(f"backbones[{task.spec.backbone}]: its engine cannot be held against the map"):
+        with self.context.about(f"backbones[{task.spec.backbone}]: its engine cannot be held against the map"):
             if task.name not in self._sessions:
-                parts = [memoryview(self.bench.read(id_, size)).toreadonly() for id_, size in built.found[1:]]
+                parts = [memoryview(self.artifacts.read(id_, size)).toreadonly() for id_, size in built.found[1:]]
                 self._sessions[task.name] = open_parts(
                     task.backend, task.host, parts[0], parts[1] if len(parts) > 1 else None
                 )
@@ -125,25 +125,25 @@ class Prover:
 
     def _probe(self, task: ProbeTask) -> BuiltProbe:
         key = task.recipe.key
-        with self.bench.key_lock(key):
-            if (found := self.bench.lookup(key)) is not None:
+        with self.artifacts.key_lock(key):
+            if (found := self.artifacts.lookup(key)) is not None:
                 id_, size = found[0]
-                return BuiltProbe(id_, size, Probe.parse(self.bench.read(id_, size)), None)
+                return BuiltProbe(id_, size, Probe.parse(self.artifacts.read(id_, size)), None)
             start = time.monotonic()
             probe = self._made(task)
-            with self.bench.writer.inserting() as batch:
+            with self.artifacts.writer.inserting() as batch:
                 added = batch.add_bytes(probe.render())
                 batch.commit()
             seconds = time.monotonic() - start
-            self.bench.remember({key: ((added.id,), seconds)}, "flightbag")
+            self.artifacts.remember({key: ((added.id,), seconds)}, "flightbag")
             return BuiltProbe(added.id, added.size, probe, seconds)
 
     def _made(self, task: ProbeTask) -> Probe:
         preprocess, level = preprocess_of(task.set), self.plan.inventory.level(task.zoom)
         origins, images, rows = [], [], []
         known = self._rows(task, task.origins)
-        side = self.shop.mission.coverage.tile_size
-        for origin, picture in pictures(self.shop.sources, level, task.view, side, task.origins, 0):
+        side = self.context.mission.coverage.tile_size
+        for origin, picture in pictures(self.context.sources, level, task.view, side, task.origins, 0):
             if origin in known:
                 origins.append(origin)
                 images.append(np.asarray(preprocess.resized(Image.fromarray(picture))))
@@ -151,7 +151,7 @@ class Prover:
         if not origins:
             # All of the chosen ones are bad: then the first that the map has.
             first = self._first_rows(task)
-            for origin, picture in pictures(self.shop.sources, level, task.view, side, first, 0):
+            for origin, picture in pictures(self.context.sources, level, task.view, side, first, 0):
                 origins.append(origin)
                 images.append(np.asarray(preprocess.resized(Image.fromarray(picture))))
                 rows.append(self._rows(task, first)[origin])

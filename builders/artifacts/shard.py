@@ -16,9 +16,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.artifacts.engine import Workbench
+from builders.artifacts.engine import ArtifactStore
 from builders.artifacts.plan import Found, Progress, ShardTask
-from builders.compose import Workshop
+from builders.compose import BuildContext
 from builders.descriptors.embed import CellJob, CellResult, Embedder
 from builders.descriptors.preprocess import BadTile, tile_image
 from builders.descriptors.rows import RowCache, SeenCell, shown
@@ -61,14 +61,14 @@ class Fault:
 class ShardBuilder:
     """Builds the shards of a mission file with a workbench. `faults` has what was found wrong with tiles on the way."""
 
-    shop: Workshop
-    bench: Workbench
+    context: BuildContext
+    artifacts: ArtifactStore
     inventory: Inventory
     progress: Progress
     faults: dict[int, Fault] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._cache = RowCache(self.shop.cache / "rows")
+        self._cache = RowCache(self.context.cache / "rows")
         self._total = 0
 
     def shards(
@@ -95,8 +95,8 @@ class ShardBuilder:
 
     def judge(self, zoom: int, ids: NDArray[np.uint64]) -> None:
         """Decodes these tiles, as far as they are there, and notes what is wrong with each."""
-        side = self.shop.mission.coverage.tile_size
-        tiles = self.shop.sources.read_again(self.inventory.level(zoom), ids)
+        side = self.context.mission.coverage.tile_size
+        tiles = self.context.sources.read_again(self.inventory.level(zoom), ids)
         with ThreadPoolExecutor() as pool:
             while batch := [tile for _, tile in zip(range(_JUDGED), tiles, strict=False)]:
                 for (number, _), fault in zip(batch, pool.map(partial(_fault, side), batch), strict=True):
@@ -115,13 +115,13 @@ class ShardBuilder:
         with ExitStack() as locks:
             # Every process takes them in the same order, so none waits for one that waits for it.
             for key in {task.recipe.key.hex()[:2]: task.recipe.key for task in tasks}.values():
-                locks.enter_context(self.bench.key_lock(key))
+                locks.enter_context(self.artifacts.key_lock(key))
             for task in tasks:
-                if task.recipe.key in todo or self.bench.lookup(task.recipe.key) is not None:
+                if task.recipe.key in todo or self.artifacts.lookup(task.recipe.key) is not None:
                     later.append(task)
                 else:
                     todo[task.recipe.key] = task
-            with self.bench.writer.inserting() as batch:
+            with self.artifacts.writer.inserting() as batch:
                 built: dict[BuildKey, tuple[ShardTask, BuiltShard]] = {}
                 try:
                     for which in {(task.set.name, task.view): None for task in todo.values()}:
@@ -131,14 +131,14 @@ class ShardBuilder:
                 finally:
                     # Also what was finished before somebody pressed Ctrl-C, or the next cell failed.
                     batch.commit()
-                    self.bench.remember(
+                    self.artifacts.remember(
                         {key: ((one.id,), one.seconds or 0.0) for key, (_, one) in built.items()}, "onnxruntime"
                     )
             for task, shard in built.values():
                 done[task.name] = shard
                 self._keep(task, shard)
         for task in later:
-            present = self.bench.lookup(task.recipe.key)
+            present = self.artifacts.lookup(task.recipe.key)
             if present is None:
                 raise Corrupt(f"the shard {task.name} was damaged while the mission was being built")
             done[task.name] = self.reuse(task, present)
@@ -171,7 +171,7 @@ class ShardBuilder:
     def _tiles(self, task: ShardTask, origins: NDArray[np.uint64]) -> Iterator[tuple[int, bytes]]:
         """The tiles that these views of a cell show."""
         wanted = np.unique(task.view.footprint(task.zoom, origins))
-        return self.shop.sources.read_again(self.inventory.level(task.zoom), wanted)
+        return self.context.sources.read_again(self.inventory.level(task.zoom), wanted)
 
     # -- rows that are known
 
@@ -201,7 +201,7 @@ class ShardBuilder:
         return shown(task.view.footprint(task.zoom, task.origins), level.ids, level.hashes)
 
     def _read(self, id_: ObjectId, size: int) -> Shard:
-        return read_shard(self.bench.read(id_, size))
+        return read_shard(self.artifacts.read(id_, size))
 
 
 def _merged(old: Shard, new: CellResult) -> tuple[NDArray[np.uint64], Descriptors]:

@@ -36,7 +36,8 @@ KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
 def failure(kind: str, message: str, *, remedy: str = "", **fields: object) -> FlightbagError:
     """The error of this kind; `fields` hold what JSON can."""
     error, otherwise = KINDS[kind]
-    return error(message, remedy=remedy or otherwise, kind=kind, **fields)
+    facts: dict[str, Any] = {"kind": kind, **fields}
+    return error(message, remedy=remedy or otherwise, **facts)
 
 
 def as_it_came(error: BaseException) -> FlightbagError:
@@ -46,12 +47,11 @@ def as_it_came(error: BaseException) -> FlightbagError:
 
 def to_json(error: FlightbagError) -> dict[str, Any]:
     """A failure as it crosses. An error without a kind of `KINDS` crosses as `failed`, with its remedy."""
-    kind = error.fields.get("kind")
     facts = {key: value for key, value in error.fields.items() if isinstance(value, str | int | float | list)}
     return {
         "message": error.message,
         "remedy": error.remedy,
-        "fields": facts | {"kind": kind if kind in KINDS else "failed"},
+        "fields": facts | {"kind": error.kind if error.kind in KINDS else "failed"},
     }
 
 

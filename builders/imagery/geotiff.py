@@ -30,7 +30,7 @@ from builders.extras import import_extra
 from builders.grid.tiles import CELL_ZOOMS, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids
 from builders.grid.views import EQUATOR
 from builders.imagery.png import write_png
-from builders.imagery.stamps import Stamp, check_same, stamp_of
+from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, Invalid, Unavailable
 
 HALF = EQUATOR / 2
@@ -137,7 +137,7 @@ class GeoTiffSource:
             pixels = self._cut(left, top, span)
         return None if pixels is None else write_png(pixels)
 
-    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:  # noqa: ARG002 - a raster has one stamp
+    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - a raster has one stamp
         """The stamp of the file, whatever the cells.
 
         Raises Unavailable where the path names another file than that which was opened, or it was written to since.

@@ -25,7 +25,7 @@ from urllib.parse import quote
 import numpy as np
 
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids
-from builders.imagery.stamps import Stamp, check_same, stamp_of
+from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
 BUSY_SECONDS = 5.0  # how long a file that somebody is writing is waited for
@@ -127,7 +127,7 @@ class MBTilesSource:
             raise self._twice(tile)
         return found.pop() if found else None
 
-    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:  # noqa: ARG002 - a database has one stamp
+    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - a database has one stamp
         """The stamp of the database and of its `-wal` and `-journal`, whatever the cells.
 
         Run by root, SQLite sets the owner of a log that it opens, which is a change: a database with frames or a

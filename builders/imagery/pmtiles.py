@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from builders.extras import import_extra
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_range, tile_id
-from builders.imagery.stamps import Stamp, check_same, stamp_of
+from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, Invalid, Unavailable
 
 TILE_TYPES = ("png", "jpeg", "webp")
@@ -134,7 +134,7 @@ class PMTilesSource:
             return self._tile(span)
         return None
 
-    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:  # noqa: ARG002 - an archive has one stamp
+    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - an archive has one stamp
         """The stamp of the archive, whatever the cells.
 
         Raises Unavailable where the path names another file than that which was opened, or the file was written to

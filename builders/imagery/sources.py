@@ -18,11 +18,11 @@ from typing import Protocol, Self
 
 from builders.grid.tiles import Tile
 from builders.imagery.mbtiles import MBTilesSource
-from builders.imagery.stamps import Stamp
+from builders.imagery.stamps import SourceStamp
 from builders.imagery.xyz import XyzSource
 from store.errors import Invalid, Unavailable
 
-__all__ = ["Stamp", "TileSource", "open_source"]
+__all__ = ["SourceStamp", "TileSource", "open_source"]
 
 ACCEPTED = "an MBTiles, PMTiles or GeoTIFF file, or a folder of tiles z/x/y"
 _SQLITE = b"SQLite format 3\0"
@@ -61,7 +61,7 @@ class TileSource(Protocol):
     def read(self, tile: Tile) -> bytes | None:
         """The encoded bytes of one tile, None where the source has none; empty as `cell` says."""
 
-    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:
+    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:
         """What differs whenever a tile of these cells, each with the zoom of its tiles, may have changed.
 
         Reads no tile. A source may stamp more than the cells: a whole file.

@@ -27,7 +27,7 @@ _PRESENT, _ABSENT = b"\x01", b"\x00"
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class SourceStamp:
     """`digest` (32 bytes) is of the state of the files; `newest` the newest of all their mtimes and ctimes in ns, 0 of
     no file."""
 
@@ -69,9 +69,9 @@ class Stamper:
         else:
             self._add(entry.name, state)
 
-    def stamp(self) -> Stamp:
+    def stamp(self) -> SourceStamp:
         """The stamp of all that was added."""
-        return Stamp(self._hasher.digest(), self._newest)
+        return SourceStamp(self._hasher.digest(), self._newest)
 
     def _add(self, name: str, state: os.stat_result | None) -> None:
         # Every record tells its own length, so that no two lists of them have the same bytes.
@@ -85,7 +85,7 @@ class Stamper:
         self._newest = max(self._newest, mtime, ctime)
 
 
-def stamp_of(paths: Iterable[str | Path]) -> Stamp:
+def stamp_of(paths: Iterable[str | Path]) -> SourceStamp:
     """The stamp of files or folders, by their real paths, in the order given. Raises Unavailable, naming the path,
     where neither their state nor their absence can be told."""
     stamper = Stamper()

@@ -1,8 +1,8 @@
 """The stat cache: what the tile sources had, believed again as long as no file of theirs can have changed.
 
-An entry holds the ids and hashes that were read, the stamps of the sources (`Stamp`), and when they were opened. It
-serves if the stamps are still those, and if every file was older than the entry by more than the coarsest file system
-counts time: one that was written while it was read, or right before, can be written again without a trace (git's rule
+An entry holds the ids and hashes that were read, the stamps of the sources (`SourceStamp`), and when they were opened.
+It serves if the stamps are still those, and if every file was older than the entry by more than the coarsest file
+system counts time: one that was written while it was read, or right before, can be written again without a trace (git's rule
 for racy timestamps). Only the verdict that nothing has to be built may rest on it.
 
 An entry is a file of its own in the user's cache, checksummed; a damaged or foreign one is no entry. Never unpickled.
@@ -23,7 +23,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from builders.imagery.sources import Stamp
+from builders.imagery.sources import SourceStamp
 from store.format.ids import DIGEST_SIZE
 
 # FAT counts the seconds of a file in twos.
@@ -44,7 +44,7 @@ class StatCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def find(self, request: bytes, stamps: Sequence[Stamp]) -> Found | None:
+    def find(self, request: bytes, stamps: Sequence[SourceStamp]) -> Found | None:
         """What a request (whatever names sources, zooms and cells) found when the sources were as they are now."""
         entry = self._read(request)
         if entry is None:
@@ -64,7 +64,7 @@ class StatCache:
             at += ids.nbytes + hashes.nbytes + sources.nbytes
         return found
 
-    def keep(self, request: bytes, opened: int, stamps: Sequence[Stamp], found: Found) -> None:
+    def keep(self, request: bytes, opened: int, stamps: Sequence[SourceStamp], found: Found) -> None:
         """Keeps what was found. `opened` is the time in ns before the sources were opened. A full disk keeps
         nothing."""
         head = {

@@ -24,7 +24,7 @@ from typing import Self
 import numpy as np
 
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_range, tile_id, tile_ids
-from builders.imagery.stamps import Stamp, Stamper, check_same, identity_of
+from builders.imagery.stamps import SourceStamp, Stamper, check_same, identity_of
 from store.errors import Corrupt, Invalid, Unavailable
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
@@ -104,7 +104,7 @@ class XyzSource:
         paths = self._tiles(tile.z, tile.x, (row,)).get(row)
         return None if paths is None else self._bytes(tile, paths)
 
-    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> Stamp:
+    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:
         """The stamp of every file that is a tile of these cells, and of the folders `z` and `z/x` that hold them or
         could.
 

@@ -29,7 +29,7 @@ from store.audit.scope import QUICK, Scope
 from store.audit.told import RESTORE, Told, some
 from store.disk.layout import check_format
 from store.disk.locks import SharedLock
-from store.disk.media import Media, Stamp, object_path
+from store.disk.media import FileStamp, Media, object_path
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
@@ -175,7 +175,7 @@ class _Reading:
                 return
 
     def read_chunk(self, items: list[tuple[ObjectId, int]], progress: Callable[[int], None]) -> None:
-        whole: dict[ObjectId, Stamp] = {}
+        whole: dict[ObjectId, FileStamp] = {}
         # Evidence remembers what it has read; one for each chunk, so that the memory is that of a chunk.
         evidence = StoreEvidence(self.media, progress, whole.__setitem__ if self.ledger is not None else None)
         bad = {id_: outcome for id_, outcome in evidence.check(items) if outcome is not None}

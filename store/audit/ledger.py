@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from store.disk.media import Stamp
+from store.disk.media import FileStamp
 from store.errors import Unavailable
 from store.format.ids import DIGEST_SIZE, ObjectId
 
@@ -86,7 +86,7 @@ class Ledger:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def read_at(self, first: int, stamps: Mapping[ObjectId, Stamp]) -> dict[ObjectId, int]:
+    def read_at(self, first: int, stamps: Mapping[ObjectId, FileStamp]) -> dict[ObjectId, int]:
         """When those of these objects were last found whole whose files are untouched since.
 
         All ids begin with the byte `first`. What the ledger cannot tell was never read.
@@ -104,7 +104,7 @@ class Ledger:
             if id_ in known and type(known[id_][0]) is int and known[id_][1] == _fields(stamp)
         }
 
-    def enter(self, whole: Iterable[tuple[ObjectId, Stamp]], bad: Iterable[ObjectId], at: int) -> None:
+    def enter(self, whole: Iterable[tuple[ObjectId, FileStamp]], bad: Iterable[ObjectId], at: int) -> None:
         """Remembers what was found whole, and forgets what was not. Raises Unavailable."""
         rows = [(bytes(id_), *_fields(stamp), at) for id_, stamp in whole]
         try:
@@ -136,7 +136,7 @@ def _check_ours(path: str) -> None:
         )
 
 
-def _fields(stamp: Stamp) -> tuple[int, int, int, int]:
+def _fields(stamp: FileStamp) -> tuple[int, int, int, int]:
     size, mtime, ctime, inode = (
         (value + _SIGNED) % (2 * _SIGNED) - _SIGNED for value in (stamp.size, stamp.mtime, stamp.ctime, stamp.inode)
     )

@@ -17,7 +17,7 @@ from store.audit.refs import Refs
 from store.audit.scope import Scope
 from store.audit.told import RESTORE, Told, some
 from store.disk.index import Row, peek_index
-from store.disk.media import Media, Stamp, kind_of, object_path
+from store.disk.media import FileStamp, Media, kind_of, object_path
 from store.errors import FlightbagError, NotFound
 from store.findings import Finding
 from store.format.entries import TABLE_LIMIT
@@ -37,7 +37,7 @@ class _Shard:
     # Who needs an object, and of what size.
     needed: dict[ObjectId, list[tuple[Need, int]]] = field(default_factory=dict)
     sizes: dict[ObjectId, int] = field(default_factory=dict)
-    stamps: dict[ObjectId, Stamp] = field(default_factory=dict)
+    stamps: dict[ObjectId, FileStamp] = field(default_factory=dict)
     # The finding that explains that an object is not in its place: by its id, or by "" for all of the folder.
     blame: dict[ObjectId | Literal[""], str] = field(default_factory=dict)
 
@@ -149,7 +149,7 @@ class Objects:
             self.told.tell(replace(found, expected="file", actual=kind, remedy=RESTORE))
         else:
             shard.sizes[id_] = status.st_size
-            shard.stamps[id_] = Stamp.of(status)
+            shard.stamps[id_] = FileStamp.of(status)
             if status.st_nlink > 1:
                 text = f"has {status.st_nlink} names: a write through another one would change it"
                 self.told.foreign(self.told.of_object("hard-link", id_, text))

@@ -259,7 +259,7 @@ class _Worker:
             return False  # somebody has published it since the plan was made
         own = self.repository.evidence
         id_ = ObjectId.parse(step.to)
-        opened = opened_from(id_, self.repository.root(), own, self.replicas)
+        opened = opened_from(id_, self.repository.trust_root(), own, self.replicas)
         if opened is None:
             return False
         lacking = [(one, size) for one, size in opened.closure().items() if not there(self.media, one, size)]

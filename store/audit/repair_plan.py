@@ -263,9 +263,9 @@ class _Planner:
     def unknown_to_a_replica(self, version: int) -> bool:
         """Whether a replica with the same first root has no root of this version."""
         with suppress(FlightbagError):
-            first = self.repository.first_root().root.digest
+            first = self.repository.first_trust_root().root.digest
             for one in self.replicas:
-                if max(_versions(one), default=0) < version and one.first_root().root.digest == first:
+                if max(_versions(one), default=0) < version and one.first_trust_root().root.digest == first:
                     return True
         return False
 
@@ -311,7 +311,7 @@ class _Planner:
     def ref(self, mission: str, finding: Finding) -> Step | None:
         """The newest manifest of a mission that is whole, or can be made so: of the log, or current at a replica."""
         with suppress(FlightbagError):
-            first = self.repository.root()
+            first = self.repository.trust_root()
             ids: dict[ObjectId, str] = {}
             for event in self.moves():
                 if event.facts["mission"] == mission:
@@ -338,7 +338,7 @@ class _Planner:
         """The (epoch, sequence) of what the ref leads to, if nothing is wrong with it but that a signer was revoked."""
         evidence = self.repository.evidence
         with suppress(FlightbagError):
-            root = self.repository.root().root
+            root = self.repository.trust_root().root
             data = evidence.object(ref_id(evidence.ref(mission)), ENVELOPE_LIMIT)
             envelope = Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
             keys = (*root.mission.keys, *root.revoked)

@@ -31,7 +31,7 @@ import lmdb.verify
 
 from store.disk.durable import Disk
 from store.disk.locks import SharedLock
-from store.disk.media import Media, Stamp
+from store.disk.media import FileStamp, Media
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.cbor import decode, encode
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
@@ -63,11 +63,11 @@ class Row:
     inode: int
 
     @classmethod
-    def of(cls, stamp: Stamp, *, inserted: int, verified: int) -> Row:
+    def of(cls, stamp: FileStamp, *, inserted: int, verified: int) -> Row:
         mtime, ctime = stamp.mtime & _TIME_BITS, stamp.ctime & _TIME_BITS
         return cls(stamp.size, inserted, verified, mtime, ctime, stamp.inode)
 
-    def fresh(self, stamp: Stamp) -> bool:
+    def fresh(self, stamp: FileStamp) -> bool:
         """Whether the file is untouched since it was last hashed in full."""
         return self.verified > 0 and self == Row.of(stamp, inserted=self.inserted, verified=self.verified)
 

@@ -41,7 +41,7 @@ def object_path(id_: ObjectId) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class FileStamp:
     """What the file system says of a file, as the ledger remembers it; times in nanoseconds."""
 
     size: int
@@ -50,7 +50,7 @@ class Stamp:
     inode: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Stamp:
+    def of(cls, status: os.stat_result) -> FileStamp:
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
@@ -126,14 +126,14 @@ class Media:
         finally:
             os.close(fd)
 
-    def stamp(self, name: str) -> Stamp:
+    def stamp(self, name: str) -> FileStamp:
         """The stamp of a regular file, without opening it."""
         parent, last = self._at(name)
         with _explained(self.absolute(name)):
             status = os.stat(last, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
             raise _wrong_type(self.absolute(name))
-        return Stamp.of(status)
+        return FileStamp.of(status)
 
     def read(self, name: str, limit: int) -> bytes:
         """The bytes of a small file. Raises Corrupt above `limit`, having read no more than that."""
@@ -156,7 +156,7 @@ class Media:
         name: str | None = None,
         into: bytearray | None = None,
         progress: Callable[[int], None] | None = None,
-    ) -> Stamp:
+    ) -> FileStamp:
         """Hashes one object in one pass and returns its stamp; with `into`, also keeps the bytes that were hashed.
 
         `into` must have `size` bytes; `name` is where the bytes lie if not in the object's place. Raises Corrupt where
@@ -199,7 +199,7 @@ class Media:
                 expected=str(id_),
                 actual=actual.hex(),
             )
-        return Stamp.of(status)
+        return FileStamp.of(status)
 
     def names(self, name: str) -> list[str]:
         """The names in a directory, ascending."""

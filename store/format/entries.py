@@ -191,7 +191,7 @@ class EntryTable:
         return tuple(encode_checked(entry.value()) for entry in self.entries)
 
     @cached_property
-    def root(self) -> bytes:
+    def merkle_root(self) -> bytes:
         """The Merkle root over the entries, always computed."""
         return merkle.root(self.leaves)
 

@@ -237,7 +237,7 @@ class Manifest:
     quality: tuple[Figure, ...]
     releases: tuple[ObjectId, ...]
     count: int
-    root: bytes
+    merkle_root: bytes
     table: ObjectId
     table_size: int
     identity: bytes
@@ -254,7 +254,7 @@ class Manifest:
                 "quality": [figure.as_value() for figure in self.quality],
                 "releases": [bytes(release) for release in self.releases],
                 "count": self.count,
-                "root": self.root,
+                "root": self.merkle_root,
                 "table": [bytes(self.table), self.table_size],
                 "identity": self.identity,
             }
@@ -280,7 +280,7 @@ class Manifest:
             quality=tuple(Figure.parse(item) for item in fields.array("quality", 0, MAX_FIGURES)),
             releases=tuple(_id(item) for item in fields.array("releases", 0, 64)),
             count=fields.integer("count", 1, MAX_ENTRIES),
-            root=fields.binary("root", 32),
+            merkle_root=fields.binary("root", 32),
             table=ObjectId(table[0]),
             table_size=table_size,
             identity=fields.binary("identity", 32),

@@ -51,7 +51,7 @@ def rollback(
     its distance to the time of issue. Raises Untrusted for signers who may not, NotFound where there is nothing to
     go back to, Corrupt for a manifest that no longer verifies, Refused for one whose closure is not whole.
     """
-    root = repository.root().root
+    root = repository.trust_root().root
     check_signers(root, signers)
     last = last_issued(repository, mission)
     current: Opened | None = None
@@ -97,7 +97,7 @@ def rollback(
 def _says(opened: Opened) -> object:
     """What a manifest says, but for when and how it was issued."""
     m = opened.manifest
-    return m.mission, m.host, m.coverage, m.quality, m.releases, m.root
+    return m.mission, m.host, m.coverage, m.quality, m.releases, m.merkle_root
 
 
 def _named(repository: Repository, mission: str, id_: ObjectId) -> Opened:

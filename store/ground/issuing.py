@@ -79,7 +79,7 @@ def highest_issued(repository: Repository, mission: str) -> tuple[int, int]:
 
     Also those whose signer was revoked or removed since: aircraft have seen them.
     """
-    chain = [repository.first_root().root]
+    chain = [repository.first_trust_root().root]
     chain += [SignedRoot.parse(repository.evidence.root_file(version)).root for version in _later(repository)]
     keys = {key for root in chain for key in root.mission.keys}
     ids = [ObjectId.parse(e.facts["manifest"]) for e in claims(repository.media) if _moves(e, mission)]
@@ -224,7 +224,7 @@ def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer], 
     Raises Untrusted for a key that may not sign and for a signature in the draft that does not hold; Refused for a
     draft that was overtaken or could not fly; before anything is written.
     """
-    root = repository.root().root
+    root = repository.trust_root().root
     check_signers(root, signers)
     with issuing(repository, mission, f"the signing of mission {mission}") as writer:
         draft = draft_of(repository, mission)

@@ -65,7 +65,7 @@ def add(repository: Repository, data: bytes) -> ObjectId:
     _, made = parsed(data)
     id_ = ObjectId.of(data)
     with repository.locked(), exclusive(repository.media.path, repository.disk, "trust", "the releases", timeout=60):
-        parse_release(data, repository.root().root)
+        parse_release(data, repository.trust_root().root)
         if (there := listed(repository).get(made.name, id_)) != id_ and not _takes_its_place(repository, there, data):
             text = f"another release {made.name} is there, the object {there}"
             raise Conflict(text, remedy="give the release another name", kind="same-name")
@@ -83,7 +83,7 @@ def _takes_its_place(repository: Repository, there: ObjectId, data: bytes) -> bo
     """Whether a release may replace another of its name: it says the same, or the other holds no more."""
     try:
         known = repository.evidence.object(there, ENVELOPE_LIMIT)
-        parse_release(known, repository.root().root)
+        parse_release(known, repository.trust_root().root)
         return parsed(known)[0].payload == parsed(data)[0].payload
     except Unavailable:
         raise

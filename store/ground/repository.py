@@ -86,7 +86,7 @@ class Repository:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def first_root(self) -> SignedRoot:
+    def first_trust_root(self) -> SignedRoot:
         """Root 1 of the store: where its own chain starts. Raises NotFound where there is none."""
         try:
             data = self.evidence.root_file(1)
@@ -101,9 +101,9 @@ class Repository:
             raise Corrupt("trust/1.root.cbor is of another version", kind="bad-trust-chain")
         return signed
 
-    def root(self) -> SignedRoot:
+    def trust_root(self) -> SignedRoot:
         """The newest root of the store's own chain. It vouches for nothing to a verifier, who has a pinned one."""
-        return self.evidence.newest(self.first_root())
+        return self.evidence.newest(self.first_trust_root())
 
     def missions(self) -> list[str]:
         """The ids of the published missions, ascending."""
@@ -134,7 +134,7 @@ class Repository:
 
         Else raises Corrupt, or Unavailable where nothing is known to be wrong, with the findings.
         """
-        opened = open_manifest(evidence or self.evidence, manifest, self.root())
+        opened = open_manifest(evidence or self.evidence, manifest, self.trust_root())
         if not isinstance(opened, Opened):
             unread = all(finding.unreadable for finding in opened)
             raise (Unavailable if unread else Corrupt)(
@@ -176,7 +176,7 @@ class Repository:
             )
         with self.locked(), exclusive(self.media.path, self.disk, "trust", "the trust chain", timeout=60):
             self.media.directory("trust")  # before the log speaks of it
-            signed = completed(draft, self.root() if self.evidence.root_versions() else None)
+            signed = completed(draft, self.trust_root() if self.evidence.root_versions() else None)
             facts = {"version": signed.root.version, "digest": signed.root.digest.hex()}
             self.append_log(log.Event(now, "rotated", facts))
             self.replace(f"trust/{signed.root.version}.root.cbor", signed.envelope.render())

@@ -17,7 +17,7 @@ from pathlib import Path
 from store.disk import log
 from store.disk.durable import Disk
 from store.disk.locks import SharedLock, exclusive
-from store.disk.media import Stamp, object_path
+from store.disk.media import FileStamp, object_path
 from store.disk.objects import inserting
 from store.disk.staging import sweep
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
@@ -57,7 +57,7 @@ class SyncPlan:
     refused: tuple[tuple[str, str], ...] = ()
     # All that the moved missions need, and what the target's log was when it was asked for it.
     closure: tuple[tuple[ObjectId, int], ...] = field(default=(), repr=False)
-    target_log: Stamp | None = None
+    target_log: FileStamp | None = None
 
     @property
     def bytes(self) -> int:
@@ -76,7 +76,7 @@ def plan_sync(
     source, Conflict for a target of another trust domain, for one whose newer root does not accept a mission, and for
     one that has another mission of the same sequence.
     """
-    source_root = source.root()
+    source_root = source.trust_root()
     target_log = _log_of(target)
     roots = _roots_to_copy(source, source_root, target)
     wanted: dict[ObjectId, int] = {}
@@ -140,7 +140,7 @@ def plan_sync(
     )
 
 
-def _log_of(target: Repository | None) -> Stamp | None:
+def _log_of(target: Repository | None) -> FileStamp | None:
     try:
         return None if target is None else target.media.stamp(log.LOG)
     except (NotFound, Corrupt):
@@ -186,7 +186,7 @@ def _newer_root(target: Repository | None, newest: SignedRoot) -> SignedRoot | N
     """The root of the target where it is newer than the source's newest: then it alone judges."""
     if target is None or max(target.evidence.root_versions(), default=0) <= newest.root.version:
         return None
-    return target.root()
+    return target.trust_root()
 
 
 def _check_accepted(source: Repository, opened: Opened, mission: str, judge: SignedRoot) -> None:

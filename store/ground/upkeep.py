@@ -6,7 +6,7 @@ import time
 from functools import partial
 
 from store.disk.index import Index, Record, Row, open_index
-from store.disk.media import Media, Stamp
+from store.disk.media import FileStamp, Media
 from store.errors import FlightbagError
 from store.format.entries import EntryTable
 from store.format.ids import BuildKey, ObjectId
@@ -25,7 +25,7 @@ def _files(media: Media, first: int) -> dict[ObjectId, Row]:
     """Rows for the object files of one folder, as never hashed."""
     now = int(time.time())
     files = media.objects(first)
-    return {id_: Row.of(Stamp.of(status), inserted=now, verified=0) for id_, status in files}
+    return {id_: Row.of(FileStamp.of(status), inserted=now, verified=0) for id_, status in files}
 
 
 def mend_index(repository: Repository) -> tuple[int, int]:

@@ -207,7 +207,7 @@ def check(
             binding = Binding.of_aircraft(memory.state, now=now, flight=flight)
             verdict = verify_mission(evidence, mission, memory.state.root, binding)
             if verdict.mission is not None:
-                if verdict.mission.root.digest != memory.state.root.root.digest:
+                if verdict.mission.trust_root.digest != memory.state.root.root.digest:
                     text = "the trust chain was another one when it was read again"
                     raise Unavailable(text, remedy="check again; the medium is failing", kind="unreadable")
                 state = memory.state.accepting(verdict.mission.manifest, now=now or 0)

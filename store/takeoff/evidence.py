@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from store.disk.layout import ROOT_FILE
-from store.disk.media import CHUNK, Media, Stamp, object_path
+from store.disk.media import CHUNK, FileStamp, Media, object_path
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
@@ -35,7 +35,7 @@ class StoreEvidence:
         self,
         media: Media,
         progress: Callable[[int], None] | None = None,
-        whole: Callable[[ObjectId, Stamp], None] | None = None,
+        whole: Callable[[ObjectId, FileStamp], None] | None = None,
     ) -> None:
         self.media = media
         self._progress = progress

@@ -87,7 +87,7 @@ class VerifiedMission:
     manifest: Manifest
     manifest_id: ObjectId
     table: EntryTable
-    root: TrustRoot
+    trust_root: TrustRoot
     evidence: Evidence = field(repr=False)
     # Not kept, so that no copy with other fields can be made from a real one either.
     made_by: InitVar[object]
@@ -99,7 +99,7 @@ class VerifiedMission:
     @property
     def code(self) -> str:
         """Ten characters of root and manifest, for two people to compare over the radio."""
-        return short_code(self.root.digest, self.manifest_id)
+        return short_code(self.trust_root.digest, self.manifest_id)
 
     @property
     def facts(self) -> MissionFacts:
@@ -136,7 +136,7 @@ class Opened:
     manifest_id: ObjectId
     manifest_size: int
     table: EntryTable
-    root: TrustRoot
+    trust_root: TrustRoot
 
     def closure(self) -> dict[ObjectId, int]:
         """Every object the mission needs, with its size: manifest, table, entries (each once).

@@ -111,7 +111,7 @@ def prove(proof: Proof, pinned: SignedRoot) -> Proven:
     check_signatures(envelope, root.root, format_.AAD_LABEL, "mission", "the manifest")
     manifest = Manifest.parse(envelope.payload)
     leaf = merkle.leaf_hash(proof.entry)
-    if merkle.root_from_inclusion(leaf, proof.index, manifest.count, proof.hashes) != manifest.root:
+    if merkle.root_from_inclusion(leaf, proof.index, manifest.count, proof.hashes) != manifest.merkle_root:
         raise Corrupt("the proof does not lead to the manifest's Merkle root", kind="bad-proof")
     entry = Entry.of_value(decode(proof.entry, limit=ENTRY_LIMIT, what="the entry"))
     _check_current(manifest, root.root)

@@ -101,7 +101,7 @@ def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
     checks = (
         ("count", "bad-count", parsed.count, len(table.entries)),
         ("number of missing tiles", "bad-coverage", parsed.coverage.missing, listed),
-        ("Merkle root", "bad-merkle-root", parsed.root.hex(), table.root.hex()),
+        ("Merkle root", "bad-merkle-root", parsed.merkle_root.hex(), table.merkle_root.hex()),
         ("identity", "bad-identity", parsed.identity.hex(), identity_of(parsed, table).hex()),
     )
     for what, kind, expected, actual in checks:
@@ -118,7 +118,7 @@ def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
 
 def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Binding) -> tuple[Finding, ...]:
     """Step E: every way in which a genuine manifest is not for this flight."""
-    m, root = opened.manifest, opened.root
+    m, root = opened.manifest, opened.trust_root
     facts, issue = m.mission, m.issue
     failures: list[tuple[str, str, object, object]] = []
 
@@ -197,12 +197,12 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
 
 def check_releases(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
     """Where the root requires releases: those that do not hold, and the entries that none approves."""
-    if opened.root.releases != "required":
+    if opened.trust_root.releases != "required":
         return
     approved: set[Approval] = set()
     for id_ in opened.manifest.releases:
         try:
-            approved.update(read_release(evidence, id_, opened.root).approvals)
+            approved.update(read_release(evidence, id_, opened.trust_root).approvals)
         except NotFound:
             continue  # step F says that it is missing, and below, which entries it leaves without approval
         except FlightbagError as error:
@@ -248,7 +248,9 @@ def verify_mission(
     found = tuple(findings)
     verified = None
     if not found:
-        verified = VerifiedMission(opened.manifest, opened.manifest_id, opened.table, opened.root, evidence, BY_VERIFY)
+        verified = VerifiedMission(
+            opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, BY_VERIFY
+        )
     return Verdict(mission, found, verified, len(closure), sum(closure.values()), binding.not_judged)
 
 

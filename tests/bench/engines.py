@@ -19,8 +19,8 @@ import onnx
 from blake3 import blake3
 from onnx import TensorProto, helper, numpy_helper
 
-from builders.artifacts.engine import Workbench, build_engines
-from builders.compose import workshop
+from builders.artifacts.engine import ArtifactStore, build_engines
+from builders.compose import open_context
 from builders.engines.session import open_session
 from builders.extras import import_onnxruntime
 from builders.onboard.loading import open_engine
@@ -95,10 +95,10 @@ def engines(folder: Path, *, small: bool) -> dict[str, Any]:
 
 def hit(store: Path, mission: Path, cache: Path) -> dict[str, float]:
     """How long the store takes to say that an engine is there, every byte of it, against hashing the file."""
-    with workshop(mission, store, cache) as shop:
+    with open_context(mission, store, cache) as shop:
         key = BuildKey(bytes.fromhex(build_engines(shop, now=1)[0].key))
         with writing(shop.repository) as writer:
-            bench = Workbench(writer, 1)
+            bench = ArtifactStore(writer, 1)
             found = bench.lookup(key)
             assert found is not None
             times = []

@@ -23,7 +23,7 @@ import pytest
 from builders.artifacts.cards import cards_of_mission
 from builders.artifacts.engine import EngineReport, build_engines
 from builders.artifacts.plan import explained
-from builders.compose import workshop
+from builders.compose import open_context
 from builders.engines import onnxruntime as backend_module
 from builders.engines import precision
 from builders.engines.check import CheckFigures
@@ -52,7 +52,7 @@ class Bench:
 
     def engine(self) -> EngineReport:
         """What becomes of the engine now."""
-        with workshop(self.file, self.desk.store, self.cache) as shop:
+        with open_context(self.file, self.desk.store, self.cache) as shop:
             (report,) = build_engines(shop, now=1_800_000_000)
         return report
 
@@ -152,10 +152,10 @@ def test_another_version_of_the_library_builds_another_engine(
 ) -> None:
     if kind != "portable":
         become(bench, kind)
-    with workshop(bench.file, bench.desk.store, bench.cache) as shop:
+    with open_context(bench.file, bench.desk.store, bench.cache) as shop:
         before = build_engines(shop, now=1)[0].key
     monkeypatch.setattr(OnnxRuntimeBackend, "version", "9.9.9")
-    with workshop(bench.file, bench.desk.store, bench.cache) as shop:
+    with open_context(bench.file, bench.desk.store, bench.cache) as shop:
         assert str(explained(shop, "embedder").recipe.key) != before
 
 

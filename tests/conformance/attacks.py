@@ -823,7 +823,7 @@ def commitments() -> Iterator[Row]:
     yield "count-one-less", "D bad-count", with_commitments(count=3)
     yield "root-of-zeroes", "D bad-merkle-root", with_commitments(root=bytes(32))
     yield "root-of-no-entries", "D bad-merkle-root", with_commitments(root=merkle.root([]))
-    yield "root-of-another-mission", "D bad-merkle-root", with_commitments(root=odd.table.root)
+    yield "root-of-another-mission", "D bad-merkle-root", with_commitments(root=odd.table.merkle_root)
     yield "root-with-the-odd-leaf-doubled", "D bad-merkle-root", with_commitments(
         odd, root=merkle.root([*leaves, leaves[-1]]))  # fmt: skip
     yield "root-of-leaves-in-another-order", "D bad-merkle-root", with_commitments(odd, root=merkle.root(leaves[::-1]))

@@ -287,7 +287,13 @@ def proofs() -> Iterator[Vector]:
     proof = merkle.inclusion_proof(leaves, 5)
 
     def vector(lesson: str, kind: str = "", **changes: Any) -> Vector:
-        good: dict[str, Any] = {"leaf": leaves[5], "index": 5, "size": size, "proof": list(proof), "root": table.root}
+        good: dict[str, Any] = {
+            "leaf": leaves[5],
+            "index": 5,
+            "size": size,
+            "proof": list(proof),
+            "root": table.merkle_root,
+        }
         return Vector(f"proof-{lesson}", "proof", encode(list((good | changes).values())), kind)
 
     yield vector("of-seven")
@@ -298,7 +304,7 @@ def proofs() -> Iterator[Vector]:
         "at-another-index": {"index": 4},
         "beyond-the-tree": {"index": 7},
         "too-short": {"proof": list(proof[:-1])},
-        "too-long": {"proof": [*proof, table.root]},
+        "too-long": {"proof": [*proof, table.merkle_root]},
         "of-a-short-hash": {"proof": [*proof[:-1], proof[-1][:31]]},
         "to-another-root": {"root": bytes(32)},
     }

@@ -245,7 +245,7 @@ def _sign(folder: Path, disk: Disk) -> None:
     with Repository.open(folder / "store", disk) as repository:
         if repository.current(NORTH.id).manifest_id == SIGNED.manifest_id:
             return
-        root = repository.root().root
+        root = repository.trust_root().root
         with issuing(repository, NORTH.id, "the draft") as writer:
             with writer.inserting() as batch:
                 for data in SIGNED.contents.values():
@@ -257,7 +257,7 @@ def _sign(folder: Path, disk: Disk) -> None:
 
 def _rotate(folder: Path, disk: Disk) -> None:
     with Repository.open(folder / "store", disk) as repository:
-        newest = repository.root()
+        newest = repository.trust_root()
         if newest.root.version == 1:
             draft = drafts.with_key(RootDraft.after(newest, now=NOW), "mission", key("co-pilot").public)
             repository.rotate(draft.signed_by(key("root-a")), now=NOW)

@@ -145,7 +145,7 @@ def manifest_of(table: EntryTable, **changes: Any) -> Manifest:
         quality=(Figure("recall@1/shift", 990_000, 950_000, bytes(32)),),
         releases=(),
         count=len(table.entries),
-        root=table.root,
+        merkle_root=table.merkle_root,
         table=ObjectId.of(data),
         table_size=len(data),
         identity=bytes(32),

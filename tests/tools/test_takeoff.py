@@ -128,7 +128,7 @@ def resign(desk: Desk, key: PrivateKey, change: Callable[[Manifest, EntryTable],
     """Puts a manifest payload and a table of the test's making in the place of what is published."""
     with Repository.open(desk.store) as repository:
         opened = repository.current("left")
-        root = repository.root().root
+        root = repository.trust_root().root
         payload, table = change(opened.manifest, opened.table)
     envelope = sign(Envelope(CONTENT_TYPE, payload), key, root.aad(AAD_LABEL)).render()
     for data in (envelope, table):

@@ -464,7 +464,7 @@ class TestWhatTheReviewFound:
             ]
             other = sorted_table(entries)
             data = other.render()
-            changed = replace(manifest, root=other.root, table=ObjectId.of(data), table_size=len(data))
+            changed = replace(manifest, merkle_root=other.merkle_root, table=ObjectId.of(data), table_size=len(data))
             assert changed.identity == manifest.identity
             with writer.inserting() as batch:
                 batch.add_bytes(evil)

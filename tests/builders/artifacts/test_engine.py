@@ -16,7 +16,7 @@ import pytest
 
 from builders.artifacts.engine import EngineReport, build_engines
 from builders.artifacts.plan import explained
-from builders.compose import workshop
+from builders.compose import open_context
 from builders.engines import onnxruntime as backend_module
 from builders.engines.card import Card
 from builders.engines.onnxruntime import OnnxRuntimeBackend, cpu_class
@@ -50,7 +50,7 @@ class Shop:
         return self.desk.store
 
     def engines(self) -> list[EngineReport]:
-        with workshop(self.file, self.store, self.cache) as shop:
+        with open_context(self.file, self.store, self.cache) as shop:
             return build_engines(shop, now=NOW)
 
     def engine(self, action: str) -> EngineReport:
@@ -102,13 +102,13 @@ class Shop:
 
     def quantised(self, backbone: str = "embedder") -> BuildKey:
         """The build key of the quantised network."""
-        with workshop(self.file, None, self.cache) as shop:
+        with open_context(self.file, None, self.cache) as shop:
             step = explained(shop, backbone).step
         assert step is not None
         return step.recipe.key
 
     def calibration_tiles(self) -> list[Tile]:
-        with workshop(self.file, None, self.cache) as shop:
+        with open_context(self.file, None, self.cache) as shop:
             step = explained(shop, "embedder").step
         assert step is not None
         return [tile_from_id(number) for number in step.tiles.tolist()]

@@ -15,7 +15,7 @@ import pytest
 from builders.descriptors.preprocess import Undecodable, decode
 from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, cell_range, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
-from builders.imagery.stamps import Stamp
+from builders.imagery.stamps import SourceStamp
 from store.errors import Corrupt, Invalid, Unavailable
 from tests.support.terrain import render_jpeg, write_terrain
 
@@ -43,7 +43,7 @@ def db(tmp_path: Path) -> Iterator[tuple[Path, sqlite3.Connection]]:
         yield path, connection
 
 
-def wait_past(stamp: Stamp, folder: Path) -> None:
+def wait_past(stamp: SourceStamp, folder: Path) -> None:
     """Until the file system's clock has gone on: within one of its ticks two writes have the same time."""
     probe = folder / "clock"
     while True:
@@ -347,7 +347,7 @@ def test_the_zooms_are_those_of_the_metadata(
         assert source.resolution_m is None
 
 
-def stamp(path: Path) -> Stamp:
+def stamp(path: Path) -> SourceStamp:
     with MBTilesSource(path) as source:
         return source.stamp([(cell_of(TILE), ZOOM)])
 

@@ -35,7 +35,7 @@ from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, cell_range, tile_
 from builders.imagery import pmtiles
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.pmtiles import MAX_DIRECTORY_BYTES, MAX_ENTRIES, PMTilesSource
-from builders.imagery.stamps import Stamp, stamp_of
+from builders.imagery.stamps import SourceStamp, stamp_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 from tests.support.terrain import write_terrain
 
@@ -736,7 +736,7 @@ def test_a_file_that_was_written_to_or_replaced_has_no_stamp(small: Path, tmp_pa
         assert source.read(tile_from_id(1)) == b"\x01"
 
 
-def wait_past(stamp: Stamp, folder: Path) -> None:
+def wait_past(stamp: SourceStamp, folder: Path) -> None:
     """Until the file system's clock has gone on: within one of its ticks two writes have the same time."""
     probe = folder / "clock"
     while True:

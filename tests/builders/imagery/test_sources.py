@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from builders.grid.tiles import cell_of, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.sources import open_source
-from builders.imagery.stamps import Stamp, check_same, identity_of, stamp_of
+from builders.imagery.stamps import SourceStamp, check_same, identity_of, stamp_of
 from builders.imagery.xyz import XyzSource
 from store.errors import Corrupt, Invalid, Unavailable
 from tests.support.terrain import write_terrain
@@ -188,7 +188,7 @@ def test_two_stamps_are_equal_only_for_the_same_names_in_the_same_order(left: li
 
 
 def test_a_stamp_is_a_value() -> None:
-    stamp = Stamp(bytes(32), 7)
-    assert stamp == Stamp(bytes(32), 7)
+    stamp = SourceStamp(bytes(32), 7)
+    assert stamp == SourceStamp(bytes(32), 7)
     with pytest.raises(AttributeError):
         stamp.newest = 8  # type: ignore[misc]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from builders.descriptors.rows import RowCache, SeenCell, shown
-from builders.imagery.sources import Stamp
+from builders.imagery.sources import SourceStamp
 from builders.imagery.statcache import GRANULARITY_NS, MAX_ENTRIES, StatCache
 from builders.recipe import RowRecipe
 from store.errors import Corrupt
 from store.format.ids import ObjectId
 
 OPENED = 10**18
-STAMPS = [Stamp(bytes([1]) * 32, OPENED - GRANULARITY_NS - 1), Stamp(bytes([2]) * 32, 0)]
+STAMPS = [SourceStamp(bytes([1]) * 32, OPENED - GRANULARITY_NS - 1), SourceStamp(bytes([2]) * 32, 0)]
 FOUND = {
     zoom: (
         np.arange(count, dtype=np.uint64) + 10**6 * zoom,
@@ -45,12 +45,12 @@ def test_another_request_or_stamp_finds_nothing(cache: StatCache) -> None:
     assert cache.find(b"another", STAMPS) is None
     assert cache.find(b"request", STAMPS[:1]) is None
     assert cache.find(b"request", STAMPS[::-1]) is None
-    assert cache.find(b"request", [Stamp(bytes(32), 0), STAMPS[1]]) is None
+    assert cache.find(b"request", [SourceStamp(bytes(32), 0), STAMPS[1]]) is None
 
 
 def test_a_file_as_new_as_the_entry_is_not_believed(cache: StatCache) -> None:
     """The rule for racy timestamps, with the coarsest clock of a file system for margin."""
-    racy = [Stamp(STAMPS[0].digest, OPENED - GRANULARITY_NS), STAMPS[1]]
+    racy = [SourceStamp(STAMPS[0].digest, OPENED - GRANULARITY_NS), STAMPS[1]]
     assert cache.find(b"request", racy) is None
 
 

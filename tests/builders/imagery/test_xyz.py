@@ -20,7 +20,7 @@ from builders.descriptors.preprocess import Undecodable, decode
 from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, cell_range, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.sources import TileSource
-from builders.imagery.stamps import Stamp
+from builders.imagery.stamps import SourceStamp
 from builders.imagery.xyz import XyzSource
 from store.errors import Corrupt, Invalid, Unavailable
 from tests.support.terrain import render_jpeg, write_terrain
@@ -68,12 +68,12 @@ def found(folder: Path, cell: Tile = WORLD, zoom: int = 3) -> list[tuple[int, by
         return list(source.cell(cell, zoom))
 
 
-def stamp(folder: Path, *cells: tuple[Tile, int]) -> Stamp:
+def stamp(folder: Path, *cells: tuple[Tile, int]) -> SourceStamp:
     with XyzSource(folder) as source:
         return source.stamp(cells or [(WORLD, 3)])
 
 
-def wait_past(stamp: Stamp, folder: Path) -> None:
+def wait_past(stamp: SourceStamp, folder: Path) -> None:
     """Until the file system's clock has gone on: within one of its ticks two writes have the same time."""
     probe = folder / "clock"
     while True:

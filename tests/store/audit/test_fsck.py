@@ -18,7 +18,7 @@ from store.audit.ledger import Ledger
 from store.audit.scope import FULL, QUICK, Scope
 from store.disk import log
 from store.disk.index import Row
-from store.disk.media import Media, Stamp
+from store.disk.media import FileStamp, Media
 from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
@@ -360,13 +360,13 @@ class TestScopes:
             # Every object once, before any is read again.
             with Media(store) as media:
                 known = sum(
-                    len(ledger.read_at(first, {id_: Stamp.of(status) for id_, status in media.objects(first)}))
+                    len(ledger.read_at(first, {id_: FileStamp.of(status) for id_, status in media.objects(first)}))
                     for first in range(256)
                 )
             assert known == whole
         copy = copy_of(store, tmp_path / "copy")
         with Ledger(tmp_path / "ledger") as ledger, Media(copy) as media:
-            stamps = {id_: Stamp.of(status) for id_, status in media.objects(SHARED[0])}
+            stamps = {id_: FileStamp.of(status) for id_, status in media.objects(SHARED[0])}
             assert ledger.read_at(SHARED[0], stamps) == {}, "a copied store begins with an empty ledger"
 
     def test_a_budget_finds_what_is_damaged(self, store: Path, tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_wrong_once_and_right_when_read_again_is_transient(store: Path, monkeypa
     inode = file_of(store, SHARED).stat().st_ino
     real, left = Media.digest, [1]
 
-    def once(self: Media, id_: ObjectId, size: int, **options: object) -> Stamp:
+    def once(self: Media, id_: ObjectId, size: int, **options: object) -> FileStamp:
         if id_ == SHARED and left:
             left.pop()
             raise Corrupt("other bytes", kind="bit-flip", object=id_, expected=str(id_), actual="0" * 64)

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.audit.ledger import Ledger
-from store.disk.media import Stamp
+from store.disk.media import FileStamp
 from store.errors import Unavailable
 from store.format.ids import ObjectId
 
 ONE, TWO = (ObjectId(bytes([7]) + bytes([number]) * 31) for number in (1, 2))
 numbers = st.integers(min_value=-(2**63), max_value=2**64 - 1)
-stamps = st.builds(Stamp, *[numbers] * 4)
+stamps = st.builds(FileStamp, *[numbers] * 4)
 
 
 @given(stamps, stamps)
 def test_an_entry_counts_only_while_the_stamp_is_the_same(
-    tmp_path_factory: pytest.TempPathFactory, was: Stamp, now: Stamp
+    tmp_path_factory: pytest.TempPathFactory, was: FileStamp, now: FileStamp
 ) -> None:
     with Ledger(tmp_path_factory.mktemp("ledger") / "x") as ledger:
         ledger.enter([(ONE, was)], [], 5)
@@ -33,7 +33,7 @@ def test_an_entry_counts_only_while_the_stamp_is_the_same(
 
 
 def test_what_was_bad_is_forgotten_and_other_folders_are_not_mixed_in(tmp_path: Path) -> None:
-    stamp = Stamp(1, 2, 3, 4)
+    stamp = FileStamp(1, 2, 3, 4)
     path = tmp_path / "deep" / "ledger"
     with Ledger(path) as ledger:
         ledger.enter([(ONE, stamp), (TWO, stamp)], [], 5)
@@ -47,12 +47,12 @@ def test_what_was_bad_is_forgotten_and_other_folders_are_not_mixed_in(tmp_path: 
 def test_a_damaged_ledger_is_begun_anew(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "ledger"
     with Ledger(path) as ledger:
-        ledger.enter([(ONE, Stamp(1, 2, 3, 4))], [], 5)
+        ledger.enter([(ONE, FileStamp(1, 2, 3, 4))], [], 5)
     path.write_bytes(path.read_bytes()[:keep] + b"noise" * 1000 * (keep > 0))
     with Ledger(path) as ledger:
-        assert ledger.read_at(7, {ONE: Stamp(1, 2, 3, 4)}) == {}
-        ledger.enter([(ONE, Stamp(1, 2, 3, 4))], [], 5)
-        assert ledger.read_at(7, {ONE: Stamp(1, 2, 3, 4)}) == {ONE: 5}
+        assert ledger.read_at(7, {ONE: FileStamp(1, 2, 3, 4)}) == {}
+        ledger.enter([(ONE, FileStamp(1, 2, 3, 4))], [], 5)
+        assert ledger.read_at(7, {ONE: FileStamp(1, 2, 3, 4)}) == {ONE: 5}
 
 
 def test_another_file_is_no_ledger_and_is_left_alone(tmp_path: Path) -> None:

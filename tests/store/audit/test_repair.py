@@ -510,7 +510,7 @@ class TestRootsAndTheLog:
     @pytest.fixture
     def rotated(self, store: Path) -> Path:
         with Repository.open(store) as repository:
-            draft = with_revoked(RootDraft.after(repository.root(), now=NOW), key("x").public)
+            draft = with_revoked(RootDraft.after(repository.trust_root(), now=NOW), key("x").public)
             repository.rotate(draft.signed_by(key("root-a")), now=NOW)
         return store
 
@@ -524,7 +524,7 @@ class TestRootsAndTheLog:
 
     def test_two_roots_are_lost(self, rotated: Path, tmp_path: Path) -> None:
         with Repository.open(rotated) as repository:
-            repository.rotate(RootDraft.after(repository.root(), now=NOW).signed_by(key("root-a")), now=NOW)
+            repository.rotate(RootDraft.after(repository.trust_root(), now=NOW).signed_by(key("root-a")), now=NOW)
         replica = copy_of(rotated, tmp_path / "replica")
         for version in (2, 3):
             (rotated / "trust" / f"{version}.root.cbor").unlink()
@@ -539,7 +539,7 @@ class TestRootsAndTheLog:
         assert [one.kind for one in audit(rotated).findings] == ["bad-trust-chain"]
         assert not mend(rotated, replica).audit.findings
         with Repository.open(rotated) as repository:
-            assert repository.root().root.revoked == (key("x").public,)
+            assert repository.trust_root().root.revoked == (key("x").public,)
 
     def test_a_root_that_a_repaired_log_tells_of_is_not_taken_for_planted(
         self, rotated: Path, made: Path, tmp_path: Path
@@ -557,8 +557,8 @@ class TestRootsAndTheLog:
     def test_a_chain_longer_than_a_verifier_follows(self, store: Path) -> None:
         with Repository.open(store) as repository:
             for _ in range(2, 40):
-                repository.rotate(RootDraft.after(repository.root(), now=NOW).signed_by(key("root-a")), now=NOW)
-            assert repository.root().root.version == 39
+                repository.rotate(RootDraft.after(repository.trust_root(), now=NOW).signed_by(key("root-a")), now=NOW)
+            assert repository.trust_root().root.version == 39
             repository.current(NORTH.id)
         assert not [one for one in audit(store).findings if not one.information]
 
@@ -567,7 +567,7 @@ class TestRootsAndTheLog:
         publish(store, later(NORTH, **{"calibration/camera.yaml": b"fx: 9.0\n"}))
         with Repository.open(store) as repository:
             draft = with_revoked(
-                drafts.with_key(RootDraft.after(repository.root(), now=NOW), "mission", key("co-pilot").public),
+                drafts.with_key(RootDraft.after(repository.trust_root(), now=NOW), "mission", key("co-pilot").public),
                 key("pilot").public,
             )
             repository.rotate(draft.signed_by(key("root-a")), now=NOW)

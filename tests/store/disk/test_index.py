@@ -25,7 +25,7 @@ from store.disk import index as index_module
 from store.disk.durable import Disk
 from store.disk.index import Index, Record, Row, open_index, peek_index
 from store.disk.locks import SharedLock
-from store.disk.media import Media, Stamp
+from store.disk.media import FileStamp, Media
 from store.errors import Unavailable
 from store.format.ids import BuildKey, ObjectId
 from store.ground.repository import Repository
@@ -84,7 +84,7 @@ class TestWhatIsKept:
     def test_rows_and_records(self, store: Path) -> None:
         key, other = BuildKey(bytes(32)), BuildKey(b"\x01" * 32)
         ids = (ObjectId.of(b"a"), ObjectId.of(b"b"))
-        row = Row.of(Stamp(1, 2, 3, 4), inserted=5, verified=6)
+        row = Row.of(FileStamp(1, 2, 3, 4), inserted=5, verified=6)
         with Repository.open(store) as repository, writing(repository) as writer:
             index = writer.index
             index.commit(objects={ids[0]: row}, records={key: Record(ids, {"host": "here"})}, absorbed=[ids[1]])
@@ -100,7 +100,7 @@ class TestWhatIsKept:
 
     @pytest.mark.parametrize("changed", ["size", "mtime", "ctime", "inode"])
     def test_a_row_is_fresh_only_for_the_very_same_stamp(self, changed: str) -> None:
-        stamp = Stamp(10, 20, 30, 40)
+        stamp = FileStamp(10, 20, 30, 40)
         row = Row.of(stamp, inserted=1, verified=2)
         assert row.fresh(stamp)
         assert not row.fresh(replace(stamp, **{changed: 99}))

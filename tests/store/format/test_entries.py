@@ -36,7 +36,7 @@ def test_a_rendered_table_parses_to_itself(table: EntryTable) -> None:
     data = table.render()
     assert EntryTable.parse(data) == table
     assert data == encode([one.value() for one in table.entries])
-    assert EntryTable.parse(data).root == merkle.root([encode(one.value()) for one in table.entries])
+    assert EntryTable.parse(data).merkle_root == merkle.root([encode(one.value()) for one in table.entries])
     for one in table.entries:
         assert table.find(one.name) == one
     assert table.find("files/none-of-these") is None
@@ -52,7 +52,7 @@ def test_a_changed_byte_makes_another_table_or_none(table: EntryTable, data: st.
     except Corrupt:
         return
     assert parsed != table
-    assert parsed.root != table.root
+    assert parsed.merkle_root != table.merkle_root
     assert parsed.render() == bad
 
 
@@ -299,5 +299,5 @@ def test_a_changed_field_of_an_entry_changes_its_leaf() -> None:
         replace(good, key=BuildKey(bytes(32))),
         replace(good, meta={**good.meta, "precision": "fp16"}),
     ]
-    roots = {EntryTable((one,)).root for one in [good, *others]}
+    roots = {EntryTable((one,)).merkle_root for one in [good, *others]}
     assert len(roots) == len(others) + 1

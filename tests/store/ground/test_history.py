@@ -205,7 +205,9 @@ def test_the_last_of_all_sequences_has_no_next(tmp_path: Path) -> None:
             rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)
         assert caught.value.fields["kind"] == "no-sequence"
         assert "new-epoch" in caught.value.remedy
-        repository.rotate(with_new_epoch(RootDraft.after(repository.root(), now=NOW)).signed_by(key("root-a")), now=NOW)
+        repository.rotate(
+            with_new_epoch(RootDraft.after(repository.trust_root(), now=NOW)).signed_by(key("root-a")), now=NOW
+        )
         done = rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)
     assert done.sequence == NOW
     assert check(store, NORTH.id).go

@@ -160,7 +160,7 @@ class TestReading:
     def test_current(self, tmp_path: Path) -> None:
         with Repository.open(make_store(tmp_path / "store")) as repository:
             assert repository.missions() == [NORTH.id, SOUTH.id]
-            assert repository.root().root == ROOT
+            assert repository.trust_root().root == ROOT
             opened = repository.current(NORTH.id)
             assert (opened.manifest, opened.manifest_id, opened.table) == (
                 NORTH.manifest,
@@ -180,14 +180,14 @@ class TestReading:
 
     def test_without_a_trust_root(self, tmp_path: Path) -> None:
         with Repository.init(tmp_path / "store") as repository, pytest.raises(NotFound):
-            repository.root()
+            repository.trust_root()
 
     def test_a_root_of_another_version_is_not_the_first(self, tmp_path: Path) -> None:
         second = replace(ROOT, version=2, parent_domain=ROOT.domain_id, previous=ROOT.digest)
         with Repository.init(tmp_path / "store") as repository:
             repository.replace("trust/1.root.cbor", sign(second, "root-a"))
             with pytest.raises((Corrupt, Untrusted)):
-                repository.root()
+                repository.trust_root()
 
     def test_unreadable_is_not_corrupt(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def bad(*arguments: object) -> int:
@@ -216,7 +216,7 @@ class TestWriting:
         before = listing(store)
         with Repository.open(store) as repository:
             repository.current(NORTH.id)
-            repository.root()
+            repository.trust_root()
         assert listing(store) == before
 
     def test_a_record_is_replaced_only_when_said(self, tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ class TestTheSource:
         elif damage == "torn ref":
             overwrite(source / "missions" / mine.id, lambda data: data[:30])
         with Repository.open(source) as repository:
-            draft = RootDraft.after(repository.root(), now=NOW)
+            draft = RootDraft.after(repository.trust_root(), now=NOW)
             if damage == "revoked":
                 draft = with_revoked(draft, key("pilot").public)
             repository.rotate(draft.signed_by(key("root-a")), now=NOW)
@@ -305,21 +305,21 @@ class TestTheSource:
         assert [mission for mission, _ in plan.refused] == [mine.id]
         assert [move.mission for move in plan.moves] == [theirs.id]
         with Repository.open(tmp_path / "target") as target:
-            assert target.root().root.version == 2
+            assert target.trust_root().root.version == 2
             assert target.missions() == [theirs.id]
 
     def test_a_root_that_took_effect_meanwhile_stays(self, tmp_path: Path) -> None:
         for name in ("a", "b"):
             make_store(tmp_path / name)
         with Repository.open(tmp_path / "a") as a, Repository.open(tmp_path / "b") as b:
-            begun = RootDraft.after(a.root(), now=NOW)
+            begun = RootDraft.after(a.trust_root(), now=NOW)
             a.rotate(begun.signed_by(key("root-a")), now=NOW)
             plan = plan_sync(a, b, ())
             other = with_revoked(begun, key("x").public)
             b.rotate(other.signed_by(key("root-a")), now=NOW)
             with pytest.raises(Conflict):
                 apply_sync(plan, a, tmp_path / "b")
-            assert b.root().root.revoked == (key("x").public,)
+            assert b.trust_root().root.revoked == (key("x").public,)
 
 
 class TestInterrupted:

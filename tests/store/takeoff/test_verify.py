@@ -99,7 +99,7 @@ def test_a_whole_mission_flies(present: Present) -> None:
     mission = verdict.mission
     assert mission is not None
     assert (mission.manifest, mission.table) == (GOOD.manifest, GOOD.table)
-    assert (mission.manifest_id, mission.root.version) == (GOOD.manifest_id, 1)
+    assert (mission.manifest_id, mission.trust_root.version) == (GOOD.manifest_id, 1)
     assert mission.facts == FACTS
 
 
@@ -437,7 +437,7 @@ UNREADABLE = [
 
 def replace_root(root: bytes) -> Flight:
     """A mission that was signed over another Merkle root."""
-    manifest = replace(manifest_of(GOOD.table), root=root)
+    manifest = replace(manifest_of(GOOD.table), merkle_root=root)
     aad = ROOT.aad(manifests.AAD_LABEL)
     return replace(GOOD, signed=sign_payload(manifest.render(), manifests.CONTENT_TYPE, aad, ["pilot"]))
 
@@ -523,7 +523,7 @@ def test_a_newer_root_of_the_chain_judges(present: Present) -> None:
     verdict = check(present(evidence))
     assert verdict.go
     assert verdict.mission is not None
-    assert verdict.mission.root.version == 2
+    assert verdict.mission.trust_root.version == 2
 
 
 def test_a_pinned_root_ahead_of_the_store_judges(present: Present) -> None:
