@@ -2,8 +2,8 @@
 
 An entry holds the ids and hashes that were read, the stamps of the sources (`SourceStamp`), and when they were opened.
 It serves if the stamps are still those, and if every file was older than the entry by more than the coarsest
-file system counts time: one that was written while it was read, or right before, can be written again without a trace (git's rule
-for racy timestamps). Only the verdict that nothing has to be built may rest on it.
+file system counts time: one that was written while it was read, or right before, can be written again without a
+trace (git's rule for racy timestamps). Only the verdict that nothing has to be built may rest on it.
 
 An entry is a file of its own in the user's cache, checksummed; a damaged or foreign one is no entry. Never unpickled.
 Losing the cache loses nothing but time, so nothing here is synced to the disk.
