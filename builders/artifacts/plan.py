@@ -24,13 +24,14 @@ from builders.engines.base import EngineBackend, EngineSpec
 from builders.engines.card import Keyed
 from builders.engines.failures import failure
 from builders.engines.precision import caster_version, quantiser_version
+from builders.engines.recipe import engine_recipe, quantised_recipe
 from builders.grid.tiles import Tile, cell_range, tile_from_id
 from builders.grid.views import View
 from builders.imagery.coverage import Gates, Shortfall, code, live, shortfall, with_views
 from builders.imagery.inventory import Inventory, Level, cells_of
 from builders.mission.schema import Backbone, Calibration, Descriptors, scaled
 from builders.onboard.probe import ROWS as PROBE_ROWS
-from builders.recipe import KEYS_CONTEXT, Recipe, RowRecipe, engine_recipe, fidelity_recipe, quantised_recipe, tile_list
+from builders.recipe import KEYS_CONTEXT, Recipe, RowRecipe, fidelity_recipe, tile_list
 from builders.retrieval.pictures import sample
 from builders.retrieval.quality import AGAINST, Imagery, Question
 from store.disk.index import peek_index

@@ -20,8 +20,8 @@ from builders.engines import model as source
 from builders.engines import onnxruntime as backend_module
 from builders.engines.base import EngineBackend, EngineSpec, InputRange, Job
 from builders.engines.onnxruntime import OnnxRuntimeBackend, cpu_class
+from builders.engines.recipe import engine_recipe
 from builders.engines.session import open_session
-from builders.recipe import engine_recipe
 from store.errors import Conflict, FlightbagError, Invalid, Refused, Unavailable
 from store.format.cbor import decode, encode
 from store.format.host import is_host_class

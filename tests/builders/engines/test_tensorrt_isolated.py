@@ -13,8 +13,8 @@ from builders.engines.check import TOLERANCES
 from builders.engines.compiling import CompiledEngine, Surroundings, compile_engine
 from builders.engines.isolation import Limits
 from builders.engines.model import hash_model
+from builders.engines.recipe import engine_recipe
 from builders.engines.tensorrt import OPTIONS, TensorRtBackend
-from builders.recipe import engine_recipe
 from store.errors import FlightbagError
 from tests.builders.engines.networks import save, small_network
 from tests.builders.engines.test_tensorrt import FAKE, forget_modules
