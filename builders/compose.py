@@ -20,7 +20,7 @@ from builders.descriptors.preprocess import Preprocess
 from builders.engines.backends import backend as backend_of
 from builders.engines.base import EngineBackend, EngineSpec, InputRange, Plugin
 from builders.engines.check import TOLERANCES, Tolerance
-from builders.engines.compiling import Surroundings
+from builders.engines.compiling import CompileSettings
 from builders.engines.isolation import Limits, machine_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
 from builders.grid.views import View
@@ -53,7 +53,7 @@ class BuildContext:
     cache: Path
     backends: dict[str, EngineBackend]
     specs: dict[str, EngineSpec]
-    surroundings: Surroundings
+    compile_settings: CompileSettings
     _snapshot: Callable[[Path], ModelSource]
 
     @property
@@ -193,7 +193,7 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flightbag-"))
             return snapshot_model(model, Path(folder) / "model")
 
-        surroundings = Surroundings(limits, cache)
+        compile_settings = CompileSettings(limits, cache)
         yield BuildContext(
             mission_file,
             mission,
@@ -204,7 +204,7 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
             cache,
             backends,
             specs,
-            surroundings,
+            compile_settings,
             snapshot,
         )
 

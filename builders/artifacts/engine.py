@@ -21,7 +21,7 @@ from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.preprocess import Undecodable, decode
 from builders.engines.base import EngineSpec
 from builders.engines.card import CARD_LIMIT, Card
-from builders.engines.check import judge
+from builders.engines.check import require_tolerance
 from builders.engines.compiling import CompiledEngine, compile_engine, quantise_network
 from builders.engines.failures import failure
 from builders.engines.precision import CalibrationSet
@@ -147,7 +147,7 @@ class EngineBuilder:
     def judge(self, task: EngineTask, card: Card) -> None:
         """Raises Refused where the engine is further from its source than the mission file allows now."""
         with self.context.about(f"backbones[{task.spec.backbone}]"):
-            judge(card.check, self.context.tolerance(task.spec.precision))
+            require_tolerance(card.check, self.context.tolerance(task.spec.precision))
 
     def build(self, task: EngineTask, quantised: ObjectId | None) -> BuiltEngine:
         """Compiles, checks and stores the engine, behind its key's lock."""
@@ -164,8 +164,8 @@ class EngineBuilder:
                 task.host,
                 folder,
                 tolerance=self.context.tolerance(spec.precision),
-                surroundings=self.context.surroundings,
-                tell=self.teller(f"compiling {spec.backbone}"),
+                settings=self.context.compile_settings,
+                progress=self.teller(f"compiling {spec.backbone}"),
                 quantised=network,
                 calibration=self.calibration(spec, task.step) if task.step is not None else None,
             )
@@ -183,8 +183,8 @@ class EngineBuilder:
             recipe=task.recipe,
             steps=task.keyed.steps,
             parts=parts,
-            inputs=compiled.ends["inputs"],
-            outputs=compiled.ends["outputs"],
+            inputs=compiled.inputs,
+            outputs=compiled.outputs,
             check=compiled.check,
             tolerance=self.context.tolerance(task.spec.precision),
             tools=compiled.tools,
@@ -204,8 +204,8 @@ class EngineBuilder:
                     self.calibration(spec, step),
                     step.method,
                     Path(batch.folder()),
-                    surroundings=self.context.surroundings,
-                    tell=self.teller(f"quantising {spec.backbone}"),
+                    settings=self.context.compile_settings,
+                    progress=self.teller(f"quantising {spec.backbone}"),
                 )
                 added = batch.add(read_chunks(str(part.path)), expect=part.id)
                 batch.commit()

@@ -21,7 +21,7 @@ from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.embed import Embedder
 from builders.descriptors.shard import EMPTY_SIZE
 from builders.engines.base import EngineBackend, EngineSpec
-from builders.engines.card import Keyed
+from builders.engines.card import EngineRecipes
 from builders.engines.failures import failure
 from builders.engines.precision import caster_version, quantiser_version
 from builders.engines.recipe import engine_recipe, quantised_recipe
@@ -79,9 +79,9 @@ class EngineTask:
     present: Found | None
 
     @property
-    def keyed(self) -> Keyed:
+    def keyed(self) -> EngineRecipes:
         """What its key is made of."""
-        return Keyed(self.recipe, {"quantised": self.step.recipe} if self.step is not None else {})
+        return EngineRecipes(self.recipe, {"quantised": self.step.recipe} if self.step is not None else {})
 
     @property
     def names(self) -> tuple[str, str, str]:

@@ -15,7 +15,7 @@ from store.errors import Invalid
 from store.format.cbor import Value
 
 # Told as a compilation goes on: what is being done, units done by now, units in all (0 where not known).
-Tell: TypeAlias = Callable[[str, int, int], None]
+PhaseProgress: TypeAlias = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Job:
     host: str
     folder: Path
     cache: Path
-    tell: Tell
+    progress: PhaseProgress
     cancelled: Callable[[], bool]
 
 

@@ -30,7 +30,7 @@ _KEYS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Keyed:
+class EngineRecipes:
     """What the key of an engine is made of, as in `Card`, before there is one."""
 
     recipe: Recipe
@@ -107,7 +107,7 @@ class Card:
         return card
 
 
-def differences(new: Card | Keyed, old: Card | Keyed) -> list[dict[str, Any]]:
+def differences(new: Card | EngineRecipes, old: Card | EngineRecipes) -> list[dict[str, Any]]:
     """What differs between two keys, field by field: [{"field", "new", "old"}], None where one has no such field."""
     a, b = _flat(new), _flat(old)
     return [
@@ -117,7 +117,7 @@ def differences(new: Card | Keyed, old: Card | Keyed) -> list[dict[str, Any]]:
     ]
 
 
-def _flat(keyed: Card | Keyed) -> dict[str, Any]:
+def _flat(keyed: Card | EngineRecipes) -> dict[str, Any]:
     fields = dict(plain(keyed.recipe.fields))
     for step, recipe in keyed.steps.items():
         fields |= {f"{step}.{name}": value for name, value in plain(recipe.fields).items()}

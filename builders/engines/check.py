@@ -1,7 +1,7 @@
 """Whether an engine computes what its model does: both are run on the same inputs, measured, and judged.
 
-`measure` runs in the process that compiles and only says what it saw; `judge` decides, on figures that may as well
-come from an engine's card. The reference is the source network with every optimisation off, on ONNX Runtime's CPU.
+`measure` runs in the process that compiles and only says what it saw; `require_tolerance` decides, on figures that
+may as well come from an engine's card. The reference is the source network with every optimisation off, on ONNX Runtime's CPU.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class CheckFigures:
         return CheckFigures(cases, tuple(map(str, value["faults"])))
 
 
-def judge(figures: CheckFigures, tolerance: Tolerance) -> None:
+def require_tolerance(figures: CheckFigures, tolerance: Tolerance) -> None:
     """Raises Refused, with the figures, unless the engine is as close to the reference as `tolerance` asks."""
     reasons = list(figures.faults)
     for case in figures.cases:
@@ -188,7 +188,7 @@ def _compare(
 ) -> tuple[float, float, float] | None:
     """(greatest error, the reference's greatest value, least cosine) on these inputs; None, and more in `faults`, where
     they cannot be compared."""
-    import numpy as np  # with the build extra only; `judge` needs none
+    import numpy as np  # with the build extra only; `require_tolerance` needs none
 
     try:
         expected = reference.run(feeds)

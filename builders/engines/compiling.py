@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builders.engines.base import EngineBackend, EngineSpec, Tell
-from builders.engines.check import CheckFigures, Tolerance, judge
+from builders.engines.base import EngineBackend, EngineSpec, PhaseProgress
+from builders.engines.check import CheckFigures, Tolerance, require_tolerance
 from builders.engines.isolation import Limits, run
 from builders.engines.model import ModelSource, snapshot_model
 from builders.engines.precision import CalibrationSet
@@ -24,7 +24,7 @@ from store.format.ids import ObjectId
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class CompileSettings:
     """Where and within which limits compilations run; none of it is in a key. `cache` is the user's cache directory."""
 
     limits: Limits
@@ -43,11 +43,12 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class CompiledEngine:
     """A compiled engine that passed its check. `parts` are `model` and perhaps `weights`, the caller's to move or
-    delete; `ends` is {"inputs": [[name, dtype, shape] …], "outputs": …}; `seconds` is what compiling took, wall-clock;
+    delete; `inputs` and `outputs` are [[name, dtype, shape] …]; `seconds` is what compiling took, wall-clock;
     `log` the end of the compiler's output."""
 
     parts: tuple[Part, ...]
-    ends: Mapping[str, Any]
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
     check: CheckFigures
     tools: Mapping[str, str]
     inspector: Any
@@ -62,8 +63,8 @@ def compile_engine(
     workdir: Path,
     *,
     tolerance: Tolerance,
-    surroundings: Surroundings,
-    tell: Tell,
+    settings: CompileSettings,
+    progress: PhaseProgress,
     quantised: Path | None = None,
     calibration: CalibrationSet | None = None,
 ) -> CompiledEngine:
@@ -86,7 +87,7 @@ def compile_engine(
         "network": str(quantised or model.path),
         "host": host,
         "folder": str(folder),
-        "cache": str(surroundings.cache.absolute()),
+        "cache": str(settings.cache.absolute()),
         "rows": str(rows) if calibration is not None else "",
         "spec": {
             "backbone": spec.backbone,
@@ -96,12 +97,13 @@ def compile_engine(
             "plugins": [[str(plugin.path), plugin.digest.hex()] for plugin in spec.plugins],
         },
     }
-    result, log = run(request, folder, surroundings.limits, tell, model.name)
+    result, log = run(request, folder, settings.limits, progress, model.name)
     check = CheckFigures.from_json(result["check"])
-    judge(check, tolerance)
+    require_tolerance(check, tolerance)
     return CompiledEngine(
         parts=_parts(result),
-        ends={end: result[end] for end in ("inputs", "outputs")},
+        inputs=result["inputs"],
+        outputs=result["outputs"],
         check=check,
         tools=result["tools"],
         inspector=result["inspector"],
@@ -116,8 +118,8 @@ def quantise_network(
     method: str,
     workdir: Path,
     *,
-    surroundings: Surroundings,
-    tell: Tell,
+    settings: CompileSettings,
+    progress: PhaseProgress,
 ) -> tuple[Part, float]:
     """(the network of the spec in int8, seconds), with ranges from the calibration set. Raises as `compile_engine`."""
     start = time.monotonic()
@@ -132,7 +134,7 @@ def quantise_network(
         "method": method,
         "into": str(folder / "quantised.onnx"),
     }
-    result, _ = run(request, folder, surroundings.limits, tell, model.name)
+    result, _ = run(request, folder, settings.limits, progress, model.name)
     return _parts(result)[0], time.monotonic() - start
 
 

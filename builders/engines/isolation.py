@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builders.engines.base import Tell
+from builders.engines.base import PhaseProgress
 from builders.engines.failures import failure, from_json
 from store.errors import FlightbagError
 
@@ -50,7 +50,9 @@ def machine_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def run(request: Mapping[str, Any], folder: Path, limits: Limits, tell: Tell, model: str) -> tuple[dict[str, Any], str]:
+def run(
+    request: Mapping[str, Any], folder: Path, limits: Limits, progress: PhaseProgress, model: str
+) -> tuple[dict[str, Any], str]:
     """(result, end of the log) of a worker on `request`; `model` is a name for messages.
 
     Raises the typed failure that the worker met, or one for a worker that gave no answer.
@@ -74,7 +76,7 @@ def run(request: Mapping[str, Any], folder: Path, limits: Limits, tell: Tell, mo
             )  # fmt: skip
         os.close(said)
         said = -1
-        status = _follow(process, news, limits.seconds, tell)
+        status = _follow(process, news, limits.seconds, progress)
         if status is None:
             _ask_to_stop(process)
     except OSError as error:
@@ -112,7 +114,7 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _follow(process: subprocess.Popen[bytes], news: int, seconds: float, tell: Tell) -> int | None:
+def _follow(process: subprocess.Popen[bytes], news: int, seconds: float, progress: PhaseProgress) -> int | None:
     """Passes progress on until the process ends; its status, or None where the time was over first."""
     deadline = time.monotonic() + seconds
     rest = b""
@@ -126,7 +128,7 @@ def _follow(process: subprocess.Popen[bytes], news: int, seconds: float, tell: T
                 *lines, rest = (rest + data).split(b"\n")
                 rest = rest[-_MAX_LINE:]
                 for line in lines[-1:]:  # of several only the newest is news
-                    _pass_on(line, tell)
+                    _pass_on(line, progress)
         else:
             with suppress(subprocess.TimeoutExpired):
                 return process.wait(timeout=min(left, _LOOK_S))
@@ -135,10 +137,10 @@ def _follow(process: subprocess.Popen[bytes], news: int, seconds: float, tell: T
     return None
 
 
-def _pass_on(line: bytes, tell: Tell) -> None:
+def _pass_on(line: bytes, progress: PhaseProgress) -> None:
     with suppress(ValueError, TypeError, OverflowError):
         what, done, total = json.loads(line)
-        tell(str(what), int(done), int(total))
+        progress(str(what), int(done), int(total))
 
 
 def _ask_to_stop(process: subprocess.Popen[bytes]) -> None:

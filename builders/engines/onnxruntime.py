@@ -118,7 +118,7 @@ class OnnxRuntimeBackend:
         engine, weights = job.folder / f"engine{self.suffix}", job.folder / WEIGHTS
         source = loadable(job.network)
         outside = _is_fast(job.spec) or isinstance(source, Path)
-        job.tell("optimising", 0, 0)
+        job.progress("optimising", 0, 0)
         open_session(source, _level(job.spec), save_as=engine, save_weights=outside)
         parsed = parse_onnx(engine.read_bytes(), "the engine")
         where = external_locations(parsed)

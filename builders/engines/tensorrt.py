@@ -142,7 +142,7 @@ def _one_builder(job: Job, path: Path) -> Iterator[None]:
             except Timeout:
                 if job.cancelled():
                     raise failure("cancelled", "cancelled while another build had the GPU") from None
-                job.tell("waiting for the GPU", 0, 0)
+                job.progress("waiting for the GPU", 0, 0)
     except OSError as error:
         raise failure("failed", f"the lock {path} cannot be taken: {error.strerror}", path=str(path)) from error
     try:

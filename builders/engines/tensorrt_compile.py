@@ -39,7 +39,7 @@ def compile_engine(tensorrt: Any, log: Any, job: Job, source: Path, into: Path, 
     config = builder.create_builder_config()
     if network is None or config is None:
         raise log.failure("TensorRT does not start a network")
-    job.tell("reading the network", 0, 0)
+    job.progress("reading the network", 0, 0)
     parser = tensorrt.OnnxParser(network, log)  # the network's weights are its: it has to outlive the build
     _parse(parser, log, source)
     _set_profile(log, builder, network, config, job.spec.inputs)
@@ -219,7 +219,7 @@ def _make_monitor(tensorrt: Any, job: Job) -> Any:
         def tell(self, phase: str, done: int) -> None:
             try:
                 with lock:
-                    job.tell(phase, done, self.steps.get(phase, 0))
+                    job.progress(phase, done, self.steps.get(phase, 0))
             except BaseException as error:  # noqa: BLE001 - raised again where the build ends
                 self.error = error
 

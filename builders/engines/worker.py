@@ -26,7 +26,7 @@ from typing import Any
 from blake3 import blake3
 
 from builders.engines.backends import backend
-from builders.engines.base import EngineSpec, InputRange, Job, Made, Plugin, Tell, TensorInfo
+from builders.engines.base import EngineSpec, InputRange, Job, Made, PhaseProgress, Plugin, TensorInfo
 from builders.engines.check import check_inputs, measure
 from builders.engines.failures import as_it_came, failure, to_json
 from builders.engines.model import ModelSource, loadable
@@ -78,10 +78,10 @@ def _allow(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
-def _teller(news: int) -> Tell:
+def _teller(news: int) -> PhaseProgress:
     last = 0.0
 
-    def tell(what: str, done: int, total: int) -> None:
+    def progress(what: str, done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < _TOLD_S and done not in (0, total):
@@ -89,7 +89,7 @@ def _teller(news: int) -> Tell:
         last = now
         os.write(news, json.dumps([what[:200], done, total]).encode() + b"\n")
 
-    return tell
+    return progress
 
 
 def _asked_to_stop() -> Callable[[], bool]:
@@ -113,7 +113,7 @@ def _asked_to_stop() -> Callable[[], bool]:
     return cancelled
 
 
-def _compile(request: Mapping[str, Any], tell: Tell, cancelled: Callable[[], bool]) -> dict[str, Any]:
+def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Callable[[], bool]) -> dict[str, Any]:
     """Compiles and measures; the result as `compiling` takes it."""
     spec, name = _spec(request), request["model"]
     maker = backend(request["backend"])
@@ -126,13 +126,13 @@ def _compile(request: Mapping[str, Any], tell: Tell, cancelled: Callable[[], boo
         request["host"],
         Path(request["folder"]),
         Path(request["cache"]),
-        tell,
+        progress,
         cancelled,
     )
     start = time.monotonic()
     made = maker.make(job)
     seconds = time.monotonic() - start
-    tell("checking the engine", 0, 0)
+    progress("checking the engine", 0, 0)
     try:
         engine = maker.load(made.model.read_bytes(), request["host"], made.weights)
     except Invalid as error:
@@ -150,8 +150,8 @@ def _compile(request: Mapping[str, Any], tell: Tell, cancelled: Callable[[], boo
     }
 
 
-def _quantise(request: Mapping[str, Any], tell: Tell, _cancelled: Callable[[], bool]) -> dict[str, Any]:
-    tell("quantising", 0, 0)
+def _quantise(request: Mapping[str, Any], progress: PhaseProgress, _cancelled: Callable[[], bool]) -> dict[str, Any]:
+    progress("quantising", 0, 0)
     into = Path(request["into"])
     quantise(Path(request["source"]), CalibrationSet.open(Path(request["rows"])), request["method"], into)
     return {"parts": {"model": {"path": str(into), "digest": _digest(into)}}}

@@ -162,7 +162,7 @@ def test_whoever_listens_may_give_up_and_the_worker_ends(tmp_path: Path) -> None
 
     path = save(tmp_path, endless())
     with watched(tmp_path) as seen, pytest.raises(LookupError, match="no longer wanted"):
-        compiled(spec_of(path, ROW), tmp_path, tell=tell)
+        compiled(spec_of(path, ROW), tmp_path, progress=tell)
     assert not is_alive(seen[0])
 
 
@@ -299,7 +299,7 @@ def test_an_abort_for_want_of_memory_is_out_of_memory(tmp_path: Path, monkeypatc
 def test_what_is_being_done_arrives(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     path = save(tmp_path, small_network())
-    compiled(spec_of(path), tmp_path, tell=lambda *news: told.append(news))
+    compiled(spec_of(path), tmp_path, progress=lambda *news: told.append(news))
     assert told
     assert set(told) <= {("optimising", 0, 0), ("checking the engine", 0, 0)}
 

@@ -79,10 +79,8 @@ def test_a_dynamic_network_is_compiled_measured_at_three_batches_and_runs(tmp_pa
     assert engine.check.worst.relative_error <= 1e-3
     assert engine.check.cosine >= 0.9999
     assert engine.check.faults == ()
-    assert engine.ends == {
-        "inputs": [["image", "float32", ["N", 3, 16, 16]]],
-        "outputs": [["descriptor", "float32", ["N", 4]]],
-    }
+    assert engine.inputs == [["image", "float32", ["N", 3, 16, 16]]]
+    assert engine.outputs == [["descriptor", "float32", ["N", 4]]]
     assert engine.tools.keys() == {"onnxruntime", "numpy", "onnx"}
     assert engine.seconds > 0
     session = BACKEND.load(part(engine).read_bytes(), "cpu")
@@ -104,7 +102,7 @@ def test_a_network_of_one_fixed_shape_is_compiled(tmp_path: Path, mode: str) -> 
     path = save(tmp_path, small_network(batch=1, side=22))
     engine = compiled(spec_of(path, InputRange("image", (1, 3, 22, 22)), mode=mode), tmp_path)
     assert batches(engine) == (1,)
-    assert engine.ends["inputs"][0][2] == [1, 3, 22, 22]
+    assert engine.inputs[0][2] == [1, 3, 22, 22]
 
 
 def test_a_dynamic_network_may_be_declared_with_a_fixed_batch(tmp_path: Path) -> None:
@@ -118,7 +116,7 @@ def test_the_shared_place_embedder_is_compiled(tmp_path: Path, mode: str) -> Non
     engine = compiled(spec_of(shared_model("place-embedder.onnx"), given, mode=mode), tmp_path)
     assert batches(engine) == (1, 2, 4)
     assert engine.check.cosine >= 0.9999
-    assert engine.ends["outputs"][0][2] == ["N", 288]
+    assert engine.outputs[0][2] == ["N", 288]
     assert [each.name for each in engine.parts] == ["model"] + ["weights"] * (mode == "fast")
 
 
@@ -139,7 +137,7 @@ def test_a_shape_that_a_network_declares_and_does_not_run_on_is_refused(tmp_path
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
     right = save(tmp_path / "right", model)
     engine = compiled(spec_of(right, InputRange("image", (1, 3, 352, 352))), tmp_path)
-    assert engine.ends["outputs"][0][2] == [1, 288]
+    assert engine.outputs[0][2] == [1, 288]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -300,7 +300,7 @@ def test_an_error_in_a_callback_is_not_taken_for_cancelling(machine: Machine) ->
             raise BrokenPipeError("nobody listens")
 
     with pytest.raises(BrokenPipeError, match="nobody listens"):
-        machine.backend.make(replace(machine.job(machine.spec()), tell=tell))
+        machine.backend.make(replace(machine.job(machine.spec()), progress=tell))
 
 
 def test_one_builder_for_each_device(machine: Machine) -> None:

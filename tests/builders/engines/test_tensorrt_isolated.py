@@ -10,7 +10,7 @@ import pytest
 from builders.engines import tensorrt_host
 from builders.engines.base import EngineSpec, InputRange
 from builders.engines.check import TOLERANCES
-from builders.engines.compiling import CompiledEngine, Surroundings, compile_engine
+from builders.engines.compiling import CompiledEngine, CompileSettings, compile_engine
 from builders.engines.isolation import Limits
 from builders.engines.model import hash_model
 from builders.engines.recipe import engine_recipe
@@ -48,8 +48,8 @@ def compiled(folder: Path, precision: str = "fp32") -> CompiledEngine:
         backend.target(spec),
         folder,
         tolerance=TOLERANCES[precision],
-        surroundings=Surroundings(Limits(2**33, 120), folder / "cache"),
-        tell=lambda *one: told.append(one),
+        settings=CompileSettings(Limits(2**33, 120), folder / "cache"),
+        progress=lambda *one: told.append(one),
     )
     assert told
     return engine
