@@ -12,7 +12,14 @@ import pytest
 
 from builders.engines import model as source
 from builders.engines.base import EngineSpec, InputRange
-from builders.engines.model import ModelSource, external_locations, hash_model, loadable, onnx_bytes, snapshot_model
+from builders.engines.model import (
+    ModelSource,
+    external_locations,
+    hash_model,
+    onnx_bytes,
+    session_source,
+    snapshot_model,
+)
 from store.errors import Invalid, Unavailable
 from tests.builders.engines.networks import name_external, save, save_external, small_network
 
@@ -131,7 +138,7 @@ def test_external_data_that_is_absent_or_a_pipe_is_named(tmp_path: Path) -> None
 def test_what_is_no_onnx_is_not_taken(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(data)
-    with pytest.raises(Invalid, match=r"net\.onnx is no ONNX model"):
+    with pytest.raises(Invalid, match=r"net\.onnx is not an ONNX model"):
         snapshot_model(path, tmp_path / "copy")
 
 
@@ -154,11 +161,11 @@ def test_a_session_is_opened_from_bytes_or_from_the_path_of_what_does_not_fit(
 ) -> None:
     path = save_external(tmp_path, small_network())
     model = hash_model(path)
-    assert loadable(path) == onnx_bytes(model)
+    assert session_source(path) == onnx_bytes(model)
     monkeypatch.setattr(source, "MAX_ONNX_BYTES", model.size)
-    assert loadable(path) == onnx_bytes(model)
+    assert session_source(path) == onnx_bytes(model)
     monkeypatch.setattr(source, "MAX_ONNX_BYTES", model.size - 1)
-    assert loadable(path) == path
+    assert session_source(path) == path
 
 
 def test_a_model_that_names_itself_as_its_weights_is_not_taken(tmp_path: Path) -> None:
@@ -171,7 +178,7 @@ def test_weights_that_are_shorter_than_the_network_says_are_named(tmp_path: Path
     path = save_external(tmp_path, small_network())
     weights = path.parent / "weights/w.bin"
     weights.write_bytes(weights.read_bytes()[:-4])
-    with pytest.raises(Invalid, match=r"external data of net\.onnx cannot be taken in"):
+    with pytest.raises(Invalid, match=r"external data of net\.onnx cannot be read into the model"):
         onnx_bytes(hash_model(path))
 
 

@@ -320,9 +320,9 @@ from pathlib import Path
 from ctypes import CDLL
 import tensorrt_bindings as tensorrt
 from builders.engines import tensorrt_compile as compile
-from builders.engines.base import EngineSpec, InputRange, Job, Plugin
+from builders.engines.base import EngineSpec, InputRange, CompileJob, Plugin
 from builders.engines.tensorrt import OPTIONS
-from builders.engines.tensorrt_library import has, import_tensorrt, library_version, make_log
+from builders.engines.tensorrt_library import supports, import_tensorrt, library_version, make_log
 from builders.engines.tensorrt_session import TensorRtSession
 from blake3 import blake3
 
@@ -349,15 +349,15 @@ compile._build = built
 
 plugin = folder / "plugin.so"
 plugin.write_bytes(b"a plug-in")
-later = has(tensorrt, "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY")
+later = supports(tensorrt, "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY")
 options = {**OPTIONS, "tactic_dram_mib": 1, "tactic_shared_memory_kib": 1, "version_compatible": 1,
            "compatibility": "same_compute_capability" if later else "ampere_plus"}
 spec = EngineSpec("p", None, "fp32", (InputRange("aaaaa", ("N",), 1, 2, 3),), options=options,
                   plugins=(Plugin(plugin, blake3(b"a plug-in").digest()),))
-job = Job(spec, folder / "net.onnx", "h", folder, folder, lambda *what: told.append(what), lambda: False)
+job = CompileJob(spec, folder / "net.onnx", "h", folder, folder, lambda *what: told.append(what), lambda: False)
 log = make_log(tensorrt, sys.stderr)
 engine = folder / "engine"
-compile.compile_engine(tensorrt, log, job, folder / "net.onnx", engine, folder / "timing.cache")
+compile.compile_network(tensorrt, log, job, folder / "net.onnx", engine, folder / "timing.cache")
 inside = compile.inspect(tensorrt, log, engine)
 session = TensorRtSession(tensorrt, None, engine.read_bytes())
 ends = [(end.name, end.dtype, end.shape) for end in session.inputs]

@@ -77,7 +77,7 @@ def test_what_the_library_says_no_to_crosses_with_its_kind_and_log(
     fake.setenv("FAKE_TENSORRT_FAIL", fails)
     with pytest.raises(FlightbagError) as caught:
         compiled(tmp_path)
-    assert caught.value.fields["kind"] == kind
+    assert caught.value.kind == kind
     assert caught.value.fields["log"]
 
 
