@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from builders.engines import isolation, worker
-from builders.engines.failures import KINDS, failure, from_json, to_json, unexpected_failure
 from builders.engines.isolation import machine_memory
-from store.errors import Invalid, Refused, Unavailable
+from store.errors import Unavailable
 from tests.builders.engines.networks import ROW, batches, compiled, endless, huge, save, small_network, spec_of
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
@@ -451,28 +450,3 @@ def test_nothing_is_written_but_in_one_new_folder(tmp_path: Path) -> None:
 
 
 # Failures as they cross
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_failure_crosses_as_what_it_is(kind: str) -> None:
-    error = failure(kind, "what", number=3, names=["a"], path=Path("x"))
-    there = from_json(json.loads(json.dumps(to_json(error))), log="end")
-    assert type(there) is type(error) is KINDS[kind][0]
-    assert (there.message, there.remedy) == ("what", KINDS[kind][1])
-    assert there.fields == {"kind": kind, "number": 3, "names": ["a"], "log": "end"}
-
-
-def test_a_failure_of_no_known_kind_crosses_as_failed_with_its_remedy() -> None:
-    for error in (Invalid("what", remedy="do"), Refused("what", remedy="do", kind="no-backend")):
-        there = from_json(json.loads(json.dumps(to_json(error))))
-        assert (there.message, there.remedy, there.fields) == ("what", "do", {"kind": "failed"})
-        assert type(there) is Unavailable
-
-
-def test_a_field_that_the_parent_knows_better_is_the_parents() -> None:
-    there = from_json(to_json(failure("failed", "what", model="mine", log="mine")), model="theirs", log="theirs")
-    assert there.fields == {"kind": "failed", "model": "theirs", "log": "theirs"}
-
-
-def test_what_nobody_foresaw_keeps_its_type_and_words() -> None:
-    assert unexpected_failure(KeyError("x")).message == "KeyError: 'x'"

@@ -25,17 +25,16 @@ from onnx import helper
 from builders.engines import tensorrt_host
 from builders.engines.base import BackendResult, CompileJob, EngineSpec, InputRange, Plugin
 from builders.engines.model import hash_model
+from builders.engines.recipe import engine_recipe
 from builders.engines.session import open_session
 from builders.engines.tensorrt import OPTIONS, TensorRtBackend
-from builders.engines.tensorrt_compile import bounded_inspection
-from builders.engines.tensorrt_host import MachineFacts, host_class, required_host
-from builders.engines.tensorrt_library import failure_of_messages, import_tensorrt, library_version
+from builders.engines.tensorrt_library import import_tensorrt
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
 from store.format.cbor import encode
-from store.format.host import is_host_class, meets
+from store.format.host import is_host_class
+from tests.builders.engines.fake_machine import FAKE, become, forget_modules
 from tests.builders.engines.networks import elementwise, save, save_external, small_network
 
-FAKE = Path(__file__).parents[2] / "support" / "fake_tensorrt"
 VERSIONS = ("10.3", "10.16", "11.4")
 HOSTS = {
     "orin": "cuda12.6+l4t-36.4.3+linux-aarch64+sm87-orin-16sm-64gb+trt10-10.3.0.30",
@@ -55,15 +54,7 @@ class Machine:
 
     def become(self, version: str = "10.3", device: str = "rtx", fail: str = "") -> None:
         """As if this process had started with that version, device and failure."""
-        for name, value in (
-            ("FAKE_TENSORRT_VERSION", version),
-            ("FAKE_CUDA_DEVICE", device),
-            ("FAKE_TENSORRT_FAIL", fail),
-        ):
-            self.monkeypatch.setenv(name, value)
-        forget_modules()
-        machine = {"orin": "aarch64"}.get(device, "x86_64")
-        self.monkeypatch.setattr(tensorrt_host.platform, "machine", lambda: machine)
+        become(self.monkeypatch, version, device, fail)
 
     def spec(self, network: onnx.ModelProto | None = None, **options: Any) -> EngineSpec:
         path = save(self.folder / "model", network or small_network())
@@ -89,11 +80,6 @@ class Machine:
             self.backend.make(job)
         assert not (job.folder / "engine.engine").exists()
         return caught.value
-
-
-def forget_modules() -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("tensorrt", "tensorrt_bindings", "cuda")]:
-        del sys.modules[name]
 
 
 @pytest.fixture
@@ -397,47 +383,7 @@ def test_host_class(machine: Machine, device: str) -> None:
     assert is_host_class(HOSTS[device])
 
 
-FACTS = MachineFacts("10.16.1.11", "12.4", (8, 9), "NVIDIA GeForce RTX 4090", 128, 24 << 30, "550.90.07", "", "x86_64")
-
-
-@pytest.mark.parametrize(
-    ("compatibility", "versions", "need"),
-    [
-        ("none", False, "cuda12.4+driver-550+linux-x86_64+sm89-geforce_rtx_4090-128sm-24gb+trt10-10.16.1.11"),
-        ("none", True, "linux-x86_64+sm89-geforce_rtx_4090-128sm-24gb+trt10"),
-        ("same_compute_capability", False, "cuda12.4+driver-550+linux-x86_64+sm89+trt10-10.16.1.11"),
-        ("same_compute_capability", True, "linux-x86_64+sm89+trt10"),
-        ("ampere_plus", False, "ampere-plus+cuda12.4+driver-550+linux-x86_64+trt10-10.16.1.11"),
-        ("ampere_plus", True, "ampere-plus+linux-x86_64+trt10"),
-    ],
-)
-def test_what_an_engine_needs(compatibility: str, versions: bool, need: str) -> None:
-    assert required_host(FACTS, compatibility, versions) == need
-    assert is_host_class(need)
-    assert meets(host_class(FACTS), need)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        replace(FACTS, version="10.16.1.12"),
-        replace(FACTS, cuda="12.8"),
-        replace(FACTS, driver="560.1"),
-        replace(FACTS, multiprocessors=114),
-        replace(FACTS, memory=16 << 30),
-        replace(FACTS, name="NVIDIA GeForce RTX 4090 D"),
-        replace(FACTS, capability=(8, 6)),
-        replace(FACTS, machine="aarch64"),
-        replace(FACTS, driver="", l4t="36.4.3"),
-    ],
-)
-def test_no_other_machine_meets_what_is_not_declared_compatible(other: MachineFacts) -> None:
-    assert not meets(host_class(other), required_host(FACTS, "none", False))
-
-
-def test_ampere_plus_needs_ampere_and_no_jetson(machine: Machine) -> None:
-    with pytest.raises(Invalid, match=r"compute capability 7\.5"):
-        required_host(replace(FACTS, capability=(7, 5)), "ampere_plus", False)
+def test_ampere_plus_needs_no_jetson(machine: Machine) -> None:
     machine.become(device="orin")
     with pytest.raises(Invalid, match="Jetson"):
         machine.backend.target(machine.spec(compatibility="ampere_plus"))
@@ -460,20 +406,6 @@ def test_a_machine_that_changed_since_the_plan_builds_nothing(machine: Machine) 
     error = machine.fails(host=HOSTS["orin"])
     assert isinstance(error, Refused)
     assert error.kind == "wrong-host"
-
-
-@pytest.mark.parametrize(
-    ("gib", "sold"),
-    [(7.4, 8), (11.7, 12), (15.3, 16), (23.6, 24), (39.4, 40), (44.5, 48), (61.3, 64), (79.6, 80), (1, 1)],
-)
-def test_memory_class(gib: float, sold: int) -> None:
-    assert host_class(replace(FACTS, memory=int(gib * 2**30))).split("+")[4].endswith(f"-{sold}gb")
-
-
-def test_names_of_devices_stay_components() -> None:
-    odd = host_class(replace(FACTS, name="NVIDIA " + "A-très (long) name/" * 9))
-    assert is_host_class(odd)
-    assert is_host_class(host_class(replace(FACTS, name="")))
 
 
 def test_no_gpu_and_no_driver(machine: Machine, tmp_path: Path) -> None:
@@ -505,6 +437,18 @@ def test_key_fields(machine: Machine) -> None:
     keys = {encode(machine.backend.key_fields(other, "need")) for other in [spec, *others]}
     assert len(keys) == len(OPTIONS) + 1
     assert str(machine.folder).encode() not in b"".join(keys)
+
+
+def test_the_key_has_every_option_and_the_whole_machine(machine: Machine, tmp_path: Path) -> None:
+    backend = TensorRtBackend()
+    path = save(tmp_path, small_network())
+    item = InputRange("image", ("N", 3, 16, 16), 1, 2, 4)
+    keys = set()
+    for options in ({}, *({name: 1 if value == 0 else 2} for name, value in OPTIONS.items() if value != "none")):
+        spec = EngineSpec("place", hash_model(path), "fp32", (item,), options={**OPTIONS, **options})
+        host = backend.target(spec)
+        keys.add(engine_recipe(spec, host, backend.key_fields(spec, host), "").key)
+    assert len(keys) == len(OPTIONS)
 
 
 # Loading and running
@@ -594,88 +538,11 @@ def test_arrays_that_are_not_contiguous(machine: Machine) -> None:
 # The libraries themselves
 
 
-def test_without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tensorrt", "tensorrt_bindings"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(Unavailable, match="hardware vendor") as caught:
-        TensorRtBackend().version  # noqa: B018
-    assert caught.value.fields["extra"] == "tensorrt"
-
-
 def test_without_the_cuda_module(machine: Machine) -> None:
     for name in ("cuda.bindings.runtime", "cuda.cudart"):
         machine.monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(Unavailable):
         machine.backend.describe_host()
-
-
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        ("__version__ = '8.6.1'", "TensorRT 8.6.1 is installed"),
-        ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "libnvinfer.so.10"),
-        ("import tensorrt_of_nobody", "tensorrt_of_nobody"),
-    ],
-)
-def test_a_tensorrt_that_does_not_serve(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, says: str
-) -> None:
-    """Start-up tells what is wrong; it is no traceback."""
-    (tmp_path / "tensorrt.py").write_text(source)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    forget_modules()
-    with pytest.raises(Unavailable, match=says):
-        import_tensorrt()
-    forget_modules()
-
-
-class Library:
-    """The version functions of libnvinfer."""
-
-    def __init__(self, *parts: int) -> None:
-        for name, part in zip(("Major", "Minor", "Patch", "Build"), parts, strict=False):
-            setattr(self, f"getInferLib{name}Version", lambda part=part: part)
-
-
-def test_all_four_parts_of_the_version_come_from_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(text: str, library: Library) -> str:
-        return library_version(type("Module", (), {"__version__": text}), lambda name: library)
-
-    assert version("10.3.0", Library(10, 3, 0, 30)) == "10.3.0.30"
-    assert version("10.3.0.26", Library(10, 7, 0, 23)) == "10.7.0.23"
-    assert version("10.3.0.26", Library()) == "10.3.0.26"
-    with pytest.raises(Unavailable, match="fourth part"):
-        version("10.3.0", Library())
-
-
-@pytest.mark.parametrize(
-    ("errors", "warnings", "kind"),
-    [
-        (["Error Code 2: OutOfMemory (Requested size was 536870912 bytes.)"], [], "out-of-memory"),
-        (["Error Code 1: Cuda Runtime (out of memory)"], [], "out-of-memory"),
-        (["Could not find any implementation for node a"], ["Skipping tactic: insufficient memory"], "out-of-memory"),
-        (["Could not find any implementation for node a"], ["weights are int64"], "unsupported-op"),
-        (["Internal Error (Assertion failed)"], ["Skipping tactic: insufficient memory"], "failed"),
-        (["Serialization assertion failed.Version tag does not match. Note: Current Version: 239"], [], "version"),
-        ([], ["insufficient memory"], "out-of-memory"),
-        ([], [], "failed"),
-    ],
-)
-def test_what_the_words_mean(errors: list[str], warnings: list[str], kind: str) -> None:
-    error = failure_of_messages("it failed", errors, warnings)
-    assert error.kind == kind
-    assert error.remedy
-
-
-def test_inspector_json_is_bounded() -> None:
-    layer = {"Name": "n" * 300, "LayerType": "Conv", "TacticName": "t", "Metadata": "m" * 1000}
-    text = json.dumps({"Layers": [layer] * 12_000})
-    value = bounded_inspection(text)
-    assert value["layers"] == 12_000
-    assert len(json.dumps(value)) < 4 * 2**20
-    assert value["Layers"][0] == {"Name": "n" * 100, "LayerType": "Conv", "TacticName": "t"}
-    assert bounded_inspection('{"Layers": ["a"], "x": NaN}') == {"Layers": ["a"], "x": "NaN"}
-    assert bounded_inspection("no JSON") == {"unreadable": "no JSON"}
 
 
 @pytest.mark.gpu

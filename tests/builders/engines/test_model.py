@@ -11,9 +11,7 @@ import onnx
 import pytest
 
 from builders.engines import model as source
-from builders.engines.base import EngineSpec, InputRange
 from builders.engines.model import (
-    ModelSource,
     external_locations,
     hash_model,
     onnx_bytes,
@@ -187,29 +185,3 @@ def test_a_snapshot_never_writes_over_a_file(tmp_path: Path) -> None:
     snapshot_model(path, tmp_path / "copy")
     with pytest.raises(Unavailable, match="cannot be written"):
         snapshot_model(path, tmp_path / "copy")
-
-
-def test_cases_are_the_three_corners_each_once() -> None:
-    model = ModelSource("m", Path("m"), b"\0" * 32, 0, ())
-    fixed = InputRange("b", (1, 2))
-    spec = EngineSpec("m", model, "fp32", (InputRange("a", ("N", 3), 1, 4, 4), fixed))
-    assert spec.cases() == ({"a": (1, 3), "b": (1, 2)}, {"a": (4, 3), "b": (1, 2)})
-    assert EngineSpec("m", model, "fp32", (fixed,)).cases() == ({"b": (1, 2)},)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        (("N", "M"), 1, 2, 3),
-        (("N",), None, None, None),
-        (("N",), 1, 2, None),
-        (("N",), 3, 2, 1),
-        (("N",), 0, 1, 2),
-        ((4,), 1, 2, 3),
-        ((0,), None, None, None),
-    ],
-)
-def test_a_range_that_makes_no_sense_is_no_value(wrong: tuple[tuple[int | str, ...], int, int, int]) -> None:
-    shape, *sizes = wrong
-    with pytest.raises(Invalid):
-        InputRange("x", shape, *sizes)
