@@ -58,7 +58,7 @@ class OnnxRuntimeSession:
         Raises Invalid where the network does not run on these feeds, Unavailable where memory ran out.
         """
         names = [output.name for output in self.outputs]
-        errors: tuple[type[Exception], ...] = (*_errors(), ValueError)
+        errors: tuple[type[Exception], ...] = (*ort_failures(), ValueError)
         try:
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
         except errors as error:
@@ -96,11 +96,11 @@ def open_session(
     source = str(model) if isinstance(model, Path) else model
     try:
         return OnnxRuntimeSession(library.InferenceSession(source, options, providers=["CPUExecutionProvider"]))
-    except _errors() as error:
+    except ort_failures() as error:
         raise _told(error, "is refused by ONNX Runtime", "invalid-model") from error
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def ort_failures() -> tuple[type[Exception], ...]:
     """What the library raises: unrelated classes, straight under Exception."""
     import_onnxruntime()
     from onnxruntime.capi import onnxruntime_pybind11_state as state
