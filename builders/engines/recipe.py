@@ -14,10 +14,10 @@ QUANTISED_SCHEMA = "flightbag/quantised/1"
 
 
 def engine_recipe(spec: EngineSpec, host: str, backend: Mapping[str, Any], caster: str) -> Recipe:
-    """The recipe of an engine: what every backend's depends on, and the fields that are `backend`'s own.
+    """Return the recipe of an engine: the fields that every backend depends on, and `backend`, the backend's own.
 
-    The names and dtypes of inputs and outputs follow from the model's digest, their ranges are given. `caster` is the
-    tool that casts the network to another precision, "" where none does.
+    The names and dtypes of inputs and outputs follow from the model's digest; the ranges of the inputs are fields.
+    `caster` is the tool that casts the network to another precision, "" if the network is not cast.
     """
     common = {
         "schema": ENGINE_SCHEMA,
@@ -44,8 +44,11 @@ def quantised_recipe(
     preprocess: Mapping[str, Any],
     tiles: bytes,
 ) -> Recipe:
-    """The recipe of a network in int8: `tiles` is the list of the calibration tiles (`tile_list`), ascending, which
-    `preprocess` makes rows of; `tool` the name and version of what quantises."""
+    """Return the recipe of a network in int8.
+
+    `tiles` is the list (`tile_list`) of the calibration tiles, ascending; `preprocess` turns each into a row of the
+    input. `tool` is the name and version of the tool that quantises.
+    """
     return Recipe(
         {
             "schema": QUANTISED_SCHEMA,
