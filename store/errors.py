@@ -30,6 +30,11 @@ class FlightbagError(Exception):
         if errno is not None:
             self.fields["errno"] = errno
 
+    @property
+    def object_id(self) -> str:
+        """The id of the object that the error is about, as hex; "" where it is about none."""
+        return str(self.fields.get("object", ""))
+
     def restated(self, message: str, **fields: object) -> Self:
         """The same error with a message that says more, and further facts; the cause stays that of the original."""
         facts = {**self.fields, **fields}

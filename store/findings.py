@@ -41,10 +41,10 @@ class Finding:
         """The finding that an error amounts to. An error without a kind of its own is a malformed thing."""
         fields = error.fields
         return cls(
-            kind=str(fields.get("kind", "malformed")),
+            kind=error.kind or "malformed",
             message=error.message,
             step=step,
-            object=str(fields.get("object", "")),
+            object=error.object_id,
             entry=entry or str(fields.get("entry", "")),
             path=str(fields.get("path", "")),
             expected=str(fields.get("expected", "")),

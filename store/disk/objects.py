@@ -113,10 +113,6 @@ class Batch:
             return Added(id_, len(data), reused=True)
         return self.add([data])
 
-    def add_file(self, path: str) -> Added:
-        """Stages the content of a file."""
-        return self.add(read_chunks(path))
-
     def folder(self) -> str:
         """The folder of this batch in `tmp/`, for programs that write what is to be added."""
         return self._staging.folder()
@@ -134,7 +130,7 @@ class Batch:
             return False
         except Unavailable as error:
             # A bad sector is no reason to go without: the right bytes are at hand. Anything else may be a passing want.
-            if error.fields.get("errno") != errno.EIO:
+            if error.errno != errno.EIO:
                 raise
             self._bad[id_] = size
             return False
