@@ -33,7 +33,7 @@ from builders.onboard.probe import ROWS as PROBE_ROWS
 from builders.recipe import KEYS_CONTEXT, Recipe, RowRecipe, engine_recipe, fidelity_recipe, quantised_recipe, tile_list
 from builders.retrieval.pictures import sample
 from builders.retrieval.quality import AGAINST, Imagery, Question
-from store.disk.index import peek_index
+from store.disk.index import open_index_for_reading
 from store.disk.media import object_path
 from store.disk.objects import read_chunks
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
@@ -377,7 +377,7 @@ def plan_engines(
 @contextmanager
 def looking(repository: Repository) -> Iterator[Lookup]:
     """What was built, as the store is now, found out without writing a byte to it."""
-    index = peek_index(repository.media)
+    index = open_index_for_reading(repository.media)
     published = {}
     for mission in repository.missions():
         try:

@@ -113,7 +113,7 @@ class Index:
     def close(self) -> None:
         self._env.close()
         # Who is alone now leaves the index as it will be found; others are still at it otherwise.
-        if self._writable and self._lock.alone():
+        if self._writable and self._lock.try_exclusive():
             with suppress(FlightbagError):
                 _write_owner(self._media, clean=True)
         self._lock.close()
@@ -213,12 +213,12 @@ def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> In
     try:
         reason = ""
         for _ in range(_TRIES):
-            if lock.alone():
+            if lock.try_exclusive():
                 reason = _why_not(media)
                 if reason:
                     _make(media, disk, lock, rebuild)
                 _write_owner(media, clean=False)
-            lock.share(wait=True)
+            lock.hold_shared(wait=True)
             # Who was alone with it in between may have been killed over it, or have only peeked at it.
             if not _why_another(media) and _in_use(media):
                 return Index(_environment(media), media, lock, rebuilt=reason)
@@ -234,7 +234,7 @@ def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> In
         raise
 
 
-def peek_index(media: Media) -> Index | None:
+def open_index_for_reading(media: Media) -> Index | None:
     """The index for reading, without writing a byte; None where there is none that can be believed as it is.
 
     Alone with the index, nothing else can write to it, so it needs no reader table, which would be a write. In use
@@ -246,7 +246,7 @@ def peek_index(media: Media) -> Index | None:
         if lock is None:
             return None
         try:
-            if not lock.alone() or _why_not(media):
+            if not lock.try_exclusive() or _why_not(media):
                 lock.close()
                 return None
             return Index(_environment(media, readonly=True), media, lock, writable=False)

@@ -28,7 +28,7 @@ def check_free(path: str | os.PathLike[str]) -> None:
         if TOML in there:
             raise Invalid(f"{media.path} is a store already")
         made = there & {"missions", "objects", "trust"}
-        if there - made - {TMP} or any(media.kind(name) != "directory" or media.names(name) for name in made):
+        if there - made - {TMP} or any(media.file_type(name) != "directory" or media.names(name) for name in made):
             raise Invalid(f"{media.path} is not empty", remedy="give a folder that does not exist yet")
 
 

@@ -162,17 +162,17 @@ class SharedLock:
             raise Unavailable(f"{self._path} cannot be locked: {error.strerror}", kind="unwritable") from error
         return True
 
-    def alone(self) -> bool:
+    def try_exclusive(self) -> bool:
         """Takes the lock for this holder alone, if nobody else has it; says whether."""
         return self._flock(fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def hold_alone(self, *, wait: bool) -> None:
+    def hold_exclusive(self, *, wait: bool) -> None:
         """Takes the lock for this holder alone. Raises Locked where somebody has it and `wait` is false."""
         if not self._flock(fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
             raise _locked(self._path, self._what)
         write_holder(self._fd)
 
-    def share(self, *, wait: bool) -> None:
+    def hold_shared(self, *, wait: bool) -> None:
         """Takes the lock shared. Raises Locked where somebody has it alone and `wait` is false."""
         if not self._flock(fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB)):
             raise _locked(self._path, self._what)

@@ -253,14 +253,14 @@ class Media:
                 if progress is not None:
                     progress(len(chunk))
 
-    def kind(self, name: str) -> str:
+    def file_type(self, name: str) -> str:
         """`file`, `directory`, or what else lies under a name: symlink, fifo, socket, device."""
         parent, last = self._at(name)
         with _explained(self.absolute(name)):
-            return kind_of(os.stat(last, dir_fd=parent, follow_symlinks=False))
+            return type_of_file(os.stat(last, dir_fd=parent, follow_symlinks=False))
 
 
-def kind_of(status: os.stat_result) -> str:
+def type_of_file(status: os.stat_result) -> str:
     """`file`, `directory`, symlink, fifo, socket or device."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "device")
 

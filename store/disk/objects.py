@@ -122,7 +122,7 @@ class Batch:
         if id_ in self._found:
             return True
         try:
-            row = examine(self._media, self._index, id_, size)
+            row = confirm_object(self._media, self._index, id_, size)
         except NotFound:
             return False
         except Corrupt:
@@ -194,7 +194,7 @@ class Batch:
         shard = os.path.dirname(name)
         # A link in place of the shard's directory would be followed out of the store: then that is what goes.
         with suppress(NotFound):
-            set_aside(self._media, self._disk, name if self._media.kind(shard) == "directory" else shard)
+            set_aside(self._media, self._disk, name if self._media.file_type(shard) == "directory" else shard)
 
 
 @contextmanager
@@ -204,7 +204,7 @@ def inserting(media: Media, disk: Disk, index: Index | None) -> Iterator[Batch]:
         yield Batch(media, disk, index, staging)
 
 
-def examine(media: Media, index: Index | None, id_: ObjectId, size: int) -> Row | None:
+def confirm_object(media: Media, index: Index | None, id_: ObjectId, size: int) -> Row | None:
     """Raises NotFound or Corrupt unless the store has this object, whole.
 
     Reads it in full and returns its new row for the ledger, unless the ledger of the index says that the file is

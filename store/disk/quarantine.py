@@ -62,7 +62,7 @@ def _place(media: Media, disk: Disk, name: str) -> str:
 def present(media: Media, name: str) -> bool:
     """Whether anything at all lies under a name of the store."""
     try:
-        media.kind(name)
+        media.file_type(name)
     except NotFound:
         return False
     return True

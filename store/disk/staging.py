@@ -107,13 +107,13 @@ def sweep(media: Media, disk: Disk) -> int:
 def _settle(media: Media, disk: Disk) -> None:
     """Step 4 for every directory of objects."""
     shards = [f"objects/{shard}" for shard in media.names("objects")]
-    for name in (*(shard for shard in shards if media.kind(shard) == "directory"), "objects"):
+    for name in (*(shard for shard in shards if media.file_type(shard) == "directory"), "objects"):
         disk.sync_directory(media.absolute(name))
 
 
 def empty(disk: Disk, folder: str) -> None:
     """Removes everything in a folder; a link is removed, not followed. Raises Unavailable where that cannot be done."""
-    for name in listed(folder):
+    for name in list_names(folder):
         remove_tree(disk, os.path.join(folder, name))
 
 
@@ -122,14 +122,14 @@ def remove_tree(disk: Disk, path: str) -> None:
     todo = [path]
     while todo:
         top = todo[-1]
-        inner = listed(top) if os.path.isdir(top) and not os.path.islink(top) else []
+        inner = list_names(top) if os.path.isdir(top) and not os.path.islink(top) else []
         if inner:
             todo += [os.path.join(top, name) for name in inner]
         else:
             disk.remove(todo.pop())
 
 
-def listed(folder: str) -> list[str]:
+def list_names(folder: str) -> list[str]:
     """The names in a folder. Raises Unavailable."""
     try:
         return os.listdir(folder)

@@ -53,7 +53,7 @@ class PublicKey:
             self.raw, signature.signature, envelope.to_be_signed(self.kid, aad)
         )
 
-    def enrolled(self) -> Self:
+    def require_enrollable(self) -> Self:
         """This key, once it is known to be fit for a trust root. Raises Untrusted for a weak point."""
         if not ed25519.is_enrollable(self.raw):
             raise Untrusted(

@@ -23,7 +23,7 @@ import pytest
 
 from store.disk import index as index_module
 from store.disk.durable import Disk
-from store.disk.index import Index, Record, Row, open_index, peek_index
+from store.disk.index import Index, Record, Row, open_index, open_index_for_reading
 from store.disk.locks import SharedLock
 from store.disk.media import FileStamp, Media
 from store.errors import Unavailable
@@ -207,7 +207,7 @@ class TestRebuilding:
         with Media(store) as media:
             with pytest.raises(Unavailable):
                 open_index(media, Disk(), fail)
-            assert peek_index(media) is None
+            assert open_index_for_reading(media) is None
         assert use(store) == "there was none"
 
     def test_strays_under_objects_are_no_rows(self, store: Path) -> None:
@@ -580,7 +580,7 @@ def test_a_peek_lets_nobody_open_an_index_that_nobody_has_checked(store: Path) -
     (store / "index" / "data.mdb").write_bytes((store / "index" / "data.mdb").read_bytes()[:5000])
     peeking = SharedLock.existing(str(store), "index", "the index")
     assert peeking is not None
-    assert peeking.alone()
+    assert peeking.try_exclusive()
     threading.Timer(0.3, peeking.close).start()
     with Repository.open(store) as repository, writing(repository) as writer:
         assert writer.index.rebuilt
@@ -590,7 +590,7 @@ class TestPeek:
     def test_it_reads_and_writes_not_one_byte(self, store: Path) -> None:
         before = listing(store)
         with Media(store) as media:
-            index = peek_index(media)
+            index = open_index_for_reading(media)
             assert index is not None
             with index:
                 assert index.record(build_key(ENGINE)) is not None
@@ -617,18 +617,18 @@ class TestPeek:
             os.truncate(store / "index" / "data.mdb", 5000)
         before = listing(tmp_path)
         with Media(store) as media:
-            assert peek_index(media) is None
+            assert open_index_for_reading(media) is None
         assert listing(tmp_path) == before
 
     def test_one_in_use_is_left_alone(self, store: Path) -> None:
         with child(WRITER, store), Media(store) as media:
-            assert peek_index(media) is None
+            assert open_index_for_reading(media) is None
         with Repository.open(store) as repository, writing(repository), Media(store) as media:
-            assert peek_index(media) is None
+            assert open_index_for_reading(media) is None
 
     def test_it_lets_go_of_the_lock(self, store: Path) -> None:
         with Media(store) as media:
-            index = peek_index(media)
+            index = open_index_for_reading(media)
             assert index is not None
             index.close()
         with (store / "lock" / "index").open("rb") as file:

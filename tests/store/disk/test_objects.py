@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from store.disk.durable import Disk
 from store.disk.media import CHUNK, Media
-from store.disk.objects import Batch, examine, inserting, read_chunks
+from store.disk.objects import Batch, confirm_object, inserting, read_chunks
 from store.disk.staging import Staging, sweep
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
@@ -371,12 +371,12 @@ class TestLedger:
             pytest.skip("this file system cannot keep such a time")
         writer.check(ObjectId.of(b"one"), 3)
         writer.settle()
-        assert examine(writer.repository.media, writer.index, ObjectId.of(b"one"), 3) is None
+        assert confirm_object(writer.repository.media, writer.index, ObjectId.of(b"one"), 3) is None
 
     def test_without_an_index_everything_is_read(self, store: Path, writer: Writer, reads: list[ObjectId]) -> None:
         insert(writer, b"one")
         for _ in range(2):
-            assert examine(writer.repository.media, None, ObjectId.of(b"one"), 3) is not None
+            assert confirm_object(writer.repository.media, None, ObjectId.of(b"one"), 3) is not None
         assert len(reads) == 2
 
     def test_absent(self, writer: Writer) -> None:

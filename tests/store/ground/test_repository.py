@@ -204,7 +204,7 @@ class TestWriting:
         store = make_store(tmp_path / "store")
         with Repository.open(store) as repository:
             alone = SharedLock(str(store), repository.disk, "store", "the store")
-            assert alone.alone()
+            assert alone.try_exclusive()
             with pytest.raises(Locked), writing(repository):
                 pass
             alone.close()
