@@ -372,6 +372,7 @@ import sys
 from store.format.ids import ObjectId
 from store.disk.index import Row
 from store.ground.repository import Repository
+from store.ground.writer import writing
 with Repository.open(sys.argv[1]) as repository, writing(repository) as writer:
     print("writing", flush=True)
     for step in range(10**6):
@@ -411,6 +412,7 @@ from store.format.ids import ObjectId
 index._FIRST_MAP = 2**20
 from store.disk.index import Row
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from tests.support.stores import known_ids
 with Repository.open(sys.argv[1]) as repository, writing(repository) as writer:
     print("open", flush=True)
@@ -473,6 +475,7 @@ from store.errors import Unavailable
 from store.format.ids import ObjectId
 from store.disk.index import Row
 from store.ground.repository import Repository
+from store.ground.writer import writing
 with Repository.open(sys.argv[1]) as repository, writing(repository) as writer:
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))
     try:
