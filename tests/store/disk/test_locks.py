@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -147,3 +148,13 @@ def test_the_holder_of_a_copied_lock_file_holds_nothing(tmp_path: Path) -> None:
         with exclusive(str(tmp_path / "copy"), Disk(), "x", "the thing"):
             pass
     assert sys.argv[0] in (tmp_path / "copy" / "lock" / "x").read_text()
+
+
+def test_lmdb_and_filelock_are_loaded_only_where_an_index_or_a_lock_is_opened() -> None:
+    """A flight computer imports the takeoff check and its state without either."""
+    program = (
+        "import sys\n"
+        "sys.modules['lmdb'] = None; sys.modules['filelock'] = None\n"
+        "import store, store.takeoff.aircraft, store.takeoff.check, store.disk.locks\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
