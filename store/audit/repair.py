@@ -21,8 +21,7 @@ from store.audit.repair_plan import FROM_LOG, RepairPlan, Sources, Step, opened_
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.durable import Disk
-from store.disk.layout import QUARANTINE, TMP
-from store.disk.locks import DIRECTORY as LOCKS
+from store.disk.layout import LOCKS, QUARANTINE, TMP
 from store.disk.media import Media
 from store.disk.objects import Batch, inserting
 from store.disk.quarantine import copy_aside, present, set_aside

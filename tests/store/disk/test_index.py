@@ -208,7 +208,7 @@ class TestRebuilding:
             with pytest.raises(Unavailable):
                 open_index(media, Disk(), fail)
             assert open_index_for_reading(media) is None
-        assert use(store) == "there was none"
+        assert use(store) == "there was no index"
 
     def test_strays_under_objects_are_no_rows(self, store: Path) -> None:
         shutil.rmtree(store / "index")
@@ -229,7 +229,7 @@ class TestRecords:
 
     def test_they_come_back_after_a_rebuild(self, store: Path) -> None:
         shutil.rmtree(store / "index")
-        assert use(store) == "there was none"
+        assert use(store) == "there was no index"
         with Repository.open(store) as repository, writing(repository) as writer:
             record = writer.index.record(build_key(ENGINE))
         assert record is not None
@@ -525,7 +525,7 @@ use(Path(sys.argv[1]))
             with Repository.open(store) as repository, pytest.raises(Unavailable) as caught, writing(repository):
                 pass
         assert caught.value.fields["kind"] == "locked"
-        assert use(store) == "there was none"
+        assert use(store) == "there was no index"
 
     def test_who_dies_while_making_it_leaves_it_to_who_waits(self, store: Path) -> None:
         """The waiting one finds a half-made index behind the lock, and makes it itself."""
@@ -575,21 +575,21 @@ def test_a_link_in_the_place_of_the_lock_file_is_not_followed(store: Path, tmp_p
     assert victim.read_bytes() == b"not yours"
 
 
-def test_a_peek_lets_nobody_open_an_index_that_nobody_has_checked(store: Path) -> None:
+def test_reading_lets_nobody_open_an_index_that_nobody_has_checked(store: Path) -> None:
     """Who is alone with it for a look does not vouch for it."""
     owner = store / "index" / "owner"
     value = json.loads(owner.read_text())
     owner.write_text(json.dumps({**value, "boot": "another", "left": [1, 2, 3]}))
     (store / "index" / "data.mdb").write_bytes((store / "index" / "data.mdb").read_bytes()[:5000])
-    peeking = SharedLock.existing(str(store), "index", "the index")
-    assert peeking is not None
-    assert peeking.try_exclusive()
-    threading.Timer(0.3, peeking.close).start()
+    reading = SharedLock.existing(str(store), "index", "the index")
+    assert reading is not None
+    assert reading.try_exclusive()
+    threading.Timer(0.3, reading.close).start()
     with Repository.open(store) as repository, writing(repository) as writer:
         assert writer.index.rebuilt
 
 
-class TestPeek:
+class TestReadOnly:
     def test_it_reads_and_writes_not_one_byte(self, store: Path) -> None:
         before = listing(store)
         with Media(store) as media:
