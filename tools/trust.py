@@ -76,7 +76,7 @@ def new(
         salt=secrets.token_bytes(SALT_SIZE),
     )
     for signer in signers:
-        made = made.signed_by(signer)
+        made = made.with_signature(signer)
     if draft is not None:
         keyfiles.write_new(draft, made.render())
         return _told(made, draft, as_json=as_json)
@@ -158,7 +158,7 @@ def set_releases(
     """Say whether engines need a release to fly."""
     if what not in ("required", "optional"):
         raise Invalid(f"{what!r} is neither required nor optional")
-    return _edit(store, draft, lambda d: d.changed(releases=what), as_json=as_json)
+    return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
 @app.command("new-epoch")
@@ -181,7 +181,7 @@ def set_issued_after(
     if at > time.time():
         text = f"{render.when(at)} is yet to come: until then no manifest at all would count"
         raise Invalid(text, remedy="give a time that has passed")
-    return _edit(store, draft, lambda d: d.changed(issued_after=at), as_json=as_json)
+    return _edit(store, draft, lambda d: d.with_fields(issued_after=at), as_json=as_json)
 
 
 @app.command("sign")
@@ -197,7 +197,7 @@ def sign(
     signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     made = _read(draft)
     for one in signers:
-        made = made.signed_by(one)
+        made = made.with_signature(one)
     _replace(draft, made)
     return _told(made, draft, as_json=as_json)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builders.artifacts.task import Lookup, StoredObject, StoredObjects
-from store.disk.index import Record, peek_index
+from store.disk.index import Record, open_index_for_reading
 from store.disk.locks import exclusive
 from store.disk.media import object_path
 from store.disk.objects import Batch, read_chunks
@@ -126,7 +126,7 @@ class ArtifactStore:
 @contextmanager
 def lookup_of(repository: Repository) -> Iterator[Lookup]:
     """What build keys were built to, as the store is now, without writing a byte to it."""
-    index = peek_index(repository.media)
+    index = open_index_for_reading(repository.media)
     published = {}
     for mission in repository.missions():
         try:

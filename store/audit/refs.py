@@ -96,7 +96,7 @@ class Refs:
         for name in self.media.names(""):
             path = self.media.absolute(name)
             try:
-                kind = self.media.kind(name)
+                kind = self.media.file_type(name)
             except FlightbagError as error:
                 self.told.tell(Finding.of(error))
                 continue
@@ -118,7 +118,7 @@ class Refs:
             if not _TIME.fullmatch(name):
                 self.told.stray(f"{folder}/{name}")
                 continue
-            if self.media.kind(f"{folder}/{name}") != "directory":
+            if self.media.file_type(f"{folder}/{name}") != "directory":
                 self.told.stray(f"{folder}/{name}")
             elif self.scope.exclusive:
                 for inner in self.told.names(f"{folder}/{name}", needed=False) or []:

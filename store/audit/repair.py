@@ -21,8 +21,7 @@ from store.audit.repair_plan import FROM_LOG, RepairPlan, Sources, Step, opened_
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.durable import Disk
-from store.disk.layout import QUARANTINE, TMP
-from store.disk.locks import DIRECTORY as LOCKS
+from store.disk.layout import LOCKS, QUARANTINE, TMP
 from store.disk.media import Media
 from store.disk.objects import Batch, inserting
 from store.disk.quarantine import copy_aside, present, set_aside
@@ -61,9 +60,9 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
     moved = []
     # What repairing itself needs. Through a link in their place the locks would lie elsewhere, where nobody holds them.
     needed = ((QUARANTINE, "directory"), (TMP, "directory"), (LOCKS, "directory"), (f"{LOCKS}/store", "file"))
-    locks = media.names(LOCKS) if present(media, LOCKS) and media.kind(LOCKS) == "directory" else []
+    locks = media.names(LOCKS) if present(media, LOCKS) and media.file_type(LOCKS) == "directory" else []
     for name, kind in (*needed, *((f"{LOCKS}/{name}", "file") for name in locks)):
-        if present(media, name) and media.kind(name) != kind:
+        if present(media, name) and media.file_type(name) != kind:
             set_aside(media, disk, name)
             moved.append(name)
     done = [step for step in plan.steps if step.action == "move-aside" and step.name in moved]
@@ -143,7 +142,7 @@ def _moved_aside(name: str, media: Media, disk: Disk) -> bool:
 
 def _as_named(step: Step, media: Media) -> bool:
     """Whether what gets an object's name has its bytes. A folder's content is looked at in the next round."""
-    if media.kind(step.name) == "directory":
+    if media.file_type(step.name) == "directory":
         return True
     text = step.to.replace("/", "").removeprefix("objects")
     if not is_hex(text):

@@ -213,7 +213,7 @@ class _Planner:
         if last.lower() not in self.media.names(folder):
             self.steps.append(Step("rename", name, "misnamed", to=right))
             return
-        if self.media.kind(name) == "directory":
+        if self.media.file_type(name) == "directory":
             there = self.media.names(right)
             for inner in self.media.names(name):
                 if inner.lower() not in there:

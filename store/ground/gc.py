@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from store.disk import log
-from store.disk.index import Row, peek_index
+from store.disk.index import Row, open_index_for_reading
 from store.disk.layout import DRAFTS, PINS, TRASH
 from store.disk.media import Media, object_path
 from store.disk.quarantine import present
@@ -108,7 +108,7 @@ def plan_gc(
     folders = tuple(
         name
         for name in media.names_if_there(TRASH)
-        if _over(name, now, grace) and media.kind(f"{TRASH}/{name}") == "directory"
+        if _over(name, now, grace) and media.file_type(f"{TRASH}/{name}") == "directory"
     )
     # Also those that are young, as what they need may be older and go, and those that are lost.
     given_up = tuple(sorted(all_named - kept_named))
@@ -118,7 +118,7 @@ def plan_gc(
 @contextmanager
 def peeked_rows(media: Media) -> Iterator[Rows]:
     """What the index knows, read without writing a byte; nothing where it is not believed: then the ctime decides."""
-    index = peek_index(media)
+    index = open_index_for_reading(media)
     try:
         yield index.rows if index is not None else lambda _: {}
     finally:

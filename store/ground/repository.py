@@ -26,7 +26,7 @@ from store.format.ref import ref_id
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_manifest
-from store.trust.draft import RootDraft, completed
+from store.trust.draft import RootDraft, complete
 from store.trust.root import SignedRoot
 
 # How far apart the clocks of two ground stations may be, in seconds.
@@ -155,9 +155,9 @@ class Repository:
         lock = SharedLock(self.media.path, self.disk, "store", "the store")
         try:
             if alone:
-                lock.hold_alone(wait=wait)
+                lock.hold_exclusive(wait=wait)
             else:
-                lock.share(wait=wait)
+                lock.hold_shared(wait=wait)
             yield
         finally:
             lock.close()
@@ -176,7 +176,7 @@ class Repository:
             )
         with self.locked(), exclusive(self.media.path, self.disk, "trust", "the trust chain", timeout=60):
             self.media.directory("trust")  # before the log speaks of it
-            signed = completed(draft, self.trust_root() if self.evidence.root_versions() else None)
+            signed = complete(draft, self.trust_root() if self.evidence.root_versions() else None)
             facts = {"version": signed.root.version, "digest": signed.root.digest.hex()}
             self.append_log(log.Event(now, "rotated", facts))
             self.replace(f"trust/{signed.root.version}.root.cbor", signed.envelope.render())

@@ -260,7 +260,7 @@ def _rotate(folder: Path, disk: Disk) -> None:
         newest = repository.trust_root()
         if newest.root.version == 1:
             draft = drafts.with_key(RootDraft.after(newest, now=NOW), "mission", key("co-pilot").public)
-            repository.rotate(draft.signed_by(key("root-a")), now=NOW)
+            repository.rotate(draft.with_signature(key("root-a")), now=NOW)
 
 
 def _release(folder: Path, disk: Disk) -> None:

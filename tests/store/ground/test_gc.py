@@ -247,6 +247,7 @@ def test_what_is_needed_again_is_inserted_again(store: Path) -> None:
 HOLD = """
 import sys, time
 from store.ground.repository import Repository
+from store.ground.writer import writing
 with Repository.open(sys.argv[1]) as repository, writing(repository):
     print("holding", flush=True)
     time.sleep(60)
