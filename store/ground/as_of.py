@@ -16,7 +16,7 @@ from store.takeoff.evidence import StoreEvidence
 from store.trust.root import SignedRoot
 
 
-class PastEvidence(StoreEvidence):
+class EvidenceAsOf(StoreEvidence):
     """The evidence of a store as it was at `at`, unix seconds."""
 
     def __init__(self, media: Media, at: int, progress: Callable[[int], None] | None = None) -> None:
