@@ -178,7 +178,7 @@ class _Reading:
         whole: dict[ObjectId, FileStamp] = {}
         # Evidence remembers what it has read; one for each chunk, so that the memory is that of a chunk.
         evidence = StoreEvidence(self.media, progress, whole.__setitem__ if self.ledger is not None else None)
-        bad = {id_: outcome for id_, outcome in evidence.check(items) if outcome is not None}
+        bad = {id_: outcome for id_, outcome in evidence.check_objects(items) if outcome is not None}
         for id_, size in items:
             if id_ in bad:
                 self.bad(id_, size, bad[id_])

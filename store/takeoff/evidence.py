@@ -27,7 +27,7 @@ _REMEMBERED = 200_000
 class StoreEvidence:
     """`store.takeoff.verify.Evidence` over a directory. For many missions it reads an object once.
 
-    `progress` is told the bytes as they are hashed, `whole` each object that `check` has found whole, with the stamp of
+    `progress` is told the bytes as they are hashed, `whole` each object that `check_objects` has found whole, with the stamp of
     the file that was read; both may be called from any thread.
     """
 
@@ -40,7 +40,7 @@ class StoreEvidence:
         self.media = media
         self._progress = progress
         self._whole = whole
-        # What `check` was asked about before: those found whole, with their sizes, and the others.
+        # What `check_objects` was asked about before: those found whole, with their sizes, and the others.
         self._sound: dict[ObjectId, int] = {}
         self._failed: dict[tuple[ObjectId, int], FlightbagError] = {}
 
@@ -114,7 +114,7 @@ class StoreEvidence:
             self.media.digest(id_, size, into=data, progress=self._progress)
             return data
 
-    def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
+    def check_objects(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
         wanted = list(objects)
         new = sorted(item for item in wanted if self._sound.get(item[0]) != item[1] and item not in self._failed)
         if len(self._sound) > _REMEMBERED:

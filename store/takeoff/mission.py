@@ -34,7 +34,7 @@ class Evidence(Protocol):
         """The bytes of an object of at most `limit` bytes; they hash to its id."""
         ...
 
-    def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
+    def check_objects(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
         """Reads every byte of each object of a given size; the outcome for each, in any order."""
         ...
 

@@ -267,7 +267,7 @@ def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
             evidence.object(approval, ENVELOPE_LIMIT)
         except FlightbagError as error:
             findings.append(Finding.of(error, step="F", entry="release", remedy=COPY_AGAIN))
-    for id_, outcome in evidence.check(sizes.items()):
+    for id_, outcome in evidence.check_objects(sizes.items()):
         if outcome is None:
             continue
         finding = Finding.of(outcome, step="F", entry=", ".join(names[id_]), remedy=COPY_AGAIN)

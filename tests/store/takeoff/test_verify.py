@@ -687,7 +687,7 @@ class TestEvidence:
         return present(MemoryEvidence({self.ID: data}, {"m": b"r" * 65}, {1: b"one", 2: b"two", 3: b"three"}))
 
     def outcome(self, evidence: Evidence, id_: ObjectId, size: int) -> str:
-        ((checked, outcome),) = evidence.check([(id_, size)])
+        ((checked, outcome),) = evidence.check_objects([(id_, size)])
         assert checked == id_
         return "" if outcome is None else str(outcome.fields["kind"])
 
@@ -750,7 +750,7 @@ class TestEvidence:
         objects = {ObjectId.of(bytes([i])): bytes([i]) for i in range(200)}
         bad = list(objects)[7]
         evidence = present(MemoryEvidence({**objects, bad: b"\xff"}))
-        outcomes = dict(evidence.check((id_, 1) for id_ in objects))
+        outcomes = dict(evidence.check_objects((id_, 1) for id_ in objects))
         assert set(outcomes) == set(objects)
         assert [id_ for id_, outcome in outcomes.items() if outcome is not None] == [bad]
 
