@@ -42,7 +42,7 @@ _PATH = "is that the path of the state? an aircraft is enrolled once: flightbag 
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class StoredState:
     """What the slots hold: the number of the last change, whether a slot has to be written anew, and in which order:
     first the one that is behind or lost, so that the other is whole meanwhile."""
 
@@ -52,7 +52,7 @@ class Memory:
     order: tuple[str, ...] = SLOTS
 
 
-def load(folder: str | os.PathLike[str]) -> Memory:
+def read_state(folder: str | os.PathLike[str]) -> StoredState:
     """The state of an aircraft. Writes nothing.
 
     Raises NotFound where there is none, Corrupt where it is damaged beyond doubt, Unavailable where it cannot be read.
@@ -77,9 +77,9 @@ def load(folder: str | os.PathLike[str]) -> Memory:
             raise _bad(media.path, f"one slot is {number - before} changes behind the other: it was rolled back")
         if number == before and newer != older:
             raise _bad(media.path, "the two slots contradict each other")
-        return Memory(_state(media.path, newer), number, number != before, (first, last))
+        return StoredState(_state(media.path, newer), number, number != before, (first, last))
     ((number, newer, last),) = whole
-    return Memory(_state(media.path, newer), number, True, (*(name for name in SLOTS if name != last), last))
+    return StoredState(_state(media.path, newer), number, True, (*(name for name in SLOTS if name != last), last))
 
 
 def _slot(media: Media, name: str) -> tuple[int, bytes] | FlightbagError:
@@ -113,7 +113,7 @@ def _bad(path: str, why: str) -> Corrupt:
     return Corrupt(f"the aircraft's state in {path} cannot be used: {why}", remedy=_ENROL, kind="bad-state", path=path)
 
 
-def _write(folder: str, disk: Disk, memory: Memory) -> Memory:
+def _write(folder: str, disk: Disk, memory: StoredState) -> StoredState:
     """Writes a state to both slots, durably. Raises Unavailable; then what was there counts, or this."""
     number = memory.number + 1
     if number > INT_MAX:
@@ -124,7 +124,7 @@ def _write(folder: str, disk: Disk, memory: Memory) -> Memory:
     disk.make_directory(staging)
     for name in memory.order:
         replace_file(disk, os.path.join(folder, name), data, staging)
-    return Memory(memory.state, number, mend=False)
+    return StoredState(memory.state, number, mend=False)
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def enrol(
                 number = max(
                     (slot[0] + 1 for slot in (_slot(media, n) for n in SLOTS) if isinstance(slot, tuple)), default=0
                 )
-        _write(folder, disk, Memory(state, number, mend=True))
+        _write(folder, disk, StoredState(state, number, mend=True))
         disk.sync_directory(os.path.dirname(folder))
 
 
@@ -175,9 +175,9 @@ def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = 
     """Says that a flight was flown: it does not fly again. Durable when it returns. Raises Invalid if it was before."""
     disk = disk or Disk()
     folder = os.path.realpath(folder)
-    load(folder)  # where there is none, nothing is made, not even a lock
+    read_state(folder)  # where there is none, nothing is made, not even a lock
     with _alone(folder, disk):
-        memory = load(folder)
+        memory = read_state(folder)
         _write(folder, disk, replace(memory, state=memory.state.consuming(flight)))
 
 
@@ -198,9 +198,9 @@ def check(
     disk = disk or Disk()
     folder = os.path.realpath(folder)
     try:
-        load(folder)  # where there is none, nothing is made, not even a lock
+        read_state(folder)  # where there is none, nothing is made, not even a lock
         with _alone(folder, disk):
-            memory = load(folder)
+            memory = read_state(folder)
             newest = _newest(memory.state.root, evidence)
             if newest.root.version > memory.state.root.root.version:
                 memory = _write(folder, disk, replace(memory, state=memory.state.with_root(newest)))
