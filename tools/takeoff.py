@@ -16,8 +16,8 @@ from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
-from store.ground.issuing import discard_draft, sign_draft
 from store.ground.as_of import EvidenceAsOf, check_pinned
+from store.ground.issuing import discard_draft, sign_draft
 from store.ground.repository import Repository
 from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence

@@ -27,8 +27,8 @@ _REMEMBERED = 200_000
 class StoreEvidence:
     """`store.takeoff.verify.Evidence` over a directory. For many missions it reads an object once.
 
-    `progress` is told the bytes as they are hashed, `whole` each object that `check_objects` has found whole, with the stamp of
-    the file that was read; both may be called from any thread.
+    `progress` gets the number of bytes as they are hashed. `whole` gets each object that `check_objects` has read and
+    found whole, with the stamp of the file. Both may be called from any thread.
     """
 
     def __init__(

@@ -242,7 +242,7 @@ class TestWriting:
 
 
 def of_another_root() -> Flight:
-    manifest = manifest_of(NORTH.table, root=bytes(32))
+    manifest = manifest_of(NORTH.table, merkle_root=bytes(32))
     return replace(NORTH, manifest=manifest, signed=sign_manifest(manifest))
 
 

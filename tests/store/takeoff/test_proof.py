@@ -13,8 +13,8 @@ from store.disk.media import Media
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
 from store.format.release import Approval, Release
 from store.ground import releases
-from store.ground.gc import collect
 from store.ground.as_of import EvidenceAsOf, check_pinned
+from store.ground.gc import collect
 from store.ground.repository import Repository
 from store.takeoff.code import short_code
 from store.takeoff.mission import Binding, Opened
