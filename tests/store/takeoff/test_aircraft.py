@@ -55,7 +55,9 @@ def store(tmp_path: Path) -> Path:
 
 def takeoff(state: Path, store: Path, **options: Any) -> Verdict:
     with Media(store) as media:
-        return check(state, StoreEvidence(media), NORTH.id, **{"now": NOW, **options})
+        verdict = check(state, StoreEvidence(media), NORTH.id, **{"now": NOW, **options})
+    assert all(finding.remedy for finding in verdict.findings if finding.step == "E")
+    return verdict
 
 
 def kinds(verdict: Verdict) -> list[str]:

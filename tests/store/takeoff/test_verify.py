@@ -29,6 +29,7 @@ from store.takeoff.check import takeoff_check
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Evidence, Opened, Verdict, VerifiedMission
 from store.takeoff.verify import open_mission, pinned_root, verify_mission
+from store.trust.aircraft_state import AircraftState
 from store.trust.root import MAX_STEPS, SignedRoot, TrustRoot
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import (
@@ -660,6 +661,45 @@ def test_a_ref_reads_back(raw: bytes) -> None:
 def test_anything_else_is_no_ref(data: bytes) -> None:
     with pytest.raises(Corrupt):
         ref_id(data)
+
+
+# The kinds of step E (FORMAT.md 7), but those of the aircraft's state itself, `no-state` and `bad-state`.
+STEP_E = {
+    "wrong-mission", "wrong-aircraft", "wrong-host", "takeoff-outside-area", "expired", "wrong-epoch", "old-root",
+    "issued-too-early", "unreleased", "wrong-flight", "rolled-back", "same-sequence", "consumed-flight",
+}  # fmt: skip
+
+
+def test_every_finding_of_step_e_says_what_to_do() -> None:
+    state = AircraftState.enrolled("uav-07", "cpu-x86_64-avx2", pinned())
+    newer = replace(GOOD.manifest, issue=replace(ISSUE, sequence=ISSUE.sequence + 1))
+    another = replace(GOOD.manifest, host="cpu")
+    bindings = [
+        replace(BINDING, flight="another"),
+        replace(BINDING, state=state.accepting(newer, now=0)),
+        replace(BINDING, state=state.accepting(another, now=0)),
+        replace(BINDING, state=state.consuming(FACTS.flight)),
+    ]
+    of_state = [Case("by the state", set(), binding=binding) for binding in bindings]
+    unsigned = flight(root=MIXED_ROOT, releases=(ObjectId.of(GOOD.signed),))
+    of_release = Case(
+        "a release that is none",
+        set(),
+        lambda: unsigned,
+        lambda evidence, _: bool(evidence.put(GOOD.signed)),
+        MIXED_ROOT,
+    )
+    seen = set()
+    for case in [*CASES, *of_state, of_release]:
+        one = case.flight()
+        evidence = evidence_of(one, root=case.root)
+        case.damage(evidence, one)
+        for finding in check(evidence, case.binding, pinned(case.root)).findings:
+            if finding.step == "E":
+                assert finding.remedy, (case.name, finding)
+                seen.add(finding.kind)
+    assert seen >= STEP_E
+    assert seen - STEP_E == {"bad-envelope"}  # of the release
 
 
 def test_findings_say_what_is_known_as_json() -> None:
