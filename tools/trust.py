@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.ground import trust_chain
 from store.ground.repository import Repository
 from store.ground.writer import check_fit
 from store.takeoff.code import short_code
@@ -297,7 +298,7 @@ def _edit(store: str, draft: Path, edit: Callable[[RootDraft], RootDraft], *, as
 def _into_effect(store: str, made: RootDraft, *, as_json: bool) -> int:
     with Repository.open(store) as repository:
         before = _grounded(repository)
-        signed = repository.rotate(made, now=int(time.time()))
+        signed = trust_chain.rotate(repository, made, now=int(time.time()))
         grounded = {mission: why for mission, why in _grounded(repository).items() if mission not in before}
         path = repository.media.absolute(f"trust/{signed.root.version}.root.cbor")
     root = signed.root

@@ -25,7 +25,7 @@ from builders.descriptors.preprocess import Undecodable, decode
 from builders.engines.base import EngineBackend, EngineSpec
 from builders.engines.card import CARD_LIMIT, Card, EngineRecipes
 from builders.engines.check import Tolerance, require_tolerance
-from builders.engines.compiling import CompiledEngine, CompileSettings, Part, compile_engine, quantise_network
+from builders.engines.compiling import CompiledEngine, CompileSettings, HashedFile, compile_engine, quantise_network
 from builders.engines.failures import failure
 from builders.engines.precision import CalibrationSet, caster_version, quantiser_version
 from builders.engines.recipe import engine_recipe, quantised_recipe
@@ -290,7 +290,7 @@ def compile_unit(request: CompileRequest, progress: Progress) -> CompiledEngine:
     )
 
 
-def quantise_unit(request: QuantiseRequest, progress: Progress) -> tuple[Part, float]:
+def quantise_unit(request: QuantiseRequest, progress: Progress) -> tuple[HashedFile, float]:
     """Return (the network of a request in int8, the seconds it took). Raises as `quantise_network`."""
     return quantise_network(
         request.spec,

@@ -52,7 +52,7 @@ class ArtifactStore:
         for id_ in record.ids:
             try:
                 size = self.writer.repository.media.stamp(object_path(id_)).size
-                self.writer.check(id_, size)
+                self.writer.check_object(id_, size)
             except (NotFound, Corrupt):
                 return None
             objects.append((id_, size))

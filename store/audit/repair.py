@@ -26,12 +26,12 @@ from store.disk.media import Media
 from store.disk.objects import Batch, inserting
 from store.disk.quarantine import copy_aside, present, set_aside
 from store.disk.staging import sweep
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId, is_hex
 from store.format.ref import ref_id
 from store.ground.repository import Repository
+from store.ground.trust_chain import check_continues_chain, put_into_effect
 from store.ground.upkeep import mend_index
-from store.trust.root import SignedRoot
 
 # Rounds after which something new is damaged each time: somebody else is at it.
 _ROUNDS = 10
@@ -216,11 +216,13 @@ class _Worker:
         if not present(self.media, "trust"):
             self.disk.make_directory(self.media.absolute("trust"))
             self.disk.sync_directory(self.media.path)
+        try:
+            check_continues_chain(self.repository, data)
+        except (NotFound, Corrupt, Untrusted):
+            return False  # the root before it did not come: a root after a hole would make the store worse
         if present(self.media, step.name):
             set_aside(self.media, self.disk, step.name)
-        facts = {"version": int(version), "digest": SignedRoot.parse(data).root.digest.hex()}
-        self.repository.append_log(log.Event(int(time.time()), "rotated", facts))
-        self.repository.replace(step.name, data)
+        put_into_effect(self.repository, data, at=int(time.time()))
         return True
 
     def fetch(self, wanted: Iterable[tuple[ObjectId, int]]) -> set[ObjectId]:

@@ -24,6 +24,7 @@ from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, U
 from store.format.ids import ObjectId
 from store.format.ref import ref_id
 from store.ground.repository import Repository
+from store.ground.trust_chain import put_into_effect
 from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import check_binding, open_manifest
 from store.trust.root import SignedRoot
@@ -311,9 +312,7 @@ def _bring_root(version: int, source: Repository, destination: Repository) -> No
                     remedy="bring the two stations' roots together, and begin a new draft of the one that lost",
                     kind="bad-trust-chain",
                 )
-        facts = {"version": version, "digest": digest.hex()}
-        destination.append_log(log.Event(int(time.time()), "rotated", facts))
-        destination.replace(f"trust/{version}.root.cbor", data)
+        put_into_effect(destination, data, at=int(time.time()))
 
 
 def _move(move: Move, destination: Repository) -> None:

@@ -51,7 +51,7 @@ class Writer:
     def __init__(self, repository: Repository, index: Index) -> None:
         self.repository = repository
         self.index = index
-        # Read in full by `check` and not in the ledger yet: one commit for many.
+        # Read in full by `check_object` and not in the ledger yet: one commit for many.
         self._checked: dict[ObjectId, Row] = {}
 
     @contextmanager
@@ -60,7 +60,7 @@ class Writer:
         with inserting(self.repository.media, self.repository.disk, self.index) as batch:
             yield batch
 
-    def check(self, id_: ObjectId, size: int) -> None:
+    def check_object(self, id_: ObjectId, size: int) -> None:
         """Raises NotFound or Corrupt unless the object is there, whole (by the ledger, or by reading it)."""
         known = self._checked.get(id_)
         if known and known.size == size and known.fresh(self.repository.media.stamp(object_path(id_))):
@@ -70,7 +70,7 @@ class Writer:
             self._checked[id_] = row
 
     def settle(self) -> None:
-        """Enters in the ledger what `check` read."""
+        """Enters in the ledger what `check_object` read."""
         if self._checked:
             self.index.commit(objects=self._checked)
             self._checked = {}

@@ -70,7 +70,7 @@ def use(store: Path) -> str:
                 record = writer.index.record(build_key(name))
                 assert record is not None
                 assert record.ids == (entry.id,)
-                writer.check(entry.id, entry.size)
+                writer.check_object(entry.id, entry.size)
         files = {ObjectId.parse(f.parent.name + f.name) for f in (store / "objects").glob("*/*")}
         assert files <= known
         return writer.index.rebuilt
@@ -308,7 +308,7 @@ def answers(store: Path) -> str:
         for one in (NORTH, SOUTH):
             writer.index.absorbed(one.manifest_id)
             for entry in one.table.entries:
-                writer.check(entry.id, entry.size)
+                writer.check_object(entry.id, entry.size)
                 if entry.key is not None:
                     writer.index.record(entry.key)
                     writer.record({entry.key: Record((entry.id,), {})})

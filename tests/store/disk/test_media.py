@@ -230,7 +230,7 @@ class TestDigest:
                 media.digest(ID, len(DATA))
             assert caught.value.fields["kind"] == "unreadable"
             assert caught.value.fields["errno"] == number
-            ((_, outcome),) = StoreEvidence(media).check([(ID, len(DATA))])
+            ((_, outcome),) = StoreEvidence(media).check_objects([(ID, len(DATA))])
         assert isinstance(outcome, Unavailable)
         assert outcome.fields["object"] == ID
 

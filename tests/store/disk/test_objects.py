@@ -222,7 +222,7 @@ class TestHealing:
         with Repository.open(store) as repository, writing(repository) as writer, writer.inserting() as batch:
             added = batch.add_bytes(self.DATA) if by == "bytes" else batch.add([self.DATA])
             batch.commit()
-            writer.check(added.id, added.size)
+            writer.check_object(added.id, added.size)
         assert not added.reused
         assert path.read_bytes() == self.DATA
         assert path.lstat().st_size == len(self.DATA)
@@ -295,7 +295,7 @@ class TestLedger:
     def test_what_was_inserted_is_not_read_again(self, writer: Writer, reads: list[ObjectId]) -> None:
         insert(writer, b"one", b"two")
         assert insert(writer, b"one", b"two") == [True, True]
-        writer.check(ObjectId.of(b"one"), 3)
+        writer.check_object(ObjectId.of(b"one"), 3)
         assert reads == []
 
     @pytest.mark.parametrize("touch", ["mtime", "rewritten", "replaced", "mode", "restored times"])
@@ -321,9 +321,9 @@ class TestLedger:
         else:
             overwrite(path, lambda data: data)
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        writer.check(id_, 3)
+        writer.check_object(id_, 3)
         assert reads == [id_]
-        writer.check(id_, 3)
+        writer.check_object(id_, 3)
         assert reads == [id_]
 
     def test_a_change_of_the_same_size_with_its_times_restored_is_found(self, store: Path, writer: Writer) -> None:
@@ -335,15 +335,15 @@ class TestLedger:
         flip(path)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         with pytest.raises(Corrupt):
-            writer.check(ObjectId.of(b"one"), 3)
+            writer.check_object(ObjectId.of(b"one"), 3)
 
     def test_another_size_than_the_one_that_was_checked_is_refused(self, store: Path, writer: Writer) -> None:
         """Also before the ledger has it: two entries may give one object two sizes."""
         insert(writer, b"one")
         file_of(store, ObjectId.of(b"one")).touch()
-        writer.check(ObjectId.of(b"one"), 3)
+        writer.check_object(ObjectId.of(b"one"), 3)
         with pytest.raises(Corrupt):
-            writer.check(ObjectId.of(b"one"), 4)
+            writer.check_object(ObjectId.of(b"one"), 4)
 
     def test_an_object_that_came_by_copying_is_read_once(
         self, store: Path, writer: Writer, reads: list[ObjectId]
@@ -360,7 +360,7 @@ class TestLedger:
         flip(file_of(store, ObjectId.of(b"one")))
         for _ in range(2):
             with pytest.raises(Corrupt):
-                writer.check(ObjectId.of(b"one"), 3)
+                writer.check_object(ObjectId.of(b"one"), 3)
 
     @pytest.mark.parametrize("moment", [-(10**18), 2**63 + 1])
     def test_times_before_1970_and_far_ahead(self, store: Path, writer: Writer, moment: int) -> None:
@@ -369,7 +369,7 @@ class TestLedger:
         os.utime(path, ns=(moment, moment))
         if path.stat().st_mtime_ns != moment:
             pytest.skip("this file system cannot keep such a time")
-        writer.check(ObjectId.of(b"one"), 3)
+        writer.check_object(ObjectId.of(b"one"), 3)
         writer.settle()
         assert confirm_object(writer.repository.media, writer.index, ObjectId.of(b"one"), 3) is None
 
@@ -381,7 +381,7 @@ class TestLedger:
 
     def test_absent(self, writer: Writer) -> None:
         with pytest.raises(NotFound):
-            writer.check(ObjectId.of(b"absent"), 6)
+            writer.check_object(ObjectId.of(b"absent"), 6)
 
 
 class TestStaging:
