@@ -18,7 +18,7 @@ from typing import Any
 
 from builders.artifacts.plan import EngineTask, Found, Progress, QuantiseTask, plan_engines, silent
 from builders.compose import BuildContext, preprocess_of
-from builders.descriptors.preprocess import Undecodable, decode
+from builders.descriptors.decoding import Undecodable, decode
 from builders.engines.base import EngineSpec
 from builders.engines.card import CARD_LIMIT, Card
 from builders.engines.check import judge

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from builders.artifacts.engine import ArtifactStore
 from builders.artifacts.plan import Found, Progress, ShardTask
 from builders.compose import BuildContext
+from builders.descriptors.decoding import BadTile, tile_image
 from builders.descriptors.embed import CellJob, CellResult, Embedder
-from builders.descriptors.preprocess import BadTile, tile_image
 from builders.descriptors.rows import RowCache, SeenCell, shown
 from builders.descriptors.shard import Descriptors, Shard, read_shard, write_shard
 from builders.grid.tiles import tile_id

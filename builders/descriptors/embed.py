@@ -34,7 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from builders.descriptors.preprocess import MAX_SIDE, BadTile, Preprocess, tile_image
+from builders.descriptors.decoding import BadTile, tile_image
+from builders.descriptors.preprocess import MAX_SIDE, Preprocess
 from builders.descriptors.shard import Descriptors
 from builders.engines.session import failure_kind
 from builders.extras import import_onnxruntime

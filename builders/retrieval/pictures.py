@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.descriptors.preprocess import BadTile, tile_image
+from builders.descriptors.decoding import BadTile, tile_image
 from builders.grid.tiles import tile_ids, tile_xy
 from builders.grid.views import View
 from builders.imagery.coverage import pieces

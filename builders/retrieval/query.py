@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.areas.covering import tiles_of_area
-from builders.descriptors.preprocess import BadTile, decode
+from builders.descriptors.decoding import BadTile, decode
 from builders.grid.tiles import MAX_TILE_BYTES
 from builders.grid.views import View
 from builders.imagery.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over

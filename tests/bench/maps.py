@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from builders.descriptors.decoding import decode
 from builders.descriptors.embed import CellJob, Embedder
-from builders.descriptors.preprocess import Preprocess, decode
+from builders.descriptors.preprocess import Preprocess
 from builders.extras import import_onnxruntime
 from builders.grid.tiles import cell_of, tile_from_id, tile_ids, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
