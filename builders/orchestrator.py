@@ -22,8 +22,9 @@ from builders.artifacts.plan import BuiltIndex, FileTask, Plan, Progress, make_p
 from builders.artifacts.probe import BuiltProbe, Prover
 from builders.artifacts.shard import BuiltShard, Fault, ShardBuilder
 from builders.compose import BuildContext
+from builders.grid.live import live
 from builders.grid.views import View
-from builders.imagery.coverage import FAULTS, Shortfall, live, of_list, shortfall, with_views
+from builders.imagery.coverage import FAULTS, Shortfall, of_list, shortfall, with_views
 from builders.report import Action, Artifact, BuildReport, CoverageReport, Measured, Missing
 from store.disk.objects import read_chunks
 from store.errors import FlightbagError, Refused, Unavailable

@@ -25,8 +25,9 @@ from builders.engines.check import judge
 from builders.engines.compiling import CompiledEngine, compile_engine, quantise_network
 from builders.engines.failures import failure
 from builders.engines.precision import CalibrationSet
+from builders.grid.live import find
 from builders.grid.tiles import tile_from_id
-from builders.imagery.inventory import Inventory, find
+from builders.imagery.inventory import Inventory
 from store.disk.index import Record
 from store.disk.locks import exclusive
 from store.disk.media import object_path

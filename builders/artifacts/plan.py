@@ -24,9 +24,10 @@ from builders.engines.base import EngineBackend, EngineSpec
 from builders.engines.card import Keyed
 from builders.engines.failures import failure
 from builders.engines.precision import caster_version, quantiser_version
+from builders.grid.live import live
 from builders.grid.tiles import Tile, cell_range, tile_from_id
 from builders.grid.views import View
-from builders.imagery.coverage import Gates, Shortfall, code, live, shortfall, with_views
+from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory, Level, cells_of
 from builders.mission.schema import Backbone, Calibration, Descriptors, scaled
 from builders.onboard.probe import ROWS as PROBE_ROWS

@@ -21,9 +21,10 @@ from builders.artifacts.shard import BuiltShard
 from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.shard import Descriptors, read_shard
 from builders.engines.base import EngineSession
+from builders.grid.live import find
 from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import Shortfall
-from builders.imagery.inventory import cells_of, find
+from builders.imagery.inventory import cells_of
 from builders.onboard.exact import Block
 from builders.onboard.flying import FlyingEngine, batches_of
 from builders.onboard.layers import Layer

@@ -23,9 +23,10 @@ from builders.descriptors.decoding import BadTile, tile_image
 from builders.descriptors.embed import CellJob, CellResult, Embedder
 from builders.descriptors.rows import RowCache, SeenCell, shown
 from builders.descriptors.shard import Descriptors, Shard, read_shard, write_shard
+from builders.grid.live import find
 from builders.grid.tiles import tile_id
 from builders.grid.views import View
-from builders.imagery.inventory import Inventory, find
+from builders.imagery.inventory import Inventory
 from store.disk.objects import Batch
 from store.errors import Corrupt, NotFound
 from store.format.ids import BuildKey, ObjectId

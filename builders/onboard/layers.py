@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.grid.live import is_live
 from builders.grid.views import View
-from builders.imagery.coverage import is_live
 from builders.onboard.exact import Block, search
 from builders.recipe import RowRecipe
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from builders.areas.covering import tiles_of_area
 from builders.descriptors.shard import read_shard
+from builders.grid.live import missing_at
 from builders.grid.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id
 from builders.grid.views import View
-from builders.imagery.coverage import missing_at
 from builders.onboard.ann import AnnIndex, open_index
 from builders.onboard.exact import NOBODY, Block
 from builders.onboard.flying import recipe_of

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.descriptors.decoding import BadTile, tile_image
+from builders.grid.live import pieces
 from builders.grid.tiles import tile_ids, tile_xy
 from builders.grid.views import View
-from builders.imagery.coverage import pieces
 from builders.imagery.inventory import Level, TileSources
 
 
