@@ -30,7 +30,7 @@ from builders.grid.views import View
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory, Level, cells_of
 from builders.mission.schema import Backbone, Calibration, Descriptors, scaled
-from builders.onboard.probe import ROWS as PROBE_ROWS
+from builders.onboard.probes import ROWS as PROBE_ROWS
 from builders.recipe import KEYS_CONTEXT, Recipe, RowRecipe, engine_recipe, fidelity_recipe, quantised_recipe, tile_list
 from builders.retrieval.pictures import sample
 from builders.retrieval.quality import AGAINST, Imagery, Question

@@ -29,7 +29,7 @@ from builders.onboard.exact import Block
 from builders.onboard.flying import FlyingEngine, batches_of
 from builders.onboard.layers import Layer
 from builders.onboard.loading import open_parts
-from builders.onboard.probe import ROWS, Probe
+from builders.onboard.probes import ROWS, Probe
 from builders.report import Measured
 from builders.retrieval.pictures import pictures
 from builders.retrieval.recall import total

@@ -25,7 +25,7 @@ from builders.imagery.inventory import SourceSpec, TileSources, Wanted, cells_of
 from builders.onboard.flying import FlyingEngine, batches_of, card_of, engine_of, flying_engine
 from builders.onboard.layers import Layer
 from builders.onboard.loading import open_engine
-from builders.onboard.probe import Probe
+from builders.onboard.probes import Probe
 from builders.onboard.retriever import Match, Retriever
 from builders.recipe import fidelity_recipe
 from builders.retrieval.quality import Imagery, Question
