@@ -18,7 +18,7 @@ from typing import Any
 
 from builders.artifacts.plan import EngineTask, Found, Progress, QuantiseTask, plan_engines, silent
 from builders.compose import BuildContext, preprocess_of
-from builders.descriptors.decoding import Undecodable, decode
+from builders.descriptors.decoding import Undecodable, decode, resized
 from builders.engines.base import EngineSpec
 from builders.engines.card import CARD_LIMIT, Card
 from builders.engines.check import judge
@@ -224,7 +224,7 @@ class EngineBuilder:
             wanted = step.tiles[find(level.required, step.tiles)[0]]
             for number, data in self.context.sources.read_again(level, wanted):
                 try:
-                    rows.append(preprocess.tensor(decode(data)))
+                    rows.append(preprocess.tensor(resized(decode(data), preprocess)))
                 except Undecodable as error:
                     what = f"the calibration tile {tile_from_id(number)} of {spec.backbone} cannot be decoded"
                     raise failure("calibration", f"{what}: {error.message}") from error

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from builders.artifacts.engine import ArtifactStore, BuiltEngine
 from builders.artifacts.index import IndexBuilder
@@ -147,14 +146,14 @@ class Prover:
         for origin, picture in pictures(self.context.sources, level, task.view, side, task.origins, 0):
             if origin in known:
                 origins.append(origin)
-                images.append(np.asarray(preprocess.resized(Image.fromarray(picture))))
+                images.append(preprocess.resized(picture))
                 rows.append(known[origin])
         if not origins:
             # All of the chosen ones are bad: then the first that the map has.
             first = self._first_rows(task)
             for origin, picture in pictures(self.context.sources, level, task.view, side, first, 0):
                 origins.append(origin)
-                images.append(np.asarray(preprocess.resized(Image.fromarray(picture))))
+                images.append(preprocess.resized(picture))
                 rows.append(self._rows(task, first)[origin])
         if not origins:
             raise Refused(

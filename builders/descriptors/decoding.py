@@ -12,15 +12,23 @@ import io
 import struct
 from typing import ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from builders.descriptors.preprocess import MAX_SIDE
+from builders.descriptors.preprocess import MAX_SIDE, Preprocess
 from builders.grid.tiles import MAX_TILE_BYTES
 from store.errors import Corrupt
 
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 # Pixels that have a plain reading as RGB. CMYK, 16 bits a channel and floats have none.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 
@@ -100,6 +108,20 @@ def tile_image(data: bytes, side: int) -> Image.Image:
     if image.getcolors(1) is not None:  # it looks no further than the second colour
         raise Blank(f"every pixel has the colour {image.getpixel((0, 0))}")
     return image
+
+
+def resized(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Return uint8 [height, width, 3]: the pixels of an RGB image of any size, of the size that the backbone takes.
+
+    The pixels are those of `Preprocess.resized`; Pillow makes them several times faster. One side after the other: from
+    version 13 on Pillow itself chooses which side comes first, and then the roundings differ (its pull request 9549).
+    """
+    height, width = preprocess.resize
+    method = _FILTERS[preprocess.filter]
+    for size in ((width, image.height), (width, height)):
+        if image.size != size:
+            image = image.resize(size, method)
+    return np.asarray(image)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

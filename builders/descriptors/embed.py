@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from builders.descriptors.decoding import BadTile, tile_image
+from builders.descriptors.decoding import BadTile, resized, tile_image
 from builders.descriptors.preprocess import MAX_SIDE, Preprocess
 from builders.descriptors.shard import Descriptors
 from builders.engines.session import failure_kind
@@ -263,7 +263,7 @@ class Embedder:
         whole = [tile for tile in tiles if tile is not None]
         if len(whole) < len(tiles):
             return False
-        self._preprocess.tensor(self._mosaic(whole), out=out)
+        self._preprocess.tensor(resized(self._mosaic(whole), self._preprocess), out=out)
         return True
 
     def _mosaic(self, tiles: list[Image.Image]) -> Image.Image:

@@ -13,18 +13,14 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from builders.descriptors.resample import FILTERS as RESAMPLING
+from builders.descriptors.resample import resized
 from store.errors import Corrupt, Invalid
 
 MAX_SIDE = 4096
 COLOURS = ("RGB", "BGR")
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+FILTERS = ("nearest", *RESAMPLING)
 # What a pixel of 0..255 is multiplied with, and what is added.
 SCALES = {"0..1": (1 / 255, 0.0), "0..255": (1.0, 0.0), "-1..1": (2 / 255, -1.0)}
 _MILLION = 10**6
@@ -56,7 +52,7 @@ class Preprocess:
         for key, value, choices in (
             ("colour", self.colour, COLOURS),
             ("scale", self.scale, tuple(SCALES)),
-            ("filter", self.filter, tuple(FILTERS)),
+            ("filter", self.filter, FILTERS),
         ):
             if value not in choices:
                 raise _invalid(key, value, f"give one of {', '.join(choices)}")
@@ -91,14 +87,13 @@ class Preprocess:
             raise Corrupt("the preprocessing is another than this version knows")
         return made
 
-    def resized(self, image: Image.Image) -> Image.Image:
-        """The image of the size that the backbone takes."""
-        height, width = self.resize
-        return image if image.size == (width, height) else image.resize((width, height), FILTERS[self.filter])
+    def resized(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return uint8 [height, width, 3]: RGB pixels, uint8 [h, w, 3], of the size that the backbone takes."""
+        return resized(pixels, *self.resize, self.filter)
 
-    def tensor(self, image: Image.Image, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """float32 [3, height, width] of an RGB image of any size, as the class describes; in `out` if given."""
-        pixels = np.asarray(self.resized(image)).transpose(2, 0, 1)
+    def tensor(self, pixels: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return float32 [3, height, width] of RGB pixels, uint8 [h, w, 3] of any size; in `out` where it is given."""
+        pixels = self.resized(pixels).transpose(2, 0, 1)
         if self.colour == "BGR":
             pixels = pixels[::-1]
         by, plus = SCALES[self.scale]

@@ -81,7 +81,7 @@ def no_worker_is_left() -> bool:
 def reference(model: bytes, tiles: list[tuple[int, bytes]], preprocess: Preprocess = PREPROCESS) -> NDArray[np.float32]:
     """The bare session, one tile after another."""
     session = InferenceSession(model, providers=["CPUExecutionProvider"])
-    rows = [session.run(None, {"image": preprocess.tensor(decode(data))[None]})[0][0] for _, data in tiles]
+    rows = [session.run(None, {"image": preprocess.tensor(np.asarray(decode(data)))[None]})[0][0] for _, data in tiles]
     return np.stack(rows)
 
 
@@ -250,7 +250,7 @@ def test_a_mosaic_is_resized_as_a_whole() -> None:
         mosaic = Image.new("RGB", (16, 16))
         for place, number in enumerate(view.footprint(16, np.array([origin], np.uint64)).ravel().tolist()):
             mosaic.paste(decode(tiles[number]), (place % 2 * 8, place // 2 * 8))
-        assert np.allclose(row, Preprocess((2, 2)).tensor(mosaic).mean(axis=(1, 2)), atol=1e-5)
+        assert np.allclose(row, Preprocess((2, 2)).tensor(np.asarray(mosaic)).mean(axis=(1, 2)), atol=1e-5)
 
 
 def test_views_over_the_antimeridian_are_described() -> None:
