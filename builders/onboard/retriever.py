@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.areas.covering import tiles_of_area
+from builders.areas.covering import tiles_of_signed_area
 from builders.descriptors.shard import read_shard
 from builders.grid.live import missing_at
 from builders.grid.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id
@@ -25,8 +25,8 @@ from builders.onboard.exact import NOBODY, Block
 from builders.onboard.flying import recipe_of
 from builders.onboard.layers import Layer
 from builders.onboard.loading import private_file
-from store.errors import Corrupt, NotFound
-from store.format.missing import ENTRY, MissingList
+from store.errors import NotFound
+from store.takeoff.coverage import read_missing
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
 
@@ -121,12 +121,12 @@ class Retriever:
                 yield shard.tiles, shard.descriptors
 
         blocks = list(read()) if held else None
-        required = tiles_of_area(self._mission.facts.area, zoom)
+        required = tiles_of_signed_area(self._mission.facts.area, zoom)
         return Layer(
             zoom,
             recipe_of(self._mission, self._set, zoom),
             required,
-            missing_at(missing_of(self._mission), required),
+            missing_at(read_missing(self._mission, self._mission.evidence), required),
             (lambda: iter(blocks)) if blocks is not None else read,
         )
 
@@ -144,17 +144,6 @@ class Retriever:
             remedy=f"it has {known}",
             index=index,
         )
-
-
-def missing_of(mission: VerifiedMission) -> MissingList:
-    """What of its area the mission does not describe."""
-    entry = mission.table.find(ENTRY)
-    if entry is None:
-        return MissingList(())
-    listed = MissingList.parse(bytes(load(mission, ENTRY, kind="coverage")))
-    if listed.total != entry.meta["missing"]:
-        raise Corrupt(f"{ENTRY} lists {listed.total} tiles, {entry.meta['missing']} were signed", kind="bad-coverage")
-    return listed
 
 
 def located(tile: Tile, view: View, score: float) -> Match:
