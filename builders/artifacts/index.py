@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from builders.artifacts.engine import ArtifactStore
 from builders.artifacts.plan import BuiltIndex, IndexTask, Progress
 from builders.onboard import ann
-from builders.onboard.layers import Layer
+from builders.onboard.layers import MapLayer
 from builders.recipe import Recipe
 from store.errors import Refused
 from store.format.ids import ObjectId
@@ -22,7 +22,7 @@ class IndexBuilder:
     artifacts: ArtifactStore
     progress: Progress
 
-    def build(self, task: IndexTask, layer: Layer) -> BuiltIndex:
+    def build(self, task: IndexTask, layer: MapLayer) -> BuiltIndex:
         """The index of a layer, from the store or built now. Raises Refused for a layer without rows."""
         rows, dim = 0, 0
         for origins, found in layer.rows():

@@ -33,7 +33,7 @@ from builders.mission.schema import Backbone, Calibration, Descriptors, scaled
 from builders.onboard.probes import ROWS as PROBE_ROWS
 from builders.recipe import KEYS_CONTEXT, Recipe, RowRecipe, engine_recipe, fidelity_recipe, quantised_recipe, tile_list
 from builders.retrieval.pictures import sample
-from builders.retrieval.quality import AGAINST, Imagery, Question
+from builders.retrieval.quality import AGAINST, Imagery, RecallMeasurement
 from store.disk.index import peek_index
 from store.disk.media import object_path
 from store.disk.objects import read_chunks
@@ -196,7 +196,7 @@ class Plan:
     probes: tuple[ProbeTask, ...]
     indexes: tuple[IndexTask, ...]
     files: tuple[FileTask, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[RecallMeasurement, ...]
     gated: tuple[tuple[str, int, bytes], ...]
 
     @property
@@ -615,7 +615,7 @@ def _fidelity(
 
 def _questions(
     context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask], progress: Progress, *, remembered: bool
-) -> Iterator[Question]:
+) -> Iterator[RecallMeasurement]:
     if context.mission.quality is None:
         return
     against = None
@@ -632,7 +632,7 @@ def _questions(
     for set_ in context.mission.descriptors:
         engine = next(task for task in engines if task.spec.backbone == set_.backbone)
         layers = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
-        yield Question(set_.name, engine.recipe.key, layers, Imagery(context.sources, inventory), against)
+        yield RecallMeasurement(set_.name, engine.recipe.key, layers, Imagery(context.sources, inventory), against)
 
 
 def _candidates(context: BuildContext, shards: Sequence[ShardTask]) -> list[dict[int, tuple[View, NDArray[np.uint64]]]]:
@@ -648,7 +648,7 @@ def _candidates(context: BuildContext, shards: Sequence[ShardTask]) -> list[dict
     ]
 
 
-def _recall(context: BuildContext, questions: Sequence[Question]) -> Iterator[tuple[str, int, bytes]]:
+def _recall(context: BuildContext, questions: Sequence[RecallMeasurement]) -> Iterator[tuple[str, int, bytes]]:
     quality = context.mission.quality
     for question in questions:
         assert quality is not None

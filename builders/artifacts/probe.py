@@ -24,9 +24,9 @@ from builders.grid.live import find
 from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import Shortfall
 from builders.imagery.inventory import cells_of
-from builders.onboard.exact import Block
+from builders.onboard.exact import RowBlock
 from builders.onboard.flying import FlyingEngine, batches_of
-from builders.onboard.layers import Layer
+from builders.onboard.layers import MapLayer
 from builders.onboard.loading import open_parts
 from builders.onboard.probes import ROWS, Probe
 from builders.report import Measured
@@ -94,20 +94,20 @@ class Prover:
     def _asking(self, set_: str, count: int) -> None:
         self.progress(f"asking {set_}", count, 0)
 
-    def layers(self, set_: str) -> list[Layer]:
+    def layers(self, set_: str) -> list[MapLayer]:
         """The map of a descriptor set, zoom by zoom."""
         layers = []
         for level in self.plan.inventory.levels:
             tasks = [task for task in self.plan.shards if (task.set.name, task.zoom) == (set_, level.zoom)]
             if tasks:
 
-                def blocks(tasks: Sequence[ShardTask] = tasks) -> Iterator[Block]:
+                def blocks(tasks: Sequence[ShardTask] = tasks) -> Iterator[RowBlock]:
                     return (self._block(task.name) for task in tasks)
 
-                layers.append(Layer(level.zoom, tasks[0].rows, level.required, self.missing.ids(level.zoom), blocks))
+                layers.append(MapLayer(level.zoom, tasks[0].rows, level.required, self.missing.ids(level.zoom), blocks))
         return layers
 
-    def _block(self, name: str) -> Block:
+    def _block(self, name: str) -> RowBlock:
         one = self.shards[name]
         shard = read_shard(self.artifacts.read(one.id, one.size))
         return shard.tiles, shard.descriptors

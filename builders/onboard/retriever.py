@@ -21,9 +21,9 @@ from builders.grid.live import missing_at
 from builders.grid.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id
 from builders.grid.views import View
 from builders.onboard.ann import AnnIndex, open_index
-from builders.onboard.exact import NOBODY, Block
+from builders.onboard.exact import NO_ROW, RowBlock
 from builders.onboard.flying import recipe_of
-from builders.onboard.layers import Layer
+from builders.onboard.layers import MapLayer
 from builders.onboard.loading import private_file
 from store.errors import NotFound
 from store.takeoff.coverage import read_missing
@@ -83,7 +83,7 @@ class Retriever:
         """The best `top` rows for each of the queries, float32 [q, d], the best first; fewer where there are fewer."""
         ids, scores = self.nearest(queries, top)
         return [
-            [self._match(number, score) for number, score in zip(*row, strict=True) if number != NOBODY]
+            [self._match(number, score) for number, score in zip(*row, strict=True) if number != NO_ROW]
             for row in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
 
@@ -97,7 +97,7 @@ class Retriever:
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def _search(
-        self, layer: Layer, queries: NDArray[np.float32], top: int
+        self, layer: MapLayer, queries: NDArray[np.float32], top: int
     ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         if self._indexes:
             return self._indexes[layer.zoom].search(queries, top)
@@ -108,21 +108,21 @@ class Retriever:
         view = next(layer.view for layer in self.layers if layer.zoom == tile.z)
         return located(tile, view, score)
 
-    def _layer(self, zoom: int, *, held: bool) -> Layer:
+    def _layer(self, zoom: int, *, held: bool) -> MapLayer:
         names = [
             entry.name
             for entry in self._mission.table.entries
             if entry.kind == "descriptors" and entry.name.split("/")[1:3] == [self._set, str(zoom)]
         ]
 
-        def read() -> Iterator[Block]:
+        def read() -> Iterator[RowBlock]:
             for name in names:
                 shard = read_shard(load(self._mission, name, kind="descriptors"))
                 yield shard.tiles, shard.descriptors
 
         blocks = list(read()) if held else None
         required = tiles_of_signed_area(self._mission.facts.area, zoom)
-        return Layer(
+        return MapLayer(
             zoom,
             recipe_of(self._mission, self._set, zoom),
             required,
