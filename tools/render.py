@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from builders.artifacts.plan import Plan
     from builders.onboard.retriever import Match
     from builders.report import BuildReport, EngineReport
-    from builders.retrieval.query import Remeasured
+    from builders.retrieval.query import Measurement
 
 LISTED = 20
 # How old imagery is customarily allowed to be, by the class of the sector.
@@ -227,7 +227,7 @@ def matches(found: Sequence[Match]) -> Iterator[str]:
     yield from table(rows)
 
 
-def measured(figures: Sequence[Remeasured]) -> Iterator[str]:
+def measured(figures: Sequence[Measurement]) -> Iterator[str]:
     """Figures that were measured again, beside what was signed."""
     rows = [("figure", "now", "signed", "least", "asked", "")]
     for one in figures:

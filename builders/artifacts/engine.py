@@ -21,7 +21,7 @@ from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext, preprocess_of
-from builders.descriptors.preprocess import Undecodable, decode
+from builders.descriptors.decoding import Undecodable, decode, resized
 from builders.engines.base import EngineBackend, EngineSpec
 from builders.engines.card import CARD_LIMIT, Card, EngineRecipes
 from builders.engines.check import Tolerance, require_tolerance
@@ -30,7 +30,8 @@ from builders.engines.failures import failure
 from builders.engines.precision import CalibrationSet, caster_version, quantiser_version
 from builders.engines.recipe import engine_recipe, quantised_recipe
 from builders.grid.tiles import tile_from_id
-from builders.imagery.inventory import Inventory, find
+from builders.grid.live import find
+from builders.imagery.inventory import Inventory
 from builders.mission.schema import Backbone, Calibration
 from builders.mission.schema import Descriptors as DescriptorSet
 from builders.recipe import Recipe, tile_list
@@ -433,7 +434,7 @@ class EngineBuilder:
             wanted = step.tiles[find(level.required, step.tiles)[0]]
             for number, data in self.context.sources.read_again(level, wanted):
                 try:
-                    rows.append(preprocess.tensor(decode(data)))
+                    rows.append(preprocess.tensor(resized(decode(data), preprocess)))
                 except Undecodable as error:
                     what = f"the calibration tile {tile_from_id(number)} of {spec.backbone} cannot be decoded"
                     raise failure("calibration", f"{what}: {error.message}") from error

@@ -24,7 +24,7 @@ from builders.onboard.flying import FlyingEngine, batches_of
 from builders.onboard.loading import open_parts
 from builders.recipe import RowRecipe, fidelity_recipe
 from builders.report import Measured
-from builders.retrieval.quality import AGAINST, Imagery, Question
+from builders.retrieval.quality import AGAINST, Imagery, RecallMeasurement
 from builders.retrieval.recall import total
 from store.errors import Invalid
 from store.format.manifest import PPM
@@ -48,7 +48,7 @@ def fidelity_gates(context: BuildContext, engines: Sequence[EngineTask], probes:
         yield Gate(f"fidelity/{probe.set.name}", least, fidelity_recipe(probe.recipe.key, engine.recipe.key))
 
 
-def recall_gates(context: BuildContext, questions: Sequence[Question]) -> Iterator[Gate]:
+def recall_gates(context: BuildContext, questions: Sequence[RecallMeasurement]) -> Iterator[Gate]:
     """Yield the figures of the mission file's `[quality]`."""
     quality = context.mission.quality
     for question in questions:
@@ -62,7 +62,7 @@ def recall_gates(context: BuildContext, questions: Sequence[Question]) -> Iterat
 
 def questions(
     context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask], progress: Progress, *, remembered: bool
-) -> Iterator[Question]:
+) -> Iterator[RecallMeasurement]:
     """Yield what `[quality]` asks of each descriptor set. Reads the other imagery that it names."""
     if context.mission.quality is None:
         return
@@ -80,7 +80,7 @@ def questions(
     for set_ in context.mission.descriptors:
         layers: tuple[RowRecipe, ...] = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
         engine = engine_of(engines, set_.backbone)
-        yield Question(set_.name, engine.recipe.key, layers, Imagery(context.sources, inventory), against)
+        yield RecallMeasurement(set_.name, engine.recipe.key, layers, Imagery(context.sources, inventory), against)
 
 
 def engine_of(engines: Sequence[EngineTask], backbone: str) -> EngineTask:
@@ -100,7 +100,7 @@ class FigureMeter:
     progress: Progress
     _sessions: dict[str, EngineSession] = field(default_factory=dict)
 
-    def measure(self, gates: Sequence[Gate], asked: Sequence[Question]) -> tuple[Measured, ...]:
+    def measure(self, gates: Sequence[Gate], asked: Sequence[RecallMeasurement]) -> tuple[Measured, ...]:
         """Return the figure of every gate, in their order.
 
         Raise Refused for a figure that cannot be measured, and what engines raise that cannot run here: a figure that

@@ -15,10 +15,11 @@ from builders.artifacts.shard import ShardTask
 from builders.artifacts.store import ArtifactStore, Insertion
 from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext
-from builders.imagery.coverage import Shortfall, live
+from builders.grid.live import live
+from builders.imagery.coverage import Shortfall
 from builders.onboard import ann
-from builders.onboard.exact import Block
-from builders.onboard.layers import Layer
+from builders.onboard.exact import RowBlock
+from builders.onboard.layers import MapLayer
 from builders.recipe import KEYS_CONTEXT, Recipe
 from store.errors import Refused
 from store.format.entries import Entry
@@ -152,18 +153,18 @@ class Rows:
     On this machine they are read from the shards on each walk; pickled, they travel as the blocks themselves.
     """
 
-    def __init__(self, walk: Callable[[], Iterable[Block]]) -> None:
+    def __init__(self, walk: Callable[[], Iterable[RowBlock]]) -> None:
         self._walk = walk
 
-    def __call__(self) -> Iterable[Block]:
+    def __call__(self) -> Iterable[RowBlock]:
         return self._walk()
 
-    def __reduce__(self) -> tuple[type[_ShippedRows], tuple[tuple[Block, ...]]]:
+    def __reduce__(self) -> tuple[type[_ShippedRows], tuple[tuple[RowBlock, ...]]]:
         return _ShippedRows, (tuple(self()),)
 
 
 class _ShippedRows(Rows):
-    def __init__(self, blocks: tuple[Block, ...]) -> None:
+    def __init__(self, blocks: tuple[RowBlock, ...]) -> None:
         super().__init__(lambda: blocks)
 
 
@@ -223,7 +224,7 @@ class IndexBuilder:
     executor: LocalExecutor
     progress: Progress = silent
 
-    def build(self, task: IndexTask, layer: Layer) -> BuiltIndex:
+    def build(self, task: IndexTask, layer: MapLayer) -> BuiltIndex:
         """Return the index of a layer, from the store or built now. Raise Refused for a layer without rows."""
         count, dim = 0, 0
         for origins, rows in layer.rows():

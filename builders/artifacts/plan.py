@@ -27,7 +27,7 @@ from builders.compose import BuildContext
 from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory
-from builders.retrieval.quality import Question
+from builders.retrieval.quality import RecallMeasurement
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
@@ -49,7 +49,7 @@ class Plan:
     shortfall: Shortfall
     sets: tuple[str, ...]
     tasks: tuple[Task, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[RecallMeasurement, ...]
     figures: tuple[Gate, ...]
 
     def of(self, kind: type[Kind]) -> tuple[Kind, ...]:

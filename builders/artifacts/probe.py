@@ -11,7 +11,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from builders.artifacts.shard import BuiltMap, ShardTask
 from builders.artifacts.store import ArtifactStore
@@ -21,7 +20,7 @@ from builders.descriptors.shard import Descriptors
 from builders.grid.views import View
 from builders.imagery.inventory import Inventory
 from builders.mission.schema import Descriptors as DescriptorSet
-from builders.onboard.probe import ROWS, Probe
+from builders.onboard.probes import ROWS, Probe
 from builders.recipe import Recipe, RowRecipe, tile_list
 from builders.retrieval.pictures import pictures, sample
 from store.errors import Refused
@@ -126,7 +125,7 @@ class ProbeBuilder:
         row_of = self.map.rows(task.set.name, task.zoom, origins)
         side = self.context.mission.coverage.tile_size
         described = [
-            (origin, np.asarray(preprocess.resized(Image.fromarray(picture))), row_of[origin])
+            (origin, preprocess.resized(picture), row_of[origin])
             for origin, picture in pictures(self.context.sources, level, task.view, side, origins, 0)
             if origin in row_of
         ]

@@ -25,16 +25,17 @@ from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects
 from builders.compose import BuildContext
 from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
-from builders.descriptors.preprocess import BadTile, tile_image
+from builders.descriptors.decoding import BadTile, tile_image
 from builders.descriptors.rows import RowCache, SeenCell, shown
 from builders.descriptors.shard import EMPTY_SIZE, Descriptors, Shard, read_shard, write_shard
+from builders.grid.live import find, live
 from builders.grid.tiles import Tile, cell_range, tile_from_id, tile_id
 from builders.grid.views import View
-from builders.imagery.coverage import Shortfall, live
-from builders.imagery.inventory import Inventory, Level, cells_of, find
+from builders.imagery.coverage import Shortfall
+from builders.imagery.inventory import Inventory, Level, cells_of
 from builders.mission.schema import Descriptors as DescriptorSet
-from builders.onboard.exact import Block
-from builders.onboard.layers import Layer
+from builders.onboard.exact import RowBlock
+from builders.onboard.layers import MapLayer
 from builders.recipe import Recipe, RowRecipe, tile_list
 from store.disk.objects import Batch
 from store.errors import Corrupt, NotFound, Refused
@@ -444,7 +445,7 @@ class BuiltMap:
     shards: Mapping[str, BuiltShard]
     shortfall: Shortfall
 
-    def layers(self, set_: str) -> list[Layer]:
+    def layers(self, set_: str) -> list[MapLayer]:
         """Return the rows of a descriptor set that a search may find, zoom by zoom."""
         layers = []
         for level in self.inventory.levels:
@@ -452,10 +453,10 @@ class BuiltMap:
             if shards:
                 blocks = partial(self._blocks, shards)
                 missing = self.shortfall.ids(level.zoom)
-                layers.append(Layer(level.zoom, shards[0].task.rows, level.required, missing, blocks))
+                layers.append(MapLayer(level.zoom, shards[0].task.rows, level.required, missing, blocks))
         return layers
 
-    def layer(self, set_: str, zoom: int) -> Layer:
+    def layer(self, set_: str, zoom: int) -> MapLayer:
         """Return the rows of a descriptor set at one zoom, which has shards."""
         return next(layer for layer in self.layers(set_) if layer.zoom == zoom)
 
@@ -487,9 +488,9 @@ class BuiltMap:
                     kind="no-rows",
                 )
 
-    def _blocks(self, shards: Sequence[BuiltShard]) -> Iterator[Block]:
+    def _blocks(self, shards: Sequence[BuiltShard]) -> Iterator[RowBlock]:
         return (self._block(shard) for shard in shards)
 
-    def _block(self, shard: BuiltShard) -> Block:
+    def _block(self, shard: BuiltShard) -> RowBlock:
         read = read_shard(self.store.read(shard.id, shard.size))
         return read.tiles, read.descriptors

@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from builders.descriptors.network import Network, out_of_memory
-from builders.descriptors.preprocess import MAX_SIDE, BadTile, Preprocess, tile_image
+from builders.descriptors.decoding import BadTile, resized, tile_image
+from builders.descriptors.preprocess import MAX_SIDE, Preprocess
 from builders.descriptors.shard import Descriptors
 from builders.extras import import_onnxruntime
 from builders.grid.tiles import tile_from_id, tile_xy
@@ -240,7 +241,8 @@ class CellPipeline:
         whole = [tile for tile in tiles if tile is not None]
         if len(whole) < len(tiles):
             return False
-        self._description.preprocess.tensor(self._mosaic(whole), out=out)
+        preprocess = self._description.preprocess
+        preprocess.tensor(resized(self._mosaic(whole), preprocess), out=out)
         return True
 
     def _mosaic(self, tiles: list[Image.Image]) -> Image.Image:

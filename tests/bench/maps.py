@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from builders.descriptors.decoding import decode, resized
 from builders.descriptors.embed import CellRequest, Description, Embedder
-from builders.descriptors.preprocess import Preprocess, decode
+from builders.descriptors.preprocess import Preprocess
 from builders.extras import import_onnxruntime
 from builders.grid.tiles import cell_of, tile_from_id, tile_ids, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
@@ -116,7 +117,7 @@ def embed(folder: Path, way: str, batch: int) -> dict[str, float]:
     if way == "bare session":
         library = import_onnxruntime()
         session = library.InferenceSession(model.read_bytes(), providers=["CPUExecutionProvider"])
-        tensors = np.stack([preprocess.tensor(decode(data)) for cell in found for _, data in cell])
+        tensors = np.stack([preprocess.tensor(resized(decode(data), preprocess)) for cell in found for _, data in cell])
 
         def run() -> None:
             for start in range(0, count, batch):

@@ -22,7 +22,7 @@ import numpy as np
 from blake3 import blake3
 
 from builders.descriptors.shard import read_shard, write_shard
-from builders.onboard.probe import Probe
+from builders.onboard.probes import Probe
 from builders.recipe import RowRecipe
 from store.disk import log
 from store.disk.layout import TOML, check_format

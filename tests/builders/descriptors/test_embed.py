@@ -32,7 +32,8 @@ from builders.descriptors.embed import (
     Embedder,
 )
 from builders.descriptors.network import MAX_WORKERS
-from builders.descriptors.preprocess import Preprocess, decode, tile_image
+from builders.descriptors.decoding import decode, tile_image
+from builders.descriptors.preprocess import Preprocess
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
 from builders.grid.views import View
 from builders.imagery.mbtiles import MBTilesSource
@@ -93,7 +94,7 @@ def no_worker_is_left() -> bool:
 def reference(model: bytes, tiles: list[tuple[int, bytes]], preprocess: Preprocess = PREPROCESS) -> NDArray[np.float32]:
     """The bare session, one tile after another."""
     session = InferenceSession(model, providers=["CPUExecutionProvider"])
-    rows = [session.run(None, {"image": preprocess.tensor(decode(data))[None]})[0][0] for _, data in tiles]
+    rows = [session.run(None, {"image": preprocess.tensor(np.asarray(decode(data)))[None]})[0][0] for _, data in tiles]
     return np.stack(rows)
 
 
@@ -262,7 +263,7 @@ def test_a_mosaic_is_resized_as_a_whole() -> None:
         mosaic = Image.new("RGB", (16, 16))
         for place, number in enumerate(view.footprint(16, np.array([origin], np.uint64)).ravel().tolist()):
             mosaic.paste(decode(tiles[number]), (place % 2 * 8, place // 2 * 8))
-        assert np.allclose(row, Preprocess((2, 2)).tensor(mosaic).mean(axis=(1, 2)), atol=1e-5)
+        assert np.allclose(row, Preprocess((2, 2)).tensor(np.asarray(mosaic)).mean(axis=(1, 2)), atol=1e-5)
 
 
 def test_views_over_the_antimeridian_are_described() -> None:

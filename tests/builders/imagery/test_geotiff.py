@@ -19,7 +19,7 @@ from PIL import Image
 from pmtiles.tile import Compression, TileType
 from pmtiles.writer import Writer
 
-from builders.descriptors.preprocess import decode
+from builders.descriptors.decoding import decode
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id
 from builders.grid.views import EQUATOR
 from builders.imagery.geotiff import HALF, GeoTiffSource
