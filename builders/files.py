@@ -61,7 +61,7 @@ def read_regular(
     too_large: str = "give a smaller file",
     absent: type[FlightbagError] = Invalid,
 ) -> bytes:
-    """The bytes of the regular file at `path`, at most `limit`. `too_large` is the remedy for a file above the limit."""
+    """The bytes of the regular file at `path`, at most `limit`; `too_large` is the remedy for a file above it."""
     with open_regular(path, what, absent=absent) as file:
         try:
             size = os.fstat(file.fileno()).st_size
