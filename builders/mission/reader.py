@@ -27,6 +27,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_orig
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from builders.files import read_regular
 from builders.mission.schema import Area, Backbone, Input, InputName, MissionFile, Quality, Section, Takeoff, is_path
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.area import Area as ExactArea
@@ -44,10 +45,10 @@ def load_mission(path: Path) -> MissionFile:
     """The mission file at `path`, complete and checked.
 
     Raises Invalid with every problem on a line of its own (`file: key is value, must be ...`; the same in
-    `fields["problems"]`), or with line and column where the file is no TOML. Raises Unavailable where the
+    `problems`), or with line and column where the file is no TOML. Raises Unavailable where the
     file, or one that it names, could not be looked at.
     """
-    data = _parse(path, _read(path))
+    data = _parse(path, read_regular(path, MAX_BYTES, "mission file"))
     report = _Report(path, data)
     folder = Path(os.path.abspath(path)).parent
     mission: MissionFile | None = None
@@ -63,22 +64,6 @@ def load_mission(path: Path) -> MissionFile:
     report.finish()
     assert mission is not None  # otherwise its problems were in the report
     return mission
-
-
-def _read(path: Path) -> bytes:
-    try:
-        # Looked at before it is opened: opening a pipe would wait for its writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise Invalid(f"{path} is not a regular file", remedy="give the path of a mission file", path=str(path))
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Invalid(f"there is no {path}", remedy="give the path of a mission file", path=str(path)) from None
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
-    if len(data) > MAX_BYTES:
-        raise Invalid(f"{path} is larger than {MAX_BYTES} bytes", remedy="a mission file is not", path=str(path))
-    return data
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
