@@ -76,7 +76,7 @@ def problems_of(folder: Path, text: str) -> list[str]:
     with pytest.raises(Invalid) as caught:
         load_mission(path)
     lines = caught.value.message.split("\n")
-    assert caught.value.fields["problems"] == tuple(lines)
+    assert caught.value.problems == caught.value.fields["problems"] == tuple(lines)
     assert all(line.startswith(f"{path}: ") for line in lines)
     return [line.removeprefix(f"{path}: ") for line in lines]
 
