@@ -27,7 +27,7 @@ from builders.grid.views import View
 from builders.imagery.coverage import Gates
 from builders.imagery.inventory import Inventory, SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.imagery.statcache import StatCache
-from builders.mission.reader import exact_area, load_mission
+from builders.mission.reader import load_mission
 from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, scaled
 from builders.recipe import RowRecipe
 from store.disk.objects import read_chunks
@@ -178,7 +178,7 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
 
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this version does not have.
     """
-    mission = load_mission(mission_file)
+    mission, area = load_mission(mission_file)
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
         specs_of = [
@@ -204,7 +204,7 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
         yield BuildContext(
             mission_file,
             mission,
-            exact_area(mission.mission.area),
+            area,
             repository,
             sources,
             against,

@@ -18,19 +18,30 @@ class FlightbagError(Exception):
     the kind of finding that the error amounts to (FORMAT.md 7 and 8), "" where it has none. `errno` is the error number
     of the system call that failed, None where none did. `fields` holds all facts (object, entry, path, expected,
     actual, ..., `kind` and `errno` among them) for reports.
+    `problems` are the lines of an error that has several, as a mission file may; () for one.
     """
 
     def __init__(
-        self, message: str, *, remedy: str = "", kind: str = "", errno: int | None = None, **fields: object
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        kind: str = "",
+        errno: int | None = None,
+        problems: tuple[str, ...] = (),
+        **fields: object,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
         self.kind = kind
         self.errno = errno
+        self.problems = problems
         self.fields: dict[str, object] = {**({"kind": kind} if kind else {}), **fields}
         if errno is not None:
             self.fields["errno"] = errno
+        if problems:
+            self.fields["problems"] = problems
 
     @property
     def object_id(self) -> str:

@@ -55,8 +55,7 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
         told = {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
         print(json.dumps({"type": "error", "error": told}, sort_keys=True, default=str))
     # Several at once are told a line each.
-    problems = error.fields.get("problems")
-    for one in problems if isinstance(problems, tuple) else (error.message,):
+    for one in error.problems or (error.message,):
         say(f"flightbag: {one}", sys.stderr)
     if error.remedy:
         say(f"  -> {error.remedy}", sys.stderr)
