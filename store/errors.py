@@ -14,21 +14,36 @@ class FlightbagError(Exception):
 
     `message` names the thing and what is wrong with it; `remedy` says what to do next. `kind` is the kind of finding
     that the error amounts to (FORMAT.md 7 and 8), "" where it has none; `errno` is the number that the system gave,
-    None where no system call failed. Code decides by the class and by these two, never by the words. `fields` are all
-    facts (object, entry, path, expected, actual, ...) for reports.
+    None where no system call failed. `problems` are the messages of an error that stands for several, `extra` is the
+    extra of this package that would mend it, "" for any other error. Code decides by the class and by these, never by
+    the words. `fields` are all facts (object, entry, path, expected, actual, ...) for reports.
     """
 
     def __init__(
-        self, message: str, *, remedy: str = "", kind: str = "", errno: int | None = None, **fields: object
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        kind: str = "",
+        errno: int | None = None,
+        problems: tuple[str, ...] = (),
+        extra: str = "",
+        **fields: object,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
         self.kind = kind
         self.errno = errno
+        self.problems = problems
+        self.extra = extra
         self.fields: dict[str, object] = {**({"kind": kind} if kind else {}), **fields}
         if errno is not None:
             self.fields["errno"] = errno
+        if problems:
+            self.fields["problems"] = problems
+        if extra:
+            self.fields["extra"] = extra
 
     def restated(self, message: str, **fields: object) -> Self:
         """The same error with a message that says more, and further facts; the cause stays that of the original."""

@@ -34,6 +34,7 @@ from tools.arguments import (
     print_lines,
     store_and,
 )
+from tools.program import run_program
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
 
@@ -338,4 +339,6 @@ maps.add_to(app)
 
 def main() -> None:
     """The program `flightbag`. Its `fsck` is `store-fsck`, down to the status of a mistake in the arguments."""
-    fsck.exit_with_usage(app, fsck.USAGE if sys.argv[1:2] == ["fsck"] else USAGE)
+    if sys.argv[1:2] == ["fsck"]:
+        run_program(app, usage=fsck.USAGE, could_not_do=fsck.COULD_NOT_CHECK)
+    run_program(app, usage=USAGE, could_not_do=UNKNOWN)

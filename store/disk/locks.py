@@ -86,12 +86,13 @@ def _locked(path: str, what: str) -> Locked:
         if {"pid", "host", "command"} <= set(who)
         else "another"
     )
+    holder: dict[str, Any] = {key: who.get(key) for key in ("pid", "host", "since", "command")}
     return Locked(
         f"{what} is locked by {by}",
         remedy="wait for it to end and run this again; nothing needs to be removed",
         kind="locked",
         path=path,
-        **{key: who.get(key) for key in ("pid", "host", "since", "command")},
+        **holder,
     )
 
 
