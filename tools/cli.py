@@ -21,7 +21,7 @@ from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from store.takeoff.mission import Opened
-from tools import aircraft, engines, fsck, keeping, keyfiles, maps, missions, releases, render, takeoff, trust
+from tools import aircraft, engines, fsck, keyfiles, missions, releases, render, retention, retrieval, takeoff, trust
 from tools.arguments import (
     ENV,
     Json,
@@ -331,10 +331,10 @@ trust.add_to(app)
 releases.add_to(app)
 takeoff.add_to(app)
 aircraft.add_to(app)
-keeping.add_to(app)
+retention.add_to(app)
 missions.add_to(app)
 engines.add_to(app)
-maps.add_to(app)
+retrieval.add_to(app)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +32,7 @@ from tools.arguments import Store, duration, print_lines
 from tools.program import run_program
 from tools.progress import reading_bar
 from tools.status import exits, fail, say
+from tools.streams import OutputLost
 
 CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
 
@@ -94,7 +95,15 @@ def run(
                 audit = audited(media, scope, _line if as_json else None)
             return _told(audit, scope, as_json=as_json)
         replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
-        show = _plan_line if as_json else _show
+
+        def show(plan: RepairPlan) -> None:
+            # A repair that has begun goes on though nobody reads its plan. The report after it fails likewise.
+            with suppress(OutputLost):
+                if as_json:
+                    _plan_line(plan)
+                else:
+                    print_lines(render.repair_plan(plan))
+
         if dry_run:
             with Repository.open(store) as repository:
                 with Media(store, drop_cache=drop_cache) as media:
@@ -196,10 +205,6 @@ def _line(finding: Finding) -> None:
 def _plan_line(plan: RepairPlan) -> None:
     unsolved = [finding.as_json() for finding in plan.unsolved]
     _json("plan", {"steps": [step.as_json() for step in plan.steps], "index": plan.index, "unsolved": unsolved})
-
-
-def _show(plan: RepairPlan) -> None:
-    print_lines(render.repair_plan(plan))
 
 
 def main() -> None:
