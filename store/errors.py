@@ -18,7 +18,8 @@ class FlightbagError(Exception):
     the kind of finding that the error amounts to (FORMAT.md 7 and 8), "" where it has none. `errno` is the error number
     of the system call that failed, None where none did. `fields` holds all facts (object, entry, path, expected,
     actual, ..., `kind` and `errno` among them) for reports.
-    `problems` are the lines of an error that has several, as a mission file may; () for one.
+    `problems` are the messages of an error that stands for several, () for one; `extra` is the extra of this package
+    that would mend it, "" for any other error. Code decides by the class and by these attributes, never by the words.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class FlightbagError(Exception):
         kind: str = "",
         errno: int | None = None,
         problems: tuple[str, ...] = (),
+        extra: str = "",
         **fields: object,
     ) -> None:
         super().__init__(message)
@@ -37,11 +39,14 @@ class FlightbagError(Exception):
         self.kind = kind
         self.errno = errno
         self.problems = problems
+        self.extra = extra
         self.fields: dict[str, object] = {**({"kind": kind} if kind else {}), **fields}
         if errno is not None:
             self.fields["errno"] = errno
         if problems:
             self.fields["problems"] = problems
+        if extra:
+            self.fields["extra"] = extra
 
     @property
     def object_id(self) -> str:

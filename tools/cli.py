@@ -19,7 +19,7 @@ from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from store.takeoff.coverage import read_missing
-from tools import aircraft, engines, fsck, keeping, keyfiles, maps, missions, releases, render, takeoff, trust
+from tools import aircraft, engines, fsck, keyfiles, missions, releases, render, retention, retrieval, takeoff, trust
 from tools.arguments import (
     ENV,
     Json,
@@ -32,6 +32,7 @@ from tools.arguments import (
     print_lines,
     store_and,
 )
+from tools.program import run_program
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
 
@@ -320,12 +321,14 @@ trust.add_to(app)
 releases.add_to(app)
 takeoff.add_to(app)
 aircraft.add_to(app)
-keeping.add_to(app)
+retention.add_to(app)
 missions.add_to(app)
 engines.add_to(app)
-maps.add_to(app)
+retrieval.add_to(app)
 
 
 def main() -> None:
     """The program `flightbag`. Its `fsck` is `store-fsck`, down to the status of a mistake in the arguments."""
-    fsck.exit_with_usage(app, fsck.USAGE if sys.argv[1:2] == ["fsck"] else USAGE)
+    if sys.argv[1:2] == ["fsck"]:
+        run_program(app, usage=fsck.USAGE, could_not_do=fsck.COULD_NOT_CHECK)
+    run_program(app, usage=USAGE, could_not_do=UNKNOWN)

@@ -88,7 +88,7 @@ def host(as_json: Json = False) -> int:
         except FlightbagError as error:
             found[name] = {"error": error.message}
             # What is not installed runs nothing here; what is, and does not say, could be half of the answer.
-            unsure |= "extra" not in error.fields
+            unsure |= not error.extra
     classes = [part for one in found.values() if "host" in one for part in one["host"].split("+")]
     whole = "+".join(sorted(set(classes)))
     if as_json:

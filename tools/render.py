@@ -253,10 +253,10 @@ def engines(report: Sequence[EngineReport]) -> Iterator[str]:
     yield from table(rows)
     for one in report:
         if one.error is not None:
-            yield f"{one.backbone}: {one.error.fields.get('kind') or 'failed'}: {one.error.message}"
+            yield f"{one.backbone}: {one.error.kind or 'failed'}: {one.error.message}"
             if one.error.remedy:
                 yield f"    -> {one.error.remedy}"
-            log = str(one.error.fields.get("log") or "").rstrip()
+            log = str(one.error.fields.get("log", "")).rstrip()
             yield from (f"    | {line}" for line in log.split("\n")[-8:] if line)
 
 

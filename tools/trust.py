@@ -259,8 +259,7 @@ def _parsed(path: str | Path, data: bytes) -> RootDraft:
     try:
         return RootDraft.parse(data)
     except (Corrupt, Untrusted) as error:
-        error.message = f"{path}: {error.message}"
-        raise
+        raise error.restated(f"{path}: {error.message}") from error
 
 
 def _read(path: Path) -> RootDraft:

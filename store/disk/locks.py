@@ -93,12 +93,13 @@ def _locked(path: str, what: str) -> Locked:
         if {"pid", "host", "command"} <= set(holder)
         else "another process"
     )
+    facts: dict[str, Any] = {key: holder.get(key) for key in ("pid", "host", "since", "command")}
     return Locked(
         f"{what} is locked by {by}",
         remedy="wait until that process ends and run this again; do not remove the lock file",
         kind="locked",
         path=path,
-        **{key: holder.get(key) for key in ("pid", "host", "since", "command")},
+        **facts,
     )
 
 

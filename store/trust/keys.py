@@ -32,6 +32,10 @@ _NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError)
 _THUMBPRINT_PREFIX = bytes.fromhex("a301012006215820")
 
 
+class PassphraseNeeded(Invalid):
+    """A private key is encrypted, and no passphrase was given for it."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class PublicKey:
     """An Ed25519 public key by its 32 raw bytes. Keys are equal when these are, whatever a kid claims."""
@@ -131,7 +135,8 @@ class PrivateKey:
 
     @classmethod
     def of_pem(cls, data: bytes, passphrase: bytes | None) -> Self:
-        """The key of a PKCS#8 PEM. Raises Invalid for a wrong passphrase or another kind of key."""
+        """The key of a PKCS#8 PEM. Raises PassphraseNeeded for an encrypted key without one,
+        and Invalid for a wrong passphrase or another kind of key."""
         if passphrase is not None and _ENCRYPTED in data:
             _check_cost(data)
         try:
