@@ -96,10 +96,6 @@ class Signer(Protocol):
         ...
 
 
-class PassphraseNeeded(Invalid):
-    """The private key is encrypted, and no passphrase was given."""
-
-
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
     """A private key in memory. Never printed."""
