@@ -103,7 +103,7 @@ def _mend_log(step: Step, repository: Repository) -> None:
         if present(media, log.LOG):
             copy_aside(media, disk, log.LOG, log.LOG_LIMIT)
     except (Corrupt, Unavailable) as error:
-        if error.fields.get("kind") == "unwritable":
+        if error.kind == "unwritable":
             raise
         set_aside(media, disk, log.LOG)  # what cannot be copied
     repository.replace(log.LOG, whole)
@@ -135,7 +135,7 @@ def _moved_aside(name: str, media: Media, disk: Disk) -> bool:
     try:
         set_aside(media, disk, name)
     except Unavailable as error:
-        if error.fields.get("errno") not in (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV):
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV):
             raise
         return False
     return True
@@ -250,7 +250,7 @@ class _Worker:
                 return batch.add(place.media.chunks(place.name, limit), expect=id_).size
             except FlightbagError as error:
                 # Only a source may fail; what the store itself cannot take ends the repair.
-                if error.fields.get("kind") == "unwritable":
+                if error.kind == "unwritable":
                     raise
         return None
 
