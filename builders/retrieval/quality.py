@@ -130,10 +130,10 @@ class RecallMeasurement:
             assert self.against is not None
             level = self.against.inventory.level(layer.zoom)
             origins = sample(level, layer.view, 0, QUERIES)
-            origins = origins[layer.keep(origins)]
+            origins = origins[layer.is_live(origins)]
             yield from pictures(self.against.sources, level, layer.view, side, origins, 0)
             return
-        origins = whole[layer.keep(whole)]
+        origins = whole[layer.is_live(whole)]
         level = self.map.inventory.level(layer.zoom)
         for origin, picture in pictures(self.map.sources, level, layer.view, side, origins, MARGIN):
             yield origin, perturbed(picture, layer.view.tiles * side, way, seed=origin)
