@@ -16,9 +16,9 @@ from store.takeoff.mission import Opened, Verdict
 
 if TYPE_CHECKING:
     from builders.artifacts.plan import Plan
+    from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Match
     from builders.report import BuildReport, EngineReport
-    from builders.retrieval.query import Measurement
 
 LISTED = 20
 # How old imagery is customarily allowed to be, by the class of the sector.
