@@ -1,4 +1,4 @@
-"""The commands of the aircraft's own memory: enrolled on the ground, read by verify, told after landing what flew."""
+"""The commands of the aircraft's own stored: enrolled on the ground, read by verify, told after landing what flew."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from store.takeoff.aircraft import consume, enrol, load
+from store.takeoff.aircraft import consume, enrol, read_state
 from store.takeoff.code import short_code
 from store.takeoff.verify import pinned_root
 from store.trust.aircraft_state import AircraftState
@@ -42,7 +42,7 @@ def enrol_command(
 ) -> int:
     """Make the state of an aircraft: who it is, and which trust root it starts from."""
     root = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
-    enrol(state, AircraftState.enrolled(id_, host, root), again=again)
+    enrol(state, AircraftState.initial(id_, host, root), again=again)
     code = short_code(root.root.digest)
     if as_json:
         print_json({"id": id_, "host": host, "root": root.root.version, "code": code})
@@ -57,7 +57,7 @@ def consume_command(
     state: State, flight: Annotated[str, typer.Argument(help="The flight's id.")], as_json: Json = False
 ) -> int:
     """Say after landing that a flight was flown: it does not fly again."""
-    known = flight in load(state).state.consumed
+    known = flight in read_state(state).state.consumed
     if not known:
         consume(state, flight)
     if as_json:
@@ -71,8 +71,8 @@ def consume_command(
 @command
 def show(state: State, as_json: Json = False) -> int:
     """Show what an aircraft remembers. Writes nothing."""
-    memory = load(state)
-    known, root = memory.state, memory.state.root.root
+    stored = read_state(state)
+    known, root = stored.state, stored.state.root.root
     if as_json:
         print_json(
             {
@@ -88,8 +88,8 @@ def show(state: State, as_json: Json = False) -> int:
                     for name, seen in known.missions.items()
                 },
                 "consumed": list(known.consumed),
-                "changes": memory.number,
-                "one_slot_lost": memory.mend,
+                "changes": stored.number,
+                "one_slot_lost": stored.mend,
             }
         )
         return OK
@@ -102,7 +102,7 @@ def show(state: State, as_json: Json = False) -> int:
                 ("not before", render.when(known.floor)),
                 *(("mission", f"{name}, sequence {seen.sequence}") for name, seen in known.missions.items()),
                 *(("flown", flight) for flight in known.consumed),
-                *([("slots", "one is lost or behind; the next change writes both")] if memory.mend else []),
+                *([("slots", "one is lost or behind; the next change writes both")] if stored.mend else []),
             ]
         )
     )

@@ -85,10 +85,10 @@ def run(
 
         def audited(media: Media, wanted: Scope, tell: Callable[[Finding], None] | None = None) -> Audit:
             if wanted.read == "quick":
-                return fsck(media, wanted, tell=tell)
+                return fsck(media, wanted, on_finding=tell)
             # Gone before anything is printed.
             with reading_bar("reading") as progress:
-                return fsck(media, wanted, ledger=book, tell=tell, progress=progress)
+                return fsck(media, wanted, ledger=book, on_finding=tell, progress=progress)
 
         if not repairing:
             with Media(store, drop_cache=drop_cache) as media:

@@ -16,8 +16,8 @@ from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
+from store.ground.as_of import EvidenceAsOf, check_pinned
 from store.ground.issuing import discard_draft, sign_draft
-from store.ground.past import PastEvidence, check_pinned
 from store.ground.repository import Repository
 from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence
@@ -170,13 +170,13 @@ def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -
     if then > time.time():
         raise Invalid(f"{render.when(then)} is yet to come", remedy="give a time that has passed")
     check_pinned(pinned, then)
-    return PastEvidence(media, then, progress), then
+    return EvidenceAsOf(media, then, progress), then
 
 
 def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
     found = [mission] if mission else evidence.missions()
     if not found:
-        then = " at that time" if isinstance(evidence, PastEvidence) else ""
+        then = " at that time" if isinstance(evidence, EvidenceAsOf) else ""
         raise NotFound(f"{evidence.media.path} has no mission to verify{then}", kind="missing")
     return found
 

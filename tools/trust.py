@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.ground import trust_chain
 from store.ground.repository import Repository
 from store.ground.writer import check_fit
 from store.takeoff.code import short_code
@@ -76,7 +77,7 @@ def new(
         salt=secrets.token_bytes(SALT_SIZE),
     )
     for signer in signers:
-        made = made.signed_by(signer)
+        made = made.with_signature(signer)
     if draft is not None:
         keyfiles.write_new(draft, made.render())
         return _told(made, draft, as_json=as_json)
@@ -158,7 +159,7 @@ def set_releases(
     """Say whether engines need a release to fly."""
     if what not in ("required", "optional"):
         raise Invalid(f"{what!r} is neither required nor optional")
-    return _edit(store, draft, lambda d: d.changed(releases=what), as_json=as_json)
+    return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
 @app.command("new-epoch")
@@ -181,7 +182,7 @@ def set_issued_after(
     if at > time.time():
         text = f"{render.when(at)} is yet to come: until then no manifest at all would count"
         raise Invalid(text, remedy="give a time that has passed")
-    return _edit(store, draft, lambda d: d.changed(issued_after=at), as_json=as_json)
+    return _edit(store, draft, lambda d: d.with_fields(issued_after=at), as_json=as_json)
 
 
 @app.command("sign")
@@ -197,7 +198,7 @@ def sign(
     signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     made = _read(draft)
     for one in signers:
-        made = made.signed_by(one)
+        made = made.with_signature(one)
     _replace(draft, made)
     return _told(made, draft, as_json=as_json)
 
@@ -297,7 +298,7 @@ def _edit(store: str, draft: Path, edit: Callable[[RootDraft], RootDraft], *, as
 def _into_effect(store: str, made: RootDraft, *, as_json: bool) -> int:
     with Repository.open(store) as repository:
         before = _grounded(repository)
-        signed = repository.rotate(made, now=int(time.time()))
+        signed = trust_chain.rotate(repository, made, now=int(time.time()))
         grounded = {mission: why for mission, why in _grounded(repository).items() if mission not in before}
         path = repository.media.absolute(f"trust/{signed.root.version}.root.cbor")
     root = signed.root

@@ -53,7 +53,7 @@ class PublicKey:
             self.raw, signature.signature, envelope.to_be_signed(self.kid, aad)
         )
 
-    def enrolled(self) -> Self:
+    def require_enrollable(self) -> Self:
         """This key, once it is known to be fit for a trust root. Raises Untrusted for a weak point."""
         if not ed25519.is_enrollable(self.raw):
             raise Untrusted(
@@ -90,6 +90,10 @@ class Signer(Protocol):
     def sign(self, message: bytes) -> bytes:
         """The 64 bytes of the Ed25519 signature of `message`."""
         ...
+
+
+class PassphraseNeeded(Invalid):
+    """The private key is encrypted, and no passphrase was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +136,10 @@ class PrivateKey:
             _check_cost(data)
         try:
             key = serialization.load_pem_private_key(data, passphrase)
-        except TypeError as error:  # a passphrase where none is needed, or none where one is
-            needs = "needs a passphrase" if passphrase is None else "is not encrypted, but a passphrase was given"
-            raise Invalid(f"the private key {needs}", needs_passphrase=passphrase is None) from error
+        except TypeError as error:  # the library's answer to a missing and to a needless passphrase
+            if passphrase is None:
+                raise PassphraseNeeded("the private key is encrypted and needs a passphrase") from error
+            raise Invalid("the private key is not encrypted, but a passphrase was given") from error
         except _NO_KEY as error:
             raise Invalid("this is no private key in PKCS#8 PEM, or the passphrase is wrong") from error
         if not isinstance(key, Ed25519PrivateKey):

@@ -7,13 +7,16 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from store.format.missing import ENTRY, MissingList, Run
 from store.trust.keys import PrivateKey, PublicKey
 from tests.support.commands import BIN, flightbag, program
 from tests.support.field import Desk
+from tests.support.missions import CONTENTS, COVERAGE, flight, write_store
 
 COMMANDS = (
     *("init", "keys new", "keys show", "trust new", "plan", "build", "ls", "show", "sync", "verify", "fsck"),
@@ -238,6 +241,15 @@ def test_a_hostile_store_paints_nothing_on_the_terminal(built: Desk) -> None:
         assert one.status != 0
         assert "\x1b" not in one.out + one.err
         assert "\x07" not in one.out + one.err
+
+
+def test_show_refuses_a_list_of_missing_tiles_with_another_total_than_the_signed_one(tmp_path: Path) -> None:
+    listed = MissingList((Run(5000, 2, "absent"),)).render()
+    coverage = replace(COVERAGE, missing=1, required_ppm=900_000)
+    write_store(tmp_path / "store", flight({**CONTENTS, ENTRY: listed}, coverage=coverage))
+    for options in ((), ("--json",)):
+        ran = flightbag("show", tmp_path / "store", "north-ridge", *options)
+        assert (ran.status, "lists 2 tiles, the manifest is signed for 1" in ran.err) == (1, True)
 
 
 def test_a_reader_that_goes_away_is_not_an_answer(built: Desk) -> None:

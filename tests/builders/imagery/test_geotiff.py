@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from builders.descriptors.preprocess import decode
+from builders.descriptors.decoding import decode
 from builders.grid.tiles import Tile, cell_of, tile_from_id
 from builders.grid.views import EQUATOR
 from builders.imagery.geotiff import HALF, GeoTiffSource

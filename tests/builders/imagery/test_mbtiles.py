@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.descriptors.preprocess import Undecodable, decode
+from builders.descriptors.decoding import Undecodable, decode
 from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.stamps import SourceStamp

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.descriptors.preprocess import Undecodable, decode
+from builders.descriptors.decoding import Undecodable, decode
 from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, cell_range, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.sources import TileSource
