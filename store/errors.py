@@ -28,7 +28,7 @@ class FlightbagError(Exception):
         remedy: str = "",
         kind: str = "",
         errno: int | None = None,
-        problems: tuple[str, ...] = (),
+        problems: tuple[str, ...] | None = None,
         **fields: object,
     ) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class FlightbagError(Exception):
         self.remedy = remedy
         self.kind = kind
         self.errno = errno
-        self.problems = problems
+        self.problems = problems or ()
         self.fields: dict[str, object] = {**({"kind": kind} if kind else {}), **fields}
         if errno is not None:
             self.fields["errno"] = errno
