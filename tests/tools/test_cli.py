@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -32,9 +33,9 @@ def test_every_command_does_its_work(equipped: Desk, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(USES) - {STORE_FSCK}))
 def test_every_command_has_help_with_an_example(name: str) -> None:
-    command = get_command(app)
+    command: Any = get_command(app)
     for word in name.split():
-        command = command.commands[word]  # type: ignore[attr-defined]
+        command = command.commands[word]
     assert f"Example: flightbag {name}" in command.help
     for parameter in command.params:
         assert parameter.help, f"{name}: {parameter.name} has no help"
