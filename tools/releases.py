@@ -114,7 +114,8 @@ def sign(
         say(f"the release {releases.parsed(data)[1].name} is in the store, object {added}")
     else:
         say(
-            f"{count} of {root.release.threshold} required signatures: carry {file} to the holder of the next release key"
+            f"{count} of {root.release.threshold} required signatures: "
+            f"carry {file} to the holder of the next release key"
         )
     return OK if added is not None or signers else NO
 
