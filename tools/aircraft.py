@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from store.takeoff.aircraft import consume, enrol, load
+from store.takeoff.aircraft import consume, enrol, read_state
 from store.takeoff.code import short_code
 from store.takeoff.verify import pinned_root
 from store.trust.aircraft_state import AircraftState
@@ -48,7 +48,7 @@ def enrol_command(
     Example: flightbag aircraft enrol state --id uav-07 --host cpu-x86_64 --trust pinned.root.cbor
     """
     root = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
-    enrol(state, AircraftState.enrolled(id_, host, root), again=again)
+    enrol(state, AircraftState.initial(id_, host, root), again=again)
     code = short_code(root.root.digest)
     if as_json:
         print_json({"id": id_, "host": host, "root": root.root.version, "code": code})
@@ -68,7 +68,7 @@ def consume_command(
 
     Example: flightbag aircraft consume state 2026-11-23-01
     """
-    consumed_before = flight in load(state).state.consumed
+    consumed_before = flight in read_state(state).state.consumed
     if not consumed_before:
         consume(state, flight)
     if as_json:
@@ -85,8 +85,8 @@ def show(state: State, as_json: Json = False) -> int:
 
     Example: flightbag aircraft show state
     """
-    memory = load(state)
-    aircraft, root = memory.state, memory.state.root.root
+    stored = read_state(state)
+    aircraft, root = stored.state, stored.state.root.root
     if as_json:
         print_json(
             {
@@ -102,8 +102,8 @@ def show(state: State, as_json: Json = False) -> int:
                     for name, seen in aircraft.missions.items()
                 },
                 "consumed": list(aircraft.consumed),
-                "changes": memory.number,
-                "one_slot_lost": memory.mend,
+                "changes": stored.number,
+                "one_slot_lost": stored.mend,
             }
         )
         return OK
@@ -116,7 +116,7 @@ def show(state: State, as_json: Json = False) -> int:
                 ("not before", render.when(aircraft.floor)),
                 *(("mission", f"{name}, sequence {seen.sequence}") for name, seen in aircraft.missions.items()),
                 *(("flown", flight) for flight in aircraft.consumed),
-                *([("slots", "one of the two is damaged or old; the next change writes both")] if memory.mend else []),
+                *([("slots", "one of the two is damaged or old; the next change writes both")] if stored.mend else []),
             ]
         )
     )

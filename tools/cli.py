@@ -19,12 +19,10 @@ import typer
 from builders.extras import require_build_extra
 from store.disk.layout import check_free
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
-from store.format.missing import ENTRY as MISSING_ENTRY
-from store.format.missing import MissingList
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
-from store.takeoff.mission import Opened
+from store.takeoff.coverage import read_missing
 from tools import aircraft, engines, fsck, keyfiles, missions, releases, render, retention, retrieval, takeoff, trust
 from tools.arguments import (
     Json,
@@ -271,7 +269,7 @@ def show(
             }
         else:
             opened = repository.current(mission or "")
-        listed = _missing(repository, opened)
+        listed = read_missing(opened, repository.evidence)
     if as_json:
         runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
         print_json({**render.mission_json(opened), "missing": runs, **state})
@@ -284,14 +282,6 @@ def show(
         if state["overtaken"]:
             say(f"this draft cannot be published: {state['overtaken']}; build the mission again")
     return OK
-
-
-def _missing(repository: Repository, opened: Opened) -> MissingList:
-    """What of its area the mission does not describe."""
-    entry = opened.table.find(MISSING_ENTRY)
-    if entry is None:
-        return MissingList(())
-    return MissingList.parse(bytes(repository.evidence.bytes_of(entry.id, entry.size)))
 
 
 @app.command()

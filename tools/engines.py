@@ -138,12 +138,12 @@ def explain_key(
     """
     require_build_extra()
     from builders.artifacts.cards import cards_of_backbone
-    from builders.artifacts.plan import explained
+    from builders.artifacts.engine import explained
     from builders.compose import open_context
     from builders.engines.card import differences, plain
 
     with work_bars() as progress, open_context(mission_file, None, cache_folder()) as context:
-        keyed = explained(context, backbone, progress).keyed
+        keyed = explained(context, backbone, progress).recipes
     value: dict[str, Any] = {
         "key": str(keyed.recipe.key),
         "fields": plain(keyed.recipe.fields),

@@ -111,12 +111,12 @@ def run(
         if opened_ledger is not None:
             stack.enter_context(opened_ledger)
 
-        def audited(media: Media, wanted: Scope, tell: Callable[[Finding], None] | None = None) -> Audit:
+        def audited(media: Media, wanted: Scope, on_finding: Callable[[Finding], None] | None = None) -> Audit:
             if wanted.read == "quick":
-                return fsck(media, wanted, tell=tell)
+                return fsck(media, wanted, on_finding=on_finding)
             # The bar is removed before anything is printed.
             with reading_bar("reading") as progress:
-                return fsck(media, wanted, ledger=opened_ledger, tell=tell, progress=progress)
+                return fsck(media, wanted, ledger=opened_ledger, on_finding=on_finding, progress=progress)
 
         if not repairing:
             with Media(store, drop_cache=drop_cache) as media:

@@ -174,8 +174,8 @@ def diff_command(
 ) -> int:
     """Show which entries two missions share, which differ, and how many bytes sharing saves.
 
-    Signs: = same name and object, ! same name but other object, ~ same object under other names, - only in A,
-    + only in B.
+    Signs: = same name and object, ! same name but other object,
+    ~ same object under other names, - only in A, + only in B.
 
     Example: flightbag diff ground north-ridge south-ridge
     """

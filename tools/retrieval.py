@@ -28,7 +28,7 @@ from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
 if TYPE_CHECKING:
-    from builders.retrieval.query import Remeasured
+    from builders.retrieval.query import Measurement
 
 SetOption = Annotated[
     str | None,
@@ -79,14 +79,14 @@ def query(
     Example: flightbag query ground north-ridge frame.jpg --trust pinned.root.cbor
     """
     require_build_extra()
-    from builders.retrieval.query import ask, read_picture
+    from builders.retrieval.query import locate, read_picture
 
     store, (mission, image) = store_then(args, 2)
     picture = read_picture(Path(image))
     with _verified(store, mission, trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
-        matches = ask(verdict.mission, picture, set_=set_, zoom=zoom, index=index, top=top)
+        matches = locate(verdict.mission, picture, set_=set_, zoom=zoom, index=index, top=top)
     if as_json:
         print_json(
             [
@@ -157,7 +157,7 @@ def quality(
     return _status(figures)
 
 
-def _status(figures: Sequence[Remeasured]) -> int:
+def _status(figures: Sequence[Measurement]) -> int:
     """Return NO if a figure is too low, UNKNOWN if a signed one was not measured, or in another way, else OK."""
     if any(one.low for one in figures):
         return NO

@@ -16,8 +16,8 @@ from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
+from store.ground.as_of import EvidenceAsOf, check_pinned
 from store.ground.issuing import discard_draft, sign_draft
-from store.ground.past import PastEvidence, check_pinned
 from store.ground.repository import Repository
 from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence
@@ -144,8 +144,8 @@ def verify(
 ) -> int:
     """Run the takeoff check of a mission: GO, or NO-GO with every reason. Without MISSION, check every mission.
 
-    Give --trust, or --state aboard an aircraft. The status is 0 for GO, 1 for NO-GO, 3 if the check could not read
-    everything.
+    Give --trust, or --state aboard an aircraft. The status is 0 for GO, 1 for
+    NO-GO, and 3 for NO-GO because the check could not read everything.
 
     Example: flightbag verify /media/stick/store --state /var/lib/flightbag
     """
@@ -213,13 +213,13 @@ def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -
     if then > time.time():
         raise Invalid(f"--at {render.when(then)} lies in the future", remedy="give a time in the past")
     check_pinned(pinned, then)
-    return PastEvidence(media, then, progress), then
+    return EvidenceAsOf(media, then, progress), then
 
 
 def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
     missions = [mission] if mission else evidence.missions()
     if not missions:
-        then = " at that time" if isinstance(evidence, PastEvidence) else ""
+        then = " at that time" if isinstance(evidence, EvidenceAsOf) else ""
         raise NotFound(f"{evidence.media.path} has no mission{then}: a check of nothing is not GO", kind="missing")
     return missions
 

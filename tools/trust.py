@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.ground import trust_chain
 from store.ground.repository import Repository
 from store.ground.writer import check_fit
 from store.takeoff.code import short_code
@@ -97,7 +98,7 @@ def new(
         salt=secrets.token_bytes(SALT_SIZE),
     )
     for signer in signers:
-        root_draft = root_draft.signed_by(signer)
+        root_draft = root_draft.with_signature(signer)
     if draft is not None:
         keyfiles.write_new(draft, root_draft.render())
         return _show_file(root_draft, draft, as_json=as_json)
@@ -202,7 +203,7 @@ def set_releases(
     """
     if what not in ("required", "optional"):
         raise Invalid(f"{what!r} is neither required nor optional", remedy="give one of the two")
-    return _edit(store, draft, lambda d: d.changed(releases=what), as_json=as_json)
+    return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
 @app.command("new-epoch")
@@ -231,7 +232,7 @@ def set_issued_after(
     if at > time.time():
         text = f"{render.when(at)} lies in the future: until then no manifest would count"
         raise Invalid(text, remedy="give a time in the past")
-    return _edit(store, draft, lambda d: d.changed(issued_after=at), as_json=as_json)
+    return _edit(store, draft, lambda d: d.with_fields(issued_after=at), as_json=as_json)
 
 
 @app.command("sign")
@@ -250,7 +251,7 @@ def sign(
     signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     root_draft = _read(draft)
     for one in signers:
-        root_draft = root_draft.signed_by(one)
+        root_draft = root_draft.with_signature(one)
     _replace(draft, root_draft)
     return _show_file(root_draft, draft, as_json=as_json)
 
@@ -360,7 +361,7 @@ def _edit(store: str, draft: Path, edit: Callable[[RootDraft], RootDraft], *, as
 def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
     with Repository.open(store) as repository:
         before = _grounded(repository)
-        signed = repository.rotate(root_draft, now=int(time.time()))
+        signed = trust_chain.rotate(repository, root_draft, now=int(time.time()))
         grounded = {mission: why for mission, why in _grounded(repository).items() if mission not in before}
         path = repository.media.absolute(f"trust/{signed.root.version}.root.cbor")
     root = signed.root

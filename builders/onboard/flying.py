@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from builders.descriptors.preprocess import Preprocess
 from builders.descriptors.shard import read_shard
@@ -44,7 +43,7 @@ class FlyingEngine:
         least, most = self._batches
         rows = []
         for start in range(0, len(images), most):
-            part = [self.preprocess.tensor(Image.fromarray(image)) for image in images[start : start + most]]
+            part = [self.preprocess.tensor(image) for image in images[start : start + most]]
             tensor = np.stack(part + [part[-1]] * (least - len(part))).astype(self._input.dtype)
             result = self._session.run({self._input.name: tensor})[self.recipe.output]
             rows.append(np.asarray(result, np.float32).reshape(len(tensor), -1)[: len(part)])

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.grid.live import is_live
 from builders.grid.views import View
-from builders.imagery.coverage import is_live
-from builders.onboard.exact import Block, search
+from builders.onboard.exact import RowBlock, search
 from builders.recipe import RowRecipe
 
 
 @dataclass(frozen=True)
-class Layer:
+class MapLayer:
     """`required` and `missing` (uint64, ascending) are the area's tiles of the zoom and those of them that are missing;
     `blocks` gives (origins uint64[n], rows [n, d]) of every shard, from the beginning each time."""
 
@@ -27,7 +27,7 @@ class Layer:
     recipe: RowRecipe
     required: NDArray[np.uint64]
     missing: NDArray[np.uint64]
-    blocks: Callable[[], Iterator[Block]]
+    blocks: Callable[[], Iterator[RowBlock]]
 
     @property
     def view(self) -> View:
@@ -37,7 +37,7 @@ class Layer:
         """bool[n]: which of these rows count."""
         return is_live(self.zoom, self.view, origins, self.required, self.missing)
 
-    def rows(self) -> Iterator[Block]:
+    def rows(self) -> Iterator[RowBlock]:
         """The rows that count."""
         for origins, rows in self.blocks():
             kept = self.keep(origins)

@@ -15,18 +15,18 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.areas.covering import tiles_of_area
+from builders.areas.covering import tiles_of_signed_area
 from builders.descriptors.shard import read_shard
+from builders.grid.live import missing_at
 from builders.grid.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id
 from builders.grid.views import View
-from builders.imagery.coverage import missing_at
 from builders.onboard.ann import AnnIndex, open_index
-from builders.onboard.exact import NOBODY, Block
+from builders.onboard.exact import NO_ROW, RowBlock
 from builders.onboard.flying import recipe_of
-from builders.onboard.layers import Layer
+from builders.onboard.layers import MapLayer
 from builders.onboard.loading import private_file
-from store.errors import Corrupt, NotFound
-from store.format.missing import ENTRY, MissingList
+from store.errors import NotFound
+from store.takeoff.coverage import read_missing
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
 
@@ -83,7 +83,7 @@ class Retriever:
         """The best `top` rows for each of the queries, float32 [q, d], the best first; fewer where there are fewer."""
         ids, scores = self.nearest(queries, top)
         return [
-            [self._match(number, score) for number, score in zip(*row, strict=True) if number != NOBODY]
+            [self._match(number, score) for number, score in zip(*row, strict=True) if number != NO_ROW]
             for row in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
 
@@ -97,7 +97,7 @@ class Retriever:
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def _search(
-        self, layer: Layer, queries: NDArray[np.float32], top: int
+        self, layer: MapLayer, queries: NDArray[np.float32], top: int
     ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         if self._indexes:
             return self._indexes[layer.zoom].search(queries, top)
@@ -108,25 +108,25 @@ class Retriever:
         view = next(layer.view for layer in self.layers if layer.zoom == tile.z)
         return located(tile, view, score)
 
-    def _layer(self, zoom: int, *, held: bool) -> Layer:
+    def _layer(self, zoom: int, *, held: bool) -> MapLayer:
         names = [
             entry.name
             for entry in self._mission.table.entries
             if entry.kind == "descriptors" and entry.name.split("/")[1:3] == [self._set, str(zoom)]
         ]
 
-        def read() -> Iterator[Block]:
+        def read() -> Iterator[RowBlock]:
             for name in names:
                 shard = read_shard(load(self._mission, name, kind="descriptors"))
                 yield shard.tiles, shard.descriptors
 
         blocks = list(read()) if held else None
-        required = tiles_of_area(self._mission.facts.area, zoom)
-        return Layer(
+        required = tiles_of_signed_area(self._mission.facts.area, zoom)
+        return MapLayer(
             zoom,
             recipe_of(self._mission, self._set, zoom),
             required,
-            missing_at(missing_of(self._mission), required),
+            missing_at(read_missing(self._mission, self._mission.evidence), required),
             (lambda: iter(blocks)) if blocks is not None else read,
         )
 
@@ -144,17 +144,6 @@ class Retriever:
             remedy=f"it has {known}",
             index=index,
         )
-
-
-def missing_of(mission: VerifiedMission) -> MissingList:
-    """What of its area the mission does not describe."""
-    entry = mission.table.find(ENTRY)
-    if entry is None:
-        return MissingList(())
-    listed = MissingList.parse(bytes(load(mission, ENTRY, kind="coverage")))
-    if listed.total != entry.meta["missing"]:
-        raise Corrupt(f"{ENTRY} lists {listed.total} tiles, {entry.meta['missing']} were signed", kind="bad-coverage")
-    return listed
 
 
 def located(tile: Tile, view: View, score: float) -> Match:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.descriptors.preprocess import BadTile, tile_image
+from builders.descriptors.decoding import BadTile, tile_image
+from builders.grid.live import pieces
 from builders.grid.tiles import tile_ids, tile_xy
 from builders.grid.views import View
-from builders.imagery.coverage import pieces
 from builders.imagery.inventory import Level, TileSources
 
 

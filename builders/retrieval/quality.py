@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from builders.grid.views import View
 from builders.imagery.inventory import Inventory, TileSources
 from builders.onboard.flying import FlyingEngine
-from builders.onboard.layers import Layer
+from builders.onboard.layers import MapLayer
 from builders.recipe import FIGURE_CONTEXT, RowRecipe, tile_list
 from builders.retrieval import perturb
 from builders.retrieval.perturb import PERTURBATIONS, perturbed
@@ -46,7 +46,7 @@ class Imagery:
 
 
 @dataclass(frozen=True)
-class Question:
+class RecallMeasurement:
     """What is measured of a descriptor set: `map` is the imagery that it was made from, `against` other imagery of the
     same area; `engine` the build key of what describes the queries, `rows` how the rows of each zoom come about."""
 
@@ -92,7 +92,7 @@ class Question:
         return derive(FIGURE_CONTEXT, encode(value))
 
     def measure(
-        self, layers: Sequence[Layer], engine: FlyingEngine, progress: Callable[[int], None] | None = None
+        self, layers: Sequence[MapLayer], engine: FlyingEngine, progress: Callable[[int], None] | None = None
     ) -> Mapping[str, Mapping[int, Tally]]:
         """Way -> zoom -> how often the tile was found. A zoom without any tile to ask with is left out.
 
@@ -122,7 +122,7 @@ class Question:
                 )
         return found
 
-    def queries(self, way: str, layer: Layer) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def queries(self, way: str, layer: MapLayer) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """(origin, picture of the size of a view) of each query; only what the map could answer is asked."""
         side = layer.recipe.tile_size
         whole = sample(self.map.inventory.level(layer.zoom), layer.view, MARGIN, QUERIES)

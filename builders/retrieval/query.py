@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.areas.covering import tiles_of_area
-from builders.descriptors.preprocess import BadTile, decode
+from builders.descriptors.decoding import BadTile, decode
 from builders.grid.tiles import MAX_TILE_BYTES
 from builders.grid.views import View
 from builders.imagery.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.onboard.flying import FlyingEngine, batches_of, card_of, engine_of, flying_engine
-from builders.onboard.layers import Layer
+from builders.onboard.layers import MapLayer
 from builders.onboard.loading import open_engine
-from builders.onboard.probe import Probe
+from builders.onboard.probes import Probe
 from builders.onboard.retriever import Match, Retriever
 from builders.recipe import fidelity_recipe
-from builders.retrieval.quality import Imagery, Question
+from builders.retrieval.quality import Imagery, RecallMeasurement
 from builders.retrieval.recall import total
 from store.errors import Invalid, NotFound, Refused, Unavailable
 from store.format.ids import BuildKey
@@ -40,7 +40,7 @@ _ANY_DATE = datetime.date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Remeasured:
+class Measurement:
     """A figure measured again, in parts per million, None where it was not: `signed` and `least` are those of the
     manifest, None where it has no such figure; `same` tells whether it was measured in the same way as the signed one;
     `zooms` has it zoom by zoom, `queries` how many were asked."""
@@ -107,7 +107,7 @@ def the_set(mission: VerifiedMission, set_: str | None) -> str:
     return set_ if set_ is not None else sets[0]
 
 
-def ask(
+def locate(
     mission: VerifiedMission, picture: NDArray[np.uint8], *, set_: str | None, zoom: int | None, index: str, top: int
 ) -> list[Match]:
     """The best places for a picture, uint8 [height, width, 3], that shows what a row of the map shows."""
@@ -116,7 +116,7 @@ def ask(
         return retriever.search(flying_engine(mission, name).describe([picture]), top)[0]
 
 
-def probes(mission: VerifiedMission) -> list[Remeasured]:
+def probes(mission: VerifiedMission) -> list[Measurement]:
     """The fidelity of each engine's set, by its probe. Raises NotFound for a mission without any: nothing was
     checked."""
     found = []
@@ -139,7 +139,7 @@ def probes(mission: VerifiedMission) -> list[Remeasured]:
 
 def measure(
     mission: VerifiedMission, tiles: Sequence[Path], against: Path | None, progress: Callable[[str, int, int], None]
-) -> list[Remeasured]:
+) -> list[Measurement]:
     """The recall of each descriptor set, with tiles of these sources. Raises Refused where the tiles of the area are
     not those that the mission was built from."""
     found = []
@@ -160,7 +160,7 @@ def measure(
                 )
             entry = engine_of(mission, set_, layers[0].recipe)
             rows = tuple(layer.recipe for layer in layers)
-            question = Question(set_, entry.key or BuildKey(bytes(32)), rows, here, other)
+            question = RecallMeasurement(set_, entry.key or BuildKey(bytes(32)), rows, here, other)
             told = partial(_told, progress, f"asking {set_}")
             result = question.measure(layers, flying_engine(mission, set_), told)
             for name, way, top in question.figures():
@@ -169,14 +169,14 @@ def measure(
                 found.append(_remeasured(mission, name, pooled.ppm(top), question.recipe(way), zooms, pooled.queries))
     done = {one.name for one in found}
     left = [one for one in mission.manifest.quality if one.name.startswith("recall@") and one.name not in done]
-    return found + [Remeasured(one.name, None, one.value, one.least, False, {}) for one in left]
+    return found + [Measurement(one.name, None, one.value, one.least, False, {}) for one in left]
 
 
 def _told(progress: Callable[[str, int, int], None], what: str, count: int) -> None:
     progress(what, count, 0)
 
 
-def wanted_of(mission: VerifiedMission, layers: Sequence[Layer]) -> dict[int, Wanted]:
+def wanted_of(mission: VerifiedMission, layers: Sequence[MapLayer]) -> dict[int, Wanted]:
     """What has to be known of tile sources to ask the map with their tiles."""
     views = {layer.zoom: layer.view for layer in layers}
     wanted = {}
@@ -202,8 +202,8 @@ def imagery_of(
 
 def _remeasured(
     mission: VerifiedMission, name: str, value: int, recipe: bytes, zooms: dict[int, int], queries: int
-) -> Remeasured:
+) -> Measurement:
     signed = {figure.name: figure for figure in mission.manifest.quality}.get(name)
     same = signed is not None and recipe == signed.recipe
     was, least = (signed.value, signed.least) if signed else (None, None)
-    return Remeasured(name, value, was, least, same, zooms, queries)
+    return Measurement(name, value, was, least, same, zooms, queries)

@@ -79,13 +79,13 @@ def fsck(
     scope: Scope = QUICK,
     *,
     ledger: Ledger | None = None,
-    tell: Callable[[Finding], None] | None = None,
+    on_finding: Callable[[Finding], None] | None = None,
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Audit:
     """Audits a store.
 
-    `tell` is given every finding, the notes among them, when all of it is known. `progress` is told the bytes as they
+    `on_finding` is given every finding, the notes among them, when all of it is known. `progress` is told the bytes as they
     are read, and how many there are to read in all. `ledger` says what to read first, and learns what was read.
 
     Raises NotFound where there is no store, Invalid for another format, Corrupt or Unavailable where its flightbag.toml
@@ -93,7 +93,7 @@ def fsck(
     """
     check_format(media)
     with _nobody_collecting(media):
-        return _fsck(media, scope, ledger, tell, progress, clock)
+        return _fsck(media, scope, ledger, on_finding, progress, clock)
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def _nobody_collecting(media: Media) -> Iterator[None]:
         with suppress(Unavailable):  # no locks on this medium: then nobody writes to it either
             held = SharedLock.existing(media.path, "store", "the store")
         if held is not None:
-            held.share(wait=False)
+            held.hold_shared(wait=False)
         yield
     finally:
         if held is not None:
@@ -115,12 +115,12 @@ def _fsck(
     media: Media,
     scope: Scope,
     ledger: Ledger | None,
-    tell: Callable[[Finding], None] | None,
+    on_finding: Callable[[Finding], None] | None,
     progress: Progress | None,
     clock: Callable[[], float],
 ) -> Audit:
     deadline = clock() + scope.amount
-    told = Told(media, tell or (lambda _: None), exclusive=scope.exclusive)
+    told = Told(media, on_finding or (lambda _: None), exclusive=scope.exclusive)
     evidence = StoreEvidence(media)
     refs = Refs(told, scope, evidence)
     refs.look()
@@ -178,7 +178,7 @@ class _Reading:
         whole: dict[ObjectId, FileStamp] = {}
         # Evidence remembers what it has read; one for each chunk, so that the memory is that of a chunk.
         evidence = StoreEvidence(self.media, progress, whole.__setitem__ if self.ledger is not None else None)
-        bad = {id_: outcome for id_, outcome in evidence.check(items) if outcome is not None}
+        bad = {id_: outcome for id_, outcome in evidence.check_objects(items) if outcome is not None}
         for id_, size in items:
             if id_ in bad:
                 self.bad(id_, size, bad[id_])

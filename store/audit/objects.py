@@ -16,8 +16,8 @@ from store.audit.ledger import Ledger
 from store.audit.refs import Refs
 from store.audit.scope import Scope
 from store.audit.told import RESTORE, Told, some
-from store.disk.index import Row, peek_index
-from store.disk.media import FileStamp, Media, kind_of, object_path
+from store.disk.index import Row, open_index_for_reading
+from store.disk.media import FileStamp, Media, object_path, type_of_file
 from store.errors import FlightbagError, NotFound
 from store.findings import Finding
 from store.format.entries import TABLE_LIMIT
@@ -79,7 +79,7 @@ class Objects:
                     places.setdefault(int(name, 16), []).append(name)
                 else:
                     self.told.stray(f"objects/{name}")
-        index = None if self.scope.mission else peek_index(self.media)
+        index = None if self.scope.mission else open_index_for_reading(self.media)
         try:
             for first in range(256):
                 shard = _Shard(first)
@@ -143,7 +143,7 @@ class Objects:
         if isinstance(status, FlightbagError):
             shard.blame[id_] = str(id_)
             self.told.tell(replace(Finding.of(status, remedy=RESTORE), object=str(id_)))
-        elif (kind := kind_of(status)) != "file":
+        elif (kind := type_of_file(status)) != "file":
             shard.blame[id_] = str(id_)
             found = self.told.of_object("wrong-type", id_, f"is a {kind}")
             self.told.tell(replace(found, expected="file", actual=kind, remedy=RESTORE))

@@ -21,12 +21,12 @@ from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import ref_id
 from store.ground import releases
+from store.ground.log_history import LogHistory
 from store.ground.needs import (
     KEEP_LAST,
     UNKNOWN,
     Need,
     is_manifest,
-    manifests_of,
     need_of,
     need_of_stored,
     need_of_unsigned,
@@ -70,10 +70,7 @@ class Refs:
         self.evidence = evidence
         self.first: SignedRoot | None = None
         self.log_holds = False
-        self.moved: dict[str, list[str]] = {}  # where the log says that a mission's ref was moved to, each time
-        self.newest = 0  # the newest root that the log tells of
-        self.rotated: dict[int, object] = {}  # the digests of the roots that the log tells of
-        self.earlier: dict[str, list[ObjectId]] = {}  # the manifests of each mission that a collection spares
+        self.history = LogHistory.of([])  # by the log, as far as it can be read
         self.flyable: dict[str, bool] = {}
         self.needs: list[Need] = []
         self.closures_known = True
@@ -96,7 +93,7 @@ class Refs:
         for name in self.media.names(""):
             path = self.media.absolute(name)
             try:
-                kind = self.media.kind(name)
+                kind = self.media.file_type(name)
             except FlightbagError as error:
                 self.told.tell(Finding.of(error))
                 continue
@@ -118,7 +115,7 @@ class Refs:
             if not _TIME.fullmatch(name):
                 self.told.stray(f"{folder}/{name}")
                 continue
-            if self.media.kind(f"{folder}/{name}") != "directory":
+            if self.media.file_type(f"{folder}/{name}") != "directory":
                 self.told.stray(f"{folder}/{name}")
             elif self.scope.exclusive:
                 for inner in self.told.names(f"{folder}/{name}", needed=False) or []:
@@ -154,22 +151,7 @@ class Refs:
             self.told.tell(as_kind(finding, "bad-log"))
 
     def read_log(self) -> None:
-        self.moved = {}
-        events = log.events(self.media)
-        self.earlier = {mission: ids[:KEEP_LAST] for mission, ids in manifests_of(events).items()}
-        for event in events:
-            # A repair says which refs it makes anew before it touches them.
-            refs = event.facts.get("refs") if event.event == "repaired" else None
-            moved = refs if type(refs) is dict else {}
-            if event.event in log.MOVES:
-                moved = {event.facts["mission"]: event.facts["manifest"]}
-            for mission, id_ in moved.items():
-                self.moved.setdefault(mission, []).append(str(id_))
-            newest = event.facts.get("version" if event.event == "rotated" else "root")
-            if type(newest) is int:
-                self.newest = max(self.newest, newest)
-                if event.event == "rotated":
-                    self.rotated[newest] = event.facts.get("digest")
+        self.history = LogHistory.of(log.events(self.media))
 
     def missions(self) -> None:
         """Refs, signatures and tables of all missions, under the store's own chain."""
@@ -182,8 +164,8 @@ class Refs:
                 self.told.stray(f"missions/{name}")
         if names is not None:
             # A log line may be ahead of its ref, so a single one may be all of a publication that was cut short.
-            self.flyable.update((name, False) for name, times in self.moved.items() if len(times) > 1)
-            for name in sorted(self.moved.keys() - self.flyable.keys()):
+            self.flyable.update((name, False) for name, moves in self.history.moves.items() if len(moves) > 1)
+            for name in sorted(self.history.moves.keys() - self.flyable.keys()):
                 text = f"the log tells of mission {name}, which has no ref: it was cut short, or its ref is lost"
                 remedy = "store-fsck --repair makes the ref, where all that it needs is there or --from has it"
                 path = self.media.absolute(f"missions/{name}")
@@ -198,16 +180,21 @@ class Refs:
 
     def beyond_the_log(self) -> None:
         """Refs and roots that a log which chains does not tell of: they come after their lines, so lines were cut."""
-        refs: dict[str, str] = {}
+        refs: dict[str, ObjectId] = {}
         for mission in sorted(mission for mission, holds in self.flyable.items() if holds):
             with suppress(FlightbagError):
-                refs[mission] = str(ref_id(self.evidence.ref(mission)))
+                refs[mission] = ref_id(self.evidence.ref(mission))
         roots = self.evidence.root_versions()
 
         def unknown() -> list[str]:
+            moves = self.history.moves
             return [
-                *(f"what mission {one} is now" for one, id_ in refs.items() if id_ not in self.moved.get(one, ())),
-                *(f"trust root {version}" for version in roots if version > self.newest),
+                *(
+                    f"what mission {one} is now"
+                    for one, id_ in refs.items()
+                    if all(move.manifest != id_ for move in moves.get(one, ()))
+                ),
+                *(f"trust root {version}" for version in roots if version > self.history.newest_root),
             ]
 
         if unknown():
@@ -253,13 +240,15 @@ class Refs:
         there = self.evidence.root_versions()
         for version in there:
             root = first if version == 1 else SignedRoot.parse(self.evidence.root_file(version))
-            if self.rotated.get(version) not in (None, root.root.digest.hex()):
+            rotation = self.history.rotations.get(version)
+            if rotation is not None and rotation.digest not in ("", root.root.digest.hex()):
                 text = f"trust/{version}.root.cbor is not the root that the log tells of"
                 raise Corrupt(text, kind="bad-trust-chain")
-        lacking = self.newest - max(there, default=0)
+        newest = self.history.newest_root
+        lacking = newest - max(there, default=0)
         if lacking > 0:
-            text = f"the log tells of trust root {self.newest}, which is not there"
-            path = self.media.absolute(f"trust/{self.newest}.root.cbor")
+            text = f"the log tells of trust root {newest}, which is not there"
+            path = self.media.absolute(f"trust/{newest}.root.cbor")
             finding = Finding("bad-trust-chain", text, path=path, remedy=RESTORE, missions=tuple(self.flyable))
             if lacking == 1:
                 self.told.note(replace(finding, missions=(), message=f"{text}: cut short, or lost"))
@@ -324,11 +313,11 @@ class Refs:
 
     def retained(self) -> None:
         """What the manifests need that were current before: there must be something to roll back to."""
-        for mission, ids in sorted(self.earlier.items()):
+        for mission, ids in sorted(self.history.retained.items()):
             current = None
             with suppress(FlightbagError):
                 current = ref_id(self.evidence.ref(mission))
-            for id_ in ids:
+            for id_ in ids[:KEEP_LAST]:
                 if id_ != current and id_ not in self.pending:
                     self.earlier_one(mission, id_)
 

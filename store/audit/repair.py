@@ -21,18 +21,17 @@ from store.audit.repair_plan import FROM_LOG, RepairPlan, Sources, Step, opened_
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.durable import Disk
-from store.disk.layout import QUARANTINE, TMP
-from store.disk.locks import DIRECTORY as LOCKS
+from store.disk.layout import LOCKS, QUARANTINE, TMP
 from store.disk.media import Media
 from store.disk.objects import Batch, inserting
 from store.disk.quarantine import copy_aside, present, set_aside
 from store.disk.staging import sweep
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId, is_hex
 from store.format.ref import ref_id
 from store.ground.repository import Repository
+from store.ground.trust_chain import check_continues_chain, put_into_effect
 from store.ground.upkeep import mend_index
-from store.trust.root import SignedRoot
 
 # Rounds after which something new is damaged each time: somebody else is at it.
 _ROUNDS = 10
@@ -61,9 +60,9 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
     moved = []
     # What repairing itself needs. Through a link in their place the locks would lie elsewhere, where nobody holds them.
     needed = ((QUARANTINE, "directory"), (TMP, "directory"), (LOCKS, "directory"), (f"{LOCKS}/store", "file"))
-    locks = media.names(LOCKS) if present(media, LOCKS) and media.kind(LOCKS) == "directory" else []
+    locks = media.names(LOCKS) if present(media, LOCKS) and media.file_type(LOCKS) == "directory" else []
     for name, kind in (*needed, *((f"{LOCKS}/{name}", "file") for name in locks)):
-        if present(media, name) and media.kind(name) != kind:
+        if present(media, name) and media.file_type(name) != kind:
             set_aside(media, disk, name)
             moved.append(name)
     done = [step for step in plan.steps if step.action == "move-aside" and step.name in moved]
@@ -143,7 +142,7 @@ def _moved_aside(name: str, media: Media, disk: Disk) -> bool:
 
 def _as_named(step: Step, media: Media) -> bool:
     """Whether what gets an object's name has its bytes. A folder's content is looked at in the next round."""
-    if media.kind(step.name) == "directory":
+    if media.file_type(step.name) == "directory":
         return True
     text = step.to.replace("/", "").removeprefix("objects")
     if not is_hex(text):
@@ -217,11 +216,13 @@ class _Worker:
         if not present(self.media, "trust"):
             self.disk.make_directory(self.media.absolute("trust"))
             self.disk.sync_directory(self.media.path)
+        try:
+            check_continues_chain(self.repository, data)
+        except (NotFound, Corrupt, Untrusted):
+            return False  # the root before it did not come: a root after a hole would make the store worse
         if present(self.media, step.name):
             set_aside(self.media, self.disk, step.name)
-        facts = {"version": int(version), "digest": SignedRoot.parse(data).root.digest.hex()}
-        self.repository.append_log(log.Event(int(time.time()), "rotated", facts))
-        self.repository.replace(step.name, data)
+        put_into_effect(self.repository, data, at=int(time.time()))
         return True
 
     def fetch(self, wanted: Iterable[tuple[ObjectId, int]]) -> set[ObjectId]:

@@ -25,6 +25,7 @@ from store.format.ids import ObjectId, is_hex
 from store.format.manifest import ENVELOPE_LIMIT, Manifest
 from store.format.ref import ref_id
 from store.ground import releases
+from store.ground.log_history import LogHistory
 from store.ground.repository import Repository
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
@@ -178,7 +179,7 @@ class _Planner:
         name = os.path.relpath(finding.path, self.media.path) if finding.path else ""
         kind = finding.kind
         if name == "missions" and kind in ("missing", "wrong-type"):
-            self.refs.update((event.facts["mission"], finding) for event in self.moves())
+            self.refs.update(dict.fromkeys(self.claims().missions(), finding))
         if kind in ("stray", "wrong-type"):
             self.steps.append(Step("move-aside", name, kind))
             if name in ("objects", "missions", "trust"):
@@ -213,7 +214,7 @@ class _Planner:
         if last.lower() not in self.media.names(folder):
             self.steps.append(Step("rename", name, "misnamed", to=right))
             return
-        if self.media.kind(name) == "directory":
+        if self.media.file_type(name) == "directory":
             there = self.media.names(right)
             for inner in self.media.names(name):
                 if inner.lower() not in there:
@@ -229,19 +230,18 @@ class _Planner:
         evidence = self.repository.evidence
         try:
             have = evidence.root_versions()
-            known = self.rotations()
+            newest_by_log = LogHistory.of(log.events(self.media)).newest_root
         except FlightbagError:
             return False
         theirs = {version for one in self.replicas for version in _versions(one)}
         newest: SignedRoot | None = None
-        for version in range(1, max([*have, *theirs, *known], default=0) + 1):
+        for version in range(1, max([*have, *theirs, newest_by_log], default=0) + 1):
             found = self.next_root(newest, version)
             if found is None:
-                # What the log has no rotation to was put there by somebody else; what it has is lost, and stays so.
                 # What the log has no rotation to was put there by somebody else. But a log may have been cut, and a
                 # damaged root may be what revokes a key: a replica of this domain must know of no such root either.
                 extra = [one for one in have if one >= version]
-                if known and version > max(known) and extra and self.unknown_to_a_replica(version):
+                if 0 < newest_by_log < version and extra and self.unknown_to_a_replica(version):
                     self.steps += [Step("move-aside", f"trust/{one}.root.cbor", "bad-trust-chain") for one in extra]
                     return True
                 return False
@@ -251,14 +251,10 @@ class _Planner:
                 self.steps.append(Step("root", name, "bad-trust-chain", to=str(ObjectId.of(data)), source=label))
         return True
 
-    def rotations(self) -> dict[int, str]:
-        """The versions that the log says took effect, with the digests of their payloads."""
-        found: dict[int, str] = {}
-        for event in log.events(self.media):
-            version = event.facts.get("version" if event.event == "rotated" else "root")
-            if type(version) is int and version > 0:
-                found[version] = event.facts.get("digest", found.get(version, ""))
-        return found
+    def digest_by_log(self, version: int) -> str:
+        """The digest, in hex, of the trust root of a version that took effect by the log; "" without one."""
+        rotation = LogHistory.of(log.events(self.media)).rotations.get(version)
+        return "" if rotation is None else rotation.digest
 
     def unknown_to_a_replica(self, version: int) -> bool:
         """Whether a replica with the same first root has no root of this version."""
@@ -271,7 +267,7 @@ class _Planner:
 
     def next_root(self, newest: SignedRoot | None, version: int) -> tuple[SignedRoot, str, bytes] | None:
         """The root that continues the chain, the replica that has it ("" where this store has), and its bytes."""
-        known = self.rotations()
+        digest = self.digest_by_log(version)
         for store in (self.repository, *self.replicas):
             with suppress(FlightbagError):
                 data = store.evidence.root_file(version)
@@ -281,14 +277,14 @@ class _Planner:
                     found = SignedRoot.parse(data)
                     if found.root.version != 1 or not self.vouched(store, found):
                         continue
-                if known.get(version, "") not in ("", found.root.digest.hex()):
+                if digest not in ("", found.root.digest.hex()):
                     continue  # it continues the chain, and is another one than took effect here
                 return found, "" if store is self.repository else store.media.path, data
         return None
 
     def vouched(self, store: Repository, first: SignedRoot) -> bool:
         """Whether a first root is this store's: by its log, or because a mission here was signed in that domain."""
-        digest = self.rotations().get(1)
+        digest = self.digest_by_log(1)
         if digest:
             return digest == first.root.digest.hex()
         if store is self.repository:
@@ -302,20 +298,19 @@ class _Planner:
 
     # -- refs
 
-    def moves(self) -> list[log.Event]:
-        """The moves of refs that the log tells of, also behind damage: the manifests that it names are signed."""
+    def claims(self) -> LogHistory:
+        """What the lines of the log say, also those behind damage: the manifests that they name are signed."""
         with suppress(FlightbagError):
-            return [event for event in log.claims(self.media) if event.event in log.MOVES]
-        return []
+            return LogHistory.of(log.claims(self.media))
+        return LogHistory.of([])
 
     def ref(self, mission: str, finding: Finding) -> Step | None:
         """The newest manifest of a mission that is whole, or can be made so: of the log, or current at a replica."""
         with suppress(FlightbagError):
             first = self.repository.trust_root()
             ids: dict[ObjectId, str] = {}
-            for event in self.moves():
-                if event.facts["mission"] == mission:
-                    ids[ObjectId.parse(event.facts["manifest"])] = FROM_LOG
+            for move in self.claims().published(mission):
+                ids[move.manifest] = FROM_LOG
             for one in self.replicas:
                 with suppress(FlightbagError):
                     ids.setdefault(ref_id(one.evidence.ref(mission)), one.media.path)

@@ -27,7 +27,7 @@ MAX_CONSUMED = 50_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Seen:
+class Acceptance:
     """The last manifest of a mission that passed every step; `digest` is the BLAKE3 of its payload."""
 
     epoch: int
@@ -42,12 +42,12 @@ class AircraftState:
     id: str
     host: str
     root: SignedRoot
-    missions: Mapping[str, Seen]
+    missions: Mapping[str, Acceptance]
     consumed: tuple[str, ...]
     floor: int
 
     @classmethod
-    def enrolled(cls, id_: str, host: str, root: SignedRoot) -> Self:
+    def initial(cls, id_: str, host: str, root: SignedRoot) -> Self:
         """An aircraft that has seen nothing yet. Raises Invalid for what is no id or host class."""
         if not AIRCRAFT_ID.fullmatch(id_):
             raise Invalid(f"{id_[:80]!r} is no aircraft id", remedy="1 to 64 of a-z 0-9 . _ -, first a letter or digit")
@@ -120,7 +120,7 @@ class AircraftState:
     def accepting(self, manifest: Manifest, *, now: int) -> Self:
         """The state after a mission passed every step; `now` is a time that has passed for sure, 0 for none."""
         issue = manifest.issue
-        seen = Seen(issue.epoch, issue.sequence, payload_digest(manifest))
+        seen = Acceptance(issue.epoch, issue.sequence, payload_digest(manifest))
         return replace(
             self,
             missions={**self.missions, manifest.mission.id: seen},
@@ -141,11 +141,11 @@ def payload_digest(manifest: Manifest) -> bytes:
     return bytes(ObjectId.of(manifest.render()))
 
 
-def _row(item: object) -> tuple[str, Seen]:
+def _row(item: object) -> tuple[str, Acceptance]:
     if type(item) is not list or [type(part) for part in item] != [str, int, int, bytes]:
         raise Corrupt("state.missions has no [mission, epoch, sequence, digest]", kind="bad-field", field="state")
     id_, epoch, sequence, digest = item
     right = MISSION_ID.fullmatch(id_) and 1 <= epoch <= INT_MAX and 1 <= sequence <= INT_MAX
     if not right or len(digest) != DIGEST_SIZE:
         raise Corrupt(f"state.missions of {id_[:80]!r} is not valid", kind="bad-field", field="state.missions")
-    return id_, Seen(epoch, sequence, digest)
+    return id_, Acceptance(epoch, sequence, digest)

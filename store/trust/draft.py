@@ -101,7 +101,7 @@ class RootDraft:
         before = b"" if self.before is None else self.before.envelope.render()
         return encode([MAGIC, before, self.envelope.render()])
 
-    def changed(self, **fields: Any) -> Self:
+    def with_fields(self, **fields: Any) -> Self:
         """The draft with other fields; the signatures are gone, as they were for something else. Raises Invalid."""
         assert not set(fields) & set(_FIXED)
         if replace(self.root, **fields) == self.root:
@@ -115,7 +115,7 @@ class RootDraft:
         versions = ([] if old is None else [old.version]) + [self.root.version]
         return tuple(Signatures(version, *count) for version, count in zip(versions, counts, strict=True))
 
-    def signed_by(self, signer: Signer) -> Self:
+    def with_signature(self, signer: Signer) -> Self:
         """The draft with one more signature. Raises Untrusted for a key that is no root key, old or new."""
         roots = [self.root] if self.before is None else [self.before.root, self.root]
         name = signer.public.kid.hex()[:16]
@@ -130,7 +130,7 @@ class RootDraft:
             )
         return replace(self, envelope=sign(self.envelope, signer, self.root.aad(AAD_LABEL)))
 
-    def finished(self) -> SignedRoot:
+    def signed_root(self) -> SignedRoot:
         """The root, once both thresholds are met. Raises Untrusted with how many signatures are missing."""
         lacking = [one for one in self.signatures() if not one.enough]
         if lacking:
@@ -178,7 +178,7 @@ def founding(
     if not DOMAIN_NAME.fullmatch(domain):
         raise Invalid(f"{domain!r} is no domain name", remedy="1 to 64 letters, digits, spaces and . _ -")
     roles = {
-        name: Role(tuple(sorted({key.enrolled() for key in keys.get(name, ())})), thresholds.get(name, 1))
+        name: Role(tuple(sorted({key.require_enrollable() for key in keys.get(name, ())})), thresholds.get(name, 1))
         for name in ROLES
     }
     for name, role in roles.items():
@@ -195,7 +195,7 @@ def with_key(draft: RootDraft, name: RoleName, key: PublicKey) -> RootDraft:
     role = draft.root.role(name)
     if key in role.keys:
         raise Invalid(f"the key {key.kid.hex()[:16]} is in the role {name} already")
-    return draft.changed(**{name: replace(role, keys=tuple(sorted((*role.keys, key.enrolled()))))})
+    return draft.with_fields(**{name: replace(role, keys=tuple(sorted((*role.keys, key.require_enrollable()))))})
 
 
 def without_key(draft: RootDraft, name: RoleName, key: PublicKey) -> RootDraft:
@@ -220,7 +220,7 @@ def with_revoked(draft: RootDraft, key: PublicKey) -> RootDraft:
 
 def _fewer(draft: RootDraft, **fields: Any) -> RootDraft:
     try:
-        return draft.changed(**fields)
+        return draft.with_fields(**fields)
     except Invalid as error:
         remedy = error.remedy or "add the key that replaces it first, or lower the threshold"
         raise Invalid(error.message, remedy=remedy) from error
@@ -228,7 +228,7 @@ def _fewer(draft: RootDraft, **fields: Any) -> RootDraft:
 
 def with_threshold(draft: RootDraft, name: RoleName, number: int) -> RootDraft:
     """Sets how many keys of a role it takes. Raises Invalid for more than it has."""
-    return draft.changed(**{name: replace(draft.root.role(name), threshold=number)})
+    return draft.with_fields(**{name: replace(draft.root.role(name), threshold=number)})
 
 
 def with_new_epoch(draft: RootDraft) -> RootDraft:
@@ -236,10 +236,10 @@ def with_new_epoch(draft: RootDraft) -> RootDraft:
     old = None if draft.before is None else draft.before.root.epoch
     if old is None or draft.root.epoch > old or old == INT_MAX:
         raise Invalid(f"the draft is of epoch {draft.root.epoch}; one root begins one epoch")
-    return draft.changed(epoch=old + 1)
+    return draft.with_fields(epoch=old + 1)
 
 
-def completed(draft: RootDraft, newest: SignedRoot | None) -> SignedRoot:
+def complete(draft: RootDraft, newest: SignedRoot | None) -> SignedRoot:
     """The finished root, which follows the newest of the store at hand. Raises Conflict where it follows another."""
     mine = None if draft.before is None else draft.before.root.digest
     theirs = None if newest is None else newest.root.digest
@@ -251,4 +251,4 @@ def completed(draft: RootDraft, newest: SignedRoot | None) -> SignedRoot:
             remedy="make the change anew, in a new draft",
             kind="stale-draft",
         )
-    return draft.finished()
+    return draft.signed_root()

@@ -32,10 +32,6 @@ _NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError)
 _THUMBPRINT_PREFIX = bytes.fromhex("a301012006215820")
 
 
-class PassphraseNeeded(Invalid):
-    """A private key is encrypted, and no passphrase was given for it."""
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class PublicKey:
     """An Ed25519 public key by its 32 raw bytes. Keys are equal when these are, whatever a kid claims."""
@@ -57,7 +53,7 @@ class PublicKey:
             self.raw, signature.signature, envelope.to_be_signed(self.kid, aad)
         )
 
-    def enrolled(self) -> Self:
+    def require_enrollable(self) -> Self:
         """This key, once it is known to be fit for a trust root. Raises Untrusted for a weak point."""
         if not ed25519.is_enrollable(self.raw):
             raise Untrusted(
@@ -96,6 +92,10 @@ class Signer(Protocol):
         ...
 
 
+class PassphraseNeeded(Invalid):
+    """The private key is encrypted, and no passphrase was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
     """A private key in memory. Never printed."""
@@ -131,18 +131,15 @@ class PrivateKey:
 
     @classmethod
     def of_pem(cls, data: bytes, passphrase: bytes | None) -> Self:
-        """The key of a PKCS#8 PEM. Raises PassphraseNeeded for an encrypted key without one,
-        and Invalid for a wrong passphrase or another kind of key."""
+        """The key of a PKCS#8 PEM. Raises Invalid for a wrong passphrase or another kind of key."""
         if passphrase is not None and _ENCRYPTED in data:
             _check_cost(data)
         try:
             key = serialization.load_pem_private_key(data, passphrase)
-        except TypeError as error:  # a passphrase where none is needed, or none where one is
+        except TypeError as error:  # the library's answer to a missing and to a needless passphrase
             if passphrase is None:
-                raise PassphraseNeeded("the private key is encrypted", remedy="give its passphrase") from error
-            raise Invalid(
-                "the private key is not encrypted, but a passphrase was given", remedy="leave the passphrase out"
-            ) from error
+                raise PassphraseNeeded("the private key is encrypted and needs a passphrase") from error
+            raise Invalid("the private key is not encrypted, but a passphrase was given") from error
         except _NO_KEY as error:
             raise Invalid("this is no private key in PKCS#8 PEM, or the passphrase is wrong") from error
         if not isinstance(key, Ed25519PrivateKey):

@@ -1587,7 +1587,7 @@ class Flying:
 def flying(shown: Flying, folder: Path) -> str:
     """The takeoff check with the aircraft's memory. A text in `before` is a flight that was flown."""
     state = folder / "state"
-    enrol(state, AircraftState.enrolled(shown.aircraft, shown.host, shown.shown.pinned))
+    enrol(state, AircraftState.initial(shown.aircraft, shown.host, shown.shown.pinned))
     for number, one in enumerate([*shown.before, shown.shown]):
         if isinstance(one, str):
             consume(state, one)
@@ -1730,7 +1730,7 @@ def proof_files() -> Iterator[Row]:
 def completing(data: bytes, _folder: Path) -> str:
     """What it takes to put the draft of a root into effect."""
     try:
-        drafts.completed(drafts.RootDraft.parse(data), pinned())
+        drafts.complete(drafts.RootDraft.parse(data), pinned())
     except FlightbagError as error:
         return f"draft {error.fields['kind']}"
     return GO

@@ -7,15 +7,18 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from store.format.missing import ENTRY, MissingList, Run
 from tests.support.commands import BIN, flightbag, program
 from tests.support.every_command import STORE_FSCK, USES, every_command, use
 from tests.support.field import Desk
+from tests.support.missions import CONTENTS, COVERAGE, flight, write_store
 from tools.cli import app
 
 
@@ -181,6 +184,15 @@ def test_a_hostile_store_paints_nothing_on_the_terminal(built: Desk) -> None:
         assert one.status != 0
         assert "\x1b" not in one.out + one.err
         assert "\x07" not in one.out + one.err
+
+
+def test_show_refuses_a_list_of_missing_tiles_with_another_total_than_the_signed_one(tmp_path: Path) -> None:
+    listed = MissingList((Run(5000, 2, "absent"),)).render()
+    coverage = replace(COVERAGE, missing=1, required_ppm=900_000)
+    write_store(tmp_path / "store", flight({**CONTENTS, ENTRY: listed}, coverage=coverage))
+    for options in ((), ("--json",)):
+        ran = flightbag("show", tmp_path / "store", "north-ridge", *options)
+        assert (ran.status, "lists 2 tiles, the manifest is signed for 1" in ran.err) == (1, True)
 
 
 def test_what_does_not_fit_the_model_is_told_before_anything_is_built(desk: Desk) -> None:

@@ -125,10 +125,10 @@ def test_keys_of_another_kind(kind: str) -> None:
 
 
 def test_enrolment_refuses_weak_points() -> None:
-    assert KEY.public.enrolled() == KEY.public
+    assert KEY.public.require_enrollable() == KEY.public
     for raw in (bytes(32), (1).to_bytes(32, "little"), b"\xff" * 32):
         with pytest.raises(Untrusted) as caught:
-            PublicKey(raw).enrolled()
+            PublicKey(raw).require_enrollable()
         assert caught.value.fields["kind"] == "weak-key"
 
 

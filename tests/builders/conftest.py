@@ -1,4 +1,4 @@
-"""The fixture of the tests of areas: a GeoJSON file."""
+"""A fixture of the tests of areas and footprints: a GeoJSON file."""
 
 from __future__ import annotations
 
