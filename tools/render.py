@@ -152,7 +152,8 @@ def plan(item: Plan) -> Iterator[str]:
     yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
     if lost := item.shortfall.missing:
         allowed = item.gates.allows(lost, item.inventory.tiles)
-        yield f"{lost} tiles are missing, {'and coverage.at_least allows that' if allowed else 'so that the build would fail'}:"
+        consequence = "and coverage.at_least allows that" if allowed else "so that the build would fail"
+        yield f"{lost} tiles are missing, {consequence}:"
         from builders.grid.tiles import tile_from_id
 
         reasons = item.shortfall.reasons()
