@@ -42,7 +42,7 @@ def enrol_command(
 ) -> int:
     """Make the state of an aircraft: who it is, and which trust root it starts from."""
     root = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
-    enrol(state, AircraftState.enrolled(id_, host, root), again=again)
+    enrol(state, AircraftState.initial(id_, host, root), again=again)
     code = short_code(root.root.digest)
     if as_json:
         print_json({"id": id_, "host": host, "root": root.root.version, "code": code})

@@ -15,13 +15,11 @@ import typer
 from builders.extras import require_build_extra
 from store.disk.layout import check_free
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
-from store.format.missing import ENTRY as MISSING_ENTRY
-from store.format.missing import MissingList
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
-from store.takeoff.mission import Opened
-from tools import aircraft, engines, fsck, keeping, keyfiles, maps, missions, releases, render, takeoff, trust
+from store.takeoff.coverage import read_missing
+from tools import aircraft, engines, fsck, keyfiles, missions, releases, render, retention, retrieval, takeoff, trust
 from tools.arguments import (
     ENV,
     Json,
@@ -34,6 +32,7 @@ from tools.arguments import (
     print_lines,
     store_and,
 )
+from tools.program import run_program
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
 
@@ -239,7 +238,7 @@ def show(
             }
         else:
             opened = repository.current(mission or "")
-        listed = _missing(repository, opened)
+        listed = read_missing(opened, repository.evidence)
     if as_json:
         runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
         print_json({**render.mission_json(opened), "missing": runs, **state})
@@ -252,14 +251,6 @@ def show(
         if state["overtaken"]:
             say(f"it cannot be published: {state['overtaken']}; build it again")
     return OK
-
-
-def _missing(repository: Repository, opened: Opened) -> MissingList:
-    """What of its area the mission does not describe."""
-    entry = opened.table.find(MISSING_ENTRY)
-    if entry is None:
-        return MissingList(())
-    return MissingList.parse(bytes(repository.evidence.bytes_of(entry.id, entry.size)))
 
 
 @app.command()
@@ -330,12 +321,14 @@ trust.add_to(app)
 releases.add_to(app)
 takeoff.add_to(app)
 aircraft.add_to(app)
-keeping.add_to(app)
+retention.add_to(app)
 missions.add_to(app)
 engines.add_to(app)
-maps.add_to(app)
+retrieval.add_to(app)
 
 
 def main() -> None:
     """The program `flightbag`. Its `fsck` is `store-fsck`, down to the status of a mistake in the arguments."""
-    fsck.exit_with_usage(app, fsck.USAGE if sys.argv[1:2] == ["fsck"] else USAGE)
+    if sys.argv[1:2] == ["fsck"]:
+        run_program(app, usage=fsck.USAGE, could_not_do=fsck.COULD_NOT_CHECK)
+    run_program(app, usage=USAGE, could_not_do=UNKNOWN)

@@ -88,7 +88,7 @@ def host(as_json: Json = False) -> int:
         except FlightbagError as error:
             found[name] = {"error": error.message}
             # What is not installed runs nothing here; what is, and does not say, could be half of the answer.
-            unsure |= "extra" not in error.fields
+            unsure |= not error.extra
     classes = [part for one in found.values() if "host" in one for part in one["host"].split("+")]
     whole = "+".join(sorted(set(classes)))
     if as_json:
@@ -114,12 +114,12 @@ def explain_key(
     """Show each field of an engine's build key, and with --against why it would be built again."""
     require_build_extra()
     from builders.artifacts.cards import cards_of_backbone
-    from builders.artifacts.plan import explained
+    from builders.artifacts.engine import explained
     from builders.compose import open_context
     from builders.engines.card import differences, plain
 
     with work_bars() as progress, open_context(mission_file, None, cache_folder()) as context:
-        keyed = explained(context, backbone, progress).keyed
+        keyed = explained(context, backbone, progress).recipes
     value: dict[str, Any] = {
         "key": str(keyed.recipe.key),
         "fields": plain(keyed.recipe.fields),

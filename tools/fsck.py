@@ -7,14 +7,12 @@ Statuses add up: 12 is errors and something that could not be checked.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
-import resource
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,8 +29,10 @@ from store.findings import Finding
 from store.ground.repository import Repository
 from tools import render
 from tools.arguments import Store, duration, print_lines
+from tools.program import run_program
 from tools.progress import reading_bar
 from tools.status import exits, fail, say
+from tools.streams import OutputLost
 
 CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
 
@@ -95,7 +95,15 @@ def run(
                 audit = audited(media, scope, _line if as_json else None)
             return _told(audit, scope, as_json=as_json)
         replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
-        show = _plan_line if as_json else _show
+
+        def show(plan: RepairPlan) -> None:
+            # A repair that has begun goes on though nobody reads its plan. The report after it fails likewise.
+            with suppress(OutputLost):
+                if as_json:
+                    _plan_line(plan)
+                else:
+                    print_lines(render.repair_plan(plan))
+
         if dry_run:
             with Repository.open(store) as repository:
                 with Media(store, drop_cache=drop_cache) as media:
@@ -199,27 +207,8 @@ def _plan_line(plan: RepairPlan) -> None:
     _json("plan", {"steps": [step.as_json() for step in plan.steps], "index": plan.index, "unsolved": unsolved})
 
 
-def _show(plan: RepairPlan) -> None:
-    print_lines(render.repair_plan(plan))
-
-
 def main() -> None:
     """The program `store-fsck`."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(name="store-fsck")(run)
-    exit_with_usage(app, USAGE)
-
-
-def exit_with_usage(app: typer.Typer, usage: int) -> None:
-    """Runs a typer program; a mistake in its arguments exits with `usage`."""
-    # Tables of many entries are values without cycles: walking them again and again finds nothing.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # A store has 256 folders of objects, which stay open, and several stores may be open.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 16_384) if most != resource.RLIM_INFINITY else 16_384, most))
-    gc.freeze()
-    gc.set_threshold(100_000)
-    try:
-        app()
-    except SystemExit as end:
-        # click's status for a mistake in the arguments is 2; a command of ours never ends with 2 in fsck.
-        raise SystemExit(usage if end.code == 2 else end.code) from None
+    run_program(app, usage=USAGE, could_not_do=COULD_NOT_CHECK)

@@ -15,7 +15,7 @@ from store.disk.durable import Disk, replace_file, write_new_file
 from store.disk.layout import TOML
 from store.errors import Invalid, Unavailable
 from store.format.cose import SIGNATURE_SIZE
-from store.trust.keys import KEY_FILE_LIMIT, PrivateKey, PublicKey, Signer
+from store.trust.keys import KEY_FILE_LIMIT, PassphraseNeeded, PrivateKey, PublicKey, Signer
 
 # A person may have to touch the token first.
 _SIGNER_SECONDS = 300
@@ -71,9 +71,7 @@ def private_key(path: Path, ask: Callable[[str], bytes]) -> PrivateKey:
     try:
         try:
             return PrivateKey.of_pem(data, None)
-        except Invalid as error:
-            if not error.fields.get("needs_passphrase"):
-                raise
+        except PassphraseNeeded:
             return PrivateKey.of_pem(data, ask(f"Passphrase for {path.name}: "))
     except Invalid as error:
         raise Invalid(f"{path}: {error.message}", remedy=error.remedy, path=str(path)) from error

@@ -15,11 +15,10 @@ from store.format.missing import MissingList
 from store.takeoff.mission import Opened, Verdict
 
 if TYPE_CHECKING:
-    from builders.artifacts.engine import EngineReport
     from builders.artifacts.plan import Plan
+    from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Match
-    from builders.report import BuildReport
-    from builders.retrieval.query import Remeasured
+    from builders.report import BuildReport, EngineReport
 
 LISTED = 20
 # How old imagery is customarily allowed to be, by the class of the sector.
@@ -143,15 +142,11 @@ def _whence(step: Step) -> tuple[str, str]:
 def plan(item: Plan) -> Iterator[str]:
     """What would be built and what is there."""
     yield f"mission {item.facts.id}, flight {item.facts.flight}, host {item.host}"
-    rows: list[tuple[str, str, str]] = []
-    for engine in item.engines:
-        rows.append(_planned(engine.name, engine.present, ""))
-    for shard in item.shards:
-        rows.append(_planned(shard.name, shard.present, f"{len(shard.origins)} rows"))
-    for file in item.files:
-        rows.append(("present" if file.present else "missing", file.name, size(file.size)))
-    yield from table(rows)
-    missing = sum(row[0] == "missing" for row in rows)
+    rows = [task.row() for task in item.tasks]
+    yield from table(
+        [("present" if r.present else "missing", r.name, r.detail if r.bytes is None else size(r.bytes)) for r in rows]
+    )
+    missing = sum(not row.present for row in rows)
     yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
     if lost := item.shortfall.missing:
         allowed = item.gates.allows(lost, item.inventory.tiles)
@@ -162,12 +157,6 @@ def plan(item: Plan) -> Iterator[str]:
         yield from _sums(reasons.values())
         yield from _some(f"{tile_from_id(number)}  {reason}" for number, reason in reasons.items())
         yield "what only decoding tells (undecodable, wrong-size, blank) a build finds"
-
-
-def _planned(name: str, present: Sequence[tuple[Any, int]] | None, otherwise: str) -> tuple[str, str, str]:
-    if present is None:
-        return "missing", name, otherwise
-    return "present", name, size(sum(count for _, count in present))
 
 
 _REMEDIES = {
@@ -238,7 +227,7 @@ def matches(found: Sequence[Match]) -> Iterator[str]:
     yield from table(rows)
 
 
-def measured(figures: Sequence[Remeasured]) -> Iterator[str]:
+def measured(figures: Sequence[Measurement]) -> Iterator[str]:
     """Figures that were measured again, beside what was signed."""
     rows = [("figure", "now", "signed", "least", "asked", "")]
     for one in figures:
@@ -264,10 +253,10 @@ def engines(report: Sequence[EngineReport]) -> Iterator[str]:
     yield from table(rows)
     for one in report:
         if one.error is not None:
-            yield f"{one.backbone}: {one.error.fields.get('kind') or 'failed'}: {one.error.message}"
+            yield f"{one.backbone}: {one.error.kind or 'failed'}: {one.error.message}"
             if one.error.remedy:
                 yield f"    -> {one.error.remedy}"
-            log = str(one.error.fields.get("log") or "").rstrip()
+            log = str(one.error.fields.get("log", "")).rstrip()
             yield from (f"    | {line}" for line in log.split("\n")[-8:] if line)
 
 

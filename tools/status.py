@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO
 
 from store.errors import FlightbagError, Invalid, Unavailable
+from tools.streams import OutputLost
 
 OK, NO, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
 P = ParamSpec("P")
@@ -51,13 +51,11 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
     """Tells an error: on standard error for people, on standard output for machines, as a document on one line."""
     if as_json:
         facts = {key: value for key, value in error.fields.items() if key not in ("kind", "findings")}
-        kind = str(error.fields.get("kind", type(error).__name__.lower()))
-        told = {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
-        print(json.dumps({"type": "error", "error": told}, sort_keys=True, default=str))
-    # Several at once are told a line each.
-    problems = error.fields.get("problems")
-    for one in problems if isinstance(problems, tuple) else (error.message,):
-        say(f"flightbag: {one}", sys.stderr)
+        kind = error.kind or type(error).__name__.lower()
+        value = {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
+        print(json.dumps({"type": "error", "error": value}, sort_keys=True, default=str))
+    for message in error.problems or (error.message,):
+        say(f"flightbag: {message}", sys.stderr)
     if error.remedy:
         say(f"  -> {error.remedy}", sys.stderr)
 
@@ -79,10 +77,8 @@ def exits(
             except FlightbagError as error:
                 fail(error, as_json=bool(kwargs.get("as_json")))
                 status = error_status(error)
-            except BrokenPipeError:
-                # The reader went away: what it has seen is not the answer. A second complaint would help nobody.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                status = unknown
+            except OutputLost:  # the program ends, see `program`
+                raise
             except KeyboardInterrupt:
                 say("flightbag: interrupted", sys.stderr)
                 status = interrupted

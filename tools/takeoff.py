@@ -256,16 +256,14 @@ def check_proof(
     try:
         shown = prove(Proof.parse(keyfiles.read_file(proof, PROOF_LIMIT, "the proof")), pinned)
     except (Corrupt, Untrusted) as error:
-        error.message = f"{proof}: {error.message}"
-        raise
+        raise error.restated(f"{proof}: {error.message}") from error
     entry, facts, issue = shown.entry, shown.manifest.mission, shown.manifest.issue
     folder, name = os.path.split(os.path.abspath(object_))
     with Media(folder) as media:
         try:
             media.digest(entry.id, entry.size, name=name)
         except Corrupt as error:
-            error.message = f"{object_} is not {entry.name}: {error.message}"
-            raise
+            raise error.restated(f"{object_} is not {entry.name}: {error.message}") from error
     if as_json:
         print_json(
             {"entry": entry.name, "object": str(entry.id), "bytes": entry.size, "mission": facts.id}

@@ -77,7 +77,7 @@ def new(
         salt=secrets.token_bytes(SALT_SIZE),
     )
     for signer in signers:
-        made = made.signed_by(signer)
+        made = made.with_signature(signer)
     if draft is not None:
         keyfiles.write_new(draft, made.render())
         return _told(made, draft, as_json=as_json)
@@ -159,7 +159,7 @@ def set_releases(
     """Say whether engines need a release to fly."""
     if what not in ("required", "optional"):
         raise Invalid(f"{what!r} is neither required nor optional")
-    return _edit(store, draft, lambda d: d.changed(releases=what), as_json=as_json)
+    return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
 @app.command("new-epoch")
@@ -182,7 +182,7 @@ def set_issued_after(
     if at > time.time():
         text = f"{render.when(at)} is yet to come: until then no manifest at all would count"
         raise Invalid(text, remedy="give a time that has passed")
-    return _edit(store, draft, lambda d: d.changed(issued_after=at), as_json=as_json)
+    return _edit(store, draft, lambda d: d.with_fields(issued_after=at), as_json=as_json)
 
 
 @app.command("sign")
@@ -198,7 +198,7 @@ def sign(
     signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     made = _read(draft)
     for one in signers:
-        made = made.signed_by(one)
+        made = made.with_signature(one)
     _replace(draft, made)
     return _told(made, draft, as_json=as_json)
 
@@ -259,8 +259,7 @@ def _parsed(path: str | Path, data: bytes) -> RootDraft:
     try:
         return RootDraft.parse(data)
     except (Corrupt, Untrusted) as error:
-        error.message = f"{path}: {error.message}"
-        raise
+        raise error.restated(f"{path}: {error.message}") from error
 
 
 def _read(path: Path) -> RootDraft:

@@ -7,24 +7,23 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.grid.live import find, live, pieces
 from builders.grid.tiles import tile_xy
 from builders.grid.views import EQUATOR, View
-from builders.imagery.inventory import Inventory, Level, find
+from builders.imagery.inventory import Inventory, Level
 from store.format.manifest import PPM, Coverage
 from store.format.missing import REASONS, MissingList, Run
 
 # Of each required tile of a level: 0, or 1 + the place of its reason in REASONS.
 Codes: TypeAlias = NDArray[np.uint8]
 _DAY = 86400
-# Ids of tiles that are looked at together.
-_FOOTPRINT = 1 << 22
 # What only decoding tells.
 FAULTS = ("undecodable", "wrong-size", "blank")
 
@@ -189,39 +188,3 @@ def shows(zoom: int, view: View, origins: NDArray[np.uint64], tiles: NDArray[np.
         there, places = find(tiles, view.footprint(zoom, part).ravel())
         shown[places[there]] = True
     return shown
-
-
-def pieces(side: int, origins: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
-    """The origins a part at a time: a footprint holds every tile of every view, of `side` by `side` tiles."""
-    step = max(1, _FOOTPRINT // side**2)
-    for start in range(0, len(origins), step):
-        yield origins[start : start + step]
-
-
-def live(
-    zoom: int, view: View, origins: NDArray[np.uint64], required: NDArray[np.uint64], missing: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
-    """uint64[k]: those of the views that `is_live`."""
-    return origins[is_live(zoom, view, origins, required, missing)]
-
-
-def is_live(
-    zoom: int, view: View, origins: NDArray[np.uint64], required: NDArray[np.uint64], missing: NDArray[np.uint64]
-) -> NDArray[np.bool_]:
-    """bool[n]: whether each view shows some tile of the area and none that is missing, so that a search may find its
-    row. `required` and `missing` are uint64, ascending, of the same zoom."""
-    parts = [np.empty(0, np.bool_)]
-    for part in pieces(view.tiles, origins):
-        footprint = view.footprint(zoom, part)
-        inside, bad = (find(tiles, footprint.ravel())[0].reshape(footprint.shape) for tiles in (required, missing))
-        parts.append(np.asarray(inside.any(axis=(1, 2)) & ~bad.any(axis=(1, 2)), np.bool_))
-    return np.concatenate(parts)
-
-
-def missing_at(listed: MissingList, required: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """uint64[k], ascending: those of the required tiles (ascending, of one zoom) that are on the list."""
-    missing = np.zeros(len(required), bool)
-    for first, tiles, _ in listed.runs:
-        start, end = np.searchsorted(required, np.array([first, first + tiles], np.uint64))
-        missing[start:end] = True
-    return required[missing]

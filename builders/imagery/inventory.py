@@ -26,6 +26,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from builders.grid.live import find
 from builders.grid.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id, tile_ids, tile_xy
 from builders.grid.views import View
 from builders.imagery.sources import open_source
@@ -235,14 +236,6 @@ class TileSources:
                     yield number, data
         if expected:
             raise _changed(min(expected))
-
-
-def find(ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Of each wanted id: whether it is among the ascending `ids`, and its place there if so."""
-    places = np.searchsorted(ids, wanted).astype(np.int64)
-    there = places < len(ids)
-    there[there] = ids[places[there]] == wanted[there]
-    return there, places
 
 
 def cells_of(zoom: int, tiles: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.extras import import_extra
-from builders.onboard.exact import MAX_TOP, NOBODY, Block
+from builders.onboard.exact import MAX_TOP, NO_ROW, RowBlock
 from store.errors import Corrupt, Invalid, Unavailable
 
 METHODS = ("ivf", "hnsw")
@@ -74,7 +74,7 @@ def suggested_nlist(rows: int) -> int:
     return 1 << min(round(math.log2(16 * rows) / 2), most.bit_length() - 1)
 
 
-def train_quantiser(blocks: Callable[[], Iterable[Block]], dim: int, nlist: int) -> bytes:
+def train_quantiser(blocks: Callable[[], Iterable[RowBlock]], dim: int, nlist: int) -> bytes:
     """A coarse quantiser of `nlist` centroids of length 1 for rows of `dim` numbers: spherical k-means over a sample.
 
     `blocks` gives the same rows each time: it is called twice, to count them and to take the sample, evenly strided.
@@ -108,7 +108,7 @@ def train_quantiser(blocks: Callable[[], Iterable[Block]], dim: int, nlist: int)
     return _bytes(faiss, quantiser)
 
 
-def build_ivf(quantiser: bytes, blocks: Iterable[Block], dim: int) -> bytes:
+def build_ivf(quantiser: bytes, blocks: Iterable[RowBlock], dim: int) -> bytes:
     """An index of lists around the centroids of `quantiser`, bytes of `train_quantiser` and verified as such.
 
     Raises Corrupt for bytes that are no quantiser of `dim` numbers, and as `build_hnsw`.
@@ -125,7 +125,7 @@ def build_ivf(quantiser: bytes, blocks: Iterable[Block], dim: int) -> bytes:
     return _bytes(faiss, index)
 
 
-def build_hnsw(blocks: Iterable[Block], dim: int) -> bytes:
+def build_hnsw(blocks: Iterable[RowBlock], dim: int) -> bytes:
     """An index that is a graph of near neighbours.
 
     Raises Invalid for no rows, too many or too wide ones, and for an id of 2**63 or more; Corrupt for a row that is not
@@ -178,7 +178,7 @@ class AnnIndex:
             how = faiss.SearchParametersHNSW(efSearch=effort)
         scores, found = self._index.search(np.ascontiguousarray(queries / lengths, np.float32), top, params=how)
         ids = found.astype(np.uint64)
-        scores[ids == NOBODY] = -np.inf
+        scores[ids == NO_ROW] = -np.inf
         order = np.lexsort((ids, -scores), axis=1)
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
@@ -262,7 +262,7 @@ def _quantiser(faiss: Any, data: bytes, dim: int) -> Any:
     return index
 
 
-def _fill(index: Any, blocks: Iterable[Block], dim: int) -> None:
+def _fill(index: Any, blocks: Iterable[RowBlock], dim: int) -> None:
     # Nothing is learnt here, yet the library wants to have been asked.
     index.train(np.zeros((1, dim), np.float32))
     for ids, rows in _pieces(blocks, dim):
@@ -273,7 +273,7 @@ def _fill(index: Any, blocks: Iterable[Block], dim: int) -> None:
         raise Invalid("an index of no rows is not made")
 
 
-def _pieces(blocks: Iterable[Block], dim: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+def _pieces(blocks: Iterable[RowBlock], dim: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """(ids int64, rows of length 1) in pieces of one size, however they come, that fill one buffer again and again."""
     size = _PIECE_BYTES // (4 * dim)
     buffer = np.empty((size, dim), np.float32)

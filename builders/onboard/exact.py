@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from store.errors import Corrupt, Invalid
 
 # (ids [n], rows [n, d]).
-Block: TypeAlias = tuple[NDArray[np.uint64], NDArray[np.float16] | NDArray[np.float32]]
+RowBlock: TypeAlias = tuple[NDArray[np.uint64], NDArray[np.float16] | NDArray[np.float32]]
 
 # The id where there is no row; no tile has it.
-NOBODY = 2**64 - 1
+NO_ROW = 2**64 - 1
 MAX_TOP = 1000
 
 _PIECE_ROWS = 8192
@@ -37,7 +37,7 @@ _LOW, _HIGH = np.float32(2.0**-60), np.float32(2.0**31)
 
 
 def search(
-    blocks: Iterable[Block],
+    blocks: Iterable[RowBlock],
     queries: NDArray[np.float32],
     top: int,
     keep: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None = None,
@@ -45,7 +45,7 @@ def search(
     """(ids uint64 [q, top], cosines float32 [q, top]) of the rows nearest to each query, float32 [q, d], nearest first.
 
     `keep` says of ids uint64[n] which rows count, bool[n]; all do without it. Where fewer than `top` rows count, the
-    rest is NOBODY and -inf. Neither rows nor queries need have length 1. Raises Invalid for wrong shapes or types, a
+    rest is NO_ROW and -inf. Neither rows nor queries need have length 1. Raises Invalid for wrong shapes or types, a
     query that is zero or not finite, `top` outside 1..1000; Corrupt for such a row among those that count.
     """
     if not 1 <= top <= MAX_TOP:
@@ -102,7 +102,7 @@ class _Best:
     """The best rows so far for each query: `ids` uint64 [q, top] and `scores` float32 [q, top], sorted."""
 
     def __init__(self, units: NDArray[np.float64], top: int) -> None:
-        self.ids = np.full((len(units), top), NOBODY, np.uint64)
+        self.ids = np.full((len(units), top), NO_ROW, np.uint64)
         self.scores = np.full((len(units), top), -np.inf, np.float32)
         self._top = top
         self._units = units
@@ -173,8 +173,8 @@ def _units(queries: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _strips(
-    blocks: Iterable[Block], dim: int, keep: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None
-) -> Iterator[Block]:
+    blocks: Iterable[RowBlock], dim: int, keep: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None
+) -> Iterator[RowBlock]:
     """The rows that count, some at a time. Raises Invalid for a block that is none."""
     step = max(1, _STRIP_BYTES // (4 * dim))
     for ids, rows in blocks:

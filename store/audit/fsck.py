@@ -107,7 +107,7 @@ def _nobody_collecting(media: Media) -> Iterator[None]:
         with suppress(Unavailable):  # a medium without locks has no writers either
             held = SharedLock.existing(media.path, "store", "the store")
         if held is not None:
-            held.share(wait=False)
+            held.hold_shared(wait=False)
         yield
     finally:
         if held is not None:

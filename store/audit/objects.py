@@ -16,8 +16,8 @@ from store.audit.collector import RESTORE, FindingCollector, some
 from store.audit.ledger import Ledger
 from store.audit.refs import Refs
 from store.audit.scope import Scope
-from store.disk.index import Row, peek_index
-from store.disk.media import FileStamp, Media, kind_of, object_path
+from store.disk.index import Row, open_index_for_reading
+from store.disk.media import FileStamp, Media, object_path, type_of_file
 from store.errors import FlightbagError, NotFound
 from store.findings import Finding
 from store.format.entries import TABLE_LIMIT
@@ -79,7 +79,7 @@ class Objects:
                     places.setdefault(int(name, 16), []).append(name)
                 else:
                     self.collector.add_stray(f"objects/{name}")
-        index = None if self.scope.mission else peek_index(self.media)
+        index = None if self.scope.mission else open_index_for_reading(self.media)
         try:
             for first in range(256):
                 shard = _Shard(first)
@@ -143,7 +143,7 @@ class Objects:
         if isinstance(status, FlightbagError):
             shard.explained_by[id_] = str(id_)
             self.collector.add(replace(Finding.of(status, remedy=RESTORE), object=str(id_)))
-        elif (kind := kind_of(status)) != "file":
+        elif (kind := type_of_file(status)) != "file":
             shard.explained_by[id_] = str(id_)
             finding = self.collector.about_object("wrong-type", id_, f"is a {kind}, expected a regular file")
             self.collector.add(replace(finding, expected="file", actual=kind, remedy=RESTORE))

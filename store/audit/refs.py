@@ -98,7 +98,7 @@ class Refs:
         for name in self.media.names(""):
             path = self.media.absolute(name)
             try:
-                kind = self.media.kind(name)
+                kind = self.media.file_type(name)
             except FlightbagError as error:
                 self.collector.add(Finding.of(error))
                 continue
@@ -121,7 +121,7 @@ class Refs:
             if not _TIME.fullmatch(name):
                 self.collector.add_stray(f"{folder}/{name}")
                 continue
-            if self.media.kind(f"{folder}/{name}") != "directory":
+            if self.media.file_type(f"{folder}/{name}") != "directory":
                 self.collector.add_stray(f"{folder}/{name}")
             elif self.scope.exclusive:
                 for inner in self.collector.names_in(f"{folder}/{name}", needed=False) or []:

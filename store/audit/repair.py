@@ -22,8 +22,7 @@ from store.audit.repair_plan import FROM_LOG, RepairPlan, Sources, Step, has_obj
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.durable import Disk
-from store.disk.layout import QUARANTINE, TMP
-from store.disk.locks import DIRECTORY as LOCKS
+from store.disk.layout import LOCKS, QUARANTINE, TMP
 from store.disk.media import Media
 from store.disk.objects import Batch, inserting
 from store.disk.quarantine import copy_aside, present, set_aside
@@ -63,9 +62,9 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
     # The repair itself needs these. Through a link in their place the locks would lie in a folder that no other
     # process locks.
     needed = ((QUARANTINE, "directory"), (TMP, "directory"), (LOCKS, "directory"), (f"{LOCKS}/store", "file"))
-    locks = media.names(LOCKS) if present(media, LOCKS) and media.kind(LOCKS) == "directory" else []
+    locks = media.names(LOCKS) if present(media, LOCKS) and media.file_type(LOCKS) == "directory" else []
     for name, kind in (*needed, *((f"{LOCKS}/{name}", "file") for name in locks)):
-        if present(media, name) and media.kind(name) != kind:
+        if present(media, name) and media.file_type(name) != kind:
             set_aside(media, disk, name)
             moved.append(name)
     done = [step for step in plan.steps if step.action == "move-aside" and step.name in moved]
@@ -145,7 +144,7 @@ def _moved_aside(name: str, media: Media, disk: Disk) -> bool:
 
 def _as_named(step: Step, media: Media) -> bool:
     """Return whether a thing that gets an object's name has its bytes. The next round examines a folder's content."""
-    if media.kind(step.name) == "directory":
+    if media.file_type(step.name) == "directory":
         return True
     text = step.to.replace("/", "").removeprefix("objects")
     if not is_hex(text):

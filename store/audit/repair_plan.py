@@ -215,7 +215,7 @@ class _Planner:
         if last.lower() not in self.media.names(folder):
             self.steps.append(Step("rename", name, "misnamed", to=right))
             return
-        if self.media.kind(name) == "directory":
+        if self.media.file_type(name) == "directory":
             taken = self.media.names(right)
             for inner in self.media.names(name):
                 if inner.lower() not in taken:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from store.disk import log
-from store.disk.index import Row, peek_index
+from store.disk.index import Row, open_index_for_reading
 from store.disk.layout import DRAFTS, PINS, TRASH
 from store.disk.media import Media, object_path
 from store.disk.quarantine import present
@@ -110,7 +110,7 @@ def plan_gc(
     folders = tuple(
         name
         for name in media.names_if_there(TRASH)
-        if _is_due(name, now, grace) and media.kind(f"{TRASH}/{name}") == "directory"
+        if _is_due(name, now, grace) and media.file_type(f"{TRASH}/{name}") == "directory"
     )
     # Young manifests too, because the older objects that they need may go; and lost manifests.
     given_up = tuple(sorted(all_named - kept_named))
@@ -120,7 +120,7 @@ def plan_gc(
 @contextmanager
 def peeked_rows(media: Media) -> Iterator[Rows]:
     """Open the index without writing a byte, and yield its rows; none if the index is not usable: the ctime decides."""
-    index = peek_index(media)
+    index = open_index_for_reading(media)
     try:
         yield index.rows if index is not None else lambda _: {}
     finally:

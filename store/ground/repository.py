@@ -159,9 +159,9 @@ class Repository:
         lock = SharedLock(self.media.path, self.disk, "store", "the store")
         try:
             if alone:
-                lock.hold_alone(wait=wait)
+                lock.hold_exclusive(wait=wait)
             else:
-                lock.share(wait=wait)
+                lock.hold_shared(wait=wait)
             yield
         finally:
             lock.close()

@@ -254,7 +254,7 @@ def apply_sync(
     held = SharedLock.existing(source.media.path, "store", "the source store")
     try:
         if held is not None:
-            held.share(wait=False)
+            held.hold_shared(wait=False)
         _apply(plan, source, target, disk, progress)
     finally:
         if held is not None:
@@ -275,7 +275,7 @@ def _apply(
     with destination:
         lock = SharedLock(destination.media.path, disk, "store", "the target store")
         try:
-            lock.share(wait=False)
+            lock.hold_shared(wait=False)
             sweep(destination.media, disk)
             # What was there when the plan was made may have been collected since; then the log says so.
             unchanged = _log_of(destination) == plan.target_log

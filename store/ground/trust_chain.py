@@ -10,7 +10,7 @@ from store.disk import log
 from store.disk.locks import exclusive
 from store.errors import Corrupt, Refused
 from store.ground.repository import CLOCKS_DIFFER, Repository
-from store.trust.draft import RootDraft, completed
+from store.trust.draft import RootDraft, complete
 from store.trust.root import SignedRoot, advance
 
 
@@ -33,7 +33,7 @@ def rotate(repository: Repository, draft: RootDraft, *, now: int) -> SignedRoot:
         exclusive(repository.media.path, repository.disk, "trust", "the trust chain", timeout=60),
     ):
         newest = repository.trust_root() if repository.evidence.root_versions() else None
-        return put_into_effect(repository, completed(draft, newest).envelope.render(), at=now)
+        return put_into_effect(repository, complete(draft, newest).envelope.render(), at=now)
 
 
 def put_into_effect(repository: Repository, data: bytes, *, at: int) -> SignedRoot:

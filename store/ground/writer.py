@@ -11,7 +11,7 @@ from typing import Any
 from store.disk import log
 from store.disk.index import Index, Record, Row, open_index
 from store.disk.media import Media, object_path
-from store.disk.objects import Batch, examine, inserting
+from store.disk.objects import Batch, confirm_object, inserting
 from store.disk.staging import sweep
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
 from store.format.ids import BuildKey, ObjectId
@@ -64,7 +64,7 @@ class Writer:
         row = self._checked.get(id_)
         if row and row.size == size and row.fresh(self.repository.media.stamp(object_path(id_))):
             return
-        row = examine(self.repository.media, self.index, id_, size)
+        row = confirm_object(self.repository.media, self.index, id_, size)
         if row is not None:
             self._checked[id_] = row
 
@@ -139,7 +139,7 @@ class Writer:
         # If two entries give one object two sizes, one of them fails.
         for id_, size in sorted({*opened.closure().items(), *((e.id, e.size) for e in opened.table.entries)}):
             try:
-                row = examine(repository.media, self.index, id_, size)
+                row = confirm_object(repository.media, self.index, id_, size)
                 if row is not None:
                     rows[id_] = row
             except FlightbagError as error:

@@ -34,7 +34,7 @@ from store.disk.durable import Disk, replace_file
 from store.disk.layout import TOML
 from store.disk.locks import exclusive
 from store.disk.media import Media
-from store.disk.staging import listed
+from store.disk.staging import list_names
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
 from store.findings import Finding
 from store.format.cbor import INT_MAX
@@ -183,7 +183,7 @@ def enrol(
             raise Invalid(f"{folder} lies in the store {above}", remedy="give a folder outside of every store")
         above = os.path.dirname(above)
     disk.make_directory(folder)
-    names = set(listed(folder))
+    names = set(list_names(folder))
     if names - {*SLOTS, "tmp", "lock"}:
         text = f"{folder} holds files that are not of an aircraft's state"
         raise Invalid(text, remedy="give an empty folder, or one that does not exist yet", path=folder)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from builders.onboard.flying import engine_of, flying_engine
+from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.retriever import Retriever
-from builders.retrieval.quality import Question
-from builders.retrieval.query import imagery_of, sets_of, wanted_of
+from builders.retrieval.quality import RecallMeasurement
+from builders.retrieval.query import imagery_of, wanted_of
 from builders.retrieval.recall import tally
 from store.takeoff.check import takeoff_check
 from tests.support.commands import flightbag
@@ -69,7 +69,7 @@ def asked(mission: Any, map_: Path, other: Path) -> dict[str, Any]:
         here, there = (imagery_of(stack, [path], layers[0].recipe.tile_size, wanted) for path in (map_, other))
         key = engine_of(mission, set_, layers[0].recipe).key
         assert key is not None
-        question = Question(set_, key, tuple(layer.recipe for layer in layers), here, there)
+        question = RecallMeasurement(set_, key, tuple(layer.recipe for layer in layers), here, there)
         engine = flying_engine(mission, set_)
         for layer in layers:
             count = sum(len(ids) for ids, _ in layer.rows())

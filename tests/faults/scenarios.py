@@ -261,7 +261,7 @@ def _rotate(folder: Path, disk: Disk) -> None:
         newest = repository.trust_root()
         if newest.root.version == 1:
             draft = drafts.with_key(RootDraft.after(newest, now=NOW), "mission", key("co-pilot").public)
-            rotate(repository, draft.signed_by(key("root-a")), now=NOW)
+            rotate(repository, draft.with_signature(key("root-a")), now=NOW)
 
 
 def _release(folder: Path, disk: Disk) -> None:

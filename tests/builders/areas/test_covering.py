@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import builders.areas.covering as module
-from builders.areas.covering import tiles_of_area
+from builders.areas.covering import tiles_of_area, tiles_of_signed_area
 from builders.grid.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id, tile_id, tiles_of_bbox
 from store.errors import Invalid
 from store.format.area import LAT_MAX, LON_MAX, Area, Polygon, Ring
@@ -23,6 +23,7 @@ from tests.builders.areas.shapes import (
     box_ring,
     of,
     shape_of,
+    shapely,
     shared_ground,
     stars,
 )
@@ -108,6 +109,52 @@ def test_holes_count(star: Ring, scale: int, zoom: int) -> None:
     assert {first + i for i in np.flatnonzero(part > 1e-9).tolist()} <= pierced
     assert pierced | of(area_of((hole,)), zoom) == of(area_of((star,)), zoom)
     assert of(area_of((star, hole), (hole,)), zoom) == of(area_of((star,)), zoom)
+
+
+def shapely_says(keys: Any, level: int, edges: Any, owner: Any) -> Any:
+    """`_is_inside` by shapely: the polygons put together again from their edges are those of `SHAPES`."""
+    of, x, y = module._unpack(keys)
+    centres = [
+        (edge(level, places) + edge(level, places + 1)) / 2
+        for edge, places in ((module._longitudes, x), (module._latitudes, y))
+    ]
+    return shapely.contains_xy(SHAPES[-1][of], *centres)
+
+
+SHAPES: list[Any] = []
+
+
+@settings(max_examples=60)
+@given(stars(DEGREE // 4), stars(DEGREE // 4), st.integers(2, 9), st.integers(0, 14))
+def test_without_shapely_the_tiles_are_the_same(one: Ring, other: Ring, scale: int, zoom: int) -> None:
+    """Polygons that overlap, with holes, over the antimeridian: inside is what shapely calls inside, tile by tile."""
+    middle = shape_of((one,)).representative_point()
+    centre = [round(middle.x), round(middle.y)] * (len(one) // 2)
+    hole = tuple(c + round((n - c) / (10 * scale)) for n, c in zip(one, centre, strict=True))
+    pierced: Polygon = (one, hole) if shape_of((one, hole)).is_valid else (one,)
+    east = LON_MAX - max(other[::2])
+    west = -LON_MAX - min(other[::2])
+    moved = [tuple(n if i % 2 else n + by for i, n in enumerate(other)) for by in (east, west)]
+    for polygons in ([pierced], [pierced, (other,)], [(ring,) for ring in moved]):
+        area = area_of(*polygons)
+        SHAPES.append(np.array([shape_of(polygon) for polygon in polygons]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_is_inside", shapely_says)
+            expected = tiles_of_area(area, zoom)
+        assert tiles_of_signed_area(area, zoom).tolist() == expected.tolist()
+
+
+def test_an_edge_through_the_centres_of_many_tiles_and_a_vertex_on_a_parallel() -> None:
+    """Vertices on the parallels of centres, which the half-open rule must count once."""
+    eighth = LON_MAX // 8
+    ring = (-eighth, 0, 0, -eighth, eighth, 0, 0, eighth)
+    for zoom in range(12):
+        area = area_of((ring,))
+        SHAPES.append(np.array([shape_of((ring,))]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_is_inside", shapely_says)
+            expected = tiles_of_area(area, zoom)
+        assert tiles_of_signed_area(area, zoom).tolist() == expected.tolist()
 
 
 @given(stars(), stars(), st.integers(0, 9))

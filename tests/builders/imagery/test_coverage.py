@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from builders.grid.live import live, missing_at
 from builders.grid.tiles import tile_ids
 from builders.grid.views import View
-from builders.imagery.coverage import FAULTS, Gates, live, missing_at, of_list, shortfall, with_views
+from builders.imagery.coverage import FAULTS, Gates, of_list, shortfall, with_views
 from builders.imagery.inventory import Inventory, Level
 from store.format.missing import REASONS
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from builders.descriptors.preprocess import tile_image
+from builders.descriptors.decoding import tile_image
 from builders.imagery.png import write_png
 from store.errors import Invalid
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builders.onboard import ann, exact
-from builders.onboard.exact import NOBODY, Block
+from builders.onboard.exact import NO_ROW, RowBlock
 from store.errors import Corrupt, Invalid, Unavailable
 
 faiss = pytest.importorskip("faiss")
@@ -42,7 +42,7 @@ def clustered(count: int, dim: int = DIM, seed: int = 7) -> tuple[NDArray[np.uin
     return random.permutation(count).astype(np.uint64) * 3 + 2**40, rows.astype(np.float16)
 
 
-def cut(ids: NDArray[np.uint64], rows: NDArray[np.float16], size: int) -> Iterator[Block]:
+def cut(ids: NDArray[np.uint64], rows: NDArray[np.float16], size: int) -> Iterator[RowBlock]:
     for start in range(0, len(ids), size):
         yield ids[start : start + size], rows[start : start + size]
 
@@ -206,7 +206,7 @@ def test_equal_rows_come_by_id_and_nobody_fills_up(method: str, tmp_path: Path) 
     ids = np.array([9, 4, 2**62, 7, 1], np.uint64)
     index = opened(tmp_path, method, built(method, ids, rows), 5)
     found, scores = index.search(np.ones((2, DIM), np.float32), 7)
-    assert found.tolist() == [[1, 4, 7, 9, 2**62, NOBODY, NOBODY]] * 2
+    assert found.tolist() == [[1, 4, 7, 9, 2**62, NO_ROW, NO_ROW]] * 2
     np.testing.assert_allclose(scores[:, :5], [[1, 1, 1, 1, DIM**-0.5]] * 2, atol=1e-3)
     assert np.isneginf(scores[:, 5:]).all()
 
@@ -244,7 +244,7 @@ def test_rows_that_are_none_are_refused() -> None:
     ids = np.arange(3, dtype=np.uint64)
     good = np.eye(3, DIM, dtype=np.float32)
     quantiser = ann.train_quantiser(lambda: [(ids, good)], DIM, 2)
-    wrong: list[tuple[type[Exception], list[Block]]] = [
+    wrong: list[tuple[type[Exception], list[RowBlock]]] = [
         (Invalid, []),
         (Invalid, [(ids, good[:, 1:])]),
         (Invalid, [(ids[1:], good)]),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builders.onboard import exact
-from builders.onboard.exact import NOBODY, Block, search
+from builders.onboard.exact import NO_ROW, RowBlock, search
 from store.errors import Corrupt, Invalid
 
 Rows = NDArray[np.float16] | NDArray[np.float32]
@@ -33,7 +33,7 @@ def check(
     # Pair by pair: a product of matrices may round equal rows differently.
     cosines = np.stack([(wide * one).sum(axis=1) for one in asked]) / norms if len(asked) else norms
     count = min(top, len(ids))
-    assert (found[0][:, count:] == NOBODY).all()
+    assert (found[0][:, count:] == NO_ROW).all()
     assert (found[1][:, count:] == -np.inf).all()
     for got, scores, row in zip(found[0], found[1], cosines.astype(np.float32), strict=True):
         order = np.lexsort((ids, -row))[:count]
@@ -55,7 +55,7 @@ def world(seed: int, n: int, d: int, kind: type, copies: bool) -> tuple[NDArray[
     return rng.permutation(np.arange(n, dtype=np.uint64) * 7), rows
 
 
-def cut(ids: NDArray[np.uint64], rows: Rows, places: list[int]) -> Iterator[Block]:
+def cut(ids: NDArray[np.uint64], rows: Rows, places: list[int]) -> Iterator[RowBlock]:
     edges = [0, *sorted(min(place, len(ids)) for place in places), len(ids)]
     for start, end in itertools.pairwise(edges):
         yield ids[start:end], rows[start:end]
@@ -179,10 +179,10 @@ def test_fewer_rows_than_asked_for() -> None:
     ids, rows = world(9, 3, 4, np.float32, copies=False)
     found, scores = search([(ids, rows)], rows[:1].astype(np.float32), 1000)
     assert sorted(found[0, :3].tolist()) == [0, 7, 14]
-    assert (found[0, 3:] == NOBODY).all()
+    assert (found[0, 3:] == NO_ROW).all()
     assert (scores[0, 3:] == -np.inf).all()
     found, scores = search([], np.ones((2, 4), np.float32), 2)
-    assert (found == NOBODY).all()
+    assert (found == NO_ROW).all()
     assert (scores == -np.inf).all()
 
 
@@ -249,7 +249,7 @@ def test_memory_does_not_grow_with_the_rows() -> None:
     ids, rows = world(12, 2048, 256, np.float16, copies=False)
     queries = np.random.default_rng(13).standard_normal((300, 256)).astype(np.float32)
 
-    def many() -> Iterator[Block]:
+    def many() -> Iterator[RowBlock]:
         for start in range(200):
             yield ids + np.uint64(start * 2**20), rows
 

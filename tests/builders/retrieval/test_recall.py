@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from builders.onboard.exact import NOBODY
+from builders.onboard.exact import NO_ROW
 from builders.retrieval.recall import Tally, tally, total
 from store.errors import Invalid
 
@@ -51,7 +51,7 @@ def test_a_total_counts_every_query_once(counted: list[Tally]) -> None:
 
 
 def test_an_answer_that_is_not_there_is_no_hit() -> None:
-    assert tally(np.array([7], np.uint64), np.full((1, 5), NOBODY, np.uint64)) == Tally(0, 0, 1)
+    assert tally(np.array([7], np.uint64), np.full((1, 5), NO_ROW, np.uint64)) == Tally(0, 0, 1)
 
 
 @pytest.mark.parametrize("top", [0, 2, 10])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from store.disk.durable import Disk
 from store.disk.media import CHUNK, Media
-from store.disk.objects import Batch, examine, inserting
+from store.disk.objects import Batch, confirm_object, inserting, read_chunks
 from store.disk.staging import Staging, sweep
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
@@ -169,12 +169,13 @@ class TestBatch:
         assert file_of(store, added.id).stat().st_size == added.size
         assert peak < 4 * 2**20
 
-    def test_add_file(self, store: Path, writer: Writer, tmp_path: Path) -> None:
+    def test_the_chunks_of_a_file(self, store: Path, writer: Writer, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"from a file")
         with writer.inserting() as batch:
-            assert batch.add_file(str(tmp_path / "file")).id == ObjectId.of(b"from a file")
-            with pytest.raises(Unavailable):
-                batch.add_file(str(tmp_path / "none"))
+            assert batch.add(read_chunks(str(tmp_path / "file"))).id == ObjectId.of(b"from a file")
+            with pytest.raises(Unavailable) as caught:
+                batch.add(read_chunks(str(tmp_path / "none")))
+        assert caught.value.kind == "unreadable"
 
 
 def spoil(path: Path, how: str, outside: Path) -> None:
@@ -370,12 +371,12 @@ class TestLedger:
             pytest.skip("this file system cannot keep such a time")
         writer.check_object(ObjectId.of(b"one"), 3)
         writer.enter_checked()
-        assert examine(writer.repository.media, writer.index, ObjectId.of(b"one"), 3) is None
+        assert confirm_object(writer.repository.media, writer.index, ObjectId.of(b"one"), 3) is None
 
     def test_without_an_index_everything_is_read(self, store: Path, writer: Writer, reads: list[ObjectId]) -> None:
         insert(writer, b"one")
         for _ in range(2):
-            assert examine(writer.repository.media, None, ObjectId.of(b"one"), 3) is not None
+            assert confirm_object(writer.repository.media, None, ObjectId.of(b"one"), 3) is not None
         assert len(reads) == 2
 
     def test_absent(self, writer: Writer) -> None:
@@ -443,7 +444,7 @@ def test_a_batch_of_programs_that_write_beside_it(store: Path, writer: Writer) -
         assert isinstance(batch, Batch)
         made = Path(batch.folder()) / "out"
         made.write_bytes(b"compiled")
-        added = batch.add_file(str(made))
+        added = batch.add(read_chunks(str(made)))
         batch.commit()
     assert file_of(store, added.id).read_bytes() == b"compiled"
     assert os.listdir(store / "tmp") == []

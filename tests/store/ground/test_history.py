@@ -208,7 +208,7 @@ def test_the_last_of_all_sequences_has_no_next(tmp_path: Path) -> None:
         assert "new-epoch" in caught.value.remedy
         rotate(
             repository,
-            with_new_epoch(RootDraft.after(repository.trust_root(), now=NOW)).signed_by(key("root-a")),
+            with_new_epoch(RootDraft.after(repository.trust_root(), now=NOW)).with_signature(key("root-a")),
             now=NOW,
         )
         done = rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)

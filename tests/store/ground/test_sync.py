@@ -301,7 +301,7 @@ class TestTheSource:
             draft = RootDraft.after(repository.trust_root(), now=NOW)
             if damage == "revoked":
                 draft = with_revoked(draft, key("pilot").public)
-            rotate(repository, draft.signed_by(key("root-a")), now=NOW)
+            rotate(repository, draft.with_signature(key("root-a")), now=NOW)
         plan = sync(source, tmp_path / "target")
         assert [mission for mission, _ in plan.refused] == [mine.id]
         assert [move.mission for move in plan.moves] == [theirs.id]
@@ -314,10 +314,10 @@ class TestTheSource:
             make_store(tmp_path / name)
         with Repository.open(tmp_path / "a") as a, Repository.open(tmp_path / "b") as b:
             begun = RootDraft.after(a.trust_root(), now=NOW)
-            rotate(a, begun.signed_by(key("root-a")), now=NOW)
+            rotate(a, begun.with_signature(key("root-a")), now=NOW)
             plan = plan_sync(a, b, ())
             other = with_revoked(begun, key("x").public)
-            rotate(b, other.signed_by(key("root-a")), now=NOW)
+            rotate(b, other.with_signature(key("root-a")), now=NOW)
             with pytest.raises(Conflict):
                 apply_sync(plan, a, tmp_path / "b")
             assert b.trust_root().root.revoked == (key("x").public,)

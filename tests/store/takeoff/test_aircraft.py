@@ -21,7 +21,7 @@ from store.format.cbor import INT_MAX
 from store.takeoff.aircraft import SLOTS, check, consume, enrol, read_state
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Verdict
-from store.trust.aircraft_state import AircraftState, Seen
+from store.trust.aircraft_state import Acceptance, AircraftState
 from store.trust.root import SignedRoot
 from tests.faults.disks import Failing, Orderly, PowerCut, PowerFails, Recorded, bad_sectors
 from tests.support.missions import (
@@ -39,7 +39,7 @@ from tests.support.missions import (
 from tests.support.stores import NORTH, listing, make_store, publish
 
 ID, HOST = "uav-07", "cpu-x86_64-avx2"
-STATE = AircraftState.enrolled(ID, HOST, pinned())
+STATE = AircraftState.initial(ID, HOST, pinned())
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ class TestVerdict:
 
     def test_the_same_payload_with_other_signatures(self, state: Path, tmp_path: Path) -> None:
         root = replace(ROOT, mission=role("pilot", "co-pilot"))
-        enrol(state, AircraftState.enrolled(ID, HOST, pinned(root)), again=True)
+        enrol(state, AircraftState.initial(ID, HOST, pinned(root)), again=True)
         for by in (("pilot",), ("co-pilot",), ("co-pilot", "pilot")):
             store = make_store(tmp_path / "-".join(by), flight(root=root, by=by), root=sign_root(root, "root-a"))
             assert takeoff(state, store).go
@@ -147,12 +147,12 @@ class TestVerdict:
         ("id_", "host", "kind"), [("uav-09", HOST, "wrong-aircraft"), (ID, "cpu-aarch64", "wrong-host")]
     )
     def test_another_aircraft(self, state: Path, store: Path, id_: str, host: str, kind: str) -> None:
-        enrol(state, AircraftState.enrolled(id_, host, pinned()), again=True)
+        enrol(state, AircraftState.initial(id_, host, pinned()), again=True)
         assert kinds(takeoff(state, store))[0] == kind
 
     def test_another_domain(self, state: Path, store: Path) -> None:
         other = replace(ROOT, salt=bytes(16))
-        enrol(state, AircraftState.enrolled(ID, HOST, pinned(other)), again=True)
+        enrol(state, AircraftState.initial(ID, HOST, pinned(other)), again=True)
         assert kinds(takeoff(state, store)) == ["bad-signature"]
 
 
@@ -420,13 +420,13 @@ names = st.text("abcdefghij", min_size=1, max_size=8)
 @given(
     missions=st.dictionaries(
         names,
-        st.builds(Seen, st.integers(1, INT_MAX), st.integers(1, INT_MAX), st.binary(min_size=32, max_size=32)),
+        st.builds(Acceptance, st.integers(1, INT_MAX), st.integers(1, INT_MAX), st.binary(min_size=32, max_size=32)),
         max_size=6,
     ),
     consumed=st.sets(names, max_size=6),
     floor=st.integers(0, 253402300799),
 )
-def test_a_state_comes_back_as_it_was(missions: dict[str, Seen], consumed: set[str], floor: int) -> None:
+def test_a_state_comes_back_as_it_was(missions: dict[str, Acceptance], consumed: set[str], floor: int) -> None:
     known = replace(STATE, missions=missions, consumed=tuple(sorted(consumed)), floor=floor)
     assert AircraftState.parse(known.render()) == known
 
@@ -440,4 +440,4 @@ def test_arbitrary_bytes_are_no_state(data: bytes) -> None:
 @pytest.mark.parametrize(("id_", "host"), [("UAV", HOST), ("", HOST), (ID, "b+a"), (ID, "")])
 def test_what_cannot_be_enrolled(id_: str, host: str) -> None:
     with pytest.raises(Invalid):
-        AircraftState.enrolled(id_, host, pinned())
+        AircraftState.initial(id_, host, pinned())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from builders.extras import require_build_extra
+from builders.extras import require_build_extra, require_onboard_extra
 from store.disk.layout import check_format
 from store.disk.media import Media
 from store.errors import Invalid
@@ -29,7 +29,7 @@ from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
 if TYPE_CHECKING:
-    from builders.retrieval.query import Remeasured
+    from builders.onboard.measurement import Measurement
 
 Trust = Annotated[Path | None, typer.Option(readable=False, help="The pinned trust root; never the store's own.")]
 State = Annotated[str | None, typer.Option(help="The aircraft's state: its memory, and the root it has.")]
@@ -59,14 +59,14 @@ def query(
 ) -> int:
     """Show where a picture was taken: the best places of a verified mission's map."""
     require_build_extra()
-    from builders.retrieval.query import ask, read_picture
+    from builders.retrieval.query import locate, read_picture
 
     store, (mission, image) = store_then(args, 2)
     picture = read_picture(Path(image))
     with _verified(store, mission, trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
-        matches = ask(verdict.mission, picture, set_=set_, zoom=zoom, index=index, top=top)
+        matches = locate(verdict.mission, picture, set_=set_, zoom=zoom, index=index, top=top)
     if as_json:
         print_json(
             [
@@ -87,14 +87,14 @@ def probe(
     as_json: Json = False,
 ) -> int:
     """Run the engine that flies on the mission's probe pictures, and compare with the map it flies over."""
-    require_build_extra()
-    from builders.retrieval.query import probes
+    require_onboard_extra()
+    from builders.onboard.probes import probe_sets
 
     store, mission = store_and(store_and_mission, needed=True)
     with _verified(store, mission or "", trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
-        figures = probes(verdict.mission)
+        figures = probe_sets(verdict.mission)
     if as_json:
         print_json([one.as_json() for one in figures])
     else:
@@ -130,7 +130,7 @@ def quality(
     return _status(figures)
 
 
-def _status(figures: Sequence[Remeasured]) -> int:
+def _status(figures: Sequence[Measurement]) -> int:
     """What is too low is no; what says nothing of what was signed is not known to hold."""
     if any(one.low for one in figures):
         return NO
