@@ -381,7 +381,7 @@ class TestHashRecord:
         if path.stat().st_mtime_ns != moment:
             pytest.skip("this file system cannot keep such a time")
         writer.check_object(ObjectId.of(b"one"), 3)
-        writer.settle()
+        writer.enter_checked()
         assert confirm_object(writer.repository.media, writer.index, ObjectId.of(b"one"), 3) is None
 
     def test_without_an_index_everything_is_read(self, store: Path, writer: Writer, reads: list[ObjectId]) -> None:
