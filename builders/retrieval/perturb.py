@@ -50,7 +50,7 @@ class Change:
 
 
 def fields() -> dict[str, Value]:
-    """Return everything that determines the result of `perturbed`, for the digest of a recipe."""
+    """Return everything that determines the result of `perturb_picture`, for the digest of a recipe."""
     return {
         "schema": SCHEMA,
         "context": CONTEXT,
@@ -59,7 +59,7 @@ def fields() -> dict[str, Value]:
     }
 
 
-def perturbed(mosaic: NDArray[np.uint8], side: int, way: str, seed: int) -> NDArray[np.uint8]:
+def perturb_picture(mosaic: NDArray[np.uint8], side: int, way: str, seed: int) -> NDArray[np.uint8]:
     """Return uint8 [side, side, 3]: the middle `side` x `side` of the mosaic, uint8 [m, m, 3], perturbed.
 
     Raises Invalid for an unknown way, a seed outside 0..2**64 - 1, a mosaic of another shape or type, without a middle
@@ -82,7 +82,7 @@ def perturbed(mosaic: NDArray[np.uint8], side: int, way: str, seed: int) -> NDAr
 
 
 def change(way: str, seed: int) -> Change:
-    """Return the change that a way makes with this seed, 0..2**64 - 1. Raises Invalid as `perturbed` does."""
+    """Return the change that a way makes with this seed, 0..2**64 - 1. Raises Invalid as `perturb_picture` does."""
     if way not in PERTURBATIONS:
         raise Invalid(f"{way!r} is not a perturbation", remedy=f"give one of {', '.join(_ways())}", way=way)
     if not 0 <= seed < _SEEDS:
