@@ -21,7 +21,7 @@ from builders.artifacts.plan import Found, Progress, ShardTask
 from builders.compose import BuildContext
 from builders.descriptors.decoding import BadTile, tile_image
 from builders.descriptors.embed import CellJob, CellResult, Embedder
-from builders.descriptors.rows import RowCache, SeenCell, shown
+from builders.descriptors.rows import CachedCell, RowCache, view_digests
 from builders.descriptors.shard import Descriptors, Shard, read_shard, write_shard
 from builders.grid.live import find
 from builders.grid.tiles import tile_id
@@ -190,16 +190,16 @@ class ShardBuilder:
         now, at = find(task.origins, shard.tiles)
         same = there & now
         shows = self._shown(task)
-        same[same] = (seen.seen[places[same]] == shows[at[same]]).all(axis=1)
+        same[same] = (seen.digests[places[same]] == shows[at[same]]).all(axis=1)
         return Shard(shard.tiles[same], shard.descriptors[same], {})
 
     def _keep(self, task: ShardTask, shard: BuiltShard) -> None:
-        seen = SeenCell(shard.id, shard.size, task.origins, self._shown(task))
+        seen = CachedCell(shard.id, shard.size, task.origins, self._shown(task))
         self._cache.keep(task.rows, task.zoom, tile_id(task.cell), seen)
 
     def _shown(self, task: ShardTask) -> NDArray[np.uint8]:
         level = self.inventory.level(task.zoom)
-        return shown(task.view.footprint(task.zoom, task.origins), level.ids, level.hashes)
+        return view_digests(task.view.footprint(task.zoom, task.origins), level.ids, level.hashes)
 
     def _read(self, id_: ObjectId, size: int) -> Shard:
         return read_shard(self.artifacts.read(id_, size))
