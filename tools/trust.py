@@ -37,7 +37,7 @@ RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: roo
 KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The .pub file of the key.")]
 ReleaseKeys = Annotated[
     list[Path] | None,
-    typer.Option(readable=False, metavar="FILE", help="The .pub file of a release key. Repeat it for each key."),
+    typer.Option(readable=False, metavar="FILE", help="The .pub file of a release key. May be repeated."),
 ]
 
 
@@ -57,7 +57,7 @@ def new(
     ],
     mission_key: Annotated[
         list[Path],
-        typer.Option(readable=False, metavar="FILE", help="The .pub file of a mission key. Repeat it for each key."),
+        typer.Option(readable=False, metavar="FILE", help="The .pub file of a mission key. May be repeated."),
     ],
     release_key: ReleaseKeys = None,
     threshold: Annotated[
