@@ -53,7 +53,11 @@ def new(
     domain: Annotated[str, typer.Option(metavar="NAME", help="A name for the trust domain, for people.")],
     root_key: Annotated[
         list[Path],
-        typer.Option(readable=False, metavar="FILE", help="A root key: a private key, which signs, or a .pub file."),
+        typer.Option(
+            readable=False,
+            metavar="FILE",
+            help="A root key: a private key, which signs, or a .pub file. May be repeated.",
+        ),
     ],
     mission_key: Annotated[
         list[Path],
