@@ -18,8 +18,8 @@ class FlightbagError(Exception):
     the kind of finding that the error amounts to (FORMAT.md 7 and 8), "" where it has none. `errno` is the error number
     of the system call that failed, None where none did. `fields` holds all facts (object, entry, path, expected,
     actual, ..., `kind` and `errno` among them) for reports.
-    `problems` are the lines of an error that has several, as a mission file may; () for one. `extra` is the extra of
-    this package to install where a library is missing, "" for any other error.
+    `problems` are the messages of an error that stands for several, () for one; `extra` is the extra of this package
+    that would mend it, "" for any other error. Code decides by the class and by these attributes, never by the words.
     """
 
     def __init__(

@@ -16,9 +16,9 @@ from store.takeoff.mission import Opened, Verdict
 
 if TYPE_CHECKING:
     from builders.artifacts.plan import Plan
+    from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Match
     from builders.report import BuildReport, EngineReport
-    from builders.retrieval.query import Measurement
 
 # The most tiles that a list names one by one.
 LISTED = 20
@@ -152,8 +152,8 @@ def plan(item: Plan) -> Iterator[str]:
     yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
     if lost := item.shortfall.missing:
         allowed = item.gates.allows(lost, item.inventory.tiles)
-        effect = "and coverage.at_least allows that" if allowed else "so that the build would fail"
-        yield f"{lost} tiles are missing, {effect}:"
+        consequence = "and coverage.at_least allows that" if allowed else "so that the build would fail"
+        yield f"{lost} tiles are missing, {consequence}:"
         from builders.grid.tiles import tile_from_id
 
         reasons = item.shortfall.reasons()
@@ -348,9 +348,7 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
 def covered(coverage: Coverage) -> str:
     """Return how many tiles of the area are described, and which part is required."""
     text = f"{coverage.tiles - coverage.missing} of {coverage.tiles} tiles at zooms {list(coverage.zooms)}"
-    return (
-        text if coverage.required_ppm == PPM else f"{text}, at least {coverage.required_ppm / PPM:g} of them required"
-    )
+    return text if coverage.required_ppm == PPM else f"{text}, required are {coverage.required_ppm / PPM:g} of them"
 
 
 def imagery(manifest: Manifest) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from builders.extras import require_build_extra
+from builders.extras import require_build_extra, require_onboard_extra
 from store.disk.layout import check_format
 from store.disk.media import Media
 from store.errors import Invalid
@@ -28,7 +28,7 @@ from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
 if TYPE_CHECKING:
-    from builders.retrieval.query import Measurement
+    from builders.onboard.measurement import Measurement
 
 SetOption = Annotated[
     str | None,
@@ -110,14 +110,14 @@ def probe(
 
     Example: flightbag probe ground north-ridge --trust pinned.root.cbor
     """
-    require_build_extra()
-    from builders.retrieval.query import probes
+    require_onboard_extra()
+    from builders.onboard.probes import probe_sets
 
     store, mission = store_and(store_and_mission, needed=True)
     with _verified(store, mission or "", trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
-        figures = probes(verdict.mission)
+        figures = probe_sets(verdict.mission)
     if as_json:
         print_json([one.as_json() for one in figures])
     else:

@@ -95,9 +95,7 @@ def open_source(path: Path, tile_size: int) -> TileSource:
         from builders.imagery.geotiff import GeoTiffSource
 
         return GeoTiffSource(path, tile_size)
-    raise Invalid(
-        f"tile source {path} is {'of no known kind' if start else 'empty'}", path=str(path), remedy=_REMEDY
-    )
+    raise Invalid(f"tile source {path} is {'of no known kind' if start else 'empty'}", path=str(path), remedy=_REMEDY)
 
 
 def _first_bytes(path: Path) -> bytes:

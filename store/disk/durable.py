@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 
 class Disk:
-    """The operations of a publication. Paths are absolute; every method raises Unavailable with `errno` set.
+    """The operations of a publication. Paths are absolute. A method that fails raises Unavailable with `errno` set.
 
     Tests pass a subclass that records the operations, or fails or stops at any of them.
     """

@@ -58,7 +58,7 @@ def _write_holder(fd: int) -> None:
 
 
 def _by_kernel(path: str) -> dict[int, dict[str, Any]]:
-    """The processes that hold a flock on the file, by pid, from /proc/locks: a file has room for the name of only one."""
+    """The processes that hold a flock on the file, by pid, from /proc/locks: the file itself names only one."""
     holders: dict[int, dict[str, Any]] = {}
     with suppress(OSError, ValueError, IndexError):
         status = os.stat(path)

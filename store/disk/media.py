@@ -52,7 +52,7 @@ def object_path(id_: ObjectId) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """Size in bytes, times in nanoseconds and inode of a file: unchanged as long as nobody writes to it or replaces it."""
+    """Size in bytes, times in nanoseconds and inode of a file: a write to the file or its replacement changes them."""
 
     size: int
     mtime: int

@@ -199,8 +199,7 @@ def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], kee
         try:
             needs.append(need())
         except FlightbagError as error:
-            error.message = f"{holder}: {error.message}"
-            wrong.append(error)
+            wrong.append(error.restated(f"{holder}: {error.message}"))
 
     for mission in media.names_if_there("missions"):
         mark(f"missions/{mission}", partial(_current, repository, mission))

@@ -687,7 +687,7 @@ def test_an_index_is_of_its_set_alone(desk: Desk) -> None:
     assert flightbag(*command, "--set", "wide").status == 0
     other = flightbag(*command, "--set", "embedder")
     assert other.status == 1
-    assert "it has fast (of wide)" in other.err
+    assert "its indexes are fast (of wide)" in other.err
 
 
 def test_an_index_is_built_again_when_another_sets_rows_make_tiles_missing(desk: Desk) -> None:

@@ -150,6 +150,12 @@ def test_building_without_the_extra_says_which(built: Desk, what: str) -> None:
     assert "flightbag[build]" in done.stderr
 
 
+def test_probing_needs_less_than_building(built: Desk) -> None:
+    done = without_extras("from tools.cli import main; main()", "probe", built.store, "left", "--trust", built.root)
+    assert done.returncode == 3
+    assert "flightbag[onboard]" in done.stderr
+
+
 def test_the_embedders_api(built: Desk) -> None:
     """What README shows: verify, then load what was verified, with nothing but the base install."""
     code = """
