@@ -380,7 +380,7 @@ def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
     if root.version == 1:
         say("give a copy of that file to everyone who verifies, by another way than the store")
     else:
-        say("`flightbag sync` carries it: whoever has pinned an earlier trust root accepts it")
+        say("`flightbag sync` carries it: everyone who has pinned an earlier trust root accepts it")
     for mission, why in grounded.items():
         say(f"{mission} is grounded: {why}; build it again, signed by keys of the new trust root")
     return OK

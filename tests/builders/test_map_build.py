@@ -766,7 +766,7 @@ def test_imagery_of_tomorrow_is_a_mistake(desk: Desk) -> None:
     mission.write_text(mission.read_text().replace("2018-07-16", "2218-07-16"))
     ran = desk.build(mission)
     assert ran.status == 2
-    assert "yet to come" in ran.err
+    assert "in the future" in ran.err
 
 
 def test_a_plan_tells_what_no_view_will_show(desk: Desk) -> None:
