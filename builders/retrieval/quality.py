@@ -21,7 +21,7 @@ from builders.onboard.flying import FlyingEngine
 from builders.onboard.layers import MapLayer
 from builders.recipe import FIGURE_CONTEXT, RowRecipe, tile_list
 from builders.retrieval import perturb
-from builders.retrieval.perturb import PERTURBATIONS, perturbed
+from builders.retrieval.perturb import PERTURBATIONS, perturb_picture
 from builders.retrieval.pictures import pictures, sample, surroundings
 from builders.retrieval.recall import Tally, tally
 from store.errors import Refused
@@ -141,4 +141,4 @@ class RecallMeasurement:
         origins = whole[layer.is_live(whole)]
         level = self.map.inventory.level(layer.zoom)
         for origin, picture in pictures(self.map.sources, level, layer.view, side, origins, MARGIN):
-            yield origin, perturbed(picture, layer.view.tiles * side, way, seed=origin)
+            yield origin, perturb_picture(picture, layer.view.tiles * side, way, seed=origin)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -35,9 +36,9 @@ def test_every_command_does_its_work(equipped: Desk, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(USES) - {STORE_FSCK}))
 def test_every_command_has_help_with_an_example(name: str) -> None:
-    command = get_command(app)
+    command: Any = get_command(app)
     for word in name.split():
-        command = command.commands[word]  # type: ignore[attr-defined]
+        command = command.commands[word]
     assert f"Example: flightbag {name}" in command.help
     for parameter in command.params:
         assert parameter.help, f"{name}: {parameter.name} has no help"
