@@ -65,7 +65,7 @@ class Refs:
 
     `flyable` has for each mission whether its signatures and tables hold. `pending` has the takeoff check's findings
     about manifests and tables, until their folder under objects/ shows whether their place explains them. With
-    `closures_known` false, a closure cannot be read, and so no object is known to be in no closure.
+    `closures_known` false, a closure cannot be read, and any object may belong to it.
     """
 
     def __init__(self, collector: FindingCollector, scope: Scope, evidence: StoreEvidence) -> None:

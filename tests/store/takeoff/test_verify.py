@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.disk.media import Media
-from store.errors import Corrupt, Untrusted
+from store.errors import Untrusted
 from store.format import manifest as manifests
 from store.format.area import Area
 from store.format.cbor import decode, encode
@@ -24,7 +24,6 @@ from store.format.cose import Envelope, Signature
 from store.format.entries import MAX_ENTRIES, EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, Issue, Takeoff
-from store.format.ref import ref_id
 from store.takeoff.check import takeoff_check
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Evidence, Opened, Verdict, VerifiedMission
@@ -650,17 +649,6 @@ def test_pinned_roots_that_cannot_be_used() -> None:
             pinned_root(data)
         assert caught.value.fields["kind"] == "bad-pinned-root"
         assert caught.value.remedy
-
-
-@given(st.binary(min_size=32, max_size=32))
-def test_a_ref_reads_back(raw: bytes) -> None:
-    assert ref_id(f"{ObjectId(raw)}\n".encode()) == raw
-
-
-@given(st.binary(max_size=70))
-def test_anything_else_is_no_ref(data: bytes) -> None:
-    with pytest.raises(Corrupt):
-        ref_id(data)
 
 
 # The kinds of step E (FORMAT.md 7), but those of the aircraft's state itself, `no-state` and `bad-state`.
