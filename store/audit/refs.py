@@ -268,10 +268,10 @@ class Refs:
             else:
                 self.collector.add(finding)
 
-    def mission(self, mission: str, first: SignedRoot) -> None:
+    def mission(self, mission: str, trust_root: SignedRoot) -> None:
         """Examine one mission: collect its need, or add findings."""
         ref = self.media.absolute(f"missions/{mission}")
-        opened = open_mission(self.evidence, mission, first)
+        opened = open_mission(self.evidence, mission, trust_root)
         if not isinstance(opened, Opened):
             for finding in opened:
                 grounding = replace(_as_audit(finding), missions=(mission,))
