@@ -6,7 +6,7 @@ import datetime
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache as cached
 from pathlib import Path
@@ -15,19 +15,19 @@ import numpy as np
 from blake3 import blake3
 
 from builders.areas.covering import tiles_of_area
-from builders.descriptors.embed import Embedder
+from builders.descriptors.embed import Description
 from builders.descriptors.preprocess import Preprocess
 from builders.engines.backends import backend as backend_of
 from builders.engines.base import EngineBackend, EngineSpec, InputRange, Plugin
 from builders.engines.check import TOLERANCES, Tolerance
-from builders.engines.compiling import Surroundings
+from builders.engines.compiling import CompileSettings
 from builders.engines.isolation import Limits, machine_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
 from builders.grid.views import View
 from builders.imagery.coverage import Gates
-from builders.imagery.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over
+from builders.imagery.inventory import Inventory, SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.imagery.statcache import StatCache
-from builders.mission.reader import exact_area, load_mission
+from builders.mission.reader import load_mission
 from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, scaled
 from builders.recipe import RowRecipe
 from store.disk.objects import read_chunks
@@ -53,7 +53,7 @@ class BuildContext:
     cache: Path
     backends: dict[str, EngineBackend]
     specs: dict[str, EngineSpec]
-    surroundings: Surroundings
+    compile_settings: CompileSettings
     _snapshot: Callable[[Path], ModelSource]
 
     @property
@@ -124,6 +124,11 @@ class BuildContext:
             wanted[zoom] = Wanted(required, np.unique(np.concatenate(cells)))
         return wanted
 
+    def inventory(self, progress: Callable[[str, int, int], None], *, remembered: bool = False) -> Inventory:
+        """Return what the tile sources have of the area. Reads every tile, unless what was read before may be believed
+        (`remembered`) and no source has changed since."""
+        return self.sources.inventory(self.wanted(), lambda n: progress("reading tiles", n, 0), remembered=remembered)
+
     def gates(self, now: int) -> Gates:
         """What the mission file demands of the tiles; `now` is unix seconds."""
         keys = self.mission.coverage
@@ -135,20 +140,22 @@ class BuildContext:
             now=now,
         )
 
-    def embedder(self, set_: Descriptors, view: View) -> Embedder:
-        """What describes the views of a descriptor set: its backbone, in a session of the CPU."""
-        with self.about(f"descriptors[{self.mission.descriptors.index(set_)}]"):
-            spec = self.private(set_.backbone)
-            batch = min(EMBED_BATCH, max((i.opt or 1 for i in spec.inputs), default=1))
-            return Embedder(
-                onnx_bytes(spec.model),
-                set_.output,
-                preprocess_of(set_),
-                batch,
-                view=view,
-                tile_size=self.mission.coverage.tile_size,
-                normalise=set_.normalise,
-            )
+    def about_set(self, set_: Descriptors) -> AbstractContextManager[None]:
+        """Name the mission file and a descriptor set in whatever is Invalid or Refused in the block."""
+        return self.about(f"descriptors[{self.mission.descriptors.index(set_)}]")
+
+    def description(self, set_: Descriptors, view: View) -> Description:
+        """Return how the views of a descriptor set are described: by its backbone, in a session of the CPU."""
+        spec = self.private(set_.backbone)
+        return Description(
+            onnx_bytes(spec.model),
+            set_.output,
+            preprocess_of(set_),
+            min(EMBED_BATCH, max((i.opt or 1 for i in spec.inputs), default=1)),
+            view,
+            self.mission.coverage.tile_size,
+            set_.normalise,
+        )
 
     def private(self, backbone: str) -> EngineSpec:
         """The spec with a private copy of its model, hashed while it was copied: what is compiled and run is what is
@@ -171,7 +178,7 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
 
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this version does not have.
     """
-    mission = load_mission(mission_file)
+    mission, area = load_mission(mission_file)
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
         specs_of = [
@@ -193,18 +200,18 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flightbag-"))
             return snapshot_model(model, Path(folder) / "model")
 
-        surroundings = Surroundings(limits, cache)
+        compile_settings = CompileSettings(limits, cache)
         yield BuildContext(
             mission_file,
             mission,
-            exact_area(mission.mission.area),
+            area,
             repository,
             sources,
             against,
             cache,
             backends,
             specs,
-            surroundings,
+            compile_settings,
             snapshot,
         )
 

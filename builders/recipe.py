@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,6 @@ from store.errors import Corrupt
 from store.format.cbor import encode
 from store.format.ids import DIGEST_SIZE, BuildKey, derive
 
-if TYPE_CHECKING:
-    from builders.engines.base import EngineSpec
-
 KEY_CONTEXT = "flightbag 2026 build key v1"
 CELL_CONTEXT = "flightbag 2026 cell tiles v1"
 KEYS_CONTEXT = "flightbag 2026 shard keys v1"
@@ -28,9 +25,7 @@ FIGURE_CONTEXT = "flightbag 2026 quality recipe v1"
 SHARD_SCHEMA = "flightbag/shard/2"
 PROBE_SCHEMA = "flightbag/probe/1"
 FIDELITY_SCHEMA = "flightbag/fidelity/1"
-ENGINE_SCHEMA = "flightbag/engine/2"
-QUANTISED_SCHEMA = "flightbag/quantised/1"
-_PAIR = np.dtype([("id", "<u8"), ("hash", "u1", DIGEST_SIZE)])
+TILE_PAIR = np.dtype([("id", "<u8"), ("hash", "u1", DIGEST_SIZE)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +41,7 @@ class Recipe:
 
 def tile_list(ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> bytes:
     """Tile ids (uint64[n]) and hashes (uint8[n, 32]) as bytes: of each 8 little-endian bytes of id, then the hash."""
-    pairs = np.empty(len(ids), _PAIR)
+    pairs = np.empty(len(ids), TILE_PAIR)
     pairs["id"], pairs["hash"] = ids, hashes
     return pairs.tobytes()
 
@@ -59,53 +54,6 @@ def fidelity_recipe(probe: BuildKey, engine: BuildKey) -> bytes:
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def engine_recipe(spec: EngineSpec, host: str, backend: Mapping[str, Any], caster: str) -> Recipe:
-    """The recipe of an engine: what every backend's depends on, and the fields that are `backend`'s own.
-
-    The names and dtypes of inputs and outputs follow from the model's digest, their ranges are given. `caster` is the
-    tool that casts the network to another precision, "" where none does.
-    """
-    common = {
-        "schema": ENGINE_SCHEMA,
-        "salt": spec.salt,
-        "model": spec.model.digest,
-        "inputs": [
-            [item.name, list(item.shape), list(item.range or ())]
-            for item in sorted(spec.inputs, key=lambda item: item.name)
-        ],
-        "precision": spec.precision,
-        "caster": caster,
-        "quantised": spec.quantised,
-        "host": host,
-    }
-    return Recipe({**backend, **common})
-
-
-def quantised_recipe(
-    *,
-    salt: str,
-    model: bytes,
-    method: str,
-    tool: str,
-    preprocess: Mapping[str, Any],
-    tiles: bytes,
-) -> Recipe:
-    """The recipe of a network in int8: `tiles` is the list of the calibration tiles (`tile_list`), ascending, which
-    `preprocess` makes rows of; `tool` the name and version of what quantises."""
-    return Recipe(
-        {
-            "schema": QUANTISED_SCHEMA,
-            "salt": salt,
-            "model": model,
-            "method": method,
-            "tool": tool,
-            "preprocess": dict(preprocess),
-            "count": len(tiles) // _PAIR.itemsize,
-            "tiles": derive(CELL_CONTEXT, tiles),
-        }
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,30 @@
-"""What a build has to say, as one value."""
+"""The report of a build, as one value: its outcome, artifacts, coverage and figures, for people and for machines."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from builders.engines.card import Card
 from builders.grid.tiles import tile_from_id
-from store.format.manifest import Figure
+from builders.imagery.coverage import FAULTS, Gates, Shortfall
+from store.errors import FlightbagError
+from store.format.entries import Entry
+from store.format.manifest import PPM, Figure
+
+if TYPE_CHECKING:
+    from builders.artifacts.task import Artifact
 
 Action = Literal["built", "reused"]
 
 
+# How many of the largest artifacts a refusal names.
+_LARGEST = 5
+
+
 @dataclass(frozen=True, slots=True)
-class Artifact:
+class ArtifactReport:
     """One entry: built now or reused. `seconds` is None when reused, `key` empty where the kind has no build key."""
 
     name: str
@@ -66,6 +78,17 @@ class CoverageReport:
     missing: tuple[Missing, ...]
     by_zoom: dict[int, int]
 
+    @classmethod
+    def of(cls, shortfall: Shortfall, details: Mapping[int, str]) -> Self:
+        """Return the coverage of an area; `details` say, by tile id, what is wrong with the bytes of bad tiles."""
+        levels = shortfall.inventory.levels
+        missing = tuple(
+            Missing(number, reason, details.get(number, "") if reason in FAULTS else "")
+            for number, reason in shortfall.reasons().items()
+        )
+        total = shortfall.inventory.tiles
+        return cls(total, total - len(missing), missing, {level.zoom: len(level.required) for level in levels})
+
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
@@ -78,14 +101,14 @@ class BuildReport:
     coverage: CoverageReport
     manifest: str = ""
     sequence: int = 0
-    artifacts: tuple[Artifact, ...] = ()
+    artifacts: tuple[ArtifactReport, ...] = ()
     figures: tuple[Measured, ...] = ()
     rows: int = 0
     embedded: int = 0
     seconds: float = 0.0
     why: str = ""
 
-    def of(self, action: Action) -> tuple[Artifact, ...]:
+    def of(self, action: Action) -> tuple[ArtifactReport, ...]:
         """The artifacts that were built, or those that were reused."""
         return tuple(artifact for artifact in self.artifacts if artifact.action == action)
 
@@ -103,3 +126,89 @@ class BuildReport:
         value["manifest"] = self.manifest or None
         value["saved_bytes"] = self.saved_bytes
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """One engine of a build of engines: `action` is `built`, `reused` or `failed`, then with `error`; `bytes` of the
+    engine and its weights; `seconds` where it was built now."""
+
+    backbone: str
+    entry: str
+    key: str
+    action: str
+    bytes: int = 0
+    seconds: float | None = None
+    card: Card | None = None
+    error: FlightbagError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        error = self.error
+        return {
+            "backbone": self.backbone,
+            "entry": self.entry,
+            "key": self.key,
+            "action": self.action,
+            "bytes": self.bytes,
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
+            "card": None if self.card is None else self.card.as_json(),
+            "error": None
+            if error is None
+            else {
+                "kind": error.kind or None,
+                "message": error.message,
+                "remedy": error.remedy,
+                "log": error.fields.get("log"),
+            },
+        }
+
+
+def rows_of(artifacts: Iterable[Artifact]) -> tuple[ArtifactReport, ...]:
+    """Return a row for each entry of these artifacts, ascending by name."""
+    rows = [_row(entry, one.seconds, one.figures) for one in artifacts for entry in one.entries()]
+    return tuple(sorted(rows, key=lambda row: row.name))
+
+
+def reused(entries: Iterable[Entry]) -> tuple[ArtifactReport, ...]:
+    """Return a row for each of these entries, all of which the store had, ascending by name."""
+    return tuple(sorted((_row(entry, None, None) for entry in entries), key=lambda row: row.name))
+
+
+def _row(entry: Entry, seconds: float | None, figures: dict[str, float] | None) -> ArtifactReport:
+    key = str(entry.key) if entry.key else ""
+    action: Action = "reused" if seconds is None else "built"
+    rounded = None if seconds is None else round(seconds, 3)
+    return ArtifactReport(entry.name, action, str(entry.id), key, entry.size, rounded, figures)
+
+
+def too_few_tiles(missing: Shortfall, gates: Gates) -> str:
+    """Return why a mission that lacks these tiles is refused."""
+    tiles = missing.inventory.tiles
+    why = f"{missing.missing} of {tiles} tiles of the area are missing; nothing was published"
+    if gates.required_ppm < PPM:
+        why += f"; coverage.at_least allows {tiles * (PPM - gates.required_ppm) // PPM}"
+    return why
+
+
+def too_large(sizes: Iterable[tuple[str, int]], limit: int, *, complete: bool) -> str:
+    """Return why a mission of these parts (name, bytes) is refused; "" where they fit `limit` bytes. Unless `complete`,
+    more parts will come."""
+    parts = list(sizes)
+    total = sum(size for _, size in parts)
+    if total <= limit:
+        return ""
+    room = ", ".join(f"{name} {size}" for name, size in sorted(parts, key=lambda part: (-part[1], part[0]))[:_LARGEST])
+    least = "" if complete else "at least "
+    return (
+        f"the mission takes {least}{total} bytes, limits.max_bytes allows {limit}; nothing was published; "
+        f"the largest parts are {room}"
+    )
+
+
+def too_low(figures: Iterable[Measured]) -> str:
+    """Return why a mission with these figures is refused; "" where every figure holds."""
+    low = [one for one in figures if not one.holds]
+    if not low:
+        return ""
+    named = ", ".join(f"{one.name} is {one.value / PPM:g}, at least {one.least / PPM:g} is required" for one in low)
+    return f"{named}; nothing was published"

@@ -1,7 +1,9 @@
-"""The errors that every layer raises: few classes, by what a handler does with them.
+"""The errors that every layer raises: few classes, named by what a handler does with them.
 
-An error carries fields, not prose alone: `fields` holds the names and values (object, expected, actual,
-path, ...) and `remedy` says what the reader can do. Only the entry points in `tools` print and exit.
+An error carries its facts beside the message: `fields` maps names to values (object, expected, actual, path, ...), and
+`remedy` tells the reader what to do next. Code decides by the class, by `kind`, `errno`, `object_id`, or by a typed
+attribute of a subclass, never by words and never by a look into `fields`. A message does not change after the error was
+raised: `restated` makes a copy. Errors print nothing and end no process; only the entry points in `tools` do.
 """
 
 from __future__ import annotations
@@ -12,26 +14,50 @@ from typing import Self
 class FlightbagError(Exception):
     """Base of all errors of this project.
 
-    `message` names the thing and what is wrong with it; `remedy` says what to do next. `kind` is the kind of finding
-    that the error amounts to (FORMAT.md 7 and 8), "" where it has none; `errno` is the number that the system gave,
-    None where no system call failed. Code decides by the class and by these two, never by the words. `fields` are all
-    facts (object, entry, path, expected, actual, ...) for reports.
+    `message` names the thing and what is wrong with it; `remedy` names the next step, "" where there is none. `kind` is
+    the kind of finding that the error amounts to (FORMAT.md 7 and 8), "" where it has none. `errno` is the error number
+    of the system call that failed, None where none did. `fields` holds all facts (object, entry, path, expected,
+    actual, ..., `kind` and `errno` among them) for reports.
+    `problems` are the messages of an error that stands for several, () for one; `extra` is the extra of this package
+    that would mend it, "" for any other error. Code decides by the class and by these attributes, never by the words.
     """
 
     def __init__(
-        self, message: str, *, remedy: str = "", kind: str = "", errno: int | None = None, **fields: object
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        kind: str = "",
+        errno: int | None = None,
+        problems: tuple[str, ...] = (),
+        extra: str = "",
+        **fields: object,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
         self.kind = kind
         self.errno = errno
+        self.problems = problems
+        self.extra = extra
         self.fields: dict[str, object] = {**({"kind": kind} if kind else {}), **fields}
         if errno is not None:
             self.fields["errno"] = errno
+        if problems:
+            self.fields["problems"] = problems
+        if extra:
+            self.fields["extra"] = extra
+
+    @property
+    def object_id(self) -> str:
+        """The id of the object that the error is about, in hex; "" where it is about no object."""
+        return str(self.fields.get("object", ""))
 
     def restated(self, message: str, **fields: object) -> Self:
-        """The same error with a message that says more, and further facts; the cause stays that of the original."""
+        """Return a copy of the error with another message and with further facts.
+
+        Class, cause, remedy, kind, errno and all other facts are those of the original, which does not change.
+        """
         facts = {**self.fields, **fields}
         other = type(self)(message, remedy=self.remedy, **facts)  # type: ignore[arg-type]
         other.__cause__ = self.__cause__
@@ -42,28 +68,31 @@ class FlightbagError(Exception):
 
 
 class Invalid(FlightbagError):
-    """The input cannot be right: a mission file, an argument, a name. Nothing was done."""
+    """The input (a mission file, an argument, a name) breaks a rule. Nothing was changed."""
 
 
 class NotFound(FlightbagError):
-    """What was asked for is not there, and that is certain."""
+    """The thing that was asked for does not exist, and that is certain."""
 
 
 class Corrupt(FlightbagError):
-    """Bytes are there and are not what they must be."""
+    """The bytes exist and are not what they must be."""
 
 
 class Untrusted(FlightbagError):
-    """Well-formed, but nobody who may has vouched for it."""
+    """The bytes are well-formed, but nobody who is entitled to vouch for them has done so."""
 
 
 class Conflict(FlightbagError):
-    """Two truths meet: another trust domain, a newer mission at the target."""
+    """Two valid states contradict each other: another trust domain, a newer mission at the target."""
 
 
 class Refused(FlightbagError):
-    """The answer is no: coverage failed, a gate was not met. What was published before stays."""
+    """A gate of the build or of the publication was not met. The missions published before stay as they are."""
 
 
 class Unavailable(FlightbagError):
-    """Could not tell or could not do: unreadable, locked, disk full, a missing extra. Never means 'fine'."""
+    """The answer is unknown or the work could not be done: unreadable, locked, disk full, a missing extra.
+
+    It never means that all is well.
+    """

@@ -1,6 +1,7 @@
-"""What verify and fsck have to say: one finding a thing, for people and for machines.
+"""Findings: what the takeoff check and fsck report, one finding for each damaged thing, for people and for machines.
 
-Kinds are append-only and documented in FORMAT.md; a program may rely on them, never on the words.
+The kinds are append-only and listed in FORMAT.md 7 and 8. A program may rely on a kind, never on the words of a
+message. A finding is a value: this module reads no file and decides nothing about a mission.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from typing import Any
 
 from store.errors import FlightbagError, Unavailable
 
-COPY_AGAIN = "copy the store again, or sync it with --checksum from one that is whole"
+COPY_AGAIN = "copy the store again, or run `flightbag sync --checksum` from a whole copy"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, or that could not be looked at (`unreadable`).
+    """One thing that is wrong, or that could not be read (`unreadable`).
 
-    `step` is the step of the takeoff check, empty in fsck. `missions` are those that the finding grounds;
-    `information` marks what grounds nothing.
+    `step` is the step of the takeoff check (A to G), "" in fsck. `missions` are the ids of the missions that the
+    finding grounds. `information` marks a finding that grounds no mission.
     """
 
     kind: str
@@ -38,13 +39,16 @@ class Finding:
     def of(
         cls, error: FlightbagError, *, step: str = "", entry: str = "", remedy: str = "", missions: tuple[str, ...] = ()
     ) -> Finding:
-        """The finding that an error amounts to. An error without a kind of its own is a malformed thing."""
+        """Return the finding that an error amounts to. The kind is `malformed` for an error without a kind.
+
+        `entry` goes before the entry that the error names; `remedy` counts only where the error has none.
+        """
         fields = error.fields
         return cls(
-            kind=str(fields.get("kind", "malformed")),
+            kind=error.kind or "malformed",
             message=error.message,
             step=step,
-            object=str(fields.get("object", "")),
+            object=error.object_id,
             entry=entry or str(fields.get("entry", "")),
             path=str(fields.get("path", "")),
             expected=str(fields.get("expected", "")),
@@ -55,5 +59,5 @@ class Finding:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that say something."""
+        """Return the fields whose values are neither empty nor false."""
         return {name: value for name, value in asdict(self).items() if value not in ("", (), False)}

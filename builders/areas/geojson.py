@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DecimalException
@@ -25,7 +24,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from builders.extras import import_extra
-from store.errors import Invalid, Unavailable
+from builders.files import read_regular
+from store.errors import Invalid
 from store.format.area import LAT_MAX, LON_MAX, MAX_NUMBERS, Area, Polygon, Ring
 
 MAX_BYTES = 16 << 20
@@ -37,6 +37,7 @@ _TURN = 2 * LON_MAX
 _STEP = Decimal("1e-7")
 _DECIMAL = Context(prec=50)
 _SHOWN = 60
+_SMALLER = "simplify it, or give fewer digits"
 # The names that WGS 84 goes by, in the member of GeoJSON before RFC 7946.
 _WGS84 = frozenset(
     ("urn:ogc:def:crs:OGC:1.3:CRS84", "urn:ogc:def:crs:OGC::CRS84", "urn:ogc:def:crs:EPSG::4326", "EPSG:4326")
@@ -82,7 +83,7 @@ class Document:
         self.path = path
         self._positions = 0
         self._shapely = import_extra("shapely")
-        self._root = self._parse(_bytes_of(path))
+        self._root = self._parse(read_regular(path, MAX_BYTES, "GeoJSON file", too_large=_SMALLER))
 
     def wrong(self, where: str, what: str, remedy: str) -> NoReturn:
         """Raises Invalid for the place, with file, place and remedy. `what` goes on after the place: "is empty"."""
@@ -312,26 +313,6 @@ def shown(value: object) -> str:
         return "missing"
     text = json.dumps(value) if isinstance(value, str | bool) else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        # Looked at before it is opened: opening a pipe would wait for its writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise Invalid(f"{path} is not a regular file", remedy="give the path of a GeoJSON file", path=str(path))
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Invalid(f"there is no {path}", remedy="give the path of a GeoJSON file", path=str(path)) from None
-    except OSError as error:
-        raise Unavailable(
-            f"{path} cannot be read: {error.strerror}", remedy="make it readable", path=str(path)
-        ) from error
-    if len(data) > MAX_BYTES:
-        raise Invalid(
-            f"{path} is larger than {MAX_BYTES} bytes", remedy="simplify it, or give fewer digits", path=str(path)
-        )
-    return data
 
 
 def _degrees(number: int) -> str:

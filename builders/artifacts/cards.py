@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from builders.artifacts.plan import Found, looking
+from builders.artifacts.store import lookup_of
+from builders.artifacts.task import StoredObjects
 from builders.engines.card import CARD_LIMIT, Card
 from store.errors import Corrupt, NotFound
 from store.format.ids import BuildKey
@@ -38,16 +39,16 @@ def cards_of_backbone(repository: Repository, mission: str, backbone: str) -> Ca
 
 def card_of_key(repository: Repository, key: BuildKey) -> Card:
     """The card of what was built for a key. Raises NotFound where nothing was, or no engine."""
-    with looking(repository) as lookup:
-        found = lookup(key)
-    if found is None or len(found) not in (2, 3):
+    with lookup_of(repository) as lookup:
+        objects = lookup(key)
+    if objects is None or len(objects) not in (2, 3):
         raise NotFound(f"no engine was built for the key {key}, or it is there no more", key=str(key))
-    return _card(repository, key, found)
+    return _card(repository, key, objects)
 
 
-def _card(repository: Repository, key: BuildKey, found: Found) -> Card:
+def _card(repository: Repository, key: BuildKey, objects: StoredObjects) -> Card:
     """The card of these objects. Raises Corrupt where it is that of another engine."""
-    card = Card.parse(repository.evidence.object(found[0][0], CARD_LIMIT))
-    if not card.describes(key, found[1:]):
-        raise Corrupt(f"the card {found[0][0]} is not that of the engine with the key {key}", kind="bad-card")
+    card = Card.parse(repository.evidence.object(objects[0][0], CARD_LIMIT))
+    if not card.describes(key, objects[1:]):
+        raise Corrupt(f"the card {objects[0][0]} is not that of the engine with the key {key}", kind="bad-card")
     return card

@@ -1,191 +1,406 @@
-"""Building engines into a store: each once per key across processes, checked, with its card, and recorded.
+"""Engines, under `engines/`, and their cards, under `cards/`. Work units: quantise a network, compile a model for a
+host class.
 
-`ArtifactStore` is what building any keyed artifact shares: what a key was built to, the lock of a key, the record.
-`EngineBuilder` builds engines with it, for a mission or by themselves.
+Each engine is built once per key across processes, in a process of its own, checked against its source, and recorded.
+An int8 engine is compiled from a quantised network, which has a key of its own and does not fly.
 """
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from builders.artifacts.plan import EngineTask, Found, Progress, QuantiseTask, plan_engines, silent
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from builders.artifacts.executor import LocalExecutor, Work
+from builders.artifacts.store import ArtifactStore
+from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.decoding import Undecodable, decode, resized
-from builders.engines.base import EngineSpec
-from builders.engines.card import CARD_LIMIT, Card
-from builders.engines.check import judge
-from builders.engines.compiling import CompiledEngine, compile_engine, quantise_network
+from builders.engines.base import EngineBackend, EngineSpec
+from builders.engines.card import CARD_LIMIT, Card, EngineRecipes
+from builders.engines.check import Tolerance, require_tolerance
+from builders.engines.compiling import CompiledEngine, CompileSettings, HashedFile, compile_engine, quantise_network
 from builders.engines.failures import failure
-from builders.engines.precision import CalibrationSet
+from builders.engines.precision import CalibrationSet, caster_version, quantiser_version
+from builders.engines.recipe import engine_recipe, quantised_recipe
 from builders.grid.live import find
 from builders.grid.tiles import tile_from_id
 from builders.imagery.inventory import Inventory
-from store.disk.index import Record
-from store.disk.locks import exclusive
+from builders.mission.schema import Backbone, Calibration
+from builders.mission.schema import Descriptors as DescriptorSet
+from builders.recipe import Recipe, tile_list
+from builders.report import EngineReport
 from store.disk.media import object_path
 from store.disk.objects import read_chunks
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
-from store.format.ids import BuildKey, ObjectId
-from store.ground.writer import Writer, writing
+from store.errors import FlightbagError, Invalid, Unavailable
+from store.format.entries import Entry, kind_of
+from store.format.host import is_host_class
+from store.format.ids import ObjectId
+from store.format.release import Approval
+from store.ground.writer import writing
+
+_MAX_SEGMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class QuantiseTask:
+    """A network in int8 that an engine is compiled from. `tiles` uint64[n], ascending, are the ids of the calibration
+    tiles; `set` says how a tile becomes an input."""
+
+    recipe: Recipe
+    set: DescriptorSet
+    method: str
+    tiles: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTask:
+    """An engine that the mission needs. `name` is the engine's; `present` are its objects, if the store has them: its
+    card, the engine, and its weights where they are in a file of their own."""
+
+    most_entries: ClassVar[int] = 3
+
+    name: str
+    recipe: Recipe
+    backend: EngineBackend
+    spec: EngineSpec
+    host: str
+    step: QuantiseTask | None
+    present: StoredObjects | None
+
+    @property
+    def recipes(self) -> EngineRecipes:
+        """What its key is made of."""
+        return EngineRecipes(self.recipe, {"quantised": self.step.recipe} if self.step is not None else {})
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Of its entries, ascending, which is the order in a build record: card, engine, and weights if it has such."""
+        folder, _, file = self.name.removeprefix("engines/").rpartition("/")
+        stem = file.removesuffix(self.backend.suffix)
+        return f"cards/{folder}/{stem}.json", self.name, f"engines/{folder}/{stem}.weights"
+
+    @property
+    def complete(self) -> bool:
+        return self.present is not None
+
+    @property
+    def objects(self) -> Mapping[str, StoredObject]:
+        return dict(zip(self.names, self.present or (), strict=False))
+
+    @property
+    def identities(self) -> Mapping[str, bytes]:
+        """Which files an engine has is known when it is in the store."""
+        return {name: bytes(self.recipe.key) for name in self.objects}
+
+    @property
+    def approvals(self) -> Iterator[Approval]:
+        """What a release has to say of it, where the trust root requires releases."""
+        for name, (id_, size) in self.objects.items():
+            if kind_of(name) == "engine":
+                yield Approval(name, "engine", id_, size, self.host)
+
+    def row(self) -> PlanRow:
+        size = sum(size for _, size in self.present) if self.present is not None else None
+        return PlanRow(self.name, str(self.recipe.key), self.complete, size)
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """What became of an engine: its objects, as in `EngineTask.present`; its card; seconds where it was built now."""
+    """An engine that is in the store, with its card."""
 
-    found: Found
+    task: EngineTask
     card: Card
     seconds: float | None
 
+    @property
+    def stored(self) -> StoredObjects:
+        """Its objects, as in `EngineTask.present`."""
+        return self.task.present or ()
 
-class ArtifactStore:
-    """A store that artifacts are built into, by whoever holds its lock."""
+    @property
+    def figures(self) -> dict[str, float] | None:
+        check = self.card.check
+        return None if self.seconds is None else {"max_abs_error": check.worst.max_abs_error, "cosine": check.cosine}
 
-    def __init__(self, writer: Writer, now: int) -> None:
-        self.writer = writer
-        self.now = now
+    def entries(self) -> Iterator[Entry]:
+        task = self.task
+        for name, (id_, size) in task.objects.items():
+            meta: dict[str, Any] = {"engine": task.name}
+            if kind_of(name) == "engine":
+                meta = {
+                    "backbone": task.spec.backbone,
+                    "backend": task.backend.name,
+                    "host": task.host,
+                    "model": task.spec.model.digest,
+                    "part": "model" if name == task.name else "weights",
+                    "precision": task.spec.precision,
+                }
+            yield Entry(name, id_, size, task.recipe.key, meta)
 
-    def lookup(self, key: BuildKey) -> Found | None:
-        """What a key was built to, if every byte of it is there still."""
-        record = self.writer.index.record(key)
-        if record is None:
-            return None
-        found = []
-        for id_ in record.ids:
-            try:
-                size = self.writer.repository.media.stamp(object_path(id_)).size
-                self.writer.check(id_, size)
-            except (NotFound, Corrupt):
-                return None
-            found.append((id_, size))
-        return tuple(found) or None
 
-    def read(self, id_: ObjectId, size: int) -> bytes:
-        """The bytes of an object. Raises NotFound, Corrupt or Unavailable where it is not there, whole."""
-        return bytes(self.writer.repository.evidence.bytes_of(id_, size))
+# -- what the mission needs
 
-    @contextmanager
-    def key_lock(self, key: BuildKey) -> Iterator[None]:
-        """One build per key across processes; keys share 256 locks, and a process holds one of them at a time."""
-        repository = self.writer.repository
-        name = f"build-{key.hex()[:2]}"
-        with exclusive(repository.media.path, repository.disk, name, "a build of the same artifact", timeout=-1):
-            yield
 
-    def remember(self, built: Mapping[BuildKey, tuple[tuple[ObjectId, ...], float]], tools: str) -> None:
-        """Records what keys were built to, and in how many seconds, behind their locks."""
-        about = {"from": "build", "user": _user(), "host": socket.gethostname(), "tools": tools, "at": self.now}
-        # A record that is there was looked up, and what it names not found whole.
-        self.writer.record(
-            {
-                key: Record(ids, {**about, "milliseconds": round(seconds * 1000)})
-                for key, (ids, seconds) in built.items()
-            },
-            replace=True,
+def target_host(context: BuildContext) -> str:
+    """Return the host class of the mission; "auto" is as much of this machine's as its engines depend on."""
+    host: str = context.mission.target.host
+    if host == "auto":
+        parts = {
+            part
+            for backbone in context.mission.backbones
+            for part in context.backend(backbone).target(context.specs[backbone.name]).split("+")
+        }
+        # Of `cpu-x86_64` and `cpu-x86_64-avx2` the second says it all.
+        host = "+".join(sorted(part for part in parts if not any(other.startswith(part + "-") for other in parts)))
+    assert is_host_class(host)
+    return host
+
+
+def engine_tasks(
+    context: BuildContext, host: str, inventory: Inventory | None, lookup: Lookup
+) -> tuple[EngineTask, ...]:
+    """Return the engine of each backbone, for a host class. Only int8 needs the inventory."""
+    return tuple(engine_task(context, backbone, host, inventory, lookup) for backbone in context.mission.backbones)
+
+
+def engine_task(
+    context: BuildContext, backbone: Backbone, host: str, inventory: Inventory | None, lookup: Lookup
+) -> EngineTask:
+    """Return the engine of a backbone, for a host class. Only int8 needs the inventory."""
+    backend, spec = context.backend(backbone), context.specs[backbone.name]
+    with context.about("target.host"):
+        need = backend.engine_host(spec, host)
+    step = None
+    if backbone.precision == "int8":
+        assert inventory is not None
+        step = _quantise_task(context, backbone, inventory)
+        spec = replace(spec, quantised=bytes(step.recipe.key))
+    caster = caster_version() if spec.precision == "fp16" else ""
+    recipe = engine_recipe(spec, need, backend.key_fields(spec, need), caster)
+    name = engine_name(backbone.name, backend.name, backend.version, need, spec.precision, backend.suffix)
+    return EngineTask(name, recipe, backend, spec, need, step, lookup(recipe.key))
+
+
+def explained(context: BuildContext, name: str, progress: Progress = silent) -> EngineTask:
+    """Return the engine of one backbone, with its key. Raise Invalid for a backbone that the mission file lacks."""
+    for backbone in context.mission.backbones:
+        if backbone.name == name:
+            inventory = context.inventory(progress) if backbone.precision == "int8" else None
+            return engine_task(context, backbone, target_host(context), inventory, lambda _key: None)
+    names = ", ".join(backbone.name for backbone in context.mission.backbones)
+    raise Invalid(f"{context.path} has no backbone {name!r}", remedy=f"name one of {names}")
+
+
+def _quantise_task(context: BuildContext, backbone: Backbone, inventory: Inventory) -> QuantiseTask:
+    """Return the step before an int8 engine. The calibration tiles are spread evenly over the tiles of the area, by
+    tile id: equal areas of equal imagery have equal ones."""
+    wishes = backbone.calibration or Calibration()
+    ids = np.concatenate([level.required[level.present] for level in inventory.levels])
+    if not len(ids):
+        raise failure(
+            "calibration", f"{context.path}: the sources have no tile in the area to calibrate {backbone.name} with"
         )
+    count = min(wishes.tiles, len(ids))
+    places = np.unique(np.arange(count) * len(ids) // count)
+    hashes = np.concatenate([level.required_hashes[level.present] for level in inventory.levels])
+    set_ = context.preprocess(backbone.name)
+    recipe = quantised_recipe(
+        salt=backbone.salt,
+        model=context.specs[backbone.name].model.digest,
+        method=wishes.method,
+        tool=quantiser_version(),
+        preprocess=preprocess_of(set_).fields(),
+        tiles=tile_list(ids[places], hashes[places]),
+    )
+    return QuantiseTask(recipe, set_, wishes.method, ids[places])
 
 
+def engine_name(backbone: str, backend: str, version: str, host: str, precision: str, suffix: str) -> str:
+    """Return `engines/<backbone>/<backbone>__<backend><version>__<host>__<precision><suffix>`.
+
+    The folder already says which backbone, so the file does not where that would be longer than a segment may be; then
+    a host class that is too long is cut, with some of its hash.
+    """
+    # Weights lie beside the engine under the longer suffix.
+    room = _MAX_SEGMENT - max(len(suffix), len(".weights"))
+
+    def named(host: str) -> str:
+        return f"{backend}{version}__{host}__{precision}".replace("+", "_").lower()
+
+    short = f"{host.split('+')[0][:16]}-{blake3(host.encode()).hexdigest()[:8]}"
+    names = (f"{backbone}__{named(host)}", named(host), named(short))
+    return f"engines/{backbone}/{next((name for name in names if len(name) <= room), names[-1])}{suffix}"
+
+
+# -- the work units
+
+
+@dataclass(frozen=True, slots=True)
+class CompileRequest:
+    """A model to compile for a host class, in a process of its own.
+
+    The spec names the model by path and digest: an executor on another machine puts the file there first. The parts of
+    the result are files in a new folder under `workdir`, with the ids of their bytes. An int8 engine is compiled from
+    the bytes of `quantised`, and checked on `calibration`.
+    """
+
+    backend: EngineBackend
+    spec: EngineSpec
+    host: str
+    tolerance: Tolerance
+    settings: CompileSettings
+    workdir: Path
+    quantised: bytes | None = None
+    calibration: CalibrationSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuantiseRequest:
+    """A network to quantise; model and workdir as in `CompileRequest`."""
+
+    spec: EngineSpec
+    method: str
+    settings: CompileSettings
+    workdir: Path
+    calibration: CalibrationSet
+
+
+def compile_unit(request: CompileRequest, progress: Progress) -> CompiledEngine:
+    """Return the engine of a request, checked. Raises as `compile_engine`."""
+    network = None
+    if request.quantised is not None:
+        network = request.workdir / "quantised.onnx"
+        network.write_bytes(request.quantised)
+    return compile_engine(
+        request.backend,
+        request.spec,
+        request.host,
+        request.workdir,
+        tolerance=request.tolerance,
+        settings=request.settings,
+        progress=progress,
+        quantised=network,
+        calibration=request.calibration,
+    )
+
+
+def quantise_unit(request: QuantiseRequest, progress: Progress) -> tuple[HashedFile, float]:
+    """Return (the network of a request in int8, the seconds it took). Raises as `quantise_network`."""
+    return quantise_network(
+        request.spec,
+        request.calibration,
+        request.method,
+        request.workdir,
+        settings=request.settings,
+        progress=progress,
+    )
+
+
+COMPILE = Work(compile_unit)
+QUANTISE = Work(quantise_unit)
+
+
+# -- building
+
+
+@dataclass
 class EngineBuilder:
-    """Builds engines of a mission file with a workbench."""
+    """Builds the engines of a mission file into a store. Only int8 needs the inventory."""
 
-    def __init__(
-        self, context: BuildContext, artifacts: ArtifactStore, inventory: Inventory | None, progress: Progress
-    ) -> None:
-        self.context = context
-        self.artifacts = artifacts
-        self.inventory = inventory
-        self.progress = progress
+    context: BuildContext
+    store: ArtifactStore
+    inventory: Inventory | None
+    executor: LocalExecutor
+    progress: Progress = silent
 
     def engine(self, task: EngineTask) -> BuiltEngine:
-        """The engine, from the store if it is there, else built now.
+        """Return the engine, from the store if it has it, else built now.
 
-        Raises Refused where it is further from its source than the mission file allows, also if it was built under
+        Raise Refused where it is further from its source than the mission file allows, also if it was built under
         another tolerance.
         """
-        if (there := self.present(task)) is None:
+        if (engine := self.present(task)) is None:
             try:
                 # Before the engine's lock: a process holds one at a time.
-                quantised = self.quantised(task.spec, task.step) if task.step is not None else None
-                with self.artifacts.key_lock(task.recipe.key):
+                quantised = self._quantised(task.spec, task.step) if task.step is not None else None
+                with self.store.key_lock(task.recipe.key):
                     # Somebody else may have built it while this process waited.
-                    there = self.present(task) or self.build(task, quantised)
+                    engine = self.present(task) or self._build(task, quantised)
             except OSError as error:
-                what = f"what {task.spec.backbone} is built from or to cannot be read or written: {error.strerror}"
-                raise Unavailable(what, remedy="free some space in the store", path=error.filename) from error
-        self.judge(task, there.card)
-        return there
+                what = (
+                    f"a file that {task.spec.backbone} is built from or to cannot be read or written: {error.strerror}"
+                )
+                raise Unavailable(
+                    what, remedy="free some space in the store", path=error.filename, errno=error.errno
+                ) from error
+        self.judge(task, engine.card)
+        return engine
 
     def present(self, task: EngineTask) -> BuiltEngine | None:
-        """The engine as it is in the store; None where it, its card or a part of it is not."""
-        found = self.artifacts.lookup(task.recipe.key)
-        card = self.card_of(task, found) if found is not None else None
-        return None if found is None or card is None else BuiltEngine(found, card, None)
+        """Return the engine as the store has it; None where it, its card or a part of it is absent or damaged."""
+        objects = self.store.lookup(task.recipe.key)
+        card = self.card_of(task, objects) if objects is not None else None
+        return None if card is None else BuiltEngine(replace(task, present=objects), card, None)
 
-    def card_of(self, task: EngineTask, found: Found) -> Card | None:
-        """The card of these objects (card, model[, weights]), if they are the engine of the task and were checked at
-        the shapes that it asks for; None otherwise."""
-        if len(found) not in (2, 3):
+    def card_of(self, task: EngineTask, objects: StoredObjects) -> Card | None:
+        """Return the card of these objects (card, model[, weights]), if they are the engine of the task and were
+        checked at the shapes that it asks for; None otherwise (decision 0011)."""
+        if len(objects) not in (2, 3):
             return None
         try:
-            card = Card.parse(self.artifacts.writer.repository.evidence.object(found[0][0], CARD_LIMIT))
+            card = Card.parse(self.store.writer.repository.evidence.object(objects[0][0], CARD_LIMIT))
         except Unavailable:
             raise
         except FlightbagError:
             return None
         checked = [{name: tuple(shape) for name, shape in case.shapes.items()} for case in card.check.cases]
-        if not card.describes(task.recipe.key, found[1:]) or checked != [dict(case) for case in task.spec.cases()]:
+        if not card.describes(task.recipe.key, objects[1:]) or checked != [dict(case) for case in task.spec.cases()]:
             return None
         return card
 
     def judge(self, task: EngineTask, card: Card) -> None:
-        """Raises Refused where the engine is further from its source than the mission file allows now."""
+        """Raise Refused where the engine is further from its source than the mission file allows now."""
         with self.context.about(f"backbones[{task.spec.backbone}]"):
-            judge(card.check, self.context.tolerance(task.spec.precision))
+            require_tolerance(card.check, self.context.tolerance(task.spec.precision))
 
-    def build(self, task: EngineTask, quantised: ObjectId | None) -> BuiltEngine:
-        """Compiles, checks and stores the engine, behind its key's lock."""
+    def _build(self, task: EngineTask, quantised: ObjectId | None) -> BuiltEngine:
+        """Compile, check and insert the engine, behind its key's lock."""
         spec, start = task.spec, time.monotonic()
-        with self.artifacts.writer.inserting() as batch, self.context.about(f"backbones[{spec.backbone}]"):
-            folder = Path(batch.folder())
-            network = None
-            if quantised is not None:
-                network = folder / "quantised.onnx"
-                network.write_bytes(self.object(quantised))
-            compiled = compile_engine(
+        with self.store.inserting() as batch, self.context.about(f"backbones[{spec.backbone}]"):
+            request = CompileRequest(
                 task.backend,
                 spec,
                 task.host,
-                folder,
-                tolerance=self.context.tolerance(spec.precision),
-                surroundings=self.context.surroundings,
-                tell=self.teller(f"compiling {spec.backbone}"),
-                quantised=network,
-                calibration=self.calibration(spec, task.step) if task.step is not None else None,
+                self.context.tolerance(spec.precision),
+                self.context.compile_settings,
+                Path(batch.folder()),
+                self._object(quantised) if quantised is not None else None,
+                self._calibration(spec, task.step) if task.step is not None else None,
             )
+            compiled = self.executor.run_one(COMPILE, request, self._phases(f"compiling {spec.backbone}"))
             parts = {part.name: batch.add(read_chunks(str(part.path)), expect=part.id) for part in compiled.parts}
-            card = self.card(task, compiled, {name: [str(one.id), one.size] for name, one in parts.items()})
+            card = self._card(task, compiled, {name: [str(one.id), one.size] for name, one in parts.items()})
             added = [batch.add_bytes(card.render()), *(parts[name] for name in ("model", "weights") if name in parts)]
             batch.commit()
         seconds = time.monotonic() - start
         tools = f"{task.backend.name} {task.backend.version}"
-        self.artifacts.remember({task.recipe.key: (tuple(one.id for one in added), seconds)}, tools)
-        return BuiltEngine(tuple((one.id, one.size) for one in added), card, seconds)
+        self.store.remember({task.recipe.key: (tuple(one.id for one in added), seconds)}, tools)
+        return BuiltEngine(replace(task, present=tuple((one.id, one.size) for one in added)), card, seconds)
 
-    def card(self, task: EngineTask, compiled: CompiledEngine, parts: Mapping[str, Any]) -> Card:
+    def _card(self, task: EngineTask, compiled: CompiledEngine, parts: Mapping[str, Any]) -> Card:
         return Card(
             recipe=task.recipe,
-            steps=task.keyed.steps,
+            steps=task.recipes.steps,
             parts=parts,
-            inputs=compiled.ends["inputs"],
-            outputs=compiled.ends["outputs"],
+            inputs=compiled.inputs,
+            outputs=compiled.outputs,
             check=compiled.check,
             tolerance=self.context.tolerance(task.spec.precision),
             tools=compiled.tools,
@@ -193,30 +408,25 @@ class EngineBuilder:
             seconds=round(compiled.seconds, 3),
         )
 
-    def quantised(self, spec: EngineSpec, step: QuantiseTask) -> ObjectId:
-        """The network in int8, from the store or quantised now."""
+    def _quantised(self, spec: EngineSpec, step: QuantiseTask) -> ObjectId:
+        """Return the network in int8, from the store or quantised now."""
         key = step.recipe.key
-        with self.artifacts.key_lock(key):
-            if (found := self.artifacts.lookup(key)) is not None:
-                return found[0][0]
-            with self.artifacts.writer.inserting() as batch, self.context.about(f"backbones[{spec.backbone}]"):
-                part, seconds = quantise_network(
-                    spec,
-                    self.calibration(spec, step),
-                    step.method,
-                    Path(batch.folder()),
-                    surroundings=self.context.surroundings,
-                    tell=self.teller(f"quantising {spec.backbone}"),
-                )
+        with self.store.key_lock(key):
+            if (objects := self.store.lookup(key)) is not None:
+                return objects[0][0]
+            with self.store.inserting() as batch, self.context.about(f"backbones[{spec.backbone}]"):
+                calibration = self._calibration(spec, step)
+                settings = self.context.compile_settings
+                request = QuantiseRequest(spec, step.method, settings, Path(batch.folder()), calibration)
+                label = f"quantising {spec.backbone}"
+                part, seconds = self.executor.run_one(QUANTISE, request, self._phases(label))
                 added = batch.add(read_chunks(str(part.path)), expect=part.id)
                 batch.commit()
-            self.artifacts.remember({key: ((added.id,), seconds)}, str(step.recipe.fields["tool"]))
+            self.store.remember({key: ((added.id,), seconds)}, str(step.recipe.fields["tool"]))
             return added.id
 
-    def calibration(self, spec: EngineSpec, step: QuantiseTask) -> CalibrationSet:
-        """The calibration tiles as rows of the network's input. What was planned is what is read."""
-        import numpy as np
-
+    def _calibration(self, spec: EngineSpec, step: QuantiseTask) -> CalibrationSet:
+        """Return the calibration tiles as rows of the network's input. The tiles that were planned are read."""
         assert self.inventory is not None
         preprocess = preprocess_of(step.set)
         rows = []
@@ -230,66 +440,33 @@ class EngineBuilder:
                     raise failure("calibration", f"{what}: {error.message}") from error
         return CalibrationSet(np.stack(rows))
 
-    def object(self, id_: ObjectId) -> bytes:
-        repository = self.artifacts.writer.repository
-        return bytes(repository.evidence.bytes_of(id_, repository.media.stamp(object_path(id_)).size))
+    def _object(self, id_: ObjectId) -> bytes:
+        repository = self.store.writer.repository
+        return self.store.read(id_, repository.media.stamp(object_path(id_)).size)
 
-    def teller(self, label: str) -> Progress:
-        """Passes on what a worker tells: of each phase how far it is, under one label."""
+    def _phases(self, label: str) -> Progress:
+        """Pass on how far each phase of a worker is, under one label."""
         done: dict[str, int] = {}
 
-        def tell(phase: str, now: int, total: int) -> None:
+        def progress(phase: str, now: int, total: int) -> None:
             self.progress(f"{label}: {phase}", max(now - done.get(phase, 0), 0), total)
             done[phase] = now
 
-        return tell
-
-
-@dataclass(frozen=True, slots=True)
-class EngineReport:
-    """One engine of a build of engines: `action` is `built`, `reused` or `failed`, then with `error`; `bytes` of the
-    engine and its weights; `seconds` where it was built now."""
-
-    backbone: str
-    entry: str
-    key: str
-    action: str
-    bytes: int = 0
-    seconds: float | None = None
-    card: Card | None = None
-    error: FlightbagError | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        error = self.error
-        return {
-            "backbone": self.backbone,
-            "entry": self.entry,
-            "key": self.key,
-            "action": self.action,
-            "bytes": self.bytes,
-            "seconds": None if self.seconds is None else round(self.seconds, 3),
-            "card": None if self.card is None else self.card.as_json(),
-            "error": None
-            if error is None
-            else {
-                "kind": error.fields.get("kind"),
-                "message": error.message,
-                "remedy": error.remedy,
-                "log": error.fields.get("log"),
-            },
-        }
+        return progress
 
 
 def build_engines(context: BuildContext, *, now: int, progress: Progress = silent) -> list[EngineReport]:
-    """Builds the engines of a mission file and nothing else; one whose building fails does not keep the others back.
-    What keeps a key from being told, such as a backend that is not installed, is raised before anything is built.
+    """Build the engines of a mission file and nothing else; one whose building fails does not keep the others back.
 
-    What is built is in the store under its key, for the missions to come. Takes no mission's lock.
+    They are in the store under their keys, for the missions to come. Takes no mission's lock. Raises, before anything
+    is built, where a key cannot be computed, such as for a backend that is not installed.
     """
     with writing(context.repository) as writer:
-        artifacts = ArtifactStore(writer, now)
-        tasks, inventory = plan_engines(context, artifacts.lookup, progress)
-        builder = EngineBuilder(context, artifacts, inventory, progress)
+        store, host = ArtifactStore(writer, now), target_host(context)
+        calibrated = any(backbone.precision == "int8" for backbone in context.mission.backbones)
+        inventory = context.inventory(progress) if calibrated else None
+        tasks = engine_tasks(context, host, inventory, store.lookup)
+        builder = EngineBuilder(context, store, inventory, LocalExecutor(), progress)
         return [_report(builder, task) for task in tasks]
 
 
@@ -299,12 +476,5 @@ def _report(builder: EngineBuilder, task: EngineTask) -> EngineReport:
         one = builder.engine(task)
     except FlightbagError as error:
         return EngineReport(*about, "failed", error=error)
-    size = sum(size for _, size in one.found[1:])
+    size = sum(size for _, size in one.stored[1:])
     return EngineReport(*about, "reused" if one.seconds is None else "built", size, one.seconds, one.card)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

@@ -1,62 +1,254 @@
-"""Building approximate indexes into a store, from the rows of the map that a search may find; each once per key."""
+"""Approximate indexes over the rows of a descriptor set, under `indexes/`. Work units: train a quantiser, build an
+index.
+
+Each index is built once per key. A quantiser is shared with the indexes of other missions.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from builders.artifacts.engine import ArtifactStore
-from builders.artifacts.plan import BuiltIndex, IndexTask, Progress
+from builders.artifacts.executor import LocalExecutor, Work
+from builders.artifacts.shard import ShardTask
+from builders.artifacts.store import ArtifactStore, Insertion
+from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects, silent
+from builders.compose import BuildContext
+from builders.grid.live import live
+from builders.imagery.coverage import Shortfall
 from builders.onboard import ann
+from builders.onboard.exact import RowBlock
 from builders.onboard.layers import MapLayer
-from builders.recipe import Recipe
+from builders.recipe import KEYS_CONTEXT, Recipe
 from store.errors import Refused
-from store.format.ids import ObjectId
+from store.format.entries import Entry
+from store.format.host import meets
+from store.format.ids import ObjectId, derive
+from store.format.release import Approval
+
+INDEX_SCHEMA = "flightbag/index/1"
+QUANTISER_SCHEMA = "flightbag/quantiser/1"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexTask:
+    """An index over the rows of a set at one zoom, and for some methods its quantiser. `host` is the class that it
+    needs."""
+
+    most_entries: ClassVar[int] = 2
+
+    name: str
+    recipe: Recipe
+    quantiser: Recipe | None
+    method: str
+    set: str
+    zoom: int
+    host: str
+    present: StoredObjects | None
+    quantiser_present: StoredObjects | None
+
+    @property
+    def complete(self) -> bool:
+        return self.present is not None and (self.quantiser is None or self.quantiser_present is not None)
+
+    @property
+    def quantiser_name(self) -> str:
+        return f"{self.name.removesuffix('.faiss')}.quantiser"
+
+    @property
+    def objects(self) -> Mapping[str, StoredObject]:
+        parts = ((self.name, self.present), (self.quantiser_name, self.quantiser_present))
+        return {name: objects[0] for name, objects in parts if objects is not None}
+
+    @property
+    def identities(self) -> Mapping[str, bytes]:
+        keys = {self.name: bytes(self.recipe.key)}
+        return keys if self.quantiser is None else {**keys, self.quantiser_name: bytes(self.quantiser.key)}
+
+    @property
+    def approvals(self) -> Iterator[Approval]:
+        """What a release has to say of it, where the trust root requires releases."""
+        for name, (id_, size) in self.objects.items():
+            yield Approval(name, "index", id_, size, self.host)
+
+    def row(self) -> PlanRow:
+        size = self.present[0][1] if self.present is not None else None
+        return PlanRow(self.name, str(self.recipe.key), self.complete, size, detail=f"{self.method} at z{self.zoom}")
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIndex:
+    """An index that is in the store: `count` rows of `dim` numbers."""
+
+    task: IndexTask
+    count: int
+    dim: int
+    seconds: float | None
+    figures: None = None
+
+    def entries(self) -> Iterator[Entry]:
+        task = self.task
+        about = {"dim": self.dim, "host": task.host, "method": task.method, "rows": self.count}
+        for name, (id_, size) in task.objects.items():
+            part, key = "index", task.recipe.key
+            if task.quantiser is not None and name == task.quantiser_name:
+                part, key = "quantiser", task.quantiser.key
+            yield Entry(name, id_, size, key, {**about, "part": part})
+
+
+def index_tasks(
+    context: BuildContext, shards: Sequence[ShardTask], missing: Shortfall, host: str, lookup: Lookup
+) -> Iterator[IndexTask]:
+    """Yield a task for each index of the mission file and each zoom that has shards.
+
+    An index is of the rows that a search may find: the shards, the area and the gates say which.
+    """
+    # Its bytes are read alike on every CPU; a host class without one says where the mission flies.
+    need = "cpu" if meets(host, "cpu") else host
+    for keys in context.mission.indexes:
+        for level, codes in zip(missing.inventory.levels, missing.codes, strict=True):
+            tasks = [task for task in shards if (task.set.name, task.zoom) == (keys.set, level.zoom)]
+            if not tasks:
+                continue
+            area = level.required.tobytes() + codes.tobytes()
+            # Rows of other sets make tiles missing, too.
+            beside = [bytes(t.recipe.key) for t in shards if t.zoom == level.zoom]
+            fields = {"method": keys.method, "library": ann.version()}
+            quantiser = None
+            if keys.method == "ivf":
+                lost = level.required[codes > 0]
+                rows = sum(len(live(level.zoom, t.view, t.origins, level.required, lost)) for t in tasks)
+                lists = {"schema": QUANTISER_SCHEMA, "lists": ann.suggested_nlist(rows), "zoom": level.zoom}
+                quantiser = Recipe({**fields, **lists, "rows": tasks[0].rows.fields()})
+                fields["quantiser"] = quantiser.key.hex()
+            recipe = Recipe(
+                {
+                    **fields,
+                    "schema": INDEX_SCHEMA,
+                    "shards": derive(KEYS_CONTEXT, b"".join(bytes(task.recipe.key) for task in tasks)),
+                    "beside": derive(KEYS_CONTEXT, b"".join(beside)),
+                    "area": derive(KEYS_CONTEXT, area),
+                }
+            )
+            yield IndexTask(
+                f"indexes/{keys.set}/{keys.name}/{level.zoom}.faiss",
+                recipe,
+                quantiser,
+                keys.method,
+                keys.set,
+                level.zoom,
+                need,
+                lookup(recipe.key),
+                lookup(quantiser.key) if quantiser is not None else None,
+            )
+
+
+# -- the work units
+
+
+class Rows:
+    """Blocks of rows, (origins uint64[n], rows [n, d]), that can be walked several times.
+
+    On this machine they are read from the shards on each walk; pickled, they travel as the blocks themselves.
+    """
+
+    def __init__(self, walk: Callable[[], Iterable[RowBlock]]) -> None:
+        self._walk = walk
+
+    def __call__(self) -> Iterable[RowBlock]:
+        return self._walk()
+
+    def __reduce__(self) -> tuple[type[_ShippedRows], tuple[tuple[RowBlock, ...]]]:
+        return _ShippedRows, (tuple(self()),)
+
+
+class _ShippedRows(Rows):
+    def __init__(self, blocks: tuple[RowBlock, ...]) -> None:
+        super().__init__(lambda: blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantiserRequest:
+    """Rows of `dim` numbers to train a quantiser of `lists` lists on."""
+
+    rows: Rows
+    dim: int
+    lists: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRequest:
+    """Rows of `dim` numbers to index: with lists over this quantiser, or as a graph where there is none."""
+
+    rows: Rows
+    dim: int
+    quantiser: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexResult:
+    """The bytes of a quantiser or an index, and their id."""
+
+    data: bytes
+    id: ObjectId
+
+
+def train_quantiser(request: QuantiserRequest, _progress: Progress) -> IndexResult:
+    """Return the trained quantiser of a request."""
+    data = ann.train_quantiser(request.rows, request.dim, request.lists)
+    return IndexResult(data, ObjectId.of(data))
+
+
+def build_index(request: IndexRequest, _progress: Progress) -> IndexResult:
+    """Return the index of a request."""
+    if request.quantiser is not None:
+        data = ann.build_ivf(request.quantiser, request.rows(), request.dim)
+    else:
+        data = ann.build_hnsw(request.rows(), request.dim)
+    return IndexResult(data, ObjectId.of(data))
+
+
+TRAIN = Work(train_quantiser)
+INDEX = Work(build_index)
+
+
+# -- building
 
 
 @dataclass
 class IndexBuilder:
-    """Builds indexes with a workbench."""
+    """Builds indexes into a store."""
 
-    artifacts: ArtifactStore
-    progress: Progress
+    store: ArtifactStore
+    executor: LocalExecutor
+    progress: Progress = silent
 
     def build(self, task: IndexTask, layer: MapLayer) -> BuiltIndex:
-        """The index of a layer, from the store or built now. Raises Refused for a layer without rows."""
-        rows, dim = 0, 0
-        for origins, found in layer.rows():
-            rows, dim = rows + len(origins), found.shape[1]
-        if not rows:
+        """Return the index of a layer, from the store or built now. Raise Refused for a layer without rows."""
+        count, dim = 0, 0
+        for origins, rows in layer.rows():
+            count, dim = count + len(origins), rows.shape[1]
+        if not count:
             raise Refused(
-                f"the index {task.name} would have no rows", remedy=f"leave out zoom {layer.zoom}, or the index"
+                f"the index {task.name} would have no rows",
+                remedy=f"leave zoom {layer.zoom} out of tiles[].zooms, or leave the index out",
             )
-        start = time.monotonic()
-        quantiser = None
-        data = b""
-        made_one = made_two = False
+        rows_of, quantiser, data = Rows(layer.rows), None, None
         if task.quantiser is not None:
-            nlist = int(task.quantiser.fields["lists"])
-            quantiser, data, made_one = self._keyed(task.quantiser, lambda: ann.train_quantiser(layer.rows, dim, nlist))
-            index, _, made_two = self._keyed(task.recipe, lambda: ann.build_ivf(data, layer.rows(), dim), read=False)
-        else:
-            index, _, made_two = self._keyed(task.recipe, lambda: ann.build_hnsw(layer.rows(), dim), read=False)
+            training = QuantiserRequest(rows_of, dim, int(task.quantiser.fields["lists"]))
+            quantiser = self._keyed(task.quantiser, lambda: self.executor.run_one(TRAIN, training))
+            data = self.store.read(quantiser.id, quantiser.size)
+        indexing = IndexRequest(rows_of, dim, data)
+        index = self._keyed(task.recipe, lambda: self.executor.run_one(INDEX, indexing))
         self.progress("indexing", 1, 0)
-        seconds = time.monotonic() - start if made_one or made_two else None
-        return BuiltIndex(index, quantiser, rows, dim, seconds)
+        done = replace(
+            task,
+            present=((index.id, index.size),),
+            quantiser_present=None if quantiser is None else ((quantiser.id, quantiser.size),),
+        )
+        parts = [part.seconds for part in (index, quantiser) if part is not None and part.seconds is not None]
+        return BuiltIndex(done, count, dim, sum(parts) if parts else None)
 
-    def _keyed(
-        self, recipe: Recipe, make: Callable[[], bytes], *, read: bool = True
-    ) -> tuple[tuple[ObjectId, int], bytes, bool]:
-        """((object id, size), bytes if they are asked for, whether it was made now)."""
-        key = recipe.key
-        with self.artifacts.key_lock(key):
-            if (found := self.artifacts.lookup(key)) is not None:
-                return found[0], self.artifacts.read(*found[0]) if read else b"", False
-            start = time.monotonic()
-            data = make()
-            with self.artifacts.writer.inserting() as batch:
-                added = batch.add_bytes(data)
-                batch.commit()
-            self.artifacts.remember({key: ((added.id,), time.monotonic() - start)}, ann.version())
-            return (added.id, added.size), data, True
+    def _keyed(self, recipe: Recipe, make: Callable[[], IndexResult]) -> Insertion:
+        return self.store.keyed(recipe.key, lambda: make().data, ann.version())

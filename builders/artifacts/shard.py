@@ -1,34 +1,45 @@
-"""Building shards into a store: a group of keys at a time, each once across processes, rows that are known taken over.
+"""Shards: the descriptors of a cell, under `descriptors/`. The work unit is the description of one cell.
 
-What was finished when something went wrong, or somebody interrupted, is stored and recorded first: the next build goes
-on from there.
+Shards are built a group of keys at a time, each once across processes, and rows that an earlier shard already has are
+taken over (decision 0013). When something fails, or somebody interrupts, what was finished is stored and recorded
+first: the next build goes on from there.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.artifacts.engine import ArtifactStore
-from builders.artifacts.plan import Found, Progress, ShardTask
+from builders.artifacts.executor import LocalExecutor, Work
+from builders.artifacts.store import ArtifactStore
+from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects
 from builders.compose import BuildContext
 from builders.descriptors.decoding import BadTile, tile_image
-from builders.descriptors.embed import CellJob, CellResult, Embedder
+from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
 from builders.descriptors.rows import CachedCell, RowCache, view_digests
-from builders.descriptors.shard import Descriptors, Shard, read_shard, write_shard
-from builders.grid.live import find
-from builders.grid.tiles import tile_id
+from builders.descriptors.shard import EMPTY_SIZE, Descriptors, Shard, read_shard, write_shard
+from builders.grid.live import find, live
+from builders.grid.tiles import Tile, cell_range, tile_from_id, tile_id
 from builders.grid.views import View
-from builders.imagery.inventory import Inventory
+from builders.imagery.coverage import Shortfall
+from builders.imagery.inventory import Inventory, Level, cells_of
+from builders.mission.schema import Descriptors as DescriptorSet
+from builders.onboard.exact import RowBlock
+from builders.onboard.layers import MapLayer
+from builders.recipe import Recipe, RowRecipe, tile_list
 from store.disk.objects import Batch
-from store.errors import Corrupt, NotFound
+from store.errors import Corrupt, NotFound, Refused
+from store.format.entries import Entry
 from store.format.ids import BuildKey, ObjectId
 
 # Cells that are built under one set of locks and made durable together.
@@ -38,16 +49,61 @@ _JUDGED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltShard:
-    """What became of a shard: its object, the origins of its rows (uint64[n], ascending), how many numbers a row has;
-    seconds where it was built now, and how many of its rows were embedded then."""
+class ShardTask:
+    """A shard that the mission needs. `origins` uint64[n], ascending: the views of the cell of which the sources have
+    every tile; `shows` uint64[m], ascending: all tiles of theirs. `present` is its one object, if the store has it."""
 
+    most_entries: ClassVar[int] = 1
+
+    name: str
+    recipe: Recipe
+    rows: RowRecipe
+    set: DescriptorSet
+    zoom: int
+    cell: Tile
+    view: View
+    origins: NDArray[np.uint64]
+    shows: NDArray[np.uint64]
+    present: StoredObjects | None
+
+    @property
+    def complete(self) -> bool:
+        return self.present is not None
+
+    @property
+    def objects(self) -> Mapping[str, StoredObject]:
+        return {} if self.present is None else {self.name: self.present[0]}
+
+    @property
+    def identities(self) -> Mapping[str, bytes]:
+        """Its key; nothing for a shard without a row, which is no entry."""
+        empty = self.present is not None and self.present[0][1] <= EMPTY_SIZE
+        return {} if empty else {self.name: bytes(self.recipe.key)}
+
+    def row(self) -> PlanRow:
+        size = self.present[0][1] if self.present is not None else None
+        detail = f"{len(self.origins)} rows"
+        return PlanRow(self.name, str(self.recipe.key), self.complete, size, len(self.shows), detail)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltShard:
+    """A shard that is in the store: the origins of its rows (uint64[n], ascending), and the numbers that a row has.
+    `embedded` rows were described for it now."""
+
+    task: ShardTask
     id: ObjectId
     size: int
     origins: NDArray[np.uint64]
     dim: int
     seconds: float | None = None
     embedded: int = 0
+    figures: None = None
+
+    def entries(self) -> Iterator[Entry]:
+        if self.size > EMPTY_SIZE:
+            meta = {"dim": self.dim, "dtype": self.task.set.dtype, "rows": len(self.origins)}
+            yield Entry(self.task.name, self.id, self.size, self.task.recipe.key, meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,44 +114,209 @@ class Fault:
     detail: str
 
 
+# -- what the mission needs
+
+
+def shard_tasks(context: BuildContext, inventory: Inventory, lookup: Lookup) -> Iterator[ShardTask]:
+    """Yield a task for each descriptor set, zoom and cell that has a whole view over the area."""
+    for set_ in context.mission.descriptors:
+        for level in inventory.levels:
+            view, rows = context.view(set_, level.zoom), context.rows(set_, level.zoom)
+            for cell, origins, shows, hashes in _cells(level, view):
+                if len(origins):
+                    recipe = rows.shard(level.zoom, tile_list(shows, hashes))
+                    name = f"descriptors/{set_.name}/{level.zoom}/{cell.z}-{cell.x}-{cell.y}.safetensors"
+                    present = lookup(recipe.key)
+                    yield ShardTask(name, recipe, rows, set_, level.zoom, cell, view, origins, shows, present)
+
+
+def _cells(
+    level: Level, view: View
+) -> Iterator[tuple[Tile, NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8]]]:
+    """Of each cell with a view over the area: the origins of its views of which every tile is there, the ids of all
+    tiles that its views have, and their hashes."""
+    cells = [tile_from_id(n) for n in cells_of(level.zoom, view.origins_over(level.zoom, level.required)).tolist()]
+    if view.tiles == 1:
+        # A cell is a slice: a country has thousands of them.
+        ranges = np.array([cell_range(cell, level.zoom) for cell in cells], np.uint64).reshape(-1, 2)
+        for cell, (start, end) in zip(cells, np.searchsorted(level.ids, ranges).tolist(), strict=True):
+            yield cell, level.ids[start:end], level.ids[start:end], level.hashes[start:end]
+        return
+    for cell in cells:
+        footprint = view.footprint(level.zoom, view.origins_in_cell(cell, level.zoom))
+        inside = level.find(footprint.ravel())[0].reshape(footprint.shape)
+        shows = np.unique(footprint[inside])
+        yield cell, footprint[inside.all(axis=(1, 2)), 0, 0], shows, level.hashes[level.find(shows)[1]]
+
+
+def origins_by_set(
+    sets: Iterable[str], origins: Iterable[tuple[ShardTask, NDArray[np.uint64]]]
+) -> list[dict[int, tuple[View, NDArray[np.uint64]]]]:
+    """Return, for each descriptor set, by zoom: its view, and the origins of these shards' rows, ascending."""
+    gathered: dict[str, dict[int, tuple[View, list[NDArray[np.uint64]]]]] = {name: {} for name in sets}
+    for task, some in origins:
+        gathered[task.set.name].setdefault(task.zoom, (task.view, []))[1].append(some)
+    return [
+        {zoom: (view, np.sort(np.concatenate(parts))) for zoom, (view, parts) in zooms.items()}
+        for zooms in gathered.values()
+    ]
+
+
+# -- the work unit: describe one cell
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRequest:
+    """What a worker needs to make one shard: how its rows are described, the cell's views and their tiles, the rows
+    that are taken over from an earlier shard, and the metadata of the shard."""
+
+    description: Description
+    dtype: Literal["float16", "float32"]
+    cell: CellRequest
+    earlier: tuple[NDArray[np.uint64], Descriptors]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """A shard: its bytes and their id; the origins of its rows and their width; the rows that were described for it;
+    and (tile id, reason, detail) of bad tiles."""
+
+    data: bytes
+    id: ObjectId
+    origins: NDArray[np.uint64]
+    dim: int
+    embedded: int
+    faults: tuple[tuple[int, str, str], ...]
+
+
+def describe_cells(requests: Iterable[ShardRequest], progress: Progress) -> Iterator[ShardResult]:
+    """Yield the shards of requests of one description, in their order; threads go on into the next cells meanwhile.
+
+    `progress` is called with "" and the number of views that were described, taken over or left out.
+    """
+    under_way: list[ShardRequest] = []
+
+    def cells(requests: Iterator[ShardRequest]) -> Iterator[CellRequest]:
+        for request in requests:
+            under_way.append(replace(request, cell=CellRequest(request.cell.zoom, (), ())))  # its tiles are handed on
+            yield request.cell
+
+    requests = iter(requests)
+    first = next(requests, None)
+    if first is None:
+        return
+    embedder = _embedder(first.description)
+    results = embedder.embed(cells(chain([first], requests)), first.dtype, lambda count: progress("", count, 0))
+    with closing(results):  # ending early ends the workers
+        for result in results:
+            request = under_way.pop(0)
+            progress("", len(request.earlier[0]), 0)
+            yield _shard(request, result)
+
+
+def describe_cell(request: ShardRequest, progress: Progress) -> ShardResult:
+    """Return the shard of one request."""
+    return next(describe_cells([request], progress))
+
+
+DESCRIBE = Work(describe_cell, describe_cells)
+
+
+# Two sets of a mission, or a set with two views, take turns.
+@lru_cache(maxsize=8)
+def _embedder(description: Description) -> Embedder:
+    """The embedder of a description: a worker that gets one cell after another loads the network once."""
+    return Embedder(description)
+
+
+def _shard(request: ShardRequest, result: CellResult) -> ShardResult:
+    origins, rows = result.tile_ids, result.descriptors
+    earlier, earlier_rows = request.earlier
+    if len(earlier):
+        origins = np.concatenate([earlier, result.tile_ids])
+        rows = np.concatenate([earlier_rows, result.descriptors.astype(earlier_rows.dtype)])
+        order = np.argsort(origins)
+        origins, rows = origins[order], rows[order]
+    data = write_shard(origins, rows, dict(request.metadata))
+    return ShardResult(data, ObjectId.of(data), origins, rows.shape[1], len(result.tile_ids), result.faults)
+
+
+# -- building
+
+# What shards with one way to describe them share: the name of the descriptor set, and the view.
+_How: TypeAlias = tuple[str, View]
+
+
+def _how(task: ShardTask) -> _How:
+    return task.set.name, task.view
+
+
+def load_networks(context: BuildContext, tasks: Iterable[ShardTask]) -> dict[_How, Description]:
+    """Load each network that these shards are described with, and return the descriptions.
+
+    Raise Invalid, naming file and key, where a descriptor set and its model do not fit.
+    """
+    descriptions: dict[_How, Description] = {}
+    for task in tasks:
+        if _how(task) not in descriptions:
+            with context.about_set(task.set):
+                descriptions[_how(task)] = description = context.description(task.set, task.view)
+                _embedder(description)
+    return descriptions
+
+
 @dataclass
 class ShardBuilder:
-    """Builds the shards of a mission file with a workbench. `faults` has what was found wrong with tiles on the way."""
+    """Builds the shards of a mission file into a store. `faults` collects the bad tiles, by id."""
 
     context: BuildContext
-    artifacts: ArtifactStore
+    store: ArtifactStore
     inventory: Inventory
+    executor: LocalExecutor
     progress: Progress
     faults: dict[int, Fault] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._cache = RowCache(self.context.cache / "rows")
         self._total = 0
+        self._descriptions: dict[_How, Description] = {}
 
-    def shards(
-        self, tasks: Sequence[ShardTask], embedders: Mapping[tuple[str, View], Embedder]
-    ) -> dict[str, BuiltShard]:
-        """By name, every shard: from the store, or built now."""
-        done = {task.name: self.reuse(task, task.present) for task in tasks if task.present is not None}
+    def load(self, tasks: Sequence[ShardTask]) -> None:
+        """Load each network that the missing shards are described with; a second call loads nothing.
+
+        Raise Invalid, naming file and key, where a descriptor set and its model do not fit.
+        """
+        missing = [task for task in tasks if not task.complete and _how(task) not in self._descriptions]
+        self._descriptions |= load_networks(self.context, missing)
+
+    def shards(self, tasks: Sequence[ShardTask]) -> dict[str, BuiltShard]:
+        """Return every shard by its name: from the store, or built now."""
+        shards = {task.name: self.reuse(task, task.present) for task in tasks if task.present is not None}
         missing = sorted((task for task in tasks if task.present is None), key=lambda task: task.recipe.key)
+        self.load(missing)
         self._total = sum(len(task.origins) for task in missing)
-        for start in range(0, len(missing), GROUP):
-            done |= self._group(missing[start : start + GROUP], embedders)
+        try:
+            for start in range(0, len(missing), GROUP):
+                shards |= self._group(missing[start : start + GROUP])
+        finally:
+            _embedder.cache_clear()  # a network may take gigabytes
         if missing:
             self._cache.prune()
-        return done
+        return {task.name: shards[task.name] for task in tasks}
 
-    def reuse(self, task: ShardTask, present: Found) -> BuiltShard:
-        """The shard as it is in the store. What its rows leave out is looked at again, to say why."""
+    def reuse(self, task: ShardTask, present: StoredObjects) -> BuiltShard:
+        """Return the shard as the store has it. The tiles of views that it leaves out are decoded again, to say why."""
         id_, size = present[0]
         shard = self._read(id_, size)
         without = np.setdiff1d(task.origins, shard.tiles, assume_unique=True)
         if len(without):
             self.judge(task.zoom, np.unique(task.view.footprint(task.zoom, without)))
-        return BuiltShard(id_, size, shard.tiles, int(shard.descriptors.shape[1]))
+        done = replace(task, present=present)
+        return BuiltShard(done, id_, size, shard.tiles, int(shard.descriptors.shape[1]))
 
     def judge(self, zoom: int, ids: NDArray[np.uint64]) -> None:
-        """Decodes these tiles, as far as they are there, and notes what is wrong with each."""
+        """Decode those of these tiles that the sources have, and note what is wrong with each."""
         side = self.context.mission.coverage.tile_size
         tiles = self.context.sources.read_again(self.inventory.level(zoom), ids)
         with ThreadPoolExecutor() as pool:
@@ -105,79 +326,77 @@ class ShardBuilder:
                         self.faults[number] = fault
                 self.progress("checking tiles", len(batch), 0)
 
-    def _group(
-        self, tasks: Sequence[ShardTask], embedders: Mapping[tuple[str, View], Embedder]
-    ) -> dict[str, BuiltShard]:
-        """Builds the shards of some keys, ascending, under the locks of all of them and with one barrier."""
-        done: dict[str, BuiltShard] = {}
+    def _group(self, tasks: Sequence[ShardTask]) -> dict[str, BuiltShard]:
+        """Build the shards of some keys, ascending, under the locks of all of them and with one barrier."""
+        shards: dict[str, BuiltShard] = {}
         # Built by somebody else while this process waited, or under another name in this very group.
         later: list[ShardTask] = []
         todo: dict[BuildKey, ShardTask] = {}
         with ExitStack() as locks:
             # Every process takes them in the same order, so none waits for one that waits for it.
             for key in {task.recipe.key.hex()[:2]: task.recipe.key for task in tasks}.values():
-                locks.enter_context(self.artifacts.key_lock(key))
+                locks.enter_context(self.store.key_lock(key))
             for task in tasks:
-                if task.recipe.key in todo or self.artifacts.lookup(task.recipe.key) is not None:
+                if task.recipe.key in todo or self.store.lookup(task.recipe.key) is not None:
                     later.append(task)
                 else:
                     todo[task.recipe.key] = task
-            with self.artifacts.writer.inserting() as batch:
-                built: dict[BuildKey, tuple[ShardTask, BuiltShard]] = {}
+            with self.store.inserting() as batch:
+                built: dict[BuildKey, BuiltShard] = {}
                 try:
-                    for which in {(task.set.name, task.view): None for task in todo.values()}:
-                        same = [task for task in todo.values() if (task.set.name, task.view) == which]
-                        for task, shard in self._built(same, embedders[which], batch):
-                            built[task.recipe.key] = task, shard
+                    for how in {_how(task): None for task in todo.values()}:
+                        same = [task for task in todo.values() if _how(task) == how]
+                        for shard in self._built(same, self._descriptions[how], batch):
+                            built[shard.task.recipe.key] = shard
                 finally:
                     # Also what was finished before somebody pressed Ctrl-C, or the next cell failed.
                     batch.commit()
-                    self.artifacts.remember(
-                        {key: ((one.id,), one.seconds or 0.0) for key, (_, one) in built.items()}, "onnxruntime"
+                    self.store.remember(
+                        {key: ((one.id,), one.seconds or 0.0) for key, one in built.items()}, "onnxruntime"
                     )
-            for task, shard in built.values():
-                done[task.name] = shard
-                self._keep(task, shard)
+            for shard in built.values():
+                shards[shard.task.name] = shard
+                self._keep(shard)
         for task in later:
-            present = self.artifacts.lookup(task.recipe.key)
+            present = self.store.lookup(task.recipe.key)
             if present is None:
-                raise Corrupt(f"the shard {task.name} was damaged while the mission was being built")
-            done[task.name] = self.reuse(task, present)
-        return done
+                raise Corrupt(
+                    f"the shard {task.name} was damaged while the mission was being built",
+                    remedy="run store-fsck, then build again",
+                )
+            shards[task.name] = self.reuse(task, present)
+        return shards
 
-    def _built(
-        self, tasks: Sequence[ShardTask], embedder: Embedder, batch: Batch
-    ) -> Iterator[tuple[ShardTask, BuiltShard]]:
-        """Embeds and stages the shards of one set, in order; workers embed the next ones while this thread writes."""
-        known = [self._known(task) for task in tasks]
-        label = f"embedding {tasks[0].set.name}"
-        jobs = (
-            CellJob(task.zoom, tuple(fresh.tolist()), partial(self._tiles, task, fresh))
-            for task, old in zip(tasks, known, strict=True)
-            for fresh in [np.setdiff1d(task.origins, old.tiles, assume_unique=True)]
+    def _built(self, tasks: Sequence[ShardTask], description: Description, batch: Batch) -> Iterator[BuiltShard]:
+        """Describe and stage the shards of one set, in order; workers describe the next ones meanwhile."""
+        label, start = f"embedding {tasks[0].set.name}", time.monotonic()
+        results = self.executor.run(
+            DESCRIBE,
+            (self._request(task, description) for task in tasks),
+            lambda _, count, __: self.progress(label, count, self._total),
         )
-        start = time.monotonic()
-        embedding = embedder.embed(jobs, tasks[0].set.dtype, lambda count: self.progress(label, count, self._total))
-        with closing(embedding) as results:  # what ends this ends the workers
-            for task, old, result in zip(tasks, known, results, strict=True):
+        with closing(results):  # ending early ends the workers
+            for task, result in zip(tasks, results, strict=True):
                 self.faults.update({number: Fault(reason, detail) for number, reason, detail in result.faults})
-                self.progress(label, len(old.tiles), self._total)
-                origins, rows = _merged(old, result)
-                metadata = {"cell": str(task.cell), "zoom": str(task.zoom), **task.rows.metadata()}
-                added = batch.add_bytes(write_shard(origins, rows, metadata))
+                added = batch.add([result.data], expect=result.id)
                 end = time.monotonic()
-                yield task, BuiltShard(added.id, added.size, origins, rows.shape[1], end - start, len(result.tile_ids))
+                done = replace(task, present=((added.id, added.size),))
+                yield BuiltShard(done, added.id, added.size, result.origins, result.dim, end - start, result.embedded)
                 start = end
 
-    def _tiles(self, task: ShardTask, origins: NDArray[np.uint64]) -> Iterator[tuple[int, bytes]]:
-        """The tiles that these views of a cell show."""
-        wanted = np.unique(task.view.footprint(task.zoom, origins))
-        return self.context.sources.read_again(self.inventory.level(task.zoom), wanted)
+    def _request(self, task: ShardTask, description: Description) -> ShardRequest:
+        earlier = self._earlier(task)
+        fresh = np.setdiff1d(task.origins, earlier.tiles, assume_unique=True)
+        wanted = np.unique(task.view.footprint(task.zoom, fresh))
+        tiles = tuple(self.context.sources.read_again(self.inventory.level(task.zoom), wanted))
+        metadata = {"cell": str(task.cell), "zoom": str(task.zoom), **task.rows.metadata()}
+        cell = CellRequest(task.zoom, tuple(fresh.tolist()), tiles)
+        return ShardRequest(description, task.set.dtype, cell, (earlier.tiles, earlier.descriptors), metadata)
 
-    # -- rows that are known
+    # -- rows of earlier shards
 
-    def _known(self, task: ShardTask) -> Shard:
-        """Rows of the cell that were described before and show the same bytes still."""
+    def _earlier(self, task: ShardTask) -> Shard:
+        """Return the rows of the cell that were described before, and show the same bytes still."""
         nothing = Shard(np.empty(0, np.uint64), np.empty((0, 0), task.set.dtype), {})
         seen = self._cache.find(task.rows, task.zoom, tile_id(task.cell))
         if seen is None:
@@ -186,14 +405,15 @@ class ShardBuilder:
             shard = self._read(seen.shard, seen.size)
         except (NotFound, Corrupt):
             return nothing
-        there, places = find(seen.origins, shard.tiles)
+        before, places = find(seen.origins, shard.tiles)
         now, at = find(task.origins, shard.tiles)
-        same = there & now
+        same = before & now
         shows = self._shown(task)
         same[same] = (seen.digests[places[same]] == shows[at[same]]).all(axis=1)
         return Shard(shard.tiles[same], shard.descriptors[same], {})
 
-    def _keep(self, task: ShardTask, shard: BuiltShard) -> None:
+    def _keep(self, shard: BuiltShard) -> None:
+        task = shard.task
         seen = CachedCell(shard.id, shard.size, task.origins, self._shown(task))
         self._cache.keep(task.rows, task.zoom, tile_id(task.cell), seen)
 
@@ -202,17 +422,7 @@ class ShardBuilder:
         return view_digests(task.view.footprint(task.zoom, task.origins), level.ids, level.hashes)
 
     def _read(self, id_: ObjectId, size: int) -> Shard:
-        return read_shard(self.artifacts.read(id_, size))
-
-
-def _merged(old: Shard, new: CellResult) -> tuple[NDArray[np.uint64], Descriptors]:
-    """Known and new rows, ascending."""
-    if not len(old.tiles):
-        return new.tile_ids, new.descriptors
-    origins = np.concatenate([old.tiles, new.tile_ids])
-    rows: Descriptors = np.concatenate([old.descriptors, new.descriptors.astype(old.descriptors.dtype)])
-    order = np.argsort(origins)
-    return origins[order], rows[order]
+        return read_shard(self.store.read(id_, size))
 
 
 def _fault(side: int, tile: tuple[int, bytes]) -> Fault | None:
@@ -221,3 +431,66 @@ def _fault(side: int, tile: tuple[int, bytes]) -> Fault | None:
     except BadTile as error:
         return Fault(error.reason, error.message)
     return None
+
+
+# -- the map that the shards make
+
+
+@dataclass(frozen=True)
+class BuiltMap:
+    """The map of a mission, read from its shards in the store; `shortfall` says which of its tiles are missing."""
+
+    store: ArtifactStore
+    inventory: Inventory
+    shards: Mapping[str, BuiltShard]
+    shortfall: Shortfall
+
+    def layers(self, set_: str) -> list[MapLayer]:
+        """Return the rows of a descriptor set that a search may find, zoom by zoom."""
+        layers = []
+        for level in self.inventory.levels:
+            shards = [one for one in self.shards.values() if (one.task.set.name, one.task.zoom) == (set_, level.zoom)]
+            if shards:
+                blocks = partial(self._blocks, shards)
+                missing = self.shortfall.ids(level.zoom)
+                layers.append(MapLayer(level.zoom, shards[0].task.rows, level.required, missing, blocks))
+        return layers
+
+    def layer(self, set_: str, zoom: int) -> MapLayer:
+        """Return the rows of a descriptor set at one zoom, which has shards."""
+        return next(layer for layer in self.layers(set_) if layer.zoom == zoom)
+
+    def rows(self, set_: str, zoom: int, origins: NDArray[np.uint64]) -> dict[int, NDArray[Any]]:
+        """Return the rows of those of these origins that the shards of a set and zoom have, by origin."""
+        cells = {tile_from_id(cell) for cell in cells_of(zoom, origins).tolist()}
+        rows: dict[int, NDArray[Any]] = {}
+        for shard in self.shards.values():
+            if (shard.task.set.name, shard.task.zoom) == (set_, zoom) and shard.task.cell in cells:
+                ids, descriptors = self._block(shard)
+                inside, places = find(ids, origins)
+                rows |= dict(zip(origins[inside].tolist(), descriptors[places[inside]], strict=True))
+        return rows
+
+    def require_rows(self, sets: Iterable[str], mission_file: Path) -> None:
+        """Raise Refused for a descriptor set without a row that a search may find: nothing could be found with it."""
+        for name in sets:
+            rows = (
+                live(task.zoom, task.view, shard.origins, level.required, self.shortfall.ids(task.zoom))
+                for shard in self.shards.values()
+                for task in [shard.task]
+                if task.set.name == name
+                for level in [self.inventory.level(task.zoom)]
+            )
+            if not any(len(some) for some in rows):
+                raise Refused(
+                    f"{mission_file}: the descriptor set {name} would describe no place of the area",
+                    remedy="give sources that have good tiles of it, or raise coverage.at_least",
+                    kind="no-rows",
+                )
+
+    def _blocks(self, shards: Sequence[BuiltShard]) -> Iterator[RowBlock]:
+        return (self._block(shard) for shard in shards)
+
+    def _block(self, shard: BuiltShard) -> RowBlock:
+        read = read_shard(self.store.read(shard.id, shard.size))
+        return read.tiles, read.descriptors

@@ -1,4 +1,4 @@
-"""The backends by name. `compose` makes those of a mission, and the process that compiles its own."""
+"""The backends by name. `compose` makes the backends of a mission, the process that compiles makes its own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ BACKENDS: Mapping[str, Callable[[], EngineBackend]] = {
 
 
 def backend(name: str) -> EngineBackend:
-    """The backend of this name. Raises Invalid for a name that this version does not know."""
-    make = BACKENDS.get(name)
-    if make is None:
-        raise Invalid(f"there is no backend {name!r}", remedy="one of " + ", ".join(BACKENDS), kind="no-backend")
-    return make()
+    """Return a new backend of this name. Raise Invalid (`no-backend`) for a name that this version does not know."""
+    constructor = BACKENDS.get(name)
+    if constructor is None:
+        raise Invalid(
+            f"this version has no backend {name!r}", remedy="name one of " + ", ".join(BACKENDS), kind="no-backend"
+        )
+    return constructor()

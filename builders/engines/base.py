@@ -1,6 +1,6 @@
 """What an engine backend offers, and the values that pass between it, the process that compiles, and the orchestrator.
 
-Knows no backend, no store and no process.
+Knows no particular backend, no store and no process.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from builders.engines.model import ModelSource
 from store.errors import Invalid
 from store.format.cbor import Value
 
-# Told as a compilation goes on: what is being done, units done by now, units in all (0 where not known).
-Tell: TypeAlias = Callable[[str, int, int], None]
+# Called during a compilation with the name of the phase, the units finished in it, and the units in all (0 if unknown).
+PhaseProgress: TypeAlias = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class InputRange:
-    """One input of a backbone: dimensions, at most one of them a symbol.
+    """One input of a backbone: its dimensions, at most one of them a symbol.
 
-    `min`, `opt` and `max` are what the symbol stands for, min <= opt <= max; None where every dimension is
+    `min`, `opt` and `max` are the sizes that the symbol stands for, min <= opt <= max; None if every dimension is
     fixed. Raises Invalid for anything else.
     """
 
@@ -44,7 +44,7 @@ class InputRange:
         ):
             raise Invalid(
                 f"the input {self.name} has shape {list(self.shape)} with min, opt, max {given}",
-                remedy="give positive sizes, at most one symbol, and min <= opt <= max exactly for a symbol",
+                remedy="give positive sizes and at most one symbol, and min <= opt <= max if and only if there is one",
                 input=self.name,
             )
 
@@ -56,7 +56,7 @@ class InputRange:
         return self.min, self.opt, self.max
 
     def at(self, size: int | None) -> tuple[int, ...]:
-        """The shape with `size` in the symbol's place."""
+        """Return the shape with `size` in place of the symbol."""
         dims = [size if isinstance(dim, str) else dim for dim in self.shape]
         return tuple(dim for dim in dims if dim is not None)
 
@@ -73,9 +73,9 @@ class Plugin:
 class EngineSpec:
     """What is to be compiled.
 
-    `backbone` is a name for people; `precision` is "fp32", "fp16" or "int8"; `salt` is text that is in the key and
-    nowhere else. `options` are the backend's own, each by its name and with its default where the mission file says
-    nothing. `quantised` is the build key of the quantised network, for int8.
+    `backbone` is a name for people; `precision` is "fp32", "fp16" or "int8"; `salt` is text that is in the build key
+    and nowhere else. `options` are the backend's own, each by its name, with the default where the mission file names
+    none. `quantised` is the build key of the quantised network, for int8.
     """
 
     backbone: str
@@ -88,14 +88,14 @@ class EngineSpec:
     quantised: bytes = b""
 
     def cases(self) -> tuple[Mapping[str, tuple[int, ...]], ...]:
-        """Input name -> shape, with every symbol at its min, its opt and its max; each case once."""
+        """Return maps from input name to shape: every symbol at its min, at its opt and at its max; each case once."""
         cases = [{item.name: item.at(item.range[i] if item.range else None) for item in self.inputs} for i in range(3)]
         return tuple(case for i, case in enumerate(cases) if case not in cases[:i])
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """An input or output: dtype as NumPy names it; a dimension is a size, or the name of what varies ("?")."""
+    """An input or output: its dtype as NumPy names it; a dimension is a size, or the name of an open one ("?")."""
 
     name: str
     dtype: str
@@ -103,12 +103,13 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CompileJob:
     """What a backend is given to compile, in a process and a folder of its own.
 
     `network` is the ONNX to compile, a private copy with its external data beside it: the source, or for int8 the
-    quantised network. `host` is the class that the engine is to need. Everything is written in `folder`. `cache` is
-    the user's cache directory, which may not exist yet. `cancelled` says whether to stop; it may be asked often.
+    quantised network. `host` is the host class that the engine is to need. The backend writes only in `folder` and in
+    `cache`, the user's cache directory, which may not exist yet. `progress` is called at each step. `cancelled`
+    returns whether to stop; the backend may call it often.
     """
 
     spec: EngineSpec
@@ -116,14 +117,15 @@ class Job:
     host: str
     folder: Path
     cache: Path
-    tell: Tell
+    progress: PhaseProgress
     cancelled: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What a backend made of a job: the engine's file, its weights where they are in a file of their own, the name
-    and version of each tool that had a part, and what the backend can tell of the engine's inside, as JSON."""
+class BackendResult:
+    """What a backend made of a job: `model`, the engine's file; `weights`, the file of its weights if they are apart;
+    `tools`, the name and version of each tool that took part; `inspector`, the backend's description of the inside of
+    the engine, as JSON."""
 
     model: Path
     weights: Path | None
@@ -136,16 +138,16 @@ class EngineSession(Protocol):
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        """What `run` takes."""
+        """The arrays that `run` takes."""
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
-        """What `run` gives."""
+        """The arrays that `run` returns."""
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """Output name -> array, for input name -> array of the dtype and shape that `inputs` says.
+        """Return output name -> array, for input name -> array of the dtype and shape that `inputs` lists.
 
-        Raises Invalid for feeds that the engine does not take, Unavailable where memory ran out.
+        Raise Invalid for feeds that the engine does not take, Unavailable if memory runs out.
         """
 
 
@@ -157,42 +159,43 @@ class EngineBackend(Protocol):
 
     @property
     def name(self) -> str:
-        """As in the mission file's `backend`."""
+        """The name, as in `backend` of the mission file."""
 
     @property
     def version(self) -> str:
-        """The full version of the library that compiles. Raises Unavailable where it is not installed."""
+        """The full version of the library that compiles. Raises Unavailable if it is not installed."""
 
     @property
     def suffix(self) -> str:
-        """How the name of an engine in the store ends, such as ".onnx"."""
+        """The end of the name of an engine in the store, such as ".onnx"."""
 
     def describe_host(self) -> str:
-        """All that this backend can tell of this machine, as a host class.
+        """Return all that this backend knows of this machine, as a host class.
 
-        Raises Unavailable where it cannot tell.
+        Raise Unavailable if the machine does not show it.
         """
 
     def target(self, spec: EngineSpec) -> str:
-        """What `host = "auto"` means for this engine: as much of this machine's class as it depends on, and what an
-        aircraft of the same make says of itself."""
+        """Return the host class that `host = "auto"` means for this engine: the part of this machine's class that the
+        engine depends on, which an aircraft of the same make has too."""
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """The host class that the engine needs, built here for the host class `target`.
+        """Return the host class that the engine needs if this machine builds it for the host class `target`.
 
-        Raises Invalid where this machine cannot build for that target.
+        Raise Invalid if this machine cannot build for that target.
         """
 
     def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
-        """All that determines what the engine means and is this backend's to know, by name: versions, options, and
-        the host class `host` that it needs. The model, inputs, precision and salt are not, they are every backend's."""
+        """Return by name all that determines the engine's meaning and is the backend's to know: versions, options, and
+        the host class `host` that it needs. The model, inputs, precision and salt belong to every backend:
+        `engine_recipe` adds them."""
 
-    def make(self, job: Job) -> Made:
-        """Compiles. Raises FlightbagError with a `kind` of `failures` where it is known what is wrong."""
+    def make(self, job: CompileJob) -> BackendResult:
+        """Compile. Raise FlightbagError with a `kind` of `failures` where the cause is known."""
 
     def load(self, engine: bytes | memoryview, host: str, weights: Path | None = None) -> EngineSession:
-        """A session over the bytes of an engine that needs `host`, ready for any number of runs.
+        """Return a session over the bytes of an engine that needs `host`, ready for any number of runs.
 
-        `weights` is a private file with its weights, where it has such; it may be removed when this returns. Raises
-        Invalid where these are no engine, Refused where this machine is not what the engine needs.
+        `weights` is a private file with the engine's weights if they are apart; the caller may remove it when this
+        returns. Raise Invalid if the bytes are not an engine, Refused if this machine is not what the engine needs.
         """

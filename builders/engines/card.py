@@ -1,7 +1,7 @@
-"""Engine cards: what an engine is, what it was made from and by, and how close it is to its source.
+"""Engine cards: what an engine is, what made it and from what, and how close it is to its source.
 
-An object beside each engine, with the engine's build key (FORMAT 6.4): JSON, keys sorted, floats as figures. The fields
-of the build key are in it exactly, so `parse` proves that the key is theirs. It says nothing of names: two backbones
+A card is an object beside each engine, with the engine's build key (FORMAT 6.4): JSON, keys sorted, floats as figures.
+It holds the fields of the build key exactly, so `parse` proves that the key is theirs. It holds no names: two backbones
 that are one engine share one card.
 
 Law: `Card.parse(card.render()) == card`, and only what `render` writes parses.
@@ -21,7 +21,7 @@ from store.format.cbor import Value, encode
 from store.format.ids import BuildKey, ObjectId
 
 SCHEMA = "flightbag/card/1"
-# An inspector's words are bounded where they are taken; this is for whatever else may have been planted.
+# The backend bounds the inspector's text; this bounds whatever else somebody may have planted.
 CARD_LIMIT = 16 * 2**20
 _KEYS = frozenset(
     {"schema", "key", "fields", "steps", "parts", "inputs", "outputs", "check", "tolerance", "tools", "inspector",
@@ -30,8 +30,8 @@ _KEYS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Keyed:
-    """What the key of an engine is made of, as in `Card`, before there is one."""
+class EngineRecipes:
+    """The recipes that the key of an engine is made of, as in `Card`, before the engine exists."""
 
     recipe: Recipe
     steps: Mapping[str, Recipe]
@@ -39,9 +39,10 @@ class Keyed:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """`recipe` gives the build key; `steps` are the recipes of networks that the engine was made from (int8), by name;
-    `parts` maps `model` and `weights` to [object id in hex, bytes]; inputs and outputs are [name, dtype, shape] each;
-    `tools` name and version; `seconds` what compiling took; `inspector` what the backend tells of the inside."""
+    """One engine. `recipe` has the build key; `steps` are the recipes of the networks that the engine was made from
+    (int8), by name; `parts` maps `model` and `weights` to [object id in hex, bytes]; `inputs` and `outputs` hold
+    [name, dtype, shape] each; `tools` maps name to version; `seconds` is the time of compiling; `inspector` is the
+    backend's description of the inside."""
 
     recipe: Recipe
     steps: Mapping[str, Recipe]
@@ -54,21 +55,22 @@ class Card:
     inspector: Any
     seconds: float
 
-    def describes(self, key: BuildKey, found: Sequence[tuple[ObjectId, int]]) -> bool:
-        """Whether this is the card of the engine with this key and these objects, (id, size) of model[, weights]. What
-        it says of the check was measured on the objects that it names and on no other."""
-        stored = {name: [str(id_), size] for name, (id_, size) in zip(("model", "weights"), found, strict=False)}
+    def describes(self, key: BuildKey, objects: Sequence[tuple[ObjectId, int]]) -> bool:
+        """Return whether this is the card of the engine with this key and these objects, (id, size) of
+        model[, weights]. The figures of its check were measured on the objects that it names and on no other."""
+        stored = {name: [str(id_), size] for name, (id_, size) in zip(("model", "weights"), objects, strict=False)}
         return self.recipe.key == key and {name: list(part) for name, part in self.parts.items()} == stored
 
     def as_json(self) -> dict[str, Any]:
+        """Return the card as a JSON value, with its schema and its key."""
         return {
             "schema": SCHEMA,
             "key": str(self.recipe.key),
             "fields": plain(self.recipe.fields),
             "steps": {name: plain(step.fields) for name, step in self.steps.items()},
             "parts": {name: list(part) for name, part in self.parts.items()},
-            "inputs": [list(end) for end in self.inputs],
-            "outputs": [list(end) for end in self.outputs],
+            "inputs": [list(tensor) for tensor in self.inputs],
+            "outputs": [list(tensor) for tensor in self.outputs],
             "check": self.check.as_json(),
             "tolerance": {"relative_error": self.tolerance.relative_error, "cosine": self.tolerance.cosine},
             "tools": dict(self.tools),
@@ -77,17 +79,18 @@ class Card:
         }
 
     def render(self) -> bytes:
+        """Return the bytes of the card."""
         return _dump(self.as_json())
 
     @staticmethod
     def parse(data: bytes | bytearray | memoryview) -> Card:
-        """Raises Corrupt for what `render` has not written."""
+        """Return the card in `data`. Raise Corrupt (`bad-card`) for bytes that `render` does not write."""
         try:
             if len(data) > CARD_LIMIT:
-                raise ValueError(f"it has {len(data)} bytes")
+                raise ValueError(f"it has {len(data)} bytes, more than {CARD_LIMIT}")
             value = json.loads(bytes(data))
             if value.keys() != _KEYS or value["schema"] != SCHEMA:
-                raise ValueError(f"it is no {SCHEMA}")
+                raise ValueError(f"expected the fields of {SCHEMA}")
             card = Card(
                 recipe=_recipe(value["fields"]),
                 steps={name: _recipe(step) for name, step in value["steps"].items()},
@@ -101,14 +104,14 @@ class Card:
                 seconds=value["seconds"],
             )
             if card.render() != bytes(data):
-                raise ValueError("it is not in its one form, or its key is not that of its fields")
+                raise ValueError("the bytes are not canonical, or the key does not match the fields")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ArithmeticError, Invalid) as error:
-            raise Corrupt(f"no engine card: {error}", kind="bad-card") from error
+            raise Corrupt(f"the bytes are not an engine card: {error}", kind="bad-card") from error
         return card
 
 
-def differences(new: Card | Keyed, old: Card | Keyed) -> list[dict[str, Any]]:
-    """What differs between two keys, field by field: [{"field", "new", "old"}], None where one has no such field."""
+def differences(new: Card | EngineRecipes, old: Card | EngineRecipes) -> list[dict[str, Any]]:
+    """Return the fields that differ between two keys: [{"field", "new", "old"}], None for a field that a key lacks."""
     a, b = _flat(new), _flat(old)
     return [
         {"field": name, "new": a.get(name), "old": b.get(name)}
@@ -117,15 +120,15 @@ def differences(new: Card | Keyed, old: Card | Keyed) -> list[dict[str, Any]]:
     ]
 
 
-def _flat(keyed: Card | Keyed) -> dict[str, Any]:
-    fields = dict(plain(keyed.recipe.fields))
-    for step, recipe in keyed.steps.items():
+def _flat(recipes: Card | EngineRecipes) -> dict[str, Any]:
+    fields = dict(plain(recipes.recipe.fields))
+    for step, recipe in recipes.steps.items():
         fields |= {f"{step}.{name}": value for name, value in plain(recipe.fields).items()}
     return fields
 
 
 def plain(value: Value | Mapping[str, Any]) -> Any:
-    """A value of a recipe as JSON: bytes are {"hex": …}."""
+    """Return a value of a recipe as JSON; bytes become {"hex": …}."""
     if isinstance(value, bytes):
         return {"hex": value.hex()}
     if isinstance(value, Mapping):
@@ -136,7 +139,7 @@ def plain(value: Value | Mapping[str, Any]) -> Any:
 
 
 def _exact(value: Any) -> Any:
-    """`plain` undone."""
+    """The inverse of `plain`."""
     if isinstance(value, dict):
         if value.keys() == {"hex"}:
             return bytes.fromhex(value["hex"])
@@ -146,9 +149,9 @@ def _exact(value: Any) -> Any:
 
 def _recipe(value: Any) -> Recipe:
     if not isinstance(value, dict):
-        raise TypeError("the fields of a key are a map")
+        raise TypeError("expected a map for the fields of a key")
     recipe = Recipe(_exact(value))
-    encode(dict(recipe.fields))  # raises Invalid for what no recipe holds
+    encode(dict(recipe.fields))  # raises Invalid for values that no recipe holds
     return recipe
 
 

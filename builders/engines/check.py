@@ -1,7 +1,8 @@
-"""Whether an engine computes what its model does: both are run on the same inputs, measured, and judged.
+"""The check that an engine computes what its model does: both run on the same inputs, and their outputs are compared.
 
-`measure` runs in the process that compiles and only says what it saw; `judge` decides, on figures that may as well
-come from an engine's card. The reference is the source network with every optimisation off, on ONNX Runtime's CPU.
+`measure` runs in the process that compiles and decides nothing. `require_tolerance` decides, on figures that `measure`
+has returned or that an engine's card holds. The reference is the source network with every optimisation off, on ONNX
+Runtime's CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = "NDArray[Any]"
 
 SEED = 20260718
-# Where both norms of a row are this small beside the greatest, its direction is noise; the error counts it.
+# If both norms of a row are this small beside the greatest norm, its direction is noise. The error still counts it.
 _NEGLIGIBLE = 1e-6
 _FLOATS = ("float16", "float32", "float64")
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
@@ -28,14 +29,15 @@ _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint16", "uint32", "uin
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """`relative_error`: the greatest error, as a part of the reference's greatest magnitude; `cosine`: the least."""
+    """How far an engine may be from the reference. `relative_error`: the greatest error that is allowed, as a part of
+    the reference's greatest magnitude; `cosine`: the least cosine that is allowed."""
 
     relative_error: float
     cosine: float
 
 
-# What the arithmetic loses at worst in a sound network. int8 goes by what a small backbone (288 numbers) lost on real
-# imagery: a least cosine of 0.962 and 0.40 of the greatest value.
+# The most that the arithmetic loses in a sound network. The figures for int8 leave room for what a small backbone (288
+# numbers) lost on real imagery: a least cosine of 0.962, and 0.40 of the greatest value.
 TOLERANCES = {
     "fp32": Tolerance(relative_error=1e-3, cosine=0.9999),
     "fp16": Tolerance(relative_error=2e-2, cosine=0.999),
@@ -45,10 +47,10 @@ TOLERANCES = {
 
 @dataclass(frozen=True, slots=True)
 class CaseFigures:
-    """One set of shapes: input name -> shape, and how far the outputs were from the reference's.
+    """One set of shapes (input name -> shape), and how far the outputs are from the reference's.
 
-    `max_abs_error` and `reference_max` (the reference's greatest magnitude) are of the output that is worst by their
-    quotient; `cosine` is the least over all outputs and their rows (the first dimension).
+    `max_abs_error` and `reference_max` (the reference's greatest magnitude) are those of the output whose quotient of
+    the two is the greatest; `cosine` is the least over all outputs and their rows (the first dimension).
     """
 
     shapes: Mapping[str, Sequence[int]]
@@ -66,10 +68,10 @@ class CaseFigures:
 
 @dataclass(frozen=True, slots=True)
 class CheckFigures:
-    """How the outputs of an engine compare to the reference's, on the same inputs, for each set of shapes.
+    """How the outputs of an engine compare to the reference's on the same inputs, for each set of shapes.
 
-    `faults` says in words what cannot be a number: a missing output, another shape or dtype, a value that is not
-    finite.
+    `faults` are sentences about what a number cannot express: a missing output, another shape or dtype, a value that
+    is not finite.
     """
 
     cases: tuple[CaseFigures, ...]
@@ -82,10 +84,11 @@ class CheckFigures:
 
     @property
     def cosine(self) -> float:
-        """The least."""
+        """The least cosine of all cases."""
         return min(case.cosine for case in self.cases)
 
     def as_json(self) -> dict[str, Any]:
+        """Return the figures as a JSON value."""
         return {
             "cases": [{**asdict(case), "relative_error": case.relative_error} for case in self.cases],
             "faults": list(self.faults),
@@ -93,7 +96,7 @@ class CheckFigures:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> CheckFigures:
-        """Raises KeyError, TypeError or ValueError for what `as_json` has not made."""
+        """Return the figures that `as_json` described. Raise KeyError, TypeError or ValueError for any other value."""
         cases = tuple(
             CaseFigures(
                 {name: tuple(map(int, shape)) for name, shape in case["shapes"].items()},
@@ -104,41 +107,44 @@ class CheckFigures:
         return CheckFigures(cases, tuple(map(str, value["faults"])))
 
 
-def judge(figures: CheckFigures, tolerance: Tolerance) -> None:
-    """Raises Refused, with the figures, unless the engine is as close to the reference as `tolerance` asks."""
+def require_tolerance(figures: CheckFigures, tolerance: Tolerance) -> None:
+    """Raise Refused, with the figures, unless the engine is as close to the reference as `tolerance` demands."""
     reasons = list(figures.faults)
     for case in figures.cases:
-        # Written so that a figure that is not a number fails.
+        # `not <=` and `not >=`: a figure that is NaN fails.
         if not case.relative_error <= tolerance.relative_error:
             reasons.append(
-                f"the greatest error at {_shapes(case.shapes)} is {case.max_abs_error:.3g} where the reference's "
-                f"greatest value is {case.reference_max:.3g}; allowed is {tolerance.relative_error:g} of it"
+                f"the greatest error at {_shapes(case.shapes)} is {case.max_abs_error:.3g} and the reference's "
+                f"greatest value is {case.reference_max:.3g}; at most {tolerance.relative_error:g} of it is allowed"
             )
         if not case.cosine >= tolerance.cosine:
             reasons.append(
-                f"the cosine to the reference at {_shapes(case.shapes)} is {case.cosine:.6f}, at least "
-                f"{tolerance.cosine:g} is asked"
+                f"the cosine to the reference at {_shapes(case.shapes)} is {case.cosine:.6f}; at least "
+                f"{tolerance.cosine:g} is required"
             )
     if not figures.cases:
-        reasons.append("nothing could be compared")
+        reasons.append("no outputs could be compared")
     if reasons:
-        what = "the engine does not compute what its model does: " + "; ".join(reasons)
-        raise failure("wrong-output", what, check=figures.as_json())
+        message = "the engine does not compute what its model does: " + "; ".join(reasons)
+        raise failure("wrong-output", message, check=figures.as_json())
 
 
 def check_inputs(session: EngineSession, declared: Mapping[str, tuple[int | str, ...]], key: str, model: str) -> None:
-    """Raises Invalid unless the mission file declares (at `key`) the inputs that the model has: name -> shape."""
-    actual = {end.name: end for end in session.inputs}
+    """Raise Invalid unless the mission file declares, at `key`, exactly the inputs of the model.
+
+    `declared` maps name to shape; `model` is a name for messages.
+    """
+    actual = {tensor.name: tensor for tensor in session.inputs}
     problems = [
         f"{key}.{name} is missing, {model} takes {actual[name].dtype} {list(actual[name].shape)}"
         for name in sorted(actual.keys() - declared.keys())
     ]
     for name, shape in declared.items():
-        end = actual.get(name)
-        if end is None:
+        tensor = actual.get(name)
+        if tensor is None:
             problems.append(f"{key}.{name} is declared, {model} takes {', '.join(sorted(actual)) or 'none'}")
-        elif len(end.shape) != len(shape) or not all(map(_fits, shape, end.shape)):
-            problems.append(f"{key}.{name} declares shape {list(shape)}, {model} takes {list(end.shape)}")
+        elif len(tensor.shape) != len(shape) or not all(map(_fits, shape, tensor.shape)):
+            problems.append(f"{key}.{name} declares shape {list(shape)}, {model} takes {list(tensor.shape)}")
     if problems:
         raise failure("wrong-inputs", "; ".join(problems))
 
@@ -150,32 +156,33 @@ def measure(
     model: str,
     rows: Array | None = None,
 ) -> CheckFigures:
-    """Runs both on the same inputs of each shape.
+    """Return how the outputs of both compare on the same inputs of each shape in `cases`.
 
-    `rows` are inputs of the network's own kind, one a row, taken in the place of seeded numbers: all of them at the
-    middle shape, as many as fit at the others. Raises Invalid for a network that itself does not run on such inputs.
+    `rows` are inputs of the network's own kind, one a row, and take the place of seeded numbers: all of them at the
+    middle shape, as many as fit at the others. `model` is a name for messages. Raise Invalid if the reference itself
+    does not run on such inputs, Unavailable if memory runs out.
     """
-    faults = _ends_that_differ(reference.outputs, engine.outputs)
+    faults = _output_mismatches(reference.outputs, engine.outputs)
     if rows is not None and not all(
-        _takes_rows(end, case[end.name], rows) for end in reference.inputs for case in cases
+        _takes_rows(tensor, case[tensor.name], rows) for tensor in reference.inputs for case in cases
     ):
         faults.append(f"the rows to check with are {rows.dtype} {list(rows.shape[1:])}, which the inputs do not take")
     measured = []
     for case in cases:
-        count = next((case[end.name][0] for end in reference.inputs if case[end.name]), 1)
+        count = next((case[tensor.name][0] for tensor in reference.inputs if case[tensor.name]), 1)
         every = rows is not None and case is cases[len(cases) // 2]
         starts = range(0, len(rows), count) if rows is not None and every else (0,)
         worst: CaseFigures | None = None
         for start in starts:
-            feeds = {end.name: _feed(end, case[end.name], rows, start) for end in reference.inputs}
-            found = _compare(reference, engine, feeds, model, faults)
-            if found is not None:
-                error, greatest, cosine = found
-                now = CaseFigures(dict(case), error, greatest, cosine)
+            feeds = {tensor.name: _feed(tensor, case[tensor.name], rows, start) for tensor in reference.inputs}
+            distance = _compare(reference, engine, feeds, model, faults)
+            if distance is not None:
+                error, greatest, cosine = distance
+                current = CaseFigures(dict(case), error, greatest, cosine)
                 if worst is None:
-                    worst = now
+                    worst = current
                 else:
-                    further = max(worst, now, key=lambda one: one.relative_error)
+                    further = max(worst, current, key=lambda one: one.relative_error)
                     least = min(worst.cosine, cosine)
                     worst = CaseFigures(dict(case), further.max_abs_error, further.reference_max, least)
         if worst is not None:
@@ -186,25 +193,24 @@ def measure(
 def _compare(
     reference: EngineSession, engine: EngineSession, feeds: Mapping[str, Array], model: str, faults: list[str]
 ) -> tuple[float, float, float] | None:
-    """(greatest error, the reference's greatest value, least cosine) on these inputs; None, and more in `faults`, where
-    they cannot be compared."""
-    import numpy as np  # with the build extra only; `judge` needs none
+    """Return (greatest error, the reference's greatest value, least cosine) on these inputs. If the outputs cannot be
+    compared, return None and append the reasons to `faults`."""
+    import numpy as np  # with the build extra only; `require_tolerance` needs none
 
     try:
         expected = reference.run(feeds)
     except Invalid as error:
-        remedy = "declare shapes that it was exported for, or export it again"
+        remedy = "declare shapes that the network was exported for, or export it again"
         raise failure("wrong-inputs", f"{model} {error.message}", remedy=remedy) from error
     except FlightbagError as error:
-        raise failure(str(error.fields["kind"]), f"{model} {error.message}", remedy=error.remedy) from error
+        raise error.restated(f"{model} {error.message}") from error
     try:
         actual = engine.run(feeds)
     except Invalid as error:
         faults.append(f"the engine {error.message}")
         return None
     except FlightbagError as error:
-        what = f"the engine of {model} {error.message}"
-        raise failure(str(error.fields["kind"]), what, remedy=error.remedy) from error
+        raise error.restated(f"the engine of {model} {error.message}") from error
     pairs, cosine = [], 1.0
     for name in sorted(expected.keys() & actual.keys()):
         a, b = expected[name], actual[name]
@@ -212,23 +218,23 @@ def _compare(
             faults.append(f"output {name} {fault}")
             continue
         a, b = a.astype(np.float64), b.astype(np.float64)
-        far, greatest = _distance(a, b)
-        if not (np.isfinite(far) and np.isfinite(greatest)):
+        difference, greatest = _distance(a, b)
+        if not (np.isfinite(difference) and np.isfinite(greatest)):
             faults.append(f"output {name} is too large to be compared")
-        elif greatest == 0 and far > 0:
-            faults.append(f"output {name} is up to {far:.3g} where the reference's is all zero")
+        elif greatest == 0 and difference > 0:
+            faults.append(f"output {name} is up to {difference:.3g} where the reference's is all zero")
         else:
-            pairs.append((far, greatest))
+            pairs.append((difference, greatest))
             cosine = min(cosine, least_cosine(a, b))
     if not any(greatest > 0 for _, greatest in pairs):
-        # All that can be said is that nothing was said: a check that could not look is none.
+        # Outputs without a number prove nothing, and a check that compared nothing has not passed.
         faults.append(f"every output of {model} is empty or zero, so nothing could be compared")
         return None
     return *max(pairs, key=lambda pair: pair[0] / (pair[1] or 1.0)), cosine
 
 
 def _distance(a: Array, b: Array) -> tuple[float, float]:
-    """(greatest difference, greatest magnitude of a)."""
+    """Return (greatest difference, greatest magnitude of a)."""
     import numpy as np
 
     with np.errstate(over="ignore"):
@@ -240,23 +246,23 @@ def _shapes(shapes: Mapping[str, Sequence[int]]) -> str:
 
 
 def _fits(declared: int | str, actual: int | str) -> bool:
-    """A size may be declared where the model leaves it open, not the other way round."""
+    """The mission file may declare a size where the model leaves the dimension open, not the other way round."""
     return isinstance(actual, str) or declared == actual
 
 
-def _ends_that_differ(reference: tuple[TensorInfo, ...], engine: tuple[TensorInfo, ...]) -> list[str]:
-    """Outputs have to keep their names, order and dtypes; the names of open dimensions may change."""
-    has, had = ([f"{end.name} {end.dtype}" for end in ends] for ends in (engine, reference))
-    return [] if has == had else [f"outputs are {', '.join(has)}, the reference's {', '.join(had)}"]
+def _output_mismatches(reference: tuple[TensorInfo, ...], engine: tuple[TensorInfo, ...]) -> list[str]:
+    """Outputs must keep their names, order and dtypes; the names of open dimensions may change."""
+    actual, expected = ([f"{tensor.name} {tensor.dtype}" for tensor in outputs] for outputs in (engine, reference))
+    return [] if actual == expected else [f"outputs are {', '.join(actual)}, the reference's {', '.join(expected)}"]
 
 
 def _fault(expected: Array, actual: Array) -> str:
-    """Why these two cannot be compared as numbers; empty if they can."""
+    """Return why these two cannot be compared as numbers; empty if they can."""
     import numpy as np
 
     if expected.dtype != actual.dtype or expected.shape != actual.shape:
-        has, had = (f"{array.dtype} {list(array.shape)}" for array in (actual, expected))
-        return f"is {has}, the reference's {had}"
+        shown, shown_expected = (f"{array.dtype} {list(array.shape)}" for array in (actual, expected))
+        return f"is {shown}, the reference's {shown_expected}"
     if not np.isfinite(expected).all():
         return "of the reference is not finite"
     if not np.isfinite(actual).all():
@@ -265,10 +271,10 @@ def _fault(expected: Array, actual: Array) -> str:
 
 
 def least_cosine(expected: Array, actual: Array) -> float:
-    """The least cosine between rows (over the first dimension) of two float64 arrays of one shape.
+    """Return the least cosine between rows (over the first dimension) of two float64 arrays of one shape.
 
-    An array of fewer than two dimensions is one row. Two negligible rows do not count; where only one is
-    zero the cosine is 0.
+    An array of fewer than two dimensions is one row. A pair of negligible rows does not count; if only one of a pair
+    is zero, its cosine is 0.
     """
     import numpy as np
 
@@ -278,7 +284,7 @@ def least_cosine(expected: Array, actual: Array) -> float:
     scale = max(float(np.abs(a).max(initial=0)), float(np.abs(b).max(initial=0)))
     if scale == 0:
         return 1.0
-    a, b = a / scale, b / scale  # squares of large numbers would overflow
+    a, b = a / scale, b / scale  # the squares of large numbers would overflow
     norms_a, norms_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     counts = np.maximum(norms_a, norms_b) > _NEGLIGIBLE * max(norms_a.max(), norms_b.max())
     norms = (norms_a * norms_b)[counts]
@@ -286,27 +292,27 @@ def least_cosine(expected: Array, actual: Array) -> float:
     return float(np.minimum(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0), 1.0).min())
 
 
-def _takes_rows(end: TensorInfo, shape: Sequence[int], rows: Array) -> bool:
-    return end.dtype == str(rows.dtype) and tuple(shape[1:]) == rows.shape[1:]
+def _takes_rows(tensor: TensorInfo, shape: Sequence[int], rows: Array) -> bool:
+    return tensor.dtype == str(rows.dtype) and tuple(shape[1:]) == rows.shape[1:]
 
 
-def _feed(end: TensorInfo, shape: Sequence[int], rows: Array | None, start: int) -> Array:
-    """Rows from `start` on, over and over, where they fit; else seeded numbers: 0..1 for floats, 0..255 for bytes, 0 or
-    1 for other integers, which may be indices."""
+def _feed(tensor: TensorInfo, shape: Sequence[int], rows: Array | None, start: int) -> Array:
+    """Return rows from `start` on, repeated as often as needed, if they fit the input; else seeded numbers: 0..1 for
+    floats, 0..255 for bytes, 0 or 1 for other integers, which may be indices."""
     import numpy as np
 
-    if rows is not None and _takes_rows(end, shape, rows):
+    if rows is not None and _takes_rows(tensor, shape, rows):
         return np.take(rows, range(start, start + shape[0]), axis=0, mode="wrap")
     random = np.random.default_rng(SEED)
-    if end.dtype in _FLOATS:
-        return random.random(shape, np.float32).astype(end.dtype)
-    if end.dtype == "uint8":
+    if tensor.dtype in _FLOATS:
+        return random.random(shape, np.float32).astype(tensor.dtype)
+    if tensor.dtype == "uint8":
         return random.integers(0, 256, shape, np.uint8)
-    if end.dtype in _INTEGERS:
-        return random.integers(0, 2, shape, np.int64).astype(end.dtype)
-    raise _not_numbers(end)
+    if tensor.dtype in _INTEGERS:
+        return random.integers(0, 2, shape, np.int64).astype(tensor.dtype)
+    raise _not_numeric(tensor)
 
 
-def _not_numbers(end: TensorInfo) -> FlightbagError:
+def _not_numeric(tensor: TensorInfo) -> FlightbagError:
     remedy = "export a backbone that takes numbers"
-    return failure("wrong-inputs", f"the input {end.name} is {end.dtype}", remedy=remedy)
+    return failure("wrong-inputs", f"the input {tensor.name} has the dtype {tensor.dtype}", remedy=remedy)

@@ -1,22 +1,29 @@
-"""Making the artifacts of one backbone, each in a process of its own: an engine that is checked, a quantised network.
+"""Make one artifact of a backbone in a process of its own: an engine that passes its check, or a quantised network.
 
-`compile_engine` gives only an engine that computes what its source does, to the tolerance given. Both take the model as
-the spec's digest says or not at all, write nowhere but in a new folder under `workdir`, and leave nothing behind but
-that folder, whatever ends them.
+`compile_engine` returns only an engine that computes what its source does, within the tolerance given. Both functions
+take the model exactly as the spec's digest names it, write only in a new folder under `workdir`, and leave nothing
+behind but that folder, however they end.
+
+Each call is one work unit: a request, a module-level function, and files with their hashes. The request is JSON. It
+holds the task (`compile` or `quantise`), the backend's name, the host class, the spec, and the paths of private copies
+of the model and of the calibration rows. The function is `worker.main`, in a process that `isolation` starts and bounds
+in memory and time. The result is JSON too: `parts`, the path and BLAKE3 of each file that the worker wrote, and for an
+engine its inputs, outputs, figures, tools and inspection. A unit reads no store and publishes nothing: the caller
+inserts the parts and expects exactly these hashes.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builders.engines.base import EngineBackend, EngineSpec, Tell
-from builders.engines.check import CheckFigures, Tolerance, judge
-from builders.engines.isolation import Limits, run
+from builders.engines.base import EngineBackend, EngineSpec, PhaseProgress
+from builders.engines.check import CheckFigures, Tolerance, require_tolerance
+from builders.engines.isolation import Limits, run_worker
 from builders.engines.model import ModelSource, snapshot_model
 from builders.engines.precision import CalibrationSet
 from store.errors import Conflict
@@ -24,16 +31,17 @@ from store.format.ids import ObjectId
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Where and within which limits compilations run; none of it is in a key. `cache` is the user's cache directory."""
+class CompileSettings:
+    """Where and within which limits compilations run; no build key depends on it. `cache` is the user's cache
+    directory."""
 
     limits: Limits
     cache: Path
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A file that was made, and the id of the bytes that were measured: whoever stores it expects that id."""
+class HashedFile:
+    """A file that a worker wrote, and the id of the bytes that were measured: whoever stores it expects that id."""
 
     name: str
     path: Path
@@ -42,12 +50,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class CompiledEngine:
-    """A compiled engine that passed its check. `parts` are `model` and perhaps `weights`, the caller's to move or
-    delete; `ends` is {"inputs": [[name, dtype, shape] …], "outputs": …}; `seconds` is what compiling took, wall-clock;
-    `log` the end of the compiler's output."""
+    """A compiled engine that passed its check.
 
-    parts: tuple[Part, ...]
-    ends: Mapping[str, Any]
+    `parts` are `model` and, if they are apart, `weights`: the caller moves or deletes them. `inputs` and `outputs` are
+    [[name, dtype, shape] …]; `seconds` is the wall-clock time of compiling; `log` is the end of the compiler's output.
+    """
+
+    parts: tuple[HashedFile, ...]
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
     check: CheckFigures
     tools: Mapping[str, str]
     inspector: Any
@@ -62,16 +73,16 @@ def compile_engine(
     workdir: Path,
     *,
     tolerance: Tolerance,
-    surroundings: Surroundings,
-    tell: Tell,
+    settings: CompileSettings,
+    progress: PhaseProgress,
     quantised: Path | None = None,
     calibration: CalibrationSet | None = None,
 ) -> CompiledEngine:
-    """Compiles for the host class `host`, and checks against the reference.
+    """Compile for the host class `host`, check the engine against the reference, and return it.
 
-    For int8 the network is `quantised`, a private file, and `calibration` what it is checked on. Raises a failure of
-    `failures`, Refused for an engine that does not compute what the model does, Conflict where the model is no longer
-    the one in `spec`.
+    For int8, `quantised` is the network to compile, a private file, and `calibration` the rows to check the engine
+    with. Raise a failure of `failures`, Refused for an engine that does not compute what the model does, Conflict if
+    the model is no longer the one in `spec`.
     """
     folder = Path(tempfile.mkdtemp(prefix="engine-", dir=workdir)).absolute()
     model = _snapshot(spec, folder)
@@ -86,7 +97,7 @@ def compile_engine(
         "network": str(quantised or model.path),
         "host": host,
         "folder": str(folder),
-        "cache": str(surroundings.cache.absolute()),
+        "cache": str(settings.cache.absolute()),
         "rows": str(rows) if calibration is not None else "",
         "spec": {
             "backbone": spec.backbone,
@@ -96,12 +107,13 @@ def compile_engine(
             "plugins": [[str(plugin.path), plugin.digest.hex()] for plugin in spec.plugins],
         },
     }
-    result, log = run(request, folder, surroundings.limits, tell, model.name)
+    result, log = run_worker(request, folder, settings.limits, progress, model.name)
     check = CheckFigures.from_json(result["check"])
-    judge(check, tolerance)
+    require_tolerance(check, tolerance)
     return CompiledEngine(
         parts=_parts(result),
-        ends={end: result[end] for end in ("inputs", "outputs")},
+        inputs=result["inputs"],
+        outputs=result["outputs"],
         check=check,
         tools=result["tools"],
         inspector=result["inspector"],
@@ -116,10 +128,13 @@ def quantise_network(
     method: str,
     workdir: Path,
     *,
-    surroundings: Surroundings,
-    tell: Tell,
-) -> tuple[Part, float]:
-    """(the network of the spec in int8, seconds), with ranges from the calibration set. Raises as `compile_engine`."""
+    settings: CompileSettings,
+    progress: PhaseProgress,
+) -> tuple[HashedFile, float]:
+    """Return (the network of the spec in int8, seconds), its ranges taken from the calibration set.
+
+    Raise as `compile_engine`.
+    """
     start = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="quantise-", dir=workdir)).absolute()
     model = _snapshot(spec, folder)
@@ -132,7 +147,7 @@ def quantise_network(
         "method": method,
         "into": str(folder / "quantised.onnx"),
     }
-    result, _ = run(request, folder, surroundings.limits, tell, model.name)
+    result, _ = run_worker(request, folder, settings.limits, progress, model.name)
     return _parts(result)[0], time.monotonic() - start
 
 
@@ -141,14 +156,14 @@ def _snapshot(spec: EngineSpec, folder: Path) -> ModelSource:
     if model.digest != spec.model.digest:
         raise Conflict(
             f"{spec.model.path} changed while the mission was being built",
-            remedy="build again when nothing writes to it",
+            remedy="wait until no program writes to the file, then build again",
             path=str(spec.model.path),
         )
     return model
 
 
-def _parts(result: Mapping[str, Any]) -> tuple[Part, ...]:
+def _parts(result: Mapping[str, Any]) -> tuple[HashedFile, ...]:
     return tuple(
-        Part(name, Path(part["path"]), ObjectId(bytes.fromhex(part["digest"])))
+        HashedFile(name, Path(part["path"]), ObjectId(bytes.fromhex(part["digest"])))
         for name, part in result["parts"].items()
     )

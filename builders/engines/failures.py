@@ -1,7 +1,7 @@
-"""The known ways in which a compilation fails, each with the class of error that a handler goes by.
+"""The known ways in which a compilation fails, each with the class of error that a handler decides by.
 
-A failure is made in the process that compiles, crosses to its parent as JSON, and is raised there as what it was.
-What is not known is not given a name here: it crosses with the words that it came with (`as_it_came`).
+A failure is made in the process that compiles, crosses to its parent as JSON, and is raised there again with the same
+class, kind and remedy. An error without a known kind crosses as `failed`, with its own words (`unexpected_failure`).
 """
 
 from __future__ import annotations
@@ -11,42 +11,45 @@ from typing import Any
 
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
 
-# Kind -> (class, what to do about it where whoever found it knows nothing better).
+# Kind -> (class, the remedy where the place that fails knows no better one).
 KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
     "unsupported-op": (
         Invalid,
-        "export it with operators that the backend has, or give their plug-in library",
+        "export the network with operators that the backend supports, or name the plug-in library that has them",
     ),
     "invalid-model": (Invalid, "export the network again"),
-    "wrong-inputs": (Invalid, "declare the inputs as the model has them, or export it again"),
-    "calibration": (Invalid, "mend the imagery of the mission, from which the calibration tiles come"),
-    "version": (Unavailable, "install a version that can, or ask for what this one has"),
+    "wrong-inputs": (Invalid, "declare the inputs as the model has them, or export the network again"),
+    "calibration": (Invalid, "mend the imagery of the mission: the calibration tiles come from it"),
+    "version": (Unavailable, "install a version that supports this, or ask for what the installed version supports"),
     "out-of-memory": (Unavailable, "free memory, allow more in [compile] memory_mib, or use a larger machine"),
     "timed-out": (Unavailable, "allow more in [compile] timeout_s, or use a faster machine"),
     "cancelled": (Unavailable, "build again; nothing was kept"),
     "wrong-output": (
         Refused,
-        "export the model another way, build it under another salt, or allow more in [tolerances]",
+        "export the network another way, build it under another salt, or allow more in [tolerances]",
     ),
-    "wrong-host": (Refused, "build the engine for this machine, or load it on one that it was built for"),
-    "failed": (Unavailable, "see what the end of the log says"),
+    "wrong-host": (Refused, "build the engine for this machine, or load it on a machine that it was built for"),
+    "failed": (Unavailable, "read the end of the log"),
 }
 
 
 def failure(kind: str, message: str, *, remedy: str = "", **fields: object) -> FlightbagError:
-    """The error of this kind; `fields` hold what JSON can."""
-    error, otherwise = KINDS[kind]
+    """Return the error of this kind, with the remedy of the kind unless `remedy` is given.
+
+    `fields` are values that JSON can hold.
+    """
+    error_class, usual_remedy = KINDS[kind]
     facts: dict[str, Any] = {"kind": kind, **fields}
-    return error(message, remedy=remedy or otherwise, **facts)
+    return error_class(message, remedy=remedy or usual_remedy, **facts)
 
 
-def as_it_came(error: BaseException) -> FlightbagError:
-    """An error that nobody foresaw, with its own words."""
+def unexpected_failure(error: BaseException) -> FlightbagError:
+    """Return the failure for an error of no known kind: `failed`, with the name of its class and its own words."""
     return failure("failed", f"{type(error).__name__}: {error}")
 
 
 def to_json(error: FlightbagError) -> dict[str, Any]:
-    """A failure as it crosses. An error without a kind of `KINDS` crosses as `failed`, with its remedy."""
+    """Return a failure as JSON. An error whose kind is not in `KINDS` becomes `failed` and keeps its remedy."""
     facts = {key: value for key, value in error.fields.items() if isinstance(value, str | int | float | list)}
     return {
         "message": error.message,
@@ -56,6 +59,6 @@ def to_json(error: FlightbagError) -> dict[str, Any]:
 
 
 def from_json(value: Mapping[str, Any], **fields: object) -> FlightbagError:
-    """The failure again, with `fields` added."""
+    """Return the failure that `to_json` described. `fields` are added, and replace fields of the same name."""
     facts = dict(value["fields"])
     return failure(facts.pop("kind"), value["message"], remedy=value["remedy"], **{**facts, **fields})

@@ -1,8 +1,8 @@
 """The source of a backbone: one ONNX file and the external-data files that it names, under one digest.
 
-`hash_model` gives the digest for a plan; `snapshot_model` copies the model into a private folder while hashing, so that
-what was hashed is what is compiled, whatever happens to the original meanwhile. Both give the same digest for the same
-bytes. The digest says nothing of paths: a model moved elsewhere is the same model.
+`hash_model` computes the digest for a plan. `snapshot_model` copies the model into a private folder while it hashes:
+the bytes that are compiled are the bytes that were hashed, whatever happens to the original meanwhile. Both compute the
+same digest for the same bytes. The digest does not depend on paths: a model moved elsewhere is the same model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from builders.extras import import_extra
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.ids import derive
 
-# Protobuf cannot hold more in one message.
+# The largest message that Protobuf can hold.
 MAX_ONNX_BYTES = 2**31 - 1
 MODEL_CONTEXT = "flightbag 2026 model source v1"
 _PIECE = 2**20
@@ -43,29 +43,30 @@ class ModelSource:
 
 
 def hash_model(path: Path) -> ModelSource:
-    """The model at `path` with its digest; reads every byte, copies none. Raises as `snapshot_model`."""
-    return _take(path, None)
+    """Return the model at `path` with its digest. Read every byte and copy none. Raise as `snapshot_model`."""
+    return _hash(path, None)
 
 
 def snapshot_model(path: Path, into: Path) -> ModelSource:
-    """Copies the model, under its name, and its external data into the folder `into`, hashing what is written.
+    """Copy the model, under its name, and its external data into the folder `into`; return the copy with the digest of
+    the bytes that were written.
 
-    `into` is made where it is absent; a file that is there already is not written over (Unavailable). Raises
-    Invalid where the model or a file that it names is absent, is no regular file, cannot be parsed, is larger
-    than 2 GiB (the ONNX), or lies outside the model's folder (by `..`, an absolute location, or a link).
-    Raises Unavailable where something cannot be read or written.
+    An absent folder `into` is made; an existing file is never overwritten (Unavailable). Raise Invalid if the model or
+    a file that it names is absent, is not a regular file, cannot be parsed, is larger than 2 GiB (the ONNX), or lies
+    outside the model's folder (by `..`, an absolute location, or a link). Raise Unavailable if a file cannot be read
+    or written.
     """
     try:
         into.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise Unavailable(f"{into} cannot be made: {error.strerror}", path=str(into)) from error
-    return _take(path, into)
+    return _hash(path, into)
 
 
 def onnx_bytes(model: ModelSource) -> bytes:
-    """The model as one ONNX file with every weight inside, the same bytes wherever `model.path` lies.
+    """Return the model as one ONNX file with every weight inside: the same bytes wherever `model.path` lies.
 
-    Raises Invalid where that would be larger than 2 GiB, or a file says less than the model promises.
+    Raise Invalid if that file would be larger than 2 GiB, or if external data is shorter than the model declares.
     """
     if model.size > MAX_ONNX_BYTES:
         raise Invalid(
@@ -84,64 +85,65 @@ def onnx_bytes(model: ModelSource) -> bytes:
         data: bytes = parsed.SerializeToString(deterministic=True)
     except (ValueError, OSError) as error:
         raise Invalid(
-            f"the external data of {model.name} cannot be taken in: {error}",
-            remedy="export it again",
+            f"the external data of {model.name} cannot be read into the model: {error}",
+            remedy="export the network again",
             model=model.name,
         ) from error
     return data
 
 
-def loadable(path: Path) -> bytes | Path:
-    """What a session is opened from: the bytes of the whole model, or the path of a private copy where they do not fit
-    one ONNX file."""
+def session_source(path: Path) -> bytes | Path:
+    """Return what a session over the private copy at `path` is opened from: the bytes of the whole model, or the path
+    if they do not fit in one ONNX file."""
     model = hash_model(path)
     return onnx_bytes(model) if model.size <= MAX_ONNX_BYTES else path
 
 
 def external_locations(model: Any) -> tuple[str, ...]:
-    """Where the tensors of a parsed model (wherever they are in it) keep their data, as written; each once."""
+    """Return the locations of the external data of a parsed model as the model writes them, each once: those of every
+    tensor, also in constants and in subgraphs."""
     from onnx import TensorProto  # with the build extra only
 
-    found: dict[str, None] = {}
-    left = [model]
-    while left:
-        message = left.pop()
+    locations: dict[str, None] = {}
+    pending = [model]
+    while pending:
+        message = pending.pop()
         if isinstance(message, TensorProto):
             if message.data_location == TensorProto.EXTERNAL:
-                found |= {entry.value: None for entry in message.external_data if entry.key == "location"}
+                locations |= {entry.value: None for entry in message.external_data if entry.key == "location"}
             continue
         for _, value in message.ListFields():
             # A repeated field is a sequence; only messages have fields of their own.
             for item in value if hasattr(value, "__getitem__") else (value,):
                 if not hasattr(item, "ListFields"):
                     break
-                left.append(item)
-    return tuple(found)
+                pending.append(item)
+    return tuple(locations)
 
 
 def parse_onnx(data: bytes, name: str) -> Any:
-    """The ModelProto, external data not loaded. Raises Invalid where `data` holds none."""
+    """Return the ModelProto in `data`, external data not loaded. Raise Invalid if `data` is not an ONNX model."""
     onnx = import_extra("onnx")
     try:
         model = onnx.load_model_from_string(data)
     except import_extra("google.protobuf.message").DecodeError as error:
-        raise _no_onnx(name) from error
+        raise _not_onnx(name) from error
     if not model.HasField("graph"):
-        raise _no_onnx(name)
+        raise _not_onnx(name)
     return model
 
 
-def _no_onnx(name: str) -> FlightbagError:
-    return failure("invalid-model", f"{name} is no ONNX model", model=name)
+def _not_onnx(name: str) -> FlightbagError:
+    return failure("invalid-model", f"{name} is not an ONNX model", model=name)
 
 
-def _take(path: Path, into: Path | None) -> ModelSource:
-    """Hashes the model, and copies it where `into` is given."""
+def _hash(path: Path, into: Path | None) -> ModelSource:
+    """Hash the model; copy it if `into` is given."""
     name = path.name
     data = bytearray()
     copy = into / name if into else None
-    digest, size = _pass(path, name, copy, data)
-    # Every external file is named under this key. Parsing is slow, and most plans need none.
+    digest, size = _hash_file(path, name, copy, data)
+    # The key under which a model names every external file. Parsing is slow, and most plans do without it.
     locations = external_locations(parse_onnx(bytes(data), name)) if into or b"location" in data else ()
     del data
     folder = os.path.realpath(path.parent)
@@ -151,8 +153,8 @@ def _take(path: Path, into: Path | None) -> ModelSource:
         original = os.path.realpath(os.path.join(folder, location))
         if os.path.commonpath([folder, original]) != folder:
             raise _outside(name, location)
-        copied = into / location if into else None
-        digest, count = _pass(Path(original), f"external data {location!r} of {name}", copied)
+        location_copy = into / location if into else None
+        digest, count = _hash_file(Path(original), f"external data {location!r} of {name}", location_copy)
         size += count
         text = location.encode()
         rows += [len(text).to_bytes(8, "big"), text, digest]
@@ -160,26 +162,27 @@ def _take(path: Path, into: Path | None) -> ModelSource:
 
 
 def _normal(location: str, model: str) -> str:
-    """A location in its one form, `a/b`. Raises Invalid where it may not be read."""
+    """Return a location in its one form, `a/b`. Raise Invalid for a location that may not be read."""
     parts = PurePosixPath(location).parts
     if not parts or ".." in parts or location[:1] == "/" or "\\" in location or "\0" in location:
         raise _outside(model, location)
     if parts == (model,):
-        raise Invalid(f"{model} names itself as its external data", remedy="export it again", model=model)
+        raise Invalid(f"{model} names itself as its external data", remedy="export the network again", model=model)
     return "/".join(parts)
 
 
 def _outside(model: str, location: str) -> Invalid:
     return Invalid(
         f"{model} names external data {location!r}, which is outside the model's folder",
-        remedy="put the file itself, no link to another folder, beside the model and export it again",
+        remedy="put the file itself, not a link to another folder, beside the model, and export the network again",
         model=model,
         location=location,
     )
 
 
-def _pass(path: Path, what: str, copy: Path | None, keep: bytearray | None = None) -> tuple[bytes, int]:
-    """(BLAKE3, size) of the file; each piece that is hashed is the one that is written and kept."""
+def _hash_file(path: Path, what: str, copy: Path | None, keep: bytearray | None = None) -> tuple[bytes, int]:
+    """Return (BLAKE3, size) of the file. Each piece that is hashed is also the one that is written to `copy` and
+    appended to `keep`."""
     hasher, size = blake3(), 0
     with contextlib.ExitStack() as files:
         source = files.enter_context(_open(path, what))
@@ -202,10 +205,10 @@ def _pass(path: Path, what: str, copy: Path | None, keep: bytearray | None = Non
 
 
 def _write(target: BinaryIO, piece: bytes, what: str) -> None:
-    rest = memoryview(piece)
+    remaining = memoryview(piece)
     try:
-        while rest:
-            rest = rest[target.write(rest) :]
+        while remaining:
+            remaining = remaining[target.write(remaining) :]
     except OSError as error:
         raise _unwritten(Path(target.name), what, error) from error
 
@@ -213,7 +216,7 @@ def _write(target: BinaryIO, piece: bytes, what: str) -> None:
 def _unwritten(path: Path, what: str, error: OSError) -> Unavailable:
     return Unavailable(
         f"the private copy of {what} cannot be written to {path}: {error.strerror}",
-        remedy="free some space there, or name another folder for temporary files in TMPDIR",
+        remedy="free some space in that folder, or name another folder for temporary files in TMPDIR",
         path=str(path),
     )
 
@@ -221,7 +224,7 @@ def _unwritten(path: Path, what: str, error: OSError) -> Unavailable:
 def _too_large(what: str) -> Invalid:
     return Invalid(
         f"{what} is larger than the 2 GiB of one ONNX file",
-        remedy="export it with its weights in a file of their own (external data)",
+        remedy="export the network with its weights in a file of their own (external data)",
         model=what,
     )
 

@@ -1,14 +1,15 @@
 """Engines for ONNX Runtime on the CPU, in two modes.
 
-`portable`: one ONNX file that runs on any CPU, weights inside unless they are above 2 GB. The network is optimised at
-level EXTENDED, which gives the same bytes on every CPU, and is loaded at ALL, which then fits it to the CPU at hand.
+`portable`: one ONNX file that runs on any CPU, with its weights inside unless they are larger than 2 GB. The network is
+optimised at level EXTENDED, which gives the same bytes on every CPU, and is loaded at level ALL, which fits it to the
+CPU of the machine that loads it.
 
-`fast`: optimised at ALL for the instruction set of this CPU, weights in a file of their own, loaded with optimisation
-off: in a small part of the time and memory. On another instruction set it would compute something else without a word,
-and on another version of the library nobody has promised anything: it needs those that it was made for, by its host
-class, and is refused on any other.
+`fast`: optimised at level ALL for the instruction set of this CPU, its weights in a file of their own, and loaded with
+optimisation off, in a small part of the time and memory. On another instruction set it would compute something else
+without an error, and for another version of the library nobody promises anything. So its host class names the
+instruction set and the version that it was made for, and every other machine refuses it.
 
-Equal sources, inputs and versions give equal bytes in each mode, wherever they lie and whatever they are called.
+In each mode equal sources, inputs and versions give equal bytes, whatever their paths and names.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from builders.engines.base import EngineSession, EngineSpec, Job, Made
+from builders.engines.base import BackendResult, CompileJob, EngineSession, EngineSpec
 from builders.engines.failures import failure
-from builders.engines.model import external_locations, loadable, parse_onnx
+from builders.engines.model import external_locations, parse_onnx, session_source
 from builders.engines.session import WEIGHTS, Level, open_session
 from builders.extras import import_onnxruntime
-from store.errors import Invalid
+from store.errors import FlightbagError, Invalid
 from store.format.cbor import Value
 from store.format.host import meets
 
 OPTIONS: Mapping[str, Value] = {"mode": "portable"}
-# What a portable engine needs; every CPU's class begins so.
+# The host class that a portable engine needs; the class of every CPU begins with it.
 ANY_CPU = "cpu"
 CPU_FILE = Path("/proc/cpuinfo")
 
-# The sets that the library has kernels and data layouts of its own for (MLAS), the widest first, and the flags that the
-# kernel lists for each.
-_SETS: Mapping[str, tuple[tuple[str, frozenset[str]], ...]] = {
+# Architecture -> the instruction sets for which the library (MLAS) has kernels and data layouts of their own, the
+# widest first, each with the flags that Linux lists for it.
+_INSTRUCTION_SETS: Mapping[str, tuple[tuple[str, frozenset[str]], ...]] = {
     "x86_64": (
         ("avx512", frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})),
         ("avx2", frozenset({"avx2", "fma"})),
@@ -45,9 +46,10 @@ _SETS: Mapping[str, tuple[tuple[str, frozenset[str]], ...]] = {
 
 
 def cpu_class(machine: str, cpuinfo: str) -> str:
-    """The host class of a CPU: `cpu-<architecture>-<instruction set>`, such as `cpu-x86_64-avx512`.
+    """Return the host class of a CPU: `cpu-<architecture>-<instruction set>`, such as `cpu-x86_64-avx512`.
 
-    `machine` is as `uname -m` says, `cpuinfo` as /proc/cpuinfo. Without the instruction set where that cannot be told.
+    `machine` is the output of `uname -m`, `cpuinfo` the text of /proc/cpuinfo. The class ends with the architecture if
+    the text names no known instruction set.
     """
     name = architecture(machine)
     flags: frozenset[str] = frozenset()
@@ -56,30 +58,30 @@ def cpu_class(machine: str, cpuinfo: str) -> str:
         if key.strip().lower() in ("flags", "features"):
             flags = frozenset(value.split())
             break
-    found = next((level for level, needs in _SETS.get(name, ()) if needs <= flags), None)
-    return f"cpu-{name}" + (f"-{found}" if found else "")
+    widest = next((level for level, needs in _INSTRUCTION_SETS.get(name, ()) if needs <= flags), None)
+    return f"cpu-{name}" + (f"-{widest}" if widest else "")
 
 
 def architecture(machine: str) -> str:
-    """One name for each: x86_64, aarch64, or as the machine calls itself."""
+    """Return the one name of an architecture: x86_64, aarch64, or the lower-case name that the machine reports."""
     machine = machine.lower()
     return {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 class OnnxRuntimeBackend:
-    """The backend `onnxruntime`; see `EngineBackend` for what each method promises."""
+    """The backend `onnxruntime`; `EngineBackend` documents each method."""
 
     name = "onnxruntime"
     suffix = ".onnx"
 
     @property
     def version(self) -> str:
-        """Such as "1.32.0". Raises Unavailable where the library is not installed."""
+        """The version, such as "1.32.0". Raises Unavailable if the library is not installed."""
         version: str = import_onnxruntime().__version__
         return version
 
     def describe_host(self) -> str:
-        """The CPU as `cpu_class` says, and the library: `ort-<version>`."""
+        """Return the class of the CPU (`cpu_class`) and of the library: `ort-<version>`."""
         try:
             cpuinfo = CPU_FILE.read_text(errors="replace")
         except OSError:
@@ -87,15 +89,15 @@ class OnnxRuntimeBackend:
         return f"{cpu_class(platform.machine(), cpuinfo)}+ort-{self.version}"
 
     def target(self, spec: EngineSpec) -> str:
-        """The architecture for a portable engine; for a fast one all that this machine is."""
+        """Return the architecture for a portable engine, the whole class of this machine for a fast one."""
         return self._fast_host() if _is_fast(spec) else f"cpu-{architecture(platform.machine())}"
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """`cpu` for a portable engine; for a fast one all that this machine is."""
+        """Return `cpu` for a portable engine, the whole class of this machine for a fast one."""
         need = self._fast_host() if _is_fast(spec) else ANY_CPU
         if not meets(target, need):
             raise Invalid(
-                f"an engine of {spec.backbone} that is built here needs {need}, the target is {target}",
+                f"an engine of {spec.backbone} built on this machine needs {need}, the target is {target}",
                 remedy=f"name a target whose class has {need}, build on a machine like the aircraft's, or set mode = "
                 '"portable"',
                 target=target,
@@ -104,7 +106,7 @@ class OnnxRuntimeBackend:
         return need
 
     def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
-        """As `EngineBackend` says."""
+        """Return the fields that `EngineBackend` describes."""
         return {
             "backend": self.name,
             "version": self.version,
@@ -113,41 +115,46 @@ class OnnxRuntimeBackend:
             "host": host,
         }
 
-    def make(self, job: Job) -> Made:
-        """As `EngineBackend` says."""
+    def make(self, job: CompileJob) -> BackendResult:
+        """Optimise the network and write the engine."""
         engine, weights = job.folder / f"engine{self.suffix}", job.folder / WEIGHTS
-        source = loadable(job.network)
+        source = session_source(job.network)
         outside = _is_fast(job.spec) or isinstance(source, Path)
-        job.tell("optimising", 0, 0)
+        job.progress("optimising", 0, 0)
         open_session(source, _level(job.spec), save_as=engine, save_weights=outside)
         parsed = parse_onnx(engine.read_bytes(), "the engine")
-        where = external_locations(parsed)
-        # An engine with nothing but small tensors has no file of weights.
-        if where not in ((WEIGHTS,), ()) or (where and not outside):
-            raise failure("invalid-model", f"the engine keeps weights in {', '.join(where)}")
+        locations = external_locations(parsed)
+        # An engine that has only small tensors has no file of weights.
+        if locations not in ((WEIGHTS,), ()) or (locations and not outside):
+            raise failure("invalid-model", f"the engine keeps weights in unexpected files: {', '.join(locations)}")
         tools = {"onnxruntime": self.version, "numpy": _version("numpy"), "onnx": _version("onnx")}
         operators: dict[str, int] = {}
         for node in parsed.graph.node:
             operators[node.op_type] = operators.get(node.op_type, 0) + 1
-        return Made(engine, weights if where else None, tools, {"operators": operators})
+        return BackendResult(engine, weights if locations else None, tools, {"operators": operators})
 
     def load(self, engine: bytes | memoryview, host: str, weights: Path | None = None) -> EngineSession:
-        """As `EngineBackend` says. An engine that needs no more than a CPU is portable, any other is fast."""
-        if not meets(have := self.describe_host(), host):
+        """Return a session over the engine. An engine that needs only `cpu` is portable, every other one is fast."""
+        if not meets(this_host := self.describe_host(), host):
             raise failure(
                 "wrong-host",
-                f"the engine was made for {host} and this machine is {have}: it would compute something else here",
+                f"the engine was made for {host} and this machine is {this_host}: here it would compute something else",
                 needed=host,
-                host=have,
+                host=this_host,
             )
-        return open_session(bytes(engine), "all" if host == ANY_CPU else "off", weights=weights)
+        try:
+            return open_session(bytes(engine), "all" if host == ANY_CPU else "off", weights=weights)
+        except FlightbagError as error:
+            if not error.kind:
+                raise
+            raise error.restated(f"the engine {error.message}") from error
 
     def _fast_host(self) -> str:
         host = self.describe_host()
         if host.partition("+")[0].count("-") < 2:
             raise failure(
                 "version",
-                f"the instruction set of this machine ({host}) cannot be told, and a fast engine depends on it",
+                f"the instruction set of this machine ({host}) is unknown, and a fast engine depends on it",
                 remedy='set mode = "portable"',
             )
         return host

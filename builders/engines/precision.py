@@ -1,9 +1,10 @@
-"""Other precisions as networks of their own: ONNX in, ONNX out. Backends compile what comes out as it is.
+"""Other precisions as networks of their own: ONNX in, ONNX out. Backends compile the result as it is.
 
-`float16_copy` casts; `quantise` puts quantise and dequantise nodes around what is worth it (static QDQ, both symmetric
-and signed, as TensorRT asks), with ranges from a calibration set. Equal inputs and versions give equal bytes.
+`float16_copy` casts. `quantise` puts quantise and dequantise nodes around the operators that gain from int8 (static
+QDQ, both symmetric and signed, as TensorRT demands), with ranges from a calibration set. Equal inputs and versions give
+equal bytes.
 
-A calibration set is a file of input rows that is only ever read together with its digest.
+A calibration set is a file of input rows that is never read without its digest.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builders.engines.failures import failure
-from builders.engines.model import loadable
+from builders.engines.model import session_source
 from builders.engines.session import open_session
 from builders.extras import import_extra, import_onnxruntime
 from store.errors import Invalid
@@ -28,38 +29,38 @@ Array: TypeAlias = "NDArray[Any]"
 
 CALIBRATION_CONTEXT = "flightbag 2026 calibration set v1"
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-# Scales by channel came with this version of the operators.
+# The first opset whose operators take one scale for each channel.
 _LEAST_OPSET = 13
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSet:
-    """What a network is calibrated with: `rows` [n, ...] of its one input."""
+    """The rows that a network is calibrated with: `rows` [n, ...] of its one input."""
 
     rows: Array
 
     @property
     def digest(self) -> bytes:
-        """Over dtype, shape and numbers, as they are written."""
-        return derive(CALIBRATION_CONTEXT, self._written())
+        """The digest over dtype, shape and numbers, as `save` writes them."""
+        return derive(CALIBRATION_CONTEXT, self._npy())
 
     def save(self, path: Path) -> None:
-        """Writes the set, its digest first."""
-        data = self._written()
+        """Write the set to a file, its digest first."""
+        data = self._npy()
         path.write_bytes(derive(CALIBRATION_CONTEXT, data) + data)
 
     @staticmethod
     def open(path: Path) -> CalibrationSet:
-        """The set in a file. Raises a failure `calibration` for one that is not what was written."""
+        """Return the set in a file. Raise a failure `calibration` for a file that `save` did not write."""
         try:
             data = path.read_bytes()
         except OSError as error:
             raise failure("calibration", f"the calibration set cannot be read: {error.strerror}") from error
         if derive(CALIBRATION_CONTEXT, data[32:]) != data[:32]:
-            raise failure("calibration", "the calibration set is not the one that was written", path=str(path))
+            raise failure("calibration", "the calibration set does not match its digest", path=str(path))
         return CalibrationSet(import_extra("numpy").load(io.BytesIO(data[32:]), allow_pickle=False))
 
-    def _written(self) -> bytes:
+    def _npy(self) -> bytes:
         file = io.BytesIO()
         np = import_extra("numpy")
         np.save(file, np.ascontiguousarray(self.rows), allow_pickle=False)
@@ -67,17 +68,18 @@ class CalibrationSet:
 
 
 def quantiser_version() -> str:
-    """The tools that quantise, for its build key: also what writes the network and what reads the tiles."""
+    """Return the names and versions of the tools that quantise a network and read its tiles, for build keys."""
     return f"{caster_version()}, pillow {import_extra('PIL').__version__}"
 
 
 def caster_version() -> str:
-    """The tools that cast, for build keys."""
+    """Return the names and versions of the tools that cast, for build keys."""
     return f"onnxruntime {import_onnxruntime().__version__}, onnx {import_extra('onnx').__version__}"
 
 
 def float16_copy(network: Path, into: Path) -> None:
-    """Writes the network with float16 inside and its inputs and outputs as they are."""
+    """Write the network to `into` with float16 inside, its inputs and outputs unchanged. Raise a failure
+    `invalid-model` if the tool refuses the network."""
     onnx, library = import_extra("onnx"), import_extra("onnxruntime.transformers.float16")
     model = onnx.load(network)  # with its external data
     try:
@@ -88,20 +90,21 @@ def float16_copy(network: Path, into: Path) -> None:
 
 
 def quantise(network: Path, calibration: CalibrationSet, method: str, into: Path) -> None:
-    """Writes the network in int8 to `into`, its weights by channel. The network has one input.
+    """Write the network in int8 to `into`, with one scale for each channel of its weights.
 
-    Raises a failure `calibration` where the rows do not fit it or hold a number that is not finite.
+    `method` is one of `METHODS`. Raise a failure `calibration` unless the network has exactly one input, and the rows
+    fit it and are finite.
     """
     onnx, np = import_extra("onnx"), import_extra("numpy")
     library = import_extra("onnxruntime.quantization")
-    source = loadable(network)
+    source = session_source(network)
     model = onnx.load(network) if isinstance(source, Path) else onnx.load_model_from_string(source)
     initial = {tensor.name for tensor in model.graph.initializer}
-    inputs = [end.name for end in model.graph.input if end.name not in initial]
+    inputs = [tensor.name for tensor in model.graph.input if tensor.name not in initial]
     if len(inputs) != 1:
-        raise failure("calibration", f"a network of {len(inputs)} inputs cannot be calibrated with tiles")
+        raise failure("calibration", f"the network has {len(inputs)} inputs; calibration with tiles needs exactly one")
     if not len(calibration.rows) or not np.isfinite(calibration.rows).all():
-        raise failure("calibration", "the calibration set is empty or has numbers that are not finite")
+        raise failure("calibration", "the calibration set is empty or holds numbers that are not finite")
     try:
         open_session(source, "off").run({inputs[0]: calibration.rows[:1]})
     except Invalid as error:

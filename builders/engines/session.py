@@ -1,7 +1,7 @@
-"""ONNX Runtime sessions on the CPU: what `onnxruntime` loads engines into and its worker measures.
+"""ONNX Runtime sessions on the CPU: the `onnxruntime` backend loads engines into them, its worker measures with them.
 
-Opens no file of its own accord and decides nothing. Results can differ in the last bits between levels, and
-on another CPU; on one machine and level they do not differ between runs.
+Opens no file but those that the caller names. Results can differ in the last bits between levels of optimisation, and
+on another CPU; on one machine and at one level they do not differ between runs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from store.errors import FlightbagError
 Level: TypeAlias = Literal["off", "extended", "all"]
 _LEVELS = {"off": "ORT_DISABLE_ALL", "extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
 _DTYPES = {"float": "float32", "double": "float64"}
-# The name of weights that an engine keeps outside: it is written in the engine.
+# The file name of weights that an engine keeps outside: the engine holds this name.
 WEIGHTS = "engine.weights"
-# Smaller tensors stay inside.
-_LEAST_OUTSIDE = "1024"
-# What the library says, in whatever class of error -> kind of failure; the first that is found counts.
-_SIGNS = (
+# Tensors of fewer bytes stay inside the engine.
+_MIN_OUTSIDE_BYTES = "1024"
+# Kind of failure -> words that the library uses for it, whatever the class of the error. The first match counts.
+_WORDS_OF_KIND = (
     ("out-of-memory", ("bad_alloc", "allocate memory", "bad allocation", "MemoryError")),
     (
         "unsupported-op",
@@ -31,39 +31,40 @@ _SIGNS = (
     ),
     ("version", ("Unsupported model IR version", "is under development")),
 )
-_ERRORS = (
-    "EPFail",
-    "Fail",
-    "InvalidArgument",
-    "InvalidGraph",
-    "InvalidProtobuf",
-    "NoModel",
-    "NoSuchFile",
-    "NotImplemented",
-    "RuntimeException",
-)
+
+
+def ort_failures() -> tuple[type[Exception], ...]:
+    """Return every class of exception that the installed ONNX Runtime defines and raises from its C++ code.
+
+    The classes are unrelated, each straight under Exception, and newer versions define more of them: so the module that
+    defines them is asked. Raise Unavailable if the library is not installed.
+    """
+    import_onnxruntime()
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
 
 
 class OnnxRuntimeSession:
-    """A network ready to run on the CPU; may be shared between threads."""
+    """A network ready to run on the CPU. Threads may share it."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
+        self._failures: tuple[type[Exception], ...] = (*ort_failures(), ValueError)
         self.inputs = tuple(map(_info, session.get_inputs()))
         self.outputs = tuple(map(_info, session.get_outputs()))
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """Output name -> array, for input name -> array as `inputs` says.
+        """Return output name -> array, for input name -> array as `inputs` lists them.
 
-        Raises Invalid where the network does not run on these feeds, Unavailable where memory ran out.
+        Raise Invalid if the network does not run on these feeds, Unavailable if memory runs out.
         """
         names = [output.name for output in self.outputs]
-        errors: tuple[type[Exception], ...] = (*_errors(), ValueError)
         try:
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
-        except errors as error:
+        except self._failures as error:
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
-            raise _told(error, f"does not run on {shapes}", "wrong-inputs") from error
+            raise _failure_of(error, f"does not run on {shapes}", "wrong-inputs") from error
 
 
 def open_session(
@@ -74,12 +75,13 @@ def open_session(
     save_as: Path | None = None,
     save_weights: bool = False,
 ) -> OnnxRuntimeSession:
-    """A session over the bytes of an ONNX file, or a private file where it is too large for that, optimised at `level`.
+    """Return a session over an ONNX network, optimised at `level`.
 
-    Weights that the bytes do not hold are mapped from `weights`, a file called `WEIGHTS`, which may be unlinked when
-    this returns; the library copies what it is given in memory (`make bench` compares them). With `save_as` the
-    optimised network is written there, with `save_weights` its weights beside it as `WEIGHTS`. Raises Invalid where
-    ONNX Runtime takes no such network, Unavailable where memory ran out or the library is not installed.
+    `model` is the bytes of the ONNX file, or the path of a private file if it is too large for bytes. Weights that the
+    bytes do not hold are mapped from `weights`, a file called `WEIGHTS`, which may be unlinked when this returns; the
+    library copies weights that are given in memory (`make bench` compares both). With `save_as` the optimised network
+    is written to that path, with `save_weights` also its weights, beside it, as `WEIGHTS`. Raise Invalid if ONNX
+    Runtime refuses the network, Unavailable if memory runs out or the library is not installed.
     """
     library = import_onnxruntime()
     options = library.SessionOptions()
@@ -89,45 +91,38 @@ def open_session(
         if save_weights:
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
             options.add_session_config_entry(
-                "session.optimized_model_external_initializers_min_size_in_bytes", _LEAST_OUTSIDE
+                "session.optimized_model_external_initializers_min_size_in_bytes", _MIN_OUTSIDE_BYTES
             )
     if weights is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights.parent))
     source = str(model) if isinstance(model, Path) else model
     try:
         return OnnxRuntimeSession(library.InferenceSession(source, options, providers=["CPUExecutionProvider"]))
-    except _errors() as error:
-        raise _told(error, "is refused by ONNX Runtime", "invalid-model") from error
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What the library raises: unrelated classes, straight under Exception."""
-    import_onnxruntime()
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return tuple(getattr(state, name) for name in _ERRORS)
+    except ort_failures() as error:
+        raise _failure_of(error, "is refused by ONNX Runtime", "invalid-model") from error
 
 
 def failure_kind(error: Exception) -> str | None:
-    """The kind of failure (`failures.KINDS`) that the words of an error of the library tell, or None."""
+    """Return the kind of failure (`failures.KINDS`) that the words of an error of the library mean, None if unknown."""
     text = _words(error)
-    return next((kind for kind, signs in _SIGNS if any(sign in text for sign in signs)), None)
+    return next((kind for kind, words in _WORDS_OF_KIND if any(each in text for each in words)), None)
 
 
 def _words(error: Exception) -> str:
     return str(error)[:1000].strip()
 
 
-def _told(error: Exception, what: str, otherwise: str) -> FlightbagError:
+def _failure_of(error: Exception, what: str, usual_kind: str) -> FlightbagError:
+    """Return the failure for an error of the library: of the kind that its words mean, else of `usual_kind`."""
     text = _words(error)
-    kind = failure_kind(error) or otherwise
+    kind = failure_kind(error) or usual_kind
     if kind == "out-of-memory":
         return failure(kind, f"ran out of memory: {text}")
     return failure(kind, f"{what}: {text}")
 
 
-def _info(end: Any) -> TensorInfo:
-    """`end.type` is like "tensor(float)"; a dimension that has no name in the model is None."""
-    kind = end.type.removeprefix("tensor(").removesuffix(")")
-    shape = tuple(dim if isinstance(dim, int | str) else "?" for dim in end.shape)
-    return TensorInfo(end.name, _DTYPES.get(kind, kind), shape)
+def _info(tensor: Any) -> TensorInfo:
+    """`tensor.type` is like "tensor(float)"; a dimension without a name in the model is None."""
+    dtype = tensor.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(dim if isinstance(dim, int | str) else "?" for dim in tensor.shape)
+    return TensorInfo(tensor.name, _DTYPES.get(dtype, dtype), shape)

@@ -1,11 +1,11 @@
 """Engines for NVIDIA GPUs with TensorRT 10 and 11, from ONNX, strongly typed: a network's types are its precision.
 
-`tensorrt_library` imports the library and knows its words, `tensorrt_host` says what machine this is and what an engine
-needs, `tensorrt_compile` builds engines, `tensorrt_session` runs them. Names of the library are used, never its
-integers: those shift between versions. Two builds of one source are not the same bytes: the first that is kept is the
-engine, and checks are numeric.
+`tensorrt_library` imports the library and interprets its messages, `tensorrt_host` describes this machine and the host
+class that an engine needs, `tensorrt_compile` builds engines, `tensorrt_session` runs them. They use the library's
+names, never its integers, which change between versions. Two builds of one source give different bytes: the first
+engine that is stored is the engine of its key, and checks are numeric.
 
-Not here: DLA, refitting, trtexec.
+Not supported: DLA, refitting, trtexec.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from builders.engines.base import EngineSpec, Job, Made
+from builders.engines.base import BackendResult, CompileJob, EngineSpec
 from builders.engines.failures import failure
-from builders.engines.tensorrt_compile import compile_engine, inspect
-from builders.engines.tensorrt_host import Facts, device, gather, host_class, needed
-from builders.engines.tensorrt_library import SINCE, has, import_cuda, import_tensorrt, library_version, make_log
+from builders.engines.tensorrt_compile import compile_network, inspect
+from builders.engines.tensorrt_host import MachineFacts, device_component, host_class, machine_facts, required_host
+from builders.engines.tensorrt_library import SINCE, import_cuda, import_tensorrt, library_version, make_log, supports
 from builders.engines.tensorrt_session import TensorRtSession
 from store.errors import Invalid
 from store.format.cbor import Value
 from store.format.host import meets
 
-# The options of a backbone and what they are where the mission file says nothing; 0 leaves the library's own limit.
+# The options of a backbone, with the values for a mission file that names none; 0 keeps the library's own limit.
 OPTIONS: Mapping[str, Value] = {
     "workspace_mib": 4096,
     "tactic_dram_mib": 0,
@@ -41,30 +41,32 @@ _POLL_S = 0.5
 
 
 class TensorRtBackend:
-    """The backend `tensorrt`; see `EngineBackend` for what each method promises."""
+    """The backend `tensorrt`; `EngineBackend` documents each method."""
 
     name = "tensorrt"
     suffix = ".engine"
 
     @property
     def version(self) -> str:
-        """Such as "10.3.0.30". Raises Unavailable where the library is not installed."""
+        """The version, such as "10.3.0.30". Raises Unavailable if the library is not installed."""
         return library_version(import_tensorrt())
 
     def describe_host(self) -> str:
-        """As `tensorrt_host` says."""
-        return host_class(_facts())
+        """Return the host class that `tensorrt_host` describes."""
+        return host_class(_this_machine())
 
     def target(self, spec: EngineSpec) -> str:
-        """What the engine needs: all of this device and its software, or less where it is declared compatible."""
-        return _needed(_facts(), spec)
+        """Return the host class that the engine needs: this device and its software, or less if the engine is declared
+        compatible."""
+        return _required_host(_this_machine(), spec)
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """As `EngineBackend` says: what is built here needs this machine, or what it is declared compatible over."""
+        """Return the host class that an engine built on this machine needs: this machine, or all machines that it is
+        declared compatible with."""
         need = self.target(spec)
         if not meets(target, need):
             raise Invalid(
-                f"an engine of {spec.backbone} that is built here needs {need}, the target is {target}",
+                f"an engine of {spec.backbone} built on this machine needs {need}, the target is {target}",
                 remedy="build on a machine like the aircraft's, or declare the engine compatible and name that target",
                 target=target,
                 needed=need,
@@ -72,23 +74,23 @@ class TensorRtBackend:
         return need
 
     def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
-        """As `EngineBackend` says."""
-        facts = _facts()
+        """Return the fields that `EngineBackend` describes."""
+        facts = _this_machine()
         return {
             "backend": self.name,
             "version": facts.version,
             "cuda": facts.cuda,
-            # Pairs: the key of a CBOR map has 23 bytes at most, which not every name fits.
+            # Pairs, because the key of a CBOR map has 23 bytes at most and some names are longer.
             "options": [[name, value] for name, value in sorted(spec.options.items())],
             "plugins": sorted(plugin.digest for plugin in spec.plugins),
             "host": host,
         }
 
-    def make(self, job: Job) -> Made:
-        """As `EngineBackend` says, with the timing cache of this version and device; one build per device at a time."""
-        tensorrt, spec, facts = import_tensorrt(), job.spec, _facts()
-        if (need := _needed(facts, spec)) != job.host:
-            raise failure("wrong-host", f"the engine is to need {job.host}, this machine builds for {need}")
+    def make(self, job: CompileJob) -> BackendResult:
+        """Compile with the timing cache of this version and device, one build per device at a time."""
+        tensorrt, spec, facts = import_tensorrt(), job.spec, _this_machine()
+        if (need := _required_host(facts, spec)) != job.host:
+            raise failure("wrong-host", f"the engine is planned for {job.host}, but this machine builds for {need}")
         source, partial, final = job.network, job.folder / "engine.partial", job.folder / f"engine{self.suffix}"
         if spec.precision == "fp16":
             from builders.engines.precision import float16_copy
@@ -97,41 +99,43 @@ class TensorRtBackend:
             float16_copy(job.network, source)
         log = make_log(tensorrt, sys.stderr)
         caches = job.cache / "tensorrt"
-        with _one_builder(job, caches / f"{device(facts)}.lock"):
-            compile_engine(tensorrt, log, job, source, partial, caches / f"{facts.version}-{device(facts)}.cache")
+        component = device_component(facts)
+        with _one_builder(job, caches / f"{component}.lock"):
+            compile_network(tensorrt, log, job, source, partial, caches / f"{facts.version}-{component}.cache")
             inspector = inspect(tensorrt, log, partial)
         os.replace(partial, final)
         driver = {"l4t": facts.l4t} if facts.l4t else {"driver": facts.driver}
         parser = tensorrt.get_nv_onnx_parser_version()
         tools = {"tensorrt": facts.version, "cuda": facts.cuda, **driver, "parser": str(parser)}
-        return Made(final, None, tools, inspector)
+        return BackendResult(final, None, tools, inspector)
 
     def load(self, engine: bytes | memoryview, host: str, weights: Path | None = None) -> TensorRtSession:  # noqa: ARG002
-        """As `EngineBackend` says; weights are inside."""
-        if not meets(have := self.describe_host(), host):
-            raise failure("wrong-host", f"the engine needs {host}, this machine is {have}", needed=host, host=have)
+        """Return a session over the engine, which has its weights inside."""
+        if not meets(this_host := self.describe_host(), host):
+            message = f"the engine needs {host}, this machine is {this_host}"
+            raise failure("wrong-host", message, needed=host, host=this_host)
         return TensorRtSession(import_tensorrt(), import_cuda(), engine)
 
 
-def _facts() -> Facts:
-    return gather(import_tensorrt(), import_cuda())
+def _this_machine() -> MachineFacts:
+    return machine_facts(import_tensorrt(), import_cuda())
 
 
-def _needed(facts: Facts, spec: EngineSpec) -> str:
+def _required_host(facts: MachineFacts, spec: EngineSpec) -> str:
     compatibility = str(spec.options["compatibility"])
     level = f"HardwareCompatibilityLevel.{compatibility.upper()}"
-    if level in SINCE and not has(import_tensorrt(), level):
+    if level in SINCE and not supports(import_tensorrt(), level):
         raise failure(
             "version",
-            f'compatibility = "{compatibility}" came with TensorRT {SINCE[level]}, this is {facts.version}',
+            f'compatibility = "{compatibility}" needs TensorRT {SINCE[level]} or newer, this is {facts.version}',
             installed=facts.version,
         )
-    return needed(facts, compatibility, bool(spec.options["version_compatible"]))
+    return required_host(facts, compatibility, bool(spec.options["version_compatible"]))
 
 
 @contextlib.contextmanager
-def _one_builder(job: Job, path: Path) -> Iterator[None]:
-    """Holds the device's lock, which also guards its timing caches: two builders at once have crashed on one GPU."""
+def _one_builder(job: CompileJob, path: Path) -> Iterator[None]:
+    """Hold the device's lock, which also guards its timing caches: two builders at once have crashed on one GPU."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(path, fallback_to_soft=False)
@@ -141,10 +145,10 @@ def _one_builder(job: Job, path: Path) -> Iterator[None]:
                 break
             except Timeout:
                 if job.cancelled():
-                    raise failure("cancelled", "cancelled while another build had the GPU") from None
-                job.tell("waiting for the GPU", 0, 0)
+                    raise failure("cancelled", "the build was cancelled while it waited for the GPU") from None
+                job.progress("waiting for the GPU", 0, 0)
     except OSError as error:
-        raise failure("failed", f"the lock {path} cannot be taken: {error.strerror}", path=str(path)) from error
+        raise failure("failed", f"the lock {path} cannot be acquired: {error.strerror}", path=str(path)) from error
     try:
         yield
     finally:

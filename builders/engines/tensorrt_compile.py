@@ -1,7 +1,7 @@
-"""Compiling one engine with TensorRT: from an ONNX file to an engine file, its timing cache, and a look inside.
+"""Compile one engine with TensorRT: from an ONNX file to an engine file, with a timing cache, and inspect it.
 
-What the library says no to becomes a typed failure with its own words. `compile_engine` writes the engine where it is
-told, and only a whole one is there when it returns.
+A refusal by the library becomes a typed failure with the library's own words. When `compile_network` returns, the file
+at the path that it was given is a whole engine.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from typing import Any, BinaryIO
 
 from blake3 import blake3
 
-from builders.engines.base import EngineSpec, InputRange, Job
+from builders.engines.base import CompileJob, EngineSpec, InputRange
 from builders.engines.failures import failure
-from builders.engines.tensorrt_library import has
+from builders.engines.tensorrt_library import supports
 from builders.engines.tensorrt_session import deserialise
 
 _MAX_INSPECTOR = 4 * 2**20
 _MAX_LAYERS = 10_000
 
 
-def compile_engine(tensorrt: Any, log: Any, job: Job, source: Path, into: Path, timing: Path) -> None:
-    """Writes the engine of the network `source` to `into`, with the timing cache `timing`.
+def compile_network(tensorrt: Any, log: Any, job: CompileJob, source: Path, into: Path, timing: Path) -> None:
+    """Write the engine of the network `source` to `into`, with the timing cache `timing`.
 
-    Raises FlightbagError with a kind of `failures`; `into` may then hold part of an engine.
+    Raise FlightbagError with a kind of `failures`; `into` may then hold a part of an engine.
     """
     try:
         builder = tensorrt.Builder(log)
-    except TypeError as error:  # how the bindings say that there is none
+    except TypeError as error:  # the bindings raise it if the library returns no object
         raise log.failure("TensorRT does not start") from error
     plugins = _load_plugins(log, builder, job)
-    # Needed on 10 and without effect on 11, where nothing else is left.
+    # TensorRT 10 needs the flag; on 11 it has no effect, because every network is strongly typed.
     network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     config = builder.create_builder_config()
     if network is None or config is None:
         raise log.failure("TensorRT does not start a network")
-    job.tell("reading the network", 0, 0)
-    parser = tensorrt.OnnxParser(network, log)  # the network's weights are its: it has to outlive the build
+    job.progress("reading the network", 0, 0)
+    parser = tensorrt.OnnxParser(network, log)  # it owns the network's weights: it must outlive the build
     _parse(parser, log, source)
     _set_profile(log, builder, network, config, job.spec.inputs)
     _configure(tensorrt, config, job.spec)
@@ -56,24 +56,25 @@ def compile_engine(tensorrt: Any, log: Any, job: Job, source: Path, into: Path, 
     if monitor.error is not None:
         raise monitor.error
     if job.cancelled():
-        raise failure("cancelled", f"cancelled while {job.spec.backbone} was being compiled")
+        raise failure("cancelled", f"compiling {job.spec.backbone} was cancelled")
     if not built:
         raise log.failure(f"TensorRT built no engine of {job.spec.backbone}")
     _keep_timing_cache(config, timing)
 
 
-def _load_plugins(log: Any, builder: Any, job: Job) -> list[str]:
-    """Loads the plug-in libraries and gives their paths. What was hashed is what is loaded: a private copy."""
+def _load_plugins(log: Any, builder: Any, job: CompileJob) -> list[str]:
+    """Load the plug-in libraries and return their paths: those of private copies, whose bytes are the ones hashed."""
     paths = []
     for digest, plugin in {plugin.digest: plugin for plugin in job.spec.plugins}.items():
         try:
             data = plugin.path.read_bytes()
             if blake3(data).digest() != digest:
-                raise failure("invalid-model", f"the plug-in library {plugin.path} is not the one that was planned")
+                raise failure("invalid-model", f"the plug-in library {plugin.path} changed since the plan")
             copy = job.folder / f"{digest.hex()}.so"
             copy.write_bytes(data)
         except OSError as error:
-            raise failure("failed", f"{plugin.path} cannot be copied: {error.strerror}") from error
+            message = f"the plug-in library {plugin.path} cannot be copied: {error.strerror}"
+            raise failure("failed", message) from error
         registry = builder.get_plugin_registry()
         if registry.load_library(str(copy)) is None:
             raise log.failure(f"TensorRT does not load the plug-in library {plugin.path}")
@@ -86,36 +87,37 @@ def _parse(parser: Any, log: Any, source: Path) -> None:
         return
     problems = [parser.get_error(i) for i in range(parser.num_errors)]
     codes = {each.code().name for each in problems}
-    said = [f"{each.node_operator()} {each.node_name()}: {each.desc()}".strip(": ") for each in problems[:3]]
-    kind = log.failure("").fields["kind"]
+    texts = [f"{each.node_operator()} {each.node_name()}: {each.desc()}".strip(": ") for each in problems[:3]]
+    kind = log.failure("").kind
     if "MEM_ALLOC_FAILED" in codes:
         kind = "out-of-memory"
     elif kind != "out-of-memory" and any(name.startswith("UNSUPPORTED") for name in codes):
         kind = "unsupported-op"
-    text = "; ".join(said or log.errors)[:1000]
-    raise failure("invalid-model" if kind == "failed" else kind, f"TensorRT does not take the network: {text}")
+    text = "; ".join(texts or log.errors)[:1000]
+    raise failure("invalid-model" if kind == "failed" else kind, f"TensorRT refuses the network: {text}")
 
 
 def _set_profile(log: Any, builder: Any, network: Any, config: Any, inputs: tuple[InputRange, ...]) -> None:
-    """One profile for all inputs; a fixed shape is declared too, since the model may leave it open."""
-    left = {item.name: item for item in inputs}
+    """Set one profile for all inputs. It declares fixed shapes too, because the model may leave them open."""
+    undeclared = {item.name: item for item in inputs}
     profile = builder.create_optimization_profile()
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
-        item, has_shape = left.pop(tensor.name, None), tuple(tensor.shape)
-        if item is None or not _fits(item.shape, has_shape):
-            declared = "undeclared" if item is None else f"declared {list(item.shape)}"
-            raise failure("wrong-inputs", f"the input {tensor.name} is {list(has_shape)} and {declared}")
+        item, model_shape = undeclared.pop(tensor.name, None), tuple(tensor.shape)
+        if item is None or not _fits(item.shape, model_shape):
+            declared = "is not declared" if item is None else f"is declared as {list(item.shape)}"
+            message = f"the input {tensor.name} has the shape {list(model_shape)} in the model and {declared}"
+            raise failure("wrong-inputs", message)
         least, usual, most = (item.at(size) for size in item.range or (None, None, None))
         profile.set_shape(tensor.name, least, usual, most)
-    if left:
-        raise failure("wrong-inputs", f"the model has no inputs {', '.join(left)}")
+    if undeclared:
+        raise failure("wrong-inputs", f"the model lacks the declared inputs {', '.join(undeclared)}")
     if config.add_optimization_profile(profile) < 0:
         raise log.failure("TensorRT refuses the shapes of the inputs")
 
 
-def _fits(declared: tuple[int | str, ...], has_shape: tuple[int, ...]) -> bool:
-    return len(declared) == len(has_shape) and all(b in (-1, a) for a, b in zip(declared, has_shape, strict=True))
+def _fits(declared: tuple[int | str, ...], actual: tuple[int, ...]) -> bool:
+    return len(declared) == len(actual) and all(b in (-1, a) for a, b in zip(declared, actual, strict=True))
 
 
 def _configure(tensorrt: Any, config: Any, spec: EngineSpec) -> None:
@@ -126,9 +128,9 @@ def _configure(tensorrt: Any, config: Any, spec: EngineSpec) -> None:
     if limit := number["tactic_shared_memory_kib"]:
         config.set_memory_pool_limit(tensorrt.MemoryPoolType.TACTIC_SHARED_MEMORY, limit << 10)
     config.builder_optimization_level = number["optimisation_level"]
-    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED  # the inspector tells no more than this keeps
+    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED  # the inspector shows only what this keeps
     if spec.precision == "fp32":
-        # On by default, and rounds what convolutions multiply to 10 bits: that is not what fp32 says.
+        # TF32 is on by default and rounds the factors of convolutions to 10 bits, which is not fp32.
         config.clear_flag(tensorrt.BuilderFlag.TF32)
     if number["version_compatible"]:
         config.set_flag(tensorrt.BuilderFlag.VERSION_COMPATIBLE)
@@ -139,7 +141,7 @@ def _configure(tensorrt: Any, config: Any, spec: EngineSpec) -> None:
 
 
 def _use_timing_cache(log: Any, config: Any, path: Path) -> None:
-    """The cache as it was left, or an empty one where there is none or it is damaged or another device's."""
+    """Use the stored cache, or an empty one if it is absent, damaged or from another device."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -148,26 +150,26 @@ def _use_timing_cache(log: Any, config: Any, path: Path) -> None:
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
             break
-    log.forget()  # complaints about a damaged cache are no reason for what fails later
+    log.forget()  # messages about a damaged cache do not explain a later failure
 
 
 def _keep_timing_cache(config: Any, path: Path) -> None:
-    """Replaces the file in one step. A cache that cannot be kept costs time, not the engine."""
+    """Replace the file in one step. A cache that cannot be stored costs time, but not the engine."""
     cache = config.get_timing_cache()
     memory = None if cache is None else cache.serialize()
     if memory is None:
         return
     try:
-        begun = path.with_name(f"{path.name}.part")
-        with begun.open("wb") as file:
+        partial = path.with_name(f"{path.name}.part")
+        with partial.open("wb") as file:
             file.write(memory)
-        os.replace(begun, path)
+        os.replace(partial, path)
     except OSError as error:
-        sys.stderr.write(f"the timing cache {path} cannot be kept: {error.strerror}\n")
+        sys.stderr.write(f"the timing cache {path} cannot be written: {error.strerror}\n")
 
 
 def _build(tensorrt: Any, builder: Any, network: Any, config: Any, file: BinaryIO) -> bool:
-    if not has(tensorrt, "Builder.build_serialized_network_to_stream"):
+    if not supports(tensorrt, "Builder.build_serialized_network_to_stream"):
         memory = builder.build_serialized_network(network, config)
         return memory is not None and file.write(memory) > 0
 
@@ -180,7 +182,7 @@ def _build(tensorrt: Any, builder: Any, network: Any, config: Any, file: BinaryI
             try:
                 return file.write(data)
             except OSError as error:
-                self.error = error  # raised below; the library would only say that its writer failed
+                self.error = error  # raised below: the library only reports that its writer failed
                 return 0
 
     writer = Writer()
@@ -190,10 +192,11 @@ def _build(tensorrt: Any, builder: Any, network: Any, config: Any, file: BinaryI
     return built
 
 
-def _make_monitor(tensorrt: Any, job: Job) -> Any:
-    """Tells the job of each phase and stops the build when it is cancelled. `error` is what went wrong in telling.
+def _make_monitor(tensorrt: Any, job: CompileJob) -> Any:
+    """Return a monitor that reports each phase to the job and stops the build when the job is cancelled. Its `error` is
+    the exception that reporting raised.
 
-    The library calls from its own threads, and takes an exception for a wish to stop.
+    The library calls it from its own threads, and treats an exception as a request to stop.
     """
     lock = threading.Lock()
 
@@ -206,48 +209,49 @@ def _make_monitor(tensorrt: Any, job: Job) -> Any:
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
             with lock:
                 self.steps[phase_name] = num_steps
-            self.tell(phase_name, 0)
+            self.report(phase_name, 0)
 
         def phase_finish(self, phase_name: str) -> None:
             with lock:
                 self.steps.pop(phase_name, None)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self.tell(phase_name, step + 1)
+            self.report(phase_name, step + 1)
             return self.error is None and not job.cancelled()
 
-        def tell(self, phase: str, done: int) -> None:
+        def report(self, phase: str, count: int) -> None:
             try:
                 with lock:
-                    job.tell(phase, done, self.steps.get(phase, 0))
-            except BaseException as error:  # noqa: BLE001 - raised again where the build ends
+                    job.progress(phase, count, self.steps.get(phase, 0))
+            except BaseException as error:  # noqa: BLE001 - raised again when the build ends
                 self.error = error
 
     return Monitor()
 
 
 def inspect(tensorrt: Any, log: Any, path: Path) -> Any:
-    """What the library can tell of the engine's inside; that it can be loaded at all is found out on the way."""
+    """Return the library's description of the inside of an engine. Raise a failure if the engine cannot be loaded."""
     _runtime, engine = deserialise(tensorrt, log, path.read_bytes())
     inspector = engine.create_engine_inspector()
     if inspector is None:
         raise log.failure("TensorRT does not inspect the engine")
-    return inside(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
+    return bounded_inspection(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
 
 
-def inside(text: str) -> Any:
-    """The inspector's JSON as a value; of more than 4 MiB only names, types and tactics of the first 10,000 layers."""
+def bounded_inspection(text: str) -> Any:
+    """Return the inspector's JSON as a value. Of a text of more than 4 MiB, return only the names, types and tactics of
+    the first 10,000 layers."""
     try:
         value = json.loads(text, parse_constant=str)
     except ValueError:
         return {"unreadable": text[:_MAX_LAYERS]}
     if len(text.encode()) <= _MAX_INSPECTOR:
         return value
-    found = value.get("Layers") if isinstance(value, dict) else None
-    layers = found if isinstance(found, list) else []
-    short = [
+    listed = value.get("Layers") if isinstance(value, dict) else None
+    layers = listed if isinstance(listed, list) else []
+    summaries = [
         {key: str(layer[key])[:100] for key in ("Name", "LayerType", "TacticName") if key in layer}
         for layer in layers[:_MAX_LAYERS]
         if isinstance(layer, dict)
     ]
-    return {"layers": len(layers), "Layers": short}
+    return {"layers": len(layers), "Layers": summaries}

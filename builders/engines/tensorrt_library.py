@@ -1,7 +1,7 @@
-"""TensorRT and the CUDA runtime as libraries: how they are imported, which version they are, what their words mean.
+"""TensorRT and the CUDA runtime as libraries: their import, their versions, and the meaning of their messages.
 
-Neither comes with the base install nor with `build`: both are imported when they are used, here and nowhere else. The
-names of 10.0 that this project uses are in every 10.x and 11.x; those that came later are in `SINCE`.
+Neither the base install nor the extra `build` contains them: this module alone imports them, when they are first used.
+Every 10.x and 11.x has the names of 10.0 that this project uses; `SINCE` lists the names that came later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from builders.engines.failures import failure
 from store.errors import FlightbagError, Unavailable
 
-# What is not in every supported version, with the version that brought it.
+# Names that some supported versions lack -> the first version that has them.
 SINCE: Mapping[str, str] = {
     "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY": "10.9",
     "Builder.build_serialized_network_to_stream": "10.13.3",
@@ -25,12 +25,12 @@ SINCE: Mapping[str, str] = {
 }
 _MAJORS = ("10", "11")
 _PARTS = ("Major", "Minor", "Patch", "Build")
-_KEPT = 200
+_KEPT_MESSAGES = 200
 
-# Signs in the library's words -> kind of failure; the first that is found counts.
+# Kind of failure -> words in the library's messages that mean it. The first match counts.
 _NO_IMPLEMENTATION = "could not find any implementation"
 _MEMORY = ("out of memory", "outofmemory", "memoryallocation", "bad_alloc", "insufficient", "failed to allocate")
-_SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+_WORDS_OF_KIND: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("out-of-memory", _MEMORY),
     ("wrong-host", ("incompatible device", "platform specific tag")),
     ("version", ("version tag", "not compatible with this version", "lean runtime")),
@@ -40,7 +40,8 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def import_tensorrt() -> Any:
-    """The module `tensorrt`, of a supported version. Raises Unavailable, naming what is missing, otherwise."""
+    """Return the module `tensorrt` of a supported version. Raise Unavailable, naming the missing library, if there is
+    none."""
     for name in ("tensorrt", "tensorrt_bindings"):
         try:
             tensorrt = importlib.import_module(name)
@@ -53,21 +54,21 @@ def import_tensorrt() -> Any:
         if tensorrt.__version__.partition(".")[0] not in _MAJORS:
             raise failure(
                 "version",
-                f"TensorRT {tensorrt.__version__} is installed, this needs {' or '.join(_MAJORS)}",
+                f"TensorRT {tensorrt.__version__} is installed, this version needs {' or '.join(_MAJORS)}",
                 installed=tensorrt.__version__,
             )
         return tensorrt
     raise Unavailable(
         "TensorRT is not installed",
-        remedy="TensorRT comes from the hardware vendor: install it, on a Jetson with JetPack, and its Python module",
+        remedy="install TensorRT and its Python module from the hardware vendor, on a Jetson with JetPack",
         library="tensorrt",
         extra="tensorrt",
     )
 
 
 def import_cuda() -> Any:
-    """The module of the CUDA runtime. Raises Unavailable where it is not installed."""
-    # Older releases of the same package have it under the second name.
+    """Return the module of the CUDA runtime. Raise Unavailable if it is not installed."""
+    # Older releases of the same package use the second name.
     for name in ("cuda.bindings.runtime", "cuda.cudart"):
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)
@@ -81,27 +82,27 @@ def import_cuda() -> Any:
 
 def _broken(name: str, error: Exception) -> Unavailable:
     return Unavailable(
-        f"the module {name} is there and cannot be imported: {error}",
-        remedy="TensorRT comes from the hardware vendor: install the libraries of the version that the module names",
+        f"the module {name} is installed but cannot be imported: {error}",
+        remedy="install the TensorRT libraries of the version that the module names, from the hardware vendor",
         library="tensorrt",
         extra="tensorrt",
     )
 
 
-def has(tensorrt: Any, name: str) -> bool:
-    """Whether the installed module has `name`, one of `SINCE`."""
+def supports(tensorrt: Any, name: str) -> bool:
+    """Return whether the installed module has `name`, one of `SINCE`."""
     if name not in SINCE:
         raise KeyError(name)
-    found = tensorrt
+    value = tensorrt
     for part in name.split("."):
-        found = getattr(found, part, None)
-    return found is not None
+        value = getattr(value, part, None)
+    return value is not None
 
 
 def library_version(tensorrt: Any, open_library: Callable[[str], Any] | None = None) -> str:
-    """All four parts, such as "10.3.0.30". Raises Unavailable (`version`) where they cannot be told.
+    """Return all four parts of the version, such as "10.3.0.30". Raise Unavailable (`version`) if one is unknown.
 
-    The library is asked, not the module: `__version__` of some releases has three parts, and a module runs with any
+    The library knows them, not the module: `__version__` of some releases has three parts, and a module runs with any
     library of its major version.
     """
     open_library = open_library or _loaded_library
@@ -110,33 +111,34 @@ def library_version(tensorrt: Any, open_library: Callable[[str], Any] | None = N
         library = open_library(f"libnvinfer.so.{text.partition('.')[0]}")
         text = ".".join(str(getattr(library, f"getInferLib{part}Version")()) for part in _PARTS)
     except (OSError, AttributeError):
-        pass  # what the module says counts, if that is all
+        pass  # the module's version counts if the library reports none
     if text.count(".") != 3:
-        raise failure("version", f"of TensorRT {text} the fourth part of the version cannot be told", installed=text)
+        raise failure("version", f"the fourth part of the version of TensorRT {text} is unknown", installed=text)
     return text
 
 
 def _loaded_library(name: str) -> Any:
-    """The library that the module has loaded; OSError where it has loaded none of that name."""
+    """Return the library that the module has loaded. Raise OSError if it has loaded none of that name."""
     return ctypes.CDLL(name, mode=os.RTLD_NOLOAD)
 
 
-def answer(cuda: Any, result: tuple[Any, ...], what: str) -> Any:
-    """The value that a call of the CUDA runtime gave after its error code.
+def cuda_result(cuda: Any, result: tuple[Any, ...], message: str) -> Any:
+    """Return the value that a call of the CUDA runtime gives after its error code.
 
-    Raises Unavailable, `out-of-memory` where that is why.
+    Raise Unavailable with this message if the code is an error, of the kind `out-of-memory` if memory ran out.
     """
     code, *values = result
     if code != cuda.cudaError_t.cudaSuccess:
-        memory = code == cuda.cudaError_t.cudaErrorMemoryAllocation
-        raise failure("out-of-memory" if memory else "failed", f"{what}: {code.name}", code=code.name)
+        if code == cuda.cudaError_t.cudaErrorMemoryAllocation:
+            raise failure("out-of-memory", f"{message}: {code.name}", code=code.name)
+        raise failure("failed", f"{message}: {code.name}", remedy="check the GPU and its driver", code=code.name)
     return values[0] if values else None
 
 
 def make_log(tensorrt: Any, echo: TextIO | None = None) -> Any:
-    """A logger for TensorRT objects that keeps what was said last, and writes it to `echo` too.
+    """Return a logger for TensorRT objects that keeps the last messages, and also writes them to `echo`.
 
-    Its `failure(what)` is the error for something that failed just now; `forget()` drops what was kept.
+    Its `failure(what)` returns the error for a call that has just failed; `forget()` drops the messages.
     """
     levels = tensorrt.ILogger.Severity
 
@@ -146,7 +148,7 @@ def make_log(tensorrt: Any, echo: TextIO | None = None) -> Any:
             self.forget()
 
         def log(self, severity: Any, msg: str) -> None:
-            # Called from the library's threads: it must not raise.
+            # The library calls this from its own threads, so it must not raise.
             if severity in (levels.INTERNAL_ERROR, levels.ERROR):
                 self.errors.append(msg)
             elif severity == levels.WARNING:
@@ -156,24 +158,24 @@ def make_log(tensorrt: Any, echo: TextIO | None = None) -> Any:
                     echo.write(f"[TensorRT] {msg}\n")
 
         def forget(self) -> None:
-            self.errors: deque[str] = deque(maxlen=_KEPT)
-            self.warnings: deque[str] = deque(maxlen=_KEPT)
+            self.errors: deque[str] = deque(maxlen=_KEPT_MESSAGES)
+            self.warnings: deque[str] = deque(maxlen=_KEPT_MESSAGES)
 
         def failure(self, what: str) -> FlightbagError:
-            return told(what, list(self.errors), list(self.warnings))
+            return failure_of_messages(what, list(self.errors), list(self.warnings))
 
     return Log()
 
 
-def told(what: str, errors: list[str], warnings: list[str]) -> FlightbagError:
-    """The failure that the library's words mean."""
-    said = "\n".join(errors).lower()
-    if not errors or _NO_IMPLEMENTATION in said:
-        # A tactic that finds no memory is skipped with a warning; when all are, there is no implementation.
-        said = "\n".join([said, *warnings]).lower()
-    kind = next((kind for kind, signs in _SIGNS if any(sign in said for sign in signs)), "failed")
+def failure_of_messages(what: str, errors: list[str], warnings: list[str]) -> FlightbagError:
+    """Return the failure that the library's messages mean; `what` names the call that failed."""
+    words = "\n".join(errors).lower()
+    if not errors or _NO_IMPLEMENTATION in words:
+        # The library skips a tactic that lacks memory with a warning; if it skips all, it finds no implementation.
+        words = "\n".join([words, *warnings]).lower()
+    kind = next((kind for kind, signs in _WORDS_OF_KIND if any(sign in words for sign in signs)), "failed")
     text = "; ".join((errors or warnings)[-3:])[-1000:].strip()
-    remedy = "free memory of the GPU, or build with less: a smaller max, workspace_mib; or with more workspace_mib"
+    remedy = "free memory of the GPU, set a smaller max in the inputs, or set a smaller or a larger workspace_mib"
     return failure(
         kind,
         f"{what}: {text}" if text else f"{what}, and TensorRT gave no reason",

@@ -1,6 +1,6 @@
-"""Running an engine with TensorRT: buffers on the device for each run, one stream, results as NumPy arrays.
+"""Run an engine with TensorRT: buffers on the device for each run, one stream, results as NumPy arrays.
 
-Shapes that an engine was not built for are refused before anything is copied.
+A session refuses shapes that its engine was not built for before it copies any data.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from builders.engines.base import TensorInfo
 from builders.engines.failures import failure
-from builders.engines.tensorrt_library import answer, make_log
+from builders.engines.tensorrt_library import cuda_result, make_log
 from builders.extras import import_extra
 from store.errors import Invalid
 
@@ -27,16 +27,16 @@ _DTYPES = {
 
 
 def deserialise(tensorrt: Any, log: Any, data: bytes | memoryview) -> tuple[Any, Any]:
-    """(runtime, engine) of the bytes of an engine; the runtime has to outlive the engine.
+    """Return (runtime, engine) for the bytes of an engine; the runtime must outlive the engine.
 
-    Raises Invalid where these are no engine, Unavailable or Refused where this is not the machine for them.
+    Raise Invalid if the bytes are not an engine, Unavailable or Refused if this machine cannot run it.
     """
     try:
         runtime = tensorrt.Runtime(log)
-    except TypeError as error:  # how the bindings say that there is none
+    except TypeError as error:  # the bindings raise it if the library returns no object
         raise log.failure("TensorRT does not start") from error
-    # Version-compatible engines and those with plug-ins carry code. Theirs is as approved as their weights: whoever
-    # loads an engine has verified its bytes.
+    # Version-compatible engines and engines with plug-ins contain code. It is approved like their weights: the caller
+    # has verified the engine's bytes.
     runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
@@ -45,7 +45,7 @@ def deserialise(tensorrt: Any, log: Any, data: bytes | memoryview) -> tuple[Any,
 
 
 class TensorRtSession:
-    """An engine ready to run; for one thread at a time, as execution contexts are."""
+    """An engine ready to run, in one thread at a time: execution contexts are not safe for threads."""
 
     def __init__(self, tensorrt: Any, cuda: Any, data: bytes | memoryview) -> None:
         self._log = make_log(tensorrt)
@@ -54,16 +54,16 @@ class TensorRtSession:
         self._engine = engine
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise self._log.failure("TensorRT has no room to run the engine")
+            raise self._log.failure("TensorRT cannot allocate memory to run the engine")
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        taken = [name for name in names if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
-        self.inputs = tuple(_info(engine, name) for name in taken)
-        self.outputs = tuple(_info(engine, name) for name in names if name not in taken)
+        inputs = [name for name in names if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
+        self.inputs = tuple(_info(engine, name) for name in inputs)
+        self.outputs = tuple(_info(engine, name) for name in names if name not in inputs)
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """Output name -> array, for input name -> array as `inputs` says.
+        """Return output name -> array, for input name -> array as `inputs` lists them.
 
-        Raises Invalid for feeds that the engine does not take, Unavailable where memory ran out.
+        Raise Invalid for feeds that the engine does not take, Unavailable if memory runs out.
         """
         np = import_extra("numpy")
         cuda, context = self._cuda, self._context
@@ -74,54 +74,60 @@ class TensorRtSession:
             if not context.set_input_shape(name, array.shape):
                 raise _not_taken(f"{name} {list(array.shape)}: {'; '.join(self._log.errors)}")
         if unknown := context.infer_shapes():
-            raise _not_taken(f"the shapes of {', '.join(unknown)} do not follow from those given")
+            raise _not_taken(f"these shapes, from which those of {', '.join(unknown)} do not follow")
         results = {}
         for info in self.outputs:
             shape = tuple(context.get_tensor_shape(info.name))
             if min(shape, default=0) < 0:
-                raise failure("failed", f"the shape of the output {info.name} depends on what the inputs hold")
+                raise failure("failed", f"the shape of the output {info.name} depends on the values of the inputs")
             results[info.name] = np.empty(shape, info.dtype)
         with ExitStack() as stack:
-            stream = answer(cuda, cuda.cudaStreamCreate(), "no stream")
+            stream = cuda_result(cuda, cuda.cudaStreamCreate(), "no CUDA stream can be created")
             stack.callback(cuda.cudaStreamDestroy, stream)
-            where = {}
+            addresses = {}
             for name, array in (*arrays.items(), *results.items()):
-                # An address of nothing is refused, even for an empty array.
-                where[name] = answer(cuda, cuda.cudaMalloc(max(array.nbytes, 1)), f"no room for {name} on the GPU")
-                stack.callback(cuda.cudaFree, where[name])
-                if not context.set_tensor_address(name, int(where[name])):
-                    raise self._log.failure(f"the buffer of {name} is refused")
+                # TensorRT refuses a null address, even for an empty array.
+                allocated = cuda.cudaMalloc(max(array.nbytes, 1))
+                addresses[name] = cuda_result(cuda, allocated, f"the GPU has no memory for {name}")
+                stack.callback(cuda.cudaFree, addresses[name])
+                if not context.set_tensor_address(name, int(addresses[name])):
+                    raise self._log.failure(f"TensorRT refuses the buffer of {name}")
             kind = cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
             for name, array in arrays.items():
-                copied = cuda.cudaMemcpyAsync(where[name], array.ctypes.data, array.nbytes, kind, stream)
-                answer(cuda, copied, f"{name} cannot be copied to the GPU")
+                result = cuda.cudaMemcpyAsync(addresses[name], array.ctypes.data, array.nbytes, kind, stream)
+                cuda_result(cuda, result, f"{name} cannot be copied to the GPU")
             if not context.execute_async_v3(int(stream)):
                 raise self._log.failure("the engine does not run")
             kind = cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
             for name, array in results.items():
-                copied = cuda.cudaMemcpyAsync(array.ctypes.data, where[name], array.nbytes, kind, stream)
-                answer(cuda, copied, f"{name} cannot be copied from the GPU")
-            answer(cuda, cuda.cudaStreamSynchronize(stream), "the engine does not run to its end")
+                result = cuda.cudaMemcpyAsync(array.ctypes.data, addresses[name], array.nbytes, kind, stream)
+                cuda_result(cuda, result, f"{name} cannot be copied from the GPU")
+            cuda_result(cuda, cuda.cudaStreamSynchronize(stream), "the engine does not run to its end")
         return results
 
 
 def check_feeds(inputs: tuple[TensorInfo, ...], feeds: Mapping[str, Any]) -> None:
-    """Raises Invalid unless there is an array of the right dtype and rank for each input and no other."""
+    """Raise Invalid unless `feeds` has an array of the right dtype and shape for each input, and no other array."""
     if feeds.keys() != {info.name for info in inputs}:
         raise _not_taken(f"{', '.join(sorted(feeds)) or 'nothing'} for {', '.join(info.name for info in inputs)}")
     for info in inputs:
         dtype, shape = str(feeds[info.name].dtype), feeds[info.name].shape
         fits = len(shape) == len(info.shape) and all(b in ("?", a) for a, b in zip(shape, info.shape, strict=True))
         if dtype != info.dtype or not fits:
-            raise _not_taken(f"{info.name} {dtype} {list(shape)}, which is {info.dtype} {list(info.shape)}")
+            raise _not_taken(f"{info.name} {dtype} {list(shape)}, expected {info.dtype} {list(info.shape)}")
 
 
 def _not_taken(what: str) -> Invalid:
-    return Invalid(f"does not run on {what}", remedy="give what the engine was built for")
+    return Invalid(
+        f"does not run on {what}", remedy="pass arrays of the dtypes and shapes that the engine was built for"
+    )
 
 
 def _info(engine: Any, name: str) -> TensorInfo:
     dtype = engine.get_tensor_dtype(name).name
     if dtype not in _DTYPES:
-        raise Invalid(f"{name} is {dtype}, which NumPy has not", remedy="export float32 or float16 inputs and outputs")
+        raise Invalid(
+            f"{name} has the dtype {dtype}, which NumPy does not have",
+            remedy="export the network with float32 or float16 inputs and outputs",
+        )
     return TensorInfo(name, _DTYPES[dtype], tuple("?" if dim < 0 else dim for dim in engine.get_tensor_shape(name)))

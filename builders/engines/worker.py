@@ -1,11 +1,11 @@
 """The process that makes one artifact of a backbone: an engine, compiled and measured, or a quantised network.
 
-Run by `isolation` as `python -m builders.engines.worker REQUEST RESULT FD`: the first two are JSON files, FD takes
-progress. What is known to be wrong is an answer (status 0, `failure` in the result), and so is an error that nobody
-foresaw, in its own words; any other end of the process means that it is not known. It never outlives the process that
-started it, and takes no more memory than it is allowed.
+`isolation` runs it as `python -m builders.engines.worker REQUEST RESULT FD`: the first two are JSON files, FD takes
+progress. A failure of a known kind is a result (status 0, `failure` in the result), and so is any other exception, in
+its own words. Any other end of the process means that the cause is unknown. The process never outlives the one that
+started it, and uses no more memory than it is allowed.
 
-Compiles and measures; judges nothing.
+It compiles and measures; its parent decides on the figures.
 """
 
 from __future__ import annotations
@@ -26,166 +26,169 @@ from typing import Any
 from blake3 import blake3
 
 from builders.engines.backends import backend
-from builders.engines.base import EngineSpec, InputRange, Job, Made, Plugin, Tell, TensorInfo
+from builders.engines.base import BackendResult, CompileJob, EngineSpec, InputRange, PhaseProgress, Plugin, TensorInfo
 from builders.engines.check import check_inputs, measure
-from builders.engines.failures import as_it_came, failure, to_json
-from builders.engines.model import ModelSource, loadable
+from builders.engines.failures import failure, to_json, unexpected_failure
+from builders.engines.model import ModelSource, session_source
 from builders.engines.precision import CalibrationSet, quantise
 from builders.engines.session import open_session
 from store.errors import FlightbagError, Invalid
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PIECE = 2**20
-_TOLD_S = 0.1
+_PROGRESS_INTERVAL_S = 0.1
 
 
-def main(request_path: Path, result_path: Path, news: int) -> None:
-    """Does what the request says and writes the result, last and whole: half a result is no JSON."""
+def main(request_path: Path, result_path: Path, progress_fd: int) -> None:
+    """Do the task of the request, and write the result last. Half a result is not JSON, so the parent notices it."""
     request = json.loads(request_path.read_bytes())
-    _die_with(request["parent"])
-    _allow(request["memory"])
-    work = {"compile": _compile, "quantise": _quantise}[request["task"]]
+    _end_with_parent(request["parent"])
+    _limit_memory(request["memory"])
+    task = {"compile": _compile, "quantise": _quantise}[request["task"]]
     try:
-        result = json.dumps(work(request, _teller(news), _asked_to_stop()), allow_nan=False)
+        result = json.dumps(task(request, _progress_writer(progress_fd), _stop_requested()), allow_nan=False)
     except FlightbagError as error:
         result = json.dumps({"failure": to_json(error)})
     except MemoryError:
-        result = json.dumps({"failure": to_json(failure("out-of-memory", "memory ran out"))})
-    except Exception as error:  # noqa: BLE001 - it crosses as it is
+        no_memory = failure("out-of-memory", "the process that compiles ran out of memory")
+        result = json.dumps({"failure": to_json(no_memory)})
+    except Exception as error:  # noqa: BLE001 - the parent raises it as a failure
         traceback.print_exc()
-        result = json.dumps({"failure": to_json(as_it_came(error))})
+        result = json.dumps({"failure": to_json(unexpected_failure(error))})
     result_path.write_text(result)
-    # Not by way of the libraries' own ends: a crash there would say that what is done was not.
+    # Skip the libraries' clean-up: a crash in it would make a finished task look failed.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-def _die_with(parent: int) -> None:
-    """Has the kernel kill this process when its parent ends. Only Linux offers that."""
+def _end_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent ends. Only Linux can do that."""
     if sys.platform != "linux":
         return
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # it ended before the kernel was asked
+    if os.getppid() != parent:  # the parent ended before the call above
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _allow(memory: int) -> None:
-    """Bounds private memory. Not the address space: a GPU's driver reserves far more of that than it uses."""
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = memory if most == resource.RLIM_INFINITY else min(memory, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+def _limit_memory(memory: int) -> None:
+    """Bound private memory. The address space stays unbounded: the driver of a GPU reserves far more than it uses."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = memory if hard_limit == resource.RLIM_INFINITY else min(memory, hard_limit)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard_limit))
 
 
-def _teller(news: int) -> Tell:
+def _progress_writer(pipe: int) -> PhaseProgress:
+    """Return a function that writes progress to the pipe: the beginning and end of each phase, and in between one line
+    in each interval."""
     last = 0.0
 
-    def tell(what: str, done: int, total: int) -> None:
+    def progress(phase: str, count: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < _TOLD_S and done not in (0, total):
+        if now - last < _PROGRESS_INTERVAL_S and count not in (0, total):
             return
         last = now
-        os.write(news, json.dumps([what[:200], done, total]).encode() + b"\n")
+        os.write(pipe, json.dumps([phase[:200], count, total]).encode() + b"\n")
 
-    return tell
+    return progress
 
 
-def _asked_to_stop() -> Callable[[], bool]:
-    """Whether standard input was closed. Who never asks is ended at once when it is."""
+def _stop_requested() -> Callable[[], bool]:
+    """Return a function that returns whether the parent has closed standard input. Until its first call, the closing
+    ends this process at once: a library that never asks cannot be stopped in another way."""
     stop = threading.Event()
-    asks = threading.Event()
+    is_polled = threading.Event()
 
     def watch() -> None:
         while os.read(0, 1):
             pass
         stop.set()
-        if not asks.is_set():
+        if not is_polled.is_set():
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
     def cancelled() -> bool:
-        asks.set()
+        is_polled.set()
         return stop.is_set()
 
     return cancelled
 
 
-def _compile(request: Mapping[str, Any], tell: Tell, cancelled: Callable[[], bool]) -> dict[str, Any]:
-    """Compiles and measures; the result as `compiling` takes it."""
+def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Callable[[], bool]) -> dict[str, Any]:
+    """Compile and measure. Return the result in the form that `compiling` reads."""
     spec, name = _spec(request), request["model"]
-    maker = backend(request["backend"])
+    compiler = backend(request["backend"])
     reference = _open_reference(Path(request["source"]), name)
     key = f"backbones[{spec.backbone}].inputs"
     check_inputs(reference, {item.name: item.shape for item in spec.inputs}, key, name)
-    job = Job(
+    job = CompileJob(
         spec,
         Path(request["network"]),
         request["host"],
         Path(request["folder"]),
         Path(request["cache"]),
-        tell,
+        progress,
         cancelled,
     )
     start = time.monotonic()
-    made = maker.make(job)
+    compiled = compiler.make(job)
     seconds = time.monotonic() - start
-    tell("checking the engine", 0, 0)
+    progress("checking the engine", 0, 0)
     try:
-        engine = maker.load(made.model.read_bytes(), request["host"], made.weights)
+        engine = compiler.load(compiled.model.read_bytes(), request["host"], compiled.weights)
     except Invalid as error:
-        raise failure("failed", f"the engine that was made of {name} cannot be loaded: {error.message}") from error
+        raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
     rows = CalibrationSet.open(Path(request["rows"])).rows if request["rows"] else None
     figures = measure(reference, engine, [*spec.cases()], name, rows)
     return {
-        "parts": _parts(made),
-        "tools": dict(made.tools),
-        "inspector": made.inspector,
+        "parts": _parts(compiled),
+        "tools": dict(compiled.tools),
+        "inspector": compiled.inspector,
         "check": figures.as_json(),
         "seconds": seconds,
-        "inputs": _ends(engine.inputs),
-        "outputs": _ends(engine.outputs),
+        "inputs": _tensor_lists(engine.inputs),
+        "outputs": _tensor_lists(engine.outputs),
     }
 
 
-def _quantise(request: Mapping[str, Any], tell: Tell, _cancelled: Callable[[], bool]) -> dict[str, Any]:
-    tell("quantising", 0, 0)
+def _quantise(request: Mapping[str, Any], progress: PhaseProgress, _cancelled: Callable[[], bool]) -> dict[str, Any]:
+    progress("quantising", 0, 0)
     into = Path(request["into"])
     quantise(Path(request["source"]), CalibrationSet.open(Path(request["rows"])), request["method"], into)
     return {"parts": {"model": {"path": str(into), "digest": _digest(into)}}}
 
 
 def _spec(request: Mapping[str, Any]) -> EngineSpec:
-    given = request["spec"]
+    fields = request["spec"]
     return EngineSpec(
-        backbone=given["backbone"],
+        backbone=fields["backbone"],
         model=ModelSource(request["model"], Path(request["source"]), b"", 0, ()),
-        precision=given["precision"],
-        inputs=tuple(InputRange(name, tuple(shape), *sizes) for name, shape, sizes in given["inputs"]),
-        options=given["options"],
-        plugins=tuple(Plugin(Path(path), bytes.fromhex(digest)) for path, digest in given["plugins"]),
+        precision=fields["precision"],
+        inputs=tuple(InputRange(name, tuple(shape), *sizes) for name, shape, sizes in fields["inputs"]),
+        options=fields["options"],
+        plugins=tuple(Plugin(Path(path), bytes.fromhex(digest)) for path, digest in fields["plugins"]),
     )
 
 
 def _open_reference(source: Path, name: str) -> Any:
     try:
-        return open_session(loadable(source), "off")
+        return open_session(session_source(source), "off")
     except FlightbagError as error:
-        if "kind" not in error.fields:
+        if not error.kind:
             raise
-        kind = str(error.fields["kind"])
-        raise failure(kind, f"{name} {error.message}", remedy=error.remedy) from error
+        raise error.restated(f"{name} {error.message}") from error
 
 
-def _parts(made: Made) -> dict[str, Any]:
-    files = {"model": made.model} | ({"weights": made.weights} if made.weights else {})
+def _parts(compiled: BackendResult) -> dict[str, Any]:
+    files = {"model": compiled.model} | ({"weights": compiled.weights} if compiled.weights else {})
     return {part: {"path": str(path), "digest": _digest(path)} for part, path in files.items()}
 
 
 def _digest(path: Path) -> str:
-    """Of what was measured: whoever stores it goes by this."""
+    """The BLAKE3 of the file that was measured: whoever stores it expects this hash."""
     hasher = blake3()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(_PIECE):
@@ -193,8 +196,8 @@ def _digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _ends(ends: tuple[TensorInfo, ...]) -> list[list[Any]]:
-    return [[end.name, end.dtype, list(end.shape)] for end in ends]
+def _tensor_lists(tensors: tuple[TensorInfo, ...]) -> list[list[Any]]:
+    return [[tensor.name, tensor.dtype, list(tensor.shape)] for tensor in tensors]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.extras import import_extra
+from builders.files import open_regular
 from builders.grid.tiles import CELL_ZOOMS, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids
 from builders.grid.views import EQUATOR
 from builders.imagery.png import write_png
@@ -53,7 +53,6 @@ _OPTIONS = {
 }
 # TIFF and BigTIFF, of either byte order.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a pipe is not waited for
 _STATE = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 _REMEDY = "gdal_translate -ot Byte -b 1 -b 2 -b 3 makes RGB of 8 bits, -expand rgb of a palette"
 _NORTH_UP = "gdalwarp -t_srs EPSG:3857 makes a raster that lies north up in web mercator"
@@ -288,25 +287,18 @@ class GeoTiffSource:
 
     def _look(self) -> os.stat_result:
         """The state of the file, which begins as a TIFF does."""
-        try:
-            fd = os.open(self.path, _FLAGS)
+        with open_regular(self.path, "tile source") as file:
             try:
-                state = os.fstat(fd)
-                start = os.read(fd, 4) if stat.S_ISREG(state.st_mode) else None
-            finally:
-                os.close(fd)
-        except (FileNotFoundError, NotADirectoryError):
-            raise Invalid(
-                f"there is no tile source {self.path}", path=str(self.path), remedy="name a GeoTIFF"
-            ) from None
-        except OSError as error:
-            raise Unavailable(
-                f"{self.path} cannot be read: {error.strerror}",
-                path=str(self.path),
-                remedy="see whether it may be read and its disk is there",
-            ) from error
+                state, start = os.fstat(file.fileno()), file.read(4)
+            except OSError as error:
+                raise Unavailable(
+                    f"tile source {self.path} cannot be read: {error.strerror}",
+                    path=str(self.path),
+                    remedy="check that its disk is mounted and sound",
+                    errno=error.errno,
+                ) from error
         if start not in _TIFF:
-            raise self._unusable("it is not a file" if start is None else "it is no TIFF", "name a GeoTIFF")
+            raise self._unusable("it does not begin like a TIFF", "give the path of a GeoTIFF")
         return state
 
     def _check_same(self) -> None:

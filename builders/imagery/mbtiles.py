@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from builders.files import regular_status
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids
 from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
@@ -52,16 +52,7 @@ class MBTilesSource:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        try:
-            state = os.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise Invalid(
-                f"there is no tile source {self.path}", path=str(self.path), remedy="name an MBTiles file"
-            ) from None
-        except OSError as error:
-            raise Unavailable(f"{self.path} cannot be read: {error.strerror}", path=str(self.path)) from error
-        if not stat.S_ISREG(state.st_mode):
-            raise self._not_mbtiles("it is not a file")
+        state = regular_status(self.path, "tile source")
         self._opened = state.st_dev, state.st_ino
         self._deadline = time.monotonic() + MAX_QUERY_SECONDS
         with self._reading():

@@ -17,9 +17,7 @@ present and undecodable, never absent.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -32,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.extras import import_extra
+from builders.files import open_regular
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_range, tile_id
 from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, Invalid, Unavailable
@@ -42,8 +41,6 @@ MAX_LEAF_LEVELS = 3  # what the readers of the format's authors follow; writers 
 MAX_ENTRIES = 1 << 18
 MAX_DIRECTORY_BYTES = 16 * MAX_ENTRIES  # an entry takes 4 numbers, of hardly more than 8 bytes in all
 CACHED_ENTRIES = MAX_ENTRIES  # of leaf directories, 48 bytes each: cells are asked for along the curve
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_NO_FILE = (errno.EISDIR, errno.ENXIO, errno.ENODEV)  # a folder, a socket, a device without a driver
 _HEADER_BYTES = 127
 _VERSION = 3
 _END_ID = ((1 << 64) - 1) // 3  # the ids of zooms 0..31, which is all that the format has
@@ -73,23 +70,10 @@ class PMTilesSource:
         library = import_extra("pmtiles.tile")
         self._leaves: OrderedDict[tuple[int, int, int, int], _Directory] = OrderedDict()
         self._cached = 0
-        try:
-            # A file object, not a number: after closing, the number may be that of another file.
-            self._file = open(  # noqa: SIM115 - it stays open
-                self.path, "rb", buffering=0, opener=lambda name, _: os.open(name, _FLAGS)
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            raise Invalid(
-                f"there is no tile source {self.path}", path=str(self.path), remedy="name a PMTiles file"
-            ) from None
-        except OSError as error:
-            if error.errno in _NO_FILE:
-                raise self._not_pmtiles("it is not a file") from None
-            raise self._unreadable(error) from error
+        # A file object, not a number: after closing, the number may be that of another file.
+        self._file = open_regular(self.path, "tile source")
         try:
             self._opened = self._state()
-            if not stat.S_ISREG(self._opened.st_mode):
-                raise self._not_pmtiles("it is not a file")
             header = self._header(library, self._opened.st_size)
             self._gzipped = header["tile_compression"].name == "GZIP"
             self._gzipped_inside = header["internal_compression"].name == "GZIP"

@@ -8,14 +8,13 @@ Reads no tile and parses nothing itself; each kind of source checks again what i
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from builders.files import open_regular
 from builders.grid.tiles import Tile
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.stamps import SourceStamp
@@ -24,7 +23,7 @@ from store.errors import Invalid, Unavailable
 
 __all__ = ["SourceStamp", "TileSource", "open_source"]
 
-ACCEPTED = "an MBTiles, PMTiles or GeoTIFF file, or a folder of tiles z/x/y"
+_REMEDY = "give the path of an MBTiles, PMTiles or GeoTIFF file, or of a folder of tiles z/x/y"
 _SQLITE = b"SQLite format 3\0"
 # Versions 1 and 2 begin otherwise; that they are too old, the source says.
 _PMTILES = (b"PMTiles", b"PM\x01\0", b"PM\x02\0")
@@ -83,9 +82,9 @@ def open_source(path: Path, tile_size: int) -> TileSource:
     Raises Invalid for what is none of the accepted kinds, Unavailable for what cannot be read or needs a library that
     is not installed, and whatever the source of that kind raises.
     """
-    start = _start(path)
-    if start is None:
+    if os.path.isdir(path):
         return XyzSource(path)
+    start = _first_bytes(path)
     if start == _SQLITE:
         return MBTilesSource(path)
     if start.startswith(_PMTILES):
@@ -96,33 +95,20 @@ def open_source(path: Path, tile_size: int) -> TileSource:
         from builders.imagery.geotiff import GeoTiffSource
 
         return GeoTiffSource(path, tile_size)
-    raise _no_source(path, "is none that is known" if start else "is empty")
+    raise Invalid(f"tile source {path} is {'of no known kind' if start else 'empty'}", path=str(path), remedy=_REMEDY)
 
 
-def _start(path: Path) -> bytes | None:
-    """The first 16 bytes of a file, None of a folder. Never waits for the other end of a pipe."""
+def _first_bytes(path: Path) -> bytes:
+    """The first 16 bytes of a file, fewer of a smaller one."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        try:
-            mode = os.fstat(fd).st_mode
-            if stat.S_ISDIR(mode):
-                return None
-            if not stat.S_ISREG(mode):
-                raise _no_source(path, "is neither a file nor a folder")
-            return os.read(fd, len(_SQLITE))
-        finally:
-            os.close(fd)
-    except (FileNotFoundError, NotADirectoryError):
-        raise _no_source(path, "is not there") from None
+        with open_regular(path, "tile source") as file:
+            return file.read(len(_SQLITE))
+    except Invalid as error:  # the remedy is for somebody who knows which kinds of source exist
+        raise Invalid(error.message, remedy=_REMEDY, path=str(path)) from None
     except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a device without a driver
-            raise _no_source(path, "is neither a file nor a folder") from None
         raise Unavailable(
-            f"the tile source {path} cannot be read: {error.strerror}",
+            f"tile source {path} cannot be read: {error.strerror}",
             path=str(path),
-            remedy="see whether it may be read and its disk is there",
+            remedy="check that its disk is mounted and sound",
+            errno=error.errno,
         ) from error
-
-
-def _no_source(path: Path, why: str) -> Invalid:
-    return Invalid(f"the tile source {path} {why}", path=str(path), remedy=f"name {ACCEPTED}")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -23,15 +22,13 @@ from typing import Self
 
 import numpy as np
 
+from builders.files import open_regular
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_range, tile_id, tile_ids
 from builders.imagery.stamps import SourceStamp, Stamper, check_same, identity_of
-from store.errors import Corrupt, Invalid, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 _ZOOMS = {str(zoom): zoom for zoom in range(MAX_ZOOM + 1)}
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-# Of a name that was listed: links that lead nowhere or round in a circle; sockets, and devices without a driver.
-_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
 
 class XyzSource:
@@ -204,38 +201,31 @@ def _spans(cell: Tile, zoom: int) -> tuple[range, range]:
 
 
 def _read(path: str) -> bytes:
-    """The bytes of a tile's file, none of one that is too large. Raises Corrupt for what is no regular file."""
+    """The bytes of a tile's file, none of one that is too large. Raises Corrupt unless it is a regular file."""
     try:
-        fd = os.open(path, _FLAGS)
+        with open_regular(Path(path), "tile") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_TILE_BYTES:
+                return b""
+            data = file.read(size + 1)
+    except Invalid as error:
+        # The folder lists the name: a path that leads to nothing is a broken link, not an absent tile.
+        raise _no_tile(path, error) from None
+    except Unavailable as error:
+        if error.errno == errno.ELOOP:
+            raise _no_tile(path, error) from None
+        raise
     except OSError as error:
-        if error.errno in _NOWHERE:
-            raise _no_file(path) from None
         raise _unreadable(path, error) from error
-    try:
-        state = os.fstat(fd)
-        if not stat.S_ISREG(state.st_mode):
-            raise _no_file(path)
-        if state.st_size > MAX_TILE_BYTES:
-            return b""
-        with open(fd, "rb", closefd=False) as file:
-            data = file.read(state.st_size + 1)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    finally:
-        os.close(fd)
-    if len(data) != state.st_size:
+    if len(data) != size:
         raise Unavailable(
             f"{path} was written to while it was read", path=path, remedy="build again when nothing writes to it"
         )
     return data
 
 
-def _no_file(path: str) -> Corrupt:
-    return Corrupt(
-        f"{path} has the name of a tile and is no regular file, or a link that leads to none",
-        path=path,
-        remedy="restore or remove it",
-    )
+def _no_tile(path: str, error: FlightbagError) -> Corrupt:
+    return Corrupt(error.message, path=path, remedy="restore the file or remove it")
 
 
 def _unreadable(path: str, error: OSError) -> Unavailable:

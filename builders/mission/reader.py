@@ -1,11 +1,12 @@
-"""Reading a mission file: TOML in, a frozen `MissionFile` out, or one error that lists everything wrong with it.
+"""Reads a mission file: TOML in, a frozen `MissionFile` and its area out, or one error that lists all problems.
 
-Three passes, each adding to one list of problems: the shape of the file and each value by itself (pydantic),
-then what ties sections together (names that meet, a takeoff inside the area), then the files that it names.
-A part that is wrong takes no part in the later passes, so one mistake is told once. Sizes are bounded before
-anything is parsed, and numbers stay decimal, so 47.0201 is exactly 470201000 units of 1e-7 degree.
+Three passes add to one list of problems. The first checks the shape of the file and each value by itself (pydantic).
+The second checks what ties sections together: names that must match, a takeoff inside the area. The third checks that
+the files that the mission names exist. A section with a problem is left out of the later passes, so the error lists
+each mistake once. The size is bounded before the file is parsed, and numbers stay decimal: 47.0201 is exactly
+470201000 units of 1e-7 degree.
 
-That the files exist is checked here; what is in them is not.
+Of the named files, only the one of the area is read here, once: `load_mission` returns the area with the mission.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal, DecimalException
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from builders.files import read_regular
 from builders.mission.schema import Area, Backbone, Input, InputName, MissionFile, Quality, Section, Takeoff, is_path
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.area import Area as ExactArea
@@ -34,20 +36,27 @@ from store.format.area import Area as ExactArea
 MAX_BYTES = 2**20
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _POSITION = re.compile(r"\(at line (\d+), column (\d+)\)\Z")
-_SHOWN = 80
+_MAX_TEXT = 80
 
 Key: TypeAlias = tuple[str | int, ...]
 Model = TypeVar("Model", bound=Section)
 
 
-def load_mission(path: Path) -> MissionFile:
-    """The mission file at `path`, complete and checked.
+class LoadedMission(NamedTuple):
+    """A checked mission file, and its area as the manifest holds it."""
 
-    Raises Invalid with every problem on a line of its own (`file: key is value, must be ...`; the same in
-    `fields["problems"]`), or with line and column where the file is no TOML. Raises Unavailable where the
-    file, or one that it names, could not be looked at.
+    file: MissionFile
+    area: ExactArea
+
+
+def load_mission(path: Path) -> LoadedMission:
+    """The mission file at `path`, complete and checked, with its area.
+
+    Raises Invalid with one line for each problem (`file: key is value, must be ...`), which are its `problems` too, or
+    with line and column if the file is not TOML. Raises Unavailable if the system cannot read the file, or cannot look
+    up or read a file that it names; its `problems` are those files.
     """
-    data = _parse(path, _read(path))
+    data = _parse(path, read_regular(path, MAX_BYTES, "mission file"))
     report = _Report(path, data)
     folder = Path(os.path.abspath(path)).parent
     mission: MissionFile | None = None
@@ -55,34 +64,19 @@ def load_mission(path: Path) -> MissionFile:
         mission = MissionFile.model_validate(data, context={"folder": folder})
     except ValidationError as error:
         report.add_validation(error)
-    parts = _Parts(data, folder)
-    _check_takeoff(parts, report)
-    _check_names(parts, report)
-    _check_backbones(parts, report)
-    _check_paths(parts, report)
+    sections = _Sections(data, folder)
+    area = _check_area(sections, report)
+    _check_names(sections, report)
+    _check_backbones(sections, report)
+    _check_paths(sections, report)
     report.finish()
-    assert mission is not None  # otherwise its problems were in the report
-    return mission
-
-
-def _read(path: Path) -> bytes:
-    try:
-        # Looked at before it is opened: opening a pipe would wait for its writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise Invalid(f"{path} is not a regular file", remedy="give the path of a mission file", path=str(path))
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Invalid(f"there is no {path}", remedy="give the path of a mission file", path=str(path)) from None
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
-    if len(data) > MAX_BYTES:
-        raise Invalid(f"{path} is larger than {MAX_BYTES} bytes", remedy="a mission file is not", path=str(path))
-    return data
+    assert mission is not None  # otherwise the report has problems
+    assert area is not None
+    return LoadedMission(mission, area)
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
-    """The TOML of `data`. Raises Invalid, with line and column where the parser gives them."""
+    """The TOML tables of `data`. Raises Invalid, with line and column if the parser gives them."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -91,12 +85,14 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
     try:
         return tomllib.loads(text, parse_float=_parse_float)
     except tomllib.TOMLDecodeError as error:
-        found = _POSITION.search(str(error))
-        line, column = (int(found[1]), int(found[2])) if found else _end_of(text)
+        position = _POSITION.search(str(error))
+        line, column = (int(position[1]), int(position[2])) if position else _end_of(text)
         raise _not_toml(path, str(error).rpartition(" (at ")[0], line, column) from None
     except (ValueError, RecursionError) as error:
-        # Not the grammar, the parser's own limits: an integer of thousands of digits, brackets without end.
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else "a number is too long to be read"
+        # These are limits of the parser, not of the grammar: an integer of thousands of digits, endless brackets.
+        reason = (
+            "the tables are nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
+        )
         raise Invalid(f"{path}: {reason}", path=str(path)) from None
 
 
@@ -108,7 +104,7 @@ def _parse_float(text: str) -> Decimal:
 
 
 def _end_of(text: str) -> tuple[int, int]:
-    """Line and column, counted from 1, of what would follow `text`."""
+    """Line and column, counted from 1, of the character after `text`."""
     return text.count("\n") + 1, len(text) - text.rfind("\n")
 
 
@@ -120,45 +116,47 @@ def _not_toml(path: Path, reason: str, line: int, column: int) -> Invalid:
 
 @dataclass
 class _Report:
-    """Collects what is wrong, in the order it is found."""
+    """Collects the problems of a mission file, in the order of the checks."""
 
     path: Path
     data: dict[str, Any]
     problems: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
-    def add(self, key: Key, says: str) -> None:
-        self.problems.append(f"{self.path}: {written(key)} {says}")
+    def add(self, key: Key, predicate: str) -> None:
+        """Adds a problem at `key`; `predicate` completes the sentence that the key begins."""
+        self.problems.append(f"{self.path}: {toml_key(key)} {predicate}")
 
-    def add_wrong(self, key: Key, right: str) -> None:
-        """The value at `key` is not right; `right` completes 'must be'."""
-        self.add(key, f"is {_shown(_value_at(self.data, key))}, must be {right}")
+    def add_wrong(self, key: Key, expected: str) -> None:
+        """Adds that the value at `key` is wrong; `expected` completes 'must be'."""
+        self.add(key, f"is {_toml_text(_value_at(self.data, key))}, must be {expected}")
 
     def add_validation(self, error: ValidationError) -> None:
-        for found in error.errors(include_url=False, include_input=False):
-            # The key of a table is marked so by pydantic; the name before it is the value that is wrong.
-            is_name = found["loc"][-1:] == ("[key]",)
-            key = found["loc"][:-1] if is_name else found["loc"]
-            model, right = _right(key[:-1]) if is_name else _right(key)
-            details = found.get("ctx", {})
-            if found["type"] == "too_short" and len(_value_at(self.data, key)) >= details["min_length"]:
-                continue  # only those elements were counted that are right; the others are told by themselves
+        """Adds each problem that pydantic reports, in the words of the schema's descriptions."""
+        for item in error.errors(include_url=False, include_input=False):
+            # Pydantic marks a wrong name in a table with "[key]"; the part before the mark is the name.
+            is_name = item["loc"][-1:] == ("[key]",)
+            key = item["loc"][:-1] if is_name else item["loc"]
+            model, expected = _expected_at(key[:-1]) if is_name else _expected_at(key)
+            details = item.get("ctx", {})
+            if item["type"] == "too_short" and len(_value_at(self.data, key)) >= details["min_length"]:
+                continue  # pydantic counts right elements only; each wrong one is a problem of its own
             own_words = str(details.get("error", ""))
             if is_name:
-                # Inputs are called as the model calls them; the names of other tables are a closed list.
-                names = get_args(InputName)[1].description if "inputs" in key else right
-                self.add(key, f"is no name, must be {names}")
-            elif found["type"] == "extra_forbidden":
+                # A model may give an input any name; the names in other tables are a closed list.
+                names = get_args(InputName)[1].description if "inputs" in key else expected
+                self.add(key, f"is not a valid name, must be {names}")
+            elif item["type"] == "extra_forbidden":
                 self._add_unknown(key)
-            elif found["type"] == "missing":
-                self.add(key, f"is missing, must be {right}")
+            elif item["type"] == "missing":
+                self.add(key, f"is missing, must be {expected}")
             elif model is not None and own_words:
                 self.add(key, own_words)
             else:
-                self.add_wrong(key, right)
+                self.add_wrong(key, expected)
 
     def _add_unknown(self, key: Key) -> None:
-        model, _ = _right(key[:-1])
+        model, _ = _expected_at(key[:-1])
         assert model is not None  # only tables have unknown keys
         near = difflib.get_close_matches(str(key[-1]), model.model_fields, n=1)
         keys = ", ".join(model.model_fields)
@@ -166,108 +164,109 @@ class _Report:
             key, f"is not a known key, did you mean {near[0]!r}?" if near else f"is not a known key, known: {keys}"
         )
 
-    def add_unreadable(self, key: Key, says: str) -> None:
-        """Whether what `key` names is right could not be told."""
-        self.unreadable.append(f"{self.path}: {written(key)}: {says}")
+    def add_unreadable(self, key: Key, sentence: str) -> None:
+        """Adds that the system cannot look up or read the file that `key` names."""
+        self.unreadable.append(f"{self.path}: {toml_key(key)}: {sentence}")
 
     def finish(self) -> None:
-        """Raises what was collected, if anything was."""
+        """Raises Invalid if there are problems, else Unavailable if a named file cannot be read."""
         if self.problems:
             raise Invalid("\n".join(self.problems), path=str(self.path), problems=tuple(self.problems))
         if self.unreadable:
             raise Unavailable("\n".join(self.unreadable), path=str(self.path), problems=tuple(self.unreadable))
 
 
-def _right(key: Key) -> tuple[type[Section] | None, str]:
-    """(the section at `key`, or None where it is a value; what its description says that would be right)."""
+def _expected_at(key: Key) -> tuple[type[Section] | None, str]:
+    """(the section at `key`, None for a value; the schema's description of a right value there)."""
     kind: Any = MissionFile
     description = ""
     for part in key:
         if isinstance(kind, type) and issubclass(kind, Section):
             if part not in kind.model_fields:
                 return None, ""
-            known = kind.model_fields[str(part)]
-            kind, description = _present(known.annotation), known.description or ""
+            model_field = kind.model_fields[str(part)]
+            kind, description = _required(model_field.annotation), model_field.description or ""
         else:
             kind, inner = _element(kind, part)
             description = inner or description
     return (kind if isinstance(kind, type) and issubclass(kind, Section) else None), description
 
 
-def _present(kind: Any) -> Any:
-    """What an optional field holds where it is there."""
-    if get_origin(kind) in (Union, UnionType):  # which of the two depends on what is in it
-        kind = next((one for one in get_args(kind) if one is not NoneType), kind)
+def _required(kind: Any) -> Any:
+    """The type of an optional field's value, without None."""
+    if get_origin(kind) in (Union, UnionType):  # typing gives either, depending on the members
+        kind = next((member for member in get_args(kind) if member is not NoneType), kind)
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _element(kind: Any, part: str | int) -> tuple[Any, str]:
-    """(type, description) of what an array or a table of the annotation `kind` holds at `part`."""
+    """(type, description) of the element `part` of an array or a table with the annotation `kind`."""
     arguments = get_args(kind)
     if get_origin(kind) is not tuple:
-        held = arguments[-1]  # a table: key, value
+        element = arguments[-1]  # a table: key, value
     elif Ellipsis in arguments:
-        held = arguments[0]
+        element = arguments[0]
     else:
-        held = arguments[int(part)]
-    if get_origin(held) is not Annotated:
-        return held, ""
-    inner, *metadata = get_args(held)
+        element = arguments[int(part)]
+    if get_origin(element) is not Annotated:
+        return element, ""
+    inner, *metadata = get_args(element)
     described = [item.description for item in metadata if isinstance(item, FieldInfo) and item.description]
     return inner, described[-1] if described else ""
 
 
-class _Parts:
-    """What the sections hold that is right by itself, whatever is wrong beside it."""
+class _Sections:
+    """The sections and values of a mission file that are right by themselves, whatever is wrong beside them."""
 
     def __init__(self, data: Mapping[str, Any], folder: Path) -> None:
         self._data = data
         self._context = {"folder": folder}
 
     def section(self, model: type[Model], *key: str | int) -> Model | None:
-        """The section at `key`, or None where it is absent or wrong."""
+        """The section at `key`, None if it is absent or wrong."""
         try:
             return model.model_validate(_value_at(self._data, key), context=self._context)
         except (ValidationError, LookupError, TypeError):
             return None
 
     def column(self, table: str, key: str) -> dict[int, str]:
-        """The strings at `table[i].key`, by i."""
+        """The strings at `table[i].key`, by the index i."""
         tables = self._data.get(table)
         rows = enumerate(tables if isinstance(tables, list) else [])
         return {i: row[key] for i, row in rows if isinstance(row, dict) and isinstance(row.get(key), str)}
 
     def paths(self, table: str, key: str) -> dict[int, Path]:
-        """The paths at `table[i].key`, resolved, by i."""
+        """The absolute paths at `table[i].key`, by the index i."""
         folder = self._context["folder"]
         return {i: folder / text for i, text in self.column(table, key).items() if is_path(text)}
 
 
-def _check_takeoff(parts: _Parts, report: _Report) -> None:
-    takeoff = parts.section(Takeoff, "mission", "takeoff")
-    area = parts.section(Area, "mission", "area")
+def _check_area(sections: _Sections, report: _Report) -> ExactArea | None:
+    """The area, None if it has a problem. Checks that the takeoff is in it."""
+    takeoff = sections.section(Takeoff, "mission", "takeoff")
+    area = sections.section(Area, "mission", "area")
     if area is None:
-        return
+        return None
     try:
-        exact = exact_area(area)
+        exact = _exact_area(area)
     except Unavailable as error:
         report.add_unreadable(("mission", "area"), error.message)
+        return None
     except FlightbagError as error:
-        report.add(
-            ("mission", "area"), f"does not serve: {error.message}" + (f"; {error.remedy}" if error.remedy else "")
-        )
-    else:
-        if takeoff and not exact.contains(takeoff.lat_e7, takeoff.lon_e7):
-            where = f"mission.area.bbox [{', '.join(map(str, area.bbox))}]" if area.bbox else "mission.area"
-            report.add(("mission", "takeoff"), f"is at lat {takeoff.lat}, lon {takeoff.lon}, must be inside {where}")
+        report.add(("mission", "area"), f"cannot be used: {error}")
+        return None
+    if takeoff and not exact.contains(takeoff.lat_e7, takeoff.lon_e7):
+        where = f"mission.area.bbox [{', '.join(map(str, area.bbox))}]" if area.bbox else "mission.area"
+        report.add(("mission", "takeoff"), f"is at lat {takeoff.lat}, lon {takeoff.lon}, must be inside {where}")
+    return exact
 
 
-def exact_area(area: Area) -> ExactArea:
-    """The area as the manifest has it. Raises Invalid for a file that holds none, Unavailable for one that cannot be
-    read."""
+def _exact_area(area: Area) -> ExactArea:
+    """The area as the manifest holds it. Reads the file that the section names, if it names one: raises Invalid if that
+    file has no area, Unavailable if the system cannot read it."""
     if area.bbox_e7 is not None:
         return ExactArea(area.bbox_e7)
-    # Only areas that are no box need the geometry library.
+    # Boxes do without the geometry library.
     from builders.areas.corridor import read_corridor
     from builders.areas.geojson import read_geojson_area
 
@@ -278,104 +277,105 @@ def exact_area(area: Area) -> ExactArea:
     return read_corridor(area.corridor, area.width_m)
 
 
-def _check_names(parts: _Parts, report: _Report) -> None:
+def _check_names(sections: _Sections, report: _Report) -> None:
+    """Checks that no name repeats, no file lies in another, and every name that refers to a table exists."""
     for table in ("backbones", "descriptors", "files", "indexes"):
-        for i, first in _repeated(parts.column(table, "name")):
+        for i, first in _repeated(sections.column(table, "name")):
             report.add_wrong((table, i, "name"), f"another name than that of {table}[{first}]")
-    files = {name: i for i, name in parts.column("files", "name").items()}
+    files = {name: i for i, name in sections.column("files", "name").items()}
     for name, i in files.items():
         for end in (at for at, letter in enumerate(name) if letter == "/"):
             if (outer := name[:end]) in files:
-                report.add_wrong(("files", i, "name"), f"outside {outer!r}, which files[{files[outer]}] makes a file")
-    for table, key, named, what in (
+                report.add_wrong(("files", i, "name"), f"outside {outer!r}, which is the file files[{files[outer]}]")
+    for table, key, target, what in (
         ("descriptors", "backbone", "backbones", "backbones"),
         ("indexes", "set", "descriptors", "descriptor sets"),
     ):
-        known = list(parts.column(named, "name").values())
-        for i, name in parts.column(table, key).items():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1) or known
+        names = list(sections.column(target, "name").values())
+        for i, name in sections.column(table, key).items():
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1) or names
                 report.add_wrong(
                     (table, i, key), f"the name of one of the {what}" + (f", such as {near[0]!r}" if near else "")
                 )
 
 
-def _check_backbones(parts: _Parts, report: _Report) -> None:
-    precisions = parts.column("backbones", "precision")
-    for i, backend in parts.column("backbones", "backend").items():
+def _check_backbones(sections: _Sections, report: _Report) -> None:
+    """Checks that each backbone has a precision and options of its backend, and one range for each symbol."""
+    precisions = sections.column("backbones", "precision")
+    for i, backend in sections.column("backbones", "backend").items():
         if backend == "onnxruntime" and precisions.get(i) == "fp16":
-            right = '"fp32" or "int8": the backend "onnxruntime" has no more on a CPU'
-            report.add_wrong(("backbones", i, "precision"), right)
-        backbone = parts.section(Backbone, "backbones", i)
+            expected = '"fp32" or "int8": the backend "onnxruntime" has no other precision on a CPU'
+            report.add_wrong(("backbones", i, "precision"), expected)
+        backbone = sections.section(Backbone, "backbones", i)
         if backbone is not None:
-            _check_options(backbone, i, parts, report)
-        first: dict[str, tuple[str, Input]] = {}
-        for name, given in backbone.inputs.items() if backbone else ():
-            if given.symbol is None:
+            _check_options(backbone, i, sections, report)
+        first_input: dict[str, tuple[str, Input]] = {}
+        for name, spec in backbone.inputs.items() if backbone else ():
+            if spec.symbol is None:
                 continue
-            other, same = first.setdefault(given.symbol, (name, given))
-            if (given.min, given.opt, given.max) != (same.min, same.opt, same.max):
+            other_name, other = first_input.setdefault(spec.symbol, (name, spec))
+            if (spec.min, spec.opt, spec.max) != (other.min, other.opt, other.max):
                 report.add(
                     ("backbones", i, "inputs", name),
-                    f"gives {given.symbol!r} another range than {other!r} does, must be the same",
+                    f"gives {spec.symbol!r} another range than {other_name!r} does, must be the same",
                 )
 
 
-def _check_options(backbone: Backbone, i: int, parts: _Parts, report: _Report) -> None:
-    """Options are given where they mean something, and int8 has something to be calibrated with."""
-    for key, given, has_it in (
+def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Report) -> None:
+    """Checks that a backbone has only options of its backend and precision, and that int8 can be calibrated."""
+    for key, option, applies in (
         ("mode", backbone.mode, backbone.backend == "onnxruntime"),
         ("tensorrt", backbone.tensorrt, backbone.backend == "tensorrt"),
         ("calibration", backbone.calibration, backbone.precision == "int8"),
     ):
-        if given is not None and not has_it:
+        if option is not None and not applies:
             report.add(("backbones", i, key), f"means nothing for {backbone.backend} and {backbone.precision}")
-    if backbone.precision == "int8" and backbone.name not in parts.column("descriptors", "backbone").values():
+    if backbone.precision == "int8" and backbone.name not in sections.column("descriptors", "backbone").values():
         report.add(
             ("backbones", i, "precision"),
-            'is "int8", which is calibrated with tiles as a descriptor set takes them: no descriptor set has this '
-            "backbone",
+            'is "int8", which is calibrated with the tiles of a descriptor set: no descriptor set has this backbone',
         )
 
 
-def _check_paths(parts: _Parts, report: _Report) -> None:
-    """Every path names a regular file, or a folder of tiles, and no tile source is listed twice."""
-    named: list[tuple[Key, Path]] = [
+def _check_paths(sections: _Sections, report: _Report) -> None:
+    """Checks that every path names a regular file, or a folder of tiles, and that no tile source is listed twice."""
+    paths: list[tuple[Key, Path]] = [
         ((table, i, name), path)
         for table, name in (("tiles", "source"), ("tiles", "footprints"), ("backbones", "model"), ("files", "path"))
-        for i, path in parts.paths(table, name).items()
+        for i, path in sections.paths(table, name).items()
     ]
-    quality = parts.section(Quality, "quality")
+    quality = sections.section(Quality, "quality")
     if quality is not None and quality.against is not None:
-        named.append((("quality", "against"), quality.against))
-    for key, path in named:
+        paths.append((("quality", "against"), quality.against))
+    for key, path in paths:
         try:
             mode = path.stat().st_mode
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-                report.add_wrong(key, f"the path of a file; there is no {path}")
+                report.add_wrong(key, f"the path of a file; {path} does not exist")
             else:
                 report.add_unreadable(key, f"{path} cannot be read: {error.strerror}")
             continue
-        # Tiles may lie in a folder, as z/x/y.
+        # A tile source may be a folder of tiles z/x/y.
         if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and key[-1] in ("source", "against")):
-            what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             report.add_wrong(key, f"the path of a file; {path} is {what}")
-    sources = {i: os.path.realpath(path) for i, path in parts.paths("tiles", "source").items()}
+    sources = {i: os.path.realpath(path) for i, path in sections.paths("tiles", "source").items()}
     for i, first in _repeated(sources):
         report.add_wrong(("tiles", i, "source"), f"another file than that of tiles[{first}]")
 
 
 def _repeated(values: Mapping[int, str]) -> Iterator[tuple[int, int]]:
-    """(index, index of the first with the same value) of each value that was there before."""
+    """(index, index of the first one) of each value that repeats an earlier one."""
     first: dict[str, int] = {}
     for i, value in values.items():
         if first.setdefault(value, i) != i:
             yield i, first[value]
 
 
-def written(key: Iterable[str | int]) -> str:
-    """A key path as TOML would write it: `tiles[0].zooms[1]`, quoted where a bare key cannot be."""
+def toml_key(key: Iterable[str | int]) -> str:
+    """A key path as TOML writes it, such as `tiles[0].zooms[1]`; parts that cannot be bare keys are quoted."""
     text = ""
     for part in key:
         if isinstance(part, int):
@@ -391,14 +391,15 @@ def _value_at(data: Any, key: Key) -> Any:
     return data
 
 
-def _shown(value: Any) -> str:
-    """The value as TOML writes it, cut where it is long; what is inside nested values is left out."""
+def _toml_text(value: Any) -> str:
+    """The value as TOML writes it, cut at 80 characters; nested arrays and tables become `...`."""
     if isinstance(value, list):
-        text = "[" + ", ".join("..." if isinstance(item, list | dict) else _shown(item) for item in value[:16]) + "]"
+        items = ("..." if isinstance(item, list | dict) else _toml_text(item) for item in value[:16])
+        text = "[" + ", ".join(items) + "]"
     elif isinstance(value, dict):
         text = "a table"
     elif isinstance(value, str | bool):
         text = json.dumps(value, ensure_ascii=False)
     else:
         text = str(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."

@@ -1,6 +1,6 @@
-"""Every effect on the disk that must survive a power cut. The only code that calls fsync, rename or link.
+"""Every effect on the disk that must survive a power cut. Only this module calls fsync, rename or link.
 
-Publication order; each step is a method of `Disk`, so each is a point where a test can let the power fail:
+Publication order (FORMAT.md 2.4). Each step calls methods of `Disk`, and a test can let the power fail at each of them:
 
  1. stage: objects are written to tmp/<transaction>/, hashed while they are written
  2. the files of the batch are fsynced
@@ -10,8 +10,9 @@ Publication order; each step is a method of `Disk`, so each is a point where a t
  6. the log line is appended and fsynced
  7. the ref is written, fsynced and renamed, and its directory fsynced
 
-The manifest object goes through 1 to 5 like any other, after everything that it names. A crash anywhere leaves the
-missions published before whole, and at worst strays in tmp/.
+The manifest object goes through 1 to 5 like any other object, after everything that it names. A crash at any point
+leaves the missions published before whole, and at worst strays in tmp/. This module decides nothing about the store: it
+knows paths and bytes, no objects and no missions.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from typing import TypeVar
 
 from store.errors import Unavailable
 
-# What a file system without modes (FAT) answers to chmod.
+# Error numbers by which a file system without modes (FAT) refuses chmod.
 _NO_MODES = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
-# What a file system that cannot share blocks, or not these, answers to FICLONE (linux/fs.h: _IOW(0x94, 9, int)).
+# Error numbers by which a file system refuses to share blocks (FICLONE; linux/fs.h: _IOW(0x94, 9, int)).
 _NO_CLONES = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM})
 _FICLONE = 0x40049409
 OBJECT_MODE = 0o444
 _SYNC_THREADS = 8
-# Writing into the page cache keeps a processor busy, and leaves the interpreter free: one thread more than processors.
+# A write into the page cache keeps a processor busy and releases the interpreter lock: one thread more than processors.
 _THREADS = min(8, (os.cpu_count() or 1) + 1)
-# From how many files on one syncfs is tried, and where.
+# syncfs is tried for at least so many files, and only on these file systems.
 _MANY = 64
 _SYNCFS = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs"})
 
@@ -43,13 +44,13 @@ R = TypeVar("R")
 
 
 class Disk:
-    """The operations that publication is made of. Paths are absolute.
+    """The operations of a publication. Paths are absolute. A method that fails raises Unavailable with `errno` set.
 
-    Tests pass in a subclass that records operations, fails or stops at any of them.
+    Tests pass a subclass that records the operations, or fails or stops at any of them.
     """
 
     def make_directory(self, path: str) -> None:
-        """Makes a directory; fine if it is there."""
+        """Make a directory; a directory that exists already is fine."""
         with _explained(path):
             try:
                 os.mkdir(path, 0o755)
@@ -58,18 +59,22 @@ class Disk:
                     raise
 
     def create(self, path: str, mode: int = 0o644) -> int:
-        """A new file, open for writing. Raises Unavailable if it is there already."""
+        """Make a new file and return its descriptor, open for writing.
+
+        Raises Unavailable if the path exists already.
+        """
         with _explained(path):
             return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 
     def write(self, fd: int, data: bytes | bytearray | memoryview, path: str) -> None:
+        """Write all of `data` at the position of the descriptor; `path` is for messages."""
         with _explained(path):
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
 
     def seal(self, fd: int, path: str) -> None:
-        """Makes a file read-only where the medium has modes."""
+        """Make a file read-only where the medium has modes."""
         with _explained(path):
             try:
                 os.fchmod(fd, OBJECT_MODE)
@@ -78,13 +83,14 @@ class Disk:
                     raise
 
     def sync_file(self, fd: int, path: str) -> None:
+        """Make the content of an open file durable."""
         with _explained(path):
             os.fsync(fd)
 
     def sync_files(self, paths: Iterable[str]) -> None:
-        """One barrier for a batch: all of these files, on one file system, are on the medium when it returns."""
-        wanted = list(paths)
-        if len(wanted) >= _MANY and _sync_all(os.path.dirname(wanted[0])):
+        """Make all of these files durable in one barrier. They lie on one file system."""
+        files = list(paths)
+        if len(files) >= _MANY and _sync_all(os.path.dirname(files[0])):
             return
 
         def sync(path: str) -> None:
@@ -95,7 +101,7 @@ class Disk:
                 finally:
                     os.close(fd)
 
-        self.at_once(sync, wanted, threads=_SYNC_THREADS)
+        self.at_once(sync, files, threads=_SYNC_THREADS)
 
     def at_once(
         self,
@@ -105,9 +111,9 @@ class Disk:
         threads: int = _THREADS,
         stop: Callable[[], None] = lambda: None,
     ) -> list[R]:
-        """Does a task for each item, a few of them at a time, and gives the results in order.
+        """Run a task for each item, a few items at a time, and return the results in the order of the items.
 
-        The first error is raised when those under way have ended; `stop` is called before that wait, to shorten it.
+        The first error is raised when the running tasks have ended; `stop` is called before that wait, to shorten it.
         """
         pool = ThreadPoolExecutor(threads)
         try:
@@ -122,17 +128,23 @@ class Disk:
             pool.shutdown(cancel_futures=True)
 
     def rename(self, source: str, target: str) -> None:
-        """Moves a file over `target`, atomically where the medium can."""
+        """Move a file over `target`, atomically where the medium can.
+
+        Durable after `sync_directory` of both folders.
+        """
         with _explained(target):
             os.rename(source, target)
 
     def link(self, source: str, target: str) -> None:
-        """Gives a file a second name."""
+        """Give a file a second name."""
         with _explained(target):
             os.link(source, target, follow_symlinks=False)
 
     def clone(self, source: int, fd: int, path: str) -> bool:
-        """Makes the new file `fd` share the blocks of `source` until one is written to; False if that cannot be."""
+        """Let the new file `fd` share the blocks of the open file `source`.
+
+        Returns False where the file system cannot.
+        """
         with _explained(path):
             try:
                 fcntl.ioctl(fd, _FICLONE, source)
@@ -143,6 +155,7 @@ class Disk:
         return True
 
     def sync_directory(self, path: str) -> None:
+        """Make the names in a directory durable."""
         with _explained(path):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -151,7 +164,7 @@ class Disk:
                 os.close(fd)
 
     def remove(self, path: str) -> None:
-        """Removes a file, or a directory that is empty; fine if it is gone."""
+        """Remove a file, a link, or an empty directory; a path that does not exist is fine."""
         with _explained(path):
             try:
                 if os.path.isdir(path) and not os.path.islink(path):
@@ -162,11 +175,11 @@ class Disk:
                 return
 
     def append(self, path: str, data: bytes, keep: int) -> None:
-        """Cuts the file to its first `keep` bytes, appends `data` and makes both durable."""
+        """Cut the file to its first `keep` bytes and append `data`; make both durable. A missing file is made."""
         with _explained(path):
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             try:
-                # Only where there is something to cut: a driver for FAT refuses to cut a file to the size that it has.
+                # Only a longer file is cut: a FAT driver refuses to truncate a file to the size that it has.
                 if os.fstat(fd).st_size != keep:
                     os.ftruncate(fd, keep)
                 os.lseek(fd, keep, os.SEEK_SET)
@@ -177,9 +190,10 @@ class Disk:
 
 
 def replace_file(disk: Disk, target: str, data: bytes, staging: str) -> None:
-    """Steps 1 to 4 for one small file that is replaced by name: after a crash it is the old one or the new one.
+    """Replace one small file by name, durably (steps 1 to 4): after a crash the old file or the new one is there,
+    whole.
 
-    `staging` is a directory on the same file system; it must exist.
+    `staging` is an existing directory on the same file system.
     """
     staged = os.path.join(staging, f"{os.path.basename(target)}.{os.getpid()}")
     disk.remove(staged)
@@ -194,7 +208,10 @@ def replace_file(disk: Disk, target: str, data: bytes, staging: str) -> None:
 
 
 def write_new_file(disk: Disk, path: str, data: bytes, mode: int) -> None:
-    """One new file outside a store (a key), durable; never over something that is there, and whole or not at all."""
+    """Write one new file outside a store (a key), durably.
+
+    Raises Unavailable if the path exists already; a failure leaves no file.
+    """
     fd = disk.create(path, mode)
     try:
         disk.write(fd, data, path)
@@ -208,12 +225,13 @@ def write_new_file(disk: Disk, path: str, data: bytes, mode: int) -> None:
 
 
 def _sync_all(folder: str) -> bool:
-    """syncfs for the file system of a folder; False where that is no proof: then each file is synced by itself.
+    """Call syncfs for the file system of a folder. False where its success proves nothing: then sync each file by
+    itself.
 
-    It reports failed writes since Linux 5.8 (syncfs(2)). Through FUSE, networks and overlays it may reach no medium, so
-    it is used on the file systems alone that are known to write everything out.
+    syncfs reports failed writes since Linux 5.8 (syncfs(2)). On FUSE, network and overlay file systems it may not reach
+    a medium, so only file systems that are known to write everything out are trusted with it.
     """
-    import ctypes  # here, as little else needs it and it takes a while to load
+    import ctypes  # at use: it is slow to load, and only large batches need it
 
     try:
         major, minor = (int(part) for part in os.uname().release.split(".")[:2])
@@ -225,7 +243,7 @@ def _sync_all(folder: str) -> bool:
         types = {fields[fields.index("-") + 1] for fields in mounts if fields[2] == device}
         if (major, minor) < (5, 8) or not types or not types <= _SYNCFS:
             return False
-        # Opened anew, it still reports a failure that nobody has seen yet.
+        # A descriptor opened now still reports an earlier failure that no process has seen yet.
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             return bool(ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0)
@@ -236,7 +254,7 @@ def _sync_all(folder: str) -> bool:
 
 
 class _explained:  # noqa: N801 - a context manager, written out: it is entered several times for every small object
-    """Turns an OSError into an Unavailable that says what to do."""
+    """Turns an OSError into an Unavailable (kind unwritable) with `errno` and, for common causes, a remedy."""
 
     __slots__ = ("_path",)
 
@@ -258,11 +276,11 @@ class _explained:  # noqa: N801 - a context manager, written out: it is entered 
 
 
 _REMEDIES = {
-    errno.ENOENT: "the folder that it would lie in is not there; is the medium mounted?",
-    errno.ENOSPC: "free some space and run it again; what was finished is kept",
-    errno.EDQUOT: "the quota is used up; free some space and run it again",
-    errno.EROFS: "the medium is read-only",
-    errno.EACCES: "this user may not write there",
-    errno.EPERM: "this user may not write there",
-    errno.EMFILE: "too many open files; raise `ulimit -n`",
+    errno.ENOENT: "the folder does not exist: check that the medium is mounted",
+    errno.ENOSPC: "free some space and run this again; finished work is kept",
+    errno.EDQUOT: "the quota is used up: free some space and run this again",
+    errno.EROFS: "the medium is read-only: mount it writable, or give another one",
+    errno.EACCES: "this user may not write there: run this as a user who may",
+    errno.EPERM: "this user may not write there: run this as a user who may",
+    errno.EMFILE: "too many files are open: raise `ulimit -n`",
 }

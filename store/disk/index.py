@@ -1,16 +1,20 @@
-"""The index: an LMDB view of what the objects and manifests say, and the records of local builds.
+"""The index (FORMAT.md 9): an LMDB view of the objects and manifests of a store, and the records of local builds.
 
-    objects   id -> size, inserted, and the ledger: when it was last hashed in full, and the file's stamp then
-    records   build key -> object ids that were once produced for it, and by whom; the first writer wins
+    objects   id -> size, time of insertion, and the hash record: when the file was last hashed in full, its stamp then
+    records   build key -> ids of the objects once produced for it, and their provenance; the first writer wins
     absorbed  ids of the manifests whose build keys are in `records`
 
-Nothing published depends on it: delete `index/` and it is made again. A copied or torn LMDB file can crash the
-process that opens it, so a file is opened only if it is known: the text file `owner` beside it names the store's real
-path, device and inode of the data file, the boot, and how the last user left it. On another path or inode the index is
-thrown away and rebuilt; after a reboot or a user that did not close it, the file is checked offline first. Users of one
-index share the lock `lock/index`; who is alone with it does the checking.
+Nothing published depends on the index: delete `index/`, and the next user makes it again. It holds no kinds of entries,
+and an unusable index is removed, not set aside (decision 0001).
 
-lmdb is imported here and nowhere else.
+A copied or torn LMDB file can crash the process that opens it, so a data file is opened only if it was made here: the
+text file `owner` beside it names the real path of the store, device and inode of the data file, the boot, and the size
+and times that the last user left. On another path or inode the index is removed and built again; after a reboot, or
+after a user that did not close it, the file is checked offline first. Users of one index share the lock `index`; the
+process that has the lock exclusively does the checks.
+
+Only this module imports lmdb, and only modules of the ground import this one. The index is not the ledger of the audit
+(`audit.ledger`), which lies outside the store (decision 0007).
 """
 
 from __future__ import annotations
@@ -30,22 +34,22 @@ import lmdb
 import lmdb.verify
 
 from store.disk.durable import Disk
+from store.disk.layout import INDEX
 from store.disk.locks import SharedLock
 from store.disk.media import FileStamp, Media
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.cbor import decode, encode
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
 
-DIRECTORY = "index"
 _OWNER, _DATA, _LOCK = "owner", "data.mdb", "lock.mdb"
 _FORMAT = 1
 _FIRST_MAP = 64 * 2**20
 _RECORD_LIMIT = 64 * 2**10
-# size, inserted, verified (unix seconds; 0 is never), and the stamp at that time: mtime, ctime (ns), inode
+# size (bytes), inserted, verified (unix seconds; 0 is never), and the stamp at `verified`: mtime, ctime (ns), inode
 _ROW = struct.Struct("<QqqQQQ")
-# A time in nanoseconds may be before 1970 or need more than 63 bits: only whether it changed matters.
+# A time in nanoseconds may be before 1970 or need more than 63 bits. Only whether it changed matters.
 _TIME_BITS = 2**64 - 1
-# How often an index is looked at again that others left unusable while it was being opened, and the pause between.
+# How often `open_index` tries again when other processes made the index unusable meanwhile, and the pause in seconds.
 _TRIES, _PAUSE = 20, 0.05
 
 T = TypeVar("T")
@@ -53,7 +57,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the index knows of one object. `verified` is 0 where this index never saw it hashed in full."""
+    """The row of one object: size in bytes, unix times of insertion and of the last full hash, stamp of the file.
+
+    `verified` is 0 where no full hash is recorded. `verified` and the stamp are the hash record.
+    """
 
     size: int
     inserted: int
@@ -64,30 +71,33 @@ class Row:
 
     @classmethod
     def of(cls, stamp: FileStamp, *, inserted: int, verified: int) -> Row:
+        """Return the row of a file with this stamp."""
         mtime, ctime = stamp.mtime & _TIME_BITS, stamp.ctime & _TIME_BITS
         return cls(stamp.size, inserted, verified, mtime, ctime, stamp.inode)
 
     def fresh(self, stamp: FileStamp) -> bool:
-        """Whether the file is untouched since it was last hashed in full."""
+        """Whether a file with this stamp did not change since it was last hashed in full."""
         return self.verified > 0 and self == Row.of(stamp, inserted=self.inserted, verified=self.verified)
 
     def pack(self) -> bytes:
+        """Return the bytes of the row in the index."""
         return _ROW.pack(self.size, self.inserted, self.verified, self.mtime, self.ctime, self.inode)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What was once produced for a build key, and its provenance (who, host, versions, when)."""
+    """Ids of the objects that were once produced for a build key, and their provenance (who, host, versions, when)."""
 
     ids: tuple[ObjectId, ...]
     provenance: Mapping[str, Any]
 
     def pack(self) -> bytes:
+        """Return the bytes of the record in the index."""
         return encode({"ids": [bytes(id_) for id_ in self.ids], "by": dict(self.provenance)})
 
     @classmethod
     def of_bytes(cls, data: bytes) -> Self | None:
-        """The record; None for damaged bytes: then it is as if nothing had been built for the key."""
+        """Return the record of the bytes; None for damaged bytes, as if nothing had been built for the key."""
         try:
             value = decode(data, limit=_RECORD_LIMIT, what="the build record")
             return cls(tuple(ObjectId(id_) for id_ in value["ids"]), dict(value["by"]))
@@ -96,7 +106,11 @@ class Record:
 
 
 class Index:
-    """An open index. Use `open_index`; close it, or it will be checked before it is used again."""
+    """An open index, made by `open_index` or `open_index_for_reading`.
+
+    `rebuilt` is the reason why the index was built again when it was opened, "" where it was not. An index that is not
+    closed is checked before its next use. Methods raise Unavailable (kind unusable-index) where LMDB fails.
+    """
 
     def __init__(
         self, env: lmdb.Environment, media: Media, lock: SharedLock, *, rebuilt: str = "", writable: bool = True
@@ -107,13 +121,14 @@ class Index:
         self._writable = writable
         self.rebuilt = rebuilt
         self._objects, self._records, self._absorbed = (
-            self._settled(partial(env.open_db, name, create=writable)) for name in (b"objects", b"records", b"absorbed")
+            self._retried(partial(env.open_db, name, create=writable)) for name in (b"objects", b"records", b"absorbed")
         )
 
     def close(self) -> None:
+        """Close the index. The last user records how it leaves the data file."""
         self._env.close()
-        # Who is alone now leaves the index as it will be found; others are still at it otherwise.
-        if self._writable and self._lock.alone():
+        # Only the last user can record that: otherwise other processes still write.
+        if self._writable and self._lock.try_exclusive():
             with suppress(FlightbagError):
                 _write_owner(self._media, clean=True)
         self._lock.close()
@@ -125,8 +140,8 @@ class Index:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _settled(self, work: Callable[[], T]) -> T:
-        """The result of `work`, done again after the map was grown, here or by another process."""
+    def _retried(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which is repeated after the map was grown, here or by another process."""
         while True:
             try:
                 return work()
@@ -143,17 +158,20 @@ class Index:
                 value: bytes | None = txn.get(key)
                 return value
 
-        return self._settled(get)
+        return self._retried(get)
 
     def object(self, id_: ObjectId) -> Row | None:
+        """Return the row of an object; None where the index has none."""
         data = self._get(self._objects, id_)
         return Row(*_ROW.unpack(data)) if data is not None and len(data) == _ROW.size else None
 
     def record(self, key: BuildKey) -> Record | None:
+        """Return the record of a build key; None where the index has none, or a damaged one."""
         data = self._get(self._records, key)
         return None if data is None else Record.of_bytes(data)
 
     def absorbed(self, manifest: ObjectId) -> bool:
+        """Whether the build keys of a manifest are in the records."""
         return self._get(self._absorbed, manifest) is not None
 
     def commit(
@@ -165,68 +183,70 @@ class Index:
         gone: Iterable[ObjectId] = (),
         replace: bool = False,
     ) -> None:
-        """Writes all of it or nothing, durable when this returns. A record that is there stays unless `replace`.
+        """Write everything or nothing. It is durable when this returns.
 
-        `gone` are objects that are no longer in their places.
+        An existing record stays unless it is damaged or `replace` is true. The rows of the objects in `gone` are
+        deleted.
         """
         rows = [(bytes(id_), row.pack()) for id_, row in (objects or {}).items()]
-        made = [(bytes(key), record.pack()) for key, record in (records or {}).items()]
-        learnt = [bytes(manifest) for manifest in absorbed]
-        lost = [bytes(id_) for id_ in gone]
+        entries = [(bytes(key), record.pack()) for key, record in (records or {}).items()]
+        manifests = [bytes(manifest) for manifest in absorbed]
+        deletions = [bytes(id_) for id_ in gone]
 
         def write() -> None:
             with self._env.begin(write=True) as txn:
-                for id_ in lost:
+                for id_ in deletions:
                     txn.delete(id_, db=self._objects)
                 for id_, row in rows:
                     txn.put(id_, row, db=self._objects)
-                for key, record in made:
-                    there = txn.get(key, db=self._records)
-                    if replace or there is None or Record.of_bytes(there) is None:
+                for key, record in entries:
+                    existing = txn.get(key, db=self._records)
+                    if replace or existing is None or Record.of_bytes(existing) is None:
                         txn.put(key, record, db=self._records)
-                for manifest in learnt:
+                for manifest in manifests:
                     txn.put(manifest, b"", db=self._absorbed)
 
-        self._settled(write)
+        self._retried(write)
 
     def rows(self, first: int) -> dict[ObjectId, Row]:
-        """The rows of all objects whose ids begin with the byte `first`: those of one folder of `objects/`."""
-        found: dict[ObjectId, Row] = {}
-        with self._settled(lambda: self._env.begin(db=self._objects)) as txn:
+        """Return the rows of all objects whose ids begin with the byte `first`: those of one folder of `objects/`."""
+        rows: dict[ObjectId, Row] = {}
+        with self._retried(lambda: self._env.begin(db=self._objects)) as txn:
             cursor = txn.cursor()
             if cursor.set_range(bytes([first])):
                 for key, data in cursor.iternext():
                     if key[0] != first:
                         break
                     if len(key) == DIGEST_SIZE and len(data) == _ROW.size:
-                        found[ObjectId(key)] = Row(*_ROW.unpack(data))
-        return found
+                        rows[ObjectId(key)] = Row(*_ROW.unpack(data))
+        return rows
 
 
 def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> Index:
-    """The index of a store, checked, and rebuilt by `rebuild` where it cannot be used as it is.
+    """Open the index of a store.
 
-    Waits while another process rebuilds it. Raises Unavailable where it cannot be made.
+    An index that cannot be used unchanged is removed and made again, and `rebuild` fills it. Waits while another
+    process rebuilds it. Raises Unavailable where the index cannot be made or used.
     """
-    media = Media(media.path)  # one of its own: the folder may be another one than when the store was opened
+    media = Media(media.path)  # opened again: the folder `index/` may have been replaced since the store was opened
     lock = SharedLock(media.path, disk, "index", "the index")
     try:
         reason = ""
         for _ in range(_TRIES):
-            if lock.alone():
-                reason = _why_not(media)
+            if lock.try_exclusive():
+                reason = _why_unusable(media)
                 if reason:
-                    _make(media, disk, lock, rebuild)
+                    _build(media, disk, lock, rebuild)
                 _write_owner(media, clean=False)
-            lock.share(wait=True)
-            # Who was alone with it in between may have been killed over it, or have only peeked at it.
-            if not _why_another(media) and _in_use(media):
+            lock.hold_shared(wait=True)
+            # A process that had the lock in between may have been killed at its work, or may only have read the index.
+            if not _why_foreign(media) and _in_use(media):
                 return Index(_environment(media), media, lock, rebuilt=reason)
-            lock.release()  # so that one of those who wait can be alone with it
+            lock.release()  # so that one of the waiting processes can take it exclusively
             time.sleep(_PAUSE)
         raise Unavailable(
-            f"the index of {media.path} is gone or was replaced while other processes use it",
-            remedy="wait for them to end and run this again",
+            f"the index of {media.path} was removed or replaced while other processes use it",
+            remedy="wait until those processes end and run this again",
             kind="locked",
         )
     except BaseException:
@@ -234,11 +254,11 @@ def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> In
         raise
 
 
-def peek_index(media: Media) -> Index | None:
-    """The index for reading, without writing a byte; None where there is none that can be believed as it is.
+def open_index_for_reading(media: Media) -> Index | None:
+    """Open the index for reading, without a single write. Returns None unless the index can be used as it is.
 
-    Alone with the index, nothing else can write to it, so it needs no reader table, which would be a write. In use
-    by another process it is not looked at.
+    The lock is held exclusively, so that no other process writes: LMDB then needs no reader table, which would be a
+    write. An index that another process uses is left alone: None.
     """
     media = Media(media.path)
     try:
@@ -246,7 +266,7 @@ def peek_index(media: Media) -> Index | None:
         if lock is None:
             return None
         try:
-            if not lock.alone() or _why_not(media):
+            if not lock.try_exclusive() or _why_unusable(media):
                 lock.close()
                 return None
             return Index(_environment(media, readonly=True), media, lock, writable=False)
@@ -258,9 +278,10 @@ def peek_index(media: Media) -> Index | None:
 
 
 def _environment(media: Media, *, readonly: bool = False) -> lmdb.Environment:
+    """The open LMDB environment. The caller has checked the data file."""
     try:
         return lmdb.open(
-            media.absolute(DIRECTORY),
+            media.absolute(INDEX),
             max_dbs=4,
             map_size=_FIRST_MAP,
             max_readers=512,
@@ -274,22 +295,22 @@ def _environment(media: Media, *, readonly: bool = False) -> lmdb.Environment:
 def _unusable(media: Media, error: lmdb.Error) -> Unavailable:
     return Unavailable(
         f"the index of {media.path} cannot be used: {error}",
-        remedy="if the medium has room and nobody else uses it, remove its folder index/; it is made again",
+        remedy="if the medium has room and no other process uses the index, remove the folder index/: it is made again",
         kind="unusable-index",
-        path=media.absolute(DIRECTORY),
+        path=media.absolute(INDEX),
     )
 
 
-def _make(media: Media, disk: Disk, lock: SharedLock, rebuild: Callable[[Index], None]) -> None:
-    """A new index in place of whatever is there. The caller is alone with it."""
-    # Before anything is removed: it refuses a link, through which the removals would leave the store.
-    disk.make_directory(media.absolute(DIRECTORY))
+def _build(media: Media, disk: Disk, lock: SharedLock, rebuild: Callable[[Index], None]) -> None:
+    """Replace whatever index exists by a new one. The caller has the lock exclusively."""
+    # First of all: this refuses a link, through which the removals would leave the store.
+    disk.make_directory(media.absolute(INDEX))
     _remove(media, disk)
     env = _environment(media)
     try:
         rebuild(Index(env, media, lock))
     except BaseException:
-        # A half-filled index must not pass for a whole one.
+        # A half-filled index must not be taken for a whole one.
         env.close()
         _remove(media, disk)
         raise
@@ -298,43 +319,43 @@ def _make(media: Media, disk: Disk, lock: SharedLock, rebuild: Callable[[Index],
 
 def _remove(media: Media, disk: Disk) -> None:
     for name in (_OWNER, _DATA, _LOCK):
-        disk.remove(media.absolute(f"{DIRECTORY}/{name}"))
+        disk.remove(media.absolute(f"{INDEX}/{name}"))
 
 
-def _why_not(media: Media) -> str:
-    """Why the index cannot be used as it is; empty if it can. The caller is alone with it."""
-    another = _why_another(media)
-    if another:
-        return another
+def _why_unusable(media: Media) -> str:
+    """Why the index cannot be used as it is; "" if it can. The caller has the lock exclusively."""
+    foreign = _why_foreign(media)
+    if foreign:
+        return foreign
     try:
         owner = _read_owner(media)
         if owner["left"] == _left(media) and owner["boot"] == _boot() != "":
             return ""
-        problems: list[str] = lmdb.verify.verify(media.absolute(f"{DIRECTORY}/{_DATA}"), subdir=False)  # type: ignore[no-untyped-call]
+        problems: list[str] = lmdb.verify.verify(media.absolute(f"{INDEX}/{_DATA}"), subdir=False)  # type: ignore[no-untyped-call]
     except (lmdb.verify.VerifyError, OSError, FlightbagError, KeyError) as error:
         return f"it is damaged: {str(error)[:200]}"
     return f"it is damaged: {problems[0][:200]}" if problems else ""
 
 
-def _why_another(media: Media) -> str:
-    """Why the index is none that was made here, or none at all; empty where it is."""
+def _why_foreign(media: Media) -> str:
+    """Why the index was not made for this store in this place, or does not exist; "" where it was made here."""
     try:
         owner = _read_owner(media)
         if owner["format"] != _FORMAT:
             return "it is of another format"
-        if _LOCK in media.names(DIRECTORY):
-            media.stamp(f"{DIRECTORY}/{_LOCK}")  # LMDB would follow a link
+        if _LOCK in media.names(INDEX):
+            media.stamp(f"{INDEX}/{_LOCK}")  # raises for a link, which LMDB would follow
         if owner["store"] != os.path.realpath(media.path) or owner["file"] != _file(media):
             return "it was copied from another place"
     except NotFound:
-        return "there was none"
+        return "there was no index"
     except (FlightbagError, KeyError) as error:
         return f"it is damaged: {str(error)[:200]}"
     return ""
 
 
 def _in_use(media: Media) -> bool:
-    """Whether somebody who was alone with the index checked it in this boot, and uses it."""
+    """Whether a process that had the lock exclusively has checked the index in this boot and uses it."""
     try:
         owner = _read_owner(media)
     except FlightbagError:
@@ -343,9 +364,10 @@ def _in_use(media: Media) -> bool:
 
 
 def _read_owner(media: Media) -> dict[str, Any]:
-    media.stamp(f"{DIRECTORY}/{_DATA}")  # raises NotFound or Corrupt before anything else is believed
+    """The content of `owner`. Raises NotFound where there is no index, Corrupt where it is malformed."""
+    media.stamp(f"{INDEX}/{_DATA}")  # raises NotFound or Corrupt before anything of the owner file counts
     try:
-        value = json.loads(media.read(f"{DIRECTORY}/{_OWNER}", 4096))
+        value = json.loads(media.read(f"{INDEX}/{_OWNER}", 4096))
     except (ValueError, RecursionError) as error:
         raise Corrupt("its owner file is malformed") from error
     if type(value) is not dict:
@@ -354,17 +376,18 @@ def _read_owner(media: Media) -> dict[str, Any]:
 
 
 def _file(media: Media) -> list[int]:
-    """Which file the data file is: its device and inode."""
-    return [os.fstat(media.directory(DIRECTORY)).st_dev, media.stamp(f"{DIRECTORY}/{_DATA}").inode]
+    """Device and inode of the data file: a copy has others."""
+    return [os.fstat(media.directory(INDEX)).st_dev, media.stamp(f"{INDEX}/{_DATA}").inode]
 
 
 def _left(media: Media) -> list[int]:
-    """What tells that nobody wrote to the data file since. The ctime cannot be copied or set."""
-    stamp = media.stamp(f"{DIRECTORY}/{_DATA}")
+    """Size, mtime and ctime of the data file: another write changes them. The ctime can be neither copied nor set."""
+    stamp = media.stamp(f"{INDEX}/{_DATA}")
     return [stamp.size, stamp.mtime, stamp.ctime]
 
 
 def _write_owner(media: Media, *, clean: bool) -> None:
+    """Write `owner`; `clean` when the last user closes the index, false while it is in use."""
     value = {
         "format": _FORMAT,
         "store": os.path.realpath(media.path),
@@ -372,9 +395,9 @@ def _write_owner(media: Media, *, clean: bool) -> None:
         "boot": _boot(),
         "left": _left(media) if clean else None,
     }
-    path = media.absolute(f"{DIRECTORY}/{_OWNER}")
+    path = media.absolute(f"{INDEX}/{_OWNER}")
     try:
-        # Not durable on purpose: after a power cut this file is doubted whatever it says, for the boot is another one.
+        # Not durable on purpose: a power cut changes the boot id, so the index is checked whatever this file says.
         with open(path, "w", encoding="utf-8") as file:
             json.dump(value, file)
     except OSError as error:
@@ -382,7 +405,7 @@ def _write_owner(media: Media, *, clean: bool) -> None:
 
 
 def _boot() -> str:
-    """An id of this boot; empty where the system has none, and then every index is doubted."""
+    """The id of this boot; "" where the system has none, and then every index is checked before use."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()

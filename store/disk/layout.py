@@ -1,4 +1,8 @@
-"""The layout of a store folder: names of files and folders, and the check that a folder is a store of this format."""
+"""The layout of a store folder (FORMAT.md 2): names of files and folders, and the check that a folder is a store.
+
+Each name is defined once: here, except for `objects/` and the path of an object (`media`) and the log (`log`). This
+module writes nothing; `ground.repository` makes a store.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +10,49 @@ import os
 import re
 import tomllib
 
-from store.disk.media import Media
+from store.disk.media import OBJECTS, Media
 from store.errors import Corrupt, Invalid, NotFound
 
+MISSIONS, TRUST = "missions", "trust"
+PINS, DRAFTS = "pins", "drafts"
+INDEX, LOCKS = "index", "lock"
 TMP = "tmp"
 QUARANTINE = "quarantine"
 TRASH = "trash"
-PINS, DRAFTS = "pins", "drafts"
+# `trust/<version>.root.cbor`; the version has no leading zero and fits 64 bits with a sign.
 ROOT_FILE = re.compile(r"([1-9][0-9]{0,17})\.root\.cbor")
 FORMAT = 1
 TOML = "flightbag.toml"
 _TOML_LIMIT = 4096
-_TOML_REMEDY = "it has three lines, format, id and created: copy it from a copy of this store, or sync to a new one"
+_TOML_REMEDY = "the file holds format, id and created: copy it from a copy of this store, or sync to a new store"
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def check_free(path: str | os.PathLike[str]) -> None:
-    """Raises Invalid unless a store can be made in this folder: it is empty, or an `init` was interrupted in it."""
+    """Raise Invalid unless a store can be made in this folder: it is empty, or an interrupted `init` left it."""
     with Media(path) as media:
-        there = set(media.names(""))
-        if TOML in there:
+        names = set(media.names(""))
+        if TOML in names:
             raise Invalid(f"{media.path} is a store already")
-        made = there & {"missions", "objects", "trust"}
-        if there - made - {TMP} or any(media.kind(name) != "directory" or media.names(name) for name in made):
+        folders = names & {MISSIONS, OBJECTS, TRUST}
+        if names - folders - {TMP} or any(
+            media.file_type(name) != "directory" or media.names(name) for name in folders
+        ):
             raise Invalid(f"{media.path} is not empty", remedy="give a folder that does not exist yet")
 
 
 def check_format(media: Media) -> None:
-    """Raises NotFound unless `media` is a store, Invalid unless it is one of this format."""
+    """Raise an error unless `media` is a store of this format.
+
+    NotFound: the folder has no `flightbag.toml`. Corrupt: the file is malformed. Invalid: it names another format.
+    """
     try:
         data = media.read(TOML, _TOML_LIMIT)
     except NotFound as error:
-        if media.names_if_there("objects"):
+        if media.names_if_there(OBJECTS):
             raise NotFound(
-                f"{media.path} has objects but no {TOML}: half of a copy, or it was lost",
-                remedy=f"copy the store again, or {TOML} alone from where it came from",
+                f"{media.path} has objects but no {TOML}: the copy is incomplete, or the file was lost",
+                remedy=f"copy the store again, or copy {TOML} from the store that this one is a copy of",
                 kind="no-store",
                 path=media.path,
             ) from error
@@ -52,15 +64,16 @@ def check_format(media: Media) -> None:
         path = media.absolute(TOML)
         raise Corrupt(f"{path} is malformed", remedy=_TOML_REMEDY, kind="bad-store", path=path) from error
     if type(format_) is int and format_ != FORMAT:
-        raise Invalid(f"{media.path} is a store of format {format_}; this program knows format {FORMAT}")
+        raise Invalid(f"{media.path} is a store of format {format_}; this program reads format {FORMAT}")
     if type(format_) is not int or type(id_) is not str or not _STORE_ID.fullmatch(id_):
         path = media.absolute(TOML)
-        raise Corrupt(f"{path} has no format and store id", remedy=_TOML_REMEDY, kind="bad-store", path=path)
+        raise Corrupt(f"{path} lacks the format or the store id", remedy=_TOML_REMEDY, kind="bad-store", path=path)
 
 
 def no_store(path: str | os.PathLike[str]) -> NotFound:
+    """Return the error for a folder that is not a store."""
     return NotFound(
-        f"{os.fspath(path)} is no store",
+        f"{os.fspath(path)} is not a store",
         remedy="give the folder of a store; `flightbag init` makes a new one",
         kind="no-store",
         path=str(path),

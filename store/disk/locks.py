@@ -1,8 +1,10 @@
-"""Locks between processes: kernel locks (flock), which vanish with their holder, however it ends.
+"""Locks between processes: kernel locks (flock), which end with their holder, however the holder ends.
 
-They live in `lock/` of the store. A copied lock file locks nothing, a power cut leaves none held. The text in a lock
-file only tells who holds it; whether it is held, the kernel knows. A file system without locks is an error, never a
-soft lock that would survive its holder.
+The lock files lie in the folder `lock/` of the store (decision 0003). A copied lock file locks nothing, and no lock
+outlives a power cut. The kernel decides whether a lock is held; the text in a lock file only names its holder. A file
+system without flock is an error: a soft lock would survive its holder.
+
+filelock is loaded only when `exclusive` opens a lock: the state of an aircraft imports this module.
 """
 
 from __future__ import annotations
@@ -19,18 +21,22 @@ from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from store.disk.durable import Disk
+from store.disk.layout import LOCKS
 from store.errors import Unavailable
 
-DIRECTORY = "lock"
-# What a lock file says of its holder; more is not read.
+# Bytes of a lock file that are read.
 HOLDER_LIMIT = 4096
 
 
 class Locked(Unavailable):
-    """Somebody else holds the lock. Fields: pid, host, since (unix seconds) and command of the holder."""
+    """Another process holds the lock.
+
+    Fields: path; pid, host, since (unix seconds) and command of the holder, if known.
+    """
 
 
 def _holder() -> bytes:
+    """The JSON text that names this process as the holder."""
     return json.dumps(
         {
             "pid": os.getpid(),
@@ -41,76 +47,82 @@ def _holder() -> bytes:
     ).encode()
 
 
-def write_holder(fd: int) -> None:
-    """Says in the lock file who holds it, where that can be written: the kernel knows anyway."""
+def _write_holder(fd: int) -> None:
+    """Write the name of the holder into the lock file; a failure is ignored, because the kernel has the lock."""
     data = _holder()
     with suppress(OSError):
         os.pwrite(fd, data, 0)
-        # Only where it is longer: a driver for FAT refuses to cut a file to the size that it has.
+        # Only a longer file is cut: a FAT driver refuses to truncate a file to the size that it has.
         if os.fstat(fd).st_size > len(data):
             os.ftruncate(fd, len(data))
 
 
 def _by_kernel(path: str) -> dict[int, dict[str, Any]]:
-    """Who holds a flock on the file by the kernel's own list: a shared lock has no room for all of their names."""
-    who: dict[int, dict[str, Any]] = {}
+    """The processes that hold a flock on the file, by pid, from /proc/locks: the file itself names only one."""
+    holders: dict[int, dict[str, Any]] = {}
     with suppress(OSError, ValueError, IndexError):
         status = os.stat(path)
         place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
         with open("/proc/locks", encoding="ascii") as file:
             lines = [line.split() for line in file]
-        # "1: FLOCK ADVISORY READ 4711 fe:00:131 0 EOF"; who only waits has "->" in the second place
+        # "1: FLOCK ADVISORY READ 4711 fe:00:131 0 EOF"; a process that only waits has "->" in the second place
         for pid in (int(words[4]) for words in lines if words[1] == "FLOCK" and words[5] == place):
             with suppress(OSError):
                 with open(f"/proc/{pid}/cmdline", "rb") as file:
                     command = file.read(400).replace(b"\0", b" ").decode(errors="replace").strip()
-                who[pid] = {"pid": pid, "host": socket.gethostname(), "command": command}
-    return who
+                holders[pid] = {"pid": pid, "host": socket.gethostname(), "command": command}
+    return holders
 
 
 def _locked(path: str, what: str) -> Locked:
-    who: dict[str, Any] = {}
-    # Whoever wrote the file may have been cut short, or it is no lock file at all.
+    """The error that names the holder of a lock; `what` names the thing that is locked, for the message."""
+    holder: dict[str, Any] = {}
+    # The file may be torn, or be something else than a lock file.
     with suppress(OSError, ValueError, TypeError, RecursionError):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            who = dict(json.loads(os.read(fd, HOLDER_LIMIT)))
+            holder = dict(json.loads(os.read(fd, HOLDER_LIMIT)))
         finally:
             os.close(fd)
     holders = _by_kernel(path)
-    if holders and not (type(who.get("pid")) is int and who["pid"] in holders):
-        # The text is of an earlier holder, or of none: this lock is held by several at once.
-        who = next(iter(holders.values()))
+    if holders and not (type(holder.get("pid")) is int and holder["pid"] in holders):
+        # The text names an earlier holder, or nobody: several processes share this lock.
+        holder = next(iter(holders.values()))
     by = (
-        f"process {who['pid']} on {who['host']} ({who['command']})"
-        if {"pid", "host", "command"} <= set(who)
-        else "another"
+        f"process {holder['pid']} on {holder['host']} ({holder['command']})"
+        if {"pid", "host", "command"} <= set(holder)
+        else "another process"
     )
+    facts: dict[str, Any] = {key: holder.get(key) for key in ("pid", "host", "since", "command")}
     return Locked(
         f"{what} is locked by {by}",
-        remedy="wait for it to end and run this again; nothing needs to be removed",
+        remedy="wait until that process ends and run this again; do not remove the lock file",
         kind="locked",
         path=path,
-        **{key: who.get(key) for key in ("pid", "host", "since", "command")},
+        **facts,
     )
 
 
-def lock_directory(store: str, disk: Disk) -> str:
-    """The folder of the lock files, made if it is not there."""
-    path = os.path.join(store, DIRECTORY)
+def _lock_directory(store: str, disk: Disk) -> str:
+    """The absolute path of the folder of the lock files, which is made if it is missing."""
+    path = os.path.join(store, LOCKS)
     disk.make_directory(path)
     return path
 
 
 @contextmanager
 def exclusive(store: str, disk: Disk, name: str, what: str, *, timeout: float = 0) -> Iterator[None]:
-    """Holds the lock `name` of the store alone. Raises Locked after `timeout` seconds (-1: waits for ever)."""
-    # Imported at use: it costs more than all of the takeoff check's imports together.
+    """Hold the lock `name` of the store exclusively while the block runs.
+
+    `what` names the locked thing in messages. Raises Locked when another process still holds the lock after `timeout`
+    seconds (-1: no limit), Unavailable when the file system has no locks.
+    """
+    # Imported at use: filelock takes longer to load than everything that the takeoff check imports.
     from filelock import FileLock, Timeout
 
-    path = os.path.join(lock_directory(store, disk), name)
-    # No mode: setting one is a chmod, which FAT may not have.
-    lock = FileLock(path, timeout=timeout, fallback_to_soft=False, on_acquired=write_holder)
+    path = os.path.join(_lock_directory(store, disk), name)
+    # Without a mode: filelock would set it by chmod, which FAT may refuse.
+    lock = FileLock(path, timeout=timeout, fallback_to_soft=False, on_acquired=_write_holder)
     try:
         lock.acquire()
     except Timeout:
@@ -124,10 +136,10 @@ def exclusive(store: str, disk: Disk, name: str, what: str, *, timeout: float = 
 
 
 class SharedLock:
-    """A flock on one file that is held shared, or for a moment alone. Held until `close`."""
+    """A flock on one file, which one process holds exclusively or several hold shared. It is held until `close`."""
 
     def __init__(self, store: str, disk: Disk, name: str, what: str) -> None:
-        self._path = os.path.join(lock_directory(store, disk), name)
+        self._path = os.path.join(_lock_directory(store, disk), name)
         self._what = what
         try:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
@@ -136,9 +148,9 @@ class SharedLock:
 
     @classmethod
     def existing(cls, store: str, name: str, what: str) -> Self | None:
-        """The lock without making its file; None where nobody ever took it."""
+        """Return the lock without making its file; None where no process ever took the lock. Writes nothing."""
         lock = cls.__new__(cls)
-        lock._path = os.path.join(store, DIRECTORY, name)
+        lock._path = os.path.join(store, LOCKS, name)
         lock._what = what
         try:
             folder = os.open(os.path.dirname(lock._path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -154,6 +166,7 @@ class SharedLock:
         return lock
 
     def _flock(self, operation: int) -> bool:
+        """Whether the operation succeeded; False where another process holds the lock."""
         try:
             fcntl.flock(self._fd, operation)
         except OSError as error:
@@ -162,24 +175,25 @@ class SharedLock:
             raise Unavailable(f"{self._path} cannot be locked: {error.strerror}", kind="unwritable") from error
         return True
 
-    def alone(self) -> bool:
-        """Takes the lock for this holder alone, if nobody else has it; says whether."""
+    def try_exclusive(self) -> bool:
+        """Take the lock exclusively if no other process holds it. Returns whether this process has it now."""
         return self._flock(fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def hold_alone(self, *, wait: bool) -> None:
-        """Takes the lock for this holder alone. Raises Locked where somebody has it and `wait` is false."""
+    def hold_exclusive(self, *, wait: bool) -> None:
+        """Take the lock exclusively. Raises Locked where another process holds it and `wait` is false."""
         if not self._flock(fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
             raise _locked(self._path, self._what)
-        write_holder(self._fd)
+        _write_holder(self._fd)
 
-    def share(self, *, wait: bool) -> None:
-        """Takes the lock shared. Raises Locked where somebody has it alone and `wait` is false."""
+    def hold_shared(self, *, wait: bool) -> None:
+        """Take the lock shared. Raises Locked where another process holds it exclusively and `wait` is false."""
         if not self._flock(fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB)):
             raise _locked(self._path, self._what)
 
     def release(self) -> None:
-        """Lets go of the lock; it can be taken again."""
+        """Release the lock; this object can take it again."""
         self._flock(fcntl.LOCK_UN)
 
     def close(self) -> None:
+        """Release the lock and close its file."""
         os.close(self._fd)

@@ -1,7 +1,9 @@
-"""The store's log: one JSON line an event, each with the hash of the line before. Append-only.
+"""The log of a store (FORMAT.md 2.3): one JSON line an event, each line with the BLAKE3 of the line before.
+Append-only.
 
-The log tells what happened; the refs say what is current. A last line that is torn (no newline) is cut before the
-next append, because a power cut may leave one; anything else that does not chain is Corrupt.
+The log records what happened; the refs name what is current. A power cut may leave a torn last line (no newline): the
+next append cuts it. Every other line that does not continue the one before is Corrupt. The chain is not signed: nothing
+that flies rests on it. This module reads and writes lines; it derives no history from them.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ from store.format.manifest import MISSION_ID, TIME_MAX
 LOG = "log"
 LOG_LIMIT = 64 * 2**20
 FIRST = "0" * 64
-# Those that move a ref; they name mission, manifest and sequence.
+# The events that move a ref; their facts are mission, manifest and sequence.
 MOVES = ("published", "received", "rolled-back")
 EVENTS = (*MOVES, "signed", "rotated", "repaired", "collected")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line: when (unix seconds), what, and its facts."""
+    """One line: `at` (unix seconds), `event` (one of EVENTS), and the facts that belong to that event."""
 
     at: int
     event: str
@@ -53,7 +55,7 @@ def _whole_lines(data: bytes) -> Iterator[bytes]:
 
 
 def append(media: Media, disk: Disk, event: Event) -> None:
-    """Adds a line, durable when this returns. The caller holds the lock that allows one writer."""
+    """Append a line. It is durable when this returns. The caller holds the lock `log`."""
     assert event.event in EVENTS
     try:
         data = media.read(LOG, LOG_LIMIT)
@@ -67,7 +69,10 @@ def append(media: Media, disk: Disk, event: Event) -> None:
 
 
 def events(media: Media) -> list[Event]:
-    """Every event, oldest first. Raises Corrupt(kind=bad-log) where a line is malformed or does not chain."""
+    """Return every event, oldest first.
+
+    Raises Corrupt (kind bad-log) for a line that is malformed or does not chain.
+    """
     try:
         data = media.read(LOG, LOG_LIMIT)
     except NotFound:
@@ -76,7 +81,10 @@ def events(media: Media) -> list[Event]:
 
 
 def hashes(media: Media) -> list[str]:
-    """The hash of each line, oldest first: what the next one begins with. Raises Corrupt as `events` does."""
+    """Return the hash of each line, in hex, oldest first: the `previous` of the next line.
+
+    Raises Corrupt as `events` does.
+    """
     try:
         data = media.read(LOG, LOG_LIMIT)
     except NotFound:
@@ -85,18 +93,18 @@ def hashes(media: Media) -> list[str]:
 
 
 def before_damage(media: Media) -> list[tuple[Event, bytes]]:
-    """The events before the first line that is malformed or does not chain, with their lines."""
-    found: list[tuple[Event, bytes]] = []
+    """Return the events before the first line that is malformed or does not chain, each with its line."""
+    items: list[tuple[Event, bytes]] = []
     with suppress(Corrupt, NotFound):
         for item in _lines(media, _first_bytes(media)):
-            found.append(item)
-    return found
+            items.append(item)
+    return items
 
 
 def claims(media: Media) -> Iterator[Event]:
-    """Every event of a line that is well-formed by itself, also behind damage.
+    """Yield the event of every line that is well-formed by itself, also after a damaged line.
 
-    Nothing vouches for it: for those who judge by signatures what it names.
+    Nothing vouches for these events: they are for callers that check the signatures of what an event names.
     """
     with suppress(Corrupt, NotFound):
         for line in _whole_lines(_first_bytes(media)):
@@ -106,7 +114,7 @@ def claims(media: Media) -> Iterator[Event]:
 
 
 def _first_bytes(media: Media) -> bytes:
-    """As much of the log as is ever read."""
+    """The first LOG_LIMIT bytes of the log: no reader takes more."""
     return b"".join(media.chunks(LOG, LOG_LIMIT))[:LOG_LIMIT]
 
 
@@ -116,25 +124,25 @@ def _lines(media: Media, data: bytes) -> Iterator[tuple[Event, bytes]]:
         parsed = _parsed(line)
         if parsed is None:
             raise _bad(media, number, "is malformed")
-        found, claimed = parsed
+        event, claimed = parsed
         if claimed != previous:
             raise _bad(media, number, "does not continue the line before")
         previous = _hash(line)
-        yield found, line
+        yield event, line
 
 
 def _parsed(line: bytes) -> tuple[Event, str] | None:
-    """The event of a line and what it claims to be the hash of the line before; None for a malformed one."""
+    """The event of a line and the hash that it claims for the line before; None for a malformed line."""
     try:
         value = json.loads(line)
-        found, claimed = Event(value.pop("at"), value.pop("event"), value), value.pop("previous")
-        return (found, claimed) if _line(found, claimed) == line and _is_event(found) else None
+        event, claimed = Event(value.pop("at"), value.pop("event"), value), value.pop("previous")
+        return (event, claimed) if _line(event, claimed) == line and _is_event(event) else None
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _is_event(event: Event) -> bool:
-    """Whether an event has the facts that its kind has, each of its type."""
+    """Whether an event is one of EVENTS, with a valid time and, if it moves a ref, with valid facts."""
     if type(event.at) is not int or not 0 <= event.at <= TIME_MAX or event.event not in EVENTS:
         return False
     if event.event not in MOVES:
@@ -153,7 +161,7 @@ def _is_event(event: Event) -> bool:
 def _bad(media: Media, number: int, why: str) -> Corrupt:
     return Corrupt(
         f"line {number} of the log {why}",
-        remedy="the refs stand without the log: find out who changed it, keep it aside, and a new one begins",
+        remedy="the refs hold without the log: find out who changed it, then run store-fsck --repair",
         kind="bad-log",
         path=media.absolute(LOG),
         actual=number,

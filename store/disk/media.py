@@ -1,11 +1,14 @@
-"""Reading a store's directory without trusting it. Read-only: nothing here writes, locks or follows a link.
+"""Reading of a store's folder without trust in it (FORMAT.md 2.1). Nothing here writes, locks or follows a link.
 
-Every path component below the store's root is opened by its name in an open directory, without following links and
-without blocking, and must be a regular file or a directory: a planted symlink, FIFO or device is a finding, never a
-detour. Files are bounded before they are read, and hashed over the open descriptor in one pass.
+Every path component below the folder of the store is opened by its name in an open directory, without following links
+and without blocking, and must be a regular file or a directory: a planted symlink, FIFO or device is a finding, never a
+detour. The size of a file is bounded before the file is read, and an object is hashed over its open descriptor in one
+pass.
 
-A thing that is not there raises NotFound; a thing of another type, Corrupt(kind=wrong-type); anything that keeps us
-from looking, Unavailable. The three are never confused.
+A missing thing raises NotFound (kind missing), a thing of another type Corrupt (kind wrong-type), and everything else
+that prevents a look Unavailable (kind unreadable, with `errno`). The three are never confused.
+
+A name in a store is a relative path with `/`, "" for the folder of the store itself.
 """
 
 from __future__ import annotations
@@ -24,25 +27,32 @@ from blake3 import blake3
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId, is_hex
 
-# Reads between 256 KiB and 1 MiB over the descriptor keep BLAKE3 in the cache and are no slower than a map; a bad
-# sector under a map would be SIGBUS instead of a finding.
+# Reads of 256 KiB to 1 MiB over the descriptor keep BLAKE3 in the cache and are as fast as a memory map. A bad sector
+# under a map would raise SIGBUS instead of a finding.
 CHUNK = 2**20
 
+OBJECTS = "objects"
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _ABSENT = frozenset({errno.ENOENT})
-_WRONG_TYPE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR})
+# Error numbers by which the system refuses to open a thing of another type.
+_WRONG_TYPE = {
+    errno.ELOOP: "expected a regular file or a directory, found a symlink",
+    errno.ENOTDIR: "expected a directory, found a thing of another type",
+    errno.ENXIO: "expected a regular file, found a socket or a device",
+    errno.EISDIR: "expected a regular file, found a directory",
+}
 
 
 def object_path(id_: ObjectId) -> str:
-    """Where an object lies, relative to the store: `objects/ab/cdef…`."""
+    """Return the name of an object in its store: `objects/ab/cdef…`."""
     text = str(id_)
-    return f"objects/{text[:2]}/{text[2:]}"
+    return f"{OBJECTS}/{text[:2]}/{text[2:]}"
 
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What the file system says of a file, as the ledger remembers it; times in nanoseconds."""
+    """Size in bytes, times in nanoseconds and inode of a file: a write to the file or its replacement changes them."""
 
     size: int
     mtime: int
@@ -55,13 +65,13 @@ class FileStamp:
 
 
 class Media:
-    """An open store directory. Directories below it stay open once used, so a walk opens each of them once.
+    """An open folder of a store. A directory below it stays open once it was used, so a walk opens each of them once.
 
-    They are closed by `close`, or when nobody refers to the object any more: a verified mission reads from it for as
-    long as it is in use.
+    `close` closes them, or the end of the last reference to this object: a verified mission reads from it as long as
+    the mission is in use.
 
-    With `drop_cache`, objects are read from the medium and not from the page cache, as far as the system goes along:
-    pages that somebody has changed or mapped stay.
+    With `drop_cache`, objects are read from the medium and not from the page cache, as far as the system allows: pages
+    that a process has changed or mapped stay.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, drop_cache: bool = False) -> None:
@@ -69,10 +79,11 @@ class Media:
         self._drop_cache = drop_cache
         self.path = os.path.abspath(path)
         with _explained(self.path):
-            # The store's own path is the user's word and may be a link; what lies below it may not.
+            # The user gives the path of the store, and it may be a link; nothing below it may be one.
             self._directories[""] = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
+        """Close every open directory."""
         while self._directories:
             os.close(self._directories.popitem()[1])
 
@@ -86,34 +97,37 @@ class Media:
         self.close()
 
     def absolute(self, name: str) -> str:
-        """The path of a name in the store, for messages and for `durable`."""
+        """Return the absolute path of a name in the store, for messages and for `durable`."""
         return os.path.join(self.path, name)
 
     def directory(self, name: str) -> int:
-        """The open descriptor of a directory of the store. It belongs to this object."""
+        """Return the open descriptor of a directory of the store. It belongs to this object: do not close it."""
         fd = self._directories.get(name)
         if fd is None:
             parent, last = self._at(name)
             with _explained(self.absolute(name)):
                 fd = os.open(last, _DIRECTORY, dir_fd=parent)
-            # Two threads may race for the same directory: the first one's descriptor stays.
-            kept = self._directories.setdefault(name, fd)
-            if kept != fd:
+            # Two threads may race for the same directory: the descriptor of the first one stays.
+            first = self._directories.setdefault(name, fd)
+            if first != fd:
                 os.close(fd)
-                fd = kept
+                fd = first
         return fd
 
     def _at(self, name: str) -> tuple[int, str]:
-        """The open directory that a name lies in, and its last component."""
+        """The open directory that a name lies in, and the last component of the name.
+
+        Raises Invalid for no name of a store.
+        """
         parent, _, last = name.rpartition("/")
-        # These would be followed without being links; no name in a store has them.
+        # These lead out of the directory without being links; no name in a store has them.
         if last in ("", ".", "..") or "\0" in last:
-            raise Invalid(f"{name!r} is no name in a store", path=name)
+            raise Invalid(f"{name!r} cannot be a name in a store", path=name)
         return self.directory(parent), last
 
     @contextmanager
     def open(self, name: str) -> Iterator[int]:
-        """The descriptor of a regular file of the store."""
+        """Yield the descriptor of a regular file of the store, open for reading."""
         parent, last = self._at(name)
         with _explained(self.absolute(name)):
             fd = os.open(last, _FILE, dir_fd=parent)
@@ -121,22 +135,25 @@ class Media:
             with _explained(self.absolute(name)):
                 status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise _wrong_type(self.absolute(name))
+                raise _not_a_file(self.absolute(name), status)
             yield fd
         finally:
             os.close(fd)
 
     def stamp(self, name: str) -> FileStamp:
-        """The stamp of a regular file, without opening it."""
+        """Return the stamp of a regular file without opening it."""
         parent, last = self._at(name)
         with _explained(self.absolute(name)):
             status = os.stat(last, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
-            raise _wrong_type(self.absolute(name))
+            raise _not_a_file(self.absolute(name), status)
         return FileStamp.of(status)
 
     def read(self, name: str, limit: int) -> bytes:
-        """The bytes of a small file. Raises Corrupt above `limit`, having read no more than that."""
+        """Return the bytes of a file of at most `limit` bytes.
+
+        Raises Corrupt (kind too-large) after `limit` + 1 bytes.
+        """
         with self.open(name) as fd, _explained(self.absolute(name)):
             data = bytearray()
             while chunk := os.read(fd, min(limit + 1 - len(data), CHUNK)):
@@ -144,7 +161,7 @@ class Media:
                 if len(data) > limit:
                     path = self.absolute(name)
                     raise Corrupt(
-                        f"{path} has more than the {limit} bytes that it may have", kind="too-large", path=path
+                        f"{path} has more than {limit} bytes, which is its limit", kind="too-large", path=path
                     )
             return bytes(data)
 
@@ -157,16 +174,16 @@ class Media:
         into: bytearray | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> FileStamp:
-        """Hashes one object in one pass and returns its stamp; with `into`, also keeps the bytes that were hashed.
+        """Hash one object in one pass and return the stamp of its file; with `into`, also keep the hashed bytes there.
 
-        `into` must have `size` bytes; `name` is where the bytes lie if not in the object's place. Raises Corrupt where
-        the size or the hash is another (kind truncated, oversized or bit-flip), with object, expected and actual.
-        Memory is constant; the file is read once.
+        `into` has `size` bytes; `name` is the name of the file if it is not in the object's place; `progress` is called
+        with the number of bytes of each read. Raises Corrupt (kind truncated, oversized or bit-flip, with object,
+        expected and actual) where the size or the hash differs. Memory is constant; the file is read once.
         """
-        # Written out, not in terms of `open`: a store has many small objects, and this is what verify does all day.
+        # Written out and not built on `open`: a store has many small objects, and verify spends its time here.
         if name is None:
             text = id_.hex()
-            name, parent, last = f"objects/{text[:2]}/{text[2:]}", self.directory(f"objects/{text[:2]}"), text[2:]
+            name, parent, last = f"{OBJECTS}/{text[:2]}/{text[2:]}", self.directory(f"{OBJECTS}/{text[:2]}"), text[2:]
         else:
             parent, last = self._at(name)
         try:
@@ -174,11 +191,11 @@ class Media:
             try:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
-                    raise _wrong_type(self.absolute(name))
+                    raise _not_a_file(self.absolute(name), status)
                 _check_size(id_, size, status.st_size)
                 if self._drop_cache:
                     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-                # One byte more shows a file that grew; a read that gives less is done again in pieces.
+                # One byte more than `size` shows a file that grew; after a short read the file is read again in pieces.
                 data = os.read(fd, size + 1) if into is None and size < CHUNK else b""
                 if len(data) == size > 0:
                     actual = blake3(data).digest()
@@ -202,21 +219,21 @@ class Media:
         return FileStamp.of(status)
 
     def names(self, name: str) -> list[str]:
-        """The names in a directory, ascending."""
+        """Return the names in a directory, ascending."""
         with _explained(self.absolute(name)):
             return sorted(os.listdir(self.directory(name)))
 
     def names_if_there(self, name: str) -> list[str]:
-        """The names in a directory; none where there is no such directory."""
+        """Return the names in a directory, ascending; no names where the directory does not exist."""
         try:
             return self.names(name)
         except NotFound:
             return []
 
     def statuses(self, name: str) -> Iterator[tuple[str, os.stat_result | FlightbagError]]:
-        """The names in a directory, ascending, each with its status or with why it has none; no link is followed.
+        """Yield the names in a directory, ascending, each with its status or with the error that prevented a look.
 
-        What vanishes while it is listed is left out.
+        No link is followed. A name that vanishes during the listing is left out.
         """
         folder = self.directory(name)
         for inner in self.names(name):
@@ -228,8 +245,11 @@ class Media:
                 yield inner, _explain(error, self.absolute(f"{name}/{inner}"))
 
     def objects(self, first: int) -> Iterator[tuple[ObjectId, os.stat_result]]:
-        """The object files of one folder of `objects/`, ascending; what is none is passed over. Raises Unavailable."""
-        shard = f"objects/{first:02x}"
+        """Yield the objects in the folder `objects/<first in hex>`, ascending, each with the status of its file.
+
+        Everything else in the folder is passed over. Raises Unavailable where it cannot be listed.
+        """
+        shard = f"{OBJECTS}/{first:02x}"
         try:
             for name, status in self.statuses(shard):
                 if isinstance(status, FlightbagError):
@@ -237,10 +257,10 @@ class Media:
                 if stat.S_ISREG(status.st_mode) and is_hex(shard[-2:] + name):
                     yield ObjectId.parse(shard[-2:] + name), status
         except (NotFound, Corrupt):
-            return  # no such folder, or something else in its place
+            return  # the folder is missing, or something else has its name
 
     def chunks(self, name: str, size: int, progress: Callable[[int], None] | None = None) -> Iterator[bytes]:
-        """The bytes of a file, at most one chunk more than `size`: a file that grows is caught, not followed."""
+        """Yield the bytes of a file in chunks, at most one chunk more than `size`: a file that grows has an end."""
         done = 0
         with self.open(name) as fd:
             while done <= size:
@@ -253,19 +273,22 @@ class Media:
                 if progress is not None:
                     progress(len(chunk))
 
-    def kind(self, name: str) -> str:
-        """`file`, `directory`, or what else lies under a name: symlink, fifo, socket, device."""
+    def file_type(self, name: str) -> str:
+        """Return `file`, `directory`, `symlink`, `fifo`, `socket` or `device` for the thing under a name.
+
+        Opens nothing.
+        """
         parent, last = self._at(name)
         with _explained(self.absolute(name)):
-            return kind_of(os.stat(last, dir_fd=parent, follow_symlinks=False))
+            return type_of_file(os.stat(last, dir_fd=parent, follow_symlinks=False))
 
 
-def kind_of(status: os.stat_result) -> str:
-    """`file`, `directory`, symlink, fifo, socket or device."""
-    return _KINDS.get(stat.S_IFMT(status.st_mode), "device")
+def type_of_file(status: os.stat_result) -> str:
+    """Return `file`, `directory`, `symlink`, `fifo`, `socket` or `device`."""
+    return _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "device")
 
 
-_KINDS = {
+_FILE_TYPES = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
     stat.S_IFLNK: "symlink",
@@ -305,12 +328,16 @@ def _check_size(id_: ObjectId, expected: int, actual: int) -> None:
         )
 
 
-def _wrong_type(path: str) -> Corrupt:
-    return Corrupt(f"{path} is no regular file, or no folder where one belongs", kind="wrong-type", path=path)
+def _wrong_type(path: str, why: str) -> Corrupt:
+    return Corrupt(f"{path}: {why}", kind="wrong-type", path=path)
+
+
+def _not_a_file(path: str, status: os.stat_result) -> Corrupt:
+    return _wrong_type(path, f"expected a regular file, found a {type_of_file(status)}")
 
 
 class _explained:  # noqa: N801 - a context manager, written out: it is entered for every small object
-    """Turns an OSError into the error that says which of the three it is."""
+    """Turns an OSError into NotFound, Corrupt or Unavailable (see the head of the module)."""
 
     __slots__ = ("_path",)
 
@@ -327,9 +354,9 @@ class _explained:  # noqa: N801 - a context manager, written out: it is entered 
 
 def _explain(error: OSError, path: str) -> FlightbagError:
     if error.errno in _ABSENT:
-        return NotFound(f"{path} is not there", kind="missing", path=path)
+        return NotFound(f"{path} does not exist", kind="missing", path=path)
     if error.errno in _WRONG_TYPE:
-        return _wrong_type(path)
-    remedy = "run it as a user who may read it" if error.errno in (errno.EACCES, errno.EPERM) else ""
+        return _wrong_type(path, _WRONG_TYPE[error.errno])
+    remedy = "run this as a user who may read it" if error.errno in (errno.EACCES, errno.EPERM) else ""
     text = f"{path} cannot be read: {error.strerror}"
     return Unavailable(text, remedy=remedy, kind="unreadable", path=path, errno=error.errno)

@@ -1,9 +1,11 @@
-"""Inserting objects: steps 1 to 5 of the publication order (see `durable`), many objects to a barrier.
+"""Insertion of objects: steps 1 to 5 of the publication order (FORMAT.md 2.4, `durable`), many objects to a barrier.
 
-Contract of a batch: after `commit` returns, every object added is in the store, whole, and survives a power cut;
-before, none of them may be relied on. Adding what is there already costs a look at it: the size, and the hash unless
-the ledger says that the file is untouched since its last full hash. A bad resident copy goes to quarantine when the
-right bytes are durable beside it, and is replaced, never kept.
+Contract of a batch: after `commit` returns, every object added is in the store, whole, and survives a power cut; before
+that, nothing may rely on any of them. An object that the store has already is not written again, but it is examined:
+its size, and its hash unless the hash record in the index shows that the file did not change since it was last hashed
+in full. A damaged resident copy goes to quarantine as soon as the right bytes are durable beside it, and is replaced.
+
+Nothing here publishes: no ref moves. Nothing here flies: aboard, `takeoff.evidence` hashes every byte.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from blake3 import blake3
 from store.disk.durable import Disk
 from store.disk.index import Index, Row
 from store.disk.locks import exclusive
-from store.disk.media import CHUNK, Media, object_path
+from store.disk.media import CHUNK, OBJECTS, Media, object_path
 from store.disk.quarantine import set_aside
 from store.disk.staging import Staging
 from store.errors import Corrupt, NotFound, Unavailable
@@ -31,7 +33,7 @@ from store.format.ids import ObjectId
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """One object of a batch; `reused` where the store had it already."""
+    """One object of a batch: its id, its size in bytes, and `reused` where the store had it already."""
 
     id: ObjectId
     size: int
@@ -39,7 +41,7 @@ class Added:
 
 
 class Batch:
-    """Objects on their way in. Made by `inserting`; used by one thread, but for those of `add_all`."""
+    """Objects on their way into the store. Made by `inserting`; used by one thread, except within `add_all`."""
 
     def __init__(self, media: Media, disk: Disk, index: Index | None, staging: Staging) -> None:
         self._media = media
@@ -48,17 +50,18 @@ class Batch:
         self._staging = staging
         self._lock = Lock()
         self._staged: dict[ObjectId, str] = {}
-        # What was there, whole, but not by the ledger: its writer may not have come to its barriers yet.
-        self._found: dict[ObjectId, Row] = {}
-        # Objects whose resident copy is damaged, with their sizes. It stays until the right bytes are durable.
+        # Resident objects that were hashed now, because no hash record vouches for them: the process that wrote them
+        # may not have reached its barriers yet, so `commit` makes them durable too.
+        self._resident: dict[ObjectId, Row] = {}
+        # Objects whose resident copy is damaged, with their sizes. The copy stays until the right bytes are durable.
         self._bad: dict[ObjectId, int] = {}
         self._numbers = count()
         self._stopped = False
 
     def add(self, chunks: Iterable[bytes | bytearray | memoryview], expect: ObjectId | None = None) -> Added:
-        """Stages the object that the chunks make up, hashing while writing; memory is that of a chunk.
+        """Stage the object that the chunks make up, hashing while writing. Memory is that of one chunk.
 
-        With `expect`, raises Corrupt, keeping nothing, unless the bytes have that id.
+        With `expect`, raises Corrupt (kind bit-flip) and keeps nothing unless the bytes have that id.
         """
         path = os.path.join(self._staging.folder(), str(next(self._numbers)))
         hasher, size = blake3(), 0
@@ -66,7 +69,7 @@ class Batch:
         try:
             for chunk in chunks:
                 if self._stopped:
-                    raise Unavailable("stopped, as another object of the batch failed", kind="stopped")
+                    raise Unavailable("stopped because another object of the batch failed", kind="stopped")
                 hasher.update(chunk)
                 size += len(chunk)
                 self._disk.write(fd, chunk, path)
@@ -77,7 +80,7 @@ class Batch:
         if expect is not None and id_ != expect:
             self._disk.remove(path)
             raise Corrupt(
-                f"object {expect} hashes to {id_} at its source",
+                f"the source of object {expect} has bytes that hash to {id_}",
                 kind="bit-flip",
                 object=expect,
                 expected=str(expect),
@@ -92,11 +95,11 @@ class Batch:
         return Added(id_, size, reused)
 
     def add_all(self, objects: Iterable[tuple[Iterable[bytes], ObjectId | None]]) -> list[Added]:
-        """Stages many objects, a few at a time: for each its chunks, and the id that they are expected to have.
+        """Stage many objects, a few at a time. An item is the chunks of an object and the id to expect, or None.
 
-        Chunks are asked for by other threads. Raises what the first that fails raises.
+        Other threads iterate over the chunks. Raises the error of the first object that fails.
         """
-        self._staging.folder()  # made by one thread
+        self._staging.folder()  # before the threads start: only one may make it
 
         def stop() -> None:
             self._stopped = True
@@ -107,79 +110,80 @@ class Batch:
             self._stopped = False
 
     def add_bytes(self, data: bytes) -> Added:
-        """Stages one object; nothing is written where the store has it."""
+        """Stage one object; nothing is written where the store has it."""
         id_ = ObjectId.of(data)
         if id_ in self._staged or self.holds(id_, len(data)):
             return Added(id_, len(data), reused=True)
         return self.add([data])
 
-    def add_file(self, path: str) -> Added:
-        """Stages the content of a file."""
-        return self.add(read_chunks(path))
-
     def folder(self) -> str:
-        """The folder of this batch in `tmp/`, for programs that write what is to be added."""
+        """Return the absolute path of this batch's folder in `tmp/`, for programs that write files to be added."""
         return self._staging.folder()
 
     def holds(self, id_: ObjectId, size: int) -> bool:
-        """Whether the store has this object, whole. A bad copy is replaced when the object is added and committed."""
-        if id_ in self._found:
+        """Whether the store has this object, whole.
+
+        A damaged copy is replaced when the object is added and committed.
+        """
+        if id_ in self._resident:
             return True
         try:
-            row = examine(self._media, self._index, id_, size)
+            row = confirm_object(self._media, self._index, id_, size)
         except NotFound:
             return False
         except Corrupt:
             self._bad[id_] = size
             return False
         except Unavailable as error:
-            # A bad sector is no reason to go without: the right bytes are at hand. Anything else may be a passing want.
-            if error.fields.get("errno") != errno.EIO:
+            # Only a bad sector (EIO) counts as a damaged copy, for the caller has the right bytes. Other errors may
+            # pass.
+            if error.errno != errno.EIO:
                 raise
             self._bad[id_] = size
             return False
         if row is not None:
-            self._found[id_] = row
+            self._resident[id_] = row
         return True
 
     def commit(self) -> None:
-        """Steps 2 to 5 for everything staged, and for what was found but is not known to be durable."""
-        if not self._staged and not self._found:
+        """Do steps 2 to 5 for everything staged, and for resident objects that may not be durable yet."""
+        if not self._staged and not self._resident:
             return
         with self._healing():
-            objects = self._media.absolute("objects")
-            places = {id_: self._media.absolute(object_path(id_)) for id_ in (*self._staged, *self._found)}
-            self._disk.sync_files([*self._staged.values(), *(places[id_] for id_ in self._found)])  # 2
+            objects = self._media.absolute(OBJECTS)
+            paths = {id_: self._media.absolute(object_path(id_)) for id_ in (*self._staged, *self._resident)}
+            self._disk.sync_files([*self._staged.values(), *(paths[id_] for id_ in self._resident)])  # 2
             for id_ in self._bad:
                 self._set_aside(id_)
-            shards = {os.path.dirname(place) for place in places.values()}
-            new = sorted(shards - {os.path.join(objects, name) for name in self._media.names("objects")})
+            shards = {os.path.dirname(path) for path in paths.values()}
+            new = sorted(shards - {os.path.join(objects, name) for name in self._media.names(OBJECTS)})
             for shard in new:
                 self._disk.make_directory(shard)
             self._staging.unsettled = True
             for id_, path in self._staged.items():
-                self._disk.rename(path, places[id_])  # 3
+                self._disk.rename(path, paths[id_])  # 3
             for shard in sorted(shards):
                 self._disk.sync_directory(shard)  # 4
-            if new or self._found:
+            if new or self._resident:
                 self._disk.sync_directory(objects)
             self._staging.unsettled = False
         if self._index is not None:
             now = int(time.time())
-            # The bytes were hashed on their way in, into a file that only this process could write.
+            # The bytes were hashed while they were written, into a file that only this process could change.
             rows = {
                 id_: Row.of(self._media.stamp(object_path(id_)), inserted=now, verified=now) for id_ in self._staged
             }
-            self._index.commit(objects={**rows, **self._found})  # 5
+            self._index.commit(objects={**rows, **self._resident})  # 5
         self._staged.clear()
-        self._found.clear()
+        self._resident.clear()
         self._bad.clear()
 
     @contextmanager
     def _healing(self) -> Iterator[None]:
-        """Alone in replacing damaged objects: else two that found the same one would set each other's right copy aside.
+        """Hold the lock `heal` while damaged objects are replaced, if there are any.
 
-        What somebody else has healed meanwhile counts as found.
+        Without it, two processes with the same damaged object would each move the other's right copy to quarantine. An
+        object that another process has healed meanwhile counts as resident.
         """
         self._bad = {id_: size for id_, size in self._bad.items() if id_ in self._staged}
         if not self._bad:
@@ -193,26 +197,26 @@ class Batch:
             yield
 
     def _set_aside(self, id_: ObjectId) -> None:
-        """Moves what lies in an object's place to quarantine, if anything does."""
+        """Move whatever lies in an object's place to quarantine, if anything does."""
         name = object_path(id_)
         shard = os.path.dirname(name)
-        # A link in place of the shard's directory would be followed out of the store: then that is what goes.
+        # A link in place of the shard's directory leads out of the store: then the link itself is moved.
         with suppress(NotFound):
-            set_aside(self._media, self._disk, name if self._media.kind(shard) == "directory" else shard)
+            set_aside(self._media, self._disk, name if self._media.file_type(shard) == "directory" else shard)
 
 
 @contextmanager
 def inserting(media: Media, disk: Disk, index: Index | None) -> Iterator[Batch]:
-    """A batch; what was not committed when the block ends is gone."""
+    """Yield a batch. Objects that are not committed when the block ends are dropped."""
     with Staging(media, disk) as staging:
         yield Batch(media, disk, index, staging)
 
 
-def examine(media: Media, index: Index | None, id_: ObjectId, size: int) -> Row | None:
-    """Raises NotFound or Corrupt unless the store has this object, whole.
+def confirm_object(media: Media, index: Index | None, id_: ObjectId, size: int) -> Row | None:
+    """Raise NotFound or Corrupt unless the store has this object, whole.
 
-    Reads it in full and returns its new row for the ledger, unless the ledger of the index says that the file is
-    untouched since that was last done: then None. Never used aboard.
+    Returns None where the hash record in the index shows that the file did not change since it was last hashed in full;
+    otherwise the file is hashed now, and its new row for the index is returned. Never used aboard.
     """
     stamp = media.stamp(object_path(id_))
     row = index.object(id_) if index is not None else None
@@ -224,7 +228,7 @@ def examine(media: Media, index: Index | None, id_: ObjectId, size: int) -> Row 
 
 
 def read_chunks(path: str) -> Iterator[bytes]:
-    """The content of a regular file, a chunk at a time."""
+    """Yield the content of a file, at most CHUNK bytes at a time. Raises Unavailable where it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:
             while chunk := file.read(CHUNK):

@@ -1,8 +1,8 @@
-"""`tmp/`: folders in which transactions stage what they write, and how the leftovers of dead ones go.
+"""`tmp/`: the folders in which transactions stage what they write, and the removal of what dead transactions left.
 
-A folder is locked (flock) while its transaction lives, so a kill leaves nothing that looks alive. A folder that
-nobody holds is the mark of a transaction that did not end, and may have renamed objects whose directories were never
-synced.
+A transaction holds a flock on its folder while it lives, so a killed process leaves no folder that looks alive. A
+folder that no process holds belongs to a transaction that did not end: that transaction may have renamed objects whose
+directories were never synced (FORMAT.md 2.4).
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Self
 
 from store.disk.durable import Disk
 from store.disk.layout import TMP
-from store.disk.media import Media
+from store.disk.media import OBJECTS, Media
 from store.errors import FlightbagError, Unavailable
 
 
 class Staging:
-    """A folder of its own for one transaction, made at first use and removed at the end with all that is in it.
+    """The folder of one transaction: made at first use, removed with its content when the transaction ends.
 
-    `unsettled` says that something was renamed out of it and not synced yet; an end in that state leaves the folder,
-    empty, as the mark for `sweep`.
+    `unsettled` is true while renames out of the folder are not synced yet. A transaction that ends in that state leaves
+    the empty folder: `sweep` then makes the renames durable.
     """
 
     def __init__(self, media: Media, disk: Disk) -> None:
         self._media = media
         self._disk = disk
         self._folder: str | None = None
-        self._hold = -1
+        self._lock_fd = -1
         self.unsettled = False
 
     def __enter__(self) -> Self:
@@ -41,47 +41,48 @@ class Staging:
         if self._folder is None:
             return
         try:
-            # What cannot be removed now is swept by the next transaction.
+            # The next transaction sweeps what cannot be removed now.
             with suppress(FlightbagError, OSError):
                 empty(self._disk, self._folder)
                 if not self.unsettled:
                     self._disk.remove(self._folder)
         finally:
-            os.close(self._hold)
+            os.close(self._lock_fd)
 
     def folder(self) -> str:
-        """The absolute path of the folder."""
+        """Return the absolute path of the folder, which is made and locked at the first call. Raises Unavailable."""
         tmp = self._media.absolute(TMP)
         while self._folder is None:
             self._disk.make_directory(tmp)
             folder = os.path.join(tmp, f"{os.getpid()}-{secrets.token_hex(8)}")
             self._disk.make_directory(folder)
             try:
-                hold = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             except FileNotFoundError:
-                continue  # somebody's sweep took it for dead before the lock was there: once more
+                continue  # a sweep removed the folder before it was locked: try again
             except OSError as error:
-                raise _not_held(folder, error) from error
+                raise _not_locked(folder, error) from error
             try:
-                fcntl.flock(hold, fcntl.LOCK_EX)
+                fcntl.flock(fd, fcntl.LOCK_EX)
             except OSError as error:
-                os.close(hold)
-                raise _not_held(folder, error) from error
+                os.close(fd)
+                raise _not_locked(folder, error) from error
             if os.path.isdir(folder):
-                self._folder, self._hold = folder, hold
+                self._folder, self._lock_fd = folder, fd
             else:
-                os.close(hold)
+                os.close(fd)
         return self._folder
 
 
-def _not_held(folder: str, error: OSError) -> Unavailable:
+def _not_locked(folder: str, error: OSError) -> Unavailable:
     return Unavailable(f"{folder} cannot be locked: {error.strerror}", kind="unwritable", path=folder)
 
 
 def sweep(media: Media, disk: Disk) -> int:
-    """Removes what dead transactions left, and says how many there were.
+    """Remove what dead transactions left and return how many there were.
 
-    What they renamed is made durable first, because the next transaction finds it present and relies on it.
+    Objects that they renamed are made durable first, because the next transaction finds these objects and relies on
+    them.
     """
     swept = 0
     for name in media.names_if_there(TMP):
@@ -89,7 +90,7 @@ def sweep(media: Media, disk: Disk) -> int:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
-            continue  # no folder of ours, or gone already; fsck tells of strays
+            continue  # not a folder, or removed already; fsck reports strays
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not swept:
@@ -98,39 +99,39 @@ def sweep(media: Media, disk: Disk) -> int:
             disk.remove(path)
             swept += 1
         except (OSError, Unavailable):
-            continue  # its transaction is alive, or it cannot be removed: fsck tells of it
+            continue  # the transaction is alive, or the folder cannot be removed: fsck reports it
         finally:
             os.close(fd)
     return swept
 
 
 def _settle(media: Media, disk: Disk) -> None:
-    """Step 4 for every directory of objects."""
-    shards = [f"objects/{shard}" for shard in media.names("objects")]
-    for name in (*(shard for shard in shards if media.kind(shard) == "directory"), "objects"):
+    """Sync every directory of objects: step 4 of the publication order (FORMAT.md 2.4)."""
+    shards = [f"{OBJECTS}/{shard}" for shard in media.names(OBJECTS)]
+    for name in (*(shard for shard in shards if media.file_type(shard) == "directory"), OBJECTS):
         disk.sync_directory(media.absolute(name))
 
 
 def empty(disk: Disk, folder: str) -> None:
-    """Removes everything in a folder; a link is removed, not followed. Raises Unavailable where that cannot be done."""
-    for name in listed(folder):
+    """Remove everything in a folder; a link is removed, not followed. Raises Unavailable where that fails."""
+    for name in list_names(folder):
         remove_tree(disk, os.path.join(folder, name))
 
 
 def remove_tree(disk: Disk, path: str) -> None:
-    """Removes whatever is there, with all that is in it, however deep."""
+    """Remove a file, a link, or a folder with its content, at any depth. Raises Unavailable where that fails."""
     todo = [path]
     while todo:
         top = todo[-1]
-        inner = listed(top) if os.path.isdir(top) and not os.path.islink(top) else []
+        inner = list_names(top) if os.path.isdir(top) and not os.path.islink(top) else []
         if inner:
             todo += [os.path.join(top, name) for name in inner]
         else:
             disk.remove(todo.pop())
 
 
-def listed(folder: str) -> list[str]:
-    """The names in a folder. Raises Unavailable."""
+def list_names(folder: str) -> list[str]:
+    """Return the names in a folder. Raises Unavailable where it cannot be listed."""
     try:
         return os.listdir(folder)
     except OSError as error:

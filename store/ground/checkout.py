@@ -18,8 +18,8 @@ from pathlib import Path
 
 from store.disk.durable import Disk
 from store.disk.locks import Locked
-from store.disk.media import Media, kind_of, object_path
-from store.disk.staging import listed, remove_tree
+from store.disk.media import Media, object_path, type_of_file
+from store.disk.staging import list_names, remove_tree
 from store.errors import Conflict, FlightbagError, Invalid, NotFound, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
@@ -79,7 +79,7 @@ def checkout(
 
 def _take(disk: Disk, partial: str) -> None:
     """Empties what a checkout that was interrupted left. Raises Conflict for a folder that is something else."""
-    there = listed(partial)
+    there = list_names(partial)
     if there and RECORD not in there:
         raise Conflict(f"{partial} is in the way", remedy="give another folder, or move it away", path=partial)
     # The record, which marks it as ours, comes first and goes last.
@@ -163,7 +163,7 @@ def check_checkout(folder: str, pinned: SignedRoot) -> tuple[Finding, ...]:
     Raises NotFound where there is no checkout.
     """
     with Media(folder) as media:
-        if media.kind(RECORD) != "directory":
+        if media.file_type(RECORD) != "directory":
             raise NotFound(f"{folder} is no checkout", kind="missing", path=folder)
         with Media(media.absolute(RECORD)) as inner:
             evidence = StoreEvidence(inner)
@@ -219,7 +219,7 @@ def _compare(media: Media, expected: Mapping[str, tuple[ObjectId, int]], known: 
             yield Finding.of(status)
             seen.add(name)
             continue
-        kind = kind_of(status)
+        kind = type_of_file(status)
         wanted = "directory" if name in folders else "file" if name in expected or name in known else ""
         seen.add(name)
         if not wanted:

@@ -17,13 +17,13 @@ from __future__ import annotations
 import os
 import time
 from calendar import timegm
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
 from store.disk import log
-from store.disk.index import Row, peek_index
+from store.disk.index import Row, open_index_for_reading
 from store.disk.layout import DRAFTS, PINS, TRASH
 from store.disk.media import Media, object_path
 from store.disk.quarantine import present
@@ -34,12 +34,12 @@ from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import ref_id
 from store.ground import releases
+from store.ground.log_history import LogHistory
 from store.ground.needs import (
     KEEP_LAST,
     UNKNOWN,
     Need,
     is_manifest,
-    manifests_of,
     need_of,
     need_of_stored,
     need_of_unsigned,
@@ -82,7 +82,7 @@ def plan_gc(
     Raises Refused, or Unavailable where nothing is known to be wrong, if a manifest, draft or pin cannot be read, or if
     something lies among the missions that is none; Corrupt if the log does not hold.
     """
-    named = manifests_of(log.events(repository.media))
+    named = LogHistory.of(log.events(repository.media)).retained
     needs = _marked(repository, named, keep_last)
     trash: list[tuple[ObjectId, int]] = []
     kept_named: set[ObjectId] = set()
@@ -108,7 +108,7 @@ def plan_gc(
     folders = tuple(
         name
         for name in media.names_if_there(TRASH)
-        if _over(name, now, grace) and media.kind(f"{TRASH}/{name}") == "directory"
+        if _over(name, now, grace) and media.file_type(f"{TRASH}/{name}") == "directory"
     )
     # Also those that are young, as what they need may be older and go, and those that are lost.
     given_up = tuple(sorted(all_named - kept_named))
@@ -118,7 +118,7 @@ def plan_gc(
 @contextmanager
 def peeked_rows(media: Media) -> Iterator[Rows]:
     """What the index knows, read without writing a byte; nothing where it is not believed: then the ctime decides."""
-    index = peek_index(media)
+    index = open_index_for_reading(media)
     try:
         yield index.rows if index is not None else lambda _: {}
     finally:
@@ -181,7 +181,7 @@ def _over(name: str, now: float, grace: float) -> bool:
         return False  # fsck tells of it
 
 
-def _marked(repository: Repository, named: Mapping[str, list[ObjectId]], keep_last: int) -> list[Need]:
+def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], keep_last: int) -> list[Need]:
     """Everything that must stay. Raises Refused or Unavailable with every reason why that is not known."""
     media = repository.media
     for name in ("missions", log.LOG):
@@ -199,8 +199,7 @@ def _marked(repository: Repository, named: Mapping[str, list[ObjectId]], keep_la
         try:
             needs.append(need())
         except FlightbagError as error:
-            error.message = f"{holder}: {error.message}"
-            wrong.append(error)
+            wrong.append(error.restated(f"{holder}: {error.message}"))
 
     for mission in media.names_if_there("missions"):
         mark(f"missions/{mission}", partial(_current, repository, mission))

@@ -13,6 +13,7 @@ from store.format.ids import ObjectId
 from store.ground.gc import current_need
 from store.ground.issuing import check_signers, highest_issued, issuing, last_issued, next_issue
 from store.ground.issuing import issue as issue_
+from store.ground.log_history import LogHistory
 from store.ground.needs import UNKNOWN
 from store.ground.repository import Repository
 from store.takeoff.mission import Opened
@@ -108,17 +109,15 @@ def _named(repository: Repository, mission: str, id_: ObjectId) -> Opened:
 
 
 def _earlier(repository: Repository, mission: str, current: Opened) -> Opened:
-    for event in reversed(log.events(repository.media)):
-        if event.event in log.MOVES and event.facts["mission"] == mission:
-            id_ = ObjectId.parse(event.facts["manifest"])
-            if id_ == current.manifest_id:
-                continue
-            try:
-                opened = _named(repository, mission, id_)
-            except Corrupt:
-                continue  # lost, or of a signer who was revoked since
-            if _says(opened) != _says(current):
-                return opened
+    for move in reversed(LogHistory.of(log.events(repository.media)).published(mission)):
+        if move.manifest == current.manifest_id:
+            continue
+        try:
+            opened = _named(repository, mission, move.manifest)
+        except Corrupt:
+            continue  # lost, or of a signer who was revoked since
+        if _says(opened) != _says(current):
+            return opened
     raise NotFound(f"mission {mission} was never anything else", remedy="see `flightbag log`", kind="missing")
 
 

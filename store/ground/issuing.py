@@ -12,7 +12,7 @@ from functools import partial
 
 from store.disk.layout import DRAFTS
 from store.disk.locks import exclusive
-from store.disk.log import MOVES, Event, claims, events
+from store.disk.log import claims, events
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.format.cbor import INT_MAX
 from store.format.cose import KID_SIZE, SIGNATURE_SIZE, Envelope, Signature
@@ -20,6 +20,7 @@ from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import AAD_LABEL, CONTENT_TYPE, ENVELOPE_LIMIT, MISSION_ID, PAYLOAD_LIMIT, Issue, Manifest
 from store.format.ref import ref_id
+from store.ground.log_history import LogHistory
 from store.ground.repository import CLOCKS_DIFFER, Repository
 from store.ground.writer import Writer, check_fit, writing
 from store.takeoff.mission import Evidence, Opened
@@ -65,12 +66,10 @@ def last_issued(repository: Repository, mission: str) -> Opened | None:
 
     found = holds(lambda: repository.current(mission))
     if found is None:
-        for event in reversed(events(repository.media)):
-            if event.event in MOVES and event.facts["mission"] == mission:
-                id_ = ObjectId.parse(event.facts["manifest"])
-                found = holds(partial(repository.opened, id_, "a manifest of the log"))
-                if found is not None:
-                    break
+        for move in reversed(LogHistory.of(events(repository.media)).published(mission)):
+            found = holds(partial(repository.opened, move.manifest, "a manifest of the log"))
+            if found is not None:
+                break
     return found
 
 
@@ -82,7 +81,7 @@ def highest_issued(repository: Repository, mission: str) -> tuple[int, int]:
     chain = [repository.first_trust_root().root]
     chain += [SignedRoot.parse(repository.evidence.root_file(version)).root for version in _later(repository)]
     keys = {key for root in chain for key in root.mission.keys}
-    ids = [ObjectId.parse(e.facts["manifest"]) for e in claims(repository.media) if _moves(e, mission)]
+    ids = [move.manifest for move in LogHistory.of(claims(repository.media)).published(mission)]
     with suppress(FlightbagError):
         current = ref_id(repository.evidence.ref(mission))
         # A line behind that of the ref is of a publication that was cut short: nobody has seen it.
@@ -98,10 +97,6 @@ def highest_issued(repository: Repository, mission: str) -> tuple[int, int]:
 
 def _later(repository: Repository) -> range:
     return range(2, max(repository.evidence.root_versions(), default=1) + 1)
-
-
-def _moves(event: Event, mission: str) -> bool:
-    return event.event in MOVES and event.facts["mission"] == mission
 
 
 def next_issue(
@@ -246,12 +241,8 @@ def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer], 
 
 def _begun_as(repository: Repository, manifest: Manifest) -> str:
     """What the log says that a draft is for: a publication, unless it was begun as a rollback."""
-    for event in reversed(events(repository.media)):
-        facts = event.facts
-        mine = facts.get("mission") == manifest.mission.id and facts.get("sequence") == manifest.issue.sequence
-        if event.event == "signed" and mine and facts.get("for") in MOVES:
-            return str(facts["for"])
-    return "published"
+    history = LogHistory.of(events(repository.media))
+    return history.drafts.get((manifest.mission.id, manifest.issue.sequence), "published")
 
 
 def discard_draft(repository: Repository, mission: str) -> int:

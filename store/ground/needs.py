@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from store.disk.log import MOVES, Event
 from store.disk.media import Media, object_path
 from store.errors import FlightbagError
 from store.format import manifest
 from store.format.cose import Envelope
-from store.format.ids import DIGEST_SIZE, ObjectId, is_hex
+from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, Manifest
 from store.format.ref import REF_SIZE, ref_id
 from store.takeoff.evidence import StoreEvidence
@@ -90,28 +89,6 @@ def need_of_stored(holder: str, id_: ObjectId, evidence: StoreEvidence) -> Need:
     """What a manifest among the objects needs, itself included. Raises Corrupt, NotFound or Unavailable."""
     data = evidence.object(id_, ENVELOPE_LIMIT)
     return Need(holder, [*need_of_unsigned(holder, data, evidence), (id_, len(data))])
-
-
-def manifests_of(events: Iterable[Event]) -> dict[str, list[ObjectId]]:
-    """The manifests that were current for each mission and were not collected since, the newest first, each once."""
-    found: dict[str, dict[ObjectId, None]] = {}
-    for event in events:
-        moved = event.facts.get("refs") if event.event == "repaired" else None
-        refs = moved if type(moved) is dict else {}
-        if event.event in MOVES:
-            refs = {event.facts["mission"]: event.facts["manifest"]}
-        for mission, text in refs.items():
-            if type(text) is str and is_hex(text):
-                ids = found.setdefault(mission, {})
-                ids.pop(ObjectId.parse(text), None)
-                ids[ObjectId.parse(text)] = None
-        if event.event == "collected":
-            gone = event.facts.get("manifests")
-            for ids in found.values():
-                for text in gone if type(gone) is list else ():
-                    if type(text) is str and is_hex(text):
-                        ids.pop(ObjectId.parse(text), None)
-    return {mission: list(reversed(ids)) for mission, ids in found.items()}
 
 
 def pinned_id(media: Media, holder: str) -> ObjectId:

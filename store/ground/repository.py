@@ -19,14 +19,13 @@ from store.disk.layout import FORMAT, TOML, check_format, check_free, no_store
 from store.disk.locks import SharedLock, exclusive
 from store.disk.media import Media
 from store.disk.staging import Staging
-from store.errors import Corrupt, Invalid, NotFound, Refused, Unavailable
+from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.format.ref import ref_id
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_manifest
-from store.trust.draft import RootDraft, completed
 from store.trust.root import SignedRoot
 
 # How far apart the clocks of two ground stations may be, in seconds.
@@ -155,32 +154,12 @@ class Repository:
         lock = SharedLock(self.media.path, self.disk, "store", "the store")
         try:
             if alone:
-                lock.hold_alone(wait=wait)
+                lock.hold_exclusive(wait=wait)
             else:
-                lock.share(wait=wait)
+                lock.hold_shared(wait=wait)
             yield
         finally:
             lock.close()
-
-    def rotate(self, draft: RootDraft, *, now: int) -> SignedRoot:
-        """Puts the draft of a root into effect: root 1, or the one that follows the newest. Durable when it returns.
-
-        Raises Untrusted where it lacks signatures, Conflict where it follows another root than the newest, Refused for
-        one from the future: aircraft take its time of issue for passed.
-        """
-        if draft.root.issued_at > now + CLOCKS_DIFFER:
-            raise Refused(
-                f"the draft says that it was begun at {draft.root.issued_at}, it is {now}",
-                remedy="set the clock of the machine where it was begun, and begin a new draft",
-                kind="from-the-future",
-            )
-        with self.locked(), exclusive(self.media.path, self.disk, "trust", "the trust chain", timeout=60):
-            self.media.directory("trust")  # before the log speaks of it
-            signed = completed(draft, self.trust_root() if self.evidence.root_versions() else None)
-            facts = {"version": signed.root.version, "digest": signed.root.digest.hex()}
-            self.append_log(log.Event(now, "rotated", facts))
-            self.replace(f"trust/{signed.root.version}.root.cbor", signed.envelope.render())
-        return signed
 
     def append_log(self, event: log.Event) -> None:
         """Adds a line to the log, alone (step 6)."""

@@ -24,6 +24,7 @@ from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, U
 from store.format.ids import ObjectId
 from store.format.ref import ref_id
 from store.ground.repository import Repository
+from store.ground.trust_chain import put_into_effect
 from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import check_binding, open_manifest
 from store.trust.root import SignedRoot
@@ -253,7 +254,7 @@ def apply_sync(
     held = SharedLock.existing(source.media.path, "store", "the source store")
     try:
         if held is not None:
-            held.share(wait=False)
+            held.hold_shared(wait=False)
         _apply(plan, source, target, disk, progress)
     finally:
         if held is not None:
@@ -274,7 +275,7 @@ def _apply(
     with destination:
         lock = SharedLock(destination.media.path, disk, "store", "the target store")
         try:
-            lock.share(wait=False)
+            lock.hold_shared(wait=False)
             sweep(destination.media, disk)
             # What was there when the plan was made may have been collected since; then the log says so.
             unchanged = _log_of(destination) == plan.target_log
@@ -311,9 +312,7 @@ def _bring_root(version: int, source: Repository, destination: Repository) -> No
                     remedy="bring the two stations' roots together, and begin a new draft of the one that lost",
                     kind="bad-trust-chain",
                 )
-        facts = {"version": version, "digest": digest.hex()}
-        destination.append_log(log.Event(int(time.time()), "rotated", facts))
-        destination.replace(f"trust/{version}.root.cbor", data)
+        put_into_effect(destination, data, at=int(time.time()))
 
 
 def _move(move: Move, destination: Repository) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from store.disk import log
 from store.disk.index import Index, Record, Row, open_index
 from store.disk.media import Media, object_path
-from store.disk.objects import Batch, examine, inserting
+from store.disk.objects import Batch, confirm_object, inserting
 from store.disk.staging import sweep
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
 from store.format.ids import BuildKey, ObjectId
@@ -51,7 +51,7 @@ class Writer:
     def __init__(self, repository: Repository, index: Index) -> None:
         self.repository = repository
         self.index = index
-        # Read in full by `check` and not in the ledger yet: one commit for many.
+        # Read in full by `check_object` and not in the ledger yet: one commit for many.
         self._checked: dict[ObjectId, Row] = {}
 
     @contextmanager
@@ -60,17 +60,17 @@ class Writer:
         with inserting(self.repository.media, self.repository.disk, self.index) as batch:
             yield batch
 
-    def check(self, id_: ObjectId, size: int) -> None:
+    def check_object(self, id_: ObjectId, size: int) -> None:
         """Raises NotFound or Corrupt unless the object is there, whole (by the ledger, or by reading it)."""
         known = self._checked.get(id_)
         if known and known.size == size and known.fresh(self.repository.media.stamp(object_path(id_))):
             return
-        row = examine(self.repository.media, self.index, id_, size)
+        row = confirm_object(self.repository.media, self.index, id_, size)
         if row is not None:
             self._checked[id_] = row
 
     def settle(self) -> None:
-        """Enters in the ledger what `check` read."""
+        """Enters in the ledger what `check_object` read."""
         if self._checked:
             self.index.commit(objects=self._checked)
             self._checked = {}
@@ -133,7 +133,7 @@ class Writer:
         # Two entries may give one object two sizes: then one of them fails.
         for id_, size in sorted({*opened.closure().items(), *((e.id, e.size) for e in opened.table.entries)}):
             try:
-                row = examine(repository.media, self.index, id_, size)
+                row = confirm_object(repository.media, self.index, id_, size)
                 if row is not None:
                     rows[id_] = row
             except FlightbagError as error:

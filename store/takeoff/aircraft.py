@@ -1,14 +1,25 @@
-"""The aircraft's memory on its own disk, and the takeoff check with it. The state lies outside of every store.
+"""The takeoff check by the state that an aircraft keeps on its own disk, outside of every store.
 
-Two slots, `a` and `b`, each with a checksum. A change is written to both, one after the other, and durable before GO is
-said; a change that cannot be written is NO-GO. So of two slots that a power cut may leave, one whole is enough: if the
-other is torn or one change behind, no GO was ever said on what it lacks, or the whole one has it. Two that are further
-apart, that differ at the same number, or that are both lost are no state: NO-GO until the aircraft is enrolled again.
+>>> from store import aircraft
+>>> root = aircraft.pinned_root(root_bytes)
+>>> aircraft.enrol(state_folder, aircraft.AircraftState.enrolled("uav-07", "cpu-x86_64-avx2", root))
+>>> aircraft.check(state_folder, store_path, "north-ridge", now=now).go
+True
+>>> aircraft.consume(state_folder, "2026-11-23-01")
+>>> verdict = aircraft.check(state_folder, store_path, "north-ridge", now=now)
+>>> [finding.kind for finding in verdict.findings]
+['consumed-flight']
 
-Who writes what when: `enrol` makes the state; `check` writes a newer trust root as soon as the chain holds, because its
-revocations count from then on whatever becomes of the mission, and the rest when every step has passed; `consume` is
-called after landing. Nothing else writes. What was restored to an older copy, both slots together, cannot be noticed
-without a counter in hardware.
+The state has two slots, `a` and `b`, each with a checksum. A change is written to both, one after the other, and is
+durable before the check answers GO; a change that cannot be written is NO-GO. After a power cut one whole slot is
+enough (decision 0008): if the other slot is torn or one change behind, either no GO rested on what it lacks, or the
+whole slot has it. Slots that are further apart, that differ at the same number, or that are both lost make no state:
+NO-GO until the aircraft is enrolled again.
+
+Three functions write: `enrol` makes the state. `check` writes a newer trust root as soon as the chain holds, because
+its revocations count from then on whatever becomes of the mission, and writes the rest after every step has passed.
+`consume` is called after landing. A restore of both slots to an older copy goes unnoticed: only a counter in hardware
+could show it.
 """
 
 from __future__ import annotations
@@ -23,28 +34,45 @@ from store.disk.durable import Disk, replace_file
 from store.disk.layout import TOML
 from store.disk.locks import exclusive
 from store.disk.media import Media
-from store.disk.staging import listed
+from store.disk.staging import list_names
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
 from store.findings import Finding
 from store.format.cbor import INT_MAX
 from store.format.ids import DIGEST_SIZE, derive
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Verdict
-from store.takeoff.verify import newest_root, verify_mission
+from store.takeoff.verify import newest_root, pinned_root, verify_mission
 from store.trust.aircraft_state import STATE_LIMIT, AircraftState
 from store.trust.root import SignedRoot
 
+__all__ = [
+    "SLOTS",
+    "AircraftState",
+    "StoredState",
+    "check",
+    "consume",
+    "enrol",
+    "pinned_root",
+    "read_state",
+]
+
 SLOTS = ("a", "b")
 CONTEXT = "flightbag 2026 aircraft state v1"
-_NUMBER = 8
-_ENROL = "have an operator enrol the aircraft again (--again): it forgets what it has seen and which flights were flown"
-_PATH = "is that the path of the state? an aircraft is enrolled once: flightbag aircraft enrol"
+_NUMBER_SIZE = 8
+_ENROL_AGAIN = (
+    "have an operator enrol the aircraft again (flightbag aircraft enrol --again): the aircraft then forgets the "
+    "missions that it has accepted and the flights that it has flown"
+)
+_ENROL_ONCE = "check the path of the state; a new aircraft is enrolled once, with `flightbag aircraft enrol`"
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """What the slots hold: the number of the last change, whether a slot has to be written anew, and in which order:
-    first the one that is behind or lost, so that the other is whole meanwhile."""
+class StoredState:
+    """The state by its two slots.
+
+    `number` counts the changes. `mend` is true if a slot is lost or behind and has to be written. `order` is the order
+    of writing: that slot first, so that the other one stays whole meanwhile.
+    """
 
     state: AircraftState
     number: int
@@ -52,83 +80,88 @@ class Memory:
     order: tuple[str, ...] = SLOTS
 
 
-def load(folder: str | os.PathLike[str]) -> Memory:
-    """The state of an aircraft. Writes nothing.
+def read_state(folder: str | os.PathLike[str]) -> StoredState:
+    """Return the state of an aircraft. Write nothing.
 
-    Raises NotFound where there is none, Corrupt where it is damaged beyond doubt, Unavailable where it cannot be read.
+    Raise NotFound if the folder has no state, Corrupt if the state is damaged beyond doubt, Unavailable if it cannot be
+    read.
     """
     try:
         with Media(folder) as media:
-            slots = [_slot(media, name) for name in SLOTS]
+            slots = [_read_slot(media, name) for name in SLOTS]
     except NotFound as error:
-        raise _none(os.fspath(folder)) from error
-    found = [(slot[0], slot[1], name) for slot, name in zip(slots, SLOTS, strict=True) if isinstance(slot, tuple)]
-    whole = sorted(found, key=lambda slot: slot[0], reverse=True)
+        raise _no_state(os.fspath(folder)) from error
+    readable = [(slot[0], slot[1], name) for slot, name in zip(slots, SLOTS, strict=True) if isinstance(slot, tuple)]
+    whole = sorted(readable, key=lambda slot: slot[0], reverse=True)
     if not whole:
         for slot in slots:
             if isinstance(slot, Unavailable):
                 raise slot
         if all(isinstance(slot, NotFound) for slot in slots):
-            raise _none(media.path)
-        raise _bad(media.path, "both slots are lost or damaged")
+            raise _no_state(media.path)
+        raise _bad_state(media.path, "both slots are lost or damaged")
     if len(whole) == 2:
         (number, newer, last), (before, older, first) = whole
         if number - before > 1:
-            raise _bad(media.path, f"one slot is {number - before} changes behind the other: it was rolled back")
+            raise _bad_state(media.path, f"one slot is {number - before} changes behind the other: it was rolled back")
         if number == before and newer != older:
-            raise _bad(media.path, "the two slots contradict each other")
-        return Memory(_state(media.path, newer), number, number != before, (first, last))
+            raise _bad_state(media.path, "the two slots contradict each other")
+        return StoredState(_parse(media.path, newer), number, number != before, (first, last))
     ((number, newer, last),) = whole
-    return Memory(_state(media.path, newer), number, True, (*(name for name in SLOTS if name != last), last))
+    return StoredState(_parse(media.path, newer), number, True, (*(name for name in SLOTS if name != last), last))
 
 
-def _slot(media: Media, name: str) -> tuple[int, bytes] | FlightbagError:
-    """The number and the bytes of a slot; or why it counts for nothing. Raises Unavailable, not for a bad sector."""
+def _read_slot(media: Media, name: str) -> tuple[int, bytes] | FlightbagError:
+    """Return the number and the bytes of a slot, or why the slot does not count.
+
+    A bad sector only costs the slot. Raise Unavailable for any other failure to read.
+    """
     try:
-        data = media.read(name, DIGEST_SIZE + _NUMBER + STATE_LIMIT)
+        data = media.read(name, DIGEST_SIZE + _NUMBER_SIZE + STATE_LIMIT)
     except (NotFound, Corrupt) as error:
         return error
     except Unavailable as error:
-        if error.fields.get("errno") != errno.EIO:
+        if error.errno != errno.EIO:
             raise
         return error
-    if len(data) <= DIGEST_SIZE + _NUMBER or derive(CONTEXT, data[DIGEST_SIZE:]) != data[:DIGEST_SIZE]:
+    if len(data) <= DIGEST_SIZE + _NUMBER_SIZE or derive(CONTEXT, data[DIGEST_SIZE:]) != data[:DIGEST_SIZE]:
         return Corrupt(f"{media.absolute(name)} is torn or damaged", kind="bad-state", path=media.absolute(name))
     body = data[DIGEST_SIZE:]
-    return int.from_bytes(body[:_NUMBER]), body[_NUMBER:]
+    return int.from_bytes(body[:_NUMBER_SIZE]), body[_NUMBER_SIZE:]
 
 
-def _state(path: str, data: bytes) -> AircraftState:
+def _parse(path: str, data: bytes) -> AircraftState:
     try:
         return AircraftState.parse(data)
     except (Corrupt, Untrusted) as error:
-        raise _bad(path, error.message) from error
+        raise _bad_state(path, error.message) from error
 
 
-def _none(path: str) -> NotFound:
-    return NotFound(f"{path} has no aircraft state", remedy=_PATH, kind="no-state", path=path)
+def _no_state(path: str) -> NotFound:
+    return NotFound(f"{path} has no aircraft state", remedy=_ENROL_ONCE, kind="no-state", path=path)
 
 
-def _bad(path: str, why: str) -> Corrupt:
-    return Corrupt(f"the aircraft's state in {path} cannot be used: {why}", remedy=_ENROL, kind="bad-state", path=path)
+def _bad_state(path: str, why: str) -> Corrupt:
+    text = f"the aircraft's state in {path} cannot be used: {why}"
+    return Corrupt(text, remedy=_ENROL_AGAIN, kind="bad-state", path=path)
 
 
-def _write(folder: str, disk: Disk, memory: Memory) -> Memory:
-    """Writes a state to both slots, durably. Raises Unavailable; then what was there counts, or this."""
-    number = memory.number + 1
+def _write(folder: str, disk: Disk, stored: StoredState) -> StoredState:
+    """Write a state to both slots, durably. If it raises Unavailable, either the state before or this one counts."""
+    number = stored.number + 1
     if number > INT_MAX:
-        raise _bad(folder, "it was changed too often")
-    body = number.to_bytes(_NUMBER) + memory.state.render()
+        raise _bad_state(folder, "it was changed too often")
+    body = number.to_bytes(_NUMBER_SIZE) + stored.state.render()
     data = derive(CONTEXT, body) + body
     staging = os.path.join(folder, "tmp")
     disk.make_directory(staging)
-    for name in memory.order:
+    for name in stored.order:
         replace_file(disk, os.path.join(folder, name), data, staging)
-    return Memory(memory.state, number, mend=False)
+    return StoredState(stored.state, number, mend=False)
 
 
 @contextmanager
-def _alone(folder: str, disk: Disk) -> Iterator[None]:
+def _locked(folder: str, disk: Disk) -> Iterator[None]:
     with exclusive(folder, disk, "state", "the aircraft's state", timeout=60):
         yield
 
@@ -136,10 +169,11 @@ def _alone(folder: str, disk: Disk) -> Iterator[None]:
 def enrol(
     folder: str | os.PathLike[str], state: AircraftState, *, again: bool = False, disk: Disk | None = None
 ) -> None:
-    """Makes the state of an aircraft. Durable when it returns.
+    """Make the state of an aircraft; it is durable on return.
 
-    Raises Conflict where there is one, whole or not, unless `again`: then the new one takes its place, and what the
-    aircraft had seen is forgotten. Raises Invalid for a folder with other things in it.
+    Raise Conflict if the folder has a state already, whole or not. With `again` the new state takes its place, and
+    everything that the aircraft had seen is forgotten. Raise Invalid for a folder that holds other things or lies in a
+    store.
     """
     disk = disk or Disk()
     folder = os.path.realpath(folder)
@@ -149,78 +183,85 @@ def enrol(
             raise Invalid(f"{folder} lies in the store {above}", remedy="give a folder outside of every store")
         above = os.path.dirname(above)
     disk.make_directory(folder)
-    names = set(listed(folder))
+    names = set(list_names(folder))
     if names - {*SLOTS, "tmp", "lock"}:
-        raise Invalid(f"{folder} holds something else", remedy="give a folder of its own", path=folder)
-    with _alone(folder, disk):
+        text = f"{folder} holds files that are not of an aircraft's state"
+        raise Invalid(text, remedy="give an empty folder, or one that does not exist yet", path=folder)
+    with _locked(folder, disk):
         number = 0
         if names & set(SLOTS):
             if not again:
                 raise Conflict(
-                    f"{folder} is the state of an aircraft already",
-                    remedy="enrolling with --again forgets what it has seen",
+                    f"{folder} already has the state of an aircraft",
+                    remedy="enrol with --again to replace it; the aircraft then forgets what it has seen",
                     kind="enrolled",
                     path=folder,
                 )
-            # Above whatever is there, so that an old slot that comes back is noticed.
+            # The number goes above both slots, so that an old slot that comes back is noticed.
             with Media(folder) as media:
                 number = max(
-                    (slot[0] + 1 for slot in (_slot(media, n) for n in SLOTS) if isinstance(slot, tuple)), default=0
+                    (slot[0] + 1 for slot in (_read_slot(media, n) for n in SLOTS) if isinstance(slot, tuple)),
+                    default=0,
                 )
-        _write(folder, disk, Memory(state, number, mend=True))
+        _write(folder, disk, StoredState(state, number, mend=True))
         disk.sync_directory(os.path.dirname(folder))
 
 
 def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = None) -> None:
-    """Says that a flight was flown: it does not fly again. Durable when it returns. Raises Invalid if it was before."""
+    """Record that a flight was flown, so that the check refuses it from now on. The record is durable on return.
+
+    Raise Invalid if the flight was consumed before, and as `read_state` does.
+    """
     disk = disk or Disk()
     folder = os.path.realpath(folder)
-    load(folder)  # where there is none, nothing is made, not even a lock
-    with _alone(folder, disk):
-        memory = load(folder)
-        _write(folder, disk, replace(memory, state=memory.state.consuming(flight)))
+    read_state(folder)  # without a state nothing is made, not even a lock
+    with _locked(folder, disk):
+        stored = read_state(folder)
+        _write(folder, disk, replace(stored, state=stored.state.consuming(flight)))
 
 
 def check(
     folder: str | os.PathLike[str],
-    evidence: StoreEvidence,
+    store: StoreEvidence | str | os.PathLike[str],
     mission: str,
     *,
     now: int | None = None,
     flight: str | None = None,
     disk: Disk | None = None,
 ) -> Verdict:
-    """The takeoff check of one mission by what the aircraft remembers; it remembers the outcome.
+    """Return the verdict of the takeoff check for one mission, by the aircraft's state in `folder`; record the outcome.
 
-    `now` is unix seconds by a trusted clock, None where there is none. GO is said only when the state is durable; a
-    state that cannot be read or written is NO-GO, told as a finding.
+    `store` is the folder of the store, or evidence over one. `now` is unix seconds by a trusted clock, None without a
+    trusted clock. The verdict is GO only once the state is durable; a state that cannot be read or written is a
+    finding, and NO-GO. Raise NotFound or Unavailable if the store folder cannot be opened.
     """
+    evidence = store if isinstance(store, StoreEvidence) else StoreEvidence(Media(store))
     disk = disk or Disk()
     folder = os.path.realpath(folder)
     try:
-        load(folder)  # where there is none, nothing is made, not even a lock
-        with _alone(folder, disk):
-            memory = load(folder)
-            newest = _newest(memory.state.root, evidence)
-            if newest.root.version > memory.state.root.root.version:
-                memory = _write(folder, disk, replace(memory, state=memory.state.with_root(newest)))
-            binding = Binding.of_aircraft(memory.state, now=now, flight=flight)
-            verdict = verify_mission(evidence, mission, memory.state.root, binding)
+        read_state(folder)  # without a state nothing is made, not even a lock
+        with _locked(folder, disk):
+            stored = read_state(folder)
+            newest = _newest_root(stored.state.root, evidence)
+            if newest.root.version > stored.state.root.root.version:
+                stored = _write(folder, disk, replace(stored, state=stored.state.with_root(newest)))
+            binding = Binding.of_aircraft(stored.state, now=now, flight=flight)
+            verdict = verify_mission(evidence, mission, stored.state.root, binding)
             if verdict.mission is not None:
-                if verdict.mission.trust_root.digest != memory.state.root.root.digest:
-                    text = "the trust chain was another one when it was read again"
+                if verdict.mission.trust_root.digest != stored.state.root.root.digest:
+                    text = "a second read of the trust chain gave another trust root than the first"
                     raise Unavailable(text, remedy="check again; the medium is failing", kind="unreadable")
-                state = memory.state.accepting(verdict.mission.manifest, now=now or 0)
-                if state != memory.state or memory.mend:
-                    _write(folder, disk, replace(memory, state=state))
+                state = stored.state.accepting(verdict.mission.manifest, now=now or 0)
+                if state != stored.state or stored.mend:
+                    _write(folder, disk, replace(stored, state=state))
             return verdict
     except FlightbagError as error:
-        finding = Finding.of(error, step="E", remedy="the state must be readable and writable for this user")
+        finding = Finding.of(error, step="E", remedy="let this user read and write the folder of the aircraft's state")
         return Verdict(mission, (finding,), None)
 
 
-def _newest(pinned: SignedRoot, evidence: StoreEvidence) -> SignedRoot:
-    """Step B; a chain that does not hold moves nothing, and the check says why. Raises Unavailable."""
+def _newest_root(pinned: SignedRoot, evidence: StoreEvidence) -> SignedRoot:
+    """Step B. A chain that does not hold leaves the pinned root, and the check reports why. Raise Unavailable."""
     try:
         return newest_root(evidence, pinned)
     except Unavailable:

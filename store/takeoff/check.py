@@ -1,4 +1,14 @@
-"""The takeoff check of one mission of a store folder, without an aircraft's state."""
+"""The takeoff check of one mission in a store folder, without an aircraft's state.
+
+>>> from store import takeoff_check
+>>> verdict = takeoff_check(store_path, "north-ridge", trust=root_bytes, now=now, host="cpu-x86_64-avx2")
+>>> verdict.go, verdict.findings
+(True, ())
+>>> verdict.mission.code  # two people compare it over the radio
+'GDFKB-8T3DB'
+>>> verdict.not_judged
+('aircraft', 'flight', 'rollback')
+"""
 
 from __future__ import annotations
 
@@ -19,11 +29,12 @@ def takeoff_check(
     aircraft: str | None = None,
     host: str | None = None,
 ) -> Verdict:
-    """Verifies one mission of a store: steps A to F of the takeoff check.
+    """Return the verdict of steps A to F of the takeoff check (FORMAT.md 7) for one mission of a store.
 
-    `trust` is the pinned root file's bytes, `now` unix seconds. GO is `verdict.mission is not None`. Raises
-    Unavailable or NotFound where the store itself cannot be opened, Untrusted for an unusable pinned root. The
-    verdict's mission reads from the store as long as it is in use.
+    `trust` is the bytes of the pinned root file, `now` unix seconds. Without `aircraft` or `host` the verdict lists
+    them as not judged. The mission may fly exactly if `verdict.mission` is not None; it reads from the store folder as
+    long as it is in use. Raise NotFound or Unavailable if the store folder cannot be opened, Untrusted if the pinned
+    root cannot be used.
     """
     evidence = StoreEvidence(Media(store))
     return verify_mission(evidence, mission, pinned_root(trust), Binding(now, aircraft, host))

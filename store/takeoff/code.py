@@ -1,7 +1,8 @@
-"""A short code that two people can compare over the radio: ten characters for what takes sixty-four in full.
+"""A short code that two people compare over the radio: ten characters in place of the sixty-four of a digest.
 
-Fifty bits of BLAKE3, in Crockford's base 32, which has no I, L, O and U. It tells two honest things apart, and makes
-somebody who can sign work for a second one with the same code; it replaces no signature.
+The code has fifty bits of BLAKE3 in Crockford's base 32, which lacks I, L, O and U. It distinguishes two honest
+missions, and costs somebody who can sign much work to make a second mission with the same code. It replaces no
+signature.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _LENGTH = 10
 
 
 def short_code(*digests: bytes) -> str:
-    """The code of some digests, in two groups of five characters: `4X7QK-09DZM`."""
+    """Return the code of some digests, in two groups of five characters: `4X7QK-09DZM`."""
     number = int.from_bytes(derive(CONTEXT, b"".join(digests))[:7]) >> 6
     text = "".join(_ALPHABET[number >> (5 * place) & 31] for place in reversed(range(_LENGTH)))
     return f"{text[:5]}-{text[5:]}"

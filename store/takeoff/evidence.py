@@ -1,4 +1,4 @@
-"""The evidence of a store directory: what `store.takeoff.verify` asks for, read from the medium. Writes nothing.
+"""The evidence of a store folder: the bytes that `store.takeoff.verify` asks for. Reads the medium, writes nothing.
 
 Every object is read in full.
 """
@@ -20,15 +20,15 @@ from store.takeoff.mission import Outcome
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, advance
 
 MAX_MISSIONS = 10_000
-# Objects found whole that are not read again for the next mission: what keeps the memory that of a mission.
+# So many whole objects are remembered, and not read again for the next mission. The bound keeps the memory small.
 _REMEMBERED = 200_000
 
 
 class StoreEvidence:
-    """`store.takeoff.verify.Evidence` over a directory. For many missions it reads an object once.
+    """`store.takeoff.mission.Evidence` over a store folder. Objects that missions share are read once.
 
-    `progress` is told the bytes as they are hashed, `whole` each object that `check` has found whole, with the stamp of
-    the file that was read; both may be called from any thread.
+    `progress` gets the number of bytes as they are hashed. `whole` gets each object that `check_objects` has read and
+    found whole, with the stamp of the file. Both may be called from any thread.
     """
 
     def __init__(
@@ -40,44 +40,44 @@ class StoreEvidence:
         self.media = media
         self._progress = progress
         self._whole = whole
-        # What `check` was asked about before: those found whole, with their sizes, and the others.
+        # The outcomes of earlier calls of `check_objects`: whole objects with their sizes, and the others.
         self._sound: dict[ObjectId, int] = {}
         self._failed: dict[tuple[ObjectId, int], FlightbagError] = {}
 
     def missions(self) -> list[str]:
-        """The ids of the missions that have a ref, ascending. What else lies there, fsck tells."""
+        """Return the ids of the missions that have a ref, ascending. Other names in the folder are passed over."""
         names = self.media.names_if_there("missions")
         if len(names) > MAX_MISSIONS:
-            raise Unavailable(f"{self.media.path} has {len(names)} missions, at most {MAX_MISSIONS} are allowed")
+            raise Unavailable(f"{self.media.path} has {len(names)} missions, and the most is {MAX_MISSIONS}")
         return [name for name in names if MISSION_ID.fullmatch(name)]
 
     def drafts(self) -> list[str]:
-        """The ids of the missions that have a draft, ascending."""
+        """Return the ids of the missions that have a draft, ascending."""
         return [name for name in self.media.names_if_there("drafts") if MISSION_ID.fullmatch(name)]
 
     def ref(self, mission: str) -> bytes:
         if not MISSION_ID.fullmatch(mission):  # `..` among them
-            raise NotFound(f"{mission[:80]!r} is no mission id", kind="missing")
+            raise NotFound(f"{mission[:80]!r} is not a valid mission id", kind="missing")
         return self.media.read(f"missions/{mission}", REF_SIZE)
 
     def chain(self, after: int) -> Sequence[bytes]:
         versions = [v for v in self.root_versions() if v > after]
         if versions != list(range(after + 1, after + 1 + len(versions))):
             raise Corrupt(
-                f"the trust chain of {self.media.path} has a gap after version {after}",
+                f"the trust chain of {self.media.path} lacks a root after version {after}",
                 kind="bad-trust-chain",
                 actual=versions,
             )
         if len(versions) > MAX_STEPS:
             raise Corrupt(
-                f"the trust chain of {self.media.path} is more than {MAX_STEPS} versions ahead",
-                remedy="pin a newer root of the domain: enrol the aircraft again with it",
+                f"the trust chain of {self.media.path} is more than {MAX_STEPS} versions ahead of the pinned root",
+                remedy="pin a newer root of the trust domain; enrol an aircraft again with that root",
                 kind="bad-trust-chain",
             )
         return [self.root_file(version) for version in versions]
 
     def newest(self, first: SignedRoot) -> SignedRoot:
-        """The newest root of a store's own chain, which may be longer than a verifier follows. Raises as `advance`."""
+        """Return the newest trust root of the store's own chain, however long it is. Raise as `advance` does."""
         current = first
         while True:
             after = current.root.version
@@ -87,11 +87,12 @@ class StoreEvidence:
             current = advance(current, [self.root_file(version) for version in window])
 
     def root_versions(self) -> list[int]:
-        """The versions of the root files that are there, ascending."""
+        """Return the versions of the root files in the store, ascending."""
         matches = (ROOT_FILE.fullmatch(name) for name in self.media.names_if_there("trust"))
         return sorted(int(match[1]) for match in matches if match)
 
     def root_file(self, version: int) -> bytes:
+        """Return the bytes of a root file. Raise NotFound, Corrupt or Unavailable."""
         return self.media.read(f"trust/{version}.root.cbor", ROOT_FILE_LIMIT)
 
     def object(self, id_: ObjectId, limit: int) -> bytes:
@@ -99,7 +100,7 @@ class StoreEvidence:
             size = self.media.stamp(object_path(id_)).size
             if size > limit:
                 raise Corrupt(
-                    f"object {id_} has {size} bytes, at most {limit} are allowed",
+                    f"object {id_} has {size} bytes, and the most is {limit}",
                     kind="oversized",
                     expected=limit,
                     actual=size,
@@ -108,18 +109,18 @@ class StoreEvidence:
 
     def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
         with _about(id_):
-            # The size on the medium first: the signed size may be large, and memory is taken for what is there.
+            # The size on the medium decides how much memory is taken: the signed size may be far larger.
             actual = self.media.stamp(object_path(id_)).size
             data = bytearray(size if actual == size else 0)
             self.media.digest(id_, size, into=data, progress=self._progress)
             return data
 
-    def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
+    def check_objects(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
         wanted = list(objects)
         new = sorted(item for item in wanted if self._sound.get(item[0]) != item[1] and item not in self._failed)
         if len(self._sound) > _REMEMBERED:
             self._sound = {id_: size for id_, size in wanted if self._sound.get(id_) == size}
-        # Hashing a large object leaves the interpreter free; over small ones threads would only wait for each other.
+        # Hashing a large object releases the interpreter's lock. Over small objects threads would only wait.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             large = {item: pool.submit(self._outcome, item) for item in new if item[1] >= CHUNK}
             for item in new:
@@ -140,7 +141,7 @@ class StoreEvidence:
         try:
             stamp = self.media.digest(*item, progress=self._progress)
         except FlightbagError as error:
-            return _named(item[0], error)
+            return _about_object(item[0], error)
         if self._whole is not None:
             self._whole(item[0], stamp)
         return None
@@ -148,15 +149,14 @@ class StoreEvidence:
 
 @contextmanager
 def _about(id_: ObjectId) -> Iterator[None]:
-    """Adds the object's id to what goes wrong while it is read."""
+    """Add the object's id to the errors that reading it raises."""
     try:
         yield
     except FlightbagError as error:
-        raise _named(id_, error) from error.__cause__
+        raise _about_object(id_, error) from error.__cause__
 
 
-def _named(id_: ObjectId, error: FlightbagError) -> FlightbagError:
-    error.fields.setdefault("object", id_)
-    if isinstance(error, NotFound):
-        error.message = f"object {id_} is not there"
-    return error
+def _about_object(id_: ObjectId, error: FlightbagError) -> FlightbagError:
+    """Return the error with the id of the object."""
+    message = f"object {id_} is missing" if isinstance(error, NotFound) else error.message
+    return error.restated(message, **{"object": id_, **error.fields})

@@ -1,7 +1,16 @@
-"""Loading the artifacts of a verified mission: what is handed out is what was hashed.
+"""Loading the artifacts of a verified mission: the caller gets the bytes that were hashed.
 
-The bytes are read and hashed in one pass into memory of their own. Whatever a bad stick returns the second time, or
-somebody swaps in after the check, is never used.
+>>> from store import load, takeoff_check
+>>> mission = takeoff_check(store_path, "north-ridge", trust=root_bytes, now=now).mission
+>>> bytes(load(mission, "files/calibration/camera.yaml", kind="file"))
+b'fx: 1.0\\n'
+>>> load(mission, "files/calibration/camera.yaml", kind="engine")
+Traceback (most recent call last):
+    ...
+store.errors.Invalid: files/calibration/camera.yaml is an entry of kind file, not engine
+
+The bytes are read and hashed in one pass, into memory of their own. Bytes that a bad medium returns on a second read,
+or that somebody swaps in after the check, are never used.
 """
 
 from __future__ import annotations
@@ -11,15 +20,16 @@ from store.takeoff.mission import VerifiedMission
 
 
 def load(mission: VerifiedMission, name: str, *, kind: str) -> memoryview:
-    """The bytes of the entry `name`, read-only.
+    """Return the bytes of the entry `name`, read-only.
 
-    `kind` is what the caller will use them as; an entry of another kind raises Invalid, so that nothing filed under
-    `files/` is ever run as an engine. Raises NotFound for no such entry, Corrupt or Unavailable if the medium no
-    longer gives the verified bytes.
+    `kind` is the kind of entry that the caller expects: an entry of another kind raises Invalid, so that nothing filed
+    under `files/` is ever run as an engine. Raise NotFound if the mission has no such entry, Corrupt or Unavailable if
+    the medium no longer returns the verified bytes.
     """
     entry = mission.table.find(name)
     if entry is None:
         raise NotFound(f"mission {mission.facts.id} has no entry {name}", entry=name)
     if entry.kind != kind:
-        raise Invalid(f"{name} is of kind {entry.kind}, not {kind}", entry=name, expected=kind, actual=entry.kind)
+        text = f"{name} is an entry of kind {entry.kind}, not {kind}"
+        raise Invalid(text, entry=name, expected=kind, actual=entry.kind)
     return memoryview(mission.evidence.bytes_of(entry.id, entry.size)).toreadonly()

@@ -1,4 +1,4 @@
-"""The values of the takeoff check: the evidence it reads, what it is checked against, and what it answers."""
+"""The values of the takeoff check: the evidence, the binding that a mission is checked against, and the verdict."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from store.takeoff.code import short_code
 from store.trust.aircraft_state import AircraftState
 from store.trust.root import TrustRoot
 
-# The result of looking at one object: None, or why it is not what it must be.
+# The outcome of reading one object: None for a whole one, else the error.
 Outcome = FlightbagError | None
 
 
 class Evidence(Protocol):
-    """Where the bytes come from. Every method raises NotFound, Corrupt or Unavailable, and never guesses."""
+    """The source of the bytes. Every method raises NotFound, Corrupt or Unavailable, and never guesses."""
 
     def ref(self, mission: str) -> bytes:
-        """The bytes of a mission ref, at most REF_SIZE of them; a longer file is Corrupt."""
+        """Return the bytes of a mission ref, at most REF_SIZE of them; a longer file raises Corrupt."""
         ...
 
     def chain(self, after: int) -> Sequence[bytes]:
-        """The root files of version `after` + 1 and up, in order."""
+        """Return the root files of version `after` + 1 and up, in order."""
         ...
 
     def object(self, id_: ObjectId, limit: int) -> bytes:
-        """The bytes of an object of at most `limit` bytes; they hash to its id."""
+        """Return the bytes of an object of at most `limit` bytes; they hash to its id."""
         ...
 
-    def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
-        """Reads every byte of each object of a given size; the outcome for each, in any order."""
+    def check_objects(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
+        """Read every byte of each object, given with its size, and yield its outcome, in any order."""
         ...
 
     def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
-        """The bytes of one object, read and hashed in one pass into memory of the caller's own."""
+        """Return the bytes of one object, read and hashed in one pass into memory of the caller's own."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What the mission is checked against. None is "not asked", and the verdict says so.
+    """The flight that a mission is checked against. A field that is None is not judged, and the verdict lists it.
 
-    `now` is unix seconds that have passed: by a clock, or where `fresh` is false, by what is known for sure without
-    one; then it can show that a mission has expired, and never that it has not. `state` is the aircraft's memory.
+    `now` is unix seconds that have passed for sure. With `fresh` it comes from a trusted clock. Without, it is only a
+    lower bound: it can prove that a mission has expired, and never that it has not. `state` is the aircraft's state.
     """
 
     now: int
@@ -60,21 +60,21 @@ class Binding:
 
     @classmethod
     def of_aircraft(cls, state: AircraftState, *, now: int | None, flight: str | None = None) -> Self:
-        """What an aircraft checks against; `now` is the time by a trusted clock, None where there is none."""
+        """Return the binding of an aircraft; `now` is the time by a trusted clock, None without a trusted clock."""
         passed = state.floor if now is None else max(now, state.floor)
         return cls(passed, state.id, state.host, flight, state, now is not None)
 
     @property
     def not_judged(self) -> tuple[str, ...]:
-        """What the verdict has to say that it did not look at."""
-        asked = (
+        """Return the names of the facts that this binding does not judge."""
+        facts = (
             ("aircraft", self.aircraft is not None),
             ("host class", self.host is not None),
             ("flight", self.flight is not None),
             ("rollback", self.state is not None),
             ("freshness, for want of a trusted clock", self.fresh),
         )
-        return tuple(what for what, judged in asked if not judged)
+        return tuple(what for what, judged in facts if not judged)
 
 
 BY_VERIFY = object()
@@ -82,23 +82,23 @@ BY_VERIFY = object()
 
 @dataclass(frozen=True)
 class VerifiedMission:
-    """A mission that passed every step. Only `verify_mission` makes one; `store.takeoff.loading` takes nothing else."""
+    """A mission that passed every step. Only `verify_mission` makes one, and `load` takes nothing else."""
 
     manifest: Manifest
     manifest_id: ObjectId
     table: EntryTable
     trust_root: TrustRoot
     evidence: Evidence = field(repr=False)
-    # Not kept, so that no copy with other fields can be made from a real one either.
+    # An InitVar is not kept: `dataclasses.replace` cannot make a copy with other fields from a real one.
     made_by: InitVar[object]
 
     def __post_init__(self, made_by: object) -> None:
         if made_by is not BY_VERIFY:
-            raise TypeError("a VerifiedMission is made by verify_mission alone")
+            raise TypeError("only verify_mission makes a VerifiedMission")
 
     @property
     def code(self) -> str:
-        """Ten characters of root and manifest, for two people to compare over the radio."""
+        """The short code of trust root and manifest, for two people to compare over the radio."""
         return short_code(self.trust_root.digest, self.manifest_id)
 
     @property
@@ -109,7 +109,10 @@ class VerifiedMission:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """GO exactly when `mission` is there; else every reason why not."""
+    """The answer of the takeoff check: GO with a verified mission, or NO-GO with every reason.
+
+    `objects` and `bytes` measure the closure. `not_judged` names the facts that the check was not asked about.
+    """
 
     mission_id: str
     findings: tuple[Finding, ...]
@@ -120,17 +123,18 @@ class Verdict:
 
     @property
     def go(self) -> bool:
+        """Whether the mission may fly."""
         return self.mission is not None
 
     @property
     def unknown(self) -> bool:
-        """NO-GO only because something could not be looked at: nothing is known to be wrong."""
+        """Whether the verdict is NO-GO only because evidence could not be read; no evidence is known to be wrong."""
         return not self.go and all(finding.unreadable for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A mission whose signatures and table hold (steps A to D): what is meant to be there, not that it is."""
+    """A mission whose signatures and table hold (steps A to D). Its objects may still be missing or damaged."""
 
     manifest: Manifest
     manifest_id: ObjectId
@@ -139,14 +143,14 @@ class Opened:
     trust_root: TrustRoot
 
     def closure(self) -> dict[ObjectId, int]:
-        """Every object the mission needs, with its size: manifest, table, entries (each once).
+        """Return every object that the mission needs with its size: manifest, table and entries, each once.
 
-        Release statements belong to it too, but their sizes are known only once they are read: see `check_closure`.
+        The closure has the mission's releases too, but no signed data states their sizes: see `check_closure`.
         """
         sizes = {self.manifest_id: self.manifest_size, self.manifest.table: self.manifest.table_size}
         sizes.update((entry.id, entry.size) for entry in self.table.entries)
         return sizes
 
 
-# Step G, for who has the tiles at hand: what is passed in knows how they are read (see builders.operator_check).
+# Step G, for a caller that has the tile sources: the function knows how to read them (see builders.operator_check).
 OperatorCheck = Callable[[Evidence, Opened], Iterable[Finding]]

@@ -1,8 +1,8 @@
-"""Proofs: one entry of a mission and what it takes to believe it, in a small file, for whoever needs one engine.
+"""Proofs: a small file with one entry of a mission and the evidence for it, for a reader who needs one engine.
 
-A proof holds the signed manifest, the roots after the first, the entry and its inclusion proof (RFC 9162). It is
-checked from a pinned root, with neither store nor table at hand. It shows that the entry is in a genuine manifest;
-whether that is the newest, the takeoff check says.
+A proof holds the signed manifest, the trust roots after the first, the entry and its inclusion proof (RFC 9162). It is
+checked from a pinned root, without a store or an entry table. A proof shows that the entry is in a genuine manifest.
+Only the takeoff check decides whether that manifest may fly.
 
 Law: `Proof.parse(p.render()) == p`, and only canonical bytes parse.
 """
@@ -24,7 +24,7 @@ from store.format.manifest import ENVELOPE_LIMIT, Manifest
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval
 from store.takeoff.mission import Opened
-from store.takeoff.verify import parse_release
+from store.takeoff.verify import ISSUED_TOO_EARLY, OLD_ROOT, WRONG_EPOCH, parse_release
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, TrustRoot, advance, check_signatures
 
 FORMAT = 1
@@ -32,12 +32,16 @@ FORMAT = 1
 MAX_HASHES = 17
 ENTRY_LIMIT = 4096
 MAX_RELEASES = 64
+_PROVE_AGAIN = "publish the mission again under the newest trust root, and make a proof of that manifest"
 PROOF_LIMIT = (1 + MAX_RELEASES) * ENVELOPE_LIMIT + MAX_STEPS * ROOT_FILE_LIMIT + ENTRY_LIMIT + MAX_HASHES * 40 + 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """`manifest` and `roots` are envelopes, `entry` the data of a Merkle leaf, `index` its place among `count`."""
+    """A proof of one entry. `manifest`, `roots` and `releases` are envelopes, `entry` is the data of a Merkle leaf.
+
+    `index` is the place of the entry among the manifest's `count` entries, `hashes` the inclusion proof.
+    """
 
     manifest: bytes
     roots: tuple[bytes, ...]
@@ -50,19 +54,22 @@ class Proof:
     def of(
         cls, opened: Opened, manifest: bytes, roots: Sequence[bytes], name: str, releases: Sequence[bytes] = ()
     ) -> Self:
-        """The proof of one entry of a mission. `roots` are the root files of versions 2 and up, `releases` the releases
-        that the mission relies on. Raises NotFound.
+        """Return the proof of the entry `name`. Raise NotFound if the mission has no such entry.
+
+        `roots` are the root files of versions 2 and up, `releases` the releases that the manifest names.
         """
         leaves = opened.table.leaves
         index = next((n for n, entry in enumerate(opened.table.entries) if entry.name == name), None)
         if index is None:
             mission = opened.manifest.mission.id
-            text = f"the mission {mission} has no entry {name}"
-            raise NotFound(text, remedy=f"flightbag show STORE {mission} lists them", kind="missing", entry=name)
+            text = f"mission {mission} has no entry {name}"
+            remedy = f"`flightbag show STORE {mission}` lists the entries"
+            raise NotFound(text, remedy=remedy, kind="missing", entry=name)
         hashes = merkle.inclusion_proof(leaves, index)
         return cls(manifest, tuple(roots), leaves[index], index, hashes, tuple(releases))
 
     def render(self) -> bytes:
+        """Return the canonical bytes."""
         return encode(
             {
                 "format": FORMAT,
@@ -77,7 +84,7 @@ class Proof:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """The proof of canonical bytes. Raises Corrupt; nothing in it is believed yet."""
+        """Return the proof of canonical bytes. Raise Corrupt for any other bytes. Nothing is verified: see `prove`."""
         fields = Fields(decode(data, limit=PROOF_LIMIT, what="the proof"), "proof")
         fields.integer("format", FORMAT, FORMAT)
         proof = cls(
@@ -94,7 +101,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """An entry that is in a genuine manifest, and the newest root that was judged by."""
+    """An entry that is in a genuine manifest; `root` is the newest trust root of the proof, which judged it."""
 
     entry: Entry
     manifest: Manifest
@@ -103,7 +110,10 @@ class Proven:
 
 
 def prove(proof: Proof, pinned: SignedRoot) -> Proven:
-    """What a proof shows, from a pinned root. Raises Untrusted or Corrupt, with the kind of step B, C or D."""
+    """Return what a proof shows, from a pinned root.
+
+    Raise Untrusted or Corrupt with a kind of step B, C, D or E, or with `bad-proof`.
+    """
     first = pinned.root.version
     later = [data for data in proof.roots if SignedRoot.parse(data).root.version > first]
     root = advance(pinned, later)
@@ -112,7 +122,7 @@ def prove(proof: Proof, pinned: SignedRoot) -> Proven:
     manifest = Manifest.parse(envelope.payload)
     leaf = merkle.leaf_hash(proof.entry)
     if merkle.root_from_inclusion(leaf, proof.index, manifest.count, proof.hashes) != manifest.merkle_root:
-        raise Corrupt("the proof does not lead to the manifest's Merkle root", kind="bad-proof")
+        raise Corrupt("the inclusion proof leads to another Merkle root than the manifest's", kind="bad-proof")
     entry = Entry.of_value(decode(proof.entry, limit=ENTRY_LIMIT, what="the entry"))
     _check_current(manifest, root.root)
     if root.root.releases == "required" and entry.kind in RELEASED:
@@ -123,23 +133,25 @@ def prove(proof: Proof, pinned: SignedRoot) -> Proven:
             for approval in parse_release(data, root.root).approvals
         }
         if Approval.of(entry) not in approved:
-            raise Untrusted(f"{entry.name} is in no release that the proof has", kind="unreleased", entry=entry.name)
+            text = f"no valid release in the proof approves {entry.name}"
+            raise Untrusted(text, remedy=_PROVE_AGAIN, kind="unreleased", entry=entry.name)
     return Proven(entry, manifest, proof.manifest, root)
 
 
 def _check_current(manifest: Manifest, root: TrustRoot) -> None:
-    """Raises Untrusted for a manifest that the newest root at hand has ended."""
+    """Raise Untrusted for a manifest that the newest trust root of the proof no longer accepts."""
     issue = manifest.issue
     if issue.epoch != root.epoch:
-        raise Untrusted("the mission is of another epoch", kind="wrong-epoch", expected=root.epoch, actual=issue.epoch)
+        raise Untrusted(WRONG_EPOCH, remedy=_PROVE_AGAIN, kind="wrong-epoch", expected=root.epoch, actual=issue.epoch)
     if issue.min_root_version > root.version:
-        raise Untrusted("the mission needs a newer trust root than is at hand", kind="old-root")
+        raise Untrusted(OLD_ROOT, remedy=_PROVE_AGAIN, kind="old-root")
     if root.issued_after is not None and issue.issued_at < root.issued_after:
-        raise Untrusted("the trust root no longer counts manifests of that time", kind="issued-too-early")
+        raise Untrusted(ISSUED_TOO_EARLY, remedy=_PROVE_AGAIN, kind="issued-too-early")
 
 
 def _all_bytes(items: Sequence[object], most: int) -> tuple[bytes, ...]:
-    found = tuple(item for item in items if type(item) is bytes and len(item) <= most)
-    if len(found) != len(items):
-        raise Corrupt("the proof holds something else than bytes", kind="bad-field", field="proof")
-    return found
+    blobs = tuple(item for item in items if type(item) is bytes and len(item) <= most)
+    if len(blobs) != len(items):
+        text = f"a list of the proof holds an item that is not a byte string of at most {most} bytes"
+        raise Corrupt(text, kind="bad-field", field="proof")
+    return blobs

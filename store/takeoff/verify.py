@@ -1,6 +1,6 @@
-"""The takeoff check: decides whether a mission may fly. Pure: reads no file and no clock; both are passed in.
+"""The takeoff check: decides whether a mission may fly. Pure: it reads no file and no clock; the caller passes both.
 
-Steps, in this order; FORMAT.md 7 has the same numbers. All failures of a step are reported together.
+The steps have the letters of FORMAT.md 7, and run in this order. All failures of a step are reported together.
 
  A  the ref is exactly one id and a newline; the manifest object has that id; it is an envelope of bounded size
  B  the trust chain leads from the pinned root, step by step
@@ -12,10 +12,10 @@ Steps, in this order; FORMAT.md 7 has the same numbers. All failures of a step a
  F  every object of the closure is a regular file of the exact size and hash
  G  in operator mode, on the ground: the tiles of the area are those that the mission was built from
 
-A and B do not need each other and are both reported; C needs both, D needs C; E and F need D and are both reported.
-Nothing of the manifest is parsed before its signatures hold, nothing of the table before its id does.
+Steps A and B are independent and both reported; C needs both; D needs C; E and F need D and are both reported. Nothing
+of the manifest is parsed before its signatures hold, nothing of the table before its hash does.
 
-What could not be looked at is a finding like what is wrong (fail closed), but one that says so.
+The check fails closed: evidence that cannot be read is a finding like evidence that is wrong, and is marked unreadable.
 """
 
 from __future__ import annotations
@@ -38,9 +38,29 @@ from store.format.release import Approval, Release
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
 
+WRONG_EPOCH = "the mission is of another epoch than the trust root"
+OLD_ROOT = "the mission needs a newer trust root than the newest one at hand"
+ISSUED_TOO_EARLY = "the mission was issued before the time from which the trust root accepts manifests"
+_BUILD_AGAIN = "build and sign the mission again"
+# What a planner or a crew does about each kind of finding of step E.
+REMEDIES = {
+    "wrong-mission": "sync this mission again from the station that published it",
+    "wrong-aircraft": "fly the mission with an aircraft that it names, or build it again with this aircraft's id",
+    "wrong-host": "build the mission again for the host class of this aircraft",
+    "takeoff-outside-area": "correct the takeoff origin or the area in the mission file, and build the mission again",
+    "expired": "build and sign the mission again, with an expiry after the flight",
+    "wrong-epoch": "build and sign the mission again under the newest trust root",
+    "old-root": "sync the store again from the station that published the mission: its newest trust root travels along",
+    "issued-too-early": "build and sign the mission again under the newest trust root",
+    "wrong-flight": "check the flight id, and carry the mission that was built for this flight",
+    "rolled-back": "sync this mission's newest manifest; to fly an earlier one, publish it again: `flightbag rollback`",
+    "same-sequence": "find out which of the two manifests is right, publish that one again, and sync it",
+    "consumed-flight": "build and sign the mission again for a flight that was not flown yet",
+}
+
 
 def open_mission(evidence: Evidence, mission: str, pinned: SignedRoot) -> Opened | tuple[Finding, ...]:
-    """Steps A to D: the mission's manifest and table, or why they cannot be believed."""
+    """Steps A to D: return the mission's manifest and table, or the findings against them."""
     try:
         id_ = ref_id(evidence.ref(mission))
     except FlightbagError as error:
@@ -53,7 +73,7 @@ def open_mission(evidence: Evidence, mission: str, pinned: SignedRoot) -> Opened
 
 
 def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Opened | tuple[Finding, ...]:
-    """Steps A to D for the manifest of a known id."""
+    """Steps A to D for the manifest with the id `id_`."""
     findings: list[Finding] = []
     envelope = root = None
     data = b""
@@ -71,7 +91,7 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
     try:  # C
         check_signatures(envelope, root, manifest.AAD_LABEL, "mission", "the manifest")
     except FlightbagError as error:
-        remedy = "build and sign the mission with an enrolled key"
+        remedy = "build and sign the mission again, with keys of the role mission"
         return (Finding.of(error, step="C", entry="manifest", remedy=remedy),)
     try:  # D
         parsed = Manifest.parse(envelope.payload)
@@ -80,22 +100,31 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
     try:
         table = read_table(evidence, parsed)
     except FlightbagError as error:
-        return (Finding.of(error, step="D", entry="" if "entry" in error.fields else "table", remedy=COPY_AGAIN),)
+        finding = Finding.of(error, step="D", remedy=COPY_AGAIN)
+        return (finding if finding.entry else replace(finding, entry="table"),)
     return Opened(parsed, id_, len(data), table, root)
 
 
 def newest_root(evidence: Evidence, pinned: SignedRoot) -> SignedRoot:
-    """Step B: the newest root that the evidence's chain leads to from the pinned one."""
+    """Step B: return the newest trust root that the chain in the evidence leads to from the pinned one.
+
+    Raise as `advance` and `Evidence.chain` do.
+    """
     return advance(pinned, evidence.chain(pinned.root.version))
 
 
 def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
-    """The table that a manifest commits to; raises Corrupt unless what it says of the table is so."""
+    """Return the entry table that a manifest commits to.
+
+    Raise Corrupt unless the table agrees with the manifest, and as `Evidence.bytes_of` does.
+    """
     table = EntryTable.parse(bytes(evidence.bytes_of(parsed.table, parsed.table_size)))
     lists = [entry for entry in table.entries if entry.kind == "coverage"]
     if any(entry.name != MISSING_ENTRY for entry in lists):
         raise Corrupt(
-            f"{lists[0].name} is no name for the list of missing tiles", kind="bad-coverage", object=parsed.table
+            f"the list of missing tiles has the name {lists[0].name} instead of {MISSING_ENTRY}",
+            kind="bad-coverage",
+            object=parsed.table,
         )
     listed = sum(entry.meta["missing"] for entry in lists)
     checks = (
@@ -107,7 +136,7 @@ def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
     for what, kind, expected, actual in checks:
         if expected != actual:
             raise Corrupt(
-                f"the manifest's {what} is {expected}, its table's is {actual}",
+                f"the {what} is {expected} by the manifest, {actual} by its entry table",
                 kind=kind,
                 object=parsed.table,
                 expected=expected,
@@ -117,7 +146,7 @@ def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
 
 
 def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Binding) -> tuple[Finding, ...]:
-    """Step E: every way in which a genuine manifest is not for this flight."""
+    """Step E: return a finding for each way in which a genuine manifest does not fit this flight."""
     m, root = opened.manifest, opened.trust_root
     facts, issue = m.mission, m.issue
     failures: list[tuple[str, str, object, object]] = []
@@ -126,7 +155,7 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
         if not holds:
             failures.append((kind, message, expected, actual))
 
-    expect(facts.id == mission, "wrong-mission", "the ref leads to the manifest of another mission", mission, facts.id)
+    expect(facts.id == mission, "wrong-mission", "the ref names the manifest of another mission", mission, facts.id)
     if binding.aircraft is not None:
         expect(
             binding.aircraft in facts.aircraft,
@@ -139,14 +168,15 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
         expect(
             meets(binding.host, m.host),
             "wrong-host",
-            f"the mission's engines need the host class {m.host}, this is {binding.host}",
+            f"the mission's engines need the host class {m.host}, and this aircraft has {binding.host}",
             binding.host,
             m.host,
         )
     for entry in opened.table.entries:
         need = entry.meta.get("host")
         if need is not None and not meets(m.host, need):
-            failures.append(("wrong-host", f"{entry.name} needs another host class than the mission's", m.host, need))
+            text = f"{entry.name} needs the host class {need}, and the mission promises only {m.host}"
+            failures.append(("wrong-host", text, m.host, need))
     expect(
         facts.area.contains(facts.takeoff.lat, facts.takeoff.lon),
         "takeoff-outside-area",
@@ -161,18 +191,18 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
         issue.expires_at,
         binding.now,
     )
-    expect(issue.epoch == root.epoch, "wrong-epoch", "the mission is of another epoch", root.epoch, issue.epoch)
+    expect(issue.epoch == root.epoch, "wrong-epoch", WRONG_EPOCH, root.epoch, issue.epoch)
     expect(
         issue.min_root_version <= root.version,
         "old-root",
-        "the mission needs a newer trust root than is at hand",
+        OLD_ROOT,
         issue.min_root_version,
         root.version,
     )
     expect(
         root.issued_after is None or issue.issued_at >= root.issued_after,
         "issued-too-early",
-        "the trust root no longer counts manifests of that time",
+        ISSUED_TOO_EARLY,
         root.issued_after,
         issue.issued_at,
     )
@@ -188,7 +218,15 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
         failures += binding.state.objections(m)
     return (
         *(
-            Finding(kind, message, step="E", entry="manifest", expected=str(expected), actual=str(actual))
+            Finding(
+                kind,
+                message,
+                step="E",
+                entry="manifest",
+                expected=str(expected),
+                actual=str(actual),
+                remedy=REMEDIES.get(kind, _BUILD_AGAIN),
+            )
             for kind, message, expected, actual in failures
         ),
         *check_releases(evidence, opened),
@@ -196,7 +234,7 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
 
 
 def check_releases(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
-    """Where the root requires releases: those that do not hold, and the entries that none approves."""
+    """Yield, if the trust root requires releases, those that do not hold and the entries that no release approves."""
     if opened.trust_root.releases != "required":
         return
     approved: set[Approval] = set()
@@ -204,30 +242,37 @@ def check_releases(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
         try:
             approved.update(read_release(evidence, id_, opened.trust_root).approvals)
         except NotFound:
-            continue  # step F says that it is missing, and below, which entries it leaves without approval
+            continue  # step F reports the missing object, and the loop below the entries without an approval
         except FlightbagError as error:
-            remedy = "have it signed anew by the release keys of the newest root"
+            untrusted = isinstance(error, Untrusted)
+            remedy = "have release keys of the newest trust root sign the release again" if untrusted else COPY_AGAIN
             yield replace(Finding.of(error, step="E", entry="release", remedy=remedy), object=str(id_))
     for entry in opened.table.entries:
         if entry.kind in RELEASED and Approval.of(entry) not in approved:
             yield Finding(
                 "unreleased",
-                f"{entry.name} is in no release that holds",
+                f"no valid release of the mission approves {entry.name}",
                 step="E",
                 object=str(entry.id),
                 entry=entry.name,
                 expected="a release",
-                remedy="flightbag release new, and sign it; then build the mission again",
+                remedy="make a release with `flightbag release new`, have it signed, and build the mission again",
             )
 
 
 def read_release(evidence: Evidence, id_: ObjectId, root: TrustRoot) -> Release:
-    """A release that the release role of a root has signed. Raises NotFound, Corrupt, Untrusted or Unavailable."""
+    """Return a release that the release role of a trust root has signed.
+
+    Raise NotFound, Corrupt, Untrusted or Unavailable.
+    """
     return parse_release(evidence.object(id_, ENVELOPE_LIMIT), root)
 
 
 def parse_release(data: bytes, root: TrustRoot) -> Release:
-    """A release of these bytes that the release role of a root has signed. Raises Corrupt or Untrusted."""
+    """Return the release of these bytes if the release role of a trust root has signed it.
+
+    Raise Corrupt or Untrusted.
+    """
     envelope = Envelope.parse(data, release.CONTENT_TYPE, release.PAYLOAD_LIMIT)
     check_signatures(envelope, root, release.AAD_LABEL, "release", "the release")
     return Release.parse(envelope.payload)
@@ -236,7 +281,7 @@ def parse_release(data: bytes, root: TrustRoot) -> Release:
 def verify_mission(
     evidence: Evidence, mission: str, pinned: SignedRoot, binding: Binding, operator: OperatorCheck | None = None
 ) -> Verdict:
-    """Steps A to F, and where `operator` is given, G."""
+    """Return the verdict of steps A to F, and with `operator` of step G too."""
     opened = open_mission(evidence, mission, pinned)
     if isinstance(opened, tuple):
         return Verdict(mission, opened, None, not_judged=binding.not_judged)
@@ -245,29 +290,28 @@ def verify_mission(
     findings += check_closure(evidence, opened)
     if operator is not None:
         findings += operator(evidence, opened)
-    found = tuple(findings)
     verified = None
-    if not found:
+    if not findings:
         verified = VerifiedMission(
             opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, BY_VERIFY
         )
-    return Verdict(mission, found, verified, len(closure), sum(closure.values()), binding.not_judged)
+    return Verdict(mission, tuple(findings), verified, len(closure), sum(closure.values()), binding.not_judged)
 
 
 def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
-    """Step F: a finding for every object of the closure that is not there, whole and readable."""
+    """Step F: return a finding for each object of the closure that is missing, damaged or unreadable."""
     names: dict[ObjectId, list[str]] = {opened.manifest_id: ["manifest"], opened.manifest.table: ["table"]}
     sizes = opened.closure()
     for entry in opened.table.entries:
         names.setdefault(entry.id, []).append(entry.name)
-    findings = list(_size_lies(opened.table.entries, sizes))
+    findings = list(_contradicting_sizes(opened.table.entries, sizes))
     for approval in opened.manifest.releases:
         names.setdefault(approval, []).append("release")
         try:
             evidence.object(approval, ENVELOPE_LIMIT)
         except FlightbagError as error:
             findings.append(Finding.of(error, step="F", entry="release", remedy=COPY_AGAIN))
-    for id_, outcome in evidence.check(sizes.items()):
+    for id_, outcome in evidence.check_objects(sizes.items()):
         if outcome is None:
             continue
         finding = Finding.of(outcome, step="F", entry=", ".join(names[id_]), remedy=COPY_AGAIN)
@@ -277,13 +321,13 @@ def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
     return sorted(findings, key=lambda finding: (finding.entry, finding.object))
 
 
-def _size_lies(entries: Sequence[Entry], sizes: dict[ObjectId, int]) -> Iterator[Finding]:
-    """Entries that give one object two sizes: at most one of them is right."""
+def _contradicting_sizes(entries: Sequence[Entry], sizes: dict[ObjectId, int]) -> Iterator[Finding]:
+    """Yield a finding for each entry that gives an object another size than another entry: one size is wrong."""
     for entry in entries:
         if sizes[entry.id] != entry.size:
             yield Finding(
                 "bad-entry",
-                f"{entry.name} gives object {entry.id} {entry.size} bytes, another entry {sizes[entry.id]}",
+                f"object {entry.id} has {entry.size} bytes by {entry.name}, {sizes[entry.id]} by another entry",
                 step="F",
                 object=str(entry.id),
                 entry=entry.name,
@@ -293,20 +337,20 @@ def _size_lies(entries: Sequence[Entry], sizes: dict[ObjectId, int]) -> Iterator
 
 
 def _name_swap(finding: Finding, names: dict[ObjectId, list[str]]) -> Finding:
-    """Says so where the wrong bytes are those of another object of the same mission."""
+    """Return the finding as one of kind `swapped` if the bytes are those of another object of the same mission."""
     other = names.get(ObjectId.parse(finding.actual))
     if other is None:
         return finding
-    return replace(finding, kind="swapped", message=f"{finding.message}, which is that of {', '.join(other)}")
+    return replace(finding, kind="swapped", message=f"{finding.message}, the id of {', '.join(other)}")
 
 
 def pinned_root(data: bytes) -> SignedRoot:
-    """The root that verification starts from. Raises Untrusted, naming it, for bytes that are no signed root."""
+    """Return the trust root that verification starts from. Raise Untrusted unless `data` is a signed root file."""
     try:
         return SignedRoot.parse(data)
     except (Corrupt, Untrusted) as error:
         raise Untrusted(
             f"the pinned trust root cannot be used: {error.message}",
-            remedy="give the root file that the trust domain's owner handed out",
+            remedy="give the root file that the owner of the trust domain handed out",
             kind="bad-pinned-root",
         ) from error

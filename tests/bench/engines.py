@@ -19,7 +19,8 @@ import onnx
 from blake3 import blake3
 from onnx import TensorProto, helper, numpy_helper
 
-from builders.artifacts.engine import ArtifactStore, build_engines
+from builders.artifacts.engine import build_engines
+from builders.artifacts.store import ArtifactStore
 from builders.compose import open_context
 from builders.engines.session import open_session
 from builders.extras import import_onnxruntime

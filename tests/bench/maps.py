@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from builders.descriptors.decoding import decode, resized
-from builders.descriptors.embed import CellJob, Embedder
+from builders.descriptors.embed import CellRequest, Description, Embedder
 from builders.descriptors.preprocess import Preprocess
 from builders.extras import import_onnxruntime
 from builders.grid.tiles import cell_of, tile_from_id, tile_ids, tiles_of_bbox
@@ -124,11 +124,11 @@ def embed(folder: Path, way: str, batch: int) -> dict[str, float]:
                 session.run(None, {"image": tensors[start : start + batch]})
 
         return {"rate": _rate(count, run), "peak_mb": peak_mb()}
-    embedder = Embedder(model.read_bytes(), "descriptor", preprocess, batch)
+    embedder = Embedder(Description(model.read_bytes(), "descriptor", preprocess, batch))
 
-    def jobs() -> Iterator[CellJob]:
+    def jobs() -> Iterator[CellRequest]:
         for cell in found:
-            yield CellJob(zoom, tuple(number for number, _ in cell), lambda cell=cell: cell)
+            yield CellRequest(zoom, tuple(number for number, _ in cell), tuple(cell))
 
     return {"rate": _rate(count, lambda: list(embedder.embed(jobs(), "float16"))), "peak_mb": peak_mb()}
 

@@ -24,6 +24,7 @@ from store.format.entries import Entry, sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
 from store.ground.repository import Repository
+from store.ground.trust_chain import rotate
 from store.ground.writer import writing
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding
@@ -54,7 +55,7 @@ def publish(store: str, per_mission: str = "100000") -> None:
     """Signs missions that need every object of a store, `per_mission` of them each."""
     with Repository.open(store) as repository:
         if not repository.evidence.root_versions():
-            repository.rotate(root_draft(ROOT_FILE), now=NOW)
+            rotate(repository, root_draft(ROOT_FILE), now=NOW)
         objects = [(id_, s.st_size) for first in range(256) for id_, s in repository.media.objects(first)]
         with writing(repository) as writer:
             count = int(per_mission)

@@ -21,8 +21,7 @@ import onnx
 import pytest
 
 from builders.artifacts.cards import cards_of_mission
-from builders.artifacts.engine import EngineReport, build_engines
-from builders.artifacts.plan import explained
+from builders.artifacts.engine import build_engines, explained
 from builders.compose import open_context
 from builders.engines import onnxruntime as backend_module
 from builders.engines import precision
@@ -30,6 +29,7 @@ from builders.engines.check import CheckFigures
 from builders.engines.compiling import CompiledEngine, compile_engine
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from builders.onboard.loading import open_engine
+from builders.report import EngineReport
 from store.disk.media import object_path
 from store.errors import Refused, Unavailable
 from store.format.ids import BuildKey
@@ -162,7 +162,7 @@ def test_another_version_of_the_library_builds_another_engine(
 def test_another_version_of_what_quantises_builds_another_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     become(bench, "int8")
     before = bench.engine()
-    monkeypatch.setattr("builders.artifacts.plan.quantiser_version", lambda: "onnxruntime 9.9.9")
+    monkeypatch.setattr("builders.artifacts.engine.quantiser_version", lambda: "onnxruntime 9.9.9")
     after = bench.engine()
     assert (after.action, after.key == before.key) == ("built", False)
     assert precision.quantiser_version() != "onnxruntime 9.9.9"

@@ -449,7 +449,7 @@ def test_below_the_gate_nothing_is_published(desk: Desk) -> None:
     set_tile(desk.folder / "terrain.mbtiles", other, tile_bytes(desk.folder / "terrain.mbtiles", one))
     ran = desk.build(desk.write_mission("left", more="[quality]\nrecall_at_1 = 1\nrecall_at_5 = 1\n"))
     assert ran.status == 1
-    assert "at least 1 is asked for" in ran.json["why"]
+    assert "at least 1 is required" in ran.json["why"]
     assert ran.json["figures"]
     assert (desk.store / "missions/left").read_text() == before
 

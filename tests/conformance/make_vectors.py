@@ -33,7 +33,7 @@ from store.format.release import Approval, Release
 from store.takeoff.mission import Opened
 from store.takeoff.proof import Proof
 from store.trust import root as roots
-from store.trust.aircraft_state import AircraftState, Seen, payload_digest
+from store.trust.aircraft_state import Acceptance, AircraftState, payload_digest
 from store.trust.draft import MAGIC, RootDraft
 from store.trust.root import ROOT_LIMIT, SignedRoot
 from tests.support.missions import (
@@ -361,8 +361,8 @@ def aboard() -> Iterator[Vector]:
     yield Vector("draft-without-the-root-before", "draft", encode([MAGIC, b"", sign_root(second)]), "bad-draft")
     yield Vector("draft-by-a-stranger", "draft", draft("root-a", "stranger"), "unknown-signer")
 
-    seen = {FACTS.id: Seen(ISSUE.epoch, ISSUE.sequence, payload_digest(manifest_of(table)))}
-    state = replace(AircraftState.enrolled("uav-07", "cpu-x86_64", first), missions=seen, consumed=("2026-11-22-01",))
+    seen = {FACTS.id: Acceptance(ISSUE.epoch, ISSUE.sequence, payload_digest(manifest_of(table)))}
+    state = replace(AircraftState.initial("uav-07", "cpu-x86_64", first), missions=seen, consumed=("2026-11-22-01",))
 
     def slot(number: int, data: bytes) -> bytes:
         body = number.to_bytes(8) + data

@@ -16,7 +16,7 @@ from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
 from store.format.missing import MissingList
-from store.takeoff.aircraft import SLOTS, load
+from store.takeoff.aircraft import SLOTS, read_state
 from store.takeoff.mission import Opened
 from store.takeoff.proof import Proof, prove
 from store.takeoff.verify import open_manifest, parse_release
@@ -72,7 +72,7 @@ def check_slot(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in SLOTS:
             (Path(folder) / name).write_bytes(data)
-        load(folder)
+        read_state(folder)
 
 
 READERS: dict[str, Callable[[bytes], object]] = {

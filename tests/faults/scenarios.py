@@ -30,6 +30,7 @@ from store.ground.history import rollback
 from store.ground.issuing import issue, issuing, sign_draft
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
+from store.ground.trust_chain import rotate
 from store.ground.writer import writing
 from store.takeoff.mission import Verdict
 from store.trust import draft as drafts
@@ -193,7 +194,7 @@ def _begin(folder: Path, disk: Disk) -> None:
         Repository.init(store, disk).close()
     with Repository.open(store, disk) as repository:
         if not repository.evidence.root_versions():
-            repository.rotate(root_draft(ROOT_FILE), now=NOW)
+            rotate(repository, root_draft(ROOT_FILE), now=NOW)
     publish(store, NORTH, disk=disk)
 
 
@@ -260,7 +261,7 @@ def _rotate(folder: Path, disk: Disk) -> None:
         newest = repository.trust_root()
         if newest.root.version == 1:
             draft = drafts.with_key(RootDraft.after(newest, now=NOW), "mission", key("co-pilot").public)
-            repository.rotate(draft.signed_by(key("root-a")), now=NOW)
+            rotate(repository, draft.with_signature(key("root-a")), now=NOW)
 
 
 def _release(folder: Path, disk: Disk) -> None:

@@ -24,6 +24,7 @@ from tests.support.stores import NORTH, REPOSITORY_ROOT, SOUTH, audit, check, la
 HOLDER = """
 import sys, time
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from store.disk.locks import exclusive
 with Repository.open(sys.argv[1]) as r, exclusive(r.media.path, r.disk, "mission-x", "the mission x"), \\
         writing(r) as writer, writer.inserting() as batch:

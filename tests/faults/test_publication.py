@@ -14,6 +14,7 @@ from store.disk.objects import inserting
 from store.errors import FlightbagError, Unavailable
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
+from store.ground.trust_chain import rotate
 from store.ground.writer import writing
 from tests.faults.disks import Failing, Medium, PowerCut, PowerFails, Recorded, Watched, index_watched
 from tests.support.missions import NOW, flight, root_draft
@@ -253,7 +254,7 @@ def test_init_interrupted_at_any_operation_is_run_again(tmp_path: Path, share: i
         if not (store / "flightbag.toml").exists():
             Repository.init(store).close()
         with Repository.open(store) as repository:
-            repository.rotate(root_draft(ROOT_FILE), now=NOW)
+            rotate(repository, root_draft(ROOT_FILE), now=NOW)
         publish(store, NORTH)
         assert check(store, NORTH.id).go
         assert not audit(store).findings

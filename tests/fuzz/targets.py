@@ -233,10 +233,10 @@ def evidence(manifest: bytes = NORTH.signed) -> MemoryEvidence:
 RELEASE = Release.of("winter", "cpu-x86_64", NORTH.table.entries, issued_at=missions.NOW).render()
 DRAFTS = [
     RootDraft.of(None, ROOT).render(),
-    RootDraft.after(PINNED, now=missions.NOW).signed_by(key("root-a")).render(),
+    RootDraft.after(PINNED, now=missions.NOW).with_signature(key("root-a")).render(),
 ]
 STATE = (
-    AircraftState.enrolled("uav-07", "cpu-x86_64", PINNED)
+    AircraftState.initial("uav-07", "cpu-x86_64", PINNED)
     .accepting(NORTH.manifest, now=missions.NOW)
     .consuming("2026-11-22")
     .render()

@@ -56,7 +56,7 @@ class MemoryEvidence:
             )
         return bytes(self.bytes_of(id_, len(data)))
 
-    def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
+    def check_objects(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
         for id_, size in objects:
             try:
                 self.bytes_of(id_, size)

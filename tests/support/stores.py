@@ -17,6 +17,7 @@ from store.disk.index import Index
 from store.disk.media import Media, object_path
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
+from store.ground.trust_chain import rotate
 from store.ground.writer import writing
 from store.takeoff.check import takeoff_check
 from store.takeoff.mission import Verdict
@@ -61,7 +62,7 @@ def publish(store: Path, *flights: Flight, disk: Disk | None = None) -> None:
 def make_store(store: Path, *flights: Flight, root: bytes = ROOT_FILE) -> Path:
     """A store at `store` with a trust root and these missions; none given, NORTH and SOUTH."""
     with Repository.init(store) as repository:
-        repository.rotate(root_draft(root), now=NOW)
+        rotate(repository, root_draft(root), now=NOW)
     publish(store, *(flights or (NORTH, SOUTH)))
     return store
 

@@ -137,7 +137,7 @@ class TestBuild:
         assert "nowhere" in message(ran)
         ran = build(desk, desk.folder / "nothing.toml", "--json")
         assert ran.status == 2
-        assert "there is no" in message(ran)
+        assert "does not exist" in message(ran)
 
     def test_the_environment_names_the_store(self, desk: Desk, mission: Path) -> None:
         assert flightbag("engines", "build", mission, env={"FLIGHTBAG_STORE": str(desk.store)}).status == 0
@@ -411,7 +411,7 @@ def test_the_installed_program_says_the_same(desk: Desk, mission: Path) -> None:
         ([("[target]", "[compile]\nmemory = 600\n\n[target]")], "compile.memory is not a known key"),
         (
             [("[target]", "[tolerances.fp64]\nrelative_error = 0.1\ncosine = 0.9\n\n[target]")],
-            "tolerances.fp64 is no name, must be",
+            "tolerances.fp64 is not a valid name, must be",
         ),
         (
             [("[target]", "[tolerances.fp32]\nrelative_error = 1.1\ncosine = 0.9\n\n[target]")],

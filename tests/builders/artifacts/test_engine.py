@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from builders.artifacts.engine import EngineReport, build_engines
-from builders.artifacts.plan import explained
+from builders.artifacts.engine import build_engines, explained
 from builders.compose import open_context
 from builders.engines import onnxruntime as backend_module
 from builders.engines.card import Card
 from builders.engines.onnxruntime import OnnxRuntimeBackend, cpu_class
 from builders.grid.tiles import Tile, tile_from_id
+from builders.report import EngineReport
 from store.disk.index import Record
 from store.disk.media import object_path
 from store.format.ids import BuildKey, ObjectId

@@ -23,7 +23,16 @@ from PIL import Image
 
 from builders.descriptors import embed as module
 from builders.descriptors.decoding import decode, tile_image
-from builders.descriptors.embed import BATCHES_AHEAD, CELLS_AHEAD, MAX_WORKERS, CellJob, CellResult, Embedder
+from builders.descriptors.embed import (
+    BATCHES_AHEAD,
+    CELLS_AHEAD,
+    CellPipeline,
+    CellRequest,
+    CellResult,
+    Description,
+    Embedder,
+)
+from builders.descriptors.network import MAX_WORKERS
 from builders.descriptors.preprocess import Preprocess
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
 from builders.grid.views import View
@@ -63,9 +72,13 @@ def png(*colours: tuple[int, int, int], side: int = 8) -> bytes:
     return file.getvalue()
 
 
-def job_of(tiles: Encoded) -> CellJob:
+def embedder_of(model: bytes, output: str, preprocess: Preprocess, batch: int, **more: Any) -> Embedder:
+    return Embedder(Description(model, output, preprocess, batch, **more))
+
+
+def job_of(tiles: Encoded) -> CellRequest:
     """A job of views that are these tiles."""
-    return CellJob(tile_from_id(tiles[0][0]).z if tiles else 16, tuple(number for number, _ in tiles), lambda: tiles)
+    return CellRequest(tile_from_id(tiles[0][0]).z if tiles else 16, tuple(number for number, _ in tiles), tuple(tiles))
 
 
 def described(embedder: Embedder, tiles: Encoded, dtype: Any = "float32") -> CellResult:
@@ -111,7 +124,7 @@ MEAN = (
 
 @pytest.mark.parametrize("batch", [1, 4, 8, 64])
 def test_the_numbers_are_those_of_the_bare_session(backbone: bytes, tiles: list[tuple[int, bytes]], batch: int) -> None:
-    result = described(Embedder(backbone, "descriptor", PREPROCESS, batch), tiles)
+    result = described(embedder_of(backbone, "descriptor", PREPROCESS, batch), tiles)
     assert result.tile_ids.tolist() == [number for number, _ in tiles]
     assert result.tile_ids.dtype == np.uint64
     assert result.descriptors.dtype == np.float32
@@ -125,8 +138,8 @@ def test_a_fixed_batch_is_filled_up_and_cut_again(
 ) -> None:
     write_backbone(tmp_path / "fixed.onnx", batch=fixed)
     for batch in (1, 5, 8):
-        embedder = Embedder((tmp_path / "fixed.onnx").read_bytes(), "descriptor", PREPROCESS, batch)
-        assert embedder.batch % fixed == 0
+        embedder = embedder_of((tmp_path / "fixed.onnx").read_bytes(), "descriptor", PREPROCESS, batch)
+        assert embedder.network.batch % fixed == 0
         result = described(embedder, tiles)
         assert result.descriptors.shape == (len(tiles), 32)
         assert np.allclose(result.descriptors, reference(backbone, tiles), atol=1e-5)
@@ -134,20 +147,20 @@ def test_a_fixed_batch_is_filled_up_and_cut_again(
 
 def test_a_batch_that_only_the_output_fixes_is_kept() -> None:
     """Some exports declare a symbolic input round a graph that takes one image."""
-    embedder = Embedder(model_of(*MEAN, out=(1, 3)), "descriptor", Preprocess((2, 2)), 8)
+    embedder = embedder_of(model_of(*MEAN, out=(1, 3)), "descriptor", Preprocess((2, 2)), 8)
     result = described(embedder, [(FIRST + n, render_jpeg(Tile(16, 1, n))) for n in range(3)])
     assert result.descriptors.shape == (3, 3)
 
 
 def test_two_runs_give_the_same_bytes(backbone: bytes, tiles: list[tuple[int, bytes]]) -> None:
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 4)
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 4)
     first, second = (described(embedder, tiles, "float16") for _ in range(2))
     assert first.descriptors.dtype == np.float16
     assert first.descriptors.tobytes() == second.descriptors.tobytes()
 
 
 def test_different_tiles_have_different_descriptors(backbone: bytes, tiles: list[tuple[int, bytes]]) -> None:
-    rows = described(Embedder(backbone, "descriptor", PREPROCESS, 8), tiles).descriptors
+    rows = described(embedder_of(backbone, "descriptor", PREPROCESS, 8), tiles).descriptors
     likeness = rows @ rows.T - np.eye(len(rows))
     assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     assert likeness.max() < 0.999
@@ -161,7 +174,7 @@ def test_different_tiles_have_different_descriptors(backbone: bytes, tiles: list
 def test_a_bad_tile_is_left_out_with_its_reason(backbone: bytes, tiles: Encoded, batch: int) -> None:
     wrong = {0: b"", 5: png((1, 2, 3), side=256), 6: png((1, 2, 3), (3, 2, 1), side=255), 7: tiles[7][1][:100]}
     holes = [(number, wrong.get(place, data)) for place, (number, data) in enumerate(tiles)]
-    result = described(Embedder(backbone, "descriptor", PREPROCESS, batch), holes)
+    result = described(embedder_of(backbone, "descriptor", PREPROCESS, batch), holes)
     assert [(number, reason) for number, reason, _ in result.faults] == [
         (tiles[0][0], "undecodable"),
         (tiles[5][0], "blank"),
@@ -175,15 +188,15 @@ def test_a_bad_tile_is_left_out_with_its_reason(backbone: bytes, tiles: Encoded,
 
 
 def test_an_absent_tile_is_left_out_and_one_of_no_view_is_passed_over(backbone: bytes, tiles: Encoded) -> None:
-    job = CellJob(16, tuple(number for number, _ in tiles[:10]), lambda: [*tiles[4:], (FIRST + 50, b"")])
-    (result,) = Embedder(backbone, "descriptor", PREPROCESS, 4).embed([job], "float32")
+    job = CellRequest(16, tuple(number for number, _ in tiles[:10]), (*tiles[4:], (FIRST + 50, b"")))
+    (result,) = embedder_of(backbone, "descriptor", PREPROCESS, 4).embed([job], "float32")
     assert result.tile_ids.tolist() == [number for number, _ in tiles[4:10]]
     assert result.faults == ()
     assert np.allclose(result.descriptors, reference(backbone, list(tiles[4:10])), atol=1e-5)
 
 
 def test_a_cell_without_a_tile_that_decodes_is_empty(backbone: bytes) -> None:
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 2)
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 2)
     for bad in ([], [(FIRST + n, b"") for n in range(5)]):
         result = described(embedder, bad, "float16")
         assert result.tile_ids.shape == (0,)
@@ -196,10 +209,10 @@ def test_a_cell_without_a_tile_that_decodes_is_empty(backbone: bytes) -> None:
 def test_the_origins_of_a_job_are_ascending_and_have_a_view(backbone: bytes) -> None:
     for origins in ((2, 1), (1, 1)):
         with pytest.raises(Invalid):
-            CellJob(16, origins, list)
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 2, view=View(2, 2))
+            CellRequest(16, origins, ())
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 2, view=View(2, 2))
     with pytest.raises(Invalid):
-        list(embedder.embed([CellJob(16, (tile_id(Tile(16, 14713, 23040)),), list)], "float32"))
+        list(embedder.embed([CellRequest(16, (tile_id(Tile(16, 14713, 23040)),), ())], "float32"))
 
 
 # -- views of many tiles
@@ -225,8 +238,8 @@ def test_a_view_shows_each_of_its_tiles_in_its_place(view: View, batch: int) -> 
     side = 8 * view.tiles
     model = model_of(PIXELS_OUT, shape=("N", 3, side, side), out=("N", 3 * side * side))
     origins = tuple(view.origins_in_cell(CELL, 16).tolist())
-    embedder = Embedder(model, "descriptor", Preprocess((side, side), scale="0..255"), batch, view=view, tile_size=8)
-    (result,) = embedder.embed([CellJob(16, origins, coloured(origins, view).items)], "float32")
+    embedder = embedder_of(model, "descriptor", Preprocess((side, side), scale="0..255"), batch, view=view, tile_size=8)
+    (result,) = embedder.embed([CellRequest(16, origins, tuple(coloured(origins, view).items()))], "float32")
     assert result.tile_ids.tolist() == list(origins)
     assert result.faults == ()
     for origin, row in zip(origins, result.descriptors, strict=True):
@@ -244,8 +257,8 @@ def test_a_mosaic_is_resized_as_a_whole() -> None:
     view = View(2, 2)
     origins = tuple(view.origins_in_cell(CELL, 16).tolist())[:3]
     tiles = coloured(origins, view)
-    embedder = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 2, view=view, tile_size=8)
-    (result,) = embedder.embed([CellJob(16, origins, tiles.items)], "float32")
+    embedder = embedder_of(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 2, view=view, tile_size=8)
+    (result,) = embedder.embed([CellRequest(16, origins, tuple(tiles.items()))], "float32")
     for origin, row in zip(origins, result.descriptors, strict=True):
         mosaic = Image.new("RGB", (16, 16))
         for place, number in enumerate(view.footprint(16, np.array([origin], np.uint64)).ravel().tolist()):
@@ -256,8 +269,8 @@ def test_a_mosaic_is_resized_as_a_whole() -> None:
 def test_views_over_the_antimeridian_are_described() -> None:
     view = View(3, 1)
     origins = (tile_id(Tile(16, 65535, 100)),)
-    embedder = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 2, view=view, tile_size=8)
-    (result,) = embedder.embed([CellJob(16, origins, coloured(origins, view).items)], "float32")
+    embedder = embedder_of(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 2, view=view, tile_size=8)
+    (result,) = embedder.embed([CellRequest(16, origins, tuple(coloured(origins, view).items()))], "float32")
     assert result.tile_ids.tolist() == list(origins)
 
 
@@ -279,7 +292,7 @@ def test_each_tile_is_decoded_once_and_let_go(monkeypatch: pytest.MonkeyPatch) -
 
     def releasing(self: Any, number: int) -> None:
         nonlocal held
-        slot = self._slots[number]
+        slot = self._tiles[number]
         with count:
             before = slot.uses
             release(self, number)
@@ -289,8 +302,8 @@ def test_each_tile_is_decoded_once_and_let_go(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module._Tiles, "release", releasing)
     origins = tuple(view.origins_in_cell(CELL, 16).tolist())
     tiles = coloured(origins, view)
-    embedder = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 4, view=view, tile_size=8)
-    (result,) = embedder.embed([CellJob(16, origins, tiles.items)], "float32")
+    embedder = embedder_of(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 4, view=view, tile_size=8)
+    (result,) = embedder.embed([CellRequest(16, origins, tuple(tiles.items()))], "float32")
     assert result.tile_ids.tolist() == list(origins)
     assert len(tiles) == 19 * 19
     # Colours repeat across the border of the cell, and PNGs with them.
@@ -308,9 +321,9 @@ def test_a_bad_tile_takes_its_views_with_it_and_is_told_once() -> None:
     tiles[bad] = b"damaged"
     tiles[beside] = b"damaged too"
     del tiles[absent]
-    embedder = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 8, view=view, tile_size=8)
+    embedder = embedder_of(model_of(*MEAN), "descriptor", Preprocess((2, 2)), 8, view=view, tile_size=8)
     counted: list[int] = []
-    (result,) = embedder.embed([CellJob(16, origins, tiles.items)], "float32", counted.append)
+    (result,) = embedder.embed([CellRequest(16, origins, tuple(tiles.items()))], "float32", counted.append)
     hit = set(view.origins_over(16, np.array([bad, absent, beside], np.uint64)).tolist())
     assert result.tile_ids.tolist() == [number for number in origins if number not in hit]
     assert len(hit) == 11
@@ -323,7 +336,7 @@ def test_a_bad_tile_takes_its_views_with_it_and_is_told_once() -> None:
 def test_a_view_that_would_fill_the_memory_is_invalid(backbone: bytes) -> None:
     for view, side in ((View(16, 16), 1024), (View(), 0), (View(), 4097)):
         with pytest.raises(Invalid):
-            Embedder(backbone, "descriptor", PREPROCESS, 2, view=view, tile_size=side)
+            embedder_of(backbone, "descriptor", PREPROCESS, 2, view=view, tile_size=side)
 
 
 # -- many cells
@@ -340,7 +353,7 @@ def cells(tiles: Encoded, count: int) -> list[list[tuple[int, bytes]]]:
 @pytest.mark.parametrize("batch", [1, 4, 64])
 def test_the_results_are_in_the_order_of_the_jobs(backbone: bytes, tiles: Encoded, batch: int) -> None:
     given = cells(tiles, 4)
-    results = list(Embedder(backbone, "descriptor", PREPROCESS, batch).embed(map(job_of, given), "float32"))
+    results = list(embedder_of(backbone, "descriptor", PREPROCESS, batch).embed(map(job_of, given), "float32"))
     assert [result.tile_ids.tolist() for result in results] == [[number for number, _ in cell] for cell in given]
     for cell, result in zip(given, results, strict=True):
         if cell:
@@ -349,7 +362,7 @@ def test_the_results_are_in_the_order_of_the_jobs(backbone: bytes, tiles: Encode
 
 
 def test_the_bytes_of_a_cell_do_not_depend_on_the_others(backbone: bytes, tiles: Encoded) -> None:
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 8)
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 8)
     given = cells(tiles, 4)
     together = list(embedder.embed(map(job_of, given), "float16"))
     for cell, result in zip(given, together, strict=True):
@@ -357,12 +370,12 @@ def test_the_bytes_of_a_cell_do_not_depend_on_the_others(backbone: bytes, tiles:
 
 
 def test_no_job_gives_no_result(backbone: bytes) -> None:
-    assert list(Embedder(backbone, "descriptor", PREPROCESS, 8).embed([], "float32")) == []
+    assert list(embedder_of(backbone, "descriptor", PREPROCESS, 8).embed([], "float32")) == []
 
 
 def test_progress_counts_every_view_in_this_thread(backbone: bytes, tiles: Encoded) -> None:
     seen: list[tuple[int, int]] = []
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 4)
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 4)
     job = job_of([*tiles, (FIRST + 30, b"")])
     list(embedder.embed([job], "float32", lambda n: seen.append((n, threading.get_ident()))))
     assert [count for count, _ in seen] == [4, 4, 4, 4, 4, 2]
@@ -372,17 +385,12 @@ def test_progress_counts_every_view_in_this_thread(backbone: bytes, tiles: Encod
 def test_sources_are_read_a_bounded_way_ahead_in_this_thread(backbone: bytes, tiles: Encoded) -> None:
     read: list[int] = []
 
-    def job(cell: int) -> CellJob:
-        own = [(FIRST + 256 * cell + n, data) for n, (_, data) in enumerate(tiles[:2])]
+    def job(cell: int) -> CellRequest:
+        assert threading.current_thread() is threading.main_thread()
+        read.append(cell)
+        return job_of([(FIRST + 256 * cell + n, data) for n, (_, data) in enumerate(tiles[:2])])
 
-        def source() -> Encoded:
-            assert threading.current_thread() is threading.main_thread()
-            read.append(cell)
-            return own
-
-        return CellJob(16, tuple(number for number, _ in own), source)
-
-    results = Embedder(backbone, "descriptor", PREPROCESS, 2).embed(map(job, range(12)), "float32")
+    results = embedder_of(backbone, "descriptor", PREPROCESS, 2).embed(map(job, range(12)), "float32")
     assert read == []
     for done, _ in enumerate(results, 1):
         assert read == list(range(len(read)))
@@ -393,8 +401,8 @@ def test_sources_are_read_a_bounded_way_ahead_in_this_thread(backbone: bytes, ti
 
 def test_workers_go_on_while_the_caller_has_the_result(backbone: bytes, tiles: Encoded) -> None:
     ran = threading.Semaphore(0)
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 2)
-    session = embedder._session
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 2)
+    session = embedder.network.session
 
     class Counting:
         def run(self, *arguments: Any) -> Any:
@@ -402,7 +410,7 @@ def test_workers_go_on_while_the_caller_has_the_result(backbone: bytes, tiles: E
             ran.release()
             return result
 
-    embedder._session = Counting()
+    embedder.network.session = Counting()
     given = [[(FIRST + 256 * cell + n, data) for n, (_, data) in enumerate(tiles[:2])] for cell in range(3)]
     results = embedder.embed(map(job_of, given), "float32")
     next(results)
@@ -411,12 +419,14 @@ def test_workers_go_on_while_the_caller_has_the_result(backbone: bytes, tiles: E
     results.close()
 
 
-def test_no_more_batches_are_begun_than_the_bound(backbone: bytes, tiles: Encoded) -> None:
+def test_no_more_batches_are_begun_than_the_bound(
+    backbone: bytes, tiles: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started = 0
     done = 0
     ahead: list[int] = []
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 1)
-    describe = embedder._describe
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 1)
+    describe = CellPipeline._describe
 
     def counting(*arguments: Any) -> None:
         nonlocal started
@@ -428,7 +438,7 @@ def test_no_more_batches_are_begun_than_the_bound(backbone: bytes, tiles: Encode
         done += count
         ahead.append(started - done)
 
-    embedder._describe = counting  # type: ignore
+    monkeypatch.setattr(CellPipeline, "_describe", counting)
     list(embedder.embed([job_of(tiles)], "float32", progress))
     assert max(ahead) <= MAX_WORKERS + BATCHES_AHEAD
 
@@ -437,7 +447,7 @@ def test_no_more_batches_are_begun_than_the_bound(backbone: bytes, tiles: Encode
 
 
 def test_a_generator_that_is_closed_early_leaves_no_worker(backbone: bytes, tiles: Encoded) -> None:
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 1)
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 1)
     for taken in (0, 1, 2):
         results = embedder.embed((job_of(tiles) for _ in range(100)), "float32")
         for _ in range(taken):
@@ -449,24 +459,24 @@ def test_a_generator_that_is_closed_early_leaves_no_worker(backbone: bytes, tile
 def test_an_early_end_stops_a_run_that_is_under_way() -> None:
     """The model never ends of its own accord: a loop of 2**62 steps."""
     begun = threading.Event()
-    embedder = Embedder(endless(), "descriptor", Preprocess((2, 2)), 1)
-    session = embedder._session
+    embedder = embedder_of(endless(), "descriptor", Preprocess((2, 2)), 1)
+    session = embedder.network.session
 
     class Telling:
         def run(self, *arguments: Any) -> Any:
             begun.set()
             return session.run(*arguments)
 
-    embedder._session = Telling()
+    embedder.network.session = Telling()
     given = [(tile_id(Tile(16, 1, 1)), render_jpeg(Tile(16, 1, 1)))]
 
-    def bad() -> Encoded:
+    def jobs() -> Iterator[CellRequest]:
+        yield job_of(given)
         assert begun.wait(60)
         raise OSError("the stick was pulled")
 
-    jobs = [job_of(given), CellJob(16, (FIRST,), bad)]
     with pytest.raises(OSError, match="stick"):
-        list(embedder.embed(jobs, "float32"))
+        list(embedder.embed(jobs(), "float32"))
     assert no_worker_is_left()
 
 
@@ -499,13 +509,12 @@ def endless() -> bytes:
 
 
 def test_an_error_of_the_source_comes_through(backbone: bytes, tiles: Encoded) -> None:
-    def source() -> Iterator[tuple[int, bytes]]:
-        yield from tiles
+    def jobs() -> Iterator[CellRequest]:
+        yield job_of(tiles)
         raise OSError("the stick was pulled")
 
-    job = CellJob(16, (FIRST,), source)
     with pytest.raises(OSError, match="stick"):
-        list(Embedder(backbone, "descriptor", PREPROCESS, 4).embed([job_of(tiles), job], "float32"))
+        list(embedder_of(backbone, "descriptor", PREPROCESS, 4).embed(jobs(), "float32"))
     assert no_worker_is_left()
 
 
@@ -536,7 +545,7 @@ def test_what_cannot_be_a_descriptor_is_refused_with_its_tile(
     nodes: tuple[onnx.NodeProto, ...], dtype: Any, why: str, normalise: Any
 ) -> None:
     model, preprocess = model_of(MEAN[0], *nodes), Preprocess((2, 2), scale="0..255")
-    embedder = Embedder(model, "descriptor", preprocess, 4, normalise=normalise)
+    embedder = embedder_of(model, "descriptor", preprocess, 4, normalise=normalise)
     given = [(FIRST, render_jpeg(tile_from_id(FIRST)))]
     if (normalise, why) == ("l2", "beyond float16"):  # not after it was divided by its length
         assert np.linalg.norm(described(embedder, given, dtype).descriptors) == pytest.approx(1, abs=1e-3)
@@ -548,7 +557,7 @@ def test_what_cannot_be_a_descriptor_is_refused_with_its_tile(
 
 
 def test_only_the_wrong_tile_of_a_batch_is_named() -> None:
-    embedder = Embedder(model_of(*MEAN), "descriptor", Preprocess((2, 2), filter="nearest"), 8, tile_size=8)
+    embedder = embedder_of(model_of(*MEAN), "descriptor", Preprocess((2, 2), filter="nearest"), 8, tile_size=8)
     # Black wherever "nearest" looks.
     good, dark = png((90, 9, 0), (9, 90, 0)), png((0, 0, 0), (9, 9, 9))
     numbers = sorted(tile_id(Tile(16, x, 1)) for x in (1, 2, 3))
@@ -560,22 +569,22 @@ def test_only_the_wrong_tile_of_a_batch_is_named() -> None:
 def test_one_number_is_never_constant() -> None:
     model = model_of(helper.make_node("ReduceMean", ["image"], ["descriptor"], axes=[1, 2, 3], keepdims=0), out=("N",))
     with pytest.raises(Invalid):
-        Embedder(model, "descriptor", Preprocess((2, 2)), 8)
+        embedder_of(model, "descriptor", Preprocess((2, 2)), 8)
     model = model_of(
         helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
         helper.make_node("ReduceMean", ["mean"], ["descriptor"], axes=[1], keepdims=1),
         out=("N", 1),
     )
     assert described(
-        Embedder(model, "descriptor", Preprocess((2, 2)), 8), [(FIRST, render_jpeg(tile_from_id(FIRST)))]
+        embedder_of(model, "descriptor", Preprocess((2, 2)), 8), [(FIRST, render_jpeg(tile_from_id(FIRST)))]
     ).descriptors.shape == (1, 1)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_normalised_rows_have_length_1(tiles: Encoded, dtype: Any) -> None:
     model = model_of(MEAN[0], helper.make_node("Mul", ["mean", "large"], ["descriptor"]))
-    plain = described(Embedder(model, "descriptor", Preprocess((2, 2)), 4), tiles).descriptors
-    unit = described(Embedder(model, "descriptor", Preprocess((2, 2)), 4, normalise="l2"), tiles, dtype).descriptors
+    plain = described(embedder_of(model, "descriptor", Preprocess((2, 2)), 4), tiles).descriptors
+    unit = described(embedder_of(model, "descriptor", Preprocess((2, 2)), 4, normalise="l2"), tiles, dtype).descriptors
     assert unit.dtype == dtype
     assert np.allclose(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-3)
 
@@ -585,7 +594,7 @@ def test_a_row_that_the_cast_makes_too_long_is_refused(
 ) -> None:
     monkeypatch.setattr(module, "LENGTH_TOLERANCE", 1e-9)  # far below what a float16 can keep
     with pytest.raises(Refused, match="length"):
-        described(Embedder(backbone, "descriptor", PREPROCESS, 8, normalise="l2"), tiles, "float16")
+        described(embedder_of(backbone, "descriptor", PREPROCESS, 8, normalise="l2"), tiles, "float16")
 
 
 # -- memory
@@ -618,11 +627,11 @@ def ort_says() -> Exception:
 def test_where_memory_runs_out_the_batch_is_halved_and_stays_so(
     backbone: bytes, tiles: Encoded, error: Callable[[], Exception]
 ) -> None:
-    whole = described(Embedder(backbone, "descriptor", PREPROCESS, 2), tiles)
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 16)
-    embedder._session = narrow = Narrow(embedder._session, 3, error)
+    whole = described(embedder_of(backbone, "descriptor", PREPROCESS, 2), tiles)
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 16)
+    embedder.network.session = narrow = Narrow(embedder.network.session, 3, error)
     result = described(embedder, tiles)
-    assert embedder.batch == 2
+    assert embedder.network.batch == 2
     assert result.tile_ids.tolist() == whole.tile_ids.tolist()
     assert result.descriptors.tobytes() == whole.descriptors.tobytes()
     narrow.sizes.clear()
@@ -631,30 +640,30 @@ def test_where_memory_runs_out_the_batch_is_halved_and_stays_so(
 
 
 def test_where_memory_is_short_for_one_view_it_is_unavailable(backbone: bytes, tiles: Encoded) -> None:
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 16)
-    embedder._session = Narrow(embedder._session, 0, ort_says)
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 16)
+    embedder.network.session = Narrow(embedder.network.session, 0, ort_says)
     with pytest.raises(Unavailable, match="memory") as caught:
         described(embedder, tiles)
     assert caught.value.remedy
-    assert embedder.batch == 1
+    assert embedder.network.batch == 1
     assert no_worker_is_left()
 
 
 def test_a_fixed_batch_is_not_halved_below_its_size(tmp_path: Path, tiles: Encoded) -> None:
     write_backbone(tmp_path / "fixed.onnx", batch=4)
-    embedder = Embedder((tmp_path / "fixed.onnx").read_bytes(), "descriptor", PREPROCESS, 16)
-    embedder._session = narrow = Narrow(embedder._session, 3, ort_says)
+    embedder = embedder_of((tmp_path / "fixed.onnx").read_bytes(), "descriptor", PREPROCESS, 16)
+    embedder.network.session = narrow = Narrow(embedder.network.session, 3, ort_says)
     with pytest.raises(Unavailable, match="memory"):
         described(embedder, tiles)
     assert set(narrow.sizes) == {4}
 
 
 def test_another_failure_of_the_session_is_no_matter_of_memory(backbone: bytes, tiles: Encoded) -> None:
-    embedder = Embedder(backbone, "descriptor", PREPROCESS, 16)
-    embedder._session = Narrow(embedder._session, 0, lambda: RuntimeException("a node failed"))
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 16)
+    embedder.network.session = Narrow(embedder.network.session, 0, lambda: RuntimeException("a node failed"))
     with pytest.raises(Unavailable, match="a node failed"):
         described(embedder, tiles)
-    assert embedder.batch == 16
+    assert embedder.network.batch == 16
 
 
 SHORT = """
@@ -663,21 +672,21 @@ import os, resource, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # two workers, whatever the machine
 
 import numpy as np
-from builders.descriptors.embed import CellJob, Embedder
+from builders.descriptors.embed import CellRequest, Description, Embedder
 from builders.descriptors.preprocess import Preprocess
 from builders.grid.tiles import tile_from_id
 from store.errors import Unavailable
 from tests.support.terrain import render_jpeg
 
 first, room = int(sys.argv[2]), int(sys.argv[3])
-embedder = Embedder(open(sys.argv[1], "rb").read(), "descriptor", Preprocess((512, 512)), 256)
+embedder = Embedder(Description(open(sys.argv[1], "rb").read(), "descriptor", Preprocess((512, 512)), 256))
 tiles = [(n, render_jpeg(tile_from_id(n))) for n in range(first, first + 24)]
-job = CellJob(16, tuple(n for n, _ in tiles), lambda: tiles)
+job = CellRequest(16, tuple(n for n, _ in tiles), tuple(tiles))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (room << 20), resource.RLIM_INFINITY))
 try:
     (result,) = embedder.embed([job], "float32")
-    print(embedder.batch, len(result.tile_ids), np.isfinite(result.descriptors).all())
+    print(embedder.network.batch, len(result.tile_ids), np.isfinite(result.descriptors).all())
 except Unavailable as error:
     print("unavailable", error)
 """
@@ -709,14 +718,14 @@ def test_real_want_of_memory(tmp_path: Path, room: int) -> None:
 def test_the_size_of_the_model_is_the_size_of_preprocess(backbone: bytes) -> None:
     for resize in ((256, 256), (64, 65)):
         with pytest.raises(Invalid) as caught:
-            Embedder(backbone, "descriptor", Preprocess(resize), 8)
+            embedder_of(backbone, "descriptor", Preprocess(resize), 8)
         assert caught.value.fields["key"] == "preprocess.resize"
         assert "[64, 64]" in caught.value.remedy
 
 
 def test_an_output_that_is_not_there_is_invalid_and_the_outputs_are_listed(backbone: bytes) -> None:
     with pytest.raises(Invalid) as caught:
-        Embedder(backbone, "embedding", PREPROCESS, 8)
+        embedder_of(backbone, "embedding", PREPROCESS, 8)
     assert "descriptor" in caught.value.remedy
 
 
@@ -736,7 +745,7 @@ def test_an_output_that_is_not_there_is_invalid_and_the_outputs_are_listed(backb
 )
 def test_a_model_that_gives_no_descriptors_is_invalid(model: bytes) -> None:
     with pytest.raises(Invalid):
-        Embedder(model, "descriptor", Preprocess((2, 2)), 8)
+        embedder_of(model, "descriptor", Preprocess((2, 2)), 8)
 
 
 def test_a_model_whose_descriptors_have_another_length_for_more_images_is_invalid() -> None:
@@ -749,7 +758,7 @@ def test_a_model_whose_descriptors_have_another_length_for_more_images_is_invali
         helper.make_node("Tile", ["mean", "repeats"], ["descriptor"]),
         out=("N", "D"),
     )
-    embedder = Embedder(model, "descriptor", Preprocess((2, 2)), 2)
+    embedder = embedder_of(model, "descriptor", Preprocess((2, 2)), 2)
     given = [(FIRST + n, render_jpeg(tile_from_id(FIRST + n))) for n in range(2)]
     assert described(embedder, given[:1]).descriptors.shape == (1, 3)
     with pytest.raises(Invalid):
@@ -758,13 +767,13 @@ def test_a_model_whose_descriptors_have_another_length_for_more_images_is_invali
 
 def test_a_pooled_map_of_one_pixel_is_a_descriptor() -> None:
     model = model_of(helper.make_node("GlobalAveragePool", ["image"], ["descriptor"]), out=("N", 3, 1, 1))
-    assert Embedder(model, "descriptor", Preprocess((2, 2)), 8).dimension == 3
+    assert embedder_of(model, "descriptor", Preprocess((2, 2)), 8).network.dimension == 3
 
 
 def test_sizes_that_the_model_leaves_open_are_those_of_preprocess() -> None:
     model = model_of(*MEAN, shape=("N", 3, "H", "W"))
     result = described(
-        Embedder(model, "descriptor", Preprocess((48, 96)), 8), [(FIRST, render_jpeg(tile_from_id(FIRST)))]
+        embedder_of(model, "descriptor", Preprocess((48, 96)), 8), [(FIRST, render_jpeg(tile_from_id(FIRST)))]
     )
     assert result.descriptors.shape == (1, 3)
 
@@ -773,7 +782,7 @@ def test_the_backbone_of_the_tests_is_the_same_each_time(tmp_path: Path) -> None
     for name in ("a", "b"):
         write_backbone(tmp_path / name, size=96, dim=48)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert Embedder((tmp_path / "a").read_bytes(), "descriptor", Preprocess((96, 96)), 8).dimension == 48
+    assert embedder_of((tmp_path / "a").read_bytes(), "descriptor", Preprocess((96, 96)), 8).network.dimension == 48
 
 
 def real_cell() -> list[tuple[int, bytes]]:
@@ -789,7 +798,7 @@ def test_a_real_backbone_on_real_imagery() -> None:
     model = (Path(SHARED or "") / "data/models/place-embedder.onnx").read_bytes()
     preprocess = Preprocess((256, 256))
     cell = real_cell()
-    result = described(Embedder(model, "descriptor", preprocess, 8), cell)
+    result = described(embedder_of(model, "descriptor", preprocess, 8), cell)
     assert result.descriptors.shape == (16, 288)
     assert np.allclose(result.descriptors, reference(model, cell, preprocess), atol=1e-5)
 
@@ -799,15 +808,15 @@ def test_a_real_backbone_of_fixed_batch_and_another_size() -> None:
     """The graph of this file is made for 1 x 3 x 352 x 352 inside, and declares N x 3 x 256 x 256."""
     path = Path(SHARED or "") / "data/models/place-embedder-batch1-352.onnx"
     with pytest.raises(Invalid):  # as it is it takes neither size: found before the first tile
-        Embedder(path.read_bytes(), "descriptor", Preprocess((256, 256)), 8)
+        embedder_of(path.read_bytes(), "descriptor", Preprocess((256, 256)), 8)
     with pytest.raises(Invalid):
-        Embedder(path.read_bytes(), "descriptor", Preprocess((352, 352)), 8)
+        embedder_of(path.read_bytes(), "descriptor", Preprocess((352, 352)), 8)
     model = onnx.load(path)
     for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, (1, 3, 352, 352), strict=True):
         dim.dim_value = size
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
     fixed = model.SerializeToString()
     cell = real_cell()[:5]
-    result = described(Embedder(fixed, "descriptor", Preprocess((352, 352)), 8), cell, "float16")
+    result = described(embedder_of(fixed, "descriptor", Preprocess((352, 352)), 8), cell, "float16")
     assert result.descriptors.shape == (5, 288)
     assert np.allclose(result.descriptors, reference(fixed, cell, Preprocess((352, 352))), atol=2e-3)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from builders.engines.base import EngineSpec, InputRange
 from builders.engines.check import TOLERANCES
-from builders.engines.compiling import CompiledEngine, Surroundings, compile_engine
+from builders.engines.compiling import CompiledEngine, CompileSettings, compile_engine
 from builders.engines.isolation import Limits
 from builders.engines.model import hash_model
 from builders.engines.onnxruntime import ANY_CPU, OnnxRuntimeBackend
@@ -38,7 +38,7 @@ def compiled(
     host: str = "",
     memory: int = MEMORY,
     seconds: float = SECONDS,
-    tell: Any = lambda *_: None,
+    progress: Any = lambda *_: None,
     **more: Any,
 ) -> CompiledEngine:
     """The spec compiled for ONNX Runtime under `folder`: for any CPU where it is portable, else for this one."""
@@ -49,8 +49,8 @@ def compiled(
         host or (ANY_CPU if spec.options["mode"] == "portable" else backend.describe_host()),
         folder,
         tolerance=TOLERANCES[spec.precision],
-        surroundings=Surroundings(Limits(memory, seconds), folder / "cache"),
-        tell=tell,
+        settings=CompileSettings(Limits(memory, seconds), folder / "cache"),
+        progress=progress,
         **more,
     )
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.engines.card import CARD_LIMIT, SCHEMA, Card, Keyed, differences
+from builders.engines.card import CARD_LIMIT, SCHEMA, Card, EngineRecipes, differences
 from builders.engines.check import TOLERANCES, CaseFigures, CheckFigures, Tolerance
 from builders.recipe import Recipe
 from store.errors import Corrupt
@@ -91,9 +91,9 @@ def changed(*path: str | int, to: Any) -> bytes:
 
 
 def refused(data: bytes) -> None:
-    with pytest.raises(Corrupt, match="no engine card") as caught:
+    with pytest.raises(Corrupt, match="not an engine card") as caught:
         Card.parse(data)
-    assert caught.value.fields["kind"] == "bad-card"
+    assert caught.value.kind == "bad-card"
 
 
 def parsed(data: bytes) -> Card | None:
@@ -278,7 +278,7 @@ def test_a_card_never_holds_what_is_no_number() -> None:
 
 def test_equal_keys_do_not_differ_whatever_else_does() -> None:
     assert differences(card(), replace(card(), seconds=9.0, tools={})) == []
-    assert differences(Keyed(card().recipe, card().steps), card()) == []
+    assert differences(EngineRecipes(card().recipe, card().steps), card()) == []
 
 
 @pytest.mark.parametrize(
@@ -296,18 +296,18 @@ def test_equal_keys_do_not_differ_whatever_else_does() -> None:
 def test_what_differs_is_named_with_both_values(
     change: Callable[[dict[str, Any]], dict[str, Any]], found: dict[str, Any]
 ) -> None:
-    new = Keyed(Recipe(change(dict(card().recipe.fields))), card().steps)
+    new = EngineRecipes(Recipe(change(dict(card().recipe.fields))), card().steps)
     assert differences(new, card()) == [found]
     assert differences(card(), new) == [{"field": found["field"], "new": found["old"], "old": found["new"]}]
 
 
 def test_what_differs_in_a_step_is_named_with_the_step() -> None:
-    new = Keyed(card().recipe, {"quantised": Recipe({"method": "entropy", "preprocess": {"scale": "2"}})})
+    new = EngineRecipes(card().recipe, {"quantised": Recipe({"method": "entropy", "preprocess": {"scale": "2"}})})
     assert differences(new, card()) == [
         {"field": "quantised.method", "new": "entropy", "old": "minmax"},
         {"field": "quantised.preprocess", "new": {"scale": "2"}, "old": {"scale": "1"}},
     ]
-    assert [each["field"] for each in differences(Keyed(card().recipe, {}), card())] == [
+    assert [each["field"] for each in differences(EngineRecipes(card().recipe, {}), card())] == [
         "quantised.method",
         "quantised.preprocess",
     ]
@@ -315,4 +315,4 @@ def test_what_differs_in_a_step_is_named_with_the_step() -> None:
 
 @given(_recipes, _recipes)
 def test_keys_differ_exactly_where_their_fields_do(one: Recipe, two: Recipe) -> None:
-    assert (differences(Keyed(one, {}), Keyed(two, {})) == []) == (one.key == two.key)
+    assert (differences(EngineRecipes(one, {}), EngineRecipes(two, {})) == []) == (one.key == two.key)

@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from builders.engines import isolation, worker
-from builders.engines.failures import KINDS, as_it_came, failure, from_json, to_json
 from builders.engines.isolation import machine_memory
-from store.errors import Invalid, Refused, Unavailable
+from store.errors import Unavailable
 from tests.builders.engines.networks import ROW, batches, compiled, endless, huge, save, small_network, spec_of
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
@@ -102,7 +101,7 @@ def test_a_worker_that_is_killed_is_unavailable(tmp_path: Path, number: signal.S
     ):
         compiled(spec_of(path), tmp_path)
     assert caught.value.fields["status"] == -number
-    assert caught.value.fields["kind"] == "failed"
+    assert caught.value.kind == "failed"
     assert "log" in caught.value.fields
 
 
@@ -117,7 +116,7 @@ def test_a_worker_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         compiled(spec_of(path, ROW), tmp_path, seconds=1.5)
     # It did not ask for the time of one that can stop: it ended when it was told to.
     assert 1.5 <= time.monotonic() - start < 1.5 + isolation._GRACE_S
-    assert caught.value.fields["kind"] == "timed-out"
+    assert caught.value.kind == "timed-out"
     assert "timeout_s" in caught.value.remedy
     assert "log" in caught.value.fields
     assert not is_alive(seen[0])
@@ -132,7 +131,7 @@ def test_a_worker_that_does_not_listen_is_killed_after_its_grace(
     path = save(tmp_path, small_network())
     with watched(tmp_path) as seen, pytest.raises(Unavailable) as caught:
         compiled(spec_of(path), tmp_path, host="cpu", seconds=1.5)
-    assert caught.value.fields["kind"] == "timed-out"
+    assert caught.value.kind == "timed-out"
     assert not is_alive(seen[0])
 
 
@@ -162,7 +161,7 @@ def test_whoever_listens_may_give_up_and_the_worker_ends(tmp_path: Path) -> None
 
     path = save(tmp_path, endless())
     with watched(tmp_path) as seen, pytest.raises(LookupError, match="no longer wanted"):
-        compiled(spec_of(path, ROW), tmp_path, tell=tell)
+        compiled(spec_of(path, ROW), tmp_path, progress=tell)
     assert not is_alive(seen[0])
 
 
@@ -219,7 +218,7 @@ def test_a_worker_that_runs_out_of_memory_is_unavailable(tmp_path: Path) -> None
     path = save(tmp_path, huge(2**45))
     with pytest.raises(Unavailable, match="memory") as caught:
         compiled(spec_of(path, ROW), tmp_path, memory=machine_memory())
-    assert caught.value.fields["kind"] == "out-of-memory"
+    assert caught.value.kind == "out-of-memory"
     assert caught.value.fields["model"] == "net.onnx"
     assert caught.value.fields["log"]
 
@@ -230,7 +229,7 @@ def test_a_worker_takes_no_more_memory_than_it_is_allowed(tmp_path: Path, mode: 
     path = save(tmp_path, huge(2**28))  # 1 GiB
     with pytest.raises(Unavailable) as caught:
         compiled(spec_of(path, ROW, mode=mode), tmp_path, memory=2**29)
-    assert caught.value.fields["kind"] == "out-of-memory"
+    assert caught.value.kind == "out-of-memory"
     assert "memory_mib" in caught.value.remedy
     small = save(tmp_path / "small", huge(2**20))
     assert batches(compiled(spec_of(small, ROW, mode=mode), tmp_path, memory=2**29), "x") == (1,)
@@ -270,7 +269,7 @@ def test_an_end_with_words_for_a_want_of_memory_is_out_of_memory(
     path = save(tmp_path, small_network())
     with pytest.raises(Unavailable, match=r"ended with status 1") as caught:
         compiled(spec_of(path), tmp_path, host="cpu")
-    assert caught.value.fields["kind"] == "out-of-memory"
+    assert caught.value.kind == "out-of-memory"
 
 
 @pytest.mark.parametrize("code", ["raise MemoryError('no room')", "bytearray(2**60)"])
@@ -279,7 +278,7 @@ def test_memory_that_python_misses_is_out_of_memory(tmp_path: Path, monkeypatch:
     path = save(tmp_path, small_network())
     with pytest.raises(Unavailable, match="memory") as caught:
         compiled(spec_of(path), tmp_path, host="cpu")
-    assert caught.value.fields["kind"] == "out-of-memory"
+    assert caught.value.kind == "out-of-memory"
 
 
 @LINUX
@@ -289,7 +288,7 @@ def test_an_abort_for_want_of_memory_is_out_of_memory(tmp_path: Path, monkeypatc
     path = save(tmp_path, small_network())
     with pytest.raises(Unavailable, match=r"compiles net\.onnx was ended by SIGABRT") as caught:
         compiled(spec_of(path), tmp_path, host="cpu")
-    assert caught.value.fields["kind"] == "out-of-memory"
+    assert caught.value.kind == "out-of-memory"
     assert says in str(caught.value.fields["log"])
 
 
@@ -299,14 +298,14 @@ def test_an_abort_for_want_of_memory_is_out_of_memory(tmp_path: Path, monkeypatc
 def test_what_is_being_done_arrives(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     path = save(tmp_path, small_network())
-    compiled(spec_of(path), tmp_path, tell=lambda *news: told.append(news))
+    compiled(spec_of(path), tmp_path, progress=lambda *news: told.append(news))
     assert told
     assert set(told) <= {("optimising", 0, 0), ("checking the engine", 0, 0)}
 
 
 def test_news_are_thinned_but_for_their_beginning_and_end() -> None:
     news, said = os.pipe()
-    tell = worker._teller(said)
+    tell = worker._progress_writer(said)
     for done in range(1001):
         tell("x" * 1000, done, 1000)
     os.close(said)
@@ -321,15 +320,15 @@ def test_news_are_thinned_but_for_their_beginning_and_end() -> None:
 def test_news_that_make_no_sense_are_no_news() -> None:
     told: list[object] = []
     for line in (b"", b"noise", b"[]", b"[1, 2]", b'["a", "b", 3]', b"{", b"\xff"):
-        isolation._pass_on(line, lambda *news: told.append(news))
+        isolation._report(line, lambda *news: told.append(news))
     assert told == []
-    isolation._pass_on(b'["a", 2, 3]', lambda *news: told.append(news))
+    isolation._report(b'["a", 2, 3]', lambda *news: told.append(news))
     assert told == [("a", 2, 3)]
 
 
 def test_news_of_another_form_are_no_news() -> None:
     for line in (b"3", b"null", b'["a", null, 3]', b'["a", [], 3]', b'["a", 1e999, 3]'):
-        isolation._pass_on(line, lambda *_: None)
+        isolation._report(line, lambda *_: None)
 
 
 def test_an_error_that_nobody_foresaw_crosses_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +336,7 @@ def test_an_error_that_nobody_foresaw_crosses_in_its_own_words(tmp_path: Path, m
     path = save(tmp_path, small_network())
     with pytest.raises(Unavailable, match=r"^LookupError: the moon is in the way") as caught:
         compiled(spec_of(path), tmp_path, host="cpu")
-    assert caught.value.fields["kind"] == "failed"
+    assert caught.value.kind == "failed"
     assert caught.value.fields["model"] == "net.onnx"
     # And where it happened.
     assert "Traceback" in str(caught.value.fields["log"])
@@ -352,7 +351,7 @@ def test_a_worker_that_ends_without_an_answer_shows_the_end_of_its_log(
     path = save(tmp_path, small_network())
     with pytest.raises(Unavailable, match=r"compiles net\.onnx ended with status 7: last words") as caught:
         compiled(spec_of(path), tmp_path, host="cpu")
-    assert caught.value.fields["kind"] == "failed"
+    assert caught.value.kind == "failed"
     assert caught.value.fields["status"] == 7
     assert "early\nlast words" in caught.value.remedy
 
@@ -364,7 +363,7 @@ def test_a_worker_that_says_all_is_well_and_gives_nothing_has_given_no_answer(
     library(tmp_path, monkeypatch, code)
     with pytest.raises(Unavailable, match=r"compiles net\.onnx ended with status 0") as caught:
         compiled(spec_of(save(tmp_path, small_network())), tmp_path)
-    assert caught.value.fields["kind"] == "failed"
+    assert caught.value.kind == "failed"
 
 
 def test_a_signal_without_a_name_is_told_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,28 +450,3 @@ def test_nothing_is_written_but_in_one_new_folder(tmp_path: Path) -> None:
 
 
 # Failures as they cross
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_failure_crosses_as_what_it_is(kind: str) -> None:
-    error = failure(kind, "what", number=3, names=["a"], path=Path("x"))
-    there = from_json(json.loads(json.dumps(to_json(error))), log="end")
-    assert type(there) is type(error) is KINDS[kind][0]
-    assert (there.message, there.remedy) == ("what", KINDS[kind][1])
-    assert there.fields == {"kind": kind, "number": 3, "names": ["a"], "log": "end"}
-
-
-def test_a_failure_of_no_known_kind_crosses_as_failed_with_its_remedy() -> None:
-    for error in (Invalid("what", remedy="do"), Refused("what", remedy="do", kind="no-backend")):
-        there = from_json(json.loads(json.dumps(to_json(error))))
-        assert (there.message, there.remedy, there.fields) == ("what", "do", {"kind": "failed"})
-        assert type(there) is Unavailable
-
-
-def test_a_field_that_the_parent_knows_better_is_the_parents() -> None:
-    there = from_json(to_json(failure("failed", "what", model="mine", log="mine")), model="theirs", log="theirs")
-    assert there.fields == {"kind": "failed", "model": "theirs", "log": "theirs"}
-
-
-def test_what_nobody_foresaw_keeps_its_type_and_words() -> None:
-    assert as_it_came(KeyError("x")).message == "KeyError: 'x'"

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from builders.engines.base import EngineSpec, InputRange
 from builders.engines.check import TOLERANCES
-from builders.engines.compiling import Part, Surroundings, quantise_network
+from builders.engines.compiling import CompileSettings, HashedFile, quantise_network
 from builders.engines.isolation import Limits
 from builders.engines.model import hash_model, onnx_bytes
 from builders.engines.onnxruntime import OnnxRuntimeBackend
@@ -56,15 +56,15 @@ def of_opset(number: int) -> onnx.ModelProto:
 
 def network_in_int8(
     spec: EngineSpec, calibration: CalibrationSet, folder: Path, method: str = "minmax", **limits: Any
-) -> Part:
-    surroundings = Surroundings(Limits(**{"memory": MEMORY, "seconds": SECONDS, **limits}), folder / "cache")
-    made, seconds = quantise_network(spec, calibration, method, folder, surroundings=surroundings, tell=lambda *_: None)
+) -> HashedFile:
+    settings = CompileSettings(Limits(**{"memory": MEMORY, "seconds": SECONDS, **limits}), folder / "cache")
+    made, seconds = quantise_network(spec, calibration, method, folder, settings=settings, progress=lambda *_: None)
     assert seconds > 0
     return made
 
 
 def is_calibration(error: FlightbagError) -> bool:
-    return isinstance(error, Invalid) and error.fields["kind"] == "calibration"
+    return isinstance(error, Invalid) and error.kind == "calibration"
 
 
 # float16
@@ -341,7 +341,7 @@ def test_quantising_has_its_time_too(tmp_path: Path) -> None:
     spec = spec_of(save(tmp_path, endless()), InputRange("x", (1, 4)), precision="int8")
     with pytest.raises(Unavailable, match=r"took more than 1\.5 s") as caught:
         network_in_int8(spec, CalibrationSet(np.ones((1, 4), np.float32)), tmp_path, seconds=1.5)
-    assert caught.value.fields["kind"] == "timed-out"
+    assert caught.value.kind == "timed-out"
 
 
 @pytest.mark.parametrize("mode", ["portable", "fast"])
@@ -355,4 +355,4 @@ def test_the_shared_place_embedder_is_compiled_in_int8(tmp_path: Path, mode: str
     engine = compiled(spec, tmp_path, quantised=made.path, calibration=calibration)
     assert batches(engine) == (1, 2, 4)
     assert engine.check.cosine >= TOLERANCES["int8"].cosine
-    assert engine.ends["outputs"][0][2] == ["N", 288]
+    assert engine.outputs[0][2] == ["N", 288]

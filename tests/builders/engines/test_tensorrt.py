@@ -23,19 +23,18 @@ from filelock import FileLock
 from onnx import helper
 
 from builders.engines import tensorrt_host
-from builders.engines.base import EngineSpec, InputRange, Job, Made, Plugin
+from builders.engines.base import BackendResult, CompileJob, EngineSpec, InputRange, Plugin
 from builders.engines.model import hash_model
+from builders.engines.recipe import engine_recipe
 from builders.engines.session import open_session
 from builders.engines.tensorrt import OPTIONS, TensorRtBackend
-from builders.engines.tensorrt_compile import inside
-from builders.engines.tensorrt_host import Facts, host_class, needed
-from builders.engines.tensorrt_library import import_tensorrt, library_version, told
+from builders.engines.tensorrt_library import import_tensorrt
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
 from store.format.cbor import encode
-from store.format.host import is_host_class, meets
+from store.format.host import is_host_class
+from tests.builders.engines.fake_machine import FAKE, become, forget_modules
 from tests.builders.engines.networks import elementwise, save, save_external, small_network
 
-FAKE = Path(__file__).parents[2] / "support" / "fake_tensorrt"
 VERSIONS = ("10.3", "10.16", "11.4")
 HOSTS = {
     "orin": "cuda12.6+l4t-36.4.3+linux-aarch64+sm87-orin-16sm-64gb+trt10-10.3.0.30",
@@ -55,31 +54,23 @@ class Machine:
 
     def become(self, version: str = "10.3", device: str = "rtx", fail: str = "") -> None:
         """As if this process had started with that version, device and failure."""
-        for name, value in (
-            ("FAKE_TENSORRT_VERSION", version),
-            ("FAKE_CUDA_DEVICE", device),
-            ("FAKE_TENSORRT_FAIL", fail),
-        ):
-            self.monkeypatch.setenv(name, value)
-        forget_modules()
-        machine = {"orin": "aarch64"}.get(device, "x86_64")
-        self.monkeypatch.setattr(tensorrt_host.platform, "machine", lambda: machine)
+        become(self.monkeypatch, version, device, fail)
 
     def spec(self, network: onnx.ModelProto | None = None, **options: Any) -> EngineSpec:
         path = save(self.folder / "model", network or small_network())
         item = InputRange("image", ("N", 3, 16, 16), 1, 2, 4)
         return EngineSpec("place", hash_model(path), "fp32", (item,), options={**OPTIONS, **options})
 
-    def job(self, spec: EngineSpec, cancelled: Callable[[], bool] = lambda: False) -> Job:
+    def job(self, spec: EngineSpec, cancelled: Callable[[], bool] = lambda: False) -> CompileJob:
         folder = self.folder / f"job{len(list(self.folder.glob('job*')))}"
         folder.mkdir()
         host = self.backend.target(spec)
-        return Job(spec, spec.model.path, host, folder, self.folder / "cache", self.tell, cancelled)
+        return CompileJob(spec, spec.model.path, host, folder, self.folder / "cache", self.tell, cancelled)
 
     def tell(self, what: str, done: int, of: int) -> None:
         self.told.append((what, done, of))
 
-    def make(self, spec: EngineSpec | None = None) -> Made:
+    def make(self, spec: EngineSpec | None = None) -> BackendResult:
         return self.backend.make(self.job(spec or self.spec()))
 
     def fails(self, spec: EngineSpec | None = None, **changes: Any) -> FlightbagError:
@@ -89,11 +80,6 @@ class Machine:
             self.backend.make(job)
         assert not (job.folder / "engine.engine").exists()
         return caught.value
-
-
-def forget_modules() -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("tensorrt", "tensorrt_bindings", "cuda")]:
-        del sys.modules[name]
 
 
 @pytest.fixture
@@ -198,7 +184,7 @@ def test_in_a_process_of_its_own(machine: Machine) -> None:
         "model, folder, cache, host = map(Path, sys.argv[1:5]); backend = TensorRtBackend(); "
         "spec = EngineSpec('p', hash_model(model), 'fp32', (InputRange('image', ('N', 3, 16, 16), 1, 2, 4),), "
         "options=OPTIONS); "
-        "backend.make(Job(spec, model, str(host), folder, cache, lambda *told: None, lambda: False))"
+        "backend.make(CompileJob(spec, model, str(host), folder, cache, lambda *told: None, lambda: False))"
     )
     arguments = [str(path) for path in (job.network, job.folder, job.cache, job.host)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FAKE), *sys.path]), "FAKE_TENSORRT_FAIL": "memory"}
@@ -236,7 +222,7 @@ def test_what_the_library_refuses_is_a_failure_with_its_words(
 ) -> None:
     machine.become(version, fail=fail)
     error = machine.fails()
-    assert error.fields["kind"] == kind
+    assert error.kind == kind
     assert error.remedy
     if fail in ("memory", "implementation"):
         assert "Could not find any implementation" in error.message
@@ -244,14 +230,14 @@ def test_what_the_library_refuses_is_a_failure_with_its_words(
 
 def test_unsupported_operator(machine: Machine) -> None:
     error = machine.fails(machine.spec(elementwise([helper.make_node("Warp", ["x"], ["y"], name="w", domain="mine")])))
-    assert error.fields["kind"] == "unsupported-op"
+    assert error.kind == "unsupported-op"
     assert "Warp w: No importer registered" in error.message
 
 
 def test_no_onnx(machine: Machine) -> None:
     spec = machine.spec()
     spec.model.path.write_bytes(b"\xff no protobuf")
-    assert machine.fails(spec).fields["kind"] == "invalid-model"
+    assert machine.fails(spec).kind == "invalid-model"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +252,7 @@ def test_no_onnx(machine: Machine) -> None:
     ],
 )
 def test_wrong_inputs(machine: Machine, inputs: tuple[InputRange, ...]) -> None:
-    assert machine.fails(replace(machine.spec(), inputs=inputs)).fields["kind"] == "wrong-inputs"
+    assert machine.fails(replace(machine.spec(), inputs=inputs)).kind == "wrong-inputs"
 
 
 @pytest.mark.parametrize("version", ["10.3", "11.4"])
@@ -290,7 +276,7 @@ def test_progress(machine: Machine) -> None:
 
 def test_cancelled_while_compiling(machine: Machine) -> None:
     error = machine.fails(cancelled=lambda: any(done == 2 for _, done, _ in machine.told))
-    assert error.fields["kind"] == "cancelled"
+    assert error.kind == "cancelled"
     assert max(done for _, done, _ in machine.told) == 2
 
 
@@ -300,7 +286,7 @@ def test_an_error_in_a_callback_is_not_taken_for_cancelling(machine: Machine) ->
             raise BrokenPipeError("nobody listens")
 
     with pytest.raises(BrokenPipeError, match="nobody listens"):
-        machine.backend.make(replace(machine.job(machine.spec()), tell=tell))
+        machine.backend.make(replace(machine.job(machine.spec()), progress=tell))
 
 
 def test_one_builder_for_each_device(machine: Machine) -> None:
@@ -310,7 +296,7 @@ def test_one_builder_for_each_device(machine: Machine) -> None:
     machine.monkeypatch.setattr("builders.engines.tensorrt._POLL_S", 0.05)
     with FileLock(path, fallback_to_soft=False):
         error = machine.fails(cancelled=lambda: ("waiting for the GPU", 0, 0) in machine.told)
-    assert error.fields["kind"] == "cancelled"
+    assert error.kind == "cancelled"
     held = FileLock(path, fallback_to_soft=False, thread_local=False)
     held.acquire()
     threading.Timer(0.1, held.release).start()
@@ -346,12 +332,12 @@ def test_a_damaged_or_foreign_timing_cache_is_replaced(machine: Machine, content
     cache_of(machine).write_bytes(content)
     # What was said of the cache is no reason for another failure.
     machine.monkeypatch.setenv("FAKE_TENSORRT_FAIL", "no-reason")
-    assert machine.fails().fields["kind"] == "failed"
+    assert machine.fails().kind == "failed"
 
 
 def test_a_cache_directory_that_cannot_be_written(machine: Machine) -> None:
     (machine.folder / "cache").write_text("a file")
-    assert "cannot be taken" in machine.fails().message
+    assert "cannot be acquired" in machine.fails().message
 
 
 # Plug-ins
@@ -375,7 +361,7 @@ def test_plugins_go_into_the_engine_and_the_key(machine: Machine) -> None:
 def test_a_plugin_that_is_another_is_not_loaded(machine: Machine) -> None:
     spec = with_plugin(machine)
     spec.plugins[0].path.write_bytes(b"fake plugin Other\n")
-    assert "not the one that was planned" in machine.fails(spec).message
+    assert "changed since the plan" in machine.fails(spec).message
     spec.plugins[0].path.unlink()
     assert "cannot be copied" in machine.fails(spec).message
 
@@ -397,56 +383,16 @@ def test_host_class(machine: Machine, device: str) -> None:
     assert is_host_class(HOSTS[device])
 
 
-FACTS = Facts("10.16.1.11", "12.4", (8, 9), "NVIDIA GeForce RTX 4090", 128, 24 << 30, "550.90.07", "", "x86_64")
-
-
-@pytest.mark.parametrize(
-    ("compatibility", "versions", "need"),
-    [
-        ("none", False, "cuda12.4+driver-550+linux-x86_64+sm89-geforce_rtx_4090-128sm-24gb+trt10-10.16.1.11"),
-        ("none", True, "linux-x86_64+sm89-geforce_rtx_4090-128sm-24gb+trt10"),
-        ("same_compute_capability", False, "cuda12.4+driver-550+linux-x86_64+sm89+trt10-10.16.1.11"),
-        ("same_compute_capability", True, "linux-x86_64+sm89+trt10"),
-        ("ampere_plus", False, "ampere-plus+cuda12.4+driver-550+linux-x86_64+trt10-10.16.1.11"),
-        ("ampere_plus", True, "ampere-plus+linux-x86_64+trt10"),
-    ],
-)
-def test_what_an_engine_needs(compatibility: str, versions: bool, need: str) -> None:
-    assert needed(FACTS, compatibility, versions) == need
-    assert is_host_class(need)
-    assert meets(host_class(FACTS), need)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        replace(FACTS, version="10.16.1.12"),
-        replace(FACTS, cuda="12.8"),
-        replace(FACTS, driver="560.1"),
-        replace(FACTS, multiprocessors=114),
-        replace(FACTS, memory=16 << 30),
-        replace(FACTS, name="NVIDIA GeForce RTX 4090 D"),
-        replace(FACTS, capability=(8, 6)),
-        replace(FACTS, machine="aarch64"),
-        replace(FACTS, driver="", l4t="36.4.3"),
-    ],
-)
-def test_no_other_machine_meets_what_is_not_declared_compatible(other: Facts) -> None:
-    assert not meets(host_class(other), needed(FACTS, "none", False))
-
-
-def test_ampere_plus_needs_ampere_and_no_jetson(machine: Machine) -> None:
-    with pytest.raises(Invalid, match=r"compute capability 7\.5"):
-        needed(replace(FACTS, capability=(7, 5)), "ampere_plus", False)
+def test_ampere_plus_needs_no_jetson(machine: Machine) -> None:
     machine.become(device="orin")
     with pytest.raises(Invalid, match="Jetson"):
         machine.backend.target(machine.spec(compatibility="ampere_plus"))
 
 
 def test_same_compute_capability_came_with_a_version(machine: Machine) -> None:
-    with pytest.raises(Unavailable, match=r"came with TensorRT 10\.9") as caught:
+    with pytest.raises(Unavailable, match=r"needs TensorRT 10\.9 or newer") as caught:
         machine.backend.target(machine.spec(compatibility="same_compute_capability"))
-    assert caught.value.fields["kind"] == "version"
+    assert caught.value.kind == "version"
 
 
 def test_a_laptop_does_not_pass_off_its_engine(machine: Machine) -> None:
@@ -459,21 +405,7 @@ def test_a_laptop_does_not_pass_off_its_engine(machine: Machine) -> None:
 def test_a_machine_that_changed_since_the_plan_builds_nothing(machine: Machine) -> None:
     error = machine.fails(host=HOSTS["orin"])
     assert isinstance(error, Refused)
-    assert error.fields["kind"] == "wrong-host"
-
-
-@pytest.mark.parametrize(
-    ("gib", "sold"),
-    [(7.4, 8), (11.7, 12), (15.3, 16), (23.6, 24), (39.4, 40), (44.5, 48), (61.3, 64), (79.6, 80), (1, 1)],
-)
-def test_memory_class(gib: float, sold: int) -> None:
-    assert host_class(replace(FACTS, memory=int(gib * 2**30))).split("+")[4].endswith(f"-{sold}gb")
-
-
-def test_names_of_devices_stay_components() -> None:
-    odd = host_class(replace(FACTS, name="NVIDIA " + "A-très (long) name/" * 9))
-    assert is_host_class(odd)
-    assert is_host_class(host_class(replace(FACTS, name="")))
+    assert error.kind == "wrong-host"
 
 
 def test_no_gpu_and_no_driver(machine: Machine, tmp_path: Path) -> None:
@@ -483,7 +415,7 @@ def test_no_gpu_and_no_driver(machine: Machine, tmp_path: Path) -> None:
     machine.become()
     import_tensorrt()
     machine.monkeypatch.setattr(tensorrt_host, "DRIVER_FILE", tmp_path / "none")
-    with pytest.raises(Unavailable, match="says which driver"):
+    with pytest.raises(Unavailable, match="names the version of the driver"):
         machine.backend.describe_host()
 
 
@@ -507,6 +439,18 @@ def test_key_fields(machine: Machine) -> None:
     assert str(machine.folder).encode() not in b"".join(keys)
 
 
+def test_the_key_has_every_option_and_the_whole_machine(machine: Machine, tmp_path: Path) -> None:
+    backend = TensorRtBackend()
+    path = save(tmp_path, small_network())
+    item = InputRange("image", ("N", 3, 16, 16), 1, 2, 4)
+    keys = set()
+    for options in ({}, *({name: 1 if value == 0 else 2} for name, value in OPTIONS.items() if value != "none")):
+        spec = EngineSpec("place", hash_model(path), "fp32", (item,), options={**OPTIONS, **options})
+        host = backend.target(spec)
+        keys.add(engine_recipe(spec, host, backend.key_fields(spec, host), "").key)
+    assert len(keys) == len(OPTIONS)
+
+
 # Loading and running
 
 
@@ -514,8 +458,8 @@ def test_an_engine_of_another_version(machine: Machine) -> None:
     engine = machine.make().model.read_bytes()
     machine.become("10.16")
     with pytest.raises(Unavailable, match=r"got 10\.3\.0\.30") as caught:
-        machine.backend.load(engine, "trt10")  # as if it said it needed no more
-    assert caught.value.fields["kind"] == "version"
+        machine.backend.load(engine, "trt10")  # as if it said it required_host no more
+    assert caught.value.kind == "version"
 
 
 def test_version_compatible_engines_load_with_newer_versions_of_the_major(machine: Machine) -> None:
@@ -526,7 +470,7 @@ def test_version_compatible_engines_load_with_newer_versions_of_the_major(machin
     machine.become("11.4")
     with pytest.raises(Refused) as caught:
         machine.backend.load(engine, need)
-    assert caught.value.fields["kind"] == "wrong-host"
+    assert caught.value.kind == "wrong-host"
 
 
 def test_an_engine_for_another_machine(machine: Machine) -> None:
@@ -535,7 +479,7 @@ def test_an_engine_for_another_machine(machine: Machine) -> None:
     machine.become(device="h100")
     with pytest.raises(Refused, match=r"needs cuda12\.4") as caught:
         machine.backend.load(engine, need)
-    assert caught.value.fields["kind"] == "wrong-host"
+    assert caught.value.kind == "wrong-host"
     with pytest.raises(Refused, match="incompatible device"):
         machine.backend.load(engine, "trt10")
 
@@ -550,7 +494,7 @@ def test_no_memory_for_a_context(machine: Machine) -> None:
     machine.monkeypatch.setenv("FAKE_TENSORRT_FAIL", "no-context")
     with pytest.raises(Unavailable) as caught:
         machine.backend.load(engine, "trt10")
-    assert caught.value.fields["kind"] == "out-of-memory"
+    assert caught.value.kind == "out-of-memory"
 
 
 @pytest.mark.parametrize(
@@ -577,7 +521,7 @@ def test_nothing_is_left_on_the_device(machine: Machine, fail: str, kind: str) -
     if kind:
         with pytest.raises(Unavailable) as caught:
             session.run(image())
-        assert caught.value.fields["kind"] == kind
+        assert caught.value.kind == kind
     else:
         session.run(image())
     runtime = sys.modules["cuda.bindings.runtime"]
@@ -594,88 +538,11 @@ def test_arrays_that_are_not_contiguous(machine: Machine) -> None:
 # The libraries themselves
 
 
-def test_without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tensorrt", "tensorrt_bindings"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(Unavailable, match="hardware vendor") as caught:
-        TensorRtBackend().version  # noqa: B018
-    assert caught.value.fields["extra"] == "tensorrt"
-
-
 def test_without_the_cuda_module(machine: Machine) -> None:
     for name in ("cuda.bindings.runtime", "cuda.cudart"):
         machine.monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(Unavailable):
         machine.backend.describe_host()
-
-
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        ("__version__ = '8.6.1'", "TensorRT 8.6.1 is installed"),
-        ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "libnvinfer.so.10"),
-        ("import tensorrt_of_nobody", "tensorrt_of_nobody"),
-    ],
-)
-def test_a_tensorrt_that_does_not_serve(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, says: str
-) -> None:
-    """Start-up tells what is wrong; it is no traceback."""
-    (tmp_path / "tensorrt.py").write_text(source)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    forget_modules()
-    with pytest.raises(Unavailable, match=says):
-        import_tensorrt()
-    forget_modules()
-
-
-class Library:
-    """The version functions of libnvinfer."""
-
-    def __init__(self, *parts: int) -> None:
-        for name, part in zip(("Major", "Minor", "Patch", "Build"), parts, strict=False):
-            setattr(self, f"getInferLib{name}Version", lambda part=part: part)
-
-
-def test_all_four_parts_of_the_version_come_from_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(text: str, library: Library) -> str:
-        return library_version(type("Module", (), {"__version__": text}), lambda name: library)
-
-    assert version("10.3.0", Library(10, 3, 0, 30)) == "10.3.0.30"
-    assert version("10.3.0.26", Library(10, 7, 0, 23)) == "10.7.0.23"
-    assert version("10.3.0.26", Library()) == "10.3.0.26"
-    with pytest.raises(Unavailable, match="fourth part"):
-        version("10.3.0", Library())
-
-
-@pytest.mark.parametrize(
-    ("errors", "warnings", "kind"),
-    [
-        (["Error Code 2: OutOfMemory (Requested size was 536870912 bytes.)"], [], "out-of-memory"),
-        (["Error Code 1: Cuda Runtime (out of memory)"], [], "out-of-memory"),
-        (["Could not find any implementation for node a"], ["Skipping tactic: insufficient memory"], "out-of-memory"),
-        (["Could not find any implementation for node a"], ["weights are int64"], "unsupported-op"),
-        (["Internal Error (Assertion failed)"], ["Skipping tactic: insufficient memory"], "failed"),
-        (["Serialization assertion failed.Version tag does not match. Note: Current Version: 239"], [], "version"),
-        ([], ["insufficient memory"], "out-of-memory"),
-        ([], [], "failed"),
-    ],
-)
-def test_what_the_words_mean(errors: list[str], warnings: list[str], kind: str) -> None:
-    error = told("it failed", errors, warnings)
-    assert error.fields["kind"] == kind
-    assert error.remedy
-
-
-def test_inspector_json_is_bounded() -> None:
-    layer = {"Name": "n" * 300, "LayerType": "Conv", "TacticName": "t", "Metadata": "m" * 1000}
-    text = json.dumps({"Layers": [layer] * 12_000})
-    value = inside(text)
-    assert value["layers"] == 12_000
-    assert len(json.dumps(value)) < 4 * 2**20
-    assert value["Layers"][0] == {"Name": "n" * 100, "LayerType": "Conv", "TacticName": "t"}
-    assert inside('{"Layers": ["a"], "x": NaN}') == {"Layers": ["a"], "x": "NaN"}
-    assert inside("no JSON") == {"unreadable": "no JSON"}
 
 
 @pytest.mark.gpu
@@ -692,7 +559,9 @@ def test_true_tensorrt(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     work = tmp_path / "job"
     work.mkdir()
-    made = backend.make(Job(spec, path, need, work, tmp_path / "cache", lambda *what: told.append(what), lambda: False))
+    made = backend.make(
+        CompileJob(spec, path, need, work, tmp_path / "cache", lambda *what: told.append(what), lambda: False)
+    )
     session = backend.load(made.model.read_bytes(), need)
     reference = open_session(path.read_bytes(), "off")
     for batch in (1, 2, 4):

@@ -1,79 +1,259 @@
-"""Opening a source by what it is, and stamps of files."""
+"""The contract of tile sources, over all four containers; and how a source is opened by what it is."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
-import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from builders.grid.tiles import cell_of, tile_from_id, tile_id, tiles_of_bbox
-from builders.imagery.mbtiles import MBTilesSource
-from builders.imagery.sources import open_source
-from builders.imagery.stamps import SourceStamp, check_same, identity_of, stamp_of
-from builders.imagery.xyz import XyzSource
+from builders.grid.tiles import Tile, cell_of, cell_range, tile_id
+from builders.imagery.sources import TileSource, open_source
 from store.errors import Corrupt, Invalid, Unavailable
-from tests.support.terrain import write_terrain
+from tests.builders.imagery.containers import (
+    HOLE,
+    SIDE,
+    X0,
+    Y0,
+    ZOOM,
+    Container,
+    cells_of,
+    change_in_place,
+    encoded,
+    replace_by_copy,
+    tile_pixels,
+    wait_past,
+)
 
-AREA = (-991750000, 470080000, -991700000, 470120000)
-ZOOM = 15
-SIDE = 256
+PIXELS = tile_pixels()
+TILES = encoded(PIXELS)
+CELLS = cells_of(PIXELS)
+FIRST = Tile(ZOOM, X0, Y0)
 
 
-@pytest.fixture
-def terrain(tmp_path: Path) -> Path:
-    """MBTiles under a name that says something else."""
-    write_terrain(tmp_path / "terrain.pmtiles", AREA, [ZOOM])
-    return tmp_path / "terrain.pmtiles"
+def all_tiles(source: TileSource) -> list[tuple[int, bytes]]:
+    return [item for cell, zoom in CELLS for item in source.cell(cell, zoom)]
 
 
-def test_a_file_is_what_it_begins_with_and_a_folder_is_xyz(terrain: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "folder.mbtiles"
-    cells = sorted({cell_of(tile_from_id(n)) for n in tiles_of_bbox(AREA, ZOOM).tolist()}, key=tile_id)
-    with open_source(terrain, SIDE) as source:
-        assert isinstance(source, MBTilesSource)
-        assert (source.path, source.zooms, source.resolution_m) == (terrain, (ZOOM, ZOOM), None)
-        imagery = [item for cell in cells for item in source.cell(cell, ZOOM)]
-    for number, data in imagery:
-        path = folder / f"{tile_from_id(number)}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    with open_source(folder, SIDE) as source:
-        assert isinstance(source, XyzSource)
-        assert (source.path, source.zooms, source.resolution_m) == (folder, (ZOOM, ZOOM), None)
-        assert [item for cell in cells for item in source.cell(cell, ZOOM)] == imagery
-        assert source.read(tile_from_id(imagery[0][0])) == imagery[0][1]
-        assert source.stamp([(cells[0], ZOOM)]) == source.stamp([(cells[0], ZOOM)])
-    source.close()
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# What a source holds
+
+
+def test_a_source_is_opened_by_what_it_is(container: Container, imagery: Path) -> None:
+    with open_source(imagery, SIDE) as source, container.open(imagery) as same_kind:
+        assert type(source) is type(same_kind)
+        assert source.path == imagery
+        assert source.zooms is None or source.zooms[0] <= ZOOM <= source.zooms[1]
+        assert source.resolution_m is None or source.resolution_m > 0
+
+
+def test_every_tile_has_its_id_and_its_bytes_in_ascending_order(imagery: Path) -> None:
+    assert len(CELLS) == 4
+    with open_source(imagery, SIDE) as source:
+        assert all_tiles(source) == list(TILES.items())
+        for cell, zoom in CELLS:
+            numbers = [number for number, _ in source.cell(cell, zoom)]
+            assert numbers == [number for number in TILES if number in range(*cell_range(cell, zoom))]
+
+
+def test_a_tile_is_read_by_its_address(imagery: Path) -> None:
+    with open_source(imagery, SIDE) as source:
+        assert {tile_id(tile): source.read(tile) for tile in PIXELS} == TILES
+
+
+def test_reading_again_gives_the_same(imagery: Path) -> None:
+    with open_source(imagery, SIDE) as source:
+        assert all_tiles(source) == all_tiles(source)
+        interrupted = source.cell(*CELLS[-1])
+        first = next(interrupted)
+        assert source.read(FIRST) == TILES[tile_id(FIRST)]
+        assert [first, *interrupted] == list(source.cell(*CELLS[-1]))
+
+
+def test_an_absent_tile_is_none_and_an_empty_cell_has_nothing(imagery: Path) -> None:
+    outside = [HOLE, Tile(ZOOM, X0 - 1, Y0), Tile(ZOOM, X0, Y0 - 1), Tile(ZOOM, 0, 0), Tile(ZOOM, 32767, 32767)]
+    with open_source(imagery, SIDE) as source:
+        assert [source.read(tile) for tile in outside] == [None] * len(outside)
+        for cell in (Tile(11, 0, 0), cell_of(FIRST)._replace(x=cell_of(FIRST).x - 1), Tile(11, 2047, 2047)):
+            assert list(source.cell(cell, ZOOM)) == []
+
+
+def test_a_zoom_that_the_source_lacks_has_nothing(imagery: Path) -> None:
+    above, below = Tile(ZOOM + 1, 2 * X0, 2 * Y0), Tile(10, X0 >> 5, Y0 >> 5)
+    with open_source(imagery, SIDE) as source:
+        for tile in (above, below, Tile(0, 0, 0), Tile(24, X0 << 9, Y0 << 9)):
+            assert source.read(tile) is None
+            assert list(source.cell(cell_of(tile), tile.z)) == []
 
 
 @pytest.mark.parametrize(
-    ("start", "module"),
-    [
-        (b"SQLite format 3\0", "mbtiles"),
-        (b"PMTiles\x03", "pmtiles"),
-        (b"II*\0", "geotiff"),
-        (b"MM\0*", "geotiff"),
-        (b"II+\0", "geotiff"),
-        (b"MM\0+", "geotiff"),
-    ],
+    ("cell", "zoom"), [(Tile(5, 0, 0), 4), (Tile(2, 0, 0), 7), (Tile(2, 9, 0), 6), (Tile(21, 0, 0), 25)]
 )
-def test_a_file_that_only_begins_like_a_source_is_no_source(tmp_path: Path, start: bytes, module: str) -> None:
-    """Or a library for it is missing; nothing else comes out."""
+def test_a_cell_of_another_zoom_is_invalid(imagery: Path, cell: Tile, zoom: int) -> None:
+    with open_source(imagery, SIDE) as source, pytest.raises(Invalid):
+        list(source.cell(cell, zoom))
+
+
+@pytest.mark.parametrize("tile", [Tile(3, 8, 0), Tile(3, -1, 0), Tile(3, 0, 8), Tile(25, 0, 0)])
+def test_a_tile_that_does_not_exist_is_invalid(imagery: Path, tile: Tile) -> None:
+    with open_source(imagery, SIDE) as source, pytest.raises(Invalid):
+        source.read(tile)
+
+
+def test_a_link_to_a_source_is_that_source(imagery: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(imagery)
+    with open_source(imagery, SIDE) as source, open_source(tmp_path / "link", SIDE) as linked:
+        assert all_tiles(linked) == list(TILES.items())
+        assert linked.stamp(CELLS) == source.stamp(CELLS)
+
+
+# Open and closed
+
+
+def test_reading_changes_no_byte_in_or_beside_the_source(imagery: Path) -> None:
+    before = contents(imagery.parent)
+    with open_source(imagery, SIDE) as source:
+        all_tiles(source)
+        source.stamp(CELLS)
+    assert contents(imagery.parent) == before
+
+
+def test_nothing_stays_open_and_closing_twice_is_fine(container: Container, imagery: Path) -> None:
+    open_source(imagery, SIDE).close()  # libraries open files of their own once
+    before = sorted(os.listdir("/proc/self/fd"))
+    source = open_source(imagery, SIDE)
+    next(source.cell(*CELLS[0]))
+    source.close()
+    source.close()
+    container.damage(imagery)
+    with pytest.raises(Corrupt), open_source(imagery, SIDE) as source:
+        all_tiles(source)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+# Stamps
+
+
+def test_a_stamp_stays_while_nothing_changes(imagery: Path) -> None:
+    with open_source(imagery, SIDE) as source:
+        before = source.stamp(CELLS)
+        all_tiles(source)
+        source.read(FIRST)
+        assert source.stamp(CELLS) == before
+    with open_source(imagery, SIDE) as source:
+        assert source.stamp(CELLS) == before
+        assert before.newest > 0
+
+
+def test_a_change_in_place_changes_the_stamp(container: Container, imagery: Path, tmp_path: Path) -> None:
+    with open_source(imagery, SIDE) as source:
+        before = source.stamp(CELLS)
+    wait_past(before, tmp_path)
+    change_in_place(container.data_file(imagery))
+    with open_source(imagery, SIDE) as source:
+        after = source.stamp(CELLS)
+    assert after.digest != before.digest
+    assert after.newest > before.newest
+
+
+def test_a_copy_with_the_same_bytes_has_another_stamp(container: Container, imagery: Path) -> None:
+    with open_source(imagery, SIDE) as source:
+        before = source.stamp(CELLS)
+    replace_by_copy(container.data_file(imagery))
+    with open_source(imagery, SIDE) as source:
+        assert source.stamp(CELLS).digest != before.digest
+        assert all_tiles(source) == list(TILES.items())
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_a_source_that_is_replaced_while_it_is_open_has_no_stamp(imagery: Path, how: str) -> None:
+    """Otherwise the stamp of one file would vouch for tiles of another."""
+    with open_source(imagery, SIDE) as source:
+        all_tiles(source)
+        replace_by_copy(imagery)
+        if how == "removed":
+            shutil.rmtree(imagery) if imagery.is_dir() else imagery.unlink()
+        with pytest.raises(Unavailable, match="was replaced") as caught:
+            source.stamp(CELLS)
+    assert caught.value.fields["path"] == str(imagery)
+    assert caught.value.remedy
+
+
+# Damage, and what is no source
+
+
+def test_a_damaged_source_is_corrupt_and_named(container: Container, imagery: Path) -> None:
+    container.damage(imagery)
+    with pytest.raises(Corrupt) as caught, open_source(imagery, SIDE) as source:
+        all_tiles(source)
+    assert caught.value.fields["path"] == str(container.data_file(imagery))
+    assert caught.value.remedy
+
+
+def test_anything_else_is_invalid_and_nothing_waits(
+    container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path may not be long
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    Path("link").symlink_to("nothing")
+    Path("empty").touch()
+    Path("text").write_text("neither an image nor a map")
+    Path("long").write_bytes(b"x" * 5000)
+    names = ["pipe", "socket", "folder", "link", "empty", "text", "long", "nothing", "text/below", "/dev/null"]
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        for path in map(Path, names):
+            for opening in (container.open, lambda path: open_source(path, SIDE)):
+                with pytest.raises(Invalid) as caught:
+                    opening(path)
+                assert caught.value.fields["path"] == str(path)
+                assert caught.value.remedy
+
+
+def test_a_path_that_the_system_cannot_follow_is_unavailable(container: Container, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / ("x" * 300)):
+        for opening in (container.open, lambda path: open_source(path, SIDE)):
+            with pytest.raises(Unavailable) as caught:
+                opening(path)
+            assert caught.value.fields["path"] == str(path)
+            assert caught.value.remedy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_source_without_permission_is_unavailable(container: Container, imagery: Path) -> None:
+    imagery.chmod(0)
+    try:
+        for opening in (container.open, lambda path: open_source(path, SIDE)):
+            with pytest.raises(Unavailable) as caught:
+                opening(imagery)
+            assert caught.value.fields["path"] == str(imagery)
+    finally:
+        imagery.chmod(0o700)
+
+
+# Opening by the first bytes
+
+
+@pytest.mark.parametrize(
+    "start", [b"SQLite format 3\0", b"PMTiles\x03", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"], ids=repr
+)
+def test_a_file_that_only_begins_like_a_source_is_an_error(tmp_path: Path, start: bytes) -> None:
     path = tmp_path / "start"
     for data in (start, start + bytes(5000)):
         path.write_bytes(data)
-        with pytest.raises((Corrupt, Invalid, Unavailable)):
+        with pytest.raises((Corrupt, Invalid, Unavailable)):  # Unavailable: a library for it may be missing
             open_source(path, SIDE)
 
 
 @pytest.mark.parametrize("data", [b"", b"P", b"SQLite format 3", b"\xff\xd8\xff\xe0", b"II*", b"PMTile", b"x" * 5000])
-def test_what_is_no_source_is_invalid_and_told_what_is_one(tmp_path: Path, data: bytes) -> None:
+def test_the_remedy_for_an_unknown_file_lists_the_kinds_of_source(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file.mbtiles"
     path.write_bytes(data)
     with pytest.raises(Invalid) as caught:
@@ -82,113 +262,3 @@ def test_what_is_no_source_is_invalid_and_told_what_is_one(tmp_path: Path, data:
     assert ("is empty" in caught.value.message) == (data == b"")
     for kind in ("MBTiles", "PMTiles", "GeoTIFF", "z/x/y"):
         assert kind in caught.value.remedy
-
-
-def test_what_is_neither_file_nor_folder_is_invalid_and_nothing_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # a socket's path may not be long
-    os.mkfifo("pipe")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind("socket")
-    Path("link").symlink_to("nothing")
-    for path in (Path("pipe"), Path("socket"), Path("link"), Path("nothing"), Path("/dev/null"), Path("/dev/null/x")):
-        with pytest.raises(Invalid) as caught:
-            open_source(path, SIDE)
-        assert caught.value.fields["path"] == str(path)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_unavailable(terrain: Path) -> None:
-    terrain.chmod(0)
-    with pytest.raises(Unavailable):
-        open_source(terrain, SIDE)
-
-
-# Stamps
-
-
-def test_a_stamp_of_nothing() -> None:
-    assert stamp_of([]) == stamp_of([])
-    assert stamp_of([]).newest == 0
-    assert len(stamp_of([]).digest) == 32
-
-
-def test_absence_is_stamped(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    absent = stamp_of([path])
-    assert absent.newest == 0
-    assert absent != stamp_of([])
-    path.write_bytes(b"")
-    there = stamp_of([path])
-    assert there.digest != absent.digest
-    assert there.newest == max(path.stat().st_mtime_ns, path.stat().st_ctime_ns)
-    assert stamp_of([path / "below a file"]).newest == 0
-    path.unlink()
-    assert stamp_of([path]) == absent
-
-
-def test_the_newest_of_all_times_is_told(tmp_path: Path) -> None:
-    (tmp_path / "old").write_bytes(b"")
-    (tmp_path / "future").write_bytes(b"")
-    os.utime(tmp_path / "old", ns=(0, -(10**9)))  # before 1970
-    os.utime(tmp_path / "future", ns=(0, 2**62))
-    assert stamp_of([tmp_path / "old"]).newest == (tmp_path / "old").stat().st_ctime_ns
-    assert stamp_of([tmp_path / "future", tmp_path / "old"]).newest == (tmp_path / "future").stat().st_mtime_ns
-
-
-def test_a_link_is_what_it_leads_to(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"1")
-    shutil.copy2(tmp_path / "file", tmp_path / "copy")
-    (tmp_path / "link").symlink_to("file")
-    first = stamp_of([tmp_path / "link"])
-    assert first == stamp_of([tmp_path / "file"])
-    (tmp_path / "link").unlink()
-    (tmp_path / "link").symlink_to("copy")
-    assert stamp_of([tmp_path / "link"]).digest != first.digest
-
-
-def test_what_cannot_be_told_is_unavailable(tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to("loop")
-    for path in (tmp_path / "loop", tmp_path / ("x" * 300)):
-        with pytest.raises(Unavailable) as caught:
-            stamp_of([path])
-        assert caught.value.fields["path"] == str(path)
-        with pytest.raises(Unavailable):
-            check_same(path, (1, 1))
-
-
-def test_a_replaced_file_is_not_the_same(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"")
-    opened = identity_of(path)
-    path.write_bytes(b"more")
-    check_same(path, opened)
-    shutil.copy2(path, tmp_path / "copy")
-    os.replace(tmp_path / "copy", path)
-    with pytest.raises(Unavailable, match="was replaced"):
-        check_same(path, opened)
-    path.unlink()
-    with pytest.raises(Unavailable, match="was replaced"):
-        check_same(path, opened)
-
-
-NAMES = st.lists(st.sampled_from(["a", "ab", "b", "a/b", "absent", "gone"]), max_size=5)
-
-
-@given(NAMES, NAMES)
-def test_two_stamps_are_equal_only_for_the_same_names_in_the_same_order(left: list[str], right: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file in ("ab", "b", "a/b"):
-            (folder / file).parent.mkdir(exist_ok=True)
-            (folder / file).write_bytes(b"")
-        one, other = (stamp_of(folder / name for name in names) for names in (left, right))
-    assert (one.digest == other.digest) == (left == right)
-
-
-def test_a_stamp_is_a_value() -> None:
-    stamp = SourceStamp(bytes(32), 7)
-    assert stamp == SourceStamp(bytes(32), 7)
-    with pytest.raises(AttributeError):
-        stamp.newest = 8  # type: ignore[misc]

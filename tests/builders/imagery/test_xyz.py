@@ -1,4 +1,4 @@
-"""A folder of tiles as a source: the same imagery as MBTiles, names, links, what is no tile, and stamps."""
+"""A folder of tiles as a source: as other tools write it, names, links, files that cannot be tiles, and stamps."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from builders.imagery.sources import TileSource
 from builders.imagery.stamps import SourceStamp
 from builders.imagery.xyz import XyzSource
 from store.errors import Corrupt, Invalid, Unavailable
+from tests.builders.imagery.containers import wait_past
 from tests.support.terrain import render_jpeg, write_terrain
 
 AREA = (-991750000, 470080000, -991600000, 470200000)
@@ -71,17 +72,6 @@ def found(folder: Path, cell: Tile = WORLD, zoom: int = 3) -> list[tuple[int, by
 def stamp(folder: Path, *cells: tuple[Tile, int]) -> SourceStamp:
     with XyzSource(folder) as source:
         return source.stamp(cells or [(WORLD, 3)])
-
-
-def wait_past(stamp: SourceStamp, folder: Path) -> None:
-    """Until the file system's clock has gone on: within one of its ticks two writes have the same time."""
-    probe = folder / "clock"
-    while True:
-        probe.write_bytes(b"")
-        os.utime(probe)
-        if probe.stat().st_ctime_ns > stamp.newest:
-            probe.unlink()
-            return
 
 
 # The same imagery
@@ -178,17 +168,9 @@ def test_a_folder_without_a_zoom_is_invalid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("cell", "zoom"), [(Tile(5, 0, 0), 4), (WORLD, 5), (Tile(2, 9, 0), 6), (Tile(21, 0, 0), 25)])
-def test_a_cell_of_another_zoom_is_invalid(folder: Path, cell: Tile, zoom: int) -> None:
-    with XyzSource(folder) as source:
-        for asking in (lambda: list(source.cell(cell, zoom)), lambda: source.stamp([(cell, zoom)])):
-            with pytest.raises(Invalid):
-                asking()
-
-
-@pytest.mark.parametrize("tile", [Tile(3, 8, 0), Tile(3, -1, 0), Tile(25, 0, 0)])
-def test_a_tile_that_does_not_exist_is_invalid(folder: Path, tile: Tile) -> None:
+def test_a_cell_of_another_zoom_has_no_stamp(folder: Path, cell: Tile, zoom: int) -> None:
     with XyzSource(folder) as source, pytest.raises(Invalid):
-        source.read(tile)
+        source.stamp([(cell, zoom)])
 
 
 # What a tile may be

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.mission.reader import MAX_BYTES, load_mission, written
+from builders.files import read_regular
+from builders.mission.reader import MAX_BYTES, load_mission, toml_key
 from builders.mission.schema import Takeoff, scaled
 from store.errors import Invalid, Unavailable
 
@@ -76,13 +77,13 @@ def problems_of(folder: Path, text: str) -> list[str]:
     with pytest.raises(Invalid) as caught:
         load_mission(path)
     lines = caught.value.message.split("\n")
-    assert caught.value.fields["problems"] == tuple(lines)
+    assert caught.value.problems == caught.value.fields["problems"] == tuple(lines)
     assert all(line.startswith(f"{path}: ") for line in lines)
     return [line.removeprefix(f"{path}: ") for line in lines]
 
 
 def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
-    mission = load_mission(write(folder, MISSION))
+    mission = load_mission(write(folder, MISSION)).file
     assert mission.mission.id == "north-ridge"
     assert mission.mission.aircraft == ("uav-09", "uav-07")
     assert mission.mission.aircraft_ids == ("uav-07", "uav-09")
@@ -110,7 +111,7 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
 
 
 def test_files_may_be_left_out(folder: Path) -> None:
-    assert load_mission(write(folder, MISSION.partition("[[files]]")[0])).files == ()
+    assert load_mission(write(folder, MISSION.partition("[[files]]")[0])).file.files == ()
 
 
 def test_paths_are_relative_to_the_mission_file_not_to_the_current_folder(
@@ -119,11 +120,11 @@ def test_paths_are_relative_to_the_mission_file_not_to_the_current_folder(
     write(folder, MISSION)
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    assert load_mission(Path("../mission.toml")).tiles[0].source == folder / "map.mbtiles"
+    assert load_mission(Path("../mission.toml")).file.tiles[0].source == folder / "map.mbtiles"
 
 
 def test_a_mission_file_cannot_be_changed_in_memory(folder: Path) -> None:
-    mission = load_mission(write(folder, MISSION))
+    mission = load_mission(write(folder, MISSION)).file
     with pytest.raises(ValueError, match="frozen"):
         mission.target.host = "cpu"
 
@@ -177,13 +178,13 @@ WRONG = [
     ("captured = 2018-07-16", "", "tiles[0].captured is missing, must be a date without quotes"),
     ("captured = 2018-07-16", 'captured = "2018-07-16"', 'tiles[0].captured is "2018-07-16", must be a date'),
     ("2018-07-16", "2018-07-16T00:00:00Z", "tiles[0].captured is 2018-07-16 00:00:00+00:00, must be a date"),
-    ('"map.mbtiles"', '"gone.mbtiles"', 'tiles[0].source is "gone.mbtiles", must be the path of a file; there is no '),
+    ('"map.mbtiles"', '"gone.mbtiles"', 'tiles[0].source is "gone.mbtiles", must be the path of a file; '),
     ('"nets/place-embedder.onnx"', '"nets"', 'backbones[0].model is "nets", must be the path of a file; '),
     ('"map.mbtiles"', '""', 'tiles[0].source is "", must be the path of a file'),
     ('"map.mbtiles"', '"a\\u0000b"', 'tiles[0].source is "a\\u0000b", must be the path of a file'),
-    ('"map.mbtiles"', f'"{"a" * 300}"', f'tiles[0].source is "{"a" * 79}..., must be the path of a file; there is no'),
+    ('"map.mbtiles"', f'"{"a" * 300}"', f'tiles[0].source is "{"a" * 79}..., must be the path of a file; '),
     ('"nets/place', '"nets/no/place', 'backbones[0].model is "nets/no/place-embedder.onnx", must be the path of a'),
-    ('"camera.yaml"', '"map.mbtiles/x"', 'files[0].path is "map.mbtiles/x", must be the path of a file; there is no'),
+    ('"camera.yaml"', '"map.mbtiles/x"', 'files[0].path is "map.mbtiles/x", must be the path of a file; '),
     ('name = "place-embedder"\nmodel', 'name = "P"\nmodel', 'backbones[0].name is "P", must be 1 to 64 characters'),
     ('"onnxruntime"', '"onnx"', 'backbones[0].backend is "onnx", must be "onnxruntime" or "tensorrt"'),
     ('"fp32"', '"fp8"', 'backbones[0].precision is "fp8", must be "fp32", "fp16" or "int8"'),
@@ -197,7 +198,7 @@ WRONG = [
     (", max = 32", "", "backbones[0].inputs.image has min 1, opt 8 for 'N'; give min, opt and max"),
     (", min = 1, opt = 8, max = 32", "", "backbones[0].inputs.image has no range for 'N'; give min, opt and max"),
     ("min = 1", "min = 0", "backbones[0].inputs.image.min is 0, must be a whole number above 0"),
-    ("inputs = { image", 'inputs = { ""', 'backbones[0].inputs."" is no name, must be the name of an input'),
+    ("inputs = { image", 'inputs = { ""', 'backbones[0].inputs."" is not a valid name, must be the name of an input'),
     ("inputs = { image = {", "inputs = { image = 4, b = {", "backbones[0].inputs.image is 4, must be a table with"),
     ("{ image = {", '{ "a b" = { x = 1,', 'backbones[0].inputs."a b".x is not a known key, known: shape, min, opt,'),
     ("max = 32 } }", 'max = 32 }, b = { shape = ["N"], min = 1, opt = 1, max = 1 } }', "backbones[0].inputs.b gives"),
@@ -254,7 +255,7 @@ def test_each_table_is_needed(folder: Path, table: str) -> None:
         ),
         (
             '[[files]]\nname = "calibration"\npath = "camera.yaml"\n',
-            "files[0].name is \"calibration/camera.yaml\", must be outside 'calibration', which files[1] makes a file",
+            "files[0].name is \"calibration/camera.yaml\", must be outside 'calibration', which is the file files[1]",
         ),
         (
             '[[descriptors]]\nname = "place-embedder"\nbackbone = "place-embedder"\noutput = "d"\n'
@@ -335,7 +336,7 @@ def test_what_would_exhaust_the_parser_is_refused(folder: Path, text: str) -> No
 
 def test_a_file_of_the_greatest_size_is_read(folder: Path) -> None:
     text = MISSION + "#" * (MAX_BYTES - len(MISSION))
-    assert load_mission(write(folder, text)).mission.id == "north-ridge"
+    assert load_mission(write(folder, text)).file.mission.id == "north-ridge"
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, os.mkfifo], ids=["absent", "folder", "pipe"])
@@ -355,15 +356,45 @@ def test_a_file_that_cannot_be_looked_at_is_not_called_absent(folder: Path) -> N
 def test_an_area_over_the_antimeridian_holds_a_takeoff_on_either_side(folder: Path) -> None:
     for lon in ("179.9", "-179.9"):
         text = MISSION.replace("-99.175, 47.008, -99.135", "179.5, 47.008, -179.5").replace("-99.1602", lon)
-        assert load_mission(write(folder, text)).mission.area.bbox_e7[0] == 1795000000
+        assert load_mission(write(folder, text)).file.mission.area.bbox_e7[0] == 1795000000
     problems = problems_of(folder, MISSION.replace("-99.175, 47.008, -99.135", "179.5, 47.008, -179.5"))
     assert len(problems) == 1
     assert problems[0].startswith("mission.takeoff is at lat 47.0201, lon -99.1602, must be inside")
 
 
+SQUARE = '{"type":"Polygon","coordinates":[[[-99.18,47],[-99.13,47],[-99.13,47.04],[-99.18,47.04],[-99.18,47]]]}'
+
+
+def test_the_area_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[Path] = []
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> bytes:
+        files.append(path)
+        return read_regular(path, *arguments, **options)
+
+    monkeypatch.setattr("builders.areas.geojson.read_regular", counted)
+    (folder / "area.geojson").write_text(SQUARE)
+    text = MISSION.replace("bbox = [-99.175, 47.008, -99.135, 47.033]", 'geojson = "area.geojson"')
+    mission = write(folder, text)
+    loaded = load_mission(mission)
+    assert files == [folder / "area.geojson"]
+    assert loaded.area.bbox == (-991800000, 470000000, -991300000, 470400000)
+    assert len(loaded.area.polygons) == 1
+
+
+def test_an_area_file_with_a_problem_is_one_problem(folder: Path) -> None:
+    text = MISSION.replace("bbox = [-99.175, 47.008, -99.135, 47.033]", 'geojson = "area.geojson"')
+    (problem,) = problems_of(folder, text)
+    assert problem.startswith(f"mission.area cannot be used: GeoJSON file {folder}/area.geojson does not exist")
+    (folder / "area.geojson").symlink_to("area.geojson")
+    with pytest.raises(Unavailable, match=r"mission\.area: GeoJSON file") as caught:
+        load_mission(write(folder, text))
+    assert caught.value.problems == (caught.value.message,)
+
+
 def test_whole_degrees_are_numbers_too(folder: Path) -> None:
     text = MISSION.replace("-99.175, 47.008, -99.135, 47.033", "-100, 47, -99, 48").replace("480.0", "480")
-    mission = load_mission(write(folder, text)).mission
+    mission = load_mission(write(folder, text)).file.mission
     assert mission.area.bbox_e7 == (-1000000000, 470000000, -990000000, 480000000)
     assert mission.takeoff.alt_mm == 480000
 
@@ -416,5 +447,5 @@ def test_any_value_at_any_key_is_either_right_or_told_at_that_key(data: st.DataO
         report.add_validation(error)
         assert report.problems
         # A range is told at the input that has it, and an order or a box at the array.
-        assert all(line.startswith(f"m.toml: {written(key[:2])}") for line in report.problems), report.problems
+        assert all(line.startswith(f"m.toml: {toml_key(key[:2])}") for line in report.problems), report.problems
         assert not any("must be  " in line or line.endswith("must be ") for line in report.problems)

@@ -532,18 +532,18 @@ def test_findings_are_told_as_they_are_kept(store: Path, full: bool) -> None:
     flip(file_of(store, SHARED))
     told: list[Finding] = []
     with Media(store) as media:
-        found = fsck(media, FULL if full else QUICK, tell=told.append)
+        found = fsck(media, FULL if full else QUICK, on_finding=told.append)
     assert sorted(told, key=lambda one: one.kind) == sorted(found.findings, key=lambda one: one.kind)
 
 
 def test_notes_are_counted_in_full_and_kept_in_part(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("store.audit.told._KEPT", 3)
+    monkeypatch.setattr("store.audit.collector._KEPT_NOTES", 3)
     for number in range(7):
         data = b"%d" % number
         plant(store, str(file_of(Path(), ObjectId.of(data))), data)
     told: list[Finding] = []
     with Media(store) as media:
-        found = fsck(media, tell=told.append)
+        found = fsck(media, on_finding=told.append)
     assert found.notes["unreferenced"] == 7
     assert len(found.findings) == 3
     assert len(told) == 7

@@ -24,6 +24,7 @@ from store.format.ids import ObjectId
 from store.ground.gc import collect, pin, plan_gc
 from store.ground.history import stats
 from store.ground.repository import Repository
+from store.ground.trust_chain import rotate
 from store.ground.writer import writing
 from store.trust import draft as drafts
 from store.trust.draft import RootDraft, with_revoked
@@ -511,7 +512,7 @@ class TestRootsAndTheLog:
     def rotated(self, store: Path) -> Path:
         with Repository.open(store) as repository:
             draft = with_revoked(RootDraft.after(repository.trust_root(), now=NOW), key("x").public)
-            repository.rotate(draft.signed_by(key("root-a")), now=NOW)
+            rotate(repository, draft.with_signature(key("root-a")), now=NOW)
         return store
 
     def test_the_newest_root_is_lost(self, rotated: Path, tmp_path: Path) -> None:
@@ -524,7 +525,7 @@ class TestRootsAndTheLog:
 
     def test_two_roots_are_lost(self, rotated: Path, tmp_path: Path) -> None:
         with Repository.open(rotated) as repository:
-            repository.rotate(RootDraft.after(repository.trust_root(), now=NOW).signed_by(key("root-a")), now=NOW)
+            rotate(repository, RootDraft.after(repository.trust_root(), now=NOW).with_signature(key("root-a")), now=NOW)
         replica = copy_of(rotated, tmp_path / "replica")
         for version in (2, 3):
             (rotated / "trust" / f"{version}.root.cbor").unlink()
@@ -557,7 +558,9 @@ class TestRootsAndTheLog:
     def test_a_chain_longer_than_a_verifier_follows(self, store: Path) -> None:
         with Repository.open(store) as repository:
             for _ in range(2, 40):
-                repository.rotate(RootDraft.after(repository.trust_root(), now=NOW).signed_by(key("root-a")), now=NOW)
+                rotate(
+                    repository, RootDraft.after(repository.trust_root(), now=NOW).with_signature(key("root-a")), now=NOW
+                )
             assert repository.trust_root().root.version == 39
             repository.current(NORTH.id)
         assert not [one for one in audit(store).findings if not one.information]
@@ -570,7 +573,7 @@ class TestRootsAndTheLog:
                 drafts.with_key(RootDraft.after(repository.trust_root(), now=NOW), "mission", key("co-pilot").public),
                 key("pilot").public,
             )
-            repository.rotate(draft.signed_by(key("root-a")), now=NOW)
+            rotate(repository, draft.with_signature(key("root-a")), now=NOW)
         before = (store / "missions" / NORTH.id).read_bytes()
         found = mend(store).audit
         assert {one.kind for one in found.findings} == {"bad-signature"}

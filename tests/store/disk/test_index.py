@@ -23,7 +23,7 @@ import pytest
 
 from store.disk import index as index_module
 from store.disk.durable import Disk
-from store.disk.index import Index, Record, Row, open_index, peek_index
+from store.disk.index import Index, Record, Row, open_index, open_index_for_reading
 from store.disk.locks import SharedLock
 from store.disk.media import FileStamp, Media
 from store.errors import Unavailable
@@ -70,7 +70,7 @@ def use(store: Path) -> str:
                 record = writer.index.record(build_key(name))
                 assert record is not None
                 assert record.ids == (entry.id,)
-                writer.check(entry.id, entry.size)
+                writer.check_object(entry.id, entry.size)
         files = {ObjectId.parse(f.parent.name + f.name) for f in (store / "objects").glob("*/*")}
         assert files <= known
         return writer.index.rebuilt
@@ -207,8 +207,8 @@ class TestRebuilding:
         with Media(store) as media:
             with pytest.raises(Unavailable):
                 open_index(media, Disk(), fail)
-            assert peek_index(media) is None
-        assert use(store) == "there was none"
+            assert open_index_for_reading(media) is None
+        assert use(store) == "there was no index"
 
     def test_strays_under_objects_are_no_rows(self, store: Path) -> None:
         shutil.rmtree(store / "index")
@@ -229,7 +229,7 @@ class TestRecords:
 
     def test_they_come_back_after_a_rebuild(self, store: Path) -> None:
         shutil.rmtree(store / "index")
-        assert use(store) == "there was none"
+        assert use(store) == "there was no index"
         with Repository.open(store) as repository, writing(repository) as writer:
             record = writer.index.record(build_key(ENGINE))
         assert record is not None
@@ -308,7 +308,7 @@ def answers(store: Path) -> str:
         for one in (NORTH, SOUTH):
             writer.index.absorbed(one.manifest_id)
             for entry in one.table.entries:
-                writer.check(entry.id, entry.size)
+                writer.check_object(entry.id, entry.size)
                 if entry.key is not None:
                     writer.index.record(entry.key)
                     writer.record({entry.key: Record((entry.id,), {})})
@@ -372,6 +372,7 @@ import sys
 from store.format.ids import ObjectId
 from store.disk.index import Row
 from store.ground.repository import Repository
+from store.ground.writer import writing
 with Repository.open(sys.argv[1]) as repository, writing(repository) as writer:
     print("writing", flush=True)
     for step in range(10**6):
@@ -411,6 +412,7 @@ from store.format.ids import ObjectId
 index._FIRST_MAP = 2**20
 from store.disk.index import Row
 from store.ground.repository import Repository
+from store.ground.writer import writing
 from tests.support.stores import known_ids
 with Repository.open(sys.argv[1]) as repository, writing(repository) as writer:
     print("open", flush=True)
@@ -473,6 +475,7 @@ from store.errors import Unavailable
 from store.format.ids import ObjectId
 from store.disk.index import Row
 from store.ground.repository import Repository
+from store.ground.writer import writing
 with Repository.open(sys.argv[1]) as repository, writing(repository) as writer:
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))
     try:
@@ -522,7 +525,7 @@ use(Path(sys.argv[1]))
             with Repository.open(store) as repository, pytest.raises(Unavailable) as caught, writing(repository):
                 pass
         assert caught.value.fields["kind"] == "locked"
-        assert use(store) == "there was none"
+        assert use(store) == "there was no index"
 
     def test_who_dies_while_making_it_leaves_it_to_who_waits(self, store: Path) -> None:
         """The waiting one finds a half-made index behind the lock, and makes it itself."""
@@ -572,25 +575,25 @@ def test_a_link_in_the_place_of_the_lock_file_is_not_followed(store: Path, tmp_p
     assert victim.read_bytes() == b"not yours"
 
 
-def test_a_peek_lets_nobody_open_an_index_that_nobody_has_checked(store: Path) -> None:
+def test_reading_lets_nobody_open_an_index_that_nobody_has_checked(store: Path) -> None:
     """Who is alone with it for a look does not vouch for it."""
     owner = store / "index" / "owner"
     value = json.loads(owner.read_text())
     owner.write_text(json.dumps({**value, "boot": "another", "left": [1, 2, 3]}))
     (store / "index" / "data.mdb").write_bytes((store / "index" / "data.mdb").read_bytes()[:5000])
-    peeking = SharedLock.existing(str(store), "index", "the index")
-    assert peeking is not None
-    assert peeking.alone()
-    threading.Timer(0.3, peeking.close).start()
+    reading = SharedLock.existing(str(store), "index", "the index")
+    assert reading is not None
+    assert reading.try_exclusive()
+    threading.Timer(0.3, reading.close).start()
     with Repository.open(store) as repository, writing(repository) as writer:
         assert writer.index.rebuilt
 
 
-class TestPeek:
+class TestReadOnly:
     def test_it_reads_and_writes_not_one_byte(self, store: Path) -> None:
         before = listing(store)
         with Media(store) as media:
-            index = peek_index(media)
+            index = open_index_for_reading(media)
             assert index is not None
             with index:
                 assert index.record(build_key(ENGINE)) is not None
@@ -617,18 +620,18 @@ class TestPeek:
             os.truncate(store / "index" / "data.mdb", 5000)
         before = listing(tmp_path)
         with Media(store) as media:
-            assert peek_index(media) is None
+            assert open_index_for_reading(media) is None
         assert listing(tmp_path) == before
 
     def test_one_in_use_is_left_alone(self, store: Path) -> None:
         with child(WRITER, store), Media(store) as media:
-            assert peek_index(media) is None
+            assert open_index_for_reading(media) is None
         with Repository.open(store) as repository, writing(repository), Media(store) as media:
-            assert peek_index(media) is None
+            assert open_index_for_reading(media) is None
 
     def test_it_lets_go_of_the_lock(self, store: Path) -> None:
         with Media(store) as media:
-            index = peek_index(media)
+            index = open_index_for_reading(media)
             assert index is not None
             index.close()
         with (store / "lock" / "index").open("rb") as file:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ if sys.argv[2] == "exclusive":
         print("holding", flush=True)
         time.sleep(60)
 lock = SharedLock(sys.argv[1], Disk(), "x", "the thing")
-lock.share(wait=False) if sys.argv[2] == "shared" else lock.alone()
+lock.hold_shared(wait=False) if sys.argv[2] == "shared" else lock.try_exclusive()
 print("holding", flush=True)
 time.sleep(60)
 """
@@ -69,16 +70,16 @@ def test_exclusive_waits_as_long_as_it_is_told(tmp_path: Path) -> None:
 
 def test_many_share_and_one_alone_has_none_beside_it(tmp_path: Path) -> None:
     one, two = (SharedLock(str(tmp_path), Disk(), "x", "the thing") for _ in range(2))
-    one.share(wait=False)
-    two.share(wait=False)
-    assert not one.alone()
+    one.hold_shared(wait=False)
+    two.hold_shared(wait=False)
+    assert not one.try_exclusive()
     two.close()
-    assert one.alone()
+    assert one.try_exclusive()
     three = SharedLock(str(tmp_path), Disk(), "x", "the thing")
     with pytest.raises(Locked):
-        three.share(wait=False)
+        three.hold_shared(wait=False)
     one.close()
-    three.share(wait=True)
+    three.hold_shared(wait=True)
     three.close()
 
 
@@ -93,7 +94,7 @@ def test_a_lock_that_nobody_took_is_not_made_by_looking(tmp_path: Path) -> None:
 def test_whatever_is_in_the_file_locked_is_locked(tmp_path: Path, text: bytes) -> None:
     """The text may be torn, copied or planted; it decides nothing."""
     lock = SharedLock(str(tmp_path), Disk(), "x", "the thing")
-    assert lock.alone()
+    assert lock.try_exclusive()
     (tmp_path / "lock" / "x").write_bytes(text)
     with pytest.raises(Locked) as caught, exclusive(str(tmp_path), Disk(), "x", "the thing"):
         pass
@@ -115,7 +116,7 @@ def test_a_file_system_without_locks_is_an_error_never_a_soft_lock(
         pass
     assert not isinstance(caught.value, Locked)
     lock = SharedLock(str(tmp_path), Disk(), "x", "the thing")
-    for take in (lock.alone, lambda: lock.share(wait=False)):
+    for take in (lock.try_exclusive, lambda: lock.hold_shared(wait=False)):
         with pytest.raises(Unavailable):
             take()
     lock.close()
@@ -147,3 +148,13 @@ def test_the_holder_of_a_copied_lock_file_holds_nothing(tmp_path: Path) -> None:
         with exclusive(str(tmp_path / "copy"), Disk(), "x", "the thing"):
             pass
     assert sys.argv[0] in (tmp_path / "copy" / "lock" / "x").read_text()
+
+
+def test_lmdb_and_filelock_are_loaded_only_where_an_index_or_a_lock_is_opened() -> None:
+    """A flight computer imports the takeoff check and its state without either."""
+    program = (
+        "import sys\n"
+        "sys.modules['lmdb'] = None; sys.modules['filelock'] = None\n"
+        "import store, store.takeoff.aircraft, store.takeoff.check, store.disk.locks\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

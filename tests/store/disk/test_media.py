@@ -84,7 +84,7 @@ def test_another_thing_in_the_place_of_a_file_is_a_finding_never_a_detour(store:
             with pytest.raises(Corrupt) as caught:
                 look()
             assert caught.value.fields["kind"] == "wrong-type"
-        assert media.kind(name) == thing.split()[0]
+        assert media.file_type(name) == thing.split()[0]
 
 
 @pytest.mark.parametrize("thing", ["symlink", "file", "fifo"])
@@ -118,7 +118,7 @@ def test_the_path_of_the_store_itself_may_be_a_link(store: Path, tmp_path: Path)
 )
 def test_a_name_cannot_climb_out_of_the_store(store: Path, name: str) -> None:
     with Media(store) as media:
-        for look in (media.stamp, media.kind, lambda name: media.read(name, 100)):
+        for look in (media.stamp, media.file_type, lambda name: media.read(name, 100)):
             with pytest.raises(Invalid):
                 look(name)
 
@@ -230,7 +230,7 @@ class TestDigest:
                 media.digest(ID, len(DATA))
             assert caught.value.fields["kind"] == "unreadable"
             assert caught.value.fields["errno"] == number
-            ((_, outcome),) = StoreEvidence(media).check([(ID, len(DATA))])
+            ((_, outcome),) = StoreEvidence(media).check_objects([(ID, len(DATA))])
         assert isinstance(outcome, Unavailable)
         assert outcome.fields["object"] == ID
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from store.disk.durable import Disk
 from store.disk.media import CHUNK, Media
-from store.disk.objects import Batch, examine, inserting
+from store.disk.objects import Batch, confirm_object, inserting, read_chunks
 from store.disk.staging import Staging, sweep
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
@@ -169,12 +169,13 @@ class TestBatch:
         assert file_of(store, added.id).stat().st_size == added.size
         assert peak < 4 * 2**20
 
-    def test_add_file(self, store: Path, writer: Writer, tmp_path: Path) -> None:
+    def test_the_chunks_of_a_file(self, store: Path, writer: Writer, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"from a file")
         with writer.inserting() as batch:
-            assert batch.add_file(str(tmp_path / "file")).id == ObjectId.of(b"from a file")
-            with pytest.raises(Unavailable):
-                batch.add_file(str(tmp_path / "none"))
+            assert batch.add(read_chunks(str(tmp_path / "file"))).id == ObjectId.of(b"from a file")
+            with pytest.raises(Unavailable) as caught:
+                batch.add(read_chunks(str(tmp_path / "none")))
+        assert caught.value.kind == "unreadable"
 
 
 def spoil(path: Path, how: str, outside: Path) -> None:
@@ -221,7 +222,7 @@ class TestHealing:
         with Repository.open(store) as repository, writing(repository) as writer, writer.inserting() as batch:
             added = batch.add_bytes(self.DATA) if by == "bytes" else batch.add([self.DATA])
             batch.commit()
-            writer.check(added.id, added.size)
+            writer.check_object(added.id, added.size)
         assert not added.reused
         assert path.read_bytes() == self.DATA
         assert path.lstat().st_size == len(self.DATA)
@@ -294,7 +295,7 @@ class TestLedger:
     def test_what_was_inserted_is_not_read_again(self, writer: Writer, reads: list[ObjectId]) -> None:
         insert(writer, b"one", b"two")
         assert insert(writer, b"one", b"two") == [True, True]
-        writer.check(ObjectId.of(b"one"), 3)
+        writer.check_object(ObjectId.of(b"one"), 3)
         assert reads == []
 
     @pytest.mark.parametrize("touch", ["mtime", "rewritten", "replaced", "mode", "restored times"])
@@ -320,9 +321,9 @@ class TestLedger:
         else:
             overwrite(path, lambda data: data)
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        writer.check(id_, 3)
+        writer.check_object(id_, 3)
         assert reads == [id_]
-        writer.check(id_, 3)
+        writer.check_object(id_, 3)
         assert reads == [id_]
 
     def test_a_change_of_the_same_size_with_its_times_restored_is_found(self, store: Path, writer: Writer) -> None:
@@ -334,15 +335,15 @@ class TestLedger:
         flip(path)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         with pytest.raises(Corrupt):
-            writer.check(ObjectId.of(b"one"), 3)
+            writer.check_object(ObjectId.of(b"one"), 3)
 
     def test_another_size_than_the_one_that_was_checked_is_refused(self, store: Path, writer: Writer) -> None:
         """Also before the ledger has it: two entries may give one object two sizes."""
         insert(writer, b"one")
         file_of(store, ObjectId.of(b"one")).touch()
-        writer.check(ObjectId.of(b"one"), 3)
+        writer.check_object(ObjectId.of(b"one"), 3)
         with pytest.raises(Corrupt):
-            writer.check(ObjectId.of(b"one"), 4)
+            writer.check_object(ObjectId.of(b"one"), 4)
 
     def test_an_object_that_came_by_copying_is_read_once(
         self, store: Path, writer: Writer, reads: list[ObjectId]
@@ -359,7 +360,7 @@ class TestLedger:
         flip(file_of(store, ObjectId.of(b"one")))
         for _ in range(2):
             with pytest.raises(Corrupt):
-                writer.check(ObjectId.of(b"one"), 3)
+                writer.check_object(ObjectId.of(b"one"), 3)
 
     @pytest.mark.parametrize("moment", [-(10**18), 2**63 + 1])
     def test_times_before_1970_and_far_ahead(self, store: Path, writer: Writer, moment: int) -> None:
@@ -368,19 +369,19 @@ class TestLedger:
         os.utime(path, ns=(moment, moment))
         if path.stat().st_mtime_ns != moment:
             pytest.skip("this file system cannot keep such a time")
-        writer.check(ObjectId.of(b"one"), 3)
+        writer.check_object(ObjectId.of(b"one"), 3)
         writer.settle()
-        assert examine(writer.repository.media, writer.index, ObjectId.of(b"one"), 3) is None
+        assert confirm_object(writer.repository.media, writer.index, ObjectId.of(b"one"), 3) is None
 
     def test_without_an_index_everything_is_read(self, store: Path, writer: Writer, reads: list[ObjectId]) -> None:
         insert(writer, b"one")
         for _ in range(2):
-            assert examine(writer.repository.media, None, ObjectId.of(b"one"), 3) is not None
+            assert confirm_object(writer.repository.media, None, ObjectId.of(b"one"), 3) is not None
         assert len(reads) == 2
 
     def test_absent(self, writer: Writer) -> None:
         with pytest.raises(NotFound):
-            writer.check(ObjectId.of(b"absent"), 6)
+            writer.check_object(ObjectId.of(b"absent"), 6)
 
 
 class TestStaging:
@@ -443,7 +444,7 @@ def test_a_batch_of_programs_that_write_beside_it(store: Path, writer: Writer) -
         assert isinstance(batch, Batch)
         made = Path(batch.folder()) / "out"
         made.write_bytes(b"compiled")
-        added = batch.add_file(str(made))
+        added = batch.add(read_chunks(str(made)))
         batch.commit()
     assert file_of(store, added.id).read_bytes() == b"compiled"
     assert os.listdir(store / "tmp") == []

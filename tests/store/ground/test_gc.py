@@ -23,6 +23,7 @@ from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, R
 from store.format.ids import ObjectId
 from store.ground.gc import GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
 from store.ground.repository import Repository
+from store.ground.trust_chain import rotate
 from store.ground.writer import writing
 from tests.faults.disks import Failing, Medium, PowerCut, PowerFails, Recorded, index_watched
 from tests.support.missions import NOW, Flight, flight, root_draft
@@ -247,6 +248,7 @@ def test_what_is_needed_again_is_inserted_again(store: Path) -> None:
 HOLD = """
 import sys, time
 from store.ground.repository import Repository
+from store.ground.writer import writing
 with Repository.open(sys.argv[1]) as repository, writing(repository):
     print("holding", flush=True)
     time.sleep(60)
@@ -346,7 +348,7 @@ class Collecting(RuleBasedStateMachine):
         self.store = self.folder / "store"
         self.folder.mkdir()
         with Repository.init(self.store) as repository:
-            repository.rotate(root_draft(ROOT_FILE), now=NOW)
+            rotate(repository, root_draft(ROOT_FILE), now=NOW)
         self.published: dict[str, list[Flight]] = {NORTH.id: [], SOUTH.id: []}
         self.pinned: dict[str, Flight] = {}
         self.lone: set[ObjectId] = set()

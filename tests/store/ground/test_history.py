@@ -16,6 +16,7 @@ from store.errors import Corrupt, Refused, Untrusted
 from store.format.cbor import INT_MAX
 from store.ground.history import diff, rollback, stats
 from store.ground.repository import Repository
+from store.ground.trust_chain import rotate
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_mission
 from store.trust.draft import RootDraft, with_new_epoch
@@ -205,8 +206,10 @@ def test_the_last_of_all_sequences_has_no_next(tmp_path: Path) -> None:
             rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)
         assert caught.value.fields["kind"] == "no-sequence"
         assert "new-epoch" in caught.value.remedy
-        repository.rotate(
-            with_new_epoch(RootDraft.after(repository.trust_root(), now=NOW)).signed_by(key("root-a")), now=NOW
+        rotate(
+            repository,
+            with_new_epoch(RootDraft.after(repository.trust_root(), now=NOW)).with_signature(key("root-a")),
+            now=NOW,
         )
         done = rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)
     assert done.sequence == NOW

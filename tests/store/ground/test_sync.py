@@ -22,6 +22,7 @@ from store.format.ids import ObjectId
 from store.ground.gc import collect
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
+from store.ground.trust_chain import rotate
 from store.ground.writer import writing
 from store.trust.draft import RootDraft, with_revoked
 from store.trust.root import TrustRoot
@@ -300,7 +301,7 @@ class TestTheSource:
             draft = RootDraft.after(repository.trust_root(), now=NOW)
             if damage == "revoked":
                 draft = with_revoked(draft, key("pilot").public)
-            repository.rotate(draft.signed_by(key("root-a")), now=NOW)
+            rotate(repository, draft.with_signature(key("root-a")), now=NOW)
         plan = sync(source, tmp_path / "target")
         assert [mission for mission, _ in plan.refused] == [mine.id]
         assert [move.mission for move in plan.moves] == [theirs.id]
@@ -313,10 +314,10 @@ class TestTheSource:
             make_store(tmp_path / name)
         with Repository.open(tmp_path / "a") as a, Repository.open(tmp_path / "b") as b:
             begun = RootDraft.after(a.trust_root(), now=NOW)
-            a.rotate(begun.signed_by(key("root-a")), now=NOW)
+            rotate(a, begun.with_signature(key("root-a")), now=NOW)
             plan = plan_sync(a, b, ())
             other = with_revoked(begun, key("x").public)
-            b.rotate(other.signed_by(key("root-a")), now=NOW)
+            rotate(b, other.with_signature(key("root-a")), now=NOW)
             with pytest.raises(Conflict):
                 apply_sync(plan, a, tmp_path / "b")
             assert b.trust_root().root.revoked == (key("x").public,)

@@ -18,10 +18,10 @@ from store.disk.durable import Disk
 from store.disk.media import Media
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.cbor import INT_MAX
-from store.takeoff.aircraft import SLOTS, check, consume, enrol, load
+from store.takeoff.aircraft import SLOTS, check, consume, enrol, read_state
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Verdict
-from store.trust.aircraft_state import AircraftState, Seen
+from store.trust.aircraft_state import Acceptance, AircraftState
 from store.trust.root import SignedRoot
 from tests.faults.disks import Failing, Orderly, PowerCut, PowerFails, Recorded, bad_sectors
 from tests.support.missions import (
@@ -39,7 +39,7 @@ from tests.support.missions import (
 from tests.support.stores import NORTH, listing, make_store, publish
 
 ID, HOST = "uav-07", "cpu-x86_64-avx2"
-STATE = AircraftState.enrolled(ID, HOST, pinned())
+STATE = AircraftState.initial(ID, HOST, pinned())
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ def store(tmp_path: Path) -> Path:
 
 def takeoff(state: Path, store: Path, **options: Any) -> Verdict:
     with Media(store) as media:
-        return check(state, StoreEvidence(media), NORTH.id, **{"now": NOW, **options})
+        verdict = check(state, StoreEvidence(media), NORTH.id, **{"now": NOW, **options})
+    assert all(finding.remedy for finding in verdict.findings if finding.step == "E")
+    return verdict
 
 
 def kinds(verdict: Verdict) -> list[str]:
@@ -91,7 +93,7 @@ class TestVerdict:
         verdict = takeoff(state, store)
         assert verdict.go
         assert verdict.not_judged == ("flight",)
-        seen = load(state).state.missions[NORTH.id]
+        seen = read_state(state).state.missions[NORTH.id]
         assert (seen.epoch, seen.sequence) == (ISSUE.epoch, ISSUE.sequence)
 
     def test_again_is_allowed_and_writes_nothing(self, state: Path, store: Path) -> None:
@@ -114,7 +116,7 @@ class TestVerdict:
 
     def test_the_same_payload_with_other_signatures(self, state: Path, tmp_path: Path) -> None:
         root = replace(ROOT, mission=role("pilot", "co-pilot"))
-        enrol(state, AircraftState.enrolled(ID, HOST, pinned(root)), again=True)
+        enrol(state, AircraftState.initial(ID, HOST, pinned(root)), again=True)
         for by in (("pilot",), ("co-pilot",), ("co-pilot", "pilot")):
             store = make_store(tmp_path / "-".join(by), flight(root=root, by=by), root=sign_root(root, "root-a"))
             assert takeoff(state, store).go
@@ -145,12 +147,12 @@ class TestVerdict:
         ("id_", "host", "kind"), [("uav-09", HOST, "wrong-aircraft"), (ID, "cpu-aarch64", "wrong-host")]
     )
     def test_another_aircraft(self, state: Path, store: Path, id_: str, host: str, kind: str) -> None:
-        enrol(state, AircraftState.enrolled(id_, host, pinned()), again=True)
+        enrol(state, AircraftState.initial(id_, host, pinned()), again=True)
         assert kinds(takeoff(state, store))[0] == kind
 
     def test_another_domain(self, state: Path, store: Path) -> None:
         other = replace(ROOT, salt=bytes(16))
-        enrol(state, AircraftState.enrolled(ID, HOST, pinned(other)), again=True)
+        enrol(state, AircraftState.initial(ID, HOST, pinned(other)), again=True)
         assert kinds(takeoff(state, store)) == ["bad-signature"]
 
 
@@ -161,8 +163,8 @@ class TestRoots:
     def test_a_newer_root_is_kept_though_the_mission_is_refused(self, state: Path, store: Path) -> None:
         lead(store, NORTH, self.FILE)
         assert kinds(takeoff(state, store)) == ["revoked-key"]
-        assert load(state).state.root.root == self.SECOND
-        assert not load(state).state.missions
+        assert read_state(state).state.root.root == self.SECOND
+        assert not read_state(state).state.missions
         # The old stick, which knows nothing of the revocation, is refused for ever after.
         lead(store, NORTH)
         assert kinds(takeoff(state, store)) == ["revoked-key"]
@@ -170,7 +172,7 @@ class TestRoots:
     def test_a_chain_that_does_not_hold_moves_nothing(self, state: Path, store: Path) -> None:
         lead(store, NORTH, sign_root(self.SECOND, "stranger", "root-a"))
         assert kinds(takeoff(state, store)) == ["unknown-signer"]
-        assert load(state).state == STATE
+        assert read_state(state).state == STATE
 
     def test_fast_forward_is_repaired_by_an_epoch(self, state: Path, store: Path) -> None:
         """A stolen key signed the last of all sequences; the next epoch begins anew."""
@@ -197,7 +199,7 @@ class TestTime:
         verdict = takeoff(state, store, now=None)
         assert verdict.go
         assert verdict.not_judged[-1].startswith("freshness")
-        assert load(state).state.floor == ISSUE.issued_at
+        assert read_state(state).state.floor == ISSUE.issued_at
         late = issued(sequence=ISSUE.sequence + 1, issued_at=NOW + 5000, expires_at=None)
         other = replace(late.manifest.mission, id="later")
         published = flight(mission=other, issue=late.manifest.issue)
@@ -227,9 +229,9 @@ class TestSlots:
             (state / slot).unlink()
         else:
             cut(state / slot, keep)
-        assert load(state).mend
+        assert read_state(state).mend
         assert takeoff(state, store).go
-        assert not load(state).mend
+        assert not read_state(state).mend
         assert (state / "a").read_bytes() == (state / "b").read_bytes()
 
     @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: cut(p, 30), lambda p: p.write_bytes(b"")])
@@ -261,11 +263,11 @@ class TestSlots:
     def test_something_else_in_a_slots_place_is_no_slot(self, state: Path, make: Callable[[Path], None]) -> None:
         (state / "b").unlink()
         make(state / "b")
-        assert load(state).mend
+        assert read_state(state).mend
 
     def test_a_bad_sector_under_one_slot(self, state: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         bad_sectors(monkeypatch, (state / "a").stat().st_ino)
-        assert load(state).mend
+        assert read_state(state).mend
         bad_sectors(monkeypatch, (state / "b").stat().st_ino)
         verdict = takeoff(state, store)
         assert not verdict.go
@@ -279,7 +281,7 @@ class TestSlots:
             flipped[bit // 8] ^= 1 << bit % 8
             (state / "a").write_bytes(flipped)
             with pytest.raises(Corrupt):
-                load(state)
+                read_state(state)
 
     def test_enrolled_once(self, state: Path, tmp_path: Path) -> None:
         with pytest.raises(Conflict):
@@ -289,7 +291,7 @@ class TestSlots:
         with pytest.raises(Invalid):
             enrol(tmp_path / "full", STATE)
         with pytest.raises(NotFound):
-            load(tmp_path / "full")
+            read_state(tmp_path / "full")
 
     def test_enrolled_again_is_above_what_was_there(self, state: Path, store: Path) -> None:
         """So that a slot of before that comes back is noticed."""
@@ -313,9 +315,9 @@ class TestWriting:
             shutil.copytree(state, folder)
             with pytest.raises(PowerFails):
                 takeoff(folder, store, disk=PowerCut(stop))
-            assert load(folder).state.id == ID
+            assert read_state(folder).state.id == ID
             assert takeoff(folder, store).go
-            assert not load(folder).mend
+            assert not read_state(folder).mend
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
     def test_what_cannot_be_written_is_no_go(
@@ -333,8 +335,8 @@ class TestWriting:
                 assert verdict.unknown
             if failed and verdict.go:
                 # What failed was no part of the state; the state is durable in both slots.
-                assert not load(folder).mend
-                assert load(folder).state.missions
+                assert not read_state(folder).mend
+                assert read_state(folder).state.missions
             assert takeoff(folder, store).go
             stop += 1
         assert stop > 8
@@ -358,9 +360,9 @@ def test_any_number_of_cuts_leaves_a_state(state: Path, store: Path) -> None:
     for number in range(5):
         with pytest.raises(Unavailable):
             consume(state, f"f{number}", disk=_Cut())
-        assert load(state).state.consumed[-1] == f"f{number}"
+        assert read_state(state).state.consumed[-1] == f"f{number}"
     assert takeoff(state, store).go
-    assert not load(state).mend
+    assert not read_state(state).mend
 
 
 class TestChainThatIsReadTwice:
@@ -388,10 +390,10 @@ class TestChainThatIsReadTwice:
         lead(store, NORTH, sign_root(second, "root-a"))
         with Media(store) as media:
             verdict = check(state, self.Flaky(media, error, first), NORTH.id, now=NOW)
-        known = load(state).state.root.root
+        known = read_state(state).state.root.root
         assert not verdict.go or verdict.mission is None or verdict.mission.trust_root.digest == known.digest
         assert takeoff(state, store).go
-        assert load(state).state.root.root == second
+        assert read_state(state).state.root.root == second
 
 
 def test_missions_of_an_ended_epoch_are_forgotten(state: Path, store: Path) -> None:
@@ -399,7 +401,7 @@ def test_missions_of_an_ended_epoch_are_forgotten(state: Path, store: Path) -> N
     second = next_root(ROOT, epoch=2)
     lead(store, NORTH, sign_root(second, "root-a"))
     assert kinds(takeoff(state, store)) == ["wrong-epoch"]
-    assert not load(state).state.missions
+    assert not read_state(state).state.missions
 
 
 def test_no_state_inside_a_store(store: Path) -> None:
@@ -418,13 +420,13 @@ names = st.text("abcdefghij", min_size=1, max_size=8)
 @given(
     missions=st.dictionaries(
         names,
-        st.builds(Seen, st.integers(1, INT_MAX), st.integers(1, INT_MAX), st.binary(min_size=32, max_size=32)),
+        st.builds(Acceptance, st.integers(1, INT_MAX), st.integers(1, INT_MAX), st.binary(min_size=32, max_size=32)),
         max_size=6,
     ),
     consumed=st.sets(names, max_size=6),
     floor=st.integers(0, 253402300799),
 )
-def test_a_state_comes_back_as_it_was(missions: dict[str, Seen], consumed: set[str], floor: int) -> None:
+def test_a_state_comes_back_as_it_was(missions: dict[str, Acceptance], consumed: set[str], floor: int) -> None:
     known = replace(STATE, missions=missions, consumed=tuple(sorted(consumed)), floor=floor)
     assert AircraftState.parse(known.render()) == known
 
@@ -438,4 +440,4 @@ def test_arbitrary_bytes_are_no_state(data: bytes) -> None:
 @pytest.mark.parametrize(("id_", "host"), [("UAV", HOST), ("", HOST), (ID, "b+a"), (ID, "")])
 def test_what_cannot_be_enrolled(id_: str, host: str) -> None:
     with pytest.raises(Invalid):
-        AircraftState.enrolled(id_, host, pinned())
+        AircraftState.initial(id_, host, pinned())

@@ -88,7 +88,7 @@ def test_bytes_swapped_after_the_check_are_never_handed_out() -> None:
 class OneRead(MemoryEvidence):
     """A medium that gives the right bytes once, and others each time after that."""
 
-    def check(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
+    def check_objects(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
         for id_, _ in objects:
             yield id_, None
 

@@ -13,8 +13,8 @@ from store.disk.media import Media
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
 from store.format.release import Approval, Release
 from store.ground import releases
+from store.ground.as_of import EvidenceAsOf, check_pinned
 from store.ground.gc import collect
-from store.ground.past import PastEvidence, check_pinned
 from store.ground.repository import Repository
 from store.takeoff.code import short_code
 from store.takeoff.mission import Binding, Opened
@@ -149,7 +149,7 @@ class TestPast:
             first, second = (event.at for event in events(media) if event.event == "published")
             found = {}
             for at in (first - 1, first, second):
-                verdict = verify_mission(PastEvidence(media, at), NORTH.id, pinned(), Binding(NOW))
+                verdict = verify_mission(EvidenceAsOf(media, at), NORTH.id, pinned(), Binding(NOW))
                 found[at] = None if verdict.mission is None else verdict.mission.manifest_id
         assert found[first - 1] is None
         assert found[second] == newer.manifest_id

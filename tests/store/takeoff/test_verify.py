@@ -29,6 +29,7 @@ from store.takeoff.check import takeoff_check
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Evidence, Opened, Verdict, VerifiedMission
 from store.takeoff.verify import open_mission, pinned_root, verify_mission
+from store.trust.aircraft_state import AircraftState
 from store.trust.root import MAX_STEPS, SignedRoot, TrustRoot
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import (
@@ -662,6 +663,45 @@ def test_anything_else_is_no_ref(data: bytes) -> None:
         ref_id(data)
 
 
+# The kinds of step E (FORMAT.md 7), but those of the aircraft's state itself, `no-state` and `bad-state`.
+STEP_E = {
+    "wrong-mission", "wrong-aircraft", "wrong-host", "takeoff-outside-area", "expired", "wrong-epoch", "old-root",
+    "issued-too-early", "unreleased", "wrong-flight", "rolled-back", "same-sequence", "consumed-flight",
+}  # fmt: skip
+
+
+def test_every_finding_of_step_e_says_what_to_do() -> None:
+    state = AircraftState.enrolled("uav-07", "cpu-x86_64-avx2", pinned())
+    newer = replace(GOOD.manifest, issue=replace(ISSUE, sequence=ISSUE.sequence + 1))
+    another = replace(GOOD.manifest, host="cpu")
+    bindings = [
+        replace(BINDING, flight="another"),
+        replace(BINDING, state=state.accepting(newer, now=0)),
+        replace(BINDING, state=state.accepting(another, now=0)),
+        replace(BINDING, state=state.consuming(FACTS.flight)),
+    ]
+    of_state = [Case("by the state", set(), binding=binding) for binding in bindings]
+    unsigned = flight(root=MIXED_ROOT, releases=(ObjectId.of(GOOD.signed),))
+    of_release = Case(
+        "a release that is none",
+        set(),
+        lambda: unsigned,
+        lambda evidence, _: bool(evidence.put(GOOD.signed)),
+        MIXED_ROOT,
+    )
+    seen = set()
+    for case in [*CASES, *of_state, of_release]:
+        one = case.flight()
+        evidence = evidence_of(one, root=case.root)
+        case.damage(evidence, one)
+        for finding in check(evidence, case.binding, pinned(case.root)).findings:
+            if finding.step == "E":
+                assert finding.remedy, (case.name, finding)
+                seen.add(finding.kind)
+    assert seen >= STEP_E
+    assert seen - STEP_E == {"bad-envelope"}  # of the release
+
+
 def test_findings_say_what_is_known_as_json() -> None:
     evidence = evidence_of(GOOD)
     in_place(ENGINE, flip)(evidence, GOOD)
@@ -687,7 +727,7 @@ class TestEvidence:
         return present(MemoryEvidence({self.ID: data}, {"m": b"r" * 65}, {1: b"one", 2: b"two", 3: b"three"}))
 
     def outcome(self, evidence: Evidence, id_: ObjectId, size: int) -> str:
-        ((checked, outcome),) = evidence.check([(id_, size)])
+        ((checked, outcome),) = evidence.check_objects([(id_, size)])
         assert checked == id_
         return "" if outcome is None else str(outcome.fields["kind"])
 
@@ -750,7 +790,7 @@ class TestEvidence:
         objects = {ObjectId.of(bytes([i])): bytes([i]) for i in range(200)}
         bad = list(objects)[7]
         evidence = present(MemoryEvidence({**objects, bad: b"\xff"}))
-        outcomes = dict(evidence.check((id_, 1) for id_ in objects))
+        outcomes = dict(evidence.check_objects((id_, 1) for id_ in objects))
         assert set(outcomes) == set(objects)
         assert [id_ for id_, outcome in outcomes.items() if outcome is not None] == [bad]
 

@@ -14,7 +14,7 @@ from store.errors import Conflict, Corrupt, FlightbagError, Invalid, Untrusted
 from store.format.cbor import encode
 from store.format.cose import Signature
 from store.trust import draft as drafts
-from store.trust.draft import MAGIC, RootDraft, completed, founding
+from store.trust.draft import MAGIC, RootDraft, complete, founding
 from store.trust.keys import PublicKey
 from store.trust.root import Role, SignedRoot, TrustRoot, advance
 from tests.support.missions import NOW, ROOT, key, next_root, pinned, role, sign_root
@@ -35,8 +35,8 @@ def first(**changes: Any) -> SignedRoot:
     signers = asked.pop("signers")
     draft = founding(asked.pop("domain", "ridge fleet"), keys=keys, **asked)
     for signer in signers:
-        draft = draft.signed_by(signer)
-    return draft.finished()
+        draft = draft.with_signature(signer)
+    return draft.signed_root()
 
 
 class TestFirst:
@@ -113,30 +113,30 @@ class TestDraft:
                 (2, have, 2),
             ]
             with pytest.raises(Untrusted) as caught:
-                draft.finished()
+                draft.signed_root()
             assert caught.value.fields["kind"] == "threshold"
-            draft = carried(draft.signed_by(key(name)))
-        signed = completed(draft, pinned(THREE, "a", "b"))
+            draft = carried(draft.with_signature(key(name)))
+        signed = complete(draft, pinned(THREE, "a", "b"))
         assert signed.root.mission == role("pilot", "co-pilot", "navigator", threshold=2)
         assert advance(pinned(THREE, "a", "b"), [signed.envelope.render()]).root == signed.root
 
     def test_a_change_drops_the_signatures(self) -> None:
-        draft = begun().signed_by(key("a")).signed_by(key("b"))
+        draft = begun().with_signature(key("a")).with_signature(key("b"))
         assert drafts.with_threshold(draft, "mission", 1).envelope.signatures == ()
 
     def test_a_new_root_key_needs_the_old_ones_and_the_new_ones(self) -> None:
         draft = drafts.with_key(begun(), "root", key("d").public)
         draft = drafts.without_key(draft, "root", key("a").public)
-        draft = draft.signed_by(key("d")).signed_by(key("b"))
+        draft = draft.with_signature(key("d")).with_signature(key("b"))
         assert [one.enough for one in draft.signatures()] == [False, True]
-        draft = draft.signed_by(key("a"))
+        draft = draft.with_signature(key("a"))
         assert all(one.enough for one in draft.signatures())
-        completed(draft, pinned(THREE, "a", "b"))
+        complete(draft, pinned(THREE, "a", "b"))
 
     @pytest.mark.parametrize("name", ["pilot", "stranger", "d"])
     def test_only_root_keys_sign(self, name: str) -> None:
         with pytest.raises(Untrusted) as caught:
-            begun().signed_by(key(name))
+            begun().with_signature(key(name))
         assert caught.value.fields["kind"] == "unknown-signer"
 
     def test_a_key_that_is_being_revoked_does_not_sign_for_that(self) -> None:
@@ -144,9 +144,9 @@ class TestDraft:
         assert draft.root.revoked == (key("a").public,)
         assert key("a").public not in draft.root.root.keys
         with pytest.raises(Untrusted) as caught:
-            draft.signed_by(key("a"))
+            draft.with_signature(key("a"))
         assert caught.value.fields["kind"] == "revoked-key"
-        completed(draft.signed_by(key("b")).signed_by(key("c")), pinned(THREE, "a", "b"))
+        complete(draft.with_signature(key("b")).with_signature(key("c")), pinned(THREE, "a", "b"))
 
     @pytest.mark.parametrize(
         "edit",
@@ -159,8 +159,10 @@ class TestDraft:
             lambda d: drafts.with_revoked(drafts.with_revoked(d, key("x").public), key("x").public),
             lambda d: drafts.with_threshold(d, "mission", 3),
             lambda d: drafts.with_threshold(d, "root", 9),
-            lambda d: d.changed(releases="required") if not d.root.release.can_be_met else d.changed(releases="x"),
-            lambda d: d.changed(issued_after=-1),
+            lambda d: (
+                d.with_fields(releases="required") if not d.root.release.can_be_met else d.with_fields(releases="x")
+            ),
+            lambda d: d.with_fields(issued_after=-1),
             lambda d: drafts.with_new_epoch(drafts.with_new_epoch(d)),
         ],
     )
@@ -178,12 +180,12 @@ class TestDraft:
         assert caught.value.fields["kind"] == "revoked-key"
 
     def test_follows_the_newest_root_alone(self) -> None:
-        draft = begun().signed_by(key("a")).signed_by(key("b"))
+        draft = begun().with_signature(key("a")).with_signature(key("b"))
         other = next_root(THREE, issued_at=NOW + 1)
         newest = SignedRoot.parse(sign_root(other, "a", "b"))
         for store in (None, newest, pinned(replace(THREE, domain="other"), "a", "b")):
             with pytest.raises(Conflict) as caught:
-                completed(draft, store)
+                complete(draft, store)
             assert caught.value.fields["kind"] == "stale-draft"
 
     def test_a_draft_that_could_never_be_signed(self) -> None:
@@ -194,12 +196,12 @@ class TestDraft:
         five = replace(ROOT, root=role(*"abcde", threshold=5))
         begun_by_five = RootDraft.after(pinned(five, *"abcde"), now=NOW)
         with pytest.raises(Invalid, match="room for 8"):
-            begun_by_five.changed(root=role(*"vwxyz", threshold=5))
-        assert begun_by_five.changed(root=role(*"dewxyz", threshold=5)).root.root.threshold == 5
+            begun_by_five.with_fields(root=role(*"vwxyz", threshold=5))
+        assert begun_by_five.with_fields(root=role(*"dewxyz", threshold=5)).root.root.threshold == 5
 
     def test_a_change_of_nothing_keeps_the_signatures(self) -> None:
-        draft = begun().signed_by(key("a"))
-        assert draft.changed(releases=draft.root.releases) == draft
+        draft = begun().with_signature(key("a"))
+        assert draft.with_fields(releases=draft.root.releases) == draft
 
     def test_a_new_epoch(self) -> None:
         draft = drafts.with_new_epoch(begun())
@@ -233,7 +235,7 @@ class TestDraftFile:
         assert caught.value.fields["kind"] == "bad-signature"
 
     def test_comes_back_as_it_was(self) -> None:
-        for draft in (begun(), begun().signed_by(key("b")), RootDraft.of(None, THREE)):
+        for draft in (begun(), begun().with_signature(key("b")), RootDraft.of(None, THREE)):
             assert carried(draft) == draft
 
     @given(st.binary(max_size=200))

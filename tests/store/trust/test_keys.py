@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 
 from store.errors import Invalid, Untrusted
 from store.format.cose import Envelope, Signature
-from store.trust.keys import MAX_PASSPHRASE, PrivateKey, PublicKey, sign
+from store.trust.keys import MAX_PASSPHRASE, PassphraseNeeded, PrivateKey, PublicKey, sign
 from tests.support.missions import key
 
 KEY = key("pilot")
@@ -60,8 +60,7 @@ def test_a_wrong_or_a_needless_passphrase() -> None:
     for data, passphrase in ((locked, b"wrong"), (locked, None), (clear, b"right")):
         with pytest.raises(Invalid) as caught:
             PrivateKey.of_pem(data, passphrase)
-        if passphrase is None:
-            assert caught.value.fields["needs_passphrase"] is True
+        assert isinstance(caught.value, PassphraseNeeded) == (passphrase is None)
 
 
 # SubjectPublicKeyInfo and PKCS#8 with algorithms that nobody knows (OID 1.3.101.120).
@@ -126,10 +125,10 @@ def test_keys_of_another_kind(kind: str) -> None:
 
 
 def test_enrolment_refuses_weak_points() -> None:
-    assert KEY.public.enrolled() == KEY.public
+    assert KEY.public.require_enrollable() == KEY.public
     for raw in (bytes(32), (1).to_bytes(32, "little"), b"\xff" * 32):
         with pytest.raises(Untrusted) as caught:
-            PublicKey(raw).enrolled()
+            PublicKey(raw).require_enrollable()
         assert caught.value.fields["kind"] == "weak-key"
 
 

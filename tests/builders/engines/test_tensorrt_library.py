@@ -1,9 +1,9 @@
-"""The TensorRT backend against the real bindings of 10.3, 10.16 and 11.4: every name that it uses, every call, and the
-callbacks, called by C code as the library calls them.
+"""TensorRT and CUDA as libraries: the real bindings of 10.3, 10.16 and 11.4, their import, versions and messages.
 
-What it uses is read from its modules (`uses`): attributes of the modules `tensorrt` and `cuda`, and of variables that
-hold their objects. A variable's class cannot be read, so `HOLDS` says it; a variable that neither `HOLDS` nor `OTHERS`
-knows fails the test, as does one that is given something else than `HOLDS` says.
+The backend is held against the bindings: every name that it uses, every call, and the callbacks, called by C code as
+the library calls them. What it uses is read from its modules (`uses`): attributes of the modules `tensorrt` and `cuda`,
+and of variables that hold their objects. A variable's class cannot be read, so `HOLDS` says it; a variable that neither
+`HOLDS` nor `OTHERS` knows fails the test, as does one that is given something else than `HOLDS` says.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from typing import Any
 import pytest
 
 import builders.engines
-from builders.engines.tensorrt_library import SINCE
+from builders.engines.tensorrt import TensorRtBackend
+from builders.engines.tensorrt_library import SINCE, failure_of_messages, import_tensorrt, library_version
+from store.errors import Unavailable
+from tests.builders.engines.fake_machine import forget_modules
 from tests.support import bindings
 
 FOLDER = Path(builders.engines.__path__[0])
@@ -51,9 +54,8 @@ HOLDS = {
 TEXT = ("__version__", "name")
 # Variables whose attributes are nobody's of these two libraries.
 OTHERS = frozenset(
-    """array arrays begun compatibility copied copy data digest dtype echo error errors facts feeds file found hardware
-    have info inputs into item job layer left limit lock log mib monitor name names np number options path paths
-    pattern plugin results said self spec stack text value version writer""".split()  # noqa: SIM905 - many lines else
+    """array arrays compatibility copy digest echo error facts feeds file hardware info into item job lock log match mib
+    monitor name np partial path paths pattern plugin results self spec stack text undeclared value writer""".split()  # noqa: SIM905 - many lines else
 )
 
 
@@ -320,9 +322,9 @@ from pathlib import Path
 from ctypes import CDLL
 import tensorrt_bindings as tensorrt
 from builders.engines import tensorrt_compile as compile
-from builders.engines.base import EngineSpec, InputRange, Job, Plugin
+from builders.engines.base import EngineSpec, InputRange, CompileJob, Plugin
 from builders.engines.tensorrt import OPTIONS
-from builders.engines.tensorrt_library import has, import_tensorrt, library_version, make_log
+from builders.engines.tensorrt_library import supports, import_tensorrt, library_version, make_log
 from builders.engines.tensorrt_session import TensorRtSession
 from blake3 import blake3
 
@@ -349,15 +351,15 @@ compile._build = built
 
 plugin = folder / "plugin.so"
 plugin.write_bytes(b"a plug-in")
-later = has(tensorrt, "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY")
+later = supports(tensorrt, "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY")
 options = {**OPTIONS, "tactic_dram_mib": 1, "tactic_shared_memory_kib": 1, "version_compatible": 1,
            "compatibility": "same_compute_capability" if later else "ampere_plus"}
 spec = EngineSpec("p", None, "fp32", (InputRange("aaaaa", ("N",), 1, 2, 3),), options=options,
                   plugins=(Plugin(plugin, blake3(b"a plug-in").digest()),))
-job = Job(spec, folder / "net.onnx", "h", folder, folder, lambda *what: told.append(what), lambda: False)
+job = CompileJob(spec, folder / "net.onnx", "h", folder, folder, lambda *what: told.append(what), lambda: False)
 log = make_log(tensorrt, sys.stderr)
 engine = folder / "engine"
-compile.compile_engine(tensorrt, log, job, folder / "net.onnx", engine, folder / "timing.cache")
+compile.compile_network(tensorrt, log, job, folder / "net.onnx", engine, folder / "timing.cache")
 inside = compile.inspect(tensorrt, log, engine)
 session = TensorRtSession(tensorrt, None, engine.read_bytes())
 ends = [(end.name, end.dtype, end.shape) for end in session.inputs]
@@ -386,3 +388,72 @@ def test_the_flow_over_the_real_types(label: str, tmp_path: Path) -> None:
         assert written == b"stub engine" + b"engine"  # the first by way of the stream writer
     else:
         assert len(written) > 4096  # of the stub's memory
+
+
+# Import, version and messages
+
+
+def test_without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "tensorrt_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(Unavailable, match="hardware vendor") as caught:
+        TensorRtBackend().version  # noqa: B018
+    assert caught.value.fields["extra"] == "tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("__version__ = '8.6.1'", "TensorRT 8.6.1 is installed"),
+        ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "libnvinfer.so.10"),
+        ("import tensorrt_of_nobody", "tensorrt_of_nobody"),
+    ],
+)
+def test_a_tensorrt_that_does_not_serve(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, says: str
+) -> None:
+    """Start-up tells what is wrong; it is no traceback."""
+    (tmp_path / "tensorrt.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    forget_modules()
+    with pytest.raises(Unavailable, match=says):
+        import_tensorrt()
+    forget_modules()
+
+
+class Library:
+    """The version functions of libnvinfer."""
+
+    def __init__(self, *parts: int) -> None:
+        for name, part in zip(("Major", "Minor", "Patch", "Build"), parts, strict=False):
+            setattr(self, f"getInferLib{name}Version", lambda part=part: part)
+
+
+def test_all_four_parts_of_the_version_come_from_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(text: str, library: Library) -> str:
+        return library_version(type("Module", (), {"__version__": text}), lambda name: library)
+
+    assert version("10.3.0", Library(10, 3, 0, 30)) == "10.3.0.30"
+    assert version("10.3.0.26", Library(10, 7, 0, 23)) == "10.7.0.23"
+    assert version("10.3.0.26", Library()) == "10.3.0.26"
+    with pytest.raises(Unavailable, match="fourth part"):
+        version("10.3.0", Library())
+
+
+@pytest.mark.parametrize(
+    ("errors", "warnings", "kind"),
+    [
+        (["Error Code 2: OutOfMemory (Requested size was 536870912 bytes.)"], [], "out-of-memory"),
+        (["Error Code 1: Cuda Runtime (out of memory)"], [], "out-of-memory"),
+        (["Could not find any implementation for node a"], ["Skipping tactic: insufficient memory"], "out-of-memory"),
+        (["Could not find any implementation for node a"], ["weights are int64"], "unsupported-op"),
+        (["Internal Error (Assertion failed)"], ["Skipping tactic: insufficient memory"], "failed"),
+        (["Serialization assertion failed.Version tag does not match. Note: Current Version: 239"], [], "version"),
+        ([], ["insufficient memory"], "out-of-memory"),
+        ([], [], "failed"),
+    ],
+)
+def test_what_the_words_mean(errors: list[str], warnings: list[str], kind: str) -> None:
+    error = failure_of_messages("it failed", errors, warnings)
+    assert error.kind == kind
+    assert error.remedy

@@ -1,0 +1,156 @@
+"""The store as a build uses it: what build keys were built to, their locks, and the one place that inserts artifacts.
+
+Work units make bytes; `ArtifactStore` inserts them and records them under their keys. `lookup_of` answers the same
+question without writing a byte.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from builders.artifacts.task import Lookup, StoredObject, StoredObjects
+from store.disk.index import Record, open_index_for_reading
+from store.disk.locks import exclusive
+from store.disk.media import object_path
+from store.disk.objects import Batch, read_chunks
+from store.errors import Corrupt, FlightbagError, NotFound
+from store.format.ids import BuildKey, ObjectId
+from store.ground.repository import Repository
+from store.ground.upkeep import records_of
+from store.ground.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Insertion:
+    """An object of the store, and the seconds that making it took; None where the store had it."""
+
+    id: ObjectId
+    size: int
+    seconds: float | None
+
+
+class ArtifactStore:
+    """A store that artifacts are built into, by whoever holds its lock. `now` is unix seconds, for the records."""
+
+    def __init__(self, writer: Writer, now: int) -> None:
+        self.writer = writer
+        self.now = now
+
+    def lookup(self, key: BuildKey) -> StoredObjects | None:
+        """Return the objects that a key was built to, if every byte of them is still there."""
+        record = self.writer.index.record(key)
+        if record is None:
+            return None
+        objects = []
+        for id_ in record.ids:
+            try:
+                size = self.writer.repository.media.stamp(object_path(id_)).size
+                self.writer.check_object(id_, size)
+            except (NotFound, Corrupt):
+                return None
+            objects.append((id_, size))
+        return tuple(objects) or None
+
+    def read(self, id_: ObjectId, size: int) -> bytes:
+        """Return the bytes of an object. Raise NotFound, Corrupt or Unavailable where it is absent or not whole."""
+        return bytes(self.writer.repository.evidence.bytes_of(id_, size))
+
+    @contextmanager
+    def key_lock(self, key: BuildKey) -> Iterator[None]:
+        """One build per key across processes; keys share 256 locks, and a process holds one of them at a time."""
+        repository = self.writer.repository
+        name = f"build-{key.hex()[:2]}"
+        with exclusive(repository.media.path, repository.disk, name, "a build of the same artifact", timeout=-1):
+            yield
+
+    @contextmanager
+    def inserting(self) -> Iterator[Batch]:
+        """A batch of objects of the store; see `store.disk.objects`."""
+        with self.writer.inserting() as batch:
+            yield batch
+
+    def keyed(self, key: BuildKey, make: Callable[[], bytes], tools: str) -> Insertion:
+        """Return the one object of a key: from the store, or what `make` returns now, behind the key's lock."""
+        with self.key_lock(key):
+            if (objects := self.lookup(key)) is not None:
+                return Insertion(*objects[0], None)
+            start = time.monotonic()
+            data = make()
+            with self.inserting() as batch:
+                added = batch.add_bytes(data)
+                batch.commit()
+            seconds = time.monotonic() - start
+            self.remember({key: ((added.id,), seconds)}, tools)
+            return Insertion(added.id, added.size, seconds)
+
+    def insert_bytes(self, data: bytes) -> Insertion:
+        """Insert bytes that have no build key."""
+        with self.inserting() as batch:
+            start = time.monotonic()
+            added = batch.add_bytes(data)
+            batch.commit()
+        return Insertion(added.id, added.size, None if added.reused else time.monotonic() - start)
+
+    def insert_file(self, path: Path, expected: StoredObject) -> Insertion:
+        """Insert a file. Raise Corrupt where it is no longer the expected object."""
+        id_, size = expected
+        with self.inserting() as batch:
+            start = time.monotonic()
+            if batch.holds(id_, size):
+                batch.commit()  # whoever put it there may not have come to the barriers yet
+                return Insertion(id_, size, None)
+            added = batch.add(read_chunks(str(path)), expect=id_)
+            batch.commit()
+        return Insertion(added.id, added.size, time.monotonic() - start)
+
+    def remember(self, built: Mapping[BuildKey, tuple[tuple[ObjectId, ...], float]], tools: str) -> None:
+        """Record what keys were built to, and in how many seconds, behind their locks."""
+        about = {"from": "build", "user": _user(), "host": socket.gethostname(), "tools": tools, "at": self.now}
+        # `lookup` has looked at a record that exists, and not found its objects whole.
+        self.writer.record(
+            {
+                key: Record(ids, {**about, "milliseconds": round(seconds * 1000)})
+                for key, (ids, seconds) in built.items()
+            },
+            replace=True,
+        )
+
+
+@contextmanager
+def lookup_of(repository: Repository) -> Iterator[Lookup]:
+    """What build keys were built to, as the store is now, without writing a byte to it."""
+    index = open_index_for_reading(repository.media)
+    published = {}
+    for mission in repository.missions():
+        try:
+            published.update(records_of(repository.current(mission).table))
+        except FlightbagError:
+            continue  # a build would not believe it either
+
+    def lookup(key: BuildKey) -> StoredObjects | None:
+        record = index.record(key) if index is not None else None
+        ids = record.ids if record is not None else published.get(key, ())
+        try:
+            return tuple((id_, repository.media.stamp(object_path(id_)).size) for id_ in ids) or None
+        except (NotFound, Corrupt):
+            return None
+
+    try:
+        yield lookup
+    finally:
+        if index is not None:
+            index.close()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

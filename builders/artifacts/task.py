@@ -1,0 +1,101 @@
+"""What the kinds of artifacts share: the task that a mission sets, and the artifact that fulfils it.
+
+Each kind is one module beside this one: engine, shard, probe, index, file, and the list of missing tiles. Such a module
+says what the mission needs (its tasks), which work units make what is missing, and which entries result. Nothing else
+enumerates the kinds but `plan` and the orchestrator, which call the kinds one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+from store.format.entries import Entry
+from store.format.ids import BuildKey, ObjectId
+
+# The id and the size in bytes of an object of the store.
+StoredObject: TypeAlias = tuple[ObjectId, int]
+# The objects that a build key was built to, in the order of its record.
+StoredObjects: TypeAlias = tuple[StoredObject, ...]
+# The objects of a build key, if the store has all of them; None where the artifact has to be built.
+Lookup: TypeAlias = Callable[[BuildKey], StoredObjects | None]
+# Called as the work goes on: the activity, units done since the last call, units in all (0 where not known).
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+def silent(_activity: str, _done: int, _total: int) -> None:
+    """Progress for nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """The line of a task in a plan: `key` is "" for a kind without build keys, `bytes` None where the size is not known
+    yet, `tiles` the number of tiles that a shard shows; `detail` is for people, where there is no size."""
+
+    name: str
+    key: str
+    present: bool
+    bytes: int | None
+    tiles: int | None = None
+    detail: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        del value["detail"]
+        return value
+
+
+class Task(Protocol):
+    """One artifact that the mission needs. A value: it is made while planning, and again with its objects when they are
+    in the store."""
+
+    # The most entries that can result.
+    most_entries: ClassVar[int]
+
+    @property
+    def name(self) -> str:
+        """The name of its entry, or of the first of them."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether the store has every object of it."""
+        ...
+
+    @property
+    def objects(self) -> Mapping[str, StoredObject]:
+        """Entry name -> object, of those whose ids are known."""
+        ...
+
+    @property
+    def identities(self) -> Mapping[str, bytes]:
+        """Entry name -> build key, or object id where the kind has no keys: what the mission's identity is made of."""
+        ...
+
+    def row(self) -> PlanRow:
+        """Return its line in a plan."""
+        ...
+
+
+class Artifact(Protocol):
+    """What fulfils a task: its objects are in the store."""
+
+    @property
+    def task(self) -> Task:
+        """The task, with its objects."""
+        ...
+
+    @property
+    def seconds(self) -> float | None:
+        """The seconds that building it took; None where the store had it."""
+        ...
+
+    @property
+    def figures(self) -> dict[str, float] | None:
+        """Figures of the check that it passed, where it was built now."""
+        ...
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield its entries of the mission's table."""
+        ...

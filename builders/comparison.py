@@ -1,0 +1,119 @@
+"""Whether the store already has what a build would publish: as the published mission, or as a draft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from builders.artifacts.engine import EngineBuilder, EngineTask
+from builders.artifacts.index import IndexTask
+from builders.artifacts.plan import Plan
+from builders.artifacts.shard import ShardTask
+from builders.imagery.coverage import Shortfall, of_list
+from builders.report import BuildReport, CoverageReport, reused
+from store.errors import FlightbagError, Unavailable
+from store.format.entries import EntryTable
+from store.format.ids import ObjectId
+from store.format.manifest import Manifest
+from store.format.missing import ENTRY, MissingList
+from store.ground.issuing import Draft, draft_of, overtaken
+from store.ground.repository import Repository
+from store.ground.writer import Writer
+from store.takeoff.mission import Binding, Opened
+from store.takeoff.verify import check_binding, read_table
+from store.trust.root import TrustRoot
+
+
+def unchanged(
+    plan: Plan,
+    writer: Writer,
+    builder: EngineBuilder,
+    releases_of: Callable[[Plan], tuple[ObjectId, ...]],
+    *,
+    now: int,
+    max_bytes: int | None,
+) -> BuildReport | None:
+    """Return the report of a build that has nothing to do; None where it has.
+
+    There is nothing to do where the published manifest has the plan's identity, verifies, can fly (step E), and its
+    closure is whole. Raise Refused for an engine that is further from its source than the mission file allows now,
+    Unavailable where something cannot be read. `releases_of` are the releases that the manifest has to name,
+    `max_bytes` is what `[limits]` allows; `now` is unix seconds.
+    """
+    if not all(task.complete for task in plan.of(ShardTask)) or not all(task.complete for task in plan.of(IndexTask)):
+        return None
+    engines = [engine for task in plan.of(EngineTask) if (engine := builder.present(task)) is not None]
+    if len(engines) < len(plan.of(EngineTask)):
+        return None
+    for engine in engines:
+        builder.judge(engine.task, engine.card)
+    others = (task for task in plan.tasks if not isinstance(task, EngineTask))
+    plan = replace(plan, tasks=(*(engine.task for engine in engines), *others))
+    repository = writer.repository
+    try:
+        opened = repository.current(plan.facts.id)
+        if max_bytes is not None and sum(opened.closure().values()) > max_bytes:
+            return None  # the build says by how much
+        missing = _missing(plan, writer, opened)
+        if missing is None or opened.manifest.identity != plan.identity(missing, releases_of(plan)):
+            return None
+        if check_binding(repository.evidence, opened, plan.facts.id, Binding(now)):
+            return None  # it could not fly
+        writer.check_closure(opened)
+        # Equal keys are not equal objects: the cards of another station's engines judge those (decision 0011).
+        objects = {entry.name: (entry.id, entry.size) for entry in opened.table.entries}
+        for task in plan.of(EngineTask):
+            card = builder.card_of(task, tuple(objects[name] for name in task.names if name in objects))
+            if card is None:
+                return None
+            builder.judge(task, card)
+    except Unavailable:
+        raise
+    except FlightbagError:
+        return None  # absent or damaged: then there is something to do
+    entries = opened.table.entries
+    return BuildReport(
+        outcome="unchanged",
+        mission=plan.facts.id,
+        coverage=CoverageReport.of(missing, {}),
+        manifest=str(opened.manifest_id),
+        sequence=opened.manifest.issue.sequence,
+        artifacts=reused(entries),
+        rows=sum(entry.meta["rows"] for entry in entries if entry.kind == "descriptors"),
+    )
+
+
+def _missing(plan: Plan, writer: Writer, opened: Opened) -> Shortfall | None:
+    """Return the missing tiles, if the published list of them still holds; None where it is another list.
+
+    The list says which tiles have bad bytes. Those bytes are in the identity, so the list holds if the identity does.
+    What the sources and the gates say of tiles is computed now.
+    """
+    entry = opened.table.find(ENTRY)
+    if entry is None:
+        return plan.shortfall if plan.shortfall.missing == 0 else None
+    data = writer.repository.evidence.bytes_of(entry.id, entry.size)
+    return of_list(plan.inventory, plan.gates, MissingList.parse(bytes(data)))
+
+
+def equal_draft(
+    repository: Repository, manifest: Manifest, table: EntryTable, trust_root: TrustRoot, *, now: int
+) -> Draft | None:
+    """Return the mission's draft, if it already says what this manifest says, entry by entry; None otherwise.
+
+    Signatures are then added to that draft. Raise Unavailable where it cannot be read. `now` is unix seconds.
+    """
+    try:
+        draft = draft_of(repository, manifest.mission.id)
+        if draft.manifest.identity != manifest.identity or draft.manifest.quality != manifest.quality:
+            return None
+        if overtaken(repository, draft.manifest, trust_root, now=now):
+            return None
+        # The draft began unsigned: only what this build made may be signed.
+        if read_table(repository.evidence, draft.manifest) != table or draft.manifest.issue.expires_at is not None:
+            return None
+    except Unavailable:
+        raise
+    except FlightbagError:
+        return None  # there is no draft, or it or an object that it needs is damaged
+    return draft

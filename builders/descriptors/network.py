@@ -1,0 +1,186 @@
+"""The network that describes: an ONNX Runtime session on the CPU, its ends checked, its batch halved where memory runs
+out.
+
+`Network` knows nothing of tiles or cells: it turns images into rows. It is made once for a backbone; several threads
+may run it at once. The same images give the same rows on one machine, whatever the other threads do.
+"""
+
+from __future__ import annotations
+
+import os
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builders.descriptors.preprocess import Preprocess
+from builders.engines.session import failure_kind, ort_failures
+from builders.extras import import_onnxruntime
+from store.errors import Invalid, Unavailable
+
+# Each worker holds the activations of a batch of its own: four keep a large machine busy, because they share out the
+# session's threads, and bound the memory.
+MAX_WORKERS = 4
+
+
+class Network:
+    """A backbone that describes images.
+
+    `model` is the ONNX, weights inside. It takes exactly one input, float32 [N, 3, H, W], and has the float32 output
+    `output`, [N, d] (or [N, d, 1, 1]). `batch` is the number of images in a run where N is symbolic; a model with a
+    fixed N runs on exactly N, and zeros fill the last run.
+
+    `dimension` is d. `batch` is what was asked for (rounded up to a multiple of a fixed N), or what was left of it
+    where memory ran out. `workers` is the number of threads that are worth running it at once.
+
+    Raises Invalid, which names what to change in the mission file, for a model of another kind or one that does not
+    run, and Unavailable where memory runs out for it.
+    """
+
+    def __init__(self, model: bytes, output: str, preprocess: Preprocess, batch: int) -> None:
+        if batch < 1:
+            raise Invalid(f"a batch has at least 1 image, not {batch}")
+        ort = import_onnxruntime()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.workers = min(cores, MAX_WORKERS)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = cores - self.workers + 1
+        # Threads that wait by spinning would take the cores from the decoders.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4  # failures are raised; stderr belongs to the command line
+        failures: tuple[type[Exception], ...] = (MemoryError, *ort_failures())
+        try:
+            self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except failures as error:
+            if _is_memory(error):
+                raise out_of_memory("the model was being loaded") from error
+            raise Invalid(
+                f"ONNX Runtime cannot load the model: {error}", remedy="check it with onnx.checker"
+            ) from error
+        self.output = output
+        self.resize = preprocess.resize
+        self._input, self._fixed = self._check_ends()
+        self._least = self._fixed or 1
+        # Whole runs only: a worker's batch is not padded where the next could have filled it.
+        self.batch = -(-batch // self._least) * self._least
+        self._halving = Lock()
+        self.dimension = self._try_out()
+
+    def run(self, images: NDArray[np.float32], count: int, options: Any) -> NDArray[np.float32]:
+        """Describe the first `count` of the images float32 [n, 3, H, W]: float32 [count, d].
+
+        Runs are as large as the model and the memory allow. `options` are the RunOptions of ONNX Runtime; setting their
+        `terminate` ends a run that is under way.
+        """
+        if self._fixed:
+            images[count : -(-count // self._fixed) * self._fixed] = 0
+        rows: list[NDArray[np.float32]] = []
+        start = 0
+        while start < count:
+            size = self._fixed or min(self.batch, count - start)
+            try:
+                rows.append(self._run_once(images[start : start + size], options))
+            except MemoryError as error:
+                self.halved(size, error)
+            else:
+                start += size
+            if rows and rows[-1].shape[1] != self.dimension:
+                raise Invalid(
+                    f"the output {self.output} has {rows[-1].shape[1]} numbers for each of {size} images and "
+                    f"{self.dimension} for another number of them",
+                    key="output",
+                    value=self.output,
+                    remedy="name an output that holds one descriptor for each image",
+                )
+        return np.concatenate(rows)[:count]
+
+    def _run_once(self, images: NDArray[np.float32], options: Any) -> NDArray[np.float32]:
+        """Return float32 [n, d] of one run. Raise MemoryError where memory ran out, however ONNX Runtime words it."""
+        try:
+            result: Any = self.session.run([self.output], {self._input: images}, options)[0]
+        except ort_failures() as error:
+            if _is_memory(error):
+                raise MemoryError(str(error)) from error
+            raise Unavailable(
+                f"the session failed: {error}",
+                remedy="read the error of ONNX Runtime above; then check the model with onnx.checker",
+            ) from error
+        if result.ndim < 2 or len(result) != len(images) or set(result.shape[2:]) - {1} or not result.size:
+            raise Invalid(
+                f"the output {self.output} has shape {list(result.shape)} for {len(images)} images, not [N, d]",
+                key="output",
+                value=self.output,
+                remedy="name an output that holds one descriptor for each image",
+            )
+        rows: NDArray[np.float32] = result.reshape(len(images), -1)
+        return rows
+
+    def halved(self, size: int, error: MemoryError) -> int:
+        """Return half of `size`, for which memory ran out; `batch` is no larger from now on.
+
+        Raise Unavailable where a run cannot be smaller.
+        """
+        if size <= self._least:
+            raise out_of_memory(f"the least batch, {size}, was being described") from error
+        half = size // 2 // self._least * self._least
+        with self._halving:
+            self.batch = min(self.batch, half)
+        return half
+
+    def _check_ends(self) -> tuple[str, int | None]:
+        """Return (name of the input, fixed batch or None). Raise Invalid where the inputs or outputs of the model do
+        not fit."""
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        declared = ", ".join(f"{end.name} {end.type} {end.shape}" for end in inputs)
+        remedy = "give a backbone that takes images as float32 [N, 3, H, W]"
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
+            raise Invalid(f"the model takes {declared}, not one input float32 [N, 3, H, W]", remedy=remedy)
+        count, channels, *sides = inputs[0].shape
+        if channels != 3 and type(channels) is int:
+            raise Invalid(f"the model takes {declared}, not three channels", remedy=remedy)
+        for declared_side, side in zip(sides, self.resize, strict=True):
+            if type(declared_side) is int and declared_side != side:
+                raise Invalid(
+                    f"preprocess.resize is {list(self.resize)}, the model takes {sides}",
+                    key="preprocess.resize",
+                    value=list(self.resize),
+                    remedy=f"set preprocess.resize to {sides} (height, width)",
+                )
+        named = [end for end in outputs if end.name == self.output]
+        if not named:
+            names = ", ".join(end.name for end in outputs)
+            raise Invalid(
+                f"the model has no output {self.output!r}",
+                key="output",
+                value=self.output,
+                remedy=f"name one of its outputs: {names}",
+            )
+        if named[0].type != "tensor(float)":
+            raise Invalid(f"the output {self.output} is {named[0].type}, not float32", key="output")
+        # An export with a symbolic input may still have its batch fixed inside; then the output shows it.
+        fixed = [size for size in (count, *named[0].shape[:1]) if type(size) is int]
+        return inputs[0].name, fixed[0] if fixed else None
+
+    def _try_out(self) -> int:
+        """Return the dimension d, found by one run: a model that declares what it cannot do fails before the first
+        tile."""
+        try:
+            images = np.zeros((self._least, 3, *self.resize), np.float32)
+            return int(self._run_once(images, import_onnxruntime().RunOptions()).shape[1])
+        except MemoryError as error:
+            raise out_of_memory("the model was being tried") from error
+        except Unavailable as error:
+            raise Invalid(
+                f"the model does not run on {[self._least, 3, *self.resize]}: {error.message}",
+                remedy="check that the inputs it declares are those that it was exported for",
+            ) from error
+
+
+def _is_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or failure_kind(error) == "out-of-memory"
+
+
+def out_of_memory(when: str) -> Unavailable:
+    """The error for memory that ran out at this moment: "the model was being loaded"."""
+    return Unavailable(f"memory ran out while {when}", remedy="free memory, or use a larger machine")

@@ -1,0 +1,116 @@
+"""Files that the user names: they are opened if they are regular files, and read if they keep to a limit.
+
+`read_regular` returns the bytes, `open_regular` the open file, `regular_status` the state of a file that is not to be
+opened. All of them follow links, since a path is the user's word. All of them name the thing (`what`, such as "mission
+file") and the path in what they raise:
+
+- Invalid if the path leads to nothing, to anything but a regular file, or to a file above the limit;
+- Unavailable, with `errno`, if the system cannot open or read the file.
+
+Laws: no call waits for the other end of a FIFO; nothing is read from a device; at most one byte more than the limit is
+read. Files of a store are not the user's: `store.disk.media` reads them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from store.errors import FlightbagError, Invalid, Unavailable
+
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NO_DRIVER = (errno.ENXIO, errno.ENODEV)  # sockets, and devices without a driver, cannot be opened
+_KINDS = (
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "character device"),
+    (stat.S_ISBLK, "block device"),
+)
+_UNREADABLE = "make it readable, and check that its disk is mounted"
+
+
+def open_regular(path: Path, what: str, *, absent: type[FlightbagError] = Invalid) -> BinaryIO:
+    """The open regular file at `path`, unbuffered. Raises `absent` if the path leads to nothing."""
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError as error:
+        if error.errno in _NO_DRIVER:
+            raise _not_regular(path, what, _mode_of(path)) from None
+        raise _explained(error, path, what, absent) from error
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise _not_regular(path, what, mode)
+        return open(fd, "rb", buffering=0)
+    except BaseException as error:
+        os.close(fd)
+        if isinstance(error, OSError):
+            raise _explained(error, path, what, absent) from error
+        raise
+
+
+def read_regular(
+    path: Path,
+    limit: int,
+    what: str,
+    *,
+    too_large: str = "give a smaller file",
+    absent: type[FlightbagError] = Invalid,
+) -> bytes:
+    """The bytes of the regular file at `path`, at most `limit`; `too_large` is the remedy for a file above it."""
+    with open_regular(path, what, absent=absent) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            data = bytearray()
+            # Files under /proc have bytes and a size of 0: the read itself holds the limit too.
+            while size <= limit and len(data) <= limit and (chunk := file.read(limit + 1 - len(data))):
+                data += chunk
+        except OSError as error:
+            raise _explained(error, path, what, absent) from error
+    if max(size, len(data)) > limit:
+        raise Invalid(f"{what} {path} has more than {limit} bytes", remedy=too_large, path=str(path))
+    return bytes(data)
+
+
+def regular_status(path: Path, what: str) -> os.stat_result:
+    """The state of the regular file at `path`, without opening it.
+
+    For files that SQLite opens: where a process closes any descriptor of a file, POSIX drops the locks that SQLite
+    holds on it in that process.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _explained(error, path, what, Invalid) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise _not_regular(path, what, status.st_mode)
+    return status
+
+
+def _explained(error: OSError, path: Path, what: str, absent: type[FlightbagError]) -> FlightbagError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return absent(f"{what} {path} does not exist", remedy=f"give the path of the {what}", path=str(path))
+    return Unavailable(
+        f"{what} {path} cannot be read: {error.strerror}", remedy=_UNREADABLE, path=str(path), errno=error.errno
+    )
+
+
+def _not_regular(path: Path, what: str, mode: int) -> Invalid:
+    kind = next((name for matches, name in _KINDS if matches(mode)), "special file")
+    return Invalid(
+        f"{what} {path}: expected a regular file, found a {kind}",
+        remedy=f"give the path of the {what}",
+        path=str(path),
+    )
+
+
+def _mode_of(path: Path) -> int:
+    """The mode of what a path leads to, 0 if it cannot be looked up any more."""
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0

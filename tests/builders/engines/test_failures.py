@@ -1,0 +1,36 @@
+"""Failures as they cross from the process that compiles to its parent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from builders.engines.failures import KINDS, failure, from_json, to_json, unexpected_failure
+from store.errors import Invalid, Refused, Unavailable
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failure_crosses_as_what_it_is(kind: str) -> None:
+    error = failure(kind, "what", number=3, names=["a"], path=Path("x"))
+    there = from_json(json.loads(json.dumps(to_json(error))), log="end")
+    assert type(there) is type(error) is KINDS[kind][0]
+    assert (there.message, there.remedy) == ("what", KINDS[kind][1])
+    assert there.fields == {"kind": kind, "number": 3, "names": ["a"], "log": "end"}
+
+
+def test_a_failure_of_no_known_kind_crosses_as_failed_with_its_remedy() -> None:
+    for error in (Invalid("what", remedy="do"), Refused("what", remedy="do", kind="no-backend")):
+        there = from_json(json.loads(json.dumps(to_json(error))))
+        assert (there.message, there.remedy, there.fields) == ("what", "do", {"kind": "failed"})
+        assert type(there) is Unavailable
+
+
+def test_a_field_that_the_parent_knows_better_is_the_parents() -> None:
+    there = from_json(to_json(failure("failed", "what", model="mine", log="mine")), model="theirs", log="theirs")
+    assert there.fields == {"kind": "failed", "model": "theirs", "log": "theirs"}
+
+
+def test_what_nobody_foresaw_keeps_its_type_and_words() -> None:
+    assert unexpected_failure(KeyError("x")).message == "KeyError: 'x'"

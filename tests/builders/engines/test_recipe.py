@@ -1,0 +1,68 @@
+"""The build keys of engines: what changes them, and what does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builders.engines.base import EngineBackend, EngineSpec, InputRange
+from builders.engines.onnxruntime import OnnxRuntimeBackend
+from builders.engines.recipe import engine_recipe
+from store.format.cbor import decode, encode
+from store.format.ids import BuildKey
+from tests.builders.engines.networks import DYNAMIC, save, small_network, spec_of
+
+BACKEND: EngineBackend = OnnxRuntimeBackend()
+
+
+def key(spec: EngineSpec, host: str = "cpu", caster: str = "") -> BuildKey:
+    return engine_recipe(spec, host, BACKEND.key_fields(spec, host), caster).key
+
+
+def test_the_key_fields_are_values_that_canonical_cbor_holds(tmp_path: Path) -> None:
+    spec = spec_of(save(tmp_path, small_network()))
+    fields = dict(BACKEND.key_fields(spec, "cpu"))
+    assert decode(encode(fields), limit=10_000, what="fields") == fields
+    assert fields["version"] == BACKEND.version
+    recipe = dict(engine_recipe(spec, "cpu", fields, "").fields)
+    assert decode(encode(recipe), limit=10_000, what="fields") == recipe
+
+
+def test_the_key_says_nothing_of_names_and_places(tmp_path: Path) -> None:
+    one, two = (save(tmp_path / folder, small_network()) for folder in ("one", "two"))
+    other = dataclasses.replace(spec_of(two.rename(two.with_name("x.onnx"))), backbone="another")
+    assert key(spec_of(one)) == key(other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: spec_of(path, InputRange("image", ("N", 3, 16, 16), 1, 2, 6)),
+        lambda path: spec_of(path, InputRange("image", ("M", 3, 16, 16), 1, 2, 5)),
+        lambda path: spec_of(path, InputRange("image", (2, 3, 16, 16))),
+        lambda path: spec_of(save(path.parent / "b", small_network(side=17))),
+        lambda path: spec_of(path, precision="fp16"),
+        lambda path: spec_of(path, mode="fast"),
+        lambda path: spec_of(path, salt="again"),
+        lambda path: spec_of(path, quantised=b"\1" * 32),
+    ],
+    ids=["range", "symbol", "fixed", "model", "precision", "mode", "salt", "quantised"],
+)
+def test_what_changes_the_engine_changes_the_key(tmp_path: Path, change: Callable[[Path], EngineSpec]) -> None:
+    path = save(tmp_path, small_network())
+    assert key(change(path)) != key(spec_of(path))
+
+
+def test_the_host_the_version_and_the_caster_are_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(save(tmp_path, small_network()), mode="fast")
+    keys = {key(spec, "cpu-x86_64-avx2"), key(spec, "cpu-x86_64-avx512"), key(spec, "cpu-x86_64-avx2", "caster 1")}
+    monkeypatch.setattr(OnnxRuntimeBackend, "version", "0.0.1")
+    assert len(keys | {key(spec, "cpu-x86_64-avx2")}) == 4
+
+
+def test_the_order_of_inputs_is_not_in_the_key(tmp_path: Path) -> None:
+    path, mask = save(tmp_path, small_network()), InputRange("mask", (1, 4))
+    assert key(spec_of(path, DYNAMIC, mask)) == key(spec_of(path, mask, DYNAMIC))

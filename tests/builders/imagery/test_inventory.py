@@ -1,0 +1,156 @@
+"""The inventory: whole cells, the first source wins, one digest for every container, and tiles read again."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id
+from builders.grid.views import View
+from builders.imagery.inventory import COVERAGE_CONTEXT, SourceSpec, TileSources, Wanted, cells_of, cells_over, find
+from builders.imagery.statcache import StatCache
+from builders.recipe import tile_list
+from store.errors import Corrupt
+from store.format.ids import derive
+from tests.builders.imagery.containers import (
+    HOLE,
+    SIDE,
+    X0,
+    Y0,
+    ZOOM,
+    Container,
+    change_in_place,
+    encoded,
+    tile_pixels,
+)
+
+TILES = encoded(tile_pixels())
+DAY = datetime.date(2018, 7, 16)
+
+
+def ids(*tiles: Tile) -> NDArray[np.uint64]:
+    return np.array(sorted(map(tile_id, tiles)), np.uint64)
+
+
+REQUIRED = ids(HOLE, Tile(ZOOM, X0, Y0), Tile(ZOOM, X0, Y0 + 1), Tile(ZOOM, X0 + 2, Y0 + 2))
+WANTED = {ZOOM: Wanted(REQUIRED, cells_of(ZOOM, REQUIRED))}
+
+
+def spec(path: Path) -> SourceSpec:
+    return SourceSpec(path, (ZOOM,), DAY)
+
+
+def test_an_inventory_lists_whole_cells_and_the_tiles_of_the_area(imagery: Path) -> None:
+    with TileSources([spec(imagery)], SIDE) as sources:
+        inventory = sources.inventory(WANTED)
+    level = inventory.level(ZOOM)
+    whole = [n for n in TILES if tile_id(cell_of(tile_from_id(n))) in WANTED[ZOOM].cells.tolist()]
+    assert level.ids.tolist() == whole
+    assert level.hashes.tobytes() == b"".join(blake3(TILES[number]).digest() for number in whole)
+    assert level.required.tolist() == REQUIRED.tolist()
+    assert level.present.tolist() == [number != tile_id(HOLE) for number in REQUIRED.tolist()]
+    assert level.has_zoom
+    assert set(level.captured.tolist()) == {0, int(datetime.datetime(2018, 7, 16, tzinfo=datetime.UTC).timestamp())}
+    assert (inventory.tiles, inventory.zooms, inventory.fresh) == (4, (ZOOM,), True)
+
+
+def test_the_coverage_digest_is_of_ids_and_hashes_alone(imagery: Path) -> None:
+    """So it is the same for every container of the same tiles; an absent tile counts as 32 zero bytes."""
+    hashes = [blake3(TILES[number]).digest() if number in TILES else bytes(32) for number in REQUIRED.tolist()]
+    with TileSources([spec(imagery)], SIDE) as sources:
+        assert sources.inventory(WANTED).digest == derive(
+            COVERAGE_CONTEXT, tile_list(REQUIRED, np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32))
+        )
+
+
+def test_the_first_source_with_a_tile_wins(container: Container, imagery: Path, tmp_path: Path) -> None:
+    one, other = Tile(ZOOM, X0, Y0), Tile(ZOOM, X0, Y0 + 1)
+    first = tmp_path / "first"
+    first.mkdir()
+    (first / f"{ZOOM}/{X0}").mkdir(parents=True)
+    (first / f"{one}.png").write_bytes(b"first")
+    with TileSources([spec(first), spec(imagery)], SIDE) as sources:
+        assert list(sources.cell(cell_of(one), ZOOM)) == [
+            (number, b"first" if number == tile_id(one) else data, 0 if number == tile_id(one) else 1)
+            for number, data in TILES.items()
+            if cell_of(tile_from_id(number)) == cell_of(one)
+        ]
+        level = sources.inventory(WANTED).level(ZOOM)
+    hashes = {number: level.hashes[place].tobytes() for place, number in enumerate(level.ids.tolist())}
+    assert hashes[tile_id(one)] == blake3(b"first").digest()
+    assert hashes[tile_id(other)] == blake3(TILES[tile_id(other)]).digest()
+
+
+def test_tiles_are_read_again_as_they_were_hashed(imagery: Path) -> None:
+    present = REQUIRED[tile_id(HOLE) != REQUIRED]
+    with TileSources([spec(imagery)], SIDE) as sources:
+        level = sources.inventory(WANTED).level(ZOOM)
+        assert dict(sources.read_again(level, present)) == {number: TILES[number] for number in present.tolist()}
+
+
+def test_a_tile_that_differs_from_its_hash_is_corrupt(imagery: Path) -> None:
+    present = REQUIRED[tile_id(HOLE) != REQUIRED]
+    with TileSources([spec(imagery)], SIDE) as sources:
+        level = sources.inventory(WANTED).level(ZOOM)
+        hashes = level.hashes.copy()
+        hashes[level.find(present)[1][0]] ^= 1
+        with pytest.raises(Corrupt, match="changed while the mission was being built") as caught:
+            list(sources.read_again(replace(level, hashes=hashes), present))
+        assert caught.value.fields["tile"] == str(tile_from_id(int(present[0])))
+        assert caught.value.remedy
+
+
+def test_a_tile_that_is_gone_is_corrupt(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    tile = Tile(ZOOM, X0, Y0)
+    for name in (f"{tile}.png", f"{ZOOM}/{X0}/{Y0 - 1}.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\x01")
+    wanted = ids(tile)
+    with TileSources([spec(folder)], SIDE) as sources:
+        level = sources.inventory({ZOOM: Wanted(wanted, cells_of(ZOOM, wanted))}).level(ZOOM)
+        (folder / f"{tile}.png").unlink()
+        with pytest.raises(Corrupt):
+            list(sources.read_again(level, wanted))
+
+
+def test_a_cached_inventory_is_used_until_a_source_changes(
+    container: Container, imagery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builders.imagery.statcache.GRANULARITY_NS", -(10**12))  # files of a moment ago count too
+    cache = StatCache(tmp_path / "cache")
+    with TileSources([spec(imagery)], SIDE, cache) as sources:
+        first = sources.inventory(WANTED)
+        assert first.fresh
+        assert not (again := sources.inventory(WANTED, remembered=True)).fresh
+        assert again.digest == first.digest
+        assert sources.inventory(WANTED).fresh
+    file = container.data_file(imagery)
+    change_in_place(file)
+    file.touch()
+    with TileSources([spec(imagery)], SIDE, cache) as sources:
+        assert sources.inventory(WANTED, remembered=True).fresh
+
+
+def test_find_gives_the_place_of_each_id() -> None:
+    present, places = find(np.array([3, 5, 9], np.uint64), np.array([1, 3, 9, 10], np.uint64))
+    assert present.tolist() == [False, True, True, False]
+    assert places[present].tolist() == [0, 2]
+    assert not find(np.empty(0, np.uint64), np.array([1], np.uint64))[0].any()
+
+
+def test_cells_over_a_tile_hold_every_view_of_it_and_a_ring_round_it() -> None:
+    tile = Tile(ZOOM, X0, Y0)  # in the last row of its cell
+    assert cells_of(ZOOM, ids(tile)).tolist() == [tile_id(cell_of(tile))]
+    around = {
+        tile_id(cell_of(tile)._replace(x=cell_of(tile).x + i, y=cell_of(tile).y + j))
+        for i in (-1, 0, 1)
+        for j in (-1, 0, 1)
+    }
+    assert set(cells_over(ZOOM, View(), ids(tile)).tolist()) == around
