@@ -10,7 +10,7 @@ from builders.artifacts.index import IndexTask
 from builders.artifacts.plan import Plan
 from builders.artifacts.shard import ShardTask
 from builders.imagery.coverage import Shortfall, of_list
-from builders.report import BuildReport, CoverageReport, reused
+from builders.report import BuildReport, CoverageReport, rows_of
 from store.errors import FlightbagError, Unavailable
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
@@ -78,7 +78,7 @@ def unchanged(
         coverage=CoverageReport.of(missing, {}),
         manifest=str(opened.manifest_id),
         sequence=opened.manifest.issue.sequence,
-        artifacts=reused(entries),
+        artifacts=tuple(sorted(rows_of(entries), key=lambda row: row.name)),
         rows=sum(entry.meta["rows"] for entry in entries if entry.kind == "descriptors"),
     )
 

@@ -1,4 +1,13 @@
-"""Builds a mission: idempotent, locked, inserting only what is missing.
+"""Build missions: idempotent, locked, inserting only what is missing.
+
+    >>> from builders import build
+    >>> report = build(mission_file, store_path, [key], cache=cache_folder)
+    >>> report.outcome, report.coverage.described == report.coverage.tiles
+    ('built', True)
+    >>> build(mission_file, store_path, [key], cache=cache_folder).outcome
+    'unchanged'
+
+The way of a build:
 
     mission file -> inventory -> plan (present | missing) -> work units -> objects -> entries -> table -> manifest ->
     sign -> publish
@@ -142,12 +151,13 @@ class _Build:
         files = [store_file(self.store, task) for task in plan.of(FileTask)]
         lists = store_lists(self.store, missing)
         artifacts: list[Artifact] = [*engines.values(), *built.values(), *probes, *indexes, *files, *lists]
+        rows = [row for one in artifacts for row in rows_of(one.entries(), one.seconds, one.figures)]
         meter = FigureMeter(self.context, self.store, map_, engines, probes, self.progress)
         report = BuildReport(
             "built",
             plan.facts.id,
             self.coverage(missing, shards),
-            artifacts=rows_of(artifacts),
+            artifacts=tuple(sorted(rows, key=lambda row: row.name)),
             figures=meter.measure(plan.figures, plan.questions),
             rows=sum(len(one.origins) for one in built.values()),
             embedded=sum(one.embedded for one in built.values()),

@@ -19,7 +19,7 @@ from tools.status import say
 ENV = "FLIGHTBAG_STORE"
 _STORE_AND_MISSION = f"The folder of the store and the id of the mission. {ENV} may replace STORE."
 
-Store = Annotated[str, typer.Argument(envvar=ENV, help="The folder of the store.", show_default=False)]
+Store = Annotated[str, typer.Argument(metavar="STORE", envvar=ENV, help="The folder of the store.", show_default=False)]
 # A required argument follows, so that the environment cannot replace this one.
 StoreFirst = Annotated[str, typer.Argument(metavar="STORE", help="The folder of the store.", show_default=False)]
 StoreOption = Annotated[
@@ -39,7 +39,7 @@ PassphraseFile = Annotated[
         show_default=False,
     ),
 ]
-_KEY_HELP = "A private key that signs, or with --signer a .pub file. Repeat it for each key."
+_KEY_HELP = "A private key that signs, or with --signer a .pub file. May be repeated."
 Keys = Annotated[list[Path], typer.Option("--key", readable=False, metavar="FILE", help=_KEY_HELP)]
 OptionalKeys = Annotated[list[Path] | None, typer.Option("--key", readable=False, metavar="FILE", help=_KEY_HELP)]
 SignerCommand = Annotated[

@@ -292,7 +292,7 @@ def sync(
         str, typer.Argument(metavar="DST", help="The store to copy to. It is created if it does not exist.")
     ],
     mission: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Copy only this mission. Repeat it for each.")
+        list[str] | None, typer.Option(metavar="ID", help="Copy only this mission. May be repeated.")
     ] = None,
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Also read every object of the target, and replace damaged ones.")

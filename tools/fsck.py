@@ -64,7 +64,7 @@ Repair = Annotated[
     bool, typer.Option("--repair", help="Mend the store where possible. Without this nothing is written in it.")
 ]
 From = Annotated[
-    list[str] | None, typer.Option("--from", metavar="STORE", help="A store to mend from. Repeat it for each.")
+    list[str] | None, typer.Option("--from", metavar="STORE", help="A store to mend from. May be repeated.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="With --repair: show what would be done. Write nothing.")]
 Json = Annotated[

@@ -103,7 +103,7 @@ class CommandSigner:
         """Return the signature of 64 bytes. Raise Unavailable (kind `signer`) if the command does not give one."""
         try:
             argv = shlex.split(self.command)
-            done = subprocess.run(  # noqa: S603 - the user's own command, split and not given to a shell
+            process = subprocess.run(  # noqa: S603 - the user's own command, split and not given to a shell
                 argv,
                 input=message,
                 stdout=subprocess.PIPE,
@@ -117,13 +117,13 @@ class CommandSigner:
         except (OSError, ValueError, IndexError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not a command line"
             raise Unavailable(f"the signer {self.command!r} cannot be run: {why}", kind="signer") from error
-        if done.returncode != 0 or len(done.stdout) != SIGNATURE_SIZE:
+        if process.returncode != 0 or len(process.stdout) != SIGNATURE_SIZE:
             raise Unavailable(
-                f"the signer {self.command!r} ended with status {done.returncode} after {len(done.stdout)} bytes",
+                f"the signer {self.command!r} ended with status {process.returncode} after {len(process.stdout)} bytes",
                 remedy=f"the command must end with status 0 and write only the {SIGNATURE_SIZE} bytes of the signature",
                 kind="signer",
             )
-        return done.stdout
+        return process.stdout
 
 
 def signers(paths: Sequence[Path], ask: Callable[[str], bytes], command: str | None) -> list[Signer]:

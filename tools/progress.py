@@ -32,7 +32,7 @@ def work_bars() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
     if not sys.stderr.isatty():
-        yield lambda _what, _done, _total: None
+        yield lambda _what, _count, _total: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -55,10 +55,10 @@ def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
         *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
     ) as progress:
 
-        def advance(what: str, done: int, total: int) -> None:
+        def advance(what: str, count: int, total: int) -> None:
             with guard:
                 if what not in tasks:
                     tasks[what] = progress.add_task(what, total=total or None)
-                progress.update(tasks[what], advance=done, total=total or None)
+                progress.update(tasks[what], advance=count, total=total or None)
 
         yield advance

@@ -41,7 +41,7 @@ def new(
     name: Annotated[str, typer.Option(metavar="NAME", help="The name of the release.")],
     mission: Annotated[
         list[str],
-        typer.Option(metavar="ID", help="A mission, or its draft, whose engines to approve. Repeat it for each."),
+        typer.Option(metavar="ID", help="A mission, or its draft, whose engines to approve. May be repeated."),
     ],
     host: Annotated[
         str | None, typer.Option(metavar="CLASS", help="The host class. The default is that of the missions.")

@@ -348,7 +348,9 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
 def covered(coverage: Coverage) -> str:
     """Return how many tiles of the area are described, and which part is required."""
     text = f"{coverage.tiles - coverage.missing} of {coverage.tiles} tiles at zooms {list(coverage.zooms)}"
-    return text if coverage.required_ppm == PPM else f"{text}, required are {coverage.required_ppm / PPM:g} of them"
+    return (
+        text if coverage.required_ppm == PPM else f"{text}, at least {coverage.required_ppm / PPM:g} of them required"
+    )
 
 
 def imagery(manifest: Manifest) -> str:

@@ -40,7 +40,7 @@ Tiles = Annotated[
         "--tiles",
         readable=False,
         metavar="SOURCE",
-        help="The imagery that the mission was built from. Repeat it for each source.",
+        help="The imagery that the mission was built from. May be repeated.",
     ),
 ]
 

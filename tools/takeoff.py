@@ -133,7 +133,7 @@ def verify(
         typer.Option(
             readable=False,
             metavar="SOURCE",
-            help="On the ground: compare this imagery with the imagery of the build. Repeat it for each source.",
+            help="On the ground: compare this imagery with the imagery of the build. May be repeated.",
         ),
     ] = None,
     anchor: Annotated[

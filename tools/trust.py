@@ -37,7 +37,7 @@ RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: roo
 KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The .pub file of the key.")]
 ReleaseKeys = Annotated[
     list[Path] | None,
-    typer.Option(readable=False, metavar="FILE", help="The .pub file of a release key. Repeat it for each key."),
+    typer.Option(readable=False, metavar="FILE", help="The .pub file of a release key. May be repeated."),
 ]
 
 
@@ -53,11 +53,15 @@ def new(
     domain: Annotated[str, typer.Option(metavar="NAME", help="A name for the trust domain, for people.")],
     root_key: Annotated[
         list[Path],
-        typer.Option(readable=False, metavar="FILE", help="A root key: a private key, which signs, or a .pub file."),
+        typer.Option(
+            readable=False,
+            metavar="FILE",
+            help="A root key: a private key, which signs, or a .pub file. May be repeated.",
+        ),
     ],
     mission_key: Annotated[
         list[Path],
-        typer.Option(readable=False, metavar="FILE", help="The .pub file of a mission key. Repeat it for each key."),
+        typer.Option(readable=False, metavar="FILE", help="The .pub file of a mission key. May be repeated."),
     ],
     release_key: ReleaseKeys = None,
     threshold: Annotated[
@@ -376,7 +380,7 @@ def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
     if root.version == 1:
         say("give a copy of that file to everyone who verifies, by another way than the store")
     else:
-        say("`flightbag sync` carries it: whoever has pinned an earlier trust root accepts it")
+        say("`flightbag sync` carries it: everyone who has pinned an earlier trust root accepts it")
     for mission, why in grounded.items():
         say(f"{mission} is grounded: {why}; build it again, signed by keys of the new trust root")
     return OK

@@ -1,20 +1,22 @@
 """The area within a distance of lines: `read_corridor`.
 
-Law: a corridor is never narrower than asked, on the sphere of the mean radius and on WGS 84, and hardly wider.
+Law: a corridor is never narrower than requested, on the sphere of the mean radius and on WGS 84, and less than 4 % and
+0.2 m wider.
 
-A leg is cut into pieces; a piece is the convex hull, in longitude and latitude, of the discs about its two ends. That
-holds the discs about all points of the straight line between them, because a disc's half axis in longitude,
-1 / cos(latitude), is a convex function. What the radius of the discs has added to it:
+A leg is cut into pieces. A piece is the convex hull, in longitude and latitude, of the discs about its two ends. The
+hull holds the discs about all points of the straight line between the ends, because the half axis of a disc in
+longitude, 1 / cos(latitude), is a convex function. The radius of the discs includes these margins:
 
-- 0.6 %: on WGS 84. Its radii of curvature are nowhere below 6335439 m (that of the meridian at the equator), so no
-  line on it is longer on the sphere than by R / 6335439 = 1.00562, wherever it lies.
-- 1 %: the great circle bends away from the straight line of the piece, by L**2 * tan(latitude) / 8 R times at most
-  1.09 (for a course of 55 degrees); the length L of a piece is chosen by that, with 1.25.
-- 0.2 %: a disc is no exact ellipse in longitude and latitude; this is of the order of the square of its radius.
-- 5 cm: coordinates are rounded to 1e-7 degree, 1.1 cm, when the union is made.
-- 1 / cos(pi / 32), 0.5 %: a disc becomes a polygon of 32 sides about it.
+- 0.6 % for WGS 84. Its radii of curvature are nowhere below 6335439 m (that of the meridian at the equator), so the
+  sphere lengthens a line on it by at most R / 6335439 = 1.00562.
+- 1 % for the great circle, which bends away from the straight line of the piece by L**2 * tan(latitude) / 8 R times at
+  most 1.09 (for a course of 55 degrees). The length L of a piece follows from this margin, with a factor of 1.25.
+- 0.2 % because a disc is not an exact ellipse in longitude and latitude. The error is of the order of the square of its
+  radius.
+- 5 cm because the union rounds coordinates to 1e-7 degree, 1.1 cm.
+- 1 / cos(pi / 32), 0.5 %, because a disc becomes a polygon of 32 sides around it.
 
-Needs shapely, and raises Unavailable without it. Knows nothing of tiles.
+Needs shapely, and raises Unavailable without it. Tiles are the subject of `covering`.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.areas.geojson import Document, cut
+from builders.areas.geojson import GeoJsonFile, cut_at_antimeridian
 from builders.extras import import_extra
 from store.errors import Invalid
 from store.format.area import Area, Polygon
 
 MIN_CORRIDOR_M = 1
 MAX_CORRIDOR_M = 200_000
-MAX_PIECES = 1 << 14  # that the legs of a corridor are cut into
+MAX_PIECES = 1 << 14  # of all legs of a corridor
 EARTH_RADIUS_M = 6371008.8  # the mean radius (2a + b) / 3 of WGS 84
 
 _MERCATOR_E7 = 850511287  # the web-mercator limit, down to a whole unit
@@ -50,66 +52,72 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 def read_corridor(path: Path, width_m: Decimal | float) -> Area:
-    """Everything within `width_m` / 2 metres of the lines of a GeoJSON file: LineString and MultiLineString.
+    """The area within `width_m` / 2 metres of the lines of a GeoJSON file: LineString and MultiLineString.
 
-    A leg is the great circle between its vertices, so always the short way round. The corridor is never narrower than
-    asked, on the sphere of the mean radius and on WGS 84, and less than 4 % and 0.2 m wider; it ends in half discs.
+    A leg is the great circle between two vertices, the short way round. The corridor ends in half discs. It is never
+    narrower than requested, on the sphere of the mean radius and on WGS 84, and less than 4 % and 0.2 m wider.
 
-    Raises Invalid for a width outside 1 m to 200 km, for other geometry, for a leg between antipodes, for a corridor
-    that reaches beyond the web-mercator limit or has more vertices than a manifest has room for; Unavailable for what
-    cannot be read.
+    Raises Invalid for a width outside 1 m to 200 km, for other geometry, for a leg between antipodes, and for a
+    corridor that reaches beyond the web-mercator limit or has more vertices than the limit of a manifest. Raises
+    Unavailable if the system cannot read the file.
     """
     half = float(width_m) / 2
     if not MIN_CORRIDOR_M <= 2 * half <= MAX_CORRIDOR_M:  # NaN is refused too
         raise Invalid(
-            f"a corridor of {width_m} m is not from {MIN_CORRIDOR_M} to {MAX_CORRIDOR_M} m wide",
+            f"the width of the corridor is {width_m} m, must be {MIN_CORRIDOR_M} to {MAX_CORRIDOR_M} m",
             remedy="give the full width in metres",
             width_m=str(width_m),
         )
-    document = Document(path)
+    file = GeoJsonFile(path)
     reach = _reach(half)
     legs: list[Floats] = []
     pieces = 0
-    for found in document.geometries(("LineString", "MultiLineString")):
-        for where, line in document.lines(found):
-            for ends in _legs(document, where, line, half, reach):
+    for geometry in file.geometries(("LineString", "MultiLineString")):
+        for place, line in file.lines(geometry):
+            for ends in _legs(file, place, line, half, reach):
                 legs.append(ends)
                 pieces += len(ends) - 1
                 if pieces > MAX_PIECES:
-                    document.wrong(where, f"needs more than {MAX_PIECES} pieces", "make the line shorter or wider")
+                    file.refuse(
+                        place, f"needs more than {MAX_PIECES} pieces", "make the corridor wider, or the line shorter"
+                    )
     if not legs:
-        document.wrong("", "holds no line", "give a LineString")
-    return document.area(_capsules(legs, reach), "make the corridor wider or shorter, or give the line fewer vertices")
+        file.refuse("", "has no line", "give a LineString or a MultiLineString")
+    return file.area(_capsules(legs, reach), "make the corridor wider or shorter, or give the line fewer vertices")
 
 
 def _reach(half: float) -> float:
-    """The distance (radians) of a disc's vertices from its centre, for a corridor of half the width in metres."""
+    """The distance (radians) of the vertices of a disc from its centre; `half` is half the width in metres."""
     metres = half * (1 + 0.006 + _SAG + 0.002) + 0.05
     return metres / EARTH_RADIUS_M / math.cos(math.pi / _SIDES)
 
 
-def _legs(document: Document, where: str, line: list[tuple[int, int]], half: float, reach: float) -> Iterator[Floats]:
-    """For each leg the ends of its pieces: longitude and latitude in radians, float64[n, 2]."""
+def _legs(file: GeoJsonFile, place: str, line: list[tuple[int, int]], half: float, reach: float) -> Iterator[Floats]:
+    """For each leg, the ends of its pieces: longitude and latitude in radians, float64[n, 2]."""
     limit = math.radians(_MERCATOR_E7 / 10**7) - reach
     vertices = np.radians(np.array(line, np.float64) / 10**7)
     units = _unit(vertices)
     for i, (a, b) in enumerate(itertools.pairwise(units)):
         angle = math.atan2(float(np.linalg.norm(np.cross(a, b))), float(a @ b))
         if angle > _ANTIPODES:
-            document.wrong(f"{where}[{i + 1}]", "is at the antipodes of the one before", "give a position between")
-        # What the steps between the samples hide is below a degree of latitude.
+            file.refuse(f"{place}[{i + 1}]", "is antipodal to the position before", "give a position between the two")
+        # Between two samples the latitude changes by less than a degree.
         steepest = float(np.abs(_between(a, b, angle, _LEG_SAMPLES)[:, 1]).max())
         bend = math.tan(min(steepest, limit) + math.radians(1))
         longest = min(math.sqrt(8 * EARTH_RADIUS_M * _SAG * half / (1.25 * bend)), _MAX_PIECE_M)
         count = math.ceil(angle * EARTH_RADIUS_M / longest) + 1
         if count > MAX_PIECES:
-            document.wrong(f"{where}[{i + 1}]", "ends a leg that is too long for its width", "make it wider or shorter")
+            file.refuse(
+                f"{place}[{i + 1}]",
+                "ends a leg that is too long for the width",
+                "make the corridor wider, or the leg shorter",
+            )
         ends = _between(a, b, angle, max(count, 2))
         if steepest > limit or np.abs(ends[:, 1]).max() > limit:
-            document.wrong(
-                f"{where}[{i + 1}]",
+            file.refuse(
+                f"{place}[{i + 1}]",
                 "ends a leg that comes too near to a pole: the map ends at 85.0511 degrees",
-                "move the line; the great circle between two positions runs nearer to the pole than they are",
+                "move the line away from the pole: a great circle runs nearer to it than its two ends",
             )
         yield ends
 
@@ -121,13 +129,14 @@ def _unit(points: Floats) -> Floats:
 
 
 def _between(a: Floats, b: Floats, angle: float, count: int) -> Floats:
-    """Longitude and latitude (radians, float64[count, 2]) of points evenly along the great circle from a to b."""
+    """Longitude and latitude (radians, float64[count, 2]) of evenly spaced points on the great circle from a to b."""
     part = np.linspace(0.0, 1.0, count)[:, None]
     x, y, z = (np.sin((1 - part) * angle) * a + np.sin(part * angle) * b).T
     return np.stack([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))], axis=1)
 
 
 def _capsules(legs: Sequence[Floats], reach: float) -> list[Polygon]:
+    """The union of the hulls of all pieces."""
     shapely = import_extra("shapely")
     starts = np.concatenate([leg[:-1] for leg in legs])
     ends = np.concatenate([leg[1:] for leg in legs])
@@ -135,7 +144,7 @@ def _capsules(legs: Sequence[Floats], reach: float) -> list[Polygon]:
     discs = np.concatenate([_disc(starts, reach), _disc(ends, reach)], axis=1)
     of = np.repeat(np.arange(len(discs)), discs.shape[1])
     points = np.degrees(discs.reshape(-1, 2)) * 10**7
-    return cut(shapely.convex_hull(shapely.multipoints(shapely.points(points), indices=of)))
+    return cut_at_antimeridian(shapely.convex_hull(shapely.multipoints(shapely.points(points), indices=of)))
 
 
 def _disc(centres: Floats, reach: float) -> Floats:

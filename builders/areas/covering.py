@@ -1,14 +1,14 @@
-"""The tiles that an area covers: `tiles_of_area`, and `descend`, which finds them for each polygon by itself.
+"""The tiles of an area: `tiles_of_area`, and `descend`, which gives the ranges of tiles of each polygon. Pure.
 
-The way is down the quadtree with the edges of the polygons, so that only the outline costs time: what lies wholly
-inside is a contiguous range of ids.
+The search goes down the quadtree with the edges of the polygons. Only the outline costs time: a tile that lies wholly
+inside has a contiguous range of descendants.
 
-Laws: a tile is of an area exactly if their interiors meet; the tiles of two polygons are those of the one and those
-of the other; the parents of the tiles at zoom z + 1 are the tiles at zoom z; equal integers have equal tiles on every
-machine, since they are compared with tile edges that only operations which IEEE 754 defines exactly went into.
+Laws: a tile belongs to an area exactly if their interiors meet; the tiles of two polygons are the union of the tiles of
+each; the parents of the tiles at zoom z + 1 are the tiles at zoom z; equal integers have equal tiles on every machine,
+because the edges of tiles are computed only with operations that IEEE 754 defines exactly.
 
-`tiles_of_area` and `descend` check with shapely that polygons are valid, and raise Unavailable without it; the covering
-itself needs numpy only. Reads no file, and knows nothing of tile sources.
+`tiles_of_area` and `descend` check with shapely that polygons are valid, and raise Unavailable without it. The search
+itself needs numpy only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.areas.geojson import reason
+from builders.areas.geojson import invalid_reason
 from builders.extras import import_extra
 from builders.grid.tiles import MAX_AREA_TILES, Tile, check_zoom, tile_id, tile_ids, tiles_of_bbox
 from store.errors import Invalid
@@ -34,7 +34,7 @@ _X, _OF = 24, 48  # a key is polygon << 48 | column << 24 | row
 _LOW = (1 << _X) - 1
 _MAX_SHAPES = 1 << 15
 _CHUNK = 1 << 20
-# Pairs of a tile and an edge through it: memory for some 500 MB of them, far more than any outline on a map needs.
+# Pairs of a tile and an edge through it: about 500 MB, far more than the outline of any area needs.
 _MAX_PAIRS = 1 << 22
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510")
 
@@ -45,11 +45,12 @@ Floats: TypeAlias = NDArray[np.float64]
 def tiles_of_area(area: Area, zoom: int) -> NDArray[np.uint64]:
     """The ascending ids (uint64[n], n >= 1) of the tiles whose interior meets the interior of the area.
 
-    A tile that the area only touches is not part of it, a tile in a hole neither. An area smaller than a tile has that
-    one. What lies beyond the web-mercator limit has no tiles. Without polygons, the tiles are those of the box.
+    A tile that the area only touches is not covered, nor is a tile in a hole. An area that is smaller than a tile has
+    the tile around it. Ground beyond the web-mercator limit has no tiles. An area without polygons has the tiles of its
+    box.
 
-    Raises Invalid for an area wholly beyond the limit, one of more than 2**24 tiles, and one whose polygons are not
-    valid or not within its box.
+    Raises Invalid for an area wholly beyond the limit, for more than 2**24 tiles, and for polygons that are not valid
+    or not within the box.
     """
     check_polygons(area.polygons)
     return tiles_of_signed_area(area, zoom)
@@ -67,7 +68,7 @@ def tiles_of_signed_area(area: Area, zoom: int) -> NDArray[np.uint64]:
     west, _, east, _ = area.bbox
     for i, polygon in enumerate(area.polygons):
         longitudes = polygon[0][::2]
-        # Area holds each vertex to the box; only across a box that crosses the antimeridian an edge can still leave it.
+        # Area checks that each vertex is in the box; an edge can leave only a box that crosses the antimeridian.
         if west > east and min(longitudes) <= east and max(longitudes) >= west:
             raise Invalid(f"polygon {i} of the area leaves its bbox", remedy="cut it at the antimeridian", polygon=i)
     ranges = covered_ranges(area.polygons, zoom, None)
@@ -78,7 +79,7 @@ def tiles_of_signed_area(area: Area, zoom: int) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Ranges of tile ids, each with the polygon that it is of and whether that holds it wholly; int64[n], bool[n]."""
+    """Ranges of tile ids, int64[n]: `of` is the index of the polygon, `whole` (bool[n]) whether it covers all tiles."""
 
     of: Ints
     start: Ints
@@ -87,11 +88,12 @@ class Ranges:
 
 
 def descend(polygons: Sequence[Polygon], zoom: int, wanted: Ints | None) -> Ranges:
-    """The tiles at a zoom that each polygon meets; of the ascending ids `wanted` at least, where these are given.
+    """The ranges of tiles at a zoom that each polygon meets. With `wanted`, ascending ids, the ranges hold at least
+    those of these tiles that a polygon meets.
 
-    From zoom 0 down, with the pairs of a tile and an edge that goes through its interior. A tile without such an edge
-    is inside or outside as its centre is; its descendants need no further look. Without `wanted`, the tiles are
-    counted on the way, so that too many are Invalid before they take memory.
+    The search goes from zoom 0 to `zoom` with the pairs of a tile and an edge through its interior. A tile without such
+    an edge is inside or outside like its centre, and so are its descendants. Without `wanted` the search counts the
+    tiles on the way, so an area with too many is Invalid before they fill the memory.
 
     Raises Invalid for a polygon that is not valid, 2**15 polygons or more, or an outline that would fill the memory.
     """
@@ -105,7 +107,7 @@ def check_polygons(polygons: Sequence[Polygon]) -> None:
         return
     shapes = shapes_of(polygons)
     for i in np.flatnonzero(~import_extra("shapely").is_valid(shapes)).tolist():
-        raise Invalid(f"polygon {i} is not valid: {reason(shapes[i])}", remedy="repair the area", polygon=i)
+        raise Invalid(f"polygon {i} is not valid: {invalid_reason(shapes[i])}", remedy="repair the area", polygon=i)
 
 
 def covered_ranges(polygons: Sequence[Polygon], zoom: int, wanted: Ints | None) -> Ranges:
@@ -120,6 +122,10 @@ def covered_ranges(polygons: Sequence[Polygon], zoom: int, wanted: Ints | None) 
         keys, edge = _wanted(keys, level, zoom, wanted, edge)
         through = _goes_through(keys, level, edges[edge])
         keys, edge = keys[through], edge[through]
+        if len(keys) > _MAX_PAIRS:
+            raise Invalid(
+                f"the area's outline is too long for zoom {zoom}", zoom=zoom, remedy="simplify it or lower the zoom"
+            )
         outline = np.unique(keys)
         (rest,) = _wanted(np.setdiff1d(candidates, outline, assume_unique=True), level, zoom, wanted)
         inside = _is_inside(rest, level, edges, owner)
@@ -128,10 +134,6 @@ def covered_ranges(polygons: Sequence[Polygon], zoom: int, wanted: Ints | None) 
         if wanted is None:
             # Each tile on the outline has at least one descendant in the area, and no range so far is smaller.
             _check_count([*found, last], zoom)
-        if len(keys) > _MAX_PAIRS:
-            raise Invalid(
-                f"the area's outline is too long for zoom {zoom}", zoom=zoom, remedy="simplify it or lower the zoom"
-            )
         keys, edge, candidates = _children(keys), np.tile(edge, 4), _children(outline)
     ranges = [*found, last]
     return Ranges(
@@ -143,13 +145,13 @@ def covered_ranges(polygons: Sequence[Polygon], zoom: int, wanted: Ints | None) 
 
 
 def shapes_of(polygons: Sequence[Polygon]) -> Any:
-    """The polygons as shapely's, an array of objects[n]; integers are exact in its doubles."""
+    """The polygons as an array of shapely polygons[n]; the doubles of shapely hold the integers exactly."""
     polygon = import_extra("shapely").Polygon
     return np.array([polygon(_pairs(outer), [_pairs(hole) for hole in holes]) for outer, *holes in polygons])
 
 
 def merged(start: Ints, stop: Ints) -> tuple[Ints, Ints]:
-    """The ranges (int64[n] each), ascending, as start and length (int64[n]), no number in two of them."""
+    """The ranges (int64[n] each) as ascending starts and lengths (int64[n] each) that do not overlap."""
     order = np.argsort(start, kind="stable")
     start, stop = start[order], stop[order]
     reached = np.maximum.accumulate(stop)
@@ -158,7 +160,7 @@ def merged(start: Ints, stop: Ints) -> tuple[Ints, Ints]:
 
 
 def expand(start: Ints, length: Ints) -> Ints:
-    """All numbers of the ranges (int64[n] each), in their order: int64[sum of the lengths]."""
+    """All numbers of the ranges (int64[n] each), in the order of the ranges: int64[sum of the lengths]."""
     before = np.cumsum(length) - length
     return np.repeat(start - before, length) + np.arange(int(length.sum()), dtype=np.int64)
 
@@ -168,7 +170,7 @@ def _pairs(ring: Ring) -> list[tuple[int, int]]:
 
 
 def _edges(polygons: Sequence[Polygon]) -> tuple[Floats, Ints]:
-    """All edges (x, y, x, y as float64[n, 4]) and the polygon that each is of (int64[n])."""
+    """All edges (x, y, x, y as float64[n, 4]) and the index of the polygon of each (int64[n])."""
     edges: list[Floats] = []
     owner: list[Ints] = []
     for i, polygon in enumerate(polygons):
@@ -190,7 +192,7 @@ def _children(keys: Ints) -> Ints:
 
 
 def _wanted(keys: Ints, level: int, zoom: int, wanted: Ints | None, *beside: Ints) -> list[Ints]:
-    """The keys, and what lies beside them, whose tiles have a descendant among the wanted ids."""
+    """The keys, and the elements of the arrays `beside` them, whose tiles have a descendant among the wanted ids."""
     if wanted is None:
         return [keys, *beside]
     tiles = _range(keys, level, zoom, whole=False, leaves=False)
@@ -199,7 +201,7 @@ def _wanted(keys: Ints, level: int, zoom: int, wanted: Ints | None, *beside: Int
 
 
 def _range(keys: Ints, level: int, zoom: int, whole: bool, leaves: bool = True) -> Ranges:
-    """The ids that the descendants of tiles have; of a tile not `whole`, with `leaves`, only the first."""
+    """The ranges of ids of the descendants of tiles; with `leaves`, a tile that is not `whole` has its first only."""
     of, x, y = _unpack(keys)
     depth = 2 * (zoom - level)
     place = tile_ids(level, x, y).astype(np.int64) - tile_id(Tile(level, 0, 0))
@@ -209,7 +211,7 @@ def _range(keys: Ints, level: int, zoom: int, whole: bool, leaves: bool = True) 
 
 
 def _goes_through(keys: Ints, level: int, edges: Floats) -> NDArray[np.bool_]:
-    """Whether each edge meets the interior of the tile beside it: no axis parts an open box and a segment."""
+    """Whether each edge meets the interior of the tile with the same index: no axis separates open box and segment."""
     result = np.empty(len(keys), np.bool_)
     for i in range(0, len(keys), _CHUNK):
         _, x, y = _unpack(keys[i : i + _CHUNK])
@@ -225,8 +227,8 @@ def _goes_through(keys: Ints, level: int, edges: Floats) -> NDArray[np.bool_]:
         dx, dy = qx - px, qy - py
         left, right = dy * (west - px), dy * (east - px)
         lower, upper = dx * (south - py), dx * (north - py)
-        # The corners lie to both sides of the edge. Where its line runs exactly through a corner, the products are
-        # equal as real numbers, so they are as doubles.
+        # The corners lie on both sides of the edge. If its line runs exactly through a corner, the products are equal
+        # as real numbers, and therefore as doubles.
         least = np.minimum(lower, upper) - np.maximum(left, right)
         most = np.maximum(lower, upper) - np.minimum(left, right)
         result[i : i + _CHUNK] &= (least < 0) & (most > 0)
@@ -263,15 +265,15 @@ def _is_inside(keys: Ints, level: int, edges: Floats, owner: Ints) -> NDArray[np
 
 
 def _longitudes(zoom: int, columns: Ints) -> Floats:
-    """The western edges of columns in 1e-7 degree. Exact: 36 bits of which 2**10 divides, times 24 bits."""
+    """The western edges of columns in 1e-7 degree. Exact: a multiple of 2**10 of 36 bits, times 24 bits."""
     return columns.astype(np.float64) * (_TURN / (1 << zoom)) - LON_MAX
 
 
 def _latitudes(zoom: int, rows: Ints) -> Floats:
-    """The northern edges of rows in 1e-7 degree; the equator is 0, the others are right to 1e-6 of a unit.
+    """The northern edges of rows in 1e-7 degree. The equator is 0; the others have an error below 1e-6 of a unit.
 
-    The latitude at web-mercator height h is pi / 2 - 2 atan(exp(-h)). Sums, products, quotients and roots alone, which
-    IEEE 754 rounds in one way: `atan` and `exp` of C libraries differ in the last bit between machines.
+    The latitude at web-mercator height h is pi / 2 - 2 atan(exp(-h)). Only sums, products, quotients and roots are
+    used, which IEEE 754 rounds in one way: `atan` and `exp` of C libraries differ in the last bit between machines.
     """
     half = 1 << max(zoom - 1, 0)
     # Zoom 0 has no row at the equator; its edges are those of zoom 1.
@@ -303,7 +305,7 @@ def _check_count(ranges: Sequence[Ranges], zoom: int) -> None:
     count = int(length.sum())
     if count > MAX_AREA_TILES:
         raise Invalid(
-            f"the area has at least {count} tiles at zoom {zoom}, at most {MAX_AREA_TILES} are taken",
+            f"the area has at least {count} tiles at zoom {zoom}; the limit is {MAX_AREA_TILES}",
             zoom=zoom,
             remedy="give a smaller area or a lower zoom",
         )

@@ -1,13 +1,13 @@
-"""Tile arithmetic: addresses, PMTiles ids, cells, and the tiles of an area. Pure.
+"""Tile arithmetic: addresses, PMTiles ids, cells, and the tiles of a box. Pure.
 
-A tile is XYZ: row 0 lies in the north. Its id is that of PMTiles version 3: all tiles of the zooms below
-come first, then the tiles of its own zoom along a Hilbert curve. The curve makes the descendants of a tile
-at one zoom a contiguous range of ids, which is why a cell (the ancestor four zooms up) is a range.
+A tile has an XYZ address: row 0 lies in the north. Its id is that of PMTiles version 3: the ids of all lower zooms come
+first, then those of its own zoom along a Hilbert curve. Along this curve the descendants of a tile at one zoom have a
+contiguous range of ids. A cell is the ancestor four zooms up, so the tiles of a cell are one range.
 
 Laws: `tile_from_id(tile_id(t)) == t`; `tile_xy(z, tile_ids(z, x, y)) == (x, y)`; `tile_id(t)` is in
 `cell_range(cell_of(t), t.z)`.
 
-Knows nothing of tile sources or of polygons; the vectorised functions serve whole areas.
+The functions on arrays serve whole areas. Tile sources and polygons are the subject of other modules.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from store.errors import Invalid
 
 MAX_ZOOM = 24
 CELL_ZOOMS = 4
-MAX_TILE_BYTES = 16 << 20  # of an encoded tile: more is no map tile, and is not decoded
-# The ids of 2**24 tiles take 128 MiB; an area with more at one zoom is a slip, and would fill the memory.
+MAX_TILE_BYTES = 16 << 20  # of an encoded tile; a larger one is not decoded
+# The ids of 2**24 tiles take 128 MiB. An area with more at one zoom is a mistake that would fill the memory.
 MAX_AREA_TILES = 1 << 24
 _DEGREE = 10**7
 _TURN = 360 * _DEGREE
@@ -44,7 +44,7 @@ class Tile(NamedTuple):
 
 
 def check_zoom(zoom: int) -> None:
-    """Raises Invalid for a zoom outside 0..24."""
+    """Raise Invalid for a zoom outside 0..24."""
     if not 0 <= zoom <= MAX_ZOOM:
         raise Invalid(f"zoom {zoom} is outside 0..{MAX_ZOOM}", zoom=zoom)
 
@@ -54,7 +54,7 @@ def tile_id(tile: Tile) -> int:
     z, x, y = tile
     check_zoom(z)
     if not (0 <= x < 1 << z and 0 <= y < 1 << z):
-        raise Invalid(f"there is no tile {tile}", tile=str(tile))
+        raise Invalid(f"tile {tile} does not exist", tile=str(tile))
     return _first_id(z) + _along_curve(z, x, y)
 
 
@@ -65,7 +65,7 @@ def tile_ids(zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[n
     """
     check_zoom(zoom)
     if x.size and (min(x.min(), y.min()) < 0 or max(x.max(), y.max()) >> zoom):
-        raise Invalid(f"there are tiles outside zoom {zoom}", zoom=zoom)
+        raise Invalid(f"a tile has a column or row that zoom {zoom} does not have", zoom=zoom)
     return (_along_curve(zoom, x.astype(np.int64), y.astype(np.int64)) + _first_id(zoom)).astype(np.uint64)
 
 
@@ -79,27 +79,27 @@ def tile_from_id(number: int) -> Tile:
 
 
 def tile_xy(zoom: int, ids: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The columns and rows (int64[n] each, in the order given) of the tiles with these ids: `tile_ids`, inverted.
+    """The columns and rows (int64[n] each, in the order given) of the tiles with these ids: the inverse of `tile_ids`.
 
     Raises Invalid for an id of another zoom.
     """
     check_zoom(zoom)
     first = _first_id(zoom)
     if ids.size and not (first <= int(ids.min()) and int(ids.max()) < _first_id(zoom + 1)):
-        raise Invalid(f"there are tile ids of another zoom than {zoom}", zoom=zoom)
+        raise Invalid(f"a tile id belongs to another zoom than {zoom}", zoom=zoom)
     return _off_curve(zoom, ids.astype(np.int64) - first)
 
 
 def cell_of(tile: Tile) -> Tile:
-    """The cell of a tile: its ancestor at z - 4, and 0/0/0 below zoom 4."""
+    """The cell of a tile: its ancestor at z - 4, or 0/0/0 for a tile of zoom 0 to 3."""
     up = min(tile.z, CELL_ZOOMS)
     return Tile(tile.z - up, tile.x >> up, tile.y >> up)
 
 
 def cell_range(cell: Tile, zoom: int) -> tuple[int, int]:
-    """(first, last exclusive): the ids of the tiles of `cell` at `zoom`, one contiguous range.
+    """(first, end): the tiles of `cell` at `zoom` have the ids from `first` up to, but without, `end`.
 
-    Raises Invalid where `zoom` lies above the cell.
+    Raises Invalid for a zoom lower than that of the cell.
     """
     check_zoom(zoom)
     depth = zoom - cell.z
@@ -113,15 +113,14 @@ def tiles_of_bbox(bbox: tuple[int, int, int, int], zoom: int) -> NDArray[np.uint
     """The ascending ids (uint64[n], n >= 1) of the tiles that a box covers at a zoom.
 
     `bbox` is (west, south, east, north) in 1e-7 degree; west greater than east crosses the antimeridian.
-    A tile that the box only touches is not part of it. Latitudes are clamped to the web-mercator limit.
-    Raises Invalid for an empty box, one outside the world, one that lies wholly beyond the limit, or one of
-    more than 2**24 tiles.
+    A tile that the box only touches is not covered. Latitudes are clamped to the web-mercator limit. Raises Invalid for
+    a box that is empty, lies outside the world or wholly beyond the limit, or covers more than 2**24 tiles.
     """
     check_zoom(zoom)
     west, south, east, north = bbox
     if max(abs(west), abs(east)) > _TURN // 2 or max(abs(south), abs(north)) > _TURN // 4:
         raise Invalid(f"the bbox {bbox} is outside the world", bbox=bbox)
-    # 180 east and 180 west are one line: from the one eastward to the other there is nothing.
+    # 180 east and 180 west are the same meridian: a box from the first to the second is empty.
     if south >= north or west == east or (west, east) == (_TURN // 2, -_TURN // 2):
         raise Invalid(f"the bbox {bbox} is empty", bbox=bbox, remedy="give west, south, east, north")
     limit = math.ceil(_LATITUDE_LIMIT * _DEGREE)
@@ -138,12 +137,12 @@ def tiles_of_bbox(bbox: tuple[int, int, int, int], zoom: int) -> NDArray[np.uint
     count = min(sum(stop - start for start, stop in ranges), 1 << zoom) * len(rows)
     if count > MAX_AREA_TILES:
         raise Invalid(
-            f"the bbox {bbox} has {count} tiles at zoom {zoom}, at most {MAX_AREA_TILES} are taken",
+            f"the bbox {bbox} has {count} tiles at zoom {zoom}; the limit is {MAX_AREA_TILES}",
             bbox=bbox,
             zoom=zoom,
             remedy="give a smaller area or a lower zoom",
         )
-    # A box that comes round the world into the column it began in holds that column once.
+    # A box round the world may end in the column where it begins: that column counts once.
     columns = np.unique(np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in ranges]))
     x, y = np.meshgrid(columns, np.arange(rows.start, rows.stop, dtype=np.int64))
     ids = tile_ids(zoom, x.ravel(), y.ravel())
@@ -163,19 +162,19 @@ def tile_bounds(tile: Tile) -> tuple[float, float, float, float]:
 
 
 def _first_id(zoom: int) -> int:
-    """The number of tiles at all zooms below: (4**zoom - 1) / 3."""
+    """The first id of a zoom, which is the number of tiles at all lower zooms: (4**zoom - 1) / 3."""
     return ((1 << (2 * zoom)) - 1) // 3
 
 
 def _along_curve(zoom: int, x: Coordinate, y: Coordinate) -> Coordinate:
-    """The place of column `x`, row `y` on the Hilbert curve of a zoom; the same steps for one and for many."""
+    """The place of column `x`, row `y` on the Hilbert curve of a zoom, for integers and for arrays."""
     place = x & 0
     for bit in range(zoom - 1, -1, -1):
         right = (x >> bit) & 1
         lower = (y >> bit) & 1
         place = (place << 2) | ((3 * right) ^ lower)
-        # Turn the quarter into the curve's own frame without a branch: the upper right one is mirrored, both
-        # upper ones are transposed. Bits above `bit` are spent, whatever happens to them.
+        # Turn the quarter into the frame of the curve without a branch: the upper right quarter is mirrored, both
+        # upper quarters are transposed. Bits above `bit` are not used again.
         mirror = ((1 << bit) - 1) * (right & (1 - lower))
         x, y = x ^ mirror, y ^ mirror
         swap = (x ^ y) * (1 - lower)
@@ -184,7 +183,7 @@ def _along_curve(zoom: int, x: Coordinate, y: Coordinate) -> Coordinate:
 
 
 def _off_curve(zoom: int, place: Coordinate) -> tuple[Coordinate, Coordinate]:
-    """(column, row) of a place on the Hilbert curve of a zoom: the steps of `_along_curve`, backwards."""
+    """(column, row) of a place on the Hilbert curve of a zoom: the steps of `_along_curve` in reverse."""
     x = y = place & 0
     for bit in range(zoom):
         quarter = (place >> (2 * bit)) & 3
@@ -200,9 +199,10 @@ def _off_curve(zoom: int, place: Coordinate) -> tuple[Coordinate, Coordinate]:
 def _row(latitude: int, zoom: int) -> float:
     """The row, with its fraction, of a latitude in 1e-7 degree.
 
-    Of all row edges only the equator is a whole number of 1e-7 degree, and it comes out exact. At zoom 24 a few others
-    are no farther from one than the rounding goes (the nearest, at +-71.4832628, +-66.3720412 and +-2.1702677 degrees,
-    lie 1e-8 to 9e-8 of a unit away): there the row beside may come out, wrong by under 0.1 micrometre on the ground.
+    The equator is the only row edge at a whole number of 1e-7 degree, and its row is exact. At zoom 24 a few other
+    edges lie as near to a whole number as the rounding error (the nearest, at +-71.4832628, +-66.3720412 and
+    +-2.1702677 degrees, are 1e-8 to 9e-8 of a unit away). There the result may be the neighbouring row, which is wrong
+    by less than 0.1 micrometre on the ground.
     """
     angle = math.radians(max(-_LATITUDE_LIMIT, min(_LATITUDE_LIMIT, latitude / _DEGREE)))
     return (1 - math.asinh(math.tan(angle)) / math.pi) / 2 * (1 << zoom)

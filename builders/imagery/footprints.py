@@ -1,9 +1,10 @@
-"""The capture dates that the footprints of a mosaic's scenes give to tiles: `read_footprints`, `Footprints.captured`.
+"""Capture dates of tiles from the footprints of the scenes of a mosaic: `read_footprints`, `Footprints.captured`.
 
-Laws: a tile is as old as the oldest scene whose interior its interior meets, and no newer than the default where the
-scenes together do not cover it wholly; the order of the scenes changes nothing; the cost is that of the ids asked for.
+Laws: a tile has the date of the oldest scene whose interior its interior meets, and no newer date than the default
+unless the scenes together cover it wholly; the order of the scenes does not matter; the cost depends on the number of
+ids in the call.
 
-Needs shapely, and raises Unavailable without it. Knows nothing of tile sources.
+Needs shapely, and raises Unavailable without it. Tile sources are the subject of `sources`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.areas.covering import Ints, descend, expand, merged, shapes_of
-from builders.areas.geojson import Document, cut, join, shown
+from builders.areas.geojson import GeoJsonFile, cut_at_antimeridian, member_place, value_text
 from builders.grid.tiles import Tile, cell_range
 from store.errors import Invalid
 from store.format.area import Polygon
@@ -28,7 +29,7 @@ MAX_FOOTPRINT_POLYGONS = 1 << 14
 FIRST_YEAR = 1900
 
 _CLOCK = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
-# The second 60 is a leap second; seconds change no day, and are not read.
+# The second 60 is a leap second. Seconds do not change the day, so they are matched and not used.
 _DATE_TIME = re.compile(
     rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})(?:[Tt ]({_CLOCK}):(?:[0-5][0-9]|60)(?:\.[0-9]+)?([Zz]|[+-]{_CLOCK}))?"
 )
@@ -36,7 +37,7 @@ _DATE_TIME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Where a scene lies and when it was taken: `captured` in unix seconds at midnight UTC, polygons as an area's."""
+    """The place and the date of a scene: polygons like those of an area; `captured` in unix seconds at midnight UTC."""
 
     captured: int
     polygons: tuple[Polygon, ...]
@@ -49,16 +50,16 @@ class Footprints:
     footprints: tuple[Footprint, ...]
 
     def captured(self, zoom: int, ids: NDArray[np.uint64], default: int) -> Ints:
-        """When each tile was taken (unix seconds, int64[n] in the order of `ids`): the oldest date that may be in it.
+        """The capture date of each tile: the oldest date that it may have, in unix seconds, int64[n] in the order of `ids`.
 
-        That is the oldest of the footprints whose interior its interior meets. `default` is the date of what no
-        footprint covers: it counts too unless the footprints together cover the tile wholly (gaps of 1e-7 degree, the
-        rounding of the file, are none). Raises Invalid for ids that are not of the zoom.
+        This is the oldest date of the footprints whose interior its interior meets. `default` is the date of the ground
+        that no footprint covers. It counts too unless the footprints together cover the tile wholly; gaps of 1e-7
+        degree come from rounding in the file and are ignored. Raises Invalid for ids of another zoom.
         """
         wanted, place = np.unique(ids.astype(np.int64), return_inverse=True)
         first, last = cell_range(Tile(0, 0, 0), zoom)
         if wanted.size and not (first <= wanted[0] and wanted[-1] < last):
-            raise Invalid(f"there are tile ids that are not of zoom {zoom}", zoom=zoom)
+            raise Invalid(f"a tile id belongs to another zoom than {zoom}", zoom=zoom)
         polygons = [polygon for footprint in self.footprints for polygon in footprint.polygons]
         dates = np.repeat([f.captured for f in self.footprints], [len(f.polygons) for f in self.footprints])
         ranges = descend(polygons, zoom, wanted)
@@ -67,7 +68,7 @@ class Footprints:
         covered[expand(*merged(start[ranges.whole], stop[ranges.whole]))] = True
         met = np.zeros(len(wanted), np.bool_)
         taken = np.full(len(wanted), default, np.int64)
-        for date in np.unique(dates)[::-1]:  # the newest first: an older one replaces it
+        for date in np.unique(dates)[::-1]:  # from the newest to the oldest: an older date replaces a newer one
             these = dates[ranges.of] == date
             here = expand(*merged(start[these], stop[these]))
             met[here] = True
@@ -80,35 +81,35 @@ class Footprints:
 
 
 def read_footprints(path: Path) -> Footprints:
-    """The footprints of a mosaic's scenes: features of Polygon or MultiPolygon with a property `datetime`.
+    """The footprints of a GeoJSON file: features of Polygon or MultiPolygon with a property `datetime`.
 
-    `datetime` is a date-time of RFC 3339, as in STAC, or a date; of it, the day in UTC counts. Raises as
-    `read_geojson_area` does, and Invalid for a day that is missing or not in the years 1900 to 9999.
+    `datetime` is a date-time of RFC 3339, as in STAC, or a date. Its day in UTC counts. Raises the errors of
+    `read_geojson_area`, and Invalid for a day that is missing or not in the years 1900 to 9999.
     """
-    document = Document(path)
+    file = GeoJsonFile(path)
     footprints: dict[str, tuple[int, list[Polygon]]] = {}
     polygons = 0
-    for found in document.geometries(("Polygon", "MultiPolygon")):
-        if found.feature is None:
-            document.wrong(found.where, "is in no Feature", "give features with a property datetime")
-        where, properties = found.feature
-        if where not in footprints:
-            footprints[where] = _day(document, where, properties), []
-        more = document.polygons(found)
-        footprints[where][1].extend(more)
+    for geometry in file.geometries(("Polygon", "MultiPolygon")):
+        if geometry.feature is None:
+            file.refuse(geometry.place, "is not part of a Feature", "give features with a property datetime")
+        place, properties = geometry.feature
+        if place not in footprints:
+            footprints[place] = _day(file, place, properties), []
+        more = file.polygons(geometry)
+        footprints[place][1].extend(more)
         polygons += len(more)
         if len(footprints) > MAX_FOOTPRINTS or polygons > MAX_FOOTPRINT_POLYGONS:
-            document.wrong(
-                where,
-                f"is one too many: at most {MAX_FOOTPRINTS} footprints and {MAX_FOOTPRINT_POLYGONS} polygons are read",
-                "divide the mosaic",
+            file.refuse(
+                place,
+                f"exceeds the limit of {MAX_FOOTPRINTS} footprints and {MAX_FOOTPRINT_POLYGONS} polygons",
+                "divide the mosaic into several tile sources",
             )
     if not footprints:
-        document.wrong("", "holds no footprint", "give a FeatureCollection of polygons")
+        file.refuse("", "has no footprint", "give a FeatureCollection of polygons")
     return Footprints(tuple(Footprint(day, tuple(parts)) for day, parts in footprints.values()))
 
 
-def _day(document: Document, where: str, properties: object) -> int:
+def _day(file: GeoJsonFile, place: str, properties: object) -> int:
     """Midnight UTC, in unix seconds, of the day of the property `datetime`."""
     given = properties.get("datetime") if isinstance(properties, dict) else None
     match = _DATE_TIME.fullmatch(given) if isinstance(given, str) else None
@@ -121,18 +122,18 @@ def _day(document: Document, where: str, properties: object) -> int:
         if day.year < FIRST_YEAR:
             raise ValueError
     except (ValueError, OverflowError):
-        document.wrong(
-            join(where, "properties.datetime"),
-            f"is {shown(given)}, must be a date-time of RFC 3339 or a date in the years {FIRST_YEAR} to 9999",
-            "where STAC gives a range, give its start_datetime as datetime",
+        file.refuse(
+            member_place(place, "properties.datetime"),
+            f"is {value_text(given)}, must be a date-time of RFC 3339 or a date in the years {FIRST_YEAR} to 9999",
+            "give a date; if the STAC item has a range, give its start_datetime",
         )
     return (day.toordinal() - datetime.date(1970, 1, 1).toordinal()) * 86400
 
 
 def _covered_together(polygons: Sequence[Polygon], zoom: int, wanted: Ints) -> Ints:
-    """The places in `wanted`, ascending ids, of the tiles that the union of the polygons covers wholly."""
+    """The indices into `wanted`, ascending ids, of the tiles that the union of the polygons covers wholly."""
     if not wanted.size:
         return wanted
-    ranges = descend(cut(shapes_of(polygons)), zoom, wanted)
+    ranges = descend(cut_at_antimeridian(shapes_of(polygons)), zoom, wanted)
     start, stop = np.searchsorted(wanted, ranges.start), np.searchsorted(wanted, ranges.stop)
     return expand(*merged(start[ranges.whole], stop[ranges.whole]))

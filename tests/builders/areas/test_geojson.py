@@ -158,7 +158,7 @@ BAD_AREAS: dict[str, tuple[object, str]] = {
     "not_a_number": ('{"type": "Polygon", "coordinates": [[[NaN, 0], [1, 0], [1, 1], [NaN, 0]]]}', "NaN"),
     "infinite": ('{"type": "Polygon", "coordinates": [[[0, 0], [1, Infinity], [1, 1], [0, 0]]]}', "Infinity"),
     "exponent_out_of_bounds": ('{"type": "Polygon", "coordinates": [[[1e99999999999999999999, 0]]]}', "number"),
-    "member_twice": ('{"type": "Polygon", "type": "Polygon", "coordinates": []}', '"type" comes twice'),
+    "member_twice": ('{"type": "Polygon", "type": "Polygon", "coordinates": []}', '"type" twice'),
     "nested_deeply": ("[" * 200_000, "nested too deeply"),
     "an_array": ([1], "an array of 1"),
     "nothing": ("null", "missing"),
@@ -180,7 +180,7 @@ BAD_AREAS: dict[str, tuple[object, str]] = {
     "features_missing": ({"type": "FeatureCollection"}, "features is missing"),
     "collections_without_end": (
         json.loads('{"type":"GeometryCollection","geometries":[' * 10 + json.dumps(polygon(SQUARE)) + "]}" * 10),
-        "is a collection in 8 others",
+        "is a collection inside 8 others",
     ),
     "no_coordinates": ({"type": "Polygon"}, "coordinates is missing"),
     "no_ring": (polygon(), "coordinates is an array of 0"),
@@ -188,10 +188,10 @@ BAD_AREAS: dict[str, tuple[object, str]] = {
     "not_closed": (polygon(SQUARE[:4]), r"coordinates\[0\] is not closed"),
     "three_positions": (polygon([[0, 0], [1, 1], [0, 0]]), "3 positions"),
     "too_small": (polygon([[0, 0], [1e-9, 0], [1e-9, 1e-9], [0, 0]]), "no area"),
-    "flat": (polygon([[0, 0], [1, 1], [2, 2], [0, 0]]), "no polygon"),
+    "flat": (polygon([[0, 0], [1, 1], [2, 2], [0, 0]]), "is not valid"),
     "bow_tie": (polygon([[10, 10], [12, 12], [12, 10], [10, 12], [10, 10]]), r"Self-intersection\[11\.0000000 11\.0"),
     "hole_outside": (polygon(SQUARE, box(10, 10, 11, 11)), "Hole lies outside shell"),
-    "hole_across": (polygon(SQUARE, box(2, 3, 5, 3.5)), "no polygon"),
+    "hole_across": (polygon(SQUARE, box(2, 3, 5, 3.5)), "is not valid"),
     "holes_within_each_other": (polygon(box(0, 0, 9, 9), box(1, 1, 8, 8), box(2, 2, 3, 3)), "nested"),
     "one_number": (polygon([[0], [1, 1], [0, 1], [0]]), r"coordinates\[0\]\[0\] is an array of 1"),
     "five_numbers": (polygon([[0, 0, 0, 0, 0], *SQUARE]), r"coordinates\[0\]\[0\] is an array of 5"),
@@ -216,7 +216,7 @@ BAD_AREAS: dict[str, tuple[object, str]] = {
         polygon([[math.cos(t), math.sin(t)] for t in np.linspace(0, math.tau, 5000).tolist()[:-1]] + [[1.0, 0.0]]),
         "vertices",
     ),
-    "too_many_positions": (polygon([[0, 0]] * (MAX_POSITIONS + 1)), "positions that are read"),
+    "too_many_positions": (polygon([[0, 0]] * (MAX_POSITIONS + 1)), "limit of 131072 positions"),
 }
 
 
