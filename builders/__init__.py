@@ -22,16 +22,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from builders.extras import require_build_extra, require_onboard_extra
+
 if TYPE_CHECKING:
     from builders import onboard
     from builders.orchestrator import build_mission as build
 else:
 
     def __getattr__(name: str) -> Any:
-        """Import a public name when it is first used: a flight computer has no library that `build` needs."""
+        """Import a public name when it is first used: a flight computer has no library that `build` needs.
+
+        Raises Unavailable, naming the extra, where one of its libraries is not installed.
+        """
         if name == "build":
+            require_build_extra()
             return importlib.import_module("builders.orchestrator").build_mission
         if name == "onboard":
+            require_onboard_extra()
             return importlib.import_module("builders.onboard")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -30,6 +30,20 @@ print(*[name for name in (*ground, "PIL", "onnx", "pmtiles", "pydantic", "shapel
     assert ran.stdout.split() == []
 
 
+@pytest.mark.parametrize(("name", "library"), [("build", "pmtiles"), ("onboard", "onnxruntime"), ("onboard", "numpy")])
+def test_a_missing_library_names_the_extra(name: str, library: str) -> None:
+    code = f"""
+import sys
+sys.modules[{library!r}] = None
+try:
+    from builders import {name}
+except Exception as error:
+    print(type(error).__name__, error.remedy)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"Unavailable pip install 'flightbag[{name}]'\n"
+
+
 def test_the_example_of_building_runs(desk: Desk, tmp_path: Path) -> None:
     names = {"mission_file": desk.write_mission("left"), "folder": desk.store, "key_file": desk.key}
     assert run_examples(builders, {**names, "cache": tmp_path / "cache"}) > 3
