@@ -29,8 +29,8 @@ from builders.engines.compiling import CompiledEngine, CompileSettings, HashedFi
 from builders.engines.failures import failure
 from builders.engines.precision import CalibrationSet, caster_version, quantiser_version
 from builders.engines.recipe import engine_recipe, quantised_recipe
-from builders.grid.tiles import tile_from_id
 from builders.grid.live import find
+from builders.grid.tiles import tile_from_id
 from builders.imagery.inventory import Inventory
 from builders.mission.schema import Backbone, Calibration
 from builders.mission.schema import Descriptors as DescriptorSet

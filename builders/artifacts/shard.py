@@ -24,8 +24,8 @@ from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects
 from builders.compose import BuildContext
-from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
 from builders.descriptors.decoding import BadTile, tile_image
+from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
 from builders.descriptors.rows import RowCache, SeenCell, shown
 from builders.descriptors.shard import EMPTY_SIZE, Descriptors, Shard, read_shard, write_shard
 from builders.grid.live import find, live

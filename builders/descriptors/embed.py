@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from builders.descriptors.network import Network, out_of_memory
 from builders.descriptors.decoding import BadTile, resized, tile_image
+from builders.descriptors.network import Network, out_of_memory
 from builders.descriptors.preprocess import MAX_SIDE, Preprocess
 from builders.descriptors.shard import Descriptors
 from builders.extras import import_onnxruntime
