@@ -1,7 +1,7 @@
 """The libraries of the extras, imported when they are used, and ONNX Runtime with its telemetry off.
 
-The base install has none of them, and `import builders` must still work: a missing one becomes Unavailable,
-naming the extra, at the moment it is needed.
+The base install has none of them, and `import builders` still works. A missing library becomes Unavailable, which names
+the extra, when it is needed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from typing import Any
 
 from store.errors import Unavailable
 
+_ONBOARD = ("numpy", "onnxruntime")
+_BUILD = ("numpy", "PIL", "onnx", "onnxruntime", "pmtiles", "pydantic", "shapely")
+
 
 def missing_extra(library: str, extra: str = "build") -> Unavailable:
-    """The error for a library of an extra that is not installed."""
+    """Return the error for a library of an extra that is not installed."""
     return Unavailable(
         f"this needs {library}, which is not installed",
         remedy=f"pip install 'flightbag[{extra}]'",
@@ -25,21 +28,25 @@ def missing_extra(library: str, extra: str = "build") -> Unavailable:
 
 
 def import_extra(module: str, extra: str = "build") -> Any:
-    """The module of an extra. Raises Unavailable, naming the extra, where it is not installed."""
+    """Return the module of an extra. Raises Unavailable, which names the extra, where it is not installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise missing_extra(module.partition(".")[0], extra) from error
     except ImportError as error:
         library = module.partition(".")[0]
-        raise Unavailable(f"{library} cannot be loaded: {error}", remedy="install it again", library=library) from error
+        raise Unavailable(
+            f"{library} is installed and cannot be loaded: {error}",
+            remedy=f"install {library} again",
+            library=library,
+        ) from error
 
 
 def import_onnxruntime() -> Any:
-    """`onnxruntime`, its telemetry off. Raises Unavailable where it is not installed.
+    """Return `onnxruntime` with its telemetry off. Raises Unavailable where it is not installed.
 
-    The library reads the variable while it is being imported; the call covers a library that something else
-    had imported before.
+    The library reads the variable while it is being imported; the call covers a library that other code imported
+    before.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     onnxruntime = import_extra("onnxruntime")
@@ -48,10 +55,19 @@ def import_onnxruntime() -> Any:
 
 
 def require_build_extra() -> None:
-    """Raises Unavailable, naming the extra, unless every library that building needs is installed.
+    """Raise Unavailable, naming the extra, unless every library that building needs is installed.
 
-    Asked before anything is opened, so that it is not found out halfway.
+    A command calls this before it opens anything, so that it does not fail halfway.
     """
-    for module in ("numpy", "PIL", "onnx", "onnxruntime", "pmtiles", "pydantic", "shapely"):
+    _require(_BUILD, "build")
+
+
+def require_onboard_extra() -> None:
+    """Raise Unavailable, naming the extra, unless every library that `builders.onboard` needs is installed."""
+    _require(_ONBOARD, "onboard")
+
+
+def _require(modules: tuple[str, ...], extra: str) -> None:
+    for module in modules:
         if importlib.util.find_spec(module) is None:
-            raise missing_extra(module)
+            raise missing_extra(module, extra)

@@ -1,4 +1,13 @@
-"""Builds a mission: idempotent, locked, inserting only what is missing.
+"""Build missions: idempotent, locked, inserting only what is missing.
+
+    >>> from builders import build
+    >>> report = build(mission_file, store_path, [key], cache=cache_folder)
+    >>> report.outcome, report.coverage.described == report.coverage.tiles
+    ('built', True)
+    >>> build(mission_file, store_path, [key], cache=cache_folder).outcome
+    'unchanged'
+
+The way of a build:
 
     mission file -> inventory -> plan (present | missing) -> work units -> objects -> entries -> table -> manifest ->
     sign -> publish
@@ -15,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from builders.artifacts.engine import EngineBuilder, EngineTask
+from builders.artifacts.engine import BuiltEngine, EngineBuilder, EngineTask
 from builders.artifacts.executor import LocalExecutor
 from builders.artifacts.figures import FigureMeter
 from builders.artifacts.file import FileTask, store_file
@@ -26,31 +35,26 @@ from builders.artifacts.probe import ProbeBuilder, ProbeTask
 from builders.artifacts.shard import BuiltMap, ShardBuilder, ShardTask, origins_by_set
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Artifact, Progress, silent
+from builders.comparison import equal_draft, unchanged
 from builders.compose import BuildContext, open_context
 from builders.imagery.coverage import Shortfall, shortfall, with_views
 from builders.report import BuildReport, CoverageReport, rows_of, too_few_tiles, too_large, too_low
-from builders.unchanged import unchanged
-from store.errors import FlightbagError, Unavailable
-from store.format.entries import EntryTable, sorted_table
+from store.format.entries import sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
 from store.format.release import Approval
 from store.ground.issuing import (
-    Draft,
     Issued,
     check_signers,
-    draft_of,
     highest_issued,
     issue,
     issuing,
     last_issued,
     next_issue,
-    overtaken,
     size_of,
 )
 from store.ground.releases import approving
 from store.ground.writer import Writer
-from store.takeoff.verify import read_table
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
 
@@ -124,18 +128,12 @@ class _Build:
             # Found by decoding alone: nothing is embedded for a mission that cannot be published.
             for level in plan.inventory.levels:
                 shards.judge(level.zoom, level.required)
-            missing = self.shortfall(plan, shards)
-            return self.failed(plan, missing, too_few_tiles(missing, plan.gates), shards)
-        known = {id_: (name, size) for task in plan.tasks for name, (id_, size) in task.objects.items()}
-        if why := self.over_budget(known, {}):
-            return self.failed(plan, plan.shortfall, why)
+            return self.too_few_tiles(plan, self.shortfall(plan, shards), shards)
+        objects = {id_: (name, size) for task in plan.tasks for name, (id_, size) in task.objects.items()}
+        if why := self.over_budget(objects, {}):
+            return BuildReport("failed", plan.facts.id, CoverageReport.of(plan.shortfall, {}), why=why)
 
-        # What is there is judged by what the mission file allows now, before anything is built.
-        builder = self.engine_builder(plan)
-        present = [builder.engine(task) for task in plan.of(EngineTask) if builder.present(task) is not None]
-        shards.load(plan.of(ShardTask))
-        engines = {one.task.name: one for one in present}
-        engines = {task.name: engines.get(task.name) or builder.engine(task) for task in plan.of(EngineTask)}
+        engines = self.engines(plan, shards)
         built = shards.shards(plan.of(ShardTask))
         # Tiles that no whole view shows were not decoded for one, and may be bad for a reason of their own.
         for level in plan.inventory.levels:
@@ -143,7 +141,7 @@ class _Build:
         views = origins_by_set(plan.sets, ((one.task, one.origins) for one in built.values()))
         missing = with_views(self.shortfall(plan, shards), views)
         if not plan.gates.allows(missing.missing, plan.inventory.tiles):
-            return self.failed(plan, missing, too_few_tiles(missing, plan.gates), shards)
+            return self.too_few_tiles(plan, missing, shards)
         map_ = BuiltMap(self.store, plan.inventory, built, missing)
         map_.require_rows(plan.sets, self.context.path)
         probe_builder = ProbeBuilder(self.context, self.store, map_)
@@ -153,12 +151,13 @@ class _Build:
         files = [store_file(self.store, task) for task in plan.of(FileTask)]
         lists = store_lists(self.store, missing)
         artifacts: list[Artifact] = [*engines.values(), *built.values(), *probes, *indexes, *files, *lists]
+        rows = [row for one in artifacts for row in rows_of(one.entries(), one.seconds, one.figures)]
         meter = FigureMeter(self.context, self.store, map_, engines, probes, self.progress)
         report = BuildReport(
             "built",
             plan.facts.id,
             self.coverage(missing, shards),
-            artifacts=rows_of(artifacts),
+            artifacts=tuple(sorted(rows, key=lambda row: row.name)),
             figures=meter.measure(plan.figures, plan.questions),
             rows=sum(len(one.origins) for one in built.values()),
             embedded=sum(one.embedded for one in built.values()),
@@ -166,6 +165,14 @@ class _Build:
         if why := too_low(report.figures):
             return replace(report, outcome="failed", why=why)
         return self.publish(plan.fulfilled(artifacts), artifacts, missing, report)
+
+    def engines(self, plan: Plan, shards: ShardBuilder) -> dict[str, BuiltEngine]:
+        """Return every engine by its name. What the store has is judged by what the mission file allows now, and the
+        networks of the shards are loaded, before anything is compiled."""
+        builder, tasks = self.engine_builder(plan), plan.of(EngineTask)
+        present = {task.name: builder.engine(task) for task in tasks if builder.present(task) is not None}
+        shards.load(plan.of(ShardTask))
+        return {task.name: present.get(task.name) or builder.engine(task) for task in tasks}
 
     def plan(self, *, remembered: bool) -> Plan:
         return make_plan(self.context, self.store.lookup, self.progress, now=self.now, remembered=remembered)
@@ -200,9 +207,9 @@ class _Build:
     def coverage(self, missing: Shortfall, shards: ShardBuilder) -> CoverageReport:
         return CoverageReport.of(missing, {number: fault.detail for number, fault in shards.faults.items()})
 
-    def failed(self, plan: Plan, missing: Shortfall, why: str, shards: ShardBuilder | None = None) -> BuildReport:
-        coverage = CoverageReport.of(missing, {}) if shards is None else self.coverage(missing, shards)
-        return BuildReport("failed", plan.facts.id, coverage, why=why)
+    def too_few_tiles(self, plan: Plan, missing: Shortfall, shards: ShardBuilder) -> BuildReport:
+        why = too_few_tiles(missing, plan.gates)
+        return BuildReport("failed", plan.facts.id, self.coverage(missing, shards), why=why)
 
     def over_budget(self, objects: dict[ObjectId, tuple[str, int]], overhead: dict[str, int]) -> str:
         """Return why a mission of these objects does not fit the aircraft; "" where it may. Without `overhead` (the
@@ -241,7 +248,7 @@ class _Build:
             return replace(report, outcome="failed", why=why)
         # Nobody signs what cannot be published: its approval will make another manifest of it.
         signers = () if lacking else self.signers
-        draft = self.pending(manifest, table)
+        draft = equal_draft(repository, manifest, table, self.trust_root, now=self.now)
         manifest = manifest if draft is None else draft.manifest
         done = issue(self.writer, manifest, table, signers, self.trust_root, draft=draft, hold=bool(lacking))
         return replace(
@@ -260,24 +267,6 @@ class _Build:
         approvals = [one for task in plan.of(EngineTask) for one in task.approvals]
         approvals += [one for task in plan.of(IndexTask) for one in task.approvals]
         return approving(self.writer.repository, self.trust_root, approvals)
-
-    def pending(self, manifest: Manifest, table: EntryTable) -> Draft | None:
-        """Return the draft, if it already says what this build says, entry by entry; signatures are added to it."""
-        repository = self.writer.repository
-        try:
-            draft = draft_of(repository, manifest.mission.id)
-            if draft.manifest.identity != manifest.identity or draft.manifest.quality != manifest.quality:
-                return None
-            if overtaken(repository, draft.manifest, self.trust_root, now=self.now):
-                return None
-            # It was unsigned at first: what is signed is what this build made.
-            if read_table(repository.evidence, draft.manifest) != table or draft.manifest.issue.expires_at is not None:
-                return None
-        except Unavailable:
-            raise
-        except FlightbagError:
-            return None  # there is none, or it or what it needs is damaged
-        return draft
 
 
 def _unpublished(done: Issued, lacking: Sequence[Approval]) -> str:

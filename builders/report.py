@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from builders.engines.card import Card
 from builders.grid.tiles import tile_from_id
@@ -12,9 +12,6 @@ from builders.imagery.coverage import FAULTS, Gates, Shortfall
 from store.errors import FlightbagError
 from store.format.entries import Entry
 from store.format.manifest import PPM, Figure
-
-if TYPE_CHECKING:
-    from builders.artifacts.task import Artifact
 
 Action = Literal["built", "reused"]
 
@@ -163,15 +160,11 @@ class EngineReport:
         }
 
 
-def rows_of(artifacts: Iterable[Artifact]) -> tuple[ArtifactReport, ...]:
-    """Return a row for each entry of these artifacts, ascending by name."""
-    rows = [_row(entry, one.seconds, one.figures) for one in artifacts for entry in one.entries()]
-    return tuple(sorted(rows, key=lambda row: row.name))
-
-
-def reused(entries: Iterable[Entry]) -> tuple[ArtifactReport, ...]:
-    """Return a row for each of these entries, all of which the store had, ascending by name."""
-    return tuple(sorted((_row(entry, None, None) for entry in entries), key=lambda row: row.name))
+def rows_of(
+    entries: Iterable[Entry], seconds: float | None = None, figures: dict[str, float] | None = None
+) -> list[ArtifactReport]:
+    """Return a row for each entry of an artifact, which was built in so many seconds, or which the store had."""
+    return [_row(entry, seconds, figures) for entry in entries]
 
 
 def _row(entry: Entry, seconds: float | None, figures: dict[str, float] | None) -> ArtifactReport:

@@ -16,9 +16,10 @@ class FlightbagError(Exception):
 
     `message` names the thing and what is wrong with it; `remedy` names the next step, "" where there is none. `kind` is
     the kind of finding that the error amounts to (FORMAT.md 7 and 8), "" where it has none. `errno` is the error number
-    of the system call that failed, None where none did. `problems` holds the lines of an error that has several, as one
-    about a mission file may, () where it has one. `fields` holds all facts (object, entry, path, expected,
-    actual, ..., `kind`, `errno` and `problems` among them) for reports.
+    of the system call that failed, None where none did. `fields` holds all facts (object, entry, path, expected,
+    actual, ..., `kind` and `errno` among them) for reports.
+    `problems` are the messages of an error that stands for several, () for one; `extra` is the extra of this package
+    that would mend it, "" for any other error. Code decides by the class and by these attributes, never by the words.
     """
 
     def __init__(
@@ -28,7 +29,8 @@ class FlightbagError(Exception):
         remedy: str = "",
         kind: str = "",
         errno: int | None = None,
-        problems: tuple[str, ...] | None = None,
+        problems: tuple[str, ...] = (),
+        extra: str = "",
         **fields: object,
     ) -> None:
         super().__init__(message)
@@ -36,12 +38,15 @@ class FlightbagError(Exception):
         self.remedy = remedy
         self.kind = kind
         self.errno = errno
-        self.problems = problems or ()
+        self.problems = problems
+        self.extra = extra
         self.fields: dict[str, object] = {**({"kind": kind} if kind else {}), **fields}
         if errno is not None:
             self.fields["errno"] = errno
         if problems:
             self.fields["problems"] = problems
+        if extra:
+            self.fields["extra"] = extra
 
     @property
     def object_id(self) -> str:

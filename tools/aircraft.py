@@ -1,4 +1,4 @@
-"""The commands of the aircraft's own stored: enrolled on the ground, read by verify, told after landing what flew."""
+"""The commands for the state of an aircraft: enrol it on the ground, consume a flight after landing, show it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from tools import keyfiles, render
 from tools.arguments import Json, print_lines
 from tools.status import OK, command, print_json, say
 
-app = typer.Typer(no_args_is_help=True, help="What an aircraft remembers: its id, its trust root, what it has seen.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Enrol an aircraft, and keep what it remembers: its id, its trust root, the missions and flights it has seen.",
+)
 
 State = Annotated[
-    str, typer.Argument(metavar="STATE", help="The folder of the aircraft's state, outside of every store.")
+    str, typer.Argument(metavar="STATE", help="The folder of the aircraft's state. It must not lie in a store.")
 ]
 
 
 def add_to(parent: typer.Typer) -> None:
-    """Registers the commands."""
+    """Register the commands."""
     parent.add_typer(app, name="aircraft")
 
 
@@ -32,62 +35,73 @@ def add_to(parent: typer.Typer) -> None:
 @command
 def enrol_command(
     state: State,
-    id_: Annotated[str, typer.Option("--id", help="The aircraft's id, as missions name it.")],
-    host: Annotated[str, typer.Option(help="Its host class.")],
-    trust: Annotated[Path, typer.Option(readable=False, help="The trust root that it starts from.")],
+    id_: Annotated[str, typer.Option("--id", metavar="ID", help="The id of the aircraft, as mission files name it.")],
+    host: Annotated[str, typer.Option(metavar="CLASS", help="Its host class; see `flightbag engines host`.")],
+    trust: Annotated[Path, typer.Option(readable=False, metavar="ROOT", help="The file of its first trust root.")],
     again: Annotated[
-        bool, typer.Option("--again", help="Over a state that is there: what it had seen is forgotten.")
+        bool, typer.Option("--again", help="Replace an existing state. The aircraft forgets what it has seen.")
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Make the state of an aircraft: who it is, and which trust root it starts from."""
+    """Create the state of an aircraft: its id, its host class and its first trust root.
+
+    Example: flightbag aircraft enrol state --id uav-07 --host cpu-x86_64 --trust pinned.root.cbor
+    """
     root = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
     enrol(state, AircraftState.initial(id_, host, root), again=again)
     code = short_code(root.root.digest)
     if as_json:
         print_json({"id": id_, "host": host, "root": root.root.version, "code": code})
     else:
-        say(f"enrolled {id_} ({host}) in {root.root.domain}, root {root.root.version}, code {code}")
+        say(f"enrolled {id_} ({host}) in {root.root.domain}, trust root {root.root.version}, code {code}")
     return OK
 
 
 @app.command("consume")
 @command
 def consume_command(
-    state: State, flight: Annotated[str, typer.Argument(help="The flight's id.")], as_json: Json = False
+    state: State,
+    flight: Annotated[str, typer.Argument(metavar="FLIGHT", help="The id of the flight.")],
+    as_json: Json = False,
 ) -> int:
-    """Say after landing that a flight was flown: it does not fly again."""
-    known = flight in read_state(state).state.consumed
-    if not known:
+    """Record after landing that a flight was flown. From then on its missions are NO-GO.
+
+    Example: flightbag aircraft consume state 2026-11-23-01
+    """
+    consumed_before = flight in read_state(state).state.consumed
+    if not consumed_before:
         consume(state, flight)
     if as_json:
-        print_json({"consumed": flight, "before": known})
+        print_json({"consumed": flight, "before": consumed_before})
     else:
-        say(f"{flight} was consumed before" if known else f"consumed {flight}")
+        say(f"{flight} was consumed before" if consumed_before else f"consumed {flight}")
     return OK
 
 
 @app.command("show")
 @command
 def show(state: State, as_json: Json = False) -> int:
-    """Show what an aircraft remembers. Writes nothing."""
+    """Show what an aircraft remembers. Write nothing.
+
+    Example: flightbag aircraft show state
+    """
     stored = read_state(state)
-    known, root = stored.state, stored.state.root.root
+    aircraft, root = stored.state, stored.state.root.root
     if as_json:
         print_json(
             {
-                "id": known.id,
-                "host": known.host,
+                "id": aircraft.id,
+                "host": aircraft.host,
                 "root": root.version,
                 "domain_id": root.domain_id.hex(),
                 "code": short_code(root.digest),
                 "epoch": root.epoch,
-                "floor": known.floor,
+                "floor": aircraft.floor,
                 "missions": {
                     name: {"epoch": seen.epoch, "sequence": seen.sequence, "payload": seen.digest.hex()}
-                    for name, seen in known.missions.items()
+                    for name, seen in aircraft.missions.items()
                 },
-                "consumed": list(known.consumed),
+                "consumed": list(aircraft.consumed),
                 "changes": stored.number,
                 "one_slot_lost": stored.mend,
             }
@@ -96,13 +110,13 @@ def show(state: State, as_json: Json = False) -> int:
     print_lines(
         render.table(
             [
-                ("aircraft", known.id),
-                ("host", known.host),
-                ("root", f"{root.version} of {root.domain}, code {short_code(root.digest)}, epoch {root.epoch}"),
-                ("not before", render.when(known.floor)),
-                *(("mission", f"{name}, sequence {seen.sequence}") for name, seen in known.missions.items()),
-                *(("flown", flight) for flight in known.consumed),
-                *([("slots", "one is lost or behind; the next change writes both")] if stored.mend else []),
+                ("aircraft", aircraft.id),
+                ("host", aircraft.host),
+                ("trust root", f"{root.version} of {root.domain}, code {short_code(root.digest)}, epoch {root.epoch}"),
+                ("not before", render.when(aircraft.floor)),
+                *(("mission", f"{name}, sequence {seen.sequence}") for name, seen in aircraft.missions.items()),
+                *(("flown", flight) for flight in aircraft.consumed),
+                *([("slots", "one of the two is damaged or old; the next change writes both")] if stored.mend else []),
             ]
         )
     )

@@ -1,4 +1,4 @@
-"""What several commands take, and how a command takes it: the arguments of the command line that have one meaning."""
+"""Arguments and options that several commands share, and the values that their text stands for."""
 
 from __future__ import annotations
 
@@ -17,23 +17,56 @@ from store.format.manifest import TIME_MAX
 from tools.status import say
 
 ENV = "FLIGHTBAG_STORE"
-Store = Annotated[str, typer.Argument(envvar=ENV, help="The store's folder.", show_default=False)]
-# Where another argument follows that must be there, nothing can stand in for it.
-StoreFirst = Annotated[str, typer.Argument(metavar="STORE", help="The store's folder.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+_STORE_AND_MISSION = f"The folder of the store and the id of the mission. {ENV} may replace STORE."
+
+Store = Annotated[str, typer.Argument(metavar="STORE", envvar=ENV, help="The folder of the store.", show_default=False)]
+# A required argument follows, so that the environment cannot replace this one.
+StoreFirst = Annotated[str, typer.Argument(metavar="STORE", help="The folder of the store.", show_default=False)]
+StoreOption = Annotated[
+    str, typer.Option("--store", envvar=ENV, help="The folder of the store.", show_default=False, metavar="STORE")
+]
+StoreAndMission = Annotated[
+    list[str], typer.Argument(metavar="[STORE] MISSION", help=_STORE_AND_MISSION, show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 PassphraseFile = Annotated[
-    Path | None, typer.Option(readable=False, help="Its first line is the passphrase.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        readable=False,
+        metavar="FILE",
+        help="A file whose first line is the passphrase of the private keys.",
+        show_default=False,
+    ),
 ]
-Keys = Annotated[
-    list[Path], typer.Option("--key", readable=False, help="A key that signs; once for each. A .pub with --signer.")
-]
-SomeKeys = Annotated[
-    list[Path] | None,
-    typer.Option("--key", readable=False, help="A key that signs; once for each. A .pub with --signer."),
-]
+_KEY_HELP = "A private key that signs, or with --signer a .pub file. May be repeated."
+Keys = Annotated[list[Path], typer.Option("--key", readable=False, metavar="FILE", help=_KEY_HELP)]
+OptionalKeys = Annotated[list[Path] | None, typer.Option("--key", readable=False, metavar="FILE", help=_KEY_HELP)]
 SignerCommand = Annotated[
     str | None,
-    typer.Option("--signer", metavar="CMD", help="Signs for the .pub keys: bytes on stdin, signature on stdout."),
+    typer.Option(
+        "--signer",
+        metavar="CMD",
+        help="A command that signs for the keys given as .pub files: it reads the bytes to sign from standard input, "
+        "the kid from FLIGHTBAG_KID, and writes the signature of 64 bytes to standard output.",
+    ),
+]
+Trust = Annotated[
+    Path | None,
+    typer.Option(
+        "--trust",
+        readable=False,
+        metavar="ROOT",
+        help="The file of the pinned trust root. It must not lie in the store.",
+    ),
+]
+State = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        metavar="STATE",
+        help="The folder of the aircraft's state, which holds its trust root. It must not lie in the store.",
+    ),
 ]
 MissionFilePath = Annotated[
     Path, typer.Argument(readable=False, help="The mission file (TOML).", metavar="MISSION.toml")
@@ -41,12 +74,15 @@ MissionFilePath = Annotated[
 
 
 def store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
-    """STORE and MISSION, where FLIGHTBAG_STORE may stand in for STORE."""
+    """Return STORE and MISSION. FLIGHTBAG_STORE replaces STORE where it is left out.
+
+    MISSION is None where it is left out and not `needed`. Raise Invalid for missing and for surplus arguments.
+    """
     from_env = os.environ.get(ENV)
     if len(args) == 2:
         return args[0], args[1]
     if len(args) > 2:
-        raise Invalid(f"{args[2]!r} is one argument too many", remedy="see --help")
+        raise Invalid(f"unexpected argument {args[2]!r}", remedy="see --help")
     if len(args) == 1:
         if from_env and (needed or not os.path.exists(os.path.join(args[0], TOML))):
             return from_env, args[0]
@@ -55,38 +91,46 @@ def store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
     if not args and from_env and not needed:
         return from_env, None
     raise Invalid(
-        "STORE and MISSION are needed" if needed else "STORE is needed",
-        remedy=f"give them, or set {ENV} for the store; see --help",
+        "STORE or MISSION is missing" if needed else "STORE is missing",
+        remedy=f"give both, or set {ENV} to the folder of the store; see --help"
+        if needed
+        else f"give it, or set {ENV}; see --help",
     )
 
 
 def store_then(args: list[str], *counts: int) -> tuple[str, list[str]]:
-    """STORE and what follows it, of which there may be any of these numbers; FLIGHTBAG_STORE may stand in for STORE."""
+    """Return STORE and the arguments after it. FLIGHTBAG_STORE replaces STORE where it is left out.
+
+    `counts` are the numbers of arguments that may follow STORE. Raise Invalid for any other number.
+    """
     from_env = os.environ.get(ENV)
     if len(args) - 1 in counts:
         return args[0], args[1:]
     if from_env and len(args) in counts:
         return from_env, args
-    raise Invalid("arguments are missing, or too many", remedy=f"see --help; {ENV} may stand in for STORE")
+    raise Invalid("arguments are missing, or too many", remedy=f"see --help; {ENV} may replace STORE")
 
 
 def cache_folder() -> Path:
-    """The folder of the user's cache that is this program's; it may not exist yet."""
+    """Return this program's folder in the cache of the user. It may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "flightbag"
 
 
 def duration(text: str) -> float:
-    """Seconds of a text such as 90s, 15m, 12h or 14d. Raises Invalid."""
+    """Return the seconds of a text such as 90s, 15m, 12h or 14d. Raise Invalid for any other text."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])", text)
     if match is None:
-        raise Invalid(f"{text!r} is no length of time", remedy="give one like 60s, 15m, 12h or 14d")
+        raise Invalid(f"{text!r} is not a duration", remedy="give a duration like 60s, 15m, 12h or 14d")
     return float(match[1]) * units[match[2]]
 
 
 def moment(text: str) -> int:
-    """Unix seconds of a time such as 2026-11-25T12:00:00Z, or of the number itself. Raises Invalid."""
+    """Return the unix seconds of a time such as 2026-11-25T12:00:00Z, or of unix seconds as text.
+
+    Raise Invalid for any other text, also for a time without a time zone.
+    """
     if text.isdecimal() and int(text) <= TIME_MAX:
         return int(text)
     try:
@@ -95,11 +139,11 @@ def moment(text: str) -> int:
             raise ValueError
         return int(at.timestamp())
     except (ValueError, OverflowError):
-        remedy = "give one like 2026-11-25T12:00:00Z, or unix seconds"
-        raise Invalid(f"{text!r} is no time with a time zone", remedy=remedy) from None
+        remedy = "give a time like 2026-11-25T12:00:00Z, or unix seconds"
+        raise Invalid(f"{text!r} is not a time with a time zone", remedy=remedy) from None
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Prints text for people, line by line."""
+    """Print text for people, line by line."""
     for line in lines:
         say(line)

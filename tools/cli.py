@@ -1,4 +1,8 @@
-"""The command `flightbag`: parses, calls, renders. Everything that is decided is decided below it."""
+"""The program `flightbag`: its app, and the commands for stores, keys, builds and copies.
+
+A command parses its arguments, calls `store` or `builders`, and renders the result. It decides nothing itself. The
+other commands are registered from the modules of this package.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +23,21 @@ from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from store.takeoff.coverage import read_missing
-from tools import aircraft, engines, fsck, keeping, keyfiles, maps, missions, releases, render, takeoff, trust
+from tools import aircraft, engines, fsck, keyfiles, missions, releases, render, retention, retrieval, takeoff, trust
 from tools.arguments import (
-    ENV,
     Json,
     MissionFilePath,
+    OptionalKeys,
     PassphraseFile,
     SignerCommand,
-    SomeKeys,
     Store,
+    StoreAndMission,
+    StoreOption,
     cache_folder,
     print_lines,
     store_and,
 )
+from tools.program import run_program
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
 
@@ -39,15 +45,16 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Build, seal, carry and verify the engines and map descriptors of aircraft that navigate by sight.",
+    help="Build, seal, carry and verify the engines and map descriptors of aircraft that navigate by sight.\n\n"
+    "Example: flightbag verify /media/stick/store --trust pinned.root.cbor",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="Make and show signing keys.")
+keys_app = typer.Typer(no_args_is_help=True, help="Create signing keys and show their kids.")
 app.add_typer(keys_app, name="keys")
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib import metadata  # here: it takes longer to load than all of the program
+def _version(requested: bool) -> None:
+    if requested:
+        from importlib import metadata  # not above: it loads slower than the rest of the program
 
         say(f"flightbag {metadata.version('flightbag')}")
         raise typer.Exit
@@ -56,33 +63,41 @@ def _version(asked: bool) -> None:
 @app.callback()
 def program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the program itself."""
+    """Take the options of the program itself."""
 
 
 @app.command()
 @command
 def init(store: Store, as_json: Json = False) -> int:
-    """Make an empty store."""
+    """Create an empty store in a folder that does not exist yet or is empty.
+
+    Example: flightbag init ground
+    """
     with Repository.init(store) as repository:
         if as_json:
             print_json({"store": repository.media.path})
         else:
-            say(f"made the store {repository.media.path}")
+            say(f"created the store {repository.media.path}")
     return OK
 
 
 @keys_app.command("new")
 @command
 def keys_new(
-    file: Annotated[Path, typer.Argument(help="Where the private key goes; FILE.pub beside it.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new private key. The public key is FILE.pub.")],
     passphrase_file: PassphraseFile = None,
-    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Leave the key in the clear.")] = False,
+    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Do not encrypt the private key.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Make an Ed25519 key: encrypted PKCS#8 in FILE, the public key in FILE.pub."""
+    """Create an Ed25519 key: the private key, encrypted, in FILE (PKCS#8), and the public key in FILE.pub.
+
+    Without --passphrase-file, the command asks for a passphrase at the terminal.
+
+    Example: flightbag keys new planner.key
+    """
     if no_passphrase and passphrase_file is not None:
         raise Invalid("--no-passphrase and --passphrase-file exclude each other")
     ask = None if no_passphrase else keyfiles.passphrase_from(passphrase_file)
@@ -93,11 +108,14 @@ def keys_new(
 @keys_app.command("show")
 @command
 def keys_show(
-    file: Annotated[Path, typer.Argument(readable=False, help="A private key or a .pub.")],
+    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="A private key, or a .pub file.")],
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """Print a key's kid."""
+    """Print the kid of a key, by which trust roots and logs name it.
+
+    Example: flightbag keys show planner.key.pub
+    """
     public = keyfiles.public_key(file, keyfiles.passphrase_from(passphrase_file))
     return _show_key(public.kid, public.raw, as_json=as_json)
 
@@ -114,37 +132,43 @@ def _show_key(kid: bytes, raw: bytes, *, as_json: bool) -> int:
 @command
 def plan(
     mission_file: MissionFilePath,
-    store: Annotated[str, typer.Option(envvar=ENV, help="The store's folder.", show_default=False)],
+    store: StoreOption,
     as_json: Json = False,
 ) -> int:
-    """Show what a build would do. Writes nothing."""
+    """Show what a build would make and what the store already has. Write nothing.
+
+    Example: flightbag plan north-ridge.toml --store ground
+    """
     require_build_extra()
     from builders.artifacts.plan import plan as make_plan
     from builders.compose import open_context
 
     with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
-        made = make_plan(context, progress, now=int(time.time()))
+        build_plan = make_plan(context, progress, now=int(time.time()))
     if as_json:
-        print_json(made.as_json())
+        print_json(build_plan.as_json())
     else:
-        print_lines(render.plan(made))
-    return OK if made.gates.allows(made.shortfall.missing, made.inventory.tiles) else NO
+        print_lines(render.plan(build_plan))
+    return OK if build_plan.gates.allows(build_plan.shortfall.missing, build_plan.inventory.tiles) else NO
 
 
 @app.command()
 @command
 def build(
     mission_file: MissionFilePath,
-    store: Annotated[str, typer.Option(envvar=ENV, help="The store's folder.", show_default=False)],
-    key: SomeKeys = None,
+    store: StoreOption,
+    key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
     no_stat_cache: Annotated[
-        bool, typer.Option("--no-stat-cache", help="Read every tile, also where no source has changed.")
+        bool, typer.Option("--no-stat-cache", help="Read every tile, even of sources that have not changed.")
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Build what is missing, check the coverage, sign and publish; with too few keys, leave a draft."""
+    """Build what is missing of a mission, check its coverage, sign it and publish it. With too few keys, leave a draft.
+
+    Example: flightbag build north-ridge.toml --store ground --key planner.key
+    """
     require_build_extra()
     from builders.compose import open_context
     from builders.orchestrator import build as run_build
@@ -162,9 +186,12 @@ def build(
 @app.command("ls")
 @command
 def list_missions(store: Store, as_json: Json = False) -> int:
-    """List the missions of a store."""
+    """List the missions and the drafts of a store.
+
+    Example: flightbag ls ground
+    """
     rows = []
-    wrong: list[FlightbagError] = []
+    errors: list[FlightbagError] = []
     with Repository.open(store) as repository:
         for mission in repository.missions():
             row: dict[str, Any] = {"mission": mission}
@@ -172,7 +199,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 opened = repository.current(mission)
             except FlightbagError as error:  # one bad mission must not hide the others
                 row["error"] = error.message
-                wrong.append(error)
+                errors.append(error)
             else:
                 m = opened.manifest
                 row |= {
@@ -196,44 +223,49 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 }
             except FlightbagError as error:
                 row["error"] = error.message
-                wrong.append(error)
+                errors.append(error)
             rows.append(row)
     if as_json:
         print_json(rows)
     else:
         print_lines(render.table([(row["mission"], _listed(row)) for row in rows]))
-    if not wrong:
+    if not errors:
         return OK
-    return UNKNOWN if all(isinstance(error, Unavailable) for error in wrong) else NO
+    return UNKNOWN if all(isinstance(error, Unavailable) for error in errors) else NO
 
 
 def _listed(row: dict[str, Any]) -> str:
     if "error" in row:
-        return f"{'its draft ' if 'draft' in row else ''}DOES NOT HOLD: {row['error']}"
+        return f"{'draft ' if 'draft' in row else ''}DOES NOT HOLD: {row['error']}"
     if "draft" in row:
-        return f"a draft, flight {row['flight']}: {row['signatures']} of {row['threshold']} signatures"
+        return f"draft, flight {row['flight']}: {row['signatures']} of {row['threshold']} signatures"
     return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}"
 
 
 @app.command()
 @command
 def show(
-    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
-    draft: Annotated[bool, typer.Option("--draft", help="The draft: what whoever signs should see.")] = False,
+    store_and_mission: StoreAndMission,
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Show the draft and its signatures, before you sign it.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
-    """Show one mission's manifest and entries."""
+    """Show the manifest of a mission: its facts, coverage, figures and entries.
+
+    Example: flightbag show ground north-ridge
+    """
     store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
         state: dict[str, Any] = {}
         if draft:
-            found, root = draft_of(repository, mission or ""), repository.trust_root().root
-            opened = found.opened(repository.evidence, root)
+            unsigned, root = draft_of(repository, mission or ""), repository.trust_root().root
+            opened = unsigned.opened(repository.evidence, root)
             state = {
-                "signed": [signature.kid.hex() for signature in found.envelope.signatures],
-                "signatures": found.signatures(root),
+                "signed": [signature.kid.hex() for signature in unsigned.envelope.signatures],
+                "signatures": unsigned.signatures(root),
                 "threshold": root.mission.threshold,
-                "overtaken": overtaken(repository, found.manifest, root, now=int(time.time())),
+                "overtaken": overtaken(repository, unsigned.manifest, root, now=int(time.time())),
             }
         else:
             opened = repository.current(mission or "")
@@ -244,11 +276,11 @@ def show(
         return OK
     print_lines(render.mission(opened, listed))
     if state:
-        say(f"a draft, with {state['signatures']} of {state['threshold']} signatures")
+        say(f"draft with {state['signatures']} of {state['threshold']} signatures")
         for kid in state["signed"]:
             say(f"  signed by {kid}")
         if state["overtaken"]:
-            say(f"it cannot be published: {state['overtaken']}; build it again")
+            say(f"this draft cannot be published: {state['overtaken']}; build the mission again")
     return OK
 
 
@@ -256,54 +288,61 @@ def show(
 @command
 def sync(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The store to copy from.")],
-    target: Annotated[str, typer.Argument(metavar="DST", help="The store to copy to; made if it is not there.")],
-    mission: Annotated[list[str] | None, typer.Option(help="Only this mission; may be repeated.")] = None,
+    target: Annotated[
+        str, typer.Argument(metavar="DST", help="The store to copy to. It is created if it does not exist.")
+    ],
+    mission: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Copy only this mission. May be repeated.")
+    ] = None,
     checksum: Annotated[
-        bool, typer.Option("--checksum", help="Read what the target has, and replace what is damaged.")
+        bool, typer.Option("--checksum", help="Also read every object of the target, and replace damaged ones.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied. Write nothing.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Copy missions to another store: only missing objects, hashed as they are copied, refs last."""
-    with Repository.open(source) as here:
-        with _existing(target) as there:
-            made = plan_sync(here, there, mission or (), checksum=checksum)
+    """Copy missions to another store: only the objects that it lacks, hashed while they are copied, and refs last.
+
+    Example: flightbag sync ground /media/stick/store
+    """
+    with Repository.open(source) as source_store:
+        with _existing(target) as target_store:
+            copies = plan_sync(source_store, target_store, mission or (), checksum=checksum)
         if not dry_run:
-            with bytes_bar("copying", made.bytes) as progress:
-                apply_sync(made, here, target, progress=progress)
+            with bytes_bar("copying", copies.bytes) as progress:
+                apply_sync(copies, source_store, target, progress=progress)
     value = {
-        "copied": len(made.missing),
-        "bytes": made.bytes,
-        "present": made.present,
-        "missions": [move.mission for move in made.moves],
-        "unchanged": list(made.unchanged),
-        "newer_at_target": list(made.newer),
-        "refused": [{"mission": mission, "why": why} for mission, why in made.refused],
+        "copied": len(copies.missing),
+        "bytes": copies.bytes,
+        "present": copies.present,
+        "missions": [move.mission for move in copies.moves],
+        "unchanged": list(copies.unchanged),
+        "newer_at_target": list(copies.newer),
+        "refused": [{"mission": mission, "why": why} for mission, why in copies.refused],
         "dry_run": dry_run,
     }
     if as_json:
         print_json(value)
     else:
         verb = "would copy" if dry_run else "copied"
-        say(f"{verb} {len(made.missing)} objects, {render.size(made.bytes)}; {made.present} were there already")
+        say(f"{verb} {len(copies.missing)} objects, {render.size(copies.bytes)}; {copies.present} were present")
         for word, missions in (
-            ("would update" if dry_run else "updated", [move.mission for move in made.moves]),
-            ("unchanged", made.unchanged),
-            ("NOT copied, newer at the target:", made.newer),
+            ("would update" if dry_run else "updated", [move.mission for move in copies.moves]),
+            ("unchanged", copies.unchanged),
+            ("NOT copied, because the target has a newer one:", copies.newer),
         ):
             if missions:
                 say(f"{word} {', '.join(missions)}")
-        for one, why in made.refused:
-            say(f"NOT copied: {one}: {why}")
-        if made.roots:
-            what = ", ".join(map(str, made.roots))
-            say(f"{'would bring' if dry_run else 'brought'} trust root {what}")
-    return NO if made.newer or made.refused else OK
+        for refused, why in copies.refused:
+            say(f"NOT copied: {refused}: {why}")
+        if copies.roots:
+            versions = ", ".join(map(str, copies.roots))
+            say(f"{'would copy' if dry_run else 'copied'} trust root {versions}")
+    return NO if copies.newer or copies.refused else OK
 
 
 @contextmanager
 def _existing(path: str) -> Iterator[Repository | None]:
-    """The store at `path`; None where there is none yet, and one can be made."""
+    """Yield the store at `path`, or None if nothing lies at `path` yet. Raise if something else lies there."""
     try:
         repository = Repository.open(path)
     except NotFound:
@@ -320,12 +359,14 @@ trust.add_to(app)
 releases.add_to(app)
 takeoff.add_to(app)
 aircraft.add_to(app)
-keeping.add_to(app)
+retention.add_to(app)
 missions.add_to(app)
 engines.add_to(app)
-maps.add_to(app)
+retrieval.add_to(app)
 
 
 def main() -> None:
-    """The program `flightbag`. Its `fsck` is `store-fsck`, down to the status of a mistake in the arguments."""
-    fsck.exit_with_usage(app, fsck.USAGE if sys.argv[1:2] == ["fsck"] else USAGE)
+    """Run the program `flightbag`. Its command `fsck` has the statuses of `store-fsck`, also for wrong arguments."""
+    if sys.argv[1:2] == ["fsck"]:
+        run_program(app, usage=fsck.USAGE, could_not_do=fsck.COULD_NOT_CHECK)
+    run_program(app, usage=USAGE, could_not_do=UNKNOWN)

@@ -1,4 +1,4 @@
-"""The commands for engines: build them alone, show what one is, show and compare build keys, name this machine."""
+"""The commands for engines: build them, show their cards, show and compare build keys, name the host class."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from store.errors import FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
 from tools import render
-from tools.arguments import ENV, Json, MissionFilePath, cache_folder, print_lines, store_then
+from tools.arguments import ENV, Json, MissionFilePath, StoreOption, cache_folder, print_lines, store_then
 from tools.progress import work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
-engines_app = typer.Typer(no_args_is_help=True, help="Build engines, show what they are, name this machine.")
-
-StoreOption = Annotated[str, typer.Option(envvar=ENV, help="The store's folder.", show_default=False)]
+engines_app = typer.Typer(
+    no_args_is_help=True, help="Build engines, show their cards, name the host class of this machine."
+)
 
 
 def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
+    """Register the commands."""
     app.add_typer(engines_app, name="engines")
     engines_app.command("build")(build)
     engines_app.command("show")(show)
@@ -32,7 +32,10 @@ def add_to(app: typer.Typer) -> None:
 
 @command
 def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = False) -> int:
-    """Build a mission's engines alone, as a build of the mission would; sign and publish nothing."""
+    """Build the engines of a mission, as a build of the mission would. Sign and publish nothing.
+
+    Example: flightbag engines build north-ridge.toml --store ground
+    """
     require_build_extra()
     from builders.artifacts.engine import build_engines
     from builders.compose import open_context
@@ -43,18 +46,29 @@ def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
         print_json([one.as_json() for one in report])
     else:
         print_lines(render.engines(report))
-    wrong = [one.error for one in report if one.error is not None]
-    if any(isinstance(error, Unavailable) for error in wrong):
+    errors = [one.error for one in report if one.error is not None]
+    if any(isinstance(error, Unavailable) for error in errors):
         return UNKNOWN
-    return NO if wrong else OK
+    return NO if errors else OK
 
 
 @command
 def show(
-    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION|KEY", show_default=False)],
+    store_and_mission: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STORE] MISSION|KEY",
+            help="The folder of the store, and the id of a mission or the build key of an engine. "
+            f"{ENV} may replace STORE.",
+            show_default=False,
+        ),
+    ],
     as_json: Json = False,
 ) -> int:
-    """Show the cards of a mission's engines, or of the engine with this build key."""
+    """Show the cards of a mission's engines, or of the engine with a build key: its parts, checks and key.
+
+    Example: flightbag engines show ground north-ridge
+    """
     require_build_extra()
     from builders.artifacts.cards import card_of_key, cards_of_mission
 
@@ -76,27 +90,32 @@ def show(
 
 @command
 def host(as_json: Json = False) -> int:
-    """Show the host class of this machine, for each backend that works here: what [target] host may name."""
+    """Show the host class of this machine, and of each backend that is installed on it.
+
+    A mission file names it under target.host, and `flightbag aircraft enrol` takes it as --host.
+
+    Example: flightbag engines host
+    """
     require_build_extra()
     from builders.engines.backends import BACKENDS, backend
 
-    found: dict[str, dict[str, str]] = {}
+    backends: dict[str, dict[str, str]] = {}
     unsure = False
     for name in BACKENDS:
         try:
-            found[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
+            backends[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
         except FlightbagError as error:
-            found[name] = {"error": error.message}
-            # What is not installed runs nothing here; what is, and does not say, could be half of the answer.
-            unsure |= "extra" not in error.fields
-    classes = [part for one in found.values() if "host" in one for part in one["host"].split("+")]
+            backends[name] = {"error": error.message}
+            # A backend that is not installed runs nothing here. One that is, and fails, may belong to the host class.
+            unsure |= not error.extra
+    classes = [part for one in backends.values() if "host" in one for part in one["host"].split("+")]
     whole = "+".join(sorted(set(classes)))
     if as_json:
-        print_json({"host": whole, "backends": found})
+        print_json({"host": whole, "backends": backends})
     else:
         say(f"host {whole}")
         print_lines(
-            render.table([(name, one.get("host") or f"not here: {one['error']}") for name, one in found.items()])
+            render.table([(name, one.get("host") or f"not usable: {one['error']}") for name, one in backends.items()])
         )
     return UNKNOWN if unsure or not whole else OK
 
@@ -104,14 +123,19 @@ def host(as_json: Json = False) -> int:
 @command
 def explain_key(
     mission_file: MissionFilePath,
-    backbone: Annotated[str, typer.Argument(help="The name of one of its backbones.", show_default=False)],
+    backbone: Annotated[
+        str, typer.Argument(metavar="BACKBONE", help="The name of a backbone of the mission file.", show_default=False)
+    ],
     against: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="STORE MISSION", help="A published mission: say what differs from its engine."),
+        typer.Option(metavar="STORE MISSION", help="Compare with the engine of this published mission."),
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Show each field of an engine's build key, and with --against why it would be built again."""
+    """Show each field of an engine's build key. With --against, show why the engine would be built again.
+
+    Example: flightbag explain-key north-ridge.toml place-embedder --against ground north-ridge
+    """
     require_build_extra()
     from builders.artifacts.cards import cards_of_backbone
     from builders.artifacts.engine import explained
@@ -128,9 +152,9 @@ def explain_key(
     differs: list[dict[str, Any]] = []
     if against is not None:
         with Repository.open(against[0]) as repository:
-            there = cards_of_backbone(repository, against[1], backbone)
-        value["against"] = str(there.recipe.key)
-        value["differs"] = differs = differences(keyed, there)
+            published = cards_of_backbone(repository, against[1], backbone)
+        value["against"] = str(published.recipe.key)
+        value["differs"] = differs = differences(keyed, published)
     if as_json:
         print_json(value)
     else:

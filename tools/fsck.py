@@ -1,20 +1,20 @@
 """`store-fsck`, also `flightbag fsck`: the audit and the repair, with the statuses of fsck(8).
 
     0  clean        1  errors were corrected
-    4  errors left  8  could not check  16  usage  32  cancelled
-Statuses add up: 12 is errors and something that could not be checked.
+    4  errors left  8  could not check  16  wrong arguments  32  interrupted
+
+Statuses add up: 12 means that errors are left and that something could not be checked. 141 means that nobody reads the
+output (see `program`).
 """
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
-import resource
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,25 +31,45 @@ from store.findings import Finding
 from store.ground.repository import Repository
 from tools import render
 from tools.arguments import Store, duration, print_lines
+from tools.program import run_program
 from tools.progress import reading_bar
 from tools.status import exits, fail, say
+from tools.streams import OutputLost
 
 CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
 
-Quick = Annotated[bool, typer.Option("--quick", help="Names, types, sizes, refs, signatures, closures (the default).")]
-Full = Annotated[bool, typer.Option("--full", help="Every byte of every object besides.")]
-Sample = Annotated[str | None, typer.Option(help="Every byte of a random part of the objects.", metavar="10%")]
-Budget = Annotated[str | None, typer.Option(help="Bytes for so long, the longest unread first.", metavar="60s")]
-Mission = Annotated[str, typer.Option(help="Only what this mission needs.", metavar="ID", show_default=False)]
-Exclusive = Annotated[bool, typer.Option("--exclusive", help="What no mission needs is an error: for an aircraft.")]
-DropCache = Annotated[bool, typer.Option("--drop-cache", help="Read the medium, not the page cache.")]
-LedgerFile = Annotated[
-    Path | None, typer.Option("--ledger", help="When each object was last read; kept outside the store.")
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Check names, types, sizes, refs, signatures and closures. This is the default.")
 ]
-Repair = Annotated[bool, typer.Option("--repair", help="Mend what can be mended. Without it nothing is written.")]
-From = Annotated[list[str] | None, typer.Option("--from", help="A store to mend from; may be repeated.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="With --repair: say what would be done; write nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="A JSON document a line: plans, findings, missions, summary.")]
+Full = Annotated[bool, typer.Option("--full", help="Also read and hash every byte of every object.")]
+Sample = Annotated[
+    str | None, typer.Option(help="Also read and hash this part of the objects, chosen at random.", metavar="10%")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Also read and hash objects for this time, the longest unread first.", metavar="60s"),
+]
+Mission = Annotated[str, typer.Option(help="Audit only what this mission needs.", metavar="ID", show_default=False)]
+Exclusive = Annotated[
+    bool, typer.Option("--exclusive", help="Report an object that no mission needs as an error. For an aircraft.")
+]
+DropCache = Annotated[bool, typer.Option("--drop-cache", help="Read the medium instead of the page cache.")]
+LedgerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger", metavar="FILE", help="A file outside the store that remembers when each object was last read."
+    ),
+]
+Repair = Annotated[
+    bool, typer.Option("--repair", help="Mend the store where possible. Without this nothing is written in it.")
+]
+From = Annotated[
+    list[str] | None, typer.Option("--from", metavar="STORE", help="A store to mend from. May be repeated.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --repair: show what would be done. Write nothing.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document a line: plans, findings, missions, a summary.")
+]
 
 
 @exits(error_status=lambda _: COULD_NOT_CHECK, unknown=COULD_NOT_CHECK, interrupted=CANCELLED)
@@ -68,34 +88,50 @@ def run(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
-    """Audits a store, and with --repair mends it."""
+    """Audit a store, name each damage and the missions that it grounds, and with --repair mend the store.
+
+    The command is also installed as store-fsck. Its statuses are those of fsck(8).
+
+    Example: flightbag fsck ground --full
+    """
     try:
         scope = _scope(quick=quick, full=full, sample=sample, budget=budget, mission=mission, exclusive=exclusive)
         if (source or dry_run) and not repairing:
-            raise Invalid("--from and --dry-run belong to --repair")
+            raise Invalid("--from and --dry-run need --repair", remedy="add --repair, or leave them out")
         if ledger is not None and Path(os.path.realpath(ledger)).is_relative_to(os.path.realpath(store)):
-            raise Invalid(f"{ledger} lies in the store, where an audit writes nothing", remedy="give another file")
+            raise Invalid(
+                f"the ledger {ledger} lies in the store, and an audit writes nothing there",
+                remedy="give a file outside the store",
+            )
     except Invalid as error:
         fail(error, as_json=as_json)
         return USAGE
     with ExitStack() as stack:
-        book = None if scope.read == "quick" else _ledger(ledger, store)
-        if book is not None:
-            stack.enter_context(book)
+        opened_ledger = None if scope.read == "quick" else _ledger(ledger, store)
+        if opened_ledger is not None:
+            stack.enter_context(opened_ledger)
 
-        def audited(media: Media, wanted: Scope, tell: Callable[[Finding], None] | None = None) -> Audit:
+        def audited(media: Media, wanted: Scope, on_finding: Callable[[Finding], None] | None = None) -> Audit:
             if wanted.read == "quick":
-                return fsck(media, wanted, on_finding=tell)
-            # Gone before anything is printed.
+                return fsck(media, wanted, on_finding=on_finding)
+            # The bar is removed before anything is printed.
             with reading_bar("reading") as progress:
-                return fsck(media, wanted, ledger=book, on_finding=tell, progress=progress)
+                return fsck(media, wanted, ledger=opened_ledger, on_finding=on_finding, progress=progress)
 
         if not repairing:
             with Media(store, drop_cache=drop_cache) as media:
                 audit = audited(media, scope, _line if as_json else None)
-            return _told(audit, scope, as_json=as_json)
+            return _report(audit, scope, as_json=as_json)
         replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
-        show = _plan_line if as_json else _show
+
+        def show(plan: RepairPlan) -> None:
+            # A repair that has begun goes on though nobody reads its plan. The report after it fails likewise.
+            with suppress(OutputLost):
+                if as_json:
+                    _plan_line(plan)
+                else:
+                    print_lines(render.repair_plan(plan))
+
         if dry_run:
             with Repository.open(store) as repository:
                 with Media(store, drop_cache=drop_cache) as media:
@@ -103,15 +139,15 @@ def run(
                 plan = plan_repair(repository, audit, replicas)
                 show(plan)
                 if plan.steps and not as_json:
-                    say("what these steps bring to light is planned then, and shown before it is done")
-            return _told(audit, scope, as_json=as_json, lines=as_json)
-        done = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache)
-    return _told(done.audit, scope, as_json=as_json, lines=as_json, corrected=len(done.steps))
+                    say("after these steps a repair audits the store again, and shows each further step first")
+            return _report(audit, scope, as_json=as_json, lines=as_json)
+        repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache)
+    return _report(repaired.audit, scope, as_json=as_json, lines=as_json, corrected=len(repaired.steps))
 
 
 def _scope(*, quick: bool, full: bool, sample: str | None, budget: str | None, mission: str, exclusive: bool) -> Scope:
     if quick + full + (sample is not None) + (budget is not None) > 1:
-        raise Invalid("--quick, --full, --sample and --budget exclude each other")
+        raise Invalid("--quick, --full, --sample and --budget exclude each other", remedy="give one of them")
     if full:
         return Scope("full", 0, mission, exclusive)
     if sample is not None:
@@ -125,23 +161,23 @@ def _percent(text: str) -> float:
     try:
         return float(text.removesuffix("%")) / 100
     except ValueError:
-        raise Invalid(f"--sample {text!r} is no percentage", remedy="give one like 10%") from None
+        raise Invalid(f"--sample {text!r} is not a percentage", remedy="give a percentage like 10%") from None
 
 
 def _ledger(given: Path | None, store: str) -> Ledger | None:
-    """The ledger that was asked for, or the user's own; None, and said so, for a user who may not have one."""
+    """Return the given ledger, or the user's own. Return None, with a warning, if the user's own cannot be opened."""
     if given is not None:
         return Ledger(given)
     try:
         return Ledger(_ledger_path(store))
     except Unavailable as error:
-        say(f"store-fsck: what is read now is not remembered: {error.message}", sys.stderr)
+        say(f"store-fsck: this audit cannot be remembered in the ledger: {error.message}", sys.stderr)
         say(f"  -> {error.remedy}", sys.stderr)
         return None
 
 
 def _ledger_path(store: str) -> str:
-    """Where the ledger of a store lies: in the user's state directory, under the store's path, device and inode."""
+    """Return the path of a store's ledger: in the user's state directory, named by path, device and inode."""
     base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     try:
         status = os.stat(store)
@@ -157,10 +193,10 @@ def _status(audit: Audit, corrected: int) -> int:
     return status | (CORRECTED if corrected else CLEAN)
 
 
-def _told(audit: Audit, scope: Scope, *, as_json: bool, lines: bool = False, corrected: int = 0) -> int:
+def _report(audit: Audit, scope: Scope, *, as_json: bool, lines: bool = False, corrected: int = 0) -> int:
     status = _status(audit, corrected)
     if audit.forgetful:
-        say(f"store-fsck: what was read is not remembered: {audit.forgetful}", sys.stderr)
+        say(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}", sys.stderr)
     if not as_json:
         print_lines(render.audit(audit))
         return status
@@ -186,7 +222,7 @@ def _told(audit: Audit, scope: Scope, *, as_json: bool, lines: bool = False, cor
 
 
 def _json(kind: str, value: dict[str, Any]) -> None:
-    """One line for machines."""
+    """Print one JSON document on one line."""
     say(json.dumps({"type": kind, **value}, sort_keys=True))
 
 
@@ -199,27 +235,8 @@ def _plan_line(plan: RepairPlan) -> None:
     _json("plan", {"steps": [step.as_json() for step in plan.steps], "index": plan.index, "unsolved": unsolved})
 
 
-def _show(plan: RepairPlan) -> None:
-    print_lines(render.repair_plan(plan))
-
-
 def main() -> None:
-    """The program `store-fsck`."""
+    """Run the program `store-fsck`."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(name="store-fsck")(run)
-    exit_with_usage(app, USAGE)
-
-
-def exit_with_usage(app: typer.Typer, usage: int) -> None:
-    """Runs a typer program; a mistake in its arguments exits with `usage`."""
-    # Tables of many entries are values without cycles: walking them again and again finds nothing.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # A store has 256 folders of objects, which stay open, and several stores may be open.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 16_384) if most != resource.RLIM_INFINITY else 16_384, most))
-    gc.freeze()
-    gc.set_threshold(100_000)
-    try:
-        app()
-    except SystemExit as end:
-        # click's status for a mistake in the arguments is 2; a command of ours never ends with 2 in fsck.
-        raise SystemExit(usage if end.code == 2 else end.code) from None
+    run_program(app, usage=USAGE, could_not_do=COULD_NOT_CHECK)

@@ -1,4 +1,7 @@
-"""Key files and passphrases: the files around `store.trust.keys`."""
+"""Files outside of stores: keys and their passphrases, and files to carry. Also keys that a command signs with.
+
+The bytes of keys are read and written by `store.trust.keys`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from store.errors import Invalid, Unavailable
 from store.format.cose import SIGNATURE_SIZE
 from store.trust.keys import KEY_FILE_LIMIT, PassphraseNeeded, PrivateKey, PublicKey, Signer
 
-# A person may have to touch the token first.
+# Seconds. A person may have to touch the token first.
 _SIGNER_SECONDS = 300
 
 
@@ -36,29 +39,37 @@ def read_file(path: Path, limit: int, what: str) -> bytes:
 
 
 def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
-    """A function that gives the passphrase for a key: the first line of `file`, or asked at the terminal."""
+    """Return a function that gives the passphrase of a key: the first line of `file`, or an answer at the terminal.
+
+    Its argument is the prompt. It raises Invalid if there is neither a file nor a terminal.
+    """
 
     def ask(prompt: str) -> bytes:
         if file is not None:
             lines = read_file(file, 4096, "the passphrase file").splitlines()
             return lines[0] if lines else b""
         if not sys.stdin.isatty():
-            raise Invalid("a passphrase is needed and there is no terminal to ask", remedy="give --passphrase-file")
+            raise Invalid(
+                "the key needs a passphrase, and standard input is not a terminal", remedy="give --passphrase-file"
+            )
         return getpass.getpass(prompt).encode()
 
     return ask
 
 
 def new_key(path: Path, ask: Callable[[str], bytes] | None, *, confirm: bool) -> PublicKey:
-    """Makes a key: PKCS#8 in `path` (mode 0600), encrypted unless `ask` is None, and `path`.pub beside it."""
+    """Create a key: PKCS#8 in `path` (mode 0600), encrypted unless `ask` is None, and the public key in `path`.pub.
+
+    Return the public key. With `confirm`, ask for the passphrase twice. Raise Invalid if one of the files exists.
+    """
     public_path = path.with_name(path.name + ".pub")
     for target in (path, public_path):
         if os.path.lexists(target):
-            raise Invalid(f"{target} is there already", remedy="give another name; keys are never overwritten")
+            raise Invalid(f"{target} exists already", remedy="give another name; keys are never overwritten")
     key = PrivateKey.generate()
     passphrase = ask(f"New passphrase for {path.name}: ") if ask else None
-    if ask and confirm and ask("The same again: ") != passphrase:
-        raise Invalid("the two passphrases differ")
+    if ask and confirm and ask("The same passphrase again: ") != passphrase:
+        raise Invalid("the two passphrases differ", remedy="run the command again")
     disk = Disk()
     write_new_file(disk, os.path.abspath(path), key.pem(passphrase), 0o600)
     write_new_file(disk, os.path.abspath(public_path), key.public.pem(), 0o644)
@@ -66,7 +77,7 @@ def new_key(path: Path, ask: Callable[[str], bytes] | None, *, confirm: bool) ->
 
 
 def private_key(path: Path, ask: Callable[[str], bytes]) -> PrivateKey:
-    """The private key in a file. Its passphrase is asked for only if it has one."""
+    """Return the private key of a file. Ask for its passphrase only if the file is encrypted."""
     data = read_file(path, KEY_FILE_LIMIT, "the key file")
     try:
         try:
@@ -79,19 +90,20 @@ def private_key(path: Path, ask: Callable[[str], bytes]) -> PrivateKey:
 
 @dataclass(frozen=True, slots=True)
 class CommandSigner:
-    """A key that never comes here: a command signs with it, in a token or on another machine.
+    """A key that this program never reads: a command signs with it, in a token or on another machine.
 
-    The command is given the bytes on standard input and the kid in FLIGHTBAG_KID, and answers with the 64 bytes of the
-    signature on standard output.
+    The command reads the bytes to sign from standard input and the kid from FLIGHTBAG_KID, and writes the signature of
+    64 bytes to standard output.
     """
 
     public: PublicKey
     command: str
 
     def sign(self, message: bytes) -> bytes:
+        """Return the signature of 64 bytes. Raise Unavailable (kind `signer`) if the command does not give one."""
         try:
             argv = shlex.split(self.command)
-            done = subprocess.run(  # noqa: S603 - the user's own command, split and not given to a shell
+            process = subprocess.run(  # noqa: S603 - the user's own command, split and not given to a shell
                 argv,
                 input=message,
                 stdout=subprocess.PIPE,
@@ -100,38 +112,43 @@ class CommandSigner:
                 env={**os.environ, "FLIGHTBAG_KID": self.public.kid.hex()},
             )
         except subprocess.TimeoutExpired as error:
-            text = f"the signer {self.command!r} has not answered for {_SIGNER_SECONDS} s"
+            text = f"the signer {self.command!r} has not answered within {_SIGNER_SECONDS} s"
             raise Unavailable(text, kind="signer") from error
         except (OSError, ValueError, IndexError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no command"
+            why = error.strerror if isinstance(error, OSError) else "it is not a command line"
             raise Unavailable(f"the signer {self.command!r} cannot be run: {why}", kind="signer") from error
-        if done.returncode != 0 or len(done.stdout) != SIGNATURE_SIZE:
+        if process.returncode != 0 or len(process.stdout) != SIGNATURE_SIZE:
             raise Unavailable(
-                f"the signer {self.command!r} ended with {done.returncode} and {len(done.stdout)} bytes",
-                remedy=f"it must end with 0 and write the {SIGNATURE_SIZE} bytes of the signature, and nothing else",
+                f"the signer {self.command!r} ended with status {process.returncode} after {len(process.stdout)} bytes",
+                remedy=f"the command must end with status 0 and write only the {SIGNATURE_SIZE} bytes of the signature",
                 kind="signer",
             )
-        return done.stdout
+        return process.stdout
 
 
 def signers(paths: Sequence[Path], ask: Callable[[str], bytes], command: str | None) -> list[Signer]:
-    """Who signs: the private keys in these files, and for those of public keys the command."""
-    found: list[Signer] = []
+    """Return the signers of these files: private keys, and for public keys the command.
+
+    Raise Invalid for a public key without a command, and for a command without a public key.
+    """
+    result: list[Signer] = []
     for path in paths:
         if is_private(path):
-            found.append(private_key(path, ask))
+            result.append(private_key(path, ask))
         elif command is None:
-            text = f"{path} is a public key, which signs nothing"
-            raise Invalid(text, remedy="give the private key, or --signer for the command that has it", path=str(path))
+            text = f"{path} is a public key, and cannot sign"
+            raise Invalid(
+                text, remedy="give the private key, or a command that signs with it as --signer", path=str(path)
+            )
         else:
-            found.append(CommandSigner(public_key(path, ask), command))
-    if command is not None and not any(isinstance(one, CommandSigner) for one in found):
-        raise Invalid("--signer needs a public key", remedy="give its .pub file with --key")
-    return found
+            result.append(CommandSigner(public_key(path, ask), command))
+    if command is not None and not any(isinstance(one, CommandSigner) for one in result):
+        raise Invalid("--signer needs a public key", remedy="give the .pub file of the key as --key")
+    return result
 
 
 def public_key(path: Path, ask: Callable[[str], bytes]) -> PublicKey:
-    """The public key of a .pub file, or of a private key's file."""
+    """Return the public key of a .pub file, or of the file of a private key."""
     data = read_file(path, KEY_FILE_LIMIT, "the key file")
     if b"PRIVATE KEY" in data:
         return private_key(path, ask).public
@@ -142,21 +159,22 @@ def public_key(path: Path, ask: Callable[[str], bytes]) -> PublicKey:
 
 
 def is_private(path: Path) -> bool:
+    """Return whether a file holds a private key, encrypted or not."""
     return b"PRIVATE KEY" in read_file(path, KEY_FILE_LIMIT, "the key file")
 
 
 def refuse_inside(option: str, path: Path, folder: str) -> None:
-    """Raises Invalid for a root or a state inside the folder that is to be verified: it would vouch for itself."""
+    """Raise Invalid for a trust root or a state inside the folder to verify: the folder would vouch for itself."""
     inside = os.path.realpath(folder) + os.sep
     if os.path.realpath(path).startswith(inside):
         raise Invalid(
-            f"{option} {path} lies inside {folder}, which is to be verified",
-            remedy="give what was handed out apart from it",
+            f"{option} {path} lies inside {folder}, the folder to verify",
+            remedy="give a copy that reached you by another way than the store",
         )
 
 
 def store_above(path: Path) -> str | None:
-    """The store that a path lies in, if it does."""
+    """Return the folder of the store that a path lies in, or None."""
     above = os.path.dirname(os.path.realpath(path))
     while True:
         if os.path.lexists(os.path.join(above, TOML)):
@@ -167,15 +185,15 @@ def store_above(path: Path) -> str | None:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Writes a file to carry. Raises Invalid for one that is there, and for a path inside a store."""
+    """Write a new file to carry. Raise Invalid if the file exists, and for a path inside a store."""
     if os.path.lexists(path):
-        raise Invalid(f"{path} is there already", remedy="give another name")
+        raise Invalid(f"{path} exists already", remedy="give another name")
     _refuse_store(path)
     write_new_file(Disk(), os.path.abspath(path), data, 0o644)
 
 
 def write_over(path: Path, data: bytes) -> None:
-    """Writes a file to carry over the one before: after a crash it is the one or the other."""
+    """Replace a file to carry: after a crash it has the old bytes or the new ones. Raise Invalid inside a store."""
     _refuse_store(path)
     target = os.path.abspath(path)
     replace_file(Disk(), target, data, os.path.dirname(target))
@@ -183,4 +201,4 @@ def write_over(path: Path, data: bytes) -> None:
 
 def _refuse_store(path: Path) -> None:
     if (store := store_above(path)) is not None:
-        raise Invalid(f"{path} lies in the store {store}, where it has no place", remedy="give another folder")
+        raise Invalid(f"{path} lies in the store {store}, which must not hold it", remedy="give another folder")

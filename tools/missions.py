@@ -1,11 +1,10 @@
-"""The commands for the life of missions: log, rollback, diff, stats, checkout."""
+"""The commands for the history and the content of missions: log, rollback, diff, stats, checkout."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,15 +23,25 @@ from store.takeoff.mission import Binding
 from store.takeoff.verify import pinned_root, verify_mission
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 from tools import keyfiles, render
-from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, Store, print_lines, store_and, store_then
+from tools.arguments import (
+    ENV,
+    Json,
+    Keys,
+    PassphraseFile,
+    SignerCommand,
+    Store,
+    StoreAndMission,
+    Trust,
+    print_lines,
+    store_and,
+    store_then,
+)
 from tools.progress import bytes_bar
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
-Trust = Annotated[Path | None, typer.Option(readable=False, help="The pinned trust root; never the store's own.")]
-
 
 def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
+    """Register the commands."""
     app.command("log")(log_command)
     app.command("rollback")(rollback_command)
     app.command("diff")(diff_command)
@@ -43,11 +52,21 @@ def add_to(app: typer.Typer) -> None:
 @command
 def log_command(
     store_and_mission: Annotated[
-        list[str] | None, typer.Argument(metavar="[STORE] [MISSION]", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[STORE] [MISSION]",
+            help=f"The folder of the store and the id of a mission. {ENV} may replace STORE.",
+            show_default=False,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Show what happened, the newest last; of a mission, which manifest is current and which are there still."""
+    """Show the log of a store, the newest event last. For one mission, also show which manifests the store still has.
+
+    The last line is the hash of the newest event, for `flightbag verify --anchor`.
+
+    Example: flightbag log ground north-ridge
+    """
     store, mission = store_and(store_and_mission or [], needed=False)
     with Repository.open(store) as repository:
         current = _current(repository, mission) if mission else None
@@ -58,14 +77,14 @@ def log_command(
             row: dict[str, Any] = {"at": event.at, "event": event.event, "hash": hash_, **event.facts}
             if mission and event.event in log.MOVES:
                 id_ = ObjectId.parse(event.facts["manifest"])
-                row |= {"current": id_ == current, "there": _there(repository.media, id_)}
+                row |= {"current": id_ == current, "there": _is_present(repository.media, id_)}
             rows.append(row)
     if as_json:
         print_json(rows)
     else:
         print_lines(render.table([_event(row) for row in rows]))
         if rows:
-            say(f"the last of these lines: {rows[-1]['hash']}")
+            say(f"hash of the last line: {rows[-1]['hash']}")
     return OK
 
 
@@ -76,7 +95,7 @@ def _current(repository: Repository, mission: str) -> ObjectId | None:
         return None
 
 
-def _there(media: Media, id_: ObjectId) -> bool:
+def _is_present(media: Media, id_: ObjectId) -> bool:
     try:
         media.stamp(object_path(id_))
     except FlightbagError:
@@ -99,112 +118,157 @@ def _plain(value: object) -> str:
 
 @command
 def rollback_command(
-    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
+    store_and_mission: StoreAndMission,
     key: Keys,
     signer: SignerCommand = None,
-    to: Annotated[str | None, typer.Option(help="The manifest to go back to; else the one before.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The manifest to go back to. The default is the one before the current."),
+    ] = None,
     passphrase_file: PassphraseFile = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would go back to.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show which manifest it would go back to. Write nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
-    """Publish an earlier manifest's entries anew, signed with a new sequence."""
+    """Publish the entries of an earlier manifest again, signed, with a new sequence.
+
+    Example: flightbag rollback ground north-ridge --key planner.key
+    """
     store, mission = store_and(store_and_mission, needed=True)
     signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     target = None if to is None else ObjectId.parse(to)
     with Repository.open(store) as repository:
-        done = rollback(repository, mission or "", signers, now=int(time.time()), to=target, dry_run=dry_run)
+        outcome = rollback(repository, mission or "", signers, now=int(time.time()), to=target, dry_run=dry_run)
     if as_json:
-        value = {name: str(item) if isinstance(item, ObjectId) else item for name, item in asdict(done).items()}
+        value = {name: str(item) if isinstance(item, ObjectId) else item for name, item in asdict(outcome).items()}
         print_json({**value, "dry_run": dry_run})
-    elif done.unchanged:
-        say(f"unchanged: {done.mission} says already what {done.to} says")
+    elif outcome.unchanged:
+        say(f"unchanged: {outcome.mission} already has the entries of {outcome.to}")
     else:
-        verb = "would go back" if dry_run else "went back" if done.manifest else "has a draft to go back"
-        say(f"{done.mission} {verb} to the entries of {done.to}, as sequence {done.sequence}")
-        if done.replaced:
-            say(f"the draft before it is gone, with {render.many(done.replaced, 'signature')}")
-        if done.manifest:
-            say(f"manifest {done.manifest}")
+        verb = "would go back" if dry_run else "went back" if outcome.manifest else "has a draft that goes back"
+        say(f"{outcome.mission} {verb} to the entries of {outcome.to}, as sequence {outcome.sequence}")
+        if outcome.replaced:
+            say(f"this replaced an earlier draft with {render.many(outcome.replaced, 'signature')}")
+        if outcome.manifest:
+            say(f"manifest {outcome.manifest}")
         elif not dry_run:
-            say(f"NOT PUBLISHED: it has {done.signatures} of {done.threshold} signatures: flightbag sign")
+            say(
+                f"NOT PUBLISHED: it has {outcome.signatures} of {outcome.threshold} signatures; "
+                "the next key signs with `flightbag sign`"
+            )
     return OK
 
 
 @command
 def diff_command(
-    store_and_missions: Annotated[list[str], typer.Argument(metavar="[STORE] A B", show_default=False)],
+    store_and_missions: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STORE] A B",
+            help=f"The folder of the store and the ids of two missions. {ENV} may replace STORE.",
+            show_default=False,
+        ),
+    ],
     as_json: Json = False,
 ) -> int:
-    """Show what two missions share."""
+    """Show which entries two missions share, which differ, and how many bytes sharing saves.
+
+    Signs: = same name and object, ! same name but other object,
+    ~ same object under other names, - only in A, + only in B.
+
+    Example: flightbag diff ground north-ridge south-ridge
+    """
     store, (a, b) = store_then(store_and_missions, 2)
     with Repository.open(store) as repository:
-        found = diff(repository.current(a), repository.current(b))
+        difference = diff(repository.current(a), repository.current(b))
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(difference))
     else:
-        print_lines(_diff(found))
+        print_lines(_diff(difference))
     return OK
 
 
-def _diff(found: Diff) -> Iterator[str]:
-    rows = [("=", name) for name in found.same]
-    rows += [("!", name) for name in found.changed]
-    rows += [("~", f"{one} is {other} there") for one, other in found.moved]
-    rows += [("-", name) for name in found.only_a] + [("+", name) for name in found.only_b]
+def _diff(item: Diff) -> Iterator[str]:
+    rows = [("=", name) for name in item.same]
+    rows += [("!", name) for name in item.changed]
+    rows += [("~", f"{name_a} in {item.a}, {name_b} in {item.b}") for name_a, name_b in item.moved]
+    rows += [("-", name) for name in item.only_a] + [("+", name) for name in item.only_b]
     yield from render.table(sorted(rows, key=lambda row: row[1]))
     yield (
-        f"shared {render.size(found.shared_bytes)} (=, ~); own of {found.a} {render.size(found.own_a_bytes)} (-, !), "
-        f"of {found.b} {render.size(found.own_b_bytes)} (+, !)"
+        f"shared {render.size(item.shared_bytes)} (=, ~); only in {item.a} {render.size(item.own_a_bytes)} (-, !), "
+        f"only in {item.b} {render.size(item.own_b_bytes)} (+, !)"
     )
 
 
 @command
 def stats_command(store: Store, as_json: Json = False) -> int:
-    """Show what a store holds, what each mission takes, and what sharing saves."""
+    """Show how many objects and bytes a store holds, how many each mission needs, and how much sharing saves.
+
+    Example: flightbag stats ground
+    """
     with Repository.open(store) as repository:
-        found = stats(repository)
+        counts = stats(repository)
     if as_json:
-        print_json({**asdict(found), "dedup_ratio": round(found.dedup_ratio, 4)})
+        print_json({**asdict(counts), "dedup_ratio": round(counts.dedup_ratio, 4)})
     else:
-        print_lines(_stats(found))
+        print_lines(_stats(counts))
     return OK
 
 
-def _stats(found: Stats) -> Iterator[str]:
+def _stats(item: Stats) -> Iterator[str]:
     rows = [("mission", "objects", "bytes", "shared", "own")]
-    for name, one in found.missions.items():
+    for name, one in item.missions.items():
         sizes = (render.size(one.bytes), render.size(one.shared_bytes), render.size(one.own_bytes))
         rows.append((name, str(one.objects), *sizes))
     yield from render.table(rows)
-    yield f"in the store: {found.objects} objects, {render.size(found.bytes)}"
-    yield f"needed by no mission: {found.unreferenced_objects} objects, {render.size(found.unreferenced_bytes)}"
+    yield f"in the store: {item.objects} objects, {render.size(item.bytes)}"
+    yield f"needed by no mission: {item.unreferenced_objects} objects, {render.size(item.unreferenced_bytes)}"
     yield (
-        f"dedup ratio {found.dedup_ratio:.2f}: the missions apart would take {render.size(found.closure_bytes)}, "
-        f"together they take {render.size(found.unique_bytes)}"
+        f"dedup ratio {item.dedup_ratio:.2f}: the missions need {render.size(item.closure_bytes)} without sharing, "
+        f"{render.size(item.unique_bytes)} with it"
     )
 
 
 @command
 def checkout_command(
-    args: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION DIR | DIR", show_default=False)],
+    args: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STORE] MISSION DIR | DIR",
+            help="The folder of the store, the id of the mission and the new folder; with --check only the folder. "
+            f"{ENV} may replace STORE.",
+            show_default=False,
+        ),
+    ],
     trust: Trust = None,
-    check: Annotated[bool, typer.Option("--check", help="Check the checkout DIR: changed, missing, extra.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Find each changed, missing and extra file of DIR.")] = False,
     hard_link: Annotated[
-        bool, typer.Option("--hard-link", help="Share the store's files; a write to one would damage the store.")
+        bool,
+        typer.Option(
+            "--hard-link",
+            help="Link to the files of the store instead of copying them. Writing to one damages the store.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Write a verified mission as plain files, or check such a folder."""
+    """Write a verified mission as plain files in a new folder, or check such a folder.
+
+    Example: flightbag checkout ground north-ridge ridge --trust pinned.root.cbor
+    """
     if trust is None:
-        raise Invalid("--trust is missing", remedy="give the pinned trust root's file")
+        raise Invalid("--trust is missing", remedy="give the file of the pinned trust root")
     root = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
     if check:
         if len(args) != 1 or hard_link:
-            raise Invalid("--check takes one folder", remedy="flightbag checkout --check DIR --trust ROOT")
+            raise Invalid(
+                "--check needs exactly one folder, and no --hard-link",
+                remedy="flightbag checkout --check DIR --trust ROOT",
+            )
         keyfiles.refuse_inside("--trust", trust, args[0])
         return _check(args[0], root, as_json=as_json)
     if len(args) < 2:
-        raise Invalid("MISSION and DIR are needed", remedy="flightbag checkout STORE MISSION DIR --trust ROOT")
+        raise Invalid("MISSION or DIR is missing", remedy="flightbag checkout STORE MISSION DIR --trust ROOT")
     store, mission = store_and(args[:-1], needed=True)
     keyfiles.refuse_inside("--trust", trust, store)
     return _checkout(store, mission or "", args[-1], root, hard_link=hard_link, as_json=as_json)
@@ -221,12 +285,15 @@ def _checkout(store: str, mission: str, target: str, root: SignedRoot, *, hard_l
             else:
                 print_lines(render.verdict(verdict))
             return UNKNOWN if verdict.unknown else NO
-        done = checkout(verdict.mission, evidence, target, hard_link=hard_link)
+        outcome = checkout(verdict.mission, evidence, target, hard_link=hard_link)
     if as_json:
-        print_json({"go": True, "directory": target, "files": done.files, "bytes": done.bytes, "how": dict(done.how)})
+        print_json(
+            {"go": True, "directory": target, "files": outcome.files, "bytes": outcome.bytes}
+            | {"how": dict(outcome.how)}
+        )
     else:
-        ways = ", ".join(f"{count} by {way}" for way, count in sorted(done.how.items()))
-        say(f"checked out {mission} to {target}: {done.files} files, {render.size(done.bytes)}; {ways}")
+        ways = ", ".join(f"{count} by {way}" for way, count in sorted(outcome.how.items()))
+        say(f"checked out {mission} to {target}: {outcome.files} files, {render.size(outcome.bytes)}; {ways}")
     return OK
 
 
@@ -237,7 +304,11 @@ def _check(folder: str, root: SignedRoot, *, as_json: bool) -> int:
     else:
         for finding in findings:
             print_lines(render.finding(finding))
-        say(f"{folder}: {render.many(len(findings), 'finding')}" if findings else f"{folder}: as it was checked out")
+        say(
+            f"{folder}: {render.many(len(findings), 'finding')}"
+            if findings
+            else f"{folder}: unchanged since the checkout"
+        )
     if not findings:
         return OK
     return UNKNOWN if all(finding.unreadable for finding in findings) else NO

@@ -1,4 +1,4 @@
-"""Progress on standard error, for people at a terminal; silent everywhere else."""
+"""Progress bars on standard error, for people at a terminal. Elsewhere nothing is printed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from threading import Lock
 
 @contextmanager
 def bytes_bar(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar that counts bytes, with rate and time left; the function it gives may be called from any thread."""
+    """Yield a function that adds bytes to a bar with rate and time left. Any thread may call it."""
     with _bars(is_bytes=True) as advance:
         yield lambda count: advance(label, count, total or 0)
 
 
 @contextmanager
 def reading_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for bytes of which the number is known when the reading begins: (bytes read now, bytes in all)."""
+    """Yield a function that adds bytes to a bar and sets its total: (bytes read now, bytes in all)."""
     with _bars(is_bytes=True) as advance:
         yield lambda count, total: advance(label, count, total)
 
 
 @contextmanager
 def work_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each kind of work: (what, units done now, units in all, 0 if not known)."""
+    """Yield a function that adds units to the bar of a kind of work: (kind, units now, units in all, 0 if unknown)."""
     with _bars(is_bytes=False) as advance:
         yield advance
 
@@ -32,7 +32,7 @@ def work_bars() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
     if not sys.stderr.isatty():
-        yield lambda _what, _done, _total: None
+        yield lambda _what, _count, _total: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -50,15 +50,15 @@ def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     guard = Lock()
-    # Left to itself the bar takes standard output over and prints it on standard error: a pipe would stay empty.
+    # By default the bar takes standard output over and prints it on standard error: a pipe would stay empty.
     with Progress(
         *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
     ) as progress:
 
-        def advance(what: str, done: int, total: int) -> None:
+        def advance(what: str, count: int, total: int) -> None:
             with guard:
                 if what not in tasks:
                     tasks[what] = progress.add_task(what, total=total or None)
-                progress.update(tasks[what], advance=done, total=total or None)
+                progress.update(tasks[what], advance=count, total=total or None)
 
         yield advance

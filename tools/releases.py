@@ -1,4 +1,4 @@
-"""The commands of releases: which engines are approved for a host class, and by whom."""
+"""The commands for releases: which engines the release keys approve for a host class."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.takeoff.verify import parse_release, read_table
 from tools import keyfiles, render
-from tools.arguments import Json, PassphraseFile, SignerCommand, SomeKeys, StoreFirst, print_lines
+from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreFirst, print_lines
 from tools.status import NO, OK, command, print_json, say
 
-app = typer.Typer(no_args_is_help=True, help="Approve engines for a host class.")
+app = typer.Typer(no_args_is_help=True, help="Approve engines for a host class, signed by the release keys.")
 
-ReleaseFile = Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="The release's file, to carry.")]
+ReleaseFile = Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="The file of the release, to carry.")]
 
 
 def add_to(parent: typer.Typer) -> None:
-    """Registers the commands."""
+    """Register the commands."""
     parent.add_typer(app, name="release")
 
 
@@ -38,32 +38,43 @@ def add_to(parent: typer.Typer) -> None:
 def new(
     store: StoreFirst,
     file: ReleaseFile,
-    name: Annotated[str, typer.Option(help="What people know the release by.")],
-    mission: Annotated[list[str], typer.Option(help="Its engines are approved, draft or current; may be repeated.")],
-    host: Annotated[str | None, typer.Option(help="The host class; else that of the missions.")] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="The name of the release.")],
+    mission: Annotated[
+        list[str],
+        typer.Option(metavar="ID", help="A mission, or its draft, whose engines to approve. May be repeated."),
+    ],
+    host: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="The host class. The default is that of the missions.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Write a release of the engines of missions, to be signed by the release keys."""
+    """Write a release that approves the engines of missions. The release keys sign it with `flightbag release sign`.
+
+    Example: flightbag release new ground winter.release --name winter --mission north-ridge
+    """
     if not SEGMENT.fullmatch(name):
-        raise Invalid(f"{name[:80]!r} is no name of a release", remedy="1 to 64 of a-z 0-9 . _ -")
+        raise Invalid(
+            f"{name[:80]!r} is not a name of a release", remedy="give 1 to 64 characters out of a-z 0-9 . _ -"
+        )
     with Repository.open(store) as repository:
-        found = [_engines(repository, one) for one in mission]
-    hosts = {one for one, _ in found}
+        engines = [_engines(repository, one) for one in mission]
+    hosts = {mission_host for mission_host, _ in engines}
     if host is None and len(hosts) != 1:
-        raise Invalid("the missions are for several host classes", remedy="say which with --host")
-    data = releases.drafted(name, host or hosts.pop(), [a for _, some in found for a in some], now=int(time.time()))
+        raise Invalid("the missions are for several host classes", remedy="name one with --host")
+    approvals = [approval for _, approvals in engines for approval in approvals]
+    data = releases.drafted(name, host or hosts.pop(), approvals, now=int(time.time()))
     keyfiles.write_new(file, data)
-    return _told(data, file, as_json=as_json)
+    return _show(data, file, as_json=as_json)
 
 
 def _engines(repository: Repository, mission: str) -> tuple[str, list[Approval]]:
-    """The host class of a mission, and its entries that need approval: those of its draft, or else of its manifest."""
+    """Return the host class of a mission and its entries that need approval, from its draft or else its manifest."""
     manifest = None
     with suppress(NotFound):
-        drafted = draft_of(repository, mission).manifest
+        of_draft = draft_of(repository, mission).manifest
         root = repository.trust_root().root
-        if drafted.mission.id == mission and not overtaken(repository, drafted, root, now=int(time.time())):
-            manifest = drafted
+        if of_draft.mission.id == mission and not overtaken(repository, of_draft, root, now=int(time.time())):
+            manifest = of_draft
     manifest = manifest or repository.current(mission).manifest
     table = read_table(repository.evidence, manifest)
     return manifest.host, [Approval.of(entry) for entry in table.entries if entry.kind in KINDS]
@@ -74,12 +85,15 @@ def _engines(repository: Repository, mission: str) -> tuple[str, list[Approval]]
 def sign(
     store: StoreFirst,
     file: ReleaseFile,
-    key: SomeKeys = None,
+    key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """Sign a release; with enough signatures it is added to the store. Without a key, only that."""
+    """Sign a release. With enough signatures, add it to the store. Without a key, only add it.
+
+    Example: flightbag release sign ground winter.release --key lab.key
+    """
     signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
     data = keyfiles.read_file(file, ENVELOPE_LIMIT, "the release")
     with Repository.open(store) as repository:
@@ -99,19 +113,25 @@ def sign(
     elif added is not None:
         say(f"the release {releases.parsed(data)[1].name} is in the store, object {added}")
     else:
-        say(f"signed by {count} of the {root.release.threshold} release keys that it takes: carry {file} to the next")
+        say(
+            f"{count} of {root.release.threshold} required signatures: "
+            f"carry {file} to the holder of the next release key"
+        )
     return OK if added is not None or signers else NO
 
 
 @app.command("show")
 @command
 def show(
-    what: Annotated[str, typer.Argument(metavar="STORE|FILE", help="A store, or a release's file.")],
+    what: Annotated[str, typer.Argument(metavar="STORE|FILE", help="The folder of a store, or the file of a release.")],
     as_json: Json = False,
 ) -> int:
-    """Show the releases of a store and whether they hold under its newest root, or what a file says."""
+    """Show the releases of a store, and whether each holds under the newest trust root. Or show the release in a file.
+
+    Example: flightbag release show winter.release
+    """
     if not os.path.isdir(what):
-        return _told(keyfiles.read_file(Path(what), ENVELOPE_LIMIT, "the release"), None, as_json=as_json)
+        return _show(keyfiles.read_file(Path(what), ENVELOPE_LIMIT, "the release"), None, as_json=as_json)
     rows: list[dict[str, Any]] = []
     with Repository.open(what) as repository:
         root = repository.trust_root().root
@@ -158,7 +178,7 @@ def _json(data: bytes) -> dict[str, Any]:
     }
 
 
-def _told(data: bytes, file: Path | None, *, as_json: bool) -> int:
+def _show(data: bytes, file: Path | None, *, as_json: bool) -> int:
     if as_json:
         print_json(_json(data))
     else:
@@ -171,4 +191,4 @@ def _lines(release: Release, signatures: int, file: Path | None) -> Iterator[str
     yield from render.table([(a.kind, a.host, str(a.id)[:12], a.name) for a in release.approvals])
     yield render.many(signatures, "signature")
     if file is not None:
-        yield f"carry {file} to the release keys: flightbag release sign STORE {file} --key KEY"
+        yield f"carry {file} to the holders of the release keys: flightbag release sign STORE {file} --key KEY"

@@ -1,4 +1,4 @@
-"""What the commands print for people. Values come in, text goes out; nothing is decided here."""
+"""The text that the commands print for people. A function takes a value and yields lines; it decides nothing."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from store.takeoff.mission import Opened, Verdict
 
 if TYPE_CHECKING:
     from builders.artifacts.plan import Plan
+    from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Match
     from builders.report import BuildReport, EngineReport
-    from builders.retrieval.query import Measurement
 
+# The most tiles that a list names one by one.
 LISTED = 20
-# How old imagery is customarily allowed to be, by the class of the sector.
+# The customary greatest age of imagery in days, by the class of the sector.
 CUSTOMARY_DAYS = {"active_conflict": 183, "stable_rear": 365}
-# A finding takes three or four lines, a screen has 24.
+# The most findings of a NO-GO: one needs three or four lines, and a screen has 24.
 ON_A_SCREEN = 5
 
 
 def many(count: int, what: str) -> str:
-    """A number of things: `1 object`, `2 objects`."""
+    """Return a count and its noun: `1 object`, `2 objects`."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def size(count: int) -> str:
-    """Bytes as people read them: 312 B, 1.4 MB (powers of ten)."""
+    """Return a number of bytes as people read it, in powers of ten: 312 B, 1.4 MB."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -43,31 +44,32 @@ def size(count: int) -> str:
 
 
 def when(seconds: int) -> str:
-    """Unix seconds as UTC, to the second."""
+    """Return unix seconds as a time in UTC, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
 
 
 def day(seconds: int) -> str:
+    """Return unix seconds as a day in UTC."""
     return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def degrees(number: int) -> str:
-    """1e-7 degree as degrees, exactly."""
+    """Return a number of 1e-7 degrees as degrees, exactly."""
     return f"{'-' if number < 0 else ''}{abs(number) // 10**7}.{abs(number) % 10**7:07d}".rstrip("0").rstrip(".")
 
 
 def takeoff(origin: Takeoff) -> str:
-    """The takeoff origin in degrees and metres."""
+    """Return the takeoff origin in degrees and metres."""
     return f"{degrees(origin.lat)}, {degrees(origin.lon)}, {origin.alt / 1000:g} m"
 
 
 def hexed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A map with its byte strings as hex, for JSON."""
+    """Return a map with its byte strings as hex, for JSON."""
     return {key: item.hex() if isinstance(item, bytes) else item for key, item in value.items()}
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns aligned by spaces; the last one free."""
+    """Yield rows as lines, with their columns aligned by spaces. The last column keeps its length."""
     if not rows:
         return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
@@ -77,7 +79,7 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def finding(item: Finding) -> Iterator[str]:
-    """One finding: what, where, and what to do."""
+    """Yield the lines of one finding: its kind, its place, the message and the remedy."""
     head = " ".join(part for part in (item.step, item.kind) if part)
     place = item.entry or item.path
     yield f"  {head:<18} {place}" if place else f"  {head}"
@@ -89,9 +91,9 @@ def finding(item: Finding) -> Iterator[str]:
 
 
 def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
-    """GO or NO-GO, on one screen; `past` is of a time that is over, and has no code for the radio."""
+    """Yield GO or NO-GO with the facts, on one screen. A verdict on the `past` has no code for the radio."""
     if item.mission is None:
-        word = "NO-GO (could not look)" if item.unknown else "NO-GO"
+        word = "NO-GO (could not check everything)" if item.unknown else "NO-GO"
         yield f"{word}  {item.mission_id}"
         for one in item.findings[:ON_A_SCREEN]:
             yield from finding(one)
@@ -111,9 +113,9 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
 
 
 def audit(item: Audit) -> Iterator[str]:
-    """Findings, then a verdict for each mission."""
-    told = [one for one in item.findings if not one.information]
-    for one in told:
+    """Yield the findings of an audit, a verdict on each mission, and a summary."""
+    findings = [one for one in item.findings if not one.information]
+    for one in findings:
         yield from finding(one)
     for kind, count in sorted(item.notes.items()):
         yield f"  note: {count} {kind}"
@@ -122,25 +124,25 @@ def audit(item: Audit) -> Iterator[str]:
     )
     state = "errors" if item.errors else "could not check everything" if item.inconclusive else "clean"
     read = f"{item.read_objects} read in full ({size(item.read_bytes)})" if item.read_objects else "none read in full"
-    yield f"{state}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; {many(len(told), 'finding')}"
+    yield f"{state}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; {many(len(findings), 'finding')}"
 
 
 def repair_plan(item: RepairPlan) -> Iterator[str]:
-    """What is to be done, and what nothing at hand can mend."""
-    yield from table([(one.action, one.name, *_whence(one)) for one in item.steps])
+    """Yield the steps of a repair, and the findings that it cannot mend."""
+    yield from table([(one.action, one.name, *_move(one)) for one in item.steps])
     if item.index:
         yield "mend the index"
     for one in item.unsolved:
-        yield f"cannot be mended from what is at hand: {one.kind} {one.path or one.object}"
+        yield f"no source to mend from: {one.kind} {one.path or one.object}"
 
 
-def _whence(step: Step) -> tuple[str, str]:
+def _move(step: Step) -> tuple[str, str]:
     to = f"-> {step.to}" if step.to else ""
     return to, f"from {step.source}" if step.source else f"({step.why})"
 
 
 def plan(item: Plan) -> Iterator[str]:
-    """What would be built and what is there."""
+    """Yield what a build would make, what the store already has, and which tiles of the area are missing."""
     yield f"mission {item.facts.id}, flight {item.facts.flight}, host {item.host}"
     rows = [task.row() for task in item.tasks]
     yield from table(
@@ -150,19 +152,20 @@ def plan(item: Plan) -> Iterator[str]:
     yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
     if lost := item.shortfall.missing:
         allowed = item.gates.allows(lost, item.inventory.tiles)
-        yield f"{lost} tiles are missing, {'which the policy allows' if allowed else 'so the build would fail'}:"
+        consequence = "and coverage.at_least allows that" if allowed else "so that the build would fail"
+        yield f"{lost} tiles are missing, {consequence}:"
         from builders.grid.tiles import tile_from_id
 
         reasons = item.shortfall.reasons()
         yield from _sums(reasons.values())
         yield from _some(f"{tile_from_id(number)}  {reason}" for number, reason in reasons.items())
-        yield "what only decoding tells (undecodable, wrong-size, blank) a build finds"
+        yield "a plan decodes no tile: only a build finds those that are undecodable, wrong-size or blank"
 
 
 _REMEDIES = {
     "absent": "give another source, or make the area smaller",
-    "no-view": "imagery must reach as many tiles beyond the area as a view has, or set coverage.at_least",
-    "outside-zooms": "leave the zoom out of tiles[].zooms",
+    "no-view": "give imagery that reaches as many tiles beyond the area as a view has, or set coverage.at_least",
+    "outside-zooms": "remove the zoom from tiles[].zooms",
     "too-coarse": "see coverage.min_resolution_m and tiles[].resolution_m",
     "too-old": "see freshness.max_age_days and tiles[].captured",
     "wrong-size": "see coverage.tile_size",
@@ -170,13 +173,14 @@ _REMEDIES = {
 
 
 def _sums(reasons: Iterable[str]) -> Iterator[str]:
-    """How many tiles are missing for each reason, and what may be done."""
+    """Yield how many tiles are missing for each reason, with a remedy."""
     for reason, count in sorted(Counter(reasons).items()):
         remedy = _REMEDIES.get(reason)
         yield f"missing: {count} {reason}" + (f" -> {remedy}" if remedy else "")
 
 
 def _some(items: Iterable[str]) -> Iterator[str]:
+    """Yield the first items, and how many more there are."""
     listed = list(items)
     for item in listed[:LISTED]:
         yield f"  {item}"
@@ -185,7 +189,7 @@ def _some(items: Iterable[str]) -> Iterator[str]:
 
 
 def build(item: BuildReport) -> Iterator[str]:
-    """The outcome, what was built and reused, and the coverage."""
+    """Yield the outcome of a build, its artifacts, coverage and figures."""
     why = f" ({item.why})" if item.why and item.outcome != "draft" else ""
     yield f"{item.outcome}: mission {item.mission}{why}"
     yield from table(
@@ -218,18 +222,18 @@ def build(item: BuildReport) -> Iterator[str]:
         yield f"NOT PUBLISHED, a draft: {item.why}"
 
 
-def matches(found: Sequence[Match]) -> Iterator[str]:
-    """The places of a picture, the best first."""
+def matches(items: Sequence[Match]) -> Iterator[str]:
+    """Yield the places that a query found, the best first."""
     rows = [("tile", "score", "centre", "north-western corner")]
-    for one in found:
+    for one in items:
         centre, corner = (f"{latitude:.6f}, {longitude:.6f}" for latitude, longitude in (one.centre, one.corner))
         rows.append((str(one.tile), f"{one.score:.4f}", centre, corner))
     yield from table(rows)
 
 
 def measured(figures: Sequence[Measurement]) -> Iterator[str]:
-    """Figures that were measured again, beside what was signed."""
-    rows = [("figure", "now", "signed", "least", "asked", "")]
+    """Yield figures that were measured again, beside the signed ones."""
+    rows = [("figure", "now", "signed", "least", "queries", "")]
     for one in figures:
         signed, least = (f"{value / PPM:.4f}" if value is not None else "-" for value in (one.signed, one.least))
         zooms = ", ".join(f"z{zoom} {value / PPM:.4f}" for zoom, value in one.zooms.items())
@@ -238,14 +242,14 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
         if one.value is None:
             notes.append("NOT MEASURED: --against is missing")
         elif one.unsure:
-            notes.append("measured in another way than the signed one")
+            notes.append("not measured in the way of the signed figure")
         now = "-" if one.value is None else f"{one.value / PPM:.4f}"
         rows.append((one.name, now, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
 
 
 def engines(report: Sequence[EngineReport]) -> Iterator[str]:
-    """What became of each engine, with its whole key."""
+    """Yield the outcome for each engine, with its whole build key, and the errors."""
     rows = [
         (one.action, one.backbone, size(one.bytes), "" if one.seconds is None else f"{one.seconds:.2f} s", one.key)
         for one in report
@@ -253,15 +257,15 @@ def engines(report: Sequence[EngineReport]) -> Iterator[str]:
     yield from table(rows)
     for one in report:
         if one.error is not None:
-            yield f"{one.backbone}: {one.error.fields.get('kind') or 'failed'}: {one.error.message}"
+            yield f"{one.backbone}: {one.error.kind or 'failed'}: {one.error.message}"
             if one.error.remedy:
                 yield f"    -> {one.error.remedy}"
-            log = str(one.error.fields.get("log") or "").rstrip()
+            log = str(one.error.fields.get("log", "")).rstrip()
             yield from (f"    | {line}" for line in log.split("\n")[-8:] if line)
 
 
 def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
-    """One engine card."""
+    """Yield the card of one engine. An empty name is left out."""
     check, tolerance = value["check"], value["tolerance"]
     if name:
         yield name
@@ -278,13 +282,13 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
     ]
     rows.append(("allowed", f"{tolerance['relative_error']:g} of the greatest value, cosine {tolerance['cosine']:g}"))
     rows.append(("made by", ", ".join(f"{tool} {version}" for tool, version in value["tools"].items())))
-    rows.append(("took", f"{value['seconds']:.2f} s"))
+    rows.append(("build time", f"{value['seconds']:.2f} s"))
     yield from table([(f"  {key}", text) for key, text in rows])
     yield from (f"  {line}" for line in key_fields(value, compared=False))
 
 
 def key_fields(value: Mapping[str, Any], *, compared: bool) -> Iterator[str]:
-    """Each field of a build key; where it was compared, what differs."""
+    """Yield each field of a build key, and after a comparison the fields that differ."""
     fields = dict(value["fields"])
     for step, inner in value["steps"].items():
         fields |= {f"{step}.{name}": one for name, one in inner.items()}
@@ -293,15 +297,15 @@ def key_fields(value: Mapping[str, Any], *, compared: bool) -> Iterator[str]:
     if not compared:
         return
     for one in value["differs"]:
-        yield f"differs: {one['field']}: {shown(one['new'])}, there it is {shown(one['old'])}"
+        yield f"differs: {one['field']}: {shown(one['new'])}, in the published engine {shown(one['old'])}"
     if value["differs"]:
-        yield f"the engine that is there has the key {value['against']}: it would be built again"
+        yield f"the published engine has the key {value['against']}: it would be built again"
     else:
-        yield "the engine that is there has this key: it would be reused"
+        yield "the published engine has this key: it would be reused"
 
 
 def shown(value: Any) -> str:
-    """A field of a key as people read it; bytes as hex."""
+    """Return a field of a build key as people read it, with bytes as hex."""
     if isinstance(value, Mapping):
         if value.keys() == {"hex"}:
             return value["hex"] or "none"
@@ -312,7 +316,7 @@ def shown(value: Any) -> str:
 
 
 def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
-    """One manifest, and what of the area it does not describe."""
+    """Yield the facts of one manifest, its entries, and how many tiles of the area it does not describe."""
     manifest: Manifest = opened.manifest
     facts, issue, coverage = manifest.mission, manifest.issue, manifest.coverage
     west, south, east, north = facts.area.bbox
@@ -324,7 +328,7 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
         (
             "area",
             f"west {degrees(west)}, south {degrees(south)}, east {degrees(east)}, north {degrees(north)}"
-            + (f"; {many(len(facts.area.polygons), 'polygon')} in it" if facts.area.polygons else ""),
+            + (f"; {many(len(facts.area.polygons), 'polygon')} in this box" if facts.area.polygons else ""),
         ),
         ("sector", facts.sector),
         ("host", manifest.host),
@@ -335,32 +339,34 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
         ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
         ("expires", when(issue.expires_at) if issue.expires_at is not None else "never"),
         ("manifest", str(opened.manifest_id)),
-        ("root", manifest.merkle_root.hex()),
+        ("Merkle root", manifest.merkle_root.hex()),
     ]
     yield from table(rows)
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
 
 
 def covered(coverage: Coverage) -> str:
-    """How much of the area is described, and how much has to be."""
+    """Return how many tiles of the area are described, and which part is required."""
     text = f"{coverage.tiles - coverage.missing} of {coverage.tiles} tiles at zooms {list(coverage.zooms)}"
-    return text if coverage.required_ppm == PPM else f"{text}, at least {coverage.required_ppm / PPM:g} of them"
+    return (
+        text if coverage.required_ppm == PPM else f"{text}, at least {coverage.required_ppm / PPM:g} of them required"
+    )
 
 
 def imagery(manifest: Manifest) -> str:
-    """When the imagery was taken, how old the oldest was when the mission was issued, and how old it may be."""
+    """Return when the imagery was taken, the age of the oldest when the mission was issued, and the allowed age."""
     coverage, sector = manifest.coverage, manifest.mission.sector
     age = (manifest.issue.issued_at - coverage.oldest) // 86400
     text = f"{day(coverage.oldest)} to {day(coverage.newest)}, up to {many(age, 'day')} old when issued"
     if coverage.min_resolution_mm is not None:
         text += f", {coverage.min_resolution_mm / 1000:g} m a pixel or finer"
     if coverage.max_age_days is not None:
-        return f"{text}; {coverage.max_age_days} were allowed"
-    return f"{text}; no limit was set, customary for {sector} are {CUSTOMARY_DAYS[sector]}"
+        return f"{text}; at most {coverage.max_age_days} are allowed"
+    return f"{text}; the mission sets no limit, customary for {sector} are {CUSTOMARY_DAYS[sector]} days"
 
 
 def mission_json(opened: Opened) -> dict[str, Any]:
-    """One manifest with its entries, for machines: coordinates 1e-7 degree, heights mm, times unix seconds."""
+    """Return one manifest with its entries, for JSON: coordinates in 1e-7 degrees, heights in mm, unix seconds."""
     manifest, issue = opened.manifest, opened.manifest.issue
     return {
         "manifest": str(opened.manifest_id),

@@ -1,36 +1,40 @@
-"""Exit statuses, how an error becomes one, and the one place where text is printed. Scripts may rely on the numbers.
+"""Exit statuses, the status that an error stands for, and the printing of text. Scripts may rely on the numbers.
 
 0  done, or GO
 1  the answer is no: NO-GO, coverage failed, no such mission
-2  usage or invalid input
-3  could not tell or could not do: locked, unreadable, disk full, a missing extra
+2  wrong arguments or invalid input
+3  unknown: locked, unreadable, disk full, a missing extra, output that cannot be written
+130  interrupted
+141  nobody reads the output (see `program`)
+
+`store-fsck` has statuses of its own (see `fsck`).
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO
 
 from store.errors import FlightbagError, Invalid, Unavailable
+from tools.streams import OutputLost
 
 OK, NO, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
 P = ParamSpec("P")
 
 
 def status_of(error: FlightbagError) -> int:
-    """The exit status that an error stands for."""
+    """Return the exit status that an error stands for."""
     if isinstance(error, Invalid):
         return USAGE
     return UNKNOWN if isinstance(error, Unavailable) else NO
 
 
 def printable(text: str) -> str:
-    """The text with everything that is not printable as an escape, newlines too.
+    """Return the text with an escape for each character that is not printable, newlines too.
 
     Names and messages may come from a hostile store: no byte of it moves the cursor, or paints a GO.
     """
@@ -38,25 +42,24 @@ def printable(text: str) -> str:
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Prints a line for people."""
+    """Print a line for people: on standard output, or on `file`."""
     print(printable(text), file=file or sys.stdout)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output, in ASCII."""
+    """Print one JSON document on standard output, in ASCII."""
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 
 def fail(error: FlightbagError, *, as_json: bool) -> None:
-    """Tells an error: on standard error for people, on standard output for machines, as a document on one line."""
+    """Print an error: on standard error for people, and with `as_json` on standard output as a document on one line."""
     if as_json:
         facts = {key: value for key, value in error.fields.items() if key not in ("kind", "findings")}
-        kind = str(error.fields.get("kind", type(error).__name__.lower()))
-        told = {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
-        print(json.dumps({"type": "error", "error": told}, sort_keys=True, default=str))
-    # Several at once are told a line each.
-    for one in error.problems or (error.message,):
-        say(f"flightbag: {one}", sys.stderr)
+        kind = error.kind or type(error).__name__.lower()
+        value = {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
+        print(json.dumps({"type": "error", "error": value}, sort_keys=True, default=str))
+    for message in error.problems or (error.message,):
+        say(f"flightbag: {message}", sys.stderr)
     if error.remedy:
         say(f"  -> {error.remedy}", sys.stderr)
 
@@ -67,7 +70,10 @@ def exits(
     unknown: int = UNKNOWN,
     interrupted: int = INTERRUPTED,
 ) -> Callable[[Callable[P, int]], Callable[P, None]]:
-    """Makes a function that returns its status into a command: errors become statuses, whatever they are."""
+    """Return a decorator that makes a command of a function that returns its status: every error becomes a status.
+
+    `error_status` gives the status of a FlightbagError, `unknown` is the status of an error of the program itself.
+    """
 
     def decorate(function: Callable[P, int]) -> Callable[P, None]:
         @functools.wraps(function)
@@ -78,14 +84,12 @@ def exits(
             except FlightbagError as error:
                 fail(error, as_json=bool(kwargs.get("as_json")))
                 status = error_status(error)
-            except BrokenPipeError:
-                # The reader went away: what it has seen is not the answer. A second complaint would help nobody.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                status = unknown
+            except OutputLost:  # `program` ends the process
+                raise
             except KeyboardInterrupt:
                 say("flightbag: interrupted", sys.stderr)
                 status = interrupted
-            except Exception:  # noqa: BLE001 - a bug of ours is "could not tell", never Python's 1, which is "no"
+            except Exception:  # noqa: BLE001 - an error of the program is "unknown", never Python's 1, which means "no"
                 traceback.print_exc()
                 status = unknown
             raise SystemExit(status)

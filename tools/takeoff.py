@@ -1,4 +1,4 @@
-"""The commands around takeoff: the check, the signatures that a mission lacks, and the proof of a single entry."""
+"""The commands around takeoff: sign and discard a draft, verify a mission, and prove a single entry."""
 
 from __future__ import annotations
 
@@ -26,15 +26,26 @@ from store.takeoff.proof import PROOF_LIMIT, Proof, prove
 from store.takeoff.verify import pinned_root, verify_mission
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot
 from tools import keyfiles, render
-from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, moment, print_lines, store_and, store_then
+from tools.arguments import (
+    ENV,
+    Json,
+    Keys,
+    PassphraseFile,
+    SignerCommand,
+    State,
+    StoreAndMission,
+    Trust,
+    moment,
+    print_lines,
+    store_and,
+    store_then,
+)
 from tools.progress import bytes_bar
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
-Trust = Annotated[Path | None, typer.Option(readable=False, help="The pinned trust root; never the store's own.")]
-
 
 def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
+    """Register the commands."""
     app.command("sign")(sign)
     app.command("discard")(discard)
     app.command("verify")(verify)
@@ -44,35 +55,41 @@ def add_to(app: typer.Typer) -> None:
 
 @command
 def sign(
-    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
+    store_and_mission: StoreAndMission,
     key: Keys,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """Sign the draft of a mission; with enough signatures it is published."""
+    """Sign the draft of a mission. With enough signatures, publish it.
+
+    Example: flightbag sign ground north-ridge --key copilot.key
+    """
     store, mission = store_and(store_and_mission, needed=True)
     signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     with Repository.open(store) as repository:
-        done = sign_draft(repository, mission or "", signers, now=int(time.time()))
+        outcome = sign_draft(repository, mission or "", signers, now=int(time.time()))
     if as_json:
         print_json(
-            {"mission": mission, "manifest": str(done.manifest) if done.manifest else None, "sequence": done.sequence}
-            | {"signatures": done.signatures, "threshold": done.threshold}
+            {"mission": mission, "manifest": str(outcome.manifest) if outcome.manifest else None}
+            | {"sequence": outcome.sequence, "signatures": outcome.signatures, "threshold": outcome.threshold}
         )
-    elif done.manifest is not None:
-        say(f"published {mission}, sequence {done.sequence}, manifest {done.manifest}")
+    elif outcome.manifest is not None:
+        say(f"published {mission}, sequence {outcome.sequence}, manifest {outcome.manifest}")
     else:
-        say(f"{mission} has {done.signatures} of {done.threshold} signatures: it is a draft still")
+        say(f"{mission} is still a draft, with {outcome.signatures} of {outcome.threshold} signatures")
     return OK
 
 
 @command
 def discard(
-    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
+    store_and_mission: StoreAndMission,
     as_json: Json = False,
 ) -> int:
-    """Throw the draft of a mission away, with its signatures. What is published stays."""
+    """Delete the draft of a mission and its signatures. The published mission stays.
+
+    Example: flightbag discard ground north-ridge
+    """
     store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
         signatures = discard_draft(repository, mission or "")
@@ -86,39 +103,65 @@ def discard(
 @command
 def verify(
     store_and_mission: Annotated[
-        list[str] | None, typer.Argument(metavar="[STORE] [MISSION]", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[STORE] [MISSION]",
+            help=f"The folder of the store and the id of a mission. {ENV} may replace STORE.",
+            show_default=False,
+        ),
     ] = None,
     trust: Trust = None,
-    state: Annotated[str | None, typer.Option(help="The aircraft's state: its memory, and the root it has.")] = None,
-    flight: Annotated[str | None, typer.Option(help="The flight that is meant.")] = None,
-    aircraft: Annotated[str | None, typer.Option(help="This aircraft's id; with --state it is known.")] = None,
-    host: Annotated[str | None, typer.Option(help="This aircraft's host class; with --state it is known.")] = None,
-    clock: Annotated[
-        str | None, typer.Option(metavar="trusted", help="With --state: the clock of this computer can be trusted.")
+    state: State = None,
+    flight: Annotated[
+        str | None, typer.Option(metavar="ID", help="The flight to be flown. NO-GO if the mission is for another.")
     ] = None,
-    at: Annotated[str | None, typer.Option(metavar="TIME", help="Would it have been GO then? For auditors.")] = None,
+    aircraft: Annotated[
+        str | None, typer.Option(metavar="ID", help="The id of this aircraft. The state holds it already.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="The host class of this aircraft. The state holds it already.")
+    ] = None,
+    clock: Annotated[
+        str | None, typer.Option(metavar="trusted", help="With --state: trust the clock of this computer.")
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="For auditors: would the verdict have been GO at this time?"),
+    ] = None,
     tiles: Annotated[
         list[Path] | None,
         typer.Option(
-            readable=False, metavar="SOURCE", help="On the ground: are these the tiles that it was built from?"
+            readable=False,
+            metavar="SOURCE",
+            help="On the ground: compare this imagery with the imagery of the build. May be repeated.",
         ),
     ] = None,
     anchor: Annotated[
-        str | None, typer.Option(metavar="HASH", help="The log must go on from this line; see `flightbag log`.")
+        str | None,
+        typer.Option(metavar="HASH", help="A hash that `flightbag log` printed: the log must still contain that line."),
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """The takeoff check: GO, or NO-GO with every reason. Without MISSION, every mission in the store."""
+    """Run the takeoff check of a mission: GO, or NO-GO with every reason. Without MISSION, check every mission.
+
+    Give --trust, or --state aboard an aircraft. The status is 0 for GO, 1 for
+    NO-GO, and 3 for NO-GO because the check could not read everything.
+
+    Example: flightbag verify /media/stick/store --state /var/lib/flightbag
+    """
     store, mission = store_and(store_and_mission or [], needed=False)
     if (trust is None) == (state is None):
         raise Invalid(
-            "one of --trust and --state is needed",
-            remedy="give the pinned trust root's file, or the aircraft's state, which has one",
+            "give either --trust or --state",
+            remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
         )
     if state is not None and (aircraft or host or at or tiles):
-        raise Invalid("--state is for the aircraft: not with --aircraft, --host, --at or --tiles")
+        raise Invalid(
+            "--state excludes --aircraft, --host, --at and --tiles",
+            remedy="leave them out: the state holds the id and the host class of the aircraft",
+        )
     if clock is not None and (clock != "trusted" or state is None):
-        raise Invalid("--clock trusted belongs to --state")
+        raise Invalid("--clock takes only the value trusted, and only with --state", remedy="leave it out")
     for option, inside in (("--trust", trust), ("--state", state)):
         if inside is not None:
             keyfiles.refuse_inside(option, Path(inside), store)
@@ -144,13 +187,13 @@ def verify(
         print_json(value if at is None else {**value, "at": moment(at)})
     else:
         if at is not None:
-            say(f"as it was at {render.when(moment(at))}; this is no clearance")
+            say(f"the verdict at {render.when(moment(at))}; this is not a clearance")
         for verdict in verdicts:
             print_lines(render.verdict(verdict, past=at is not None))
-    wrong = [verdict for verdict in verdicts if not verdict.go]
-    if not wrong:
+    no_go = [verdict for verdict in verdicts if not verdict.go]
+    if not no_go:
         return OK
-    return UNKNOWN if all(verdict.unknown for verdict in wrong) else NO
+    return UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
 
 
 def _operator(tiles: list[Path] | None) -> OperatorCheck | None:
@@ -163,32 +206,33 @@ def _operator(tiles: list[Path] | None) -> OperatorCheck | None:
 
 
 def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -> tuple[StoreEvidence, int]:
-    """What is looked at, and the time that is judged by."""
+    """Return the evidence to check, and the time to judge by: now, or the time `at` with the evidence of then."""
     if at is None:
         return StoreEvidence(media, progress), int(time.time())
     then = moment(at)
     if then > time.time():
-        raise Invalid(f"{render.when(then)} is yet to come", remedy="give a time that has passed")
+        raise Invalid(f"--at {render.when(then)} lies in the future", remedy="give a time in the past")
     check_pinned(pinned, then)
     return EvidenceAsOf(media, then, progress), then
 
 
 def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
-    found = [mission] if mission else evidence.missions()
-    if not found:
+    missions = [mission] if mission else evidence.missions()
+    if not missions:
         then = " at that time" if isinstance(evidence, EvidenceAsOf) else ""
-        raise NotFound(f"{evidence.media.path} has no mission to verify{then}", kind="missing")
-    return found
+        raise NotFound(f"{evidence.media.path} has no mission{then}: a check of nothing is not GO", kind="missing")
+    return missions
 
 
 def _check_anchor(media: Media, anchor: str) -> None:
-    """Raises Corrupt unless the log chains, and one of its lines has this hash."""
+    """Raise Corrupt unless the log chains and one of its lines has this hash."""
     ObjectId.parse(anchor)
     if anchor not in log.hashes(media):
         raise Corrupt(
-            f"no line of the log of {media.path} has the hash {anchor[:16]}…: the log was cut or replaced, "
-            "or the hash is of another store's",
-            remedy="logs are of each store: compare with `flightbag log` there; store-fsck says what else is wrong",
+            f"the log of {media.path} has no line with the hash {anchor[:16]}…: somebody cut or replaced the log, "
+            "or the hash comes from the log of another store",
+            remedy="each store has a log of its own: run `flightbag log` on the store that printed the hash; "
+            "run store-fsck on this one",
             kind="bad-log",
             expected=anchor,
         )
@@ -218,11 +262,21 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 @command
 def prove_command(
-    args: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION ENTRY", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", readable=False, help="Where the proof goes.")],
+    args: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STORE] MISSION ENTRY",
+            help=f"The folder of the store, the id of the mission and the name of the entry. {ENV} may replace STORE.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", readable=False, metavar="FILE", help="The new file of the proof.")],
     as_json: Json = False,
 ) -> int:
-    """Write the proof of one entry: enough to verify that object with nothing else at hand."""
+    """Write the proof of one entry, for a computer that has the object of that entry and no store.
+
+    Example: flightbag prove ground north-ridge files/camera.yaml --out camera.proof
+    """
     store, (mission, entry) = store_then(args, 2)
     with Repository.open(store) as repository:
         opened = repository.current(mission)
@@ -236,50 +290,51 @@ def prove_command(
     if as_json:
         print_json({"mission": mission, "entry": entry, "proof": str(out), "bytes": len(data)})
     else:
-        say(f"wrote {out}, {len(data)} bytes: the proof of {entry}")
+        say(f"wrote the proof of {entry} to {out}, {len(data)} bytes")
     return OK
 
 
 @command
 def check_proof(
-    proof: Annotated[Path, typer.Argument(readable=False, help="The proof's file.")],
-    object_: Annotated[Path, typer.Argument(readable=False, metavar="OBJECT", help="The file that it is about.")],
+    proof: Annotated[Path, typer.Argument(readable=False, metavar="PROOF", help="The file of the proof.")],
+    object_: Annotated[Path, typer.Argument(readable=False, metavar="OBJECT", help="The file to verify.")],
     trust: Trust = None,
     as_json: Json = False,
 ) -> int:
-    """Verify one object by its proof, with nothing else at hand."""
+    """Verify one file by its proof and a pinned trust root, without a store.
+
+    Example: flightbag check-proof camera.proof camera.yaml --trust pinned.root.cbor
+    """
     if trust is None:
-        raise Invalid("--trust is missing", remedy="give the pinned trust root's file")
+        raise Invalid("--trust is missing", remedy="give the file of the pinned trust root")
     if (store := keyfiles.store_above(object_)) is not None:
         keyfiles.refuse_inside("--trust", trust, store)
     pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
     try:
-        shown = prove(Proof.parse(keyfiles.read_file(proof, PROOF_LIMIT, "the proof")), pinned)
+        proven = prove(Proof.parse(keyfiles.read_file(proof, PROOF_LIMIT, "the proof")), pinned)
     except (Corrupt, Untrusted) as error:
-        error.message = f"{proof}: {error.message}"
-        raise
-    entry, facts, issue = shown.entry, shown.manifest.mission, shown.manifest.issue
+        raise error.restated(f"{proof}: {error.message}") from error
+    entry, facts, issue = proven.entry, proven.manifest.mission, proven.manifest.issue
     folder, name = os.path.split(os.path.abspath(object_))
     with Media(folder) as media:
         try:
             media.digest(entry.id, entry.size, name=name)
         except Corrupt as error:
-            error.message = f"{object_} is not {entry.name}: {error.message}"
-            raise
+            raise error.restated(f"{object_} is not {entry.name}: {error.message}") from error
     if as_json:
         print_json(
             {"entry": entry.name, "object": str(entry.id), "bytes": entry.size, "mission": facts.id}
-            | {"flight": facts.flight, "sequence": issue.sequence, "trust_root_version": shown.root.root.version}
-            | {"not_judged": list(_NOT_SHOWN)}
+            | {"flight": facts.flight, "sequence": issue.sequence, "trust_root_version": proven.root.root.version}
+            | {"not_judged": list(_NOT_JUDGED)}
         )
     else:
         say(f"{object_} is {entry.name} of {facts.id}, flight {facts.flight}, sequence {issue.sequence}")
-        say(f"  signed under trust root {shown.root.root.version}; not judged: {', '.join(_NOT_SHOWN)}")
+        say(f"  signed under trust root {proven.root.root.version}; not judged: {', '.join(_NOT_JUDGED)}")
     return OK
 
 
-# What a proof cannot show.
-_NOT_SHOWN = (
+# A proof shows nothing about these.
+_NOT_JUDGED = (
     "whether the mission is current",
     "later revocations",
     "aircraft",

@@ -1,4 +1,7 @@
-"""The commands of the trust root: made, changed as a draft that is carried from one root holder to the next, shown."""
+"""The commands for the trust root: create it, change it, sign it, put it into effect, show it.
+
+A change is a draft in a file. The holders of root keys sign it one after the other, each on a machine of their own.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +27,22 @@ from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, StoreFirst, moment, print_lines
 from tools.status import OK, command, print_json, say
 
-app = typer.Typer(no_args_is_help=True, help="Say who may sign.")
+app = typer.Typer(no_args_is_help=True, help="Decide which keys may sign missions, releases and trust roots.")
 
 Draft = Annotated[
-    Path, typer.Argument(readable=False, metavar="DRAFT", help="The draft's file; made if it is not there.")
+    Path,
+    typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft. It is created if it does not exist."),
 ]
-RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="root, release or mission.")]
-KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The key's .pub file.")]
-RoleKeys = Annotated[list[Path] | None, typer.Option(readable=False, help="A .pub file; once for each key.")]
+RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: root, release or mission.")]
+KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The .pub file of the key.")]
+ReleaseKeys = Annotated[
+    list[Path] | None,
+    typer.Option(readable=False, metavar="FILE", help="The .pub file of a release key. May be repeated."),
+]
 
 
 def add_to(parent: typer.Typer) -> None:
-    """Registers the commands."""
+    """Register the commands."""
     parent.add_typer(app, name="trust")
 
 
@@ -43,29 +50,47 @@ def add_to(parent: typer.Typer) -> None:
 @command
 def new(
     store: StoreFirst,
-    domain: Annotated[str, typer.Option(help="A label for the trust domain.")],
-    root_key: Annotated[list[Path], typer.Option(readable=False, help="A root key; a private one signs.")],
-    mission_key: Annotated[list[Path], typer.Option(readable=False, help="May sign missions; a .pub will do.")],
-    release_key: RoleKeys = None,
-    threshold: Annotated[list[str] | None, typer.Option(help="ROLE=N; 1 if not said.", metavar="ROLE=N")] = None,
+    domain: Annotated[str, typer.Option(metavar="NAME", help="A name for the trust domain, for people.")],
+    root_key: Annotated[
+        list[Path],
+        typer.Option(
+            readable=False,
+            metavar="FILE",
+            help="A root key: a private key, which signs, or a .pub file. May be repeated.",
+        ),
+    ],
+    mission_key: Annotated[
+        list[Path],
+        typer.Option(readable=False, metavar="FILE", help="The .pub file of a mission key. May be repeated."),
+    ],
+    release_key: ReleaseKeys = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE=N", help="The number of signatures that a role needs. The default is 1."),
+    ] = None,
     draft: Annotated[
-        Path | None, typer.Option(readable=False, help="Where the draft goes, if root holders are missing here.")
+        Path | None,
+        typer.Option(
+            readable=False, metavar="FILE", help="Write a draft to this file, for other holders of root keys to sign."
+        ),
     ] = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """Make trust root 1 of a store: who may sign missions, and who may change that.
+    """Create trust root 1 of a store: which keys may sign missions and releases, and which may change the trust root.
 
-    Root keys that live behind a command sign its --draft: flightbag trust sign --signer.
+    A root key that only a command can use signs the --draft: flightbag trust sign --signer.
+
+    Example: flightbag trust new ground --domain fleet --root-key a.key --mission-key p.key.pub
     """
     ask = keyfiles.passphrase_from(passphrase_file)
     with Repository.open(store) as repository:
         if repository.evidence.root_versions():
-            text = f"{store} has a trust root already"
-            raise Conflict(text, remedy="change it with a draft: flightbag trust add-key and the like", kind="founded")
+            text = f"{store} already has a trust root"
+            raise Conflict(text, remedy="change it by a draft: see `flightbag trust add-key --help`", kind="founded")
     signers = [keyfiles.private_key(path, ask) for path in root_key if keyfiles.is_private(path)]
     public = [keyfiles.public_key(path, ask) for path in root_key if not keyfiles.is_private(path)]
-    made = drafts.founding(
+    root_draft = drafts.founding(
         domain,
         keys={
             "root": [*public, *(signer.public for signer in signers)],
@@ -77,16 +102,16 @@ def new(
         salt=secrets.token_bytes(SALT_SIZE),
     )
     for signer in signers:
-        made = made.with_signature(signer)
+        root_draft = root_draft.with_signature(signer)
     if draft is not None:
-        keyfiles.write_new(draft, made.render())
-        return _told(made, draft, as_json=as_json)
-    if not all(one.enough for one in made.signatures()):
+        keyfiles.write_new(draft, root_draft.render())
+        return _show_file(root_draft, draft, as_json=as_json)
+    if not all(one.enough for one in root_draft.signatures()):
         raise Invalid(
-            "the private root keys given are too few for the threshold",
-            remedy="give more of them, or --draft FILE to have it signed elsewhere",
+            "too few private root keys for the threshold of the role root",
+            remedy="give more of them, or --draft FILE for the other holders to sign",
         )
-    return _into_effect(store, made, as_json=as_json)
+    return _into_effect(store, root_draft, as_json=as_json)
 
 
 def _threshold(text: str) -> tuple[RoleName, int]:
@@ -100,13 +125,16 @@ def _role(text: str) -> RoleName:
     for name in ROLES:
         if name == text:
             return name
-    raise Invalid(f"{text!r} is no role", remedy=f"give one of {', '.join(ROLES)}")
+    raise Invalid(f"{text!r} is not a role", remedy=f"give one of {', '.join(ROLES)}")
 
 
 @app.command("add-key")
 @command
 def add_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False) -> int:
-    """Let a key sign in a role."""
+    """Add a key to a role, in the draft of the next trust root.
+
+    Example: flightbag trust add-key ground next.draft mission relief.key.pub
+    """
     public = _public(key)
     return _edit(store, draft, lambda d: drafts.with_key(d, _role(role), public), as_json=as_json)
 
@@ -114,7 +142,12 @@ def add_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgumen
 @app.command("remove-key")
 @command
 def remove_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False) -> int:
-    """Take a key out of a role; it may come back. For one that is lost or stolen: revoke."""
+    """Remove a key from a role, in the draft of the next trust root. It can be added again later.
+
+    For a key that is lost or stolen, use `flightbag trust revoke`.
+
+    Example: flightbag trust remove-key ground next.draft mission pilot.key.pub
+    """
     public = _public(key)
     return _edit(store, draft, lambda d: drafts.without_key(d, _role(role), public), as_json=as_json)
 
@@ -124,13 +157,20 @@ def remove_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgu
 def revoke(
     store: StoreFirst,
     draft: Draft,
-    key: Annotated[str, typer.Argument(metavar="KEY|KID", help="The key's .pub file, or the start of its kid.")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY|KID", help="The .pub file of the key, or the first digits of its kid.")
+    ],
     as_json: Json = False,
 ) -> int:
-    """Take a key out of every role, for ever: nothing that it signed counts any more."""
+    """Revoke a key for ever, in the draft of the next trust root: from then on none of its signatures counts.
 
-    def edit(made: RootDraft) -> RootDraft:
-        return drafts.with_revoked(made, _public(Path(key)) if os.path.lexists(key) else _of_kid(made.root, key))
+    Example: flightbag trust revoke ground next.draft 87add0aa8f85
+    """
+
+    def edit(root_draft: RootDraft) -> RootDraft:
+        return drafts.with_revoked(
+            root_draft, _public(Path(key)) if os.path.lexists(key) else _of_kid(root_draft.root, key)
+        )
 
     return _edit(store, draft, edit, as_json=as_json)
 
@@ -140,10 +180,15 @@ def revoke(
 def set_threshold(
     store: StoreFirst,
     draft: Draft,
-    threshold: Annotated[str, typer.Argument(metavar="ROLE=N", help="How many keys of a role it takes.")],
+    threshold: Annotated[
+        str, typer.Argument(metavar="ROLE=N", help="The role, and the number of signatures that it needs.")
+    ],
     as_json: Json = False,
 ) -> int:
-    """Set how many keys of a role it takes."""
+    """Set how many signatures a role needs, in the draft of the next trust root.
+
+    Example: flightbag trust set-threshold ground next.draft mission=2
+    """
     role, number = _threshold(threshold)
     return _edit(store, draft, lambda d: drafts.with_threshold(d, role, number), as_json=as_json)
 
@@ -153,19 +198,25 @@ def set_threshold(
 def set_releases(
     store: StoreFirst,
     draft: Draft,
-    what: Annotated[str, typer.Argument(metavar="required|optional", help="Whether engines need a release.")],
+    what: Annotated[str, typer.Argument(metavar="required|optional", help="Whether an engine needs a release to fly.")],
     as_json: Json = False,
 ) -> int:
-    """Say whether engines need a release to fly."""
+    """Set whether an engine needs a release to fly, in the draft of the next trust root.
+
+    Example: flightbag trust set-releases ground next.draft required
+    """
     if what not in ("required", "optional"):
-        raise Invalid(f"{what!r} is neither required nor optional")
+        raise Invalid(f"{what!r} is neither required nor optional", remedy="give one of the two")
     return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
 @app.command("new-epoch")
 @command
 def new_epoch(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
-    """End everything that was signed before at once; sequences begin anew."""
+    """Begin a new epoch, in the draft of the next trust root: all signatures before it end, and sequences restart.
+
+    Example: flightbag trust new-epoch ground next.draft
+    """
     return _edit(store, draft, drafts.with_new_epoch, as_json=as_json)
 
 
@@ -174,69 +225,83 @@ def new_epoch(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
 def set_issued_after(
     store: StoreFirst,
     draft: Draft,
-    time_: Annotated[str, typer.Argument(metavar="TIME", help="Like 2026-11-25T12:00:00Z, or unix seconds.")],
+    time_: Annotated[str, typer.Argument(metavar="TIME", help="A time like 2026-11-25T12:00:00Z, or unix seconds.")],
     as_json: Json = False,
 ) -> int:
-    """Let no manifest count that was issued before a time."""
+    """Refuse manifests that were issued before a time, in the draft of the next trust root.
+
+    Example: flightbag trust set-issued-after ground next.draft 2026-11-25T12:00:00Z
+    """
     at = moment(time_)
     if at > time.time():
-        text = f"{render.when(at)} is yet to come: until then no manifest at all would count"
-        raise Invalid(text, remedy="give a time that has passed")
+        text = f"{render.when(at)} lies in the future: until then no manifest would count"
+        raise Invalid(text, remedy="give a time in the past")
     return _edit(store, draft, lambda d: d.with_fields(issued_after=at), as_json=as_json)
 
 
 @app.command("sign")
 @command
 def sign(
-    draft: Annotated[Path, typer.Argument(readable=False, metavar="DRAFT", help="The draft's file.")],
+    draft: Annotated[Path, typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft.")],
     key: Keys,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """Sign the draft of a root. It takes enough root keys of the root before, and of the new one."""
+    """Sign the draft of a trust root. It needs enough root keys of the current trust root and of the new one.
+
+    Example: flightbag trust sign next.draft --key ada.key
+    """
     signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
-    made = _read(draft)
+    root_draft = _read(draft)
     for one in signers:
-        made = made.with_signature(one)
-    _replace(draft, made)
-    return _told(made, draft, as_json=as_json)
+        root_draft = root_draft.with_signature(one)
+    _replace(draft, root_draft)
+    return _show_file(root_draft, draft, as_json=as_json)
 
 
 @app.command("rotate")
 @command
 def rotate(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
-    """Put the draft of a root into effect, once it has its signatures."""
-    made = _read(draft)
+    """Put the draft of a trust root into effect, once it has enough signatures.
+
+    Example: flightbag trust rotate ground next.draft
+    """
+    root_draft = _read(draft)
     with Repository.open(store) as repository:
-        if repository.evidence.root_versions() and repository.trust_root().root.digest == made.root.digest:
+        if repository.evidence.root_versions() and repository.trust_root().root.digest == root_draft.root.digest:
             if as_json:
-                print_json(_json(made, "") | {"in_effect": True})
+                print_json(_json(root_draft, "") | {"in_effect": True})
             else:
-                say(f"root {made.root.version} is in effect already")
+                say(f"trust root {root_draft.root.version} is already in effect")
             return OK
-    return _into_effect(store, made, as_json=as_json)
+    return _into_effect(store, root_draft, as_json=as_json)
 
 
 @app.command("show")
 @command
 def show(
-    what: Annotated[str, typer.Argument(metavar="STORE|FILE", help="A store, a root's file, or a draft's.")],
+    what: Annotated[
+        str, typer.Argument(metavar="STORE|FILE", help="The folder of a store, or the file of a trust root or a draft.")
+    ],
     as_json: Json = False,
 ) -> int:
-    """Show a store's newest root, or what a root's file or a draft says."""
+    """Show the newest trust root of a store, or the trust root or draft in a file.
+
+    Example: flightbag trust show next.draft
+    """
     if os.path.isdir(what):
         with Repository.open(what) as repository:
-            return _shown(
+            return _show(
                 RootDraft(None, (signed := repository.trust_root()).root, signed.envelope), "", as_json=as_json
             )
     data = keyfiles.read_file(Path(what), DRAFT_LIMIT, "the file")
     try:
         signed = SignedRoot.parse(data)
     except FlightbagError:
-        made = _parsed(what, data)
-        return _shown(made, what, as_json=as_json)
-    return _shown(RootDraft(None, signed.root, signed.envelope), "", as_json=as_json)
+        root_draft = _parsed(what, data)
+        return _show(root_draft, what, as_json=as_json)
+    return _show(RootDraft(None, signed.root, signed.envelope), "", as_json=as_json)
 
 
 def _public(path: Path) -> PublicKey:
@@ -244,61 +309,63 @@ def _public(path: Path) -> PublicKey:
 
 
 def _of_kid(root: TrustRoot, start: str) -> PublicKey:
-    """The key of the root whose kid begins with `start`: a key that is lost may have left no file."""
+    """Return the key of a trust root whose kid begins with `start`. A lost key may have left no file."""
     keys = {key for name in ROLES for key in root.role(name).keys}
-    found = [key for key in keys if key.kid.hex().startswith(start.lower())]
-    if len(found) != 1 or len(start) < 8:
+    matches = [key for key in keys if key.kid.hex().startswith(start.lower())]
+    if len(matches) != 1 or len(start) < 8:
         raise Invalid(
-            f"{start!r} is no file, nor the start of one kid",
-            remedy="give at least 8 digits of a kid that `flightbag trust show` lists",
+            f"{start!r} is neither a file nor the start of exactly one kid",
+            remedy="give at least the first 8 digits of a kid that `flightbag trust show` lists",
         )
-    return found[0]
+    return matches[0]
 
 
 def _parsed(path: str | Path, data: bytes) -> RootDraft:
     try:
         return RootDraft.parse(data)
     except (Corrupt, Untrusted) as error:
-        error.message = f"{path}: {error.message}"
-        raise
+        raise error.restated(f"{path}: {error.message}") from error
 
 
 def _read(path: Path) -> RootDraft:
     return _parsed(path, keyfiles.read_file(path, DRAFT_LIMIT, "the draft"))
 
 
-def _replace(path: Path, made: RootDraft) -> None:
-    """Writes a draft over the one before."""
-    keyfiles.write_over(path, made.render())
+def _replace(path: Path, root_draft: RootDraft) -> None:
+    """Replace the file of a draft."""
+    keyfiles.write_over(path, root_draft.render())
 
 
 def _edit(store: str, draft: Path, edit: Callable[[RootDraft], RootDraft], *, as_json: bool) -> int:
-    """Changes a draft, or begins one from the store's newest root."""
+    """Change a draft, or begin one from the newest trust root of the store."""
     with Repository.open(store) as repository:
         newest = None if not repository.evidence.root_versions() else repository.trust_root()
         if os.path.lexists(draft):
-            made = _read(draft)
-            before = None if made.before is None else made.before.root.digest
+            root_draft = _read(draft)
+            before = None if root_draft.before is None else root_draft.before.root.digest
             if before != (None if newest is None else newest.root.digest):
-                what = f"root {made.root.version}"
-                is_ = "is in effect already" if newest and newest.root.digest == made.root.digest else "follows another"
-                raise Invalid(f"{draft} is of {what}, which {is_}", remedy="give another file, to begin a new draft")
+                in_effect = newest is not None and newest.root.digest == root_draft.root.digest
+                why = "is already in effect" if in_effect else "does not follow the newest trust root of the store"
+                text = f"the draft {draft} of trust root {root_draft.root.version} {why}"
+                raise Invalid(text, remedy="name a new file, to begin a new draft")
         elif newest is None:
-            raise NotFound(f"{store} has no trust root", remedy="flightbag trust new", kind="bad-trust-chain")
+            raise NotFound(
+                f"{store} has no trust root", remedy="create one with `flightbag trust new`", kind="bad-trust-chain"
+            )
         else:
-            made = RootDraft.after(newest, now=int(time.time()))
-    had = len(made.envelope.signatures)
-    made = edit(made)
-    _replace(draft, made)
-    if had and not made.envelope.signatures and not as_json:
-        say(f"{had} signatures are gone: they were for what the draft said before")
-    return _told(made, draft, as_json=as_json)
+            root_draft = RootDraft.after(newest, now=int(time.time()))
+    signatures_before = len(root_draft.envelope.signatures)
+    root_draft = edit(root_draft)
+    _replace(draft, root_draft)
+    if signatures_before and not root_draft.envelope.signatures and not as_json:
+        say(f"the change removed {render.many(signatures_before, 'signature')} of the draft")
+    return _show_file(root_draft, draft, as_json=as_json)
 
 
-def _into_effect(store: str, made: RootDraft, *, as_json: bool) -> int:
+def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
     with Repository.open(store) as repository:
         before = _grounded(repository)
-        signed = trust_chain.rotate(repository, made, now=int(time.time()))
+        signed = trust_chain.rotate(repository, root_draft, now=int(time.time()))
         grounded = {mission: why for mission, why in _grounded(repository).items() if mission not in before}
         path = repository.media.absolute(f"trust/{signed.root.version}.root.cbor")
     root = signed.root
@@ -309,41 +376,41 @@ def _into_effect(store: str, made: RootDraft, *, as_json: bool) -> int:
         )
         return OK
     say(f"trust domain {root.domain}, id {root.domain_id.hex()}")
-    say(f"root {root.version} is in effect, code {short_code(root.digest)}: wrote {path}")
+    say(f"trust root {root.version} is in effect, code {short_code(root.digest)}: wrote {path}")
     if root.version == 1:
-        say("hand a copy of that file to everyone who verifies, by another way than the store itself")
+        say("give a copy of that file to everyone who verifies, by another way than the store")
     else:
-        say("it travels with the store: sync, and whoever has pinned an earlier root follows")
+        say("`flightbag sync` carries it: everyone who has pinned an earlier trust root accepts it")
     for mission, why in grounded.items():
-        say(f"{mission} flies no more: {why}; build it again, signed by keys that hold")
+        say(f"{mission} is grounded: {why}; build it again, signed by keys of the new trust root")
     return OK
 
 
 def _grounded(repository: Repository) -> dict[str, str]:
-    """The missions that no aircraft could fly under the store's newest root, with why."""
-    found = {}
+    """Return the missions that no aircraft can fly under the newest trust root of the store, with the reasons."""
+    reasons = {}
     for mission in repository.missions() if repository.evidence.root_versions() else ():
         try:
             check_fit(repository.evidence, repository.current(mission), mission)
         except FlightbagError as error:
-            found[mission] = error.message
-    return found
+            reasons[mission] = error.message
+    return reasons
 
 
-def _told(made: RootDraft, path: Path, *, as_json: bool) -> int:
-    return _shown(made, str(path), as_json=as_json)
+def _show_file(root_draft: RootDraft, path: Path, *, as_json: bool) -> int:
+    return _show(root_draft, str(path), as_json=as_json)
 
 
-def _shown(made: RootDraft, draft: str, *, as_json: bool) -> int:
+def _show(root_draft: RootDraft, draft: str, *, as_json: bool) -> int:
     if as_json:
-        print_json(_json(made, draft))
+        print_json(_json(root_draft, draft))
     else:
-        print_lines(_lines(made, draft))
+        print_lines(_lines(root_draft, draft))
     return OK
 
 
-def _json(made: RootDraft, draft: str) -> dict[str, Any]:
-    root = made.root
+def _json(root_draft: RootDraft, draft: str) -> dict[str, Any]:
+    root = root_draft.root
     value: dict[str, Any] = {
         "version": root.version,
         "domain": root.domain,
@@ -361,19 +428,19 @@ def _json(made: RootDraft, draft: str) -> dict[str, Any]:
     }
     if draft:
         value["draft"] = draft
-        value["signed"] = [signature.kid.hex() for signature in made.envelope.signatures]
+        value["signed"] = [signature.kid.hex() for signature in root_draft.envelope.signatures]
         value["signatures"] = [
-            {"root": one.version, "have": one.have, "threshold": one.threshold} for one in made.signatures()
+            {"root": one.version, "have": one.have, "threshold": one.threshold} for one in root_draft.signatures()
         ]
     return value
 
 
-def _lines(made: RootDraft, draft: str) -> Iterator[str]:
-    root = made.root
-    signed = {signature.kid for signature in made.envelope.signatures}
+def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
+    root = root_draft.root
+    signed = {signature.kid for signature in root_draft.envelope.signatures}
     yield from render.table(
         [
-            ("root", f"{root.version}{' (a draft)' if draft else ''}"),
+            ("trust root", f"{root.version}{' (draft)' if draft else ''}"),
             ("domain", f"{root.domain}, id {root.domain_id.hex()}"),
             ("code", short_code(root.digest)),
             ("epoch", str(root.epoch)),
@@ -393,26 +460,26 @@ def _lines(made: RootDraft, draft: str) -> Iterator[str]:
         yield from (f"  {key.kid.hex()}" for key in root.revoked)
     if not draft:
         return
-    if made.before is not None:
-        yield from _changes(made.before.root, root)
-    for one in made.signatures():
-        yield f"signed by {one.have} of the {one.threshold} keys that it takes of root {one.version}"
-    if all(one.enough for one in made.signatures()):
-        yield f"complete: flightbag trust rotate STORE {draft}"
+    if root_draft.before is not None:
+        yield from _changes(root_draft.before.root, root)
+    for one in root_draft.signatures():
+        yield f"{one.have} of {one.threshold} required signatures by root keys of trust root {one.version}"
+    if all(one.enough for one in root_draft.signatures()):
+        yield f"the draft has enough signatures: flightbag trust rotate STORE {draft}"
     else:
-        yield f"carry {draft} to the next root holder: flightbag trust sign {draft} --key KEY"
+        yield f"carry {draft} to the holder of the next root key: flightbag trust sign {draft} --key KEY"
 
 
 def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
-    yield f"against root {old.version}:"
+    yield f"changes from trust root {old.version}:"
     for name in ROLES:
         before, after = old.role(name), new.role(name)
         yield from (f"  - {name} {key.kid.hex()[:16]}" for key in before.keys if key not in after.keys)
         yield from (f"  + {name} {key.kid.hex()[:16]}" for key in after.keys if key not in before.keys)
         if before.threshold != after.threshold:
-            yield f"  {name}: it takes {after.threshold}, not {before.threshold}"
+            yield f"  {name}: threshold {after.threshold}, before {before.threshold}"
     yield from (f"  revoked {key.kid.hex()[:16]}" for key in new.revoked if key not in old.revoked)
     for field in ("epoch", "releases", "issued_after"):
         if getattr(old, field) != getattr(new, field):
             was, is_ = getattr(old, field), getattr(new, field)
-            yield f"  {field}: {is_}" + ("" if was is None else f", not {was}")
+            yield f"  {field}: {is_}" + ("" if was is None else f", before {was}")

@@ -1,9 +1,9 @@
-"""The pixels of a tile or picture from its encoded bytes, by Pillow.
+"""From the encoded bytes of a tile or picture to its pixels, by Pillow.
 
-Tiles come from outside. Size, format and dimensions are checked before a decoder sees the bytes, and whatever
-a decoder says against them is `Undecodable`. An image that is no tile of its source, or shows no place, is a
-`BadTile` as well; `reason` is for the list of missing tiles. A JPEG whose middle is damaged may decode to other
-pixels without a word from the decoder: that is what the hashes of tiles are for.
+Tiles come from outside. Their size, format and dimensions are checked before a decoder gets the bytes, and every error
+of a decoder becomes `Undecodable`. An image of another size than its source's tiles, or of one colour, is a `BadTile`
+too; `reason` is its reason in the list of missing tiles. A decoder may accept a JPEG with a damaged middle and give
+other pixels: the hashes of tiles detect that.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# Pixels that have a plain reading as RGB. CMYK, 16 bits a channel and floats have none.
+# Modes that convert to RGB in one defined way. CMYK, 16 bits a channel and floats do not.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 
 
 class BadTile(Corrupt):
-    """The bytes of a tile are nothing that can be described: one of the classes below, by `reason`."""
+    """The tile cannot be described. Always one of the classes below, each with its `reason`."""
 
     reason: ClassVar[Literal["undecodable", "wrong-size", "blank"]]
 
 
 class Undecodable(BadTile):
-    """The bytes of a tile are no image that can be described; the message says why."""
+    """The bytes of the tile do not decode to an image in RGB; the message gives the cause."""
 
     reason = "undecodable"
 
 
 class WrongSize(BadTile):
-    """The image is whole, but not of the size that the tiles of its source have."""
+    """The image decodes, and has another size than the tiles of its source."""
 
     reason = "wrong-size"
 
 
 class Blank(BadTile):
-    """All pixels have one colour: the tile shows no place, and would be described like any other such tile."""
+    """All pixels have one colour: the tile shows no place, and all such tiles would have one descriptor."""
 
     reason = "blank"
 
 
 def decode(data: bytes) -> Image.Image:
-    """The tile as an RGB image; transparency is dropped. Raises Undecodable with the reason.
+    """Return the tile as an RGB image, without transparency.
 
-    Taken are JPEG, PNG and WebP of at most 16 MiB and 1 to 4096 pixels a side, complete, and of a mode with a
-    plain reading as RGB. No global setting of Pillow is changed.
+    Raises Undecodable, with the cause, unless the bytes are a complete JPEG, PNG or WebP image of at most 16 MiB and 1
+    to 4096 pixels a side, in a mode that converts to RGB. Changes no global setting of Pillow.
     """
     if not data:
-        raise Undecodable("there are no image bytes: the tile is empty, not a blob, or larger than 16 MiB")
+        raise Undecodable("the tile has no bytes: it is empty, not a blob, or larger than 16 MiB")
     if len(data) > MAX_TILE_BYTES:
-        raise Undecodable(f"the tile has {len(data)} bytes, at most {MAX_TILE_BYTES} are decoded")
+        raise Undecodable(f"the tile has {len(data)} bytes, more than the {MAX_TILE_BYTES} that are decoded")
     try:
         image = _open(data)
         _check_size(*image.size)
         if image.mode not in _MODES:
-            raise Undecodable(f"pixels of mode {image.mode} have no plain reading as RGB")
+            raise Undecodable(f"pixels of mode {image.mode} do not convert to RGB in one defined way")
         image.load()
         if image.mode in ("P", "PA") or "transparency" in image.info:
             return image.convert("RGBA").convert("RGB")
@@ -79,7 +79,7 @@ def decode(data: bytes) -> Image.Image:
     except Undecodable:
         raise
     except (
-        # What Pillow's plug-ins raise on damaged input; Image.open catches the same.
+        # Pillow's plug-ins raise these on damaged input; Image.open catches the same.
         OSError,
         SyntaxError,
         ValueError,
@@ -96,16 +96,16 @@ def decode(data: bytes) -> Image.Image:
 
 
 def tile_image(data: bytes, side: int) -> Image.Image:
-    """The tile as an RGB image of `side` x `side` pixels.
+    """Return the tile as an RGB image of `side` x `side` pixels.
 
-    Raises Undecodable as `decode` does, then WrongSize for another size, then Blank where every pixel has the
-    same colour.
+    Raises Undecodable as `decode` does, then WrongSize for another size, then Blank where every pixel has the same
+    colour.
     """
     image = decode(data)
     width, height = image.size
     if image.size != (side, side):
-        raise WrongSize(f"the image has {width} x {height} pixels, coverage.tile_size says {side} x {side}")
-    if image.getcolors(1) is not None:  # it looks no further than the second colour
+        raise WrongSize(f"the image has {width} x {height} pixels, coverage.tile_size is {side}")
+    if image.getcolors(1) is not None:  # stops at the second colour
         raise Blank(f"every pixel has the colour {image.getpixel((0, 0))}")
     return image
 
@@ -125,10 +125,10 @@ def resized(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """The plug-in's image, header read and no pixel decoded.
+    """The plug-in's image, with its header read and no pixel decoded.
 
-    The plug-ins are named rather than found by `Image.open`: only these three formats are ever parsed, and
-    its check against decompression bombs is a warning, which cannot be caught safely in a thread.
+    The plug-ins are named here instead of chosen by `Image.open`: so only these three formats are parsed, and its check
+    against decompression bombs is a warning, which a thread cannot catch safely.
     """
     file = io.BytesIO(data)
     if data.startswith(b"\xff\xd8\xff"):
@@ -136,14 +136,14 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImageFile(file)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        _check_size(*_webp_size(data))  # this plug-in makes room for the canvas when it opens
+        _check_size(*_webp_size(data))  # this plug-in allocates the canvas when it opens
         return WebPImageFile(file)
-    raise Undecodable("not a JPEG, PNG or WebP image")
+    raise Undecodable("the bytes are not a JPEG, PNG or WebP image")
 
 
 def _check_size(width: int, height: int) -> None:
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise Undecodable(f"the image has {width} x {height} pixels, 1 to {MAX_SIDE} a side are decoded")
+        raise Undecodable(f"the image has {width} x {height} pixels; images of 1 to {MAX_SIDE} a side are decoded")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -158,4 +158,4 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         if kind == b"VP8L":
             bits = int.from_bytes(body[1:5], "little")
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    raise Undecodable("the WebP header is not complete")
+    raise Undecodable("the WebP header is incomplete")

@@ -1,7 +1,9 @@
-"""From the pixels of a tile to the numbers that a backbone takes: resize, order of colours, scale.
+"""From the pixels of a tile to the numbers that a backbone takes: resizing, order of the channels, scale.
 
-A `Preprocess` is a value that the mission file gives; all of it is in the build key (`fields`), because each
-part changes what a descriptor means. Integers and text only there: mean and std are parts per million.
+A `Preprocess` is a value of the mission file. All of it is in the build key (`fields`), because each part changes what
+a descriptor means; a key holds integers and text only, so mean and std are parts per million there.
+
+Needs numpy only, aboard too. `decoding` makes pixels of encoded tiles.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from store.errors import Corrupt, Invalid
 MAX_SIDE = 4096
 COLOURS = ("RGB", "BGR")
 FILTERS = ("nearest", *RESAMPLING)
-# What a pixel of 0..255 is multiplied with, and what is added.
+# (factor, summand) for a pixel of 0..255.
 SCALES = {"0..1": (1 / 255, 0.0), "0..255": (1.0, 0.0), "-1..1": (2 / 255, -1.0)}
 _MILLION = 10**6
 
@@ -32,11 +34,11 @@ Triple: TypeAlias = tuple[float, float, float]
 class Preprocess:
     """How a tile becomes the input of a backbone.
 
-    `resize` is [height, width] in pixels, as in the shape of the input; a tile of another size is resampled
-    with `filter` ("nearest", "bilinear", "bicubic", "lanczos"; Pillow's, which smooth when they shrink).
-    `colour` is the order of the channels, "RGB" or "BGR". `scale` is what a pixel's 0..255 becomes: "0..1",
-    "0..255" or "-1..1". Then, for each channel in the order of `colour`: (value - mean) / std, both in units
-    of the scaled value, with at most six decimals. Raises Invalid.
+    `resize` is [height, width] in pixels, as in the shape of the input; a tile of another size is resampled with
+    `filter` ("nearest", "bilinear", "bicubic", "lanczos": Pillow's filters, which smooth where they shrink). `colour`
+    is the order of the channels, "RGB" or "BGR". `scale` is the range that 0..255 is mapped to: "0..1", "0..255" or
+    "-1..1". The last step, for each channel in the order of `colour`, is (value - mean) / std, both in units of the
+    scaled value, with at most six decimals. Raises Invalid for other values, naming the key of the mission file.
     """
 
     resize: tuple[int, int]
@@ -63,7 +65,7 @@ class Preprocess:
             raise _invalid("std", self.std, "give three numbers above 0")
 
     def fields(self) -> dict[str, str | int | list[int]]:
-        """Everything that determines the numbers, for a build key: text and integers only."""
+        """Return everything that determines the numbers, for a build key: text and integers only."""
         return {
             "decoder": "pillow",
             "resize": list(self.resize),
@@ -76,16 +78,16 @@ class Preprocess:
 
     @classmethod
     def of_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """The preprocessing with these `fields`. Raises Corrupt for fields that are none of this version's."""
+        """Return the preprocessing with these `fields`. Raises Corrupt for fields that this version does not write."""
         try:
             height, width = fields["resize"]
             mean, std = (tuple(value / _MILLION for value in fields[key]) for key in ("mean", "std"))
-            made = cls((height, width), fields["colour"], fields["scale"], mean, std, fields["filter"])
+            preprocess = cls((height, width), fields["colour"], fields["scale"], mean, std, fields["filter"])
         except (KeyError, TypeError, ValueError, Invalid) as error:
-            raise Corrupt(f"no preprocessing that is known: {error}"[:300]) from None
-        if made.fields() != dict(fields):
-            raise Corrupt("the preprocessing is another than this version knows")
-        return made
+            raise Corrupt(f"this version does not know the preprocessing: {error}"[:300]) from None
+        if preprocess.fields() != dict(fields):
+            raise Corrupt("this version does not know the preprocessing: its fields differ from those written here")
+        return preprocess
 
     def resized(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return uint8 [height, width, 3]: RGB pixels, uint8 [h, w, 3], of the size that the backbone takes."""
@@ -107,7 +109,7 @@ class Preprocess:
 
 
 def _has_six_decimals(value: float) -> bool:
-    """Whether `fields` tells the whole value: what is not in the key must not be in the numbers."""
+    """Whether `fields` holds the whole value: the numbers must not depend on digits that the key does not have."""
     return math.isfinite(value) and abs(value) <= _MILLION and round(value, 6) == value
 
 

@@ -1,10 +1,10 @@
-"""The row cache: which rows of a cell were described before, and of which bytes, so that one changed tile embeds one
-tile.
+"""The row cache: which rows of a cell were described before, and of which bytes, so that a build after one changed tile
+describes one tile.
 
-An entry is of a row recipe, a zoom and a cell, and says which object in the store is the shard, and of each of its
-views a hash of the bytes of every tile in it. The rows themselves are read from that shard, by its object id, so they
-are checked by its hash; an entry whose shard is gone serves nothing. Entries are files of their own in the user's
-cache, checksummed; a damaged or foreign one is no entry.
+An entry belongs to a row recipe, a zoom and a cell. It names the object in the store that is the cell's shard, and has
+for each view of it a hash of the bytes of all its tiles. The rows themselves are read from that shard by its object id,
+so its hash checks them; an entry whose shard is gone is of no use. Each entry is a file in the user's cache, with a
+checksum; a damaged file counts as no entry.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _MAGIC = b"flightbag rows 1\n"
 
 
 @dataclass(frozen=True, slots=True)
-class SeenCell:
-    """The shard that a cell was built to, `origins` uint64[n] of its views, and `seen` uint8[n, 32]: what each
-    showed."""
+class CachedCell:
+    """The shard of a cell: its object and size, the `origins` uint64[n] of its views, and `digests` uint8[n, 32]: the
+    `view_digests` of its views when they were described."""
 
     shard: ObjectId
     size: int
     origins: NDArray[np.uint64]
-    seen: NDArray[np.uint8]
+    digests: NDArray[np.uint8]
 
 
 class RowCache:
-    """The entries of one folder, which is made when the first is kept."""
+    """The entries of one folder; the first entry creates it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def find(self, recipe: RowRecipe, zoom: int, cell: int) -> SeenCell | None:
-        """What is known of the cell with this tile id; None where nothing is."""
+    def find(self, recipe: RowRecipe, zoom: int, cell: int) -> CachedCell | None:
+        """Return the entry of the cell with this tile id, None where there is none."""
         try:
             with open(self._path(recipe, zoom, cell), "rb") as file:
                 data = file.read(MAX_BYTES + 1)
@@ -59,11 +59,11 @@ class RowCache:
         rest = body[len(_MAGIC) :]
         shard, size = ObjectId(bytes(rest[:DIGEST_SIZE])), int.from_bytes(rest[DIGEST_SIZE : DIGEST_SIZE + 8], "little")
         pairs = np.frombuffer(rest[DIGEST_SIZE + 8 :], [("id", "<u8"), ("hash", "u1", DIGEST_SIZE)])
-        return SeenCell(shard, size, pairs["id"], pairs["hash"])
+        return CachedCell(shard, size, pairs["id"], pairs["hash"])
 
-    def keep(self, recipe: RowRecipe, zoom: int, cell: int, seen: SeenCell) -> None:
-        """Keeps what was seen. A full disk keeps nothing."""
-        body = _MAGIC + bytes(seen.shard) + seen.size.to_bytes(8, "little") + tile_list(seen.origins, seen.seen)
+    def keep(self, recipe: RowRecipe, zoom: int, cell: int, entry: CachedCell) -> None:
+        """Write the entry. Does nothing where the disk is full or the folder cannot be written."""
+        body = _MAGIC + bytes(entry.shard) + entry.size.to_bytes(8, "little") + tile_list(entry.origins, entry.digests)
         path = self._path(recipe, zoom, cell)
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ class RowCache:
                     raise
 
     def prune(self) -> None:
-        """Where there are far too many entries, the older half goes."""
+        """Remove the older half of the entries where there are more than MAX_ENTRIES."""
         with suppress(OSError):
             entries = list(self.folder.glob("*/*.rows"))
             if len(entries) > MAX_ENTRIES:
@@ -88,9 +88,11 @@ class RowCache:
         return self.folder / blake3(encode(recipe.fields())).hexdigest()[:32] / f"{zoom}-{cell}.rows"
 
 
-def shown(footprint: NDArray[np.uint64], ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8[n, 32]: a hash of what each view shows: of the hashes of its tiles, in their order. `footprint` is
-    uint64[n, t, t]; all its tiles are among the ascending `ids` uint64[m], whose hashes are uint8[m, 32]."""
+def view_digests(
+    footprint: NDArray[np.uint64], ids: NDArray[np.uint64], hashes: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return uint8[n, 32]: for each view, a hash of the hashes of its tiles in their order. `footprint` is uint64[n, t,
+    t]; all its tiles are among the ascending `ids` uint64[m], whose hashes are uint8[m, 32]."""
     places = np.searchsorted(ids, footprint)
     digests = b"".join(blake3(hashes[row].tobytes()).digest() for row in places)
     return np.frombuffer(digests, np.uint8).reshape(-1, DIGEST_SIZE)

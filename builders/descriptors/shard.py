@@ -1,11 +1,11 @@
-"""Shards: the descriptors of one cell as canonical safetensors. Bytes to value and back; opens no file.
+"""Shards: the descriptors of one cell as canonical safetensors (FORMAT.md 6.1). Bytes to value and back; opens no file.
 
-`tiles` U64 [n], ascending and unique PMTiles ids of the views' north-western tiles, and `descriptors` F16 or F32 [n,
-d].
+A shard holds `tiles` U64 [n], the ascending and unique PMTiles ids of the views' north-western tiles, and `descriptors`
+F16 or F32 [n, d].
 
-Law: only what `write_shard` writes is read: `write_shard(*read_shard(b)) == b`, and anything else is Corrupt.
+Law: only bytes of `write_shard` are read: `write_shard(*read_shard(b)) == b`, and any other bytes are Corrupt.
 
-Says nothing of what the descriptors mean or whether they are finite; what makes them (`embed`) does.
+Does not check whether the descriptors are finite: `embed`, which makes them, does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from builders.descriptors.tensors import ALIGNMENT, read_tensors, write_tensors
 from store.errors import Corrupt, Invalid
 
 MAX_DIMENSION = 1 << 20
-# The size of a shard that has no row, and of no other: the metadata of this program fit the first 4096 bytes.
+# A shard has this size exactly if it has no row: the metadata of this program fit into the first 4096 bytes.
 EMPTY_SIZE = ALIGNMENT
 
 Descriptors: TypeAlias = NDArray[np.float16] | NDArray[np.float32]
@@ -29,7 +29,7 @@ Descriptors: TypeAlias = NDArray[np.float16] | NDArray[np.float32]
 class Shard(NamedTuple):
     """`tiles` uint64[n], ascending; `descriptors` float16 or float32 [n, d]; `metadata` text to text.
 
-    Both arrays of a shard that was read are views of its bytes, read-only where those are.
+    Both arrays of `read_shard` are views of its bytes, read-only where the bytes are.
     """
 
     tiles: NDArray[np.uint64]
@@ -38,10 +38,10 @@ class Shard(NamedTuple):
 
 
 def write_shard(tiles: NDArray[np.uint64], descriptors: Descriptors, metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a shard: the same for the same values, on every machine.
+    """Return the bytes of a shard: equal values give equal bytes on every machine.
 
-    `tiles` uint64[n] ascending and unique, n >= 0; `descriptors` float16 or float32 [n, d], d >= 1. Raises
-    Invalid for anything else, and for metadata that does not fit a header of 64 KiB.
+    `tiles` uint64[n] ascending and unique, n >= 0; `descriptors` float16 or float32 [n, d], d >= 1. Raises Invalid for
+    other arrays, and for metadata that does not fit into a header of 64 KiB.
     """
     if (why := _wrong(tiles, descriptors)) is not None:
         raise Invalid(why)
@@ -49,10 +49,10 @@ def write_shard(tiles: NDArray[np.uint64], descriptors: Descriptors, metadata: M
 
 
 def read_shard(data: bytes | bytearray | memoryview) -> Shard:
-    """The shard in `data`, without copying it. Raises Corrupt for anything that `write_shard` does not write."""
+    """Return the shard in `data`, without copying it. Raises Corrupt for bytes that `write_shard` does not write."""
     arrays, metadata = read_tensors(data)
     if arrays.keys() != {"tiles", "descriptors"}:
-        raise Corrupt(f"a shard holds tiles and descriptors, not {', '.join(arrays) or 'nothing'}"[:300])
+        raise Corrupt(f"a shard holds the arrays tiles and descriptors, not {', '.join(arrays) or 'none'}"[:300])
     tiles, descriptors = arrays["tiles"], arrays["descriptors"]
     if (why := _wrong(tiles, descriptors)) is not None:
         raise Corrupt(why)
@@ -60,7 +60,7 @@ def read_shard(data: bytes | bytearray | memoryview) -> Shard:
 
 
 def _wrong(tiles: NDArray[np.uint64], descriptors: Descriptors) -> str | None:
-    """Why these are no shard; None if they are."""
+    """Why a shard cannot hold these arrays; None if it can."""
     dtypes = (tiles.dtype.newbyteorder("="), descriptors.dtype.newbyteorder("="))
     if dtypes[0] != np.uint64 or dtypes[1] not in (np.float16, np.float32):
         return f"a shard holds uint64 and float16 or float32, not {tiles.dtype} and {descriptors.dtype}"

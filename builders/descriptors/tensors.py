@@ -1,11 +1,11 @@
 """Canonical safetensors: named arrays and text as bytes, and back. Bytes to value; opens no file.
 
-The stock safetensors reader opens what is written here; the stock writer orders its header by chance, so this one
-writes: 8 bytes little-endian length, a JSON header (keys sorted, no spaces, UTF-8, spaces behind it so that the data
-begins at a multiple of 4096), then the tensors by descending item size, then name. All numbers little-endian, nothing
-between or behind.
+The stock safetensors reader opens these bytes. The stock writer gives its header no fixed order, so this module has a
+writer of its own: 8 bytes little-endian length; a JSON header in UTF-8 with sorted keys and no spaces, padded with
+spaces so that the data begins at a multiple of 4096; the tensors by descending item size, then by name. All numbers are
+little-endian, and no byte is between or behind the tensors.
 
-Law: only what `write_tensors` writes is read: `write_tensors(*read_tensors(b)) == b`, and anything else is Corrupt.
+Law: only bytes of `write_tensors` are read: `write_tensors(*read_tensors(b)) == b`, and any other bytes are Corrupt.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _MAX_SIZE = 1 << 48
 
 
 class Tensors(NamedTuple):
-    """Arrays of float16, float32, uint64 or uint8 by name, and text by text. Arrays that were read are views of the
-    bytes, read-only where those are."""
+    """Arrays of float16, float32, uint64 or uint8 by name, and text by text. The arrays of `read_tensors` are views of
+    its bytes, read-only where the bytes are."""
 
     arrays: Mapping[str, NDArray[Any]]
     metadata: Mapping[str, str]
 
 
 def write_tensors(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
-    """The bytes: the same for the same values, on every machine.
+    """Return the bytes of these tensors: equal values give equal bytes on every machine.
 
     Raises Invalid for arrays of another dtype, and for a header of more than 64 KiB.
     """
@@ -62,13 +62,13 @@ def write_tensors(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str
 
 
 def read_tensors(data: bytes | bytearray | memoryview) -> Tensors:
-    """The tensors in `data`, without copying it. Raises Corrupt for anything that `write_tensors` does not write."""
+    """Return the tensors in `data`, without copying it. Raises Corrupt for bytes not written by `write_tensors`."""
     view = memoryview(data).cast("B")
     length = int.from_bytes(view[:_LENGTH], "little")
     start = _LENGTH + length
     if len(view) < ALIGNMENT or length > MAX_HEADER or start > len(view) or start % ALIGNMENT:
         raise Corrupt(
-            f"no canonical safetensors: {len(view)} bytes with a header said to have {length}",
+            f"expected canonical safetensors, found {len(view)} bytes that give their header {length} bytes",
             actual=len(view),
             header=length,
         )
@@ -83,7 +83,7 @@ def read_tensors(data: bytes | bytearray | memoryview) -> Tensors:
     expected = start + sum(_bytes(kind) for kind in kinds.values())
     if len(view) != expected:
         raise Corrupt(
-            f"the tensors have {len(view)} bytes, their header says {expected}", expected=expected, actual=len(view)
+            f"the tensors have {len(view)} bytes, their header gives {expected}", expected=expected, actual=len(view)
         )
     arrays: dict[str, NDArray[Any]] = {}
     for name in _ordered(kinds):
@@ -97,8 +97,7 @@ _Kind = tuple[str, tuple[int, ...]]
 
 
 def _fields(header: Any) -> tuple[dict[str, _Kind], dict[str, str]]:
-    """(dtype and shape by name, metadata) of a parsed header. What it does not look at, the comparison of bytes
-    does."""
+    """(dtype and shape by name, metadata) of a parsed header. The comparison of bytes checks all other fields."""
     metadata = header.pop("__metadata__")
     if type(metadata) is not dict or not all(type(value) is str for value in metadata.values()):
         raise ValueError("the metadata is not text")
@@ -106,9 +105,9 @@ def _fields(header: Any) -> tuple[dict[str, _Kind], dict[str, str]]:
     for name, entry in header.items():
         kind, shape = entry["dtype"], entry["shape"]
         if not (type(kind) is str and kind in _DTYPES):
-            raise ValueError(f"{name} is of no known dtype")
+            raise ValueError(f"{name} has an unknown dtype")
         if not (type(shape) is list and len(shape) <= _MAX_DIMS and all(type(n) is int and n >= 0 for n in shape)):
-            raise ValueError(f"{name} has no shape")
+            raise ValueError(f"{name} has no valid shape")
         if math.prod(max(n, 1) for n in shape) > _MAX_SIZE:
             raise ValueError(f"{name} is too large")
         kinds[name] = (kind, tuple(shape))
@@ -135,8 +134,8 @@ def _header(kinds: Mapping[str, _Kind], metadata: Mapping[str, str]) -> bytes:
     try:
         text = json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     except UnicodeEncodeError:
-        raise Invalid("the metadata holds text that UTF-8 cannot write") from None
+        raise Invalid("the metadata holds text that UTF-8 cannot encode") from None
     size = -(-(_LENGTH + len(text)) // ALIGNMENT) * ALIGNMENT - _LENGTH
     if size > MAX_HEADER:
-        raise Invalid(f"the header of the tensors has {size} bytes, at most {MAX_HEADER} are read")
+        raise Invalid(f"the header of the tensors would have {size} bytes, at most {MAX_HEADER} are allowed")
     return size.to_bytes(_LENGTH, "little") + text.ljust(size)

@@ -1,0 +1,30 @@
+"""What a flight computer imports beside `store`: the engine that flies, the search in the map, the probe.
+
+    pip install 'flightbag[onboard]'
+
+    >>> import store
+    >>> from builders import onboard
+    >>> mission = store.takeoff_check(folder, "left", trust=trust_root, now=now, aircraft="uav-07").mission
+    >>> engine = onboard.flying_engine(mission, "embedder")
+    >>> descriptors = engine.describe([frame])
+    >>> with onboard.Retriever(mission, "embedder") as retriever:
+    ...     [best] = retriever.search(descriptors, top=1)[0]
+    >>> str(best.tile), round(best.score, 2)
+    ('15/7357/11522', 1.0)
+    >>> onboard.probe(mission, "embedder").holds
+    True
+
+`frame` is a picture of the ground, uint8 [height, width, 3], RGB, turned north up, that shows about as much ground as a
+view of the map. Everything here takes a `VerifiedMission`, and uses the bytes that were hashed.
+
+Needs numpy and ONNX Runtime only, or the library of another engine; an approximate search needs FAISS too. Never
+imports pydantic, onnx, shapely, pmtiles, PIL, rasterio or typer.
+"""
+
+from builders.onboard.flying import FlyingEngine, flying_engine
+from builders.onboard.loading import open_engine
+from builders.onboard.measurement import Measurement
+from builders.onboard.probes import probe
+from builders.onboard.retriever import Match, Retriever
+
+__all__ = ["FlyingEngine", "Match", "Measurement", "Retriever", "flying_engine", "open_engine", "probe"]

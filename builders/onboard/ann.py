@@ -1,13 +1,13 @@
 """Approximate search with faiss: indexes as bytes, built from blocks of rows, and opened memory-mapped.
 
-Two kinds. `ivf`: rows in lists around the centroids of a coarse quantiser, which is trained once and kept apart; of
-the lists the nearest few are searched. `hnsw`: a graph of near neighbours, which is walked. Both hold rows of length 1
-as float16, and the ids of their tiles. Equal rows in equal order give equal bytes, however they are cut into blocks
-and whatever the number of threads, for one version and one SIMD level of the library: both are in `version`. Answers
-can miss a row that `exact.search` finds; how often depends on the effort.
+There are two methods. `ivf` puts rows into lists around the centroids of a coarse quantiser, which is trained once and
+kept in a file of its own; a search reads the nearest few lists. `hnsw` is a graph of near neighbours; a search walks
+it. Both hold rows of length 1 as float16, and the ids of their tiles. Equal rows in equal order give equal bytes for
+one version and one SIMD level of the library (`version` has both), however the rows are cut into blocks and whatever
+the number of threads. A search can miss a row that `exact.search` finds; how often depends on the effort.
 
-An index is plain little-endian data: which SIMD level made it matters neither for loading nor for what a row scores,
-but for the last bits.
+An index is plain little-endian data: it loads at every SIMD level, and the level that made it changes only the last
+bits of a score.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ MAX_ROWS = 2**31 - 1
 MAX_LISTS = 1 << 16
 # nprobe and efSearch.
 MAX_EFFORT = 1 << 16
-# Before it, a graph's bytes depend on the number of threads.
+# In older versions, a graph's bytes depend on the number of threads.
 _OLDEST = (1, 15, 1)
-# The library's own bounds: below the first it warns of poor centroids, beyond the second more rows change nothing.
+# The library's own bounds: below the first it warns of poor centroids, beyond the second it ignores further rows.
 _LEAST_ROWS_A_LIST = 39
 _MOST_SAMPLES_A_LIST = 256
-# Of the sample as float32; wide rows get fewer samples a list.
+# The size of the sample as float32; wide rows get fewer samples a list.
 _SAMPLE_BYTES = 1 << 30
 _ITERATIONS = 10
 _SEED = 2026
 _LINKS = 16
 _EF_CONSTRUCTION = 80
-# Of rows that are added at a time, as float32. A graph's bytes depend on it.
+# The size of the rows that are added together, as float32. A graph's bytes depend on it.
 _PIECE_BYTES = 1 << 26
 # Measured on 60,000 x 288 rows, in 1024 lists: recall@1 of 0.999 and more for 600 clusters; 0.984 and 0.996 for 6000
 # that overlap, the hardest of the sets.
@@ -55,7 +55,7 @@ _DEFAULT_EFFORT = {"ivf": 64, "hnsw": 128}
 
 
 def version() -> str:
-    """The library's version and the SIMD level that it uses now, such as `faiss-1.15.1+avx512`.
+    """Return the library's version and the SIMD level that it uses now, such as `faiss-1.15.1+avx512`.
 
     Raises Unavailable where the library is missing or older than 1.15.1.
     """
@@ -64,10 +64,10 @@ def version() -> str:
 
 
 def suggested_nlist(rows: int) -> int:
-    """How many lists so many rows should have: the power of two nearest to 4 sqrt(rows), at most 65,536, with 39 rows
-    or more a list; 1 for a few rows or none. Raises Invalid for a count that is none, or beyond MAX_ROWS."""
+    """Return the number of lists for an index of `rows` rows: the power of two nearest to 4 sqrt(rows), at most 65,536,
+    with 39 rows or more a list; 1 for fewer rows. Raises Invalid for a number of rows outside 0..MAX_ROWS."""
     if not 0 <= rows <= MAX_ROWS:
-        raise Invalid(f"an index of {rows} rows is not made: 0 to {MAX_ROWS}")
+        raise Invalid(f"an index has 0 to {MAX_ROWS} rows, not {rows}")
     most = min(MAX_LISTS, rows // _LEAST_ROWS_A_LIST)
     if most < 1:
         return 1
@@ -75,33 +75,34 @@ def suggested_nlist(rows: int) -> int:
 
 
 def train_quantiser(blocks: Callable[[], Iterable[RowBlock]], dim: int, nlist: int) -> bytes:
-    """A coarse quantiser of `nlist` centroids of length 1 for rows of `dim` numbers: spherical k-means over a sample.
+    """Return the bytes of a coarse quantiser: `nlist` centroids of length 1 for rows of `dim` numbers, by spherical
+    k-means over a sample.
 
-    `blocks` gives the same rows each time: it is called twice, to count them and to take the sample, evenly strided.
-    Of bounded memory: 256 rows a list at most, and 1 GiB. Raises Invalid for fewer rows than lists, and Corrupt for a
-    row that is not finite or has no direction.
+    `blocks` gives the same rows each time: it is called twice, to count them and to take the sample, evenly spaced. The
+    sample is bounded: 256 rows a list at most, and 1 GiB. Raises Invalid for fewer rows than lists, and Corrupt for a
+    row that is zero or not finite.
     """
     faiss = _faiss()
     _check_dim(dim)
     total = sum(len(ids) for ids, _ in blocks())
     if not 1 <= nlist <= min(MAX_LISTS, total):
-        raise Invalid(f"{nlist} lists for {total} rows: 1 to {MAX_LISTS}, and no more than rows")
+        raise Invalid(f"a quantiser for {total} rows has 1 to {min(MAX_LISTS, total)} lists, not {nlist}")
     count = min(total, _MOST_SAMPLES_A_LIST * nlist, max(nlist, _SAMPLE_BYTES // (4 * dim)))
     picks = np.arange(count) * total // count
     sample = np.empty((count, dim), np.float32)
-    seen = taken = 0
+    passed = filled = 0
     for ids, rows in blocks():
         _check_block(ids, rows, dim)
-        chosen = picks[taken : np.searchsorted(picks, seen + len(rows))] - seen
-        sample[taken : taken + len(chosen)] = _directions(ids[chosen], rows[chosen].astype(np.float32))
-        seen, taken = seen + len(rows), taken + len(chosen)
-    if seen != total:
-        raise Invalid(f"{total} rows when they were counted, {seen} when the sample was taken")
+        here = picks[filled : np.searchsorted(picks, passed + len(rows))] - passed
+        sample[filled : filled + len(here)] = _directions(ids[here], rows[here].astype(np.float32))
+        passed, filled = passed + len(rows), filled + len(here)
+    if passed != total:
+        raise Invalid(f"the blocks gave {total} rows the first time and {passed} the second time")
     kmeans = faiss.Clustering(dim, nlist)
     kmeans.niter, kmeans.seed, kmeans.spherical = _ITERATIONS, _SEED, True
-    # The sample is of the size it should be: neither a warning about it nor another sample of it.
+    # The sample has its final size: the library shall neither warn about it nor sample it again.
     kmeans.min_points_per_centroid, kmeans.max_points_per_centroid = 1, count
-    # Sums of products depend on how they are cut among threads.
+    # Sums of products depend on how threads divide them.
     with _one_thread(faiss):
         quantiser = faiss.IndexFlatIP(dim)
         kmeans.train(sample, quantiser)
@@ -109,9 +110,10 @@ def train_quantiser(blocks: Callable[[], Iterable[RowBlock]], dim: int, nlist: i
 
 
 def build_ivf(quantiser: bytes, blocks: Iterable[RowBlock], dim: int) -> bytes:
-    """An index of lists around the centroids of `quantiser`, bytes of `train_quantiser` and verified as such.
+    """Return the bytes of an index of lists around the centroids of `quantiser`: bytes of `train_quantiser` that the
+    caller has verified.
 
-    Raises Corrupt for bytes that are no quantiser of `dim` numbers, and as `build_hnsw`.
+    Raises Corrupt for bytes that do not hold a quantiser of `dim` numbers, and as `build_hnsw` does.
     """
     faiss = _faiss()
     _check_dim(dim)
@@ -119,17 +121,17 @@ def build_ivf(quantiser: bytes, blocks: Iterable[RowBlock], dim: int) -> bytes:
     index = faiss.IndexIVFScalarQuantizer(
         centroids, dim, centroids.ntotal, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
     )
-    # Which list is nearest depends on the last bits of products.
+    # The nearest list depends on the last bits of products.
     with _one_thread(faiss):
         _fill(index, blocks, dim)
     return _bytes(faiss, index)
 
 
 def build_hnsw(blocks: Iterable[RowBlock], dim: int) -> bytes:
-    """An index that is a graph of near neighbours.
+    """Return the bytes of an index that is a graph of near neighbours.
 
-    Raises Invalid for no rows, too many or too wide ones, and for an id of 2**63 or more; Corrupt for a row that is not
-    finite or has no direction.
+    Raises Invalid for no rows, too many or too wide rows, and for an id of 2**63 or more; Corrupt for a row that is
+    zero or not finite.
     """
     faiss = _faiss()
     _check_dim(dim)
@@ -142,84 +144,94 @@ def build_hnsw(blocks: Iterable[RowBlock], dim: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class AnnIndex:
-    """An open index of `rows` rows of `dim` numbers. Searches may run at the same time."""
+    """An open index of `rows` rows of `dim` numbers. Several searches may run at the same time."""
 
     method: str
     dim: int
     rows: int
     _index: Any
-    # Lives as long as the index, which points into it.
+    # Kept as long as the index, which points into it.
     _mapped: NDArray[np.uint8]
 
     def search(
         self, queries: NDArray[np.float32], top: int, effort: int | None = None
     ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-        """(ids uint64 [q, top], cosines float32 [q, top]) of near rows for queries float32 [q, d], the best first.
+        """Return (ids uint64 [q, top], cosines float32 [q, top]) of near rows for queries float32 [q, d], the nearest
+        first.
 
-        `effort` is how many lists are searched, or how many candidates the walk keeps; more finds more and takes
-        longer. Of equal cosines the lower id is first, of those that were found; where fewer were found than `top`,
-        2**64 - 1 and -inf follow. Cosines are those of rows rounded to float16: 0.001 off at most. Raises Invalid for
-        queries that are none.
+        `effort` is the number of lists that are searched, or of candidates that the walk keeps; more effort finds more
+        rows and needs more time. Equal cosines are ordered by id. Where the search finds fewer than `top` rows,
+        2**64 - 1 and -inf follow. Cosines are those of rows rounded to float16, and off by 0.001 at most. Raises
+        Invalid for queries of another shape or type, zero, or not finite, and for `top` or `effort` out of range.
         """
         effort = _DEFAULT_EFFORT[self.method] if effort is None else effort
         if queries.ndim != 2 or not len(queries) or queries.dtype != np.float32 or queries.shape[1] != self.dim:
-            raise Invalid(f"{queries.dtype} queries of shape {queries.shape} for rows of {self.dim} numbers")
+            raise Invalid(
+                f"queries are float32 [q, {self.dim}]; these are {queries.dtype} {list(queries.shape)}",
+                remedy="search with descriptors of the set that the index is of",
+            )
         if not (1 <= top <= MAX_TOP and 1 <= effort <= MAX_EFFORT):
-            raise Invalid(f"the best {top} of 1 to {MAX_TOP}, with effort {effort} of 1 to {MAX_EFFORT}")
-        # In double precision, as the exact search has them: squares of what float32 holds may be more than it holds.
+            raise Invalid(
+                f"a search returns 1 to {MAX_TOP} rows with an effort of 1 to {MAX_EFFORT}, not {top} with {effort}"
+            )
+        # In double precision, like the exact search: the square of a float32 may overflow float32.
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
         if not (np.isfinite(lengths).all() and lengths.all()):
-            raise Invalid("a query is not finite, or has no direction")
+            raise Invalid("a query has no direction: it is zero or not finite")
         faiss = _faiss()
         # The library ignores parameters of the other kind.
         if self.method == "ivf":
-            how = faiss.SearchParametersIVF(nprobe=effort)
+            parameters = faiss.SearchParametersIVF(nprobe=effort)
         else:
-            how = faiss.SearchParametersHNSW(efSearch=effort)
-        scores, found = self._index.search(np.ascontiguousarray(queries / lengths, np.float32), top, params=how)
-        ids = found.astype(np.uint64)
+            parameters = faiss.SearchParametersHNSW(efSearch=effort)
+        units = np.ascontiguousarray(queries / lengths, np.float32)
+        scores, numbers = self._index.search(units, top, params=parameters)
+        ids = numbers.astype(np.uint64)
         scores[ids == NO_ROW] = -np.inf
         order = np.lexsort((ids, -scores), axis=1)
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
 def open_index(path: Path, method: str, dim: int, rows: int) -> AnnIndex:
-    """The index in a file, mapped and not read: pages come in as a search touches them.
+    """Return the index in a file, which is mapped and not read: the system reads pages when a search touches them.
 
-    The caller guarantees that `path` is a private file of verified bytes, which nobody changes while the index is in
-    use: the library trusts what it parses, so a stranger's file can corrupt memory. The file may be unlinked once this
-    has returned. Raises Corrupt for an index that is not what `method`, `dim` and `rows` say, Unavailable for a file
-    that cannot be read, Invalid for arguments that no index has.
+    The caller guarantees that `path` is a private file of verified bytes, and that nobody changes it while the index is
+    in use: the library trusts what it parses, so a file of somebody else can corrupt memory. The file may be unlinked
+    when this returns. Raises Corrupt for an index with another method, dimension or number of rows, Unavailable for a
+    file that cannot be read, Invalid for a method or number of rows that no index has.
     """
     _check_dim(dim)
     if method not in METHODS or not 1 <= rows <= MAX_ROWS:
-        raise Invalid(f"no index is {method!r} of {rows} rows", remedy=f"one of {', '.join(METHODS)}")
+        raise Invalid(
+            f"an index of the method {method!r} with {rows} rows cannot exist",
+            remedy=f"give a method of {', '.join(METHODS)}, and 1 to {MAX_ROWS} rows",
+        )
     faiss = _faiss()
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size < rows * dim * 2:
-                raise _wrong(path, f"{size} bytes, too few for {rows} rows of {dim} numbers")
+                raise _wrong(path, f"it has {size} bytes, too few for {rows} rows of {dim} numbers")
             mapped = np.memmap(file, np.uint8, "r")
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
-    # The library's own mapping (IO_FLAG_MMAP_IFC) does the same, but does not tell where the index ends: of a file that
-    # is a few bytes short it would map what is not there.
+    # The library's own mapping (IO_FLAG_MMAP_IFC) does the same without reporting where the index ends: it would read
+    # beyond the end of a file that is a few bytes short.
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(mapped), len(mapped))
     try:
         index = faiss.read_index(reader)
     except RuntimeError as error:
         raise _wrong(path, str(error)) from error
     if reader.rp_ != len(mapped):
-        raise _wrong(path, f"{len(mapped)} bytes, the index takes {reader.rp_}")
-    found = _described(faiss, index)
-    if found != (wanted := (method, dim, rows)):
-        raise _wrong(path, f"{found} instead of {wanted}")
+        raise _wrong(path, f"it has {len(mapped)} bytes, its index {reader.rp_}")
+    actual = _properties(faiss, index)
+    if actual != (expected := (method, dim, rows)):
+        raise _wrong(path, f"its method, dimension and rows are {actual}, not {expected}")
     return AnnIndex(method, dim, rows, index, mapped)
 
 
-def _described(faiss: Any, index: Any) -> tuple[str, int, int]:
-    """(method, dim, rows) of an index, all of which agree within it; the method is "" for what is none of ours."""
+def _properties(faiss: Any, index: Any) -> tuple[str, int, int]:
+    """(method, dim, rows) of an index whose parts agree on them; the method is "" for any other index."""
     alike = index.metric_type == faiss.METRIC_INNER_PRODUCT and index.is_trained
     if type(index) is faiss.IndexIVFScalarQuantizer:
         centroids = faiss.downcast_index(index.quantizer)
@@ -256,25 +268,25 @@ def _quantiser(faiss: Any, data: bytes, dim: int) -> Any:
     except RuntimeError as error:
         raise Corrupt(f"the quantiser cannot be read: {error}", kind="bad-index") from error
     if type(index) not in (faiss.IndexFlatIP, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise Corrupt(f"the quantiser is a {type(index).__name__}", kind="bad-index")
+        raise Corrupt(f"expected a quantiser, found a {type(index).__name__}", kind="bad-index")
     if index.d != dim or not 1 <= index.ntotal <= MAX_LISTS:
         raise Corrupt(f"the quantiser has {index.ntotal} centroids of {index.d} numbers, not {dim}", kind="bad-index")
     return index
 
 
 def _fill(index: Any, blocks: Iterable[RowBlock], dim: int) -> None:
-    # Nothing is learnt here, yet the library wants to have been asked.
+    # Nothing is left to train, and the library demands the call.
     index.train(np.zeros((1, dim), np.float32))
     for ids, rows in _pieces(blocks, dim):
         if index.ntotal + len(ids) > MAX_ROWS:
-            raise Invalid(f"more than {MAX_ROWS} rows")
+            raise Invalid(f"an index has at most {MAX_ROWS} rows, these are more")
         index.add_with_ids(rows, ids)
     if not index.ntotal:
-        raise Invalid("an index of no rows is not made")
+        raise Invalid("an index needs at least one row")
 
 
 def _pieces(blocks: Iterable[RowBlock], dim: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """(ids int64, rows of length 1) in pieces of one size, however they come, that fill one buffer again and again."""
+    """Yield (ids int64, rows of length 1) in pieces of one size, whatever the blocks; all pieces share one buffer."""
     size = _PIECE_BYTES // (4 * dim)
     buffer = np.empty((size, dim), np.float32)
     numbers = np.empty(size, np.uint64)
@@ -300,30 +312,35 @@ def _directions(ids: NDArray[np.uint64], rows: NDArray[np.float32]) -> NDArray[n
     wrong = ~(np.isfinite(lengths) & (lengths > 0))
     if wrong.any():
         number = int(ids[wrong][0])
-        raise Corrupt(f"the row of tile {number} is not finite, or has no direction", kind="bad-shard", tile_id=number)
+        raise Corrupt(
+            f"the row of tile {number} has no direction: it is zero or not finite", kind="bad-shard", tile_id=number
+        )
     np.divide(rows, lengths[:, None], out=rows, casting="same_kind")
     return rows
 
 
 def _check_block(ids: NDArray[np.uint64], rows: NDArray[np.float16] | NDArray[np.float32], dim: int) -> None:
     if rows.ndim != 2 or rows.shape != (len(ids), dim) or rows.dtype not in (np.float16, np.float32):
-        raise Invalid(f"a block of {len(ids)} ids and {rows.dtype} rows {rows.shape} for {dim} numbers a row")
-    # The library's ids are signed, and -1 is nobody.
+        raise Invalid(
+            f"a block is ids [n] and rows float16 or float32 [n, {dim}]; this is {len(ids)} ids and {rows.dtype} "
+            f"{list(rows.shape)}"
+        )
+    # The library's ids are signed, and -1 stands for no row.
     if len(ids) and int(ids.max()) >= 1 << 63:
-        raise Invalid(f"the id {int(ids.max())} is not below 2**63")
+        raise Invalid(f"the id {int(ids.max())} is 2**63 or more")
 
 
 def _check_dim(dim: int) -> None:
     if not 1 <= dim <= MAX_DIM:
-        raise Invalid(f"rows of {dim} numbers are not indexed: 1 to {MAX_DIM}")
+        raise Invalid(f"a row of an index has 1 to {MAX_DIM} numbers, not {dim}")
 
 
 def _bytes(faiss: Any, index: Any) -> bytes:
-    # serialize_index would hold the index three times at once.
+    # serialize_index would hold three copies of the index in memory.
     buffer = io.BytesIO()
     writer = faiss.PyCallbackIOWriter(buffer.write)
     faiss.write_index(index, writer)
-    # It holds what is not written yet until it is gone.
+    # The writer writes its last bytes when it is deleted.
     del writer
     return buffer.getvalue()
 
@@ -339,13 +356,15 @@ def _one_thread(faiss: Any) -> Iterator[None]:
 
 
 def _wrong(path: Path, what: str) -> Corrupt:
-    return Corrupt(f"the index {path} is wrong: {what}", kind="bad-index", path=str(path))
+    return Corrupt(
+        f"the index {path} is damaged: {what}", remedy="build the mission again", kind="bad-index", path=str(path)
+    )
 
 
 def _faiss() -> Any:
     faiss = import_extra("faiss", "faiss")
-    found = tuple(int(part) for part in re.findall(r"\d+", faiss.__version__)[:3])
-    if found < _OLDEST:
+    version = tuple(int(part) for part in re.findall(r"\d+", faiss.__version__)[:3])
+    if version < _OLDEST:
         raise Unavailable(
             f"faiss {faiss.__version__} is older than {'.'.join(map(str, _OLDEST))}",
             remedy="pip install --upgrade 'flightbag[faiss]'",

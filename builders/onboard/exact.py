@@ -1,11 +1,11 @@
 """The rows nearest to a query by the angle between them: exact, and in bounded memory whatever the number of rows.
 
-Rows are gathered into pieces. A product in float32 tells which rows of a piece may be among the best; those alone are
-scored again in float64, each by itself, and merged into the best so far.
+Rows are gathered into pieces. A product in float32 selects the rows of a piece that may be among the best. Only these
+are scored again, in float64 and each by itself, and merged into the best so far.
 
-Law: the answer is that of a float64 brute force, scores rounded to float32, equal ones by the lower id. So it follows
-from the rows alone: not from their order, how they are cut into blocks, what other queries are asked, or the BLAS.
-Time is that of one product, unless very many rows are as near as the best.
+Law: the answer is that of a brute force in float64, with scores rounded to float32 and equal scores ordered by id. It
+depends on the rows only: not on their order, the cut into blocks, the other queries, or the BLAS. The search needs the
+time of one product, unless very many rows are as near as the best.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from store.errors import Corrupt, Invalid
 # (ids [n], rows [n, d]).
 RowBlock: TypeAlias = tuple[NDArray[np.uint64], NDArray[np.float16] | NDArray[np.float32]]
 
-# The id where there is no row; no tile has it.
+# Stands for the id of a row where the map has fewer rows than were asked for; no tile has this id.
 NO_ROW = 2**64 - 1
 MAX_TOP = 1000
 
 _PIECE_ROWS = 8192
 _PIECE_BYTES = 16 << 20
-# What is widened at once stays in the cache of a core.
+# Rows that are widened together stay in the cache of a core.
 _STRIP_BYTES = 256 << 10
 _RESCORED_BYTES = 4 << 20
 _QUERIES = 256
-# Squares of the length of a row between which float32 sums neither overflow nor lose what is small. Above the upper one
-# are also rows with an infinity or NaN of float16, which `_widen` makes 2**16 and more.
+# Bounds of the square of a row's length: between them, sums in float32 neither overflow nor lose small numbers. A row
+# with an infinity or NaN of float16 is above the upper one, because `_widen` makes 2**16 and more of these.
 _LOW, _HIGH = np.float32(2.0**-60), np.float32(2.0**31)
 
 
@@ -42,14 +42,15 @@ def search(
     top: int,
     keep: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None = None,
 ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-    """(ids uint64 [q, top], cosines float32 [q, top]) of the rows nearest to each query, float32 [q, d], nearest first.
+    """Return (ids uint64 [q, top], cosines float32 [q, top]) of the rows nearest to each query, float32 [q, d], the
+    nearest first.
 
-    `keep` says of ids uint64[n] which rows count, bool[n]; all do without it. Where fewer than `top` rows count, the
-    rest is NO_ROW and -inf. Neither rows nor queries need have length 1. Raises Invalid for wrong shapes or types, a
-    query that is zero or not finite, `top` outside 1..1000; Corrupt for such a row among those that count.
+    `keep` maps ids uint64[n] to bool[n]: the rows to search; None stands for all. With fewer than `top` rows to search,
+    NO_ROW and -inf follow. Neither rows nor queries need length 1. Raises Invalid for wrong shapes or types, a query
+    that is zero or not finite, and `top` outside 1..1000; Corrupt for a searched row that is zero or not finite.
     """
     if not 1 <= top <= MAX_TOP:
-        raise Invalid(f"the best {top} rows are asked for", remedy=f"ask for 1 to {MAX_TOP}", top=top)
+        raise Invalid(f"a search returns 1 to {MAX_TOP} rows, not {top}", remedy=f"ask for 1 to {MAX_TOP}", top=top)
     units = _units(queries)
     piece = _Piece(units.shape[1])
     best = _Best(units, top)
@@ -65,8 +66,8 @@ def search(
 
 
 class _Piece:
-    """Rows gathered for one product: `count` of them, as float32, each times a power of two where that keeps sums in
-    range; `norms` are their lengths."""
+    """Rows gathered for one product: `count` of them, as float32, each times a power of two where sums need it to stay
+    in range; `norms` are their lengths."""
 
     def __init__(self, dim: int) -> None:
         capacity = max(1, min(_PIECE_ROWS, _PIECE_BYTES // (4 * dim)))
@@ -80,11 +81,10 @@ class _Piece:
         return self.count == len(self.ids)
 
     def add(self, ids: NDArray[np.uint64], rows: NDArray[np.float16] | NDArray[np.float32]) -> int:
-        """How many of the rows, from the first, were taken: as many as there is room for. Raises Corrupt as `search`
-        does."""
-        taken = min(len(ids), len(self.ids) - self.count)
-        place = slice(self.count, self.count + taken)
-        ids, rows, out = ids[:taken], rows[:taken], self.rows[place]
+        """Add the first rows, as many as have room; return their number. Raises Corrupt as `search` does."""
+        number = min(len(ids), len(self.ids) - self.count)
+        place = slice(self.count, self.count + number)
+        ids, rows, out = ids[:number], rows[:number], self.rows[place]
         with np.errstate(over="ignore", invalid="ignore"):
             _widen(rows, out)
             squares = np.vecdot(out, out)
@@ -94,8 +94,8 @@ class _Piece:
             squares[odd] = np.vecdot(out[odd], out[odd])
         self.ids[place] = ids
         np.sqrt(squares, out=self.norms[place])
-        self.count += taken
-        return taken
+        self.count += number
+        return number
 
 
 class _Best:
@@ -107,13 +107,13 @@ class _Best:
         self._top = top
         self._units = units
         self._rough = units.astype(np.float32)
-        # A cosine in float32 is off by 1.5 d + 8 roundings of 2**-24 at most: d of the product, half as many of the
-        # norm (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), a few of the query, root and quotient.
-        # Twice that, as both a row and the one that it is compared with may be off.
+        # The error of a cosine in float32 is at most 1.5 d + 8 roundings of 2**-24: d of the product, half as many of
+        # the norm (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), a few of query, root and quotient. It
+        # counts twice, because a row and the row that it is compared with both have it.
         self._slack = np.float32((1.5 * units.shape[1] + 8) * 2.0**-23)
 
     def offer(self, piece: _Piece) -> None:
-        """Takes in the rows of a piece that are among the best."""
+        """Merge the rows of a piece that are among the best."""
         for start in range(0, len(self.ids), _QUERIES):
             place = slice(start, start + _QUERIES)
             row, query = self._candidates(piece, place)
@@ -122,7 +122,7 @@ class _Best:
                 self._merge(query, piece.ids[row], self._scores(piece, row, query))
 
     def _candidates(self, piece: _Piece, place: slice) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """(row of the piece, query of these) of all pairs that may be among the best."""
+        """(row of the piece, query of this place) of all pairs that may be among the best."""
         count = piece.count
         rough = piece.rows[:count] @ self._rough[place].T
         rough /= piece.norms[:count, None]
@@ -135,7 +135,7 @@ class _Best:
         return row, query
 
     def _scores(self, piece: _Piece, row: NDArray[np.intp], query: NDArray[np.intp]) -> NDArray[np.float32]:
-        """float32[n]: the cosines of pairs, each computed as if it were the only one."""
+        """float32[n]: the cosines of pairs, each computed by itself."""
         scores = np.empty(len(row), np.float32)
         step = max(1, _RESCORED_BYTES // (8 * piece.rows.shape[1]))
         for start in range(0, len(row), step):
@@ -146,28 +146,28 @@ class _Best:
         return scores
 
     def _merge(self, query: NDArray[np.intp], ids: NDArray[np.uint64], scores: NDArray[np.float32]) -> None:
-        touched = np.unique(query)
-        query = np.concatenate([np.repeat(touched, self._top), query])
-        ids = np.concatenate([self.ids[touched].ravel(), ids])
-        scores = np.concatenate([self.scores[touched].ravel(), scores])
+        queries = np.unique(query)
+        query = np.concatenate([np.repeat(queries, self._top), query])
+        ids = np.concatenate([self.ids[queries].ravel(), ids])
+        scores = np.concatenate([self.scores[queries].ravel(), scores])
         order = np.lexsort((ids, -scores, query))
-        # Every query has `top` and more: what it had, and what came.
-        first = np.searchsorted(query[order], touched)
-        chosen = order[first[:, None] + np.arange(self._top)]
-        self.ids[touched] = ids[chosen]
-        self.scores[touched] = scores[chosen]
+        # Every query has at least `top` rows: its best so far, and the new ones.
+        first = np.searchsorted(query[order], queries)
+        best = order[first[:, None] + np.arange(self._top)]
+        self.ids[queries] = ids[best]
+        self.scores[queries] = scores[best]
 
 
 def _units(queries: NDArray[np.float32]) -> NDArray[np.float64]:
     """float64 [q, d]: the queries at length 1. Raises Invalid as `search` does."""
     if queries.ndim != 2 or queries.dtype != np.float32 or not queries.shape[1]:
-        raise Invalid(f"queries are float32 [q, d], these are {queries.dtype} {list(queries.shape)}")
+        raise Invalid(f"queries are float32 [q, d]; these are {queries.dtype} {list(queries.shape)}")
     wide = queries.astype(np.float64)
     norms = np.sqrt(np.square(wide).sum(axis=1))
-    # The length of a finite float32 row is finite in float64, and zero for the zero row alone.
+    # The length of a finite float32 row is finite in float64, and zero only for the zero row.
     bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if len(bad):
-        raise Invalid(f"the query {bad[0]} is zero or not finite, so no direction", query=int(bad[0]))
+        raise Invalid(f"query {bad[0]} has no direction: it is zero or not finite", query=int(bad[0]))
     units: NDArray[np.float64] = wide / norms[:, None]
     return units
 
@@ -175,22 +175,24 @@ def _units(queries: NDArray[np.float32]) -> NDArray[np.float64]:
 def _strips(
     blocks: Iterable[RowBlock], dim: int, keep: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None
 ) -> Iterator[RowBlock]:
-    """The rows that count, some at a time. Raises Invalid for a block that is none."""
+    """The rows to search, a strip at a time. Raises Invalid for a block of other shapes or types."""
     step = max(1, _STRIP_BYTES // (4 * dim))
     for ids, rows in blocks:
         fits = ids.ndim == 1 and rows.shape == (len(ids), dim)
         if not fits or ids.dtype != np.uint64 or rows.dtype not in (np.float16, np.float32):
             raise Invalid(
-                f"a block is ids uint64 [n] and rows float16 or float32 [n, {dim}], this is {ids.dtype} "
+                f"a block is ids uint64 [n] and rows float16 or float32 [n, {dim}]; this is {ids.dtype} "
                 f"{list(ids.shape)} and {rows.dtype} {list(rows.shape)}",
-                remedy="ask with descriptors of the set that is searched",
+                remedy="search with descriptors of the set that the rows are of",
             )
         kept = None
         if keep is not None:
             mask = keep(ids)
             if mask.dtype != np.bool_ or mask.shape != ids.shape:
-                raise Invalid(f"what keeps rows says {mask.dtype} {list(mask.shape)} of {len(ids)} ids, not bool")
-            # Where all count, slices spare the copy.
+                raise Invalid(
+                    f"`keep` gives {mask.dtype} {list(mask.shape)} for {len(ids)} ids, not bool of that shape"
+                )
+            # Where all rows are searched, slices avoid the copy.
             kept = None if mask.all() else np.flatnonzero(mask)
         for start in range(0, len(ids) if kept is None else len(kept), step):
             part = slice(start, start + step) if kept is None else kept[start : start + step]
@@ -198,10 +200,10 @@ def _strips(
 
 
 def _widen(rows: NDArray[np.float16] | NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Writes finite rows to `out` as they are; infinities and NaN of float16 become numbers of 2**16 and more.
+    """Write finite rows to `out` as they are; infinities and NaN of float16 become numbers of 2**16 and more.
 
-    numpy converts float16 one by one. A float16 whose bits are moved to the places that float32 has for them is the
-    same number times 2**-112, subnormal or not, as the exponents are counted from 15 and 127.
+    numpy converts float16 one by one. A float16 whose bits are moved to the places of float32 is the same number times
+    2**-112, subnormal or not, because the exponents are counted from 15 and 127.
     """
     if rows.dtype == np.float32:
         out[...] = rows
@@ -209,21 +211,21 @@ def _widen(rows: NDArray[np.float16] | NDArray[np.float32], out: NDArray[np.floa
     bits = out.view(np.int32)
     bits[...] = rows.view(np.int16)
     np.left_shift(bits, 13, out=bits)
-    # The sign was spread over the four highest bits: keep one.
+    # The shift left copies of the sign in the four highest bits: keep one.
     np.bitwise_and(bits, np.int32(-0x70002000), out=bits)
     np.multiply(out, np.float32(2.0**112), out=out)
 
 
 def _levelled(ids: NDArray[np.uint64], rows: NDArray[np.float16] | NDArray[np.float32]) -> NDArray[np.float32]:
-    """The rows, each times the power of two that brings its greatest number to between a half and one. Raises Corrupt
-    for a row that is zero or not finite."""
+    """The rows, each times the power of two that puts its greatest number between a half and one. Raises Corrupt for a
+    row that is zero or not finite."""
     wide = rows.astype(np.float64)
     peaks = np.abs(wide).max(axis=1)
     bad = np.flatnonzero(~(np.isfinite(peaks) & (peaks > 0)))
     if len(bad):
         raise Corrupt(
-            f"the row of the id {ids[bad[0]]} is zero or not finite, so no direction",
-            remedy="build the map again; what made it does not describe this tile",
+            f"the row of the id {ids[bad[0]]} has no direction: it is zero or not finite",
+            remedy="build the map again with a backbone that describes this tile",
             row=int(ids[bad[0]]),
         )
     levelled: NDArray[np.float32] = np.ldexp(wide, -np.frexp(peaks)[1][:, None]).astype(np.float32)

@@ -1,5 +1,10 @@
-"""The engine that flies, as what describes images: of a verified mission, or of a store before its mission is
-signed."""
+"""The engine that flies: from camera frames to descriptors, as the rows of a descriptor set were made.
+
+>>> from builders.onboard.flying import flying_engine
+>>> engine = flying_engine(mission, "embedder")
+>>> engine.describe([frame]).shape
+(1, 32)
+"""
 
 from __future__ import annotations
 
@@ -21,10 +26,11 @@ from store.takeoff.mission import VerifiedMission
 
 
 class FlyingEngine:
-    """Descriptors by an engine, of images as a row recipe takes them.
+    """An engine that describes images in the way of a row recipe: of a verified mission, or of a build before its
+    mission is signed.
 
-    `batches` is (least, most) images that a run of the engine takes. Raises Invalid for an engine with more than one
-    input, or without the recipe's output.
+    `batches` is (least, most): how many images one run of the engine takes. Raises Invalid for an engine with more than
+    one input, or without the recipe's output.
     """
 
     def __init__(self, session: EngineSession, recipe: RowRecipe, batches: tuple[int, int]) -> None:
@@ -32,14 +38,28 @@ class FlyingEngine:
         self.preprocess = Preprocess.of_fields(recipe.preprocess)
         self._session = session
         self._batches = batches
-        if len(session.inputs) != 1 or recipe.output not in {output.name for output in session.outputs}:
-            ends = ", ".join(end.name for end in (*session.inputs, *session.outputs))
-            raise Invalid(f"an engine that describes has one input, and the output {recipe.output}; this has {ends}")
+        inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (session.inputs, session.outputs))
+        if len(inputs) != 1 or recipe.output not in outputs:
+            raise Invalid(
+                f"the engine has the inputs {', '.join(inputs)} and the outputs {', '.join(outputs)}; to describe "
+                f"images, it needs one input and the output {recipe.output}"
+            )
         self._input = session.inputs[0]
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """float32 [n, d] of n >= 1 images, uint8 [height, width, 3], RGB, of any size. Raises Invalid, Unavailable as
-        the engine does, and Invalid for descriptors that are not finite or, where they have length 1, zero."""
+        """Return float32 [n, d]: the descriptors of n >= 1 images, each uint8 [height, width, 3], RGB, of any size.
+
+        Raises Invalid for other images, and for descriptors that are not finite or, where the recipe scales them to
+        length 1, zero; Invalid and Unavailable as `EngineSession.run` does.
+        """
+        for image in images:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise Invalid(
+                    f"an image is uint8 [height, width, 3], this is {image.dtype} {list(image.shape)}",
+                    remedy="give RGB pixels, one byte a channel",
+                )
+        if not len(images):
+            raise Invalid("there is no image to describe", remedy="give one or more")
         least, most = self._batches
         rows = []
         for start in range(0, len(images), most):
@@ -47,55 +67,69 @@ class FlyingEngine:
             tensor = np.stack(part + [part[-1]] * (least - len(part))).astype(self._input.dtype)
             result = self._session.run({self._input.name: tensor})[self.recipe.output]
             rows.append(np.asarray(result, np.float32).reshape(len(tensor), -1)[: len(part)])
-        found: NDArray[np.float32] = np.concatenate(rows)
+        descriptors: NDArray[np.float32] = np.concatenate(rows)
         if self.recipe.normalise == "l2":
-            found = found / np.linalg.norm(found, axis=1, keepdims=True)
-        if not np.isfinite(found).all():
+            descriptors = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+        if not np.isfinite(descriptors).all():
             raise Invalid("the engine gives descriptors that are not finite", kind="wrong-output")
-        return found
+        return descriptors
 
 
 def flying_engine(mission: VerifiedMission, set_: str) -> FlyingEngine:
-    """The engine of a mission that describes camera frames for a descriptor set, ready to run here.
+    """Return the engine of a mission that describes camera frames for a descriptor set, ready to run here.
 
-    Raises NotFound for a set that the mission has not, or one of which no engine flies, and what `open_engine` raises.
+    Raises NotFound where the mission has no such set or no engine that flies for it, and as `open_engine` does.
     """
     recipe = recipe_of(mission, set_)
     entry = engine_of(mission, set_, recipe)
     return FlyingEngine(open_engine(mission, entry.meta["backbone"]), recipe, batches_of(card_of(mission, entry)))
 
 
+def sets_of(mission: VerifiedMission) -> list[str]:
+    """Return the names of the mission's descriptor sets, ascending."""
+    return sorted({entry.name.split("/")[1] for entry in mission.table.entries if entry.kind == "descriptors"})
+
+
 def engine_of(mission: VerifiedMission, set_: str, recipe: RowRecipe) -> Entry:
-    """The engine of a set: of those of its model, the one whose fidelity was signed. Raises NotFound where there is
-    none."""
-    signed = next((one.recipe for one in mission.manifest.quality if one.name == f"fidelity/{set_}"), None)
+    """Return the engine of a set: of the engines of its model, the one whose fidelity is signed. Raises NotFound where
+    no fidelity is signed."""
+    signed = next((figure.recipe for figure in mission.manifest.quality if figure.name == f"fidelity/{set_}"), None)
     probe = mission.table.find(f"probes/{set_}.safetensors")
     for entry in mission.table.entries:
-        mine = entry.kind == "engine" and entry.meta["part"] == "model" and entry.meta["model"] == recipe.model
-        keys = (probe.key, entry.key) if mine and probe is not None else (None, None)
+        of_model = entry.kind == "engine" and entry.meta["part"] == "model" and entry.meta["model"] == recipe.model
+        keys = (probe.key, entry.key) if of_model and probe is not None else (None, None)
         if keys[0] is not None and keys[1] is not None and signed == fidelity_recipe(keys[0], keys[1]):
             return entry
     raise NotFound(
-        f"mission {mission.facts.id} has no engine whose fidelity to the descriptor set {set_} was signed", set=set_
+        f"mission {mission.facts.id} has no engine with a signed fidelity to the descriptor set {set_}", set=set_
     )
 
 
 def recipe_of(mission: VerifiedMission, set_: str, zoom: int | None = None) -> RowRecipe:
-    """How the rows of a descriptor set came about, at a zoom or at its first. Raises NotFound where there are none."""
+    """Return how the rows of a descriptor set were made, at a zoom or at its first. Raises NotFound where the mission
+    has no such rows."""
     for entry in mission.table.entries:
         if entry.kind == "descriptors":
             _, name, at, _ = entry.name.split("/")
             if name == set_ and zoom in (None, int(at)):
                 return RowRecipe.of_metadata(read_shard(load(mission, entry.name, kind="descriptors")).metadata)
-    sets = {e.name.split("/")[1] for e in mission.table.entries if e.kind == "descriptors"}
-    zooms = {e.name.split("/")[2] for e in mission.table.entries if e.kind == "descriptors"}
-    known = sorted(zooms if set_ in sets else sets) or ["none"]
-    what = f"a descriptor set {set_}" + (f" at zoom {zoom}" if zoom is not None else "")
-    raise NotFound(f"mission {mission.facts.id} has not {what}", remedy=f"it has {', '.join(known)}", set=set_)
+    names = [entry.name.split("/") for entry in mission.table.entries if entry.kind == "descriptors"]
+    zooms = sorted({parts[2] for parts in names if parts[1] == set_})
+    if zooms:
+        raise NotFound(
+            f"mission {mission.facts.id} has no descriptor set {set_} at zoom {zoom}",
+            remedy=f"it has the set at zoom {', '.join(zooms)}",
+            set=set_,
+        )
+    raise NotFound(
+        f"mission {mission.facts.id} has no descriptor set {set_}",
+        remedy=f"its descriptor sets are {', '.join(sets_of(mission)) or 'none'}",
+        set=set_,
+    )
 
 
 def card_of(mission: VerifiedMission, engine: Entry) -> Card:
-    """The card of an engine of the mission. Raises NotFound, Corrupt."""
+    """Return the card of an engine of the mission. Raises NotFound, Corrupt."""
     for entry in mission.table.entries:
         if entry.kind == "card" and entry.meta["engine"] == engine.name:
             if entry.size > CARD_LIMIT:
@@ -105,8 +139,8 @@ def card_of(mission: VerifiedMission, engine: Entry) -> Card:
 
 
 def batches_of(card: Card) -> tuple[int, int]:
-    """(least, most) images that a run of this engine takes: it was checked at both."""
+    """Return (least, most): how many images one run of this engine takes. The engine was checked at both."""
     sizes = [shape[0] for case in card.check.cases for shape in case.shapes.values()]
     if not sizes:
-        raise Corrupt("the card of the engine says nothing of its shapes", kind="bad-card")
+        raise Corrupt("the engine's card names no shape that the engine was checked at", kind="bad-card")
     return min(sizes), max(sizes)

@@ -1,7 +1,12 @@
 """Opening a mission's engines, aboard or on the ground: from verified bytes, by the backend that made them.
 
-Nothing is opened by a path that somebody else can write to. Weights in a file of their own, which the library wants to
-map, are written to a private file that is gone when the engine is open.
+    >>> from builders.onboard.loading import open_engine
+    >>> session = open_engine(mission, "embedder")
+    >>> [tensor.name for tensor in session.inputs], [tensor.name for tensor in session.outputs]
+    (['image'], ['descriptor'])
+
+Nothing is opened by a path that another user can write to. Weights in a file of their own, which a library wants to
+map, are written to a private file; it is gone when the engine is open.
 """
 
 from __future__ import annotations
@@ -19,15 +24,16 @@ from store.errors import NotFound, Unavailable
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
 
-# Memory that looks like a disk: nothing is written to one, and nothing has to be read back.
+# A file system in memory: nothing is written to a disk, and nothing has to be read back.
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder made in it is private
 
 
 def open_engine(mission: VerifiedMission, backbone: str) -> EngineSession:
-    """The engine of a backbone of a verified mission, ready to run.
+    """Return the engine of a backbone of a verified mission, ready to run.
 
-    Raises NotFound where the mission has none, Refused where this machine is not what it needs, Invalid where the
-    library takes no such engine, Corrupt or Unavailable where the medium no longer gives the verified bytes.
+    Raises NotFound where the mission has no engine of that backbone, Refused where this machine does not meet the host
+    class that the engine needs, Invalid where the library does not take the engine, Corrupt or Unavailable where the
+    medium no longer gives the verified bytes.
     """
     parts = {
         entry.meta["part"]: entry
@@ -35,17 +41,22 @@ def open_engine(mission: VerifiedMission, backbone: str) -> EngineSession:
         if entry.kind == "engine" and entry.meta["backbone"] == backbone
     }
     if "model" not in parts:
-        raise NotFound(f"mission {mission.facts.id} has no engine of a backbone {backbone}", backbone=backbone)
+        backbones = sorted({entry.meta["backbone"] for entry in mission.table.entries if entry.kind == "engine"})
+        raise NotFound(
+            f"mission {mission.facts.id} has no engine of a backbone {backbone}",
+            remedy=f"its backbones are {', '.join(backbones) or 'none'}",
+            backbone=backbone,
+        )
     entry = parts["model"]
     library, host = backend(entry.meta["backend"]), entry.meta["host"]
     engine = load(mission, entry.name, kind="engine")
-    return open_parts(
-        library, host, engine, load(mission, parts["weights"].name, kind="engine") if "weights" in parts else None
-    )
+    weights = load(mission, parts["weights"].name, kind="engine") if "weights" in parts else None
+    return open_parts(library, host, engine, weights)
 
 
 def open_parts(library: EngineBackend, host: str, engine: memoryview, weights: memoryview | None) -> EngineSession:
-    """The session of an engine that needs `host`, and of its weights where they are apart: bytes that were hashed."""
+    """Return the session of an engine that needs the host class `host`; `weights` is None where the engine has them
+    inside. The caller has hashed both."""
     if weights is None:
         return library.load(engine, host)
     with private_file(WEIGHTS, weights) as path:
@@ -54,8 +65,11 @@ def open_parts(library: EngineBackend, host: str, engine: memoryview, weights: m
 
 @contextmanager
 def private_file(name: str, data: memoryview) -> Iterator[Path]:
-    """A file of this name with these bytes, in a folder that only this user can enter; both go when the block ends, and
-    what was mapped by then stays."""
+    """Give a file of this name with these bytes, in a folder that only this user can enter.
+
+    The folder goes when the block ends; what is mapped by then stays mapped. Raises Unavailable where the file cannot
+    be written.
+    """
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(
@@ -72,7 +86,7 @@ def private_file(name: str, data: memoryview) -> Iterator[Path]:
 
 
 def _folder_with_room(size: int) -> Path | None:
-    """Shared memory, if it holds so much; else None, for the folder of temporary files."""
+    """Shared memory where it has room for `size` bytes; else None, which stands for the folder of temporary files."""
     try:
         status = os.statvfs(_SHARED_MEMORY)
     except OSError:

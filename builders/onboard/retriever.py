@@ -1,7 +1,14 @@
 """Where a picture was taken: the rows of a verified mission's map that are nearest to its descriptor.
 
+    >>> from builders.onboard.retriever import Retriever
+    >>> with Retriever(mission, "embedder", zoom=15) as retriever:
+    ...     for match in retriever.search(descriptors, top=1)[0]:
+    ...         print(match.tile, f"{match.score:.2f}", "{:.4f} {:.4f}".format(*match.centre))
+    15/7357/11522 1.00 47.0215 -99.1681
+
 Every shard is read, hashed and held before it is searched, or read and hashed again for each search where memory is
-short; either way, what is searched is what was signed. Exact by default; an index of the mission where one is named.
+short: either way the bytes that are searched are the signed ones. The search is exact, or by an index of the mission
+where the caller names one.
 """
 
 from __future__ import annotations
@@ -33,8 +40,11 @@ from store.takeoff.mission import VerifiedMission
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A row: its north-western tile, the cosine of the angle to the query, and degrees of WGS 84, (latitude,
-    longitude), of the middle and of the north-western corner of what the row shows."""
+    """A row that a search found.
+
+    `tile` is the north-western tile of its view, `score` the cosine of the angle to the query. `centre` and `corner`
+    are the middle and the north-western corner of the view: (latitude, longitude) in degrees of WGS 84.
+    """
 
     tile: Tile
     score: float
@@ -43,15 +53,15 @@ class Match:
 
 
 class Retriever:
-    """Searches a descriptor set of a verified mission, at one zoom or at all of them; a context manager.
+    """The search in a descriptor set of a verified mission, at one zoom or at all of them; a context manager.
 
-    With `index`, the mission's index of that name instead of the exact search. Without `held`, shards are read and
-    hashed again for each search, one at a time. Raises NotFound for a set, zoom or index that the mission has not,
-    Corrupt or Unavailable where the medium no longer gives the verified bytes.
+    With `index`, the search uses the mission's index of that name and is approximate. Without `in_memory`, each search
+    reads and hashes the shards again, one at a time. Raises NotFound for a set, zoom or index that the mission does not
+    have, Corrupt or Unavailable where the medium no longer gives the verified bytes.
     """
 
     def __init__(
-        self, mission: VerifiedMission, set_: str, *, zoom: int | None = None, index: str = "", held: bool = True
+        self, mission: VerifiedMission, set_: str, *, zoom: int | None = None, index: str = "", in_memory: bool = True
     ) -> None:
         self._mission = mission
         self._set = set_
@@ -61,8 +71,8 @@ class Retriever:
             for entry in mission.table.entries
             if entry.kind == "descriptors" and entry.name.split("/")[1] == set_
         }
-        recipe_of(mission, set_, zoom)  # raises for what is not there
-        self.layers = [self._layer(at, held=held) for at in sorted(zooms) if zoom in (None, at)]
+        recipe_of(mission, set_, zoom)  # raises NotFound for a set or zoom that the mission does not have
+        self.layers = [self._layer(at, in_memory=in_memory) for at in sorted(zooms) if zoom in (None, at)]
         self._indexes: dict[int, AnnIndex] = {}
         try:
             if index:
@@ -80,7 +90,8 @@ class Retriever:
         self._files.close()
 
     def search(self, queries: NDArray[np.float32], top: int = 5) -> list[list[Match]]:
-        """The best `top` rows for each of the queries, float32 [q, d], the best first; fewer where there are fewer."""
+        """Return for each of the queries, float32 [q, d], the `top` rows nearest to it, the nearest first; fewer where
+        the map has fewer. Raises Invalid for queries of another shape or type, zero, or not finite."""
         ids, scores = self.nearest(queries, top)
         return [
             [self._match(number, score) for number, score in zip(*row, strict=True) if number != NO_ROW]
@@ -88,11 +99,11 @@ class Retriever:
         ]
 
     def nearest(self, queries: NDArray[np.float32], top: int = 5) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-        """The same as arrays: ids of north-western tiles uint64 [q, top] and cosines float32 [q, top], filled up with
-        2**64 - 1 and -inf where there are fewer rows."""
-        found = [self._search(layer, queries, top) for layer in self.layers]
-        ids = np.concatenate([ids for ids, _ in found], axis=1)
-        scores = np.concatenate([scores for _, scores in found], axis=1)
+        """Return the same as arrays: ids of north-western tiles uint64 [q, top] and cosines float32 [q, top]. Where the
+        map has fewer rows, 2**64 - 1 and -inf follow."""
+        nearest = [self._search(layer, queries, top) for layer in self.layers]
+        ids = np.concatenate([ids for ids, _ in nearest], axis=1)
+        scores = np.concatenate([scores for _, scores in nearest], axis=1)
         order = np.lexsort((ids, -scores), axis=1)[:, :top]
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
@@ -108,7 +119,7 @@ class Retriever:
         view = next(layer.view for layer in self.layers if layer.zoom == tile.z)
         return located(tile, view, score)
 
-    def _layer(self, zoom: int, *, held: bool) -> MapLayer:
+    def _layer(self, zoom: int, *, in_memory: bool) -> MapLayer:
         names = [
             entry.name
             for entry in self._mission.table.entries
@@ -120,7 +131,7 @@ class Retriever:
                 shard = read_shard(load(self._mission, name, kind="descriptors"))
                 yield shard.tiles, shard.descriptors
 
-        blocks = list(read()) if held else None
+        blocks = list(read()) if in_memory else None
         required = tiles_of_signed_area(self._mission.facts.area, zoom)
         return MapLayer(
             zoom,
@@ -137,19 +148,19 @@ class Retriever:
                 data = load(self._mission, entry.name, kind="index")
                 path = self._files.enter_context(private_file("index.faiss", data))
                 return open_index(path, entry.meta["method"], entry.meta["dim"], entry.meta["rows"])
-        there = {tuple(e.name.split("/")[1:3]) for e in self._mission.table.entries if e.kind == "index"}
-        known = ", ".join(f"{name} (of {set_})" for set_, name in sorted(there)) or "none"
+        indexes = {tuple(e.name.split("/")[1:3]) for e in self._mission.table.entries if e.kind == "index"}
+        names = ", ".join(f"{name} (of {set_})" for set_, name in sorted(indexes)) or "none"
         raise NotFound(
             f"mission {self._mission.facts.id} has no index {index} of the set {self._set} at zoom {zoom}",
-            remedy=f"it has {known}",
+            remedy=f"its indexes are {names}",
             index=index,
         )
 
 
 def located(tile: Tile, view: View, score: float) -> Match:
-    """The match of a view with this north-western tile."""
+    """Return the match of the view with this north-western tile."""
     west, _, _, north = tile_bounds(tile)
-    # The middle is that of the map: half the columns and rows on, which a zoom twice as fine has as a corner.
+    # The middle on the map, half the view's columns and rows on, is the corner of a tile of the next zoom.
     assert tile.z < MAX_ZOOM + 1
     middle = tile_bounds(Tile(tile.z + 1, 2 * tile.x + view.tiles, 2 * tile.y + view.tiles))
     longitude = (middle[0] + 180) % 360 - 180

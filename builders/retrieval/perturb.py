@@ -1,8 +1,8 @@
-"""Pictures that are not quite the tile: shifted, turned, scaled or lit otherwise, as a camera sees a place. Pure.
+"""Perturbed pictures: shifted, turned, scaled or lit otherwise than the tile, as a camera sees a place. Pure.
 
-What is done follows from (way, seed) in integers, so it is the same wherever it is done; what Pillow's bilinear filter
-makes of it may differ by a grey level between machines. The true picture is the middle of a mosaic that shows what lies
-round it, so no edge comes into view.
+The perturbation follows from (way, seed) in integers, so it is the same on every machine; the pixels of Pillow's
+bilinear filter may differ by a grey level between machines. The true picture is the middle of a mosaic that shows its
+surroundings, so no edge comes into view.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from store.format.manifest import PPM
 
 SCHEMA = "flightbag/perturbations/1"
 CONTEXT = "flightbag 2026 perturbation v1"
-# Of each way the numbers that make it what it is. `least` and `most` are how far from unchanged, either way.
+# The numbers that define each way. `least` and `most` are distances from the unchanged picture, in either direction.
 PERTURBATIONS: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
         "shift": {"side_ppm": 20 * PPM // 256, "directions": 8},
@@ -32,15 +32,15 @@ PERTURBATIONS: Mapping[str, Mapping[str, int]] = MappingProxyType(
         "brightness": {"gain_ppm": 300000, "offset_grey": 20},
     }
 )
-# The rim that all of these need round the true picture is the MARGIN-th part of its side.
+# Every way needs a rim round the true picture: the MARGIN-th part of its side.
 MARGIN = 6
 _SEEDS = 2**64
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is done to a picture about its middle: first it is turned, in thousandths of a degree, and scaled, then
-    moved to the right and down, in ppm of its side; each grey level g becomes g * gain + offset."""
+    """A change of a picture about its middle: it is turned, in thousandths of a degree, and scaled, then moved right
+    and down, in ppm of its side; each grey level g becomes g * gain + offset."""
 
     turn_mdeg: int = 0
     scale_ppm: int = PPM
@@ -50,7 +50,7 @@ class Change:
 
 
 def fields() -> dict[str, Value]:
-    """All that decides what `perturbed` makes, for the digest of a recipe."""
+    """Return everything that determines the result of `perturb_picture`, for the digest of a recipe."""
     return {
         "schema": SCHEMA,
         "context": CONTEXT,
@@ -59,11 +59,11 @@ def fields() -> dict[str, Value]:
     }
 
 
-def perturbed(mosaic: NDArray[np.uint8], side: int, way: str, seed: int) -> NDArray[np.uint8]:
-    """uint8 [side, side, 3]: the middle `side` x `side` of the mosaic, uint8 [m, m, 3], perturbed.
+def perturb_picture(mosaic: NDArray[np.uint8], side: int, way: str, seed: int) -> NDArray[np.uint8]:
+    """Return uint8 [side, side, 3]: the middle `side` x `side` of the mosaic, uint8 [m, m, 3], perturbed.
 
-    Raises Invalid for a way that is none, a seed outside 0..2**64 - 1, a mosaic of another shape or type, without a
-    middle (m - side is odd) or with less than a sixth of the side round it.
+    Raises Invalid for an unknown way, a seed outside 0..2**64 - 1, a mosaic of another shape or type, without a middle
+    (m - side is odd) or with less than a sixth of the side round it.
     """
     plan = change(way, seed)
     size = mosaic.shape[0] if mosaic.ndim else 0
@@ -71,7 +71,8 @@ def perturbed(mosaic: NDArray[np.uint8], side: int, way: str, seed: int) -> NDAr
         raise Invalid(f"a mosaic is uint8 [m, m, 3], this is {mosaic.dtype} {list(mosaic.shape)}")
     if side < 1 or (size - side) % 2 or MARGIN * (size - side) < 2 * side:
         raise Invalid(
-            f"a picture of {side} x {side} is not the middle of {size} x {size} with a {MARGIN}th of its side round it",
+            f"a mosaic of {size} x {size} does not have a picture of {side} x {side} in its middle, with a {MARGIN}th "
+            "of its side round it",
             remedy="give a mosaic with whole tiles round the picture",
         )
     picture = Image.fromarray(np.ascontiguousarray(mosaic)).transform(
@@ -81,14 +82,14 @@ def perturbed(mosaic: NDArray[np.uint8], side: int, way: str, seed: int) -> NDAr
 
 
 def change(way: str, seed: int) -> Change:
-    """What a way does to a picture with this seed, 0..2**64 - 1. Raises Invalid as `perturbed` does."""
+    """Return the change that a way makes with this seed, 0..2**64 - 1. Raises Invalid as `perturb_picture` does."""
     if way not in PERTURBATIONS:
-        raise Invalid(f"no perturbation is called {way!r}", remedy=f"there are {', '.join(_ways())}", way=way)
+        raise Invalid(f"{way!r} is not a perturbation", remedy=f"give one of {', '.join(_ways())}", way=way)
     if not 0 <= seed < _SEEDS:
-        raise Invalid(f"the seed {seed} does not fit 64 bits", seed=seed)
+        raise Invalid(f"the seed {seed} is outside 0..2**64 - 1", seed=seed)
     numbers = PERTURBATIONS[way]
     key = derive(CONTEXT, seed.to_bytes(8, "little") + way.encode())
-    # 64 bits for some hundred thousand values: what is left of evenness is beyond any use of it.
+    # 64 bits for some hundred thousand values: the remainders are even to one part in 10**13.
     first, second = (int.from_bytes(key[at : at + 8], "little") for at in (0, 8))
     if way == "shift":
         eighth = 2 * math.pi / numbers["directions"] * (first % numbers["directions"])
@@ -113,8 +114,10 @@ def _between(number: int, least: int, most: int) -> int:
 
 
 def _affine(plan: Change, side: int, size: int) -> tuple[float, float, float, float, float, float]:
-    """Where in the mosaic a pixel of the picture is taken from: (a, b, c, d, e, f) of x' = a x + b y + c and
-    y' = d x + e y + f. Sine and cosine are rounded to ppm: the last bit of them is not the same on every machine."""
+    """The place in the mosaic of a pixel of the picture: (a, b, c, d, e, f) of x' = a x + b y + c, y' = d x + e y + f.
+
+    Sine and cosine are rounded to ppm, because their last bits differ between machines.
+    """
     angle = math.radians(plan.turn_mdeg / 1000)
     cosine = round(PPM * math.cos(angle)) / plan.scale_ppm
     sine = round(PPM * math.sin(angle)) / plan.scale_ppm

@@ -1,13 +1,14 @@
-"""The quality gate: how often the map, asked with a picture that is not quite the tile, answers with the tile.
+"""The quality gate: how often a search in the map finds the right view for a picture that differs from it.
 
-A map asked with its own tiles always answers right, whatever the backbone; so the tiles are shifted, turned, scaled and
-lit otherwise, or come from another day. Queries are described by the engine that flies, and searched exactly among the
-rows of their own zoom. Which tiles are asked for follows from the area alone, so whoever has the same tiles measures
-the same again.
+With its own tiles as queries, a map always answers right, whatever the backbone. So the queries are tiles that are
+shifted, turned, scaled or lit otherwise, or imagery of another day. The engine that flies describes them, and the
+search is exact, among the rows of their own zoom. Which views are queried follows from the area and the tiles, so a
+second measurement with the same tiles gives the same figures.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from builders.onboard.flying import FlyingEngine
 from builders.onboard.layers import MapLayer
 from builders.recipe import FIGURE_CONTEXT, RowRecipe, tile_list
 from builders.retrieval import perturb
-from builders.retrieval.perturb import PERTURBATIONS, perturbed
+from builders.retrieval.perturb import PERTURBATIONS, perturb_picture
 from builders.retrieval.pictures import pictures, sample, surroundings
 from builders.retrieval.recall import Tally, tally
 from store.errors import Refused
@@ -28,9 +29,9 @@ from store.format.cbor import Value, encode
 from store.format.ids import BuildKey, derive
 
 SCHEMA = "flightbag/quality/1"
-# Of each zoom; so many are asked that one wrong answer is less than a percent.
+# Of each zoom: with this number, one wrong answer is less than a percent.
 QUERIES = 128
-# Tiles round a view that a picture of it is cut from.
+# Tiles round a view that a perturbed picture of it may show.
 MARGIN = 1
 AGAINST = "against"
 _TOP = 5
@@ -39,7 +40,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Imagery:
-    """Tiles to ask with: open sources, and what they have of the area."""
+    """Tiles to make queries of: open sources, and which tiles of the area they have."""
 
     sources: TileSources
     inventory: Inventory
@@ -47,8 +48,11 @@ class Imagery:
 
 @dataclass(frozen=True)
 class RecallMeasurement:
-    """What is measured of a descriptor set: `map` is the imagery that it was made from, `against` other imagery of the
-    same area; `engine` the build key of what describes the queries, `rows` how the rows of each zoom come about."""
+    """The recall of one descriptor set.
+
+    `map` is the imagery that the map was made from, `against` other imagery of the same area. `engine` is the build key
+    of the engine that describes the queries, `rows` the row recipe of each zoom.
+    """
 
     set: str
     engine: BuildKey
@@ -58,18 +62,18 @@ class RecallMeasurement:
 
     @property
     def ways(self) -> tuple[str, ...]:
-        """How the queries are unlike the map."""
+        """The ways in which the queries differ from the map."""
         return (*sorted(PERTURBATIONS), *([AGAINST] if self.against is not None else []))
 
     def figures(self) -> Iterator[tuple[str, str, int]]:
-        """(name, way, 1 or 5) of each figure, as the manifest has it."""
+        """Yield (name, way, 1 or 5) of each figure; the name is that in the manifest."""
         for way in self.ways:
             for top in (1, _TOP):
                 yield f"recall@{top}/{self.set}/{way}", way, top
 
     def recipe(self, way: str) -> bytes:
-        """The digest of all that the figures of a way depend on: whoever has the same tiles gets the same."""
-        asked = []
+        """Return the digest of everything that the figures of a way depend on; equal tiles give an equal digest."""
+        lists = []
         for rows, level in zip(self.rows, self.map.inventory.levels, strict=True):
             view, margin = View(*rows.view), MARGIN
             if way == AGAINST:
@@ -77,8 +81,8 @@ class RecallMeasurement:
                 level, margin = self.against.inventory.level(level.zoom), 0
             origins = sample(level, view, margin, QUERIES)
             ids = np.unique(surroundings(level.zoom, view, origins, margin)[1])
-            asked.append(tile_list(origins, level.hashes[level.find(origins)[1]]))
-            asked.append(tile_list(ids, level.hashes[level.find(ids)[1]]))
+            lists.append(tile_list(origins, level.hashes[level.find(origins)[1]]))
+            lists.append(tile_list(ids, level.hashes[level.find(ids)[1]]))
         value: dict[str, Value] = {
             "schema": SCHEMA,
             "way": way,
@@ -87,53 +91,54 @@ class RecallMeasurement:
             "queries": QUERIES,
             "margin": MARGIN,
             "perturbations": perturb.fields(),
-            "tiles": [derive(FIGURE_CONTEXT, part) for part in asked],
+            "tiles": [derive(FIGURE_CONTEXT, part) for part in lists],
         }
         return derive(FIGURE_CONTEXT, encode(value))
 
     def measure(
         self, layers: Sequence[MapLayer], engine: FlyingEngine, progress: Callable[[int], None] | None = None
     ) -> Mapping[str, Mapping[int, Tally]]:
-        """Way -> zoom -> how often the tile was found. A zoom without any tile to ask with is left out.
+        """Return way -> zoom -> how often the right view was found, without the zooms that have no query.
 
-        Raises Refused where a way has none at all: what could not be measured holds no threshold.
+        `progress` gets the number of queries since its last call. Raises Refused where a way has no query at any zoom:
+        a figure that was not measured meets no threshold.
         """
-        found: dict[str, dict[int, Tally]] = {way: {} for way in self.ways}
+        tallies: dict[str, dict[int, Tally]] = {way: {} for way in self.ways}
         for layer in layers:
             for way in self.ways:
-                asked = self.queries(way, layer)
+                pictures_left = self.queries(way, layer)
                 true: list[int] = []
                 answers: list[NDArray[np.uint64]] = []
-                while batch := [one for one, _ in zip(asked, range(_BATCH), strict=False)]:
+                while batch := list(itertools.islice(pictures_left, _BATCH)):
                     queries = engine.describe([picture for _, picture in batch])
                     answers.append(layer.search(queries, _TOP)[0])
                     true += [origin for origin, _ in batch]
                     if progress is not None:
                         progress(len(batch))
                 if true:
-                    found[way][layer.zoom] = tally(np.array(true, np.uint64), np.concatenate(answers))
-        for way, zooms in found.items():
+                    tallies[way][layer.zoom] = tally(np.array(true, np.uint64), np.concatenate(answers))
+        for way, zooms in tallies.items():
             if not zooms:
                 raise Refused(
-                    f"recall of the set {self.set} ({way}) cannot be measured: no view of the area has all its tiles "
-                    "and those round it",
+                    f"recall of the set {self.set} ({way}) cannot be measured: the sources have no view of the area "
+                    "with all its tiles and all tiles round it",
                     remedy="give sources that reach a tile beyond the area, or leave [quality] out",
                     kind="not-measured",
                 )
-        return found
+        return tallies
 
     def queries(self, way: str, layer: MapLayer) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """(origin, picture of the size of a view) of each query; only what the map could answer is asked."""
+        """Yield (origin, picture of the size of a view) of each query; every query has a live row in the map."""
         side = layer.recipe.tile_size
         whole = sample(self.map.inventory.level(layer.zoom), layer.view, MARGIN, QUERIES)
         if way == AGAINST:
             assert self.against is not None
             level = self.against.inventory.level(layer.zoom)
             origins = sample(level, layer.view, 0, QUERIES)
-            origins = origins[layer.keep(origins)]
+            origins = origins[layer.is_live(origins)]
             yield from pictures(self.against.sources, level, layer.view, side, origins, 0)
             return
-        origins = whole[layer.keep(whole)]
+        origins = whole[layer.is_live(whole)]
         level = self.map.inventory.level(layer.zoom)
         for origin, picture in pictures(self.map.sources, level, layer.view, side, origins, MARGIN):
-            yield origin, perturbed(picture, layer.view.tiles * side, way, seed=origin)
+            yield origin, perturb_picture(picture, layer.view.tiles * side, way, seed=origin)

@@ -1,1 +1,1 @@
-"""The parts of an audit; `store.audit.fsck` puts them together. Nothing here writes to a store."""
+"""The audit of a store (`fsck`), which writes nothing in the store, and its repair (`repair`), which does."""

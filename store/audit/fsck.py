@@ -1,16 +1,17 @@
-"""The audit of a store: what is on the medium, against what it must be. Writes nothing in the store.
+"""The audit of a store: compares the medium with what the store must hold. Writes nothing in the store.
 
-A `Scope` says how much is read: `quick` looks at names, types, sizes, refs, signatures, closures, log and index;
-`full` reads every byte of every object besides; `sample` reads a random part of them, `budget` as many as fit into a
-time, those first that were not read for longest. Signatures are judged by the store's own trust chain, because an audit
-asks whether the store is consistent; whether it may fly, the takeoff check says, from a pinned root.
+A `Scope` sets how much is read: `quick` examines names, types, sizes, refs, signatures, closures, log and index. `full`
+reads every byte of every object as well; `sample` reads a random part of the objects; `budget` reads as many as fit
+into a time, those first whose last reading is the longest ago. The store's own trust chain judges the signatures,
+because an audit asks whether the store is consistent. Only the takeoff check, from a pinned root, decides whether a
+mission may fly.
 
 Each finding has a kind (FORMAT.md 8), the missions that it grounds, and a remedy. One damage is one finding, however
-many missions need what is damaged. What could not be read is a finding that says so, and makes the audit
+many missions need the damaged object. Data that cannot be read is a finding too, marked unreadable, and makes the audit
 inconclusive, never clean.
 
-Objects are looked at one folder of `objects/` after the other, and of the closures only ids and sizes are kept, so that
-the memory is some 100 bytes an object.
+The audit takes one folder of `objects/` after the other and keeps only ids and sizes of the closures, so that it needs
+some 100 bytes of memory an object.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
+from store.audit.collector import RESTORE, FindingCollector, some
 from store.audit.ledger import Ledger
-from store.audit.objects import Objects, again
+from store.audit.objects import Objects, read_again
 from store.audit.refs import Refs
 from store.audit.scope import QUICK, Scope
-from store.audit.told import RESTORE, Told, some
 from store.disk.layout import check_format
 from store.disk.locks import SharedLock
 from store.disk.media import FileStamp, Media, object_path
@@ -38,7 +39,7 @@ from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_mission
 
-# Objects read at once, so that large and small ones share the processors; and between two looks at the clock.
+# Objects in one chunk, so that large and small ones share the processors; and between two looks at the clock.
 _AT_ONCE = 20_000
 _CHUNK_OBJECTS, _CHUNK_BYTES = 256, 64 * 2**20
 
@@ -47,12 +48,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The result: every finding, and for each mission whether it is flyable by what was looked at.
+    """The result of an audit: every finding, and for each mission whether the audit leaves it flyable.
 
-    `objects` and `bytes` count what lies under `objects/` in its place, `read_objects` and `read_bytes` what was
-    read in full. `notes` counts the findings that are information, by kind: `findings` has the first thousand of each.
-    `damaged` are the objects that something needs and that are not there whole, with the most bytes that each can have.
-    `forgetful` says why the ledger does not remember what was read, where it does not.
+    `objects` and `bytes` count the objects in their places, `read_objects` and `read_bytes` those that were read in
+    full. `notes` counts the findings that are information, by kind; `findings` has the first thousand of each kind.
+    `damaged` has the objects that are needed and are missing or not whole, each with the most bytes that it may have.
+    `forgetful` is the reason why the ledger could not record the reading, "" if it could.
     """
 
     findings: tuple[Finding, ...]
@@ -67,10 +68,12 @@ class Audit:
 
     @property
     def errors(self) -> bool:
+        """Whether a finding is an error: neither information nor unreadable."""
         return any(not f.information and not f.unreadable for f in self.findings)
 
     @property
     def inconclusive(self) -> bool:
+        """Whether something could not be read."""
         return any(f.unreadable for f in self.findings)
 
 
@@ -83,12 +86,12 @@ def fsck(
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Audit:
-    """Audits a store.
+    """Audit a store and return the result.
 
-    `on_finding` is given every finding, the notes among them, when all of it is known. `progress` is told the bytes as they
-    are read, and how many there are to read in all. `ledger` says what to read first, and learns what was read.
+    `on_finding` gets every finding, notes included, once it is complete. `progress` gets the number of bytes as they
+    are read, and the total. `ledger` sets which objects are read first, and records the reading.
 
-    Raises NotFound where there is no store, Invalid for another format, Corrupt or Unavailable where its flightbag.toml
+    Raise NotFound if the folder has no store, Invalid for another format, Corrupt or Unavailable if its flightbag.toml
     or its top level cannot be read, and Locked while a collection or a repair moves objects.
     """
     check_format(media)
@@ -98,10 +101,10 @@ def fsck(
 
 @contextmanager
 def _nobody_collecting(media: Media) -> Iterator[None]:
-    """Holds the store's lock shared, where there is one: what is listed is then there when it is looked at."""
+    """Hold the store's lock shared, if it has one: no collection removes an object between listing and reading."""
     held = None
     try:
-        with suppress(Unavailable):  # no locks on this medium: then nobody writes to it either
+        with suppress(Unavailable):  # a medium without locks has no writers either
             held = SharedLock.existing(media.path, "store", "the store")
         if held is not None:
             held.hold_shared(wait=False)
@@ -120,44 +123,44 @@ def _fsck(
     clock: Callable[[], float],
 ) -> Audit:
     deadline = clock() + scope.amount
-    told = Told(media, on_finding or (lambda _: None), exclusive=scope.exclusive)
+    collector = FindingCollector(media, on_finding or (lambda _: None), exclusive=scope.exclusive)
     evidence = StoreEvidence(media)
-    refs = Refs(told, scope, evidence)
-    refs.look()
-    objects = Objects(told, scope, refs, ledger)
-    objects.look()
-    reading = _Reading(told, refs, ledger, progress or (lambda _done, _total: None))
+    refs = Refs(collector, scope, evidence)
+    refs.examine()
+    objects = Objects(collector, scope, refs, ledger)
+    objects.examine()
+    reading = _Reading(collector, refs, ledger, progress or (lambda _done, _total: None))
     reading.read(objects.readable, scope, lambda: clock() >= deadline)
-    _name_entries(told, refs, evidence)
-    grounded = {mission for finding in told.errors.values() for mission in finding.missions}
+    _name_entries(collector, refs, evidence)
+    grounded = {mission for finding in collector.errors.values() for mission in finding.missions}
     return Audit(
-        told.findings(),
+        collector.findings(),
         {mission: whole and mission not in grounded for mission, whole in sorted(refs.flyable.items())},
         objects.number,
         objects.bytes,
         reading.number,
         reading.bytes,
-        told.notes,
-        told.damaged,
+        collector.notes,
+        collector.damaged,
         reading.forgetful,
     )
 
 
 class _Reading:
-    """Reads objects in full, a chunk of them at a time. `number` and `bytes` are what was read."""
+    """Reads objects in full, one chunk after the other. `number` and `bytes` count the objects that were read."""
 
-    def __init__(self, told: Told, refs: Refs, ledger: Ledger | None, progress: Progress) -> None:
-        self.told = told
-        self.media = told.media
+    def __init__(self, collector: FindingCollector, refs: Refs, ledger: Ledger | None, progress: Progress) -> None:
+        self.collector = collector
+        self.media = collector.media
         self.refs = refs
         self.ledger = ledger
-        self.forgetful = ""  # why the ledger does not remember
+        self.forgetful = ""  # see Audit.forgetful
         self.progress = progress
         self.number = 0
         self.bytes = 0
 
     def read(self, rows: list[bytes], scope: Scope, over: Callable[[], bool]) -> None:
-        """Reads those of the rows (see `Objects.readable`) that the scope asks for; `over`: the time is up."""
+        """Read those of the rows (see `Objects.readable`) that the scope selects, until `over` answers true."""
         if scope.read == "sample":
             count = math.ceil(len(rows) * scope.amount)
             rows = [rows[number] for number in sorted(random.SystemRandom().sample(range(len(rows)), count))]
@@ -176,12 +179,12 @@ class _Reading:
 
     def read_chunk(self, items: list[tuple[ObjectId, int]], progress: Callable[[int], None]) -> None:
         whole: dict[ObjectId, FileStamp] = {}
-        # Evidence remembers what it has read; one for each chunk, so that the memory is that of a chunk.
+        # Evidence remembers the objects that it has read: one for each chunk bounds the memory.
         evidence = StoreEvidence(self.media, progress, whole.__setitem__ if self.ledger is not None else None)
         bad = {id_: outcome for id_, outcome in evidence.check_objects(items) if outcome is not None}
         for id_, size in items:
             if id_ in bad:
-                self.bad(id_, size, bad[id_])
+                self.add_damaged(id_, size, bad[id_])
         self.number += len(items)
         self.bytes += sum(size for _, size in items)
         if self.ledger is not None:
@@ -190,18 +193,18 @@ class _Reading:
             except Unavailable as error:
                 self.ledger, self.forgetful = None, error.message
 
-    def bad(self, id_: ObjectId, size: int, error: FlightbagError) -> None:
-        """Tells what was found wrong with an object when it was read."""
-        finding = again(self.media, Finding.of(error, remedy=RESTORE), id_, size)
+    def add_damaged(self, id_: ObjectId, size: int, error: FlightbagError) -> None:
+        """Add the finding about an object that is not whole."""
+        finding = read_again(self.media, Finding.of(error, remedy=RESTORE), id_, size)
         wanted = [(need, size) for need in self.refs.needs for one, size in need.of_shard(id_[0]) if one == id_]
-        self.told.tell(replace(finding, object=str(id_), path=self.media.absolute(object_path(id_))))
-        self.told.grounds(str(id_), wanted)
+        self.collector.add(replace(finding, object=str(id_), path=self.media.absolute(object_path(id_))))
+        self.collector.ground(str(id_), wanted)
         if finding.kind != "transient":
-            self.told.damaged[id_] = size
+            self.collector.damaged[id_] = size
 
 
 def _chunks(rows: Sequence[bytes], objects: int, size: int) -> Iterator[list[bytes]]:
-    """Parts of at most so many objects, that end with the one that makes up `size` bytes."""
+    """Yield chunks of at most `objects` rows; a chunk ends with the row that brings its sum to `size` bytes or more."""
     chunk: list[bytes] = []
     total = 0
     for row in rows:
@@ -214,13 +217,15 @@ def _chunks(rows: Sequence[bytes], objects: int, size: int) -> Iterator[list[byt
         yield chunk
 
 
-def _name_entries(told: Told, refs: Refs, evidence: StoreEvidence) -> None:
-    """Names the entries of damaged objects. The tables are read again: to keep all of their names costs more."""
-    wanted = {finding.object for finding in told.errors.values() if finding.object and not finding.entry}
+def _name_entries(collector: FindingCollector, refs: Refs, evidence: StoreEvidence) -> None:
+    """Add the names of their entries to damaged objects. Reading the tables again costs less than keeping all names."""
+    wanted = {finding.object for finding in collector.errors.values() if finding.object and not finding.entry}
     names: dict[str, set[str]] = {}
-    grounded = {mission for finding in told.errors.values() if finding.object in wanted for mission in finding.missions}
+    grounded = {
+        mission for finding in collector.errors.values() if finding.object in wanted for mission in finding.missions
+    }
     for mission in sorted(grounded):
-        opened = open_mission(evidence, mission, refs.first) if refs.first is not None else ()
+        opened = open_mission(evidence, mission, refs.trust_root) if refs.trust_root is not None else ()
         if not isinstance(opened, Opened):
             continue
         for id_, name in (
@@ -231,7 +236,7 @@ def _name_entries(told: Told, refs: Refs, evidence: StoreEvidence) -> None:
         ):
             if str(id_) in wanted:
                 names.setdefault(str(id_), set()).add(name)
-    for about, finding in told.errors.items():
-        found = sorted(names.get(finding.object, ()))
-        if found and not finding.entry:
-            told.errors[about] = replace(finding, entry=some(found))
+    for about, finding in collector.errors.items():
+        entries = sorted(names.get(finding.object, ()))
+        if entries and not finding.entry:
+            collector.errors[about] = replace(finding, entry=some(entries))

@@ -1,9 +1,9 @@
-"""The audit's ledger: when each object of a store was last read in full and found whole. It lies outside the store.
+"""The audit's ledger: the time at which each object of a store was last read in full and found whole.
 
-An audit writes nothing into the store, so what it has read is remembered elsewhere: in an SQLite file of the caller's
-choice. An entry counts only while the file's size, mtime, ctime and inode are those of that time, so a copied store
-starts with an empty ledger. The ledger says what to read first and nothing else: no object is ever called whole because
-of it. A ledger that cannot be read is begun anew.
+An audit writes nothing into the store, so the ledger lies outside it (decision 0007), in an SQLite file of the caller's
+choice. A row counts only while size, mtime, ctime and inode of the object's file stay the same, so a copied store
+starts with an empty ledger. The ledger only sets which objects are read first: no object is reported as whole because
+of it. A damaged ledger is replaced by an empty one.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from store.errors import Unavailable
 from store.format.ids import DIGEST_SIZE, ObjectId
 
 _FORMAT = 1
-# PRAGMA application_id (sqlite.org/fileformat2.html, offset 68 of the header): what tells a ledger from other files.
+# PRAGMA application_id (sqlite.org/fileformat2.html, offset 68 of the header) distinguishes a ledger from other files.
 _APPLICATION = 0x466C4267
 _TABLE = (
     "CREATE TABLE read (id BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, at INTEGER)"
     " WITHOUT ROWID"
 )
-# SQLite's integers have 64 bits and a sign; of a stamp only matters whether it changed.
+# SQLite's integers have 64 bits and a sign. Only changes of a stamp matter, so its values may wrap around.
 _SIGNED = 2**63
 
 
 class Ledger:
-    """An open ledger. `at` is unix seconds everywhere."""
+    """An open ledger. Times are unix seconds."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Opens the ledger at `path`, making it and its folder where they are not there.
+        """Open the ledger at `path`; make it and its folder if they do not exist.
 
-        Raises Unavailable where it cannot be used, and for a file that is something else, which is left alone.
+        Raise Unavailable if the ledger cannot be used, and for a file that is not a ledger, which stays as it is.
         """
         self.path = os.fspath(path)
         _check_ours(self.path)
@@ -46,9 +46,9 @@ class Ledger:
             try:
                 self._db = self._opened()
             except sqlite3.OperationalError:
-                raise  # locked, or a failing medium: nothing is known to be wrong with it
+                raise  # locked, or on a failing medium: the ledger itself may be whole
             except sqlite3.DatabaseError:
-                # Torn, or no ledger of ours: it only says what to read first, and without it everything is.
+                # Torn: without its rows every object counts as never read, which is safe.
                 for name in (self.path, f"{self.path}-wal", f"{self.path}-shm", f"{self.path}-journal"):
                     with suppress(FileNotFoundError):
                         Path(name).unlink()
@@ -59,12 +59,12 @@ class Ledger:
     def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, isolation_level=None, timeout=60)
         try:
-            # Torn by a power cut it is begun anew, so it need not wait for the medium.
+            # A ledger that a power cut has torn is replaced, so a write need not wait for the medium.
             db.execute("PRAGMA synchronous = OFF")
-            (found,) = db.execute("PRAGMA user_version").fetchone()
-            if found not in (0, _FORMAT):
+            (format_,) = db.execute("PRAGMA user_version").fetchone()
+            if format_ not in (0, _FORMAT):
                 raise sqlite3.DatabaseError("another format")
-            if found == 0:
+            if format_ == 0:
                 db.execute(f"PRAGMA application_id = {_APPLICATION}")
                 db.execute("BEGIN IMMEDIATE")
                 db.execute("DROP TABLE IF EXISTS read")
@@ -87,9 +87,9 @@ class Ledger:
         self.close()
 
     def read_at(self, first: int, stamps: Mapping[ObjectId, FileStamp]) -> dict[ObjectId, int]:
-        """When those of these objects were last found whole whose files are untouched since.
+        """Return when these objects were last found whole, for those whose files have the same stamps still.
 
-        All ids begin with the byte `first`. What the ledger cannot tell was never read.
+        All ids begin with the byte `first`. An object without a valid row counts as never read, and is left out.
         """
         span = (bytes([first]), bytes([first]) + b"\xff" * (DIGEST_SIZE - 1))
         query = "SELECT id, at, size, mtime, ctime, inode FROM read WHERE id BETWEEN ? AND ?"
@@ -97,15 +97,15 @@ class Ledger:
             rows = self._db.execute(query, span).fetchall()
         except sqlite3.Error:
             return {}
-        known = {bytes(id_): (at, tuple(fields)) for id_, at, *fields in rows}
+        row_by_id = {bytes(id_): (at, tuple(fields)) for id_, at, *fields in rows}
         return {
-            id_: known[id_][0]
+            id_: row_by_id[id_][0]
             for id_, stamp in stamps.items()
-            if id_ in known and type(known[id_][0]) is int and known[id_][1] == _fields(stamp)
+            if id_ in row_by_id and type(row_by_id[id_][0]) is int and row_by_id[id_][1] == _fields(stamp)
         }
 
     def enter(self, whole: Iterable[tuple[ObjectId, FileStamp]], bad: Iterable[ObjectId], at: int) -> None:
-        """Remembers what was found whole, and forgets what was not. Raises Unavailable."""
+        """Record the whole objects, and delete the rows of damaged ones. Raise Unavailable."""
         rows = [(bytes(id_), *_fields(stamp), at) for id_, stamp in whole]
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -117,7 +117,7 @@ class Ledger:
 
 
 def _check_ours(path: str) -> None:
-    """Raises Unavailable for a file that is neither empty nor a ledger."""
+    """Raise Unavailable for a file that is neither empty nor a ledger."""
     try:
         head = b"?"
         if os.path.isfile(path) or not os.path.lexists(path):  # to open a FIFO would wait for ever
@@ -129,8 +129,8 @@ def _check_ours(path: str) -> None:
         raise _unusable(path, error) from error
     if head and not (head.startswith(b"SQLite format 3\0") and head[68:] == _APPLICATION.to_bytes(4)):
         raise Unavailable(
-            f"{path} is not a ledger of audits, and is left alone",
-            remedy="give another file with --ledger; it is made where it is not there",
+            f"{path} is not a ledger of audits, and stays as it is",
+            remedy="give another file with --ledger; a ledger is made if the file does not exist",
             kind="not-a-ledger",
             path=path,
         )
@@ -146,7 +146,7 @@ def _fields(stamp: FileStamp) -> tuple[int, int, int, int]:
 def _unusable(path: str, error: Exception) -> Unavailable:
     return Unavailable(
         f"the ledger {path} cannot be used: {error}",
-        remedy="give a file that this user may write with --ledger",
+        remedy="with --ledger, give a file that this user may write",
         kind="unwritable",
         path=path,
     )

@@ -1,7 +1,7 @@
-"""What lies under `objects/`, by names, types and sizes: against what is needed, and against the index.
+"""The part of an audit that examines `objects/`: names, types and sizes, against the closures and the index.
 
-One folder after the other, and of the closures only ids and sizes are kept, so that the memory is some 100 bytes an
-object.
+It takes one folder after the other and keeps only ids and sizes of the closures, so that it needs some 100 bytes of
+memory an object.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from store.audit.collector import RESTORE, FindingCollector, some
 from store.audit.ledger import Ledger
 from store.audit.refs import Refs
 from store.audit.scope import Scope
-from store.audit.told import RESTORE, Told, some
 from store.disk.index import Row, open_index_for_reading
 from store.disk.media import FileStamp, Media, object_path, type_of_file
 from store.errors import FlightbagError, NotFound
@@ -31,15 +31,15 @@ _REST = re.compile(r"[0-9a-f]{62}")
 
 @dataclass(slots=True)
 class _Shard:
-    """What is known of one folder of objects while it is looked at."""
+    """One folder of objects while it is examined."""
 
     first: int
-    # Who needs an object, and of what size.
+    # The needs that name an object, and the size by each of them.
     needed: dict[ObjectId, list[tuple[Need, int]]] = field(default_factory=dict)
     sizes: dict[ObjectId, int] = field(default_factory=dict)
     stamps: dict[ObjectId, FileStamp] = field(default_factory=dict)
-    # The finding that explains that an object is not in its place: by its id, or by "" for all of the folder.
-    blame: dict[ObjectId | Literal[""], str] = field(default_factory=dict)
+    # The key of the finding that explains why an object is not in its place: by its id, or by "" for the whole folder.
+    explained_by: dict[ObjectId | Literal[""], str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -47,15 +47,15 @@ class _Shard:
 
 
 class Objects:
-    """`number` and `bytes` are of what lies in its place.
+    """Examines the objects. `number` and `bytes` count those that lie in their places.
 
-    `readable` is what may be read in full, ascending by id, a row of 48 bytes each: when it was last (0: never), its
-    size, its id.
+    `readable` lists the objects that may be read in full, ascending by id, in rows of 48 bytes: the time of the last
+    full reading (0: never), the size, the id.
     """
 
-    def __init__(self, told: Told, scope: Scope, refs: Refs, ledger: Ledger | None) -> None:
-        self.told = told
-        self.media = told.media
+    def __init__(self, collector: FindingCollector, scope: Scope, refs: Refs, ledger: Ledger | None) -> None:
+        self.collector = collector
+        self.media = collector.media
         self.scope = scope
         self.refs = refs
         self.ledger = ledger
@@ -64,13 +64,13 @@ class Objects:
         self.bytes = 0
         self.readable: list[bytes] = []
 
-    def look(self) -> None:
-        """Names, types and sizes of all that lies under objects/, against what is needed and what the index knows."""
+    def examine(self) -> None:
+        """Compare names, types and sizes under objects/ with the closures and with the index."""
         places: dict[int, list[str]] = {}
         if self.scope.mission:
             places = {first: [] for first in range(256)}
         else:
-            shards = self.told.names("objects", needed=True)
+            shards = self.collector.names_in("objects", needed=True)
             if shards is None:
                 self.all_gone()
                 return
@@ -78,7 +78,7 @@ class Objects:
                 if _SHARD.fullmatch(name.lower()):
                     places.setdefault(int(name, 16), []).append(name)
                 else:
-                    self.told.stray(f"objects/{name}")
+                    self.collector.add_stray(f"objects/{name}")
         index = None if self.scope.mission else open_index_for_reading(self.media)
         try:
             for first in range(256):
@@ -87,75 +87,75 @@ class Objects:
                     for id_, size in need.of_shard(first):
                         shard.needed.setdefault(id_, []).append((need, size))
                 if self.scope.mission:
-                    self.asked(shard)
+                    self.enter_needed(shard)
                 else:
                     for name in places.get(first, []):
-                        self.listed(shard, name)
+                        self.enter_folder(shard, name)
                 self.compare(shard)
                 if not self.scope.mission:
                     self.unreferenced(shard)
                 rows = index.rows(first) if index is not None else {}
                 if index is not None:
-                    self.against_index(shard, rows)
+                    self.compare_with_index(shard, rows)
                 self.count(shard, rows)
         finally:
             if index is not None:
                 index.close()
         for holder, ids in self.lacking.items():
-            self.told.incomplete(holder, some([f"object {id_}" for id_ in ids]))
+            self.collector.add_incomplete(holder, some([f"object {id_}" for id_ in ids]))
 
     def all_gone(self) -> None:
-        """Nothing under objects/ can be looked at: one finding, which grounds every mission."""
+        """Ground every mission by the one finding that objects/ cannot be listed."""
         about = self.media.absolute("objects")
         missions = {need.mission for need in self.refs.needs if need.mission}
         missions.update(mission for finding in self.refs.pending.values() for mission in finding.missions)
-        self.told.adds(about, missions)
+        self.collector.add_missions(about, missions)
         self.refs.pending.clear()
 
-    def listed(self, shard: _Shard, name: str) -> None:
-        """Enters what lies in a folder of objects."""
+    def enter_folder(self, shard: _Shard, name: str) -> None:
+        """Enter the files in a folder of objects."""
         folder = f"objects/{name}"
         try:
             entries = list(self.media.statuses(folder))
         except NotFound:
             return
         except FlightbagError as error:
-            self.told.tell(Finding.of(error, remedy=RESTORE))
-            shard.blame[""] = self.media.absolute(folder)
+            self.collector.add(Finding.of(error, remedy=RESTORE))
+            shard.explained_by[""] = self.media.absolute(folder)
             return
         if name != name.lower():
             self.misnamed(folder)
         for rest, status in entries:
             if not _REST.fullmatch(rest.lower()):
-                self.told.stray(f"{folder}/{rest}")
+                self.collector.add_stray(f"{folder}/{rest}")
                 continue
             id_ = ObjectId.parse(name.lower() + rest.lower())
             if name != name.lower():
-                shard.blame.setdefault(id_, self.media.absolute(folder))
+                shard.explained_by.setdefault(id_, self.media.absolute(folder))
             elif rest != rest.lower():
                 self.misnamed(f"{folder}/{rest}", str(id_))
-                shard.blame.setdefault(id_, str(id_))
+                shard.explained_by.setdefault(id_, str(id_))
             else:
-                self.one(shard, id_, status)
+                self.enter_object(shard, id_, status)
 
-    def one(self, shard: _Shard, id_: ObjectId, status: os.stat_result | FlightbagError) -> None:
-        """Enters one object's file, or what is there instead."""
+    def enter_object(self, shard: _Shard, id_: ObjectId, status: os.stat_result | FlightbagError) -> None:
+        """Enter the file of an object, or add a finding if its place holds another thing."""
         if isinstance(status, FlightbagError):
-            shard.blame[id_] = str(id_)
-            self.told.tell(replace(Finding.of(status, remedy=RESTORE), object=str(id_)))
+            shard.explained_by[id_] = str(id_)
+            self.collector.add(replace(Finding.of(status, remedy=RESTORE), object=str(id_)))
         elif (kind := type_of_file(status)) != "file":
-            shard.blame[id_] = str(id_)
-            found = self.told.of_object("wrong-type", id_, f"is a {kind}")
-            self.told.tell(replace(found, expected="file", actual=kind, remedy=RESTORE))
+            shard.explained_by[id_] = str(id_)
+            finding = self.collector.about_object("wrong-type", id_, f"is a {kind}, expected a regular file")
+            self.collector.add(replace(finding, expected="file", actual=kind, remedy=RESTORE))
         else:
             shard.sizes[id_] = status.st_size
             shard.stamps[id_] = FileStamp.of(status)
             if status.st_nlink > 1:
-                text = f"has {status.st_nlink} names: a write through another one would change it"
-                self.told.foreign(self.told.of_object("hard-link", id_, text))
+                text = f"has {status.st_nlink} names: a write through another name would change it"
+                self.collector.add_foreign(self.collector.about_object("hard-link", id_, text))
 
-    def asked(self, shard: _Shard) -> None:
-        """Enters the objects that are needed, and nothing else."""
+    def enter_needed(self, shard: _Shard) -> None:
+        """Enter the objects that the mission needs, and no others."""
         for id_ in {*shard.needed, *(id_ for id_ in self.refs.pending if id_[0] == shard.first)}:
             try:
                 stamp = self.media.stamp(object_path(id_))
@@ -163,16 +163,16 @@ class Objects:
             except NotFound:
                 continue
             except FlightbagError as error:
-                shard.blame[id_] = str(id_)
-                self.told.tell(replace(Finding.of(error, remedy=RESTORE), object=str(id_)))
+                shard.explained_by[id_] = str(id_)
+                self.collector.add(replace(Finding.of(error, remedy=RESTORE), object=str(id_)))
 
     def misnamed(self, name: str, id_: str = "") -> None:
         path = self.media.absolute(name)
-        remedy = "run store-fsck --repair: it is given its right name"
-        self.told.tell(Finding("misnamed", f"{name} is not in lower case", object=id_, path=path, remedy=remedy))
+        remedy = "run store-fsck --repair, which renames it"
+        self.collector.add(Finding("misnamed", f"{name} is not in lower case", object=id_, path=path, remedy=remedy))
 
     def compare(self, shard: _Shard) -> None:
-        """Every object that something needs is there, with its size."""
+        """Add a finding for each needed object that is missing or has another size."""
         for id_, finding in [(id_, finding) for id_, finding in self.refs.pending.items() if id_[0] == shard.first]:
             del self.refs.pending[id_]
             self.confirm(shard, id_, finding)
@@ -181,69 +181,75 @@ class Objects:
             wrong = [(need, size) for need, size in wanted if actual is None or size not in (actual, UNKNOWN)]
             if not wrong:
                 continue
-            about = shard.blame.get(id_) or shard.blame.get("")
+            about = shard.explained_by.get(id_) or shard.explained_by.get("")
             sizes = [size for _, size in wanted if size != UNKNOWN]
-            # What only a pin names may have any size; of what a mission needs, only a release has none that is signed.
+            # An object that only a pin names may have any size. In a closure, only a release lacks a signed size.
             unsigned = ENVELOPE_LIMIT if any(need.mission for need, _ in wanted) else UNKNOWN
-            self.told.damaged[id_] = max(sizes, default=unsigned)
+            self.collector.damaged[id_] = max(sizes, default=unsigned)
             if about is not None:
-                self.told.grounds(about, wrong)
+                self.collector.ground(about, wrong)
             elif actual is None:
                 self.missing(id_, wrong)
-            elif str(id_) not in self.told.errors:
+            elif str(id_) not in self.collector.errors:
                 size = wrong[0][1]
-                text = f"has {actual} bytes, the manifest says {size}"
-                found = self.told.of_object("truncated" if actual < size else "oversized", id_, text)
-                self.told.tell(replace(found, expected=str(size), actual=str(actual), remedy=RESTORE))
-                self.told.grounds(str(id_), wrong)
+                text = f"has {actual} bytes, {size} by the manifest"
+                finding = self.collector.about_object("truncated" if actual < size else "oversized", id_, text)
+                self.collector.add(replace(finding, expected=str(size), actual=str(actual), remedy=RESTORE))
+                self.collector.ground(str(id_), wrong)
 
     def confirm(self, shard: _Shard, id_: ObjectId, finding: Finding) -> None:
-        """Tells what the takeoff check said of a manifest or table, now that it is known what lies in its place."""
-        self.told.damaged[id_] = ENVELOPE_LIMIT if finding.entry == "manifest" else TABLE_LIMIT
-        about = shard.blame.get(id_) or shard.blame.get("")
+        """Add the takeoff check's finding about a manifest or table, unless its place has an explanation already."""
+        self.collector.damaged[id_] = ENVELOPE_LIMIT if finding.entry == "manifest" else TABLE_LIMIT
+        about = shard.explained_by.get(id_) or shard.explained_by.get("")
         if about is not None:
-            self.told.adds(about, finding.missions)
+            self.collector.add_missions(about, finding.missions)
             return
         if id_ in shard.sizes:
-            finding = again(self.media, finding, id_, shard.sizes[id_])
+            finding = read_again(self.media, finding, id_, shard.sizes[id_])
             if finding.kind == "transient":
-                del self.told.damaged[id_]
-        self.told.tell(replace(finding, path=self.media.absolute(object_path(id_)), remedy=finding.remedy or RESTORE))
+                del self.collector.damaged[id_]
+        self.collector.add(
+            replace(finding, path=self.media.absolute(object_path(id_)), remedy=finding.remedy or RESTORE)
+        )
 
     def missing(self, id_: ObjectId, wanted: Sequence[tuple[Need, int]]) -> None:
         if any(need.mission for need, _ in wanted):
-            self.told.tell(replace(self.told.of_object("missing", id_, "is not there"), remedy=RESTORE))
-            self.told.grounds(str(id_), wanted)
+            self.collector.add(replace(self.collector.about_object("missing", id_, "is missing"), remedy=RESTORE))
+            self.collector.ground(str(id_), wanted)
             return
         for need, _ in wanted:
             self.lacking.setdefault(need.holder, []).append(id_)
 
     def unreferenced(self, shard: _Shard) -> None:
-        """Objects of no closure. Where a closure is unknown they may well be in it, and only their number is told."""
+        """Add the objects that are in no closure. If a closure is unknown, any object may belong to it."""
         needed = shard.needed
         if self.scope.exclusive:
-            # Pins and drafts are unsigned: whoever smuggles an object in could name it there.
+            # Pins and drafts are unsigned: somebody who smuggles an object in could name it there.
             needed = {id_: who for id_, who in needed.items() if any(need.mission for need, _ in who)}
         lone = [id_ for id_ in sorted(shard.sizes) if id_ not in needed]
         if self.refs.closures_known:
             for id_ in lone:
-                self.told.foreign(self.told.of_object("unreferenced", id_, "is in no mission's closure"))
+                self.collector.add_foreign(
+                    self.collector.about_object("unreferenced", id_, "is in no mission's closure")
+                )
         elif lone and self.scope.exclusive:
             path = self.media.absolute("objects")
-            text = "a closure is unknown, so nobody can tell which objects belong to it"
-            self.told.tell(
+            text = "a closure cannot be read, so the objects outside of all closures are unknown"
+            self.collector.add(
                 Finding("unreferenced", text, path=path, remedy=RESTORE, unreadable=True), about="unreferenced"
             )
 
-    def against_index(self, shard: _Shard, rows: Mapping[ObjectId, Row]) -> None:
+    def compare_with_index(self, shard: _Shard, rows: Mapping[ObjectId, Row]) -> None:
         for id_ in sorted(rows.keys() - shard.sizes.keys()):
-            if id_ not in self.told.damaged and id_ not in shard.blame and "" not in shard.blame:
-                self.told.note(self.told.of_object("index-only", id_, "is in the index, but there is no such file"))
+            if id_ not in self.collector.damaged and id_ not in shard.explained_by and "" not in shard.explained_by:
+                self.collector.add_note(
+                    self.collector.about_object("index-only", id_, "is in the index, and has no file")
+                )
         for id_ in sorted(shard.sizes.keys() - rows.keys()):
-            self.told.note(self.told.of_object("file-only", id_, "is not in the index"))
+            self.collector.add_note(self.collector.about_object("file-only", id_, "is not in the index"))
 
     def count(self, shard: _Shard, rows: Mapping[ObjectId, Row]) -> None:
-        """Counts the objects, and enters those that may be read."""
+        """Count the objects, and list those that may be read in full."""
         self.number += len(shard.sizes)
         self.bytes += sum(shard.sizes.values())
         if self.scope.read == "quick":
@@ -255,13 +261,13 @@ class Objects:
             for id_, at in self.ledger.read_at(shard.first, stamps).items() if self.ledger is not None else ():
                 times[id_] = max(at, times.get(id_, 0))
         for id_, size in sorted(shard.sizes.items()):
-            # What is damaged already is not told twice.
-            if str(id_) not in self.told.errors:
+            # A damaged object has its finding already.
+            if str(id_) not in self.collector.errors:
                 self.readable.append(max(0, times.get(id_, 0)).to_bytes(8) + size.to_bytes(8) + id_)
 
 
-def again(media: Media, finding: Finding, id_: ObjectId, size: int) -> Finding:
-    """The finding, or that it is right when it is read from the medium once more."""
+def read_again(media: Media, finding: Finding, id_: ObjectId, size: int) -> Finding:
+    """Return the finding, or one of kind `transient` if a second read from the medium gives the right bytes."""
     if finding.kind not in ("bit-flip", "unreadable"):
         return finding
     try:
@@ -272,7 +278,7 @@ def again(media: Media, finding: Finding, id_: ObjectId, size: int) -> Finding:
     return replace(
         finding,
         kind="transient",
-        message=f"{finding.message}; read once more, it is whole",
+        message=f"{finding.message}; a second read gave the right bytes",
         remedy="the medium or the memory of this machine is failing: sync the missions to another medium",
         unreadable=False,
     )

@@ -1,4 +1,7 @@
-"""What an audit sees beside the objects: names and types, the log, trust chain, refs, signatures, pins, drafts."""
+"""The part of an audit beside the objects: names and types, log, trust chain, refs, signatures, pins, drafts, releases.
+
+It collects the needs of all of these for `store.audit.objects`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 
+from store.audit.collector import REMOVE, RESTORE, FindingCollector, as_kind, some
 from store.audit.scope import Scope
-from store.audit.told import REMOVE, RESTORE, Told, as_kind, some
 from store.disk import log
 from store.disk.layout import DRAFTS, PINS, ROOT_FILE, TOML
 from store.disk.locks import HOLDER_LIMIT
@@ -39,8 +42,10 @@ from store.trust.root import SignedRoot
 
 FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", "tmp", "quarantine", "trash", "lock"})
 FILES = frozenset({TOML, log.LOG})
-_MEND_REF = "run store-fsck --repair: the log says which manifest is this mission's; --from a store that has it whole"
-# Folders whose files are listed nowhere else, and the names that they may have.
+_MEND_REF = (
+    "run store-fsck --repair, which takes the mission's newest whole manifest from the log; add --from a whole store"
+)
+# Folders whose files no other part of the audit lists, and the names that these files may have.
 _CONTENTS = {
     "lock": re.compile(rf"store|index|log|trust|heal|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
     "index": re.compile(r"owner|data\.mdb|lock\.mdb"),
@@ -48,27 +53,27 @@ _CONTENTS = {
     "pins": MISSION_ID,
     releases.FOLDER: SEGMENT,
 }
-# Folders of what was taken out of its place: a folder for each time, and in it anything.
+# Folders of things that were taken out of their places: a folder for each time, with any names in it.
 _ASIDE = ("quarantine", "trash")
 _TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
-# What the takeoff check says of an object that an audit says in the same words.
+# Kinds of findings about an object that the takeoff check and an audit share.
 _OF_OBJECTS = frozenset({"missing", "truncated", "oversized", "bit-flip", "wrong-type"})
 
 
 class Refs:
-    """Missions, pins and drafts: what of them holds, and what they need.
+    """Examines missions, pins, drafts and releases, and collects their needs.
 
-    `flyable` says of each mission whether its signatures and tables hold. `pending` is what the takeoff check said of
-    manifests and tables: whether their place explains it, their folder tells. Where `closures_known` is false, nobody
-    can tell what belongs to no closure.
+    `flyable` has for each mission whether its signatures and tables hold. `pending` has the takeoff check's findings
+    about manifests and tables, until their folder under objects/ shows whether their place explains them. With
+    `closures_known` false, a closure cannot be read, and so no object is known to be in no closure.
     """
 
-    def __init__(self, told: Told, scope: Scope, evidence: StoreEvidence) -> None:
-        self.told = told
-        self.media = told.media
+    def __init__(self, collector: FindingCollector, scope: Scope, evidence: StoreEvidence) -> None:
+        self.collector = collector
+        self.media = collector.media
         self.scope = scope
         self.evidence = evidence
-        self.first: SignedRoot | None = None
+        self.trust_root: SignedRoot | None = None
         self.log_holds = False
         self.history = LogHistory.of([])  # by the log, as far as it can be read
         self.flyable: dict[str, bool] = {}
@@ -76,8 +81,8 @@ class Refs:
         self.closures_known = True
         self.pending: dict[ObjectId, Finding] = {}
 
-    def look(self) -> None:
-        """Looks at all that the scope asks for."""
+    def examine(self) -> None:
+        """Examine everything that the scope selects."""
         if self.scope.mission:
             self.one_mission()
             return
@@ -95,183 +100,192 @@ class Refs:
             try:
                 kind = self.media.file_type(name)
             except FlightbagError as error:
-                self.told.tell(Finding.of(error))
+                self.collector.add(Finding.of(error))
                 continue
             if name not in FOLDERS and name not in FILES:
-                self.told.stray(name)
-            elif kind != ("directory" if name in FOLDERS else "file"):
-                self.told.tell(Finding("wrong-type", f"{name} is a {kind}", path=path, actual=kind, remedy=RESTORE))
+                self.collector.add_stray(name)
+            elif kind != (expected := "directory" if name in FOLDERS else "file"):
+                text = f"{name} is a {kind}, expected a {expected}"
+                self.collector.add(Finding("wrong-type", text, path=path, actual=kind, remedy=RESTORE))
         for folder, pattern in _CONTENTS.items():
             self.contents(folder, pattern)
         for folder in _ASIDE:
             self.aside(folder)
-        for name in self.told.names("tmp", needed=False) or []:
-            text = f"tmp/{name} is of a run that is under way or was interrupted; the next one removes what is left"
-            self.told.foreign(Finding("stray", text, path=self.media.absolute(f"tmp/{name}")))
+        for name in self.collector.names_in("tmp", needed=False) or []:
+            text = f"tmp/{name} belongs to a run that is under way or was interrupted; the next run removes leftovers"
+            self.collector.add_foreign(Finding("stray", text, path=self.media.absolute(f"tmp/{name}")))
 
     def aside(self, folder: str) -> None:
-        """Quarantine and trash hold what was taken out; whatever lay in an object's place may lie there."""
-        for name in self.told.names(folder, needed=False) or []:
+        """Examine quarantine or trash, which hold things that were taken out: any kind of thing may lie there."""
+        for name in self.collector.names_in(folder, needed=False) or []:
             if not _TIME.fullmatch(name):
-                self.told.stray(f"{folder}/{name}")
+                self.collector.add_stray(f"{folder}/{name}")
                 continue
             if self.media.file_type(f"{folder}/{name}") != "directory":
-                self.told.stray(f"{folder}/{name}")
+                self.collector.add_stray(f"{folder}/{name}")
             elif self.scope.exclusive:
-                for inner in self.told.names(f"{folder}/{name}", needed=False) or []:
+                for inner in self.collector.names_in(f"{folder}/{name}", needed=False) or []:
                     path = self.media.absolute(f"{folder}/{name}/{inner}")
-                    self.told.foreign(Finding("unreferenced", f"{folder}/{name}/{inner} is in no closure", path=path))
+                    self.collector.add_foreign(
+                        Finding("unreferenced", f"{folder}/{name}/{inner} is in no closure", path=path)
+                    )
 
     def contents(self, folder: str, pattern: re.Pattern[str]) -> None:
-        """A folder holds files of the right names alone."""
-        for name in self.told.names(folder, needed=False) or []:
+        """Add findings for the things in a folder that are not files of the right names."""
+        for name in self.collector.names_in(folder, needed=False) or []:
             if not pattern.fullmatch(name):
-                self.told.stray(f"{folder}/{name}")
+                self.collector.add_stray(f"{folder}/{name}")
                 continue
             try:
                 stamp = self.media.stamp(f"{folder}/{name}")
                 if folder == "lock" and stamp.size > HOLDER_LIMIT:
-                    self.told.stray(f"{folder}/{name}")  # something is hidden there
+                    self.collector.add_stray(f"{folder}/{name}")  # the file hides other data
             except NotFound:
-                continue  # gone since it was listed
+                continue  # removed since it was listed
             except FlightbagError as error:
-                self.told.tell(Finding.of(error, remedy=REMOVE))
+                self.collector.add(Finding.of(error, remedy=REMOVE))
 
     def log(self) -> None:
+        """Read the log."""
         if not present(self.media, log.LOG) and self.media.names_if_there("trust"):
-            # The log tells of the first root before it is there.
+            # The line about the first trust root is older than its file.
             path = self.media.absolute(log.LOG)
-            self.told.tell(Finding("bad-log", "there is no log", path=path, remedy="find out who removed it"))
+            text, remedy = "the store has trust roots and no log", "find out who removed the log"
+            self.collector.add(Finding("bad-log", text, path=path, remedy=remedy))
             return
         try:
             self.read_log()
             self.log_holds = True
         except FlightbagError as error:
-            finding = Finding.of(error, remedy="find out who changed it; the refs stand without it")
-            self.told.tell(as_kind(finding, "bad-log"))
+            finding = Finding.of(error, remedy="find out who changed the log; the refs hold without it")
+            self.collector.add(as_kind(finding, "bad-log"))
 
     def read_log(self) -> None:
         self.history = LogHistory.of(log.events(self.media))
 
     def missions(self) -> None:
-        """Refs, signatures and tables of all missions, under the store's own chain."""
-        names = self.told.names("missions", needed=True)
+        """Examine the refs, signatures and tables of all missions, under the store's own chain."""
+        names = self.collector.names_in("missions", needed=True)
         self.closures_known = names is not None
         for name in names or []:
             if MISSION_ID.fullmatch(name):
                 self.flyable[name] = False
             else:
-                self.told.stray(f"missions/{name}")
+                self.collector.add_stray(f"missions/{name}")
         if names is not None:
-            # A log line may be ahead of its ref, so a single one may be all of a publication that was cut short.
+            # A log line comes before its ref: a single line may be the rest of a publication that was cut short.
             self.flyable.update((name, False) for name, moves in self.history.moves.items() if len(moves) > 1)
             for name in sorted(self.history.moves.keys() - self.flyable.keys()):
-                text = f"the log tells of mission {name}, which has no ref: it was cut short, or its ref is lost"
-                remedy = "store-fsck --repair makes the ref, where all that it needs is there or --from has it"
+                text = f"mission {name} is in the log and has no ref: its publication was cut short, or the ref is lost"
+                remedy = "run store-fsck --repair, which restores the ref if this store or one given by --from is whole"
                 path = self.media.absolute(f"missions/{name}")
-                self.told.note(Finding("bad-ref", text, path=path, remedy=remedy))
-        self.first = self.trust()
-        if self.first is not None:
+                self.collector.add_note(Finding("bad-ref", text, path=path, remedy=remedy))
+        self.trust_root = self.trust()
+        if self.trust_root is not None:
             for mission in sorted(self.flyable):
-                self.mission(mission, self.first)
+                self.mission(mission, self.trust_root)
         self.closures_known = self.closures_known and all(self.flyable.values())
-        if self.log_holds and self.first is not None:
+        if self.log_holds and self.trust_root is not None:
             self.beyond_the_log()
 
     def beyond_the_log(self) -> None:
-        """Refs and roots that a log which chains does not tell of: they come after their lines, so lines were cut."""
+        """Add a finding if refs or trust roots lack log lines. Lines come first, so lines were cut from the log."""
         refs: dict[str, ObjectId] = {}
         for mission in sorted(mission for mission, holds in self.flyable.items() if holds):
             with suppress(FlightbagError):
                 refs[mission] = ref_id(self.evidence.ref(mission))
         roots = self.evidence.root_versions()
 
-        def unknown() -> list[str]:
+        def unlogged() -> list[str]:
             moves = self.history.moves
             return [
                 *(
-                    f"what mission {one} is now"
+                    f"the current manifest of {one}"
                     for one, id_ in refs.items()
                     if all(move.manifest != id_ for move in moves.get(one, ()))
                 ),
                 *(f"trust root {version}" for version in roots if version > self.history.newest_root),
             ]
 
-        if unknown():
-            self.read_log()  # once more: what was published meanwhile has its line before its ref
-        if unknown():
-            text = f"the log does not tell of {some(unknown())}: lines were cut from its end, or it is another store's"
-            remedy = "find out who did that; store-fsck --repair goes on from what is there, and says so in the log"
-            self.told.tell(Finding("bad-log", text, path=self.media.absolute(log.LOG), remedy=remedy))
+        if unlogged():
+            self.read_log()  # again: a mission that was published meanwhile has its line by now
+        if unlogged():
+            text = f"the log lacks {some(unlogged())}: lines were cut from its end, or it is the log of another store"
+            remedy = "find out who changed the log; store-fsck --repair goes on from the present state, and logs that"
+            self.collector.add(Finding("bad-log", text, path=self.media.absolute(log.LOG), remedy=remedy))
 
     def one_mission(self) -> None:
-        """The trust chain, the ref, the signatures and the table of one mission."""
+        """Examine the trust chain, the ref, the signatures and the table of one mission."""
         self.flyable[self.scope.mission] = False
-        self.first = self.trust()
-        if self.first is not None:
-            self.mission(self.scope.mission, self.first)
+        self.trust_root = self.trust()
+        if self.trust_root is not None:
+            self.mission(self.scope.mission, self.trust_root)
 
     def trust(self) -> SignedRoot | None:
-        """The first root of the chain, if the chain holds; else every mission is grounded."""
-        names = self.told.names("trust", needed=False)
+        """Return the newest trust root if the store's chain holds; else add a finding that grounds every mission."""
+        names = self.collector.names_in("trust", needed=False)
         if not self.scope.mission:
             for name in names or []:
                 if name != "releases" and not ROOT_FILE.fullmatch(name):
-                    self.told.stray(f"trust/{name}")
+                    self.collector.add_stray(f"trust/{name}")
         if not names and not self.flyable:
-            return None  # a store that is new
+            return None  # a new store
         try:
             first = SignedRoot.parse(self.evidence.root_file(1))
             if first.root.version != 1:
-                raise Corrupt("trust/1.root.cbor is of another version", kind="bad-trust-chain")
-            self.as_the_log_says(first)
+                text = f"trust/1.root.cbor holds trust root {first.root.version}"
+                raise Corrupt(text, kind="bad-trust-chain")
+            self.compare_with_log(first)
             return self.evidence.newest(first)
         except FlightbagError as error:
             finding = as_kind(Finding.of(error, remedy=RESTORE), "bad-trust-chain")
             path = finding.path or self.media.absolute("trust")
-            self.told.tell(replace(finding, path=path, missions=tuple(self.flyable)))
+            self.collector.add(replace(finding, path=path, missions=tuple(self.flyable)))
         return None
 
-    def as_the_log_says(self, first: SignedRoot) -> None:
-        """Raises Corrupt for a root that is another one than the log tells of; notes one that is not there.
+    def compare_with_log(self, first: SignedRoot) -> None:
+        """Compare the trust roots with the log. Raise Corrupt for a root with another digest; note a missing root.
 
-        A line is ahead of its root, so that the last one may be all of a rotation that was cut short.
+        A line comes before its root file: the last line may be all that is left of a rotation that was cut short.
         """
-        there = self.evidence.root_versions()
-        for version in there:
+        versions = self.evidence.root_versions()
+        for version in versions:
             root = first if version == 1 else SignedRoot.parse(self.evidence.root_file(version))
             rotation = self.history.rotations.get(version)
             if rotation is not None and rotation.digest not in ("", root.root.digest.hex()):
-                text = f"trust/{version}.root.cbor is not the root that the log tells of"
+                text = f"trust/{version}.root.cbor is another trust root than the one that took effect by the log"
                 raise Corrupt(text, kind="bad-trust-chain")
         newest = self.history.newest_root
-        lacking = newest - max(there, default=0)
+        lacking = newest - max(versions, default=0)
         if lacking > 0:
-            text = f"the log tells of trust root {newest}, which is not there"
+            text = f"trust root {newest} is in the log and missing from the store"
             path = self.media.absolute(f"trust/{newest}.root.cbor")
             finding = Finding("bad-trust-chain", text, path=path, remedy=RESTORE, missions=tuple(self.flyable))
             if lacking == 1:
-                self.told.note(replace(finding, missions=(), message=f"{text}: cut short, or lost"))
+                self.collector.add_note(
+                    replace(finding, missions=(), message=f"{text}: its rotation was cut short, or the file is lost")
+                )
             else:
-                self.told.tell(finding)
+                self.collector.add(finding)
 
     def mission(self, mission: str, first: SignedRoot) -> None:
+        """Examine one mission: collect its need, or add findings."""
         ref = self.media.absolute(f"missions/{mission}")
         opened = open_mission(self.evidence, mission, first)
         if not isinstance(opened, Opened):
             for finding in opened:
-                told = replace(_as_audit(finding), missions=(mission,))
-                mend = finding.remedy if finding.kind == "revoked-key" else _MEND_REF
-                if told.object:
-                    self.suspect(ObjectId.parse(told.object), told)
+                grounding = replace(_as_audit(finding), missions=(mission,))
+                remedy = finding.remedy if finding.kind == "revoked-key" else _MEND_REF
+                if grounding.object:
+                    self.suspect(ObjectId.parse(grounding.object), grounding)
                 else:
-                    self.told.tell(replace(told, path=told.path or ref, remedy=mend))
+                    self.collector.add(replace(grounding, path=grounding.path or ref, remedy=remedy))
         elif opened.manifest.mission.id != mission:
             other = opened.manifest.mission.id
-            self.told.tell(
+            self.collector.add(
                 Finding(
                     "bad-ref",
-                    f"the ref of {mission} leads to the manifest of {other}",
+                    f"the ref of mission {mission} names the manifest of mission {other}",
                     path=ref,
                     expected=mission,
                     actual=other,
@@ -284,35 +298,35 @@ class Refs:
             self.need(f"missions/{mission}", opened)
 
     def suspect(self, id_: ObjectId, finding: Finding) -> None:
-        """Keeps what was said of an object until its folder is looked at."""
-        known = self.pending.get(id_, finding)
-        self.pending[id_] = replace(known, missions=tuple(sorted({*known.missions, *finding.missions})))
+        """Keep a finding about an object until its folder is examined."""
+        first = self.pending.get(id_, finding)
+        self.pending[id_] = replace(first, missions=tuple(sorted({*first.missions, *finding.missions})))
 
     def need(self, holder: str, opened: Opened) -> None:
-        """Keeps what a mission or pin needs; tells where two of its entries contradict each other."""
+        """Collect the need of a mission or pin; add a finding if two of its entries contradict each other."""
         need = need_of(holder, opened)
         sizes = opened.closure()
         for entry in opened.table.entries:
             if entry.size != sizes[entry.id]:
-                message = f"{entry.name} gives object {entry.id} another size than another entry does"
+                message = f"object {entry.id} has another size by {entry.name} than by another entry"
                 grounded = (need.mission,) if need.mission else ()
                 path = self.media.absolute(holder)
-                self.told.tell(Finding("bad-manifest", message, entry=entry.name, path=path, missions=grounded))
+                self.collector.add(Finding("bad-manifest", message, entry=entry.name, path=path, missions=grounded))
         self.needs.append(need)
 
     def lacks(self, id_: str) -> None:
-        """Notes the table that keeps a pin or draft from being read, so that a repair looks for it."""
+        """Mark the table that keeps a pin or draft from being read as damaged, so that a repair fetches it."""
         if id_:
-            self.told.damaged[ObjectId.parse(id_)] = TABLE_LIMIT
+            self.collector.damaged[ObjectId.parse(id_)] = TABLE_LIMIT
 
     def no_mission(self, holder: str) -> None:
-        """A pin or a draft belongs to no mission: an error where only missions may be."""
+        """Add a pin or draft as a thing that belongs to no mission, in an exclusive audit."""
         if self.scope.exclusive:
             path = self.media.absolute(holder)
-            self.told.foreign(Finding("unreferenced", f"{holder} is of no mission", path=path))
+            self.collector.add_foreign(Finding("unreferenced", f"{holder} belongs to no mission", path=path))
 
     def retained(self) -> None:
-        """What the manifests need that were current before: there must be something to roll back to."""
+        """Collect the needs of the manifests that were current before: a rollback needs a target."""
         for mission, ids in sorted(self.history.retained.items()):
             current = None
             with suppress(FlightbagError):
@@ -322,22 +336,24 @@ class Refs:
                     self.earlier_one(mission, id_)
 
     def earlier_one(self, mission: str, id_: ObjectId) -> None:
+        """Collect the need of an earlier manifest."""
         try:
             self.needs.append(need_of_stored(log.LOG, id_, self.evidence))
         except FlightbagError as error:
-            about = ObjectId.parse(str(error.fields.get("object", id_)))
+            finding = Finding.of(error)
+            about = ObjectId.parse(finding.object) if finding.object else id_
             if about in self.pending:
-                return  # told already
+                return  # the object has its finding already
             if isinstance(error, NotFound):
-                self.told.incomplete(log.LOG, f"the manifest {id_} that was current for {mission} before")
-                self.told.damaged[about] = ENVELOPE_LIMIT if about == id_ else TABLE_LIMIT
+                self.collector.add_incomplete(log.LOG, f"the manifest {id_}, which was current for {mission} before")
+                self.collector.damaged[about] = ENVELOPE_LIMIT if about == id_ else TABLE_LIMIT
             else:
-                finding = Finding.of(error, entry="manifest" if about == id_ else "table")
-                self.suspect(about, _as_audit(replace(finding, object=str(about))))
+                entry = "manifest" if about == id_ else "table"
+                self.suspect(about, _as_audit(replace(finding, entry=entry, object=str(about))))
 
     def pins(self) -> None:
-        """What the pins name: an object, or a manifest with all that it needs."""
-        for name in self.told.names(PINS, needed=False) or []:
+        """Collect the needs of the pins: a pin names an object, or a manifest with its closure."""
+        for name in self.collector.names_in(PINS, needed=False) or []:
             if not MISSION_ID.fullmatch(name):
                 continue  # a stray
             holder = f"pins/{name}"
@@ -345,26 +361,26 @@ class Refs:
             try:
                 id_ = pinned_id(self.media, holder)
             except NotFound:
-                continue  # gone since it was listed
+                continue  # removed since it was listed
             except FlightbagError as error:
-                finding = Finding.of(error, remedy=f"flightbag unpin {name}, and pin it anew")
-                self.told.tell(replace(as_kind(finding, "bad-ref"), path=self.media.absolute(holder)))
+                finding = Finding.of(error, remedy=f"run `flightbag unpin {name}`, and pin the object again")
+                self.collector.add(replace(as_kind(finding, "bad-ref"), path=self.media.absolute(holder)))
                 continue
             need = Need(holder, [(id_, UNKNOWN)])
-            with suppress(FlightbagError):  # what is wrong with the object, its folder tells
-                if self.first is not None and is_manifest(self.evidence, id_):
-                    opened = open_manifest(self.evidence, id_, self.first)
+            with suppress(FlightbagError):  # a damaged object gets its finding from its folder
+                if self.trust_root is not None and is_manifest(self.evidence, id_):
+                    opened = open_manifest(self.evidence, id_, self.trust_root)
                     if isinstance(opened, Opened):
                         self.need(holder, opened)
                     else:
-                        self.told.incomplete(holder, opened[0].message)
+                        self.collector.add_incomplete(holder, opened[0].message)
                         self.lacks(opened[0].object)
                     continue
             self.needs.append(need)
 
     def releases(self) -> None:
-        """The objects of the releases that builds may choose from. Whether they hold, verify and `release show` say."""
-        for name in self.told.names(releases.FOLDER, needed=False) or []:
+        """Collect the needs of the releases. The takeoff check and `flightbag release show` judge their signatures."""
+        for name in self.collector.names_in(releases.FOLDER, needed=False) or []:
             holder = f"{releases.FOLDER}/{name}"
             if not SEGMENT.fullmatch(name):
                 continue  # a stray
@@ -373,12 +389,13 @@ class Refs:
             except NotFound:
                 continue
             except FlightbagError as error:
-                finding = Finding.of(error, remedy="remove the file, and add the release anew: flightbag release sign")
-                self.told.tell(replace(as_kind(finding, "bad-ref"), path=self.media.absolute(holder)))
+                remedy = "remove the file, and add the release again with `flightbag release sign`"
+                finding = Finding.of(error, remedy=remedy)
+                self.collector.add(replace(as_kind(finding, "bad-ref"), path=self.media.absolute(holder)))
 
     def drafts(self) -> None:
-        """What the drafts need. Nobody may have signed them yet, so nothing is judged but that it is there."""
-        for name in self.told.names(DRAFTS, needed=False) or []:
+        """Collect the needs of the drafts. A draft may have no signature yet, so none is judged."""
+        for name in self.collector.names_in(DRAFTS, needed=False) or []:
             if not MISSION_ID.fullmatch(name):
                 continue  # a stray
             holder = f"drafts/{name}"
@@ -389,23 +406,23 @@ class Refs:
             except NotFound:
                 continue
             except FlightbagError as error:
-                finding = Finding.of(error, remedy="remove the file, and make the draft anew")
-                self.told.tell(replace(as_kind(finding, "bad-manifest"), path=self.media.absolute(holder)))
+                finding = Finding.of(error, remedy="remove the file, and make the draft again with `flightbag build`")
+                self.collector.add(replace(as_kind(finding, "bad-manifest"), path=self.media.absolute(holder)))
                 continue
             try:
                 self.needs.append(need_of_unsigned(holder, data, self.evidence))
             except FlightbagError as error:
-                self.told.incomplete(holder, error.message)
-                self.lacks(str(error.fields.get("object", "")))
+                self.collector.add_incomplete(holder, error.message)
+                self.lacks(Finding.of(error).object)
 
 
 def _as_audit(finding: Finding) -> Finding:
-    """A finding of the takeoff check under the kind that an audit gives it."""
-    told = replace(finding, step="")
+    """Return a finding of the takeoff check under the kind that an audit gives it."""
+    of_audit = replace(finding, step="")
     if finding.step == "A" and not finding.entry:
-        return as_kind(told, "bad-ref")
-    # A manifest's size is signed nowhere: what is larger than any manifest is none.
+        return as_kind(of_audit, "bad-ref")
+    # No signed data states a manifest's size: a larger object than any manifest is not a manifest.
     no_manifest = finding.entry == "manifest" and finding.kind == "oversized"
     if finding.unreadable or (finding.kind in _OF_OBJECTS and not no_manifest):
-        return told
-    return as_kind(told, "bad-signature" if finding.step == "C" else "bad-manifest")
+        return of_audit
+    return as_kind(of_audit, "bad-signature" if finding.step == "C" else "bad-manifest")

@@ -1,10 +1,11 @@
 """Repair: makes a store whole again from its own trash and quarantine, its log, and replicas. Never makes it worse.
 
-Nothing is deleted: what is wrong goes to quarantine, and a damaged object only when the right bytes, verified, are at
-hand. What no source has stays as it is, and stays a finding. What is to be done is a plan (see `repair_plan`).
+A repair deletes nothing: wrong things go to quarantine, and a damaged object goes there only once the right bytes,
+verified, are at hand. A damage that no source can mend stays, and stays a finding. The steps are a plan (see
+`repair_plan`).
 
-Some damage hides other damage (a manifest that is missing, all that it needs), so `repair` audits and applies in rounds
-until nothing is left to do, and ends with an audit of the scope that was asked for.
+Some damage hides other damage: a missing manifest hides everything that it needs. So `repair` audits and applies in
+rounds until a plan has no new steps, and ends with an audit of the scope that the caller gave.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from store.audit.fsck import Audit
-from store.audit.repair_plan import FROM_LOG, RepairPlan, Sources, Step, opened_from, plan_repair, there
+from store.audit.repair_plan import FROM_LOG, RepairPlan, Sources, Step, has_object, opened_from, plan_repair
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.durable import Disk
@@ -33,32 +34,33 @@ from store.ground.repository import Repository
 from store.ground.trust_chain import check_continues_chain, put_into_effect
 from store.ground.upkeep import mend_index
 
-# Rounds after which something new is damaged each time: somebody else is at it.
+# After so many rounds with new damage in each, another process is changing the store.
 _ROUNDS = 10
-# Objects and bytes to a barrier.
+# The most objects, and about the most bytes, in one durable batch.
 _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
-# A ref that is too long to be one is kept as well.
+# A ref that is too long to be valid is kept in quarantine too, up to this size.
 _REF_LIMIT = 2**20
-# How many names the log's line spells out.
-_NAMED = 20
+# The most names in a line of the log.
+_NAMES_LOGGED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What was done, and the audit after it."""
+    """The steps that a repair carried out, and the audit after them."""
 
     steps: tuple[Step, ...]
     audit: Audit
 
 
 def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Repository]) -> list[Step]:
-    """Does what a plan says, alone with the store, mends the index and says so in the log. The steps that were done.
+    """Carry out a plan alone with the store, mend the index, add a line to the log. Return the steps carried out.
 
-    Raises Locked, and Unavailable where the store cannot be written. A source that fails is passed over.
+    Raise Locked, and Unavailable if the store cannot be written. A source that fails is passed over.
     """
     media, disk = repository.media, repository.disk
     moved = []
-    # What repairing itself needs. Through a link in their place the locks would lie elsewhere, where nobody holds them.
+    # The repair itself needs these. Through a link in their place the locks would lie in a folder that no other
+    # process locks.
     needed = ((QUARANTINE, "directory"), (TMP, "directory"), (LOCKS, "directory"), (f"{LOCKS}/store", "file"))
     locks = media.names(LOCKS) if present(media, LOCKS) and media.file_type(LOCKS) == "directory" else []
     for name, kind in (*needed, *((f"{LOCKS}/{name}", "file") for name in locks)):
@@ -73,26 +75,26 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
                 _mend_log(step, repository)
                 done.append(step)
         if refs:
-            # A crash may leave a ref that was moved aside and not made again: the log tells that there was one.
+            # A crash may leave a ref moved aside and not made again; then the log shows that the mission had one.
             repository.append_log(log.Event(int(time.time()), "repaired", {"refs": refs, "stage": "begun"}))
         for step in plan.steps:
             if step not in done and _rearranged(step, repository):
                 done.append(step)
-        # Folders may be others now than when the store was opened.
+        # The steps so far may have replaced folders, so the store is opened again.
         with Repository.open(media.path, disk) as fresh:
-            worker = _Worker(fresh, replicas)
-            done += worker.run(step for step in plan.steps if step not in done)
+            runner = _StepRunner(fresh, replicas)
+            done += runner.run(step for step in plan.steps if step not in done)
             index = mend_index(fresh)
             if done or any(index):
                 facts = _facts(done, index)
                 if any(step.name == log.LOG for step in done):
-                    facts = {**facts, **_where_it_stands(fresh)}
+                    facts = {**facts, **_refs_and_newest_root(fresh)}
                 fresh.append_log(log.Event(int(time.time()), "repaired", facts))
     return done
 
 
 def _mend_log(step: Step, repository: Repository) -> None:
-    """Begins the log anew with the lines that hold; the damaged one is kept."""
+    """Replace the log by its valid lines, and keep the damaged log in quarantine."""
     media, disk = repository.media, repository.disk
     whole = b""
     if step.action == "log":
@@ -102,25 +104,25 @@ def _mend_log(step: Step, repository: Repository) -> None:
         if present(media, log.LOG):
             copy_aside(media, disk, log.LOG, log.LOG_LIMIT)
     except (Corrupt, Unavailable) as error:
-        if error.fields.get("kind") == "unwritable":
+        if error.kind == "unwritable":
             raise
-        set_aside(media, disk, log.LOG)  # what cannot be copied
+        set_aside(media, disk, log.LOG)  # it cannot be copied
     repository.replace(log.LOG, whole)
 
 
 def _rearranged(step: Step, repository: Repository) -> bool:
-    """Does the step if it is one of moving what lies in the store; whether it was done."""
+    """Carry out a step that moves or makes things within the store. Return whether it was carried out."""
     media, disk = repository.media, repository.disk
     if step.action == "move-aside":
         if not os.path.lexists(media.absolute(step.name)):
-            return False  # it went with a folder that was renamed or moved; the next round sees it there
+            return False  # it moved along with its folder; the next round finds it there
         return _moved_aside(step.name, media, disk)
     if step.action == "make":
         disk.make_directory(media.absolute(step.name))
         disk.sync_directory(media.path)
     elif step.action == "rename":
         if os.path.basename(step.to) in media.names(os.path.dirname(step.to)) or not _as_named(step, media):
-            return _moved_aside(step.name, media, disk)  # nothing takes the place of what has come since, or is wrong
+            return _moved_aside(step.name, media, disk)  # the right name is taken by now, or the bytes are wrong
         disk.rename(media.absolute(step.name), media.absolute(step.to))
         for folder in {os.path.dirname(step.name), os.path.dirname(step.to)}:
             disk.sync_directory(media.absolute(folder))
@@ -130,23 +132,23 @@ def _rearranged(step: Step, repository: Repository) -> bool:
 
 
 def _moved_aside(name: str, media: Media, disk: Disk) -> bool:
-    """Moves a thing to quarantine; False, and the repair goes on, where this user may not move it."""
+    """Move a thing to quarantine. Return False, so that the repair goes on, if this user may not move it."""
     try:
         set_aside(media, disk, name)
     except Unavailable as error:
-        if error.fields.get("errno") not in (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV):
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV):
             raise
         return False
     return True
 
 
 def _as_named(step: Step, media: Media) -> bool:
-    """Whether what gets an object's name has its bytes. A folder's content is looked at in the next round."""
+    """Return whether a thing that gets an object's name has its bytes. The next round examines a folder's content."""
     if media.file_type(step.name) == "directory":
         return True
     text = step.to.replace("/", "").removeprefix("objects")
     if not is_hex(text):
-        return True  # a stray, and told as one in the next round
+        return True  # the next round finds a stray
     id_ = ObjectId.parse(text)
     try:
         media.digest(id_, media.stamp(step.name).size, name=step.name)
@@ -156,21 +158,21 @@ def _as_named(step: Step, media: Media) -> bool:
 
 
 def _facts(done: Sequence[Step], index: tuple[int, int]) -> dict[str, object]:
-    """What the log's line says: how many of each, and the names of what was moved."""
+    """Return the facts of the log's line: the number of steps by action, and the names of things moved aside."""
     counts: dict[str, int] = {}
     for step in done:
         counts[step.action] = counts.get(step.action, 0) + 1
     return {
         "stage": "done",
         "steps": counts,
-        "aside": [_ascii(step.name) for step in done if step.action == "move-aside"][:_NAMED],
+        "aside": [_ascii(step.name) for step in done if step.action == "move-aside"][:_NAMES_LOGGED],
         "refs": {os.path.basename(step.name): step.to for step in done if step.action == "ref"},
         "index": list(index),
     }
 
 
-def _where_it_stands(repository: Repository) -> dict[str, object]:
-    """What a log that was begun anew may lack the lines of: all refs, and the newest root."""
+def _refs_and_newest_root(repository: Repository) -> dict[str, object]:
+    """Return all refs and the newest root version: a log that was cut to its valid lines may lack their lines."""
     refs = {}
     for mission in repository.missions():
         with suppress(FlightbagError):
@@ -179,12 +181,12 @@ def _where_it_stands(repository: Repository) -> dict[str, object]:
 
 
 def _ascii(name: str) -> str:
-    """A name in the file system, which may be no text at all."""
+    """Return a file name as text of ASCII; the name on the medium may be any bytes."""
     return os.fsencode(name)[:200].decode("ascii", "backslashreplace")
 
 
-class _Worker:
-    """Brings bytes: objects, roots, log and refs."""
+class _StepRunner:
+    """Carries out the steps that bring bytes: trust roots, objects and refs."""
 
     def __init__(self, repository: Repository, replicas: Sequence[Repository]) -> None:
         self.repository = repository
@@ -194,17 +196,18 @@ class _Worker:
         self.sources = Sources(self.media, replicas)
 
     def run(self, steps: Iterable[Step]) -> list[Step]:
-        """The steps that were done."""
+        """Carry out the steps, and return those that were carried out."""
         todo = list(steps)
         sweep(self.media, self.disk)
         done = [step for step in todo if step.action == "root" and self.root(step)]
         wanted = {ObjectId.parse(step.name.replace("/", "")[7:]): step for step in todo if step.action == "fetch"}
-        got = self.fetch((id_, step.limit) for id_, step in wanted.items())
-        done += [step for id_, step in wanted.items() if id_ in got]
+        fetched = self.fetch((id_, step.limit) for id_, step in wanted.items())
+        done += [step for id_, step in wanted.items() if id_ in fetched]
         done += [step for step in todo if step.action == "ref" and self.ref(step)]
         return done
 
     def root(self, step: Step) -> bool:
+        """Put a trust root of a replica into effect. Return whether it was."""
         data = None
         version = os.path.basename(step.name).split(".")[0]
         for replica in self.replicas:
@@ -212,58 +215,58 @@ class _Worker:
                 with suppress(FlightbagError):
                     data = replica.evidence.root_file(int(version))
         if data is None or str(ObjectId.of(data)) != step.to:
-            return False  # it is not what was judged when the plan was made
+            return False  # it is another file than the one that the plan was made with
         if not present(self.media, "trust"):
             self.disk.make_directory(self.media.absolute("trust"))
             self.disk.sync_directory(self.media.path)
         try:
             check_continues_chain(self.repository, data)
         except (NotFound, Corrupt, Untrusted):
-            return False  # the root before it did not come: a root after a hole would make the store worse
+            return False  # the root before it is missing still: a root after a hole would make the store worse
         if present(self.media, step.name):
             set_aside(self.media, self.disk, step.name)
         put_into_effect(self.repository, data, at=int(time.time()))
         return True
 
     def fetch(self, wanted: Iterable[tuple[ObjectId, int]]) -> set[ObjectId]:
-        """Brings objects of at most the given sizes from wherever they are whole; those that are there now."""
-        got: set[ObjectId] = set()
+        """Insert objects of at most the given sizes from the first sources that have them whole; return their ids."""
+        fetched: set[ObjectId] = set()
         with inserting(self.media, self.disk, None) as batch:
             staged = total = 0
             for id_, limit in wanted:
-                size = self.bring(batch, id_, limit)
+                size = self.stage(batch, id_, limit)
                 if size is None:
                     continue
-                got.add(id_)
+                fetched.add(id_)
                 staged, total = staged + 1, total + size
                 if staged >= _BATCH_OBJECTS or total >= _BATCH_BYTES:
                     batch.commit()
                     staged = total = 0
             batch.commit()
-        return got
+        return fetched
 
-    def bring(self, batch: Batch, id_: ObjectId, limit: int) -> int | None:
-        """Stages an object from the first source that has it whole; its size, or None where none has."""
+    def stage(self, batch: Batch, id_: ObjectId, limit: int) -> int | None:
+        """Stage an object from the first source that has it whole. Return its size, or None without such a source."""
         for place in self.sources.of(id_, limit):
             try:
                 return batch.add(place.media.chunks(place.name, limit), expect=id_).size
             except FlightbagError as error:
-                # Only a source may fail; what the store itself cannot take ends the repair.
-                if error.fields.get("kind") == "unwritable":
+                # A source may fail; a store that cannot be written ends the repair.
+                if error.kind == "unwritable":
                     raise
         return None
 
     def ref(self, step: Step) -> bool:
-        """Makes a ref lead to a manifest, with everything that it needs."""
+        """Make a ref name a manifest, after fetching everything that the manifest needs. Return whether it does."""
         with suppress(FlightbagError):
             self.repository.current(os.path.basename(step.name))
-            return False  # somebody has published it since the plan was made
+            return False  # the mission was published since the plan was made
         own = self.repository.evidence
         id_ = ObjectId.parse(step.to)
         opened = opened_from(id_, self.repository.trust_root(), own, self.replicas)
         if opened is None:
             return False
-        lacking = [(one, size) for one, size in opened.closure().items() if not there(self.media, one, size)]
+        lacking = [(one, size) for one, size in opened.closure().items() if not has_object(self.media, one, size)]
         if len(self.fetch(lacking)) < len(lacking):
             return False
         mission = opened.manifest.mission.id
@@ -286,17 +289,18 @@ def repair(
     disk: Disk | None = None,
     drop_cache: bool = False,
 ) -> Repaired:
-    """Plans and applies until nothing is left that can be done; each plan is shown before it is applied.
+    """Audit, plan and apply until a plan has no new steps. Return the steps carried out, and the last audit.
 
-    `audited` makes an audit of a scope (see `fsck`). The last audit is of the whole scope. Raises what `fsck` raises,
-    Locked where somebody else uses the store, and Unavailable where it cannot be written.
+    `audited` audits a store in a scope (see `fsck`); the last audit has the whole scope. `show` gets each plan before
+    it is applied. Raise as `fsck` does, Locked if another process uses the store, and Unavailable if it cannot be
+    written.
     """
     done: list[Step] = []
     tried: set[tuple[Step, ...]] = set()
     quick = replace(scope, read="quick", amount=0)
     now = scope
     while True:
-        # A store opened anew each time: what was moved is not looked at through old descriptors.
+        # The store is opened again in each round: old descriptors may lead to folders that were moved.
         with Repository.open(path, disk) as repository:
             with Media(path, drop_cache=drop_cache) as media:
                 audit = audited(media, now)

@@ -1,7 +1,7 @@
-"""What can be done about the findings of an audit: a plan, as a value, and where the right bytes may come from.
+"""The plan of a repair: the steps against the findings of an audit, as a value, and the sources of the right bytes.
 
-Replicas are not believed: an object must hash to its id, a root must continue this store's chain, and a manifest must
-verify under it. Reads, and writes nothing.
+Replicas are not trusted: an object must hash to its id, a trust root must continue this store's chain, and a manifest
+must verify under that chain. Planning reads, and writes nothing.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ Action = Literal["make", "move-aside", "rename", "root", "log", "fetch", "ref"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do. `name` is a path in the store; `to` its new name, or what it will be; `source` where from.
+    """One step of a repair. `name` is a path in the store, and `why` the kind of finding against it.
 
-    `limit` is the most bytes that a fetched object may have.
+    `to` is the new name of a thing that is renamed, or the id of what a file will hold; `source` names the origin of
+    the bytes. `limit` is the most bytes that a fetched object may have.
     """
 
     action: Action
@@ -52,16 +53,16 @@ class Step:
     limit: int = 0
 
     def as_json(self) -> dict[str, str]:
-        """The fields that say something."""
+        """Return the fields that are not empty."""
         fields = ("action", "name", "why", "to", "source")
         return {field: value for field in fields if (value := getattr(self, field))}
 
 
 @dataclass(frozen=True, slots=True)
 class RepairPlan:
-    """What is to be done, in this order, and the findings that nothing at hand can mend.
+    """The steps of a repair, in their order, and the findings that no source at hand can mend.
 
-    `index`: the index does not say what is there, and is mended.
+    With `index` the index differs from the files, and is mended.
     """
 
     steps: tuple[Step, ...]
@@ -70,21 +71,21 @@ class RepairPlan:
 
     @property
     def work(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether the plan changes the store."""
         return self.index or bool(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file that may have an object's bytes."""
+    """A file that may hold an object's bytes; `label` names it for people."""
 
     media: Media
     name: str
     label: str
 
 
-class _Borrowed(StoreEvidence):
-    """A replica's objects, judged by the chain of the store under repair."""
+class _ReplicaEvidence(StoreEvidence):
+    """The evidence of a replica, judged by the trust chain of the store under repair."""
 
     def __init__(self, media: Media, own: StoreEvidence) -> None:
         super().__init__(media)
@@ -95,7 +96,7 @@ class _Borrowed(StoreEvidence):
 
 
 class Sources:
-    """Where bytes may come from: the store's own trash and quarantine, then the replicas, in order."""
+    """The sources of bytes: the store's own trash and quarantine, then the replicas, in order."""
 
     def __init__(self, media: Media, replicas: Sequence[Repository]) -> None:
         self.media = media
@@ -103,19 +104,19 @@ class Sources:
 
     @cached_property
     def _aside(self) -> dict[ObjectId, list[str]]:
-        """Files that were taken out of an object's place, by the id that they had or should have had."""
-        found: dict[ObjectId, list[str]] = {}
+        """The files that were taken out of an object's place, by the id of that place."""
+        files: dict[ObjectId, list[str]] = {}
         for folder in (TRASH, QUARANTINE):
             with suppress(FlightbagError):
                 for day in self.media.names(folder):
                     with suppress(FlightbagError):
                         for name in self.media.names(f"{folder}/{day}"):
                             if is_hex(text := name[:64].lower()):
-                                found.setdefault(ObjectId.parse(text), []).append(f"{folder}/{day}/{name}")
-        return found
+                                files.setdefault(ObjectId.parse(text), []).append(f"{folder}/{day}/{name}")
+        return files
 
     def of(self, id_: ObjectId, limit: int) -> Iterator[Place]:
-        """The files of at most `limit` bytes that may be this object, the likeliest first."""
+        """Yield the files of at most `limit` bytes that may hold this object, the likeliest first."""
         places = [Place(self.media, name, os.path.dirname(name)) for name in self._aside.get(id_, ())]
         places += [Place(one.media, object_path(id_), one.media.path) for one in self.replicas]
         for place in places:
@@ -125,7 +126,7 @@ class Sources:
 
 
 def plan_repair(repository: Repository, audit: Audit, replicas: Sequence[Repository]) -> RepairPlan:
-    """What can be done about the findings of an audit. Reads, and writes nothing."""
+    """Return the plan against the findings of an audit. Reads, and writes nothing."""
     return _Planner(repository, audit, replicas).plan()
 
 
@@ -138,23 +139,23 @@ class _Planner:
         self.sources = Sources(self.media, replicas)
         self.steps: list[Step] = []
         self.unsolved: list[Finding] = []
-        # The missions whose refs lead nowhere, and those of whom a manifest or a table is fetched first.
+        # The missions whose refs may have to be made again, with the finding against each.
         self.refs: dict[str, Finding] = {}
 
     def plan(self) -> RepairPlan:
-        told = [finding for finding in self.audit.findings if not finding.information]
-        for finding in told:
+        errors = [finding for finding in self.audit.findings if not finding.information]
+        for finding in errors:
             if not self.solve(finding):
                 self.unsolved.append(finding)
         for finding in self.audit.findings:
             if finding.information and finding.kind == "bad-trust-chain":
-                self.roots()  # the log tells of a root that is not there
+                self.roots()  # a trust root of the log is missing
             if finding.information and finding.kind == "bad-ref":
-                self.refs.setdefault(os.path.basename(finding.path), finding)  # the log names it, and it has no ref
+                self.refs.setdefault(os.path.basename(finding.path), finding)  # a mission of the log has no ref
         for id_, limit in self.audit.damaged.items():
             place = next(self.sources.of(id_, limit), None)
             if place is not None:
-                why = next((finding.kind for finding in told if finding.object == str(id_)), "missing")
+                why = next((finding.kind for finding in errors if finding.object == str(id_)), "missing")
                 self.steps.append(Step("fetch", object_path(id_), why, source=place.label, limit=limit))
         fetched = {step.name for step in self.steps if step.action == "fetch"}
         self.unsolved = [
@@ -168,14 +169,14 @@ class _Planner:
                 self.unsolved.append(finding)
             elif step is not None:
                 self.steps.append(step)
-        # A folder is moved aside when what has its place elsewhere was taken out of it.
+        # Renames come first: they take things that belong elsewhere out of a folder before it is moved aside.
         order = ("rename", "move-aside", "make", "root", "log", "fetch", "ref")
         steps = sorted(dict.fromkeys(self.steps), key=lambda step: order.index(step.action))
         stale = any(self.audit.notes.get(kind) for kind in ("index-only", "file-only"))
         return RepairPlan(tuple(steps), tuple(self.unsolved), stale)
 
     def solve(self, finding: Finding) -> bool:
-        """Enters the steps against a finding; False where there is none, or where it waits for its object."""
+        """Add the steps against a finding. Return False if it has none, or depends on the fetching of its object."""
         name = os.path.relpath(finding.path, self.media.path) if finding.path else ""
         kind = finding.kind
         if name == "missions" and kind in ("missing", "wrong-type"):
@@ -207,24 +208,24 @@ class _Planner:
         return False
 
     def rename(self, name: str) -> None:
-        """A name in upper case gets its right one, where that is free; else what has the right one stays."""
+        """Plan the renaming of a name in upper case, if the right name is free; else the thing moves aside."""
         folder, last = os.path.split(name)
         right = f"{folder}/{last.lower()}"
-        # By the listing: where names have no case, what is looked up under the right name is this very thing.
+        # The listing decides: on a file system without case, a lookup under the right name finds this very thing.
         if last.lower() not in self.media.names(folder):
             self.steps.append(Step("rename", name, "misnamed", to=right))
             return
         if self.media.file_type(name) == "directory":
-            there = self.media.names(right)
+            taken = self.media.names(right)
             for inner in self.media.names(name):
-                if inner.lower() not in there:
+                if inner.lower() not in taken:
                     self.steps.append(Step("rename", f"{name}/{inner}", "misnamed", to=f"{right}/{inner.lower()}"))
         self.steps.append(Step("move-aside", name, "misnamed"))
 
     # -- the trust chain
 
     def roots(self) -> bool:
-        """Steps that make the chain whole as far as this store or a replica has it; False if that leaves a hole."""
+        """Plan the restoring of trust roots from replicas. Return False if the chain keeps a hole."""
         if any(step.action == "root" for step in self.steps):
             return True
         evidence = self.repository.evidence
@@ -236,28 +237,28 @@ class _Planner:
         theirs = {version for one in self.replicas for version in _versions(one)}
         newest: SignedRoot | None = None
         for version in range(1, max([*have, *theirs, newest_by_log], default=0) + 1):
-            found = self.next_root(newest, version)
-            if found is None:
-                # What the log has no rotation to was put there by somebody else. But a log may have been cut, and a
-                # damaged root may be what revokes a key: a replica of this domain must know of no such root either.
+            following = self.next_root(newest, version)
+            if following is None:
+                # Somebody else put a root here that has no line in the log. But lines may have been cut from the log,
+                # and a damaged root may revoke a key: a replica of this domain must lack such a root too.
                 extra = [one for one in have if one >= version]
-                if 0 < newest_by_log < version and extra and self.unknown_to_a_replica(version):
+                if 0 < newest_by_log < version and extra and self.a_replica_lacks(version):
                     self.steps += [Step("move-aside", f"trust/{one}.root.cbor", "bad-trust-chain") for one in extra]
                     return True
                 return False
-            newest, label, data = found
+            newest, label, data = following
             if label:
                 name = f"trust/{version}.root.cbor"
                 self.steps.append(Step("root", name, "bad-trust-chain", to=str(ObjectId.of(data)), source=label))
         return True
 
     def digest_by_log(self, version: int) -> str:
-        """The digest, in hex, of the trust root of a version that took effect by the log; "" without one."""
+        """Return the digest, in hex, of the root that took effect by the log as this version; "" without a line."""
         rotation = LogHistory.of(log.events(self.media)).rotations.get(version)
         return "" if rotation is None else rotation.digest
 
-    def unknown_to_a_replica(self, version: int) -> bool:
-        """Whether a replica with the same first root has no root of this version."""
+    def a_replica_lacks(self, version: int) -> bool:
+        """Return whether a replica with the same first root has no root of this version."""
         with suppress(FlightbagError):
             first = self.repository.first_trust_root().root.digest
             for one in self.replicas:
@@ -266,24 +267,24 @@ class _Planner:
         return False
 
     def next_root(self, newest: SignedRoot | None, version: int) -> tuple[SignedRoot, str, bytes] | None:
-        """The root that continues the chain, the replica that has it ("" where this store has), and its bytes."""
+        """Return the root that continues the chain, the replica that has it ("" for this store), and its bytes."""
         digest = self.digest_by_log(version)
         for store in (self.repository, *self.replicas):
             with suppress(FlightbagError):
                 data = store.evidence.root_file(version)
                 if newest is not None:
-                    found = advance(newest, [data])
+                    root = advance(newest, [data])
                 else:
-                    found = SignedRoot.parse(data)
-                    if found.root.version != 1 or not self.vouched(store, found):
+                    root = SignedRoot.parse(data)
+                    if root.root.version != 1 or not self.is_first_root(store, root):
                         continue
-                if digest not in ("", found.root.digest.hex()):
-                    continue  # it continues the chain, and is another one than took effect here
-                return found, "" if store is self.repository else store.media.path, data
+                if digest not in ("", root.root.digest.hex()):
+                    continue  # it continues the chain, but another root took effect here
+                return root, "" if store is self.repository else store.media.path, data
         return None
 
-    def vouched(self, store: Repository, first: SignedRoot) -> bool:
-        """Whether a first root is this store's: by its log, or because a mission here was signed in that domain."""
+    def is_first_root(self, store: Repository, first: SignedRoot) -> bool:
+        """Return whether root 1 of `store` is this store's: by the log, or by a mission here of the same domain."""
         digest = self.digest_by_log(1)
         if digest:
             return digest == first.root.digest.hex()
@@ -291,7 +292,7 @@ class _Planner:
             return True
         for mission in self.repository.missions():
             with suppress(FlightbagError):
-                evidence = _Borrowed(self.media, store.evidence)
+                evidence = _ReplicaEvidence(self.media, store.evidence)
                 if isinstance(open_manifest(evidence, ref_id(evidence.ref(mission)), first), Opened):
                     return True
         return False
@@ -299,13 +300,16 @@ class _Planner:
     # -- refs
 
     def claims(self) -> LogHistory:
-        """What the lines of the log say, also those behind damage: the manifests that they name are signed."""
+        """Return the history by every well-formed line of the log, also behind damage.
+
+        A forged line does no harm, because the manifests that the lines name are verified.
+        """
         with suppress(FlightbagError):
             return LogHistory.of(log.claims(self.media))
         return LogHistory.of([])
 
     def ref(self, mission: str, finding: Finding) -> Step | None:
-        """The newest manifest of a mission that is whole, or can be made so: of the log, or current at a replica."""
+        """Plan a ref to the newest manifest of the log, or current at a replica, whose objects are all at hand."""
         with suppress(FlightbagError):
             first = self.repository.trust_root()
             ids: dict[ObjectId, str] = {}
@@ -314,23 +318,24 @@ class _Planner:
             for one in self.replicas:
                 with suppress(FlightbagError):
                     ids.setdefault(ref_id(one.evidence.ref(mission)), one.media.path)
-            found = [
+            candidates = [
                 (opened.manifest.issue.order, str(id_), label)
                 for id_, label in ids.items()
                 if (opened := opened_from(id_, first, self.repository.evidence, self.replicas)) is not None
                 and opened.manifest.mission.id == mission
                 and self.complete(opened)
             ]
-            current = self.revoked_since(mission)
+            current = self.order_of_revoked(mission)
             if current is not None:
-                found = [item for item in found if item[0] >= current]  # a repair sets no mission back by itself
-            if found:
-                _, id_, label = max(found, key=lambda item: item[0])
+                # A repair never sets a mission back by itself.
+                candidates = [item for item in candidates if item[0] >= current]
+            if candidates:
+                _, id_, label = max(candidates, key=lambda item: item[0])
                 return Step("ref", f"missions/{mission}", finding.kind, to=id_, source=label)
         return None
 
-    def revoked_since(self, mission: str) -> tuple[int, int] | None:
-        """The (epoch, sequence) of what the ref leads to, if nothing is wrong with it but that a signer was revoked."""
+    def order_of_revoked(self, mission: str) -> tuple[int, int] | None:
+        """Return the (epoch, sequence) of the manifest at the ref, if a revoked signer is its only fault."""
         evidence = self.repository.evidence
         with suppress(FlightbagError):
             root = self.repository.trust_root().root
@@ -342,9 +347,9 @@ class _Planner:
         return None
 
     def complete(self, opened: Opened) -> bool:
-        """Whether every object of a mission is there, by its size, or can be fetched."""
+        """Return whether every object of a mission is in its place, by its size, or can be fetched."""
         return all(
-            there(self.media, id_, size) or next(self.sources.of(id_, size), None) is not None
+            has_object(self.media, id_, size) or next(self.sources.of(id_, size), None) is not None
             for id_, size in opened.closure().items()
         )
 
@@ -356,8 +361,8 @@ def _versions(repository: Repository) -> list[int]:
         return []
 
 
-def there(media: Media, id_: ObjectId, size: int) -> bool:
-    """Whether a file of an object's name and size is in its place."""
+def has_object(media: Media, id_: ObjectId, size: int) -> bool:
+    """Return whether the store has a file of an object's name and size. Its bytes are not read."""
     try:
         return media.stamp(object_path(id_)).size == size
     except FlightbagError:
@@ -365,8 +370,8 @@ def there(media: Media, id_: ObjectId, size: int) -> bool:
 
 
 def opened_from(id_: ObjectId, first: SignedRoot, own: StoreEvidence, replicas: Sequence[Repository]) -> Opened | None:
-    """A manifest that holds under the store's own chain, from the store or the first replica that has it."""
-    for evidence in (own, *(_Borrowed(one.media, own) for one in replicas)):
+    """Return a manifest that verifies under the store's own chain, from the store or the first replica that has it."""
+    for evidence in (own, *(_ReplicaEvidence(one.media, own) for one in replicas)):
         with suppress(FlightbagError):
             opened = open_manifest(evidence, id_, first)
             if isinstance(opened, Opened):

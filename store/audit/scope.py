@@ -1,4 +1,4 @@
-"""How much an audit looks at."""
+"""The scope of an audit: what it examines, and how much it reads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from store.format.manifest import MISSION_ID
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an audit looks at.
+    """The scope of an audit.
 
-    `amount` is the fraction of the objects that a `sample` reads, above 0 and at most 1, and the seconds of a `budget`.
-    With `mission`, only what that mission needs is looked at. `exclusive` makes errors of what no closure needs: how an
-    aircraft's store is audited for objects that somebody smuggled in.
+    `amount` is the fraction of the objects that a `sample` reads, above 0 and at most 1, or the seconds of a `budget`.
+    With `mission`, the audit examines only the needs of that mission. With `exclusive`, everything outside of all
+    closures is an error: so an aircraft's store is audited for objects that somebody smuggled in.
     """
 
     read: Literal["quick", "full", "sample", "budget"] = "quick"
@@ -25,13 +25,13 @@ class Scope:
 
     def __post_init__(self) -> None:
         if self.read == "sample" and not 0 < self.amount <= 1:
-            raise Invalid("a sample is more than 0 % and at most 100 %")
+            raise Invalid("a sample must be more than 0 % and at most 100 %")
         if self.read == "budget" and not self.amount > 0:
-            raise Invalid("a budget is more than 0 seconds")
+            raise Invalid("a budget must be more than 0 seconds")
         if self.mission and not MISSION_ID.fullmatch(self.mission):
-            raise Invalid(f"{self.mission[:80]!r} is no mission id")
+            raise Invalid(f"{self.mission[:80]!r} is not a valid mission id")
         if self.mission and self.exclusive:
-            raise Invalid("what one mission needs says nothing of what else is there: --exclusive needs all missions")
+            raise Invalid("--exclusive compares the store with all missions, so it excludes --mission")
 
 
 QUICK, FULL = Scope(), Scope("full")

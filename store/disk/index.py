@@ -57,8 +57,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The row of one object: size in bytes, times of insertion and of the last full hash (unix seconds), stamp of the
-    file.
+    """The row of one object: size in bytes, unix times of insertion and of the last full hash, stamp of the file.
 
     `verified` is 0 where no full hash is recorded. `verified` and the stamp are the hash record.
     """
@@ -98,7 +97,7 @@ class Record:
 
     @classmethod
     def of_bytes(cls, data: bytes) -> Self | None:
-        """Return the record of the bytes; None for damaged bytes, which count as if nothing had been built for the key."""
+        """Return the record of the bytes; None for damaged bytes, as if nothing had been built for the key."""
         try:
             value = decode(data, limit=_RECORD_LIMIT, what="the build record")
             return cls(tuple(ObjectId(id_) for id_ in value["ids"]), dict(value["by"]))
@@ -186,8 +185,7 @@ class Index:
     ) -> None:
         """Write everything or nothing. It is durable when this returns.
 
-        An existing record stays unless it is damaged or `replace` is true. The rows of the objects in `gone` are
-        deleted.
+        An existing record stays unless it is damaged or `replace` is true. The rows of `gone` are deleted.
         """
         rows = [(bytes(id_), row.pack()) for id_, row in (objects or {}).items()]
         entries = [(bytes(key), record.pack()) for key, record in (records or {}).items()]
@@ -224,10 +222,10 @@ class Index:
 
 
 def open_index(media: Media, disk: Disk, rebuild: Callable[[Index], None]) -> Index:
-    """Open the index of a store. An index that cannot be used unchanged is removed and made again, and `rebuild` fills
-    it.
+    """Open the index of a store.
 
-    Waits while another process rebuilds it. Raises Unavailable where the index cannot be made or used.
+    An index that cannot be used unchanged is removed and made again, and `rebuild` fills it. Waits while another
+    process rebuilds it. Raises Unavailable where the index cannot be made or used.
     """
     media = Media(media.path)  # opened again: the folder `index/` may have been replaced since the store was opened
     lock = SharedLock(media.path, disk, "index", "the index")

@@ -29,7 +29,7 @@ _STORE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def check_free(path: str | os.PathLike[str]) -> None:
-    """Raise Invalid unless a store can be made in this folder: it is empty, or holds what an interrupted `init` left."""
+    """Raise Invalid unless a store can be made in this folder: it is empty, or an interrupted `init` left it."""
     with Media(path) as media:
         names = set(media.names(""))
         if TOML in names:

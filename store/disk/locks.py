@@ -58,7 +58,7 @@ def _write_holder(fd: int) -> None:
 
 
 def _by_kernel(path: str) -> dict[int, dict[str, Any]]:
-    """The processes that hold a flock on the file, by pid, from /proc/locks: a file has room for the name of only one."""
+    """The processes that hold a flock on the file, by pid, from /proc/locks: the file itself names only one."""
     holders: dict[int, dict[str, Any]] = {}
     with suppress(OSError, ValueError, IndexError):
         status = os.stat(path)
@@ -93,12 +93,13 @@ def _locked(path: str, what: str) -> Locked:
         if {"pid", "host", "command"} <= set(holder)
         else "another process"
     )
+    facts: dict[str, Any] = {key: holder.get(key) for key in ("pid", "host", "since", "command")}
     return Locked(
         f"{what} is locked by {by}",
         remedy="wait until that process ends and run this again; do not remove the lock file",
         kind="locked",
         path=path,
-        **{key: holder.get(key) for key in ("pid", "host", "since", "command")},
+        **facts,
     )
 
 

@@ -25,7 +25,7 @@ def set_aside(media: Media, disk: Disk, name: str) -> str:
     The thing itself is not opened. Raises Corrupt for a link in the path to it, NotFound where nothing has the name.
     """
     folder = os.path.dirname(name)
-    media.directory(folder)
+    media.file_type(name)
     if name == QUARANTINE:
         # A crash right after this rename leaves a stray, which the next repair moves.
         name = f"{QUARANTINE}.{secrets.token_hex(4)}"

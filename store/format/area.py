@@ -1,9 +1,12 @@
-"""A mission's area: a bounding box, and polygons where it is not the whole box. Exact, in integers.
+"""The area of a mission (FORMAT.md 4.2): a bounding box, and polygons where the area is not the whole box.
 
-Coordinates are 1e-7 degree (int32 range), longitude before latitude as in RFC 7946. A box whose west is
-greater than its east crosses the antimeridian. A polygon is a list of rings, the first the outer one, the
-others holes; a ring is a flat list lon, lat, lon, lat, ... without a repeated last vertex and never crosses
-the antimeridian (RFC 7946, section 3.1.9: an area that does is cut there into two polygons).
+All arithmetic is exact, in integers. Coordinates are 1e-7 degree (they fit int32), longitude before latitude (RFC 7946,
+section 3.1.1). A box whose west is greater than its east crosses the antimeridian. A polygon is a list of rings: the
+first is the outer ring, the others are holes. A ring is a flat list lon, lat, lon, lat, ... without a repeated last
+vertex, and it never crosses the antimeridian (RFC 7946, section 3.1.9: an area that does is cut there into two
+polygons).
+
+This module reads no GeoJSON and cuts no areas; `builders.areas` does.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ Polygon: TypeAlias = tuple[Ring, ...]
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """`bbox` is (west, south, east, north) in 1e-7 degree; `polygons` is empty where the box is the area."""
+    """`bbox` is (west, south, east, north) in 1e-7 degree; `polygons` is empty where the area is the box.
+
+    Raises Corrupt (kind bad-field) for a box that is empty or outside the world, and for a malformed polygon.
+    """
 
     bbox: tuple[int, int, int, int]
     polygons: tuple[Polygon, ...] = ()
@@ -32,18 +38,22 @@ class Area:
     def __post_init__(self) -> None:
         west, south, east, north = self.bbox
         if max(abs(west), abs(east)) > LON_MAX or max(abs(south), abs(north)) > LAT_MAX:
-            raise Corrupt("the area's bbox is outside the world", kind="bad-field", field="area.bbox")
-        # 180 east and 180 west are one line: from the one eastward to the other there is nothing.
+            raise Corrupt("area.bbox is outside the world", kind="bad-field", field="area.bbox")
+        # 180 east and 180 west are one line: a box from 180 east to 180 west has no width.
         if south >= north or west == east or (west, east) == (LON_MAX, -LON_MAX):
-            raise Corrupt("the area's bbox is empty", kind="bad-field", field="area.bbox")
+            raise Corrupt("area.bbox is empty", kind="bad-field", field="area.bbox")
         for polygon in self.polygons:
             if not polygon:
                 raise Corrupt("a polygon of the area has no ring", kind="bad-field", field="area.polygons")
             for ring in polygon:
                 if len(ring) < 6 or len(ring) % 2:
-                    raise Corrupt("a ring needs three vertices", kind="bad-field", field="area.polygons")
+                    raise Corrupt(
+                        "a ring of the area has fewer than three vertices, or an odd number of coordinates",
+                        kind="bad-field",
+                        field="area.polygons",
+                    )
                 if not all(self._in_box(ring[i + 1], ring[i]) for i in range(0, len(ring), 2)):
-                    raise Corrupt("a vertex of the area is outside its bbox", kind="bad-field", field="area.polygons")
+                    raise Corrupt("a vertex of the area is outside area.bbox", kind="bad-field", field="area.polygons")
 
     def _in_box(self, lat: int, lon: int) -> bool:
         west, south, east, north = self.bbox
@@ -51,10 +61,13 @@ class Area:
         return inside and south <= lat <= north
 
     def contains(self, lat: int, lon: int) -> bool:
-        """Whether the point (1e-7 degree) is in the area; the area's edge is inside, a pole has every longitude."""
+        """Whether the point (1e-7 degree) is in the area.
+
+        The edge of the area is inside; a pole has every longitude.
+        """
         if abs(lat) > LAT_MAX or abs(lon) > LON_MAX:
             return False
-        if abs(lat) == LAT_MAX:  # what reaches it has a vertex there
+        if abs(lat) == LAT_MAX:  # a polygon that reaches the pole has a vertex there
             return lat in ([y for p in self.polygons for y in p[0][1::2]] or (self.bbox[1], self.bbox[3]))
         # The antimeridian is one line with two names.
         names = {lon, -lon} if abs(lon) == LON_MAX else {lon}
@@ -64,19 +77,21 @@ class Area:
         )
 
     def value(self) -> Value:
+        """Return the area as it is encoded in the payload."""
         return {"bbox": list(self.bbox), "polygons": [[list(r) for r in p] for p in self.polygons]}
 
     @classmethod
     def parse(cls, fields: Fields) -> Area:
+        """Return the area of a decoded map. Raises Corrupt (kind bad-field) for any other map."""
         box = integers(fields.array("bbox", 4, 4), -LON_MAX, LON_MAX, "area.bbox")
-        left = MAX_NUMBERS
+        room = MAX_NUMBERS
         polygons: list[Polygon] = []
         for polygon in fields.array("polygons", 0, 256):
             rings: list[Ring] = []
             for ring in _array(polygon):
                 numbers = _array(ring)
-                left -= len(numbers)
-                if left < 0:
+                room -= len(numbers)
+                if room < 0:
                     raise Corrupt(
                         f"the area has more than {MAX_NUMBERS // 2} vertices", kind="bad-field", field="area.polygons"
                     )
@@ -93,7 +108,7 @@ def _array(value: object) -> list[Any]:
 
 
 def _in_polygon(polygon: Polygon, lat: int, lon: int) -> bool:
-    """Inside the outer ring and in no hole; a boundary of the outer ring is inside, that of a hole too."""
+    """Whether the point is inside the outer ring and in no hole. The boundaries of outer ring and holes are inside."""
     outer, *holes = polygon
     return _ring(outer, lat, lon) >= 0 and all(_ring(hole, lat, lon) <= 0 for hole in holes)
 

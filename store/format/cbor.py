@@ -1,8 +1,8 @@
-"""Deterministic CBOR (RFC 8949, section 4.2.1), narrowed to what Flightbag's files may hold.
+"""Deterministic CBOR (RFC 8949, section 4.2.1), narrowed to the types of Flightbag's files (FORMAT.md 3).
 
-Allowed: integers of 64 bits with a sign, text, byte strings, arrays, and maps whose keys are text of at most
-23 bytes. Nothing else exists: no float, tag, null, boolean, indefinite length. Below 24 bytes of key the
-orders of RFC 7049 and RFC 8949 agree, so one encoding is canonical under both.
+Allowed types: signed 64-bit integers, text, byte strings, arrays, and maps whose keys are text of at most 23 bytes.
+Floats, tags, null, booleans and indefinite lengths are refused. For keys below 24 bytes the orders of RFC 7049 and
+RFC 8949 agree, so one encoding is canonical under both.
 
 Law: `decode(b)` succeeds only if `encode(decode(b)) == b`, and takes time linear in `b`.
 """
@@ -23,19 +23,19 @@ Value: TypeAlias = "int | str | bytes | Sequence[Value] | Mapping[str, Value]"
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 MAX_KEY_BYTES = 23
 MAX_DEPTH = 12
-# Most items by far; asking here saves the call for each of them.
+# By far the most items have these types; a test in the loop saves a call for each item.
 _ALWAYS_FIT = (str, bytes)
 
 
 class _NoTags(Mapping[int, Callable[[Any, bool], Any]]):
-    """Decoders for every tag there is, each of which refuses it.
+    """Decoders for every tag, each of which refuses the tag.
 
-    Tags have to go before anything is decoded: shared references (tags 28 and 29) let some kilobytes unfold to
-    more than any walk can visit, and others compile regular expressions or compute powers.
+    A tag is refused before its content is decoded: shared references (tags 28 and 29) let some kilobytes unfold to more
+    items than any walk can visit, and other tags compile regular expressions or compute powers.
     """
 
     def __getitem__(self, tag: int) -> Callable[[Any, bool], Any]:
-        raise Invalid(f"the tag {tag} has no place in this format")
+        raise Invalid(f"the tag {tag} is not allowed in this format")
 
     def __iter__(self) -> Iterator[int]:
         return iter(())
@@ -47,8 +47,8 @@ class _NoTags(Mapping[int, Callable[[Any, bool], Any]]):
 _NO_TAGS = _NoTags()
 
 
-def _check(value: object, depth: int) -> None:
-    """Raises Invalid unless `value` is made of the allowed types alone. Exact types: bool is an int to Python."""
+def _check_types(value: object, depth: int) -> None:
+    """Raise Invalid unless `value` is made of the allowed types only. Exact types: for Python a bool is an int."""
     kind = type(value)
     if kind is int:
         if not INT_MIN <= value <= INT_MAX:  # type: ignore[operator]
@@ -60,43 +60,43 @@ def _check(value: object, depth: int) -> None:
     elif kind is list or kind is tuple:
         for item in value:  # type: ignore[attr-defined]
             if type(item) not in _ALWAYS_FIT:
-                _check(item, depth - 1)
+                _check_types(item, depth - 1)
     elif kind is dict:
         for key, item in value.items():  # type: ignore[attr-defined]
             if type(key) is not str or len(key.encode()) > MAX_KEY_BYTES:
                 raise Invalid(f"the map key {key!r} is not text of at most {MAX_KEY_BYTES} bytes")
             if type(item) not in _ALWAYS_FIT:
-                _check(item, depth - 1)
+                _check_types(item, depth - 1)
     else:
-        raise Invalid(f"{kind.__name__} has no place in this format")
+        raise Invalid(f"the type {kind.__name__} is not allowed in this format")
 
 
 def encode(value: Value) -> bytes:
-    """The one canonical encoding. Raises Invalid for a value outside the allowed types."""
+    """Return the canonical encoding. Raises Invalid for a value outside the allowed types."""
     try:
-        _check(value, MAX_DEPTH)
+        _check_types(value, MAX_DEPTH)
         return encode_checked(value)
     except UnicodeEncodeError as error:
-        raise Invalid("text holds half of a surrogate pair, which UTF-8 cannot say") from error
+        raise Invalid("a text holds half of a surrogate pair, which UTF-8 cannot encode") from error
 
 
 def encode_checked(value: Value) -> bytes:
-    """`encode` for a value whose maker has checked its types; spares a second walk where there are very many."""
+    """Return the canonical encoding of a value whose types the caller has checked. Saves a walk over many values."""
     return cbor2.dumps(value, canonical=True)
 
 
 def encode_array(items: Sequence[bytes]) -> bytes:
-    """The canonical array of items that are encoded already."""
-    # The head of an array is that of the integer of its length, with another major type (RFC 8949, section 3).
+    """Return the canonical array of items that are already encoded."""
+    # The head of an array is the head of the integer of its length with another major type (RFC 8949, section 3.1).
     head = encode(len(items))
     return bytes([0x80 | head[0]]) + head[1:] + b"".join(items)
 
 
 def load(data: bytes, *, limit: int, what: str) -> Any:
-    """The value of CBOR that may not be canonical: the caller renders what it made of it and compares.
+    """Return the value of CBOR that may not be canonical: the caller must render its result and call `check_canonical`.
 
-    `limit` is in bytes and is checked before anything is parsed. Raises Corrupt, naming `what`, for anything that is
-    too large, malformed, of indefinite length, tagged, or too deep.
+    `limit` is in bytes and is checked before anything is parsed. Raises Corrupt, with `what` as the name of the data,
+    for data that are too large (kind too-large), malformed, of indefinite length, tagged, or too deep (not-canonical).
     """
     if len(data) > limit:
         raise Corrupt(f"{what} has {len(data)} bytes, at most {limit} are allowed", kind="too-large", actual=len(data))
@@ -113,48 +113,49 @@ def load(data: bytes, *, limit: int, what: str) -> Any:
         raise Corrupt(f"{what} is not canonical CBOR: {error}", kind="not-canonical") from error
 
 
-def same(canonical: bytes, data: bytes, what: str) -> None:
-    """Raises Corrupt unless `data` is the canonical encoding."""
+def check_canonical(canonical: bytes, data: bytes, what: str) -> None:
+    """Raise Corrupt (kind not-canonical) unless `data` is the canonical encoding."""
     if canonical != data:
-        raise Corrupt(f"{what} is CBOR, but not in its canonical form", kind="not-canonical")
+        raise Corrupt(f"{what} is CBOR, but not in the canonical form", kind="not-canonical")
 
 
 def decode(data: bytes, *, limit: int, what: str) -> Any:
-    """The value of canonical bytes, of at most `limit` of them.
+    """Return the value of canonical bytes, of which there are at most `limit`.
 
-    Raises Corrupt, naming `what`, for anything that is too large, malformed, not canonical or not allowed.
+    Raises Corrupt, with `what` as the name of the data, for data that are too large (kind too-large), malformed, not
+    canonical, or of a type that is not allowed (kind not-canonical).
     """
     value = load(data, limit=limit, what=what)
     try:
         canonical = encode(value)
     except Invalid as error:
         raise Corrupt(f"{what} is not canonical CBOR: {error}", kind="not-canonical") from error
-    same(canonical, data, what)
+    check_canonical(canonical, data, what)
     return value
 
 
 class Fields:
-    """A decoded map of a closed schema: every key is asked for once, and `end` refuses what is left over.
+    """A decoded map of a closed schema. Each method takes one key out of the map; `end` refuses the keys that remain.
 
-    Every method raises Corrupt, naming the field by its path, for a missing key, a wrong type or a value out
-    of bounds.
+    Every method raises Corrupt (kind bad-field), which names the field by its path, for a missing key, a wrong type or
+    a value out of bounds. `where` is the path of the map itself.
     """
 
     def __init__(self, value: object, where: str) -> None:
         self._where = where
         if type(value) is not dict:
             raise self._bad("", "must be a map")
-        self._left: dict[str, Any] = dict(value)
+        self._remaining: dict[str, Any] = dict(value)
 
     def _bad(self, key: str, why: str) -> Corrupt:
         path = f"{self._where}.{key}" if key else self._where
         return Corrupt(f"{path} {why}", kind="bad-field", field=path)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._left
+        return key in self._remaining
 
     def _take(self, key: str, kind: type) -> Any:
-        value = self._left.pop(key, None)
+        value = self._remaining.pop(key, None)
         if value is None:
             raise self._bad(key, "is missing")
         if type(value) is not kind:
@@ -162,52 +163,62 @@ class Fields:
         return value
 
     def integer(self, key: str, low: int, high: int) -> int:
+        """Take an integer from `low` to `high`, both included."""
         value: int = self._take(key, int)
         if not low <= value <= high:
             raise self._bad(key, f"is {value}, must be from {low} to {high}")
         return value
 
     def text(self, key: str, pattern: re.Pattern[str]) -> str:
+        """Take a text that matches the pattern from end to end."""
         value: str = self._take(key, str)
         if not pattern.fullmatch(value):
             raise self._bad(key, f"is {value[:80]!r}, which does not match {pattern.pattern}")
         return value
 
     def choice(self, key: str, allowed: Sequence[str]) -> str:
+        """Take one of the allowed texts."""
         value: str = self._take(key, str)
         if value not in allowed:
             raise self._bad(key, f"is {value[:80]!r}, must be one of {', '.join(allowed)}")
         return value
 
     def binary(self, key: str, size: int) -> bytes:
+        """Take exactly `size` bytes."""
         value: bytes = self._take(key, bytes)
         if len(value) != size:
             raise self._bad(key, f"has {len(value)} bytes, must have {size}")
         return value
 
     def blob(self, key: str, most: int) -> bytes:
+        """Take at most `most` bytes."""
         value: bytes = self._take(key, bytes)
         if len(value) > most:
-            raise self._bad(key, f"has {len(value)} bytes, may have {most}")
+            raise self._bad(key, f"has {len(value)} bytes, must have at most {most}")
         return value
 
     def array(self, key: str, least: int, most: int) -> list[Any]:
+        """Take an array of `least` to `most` items, which are not checked."""
         value: list[Any] = self._take(key, list)
         if not least <= len(value) <= most:
             raise self._bad(key, f"has {len(value)} items, must have {least} to {most}")
         return value
 
     def fields(self, key: str) -> Fields:
+        """Take a map."""
         return Fields(self._take(key, dict), f"{self._where}.{key}")
 
     def end(self) -> None:
-        """Refuses keys that the schema does not have."""
-        if self._left:
-            raise self._bad(min(map(str, self._left))[:40], "is no field of this format")
+        """Raise Corrupt if a key remains: the schema does not have it."""
+        if self._remaining:
+            raise self._bad(min(map(str, self._remaining))[:40], "is not a field of this format")
 
 
 def integers(values: Sequence[object], low: int, high: int, where: str) -> tuple[int, ...]:
-    """`values` as exact integers within the bounds, else Corrupt naming `where`."""
+    """Return `values` as a tuple.
+
+    Raises Corrupt (kind bad-field, of `where`) unless all are integers within the bounds.
+    """
     for value in values:
         if type(value) is not int or not low <= value <= high:
             raise Corrupt(f"{where} must hold integers from {low} to {high}", kind="bad-field", field=where)
@@ -215,6 +226,6 @@ def integers(values: Sequence[object], low: int, high: int, where: str) -> tuple
 
 
 def ascending(values: Sequence[Any], where: str) -> None:
-    """Refuses what is not strictly ascending: order and uniqueness are one rule."""
+    """Raise Corrupt (kind bad-order) unless the values ascend strictly: order and uniqueness are one rule."""
     if any(a >= b for a, b in itertools.pairwise(values)):
         raise Corrupt(f"{where} is not strictly ascending", kind="bad-order", field=where)

@@ -1,7 +1,8 @@
-"""Entries: the artifacts of a mission, their names, kinds and meta, and the canonical table that lists them.
+"""Entries (FORMAT.md 4.3): the artifacts of a mission, their names, kinds and meta, and the canonical table of them.
 
-The kind follows from the first segment of the name; kinds and their meta are a closed list (KINDS), so a
-verifier that does not know a kind refuses the mission instead of skipping the entry.
+The kind of an entry follows from the first segment of its name. Kinds and their meta are a closed list (KINDS,
+decisions 0002 and 0011): a verifier that does not know a kind refuses the mission and does not skip the entry. This
+module reads no objects: whether an object has the bytes that its entry names is decided elsewhere.
 
 Law: `EntryTable.parse(t.render()) == t`, and only canonical bytes of a valid table parse.
 """
@@ -17,7 +18,7 @@ from typing import Any
 
 from store.errors import Corrupt, Invalid
 from store.format import merkle
-from store.format.cbor import INT_MAX, Fields, Value, encode_array, encode_checked, load, same
+from store.format.cbor import INT_MAX, Fields, Value, check_canonical, encode_array, encode_checked, load
 from store.format.host import HOST_CLASS, is_host_class
 from store.format.ids import BuildKey, ObjectId
 
@@ -60,7 +61,7 @@ def _coverage(meta: Fields) -> None:
 def _card(meta: Fields) -> None:
     engine: str = meta.text("engine", re.compile(r"engines/.{1,255}"))
     if not is_name(engine):
-        raise Corrupt(f"{engine!r} is no entry name", kind="bad-field", field="meta.engine")
+        raise Corrupt(f"{engine!r} is not an entry name", kind="bad-field", field="meta.engine")
 
 
 def _nothing(_meta: Fields) -> None:
@@ -70,12 +71,15 @@ def _nothing(_meta: Fields) -> None:
 def _host(meta: Fields) -> None:
     host = meta.text("host", HOST_CLASS)
     if not is_host_class(host):
-        raise Corrupt(f"the host class {host!r} is not in ascending order", kind="bad-field", field="meta.host")
+        raise Corrupt(f"the components of the host class {host!r} do not ascend", kind="bad-field", field="meta.host")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of entry: the first segment of its names, the schema of its meta, and whether it has a build key."""
+    """A kind of entry: the first segment of its names, the check of its meta, and whether it has a build key.
+
+    `check_meta` takes every field of the meta, or raises Corrupt.
+    """
 
     folder: str
     check_meta: Callable[[Fields], None]
@@ -98,17 +102,17 @@ NAME = re.compile(rf"({'|'.join(_KIND_OF)})(?:/{SEGMENT.pattern}){{1,{MAX_SEGMEN
 
 
 def is_name(name: str) -> bool:
-    """Whether `name` is an entry name: a folder of KINDS, then 1 to 3 segments."""
+    """Whether `name` is an entry name: the folder of a kind, then 1 to 3 segments."""
     return NAME.fullmatch(name) is not None
 
 
 def kind_of(name: str) -> str:
-    """The kind of the entry of this name. Raises Invalid where it is no entry name."""
+    """Return the kind of the entry of this name. Raises Invalid where it is not an entry name."""
     match = NAME.fullmatch(name)
     if match is None:
         raise Invalid(
-            f"{name[:120]!r} is no entry name",
-            remedy=f"2 to {MAX_SEGMENTS} segments of a-z 0-9 . _ - joined by '/', the first one of "
+            f"{name[:120]!r} is not an entry name",
+            remedy=f"give 2 to {MAX_SEGMENTS} segments of a-z 0-9 . _ - joined by '/'; the first is one of "
             + ", ".join(_KIND_OF),
         )
     return _KIND_OF[match[1]]
@@ -116,7 +120,10 @@ def kind_of(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One artifact of a mission. `key` is None where the kind has no build key; `meta` as KINDS says."""
+    """One artifact of a mission: `size` is in bytes, `key` is None where the kind has no build key.
+
+    Raises Invalid for a bad name or size, or a build key that the kind must not lack or have; Corrupt for bad meta.
+    """
 
     name: str
     id: ObjectId
@@ -127,7 +134,7 @@ class Entry:
     def __post_init__(self) -> None:
         kind = KINDS[kind_of(self.name)]
         if type(self.size) is not int or not 0 <= self.size <= INT_MAX:
-            raise Invalid(f"the size of {self.name} is {self.size}")
+            raise Invalid(f"the size of {self.name} is {self.size!r}, must be an integer from 0 to {INT_MAX}")
         if kind.keyed != (self.key is not None):
             raise Invalid(f"{self.name} must have {'a' if kind.keyed else 'no'} build key")
         meta = Fields(dict(self.meta), f"meta of {self.name}")
@@ -136,45 +143,49 @@ class Entry:
 
     @property
     def kind(self) -> str:
+        """The kind of the entry, by its name."""
         return _KIND_OF[self.name.partition("/")[0]]
 
     def value(self) -> Value:
-        """[name, kind, object id, size, build key or empty, meta], as the table and the Merkle leaf have it."""
+        """Return [name, kind, object id, size, build key or empty, meta], as in the table and in the Merkle leaf."""
         return [self.name, self.kind, bytes(self.id), self.size, bytes(self.key or b""), dict(self.meta)]
 
     @classmethod
     def of_value(cls, value: object) -> Entry:
-        """The entry of a decoded value. Raises Corrupt for anything that is not exactly one."""
+        """Return the entry of a decoded value. Raises Corrupt (kind bad-entry or bad-field) for any other value."""
         if type(value) is not list or len(value) != 6:
-            raise Corrupt("an entry is an array of six", kind="bad-entry")
+            raise Corrupt("an entry of the table is not an array of six items", kind="bad-entry")
         name, kind, id_, size, key, meta = value
         types = (type(name), type(kind), type(id_), type(size), type(key), type(meta))
         if types != (str, str, bytes, int, bytes, dict):
-            raise Corrupt("an entry has a field of a wrong type", kind="bad-entry", entry=str(name)[:120])
+            raise Corrupt("an entry of the table has a field of a wrong type", kind="bad-entry", entry=str(name)[:120])
         try:
             entry = cls(name, ObjectId(id_), size, BuildKey(key) if key else None, meta)
         except Invalid as error:
             raise Corrupt(str(error), kind="bad-entry", entry=name[:120]) from error
         if kind != entry.kind:
-            raise Corrupt(f"{name} says it is of kind {kind[:40]!r}", kind="bad-entry", entry=name)
+            raise Corrupt(f"the kind of {name} is {kind[:40]!r}, expected {entry.kind!r}", kind="bad-entry", entry=name)
         return entry
 
 
 @dataclass(frozen=True)
 class EntryTable:
-    """The entries of a mission, strictly ascending by name, no name a folder of another."""
+    """The entries of a mission: 1 to MAX_ENTRIES, strictly ascending by name; no name is a folder of another.
+
+    Raises Invalid for another number of entries, Corrupt (kind bad-order or bad-entry) for names that break the rule.
+    """
 
     entries: tuple[Entry, ...]
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.entries) <= MAX_ENTRIES:
-            raise Invalid(f"a mission has 1 to {MAX_ENTRIES} entries, not {len(self.entries)}")
+            raise Invalid(f"the entry table has {len(self.entries)} entries, must have 1 to {MAX_ENTRIES}")
         names = [entry.name for entry in self.entries]
-        known = set(names)
+        name_set = set(names)
         for before, name in itertools.pairwise(names):
             if before >= name:
                 raise Corrupt(
-                    f"the entry table has {name} after {before}; names ascend and are unique",
+                    f"the entry table has {name} after {before}; names must ascend and be unique",
                     kind="bad-order",
                     entry=name,
                 )
@@ -182,20 +193,21 @@ class EntryTable:
             parts = name.split("/")
             for depth in range(2, len(parts)):
                 folder = "/".join(parts[:depth])
-                if folder in known:
+                if folder in name_set:
                     raise Corrupt(f"{folder} is both an entry and a folder of {name}", kind="bad-entry", entry=name)
 
     @cached_property
     def leaves(self) -> tuple[bytes, ...]:
-        """The data of the Merkle leaves: the CBOR of each whole entry."""
+        """The data of the Merkle leaves: the CBOR of each whole entry, in the order of the table."""
         return tuple(encode_checked(entry.value()) for entry in self.entries)
 
     @cached_property
     def merkle_root(self) -> bytes:
-        """The Merkle root over the entries, always computed."""
+        """The Merkle root over the entries, 32 bytes, always computed from them."""
         return merkle.root(self.leaves)
 
     def find(self, name: str) -> Entry | None:
+        """Return the entry of a name; None where the table has none."""
         return self._by_name.get(name)
 
     @cached_property
@@ -203,7 +215,7 @@ class EntryTable:
         return {entry.name: entry for entry in self.entries}
 
     def render(self) -> bytes:
-        """The canonical bytes. Raises Invalid above the limit of the format."""
+        """Return the canonical bytes. Raises Invalid for more than TABLE_LIMIT bytes."""
         data = encode_array(self.leaves)
         if len(data) > TABLE_LIMIT:
             raise Invalid(f"the entry table would have {len(data)} bytes, at most {TABLE_LIMIT} are allowed")
@@ -211,16 +223,19 @@ class EntryTable:
 
     @classmethod
     def parse(cls, data: bytes) -> EntryTable:
-        """The table of canonical bytes; raises Corrupt for any other. Call it only after the signatures hold."""
+        """Return the table of canonical bytes; raises Corrupt for any other bytes.
+
+        Call it only after the signatures hold.
+        """
         what = "the entry table"
         value = load(data, limit=TABLE_LIMIT, what=what)
         if type(value) is not list or not 1 <= len(value) <= MAX_ENTRIES:
-            raise Corrupt(f"{what} must be an array of 1 to {MAX_ENTRIES} entries", kind="bad-table")
+            raise Corrupt(f"{what} is not an array of 1 to {MAX_ENTRIES} entries", kind="bad-table")
         table = cls(tuple(Entry.of_value(item) for item in value))
-        same(table.render(), data, what)
+        check_canonical(table.render(), data, what)
         return table
 
 
 def sorted_table(entries: Sequence[Entry]) -> EntryTable:
-    """The table of these entries in canonical order."""
+    """Return the table of these entries in canonical order."""
     return EntryTable(tuple(sorted(entries, key=lambda entry: entry.name)))

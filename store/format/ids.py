@@ -1,4 +1,4 @@
-"""Digests: the id of an object, and the keys derived with a context.
+"""Digests (FORMAT.md 1): the id of an object, build keys, and hashes under a context.
 
 Law: `ObjectId.parse(str(i)) == i`, and only 64 lower-case hex digits parse.
 """
@@ -17,26 +17,29 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 def is_hex(text: str) -> bool:
-    """Whether `text` is a digest as it is printed."""
+    """Whether `text` is 64 lower-case hex digits, as a digest is printed."""
     return _HEX.fullmatch(text) is not None
 
 
 class Digest(bytes):
-    """32 bytes of BLAKE3, printed as 64 lower-case hex digits. Subclasses say what was hashed."""
+    """32 bytes of BLAKE3, printed as 64 lower-case hex digits. Subclasses name what was hashed.
+
+    Raises Invalid for another number of bytes.
+    """
 
     __slots__ = ()
-    WHAT = "digest"
+    NAME = "digest"
 
     def __new__(cls, raw: bytes) -> Self:
         if len(raw) != DIGEST_SIZE:
-            raise Invalid(f"a {cls.__name__} has {DIGEST_SIZE} bytes, this has {len(raw)}")
+            raise Invalid(f"the {cls.NAME} has {len(raw)} bytes, must have {DIGEST_SIZE}")
         return super().__new__(cls, raw)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The digest printed as `text`. Raises Invalid for anything but 64 lower-case hex digits."""
+        """Return the digest that is printed as `text`. Raises Invalid unless it is 64 lower-case hex digits."""
         if not is_hex(text):
-            raise Invalid(f"{text[:80]!r} is no {cls.WHAT}", remedy="give all of its 64 lower-case hex digits")
+            raise Invalid(f"{text[:80]!r} is not a full {cls.NAME}", remedy="give all of its 64 lower-case hex digits")
         return cls(bytes.fromhex(text))
 
     def __str__(self) -> str:
@@ -50,21 +53,21 @@ class ObjectId(Digest):
     """BLAKE3-256 of an object's bytes."""
 
     __slots__ = ()
-    WHAT = "object id"
+    NAME = "object id"
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> Self:
-        """The id of an object with exactly these bytes."""
+        """Return the id of the object with exactly these bytes."""
         return cls(blake3(data).digest())
 
 
 class BuildKey(Digest):
-    """Hash of everything that determines an artifact's meaning (see `builders.recipe`)."""
+    """Hash of everything that determines the meaning of an artifact (FORMAT.md 6.3, `builders.recipe`)."""
 
     __slots__ = ()
-    WHAT = "build key"
+    NAME = "build key"
 
 
 def derive(context: str, data: bytes) -> bytes:
-    """BLAKE3 `derive_key` of `data` under a context string that FORMAT.md lists. 32 bytes."""
+    """Return the BLAKE3 `derive_key` hash of `data`, 32 bytes, under one of the contexts that FORMAT.md 1 lists."""
     return blake3(data, derive_key_context=context).digest()

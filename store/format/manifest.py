@@ -1,7 +1,7 @@
-"""The manifest: the signed header of one mission. Its payload as a value, and as canonical bytes.
+"""The manifest (FORMAT.md 4.2): the signed header of one mission. Its payload as a value, and as canonical bytes.
 
-Says who flies where and when, on which hardware, over which map, and commits to every artifact through the
-Merkle root. Knows nothing of signatures (`cose`) and of who may sign (`store.trust`).
+A manifest states who flies where and when, on which hardware, over which map, and commits to every artifact through the
+Merkle root. This module knows neither signatures (`cose`) nor who may sign (`store.trust`), and reads no clock.
 
 Law: `Manifest.parse(m.render()) == m`, and only canonical bytes of a valid manifest parse.
 """
@@ -24,7 +24,7 @@ from store.format.ids import ObjectId, derive
 CONTENT_TYPE = "application/vnd.flightbag.manifest+cbor"
 AAD_LABEL = "flightbag/manifest/1"
 PAYLOAD_LIMIT = 64 * 2**10
-# A manifest or a release statement with its signatures.
+# Bytes of a manifest or a release with its signatures.
 ENVELOPE_LIMIT = PAYLOAD_LIMIT + OVERHEAD_LIMIT
 VERSION = 1
 
@@ -34,7 +34,7 @@ AIRCRAFT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 FIGURE = re.compile(r"[a-z0-9][a-z0-9./@_-]{0,127}")
 SECTORS = ("stable_rear", "active_conflict")
 MAX_ZOOM = 24
-# Seconds since 1970 up to the year 9999: a time that no calendar can print is no time.
+# The last second of the year 9999 in unix seconds: a later time cannot be printed as a date.
 TIME_MAX = 253402300799
 PPM = 1_000_000
 SECONDS_A_DAY = 86400
@@ -44,7 +44,7 @@ IDENTITY_CONTEXT = "flightbag 2026 mission identity v1"
 
 @dataclass(frozen=True, slots=True)
 class Takeoff:
-    """The takeoff origin: 1e-7 degree, 1e-7 degree, millimetres."""
+    """The takeoff origin: latitude and longitude in 1e-7 degree, altitude in millimetres."""
 
     lat: int
     lon: int
@@ -53,7 +53,7 @@ class Takeoff:
 
 @dataclass(frozen=True, slots=True)
 class MissionFacts:
-    """What is to be flown: ids, the takeoff origin, the area, the sector classification."""
+    """The flight: ids of mission, flight and aircraft, the takeoff origin, the area, the sector classification."""
 
     id: str
     flight: str
@@ -63,6 +63,7 @@ class MissionFacts:
     sector: str
 
     def value(self) -> dict[str, Value]:
+        """Return the map as it is encoded in the payload."""
         return {
             "id": self.id,
             "flight": self.flight,
@@ -74,15 +75,20 @@ class MissionFacts:
 
     @classmethod
     def parse(cls, fields: Fields) -> MissionFacts:
+        """Return the facts of a decoded map. Raises Corrupt (kind bad-field or bad-order) for any other map."""
         aircraft = fields.array("aircraft", 1, 64)
         for item in aircraft:
             if type(item) is not str or not AIRCRAFT_ID.fullmatch(item):
-                raise Corrupt("mission.aircraft holds no aircraft id", kind="bad-field", field="mission.aircraft")
+                raise Corrupt(
+                    "mission.aircraft holds something else than aircraft ids",
+                    kind="bad-field",
+                    field="mission.aircraft",
+                )
         ascending(aircraft, "mission.aircraft")
         takeoff = fields.array("takeoff", 3, 3)
         lat, lon, alt = integers(takeoff, -LON_MAX, LON_MAX, "mission.takeoff")
         if abs(lat) > LAT_MAX:
-            raise Corrupt("mission.takeoff is north of the pole", kind="bad-field", field="mission.takeoff")
+            raise Corrupt("mission.takeoff has a latitude beyond a pole", kind="bad-field", field="mission.takeoff")
         facts = cls(
             id=fields.text("id", MISSION_ID),
             flight=fields.text("flight", FLIGHT_ID),
@@ -97,7 +103,10 @@ class MissionFacts:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """When and under which root a manifest was issued. Times are unix seconds."""
+    """When and under which trust root a manifest was issued.
+
+    Times are unix seconds; `previous` is the manifest before.
+    """
 
     epoch: int
     sequence: int
@@ -108,10 +117,11 @@ class Issue:
 
     @property
     def order(self) -> tuple[int, int]:
-        """What tells the newer of two manifests of a mission: the epoch, then the sequence."""
+        """The key that orders the manifests of a mission, the newest last: the epoch, then the sequence."""
         return self.epoch, self.sequence
 
     def value(self) -> dict[str, Value]:
+        """Return the map as it is encoded in the payload."""
         value: dict[str, Value] = {
             "epoch": self.epoch,
             "sequence": self.sequence,
@@ -126,6 +136,7 @@ class Issue:
 
     @classmethod
     def parse(cls, fields: Fields) -> Issue:
+        """Return the issue of a decoded map. Raises Corrupt (kind bad-field or bad-order) for any other map."""
         issue = cls(
             epoch=fields.integer("epoch", 1, INT_MAX),
             sequence=fields.integer("sequence", 1, INT_MAX),
@@ -140,11 +151,12 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What of the area is described.
+    """The coverage of the area: how much of it the map describes (decision 0012).
 
-    `digest` is over every tile of the area (FORMAT.md 6.2); `required_ppm` is the policy: the least fraction of
-    tiles described, 1,000,000 for all. `oldest` and `newest` are capture dates as unix seconds, `max_age_days`
-    and `min_resolution_mm` the gates they passed, where the mission set any.
+    `digest` is over every tile of the area (FORMAT.md 6.2). `tiles` counts these tiles, `missing` those of them that
+    are not described. `required_ppm` is the policy: the least fraction of described tiles in parts per million.
+    `oldest` and `newest` are capture dates in unix seconds. `max_age_days` and `min_resolution_mm` are the gates that
+    the imagery passed, None where the mission sets none.
     """
 
     digest: bytes
@@ -158,6 +170,7 @@ class Coverage:
     min_resolution_mm: int | None = None
 
     def value(self) -> dict[str, Value]:
+        """Return the map as it is encoded in the payload."""
         value: dict[str, Value] = {
             "digest": self.digest,
             "tiles": self.tiles,
@@ -175,6 +188,7 @@ class Coverage:
 
     @classmethod
     def parse(cls, fields: Fields) -> Coverage:
+        """Return the coverage of a decoded map. Raises Corrupt (kind bad-field or bad-order) for any other map."""
         zooms = fields.array("zooms", 1, MAX_ZOOM + 1)
         coverage = cls(
             digest=fields.binary("digest", 32),
@@ -193,10 +207,10 @@ class Coverage:
         fields.end()
         ascending(coverage.zooms, "coverage.zooms")
         if coverage.oldest > coverage.newest:
-            raise Corrupt("coverage.oldest is after newest", kind="bad-field", field="coverage.oldest")
+            raise Corrupt("coverage.oldest is after coverage.newest", kind="bad-field", field="coverage.oldest")
         if (coverage.tiles - coverage.missing) * PPM < coverage.required_ppm * coverage.tiles:
             raise Corrupt(
-                f"coverage misses {coverage.missing} of {coverage.tiles} tiles, more than its own policy allows",
+                f"coverage.missing is {coverage.missing} of {coverage.tiles} tiles, more than required_ppm allows",
                 kind="bad-field",
                 field="coverage.missing",
             )
@@ -205,8 +219,10 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured figure that gated the build: `value` >= `least`, both parts per million, and the digest of the
-    recipe that measured it."""
+    """A figure of quality that gated the build (FORMAT.md 6.7).
+
+    `value` is at least `least`, both in parts per million; `recipe` is the digest, 32 bytes, of how it was measured.
+    """
 
     name: str
     value: int
@@ -214,21 +230,28 @@ class Figure:
     recipe: bytes
 
     def as_value(self) -> Value:
+        """Return the array as it is encoded in the payload."""
         return [self.name, self.value, self.least, self.recipe]
 
     @classmethod
     def parse(cls, item: object) -> Figure:
+        """Return the figure of a decoded value. Raises Corrupt (kind bad-field) for any other value."""
         if type(item) is not list or [type(part) for part in item] != [str, int, int, bytes]:
-            raise Corrupt("a figure of quality is [name, value, least, recipe]", kind="bad-field", field="quality")
+            raise Corrupt("a figure of quality is not [name, value, least, recipe]", kind="bad-field", field="quality")
         name, value, least, recipe = item
         if not FIGURE.fullmatch(name) or len(recipe) != 32 or value < least:
-            raise Corrupt(f"the figure {name[:128]!r} is not valid", kind="bad-field", field="quality")
+            raise Corrupt(f"the figure of quality {name[:128]!r} is not valid", kind="bad-field", field="quality")
         return cls(name, value, least, recipe)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The payload. `table` is the object id and size in bytes of the entry table."""
+    """The payload of a manifest.
+
+    `table` and `table_size` are the object id and the size in bytes of the entry table, `count` is the number of its
+    entries, `merkle_root` their Merkle root. `releases` are the object ids of releases, `identity` is that of FORMAT
+    4.4.
+    """
 
     mission: MissionFacts
     issue: Issue
@@ -243,7 +266,7 @@ class Manifest:
     identity: bytes
 
     def render(self) -> bytes:
-        """The canonical payload. Raises Corrupt where the value breaks a rule of the format."""
+        """Return the canonical payload. Raises Corrupt where the value breaks a rule of the format."""
         data = encode(
             {
                 "version": VERSION,
@@ -259,18 +282,18 @@ class Manifest:
                 "identity": self.identity,
             }
         )
-        # Writer and reader share one set of rules: nothing is signed that a verifier would refuse.
+        # Writer and reader share one set of rules: nobody signs a payload that a verifier would refuse.
         self.parse(data)
         return data
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
-        """The manifest of a canonical payload; raises Corrupt for any other bytes."""
+        """Return the manifest of a canonical payload; raises Corrupt for any other bytes."""
         fields = Fields(decode(data, limit=PAYLOAD_LIMIT, what="the manifest"), "manifest")
         fields.integer("version", VERSION, VERSION)
         table = fields.array("table", 2, 2)
         if type(table[0]) is not bytes or len(table[0]) != 32:
-            raise Corrupt("manifest.table is no [object id, size]", kind="bad-field", field="manifest.table")
+            raise Corrupt("manifest.table is not [object id, size]", kind="bad-field", field="manifest.table")
         (table_size,) = integers(table[1:], 1, TABLE_LIMIT, "manifest.table")
         manifest = cls(
             mission=MissionFacts.parse(fields.fields("mission")),
@@ -291,12 +314,12 @@ class Manifest:
         if coverage.max_age_days is not None and described and age > coverage.max_age_days * SECONDS_A_DAY:
             raise Corrupt(
                 f"the oldest imagery was {-(-age // SECONDS_A_DAY)} days old when the mission was issued, "
-                f"{coverage.max_age_days} are allowed",
+                f"at most {coverage.max_age_days} are allowed",
                 kind="bad-field",
                 field="coverage.oldest",
             )
         if not is_host_class(manifest.host):
-            raise Corrupt("manifest.host is not in ascending order", kind="bad-field", field="manifest.host")
+            raise Corrupt("the components of manifest.host do not ascend", kind="bad-field", field="manifest.host")
         ascending([figure.name for figure in manifest.quality], "manifest.quality")
         ascending(manifest.releases, "manifest.releases")
         return manifest
@@ -304,7 +327,9 @@ class Manifest:
 
 def _id(item: object) -> ObjectId:
     if type(item) is not bytes or len(item) != 32:
-        raise Corrupt("manifest.releases holds no object id", kind="bad-field", field="manifest.releases")
+        raise Corrupt(
+            "manifest.releases holds something else than object ids", kind="bad-field", field="manifest.releases"
+        )
     return ObjectId(item)
 
 
@@ -316,11 +341,12 @@ def identity(
     releases: tuple[ObjectId, ...],
     artifacts: Mapping[str, bytes],
 ) -> bytes:
-    """What a mission *is*, whenever it was built and whichever bytes a builder happened to produce.
+    """Return the identity of a mission (FORMAT.md 4.4, decision 0005), 32 bytes.
 
-    `gates` are (name, least, recipe) of each quality figure; `artifacts` maps each entry's name to its build
-    key, or to its object id where its kind has none. Known before anything is built, and derived again from
-    manifest and table by every verifier.
+    It is independent of the time of the build and of the bytes that a builder happens to produce. `gates` are (name,
+    least, recipe) of each figure of quality; `artifacts` maps the name of each entry to its build key, or to its object
+    id where its kind has none. A builder derives it before anything is built, and every verifier derives it again from
+    manifest and table.
     """
     value: list[Any] = [
         mission.value(),
@@ -334,7 +360,7 @@ def identity(
 
 
 def identity_of(manifest: Manifest, table: EntryTable) -> bytes:
-    """The identity that a manifest with this table must carry."""
+    """Return the identity that a manifest with this table must carry, 32 bytes."""
     return identity(
         manifest.mission,
         manifest.host,

@@ -1,11 +1,11 @@
-"""The Merkle tree of RFC 9162, section 2.1, over a hash that the caller may inject.
+"""The Merkle tree of RFC 9162, section 2.1 (FORMAT.md 4.3), over a hash that the caller may inject.
 
-leaf = H(0x00 || data), node = H(0x01 || left || right); a tree of n leaves splits at the largest power of two
-below n, and no node is ever duplicated. Building it level by level and carrying an odd last node up unchanged
-gives that same shape.
+leaf = H(0x00 || data), node = H(0x01 || left || right). A tree of n leaves splits at the largest power of two below n,
+and no node is ever duplicated. A tree that is built level by level, with an odd last node carried up unchanged, has the
+same shape.
 
 Law: `root_from_inclusion(leaf, i, n, inclusion_proof(data, i)) == root(data)` for every i < n, and for no other leaf
-or index. A proof does not bind the size: that must come from what is signed.
+or index. A proof does not bind the number of leaves: the caller must take it from signed data.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ Hash: TypeAlias = Callable[[bytes], bytes]
 
 
 def tree_hash(data: bytes) -> bytes:
-    """The hash of format 1: BLAKE3 derive_key under CONTEXT."""
+    """Return the hash of format 1: BLAKE3 derive_key under CONTEXT, 32 bytes."""
     return derive(CONTEXT, data)
 
 
 def leaf_hash(data: bytes, hash_: Hash = tree_hash) -> bytes:
+    """Return H(0x00 || data), the hash of a leaf."""
     return hash_(b"\x00" + data)
 
 
 def node_hash(left: bytes, right: bytes, hash_: Hash = tree_hash) -> bytes:
+    """Return H(0x01 || left || right), the hash of a node over two hashes."""
     return hash_(b"\x01" + left + right)
 
 
@@ -42,7 +44,7 @@ def _parents(level: list[bytes], hash_: Hash) -> list[bytes]:
 
 
 def root(leaves: Sequence[bytes], hash_: Hash = tree_hash) -> bytes:
-    """The root over the data of the leaves. Of no leaves: H(empty), as the RFC says."""
+    """Return the Merkle root over the data of the leaves. The root of no leaves is H(empty) (RFC 9162, 2.1.1)."""
     if not leaves:
         return hash_(b"")
     level = [leaf_hash(leaf, hash_) for leaf in leaves]
@@ -52,7 +54,7 @@ def root(leaves: Sequence[bytes], hash_: Hash = tree_hash) -> bytes:
 
 
 def inclusion_proof(leaves: Sequence[bytes], index: int, hash_: Hash = tree_hash) -> tuple[bytes, ...]:
-    """The sibling hashes from leaf `index` up to the root (RFC 9162, 2.1.3.1)."""
+    """Return the sibling hashes from leaf `index` up to the root (RFC 9162, 2.1.3.1). Raises IndexError for no leaf."""
     if not 0 <= index < len(leaves):
         raise IndexError(f"leaf {index} of {len(leaves)}")
     proof = []
@@ -66,15 +68,16 @@ def inclusion_proof(leaves: Sequence[bytes], index: int, hash_: Hash = tree_hash
 
 
 def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], hash_: Hash = tree_hash) -> bytes:
-    """The root that an inclusion proof leads to, `leaf` being a leaf *hash* (RFC 9162, 2.1.3.2).
+    """Return the root that an inclusion proof leads to (RFC 9162, 2.1.3.2). `leaf` is the *hash* of a leaf.
 
-    The caller compares it with the signed root. Raises Corrupt if the proof has not the length that index and
-    size demand, or holds something other than digests.
+    The caller must compare the result with the signed root. `size` is the number of leaves. Raises Corrupt (kind
+    bad-proof) for an index outside the tree, and for a proof of another length than index and size demand or with a
+    hash that does not have 32 bytes.
     """
     if not 0 <= index < size:
-        raise Corrupt(f"leaf {index} is not in a tree of {size}", kind="bad-proof")
+        raise Corrupt(f"the index {index} is outside of a tree of {size} leaves", kind="bad-proof")
     if any(len(digest) != DIGEST_SIZE for digest in (leaf, *proof)):
-        raise Corrupt("the proof holds a hash of another length", kind="bad-proof")
+        raise Corrupt(f"the proof holds a hash that does not have {DIGEST_SIZE} bytes", kind="bad-proof")
     fn, sn, r = index, size - 1, leaf
     for sibling in proof:
         if sn == 0:

@@ -1,7 +1,8 @@
-"""The list of the tiles of an area that a mission does not describe, each with its reason: as a value, and as canonical
-bytes (FORMAT.md 6.5).
+"""The list of the missing tiles of an area, each with its reason (FORMAT.md 6.5, decision 0012): a value, and bytes.
 
-Tiles are named by their PMTiles ids and held as runs, since what is missing is mostly a coast or the edge of a source.
+A missing tile is a tile of the area that the mission does not describe. Tiles are named by their PMTiles ids and held
+as runs, because missing tiles mostly lie together: off a coast, or beyond the edge of a source. This module decides for
+no tile whether it is missing; `builders.imagery` does.
 
 Law: `MissingList.parse(m.render()) == m`, and only canonical bytes of a valid list parse.
 """
@@ -16,24 +17,24 @@ from store.format.cbor import decode, encode
 from store.format.manifest import MAX_ZOOM
 
 LIST_LIMIT = 16 * 2**20
-# The entry that holds the list, and there is no other of its kind.
+# The name of the entry that holds the list: the only entry of its kind.
 ENTRY = "coverage/missing.cbor"
 REASONS = (
-    "absent",  # no source has it
-    "blank",  # every pixel has one colour: it shows no place
-    "no-view",  # no view of some descriptor set shows it whole, because a neighbour is missing
-    "outside-zooms",  # no source has its zoom at all
-    "too-coarse",  # its imagery has a coarser ground resolution than the mission demands
-    "too-old",  # its imagery is older than the mission allows
-    "undecodable",  # no image could be made of its bytes
-    "wrong-size",  # its image has another size than the tiles of the mission
+    "absent",  # no source has the tile
+    "blank",  # every pixel has the same colour: the tile shows no place
+    "no-view",  # no view of some descriptor set shows the tile whole, because a neighbour is missing
+    "outside-zooms",  # no source has the zoom of the tile
+    "too-coarse",  # the imagery has a coarser ground resolution than the mission demands
+    "too-old",  # the imagery is older than the mission allows
+    "undecodable",  # the bytes do not decode to an image
+    "wrong-size",  # the image has another size than the tiles of the mission
 )
-# The number of tiles of all zooms: ids are below it.
+# The number of tiles of all zooms together: every id is below it.
 _IDS = ((1 << (2 * (MAX_ZOOM + 1))) - 1) // 3
 
 
 class Run(NamedTuple):
-    """`tiles` tiles with the ids `first`, `first` + 1, …, all missing for one reason."""
+    """`tiles` missing tiles with the ids `first`, `first` + 1, …, all for the same reason."""
 
     first: int
     tiles: int
@@ -42,46 +43,51 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MissingList:
-    """Runs, ascending, as long as they can be: no two that touch have the same reason. Raises Invalid otherwise."""
+    """Runs, ascending and as long as possible: two adjacent runs have different reasons.
+
+    Raises Invalid for runs that break the rule.
+    """
 
     runs: tuple[Run, ...]
 
     def __post_init__(self) -> None:
-        end, before = -1, ""
+        end, last_reason = -1, ""
         for first, tiles, reason in self.runs:
             if reason not in REASONS:
-                raise Invalid(f"{reason!r} is no reason for a tile to be missing", reason=reason)
-            if tiles < 1 or first < max(end, 0) or first + tiles > _IDS or (first == end and reason == before):
-                raise Invalid(f"the run of {tiles} missing tiles from {first} is out of place", first=first)
-            end, before = first + tiles, reason
+                raise Invalid(f"{reason!r} is not a reason of the list of missing tiles", reason=reason)
+            if tiles < 1 or first < max(end, 0) or first + tiles > _IDS or (first == end and reason == last_reason):
+                raise Invalid(
+                    f"the run of {tiles} missing tiles from id {first} is out of range or out of order", first=first
+                )
+            end, last_reason = first + tiles, reason
 
     @property
     def total(self) -> int:
-        """How many tiles are missing."""
+        """The number of missing tiles."""
         return sum(run.tiles for run in self.runs)
 
     @property
     def by_reason(self) -> dict[str, int]:
-        """Reason -> how many tiles are missing for it, of those that any is."""
+        """The number of missing tiles by reason; reasons without tiles are left out."""
         tiles = {reason: sum(run.tiles for run in self.runs if run.reason == reason) for reason in REASONS}
         return {reason: count for reason, count in tiles.items() if count}
 
     def render(self) -> bytes:
-        """The canonical bytes. Raises Invalid above the limit of the format."""
+        """Return the canonical bytes. Raises Invalid for more than LIST_LIMIT bytes."""
         data = encode([list(run) for run in self.runs])
         if len(data) > LIST_LIMIT:
             raise Invalid(
                 f"the list of missing tiles would have {len(data)} bytes, at most {LIST_LIMIT} are allowed",
-                remedy="cut the area where the sources end",
+                remedy="cut the area off where the sources end",
             )
         return data
 
     @classmethod
     def parse(cls, data: bytes) -> MissingList:
-        """The list of canonical bytes; raises Corrupt for any other."""
+        """Return the list of canonical bytes; raises Corrupt for any other bytes."""
         value = decode(data, limit=LIST_LIMIT, what="the list of missing tiles")
         if type(value) is not list:
-            raise Corrupt("the list of missing tiles is no array", kind="bad-field", field="missing")
+            raise Corrupt("the list of missing tiles is not an array", kind="bad-field", field="missing")
         try:
             return cls(tuple(_run(item) for item in value))
         except Invalid as error:
@@ -90,6 +96,6 @@ class MissingList:
 
 def _run(item: Any) -> Run:
     if type(item) is not list or [type(part) for part in item] != [int, int, str]:
-        raise Invalid("a run of missing tiles is [first, number, reason]")
+        raise Invalid("a run of missing tiles is not [first id, number, reason]")
     first, tiles, reason = item
     return Run(first, tiles, reason)

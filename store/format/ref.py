@@ -1,4 +1,7 @@
-"""A ref: the file that names the manifest which is current for a mission. Pins are written alike."""
+"""A ref (FORMAT.md 2.2): the file that names the current manifest of a mission. Pins and names of releases look alike.
+
+A ref is unsigned and only a pointer: the manifest that it leads to must carry the same mission id.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ REF_SIZE = 65
 
 
 def ref_id(data: bytes) -> ObjectId:
-    """The manifest id of a ref's bytes. Raises Corrupt unless they are 64 hex digits and a newline."""
+    """Return the object id that a ref names. Raises Corrupt (kind bad-ref) unless it is 64 hex digits and a newline."""
     try:
         text = data.decode("ascii")
         if len(text) == REF_SIZE and text.endswith("\n"):
@@ -18,7 +21,7 @@ def ref_id(data: bytes) -> ObjectId:
     except (UnicodeDecodeError, FlightbagError):
         pass
     raise Corrupt(
-        f"the mission ref is not {REF_SIZE} bytes of one object id and a newline",
+        f"the mission ref is not an object id of {REF_SIZE - 1} hex digits and a newline",
         remedy=COPY_AGAIN,
         kind="bad-ref",
         expected=f"{REF_SIZE} bytes",

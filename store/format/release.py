@@ -1,6 +1,7 @@
-"""A release: a statement that engines are approved for a host class. Its payload as a value, and as canonical bytes.
+"""A release (FORMAT.md 5.1): the approval of engines and indexes for a host class. A value, and canonical bytes.
 
-It names each entry with its object: approved are these bytes and no others. Knows nothing of signatures.
+A release names each entry with its object: it approves these bytes and no others. This module knows no signatures;
+`store.trust` decides who may sign a release.
 
 Law: `Release.parse(r.render()) == r`, and only canonical bytes of a valid release parse.
 """
@@ -22,13 +23,13 @@ AAD_LABEL = "flightbag/release/1"
 PAYLOAD_LIMIT = 64 * 2**10
 VERSION = 1
 MAX_APPROVALS = 256
-# The kinds of entries that need approval where the trust root says so: what runs, or is parsed by native code.
+# The kinds of entries that need approval where the trust root requires it: code that runs, or input of native parsers.
 KINDS = ("engine", "index")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Approval:
-    """One approved entry: its name, kind, object, size in bytes, and the host class that it was made for."""
+    """One approved entry: its name, kind, object, size in bytes, and the host class that it needs."""
 
     name: str
     kind: str
@@ -38,28 +39,28 @@ class Approval:
 
     @classmethod
     def of(cls, entry: Entry) -> Approval:
-        """What a release must say of an entry."""
+        """Return the approval that an entry needs."""
         return cls(entry.name, entry.kind, entry.id, entry.size, str(entry.meta["host"]))
 
     @classmethod
     def parse(cls, item: object) -> Approval:
+        """Return the approval of a decoded value. Raises Corrupt (kind bad-field) for any other value."""
         if type(item) is not list or [type(part) for part in item] != [str, str, bytes, int, str] or len(item[2]) != 32:
-            text = "an approval is [name, kind, object id, size, host class]"
+            text = "an approval is not [name, kind, object id, size, host class]"
             raise Corrupt(text, kind="bad-field", field="release.entries")
         name, kind, id_, size, host = item
         try:
-            right = kind in KINDS and kind_of(name) == kind and 0 <= size <= INT_MAX
+            valid = kind in KINDS and kind_of(name) == kind and 0 <= size <= INT_MAX
         except Invalid:
-            right = False
-        if not right or not HOST_CLASS.fullmatch(host) or not is_host_class(host):
+            valid = False
+        if not valid or not HOST_CLASS.fullmatch(host) or not is_host_class(host):
             raise Corrupt(f"the approval of {name[:120]!r} is not valid", kind="bad-field", field="release.entries")
         return cls(name, kind, ObjectId(id_), size, host)
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The payload: the name that people know it by, when it was issued (unix seconds), for which host class, and what
-    it approves."""
+    """The payload: its name for people, the time of issue (unix seconds), its host class, and the approvals."""
 
     name: str
     issued_at: int
@@ -68,11 +69,11 @@ class Release:
 
     @classmethod
     def of(cls, name: str, host: str, entries: Iterable[Entry], *, issued_at: int) -> Release:
-        """A release of those of the entries that need approval."""
+        """Return the release of those entries that need approval (KINDS)."""
         return cls(name, issued_at, host, tuple(sorted({Approval.of(one) for one in entries if one.kind in KINDS})))
 
     def render(self) -> bytes:
-        """The canonical payload. Raises Corrupt where the value breaks a rule of the format."""
+        """Return the canonical payload. Raises Corrupt where the value breaks a rule of the format."""
         data = encode(
             {
                 "version": VERSION,
@@ -87,7 +88,7 @@ class Release:
 
     @classmethod
     def parse(cls, data: bytes) -> Release:
-        """The release of a canonical payload; raises Corrupt for any other bytes."""
+        """Return the release of a canonical payload; raises Corrupt for any other bytes."""
         fields = Fields(decode(data, limit=PAYLOAD_LIMIT, what="the release"), "release")
         fields.integer("version", VERSION, VERSION)
         release = cls(
@@ -99,9 +100,9 @@ class Release:
         fields.end()
         ascending(release.approvals, "release.entries")
         if not is_host_class(release.host):
-            raise Corrupt("release.host is not in ascending order", kind="bad-field", field="release.host")
+            raise Corrupt("the components of release.host do not ascend", kind="bad-field", field="release.host")
         for approval in release.approvals:
             if not meets(release.host, approval.host):
-                text = f"{approval.name} is for the host class {approval.host}, the release for {release.host}"
+                text = f"{approval.name} needs the host class {approval.host}, which {release.host} does not meet"
                 raise Corrupt(text, kind="bad-field", field="release.entries")
         return release

@@ -1,10 +1,10 @@
-"""Checkout: a verified mission as plain files, for programs that know nothing of a store; and the check of one.
+"""Checkout: writes a verified mission as plain files, for programs that cannot read a store; and checks such a folder.
 
     DIR/engines/…  descriptors/…  files/…     every entry under its name
     DIR/.flightbag/                           a store of its own with the ref, manifest, table and trust chain
 
-A checkout is made beside DIR and renamed when all of it is there and durable. Every file is hashed where it lies, after
-it was written. `check_checkout` starts from a pinned trust root and finds every changed, missing and extra file.
+A checkout is written beside DIR and renamed once all of it is durable. Every file is hashed in its place, after it was
+written. `check_checkout` starts from a pinned trust root and finds every changed, missing and extra file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MODE = 0o444
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """What was written, and how often each way: `reflink`, `hard link` or `copy`."""
+    """The number of files and bytes written. `how` counts the files by way: `reflink`, `hard link` or `copy`."""
 
     files: int
     bytes: int
@@ -46,17 +46,18 @@ class Checkout:
 def checkout(
     mission: VerifiedMission, evidence: StoreEvidence, target: str, *, hard_link: bool = False, disk: Disk | None = None
 ) -> Checkout:
-    """Writes the files of a mission that `evidence` was verified from. Durable when it returns.
+    """Write the files of a mission to the folder `target`; they are durable on return.
 
-    Raises Conflict where `target` is there and not empty, Corrupt or Unavailable where an object is no longer what was
-    verified, Locked where somebody else is at it. A write through a hard link would change the store's object too.
+    `evidence` is what the mission was verified from. With `hard_link` the files are other names of the store's objects:
+    a write through one would change the object. Raise Conflict if `target` exists and is not empty, Corrupt or
+    Unavailable if the medium no longer returns the verified bytes, Locked if another checkout writes there.
     """
     disk = disk or Disk()
     target = os.path.abspath(target)
     if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(evidence.media.path)):
-        raise Invalid(f"{target} lies in the store", remedy="give another folder", path=target)
+        raise Invalid(f"{target} lies in the store", remedy="give a folder outside of the store", path=target)
     if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
-        raise Conflict(f"{target} is there already", remedy="give a folder that does not exist yet", path=target)
+        raise Conflict(f"{target} exists already", remedy="give a folder that does not exist yet", path=target)
     partial = target + _PARTIAL
     disk.make_directory(partial)
     try:
@@ -67,23 +68,25 @@ def checkout(
         try:
             fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise Locked(f"{partial} is being written by another checkout", kind="locked", path=partial) from error
-        _take(disk, partial)
-        done = _write(mission, evidence, partial, disk, hard_link=hard_link)
+            text, remedy = f"another checkout is writing {partial}", "wait for it to end, and run this again"
+            raise Locked(text, remedy=remedy, kind="locked", path=partial) from error
+        _empty_partial(disk, partial)
+        written = _write(mission, evidence, partial, disk, hard_link=hard_link)
         disk.rename(partial, target)
         disk.sync_directory(os.path.dirname(target))
     finally:
         os.close(hold)
-    return done
+    return written
 
 
-def _take(disk: Disk, partial: str) -> None:
-    """Empties what a checkout that was interrupted left. Raises Conflict for a folder that is something else."""
-    there = list_names(partial)
-    if there and RECORD not in there:
-        raise Conflict(f"{partial} is in the way", remedy="give another folder, or move it away", path=partial)
-    # The record, which marks it as ours, comes first and goes last.
-    for name in sorted(there, key=lambda name: name == RECORD):
+def _empty_partial(disk: Disk, partial: str) -> None:
+    """Remove the leftovers of an interrupted checkout. Raise Conflict for a folder that is not one."""
+    names = list_names(partial)
+    if names and RECORD not in names:
+        text = f"{partial} exists and is not an interrupted checkout"
+        raise Conflict(text, remedy="give another target, or move that folder away", path=partial)
+    # The record marks the folder as a checkout, so it is written first and removed last.
+    for name in sorted(names, key=lambda name: name == RECORD):
         remove_tree(disk, os.path.join(partial, name))
     disk.make_directory(os.path.join(partial, RECORD))
 
@@ -95,12 +98,12 @@ def _write(mission: VerifiedMission, evidence: StoreEvidence, top: str, disk: Di
 
     def place(name: str) -> str:
         folder = os.path.dirname(name)
-        made = ""
+        above = ""
         for part in folder.split("/") if folder else ():
-            made = f"{made}/{part}" if made else part
-            if made not in folders:
-                disk.make_directory(os.path.join(top, made))
-                folders[made] = None
+            above = f"{above}/{part}" if above else part
+            if above not in folders:
+                disk.make_directory(os.path.join(top, above))
+                folders[above] = None
         return os.path.join(top, name)
 
     total = 0
@@ -128,7 +131,7 @@ def _write(mission: VerifiedMission, evidence: StoreEvidence, top: str, disk: Di
 
 
 def _bring(media: Media, id_: ObjectId, size: int, path: str, disk: Disk, *, hard_link: bool) -> str:
-    """Makes one file, in the cheapest way that was asked for and that the file system has."""
+    """Write one file, in the cheapest way that is allowed and that the file system supports. Return the way."""
     name = object_path(id_)
     if hard_link:
         media.stamp(name)  # a regular file, reached without following a link
@@ -148,7 +151,7 @@ def _bring(media: Media, id_: ObjectId, size: int, path: str, disk: Disk, *, har
 
 
 def _record(mission: VerifiedMission, evidence: StoreEvidence) -> Iterator[tuple[str, bytes]]:
-    """The files of the record, which is laid out as a store."""
+    """Yield the files of the record, which has the layout of a store."""
     manifest = mission.manifest
     yield f"missions/{manifest.mission.id}", f"{mission.manifest_id}\n".encode()
     yield object_path(mission.manifest_id), evidence.object(mission.manifest_id, ENVELOPE_LIMIT)
@@ -158,41 +161,43 @@ def _record(mission: VerifiedMission, evidence: StoreEvidence) -> Iterator[tuple
 
 
 def check_checkout(folder: str, pinned: SignedRoot) -> tuple[Finding, ...]:
-    """Everything that is wrong with a checkout: signatures, and each changed, missing and extra file. Writes nothing.
+    """Return the findings against a checkout: signatures, and each changed, missing and extra file. Write nothing.
 
-    Raises NotFound where there is no checkout.
+    Raise NotFound if the folder is not a checkout.
     """
     with Media(folder) as media:
         if media.file_type(RECORD) != "directory":
-            raise NotFound(f"{folder} is no checkout", kind="missing", path=folder)
+            remedy = "give a folder that `flightbag checkout` has written"
+            raise NotFound(f"{folder} is not a checkout: it lacks {RECORD}", remedy=remedy, kind="missing", path=folder)
         with Media(media.absolute(RECORD)) as inner:
             evidence = StoreEvidence(inner)
             missions = evidence.missions()
             if len(missions) != 1:
-                return (Finding("bad-checkout", f"the record is of {len(missions)} missions", path=inner.path),)
+                text = f"the record has {len(missions)} missions, expected 1"
+                return (Finding("bad-checkout", text, path=inner.path, remedy=_AGAIN),)
             opened = open_mission(evidence, missions[0], pinned)
             if not isinstance(opened, Opened):
                 return opened
             if opened.manifest.mission.id != missions[0]:
-                text = f"the record's ref is of {missions[0]}, its manifest of {opened.manifest.mission.id}"
-                return (Finding("wrong-mission", text, path=inner.path),)
-            wrong = _wrong_roots(evidence, pinned)
-            if wrong is not None:
-                return (wrong,)
+                text = f"the record's ref is of mission {missions[0]}, its manifest of {opened.manifest.mission.id}"
+                return (Finding("wrong-mission", text, path=inner.path, remedy=_AGAIN),)
+            bad_root = _check_roots(evidence, pinned)
+            if bad_root is not None:
+                return (bad_root,)
             expected = {entry.name: (entry.id, entry.size) for entry in opened.table.entries}
-            known = {
+            record = {
                 f"{RECORD}/missions/{missions[0]}",
                 f"{RECORD}/{object_path(opened.manifest_id)}",
                 f"{RECORD}/{object_path(opened.manifest.table)}",
                 *(f"{RECORD}/trust/{version}.root.cbor" for version in evidence.root_versions()),
             }
-            return tuple(_compare(media, expected, known))
+            return tuple(_compare(media, expected, record))
 
 
-def _wrong_roots(evidence: StoreEvidence, pinned: SignedRoot) -> Finding | None:
-    """What is wrong with the record's roots up to the pinned one; those after it were verified with the mission."""
+def _check_roots(evidence: StoreEvidence, pinned: SignedRoot) -> Finding | None:
+    """Return a finding against the record's roots up to the pinned one. Later roots were verified with the mission."""
     newest = max(evidence.root_versions(), default=1)
-    # The pinned root may be newer than the record: then its digest and the one before are all that is known.
+    # If the pinned root is newer than the record, only its own digest and the digest before it are known.
     digest: bytes | None = pinned.root.digest
     for version in range(pinned.root.version, 0, -1):
         if version > newest:
@@ -204,14 +209,14 @@ def _wrong_roots(evidence: StoreEvidence, pinned: SignedRoot) -> Finding | None:
         except FlightbagError as error:
             return replace(Finding.of(error, remedy=_AGAIN), path=path)
         if digest is not None and root.digest != digest:
-            text = f"root {version} of the record is not of the pinned chain"
+            text = f"trust root {version} of the record is not in the chain of the pinned root"
             return Finding("bad-trust-chain", text, path=path, remedy=_AGAIN)
         digest = root.previous
     return None
 
 
-def _compare(media: Media, expected: Mapping[str, tuple[ObjectId, int]], known: set[str]) -> Iterator[Finding]:
-    folders = {folder for name in (*expected, *known) for folder in _above(name)}
+def _compare(media: Media, expected: Mapping[str, tuple[ObjectId, int]], record: set[str]) -> Iterator[Finding]:
+    folders = {folder for name in (*expected, *record) for folder in _above(name)}
     seen: set[str] = set()
     for name, status in _walk(media, "", folders):
         path = media.absolute(name)
@@ -220,12 +225,14 @@ def _compare(media: Media, expected: Mapping[str, tuple[ObjectId, int]], known: 
             seen.add(name)
             continue
         kind = type_of_file(status)
-        wanted = "directory" if name in folders else "file" if name in expected or name in known else ""
+        wanted = "directory" if name in folders else "file" if name in expected or name in record else ""
         seen.add(name)
         if not wanted:
-            yield Finding("extra", f"{name} is not of this mission", path=path, actual=kind, remedy="remove it")
+            yield Finding(
+                "extra", f"{name} does not belong to this mission", path=path, actual=kind, remedy="remove it"
+            )
         elif kind != wanted:
-            text = f"{name} is a {kind}"
+            text = f"{name} is a {kind}, expected a {wanted}"
             yield Finding("wrong-type", text, entry=name, path=path, expected=wanted, actual=kind, remedy=_AGAIN)
         elif name in expected:
             id_, size = expected[name]
@@ -235,20 +242,20 @@ def _compare(media: Media, expected: Mapping[str, tuple[ObjectId, int]], known: 
                 yield replace(Finding.of(error, entry=name, remedy=_AGAIN), path=path)
     for name in sorted(expected.keys() - seen):
         if not any(above in seen and above not in folders for above in _above(name)):
-            yield Finding("missing", f"{name} is not there", entry=name, path=media.absolute(name), remedy=_AGAIN)
+            yield Finding("missing", f"{name} is missing", entry=name, path=media.absolute(name), remedy=_AGAIN)
 
 
 _AGAIN = "check the mission out again"
 
 
 def _above(name: str) -> list[str]:
-    """The folders that a name lies in."""
+    """Return the folders that a name lies in, the outermost first."""
     parts = name.split("/")[:-1]
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
 def _walk(media: Media, folder: str, folders: set[str]) -> Iterator[tuple[str, os.stat_result | FlightbagError]]:
-    """Everything in a folder and in those below it that belong there; no link is followed."""
+    """Yield everything in a folder, and in those folders below it that belong to a checkout. No link is followed."""
     try:
         entries = list(media.statuses(folder))
     except FlightbagError as error:

@@ -1,15 +1,16 @@
-"""Collection: what nothing needs goes to the trash, and from there, after the grace time, for good.
+"""Collection: objects that nothing needs go to the trash and, after the grace time, are deleted for good.
 
-Kept are the closures of all current missions, of the last manifests that the log names for each mission, of drafts and
-of pins. Of the rest, an object goes only if it is older than the grace time, by the later of its ctime and its
-insertion. The store is held alone meanwhile: no transaction is under way that could rely on an object that goes.
+A collection keeps the closures of all current missions, of the last manifests of each mission by the log, of drafts, of
+releases and of pins. Another object goes only if it is older than the grace time, by the later of its ctime and its
+insertion. The collection holds the store alone (decision 0006): no transaction is under way that could rely on an
+object that goes.
 
-What cannot be read might need anything, so a manifest, draft or pin that cannot be read refuses the collection.
+A manifest, draft or pin that cannot be read might need any object, so it refuses the collection.
 
-A plan is a value; making it writes nothing. Order of applying it: the log line comes first, because a manifest may be
-absent only if a line says that it was collected; then objects are renamed into `trash/<time>/`, folder by folder, and
-leave the index. A crash anywhere leaves objects that nothing needs in one place or the other, and the next collection
-goes on.
+A plan is a value; making it writes nothing. It is applied in this order: the log line comes first, because a manifest
+may be absent only if a line says that it was collected; then the objects are renamed into `trash/<time>/`, folder by
+folder, and leave the index. A crash at any point leaves objects that nothing needs in one place or the other, and the
+next collection goes on.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import ref_id
 from store.ground import releases
+from store.ground.excerpt import first_few
 from store.ground.log_history import LogHistory
 from store.ground.needs import (
     KEEP_LAST,
@@ -50,18 +52,16 @@ from store.ground.writer import Writer, writing
 
 GRACE = 14 * 86400.0
 _TIME = "%Y%m%dT%H%M%SZ"
-# How many reasons an error's message spells out.
-_NAMED = 8
 
 Rows = Callable[[int], Mapping[ObjectId, Row]]
 
 
 @dataclass(frozen=True, slots=True)
 class GcPlan:
-    """What a collection would do. Counts are of objects, sizes in bytes.
+    """The effect of a collection. Numbers count objects; sizes are in bytes.
 
-    `trash` has what goes, `manifests` are those that the log names and that are kept no more, `young` counts what only
-    the grace time spares, `folders` are those of the trash that are deleted for good.
+    `trash` has the objects that go. `manifests` are those of the log that are no longer kept. `young` counts the
+    objects that only the grace time spares. `folders` are the folders of the trash that are deleted for good.
     """
 
     trash: Need
@@ -77,10 +77,12 @@ class GcPlan:
 def plan_gc(
     repository: Repository, rows: Rows, *, now: float, grace: float = GRACE, keep_last: int = KEEP_LAST
 ) -> GcPlan:
-    """What nothing needs. `now` is unix seconds, `grace` seconds, `rows` what the index knows of a folder's objects.
+    """Return the plan of a collection.
 
-    Raises Refused, or Unavailable where nothing is known to be wrong, if a manifest, draft or pin cannot be read, or if
-    something lies among the missions that is none; Corrupt if the log does not hold.
+    `now` is unix seconds, `grace` seconds; `rows` gives the index's rows of one folder of objects.
+
+    Raise Refused if a manifest, draft or pin is missing or damaged, or if a thing among the missions is not a mission;
+    Unavailable if all these failures are failures to read; Corrupt for a log with a damaged line.
     """
     named = LogHistory.of(log.events(repository.media)).retained
     needs = _marked(repository, named, keep_last)
@@ -91,10 +93,10 @@ def plan_gc(
     for first in range(256):
         marked = {id_ for need in needs for id_, _ in need.of_shard(first)}
         kept_named |= marked & all_named
-        known = rows(first)
+        row_by_id = rows(first)
         for id_, status in repository.media.objects(first):
             size = status.st_size
-            since = max(status.st_ctime, known[id_].inserted if id_ in known else 0)
+            since = max(status.st_ctime, row_by_id[id_].inserted if id_ in row_by_id else 0)
             if id_ in marked:
                 what = "kept"
             elif now - since >= grace:
@@ -108,16 +110,16 @@ def plan_gc(
     folders = tuple(
         name
         for name in media.names_if_there(TRASH)
-        if _over(name, now, grace) and media.file_type(f"{TRASH}/{name}") == "directory"
+        if _is_due(name, now, grace) and media.file_type(f"{TRASH}/{name}") == "directory"
     )
-    # Also those that are young, as what they need may be older and go, and those that are lost.
+    # Young manifests too, because the older objects that they need may go; and lost manifests.
     given_up = tuple(sorted(all_named - kept_named))
     return GcPlan(Need(TRASH, trash), sum(size for _, size in trash), given_up, folders=folders, **counts)
 
 
 @contextmanager
 def peeked_rows(media: Media) -> Iterator[Rows]:
-    """What the index knows, read without writing a byte; nothing where it is not believed: then the ctime decides."""
+    """Open the index without writing a byte, and yield its rows; none if the index is not usable: the ctime decides."""
     index = open_index_for_reading(media)
     try:
         yield index.rows if index is not None else lambda _: {}
@@ -129,7 +131,10 @@ def peeked_rows(media: Media) -> Iterator[Rows]:
 def collect(
     repository: Repository, *, now: float, grace: float = GRACE, keep_last: int = KEEP_LAST, wait: bool = False
 ) -> GcPlan:
-    """Plans and applies, alone with the store. Durable when it returns. Raises Locked as `Repository.writing` does."""
+    """Plan and apply a collection alone with the store, and return the plan. It is durable on return.
+
+    Raise as `plan_gc` and `writing` do.
+    """
     with writing(repository, alone=True, wait=wait) as writer:
         plan = plan_gc(repository, writer.index.rows, now=now, grace=grace, keep_last=keep_last)
         _apply(plan, writer, now)
@@ -158,7 +163,7 @@ def _apply(plan: GcPlan, writer: Writer, now: float) -> None:
             ids = [id_ for id_, _ in plan.trash.of_shard(first)]
             if not ids:
                 continue
-            media.directory(f"objects/{first:02x}")  # refuses a link on the way
+            media.directory(f"objects/{first:02x}")  # raises if a link leads elsewhere
             for id_ in ids:
                 disk.rename(media.absolute(object_path(id_)), os.path.join(folder, str(id_)))
             disk.sync_directory(folder)
@@ -173,21 +178,21 @@ def _apply(plan: GcPlan, writer: Writer, now: float) -> None:
         disk.sync_directory(media.absolute(TRASH))
 
 
-def _over(name: str, now: float, grace: float) -> bool:
-    """Whether what was put into a folder of the trash has been there for the grace time."""
+def _is_due(name: str, now: float, grace: float) -> bool:
+    """Return whether a folder of the trash is older than the grace time."""
     try:
         return now - timegm(time.strptime(name, _TIME)) >= grace
     except ValueError:
-        return False  # fsck tells of it
+        return False  # an audit reports the name
 
 
 def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], keep_last: int) -> list[Need]:
-    """Everything that must stay. Raises Refused or Unavailable with every reason why that is not known."""
+    """Return the needs of everything that must stay. Raise Refused or Unavailable with every need that is unknown."""
     media = repository.media
     for name in ("missions", log.LOG):
         if not present(media, name) and repository.evidence.root_versions():
             raise Refused(
-                f"{media.absolute(name)} is not there, so nobody knows what is needed",
+                f"{media.absolute(name)} is missing, so the needed objects are unknown",
                 remedy="run store-fsck --repair",
                 kind="needs-unknown",
                 path=media.absolute(name),
@@ -199,8 +204,7 @@ def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], kee
         try:
             needs.append(need())
         except FlightbagError as error:
-            error.message = f"{holder}: {error.message}"
-            wrong.append(error)
+            wrong.append(error.restated(f"{holder}: {error.message}"))
 
     for mission in media.names_if_there("missions"):
         mark(f"missions/{mission}", partial(_current, repository, mission))
@@ -215,13 +219,11 @@ def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], kee
         mark(f"{PINS}/{name}", partial(_pinned, repository, f"{PINS}/{name}"))
     if wrong:
         unread = all(isinstance(error, Unavailable) for error in wrong)
-        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise (Unavailable if unread else Refused)(
-            "nothing is collected while it is not known what is needed: "
-            + "; ".join(error.message for error in wrong[:_NAMED])
-            + more,
-            remedy="run store-fsck --repair; unpin what is not there; collect with a smaller --keep-last, "
-            "where only an earlier manifest is lost",
+            "nothing is collected, because the needed objects are unknown: "
+            + first_few([error.message for error in wrong]),
+            remedy="run store-fsck --repair; unpin objects that are lost; if only an earlier manifest is lost, collect "
+            "with a smaller --keep-last",
             kind="needs-unknown",
             findings=tuple(Finding.of(error) for error in wrong),
         )
@@ -229,9 +231,9 @@ def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], kee
 
 
 def current_need(repository: Repository, mission: str) -> Need:
-    """What a mission needs, also where its signatures hold no more: what a revoked key signed is there still.
+    """Return the need of a mission, also if its signatures no longer hold: objects that a revoked key signed stay.
 
-    Raises as `Repository.current` where nobody can tell.
+    Raise as `Repository.current` does if the manifest or its table is not whole.
     """
     holder = f"missions/{mission}"
     try:
@@ -245,7 +247,7 @@ def current_need(repository: Repository, mission: str) -> Need:
 def _current(repository: Repository, mission: str) -> Need:
     holder = f"missions/{mission}"
     if not MISSION_ID.fullmatch(mission):
-        raise Corrupt(f"{holder} is no mission", kind="stray", path=repository.media.absolute(holder))
+        raise Corrupt(f"{holder} is not the ref of a mission", kind="stray", path=repository.media.absolute(holder))
     return current_need(repository, mission)
 
 
@@ -267,19 +269,21 @@ def _pinned(repository: Repository, holder: str) -> Need:
 
 
 def pin(repository: Repository, name: str, id_: ObjectId) -> None:
-    """Keeps an object, or all that a manifest needs, from being collected. Durable when it returns.
+    """Keep an object, or the closure of a manifest, from being collected. The pin is durable on return.
 
-    Raises Conflict where the name is taken, NotFound or Corrupt unless all of it is there, by its size.
+    Raise Conflict if the name is taken, NotFound or Corrupt unless every object is in its place with its size.
     """
     holder = _holder(name)
     with repository.locked():
         if present(repository.media, holder):
-            raise Conflict(f"there is a pin {name} already", remedy=f"unpin {name} first, or give another name")
+            text = f"the store has a pin {name} already"
+            raise Conflict(text, remedy=f"run `flightbag unpin {name}` first, or give another name")
         if is_manifest(repository.evidence, id_):
             for one, size in repository.opened(id_, "the manifest").closure().items():
                 actual = repository.media.stamp(object_path(one)).size
                 if actual != size:
-                    raise Corrupt(f"object {one} has {actual} bytes, not {size}", kind="truncated", object=one)
+                    text = f"object {one} has {actual} bytes, expected {size}"
+                    raise Corrupt(text, kind="truncated", object=one)
         else:
             repository.media.digest(id_, repository.media.stamp(object_path(id_)).size)
         repository.disk.make_directory(repository.media.absolute(PINS))
@@ -288,22 +292,23 @@ def pin(repository: Repository, name: str, id_: ObjectId) -> None:
 
 
 def unpin(repository: Repository, name: str) -> None:
-    """Takes a pin away. Raises NotFound where there is none."""
+    """Remove a pin. Raise NotFound if the store has no such pin."""
     holder = _holder(name)
     with repository.locked():
         if not present(repository.media, holder):
-            raise NotFound(f"there is no pin {name}", kind="missing")
+            raise NotFound(f"the store has no pin {name}", kind="missing")
         repository.disk.remove(repository.media.absolute(holder))
         repository.disk.sync_directory(repository.media.absolute(PINS))
 
 
 def pins(repository: Repository) -> dict[str, ObjectId]:
-    """The pins by name. Raises Corrupt for one that cannot be read."""
+    """Return the pins by name. Raise Corrupt or Unavailable if one cannot be read."""
     media = repository.media
     return {name: pinned_id(media, _holder(name)) for name in media.names_if_there(PINS)}
 
 
 def _holder(name: str) -> str:
     if not MISSION_ID.fullmatch(name):
-        raise Invalid(f"{name[:80]!r} is no name for a pin", remedy="use a-z, 0-9 and hyphens, at most 64")
+        text = f"{name[:80]!r} is not a valid name of a pin"
+        raise Invalid(text, remedy="use at most 64 of a-z, 0-9 and hyphens")
     return f"{PINS}/{name}"

@@ -1,6 +1,4 @@
-"""What became of missions and what they share: rollback, differences, statistics. Values in, values out, but for the
-rollback, which publishes.
-"""
+"""Missions over time and side by side: rollback, differences, statistics. Only the rollback writes."""
 
 from __future__ import annotations
 
@@ -22,8 +20,12 @@ from store.trust.keys import Signer
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """From which manifest (None: it does not hold) to the entries of which; `manifest` is the new one, None where
-    nothing was published: as nothing changed, or as it is a draft with so many of the signatures that it takes."""
+    """A rollback from the manifest `current` (None if that does not verify) to the entries of the manifest `to`.
+
+    `manifest` is the new manifest, None if none was published: because nothing would change (`unchanged`), or because
+    it is a draft with `signatures` of the `threshold` required ones. `replaced` counts the signatures of a draft that
+    this one took the place of.
+    """
 
     mission: str
     current: ObjectId | None
@@ -45,12 +47,12 @@ def rollback(
     to: ObjectId | None = None,
     dry_run: bool = False,
 ) -> Rollback:
-    """Publishes an earlier manifest's mission and entries anew, signed with a new sequence. `now` is unix seconds.
+    """Publish the mission and entries of an earlier manifest again, signed with a new sequence. `now` is unix seconds.
 
-    Without `to` it is the last one of the log that says something else than the current one, or where that does not
-    hold, the last one that does. A time of expiry keeps
-    its distance to the time of issue. Raises Untrusted for signers who may not, NotFound where there is nothing to
-    go back to, Corrupt for a manifest that no longer verifies, Refused for one whose closure is not whole.
+    Without `to`, the target is the last manifest of the log that differs from the current one, or if the current one
+    does not verify, the last one that does. The expiry keeps its distance to the time of issue. With `dry_run` nothing
+    is written. Raise Untrusted for a signer outside of the role mission, NotFound if the mission has no earlier
+    manifest, Corrupt for a manifest that does not verify, Refused if its closure is not whole.
     """
     root = repository.trust_root().root
     check_signers(root, signers)
@@ -59,7 +61,7 @@ def rollback(
     try:
         current = repository.current(mission)
     except Corrupt:
-        # The way back must be open when the current one is not to be trusted: a signer was revoked, or it is damaged.
+        # A rollback must also be possible from a damaged manifest, or from one of a revoked signer.
         if last is None:
             raise
     if to is not None:
@@ -71,7 +73,7 @@ def rollback(
         target = last
     issue = target.manifest.issue
     lifetime = None if issue.expires_at is None else issue.expires_at - issue.issued_at
-    unchanged = current is not None and _says(target) == _says(current)
+    unchanged = current is not None and _content(target) == _content(current)
     plan = Rollback(mission, None if current is None else current.manifest_id, target.manifest_id, 0, unchanged)
     if current is not None and unchanged:
         return replace(plan, sequence=current.manifest.issue.sequence)
@@ -84,19 +86,19 @@ def rollback(
         issued = next_issue(root, last, highest_issued(repository, mission), now=now, expires_at=expires_at)
         manifest = replace(target.manifest, issue=issued)
         writer.check_closure(target)
-        done = issue_(writer, manifest, target.table, signers, root, event="rolled-back")
+        issued_as = issue_(writer, manifest, target.table, signers, root, event="rolled-back")
     return replace(
         plan,
-        sequence=done.sequence,
-        manifest=done.manifest,
-        signatures=done.signatures,
-        threshold=done.threshold,
-        replaced=done.replaced,
+        sequence=issued_as.sequence,
+        manifest=issued_as.manifest,
+        signatures=issued_as.signatures,
+        threshold=issued_as.threshold,
+        replaced=issued_as.replaced,
     )
 
 
-def _says(opened: Opened) -> object:
-    """What a manifest says, but for when and how it was issued."""
+def _content(opened: Opened) -> object:
+    """Return everything that a manifest states, except for its issue."""
     m = opened.manifest
     return m.mission, m.host, m.coverage, m.quality, m.releases, m.merkle_root
 
@@ -104,7 +106,8 @@ def _says(opened: Opened) -> object:
 def _named(repository: Repository, mission: str, id_: ObjectId) -> Opened:
     opened = repository.opened(id_, f"the manifest {id_}")
     if opened.manifest.mission.id != mission:
-        raise Invalid(f"{id_} is a manifest of {opened.manifest.mission.id}, not of {mission}")
+        text = f"the manifest {id_} is of mission {opened.manifest.mission.id}, not of {mission}"
+        raise Invalid(text, remedy=f"give a manifest of {mission}: `flightbag log` lists them")
     return opened
 
 
@@ -115,18 +118,22 @@ def _earlier(repository: Repository, mission: str, current: Opened) -> Opened:
         try:
             opened = _named(repository, mission, move.manifest)
         except Corrupt:
-            continue  # lost, or of a signer who was revoked since
-        if _says(opened) != _says(current):
+            continue  # lost, or its signer was revoked since
+        if _content(opened) != _content(current):
             return opened
-    raise NotFound(f"mission {mission} was never anything else", remedy="see `flightbag log`", kind="missing")
+    raise NotFound(
+        f"mission {mission} has no earlier manifest that differs from the current one",
+        remedy="`flightbag log` lists its manifests; build the mission to change it",
+        kind="missing",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What the entries of two missions share. Names are entry names; bytes count each object once.
+    """The entries that two missions share. Names are entry names; bytes count each object once.
 
-    `same`: names with the same object; `changed`: names with another; `moved`: objects that both have, under other
-    names, as (name in a, name in b).
+    `same` has the names with the same object in both, `changed` the names with different objects, `moved` the objects
+    that both have under different names, as (name in a, name in b).
     """
 
     a: str
@@ -142,7 +149,7 @@ class Diff:
 
 
 def diff(a: Opened, b: Opened) -> Diff:
-    """What two missions share. Law: shared + own = all, for both; and diff(a, a) has all of it the same."""
+    """Return what two missions share. Law: shared + own = all, for both; in diff(a, a) all entries are the same."""
     names_a = {entry.name: entry for entry in a.table.entries}
     names_b = {entry.name: entry for entry in b.table.entries}
     sizes_a = {entry.id: entry.size for entry in a.table.entries}
@@ -172,7 +179,7 @@ def diff(a: Opened, b: Opened) -> Diff:
 
 @dataclass(frozen=True, slots=True)
 class MissionStats:
-    """One closure: its objects and bytes, and of these those that another mission needs too, and its own."""
+    """One closure: its objects and bytes, the bytes that another mission needs too, and the bytes of its own."""
 
     objects: int
     bytes: int
@@ -182,9 +189,9 @@ class MissionStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A store: what lies there, what missions need of it, and what sharing saves.
+    """A store in numbers: its objects, the closures of its missions, and the effect of sharing.
 
-    `closure_bytes` is the sum over all missions, `unique_bytes` counts each object once.
+    `closure_bytes` is the sum over all missions; `unique_bytes` counts each object once.
     """
 
     objects: int
@@ -197,12 +204,15 @@ class Stats:
 
     @property
     def dedup_ratio(self) -> float:
-        """How many times larger separate copies would be; 1 where nothing is shared, or there is nothing."""
+        """How many times larger separate copies of the missions would be; 1 if they share nothing, or without any."""
         return self.closure_bytes / self.unique_bytes if self.unique_bytes else 1.0
 
 
 def stats(repository: Repository) -> Stats:
-    """Counts a store, by the sizes on the medium. Raises where a mission cannot be read: then nobody knows."""
+    """Count a store, by the sizes on the medium.
+
+    Raise as `current_need` does if a mission cannot be read, Refused if an object of a closure is missing.
+    """
     needs = {mission: current_need(repository, mission) for mission in repository.missions()}
     missions = {mission: [0, 0, 0, 0] for mission in needs}
     objects = total = lone = lone_bytes = closure = unique = 0
@@ -213,7 +223,7 @@ def stats(repository: Repository) -> Stats:
             for id_, size in need.of_shard(first):
                 holders.setdefault(id_, []).append(mission)
                 if id_ not in sizes and size != UNKNOWN:
-                    raise Refused(f"object {id_} is not there", remedy="run store-fsck", kind="missing", object=id_)
+                    raise Refused(f"object {id_} is missing", remedy="run store-fsck", kind="missing", object=id_)
         for id_, size in sizes.items():
             objects, total = objects + 1, total + size
             if id_ not in holders:

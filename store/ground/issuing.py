@@ -1,6 +1,6 @@
-"""Issuing a manifest: who may sign, behind which lock, with which sequence. Shared by builds, rollbacks and signing.
+"""Issuing a manifest: its signers, its lock and its sequence. Builds, rollbacks and the signing of drafts share this.
 
-What lacks signatures is a draft, `drafts/<mission id>`: the same envelope that is published once it has them.
+A manifest that lacks signatures is a draft, `drafts/<mission id>`: the envelope that is published once it has them.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from store.takeoff.verify import read_table
 from store.trust.keys import Signer, sign
 from store.trust.root import SignedRoot, TrustRoot, check_signer, count_signatures, count_signers
 
-# Sequences go up, so the highest is among the latest.
-_LOOKED_AT = 16
+# Sequences only rise, so the highest is among the latest manifests: so many are read.
+_LATEST_READ = 16
 
 
 def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
-    """Raises Untrusted unless each of these keys may sign a mission. Asked before anything is built or written."""
+    """Raise Untrusted unless each of these keys may sign a mission. Called before anything is built or written."""
     for signer in signers:
         check_signer(root, signer.public, "mission")
 
 
 @contextmanager
 def issuing(repository: Repository, mission: str, what: str) -> Iterator[Writer]:
-    """The store open for writing, for the only one who issues this mission now. Raises Locked, naming `what`."""
+    """Open the store for writing, with the lock of the mission. Raise Locked, naming `what`, if another has it."""
     if not MISSION_ID.fullmatch(mission):
-        raise Invalid(f"{mission[:80]!r} is no mission id")
+        raise Invalid(f"{mission[:80]!r} is not a valid mission id")
     with (
         exclusive(repository.media.path, repository.disk, f"mission-{mission}", what),
         writing(repository) as writer,
@@ -51,32 +51,33 @@ def issuing(repository: Repository, mission: str, what: str) -> Iterator[Writer]
 
 
 def last_issued(repository: Repository, mission: str) -> Opened | None:
-    """The current manifest, or where that is damaged the last one of the log that holds.
+    """Return the current manifest of a mission, or if it is damaged the last one of the log that verifies; else None.
 
-    Only what is signed counts: a log line could claim any sequence.
+    Only signed manifests count: a log line could claim any sequence. Raise Unavailable if a manifest cannot be read.
     """
 
-    def holds(opened: Callable[[], Opened]) -> Opened | None:
+    def valid(open_manifest: Callable[[], Opened]) -> Opened | None:
         try:
-            return found if (found := opened()).manifest.mission.id == mission else None
+            opened = open_manifest()
+            return opened if opened.manifest.mission.id == mission else None
         except Unavailable:
             raise
         except FlightbagError:
             return None
 
-    found = holds(lambda: repository.current(mission))
-    if found is None:
+    last = valid(lambda: repository.current(mission))
+    if last is None:
         for move in reversed(LogHistory.of(events(repository.media)).published(mission)):
-            found = holds(partial(repository.opened, move.manifest, "a manifest of the log"))
-            if found is not None:
+            last = valid(partial(repository.opened, move.manifest, "a manifest of the log"))
+            if last is not None:
                 break
-    return found
+    return last
 
 
 def highest_issued(repository: Repository, mission: str) -> tuple[int, int]:
-    """The highest (epoch, sequence) that a mission was genuinely issued with here, as far as its manifests are there.
+    """Return the highest (epoch, sequence) among the genuine manifests of a mission in the store; (0, 0) without any.
 
-    Also those whose signer was revoked or removed since: aircraft have seen them.
+    Manifests whose signer was revoked or removed since count too: aircraft have seen them.
     """
     chain = [repository.first_trust_root().root]
     chain += [SignedRoot.parse(repository.evidence.root_file(version)).root for version in _later(repository)]
@@ -84,10 +85,10 @@ def highest_issued(repository: Repository, mission: str) -> tuple[int, int]:
     ids = [move.manifest for move in LogHistory.of(claims(repository.media)).published(mission)]
     with suppress(FlightbagError):
         current = ref_id(repository.evidence.ref(mission))
-        # A line behind that of the ref is of a publication that was cut short: nobody has seen it.
+        # A line after that of the ref is from a publication that was cut short: no aircraft has seen its manifest.
         ids = [*ids[: len(ids) - ids[::-1].index(current)], current] if current in ids else [*ids, current]
     highest = (0, 0)
-    for id_ in set(ids[-_LOOKED_AT:]):
+    for id_ in set(ids[-_LATEST_READ:]):
         with suppress(FlightbagError):
             envelope = Envelope.parse(repository.evidence.object(id_, ENVELOPE_LIMIT), CONTENT_TYPE, PAYLOAD_LIMIT)
             if count_signers(envelope, chain[0].aad(AAD_LABEL), keys):
@@ -102,16 +103,16 @@ def _later(repository: Repository) -> range:
 def next_issue(
     root: TrustRoot, last: Opened | None, highest: tuple[int, int], *, now: int, expires_at: int | None = None
 ) -> Issue:
-    """The issue that follows the last one: sequence = max(highest + 1, now), in unix seconds.
+    """Return the issue that follows the last one: its sequence is max(highest + 1, now), in unix seconds.
 
-    A new epoch begins anew, so that a sequence that was driven up to the end of all numbers is no end. Raises Refused
-    where that end was reached in this one.
+    Each epoch counts from the start, so that a new epoch frees a mission whose sequence was driven up to the highest
+    number. Raise Refused if this epoch has reached that number.
     """
     before = highest[1] if highest[0] == root.epoch else 0
     if before == INT_MAX:
         raise Refused(
-            f"the mission was issued with the last of all sequences, {before}",
-            remedy="somebody has misused a key: revoke it, and begin a new epoch with `flightbag trust new-epoch`",
+            f"the mission was issued with the highest possible sequence, {before}",
+            remedy="a key was misused: revoke it, and begin a new epoch with `flightbag trust new-epoch`",
             kind="no-sequence",
         )
     return Issue(
@@ -125,21 +126,24 @@ def next_issue(
 
 
 def size_of(manifest: Manifest, signatures: int) -> int:
-    """The bytes that the manifest will take as an object, with so many signatures."""
+    """Return the size in bytes of the manifest as an object, with so many signatures."""
     kids = (number.to_bytes(KID_SIZE) for number in range(signatures))
-    made = tuple(Signature(kid, bytes(SIGNATURE_SIZE)) for kid in kids)
-    return len(Envelope(CONTENT_TYPE, manifest.render(), made).render())
+    blanks = tuple(Signature(kid, bytes(SIGNATURE_SIZE)) for kid in kids)
+    return len(Envelope(CONTENT_TYPE, manifest.render(), blanks).render())
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What became of a manifest: published as `manifest`, or a draft (None) with so many of the signatures it takes."""
+    """A manifest that was issued: published as `manifest`, or a draft (None).
+
+    It has `signatures` of the `threshold` required ones. `replaced` counts the signatures of a draft that this one took
+    the place of.
+    """
 
     manifest: ObjectId | None
     sequence: int
     signatures: int
     threshold: int
-    # How many signatures a draft had that this one took the place of.
     replaced: int = 0
 
 
@@ -151,25 +155,26 @@ class Draft:
     envelope: Envelope
 
     def opened(self, evidence: Evidence, root: TrustRoot) -> Opened:
-        """The draft as if it were signed: to be shown and judged, never to be flown. Raises as `read_table` does."""
+        """Return the draft as if it were signed, to be shown and judged, never to be flown. Raise as `read_table`."""
         return self.opened_with(read_table(evidence, self.manifest), root)
 
     def opened_with(self, table: EntryTable, root: TrustRoot) -> Opened:
+        """Return the same with a table that is at hand."""
         data = self.envelope.render()
         return Opened(self.manifest, ObjectId.of(data), len(data), table, root)
 
     def signatures(self, root: TrustRoot) -> int:
-        """How many of the mission keys have signed. Raises Untrusted for any other signature."""
+        """Return how many keys of the role mission have signed. Raise Untrusted for any other signature."""
         return count_signatures(self.envelope, root, AAD_LABEL, "mission")
 
 
 def draft_of(repository: Repository, mission: str) -> Draft:
-    """The draft of a mission. Raises NotFound where there is none, Corrupt for one that is damaged."""
+    """Return the draft of a mission. Raise NotFound if it has none, Corrupt for a damaged draft."""
     try:
         data = repository.media.read(f"{DRAFTS}/{mission}", ENVELOPE_LIMIT)
     except NotFound as error:
         text = f"{repository.media.path} has no draft of mission {mission}"
-        raise NotFound(text, remedy="flightbag build makes one", kind="missing", mission=mission) from error
+        raise NotFound(text, remedy="`flightbag build` makes a draft", kind="missing", mission=mission) from error
     envelope = Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT)
     return Draft(Manifest.parse(envelope.payload), envelope)
 
@@ -185,28 +190,28 @@ def issue(
     hold: bool = False,
     event: str = "published",
 ) -> Issued:
-    """Signs a manifest, and publishes it if that makes enough signatures; else it is, or stays, a draft.
+    """Sign a manifest, and publish it if it has enough signatures then; else keep it as a draft.
 
-    With `draft` the signatures there are kept. With `hold` it stays a draft whatever it has, though it could not fly
-    so. The caller is the only one who issues this mission now (see `issuing`). Durable when it returns. Raises as
-    `Writer.publish` does.
+    With `draft`, its signatures are kept. With `hold` the manifest stays a draft, however many signatures it has, and
+    even if it could not fly. `event` is the kind of the log line. The caller holds the lock of the mission (see
+    `issuing`). The result is durable on return. Raise as `check_signers` and `Writer.publish` do.
     """
     check_signers(root, signers)
     envelope = Envelope(CONTENT_TYPE, manifest.render()) if draft is None else draft.envelope
     for signer in signers:
         envelope = sign(envelope, signer, root.aad(AAD_LABEL))
-    made = Draft(manifest, envelope)
+    signed = Draft(manifest, envelope)
     replaced = 0
     with suppress(NotFound, Corrupt):
         replaced = 0 if draft else len(draft_of(writer.repository, manifest.mission.id).envelope.signatures)
-    count, threshold = made.signatures(root), root.mission.threshold
+    count, threshold = signed.signatures(root), root.mission.threshold
     mission, sequence = manifest.mission.id, manifest.issue.sequence
     if count >= threshold and not hold:
         id_ = writer.publish(mission, envelope.render(), table.render(), event=event)
         writer.drop_draft(mission)
         return Issued(id_, sequence, count, threshold, replaced)
     if not hold:
-        check_fit(writer.repository.evidence, made.opened_with(table, root), mission)
+        check_fit(writer.repository.evidence, signed.opened_with(table, root), mission)
     if draft is None or envelope != draft.envelope:
         facts = {"sequence": sequence, "kids": [signature.kid.hex() for signature in envelope.signatures], "for": event}
         writer.keep_draft(mission, envelope.render(), table.render(), facts)
@@ -214,58 +219,62 @@ def issue(
 
 
 def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer], *, now: int) -> Issued:
-    """Adds signatures to a mission's draft, and publishes it when they are enough. `now` is unix seconds.
+    """Add signatures to a mission's draft, and publish it once it has enough. `now` is unix seconds.
 
-    Raises Untrusted for a key that may not sign and for a signature in the draft that does not hold; Refused for a
-    draft that was overtaken or could not fly; before anything is written.
+    Before anything is written, raise Untrusted for a key outside of the role mission and for a signature in the draft
+    that does not verify, Refused for a draft that was overtaken or could not fly.
     """
     root = repository.trust_root().root
     check_signers(root, signers)
     with issuing(repository, mission, f"the signing of mission {mission}") as writer:
         draft = draft_of(repository, mission)
         if draft.manifest.mission.id != mission:
-            raise Corrupt(f"the draft of {mission} is of mission {draft.manifest.mission.id}", kind="bad-draft")
+            text = f"the draft of mission {mission} holds a manifest of mission {draft.manifest.mission.id}"
+            raise Corrupt(text, remedy="build the mission again", kind="bad-draft")
         stale = overtaken(repository, draft.manifest, root, now=now)
         if stale:
             raise Refused(
-                f"the draft of {mission} was overtaken: {stale}",
+                f"the draft of mission {mission} was overtaken: {stale}",
                 remedy="build the mission again, and have the new draft signed",
                 kind="stale-draft",
             )
         draft.signatures(root)
         opened = draft.opened(repository.evidence, root)
         check_fit(repository.evidence, opened, mission)
-        event = _begun_as(repository, draft.manifest)
+        event = _purpose(repository, draft.manifest)
         return issue(writer, draft.manifest, opened.table, signers, root, draft=draft, event=event)
 
 
-def _begun_as(repository: Repository, manifest: Manifest) -> str:
-    """What the log says that a draft is for: a publication, unless it was begun as a rollback."""
+def _purpose(repository: Repository, manifest: Manifest) -> str:
+    """Return the event that a draft was begun for, by the log: a publication unless it was begun as a rollback."""
     history = LogHistory.of(events(repository.media))
     return history.drafts.get((manifest.mission.id, manifest.issue.sequence), "published")
 
 
 def discard_draft(repository: Repository, mission: str) -> int:
-    """Throws the draft of a mission away; how many signatures it had. Raises NotFound where there is none."""
+    """Discard the draft of a mission, also a damaged one. Return how many signatures it had.
+
+    Raise NotFound if the mission has no draft.
+    """
     with issuing(repository, mission, f"the draft of mission {mission}") as writer:
         signatures = 0
-        with suppress(Corrupt):  # a damaged one goes too
+        with suppress(Corrupt):
             signatures = len(draft_of(repository, mission).envelope.signatures)
         writer.drop_draft(mission)
     return signatures
 
 
 def overtaken(repository: Repository, manifest: Manifest, root: TrustRoot, *, now: int) -> str:
-    """Why a draft cannot be published, or no more: it is not what would be issued next. Empty where it is."""
+    """Return why a draft cannot be published: it is not the issue that follows now. Return "" if it is."""
     issued, mission = manifest.issue, manifest.mission.id
     if (issued.epoch, issued.min_root_version) != (root.epoch, root.version):
-        return f"it was made under trust root {issued.min_root_version}, the newest is {root.version}"
+        return f"it was made under trust root {issued.min_root_version}, and the newest one is {root.version}"
     last = last_issued(repository, mission)
     if issued.previous != (None if last is None else last.manifest_id):
         return "another manifest was published since"
-    # Nobody has signed a draft at first: one with a sequence far ahead would leave no room for those to come.
+    # A new draft has no signature: one with a sequence far ahead would leave no numbers for later manifests.
     highest = highest_issued(repository, mission)
     following = next_issue(root, last, highest, now=issued.issued_at, expires_at=issued.expires_at)
     if issued != following or issued.issued_at > now + CLOCKS_DIFFER:
-        return f"its sequence {issued.sequence} or its time of issue is not that of the next one"
+        return f"its sequence {issued.sequence} or its time of issue is not the one that follows"
     return ""

@@ -1,6 +1,6 @@
-"""What missions, earlier manifests, pins and drafts need: what an audit looks for and a collection spares.
+"""The objects that missions, earlier manifests, pins and drafts need: an audit looks for them, a collection keeps them.
 
-A `Need` keeps 40 bytes an object, so that the closures of many large missions fit in memory together.
+A `Need` takes 40 bytes an object, so that the closures of many large missions fit in memory together.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import read_table
 
-# The size of an object that nobody has stated: a release statement.
+# The size of an object without a signed size, as a release has.
 UNKNOWN = 2**64 - 1
-# How many manifests of each mission are kept, the current one among them.
+# So many manifests of each mission are kept, the current one included.
 KEEP_LAST = 2
 
 
@@ -41,12 +41,12 @@ class Need:
 
     @property
     def mission(self) -> str | None:
-        """The mission that this is the need of; None for any other holder."""
+        """The mission whose ref is the holder; None for any other holder."""
         folder, _, name = self.holder.partition("/")
         return name if folder == "missions" else None
 
     def of_shard(self, first: int) -> Iterator[tuple[ObjectId, int]]:
-        """Those whose ids begin with the byte `first`."""
+        """Yield the objects whose ids begin with the byte `first`."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -66,7 +66,7 @@ class Need:
 
 
 def need_of(holder: str, opened: Opened) -> Need:
-    """The closure of a manifest."""
+    """Return the closure of a verified manifest as the need of `holder`."""
     sizes = opened.closure()
     for release in opened.manifest.releases:
         sizes.setdefault(release, UNKNOWN)
@@ -74,9 +74,9 @@ def need_of(holder: str, opened: Opened) -> Need:
 
 
 def need_of_unsigned(holder: str, envelope: bytes, evidence: StoreEvidence) -> Need:
-    """What a manifest needs, whoever signed it: to keep too much does no harm. Raises Corrupt, NotFound or Unavailable.
+    """Return the need of a manifest, whoever signed it; the manifest itself is left out.
 
-    The manifest itself is not among it.
+    Keeping too much does no harm. Raise Corrupt, NotFound or Unavailable.
     """
     parsed = Manifest.parse(Envelope.parse(envelope, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT).payload)
     table = read_table(evidence, parsed)
@@ -86,18 +86,18 @@ def need_of_unsigned(holder: str, envelope: bytes, evidence: StoreEvidence) -> N
 
 
 def need_of_stored(holder: str, id_: ObjectId, evidence: StoreEvidence) -> Need:
-    """What a manifest among the objects needs, itself included. Raises Corrupt, NotFound or Unavailable."""
+    """Return the need of a manifest among the objects, the manifest included. Raise as `need_of_unsigned` does."""
     data = evidence.object(id_, ENVELOPE_LIMIT)
     return Need(holder, [*need_of_unsigned(holder, data, evidence), (id_, len(data))])
 
 
 def pinned_id(media: Media, holder: str) -> ObjectId:
-    """The id that a pin names: like a ref, 64 hex digits and a newline. Raises Corrupt for anything else."""
+    """Return the id in a pin: like a ref, 64 hex digits and a newline. Raise Corrupt for other bytes."""
     return ref_id(media.read(holder, REF_SIZE))
 
 
 def is_manifest(evidence: StoreEvidence, id_: ObjectId) -> bool:
-    """Whether an object is a manifest. Raises where it cannot be read, or is not what its id says."""
+    """Return whether an object is a manifest. Raise NotFound, Corrupt or Unavailable if it is not whole."""
     if evidence.media.stamp(object_path(id_)).size > ENVELOPE_LIMIT:
         return False
     data = evidence.object(id_, ENVELOPE_LIMIT)

@@ -1,7 +1,7 @@
-"""Releases of a store: which there are, and which of them approve what a mission needs. On the ground alone.
+"""The releases of a store on the ground: makes them, lists them, and finds those that approve a mission's entries.
 
-A release is an object; `trust/releases/<name>` has its id, as a ref has a manifest's. Aboard nobody looks there: the
-manifest names the releases that it relies on.
+A release is an object, and `trust/releases/<name>` has its id, as a ref has a manifest's. The takeoff check does not
+read that folder: the manifest names the releases that it relies on.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ FOLDER = "trust/releases"
 
 
 def parsed(data: bytes) -> tuple[Envelope, Release]:
-    """A release and its envelope, whoever has signed it. Raises Corrupt."""
+    """Return the envelope and the release of these bytes, whoever has signed it. Raise Corrupt."""
     envelope = Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT)
     return envelope, Release.parse(envelope.payload)
 
 
 def drafted(name: str, host: str, approvals: Iterable[Approval], *, now: int) -> bytes:
-    """A release that nobody has signed, for a host class. `now` is unix seconds. Raises Invalid."""
+    """Return the bytes of an unsigned release for a host class. `now` is unix seconds. Raise Invalid."""
     try:
         payload = Release(name, now, host, tuple(sorted(set(approvals)))).render()
-    except Corrupt as error:  # nothing was read: it is what was asked for that breaks a rule of the format
-        raise Invalid(f"this cannot be a release: {error.message}") from error
+    except Corrupt as error:  # nothing was read, so the arguments break a rule of the format
+        raise Invalid(f"a release with these facts breaks the format: {error.message}") from error
     return Envelope(CONTENT_TYPE, payload).render()
 
 
 def signed(data: bytes, root: TrustRoot, signers: Sequence[Signer]) -> tuple[bytes, int]:
-    """A release with these signatures added, and how many it has then.
+    """Return the release with signatures by these signers added, and its number of signatures.
 
-    Raises Untrusted for a key that may not, before anything is signed, and for a signature there that does not hold.
+    Raise Untrusted for a key outside of the role release, before anything is signed, and for a signature in the release
+    that does not verify.
     """
     envelope, _ = parsed(data)
     for signer in signers:
@@ -57,34 +58,35 @@ def signed(data: bytes, root: TrustRoot, signers: Sequence[Signer]) -> tuple[byt
 
 
 def add(repository: Repository, data: bytes) -> ObjectId:
-    """Makes a release known to a store. Durable when it returns.
+    """Add a release to a store, durably. Return its object id.
 
-    Raises Untrusted unless the release role of the store's newest root has signed it, Conflict where there is another
-    release of that name.
+    Raise Untrusted unless the role release of the store's newest trust root has signed it, Conflict if the store has
+    another valid release of that name.
     """
-    _, made = parsed(data)
+    _, release = parsed(data)
     id_ = ObjectId.of(data)
     with repository.locked(), exclusive(repository.media.path, repository.disk, "trust", "the releases", timeout=60):
         parse_release(data, repository.trust_root().root)
-        if (there := listed(repository).get(made.name, id_)) != id_ and not _takes_its_place(repository, there, data):
-            text = f"another release {made.name} is there, the object {there}"
+        present = listed(repository).get(release.name, id_)
+        if present != id_ and not _may_replace(repository, present, data):
+            text = f"the store has another release {release.name}, the object {present}"
             raise Conflict(text, remedy="give the release another name", kind="same-name")
         with inserting(repository.media, repository.disk, None) as batch:
             batch.add_bytes(data)
             batch.commit()
-        repository.append_log(log.Event(int(time.time()), "signed", {"release": made.name, "object": str(id_)}))
+        repository.append_log(log.Event(int(time.time()), "signed", {"release": release.name, "object": str(id_)}))
         repository.disk.make_directory(repository.media.absolute(FOLDER))
         repository.disk.sync_directory(repository.media.absolute("trust"))
-        repository.replace(f"{FOLDER}/{made.name}", f"{id_}\n".encode())
+        repository.replace(f"{FOLDER}/{release.name}", f"{id_}\n".encode())
     return id_
 
 
-def _takes_its_place(repository: Repository, there: ObjectId, data: bytes) -> bool:
-    """Whether a release may replace another of its name: it says the same, or the other holds no more."""
+def _may_replace(repository: Repository, present: ObjectId, data: bytes) -> bool:
+    """Return whether a release may replace the present one: it has the same payload, or the present one is invalid."""
     try:
-        known = repository.evidence.object(there, ENVELOPE_LIMIT)
-        parse_release(known, repository.trust_root().root)
-        return parsed(known)[0].payload == parsed(data)[0].payload
+        present_data = repository.evidence.object(present, ENVELOPE_LIMIT)
+        parse_release(present_data, repository.trust_root().root)
+        return parsed(present_data)[0].payload == parsed(data)[0].payload
     except Unavailable:
         raise
     except FlightbagError:
@@ -92,38 +94,39 @@ def _takes_its_place(repository: Repository, there: ObjectId, data: bytes) -> bo
 
 
 def listed(repository: Repository) -> dict[str, ObjectId]:
-    """The releases that a store knows, by name. A file that names none is passed over: fsck tells of it."""
-    found = {}
+    """Return the object ids of a store's releases by name. A file without an id is passed over: an audit reports it."""
+    id_by_name = {}
     for name in repository.media.names_if_there(FOLDER):
         with suppress(Corrupt, NotFound):
             if SEGMENT.fullmatch(name):
-                found[name] = ref_id(repository.media.read(f"{FOLDER}/{name}", REF_SIZE))
-    return found
+                id_by_name[name] = ref_id(repository.media.read(f"{FOLDER}/{name}", REF_SIZE))
+    return id_by_name
 
 
 def approving(
     repository: Repository, root: TrustRoot, approvals: Iterable[Approval]
 ) -> tuple[tuple[ObjectId, ...], tuple[Approval, ...]]:
-    """The releases that approve all of these, as far as there are any; and those that none approves.
+    """Return the releases that give these approvals, and the approvals that no release gives.
 
-    Of several, the one that was issued last. What does not hold under the root approves nothing.
+    Of several releases with an approval, the last issued one is returned. A release that does not verify under `root`
+    approves nothing. Raise Unavailable if a release cannot be read.
     """
-    found: list[tuple[int, ObjectId, frozenset[Approval]]] = []
+    valid: list[tuple[int, ObjectId, frozenset[Approval]]] = []
     for id_ in listed(repository).values():
         try:
             one = read_release(repository.evidence, id_, root)
         except Unavailable:
             raise
         except FlightbagError:
-            continue  # lost, or of a key that was revoked: fsck and verify tell
-        found.append((one.issued_at, id_, frozenset(one.approvals)))
-    found.sort(reverse=True)
+            continue  # lost, or signed by a revoked key: an audit and the takeoff check report it
+        valid.append((one.issued_at, id_, frozenset(one.approvals)))
+    valid.sort(reverse=True)
     used: set[ObjectId] = set()
     lacking: list[Approval] = []
     for approval in approvals:
-        by = [id_ for _, id_, approved in found if approval in approved]
-        if by:
-            used.add(by[0])
+        ids = [id_ for _, id_, approved in valid if approval in approved]
+        if ids:
+            used.add(ids[0])
         else:
             lacking.append(approval)
     return tuple(sorted(used)), tuple(lacking)

@@ -1,9 +1,9 @@
-"""Copying missions from one store to another: only what is missing, hashed as it is copied, refs last.
+"""Copying missions from one store to another: only missing objects, hashed as they are copied; refs move last.
 
-A plan is a value: what would be copied and which refs would move. Applying it reads the source and writes the target;
-the source is never written to, and at the target no index is opened. An interrupted sync is resumed by the next one.
+A plan is a value: the objects to copy, the trust roots to bring, the refs to move. Applying it reads the source, which
+is never written, and writes the target, where no index is opened. The next sync resumes an interrupted one.
 
-The target may have nothing yet, or be a store of the same trust domain. A mission that is newer there stays.
+The target may not exist yet, or be a store of the same trust domain. A mission that is newer at the target stays.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import check_binding, open_manifest
 from store.trust.root import SignedRoot
 
-# Objects to a barrier: enough to spread its cost, few enough that an interrupted sync has kept something.
+# The most objects, and about the most bytes, in one durable batch: large enough to spread the cost of a sync to the
+# medium, small enough that an interrupted run keeps most of its work.
 _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A ref that would move at the target; `replaces` is what it led to there, None where it led to nothing."""
+    """A ref that moves at the target; `replaces` is the manifest id that it has there, None without a valid one."""
 
     mission: str
     manifest: ObjectId
@@ -46,7 +47,12 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class SyncPlan:
-    """What a sync would do. `missing` has (id, size) in the order of copying: manifests after what they name."""
+    """The effect of a sync. `missing` has (id, size) in the order of copying: manifests after the objects they name.
+
+    `present` counts the objects that the target has. `roots` are the versions of trust roots to bring. `moves`,
+    `unchanged` and `newer` (at the target) have the missions. `refused` has the missions that do not verify at the
+    source, for instance after a revocation, each with the reason; the trust roots are brought all the same.
+    """
 
     missing: tuple[tuple[ObjectId, int], ...]
     present: int
@@ -54,9 +60,8 @@ class SyncPlan:
     moves: tuple[Move, ...]
     unchanged: tuple[str, ...]
     newer: tuple[str, ...]
-    # Those that hold no more, as a signer was revoked for instance, with why: the roots travel all the same.
     refused: tuple[tuple[str, str], ...] = ()
-    # All that the moved missions need, and what the target's log was when it was asked for it.
+    # The closures of these missions, and the stamp of the target's log when the plan was made.
     closure: tuple[tuple[ObjectId, int], ...] = field(default=(), repr=False)
     target_log: FileStamp | None = None
 
@@ -68,14 +73,14 @@ class SyncPlan:
 def plan_sync(
     source: Repository, target: Repository | None, missions: Sequence[str], *, checksum: bool = False
 ) -> SyncPlan:
-    """What it takes to bring `missions` (none: all) to the target; None is a target that does not exist yet.
+    """Return the plan that brings `missions` (none: all) to the target; None is a target that does not exist yet.
 
-    What the target has is told by name and size, as verify reads every byte anyway; `checksum` reads it here already,
-    so that what is damaged is copied again.
+    The target has an object if a file with its name and size exists there, because the takeoff check reads every byte
+    anyway. With `checksum` the files are read, so that damaged objects are copied again.
 
-    Raises NotFound for an unknown mission, Corrupt for one that was asked for and whose manifest does not hold at the
-    source, Conflict for a target of another trust domain, for one whose newer root does not accept a mission, and for
-    one that has another mission of the same sequence.
+    Raise NotFound for an unknown mission, Corrupt if a mission in `missions` does not verify at the source, and
+    Conflict if the target is of another trust domain, has a newer trust root that does not accept a mission, or has
+    another manifest of the same sequence.
     """
     source_root = source.trust_root()
     target_log = _log_of(target)
@@ -83,7 +88,7 @@ def plan_sync(
     wanted: dict[ObjectId, int] = {}
     last: dict[ObjectId, int] = {}
     moves, unchanged, newer, refused = [], [], [], []
-    # What keeps the target's mission from holding may have the right name and size.
+    # A manifest or table that does not verify at the target may have the right name and size.
     doubted: set[ObjectId] = set()
     judge = _newer_root(target, source_root)
     for mission in dict.fromkeys(missions or source.missions()):
@@ -94,27 +99,27 @@ def plan_sync(
                 raise
             refused.append((mission, str(error)))
             continue
-        there = _current_at(target, mission)
+        at_target = _current_at(target, mission)
         issue = opened.manifest.issue
         move = Move(mission, opened.manifest_id, issue.epoch, issue.sequence, _ref_at(target, mission))
-        if there is not None and there.manifest.issue.order > opened.manifest.issue.order:
+        if at_target is not None and at_target.manifest.issue.order > opened.manifest.issue.order:
             newer.append(mission)
             continue
         if judge is not None:
             _check_accepted(source, opened, mission, judge)
-        if there is None:
+        if at_target is None:
             doubted |= {opened.manifest_id, opened.manifest.table}
-        if there is not None and there.manifest_id == opened.manifest_id:
+        if at_target is not None and at_target.manifest_id == opened.manifest_id:
             unchanged.append(mission)
         elif (
-            there is not None
-            and there.manifest.issue.order == opened.manifest.issue.order
-            and there.manifest != opened.manifest
+            at_target is not None
+            and at_target.manifest.issue.order == opened.manifest.issue.order
+            and at_target.manifest != opened.manifest
         ):
-            # The same payload with other signatures is the same mission; another payload is not.
+            # A manifest with the same payload and other signatures is the same mission.
             raise Conflict(
-                f"the target has another mission {mission} of the same sequence {move.sequence}",
-                remedy="one station owns a mission id: publish it anew there",
+                f"the target has another manifest of mission {mission} with the same sequence {move.sequence}",
+                remedy="publish the mission again at the station that owns its id, and sync from there",
                 kind="same-sequence",
                 mission=mission,
             )
@@ -156,7 +161,7 @@ def _add_closure(source: Repository, opened: Opened, wanted: dict[ObjectId, int]
 
 
 def _roots_to_copy(source: Repository, newest: SignedRoot, target: Repository | None) -> tuple[int, ...]:
-    """The versions of the chain that the target lacks."""
+    """Return the versions of the chain that the target lacks. Raise Conflict for another trust domain."""
     versions = tuple(range(1, newest.root.version + 1))
     if target is None:
         return versions
@@ -165,10 +170,10 @@ def _roots_to_copy(source: Repository, newest: SignedRoot, target: Repository | 
     for version in versions:
         theirs = _digest(target, version) if version in have else None
         if theirs is None:
-            copy.append(version)  # absent, or damaged: then it vouches for no other domain either
+            copy.append(version)  # absent, or damaged and so no sign of another domain
         elif theirs != _digest(source, version):
             raise Conflict(
-                f"{target.media.path} belongs to another trust domain, or its root {version} is another one",
+                f"{target.media.path} belongs to another trust domain, or its trust root {version} is another one",
                 remedy="sync to another folder",
                 kind="bad-trust-chain",
             )
@@ -176,7 +181,7 @@ def _roots_to_copy(source: Repository, newest: SignedRoot, target: Repository | 
 
 
 def _digest(store: Repository, version: int) -> bytes | None:
-    """What a root file of the store says, by its digest; None where it is damaged."""
+    """Return the digest of a root file's payload; None if the file is damaged."""
     try:
         return SignedRoot.parse(store.evidence.root_file(version)).root.digest
     except (Corrupt, Untrusted):
@@ -184,14 +189,14 @@ def _digest(store: Repository, version: int) -> bytes | None:
 
 
 def _newer_root(target: Repository | None, newest: SignedRoot) -> SignedRoot | None:
-    """The root of the target where it is newer than the source's newest: then it alone judges."""
+    """Return the target's newest trust root if it is newer than the source's; then only that root judges."""
     if target is None or max(target.evidence.root_versions(), default=0) <= newest.root.version:
         return None
     return target.trust_root()
 
 
 def _check_accepted(source: Repository, opened: Opened, mission: str, judge: SignedRoot) -> None:
-    """Raises Conflict for a mission that would be NO-GO at the target, under a root that the source lacks."""
+    """Raise Conflict for a mission that would be NO-GO at the target, under a trust root that the source lacks."""
     judged = open_manifest(source.evidence, opened.manifest_id, judge)
     findings = (
         check_binding(source.evidence, judged, mission, Binding(opened.manifest.issue.issued_at))
@@ -200,9 +205,9 @@ def _check_accepted(source: Repository, opened: Opened, mission: str, judge: Sig
     )
     if findings:
         raise Conflict(
-            f"the target's newer root {judge.root.version} does not accept {mission}: "
+            f"the target's newer trust root {judge.root.version} does not accept mission {mission}: "
             + "; ".join(finding.message for finding in findings),
-            remedy="bring that root to the source and publish the mission anew",
+            remedy="bring that trust root to the source, and publish the mission again",
             kind="old-root",
             mission=mission,
             findings=findings,
@@ -210,7 +215,7 @@ def _check_accepted(source: Repository, opened: Opened, mission: str, judge: Sig
 
 
 def _current_at(target: Repository | None, mission: str) -> Opened | None:
-    """A mission as it is at the target; None where it has none that holds."""
+    """Return the mission at the target; None if the target has none that verifies."""
     if target is None:
         return None
     try:
@@ -218,11 +223,11 @@ def _current_at(target: Repository | None, mission: str) -> Opened | None:
     except Unavailable:
         raise
     except FlightbagError:
-        return None  # absent or torn: the source's takes its place
+        return None  # absent or damaged: the mission of the source takes its place
 
 
 def _resident(target: Repository | None, id_: ObjectId, size: int, *, checksum: bool) -> bool:
-    """Whether the target has a file of that name and size, and with `checksum` of that content."""
+    """Return whether the target has a file with the object's name and size, and with `checksum` its bytes."""
     if target is None:
         return False
     try:
@@ -242,15 +247,18 @@ def apply_sync(
     disk: Disk | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Copies objects, then roots, then moves refs. Durable when it returns.
+    """Copy objects, then bring trust roots, then move refs. Everything is durable on return.
 
-    Raises Unavailable before anything is copied where the medium has too little room.
+    `progress` gets the number of bytes as they are copied. Raise Unavailable, before anything is copied, if the medium
+    has too little free space; Locked during a collection at either store; Corrupt or Unavailable for a source object
+    that is not whole.
     """
     disk = disk or Disk()
     if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source.media.path)):
-        raise Invalid(f"{os.fspath(target)} lies in the store that is copied", remedy="give another folder")
+        text = f"{os.fspath(target)} lies in the source store"
+        raise Invalid(text, remedy="give a folder outside of the source store")
     _check_room(plan, target)
-    # So that nothing is collected at the source meanwhile; where nobody ever wrote, there is no lock.
+    # The lock keeps a collection away from the source. A source that was never written to has no lock.
     held = SharedLock.existing(source.media.path, "store", "the source store")
     try:
         if held is not None:
@@ -277,15 +285,15 @@ def _apply(
         try:
             lock.hold_shared(wait=False)
             sweep(destination.media, disk)
-            # What was there when the plan was made may have been collected since; then the log says so.
+            # Objects of the target may have been collected since the plan was made; then its log has changed.
             unchanged = _log_of(destination) == plan.target_log
             for batch in _batches(plan.missing):
                 _copy(batch, source, destination, progress)
             for id_, size in () if unchanged else plan.closure:
                 if not _resident(destination, id_, size, checksum=False):
                     raise Unavailable(
-                        f"object {id_} was at the target when the sync began, and is gone",
-                        remedy="run it again: somebody has collected meanwhile",
+                        f"object {id_} was at the target when the sync began, and was collected since",
+                        remedy="run the sync again",
                         kind="missing",
                         object=id_,
                     )
@@ -298,37 +306,38 @@ def _apply(
 
 
 def _bring_root(version: int, source: Repository, destination: Repository) -> None:
-    """Brings a root, unless somebody else has put it into effect there since the plan was made."""
+    """Bring a trust root, unless another process has put it into effect at the target since the plan was made."""
     data = source.evidence.root_file(version)
     digest = SignedRoot.parse(data).root.digest
     with exclusive(destination.media.path, destination.disk, "trust", "the target's trust chain", timeout=60):
         if version in destination.evidence.root_versions():
-            there = _digest(destination, version)
-            if there == digest:
+            present = _digest(destination, version)
+            if present == digest:
                 return
-            if there is not None:
+            if present is not None:
                 raise Conflict(
-                    f"{destination.media.path} has got another trust root {version} meanwhile",
-                    remedy="bring the two stations' roots together, and begin a new draft of the one that lost",
+                    f"another trust root {version} took effect at {destination.media.path} meanwhile",
+                    remedy="choose one of the two roots for both stations, and begin a new draft of the other change",
                     kind="bad-trust-chain",
                 )
         put_into_effect(destination, data, at=int(time.time()))
 
 
 def _move(move: Move, destination: Repository) -> None:
-    """Moves a ref, unless somebody else has moved it since the plan was made, to this manifest or a newer one."""
+    """Move a ref, unless another process has moved it to this manifest or a newer one since the plan was made."""
     what = f"mission {move.mission} at the target"
     with exclusive(destination.media.path, destination.disk, f"mission-{move.mission}", what, timeout=60):
         now = _ref_at(destination, move.mission)
         if now is not None and now != move.replaces:
-            there = _current_at(destination, move.mission)
-            if now == move.manifest or (there is not None and there.manifest.issue.order > (move.epoch, move.sequence)):
+            current = _current_at(destination, move.mission)
+            newer = current is not None and current.manifest.issue.order > (move.epoch, move.sequence)
+            if now == move.manifest or newer:
                 return
         destination.move_ref(move.mission, move.manifest, "received", move.sequence)
 
 
 def _ref_at(target: Repository | None, mission: str) -> ObjectId | None:
-    """What the ref of a mission leads to at the target; None where there is none, or it is torn."""
+    """Return the manifest id in the ref of a mission at the target; None without a valid ref."""
     if target is None:
         return None
     try:
@@ -368,16 +377,16 @@ def _check_room(plan: SyncPlan, target: str | os.PathLike[str]) -> None:
     try:
         status = os.statvfs(path)
     except OSError as error:
-        raise Unavailable(f"{path} cannot be looked at: {error.strerror}", kind="unreadable") from error
+        raise Unavailable(f"the free space of {path} cannot be read: {error.strerror}", kind="unreadable") from error
     if status.f_blocks == 0:
-        return  # this file system does not say
-    # Every object takes whole blocks, and some for its directory entry.
+        return  # this file system does not report its space
+    # An object takes whole blocks, and more for its directory entry.
     block = status.f_frsize
     needed = sum((size // block + 2) * block for _, size in plan.missing)
     free = status.f_bavail * block
     if needed > free:
         raise Unavailable(
-            f"{path} has {free} bytes free, the sync needs {needed}",
+            f"{path} has {free} bytes of free space, and the sync needs {needed}",
             remedy="free some space, or sync fewer missions with --mission",
             kind="no-space",
             expected=needed,

@@ -1,4 +1,4 @@
-"""Publication: the only way to change a store. `writing` opens a repository with its index, behind the lock."""
+"""Publication: inserts objects and makes missions current. `writing` opens a store with its index, behind its lock."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ from store.disk.staging import sweep
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
+from store.ground.excerpt import first_few
 from store.ground.repository import Repository
 from store.ground.upkeep import absorb, absorb_manifest, rebuild
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import check_binding
 
-# How many failures an error's message spells out.
-_NAMED = 8
-
 
 @contextmanager
 def writing(repository: Repository, *, alone: bool = False, wait: bool = False) -> Iterator[Writer]:
-    """The store, open for writing, with its index; what dead transactions left is swept away first.
+    """Open a store for writing, with its index, after removing the leftovers of dead transactions.
 
-    `alone`, no transaction is under way that could rely on an object. Raises Locked as `locked` does.
+    With `alone`, no other transaction is under way that could rely on an object. Raise as `Repository.locked` does.
     """
     with repository.locked(alone=alone, wait=wait):
         sweep(repository.media, repository.disk)
@@ -40,60 +38,62 @@ def writing(repository: Repository, *, alone: bool = False, wait: bool = False) 
             try:
                 yield writer
             finally:
-                # The ledger is a view: what is not entered is read again, and no other error is hidden by this.
+                # The index is a view: an object that is not entered is read again. So a failure here is ignored, and
+                # hides no other error.
                 with suppress(FlightbagError):
-                    writer.settle()
+                    writer.enter_checked()
 
 
 class Writer:
-    """A repository with its index. Made by `writing`."""
+    """An open store with its index, made by `writing`."""
 
     def __init__(self, repository: Repository, index: Index) -> None:
         self.repository = repository
         self.index = index
-        # Read in full by `check_object` and not in the ledger yet: one commit for many.
+        # Objects that `check_object` has read in full, to be entered in the index in one commit.
         self._checked: dict[ObjectId, Row] = {}
 
     @contextmanager
     def inserting(self) -> Iterator[Batch]:
-        """A batch of objects; see `store.disk.objects`."""
+        """Open a batch of objects; see `store.disk.objects`."""
         with inserting(self.repository.media, self.repository.disk, self.index) as batch:
             yield batch
 
     def check_object(self, id_: ObjectId, size: int) -> None:
-        """Raises NotFound or Corrupt unless the object is there, whole (by the ledger, or by reading it)."""
-        known = self._checked.get(id_)
-        if known and known.size == size and known.fresh(self.repository.media.stamp(object_path(id_))):
+        """Raise NotFound or Corrupt unless the object is whole, by its row in the index or by reading it."""
+        row = self._checked.get(id_)
+        if row and row.size == size and row.fresh(self.repository.media.stamp(object_path(id_))):
             return
         row = confirm_object(self.repository.media, self.index, id_, size)
         if row is not None:
             self._checked[id_] = row
 
-    def settle(self) -> None:
-        """Enters in the ledger what `check_object` read."""
+    def enter_checked(self) -> None:
+        """Enter in the index the objects that `check_object` has read."""
         if self._checked:
             self.index.commit(objects=self._checked)
             self._checked = {}
 
     def record(self, records: Mapping[BuildKey, Record], *, replace: bool = False) -> None:
-        """Remembers what was built for some keys, once those objects are committed.
+        """Record the objects that were built for some keys; the objects are committed before the call.
 
-        The first writer wins, unless `replace` says that the objects of records that are there are gone or damaged.
+        An earlier record stays, unless `replace` states that its objects are lost or damaged.
         """
         if records:
             self.index.commit(records=records, replace=replace)
 
     def publish(self, mission: str, manifest: bytes, table: bytes, *, event: str = "published") -> ObjectId:
-        """Makes a signed manifest current: its objects, the log line (of kind `event`), the ref.
+        """Make a signed manifest current: insert its objects, add the log line (of kind `event`), move the ref.
 
-        Refuses, with what was current still current, unless it verifies under the store's own chain, binds (step E)
-        and every object of its closure is there and whole. Nothing is written before the signatures hold.
+        Return the id of the manifest. It must verify under the store's own chain and fit its own mission (step E), and
+        every object of its closure must be whole; else raise as `Repository.opened`, `check_fit` and `check_closure`
+        do, and the current manifest stays current. Nothing is written before the signatures hold.
         """
         repository = self.repository
         id_ = ObjectId.of(manifest)
-        ahead = _Ahead(repository.media, {id_: manifest, ObjectId.of(table): table})
-        opened = repository.opened(id_, "the new manifest", ahead)
-        check_fit(ahead, opened, mission)
+        evidence = _EvidenceWithNewObjects(repository.media, {id_: manifest, ObjectId.of(table): table})
+        opened = repository.opened(id_, "the new manifest", evidence)
+        check_fit(evidence, opened, mission)
         with self.inserting() as batch:
             batch.add_bytes(table)
             batch.commit()
@@ -105,10 +105,13 @@ class Writer:
         return id_
 
     def keep_draft(self, mission: str, manifest: bytes, table: bytes, facts: dict[str, Any]) -> None:
-        """Keeps a manifest that lacks signatures, and its table. The log line says what was signed."""
+        """Keep a manifest that lacks signatures as the mission's draft, with its table. `facts` go into the log line.
+
+        The draft is durable on return.
+        """
         repository = self.repository
         if not MISSION_ID.fullmatch(mission):
-            raise Invalid(f"{mission[:80]!r} is no mission id")
+            raise Invalid(f"{mission[:80]!r} is not a valid mission id")
         with self.inserting() as batch:
             batch.add_bytes(table)
             batch.commit()
@@ -118,19 +121,22 @@ class Writer:
         repository.replace(f"drafts/{mission}", manifest)
 
     def drop_draft(self, mission: str) -> None:
-        """Removes the draft of a mission, if there is one: what is published has overtaken it."""
+        """Remove the draft of a mission, if it has one."""
         media = self.repository.media
         if mission in media.names_if_there("drafts"):
             self.repository.disk.remove(media.absolute(f"drafts/{mission}"))
             self.repository.disk.sync_directory(media.absolute("drafts"))
 
     def check_closure(self, opened: Opened, progress: Callable[[int], None] | None = None) -> None:
-        """Raises Refused unless every object of the closure is there and whole, Unavailable if nobody can tell."""
-        self.settle()
+        """Raise Refused unless every object of the closure is whole, Unavailable if all failures are failures to read.
+
+        `progress` gets the number of bytes of each object.
+        """
+        self.enter_checked()
         repository = self.repository
         failures: dict[ObjectId, FlightbagError] = {}
         rows: dict[ObjectId, Row] = {}
-        # Two entries may give one object two sizes: then one of them fails.
+        # If two entries give one object two sizes, one of them fails.
         for id_, size in sorted({*opened.closure().items(), *((e.id, e.size) for e in opened.table.entries)}):
             try:
                 row = confirm_object(repository.media, self.index, id_, size)
@@ -148,16 +154,17 @@ class Writer:
             except FlightbagError as error:
                 failures[release] = error
         if failures:
-            named = [f"{id_}: {error.message}" for id_, error in list(failures.items())[:_NAMED]]
-            more = f" and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
+            reasons = first_few([f"{id_}: {error.message}" for id_, error in failures.items()])
             unread = all(isinstance(error, Unavailable) for error in failures.values())
             raise (Unavailable if unread else Refused)(
-                "the mission's closure is not whole: " + "; ".join(named) + more, objects=tuple(failures)
+                f"the mission's closure is not whole: {reasons}",
+                remedy="build the mission again, or run `store-fsck --full --repair` with --from a whole copy",
+                objects=tuple(failures),
             )
 
 
-class _Ahead(StoreEvidence):
-    """The store's evidence, and objects that are not in it yet."""
+class _EvidenceWithNewObjects(StoreEvidence):
+    """The evidence of a store, with objects that are not inserted yet."""
 
     def __init__(self, media: Media, new: Mapping[ObjectId, bytes]) -> None:
         super().__init__(media)
@@ -173,11 +180,11 @@ class _Ahead(StoreEvidence):
 
 
 def check_fit(evidence: StoreEvidence, opened: Opened, mission: str) -> None:
-    """Raises Refused for a manifest that no aircraft could fly (step E)."""
+    """Raise Refused for a manifest that step E refuses for every aircraft, with the findings."""
     unfit = check_binding(evidence, opened, mission, Binding(opened.manifest.issue.issued_at))
     if unfit:
         raise Refused(
-            "the new manifest cannot fly: " + "; ".join(finding.message for finding in unfit),
+            "no aircraft could fly the new manifest: " + "; ".join(finding.message for finding in unfit),
             remedy=unfit[0].remedy,
             kind=unfit[0].kind,
             findings=unfit,

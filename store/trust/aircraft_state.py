@@ -1,8 +1,11 @@
-"""What an aircraft remembers between flights, and what it refuses because of that. Pure: bytes come in and go out.
+"""The state of an aircraft (FORMAT.md 10.1, 10.2): its memory between flights, and what it refuses.
 
-A mission is judged by its id, as an aircraft may carry Wednesday's before it flies Tuesday's: neither an older
-(epoch, sequence) than the last one accepted, nor the same one with another payload. A flight that was consumed does not
-fly again. Time that has passed for sure is kept as a floor, so that what has expired stays expired without a clock.
+Missions are compared by mission id, because an aircraft may carry Wednesday's mission before it flies Tuesday's. It
+refuses an (epoch, sequence) that is older than the last one that it accepted for the mission, and the same one with
+another payload. A consumed flight does not fly again. The floor is a time that has passed for sure: a mission that has
+expired stays expired, also without a clock.
+
+Pure: bytes come in and go out. `takeoff.aircraft` keeps the two slots on disk (decision 0008).
 
 Law: `AircraftState.parse(s.render()) == s`, and only canonical bytes parse.
 """
@@ -28,7 +31,7 @@ MAX_CONSUMED = 50_000
 
 @dataclass(frozen=True, slots=True, order=True)
 class Acceptance:
-    """The last manifest of a mission that passed every step; `digest` is the BLAKE3 of its payload."""
+    """The last manifest of a mission that passed every step: its epoch and sequence, and the BLAKE3 of its payload."""
 
     epoch: int
     sequence: int
@@ -37,7 +40,11 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class AircraftState:
-    """`root` is the newest trust root that was ever seen, `floor` unix seconds that have passed for sure."""
+    """The whole memory of one aircraft.
+
+    `root` is the newest trust root that the aircraft has seen, `missions` maps mission ids to the last acceptance,
+    `consumed` are the ids of the flights that were flown, `floor` is a time (unix seconds) that has passed for sure.
+    """
 
     id: str
     host: str
@@ -48,15 +55,17 @@ class AircraftState:
 
     @classmethod
     def initial(cls, id_: str, host: str, root: SignedRoot) -> Self:
-        """An aircraft that has seen nothing yet. Raises Invalid for what is no id or host class."""
+        """Return the state of a newly enrolled aircraft. Raises Invalid for a bad aircraft id or host class."""
         if not AIRCRAFT_ID.fullmatch(id_):
-            raise Invalid(f"{id_[:80]!r} is no aircraft id", remedy="1 to 64 of a-z 0-9 . _ -, first a letter or digit")
+            raise Invalid(
+                f"{id_[:80]!r} is not an aircraft id", remedy="give 1 to 64 of a-z 0-9 . _ -, first a letter or digit"
+            )
         if not HOST_CLASS.fullmatch(host) or not is_host_class(host) or host == "auto":
-            raise Invalid(f"{host[:80]!r} is no host class", remedy="give one like cpu-x86_64-avx2")
+            raise Invalid(f"{host[:80]!r} is not a host class", remedy="give one like cpu-x86_64-avx2")
         return cls(id_, host, root, {}, (), root.root.issued_at)
 
     def render(self) -> bytes:
-        """The canonical bytes. Raises Corrupt where there is more than the format has room for."""
+        """Return the canonical bytes. Raises Corrupt where the state exceeds a bound of the format."""
         data = encode(
             {
                 "format": FORMAT,
@@ -73,14 +82,19 @@ class AircraftState:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """The state of canonical bytes. Raises Corrupt or Untrusted for any other."""
+        """Return the state of canonical bytes.
+
+        Raises Corrupt for any other bytes, Untrusted for a root without its threshold.
+        """
         fields = Fields(decode(data, limit=STATE_LIMIT, what="the aircraft's state"), "state")
         fields.integer("format", FORMAT, FORMAT)
         root = fields.blob("root", ROOT_FILE_LIMIT)
         rows = [_row(item) for item in fields.array("missions", 0, MAX_MISSIONS)]
         consumed = fields.array("consumed", 0, MAX_CONSUMED)
         if not all(type(item) is str and FLIGHT_ID.fullmatch(item) for item in consumed):
-            raise Corrupt("state.consumed holds no flight id", kind="bad-field", field="state.consumed")
+            raise Corrupt(
+                "state.consumed holds something else than flight ids", kind="bad-field", field="state.consumed"
+            )
         state = cls(
             id=fields.text("id", AIRCRAFT_ID),
             host=fields.text("host", HOST_CLASS),
@@ -95,57 +109,62 @@ class AircraftState:
         return state
 
     def objections(self, manifest: Manifest) -> Iterator[tuple[str, str, object, object]]:
-        """Why this aircraft refuses a genuine manifest: (kind, message, expected, actual)."""
+        """Yield why this aircraft refuses a genuine manifest: (kind of finding, message, expected, actual) each."""
         facts, issue = manifest.mission, manifest.issue
-        seen = self.missions.get(facts.id)
-        if seen is not None and issue.order < (seen.epoch, seen.sequence):
-            text = f"the mission is older than the one that was accepted before, of sequence {seen.sequence}"
-            yield "rolled-back", text, seen.sequence, issue.sequence
-        elif seen is not None and issue.order == (seen.epoch, seen.sequence):
+        last = self.missions.get(facts.id)
+        if last is not None and issue.order < (last.epoch, last.sequence):
+            text = f"the aircraft has accepted a newer issue of the mission, of sequence {last.sequence}"
+            yield "rolled-back", text, last.sequence, issue.sequence
+        elif last is not None and issue.order == (last.epoch, last.sequence):
             digest = payload_digest(manifest)
-            if digest != seen.digest:
-                text = f"the mission of sequence {seen.sequence} that was accepted before said something else"
-                yield "same-sequence", text, seen.digest.hex(), digest.hex()
+            if digest != last.digest:
+                text = f"the aircraft has accepted another mission of the same sequence {last.sequence}"
+                yield "same-sequence", text, last.digest.hex(), digest.hex()
         if facts.flight in self.consumed:
-            yield "consumed-flight", f"the flight {facts.flight} was flown, and does not fly again", "", facts.flight
+            yield "consumed-flight", f"the flight {facts.flight} was flown already", "", facts.flight
 
     def with_root(self, root: SignedRoot) -> Self:
-        """The state with a newer root, which the chain led to from the one before.
+        """Return the state with a newer trust root. The caller has followed the chain from the root before to it.
 
-        What is of an earlier epoch cannot fly any more, and need not be remembered.
+        Missions of earlier epochs are forgotten: they cannot fly any more.
         """
-        missions = {id_: seen for id_, seen in self.missions.items() if seen.epoch >= root.root.epoch}
+        missions = {id_: last for id_, last in self.missions.items() if last.epoch >= root.root.epoch}
         return replace(self, root=root, missions=missions, floor=max(self.floor, root.root.issued_at))
 
     def accepting(self, manifest: Manifest, *, now: int) -> Self:
-        """The state after a mission passed every step; `now` is a time that has passed for sure, 0 for none."""
+        """Return the state after a mission passed every step.
+
+        `now` is a unix time that has passed for sure, 0 for none.
+        """
         issue = manifest.issue
-        seen = Acceptance(issue.epoch, issue.sequence, payload_digest(manifest))
+        acceptance = Acceptance(issue.epoch, issue.sequence, payload_digest(manifest))
         return replace(
             self,
-            missions={**self.missions, manifest.mission.id: seen},
+            missions={**self.missions, manifest.mission.id: acceptance},
             floor=max(self.floor, issue.issued_at, now),
         )
 
     def consuming(self, flight: str) -> Self:
-        """The state after a flight was flown. Raises Invalid for what is no flight id, or was consumed before."""
+        """Return the state after a flight was flown. Raises Invalid for a bad flight id and for a consumed flight."""
         if not FLIGHT_ID.fullmatch(flight):
-            raise Invalid(f"{flight[:80]!r} is no flight id")
+            raise Invalid(f"{flight[:80]!r} is not a flight id")
         if flight in self.consumed:
-            raise Invalid(f"the flight {flight} was consumed before")
+            raise Invalid(f"the flight {flight} is consumed already")
         return replace(self, consumed=tuple(sorted((*self.consumed, flight))))
 
 
 def payload_digest(manifest: Manifest) -> bytes:
-    """What tells two manifests apart, whoever has signed them: the BLAKE3 of the payload."""
+    """Return the BLAKE3 of the payload, 32 bytes: equal for equal manifests, whoever has signed them."""
     return bytes(ObjectId.of(manifest.render()))
 
 
 def _row(item: object) -> tuple[str, Acceptance]:
     if type(item) is not list or [type(part) for part in item] != [str, int, int, bytes]:
-        raise Corrupt("state.missions has no [mission, epoch, sequence, digest]", kind="bad-field", field="state")
+        raise Corrupt(
+            "an item of state.missions is not [mission, epoch, sequence, digest]", kind="bad-field", field="state"
+        )
     id_, epoch, sequence, digest = item
-    right = MISSION_ID.fullmatch(id_) and 1 <= epoch <= INT_MAX and 1 <= sequence <= INT_MAX
-    if not right or len(digest) != DIGEST_SIZE:
-        raise Corrupt(f"state.missions of {id_[:80]!r} is not valid", kind="bad-field", field="state.missions")
+    valid = MISSION_ID.fullmatch(id_) and 1 <= epoch <= INT_MAX and 1 <= sequence <= INT_MAX
+    if not valid or len(digest) != DIGEST_SIZE:
+        raise Corrupt(f"the item {id_[:80]!r} of state.missions is not valid", kind="bad-field", field="state.missions")
     return id_, Acceptance(epoch, sequence, digest)

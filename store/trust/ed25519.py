@@ -1,9 +1,12 @@
-"""Ed25519 (RFC 8032), stricter than the library: one key has one encoding, and no signature fits many messages.
+"""Ed25519 (RFC 8032), stricter than the library: a key has one encoding, and a signature fits one message (FORMAT.md
+4.1).
 
-The library accepts public keys A and commitments R of small and of mixed order and non-canonical encodings of A;
-signatures with those can verify under keys or for messages that nobody signed. Here R is judged by its y coordinate
-alone: every point of order 1, 2, 4 or 8 has one of five. A must be in the prime-order subgroup, which costs some
-milliseconds and is remembered; with such an A, the equation that the library checks leaves no R outside of it.
+The library accepts public keys A and commitments R of small and of mixed order, and non-canonical encodings of A. Such
+signatures can verify under keys or for messages that nobody signed. Here the y coordinate of R decides: every point of
+order 1, 2, 4 or 8 has one of five values. A must lie in the prime-order subgroup; that check takes some milliseconds,
+and its result is cached. With such an A, the equation that the library checks admits no R outside of the subgroup.
+
+This module signs nothing and knows no envelopes; see `keys`.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ _Point = tuple[int, int, int, int]
 
 
 def is_strict_point(encoded: bytes) -> bool:
-    """Whether 32 bytes are a canonical encoding of a y that no small-order point has."""
+    """Whether `encoded` is 32 bytes that encode a y canonically, and no point of small order has that y."""
     if len(encoded) != 32:
         return False
     y = int.from_bytes(encoded, "little") & (2**255 - 1)
@@ -34,7 +37,7 @@ def is_strict_point(encoded: bytes) -> bool:
 
 
 def verify(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether `signature` (64 bytes) is the signature of `message` by the key `public` (32 bytes), strictly."""
+    """Whether `signature` (64 bytes) is the strict signature of `message` by the public key `public` (32 bytes)."""
     if len(signature) != 64 or not is_strict_point(signature[:32]) or not is_enrollable(public):
         return False
     try:
@@ -46,7 +49,7 @@ def verify(public: bytes, signature: bytes, message: bytes) -> bool:
 
 @lru_cache(maxsize=1024)
 def is_enrollable(public: bytes) -> bool:
-    """Whether a key may be enrolled: a canonical point of the prime-order subgroup other than the identity."""
+    """Whether 32 bytes may be enrolled as a key: a canonical point of the prime-order subgroup, not the identity."""
     if not is_strict_point(public):
         return False
     point = _decompress(public)
@@ -54,7 +57,7 @@ def is_enrollable(public: bytes) -> bool:
 
 
 def _decompress(encoded: bytes) -> _Point | None:
-    """RFC 8032, section 5.1.3, in extended coordinates (X, Y, Z, T)."""
+    """The point of an encoding in extended coordinates (X, Y, Z, T), None for no point (RFC 8032, section 5.1.3)."""
     number = int.from_bytes(encoded, "little")
     y, sign = number & (2**255 - 1), number >> 255
     u, v = (y * y - 1) % P, (_D * y * y + 1) % P
@@ -71,7 +74,7 @@ def _decompress(encoded: bytes) -> _Point | None:
 
 
 def _add(p: _Point, q: _Point) -> _Point:
-    """RFC 8032, section 5.1.4: complete addition, so it doubles too."""
+    """The sum of two points (RFC 8032, section 5.1.4). The addition is complete: it also doubles."""
     a, b = (p[1] - p[0]) * (q[1] - q[0]), (p[1] + p[0]) * (q[1] + q[0])
     c, d = 2 * p[3] * q[3] * _D, 2 * p[2] * q[2]
     e, f, g, h = b - a, d - c, d + c, b + a

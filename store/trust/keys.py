@@ -1,6 +1,6 @@
-"""Keys: public keys and their kid, private keys in encrypted PKCS#8, and signing.
+"""Keys: Ed25519 public keys and their kid (RFC 9679), private keys in encrypted PKCS#8 (RFC 5958, RFC 8018), signing.
 
-Pure: PEM bytes come in and go out, files are the callers'.
+Pure: PEM bytes come in and go out; the callers read and write files and ask for passphrases.
 """
 
 from __future__ import annotations
@@ -19,86 +19,91 @@ from store.format.cose import Envelope, Signature
 from store.trust import ed25519
 
 KEY_FILE_LIMIT = 16 * 2**10
-# The library's own bound.
+# Bytes. The library has this bound.
 MAX_PASSPHRASE = 1023
 _ENCRYPTED = b"ENCRYPTED PRIVATE KEY"
 # 1.2.840.113549.1.5.13 and .12 (RFC 8018, appendices A.4 and A.2).
 _PBES2, _PBKDF2 = bytes.fromhex("2a864886f70d01050d"), bytes.fromhex("2a864886f70d01050c")
-# A second or so; the library writes 2048, and what people are told to use is below a million.
+# About a second of work. The library writes 2048 rounds; common advice stays below a million.
 MAX_ROUNDS = 10_000_000
-# What it raises for a file that is no key it knows; InternalError for odd parameters of an encryption.
+# The errors of the library for a file that is not a key it knows; InternalError is for odd parameters of an encryption.
 _NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError)
 # {1: 1, -1: 6, -2: h'…'}: kty OKP, crv Ed25519, x; the members of the thumbprint (RFC 9679, section 3).
 _THUMBPRINT_PREFIX = bytes.fromhex("a301012006215820")
 
 
+class PassphraseNeeded(Invalid):
+    """A private key is encrypted, and no passphrase was given for it."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class PublicKey:
-    """An Ed25519 public key by its 32 raw bytes. Keys are equal when these are, whatever a kid claims."""
+    """An Ed25519 public key: its 32 raw bytes. Two keys are equal if these are, whatever a kid claims.
+
+    Raises Invalid for another number of bytes.
+    """
 
     raw: bytes
 
     def __post_init__(self) -> None:
         if len(self.raw) != 32:
-            raise Invalid(f"an Ed25519 public key has 32 bytes, this has {len(self.raw)}")
+            raise Invalid(f"the Ed25519 public key has {len(self.raw)} bytes, must have 32")
 
     @property
     def kid(self) -> bytes:
-        """The COSE key thumbprint (RFC 9679): SHA-256, 32 bytes."""
+        """The COSE key thumbprint (RFC 9679, section 3): SHA-256, 32 bytes."""
         return hashlib.sha256(_THUMBPRINT_PREFIX + self.raw).digest()
 
     def verifies(self, envelope: Envelope, signature: Signature, aad: bytes) -> bool:
-        """Whether this is this key's signature of the envelope under `aad`, strictly (see `ed25519`)."""
+        """Whether `signature` is the strict signature (see `ed25519`) of the envelope by this key under `aad`."""
         return signature.kid == self.kid and ed25519.verify(
             self.raw, signature.signature, envelope.to_be_signed(self.kid, aad)
         )
 
     def require_enrollable(self) -> Self:
-        """This key, once it is known to be fit for a trust root. Raises Untrusted for a weak point."""
+        """Return this key. Raises Untrusted (kind weak-key) unless a trust root may name it (see `ed25519`)."""
         if not ed25519.is_enrollable(self.raw):
             raise Untrusted(
-                f"the public key {self.raw.hex()} is not canonical or not of prime order",
-                remedy="make a new one with `flightbag keys new`",
+                f"the public key {self.raw.hex()} is not a canonical point of prime order",
+                remedy="make a new key with `flightbag keys new`",
                 kind="weak-key",
             )
         return self
 
     def pem(self) -> bytes:
-        """SubjectPublicKeyInfo as PEM."""
+        """Return the SubjectPublicKeyInfo (RFC 8410) as PEM."""
         return Ed25519PublicKey.from_public_bytes(self.raw).public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
 
     @classmethod
     def of_pem(cls, data: bytes) -> Self:
-        """The key of a SubjectPublicKeyInfo PEM. Raises Invalid for anything but an Ed25519 key."""
+        """Return the key of a SubjectPublicKeyInfo in PEM. Raises Invalid for anything but an Ed25519 public key."""
         try:
             key = serialization.load_pem_public_key(data)
         except (*_NO_KEY, TypeError) as error:
-            raise Invalid("this is no public key in PEM") from error
+            raise Invalid("the data is not a public key in PEM") from error
         if not isinstance(key, Ed25519PublicKey):
-            raise Invalid("this is a public key, but not an Ed25519 one")
+            raise Invalid("the public key is not an Ed25519 key")
         return cls(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
 
 
 class Signer(Protocol):
-    """Something that holds a private key: a file's, or a token's behind a command."""
+    """Holder of a private key: the key of a file, or a token behind a command."""
 
     @property
-    def public(self) -> PublicKey: ...
-
-    def sign(self, message: bytes) -> bytes:
-        """The 64 bytes of the Ed25519 signature of `message`."""
+    def public(self) -> PublicKey:
+        """The public key of the private key that signs."""
         ...
 
-
-class PassphraseNeeded(Invalid):
-    """The private key is encrypted, and no passphrase was given."""
+    def sign(self, message: bytes) -> bytes:
+        """Return the Ed25519 signature of `message`, 64 bytes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """A private key in memory. Never printed."""
+    """A private key in memory. It is never printed: `repr` shows the kid."""
 
     _key: Ed25519PrivateKey
 
@@ -116,14 +121,15 @@ class PrivateKey:
 
     @classmethod
     def generate(cls) -> Self:
+        """Return a new random key."""
         return cls(Ed25519PrivateKey.generate())
 
     def pem(self, passphrase: bytes | None) -> bytes:
-        """PKCS#8 as PEM, encrypted under the passphrase; None, and only None, leaves it in the clear."""
+        """Return the PKCS#8 as PEM, encrypted under the passphrase. Only None leaves it unencrypted. Raises Invalid."""
         if passphrase == b"":
-            raise Invalid("the passphrase is empty", remedy="give one, or say --no-passphrase")
+            raise Invalid("the passphrase is empty", remedy="give a passphrase, or the option --no-passphrase")
         if passphrase is not None and len(passphrase) > MAX_PASSPHRASE:
-            raise Invalid(f"the passphrase has more than {MAX_PASSPHRASE} bytes")
+            raise Invalid(f"the passphrase has {len(passphrase)} bytes, at most {MAX_PASSPHRASE} are allowed")
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if passphrase is not None:
             encryption = serialization.BestAvailableEncryption(passphrase)
@@ -131,7 +137,11 @@ class PrivateKey:
 
     @classmethod
     def of_pem(cls, data: bytes, passphrase: bytes | None) -> Self:
-        """The key of a PKCS#8 PEM. Raises Invalid for a wrong passphrase or another kind of key."""
+        """Return the key of a PKCS#8 in PEM.
+
+        Raises PassphraseNeeded for an encrypted key without a passphrase, Invalid for a wrong or a needless passphrase
+        and for another kind of key.
+        """
         if passphrase is not None and _ENCRYPTED in data:
             _check_cost(data)
         try:
@@ -141,16 +151,16 @@ class PrivateKey:
                 raise PassphraseNeeded("the private key is encrypted and needs a passphrase") from error
             raise Invalid("the private key is not encrypted, but a passphrase was given") from error
         except _NO_KEY as error:
-            raise Invalid("this is no private key in PKCS#8 PEM, or the passphrase is wrong") from error
+            raise Invalid("the data is not a private key in PKCS#8 PEM, or the passphrase is wrong") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise Invalid("this is a private key, but not an Ed25519 one")
+            raise Invalid("the private key is not an Ed25519 key")
         return cls(key)
 
 
 def _check_cost(data: bytes) -> None:
-    """Raises Invalid for an encrypted key whose file asks for more work or memory than any honest one.
+    """Raise Invalid for an encrypted key that demands more work or memory than any honest one.
 
-    The file says how often the passphrase is hashed (PBES2, RFC 8018), and the library does what it says.
+    The file sets how often the passphrase is hashed (PBES2, RFC 8018, section 6.2), and the library follows it.
     """
     try:
         body = data.partition(b"-----BEGIN " + _ENCRYPTED + b"-----")[2].partition(b"-----END ")[0]
@@ -163,13 +173,13 @@ def _check_cost(data: bytes) -> None:
             raise ValueError
     except ValueError as error:
         raise Invalid(
-            f"this private key is not encrypted by PBES2 with PBKDF2 and at most {MAX_ROUNDS} rounds",
-            remedy="openssl pkcs8 -topk8 -v2 aes-256-cbc -iter 100000 encrypts it anew",
+            f"the private key is not encrypted by PBES2 with PBKDF2 and at most {MAX_ROUNDS} rounds",
+            remedy="encrypt the key again: openssl pkcs8 -topk8 -v2 aes-256-cbc -iter 100000",
         ) from error
 
 
 def _der(data: bytes, tag: int) -> tuple[bytes, bytes]:
-    """The content of the first item of DER, which must have this tag, and what follows it. Raises ValueError."""
+    """The content of the first item of DER (X.690), which must have this tag, and the rest. Raises ValueError."""
     if len(data) < 2 or data[0] != tag:
         raise ValueError("another tag")
     length, start = data[1], 2
@@ -182,7 +192,10 @@ def _der(data: bytes, tag: int) -> tuple[bytes, bytes]:
 
 
 def sign(envelope: Envelope, signer: Signer, aad: bytes) -> Envelope:
-    """The envelope with the signer's signature added; what the signer returned is verified before it is kept."""
+    """Return the envelope with one more signature, by `signer` under `aad`.
+
+    Raises Untrusted (kind bad-signature) unless the signature that the signer returned verifies.
+    """
     kid = signer.public.kid
     signature = Signature(kid, signer.sign(envelope.to_be_signed(kid, aad)))
     if not signer.public.verifies(envelope, signature, aad):

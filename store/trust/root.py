@@ -1,8 +1,11 @@
-"""Trust roots: versioned, threshold-signed statements of who may sign what, and the chain that leads between them.
+"""Trust roots (FORMAT.md 5): versioned, threshold-signed statements of who may sign what, and the chain between them.
 
-Verification starts from a pinned root that the caller was given by other means. A chain can only move it forward,
-one version at a time, each step signed by the thresholds of the old and of the new root. The trust domain id is the
-hash of the payload of root 1 and is part of everything that is ever signed, so that nothing crosses between domains.
+Verification starts from a pinned root, which the caller got by other means than the store. A chain can only move it
+forward, one version at a time, each step signed by the thresholds of the old and of the new root. The trust domain id
+is the hash of the payload of root 1 and part of everything that is signed, so no signature counts in two domains
+(decision 0004).
+
+Pure: this module reads neither the folder `trust/` nor a clock; `takeoff.evidence` reads the files.
 
 Law: `TrustRoot.parse(r.render()) == r`, and only canonical bytes of a valid root parse.
 """
@@ -37,16 +40,18 @@ ROLES: tuple[RoleName, ...] = get_args(RoleName)
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Who may act in a role and how many of them it takes."""
+    """The keys that may sign in a role, ascending, and the number of signatures that the role needs."""
 
     keys: tuple[PublicKey, ...]
     threshold: int
 
     def value(self) -> Value:
+        """Return the map as it is encoded in the payload."""
         return {"keys": [key.raw for key in self.keys], "threshold": self.threshold}
 
     @classmethod
     def parse(cls, fields: Fields, where: str) -> Role:
+        """Return the role of a decoded map. Raises Corrupt, which names the field `where`, for any other map."""
         keys = _keys(fields.array("keys", 0, MAX_KEYS), where)
         role = cls(keys, fields.integer("threshold", 1, 8))
         fields.end()
@@ -54,6 +59,7 @@ class Role:
 
     @property
     def can_be_met(self) -> bool:
+        """Whether the role has at least as many keys as its threshold."""
         return len(self.keys) >= self.threshold
 
 
@@ -61,9 +67,11 @@ class Role:
 class TrustRoot:
     """The payload of a trust root.
 
-    `domain_id` and `previous` (the digest of the root before) are absent in version 1 alone. `revoked` keys count
-    for nothing in any role and stay revoked. `salt` is random in root 1, so that two domains of one name, with the same
-    keys, made in the same second, are two; later roots carry it along. `releases` says whether engines need a release.
+    `parent_domain` (the domain id) and `previous` (the digest of the root before) are None only in version 1. A key in
+    `revoked` counts for nothing in any role and stays revoked. `salt` is random in root 1 and the same in later roots:
+    it makes two domains different that have the same name and keys and were made in the same second. `releases` is
+    `required` where engines and indexes need a release, else `optional`. Manifests from before `issued_after` (unix
+    seconds) do not count.
     """
 
     version: int
@@ -81,7 +89,7 @@ class TrustRoot:
     previous: bytes | None = None
 
     def render(self) -> bytes:
-        """The canonical payload. Raises Corrupt where the value breaks a rule of the format."""
+        """Return the canonical payload. Raises Corrupt where the value breaks a rule of the format."""
         value: dict[str, Value] = {
             "format": FORMAT,
             "version": self.version,
@@ -114,16 +122,16 @@ class TrustRoot:
         return self.digest if self.parent_domain is None else self.parent_domain
 
     def role(self, name: RoleName) -> Role:
-        """The role of a name."""
+        """Return the role of this name."""
         return {"mission": self.mission, "release": self.release, "root": self.root}[name]
 
     def aad(self, label: str) -> bytes:
-        """The external_aad of everything that is signed in this domain: CBOR [label, domain id]."""
+        """Return the external_aad of everything that is signed in this domain: CBOR [label, domain id]."""
         return encode([label, self.domain_id])
 
     @classmethod
     def parse(cls, data: bytes) -> TrustRoot:
-        """The root of a canonical payload; raises Corrupt for any other bytes."""
+        """Return the root of a canonical payload; raises Corrupt for any other bytes."""
         fields = Fields(decode(data, limit=ROOT_LIMIT, what="the trust root"), "root")
         fields.integer("format", FORMAT, FORMAT)
         version = fields.integer("version", 1, INT_MAX)
@@ -150,43 +158,46 @@ class TrustRoot:
         for name in required:
             role = root.role(name)
             if not role.can_be_met:
-                text = f"the role {name} takes {role.threshold} signatures, and has {len(role.keys)} keys"
+                text = f"the role {name} needs {role.threshold} signatures, but has {len(role.keys)} keys"
                 raise Corrupt(text, kind="bad-field", field=f"root.roles.{name}")
         if set(root.release.keys) & set(root.mission.keys):
-            raise Corrupt("a key is in the roles release and mission", kind="bad-field", field="root.roles")
-        held = {*root.root.keys, *root.mission.keys, *root.release.keys}
-        if held & set(root.revoked):
+            raise Corrupt("a key is in both of the roles release and mission", kind="bad-field", field="root.roles")
+        role_keys = {*root.root.keys, *root.mission.keys, *root.release.keys}
+        if role_keys & set(root.revoked):
             raise Corrupt("a revoked key is in a role", kind="bad-field", field="root.roles")
         return root
 
 
 @dataclass(frozen=True, slots=True)
 class SignedRoot:
-    """A trust root with its envelope: parsed, and signed by its own threshold at least."""
+    """A trust root with its envelope, signed by at least its own threshold."""
 
     root: TrustRoot
     envelope: Envelope = field(repr=False)
 
     @classmethod
     def parse(cls, data: bytes) -> SignedRoot:
-        """A root file on its own: canonical, and every signature in it good, the own threshold met.
+        """Return the root of a root file: canonical, every known signature good, and its own threshold met.
 
-        That makes a *pinned* root fit to start from. It says nothing of a root that came with a store: for that,
-        see `advance`.
+        That suffices for a *pinned* root. It does not make a root trusted that came with a store: see `advance`. Raises
+        Corrupt for other bytes, Untrusted (kind threshold or bad-signature) for its signatures. Signatures of unknown
+        keys count for nothing in a root after the first (they may be of keys of the root before), and in root 1 they
+        raise Untrusted (kind unknown-signer).
         """
         envelope = Envelope.parse(data, CONTENT_TYPE, ROOT_LIMIT)
         signed = cls(TrustRoot.parse(envelope.payload), envelope)
         later = signed.root.version > 1
-        count = count_signers(envelope, signed.root.aad(AAD_LABEL), signed.root.root.keys, ignored=later)
-        _need(count, signed.root.root.threshold, f"root {signed.root.version}")
+        count = count_signers(envelope, signed.root.aad(AAD_LABEL), signed.root.root.keys, ignore_unknown=later)
+        _require(count, signed.root.root.threshold, f"trust root {signed.root.version}", "its own root keys")
         return signed
 
 
 def advance(pinned: SignedRoot, chain: Sequence[bytes]) -> SignedRoot:
-    """The newest root that `chain` (root files of the versions after the pinned one, in order) leads to.
+    """Return the newest root that `chain` leads to: the root files of the versions after the pinned one, in order.
 
-    Each step: version by exactly one, same domain, the digest of the root before, the thresholds of both, no
-    revocation taken back, no epoch back. Any step that does not hold raises; a chain is never followed in part.
+    Each step moves the version by exactly one, stays in the domain, names the digest of the root before, is signed by
+    the thresholds of both roots, takes back no revocation and no epoch. A step that breaks a rule raises Untrusted or
+    Corrupt: a chain is never followed in part.
     """
     if len(chain) > MAX_STEPS:
         raise Untrusted(f"the trust chain has more than {MAX_STEPS} steps", kind="bad-trust-chain")
@@ -194,34 +205,35 @@ def advance(pinned: SignedRoot, chain: Sequence[bytes]) -> SignedRoot:
     for data in chain:
         step = SignedRoot.parse(data)
         check_continues(current.root, step.root)
-        for count, threshold in signatures_of_step(current.root, step.root, step.envelope):
-            _need(count, threshold, f"root {step.root.version}")
+        counts = signatures_of_step(current.root, step.root, step.envelope)
+        for root, (count, threshold) in zip((current.root, step.root), counts, strict=True):
+            _require(count, threshold, f"trust root {step.root.version}", f"root keys of trust root {root.version}")
         current = step
     return current
 
 
 def check_continues(old: TrustRoot, new: TrustRoot) -> None:
-    """Raises Untrusted unless `new` may follow `old`, whoever has signed it."""
-    where = f"root {new.version}"
+    """Raise Untrusted (kind bad-trust-chain) unless `new` may follow `old`. Signatures are not checked."""
+    what = f"trust root {new.version}"
     if new.version != old.version + 1:
-        raise Untrusted(f"{where} does not follow root {old.version}", kind="bad-trust-chain")
+        raise Untrusted(f"{what} does not follow trust root {old.version}", kind="bad-trust-chain")
     if new.domain_id != old.domain_id or new.previous != old.digest:
-        raise Untrusted(f"{where} does not continue root {old.version}", kind="bad-trust-chain")
+        raise Untrusted(f"{what} does not continue trust root {old.version}", kind="bad-trust-chain")
     if new.salt != old.salt:
-        raise Untrusted(f"{where} has another salt than root {old.version}", kind="bad-trust-chain")
+        raise Untrusted(f"{what} has another salt than trust root {old.version}", kind="bad-trust-chain")
     if not set(old.revoked) <= set(new.revoked) or new.epoch < old.epoch:
-        raise Untrusted(f"{where} takes back a revocation or an epoch", kind="bad-trust-chain")
+        raise Untrusted(f"{what} takes back a revocation or an epoch", kind="bad-trust-chain")
 
 
 def signatures_of_step(old: TrustRoot | None, new: TrustRoot, envelope: Envelope) -> list[tuple[int, int]]:
-    """How many have signed `new`, and how many it takes: by the old root, if there is one, and by the new one.
+    """Return (number of signers, threshold) of `new`: by the root keys of `old`, if it is not None, then by its own.
 
-    Raises Untrusted for a signature that does not verify or of a key that is a root key of neither.
+    Raises Untrusted for a signature that does not verify, and for one by a key that is a root key of neither.
     """
     roles = [root.root for root in (old, new) if root is not None]
-    known = [key for role in roles for key in role.keys]
+    admitted = [key for role in roles for key in role.keys]
     aad = new.aad(AAD_LABEL)
-    return [(count_signers(envelope, aad, role.keys, known=known), role.threshold) for role in roles]
+    return [(count_signers(envelope, aad, role.keys, admitted=admitted), role.threshold) for role in roles]
 
 
 def count_signers(
@@ -229,24 +241,24 @@ def count_signers(
     aad: bytes,
     keys: Iterable[PublicKey],
     *,
-    known: Iterable[PublicKey] = (),
-    ignored: bool = False,
+    admitted: Iterable[PublicKey] = (),
+    ignore_unknown: bool = False,
 ) -> int:
-    """How many of `keys` signed the envelope.
+    """Return how many of `keys` have signed the envelope.
 
-    A signature of a kid that is neither in `keys` nor in `known`, or one that does not verify, anywhere in the
-    envelope, raises Untrusted: nobody may append to a signed file. `ignored` lets unknown kids pass uncounted: a
-    later root alone cannot know the keys of the root before it.
+    Raises Untrusted for a kid that is neither of `keys` nor of `admitted` (kind unknown-signer), and for a signature
+    that does not verify (kind bad-signature), anywhere in the envelope: nobody may append to a signed file. With
+    `ignore_unknown`, unknown kids pass uncounted: a later root by itself does not name the keys of the root before it.
     """
-    by_kid = {key.kid: key for key in (*known, *keys)}
+    by_kid = {key.kid: key for key in (*admitted, *keys)}
     signers: set[bytes] = set()
     for signature in envelope.signatures:
         key = by_kid.get(signature.kid)
         if key is None:
-            if ignored:
+            if ignore_unknown:
                 continue
             raise Untrusted(
-                f"signed by the key {signature.kid.hex()[:16]}, which may not",
+                f"signed by the key {signature.kid.hex()[:16]}, which may not sign this",
                 kind="unknown-signer",
                 actual=signature.kid.hex(),
             )
@@ -260,10 +272,10 @@ def count_signers(
     return len(signers & {key.raw for key in keys})
 
 
-def _need(count: int, threshold: int, what: str) -> None:
+def _require(count: int, threshold: int, what: str, signers: str) -> None:
     if count < threshold:
         raise Untrusted(
-            f"{what} is signed by {count} of the {threshold} keys that it takes",
+            f"{what} has {count} of {threshold} required signatures by {signers}",
             kind="threshold",
             expected=threshold,
             actual=count,
@@ -271,12 +283,13 @@ def _need(count: int, threshold: int, what: str) -> None:
 
 
 def check_signatures(envelope: Envelope, root: TrustRoot, label: str, role: RoleName, what: str) -> None:
-    """Raises Untrusted unless the envelope carries good signatures of one role alone, and enough of them."""
-    _need(count_signatures(envelope, root, label, role), root.role(role).threshold, what)
+    """Raise Untrusted unless all signatures of the envelope are good, by keys of the role, and meet its threshold."""
+    count = count_signatures(envelope, root, label, role)
+    _require(count, root.role(role).threshold, what, f"{role} keys of trust root {root.version}")
 
 
 def count_signatures(envelope: Envelope, root: TrustRoot, label: str, role: RoleName) -> int:
-    """How many keys of the role have signed. Raises Untrusted for any other signature."""
+    """Return how many keys of the role have signed. Raises Untrusted for any other signature."""
     revoked = {key.kid for key in root.revoked}
     for signature in envelope.signatures:
         if signature.kid in revoked:
@@ -285,8 +298,8 @@ def count_signatures(envelope: Envelope, root: TrustRoot, label: str, role: Role
                 kind="revoked-key",
                 actual=signature.kid.hex(),
             )
-        holds = [name for name in ROLES if any(signature.kid == key.kid for key in root.role(name).keys)]
-        if holds and role not in holds:
+        roles = [name for name in ROLES if any(signature.kid == key.kid for key in root.role(name).keys)]
+        if roles and role not in roles:
             raise Untrusted(
                 f"signed by the key {signature.kid.hex()[:16]}, which is not in the role {role}",
                 kind="wrong-role",
@@ -296,7 +309,7 @@ def count_signatures(envelope: Envelope, root: TrustRoot, label: str, role: Role
 
 
 def check_signer(root: TrustRoot, signer: PublicKey, role: RoleName) -> None:
-    """Raises Untrusted for a key that may not sign in a role. Asked before anything is signed or written."""
+    """Raise Untrusted for a key that may not sign in a role. Call it before anything is signed or written."""
     name = signer.kid.hex()[:16]
     if signer in root.revoked:
         raise Untrusted(f"the key {name} is revoked", remedy="sign with another key", kind="revoked-key")
@@ -312,7 +325,7 @@ def _keys(items: Sequence[object], where: str) -> tuple[PublicKey, ...]:
     keys = []
     for item in items:
         if type(item) is not bytes or len(item) != 32:
-            raise Corrupt(f"{where} holds something else than raw public keys", kind="bad-field", field=where)
+            raise Corrupt(f"{where} holds something else than public keys of 32 bytes", kind="bad-field", field=where)
         keys.append(PublicKey(item))
     ascending(keys, where)
     return tuple(keys)

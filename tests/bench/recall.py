@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from builders.onboard.flying import engine_of, flying_engine
+from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.retriever import Retriever
 from builders.retrieval.quality import RecallMeasurement
-from builders.retrieval.query import imagery_of, sets_of, wanted_of
+from builders.retrieval.query import imagery_of, wanted_of
 from builders.retrieval.recall import tally
 from store.takeoff.check import takeoff_check
 from tests.support.commands import flightbag

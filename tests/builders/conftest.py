@@ -1,4 +1,4 @@
-"""A fixture of the tests of areas and footprints: a GeoJSON file."""
+"""A GeoJSON file, for the tests of areas and of footprints."""
 
 from __future__ import annotations
 

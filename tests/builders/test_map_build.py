@@ -202,7 +202,7 @@ def test_ages_are_said_where_none_is_enforced(desk: Desk) -> None:
         flightbag("show", desk.store, "left"),
         flightbag("verify", desk.store, "left", "--trust", desk.root),
     ):
-        assert "days old when issued; no limit was set, customary for active_conflict are 183" in ran.out
+        assert "days old when issued; the mission sets no limit, customary for active_conflict are 183 days" in ran.out
 
 
 def test_a_zoom_that_no_source_has_is_said_so(desk: Desk) -> None:
@@ -687,7 +687,7 @@ def test_an_index_is_of_its_set_alone(desk: Desk) -> None:
     assert flightbag(*command, "--set", "wide").status == 0
     other = flightbag(*command, "--set", "embedder")
     assert other.status == 1
-    assert "it has fast (of wide)" in other.err
+    assert "its indexes are fast (of wide)" in other.err
 
 
 def test_an_index_is_built_again_when_another_sets_rows_make_tiles_missing(desk: Desk) -> None:
@@ -766,14 +766,14 @@ def test_imagery_of_tomorrow_is_a_mistake(desk: Desk) -> None:
     mission.write_text(mission.read_text().replace("2018-07-16", "2218-07-16"))
     ran = desk.build(mission)
     assert ran.status == 2
-    assert "yet to come" in ran.err
+    assert "in the future" in ran.err
 
 
 def test_a_plan_tells_what_no_view_will_show(desk: Desk) -> None:
     mission = desk.write_mission("left", zooms=(15,), of_set="view = { tiles = 16, stride = 16 }")
     ran = flightbag("plan", mission, "--store", desk.store)
     assert ran.status == 1
-    assert "no-view -> imagery must reach" in ran.out
+    assert "no-view -> give imagery that reaches" in ran.out
     assert {one["reason"] for one in flightbag("plan", mission, "--store", desk.store, "--json").json["missing"]} == {
         "no-view"
     }

@@ -821,26 +821,28 @@ def commitments() -> Iterator[Row]:
     yield "the-original-on-a-believing-medium", GO, believed(GOOD.table)
     yield "count-one-more", "D bad-count", with_commitments(count=5)
     yield "count-one-less", "D bad-count", with_commitments(count=3)
-    yield "root-of-zeroes", "D bad-merkle-root", with_commitments(root=bytes(32))
-    yield "root-of-no-entries", "D bad-merkle-root", with_commitments(root=merkle.root([]))
-    yield "root-of-another-mission", "D bad-merkle-root", with_commitments(root=odd.table.merkle_root)
+    yield "root-of-zeroes", "D bad-merkle-root", with_commitments(merkle_root=bytes(32))
+    yield "root-of-no-entries", "D bad-merkle-root", with_commitments(merkle_root=merkle.root([]))
+    yield "root-of-another-mission", "D bad-merkle-root", with_commitments(merkle_root=odd.table.merkle_root)
     yield "root-with-the-odd-leaf-doubled", "D bad-merkle-root", with_commitments(
-        odd, root=merkle.root([*leaves, leaves[-1]]))  # fmt: skip
-    yield "root-of-leaves-in-another-order", "D bad-merkle-root", with_commitments(odd, root=merkle.root(leaves[::-1]))
+        odd, merkle_root=merkle.root([*leaves, leaves[-1]]))  # fmt: skip
+    yield "root-of-leaves-in-another-order", "D bad-merkle-root", with_commitments(
+        odd, merkle_root=merkle.root(leaves[::-1]))  # fmt: skip
     hashed = [merkle.tree_hash(leaf) for leaf in leaves]
     yield "root-without-the-prefix-of-a-leaf", "D bad-merkle-root", with_commitments(
-        odd, root=merkle.node_hash(merkle.node_hash(hashed[0], hashed[1]), hashed[2]))  # fmt: skip
-    yield "root-with-leaves-hashed-as-nodes", "D bad-merkle-root", with_commitments(odd, root=merkle.node_hash(
+        odd, merkle_root=merkle.node_hash(merkle.node_hash(hashed[0], hashed[1]), hashed[2]))  # fmt: skip
+    yield "root-with-leaves-hashed-as-nodes", "D bad-merkle-root", with_commitments(odd, merkle_root=merkle.node_hash(
         merkle.node_hash(merkle.node_hash(leaves[0], b""), merkle.node_hash(leaves[1], b"")),
         merkle.node_hash(leaves[2], b"")))  # fmt: skip
-    yield "root-with-nodes-hashed-as-leaves", "D bad-merkle-root", with_commitments(odd, root=merkle.leaf_hash(
+    yield "root-with-nodes-hashed-as-leaves", "D bad-merkle-root", with_commitments(odd, merkle_root=merkle.leaf_hash(
         merkle.leaf_hash(merkle.leaf_hash(leaves[0]) + merkle.leaf_hash(leaves[1])) + merkle.leaf_hash(leaves[2]))
     )  # fmt: skip
     yield "root-under-sha256", "D bad-merkle-root", with_commitments(
-        odd, root=merkle.root(leaves, lambda data: hashlib.sha256(data).digest()))  # fmt: skip
+        odd, merkle_root=merkle.root(leaves, lambda data: hashlib.sha256(data).digest()))  # fmt: skip
     yield "root-under-blake3-without-its-context", "D bad-merkle-root", with_commitments(
-        odd, root=merkle.root(leaves, lambda data: blake3(data).digest()))  # fmt: skip
-    yield "root-that-is-the-id-of-the-table", "D bad-merkle-root", with_commitments(root=bytes(GOOD.manifest.table))
+        odd, merkle_root=merkle.root(leaves, lambda data: blake3(data).digest()))  # fmt: skip
+    yield "root-that-is-the-id-of-the-table", "D bad-merkle-root", with_commitments(
+        merkle_root=bytes(GOOD.manifest.table))  # fmt: skip
     yield "root-of-31-bytes", "D bad-field", with_fields(root=bytes(31))
     yield "identity-of-zeroes", "D bad-identity", with_commitments(identity=bytes(32))
     yield "identity-of-another-mission", "D bad-identity", with_commitments(identity=OTHER.manifest.identity)

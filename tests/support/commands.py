@@ -1,4 +1,4 @@
-"""Driving the command line in tests: in this process for speed, or as the installed program."""
+"""Run the command line in tests: in this process, which is fast, or as the installed program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -30,19 +30,19 @@ class Ran:
 
 
 def flightbag(*args: object, env: dict[str, str] | None = None) -> Ran:
-    """Runs `flightbag` in this process."""
+    """Run `flightbag` in this process."""
     result = CliRunner().invoke(app, [str(arg) for arg in args], env=env)
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 
 def program(name: str, *args: object, **options: Any) -> Ran:
-    """Runs an installed program of this project in a process of its own."""
-    done = subprocess.run([BIN / name, *map(str, args)], capture_output=True, text=True, timeout=300, **options)
-    return Ran(done.returncode, done.stdout, done.stderr)
+    """Run an installed program of this project in a process of its own."""
+    process = subprocess.run([BIN / name, *map(str, args)], capture_output=True, text=True, timeout=300, **options)
+    return Ran(process.returncode, process.stdout, process.stderr)
 
 
 def listing(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, tuple[str, int, int, bytes]]:
-    """Every path below a folder with type, mode, mtime and content, top-level names in `without` left out."""
+    """Return every path below a folder with its type, mode, mtime and content, except the top-level names `without`."""
     result = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

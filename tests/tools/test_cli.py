@@ -9,30 +9,43 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from store.format.missing import ENTRY, MissingList, Run
-from store.trust.keys import PrivateKey, PublicKey
 from tests.support.commands import BIN, flightbag, program
+from tests.support.every_command import STORE_FSCK, USES, every_command, use
 from tests.support.field import Desk
 from tests.support.missions import CONTENTS, COVERAGE, flight, write_store
-
-COMMANDS = (
-    *("init", "keys new", "keys show", "trust new", "plan", "build", "ls", "show", "sync", "verify", "fsck"),
-    *("gc", "pin", "unpin", "log", "rollback", "diff", "stats", "checkout"),
-    *("sign", "prove", "check-proof", "aircraft enrol", "aircraft consume", "aircraft show"),
-    *("release new", "release sign", "release show", "trust add-key", "trust remove-key", "trust revoke"),
-    *("trust set-threshold", "trust set-releases", "trust new-epoch", "trust set-issued-after"),
-    *("trust sign", "trust rotate", "trust show"),
-)
+from tools.cli import app
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(name: str) -> None:
-    ran = flightbag(*name.split(), "--help")
+def test_every_command_has_a_use() -> None:
+    assert set(USES) == every_command()
+
+
+@pytest.mark.parametrize("name", USES)
+def test_every_command_does_its_work(equipped: Desk, name: str) -> None:
+    ran = use(name, equipped)
+    assert (ran.status, ran.err) == (0, ""), ran.out
+    assert ran.out
+    assert USES[name].is_done(equipped)
+
+
+@pytest.mark.parametrize("name", sorted(set(USES) - {STORE_FSCK}))
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    command: Any = get_command(app)
+    for word in name.split():
+        command = command.commands[word]
+    assert f"Example: flightbag {name}" in command.help
+    for parameter in command.params:
+        assert parameter.help, f"{name}: {parameter.name} has no help"
+    ran = flightbag(*name.split(), "--help", env={"COLUMNS": "80"})
     assert ran.status == 0
     assert "--json" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 80
 
 
 def test_the_program_says_its_version() -> None:
@@ -49,75 +62,6 @@ def test_init_makes_a_store_once(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["notes.txt"]
 
 
-def test_keys_are_encrypted_private_and_never_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "pass").write_text("correct horse\n")
-    key = tmp_path / "a.key"
-    ran = flightbag("keys", "new", key, "--passphrase-file", tmp_path / "pass", "--json")
-    assert ran.status == 0
-    assert b"ENCRYPTED PRIVATE KEY" in key.read_bytes()
-    assert key.stat().st_mode & 0o777 == 0o600
-    public = PublicKey.of_pem((tmp_path / "a.key.pub").read_bytes())
-    assert ran.json["kid"] == public.kid.hex()
-    assert PrivateKey.of_pem(key.read_bytes(), b"correct horse").public == public
-    for path in (key, tmp_path / "a.key.pub"):
-        assert (
-            flightbag("keys", "show", path, "--passphrase-file", tmp_path / "pass").out.split()[1] == public.kid.hex()
-        )
-    before = key.read_bytes()
-    assert flightbag("keys", "new", key, "--no-passphrase").status == 2
-    assert key.read_bytes() == before
-    (tmp_path / "wrong").write_text("battery staple\n")
-    assert flightbag("keys", "show", key, "--passphrase-file", tmp_path / "wrong").status == 2
-
-
-def test_a_key_needs_a_passphrase_or_the_word_that_it_does_not(tmp_path: Path) -> None:
-    ran = program("flightbag", "keys", "new", tmp_path / "a.key", stdin=subprocess.DEVNULL)
-    assert ran.status == 2
-    assert "--passphrase-file" in ran.err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_passphrase_is_asked_at_a_terminal(tmp_path: Path) -> None:
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [BIN / "flightbag", "keys", "new", tmp_path / "a.key"],
-        stdin=slave,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-    )
-    os.close(slave)
-    for prompt in (b"passphrase", b"again"):
-        seen = b""
-        while prompt not in seen:
-            seen += os.read(master, 1024)
-        os.write(master, b"tap tap\n")
-    out, err = process.communicate(timeout=60)
-    os.close(master)
-    assert process.returncode == 0, err
-    assert b"tap" not in out
-    assert PrivateKey.of_pem((tmp_path / "a.key").read_bytes(), b"tap tap")
-
-
-def test_trust_new(tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    flightbag("init", store)
-    for name in ("o1", "o2", "m"):
-        flightbag("keys", "new", tmp_path / name, "--no-passphrase")
-    args = ("trust", "new", store, "--domain", "fleet", "--mission-key", tmp_path / "m.pub")
-    too_few = flightbag(
-        *args, "--root-key", tmp_path / "o1", "--root-key", tmp_path / "o2.pub", "--threshold", "root=2"
-    )
-    assert too_few.status == 2
-    assert not (store / "trust/1.root.cbor").exists()
-    assert flightbag(*args, "--root-key", tmp_path / "o1", "--threshold", "root=0").status == 2
-    assert flightbag(*args, "--root-key", tmp_path / "o1", "--threshold", "mission=2").status == 2
-    both = ("--root-key", tmp_path / "o1", "--root-key", tmp_path / "o2", "--threshold", "root=2")
-    assert flightbag(*args, *both).status == 0
-    assert flightbag(*args, *both).status == 1, "a root is never replaced"
-
-
 def test_statuses_of_what_is_not_there(desk: Desk) -> None:
     assert flightbag("show", desk.store, "nobody").status == 1
     assert desk.verify(None, "nobody").status == 1
@@ -125,11 +69,10 @@ def test_statuses_of_what_is_not_there(desk: Desk) -> None:
     assert flightbag("ls", desk.folder / "nowhere").status == 1
     assert flightbag("verify", desk.store).status == 2
     assert flightbag("nonsense").status == 2
-    assert program("store-fsck", desk.folder / "nowhere").status == 8
-    for fsck in (("store-fsck",), ("flightbag", "fsck")):
-        assert program(*fsck, "--nonsense").status == 16
-        assert program(*fsck).status == 16
-        assert program(*fsck, desk.store, "--quick", "--full").status == 16
+    assert flightbag("fsck", desk.folder / "nowhere").status == 8
+    assert flightbag("fsck", desk.store, "--quick", "--full").status == 16
+    for program_ in (("store-fsck",), ("flightbag", "fsck")):
+        assert program(*program_, "--nonsense").status == 16, "also where click ends the program"
 
 
 def test_the_environment_may_name_the_store(built: Desk) -> None:
@@ -207,6 +150,12 @@ def test_building_without_the_extra_says_which(built: Desk, what: str) -> None:
     assert "flightbag[build]" in done.stderr
 
 
+def test_probing_needs_less_than_building(built: Desk) -> None:
+    done = without_extras("from tools.cli import main; main()", "probe", built.store, "left", "--trust", built.root)
+    assert done.returncode == 3
+    assert "flightbag[onboard]" in done.stderr
+
+
 def test_the_embedders_api(built: Desk) -> None:
     """What README shows: verify, then load what was verified, with nothing but the base install."""
     code = """
@@ -250,20 +199,6 @@ def test_show_refuses_a_list_of_missing_tiles_with_another_total_than_the_signed
     for options in ((), ("--json",)):
         ran = flightbag("show", tmp_path / "store", "north-ridge", *options)
         assert (ran.status, "lists 2 tiles, the manifest is signed for 1" in ran.err) == (1, True)
-
-
-def test_a_reader_that_goes_away_is_not_an_answer(built: Desk) -> None:
-    """`store-fsck | head -1` must not end with 1, which would be "corrected", nor with 0."""
-    for number in range(3000):
-        (built.store / f"stray-{number:04}").write_text("")
-    for command, status in ((["store-fsck", built.store], 8), (["flightbag", "fsck", built.store], 8)):
-        process = subprocess.Popen(
-            [BIN / command[0], *map(str, command[1:])], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.wait(timeout=60) == status
 
 
 def test_what_does_not_fit_the_model_is_told_before_anything_is_built(desk: Desk) -> None:

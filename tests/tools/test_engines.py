@@ -246,7 +246,7 @@ class TestHost:
         ran = flightbag("engines", "host", "--json")
         assert "TensorRT is not installed" in ran.json["backends"]["tensorrt"]["error"]
         assert ran.json["host"] == OnnxRuntimeBackend().describe_host()
-        assert "not here: " in flightbag("engines", "host").out
+        assert "not usable: " in flightbag("engines", "host").out
 
     def test_what_is_installed_and_does_not_say_is_no_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Half of a class is not what this machine is, and would be enrolled as such."""

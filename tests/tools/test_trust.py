@@ -102,9 +102,9 @@ def kinds(said: Any) -> list[str]:
     return [finding["kind"] for mission in said["missions"] for finding in mission["findings"]]
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Fleet:
-    """A domain: root by two of three, missions by two, releases required and by the lab."""
+@pytest.fixture(scope="session")
+def _first_fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    tmp_path = tmp_path_factory.mktemp("fleet")
     fleet = Fleet(tmp_path)
     write_terrain(tmp_path / "terrain.mbtiles", WORLD, ZOOMS)
     write_backbone(tmp_path / "embedder.onnx")
@@ -129,6 +129,31 @@ def fleet(tmp_path: Path) -> Fleet:
     fleet.edit("set-releases", "required")
     fleet.rotate("ada", "cho")
     return fleet
+
+
+@pytest.fixture
+def fleet(_first_fleet: Fleet, tmp_path: Path) -> Fleet:
+    """A domain: root by two of three, missions by two, releases required and by the lab."""
+    shutil.copytree(_first_fleet.folder, tmp_path / "fleet")
+    return Fleet(tmp_path / "fleet")
+
+
+def test_trust_new(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    flightbag("init", store)
+    for name in ("o1", "o2", "m"):
+        flightbag("keys", "new", tmp_path / name, "--no-passphrase")
+    args = ("trust", "new", store, "--domain", "fleet", "--mission-key", tmp_path / "m.pub")
+    too_few = flightbag(
+        *args, "--root-key", tmp_path / "o1", "--root-key", tmp_path / "o2.pub", "--threshold", "root=2"
+    )
+    assert too_few.status == 2
+    assert not (store / "trust/1.root.cbor").exists()
+    assert flightbag(*args, "--root-key", tmp_path / "o1", "--threshold", "root=0").status == 2
+    assert flightbag(*args, "--root-key", tmp_path / "o1", "--threshold", "mission=2").status == 2
+    both = ("--root-key", tmp_path / "o1", "--root-key", tmp_path / "o2", "--threshold", "root=2")
+    assert flightbag(*args, *both).status == 0
+    assert flightbag(*args, *both).status == 1, "a root is never replaced"
 
 
 def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
@@ -197,13 +222,21 @@ def test_an_engine_from_a_stolen_laptop(fleet: Fleet) -> None:
     assert fleet.refused("sign", fleet.store, "left", "--key", fleet.path("pilot")) == "unreleased"
 
 
-@pytest.fixture
-def ready(fleet: Fleet) -> Fleet:
-    """A published mission, approved and signed by both pilots."""
+@pytest.fixture(scope="session")
+def _first_ready(_first_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    fleet = Fleet(tmp_path_factory.mktemp("ready") / "fleet")
+    shutil.copytree(_first_fleet.folder, fleet.folder)
     fleet.make("left", "pilot", "copilot")
     fleet.release("winter", "left", "lab")
     assert fleet.make("left", "pilot", "copilot")["outcome"] == "built"
     return fleet
+
+
+@pytest.fixture
+def ready(_first_ready: Fleet, tmp_path: Path) -> Fleet:
+    """A published mission, approved and signed by both pilots."""
+    shutil.copytree(_first_ready.folder, tmp_path / "fleet")
+    return Fleet(tmp_path / "fleet")
 
 
 def verify(fleet: Fleet, *more: object) -> tuple[int, Any]:

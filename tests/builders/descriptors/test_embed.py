@@ -22,6 +22,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from PIL import Image
 
 from builders.descriptors import embed as module
+from builders.descriptors.decoding import decode, tile_image
 from builders.descriptors.embed import (
     BATCHES_AHEAD,
     CELLS_AHEAD,
@@ -32,7 +33,6 @@ from builders.descriptors.embed import (
     Embedder,
 )
 from builders.descriptors.network import MAX_WORKERS
-from builders.descriptors.decoding import decode, tile_image
 from builders.descriptors.preprocess import Preprocess
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
 from builders.grid.views import View

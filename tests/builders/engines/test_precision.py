@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ from tests.builders.engines.networks import (
     small_network,
     spec_of,
 )
+
+EMBEDDER_INPUT = InputRange("image", ("N", 3, 256, 256), 1, 2, 4)
 
 
 def rows(count: int = 6) -> np.ndarray:
@@ -287,15 +290,39 @@ def test_a_set_never_brings_code_with_it(tmp_path: Path) -> None:
 # From end to end
 
 
+@dataclass(frozen=True)
+class Int8:
+    """A network in int8 that the tests share, the path of its source, and what it was calibrated with."""
+
+    path: Path
+    calibration: CalibrationSet
+    network: HashedFile
+
+
+@pytest.fixture(scope="module")
+def small_int8(tmp_path_factory: pytest.TempPathFactory) -> Int8:
+    folder = tmp_path_factory.mktemp("small")
+    path, calibration = save(folder, small_network(channels=32)), CalibrationSet(rows())
+    return Int8(path, calibration, network_in_int8(spec_of(path, precision="int8"), calibration, folder))
+
+
+@pytest.fixture(scope="module")
+def embedder_int8(tmp_path_factory: pytest.TempPathFactory) -> Int8:
+    path = shared_model("place-embedder.onnx")
+    # Smooth pictures: what the network saw in training is no noise, and noise is all alike to it.
+    coarse = np.random.default_rng(3).random((4, 3, 8, 8), np.float32)
+    calibration = CalibrationSet(np.ascontiguousarray(coarse.repeat(32, axis=2).repeat(32, axis=3)))
+    spec = spec_of(path, EMBEDDER_INPUT, precision="int8")
+    return Int8(path, calibration, network_in_int8(spec, calibration, tmp_path_factory.mktemp("embedder")))
+
+
 @pytest.mark.parametrize("mode", ["portable", "fast"])
 def test_an_engine_in_int8_is_compiled_from_the_quantised_network_and_measured_on_the_rows(
-    tmp_path: Path, mode: str
+    tmp_path: Path, small_int8: Int8, mode: str
 ) -> None:
-    spec = spec_of(save(tmp_path, small_network(channels=32)), mode=mode, precision="int8")
-    calibration = CalibrationSet(rows())
-    made = network_in_int8(spec, calibration, tmp_path)
+    spec, made = spec_of(small_int8.path, mode=mode, precision="int8"), small_int8.network
     assert (made.name, made.id) == ("model", ObjectId(blake3(made.path.read_bytes()).digest()))
-    engine = compiled(spec, tmp_path, quantised=made.path, calibration=calibration)
+    engine = compiled(spec, tmp_path, quantised=made.path, calibration=small_int8.calibration)
     assert batches(engine) == (1, 2, 5)
     assert 1e-6 < engine.check.worst.relative_error <= TOLERANCES["int8"].relative_error
     assert engine.check.cosine >= TOLERANCES["int8"].cosine
@@ -308,16 +335,16 @@ def test_an_engine_in_int8_is_compiled_from_the_quantised_network_and_measured_o
     assert 0 < np.abs(found - right).max() <= 0.1 * np.abs(right).max()
 
 
-def test_an_engine_in_int8_is_the_same_bytes_twice(tmp_path: Path) -> None:
-    made = []
-    for folder in ("one", "two/deep"):
-        spec = spec_of(save(tmp_path / folder, small_network()), precision="int8")
-        network = network_in_int8(spec, CalibrationSet(rows()), tmp_path / folder)
-        engine = compiled(
-            spec, tmp_path / folder, quantised=network.path, calibration=CalibrationSet(rows())
-        )  # fmt: skip
-        made.append((network.id, [each.id for each in engine.parts]))
-    assert made[0] == made[1]
+def test_an_engine_in_int8_is_the_same_bytes_twice(tmp_path: Path, small_int8: Int8) -> None:
+    folder = tmp_path / "two/deep"
+    spec = spec_of(save(folder, small_network(channels=32)), precision="int8")
+    network = network_in_int8(spec, CalibrationSet(rows()), folder)
+    assert network.id == small_int8.network.id
+    engines = [
+        compiled(spec_of(path, precision="int8"), folder, quantised=quantised.path, calibration=CalibrationSet(rows()))
+        for path, quantised in ((small_int8.path, small_int8.network), (spec.model.path, network))
+    ]
+    assert [each.id for each in engines[0].parts] == [each.id for each in engines[1].parts]
 
 
 def test_what_cannot_be_quantised_says_why_across_the_process(tmp_path: Path) -> None:
@@ -345,14 +372,10 @@ def test_quantising_has_its_time_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["portable", "fast"])
-def test_the_shared_place_embedder_is_compiled_in_int8(tmp_path: Path, mode: str) -> None:
-    path = shared_model("place-embedder.onnx")
-    spec = spec_of(path, InputRange("image", ("N", 3, 256, 256), 1, 2, 4), mode=mode, precision="int8")
-    # Smooth pictures: what the network saw in training is no noise, and noise is all alike to it.
-    coarse = np.random.default_rng(3).random((8, 3, 8, 8), np.float32)
-    calibration = CalibrationSet(np.ascontiguousarray(coarse.repeat(32, axis=2).repeat(32, axis=3)))
-    made = network_in_int8(spec, calibration, tmp_path)
-    engine = compiled(spec, tmp_path, quantised=made.path, calibration=calibration)
+def test_the_shared_place_embedder_is_compiled_in_int8(tmp_path: Path, embedder_int8: Int8, mode: str) -> None:
+    spec = spec_of(embedder_int8.path, EMBEDDER_INPUT, mode=mode, precision="int8")
+    quantised, calibration = embedder_int8.network.path, embedder_int8.calibration
+    engine = compiled(spec, tmp_path, quantised=quantised, calibration=calibration)
     assert batches(engine) == (1, 2, 4)
     assert engine.check.cosine >= TOLERANCES["int8"].cosine
     assert engine.outputs[0][2] == ["N", 288]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builders.retrieval import perturb
-from builders.retrieval.perturb import MARGIN, PERTURBATIONS, Change, change, fields, perturbed
+from builders.retrieval.perturb import MARGIN, PERTURBATIONS, Change, change, fields, perturb_picture
 from store.errors import Invalid
 from store.format.cbor import decode, encode
 
@@ -45,7 +45,7 @@ def test_nothing_beyond_a_sixth_comes_into_view(side: int, way: str, seed: int, 
     size = least(side)
     mosaic = np.full((size + 2 * rim, size + 2 * rim, 3), 0 if dark else 255, np.uint8)
     mosaic[rim : rim + size, rim : rim + size] = 100
-    assert (perturbed(mosaic, side, way, seed) == 100).all()
+    assert (perturb_picture(mosaic, side, way, seed) == 100).all()
 
 
 @pytest.mark.parametrize("way", GEOMETRIC)
@@ -55,17 +55,17 @@ def test_nothing_beyond_a_sixth_comes_into_view_at_the_sides_of_views(way: str, 
     mosaic = np.zeros((size + 6, size + 6, 3), np.uint8)
     mosaic[3:-3, 3:-3] = 100
     for seed in range(40):
-        assert (perturbed(mosaic, side, way, seed) == 100).all()
+        assert (perturb_picture(mosaic, side, way, seed) == 100).all()
 
 
 @given(side=st.integers(1, 64), way=ways, seed=seeds)
 def test_the_same_picture_each_time_of_the_right_shape(side: int, way: str, seed: int) -> None:
     mosaic = np.random.default_rng(side).integers(0, 256, (least(side), least(side), 3), np.uint8)
     before = mosaic.copy()
-    first = perturbed(mosaic, side, way, seed)
+    first = perturb_picture(mosaic, side, way, seed)
     assert first.shape == (side, side, 3)
     assert first.dtype == np.uint8
-    np.testing.assert_array_equal(first, perturbed(np.asfortranarray(mosaic), side, way, seed))
+    np.testing.assert_array_equal(first, perturb_picture(np.asfortranarray(mosaic), side, way, seed))
     np.testing.assert_array_equal(mosaic, before)
 
 
@@ -115,7 +115,7 @@ def test_a_shift_along_an_axis_is_the_picture_beside_it() -> None:
         dx, dy = round(right * 256 / 10**6), round(down * 256 / 10**6)
         assert {abs(dx), abs(dy)} == {0, 20}
         expected = mosaic[256 - dy : 512 - dy, 256 - dx : 512 - dx]
-        np.testing.assert_array_equal(perturbed(mosaic, 256, "shift", seed), expected)
+        np.testing.assert_array_equal(perturb_picture(mosaic, 256, "shift", seed), expected)
         seen.add((dx, dy))
     assert len(seen) == 4
 
@@ -127,7 +127,7 @@ def test_the_picture_is_where_the_change_puts_it(way: str) -> None:
     mosaic = smooth(size)
     for seed in range(12):
         plan = change(way, seed)
-        picture = perturbed(mosaic, side, way, seed).astype(float)
+        picture = perturb_picture(mosaic, side, way, seed).astype(float)
         angle, scale = math.radians(plan.turn_mdeg / 1000), plan.scale_ppm / 10**6
         for x, y in ((-60, -40), (0, 0), (50, 70), (70, -50)):
             # Counter-clockwise as seen, so with y downwards.
@@ -143,7 +143,7 @@ def test_brightness_is_a_gain_and_an_offset_clipped(seed: int) -> None:
     plan = change("brightness", seed)
     mosaic = np.zeros((24, 24, 3), np.uint8)
     mosaic[4:20, 4:20] = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
-    lit = perturbed(mosaic, 16, "brightness", seed)[..., 0].ravel().astype(float)
+    lit = perturb_picture(mosaic, 16, "brightness", seed)[..., 0].ravel().astype(float)
     expected = np.clip(np.arange(256) * (plan.gain_ppm / 10**6) + plan.offset, 0, 255)
     assert np.abs(lit - expected).max() <= 0.5 + 1e-6
 
@@ -152,7 +152,7 @@ def test_brightness_is_a_gain_and_an_offset_clipped(seed: int) -> None:
 def test_every_way_changes_a_picture(way: str) -> None:
     mosaic = np.random.default_rng(2).integers(0, 256, (90, 90, 3), np.uint8)
     for seed in range(20):
-        assert (perturbed(mosaic, 60, way, seed) != middle(mosaic, 60)).mean() > 0.3
+        assert (perturb_picture(mosaic, 60, way, seed) != middle(mosaic, 60)).mean() > 0.3
 
 
 def test_the_changes_are_these() -> None:
@@ -197,13 +197,13 @@ def test_fields_are_canonical_and_say_everything(monkeypatch: pytest.MonkeyPatch
 )
 def test_mosaics_that_do_not_fit_are_invalid(shape: tuple[int, ...], side: int) -> None:
     with pytest.raises(Invalid):
-        perturbed(np.zeros(shape, np.uint8), side, "shift", 1)
+        perturb_picture(np.zeros(shape, np.uint8), side, "shift", 1)
 
 
 def test_other_arguments_are_invalid() -> None:
     mosaic = np.zeros((44, 44, 3), np.uint8)
     for way, seed in (("against", 1), ("", 1), ("shift", -1), ("shift", 2**64)):
         with pytest.raises(Invalid):
-            perturbed(mosaic, 32, way, seed)
+            perturb_picture(mosaic, 32, way, seed)
     with pytest.raises(Invalid):
-        perturbed(mosaic.astype(np.int16), 32, "shift", 1)
+        perturb_picture(mosaic.astype(np.int16), 32, "shift", 1)

@@ -537,7 +537,7 @@ def test_findings_are_told_as_they_are_kept(store: Path, full: bool) -> None:
 
 
 def test_notes_are_counted_in_full_and_kept_in_part(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("store.audit.told._KEPT", 3)
+    monkeypatch.setattr("store.audit.collector._KEPT_NOTES", 3)
     for number in range(7):
         data = b"%d" % number
         plant(store, str(file_of(Path(), ObjectId.of(data))), data)

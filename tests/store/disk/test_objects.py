@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from store.disk.durable import Disk
 from store.disk.media import CHUNK, Media
 from store.disk.objects import Batch, confirm_object, inserting, read_chunks
-from store.disk.staging import Staging, sweep
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
-from tests.faults.disks import PowerFails, Recorded, bad_sectors
+from tests.faults.disks import Recorded, bad_sectors
 from tests.support.stores import file_of, flip, listing, overwrite
 
 
@@ -259,6 +258,18 @@ class TestHealing:
         assert (path.read_bytes(), path.stat().st_ino) == (self.DATA, healed)
         assert len(list((store / "quarantine").glob("*/*"))) == 1
 
+    def test_a_bad_copy_that_vanishes_meanwhile_is_replaced_like_a_missing_one(
+        self, store: Path, writer: Writer
+    ) -> None:
+        insert(writer, self.DATA)
+        path = file_of(store, ObjectId.of(self.DATA))
+        flip(path)
+        with writer.inserting() as batch:
+            assert not batch.add_bytes(self.DATA).reused
+            path.unlink()
+            batch.commit()
+        assert path.read_bytes() == self.DATA
+
     @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
     def test_unreadable_is_never_deleted(
         self, store: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, number: int
@@ -291,7 +302,7 @@ class TestHealing:
         assert os.listdir(tmp_path / "elsewhere") == []
 
 
-class TestLedger:
+class TestHashRecord:
     def test_what_was_inserted_is_not_read_again(self, writer: Writer, reads: list[ObjectId]) -> None:
         insert(writer, b"one", b"two")
         assert insert(writer, b"one", b"two") == [True, True]
@@ -370,7 +381,7 @@ class TestLedger:
         if path.stat().st_mtime_ns != moment:
             pytest.skip("this file system cannot keep such a time")
         writer.check_object(ObjectId.of(b"one"), 3)
-        writer.settle()
+        writer.enter_checked()
         assert confirm_object(writer.repository.media, writer.index, ObjectId.of(b"one"), 3) is None
 
     def test_without_an_index_everything_is_read(self, store: Path, writer: Writer, reads: list[ObjectId]) -> None:
@@ -382,60 +393,6 @@ class TestLedger:
     def test_absent(self, writer: Writer) -> None:
         with pytest.raises(NotFound):
             writer.check_object(ObjectId.of(b"absent"), 6)
-
-
-class TestStaging:
-    def test_a_folder_is_made_at_first_use_and_goes_with_its_content(self, store: Path) -> None:
-        with Media(store) as media, Staging(media, Disk()) as staging:
-            assert os.listdir(store / "tmp") == []
-            folder = Path(staging.folder())
-            assert folder == Path(staging.folder())
-            (folder / "deep").mkdir()
-            (folder / "deep" / "file").write_bytes(b"")
-            (folder / "link").symlink_to(store / "objects")
-        assert os.listdir(store / "tmp") == []
-        assert (store / "objects").is_dir()
-
-    def test_sweep_takes_the_dead_and_leaves_the_living(self, store: Path) -> None:
-        with Media(store) as media, Staging(media, Disk()) as living:
-            folder = Path(living.folder())
-            (folder / "file").write_bytes(b"")
-            dead = store / "tmp" / "1-dead"
-            (dead / "deep").mkdir(parents=True)
-            (dead / "deep" / "file").write_bytes(b"")
-            assert sweep(media, Disk()) == 1
-            assert os.listdir(store / "tmp") == [folder.name]
-            assert (folder / "file").exists()
-            assert sweep(media, Disk()) == 0
-
-    def test_sweep_follows_no_link_and_passes_over_what_is_no_folder(self, store: Path, tmp_path: Path) -> None:
-        (tmp_path / "outside").mkdir()
-        (tmp_path / "outside" / "file").write_bytes(b"")
-        (store / "tmp" / "link").symlink_to(tmp_path / "outside")
-        (store / "tmp" / "file").write_bytes(b"")
-        with Media(store) as media:
-            assert sweep(media, Disk()) == 0
-        assert (tmp_path / "outside" / "file").exists()
-
-    def test_the_folder_is_let_go_even_if_it_cannot_be_removed(self, store: Path) -> None:
-        class Stuck(Disk):
-            def remove(self, path: str) -> None:
-                raise PowerFails
-
-        with Media(store) as media:
-            with pytest.raises(PowerFails), Staging(media, Stuck()) as staging:
-                Path(staging.folder(), "file").write_bytes(b"")
-            assert sweep(media, Disk()) == 1
-
-    def test_a_medium_without_locks_is_an_error(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import fcntl
-
-        def none(fd: int, operation: int) -> None:
-            raise OSError(errno.ENOLCK, "No locks available")
-
-        monkeypatch.setattr(fcntl, "flock", none)
-        with Media(store) as media, Staging(media, Disk()) as staging, pytest.raises(Unavailable):
-            staging.folder()
 
 
 def test_a_batch_of_programs_that_write_beside_it(store: Path, writer: Writer) -> None:

@@ -107,7 +107,7 @@ MANIFESTS = st.builds(
     ),
     releases=ascending(IDS),
     count=st.integers(1, 100_000),
-    root=DIGESTS,
+    merkle_root=DIGESTS,
     table=IDS,
     table_size=st.integers(1, 16 * 2**20),
     identity=DIGESTS,
@@ -312,7 +312,7 @@ def test_no_manifest(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"count": 0}, {"host": "b+a"}, {"root": b""}, {"table_size": 0}, {"releases": (ObjectId(bytes(32)),) * 2}],
+    [{"count": 0}, {"host": "b+a"}, {"merkle_root": b""}, {"table_size": 0}, {"releases": (ObjectId(bytes(32)),) * 2}],
     ids=str,
 )
 def test_nothing_is_rendered_that_would_not_parse(changes: dict[str, Any]) -> None:
@@ -354,7 +354,7 @@ class TestIdentity:
         [
             {"issue": Issue(2, 9, 9, 2)},
             {"quality": (Figure("recall@1/shift", 999_999, 950_000, bytes(32)),)},
-            {"count": 9, "root": b"\x01" * 32, "table": ObjectId.of(b"x"), "table_size": 9},
+            {"count": 9, "merkle_root": b"\x01" * 32, "table": ObjectId.of(b"x"), "table_size": 9},
         ],
         ids=str,
     )

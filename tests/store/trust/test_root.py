@@ -440,9 +440,9 @@ def test_known_keys_may_sign_and_are_not_counted() -> None:
     envelope, aad = signed("pilot", "co-pilot"), CREW.aad(LABEL)
     pilot, copilot = key("pilot").public, key("co-pilot").public
     assert count_signers(envelope, aad, [pilot, copilot]) == 2
-    assert count_signers(envelope, aad, [pilot, pilot], known=[copilot]) == 1
-    assert count_signers(envelope, aad, [], known=[pilot, copilot]) == 0
-    assert count_signers(envelope, aad, [pilot], ignored=True) == 1
+    assert count_signers(envelope, aad, [pilot, pilot], admitted=[copilot]) == 1
+    assert count_signers(envelope, aad, [], admitted=[pilot, copilot]) == 0
+    assert count_signers(envelope, aad, [pilot], ignore_unknown=True) == 1
     with pytest.raises(Untrusted):
         count_signers(envelope, aad, [pilot])
 

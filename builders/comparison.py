@@ -1,4 +1,4 @@
-"""Whether a build has nothing to do: the published mission is the one that it would make, whole, and it can fly."""
+"""Whether the store already has what a build would publish: as the published mission, or as a draft."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from builders.artifacts.index import IndexTask
 from builders.artifacts.plan import Plan
 from builders.artifacts.shard import ShardTask
 from builders.imagery.coverage import Shortfall, of_list
-from builders.report import BuildReport, CoverageReport, reused
+from builders.report import BuildReport, CoverageReport, rows_of
 from store.errors import FlightbagError, Unavailable
+from store.format.entries import EntryTable
 from store.format.ids import ObjectId
+from store.format.manifest import Manifest
 from store.format.missing import ENTRY, MissingList
+from store.ground.issuing import Draft, draft_of, overtaken
+from store.ground.repository import Repository
 from store.ground.writer import Writer
 from store.takeoff.mission import Binding, Opened
-from store.takeoff.verify import check_binding
+from store.takeoff.verify import check_binding, read_table
+from store.trust.root import TrustRoot
 
 
 def unchanged(
@@ -73,7 +78,7 @@ def unchanged(
         coverage=CoverageReport.of(missing, {}),
         manifest=str(opened.manifest_id),
         sequence=opened.manifest.issue.sequence,
-        artifacts=reused(entries),
+        artifacts=tuple(sorted(rows_of(entries), key=lambda row: row.name)),
         rows=sum(entry.meta["rows"] for entry in entries if entry.kind == "descriptors"),
     )
 
@@ -89,3 +94,26 @@ def _missing(plan: Plan, writer: Writer, opened: Opened) -> Shortfall | None:
         return plan.shortfall if plan.shortfall.missing == 0 else None
     data = writer.repository.evidence.bytes_of(entry.id, entry.size)
     return of_list(plan.inventory, plan.gates, MissingList.parse(bytes(data)))
+
+
+def equal_draft(
+    repository: Repository, manifest: Manifest, table: EntryTable, trust_root: TrustRoot, *, now: int
+) -> Draft | None:
+    """Return the mission's draft, if it already says what this manifest says, entry by entry; None otherwise.
+
+    Signatures are then added to that draft. Raise Unavailable where it cannot be read. `now` is unix seconds.
+    """
+    try:
+        draft = draft_of(repository, manifest.mission.id)
+        if draft.manifest.identity != manifest.identity or draft.manifest.quality != manifest.quality:
+            return None
+        if overtaken(repository, draft.manifest, trust_root, now=now):
+            return None
+        # The draft began unsigned: only what this build made may be signed.
+        if read_table(repository.evidence, draft.manifest) != table or draft.manifest.issue.expires_at is not None:
+            return None
+    except Unavailable:
+        raise
+    except FlightbagError:
+        return None  # there is no draft, or it or an object that it needs is damaged
+    return draft

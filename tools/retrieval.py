@@ -1,7 +1,6 @@
-"""The commands that ask a mission's map: query it with a picture, hold the flying engine against it, measure recall
-again.
+"""The commands that search the map of a mission: query it with a picture, probe the flying engine, measure recall.
 
-Each runs the takeoff check first, and asks nothing of a mission that is not GO.
+Each command runs the takeoff check first, and uses only a mission that is GO.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from builders.extras import require_build_extra
+from builders.extras import require_build_extra, require_onboard_extra
 from store.disk.layout import check_format
 from store.disk.media import Media
 from store.errors import Invalid
@@ -24,23 +23,30 @@ from store.takeoff.mission import Binding, Verdict
 from store.takeoff.verify import pinned_root, verify_mission
 from store.trust.root import ROOT_FILE_LIMIT
 from tools import keyfiles, render
-from tools.arguments import Json, print_lines, store_and, store_then
+from tools.arguments import ENV, Json, State, StoreAndMission, Trust, print_lines, store_and, store_then
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
 if TYPE_CHECKING:
-    from builders.retrieval.query import Measurement
+    from builders.onboard.measurement import Measurement
 
-Trust = Annotated[Path | None, typer.Option(readable=False, help="The pinned trust root; never the store's own.")]
-State = Annotated[str | None, typer.Option(help="The aircraft's state: its memory, and the root it has.")]
-SetOption = Annotated[str | None, typer.Option("--set", help="The descriptor set; needed where a mission has several.")]
+SetOption = Annotated[
+    str | None,
+    typer.Option("--set", metavar="NAME", help="The descriptor set to search. Required if the mission has several."),
+]
 Tiles = Annotated[
-    list[Path], typer.Option("--tiles", readable=False, metavar="SOURCE", help="What the mission was built from.")
+    list[Path],
+    typer.Option(
+        "--tiles",
+        readable=False,
+        metavar="SOURCE",
+        help="The imagery that the mission was built from. May be repeated.",
+    ),
 ]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
+    """Register the commands."""
     app.command("query")(query)
     app.command("probe")(probe)
     app.command("quality")(quality)
@@ -48,16 +54,30 @@ def add_to(app: typer.Typer) -> None:
 
 @command
 def query(
-    args: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION IMAGE", show_default=False)],
+    args: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STORE] MISSION IMAGE",
+            help=f"The folder of the store, the id of the mission and the picture. {ENV} may replace STORE.",
+            show_default=False,
+        ),
+    ],
     trust: Trust = None,
     state: State = None,
-    top: Annotated[int, typer.Option(min=1, max=1000, help="How many places to show.")] = 5,
-    zoom: Annotated[int | None, typer.Option(help="Only at this zoom; else at all of them.")] = None,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="The number of places to show.")] = 5,
+    zoom: Annotated[
+        int | None, typer.Option(help="Search only this zoom. The default is all zooms of the map.")
+    ] = None,
     set_: SetOption = None,
-    index: Annotated[str, typer.Option(help="An index of the mission, instead of the exact search.")] = "",
+    index: Annotated[
+        str, typer.Option(metavar="NAME", help="Search with this index of the mission instead of exactly.")
+    ] = "",
     as_json: Json = False,
 ) -> int:
-    """Show where a picture was taken: the best places of a verified mission's map."""
+    """Show where a picture was taken: the places on the map of a verified mission that look most like it.
+
+    Example: flightbag query ground north-ridge frame.jpg --trust pinned.root.cbor
+    """
     require_build_extra()
     from builders.retrieval.query import locate, read_picture
 
@@ -81,20 +101,23 @@ def query(
 
 @command
 def probe(
-    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
+    store_and_mission: StoreAndMission,
     trust: Trust = None,
     state: State = None,
     as_json: Json = False,
 ) -> int:
-    """Run the engine that flies on the mission's probe pictures, and compare with the map it flies over."""
-    require_build_extra()
-    from builders.retrieval.query import probes
+    """Run the flying engine on the probe pictures of a mission, and compare the descriptors with the map.
+
+    Example: flightbag probe ground north-ridge --trust pinned.root.cbor
+    """
+    require_onboard_extra()
+    from builders.onboard.probes import probe_sets
 
     store, mission = store_and(store_and_mission, needed=True)
     with _verified(store, mission or "", trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
-        figures = probes(verdict.mission)
+        figures = probe_sets(verdict.mission)
     if as_json:
         print_json([one.as_json() for one in figures])
     else:
@@ -104,16 +127,20 @@ def probe(
 
 @command
 def quality(
-    store_and_mission: Annotated[list[str], typer.Argument(metavar="[STORE] MISSION", show_default=False)],
+    store_and_mission: StoreAndMission,
     tiles: Tiles,
     trust: Trust = None,
     state: State = None,
     against: Annotated[
-        Path | None, typer.Option(readable=False, metavar="SOURCE", help="Other imagery of the area, to ask with.")
+        Path | None,
+        typer.Option(readable=False, metavar="SOURCE", help="Other imagery of the area, to query the map with."),
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Measure again how often the map answers right: under each perturbation, and against other imagery."""
+    """Measure the recall of a mission's map again: for each perturbation, and with --against for other imagery.
+
+    Example: flightbag quality ground north-ridge --trust pinned.root.cbor --tiles naip.mbtiles
+    """
     require_build_extra()
     from builders.retrieval.query import measure
 
@@ -131,7 +158,7 @@ def quality(
 
 
 def _status(figures: Sequence[Measurement]) -> int:
-    """What is too low is no; what says nothing of what was signed is not known to hold."""
+    """Return NO if a figure is too low, UNKNOWN if a signed one was not measured, or in another way, else OK."""
     if any(one.low for one in figures):
         return NO
     return UNKNOWN if any(one.unsure for one in figures) else OK
@@ -139,11 +166,11 @@ def _status(figures: Sequence[Measurement]) -> int:
 
 @contextmanager
 def _verified(store: str, mission: str, trust: Path | None, state: str | None) -> Iterator[Verdict]:
-    """The takeoff check of a mission, by a pinned root or as the aircraft with this state; the store stays open."""
+    """Yield the verdict on a mission, by a pinned trust root or by the state of an aircraft. The store stays open."""
     if (trust is None) == (state is None):
         raise Invalid(
-            "one of --trust and --state is needed",
-            remedy="give the pinned trust root's file, or the aircraft's state, which has one",
+            "give either --trust or --state",
+            remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
         )
     for option, inside in (("--trust", trust), ("--state", state)):
         if inside is not None:
@@ -166,5 +193,5 @@ def _no_go(verdict: Verdict, *, as_json: bool) -> int:
         print_json({"go": False, "findings": [finding.as_json() for finding in verdict.findings]})
     else:
         print_lines(render.verdict(verdict))
-        say("nothing is asked of a mission that is not GO")
+        say("the command stops here: it uses only a mission that is GO")
     return UNKNOWN if verdict.unknown else NO

@@ -1,4 +1,4 @@
-"""The commands that say what a store keeps: gc, pin, unpin."""
+"""The commands for what a store keeps: gc, pin, unpin."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from store.ground.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan
 from store.ground.needs import KEEP_LAST
 from store.ground.repository import Repository
 from tools import render
-from tools.arguments import Json, Store, duration, print_lines, store_then
+from tools.arguments import ENV, Json, Store, duration, print_lines, store_then
 from tools.status import OK, command, print_json, say
 
 
 def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
+    """Register the commands."""
     app.command("gc")(gc)
     app.command("pin")(pin_command)
     app.command("unpin")(unpin_command)
@@ -29,13 +29,20 @@ def add_to(app: typer.Typer) -> None:
 @command
 def gc(
     store: Store,
-    keep_last: Annotated[int, typer.Option(min=1, help="Manifests kept of each mission.")] = KEEP_LAST,
-    grace: Annotated[str, typer.Option(help="What is younger stays.", metavar="14d")] = f"{GRACE / 86400:.0f}d",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for those who use the store.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; write nothing.")] = False,
+    keep_last: Annotated[int, typer.Option(min=1, help="The number of manifests to keep of each mission.")] = KEEP_LAST,
+    grace: Annotated[
+        str, typer.Option(help="Keep objects and trash that are younger.", metavar="14d")
+    ] = f"{GRACE / 86400:.0f}d",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until no other process uses the store.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be moved and deleted. Write nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
-    """Move what nothing needs to the trash, and delete what has been there for the grace time."""
+    """Move objects that nothing in the store needs to the trash, and delete trash older than the grace time.
+
+    Example: flightbag gc ground --grace 14d
+    """
     seconds = duration(grace)
     with Repository.open(store) as repository:
         if dry_run:
@@ -64,7 +71,7 @@ def gc(
 
 
 def _collect(repository: Repository, *, wait: bool, **settings: Any) -> GcPlan:
-    """Collects; whom it waits for is said."""
+    """Collect. With `wait`, first print which process it waits for."""
     try:
         return collect(repository, **settings)
     except Locked as error:
@@ -78,28 +85,39 @@ def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
     would = "would be " if dry_run else ""
     yield f"kept: {render.many(plan.kept, 'object')}, {render.size(plan.kept_bytes)}"
     if plan.young:
-        yield f"kept, as younger than the grace time: {plan.young} objects, {render.size(plan.young_bytes)}"
+        yield f"kept because younger than the grace time: {plan.young} objects, {render.size(plan.young_bytes)}"
     yield f"{would}moved to the trash: {render.many(len(plan.trash), 'object')}, {render.size(plan.trash_bytes)}"
     for id_ in plan.manifests:
-        yield f"{would}given up: manifest {id_}"
+        yield f"{would}no longer kept: manifest {id_}"
     for name in plan.folders:
         yield f"{would}deleted for good: trash/{name}"
 
 
 @command
 def pin_command(
-    args: Annotated[list[str] | None, typer.Argument(metavar="[STORE] [NAME MISSION|ID]", show_default=False)] = None,
+    args: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STORE] [NAME MISSION|ID]",
+            help="The folder of the store, a name for the pin, and the id of a mission or of an object. "
+            f"{ENV} may replace STORE.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Keep a mission's current manifest, or one object, from being collected. With STORE alone: list the pins."""
+    """Keep the current manifest of a mission, or one object, from being collected. With only STORE, list the pins.
+
+    Example: flightbag pin ground last-good north-ridge
+    """
     store, rest = store_then(args or [], 0, 2)
     with Repository.open(store) as repository:
         if not rest:
-            found = {one: str(id_) for one, id_ in pins(repository).items()}
+            id_by_name = {one: str(id_) for one, id_ in pins(repository).items()}
             if as_json:
-                print_json(found)
+                print_json(id_by_name)
             else:
-                print_lines(render.table(list(found.items())))
+                print_lines(render.table(list(id_by_name.items())))
             return OK
         name, what = rest
         id_ = ObjectId.parse(what) if is_hex(what) else repository.current(what).manifest_id
@@ -113,10 +131,20 @@ def pin_command(
 
 @command
 def unpin_command(
-    args: Annotated[list[str], typer.Argument(metavar="[STORE] NAME", show_default=False)],
+    args: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STORE] NAME",
+            help=f"The folder of the store and the name of the pin. {ENV} may replace STORE.",
+            show_default=False,
+        ),
+    ],
     as_json: Json = False,
 ) -> int:
-    """Take a pin away."""
+    """Remove a pin. The next collection may take the object that it kept.
+
+    Example: flightbag unpin ground last-good
+    """
     store, (name,) = store_then(args, 1)
     with Repository.open(store) as repository:
         unpin(repository, name)

@@ -1,0 +1,63 @@
+"""A figure of quality that is measured again, beside what the manifest signs for it (FORMAT.md 6.7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from store.takeoff.mission import VerifiedMission
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A figure measured again. Values are parts per million, rounded down.
+
+    `value` is None where the figure was not measured. `signed` and `least` are its value and its lower bound in the
+    manifest, None where the manifest has no such figure. `same_recipe` holds where it was measured in the same way as
+    the signed figure. `zooms` maps each zoom to its value, `queries` is the number of pictures that were described.
+    """
+
+    name: str
+    value: int | None
+    signed: int | None
+    least: int | None
+    same_recipe: bool
+    zooms: dict[int, int]
+    queries: int = 0
+
+    @classmethod
+    def of(
+        cls, mission: VerifiedMission, name: str, value: int, recipe: bytes, zooms: dict[int, int], queries: int
+    ) -> Self:
+        """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest."""
+        figure = next((one for one in mission.manifest.quality if one.name == name), None)
+        if figure is None:
+            return cls(name, value, None, None, False, zooms, queries)
+        return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries)
+
+    @property
+    def low(self) -> bool:
+        """Whether the value is below the bound that the mission was signed with."""
+        return self.value is not None and self.least is not None and self.value < self.least
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the signed figure is neither confirmed nor refuted: nothing was measured, or in another way."""
+        return self.value is None or (self.signed is not None and not self.same_recipe)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value was measured in the signed way and is not below its bound."""
+        return not self.low and not self.unsure
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "value": self.value,
+            "signed": self.signed,
+            "least": self.least,
+            "same_recipe": self.same_recipe,
+            "holds": self.holds,
+            "queries": self.queries,
+            "zooms": {str(zoom): value for zoom, value in self.zooms.items()},
+        }

@@ -1,0 +1,119 @@
+"""Collects the findings of an audit: one finding for each damage, however many missions it grounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from store.disk.media import Media, object_path
+from store.errors import FlightbagError, NotFound
+from store.findings import Finding
+from store.format.ids import ObjectId
+from store.ground.excerpt import first_few
+from store.ground.needs import Need
+
+RESTORE = "run store-fsck --repair --from a store that has it whole"
+REMOVE = "remove it, if it is not yours; store-fsck --repair moves it to quarantine/"
+_UNKNOWN_ORIGIN = {
+    "unreferenced": "find out who put it there; objects of an earlier mission go with `flightbag gc --keep-last 1 "
+    "--grace 0s`, run twice: to the trash, then for good; pins go with `flightbag unpin`",
+    "hard-link": "find its other name with `find -samefile` and remove that, or sync the missions to a new store",
+}
+# The most notes of one kind that are kept.
+_KEPT_NOTES = 1000
+# The most names that a finding lists.
+_NAMES_LISTED = 4
+
+
+class FindingCollector:
+    """Collects findings. `errors` are kept by what they are about: an object's id, or a path.
+
+    `damaged` has the objects that a closure, pin or draft needs and that are missing or not whole, each with the most
+    bytes that it may have. `notes` counts the findings that are information, by kind; the first thousand of each kind
+    are kept.
+    """
+
+    def __init__(self, media: Media, on_finding: Callable[[Finding], None], *, exclusive: bool) -> None:
+        self.media = media
+        self._on_finding = on_finding
+        self._exclusive = exclusive
+        self.errors: dict[str, Finding] = {}
+        self._kept_notes: list[Finding] = []
+        self.notes: dict[str, int] = {}
+        self.damaged: dict[ObjectId, int] = {}
+
+    def add(self, finding: Finding, about: str = "") -> None:
+        """Add an error. If the same damage was added before, add only the missions that it grounds."""
+        key = about or finding.object or finding.path
+        first = self.errors.get(key, finding)
+        missions = tuple(sorted({*first.missions, *finding.missions}))
+        self.errors[key] = replace(first, missions=missions)
+
+    def add_note(self, finding: Finding) -> None:
+        """Add a finding that grounds no mission."""
+        finding = replace(finding, information=True)
+        self.notes[finding.kind] = self.notes.get(finding.kind, 0) + 1
+        if self.notes[finding.kind] <= _KEPT_NOTES:
+            self._kept_notes.append(finding)
+        self._on_finding(finding)
+
+    def add_foreign(self, finding: Finding) -> None:
+        """Add a thing that no mission needs: information on the ground, an error in an exclusive audit."""
+        if self._exclusive:
+            remedy = _UNKNOWN_ORIGIN.get(finding.kind, "find out who put it there, and remove it")
+            # A key of its own: the finding neither hides that the object is damaged nor is hidden by it.
+            self.add(replace(finding, remedy=remedy), about=f"{finding.kind} {finding.path}")
+        else:
+            self.add_note(finding)
+
+    def add_stray(self, name: str) -> None:
+        """Add a path that has no place in a store."""
+        path = self.media.absolute(name)
+        self.add(Finding("stray", f"{name} has no place in a store", path=path, remedy=REMOVE))
+
+    def add_incomplete(self, holder: str, lacking: str) -> None:
+        """Add a pin, a draft or a log whose objects are not all in the store."""
+        text = f"{holder} needs objects that are missing or damaged: {lacking}"
+        self.add(Finding("incomplete-closure", text, path=self.media.absolute(holder), remedy=RESTORE))
+
+    def add_missions(self, about: str, missions: Iterable[str]) -> None:
+        """Add missions to those that a finding grounds."""
+        finding = self.errors[about]
+        self.errors[about] = replace(finding, missions=tuple(sorted({*finding.missions, *missions})))
+
+    def ground(self, about: str, wanted: Sequence[tuple[Need, int]]) -> None:
+        """Add the missions that need an object to the finding about that object."""
+        self.add_missions(about, (need.mission for need, _ in wanted if need.mission))
+
+    def about_object(self, kind: str, id_: ObjectId, text: str) -> Finding:
+        """Return a finding about an object, to be completed and added."""
+        path = self.media.absolute(object_path(id_))
+        return Finding(kind, f"object {id_} {text}", object=str(id_), path=path)
+
+    def names_in(self, folder: str, *, needed: bool) -> list[str] | None:
+        """Return the names in a folder of the store, or None after adding a finding about the folder."""
+        try:
+            return self.media.names(folder)
+        except NotFound as error:
+            if not needed:
+                return []
+            self.add(Finding.of(error, remedy=RESTORE))
+        except FlightbagError as error:
+            self.add(Finding.of(error, remedy=RESTORE))
+        return None
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return all findings, and pass on the errors, which are complete by now."""
+        for finding in self.errors.values():
+            self._on_finding(finding)
+        return (*self.errors.values(), *self._kept_notes)
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few of many names."""
+    return first_few(names, limit=_NAMES_LISTED, separator=", ")
+
+
+def as_kind(finding: Finding, kind: str) -> Finding:
+    """Return the finding under another kind, unless it is `unreadable` or `wrong-type`, which stay."""
+    return finding if finding.unreadable or finding.kind == "wrong-type" else replace(finding, kind=kind)

@@ -1,0 +1,82 @@
+"""Plans: a task for each artifact, of every kind, told alike to people and to machines."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from builders.artifacts.engine import EngineTask
+from builders.artifacts.file import FileTask
+from builders.artifacts.index import IndexTask
+from builders.artifacts.plan import Plan, plan
+from builders.artifacts.probe import ProbeTask
+from builders.artifacts.shard import ShardTask
+from builders.compose import open_context
+from store.ground.repository import Repository
+from tests.support.commands import flightbag
+from tests.support.field import Desk
+
+INDEXES = '[[indexes]]\nname = "lists"\nset = "embedder"\nmethod = "ivf"\n'
+KINDS = (EngineTask, ShardTask, ProbeTask, IndexTask, FileTask)
+NOW = 1_800_000_000
+
+
+def planned(desk: Desk, mission: Path, cache: Path) -> Plan:
+    with open_context(mission, desk.store, cache) as context:
+        return plan(context, now=NOW)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_people_and_machines_see_the_same_plan(desk: Desk, built: bool) -> None:
+    mission = desk.write_mission("left", more=INDEXES)
+    if built:
+        desk.built(mission)
+    machine = flightbag("plan", mission, "--store", desk.store, "--json").json["artifacts"]
+    people = flightbag("plan", mission, "--store", desk.store).out.splitlines()
+    rows = {line.split()[1]: line.split()[0] for line in people if line.startswith(("present ", "missing "))}
+    assert rows == {one["name"]: "present" if one["present"] else "missing" for one in machine}
+    (summary,) = (line for line in people if " to build; " in line)
+    present = sum(one["present"] for one in machine)
+    assert re.match(rf"{present} present, {len(machine) - present} to build; ", summary)
+    assert present == (len(machine) if built else 0)
+    folders = {one["name"].split("/")[0] for one in machine}
+    assert folders == {"engines", "descriptors", "probes", "indexes", "files"}
+
+
+def test_an_index_without_its_quantiser_is_to_be_built(desk: Desk, tmp_path: Path) -> None:
+    mission = desk.write_mission("left", more=INDEXES)
+    desk.built(mission)
+    task = planned(desk, mission, tmp_path).of(IndexTask)[0]
+    assert task.complete
+    assert task.quantiser_present is not None
+    quantiser = str(task.quantiser_present[0][0])
+    (desk.store / "objects" / quantiser[:2] / quantiser[2:]).unlink()
+    task = planned(desk, mission, tmp_path).of(IndexTask)[0]
+    assert (task.complete, task.row().present) == (False, False)
+
+
+def test_every_kind_keeps_what_a_task_promises(desk: Desk, tmp_path: Path) -> None:
+    mission = desk.write_mission("left", more=INDEXES)
+    before = planned(desk, mission, tmp_path)
+    assert {type(task) for task in before.tasks} == set(KINDS)
+    assert sum(map(len, map(before.of, KINDS))) == len(before.tasks)
+    assert not any(task.complete or task.row().present for task in before.tasks)
+    desk.built(mission)
+    after = planned(desk, mission, tmp_path)
+    with Repository.open(desk.store) as repository:
+        opened = repository.current("left")
+    entries = {entry.name: entry for entry in opened.table.entries}
+    assert {name for task in after.tasks for name in task.identities} == set(entries)
+    for task in after.tasks:
+        assert task.complete
+        row = task.row()
+        assert (row.name, row.present) == (task.name, True)
+        assert row.bytes is not None
+        assert 0 < len(task.objects) <= task.most_entries
+        for name, (id_, size) in task.objects.items():
+            assert (entries[name].id, entries[name].size) == (id_, size)
+        for name, identity in task.identities.items():
+            assert identity == bytes(entries[name].key or entries[name].id)
+    assert after.identity(after.shortfall) == opened.manifest.identity

@@ -1,0 +1,43 @@
+"""The examples in the docstrings run, over a mission that was really built."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import time
+from types import ModuleType
+from typing import Any
+
+import store
+from builders.grid.tiles import Tile
+from builders.onboard.flying import flying_engine
+from tests.support.field import Desk
+from tests.support.terrain import render
+
+MODULES = ("", ".flying", ".loading", ".probes", ".retriever")
+
+
+def run_examples(module: ModuleType, names: dict[str, Any]) -> int:
+    """How many examples of a module's docstring ran; fails where one gives something else."""
+    [test] = [one for one in doctest.DocTestFinder(recurse=False).find(module, globs=names) if one.examples]
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(test)
+    assert runner.failures == 0
+    return runner.tries
+
+
+def test_the_examples_run(built: Desk) -> None:
+    trust_root, now = built.root.read_bytes(), int(time.time())
+    mission = store.takeoff_check(built.store, "left", trust=trust_root, now=now, aircraft="uav-07").mission
+    assert mission is not None
+    frame = render(Tile(15, 7357, 11522))
+    names = {
+        "folder": built.store,
+        "trust_root": trust_root,
+        "now": now,
+        "mission": mission,
+        "frame": frame,
+        "descriptors": flying_engine(mission, "embedder").describe([frame]),
+    }
+    for name in MODULES:
+        assert run_examples(importlib.import_module(f"builders.onboard{name}"), names) > 1, name

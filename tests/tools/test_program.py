@@ -1,0 +1,133 @@
+"""How the two programs end when their output cannot be written. Each test runs the installed program."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import BIN, flightbag
+from tests.support.every_command import USES, command_line
+from tests.support.field import Desk
+from tools.program import READER_GONE
+
+FLIGHTBAG, STORE_FSCK = BIN / "flightbag", BIN / "store-fsck"
+# A command prints a report; --help and a mistake in the arguments are printed by typer.
+PRINTED_BY_TYPER = [("--help",), ("--version",), ("ls", "--help"), ("ls", "--nonsense"), ("nonsense",)]
+
+
+def run_with(*command: object, redirect: str = "", reader: bool = True) -> tuple[int, str, str]:
+    """(status, standard output, standard error) of a program, redirected as a shell would.
+
+    Without a reader, standard output is a pipe whose other end is closed before the program starts.
+    """
+    read, write = os.pipe()
+    if not reader:
+        os.close(read)
+    line = f"exec {shlex.join(map(str, command))} {redirect}"
+    process = subprocess.Popen(["/bin/sh", "-c", line], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    out = b""
+    if reader:
+        with os.fdopen(read, "rb") as pipe:
+            out = pipe.read()
+    _, err = process.communicate(timeout=300)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_reader_that_has_gone_ends_a_command_silently_after_its_work(equipped: Desk, name: str) -> None:
+    assert run_with(*command_line(name, equipped), reader=False) == (READER_GONE, "", "")
+    assert USES[name].is_done(equipped), "the work comes before the report"
+
+
+@pytest.mark.parametrize("args", PRINTED_BY_TYPER, ids=" ".join)
+def test_a_reader_that_has_gone_ends_help_and_usage_silently(args: tuple[str, ...]) -> None:
+    assert run_with(FLIGHTBAG, *args, redirect="2>&1", reader=False) == (READER_GONE, "", "")
+
+
+def test_a_reader_of_standard_error_that_has_gone(tmp_path: Path) -> None:
+    status, _, err = run_with(FLIGHTBAG, "ls", tmp_path / "nowhere", redirect="2>&1 >/dev/null", reader=False)
+    assert (status, err) == (READER_GONE, "")
+
+
+def test_a_verdict_that_nobody_reads_is_never_go(built: Desk) -> None:
+    shutil.rmtree(built.store / "objects")
+    for more in ((), ("--json",)):
+        verify = ("verify", built.store, "--trust", built.root, *more)
+        assert flightbag(*verify).status == 1
+        assert run_with(FLIGHTBAG, *verify, reader=False)[0] == READER_GONE
+
+
+@pytest.mark.parametrize("program", [(STORE_FSCK,), (FLIGHTBAG, "fsck")], ids=["store-fsck", "flightbag fsck"])
+def test_a_reader_that_goes_away_is_not_an_answer(built: Desk, program: tuple[Path | str, ...]) -> None:
+    """`store-fsck | head -1` must not end with 1, which would be "corrected", nor with 0."""
+    for number in range(3000):
+        (built.store / f"stray-{number:04}").write_text("")
+    command = [*map(str, program), str(built.store)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (READER_GONE, b"")
+
+
+def test_a_repair_is_finished_though_nobody_reads_its_plan(twice: Desk) -> None:
+    """A plan is printed before its steps are done: a broken pipe must not leave the repair half done."""
+    replica = twice.folder / "replica"
+    shutil.copytree(twice.store, replica)
+    for path in (twice.store / "objects").glob("*/*"):
+        path.unlink()
+    # Without a buffer, so that the first line fails.
+    command = ("env", "PYTHONUNBUFFERED=1", FLIGHTBAG, "fsck", twice.store, "--repair", "--from", replica)
+    assert run_with(*command, reader=False) == (READER_GONE, "", "")
+    assert flightbag("fsck", twice.store, "--full").status == 0
+    assert twice.verify().status == 0
+
+
+@pytest.mark.parametrize("redirect", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("args", [("--help",), ("--version",), ("ls",), ("ls", "--json"), ("verify",)], ids=" ".join)
+def test_output_that_cannot_be_written_is_an_error(built: Desk, args: tuple[str, ...], redirect: str) -> None:
+    more: tuple[object, ...] = () if args[0].startswith("--") else (built.store,)
+    if args[0] == "verify":
+        more = (*more, "--trust", built.root)
+    status, out, err = run_with(FLIGHTBAG, *args, *more, redirect=redirect)
+    assert (status, out) == (3, "")
+    assert err.startswith("flightbag: standard output ")
+    assert "Traceback" not in err
+    assert "Exception" not in err
+
+
+@pytest.mark.parametrize("redirect", [">&-", ">/dev/full"])
+def test_output_of_an_audit_that_cannot_be_written_is_an_error(built: Desk, redirect: str) -> None:
+    for program in ((STORE_FSCK,), (FLIGHTBAG, "fsck")):
+        status, _, err = run_with(*program, built.store, redirect=redirect)
+        assert status == 8
+        assert err.startswith("flightbag: standard output ")
+        assert "Traceback" not in err
+
+
+def test_nothing_is_done_while_standard_output_is_closed(tmp_path: Path) -> None:
+    """A file that is opened first would take the number of standard output, and a library may print into it."""
+    assert run_with(FLIGHTBAG, "init", tmp_path / "store", redirect=">&-")[0] == 3
+    assert not (tmp_path / "store").exists()
+
+
+def test_no_stream_at_all_ends_with_a_status(built: Desk) -> None:
+    for redirect in (">&- 2>&-", ">/dev/full 2>/dev/full", ">&- 2>&- <&-"):
+        assert run_with(FLIGHTBAG, "ls", built.store, redirect=redirect) == (3, "", "")
+
+
+def test_standard_error_and_standard_input_may_be_closed(built: Desk, tmp_path: Path) -> None:
+    status, out, _ = run_with(FLIGHTBAG, "ls", built.store, "--json", redirect="2>&- <&-")
+    assert (status, json.loads(out)[0]["mission"]) == (0, "left")
+    assert run_with(FLIGHTBAG, "ls", tmp_path / "nowhere", redirect="2>&-") == (1, "", "")
+    status, _, err = run_with(FLIGHTBAG, "keys", "new", tmp_path / "a.key", redirect="<&-")
+    assert status == 2
+    assert "--passphrase-file" in err

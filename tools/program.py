@@ -1,0 +1,79 @@
+"""The two programs, `flightbag` and `store-fsck`, from the start of the process to its exit status.
+
+A command returns a status or raises (see `status.exits`). Three cases are left, and are the same for all commands:
+
+- The reader of a standard stream has gone, as in `flightbag ls ground | head -1`: the program ends silently with 141,
+  the status of the signal SIGPIPE. It is never 0, because nobody has read the verdict.
+- A standard stream cannot be written for another reason: an error message, and the status for "could not do".
+- The arguments of the command line are wrong: the status for "usage", which is 2 or, for `store-fsck`, 16.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import resource
+import signal
+from contextlib import suppress
+from typing import NoReturn
+
+import typer
+
+from store.errors import FlightbagError, Unavailable
+from tools.status import fail
+from tools.streams import OutputLost, discard, empty_streams, flush_streams, open_streams
+
+READER_GONE = 128 + signal.SIGPIPE
+# Open files that a process may have. A store has 256 folders of objects, which stay open; several stores may be open.
+_OPEN_FILES = 16_384
+# New objects after which Python looks for cycles. The tables of a store are large, and have none.
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
+# What click returns for a mistake in the arguments.
+_CLICK_USAGE = 2
+
+
+def run_program(app: typer.Typer, *, usage: int, could_not_do: int) -> NoReturn:
+    """Run a program on the arguments of the command line, and exit with its status.
+
+    `usage` is the status of a mistake in the arguments, `could_not_do` that of output that cannot be written.
+    """
+    _prepare_process()
+    try:
+        open_streams()
+        status = _status(app, usage)
+        flush_streams()
+    except OutputLost as lost:
+        status = _output_lost(lost, could_not_do)
+    except FlightbagError as error:  # of `open_streams`; a command turns its own errors into a status
+        with suppress(OutputLost):
+            fail(error, as_json=False)
+        status = could_not_do
+    empty_streams()
+    raise SystemExit(status)
+
+
+def _prepare_process() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _OPEN_FILES if most == resource.RLIM_INFINITY else min(most, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+
+
+def _status(app: typer.Typer, usage: int) -> int:
+    try:
+        app()
+    except SystemExit as end:
+        # No command of ours returns click's 2 for `store-fsck`; for `flightbag` it is the same number.
+        return usage if end.code == _CLICK_USAGE else int(end.code or 0)
+    return 0
+
+
+def _output_lost(lost: OutputLost, could_not_do: int) -> int:
+    discard(lost.stream)
+    if lost.errno == errno.EPIPE:
+        return READER_GONE
+    with suppress(OutputLost):
+        remedy = "only the output is lost: the command may have done its work; make room, or redirect the output"
+        fail(Unavailable(str(lost), remedy=remedy), as_json=False)
+    return could_not_do
