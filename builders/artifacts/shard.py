@@ -26,7 +26,7 @@ from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, Sto
 from builders.compose import BuildContext
 from builders.descriptors.decoding import BadTile, tile_image
 from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
-from builders.descriptors.rows import RowCache, SeenCell, shown
+from builders.descriptors.rows import CachedCell, RowCache, view_digests
 from builders.descriptors.shard import EMPTY_SIZE, Descriptors, Shard, read_shard, write_shard
 from builders.grid.live import find, live
 from builders.grid.tiles import Tile, cell_range, tile_from_id, tile_id
@@ -398,28 +398,28 @@ class ShardBuilder:
     def _earlier(self, task: ShardTask) -> Shard:
         """Return the rows of the cell that were described before, and show the same bytes still."""
         nothing = Shard(np.empty(0, np.uint64), np.empty((0, 0), task.set.dtype), {})
-        seen = self._cache.find(task.rows, task.zoom, tile_id(task.cell))
-        if seen is None:
+        cached = self._cache.find(task.rows, task.zoom, tile_id(task.cell))
+        if cached is None:
             return nothing
         try:
-            shard = self._read(seen.shard, seen.size)
+            shard = self._read(cached.shard, cached.size)
         except (NotFound, Corrupt):
             return nothing
-        before, places = find(seen.origins, shard.tiles)
+        before, places = find(cached.origins, shard.tiles)
         now, at = find(task.origins, shard.tiles)
         same = before & now
         shows = self._shown(task)
-        same[same] = (seen.seen[places[same]] == shows[at[same]]).all(axis=1)
+        same[same] = (cached.digests[places[same]] == shows[at[same]]).all(axis=1)
         return Shard(shard.tiles[same], shard.descriptors[same], {})
 
     def _keep(self, shard: BuiltShard) -> None:
         task = shard.task
-        seen = SeenCell(shard.id, shard.size, task.origins, self._shown(task))
-        self._cache.keep(task.rows, task.zoom, tile_id(task.cell), seen)
+        cached = CachedCell(shard.id, shard.size, task.origins, self._shown(task))
+        self._cache.keep(task.rows, task.zoom, tile_id(task.cell), cached)
 
     def _shown(self, task: ShardTask) -> NDArray[np.uint8]:
         level = self.inventory.level(task.zoom)
-        return shown(task.view.footprint(task.zoom, task.origins), level.ids, level.hashes)
+        return view_digests(task.view.footprint(task.zoom, task.origins), level.ids, level.hashes)
 
     def _read(self, id_: ObjectId, size: int) -> Shard:
         return read_shard(self.store.read(id_, size))
