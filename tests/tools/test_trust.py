@@ -166,7 +166,7 @@ def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     # The mission takes two pilots, who sign apart.
     report = fleet.make("left", "pilot")
     assert (report["outcome"], report["manifest"]) == ("draft", None)
-    assert "1 of the 2 signatures" in report["why"]
+    assert "1 of 2 required signatures" in report["why"]
     (row,) = fleet.json("ls", fleet.store)
     assert (row["draft"], row["signatures"], row["threshold"]) == (True, 1, 2)
     shown = fleet.json("show", fleet.store, "left", "--draft")
