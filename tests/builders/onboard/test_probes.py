@@ -62,7 +62,8 @@ def test_arrays_that_do_not_fit_each_other_are_corrupt(change: dict[str, Any]) -
 
 def test_a_shard_is_not_a_probe() -> None:
     arrays: dict[str, NDArray[Any]] = {"images": IMAGES, "tiles": PROBE.origins, "descriptors": ROWS}
-    for parts, schema in ((arrays, SHARD_SCHEMA), ({"tiles": PROBE.origins, "descriptors": ROWS}, PROBE_SCHEMA)):
+    without_images = {name: array for name, array in arrays.items() if name != "images"}
+    for parts, schema in ((arrays, SHARD_SCHEMA), (without_images, PROBE_SCHEMA)):
         with pytest.raises(Corrupt) as caught:
             Probe.parse(write_tensors(parts, {**RECIPE.metadata(), "schema": schema}))
         assert caught.value.kind == "bad-probe"
