@@ -1,4 +1,4 @@
-"""The composition root: wires a mission file's sources, backends and locks to a store. Nothing else constructs them."""
+"""The composition root: it connects the tile sources and backends of a mission file to a store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EMBED_BATCH = 4
 
 @dataclass(frozen=True)
 class BuildContext:
-    """A mission file, opened: what a plan or a build works with."""
+    """An open mission file: all that a plan or a build works with."""
 
     path: Path
     mission: MissionFile
@@ -58,34 +58,34 @@ class BuildContext:
 
     @property
     def repository(self) -> Repository:
-        """The store that is built into, or would be."""
-        assert self.store is not None  # whoever asks was given one
+        """The store of the build. Only `explain-key` opens a mission file without one, and does not ask."""
+        assert self.store is not None
         return self.store
 
     def backend(self, backbone: Backbone) -> EngineBackend:
         return self.backends[backbone.backend]
 
     def tolerance(self, precision: str) -> Tolerance:
-        """How far an engine of this precision may be from its source."""
+        """Return how far an engine of this precision may be from its source."""
         given = self.mission.tolerances.get(precision)  # type: ignore[call-overload] # precisions are a closed list
         if given is None:
             return TOLERANCES[precision]
         return Tolerance(float(given.relative_error), float(given.cosine))
 
     def preprocess(self, backbone: str) -> Descriptors:
-        """The descriptor set that says how a tile becomes an input of this backbone: the first that has it."""
+        """Return the descriptor set whose preprocessing makes inputs of this backbone: the first of its sets."""
         return next(set_ for set_ in self.mission.descriptors if set_.backbone == backbone)
 
     @contextmanager
     def about(self, key: str) -> Iterator[None]:
-        """Names the mission file and the key in whatever is Invalid or Refused in the block."""
+        """Name the mission file and the key in every Invalid and Refused that the block raises."""
         try:
             yield
         except (Invalid, Refused) as error:
             raise error.restated(f"{self.path}: {key}: {error.message}") from error
 
     def view(self, set_: Descriptors, zoom: int) -> View:
-        """What a row of a descriptor set shows at a zoom. Metres are those in the middle of the area."""
+        """Return the view that a row of a descriptor set shows at a zoom. Metres hold in the middle of the area."""
         if set_.view is None:
             return View()
         with self.about(f"descriptors[{self.mission.descriptors.index(set_)}].view"):
@@ -96,7 +96,7 @@ class BuildContext:
             return View.of_metres(float(set_.view.metres or 0), float(set_.view.overlap or 0), zoom, latitude)
 
     def rows(self, set_: Descriptors, zoom: int) -> RowRecipe:
-        """How the rows of a descriptor set come about at a zoom."""
+        """Return how the rows of a descriptor set are made at a zoom."""
         view, backbone = self.view(set_, zoom), self.specs[set_.backbone]
         return RowRecipe(
             salt=backbone.salt,
@@ -110,15 +110,15 @@ class BuildContext:
         )
 
     def wanted(self) -> dict[int, Wanted]:
-        """What has to be known of the tile sources: at each zoom the area's tiles, and the cells that hold all that the
-        views over them show, and all views of their cells."""
+        """Return what a build needs to know of the tile sources, by zoom: the area's tiles, and the cells that hold
+        every tile of the views over them and of all views of their cells."""
         wanted = {}
         for zoom in self.sources.zooms:
             with self.about("mission.area"):
                 required = tiles_of_area(self.area, zoom)
             cells = [cells_of(zoom, required)]
             for view in {self.view(set_, zoom) for set_ in self.mission.descriptors}:
-                # Recall is measured with what lies round single tiles too.
+                # Recall is measured with the surroundings of single tiles too.
                 if view != View() or self.mission.quality is not None:
                     cells.append(cells_over(zoom, view, required))
             wanted[zoom] = Wanted(required, np.unique(np.concatenate(cells)))
@@ -130,7 +130,7 @@ class BuildContext:
         return self.sources.inventory(self.wanted(), lambda n: progress("reading tiles", n, 0), remembered=remembered)
 
     def gates(self, now: int) -> Gates:
-        """What the mission file demands of the tiles; `now` is unix seconds."""
+        """Return what the mission file demands of the tiles; `now` is unix seconds."""
         keys = self.mission.coverage
         return Gates(
             tile_size=keys.tile_size,
@@ -141,7 +141,7 @@ class BuildContext:
         )
 
     def about_set(self, set_: Descriptors) -> AbstractContextManager[None]:
-        """Name the mission file and a descriptor set in whatever is Invalid or Refused in the block."""
+        """Name the mission file and the descriptor set in every Invalid and Refused that the block raises."""
         return self.about(f"descriptors[{self.mission.descriptors.index(set_)}]")
 
     def description(self, set_: Descriptors, view: View) -> Description:
@@ -158,14 +158,14 @@ class BuildContext:
         )
 
     def private(self, backbone: str) -> EngineSpec:
-        """The spec with a private copy of its model, hashed while it was copied: what is compiled and run is what is
-        in the keys. Raises Corrupt if the model is no longer what was planned."""
+        """Return the spec of a backbone with a private copy of its model, hashed while it was copied: the model that is
+        compiled and run is the one in the build keys. Raise Corrupt if it is not the planned one any more."""
         spec = self.specs[backbone]
         model = self._snapshot(spec.model.path)
         if model.digest != spec.model.digest:
             raise Corrupt(
-                f"the model {spec.model.path} changed while the mission was being built",
-                remedy="build again when nothing writes to it",
+                f"the model {spec.model.path} changed during the build",
+                remedy="build again when no program writes to the model",
                 path=str(spec.model.path),
             )
         return replace(spec, model=model)
@@ -173,10 +173,10 @@ class BuildContext:
 
 @contextmanager
 def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache: Path) -> Iterator[BuildContext]:
-    """Opens everything that the mission file names. Writes nothing to the store, which only keys alone do
-    without. `cache` is the user's cache directory.
+    """Open everything that the mission file names. Writes nothing to the store, which may be None where only build keys
+    are needed. `cache` is the user's cache folder.
 
-    Raises Invalid for a mission file with mistakes, Unavailable for a backend that this version does not have.
+    Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
     mission, area = load_mission(mission_file)
     with ExitStack() as stack:
@@ -247,7 +247,7 @@ def _digest(path: Path) -> bytes:
 
 
 def preprocess_of(set_: Descriptors) -> Preprocess:
-    """The preprocessing that a descriptor set of the mission file asks for."""
+    """Return the preprocessing of a descriptor set of the mission file."""
     keys = set_.preprocess
     mean, std = (tuple(float(v) for v in triple) for triple in (keys.mean, keys.std))
     return Preprocess(

@@ -1,8 +1,8 @@
-"""Step G of the takeoff check, on the ground: the coverage digest derived again from the tile sources.
+"""Step G of the takeoff check, on the ground: the coverage digest is computed again from the tile sources.
 
-The signed digest says whether any tile of the area is another one. Which, the shards tell as far as they can: a tile
-that came or went is named, and of tiles that changed, their cell, because a shard's build key has the hash of all tiles
-of its cell together.
+The signed digest shows whether any tile of the area differs. The shards show which ones, as far as they can (decision
+0010): a finding names a tile that came or went, and the cell of tiles that changed, because the build key of a shard
+hashes all tiles of its cell together.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from store.findings import Finding
 from store.format.entries import Entry
 from store.takeoff.mission import Evidence, Opened
 
-# How many tiles of a cell a finding spells out.
+# How many tiles of a cell a finding names.
 _NAMED = 8
-_REMEDY = "build the mission again from these tiles, or give the sources that it was built from, in the same order"
+_REMEDY = (
+    "build the mission again from these tiles, or give --tiles the sources that it was built from, in the same order"
+)
 # The date of the sources is judged when the mission is built, and not here.
 _ANY_DATE = datetime.date(1970, 1, 1)
 
 
 def check_tiles(sources: Sequence[Path]) -> Callable[[Evidence, Opened], Iterator[Finding]]:
-    """The check against these sources, the first of which wins where they overlap, at all zooms of the mission."""
+    """Return the check against these sources, at all zooms of the mission; where sources overlap the first one wins."""
 
     def check(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
         zooms = opened.manifest.coverage.zooms
@@ -50,7 +52,7 @@ def check_tiles(sources: Sequence[Path]) -> Callable[[Evidence, Opened], Iterato
             return
         yield Finding(
             "other-tiles",
-            "the tiles of the area are not those that the mission was built from",
+            "the tiles of the area differ from those that the mission was built from",
             step="G",
             entry="coverage",
             expected=expected.hex(),
@@ -63,19 +65,20 @@ def check_tiles(sources: Sequence[Path]) -> Callable[[Evidence, Opened], Iterato
 
 
 def _recipes(evidence: Evidence, opened: Opened) -> dict[tuple[str, int], RowRecipe]:
-    """By set and zoom, how its rows came about: what one of its shards says. A damaged one is a finding of step F."""
-    found: dict[tuple[str, int], RowRecipe] = {}
+    """Return, by set and zoom, how its rows were made: one of its shards says so. A damaged shard is a finding of step
+    F."""
+    recipes: dict[tuple[str, int], RowRecipe] = {}
     for entry in opened.table.entries:
         if entry.kind == "descriptors":
             _, name, zoom, _ = entry.name.split("/")
-            if (name, int(zoom)) not in found:
+            if (name, int(zoom)) not in recipes:
                 try:
-                    found[name, int(zoom)] = RowRecipe.of_metadata(_shard(evidence, entry).metadata)
+                    recipes[name, int(zoom)] = RowRecipe.of_metadata(_shard(evidence, entry).metadata)
                 except Unavailable:
                     raise
                 except FlightbagError:
                     continue
-    return found
+    return recipes
 
 
 def _wanted(opened: Opened, recipes: dict[tuple[str, int], RowRecipe]) -> dict[int, Wanted]:
@@ -99,7 +102,7 @@ def _changes(evidence: Evidence, opened: Opened, inventory: Inventory) -> Iterat
         try:
             yield from _changed_cell(evidence, entry, inventory)
         except (FlightbagError, KeyError, ValueError):
-            continue  # a damaged shard is a finding of step F; one of another writer may say less of itself
+            continue  # a damaged shard is a finding of step F; a shard of another writer may lack these fields
 
 
 def _changed_cell(evidence: Evidence, entry: Entry, inventory: Inventory) -> Iterator[Finding]:
@@ -108,19 +111,19 @@ def _changed_cell(evidence: Evidence, entry: Entry, inventory: Inventory) -> Ite
     zoom, (z, x, y) = int(shard.metadata["zoom"]), (int(part) for part in shard.metadata["cell"].split("/"))
     view, level = View(*recipe.view), inventory.level(zoom)
     footprint = view.footprint(zoom, view.origins_in_cell(Tile(z, x, y), zoom))
-    there = level.find(footprint.ravel())[0].reshape(footprint.shape)
-    shows = np.unique(footprint[there])
+    present = level.find(footprint.ravel())[0].reshape(footprint.shape)
+    shows = np.unique(footprint[present])
     if recipe.shard(zoom, tile_list(shows, level.hashes[level.find(shows)[1]])).key == entry.key:
         return
-    had, have = set(shard.tiles.tolist()), set(footprint[there.all(axis=(1, 2)), 0, 0].tolist())
-    parts = [f"gone: {_some(had - have)}"] if had - have else []
-    parts += [f"new, or not decodable before: {_some(have - had)}"] if have - had else []
+    before, now = set(shard.tiles.tolist()), set(footprint[present.all(axis=(1, 2)), 0, 0].tolist())
+    parts = [f"gone: {_names(before - now)}"] if before - now else []
+    parts += [f"new, or not decodable before: {_names(now - before)}"] if now - before else []
     parts = parts or [f"one or more of its {len(shows)} tiles changed"]
     text = f"cell {shard.metadata['cell']} at zoom {zoom}: {'; '.join(parts)}"
     yield Finding("other-tiles", text, step="G", entry=entry.name, remedy=_REMEDY)
 
 
-def _some(numbers: set[int]) -> str:
+def _names(numbers: set[int]) -> str:
     names = [str(tile_from_id(number)) for number in sorted(numbers)[:_NAMED]]
     more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
     return ", ".join(names) + more

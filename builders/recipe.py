@@ -1,7 +1,7 @@
-"""Build keys: the hash of everything that determines an artifact's meaning, looked up before anything is built.
+"""Build keys: the hash of everything that determines the meaning of an artifact, looked up before anything is built.
 
-A recipe is a value that can be shown field by field. Paths, times, host names and thread counts are never in it; facts
-of the mission (takeoff, flight, area) are not either, so re-planning a route builds nothing.
+A recipe is a value that can be shown field by field. It never has paths, times, host names or thread counts; it has no
+facts of the mission (takeoff, flight, area) either, so re-planning a route builds nothing.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ class Recipe:
 
 
 def tile_list(ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> bytes:
-    """Tile ids (uint64[n]) and hashes (uint8[n, 32]) as bytes: of each 8 little-endian bytes of id, then the hash."""
+    """Return tile ids (uint64[n]) and hashes (uint8[n, 32]) as bytes: for each tile its id, 8 bytes little-endian, then
+    its hash."""
     pairs = np.empty(len(ids), TILE_PAIR)
     pairs["id"], pairs["hash"] = ids, hashes
     return pairs.tobytes()
 
 
 def fidelity_recipe(probe: BuildKey, engine: BuildKey) -> bytes:
-    """The digest of what a figure of fidelity is of: the keys of the probe, and of the engine that describes camera
-    frames for its set."""
+    """Return the digest of what a figure of fidelity rests on: the keys of the probe, and of the engine that describes
+    camera frames for its descriptor set."""
     return derive(FIGURE_CONTEXT, encode({"schema": FIDELITY_SCHEMA, "probe": bytes(probe), "engine": bytes(engine)}))
 
 
@@ -58,13 +59,13 @@ def _json(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RowRecipe:
-    """How a row of a descriptor set comes about, whichever tiles it is of.
+    """How a row of a descriptor set is made, whichever tiles it shows.
 
-    `model` is the digest of the ONNX, never of an engine; `view` is tiles and stride; `tile_size` the pixels that a
-    tile has a side. The numeric class says in which arithmetic the vectors come about, not on which machine: other
-    hardware may give other bits, and then the first result is everyone's.
+    `model` is the digest of the ONNX, never of an engine; `view` is (tiles, stride); `tile_size` the pixels of a side
+    of a tile. The numeric class names the arithmetic of the vectors, not the machine: other hardware may give other
+    bits, and then all missions use the first result.
 
-    Law: `RowRecipe.of_metadata(recipe.metadata()) == recipe`, so that a shard says how more like it are made.
+    Law: `RowRecipe.of_metadata(recipe.metadata()) == recipe`, so a shard shows how to make more rows like its own.
     """
 
     salt: str
@@ -91,13 +92,13 @@ class RowRecipe:
         }
 
     def metadata(self) -> dict[str, str]:
-        """The fields as the metadata of a shard has them: text, or JSON with byte strings as hex."""
+        """Return the fields as the metadata of a shard has them: text, or JSON with byte strings as hex."""
         fields = {**self.fields(), "model": self.model.hex()}
         return {key: value if isinstance(value, str) else _json(value) for key, value in fields.items()}
 
     @classmethod
     def of_metadata(cls, metadata: Mapping[str, str]) -> Self:
-        """Raises Corrupt for metadata that are none of this version."""
+        """Return the recipe in the metadata of a shard. Raise Corrupt for metadata of another version."""
         try:
             tiles, stride = json.loads(metadata["view"])
             recipe = cls(
@@ -114,19 +115,23 @@ class RowRecipe:
             known &= {type(n) for n in (tiles, stride, recipe.tile_size)} == {int} and type(recipe.preprocess) is dict
             same = known and recipe.metadata().items() <= metadata.items()
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise Corrupt(f"the shard does not say how it was made: {error}", kind="bad-shard") from None
+            raise Corrupt(
+                f"the metadata of the shard has no valid recipe of its rows: {error}", kind="bad-shard"
+            ) from None
         if not same:
-            raise Corrupt("the shard was made in another way than this version knows", kind="bad-shard")
+            raise Corrupt(
+                "the rows of the shard were made by a recipe that this version does not know", kind="bad-shard"
+            )
         return recipe
 
     def shard(self, zoom: int, tiles: bytes) -> Recipe:
-        """The recipe of a shard: `tiles` is the list (`tile_list`) of every tile that the views of its cell have in the
-        source, ascending."""
+        """Return the recipe of a shard. `tiles` is the list (`tile_list`), ascending, of every tile that the sources
+        have of the views of its cell."""
         return Recipe({**self.fields(), "zoom": zoom, "tiles": derive(CELL_CONTEXT, tiles)})
 
     def probe(self, tiles: bytes, shards: Sequence[bytes]) -> Recipe:
-        """The recipe of a probe: `tiles` is the list of the tiles that its views have, view by view, `shards` the keys
-        of the shards of its set and zoom."""
+        """Return the recipe of a probe. `tiles` is the list of the tiles of its views, view by view, `shards` are the
+        keys of the shards of its set and zoom."""
         return Recipe(
             {
                 **self.fields(),

@@ -1,4 +1,4 @@
-"""Reading engine cards out of a store: those of a published mission, verified as the store verifies it, or of a key."""
+"""Engine cards of a store: those of a published mission, which the store has verified, or the card of a build key."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from store.ground.repository import Repository
 
 
 def cards_of_mission(repository: Repository, mission: str) -> dict[str, Card]:
-    """The cards of a mission's engines by the names of those. Raises NotFound where it has none, and what
-    `Repository.current` raises."""
+    """Return the cards of a mission's engines, by the names of the engines. Raise NotFound for a mission without cards,
+    and what `Repository.current` raises."""
     opened = repository.current(mission)
     cards = {}
     for entry in opened.table.entries:
@@ -25,12 +25,16 @@ def cards_of_mission(repository: Repository, mission: str) -> dict[str, Card]:
         ]
         cards[name] = _card(repository, entry.key, ((entry.id, entry.size), *parts))
     if not cards:
-        raise NotFound(f"mission {mission} has no engine cards: it was built by an earlier version", mission=mission)
+        raise NotFound(
+            f"mission {mission} has no engine cards: an earlier version built it",
+            remedy="build the mission again",
+            mission=mission,
+        )
     return cards
 
 
 def cards_of_backbone(repository: Repository, mission: str, backbone: str) -> Card:
-    """The card of the engine of a backbone. Raises NotFound where the mission has none of that name."""
+    """Return the card of the engine of a backbone. Raise NotFound for a mission without such an engine."""
     for name, card in cards_of_mission(repository, mission).items():
         if name.startswith(f"engines/{backbone}/"):
             return card
@@ -38,16 +42,20 @@ def cards_of_backbone(repository: Repository, mission: str, backbone: str) -> Ca
 
 
 def card_of_key(repository: Repository, key: BuildKey) -> Card:
-    """The card of what was built for a key. Raises NotFound where nothing was, or no engine."""
+    """Return the card of the engine that was built for a key. Raise NotFound where the store has none."""
     with lookup_of(repository) as lookup:
         objects = lookup(key)
     if objects is None or len(objects) not in (2, 3):
-        raise NotFound(f"no engine was built for the key {key}, or it is there no more", key=str(key))
+        raise NotFound(
+            f"the store has no engine of the key {key}",
+            remedy="`flightbag explain-key` shows the keys of a mission file, `flightbag engines build` builds them",
+            key=str(key),
+        )
     return _card(repository, key, objects)
 
 
 def _card(repository: Repository, key: BuildKey, objects: StoredObjects) -> Card:
-    """The card of these objects. Raises Corrupt where it is that of another engine."""
+    """Return the card among these objects. Raise Corrupt where it describes another engine."""
     card = Card.parse(repository.evidence.object(objects[0][0], CARD_LIMIT))
     if not card.describes(key, objects[1:]):
         raise Corrupt(f"the card {objects[0][0]} is not that of the engine with the key {key}", kind="bad-card")

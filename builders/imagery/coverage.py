@@ -1,8 +1,8 @@
-"""Which tiles of the area a mission misses, and why: the rules of FORMAT.md 6.5, over arrays. Pure.
+"""Coverage: the tiles of the area that a mission misses, each with its reason, by the rules of FORMAT.md 6.5. Pure.
 
-What the sources tell (absent, too old, too coarse) is known before anything is built, what is wrong with the bytes of a
-tile when somebody decodes it, and that no view shows a tile when all rows are known. A tile has the first reason that
-holds.
+The reasons become known in three steps. The inventory gives absent, too old and too coarse tiles before the build.
+Decoding gives tiles with faulty bytes. The rows of all descriptor sets give tiles that no view shows. A tile has the
+first reason that applies, in the order of FORMAT.md.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from builders.imagery.inventory import Inventory, Level
 from store.format.manifest import PPM, Coverage
 from store.format.missing import REASONS, MissingList, Run
 
-# Of each required tile of a level: 0, or 1 + the place of its reason in REASONS.
+# One for each required tile of a level: 0, or 1 + the index of its reason in REASONS.
 Codes: TypeAlias = NDArray[np.uint8]
 _DAY = 86400
-# What only decoding tells.
+# The reasons that decoding gives.
 FAULTS = ("undecodable", "wrong-size", "blank")
 
 
@@ -34,7 +34,8 @@ def code(reason: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """What the mission demands of its tiles. `now` is unix seconds: imagery is as old as it is when it is issued."""
+    """The limits of the mission for its tiles. `now`, in unix seconds, is the time for which ages are computed: that of
+    issue."""
 
     tile_size: int
     required_ppm: int
@@ -43,20 +44,20 @@ class Gates:
     now: int
 
     def allows(self, missing: int, tiles: int) -> bool:
-        """Whether the policy allows so many of the tiles to be missing; the sum is that of the manifest's own check."""
+        """Whether the policy allows `missing` of `tiles` to be missing, by the formula of the check of the manifest."""
         return (tiles - missing) * PPM >= self.required_ppm * tiles
 
 
 @dataclass(frozen=True)
 class Shortfall:
-    """The codes of each level of an inventory."""
+    """The missing tiles of an inventory: the codes of each level."""
 
     inventory: Inventory
     codes: tuple[Codes, ...]
 
     @property
     def missing(self) -> int:
-        """How many tiles are missing."""
+        """The number of missing tiles."""
         return sum(int(np.count_nonzero(codes)) for codes in self.codes)
 
     def level(self, zoom: int) -> Codes:
@@ -67,7 +68,7 @@ class Shortfall:
         return self.inventory.level(zoom).required[self.level(zoom) > 0]
 
     def reasons(self) -> Mapping[int, str]:
-        """Tile id -> reason of every missing tile, ascending."""
+        """Tile id -> reason of every missing tile, ids ascending."""
         return {
             number: REASONS[value - 1]
             for level, codes in zip(self.inventory.levels, self.codes, strict=True)
@@ -107,29 +108,31 @@ class Shortfall:
 
 
 def shortfall(inventory: Inventory, gates: Gates, faults: Mapping[int, str]) -> Shortfall:
-    """What is missing by what the sources tell and by `faults`, tile id -> reason, of tiles that were decoded."""
+    """The shortfall by the inventory and by `faults`: tile id -> reason, of tiles that were decoded."""
     return Shortfall(inventory, tuple(_codes(level, gates, faults) for level in inventory.levels))
 
 
 def _codes(level: Level, gates: Gates, faults: Mapping[int, str]) -> Codes:
     codes = np.zeros(len(level.required), np.uint8)
-    # The first reason that holds is set last.
+    # The first reason is set last, so it replaces the others.
     if gates.min_resolution_mm is not None:
         codes[resolution_mm(level, gates.tile_size) > gates.min_resolution_mm] = code("too-coarse")
     if gates.max_age_days is not None:
         codes[gates.now - level.captured > gates.max_age_days * _DAY] = code("too-old")
     if faults:
         ids = np.fromiter(faults.keys(), np.uint64, len(faults))
-        there, places = find(level.required, ids)
+        present, places = find(level.required, ids)
         values = np.fromiter((code(reason) for reason in faults.values()), np.uint8, len(faults))
-        codes[places[there]] = values[there]
+        codes[places[present]] = values[present]
     codes[~level.present] = code("absent" if level.has_zoom else "outside-zooms")
     return codes
 
 
 def of_list(inventory: Inventory, gates: Gates, listed: MissingList) -> Shortfall | None:
-    """The shortfall, if what the list says of the bytes of tiles and of views holds; None where this gives another list
-    than that."""
+    """The shortfall of an inventory with the decoding faults and unseen tiles of a list of missing tiles.
+
+    None if the shortfall gives another list than this one.
+    """
     ids = [np.arange(run.first, run.first + run.tiles, dtype=np.uint64) for run in listed.runs]
     faults = {
         number: run.reason
@@ -138,21 +141,21 @@ def of_list(inventory: Inventory, gates: Gates, listed: MissingList) -> Shortfal
         for number in tiles.tolist()
     }
     unseen = [tiles for run, tiles in zip(listed.runs, ids, strict=True) if run.reason == "no-view"]
-    found = shortfall(inventory, gates, faults)
     codes = []
-    for level, had in zip(found.inventory.levels, found.codes, strict=True):
-        now = had.copy()
+    for level, codes_before in zip(inventory.levels, shortfall(inventory, gates, faults).codes, strict=True):
+        codes_now = codes_before.copy()
         for tiles in unseen:
-            there, places = find(level.required, tiles)
-            now[places[there]] = np.where(now[places[there]] == 0, code("no-view"), now[places[there]])
-        codes.append(now)
-    found = Shortfall(inventory, tuple(codes))
-    return found if found.as_list() == listed else None
+            present, places = find(level.required, tiles)
+            at = places[present]
+            codes_now[at] = np.where(codes_now[at] == 0, code("no-view"), codes_now[at])
+        codes.append(codes_now)
+    rebuilt = Shortfall(inventory, tuple(codes))
+    return rebuilt if rebuilt.as_list() == listed else None
 
 
 def resolution_mm(level: Level, tile_size: int) -> NDArray[np.float64]:
-    """float64[m]: millimetres on the ground that a pixel of each required tile has in its middle, or that its imagery
-    really has, where it is coarser."""
+    """float64[m]: millimetres on the ground of a pixel at the middle of each required tile, or of its imagery if that
+    is coarser."""
     _, y = tile_xy(level.zoom, level.required)
     latitude = np.arctan(np.sinh(np.pi * (1 - 2 * (y + 0.5) / (1 << level.zoom))))
     metres = EQUATOR * np.cos(latitude) / (1 << level.zoom) / tile_size
@@ -160,31 +163,33 @@ def resolution_mm(level: Level, tile_size: int) -> NDArray[np.float64]:
     return coarsest
 
 
-def with_views(found: Shortfall, sets: Sequence[Mapping[int, tuple[View, NDArray[np.uint64]]]]) -> Shortfall:
-    """The shortfall when all rows are known: of each descriptor set, by zoom, its view and the origins of its rows.
+def with_views(shortfall: Shortfall, sets: Sequence[Mapping[int, tuple[View, NDArray[np.uint64]]]]) -> Shortfall:
+    """The shortfall with the tiles that a descriptor set does not show.
 
-    A tile that one set does not show masks the other sets' rows that show it, so that they may lack more: until nothing
-    more is missing.
+    `sets` has, for each descriptor set and zoom, the view and the origins of its rows. A tile that one set does not
+    show makes the rows of other sets that show it unusable, so those sets may miss more tiles. The search repeats until
+    no set misses another tile.
     """
     codes = []
-    for level, had in zip(found.inventory.levels, found.codes, strict=True):
-        now = had.copy()
+    for level, codes_before in zip(shortfall.inventory.levels, shortfall.codes, strict=True):
+        now = codes_before.copy()
         while True:
             before = now.copy()
-            for one in sets:
-                view, origins = one.get(level.zoom, (View(), np.empty(0, np.uint64)))
+            for views in sets:
+                view, origins = views.get(level.zoom, (View(), np.empty(0, np.uint64)))
                 rows = live(level.zoom, view, origins, level.required, level.required[now > 0])
                 now[(now == 0) & ~shows(level.zoom, view, rows, level.required)] = code("no-view")
             if (now == before).all():
                 break
         codes.append(now)
-    return Shortfall(found.inventory, tuple(codes))
+    return Shortfall(shortfall.inventory, tuple(codes))
 
 
 def shows(zoom: int, view: View, origins: NDArray[np.uint64], tiles: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """bool[m]: which of the tiles (uint64[m], ascending) some of the views (uint64[n]) shows."""
-    shown = np.zeros(len(tiles), bool)
+    """bool[m]: whether at least one of the views with these origins (uint64[n]) shows each of the tiles (uint64[m],
+    ascending)."""
+    visible = np.zeros(len(tiles), bool)
     for part in pieces(view.tiles, origins):
-        there, places = find(tiles, view.footprint(zoom, part).ravel())
-        shown[places[there]] = True
-    return shown
+        present, places = find(tiles, view.footprint(zoom, part).ravel())
+        visible[places[present]] = True
+    return visible

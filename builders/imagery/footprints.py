@@ -50,7 +50,7 @@ class Footprints:
     footprints: tuple[Footprint, ...]
 
     def captured(self, zoom: int, ids: NDArray[np.uint64], default: int) -> Ints:
-        """The capture date of each tile: the oldest date that it may have, in unix seconds, int64[n] in the order of `ids`.
+        """The capture date of each tile, the oldest that it may have: unix seconds, int64[n] in the order of `ids`.
 
         This is the oldest date of the footprints whose interior its interior meets. `default` is the date of the ground
         that no footprint covers. It counts too unless the footprints together cover the tile wholly; gaps of 1e-7

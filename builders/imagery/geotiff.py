@@ -1,14 +1,15 @@
-"""A GeoTIFF or COG as a tile source: tiles of the web-mercator grid, cut from it on the fly.
+"""A GeoTIFF or COG as a tile source: tiles of the web-mercator grid, cut from the raster on request.
 
-Where the raster is in web mercator and its pixels lie on the grid of a zoom, tiles are its pixels; else they are warped
-(bilinear, over all pixels that a tile is made of). A tile is given as PNG that is the same bytes on every machine
-(`png`). Tiles are cut for the raster's own zoom and the two below; lower ones want a raster of lower resolution.
+If the raster is in web mercator and its pixels lie on the grid of a zoom, tiles are its pixels. Otherwise they are
+warped (bilinear, over all pixels of the raster that a tile covers). A tile is a PNG with the same bytes on every
+machine (`png`). The source has the zoom of the raster and the two zooms below; lower zooms need a raster of lower
+resolution.
 
-Law: a tile that is there lies wholly in the raster, and no pixel that has any weight in it is masked, without data or
-never written. Half a picture is no tile.
+Law: every tile of the source lies wholly in the raster, and no pixel with any weight in it is masked, without data or
+never written. A partial tile is absent.
 
-GDAL reads the one file and nothing beside it or in it but the pixels: no `.aux.xml`, `.ovr`, `.msk` or world file, no
-overview, no URL. Its settings are those of each call, since they belong to a thread and not to a source.
+GDAL reads the pixels of the one file and nothing else: no `.aux.xml`, `.ovr`, `.msk` or world file, no overview, no
+URL. Each call to GDAL sets its options, because they belong to a thread and not to a source.
 """
 
 from __future__ import annotations
@@ -34,62 +35,64 @@ from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, Invalid, Unavailable
 
 HALF = EQUATOR / 2
-MAX_TILE_SIDE = 2048  # a PNG of more would be larger than a tile may be
-# Zooms below the raster's own: what is read for a tile grows fourfold with each.
+MAX_TILE_SIDE = 2048  # the PNG of a larger tile would exceed MAX_TILE_BYTES
+# Zooms below that of the raster: each multiplies the pixels that a tile covers by four.
 ZOOMS_BELOW = 2
-MAX_WINDOW = 1 << 27  # pixels that one tile is made of
-MAX_BLOCK = 1 << 27  # bytes of one block, which GDAL unpacks as a whole
-# The filter reaches half a pixel of the tile beyond it: of the raster's own, some three and not more than these.
+MAX_WINDOW = 1 << 27  # pixels of the raster that one tile covers
+MAX_BLOCK = 1 << 27  # bytes of one block, which GDAL decompresses as a whole
+# The filter reaches half a pixel of the tile beyond its edge, about three pixels of the raster; 16 is a safe bound.
 _MARGIN = 16
-_STEPS = 64  # in which a side of a tile is followed in another projection
+_STEPS = 64  # points along each side of a tile that are projected into the raster
 _OPTIONS = {
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_CACHEMAX": 64 << 20,
     "GTIFF_IMPLICIT_JPEG_OVR": "NO",
-    # Else a file of one strip is shown in blocks that it does not have, of which none tells where it lies.
+    # Otherwise GDAL divides a file of one strip into blocks that have no offset in the file.
     "GDAL_ENABLE_TIFF_SPLIT": "NO",
     "PROJ_NETWORK": "OFF",
 }
 # TIFF and BigTIFF, of either byte order.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STATE = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
-_REMEDY = "gdal_translate -ot Byte -b 1 -b 2 -b 3 makes RGB of 8 bits, -expand rgb of a palette"
-_NORTH_UP = "gdalwarp -t_srs EPSG:3857 makes a raster that lies north up in web mercator"
-# Of a pixel: how far pixels may be from the grid of a zoom and lie on it still.
+_REMEDY = "make RGB of 8 bits with gdal_translate -ot Byte -b 1 -b 2 -b 3, or from a palette with -expand rgb"
+_NORTH_UP = "make a raster that is north up in web mercator with gdalwarp -t_srs EPSG:3857"
+# The distance from the grid of a zoom, in pixels, up to which pixels count as being on the grid.
 _ON_GRID = 1e-4
-# Coordinates of any projection on earth are far below, in metres or degrees.
+# Above the coordinates of any projection on earth, in metres or degrees.
 _FAR = 1e9
 
 
 class GeoTiffSource:
     """An open GeoTIFF; a context manager, for one thread. `tile_size` is the side of its tiles in pixels.
 
-    Raises Invalid for what is no GeoTIFF of 8-bit RGB or grey (with or without alpha), north up in a known coordinate
-    system; Unavailable where it cannot be read, is written to meanwhile, or rasterio is not installed; Corrupt where
-    GDAL finds it damaged.
+    Raises Invalid unless the file is a GeoTIFF of 8-bit RGB or grey (with or without alpha), north up in a known
+    coordinate system; Unavailable if the system cannot read it, somebody writes to it, or rasterio is not installed;
+    Corrupt if GDAL reports damage.
 
-    `zooms` are those that tiles are cut for; `resolution_m` is metres on the ground a pixel, at the raster's middle.
+    `zooms` are the zooms of its tiles; `resolution_m` is metres on the ground per pixel at the middle of the raster.
     """
 
     def __init__(self, path: str | os.PathLike[str], tile_size: int) -> None:
         self.path = Path(path)
         self._size = tile_size
         if not 1 <= tile_size <= MAX_TILE_SIDE:
-            raise self._unusable(f"its tiles would have {tile_size} pixels a side", f"at most {MAX_TILE_SIDE}")
+            raise self._unusable(
+                f"tiles of {tile_size} pixels a side are not supported", f"give a tile_size of 1 to {MAX_TILE_SIDE}"
+            )
         self._rasterio = import_extra("rasterio", "geotiff")
         for part in ("crs", "enums", "errors", "_err", "warp", "windows"):
             import_extra(f"rasterio.{part}", "geotiff")
         real = os.path.realpath(self.path)
         if real.startswith("/vsi"):
-            raise self._unusable("GDAL takes its path for one of its own", "move it to another folder")
+            raise self._unusable("GDAL reserves paths that begin with /vsi", "move the file to another folder")
         self._opened = self._look()
         with self._gdal():
             self._raster = self._rasterio.open(real, driver="GTiff", sharing=False, GEOREF_SOURCES="INTERNAL")
         try:
             with self._gdal():
                 self._inspect()
-            # GDAL opens by path and does not show its descriptor: the file before is the file after.
+            # GDAL opens by path and does not expose its descriptor: the path must lead to one file before and after.
             self._check_same()
         except BaseException:
             self.close()
@@ -104,18 +107,20 @@ class GeoTiffSource:
         self.close()
 
     def close(self) -> None:
-        """Closes the raster. Closing twice is fine."""
+        """Close the raster. A second call does nothing."""
         with self._gdal():
             self._raster.close()
 
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
-        """(tile id, PNG) of every tile of `cell` at `zoom` that lies wholly in the raster, ids ascending; none outside
-        `zooms`."""
-        tile_id(cell)  # refuses a cell that does not exist
+        """(tile id, PNG) of every tile of `cell` at `zoom` that lies wholly in the raster, ids ascending.
+
+        A zoom outside `zooms` has no tiles.
+        """
+        tile_id(cell)  # raises Invalid for a cell that does not exist
         check_zoom(zoom)
         depth = zoom - cell.z
         if not 0 <= depth <= CELL_ZOOMS:
-            raise Invalid(f"{cell} is not the cell of a tile at zoom {zoom}", tile=str(cell), zoom=zoom)
+            raise Invalid(f"{cell} is not a cell of tiles of zoom {zoom}", tile=str(cell), zoom=zoom)
         steps = np.arange(1 << depth, dtype=np.int64)
         columns, rows = np.meshgrid((cell.x << depth) + steps, (cell.y << depth) + steps)
         x, y = columns.ravel(), rows.ravel()
@@ -126,8 +131,8 @@ class GeoTiffSource:
                 yield int(ids[place]), data
 
     def read(self, tile: Tile) -> bytes | None:
-        """The PNG of one tile, None where it is not wholly in the raster, or of a zoom outside `zooms`."""
-        tile_id(tile)  # refuses a tile that does not exist
+        """The PNG of one tile, None if it is not wholly in the raster or its zoom is outside `zooms`."""
+        tile_id(tile)  # raises Invalid for a tile that does not exist
         if not self.zooms[0] <= tile.z <= self.zooms[1]:
             return None
         span = EQUATOR / (1 << tile.z)
@@ -137,9 +142,9 @@ class GeoTiffSource:
         return None if pixels is None else write_png(pixels)
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - a raster has one stamp
-        """The stamp of the file, whatever the cells.
+        """The stamp of the file, for any cells.
 
-        Raises Unavailable where the path names another file than that which was opened, or it was written to since.
+        Raises Unavailable if the path leads to another file than the open one, or somebody wrote to the file.
         """
         self._check_same()
         return stamp_of([self.path])
@@ -147,7 +152,7 @@ class GeoTiffSource:
     # -- cutting
 
     def _cut(self, left: float, top: float, span: float) -> NDArray[np.uint8] | None:
-        """uint8 [size, size, 3] of a square of the map; None where any pixel of it is none."""
+        """uint8 [size, size, 3] of a square of the map; None if any of its pixels is missing."""
         window = self._exact(left, top, span)
         if window is not None:
             colours, valid = self._read(*window)
@@ -158,9 +163,9 @@ class GeoTiffSource:
         column, row, width, height = window
         if width * height > MAX_WINDOW:
             raise Invalid(
-                f"{self.path}: a tile is made of {width} x {height} pixels, too many at once",
+                f"{self.path}: a tile covers {width} x {height} pixels; the limit is {MAX_WINDOW} pixels",
                 path=str(self.path),
-                remedy="leave out the low zooms, or make a raster of lower resolution with gdal_translate -outsize",
+                remedy="omit the low zooms, or make a raster of lower resolution with gdal_translate -outsize",
             )
         colours, valid = self._read(column, row, width, height)
         origin, t, size = self._rasterio.Affine, self._raster.transform, self._size
@@ -172,7 +177,7 @@ class GeoTiffSource:
             "resampling": self._rasterio.enums.Resampling.bilinear,
             "init_dest_nodata": False,
         }
-        # Of real numbers, and with nothing where all is well: so no weight is too small to show, and none is rounded.
+        # The mask is warped as floats that are 0 at valid pixels, so even the smallest weight of a masked pixel shows.
         masked = np.ones((size, size), np.float32)
         self._rasterio.warp.reproject((~valid).astype(np.float32), masked, **settings)
         if masked.any():
@@ -182,7 +187,7 @@ class GeoTiffSource:
         return np.ascontiguousarray(warped.transpose(1, 2, 0))
 
     def _exact(self, left: float, top: float, span: float) -> tuple[int, int, int, int] | None:
-        """(column, row, width, height) of the raster's own pixels, where they are those of the tile."""
+        """(column, row, width, height) in the raster if its pixels are those of the tile, else None."""
         t, size = self._raster.transform, self._size
         if self._raster.crs != self._mercator or not math.isclose(span / size, t.a, rel_tol=_ON_GRID / size):
             return None
@@ -194,8 +199,10 @@ class GeoTiffSource:
         return (*first, size, size) if inside else None
 
     def _around(self, left: float, top: float, span: float) -> tuple[int, int, int, int] | None:
-        """(column, row, width, height) of the pixels that a tile is made of; None where it is not wholly in the
-        raster."""
+        """(column, row, width, height) of the pixels that a tile covers, with the margin of the filter.
+
+        None if the tile is not wholly in the raster.
+        """
         t, raster = self._raster.transform, self._raster
         steps = np.linspace(0, span, _STEPS + 1)
         near, far = np.zeros_like(steps), np.full_like(steps, span)
@@ -204,7 +211,7 @@ class GeoTiffSource:
         try:
             x, y = map(np.asarray, self._rasterio.warp.transform(self._mercator, raster.crs, x, y))
         except self._rasterio._err.CPLE_BaseError:
-            # So far off that the raster's projection does not know it. That it knows the raster, opening has shown.
+            # The projection of the raster does not reach this far. It reaches the raster: `_inspect` projected that.
             return None
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             return None
@@ -218,11 +225,11 @@ class GeoTiffSource:
         return column, row, last[0] - column, last[1] - row
 
     def _read(self, column: int, row: int, width: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """(uint8 [3, height, width], bool [height, width], whether a pixel holds) of a window, at full resolution."""
+        """(colours, validity) of a window at full resolution: uint8 [3, height, width] and bool [height, width]."""
         window = self._rasterio.windows.Window(column, row, width, height)
         bands: NDArray[np.uint8] = self._raster.read(self._colours, window=window)
         valid: NDArray[np.bool_] = self._raster.dataset_mask(window=window) == 255
-        # Of several masks GDAL heeds one.
+        # GDAL applies only one of several masks.
         if self._raster.count > len(self._colours):
             valid &= self._raster.read(self._raster.count, window=window) == 255
         if self._raster.nodata is not None:
@@ -234,7 +241,7 @@ class GeoTiffSource:
                     self._raster.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) for band in self._colours
                 )
                 if any(offset is None for offset in written):
-                    # Never written: GDAL gives zeros, which nobody photographed.
+                    # The block was never written: GDAL fills it with zeros, which are not imagery.
                     rows = slice(max(y * block_height - row, 0), (y + 1) * block_height - row)
                     columns = slice(max(x * block_width - column, 0), (x + 1) * block_width - column)
                     valid[rows, columns] = False
@@ -243,50 +250,53 @@ class GeoTiffSource:
     # -- opening
 
     def _inspect(self) -> None:
-        """Checks the raster, and finds out its bands, zooms and resolution."""
+        """Check the raster and set its bands, zooms and resolution."""
         raster, t = self._raster, self._raster.transform
         if raster.crs is None:
-            raise self._unusable("it has no coordinate system", "gdal_translate -a_srs gives it one")
+            raise self._unusable("it has no coordinate system", "add one with gdal_translate -a_srs")
         numbers = (t.a, t.b, t.c, t.d, t.e, t.f, t.c + raster.width * t.a, t.f + raster.height * t.e)
         if not all(math.isfinite(n) and abs(n) < _FAR for n in numbers) or t.b or t.d or not t.e < 0 < t.a:
-            raise self._unusable("it does not lie north up, or nowhere on earth", _NORTH_UP)
+            raise self._unusable("it is not north up, or its coordinates are not on earth", _NORTH_UP)
         self._colours = self._bands()
         block = math.prod(raster.block_shapes[0]) * raster.count
         if block > MAX_BLOCK:
             raise self._unusable(
-                f"its blocks have up to {block} bytes, more than {MAX_BLOCK}", "gdal_translate -co TILED=YES"
+                f"its blocks have up to {block} bytes; the limit is {MAX_BLOCK}",
+                "make smaller blocks with gdal_translate -co TILED=YES",
             )
         self._mercator = self._rasterio.crs.CRS.from_epsg(3857)
         west, south, east, north = self._rasterio.warp.transform_bounds(raster.crs, self._mercator, *raster.bounds)
         across = math.sqrt((east - west) / raster.width * (north - south) / raster.height)
         if not (math.isfinite(across) and 0 < across < EQUATOR):
-            raise self._unusable("it lies nowhere on the map of web mercator", _NORTH_UP)
-        # The zoom whose pixels are nearest to the raster's own, the finer one of two.
+            raise self._unusable("it lies outside the web-mercator map", _NORTH_UP)
+        # The zoom whose pixels are nearest in size to those of the raster; the finer zoom if two are equally near.
         native = min(MAX_ZOOM, max(0, math.floor(math.log2(EQUATOR / self._size / across) + 0.5)))
         self.zooms = max(0, native - ZOOMS_BELOW), native
         self.resolution_m: float | None = across / math.cosh((south + north) / 2 / (HALF / math.pi))
 
     def _bands(self) -> list[int]:
-        """The bands that hold the colours: three, or one of grey."""
+        """The bands with the colours: three, or one of grey."""
         raster, colours = self._raster, self._rasterio.enums.ColorInterp
         kinds = list(raster.colorinterp)
         bits = {raster.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8") for band in raster.indexes}
         if set(raster.dtypes) != {"uint8"} or bits != {"8"}:
             kind = f"{', '.join(sorted(set(raster.dtypes)))} of {', '.join(sorted(bits))} bits"
-            raise self._unusable(f"its pixels are {kind}, not uint8 of 8", _REMEDY)
+            raise self._unusable(f"its pixels are {kind}, must be uint8 of 8 bits", _REMEDY)
         if raster.count in (3, 4) and kinds[:3] == [colours.red, colours.green, colours.blue]:
             wanted = [1, 2, 3]
         elif raster.count in (1, 2) and kinds[0] == colours.gray:
             wanted = [1]
         else:
             names = ", ".join(kind.name for kind in kinds[:8])
-            raise self._unusable(f"its bands are {names}, not red, green, blue or grey, with or without alpha", _REMEDY)
+            raise self._unusable(
+                f"its bands are {names}, must be red, green, blue or grey, with or without alpha", _REMEDY
+            )
         if raster.count > len(wanted) and kinds[-1] != colours.alpha:
-            raise self._unusable(f"its band {raster.count} is {kinds[-1].name}, not alpha", _REMEDY)
+            raise self._unusable(f"its band {raster.count} is {kinds[-1].name}, must be alpha", _REMEDY)
         return wanted
 
     def _look(self) -> os.stat_result:
-        """The state of the file, which begins as a TIFF does."""
+        """The state of the file. Raises Invalid unless it begins like a TIFF."""
         with open_regular(self.path, "tile source") as file:
             try:
                 state, start = os.fstat(file.fileno()), file.read(4)
@@ -302,39 +312,41 @@ class GeoTiffSource:
         return state
 
     def _check_same(self) -> None:
-        """Raises Unavailable unless the path leads to the file that was opened, with nothing written to it since."""
+        """Raise Unavailable if the path leads to another file than the open one, or somebody wrote to the file."""
         check_same(self.path, (self._opened.st_dev, self._opened.st_ino))
         now = self._look()
         if any(getattr(now, name) != getattr(self._opened, name) for name in _STATE):
             raise Unavailable(
                 f"{self.path} was written to while it was open",
                 path=str(self.path),
-                remedy="run this again when nothing writes to it",
+                remedy="run the command again when nothing writes to the file",
             )
 
     @contextmanager
     def _gdal(self) -> Iterator[None]:
-        """GDAL with our settings; what it raises comes out as errors that name the file."""
+        """A context with the options of GDAL, in which its errors become errors that name the file."""
         library = self._rasterio
         failures = (library.errors.RasterioError, library._err.CPLE_BaseError, ValueError, ArithmeticError)
         try:
             with library.Env(**_OPTIONS), warnings.catch_warnings():
-                # A raster without a place is refused by what it says of itself.
+                # GDAL warns of a raster without coordinates; `_inspect` refuses it.
                 warnings.simplefilter("ignore")
                 yield
         except (MemoryError, library._err.CPLE_OutOfMemoryError) as error:
             raise Unavailable(
-                f"{self.path} needs more memory than there is: {error}"[:500],
+                f"{self.path} needs more memory than the machine has: {error}"[:500],
                 path=str(self.path),
-                remedy="leave out the low zooms, or give the machine more",
+                remedy="omit the low zooms, or use a machine with more memory",
             ) from error
         except failures as error:
             if not os.access(self.path, os.R_OK):
-                raise Unavailable(f"{self.path} cannot be read: {error}"[:500], path=str(self.path)) from error
+                raise Unavailable(
+                    f"{self.path} cannot be read: {error}"[:500], path=str(self.path), remedy="make the file readable"
+                ) from error
             raise Corrupt(
                 f"{self.path} cannot be read as a GeoTIFF: {error}"[:500],
                 path=str(self.path),
-                remedy="check it with gdalinfo -checksum and get it again from where it came",
+                remedy="check the file with gdalinfo -checksum, and copy it again from its origin",
             ) from error
 
     def _unusable(self, why: str, remedy: str) -> Invalid:

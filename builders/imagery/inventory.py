@@ -1,10 +1,10 @@
-"""What the tile sources have of a mission's area: every tile of every cell that its descriptors need, by its hash.
+"""The inventory of a mission: id and hash of every tile in every cell that its descriptors need.
 
-A shard covers its whole cell, also beyond the mission's edge, so that neighbouring missions share it; the inventory
-therefore lists whole cells, and beside them which tiles the area itself demands. Where sources overlap, the first
-listed wins.
+A shard covers its whole cell, also beyond the edge of the mission, so that neighbouring missions share it. The
+inventory therefore lists whole cells, and the tiles that the area requires beside them. Where sources overlap, the
+first source in the mission file wins.
 
-All that grows with the area is an array: a country has a million tiles.
+Data that grows with the area is in arrays: a country has a million tiles.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from builders.grid.live import find
 from builders.grid.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id, tile_ids, tile_xy
 from builders.grid.views import View
 from builders.imagery.sources import open_source
-from builders.imagery.statcache import Found, StatCache
+from builders.imagery.statcache import StatCache, TileHashes
 from builders.recipe import tile_list
 from store.errors import Corrupt
 from store.format.ids import DIGEST_SIZE, derive
@@ -41,7 +41,7 @@ WHOLE_WORLD = Tile(0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A tile source of the mission file; its `resolution_m` is 0 where nothing is said of it."""
+    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it."""
 
     path: Path
     zooms: tuple[int, ...]
@@ -56,7 +56,7 @@ class SourceSpec:
 
 
 class Wanted(NamedTuple):
-    """What is to be found out of one zoom: the area's tiles, and the cells (ids of their tiles) that are read whole."""
+    """The request for one zoom: ids of the tiles that the area requires, and ids of the cells to read whole."""
 
     required: NDArray[np.uint64]
     cells: NDArray[np.uint64]
@@ -64,10 +64,13 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Level:
-    """What there is at one zoom. `ids` (uint64[n], ascending) of every tile of the cells, with its hash (uint8[n, 32])
-    and the number of its source (uint16[n]); `required` (uint64[m], ascending) the area's tiles. `has_zoom` tells
-    whether a source has any tiles of this zoom; `captured` (int64[m], unix seconds) and `native_m` (float64[m], metres
-    a pixel, 0 where unknown) are of the required tiles, 0 where there is none."""
+    """The tiles of one zoom.
+
+    `ids` (uint64[n], ascending) and `hashes` (uint8[n, 32]) are those of every tile in the cells. `required`
+    (uint64[m], ascending) are the tiles of the area. `has_zoom` is whether any source has tiles of this zoom.
+    `captured` (int64[m], unix seconds) and `native_m` (float64[m], metres a pixel, 0 if unknown) belong to the required
+    tiles; both are 0 for an absent tile.
+    """
 
     zoom: int
     required: NDArray[np.uint64]
@@ -78,7 +81,7 @@ class Level:
     native_m: NDArray[np.float64]
 
     def find(self, wanted: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Of each id: whether it is there, and its place in `ids` if so."""
+        """(bool[k], int64[k]) of k wanted ids: whether each is in `ids`, and its index there."""
         return find(self.ids, wanted)
 
     @cached_property
@@ -88,16 +91,16 @@ class Level:
 
     @cached_property
     def required_hashes(self) -> NDArray[np.uint8]:
-        """uint8[m, 32]: of the required tiles, zeros for one that is absent."""
-        there, places = self.find(self.required)
+        """uint8[m, 32]: the hashes of the required tiles, zeros for an absent tile."""
+        present, places = self.find(self.required)
         hashes = np.zeros((len(self.required), DIGEST_SIZE), np.uint8)
-        hashes[there] = self.hashes[places[there]]
+        hashes[present] = self.hashes[places[present]]
         return hashes
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """One level for each zoom, ascending. `fresh` unless it is remembered: then nobody has read the tiles now."""
+    """One level for each zoom, ascending. `fresh` is whether the tiles were read now, not taken from the cache."""
 
     levels: tuple[Level, ...]
     fresh: bool
@@ -108,7 +111,7 @@ class Inventory:
 
     @property
     def tiles(self) -> int:
-        """How many tiles the area has over all zooms."""
+        """The number of tiles that the area requires, over all zooms."""
         return sum(len(level.required) for level in self.levels)
 
     def level(self, zoom: int) -> Level:
@@ -116,17 +119,17 @@ class Inventory:
 
     @cached_property
     def digest(self) -> bytes:
-        """The coverage digest: over id and hash of each tile of the area, 32 zero bytes for one that is absent."""
+        """The coverage digest: over id and hash of each tile of the area, with 32 zero bytes for an absent tile."""
         return derive(
             COVERAGE_CONTEXT, b"".join(tile_list(level.required, level.required_hashes) for level in self.levels)
         )
 
 
 class TileSources:
-    """The open sources of a mission, as one. For one thread."""
+    """The open sources of a mission, read like one source. For one thread."""
 
     def __init__(self, specs: Sequence[SourceSpec], tile_size: int, cache: StatCache | None = None) -> None:
-        # Before anything is opened: what changes from here on is newer than what will be remembered.
+        # Taken before a source is opened: a later change of a file is newer than the cache entry.
         self._opened = time.time_ns()
         self._cache = cache
         self._tile_size = tile_size
@@ -150,20 +153,23 @@ class TileSources:
         return tuple(sorted({zoom for spec, _ in self._sources for zoom in spec.zooms}))
 
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes, int]]:
-        """(tile id, bytes, number of the source) of every tile of a cell, ids ascending."""
-        found: dict[int, tuple[bytes, int]] = {}
+        """(tile id, bytes, index of the source) of every tile of a cell, ids ascending."""
+        tiles: dict[int, tuple[bytes, int]] = {}
         for place, (spec, source) in enumerate(self._sources):
             if zoom in spec.zooms:
                 for number, data in source.cell(cell, zoom):
-                    found.setdefault(number, (data, place))
-        for number in sorted(found):
-            yield (number, *found[number])
+                    tiles.setdefault(number, (data, place))
+        for number in sorted(tiles):
+            yield (number, *tiles[number])
 
     def inventory(
         self, wanted: dict[int, Wanted], progress: Callable[[int], None] | None = None, *, remembered: bool = False
     ) -> Inventory:
-        """What the sources have of what is wanted, by zoom. Reads and hashes every tile of the cells, unless what was
-        read before may be believed (`remembered`) and no file has changed since."""
+        """The inventory of the cells and tiles in `wanted`, by zoom.
+
+        Reads and hashes every tile of the cells. With `remembered`, the ids and hashes may come from the cache, if no
+        file of the sources has changed since. `progress` gets the number of tiles of each cell after it is read.
+        """
         request = json.dumps(
             {
                 "sources": [[os.path.realpath(spec.path), list(spec.zooms)] for spec, _ in self._sources],
@@ -173,15 +179,15 @@ class TileSources:
         ).encode()
         cells = [(tile_from_id(int(cell)), zoom) for zoom, one in sorted(wanted.items()) for cell in one.cells]
         stamps = [source.stamp([(c, z) for c, z in cells if z in s.zooms]) for s, source in self._sources]
-        found = self._cache.find(request, stamps) if self._cache is not None and remembered else None
-        fresh = found is None
-        if found is None:
-            found = {zoom: self._read(zoom, one.cells, progress) for zoom, one in sorted(wanted.items())}
+        tiles = self._cache.find(request, stamps) if self._cache is not None and remembered else None
+        fresh = tiles is None
+        if tiles is None:
+            tiles = {zoom: self._read(zoom, one.cells, progress) for zoom, one in sorted(wanted.items())}
             if self._cache is not None:
                 again = [source.stamp([(c, z) for c, z in cells if z in s.zooms]) for s, source in self._sources]
                 if again == stamps:
-                    self._cache.keep(request, self._opened, stamps, found)
-        return Inventory(tuple(self._level(zoom, one, found) for zoom, one in sorted(wanted.items())), fresh)
+                    self._cache.keep(request, self._opened, stamps, tiles)
+        return Inventory(tuple(self._level(zoom, one, tiles) for zoom, one in sorted(wanted.items())), fresh)
 
     def _read(
         self, zoom: int, cells: NDArray[np.uint64], progress: Callable[[int], None] | None
@@ -200,9 +206,9 @@ class TileSources:
         array = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, DIGEST_SIZE)
         return np.array(ids, np.uint64), array, np.array(sources, np.uint16)
 
-    def _level(self, zoom: int, wanted: Wanted, found: Found) -> Level:
-        ids, hashes, sources = found[zoom]
-        there, places = find(ids, wanted.required)
+    def _level(self, zoom: int, wanted: Wanted, tiles: TileHashes) -> Level:
+        ids, hashes, sources = tiles[zoom]
+        present, places = find(ids, wanted.required)
         captured = np.zeros(len(wanted.required), np.int64)
         native = np.zeros(len(wanted.required), np.float64)
         has_zoom = False
@@ -210,23 +216,25 @@ class TileSources:
             if zoom not in spec.zooms:
                 continue
             has_zoom |= source.zooms is None or source.zooms[0] <= zoom <= source.zooms[1]
-            mine = np.zeros(len(wanted.required), bool)
-            mine[there] = sources[places[there]] == place
-            native[mine] = max(spec.resolution_m, source.resolution_m or 0.0)
-            captured[mine] = spec.captured_at
-            if spec.footprints is not None and mine.any():
+            of_source = np.zeros(len(wanted.required), bool)
+            of_source[present] = sources[places[present]] == place
+            native[of_source] = max(spec.resolution_m, source.resolution_m or 0.0)
+            captured[of_source] = spec.captured_at
+            if spec.footprints is not None and of_source.any():
                 from builders.imagery.footprints import read_footprints
 
-                dates = read_footprints(spec.footprints).captured(zoom, wanted.required[mine], spec.captured_at)
-                captured[mine] = dates
+                dates = read_footprints(spec.footprints).captured(zoom, wanted.required[of_source], spec.captured_at)
+                captured[of_source] = dates
         return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native)
 
     def read_again(self, level: Level, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, bytes]]:
-        """(tile id, bytes) of these tiles of the inventory, cell by cell, ids ascending in each. Raises Corrupt where a
-        source is no longer what was hashed."""
-        there, places = level.find(wanted)
+        """(tile id, bytes) of these tiles of the inventory, cell by cell, ids ascending in each cell.
+
+        Raises Corrupt if a tile no longer has the hash of the inventory.
+        """
+        present, places = level.find(wanted)
         expected = {
-            int(number): level.hashes[at].tobytes() for number, at in zip(wanted[there], places[there], strict=True)
+            int(number): level.hashes[at].tobytes() for number, at in zip(wanted[present], places[present], strict=True)
         }
         for cell in cells_of(level.zoom, wanted).tolist():
             for number, data, _ in self.cell(tile_from_id(cell), level.zoom):
@@ -239,18 +247,21 @@ class TileSources:
 
 
 def cells_of(zoom: int, tiles: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The ids of the cells of these tiles of one zoom, ascending, each once: a cell's tiles are one range of ids."""
+    """uint64, ascending, without repeats: the ids of the cells of these tiles, which are of one zoom."""
     up = min(zoom, CELL_ZOOMS)
     first, above = (cell_range(WHOLE_WORLD, z)[0] for z in (zoom, zoom - up))
     return np.unique(((tiles - np.uint64(first)) >> np.uint64(2 * up)) + np.uint64(above))
 
 
 def cells_over(zoom: int, view: View, tiles: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The ids of all cells that hold a tile of some view of a cell that has a view over one of these tiles, and of a
-    ring of one tile round those: whatever else is asked, a picture of a view and what is round it can be made, or
-    cannot."""
+    """The ids of the cells from which every view over these tiles, and its surroundings, can be drawn.
+
+    Every cell that has a view over one of the tiles counts with all its views. The result holds the cells of all tiles
+    of these views, and of a ring of one tile around them. So whether a picture of a view and its surroundings can be
+    drawn depends on the sources and not on the request.
+    """
     cells = cells_of(zoom, view.origins_over(zoom, tiles))
-    found = [cells]
+    parts = [cells]
     for cell in cells.tolist():
         x, y = tile_xy(zoom, view.origins_in_cell(tile_from_id(cell), zoom))
         if not len(x):
@@ -261,13 +272,13 @@ def cells_over(zoom: int, view: View, tiles: NDArray[np.uint64]) -> NDArray[np.u
         edge = [(columns, rows[:1]), (columns, rows[-1:]), (columns[:1], rows), (columns[-1:], rows)]
         around = [np.meshgrid(a, b) for a, b in edge]
         ids = [tile_ids(zoom, a.ravel(), b.ravel()) for a, b in around]
-        found.append(cells_of(zoom, np.concatenate(ids)))
-    return np.unique(np.concatenate(found))
+        parts.append(cells_of(zoom, np.concatenate(ids)))
+    return np.unique(np.concatenate(parts))
 
 
 def _changed(number: int) -> Corrupt:
     return Corrupt(
-        f"the tile {tile_from_id(number)} changed while the mission was being built",
+        f"tile {tile_from_id(number)} changed while the mission was being built",
         remedy="build again when nothing writes to the tile source",
         tile=str(tile_from_id(number)),
     )

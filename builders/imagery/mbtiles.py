@@ -1,12 +1,12 @@
 """MBTiles 1.3 as a tile source: the encoded bytes of the tiles of one cell, in the order of their ids.
 
-Reads only, and only through SQL: `tiles` may be a view, the database may be in WAL mode. Everything read
-between opening and closing is one snapshot, so the bytes that were hashed for a build key are the bytes that
-are described. Writes nothing, though SQLite itself keeps a `-wal` and a `-shm` beside a database in WAL mode.
-The file is input from outside: its schema is not trusted to call functions with side effects.
+All access is read-only SQL: `tiles` may be a view, and the database may be in WAL mode. All reads between opening and
+closing see one snapshot, so the bytes that are described are the bytes that were hashed for a build key. This module
+writes nothing; SQLite itself keeps a `-wal` and a `-shm` file beside a database in WAL mode. The file comes from
+outside, so its schema may not call functions with side effects.
 
-Decodes no image and judges none: a row whose data is not a blob, or too large to be a tile, is yielded as
-empty bytes, which no decoder takes, so that such a tile is present and undecodable, never absent.
+No image is decoded here. A row whose data is not a blob, or is too large for a tile, gives empty bytes, which no
+decoder accepts: such a tile is present and undecodable, not absent.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, chec
 from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
-BUSY_SECONDS = 5.0  # how long a file that somebody is writing is waited for
-# A cell is held in memory as a whole: 256 tiles of a megabyte, and room for tiles that come twice.
+BUSY_SECONDS = 5.0  # the longest wait for a file that somebody is writing
+# A cell is in memory as a whole: 256 tiles of a megabyte each, or more tiles if some are stored twice.
 MAX_CELL_BYTES = 256 << 20
 MAX_ROWS = 1024
 MAX_QUERY_SECONDS = 60.0
@@ -41,10 +41,10 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT
 class MBTilesSource:
     """An open MBTiles file; a context manager, for one thread.
 
-    Raises Invalid for what is not an MBTiles file of images, Unavailable for what cannot be opened or read
-    (a locked file, a disk error), Corrupt for a damaged database. All of them name the file.
+    Raises Invalid unless the file is MBTiles with images, Unavailable if it cannot be opened or read (a locked file, a
+    disk error), Corrupt for a damaged database. All of them name the file.
 
-    `zooms` are (minzoom, maxzoom) of the metadata, None where they are absent, twice there or senseless.
+    `zooms` are (minzoom, maxzoom) of the metadata; None if they are absent, repeated or not a range of zooms.
     """
 
     zooms: tuple[int, int] | None = None
@@ -56,13 +56,13 @@ class MBTilesSource:
         self._opened = state.st_dev, state.st_ino
         self._deadline = time.monotonic() + MAX_QUERY_SECONDS
         with self._reading():
-            # Not immutable: that would miss what a write-ahead log still holds.
+            # Not immutable: SQLite would ignore the content of a write-ahead log.
             self._db = sqlite3.connect(
                 f"file:{quote(os.path.abspath(self.path))}?mode=ro", BUSY_SECONDS, uri=True, isolation_level=None
             )
         try:
             self._begin()
-            # SQLite opens by path and does not show its descriptor: the file before is the file after.
+            # SQLite opens by path and does not expose its descriptor: the path must lead to one file before and after.
             check_same(self.path, self._opened)
         except BaseException:
             self._db.close()
@@ -77,20 +77,20 @@ class MBTilesSource:
         self.close()
 
     def close(self) -> None:
-        """Ends the snapshot. Closing twice is fine."""
+        """End the snapshot and close the database. A second call does nothing."""
         self._db.close()
 
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
         """(tile id, encoded bytes) of every tile of `cell` at `zoom` that the file has, ids ascending.
 
-        The bytes are empty where the row holds no blob or more than 16 MiB. A tile that comes twice must
-        have the same bytes both times: anything else is Corrupt.
+        The bytes are empty if the row has no blob or more than 16 MiB. Raises Corrupt if two rows have the same tile
+        with different bytes.
         """
-        tile_id(cell)  # refuses a cell that does not exist
+        tile_id(cell)  # raises Invalid for a cell that does not exist
         check_zoom(zoom)
         depth = zoom - cell.z
         if not 0 <= depth <= CELL_ZOOMS:
-            raise Invalid(f"{cell} is not the cell of a tile at zoom {zoom}", tile=str(cell), zoom=zoom)
+            raise Invalid(f"{cell} is not a cell of tiles of zoom {zoom}", tile=str(cell), zoom=zoom)
         side = 1 << depth
         first_row = (1 << zoom) - ((cell.y + 1) << depth)  # TMS counts rows from the south
         columns = range(cell.x << depth, (cell.x + 1) << depth)
@@ -110,30 +110,30 @@ class MBTilesSource:
             last = this
 
     def read(self, tile: Tile) -> bytes | None:
-        """The encoded bytes of one tile, None where the file has none; empty as `cell` says."""
-        tile_id(tile)  # refuses a tile that does not exist
+        """The encoded bytes of one tile, None if the file lacks it; empty in the cases that `cell` names."""
+        tile_id(tile)  # raises Invalid for a tile that does not exist
         row = (1 << tile.z) - 1 - tile.y
-        found = {data for _, _, data in self._select(tile.z, range(tile.x, tile.x + 1), range(row, row + 1))}
-        if len(found) > 1:
+        versions = {data for _, _, data in self._select(tile.z, range(tile.x, tile.x + 1), range(row, row + 1))}
+        if len(versions) > 1:
             raise self._twice(tile)
-        return found.pop() if found else None
+        return versions.pop() if versions else None
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - a database has one stamp
-        """The stamp of the database and of its `-wal` and `-journal`, whatever the cells.
+        """The stamp of the database and of its `-wal` and `-journal`, for any cells.
 
-        Run by root, SQLite sets the owner of a log that it opens, which is a change: a database with frames or a
-        journal left beside it then has another stamp each time it is opened. Raises Unavailable where the path names
-        another file than that which was opened.
+        SQLite under root sets the owner of a log that it opens, which changes the file: a database with a log or a
+        journal beside it then has another stamp each time it is opened. Raises Unavailable if the path leads to another
+        file than the open one.
         """
         check_same(self.path, self._opened)
-        database = os.path.realpath(self.path)  # beside this SQLite keeps its logs, not beside a link to it
+        database = os.path.realpath(self.path)  # SQLite keeps its logs beside this file, not beside a link to it
         return stamp_of([database, *(log for log in (f"{database}-wal", f"{database}-journal") if _has_content(log))])
 
     def _begin(self) -> None:
-        """Checks that this is an MBTiles file of images and takes the snapshot."""
+        """Check that this is MBTiles with images, and begin the snapshot."""
         with self._reading():
             try:
-                # A view may compute without end; SQLite asks now and then whether it should go on.
+                # A view may compute without end; SQLite calls the handler at intervals, which can stop it.
                 self._db.set_progress_handler(lambda: time.monotonic() > self._deadline, 100_000)
                 self._db.execute("PRAGMA trusted_schema = OFF")
                 self._db.execute("PRAGMA query_only = ON")
@@ -155,17 +155,17 @@ class MBTilesSource:
                     raise self._not_mbtiles(str(error)) from None
                 raise
         if len(formats) != 1 or formats[0] not in FORMATS:
-            said = " and ".join(map(repr, formats)) or "nothing"
+            given = " and ".join(map(repr, formats)) or "missing"
             raise self._not_mbtiles(
-                f"its metadata says {said} as format, not one of {', '.join(FORMATS)}",
+                f"the format in its metadata is {given}, must be one of {', '.join(FORMATS)}",
                 remedy="give an MBTiles file of image tiles; vector tiles cannot be described",
             )
         if lowest is not None and highest is not None and lowest <= highest:
             self.zooms = lowest, highest
 
     def _metadata(self, name: str) -> list[str | None]:
-        """What the metadata says under a name, at most two values; None for one that is no short text or number."""
-        # The length as a blob: that of a text ends at its first zero, wherever the text does.
+        """At most two values of a name in the metadata; None for a value that is not a short text or number."""
+        # The length of the blob: SQLite counts a text only up to its first zero byte.
         rows = self._db.execute(
             "SELECT CASE WHEN typeof(value) IN ('text', 'integer') AND length(CAST(value AS BLOB)) <= 16 "
             "THEN CAST(value AS TEXT) END FROM metadata WHERE name = ? LIMIT 2",
@@ -174,40 +174,41 @@ class MBTilesSource:
         return [value for (value,) in rows]
 
     def _select(self, zoom: int, columns: range, rows: range) -> list[tuple[int, int, bytes]]:
-        """(column, TMS row, bytes) of the tiles in a rectangle, in no order."""
-        # IN over at most 16 columns, not BETWEEN: so the usual index (zoom, column, row) is sought by row too,
-        # and a cell of a large file costs its own rows, not those of 16 whole columns.
+        """(column, TMS row, bytes) of the tiles in a rectangle, in no particular order."""
+        # IN over at most 16 columns instead of BETWEEN: SQLite then uses the usual index (zoom, column, row) for rows
+        # too, and reads the rows of the cell only, not those of 16 whole columns.
         query = f"""
             SELECT tile_column, tile_row,
                    CASE WHEN typeof(tile_data) = 'blob' AND length(tile_data) <= ? THEN tile_data ELSE x'' END
             FROM tiles
             WHERE zoom_level = ? AND tile_column IN ({", ".join("?" * len(columns))}) AND tile_row BETWEEN ? AND ?
-            """  # noqa: S608 - only question marks are put in
-        found: list[tuple[int, int, bytes]] = []
+            """  # noqa: S608 - only question marks are inserted
+        tiles: list[tuple[int, int, bytes]] = []
         room = MAX_CELL_BYTES
         self._deadline = time.monotonic() + MAX_QUERY_SECONDS
         with self._reading():
             for item in self._db.execute(query, (MAX_TILE_BYTES, zoom, *columns, rows[0], rows[-1])):
-                found.append(item)
+                tiles.append(item)
                 room -= len(item[2])
-                if room < 0 or len(found) > MAX_ROWS:
+                if room < 0 or len(tiles) > MAX_ROWS:
                     raise Corrupt(
                         f"{self.path} has more than {MAX_ROWS} rows or {MAX_CELL_BYTES} bytes "
                         f"for {len(columns) * len(rows)} tiles of zoom {zoom}",
                         path=str(self.path),
-                        remedy="give a source with one image of a usual size for each tile",
+                        remedy="give a file with one image of a usual size for each tile",
                     )
-        for column, row, _ in found:
+        for column, row, _ in tiles:
             if type(column) is not int or type(row) is not int:
                 raise Corrupt(
-                    f"{self.path} has a tile at column {column!r}, row {row!r} of zoom {zoom}, not whole numbers",
+                    f"{self.path} has a tile at column {column!r}, row {row!r} of zoom {zoom}: both must be integers",
                     path=str(self.path),
+                    remedy="correct or remove that row of the table tiles",
                 )
-        return found
+        return tiles
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Turns what SQLite raises into errors that name the file."""
+        """A context in which the errors of SQLite become errors that name the file."""
         try:
             yield
         except sqlite3.Error as error:
@@ -219,19 +220,19 @@ class MBTilesSource:
             return Corrupt(
                 f"{self.path} is damaged: {error}",
                 path=str(self.path),
-                remedy="check it with 'PRAGMA integrity_check' and get it again from where it came",
+                remedy="check the file with 'PRAGMA integrity_check', and copy it again from its origin",
             )
         if code == sqlite3.SQLITE_INTERRUPT:
             return Corrupt(
                 f"{self.path} did not answer within {MAX_QUERY_SECONDS:g} seconds",
                 path=str(self.path),
-                remedy="see what its view `tiles` does, or give it an index on zoom, column and row",
+                remedy="check its view `tiles`, or add an index on zoom, column and row",
             )
         return Unavailable(
-            f"{self.path} could not be read: {error}",
+            f"{self.path} cannot be read: {error}",
             path=str(self.path),
-            remedy="see whether another program holds it, and whether its folder can be written "
-            "where it is in WAL mode (PRAGMA journal_mode = DELETE ends that)",
+            remedy="close other programs that use the file; if it is in WAL mode, make its folder writable "
+            "or leave that mode with PRAGMA journal_mode = DELETE",
         )
 
     def _twice(self, tile: Tile) -> Corrupt:
@@ -242,28 +243,28 @@ class MBTilesSource:
             remedy="remove one of the two rows",
         )
 
-    def _not_mbtiles(self, why: str, remedy: str = "name an MBTiles file of image tiles") -> Invalid:
+    def _not_mbtiles(self, why: str, remedy: str = "give an MBTiles file of image tiles") -> Invalid:
         return Invalid(f"{self.path} is not a usable MBTiles file: {why}", path=str(self.path), remedy=remedy)
 
 
 def _code(error: sqlite3.Error) -> int | None:
-    """The primary result code; None where Python's module found the fault itself (text that is not UTF-8)."""
+    """The primary result code of SQLite; None for an error of Python's module itself (text that is not UTF-8)."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
 
-def _zoom(said: list[str | None]) -> int | None:
-    """The zoom that the metadata says; None where it says none, or several, or no whole number of 0..24."""
-    if len(said) != 1 or said[0] not in _ZOOMS:
+def _zoom(values: list[str | None]) -> int | None:
+    """The zoom in the values of one metadata name; None unless there is exactly one, an integer of 0..24."""
+    if len(values) != 1 or values[0] not in _ZOOMS:
         return None
-    return int(said[0])
+    return int(values[0])
 
 
 def _has_content(log: str) -> bool:
-    """Whether SQLite's log is there and not empty.
+    """Whether a log of SQLite exists and has content.
 
-    An empty one holds nothing, and SQLite itself makes one when it reads a database in WAL mode: were it stamped, to
-    read would be to change.
+    SQLite makes an empty log when it reads a database in WAL mode. If an empty log were stamped, reading would change
+    the stamp.
     """
     try:
         return os.stat(log).st_size > 0
@@ -271,5 +272,8 @@ def _has_content(log: str) -> bool:
         return False
     except OSError as error:
         raise Unavailable(
-            f"{log} cannot be looked at: {error.strerror}", path=log, remedy="see whether its folder may be searched"
+            f"the state of {log} cannot be read: {error.strerror}",
+            path=log,
+            remedy="make its folder searchable",
+            errno=error.errno,
         ) from error

@@ -1,18 +1,17 @@
 """PMTiles 3 as a tile source: the encoded bytes of the tiles of one cell, in the order of their ids.
 
-Ids here are PMTiles ids, so a cell is one range of ids and is found by walking that range through the directories: the
-root, and up to three levels of leaf directories below it. The archive may be clustered or not; tiles that share their
-bytes (runs, equal offsets) come once each.
+A cell is one range of PMTiles ids. The search walks this range through the directories: the root, and up to three
+levels of leaf directories below it. The archive may be clustered or not. Tiles that share their bytes (runs, equal
+offsets) come once each.
 
-The file is input from outside: every size is bounded before anything is read or inflated, and a directory is taken as
-a whole or not at all. It must hold at least one entry; its ids must ascend, its runs may not overlap, all of it must
-lie between the ids that the directory above gives it, and what it points at must lie inside its section. So two leaf
-directories never share an id, and a cell of 256 ids leads to at most 256 of them a level, however they are nested.
+The file comes from outside, so every size is bounded before bytes are read or inflated, and a directory is either valid
+as a whole or refused. A valid directory has at least one entry, its ids ascend, its runs do not overlap, all of its ids
+lie in the range that the directory above gives, and its entries point into their section. So two leaf directories never
+share an id, and a cell of 256 ids leads to at most 256 leaf directories per level, however they are nested.
 
-Reads one descriptor: a file that is put in the place of this one is not seen, and `stamp` refuses it. To an archive
-that is written to in place there is no snapshot; `stamp` refuses that too. Decodes no image and judges none: a tile
-that is empty, too large or badly compressed is yielded as empty bytes, which no decoder takes, so that such a tile is
-present and undecodable, never absent.
+All reads use one descriptor. A file that replaces this one is not read, and `stamp` refuses it. An archive that
+somebody writes to has no snapshot; `stamp` refuses it too. No image is decoded here: a tile that is empty, too large or
+badly compressed gives empty bytes, which no decoder accepts, so such a tile is present and undecodable, not absent.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, Invalid, Unavailable
 
 TILE_TYPES = ("png", "jpeg", "webp")
-MAX_LEAF_LEVELS = 3  # what the readers of the format's authors follow; writers make one
-# Writers put some 4096 entries into a directory, more only to keep the root small: this is for 900 million tiles.
+MAX_LEAF_LEVELS = 3  # the limit of the readers by the authors of the format; writers make one level
+# Writers put about 4096 entries into a directory, and more only to keep the root small: enough for 900 million tiles.
 MAX_ENTRIES = 1 << 18
-MAX_DIRECTORY_BYTES = 16 * MAX_ENTRIES  # an entry takes 4 numbers, of hardly more than 8 bytes in all
-CACHED_ENTRIES = MAX_ENTRIES  # of leaf directories, 48 bytes each: cells are asked for along the curve
+MAX_DIRECTORY_BYTES = 16 * MAX_ENTRIES  # an entry has 4 numbers, usually of 8 bytes in all
+CACHED_ENTRIES = MAX_ENTRIES  # of leaf directories, 48 bytes each: cells are requested along the curve
 _HEADER_BYTES = 127
 _VERSION = 3
 _END_ID = ((1 << 64) - 1) // 3  # the ids of zooms 0..31, which is all that the format has
@@ -48,18 +47,20 @@ _MAX_LENGTH = (1 << 32) - 1  # of a tile or a leaf directory, and of a run (spec
 _VARINT_BYTES = 9  # 63 bits
 _GZIP = 31  # zlib: a window of 32 KiB, and a gzip header
 _COMPRESSIONS = ("none", "gzip")
-_AGAIN = "get it again from where it came, and check it with 'pmtiles verify'"
-_OTHER_COMPRESSION = "make it again with gzip or without compression, as 'pmtiles convert' does from MBTiles"
+_AGAIN = "copy the file again from its origin, and check it with 'pmtiles verify'"
+_OTHER_COMPRESSION = (
+    "make the archive with gzip or without compression, for instance with 'pmtiles convert' from MBTiles"
+)
 
 
 class PMTilesSource:
     """An open PMTiles archive; a context manager, for one thread.
 
-    Raises Invalid for what is not a PMTiles 3 archive of images, Unavailable for what cannot be opened or read,
-    Corrupt for a damaged archive. All of them name the file. Raises Unavailable, naming the extra, where the library
+    Raises Invalid unless the file is a PMTiles 3 archive of images, Unavailable if it cannot be opened or read, Corrupt
+    for a damaged archive. All of them name the file. Raises Unavailable, with the name of the extra, if the library
     pmtiles is not installed.
 
-    `zooms` are (lowest, highest) of the header, None where they are senseless.
+    `zooms` are (lowest, highest) of the header, None if they are not a range of zooms.
     """
 
     zooms: tuple[int, int] | None = None
@@ -70,7 +71,7 @@ class PMTilesSource:
         library = import_extra("pmtiles.tile")
         self._leaves: OrderedDict[tuple[int, int, int, int], _Directory] = OrderedDict()
         self._cached = 0
-        # A file object, not a number: after closing, the number may be that of another file.
+        # A file object instead of a descriptor: after closing, the number may belong to another file.
         self._file = open_regular(self.path, "tile source")
         try:
             self._opened = self._state()
@@ -94,35 +95,35 @@ class PMTilesSource:
         self.close()
 
     def close(self) -> None:
-        """Closes the file. Closing twice is fine."""
+        """Close the file. A second call does nothing."""
         self._file.close()
 
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
         """(tile id, encoded bytes) of every tile of `cell` at `zoom` that the archive has, ids ascending.
 
-        Tile compression is undone. The bytes are empty where the tile has none or more than 16 MiB, or is not the
-        gzip that the header says.
+        Compressed tiles are inflated. The bytes are empty if the tile has none or more than 16 MiB, or is not gzip
+        though the header says so.
         """
         first, last = cell_range(cell, zoom)
         if last - first > 1 << (2 * CELL_ZOOMS):
-            raise Invalid(f"{cell} is not the cell of a tile at zoom {zoom}", tile=str(cell), zoom=zoom)
+            raise Invalid(f"{cell} is not a cell of tiles of zoom {zoom}", tile=str(cell), zoom=zoom)
         for run, span in self._runs(self._root, first, last):
             data = self._tile(span)
             for number in run:
                 yield number, data
 
     def read(self, tile: Tile) -> bytes | None:
-        """The encoded bytes of one tile, None where the archive has none; empty as `cell` says."""
+        """The encoded bytes of one tile, None if the archive lacks it; empty in the cases that `cell` names."""
         number = tile_id(tile)
         for _, span in self._runs(self._root, number, number + 1):
             return self._tile(span)
         return None
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - an archive has one stamp
-        """The stamp of the archive, whatever the cells.
+        """The stamp of the archive, for any cells.
 
-        Raises Unavailable where the path names another file than that which was opened, or the file was written to
-        since: its directories may be those of before.
+        Raises Unavailable if the path leads to another file than the open one, or somebody wrote to the file: the
+        directories in memory may be out of date.
         """
         check_same(self.path, (self._opened.st_dev, self._opened.st_ino))
         if _trace(self._state()) != _trace(self._opened):
@@ -130,40 +131,41 @@ class PMTilesSource:
         return stamp_of([self.path])
 
     def _header(self, library: Any, size: int) -> dict[str, Any]:
-        """The header, whose sections lie inside the file, of an archive of images that can be read."""
+        """The header. Raises unless this is an archive of images in a supported form with all sections in the file."""
         data = self._read(_Span(0, min(_HEADER_BYTES, size)))
         for version in (1, 2):
             if data.startswith(b"PM" + version.to_bytes(2, "little")):
                 raise self._other_version(version)
         if not data.startswith(b"PMTiles"):
-            raise self._not_pmtiles("it does not begin like one")
+            raise self._not_pmtiles("it does not begin with the bytes PMTiles")
         if len(data) < _HEADER_BYTES:
-            raise self._damaged(f"its header has {len(data)} bytes, not {_HEADER_BYTES}")
+            raise self._damaged(f"its header has {len(data)} bytes, must have {_HEADER_BYTES}")
         if data[7] != _VERSION:
             raise self._other_version(data[7])
         try:
             header: dict[str, Any] = library.deserialize_header(data)
         except ValueError as error:  # a number that no compression or tile type has
-            raise self._not_pmtiles(f"its header says that {error}", _AGAIN) from None
+            raise self._not_pmtiles(f"its header has an unknown value: {error}", _AGAIN) from None
         tile_type = header["tile_type"].name.lower()
         if tile_type not in TILE_TYPES:
             raise self._not_pmtiles(
-                f"its tiles are {tile_type}, not one of {', '.join(TILE_TYPES)}",
+                f"its tiles are {tile_type}, must be one of {', '.join(TILE_TYPES)}",
                 "give an archive of image tiles of these types; vector tiles cannot be described",
             )
         for what in ("internal", "tile"):
             name = header[f"{what}_compression"].name.lower()
             if name not in _COMPRESSIONS:
                 raise self._not_pmtiles(
-                    f"its {what} compression is {name}, not one of {', '.join(_COMPRESSIONS)}", _OTHER_COMPRESSION
+                    f"its {what} compression is {name}, must be one of {', '.join(_COMPRESSIONS)}", _OTHER_COMPRESSION
                 )
         for span in _sections(header):
             if span.offset + span.length > size:
-                raise self._damaged(f"it has {size} bytes, its header says {span.offset + span.length} or more")
+                raise self._damaged(f"it has {size} bytes, its header gives {span.offset + span.length} or more")
         return header
 
     def _runs(self, directory: _Directory, first: int, last: int, level: int = 0) -> Iterator[tuple[range, _Span]]:
-        """(the ids of a run that lie in [first, last), where its bytes are) of all runs with any, ids ascending."""
+        """(ids, span of the bytes) of every run with ids in [first, last), ascending; the ids are those in the
+        range."""
         for place in directory.places(first, last):
             start, run, offset, length, stop = directory.entry(place)
             if run:
@@ -177,13 +179,13 @@ class PMTilesSource:
             yield from self._runs(leaf, first, last, level + 1)
 
     def _leaf(self, span: _Span, start: int, stop: int) -> _Directory:
-        """A leaf directory, read or remembered."""
-        # With the bounds: what is sound between these is not between others.
+        """A leaf directory, from the file or from the cache."""
+        # The key has the bounds: a directory that is valid within these may be invalid within others.
         key = (*span, start, stop)
-        found = self._leaves.get(key)
-        if found is not None:
+        cached = self._leaves.get(key)
+        if cached is not None:
             self._leaves.move_to_end(key)
-            return found
+            return cached
         leaf = self._leaves[key] = self._directory(span, start, stop)
         self._cached += len(leaf.ids)
         while self._cached > CACHED_ENTRIES:
@@ -192,16 +194,16 @@ class PMTilesSource:
         return leaf
 
     def _directory(self, span: _Span, start: int, stop: int) -> _Directory:
-        """The directory at `span`, of ids in [start, stop)."""
+        """The directory at `span`, whose ids must lie in [start, stop)."""
         try:
             if span.length > MAX_DIRECTORY_BYTES:
-                raise _Damage(f"of {span.length} bytes, more than {MAX_DIRECTORY_BYTES}")
+                raise _Damage(f"it has {span.length} bytes; the limit is {MAX_DIRECTORY_BYTES}")
             data = self._read(span)
             if self._gzipped_inside:
                 data = _inflate(data, MAX_DIRECTORY_BYTES)
             return _parse(data, start, stop, self._tile_section.length, self._leaf_section.length)
         except _Damage as error:
-            raise self._damaged(f"its directory at byte {span.offset} is {error}") from None
+            raise self._damaged(f"its directory at byte {span.offset} is invalid: {error}") from None
 
     def _tile(self, span: _Span) -> bytes:
         if span.length > MAX_TILE_BYTES:
@@ -215,7 +217,7 @@ class PMTilesSource:
             return b""
 
     def _read(self, span: _Span) -> bytes:
-        """All bytes of a span that lay inside the file when it was opened."""
+        """All bytes of a span. Raises Unavailable if the file no longer has them."""
         parts = []
         offset, left = span
         while left:
@@ -243,32 +245,33 @@ class PMTilesSource:
         return Unavailable(
             f"{self.path} was written to while it was open",
             path=str(self.path),
-            remedy="run it again when nothing writes to the tile source",
+            remedy="run the command again when nothing writes to the tile source",
         )
 
     def _unreadable(self, error: OSError) -> Unavailable:
         return Unavailable(
             f"{self.path} cannot be read: {error.strerror}",
             path=str(self.path),
-            remedy="see whether it may be read and its disk is there",
+            remedy="check that its disk is mounted and sound",
+            errno=error.errno,
         )
 
     def _other_version(self, version: int) -> Invalid:
         return self._not_pmtiles(
-            f"it is of version {version} of the format, not {_VERSION}",
-            "write it as version 3, as 'pmtiles convert' does from older ones",
+            f"it has version {version} of the format, must have {_VERSION}",
+            "convert it to version 3 with 'pmtiles convert'",
         )
 
-    def _not_pmtiles(self, why: str, remedy: str = "name a PMTiles file of image tiles") -> Invalid:
+    def _not_pmtiles(self, why: str, remedy: str = "give a PMTiles file of image tiles") -> Invalid:
         return Invalid(f"{self.path} is not a usable PMTiles archive: {why}", path=str(self.path), remedy=remedy)
 
 
 class _Damage(Exception):
-    """What is wrong with a compressed block or a directory; whoever knows the file makes it Corrupt."""
+    """The defect of a compressed block or a directory. The source turns it into Corrupt with the file and the place."""
 
 
 class _Span(NamedTuple):
-    """A part of the file, in bytes from its beginning."""
+    """A part of the file: offset and length in bytes."""
 
     offset: int
     length: int
@@ -276,8 +279,8 @@ class _Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """A checked directory: int64[n] each, n >= 1. A run of 0 is a leaf directory, whose ids end at the next entry's,
-    or at `stop`."""
+    """A valid directory: int64[n] each, n >= 1. An entry with a run of 0 is a leaf directory, whose ids end before
+    those of the next entry, or before `stop`."""
 
     ids: NDArray[np.int64]
     runs: NDArray[np.int64]
@@ -286,12 +289,12 @@ class _Directory:
     stop: int
 
     def places(self, first: int, last: int) -> range:
-        """The entries that may have ids in [first, last)."""
+        """The indices of the entries that may have ids in [first, last)."""
         start = int(np.searchsorted(self.ids, first, "right")) - 1
         return range(max(start, 0), int(np.searchsorted(self.ids, last, "left")))
 
     def entry(self, place: int) -> tuple[int, int, int, int, int]:
-        """(first id, run, offset in its section, length, the id before which the next entry begins)."""
+        """(first id, run, offset in its section, length, first id of the next entry)."""
         stop = int(self.ids[place + 1]) if place + 1 < len(self.ids) else self.stop
         columns = (self.ids, self.runs, self.offsets, self.lengths)
         first, run, offset, length = (int(column[place]) for column in columns)
@@ -305,74 +308,77 @@ def _sections(header: dict[str, Any]) -> tuple[_Span, ...]:
 
 
 def _trace(state: os.stat_result) -> tuple[int, int, int]:
-    """What a write changes."""
+    """The parts of a file's state that a write changes."""
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _inflate(data: bytes, limit: int) -> bytes:
-    """The content of one gzip member, of at most `limit` bytes, whose checksum is right."""
+    """The content of one gzip member. Raises _Damage above `limit` bytes, and for a wrong checksum."""
     inflater = zlib.decompressobj(_GZIP)
     try:
         content = inflater.decompress(data, limit + 1)
     except zlib.error as error:
-        raise _Damage(f"not sound gzip: {error}") from None
+        raise _Damage(f"gzip reports {error}") from None
     if len(content) > limit:
-        raise _Damage(f"of more than {limit} bytes when inflated")
+        raise _Damage(f"it inflates to more than {limit} bytes")
     if not inflater.eof or inflater.unused_data:
-        raise _Damage("not one whole piece of gzip")
+        raise _Damage("it is not exactly one gzip member")
     return content
 
 
 def _parse(data: bytes, start: int, stop: int, tile_bytes: int, leaf_bytes: int) -> _Directory:
-    """The directory that `data` is, of ids in [start, stop) (specification, chapter 4).
+    """The directory in `data` (specification, chapter 4).
 
-    What it points at lies inside `tile_bytes` of tiles and `leaf_bytes` of leaf directories.
+    Raises _Damage unless its ids lie in [start, stop), and its entries point into `tile_bytes` bytes of tiles and
+    `leaf_bytes` bytes of leaf directories.
     """
     numbers = _varints(data)
     count = int(numbers[0])
     if len(numbers) != 4 * count + 1:
-        raise _Damage(f"of {len(numbers) - 1} numbers, not of the {4 * count} of {count} entries")
+        raise _Damage(f"it has {len(numbers) - 1} numbers, {count} entries have {4 * count}")
     if not count:
-        raise _Damage("without entries")
+        raise _Damage("it is without entries")
     deltas, runs, lengths, coded = numbers[1:].reshape(4, count)
-    # A sum beyond 63 bits turns negative, and is out of order.
+    # A sum beyond 63 bits turns negative, so the ids are out of order.
     ids = np.cumsum(deltas)
     if int(ids[0]) < start or (ids[1:] <= ids[:-1]).any():
-        raise _Damage("not in the order of its ids")
+        raise _Damage("its ids are out of order")
     is_leaf = runs == 0
     if max(int(runs.max()), int(lengths.max())) > _MAX_LENGTH:
-        raise _Damage(f"with a run or a length of more than {_MAX_LENGTH}")
+        raise _Damage(f"a run or a length is more than {_MAX_LENGTH}")
     if (np.maximum(runs, 1) > np.diff(ids, append=stop)).any():
-        raise _Damage("with runs that overlap, or lead out of its ids")
+        raise _Damage("its runs overlap, or lead out of its ids")
     if (lengths[is_leaf] == 0).any():
-        raise _Damage("with an empty leaf directory")
-    # 0: right after the entry before. Others are one more than the offset.
+        raise _Damage("it has an empty leaf directory")
+    # A coded offset of 0 means: right after the entry before. Other values are the offset plus one.
     follows = coded == 0
     if follows[0]:
-        raise _Damage("without the offset of its first entry")
+        raise _Damage("its first entry has no offset")
     before = np.cumsum(lengths) - lengths
     anchors = np.maximum.accumulate(np.where(follows, 0, np.arange(count)))
     offsets = coded[anchors] - 1 + before - before[anchors]
-    # Where a sum goes beyond 63 bits, an entry before leads out already.
+    # Before a sum exceeds 63 bits, an earlier entry leads out of its section.
     if (offsets > np.where(is_leaf, leaf_bytes, tile_bytes) - lengths).any():
-        raise _Damage("with an entry that leads out of its section")
+        raise _Damage("an entry leads out of its section")
     return _Directory(ids, runs, offsets, lengths, stop)
 
 
 def _varints(data: bytes) -> NDArray[np.int64]:
-    """The numbers (int64[n], n >= 1, none negative) that `data` is: little-endian, 7 bits a byte, the last byte of each
-    below 128."""
+    """The numbers in `data`: int64[n], n >= 1, none negative.
+
+    Each number is little-endian with 7 bits a byte; its last byte is below 128.
+    """
     raw = np.frombuffer(data, np.uint8)
     final = raw < 0x80
     if not raw.size or not final[-1]:
-        raise _Damage("cut off within a number")
+        raise _Damage("it ends within a number")
     if np.count_nonzero(final) > 4 * MAX_ENTRIES + 1:
-        raise _Damage(f"of more than {MAX_ENTRIES} entries")
+        raise _Damage(f"it has more than {MAX_ENTRIES} entries")
     ends = np.flatnonzero(final)
     sizes = np.diff(ends, prepend=-1)
     longest = int(sizes.max())
     if longest > _VARINT_BYTES:
-        raise _Damage("with a number of more than 63 bits")
+        raise _Damage("a number has more than 63 bits")
     starts = ends - sizes + 1
     numbers = (raw[starts] & 0x7F).astype(np.int64)
     for byte in range(1, longest):

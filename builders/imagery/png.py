@@ -1,9 +1,9 @@
-"""PNG files of RGB pixels whose bytes depend on nothing but the pixels.
+"""PNG files of RGB pixels whose bytes depend on the pixels only.
 
-A compressor gives other bytes with each version of it, and tiles are known by the hash of their bytes: here nothing is
-compressed. Every row has filter 0 and the zlib stream (RFC 1950) is of stored blocks (RFC 1951, section 3.2.4).
+The hash of its bytes identifies a tile, and the bytes of a compressor change with its version. So nothing is compressed
+here: every row has filter 0, and the zlib stream (RFC 1950) has stored blocks (RFC 1951, section 3.2.4).
 
-Laws: a decoder reads the pixels that were given; equal pixels give equal bytes on every machine.
+Laws: a decoder gives back the pixels; equal pixels give equal bytes on every machine.
 """
 
 from __future__ import annotations
@@ -20,23 +20,27 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")  # width, height, bit depth, colour type, compression, filter, interlace
 _RGB = 2
 _ZLIB_HEADER = b"\x78\x01"
-_STORED = struct.Struct("<BHH")  # whether it is the last, the length, its complement
+_STORED = struct.Struct("<BHH")  # whether it is the last block, the length, the complement of the length
 _MAX_BLOCK = 0xFFFF
 _MAX_IDAT = (1 << 31) - 1
 
 
 def write_png(pixels: NDArray[np.uint8]) -> bytes:
-    """The PNG file (8 bits a channel, one IDAT) of RGB pixels, uint8 [height, width, 3], some 3 bytes a pixel large.
+    """The PNG file (8 bits a channel, one IDAT) of RGB pixels, uint8 [height, width, 3]; about 3 bytes a pixel.
 
-    Raises Invalid for another shape or type, for no pixels, and for more than one chunk holds (2 GiB).
+    Raises Invalid for another shape or type, for an empty array, and for an image above the 2 GiB of one chunk.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-        raise Invalid(f"{pixels.dtype} {list(pixels.shape)} are no RGB pixels", remedy="give uint8 [height, width, 3]")
+        raise Invalid(
+            f"{pixels.dtype} {list(pixels.shape)} is not an array of RGB pixels", remedy="give uint8 [height, width, 3]"
+        )
     height, width, _ = pixels.shape
     size = height * (1 + 3 * width)
     if size + size // _MAX_BLOCK * _STORED.size + 16 > _MAX_IDAT:
-        raise Invalid(f"{width} x {height} pixels are too many for one chunk", remedy="give a smaller image")
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # the first of each row is its filter
+        raise Invalid(
+            f"an image of {width} x {height} pixels exceeds the 2 GiB of one chunk", remedy="give a smaller image"
+        )
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # the first byte of each row is its filter
     rows[:, 1:] = pixels.reshape(height, 3 * width)
     header = _HEADER.pack(width, height, 8, _RGB, 0, 0, 0)
     return b"".join(
@@ -49,7 +53,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _stored(data: bytes) -> bytes:
-    """The zlib stream that holds data (at least one byte) as it is."""
+    """The zlib stream that holds data (at least one byte) uncompressed."""
     parts = [_ZLIB_HEADER]
     for start in range(0, len(data), _MAX_BLOCK):
         block = data[start : start + _MAX_BLOCK]

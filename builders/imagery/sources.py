@@ -1,9 +1,9 @@
-"""Tile sources: where the imagery of a map comes from, whatever it is kept in.
+"""Tile sources: the imagery of a map, in one of four containers, behind one protocol.
 
-`open_source` looks at what a path leads to, not at its name: a folder is XYZ, a file is MBTiles, PMTiles or GeoTIFF by
-its first bytes. Everything above sees a `TileSource` only.
+`open_source` decides by the content of a path, not by its name: a folder is XYZ; a file is MBTiles, PMTiles or GeoTIFF
+by its first bytes. All other modules see a `TileSource` only.
 
-Reads no tile and parses nothing itself; each kind of source checks again what it opens.
+This module reads no tile and parses no container. Each kind of source checks for itself what it opens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["SourceStamp", "TileSource", "open_source"]
 
 _REMEDY = "give the path of an MBTiles, PMTiles or GeoTIFF file, or of a folder of tiles z/x/y"
 _SQLITE = b"SQLite format 3\0"
-# Versions 1 and 2 begin otherwise; that they are too old, the source says.
+# The last two are versions 1 and 2, which the source refuses with a message of its own.
 _PMTILES = (b"PMTiles", b"PM\x01\0", b"PM\x02\0")
 # TIFF and BigTIFF, of either byte order.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -34,40 +34,41 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 class TileSource(Protocol):
     """An open source of image tiles; a context manager, for one thread.
 
-    All errors name the file: Corrupt for what is damaged, Invalid for what is no such source or a cell or tile that
-    does not exist, Unavailable for what cannot be read, or is no longer what was opened.
+    All errors name the file. Corrupt: the container is damaged. Invalid: the file is not such a container, or the cell
+    or tile does not exist. Unavailable: the system cannot read the file, or somebody replaced or changed it since it
+    was opened.
     """
 
     @property
     def path(self) -> Path:
-        """What was opened."""
+        """The path that was opened."""
 
     @property
     def zooms(self) -> tuple[int, int] | None:
-        """(lowest, highest) zoom that the source says it has, None where it says nothing."""
+        """(lowest, highest) zoom by the metadata of the source; None without such metadata."""
 
     @property
     def resolution_m(self) -> float | None:
-        """Native ground resolution in metres a pixel at the middle of the source, None where it does not know."""
+        """Native ground resolution in metres per pixel at the middle of the source; None if it is not known."""
 
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
         """(PMTiles id, encoded bytes) of every tile of `cell` at `zoom` that the source has, ids ascending.
 
-        `zoom` lies at most four below the cell. The bytes are those of an image file of any format, not yet looked
-        at; empty for a tile that is there and can be none, such as one of more than 16 MiB.
+        `zoom` is at most four above that of the cell. The bytes are an image file of any format, which nobody has
+        decoded yet. They are empty for a tile that is present and cannot be decoded, such as one of more than 16 MiB.
         """
 
     def read(self, tile: Tile) -> bytes | None:
-        """The encoded bytes of one tile, None where the source has none; empty as `cell` says."""
+        """The encoded bytes of one tile, None if the source lacks it; empty in the cases that `cell` names."""
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:
-        """What differs whenever a tile of these cells, each with the zoom of its tiles, may have changed.
+        """The stamp of these cells, each with the zoom of its tiles: any change of a tile in them changes it.
 
-        Reads no tile. A source may stamp more than the cells: a whole file.
+        Reads no tile. A source may stamp more than the cells, such as the whole file.
         """
 
     def close(self) -> None:
-        """Closes the source. Closing twice is fine."""
+        """Close the source. A second call does nothing."""
 
     def __enter__(self) -> Self: ...
 
@@ -77,10 +78,10 @@ class TileSource(Protocol):
 
 
 def open_source(path: Path, tile_size: int) -> TileSource:
-    """The source at `path`, open. `tile_size` (pixels a side) is for sources that cut tiles themselves.
+    """The open source at `path`. `tile_size`, in pixels a side, is for sources that cut tiles from a raster.
 
-    Raises Invalid for what is none of the accepted kinds, Unavailable for what cannot be read or needs a library that
-    is not installed, and whatever the source of that kind raises.
+    Raises Invalid for a path of none of the four kinds, Unavailable if the system cannot read it or a library is not
+    installed, and the errors of the source of its kind.
     """
     if os.path.isdir(path):
         return XyzSource(path)

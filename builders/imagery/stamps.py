@@ -1,11 +1,11 @@
-"""Stamps: what tells whether a file could have changed, without reading it.
+"""Stamps: digests of the state of files, which change with the files. No file is read.
 
-A stamp covers size, times, inode and device of files, and the absence of those that are not there. Whoever writes to a
-file, replaces, adds or removes one, changes a stamp over it; who only reads changes none. Putting the mtime back does
-not help: the ctime is stamped too. What a stamp cannot see is a write within the tick of the file system's clock in
-which the file was last written; `newest` is there for that.
+A stamp covers size, times, inode and device of files, and the absence of missing files. Writing to a file, replacing,
+adding or removing one changes its stamp; reading does not. Restoring the mtime does not restore the stamp, because the
+stamp covers the ctime too. A stamp misses a second write within the same tick of the file system's clock; `newest`
+lets the caller allow for that.
 
-Law: two stamps are equal only where the same names, in the same order, had the same state.
+Law: two stamps are equal only if the same names, in the same order, had the same state.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _PRESENT, _ABSENT = b"\x01", b"\x00"
 
 @dataclass(frozen=True, slots=True)
 class SourceStamp:
-    """`digest` (32 bytes) is of the state of the files; `newest` the newest of all their mtimes and ctimes in ns, 0 of
-    no file."""
+    """`digest` (32 bytes) covers the state of the files; `newest` is the newest mtime or ctime in ns, 0 without
+    files."""
 
     digest: bytes
     newest: int
@@ -43,8 +43,8 @@ class Stamper:
         self._newest = 0
 
     def path(self, path: str | os.PathLike[str]) -> None:
-        """Adds a file or a folder by its real path, or that it is absent. Raises Unavailable where that cannot be
-        told."""
+        """Add the state or the absence of a file or a folder, by its real path. Raises Unavailable if the system gives
+        neither."""
         real = os.path.realpath(path)
         try:
             state = os.stat(real)
@@ -56,9 +56,9 @@ class Stamper:
             self._add(real, state)
 
     def entry(self, entry: os.DirEntry[str]) -> None:
-        """Adds a file of a folder that was added itself, by its name alone: to resolve 38,000 paths takes a second.
+        """Add a file of a folder that is part of the stamp, by its name only: resolving 38,000 paths takes a second.
 
-        A link counts as what it leads to. Raises Unavailable as `path` does.
+        A link has the state of the file that it leads to. Raises Unavailable like `path`.
         """
         try:
             state = entry.stat()
@@ -70,11 +70,11 @@ class Stamper:
             self._add(entry.name, state)
 
     def stamp(self) -> SourceStamp:
-        """The stamp of all that was added."""
+        """The stamp of all files and folders added so far."""
         return SourceStamp(self._hasher.digest(), self._newest)
 
     def _add(self, name: str, state: os.stat_result | None) -> None:
-        # Every record tells its own length, so that no two lists of them have the same bytes.
+        # Every record starts with its length, so two different lists never give the same bytes.
         raw = os.fsencode(name)
         if state is None:
             self._hasher.update(_LENGTH.pack(len(raw)) + raw + _ABSENT)
@@ -86,8 +86,10 @@ class Stamper:
 
 
 def stamp_of(paths: Iterable[str | Path]) -> SourceStamp:
-    """The stamp of files or folders, by their real paths, in the order given. Raises Unavailable, naming the path,
-    where neither their state nor their absence can be told."""
+    """The stamp of files or folders, by their real paths, in the order given.
+
+    Raises Unavailable, with the path, if the system gives neither the state nor the absence of one.
+    """
     stamper = Stamper()
     for path in paths:
         stamper.path(path)
@@ -95,15 +97,15 @@ def stamp_of(paths: Iterable[str | Path]) -> SourceStamp:
 
 
 def identity_of(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(device, inode) of what a path leads to. Raises OSError."""
+    """(device, inode) of the file or folder that a path leads to. Raises OSError."""
     state = os.stat(path)
     return state.st_dev, state.st_ino
 
 
 def check_same(path: Path, opened: tuple[int, int]) -> None:
-    """Raises Unavailable unless a path leads to what it led to when its identity was `opened`.
+    """Raise Unavailable unless a path still leads to the file or folder with the identity `opened`.
 
-    Else the stamp of one file would vouch for what was read from another.
+    Without this check, the stamp of one file could vouch for bytes of another.
     """
     try:
         same = identity_of(path) == opened
@@ -115,13 +117,14 @@ def check_same(path: Path, opened: tuple[int, int]) -> None:
         raise Unavailable(
             f"{path} was replaced while it was open",
             path=str(path),
-            remedy="run it again when nothing writes to the tile source",
+            remedy="run the command again when nothing writes to the tile source",
         )
 
 
 def _unreadable(path: str, error: OSError) -> Unavailable:
     return Unavailable(
-        f"{path} cannot be looked at: {error.strerror}",
+        f"the state of {path} cannot be read: {error.strerror}",
         path=path,
-        remedy="see whether its folder may be searched and its disk is there",
+        remedy="make its folder searchable, and check that its disk is mounted",
+        errno=error.errno,
     )

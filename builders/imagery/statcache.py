@@ -1,12 +1,12 @@
-"""The stat cache: what the tile sources had, believed again as long as no file of theirs can have changed.
+"""The stat cache: ids and hashes of the tiles of sources, valid as long as no file of a source can have changed.
 
-An entry holds the ids and hashes that were read, the stamps of the sources (`SourceStamp`), and when they were opened.
-It serves if the stamps are still those, and if every file was older than the entry by more than the coarsest
-file system counts time: one that was written while it was read, or right before, can be written again without a
-trace (git's rule for racy timestamps). Only the verdict that nothing has to be built may rest on it.
+An entry holds ids and hashes, the stamps of the sources (`SourceStamp`), and the time before the sources were opened.
+It is valid if the stamps are the same, and if every file is older than the entry by more than the coarsest tick of a
+file system: a file that was written shortly before it was read can be written again without a change of its stamp (the
+rule of git for racy timestamps). Only the answer that nothing has to be built may rest on the cache.
 
-An entry is a file of its own in the user's cache, checksummed; a damaged or foreign one is no entry. Never unpickled.
-Losing the cache loses nothing but time, so nothing here is synced to the disk.
+An entry is a file with a checksum in the user's cache. A damaged or foreign file counts as no entry, and nothing is
+unpickled. Without the cache a build takes longer and gives the same result, so nothing here is synced to the disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from builders.imagery.sources import SourceStamp
 from store.format.ids import DIGEST_SIZE
 
-# FAT counts the seconds of a file in twos.
+# FAT keeps the times of a file in steps of two seconds.
 GRANULARITY_NS = 2 * 10**9
 MAX_ENTRIES = 64
 # 10 million tiles.
@@ -34,18 +34,21 @@ MAX_BYTES = 512 << 20
 _MAGIC = b"flightbag tiles 1\n"
 _LENGTH = 8
 
-# Zoom -> (ids uint64[n], hashes uint8[n, 32], number of the source uint16[n]).
-Found = Mapping[int, tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint16]]]
+# Zoom -> (ids uint64[n], hashes uint8[n, 32], index of the source uint16[n]).
+TileHashes = Mapping[int, tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint16]]]
 
 
 class StatCache:
-    """The entries of one folder, which is made when the first is kept."""
+    """The entries in one folder. `keep` makes the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def find(self, request: bytes, stamps: Sequence[SourceStamp]) -> Found | None:
-        """What a request (whatever names sources, zooms and cells) found when the sources were as they are now."""
+    def find(self, request: bytes, stamps: Sequence[SourceStamp]) -> TileHashes | None:
+        """The tile hashes of a request if the cache has them and the sources cannot have changed since, else None.
+
+        `request` is any bytes that name sources, zooms and cells; `stamps` are those of the sources now.
+        """
         entry = self._read(request)
         if entry is None:
             return None
@@ -54,27 +57,27 @@ class StatCache:
             return None
         if any(stamp.newest + GRANULARITY_NS >= head["opened"] for stamp in stamps):
             return None
-        found = {}
+        hashes_by_zoom = {}
         at = 0
         for zoom, count in head["zooms"]:
             ids = np.frombuffer(data, "<u8", count, at)
             hashes = np.frombuffer(data, "u1", count * DIGEST_SIZE, at + ids.nbytes)
             sources = np.frombuffer(data, "<u2", count, at + ids.nbytes + hashes.nbytes)
-            found[zoom] = ids, hashes.reshape(count, DIGEST_SIZE), sources
+            hashes_by_zoom[zoom] = ids, hashes.reshape(count, DIGEST_SIZE), sources
             at += ids.nbytes + hashes.nbytes + sources.nbytes
-        return found
+        return hashes_by_zoom
 
-    def keep(self, request: bytes, opened: int, stamps: Sequence[SourceStamp], found: Found) -> None:
-        """Keeps what was found. `opened` is the time in ns before the sources were opened. A full disk keeps
-        nothing."""
+    def keep(self, request: bytes, opened: int, stamps: Sequence[SourceStamp], tiles: TileHashes) -> None:
+        """Write an entry. `opened` is the time in ns before the sources were opened. Does nothing if the disk is full
+        or the entry is too large."""
         head = {
             "opened": opened,
             "stamps": [stamp.digest.hex() for stamp in stamps],
-            "zooms": [[zoom, len(ids)] for zoom, (ids, _, _) in found.items()],
+            "zooms": [[zoom, len(ids)] for zoom, (ids, _, _) in tiles.items()],
         }
         text = json.dumps(head, separators=(",", ":")).encode()
         parts: list[Any] = [_MAGIC, len(text).to_bytes(_LENGTH, "little"), text]
-        for ids, hashes, sources in found.values():
+        for ids, hashes, sources in tiles.values():
             parts += [np.ascontiguousarray(a, t).tobytes() for a, t in ((ids, "<u8"), (hashes, "u1"), (sources, "<u2"))]
         data = b"".join(parts)
         if len(data) > MAX_BYTES:
@@ -95,7 +98,7 @@ class StatCache:
         return self.folder / f"{blake3(request).hexdigest()}.tiles"
 
     def _read(self, request: bytes) -> tuple[dict[str, Any], memoryview] | None:
-        """(head, arrays) of an entry; None where there is none that is whole."""
+        """(head, arrays) of the entry of a request; None if it is absent or damaged."""
         try:
             with open(self._path(request), "rb") as file:
                 data = file.read(MAX_BYTES + 1)
@@ -110,7 +113,7 @@ class StatCache:
         return head, body[start + size :]
 
     def _prune(self) -> None:
-        """The oldest entries go."""
+        """Remove the oldest entries above the limit."""
         entries = sorted(self.folder.glob("*.tiles"), key=lambda path: path.stat().st_mtime)
         for path in entries[:-MAX_ENTRIES]:
             path.unlink(missing_ok=True)

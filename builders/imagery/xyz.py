@@ -1,13 +1,13 @@
 """A folder of tiles as a tile source: `z/x/y.ext`, the row y counted from the north.
 
-The extension is jpg, jpeg, png or webp in any case, and says only that the file is a tile: what it holds is found out
-by its bytes. A name that is no such extension or no number as one writes it (`007`, `+7`) is not looked at. Links are
-followed: a link to a file or a folder is that file or folder. What stands in the place of a tile and is no regular
-file, or of a folder and is none, is Corrupt, not absent; nothing here waits for a pipe.
+The extension is jpg, jpeg, png or webp, in upper or lower case. It marks a file as a tile; the bytes of the file decide
+its format. A name with another extension, or with a number in another form (`007`, `+7`), is ignored. Links are
+followed: a link to a file or a folder counts as that file or folder. Anything but a regular file in the place of a
+tile, or but a folder in the place of a folder, is Corrupt, not absent. Nothing here waits for a FIFO.
 
-Tiles are read as they are asked for, so unlike a database this is no snapshot: who needs one compares hashes, or
-stamps. Decodes no image and judges none: a file too large to be a tile is yielded as empty bytes, which no decoder
-takes, so that such a tile is present and undecodable, never absent.
+Tiles are read when they are requested, so a folder has no snapshot as a database has: a caller who needs one compares
+hashes or stamps. No image is decoded here. A file that is too large for a tile gives empty bytes, which no decoder
+accepts: such a tile is present and undecodable, not absent.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _ZOOMS = {str(zoom): zoom for zoom in range(MAX_ZOOM + 1)}
 class XyzSource:
     """An open folder of tiles; a context manager, for one thread.
 
-    Raises Invalid for what is no folder of tiles, Unavailable for what cannot be read, Corrupt for what cannot be a
-    tile or a folder of tiles. All of them name the file.
+    Raises Invalid unless the path is a folder of tiles, Unavailable if the system cannot read it, Corrupt for anything
+    but a file or a folder where a tile or a folder of tiles belongs. All of them name the file.
     """
 
     resolution_m: None = None
@@ -52,13 +52,13 @@ class XyzSource:
                             raise self._no_folder(entry.path)
                         zooms.append(_ZOOMS[entry.name])
         except FileNotFoundError:
-            raise self._not_xyz("it is not there") from None
+            raise self._not_xyz("it does not exist") from None
         except NotADirectoryError:
             raise self._not_xyz("it is not a folder") from None
         except OSError as error:
             raise _unreadable(str(self.path), error) from error
         if not zooms:
-            raise self._not_xyz(f"it has no folder of a zoom, 0 to {MAX_ZOOM}: there are no tiles here")
+            raise self._not_xyz(f"it has no folder of a zoom, 0 to {MAX_ZOOM}")
         self.zooms: tuple[int, int] = min(zooms), max(zooms)
 
     def __enter__(self) -> Self:
@@ -70,13 +70,13 @@ class XyzSource:
         self.close()
 
     def close(self) -> None:
-        """Nothing is held open between two calls."""
+        """Do nothing: no file stays open between two calls."""
 
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
         """(tile id, encoded bytes) of every tile of `cell` at `zoom` that the folder has, ids ascending.
 
-        The bytes are empty where the file has none or more than 16 MiB. A tile that comes with two extensions must
-        have the same bytes both times: anything else is Corrupt.
+        The bytes are empty if the file is empty or larger than 16 MiB. Raises Corrupt if a tile has two files with
+        different bytes, under two extensions.
         """
         columns, rows = _spans(cell, zoom)
         names = {str(row): row for row in rows}
@@ -95,19 +95,18 @@ class XyzSource:
             yield int(ids[place]), self._bytes(Tile(zoom, x[place], y[place]), files[place])
 
     def read(self, tile: Tile) -> bytes | None:
-        """The encoded bytes of one tile, None where the folder has none; empty as `cell` says."""
-        tile_id(tile)  # refuses a tile that does not exist
+        """The encoded bytes of one tile, None if the folder lacks it; empty in the cases that `cell` names."""
+        tile_id(tile)  # raises Invalid for a tile that does not exist
         row = str(tile.y)
         paths = self._tiles(tile.z, tile.x, (row,)).get(row)
         return None if paths is None else self._bytes(tile, paths)
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:
-        """The stamp of every file that is a tile of these cells, and of the folders `z` and `z/x` that hold them or
-        could.
+        """The stamp of every tile of these cells, and of the folders `z` and `z/x` that hold or could hold them.
 
-        A folder's own state changes with any file that is added to it or removed, also one that is no tile of these
-        cells. Costs one look at each file. Raises Unavailable where the path names another folder than that which was
-        opened.
+        The state of a folder changes with any file that is added or removed, even if it is not a tile of these cells.
+        The stamp costs one `stat` for each file. Raises Unavailable if the path leads to another folder than the open
+        one.
         """
         wanted: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
         for cell, zoom in cells:
@@ -126,82 +125,82 @@ class XyzSource:
         return stamper.stamp()
 
     def _tiles(self, zoom: int, column: int, rows: Collection[str]) -> dict[str, list[str]]:
-        """The paths of the files of each of these rows that a column has."""
-        found: dict[str, list[str]] = {}
+        """Row -> paths of its files, for those of these rows that a column has."""
+        paths: dict[str, list[str]] = {}
         for row, entry in self._entries(zoom, column, rows):
-            found.setdefault(row, []).append(entry.path)
-        return found
+            paths.setdefault(row, []).append(entry.path)
+        return paths
 
     def _entries(self, zoom: int, column: int, rows: Collection[str]) -> list[tuple[str, os.DirEntry[str]]]:
-        """(row, entry) of the files of these rows that a column has, by name; none where there is no such folder.
+        """(row, entry) of the files of these rows that a column has, sorted by name; none if its folder is absent.
 
-        One listing, however many rows: their names are not known, only what they begin with.
+        Lists the folder once for all rows: the extension of a file is not known before.
         """
         folder = self._folder(zoom, column)
-        found: list[tuple[str, os.DirEntry[str]]] = []
+        matches: list[tuple[str, os.DirEntry[str]]] = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    # Only a number as `str` writes it is in `rows`.
+                    # `rows` has numbers in the form of `str` only.
                     row, _, extension = entry.name.partition(".")
                     if row in rows and extension.lower() in EXTENSIONS:
-                        found.append((row, entry))
+                        matches.append((row, entry))
         except FileNotFoundError:
             if os.path.lexists(folder):
                 raise self._no_folder(folder) from None
-            # A disk that went away has no folders either: that is not a map without tiles.
+            # A folder is also missing if its disk was unmounted: then tiles are not absent but unavailable.
             check_same(self.path, self._opened)
             return []
         except NotADirectoryError:
             raise self._no_folder(folder) from None
         except OSError as error:
             raise _unreadable(folder, error) from error
-        found.sort(key=lambda item: item[1].name)
-        return found
+        matches.sort(key=lambda item: item[1].name)
+        return matches
 
     def _folder(self, zoom: int, column: int) -> str:
         return f"{os.fspath(self.path)}/{zoom}/{column}"
 
     def _bytes(self, tile: Tile, paths: list[str]) -> bytes:
-        """What all files of a tile hold."""
-        found = _read(paths[0])
+        """The bytes of a tile, which all of its files hold."""
+        data = _read(paths[0])
         for path in paths[1:]:
-            if _read(path) != found:
+            if _read(path) != data:
                 raise Corrupt(
                     f"{self.path} has tile {tile} twice with different bytes: {paths[0]} and {path}",
                     path=str(self.path),
                     tile=str(tile),
                     remedy="remove one of the two files",
                 )
-        return found
+        return data
 
     def _no_folder(self, path: str) -> Corrupt:
         return Corrupt(
-            f"{path} is not a folder of tiles, or a link that leads nowhere",
+            f"{path}: expected a folder of tiles, found a file or a broken link",
             path=path,
-            remedy="restore or remove it",
+            remedy="restore the folder or remove the path",
         )
 
     def _not_xyz(self, why: str) -> Invalid:
         return Invalid(
             f"{self.path} is not a usable folder of tiles: {why}",
             path=str(self.path),
-            remedy="name a folder that holds tiles as z/x/y.jpg, .png or .webp",
+            remedy="give a folder with tiles z/x/y.jpg, .png or .webp",
         )
 
 
 def _spans(cell: Tile, zoom: int) -> tuple[range, range]:
-    """The columns and the rows of a cell's tiles. Raises Invalid for a cell that does not exist or is of another
-    zoom."""
+    """The columns and the rows of the tiles of a cell. Raises Invalid for a cell that does not exist or belongs to
+    another zoom."""
     first, last = cell_range(cell, zoom)
     if last - first > 1 << (2 * CELL_ZOOMS):
-        raise Invalid(f"{cell} is not the cell of a tile at zoom {zoom}", tile=str(cell), zoom=zoom)
+        raise Invalid(f"{cell} is not a cell of tiles of zoom {zoom}", tile=str(cell), zoom=zoom)
     depth = zoom - cell.z
     return range(cell.x << depth, (cell.x + 1) << depth), range(cell.y << depth, (cell.y + 1) << depth)
 
 
 def _read(path: str) -> bytes:
-    """The bytes of a tile's file, none of one that is too large. Raises Corrupt unless it is a regular file."""
+    """The bytes of the file of a tile, empty if it is too large. Raises Corrupt unless it is a regular file."""
     try:
         with open_regular(Path(path), "tile") as file:
             size = os.fstat(file.fileno()).st_size
@@ -209,7 +208,7 @@ def _read(path: str) -> bytes:
                 return b""
             data = file.read(size + 1)
     except Invalid as error:
-        # The folder lists the name: a path that leads to nothing is a broken link, not an absent tile.
+        # The folder lists this name: a path that leads to nothing is a broken link, not an absent tile.
         raise _no_tile(path, error) from None
     except Unavailable as error:
         if error.errno == errno.ELOOP:
@@ -232,5 +231,6 @@ def _unreadable(path: str, error: OSError) -> Unavailable:
     return Unavailable(
         f"{path} cannot be read: {error.strerror}",
         path=path,
-        remedy="see whether it may be read and its disk is there",
+        remedy="make it readable, and check that its disk is mounted",
+        errno=error.errno,
     )

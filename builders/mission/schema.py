@@ -1,7 +1,7 @@
-"""The mission file as frozen values: what each key may hold, in words that an error can end with.
+"""The schema of the mission file: frozen values, and for each key the description of a right value.
 
-Every field's description completes "must be ..."; `mission_reader` puts the sentences together. Paths are relative to
-the folder of the mission file and come out absolute. Importing this module needs pydantic and raises Unavailable
+The description of a field completes the sentence "must be ...", which `builders.mission.reader` writes. Paths in the
+file are relative to its folder; here they are absolute. Importing this module needs pydantic and raises Unavailable
 without it.
 """
 
@@ -42,7 +42,7 @@ _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def _rule(check: Callable[[Any], bool]) -> PlainValidator:
-    """A value is taken as it is if `check` says so. The field's description says what would be right."""
+    """A validator that accepts a value unchanged if `check` is true. The description of the field is the message."""
 
     def validate(value: Any) -> Any:
         if not check(value):
@@ -57,18 +57,19 @@ def _text(pattern: re.Pattern[str]) -> PlainValidator:
 
 
 def _decimal(value: Any) -> Any:
-    """TOML has two kinds of number, and a person writes 47 for 47.0."""
+    """An integer as a decimal: TOML has two kinds of number, and people write 47 for 47.0."""
     return Decimal(value) if type(value) is int else value
 
 
 def is_path(value: Any) -> bool:
+    """Whether the value is a string that can be a path."""
     return type(value) is str and 0 < len(value) <= 4096 and "\0" not in value
 
 
 def _resolve(value: Any, info: ValidationInfo) -> Path:
     if not is_path(value):
         raise ValueError
-    assert info.context is not None  # every validation here gives one
+    assert info.context is not None  # every caller passes the folder
     path: Path = info.context["folder"] / value
     return path
 
@@ -142,11 +143,13 @@ Metres: TypeAlias = Annotated[
 
 
 class Section(BaseModel):
+    """A table of the mission file: frozen, strict, without unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Takeoff(Section):
-    """The takeoff origin: degrees and metres as written, 1e-7 degree and millimetres as signed."""
+    """The takeoff origin: in degrees and metres as the file has it, in 1e-7 degree and millimetres for the manifest."""
 
     lat: Latitude
     lon: Longitude
@@ -173,7 +176,7 @@ _BBOX_RIGHT = "[west, south, east, north] with south below north; west and east 
 
 def _box(bbox: tuple[Decimal, ...]) -> tuple[Decimal, ...]:
     west, south, east, north = (scaled(value, 7) for value in bbox)
-    # 180 and -180 are one meridian: from the first to the second there is nothing between.
+    # 180 and -180 are the same meridian: a box from the first to the second is empty.
     if south >= north or west == east or (west, east) == (180 * 10**7, -180 * 10**7):
         raise ValueError
     return bbox
@@ -185,27 +188,31 @@ Box: TypeAlias = Annotated[
 
 
 class Area(Section):
-    """The map area, said in one of three ways: `bbox` is west, south, east, north in degrees (west above east crosses
-    the antimeridian), `geojson` a file with polygons, `corridor` one with a line that is `width_m` wide."""
+    """The map area, given in one of three ways.
+
+    `bbox` is west, south, east, north in degrees; with west above east it crosses the antimeridian. `geojson` is a file
+    with polygons. `corridor` is a file with a line, and `width_m` the width of the area along it.
+    """
 
     bbox: Annotated[Box | None, Field(description=_BBOX_RIGHT)] = None
     geojson: Annotated[Source | None, Field(description="the path of a GeoJSON file with polygons")] = None
     corridor: Annotated[Source | None, Field(description="the path of a GeoJSON file with a line")] = None
     width_m: Annotated[
-        Number | None, Field(ge=1, le=200_000, description="the corridor's whole width in metres, from 1 to 200000")
+        Number | None,
+        Field(ge=1, le=200_000, description="the whole width of the corridor in metres, from 1 to 200000"),
     ] = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Area:
         given = [key for key, value in self if value is not None]
         if given not in (["bbox"], ["geojson"], ["corridor", "width_m"]):
-            found = " and ".join(given) or "nothing"
-            raise ValueError(f"has {found}, must have bbox, or geojson, or corridor and width_m")
+            keys = " and ".join(given) or "nothing"
+            raise ValueError(f"has {keys}, must have bbox, or geojson, or corridor and width_m")
         return self
 
     @property
     def bbox_e7(self) -> tuple[int, int, int, int] | None:
-        """West, south, east, north in 1e-7 degree, each rounded half to even, where the area is a box."""
+        """West, south, east, north in 1e-7 degree, each rounded half to even; None unless the area is a box."""
         if self.bbox is None:
             return None
         west, south, east, north = (scaled(value, 7) for value in self.bbox)
@@ -220,7 +227,7 @@ AircraftId: TypeAlias = Annotated[
 
 
 class Mission(Section):
-    """Who flies, from where, over what."""
+    """The mission: its ids, its aircraft, its takeoff and its area."""
 
     id: Annotated[
         str, _text(MISSION_ID), Field(description="1 to 64 characters of a-z 0-9 -, the first a letter or digit")
@@ -244,7 +251,7 @@ class Mission(Section):
 
 
 class Target(Section):
-    """Which machine the engines are for."""
+    """The host class that the engines are compiled for."""
 
     host: Annotated[
         str,
@@ -254,9 +261,11 @@ class Target(Section):
 
 
 class Tiles(Section):
-    """One tile source, the zooms taken from it, and the day its imagery was taken: `captured`, but where `footprints`,
-    a GeoJSON file of dated polygons, say otherwise. `resolution_m` is the ground resolution that it really has, where
-    its tiles are finer than their imagery."""
+    """One tile source, the zooms that the mission uses of it, and its capture dates.
+
+    `captured` is the date of all imagery, except inside `footprints`, a GeoJSON file of dated polygons. `resolution_m`
+    is the ground resolution of the imagery, if the tiles have finer pixels than their imagery.
+    """
 
     source: Source
     zooms: Annotated[
@@ -276,7 +285,7 @@ class Tiles(Section):
 
 
 class Input(Section):
-    """One input of a backbone. `min`, `opt` and `max` are what the symbol in `shape` stands for, if it has one."""
+    """One input of a backbone. `min`, `opt` and `max` are the range of the symbol in `shape`, if it has one."""
 
     shape: Annotated[
         tuple[Dim, ...],
@@ -294,7 +303,7 @@ class Input(Section):
 
     @property
     def symbol(self) -> str | None:
-        """The name in `shape`, or None where every dimension is fixed."""
+        """The name in `shape`, None if every dimension is fixed."""
         return next((dim for dim in self.shape if isinstance(dim, str)), None)
 
     @model_validator(mode="after")
@@ -303,15 +312,15 @@ class Input(Section):
         if self.symbol is None and given:
             raise ValueError("has min, opt or max and a fixed shape; leave them out, or name a dimension in shape")
         if self.symbol is not None and (len(given) != 3 or given != sorted(given)):
-            found = ", ".join(f"{key} {value}" for key, value in self if key != "shape" and value is not None)
+            values = ", ".join(f"{key} {value}" for key, value in self if key != "shape" and value is not None)
             raise ValueError(
-                f"has {found or 'no range'} for {self.symbol!r}; give min, opt and max with min <= opt <= max"
+                f"has {values or 'no range'} for {self.symbol!r}; give min, opt and max with min <= opt <= max"
             )
         return self
 
 
 class Calibration(Section):
-    """What an int8 network is calibrated with: so many tiles of the area, evenly spread over it, and how."""
+    """The calibration of an int8 network: the number of tiles, evenly spread over the area, and the method."""
 
     tiles: Annotated[int, Field(ge=1, le=4096, description="a whole number of tiles from 1 to 4096")] = 64
     method: Annotated[
@@ -326,10 +335,10 @@ class TensorRt(Section):
         int, Field(ge=1, le=2**20, description="MiB of GPU memory that one layer may use while it runs, from 1")
     ] = 4096
     tactic_dram_mib: Annotated[
-        int, Field(ge=0, le=2**20, description="MiB of memory for trying tactics, 0 for the library's own limit")
+        int, Field(ge=0, le=2**20, description="MiB of memory for trying tactics, 0 for the limit of TensorRT")
     ] = 0
     tactic_shared_memory_kib: Annotated[
-        int, Field(ge=0, lt=2**20, description="KiB of shared memory a kernel, 0 for the library's own limit")
+        int, Field(ge=0, lt=2**20, description="KiB of shared memory per kernel, 0 for the limit of TensorRT")
     ] = 0
     optimisation_level: Annotated[int, Field(ge=0, le=5, description="a whole number from 0 to 5")] = 3
     compatibility: Annotated[
@@ -345,7 +354,8 @@ class TensorRt(Section):
 
 
 class Backbone(Section):
-    """One network and how it is compiled. `salt` is in the keys of all that is made of it, and nowhere else."""
+    """One network and its compilation. `salt` is in the build keys of everything that depends on the network, and has
+    no other effect."""
 
     name: Name
     model: Source
@@ -362,7 +372,7 @@ class Backbone(Section):
 
 
 class PreprocessKeys(Section):
-    """How a tile becomes an input. All of it is in the build key."""
+    """The preprocessing that turns a tile into an input. All of these keys are in the build key."""
 
     resize: Annotated[tuple[Side, Side], Field(strict=False, description="[height, width] in pixels")]
     colour: Annotated[Literal["RGB", "BGR"], Field(description='"RGB" or "BGR"')]
@@ -382,8 +392,8 @@ class PreprocessKeys(Section):
 
 
 class View(Section):
-    """What a descriptor shows: a square of `tiles` by `tiles` tiles, one every `stride` tiles; or one of some `metres`
-    on the ground that shares `overlap` of its side with the next."""
+    """The view of a descriptor: a square of `tiles` by `tiles` tiles, one every `stride` tiles; or a square of `metres`
+    on the ground, which shares the fraction `overlap` of its side with the next one."""
 
     tiles: Annotated[int | None, Field(ge=1, le=16, description="a whole number of tiles from 1 to 16")] = None
     stride: Annotated[int | None, Field(ge=1, le=16, description="a whole number of tiles from 1 to 16")] = None
@@ -394,15 +404,15 @@ class View(Section):
     def _one_way(self) -> View:
         given = [key for key, value in self if value is not None]
         if given not in (["tiles", "stride"], ["metres", "overlap"]):
-            found = " and ".join(given) or "nothing"
-            raise ValueError(f"has {found}, must have tiles and stride, or metres and overlap")
+            keys = " and ".join(given) or "nothing"
+            raise ValueError(f"has {keys}, must have tiles and stride, or metres and overlap")
         if self.stride is not None and self.tiles is not None and self.stride > self.tiles:
             raise ValueError(f"has a stride of {self.stride}, which leaves gaps between views of {self.tiles} tiles")
         return self
 
 
 class Descriptors(Section):
-    """One set of descriptors: which backbone's output, of which numbers, of which views of the ground."""
+    """One descriptor set: a backbone and its output, the number format, the preprocessing, and the views."""
 
     name: Name
     backbone: Annotated[str, Field(description="the name of one of the backbones")]
@@ -416,7 +426,7 @@ class Descriptors(Section):
 
 
 class IndexKeys(Section):
-    """An approximate index over a descriptor set, beside the exact search that every set has."""
+    """An approximate index over a descriptor set, in addition to the exact search that every set has."""
 
     name: Name
     set: Annotated[str, Field(description="the name of one of the descriptor sets")]
@@ -424,7 +434,8 @@ class IndexKeys(Section):
 
 
 class CoverageKeys(Section):
-    """Which tiles count as described, and what may be missing: nothing, unless `at_least` says so."""
+    """The coverage policy: the fraction of tiles that the mission must describe (all by default), and their size and
+    resolution."""
 
     at_least: Annotated[Ratio, Field(description=_RATIO_RIGHT)] = Decimal(1)
     tile_size: Annotated[int, Field(ge=8, le=4096, description="a tile's pixels a side, from 8 to 4096")] = 256
@@ -432,13 +443,13 @@ class CoverageKeys(Section):
 
 
 class Freshness(Section):
-    """How old imagery may be when the mission is issued."""
+    """The greatest age of imagery at the time of issue."""
 
     max_age_days: Annotated[int, Field(ge=0, le=10**6, description="a whole number of days from 0")]
 
 
 class Quality(Section):
-    """The least recall at which a mission is published: of each perturbation, and of another source's imagery."""
+    """The least recall of a mission that may be published: for each perturbation, and for imagery of another source."""
 
     recall_at_1: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
     recall_at_5: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
@@ -448,21 +459,21 @@ class Quality(Section):
 
     @model_validator(mode="after")
     def _against(self) -> Quality:
-        three = (self.against, self.against_recall_at_1, self.against_recall_at_5)
-        if any(value is None for value in three) and any(value is not None for value in three):
+        values = (self.against, self.against_recall_at_1, self.against_recall_at_5)
+        if any(value is None for value in values) and any(value is not None for value in values):
             raise ValueError("must have all or none of against, against_recall_at_1 and against_recall_at_5")
         return self
 
 
 class File(Section):
-    """A file that is stored as it is, as the entry files/<name>."""
+    """A file that the build stores unchanged, as the entry files/<name>."""
 
     name: Annotated[str, _rule(_is_file_name), Field(description=_FILE_NAME_RIGHT)]
     path: Source
 
 
 class Limits(Section):
-    """What the aircraft has room for."""
+    """The storage limit of the aircraft."""
 
     max_bytes: Annotated[
         int, Field(gt=0, le=INT_MAX, description="a whole number of bytes above 0, for all that the mission needs")
@@ -470,19 +481,20 @@ class Limits(Section):
 
 
 class Compile(Section):
-    """What one compilation may take. In no build key."""
+    """The limits of one compilation. They are in no build key."""
 
     memory_mib: Annotated[
-        int | None, Field(ge=512, le=2**24, description="a whole number of MiB from 512; the machine's if absent")
+        int | None,
+        Field(ge=512, le=2**24, description="a whole number of MiB from 512, or absent for the memory of the machine"),
     ] = None
     timeout_s: Annotated[int, Field(ge=1, le=7 * 86400, description="a whole number of seconds from 1")] = 4 * 3600
 
 
 class Tolerances(Section):
-    """How far an engine of a precision may be from its source."""
+    """The greatest error of an engine of one precision, against its source network."""
 
     relative_error: Annotated[
-        Number, Field(ge=0, le=1, description="a part of the reference's greatest value, from 0 to 1")
+        Number, Field(ge=0, le=1, description="a fraction of the greatest value of the reference, from 0 to 1")
     ]
     cosine: Annotated[Number, Field(ge=0, le=1, description="a number from 0 to 1")]
 
@@ -492,7 +504,7 @@ def _tables(of: str) -> str:
 
 
 class MissionFile(Section):
-    """A mission file that holds together; every path in it named a regular file when it was read."""
+    """A mission file whose sections fit together. `load_mission` also checked that every path in it exists."""
 
     mission: Annotated[Mission, Field(description="a table [mission]")]
     target: Annotated[Target, Field(description="a table [target]")]

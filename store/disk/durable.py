@@ -190,8 +190,7 @@ class Disk:
 
 
 def replace_file(disk: Disk, target: str, data: bytes, staging: str) -> None:
-    """Replace one small file by name, durably (steps 1 to 4): after a crash the old file or the new one is there,
-    whole.
+    """Replace one small file by name, durably (steps 1 to 4): a crash leaves the old file or the new one, whole.
 
     `staging` is an existing directory on the same file system.
     """
@@ -225,8 +224,7 @@ def write_new_file(disk: Disk, path: str, data: bytes, mode: int) -> None:
 
 
 def _sync_all(folder: str) -> bool:
-    """Call syncfs for the file system of a folder. False where its success proves nothing: then sync each file by
-    itself.
+    """Call syncfs for the file system of a folder. False where its success proves nothing: then each file is synced.
 
     syncfs reports failed writes since Linux 5.8 (syncfs(2)). On FUSE, network and overlay file systems it may not reach
     a medium, so only file systems that are known to write everything out are trusted with it.

@@ -185,8 +185,7 @@ class Index:
     ) -> None:
         """Write everything or nothing. It is durable when this returns.
 
-        An existing record stays unless it is damaged or `replace` is true. The rows of the objects in `gone` are
-        deleted.
+        An existing record stays unless it is damaged or `replace` is true. The rows of `gone` are deleted.
         """
         rows = [(bytes(id_), row.pack()) for id_, row in (objects or {}).items()]
         entries = [(bytes(key), record.pack()) for key, record in (records or {}).items()]

@@ -2,8 +2,7 @@
 
 Every path component below the folder of the store is opened by its name in an open directory, without following links
 and without blocking, and must be a regular file or a directory: a planted symlink, FIFO or device is a finding, never a
-detour. The size of a file is bounded before the file is read, and an object is hashed over its open descriptor in one
-pass.
+detour. A file is bounded before it is read, and an object is hashed over its open descriptor in one pass.
 
 A missing thing raises NotFound (kind missing), a thing of another type Corrupt (kind wrong-type), and everything else
 that prevents a look Unavailable (kind unreadable, with `errno`). The three are never confused.

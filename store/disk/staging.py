@@ -81,8 +81,7 @@ def _not_locked(folder: str, error: OSError) -> Unavailable:
 def sweep(media: Media, disk: Disk) -> int:
     """Remove what dead transactions left and return how many there were.
 
-    Objects that they renamed are made durable first, because the next transaction finds these objects and relies on
-    them.
+    Objects that they renamed are made durable first, because the next transaction relies on them.
     """
     swept = 0
     for name in media.names_if_there(TMP):

@@ -2,8 +2,7 @@
 
 A class is one or more components joined by `+`, strictly ascending: `cpu-x86_64`, `cpu-aarch64+trt10.3-sm87`. A
 component narrows from left to right at hyphens: every `cpu-x86_64-avx2` is a `cpu-x86_64`, and every `cpu-x86_64` is a
-`cpu`. Classes know no order: `trt10.3` does not meet `trt10.2`. This module detects no hardware; `builders.engines`
-does.
+`cpu`. Classes know no order: `trt10.3` does not meet `trt10.2`. This module detects no hardware.
 
 Law: `meets` is reflexive and transitive.
 """

@@ -1,4 +1,4 @@
-"""The state of an aircraft (FORMAT.md 10.1, 10.2): its memory between flights, and the missions that it refuses for it.
+"""The state of an aircraft (FORMAT.md 10.1, 10.2): its memory between flights, and what it refuses.
 
 Missions are compared by mission id, because an aircraft may carry Wednesday's mission before it flies Tuesday's. It
 refuses an (epoch, sequence) that is older than the last one that it accepted for the mission, and the same one with

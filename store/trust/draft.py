@@ -4,7 +4,7 @@ A draft is a file that is carried between machines that never meet. It holds the
 sees the changes and may refuse them, and needs no store (decision 0009). A draft vouches for nothing: the root that it
 becomes is verified like any other root, from a pinned root.
 
-Pure: bytes come in and go out. `Repository.rotate` puts a root into effect.
+Pure: bytes come in and go out. `store.ground` puts a finished root into effect.
 
 Law: `RootDraft.parse(d.render()) == d`, and only canonical bytes parse.
 """

@@ -5,8 +5,7 @@ forward, one version at a time, each step signed by the thresholds of the old an
 is the hash of the payload of root 1 and part of everything that is signed, so no signature counts in two domains
 (decision 0004).
 
-Pure: this module reads neither the folder `trust/` nor a clock. `takeoff.evidence` reads the files, `draft` makes
-roots.
+Pure: this module reads neither the folder `trust/` nor a clock; `takeoff.evidence` reads the files.
 
 Law: `TrustRoot.parse(r.render()) == r`, and only canonical bytes of a valid root parse.
 """
