@@ -33,13 +33,15 @@ def _columns_resized(pixels: NDArray[np.uint8], height: int, name: str) -> NDArr
     if name == "nearest":
         return pixels[_nearest(len(pixels), height)]
     first, weights = _weights(len(pixels), height, name)
-    sums = np.full((height, *pixels.shape[1:]), 1 << (_BITS - 1), np.int32)
+    rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
+    sums = np.full((height, rows.shape[1]), 1 << (_BITS - 1), np.int32)
+    products = np.empty_like(sums)
     for tap in range(weights.shape[1]):
         # A tap beyond the last pixel has the weight 0.
-        sums += pixels[np.minimum(first + tap, len(pixels) - 1)] * weights[:, tap, None, None]
+        sums += np.multiply(rows[np.minimum(first + tap, len(rows) - 1)], weights[:, tap, None], out=products)
     sums >>= _BITS
     resampled: NDArray[np.uint8] = np.clip(sums, 0, 255).astype(np.uint8)
-    return resampled
+    return resampled.reshape(height, *pixels.shape[1:])
 
 
 def _nearest(size: int, wanted: int) -> NDArray[np.int64]:

@@ -1,0 +1,40 @@
+"""Figures measured again: when one holds, is too low, or shows nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from builders.onboard.measurement import Measurement
+from store.format.manifest import Figure
+
+FIGURE = Figure("fidelity/net", 990_000, 950_000, b"r" * 32)
+MISSION: Any = SimpleNamespace(manifest=SimpleNamespace(quality=(FIGURE,)))
+
+
+@pytest.mark.parametrize(
+    ("value", "recipe", "low", "unsure"),
+    [
+        (950_000, b"r" * 32, False, False),
+        (949_999, b"r" * 32, True, False),
+        (990_000, b"x" * 32, False, True),
+        (0, b"x" * 32, True, True),
+    ],
+)
+def test_a_signed_figure(value: int, recipe: bytes, low: bool, unsure: bool) -> None:
+    figure = Measurement.of(MISSION, "fidelity/net", value, recipe, {15: value}, 8)
+    assert (figure.low, figure.unsure, figure.holds) == (low, unsure, not low and not unsure)
+    assert (figure.signed, figure.least) == (990_000, 950_000)
+    assert figure.as_json()["zooms"] == {"15": value}
+
+
+def test_a_figure_that_the_manifest_does_not_have_cannot_be_too_low() -> None:
+    figure = Measurement.of(MISSION, "recall@1/net/shift", 1, b"r" * 32, {}, 8)
+    assert (figure.signed, figure.least, figure.low, figure.unsure) == (None, None, False, False)
+
+
+def test_a_figure_that_was_not_measured_shows_nothing() -> None:
+    figure = Measurement("recall@1/net/against", None, 990_000, 950_000, False, {})
+    assert (figure.low, figure.unsure, figure.holds) == (False, True, False)
