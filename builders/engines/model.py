@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -18,6 +17,7 @@ from blake3 import blake3
 
 from builders.engines.failures import failure
 from builders.extras import import_extra
+from builders.files import open_regular
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.ids import derive
 
@@ -185,7 +185,7 @@ def _hash_file(path: Path, what: str, copy: Path | None, keep: bytearray | None 
     appended to `keep`."""
     hasher, size = blake3(), 0
     with contextlib.ExitStack() as files:
-        source = files.enter_context(_open(path, what))
+        source = files.enter_context(open_regular(path, "model" if keep is not None else what))
         if keep is not None and os.fstat(source.fileno()).st_size > MAX_ONNX_BYTES:
             raise _too_large(what)
         try:
@@ -227,20 +227,6 @@ def _too_large(what: str) -> Invalid:
         remedy="export the network with its weights in a file of their own (external data)",
         model=what,
     )
-
-
-def _open(path: Path, what: str) -> BinaryIO:
-    """The regular file at `path`, unbuffered; a pipe is refused instead of waited for."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise Invalid(f"{what}: there is no {path}", path=str(path)) from error
-    except OSError as error:
-        raise Unavailable(f"{what}: {path} cannot be read: {error.strerror}", path=str(path)) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise Invalid(f"{what}: {path} is no regular file", path=str(path))
-    return open(fd, "rb", buffering=0)
 
 
 def _create(path: Path, what: str) -> BinaryIO:
