@@ -34,5 +34,5 @@ def test_a_file_that_is_not_a_picture_is_invalid_and_nothing_waits(tmp_path: Pat
 
 
 def test_a_picture_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="picture .* does not exist"):
+    with pytest.raises(NotFound, match=r"picture .* does not exist"):
         read_picture(tmp_path / "none.png")
