@@ -25,12 +25,18 @@ _SIGNER_SECONDS = 300
 
 
 def read_file(path: Path, limit: int, what: str) -> bytes:
-    """The bytes of a file that the user named. Raises Invalid if it is not there or too large."""
+    """Return the bytes of a file that the user named; it may also be a pipe.
+
+    `what` names the file in messages. Raise Invalid if it does not exist, is a directory, or has more than `limit`
+    bytes, and Unavailable if it cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(limit + 1)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise Invalid(f"{what} {path} is no file", path=str(path)) from error
+    except IsADirectoryError as error:
+        raise Invalid(f"{what} {path}: expected a file, found a directory", path=str(path)) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Invalid(f"{what} {path} does not exist", path=str(path)) from error
     except OSError as error:
         raise Unavailable(f"{what} {path} cannot be read: {error.strerror}", path=str(path)) from error
     if len(data) > limit:

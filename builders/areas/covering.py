@@ -122,6 +122,10 @@ def covered_ranges(polygons: Sequence[Polygon], zoom: int, wanted: Ints | None) 
         keys, edge = _wanted(keys, level, zoom, wanted, edge)
         through = _goes_through(keys, level, edges[edge])
         keys, edge = keys[through], edge[through]
+        if len(keys) > _MAX_PAIRS:
+            raise Invalid(
+                f"the area's outline is too long for zoom {zoom}", zoom=zoom, remedy="simplify it or lower the zoom"
+            )
         outline = np.unique(keys)
         (rest,) = _wanted(np.setdiff1d(candidates, outline, assume_unique=True), level, zoom, wanted)
         inside = _is_inside(rest, level, edges, owner)
@@ -130,10 +134,6 @@ def covered_ranges(polygons: Sequence[Polygon], zoom: int, wanted: Ints | None) 
         if wanted is None:
             # Each tile on the outline has at least one descendant in the area, and no range so far is smaller.
             _check_count([*ranges_so_far, last], zoom)
-        if len(keys) > _MAX_PAIRS:
-            raise Invalid(
-                f"the area's outline is too long for zoom {zoom}", zoom=zoom, remedy="simplify it or lower the zoom"
-            )
         keys, edge, candidates = _children(keys), np.tile(edge, 4), _children(outline)
     ranges = [*ranges_so_far, last]
     return Ranges(

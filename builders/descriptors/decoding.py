@@ -104,7 +104,7 @@ def tile_image(data: bytes, side: int) -> Image.Image:
     image = decode(data)
     width, height = image.size
     if image.size != (side, side):
-        raise WrongSize(f"the image has {width} x {height} pixels, coverage.tile_size is {side}")
+        raise WrongSize(f"the image has {width} x {height} pixels, coverage.tile_size gives {side} x {side}")
     if image.getcolors(1) is not None:  # stops at the second colour
         raise Blank(f"every pixel has the colour {image.getpixel((0, 0))}")
     return image

@@ -47,7 +47,7 @@ class RowCache:
         self.folder = folder
 
     def find(self, recipe: RowRecipe, zoom: int, cell: int) -> CachedCell | None:
-        """Return the entry of the cell with this tile id, None where there is none."""
+        """Return the entry of the cell with this tile id, or None."""
         try:
             with open(self._path(recipe, zoom, cell), "rb") as file:
                 data = file.read(MAX_BYTES + 1)
@@ -77,7 +77,7 @@ class RowCache:
                     raise
 
     def prune(self) -> None:
-        """Remove the older half of the entries where there are more than MAX_ENTRIES."""
+        """Remove the older half of the entries if the folder has more than MAX_ENTRIES."""
         with suppress(OSError):
             entries = list(self.folder.glob("*/*.rows"))
             if len(entries) > MAX_ENTRIES:

@@ -1,8 +1,8 @@
 """Engine cards: what an engine is, what made it and from what, and how close it is to its source.
 
-A card is an object beside each engine, with the engine's build key (FORMAT 6.4): JSON, keys sorted, floats as figures.
-It holds the fields of the build key exactly, so `parse` proves that the key is theirs. It holds no names: two backbones
-that are one engine share one card.
+A card is an object beside each engine, with the engine's build key (FORMAT 6.4, decision 0011): JSON, keys sorted,
+floats as figures. It holds the fields of the build key exactly, so `parse` proves that the key is theirs. It holds no
+names: two backbones that are one engine share one card.
 
 Law: `Card.parse(card.render()) == card`, and only what `render` writes parses.
 """

@@ -201,16 +201,14 @@ def _compare(
         expected = reference.run(feeds)
     except Invalid as error:
         remedy = "declare shapes that the network was exported for, or export it again"
-        raise failure("wrong-inputs", f"{model} {error.message}", remedy=remedy) from error
-    except FlightbagError as error:
-        raise error.restated(f"{model} {error.message}") from error
+        raise failure("wrong-inputs", error.message, remedy=remedy) from error
     try:
         actual = engine.run(feeds)
     except Invalid as error:
-        faults.append(f"the engine {error.message}")
+        faults.append(error.message)
         return None
     except FlightbagError as error:
-        raise error.restated(f"the engine of {model} {error.message}") from error
+        raise error.restated(f"{model}: {error.message}") from error
     pairs, cosine = [], 1.0
     for name in sorted(expected.keys() & actual.keys()):
         a, b = expected[name], actual[name]

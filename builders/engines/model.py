@@ -59,7 +59,7 @@ def snapshot_model(path: Path, into: Path) -> ModelSource:
     try:
         into.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise Unavailable(f"{into} cannot be made: {error.strerror}", path=str(into)) from error
+        raise _unwritten(into, error) from error
     return _hash(path, into)
 
 
@@ -142,7 +142,7 @@ def _hash(path: Path, into: Path | None) -> ModelSource:
     name = path.name
     data = bytearray()
     copy = into / name if into else None
-    digest, size = _hash_file(path, name, copy, data)
+    digest, size = _hash_file(path, "model", copy, data)
     # The key under which a model names every external file. Parsing is slow, and most plans do without it.
     locations = external_locations(parse_onnx(bytes(data), name)) if into or b"location" in data else ()
     del data
@@ -154,7 +154,7 @@ def _hash(path: Path, into: Path | None) -> ModelSource:
         if os.path.commonpath([folder, original]) != folder:
             raise _outside(name, location)
         location_copy = into / location if into else None
-        digest, count = _hash_file(Path(original), f"external data {location!r} of {name}", location_copy)
+        digest, count = _hash_file(Path(original), f"external data of {name}", location_copy)
         size += count
         text = location.encode()
         rows += [len(text).to_bytes(8, "big"), text, digest]
@@ -182,56 +182,62 @@ def _outside(model: str, location: str) -> Invalid:
 
 def _hash_file(path: Path, what: str, copy: Path | None, keep: bytearray | None = None) -> tuple[bytes, int]:
     """Return (BLAKE3, size) of the file. Each piece that is hashed is also the one that is written to `copy` and
-    appended to `keep`."""
+    appended to `keep`, which holds at most one ONNX file. `what` names the file in messages."""
     hasher, size = blake3(), 0
     with contextlib.ExitStack() as files:
-        source = files.enter_context(open_regular(path, "model" if keep is not None else what))
+        source = files.enter_context(open_regular(path, what))
         if keep is not None and os.fstat(source.fileno()).st_size > MAX_ONNX_BYTES:
-            raise _too_large(what)
+            raise _too_large(path)
         try:
-            target = files.enter_context(_create(copy, what)) if copy else None
+            target = files.enter_context(_create(copy)) if copy else None
             while piece := source.read(_PIECE):
                 size += len(piece)
                 hasher.update(piece)
                 if target:
-                    _write(target, piece, what)
+                    _write(target, piece)
                 if keep is not None:
                     keep += piece
-                    if size > MAX_ONNX_BYTES:  # it has grown
-                        raise _too_large(what)
+                    if size > MAX_ONNX_BYTES:  # the file has grown
+                        raise _too_large(path)
         except OSError as error:
-            raise Unavailable(f"{what} cannot be read: {error.strerror}", path=str(path)) from error
+            raise Unavailable(
+                f"{what} {path} cannot be read: {error.strerror}",
+                remedy="check the medium of the file, then try again",
+                path=str(path),
+                errno=error.errno,
+            ) from error
     return hasher.digest(), size
 
 
-def _write(target: BinaryIO, piece: bytes, what: str) -> None:
+def _write(target: BinaryIO, piece: bytes) -> None:
     remaining = memoryview(piece)
     try:
         while remaining:
             remaining = remaining[target.write(remaining) :]
     except OSError as error:
-        raise _unwritten(Path(target.name), what, error) from error
+        raise _unwritten(Path(target.name), error) from error
 
 
-def _unwritten(path: Path, what: str, error: OSError) -> Unavailable:
-    return Unavailable(
-        f"the private copy of {what} cannot be written to {path}: {error.strerror}",
-        remedy="free some space in that folder, or name another folder for temporary files in TMPDIR",
-        path=str(path),
-    )
-
-
-def _too_large(what: str) -> Invalid:
-    return Invalid(
-        f"{what} is larger than the 2 GiB of one ONNX file",
-        remedy="export the network with its weights in a file of their own (external data)",
-        model=what,
-    )
-
-
-def _create(path: Path, what: str) -> BinaryIO:
+def _create(path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         return path.open("xb", buffering=0)
     except OSError as error:
-        raise _unwritten(path, what, error) from error
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"the private copy {path} cannot be written: {error.strerror}",
+        remedy="free some space in that folder, or name another folder for temporary files in TMPDIR",
+        path=str(path),
+        errno=error.errno,
+    )
+
+
+def _too_large(path: Path) -> Invalid:
+    return Invalid(
+        f"model {path} is larger than the 2 GiB of one ONNX file",
+        remedy="export the network with its weights in a file of their own (external data)",
+        model=path.name,
+    )

@@ -23,7 +23,7 @@ from builders.engines.failures import failure
 from builders.engines.model import external_locations, parse_onnx, session_source
 from builders.engines.session import WEIGHTS, Level, open_session
 from builders.extras import import_onnxruntime
-from store.errors import FlightbagError, Invalid
+from store.errors import Invalid
 from store.format.cbor import Value
 from store.format.host import meets
 
@@ -142,12 +142,8 @@ class OnnxRuntimeBackend:
                 needed=host,
                 host=this_host,
             )
-        try:
-            return open_session(bytes(engine), "all" if host == ANY_CPU else "off", weights=weights)
-        except FlightbagError as error:
-            if not error.kind:
-                raise
-            raise error.restated(f"the engine {error.message}") from error
+        level: Level = "all" if host == ANY_CPU else "off"
+        return open_session(bytes(engine), level, weights=weights, name="the engine")
 
     def _fast_host(self) -> str:
         host = self.describe_host()

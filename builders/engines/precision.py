@@ -108,7 +108,7 @@ def quantise(network: Path, calibration: CalibrationSet, method: str, into: Path
     try:
         open_session(source, "off").run({inputs[0]: calibration.rows[:1]})
     except Invalid as error:
-        raise failure("calibration", f"the network {error.message}") from error
+        raise failure("calibration", error.message) from error
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset < _LEAST_OPSET:
         model = onnx.version_converter.convert_version(model, _LEAST_OPSET)

@@ -16,7 +16,8 @@ QUANTISED_SCHEMA = "flightbag/quantised/1"
 def engine_recipe(spec: EngineSpec, host: str, backend: Mapping[str, Any], caster: str) -> Recipe:
     """Return the recipe of an engine: the fields that every backend depends on, and `backend`, the backend's own.
 
-    The names and dtypes of inputs and outputs follow from the model's digest; the ranges of the inputs are fields.
+    The names and dtypes of inputs and outputs follow from the model's digest (decision 0011); the ranges of the inputs
+    are fields.
     `caster` is the tool that casts the network to another precision, "" if the network is not cast.
     """
     common = {

@@ -46,10 +46,11 @@ def ort_failures() -> tuple[type[Exception], ...]:
 
 
 class OnnxRuntimeSession:
-    """A network ready to run on the CPU. Threads may share it."""
+    """A network ready to run on the CPU, called `name` in messages. Threads may share it."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, name: str) -> None:
         self._session = session
+        self._name = name
         self._failures: tuple[type[Exception], ...] = (*ort_failures(), ValueError)
         self.inputs = tuple(map(_info, session.get_inputs()))
         self.outputs = tuple(map(_info, session.get_outputs()))
@@ -64,7 +65,7 @@ class OnnxRuntimeSession:
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
         except self._failures as error:
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
-            raise _failure_of(error, f"does not run on {shapes}", "wrong-inputs") from error
+            raise _failure_of(error, self._name, f"does not run on {shapes}", "wrong-inputs") from error
 
 
 def open_session(
@@ -74,14 +75,16 @@ def open_session(
     weights: Path | None = None,
     save_as: Path | None = None,
     save_weights: bool = False,
+    name: str = "the network",
 ) -> OnnxRuntimeSession:
     """Return a session over an ONNX network, optimised at `level`.
 
     `model` is the bytes of the ONNX file, or the path of a private file if it is too large for bytes. Weights that the
     bytes do not hold are mapped from `weights`, a file called `WEIGHTS`, which may be unlinked when this returns; the
     library copies weights that are given in memory (`make bench` compares both). With `save_as` the optimised network
-    is written to that path, with `save_weights` also its weights, beside it, as `WEIGHTS`. Raise Invalid if ONNX
-    Runtime refuses the network, Unavailable if memory runs out or the library is not installed.
+    is written to that path, with `save_weights` also its weights, beside it, as `WEIGHTS`. `name` is the subject of
+    messages. Raise Invalid if ONNX Runtime refuses the network, Unavailable if memory runs out or the library is not
+    installed.
     """
     library = import_onnxruntime()
     options = library.SessionOptions()
@@ -97,9 +100,10 @@ def open_session(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights.parent))
     source = str(model) if isinstance(model, Path) else model
     try:
-        return OnnxRuntimeSession(library.InferenceSession(source, options, providers=["CPUExecutionProvider"]))
+        session = library.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except ort_failures() as error:
-        raise _failure_of(error, "is refused by ONNX Runtime", "invalid-model") from error
+        raise _failure_of(error, name, "is refused by ONNX Runtime", "invalid-model") from error
+    return OnnxRuntimeSession(session, name)
 
 
 def failure_kind(error: Exception) -> str | None:
@@ -112,13 +116,13 @@ def _words(error: Exception) -> str:
     return str(error)[:1000].strip()
 
 
-def _failure_of(error: Exception, what: str, usual_kind: str) -> FlightbagError:
+def _failure_of(error: Exception, name: str, predicate: str, usual_kind: str) -> FlightbagError:
     """Return the failure for an error of the library: of the kind that its words mean, else of `usual_kind`."""
     text = _words(error)
     kind = failure_kind(error) or usual_kind
     if kind == "out-of-memory":
-        return failure(kind, f"ran out of memory: {text}")
-    return failure(kind, f"{what}: {text}")
+        return failure(kind, f"{name} ran out of memory: {text}")
+    return failure(kind, f"{name} {predicate}: {text}")
 
 
 def _info(tensor: Any) -> TensorInfo:

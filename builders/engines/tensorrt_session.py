@@ -118,9 +118,8 @@ def check_feeds(inputs: tuple[TensorInfo, ...], feeds: Mapping[str, Any]) -> Non
 
 
 def _not_taken(what: str) -> Invalid:
-    return Invalid(
-        f"does not run on {what}", remedy="pass arrays of the dtypes and shapes that the engine was built for"
-    )
+    remedy = "pass arrays of the dtypes and shapes that the engine was built for"
+    return Invalid(f"the engine does not run on {what}", remedy=remedy)
 
 
 def _info(engine: Any, name: str) -> TensorInfo:

@@ -121,7 +121,7 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     """Compile and measure. Return the result in the form that `compiling` reads."""
     spec, name = _spec(request), request["model"]
     compiler = backend(request["backend"])
-    reference = _open_reference(Path(request["source"]), name)
+    reference = open_session(session_source(Path(request["source"])), "off", name=name)
     key = f"backbones[{spec.backbone}].inputs"
     check_inputs(reference, {item.name: item.shape for item in spec.inputs}, key, name)
     job = CompileJob(
@@ -171,15 +171,6 @@ def _spec(request: Mapping[str, Any]) -> EngineSpec:
         options=fields["options"],
         plugins=tuple(Plugin(Path(path), bytes.fromhex(digest)) for path, digest in fields["plugins"]),
     )
-
-
-def _open_reference(source: Path, name: str) -> Any:
-    try:
-        return open_session(session_source(source), "off")
-    except FlightbagError as error:
-        if not error.kind:
-            raise
-        raise error.restated(f"{name} {error.message}") from error
 
 
 def _parts(compiled: BackendResult) -> dict[str, Any]:

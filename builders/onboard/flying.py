@@ -59,7 +59,7 @@ class FlyingEngine:
                     remedy="give RGB pixels, one byte a channel",
                 )
         if not len(images):
-            raise Invalid("there is no image to describe", remedy="give one or more")
+            raise Invalid("an engine describes one image or more, and got none", remedy="give an image")
         least, most = self._batches
         rows = []
         for start in range(0, len(images), most):

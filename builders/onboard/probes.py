@@ -112,5 +112,5 @@ def probe_sets(mission: VerifiedMission) -> list[Measurement]:
     """Return `probe` of every descriptor set. Raises NotFound for a mission without any: nothing would be compared."""
     sets = sets_of(mission)
     if not sets:
-        raise NotFound(f"mission {mission.facts.id} has no descriptor sets, so there is nothing to probe")
+        raise NotFound(f"mission {mission.facts.id} has no descriptor sets, so no engine can be probed")
     return [probe(mission, set_) for set_ in sets]

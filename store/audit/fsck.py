@@ -95,12 +95,12 @@ def fsck(
     or its top level cannot be read, and Locked while a collection or a repair moves objects.
     """
     check_format(media)
-    with _nobody_collecting(media):
+    with _without_collections(media):
         return _fsck(media, scope, ledger, on_finding, progress, clock)
 
 
 @contextmanager
-def _nobody_collecting(media: Media) -> Iterator[None]:
+def _without_collections(media: Media) -> Iterator[None]:
     """Hold the store's lock shared, if it has one: no collection removes an object between listing and reading."""
     held = None
     try:

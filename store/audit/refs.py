@@ -65,7 +65,7 @@ class Refs:
 
     `flyable` has for each mission whether its signatures and tables hold. `pending` has the takeoff check's findings
     about manifests and tables, until their folder under objects/ shows whether their place explains them. With
-    `closures_known` false, a closure cannot be read, and so no object is known to be in no closure.
+    `closures_known` false, a closure cannot be read, and any object may belong to it.
     """
 
     def __init__(self, collector: FindingCollector, scope: Scope, evidence: StoreEvidence) -> None:
@@ -268,10 +268,10 @@ class Refs:
             else:
                 self.collector.add(finding)
 
-    def mission(self, mission: str, first: SignedRoot) -> None:
+    def mission(self, mission: str, trust_root: SignedRoot) -> None:
         """Examine one mission: collect its need, or add findings."""
         ref = self.media.absolute(f"missions/{mission}")
-        opened = open_mission(self.evidence, mission, first)
+        opened = open_mission(self.evidence, mission, trust_root)
         if not isinstance(opened, Opened):
             for finding in opened:
                 grounding = replace(_as_audit(finding), missions=(mission,))

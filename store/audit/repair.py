@@ -67,30 +67,30 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
         if present(media, name) and media.file_type(name) != kind:
             set_aside(media, disk, name)
             moved.append(name)
-    done = [step for step in plan.steps if step.action == "move-aside" and step.name in moved]
+    applied = [step for step in plan.steps if step.action == "move-aside" and step.name in moved]
     refs = {os.path.basename(step.name): step.to for step in plan.steps if step.action == "ref"}
     with repository.locked(alone=True):
         for step in plan.steps:
-            if step.name == log.LOG and step not in done:
+            if step.name == log.LOG and step not in applied:
                 _mend_log(step, repository)
-                done.append(step)
+                applied.append(step)
         if refs:
             # A crash may leave a ref moved aside and not made again; then the log shows that the mission had one.
             repository.append_log(log.Event(int(time.time()), "repaired", {"refs": refs, "stage": "begun"}))
         for step in plan.steps:
-            if step not in done and _rearranged(step, repository):
-                done.append(step)
+            if step not in applied and _rearranged(step, repository):
+                applied.append(step)
         # The steps so far may have replaced folders, so the store is opened again.
         with Repository.open(media.path, disk) as fresh:
             runner = _StepRunner(fresh, replicas)
-            done += runner.run(step for step in plan.steps if step not in done)
+            applied += runner.run(step for step in plan.steps if step not in applied)
             index = mend_index(fresh)
-            if done or any(index):
-                facts = _facts(done, index)
-                if any(step.name == log.LOG for step in done):
+            if applied or any(index):
+                facts = _facts(applied, index)
+                if any(step.name == log.LOG for step in applied):
                     facts = {**facts, **_refs_and_newest_root(fresh)}
                 fresh.append_log(log.Event(int(time.time()), "repaired", facts))
-    return done
+    return applied
 
 
 def _mend_log(step: Step, repository: Repository) -> None:
@@ -157,16 +157,16 @@ def _as_named(step: Step, media: Media) -> bool:
     return True
 
 
-def _facts(done: Sequence[Step], index: tuple[int, int]) -> dict[str, object]:
+def _facts(applied: Sequence[Step], index: tuple[int, int]) -> dict[str, object]:
     """Return the facts of the log's line: the number of steps by action, and the names of things moved aside."""
     counts: dict[str, int] = {}
-    for step in done:
+    for step in applied:
         counts[step.action] = counts.get(step.action, 0) + 1
     return {
         "stage": "done",
         "steps": counts,
-        "aside": [_ascii(step.name) for step in done if step.action == "move-aside"][:_NAMES_LOGGED],
-        "refs": {os.path.basename(step.name): step.to for step in done if step.action == "ref"},
+        "aside": [_ascii(step.name) for step in applied if step.action == "move-aside"][:_NAMES_LOGGED],
+        "refs": {os.path.basename(step.name): step.to for step in applied if step.action == "ref"},
         "index": list(index),
     }
 
@@ -199,12 +199,12 @@ class _StepRunner:
         """Carry out the steps, and return those that were carried out."""
         todo = list(steps)
         sweep(self.media, self.disk)
-        done = [step for step in todo if step.action == "root" and self.root(step)]
+        applied = [step for step in todo if step.action == "root" and self.root(step)]
         wanted = {ObjectId.parse(step.name.replace("/", "")[7:]): step for step in todo if step.action == "fetch"}
         fetched = self.fetch((id_, step.limit) for id_, step in wanted.items())
-        done += [step for id_, step in wanted.items() if id_ in fetched]
-        done += [step for step in todo if step.action == "ref" and self.ref(step)]
-        return done
+        applied += [step for id_, step in wanted.items() if id_ in fetched]
+        applied += [step for step in todo if step.action == "ref" and self.ref(step)]
+        return applied
 
     def root(self, step: Step) -> bool:
         """Put a trust root of a replica into effect. Return whether it was."""
@@ -295,7 +295,7 @@ def repair(
     it is applied. Raise as `fsck` does, Locked if another process uses the store, and Unavailable if it cannot be
     written.
     """
-    done: list[Step] = []
+    applied: list[Step] = []
     tried: set[tuple[Step, ...]] = set()
     quick = replace(scope, read="quick", amount=0)
     now = scope
@@ -307,10 +307,10 @@ def repair(
             plan = plan_repair(repository, audit, replicas)
             if plan.work and plan.steps not in tried and len(tried) < _ROUNDS:
                 show(plan)
-                done += apply_repair(plan, repository, replicas)
+                applied += apply_repair(plan, repository, replicas)
                 tried.add(plan.steps)
                 now = quick
             elif now == scope:
-                return Repaired(tuple(done), audit)
+                return Repaired(tuple(applied), audit)
             else:
                 now = scope

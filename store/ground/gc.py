@@ -8,7 +8,7 @@ object that goes.
 A manifest, draft or pin that cannot be read might need any object, so it refuses the collection.
 
 A plan is a value; making it writes nothing. It is applied in this order: the log line comes first, because a manifest
-may be absent only if a line says that it was collected; then the objects are renamed into `trash/<time>/`, folder by
+may be absent only if a line states its collection; then the objects are renamed into `trash/<time>/`, folder by
 folder, and leave the index. A crash at any point leaves objects that nothing needs in one place or the other, and the
 next collection goes on.
 """

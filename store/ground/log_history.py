@@ -1,7 +1,7 @@
 """The history of a store by its log: one fold over the events, for everything on the ground that asks about the past.
 
-Pure: events come in, a value goes out. The value repeats what the lines say. A line is not signed, so a reader that
-decides by a manifest or a trust root verifies it first, and asks the log only for the order and the time.
+Pure: events come in, a value goes out. The value repeats the statements of the lines. A line is not signed, so a reader
+that decides by a manifest or a trust root verifies it first, and asks the log only for the order and the time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class LogHistory:
-    """What the lines of a log say about missions and trust roots.
+    """The statements of a log about missions and trust roots.
 
     `moves` lists every move of each mission's ref, the oldest first; a repair that restores a ref counts as one.
     `retained` lists the manifests that were current for each mission, the newest first, each once, without those that

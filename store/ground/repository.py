@@ -184,7 +184,7 @@ class Repository:
         """
         if not MISSION_ID.fullmatch(mission):
             raise Invalid(f"{mission[:80]!r} is not a valid mission id")
-        self.media.directory("missions")  # checked before the line says that a ref moves there
+        self.media.directory("missions")  # checked before the log line about the move
         facts = {"mission": mission, "manifest": str(manifest), "sequence": sequence}
         self.append_log(log.Event(int(time.time()), event, facts))
         self.replace(f"missions/{mission}", f"{manifest}\n".encode())

@@ -2,7 +2,7 @@
 
 >>> from store import aircraft
 >>> root = aircraft.pinned_root(root_bytes)
->>> aircraft.enrol(state_folder, aircraft.AircraftState.enrolled("uav-07", "cpu-x86_64-avx2", root))
+>>> aircraft.enrol(state_folder, aircraft.AircraftState.initial("uav-07", "cpu-x86_64-avx2", root))
 >>> aircraft.check(state_folder, store_path, "north-ridge", now=now).go
 True
 >>> aircraft.consume(state_folder, "2026-11-23-01")

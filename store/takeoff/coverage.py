@@ -8,9 +8,9 @@ from store.takeoff.mission import Evidence, Opened, VerifiedMission
 
 
 def read_missing(mission: Opened | VerifiedMission, evidence: Evidence) -> MissingList:
-    """Return the tiles of the area that the mission does not describe; an empty list where it describes all of them.
+    """Return the tiles of the area that the mission does not describe; an empty list if it describes all of them.
 
-    Raises Corrupt where the list does not parse or has another number of tiles than the manifest, and as
+    Raise Corrupt if the list does not parse or has another number of tiles than the manifest signs, and as
     `Evidence.bytes_of` does.
     """
     entry = mission.table.find(ENTRY)
@@ -20,9 +20,9 @@ def read_missing(mission: Opened | VerifiedMission, evidence: Evidence) -> Missi
     signed = mission.manifest.coverage.missing
     if listed.total != signed:
         raise Corrupt(
-            f"{ENTRY} lists {listed.total} tiles, the manifest is signed for {signed}",
+            f"{ENTRY} lists {listed.total} missing tiles, the manifest signs {signed}",
             kind="bad-coverage",
-            remedy="build the mission again; do not fly this one",
+            remedy="do not fly this mission; build it again",
             object=entry.id,
             entry=ENTRY,
             expected=signed,

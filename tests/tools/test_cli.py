@@ -198,7 +198,7 @@ def test_show_refuses_a_list_of_missing_tiles_with_another_total_than_the_signed
     write_store(tmp_path / "store", flight({**CONTENTS, ENTRY: listed}, coverage=coverage))
     for options in ((), ("--json",)):
         ran = flightbag("show", tmp_path / "store", "north-ridge", *options)
-        assert (ran.status, "lists 2 tiles, the manifest is signed for 1" in ran.err) == (1, True)
+        assert (ran.status, "lists 2 missing tiles, the manifest signs 1" in ran.err) == (1, True)
 
 
 def test_what_does_not_fit_the_model_is_told_before_anything_is_built(desk: Desk) -> None:

@@ -160,13 +160,13 @@ def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     # Nothing flies whose engine the lab has not approved.
     report = fleet.make("left", "pilot", "copilot")
     assert report["outcome"] == "draft"
-    assert "in no release" in report["why"]
+    assert "release" in report["why"]
     done = fleet.release("winter", "left", "lab")
     assert done["object"]
     # The mission takes two pilots, who sign apart.
     report = fleet.make("left", "pilot")
     assert (report["outcome"], report["manifest"]) == ("draft", None)
-    assert "1 of the 2 signatures" in report["why"]
+    assert "1 of 2 required signatures" in report["why"]
     (row,) = fleet.json("ls", fleet.store)
     assert (row["draft"], row["signatures"], row["threshold"]) == (True, 1, 2)
     shown = fleet.json("show", fleet.store, "left", "--draft")
@@ -259,9 +259,11 @@ class TestAuditor:
         status, said = verify(ready, "--at", str(then))
         assert (status, said["missions"][0]["trust_root_version"]) == (0, 2)
         # Before the mission was there, and before its domain was.
-        ran = flightbag("verify", ready.store, "left", "--trust", ready.root, "--at", str(issued - 1))
-        assert ran.status in (1, 2)
-        assert "no mission left by then" in ran.out or "was issued after that time" in ran.err
+        status, said = verify(ready, "--at", str(issued - 1))
+        if status == 1:
+            assert kinds(said) == ["missing"]
+        else:
+            assert (status, said["error"]["kind"]) == (2, "invalid")
         for wrong in ("2020-01-01T00:00:00Z", "yesterday", "2026-11-25"):
             ready.refused("verify", ready.store, "--trust", ready.root, "--at", wrong, status=2)
 
@@ -534,7 +536,7 @@ class TestWhatTheReviewFound:
     def test_a_draft_is_replaced_loudly_and_discarded_at_will(self, ready: Fleet) -> None:
         ready.make("left", "pilot", flight="F-2")
         report = ready.make("left", "pilot", flight="F-3")
-        assert "signatures lost: 1" in report["why"]
+        assert "1 signature" in report["why"]
         assert ready.json("discard", ready.store, "left") == {"discarded": "left", "signatures": 1}
         assert ready.refused("discard", ready.store, "left") == "missing"
         assert ready.refused("discard", ready.store, "Left", status=2) == "invalid"

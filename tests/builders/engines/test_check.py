@@ -306,12 +306,12 @@ def raising(error: FlightbagError) -> Any:
 
 
 def test_a_source_that_does_not_run_is_named_and_an_engine_that_does_not_is_refused() -> None:
-    wrong = Invalid("does not run on x [1, 4]")
-    with pytest.raises(Invalid, match=r"^net does not run on x \[1, 4\]") as caught:
+    wrong = Invalid("the session does not run on x [1, 4]")
+    with pytest.raises(Invalid, match=r"^the session does not run on x \[1, 4\]") as caught:
         measure(of(raising(wrong)), Session(), CASES, "net")
     assert caught.value.kind == "wrong-inputs"
     found = measure(Session(), of(raising(wrong)), CASES, "net")
-    with pytest.raises(Refused, match=r"the engine does not run on x \[1, 4\]"):
+    with pytest.raises(Refused, match=r"the session does not run on x \[1, 4\]"):
         require_tolerance(found, FP32)
 
 

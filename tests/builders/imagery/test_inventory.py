@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id
 from builders.grid.views import View
-from builders.imagery.inventory import COVERAGE_CONTEXT, SourceSpec, TileSources, Wanted, cells_of, cells_over, find
+from builders.imagery.inventory import COVERAGE_CONTEXT, SourceSpec, TileSources, Wanted, cells_of, cells_over
 from builders.imagery.statcache import StatCache
 from builders.recipe import tile_list
 from store.errors import Corrupt
@@ -136,13 +136,6 @@ def test_a_cached_inventory_is_used_until_a_source_changes(
     file.touch()
     with TileSources([spec(imagery)], SIDE, cache) as sources:
         assert sources.inventory(WANTED, remembered=True).fresh
-
-
-def test_find_gives_the_place_of_each_id() -> None:
-    present, places = find(np.array([3, 5, 9], np.uint64), np.array([1, 3, 9, 10], np.uint64))
-    assert present.tolist() == [False, True, True, False]
-    assert places[present].tolist() == [0, 2]
-    assert not find(np.empty(0, np.uint64), np.array([1], np.uint64))[0].any()
 
 
 def test_cells_over_a_tile_hold_every_view_of_it_and_a_ring_round_it() -> None:

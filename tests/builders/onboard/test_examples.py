@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import doctest
 import importlib
 import time
-from types import ModuleType
-from typing import Any
 
 import store
 from builders.grid.tiles import Tile
 from builders.onboard.flying import flying_engine
+from tests.support.examples import run_examples
 from tests.support.field import Desk
 from tests.support.terrain import render
 
 MODULES = ("", ".flying", ".loading", ".probes", ".retriever")
-
-
-def run_examples(module: ModuleType, names: dict[str, Any]) -> int:
-    """How many examples of a module's docstring ran; fails where one gives something else."""
-    [test] = [one for one in doctest.DocTestFinder(recurse=False).find(module, globs=names) if one.examples]
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    runner.run(test)
-    assert runner.failures == 0
-    return runner.tries
 
 
 def test_the_examples_run(built: Desk) -> None:

@@ -533,6 +533,20 @@ class TestRootsAndTheLog:
         assert (finding.kind, finding.information, len(finding.missions)) == ("bad-trust-chain", False, 2)
         assert not mend(rotated, replica).audit.findings
 
+    def test_no_root_takes_effect_after_a_hole(self, rotated: Path, tmp_path: Path) -> None:
+        """A replica that loses root 2 after the plan was made must not leave this store with root 3 alone."""
+        with Repository.open(rotated) as repository:
+            rotate(repository, RootDraft.after(repository.trust_root(), now=NOW).with_signature(key("root-a")), now=NOW)
+        replica = copy_of(rotated, tmp_path / "replica")
+        for version in (2, 3):
+            (rotated / "trust" / f"{version}.root.cbor").unlink()
+        with Repository.open(rotated) as repository, Repository.open(replica) as one:
+            plan = plan_repair(repository, audit(rotated), [one])
+            assert [step.name for step in plan.steps] == ["trust/2.root.cbor", "trust/3.root.cbor"]
+            (replica / "trust" / "2.root.cbor").unlink()
+            assert apply_repair(plan, repository, [one]) == []
+        assert sorted(os.listdir(rotated / "trust")) == ["1.root.cbor"]
+
     def test_a_fork_of_the_chain_is_put_in_its_place(self, rotated: Path, tmp_path: Path) -> None:
         """Genuinely signed, and not what took effect here: the revocation would be gone."""
         replica = copy_of(rotated, tmp_path / "replica")

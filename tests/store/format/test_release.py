@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from store.errors import Corrupt, Invalid
 from store.format.cbor import INT_MAX, decode, encode
@@ -97,3 +99,29 @@ def test_at_most_so_many_approvals() -> None:
     assert len(Release.parse(replace(RELEASE, approvals=many[:-1]).render()).approvals) == MAX_APPROVALS
     with pytest.raises(Corrupt):
         replace(RELEASE, approvals=many).render()
+
+
+@given(
+    st.lists(
+        st.builds(
+            Approval,
+            st.from_regex(r"engines/[a-z]{1,5}/[a-z]{1,5}\.onnx", fullmatch=True),
+            st.just("engine"),
+            st.just(ENGINE.id),
+            st.integers(0, 2**60),
+            st.sampled_from(["cpu", "cpu-x86_64"]),
+        ),
+        min_size=1,
+        max_size=8,
+        unique=True,
+    )
+)
+def test_any_release_comes_back_as_it_was(approvals: list[Approval]) -> None:
+    made = Release("winter", NOW, "cpu-x86_64", tuple(sorted(approvals)))
+    assert Release.parse(made.render()) == made
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes(data: bytes) -> None:
+    with pytest.raises(Corrupt):
+        Release.parse(data)

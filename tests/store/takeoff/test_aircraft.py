@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from store.disk.durable import Disk
 from store.disk.media import Media
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
+from store.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
 from store.format.cbor import INT_MAX
 from store.takeoff.aircraft import SLOTS, check, consume, enrol, read_state
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Verdict
-from store.trust.aircraft_state import Acceptance, AircraftState
+from store.trust.aircraft_state import AircraftState
 from store.trust.root import SignedRoot
 from tests.faults.disks import Failing, Orderly, PowerCut, PowerFails, Recorded, bad_sectors
 from tests.support.missions import (
@@ -412,32 +410,3 @@ def test_no_state_inside_a_store(store: Path) -> None:
         with pytest.raises(NotFound):
             consume(folder, "x")
     assert listing(store) == before
-
-
-names = st.text("abcdefghij", min_size=1, max_size=8)
-
-
-@given(
-    missions=st.dictionaries(
-        names,
-        st.builds(Acceptance, st.integers(1, INT_MAX), st.integers(1, INT_MAX), st.binary(min_size=32, max_size=32)),
-        max_size=6,
-    ),
-    consumed=st.sets(names, max_size=6),
-    floor=st.integers(0, 253402300799),
-)
-def test_a_state_comes_back_as_it_was(missions: dict[str, Acceptance], consumed: set[str], floor: int) -> None:
-    known = replace(STATE, missions=missions, consumed=tuple(sorted(consumed)), floor=floor)
-    assert AircraftState.parse(known.render()) == known
-
-
-@given(st.binary(max_size=300))
-def test_arbitrary_bytes_are_no_state(data: bytes) -> None:
-    with pytest.raises(FlightbagError):
-        AircraftState.parse(data)
-
-
-@pytest.mark.parametrize(("id_", "host"), [("UAV", HOST), ("", HOST), (ID, "b+a"), (ID, "")])
-def test_what_cannot_be_enrolled(id_: str, host: str) -> None:
-    with pytest.raises(Invalid):
-        AircraftState.initial(id_, host, pinned())

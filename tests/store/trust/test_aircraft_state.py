@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from store.errors import Corrupt, Invalid, Untrusted
-from store.format.cbor import decode, encode
+from store.errors import Corrupt, FlightbagError, Invalid, Untrusted
+from store.format.cbor import INT_MAX, decode, encode
 from store.format.manifest import Manifest
 from store.trust.aircraft_state import STATE_LIMIT, Acceptance, AircraftState, payload_digest
 from tests.support.missions import CONTENTS, FACTS, ISSUE, NOW, ROOT, manifest_of, pinned, table_of
@@ -101,3 +103,26 @@ def test_a_state_that_breaks_a_rule_is_refused(fields: dict[str, object]) -> Non
     with pytest.raises((Corrupt, Untrusted)):
         AircraftState.parse(encode({**value, **fields}))
     assert AircraftState.parse(encode(value)) == NEW
+
+
+names = st.text("abcdefghij", min_size=1, max_size=8)
+
+
+@given(
+    missions=st.dictionaries(
+        names,
+        st.builds(Acceptance, st.integers(1, INT_MAX), st.integers(1, INT_MAX), st.binary(min_size=32, max_size=32)),
+        max_size=6,
+    ),
+    consumed=st.sets(names, max_size=6),
+    floor=st.integers(0, 253402300799),
+)
+def test_a_state_comes_back_as_it_was(missions: dict[str, Acceptance], consumed: set[str], floor: int) -> None:
+    known = replace(NEW, missions=missions, consumed=tuple(sorted(consumed)), floor=floor)
+    assert AircraftState.parse(known.render()) == known
+
+
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_are_no_state(data: bytes) -> None:
+    with pytest.raises(FlightbagError):
+        AircraftState.parse(data)

@@ -1,0 +1,77 @@
+"""Releases of a store: added by name, kept by collections, found by what they approve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from store.errors import Conflict, Invalid, Untrusted
+from store.format.release import Approval
+from store.ground import releases
+from store.ground.gc import collect
+from store.ground.repository import Repository
+from tests.support.missions import NOW, ROOT, key
+from tests.support.stores import ENGINE, NORTH, audit, make_store
+
+APPROVAL = Approval.of(NORTH.entry(ENGINE))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store")
+
+
+def test_a_release_is_known_by_its_name_and_kept(store: Path) -> None:
+    data, count = releases.signed(releases.drafted("winter", "cpu-x86_64", [APPROVAL], now=NOW), ROOT, [key("lab")])
+    assert count == 1
+    with Repository.open(store) as repository:
+        id_ = releases.add(repository, data)
+        assert releases.add(repository, data) == id_
+        assert releases.listed(repository) == {"winter": id_}
+        collect(repository, now=NOW + 10**9, keep_last=1)
+        assert releases.approving(repository, ROOT, [APPROVAL]) == ((id_,), ())
+        other = replace(APPROVAL, size=1)
+        assert releases.approving(repository, ROOT, [APPROVAL, other]) == ((id_,), (other,))
+    assert not [one for one in audit(store).findings if not one.information]
+
+
+def test_another_of_the_same_name(store: Path) -> None:
+    with Repository.open(store) as repository:
+        for now, expected in ((NOW, None), (NOW + 1, Conflict)):
+            made = releases.drafted("winter", "cpu-x86_64", [APPROVAL], now=now)
+            data, _ = releases.signed(made, ROOT, [key("lab")])
+            if expected is None:
+                releases.add(repository, data)
+                continue
+            with pytest.raises(expected):
+                releases.add(repository, data)
+
+
+def test_the_last_one_of_several_is_relied_on(store: Path) -> None:
+    with Repository.open(store) as repository:
+        for number in range(3):
+            made = releases.drafted(f"r{number}", "cpu-x86_64", [APPROVAL], now=NOW + number)
+            last = releases.add(repository, releases.signed(made, ROOT, [key("lab")])[0])
+        assert releases.approving(repository, ROOT, [APPROVAL]) == ((last,), ())
+
+
+def test_unsigned(store: Path) -> None:
+    with Repository.open(store) as repository, pytest.raises(Untrusted):
+        releases.add(repository, releases.drafted("winter", "cpu-x86_64", [APPROVAL], now=NOW))
+    assert audit(store).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "approvals"),
+    [
+        ("Winter", "cpu", [APPROVAL]),
+        ("winter", "b+a", [APPROVAL]),
+        ("winter", "cpu-aarch64", [APPROVAL]),
+        ("w", "cpu", []),
+    ],
+)
+def test_what_cannot_be(name: str, host: str, approvals: list[Approval]) -> None:
+    with pytest.raises(Invalid):
+        releases.drafted(name, host, approvals, now=NOW)
