@@ -20,7 +20,7 @@ from builders.descriptors.decoding import BadTile, decode
 from builders.files import read_regular
 from builders.grid.tiles import MAX_TILE_BYTES
 from builders.grid.views import View
-from builders.imagery.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over
+from builders.imagery.inventory import LevelRequest, SourceSpec, TileSources, cells_of, cells_over
 from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.layers import MapLayer
 from builders.onboard.measurement import Measurement
@@ -118,14 +118,14 @@ def _report(progress: Callable[[str, int, int], None], what: str, count: int) ->
     progress(what, count, 0)
 
 
-def wanted_of(mission: VerifiedMission, layers: Sequence[MapLayer]) -> dict[int, Wanted]:
+def wanted_of(mission: VerifiedMission, layers: Sequence[MapLayer]) -> dict[int, LevelRequest]:
     """Return, by zoom, which tiles of a source have to be looked up to query the map with them."""
     views = {layer.zoom: layer.view for layer in layers}
     wanted = {}
     for zoom in mission.manifest.coverage.zooms:
         required = tiles_of_area(mission.facts.area, zoom)
         cells = [cells_of(zoom, required), cells_over(zoom, views.get(zoom, View()), required)]
-        wanted[zoom] = Wanted(required, np.unique(np.concatenate(cells)))
+        wanted[zoom] = LevelRequest(required, np.unique(np.concatenate(cells)))
     return wanted
 
 
@@ -133,7 +133,7 @@ def imagery_of(
     stack: ExitStack,
     paths: Sequence[Path],
     tile_size: int,
-    wanted: dict[int, Wanted],
+    wanted: dict[int, LevelRequest],
     progress: Callable[[int], None] | None = None,
 ) -> Imagery:
     """Return the tiles of these sources; where sources overlap, the first wins. They are open as long as the stack."""
