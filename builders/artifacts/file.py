@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 from blake3 import blake3
 
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import PlanRow, StoredObject
+from builders.artifacts.task import UnkeyedTask
 from builders.compose import BuildContext
 from store.disk.media import object_path
 from store.disk.objects import read_chunks
@@ -20,27 +19,10 @@ from store.format.ids import ObjectId
 
 
 @dataclass(frozen=True, slots=True)
-class FileTask:
+class FileTask(UnkeyedTask):
     """A file of the mission file's `[[files]]`, as it was when the plan was made."""
 
-    most_entries: ClassVar[int] = 1
-
-    name: str
     path: Path
-    id: ObjectId
-    size: int
-    complete: bool
-
-    @property
-    def objects(self) -> Mapping[str, StoredObject]:
-        return {self.name: (self.id, self.size)}
-
-    @property
-    def identities(self) -> Mapping[str, bytes]:
-        return {self.name: bytes(self.id)}
-
-    def row(self) -> PlanRow:
-        return PlanRow(self.name, "", self.complete, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +49,7 @@ def file_tasks(context: BuildContext) -> Iterator[FileTask]:
             present = context.repository.media.stamp(object_path(id_)).size == size
         except (NotFound, Corrupt):
             present = False
-        yield FileTask(f"files/{file.name}", file.path, id_, size, present)
+        yield FileTask(f"files/{file.name}", id_, size, present, file.path)
 
 
 def store_file(store: ArtifactStore, task: FileTask) -> StoredFile:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import PlanRow, StoredObject
+from builders.artifacts.task import UnkeyedTask
 from builders.imagery.coverage import Shortfall
 from store.format.entries import Entry
 from store.format.ids import ObjectId
@@ -15,27 +14,10 @@ from store.format.missing import ENTRY
 
 
 @dataclass(frozen=True, slots=True)
-class ListTask:
+class ListTask(UnkeyedTask):
     """A list of `missing` tiles; its bytes are known once every tile has been decoded."""
 
-    most_entries: ClassVar[int] = 1
-
     missing: int
-    id: ObjectId
-    size: int
-    name: str = ENTRY
-    complete: bool = False
-
-    @property
-    def objects(self) -> Mapping[str, StoredObject]:
-        return {self.name: (self.id, self.size)}
-
-    @property
-    def identities(self) -> Mapping[str, bytes]:
-        return {self.name: bytes(self.id)}
-
-    def row(self) -> PlanRow:
-        return PlanRow(self.name, "", self.complete, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +37,10 @@ def list_tasks(shortfall: Shortfall) -> tuple[ListTask, ...]:
     if not shortfall.missing:
         return ()
     data = shortfall.as_list().render()
-    return (ListTask(shortfall.missing, ObjectId.of(data), len(data)),)
+    return (ListTask(ENTRY, ObjectId.of(data), len(data), False, shortfall.missing),)
 
 
 def store_lists(store: ArtifactStore, shortfall: Shortfall) -> Iterator[StoredList]:
     """Insert the list, where a tile is missing."""
     for task in list_tasks(shortfall):
-        yield StoredList(task, store.insert_bytes(shortfall.as_list().render()).seconds)
+        yield StoredList(replace(task, complete=True), store.insert_bytes(shortfall.as_list().render()).seconds)

@@ -5,54 +5,36 @@ A probe is put together from pictures and rows that the build has at hand: it ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from builders.artifacts.shard import BuiltMap, ShardTask
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import Lookup, PlanRow, StoredObject, StoredObjects
+from builders.artifacts.task import KeyedTask, Lookup, PlanRow
 from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.shard import Descriptors
 from builders.grid.views import View
 from builders.imagery.inventory import Inventory
 from builders.mission.schema import Descriptors as DescriptorSet
 from builders.onboard.probes import ROWS, Probe
-from builders.recipe import Recipe, RowRecipe, tile_list
+from builders.recipe import RowRecipe, tile_list
 from builders.retrieval.pictures import pictures, sample
 from store.errors import Refused
 from store.format.entries import Entry
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeTask:
+class ProbeTask(KeyedTask):
     """The probe of a descriptor set, at one zoom; `origins` uint64[n] are those of the views that it is made of."""
 
-    most_entries: ClassVar[int] = 1
-
-    name: str
-    recipe: Recipe
     rows: RowRecipe
     set: DescriptorSet
     zoom: int
     view: View
     origins: NDArray[np.uint64]
-    present: StoredObjects | None
-
-    @property
-    def complete(self) -> bool:
-        return self.present is not None
-
-    @property
-    def objects(self) -> Mapping[str, StoredObject]:
-        return {} if self.present is None else {self.name: self.present[0]}
-
-    @property
-    def identities(self) -> Mapping[str, bytes]:
-        return {self.name: bytes(self.recipe.key)}
 
     def row(self) -> PlanRow:
         size = self.present[0][1] if self.present is not None else None
@@ -88,7 +70,7 @@ def probe_tasks(
                 keys = [bytes(t.recipe.key) for t in shards if (t.set.name, t.zoom) == (set_.name, level.zoom)]
                 recipe = rows.probe(tile_list(shows, level.hashes[level.find(shows)[1]]), keys)
                 name = f"probes/{set_.name}.safetensors"
-                yield ProbeTask(name, recipe, rows, set_, level.zoom, view, origins, lookup(recipe.key))
+                yield ProbeTask(name, recipe, lookup(recipe.key), rows, set_, level.zoom, view, origins)
                 break
 
 

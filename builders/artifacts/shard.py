@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects
+from builders.artifacts.task import KeyedTask, Lookup, PlanRow, Progress, StoredObjects
 from builders.compose import BuildContext
 from builders.descriptors.decoding import BadTile, tile_image
 from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
@@ -36,7 +36,7 @@ from builders.imagery.inventory import Inventory, Level, cells_of
 from builders.mission.schema import Descriptors as DescriptorSet
 from builders.onboard.exact import RowBlock
 from builders.onboard.layers import MapLayer
-from builders.recipe import Recipe, RowRecipe, tile_list
+from builders.recipe import RowRecipe, tile_list
 from store.disk.objects import Batch
 from store.errors import Corrupt, NotFound, Refused
 from store.format.entries import Entry
@@ -49,14 +49,10 @@ _JUDGED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class ShardTask:
+class ShardTask(KeyedTask):
     """A shard that the mission needs. `origins` uint64[n], ascending: the views of the cell of which the sources have
     every tile; `shows` uint64[m], ascending: all tiles of theirs. `present` is its one object, if the store has it."""
 
-    most_entries: ClassVar[int] = 1
-
-    name: str
-    recipe: Recipe
     rows: RowRecipe
     set: DescriptorSet
     zoom: int
@@ -64,15 +60,6 @@ class ShardTask:
     view: View
     origins: NDArray[np.uint64]
     shows: NDArray[np.uint64]
-    present: StoredObjects | None
-
-    @property
-    def complete(self) -> bool:
-        return self.present is not None
-
-    @property
-    def objects(self) -> Mapping[str, StoredObject]:
-        return {} if self.present is None else {self.name: self.present[0]}
 
     @property
     def identities(self) -> Mapping[str, bytes]:
@@ -127,7 +114,7 @@ def shard_tasks(context: BuildContext, inventory: Inventory, lookup: Lookup) -> 
                     recipe = rows.shard(level.zoom, tile_list(shows, hashes))
                     name = f"descriptors/{set_.name}/{level.zoom}/{cell.z}-{cell.x}-{cell.y}.safetensors"
                     present = lookup(recipe.key)
-                    yield ShardTask(name, recipe, rows, set_, level.zoom, cell, view, origins, shows, present)
+                    yield ShardTask(name, recipe, present, rows, set_, level.zoom, cell, view, origins, shows)
 
 
 def _cells(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from builders.recipe import Recipe
 from store.format.entries import Entry
 from store.format.ids import BuildKey, ObjectId
 
@@ -76,6 +77,52 @@ class Task(Protocol):
     def row(self) -> PlanRow:
         """Return its line in a plan."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedTask:
+    """A task of one entry with a build key; `present` is its object, if the store has it. Keeps the promises of `Task`."""
+
+    most_entries: ClassVar[int] = 1
+
+    name: str
+    recipe: Recipe
+    present: StoredObjects | None
+
+    @property
+    def complete(self) -> bool:
+        return self.present is not None
+
+    @property
+    def objects(self) -> Mapping[str, StoredObject]:
+        return {} if self.present is None else {self.name: self.present[0]}
+
+    @property
+    def identities(self) -> Mapping[str, bytes]:
+        return {self.name: bytes(self.recipe.key)}
+
+
+@dataclass(frozen=True, slots=True)
+class UnkeyedTask:
+    """A task of one entry without a build key, whose bytes are at hand. Keeps what `Task` promises."""
+
+    most_entries: ClassVar[int] = 1
+
+    name: str
+    id: ObjectId
+    size: int
+    complete: bool
+
+    @property
+    def objects(self) -> Mapping[str, StoredObject]:
+        return {self.name: (self.id, self.size)}
+
+    @property
+    def identities(self) -> Mapping[str, bytes]:
+        return {self.name: bytes(self.id)}
+
+    def row(self) -> PlanRow:
+        return PlanRow(self.name, "", self.complete, self.size)
 
 
 class Artifact(Protocol):
