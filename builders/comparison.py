@@ -1,4 +1,4 @@
-"""Whether the store already has what a build would publish: as the published mission, or as a draft."""
+"""Comparison of a build with the store: the published mission or the draft may already be what it would publish."""
 
 from __future__ import annotations
 

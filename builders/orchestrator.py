@@ -121,11 +121,11 @@ class _Build:
         if (report := self.unchanged(plan)) is not None:
             return report
         if not plan.fresh:
-            # What is published rests on tiles that were read, and not on a file that looks as it did.
+            # A published mission rests on tiles that were read, not on a file that looks unchanged.
             plan = self.plan(remembered=False)
         shards = ShardBuilder(self.context, self.store, plan.inventory, self.executor, self.progress)
         if not plan.gates.allows(plan.shortfall.missing, plan.inventory.tiles):
-            # Found by decoding alone: nothing is embedded for a mission that cannot be published.
+            # Decoding finds the bad tiles: nothing is embedded for a mission that cannot be published.
             for level in plan.inventory.levels:
                 shards.judge(level.zoom, level.required)
             return self.too_few_tiles(plan, self.shortfall(plan, shards), shards)
@@ -135,7 +135,7 @@ class _Build:
 
         engines = self.engines(plan, shards)
         built = shards.shards(plan.of(ShardTask))
-        # Tiles that no whole view shows were not decoded for one, and may be bad for a reason of their own.
+        # No view decoded the tiles that no whole view shows; they may be bad as well.
         for level in plan.inventory.levels:
             shards.judge(level.zoom, plan.without_view(level.zoom))
         views = origins_by_set(plan.sets, ((one.task, one.origins) for one in built.values()))
@@ -250,13 +250,13 @@ class _Build:
         signers = () if lacking else self.signers
         draft = equal_draft(repository, manifest, table, self.trust_root, now=self.now)
         manifest = manifest if draft is None else draft.manifest
-        done = issue(self.writer, manifest, table, signers, self.trust_root, draft=draft, hold=bool(lacking))
+        issued = issue(self.writer, manifest, table, signers, self.trust_root, draft=draft, hold=bool(lacking))
         return replace(
             report,
-            outcome="built" if done.manifest is not None else "draft",
-            manifest="" if done.manifest is None else str(done.manifest),
-            sequence=done.sequence,
-            why=_unpublished(done, lacking),
+            outcome="built" if issued.manifest is not None else "draft",
+            manifest="" if issued.manifest is None else str(issued.manifest),
+            sequence=issued.sequence,
+            why=_unpublished(issued, lacking),
         )
 
     def releases(self, plan: Plan) -> tuple[tuple[ObjectId, ...], tuple[Approval, ...]]:
@@ -269,13 +269,13 @@ class _Build:
         return approving(self.writer.repository, self.trust_root, approvals)
 
 
-def _unpublished(done: Issued, lacking: Sequence[Approval]) -> str:
+def _unpublished(issued: Issued, lacking: Sequence[Approval]) -> str:
     """Return why a manifest is only a draft, and what became of the draft before it; "" where it is published."""
     why = ""
-    if done.manifest is None:
-        why = f"it has {done.signatures} of {done.threshold} required signatures: flightbag sign"
+    if issued.manifest is None:
+        why = f"it has {issued.signatures} of {issued.threshold} required signatures: flightbag sign"
     if lacking:
         why = f"no valid release approves {', '.join(one.name for one in lacking)}: flightbag release new"
-    if done.replaced:
-        why += f"{'; ' if why else ''}it replaces the draft before it, and {done.replaced} signatures are lost"
+    if issued.replaced:
+        why += f"{'; ' if why else ''}it replaces the draft before it, and {issued.replaced} signatures are lost"
     return why

@@ -111,9 +111,9 @@ class RowRecipe:
                 dtype=metadata["dtype"],
                 normalise=metadata["normalise"],
             )
-            known = recipe.dtype in ("float16", "float32") and recipe.normalise in ("none", "l2")
-            known &= {type(n) for n in (tiles, stride, recipe.tile_size)} == {int} and type(recipe.preprocess) is dict
-            same = known and recipe.metadata().items() <= metadata.items()
+            valid = recipe.dtype in ("float16", "float32") and recipe.normalise in ("none", "l2")
+            valid &= {type(n) for n in (tiles, stride, recipe.tile_size)} == {int} and type(recipe.preprocess) is dict
+            same = valid and recipe.metadata().items() <= metadata.items()
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise Corrupt(
                 f"the metadata of the shard has no valid recipe of its rows: {error}", kind="bad-shard"

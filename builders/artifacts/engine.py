@@ -76,7 +76,7 @@ class EngineTask:
 
     @property
     def recipes(self) -> EngineRecipes:
-        """What its key is made of."""
+        """The recipes that its build key is made of."""
         return EngineRecipes(self.recipe, {"quantised": self.step.recipe} if self.step is not None else {})
 
     @property
@@ -101,7 +101,7 @@ class EngineTask:
 
     @property
     def approvals(self) -> Iterator[Approval]:
-        """What a release has to say of it, where the trust root requires releases."""
+        """The approvals that a release must give, where the trust root requires releases."""
         for name, (id_, size) in self.objects.items():
             if kind_of(name) == "engine":
                 yield Approval(name, "engine", id_, size, self.host)
@@ -446,11 +446,11 @@ class EngineBuilder:
 
     def _phases(self, label: str) -> Progress:
         """Pass on how far each phase of a worker is, under one label."""
-        done: dict[str, int] = {}
+        reached: dict[str, int] = {}
 
         def progress(phase: str, now: int, total: int) -> None:
-            self.progress(f"{label}: {phase}", max(now - done.get(phase, 0), 0), total)
-            done[phase] = now
+            self.progress(f"{label}: {phase}", max(now - reached.get(phase, 0), 0), total)
+            reached[phase] = now
 
         return progress
 

@@ -100,7 +100,7 @@ class FigureMeter:
     progress: Progress
     _sessions: dict[str, EngineSession] = field(default_factory=dict)
 
-    def measure(self, gates: Sequence[Gate], asked: Sequence[RecallMeasurement]) -> tuple[Measured, ...]:
+    def measure(self, gates: Sequence[Gate], measurements: Sequence[RecallMeasurement]) -> tuple[Measured, ...]:
         """Return the figure of every gate, in their order.
 
         Raise Refused for a figure that cannot be measured, and what engines raise that cannot run here: a figure that
@@ -111,7 +111,7 @@ class FigureMeter:
             cosine = built.probe.fidelity(self._engine(built.task))
             values[f"fidelity/{built.task.set.name}"] = int(max(cosine, 0.0) * PPM)
             self.progress("probing", 1, len(self.probes))
-        for question in asked:
+        for question in measurements:
             task = next(built.task for built in self.probes if built.task.set.name == question.set)
             label = f"asking {question.set}"
             answers = question.measure(
@@ -124,7 +124,7 @@ class FigureMeter:
         return tuple(Measured(gate.name, values[gate.name], gate.least, gate.recipe) for gate in gates)
 
     def _engine(self, probe: ProbeTask) -> FlyingEngine:
-        """Return the engine that flies, as the set of a probe uses it."""
+        """Return the engine that flies, with the preprocessing of the probe's descriptor set."""
         built = next(one for one in self.engines.values() if one.task.spec.backbone == probe.set.backbone)
         task = built.task
         with self.context.about(f"backbones[{task.spec.backbone}]: its engine cannot be held against the map"):

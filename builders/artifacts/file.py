@@ -20,7 +20,7 @@ from store.format.ids import ObjectId
 
 @dataclass(frozen=True, slots=True)
 class FileTask(UnkeyedTask):
-    """A file of the mission file's `[[files]]`, as it was when the plan was made."""
+    """A file of the mission file's `[[files]]`, read when the plan was made."""
 
     path: Path
 
@@ -54,5 +54,5 @@ def file_tasks(context: BuildContext) -> Iterator[FileTask]:
 
 def store_file(store: ArtifactStore, task: FileTask) -> StoredFile:
     """Insert the file. Raise Corrupt where it is no longer the one that was planned."""
-    done = store.insert_file(task.path, (task.id, task.size))
-    return StoredFile(replace(task, complete=True), done.seconds)
+    insertion = store.insert_file(task.path, (task.id, task.size))
+    return StoredFile(replace(task, complete=True), insertion.seconds)

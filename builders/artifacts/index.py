@@ -68,7 +68,7 @@ class IndexTask:
 
     @property
     def approvals(self) -> Iterator[Approval]:
-        """What a release has to say of it, where the trust root requires releases."""
+        """The approvals that a release must give, where the trust root requires releases."""
         for name, (id_, size) in self.objects.items():
             yield Approval(name, "index", id_, size, self.host)
 
@@ -117,8 +117,8 @@ def index_tasks(
             fields = {"method": keys.method, "library": ann.version()}
             quantiser = None
             if keys.method == "ivf":
-                lost = level.required[codes > 0]
-                rows = sum(len(live(level.zoom, t.view, t.origins, level.required, lost)) for t in tasks)
+                missing_ids = level.required[codes > 0]
+                rows = sum(len(live(level.zoom, t.view, t.origins, level.required, missing_ids)) for t in tasks)
                 lists = {"schema": QUANTISER_SCHEMA, "lists": ann.suggested_nlist(rows), "zoom": level.zoom}
                 quantiser = Recipe({**fields, **lists, "rows": tasks[0].rows.fields()})
                 fields["quantiser"] = quantiser.key.hex()
@@ -242,13 +242,13 @@ class IndexBuilder:
         indexing = IndexRequest(rows_of, dim, data)
         index = self._keyed(task.recipe, lambda: self.executor.run_one(INDEX, indexing))
         self.progress("indexing", 1, 0)
-        done = replace(
+        complete = replace(
             task,
             present=((index.id, index.size),),
             quantiser_present=None if quantiser is None else ((quantiser.id, quantiser.size),),
         )
         parts = [part.seconds for part in (index, quantiser) if part is not None and part.seconds is not None]
-        return BuiltIndex(done, count, dim, sum(parts) if parts else None)
+        return BuiltIndex(complete, count, dim, sum(parts) if parts else None)
 
     def _keyed(self, recipe: Recipe, make: Callable[[], IndexResult]) -> Insertion:
         return self.store.keyed(recipe.key, lambda: make().data, ann.version())

@@ -124,8 +124,8 @@ def make_plan(
             f"{context.path}: the mission would have up to {count} entries, at most {MAX_ENTRIES} are allowed",
             remedy="make the area smaller, or leave out a zoom or a descriptor set",
         )
-    asked = tuple(questions(context, inventory, engines, progress, remembered=remembered))
-    figures = [*fidelity_gates(context, engines, probes), *recall_gates(context, asked)]
+    measurements = tuple(questions(context, inventory, engines, progress, remembered=remembered))
+    figures = [*fidelity_gates(context, engines, probes), *recall_gates(context, measurements)]
     if len(figures) > MAX_FIGURES:
         raise Invalid(
             f"{context.path}: {len(figures)} figures would be measured, at most {MAX_FIGURES} fit a mission",
@@ -139,7 +139,7 @@ def make_plan(
         shortfall=missing,
         sets=tuple(set_.name for set_ in mission.descriptors),
         tasks=tasks,
-        questions=asked,
+        questions=measurements,
         figures=tuple(sorted(figures, key=lambda gate: gate.name)),
     )
 

@@ -84,9 +84,9 @@ class ProbeBuilder:
 
     def build(self, task: ProbeTask) -> BuiltProbe:
         """Return the probe, from the store or made now. Raise Refused where the set has no row to make it of."""
-        done = self.store.keyed(task.recipe.key, lambda: self._probe(task).render(), "flightbag")
-        probe = Probe.parse(self.store.read(done.id, done.size))
-        return BuiltProbe(replace(task, present=((done.id, done.size),)), probe, done.seconds)
+        stored = self.store.keyed(task.recipe.key, lambda: self._probe(task).render(), "flightbag")
+        probe = Probe.parse(self.store.read(stored.id, stored.size))
+        return BuiltProbe(replace(task, present=((stored.id, stored.size),)), probe, stored.seconds)
 
     def _probe(self, task: ProbeTask) -> Probe:
         probe = self._of_rows(task, task.origins)

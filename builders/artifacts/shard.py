@@ -63,7 +63,7 @@ class ShardTask(KeyedTask):
 
     @property
     def identities(self) -> Mapping[str, bytes]:
-        """Its key; nothing for a shard without a row, which is no entry."""
+        """The key of the shard; nothing for a shard without a row, because it makes no entry."""
         empty = self.present is not None and self.present[0][1] <= EMPTY_SIZE
         return {} if empty else {self.name: bytes(self.recipe.key)}
 
@@ -95,7 +95,7 @@ class BuiltShard:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with the bytes of a tile: `reason` as in FORMAT.md 6.5, `detail` for people."""
+    """A bad tile: `reason` as in FORMAT.md 6.5, `detail` for people."""
 
     reason: str
     detail: str
@@ -154,8 +154,8 @@ def origins_by_set(
 
 @dataclass(frozen=True, slots=True)
 class ShardRequest:
-    """What a worker needs to make one shard: how its rows are described, the cell's views and their tiles, the rows
-    that are taken over from an earlier shard, and the metadata of the shard."""
+    """A shard to make: how its rows are described, the cell's views and their tiles, the rows that are taken over from
+    an earlier shard, and the metadata of the shard."""
 
     description: Description
     dtype: Literal["float16", "float32"]
@@ -299,8 +299,8 @@ class ShardBuilder:
         without = np.setdiff1d(task.origins, shard.tiles, assume_unique=True)
         if len(without):
             self.judge(task.zoom, np.unique(task.view.footprint(task.zoom, without)))
-        done = replace(task, present=present)
-        return BuiltShard(done, id_, size, shard.tiles, int(shard.descriptors.shape[1]))
+        complete = replace(task, present=present)
+        return BuiltShard(complete, id_, size, shard.tiles, int(shard.descriptors.shape[1]))
 
     def judge(self, zoom: int, ids: NDArray[np.uint64]) -> None:
         """Decode those of these tiles that the sources have, and note what is wrong with each."""
@@ -367,8 +367,10 @@ class ShardBuilder:
                 self.faults.update({number: Fault(reason, detail) for number, reason, detail in result.faults})
                 added = batch.add([result.data], expect=result.id)
                 end = time.monotonic()
-                done = replace(task, present=((added.id, added.size),))
-                yield BuiltShard(done, added.id, added.size, result.origins, result.dim, end - start, result.embedded)
+                complete = replace(task, present=((added.id, added.size),))
+                yield BuiltShard(
+                    complete, added.id, added.size, result.origins, result.dim, end - start, result.embedded
+                )
                 start = end
 
     def _request(self, task: ShardTask, description: Description) -> ShardRequest:

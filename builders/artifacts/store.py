@@ -125,7 +125,7 @@ class ArtifactStore:
 
 @contextmanager
 def lookup_of(repository: Repository) -> Iterator[Lookup]:
-    """What build keys were built to, as the store is now, without writing a byte to it."""
+    """Give a `Lookup` of the store in its present state. It writes no byte to the store."""
     index = open_index_for_reading(repository.media)
     published = {}
     for mission in repository.missions():

@@ -1,4 +1,6 @@
-"""What the kinds of artifacts share: the task that a mission sets, and the artifact that fulfils it.
+"""Tasks and artifacts: the parts that all kinds share.
+
+A mission sets tasks; an artifact fulfils a task.
 
 Each kind is one module beside this one: engine, shard, probe, index, file, and the list of missing tiles. Such a module
 says what the mission needs (its tasks), which work units make what is missing, and which entries result. Nothing else
@@ -32,7 +34,7 @@ def silent(_activity: str, _done: int, _total: int) -> None:
 @dataclass(frozen=True, slots=True)
 class PlanRow:
     """The line of a task in a plan: `key` is "" for a kind without build keys, `bytes` None where the size is not known
-    yet, `tiles` the number of tiles that a shard shows; `detail` is for people, where there is no size."""
+    yet, `tiles` the number of tiles that a shard shows; `detail` is for people, where no size is known."""
 
     name: str
     key: str
@@ -126,7 +128,7 @@ class UnkeyedTask:
 
 
 class Artifact(Protocol):
-    """What fulfils a task: its objects are in the store."""
+    """An artifact whose objects are in the store: it fulfils a task."""
 
     @property
     def task(self) -> Task:

@@ -40,7 +40,7 @@ from builders.grid.tiles import tile_from_id, tile_xy
 from builders.grid.views import View
 from store.errors import Invalid, Refused
 
-# What the workers have to do while the caller writes a shard.
+# Work for the workers while the caller writes a shard.
 BATCHES_AHEAD = 4
 CELLS_AHEAD = 2
 # Of a mosaic: Pillow takes 4 bytes a pixel, 256 MiB in each worker.
@@ -235,7 +235,7 @@ class CellPipeline:
                 self._network.halved(size, error)
 
     def _fill(self, cell: _Cell, view: int, out: NDArray[np.float32]) -> bool:
-        """Write a view, as the model takes it, to `out` float32 [3, H, W]; return False if a tile is absent or bad."""
+        """Write a view to `out` float32 [3, H, W]; return False if a tile is absent or bad."""
         # Each tile is looked at, also for a view that is left out: all bad tiles are reported.
         tiles = [cell.tiles.image(number) for number in cell.footprints[view]]
         whole = [tile for tile in tiles if tile is not None]
