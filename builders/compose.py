@@ -25,7 +25,7 @@ from builders.engines.isolation import Limits, machine_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
 from builders.grid.views import View
 from builders.imagery.coverage import Gates
-from builders.imagery.inventory import Inventory, SourceSpec, TileSources, Wanted, cells_of, cells_over
+from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
 from builders.imagery.statcache import StatCache
 from builders.mission.reader import load_mission
 from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, scaled
@@ -109,7 +109,7 @@ class BuildContext:
             normalise=set_.normalise,
         )
 
-    def wanted(self) -> dict[int, Wanted]:
+    def wanted(self) -> dict[int, LevelRequest]:
         """Return what a build needs to know of the tile sources, by zoom: the area's tiles, and the cells that hold
         every tile of the views over them and of all views of their cells."""
         wanted = {}
@@ -121,7 +121,7 @@ class BuildContext:
                 # Recall is measured with the surroundings of single tiles too.
                 if view != View() or self.mission.quality is not None:
                     cells.append(cells_over(zoom, view, required))
-            wanted[zoom] = Wanted(required, np.unique(np.concatenate(cells)))
+            wanted[zoom] = LevelRequest(required, np.unique(np.concatenate(cells)))
         return wanted
 
     def inventory(self, progress: Callable[[str, int, int], None], *, remembered: bool = False) -> Inventory:

@@ -17,7 +17,7 @@ from builders.areas.covering import tiles_of_area
 from builders.descriptors.shard import Shard, read_shard
 from builders.grid.tiles import Tile, tile_from_id
 from builders.grid.views import View
-from builders.imagery.inventory import Inventory, SourceSpec, TileSources, Wanted, cells_of, cells_over
+from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
 from builders.recipe import RowRecipe, tile_list
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
@@ -81,13 +81,13 @@ def _recipes(evidence: Evidence, opened: Opened) -> dict[tuple[str, int], RowRec
     return recipes
 
 
-def _wanted(opened: Opened, recipes: dict[tuple[str, int], RowRecipe]) -> dict[int, Wanted]:
+def _wanted(opened: Opened, recipes: dict[tuple[str, int], RowRecipe]) -> dict[int, LevelRequest]:
     wanted = {}
     for zoom in opened.manifest.coverage.zooms:
         required = tiles_of_area(opened.manifest.mission.area, zoom)
         views = {View(*recipe.view) for (_, at), recipe in recipes.items() if at == zoom}
         cells = [cells_of(zoom, required), *(cells_over(zoom, view, required) for view in views)]
-        wanted[zoom] = Wanted(required, np.unique(np.concatenate(cells)))
+        wanted[zoom] = LevelRequest(required, np.unique(np.concatenate(cells)))
     return wanted
 
 

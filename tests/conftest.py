@@ -1,9 +1,10 @@
-"""Fixtures that more than one part of the tests uses."""
+"""Fixtures that more than one part of the tests uses, and where the tests write."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,14 @@ settings.register_profile(
     "flightbag", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("flightbag")
+
+# The tests write to memory where it has room: they sync thousands of times, and a disk needs milliseconds for each.
+# No test needs a real disk: a power cut is a model (tests.faults.disks). TMPDIR=/tmp runs them on a disk.
+MEMORY = "/dev/shm"
+ROOM = 4 * 2**30
+if "TMPDIR" not in os.environ and Path(MEMORY).is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
+    os.environ["TMPDIR"] = MEMORY  # child processes write there too
+    tempfile.tempdir = None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -117,7 +117,7 @@ def covered_ranges(polygons: Sequence[Polygon], zoom: int, wanted: Ints | None) 
     edges, owner = _edges(polygons)
     keys, edge = owner << _OF, np.arange(len(edges))
     candidates = np.arange(len(polygons), dtype=np.int64) << _OF
-    found: list[Ranges] = []
+    ranges_so_far: list[Ranges] = []
     for level in range(zoom + 1):
         keys, edge = _wanted(keys, level, zoom, wanted, edge)
         through = _goes_through(keys, level, edges[edge])
@@ -129,13 +129,13 @@ def covered_ranges(polygons: Sequence[Polygon], zoom: int, wanted: Ints | None) 
         outline = np.unique(keys)
         (rest,) = _wanted(np.setdiff1d(candidates, outline, assume_unique=True), level, zoom, wanted)
         inside = _is_inside(rest, level, edges, owner)
-        found.append(_range(rest[inside], level, zoom, whole=True))
+        ranges_so_far.append(_range(rest[inside], level, zoom, whole=True))
         last = _range(outline, level, zoom, whole=False)
         if wanted is None:
             # Each tile on the outline has at least one descendant in the area, and no range so far is smaller.
-            _check_count([*found, last], zoom)
+            _check_count([*ranges_so_far, last], zoom)
         keys, edge, candidates = _children(keys), np.tile(edge, 4), _children(outline)
-    ranges = [*found, last]
+    ranges = [*ranges_so_far, last]
     return Ranges(
         np.concatenate([r.of for r in ranges]),
         np.concatenate([r.start for r in ranges]),

@@ -81,7 +81,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KeyedTask:
-    """A task of one entry with a build key; `present` is its object, if stored. Keeps the promises of `Task`."""
+    """A task of one entry with a build key; `present` is its object, if the store has it. It keeps to `Task`."""
 
     most_entries: ClassVar[int] = 1
 

@@ -111,8 +111,8 @@ def read_footprints(path: Path) -> Footprints:
 
 def _day(file: GeoJsonFile, place: str, properties: object) -> int:
     """Midnight UTC, in unix seconds, of the day of the property `datetime`."""
-    given = properties.get("datetime") if isinstance(properties, dict) else None
-    match = _DATE_TIME.fullmatch(given) if isinstance(given, str) else None
+    value = properties.get("datetime") if isinstance(properties, dict) else None
+    match = _DATE_TIME.fullmatch(value) if isinstance(value, str) else None
     try:
         if match is None:
             raise ValueError
@@ -124,7 +124,7 @@ def _day(file: GeoJsonFile, place: str, properties: object) -> int:
     except (ValueError, OverflowError):
         file.refuse(
             member_place(place, "properties.datetime"),
-            f"is {value_text(given)}, must be a date-time of RFC 3339 or a date in the years {FIRST_YEAR} to 9999",
+            f"is {value_text(value)}, must be a date-time of RFC 3339 or a date in the years {FIRST_YEAR} to 9999",
             "give a date; if the STAC item has a range, give its start_datetime",
         )
     return (day.toordinal() - datetime.date(1970, 1, 1).toordinal()) * 86400

@@ -55,7 +55,7 @@ class SourceSpec:
         return calendar.timegm(self.captured.timetuple())
 
 
-class Wanted(NamedTuple):
+class LevelRequest(NamedTuple):
     """The request for one zoom: ids of the tiles that the area requires, and ids of the cells to read whole."""
 
     required: NDArray[np.uint64]
@@ -163,7 +163,11 @@ class TileSources:
             yield (number, *tiles[number])
 
     def inventory(
-        self, wanted: dict[int, Wanted], progress: Callable[[int], None] | None = None, *, remembered: bool = False
+        self,
+        wanted: dict[int, LevelRequest],
+        progress: Callable[[int], None] | None = None,
+        *,
+        remembered: bool = False,
     ) -> Inventory:
         """The inventory of the cells and tiles in `wanted`, by zoom.
 
@@ -206,7 +210,7 @@ class TileSources:
         array = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, DIGEST_SIZE)
         return np.array(ids, np.uint64), array, np.array(sources, np.uint16)
 
-    def _level(self, zoom: int, wanted: Wanted, tiles: TileHashes) -> Level:
+    def _level(self, zoom: int, wanted: LevelRequest, tiles: TileHashes) -> Level:
         ids, hashes, sources = tiles[zoom]
         present, places = find(ids, wanted.required)
         captured = np.zeros(len(wanted.required), np.int64)

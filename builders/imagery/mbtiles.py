@@ -155,9 +155,9 @@ class MBTilesSource:
                     raise self._not_mbtiles(str(error)) from None
                 raise
         if len(formats) != 1 or formats[0] not in FORMATS:
-            given = " and ".join(map(repr, formats)) or "missing"
+            values = " and ".join(map(repr, formats)) or "missing"
             raise self._not_mbtiles(
-                f"the format in its metadata is {given}, must be one of {', '.join(FORMATS)}",
+                f"the format in its metadata is {values}, must be one of {', '.join(FORMATS)}",
                 remedy="give an MBTiles file of image tiles; vector tiles cannot be described",
             )
         if lowest is not None and highest is not None and lowest <= highest:

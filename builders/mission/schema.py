@@ -204,10 +204,10 @@ class Area(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> Area:
-        given = [key for key, value in self if value is not None]
-        if given not in (["bbox"], ["geojson"], ["corridor", "width_m"]):
-            keys = " and ".join(given) or "nothing"
-            raise ValueError(f"has {keys}, must have bbox, or geojson, or corridor and width_m")
+        keys = [key for key, value in self if value is not None]
+        if keys not in (["bbox"], ["geojson"], ["corridor", "width_m"]):
+            present = " and ".join(keys) or "nothing"
+            raise ValueError(f"has {present}, must have bbox, or geojson, or corridor and width_m")
         return self
 
     @property
@@ -308,10 +308,10 @@ class Input(Section):
 
     @model_validator(mode="after")
     def _range(self) -> Input:
-        given = [value for value in (self.min, self.opt, self.max) if value is not None]
-        if self.symbol is None and given:
+        limits = [value for value in (self.min, self.opt, self.max) if value is not None]
+        if self.symbol is None and limits:
             raise ValueError("has min, opt or max and a fixed shape; leave them out, or name a dimension in shape")
-        if self.symbol is not None and (len(given) != 3 or given != sorted(given)):
+        if self.symbol is not None and (len(limits) != 3 or limits != sorted(limits)):
             values = ", ".join(f"{key} {value}" for key, value in self if key != "shape" and value is not None)
             raise ValueError(
                 f"has {values or 'no range'} for {self.symbol!r}; give min, opt and max with min <= opt <= max"
@@ -402,10 +402,10 @@ class View(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> View:
-        given = [key for key, value in self if value is not None]
-        if given not in (["tiles", "stride"], ["metres", "overlap"]):
-            keys = " and ".join(given) or "nothing"
-            raise ValueError(f"has {keys}, must have tiles and stride, or metres and overlap")
+        keys = [key for key, value in self if value is not None]
+        if keys not in (["tiles", "stride"], ["metres", "overlap"]):
+            present = " and ".join(keys) or "nothing"
+            raise ValueError(f"has {present}, must have tiles and stride, or metres and overlap")
         if self.stride is not None and self.tiles is not None and self.stride > self.tiles:
             raise ValueError(f"has a stride of {self.stride}, which leaves gaps between views of {self.tiles} tiles")
         return self

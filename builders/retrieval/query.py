@@ -7,8 +7,6 @@ same queries, without decoding pictures and reading tile sources.
 from __future__ import annotations
 
 import datetime
-import os
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -19,16 +17,17 @@ from numpy.typing import NDArray
 
 from builders.areas.covering import tiles_of_area
 from builders.descriptors.decoding import BadTile, decode
+from builders.files import read_regular
 from builders.grid.tiles import MAX_TILE_BYTES
 from builders.grid.views import View
-from builders.imagery.inventory import SourceSpec, TileSources, Wanted, cells_of, cells_over
+from builders.imagery.inventory import LevelRequest, SourceSpec, TileSources, cells_of, cells_over
 from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.layers import MapLayer
 from builders.onboard.measurement import Measurement
 from builders.onboard.retriever import Match, Retriever
 from builders.retrieval.quality import Imagery, RecallMeasurement
 from builders.retrieval.recall import total
-from store.errors import Invalid, NotFound, Refused, Unavailable
+from store.errors import Invalid, NotFound, Refused
 from store.format.ids import BuildKey
 from store.takeoff.mission import VerifiedMission
 
@@ -38,17 +37,15 @@ _ANY_DATE = datetime.date(1970, 1, 1)
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """Return uint8 [height, width, 3]: the pixels of a JPEG, PNG or WebP file. Raises NotFound, Invalid or Unavailable,
     naming the file."""
+    data = read_regular(path, MAX_TILE_BYTES, "picture", absent=NotFound)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise Invalid(f"{path}: expected a regular file", remedy="give a JPEG, PNG or WebP file", path=str(path))
-        with open(path, "rb") as file:
-            return np.asarray(decode(file.read(MAX_TILE_BYTES + 1)))
-    except FileNotFoundError:
-        raise NotFound(f"{path} does not exist", remedy="give a JPEG, PNG or WebP file", path=str(path)) from None
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
+        return np.asarray(decode(data))
     except BadTile as error:
-        raise Invalid(f"{path} cannot be decoded: {error.message}", path=str(path)) from error
+        raise Invalid(
+            f"picture {path} cannot be decoded: {error.message}",
+            remedy="give a JPEG, PNG or WebP file",
+            path=str(path),
+        ) from error
 
 
 def the_set(mission: VerifiedMission, set_: str | None) -> str:
@@ -121,14 +118,14 @@ def _report(progress: Callable[[str, int, int], None], what: str, count: int) ->
     progress(what, count, 0)
 
 
-def wanted_of(mission: VerifiedMission, layers: Sequence[MapLayer]) -> dict[int, Wanted]:
+def wanted_of(mission: VerifiedMission, layers: Sequence[MapLayer]) -> dict[int, LevelRequest]:
     """Return, by zoom, which tiles of a source have to be looked up to query the map with them."""
     views = {layer.zoom: layer.view for layer in layers}
     wanted = {}
     for zoom in mission.manifest.coverage.zooms:
         required = tiles_of_area(mission.facts.area, zoom)
         cells = [cells_of(zoom, required), cells_over(zoom, views.get(zoom, View()), required)]
-        wanted[zoom] = Wanted(required, np.unique(np.concatenate(cells)))
+        wanted[zoom] = LevelRequest(required, np.unique(np.concatenate(cells)))
     return wanted
 
 
@@ -136,7 +133,7 @@ def imagery_of(
     stack: ExitStack,
     paths: Sequence[Path],
     tile_size: int,
-    wanted: dict[int, Wanted],
+    wanted: dict[int, LevelRequest],
     progress: Callable[[int], None] | None = None,
 ) -> Imagery:
     """Return the tiles of these sources; where sources overlap, the first wins. They are open as long as the stack."""

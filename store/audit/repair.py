@@ -27,7 +27,7 @@ from store.disk.media import Media
 from store.disk.objects import Batch, inserting
 from store.disk.quarantine import copy_aside, present, set_aside
 from store.disk.staging import sweep
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId, is_hex
 from store.format.ref import ref_id
 from store.ground.repository import Repository
@@ -221,8 +221,8 @@ class _StepRunner:
             self.disk.sync_directory(self.media.path)
         try:
             check_continues_chain(self.repository, data)
-        except (NotFound, Corrupt, Untrusted):
-            return False  # the root before it is missing still: a root after a hole would make the store worse
+        except FlightbagError:
+            return False  # the root before it is not whole still: a root after a hole would make the store worse
         if present(self.media, step.name):
             set_aside(self.media, self.disk, step.name)
         put_into_effect(self.repository, data, at=int(time.time()))

@@ -13,7 +13,7 @@ and times that the last user left. On another path or inode the index is removed
 after a user that did not close it, the file is checked offline first. Users of one index share the lock `index`; the
 process that has the lock exclusively does the checks.
 
-Only this module imports lmdb, and only modules of the ground import this one. The index is not the ledger of the audit
+Only this module imports lmdb, and nothing that flies imports this module. The index is not the ledger of the audit
 (`audit.ledger`), which lies outside the store (decision 0007).
 """
 

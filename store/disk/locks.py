@@ -26,6 +26,7 @@ from store.errors import Unavailable
 
 # Bytes of a lock file that are read.
 HOLDER_LIMIT = 4096
+_REMEDY = "use a file system with flock, as a user who may write into the folder lock/"
 
 
 class Locked(Unavailable):
@@ -128,7 +129,8 @@ def exclusive(store: str, disk: Disk, name: str, what: str, *, timeout: float = 
     except Timeout:
         raise _locked(path, what) from None
     except OSError as error:
-        raise Unavailable(f"{path} cannot be locked: {error.strerror}", kind="unwritable", path=path) from error
+        text = f"{path} cannot be locked: {error.strerror}"
+        raise Unavailable(text, remedy=_REMEDY, kind="unwritable", path=path) from error
     try:
         yield
     finally:
@@ -144,7 +146,8 @@ class SharedLock:
         try:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise Unavailable(f"{self._path} cannot be opened: {error.strerror}", kind="unwritable") from error
+            text = f"{self._path} cannot be opened: {error.strerror}"
+            raise Unavailable(text, remedy=_REMEDY, kind="unwritable", path=self._path) from error
 
     @classmethod
     def existing(cls, store: str, name: str, what: str) -> Self | None:
@@ -162,7 +165,8 @@ class SharedLock:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Unavailable(f"{lock._path} cannot be opened: {error.strerror}", kind="unreadable") from error
+            text = f"{lock._path} cannot be opened: {error.strerror}"
+            raise Unavailable(text, kind="unreadable", path=lock._path) from error
         return lock
 
     def _flock(self, operation: int) -> bool:
@@ -172,7 +176,8 @@ class SharedLock:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
                 return False
-            raise Unavailable(f"{self._path} cannot be locked: {error.strerror}", kind="unwritable") from error
+            text = f"{self._path} cannot be locked: {error.strerror}"
+            raise Unavailable(text, remedy=_REMEDY, kind="unwritable", path=self._path) from error
         return True
 
     def try_exclusive(self) -> bool:

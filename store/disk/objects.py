@@ -135,8 +135,7 @@ class Batch:
             self._bad[id_] = size
             return False
         except Unavailable as error:
-            # Only a bad sector (EIO) counts as a damaged copy, for the caller has the right bytes. Other errors may
-            # pass.
+            # Only a bad sector (EIO) counts as a damaged copy: the caller has the right bytes. Other errors may pass.
             if error.errno != errno.EIO:
                 raise
             self._bad[id_] = size

@@ -41,6 +41,10 @@ from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
 WRONG_EPOCH = "the mission is of another epoch than the trust root"
 OLD_ROOT = "the mission needs a newer trust root than the newest one at hand"
 ISSUED_TOO_EARLY = "the mission was issued before the time from which the trust root accepts manifests"
+_SYNC_MISSION = "check the mission id, and sync the mission to this store again"
+_SYNC_CHAIN = (
+    "sync the store again from the station that published it; check that the pinned root is of its trust domain"
+)
 _BUILD_AGAIN = "build and sign the mission again"
 # What a planner or a crew does about each kind of finding of step E.
 REMEDIES = {
@@ -67,8 +71,8 @@ def open_mission(evidence: Evidence, mission: str, pinned: SignedRoot) -> Opened
         try:
             newest_root(evidence, pinned)
         except FlightbagError as chain:
-            return Finding.of(error, step="A"), Finding.of(chain, step="B")
-        return (Finding.of(error, step="A"),)
+            return Finding.of(error, step="A", remedy=_SYNC_MISSION), Finding.of(chain, step="B", remedy=_SYNC_CHAIN)
+        return (Finding.of(error, step="A", remedy=_SYNC_MISSION),)
     return open_manifest(evidence, id_, pinned)
 
 
@@ -85,7 +89,7 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
     try:  # B
         root = newest_root(evidence, pinned).root
     except FlightbagError as error:
-        findings.append(Finding.of(error, step="B"))
+        findings.append(Finding.of(error, step="B", remedy=_SYNC_CHAIN))
     if envelope is None or root is None:
         return tuple(findings)
     try:  # C
@@ -96,7 +100,7 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
     try:  # D
         parsed = Manifest.parse(envelope.payload)
     except FlightbagError as error:
-        return (Finding.of(error, step="D", entry="manifest", remedy="build and sign the mission again"),)
+        return (Finding.of(error, step="D", entry="manifest", remedy=_BUILD_AGAIN),)
     try:
         table = read_table(evidence, parsed)
     except FlightbagError as error:
@@ -333,6 +337,7 @@ def _contradicting_sizes(entries: Sequence[Entry], sizes: dict[ObjectId, int]) -
                 entry=entry.name,
                 expected=str(sizes[entry.id]),
                 actual=str(entry.size),
+                remedy=_BUILD_AGAIN,
             )
 
 

@@ -398,7 +398,7 @@ def test_without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(Unavailable, match="hardware vendor") as caught:
         TensorRtBackend().version  # noqa: B018
-    assert caught.value.fields["extra"] == "tensorrt"
+    assert caught.value.extra == "tensorrt"
 
 
 @pytest.mark.parametrize(

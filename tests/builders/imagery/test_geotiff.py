@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 
 from builders.descriptors.decoding import decode
 from builders.grid.tiles import Tile, cell_of, tile_from_id
@@ -69,19 +67,6 @@ def everything(source: Any, zoom: int = ZOOM) -> list[tuple[int, bytes]]:
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("raster") / "aligned.tif", picture(tiles()), tiled=True)
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 10**6))
-def test_a_png_decodes_to_its_pixels(height: int, width: int, seed: int) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    data = write_png(pixels)
-    assert (np.asarray(Image.open(io.BytesIO(data))) == pixels).all()
-    assert data == write_png(pixels.copy())
-
-
-def test_a_png_of_many_blocks() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
-    assert (np.asarray(decode(write_png(pixels))) == pixels).all()
 
 
 def test_a_raster_on_the_grid_gives_its_own_pixels(aligned: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id
 from builders.grid.views import View
-from builders.imagery.inventory import COVERAGE_CONTEXT, SourceSpec, TileSources, Wanted, cells_of, cells_over
+from builders.imagery.inventory import COVERAGE_CONTEXT, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
 from builders.imagery.statcache import StatCache
 from builders.recipe import tile_list
 from store.errors import Corrupt
@@ -39,7 +39,7 @@ def ids(*tiles: Tile) -> NDArray[np.uint64]:
 
 
 REQUIRED = ids(HOLE, Tile(ZOOM, X0, Y0), Tile(ZOOM, X0, Y0 + 1), Tile(ZOOM, X0 + 2, Y0 + 2))
-WANTED = {ZOOM: Wanted(REQUIRED, cells_of(ZOOM, REQUIRED))}
+WANTED = {ZOOM: LevelRequest(REQUIRED, cells_of(ZOOM, REQUIRED))}
 
 
 def spec(path: Path) -> SourceSpec:
@@ -114,7 +114,7 @@ def test_a_tile_that_is_gone_is_corrupt(tmp_path: Path) -> None:
         (folder / name).write_bytes(b"\x01")
     wanted = ids(tile)
     with TileSources([spec(folder)], SIDE) as sources:
-        level = sources.inventory({ZOOM: Wanted(wanted, cells_of(ZOOM, wanted))}).level(ZOOM)
+        level = sources.inventory({ZOOM: LevelRequest(wanted, cells_of(ZOOM, wanted))}).level(ZOOM)
         (folder / f"{tile}.png").unlink()
         with pytest.raises(Corrupt):
             list(sources.read_again(level, wanted))

@@ -7,7 +7,6 @@ import datetime
 import os
 from collections.abc import Callable
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 
 from builders.files import read_regular
 from builders.mission.reader import MAX_BYTES, load_mission, toml_key
-from builders.mission.schema import Takeoff, scaled
 from store.errors import Invalid, Unavailable
 
 MISSION = """\
@@ -397,18 +395,6 @@ def test_whole_degrees_are_numbers_too(folder: Path) -> None:
     mission = load_mission(write(folder, text)).file.mission
     assert mission.area.bbox_e7 == (-1000000000, 470000000, -990000000, 480000000)
     assert mission.takeoff.alt_mm == 480000
-
-
-@given(st.decimals(allow_nan=False, allow_infinity=False), st.integers(0, 9))
-def test_scaling_is_exact_and_rounds_half_to_even(value: Decimal, places: int) -> None:
-    assert scaled(value, places) == round(Fraction(value) * 10**places)
-
-
-@given(st.integers(-900000000, 900000000))
-def test_every_coordinate_of_seven_decimals_is_kept(units: int) -> None:
-    text = f"{'-' * (units < 0)}{abs(units) // 10**7}.{abs(units) % 10**7:07}"
-    takeoff = Takeoff.model_validate({"lat": Decimal(text), "lon": Decimal(text), "alt_m": Decimal(0)})
-    assert (takeoff.lat_e7, takeoff.lon_e7) == (units, units)
 
 
 VALUES = st.recursive(

@@ -1,4 +1,4 @@
-"""Inserting: batches, healing, the ledger, staging and its sweep."""
+"""Inserting: batches, healing, and the hash record that spares a second hash."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ class TestHashRecord:
             writer.check_object(ObjectId.of(b"one"), 3)
 
     def test_another_size_than_the_one_that_was_checked_is_refused(self, store: Path, writer: Writer) -> None:
-        """Also before the ledger has it: two entries may give one object two sizes."""
+        """Also before the hash record exists: two entries may give one object two sizes."""
         insert(writer, b"one")
         file_of(store, ObjectId.of(b"one")).touch()
         writer.check_object(ObjectId.of(b"one"), 3)

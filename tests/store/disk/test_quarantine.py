@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 
-from store.disk import quarantine
 from store.disk.durable import Disk
 from store.disk.media import Media, object_path
 from store.disk.quarantine import copy_aside, present, set_aside
@@ -57,7 +57,7 @@ def test_names(store: Path, name: str, last: str) -> None:
 
 
 def test_nothing_in_quarantine_is_replaced(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quarantine.time, "strftime", lambda *_: "20261122T090000Z")  # all in one second
+    monkeypatch.setattr(time, "strftime", lambda *_: "20261122T090000Z")  # all in one second
     with Media(store) as media:
         targets = []
         for data in (b"one", b"two", b"three"):

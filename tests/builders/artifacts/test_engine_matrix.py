@@ -44,15 +44,16 @@ MODES = {"portable": "", "fast": 'mode = "fast"', "int8": "calibration = { tiles
 
 @dataclass
 class Bench:
-    """A desk with a mission file of one backbone, and its text to change."""
+    """A desk with a mission file of one backbone, its text to change, and the store that gets the engine."""
 
     desk: Desk
     file: Path
     cache: Path
+    store: Path
 
     def engine(self) -> EngineReport:
-        """What becomes of the engine now."""
-        with open_context(self.file, self.desk.store, self.cache) as shop:
+        """The report of a build of the engine."""
+        with open_context(self.file, self.store, self.cache) as shop:
             (report,) = build_engines(shop, now=1_800_000_000)
         return report
 
@@ -66,10 +67,41 @@ class Bench:
 
 @pytest.fixture
 def bench(desk: Desk, tmp_path: Path) -> Bench:
-    return Bench(desk, desk.write_mission("left", files=()), tmp_path / "cache")
+    return Bench(desk, desk.write_mission("left", files=()), tmp_path / "cache", desk.store)
+
+
+EngineOf = Callable[[Bench, str], EngineReport]
+
+
+@pytest.fixture(scope="module")
+def engine_of(_first_desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> EngineOf:
+    """Turns a bench to a kind of engine, and to the store of this module in which that engine is built; returns its
+    report.
+
+    The store belongs to another desk at another place: the key depends on neither.
+    """
+    engines: dict[str, tuple[Path, EngineReport]] = {}
+
+    def engine(bench: Bench, kind: str) -> EngineReport:
+        if kind not in engines:
+            folder = tmp_path_factory.mktemp(kind) / "desk"
+            shutil.copytree(_first_desk.folder, folder)
+            desk = Desk(folder)
+            first = Bench(desk, desk.write_mission("left", files=()), folder / "cache", desk.store)
+            become(first, kind)
+            report = first.engine()
+            assert report.action == "built", report.error
+            engines[kind] = desk.store, report
+        become(bench, kind)
+        bench.store, report = engines[kind]
+        return report
+
+    return engine
 
 
 def become(bench: Bench, kind: str) -> None:
+    if kind == "portable":
+        return
     extra = MODES[kind]
     precision_ = "int8" if kind == "int8" else "fp32"
     bench.edit(('precision = "fp32"\n', f'precision = "{precision_}"\n{extra}\n'))
@@ -125,17 +157,16 @@ MATRIX: dict[str, tuple[str, Change]] = {
 
 
 @pytest.mark.parametrize(("kind", "change"), MATRIX.values(), ids=MATRIX)
-def test_one_fact_of_the_key_changed_builds_another_engine(bench: Bench, kind: str, change: Change) -> None:
-    if kind != "portable":
-        become(bench, kind)
-    before = bench.engine()
-    assert before.action == "built", before.error
+def test_one_fact_of_the_key_changed_builds_another_engine(
+    bench: Bench, engine_of: EngineOf, kind: str, change: Change
+) -> None:
+    before = engine_of(bench, kind)
     change(bench)
     after = bench.engine()
     assert after.action == "built", after.error
     assert after.key != before.key
     assert bench.engine().action == "reused"
-    there = flightbag("engines", "show", bench.desk.store, before.key, "--json")
+    there = flightbag("engines", "show", bench.store, before.key, "--json")
     assert there.json[0]["key"] == before.key
 
 
@@ -148,20 +179,18 @@ def test_one_bit_of_a_side_file_builds_another_engine(bench: Bench) -> None:
 
 @pytest.mark.parametrize("kind", MODES)
 def test_another_version_of_the_library_builds_another_engine(
-    bench: Bench, kind: str, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, engine_of: EngineOf, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind != "portable":
-        become(bench, kind)
-    with open_context(bench.file, bench.desk.store, bench.cache) as shop:
-        before = build_engines(shop, now=1)[0].key
+    before = engine_of(bench, kind)
     monkeypatch.setattr(OnnxRuntimeBackend, "version", "9.9.9")
-    with open_context(bench.file, bench.desk.store, bench.cache) as shop:
-        assert str(explained(shop, "embedder").recipe.key) != before
+    with open_context(bench.file, bench.store, bench.cache) as shop:
+        assert str(explained(shop, "embedder").recipe.key) != before.key
 
 
-def test_another_version_of_what_quantises_builds_another_engine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    become(bench, "int8")
-    before = bench.engine()
+def test_another_version_of_what_quantises_builds_another_engine(
+    bench: Bench, engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = engine_of(bench, "int8")
     monkeypatch.setattr("builders.artifacts.engine.quantiser_version", lambda: "onnxruntime 9.9.9")
     after = bench.engine()
     assert (after.action, after.key == before.key) == ("built", False)
@@ -169,18 +198,17 @@ def test_another_version_of_what_quantises_builds_another_engine(bench: Bench, m
 
 
 def test_another_instruction_set_is_another_fast_engine_and_the_same_portable_one(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, engine_of: EngineOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a portable engine the machine is no part of the key."""
     other = tmp_path / "cpuinfo"
     other.write_text("flags : sse sse2 avx\nFeatures : asimd\n")
-    portable = bench.engine()
+    portable = engine_of(bench, "portable")
     monkeypatch.setattr(backend_module, "CPU_FILE", other)
     assert bench.engine().action == "reused"
     monkeypatch.undo()
-    become(bench, "fast")
-    fast = bench.engine()
-    assert fast.action == "built"
+    fast = engine_of(bench, "fast")
+    assert bench.engine().action == "reused"
     monkeypatch.setattr(backend_module, "CPU_FILE", other)
     assert bench.engine().key not in (fast.key, portable.key)
 
@@ -224,22 +252,21 @@ NOT_IN_IT: dict[str, Change] = {
 
 @pytest.mark.parametrize("kind", MODES)
 @pytest.mark.parametrize("change", NOT_IN_IT.values(), ids=NOT_IN_IT)
-def test_what_is_not_in_the_key_builds_nothing(bench: Bench, kind: str, change: Change) -> None:
-    if kind != "portable":
-        become(bench, kind)
-    before = bench.engine()
-    assert before.action == "built", before.error
-    stored = listing(bench.desk.store)
+def test_what_is_not_in_the_key_builds_nothing(bench: Bench, engine_of: EngineOf, kind: str, change: Change) -> None:
+    before = engine_of(bench, kind)
+    stored = listing(bench.store)
     change(bench)
     after = bench.engine()
     assert (after.action, after.key) == ("reused", before.key)
-    assert {k: v for k, v in listing(bench.desk.store).items() if not str(k).startswith(("index", "lock"))} == {
+    assert {k: v for k, v in listing(bench.store).items() if not str(k).startswith(("index", "lock"))} == {
         k: v for k, v in stored.items() if not str(k).startswith(("index", "lock"))
     }
 
 
-def test_machine_name_and_threads_are_not_in_the_key(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = bench.engine()
+def test_machine_name_and_threads_are_not_in_the_key(
+    bench: Bench, engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = engine_of(bench, "portable")
     monkeypatch.setattr(socket, "gethostname", lambda: "another-laptop")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("TZ", "Asia/Tokyo")
@@ -248,17 +275,11 @@ def test_machine_name_and_threads_are_not_in_the_key(bench: Bench, monkeypatch: 
     assert (after.action, after.key) == ("reused", before.key)
 
 
-def test_area_is_in_the_key_of_int8_alone(bench: Bench) -> None:
+def test_area_is_in_the_key_of_int8_alone(bench: Bench, engine_of: EngineOf) -> None:
     """Its calibration tiles are those of the area."""
-    left, right = bench.file, bench.desk.write_mission("right", files=(), bbox=RIGHT)
+    bench.file = bench.desk.write_mission("right", files=(), bbox=RIGHT)
     for kind, action in (("portable", "reused"), ("int8", "built")):
-        bench.file = left
-        if kind != "portable":
-            become(bench, kind)
-        assert bench.engine().action == "built"
-        bench.file = right
-        if kind != "portable":
-            become(bench, kind)
+        engine_of(bench, kind)
         assert bench.engine().action == action
 
 
@@ -266,13 +287,9 @@ def test_area_is_in_the_key_of_int8_alone(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("kind", MODES)
-def test_equal_sources_give_equal_objects_in_two_stores(bench: Bench, kind: str, tmp_path: Path) -> None:
-    if kind != "portable":
-        become(bench, kind)
-    first = bench.engine()
-    for name in ("index", "objects"):
-        shutil.rmtree(bench.desk.store / name)
-    (bench.desk.store / "objects").mkdir()
+def test_equal_sources_give_equal_objects_in_two_stores(bench: Bench, engine_of: EngineOf, kind: str) -> None:
+    first = engine_of(bench, kind)
+    bench.store = bench.desk.store
     second = bench.engine()
     assert (first.action, second.action) == ("built", "built")
     assert first.card is not None
@@ -283,8 +300,7 @@ def test_equal_sources_give_equal_objects_in_two_stores(bench: Bench, kind: str,
 
 @pytest.mark.parametrize("kind", MODES)
 def test_a_mission_carries_the_parts_and_the_card_and_flies_with_them(bench: Bench, kind: str) -> None:
-    if kind != "portable":
-        become(bench, kind)
+    become(bench, kind)
     assert bench.desk.built(bench.file)["outcome"] == "built"
     assert bench.desk.built(bench.file)["outcome"] == "unchanged"
     with Repository.open(bench.desk.store) as repository:
