@@ -145,7 +145,7 @@ def test_an_error_at_any_system_call_is_typed_and_publishes_nothing_by_halves(
             assert not failing.failed or failing.failed.startswith(("unlink", "rmdir")), failing.failed
         else:
             assert isinstance(raised, Unavailable), failing.failed
-            assert raised.fields["errno"] == number, failing.failed
+            assert raised.errno == number, failing.failed
         assert_whole_or_absent(store)
         publish(store, NEW)
         assert list((store / "tmp").iterdir()) == [], failing.failed
