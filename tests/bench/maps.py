@@ -152,7 +152,7 @@ def country(folder: Path, *, small: bool) -> dict[str, Any]:
     desk = make_desk(folder)
     write_backbone(folder / "tiny.onnx", size=16, dim=8)
     result: dict[str, Any] = {}
-    for count in (400, 900) if small else COUNTRIES:
+    for count in (400,) if small else COUNTRIES:
         tiles = folder / f"country-{count}.mbtiles"
         bbox = write_country(tiles, count)
         mission = folder / f"country-{count}.toml"
