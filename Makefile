@@ -29,6 +29,7 @@ test: check
 drill: $(VENV)/.stamp
 	$(BIN)/python -m tests.faults.drill
 	$(BIN)/python -m tests.faults.engine_kills 50
+	FLIGHTBAG_DRILL=1 $(BIN)/pytest -n 2 -q tests/faults/test_publication.py
 	FLIGHTBAG_STRESS=30 $(BIN)/pytest -q tests/store/test_machine.py
 
 # Bytes made up and changed for every reader of untrusted bytes: five minutes.

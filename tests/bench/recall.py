@@ -26,9 +26,8 @@ _TOP = 5
 
 def table(folder: Path, *, small: bool) -> dict[str, Any]:
     """The figures, printed and given."""
-    del small
     desk = make_desk(folder)
-    shared = os.environ.get("FLIGHTBAG_SHARED", "")
+    shared = "" if small else os.environ.get("FLIGHTBAG_SHARED", "")
     settings: dict[str, Any]
     if shared:
         data = Path(shared) / "data"

@@ -459,17 +459,21 @@ def test_other_imagery_is_asked_with(desk: Desk) -> None:
     from tests.support.field import WORLD
     from tests.support.terrain import write_terrain
 
-    write_terrain(desk.folder / "same.mbtiles", WORLD, (14, 15))
+    write_terrain(desk.folder / "same.mbtiles", WORLD, (14,))
     mission = desk.write_mission(
-        "left", more=QUALITY + 'against = "same.mbtiles"\nagainst_recall_at_1 = 0\nagainst_recall_at_5 = 0\n'
+        "left",
+        zooms=(14,),
+        more=QUALITY + 'against = "same.mbtiles"\nagainst_recall_at_1 = 0\nagainst_recall_at_5 = 0\n',
     )
     ran = desk.build(mission)
     assert ran.status == 2
     assert "the same tiles" in ran.err
-    set_tile(desk.folder / "same.mbtiles", area_tiles(15)[0], None)
-    write_terrain(desk.folder / "other.mbtiles", WORLD, (14, 15), seed=9)
+    set_tile(desk.folder / "same.mbtiles", area_tiles(14)[0], None)
+    write_terrain(desk.folder / "other.mbtiles", WORLD, (14,), seed=9)
     keys = "against_recall_at_1 = {0}\nagainst_recall_at_5 = {0}\n"
-    same = desk.built(desk.write_mission("left", more=QUALITY + 'against = "same.mbtiles"\n' + keys.format(1)))
+    same = desk.built(
+        desk.write_mission("left", zooms=(14,), more=QUALITY + 'against = "same.mbtiles"\n' + keys.format(1))
+    )
     figures = {f["name"]: f["value"] for f in same["figures"]}
     assert figures["recall@1/embedder/against"] == 10**6
     # Measured again without the other imagery, or with another, the figure is not known to hold.
@@ -490,10 +494,12 @@ def test_other_imagery_is_asked_with(desk: Desk) -> None:
     assert [one["name"] for one in without.json if one["value"] is None] == [
         f"recall@{k}/embedder/against" for k in (1, 5)
     ]
-    set_tile(desk.folder / "same.mbtiles", area_tiles(15)[1], None)
+    set_tile(desk.folder / "same.mbtiles", area_tiles(14)[1], None)
     assert flightbag(*command, "--against", desk.folder / "same.mbtiles").status == 3
     assert flightbag(*command, "--against", desk.folder / "other.mbtiles").status == 1
-    ran = desk.build(desk.write_mission("left", more=QUALITY + 'against = "other.mbtiles"\n' + keys.format(0.9)))
+    ran = desk.build(
+        desk.write_mission("left", zooms=(14,), more=QUALITY + 'against = "other.mbtiles"\n' + keys.format(0.9))
+    )
     assert ran.status == 1
     assert "recall@1/embedder/against" in ran.json["why"]
 

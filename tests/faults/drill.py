@@ -128,7 +128,7 @@ def faults(name: str, number: int, *, reading: bool = False, part: int = 0, part
             except Exception as error:
                 raised = error
                 tally.losses.append(f"{errno.errorcode[number]} at {failing.failed}: {error!r}")
-            if isinstance(raised, Unavailable) and not reading and raised.fields.get("errno") != number:
+            if isinstance(raised, Unavailable) and not reading and raised.errno != number:
                 tally.losses.append(f"{errno.errorcode[number]} at {failing.failed} is told as {raised}")
             wrong = scenario.wrong(top)
             tally.losses += [f"{errno.errorcode[number]} at {failing.failed}: {one}" for one in wrong]

@@ -64,7 +64,10 @@ def workers(desk: Desk) -> list[int]:
 
 
 def kill_compilations(count: int, seed: int) -> tuple[int, int, list[str]]:
-    """(kills of a worker, kills of the program, losses) of `count` kills, each followed by a build that finishes."""
+    """(kills of a worker, kills of the program, losses) of `count` kills, each followed by a build that finishes.
+
+    Workers and programs take turns; a kill that came too late does not count, and its turn is repeated.
+    """
     random, losses, of_workers, of_programs = Random(f"engines {seed}"), [], 0, 0
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
         (Path(name) / "first").mkdir()
@@ -79,7 +82,7 @@ def kill_compilations(count: int, seed: int) -> tuple[int, int, list[str]]:
             shutil.copytree(empty.folder, desk.folder)
             mission = write_engines(desk, ["a", "b"])
             process = start(desk, mission)
-            moment, worker = random.random() * whole, random.random() < 0.5
+            moment, worker = random.random() * whole, of_workers <= of_programs
             killed = _kill_worker(desk, process, moment) if worker else _kill_program(process, moment)
             process.communicate()
             of_workers += killed and worker

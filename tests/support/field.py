@@ -1,4 +1,7 @@
-"""A planner's desk for tests: terrain, a backbone, keys, a ground store with a trust root, and mission files."""
+"""A planner's desk: imagery, a backbone, keys, a ground store with a trust root, and mission files that build.
+
+The fixtures `desk` and `built` of tests/conftest.py give a test a copy of its own.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ ZOOMS = (14, 15)
 
 @dataclass(frozen=True)
 class Desk:
-    """The folder and what is in it."""
+    """The paths of a desk, and the commands that a planner types there."""
 
     folder: Path
 
@@ -41,7 +44,7 @@ class Desk:
         return self.folder / "pinned.root.cbor"
 
     def write_mission(self, mission: str, **changes: Any) -> Path:
-        """A mission file; `changes` go to `mission_toml`."""
+        """Write a mission file and return its path; `changes` are arguments of `mission_toml`."""
         settings: dict[str, Any] = {
             "mission": mission,
             "tiles": Path("terrain.mbtiles"),
@@ -60,7 +63,7 @@ class Desk:
         return flightbag("build", mission, "--store", self.store, "--key", self.key, "--json", *more)
 
     def built(self, mission: Path) -> dict[str, Any]:
-        """The report of a build that must succeed."""
+        """Build the mission and return the report; fails the test unless the build succeeds."""
         ran = self.build(mission)
         assert ran.status == 0, ran.out + ran.err
         report: dict[str, Any] = json.loads(ran.out)

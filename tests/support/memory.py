@@ -1,9 +1,9 @@
 """Evidence in memory: a real implementation of `store.takeoff.verify.Evidence` over dicts, with no disk behind it.
 
 It makes the same promises as `store.takeoff.evidence.StoreEvidence` and fails with the same kinds;
-`tests/store/takeoff/test_verify.py` runs the same cases over both. Damage is done to the dicts: an object's bytes
-may stop being those of its id.
-`unreadable` names objects, `ref/<mission>` and `root/<version>` that a bad medium does not give.
+`tests/store/takeoff/test_verify.py` runs the same cases over both. A test damages the dicts: an object's bytes may
+differ from those of its id. `unreadable` names objects, `ref/<mission>` and `root/<version>` that a bad medium does
+not return.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Small missions for the tests: deterministic keys, a trust root, a table, a signed manifest, evidence of it all.
+"""Signed missions as values: deterministic keys, a trust root, a table, a signed manifest, evidence that holds them.
 
-Everything is a value that a test changes with `dataclasses.replace` and signs again; times are fixed.
+A test changes a value with `dataclasses.replace` and signs it again; times are fixed. `tests.support.stores` puts
+these missions on a disk; `tests.support.field` has missions that a build makes from imagery.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ BINDING = Binding(NOW, aircraft="uav-07", host="cpu-x86_64-avx2")
 
 
 def key(name: str) -> PrivateKey:
-    """The private key of a name: always the same one."""
+    """The private key of a name. Equal names have equal keys."""
     return PrivateKey(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
 
 
@@ -65,7 +66,7 @@ def sign_root(root: TrustRoot, *names: str) -> bytes:
 
 
 def root_draft(data: bytes) -> RootDraft:
-    """A root file as the complete draft that puts it into effect."""
+    """The complete draft that puts a root file into effect."""
     signed = SignedRoot.parse(data)
     return RootDraft(None, signed.root, signed.envelope)
 
@@ -102,7 +103,7 @@ def build_key(name: str) -> BuildKey:
 
 
 def entry(name: str, data: bytes, **changes: Any) -> Entry:
-    """An entry of the kind that its name says, for these bytes."""
+    """The entry for these bytes, of the kind that its name names."""
     kind = kind_of(name)
     unkeyed = kind in ("coverage", "file")
     made = Entry(name, ObjectId.of(data), len(data), None if unkeyed else build_key(name), METAS[kind])
@@ -204,7 +205,7 @@ def flight(
 
 
 def pinned(root: TrustRoot = ROOT, *names: str) -> SignedRoot:
-    """The root as a verifier has it pinned."""
+    """The root as a verifier pins it."""
     return SignedRoot.parse(sign_root(root, *(names or ("root-a",))))
 
 
@@ -217,7 +218,7 @@ def evidence_of(*flights: Flight, root: TrustRoot = ROOT) -> MemoryEvidence:
 
 
 def write_store(path: Path, *flights: Flight, root: TrustRoot = ROOT) -> None:
-    """A store at `path` with the root and these missions, published the way a build does it."""
+    """Write a store with the root and these missions, in the order in which a build publishes them."""
     with Repository.init(path) as repository:
         repository.replace("trust/1.root.cbor", sign_root(root, "root-a"))
         with writing(repository) as writer:

@@ -1,4 +1,4 @@
-"""Mission files for the demo and the tests: the text, with the parts that vary as arguments."""
+"""The text of a mission file, for the demo, the bench and the tests; the parts that vary are arguments."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def mission_toml(
     of_set: str = "",
     more: str = "",
 ) -> str:
-    """A mission file for one source, one backbone and one descriptor set. `bbox` and `takeoff` in degrees; `area` is
-    what stands in its table instead of the box; `of_tiles` and `of_set` are more lines of those tables, `more` more
-    tables."""
+    """The text of a mission file with one source, one backbone and one descriptor set.
+
+    `bbox` and `takeoff` are in degrees. `area` replaces the box in its table; `of_tiles` and `of_set` add lines to
+    those tables, `more` adds tables.
+    """
     ranges = ", min = 1, opt = 8, max = 32" if isinstance(batch, str) else ""
     dim = f'"{batch}"' if isinstance(batch, str) else str(batch)
     text = f"""

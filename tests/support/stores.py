@@ -1,4 +1,5 @@
-"""Small stores on disk, made through the real `Repository`, and what tests do to them: look, damage, compare."""
+"""Small stores on disk: NORTH and SOUTH of `tests.support.missions`, published through the real `Repository`; helpers
+that check, damage, copy and compare a store."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ SOUTH = flight(
 
 
 def later(one: Flight, by: int = 1, **contents: bytes) -> Flight:
-    """The mission published anew with a higher sequence; `contents` replace files/<name>."""
+    """The mission of the next issue: its sequence is higher by `by`, and `contents` replace files/<name>."""
     files = {f"files/{name}": data for name, data in contents.items()}
     facts, issue = one.manifest.mission, one.manifest.issue
     return flight({**one.contents, **files}, mission=facts, issue=replace(issue, sequence=issue.sequence + by))
@@ -93,7 +94,7 @@ def file_of(store: Path, id_: ObjectId) -> Path:
 
 
 def overwrite(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Changes a file's bytes in place; objects are read-only, and that stops nobody."""
+    """Change a file's bytes in place, also those of a read-only object."""
     mode = path.stat().st_mode
     path.chmod(0o644)
     path.write_bytes(change(path.read_bytes()))
