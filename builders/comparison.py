@@ -15,10 +15,11 @@ from store.errors import FlightbagError, Unavailable
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
-from store.format.missing import ENTRY, MissingList
+from store.format.missing import ENTRY
 from store.ground.issuing import Draft, draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer
+from store.takeoff.coverage import read_missing
 from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import check_binding, read_table
 from store.trust.root import TrustRoot
@@ -89,11 +90,9 @@ def _missing(plan: Plan, writer: Writer, opened: Opened) -> Shortfall | None:
     The list says which tiles have bad bytes. Those bytes are in the identity, so the list holds if the identity does.
     What the sources and the gates say of tiles is computed now.
     """
-    entry = opened.table.find(ENTRY)
-    if entry is None:
+    if opened.table.find(ENTRY) is None:
         return plan.shortfall if plan.shortfall.missing == 0 else None
-    data = writer.repository.evidence.bytes_of(entry.id, entry.size)
-    return of_list(plan.inventory, plan.gates, MissingList.parse(bytes(data)))
+    return of_list(plan.inventory, plan.gates, read_missing(opened, writer.repository.evidence))
 
 
 def equal_draft(
