@@ -277,5 +277,5 @@ def _unpublished(issued: Issued, lacking: Sequence[Approval]) -> str:
     if lacking:
         why = f"no valid release approves {', '.join(one.name for one in lacking)}: flightbag release new"
     if issued.replaced:
-        why += f"{'; ' if why else ''}it replaces the draft before it, and {issued.replaced} signatures are lost"
+        why += f"{'; ' if why else ''}it replaces the draft before it; signatures lost: {issued.replaced}"
     return why
