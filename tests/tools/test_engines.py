@@ -194,7 +194,7 @@ class TestShow:
         ("what", "told"),
         [
             ("nobody", "no mission nobody"),
-            ("0" * 64, "no engine was built for the key 0000"),
+            ("0" * 64, "no engine of the key 0000"),
             ("0" * 63, "0" * 63),
             ("z" * 64, "z" * 64),
         ],
@@ -211,7 +211,7 @@ class TestShow:
         shard = next(entry for entry in entries if entry["kind"] == "descriptors")
         ran = flightbag("engines", "show", built.store, shard["key"], "--json")
         assert ran.status == 1
-        assert "no engine was built" in message(ran)
+        assert "no engine of the key" in message(ran)
 
     def test_a_card_that_is_damaged_is_not_shown(self, built: Desk) -> None:
         entries = flightbag("show", built.store, "left", "--json").json["entries"]
