@@ -40,8 +40,12 @@ class EvidenceAsOf(StoreEvidence):
         """Return the ref that the mission had then. Raise NotFound if it had none."""
         moves = self._moves(mission)
         if not moves:
-            text = f"by the log, no mission {mission} was published by then"
-            raise NotFound(text, kind="missing", mission=mission)
+            raise NotFound(
+                f"by the log, no mission {mission} was published by then",
+                remedy="ask about a later time; `flightbag log` lists the times of publication",
+                kind="missing",
+                mission=mission,
+            )
         return f"{moves[-1].manifest}\n".encode()
 
     def chain(self, after: int) -> Sequence[bytes]:

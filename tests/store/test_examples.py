@@ -5,16 +5,17 @@ The takeoff check needs neither an index nor a lock, and the check by an aircraf
 
 from __future__ import annotations
 
-import doctest
 import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import store
 from store import errors
+from tests.support.examples import run_examples
 from tests.support.missions import NOW, pinned
 from tests.support.stores import NORTH, REPOSITORY_ROOT, ROOT_FILE, make_store
 
@@ -24,17 +25,13 @@ PUBLIC = ("store", "store.takeoff.aircraft", "store.takeoff.check", "store.takeo
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_example_runs(name: str, tmp_path: Path) -> None:
     module = importlib.import_module(name)
-    names = {
+    names: dict[str, Any] = {
         "now": NOW,
         "root_bytes": ROOT_FILE,
         "state_folder": tmp_path / "state",
         "store_path": make_store(tmp_path / "store"),
     }
-    (test,) = doctest.DocTestFinder(recurse=False).find(module, name, extraglobs=names)
-    assert len(test.examples) > 2
-    report: list[str] = []
-    results = doctest.DocTestRunner().run(test, out=report.append)
-    assert results.failed == 0, "".join(report)
+    assert run_examples(module, names) > 2
 
 
 def test_every_error_class_and_every_name_is_exported() -> None:
