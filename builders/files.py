@@ -16,8 +16,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from store.errors import FlightbagError, Invalid, Unavailable
 
@@ -33,7 +33,7 @@ _KINDS = (
 _UNREADABLE = "make it readable, and check that its disk is mounted"
 
 
-def open_regular(path: Path, what: str, *, absent: type[FlightbagError] = Invalid) -> BinaryIO:
+def open_regular(path: Path, what: str, *, absent: type[FlightbagError] = Invalid) -> FileIO:
     """The open regular file at `path`, unbuffered. Raises `absent` if the path leads to nothing."""
     try:
         fd = os.open(path, _FLAGS)

@@ -32,7 +32,7 @@ from builders.artifacts.index import IndexBuilder, IndexTask
 from builders.artifacts.missing import store_lists
 from builders.artifacts.plan import Plan, make_plan
 from builders.artifacts.probe import ProbeBuilder, ProbeTask
-from builders.artifacts.shard import BuiltMap, ShardBuilder, ShardTask, origins_by_set
+from builders.artifacts.shard import BuiltMap, ShardBuilder, ShardTask, forget_networks, origins_by_set
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Artifact, Progress, silent
 from builders.comparison import equal_draft, unchanged
@@ -99,7 +99,10 @@ def build(
     with issuing(repository, mission, f"the build of mission {mission}") as writer:
         store = ArtifactStore(writer, now)
         run = _Build(context, writer, store, LocalExecutor(), trust_root, signers, now, progress)
-        report = run.run(remembered=remembered)
+        try:
+            report = run.run(remembered=remembered)
+        finally:
+            forget_networks()  # also where an engine fails to compile
     return replace(report, seconds=round(time.monotonic() - start, 3))
 
 

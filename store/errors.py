@@ -53,13 +53,13 @@ class FlightbagError(Exception):
         """The id of the object that the error is about, in hex; "" where it is about no object."""
         return str(self.fields.get("object", ""))
 
-    def restated(self, message: str, **fields: object) -> Self:
-        """Return a copy of the error with another message and with further facts.
+    def restated(self, message: str, *, remedy: str = "", **fields: object) -> Self:
+        """Return a copy of the error with another message, and with another remedy and further facts where given.
 
-        Class, cause, remedy, kind, errno and all other facts are those of the original, which does not change.
+        Class, cause, kind, errno and all other facts are those of the original, which does not change.
         """
         facts = {**self.fields, **fields}
-        other = type(self)(message, remedy=self.remedy, **facts)  # type: ignore[arg-type]
+        other = type(self)(message, remedy=remedy or self.remedy, **facts)  # type: ignore[arg-type]
         other.__cause__ = self.__cause__
         return other
 

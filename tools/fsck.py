@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -33,7 +32,7 @@ from tools import render
 from tools.arguments import Store, duration, print_lines
 from tools.program import run_program
 from tools.progress import reading_bar
-from tools.status import exits, fail, say
+from tools.status import exits, fail, say, warn
 from tools.streams import OutputLost
 
 CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
@@ -171,8 +170,7 @@ def _ledger(given: Path | None, store: str) -> Ledger | None:
     try:
         return Ledger(_ledger_path(store))
     except Unavailable as error:
-        say(f"store-fsck: this audit cannot be remembered in the ledger: {error.message}", sys.stderr)
-        say(f"  -> {error.remedy}", sys.stderr)
+        warn(f"store-fsck: this audit cannot be remembered in the ledger: {error.message}", f"  -> {error.remedy}")
         return None
 
 
@@ -196,7 +194,7 @@ def _status(audit: Audit, corrected: int) -> int:
 def _report(audit: Audit, scope: Scope, *, as_json: bool, lines: bool = False, corrected: int = 0) -> int:
     status = _status(audit, corrected)
     if audit.forgetful:
-        say(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}", sys.stderr)
+        warn(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}")
     if not as_json:
         print_lines(render.audit(audit))
         return status

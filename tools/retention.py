@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from store.ground.needs import KEEP_LAST
 from store.ground.repository import Repository
 from tools import render
 from tools.arguments import ENV, Json, Store, duration, print_lines, store_then
-from tools.status import OK, command, print_json, say
+from tools.status import OK, command, print_json, say, warn
 
 
 def add_to(app: typer.Typer) -> None:
@@ -77,7 +76,7 @@ def _collect(repository: Repository, *, wait: bool, **settings: Any) -> GcPlan:
     except Locked as error:
         if not wait:
             raise
-        say(f"waiting: {error.message}", sys.stderr)
+        warn(f"waiting: {error.message}")
     return collect(repository, wait=True, **settings)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO
 
 from store.errors import FlightbagError, Invalid, Unavailable
-from tools.streams import OutputLost
+from tools.streams import OutputLost, discard
 
 OK, NO, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
 P = ParamSpec("P")
@@ -44,6 +44,16 @@ def printable(text: str) -> str:
 def say(text: str, file: TextIO | None = None) -> None:
     """Print a line for people: on standard output, or on `file`."""
     print(printable(text), file=file or sys.stdout)
+
+
+def warn(*lines: str) -> None:
+    """Print lines on standard error. The command goes on where nobody can read them."""
+    try:
+        for line in lines:
+            say(line, sys.stderr)
+        sys.stderr.flush()
+    except OutputLost as lost:
+        discard(lost.stream)
 
 
 def print_json(value: Any) -> None:

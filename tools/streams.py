@@ -8,6 +8,7 @@ not end a program that is writing a store.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -25,10 +26,10 @@ _DESCRIPTORS = {STANDARD_OUTPUT: 1, STANDARD_ERROR: 2}
 class OutputLost(Exception):
     """A standard stream cannot be written: its reader has gone (EPIPE), or its device is full (ENOSPC)."""
 
-    def __init__(self, stream: str, errno: int) -> None:
-        super().__init__(f"{stream} cannot be written: {os.strerror(errno)}")
+    def __init__(self, stream: str, number: int) -> None:
+        super().__init__(f"{stream} cannot be written: {os.strerror(number)}")
         self.stream = stream
-        self.errno = errno
+        self.errno = number
 
 
 class _RawStream(io.FileIO):
@@ -40,9 +41,12 @@ class _RawStream(io.FileIO):
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
-            return super().write(data)
+            written = super().write(data)
         except OSError as error:
             raise OutputLost(self._stream, error.errno or 0) from error
+        if written is None:  # a pipe that does not wait, and is full
+            raise OutputLost(self._stream, errno.EAGAIN)
+        return written
 
 
 def open_streams() -> None:

@@ -257,7 +257,7 @@ class CompileRequest:
     tolerance: Tolerance
     settings: CompileSettings
     workdir: Path
-    quantised: bytes | None = None
+    quantised: Path | None = None
     calibration: CalibrationSet | None = None
 
 
@@ -274,10 +274,6 @@ class QuantiseRequest:
 
 def compile_unit(request: CompileRequest, progress: Progress) -> CompiledEngine:
     """Return the engine of a request, checked. Raises as `compile_engine`."""
-    network = None
-    if request.quantised is not None:
-        network = request.workdir / "quantised.onnx"
-        network.write_bytes(request.quantised)
     return compile_engine(
         request.backend,
         request.spec,
@@ -286,7 +282,7 @@ def compile_unit(request: CompileRequest, progress: Progress) -> CompiledEngine:
         tolerance=request.tolerance,
         settings=request.settings,
         progress=progress,
-        quantised=network,
+        quantised=request.quantised,
         calibration=request.calibration,
     )
 
@@ -374,14 +370,19 @@ class EngineBuilder:
         """Compile, check and insert the engine, behind its key's lock."""
         spec, start = task.spec, time.monotonic()
         with self.store.inserting() as batch, self.context.about(f"backbones[{spec.backbone}]"):
+            folder = Path(batch.folder())
+            network = None
+            if quantised is not None:
+                network = folder / "quantised.onnx"
+                network.write_bytes(self._object(quantised))
             request = CompileRequest(
                 task.backend,
                 spec,
                 task.host,
                 self.context.tolerance(spec.precision),
                 self.context.compile_settings,
-                Path(batch.folder()),
-                self._object(quantised) if quantised is not None else None,
+                folder,
+                network,
                 self._calibration(spec, task.step) if task.step is not None else None,
             )
             compiled = self.executor.run_one(COMPILE, request, self._phases(f"compiling {spec.backbone}"))

@@ -1,4 +1,4 @@
-"""Work units and what runs them. A unit reads no store and publishes nothing.
+"""Work units, and what runs them. A unit publishes nothing, and needs no store where it runs.
 
 A unit is a picklable request, a function of a module, and a result of bytes with their hashes: compile this model for
 this host class, describe this cell, train this index. An executor runs units; `LocalExecutor` runs them on this

@@ -73,7 +73,7 @@ class IndexTask:
             yield Approval(name, "index", id_, size, self.host)
 
     def row(self) -> PlanRow:
-        size = self.present[0][1] if self.present is not None else None
+        size = self.present[0][1] if self.present is not None and self.complete else None
         return PlanRow(self.name, str(self.recipe.key), self.complete, size, detail=f"{self.method} at z{self.zoom}")
 
 
@@ -150,7 +150,7 @@ def index_tasks(
 class Rows:
     """Blocks of rows, (origins uint64[n], rows [n, d]), that can be walked several times.
 
-    On this machine they are read from the shards on each walk; pickled, they travel as the blocks themselves.
+    On this machine each walk reads the shards of the store; pickled, the blocks themselves travel.
     """
 
     def __init__(self, walk: Callable[[], Iterable[RowBlock]]) -> None:
@@ -251,4 +251,8 @@ class IndexBuilder:
         return BuiltIndex(complete, count, dim, sum(parts) if parts else None)
 
     def _keyed(self, recipe: Recipe, make: Callable[[], IndexResult]) -> Insertion:
-        return self.store.keyed(recipe.key, lambda: make().data, ann.version())
+        def made() -> tuple[bytes, ObjectId]:
+            result = make()
+            return result.data, result.id
+
+        return self.store.keyed(recipe.key, made, ann.version())

@@ -20,7 +20,7 @@ from builders.artifacts.file import file_tasks
 from builders.artifacts.index import index_tasks
 from builders.artifacts.missing import ListTask, list_tasks
 from builders.artifacts.probe import probe_tasks
-from builders.artifacts.shard import ShardTask, load_networks, origins_by_set, shard_tasks
+from builders.artifacts.shard import ShardTask, forget_networks, load_networks, origins_by_set, shard_tasks
 from builders.artifacts.store import lookup_of
 from builders.artifacts.task import Artifact, Lookup, Progress, Task, silent
 from builders.compose import BuildContext
@@ -148,7 +148,10 @@ def plan(context: BuildContext, progress: Progress = silent, *, now: int) -> Pla
     """Return the plan as the store is now, without writing a byte to it. `now` is unix seconds."""
     with lookup_of(context.repository) as lookup:
         planned = make_plan(context, lookup, progress, now=now)
-        load_networks(context, (task for task in planned.of(ShardTask) if not task.complete))
+        try:
+            load_networks(context, (task for task in planned.of(ShardTask) if not task.complete))
+        finally:
+            forget_networks()
         return planned
 
 

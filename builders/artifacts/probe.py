@@ -24,6 +24,7 @@ from builders.recipe import RowRecipe, tile_list
 from builders.retrieval.pictures import pictures, sample
 from store.errors import Refused
 from store.format.entries import Entry
+from store.format.ids import ObjectId
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,13 @@ class ProbeBuilder:
 
     def build(self, task: ProbeTask) -> BuiltProbe:
         """Return the probe, from the store or made now. Raise Refused where the set has no row to make it of."""
-        stored = self.store.keyed(task.recipe.key, lambda: self._probe(task).render(), "flightbag")
+        stored = self.store.keyed(task.recipe.key, lambda: self._rendered(task), "flightbag")
         probe = Probe.parse(self.store.read(stored.id, stored.size))
         return BuiltProbe(replace(task, present=((stored.id, stored.size),)), probe, stored.seconds)
+
+    def _rendered(self, task: ProbeTask) -> tuple[bytes, ObjectId]:
+        data = self._probe(task).render()
+        return data, ObjectId.of(data)
 
     def _probe(self, task: ProbeTask) -> Probe:
         probe = self._of_rows(task, task.origins)

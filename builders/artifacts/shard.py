@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -193,8 +193,9 @@ def describe_cells(requests: Iterable[ShardRequest], progress: Progress) -> Iter
     first = next(requests, None)
     if first is None:
         return
-    embedder = _embedder(first.description)
-    results = embedder.embed(cells(chain([first], requests)), first.dtype, lambda count: progress("", count, 0))
+    embedder, dtype = _embedder(first.description), first.dtype
+    results = embedder.embed(cells(chain(iter([first]), requests)), dtype, lambda count: progress("", count, 0))
+    del first  # and the tiles of its cell, which go when they are decoded
     with closing(results):  # ending early ends the workers
         for result in results:
             request = under_way.pop(0)
@@ -210,8 +211,8 @@ def describe_cell(request: ShardRequest, progress: Progress) -> ShardResult:
 DESCRIBE = Work(describe_cell, describe_cells)
 
 
-# Two sets of a mission, or a set with two views, take turns.
-@lru_cache(maxsize=8)
+# A group of cells may need every network: none gives way to another before `forget_networks`.
+@cache
 def _embedder(description: Description) -> Embedder:
     """The embedder of a description: a worker that gets one cell after another loads the network once."""
     return Embedder(description)
@@ -227,6 +228,11 @@ def _shard(request: ShardRequest, result: CellResult) -> ShardResult:
         origins, rows = origins[order], rows[order]
     data = write_shard(origins, rows, dict(request.metadata))
     return ShardResult(data, ObjectId.of(data), origins, rows.shape[1], len(result.tile_ids), result.faults)
+
+
+def forget_networks() -> None:
+    """Drop the networks that were loaded in this process: each may take gigabytes."""
+    _embedder.cache_clear()
 
 
 # -- building
@@ -287,7 +293,8 @@ class ShardBuilder:
             for start in range(0, len(missing), GROUP):
                 shards |= self._group(missing[start : start + GROUP])
         finally:
-            _embedder.cache_clear()  # a network may take gigabytes
+            forget_networks()
+            self._descriptions.clear()  # each holds the bytes of its model
         if missing:
             self._cache.prune()
         return {task.name: shards[task.name] for task in tasks}
@@ -365,7 +372,7 @@ class ShardBuilder:
         with closing(results):  # ending early ends the workers
             for task, result in zip(tasks, results, strict=True):
                 self.faults.update({number: Fault(reason, detail) for number, reason, detail in result.faults})
-                added = batch.add([result.data], expect=result.id)
+                added = batch.add_bytes(result.data, expect=result.id)
                 end = time.monotonic()
                 complete = replace(task, present=((added.id, added.size),))
                 yield BuiltShard(

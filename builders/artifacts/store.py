@@ -76,15 +76,18 @@ class ArtifactStore:
         with self.writer.inserting() as batch:
             yield batch
 
-    def keyed(self, key: BuildKey, make: Callable[[], bytes], tools: str) -> Insertion:
-        """Return the one object of a key: from the store, or what `make` returns now, behind the key's lock."""
+    def keyed(self, key: BuildKey, make: Callable[[], tuple[bytes, ObjectId]], tools: str) -> Insertion:
+        """Return the one object of a key: from the store, or what `make` returns now, behind the key's lock.
+
+        `make` returns the bytes and their id. Raise Corrupt for bytes of another id.
+        """
         with self.key_lock(key):
             if (objects := self.lookup(key)) is not None:
                 return Insertion(*objects[0], None)
             start = time.monotonic()
-            data = make()
+            data, id_ = make()
             with self.inserting() as batch:
-                added = batch.add_bytes(data)
+                added = batch.add_bytes(data, expect=id_)
                 batch.commit()
             seconds = time.monotonic() - start
             self.remember({key: ((added.id,), seconds)}, tools)

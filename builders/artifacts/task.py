@@ -3,8 +3,8 @@
 A mission sets tasks; an artifact fulfils a task.
 
 Each kind is one module beside this one: engine, shard, probe, index, file, and the list of missing tiles. Such a module
-says what the mission needs (its tasks), which work units make what is missing, and which entries result. Nothing else
-enumerates the kinds but `plan` and the orchestrator, which call the kinds one after another.
+says what the mission needs (its tasks), which work units make what is missing, and which entries result. Only
+`plan` and the orchestrator go through all kinds, one after another.
 """
 
 from __future__ import annotations

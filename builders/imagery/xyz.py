@@ -13,6 +13,7 @@ accepts: such a tile is present and undecodable, not absent.
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -206,7 +207,7 @@ def _read(path: str) -> bytes:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_TILE_BYTES:
                 return b""
-            data = file.read(size + 1)
+            data = io.BufferedReader(file).read(size + 1)  # one read may return less than the file has
     except Invalid as error:
         # The folder lists this name: a path that leads to nothing is a broken link, not an absent tile.
         raise _no_tile(path, error) from None

@@ -209,23 +209,23 @@ class _StepRunner:
     def root(self, step: Step) -> bool:
         """Put a trust root of a replica into effect. Return whether it was."""
         data = None
-        version = os.path.basename(step.name).split(".")[0]
+        version = int(os.path.basename(step.name).split(".")[0])
         for replica in self.replicas:
             if replica.media.path == step.source:
                 with suppress(FlightbagError):
-                    data = replica.evidence.root_file(int(version))
+                    data = replica.evidence.root_file(version)
         if data is None or str(ObjectId.of(data)) != step.to:
             return False  # it is another file than the one that the plan was made with
         if not present(self.media, "trust"):
             self.disk.make_directory(self.media.absolute("trust"))
             self.disk.sync_directory(self.media.path)
         try:
-            check_continues_chain(self.repository, data)
+            check_continues_chain(self.repository, version, data)
         except FlightbagError:
             return False  # the root before it is not whole still: a root after a hole would make the store worse
         if present(self.media, step.name):
             set_aside(self.media, self.disk, step.name)
-        put_into_effect(self.repository, data, at=int(time.time()))
+        put_into_effect(self.repository, version, data, at=int(time.time()))
         return True
 
     def fetch(self, wanted: Iterable[tuple[ObjectId, int]]) -> set[ObjectId]:

@@ -79,13 +79,7 @@ class Batch:
         id_ = ObjectId(hasher.digest())
         if expect is not None and id_ != expect:
             self._disk.remove(path)
-            raise Corrupt(
-                f"the source of object {expect} has bytes that hash to {id_}",
-                kind="bit-flip",
-                object=expect,
-                expected=str(expect),
-                actual=str(id_),
-            )
+            raise _other_bytes(expect, id_)
         with self._lock:
             reused = id_ in self._staged or self.holds(id_, size)
             if not reused:
@@ -109,9 +103,11 @@ class Batch:
         finally:
             self._stopped = False
 
-    def add_bytes(self, data: bytes) -> Added:
-        """Stage one object; nothing is written where the store has it."""
+    def add_bytes(self, data: bytes, expect: ObjectId | None = None) -> Added:
+        """Stage one object; nothing is written where the store has it. With `expect` raises as `add` does."""
         id_ = ObjectId.of(data)
+        if expect is not None and id_ != expect:
+            raise _other_bytes(expect, id_)
         if id_ in self._staged or self.holds(id_, len(data)):
             return Added(id_, len(data), reused=True)
         return self.add([data])
@@ -234,3 +230,13 @@ def read_chunks(path: str) -> Iterator[bytes]:
                 yield chunk
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}", kind="unreadable", path=path) from error
+
+
+def _other_bytes(expected: ObjectId, actual: ObjectId) -> Corrupt:
+    return Corrupt(
+        f"the source of object {expected} has bytes that hash to {actual}",
+        kind="bit-flip",
+        object=expected,
+        expected=str(expected),
+        actual=str(actual),
+    )

@@ -68,8 +68,9 @@ class LogHistory:
             if type(version) is int and version > 0:
                 newest_root = max(newest_root, version)
                 if event.event == "rotated":
-                    digest = event.facts.get("digest")
-                    rotations[version] = Rotation(event.at, "" if digest is None else str(digest))
+                    # A later line without a digest takes nothing back.
+                    earlier = rotations[version].digest if version in rotations else ""
+                    rotations[version] = Rotation(event.at, str(event.facts.get("digest", earlier)))
             if event.event == "signed" and event.facts.get("for") in MOVES:
                 whose, sequence = event.facts.get("mission"), event.facts.get("sequence")
                 if type(whose) is str and type(sequence) is int:

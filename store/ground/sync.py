@@ -320,7 +320,7 @@ def _bring_root(version: int, source: Repository, destination: Repository) -> No
                     remedy="choose one of the two roots for both stations, and begin a new draft of the other change",
                     kind="bad-trust-chain",
                 )
-        put_into_effect(destination, data, at=int(time.time()))
+        put_into_effect(destination, version, data, at=int(time.time()))
 
 
 def _move(move: Move, destination: Repository) -> None:

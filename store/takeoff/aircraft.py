@@ -36,7 +36,7 @@ from store.disk.locks import exclusive
 from store.disk.media import Media
 from store.disk.staging import list_names
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
-from store.findings import Finding
+from store.findings import COPY_AGAIN, Finding
 from store.format.cbor import INT_MAX
 from store.format.ids import DIGEST_SIZE, derive
 from store.takeoff.evidence import StoreEvidence
@@ -264,7 +264,8 @@ def _newest_root(pinned: SignedRoot, evidence: StoreEvidence) -> SignedRoot:
     """Step B. A chain that does not hold leaves the pinned root, and the check reports why. Raise Unavailable."""
     try:
         return newest_root(evidence, pinned)
-    except Unavailable:
-        raise
+    except Unavailable as error:
+        # The store cannot be read, not the state: the remedy for the state would send the crew to the wrong place.
+        raise error.restated(error.message, remedy=error.remedy or COPY_AGAIN) from error
     except FlightbagError:
         return pinned

@@ -159,4 +159,4 @@ def _about(id_: ObjectId) -> Iterator[None]:
 def _about_object(id_: ObjectId, error: FlightbagError) -> FlightbagError:
     """Return the error with the id of the object."""
     message = f"object {id_} is missing" if isinstance(error, NotFound) else error.message
-    return error.restated(message, **{"object": id_, **error.fields})
+    return error.restated(message) if error.object_id else error.restated(message, object=id_)

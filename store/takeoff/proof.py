@@ -33,6 +33,7 @@ MAX_HASHES = 17
 ENTRY_LIMIT = 4096
 MAX_RELEASES = 64
 _PROVE_AGAIN = "publish the mission again under the newest trust root, and make a proof of that manifest"
+_NEWER_ROOT = "make the proof again from a store that has the newest trust root"
 PROOF_LIMIT = (1 + MAX_RELEASES) * ENVELOPE_LIMIT + MAX_STEPS * ROOT_FILE_LIMIT + ENTRY_LIMIT + MAX_HASHES * 40 + 1024
 
 
@@ -142,9 +143,10 @@ def _check_current(manifest: Manifest, root: TrustRoot) -> None:
     """Raise Untrusted for a manifest that the newest trust root of the proof no longer accepts."""
     issue = manifest.issue
     if issue.epoch != root.epoch:
-        raise Untrusted(WRONG_EPOCH, remedy=_PROVE_AGAIN, kind="wrong-epoch", expected=root.epoch, actual=issue.epoch)
+        remedy = _NEWER_ROOT if issue.epoch > root.epoch else _PROVE_AGAIN
+        raise Untrusted(WRONG_EPOCH, remedy=remedy, kind="wrong-epoch", expected=root.epoch, actual=issue.epoch)
     if issue.min_root_version > root.version:
-        raise Untrusted(OLD_ROOT, remedy=_PROVE_AGAIN, kind="old-root")
+        raise Untrusted(OLD_ROOT, remedy=_NEWER_ROOT, kind="old-root")
     if root.issued_after is not None and issue.issued_at < root.issued_after:
         raise Untrusted(ISSUED_TOO_EARLY, remedy=_PROVE_AGAIN, kind="issued-too-early")
 

@@ -52,7 +52,7 @@ REMEDIES = {
     "wrong-aircraft": "fly the mission with an aircraft that it names, or build it again with this aircraft's id",
     "wrong-host": "build the mission again for the host class of this aircraft",
     "takeoff-outside-area": "correct the takeoff origin or the area in the mission file, and build the mission again",
-    "expired": "build and sign the mission again, with an expiry after the flight",
+    "expired": "check the clock; if it is right, build and sign the mission again, with an expiry after the flight",
     "wrong-epoch": "build and sign the mission again under the newest trust root",
     "old-root": "sync the store again from the station that published the mission: its newest trust root travels along",
     "issued-too-early": "build and sign the mission again under the newest trust root",
@@ -220,6 +220,9 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
         )
     if binding.state is not None:
         failures += binding.state.objections(m)
+    remedies = dict(REMEDIES)
+    if issue.epoch > root.epoch:  # the trust root at hand is behind, and not the mission
+        remedies["wrong-epoch"] = REMEDIES["old-root"]
     return (
         *(
             Finding(
@@ -229,7 +232,7 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
                 entry="manifest",
                 expected=str(expected),
                 actual=str(actual),
-                remedy=REMEDIES.get(kind, _BUILD_AGAIN),
+                remedy=remedies.get(kind, _BUILD_AGAIN),
             )
             for kind, message, expected, actual in failures
         ),

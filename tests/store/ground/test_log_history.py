@@ -124,3 +124,9 @@ def test_the_history_of_a_real_store(tmp_path: Path) -> None:
     assert {version: one.digest for version, one in history.rotations.items()} == {1: ROOT.digest.hex()}
     with Repository.open(store) as repository, writing(repository):
         assert history.newest_root == max(repository.evidence.root_versions())
+
+
+def test_a_later_line_takes_no_digest_back() -> None:
+    lines = [Event(1, "rotated", {"version": 2, "digest": "ab"}), Event(2, "rotated", {"version": 2})]
+    assert of(*lines).rotations == {2: Rotation(2, "ab")}
+    assert of(Event(1, "rotated", {"version": 2, "digest": None})).rotations[2].digest not in ("", "ab")

@@ -225,6 +225,35 @@ class TestApply:
         assert os.listdir(tmp_path / "target") == ["photo.jpg"]
 
 
+class TestARootThatIsSwappedMeanwhile:
+    """The source's file of a root becomes that of another root between the plan and the copy."""
+
+    SECOND = next_root(ROOT, issued_at=NOW, revoked=(key("x").public,))
+    THIRD = next_root(SECOND)
+
+    @pytest.mark.parametrize(
+        ("root", "brings"),
+        [(replace(ROOT, domain="elsewhere"), 2), (next_root(ROOT, issued_at=NOW), 3)],
+        ids=["a first root of another domain", "a fork of root 2 that revokes nobody"],
+    )
+    def test_no_root_of_the_target_is_replaced(self, tmp_path: Path, root: TrustRoot, brings: int) -> None:
+        chain = {2: sign_root(self.SECOND, "root-a"), 3: sign_root(self.THIRD, "root-a")}
+        source, target = make_store(tmp_path / "source"), make_store(tmp_path / "target")
+        for version in range(2, brings + 1):
+            (source / f"trust/{version}.root.cbor").write_bytes(chain[version])
+        for version in range(2, brings):
+            (target / f"trust/{version}.root.cbor").write_bytes(chain[version])
+        with Repository.open(source) as a, Repository.open(target) as b:
+            plan = plan_sync(a, b, ())
+        assert plan.roots == (brings,)
+        (source / f"trust/{brings}.root.cbor").write_bytes(sign_root(root, "root-a"))
+        before = {path.name: path.read_bytes() for path in (target / "trust").iterdir()}
+        with Repository.open(source) as a, pytest.raises(Corrupt) as caught:
+            apply_sync(plan, a, target)
+        assert caught.value.kind == "bad-trust-chain"
+        assert {path.name: path.read_bytes() for path in (target / "trust").iterdir()} == before
+
+
 class TestTheSource:
     def test_it_is_never_written(self, source: Path, tmp_path: Path) -> None:
         before = listing(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def rotated(store: Path) -> list[object]:
 
 def test_the_root_has_a_line_and_a_file_and_judges(store: Path) -> None:
     with Repository.open(store) as repository:
-        assert put_into_effect(repository, SIGNED, at=NOW).root == SECOND
+        assert put_into_effect(repository, 2, SIGNED, at=NOW).root == SECOND
         assert repository.trust_root().root == SECOND
         event = log.events(repository.media)[-1]
     assert (event.at, event.event) == (NOW, "rotated")
@@ -48,18 +49,20 @@ def test_the_root_has_a_line_and_a_file_and_judges(store: Path) -> None:
         (sign_root(SECOND, "pilot"), Untrusted),
         (sign_root(next_root(ROOT, epoch=2, previous=bytes(32)), "root-a"), Untrusted),
         (sign_root(THIRD, "root-a"), NotFound),
+        (sign_root(replace(ROOT, domain="elsewhere"), "root-a"), Corrupt),
     ],
-    ids=["no root", "unsigned", "another signer", "another root before it", "a hole in the chain"],
+    ids=["no root", "unsigned", "another signer", "another root before it", "a hole in the chain", "a first root"],
 )
 def test_nothing_is_written_for_a_root_that_does_not_continue_the_chain(
     store: Path, data: bytes, expected: type[FlightbagError]
 ) -> None:
+    version = 3 if data == sign_root(THIRD, "root-a") else 2
     before = listing(store)
     with Repository.open(store) as repository:
         with pytest.raises(expected):
-            check_continues_chain(repository, data)
+            check_continues_chain(repository, version, data)
         with pytest.raises(expected):
-            put_into_effect(repository, data, at=NOW)
+            put_into_effect(repository, version, data, at=NOW)
     assert listing(store) == before
 
 
@@ -68,7 +71,7 @@ def test_nothing_is_written_through_a_link(store: Path, tmp_path: Path) -> None:
     (store / "trust").symlink_to(tmp_path / "elsewhere")
     before = listing(tmp_path)
     with Repository.open(store) as repository, pytest.raises(FlightbagError):
-        put_into_effect(repository, SIGNED, at=NOW)
+        put_into_effect(repository, 2, SIGNED, at=NOW)
     assert listing(tmp_path) == before
 
 
@@ -81,7 +84,7 @@ class _NoFile(Disk):
 
 def test_the_line_comes_before_the_file(store: Path) -> None:
     with Repository.open(store, _NoFile()) as repository, pytest.raises(Unavailable):
-        put_into_effect(repository, SIGNED, at=NOW)
+        put_into_effect(repository, 2, SIGNED, at=NOW)
     assert rotated(store) == [1, 2]
     assert not (store / "trust/2.root.cbor").exists()
 
@@ -100,5 +103,5 @@ def test_a_draft_from_the_future_is_refused(store: Path) -> None:
 def test_a_first_root_starts_a_chain(tmp_path: Path) -> None:
     with Repository.init(tmp_path / "new") as repository:
         data = sign_root(ROOT, "root-a")
-        assert put_into_effect(repository, data, at=NOW) == SignedRoot.parse(data)
+        assert put_into_effect(repository, 1, data, at=NOW) == SignedRoot.parse(data)
     assert rotated(tmp_path / "new") == [1]

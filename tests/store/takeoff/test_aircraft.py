@@ -394,6 +394,16 @@ class TestChainThatIsReadTwice:
         assert read_state(state).state.root.root == second
 
 
+def test_a_store_that_cannot_be_read_is_not_told_as_the_state(
+    state: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead(store, NORTH, sign_root(next_root(ROOT), "root-a"))
+    bad_sectors(monkeypatch, (store / "trust/2.root.cbor").stat().st_ino)
+    (finding,) = takeoff(state, store).findings
+    assert finding.unreadable
+    assert "copy the store again" in finding.remedy
+
+
 def test_missions_of_an_ended_epoch_are_forgotten(state: Path, store: Path) -> None:
     assert takeoff(state, store).go
     second = next_root(ROOT, epoch=2)

@@ -658,6 +658,14 @@ STEP_E = {
 }  # fmt: skip
 
 
+def test_where_the_trust_root_is_behind_one_remedy_is_given() -> None:
+    """The mission is of a newer epoch than the root at hand: the store is synced again, and nothing is built."""
+    newer = flight(issue=replace(ISSUE, epoch=ISSUE.epoch + 1, min_root_version=ROOT.version + 1))
+    findings = check(evidence_of(newer), BINDING, pinned()).findings
+    assert {finding.kind for finding in findings} == {"wrong-epoch", "old-root"}
+    assert len({finding.remedy for finding in findings}) == 1
+
+
 def test_every_finding_says_what_to_do() -> None:
     """Of any step, and of step E every kind."""
     state = AircraftState.initial("uav-07", "cpu-x86_64-avx2", pinned())
