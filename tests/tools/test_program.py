@@ -131,3 +131,31 @@ def test_standard_error_and_standard_input_may_be_closed(built: Desk, tmp_path: 
     status, _, err = run_with(FLIGHTBAG, "keys", "new", tmp_path / "a.key", redirect="<&-")
     assert status == 2
     assert "--passphrase-file" in err
+
+
+def test_a_warning_that_nobody_reads_costs_no_audit(built: Desk) -> None:
+    """The ledger of the user cannot be opened, and the reader of that warning has gone: the audit answers as ever."""
+    command = ("env", "XDG_STATE_HOME=/dev/null", STORE_FSCK, built.store, "--full")
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=write)
+    os.close(write)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, b"clean: " in out) == (0, True)
+
+
+def test_a_full_pipe_that_does_not_wait_is_a_plain_error(built: Desk) -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    while True:
+        try:
+            os.write(write, b"x" * 4096)
+        except BlockingIOError:
+            break
+    process = subprocess.Popen([FLIGHTBAG, "show", str(built.store), "left"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    _, err = process.communicate(timeout=60)
+    os.close(read)
+    assert process.returncode == 3
+    assert b"standard output cannot be written" in err
+    assert b"Traceback" not in err

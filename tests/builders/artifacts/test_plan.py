@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from builders.artifacts.engine import EngineTask
+from builders.artifacts import shard as shard_module
+from builders.artifacts.engine import EngineBuilder, EngineTask
 from builders.artifacts.file import FileTask
 from builders.artifacts.index import IndexTask
 from builders.artifacts.plan import Plan, plan
 from builders.artifacts.probe import ProbeTask
 from builders.artifacts.shard import ShardTask
 from builders.compose import open_context
+from store.errors import Unavailable
 from store.ground.repository import Repository
 from tests.support.commands import flightbag
 from tests.support.field import Desk
@@ -80,3 +82,21 @@ def test_every_kind_keeps_what_a_task_promises(desk: Desk, tmp_path: Path) -> No
         for name, identity in task.identities.items():
             assert identity == bytes(entries[name].key or entries[name].id)
     assert after.identity(after.shortfall) == opened.manifest.identity
+
+
+def test_a_plan_and_a_build_leave_no_network_in_memory(desk: Desk, tmp_path: Path) -> None:
+    """Each may take gigabytes. A build that fails after they were loaded leaves none either."""
+    mission = desk.write_mission("left")
+    planned(desk, mission, tmp_path)
+    assert shard_module._embedder.cache_info().currsize == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EngineBuilder, "_build", broken)
+        assert desk.build(mission).status == 3
+    assert shard_module._embedder.cache_info().currsize == 0
+    desk.built(mission)
+    assert shard_module._embedder.cache_info().currsize == 0
+
+
+def broken(*_: object) -> None:
+    assert shard_module._embedder.cache_info().currsize == 1, "it is loaded before anything is compiled"
+    raise Unavailable("the compiler is broken")
