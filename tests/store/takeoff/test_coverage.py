@@ -39,7 +39,7 @@ def test_a_mission_that_describes_its_whole_area_has_an_empty_list() -> None:
 @pytest.mark.parametrize("runs", [(), (Run(5000, 2, "absent"),)])
 def test_another_number_of_tiles_than_the_signed_one_is_corrupt(runs: tuple[Run, ...]) -> None:
     one = listing(*runs)
-    with pytest.raises(Corrupt, match="signed for 1") as caught:
+    with pytest.raises(Corrupt, match="the manifest signs 1") as caught:
         read_missing(opened(one), evidence_of(one))
     assert caught.value.kind == "bad-coverage"
 
