@@ -191,6 +191,6 @@ def test_an_engine_is_compiled_from_a_pickled_request(desk: Desk, tmp_path: Path
         ]
         here = COMPILE.one(requests[0], silent)
         there = elsewhere(COMPILE, requests[1])
-    # ONNX Runtime gives the same bytes for the same model (FACTS of the design); other backends do not.
+    # ONNX Runtime saves the same bytes for the same model; other backends do not.
     assert [part.id for part in there.parts] == [part.id for part in here.parts]
     assert all(ObjectId.of(part.path.read_bytes()) == part.id for part in there.parts)
