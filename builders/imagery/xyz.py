@@ -203,11 +203,12 @@ def _spans(cell: Tile, zoom: int) -> tuple[range, range]:
 def _read(path: str) -> bytes:
     """The bytes of the file of a tile, empty if it is too large. Raises Corrupt unless it is a regular file."""
     try:
-        with open_regular(Path(path), "tile") as file:
+        # Buffered: one read of the file itself may return less than it has.
+        with open_regular(Path(path), "tile") as raw, io.BufferedReader(raw) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_TILE_BYTES:
                 return b""
-            data = io.BufferedReader(file).read(size + 1)  # one read may return less than the file has
+            data = file.read(size + 1)
     except Invalid as error:
         # The folder lists this name: a path that leads to nothing is a broken link, not an absent tile.
         raise _no_tile(path, error) from None

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from builders.descriptors.shard import read_shard
 from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
 from store.disk.media import Media
 from store.ground.repository import Repository
-from tests.support.commands import BIN, flightbag, listing
+from tests.support.commands import flightbag, listing
 from tests.support.field import LEFT, RIGHT, WORLD, ZOOMS, Desk
 from tests.support.terrain import write_terrain
 
@@ -205,23 +206,38 @@ def test_a_damaged_artifact_is_built_again(built: Desk) -> None:
     assert kept.name == str(entry.id)
 
 
+KILLED = """
+import os, signal, sys
+from store.disk.staging import Staging
+from tools.cli import main
+
+begun, folder, after = set(), Staging.folder, int(sys.argv.pop(1))
+
+def killing(self):
+    path = folder(self)
+    begun.add(path)
+    if len(begun) == after:
+        os.killpg(0, signal.SIGKILL)
+    return path
+
+Staging.folder = killing
+main()
+"""
+
+
 @pytest.mark.parametrize("staged", [1, 2, 4])
 def test_a_killed_build_is_finished_by_the_next(desk: Desk, staged: int) -> None:
-    """Killed when its `staged`th transaction has begun, so in the middle of the work on any machine."""
+    """The program and its workers are killed when its `staged`th transaction has begun: in the middle of the work."""
     mission = desk.write_mission("left")
-    build = subprocess.Popen(
-        [BIN / "flightbag", "build", mission, "--store", desk.store, "--key", desk.key],
+    arguments = ("build", mission, "--store", desk.store, "--key", desk.key)
+    build = subprocess.run(
+        [sys.executable, "-c", KILLED, str(staged), *map(str, arguments)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    seen: set[str] = set()
-    while len(seen) < staged:
-        assert build.poll() is None, "the build ended before it could be killed"
-        if (desk.store / "tmp").is_dir():
-            seen |= set(os.listdir(desk.store / "tmp"))
-    os.killpg(build.pid, signal.SIGKILL)
-    build.wait()
+    assert build.returncode == -signal.SIGKILL
+    assert (desk.store / "tmp").is_dir()
     assert flightbag("ls", desk.store, "--json").json == [], "it was killed before it could publish"
     assert desk.built(mission)["outcome"] == "built"
     assert desk.verify().status == 0
