@@ -60,7 +60,7 @@ def tiles_of_signed_area(area: Area, zoom: int) -> NDArray[np.uint64]:
     """The tiles of an area whose polygons the ground checked before it signed them: what `tiles_of_area` returns.
 
     Needs numpy only, so that a flight computer needs no shapely. Where a polygon is not valid, a point is inside by the
-    even-odd rule. Raises Invalid as `tiles_of_area` does, but not for such a polygon.
+    even-odd rule (decision 0014). Raises Invalid as `tiles_of_area` does, but not for such a polygon.
     """
     check_zoom(zoom)
     if not area.polygons:

@@ -1,4 +1,5 @@
-"""Resizing of pictures with numpy, for a flight computer without Pillow: pixel for pixel what `decoding.resized` gives.
+"""Resizing of pictures with numpy, for a flight computer without Pillow (decision 0014): pixel for pixel what
+`decoding.resized` gives.
 
 Follows Pillow's src/libImaging/Resample.c for 8 bits a channel, and Geometry.c for "nearest". A filter is as much wider
 as the picture shrinks. Weights are rounded to 22 bits after the point and sums are integers: first along the rows, with

@@ -1,5 +1,5 @@
 """The row cache: which rows of a cell were described before, and of which bytes, so that a build after one changed tile
-describes one tile.
+describes one tile (decision 0013).
 
 An entry belongs to a row recipe, a zoom and a cell. It names the object in the store that is the cell's shard, and has
 for each view of it a hash of the bytes of all its tiles. The rows themselves are read from that shard by its object id,

@@ -1,4 +1,4 @@
-"""Live rows: the rows of a map that a search may return (FORMAT.md 6.5). Pure.
+"""Live rows: the rows of a map that a search may return (FORMAT.md 6.5, decision 0012). Pure.
 
 The view of a live row shows at least one tile of the area and no missing tile. The ground and the aircraft call these
 same functions, so both search the same rows. Knows no image and no tile source.
