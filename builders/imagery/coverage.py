@@ -1,4 +1,4 @@
-"""Coverage: the tiles of the area that a mission misses, each with its reason, by FORMAT.md 6.5 and decision 0012. Pure.
+"""Coverage: the tiles of the area that a mission misses, each with its reason (FORMAT.md 6.5, decision 0012). Pure.
 
 The reasons become known in three steps. The inventory gives absent, too old and too coarse tiles before the build.
 Decoding gives tiles with faulty bytes. The rows of all descriptor sets give tiles that no view shows. A tile has the
