@@ -43,17 +43,6 @@ from tests.support.stores import (
 )
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("made") / "store")
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Path:
-    """A copy, whose index is not believed and so not compared."""
-    return copy_of(made, tmp_path / "store")
-
-
 def assert_one(found: Audit, case: Case) -> None:
     assert names_of(case, (finding.kind for finding in found.findings)) == [case.kind], found.findings
     told = [finding for finding in found.findings if finding.kind == case.kind]
@@ -81,15 +70,15 @@ def test_one_damage_is_one_finding(store: Path, monkeypatch: pytest.MonkeyPatch,
     json.dumps([finding.as_json() for finding in found.findings]).encode()
 
 
-def test_a_whole_store_is_clean(made: Path) -> None:
-    before = listing(made)
+def test_a_whole_store_is_clean(first_store: Path) -> None:
+    before = listing(first_store)
     for full in (False, True):
-        found = audit(made, full=full)
+        found = audit(first_store, full=full)
         assert found.findings == ()
         assert found.missions == dict.fromkeys(BOTH, True)
-        files = list((made / "objects").glob("*/*"))
+        files = list((first_store / "objects").glob("*/*"))
         assert (found.objects, found.bytes) == (len(files), sum(file.stat().st_size for file in files))
-    assert listing(made) == before
+    assert listing(first_store) == before
 
 
 def test_a_new_store_is_clean(tmp_path: Path) -> None:
@@ -97,9 +86,9 @@ def test_a_new_store_is_clean(tmp_path: Path) -> None:
     assert audit(tmp_path / "store").findings == ()
 
 
-def test_progress_tells_every_byte_of_a_full_audit(made: Path) -> None:
+def test_progress_tells_every_byte_of_a_full_audit(first_store: Path) -> None:
     told: list[tuple[int, int]] = []
-    with Media(made) as media:
+    with Media(first_store) as media:
         found = fsck(media, FULL, progress=lambda done, total: told.append((done, total)))
     assert sum(done for done, _ in told) >= found.bytes
     assert told[-1][1] == found.bytes
@@ -333,10 +322,10 @@ class TestScopes:
         with pytest.raises(Invalid):
             Scope(**scope)  # type: ignore[arg-type]
 
-    def test_a_sample_reads_its_part(self, made: Path) -> None:
-        whole = audit(made).objects
+    def test_a_sample_reads_its_part(self, first_store: Path) -> None:
+        whole = audit(first_store).objects
         for percent in (1, 34, 100):
-            found = self.scoped(made, read="sample", amount=percent / 100)
+            found = self.scoped(first_store, read="sample", amount=percent / 100)
             assert found.read_objects == -(-whole * percent // 100)
             assert not found.findings
 
@@ -383,8 +372,8 @@ class TestExclusive:
         with Media(store) as media:
             return fsck(media, Scope(exclusive=True))
 
-    def test_a_store_of_missions_alone_is_clean(self, made: Path) -> None:
-        assert not self.found(made).errors
+    def test_a_store_of_missions_alone_is_clean(self, first_store: Path) -> None:
+        assert not self.found(first_store).errors
 
     @pytest.mark.parametrize(
         ("place", "kind"),

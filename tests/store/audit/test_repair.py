@@ -48,16 +48,6 @@ from tests.support.stores import (
 )
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("made") / "store")
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Path:
-    return copy_of(made, tmp_path / "store")
-
-
 def mend(store: Path, *replicas: Path, scope: Scope = FULL, disk: Disk | None = None) -> Repaired:
     opened = [Repository.open(replica) for replica in replicas]
     try:
@@ -78,17 +68,17 @@ def plan_of(store: Path, found: Audit, *replicas: Path) -> RepairPlan:
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_damage_is_mended_from_a_replica(
-    store: Path, made: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    store: Path, first_store: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     case = CASES[name]
     case.damage(store)
-    replica = listing(made)
+    replica = listing(first_store)
     before = listing(store)
     case.medium(monkeypatch, store)
-    plan = plan_of(store, audit(store), made)
+    plan = plan_of(store, audit(store), first_store)
     assert listing(store) == before, "a plan writes nothing"
-    done = mend(store, made)
-    assert listing(made) == replica, "a replica is read, never written"
+    done = mend(store, first_store)
+    assert listing(first_store) == replica, "a replica is read, never written"
     assert bool(plan.unsolved) == (case.hopeless or case.kind == "transient")
     assert done.audit.errors == case.hopeless
     assert not done.audit.inconclusive
@@ -103,7 +93,7 @@ def stamps(store: Path, but: set[ObjectId]) -> dict[ObjectId, object]:
     return {id_: (s.st_ino, s.st_mtime_ns, s.st_ctime_ns, s.st_size) for id_, s in found.items() if id_ not in but}
 
 
-def test_every_kind_of_damage_at_once(store: Path, made: Path) -> None:
+def test_every_kind_of_damage_at_once(store: Path, first_store: Path) -> None:
     hurt = everything_at_once(store)
     outside = Path("/etc/passwd").stat()
     healthy = stamps(store, hurt)
@@ -111,7 +101,7 @@ def test_every_kind_of_damage_at_once(store: Path, made: Path) -> None:
     kinds = {finding.kind for finding in found.findings if not finding.information}
     assert {"bad-trust-chain", "bad-log", "stray", "wrong-type", "misnamed"} <= kinds
     assert not any(found.missions.values())
-    done = mend(store, made)
+    done = mend(store, first_store)
     assert [finding for finding in done.audit.findings if not finding.information] == []
     assert done.audit.missions == dict.fromkeys(BOTH, True)
     assert all(check(store, mission).go for mission in BOTH)
@@ -122,7 +112,7 @@ def test_every_kind_of_damage_at_once(store: Path, made: Path) -> None:
     assert {b"not yours", b"not yours either", b"in the way"} <= {path.read_bytes() for path in kept}
     with Media(store) as media:
         assert log.events(media)[-1].event == "repaired"
-    assert mend(store, made).steps == (), "a second repair has nothing to do"
+    assert mend(store, first_store).steps == (), "a second repair has nothing to do"
 
 
 def test_without_a_replica_nothing_is_made_worse(store: Path) -> None:
@@ -137,9 +127,9 @@ def test_without_a_replica_nothing_is_made_worse(store: Path) -> None:
     assert all(b"noise" in one or one.startswith((b"{", b"\0")) for one in lost), "only log, locks and index may differ"
 
 
-def test_replicas_are_asked_in_order_and_not_believed(store: Path, made: Path, tmp_path: Path) -> None:
+def test_replicas_are_asked_in_order_and_not_believed(store: Path, first_store: Path, tmp_path: Path) -> None:
     """The first replica has the damage too, the second only part of what is needed."""
-    first, second = copy_of(made, tmp_path / "first"), copy_of(made, tmp_path / "second")
+    first, second = copy_of(first_store, tmp_path / "first"), copy_of(first_store, tmp_path / "second")
     flip(file_of(first, SHARED), 7)
     file_of(first, OWN).unlink()
     file_of(second, OTHER).unlink()
@@ -151,8 +141,8 @@ def test_replicas_are_asked_in_order_and_not_believed(store: Path, made: Path, t
     assert (listing(first), listing(second)) == seen
 
 
-def test_a_replica_that_has_nothing_right_leaves_the_damage(store: Path, made: Path, tmp_path: Path) -> None:
-    bad = copy_of(made, tmp_path / "bad")
+def test_a_replica_that_has_nothing_right_leaves_the_damage(store: Path, first_store: Path, tmp_path: Path) -> None:
+    bad = copy_of(first_store, tmp_path / "bad")
     flip(file_of(bad, SHARED))
     flip(file_of(store, SHARED), 9)
     before = file_of(store, SHARED).read_bytes()
@@ -193,8 +183,10 @@ def test_a_mission_with_holes_is_not_set_back(store: Path) -> None:
     assert (store / "missions" / NORTH.id).read_text() == f"{new.manifest_id}\n"
 
 
-def test_a_newer_mission_of_a_replica_takes_the_place_of_a_lost_ref(store: Path, made: Path, tmp_path: Path) -> None:
-    replica = copy_of(made, tmp_path / "replica")
+def test_a_newer_mission_of_a_replica_takes_the_place_of_a_lost_ref(
+    store: Path, first_store: Path, tmp_path: Path
+) -> None:
+    replica = copy_of(first_store, tmp_path / "replica")
     new = later(NORTH, camera2=b"fx: 9.0\n")
     publish(replica, new)
     (store / "missions" / NORTH.id).write_bytes(b"")
@@ -206,8 +198,8 @@ def test_a_newer_mission_of_a_replica_takes_the_place_of_a_lost_ref(store: Path,
         ]
 
 
-def test_a_strangers_mission_at_a_replica_is_not_taken(store: Path, made: Path, tmp_path: Path) -> None:
-    replica = copy_of(made, tmp_path / "replica")
+def test_a_strangers_mission_at_a_replica_is_not_taken(store: Path, first_store: Path, tmp_path: Path) -> None:
+    replica = copy_of(first_store, tmp_path / "replica")
     bad = flight(NORTH.contents, by=("stranger",))
     for data in (bad.signed, bad.table.render()):
         plant(replica, object_path(ObjectId.of(data)), data)
@@ -227,9 +219,9 @@ def test_a_root_of_another_domain_is_not_taken(store: Path, tmp_path: Path) -> N
     assert not (store / "trust" / "1.root.cbor").exists()
 
 
-def test_a_root_that_was_lost_after_a_rotation_comes_back(store: Path, made: Path, tmp_path: Path) -> None:
+def test_a_root_that_was_lost_after_a_rotation_comes_back(store: Path, first_store: Path, tmp_path: Path) -> None:
     """Root 2 is lost or damaged: to forget it would forget its revocations, so only a replica mends that."""
-    replica = copy_of(made, tmp_path / "replica")
+    replica = copy_of(first_store, tmp_path / "replica")
     second = sign_root(next_root(ROOT), "root-a")
     for one in (store, replica):
         with Repository.open(one) as repository:
@@ -243,24 +235,24 @@ def test_a_root_that_was_lost_after_a_rotation_comes_back(store: Path, made: Pat
     assert (store / "trust" / "2.root.cbor").read_bytes() == second
 
 
-def test_a_planted_root_goes_to_quarantine_where_a_replica_knows_of_none(store: Path, made: Path) -> None:
+def test_a_planted_root_goes_to_quarantine_where_a_replica_knows_of_none(store: Path, first_store: Path) -> None:
     """The log knows of no rotation. But a log can be cut, and a damaged root may be what revokes a key."""
     plant(store, "trust/2.root.cbor", sign_root(next_root(ROOT), "x"))
     assert mend(store).audit.errors
     assert (store / "trust" / "2.root.cbor").exists()
-    assert not mend(store, made).audit.errors
+    assert not mend(store, first_store).audit.errors
     assert [path.name for path in (store / "quarantine").glob("*/*")] == ["trust--2.root.cbor"]
 
 
-def test_another_first_root_is_replaced_by_that_of_the_log(store: Path, made: Path) -> None:
+def test_another_first_root_is_replaced_by_that_of_the_log(store: Path, first_store: Path) -> None:
     plant(store, "trust/1.root.cbor", sign_root(replace(ROOT, salt=bytes(16)), "root-a"))
     assert mend(store).audit.errors
-    assert not mend(store, made).audit.errors
-    assert (store / "trust" / "1.root.cbor").read_bytes() == (made / "trust" / "1.root.cbor").read_bytes()
+    assert not mend(store, first_store).audit.errors
+    assert (store / "trust" / "1.root.cbor").read_bytes() == (first_store / "trust" / "1.root.cbor").read_bytes()
 
 
-def test_a_replica_that_changes_after_the_plan_gives_no_root(store: Path, made: Path, tmp_path: Path) -> None:
-    replica = copy_of(made, tmp_path / "replica")
+def test_a_replica_that_changes_after_the_plan_gives_no_root(store: Path, first_store: Path, tmp_path: Path) -> None:
+    replica = copy_of(first_store, tmp_path / "replica")
     (store / "trust" / "1.root.cbor").unlink()
     with Repository.open(store) as repository, Repository.open(replica) as one:
         plan = plan_repair(repository, audit(store), [one])
@@ -333,14 +325,14 @@ def test_a_ref_comes_back_from_a_line_behind_the_damage_of_the_log(store: Path) 
     assert check(store, SOUTH.id).go
 
 
-def test_a_lost_ref_comes_back(store: Path, made: Path) -> None:
+def test_a_lost_ref_comes_back(store: Path, first_store: Path) -> None:
     """Published once: the log cannot tell it from a publication that was cut short, but it is signed and whole."""
     (store / "missions" / SOUTH.id).unlink()
     assert not audit(store).errors
     file_of(store, OTHER).unlink()
     mend(store)
     assert not (store / "missions" / SOUTH.id).exists(), "not without all that it needs"
-    mend(store, made)
+    mend(store, first_store)
     assert check(store, SOUTH.id).go
 
 
@@ -353,7 +345,7 @@ def test_an_unreadable_log_is_not_begun_anew(store: Path, monkeypatch: pytest.Mo
 
 
 def test_one_thing_that_may_not_be_moved_stops_nothing_else(
-    store: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, first_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(store, "lost+found", b"of root")
     flip(file_of(store, SHARED), 3)
@@ -365,7 +357,7 @@ def test_one_thing_that_may_not_be_moved_stops_nothing_else(
         real(self, source, target)
 
     monkeypatch.setattr(Disk, "rename", refusing)
-    done = mend(store, made)
+    done = mend(store, first_store)
     assert [one.kind for one in done.audit.findings if not one.information] == ["stray"]
     assert done.audit.missions == dict.fromkeys(BOTH, True)
 
@@ -383,7 +375,7 @@ def test_an_index_that_lies_is_mended_and_keeps_its_records(tmp_path: Path) -> N
         assert writer.index.record(key) is not None
 
 
-def test_unreadable_is_replaced_and_kept(store: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_is_replaced_and_kept(store: Path, first_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad sector: the file goes to quarantine, where somebody may still save what can be read of it."""
     inode = file_of(store, SHARED).stat().st_ino
     bad_sectors(monkeypatch, inode)
@@ -392,17 +384,17 @@ def test_unreadable_is_replaced_and_kept(store: Path, made: Path, monkeypatch: p
     assert not found.errors
     assert mend(store).audit.inconclusive, "without a replica it stays where it is"
     assert file_of(store, SHARED).stat().st_ino == inode
-    assert not mend(store, made).audit.inconclusive
+    assert not mend(store, first_store).audit.inconclusive
     (kept,) = (store / "quarantine").glob("*/*")
     assert kept.stat().st_ino == inode
 
 
-def test_nothing_is_mended_while_somebody_uses_the_store(store: Path, made: Path) -> None:
+def test_nothing_is_mended_while_somebody_uses_the_store(store: Path, first_store: Path) -> None:
     flip(file_of(store, SHARED))
     with Repository.open(store) as repository, repository.locked(), pytest.raises(Locked) as caught:
-        mend(store, made)
+        mend(store, first_store)
     assert caught.value.fields["pid"] == os.getpid()
-    assert mend(store, made).audit.missions == dict.fromkeys(BOTH, True)
+    assert mend(store, first_store).audit.missions == dict.fromkeys(BOTH, True)
 
 
 def hurt_a_little(store: Path) -> None:
@@ -414,36 +406,36 @@ def hurt_a_little(store: Path) -> None:
 
 
 @pytest.mark.parametrize("share", range(2))
-def test_a_crash_at_any_operation_makes_nothing_worse(made: Path, tmp_path: Path, share: int) -> None:
+def test_a_crash_at_any_operation_makes_nothing_worse(first_store: Path, tmp_path: Path, share: int) -> None:
     counted = Recorded()
-    hurt_a_little(store := copy_of(made, tmp_path / "counted"))
+    hurt_a_little(store := copy_of(first_store, tmp_path / "counted"))
     with pytest.MonkeyPatch.context() as patch, index_watched(counted, patch):
-        mend(store, made, disk=counted)
+        mend(store, first_store, disk=counted)
     assert len(counted.operations) > 40
     for stop in range(share, len(counted.operations), 8):  # all of them are in the drill
-        hurt_a_little(store := copy_of(made, tmp_path / str(stop)))
+        hurt_a_little(store := copy_of(first_store, tmp_path / str(stop)))
         healthy = stamps(store, {SHARED, OWN})
         disk = PowerCut(stop)
         with pytest.MonkeyPatch.context() as patch, index_watched(disk, patch), pytest.raises(PowerFails):
-            mend(store, made, disk=disk)
+            mend(store, first_store, disk=disk)
         assert healthy.items() <= stamps(store, {SHARED, OWN}).items()
-        assert not mend(store, made).audit.errors
+        assert not mend(store, first_store).audit.errors
         assert all(check(store, mission).go for mission in BOTH)
 
 
-def test_every_failing_call_is_told(made: Path, tmp_path: Path) -> None:
+def test_every_failing_call_is_told(first_store: Path, tmp_path: Path) -> None:
     stop = 0
     while True:
-        hurt_a_little(store := copy_of(made, tmp_path / str(stop)))
+        hurt_a_little(store := copy_of(first_store, tmp_path / str(stop)))
         failing = Failing(stop, errno.ENOSPC)
         raised: Unavailable | None = None
         try:
             with pytest.MonkeyPatch.context() as patch, failing.installed(patch):
-                mend(store, made)
+                mend(store, first_store)
         except Unavailable as error:
             raised = error
         assert raised is not None or not failing.failed or failing.failed.startswith(("unlink", "rmdir"))
-        assert not mend(store, made).audit.errors
+        assert not mend(store, first_store).audit.errors
         if not failing.failed:
             break
         stop += 3
@@ -557,7 +549,7 @@ class TestRootsAndTheLog:
             assert repository.trust_root().root.revoked == (key("x").public,)
 
     def test_a_root_that_a_repaired_log_tells_of_is_not_taken_for_planted(
-        self, rotated: Path, made: Path, tmp_path: Path
+        self, rotated: Path, first_store: Path, tmp_path: Path
     ) -> None:
         good = copy_of(rotated, tmp_path / "good")
         lines = (rotated / "log").read_bytes().splitlines(keepends=True)
@@ -565,7 +557,7 @@ class TestRootsAndTheLog:
         assert [one.kind for one in audit(rotated).findings] == ["bad-log"]
         assert not mend(rotated).audit.findings
         flip(rotated / "trust" / "2.root.cbor", 60)
-        assert mend(rotated, made).audit.errors, "a replica that is behind knows nothing of it"
+        assert mend(rotated, first_store).audit.errors, "a replica that is behind knows nothing of it"
         assert (rotated / "trust" / "2.root.cbor").exists()
         assert not mend(rotated, good).audit.findings
 
