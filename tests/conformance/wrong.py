@@ -1,8 +1,9 @@
-"""Well signed and wrong: inputs whose bytes are exactly as signed, while the map, the engine, the time or the host is not
-what the mission needs.
+"""Well signed and wrong: inputs whose bytes are exactly as signed, while the map, the engine, the time or the host is
+not what the mission needs.
 
 `python -m tests.conformance.wrong` runs every case and prints a table: the input, the verdict of the version before the
-case was known, the verdict now. The status is 1 if a verdict differs from the one stated. `test_wrong.py` does the same.
+case was known, the verdict now. The status is 1 if a verdict differs from the one stated. `test_wrong.py` does the
+same.
 
 A case is a function that makes its input in an empty folder, does what a user would do, and returns the verdict: GO, or
 the kind of the error or finding, with what the tool lists as not judged where that is the point. The cases of a subject
