@@ -269,7 +269,8 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
     check, tolerance = value["check"], value["tolerance"]
     if name:
         yield name
-    rows = [("key", value["key"])]
+    why = value["inspector"].get("needs") if isinstance(value["inspector"], dict) else None
+    rows = [("key", value["key"]), ("needs", value["need"] + (f": {why}" if why else ""))]
     rows += [(part, f"{size(count)}  {id_}") for part, (id_, count) in value["parts"].items()]
     rows += [(end, f"{one[0]}  {one[1]} {one[2]}") for end in ("inputs", "outputs") for one in value[end]]
     rows += [

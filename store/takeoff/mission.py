@@ -111,7 +111,8 @@ class VerifiedMission:
 class Verdict:
     """The answer of the takeoff check: GO with a verified mission, or NO-GO with every reason.
 
-    `objects` and `bytes` measure the closure. `not_judged` names the facts that the check was not asked about.
+    `objects` and `bytes` measure the closure. `not_judged` names the facts that the check was not asked about, and
+    the least versions of libraries that no host class judged.
     """
 
     mission_id: str

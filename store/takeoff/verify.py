@@ -28,7 +28,7 @@ from store.findings import COPY_AGAIN, Finding
 from store.format import manifest, release
 from store.format.cose import Envelope
 from store.format.entries import Entry, EntryTable
-from store.format.host import meets
+from store.format.host import at_least, fit, meets, unjudged_text
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, Manifest, identity_of
 from store.format.missing import ENTRY as MISSING_ENTRY
@@ -50,7 +50,8 @@ _BUILD_AGAIN = "build and sign the mission again"
 REMEDIES = {
     "wrong-mission": "sync this mission again from the station that published it",
     "wrong-aircraft": "fly the mission with an aircraft that it names, or build it again with this aircraft's id",
-    "wrong-host": "build the mission again for the host class of this aircraft",
+    "wrong-host": "build the mission again for the host class of this aircraft; where only a library is too old, "
+    "install a newer one on the aircraft, and enrol it again with its new class",
     "takeoff-outside-area": "correct the takeoff origin or the area in the mission file, and build the mission again",
     "expired": "check the clock; if it is right, build and sign the mission again, with an expiry after the flight",
     "wrong-epoch": "build and sign the mission again under the newest trust root",
@@ -168,9 +169,11 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
             binding.aircraft,
             ", ".join(facts.aircraft),
         )
+    # An aircraft that has not the mission's class has one finding for that, and none for each entry.
+    aboard = binding.host if binding.host is not None and meets(binding.host, m.host) else None
     if binding.host is not None:
         expect(
-            meets(binding.host, m.host),
+            aboard is not None,
             "wrong-host",
             f"the mission's engines need the host class {m.host}, and this aircraft has {binding.host}",
             binding.host,
@@ -178,9 +181,14 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
         )
     for entry in opened.table.entries:
         need = entry.meta.get("host")
-        if need is not None and not meets(m.host, need):
-            text = f"{entry.name} needs the host class {need}, and the mission promises only {m.host}"
+        if need is None:
+            continue
+        if fit(m.host, need).lacking:
+            text = f"{entry.name} needs {need}, and the mission promises only {m.host}"
             failures.append(("wrong-host", text, m.host, need))
+        elif aboard and (lacking := fit(aboard, need).lacking):
+            text = f"{entry.name} needs {' and '.join(lacking)}, and this aircraft has {aboard}"
+            failures.append(("wrong-host", text, aboard, need))
     expect(
         facts.area.contains(facts.takeoff.lat, facts.takeoff.lon),
         "takeoff-outside-area",
@@ -240,6 +248,21 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
     )
 
 
+def unjudged_needs(opened: Opened, binding: Binding) -> tuple[str, ...]:
+    """Return for each library, in sorted order, the newest least version that the host class at hand does not judge.
+
+    That is the aircraft's class where the binding has one, else the mission's.
+    """
+    have = opened.manifest.host if binding.host is None else binding.host
+    newest: dict[str, tuple[str, str]] = {}
+    for entry in opened.table.entries:
+        for part in fit(have, entry.meta.get("host", have)).unjudged:
+            library = part.partition(">=")[0]
+            if library not in newest or not at_least(newest[library][1], part):
+                newest[library] = entry.name, part
+    return tuple(unjudged_text(name, part, have) for _, (name, part) in sorted(newest.items()))
+
+
 def check_releases(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
     """Yield, if the trust root requires releases, those that do not hold and the entries that no release approves."""
     if opened.trust_root.releases != "required":
@@ -292,6 +315,7 @@ def verify_mission(
     opened = open_mission(evidence, mission, pinned)
     if isinstance(opened, tuple):
         return Verdict(mission, opened, None, not_judged=binding.not_judged)
+    not_judged = (*binding.not_judged, *unjudged_needs(opened, binding))
     findings = list(check_binding(evidence, opened, mission, binding))
     closure = opened.closure()
     findings += check_closure(evidence, opened)
@@ -302,7 +326,7 @@ def verify_mission(
         verified = VerifiedMission(
             opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, BY_VERIFY
         )
-    return Verdict(mission, tuple(findings), verified, len(closure), sum(closure.values()), binding.not_judged)
+    return Verdict(mission, tuple(findings), verified, len(closure), sum(closure.values()), not_judged)
 
 
 def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:

@@ -64,7 +64,7 @@ class Machine:
     def job(self, spec: EngineSpec, cancelled: Callable[[], bool] = lambda: False) -> CompileJob:
         folder = self.folder / f"job{len(list(self.folder.glob('job*')))}"
         folder.mkdir()
-        host = self.backend.target(spec)
+        host = self.backend.engine_host(spec, self.backend.target(spec))
         return CompileJob(spec, spec.model.path, host, folder, self.folder / "cache", self.tell, cancelled)
 
     def tell(self, what: str, done: int, of: int) -> None:
