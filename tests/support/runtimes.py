@@ -19,6 +19,7 @@ import textwrap
 import tomllib
 import venv
 from collections.abc import Collection, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ TABLE = REPOSITORY / "builders/engines/onnxruntime_versions.py"
 # The first release of each minor version from the oldest supported on: what it has, every later one has.
 FIRST = ("1.19.0", "1.20.0", "1.21.0", "1.22.0", "1.23.0", "1.24.1", "1.25.0", "1.26.0", "1.27.0", "1.28.0", "1.29.0")
 FIRST = (*FIRST, "1.30.0", "1.31.0", "1.32.0")
-# The oldest, two between, of which one is the newest of JetPack 6's Python, and the newest.
+# The oldest, and two between it and the newest, which is in the environment of the tests.
 SOME = ("1.19.0", "1.22.0", "1.24.1")
 _DOMAINS = {"": "ai.onnx", "ai.onnx.ml": "ai.onnx.ml", "com.microsoft": "com.microsoft"}
 _OPEN = 2**31 - 1
@@ -65,11 +66,16 @@ for path in json.load(sys.stdin):
 """
 
 
+def installed() -> str:
+    """The version of ONNX Runtime in the environment of the tests."""
+    return metadata.version("onnxruntime")
+
+
 def requirements(version: str) -> list[str]:
-    """What `flightbag[onboard]` asks for, with this version of ONNX Runtime."""
+    """What `flightbag[onboard]` asks for, with this version of ONNX Runtime, or with FAISS for `faiss-<version>`."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["onboard"]]
-    return [*wanted, f"onnxruntime=={version}"]
+    return [*wanted, f"faiss-cpu=={version[6:]}" if version.startswith("faiss-") else f"onnxruntime=={version}"]
 
 
 def oldest_of_pyproject(extra: str = "onboard") -> str:
