@@ -21,6 +21,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from builders.descriptors.preprocess import MAX_SIDE, Preprocess
 from builders.grid.tiles import MAX_TILE_BYTES
+from builders.imagery.signature import FAULTS, JPEG, PNG, fault_of
 from store.errors import Corrupt
 
 _FILTERS = {
@@ -63,8 +64,8 @@ def decode(data: bytes) -> Image.Image:
     Raises Undecodable, with the cause, unless the bytes are a complete JPEG, PNG or WebP image of at most 16 MiB and 1
     to 4096 pixels a side, in a mode that converts to RGB. Changes no global setting of Pillow.
     """
-    if not data:
-        raise Undecodable("the tile has no bytes: it is empty, not a blob, or larger than 16 MiB")
+    if fault := fault_of(data):
+        raise Undecodable(FAULTS[fault])
     if len(data) > MAX_TILE_BYTES:
         raise Undecodable(f"the tile has {len(data)} bytes, more than the {MAX_TILE_BYTES} that are decoded")
     try:
@@ -125,20 +126,18 @@ def resized(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """The plug-in's image, with its header read and no pixel decoded.
+    """The plug-in's image, with its header read and no pixel decoded. The bytes begin like an image.
 
     The plug-ins are named here instead of chosen by `Image.open`: so only these three formats are parsed, and its check
     against decompression bombs is a warning, which a thread cannot catch safely.
     """
     file = io.BytesIO(data)
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG):
         return JpegImageFile(file)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(PNG):
         return PngImageFile(file)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        _check_size(*_webp_size(data))  # this plug-in allocates the canvas when it opens
-        return WebPImageFile(file)
-    raise Undecodable("the bytes are not a JPEG, PNG or WebP image")
+    _check_size(*_webp_size(data))  # this plug-in allocates the canvas when it opens
+    return WebPImageFile(file)
 
 
 def _check_size(width: int, height: int) -> None:
