@@ -18,7 +18,7 @@ from store.format.area import LAT_MAX, LON_MAX, Area
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode, integers
 from store.format.cose import OVERHEAD_LIMIT
 from store.format.entries import MAX_ENTRIES, TABLE_LIMIT, EntryTable
-from store.format.host import HOST_CLASS, is_host_class
+from store.format.host import NEED, objection
 from store.format.ids import ObjectId, derive
 
 CONTENT_TYPE = "application/vnd.flightbag.manifest+cbor"
@@ -304,7 +304,7 @@ class Manifest:
         manifest = cls(
             mission=MissionFacts.parse(fields.fields("mission")),
             issue=Issue.parse(fields.fields("issue")),
-            host=fields.text("host", HOST_CLASS),
+            host=fields.text("host", NEED),
             coverage=Coverage.parse(fields.fields("coverage")),
             quality=tuple(Figure.parse(item) for item in fields.array("quality", 0, MAX_FIGURES)),
             releases=tuple(_id(item) for item in fields.array("releases", 0, 64)),
@@ -324,8 +324,8 @@ class Manifest:
                 kind="bad-field",
                 field="coverage.oldest",
             )
-        if not is_host_class(manifest.host):
-            raise Corrupt("the components of manifest.host do not ascend", kind="bad-field", field="manifest.host")
+        if wrong := objection(manifest.host):
+            raise Corrupt(f"manifest.host: {wrong}", kind="bad-field", field="manifest.host")
         ascending([figure.name for figure in manifest.quality], "manifest.quality")
         ascending(manifest.releases, "manifest.releases")
         return manifest
