@@ -445,11 +445,13 @@ class IndexKeys(Section):
 
 class CoverageKeys(Section):
     """The coverage policy: the fraction of tiles that the mission must describe (all by default), and their size and
-    resolution."""
+    resolution. A tile with the bytes of another one, such as a placeholder of a server, is missing unless `repeated`
+    allows it."""
 
     at_least: Annotated[Ratio, Field(description=_RATIO_RIGHT)] = Decimal(1)
     tile_size: Annotated[int, Field(ge=8, le=4096, description="a tile's pixels a side, from 8 to 4096")] = 256
     min_resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+    repeated: Annotated[Literal["refused", "allowed"], Field(description='"refused" or "allowed"')] = "refused"
 
 
 class Freshness(Section):

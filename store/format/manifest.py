@@ -157,7 +157,8 @@ class Coverage:
     `digest` is over every tile of the area (FORMAT.md 6.2). `tiles` counts these tiles, `missing` those of them that
     are not described. `required_ppm` is the policy: the least fraction of described tiles in parts per million.
     `oldest` and `newest` are capture dates in unix seconds. `max_age_days` and `min_resolution_mm` are the gates that
-    the imagery passed, None where the mission sets none.
+    the imagery passed, None where the mission sets none. `repeated` counts the described tiles that have the same bytes
+    as another tile of the area, which the mission allows; None where no described tile does.
     """
 
     digest: bytes
@@ -169,6 +170,7 @@ class Coverage:
     newest: int
     max_age_days: int | None = None
     min_resolution_mm: int | None = None
+    repeated: int | None = None
 
     def value(self) -> dict[str, Value]:
         """Return the map as it is encoded in the payload."""
@@ -185,6 +187,8 @@ class Coverage:
             value["max_age_days"] = self.max_age_days
         if self.min_resolution_mm is not None:
             value["min_resolution_mm"] = self.min_resolution_mm
+        if self.repeated is not None:
+            value["repeated"] = self.repeated
         return value
 
     @classmethod
@@ -204,6 +208,7 @@ class Coverage:
             min_resolution_mm=(
                 fields.integer("min_resolution_mm", 1, 10**9) if "min_resolution_mm" in fields else None
             ),
+            repeated=fields.integer("repeated", 1, 2**40) if "repeated" in fields else None,
         )
         fields.end()
         ascending(coverage.zooms, "coverage.zooms")
@@ -214,6 +219,12 @@ class Coverage:
                 f"coverage.missing is {coverage.missing} of {coverage.tiles} tiles, more than required_ppm allows",
                 kind="bad-field",
                 field="coverage.missing",
+            )
+        if (coverage.repeated or 0) > coverage.tiles - coverage.missing:
+            raise Corrupt(
+                f"coverage.repeated is {coverage.repeated}, more than the tiles that are described",
+                kind="bad-field",
+                field="coverage.repeated",
             )
         return coverage
 
