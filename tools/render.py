@@ -107,7 +107,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
     yield f"  coverage   {covered(manifest.coverage)}"
-    yield f"  imagery    {imagery(manifest)}"
+    yield f"  imagery    {imagery(manifest, item.judged_at)}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
     if item.not_judged:
         yield f"  not judged {', '.join(item.not_judged)}"
@@ -379,11 +379,14 @@ def many_queries(count: int) -> str:
     return f"{count} {'query' if count == 1 else 'queries'}"
 
 
-def imagery(manifest: Manifest) -> str:
-    """Return when the imagery was taken, the age of the oldest when the mission was issued, and the allowed age."""
+def imagery(manifest: Manifest, at: int | None = None) -> str:
+    """Return when the imagery was taken, the age of the oldest at a time, or when issued, and the allowed age."""
     coverage, sector = manifest.coverage, manifest.mission.sector
-    age = (manifest.issue.issued_at - coverage.oldest) // 86400
-    text = f"{day(coverage.oldest)} to {day(coverage.newest)}, up to {many(age, 'day')} old when issued"
+    age = coverage.age_days_at(manifest.issue.issued_at if at is None else at)
+    if age is None:
+        return "no tile is described"
+    text = f"{day(coverage.oldest)} to {day(coverage.newest)}, up to {many(age, 'day')} old"
+    text += " when issued" if at is None else ""
     if coverage.min_resolution_mm is not None:
         text += f", {coverage.min_resolution_mm / 1000:g} m a pixel or finer"
     if coverage.max_age_days is not None:

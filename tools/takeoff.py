@@ -249,13 +249,17 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "objects": verdict.objects,
         "bytes": verdict.bytes,
         "not_judged": list(verdict.not_judged),
+        "judged_at": verdict.judged_at,
         "findings": [finding.as_json() for finding in verdict.findings],
     }
     if verdict.mission is not None:
+        coverage = verdict.mission.manifest.coverage
+        at = verdict.mission.manifest.issue.issued_at if verdict.judged_at is None else verdict.judged_at
         value |= {
+            "imagery_age_days": coverage.age_days_at(at),
             "facts": verdict.mission.facts.value(),
             "host": verdict.mission.manifest.host,
-            "coverage": render.hexed(verdict.mission.manifest.coverage.value()),
+            "coverage": render.hexed(coverage.value()),
             "manifest": str(verdict.mission.manifest_id),
             "code": verdict.mission.code,
             "trust_root_version": verdict.mission.trust_root.version,

@@ -18,12 +18,11 @@ from builders.grid.live import find, live, pieces
 from builders.grid.tiles import tile_xy
 from builders.grid.views import EQUATOR, View
 from builders.imagery.inventory import Inventory, Level
-from store.format.manifest import PPM, Coverage
+from store.format.manifest import PPM, Coverage, earliest_capture
 from store.format.missing import REASONS, MissingList, Run
 
 # One for each required tile of a level: 0, or 1 + the index of its reason in REASONS.
 Codes: TypeAlias = NDArray[np.uint8]
-_DAY = 86400
 # The reasons that decoding gives.
 FAULTS = ("undecodable", "wrong-size", "blank")
 
@@ -122,7 +121,7 @@ def _codes(level: Level, repeated: NDArray[np.bool_], gates: Gates, faults: Mapp
     if gates.min_resolution_mm is not None:
         codes[resolution_mm(level, gates.tile_size) > gates.min_resolution_mm] = code("too-coarse")
     if gates.max_age_days is not None:
-        codes[gates.now - level.captured > gates.max_age_days * _DAY] = code("too-old")
+        codes[level.captured < earliest_capture(gates.max_age_days, gates.now)] = code("too-old")
     if faults:
         ids = np.fromiter(faults.keys(), np.uint64, len(faults))
         present, places = find(level.required, ids)
