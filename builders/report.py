@@ -35,12 +35,13 @@ class ArtifactReport:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A figure that gates a build: parts per million, rounded down, the least that is asked for, and the digest of the
-    recipe that measured it."""
+    """A figure that gates a build: parts per million, rounded down, the least that is asked for, the number of queries
+    that it rests on, and the digest of the recipe that measured it."""
 
     name: str
     value: int
     least: int
+    queries: int
     recipe: bytes
 
     @property
@@ -49,7 +50,7 @@ class Measured:
 
     def figure(self) -> Figure:
         """As the manifest has it."""
-        return Figure(self.name, self.value, self.least, self.recipe)
+        return Figure(self.name, self.value, self.least, self.queries, self.recipe)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
-from store.format.manifest import PPM, Coverage, Manifest, Takeoff
+from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
 from store.format.missing import MissingList
 from store.takeoff.mission import Opened, Verdict
 
@@ -211,6 +211,7 @@ def build(item: BuildReport) -> Iterator[str]:
                 "figure",
                 one.name,
                 f"{one.value / PPM:.4f}",
+                many_queries(one.queries),
                 f"at least {one.least / PPM:g}{'' if one.holds else ': TOO LOW'}",
             )
             for one in item.figures
@@ -338,7 +339,7 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
         ("coverage", covered(coverage)),
         *[("missing", f"{tiles} {reason}") for reason, tiles in missing.by_reason.items()],
         ("imagery", imagery(manifest)),
-        *[(figure.name, f"{figure.value / PPM:.4f}, at least {figure.least / PPM:g}") for figure in manifest.quality],
+        *[(figure.name, signed_figure(figure)) for figure in manifest.quality],
         ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
         ("expires", when(issue.expires_at) if issue.expires_at is not None else "never"),
         ("manifest", str(opened.manifest_id)),
@@ -354,6 +355,16 @@ def covered(coverage: Coverage) -> str:
     return (
         text if coverage.required_ppm == PPM else f"{text}, at least {coverage.required_ppm / PPM:g} of them required"
     )
+
+
+def signed_figure(figure: Figure) -> str:
+    """Return the value of a figure, on how many queries it rests, and its bound."""
+    return f"{figure.value / PPM:.4f} of {many_queries(figure.queries)}, at least {figure.least / PPM:g}"
+
+
+def many_queries(count: int) -> str:
+    """Return `1 query`, `2 queries`."""
+    return f"{count} {'query' if count == 1 else 'queries'}"
 
 
 def imagery(manifest: Manifest) -> str:
@@ -379,7 +390,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
         },
         "host": manifest.host,
         "coverage": hexed(manifest.coverage.value()),
-        "quality": [[f.name, f.value, f.least, f.recipe.hex()] for f in manifest.quality],
+        "quality": [[f.name, f.value, f.least, f.queries, f.recipe.hex()] for f in manifest.quality],
         "releases": [str(release) for release in manifest.releases],
         "root": manifest.merkle_root.hex(),
         "table": {"id": str(manifest.table), "size": manifest.table_size},

@@ -126,7 +126,7 @@ def measure(
                 )
     measured = {figure.name for figure in figures}
     left = [one for one in mission.manifest.quality if one.name.startswith("recall@") and one.name not in measured]
-    return figures + [Measurement(one.name, None, one.value, one.least, False, {}) for one in left]
+    return figures + [Measurement.unmeasured(one) for one in left]
 
 
 def _report(progress: Callable[[str, int, int], None], what: str, count: int) -> None:

@@ -39,6 +39,7 @@ TIME_MAX = 253402300799
 PPM = 1_000_000
 SECONDS_A_DAY = 86400
 MAX_FIGURES = 128
+MAX_QUERIES = 2**40
 IDENTITY_CONTEXT = "flightbag 2026 mission identity v1"
 
 
@@ -221,27 +222,32 @@ class Coverage:
 class Figure:
     """A figure of quality that gated the build (FORMAT.md 6.7).
 
-    `value` is at least `least`, both in parts per million; `recipe` is the digest, 32 bytes, of how it was measured.
+    `value` is at least `least`, both in parts per million; `queries` is the number of queries that it rests on;
+    `recipe` is the digest, 32 bytes, of how it was measured.
     """
 
     name: str
     value: int
     least: int
+    queries: int
     recipe: bytes
 
     def as_value(self) -> Value:
         """Return the array as it is encoded in the payload."""
-        return [self.name, self.value, self.least, self.recipe]
+        return [self.name, self.value, self.least, self.queries, self.recipe]
 
     @classmethod
     def parse(cls, item: object) -> Figure:
         """Return the figure of a decoded value. Raises Corrupt (kind bad-field) for any other value."""
-        if type(item) is not list or [type(part) for part in item] != [str, int, int, bytes]:
-            raise Corrupt("a figure of quality is not [name, value, least, recipe]", kind="bad-field", field="quality")
-        name, value, least, recipe = item
-        if not FIGURE.fullmatch(name) or len(recipe) != 32 or value < least:
+        if type(item) is not list or [type(part) for part in item] != [str, int, int, int, bytes]:
+            raise Corrupt(
+                "a figure of quality is not [name, value, least, queries, recipe]", kind="bad-field", field="quality"
+            )
+        name, value, least, queries, recipe = item
+        counted = 1 <= queries <= MAX_QUERIES
+        if not FIGURE.fullmatch(name) or len(recipe) != 32 or value < least or not counted:
             raise Corrupt(f"the figure of quality {name[:128]!r} is not valid", kind="bad-field", field="quality")
-        return cls(name, value, least, recipe)
+        return cls(name, value, least, queries, recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,9 +350,9 @@ def identity(
     """Return the identity of a mission (FORMAT.md 4.4, decision 0005), 32 bytes.
 
     It is independent of the time of the build and of the bytes that a builder happens to produce. `gates` are (name,
-    least, recipe) of each figure of quality; `artifacts` maps the name of each entry to its build key, or to its object
-    id where its kind has none. A builder derives it before anything is built, and every verifier derives it again from
-    manifest and table.
+    least, recipe) of each figure of quality; its value and queries are known only once it was measured. `artifacts`
+    maps the name of each entry to its build key, or to its object id where its kind has none. A builder derives it
+    before anything is built, and every verifier derives it again from manifest and table.
     """
     value: list[Any] = [
         mission.value(),

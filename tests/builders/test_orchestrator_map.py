@@ -427,8 +427,8 @@ def test_the_gate_measures_and_signs(desk: Desk) -> None:
     assert all(figure["value"] >= figure["least"] for figure in report["figures"])
     with Repository.open(desk.store) as repository:
         signed = repository.current("left").manifest.quality
-    assert {(f.name, f.value, f.least) for f in signed} == {
-        (f["name"], f["value"], f["least"]) for f in report["figures"]
+    assert {(f.name, f.value, f.least, f.queries) for f in signed} == {
+        (f["name"], f["value"], f["least"], f["queries"]) for f in report["figures"]
     }
     assert desk.built(mission)["outcome"] == "unchanged"
     again = flightbag(
@@ -439,6 +439,7 @@ def test_the_gate_measures_and_signs(desk: Desk) -> None:
     for figure in signed:
         if figure.name.startswith("recall"):
             assert measured[figure.name]["value"] == figure.value
+            assert measured[figure.name]["queries"] == figure.queries
             assert measured[figure.name]["same_recipe"] is True
 
 

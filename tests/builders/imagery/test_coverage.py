@@ -154,4 +154,5 @@ def test_a_list_of_another_day_is_not_believed() -> None:
 
 
 def test_every_reason_can_come_about() -> None:
-    assert set(REASONS) == {"absent", "outside-zooms", "too-old", "too-coarse", "no-view", *FAULTS}
+    raster = {"outside-raster", "partly-outside", "masked"}
+    assert set(REASONS) == {"absent", "outside-zooms", *raster, "repeated", "too-old", "too-coarse", "no-view", *FAULTS}
