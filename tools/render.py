@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from builders.artifacts.plan import Plan
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
-    from builders.onboard.retriever import Match
+    from builders.onboard.retriever import Located
     from builders.report import BuildReport, EngineReport
 
 # The most tiles that a list names one by one.
@@ -238,13 +238,16 @@ def build(item: BuildReport) -> Iterator[str]:
         yield f"NOT PUBLISHED, a draft: {item.why}"
 
 
-def matches(items: Sequence[Match]) -> Iterator[str]:
-    """Yield the places that a query found, the best first."""
+def located(found: Located) -> Iterator[str]:
+    """Yield the places that a query found, the best first, then what it searched and what it assumed."""
     rows = [("tile", "score", "centre", "north-western corner")]
-    for one in items:
+    for one in found.matches:
         centre, corner = (f"{latitude:.6f}, {longitude:.6f}" for latitude, longitude in (one.centre, one.corner))
         rows.append((str(one.tile), f"{one.score:.4f}", centre, corner))
     yield from table(rows)
+    for ground in found.left_out:
+        yield f"not searched: zoom {ground.zoom}, whose rows show {ground.metres:.0f} m, more than the picture"
+    yield from (f"assumed: {text}" for text in found.assumed)
 
 
 def measured(figures: Sequence[Measurement]) -> Iterator[str]:
