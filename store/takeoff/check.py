@@ -5,7 +5,7 @@
 >>> verdict.go, verdict.findings
 (True, ())
 >>> verdict.mission.code  # two people compare it over the radio
-'GDFKB-8T3DB'
+'BV5GN-NWW72'
 >>> verdict.not_judged
 ('aircraft', 'flight', 'rollback')
 """
