@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from builders.engines.card import Card
 from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import FAULTS, Gates, Shortfall
+from builders.imagery.repetition import Repeats
 from store.errors import FlightbagError
 from store.format.entries import Entry
 from store.format.manifest import PPM, Figure
@@ -69,13 +70,15 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class CoverageReport:
-    """The tiles of the area: how many there are, described, and each that is missing. `hints` say what is perhaps wrong
+    """The tiles of the area: how many there are, described, and each that is missing. `repeated` is in short which of
+    them have the bytes of another one; whether these are missing is the policy's. `hints` say what is perhaps wrong
     with the sources."""
 
     tiles: int
     described: int
     missing: tuple[Missing, ...]
     by_zoom: dict[int, int]
+    repeated: Repeats
     hints: tuple[str, ...] = ()
 
     @classmethod
@@ -89,7 +92,8 @@ class CoverageReport:
         )
         total = shortfall.inventory.tiles
         by_zoom = {level.zoom: len(level.required) for level in levels}
-        return cls(total, total - len(missing), missing, by_zoom, shortfall.inventory.hints)
+        repeats = shortfall.inventory.repetition.summary()
+        return cls(total, total - len(missing), missing, by_zoom, repeats, shortfall.inventory.hints)
 
 
 @dataclass(frozen=True, slots=True)
