@@ -183,7 +183,8 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
         specs_of = [
-            SourceSpec(t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0)) for t in mission.tiles
+            SourceSpec(t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), t.bands)
+            for t in mission.tiles
         ]
         stat_cache = StatCache(cache / "tiles")
         sources = stack.enter_context(TileSources(specs_of, mission.coverage.tile_size, stat_cache))

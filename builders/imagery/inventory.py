@@ -38,17 +38,21 @@ from store.format.ids import DIGEST_SIZE, derive
 
 COVERAGE_CONTEXT = "flightbag 2026 coverage v1"
 WHOLE_WORLD = Tile(0, 0, 0)
+# Why no source of its zoom has a tile (FORMAT.md 6.5). Of several sources, the one that comes nearest to it counts.
+LACKS = ("absent", "outside-raster", "partly-outside", "masked")
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it."""
+    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it; `bands` are those of
+    the colours of a GeoTIFF, None if the file labels them."""
 
     path: Path
     zooms: tuple[int, ...]
     captured: datetime.date
     footprints: Path | None = None
     resolution_m: float = 0.0
+    bands: tuple[int, ...] | None = None
 
     @property
     def captured_at(self) -> int:
@@ -70,7 +74,8 @@ class Level:
     `ids` (uint64[n], ascending) and `hashes` (uint8[n, 32]) are those of every tile in the cells. `required`
     (uint64[m], ascending) are the tiles of the area. `has_zoom` is whether any source has tiles of this zoom.
     `captured` (int64[m], unix seconds) and `native_m` (float64[m], metres a pixel, 0 if unknown) belong to the required
-    tiles; both are 0 for an absent tile.
+    tiles; both are 0 for an absent tile. `lacks` (uint8[m]) is an index in `LACKS`, and means nothing for a tile that a
+    source has.
     """
 
     zoom: int
@@ -80,6 +85,7 @@ class Level:
     has_zoom: bool
     captured: NDArray[np.int64]
     native_m: NDArray[np.float64]
+    lacks: NDArray[np.uint8]
 
     def find(self, wanted: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """(bool[k], int64[k]) of k wanted ids: whether each is in `ids`, and its index there."""
@@ -148,7 +154,9 @@ class TileSources:
         self._tile_size = tile_size
         self._stack = ExitStack()
         try:
-            self._sources = [(spec, self._stack.enter_context(open_source(spec.path, tile_size))) for spec in specs]
+            self._sources = [
+                (spec, self._stack.enter_context(open_source(spec.path, tile_size, spec.bands))) for spec in specs
+            ]
         except BaseException:
             self._stack.close()
             raise
@@ -189,7 +197,7 @@ class TileSources:
         """
         request = json.dumps(
             {
-                "sources": [[os.path.realpath(spec.path), list(spec.zooms)] for spec, _ in self._sources],
+                "sources": [[os.path.realpath(spec.path), list(spec.zooms), spec.bands] for spec, _ in self._sources],
                 "tile_size": self._tile_size,
                 "cells": [[zoom, blake3(one.cells.tobytes()).hexdigest()] for zoom, one in sorted(wanted.items())],
             }
@@ -228,11 +236,15 @@ class TileSources:
         present, places = find(ids, wanted.required)
         captured = np.zeros(len(wanted.required), np.int64)
         native = np.zeros(len(wanted.required), np.float64)
+        lacks = np.zeros(len(wanted.required), np.uint8)
         has_zoom = False
         for place, (spec, source) in enumerate(self._sources):
             if zoom not in spec.zooms:
                 continue
-            has_zoom |= source.zooms is None or source.zooms[0] <= zoom <= source.zooms[1]
+            if source.zooms is None or source.zooms[0] <= zoom <= source.zooms[1]:
+                has_zoom = True
+                if (reach := source.reach(zoom, wanted.required[~present])) is not None:
+                    lacks[~present] = np.maximum(lacks[~present], reach + 1)
             of_source = np.zeros(len(wanted.required), bool)
             of_source[present] = sources[places[present]] == place
             native[of_source] = max(spec.resolution_m, source.resolution_m or 0.0)
@@ -242,7 +254,7 @@ class TileSources:
 
                 dates = read_footprints(spec.footprints).captured(zoom, wanted.required[of_source], spec.captured_at)
                 captured[of_source] = dates
-        return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native)
+        return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native, lacks)
 
     def read_again(self, level: Level, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, bytes]]:
         """(tile id, bytes) of these tiles of the inventory, cell by cell, ids ascending in each cell.

@@ -260,11 +260,28 @@ class Target(Section):
     ]
 
 
+_BANDS_RIGHT = "[red, green, blue] or [grey]: different numbers of bands, from 1"
+
+
+def _colours(bands: tuple[int, ...]) -> tuple[int, ...]:
+    if len(bands) not in (1, 3) or len(set(bands)) < len(bands):
+        raise ValueError
+    return bands
+
+
+Bands: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=65535, description=_BANDS_RIGHT)], ...],
+    AfterValidator(_colours),
+    Field(strict=False, description=_BANDS_RIGHT),
+]
+
+
 class Tiles(Section):
     """One tile source, the zooms that the mission uses of it, and its capture dates.
 
     `captured` is the date of all imagery, except inside `footprints`, a GeoJSON file of dated polygons. `resolution_m`
-    is the ground resolution of the imagery, if the tiles have finer pixels than their imagery.
+    is the ground resolution of the imagery, if the tiles have finer pixels than their imagery. `bands` are the bands of
+    red, green and blue in a GeoTIFF, or the one of grey, if the file does not label them; no other band is a mask then.
     """
 
     source: Source
@@ -282,6 +299,7 @@ class Tiles(Section):
         Source | None, Field(description="the path of a GeoJSON file with polygons that have a datetime")
     ] = None
     resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+    bands: Annotated[Bands | None, Field(description=_BANDS_RIGHT)] = None
 
 
 class Input(Section):
