@@ -183,7 +183,9 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
         specs_of = [
-            SourceSpec(t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), t.scheme)
+            SourceSpec(
+                t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), scheme=t.scheme, bands=t.bands
+            )
             for t in mission.tiles
         ]
         stat_cache = StatCache(cache / "tiles")
