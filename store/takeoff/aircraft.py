@@ -264,7 +264,7 @@ def check(
     trusted clock. The verdict is GO only once the state is durable; a state that cannot be read or written is a
     finding, and NO-GO. Raise NotFound or Unavailable if the store folder cannot be opened.
     """
-    evidence = store if isinstance(store, StoreEvidence) else StoreEvidence(Media(store))
+    evidence = store if isinstance(store, StoreEvidence) else StoreEvidence(Media(store, drop_cache=None))
     disk = disk or Disk()
     folder = os.path.realpath(folder)
     try:
