@@ -17,8 +17,9 @@ from store.takeoff.mission import Opened, Verdict
 
 if TYPE_CHECKING:
     from builders.artifacts.plan import Plan
+    from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
-    from builders.onboard.retriever import Match
+    from builders.onboard.retriever import Located
     from builders.report import BuildReport, EngineReport
 
 # The most tiles that a list names one by one.
@@ -161,6 +162,7 @@ def plan(item: Plan) -> Iterator[str]:
     )
     missing = sum(not row.present for row in rows)
     yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
+    yield from _repeats(item.inventory.repetition.summary())
     if lost := item.shortfall.missing:
         allowed = item.gates.allows(lost, item.inventory.tiles)
         consequence = "and coverage.at_least allows that" if allowed else "so that the build would fail"
@@ -173,10 +175,22 @@ def plan(item: Plan) -> Iterator[str]:
         yield "a plan decodes no tile: only a build finds those that are undecodable, wrong-size or blank"
 
 
+def _repeats(item: Repeats) -> Iterator[str]:
+    """Yield how many tiles have the bytes of another one, and where the most frequent picture is; nothing for none."""
+    if item.tiles:
+        yield f"repeated: {item.tiles} tiles show {many(item.pictures, 'picture')}, {item.most} of them the same one:"
+        rest = item.most - len(item.examples)
+        yield f"  {'  '.join(item.examples)}" + (f"  and {rest} more" if rest else "")
+
+
 _REMEDIES = {
     "absent": "give another source, or make the area smaller",
+    "masked": "look at its nodata value, mask and alpha with gdalinfo; see tiles[].bands",
     "no-view": "give imagery that reaches as many tiles beyond the area as a view has, or set coverage.at_least",
+    "outside-raster": "give another source, or make the area smaller",
     "outside-zooms": "remove the zoom from tiles[].zooms",
+    "partly-outside": "give a raster that reaches beyond the area, or set coverage.at_least",
+    "repeated": 'give imagery where these are placeholders; where they are open water, coverage.repeated = "allowed"',
     "too-coarse": "see coverage.min_resolution_m and tiles[].resolution_m",
     "too-old": "see freshness.max_age_days and tiles[].captured",
     "wrong-size": "see coverage.tile_size",
@@ -214,6 +228,7 @@ def build(item: BuildReport) -> Iterator[str]:
         )
     zooms = ", ".join(f"{count} at z{zoom}" for zoom, count in item.coverage.by_zoom.items())
     yield f"coverage: {item.coverage.described} of {item.coverage.tiles} tiles ({zooms})"
+    yield from _repeats(item.coverage.repeated)
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
     yield from table(
@@ -234,13 +249,16 @@ def build(item: BuildReport) -> Iterator[str]:
         yield f"NOT PUBLISHED, a draft: {item.why}"
 
 
-def matches(items: Sequence[Match]) -> Iterator[str]:
-    """Yield the places that a query found, the best first."""
+def located(found: Located) -> Iterator[str]:
+    """Yield the places that a query found, the best first, then what it searched and what it assumed."""
     rows = [("tile", "score", "centre", "north-western corner")]
-    for one in items:
+    for one in found.matches:
         centre, corner = (f"{latitude:.6f}, {longitude:.6f}" for latitude, longitude in (one.centre, one.corner))
         rows.append((str(one.tile), f"{one.score:.4f}", centre, corner))
     yield from table(rows)
+    for ground in found.left_out:
+        yield f"not searched: zoom {ground.zoom}, whose rows show {ground.metres:.0f} m, more than the picture"
+    yield from (f"assumed: {text}" for text in found.assumed)
 
 
 def measured(figures: Sequence[Measurement]) -> Iterator[str]:
@@ -358,11 +376,11 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
 
 
 def covered(coverage: Coverage) -> str:
-    """Return how many tiles of the area are described, and which part is required."""
+    """Return how many tiles of the area are described, which part is required, and how many are repeated."""
     text = f"{coverage.tiles - coverage.missing} of {coverage.tiles} tiles at zooms {list(coverage.zooms)}"
-    return (
-        text if coverage.required_ppm == PPM else f"{text}, at least {coverage.required_ppm / PPM:g} of them required"
-    )
+    if coverage.required_ppm < PPM:
+        text += f", at least {coverage.required_ppm / PPM:g} of them required"
+    return f"{text}; {coverage.repeated} show the same as another, allowed" if coverage.repeated else text
 
 
 def signed_figure(figure: Figure) -> str:

@@ -14,6 +14,7 @@ from store.disk import log
 from store.disk.layout import check_format
 from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
+from store.format.host import require_host_class
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
 from store.ground.as_of import EvidenceAsOf, check_pinned
@@ -164,6 +165,8 @@ def verify(
         )
     if clock is not None and (clock != "trusted" or state is None):
         raise Invalid("--clock takes only the value trusted, and only with --state", remedy="leave it out")
+    if host is not None:
+        require_host_class(host)
     for option, inside in (("--trust", trust), ("--state", state)):
         if inside is not None:
             keyfiles.refuse_inside(option, Path(inside), store)

@@ -18,7 +18,7 @@ from store.format.area import LAT_MAX, LON_MAX, Area
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode, integers
 from store.format.cose import OVERHEAD_LIMIT
 from store.format.entries import MAX_ENTRIES, TABLE_LIMIT, EntryTable
-from store.format.host import HOST_CLASS, is_host_class
+from store.format.host import NEED, objection
 from store.format.ids import ObjectId, derive
 
 CONTENT_TYPE = "application/vnd.flightbag.manifest+cbor"
@@ -167,7 +167,8 @@ class Coverage:
     `digest` is over every tile of the area (FORMAT.md 6.2). `tiles` counts these tiles, `missing` those of them that
     are not described. `required_ppm` is the policy: the least fraction of described tiles in parts per million.
     `oldest` and `newest` are capture dates in unix seconds. `max_age_days` and `min_resolution_mm` are the gates that
-    the imagery passed, None where the mission sets none.
+    the imagery passed, None where the mission sets none. `repeated` counts the described tiles that have the same bytes
+    as another tile of the area, which the mission allows; None where no described tile does.
     """
 
     digest: bytes
@@ -179,6 +180,7 @@ class Coverage:
     newest: int
     max_age_days: int | None = None
     min_resolution_mm: int | None = None
+    repeated: int | None = None
 
     def too_old_at(self, at: int) -> bool:
         """Whether the oldest described tile is older than the mission allows, at a time in unix seconds."""
@@ -205,6 +207,8 @@ class Coverage:
             value["max_age_days"] = self.max_age_days
         if self.min_resolution_mm is not None:
             value["min_resolution_mm"] = self.min_resolution_mm
+        if self.repeated is not None:
+            value["repeated"] = self.repeated
         return value
 
     @classmethod
@@ -224,6 +228,7 @@ class Coverage:
             min_resolution_mm=(
                 fields.integer("min_resolution_mm", 1, 10**9) if "min_resolution_mm" in fields else None
             ),
+            repeated=fields.integer("repeated", 1, 2**40) if "repeated" in fields else None,
         )
         fields.end()
         ascending(coverage.zooms, "coverage.zooms")
@@ -234,6 +239,12 @@ class Coverage:
                 f"coverage.missing is {coverage.missing} of {coverage.tiles} tiles, more than required_ppm allows",
                 kind="bad-field",
                 field="coverage.missing",
+            )
+        if (coverage.repeated or 0) > coverage.tiles - coverage.missing:
+            raise Corrupt(
+                f"coverage.repeated is {coverage.repeated}, more than the tiles that are described",
+                kind="bad-field",
+                field="coverage.repeated",
             )
         return coverage
 
@@ -324,7 +335,7 @@ class Manifest:
         manifest = cls(
             mission=MissionFacts.parse(fields.fields("mission")),
             issue=Issue.parse(fields.fields("issue")),
-            host=fields.text("host", HOST_CLASS),
+            host=fields.text("host", NEED),
             coverage=Coverage.parse(fields.fields("coverage")),
             quality=tuple(Figure.parse(item) for item in fields.array("quality", 0, MAX_FIGURES)),
             releases=tuple(_id(item) for item in fields.array("releases", 0, 64)),
@@ -343,8 +354,8 @@ class Manifest:
                 kind="bad-field",
                 field="coverage.oldest",
             )
-        if not is_host_class(manifest.host):
-            raise Corrupt("the components of manifest.host do not ascend", kind="bad-field", field="manifest.host")
+        if wrong := objection(manifest.host):
+            raise Corrupt(f"manifest.host: {wrong}", kind="bad-field", field="manifest.host")
         ascending([figure.name for figure in manifest.quality], "manifest.quality")
         ascending(manifest.releases, "manifest.releases")
         return manifest

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from store.errors import Conflict, Corrupt, Invalid, NotFound, Refused
 from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
-from store.format.host import HOST_CLASS, is_host_class
+from store.format.host import NEED, objection, require_host_class
 from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MISSION_ID, TIME_MAX, Manifest
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
@@ -69,8 +69,7 @@ class AircraftState:
             raise Invalid(
                 f"{id_[:80]!r} is not an aircraft id", remedy="give 1 to 64 of a-z 0-9 . _ -, first a letter or digit"
             )
-        if not HOST_CLASS.fullmatch(host) or not is_host_class(host) or host == "auto":
-            raise Invalid(f"{host[:80]!r} is not a host class", remedy="give one like cpu-x86_64-avx2")
+        require_host_class(host)
         return cls(id_, host, root, {}, (), (), root.root.issued_at)
 
     def render(self) -> bytes:
@@ -106,7 +105,7 @@ class AircraftState:
             raise Corrupt("a flight of state.accepted is consumed", kind="bad-field", field="state.accepted")
         state = cls(
             id=fields.text("id", AIRCRAFT_ID),
-            host=fields.text("host", HOST_CLASS),
+            host=fields.text("host", NEED),
             root=SignedRoot.parse(root),
             missions=dict(rows),
             accepted=accepted,
@@ -114,6 +113,8 @@ class AircraftState:
             floor=fields.integer("floor", 0, TIME_MAX),
         )
         fields.end()
+        if wrong := objection(state.host):
+            raise Corrupt(f"state.host: {wrong}", kind="bad-field", field="state.host")
         ascending([id_ for id_, _ in rows], "state.missions")
         return state
 
