@@ -29,7 +29,7 @@ from store.errors import Invalid, Unavailable
 from store.findings import Finding
 from store.ground.repository import Repository
 from tools import render
-from tools.arguments import Store, duration, print_lines
+from tools.arguments import DropCache, Store, duration, print_lines
 from tools.program import run_program
 from tools.progress import reading_bar
 from tools.status import exits, fail, say, warn
@@ -52,7 +52,6 @@ Mission = Annotated[str, typer.Option(help="Audit only what this mission needs."
 Exclusive = Annotated[
     bool, typer.Option("--exclusive", help="Report an object that no mission needs as an error. For an aircraft.")
 ]
-DropCache = Annotated[bool, typer.Option("--drop-cache", help="Read the medium instead of the page cache.")]
 LedgerFile = Annotated[
     Path | None,
     typer.Option(
@@ -118,7 +117,7 @@ def run(
                 return fsck(media, wanted, ledger=opened_ledger, on_finding=on_finding, progress=progress)
 
         if not repairing:
-            with Media(store, drop_cache=drop_cache) as media:
+            with Media(store, drop_cache=drop_cache or None) as media:
                 audit = audited(media, scope, _line if as_json else None)
             return _report(audit, scope, as_json=as_json)
         replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
@@ -133,14 +132,14 @@ def run(
 
         if dry_run:
             with Repository.open(store) as repository:
-                with Media(store, drop_cache=drop_cache) as media:
+                with Media(store, drop_cache=drop_cache or None) as media:
                     audit = audited(media, scope)
                 plan = plan_repair(repository, audit, replicas)
                 show(plan)
                 if plan.steps and not as_json:
                     say("after these steps a repair audits the store again, and shows each further step first")
             return _report(audit, scope, as_json=as_json, lines=as_json)
-        repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache)
+        repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache or None)
     return _report(repaired.audit, scope, as_json=as_json, lines=as_json, corrected=len(repaired.steps))
 
 
@@ -197,6 +196,7 @@ def _report(audit: Audit, scope: Scope, *, as_json: bool, lines: bool = False, c
         warn(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}")
     if not as_json:
         print_lines(render.audit(audit))
+        print_lines(render.reading(audit.reading))
         return status
     if lines:
         for finding in audit.findings:
@@ -214,6 +214,8 @@ def _report(audit: Audit, scope: Scope, *, as_json: bool, lines: bool = False, c
         "inconclusive": audit.inconclusive,
         "notes": audit.notes,
         "corrected": corrected,
+        "from_medium": audit.reading.from_medium,
+        "doubt": audit.reading.doubt,
     }
     _json("summary", summary)
     return status

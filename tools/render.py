@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
+from store.disk.medium import Reading
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
 from store.format.missing import MissingList
@@ -109,6 +110,8 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  coverage   {covered(manifest.coverage)}"
     yield f"  imagery    {imagery(manifest, item.judged_at)}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
+    if item.from_medium:
+        yield "  read       from the medium, past the page cache"
     if item.not_judged:
         yield f"  not judged {', '.join(item.not_judged)}"
 
@@ -126,6 +129,14 @@ def audit(item: Audit) -> Iterator[str]:
     state = "errors" if item.errors else "could not check everything" if item.inconclusive else "clean"
     read = f"{item.read_objects} read in full ({size(item.read_bytes)})" if item.read_objects else "none read in full"
     yield f"{state}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; {many(len(findings), 'finding')}"
+
+
+def reading(item: Reading) -> Iterator[str]:
+    """Yield where the bytes came from: only for a medium that was to be read past the page cache."""
+    if item.from_medium:
+        yield "read from the medium, past the page cache"
+    elif item.doubt:
+        yield f"not judged: {item.doubt}"
 
 
 def repair_plan(item: RepairPlan) -> Iterator[str]:

@@ -29,6 +29,7 @@ from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
+    DropCache,
     Json,
     Keys,
     PassphraseFile,
@@ -142,6 +143,7 @@ def verify(
         str | None,
         typer.Option(metavar="HASH", help="A hash that `flightbag log` printed: the log must still contain that line."),
     ] = None,
+    drop_cache: DropCache = False,
     as_json: Json = False,
 ) -> int:
     """Run the takeoff check of a mission: GO, or NO-GO with every reason. Without MISSION, check every mission.
@@ -169,7 +171,7 @@ def verify(
     for option, inside in (("--trust", trust), ("--state", state)):
         if inside is not None:
             keyfiles.refuse_inside(option, Path(inside), store)
-    with Media(store) as media, bytes_bar("verifying") as progress:
+    with Media(store, drop_cache=drop_cache or None) as media, bytes_bar("verifying") as progress:
         check_format(media)
         if anchor is not None:
             _check_anchor(media, anchor)
@@ -252,6 +254,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "bytes": verdict.bytes,
         "not_judged": list(verdict.not_judged),
         "judged_at": verdict.judged_at,
+        "from_medium": verdict.from_medium,
         "findings": [finding.as_json() for finding in verdict.findings],
     }
     if verdict.mission is not None:
