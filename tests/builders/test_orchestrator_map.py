@@ -449,7 +449,8 @@ def test_below_the_gate_nothing_is_published(desk: Desk) -> None:
     # Two places that look alike: the map answers with the first of them.
     one, other = area_tiles(15)[4:6]
     set_tile(desk.folder / "terrain.mbtiles", other, tile_bytes(desk.folder / "terrain.mbtiles", one))
-    ran = desk.build(desk.write_mission("left", more="[quality]\nrecall_at_1 = 1\nrecall_at_5 = 1\n"))
+    more = '[coverage]\nrepeated = "allowed"\n[quality]\nrecall_at_1 = 1\nrecall_at_5 = 1\n'
+    ran = desk.build(desk.write_mission("left", more=more))
     assert ran.status == 1
     assert "at least 1 is required" in ran.json["why"]
     assert ran.json["figures"]
@@ -782,7 +783,8 @@ def test_a_map_is_probed_where_it_has_rows(desk: Desk) -> None:
     for tile in tiles:
         if tile != tiles[5]:
             set_tile(desk.folder / "terrain.mbtiles", tile, picture(256, 90))
-    report = desk.built(desk.write_mission("left", zooms=(15,), more="[coverage]\nat_least = 0.01\n"))
+    mission = desk.write_mission("left", zooms=(15,), more='[coverage]\nat_least = 0.01\nrepeated = "allowed"\n')
+    report = desk.built(mission)
     assert {one["reason"] for one in report["coverage"]["missing"]} == {"blank"}
     assert flightbag("probe", desk.store, "left", "--trust", desk.root).status == 0
 
