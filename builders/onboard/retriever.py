@@ -50,6 +50,8 @@ from store.takeoff.coverage import read_missing
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
 
+_GREY_STEP = 16  # a frame without a colour in these rows and columns is taken for grey
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -163,7 +165,10 @@ class Retriever:
             matches += [self._match(number, score) for number, score in found if number != NO_ROW]
         matches.sort(key=lambda match: (-match.score, tile_id(match.tile)))
         left_out = tuple(ground for ground in self.grounds if ground not in searched)
-        return Located(tuple(matches[:top]), searched, left_out, tuple(camera.assumptions(searched)))
+        assumed = camera.assumptions(searched)
+        if (frame[::_GREY_STEP, ::_GREY_STEP] == frame[::_GREY_STEP, ::_GREY_STEP, :1]).all():
+            assumed.append("the engine describes a grey frame as it describes the map's colours")
+        return Located(tuple(matches[:top]), searched, left_out, tuple(assumed))
 
     def nearest(self, queries: NDArray[np.float32], top: int = 5) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         """Return the same as arrays: ids of north-western tiles uint64 [q, top] and cosines float32 [q, top]. Where the

@@ -189,9 +189,10 @@ class Landmarks:
             raise self._error(landmark, f"({landmark.path}): {error.message}", error.remedy) from error
 
     def _error(
-        self, landmark: Landmark, what: str, remedy: str, kind: type[Invalid] | type[Refused] = Invalid
+        self, landmark: Landmark, what: str, remedy: str, error: type[Invalid] | type[Refused] = Invalid
     ) -> Invalid | Refused:
-        return kind(f"{self.path}: {landmark.feature} {what}", remedy=remedy, path=str(self.path))
+        text = f"{self.path}: {landmark.feature} {what}"
+        return error(text, remedy=remedy, kind="bad-landmark", path=str(self.path))
 
 
 def figure_of(set_: str) -> str:
