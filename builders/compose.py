@@ -91,9 +91,8 @@ class BuildContext:
         with self.about(f"descriptors[{self.mission.descriptors.index(set_)}].view"):
             if set_.view.tiles is not None:
                 return View(set_.view.tiles, set_.view.stride or 1)
-            _, south, _, north = self.area.bbox
-            latitude = (south + north) / 2 / 10**7
-            return View.of_metres(float(set_.view.metres or 0), float(set_.view.overlap or 0), zoom, latitude)
+            metres, overlap = float(set_.view.metres or 0), float(set_.view.overlap or 0)
+            return View.of_metres(metres, overlap, zoom, self.area.middle_latitude)
 
     def rows(self, set_: Descriptors, zoom: int) -> RowRecipe:
         """Return how the rows of a descriptor set are made at a zoom."""

@@ -275,12 +275,14 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
         notes = [zooms] if zooms else []
         notes += ["TOO LOW"] if one.low else []
         if one.value is None:
-            notes.append("NOT MEASURED: --against is missing")
+            option = "--landmarks" if one.name.startswith("landmarks/") else "--against"
+            notes.append(f"NOT MEASURED: {option} is missing")
         elif one.unsure:
             notes.append("not measured in the way of the signed figure")
         now = "-" if one.value is None else f"{one.value / PPM:.4f}"
         rows.append((one.name, now, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
+    yield from (f"{one.name}: {text}" for one in figures for text in one.missed)
 
 
 def engines(report: Sequence[EngineReport]) -> Iterator[str]:
