@@ -23,6 +23,7 @@ from builders.engines.check import TOLERANCES, Tolerance
 from builders.engines.compiling import CompileSettings
 from builders.engines.isolation import Limits, machine_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
+from builders.grid.tiles import rows_and_columns
 from builders.grid.views import View
 from builders.imagery.coverage import Gates
 from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
@@ -179,6 +180,10 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
     mission, area = load_mission(mission_file)
+    try:
+        rows_and_columns(area.bbox, 0)
+    except Invalid as error:
+        raise error.restated(f"{mission_file}: mission.area: {error.message}") from error
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
         specs_of = [

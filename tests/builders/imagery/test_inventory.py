@@ -139,6 +139,30 @@ def test_a_cached_inventory_is_used_until_a_source_changes(
         assert sources.inventory(WANTED, remembered=True).fresh
 
 
+def test_the_order_of_the_rows_is_part_of_what_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builders.imagery.statcache.GRANULARITY_NS", -(10**12))
+    folder, cache = tmp_path / "tiles", StatCache(tmp_path / "cache")
+    for tile in map(tile_from_id, TILES):
+        file = folder / f"{tile}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"\x1f\x8b" if tile.x == X0 else TILES[tile_id(tile)])
+    with TileSources([spec(folder)], SIDE, ROUND.bbox, cache) as sources:
+        read = sources.inventory(WANTED)
+        assert read.hints == ()
+        remembered = sources.inventory(WANTED, remembered=True)
+    assert not remembered.fresh
+    assert remembered.no_image == read.no_image
+    assert {tile_from_id(number).x for number in read.no_image} == {X0}
+    assert len(read.no_image) == 2
+    with TileSources([replace(spec(folder), scheme="tms")], SIDE, ROUND.bbox, cache) as sources:
+        flipped = sources.inventory(WANTED, remembered=True)
+    assert flipped.fresh
+    assert not flipped.level(ZOOM).present.any()
+    (hint,) = flipped.hints
+    assert str(folder) in hint
+    assert '"xyz"' in hint
+
+
 def test_cells_over_a_tile_hold_every_view_of_it_and_a_ring_round_it() -> None:
     tile = Tile(ZOOM, X0, Y0)  # in the last row of its cell
     assert cells_of(ZOOM, ids(tile)).tolist() == [tile_id(cell_of(tile))]

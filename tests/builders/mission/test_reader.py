@@ -173,6 +173,11 @@ WRONG = [
     ("zooms = [16, 17]", "zooms = []", "tiles[0].zooms is [], must be"),
     ("zooms = [16, 17]", "zoom = [16]", "tiles[0].zoom is not a known key, did you mean 'zooms'?"),
     ("zooms = [16, 17]", "zooms = [16, 17]\nqwerty = 1", "tiles[0].qwerty is not a known key, known: source, zooms,"),
+    (
+        "captured = 2018-07-16",
+        'captured = 2018-07-16\nscheme = "XYZ"',
+        'tiles[0].scheme is "XYZ", must be "tms" if its rows count from the south, or "xyz"',
+    ),
     ("captured = 2018-07-16", "", "tiles[0].captured is missing, must be a date without quotes"),
     ("captured = 2018-07-16", 'captured = "2018-07-16"', 'tiles[0].captured is "2018-07-16", must be a date'),
     ("2018-07-16", "2018-07-16T00:00:00Z", "tiles[0].captured is 2018-07-16 00:00:00+00:00, must be a date"),
