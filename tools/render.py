@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from builders.artifacts.plan import Plan
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
-    from builders.onboard.retriever import Match
+    from builders.onboard.retriever import Located
     from builders.report import BuildReport, EngineReport
 
 # The most tiles that a list names one by one.
@@ -107,7 +107,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
     yield f"  coverage   {covered(manifest.coverage)}"
-    yield f"  imagery    {imagery(manifest)}"
+    yield f"  imagery    {imagery(manifest, item.judged_at)}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
     if item.not_judged:
         yield f"  not judged {', '.join(item.not_judged)}"
@@ -158,10 +158,14 @@ def plan(item: Plan) -> Iterator[str]:
         yield f"{lost} tiles are missing, {consequence}:"
         from builders.grid.tiles import tile_from_id
 
-        reasons = item.shortfall.reasons()
+        reasons, faults = item.shortfall.reasons(), item.inventory.no_image
         yield from _sums(reasons.values())
-        yield from _some(f"{tile_from_id(number)}  {reason}" for number, reason in reasons.items())
-        yield "a plan decodes no tile: only a build finds those that are undecodable, wrong-size or blank"
+        yield from _some(
+            f"{tile_from_id(number)}  {reason}" + (f": {faults[number]}" if reason == "undecodable" else "")
+            for number, reason in reasons.items()
+        )
+        yield "a plan decodes no tile: only a build finds other undecodable ones, and those of wrong size or blank"
+    yield from (f"hint: {hint}" for hint in item.hints)
 
 
 def _repeats(item: Repeats) -> Iterator[str]:
@@ -220,6 +224,7 @@ def build(item: BuildReport) -> Iterator[str]:
     yield from _repeats(item.coverage.repeated)
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
+    yield from (f"hint: {hint}" for hint in item.coverage.hints)
     yield from table(
         [
             (
@@ -238,13 +243,16 @@ def build(item: BuildReport) -> Iterator[str]:
         yield f"NOT PUBLISHED, a draft: {item.why}"
 
 
-def matches(items: Sequence[Match]) -> Iterator[str]:
-    """Yield the places that a query found, the best first."""
+def located(found: Located) -> Iterator[str]:
+    """Yield the places that a query found, the best first, then what it searched and what it assumed."""
     rows = [("tile", "score", "centre", "north-western corner")]
-    for one in items:
+    for one in found.matches:
         centre, corner = (f"{latitude:.6f}, {longitude:.6f}" for latitude, longitude in (one.centre, one.corner))
         rows.append((str(one.tile), f"{one.score:.4f}", centre, corner))
     yield from table(rows)
+    for ground in found.left_out:
+        yield f"not searched: zoom {ground.zoom}, whose rows show {ground.metres:.0f} m, more than the picture"
+    yield from (f"assumed: {text}" for text in found.assumed)
 
 
 def measured(figures: Sequence[Measurement]) -> Iterator[str]:
@@ -379,11 +387,14 @@ def many_queries(count: int) -> str:
     return f"{count} {'query' if count == 1 else 'queries'}"
 
 
-def imagery(manifest: Manifest) -> str:
-    """Return when the imagery was taken, the age of the oldest when the mission was issued, and the allowed age."""
+def imagery(manifest: Manifest, at: int | None = None) -> str:
+    """Return when the imagery was taken, the age of the oldest at a time, or when issued, and the allowed age."""
     coverage, sector = manifest.coverage, manifest.mission.sector
-    age = (manifest.issue.issued_at - coverage.oldest) // 86400
-    text = f"{day(coverage.oldest)} to {day(coverage.newest)}, up to {many(age, 'day')} old when issued"
+    age = coverage.age_days_at(manifest.issue.issued_at if at is None else at)
+    if age is None:
+        return "no tile is described"
+    text = f"{day(coverage.oldest)} to {day(coverage.newest)}, up to {many(age, 'day')} old"
+    text += " when issued" if at is None else ""
     if coverage.min_resolution_mm is not None:
         text += f", {coverage.min_resolution_mm / 1000:g} m a pixel or finer"
     if coverage.max_age_days is not None:
