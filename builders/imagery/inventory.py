@@ -152,7 +152,7 @@ class Inventory:
 
     @cached_property
     def repetition(self) -> Repetition:
-        """Which tiles of the area have the bytes of another one, among those whose first bytes are those of an image."""
+        """Which tiles of the area have the bytes of another one, among those that begin like an image."""
         ids, hashes = [], []
         for level in self.levels:
             images = level.required_hashes.copy()

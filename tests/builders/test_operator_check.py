@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
+from builders.imagery.roworder import SourcePath
 from builders.operator_check import check_tiles
 from store.ground.repository import Repository
 from tests.support.commands import flightbag
@@ -44,7 +45,7 @@ def test_the_repeated_tiles_are_counted_again(desk: Desk) -> None:
     assert desk.built(mission)["outcome"] == "unchanged"
     assert "4 show the same as another, allowed" in flightbag("show", desk.store, "left").out
     assert "4 show the same as another, allowed" in flightbag("verify", desk.store, "--trust", desk.root).out
-    check = check_tiles([desk.folder / "terrain.mbtiles"])
+    check = check_tiles([SourcePath(desk.folder / "terrain.mbtiles")])
     with Repository.open(desk.store) as repository:
         opened = repository.current("left")
         assert opened.manifest.coverage.repeated == 4
