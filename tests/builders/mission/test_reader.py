@@ -173,6 +173,11 @@ WRONG = [
     ("zooms = [16, 17]", "zooms = []", "tiles[0].zooms is [], must be"),
     ("zooms = [16, 17]", "zoom = [16]", "tiles[0].zoom is not a known key, did you mean 'zooms'?"),
     ("zooms = [16, 17]", "zooms = [16, 17]\nqwerty = 1", "tiles[0].qwerty is not a known key, known: source, zooms,"),
+    ("zooms = [16, 17]", "zooms = [16]\nbands = [1, 2]", "tiles[0].bands is [1, 2], must be [red, green, blue] or"),
+    ("zooms = [16, 17]", "zooms = [16]\nbands = [1, 2, 1]", "tiles[0].bands is [1, 2, 1], must be [red, green, blue]"),
+    ("zooms = [16, 17]", "zooms = [16]\nbands = [0, 1, 2]", "tiles[0].bands[0] is 0, must be [red, green, blue]"),
+    ("zooms = [16, 17]", 'zooms = [16]\nbands = "RGB"', 'tiles[0].bands is "RGB", must be [red, green, blue]'),
+    ("[mission]", "[coverage]\nrepeated = true\n[mission]", 'coverage.repeated is true, must be "refused" or'),
     (
         "captured = 2018-07-16",
         'captured = 2018-07-16\nscheme = "XYZ"',
