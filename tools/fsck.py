@@ -24,6 +24,7 @@ from store.audit.ledger import Ledger
 from store.audit.repair import repair
 from store.audit.repair_plan import RepairPlan, plan_repair
 from store.audit.scope import Scope
+from store.disk.layout import open_store
 from store.disk.media import Media
 from store.errors import Invalid, Unavailable
 from store.findings import Finding
@@ -118,7 +119,7 @@ def run(
                 return fsck(media, wanted, ledger=opened_ledger, on_finding=on_finding, progress=progress)
 
         if not repairing:
-            with Media(store, drop_cache=drop_cache) as media:
+            with open_store(store, drop_cache=drop_cache) as media:
                 audit = audited(media, scope, _line if as_json else None)
             return _report(audit, scope, as_json=as_json)
         replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
@@ -133,7 +134,7 @@ def run(
 
         if dry_run:
             with Repository.open(store) as repository:
-                with Media(store, drop_cache=drop_cache) as media:
+                with open_store(store, drop_cache=drop_cache) as media:
                     audit = audited(media, scope)
                 plan = plan_repair(repository, audit, replicas)
                 show(plan)
@@ -235,6 +236,6 @@ def _plan_line(plan: RepairPlan) -> None:
 
 def main() -> None:
     """Run the program `store-fsck`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(name="store-fsck")(run)
     run_program(app, usage=USAGE, could_not_do=COULD_NOT_CHECK)

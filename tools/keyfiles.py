@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.disk.durable import Disk, replace_file, write_new_file
-from store.disk.layout import TOML
+from store.disk.layout import TOML, open_store
+from store.disk.media import Media
 from store.errors import Invalid, Unavailable
 from store.format.cose import SIGNATURE_SIZE
 from store.trust.keys import KEY_FILE_LIMIT, PassphraseNeeded, PrivateKey, PublicKey, Signer
+from tools.printable import printable
 
 # Seconds. A person may have to touch the token first.
 _SIGNER_SECONDS = 300
@@ -58,7 +60,7 @@ def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
             raise Invalid(
                 "the key needs a passphrase, and standard input is not a terminal", remedy="give --passphrase-file"
             )
-        return getpass.getpass(prompt).encode()
+        return getpass.getpass(printable(prompt)).encode()
 
     return ask
 
@@ -177,6 +179,19 @@ def refuse_inside(option: str, path: Path, folder: str) -> None:
             f"{option} {path} lies inside {folder}, the folder to verify",
             remedy="give a copy that reached you by another way than the store",
         )
+
+
+def open_to_verify(store: str, trust: Path | None, state: str | None = None) -> Media:
+    """Open a store to verify it. Raise as `open_store` does, and Invalid if the trust root or the state lies in it."""
+    media = open_store(store)
+    try:
+        for option, path in (("--trust", trust), ("--state", state)):
+            if path is not None:
+                refuse_inside(option, Path(path), store)
+    except Invalid:
+        media.close()
+        raise
+    return media
 
 
 def store_above(path: Path) -> str | None:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from store.disk import log
-from store.disk.layout import check_format
 from store.disk.media import Media, object_path
 from store.errors import FlightbagError, Invalid
 from store.format.ids import ObjectId
@@ -270,13 +269,12 @@ def checkout_command(
     if len(args) < 2:
         raise Invalid("MISSION or DIR is missing", remedy="flightbag checkout STORE MISSION DIR --trust ROOT")
     store, mission = store_and(args[:-1], needed=True)
-    keyfiles.refuse_inside("--trust", trust, store)
-    return _checkout(store, mission or "", args[-1], root, hard_link=hard_link, as_json=as_json)
+    with keyfiles.open_to_verify(store, trust) as media:
+        return _checkout(media, mission or "", args[-1], root, hard_link=hard_link, as_json=as_json)
 
 
-def _checkout(store: str, mission: str, target: str, root: SignedRoot, *, hard_link: bool, as_json: bool) -> int:
-    with Media(store) as media, bytes_bar("verifying") as progress:
-        check_format(media)
+def _checkout(media: Media, mission: str, target: str, root: SignedRoot, *, hard_link: bool, as_json: bool) -> int:
+    with bytes_bar("verifying") as progress:
         evidence = StoreEvidence(media, progress)
         verdict = verify_mission(evidence, mission, root, Binding(int(time.time())))
         if verdict.mission is None:

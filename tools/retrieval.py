@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builders.extras import require_build_extra, require_onboard_extra
-from store.disk.layout import check_format
-from store.disk.media import Media
 from store.errors import Invalid
 from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence
@@ -172,11 +170,7 @@ def _verified(store: str, mission: str, trust: Path | None, state: str | None) -
             "give either --trust or --state",
             remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
         )
-    for option, inside in (("--trust", trust), ("--state", state)):
-        if inside is not None:
-            keyfiles.refuse_inside(option, Path(inside), store)
-    with Media(store) as media:
-        check_format(media)
+    with keyfiles.open_to_verify(store, trust, state) as media:
         with bytes_bar("verifying") as progress:
             evidence = StoreEvidence(media, progress)
             if state is not None:

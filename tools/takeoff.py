@@ -11,7 +11,6 @@ import typer
 
 from builders.extras import require_build_extra
 from store.disk import log
-from store.disk.layout import check_format
 from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.format.ids import ObjectId
@@ -162,11 +161,7 @@ def verify(
         )
     if clock is not None and (clock != "trusted" or state is None):
         raise Invalid("--clock takes only the value trusted, and only with --state", remedy="leave it out")
-    for option, inside in (("--trust", trust), ("--state", state)):
-        if inside is not None:
-            keyfiles.refuse_inside(option, Path(inside), store)
-    with Media(store) as media, bytes_bar("verifying") as progress:
-        check_format(media)
+    with keyfiles.open_to_verify(store, trust, state) as media, bytes_bar("verifying") as progress:
         if anchor is not None:
             _check_anchor(media, anchor)
         if state is not None:

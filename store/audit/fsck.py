@@ -91,8 +91,8 @@ def fsck(
     `on_finding` gets every finding, notes included, once it is complete. `progress` gets the number of bytes as they
     are read, and the total. `ledger` sets which objects are read first, and records the reading.
 
-    Raise NotFound if the folder has no store, Invalid for another format, Corrupt or Unavailable if its flightbag.toml
-    or its top level cannot be read, and Locked while a collection or a repair moves objects.
+    Raise NoStore if the folder is not a store of this format, Unavailable if its flightbag.toml or its top level cannot
+    be read, and Locked while a collection or a repair moves objects.
     """
     check_format(media)
     with _without_collections(media):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from store.disk.durable import Disk
+from store.disk.layout import RECORD
 from store.disk.locks import Locked
 from store.disk.media import Media, object_path, type_of_file
 from store.disk.staging import list_names, remove_tree
@@ -29,7 +30,6 @@ from store.takeoff.mission import Opened, VerifiedMission
 from store.takeoff.verify import open_mission
 from store.trust.root import SignedRoot
 
-RECORD = ".flightbag"
 _PARTIAL = ".partial"
 _MODE = 0o444
 

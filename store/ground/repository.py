@@ -15,7 +15,7 @@ from typing import Self
 
 from store.disk import log
 from store.disk.durable import Disk, replace_file
-from store.disk.layout import FORMAT, TOML, check_format, check_free, no_store
+from store.disk.layout import FORMAT, TOML, check_free, open_store
 from store.disk.locks import SharedLock, exclusive
 from store.disk.media import Media
 from store.disk.staging import Staging
@@ -43,17 +43,8 @@ class Repository:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], disk: Disk | None = None) -> Self:
-        """Open the store at `path`. Raise NotFound if the folder has no store, Invalid for another format."""
-        try:
-            media = Media(path)
-        except NotFound as error:
-            raise no_store(path) from error
-        try:
-            check_format(media)
-        except BaseException:
-            media.close()
-            raise
-        return cls(media, disk or Disk())
+        """Open the store at `path`. Raise as `open_store` does."""
+        return cls(open_store(path), disk or Disk())
 
     @classmethod
     def init(cls, path: str | os.PathLike[str], disk: Disk | None = None) -> Self:

@@ -20,7 +20,7 @@ from store.disk.locks import SharedLock, exclusive
 from store.disk.media import FileStamp, object_path
 from store.disk.objects import inserting
 from store.disk.staging import sweep
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
 from store.format.ref import ref_id
 from store.ground.repository import Repository
@@ -278,7 +278,9 @@ def _apply(
 ) -> None:
     try:
         destination = Repository.open(target, disk)
-    except NotFound:
+    except NoStore as error:
+        if error.kind != "no-store":
+            raise
         destination = Repository.init(target, disk)
     with destination:
         lock = SharedLock(destination.media.path, disk, "store", "the target store")

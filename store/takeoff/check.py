@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from store.disk.media import Media
+from store.disk.layout import open_store
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Verdict
 from store.takeoff.verify import pinned_root, verify_mission
@@ -33,8 +33,8 @@ def takeoff_check(
 
     `trust` is the bytes of the pinned root file, `now` unix seconds. Without `aircraft` or `host` the verdict lists
     them as not judged. The mission may fly exactly if `verdict.mission` is not None; it reads from the store folder as
-    long as it is in use. Raise NotFound or Unavailable if the store folder cannot be opened, Untrusted if the pinned
-    root cannot be used.
+    long as it is in use. Raise NoStore or Unavailable if the store cannot be opened, Untrusted if the pinned root
+    cannot be used.
     """
-    evidence = StoreEvidence(Media(store))
+    evidence = StoreEvidence(open_store(store))
     return verify_mission(evidence, mission, pinned_root(trust), Binding(now, aircraft, host))
