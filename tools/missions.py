@@ -19,8 +19,8 @@ from store.ground.history import Diff, Stats, diff, rollback, stats
 from store.ground.repository import Repository
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding
-from store.takeoff.verify import pinned_root, verify_mission
-from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
+from store.takeoff.verify import verify_mission
+from store.trust.root import SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
@@ -257,7 +257,7 @@ def checkout_command(
     """
     if trust is None:
         raise Invalid("--trust is missing", remedy="give the file of the pinned trust root")
-    root = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+    root = keyfiles.pinned(trust)
     if check:
         if len(args) != 1 or hard_link:
             raise Invalid(

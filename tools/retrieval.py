@@ -18,8 +18,7 @@ from store.errors import Invalid
 from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Verdict
-from store.takeoff.verify import pinned_root, verify_mission
-from store.trust.root import ROOT_FILE_LIMIT
+from store.takeoff.verify import verify_mission
 from tools import keyfiles, render
 from tools.arguments import ENV, Json, State, StoreAndMission, Trust, print_lines, store_and, store_then
 from tools.progress import bytes_bar, work_bars
@@ -177,7 +176,7 @@ def _verified(store: str, mission: str, trust: Path | None, state: str | None) -
                 verdict = check(state, evidence, mission, now=None, flight=None)
             else:
                 assert trust is not None
-                pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+                pinned = keyfiles.pinned(trust)
                 verdict = verify_mission(evidence, mission, pinned, Binding(int(time.time())))
         yield verdict
 

@@ -62,7 +62,7 @@ def check_free(path: str | os.PathLike[str]) -> None:
     with media:
         names = set(media.names(""))
         if TOML in names:
-            raise Invalid(f"{media.path} is a store already")
+            raise Invalid(f"{media.path} is a store already", remedy="use it, or give another folder")
         folders = names & {MISSIONS, OBJECTS, TRUST}
         if names - folders - {TMP} or any(
             media.file_type(name) != "directory" or media.names(name) for name in folders
@@ -157,7 +157,7 @@ def _diagnosis_of_nothing(path: str) -> tuple[str, str]:
     if not _names(nearest):
         return f"does not exist, and {nearest} is empty", _MOUNT
     if below := _stores_below(nearest):
-        return "does not exist", f"give {_listed(below)}"
+        return "does not exist", f"check the path; the nearest stores: {_listed(below)}"
     return "does not exist", f"check the path; {_MOUNT}"
 
 

@@ -23,7 +23,6 @@ from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.format.ref import ref_id
-from store.ground.excerpt import first_few
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_manifest
@@ -106,13 +105,7 @@ class Repository:
 
         Raise NotFound if the store has no such mission, Corrupt for a ref to another mission, and as `opened` does.
         """
-        try:
-            manifest_id = ref_id(self.evidence.ref(mission))
-        except NotFound as error:
-            missions = first_few(self.missions(), separator=", ") or "none"
-            remedy = f"give one of the store's missions: {missions}"
-            text = f"{self.media.path} has no mission {mission}"
-            raise NotFound(text, remedy=remedy, kind="missing", mission=mission) from error
+        manifest_id = ref_id(self.evidence.ref(mission))
         opened = self.opened(manifest_id, f"the manifest of {mission}")
         other = opened.manifest.mission.id
         if other != mission:  # a ref is unsigned and only a pointer

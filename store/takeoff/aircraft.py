@@ -137,7 +137,10 @@ def _parse(path: str, data: bytes) -> AircraftState:
 
 
 def _no_state(path: str) -> NotFound:
-    return NotFound(f"{path} has no aircraft state", remedy=_ENROL_ONCE, kind="no-state", path=path)
+    remedy = _ENROL_ONCE
+    if os.path.lexists(os.path.join(path, TOML)):
+        remedy = "it is a store: give the folder of the aircraft's state, and the store before it"
+    return NotFound(f"{path} has no aircraft state", remedy=remedy, kind="no-state", path=path)
 
 
 def _bad_state(path: str, why: str) -> Corrupt:
