@@ -13,6 +13,7 @@ from builders.extras import require_build_extra
 from store.disk import log
 from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
+from store.format.host import require_host_class
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
 from store.ground.as_of import EvidenceAsOf, check_pinned
@@ -132,7 +133,8 @@ def verify(
         typer.Option(
             readable=False,
             metavar="SOURCE",
-            help="On the ground: compare this imagery with the imagery of the build. May be repeated.",
+            help="On the ground: compare this imagery with the imagery of the build. May be repeated. tms:SOURCE and "
+            "xyz:SOURCE name the order of its rows, as `scheme` does in the mission file.",
         ),
     ] = None,
     anchor: Annotated[
@@ -161,6 +163,8 @@ def verify(
         )
     if clock is not None and (clock != "trusted" or state is None):
         raise Invalid("--clock takes only the value trusted, and only with --state", remedy="leave it out")
+    if host is not None:
+        require_host_class(host)
     with keyfiles.open_to_verify(store, trust, state) as media, bytes_bar("verifying") as progress:
         if anchor is not None:
             _check_anchor(media, anchor)
@@ -195,9 +199,10 @@ def _operator(tiles: list[Path] | None) -> OperatorCheck | None:
     if not tiles:
         return None
     require_build_extra()
+    from builders.imagery.roworder import SourcePath
     from builders.operator_check import check_tiles
 
-    return check_tiles(tiles)
+    return check_tiles([SourcePath.parse(str(one)) for one in tiles])
 
 
 def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -> tuple[StoreEvidence, int]:
@@ -243,13 +248,17 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "objects": verdict.objects,
         "bytes": verdict.bytes,
         "not_judged": list(verdict.not_judged),
+        "judged_at": verdict.judged_at,
         "findings": [finding.as_json() for finding in verdict.findings],
     }
     if verdict.mission is not None:
+        coverage = verdict.mission.manifest.coverage
+        at = verdict.mission.manifest.issue.issued_at if verdict.judged_at is None else verdict.judged_at
         value |= {
+            "imagery_age_days": coverage.age_days_at(at),
             "facts": verdict.mission.facts.value(),
             "host": verdict.mission.manifest.host,
-            "coverage": render.hexed(verdict.mission.manifest.coverage.value()),
+            "coverage": render.hexed(coverage.value()),
             "manifest": str(verdict.mission.manifest_id),
             "code": verdict.mission.code,
             "trust_root_version": verdict.mission.trust_root.version,

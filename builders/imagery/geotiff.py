@@ -73,6 +73,8 @@ class GeoTiffSource:
     `zooms` are the zooms of its tiles; `resolution_m` is metres on the ground per pixel at the middle of the raster.
     """
 
+    row_order: None = None
+
     def __init__(self, path: str | os.PathLike[str], tile_size: int) -> None:
         self.path = Path(path)
         self._size = tile_size

@@ -65,6 +65,7 @@ class PMTilesSource:
 
     zooms: tuple[int, int] | None = None
     resolution_m: None = None
+    row_order: None = None
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

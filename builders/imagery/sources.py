@@ -1,7 +1,7 @@
 """Tile sources: the imagery of a map, in one of four containers, behind one protocol.
 
-`open_source` decides by the content of a path, not by its name: a folder is XYZ; a file is MBTiles, PMTiles or GeoTIFF
-by its first bytes. All other modules see a `TileSource` only.
+`open_source` decides by the content of a path, not by its name: a folder is one of tiles z/x/y; a file is MBTiles,
+PMTiles or GeoTIFF by its first bytes. All other modules see a `TileSource` only.
 
 This module reads no tile and parses no container. Each kind of source checks for itself what it opens.
 """
@@ -17,6 +17,7 @@ from typing import Protocol, Self
 from builders.files import open_regular
 from builders.grid.tiles import Tile
 from builders.imagery.mbtiles import MBTilesSource
+from builders.imagery.roworder import Extent, RowOrder, Scheme
 from builders.imagery.stamps import SourceStamp
 from builders.imagery.xyz import XyzSource
 from store.errors import Invalid, Unavailable
@@ -51,6 +52,10 @@ class TileSource(Protocol):
     def resolution_m(self) -> float | None:
         """Native ground resolution in metres per pixel at the middle of the source; None if it is not known."""
 
+    @property
+    def row_order(self) -> RowOrder | None:
+        """The order of the rows in the source; None where the container numbers its tiles itself."""
+
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
         """(PMTiles id, encoded bytes) of every tile of `cell` at `zoom` that the source has, ids ascending.
 
@@ -77,17 +82,24 @@ class TileSource(Protocol):
     ) -> None: ...
 
 
-def open_source(path: Path, tile_size: int) -> TileSource:
+def open_source(path: Path, tile_size: int, extent: Extent, scheme: Scheme | None = None) -> TileSource:
     """The open source at `path`. `tile_size`, in pixels a side, is for sources that cut tiles from a raster.
 
-    Raises Invalid for a path of none of the four kinds, Unavailable if the system cannot read it or a library is not
-    installed, and the errors of the source of its kind.
+    `extent` is where the mission looks for tiles, and `scheme` the order of the rows of an MBTiles file or a folder
+    where somebody named it. Raises Invalid for a path of none of the four kinds and for a scheme of another container,
+    Unavailable if the system cannot read it or a library is not installed, and the errors of the source of its kind.
     """
     if os.path.isdir(path):
-        return XyzSource(path)
+        return XyzSource(path, extent, scheme)
     start = _first_bytes(path)
     if start == _SQLITE:
-        return MBTilesSource(path)
+        return MBTilesSource(path, extent, scheme)
+    if scheme is not None and start.startswith((*_PMTILES, *_TIFF)):
+        raise Invalid(
+            f'tile source {path} has no scheme = "{scheme}": only MBTiles files and folders have rows of either order',
+            path=str(path),
+            remedy="leave the scheme out",
+        )
     if start.startswith(_PMTILES):
         from builders.imagery.pmtiles import PMTilesSource
 

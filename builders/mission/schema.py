@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from builders.extras import missing_extra
 from store.format.cbor import INT_MAX
 from store.format.entries import SEGMENT
-from store.format.host import is_host_class
+from store.format.host import FAMILY_NAMES, objection
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID
 
 try:
@@ -98,6 +98,14 @@ def _is_dim(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MAX_SIZE
 
 
+def _host(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError
+    if value != _AUTO and (wrong := objection(value)):
+        raise ValueError(wrong)
+    return value
+
+
 def _is_file_name(value: Any) -> bool:
     if type(value) is not str:
         return False
@@ -107,7 +115,9 @@ def _is_file_name(value: Any) -> bool:
 
 _SEGMENT_RIGHT = "1 to 64 characters of a-z 0-9 . _ -, the first and the last a letter or digit"
 _FILE_NAME_RIGHT = f"1 to {MAX_FILE_SEGMENTS} parts joined by /, each {_SEGMENT_RIGHT}"
-_HOST_RIGHT = '"auto", or a class like "cpu-x86_64": components joined by + in ascending order, 255 characters at most'
+_HOST_RIGHT = (
+    f'"auto", or a class like "cpu-x86_64": components of the families {FAMILY_NAMES}, joined by + in ascending order'
+)
 
 Name: TypeAlias = Annotated[str, _text(SEGMENT), Field(description=_SEGMENT_RIGHT)]
 Number: TypeAlias = Annotated[Decimal, BeforeValidator(_decimal)]
@@ -131,6 +141,7 @@ Divisor: TypeAlias = Annotated[
 ]
 
 
+_SCHEME_RIGHT = '"tms" if its rows count from the south, or "xyz" if they count from the north'
 _METRES_RIGHT = "metres from 0.001, with at most three decimals"
 _RATIO_RIGHT = "a number from 0 to 1 with at most six decimals"
 Ratio: TypeAlias = Annotated[Number, Field(ge=0, le=1, decimal_places=6, description=_RATIO_RIGHT)]
@@ -255,7 +266,7 @@ class Target(Section):
 
     host: Annotated[
         str,
-        _rule(lambda value: type(value) is str and (value == _AUTO or is_host_class(value))),
+        PlainValidator(_host),
         Field(description=_HOST_RIGHT),
     ]
 
@@ -264,7 +275,8 @@ class Tiles(Section):
     """One tile source, the zooms that the mission uses of it, and its capture dates.
 
     `captured` is the date of all imagery, except inside `footprints`, a GeoJSON file of dated polygons. `resolution_m`
-    is the ground resolution of the imagery, if the tiles have finer pixels than their imagery.
+    is the ground resolution of the imagery, if the tiles have finer pixels than their imagery. `scheme` is the order of
+    the rows of an MBTiles file or a folder: from the south (`tms`) or from the north (`xyz`).
     """
 
     source: Source
@@ -282,6 +294,7 @@ class Tiles(Section):
         Source | None, Field(description="the path of a GeoJSON file with polygons that have a datetime")
     ] = None
     resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+    scheme: Annotated[Literal["tms", "xyz"] | None, Field(description=_SCHEME_RIGHT)] = None
 
 
 class Input(Section):
@@ -435,11 +448,13 @@ class IndexKeys(Section):
 
 class CoverageKeys(Section):
     """The coverage policy: the fraction of tiles that the mission must describe (all by default), and their size and
-    resolution."""
+    resolution. A tile with the bytes of another one, such as a placeholder of a server, is missing unless `repeated`
+    allows it."""
 
     at_least: Annotated[Ratio, Field(description=_RATIO_RIGHT)] = Decimal(1)
     tile_size: Annotated[int, Field(ge=8, le=4096, description="a tile's pixels a side, from 8 to 4096")] = 256
     min_resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+    repeated: Annotated[Literal["refused", "allowed"], Field(description='"refused" or "allowed"')] = "refused"
 
 
 class Freshness(Section):
@@ -454,6 +469,7 @@ class Quality(Section):
     recall_at_1: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
     recall_at_5: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
     against: Annotated[Source | None, Field(description="the path of another tile source")] = None
+    against_scheme: Annotated[Literal["tms", "xyz"] | None, Field(description=_SCHEME_RIGHT)] = None
     against_recall_at_1: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
     against_recall_at_5: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
 
@@ -462,6 +478,8 @@ class Quality(Section):
         values = (self.against, self.against_recall_at_1, self.against_recall_at_5)
         if any(value is None for value in values) and any(value is not None for value in values):
             raise ValueError("must have all or none of against, against_recall_at_1 and against_recall_at_5")
+        if self.against_scheme is not None and self.against is None:
+            raise ValueError("has against_scheme and no against")
         return self
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+from store.format.manifest import Figure
 from store.takeoff.mission import VerifiedMission
 
 
@@ -14,7 +15,7 @@ class Measurement:
 
     `value` is None where the figure was not measured. `signed` and `least` are its value and its lower bound in the
     manifest, None where the manifest has no such figure. `same_recipe` holds where it was measured in the same way as
-    the signed figure. `zooms` maps each zoom to its value, `queries` is the number of pictures that were described.
+    the signed figure. `zooms` maps each zoom to its value, `queries` is the number of queries that it rests on now.
     """
 
     name: str
@@ -34,6 +35,11 @@ class Measurement:
         if figure is None:
             return cls(name, value, None, None, False, zooms, queries)
         return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries)
+
+    @classmethod
+    def unmeasured(cls, figure: Figure) -> Self:
+        """Return the measurement of a signed figure that nothing was measured for."""
+        return cls(figure.name, None, figure.value, figure.least, False, {})
 
     @property
     def low(self) -> bool:

@@ -36,8 +36,8 @@ from builders.descriptors.network import MAX_WORKERS
 from builders.descriptors.preprocess import Preprocess
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
 from builders.grid.views import View
-from builders.imagery.mbtiles import MBTilesSource
 from store.errors import Invalid, Refused, Unavailable
+from tests.builders.imagery.containers import open_mbtiles
 from tests.support.backbone import write_backbone
 from tests.support.terrain import render_jpeg
 
@@ -789,7 +789,7 @@ def real_cell() -> list[tuple[int, bytes]]:
     """16 tiles of aerial imagery."""
     area = (-991750000, 470080000, -991350000, 470330000)
     cell = cell_of(tile_from_id(int(tiles_of_bbox(area, 17)[100])))
-    with MBTilesSource(Path(SHARED or "") / "data/imagery/naip-20180716.mbtiles") as source:
+    with open_mbtiles(Path(SHARED or "") / "data/imagery/naip-20180716.mbtiles") as source:
         return list(source.cell(cell, 17))[:16]
 
 
