@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builders.extras import require_build_extra, require_onboard_extra
-from store.disk.layout import check_format
-from store.disk.media import Media
 from store.errors import Invalid
 from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Verdict
-from store.takeoff.verify import pinned_root, verify_mission
-from store.trust.root import ROOT_FILE_LIMIT
+from store.takeoff.verify import verify_mission
 from tools import keyfiles, render
 from tools.arguments import ENV, Json, State, StoreAndMission, Trust, print_lines, store_and, store_then
 from tools.progress import bytes_bar, work_bars
@@ -201,18 +198,14 @@ def _verified(store: str, mission: str, trust: Path | None, state: str | None) -
             "give either --trust or --state",
             remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
         )
-    for option, inside in (("--trust", trust), ("--state", state)):
-        if inside is not None:
-            keyfiles.refuse_inside(option, Path(inside), store)
-    with Media(store) as media:
-        check_format(media)
+    with keyfiles.open_to_verify(store, trust, state) as media:
         with bytes_bar("verifying") as progress:
             evidence = StoreEvidence(media, progress)
             if state is not None:
                 verdict = check(state, evidence, mission, now=None, flight=None)
             else:
                 assert trust is not None
-                pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+                pinned = keyfiles.pinned(trust)
                 verdict = verify_mission(evidence, mission, pinned, Binding(int(time.time())))
         yield verdict
 
