@@ -275,7 +275,7 @@ def checkout_command(
 
 
 def _checkout(store: str, mission: str, target: str, root: SignedRoot, *, hard_link: bool, as_json: bool) -> int:
-    with Media(store) as media, bytes_bar("verifying") as progress:
+    with Media(store, drop_cache=None) as media, bytes_bar("verifying") as progress:
         check_format(media)
         evidence = StoreEvidence(media, progress)
         verdict = verify_mission(evidence, mission, root, Binding(int(time.time())))

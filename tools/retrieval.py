@@ -189,7 +189,7 @@ def _verified(store: str, mission: str, trust: Path | None, state: str | None) -
     for option, inside in (("--trust", trust), ("--state", state)):
         if inside is not None:
             keyfiles.refuse_inside(option, Path(inside), store)
-    with Media(store) as media:
+    with Media(store, drop_cache=None) as media:
         check_format(media)
         with bytes_bar("verifying") as progress:
             evidence = StoreEvidence(media, progress)
