@@ -183,14 +183,18 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
         specs_of = [
-            SourceSpec(t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0)) for t in mission.tiles
+            SourceSpec(
+                t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), scheme=t.scheme, bands=t.bands
+            )
+            for t in mission.tiles
         ]
         stat_cache = StatCache(cache / "tiles")
-        sources = stack.enter_context(TileSources(specs_of, mission.coverage.tile_size, stat_cache))
+        sources = stack.enter_context(TileSources(specs_of, mission.coverage.tile_size, area.bbox, stat_cache))
         against = None
         if mission.quality is not None and mission.quality.against is not None:
-            other = SourceSpec(mission.quality.against, sources.zooms, datetime.date(1970, 1, 1))
-            against = stack.enter_context(TileSources([other], mission.coverage.tile_size, stat_cache))
+            scheme = mission.quality.against_scheme
+            other = SourceSpec(mission.quality.against, sources.zooms, datetime.date(1970, 1, 1), scheme=scheme)
+            against = stack.enter_context(TileSources([other], mission.coverage.tile_size, area.bbox, stat_cache))
         backends: dict[str, EngineBackend] = {b.backend: backend_of(b.backend) for b in mission.backbones}
         specs = {backbone.name: _spec(backbone) for backbone in mission.backbones}
         memory = mission.compile.memory_mib

@@ -169,10 +169,14 @@ def plan(item: Plan) -> Iterator[str]:
         yield f"{lost} tiles are missing, {consequence}:"
         from builders.grid.tiles import tile_from_id
 
-        reasons = item.shortfall.reasons()
+        reasons, faults = item.shortfall.reasons(), item.inventory.no_image
         yield from _sums(reasons.values())
-        yield from _some(f"{tile_from_id(number)}  {reason}" for number, reason in reasons.items())
-        yield "a plan decodes no tile: only a build finds those that are undecodable, wrong-size or blank"
+        yield from _some(
+            f"{tile_from_id(number)}  {reason}" + (f": {faults[number]}" if reason == "undecodable" else "")
+            for number, reason in reasons.items()
+        )
+        yield "a plan decodes no tile: only a build finds other undecodable ones, and those of wrong size or blank"
+    yield from (f"hint: {hint}" for hint in item.hints)
 
 
 def _repeats(item: Repeats) -> Iterator[str]:
@@ -231,6 +235,7 @@ def build(item: BuildReport) -> Iterator[str]:
     yield from _repeats(item.coverage.repeated)
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
+    yield from (f"hint: {hint}" for hint in item.coverage.hints)
     yield from table(
         [
             (

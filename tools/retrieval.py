@@ -40,7 +40,8 @@ Tiles = Annotated[
         "--tiles",
         readable=False,
         metavar="SOURCE",
-        help="The imagery that the mission was built from. May be repeated.",
+        help="The imagery that the mission was built from. May be repeated. tms:SOURCE and xyz:SOURCE name the order "
+        "of its rows, as `scheme` does in the mission file.",
     ),
 ]
 
@@ -156,6 +157,7 @@ def quality(
     Example: flightbag quality ground north-ridge --trust pinned.root.cbor --tiles naip.mbtiles
     """
     require_build_extra()
+    from builders.imagery.roworder import SourcePath
     from builders.retrieval.query import measure
 
     store, mission = store_and(store_and_mission, needed=True)
@@ -163,7 +165,9 @@ def quality(
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
         with work_bars() as progress:
-            figures = measure(verdict.mission, tiles, against, progress)
+            sources = [SourcePath.parse(str(one)) for one in tiles]
+            other = None if against is None else SourcePath.parse(str(against))
+            figures = measure(verdict.mission, sources, other, progress)
     if as_json:
         print_json([one.as_json() for one in figures])
     else:

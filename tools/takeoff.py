@@ -135,7 +135,8 @@ def verify(
         typer.Option(
             readable=False,
             metavar="SOURCE",
-            help="On the ground: compare this imagery with the imagery of the build. May be repeated.",
+            help="On the ground: compare this imagery with the imagery of the build. May be repeated. tms:SOURCE and "
+            "xyz:SOURCE name the order of its rows, as `scheme` does in the mission file.",
         ),
     ] = None,
     anchor: Annotated[
@@ -205,9 +206,10 @@ def _operator(tiles: list[Path] | None) -> OperatorCheck | None:
     if not tiles:
         return None
     require_build_extra()
+    from builders.imagery.roworder import SourcePath
     from builders.operator_check import check_tiles
 
-    return check_tiles(tiles)
+    return check_tiles([SourcePath.parse(str(one)) for one in tiles])
 
 
 def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -> tuple[StoreEvidence, int]:

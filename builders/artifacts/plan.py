@@ -71,6 +71,12 @@ class Plan:
         unseen: NDArray[np.uint64] = level.required[self.shortfall.level(zoom) == code("no-view")]
         return unseen
 
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What is perhaps wrong with the sources, where most tiles of the area are absent."""
+        others = [inventory for question in self.questions for inventory in question.inventories]
+        return tuple(dict.fromkeys(hint for inventory in (self.inventory, *others) for hint in inventory.hints))
+
     def fulfilled(self, artifacts: Iterable[Artifact]) -> Plan:
         """Return the plan with the tasks of these artifacts, whose objects are known, in the place of its own."""
         return replace(self, tasks=tuple(artifact.task for artifact in artifacts))
@@ -89,10 +95,15 @@ class Plan:
             "host": self.host,
             "tiles": self.inventory.tiles,
             "missing": [
-                {"tile": str(tile_from_id(number)), "reason": reason}
+                {
+                    "tile": str(tile_from_id(number)),
+                    "reason": reason,
+                    "detail": self.inventory.no_image[number] if reason == "undecodable" else "",
+                }
                 for number, reason in self.shortfall.reasons().items()
             ],
             "repeated": asdict(self.inventory.repetition.summary()),
+            "hints": list(self.hints),
             "artifacts": [task.row().as_json() for task in self.tasks],
         }
 

@@ -20,6 +20,7 @@ from store.errors import Corrupt
 from store.format.ids import derive
 from tests.builders.imagery.containers import (
     HOLE,
+    ROUND,
     SIDE,
     X0,
     Y0,
@@ -47,7 +48,7 @@ def spec(path: Path) -> SourceSpec:
 
 
 def test_an_inventory_lists_whole_cells_and_the_tiles_of_the_area(imagery: Path) -> None:
-    with TileSources([spec(imagery)], SIDE) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
         inventory = sources.inventory(WANTED)
     level = inventory.level(ZOOM)
     whole = [n for n in TILES if tile_id(cell_of(tile_from_id(n))) in WANTED[ZOOM].cells.tolist()]
@@ -63,7 +64,7 @@ def test_an_inventory_lists_whole_cells_and_the_tiles_of_the_area(imagery: Path)
 def test_the_coverage_digest_is_of_ids_and_hashes_alone(imagery: Path) -> None:
     """So it is the same for every container of the same tiles; an absent tile counts as 32 zero bytes."""
     hashes = [blake3(TILES[number]).digest() if number in TILES else bytes(32) for number in REQUIRED.tolist()]
-    with TileSources([spec(imagery)], SIDE) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
         assert sources.inventory(WANTED).digest == derive(
             COVERAGE_CONTEXT, tile_list(REQUIRED, np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32))
         )
@@ -75,7 +76,7 @@ def test_the_first_source_with_a_tile_wins(container: Container, imagery: Path, 
     first.mkdir()
     (first / f"{ZOOM}/{X0}").mkdir(parents=True)
     (first / f"{one}.png").write_bytes(b"first")
-    with TileSources([spec(first), spec(imagery)], SIDE) as sources:
+    with TileSources([spec(first), spec(imagery)], SIDE, ROUND.bbox) as sources:
         assert list(sources.cell(cell_of(one), ZOOM)) == [
             (number, b"first" if number == tile_id(one) else data, 0 if number == tile_id(one) else 1)
             for number, data in TILES.items()
@@ -89,14 +90,14 @@ def test_the_first_source_with_a_tile_wins(container: Container, imagery: Path, 
 
 def test_tiles_are_read_again_as_they_were_hashed(imagery: Path) -> None:
     present = REQUIRED[tile_id(HOLE) != REQUIRED]
-    with TileSources([spec(imagery)], SIDE) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
         level = sources.inventory(WANTED).level(ZOOM)
         assert dict(sources.read_again(level, present)) == {number: TILES[number] for number in present.tolist()}
 
 
 def test_a_tile_that_differs_from_its_hash_is_corrupt(imagery: Path) -> None:
     present = REQUIRED[tile_id(HOLE) != REQUIRED]
-    with TileSources([spec(imagery)], SIDE) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
         level = sources.inventory(WANTED).level(ZOOM)
         hashes = level.hashes.copy()
         hashes[level.find(present)[1][0]] ^= 1
@@ -113,7 +114,7 @@ def test_a_tile_that_is_gone_is_corrupt(tmp_path: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"\x01")
     wanted = ids(tile)
-    with TileSources([spec(folder)], SIDE) as sources:
+    with TileSources([spec(folder)], SIDE, ROUND.bbox) as sources:
         level = sources.inventory({ZOOM: LevelRequest(wanted, cells_of(ZOOM, wanted))}).level(ZOOM)
         (folder / f"{tile}.png").unlink()
         with pytest.raises(Corrupt):
@@ -125,7 +126,7 @@ def test_a_cached_inventory_is_used_until_a_source_changes(
 ) -> None:
     monkeypatch.setattr("builders.imagery.statcache.GRANULARITY_NS", -(10**12))  # files of a moment ago count too
     cache = StatCache(tmp_path / "cache")
-    with TileSources([spec(imagery)], SIDE, cache) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox, cache) as sources:
         first = sources.inventory(WANTED)
         assert first.fresh
         assert not (again := sources.inventory(WANTED, remembered=True)).fresh
@@ -134,7 +135,7 @@ def test_a_cached_inventory_is_used_until_a_source_changes(
     file = container.data_file(imagery)
     change_in_place(file)
     file.touch()
-    with TileSources([spec(imagery)], SIDE, cache) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox, cache) as sources:
         assert sources.inventory(WANTED, remembered=True).fresh
 
 
