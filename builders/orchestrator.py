@@ -161,7 +161,7 @@ class _Build:
             plan.facts.id,
             self.coverage(missing, shards),
             artifacts=tuple(sorted(rows, key=lambda row: row.name)),
-            figures=meter.measure(plan.figures, plan.questions),
+            figures=meter.measure(plan.questions),
             rows=sum(len(one.origins) for one in built.values()),
             embedded=sum(one.embedded for one in built.values()),
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from builders.engines.card import Card
 from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import FAULTS, Gates, Shortfall
+from builders.imagery.repetition import Repeats
 from store.errors import FlightbagError
 from store.format.entries import Entry
 from store.format.manifest import PPM, Figure
@@ -35,13 +36,16 @@ class ArtifactReport:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A figure that gates a build: parts per million, rounded down, the least that is asked for, and the digest of the
-    recipe that measured it."""
+    """A figure that gates a build: parts per million, rounded down, the least that is asked for, the number of queries
+    that it rests on, and the digest of the recipe that measured it. `missed` says of single queries, for people, what
+    became of them."""
 
     name: str
     value: int
     least: int
+    queries: int
     recipe: bytes
+    missed: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -49,7 +53,7 @@ class Measured:
 
     def figure(self) -> Figure:
         """As the manifest has it."""
-        return Figure(self.name, self.value, self.least, self.recipe)
+        return Figure(self.name, self.value, self.least, self.queries, self.recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +72,30 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class CoverageReport:
-    """The tiles of the area: how many there are, described, and each that is missing."""
+    """The tiles of the area: how many there are, described, and each that is missing. `repeated` is in short which of
+    them have the bytes of another one; whether these are missing is the policy's. `hints` say what is perhaps wrong
+    with the sources."""
 
     tiles: int
     described: int
     missing: tuple[Missing, ...]
     by_zoom: dict[int, int]
+    repeated: Repeats
+    hints: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, shortfall: Shortfall, details: Mapping[int, str]) -> Self:
         """Return the coverage of an area; `details` say, by tile id, what is wrong with the bytes of bad tiles."""
         levels = shortfall.inventory.levels
+        details = {**shortfall.inventory.no_image, **details}
         missing = tuple(
             Missing(number, reason, details.get(number, "") if reason in FAULTS else "")
             for number, reason in shortfall.reasons().items()
         )
         total = shortfall.inventory.tiles
-        return cls(total, total - len(missing), missing, {level.zoom: len(level.required) for level in levels})
+        by_zoom = {level.zoom: len(level.required) for level in levels}
+        repeats = shortfall.inventory.repetition.summary()
+        return cls(total, total - len(missing), missing, by_zoom, repeats, shortfall.inventory.hints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +215,5 @@ def too_low(figures: Iterable[Measured]) -> str:
     if not low:
         return ""
     named = ", ".join(f"{one.name} is {one.value / PPM:g}, at least {one.least / PPM:g} is required" for one in low)
-    return f"{named}; nothing was published"
+    missed = "".join(f"; {text}" for one in low for text in one.missed)
+    return f"{named}{missed}; nothing was published"

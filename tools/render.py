@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
+from store.disk.medium import Reading
 from store.findings import Finding
-from store.format.manifest import PPM, Coverage, Manifest, Takeoff
+from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
 from store.format.missing import MissingList
 from store.takeoff.mission import Opened, Verdict
 
 if TYPE_CHECKING:
     from builders.artifacts.plan import Plan
+    from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
-    from builders.onboard.retriever import Match
+    from builders.onboard.retriever import Located
     from builders.report import BuildReport, EngineReport
 
 # The most tiles that a list names one by one.
@@ -106,25 +108,52 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
     yield f"  coverage   {covered(manifest.coverage)}"
-    yield f"  imagery    {imagery(manifest)}"
+    yield f"  imagery    {imagery(manifest, item.judged_at)}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
+    if item.from_medium:
+        yield "  read       from the medium, past the page cache"
     if item.not_judged:
         yield f"  not judged {', '.join(item.not_judged)}"
 
 
-def audit(item: Audit) -> Iterator[str]:
-    """Yield the findings of an audit, a verdict on each mission, and a summary."""
+def audit(item: Audit, read_all: str) -> Iterator[str]:
+    """Yield the findings of an audit, a verdict on each mission, and a summary.
+
+    `read_all` is the command that reads what this audit did not.
+    """
     findings = [one for one in item.findings if not one.information]
     for one in findings:
         yield from finding(one)
     for kind, count in sorted(item.notes.items()):
         yield f"  note: {count} {kind}"
-    yield from table(
-        [(mission, "flyable" if whole else "GROUNDED") for mission, whole in sorted(item.missions.items())]
-    )
-    state = "errors" if item.errors else "could not check everything" if item.inconclusive else "clean"
+    yield from table([(mission, _MISSION_STATES[state]) for mission, state in sorted(item.missions.items())])
     read = f"{item.read_objects} read in full ({size(item.read_bytes)})" if item.read_objects else "none read in full"
-    yield f"{state}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; {many(len(findings), 'finding')}"
+    yield (
+        f"{audit_verdict(item)}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; "
+        f"{many(len(findings), 'finding')}"
+    )
+    if item.unread:
+        yield f"{many(item.unread, 'object')} not read; this reads every byte: {read_all}"
+
+
+_MISSION_STATES = {"flyable": "flyable", "not-read": "complete, not read", "grounded": "GROUNDED"}
+
+
+def audit_verdict(item: Audit) -> str:
+    """Return the verdict of an audit on the whole store. It is `clean` only if every object was read."""
+    if item.errors:
+        return "errors"
+    if item.inconclusive:
+        return "could not check everything"
+    return "clean" if not item.unread else "complete, partly read" if item.read_objects else "complete, not read"
+
+
+def reading(item: Reading) -> Iterator[str]:
+    """Yield where the bytes came from: only for a medium that was to be read past the page cache."""
+    if item.from_medium:
+        yield "read from the medium, past the page cache"
+    elif item.doubt:
+        yield f"not judged: {item.doubt}"
 
 
 def repair_plan(item: RepairPlan) -> Iterator[str]:
@@ -150,22 +179,39 @@ def plan(item: Plan) -> Iterator[str]:
     )
     missing = sum(not row.present for row in rows)
     yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
+    yield from _repeats(item.inventory.repetition.summary())
     if lost := item.shortfall.missing:
         allowed = item.gates.allows(lost, item.inventory.tiles)
         consequence = "and coverage.at_least allows that" if allowed else "so that the build would fail"
         yield f"{lost} tiles are missing, {consequence}:"
         from builders.grid.tiles import tile_from_id
 
-        reasons = item.shortfall.reasons()
+        reasons, faults = item.shortfall.reasons(), item.inventory.no_image
         yield from _sums(reasons.values())
-        yield from _some(f"{tile_from_id(number)}  {reason}" for number, reason in reasons.items())
-        yield "a plan decodes no tile: only a build finds those that are undecodable, wrong-size or blank"
+        yield from _some(
+            f"{tile_from_id(number)}  {reason}" + (f": {faults[number]}" if reason == "undecodable" else "")
+            for number, reason in reasons.items()
+        )
+        yield "a plan decodes no tile: only a build finds other undecodable ones, and those of wrong size or blank"
+    yield from (f"hint: {hint}" for hint in item.hints)
+
+
+def _repeats(item: Repeats) -> Iterator[str]:
+    """Yield how many tiles have the bytes of another one, and where the most frequent picture is; nothing for none."""
+    if item.tiles:
+        yield f"repeated: {item.tiles} tiles show {many(item.pictures, 'picture')}, {item.most} of them the same one:"
+        rest = item.most - len(item.examples)
+        yield f"  {'  '.join(item.examples)}" + (f"  and {rest} more" if rest else "")
 
 
 _REMEDIES = {
     "absent": "give another source, or make the area smaller",
+    "masked": "look at its nodata value, mask and alpha with gdalinfo; see tiles[].bands",
     "no-view": "give imagery that reaches as many tiles beyond the area as a view has, or set coverage.at_least",
+    "outside-raster": "give another source, or make the area smaller",
     "outside-zooms": "remove the zoom from tiles[].zooms",
+    "partly-outside": "give a raster that reaches beyond the area, or set coverage.at_least",
+    "repeated": 'give imagery where these are placeholders; where they are open water, coverage.repeated = "allowed"',
     "too-coarse": "see coverage.min_resolution_m and tiles[].resolution_m",
     "too-old": "see freshness.max_age_days and tiles[].captured",
     "wrong-size": "see coverage.tile_size",
@@ -203,14 +249,17 @@ def build(item: BuildReport) -> Iterator[str]:
         )
     zooms = ", ".join(f"{count} at z{zoom}" for zoom, count in item.coverage.by_zoom.items())
     yield f"coverage: {item.coverage.described} of {item.coverage.tiles} tiles ({zooms})"
+    yield from _repeats(item.coverage.repeated)
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
+    yield from (f"hint: {hint}" for hint in item.coverage.hints)
     yield from table(
         [
             (
                 "figure",
                 one.name,
                 f"{one.value / PPM:.4f}",
+                many_queries(one.queries),
                 f"at least {one.least / PPM:g}{'' if one.holds else ': TOO LOW'}",
             )
             for one in item.figures
@@ -222,13 +271,16 @@ def build(item: BuildReport) -> Iterator[str]:
         yield f"NOT PUBLISHED, a draft: {item.why}"
 
 
-def matches(items: Sequence[Match]) -> Iterator[str]:
-    """Yield the places that a query found, the best first."""
+def located(found: Located) -> Iterator[str]:
+    """Yield the places that a query found, the best first, then what it searched and what it assumed."""
     rows = [("tile", "score", "centre", "north-western corner")]
-    for one in items:
+    for one in found.matches:
         centre, corner = (f"{latitude:.6f}, {longitude:.6f}" for latitude, longitude in (one.centre, one.corner))
         rows.append((str(one.tile), f"{one.score:.4f}", centre, corner))
     yield from table(rows)
+    for ground in found.left_out:
+        yield f"not searched: zoom {ground.zoom}, whose rows show {ground.metres:.0f} m, more than the picture"
+    yield from (f"assumed: {text}" for text in found.assumed)
 
 
 def measured(figures: Sequence[Measurement]) -> Iterator[str]:
@@ -240,12 +292,14 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
         notes = [zooms] if zooms else []
         notes += ["TOO LOW"] if one.low else []
         if one.value is None:
-            notes.append("NOT MEASURED: --against is missing")
+            option = "--landmarks" if one.name.startswith("landmarks/") else "--against"
+            notes.append(f"NOT MEASURED: {option} is missing")
         elif one.unsure:
             notes.append("not measured in the way of the signed figure")
         now = "-" if one.value is None else f"{one.value / PPM:.4f}"
         rows.append((one.name, now, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
+    yield from (f"{one.name}: {text}" for one in figures for text in one.missed)
 
 
 def engines(report: Sequence[EngineReport]) -> Iterator[str]:
@@ -336,7 +390,7 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
         ("coverage", covered(coverage)),
         *[("missing", f"{tiles} {reason}") for reason, tiles in missing.by_reason.items()],
         ("imagery", imagery(manifest)),
-        *[(figure.name, f"{figure.value / PPM:.4f}, at least {figure.least / PPM:g}") for figure in manifest.quality],
+        *[(figure.name, signed_figure(figure)) for figure in manifest.quality],
         ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
         ("expires", when(issue.expires_at) if issue.expires_at is not None else "never"),
         ("manifest", str(opened.manifest_id)),
@@ -347,18 +401,31 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
 
 
 def covered(coverage: Coverage) -> str:
-    """Return how many tiles of the area are described, and which part is required."""
+    """Return how many tiles of the area are described, which part is required, and how many are repeated."""
     text = f"{coverage.tiles - coverage.missing} of {coverage.tiles} tiles at zooms {list(coverage.zooms)}"
-    return (
-        text if coverage.required_ppm == PPM else f"{text}, at least {coverage.required_ppm / PPM:g} of them required"
-    )
+    if coverage.required_ppm < PPM:
+        text += f", at least {coverage.required_ppm / PPM:g} of them required"
+    return f"{text}; {coverage.repeated} show the same as another, allowed" if coverage.repeated else text
 
 
-def imagery(manifest: Manifest) -> str:
-    """Return when the imagery was taken, the age of the oldest when the mission was issued, and the allowed age."""
+def signed_figure(figure: Figure) -> str:
+    """Return the value of a figure, on how many queries it rests, and its bound."""
+    return f"{figure.value / PPM:.4f} of {many_queries(figure.queries)}, at least {figure.least / PPM:g}"
+
+
+def many_queries(count: int) -> str:
+    """Return `1 query`, `2 queries`."""
+    return f"{count} {'query' if count == 1 else 'queries'}"
+
+
+def imagery(manifest: Manifest, at: int | None = None) -> str:
+    """Return when the imagery was taken, the age of the oldest at a time, or when issued, and the allowed age."""
     coverage, sector = manifest.coverage, manifest.mission.sector
-    age = (manifest.issue.issued_at - coverage.oldest) // 86400
-    text = f"{day(coverage.oldest)} to {day(coverage.newest)}, up to {many(age, 'day')} old when issued"
+    age = coverage.age_days_at(manifest.issue.issued_at if at is None else at)
+    if age is None:
+        return "no tile is described"
+    text = f"{day(coverage.oldest)} to {day(coverage.newest)}, up to {many(age, 'day')} old"
+    text += " when issued" if at is None else ""
     if coverage.min_resolution_mm is not None:
         text += f", {coverage.min_resolution_mm / 1000:g} m a pixel or finer"
     if coverage.max_age_days is not None:
@@ -377,7 +444,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
         },
         "host": manifest.host,
         "coverage": hexed(manifest.coverage.value()),
-        "quality": [[f.name, f.value, f.least, f.recipe.hex()] for f in manifest.quality],
+        "quality": [[f.name, f.value, f.least, f.queries, f.recipe.hex()] for f in manifest.quality],
         "releases": [str(release) for release in manifest.releases],
         "root": manifest.merkle_root.hex(),
         "table": {"id": str(manifest.table), "size": manifest.table_size},

@@ -1,8 +1,9 @@
-"""The figures that a mission is gated by: fidelity (the engine that flies agrees with the map) and recall (the map
-answers).
+"""The figures that a mission is gated by: fidelity (the engine that flies agrees with the map), recall (the map
+answers) and landmarks (it answers with the right places).
 
-The plan says which figures there will be and the least value of each; `FigureMeter` measures them with what is in the
-store, before anything is signed. It decides nothing: the orchestrator refuses a mission whose figures are too low.
+A question is what one measurement answers: it names its figures, the least value of each, and how they are measured.
+The plan holds the questions; `FigureMeter` answers them with what is in the store, before anything is signed. It
+decides nothing: the orchestrator refuses a mission whose figures are too low.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Protocol
 
 from builders.artifacts.engine import BuiltEngine, EngineTask
 from builders.artifacts.probe import BuiltProbe, ProbeTask
@@ -19,11 +21,13 @@ from builders.artifacts.task import Progress
 from builders.compose import BuildContext
 from builders.engines.base import EngineSession
 from builders.imagery.inventory import Inventory
-from builders.mission.schema import scaled
+from builders.mission.schema import Quality, scaled
+from builders.onboard.camera import Ground
 from builders.onboard.flying import FlyingEngine, batches_of
 from builders.onboard.loading import open_parts
 from builders.recipe import RowRecipe, fidelity_recipe
 from builders.report import Measured
+from builders.retrieval.landmarks import LEAST_PPM, Landmarks, figure_of, read_landmarks
 from builders.retrieval.quality import AGAINST, Imagery, RecallMeasurement
 from builders.retrieval.recall import total
 from store.errors import Invalid
@@ -39,30 +43,108 @@ class Gate:
     recipe: bytes
 
 
-def fidelity_gates(context: BuildContext, engines: Sequence[EngineTask], probes: Sequence[ProbeTask]) -> Iterator[Gate]:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The value of a figure in parts per million, rounded down, and the number of queries that it rests on. `missed`
+    says of single queries, for people, what became of them."""
+
+    value: int
+    queries: int
+    missed: tuple[str, ...] = ()
+
+
+class Question(Protocol):
+    """What is measured of one descriptor set in one go: a value, made while planning."""
+
+    @property
+    def gates(self) -> Sequence[Gate]:
+        """The figures that it answers with."""
+        ...
+
+    @property
+    def inventories(self) -> Sequence[Inventory]:
+        """What it rests on besides the map's own tiles."""
+        ...
+
+    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+        """Return the answer for each gate, by its name. Raises as `FigureMeter.measure` does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FidelityQuestion:
+    """How near the engine of a set comes to the set's rows. Keeps to `Question`."""
+
+    probe: ProbeTask
+    gates: tuple[Gate]
+    inventories: tuple[Inventory, ...] = ()
+
+    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+        probe = meter.probe(self.probe.set.name).probe
+        cosine = probe.fidelity(meter.engine(self.probe.set.name))
+        meter.progress("probing", 1, len(meter.probes))
+        return {self.gates[0].name: Answer(int(max(cosine, 0.0) * PPM), len(probe.images))}
+
+
+@dataclass(frozen=True, slots=True)
+class RecallQuestion:
+    """How often a search in the map of a set finds the right view. Keeps to `Question`."""
+
+    measurement: RecallMeasurement
+    gates: tuple[Gate, ...]
+
+    @property
+    def inventories(self) -> tuple[Inventory, ...]:
+        against = self.measurement.against
+        return () if against is None else (against.inventory,)
+
+    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+        set_ = self.measurement.set
+        tallies = self.measurement.measure(
+            meter.map.layers(set_), meter.engine(set_), lambda count: meter.progress(f"asking {set_}", count, 0)
+        )
+        totals = {way: total(zooms.values()) for way, zooms in tallies.items()}
+        return {
+            name: Answer(totals[way].ppm(top), totals[way].queries) for name, way, top in self.measurement.figures()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkQuestion:
+    """How many landmarks are found in the map of a set, by the engine that flies. Keeps to `Question`."""
+
+    landmarks: Landmarks
+    set: str
+    latitude: float
+    gates: tuple[Gate]
+    inventories: tuple[Inventory, ...] = ()
+
+    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+        answers = self.landmarks.ask(
+            meter.map.layers(self.set),
+            meter.engine(self.set),
+            self.latitude,
+            lambda count: meter.progress(f"landmarks of {self.set}", count, len(self.landmarks.landmarks)),
+        )
+        value = Answer(self.landmarks.ppm(answers), len(answers), self.landmarks.missed(answers))
+        return {self.gates[0].name: value}
+
+
+def fidelity_questions(
+    context: BuildContext, engines: Sequence[EngineTask], probes: Sequence[ProbeTask]
+) -> Iterator[FidelityQuestion]:
     """Yield how near the engine of each set has to come to the set's rows: as near as the mission file has it come to
     the network."""
     for probe in probes:
         engine = engine_of(engines, probe.set.backbone)
         least = int(context.tolerance(engine.spec.precision).cosine * PPM)
-        yield Gate(f"fidelity/{probe.set.name}", least, fidelity_recipe(probe.recipe.key, engine.recipe.key))
+        recipe = fidelity_recipe(probe.recipe.key, engine.recipe.key)
+        yield FidelityQuestion(probe, (Gate(f"fidelity/{probe.set.name}", least, recipe),))
 
 
-def recall_gates(context: BuildContext, questions: Sequence[RecallMeasurement]) -> Iterator[Gate]:
-    """Yield the figures of the mission file's `[quality]`."""
-    quality = context.mission.quality
-    for question in questions:
-        assert quality is not None
-        for name, way, top in question.figures():
-            least: Decimal | None = quality.recall_at_1 if top == 1 else quality.recall_at_5
-            if way == AGAINST:
-                least = quality.against_recall_at_1 if top == 1 else quality.against_recall_at_5
-            yield Gate(name, scaled(least or Decimal(0), 6), question.recipe(way))
-
-
-def questions(
+def recall_questions(
     context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask], progress: Progress, *, remembered: bool
-) -> Iterator[RecallMeasurement]:
+) -> Iterator[RecallQuestion]:
     """Yield what `[quality]` asks of each descriptor set. Reads the other imagery that it names."""
     if context.mission.quality is None:
         return
@@ -80,7 +162,35 @@ def questions(
     for set_ in context.mission.descriptors:
         layers: tuple[RowRecipe, ...] = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
         engine = engine_of(engines, set_.backbone)
-        yield RecallMeasurement(set_.name, engine.recipe.key, layers, Imagery(context.sources, inventory), against)
+        recall = RecallMeasurement(set_.name, engine.recipe.key, layers, Imagery(context.sources, inventory), against)
+        yield RecallQuestion(recall, tuple(_recall_gates(context.mission.quality, recall)))
+
+
+def _recall_gates(quality: Quality, recall: RecallMeasurement) -> Iterator[Gate]:
+    for name, way, top in recall.figures():
+        least: Decimal | None = quality.recall_at_1 if top == 1 else quality.recall_at_5
+        if way == AGAINST:
+            least = quality.against_recall_at_1 if top == 1 else quality.against_recall_at_5
+        yield Gate(name, scaled(least or Decimal(0), 6), recall.recipe(way))
+
+
+def landmark_questions(
+    context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask]
+) -> Iterator[LandmarkQuestion]:
+    """Yield how many landmarks of the mission file have to be found in each descriptor set: each of them. Reads their
+    pictures."""
+    quality = context.mission.quality
+    if quality is None or quality.landmarks is None or quality.landmarks_within_m is None:
+        return
+    with context.about("quality.landmarks"):
+        landmarks = read_landmarks(quality.landmarks, scaled(quality.landmarks_within_m, 3))
+        for set_ in context.mission.descriptors:
+            rows = {level.zoom: context.rows(set_, level.zoom) for level in inventory.levels}
+            latitude = context.area.middle_latitude
+            landmarks.require_fit(context.area, [Ground.of(row, zoom, latitude) for zoom, row in rows.items()])
+            recipe = landmarks.recipe(engine_of(engines, set_.backbone).recipe.key, tuple(rows.values()))
+            gate = Gate(figure_of(set_.name), LEAST_PPM, recipe)
+            yield LandmarkQuestion(landmarks, set_.name, latitude, (gate,))
 
 
 def engine_of(engines: Sequence[EngineTask], backbone: str) -> EngineTask:
@@ -100,31 +210,29 @@ class FigureMeter:
     progress: Progress
     _sessions: dict[str, EngineSession] = field(default_factory=dict)
 
-    def measure(self, gates: Sequence[Gate], measurements: Sequence[RecallMeasurement]) -> tuple[Measured, ...]:
-        """Return the figure of every gate, in their order.
+    def measure(self, questions: Sequence[Question]) -> tuple[Measured, ...]:
+        """Return the figure of every gate, ascending by name.
 
         Raise Refused for a figure that cannot be measured, and what engines raise that cannot run here: a figure that
         was not measured is not good.
         """
-        values: dict[str, int] = {}
-        for built in self.probes:
-            cosine = built.probe.fidelity(self._engine(built.task))
-            values[f"fidelity/{built.task.set.name}"] = int(max(cosine, 0.0) * PPM)
-            self.progress("probing", 1, len(self.probes))
-        for question in measurements:
-            task = next(built.task for built in self.probes if built.task.set.name == question.set)
-            label = f"asking {question.set}"
-            answers = question.measure(
-                self.map.layers(question.set),
-                self._engine(task),
-                lambda count, label=label: self.progress(label, count, 0),  # type: ignore[misc]
-            )
-            for name, way, top in question.figures():
-                values[name] = total(answers[way].values()).ppm(top)
-        return tuple(Measured(gate.name, values[gate.name], gate.least, gate.recipe) for gate in gates)
+        figures = []
+        for question in questions:
+            answers = question.answer(self)
+            for gate in question.gates:
+                answer = answers[gate.name]
+                figures.append(
+                    Measured(gate.name, answer.value, gate.least, answer.queries, gate.recipe, answer.missed)
+                )
+        return tuple(sorted(figures, key=lambda figure: figure.name))
 
-    def _engine(self, probe: ProbeTask) -> FlyingEngine:
-        """Return the engine that flies, with the preprocessing of the probe's descriptor set."""
+    def probe(self, set_: str) -> BuiltProbe:
+        """Return the probe of a descriptor set."""
+        return next(built for built in self.probes if built.task.set.name == set_)
+
+    def engine(self, set_: str) -> FlyingEngine:
+        """Return the engine that flies for a descriptor set, with the set's preprocessing."""
+        probe = self.probe(set_).task
         built = next(one for one in self.engines.values() if one.task.spec.backbone == probe.set.backbone)
         task = built.task
         with self.context.about(f"backbones[{task.spec.backbone}]: its engine cannot be held against the map"):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from builders.artifacts.engine import engine_tasks, target_host
-from builders.artifacts.figures import Gate, fidelity_gates, questions, recall_gates
+from builders.artifacts.figures import Gate, Question, fidelity_questions, landmark_questions, recall_questions
 from builders.artifacts.file import file_tasks
 from builders.artifacts.index import index_tasks
 from builders.artifacts.missing import ListTask, list_tasks
@@ -27,7 +27,6 @@ from builders.compose import BuildContext
 from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory
-from builders.retrieval.quality import RecallMeasurement
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
@@ -39,8 +38,8 @@ Kind = TypeVar("Kind")
 @dataclass(frozen=True)
 class Plan:
     """Everything that the mission's manifest will name, but for what only decoding the tiles can show: which of them
-    are missing. `shortfall` is what is missing as far as the sources show. `figures` are those that the mission is
-    gated by, and `questions` how recall is measured."""
+    are missing. `shortfall` is what is missing as far as the sources show. `questions` are measured before the mission
+    is signed."""
 
     facts: MissionFacts
     host: str
@@ -49,8 +48,7 @@ class Plan:
     shortfall: Shortfall
     sets: tuple[str, ...]
     tasks: tuple[Task, ...]
-    questions: tuple[RecallMeasurement, ...]
-    figures: tuple[Gate, ...]
+    questions: tuple[Question, ...]
 
     def of(self, kind: type[Kind]) -> tuple[Kind, ...]:
         """Return the tasks of one kind."""
@@ -59,14 +57,25 @@ class Plan:
     @property
     def fresh(self) -> bool:
         """Whether all tiles that it rests on were read now."""
-        others = [question.against.inventory for question in self.questions if question.against is not None]
+        others = [inventory for question in self.questions for inventory in question.inventories]
         return all(inventory.fresh for inventory in (self.inventory, *others))
+
+    @property
+    def figures(self) -> tuple[Gate, ...]:
+        """The figures that the mission is gated by, ascending by name."""
+        return tuple(sorted((gate for one in self.questions for gate in one.gates), key=lambda gate: gate.name))
 
     def without_view(self, zoom: int) -> NDArray[np.uint64]:
         """Return uint64[n], ascending: the area's tiles that the sources have and some set has no whole view of."""
         level = self.inventory.level(zoom)
         unseen: NDArray[np.uint64] = level.required[self.shortfall.level(zoom) == code("no-view")]
         return unseen
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What is perhaps wrong with the sources, where most tiles of the area are absent."""
+        others = [inventory for question in self.questions for inventory in question.inventories]
+        return tuple(dict.fromkeys(hint for inventory in (self.inventory, *others) for hint in inventory.hints))
 
     def fulfilled(self, artifacts: Iterable[Artifact]) -> Plan:
         """Return the plan with the tasks of these artifacts, whose objects are known, in the place of its own."""
@@ -86,9 +95,15 @@ class Plan:
             "host": self.host,
             "tiles": self.inventory.tiles,
             "missing": [
-                {"tile": str(tile_from_id(number)), "reason": reason}
+                {
+                    "tile": str(tile_from_id(number)),
+                    "reason": reason,
+                    "detail": self.inventory.no_image[number] if reason == "undecodable" else "",
+                }
                 for number, reason in self.shortfall.reasons().items()
             ],
+            "repeated": asdict(self.inventory.repetition.summary()),
+            "hints": list(self.hints),
             "artifacts": [task.row().as_json() for task in self.tasks],
         }
 
@@ -124,11 +139,15 @@ def make_plan(
             f"{context.path}: the mission would have up to {count} entries, at most {MAX_ENTRIES} are allowed",
             remedy="make the area smaller, or leave out a zoom or a descriptor set",
         )
-    measurements = tuple(questions(context, inventory, engines, progress, remembered=remembered))
-    figures = [*fidelity_gates(context, engines, probes), *recall_gates(context, measurements)]
-    if len(figures) > MAX_FIGURES:
+    questions: tuple[Question, ...] = (
+        *fidelity_questions(context, engines, probes),
+        *landmark_questions(context, inventory, engines),
+        *recall_questions(context, inventory, engines, progress, remembered=remembered),
+    )
+    count = sum(len(question.gates) for question in questions)
+    if count > MAX_FIGURES:
         raise Invalid(
-            f"{context.path}: {len(figures)} figures would be measured, at most {MAX_FIGURES} fit a mission",
+            f"{context.path}: {count} figures would be measured, at most {MAX_FIGURES} fit a mission",
             remedy="leave out [quality] or some of the descriptor sets",
         )
     return Plan(
@@ -139,8 +158,7 @@ def make_plan(
         shortfall=missing,
         sets=tuple(set_.name for set_ in mission.descriptors),
         tasks=tasks,
-        questions=measurements,
-        figures=tuple(sorted(figures, key=lambda gate: gate.name)),
+        questions=questions,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+from store.format.manifest import Figure
 from store.takeoff.mission import VerifiedMission
 
 
@@ -14,7 +15,8 @@ class Measurement:
 
     `value` is None where the figure was not measured. `signed` and `least` are its value and its lower bound in the
     manifest, None where the manifest has no such figure. `same_recipe` holds where it was measured in the same way as
-    the signed figure. `zooms` maps each zoom to its value, `queries` is the number of pictures that were described.
+    the signed figure. `zooms` maps each zoom to its value, `queries` is the number of queries that it rests on now.
+    `missed` says of single queries, for people, what became of them.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Measurement:
     same_recipe: bool
     zooms: dict[int, int]
     queries: int = 0
+    missed: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -34,6 +37,11 @@ class Measurement:
         if figure is None:
             return cls(name, value, None, None, False, zooms, queries)
         return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries)
+
+    @classmethod
+    def unmeasured(cls, figure: Figure) -> Self:
+        """Return the measurement of a signed figure that nothing was measured for."""
+        return cls(figure.name, None, figure.value, figure.least, False, {})
 
     @property
     def low(self) -> bool:
@@ -59,5 +67,6 @@ class Measurement:
             "same_recipe": self.same_recipe,
             "holds": self.holds,
             "queries": self.queries,
+            "missed": list(self.missed),
             "zooms": {str(zoom): value for zoom, value in self.zooms.items()},
         }

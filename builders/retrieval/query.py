@@ -16,15 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.areas.covering import tiles_of_area
-from builders.descriptors.decoding import BadTile, decode
+from builders.descriptors.photo import MAX_BYTES, decode_photo
 from builders.files import read_regular
-from builders.grid.tiles import MAX_TILE_BYTES
 from builders.grid.views import View
 from builders.imagery.inventory import LevelRequest, SourceSpec, TileSources, cells_of, cells_over
+from builders.imagery.roworder import SourcePath
+from builders.onboard.camera import Camera
 from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.layers import MapLayer
 from builders.onboard.measurement import Measurement
-from builders.onboard.retriever import Match, Retriever
+from builders.onboard.retriever import Located, Retriever
 from builders.retrieval.quality import Imagery, RecallMeasurement
 from builders.retrieval.recall import total
 from store.errors import Invalid, NotFound, Refused
@@ -35,17 +36,26 @@ _ANY_DATE = datetime.date(1970, 1, 1)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Return uint8 [height, width, 3]: the pixels of a JPEG, PNG or WebP file. Raises NotFound, Invalid or Unavailable,
-    naming the file."""
-    data = read_regular(path, MAX_TILE_BYTES, "picture", absent=NotFound)
+    """Return uint8 [height, width, 3]: the pixels of a JPEG, PNG or WebP file, upright. Raises as `decode_photo` does,
+    naming the file, and NotFound or Unavailable where it cannot be read."""
+    data = read_regular(path, MAX_BYTES, "picture", absent=NotFound)
     try:
-        return np.asarray(decode(data))
-    except BadTile as error:
+        return decode_photo(data)
+    except Invalid as error:
+        raise error.restated(f"picture {path}: {error.message}", path=str(path)) from error
+
+
+def camera_of(metres: float | None, height: float | None, fov: float | None, heading: float | None) -> Camera:
+    """Return the camera of the options of a query. Raises Invalid for options that do not fit together, and as `Camera`
+    does."""
+    if (height is None) != (fov is None) or (metres is not None and height is not None):
         raise Invalid(
-            f"picture {path} cannot be decoded: {error.message}",
-            remedy="give a JPEG, PNG or WebP file",
-            path=str(path),
-        ) from error
+            "the ground that a picture shows needs either --metres, or --height and --fov",
+            remedy="give --metres, or both --height and --fov",
+        )
+    if height is not None and fov is not None:
+        return Camera.at_height(height, fov, heading)
+    return Camera(metres, heading)
 
 
 def the_set(mission: VerifiedMission, set_: str | None) -> str:
@@ -60,20 +70,29 @@ def the_set(mission: VerifiedMission, set_: str | None) -> str:
 
 
 def locate(
-    mission: VerifiedMission, picture: NDArray[np.uint8], *, set_: str | None, zoom: int | None, index: str, top: int
-) -> list[Match]:
-    """Return the `top` places that fit a picture best, the best first.
+    mission: VerifiedMission,
+    picture: NDArray[np.uint8],
+    camera: Camera,
+    *,
+    set_: str | None,
+    zoom: int | None,
+    index: str,
+    top: int,
+) -> Located:
+    """Return the `top` places that fit a picture best, as `Retriever.locate` does.
 
-    `picture` is uint8 [height, width, 3] and shows about what a view of the map shows. Raises as `the_set`,
-    `flying_engine` and `Retriever` do.
+    `picture` is uint8 [height, width, 3]. Raises as `the_set`, `flying_engine` and `Retriever` do.
     """
     name = the_set(mission, set_)
     with Retriever(mission, name, zoom=zoom, index=index) as retriever:
-        return retriever.search(flying_engine(mission, name).describe([picture]), top)[0]
+        return retriever.locate(flying_engine(mission, name), picture, camera, top)
 
 
 def measure(
-    mission: VerifiedMission, tiles: Sequence[Path], against: Path | None, progress: Callable[[str, int, int], None]
+    mission: VerifiedMission,
+    tiles: Sequence[SourcePath],
+    against: SourcePath | None,
+    progress: Callable[[str, int, int], None],
 ) -> list[Measurement]:
     """Return the recall of each descriptor set, measured again with the tiles of these sources.
 
@@ -85,12 +104,13 @@ def measure(
     for set_ in sets_of(mission):
         with ExitStack() as stack:
             layers = stack.enter_context(Retriever(mission, set_)).layers
-            side = layers[0].recipe.tile_size
+            side, box = layers[0].recipe.tile_size, mission.facts.area.bbox
             wanted = wanted_of(mission, layers)
-            here = imagery_of(stack, tiles, side, wanted, partial(_report, progress, "reading tiles"))
+            here = imagery_of(stack, tiles, side, box, wanted, partial(_report, progress, "reading tiles"))
             other = None
             if against is not None:
-                other = imagery_of(stack, [against], side, wanted, partial(_report, progress, "reading other tiles"))
+                reading = partial(_report, progress, "reading other tiles")
+                other = imagery_of(stack, [against], side, box, wanted, reading)
             if here.inventory.digest != mission.manifest.coverage.digest:
                 raise Refused(
                     "the tiles of the area are not the ones that the mission was built from",
@@ -111,7 +131,7 @@ def measure(
                 )
     measured = {figure.name for figure in figures}
     left = [one for one in mission.manifest.quality if one.name.startswith("recall@") and one.name not in measured]
-    return figures + [Measurement(one.name, None, one.value, one.least, False, {}) for one in left]
+    return figures + [Measurement.unmeasured(one) for one in left]
 
 
 def _report(progress: Callable[[str, int, int], None], what: str, count: int) -> None:
@@ -131,12 +151,14 @@ def wanted_of(mission: VerifiedMission, layers: Sequence[MapLayer]) -> dict[int,
 
 def imagery_of(
     stack: ExitStack,
-    paths: Sequence[Path],
+    paths: Sequence[SourcePath],
     tile_size: int,
+    bbox: tuple[int, int, int, int],
     wanted: dict[int, LevelRequest],
     progress: Callable[[int], None] | None = None,
 ) -> Imagery:
-    """Return the tiles of these sources; where sources overlap, the first wins. They are open as long as the stack."""
-    specs = [SourceSpec(path, tuple(wanted), _ANY_DATE) for path in paths]
-    sources = stack.enter_context(TileSources(specs, tile_size))
+    """Return the tiles of these sources in a box; where sources overlap, the first wins. They are open as long as the
+    stack."""
+    specs = [SourceSpec(path, tuple(wanted), _ANY_DATE, scheme=scheme) for path, scheme in paths]
+    sources = stack.enter_context(TileSources(specs, tile_size, bbox))
     return Imagery(sources, sources.inventory(wanted, progress))

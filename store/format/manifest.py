@@ -39,6 +39,7 @@ TIME_MAX = 253402300799
 PPM = 1_000_000
 SECONDS_A_DAY = 86400
 MAX_FIGURES = 128
+MAX_QUERIES = 2**40
 IDENTITY_CONTEXT = "flightbag 2026 mission identity v1"
 
 
@@ -149,6 +150,16 @@ class Issue:
         return issue
 
 
+def earliest_capture(max_age_days: int, at: int) -> int:
+    """Return the earliest capture date of imagery that is at most so many days old at a time, in unix seconds."""
+    return at - max_age_days * SECONDS_A_DAY
+
+
+def age_in_days(captured: int, at: int) -> int:
+    """Return the age of imagery at a time, in days; a day that has begun counts as a whole one."""
+    return -((captured - at) // SECONDS_A_DAY)
+
+
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """The coverage of the area: how much of it the map describes (decision 0012).
@@ -156,7 +167,8 @@ class Coverage:
     `digest` is over every tile of the area (FORMAT.md 6.2). `tiles` counts these tiles, `missing` those of them that
     are not described. `required_ppm` is the policy: the least fraction of described tiles in parts per million.
     `oldest` and `newest` are capture dates in unix seconds. `max_age_days` and `min_resolution_mm` are the gates that
-    the imagery passed, None where the mission sets none.
+    the imagery passed, None where the mission sets none. `repeated` counts the described tiles that have the same bytes
+    as another tile of the area, which the mission allows; None where no described tile does.
     """
 
     digest: bytes
@@ -168,6 +180,20 @@ class Coverage:
     newest: int
     max_age_days: int | None = None
     min_resolution_mm: int | None = None
+    repeated: int | None = None
+
+    @property
+    def ages(self) -> bool:
+        """Whether the map can become too old: the mission sets a limit, and describes a tile."""
+        return self.max_age_days is not None and self.missing < self.tiles
+
+    def too_old_at(self, at: int) -> bool:
+        """Whether the oldest described tile is older than the mission allows, at a time in unix seconds."""
+        return self.ages and self.oldest < earliest_capture(self.max_age_days or 0, at)
+
+    def age_days_at(self, at: int) -> int | None:
+        """Return the age of the oldest described tile at a time, in days; None where no tile is described."""
+        return None if self.missing == self.tiles else age_in_days(self.oldest, at)
 
     def value(self) -> dict[str, Value]:
         """Return the map as it is encoded in the payload."""
@@ -184,6 +210,8 @@ class Coverage:
             value["max_age_days"] = self.max_age_days
         if self.min_resolution_mm is not None:
             value["min_resolution_mm"] = self.min_resolution_mm
+        if self.repeated is not None:
+            value["repeated"] = self.repeated
         return value
 
     @classmethod
@@ -203,6 +231,7 @@ class Coverage:
             min_resolution_mm=(
                 fields.integer("min_resolution_mm", 1, 10**9) if "min_resolution_mm" in fields else None
             ),
+            repeated=fields.integer("repeated", 1, 2**40) if "repeated" in fields else None,
         )
         fields.end()
         ascending(coverage.zooms, "coverage.zooms")
@@ -214,6 +243,12 @@ class Coverage:
                 kind="bad-field",
                 field="coverage.missing",
             )
+        if (coverage.repeated or 0) > coverage.tiles - coverage.missing:
+            raise Corrupt(
+                f"coverage.repeated is {coverage.repeated}, more than the tiles that are described",
+                kind="bad-field",
+                field="coverage.repeated",
+            )
         return coverage
 
 
@@ -221,27 +256,32 @@ class Coverage:
 class Figure:
     """A figure of quality that gated the build (FORMAT.md 6.7).
 
-    `value` is at least `least`, both in parts per million; `recipe` is the digest, 32 bytes, of how it was measured.
+    `value` is at least `least`, both in parts per million; `queries` is the number of queries that it rests on;
+    `recipe` is the digest, 32 bytes, of how it was measured.
     """
 
     name: str
     value: int
     least: int
+    queries: int
     recipe: bytes
 
     def as_value(self) -> Value:
         """Return the array as it is encoded in the payload."""
-        return [self.name, self.value, self.least, self.recipe]
+        return [self.name, self.value, self.least, self.queries, self.recipe]
 
     @classmethod
     def parse(cls, item: object) -> Figure:
         """Return the figure of a decoded value. Raises Corrupt (kind bad-field) for any other value."""
-        if type(item) is not list or [type(part) for part in item] != [str, int, int, bytes]:
-            raise Corrupt("a figure of quality is not [name, value, least, recipe]", kind="bad-field", field="quality")
-        name, value, least, recipe = item
-        if not FIGURE.fullmatch(name) or len(recipe) != 32 or value < least:
+        if type(item) is not list or [type(part) for part in item] != [str, int, int, int, bytes]:
+            raise Corrupt(
+                "a figure of quality is not [name, value, least, queries, recipe]", kind="bad-field", field="quality"
+            )
+        name, value, least, queries, recipe = item
+        counted = 1 <= queries <= MAX_QUERIES
+        if not FIGURE.fullmatch(name) or len(recipe) != 32 or value < least or not counted:
             raise Corrupt(f"the figure of quality {name[:128]!r} is not valid", kind="bad-field", field="quality")
-        return cls(name, value, least, recipe)
+        return cls(name, value, least, queries, recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,12 +349,11 @@ class Manifest:
             identity=fields.binary("identity", 32),
         )
         fields.end()
-        coverage, age = manifest.coverage, manifest.issue.issued_at - manifest.coverage.oldest
-        described = coverage.missing < coverage.tiles
-        if coverage.max_age_days is not None and described and age > coverage.max_age_days * SECONDS_A_DAY:
+        coverage, issued_at = manifest.coverage, manifest.issue.issued_at
+        if coverage.too_old_at(issued_at):
             raise Corrupt(
-                f"the oldest imagery was {-(-age // SECONDS_A_DAY)} days old when the mission was issued, "
-                f"at most {coverage.max_age_days} are allowed",
+                f"the oldest imagery was {age_in_days(coverage.oldest, issued_at)} days old when the mission was "
+                f"issued, at most {coverage.max_age_days} are allowed",
                 kind="bad-field",
                 field="coverage.oldest",
             )
@@ -344,9 +383,9 @@ def identity(
     """Return the identity of a mission (FORMAT.md 4.4, decision 0005), 32 bytes.
 
     It is independent of the time of the build and of the bytes that a builder happens to produce. `gates` are (name,
-    least, recipe) of each figure of quality; `artifacts` maps the name of each entry to its build key, or to its object
-    id where its kind has none. A builder derives it before anything is built, and every verifier derives it again from
-    manifest and table.
+    least, recipe) of each figure of quality; its value and queries are known only once it was measured. `artifacts`
+    maps the name of each entry to its build key, or to its object id where its kind has none. A builder derives it
+    before anything is built, and every verifier derives it again from manifest and table.
     """
     value: list[Any] = [
         mission.value(),

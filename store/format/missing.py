@@ -19,15 +19,20 @@ from store.format.manifest import MAX_ZOOM
 LIST_LIMIT = 16 * 2**20
 # The name of the entry that holds the list: the only entry of its kind.
 ENTRY = "coverage/missing.cbor"
+# In this order: a tile has the first reason that applies.
 REASONS = (
-    "absent",  # no source has the tile
-    "blank",  # every pixel has the same colour: the tile shows no place
-    "no-view",  # no view of some descriptor set shows the tile whole, because a neighbour is missing
     "outside-zooms",  # no source has the zoom of the tile
-    "too-coarse",  # the imagery has a coarser ground resolution than the mission demands
-    "too-old",  # the imagery is older than the mission allows
+    "absent",  # no source has the tile
+    "outside-raster",  # a raster is the source, and no pixel of the tile lies in it
+    "partly-outside",  # a raster is the source, and some pixels of the tile lie beyond its edge
+    "masked",  # a raster is the source, and some pixels of the tile are masked, without data or never written
+    "repeated",  # another tile of the area has the same bytes: a placeholder shows no place
     "undecodable",  # the bytes do not decode to an image
     "wrong-size",  # the image has another size than the tiles of the mission
+    "blank",  # every pixel has the same colour: the tile shows no place
+    "too-old",  # the imagery is older than the mission allows
+    "too-coarse",  # the imagery has a coarser ground resolution than the mission demands
+    "no-view",  # no view of some descriptor set shows the tile whole, because a neighbour is missing
 )
 # The number of tiles of all zooms together: every id is below it.
 _IDS = ((1 << (2 * (MAX_ZOOM + 1))) - 1) // 3

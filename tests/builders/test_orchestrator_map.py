@@ -3,6 +3,7 @@ signed, and what the commands say of it afterwards."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from store.format.missing import MissingList
 from store.ground.repository import Repository
 from tests.support.commands import Ran, flightbag
 from tests.support.field import LEFT, RIGHT, Desk
+from tests.support.frames import frame_over, metres_of_tile
 
 QUALITY = "[quality]\nrecall_at_1 = 0.5\nrecall_at_5 = 0.6\n"
 BOX = tuple(round(degrees * 10**7) for degrees in LEFT)
@@ -198,11 +200,9 @@ def test_resolution_and_age_that_suffice_are_signed(desk: Desk) -> None:
 
 def test_ages_are_said_where_none_is_enforced(desk: Desk) -> None:
     desk.built(desk.write_mission("left", sector="active_conflict"))
-    for ran in (
-        flightbag("show", desk.store, "left"),
-        flightbag("verify", desk.store, "left", "--trust", desk.root),
-    ):
-        assert "days old when issued; the mission sets no limit, customary for active_conflict are 183 days" in ran.out
+    limits = "; the mission sets no limit, customary for active_conflict are 183 days"
+    assert f"days old when issued{limits}" in flightbag("show", desk.store, "left").out
+    assert f"days old{limits}" in flightbag("verify", desk.store, "left", "--trust", desk.root).out
 
 
 def test_a_zoom_that_no_source_has_is_said_so(desk: Desk) -> None:
@@ -426,8 +426,8 @@ def test_the_gate_measures_and_signs(desk: Desk) -> None:
     assert all(figure["value"] >= figure["least"] for figure in report["figures"])
     with Repository.open(desk.store) as repository:
         signed = repository.current("left").manifest.quality
-    assert {(f.name, f.value, f.least) for f in signed} == {
-        (f["name"], f["value"], f["least"]) for f in report["figures"]
+    assert {(f.name, f.value, f.least, f.queries) for f in signed} == {
+        (f["name"], f["value"], f["least"], f["queries"]) for f in report["figures"]
     }
     assert desk.built(mission)["outcome"] == "unchanged"
     again = flightbag(
@@ -438,6 +438,7 @@ def test_the_gate_measures_and_signs(desk: Desk) -> None:
     for figure in signed:
         if figure.name.startswith("recall"):
             assert measured[figure.name]["value"] == figure.value
+            assert measured[figure.name]["queries"] == figure.queries
             assert measured[figure.name]["same_recipe"] is True
 
 
@@ -447,7 +448,8 @@ def test_below_the_gate_nothing_is_published(desk: Desk) -> None:
     # Two places that look alike: the map answers with the first of them.
     one, other = area_tiles(15)[4:6]
     set_tile(desk.folder / "terrain.mbtiles", other, tile_bytes(desk.folder / "terrain.mbtiles", one))
-    ran = desk.build(desk.write_mission("left", more="[quality]\nrecall_at_1 = 1\nrecall_at_5 = 1\n"))
+    more = '[coverage]\nrepeated = "allowed"\n[quality]\nrecall_at_1 = 1\nrecall_at_5 = 1\n'
+    ran = desk.build(desk.write_mission("left", more=more))
     assert ran.status == 1
     assert "at least 1 is required" in ran.json["why"]
     assert ran.json["figures"]
@@ -521,17 +523,47 @@ def test_query_finds_the_tile_it_is_asked_with(desk: Desk) -> None:
     command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json")
     ran = flightbag(*command, "--top", 3)
     assert ran.status == 0, ran.out + ran.err
-    best = ran.json[0]
+    best = ran.json["matches"][0]
     assert best["tile"] == str(tile)
     assert best["score"] > 0.99
-    assert len(ran.json) == 3
+    assert len(ran.json["matches"]) == 3
     side = 1 << tile.z
     assert best["corner"][1] == pytest.approx(tile.x / side * 360 - 180)
     assert best["centre"][1] == pytest.approx((tile.x + 0.5) / side * 360 - 180)
     assert best["centre"][0] < best["corner"][0]
-    assert {one["tile"].split("/")[0] for one in flightbag(*command, "--zoom", 14).json} == {"14"}
+    assert {one["tile"].split("/")[0] for one in flightbag(*command, "--zoom", 14).json["matches"]} == {"14"}
     assert flightbag(*command, "--zoom", 9).status == 1
     assert flightbag(*command, "--index", "fast").status == 1
+
+
+def test_query_finds_a_frame_by_what_is_known_of_the_camera_and_says_what_it_assumes(desk: Desk) -> None:
+    desk.built(desk.write_mission("left"))
+    tile = area_tiles(15)[4]
+    metres = metres_of_tile(tile)
+    frame = Image.fromarray(frame_over(tile, scale=1.7, heading=37, size=(640, 600)))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the file is lying on its side
+    frame.transpose(Image.Transpose.ROTATE_90).save(desk.folder / "frame.jpg", quality=95, exif=exif)
+    command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root)
+    known = ("--metres", 1.7 * metres, "--heading", 37)
+    ran = flightbag(*command, *known, "--json")
+    assert ran.status == 0, ran.out + ran.err
+    assert ran.json["matches"][0]["tile"] == str(tile)
+    assert [ground["zoom"] for ground in ran.json["left_out"]] == [14]
+    height = 1.7 * metres / 2
+    assert flightbag(*command, "--height", height, "--fov", 90, "--heading", 37, "--json").json == ran.json
+    people = flightbag(*command)
+    assert "assumed: the shorter side of the frame shows as much ground as a row of the map" in people.out
+    assert "assumed: the top of the frame is north" in people.out
+    assert flightbag(*command, "--json").json["matches"][0]["tile"] != str(tile)
+    assert "not searched: zoom 14" in flightbag(*command, *known).out
+    for wrong in (
+        ("--heading", 37), ("--height", 100), ("--fov", 90), ("--metres", 9, "--height", 100, "--fov", 90),
+        ("--metres", -1), ("--metres", "nan"), (*known, "--zoom", 14), ("--metres", 100),
+    ):  # fmt: skip
+        ran = flightbag(*command, *wrong)
+        assert ran.status == 2, wrong
+        assert ran.err
 
 
 def test_nothing_is_asked_of_a_mission_that_is_no_go(desk: Desk) -> None:
@@ -573,8 +605,8 @@ def test_a_missing_tile_is_never_an_answer(desk: Desk) -> None:
     old = {one["tile"] for one in report["coverage"]["missing"]}
     assert str(tile) in old
     ran = flightbag("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json", "--top", 99)
-    assert not {one["tile"] for one in ran.json} & old
-    assert len(ran.json) == report["coverage"]["described"]
+    assert not {one["tile"] for one in ran.json["matches"]} & old
+    assert len(ran.json["matches"]) == report["coverage"]["described"]
 
 
 # Two builds
@@ -627,12 +659,12 @@ def test_indexes_are_entries_with_keys_of_their_own(desk: Desk) -> None:
     tile = area_tiles(15)[4]
     (desk.folder / "frame.jpg").write_bytes(tile_bytes(desk.folder / "terrain.mbtiles", tile))
     command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json")
-    exact = flightbag(*command).json
+    exact = flightbag(*command).json["matches"]
     for index in ("coarse", "graph"):
         ran = flightbag(*command, "--index", index)
         assert ran.status == 0, ran.out + ran.err
-        assert ran.json[0]["tile"] == exact[0]["tile"] == str(tile)
-        assert ran.json[0]["score"] == pytest.approx(exact[0]["score"], abs=1e-3)
+        assert ran.json["matches"][0]["tile"] == exact[0]["tile"] == str(tile)
+        assert ran.json["matches"][0]["score"] == pytest.approx(exact[0]["score"], abs=1e-3)
     # A neighbouring mission has indexes of its own and trains no quantiser for as many rows.
     again = desk.built(desk.write_mission("right", bbox=RIGHT, more=INDEXES))
     of = {a["name"]: a["action"] for a in again["artifacts"] if a["name"].startswith("indexes/")}
@@ -658,7 +690,7 @@ def test_an_index_answers_with_no_missing_tile(desk: Desk) -> None:
     (desk.folder / "frame.jpg").write_bytes(tile_bytes(desk.folder / "terrain.mbtiles", tile))
     for index in ("coarse", "graph"):
         command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json")
-        found = {one["tile"] for one in flightbag(*command, "--index", index, "--top", 99).json}
+        found = {one["tile"] for one in flightbag(*command, "--index", index, "--top", 99).json["matches"]}
         assert found
         assert not found & old
 
@@ -709,7 +741,7 @@ def test_an_index_is_built_again_when_another_sets_rows_make_tiles_missing(desk:
             "--index", "fast", "--top", 99, "--json",
         )  # fmt: skip
         assert ran.status == 0, ran.out + ran.err
-        found = {tile_id(Tile(*map(int, one["tile"].split("/")))) for one in ran.json}
+        found = {tile_id(Tile(*map(int, one["tile"].split("/")))) for one in ran.json["matches"]}
         assert found
         assert not found & gone
 
@@ -750,7 +782,8 @@ def test_a_map_is_probed_where_it_has_rows(desk: Desk) -> None:
     for tile in tiles:
         if tile != tiles[5]:
             set_tile(desk.folder / "terrain.mbtiles", tile, picture(256, 90))
-    report = desk.built(desk.write_mission("left", zooms=(15,), more="[coverage]\nat_least = 0.01\n"))
+    mission = desk.write_mission("left", zooms=(15,), more='[coverage]\nat_least = 0.01\nrepeated = "allowed"\n')
+    report = desk.built(mission)
     assert {one["reason"] for one in report["coverage"]["missing"]} == {"blank"}
     assert flightbag("probe", desk.store, "left", "--trust", desk.root).status == 0
 
@@ -783,6 +816,53 @@ def test_a_plan_tells_what_no_view_will_show(desk: Desk) -> None:
     assert {one["reason"] for one in flightbag("plan", mission, "--store", desk.store, "--json").json["missing"]} == {
         "no-view"
     }
+
+
+def test_a_plan_knows_the_tiles_that_are_no_image(desk: Desk) -> None:
+    """Without decoding: empty rows, compressed tiles, answers of a server."""
+    tiles, terrain = area_tiles(15), desk.folder / "terrain.mbtiles"
+    spoilt = {tiles[1]: b"", tiles[3]: gzip.compress(tile_bytes(terrain, tiles[3])), tiles[4]: b"<html>busy</html>"}
+    for tile, data in spoilt.items():
+        set_tile(terrain, tile, data)
+    mission = desk.write_mission("left")
+    ran = flightbag("plan", mission, "--store", desk.store)
+    assert ran.status == 1
+    assert f"{tiles[1]}  undecodable: the tile has no bytes" in ran.out
+    assert f"{tiles[3]}  undecodable: the bytes are compressed with gzip" in ran.out
+    missing = flightbag("plan", mission, "--store", desk.store, "--json").json["missing"]
+    assert {one["tile"]: one["reason"] for one in missing} == {str(tile): "undecodable" for tile in spoilt}
+    failed = desk.build(mission)
+    assert failed.status == 1
+    assert failed.json["coverage"]["missing"] == missing
+
+    mission = desk.write_mission("left", more="[coverage]\nat_least = 0.5\n")
+    assert flightbag("plan", mission, "--store", desk.store).status == 0
+    assert desk.built(mission)["coverage"]["missing"] == missing
+    time.sleep(2.2)
+    for _ in range(2):  # the second time from the stat cache
+        unchanged = desk.built(mission)
+        assert unchanged["outcome"] == "unchanged"
+        assert unchanged["coverage"]["missing"] == missing
+
+
+def test_where_most_tiles_are_absent_the_flipped_rows_are_named(desk: Desk) -> None:
+    mission = desk.write_mission("left", of_tiles='scheme = "xyz"')
+    with closing(sqlite3.connect(desk.folder / "terrain.mbtiles")) as db, db:
+        db.execute("DELETE FROM metadata WHERE name = 'bounds'")
+    for ran in (flightbag("plan", mission, "--store", desk.store), desk.build(mission)):
+        assert ran.status == 1
+        assert "terrain.mbtiles lie in the area if its rows count from the south (tms)" in ran.out
+    assert 'set tiles[].scheme = \\"tms\\"' in ran.out
+    assert desk.built(desk.write_mission("left"))["coverage"]["hints"] == []
+
+
+def test_a_source_that_nothing_decides_is_refused_before_anything_is_built(desk: Desk) -> None:
+    with closing(sqlite3.connect(desk.folder / "terrain.mbtiles")) as db, db:
+        db.execute("INSERT INTO metadata VALUES ('scheme', 'xyz')")
+    ran = desk.build(desk.write_mission("left"))
+    assert (ran.status, ran.json["error"]["kind"]) == (2, "row-order")
+    assert 'set scheme = "tms"' in ran.json["error"]["remedy"]
+    desk.built(desk.write_mission("left", of_tiles='scheme = "tms"'))
 
 
 def test_what_is_published_was_read_also_of_the_other_imagery(desk: Desk, reads: list[Tile]) -> None:

@@ -63,7 +63,8 @@ def build(mission: str) -> dict[str, Any]:
         f"{report['coverage']['described']} of {report['coverage']['tiles']} tiles described"
     )
     for figure in report["figures"]:
-        print(f"  {figure['name']} {figure['value'] / 10**6:.4f}, at least {figure['least'] / 10**6:g}")
+        value, least, queries = figure["value"] / 10**6, figure["least"] / 10**6, figure["queries"]
+        print(f"  {figure['name']} {value:.4f} of {queries} queries, at least {least:g}")
     return report
 
 

@@ -10,7 +10,7 @@ import pytest
 from builders.onboard.measurement import Measurement
 from store.format.manifest import Figure
 
-FIGURE = Figure("fidelity/net", 990_000, 950_000, b"r" * 32)
+FIGURE = Figure("fidelity/net", 990_000, 950_000, 8, b"r" * 32)
 MISSION: Any = SimpleNamespace(manifest=SimpleNamespace(quality=(FIGURE,)))
 
 
@@ -36,5 +36,6 @@ def test_a_figure_that_the_manifest_does_not_have_cannot_be_too_low() -> None:
 
 
 def test_a_figure_that_was_not_measured_shows_nothing() -> None:
-    figure = Measurement("recall@1/net/against", None, 990_000, 950_000, False, {})
+    figure = Measurement.unmeasured(Figure("recall@1/net/against", 990_000, 950_000, 20, bytes(32)))
+    assert (figure.value, figure.signed, figure.least, figure.queries) == (None, 990_000, 950_000, 0)
     assert (figure.low, figure.unsure, figure.holds) == (False, True, False)

@@ -18,6 +18,7 @@ from store.format.cbor import INT_MAX, decode, encode
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId, derive
 from store.format.manifest import (
+    MAX_QUERIES,
     PAYLOAD_LIMIT,
     PPM,
     TIME_MAX,
@@ -39,7 +40,7 @@ FULL = manifest_of(
         FACTS, area=Area(FACTS.area.bbox, (((-991700000, 470100000, -991400000, 470100000, -991500000, 470300000),),))
     ),
     issue=Issue(1, 7, 8, 1, 9, ObjectId.of(b"before")),
-    coverage=Coverage(bytes(32), 10, 1, 900_000, (16, 17), -5, 5, 30, 500),
+    coverage=Coverage(bytes(32), 10, 1, 900_000, (16, 17), -5, 5, 30, 500, 9),
     releases=(ObjectId(bytes(32)), ObjectId(b"\x01" * 32)),
 )
 
@@ -74,6 +75,7 @@ def coverages(draw: st.DrawFn) -> Coverage:
         draw(DIGESTS), tiles, missing, draw(st.integers(0, (tiles - missing) * PPM // tiles)),
         draw(ascending(st.integers(0, 24), least=1)), oldest, newest,
         draw(st.none() | st.integers(0, 10**6)), draw(st.none() | st.integers(1, 10**9)),
+        draw(st.none() | st.integers(1, tiles - missing)) if missing < tiles else None,
     )  # fmt: skip
 
 
@@ -93,8 +95,8 @@ ISSUES = st.builds(
     st.none() | IDS,
 )  # fmt: skip
 FIGURES = st.builds(
-    lambda name, least, more, recipe: Figure(name, least + more, least, recipe),
-    WORDS, st.integers(-PPM, PPM), st.integers(0, PPM), DIGESTS,
+    lambda name, least, more, queries, recipe: Figure(name, least + more, least, queries, recipe),
+    WORDS, st.integers(-PPM, PPM), st.integers(0, PPM), st.integers(1, MAX_QUERIES), DIGESTS,
 )  # fmt: skip
 MANIFESTS = st.builds(
     Manifest,
@@ -197,6 +199,7 @@ OPTIONAL = {
     ("issue", "previous"),
     ("coverage", "max_age_days"),
     ("coverage", "min_resolution_mm"),
+    ("coverage", "repeated"),
 }
 
 
@@ -237,10 +240,11 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("table", [], [[bytes(32), 0], [bytes(32), 2**24 + 1], [1, 1], [bytes(32), bytes(32)]]),
     ("releases", [[], [bytes(32)]], [[ID31], ["x"], [bytes(32)] * 2, [b"\x01" * 32, bytes(32)]]),
     ("releases", [], [[bytes([0, i]) * 16 for i in range(65)]]),
-    ("quality", [[], [["a", 1, 1, ID32]]], [[["a", 0, 1, ID32]], [["a", 1, 1, ID31]], [["A", 1, 1, ID32]]]),
-    ("quality", [], [[["a", 1, 1]], [["a", 1, 1, bytes(32), 1]], [["a", 1, 1, bytes(32)]] * 2, ["a"], [[1] * 4]]),
-    ("quality", [], [[["b", 1, 1, ID32], ["a", 1, 1, ID32]], [["a", "1", 1, ID32]], [["", 1, 1, ID32]]]),
-    ("quality", [], [[[f"a{i:03}", 1, 1, bytes(32)] for i in range(129)]]),
+    ("quality", [[], [["a", 1, 1, 1, ID32]]], [[["a", 0, 1, 1, ID32]], [["a", 1, 1, 1, ID31]], [["A", 1, 1, 1, ID32]]]),
+    ("quality", [], [[["a", 1, 1, ID32]], [["a", 1, 1, 1, ID32, 1]], [["a", 1, 1, 1, ID32]] * 2, ["a"], [[1] * 5]]),
+    ("quality", [], [[["b", 1, 1, 1, ID32], ["a", 1, 1, 1, ID32]], [["a", "1", 1, 1, ID32]], [["", 1, 1, 1, ID32]]]),
+    ("quality", [[["a", 1, 1, 2**40, ID32]]], [[["a", 1, 1, n, ID32]] for n in (0, -1, 2**40 + 1, "1", ID32)]),
+    ("quality", [], [[[f"a{i:03}", 1, 1, 1, bytes(32)] for i in range(129)]]),
     ("mission.id", ["a", "0-", "a" * 64], ["", "-a", "A", "a_b", "a.b", "a/b", "a" * 65, "a\n", "..", "é"]),
     ("mission.flight", ["A", "2026:1.2_3-4"], ["", " ", "a b", "a" * 65, "a\n", "a/b"]),
     ("mission.aircraft", [["a"], ["a", "b"]], [[], ["b", "a"], ["a", "a"], ["A"], [1], [""]]),
@@ -265,6 +269,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("coverage.newest", [-5, TIME_MAX], [-6, TIME_MAX + 1]),
     ("coverage.max_age_days", [30, 10**6], [-1, 10**6 + 1]),
     ("coverage.min_resolution_mm", [1, 10**9], [0, 10**9 + 1]),
+    ("coverage.repeated", [1, 9], [0, 10]),
 ]  # fmt: skip
 
 
@@ -290,12 +295,14 @@ def test_imagery_is_no_older_than_allowed_when_the_mission_is_issued(late: int, 
         assert refused(encode(value)).fields["field"] == "coverage.oldest"
     # Where nothing is described, nothing is too old.
     value["coverage"] |= {"missing": 10, "required_ppm": 0}
+    del value["coverage"]["repeated"]
     Manifest.parse(encode(value))
 
 
 def test_missing_tiles_cannot_outnumber_tiles_even_where_none_is_required() -> None:
     value = value_of()
     value["coverage"] |= {"tiles": 10, "missing": 10, "required_ppm": 0}
+    del value["coverage"]["repeated"]
     Manifest.parse(encode(value))
     value["coverage"]["missing"] = 11
     refused(encode(value))
@@ -326,7 +333,7 @@ class TestIdentity:
         value = value_of()
         expected = [
             value["mission"], value["host"], value["coverage"],
-            [[name, least, recipe] for name, _, least, recipe in value["quality"]],
+            [[name, least, recipe] for name, _, least, _, recipe in value["quality"]],
             value["releases"],
             [[one.name, bytes(one.key or one.id)] for one in TABLE.entries],
         ]  # fmt: skip
@@ -340,7 +347,7 @@ class TestIdentity:
             {"host": "cpu-aarch64"},
             {"coverage": replace(FULL.coverage, digest=b"\x01" * 32)},
             {"coverage": replace(FULL.coverage, required_ppm=0)},
-            {"quality": (Figure("recall@1/shift", 990_000, 940_000, bytes(32)),)},
+            {"quality": (Figure("recall@1/shift", 990_000, 940_000, 128, bytes(32)),)},
             {"quality": ()},
             {"releases": ()},
         ],
@@ -353,7 +360,7 @@ class TestIdentity:
         "changes",
         [
             {"issue": Issue(2, 9, 9, 2)},
-            {"quality": (Figure("recall@1/shift", 999_999, 950_000, bytes(32)),)},
+            {"quality": (Figure("recall@1/shift", 999_999, 950_000, 99, bytes(32)),)},
             {"count": 9, "merkle_root": b"\x01" * 32, "table": ObjectId.of(b"x"), "table_size": 9},
         ],
         ids=str,
