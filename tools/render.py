@@ -112,8 +112,11 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
     if item.from_medium:
         yield "  read       from the medium, past the page cache"
-    if item.not_judged:
-        yield f"  not judged {', '.join(item.not_judged)}"
+    # A least version that no class judges is a sentence of its own.
+    sentences = [text for text in item.not_judged if ": " in text]
+    if facts_not_judged := [text for text in item.not_judged if ": " not in text]:
+        yield f"  not judged {', '.join(facts_not_judged)}"
+    yield from (f"  not judged {text}" for text in sentences)
 
 
 def audit(item: Audit, read_all: str) -> Iterator[str]:

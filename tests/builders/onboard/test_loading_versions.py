@@ -28,7 +28,7 @@ def test_go_is_said_exactly_where_the_engine_runs(desk: Desk, version: str, miss
     found = aboard(version, desk, mission)
     loads = tuple(int(part) for part in version.split(".")[:2]) >= LOADED_BY[mission]
     assert (found["go"], found["loads"]) == (loads, loads)
-    assert found["not_judged"] == ["flight", "rollback"]
+    assert not [text for text in found["not_judged"] if "ONNX Runtime" in text]
     if loads:
         assert found["holds"]
         assert found["matches"] == 1
