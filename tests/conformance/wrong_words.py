@@ -15,10 +15,13 @@ import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
 from tests.conformance.wrong import wrong
 from tests.support.commands import BIN, Ran, flightbag
 from tests.support.missions import ROOT, sign_root
-from tests.support.stores import CAMERA, NORTH, ROOT_FILE, file_of, flip, make_store
+from tests.support.stores import CAMERA, NORTH, REPOSITORY_ROOT, ROOT_FILE, file_of, flip, make_store
 
 # A window title, a cleared screen, a forged line, a reversed order, something invisible.
 EVIL = "x\x1b]0;GO\x07\x1b[2J\nGO  north-ridge\u202eOG\u2066\u200b\u3164\x9b31m"
@@ -202,4 +205,27 @@ def words_of_a_library(folder: Path) -> str:
         f"evil = {EVIL!r}.replace(chr(10), ''); warnings.warn(evil); "
         "logging.getLogger('rasterio._env').error(evil); flush_streams()"
     )
-    return shown(sys.executable, "-c", code, PYTHONPATH=os.getcwd())
+    return shown(sys.executable, "-c", code, PYTHONPATH=str(REPOSITORY_ROOT))
+
+
+@wrong(
+    "words",
+    "a network whose names paint, opened as it is aboard",
+    before="bidi, escape",
+    now="only what shows",
+)
+def names_in_a_network(folder: Path) -> str:
+    name = "\x1b[2J\x1b[32mGO\u202e"
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    unused = numpy_helper.from_array(np.zeros(1, np.float32), name)  # ONNX Runtime warns of it
+    node = helper.make_node("Relu", ["x"], ["y"], name=name)
+    graph = helper.make_graph(
+        [node], "g", [value], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])], [unused]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    code = (
+        "import sys; from pathlib import Path; from tools.streams import open_streams; open_streams(); "
+        "from builders.engines.session import open_session; open_session(Path(sys.argv[1]).read_bytes(), 'all')"
+    )
+    return shown(sys.executable, "-c", code, folder / "net.onnx", PYTHONPATH=str(REPOSITORY_ROOT))
