@@ -29,6 +29,12 @@ StoreAndMission = Annotated[
     list[str], typer.Argument(metavar="[STORE] MISSION", help=_STORE_AND_MISSION, show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+DropCache = Annotated[
+    bool,
+    typer.Option(
+        "--drop-cache", help="Read the medium, not the page cache. This is the default for a removable medium."
+    ),
+]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(

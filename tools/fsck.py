@@ -32,7 +32,7 @@ from store.errors import Invalid, Unavailable
 from store.findings import Finding
 from store.ground.repository import Repository
 from tools import render
-from tools.arguments import Store, duration, print_lines
+from tools.arguments import DropCache, Store, duration, print_lines
 from tools.program import run_program
 from tools.progress import reading_bar
 from tools.status import exits, fail, say, warn
@@ -59,7 +59,6 @@ Mission = Annotated[str, typer.Option(help="Audit only what this mission needs."
 Exclusive = Annotated[
     bool, typer.Option("--exclusive", help="Report an object that no mission needs as an error. For an aircraft.")
 ]
-DropCache = Annotated[bool, typer.Option("--drop-cache", help="Read the medium instead of the page cache.")]
 LedgerFile = Annotated[
     Path | None,
     typer.Option(
@@ -128,7 +127,7 @@ def run(
                 return fsck(media, wanted, ledger=opened_ledger, on_finding=on_finding, progress=progress)
 
         if not repairing:
-            with open_store(store, drop_cache=drop_cache) as media:
+            with open_store(store, drop_cache=drop_cache or None) as media:
                 audit = audited(media, scope, _line if as_json else None)
             return _report(audit, store, scope, as_json=as_json)
         replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
@@ -143,14 +142,14 @@ def run(
 
         if dry_run:
             with Repository.open(store) as repository:
-                with open_store(store, drop_cache=drop_cache) as media:
+                with open_store(store, drop_cache=drop_cache or None) as media:
                     audit = audited(media, scope)
                 plan = plan_repair(repository, audit, replicas)
                 show(plan)
                 if plan.steps and not as_json:
                     say("after these steps a repair audits the store again, and shows each further step first")
             return _report(audit, store, scope, as_json=as_json, lines=as_json)
-        repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache)
+        repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache or None)
     return _report(repaired.audit, store, scope, as_json=as_json, lines=as_json, corrected=len(repaired.steps))
 
 
@@ -212,7 +211,8 @@ def _report(audit: Audit, store: str, scope: Scope, *, as_json: bool, lines: boo
     if audit.forgetful:
         warn(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}")
     if not as_json:
-        print_lines(render.audit(audit, _read_all(store, scope)))
+        print_lines(render.reading(audit.reading))
+        print_lines(render.audit(audit, _read_all(store, scope)))  # its last line says how to read the rest
         return status
     if lines:
         for finding in audit.findings:
@@ -232,6 +232,8 @@ def _report(audit: Audit, store: str, scope: Scope, *, as_json: bool, lines: boo
         "inconclusive": audit.inconclusive,
         "notes": audit.notes,
         "corrected": corrected,
+        "from_medium": audit.reading.from_medium,
+        "doubt": audit.reading.doubt,
     }
     _json("summary", summary)
     return status

@@ -193,9 +193,14 @@ def pinned(path: Path) -> SignedRoot:
         raise Invalid(f"{path}: {error.message}", remedy=error.remedy, kind=error.kind, path=str(path)) from error
 
 
-def open_to_verify(store: str, trust: Path | None, state: str | None = None) -> Media:
-    """Open a store to verify it. Raise as `open_store` does, and Invalid if the trust root or the state lies in it."""
-    media = open_store(store)
+def open_to_verify(
+    store: str, trust: Path | None, state: str | None = None, *, drop_cache: bool | None = None
+) -> Media:
+    """Open a store to verify it; `drop_cache` as for `Media`.
+
+    Raise as `open_store` does, and Invalid if the trust root or the state lies in it.
+    """
+    media = open_store(store, drop_cache=drop_cache)
     try:
         for option, path in (("--trust", trust), ("--state", state)):
             if path is not None:

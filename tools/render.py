@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
+from store.disk.medium import Reading
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
 from store.format.missing import MissingList
@@ -109,6 +110,8 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  coverage   {covered(manifest.coverage)}"
     yield f"  imagery    {imagery(manifest, item.judged_at)}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
+    if item.from_medium:
+        yield "  read       from the medium, past the page cache"
     if item.not_judged:
         yield f"  not judged {', '.join(item.not_judged)}"
 
@@ -143,6 +146,14 @@ def audit_verdict(item: Audit) -> str:
     if item.inconclusive:
         return "could not check everything"
     return "clean" if not item.unread else "complete, partly read" if item.read_objects else "complete, not read"
+
+
+def reading(item: Reading) -> Iterator[str]:
+    """Yield where the bytes came from: only for a medium that was to be read past the page cache."""
+    if item.from_medium:
+        yield "read from the medium, past the page cache"
+    elif item.doubt:
+        yield f"not judged: {item.doubt}"
 
 
 def repair_plan(item: RepairPlan) -> Iterator[str]:
@@ -281,12 +292,14 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
         notes = [zooms] if zooms else []
         notes += ["TOO LOW"] if one.low else []
         if one.value is None:
-            notes.append("NOT MEASURED: --against is missing")
+            option = "--landmarks" if one.name.startswith("landmarks/") else "--against"
+            notes.append(f"NOT MEASURED: {option} is missing")
         elif one.unsure:
             notes.append("not measured in the way of the signed figure")
         now = "-" if one.value is None else f"{one.value / PPM:.4f}"
         rows.append((one.name, now, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
+    yield from (f"{one.name}: {text}" for one in figures for text in one.missed)
 
 
 def engines(report: Sequence[EngineReport]) -> Iterator[str]:

@@ -147,24 +147,35 @@ def quality(
         Path | None,
         typer.Option(readable=False, metavar="SOURCE", help="Other imagery of the area, to query the map with."),
     ] = None,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(readable=False, metavar="GEOJSON", help="Points with a property image, which must be found."),
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(metavar="M", help="With --landmarks: the most metres from the point.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Measure the recall of a mission's map again: for each perturbation, and with --against for other imagery.
+    """Measure the recall of a mission's map again: for each perturbation, and with --against for other imagery. With
+    --landmarks, measure whether it finds pictures where they were taken.
 
     Example: flightbag quality ground north-ridge --trust pinned.root.cbor --tiles naip.mbtiles
     """
     require_build_extra()
     from builders.imagery.roworder import SourcePath
+    from builders.retrieval.landmarks import landmarks_of, measure_landmarks
     from builders.retrieval.query import measure
 
     store, mission = store_and(store_and_mission, needed=True)
+    points = landmarks_of(landmarks, within)
     with _verified(store, mission or "", trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
         with work_bars() as progress:
             sources = [SourcePath.parse(str(one)) for one in tiles]
             other = None if against is None else SourcePath.parse(str(against))
-            figures = measure(verdict.mission, sources, other, progress)
+            figures = measure_landmarks(verdict.mission, points, progress)
+            figures += measure(verdict.mission, sources, other, progress)
     if as_json:
         print_json([one.as_json() for one in figures])
     else:

@@ -28,6 +28,7 @@ from store.trust.root import MAX_STEPS, SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
+    DropCache,
     Json,
     Keys,
     PassphraseFile,
@@ -141,6 +142,7 @@ def verify(
         str | None,
         typer.Option(metavar="HASH", help="A hash that `flightbag log` printed: the log must still contain that line."),
     ] = None,
+    drop_cache: DropCache = False,
     as_json: Json = False,
 ) -> int:
     """Run the takeoff check of a mission: GO, or NO-GO with every reason. Without MISSION, check every mission.
@@ -165,7 +167,10 @@ def verify(
         raise Invalid("--clock takes only the value trusted, and only with --state", remedy="leave it out")
     if host is not None:
         require_host_class(host)
-    with keyfiles.open_to_verify(store, trust, state) as media, bytes_bar("verifying") as progress:
+    with (
+        keyfiles.open_to_verify(store, trust, state, drop_cache=drop_cache or None) as media,
+        bytes_bar("verifying") as progress,
+    ):
         if anchor is not None:
             _check_anchor(media, anchor)
         if state is not None:
@@ -249,6 +254,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "bytes": verdict.bytes,
         "not_judged": list(verdict.not_judged),
         "judged_at": verdict.judged_at,
+        "from_medium": verdict.from_medium,
         "findings": [finding.as_json() for finding in verdict.findings],
     }
     if verdict.mission is not None:

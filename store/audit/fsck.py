@@ -35,6 +35,7 @@ from store.audit.scope import QUICK, Scope
 from store.disk.layout import check_format
 from store.disk.locks import SharedLock
 from store.disk.media import FileStamp, Media, object_path
+from store.disk.medium import Reading
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
@@ -60,7 +61,8 @@ class Audit:
     full, and `unread` counts those that neither were read nor have a finding. `notes` counts the findings that are
     information, by kind; `findings` has the first thousand of each kind.
     `damaged` has the objects that are needed and are missing or not whole, each with the most bytes that it may have.
-    `forgetful` is the reason why the ledger could not record the reading, "" if it could.
+    `forgetful` is the reason why the ledger could not record the reading, "" if it could. `reading` is how the medium
+    was read.
     """
 
     findings: tuple[Finding, ...]
@@ -72,7 +74,8 @@ class Audit:
     unread: int
     notes: Mapping[str, int]
     damaged: Mapping[ObjectId, int]
-    forgetful: str = ""
+    forgetful: str
+    reading: Reading
 
     @property
     def errors(self) -> bool:
@@ -152,6 +155,7 @@ def _fsck(
         collector.notes,
         collector.damaged,
         reading.forgetful,
+        media.reading,
     )
 
 

@@ -35,8 +35,8 @@ _LOOKED_AT, _NAMED = 1000, 3
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 
 
-def open_store(path: str | os.PathLike[str], *, drop_cache: bool = False) -> Media:
-    """Open the folder of a store of this format.
+def open_store(path: str | os.PathLike[str], *, drop_cache: bool | None = False) -> Media:
+    """Open the folder of a store of this format; `drop_cache` as for `Media`.
 
     Raise NoStore if there is none at `path`, and Unavailable if the folder cannot be read.
     """

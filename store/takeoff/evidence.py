@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 from store.disk.layout import ROOT_FILE
 from store.disk.media import CHUNK, FileStamp, Media, object_path
+from store.disk.medium import Reading
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
@@ -46,6 +47,10 @@ class StoreEvidence:
         # The outcomes of earlier calls of `check_objects`: whole objects with their sizes, and the others.
         self._sound: dict[ObjectId, int] = {}
         self._failed: dict[tuple[ObjectId, int], FlightbagError] = {}
+
+    @property
+    def reading(self) -> Reading:
+        return self.media.reading
 
     def missions(self) -> list[str]:
         """Return the ids of the missions that have a ref, ascending. Other names in the folder are passed over."""
@@ -128,14 +133,18 @@ class StoreEvidence:
                     expected=limit,
                     actual=size,
                 )
-            return bytes(self.bytes_of(id_, size))
+            return bytes(self._bytes_of(id_, size, cached=False))
 
     def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
+        # These bytes are hashed as they are handed out: where they come from does not matter.
+        return self._bytes_of(id_, size, cached=True)
+
+    def _bytes_of(self, id_: ObjectId, size: int, *, cached: bool) -> bytearray:
         with _about(id_):
             # The size on the medium decides how much memory is taken: the signed size may be far larger.
             actual = self.media.stamp(object_path(id_)).size
             data = bytearray(size if actual == size else 0)
-            self.media.digest(id_, size, into=data, progress=self._progress)
+            self.media.digest(id_, size, into=data, cached=cached, progress=self._progress)
             return data
 
     def check_objects(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:

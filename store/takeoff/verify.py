@@ -335,10 +335,10 @@ def verify_mission(
     """Return the verdict of steps A to F, and with `operator` of step G too."""
     opened = open_mission(evidence, mission, pinned)
     if isinstance(opened, tuple):
-        unjudged = binding.not_judged + ((NO_CLOCK,) if binding.now is None else ())
-        return Verdict(mission, opened, None, not_judged=unjudged)
+        doubts = (NO_CLOCK if binding.now is None else "", evidence.reading.doubt)
+        return Verdict(mission, opened, None, not_judged=(*binding.not_judged, *filter(None, doubts)))
     moment = moment_of(opened, binding)
-    unjudged = binding.not_judged + ((moment.doubt,) if moment.doubt else ())
+    doubts = (moment.doubt, evidence.reading.doubt)
     findings = list(check_binding(evidence, opened, mission, binding, moment))
     closure = opened.closure()
     findings += check_closure(evidence, opened)
@@ -349,7 +349,16 @@ def verify_mission(
         verified = VerifiedMission(
             opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, BY_VERIFY
         )
-    return Verdict(mission, tuple(findings), verified, len(closure), sum(closure.values()), unjudged, moment.reading)
+    return Verdict(
+        mission,
+        tuple(findings),
+        verified,
+        len(closure),
+        sum(closure.values()),
+        (*binding.not_judged, *filter(None, doubts)),
+        moment.reading,
+        evidence.reading.from_medium,
+    )
 
 
 def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:

@@ -35,6 +35,7 @@ from tests.support.memory import MemoryEvidence
 from tests.support.missions import (
     BINDING,
     CONTENTS,
+    COVERAGE,
     FACTS,
     ISSUE,
     NOW,
@@ -242,6 +243,7 @@ def crew_flight(*names: str) -> Callable[[], Flight]:
     return lambda: flight(root=CREW, by=names)
 
 
+AGING = replace(COVERAGE, oldest=ISSUE.issued_at - 86400, newest=ISSUE.issued_at, max_age_days=1)
 CREW = replace(ROOT, mission=role("pilot", "co-pilot", "navigator", threshold=2))
 NOT_A_TABLE, NOT_CANONICAL = signed_table(encode([])), signed_table(b"\x9f\x01\xff")
 UNSORTED = signed_table(encode([one.value() for one in reversed(GOOD.table.entries)]))
@@ -393,6 +395,7 @@ CASES = [
     Case("takeoff_in_the_box_and_outside_the_polygon", {("E", "takeoff-outside-area", "manifest")}, facts(
         area=Area(FACTS.area.bbox, (((-991750000, 470080000, -991740000, 470080000, -991750000, 470090000),),)))),
     Case("expired_by_a_second", {("E", "expired", "manifest")}, issue(expires_at=NOW - 1)),
+    Case("imagery_that_aged_since_the_issue", {("E", "stale-imagery", "manifest")}, lambda: flight(coverage=AGING)),
     Case("another_epoch", {("E", "wrong-epoch", "manifest")}, issue(epoch=2)),
     Case("an_epoch_ended", {("E", "wrong-epoch", "manifest")}, damage=chain_of(
         sign_root(next_root(ROOT, epoch=2), "root-a"))),
@@ -713,8 +716,8 @@ def test_a_bad_signature_of_the_right_domain_names_no_other() -> None:
 
 # The kinds of step E (FORMAT.md 7), but those of the aircraft's state itself, `no-state` and `bad-state`.
 STEP_E = {
-    "wrong-mission", "wrong-aircraft", "wrong-host", "takeoff-outside-area", "expired", "wrong-epoch", "old-root",
-    "issued-too-early", "unreleased", "wrong-flight", "rolled-back", "same-sequence", "consumed-flight",
+    "wrong-mission", "wrong-aircraft", "wrong-host", "takeoff-outside-area", "expired", "stale-imagery", "wrong-epoch",
+    "old-root", "issued-too-early", "unreleased", "wrong-flight", "rolled-back", "same-sequence", "consumed-flight",
 }  # fmt: skip
 
 
@@ -735,7 +738,7 @@ def test_every_finding_says_what_to_do() -> None:
         replace(BINDING, flight="another"),
         replace(BINDING, state=state.accepting(newer, now=0)),
         replace(BINDING, state=state.accepting(another, now=0)),
-        replace(BINDING, state=state.consuming(FACTS.flight)),
+        replace(BINDING, state=state.accepting(GOOD.manifest, now=0).consuming(FACTS.flight)),
     ]
     of_state = [Case("by the state", set(), binding=binding) for binding in bindings]
     unsigned = flight(root=MIXED_ROOT, releases=(ObjectId.of(GOOD.signed),))
