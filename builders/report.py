@@ -213,4 +213,10 @@ def too_low(figures: Iterable[Measured]) -> str:
     if not low:
         return ""
     named = ", ".join(f"{one.name} is {one.value / PPM:g}, at least {one.least / PPM:g} is required" for one in low)
-    return f"{named}; nothing was published"
+    # The engine takes places of its own map for one another.
+    confused = any(one.name.startswith("self@") for one in low)
+    remedy = (
+        '; set precision = "fp32" (TensorRT: or "fp16"), try another calibration (method = "percentile", or more '
+        "tiles), or allow less in [tolerances] self_retrieval"
+    )
+    return f"{named}{remedy if confused else ''}; nothing was published"

@@ -1,5 +1,5 @@
-"""The figures that a mission is gated by: fidelity (the engine that flies agrees with the map) and recall (the map
-answers).
+"""The figures that a mission is gated by: fidelity (the engine that flies agrees with the map), self-retrieval (it
+tells the places of the map apart) and recall (the map answers).
 
 A question is what one measurement answers: it names its figures, the least value of each, and how they are measured.
 The plan holds the questions; `FigureMeter` answers them with what is in the store, before anything is signed. It
@@ -28,6 +28,7 @@ from builders.recipe import RowRecipe, fidelity_recipe
 from builders.report import Measured
 from builders.retrieval.quality import AGAINST, Imagery, RecallMeasurement
 from builders.retrieval.recall import total
+from builders.retrieval.self_retrieval import SelfRetrieval
 from store.errors import Invalid
 from store.format.manifest import PPM
 
@@ -103,6 +104,35 @@ class RecallQuestion:
         return {
             name: Answer(totals[way].ppm(top), totals[way].queries) for name, way, top in self.measurement.figures()
         }
+
+
+@dataclass(frozen=True, slots=True)
+class SelfQuestion:
+    """How often the engine of a set finds the map's own views first. Keeps to `Question`."""
+
+    measurement: SelfRetrieval
+    gates: tuple[Gate]
+    inventories: tuple[Inventory, ...] = ()
+
+    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+        set_ = self.measurement.set
+        counts = self.measurement.measure(
+            meter.map.layers(set_), meter.engine(set_), lambda count: meter.progress(f"asking {set_}", count, 0)
+        ).values()
+        right, queries = (sum(part) for part in zip(*counts, strict=True))
+        return {self.measurement.name: Answer(right * PPM // queries, queries)}
+
+
+def self_questions(
+    context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask]
+) -> Iterator[SelfQuestion]:
+    """Yield how often the engine of each set has to find the map's own views first."""
+    for set_ in context.mission.descriptors:
+        engine = engine_of(engines, set_.backbone)
+        rows = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
+        own = SelfRetrieval(set_.name, engine.recipe.key, rows, Imagery(context.sources, inventory))
+        least = scaled(context.self_retrieval(engine.spec.precision), 6)
+        yield SelfQuestion(own, (Gate(own.name, least, own.recipe),))
 
 
 def fidelity_questions(

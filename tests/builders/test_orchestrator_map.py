@@ -423,7 +423,9 @@ def test_the_gate_measures_and_signs(desk: Desk) -> None:
     report = desk.built(mission)
     names = {figure["name"] for figure in report["figures"]}
     ways = ("brightness", "rotation", "scale", "shift")
-    assert names == {"fidelity/embedder"} | {f"recall@{k}/embedder/{way}" for k in (1, 5) for way in ways}
+    assert names == {"fidelity/embedder", "self@1/embedder"} | {
+        f"recall@{k}/embedder/{way}" for k in (1, 5) for way in ways
+    }
     assert all(figure["value"] >= figure["least"] for figure in report["figures"])
     with Repository.open(desk.store) as repository:
         signed = repository.current("left").manifest.quality
