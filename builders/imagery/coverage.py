@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from builders.grid.live import find, live, pieces
 from builders.grid.tiles import tile_xy
 from builders.grid.views import EQUATOR, View
-from builders.imagery.inventory import Inventory, Level
+from builders.imagery.inventory import LACKS, Inventory, Level
 from store.format.manifest import PPM, Coverage, earliest_capture
 from store.format.missing import REASONS, MissingList, Run
 
@@ -131,7 +131,8 @@ def _codes(level: Level, repeated: NDArray[np.bool_], gates: Gates, faults: Mapp
         codes[find(level.required, np.fromiter(level.no_image, np.uint64))[1]] = code("undecodable")
     if not gates.repeated:
         codes[repeated] = code("repeated")
-    codes[~level.present] = code("absent" if level.has_zoom else "outside-zooms")
+    lacks = np.array([code(reason) for reason in LACKS], np.uint8)[level.lacks]
+    codes[~level.present] = lacks[~level.present] if level.has_zoom else code("outside-zooms")
     return codes
 
 

@@ -40,12 +40,14 @@ from store.format.ids import DIGEST_SIZE, derive
 
 COVERAGE_CONTEXT = "flightbag 2026 coverage v1"
 WHOLE_WORLD = Tile(0, 0, 0)
+# Why no source of its zoom has a tile (FORMAT.md 6.5). Of several sources, the one that comes nearest to it counts.
+LACKS = ("absent", "outside-raster", "partly-outside", "masked")
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it, and `scheme` None if
-    it does not name the order of the rows."""
+    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it, `scheme` None if it
+    does not name the order of the rows, and `bands` None if it does not name the bands of the colours."""
 
     path: Path
     zooms: tuple[int, ...]
@@ -53,6 +55,7 @@ class SourceSpec:
     footprints: Path | None = None
     resolution_m: float = 0.0
     scheme: Scheme | None = None
+    bands: tuple[int, ...] | None = None
 
     @property
     def captured_at(self) -> int:
@@ -75,7 +78,8 @@ class Level:
     (uint8[n]) says of each what its first bytes are if not those of an image (`signature.FAULTS`). `required`
     (uint64[m], ascending) are the tiles of the area. `has_zoom` is whether any source has tiles of this zoom.
     `captured` (int64[m], unix seconds) and `native_m` (float64[m], metres a pixel, 0 if unknown) belong to the required
-    tiles; both are 0 for an absent tile.
+    tiles; both are 0 for an absent tile. `lacks` (uint8[m]) is an index in `LACKS`, and means nothing for a tile that a
+    source has.
     """
 
     zoom: int
@@ -86,6 +90,7 @@ class Level:
     captured: NDArray[np.int64]
     native_m: NDArray[np.float64]
     faults: NDArray[np.uint8]
+    lacks: NDArray[np.uint8]
 
     @cached_property
     def no_image(self) -> dict[int, str]:
@@ -147,9 +152,14 @@ class Inventory:
 
     @cached_property
     def repetition(self) -> Repetition:
-        """Which tiles of the area, level by level, have the bytes of another one."""
-        ids = np.concatenate([level.required for level in self.levels])
-        return repetition(ids, np.concatenate([level.required_hashes for level in self.levels]))
+        """Which tiles of the area have the bytes of another one, among those that begin like an image."""
+        ids, hashes = [], []
+        for level in self.levels:
+            images = level.required_hashes.copy()
+            images[find(level.required, np.fromiter(level.no_image, np.uint64))[1]] = 0
+            ids.append(level.required)
+            hashes.append(images)
+        return repetition(np.concatenate(ids), np.concatenate(hashes))
 
     @cached_property
     def repeated(self) -> tuple[NDArray[np.bool_], ...]:
@@ -180,7 +190,9 @@ class TileSources:
             self._sources = [
                 (
                     spec,
-                    self._stack.enter_context(open_source(spec.path, tile_size, Extent(bbox, spec.zooms), spec.scheme)),
+                    self._stack.enter_context(
+                        open_source(spec.path, tile_size, Extent(bbox, spec.zooms), spec.scheme, spec.bands)
+                    ),
                 )
                 for spec in specs
             ]
@@ -225,7 +237,12 @@ class TileSources:
         request = json.dumps(
             {
                 "sources": [
-                    [os.path.realpath(spec.path), list(spec.zooms), source.row_order and source.row_order.scheme]
+                    [
+                        os.path.realpath(spec.path),
+                        list(spec.zooms),
+                        source.row_order and source.row_order.scheme,
+                        spec.bands,
+                    ]
                     for spec, source in self._sources
                 ],
                 "tile_size": self._tile_size,
@@ -274,11 +291,15 @@ class TileSources:
         present, places = find(ids, wanted.required)
         captured = np.zeros(len(wanted.required), np.int64)
         native = np.zeros(len(wanted.required), np.float64)
+        lacks = np.zeros(len(wanted.required), np.uint8)
         has_zoom = False
         for place, (spec, source) in enumerate(self._sources):
             if zoom not in spec.zooms:
                 continue
-            has_zoom |= source.zooms is None or source.zooms[0] <= zoom <= source.zooms[1]
+            if source.zooms is None or source.zooms[0] <= zoom <= source.zooms[1]:
+                has_zoom = True
+                if (reach := source.reach(zoom, wanted.required[~present])) is not None:
+                    lacks[~present] = np.maximum(lacks[~present], reach + 1)
             of_source = np.zeros(len(wanted.required), bool)
             of_source[present] = sources[places[present]] == place
             native[of_source] = max(spec.resolution_m, source.resolution_m or 0.0)
@@ -288,7 +309,7 @@ class TileSources:
 
                 dates = read_footprints(spec.footprints).captured(zoom, wanted.required[of_source], spec.captured_at)
                 captured[of_source] = dates
-        return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native, faults)
+        return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native, faults, lacks)
 
     def read_again(self, level: Level, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, bytes]]:
         """(tile id, bytes) of these tiles of the inventory, cell by cell, ids ascending in each cell.

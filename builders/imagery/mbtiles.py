@@ -24,6 +24,7 @@ from typing import Self
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from builders.files import regular_status
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids
@@ -124,6 +125,9 @@ class MBTilesSource:
         if len(versions) > 1:
             raise self._twice(tile)
         return versions.pop() if versions else None
+
+    def reach(self, zoom: int, ids: NDArray[np.uint64]) -> None:
+        """None: the source is not a raster."""
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - a database has one stamp
         """The stamp of the database and of its `-wal` and `-journal`, for any cells.

@@ -120,6 +120,9 @@ class PMTilesSource:
             return self._tile(span)
         return None
 
+    def reach(self, zoom: int, ids: NDArray[np.uint64]) -> None:
+        """None: the source is not a raster."""
+
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - an archive has one stamp
         """The stamp of the archive, for any cells.
 

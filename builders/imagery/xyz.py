@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from builders.files import open_regular, read_regular
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_range, tile_id, tile_ids
@@ -119,6 +120,9 @@ class XyzSource:
         row = self._name(tile.z, tile.y)
         paths = self._tiles(tile.z, tile.x, (row,)).get(row)
         return None if paths is None else self._bytes(tile, paths)
+
+    def reach(self, zoom: int, ids: NDArray[np.uint64]) -> None:
+        """None: the source is not a raster."""
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:
         """The stamp of every tile of these cells, and of the folders `z` and `z/x` that hold or could hold them.

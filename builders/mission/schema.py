@@ -271,12 +271,29 @@ class Target(Section):
     ]
 
 
+_BANDS_RIGHT = "[red, green, blue] or [grey]: different numbers of bands, from 1"
+
+
+def _colours(bands: tuple[int, ...]) -> tuple[int, ...]:
+    if len(bands) not in (1, 3) or len(set(bands)) < len(bands):
+        raise ValueError
+    return bands
+
+
+Bands: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=65535, description=_BANDS_RIGHT)], ...],
+    AfterValidator(_colours),
+    Field(strict=False, description=_BANDS_RIGHT),
+]
+
+
 class Tiles(Section):
     """One tile source, the zooms that the mission uses of it, and its capture dates.
 
     `captured` is the date of all imagery, except inside `footprints`, a GeoJSON file of dated polygons. `resolution_m`
     is the ground resolution of the imagery, if the tiles have finer pixels than their imagery. `scheme` is the order of
-    the rows of an MBTiles file or a folder: from the south (`tms`) or from the north (`xyz`).
+    the rows of an MBTiles file or a folder: from the south (`tms`) or from the north (`xyz`). `bands` are the bands of
+    red, green and blue in a GeoTIFF, or the one of grey, if the file does not label them; no other band is a mask then.
     """
 
     source: Source
@@ -295,6 +312,7 @@ class Tiles(Section):
     ] = None
     resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
     scheme: Annotated[Literal["tms", "xyz"] | None, Field(description=_SCHEME_RIGHT)] = None
+    bands: Annotated[Bands | None, Field(description=_BANDS_RIGHT)] = None
 
 
 class Input(Section):
@@ -464,7 +482,8 @@ class Freshness(Section):
 
 
 class Quality(Section):
-    """The least recall of a mission that may be published: for each perturbation, and for imagery of another source."""
+    """The least recall of a mission that may be published: for each perturbation, and for imagery of another source;
+    and the landmarks that must be found."""
 
     recall_at_1: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
     recall_at_5: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
@@ -472,6 +491,16 @@ class Quality(Section):
     against_scheme: Annotated[Literal["tms", "xyz"] | None, Field(description=_SCHEME_RIGHT)] = None
     against_recall_at_1: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
     against_recall_at_5: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
+    landmarks: Annotated[
+        Source | None, Field(description="the path of a GeoJSON file of points with a property image")
+    ] = None
+    landmarks_within_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+
+    @model_validator(mode="after")
+    def _landmarks(self) -> Quality:
+        if (self.landmarks is None) != (self.landmarks_within_m is None):
+            raise ValueError("must have both or none of landmarks and landmarks_within_m")
+        return self
 
     @model_validator(mode="after")
     def _against(self) -> Quality:

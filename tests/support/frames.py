@@ -25,7 +25,7 @@ def frame_over(
 ) -> NDArray[np.uint8]:
     """uint8 [height, width, 3] of `size` (width, height): what a camera over the middle of `tile` sees if its longer
     side shows `scale` times the tile, and its top points to `heading`. Drawn by Pillow out of finer tiles."""
-    finer, around = 2, 3  # zooms finer than the tile; tiles of the tile's zoom on each side
+    finer, around = 1, 3  # zooms finer than the tile; tiles of the tile's zoom on each side
     parts, first = 1 << finer, (tile.x - around, tile.y - around)
     count = (2 * around + 1) * parts
     need = scale * math.hypot(*size) / max(size) / 2
