@@ -194,7 +194,7 @@ def pinned(path: Path) -> SignedRoot:
 
 
 def open_to_verify(
-    store: str, trust: Path | None, state: str | None = None, *, drop_cache: bool | None = False
+    store: str, trust: Path | None, state: str | None = None, *, drop_cache: bool | None = None
 ) -> Media:
     """Open a store to verify it; `drop_cache` as for `Media`.
 

@@ -144,11 +144,13 @@ class AircraftState:
     def accepting(self, manifest: Manifest, *, now: int) -> Self:
         """Return the state after a mission passed every step. Raises Refused for one more than the state can hold.
 
-        `now` is a unix time that has passed for sure, 0 for none.
+        `now` is the time by a trusted clock that judged it, 0 for none. It enters the floor only where the mission can
+        run out, and so bounds it: else a clock that was once years ahead would end every later mission.
         """
         issue, facts = manifest.issue, manifest.mission
         missions = {**self.missions, facts.id: Acceptance(issue.epoch, issue.sequence, payload_digest(manifest))}
         accepted = tuple(sorted({*self.accepted, facts.flight}))
+        ends = issue.expires_at is not None or manifest.coverage.ages
         if len(missions) > MAX_MISSIONS:
             raise _full(
                 "missions", MAX_MISSIONS, "give the trust domain a new epoch: the missions before it are forgotten"
@@ -159,7 +161,7 @@ class AircraftState:
             self,
             missions=missions,
             accepted=accepted,
-            floor=max(self.floor, issue.issued_at, now),
+            floor=max(self.floor, issue.issued_at, now if ends else 0),
         )
 
     def consuming(self, flight: str) -> Self:

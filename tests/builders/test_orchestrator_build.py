@@ -40,7 +40,8 @@ def test_builds_signs_and_verifies(desk: Desk) -> None:
     ran = desk.verify(None, "--aircraft", "uav-07")
     assert (ran.status, ran.json["go"]) == (0, True)
     (verdict,) = ran.json["missions"]
-    assert verdict["not_judged"] == ["host class", "flight", "rollback"]
+    # What the tests write to may be no medium that is known, and the verdict says so.
+    assert verdict["not_judged"][:3] == ["host class", "flight", "rollback"]
     age = age_in_days(verdict["coverage"]["oldest"], verdict["judged_at"])
     assert verdict["imagery_age_days"] == age
     text = flightbag("verify", desk.store, "--trust", desk.root).out

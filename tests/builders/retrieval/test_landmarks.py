@@ -142,6 +142,22 @@ def test_a_landmark_that_the_map_cannot_answer_is_an_error_with_its_feature(fiel
     assert "b.jpg" in build_with(feature("b.jpg", inside, metres=3000))
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('landmarks = "points.geojson"', "both or none of landmarks and landmarks_within_m"),
+        ("landmarks_within_m = 5", "both or none of landmarks and landmarks_within_m"),
+        ('landmarks = "none.geojson"\nlandmarks_within_m = 5', "quality.landmarks"),
+        ('landmarks = "frames"\nlandmarks_within_m = 5', "quality.landmarks"),
+        ('landmarks = "points.geojson"\nlandmarks_within_m = 0', "quality.landmarks_within_m"),
+    ],
+)
+def test_keys_that_do_not_fit_are_named_in_the_mission_file(field: Desk, lines: str, words: str) -> None:
+    ran = field.build(mission(field, QUALITY.replace(LANDMARKS, lines)))
+    assert ran.status == 2
+    assert words in ran.err
+
+
 def test_a_place_without_a_row_is_an_error_and_not_a_miss(field: Desk) -> None:
     from tests.builders.test_orchestrator_map import set_tile
 

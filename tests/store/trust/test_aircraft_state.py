@@ -20,7 +20,7 @@ from store.trust.aircraft_state import (
     AircraftState,
     payload_digest,
 )
-from tests.support.missions import CONTENTS, FACTS, ISSUE, NOW, ROOT, manifest_of, pinned, table_of
+from tests.support.missions import CONTENTS, COVERAGE, FACTS, ISSUE, NOW, ROOT, manifest_of, pinned, table_of
 
 PINNED = pinned()
 NEW = AircraftState.initial("uav-07", "cpu-x86_64", PINNED)
@@ -109,6 +109,17 @@ def test_the_floor_only_rises() -> None:
     state = NEW.accepting(mission(), now=NOW)
     assert state.floor == max(ROOT.issued_at, ISSUE.issued_at, NOW)
     assert state.accepting(mission(), now=0).floor == state.floor
+    assert state.accepting(mission(), now=NOW + 5).floor == NOW + 5
+
+
+def test_a_clock_moves_the_floor_only_before_an_end() -> None:
+    """A mission that never runs out does not say whether the clock is right."""
+    endless = replace(mission(), issue=replace(ISSUE, expires_at=None))
+    assert NEW.accepting(endless, now=NOW).floor == ISSUE.issued_at
+    aging = replace(endless, coverage=replace(COVERAGE, max_age_days=400))
+    assert NEW.accepting(aging, now=NOW).floor == NOW
+    nothing = replace(aging, coverage=replace(aging.coverage, missing=COVERAGE.tiles, required_ppm=0))
+    assert NEW.accepting(nothing, now=NOW).floor == ISSUE.issued_at
 
 
 def test_a_newer_root_ends_the_missions_of_earlier_epochs() -> None:
