@@ -113,7 +113,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     if item.from_medium:
         yield "  read       from the medium, past the page cache"
     if item.not_judged:
-        yield f"  not judged {', '.join(item.not_judged)}"
+        yield f"  not judged {'; '.join(item.not_judged)}"
 
 
 def audit(item: Audit) -> Iterator[str]:
