@@ -23,6 +23,7 @@ from builders.engines.check import TOLERANCES, Tolerance
 from builders.engines.compiling import CompileSettings
 from builders.engines.isolation import Limits, machine_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
+from builders.grid.tiles import rows_and_columns
 from builders.grid.views import View
 from builders.imagery.coverage import Gates
 from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
@@ -91,9 +92,8 @@ class BuildContext:
         with self.about(f"descriptors[{self.mission.descriptors.index(set_)}].view"):
             if set_.view.tiles is not None:
                 return View(set_.view.tiles, set_.view.stride or 1)
-            _, south, _, north = self.area.bbox
-            latitude = (south + north) / 2 / 10**7
-            return View.of_metres(float(set_.view.metres or 0), float(set_.view.overlap or 0), zoom, latitude)
+            metres, overlap = float(set_.view.metres or 0), float(set_.view.overlap or 0)
+            return View.of_metres(metres, overlap, zoom, self.area.middle_latitude)
 
     def rows(self, set_: Descriptors, zoom: int) -> RowRecipe:
         """Return how the rows of a descriptor set are made at a zoom."""
@@ -180,6 +180,10 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
     mission, area = load_mission(mission_file)
+    try:
+        rows_and_columns(area.bbox, 0)
+    except Invalid as error:
+        raise error.restated(f"{mission_file}: mission.area: {error.message}") from error
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
         specs_of = [

@@ -37,13 +37,15 @@ class ArtifactReport:
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A figure that gates a build: parts per million, rounded down, the least that is asked for, the number of queries
-    that it rests on, and the digest of the recipe that measured it."""
+    that it rests on, and the digest of the recipe that measured it. `missed` says of single queries, for people, what
+    became of them."""
 
     name: str
     value: int
     least: int
     queries: int
     recipe: bytes
+    missed: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -213,4 +215,5 @@ def too_low(figures: Iterable[Measured]) -> str:
     if not low:
         return ""
     named = ", ".join(f"{one.name} is {one.value / PPM:g}, at least {one.least / PPM:g} is required" for one in low)
-    return f"{named}; nothing was published"
+    missed = "".join(f"; {text}" for one in low for text in one.missed)
+    return f"{named}{missed}; nothing was published"

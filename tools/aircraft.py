@@ -9,9 +9,7 @@ import typer
 
 from store.takeoff.aircraft import consume, enrol, read_state
 from store.takeoff.code import short_code
-from store.takeoff.verify import pinned_root
 from store.trust.aircraft_state import AircraftState
-from store.trust.root import ROOT_FILE_LIMIT
 from tools import keyfiles, render
 from tools.arguments import Json, print_lines
 from tools.status import OK, command, print_json, say, warn
@@ -47,7 +45,7 @@ def enrol_command(
 
     Example: flightbag aircraft enrol state --id uav-07 --host cpu-x86_64 --trust pinned.root.cbor
     """
-    root = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+    root = keyfiles.pinned(trust)
     enrolment = enrol(state, AircraftState.initial(id_, host, root), again=again)
     kept = enrolment.state
     newest = kept.root.root

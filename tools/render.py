@@ -116,19 +116,36 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
         yield f"  not judged {'; '.join(item.not_judged)}"
 
 
-def audit(item: Audit) -> Iterator[str]:
-    """Yield the findings of an audit, a verdict on each mission, and a summary."""
+def audit(item: Audit, read_all: str) -> Iterator[str]:
+    """Yield the findings of an audit, a verdict on each mission, and a summary.
+
+    `read_all` is the command that reads what this audit did not.
+    """
     findings = [one for one in item.findings if not one.information]
     for one in findings:
         yield from finding(one)
     for kind, count in sorted(item.notes.items()):
         yield f"  note: {count} {kind}"
-    yield from table(
-        [(mission, "flyable" if whole else "GROUNDED") for mission, whole in sorted(item.missions.items())]
-    )
-    state = "errors" if item.errors else "could not check everything" if item.inconclusive else "clean"
+    yield from table([(mission, _MISSION_STATES[state]) for mission, state in sorted(item.missions.items())])
     read = f"{item.read_objects} read in full ({size(item.read_bytes)})" if item.read_objects else "none read in full"
-    yield f"{state}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; {many(len(findings), 'finding')}"
+    yield (
+        f"{audit_verdict(item)}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; "
+        f"{many(len(findings), 'finding')}"
+    )
+    if item.unread:
+        yield f"{many(item.unread, 'object')} not read; this reads every byte: {read_all}"
+
+
+_MISSION_STATES = {"flyable": "flyable", "not-read": "complete, not read", "grounded": "GROUNDED"}
+
+
+def audit_verdict(item: Audit) -> str:
+    """Return the verdict of an audit on the whole store. It is `clean` only if every object was read."""
+    if item.errors:
+        return "errors"
+    if item.inconclusive:
+        return "could not check everything"
+    return "clean" if not item.unread else "complete, partly read" if item.read_objects else "complete, not read"
 
 
 def reading(item: Reading) -> Iterator[str]:
@@ -275,12 +292,14 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
         notes = [zooms] if zooms else []
         notes += ["TOO LOW"] if one.low else []
         if one.value is None:
-            notes.append("NOT MEASURED: --against is missing")
+            option = "--landmarks" if one.name.startswith("landmarks/") else "--against"
+            notes.append(f"NOT MEASURED: {option} is missing")
         elif one.unsure:
             notes.append("not measured in the way of the signed figure")
         now = "-" if one.value is None else f"{one.value / PPM:.4f}"
         rows.append((one.name, now, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
+    yield from (f"{one.name}: {text}" for one in figures for text in one.missed)
 
 
 def engines(report: Sequence[EngineReport]) -> Iterator[str]:

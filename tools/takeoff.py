@@ -11,7 +11,6 @@ import typer
 
 from builders.extras import require_build_extra
 from store.disk import log
-from store.disk.layout import check_format
 from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.format.host import require_host_class
@@ -24,8 +23,8 @@ from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
-from store.takeoff.verify import pinned_root, verify_mission
-from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot
+from store.takeoff.verify import verify_mission
+from store.trust.root import MAX_STEPS, SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
@@ -168,11 +167,10 @@ def verify(
         raise Invalid("--clock takes only the value trusted, and only with --state", remedy="leave it out")
     if host is not None:
         require_host_class(host)
-    for option, inside in (("--trust", trust), ("--state", state)):
-        if inside is not None:
-            keyfiles.refuse_inside(option, Path(inside), store)
-    with Media(store, drop_cache=drop_cache or None) as media, bytes_bar("verifying") as progress:
-        check_format(media)
+    with (
+        keyfiles.open_to_verify(store, trust, state, drop_cache=drop_cache or None) as media,
+        bytes_bar("verifying") as progress,
+    ):
         if anchor is not None:
             _check_anchor(media, anchor)
         if state is not None:
@@ -181,7 +179,7 @@ def verify(
             verdicts = [check(state, evidence, one, now=now, flight=flight) for one in _missions(evidence, mission)]
         else:
             assert trust is not None
-            pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+            pinned = keyfiles.pinned(trust)
             evidence, now = _evidence(media, at, pinned, progress)
             binding = Binding(now, aircraft, host, flight)
             operator = _operator(tiles)
@@ -227,7 +225,9 @@ def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
     missions = [mission] if mission else evidence.missions()
     if not missions:
         then = " at that time" if isinstance(evidence, EvidenceAsOf) else ""
-        raise NotFound(f"{evidence.media.path} has no mission{then}: a check of nothing is not GO", kind="missing")
+        text = f"{evidence.media.path} has no mission{then}: a check of nothing is not GO"
+        remedy = "check that this is the right store, or sync a mission to it"
+        raise NotFound(text, remedy=remedy, kind="missing")
     return missions
 
 
@@ -321,11 +321,14 @@ def check_proof(
         raise Invalid("--trust is missing", remedy="give the file of the pinned trust root")
     if (store := keyfiles.store_above(object_)) is not None:
         keyfiles.refuse_inside("--trust", trust, store)
-    pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+    pinned = keyfiles.pinned(trust)
     try:
         proven = prove(Proof.parse(keyfiles.read_file(proof, PROOF_LIMIT, "the proof")), pinned)
     except (Corrupt, Untrusted) as error:
-        raise error.restated(f"{proof}: {error.message}") from error
+        remedy = error.remedy or (
+            "check that this is a proof, and that the trust root is of its trust domain; else make the proof again"
+        )
+        raise error.restated(f"{proof}: {error.message}", remedy=remedy) from error
     entry, facts, issue = proven.entry, proven.manifest.mission, proven.manifest.issue
     folder, name = os.path.split(os.path.abspath(object_))
     with Media(folder) as media:

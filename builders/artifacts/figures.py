@@ -1,5 +1,5 @@
-"""The figures that a mission is gated by: fidelity (the engine that flies agrees with the map) and recall (the map
-answers).
+"""The figures that a mission is gated by: fidelity (the engine that flies agrees with the map), recall (the map
+answers) and landmarks (it answers with the right places).
 
 A question is what one measurement answers: it names its figures, the least value of each, and how they are measured.
 The plan holds the questions; `FigureMeter` answers them with what is in the store, before anything is signed. It
@@ -22,10 +22,12 @@ from builders.compose import BuildContext
 from builders.engines.base import EngineSession
 from builders.imagery.inventory import Inventory
 from builders.mission.schema import Quality, scaled
+from builders.onboard.camera import Ground
 from builders.onboard.flying import FlyingEngine, batches_of
 from builders.onboard.loading import open_parts
 from builders.recipe import RowRecipe, fidelity_recipe
 from builders.report import Measured
+from builders.retrieval.landmarks import LEAST_PPM, Landmarks, figure_of, read_landmarks
 from builders.retrieval.quality import AGAINST, Imagery, RecallMeasurement
 from builders.retrieval.recall import total
 from store.errors import Invalid
@@ -43,10 +45,12 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The value of a figure in parts per million, rounded down, and the number of queries that it rests on."""
+    """The value of a figure in parts per million, rounded down, and the number of queries that it rests on. `missed`
+    says of single queries, for people, what became of them."""
 
     value: int
     queries: int
+    missed: tuple[str, ...] = ()
 
 
 class Question(Protocol):
@@ -105,6 +109,27 @@ class RecallQuestion:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class LandmarkQuestion:
+    """How many landmarks are found in the map of a set, by the engine that flies. Keeps to `Question`."""
+
+    landmarks: Landmarks
+    set: str
+    latitude: float
+    gates: tuple[Gate]
+    inventories: tuple[Inventory, ...] = ()
+
+    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+        answers = self.landmarks.ask(
+            meter.map.layers(self.set),
+            meter.engine(self.set),
+            self.latitude,
+            lambda count: meter.progress(f"landmarks of {self.set}", count, len(self.landmarks.landmarks)),
+        )
+        value = Answer(self.landmarks.ppm(answers), len(answers), self.landmarks.missed(answers))
+        return {self.gates[0].name: value}
+
+
 def fidelity_questions(
     context: BuildContext, engines: Sequence[EngineTask], probes: Sequence[ProbeTask]
 ) -> Iterator[FidelityQuestion]:
@@ -149,6 +174,25 @@ def _recall_gates(quality: Quality, recall: RecallMeasurement) -> Iterator[Gate]
         yield Gate(name, scaled(least or Decimal(0), 6), recall.recipe(way))
 
 
+def landmark_questions(
+    context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask]
+) -> Iterator[LandmarkQuestion]:
+    """Yield how many landmarks of the mission file have to be found in each descriptor set: each of them. Reads their
+    pictures."""
+    quality = context.mission.quality
+    if quality is None or quality.landmarks is None or quality.landmarks_within_m is None:
+        return
+    with context.about("quality.landmarks"):
+        landmarks = read_landmarks(quality.landmarks, scaled(quality.landmarks_within_m, 3))
+        for set_ in context.mission.descriptors:
+            rows = {level.zoom: context.rows(set_, level.zoom) for level in inventory.levels}
+            latitude = context.area.middle_latitude
+            landmarks.require_fit(context.area, [Ground.of(row, zoom, latitude) for zoom, row in rows.items()])
+            recipe = landmarks.recipe(engine_of(engines, set_.backbone).recipe.key, tuple(rows.values()))
+            gate = Gate(figure_of(set_.name), LEAST_PPM, recipe)
+            yield LandmarkQuestion(landmarks, set_.name, latitude, (gate,))
+
+
 def engine_of(engines: Sequence[EngineTask], backbone: str) -> EngineTask:
     """Return the engine of a backbone: the one that describes camera frames for its descriptor sets."""
     return next(task for task in engines if task.spec.backbone == backbone)
@@ -177,7 +221,9 @@ class FigureMeter:
             answers = question.answer(self)
             for gate in question.gates:
                 answer = answers[gate.name]
-                figures.append(Measured(gate.name, answer.value, gate.least, answer.queries, gate.recipe))
+                figures.append(
+                    Measured(gate.name, answer.value, gate.least, answer.queries, gate.recipe, answer.missed)
+                )
         return tuple(sorted(figures, key=lambda figure: figure.name))
 
     def probe(self, set_: str) -> BuiltProbe:

@@ -46,9 +46,8 @@ LACKS = ("absent", "outside-raster", "partly-outside", "masked")
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it. `scheme` is None if
-    it does not name the order of the rows. `bands` are those of the colours of a GeoTIFF, None if the file labels
-    them."""
+    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it, `scheme` None if it
+    does not name the order of the rows, and `bands` None if it does not name the bands of the colours."""
 
     path: Path
     zooms: tuple[int, ...]
@@ -90,8 +89,8 @@ class Level:
     has_zoom: bool
     captured: NDArray[np.int64]
     native_m: NDArray[np.float64]
-    lacks: NDArray[np.uint8]
     faults: NDArray[np.uint8]
+    lacks: NDArray[np.uint8]
 
     @cached_property
     def no_image(self) -> dict[int, str]:
@@ -153,9 +152,14 @@ class Inventory:
 
     @cached_property
     def repetition(self) -> Repetition:
-        """Which tiles of the area, level by level, have the bytes of another one."""
-        ids = np.concatenate([level.required for level in self.levels])
-        return repetition(ids, np.concatenate([level.required_hashes for level in self.levels]))
+        """Which tiles of the area have the bytes of another one, among those that begin like an image."""
+        ids, hashes = [], []
+        for level in self.levels:
+            images = level.required_hashes.copy()
+            images[find(level.required, np.fromiter(level.no_image, np.uint64))[1]] = 0
+            ids.append(level.required)
+            hashes.append(images)
+        return repetition(np.concatenate(ids), np.concatenate(hashes))
 
     @cached_property
     def repeated(self) -> tuple[NDArray[np.bool_], ...]:
@@ -305,7 +309,7 @@ class TileSources:
 
                 dates = read_footprints(spec.footprints).captured(zoom, wanted.required[of_source], spec.captured_at)
                 captured[of_source] = dates
-        return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native, lacks, faults)
+        return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native, faults, lacks)
 
     def read_again(self, level: Level, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, bytes]]:
         """(tile id, bytes) of these tiles of the inventory, cell by cell, ids ascending in each cell.

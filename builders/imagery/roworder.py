@@ -181,7 +181,7 @@ def row_order(
         raise _wrong(
             path,
             "whether its rows count from the south (tms) or from the north (xyz) cannot be decided: "
-            f"{says}, and both fit its bounds and the area",
+            f"{says}, and both fit the area{'' if claims.bounds is None else ' and its bounds'}",
             _named_by(*SCHEMES),
         )
     return _order(claim, rows)
@@ -217,7 +217,10 @@ def _fitting_the_area(rows: Sequence[StoredRows]) -> list[Scheme]:
 def _named_by(*schemes: Scheme) -> str:
     keys = " or ".join(f'"{scheme}"' for scheme in schemes)
     paths = " or ".join(f"{scheme}:PATH" for scheme in schemes)
-    return f"compare a tile with a map, then set scheme = {keys} in its [[tiles]], or give {paths} to a command"
+    return (
+        f"compare a tile with a map, then set scheme = {keys} in its [[tiles]] (against_scheme in [quality]), "
+        f"or give {paths} to a command"
+    )
 
 
 def _wrong(path: Path, what: str, remedy: str) -> Invalid:

@@ -96,8 +96,8 @@ def open_source(
     scheme: Scheme | None = None,
     bands: tuple[int, ...] | None = None,
 ) -> TileSource:
-    """The open source at `path`. `tile_size`, in pixels a side, and `bands`, the bands of its colours, are for sources
-    that cut tiles from a raster.
+    """The open source at `path`. `tile_size`, in pixels a side, and `bands`, those of the colours, are for sources that
+    cut tiles from a raster.
 
     `extent` is where the mission looks for tiles, and `scheme` the order of the rows of an MBTiles file or a folder
     where somebody named it. Raises Invalid for a path of none of the four kinds and for a scheme of another container,

@@ -482,7 +482,8 @@ class Freshness(Section):
 
 
 class Quality(Section):
-    """The least recall of a mission that may be published: for each perturbation, and for imagery of another source."""
+    """The least recall of a mission that may be published: for each perturbation, and for imagery of another source;
+    and the landmarks that must be found."""
 
     recall_at_1: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
     recall_at_5: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
@@ -490,6 +491,16 @@ class Quality(Section):
     against_scheme: Annotated[Literal["tms", "xyz"] | None, Field(description=_SCHEME_RIGHT)] = None
     against_recall_at_1: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
     against_recall_at_5: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
+    landmarks: Annotated[
+        Source | None, Field(description="the path of a GeoJSON file of points with a property image")
+    ] = None
+    landmarks_within_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+
+    @model_validator(mode="after")
+    def _landmarks(self) -> Quality:
+        if (self.landmarks is None) != (self.landmarks_within_m is None):
+            raise ValueError("must have both or none of landmarks and landmarks_within_m")
+        return self
 
     @model_validator(mode="after")
     def _against(self) -> Quality:

@@ -16,6 +16,7 @@ class Measurement:
     `value` is None where the figure was not measured. `signed` and `least` are its value and its lower bound in the
     manifest, None where the manifest has no such figure. `same_recipe` holds where it was measured in the same way as
     the signed figure. `zooms` maps each zoom to its value, `queries` is the number of queries that it rests on now.
+    `missed` says of single queries, for people, what became of them.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Measurement:
     same_recipe: bool
     zooms: dict[int, int]
     queries: int = 0
+    missed: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -65,5 +67,6 @@ class Measurement:
             "same_recipe": self.same_recipe,
             "holds": self.holds,
             "queries": self.queries,
+            "missed": list(self.missed),
             "zooms": {str(zoom): value for zoom, value in self.zooms.items()},
         }

@@ -34,7 +34,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from store.disk.durable import Disk, replace_file
-from store.disk.layout import TOML
+from store.disk.layout import SLOTS, TOML, open_store
 from store.disk.locks import exclusive
 from store.disk.media import Media
 from store.disk.staging import list_names
@@ -60,7 +60,6 @@ __all__ = [
     "read_state",
 ]
 
-SLOTS = ("a", "b")
 CONTEXT = "flightbag 2026 aircraft state v1"
 _NUMBER_SIZE = 8
 _ENROL_AGAIN = (
@@ -150,7 +149,10 @@ def _parsed(data: bytes) -> AircraftState | None:
 
 
 def _no_state(path: str) -> NotFound:
-    return NotFound(f"{path} has no aircraft state", remedy=_ENROL_ONCE, kind="no-state", path=path)
+    remedy = _ENROL_ONCE
+    if os.path.lexists(os.path.join(path, TOML)):
+        remedy = "it is a store: give the folder of the aircraft's state, and the store before it"
+    return NotFound(f"{path} has no aircraft state", remedy=remedy, kind="no-state", path=path)
 
 
 def _bad_state(path: str, why: str) -> Corrupt:
@@ -262,9 +264,9 @@ def check(
 
     `store` is the folder of the store, or evidence over one. `now` is unix seconds by a trusted clock, None without a
     trusted clock. The verdict is GO only once the state is durable; a state that cannot be read or written is a
-    finding, and NO-GO. Raise NotFound or Unavailable if the store folder cannot be opened.
+    finding, and NO-GO. Raise NoStore or Unavailable if the store cannot be opened.
     """
-    evidence = store if isinstance(store, StoreEvidence) else StoreEvidence(Media(store, drop_cache=None))
+    evidence = store if isinstance(store, StoreEvidence) else StoreEvidence(open_store(store, drop_cache=None))
     disk = disk or Disk()
     folder = os.path.realpath(folder)
     try:

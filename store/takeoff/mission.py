@@ -36,6 +36,10 @@ class Evidence(Protocol):
         """Return the root files of version `after` + 1 and up, in order."""
         ...
 
+    def first_root(self) -> bytes:
+        """Return the file of the store's trust root 1. Nothing vouches for it: it serves to explain a refusal."""
+        ...
+
     def object(self, id_: ObjectId, limit: int) -> bytes:
         """Return the bytes of an object of at most `limit` bytes; they hash to its id."""
         ...

@@ -53,6 +53,12 @@ class MemoryEvidence:
             self._look(f"root/{version}")
         return [self.roots[version] for version in versions]
 
+    def first_root(self) -> bytes:
+        self._look("root/1")
+        if 1 not in self.roots:
+            raise NotFound("no trust root 1", kind="missing")
+        return self.roots[1]
+
     def object(self, id_: ObjectId, limit: int) -> bytes:
         data = self._data(id_)
         if len(data) > limit:

@@ -7,6 +7,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from builders.grid.tiles import Tile, cell_of, cell_range, tile_id
@@ -65,6 +66,23 @@ def test_every_tile_has_its_id_and_its_bytes_in_ascending_order(imagery: Path) -
 def test_a_tile_is_read_by_its_address(imagery: Path) -> None:
     with open_source(imagery, SIDE, ROUND) as source:
         assert {tile_id(tile): source.read(tile) for tile in PIXELS} == TILES
+
+
+def test_only_a_raster_reaches_over_a_tile_that_it_lacks(container: Container, imagery: Path) -> None:
+    ids = np.array([tile_id(FIRST), tile_id(HOLE), tile_id(Tile(ZOOM, X0 + 999, Y0))], np.uint64)
+    with open_source(imagery, SIDE, ROUND) as source:
+        reach = source.reach(ZOOM, ids)
+    assert reach is None if container.name != "geotiff" else reach is not None and reach.tolist() == [2, 2, 0]
+
+
+def test_bands_are_those_of_a_raster(container: Container, imagery: Path) -> None:
+    if container.name == "geotiff":
+        with pytest.raises(Invalid, match="no band 9"):
+            open_source(imagery, SIDE, ROUND, bands=(1, 2, 9))
+    else:
+        with pytest.raises(Invalid, match="no bands to choose from") as caught:
+            open_source(imagery, SIDE, ROUND, bands=(1, 2, 3))
+        assert "remove bands" in caught.value.remedy
 
 
 def test_reading_again_gives_the_same(imagery: Path) -> None:
