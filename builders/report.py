@@ -216,4 +216,10 @@ def too_low(figures: Iterable[Measured]) -> str:
         return ""
     named = ", ".join(f"{one.name} is {one.value / PPM:g}, at least {one.least / PPM:g} is required" for one in low)
     missed = "".join(f"; {text}" for one in low for text in one.missed)
-    return f"{named}{missed}; nothing was published"
+    # The engine takes places of its own map for one another.
+    confused = any(one.name.startswith("self@") for one in low)
+    remedy = (
+        '; set precision = "fp32" (TensorRT: or "fp16"), try another calibration (method = "percentile", or more '
+        "tiles), or allow less in [tolerances] self_retrieval"
+    )
+    return f"{named}{missed}{remedy if confused else ''}; nothing was published"

@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.artifacts.engine import engine_tasks, target_host
-from builders.artifacts.figures import Gate, Question, fidelity_questions, landmark_questions, recall_questions
+from builders.artifacts.figures import (
+    Gate,
+    Question,
+    fidelity_questions,
+    landmark_questions,
+    recall_questions,
+    self_questions,
+)
 from builders.artifacts.file import file_tasks
 from builders.artifacts.index import index_tasks
 from builders.artifacts.missing import ListTask, list_tasks
@@ -141,6 +148,7 @@ def make_plan(
         )
     questions: tuple[Question, ...] = (
         *fidelity_questions(context, engines, probes),
+        *self_questions(context, inventory, engines),
         *landmark_questions(context, inventory, engines),
         *recall_questions(context, inventory, engines, progress, remembered=remembered),
     )

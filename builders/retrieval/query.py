@@ -28,8 +28,10 @@ from builders.onboard.measurement import Measurement
 from builders.onboard.retriever import Located, Retriever
 from builders.retrieval.quality import Imagery, RecallMeasurement
 from builders.retrieval.recall import total
+from builders.retrieval.self_retrieval import SelfRetrieval
 from store.errors import Invalid, NotFound, Refused
 from store.format.ids import BuildKey
+from store.format.manifest import PPM
 from store.takeoff.mission import VerifiedMission
 
 _ANY_DATE = datetime.date(1970, 1, 1)
@@ -94,7 +96,7 @@ def measure(
     against: SourcePath | None,
     progress: Callable[[str, int, int], None],
 ) -> list[Measurement]:
-    """Return the recall of each descriptor set, measured again with the tiles of these sources.
+    """Return the self-retrieval and the recall of each descriptor set, measured again with the tiles of these sources.
 
     `against` is a source of other imagery of the area. Figures that need it and that the mission is signed with follow
     without a value where it is None. `progress` gets (what, units done now, 0). Raises Refused where the tiles of the
@@ -119,10 +121,15 @@ def measure(
                 )
             entry = engine_of(mission, set_, layers[0].recipe)
             rows = tuple(layer.recipe for layer in layers)
-            recall = RecallMeasurement(set_, entry.key or BuildKey(bytes(32)), rows, here, other)
-            tallies = recall.measure(
-                layers, flying_engine(mission, set_), partial(_report, progress, f"querying {set_}")
-            )
+            key, flying = entry.key or BuildKey(bytes(32)), flying_engine(mission, set_)
+            report = partial(_report, progress, f"querying {set_}")
+            own = SelfRetrieval(set_, key, rows, here)
+            counts = own.measure(layers, flying, report)
+            right, queries = (sum(part) for part in zip(*counts.values(), strict=True))
+            zooms = {zoom: right * PPM // queries for zoom, (right, queries) in counts.items()}
+            figures.append(Measurement.of(mission, own.name, right * PPM // queries, own.recipe, zooms, queries))
+            recall = RecallMeasurement(set_, key, rows, here, other)
+            tallies = recall.measure(layers, flying, report)
             for name, way, top in recall.figures():
                 zooms = {zoom: tally.ppm(top) for zoom, tally in tallies[way].items()}
                 pooled = total(tallies[way].values())

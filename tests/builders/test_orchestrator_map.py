@@ -422,7 +422,9 @@ def test_the_gate_measures_and_signs(desk: Desk) -> None:
     report = desk.built(mission)
     names = {figure["name"] for figure in report["figures"]}
     ways = ("brightness", "rotation", "scale", "shift")
-    assert names == {"fidelity/embedder"} | {f"recall@{k}/embedder/{way}" for k in (1, 5) for way in ways}
+    assert names == {"fidelity/embedder", "self@1/embedder"} | {
+        f"recall@{k}/embedder/{way}" for k in (1, 5) for way in ways
+    }
     assert all(figure["value"] >= figure["least"] for figure in report["figures"])
     with Repository.open(desk.store) as repository:
         signed = repository.current("left").manifest.quality
@@ -436,7 +438,7 @@ def test_the_gate_measures_and_signs(desk: Desk) -> None:
     assert again.status == 0, again.out + again.err
     measured = {one["name"]: one for one in again.json}
     for figure in signed:
-        if figure.name.startswith("recall"):
+        if figure.name.startswith(("recall", "self")):
             assert measured[figure.name]["value"] == figure.value
             assert measured[figure.name]["queries"] == figure.queries
             assert measured[figure.name]["same_recipe"] is True
@@ -714,7 +716,9 @@ def test_sets_of_one_backbone_are_measured_each_in_its_own_way(desk: Desk) -> No
     assert min(figures["fidelity/embedder"], figures["fidelity/wide"]) > 999_000
     ran = flightbag("probe", desk.store, "left", "--trust", desk.root, "--json")
     assert ran.status == 0, ran.out
-    assert {one["name"]: one["value"] for one in ran.json} == figures
+    fidelity = {name: value for name, value in figures.items() if name.startswith("fidelity")}
+    assert {one["name"]: one["value"] for one in ran.json} == fidelity
+    assert figures["self@1/embedder"] == figures["self@1/wide"] == 10**6
 
 
 def test_an_index_is_of_its_set_alone(desk: Desk) -> None:
