@@ -7,7 +7,7 @@
 >>> verdict.mission.code  # two people compare it over the radio
 'BV5GN-NWW72'
 >>> verdict.not_judged
-('aircraft', 'flight', 'rollback')
+('aircraft', 'flight', 'rollback', 'place of the descriptor set net: no landmarks')
 """
 
 from __future__ import annotations

@@ -342,6 +342,7 @@ def verify_mission(
     findings = list(check_binding(evidence, opened, mission, binding, moment))
     closure = opened.closure()
     findings += check_closure(evidence, opened)
+    unplaced = [f"place of the descriptor set {set_}: no landmarks" for set_ in without_landmarks(opened)]
     if operator is not None:
         findings += operator(evidence, opened)
     verified = None
@@ -355,10 +356,17 @@ def verify_mission(
         verified,
         len(closure),
         sum(closure.values()),
-        (*binding.not_judged, *filter(None, doubts)),
+        (*binding.not_judged, *unplaced, *filter(None, doubts)),
         moment.reading,
         evidence.reading.from_medium,
     )
+
+
+def without_landmarks(opened: Opened) -> tuple[str, ...]:
+    """Return the descriptor sets of a mission, ascending, that no signed figure shows to lie in the right place."""
+    measured = {figure.name for figure in opened.manifest.quality}
+    sets = {entry.name.split("/")[1] for entry in opened.table.entries if entry.kind == "descriptors"}
+    return tuple(sorted(set_ for set_ in sets if f"landmarks/{set_}" not in measured))
 
 
 def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:

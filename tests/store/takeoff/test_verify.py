@@ -23,7 +23,7 @@ from store.format.cbor import decode, encode
 from store.format.cose import Envelope, Signature
 from store.format.entries import MAX_ENTRIES, EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import ENVELOPE_LIMIT, Issue, Takeoff
+from store.format.manifest import ENVELOPE_LIMIT, Figure, Issue, Takeoff
 from store.takeoff.check import takeoff_check
 from store.takeoff.code import short_code
 from store.takeoff.evidence import StoreEvidence
@@ -85,6 +85,9 @@ def found(verdict: Verdict) -> Found:
     return {(finding.step, finding.kind, finding.entry) for finding in verdict.findings}
 
 
+NO_PLACE = "place of the descriptor set net: no landmarks"
+
+
 def check(evidence: Evidence, binding: Binding = BINDING, root: SignedRoot | None = None, mission: str = ID) -> Verdict:
     return verify_mission(evidence, mission, root or pinned(), binding)
 
@@ -94,7 +97,7 @@ def test_a_whole_mission_flies(present: Present) -> None:
     assert verdict.go
     assert not verdict.unknown
     assert verdict.findings == ()
-    assert verdict.not_judged == ("flight", "rollback")
+    assert verdict.not_judged == ("flight", "rollback", NO_PLACE)
     # The manifest, the table and four artifacts.
     assert verdict.objects == 6
     table = GOOD.table.render()
@@ -115,7 +118,17 @@ def test_a_published_store_flies(tmp_path: Path) -> None:
 def test_what_was_not_asked_is_said() -> None:
     verdict = check(evidence_of(GOOD), Binding(NOW))
     assert verdict.go
-    assert verdict.not_judged == ("aircraft", "host class", "flight", "rollback")
+    assert verdict.not_judged == ("aircraft", "host class", "flight", "rollback", NO_PLACE)
+
+
+def test_a_set_with_landmarks_is_in_a_place_that_was_measured() -> None:
+    landmarks = Figure("landmarks/net", 1_000_000, 1_000_000, 3, bytes(32))
+    figures = tuple(sorted((*GOOD.manifest.quality, landmarks), key=lambda figure: figure.name))
+    placed = flight(quality=figures)
+    assert check(evidence_of(placed), mission=placed.id).go
+    assert NO_PLACE not in check(evidence_of(placed), mission=placed.id).not_judged
+    other = flight(quality=(dataclasses.replace(landmarks, name="landmarks/network"), *GOOD.manifest.quality))
+    assert NO_PLACE in check(evidence_of(other), mission=other.id).not_judged
 
 
 def test_a_refusal_too_says_what_was_not_judged() -> None:
