@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from builders.artifacts.engine import EngineBuilder, EngineTask
+from builders.artifacts.engine import EngineBuilder, EngineTask, card_of
 from builders.artifacts.index import IndexTask
 from builders.artifacts.plan import Plan
 from builders.artifacts.shard import ShardTask
@@ -66,7 +66,7 @@ def unchanged(
         # Equal keys are not equal objects: the cards of another station's engines judge those (decision 0011).
         objects = {entry.name: (entry.id, entry.size) for entry in opened.table.entries}
         for task in plan.of(EngineTask):
-            card = builder.card_of(task, tuple(objects[name] for name in task.names if name in objects))
+            card = card_of(repository, task, tuple(objects[name] for name in task.names if name in objects))
             if card is None:
                 return None
             builder.judge(task, card)

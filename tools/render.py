@@ -111,8 +111,11 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
     if item.from_medium:
         yield "  read       from the medium, past the page cache"
-    if item.not_judged:
-        yield f"  not judged {'; '.join(item.not_judged)}"
+    # A least version that no class judges is a sentence of its own.
+    sentences = [text for text in item.not_judged if ": " in text]
+    if facts_not_judged := [text for text in item.not_judged if ": " not in text]:
+        yield f"  not judged {'; '.join(facts_not_judged)}"
+    yield from (f"  not judged {text}" for text in sentences)
 
 
 def audit(item: Audit, read_all: str) -> Iterator[str]:
@@ -318,7 +321,8 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
     check, tolerance = value["check"], value["tolerance"]
     if name:
         yield name
-    rows = [("key", value["key"])]
+    why = value["inspector"].get("needs") if isinstance(value["inspector"], dict) else None
+    rows = [("key", value["key"]), ("needs", value["need"] + (f": {why}" if why else ""))]
     rows += [(part, f"{size(count)}  {id_}") for part, (id_, count) in value["parts"].items()]
     rows += [(end, f"{one[0]}  {one[1]} {one[2]}") for end in ("inputs", "outputs") for one in value[end]]
     rows += [

@@ -269,7 +269,7 @@ class FigureMeter:
             if task.name not in self._sessions:
                 parts = [memoryview(self.store.read(id_, size)).toreadonly() for id_, size in built.stored[1:]]
                 self._sessions[task.name] = open_parts(
-                    task.backend, task.host, parts[0], parts[1] if len(parts) > 1 else None
+                    task.backend, task.need, parts[0], parts[1] if len(parts) > 1 else None
                 )
             # Sets of one backbone may take its images otherwise.
             return FlyingEngine(self._sessions[task.name], probe.rows, batches_of(built.card))
