@@ -85,8 +85,8 @@ def open_session(
     library copies weights that are given in memory (`make bench` compares both). With `save_as` the optimised network
     is written to that path, with `save_weights` also its weights, beside it, as `WEIGHTS`. With `any_cpu` a network in
     int8 gives the same on every x86_64 CPU: without it, sums of products of bytes saturate on one without VNNI. `name`
-    is the subject of messages. Raise Invalid if ONNX Runtime refuses the network, Unavailable if memory runs out or the library is not
-    installed.
+    is the subject of messages. Raise Invalid if ONNX Runtime refuses the network, Unavailable if memory runs out or the
+    library is not installed.
     """
     library = import_onnxruntime()
     options = library.SessionOptions()

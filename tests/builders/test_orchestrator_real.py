@@ -43,6 +43,8 @@ def test_the_mission_of_the_issue(desk: Desk, real: dict[str, Any]) -> None:
         "described": 312,
         "missing": [],
         "by_zoom": {"16": 72, "17": 240},
+        "repeated": {"tiles": 0, "pictures": 0, "most": 0, "examples": []},
+        "hints": [],
     }
     assert report["rows"] == 462
     assert flightbag("sync", desk.store, desk.folder / "aircraft").status == 0

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from builders.engines.onnxruntime import OnnxRuntimeBackend
@@ -103,3 +104,11 @@ def test_a_portable_engine_in_int8_is_for_any_cpu(tmp_path: Path) -> None:
     engine = compiled(spec_of(path, precision="int8"), tmp_path, quantised=tmp_path / "int8.onnx", calibration=rows)
     assert weights_of_convolutions(part(engine)) == {onnx.TensorProto.UINT8}
     OnnxRuntimeBackend().load(part(engine).read_bytes(), "cpu").run({"image": rows.rows})
+
+
+def test_the_library_prints_nothing_of_a_network(capfd: pytest.CaptureFixture[str]) -> None:
+    """It warns of an initializer that nothing uses, by its name, on the file descriptor of standard error."""
+    model = small_network()
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "\x1b[31mGO"))
+    open_session(model.SerializeToString(), "all")
+    assert capfd.readouterr() == ("", "")
