@@ -203,7 +203,7 @@ def _averaged(frame: NDArray[np.uint8], side: float, by: int) -> tuple[NDArray[n
     if by == 1:
         return part.astype(np.float32), middle[1], middle[0]
     # Whole rows and columns are added: some times faster than sums along axes. 16 * 16 * 255 fits 16 bits.
-    rows = part[::by].astype(np.uint16 if by <= 16 else np.uint32)
+    rows: NDArray[np.unsignedinteger] = part[::by].astype(np.uint16 if by <= 16 else np.uint32)
     for step in range(1, by):
         rows += part[step::by]
     sums = rows[:, ::by].copy()
