@@ -95,7 +95,7 @@ def query(
             ]
         )
     else:
-        print_lines(render.matches(matches))
+        print_lines(render.matches(matches, verdict.mission))
     return OK
 
 
@@ -107,6 +107,8 @@ def probe(
     as_json: Json = False,
 ) -> int:
     """Run the flying engine on the probe pictures of a mission, and compare the descriptors with the map.
+
+    It shows that the engine equals the map, and not that either is any good.
 
     Example: flightbag probe ground north-ridge --trust pinned.root.cbor
     """
@@ -135,13 +137,23 @@ def quality(
         Path | None,
         typer.Option(readable=False, metavar="SOURCE", help="Other imagery of the area, to query the map with."),
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4096, metavar="N", help="The views of each zoom to query. The default is that of [quality]."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Measure the recall of a mission's map again: for each perturbation, and with --against for other imagery.
 
+    The map is asked with its own imagery: this cannot show that the imagery is
+    mirrored or in the wrong place.
+
     Example: flightbag quality ground north-ridge --trust pinned.root.cbor --tiles naip.mbtiles
     """
     require_build_extra()
+    from builders.mission.schema import SAMPLE
     from builders.retrieval.query import measure
 
     store, mission = store_and(store_and_mission, needed=True)
@@ -149,11 +161,12 @@ def quality(
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
         with work_bars() as progress:
-            figures = measure(verdict.mission, tiles, against, progress)
+            figures = measure(verdict.mission, tiles, against, sample or SAMPLE, progress)
     if as_json:
         print_json([one.as_json() for one in figures])
     else:
         print_lines(render.measured(figures))
+        print_lines(render.measured_recall(figures, verdict.mission.manifest.quality))
     return _status(figures)
 
 

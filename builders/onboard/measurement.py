@@ -16,6 +16,7 @@ class Measurement:
     `value` is None where the figure was not measured. `signed` and `least` are its value and its lower bound in the
     manifest, None where the manifest has no such figure. `same_recipe` holds where it was measured in the same way as
     the signed figure. `zooms` maps each zoom to its value, `queries` is the number of queries that it rests on now.
+    `chance` is what answers in a random order would reach, None where that says nothing.
     """
 
     name: str
@@ -25,16 +26,25 @@ class Measurement:
     same_recipe: bool
     zooms: dict[int, int]
     queries: int = 0
+    chance: int | None = None
 
     @classmethod
     def of(
-        cls, mission: VerifiedMission, name: str, value: int, recipe: bytes, zooms: dict[int, int], queries: int
+        cls,
+        mission: VerifiedMission,
+        name: str,
+        value: int,
+        recipe: bytes,
+        zooms: dict[int, int],
+        queries: int,
+        *,
+        chance: int | None = None,
     ) -> Self:
         """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest."""
         figure = next((one for one in mission.manifest.quality if one.name == name), None)
         if figure is None:
-            return cls(name, value, None, None, False, zooms, queries)
-        return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries)
+            return cls(name, value, None, None, False, zooms, queries, chance)
+        return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries, chance)
 
     @classmethod
     def unmeasured(cls, figure: Figure) -> Self:
@@ -65,5 +75,6 @@ class Measurement:
             "same_recipe": self.same_recipe,
             "holds": self.holds,
             "queries": self.queries,
+            "chance": self.chance,
             "zooms": {str(zoom): value for zoom, value in self.zooms.items()},
         }

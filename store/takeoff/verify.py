@@ -36,6 +36,7 @@ from store.format.ref import ref_id
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
+from store.takeoff.quality import without_recall
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
 
 WRONG_EPOCH = "the mission is of another epoch than the trust root"
@@ -292,6 +293,8 @@ def verify_mission(
     opened = open_mission(evidence, mission, pinned)
     if isinstance(opened, tuple):
         return Verdict(mission, opened, None, not_judged=binding.not_judged)
+    sets = without_recall(opened.manifest.quality, opened.table)
+    not_judged = (*binding.not_judged, *(f"recall of the descriptor set {set_}: not measured" for set_ in sets))
     findings = list(check_binding(evidence, opened, mission, binding))
     closure = opened.closure()
     findings += check_closure(evidence, opened)
@@ -302,7 +305,7 @@ def verify_mission(
         verified = VerifiedMission(
             opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, BY_VERIFY
         )
-    return Verdict(mission, tuple(findings), verified, len(closure), sum(closure.values()), binding.not_judged)
+    return Verdict(mission, tuple(findings), verified, len(closure), sum(closure.values()), not_judged)
 
 
 def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
