@@ -19,6 +19,7 @@ from store.format.missing import ENTRY
 from store.ground.issuing import Draft, draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer
+from store.takeoff.clock import moment_of
 from store.takeoff.coverage import read_missing
 from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import check_binding, read_table
@@ -61,7 +62,8 @@ def unchanged(
         gates = plan.gates_beside({figure.name for figure in opened.manifest.quality}, missing)
         if opened.manifest.identity != plan.identity(missing, gates, releases_of(plan)):
             return None
-        if check_binding(repository.evidence, opened, plan.facts.id, Binding(now)):
+        binding = Binding(now)
+        if check_binding(repository.evidence, opened, plan.facts.id, binding, moment_of(opened, binding)):
             return None  # it could not fly
         writer.check_closure(opened)
         # Equal keys are not equal objects: the cards of another station's engines judge those (decision 0011).

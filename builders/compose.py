@@ -135,6 +135,7 @@ class BuildContext:
         return Gates(
             tile_size=keys.tile_size,
             required_ppm=scaled(keys.at_least, 6),
+            repeated=keys.repeated == "allowed",
             max_age_days=self.mission.freshness.max_age_days if self.mission.freshness is not None else None,
             min_resolution_mm=None if keys.min_resolution_m is None else scaled(keys.min_resolution_m, 3),
             now=now,

@@ -1,4 +1,5 @@
-"""Step G of the takeoff check, on the ground: the coverage digest is computed again from the tile sources.
+"""Step G of the takeoff check, on the ground: the coverage digest is computed again from the tile sources, and the
+number of repeated tiles.
 
 The signed digest shows whether any tile of the area differs. The shards show which ones, as far as they can (decision
 0010): a finding names a tile that came or went, and the cell of tiles that changed, because the build key of a shard
@@ -15,6 +16,7 @@ import numpy as np
 
 from builders.areas.covering import tiles_of_area
 from builders.descriptors.shard import Shard, read_shard
+from builders.grid.live import missing_at
 from builders.grid.tiles import Tile, tile_from_id
 from builders.grid.views import View
 from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
@@ -22,6 +24,7 @@ from builders.recipe import RowRecipe, tile_list
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
 from store.format.entries import Entry
+from store.takeoff.coverage import read_missing
 from store.takeoff.mission import Evidence, Opened
 
 # How many tiles of a cell a finding names.
@@ -49,6 +52,7 @@ def check_tiles(sources: Sequence[Path]) -> Callable[[Evidence, Opened], Iterato
             return
         expected, actual = opened.manifest.coverage.digest, inventory.digest
         if actual == expected:
+            yield from _repeated(evidence, opened, inventory)
             return
         yield Finding(
             "other-tiles",
@@ -62,6 +66,28 @@ def check_tiles(sources: Sequence[Path]) -> Callable[[Evidence, Opened], Iterato
         yield from _changes(evidence, opened, inventory)
 
     return check
+
+
+def _repeated(evidence: Evidence, opened: Opened, inventory: Inventory) -> Iterator[Finding]:
+    """Yield a finding if the mission describes more repeated tiles, or fewer, than its manifest signs."""
+    try:
+        listed = read_missing(opened, evidence)
+    except FlightbagError:
+        return  # a list that cannot be read is a finding of step F
+    described = 0
+    for level, repeated in zip(inventory.levels, inventory.repeated, strict=True):
+        described += int(np.count_nonzero(repeated)) - len(missing_at(listed, level.required[repeated]))
+    signed = opened.manifest.coverage.repeated or 0
+    if described != signed:
+        yield Finding(
+            "bad-coverage",
+            f"{described} described tiles have the bytes of another tile of the area, the manifest signs {signed}",
+            step="G",
+            entry="coverage",
+            expected=str(signed),
+            actual=str(described),
+            remedy="do not fly this mission; build it again",
+        )
 
 
 def _recipes(evidence: Evidence, opened: Opened) -> dict[tuple[str, int], RowRecipe]:

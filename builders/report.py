@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from builders.engines.card import Card
 from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import FAULTS, Gates, Shortfall
+from builders.imagery.repetition import Repeats
 from store.errors import FlightbagError
 from store.format.entries import Entry
 from store.format.manifest import PPM, Figure
@@ -78,12 +79,14 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class CoverageReport:
-    """The tiles of the area: how many there are, described, and each that is missing."""
+    """The tiles of the area: how many there are, described, and each that is missing. `repeated` is in short which of
+    them have the bytes of another one; whether these are missing is the policy's."""
 
     tiles: int
     described: int
     missing: tuple[Missing, ...]
     by_zoom: dict[int, int]
+    repeated: Repeats
 
     @classmethod
     def of(cls, shortfall: Shortfall, details: Mapping[int, str]) -> Self:
@@ -94,7 +97,8 @@ class CoverageReport:
             for number, reason in shortfall.reasons().items()
         )
         total = shortfall.inventory.tiles
-        return cls(total, total - len(missing), missing, {level.zoom: len(level.required) for level in levels})
+        by_zoom = {level.zoom: len(level.required) for level in levels}
+        return cls(total, total - len(missing), missing, by_zoom, shortfall.inventory.repetition.summary())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from store.takeoff.mission import Opened, Verdict, VerifiedMission
 
 if TYPE_CHECKING:
     from builders.artifacts.plan import Plan
+    from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
-    from builders.onboard.retriever import Match
+    from builders.onboard.retriever import Located
     from builders.report import BuildReport, EngineReport
 
 # The most tiles that a list names one by one.
@@ -107,7 +108,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
     yield f"  coverage   {covered(manifest.coverage)}"
-    yield f"  imagery    {imagery(manifest)}"
+    yield f"  imagery    {imagery(manifest, item.judged_at)}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
     yield from (f"  {line}" for line in recall_of_sets(manifest.quality))
     if item.not_judged:
@@ -152,6 +153,7 @@ def plan(item: Plan) -> Iterator[str]:
     )
     missing = sum(not row.present for row in rows)
     yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
+    yield from _repeats(item.inventory.repetition.summary())
     yield from (f"not measured: {text}" for text in item.unmeasured)
     if lost := item.shortfall.missing:
         allowed = item.gates.allows(lost, item.inventory.tiles)
@@ -165,10 +167,22 @@ def plan(item: Plan) -> Iterator[str]:
         yield "a plan decodes no tile: only a build finds those that are undecodable, wrong-size or blank"
 
 
+def _repeats(item: Repeats) -> Iterator[str]:
+    """Yield how many tiles have the bytes of another one, and where the most frequent picture is; nothing for none."""
+    if item.tiles:
+        yield f"repeated: {item.tiles} tiles show {many(item.pictures, 'picture')}, {item.most} of them the same one:"
+        rest = item.most - len(item.examples)
+        yield f"  {'  '.join(item.examples)}" + (f"  and {rest} more" if rest else "")
+
+
 _REMEDIES = {
     "absent": "give another source, or make the area smaller",
+    "masked": "look at its nodata value, mask and alpha with gdalinfo; see tiles[].bands",
     "no-view": "give imagery that reaches as many tiles beyond the area as a view has, or set coverage.at_least",
+    "outside-raster": "give another source, or make the area smaller",
     "outside-zooms": "remove the zoom from tiles[].zooms",
+    "partly-outside": "give a raster that reaches beyond the area, or set coverage.at_least",
+    "repeated": 'give imagery where these are placeholders; where they are open water, coverage.repeated = "allowed"',
     "too-coarse": "see coverage.min_resolution_m and tiles[].resolution_m",
     "too-old": "see freshness.max_age_days and tiles[].captured",
     "wrong-size": "see coverage.tile_size",
@@ -206,6 +220,7 @@ def build(item: BuildReport) -> Iterator[str]:
         )
     zooms = ", ".join(f"{count} at z{zoom}" for zoom, count in item.coverage.by_zoom.items())
     yield f"coverage: {item.coverage.described} of {item.coverage.tiles} tiles ({zooms})"
+    yield from _repeats(item.coverage.repeated)
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
     yield from _built_figures(item)
@@ -264,13 +279,17 @@ def recall_of_sets(figures: Iterable[Figure]) -> Iterator[str]:
             yield f"           nothing shows that the backbone of {set_} is trained for this"
 
 
-def matches(items: Sequence[Match], mission: VerifiedMission) -> Iterator[str]:
-    """Yield the places that a query found, the best first, and how often the map of the mission finds the right one."""
+def located(found: Located, mission: VerifiedMission) -> Iterator[str]:
+    """Yield the places that a query found, the best first, then what it searched and what it assumed, and how often
+    the map of the mission finds the right place."""
     rows = [("tile", "score", "centre", "north-western corner")]
-    for one in items:
+    for one in found.matches:
         centre, corner = (f"{latitude:.6f}, {longitude:.6f}" for latitude, longitude in (one.centre, one.corner))
         rows.append((str(one.tile), f"{one.score:.4f}", centre, corner))
     yield from table(rows)
+    for ground in found.left_out:
+        yield f"not searched: zoom {ground.zoom}, whose rows show {ground.metres:.0f} m, more than the picture"
+    yield from (f"assumed: {text}" for text in found.assumed)
     yield from recall_of_sets(mission.manifest.quality)
     for set_ in quality.without_recall(mission.manifest.quality, mission.table):
         yield f"recall     {set_} not measured"
@@ -407,11 +426,11 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
 
 
 def covered(coverage: Coverage) -> str:
-    """Return how many tiles of the area are described, and which part is required."""
+    """Return how many tiles of the area are described, which part is required, and how many are repeated."""
     text = f"{coverage.tiles - coverage.missing} of {coverage.tiles} tiles at zooms {list(coverage.zooms)}"
-    return (
-        text if coverage.required_ppm == PPM else f"{text}, at least {coverage.required_ppm / PPM:g} of them required"
-    )
+    if coverage.required_ppm < PPM:
+        text += f", at least {coverage.required_ppm / PPM:g} of them required"
+    return f"{text}; {coverage.repeated} show the same as another, allowed" if coverage.repeated else text
 
 
 def signed_figure(figure: Figure) -> str:
@@ -425,11 +444,14 @@ def many_queries(count: int) -> str:
     return f"{count} {'query' if count == 1 else 'queries'}"
 
 
-def imagery(manifest: Manifest) -> str:
-    """Return when the imagery was taken, the age of the oldest when the mission was issued, and the allowed age."""
+def imagery(manifest: Manifest, at: int | None = None) -> str:
+    """Return when the imagery was taken, the age of the oldest at a time, or when issued, and the allowed age."""
     coverage, sector = manifest.coverage, manifest.mission.sector
-    age = (manifest.issue.issued_at - coverage.oldest) // 86400
-    text = f"{day(coverage.oldest)} to {day(coverage.newest)}, up to {many(age, 'day')} old when issued"
+    age = coverage.age_days_at(manifest.issue.issued_at if at is None else at)
+    if age is None:
+        return "no tile is described"
+    text = f"{day(coverage.oldest)} to {day(coverage.newest)}, up to {many(age, 'day')} old"
+    text += " when issued" if at is None else ""
     if coverage.min_resolution_mm is not None:
         text += f", {coverage.min_resolution_mm / 1000:g} m a pixel or finer"
     if coverage.max_age_days is not None:

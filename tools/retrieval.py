@@ -72,30 +72,44 @@ def query(
     index: Annotated[
         str, typer.Option(metavar="NAME", help="Search with this index of the mission instead of exactly.")
     ] = "",
+    metres: Annotated[
+        float | None,
+        typer.Option(metavar="M", help="The ground that the longer side of the picture shows, in metres."),
+    ] = None,
+    height: Annotated[
+        float | None, typer.Option(metavar="M", help="With --fov instead of --metres: metres above ground.")
+    ] = None,
+    fov: Annotated[
+        float | None,
+        typer.Option(metavar="DEGREES", help="The angle of view along the longer side of the picture."),
+    ] = None,
+    heading: Annotated[
+        float | None,
+        typer.Option(metavar="DEGREES", help="The direction of the picture's top, clockwise from true north."),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Show where a picture was taken: the places on the map of a verified mission that look most like it.
 
-    Example: flightbag query ground north-ridge frame.jpg --trust pinned.root.cbor
+    The part that a row of the map shows is cut out of the picture's middle and turned north up. What the options do not
+    give is assumed, and the output says so. Place, height and heading in the picture's EXIF data are not read.
+
+    Example: flightbag query ground north-ridge frame.jpg --trust pinned.root.cbor --metres 600 --heading 212
     """
     require_build_extra()
-    from builders.retrieval.query import locate, read_picture
+    from builders.retrieval.query import camera_of, locate, read_picture
 
     store, (mission, image) = store_then(args, 2)
+    camera = camera_of(metres, height, fov, heading)
     picture = read_picture(Path(image))
     with _verified(store, mission, trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
-        matches = locate(verdict.mission, picture, set_=set_, zoom=zoom, index=index, top=top)
+        found = locate(verdict.mission, picture, camera, set_=set_, zoom=zoom, index=index, top=top)
     if as_json:
-        print_json(
-            [
-                {"tile": str(one.tile), "score": round(one.score, 6), "centre": one.centre, "corner": one.corner}
-                for one in matches
-            ]
-        )
+        print_json(found.as_json())
     else:
-        print_lines(render.matches(matches, verdict.mission))
+        print_lines(render.located(found, verdict.mission))
     return OK
 
 

@@ -14,6 +14,7 @@ from store.disk import log
 from store.disk.layout import check_format
 from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
+from store.format.host import require_host_class
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
 from store.ground.as_of import EvidenceAsOf, check_pinned
@@ -162,6 +163,8 @@ def verify(
         )
     if clock is not None and (clock != "trusted" or state is None):
         raise Invalid("--clock takes only the value trusted, and only with --state", remedy="leave it out")
+    if host is not None:
+        require_host_class(host)
     for option, inside in (("--trust", trust), ("--state", state)):
         if inside is not None:
             keyfiles.refuse_inside(option, Path(inside), store)
@@ -246,13 +249,17 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "objects": verdict.objects,
         "bytes": verdict.bytes,
         "not_judged": list(verdict.not_judged),
+        "judged_at": verdict.judged_at,
         "findings": [finding.as_json() for finding in verdict.findings],
     }
     if verdict.mission is not None:
+        coverage = verdict.mission.manifest.coverage
+        at = verdict.mission.manifest.issue.issued_at if verdict.judged_at is None else verdict.judged_at
         value |= {
+            "imagery_age_days": coverage.age_days_at(at),
             "facts": verdict.mission.facts.value(),
             "host": verdict.mission.manifest.host,
-            "coverage": render.hexed(verdict.mission.manifest.coverage.value()),
+            "coverage": render.hexed(coverage.value()),
             "manifest": str(verdict.mission.manifest_id),
             "code": verdict.mission.code,
             "trust_root_version": verdict.mission.trust_root.version,

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol, TypeAlias
 
-import numpy as np
-
 from builders.artifacts.engine import BuiltEngine, EngineTask
 from builders.artifacts.probe import BuiltProbe, ProbeTask
 from builders.artifacts.shard import BuiltMap
@@ -23,17 +21,14 @@ from builders.artifacts.task import Progress
 from builders.compose import BuildContext
 from builders.engines.base import EngineSession
 from builders.engines.model import onnx_bytes
-from builders.grid.live import live
-from builders.grid.views import View
-from builders.imagery.coverage import FAULTS, Shortfall, code
+from builders.imagery.coverage import Shortfall
 from builders.imagery.inventory import Inventory
 from builders.mission.schema import Quality, scaled
 from builders.onboard.flying import FlyingEngine, batches_of
 from builders.onboard.loading import open_parts
 from builders.recipe import RowRecipe, fidelity_recipe
 from builders.report import Measured
-from builders.retrieval.pictures import surroundings
-from builders.retrieval.quality import MARGIN, Imagery, RecallFigure, RecallMeasurement
+from builders.retrieval.quality import Imagery, RecallFigure, RecallMeasurement
 from builders.retrieval.recall import Recall, chance, total
 from builders.retrieval.untrained import UntrainedNetwork
 from store.errors import Invalid, Refused
@@ -133,18 +128,11 @@ class RecallQuestion:
         return any(self.queries(way, missing) >= LEAST_QUERIES for way in self.measurement.ways)
 
     def queries(self, way: str, missing: Shortfall) -> int:
-        """Return how many queries there will be of a way, if these tiles of the area are missing: views with live rows
-        that can be decoded, with all tiles that a perturbed picture may show."""
-        margin, count = 0 if way == AGAINST else MARGIN, 0
-        faults = [code(reason) for reason in FAULTS]
-        recall = self.measurement
-        for level, rows, origins in zip(missing.inventory.levels, recall.rows, recall.origins(way), strict=True):
-            view = View(*rows.view)
-            origins = live(level.zoom, view, origins, level.required, missing.ids(level.zoom))
-            bad = level.required[np.isin(missing.level(level.zoom), faults)]
-            around = surroundings(level.zoom, view, origins, margin)[1]
-            count += len(around) - int(np.isin(around, bad).any(axis=(1, 2)).sum())
-        return count
+        """Return how many queries there will be of a way, if these tiles of the area are missing."""
+        return sum(
+            len(self.measurement.askable(way, level.zoom, level.required, missing.ids(level.zoom)))
+            for level in missing.inventory.levels
+        )
 
 
 def _answer(figure: RecallFigure, zooms: Mapping[int, Recall], why: str) -> Answer | Unmeasured:

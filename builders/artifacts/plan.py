@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -103,6 +103,7 @@ class Plan:
                 {"tile": str(tile_from_id(number)), "reason": reason}
                 for number, reason in self.shortfall.reasons().items()
             ],
+            "repeated": asdict(self.inventory.repetition.summary()),
             "artifacts": [task.row().as_json() for task in self.tasks],
             "not_measured": list(self.unmeasured),
         }

@@ -3,18 +3,23 @@
 Tiles come from outside. Their size, format and dimensions are checked before a decoder gets the bytes, and every error
 of a decoder becomes `Undecodable`. An image of another size than its source's tiles, or of one colour, is a `BadTile`
 too; `reason` is its reason in the list of missing tiles. A decoder may accept a JPEG with a damaged middle and give
-other pixels: the hashes of tiles detect that. The order of the passes of a resize is fixed (decision 0014).
+other pixels: the hashes of tiles detect that. A tile that EXIF data turn is undecodable, because some programs for maps
+follow them and others do not. The order of the passes of a resize is fixed (decision 0014).
+
+Pictures of a camera have other limits; `photo` reads them, with the same decoders.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -67,19 +72,29 @@ def decode(data: bytes) -> Image.Image:
         raise Undecodable("the tile has no bytes: it is empty, not a blob, or larger than 16 MiB")
     if len(data) > MAX_TILE_BYTES:
         raise Undecodable(f"the tile has {len(data)} bytes, more than the {MAX_TILE_BYTES} that are decoded")
-    try:
-        image = _open(data)
-        _check_size(*image.size)
+    with decoder_errors():
+        image = open_image(data, _check_size)
         if image.mode not in _MODES:
             raise Undecodable(f"pixels of mode {image.mode} do not convert to RGB in one defined way")
         image.load()
+        if (turned := orientation_of(image)) is not None and turned > 1:
+            raise Undecodable(
+                f"the tile has the EXIF orientation {turned}, which programs that show maps treat otherwise"
+            )
         if image.mode in ("P", "PA") or "transparency" in image.info:
             return image.convert("RGBA").convert("RGB")
         return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@contextmanager
+def decoder_errors() -> Iterator[None]:
+    """Raise Undecodable for every error by which Pillow refuses bytes. Its plug-ins raise these on damaged input;
+    `Image.open` catches the same."""
+    try:
+        yield
     except Undecodable:
         raise
     except (
-        # Pillow's plug-ins raise these on damaged input; Image.open catches the same.
         OSError,
         SyntaxError,
         ValueError,
@@ -93,6 +108,22 @@ def decode(data: bytes) -> Image.Image:
         Warning,
     ) as error:
         raise Undecodable(f"{type(error).__name__}: {error}"[:200]) from None
+
+
+def orientation_of(image: Image.Image) -> int | None:
+    """Return how EXIF data turn and mirror a loaded image: their orientation, 2 to 8, or 1 where it stays as it is or
+    they give none. Returns None where they cannot be read."""
+    try:
+        with decoder_errors():
+            exif = Image.Exif()  # `getexif` is empty at the second call where the first one failed
+            exif.load(image.info.get("exif", b""))
+            key = ExifTags.Base.Orientation
+            value = exif[key] if key in exif else image.getexif().get(key, 1)  # XMP has it too
+    except Undecodable:
+        return None
+    if type(value) is not int or not 0 <= value <= 8:
+        return None
+    return value or 1  # 0 stands for "unknown" in files of many cameras
 
 
 def tile_image(data: bytes, side: int) -> Image.Image:
@@ -124,21 +155,28 @@ def resized(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
-    """The plug-in's image, with its header read and no pixel decoded.
+def open_image(data: bytes, check_size: Callable[[int, int], None]) -> ImageFile.ImageFile:
+    """Return the plug-in's image of a JPEG, PNG or WebP file, with its header read and no pixel decoded.
+
+    `check_size` gets width and height before a plug-in allocates anything. Raises Undecodable for other formats, and
+    what Pillow raises (`decoder_errors`).
 
     The plug-ins are named here instead of chosen by `Image.open`: so only these three formats are parsed, and its check
     against decompression bombs is a warning, which a thread cannot catch safely.
     """
     file = io.BytesIO(data)
+    image: ImageFile.ImageFile
     if data.startswith(b"\xff\xd8\xff"):
-        return JpegImageFile(file)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImageFile(file)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        _check_size(*_webp_size(data))  # this plug-in allocates the canvas when it opens
-        return WebPImageFile(file)
-    raise Undecodable("the bytes are not a JPEG, PNG or WebP image")
+        image = JpegImageFile(file)
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        image = PngImageFile(file)
+    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        check_size(*_webp_size(data))  # this plug-in allocates the canvas when it opens
+        image = WebPImageFile(file)
+    else:
+        raise Undecodable("the bytes are not a JPEG, PNG or WebP image")
+    check_size(*image.size)
+    return image
 
 
 def _check_size(width: int, height: int) -> None:

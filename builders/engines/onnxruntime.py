@@ -25,7 +25,7 @@ from builders.engines.session import WEIGHTS, Level, open_session
 from builders.extras import import_onnxruntime
 from store.errors import Invalid
 from store.format.cbor import Value
-from store.format.host import meets
+from store.format.host import meets, require_host_class
 
 OPTIONS: Mapping[str, Value] = {"mode": "portable"}
 # The host class that a portable engine needs; the class of every CPU begins with it.
@@ -81,16 +81,22 @@ class OnnxRuntimeBackend:
         return version
 
     def describe_host(self) -> str:
-        """Return the class of the CPU (`cpu_class`) and of the library: `ort-<version>`."""
+        """Return the class of the CPU (`cpu_class`) and of the library: `ort-<version>`.
+
+        Raise Invalid on an architecture, or for a version, that no host class can name.
+        """
         try:
             cpuinfo = CPU_FILE.read_text(errors="replace")
         except OSError:
             cpuinfo = ""
-        return f"{cpu_class(platform.machine(), cpuinfo)}+ort-{self.version}"
+        # A build of the library for an accelerator may add its name: 1.22.0+cu128 is the release 1.22.0.
+        host = f"{cpu_class(platform.machine(), cpuinfo)}+ort-{self.version.partition('+')[0]}"
+        require_host_class(host)
+        return host
 
     def target(self, spec: EngineSpec) -> str:
         """Return the architecture for a portable engine, the whole class of this machine for a fast one."""
-        return self._fast_host() if _is_fast(spec) else f"cpu-{architecture(platform.machine())}"
+        return self._fast_host() if _is_fast(spec) else "-".join(self.describe_host().split("+")[0].split("-")[:2])
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
         """Return `cpu` for a portable engine, the whole class of this machine for a fast one."""

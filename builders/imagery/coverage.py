@@ -1,8 +1,8 @@
 """Coverage: the tiles of the area that a mission misses, each with its reason (FORMAT.md 6.5, decision 0012). Pure.
 
-The reasons become known in three steps. The inventory gives absent, too old and too coarse tiles before the build.
-Decoding gives tiles with faulty bytes. The rows of all descriptor sets give tiles that no view shows. A tile has the
-first reason that applies, in the order of FORMAT.md.
+The reasons become known in three steps. The inventory gives absent, repeated, too old and too coarse tiles before the
+build. Decoding gives tiles with faulty bytes. The rows of all descriptor sets give tiles that no view shows. A tile has
+the first reason that applies, in the order of FORMAT.md.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from builders.grid.live import find, live, pieces
 from builders.grid.tiles import tile_xy
 from builders.grid.views import EQUATOR, View
 from builders.imagery.inventory import Inventory, Level
-from store.format.manifest import PPM, Coverage
+from store.format.manifest import PPM, Coverage, earliest_capture
 from store.format.missing import REASONS, MissingList, Run
 
 # One for each required tile of a level: 0, or 1 + the index of its reason in REASONS.
 Codes: TypeAlias = NDArray[np.uint8]
-_DAY = 86400
 # The reasons that decoding gives.
 FAULTS = ("undecodable", "wrong-size", "blank")
 
@@ -35,10 +34,11 @@ def code(reason: str) -> int:
 @dataclass(frozen=True, slots=True)
 class Gates:
     """The limits of the mission for its tiles. `now`, in unix seconds, is the time for which ages are computed: that of
-    issue."""
+    issue. `repeated` is whether a repeated tile counts as described."""
 
     tile_size: int
     required_ppm: int
+    repeated: bool
     max_age_days: int | None
     min_resolution_mm: int | None
     now: int
@@ -94,6 +94,7 @@ class Shortfall:
         """What the manifest says of it. The dates are those of the tiles that are not missing."""
         dates = [level.captured[codes == 0] for level, codes in zip(self.inventory.levels, self.codes, strict=True)]
         described = np.concatenate(dates)
+        repeated = zip(self.inventory.repeated, self.codes, strict=True)
         return Coverage(
             digest=self.inventory.digest,
             tiles=self.inventory.tiles,
@@ -104,26 +105,30 @@ class Shortfall:
             newest=int(described.max()) if len(described) else 0,
             max_age_days=gates.max_age_days,
             min_resolution_mm=gates.min_resolution_mm,
+            repeated=sum(int(np.count_nonzero(some & (codes == 0))) for some, codes in repeated) or None,
         )
 
 
 def shortfall(inventory: Inventory, gates: Gates, faults: Mapping[int, str]) -> Shortfall:
     """The shortfall by the inventory and by `faults`: tile id -> reason, of tiles that were decoded."""
-    return Shortfall(inventory, tuple(_codes(level, gates, faults) for level in inventory.levels))
+    levels = zip(inventory.levels, inventory.repeated, strict=True)
+    return Shortfall(inventory, tuple(_codes(level, repeated, gates, faults) for level, repeated in levels))
 
 
-def _codes(level: Level, gates: Gates, faults: Mapping[int, str]) -> Codes:
+def _codes(level: Level, repeated: NDArray[np.bool_], gates: Gates, faults: Mapping[int, str]) -> Codes:
     codes = np.zeros(len(level.required), np.uint8)
     # The first reason is set last, so it replaces the others.
     if gates.min_resolution_mm is not None:
         codes[resolution_mm(level, gates.tile_size) > gates.min_resolution_mm] = code("too-coarse")
     if gates.max_age_days is not None:
-        codes[gates.now - level.captured > gates.max_age_days * _DAY] = code("too-old")
+        codes[level.captured < earliest_capture(gates.max_age_days, gates.now)] = code("too-old")
     if faults:
         ids = np.fromiter(faults.keys(), np.uint64, len(faults))
         present, places = find(level.required, ids)
         values = np.fromiter((code(reason) for reason in faults.values()), np.uint8, len(faults))
         codes[places[present]] = values[present]
+    if not gates.repeated:
+        codes[repeated] = code("repeated")
     codes[~level.present] = code("absent" if level.has_zoom else "outside-zooms")
     return codes
 

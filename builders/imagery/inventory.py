@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from builders.grid.live import find
 from builders.grid.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id, tile_ids, tile_xy
 from builders.grid.views import View
+from builders.imagery.repetition import Repetition, repetition
 from builders.imagery.sources import open_source
 from builders.imagery.statcache import StatCache, TileHashes
 from builders.recipe import tile_list
@@ -123,6 +124,18 @@ class Inventory:
         return derive(
             COVERAGE_CONTEXT, b"".join(tile_list(level.required, level.required_hashes) for level in self.levels)
         )
+
+    @cached_property
+    def repetition(self) -> Repetition:
+        """Which tiles of the area, level by level, have the bytes of another one."""
+        ids = np.concatenate([level.required for level in self.levels])
+        return repetition(ids, np.concatenate([level.required_hashes for level in self.levels]))
+
+    @cached_property
+    def repeated(self) -> tuple[NDArray[np.bool_], ...]:
+        """bool[m] for each level: whether each required tile is repeated."""
+        ends = np.cumsum([len(level.required) for level in self.levels])[:-1]
+        return tuple(np.split(self.repetition.pictures >= 0, ends))
 
 
 class TileSources:

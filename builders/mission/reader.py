@@ -141,7 +141,7 @@ class _Report:
             details = item.get("ctx", {})
             if item["type"] == "too_short" and len(_value_at(self.data, key)) >= details["min_length"]:
                 continue  # pydantic counts right elements only; each wrong one is a problem of its own
-            own_words = str(details.get("error", ""))
+            own_words = str(details.get("error", "")) if item["type"] == "value_error" else ""
             if is_name:
                 # A model may give an input any name; the names in other tables are a closed list.
                 names = get_args(InputName)[1].description if "inputs" in key else expected
@@ -153,7 +153,7 @@ class _Report:
             elif model is not None and own_words:
                 self.add(key, own_words)
             else:
-                self.add_wrong(key, expected)
+                self.add_wrong(key, f"{expected}; {own_words}" if own_words else expected)
 
     def _add_unknown(self, key: Key) -> None:
         model, _ = _expected_at(key[:-1])

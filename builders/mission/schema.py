@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from builders.extras import missing_extra
 from store.format.cbor import INT_MAX
 from store.format.entries import SEGMENT
-from store.format.host import is_host_class
+from store.format.host import FAMILY_NAMES, objection
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID
 
 try:
@@ -101,6 +101,14 @@ def _is_dim(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MAX_SIZE
 
 
+def _host(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError
+    if value != _AUTO and (wrong := objection(value)):
+        raise ValueError(wrong)
+    return value
+
+
 def _is_file_name(value: Any) -> bool:
     if type(value) is not str:
         return False
@@ -110,7 +118,9 @@ def _is_file_name(value: Any) -> bool:
 
 _SEGMENT_RIGHT = "1 to 64 characters of a-z 0-9 . _ -, the first and the last a letter or digit"
 _FILE_NAME_RIGHT = f"1 to {MAX_FILE_SEGMENTS} parts joined by /, each {_SEGMENT_RIGHT}"
-_HOST_RIGHT = '"auto", or a class like "cpu-x86_64": components joined by + in ascending order, 255 characters at most'
+_HOST_RIGHT = (
+    f'"auto", or a class like "cpu-x86_64": components of the families {FAMILY_NAMES}, joined by + in ascending order'
+)
 
 Name: TypeAlias = Annotated[str, _text(SEGMENT), Field(description=_SEGMENT_RIGHT)]
 Number: TypeAlias = Annotated[Decimal, BeforeValidator(_decimal)]
@@ -258,7 +268,7 @@ class Target(Section):
 
     host: Annotated[
         str,
-        _rule(lambda value: type(value) is str and (value == _AUTO or is_host_class(value))),
+        PlainValidator(_host),
         Field(description=_HOST_RIGHT),
     ]
 
@@ -438,11 +448,13 @@ class IndexKeys(Section):
 
 class CoverageKeys(Section):
     """The coverage policy: the fraction of tiles that the mission must describe (all by default), and their size and
-    resolution."""
+    resolution. A tile with the bytes of another one, such as a placeholder of a server, is missing unless `repeated`
+    allows it."""
 
     at_least: Annotated[Ratio, Field(description=_RATIO_RIGHT)] = Decimal(1)
     tile_size: Annotated[int, Field(ge=8, le=4096, description="a tile's pixels a side, from 8 to 4096")] = 256
     min_resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+    repeated: Annotated[Literal["refused", "allowed"], Field(description='"refused" or "allowed"')] = "refused"
 
 
 class Freshness(Section):

@@ -15,16 +15,39 @@
     True
 
 `frame` is a picture of the ground, uint8 [height, width, 3], RGB, turned north up, that shows about as much ground as a
-view of the map. Everything here takes a `VerifiedMission`, and uses the bytes that were hashed.
+row of the map. A frame of a camera shows other ground, in another direction; it is cut and turned by what is known:
+
+    >>> camera = onboard.Camera.at_height(height=600, fov=90, heading=0)
+    >>> with onboard.Retriever(mission, "embedder") as retriever:
+    ...     found = retriever.locate(engine, frame, camera, top=1)
+    >>> found.assumed
+    ('the camera looked straight down',)
+    >>> [ground.zoom for ground in found.searched]
+    [15]
+
+`onboard.view_of` is the same cut alone. Everything here takes a `VerifiedMission`, and uses the bytes that were hashed.
 
 Needs numpy and ONNX Runtime only, or the library of another engine; an approximate search needs FAISS too. Never
 imports pydantic, onnx, shapely, pmtiles, PIL, rasterio or typer.
 """
 
+from builders.onboard.camera import Camera, Ground, view_of
 from builders.onboard.flying import FlyingEngine, flying_engine
 from builders.onboard.loading import open_engine
 from builders.onboard.measurement import Measurement
 from builders.onboard.probes import probe
-from builders.onboard.retriever import Match, Retriever
+from builders.onboard.retriever import Located, Match, Retriever
 
-__all__ = ["FlyingEngine", "Match", "Measurement", "Retriever", "flying_engine", "open_engine", "probe"]
+__all__ = [
+    "Camera",
+    "FlyingEngine",
+    "Ground",
+    "Located",
+    "Match",
+    "Measurement",
+    "Retriever",
+    "flying_engine",
+    "open_engine",
+    "probe",
+    "view_of",
+]

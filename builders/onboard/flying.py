@@ -17,6 +17,7 @@ from builders.descriptors.preprocess import Preprocess
 from builders.descriptors.shard import read_shard
 from builders.engines.base import EngineSession
 from builders.engines.card import CARD_LIMIT, Card
+from builders.onboard.camera import check_frame
 from builders.onboard.loading import open_engine
 from builders.recipe import RowRecipe, fidelity_recipe
 from store.errors import Corrupt, Invalid, NotFound
@@ -49,15 +50,18 @@ class FlyingEngine:
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return float32 [n, d]: the descriptors of n >= 1 images, each uint8 [height, width, 3], RGB, of any size.
 
-        Raises Invalid for other images, and for descriptors that are not finite or, where the recipe scales them to
-        length 1, zero; Invalid and Unavailable as `EngineSession.run` does.
+        The whole of an image is taken for the ground of a row of the map, north up, whatever its sides; `view_of` cuts
+        that out of a frame. RGB and BGR cannot be told apart: BGR gives other descriptors. Raises Invalid for other
+        images, and for descriptors that are not finite or, where the recipe scales them to length 1, zero; Invalid and
+        Unavailable as `EngineSession.run` does.
         """
+        if isinstance(images, np.ndarray) and images.ndim == 3:
+            raise Invalid(
+                f"an engine describes a list of images, and got one array {list(images.shape)}",
+                remedy="put the image into a list: describe([image])",
+            )
         for image in images:
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise Invalid(
-                    f"an image is uint8 [height, width, 3], this is {image.dtype} {list(image.shape)}",
-                    remedy="give RGB pixels, one byte a channel",
-                )
+            check_frame(image, "an image")
         if not len(images):
             raise Invalid("an engine describes one image or more, and got none", remedy="give an image")
         least, most = self._batches

@@ -6,6 +6,18 @@
     ...         print(match.tile, f"{match.score:.2f}", "{:.4f} {:.4f}".format(*match.centre))
     15/7357/11522 1.00 47.0215 -99.1681
 
+A frame that shows more ground than a row, or is turned, is cut to each row's square first:
+
+    >>> from builders.onboard.camera import Camera
+    >>> from builders.onboard.flying import flying_engine
+    >>> camera = Camera(metres=1200, heading=0)
+    >>> with Retriever(mission, "embedder") as retriever:
+    ...     found = retriever.locate(flying_engine(mission, "embedder"), frame, camera, top=1)
+    >>> [ground.zoom for ground in found.searched], [ground.zoom for ground in found.left_out]
+    ([15], [14])
+    >>> found.assumed
+    ('the camera looked straight down',)
+
 Every shard is read, hashed and held before it is searched, or read and hashed again for each search where memory is
 short: either way the bytes that are searched are the signed ones. The search is exact, or by an index of the mission
 where the caller names one.
@@ -17,7 +29,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +37,12 @@ from numpy.typing import NDArray
 from builders.areas.covering import tiles_of_signed_area
 from builders.descriptors.shard import read_shard
 from builders.grid.live import missing_at
-from builders.grid.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id
+from builders.grid.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id, tile_id
 from builders.grid.views import View
 from builders.onboard.ann import AnnIndex, open_index
+from builders.onboard.camera import Camera, Ground, check_frame, view_of
 from builders.onboard.exact import NO_ROW, RowBlock
-from builders.onboard.flying import recipe_of
+from builders.onboard.flying import FlyingEngine, recipe_of
 from builders.onboard.layers import MapLayer
 from builders.onboard.loading import private_file
 from store.errors import NotFound
@@ -50,6 +63,31 @@ class Match:
     score: float
     centre: tuple[float, float]
     corner: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where a frame was taken: the `matches`, the best first, by the rows that were `searched`.
+
+    `left_out` are the rows of the map that show more ground than the frame does, `assumed` what the search took for
+    granted, as sentences for people.
+    """
+
+    matches: tuple[Match, ...]
+    searched: tuple[Ground, ...]
+    left_out: tuple[Ground, ...]
+    assumed: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "matches": [
+                {"tile": str(one.tile), "score": round(one.score, 6), "centre": one.centre, "corner": one.corner}
+                for one in self.matches
+            ],
+            "searched": [{"zoom": one.zoom, "metres": round(one.metres, 1)} for one in self.searched],
+            "left_out": [{"zoom": one.zoom, "metres": round(one.metres, 1)} for one in self.left_out],
+            "assumed": list(self.assumed),
+        }
 
 
 class Retriever:
@@ -97,6 +135,40 @@ class Retriever:
             [self._match(number, score) for number, score in zip(*row, strict=True) if number != NO_ROW]
             for row in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
+
+    @property
+    def grounds(self) -> tuple[Ground, ...]:
+        """What a row shows at each zoom that is searched, at the middle latitude of the mission's area."""
+        _, south, _, north = self._mission.facts.area.bbox
+        latitude = (south + north) / 2 / 10**7
+        return tuple(Ground.of(layer.recipe, layer.zoom, latitude) for layer in self.layers)
+
+    def locate(
+        self,
+        engine: FlyingEngine,
+        frame: NDArray[np.uint8],
+        camera: Camera = Camera(),  # noqa: B008 - frozen
+        top: int = 5,
+    ) -> Located:
+        """Return the `top` places that fit a frame best, the frame being uint8 [height, width, 3], RGB.
+
+        At each zoom the engine describes the part of the frame that a row there shows (`view_of`); a zoom whose rows
+        show more ground than the frame is left out. Raises Invalid as `view_of` does where no zoom is left.
+        """
+        check_frame(frame)
+        grounds = self.grounds
+        searched = tuple(ground for ground in grounds if camera.fills(frame, ground)) or grounds[-1:]
+        queries = engine.describe([view_of(frame, ground, camera) for ground in searched])
+        matches = []
+        for layer in self.layers:
+            for at, ground in enumerate(searched):
+                if ground.zoom == layer.zoom:
+                    ids, scores = self._search(layer, queries[at : at + 1], top)
+                    found = zip(ids[0].tolist(), scores[0].tolist(), strict=True)
+                    matches += [self._match(number, score) for number, score in found if number != NO_ROW]
+        matches.sort(key=lambda match: (-match.score, tile_id(match.tile)))
+        left_out = tuple(ground for ground in grounds if ground not in searched)
+        return Located(tuple(matches[:top]), searched, left_out, tuple(camera.assumptions(searched)))
 
     def nearest(self, queries: NDArray[np.float32], top: int = 5) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         """Return the same as arrays: ids of north-western tiles uint64 [q, top] and cosines float32 [q, top]. Where the

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from builders.engines.untrained import SCHEMA as UNTRAINED_SCHEMA
 from builders.engines.untrained import SEED
+from builders.grid.live import live
 from builders.grid.views import View
 from builders.imagery.inventory import Inventory, Level, TileSources
 from builders.onboard.exact import NO_ROW, RowBlock, search
@@ -116,8 +117,19 @@ class RecallMeasurement:
         return tuple(RecallFigure(f"{kind}@{top}/{self.set}/{way}", kind, top, way) for kind, top in kinds)
 
     def origins(self, way: str) -> tuple[NDArray[np.uint64], ...]:
-        """Return uint64[n], ascending, for each zoom: the views that are queried, where they have live rows."""
+        """Return uint64[n], ascending, for each zoom: the views of the sample."""
         return self._own if way != AGAINST else self._others
+
+    def askable(
+        self, way: str, zoom: int, required: NDArray[np.uint64], missing: NDArray[np.uint64]
+    ) -> NDArray[np.uint64]:
+        """Return the views of the sample of a zoom that can be queried: they have live rows, and a changed picture of
+        them shows no missing tile. `required` and `missing` are as those of `is_live`."""
+        place = self.map.inventory.zooms.index(zoom)
+        view, margin = self._views[place], 0 if way == AGAINST else MARGIN
+        origins = live(zoom, view, self.origins(way)[place], required, missing)
+        around = surroundings(zoom, view, origins, margin)[1]
+        return origins[~np.isin(around, missing).any(axis=(1, 2))]
 
     @cached_property
     def _own(self) -> tuple[NDArray[np.uint64], ...]:
@@ -239,10 +251,8 @@ class RecallMeasurement:
         """Yield (origin, the view as the map has it, the same in each of the ways), pictures of the size of a view.
         Every query has a live row in the map; `against` is asked for by itself."""
         side, view = layer.recipe.tile_size, layer.view
-        index = self.map.inventory.zooms.index(layer.zoom)
         level = self.map.inventory.level(layer.zoom)
-        origins = self.origins(ways[0])[index]
-        origins = origins[layer.is_live(origins)]
+        origins = self.askable(ways[0], layer.zoom, layer.required, layer.missing)
         if AGAINST in ways:
             assert self.against is not None
             other = self.against.inventory.level(layer.zoom)

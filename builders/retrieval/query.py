@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.areas.covering import tiles_of_area
-from builders.descriptors.decoding import BadTile, decode
+from builders.descriptors.photo import MAX_BYTES, decode_photo
 from builders.files import read_regular
-from builders.grid.tiles import MAX_TILE_BYTES
 from builders.grid.views import View
 from builders.imagery.inventory import LevelRequest, SourceSpec, TileSources, cells_of, cells_over
+from builders.onboard.camera import Camera
 from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.layers import MapLayer
 from builders.onboard.measurement import Measurement
-from builders.onboard.retriever import Match, Retriever
+from builders.onboard.retriever import Located, Retriever
 from builders.retrieval.quality import Imagery, RecallFigure, RecallMeasurement
 from builders.retrieval.recall import Recall, chance, total
 from store.errors import Invalid, NotFound, Refused
@@ -35,17 +35,26 @@ _ANY_DATE = datetime.date(1970, 1, 1)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Return uint8 [height, width, 3]: the pixels of a JPEG, PNG or WebP file. Raises NotFound, Invalid or Unavailable,
-    naming the file."""
-    data = read_regular(path, MAX_TILE_BYTES, "picture", absent=NotFound)
+    """Return uint8 [height, width, 3]: the pixels of a JPEG, PNG or WebP file, upright. Raises as `decode_photo` does,
+    naming the file, and NotFound or Unavailable where it cannot be read."""
+    data = read_regular(path, MAX_BYTES, "picture", absent=NotFound)
     try:
-        return np.asarray(decode(data))
-    except BadTile as error:
+        return decode_photo(data)
+    except Invalid as error:
+        raise error.restated(f"picture {path}: {error.message}", path=str(path)) from error
+
+
+def camera_of(metres: float | None, height: float | None, fov: float | None, heading: float | None) -> Camera:
+    """Return the camera of the options of a query. Raises Invalid for options that do not fit together, and as `Camera`
+    does."""
+    if (height is None) != (fov is None) or (metres is not None and height is not None):
         raise Invalid(
-            f"picture {path} cannot be decoded: {error.message}",
-            remedy="give a JPEG, PNG or WebP file",
-            path=str(path),
-        ) from error
+            "the ground that a picture shows needs either --metres, or --height and --fov",
+            remedy="give --metres, or both --height and --fov",
+        )
+    if height is not None and fov is not None:
+        return Camera.at_height(height, fov, heading)
+    return Camera(metres, heading)
 
 
 def the_set(mission: VerifiedMission, set_: str | None) -> str:
@@ -60,16 +69,22 @@ def the_set(mission: VerifiedMission, set_: str | None) -> str:
 
 
 def locate(
-    mission: VerifiedMission, picture: NDArray[np.uint8], *, set_: str | None, zoom: int | None, index: str, top: int
-) -> list[Match]:
-    """Return the `top` places that fit a picture best, the best first.
+    mission: VerifiedMission,
+    picture: NDArray[np.uint8],
+    camera: Camera,
+    *,
+    set_: str | None,
+    zoom: int | None,
+    index: str,
+    top: int,
+) -> Located:
+    """Return the `top` places that fit a picture best, as `Retriever.locate` does.
 
-    `picture` is uint8 [height, width, 3] and shows about what a view of the map shows. Raises as `the_set`,
-    `flying_engine` and `Retriever` do.
+    `picture` is uint8 [height, width, 3]. Raises as `the_set`, `flying_engine` and `Retriever` do.
     """
     name = the_set(mission, set_)
     with Retriever(mission, name, zoom=zoom, index=index) as retriever:
-        return retriever.search(flying_engine(mission, name).describe([picture]), top)[0]
+        return retriever.locate(flying_engine(mission, name), picture, camera, top)
 
 
 def measure(

@@ -19,7 +19,7 @@ from typing import Any
 from store.errors import Corrupt, Invalid
 from store.format import merkle
 from store.format.cbor import INT_MAX, Fields, Value, check_canonical, encode_array, encode_checked, load
-from store.format.host import HOST_CLASS, is_host_class
+from store.format.host import NEED, objection
 from store.format.ids import BuildKey, ObjectId
 
 MAX_ENTRIES = 100_000
@@ -69,9 +69,8 @@ def _nothing(_meta: Fields) -> None:
 
 
 def _host(meta: Fields) -> None:
-    host = meta.text("host", HOST_CLASS)
-    if not is_host_class(host):
-        raise Corrupt(f"the components of the host class {host!r} do not ascend", kind="bad-field", field="meta.host")
+    if wrong := objection(meta.text("host", NEED), need=True):
+        raise Corrupt(wrong, kind="bad-field", field="meta.host")
 
 
 @dataclass(frozen=True, slots=True)

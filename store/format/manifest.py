@@ -18,7 +18,7 @@ from store.format.area import LAT_MAX, LON_MAX, Area
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode, integers
 from store.format.cose import OVERHEAD_LIMIT
 from store.format.entries import MAX_ENTRIES, TABLE_LIMIT, EntryTable
-from store.format.host import HOST_CLASS, is_host_class
+from store.format.host import NEED, objection
 from store.format.ids import ObjectId, derive
 
 CONTENT_TYPE = "application/vnd.flightbag.manifest+cbor"
@@ -150,6 +150,16 @@ class Issue:
         return issue
 
 
+def earliest_capture(max_age_days: int, at: int) -> int:
+    """Return the earliest capture date of imagery that is at most so many days old at a time, in unix seconds."""
+    return at - max_age_days * SECONDS_A_DAY
+
+
+def age_in_days(captured: int, at: int) -> int:
+    """Return the age of imagery at a time, in days; a day that has begun counts as a whole one."""
+    return -((captured - at) // SECONDS_A_DAY)
+
+
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """The coverage of the area: how much of it the map describes (decision 0012).
@@ -157,7 +167,8 @@ class Coverage:
     `digest` is over every tile of the area (FORMAT.md 6.2). `tiles` counts these tiles, `missing` those of them that
     are not described. `required_ppm` is the policy: the least fraction of described tiles in parts per million.
     `oldest` and `newest` are capture dates in unix seconds. `max_age_days` and `min_resolution_mm` are the gates that
-    the imagery passed, None where the mission sets none.
+    the imagery passed, None where the mission sets none. `repeated` counts the described tiles that have the same bytes
+    as another tile of the area, which the mission allows; None where no described tile does.
     """
 
     digest: bytes
@@ -169,6 +180,17 @@ class Coverage:
     newest: int
     max_age_days: int | None = None
     min_resolution_mm: int | None = None
+    repeated: int | None = None
+
+    def too_old_at(self, at: int) -> bool:
+        """Whether the oldest described tile is older than the mission allows, at a time in unix seconds."""
+        if self.max_age_days is None or self.missing == self.tiles:
+            return False
+        return self.oldest < earliest_capture(self.max_age_days, at)
+
+    def age_days_at(self, at: int) -> int | None:
+        """Return the age of the oldest described tile at a time, in days; None where no tile is described."""
+        return None if self.missing == self.tiles else age_in_days(self.oldest, at)
 
     def value(self) -> dict[str, Value]:
         """Return the map as it is encoded in the payload."""
@@ -185,6 +207,8 @@ class Coverage:
             value["max_age_days"] = self.max_age_days
         if self.min_resolution_mm is not None:
             value["min_resolution_mm"] = self.min_resolution_mm
+        if self.repeated is not None:
+            value["repeated"] = self.repeated
         return value
 
     @classmethod
@@ -204,6 +228,7 @@ class Coverage:
             min_resolution_mm=(
                 fields.integer("min_resolution_mm", 1, 10**9) if "min_resolution_mm" in fields else None
             ),
+            repeated=fields.integer("repeated", 1, 2**40) if "repeated" in fields else None,
         )
         fields.end()
         ascending(coverage.zooms, "coverage.zooms")
@@ -214,6 +239,12 @@ class Coverage:
                 f"coverage.missing is {coverage.missing} of {coverage.tiles} tiles, more than required_ppm allows",
                 kind="bad-field",
                 field="coverage.missing",
+            )
+        if (coverage.repeated or 0) > coverage.tiles - coverage.missing:
+            raise Corrupt(
+                f"coverage.repeated is {coverage.repeated}, more than the tiles that are described",
+                kind="bad-field",
+                field="coverage.repeated",
             )
         return coverage
 
@@ -304,7 +335,7 @@ class Manifest:
         manifest = cls(
             mission=MissionFacts.parse(fields.fields("mission")),
             issue=Issue.parse(fields.fields("issue")),
-            host=fields.text("host", HOST_CLASS),
+            host=fields.text("host", NEED),
             coverage=Coverage.parse(fields.fields("coverage")),
             quality=tuple(Figure.parse(item) for item in fields.array("quality", 0, MAX_FIGURES)),
             releases=tuple(_id(item) for item in fields.array("releases", 0, 64)),
@@ -315,17 +346,16 @@ class Manifest:
             identity=fields.binary("identity", 32),
         )
         fields.end()
-        coverage, age = manifest.coverage, manifest.issue.issued_at - manifest.coverage.oldest
-        described = coverage.missing < coverage.tiles
-        if coverage.max_age_days is not None and described and age > coverage.max_age_days * SECONDS_A_DAY:
+        coverage, issued_at = manifest.coverage, manifest.issue.issued_at
+        if coverage.too_old_at(issued_at):
             raise Corrupt(
-                f"the oldest imagery was {-(-age // SECONDS_A_DAY)} days old when the mission was issued, "
-                f"at most {coverage.max_age_days} are allowed",
+                f"the oldest imagery was {age_in_days(coverage.oldest, issued_at)} days old when the mission was "
+                f"issued, at most {coverage.max_age_days} are allowed",
                 kind="bad-field",
                 field="coverage.oldest",
             )
-        if not is_host_class(manifest.host):
-            raise Corrupt("the components of manifest.host do not ascend", kind="bad-field", field="manifest.host")
+        if wrong := objection(manifest.host):
+            raise Corrupt(f"manifest.host: {wrong}", kind="bad-field", field="manifest.host")
         ascending([figure.name for figure in manifest.quality], "manifest.quality")
         ascending(manifest.releases, "manifest.releases")
         return manifest

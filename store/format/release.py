@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from store.errors import Corrupt, Invalid
 from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
 from store.format.entries import SEGMENT, Entry, kind_of
-from store.format.host import HOST_CLASS, is_host_class, meets
+from store.format.host import NEED, fit, objection
 from store.format.ids import ObjectId
 from store.format.manifest import TIME_MAX
 
@@ -53,8 +53,10 @@ class Approval:
             valid = kind in KINDS and kind_of(name) == kind and 0 <= size <= INT_MAX
         except Invalid:
             valid = False
-        if not valid or not HOST_CLASS.fullmatch(host) or not is_host_class(host):
+        if not valid:
             raise Corrupt(f"the approval of {name[:120]!r} is not valid", kind="bad-field", field="release.entries")
+        if wrong := objection(host, need=True):
+            raise Corrupt(f"the approval of {name}: {wrong}", kind="bad-field", field="release.entries")
         return cls(name, kind, ObjectId(id_), size, host)
 
 
@@ -94,15 +96,15 @@ class Release:
         release = cls(
             name=fields.text("name", SEGMENT),
             issued_at=fields.integer("issued_at", 0, TIME_MAX),
-            host=fields.text("host", HOST_CLASS),
+            host=fields.text("host", NEED),
             approvals=tuple(Approval.parse(item) for item in fields.array("entries", 1, MAX_APPROVALS)),
         )
         fields.end()
         ascending(release.approvals, "release.entries")
-        if not is_host_class(release.host):
-            raise Corrupt("the components of release.host do not ascend", kind="bad-field", field="release.host")
+        if wrong := objection(release.host):
+            raise Corrupt(f"release.host: {wrong}", kind="bad-field", field="release.host")
         for approval in release.approvals:
-            if not meets(release.host, approval.host):
+            if fit(release.host, approval.host).lacking:
                 text = f"{approval.name} needs the host class {approval.host}, which {release.host} does not meet"
                 raise Corrupt(text, kind="bad-field", field="release.entries")
         return release

@@ -16,6 +16,7 @@ from store.disk.objects import inserting
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.cose import Envelope
 from store.format.entries import SEGMENT
+from store.format.host import require_host_class
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
 from store.format.ref import REF_SIZE, ref_id
@@ -36,6 +37,7 @@ def parsed(data: bytes) -> tuple[Envelope, Release]:
 
 def drafted(name: str, host: str, approvals: Iterable[Approval], *, now: int) -> bytes:
     """Return the bytes of an unsigned release for a host class. `now` is unix seconds. Raise Invalid."""
+    require_host_class(host)
     try:
         payload = Release(name, now, host, tuple(sorted(set(approvals)))).render()
     except Corrupt as error:  # nothing was read, so the arguments break a rule of the format

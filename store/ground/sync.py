@@ -25,6 +25,7 @@ from store.format.ids import ObjectId
 from store.format.ref import ref_id
 from store.ground.repository import Repository
 from store.ground.trust_chain import put_into_effect
+from store.takeoff.clock import Moment
 from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import check_binding, open_manifest
 from store.trust.root import SignedRoot
@@ -199,7 +200,7 @@ def _check_accepted(source: Repository, opened: Opened, mission: str, judge: Sig
     """Raise Conflict for a mission that would be NO-GO at the target, under a trust root that the source lacks."""
     judged = open_manifest(source.evidence, opened.manifest_id, judge)
     findings = (
-        check_binding(source.evidence, judged, mission, Binding(opened.manifest.issue.issued_at))
+        check_binding(source.evidence, judged, mission, Binding(), Moment.of_issue(opened.manifest))
         if isinstance(judged, Opened)
         else judged
     )

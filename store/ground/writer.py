@@ -19,6 +19,7 @@ from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.ground.excerpt import first_few
 from store.ground.repository import Repository
 from store.ground.upkeep import absorb, absorb_manifest, rebuild
+from store.takeoff.clock import Moment
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import check_binding
@@ -181,7 +182,7 @@ class _EvidenceWithNewObjects(StoreEvidence):
 
 def check_fit(evidence: StoreEvidence, opened: Opened, mission: str) -> None:
     """Raise Refused for a manifest that step E refuses for every aircraft, with the findings."""
-    unfit = check_binding(evidence, opened, mission, Binding(opened.manifest.issue.issued_at))
+    unfit = check_binding(evidence, opened, mission, Binding(), Moment.of_issue(opened.manifest))
     if unfit:
         raise Refused(
             "no aircraft could fly the new manifest: " + "; ".join(finding.message for finding in unfit),

@@ -245,13 +245,13 @@ def check(
             newest = _newest_root(stored.state.root, evidence)
             if newest.root.version > stored.state.root.root.version:
                 stored = _write(folder, disk, replace(stored, state=stored.state.with_root(newest)))
-            binding = Binding.of_aircraft(stored.state, now=now, flight=flight)
+            binding = Binding(now, stored.state.id, stored.state.host, flight, stored.state)
             verdict = verify_mission(evidence, mission, stored.state.root, binding)
             if verdict.mission is not None:
                 if verdict.mission.trust_root.digest != stored.state.root.root.digest:
                     text = "a second read of the trust chain gave another trust root than the first"
                     raise Unavailable(text, remedy="check again; the medium is failing", kind="unreadable")
-                state = stored.state.accepting(verdict.mission.manifest, now=now or 0)
+                state = stored.state.accepting(verdict.mission.manifest, now=verdict.judged_at or 0)
                 if state != stored.state or stored.mend:
                     _write(folder, disk, replace(stored, state=state))
             return verdict

@@ -5,7 +5,7 @@
 >>> verdict.go, verdict.findings
 (True, ())
 >>> verdict.mission.code  # two people compare it over the radio
-'GDFKB-8T3DB'
+'078P0-X9WSQ'
 >>> verdict.not_judged
 ('aircraft', 'flight', 'rollback')
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 
 from store.disk.media import Media
+from store.format.host import require_host_class
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Verdict
 from store.takeoff.verify import pinned_root, verify_mission
@@ -34,7 +35,9 @@ def takeoff_check(
     `trust` is the bytes of the pinned root file, `now` unix seconds. Without `aircraft` or `host` the verdict lists
     them as not judged. The mission may fly exactly if `verdict.mission` is not None; it reads from the store folder as
     long as it is in use. Raise NotFound or Unavailable if the store folder cannot be opened, Untrusted if the pinned
-    root cannot be used.
+    root cannot be used, Invalid for a `host` that is not a host class (FORMAT.md 4.5).
     """
+    if host is not None:
+        require_host_class(host)
     evidence = StoreEvidence(Media(store))
     return verify_mission(evidence, mission, pinned_root(trust), Binding(now, aircraft, host))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import Protocol, Self
+from typing import Protocol
 
 from store.errors import FlightbagError
 from store.findings import Finding
@@ -47,32 +47,23 @@ class Evidence(Protocol):
 class Binding:
     """The flight that a mission is checked against. A field that is None is not judged, and the verdict lists it.
 
-    `now` is unix seconds that have passed for sure. With `fresh` it comes from a trusted clock. Without, it is only a
-    lower bound: it can prove that a mission has expired, and never that it has not. `state` is the aircraft's state.
+    `now` is what a trusted clock says, in unix seconds (see `takeoff.clock`). `state` is the aircraft's state.
     """
 
-    now: int
+    now: int | None = None
     aircraft: str | None = None
     host: str | None = None
     flight: str | None = None
     state: AircraftState | None = None
-    fresh: bool = True
-
-    @classmethod
-    def of_aircraft(cls, state: AircraftState, *, now: int | None, flight: str | None = None) -> Self:
-        """Return the binding of an aircraft; `now` is the time by a trusted clock, None without a trusted clock."""
-        passed = state.floor if now is None else max(now, state.floor)
-        return cls(passed, state.id, state.host, flight, state, now is not None)
 
     @property
     def not_judged(self) -> tuple[str, ...]:
-        """Return the names of the facts that this binding does not judge."""
+        """Return the names of the facts that this binding does not judge; `takeoff.clock` adds what it says of time."""
         facts = (
             ("aircraft", self.aircraft is not None),
             ("host class", self.host is not None),
             ("flight", self.flight is not None),
             ("rollback", self.state is not None),
-            ("freshness, for want of a trusted clock", self.fresh),
         )
         return tuple(what for what, judged in facts if not judged)
 
@@ -111,7 +102,9 @@ class VerifiedMission:
 class Verdict:
     """The answer of the takeoff check: GO with a verified mission, or NO-GO with every reason.
 
-    `objects` and `bytes` measure the closure. `not_judged` names the facts that the check was not asked about.
+    `objects` and `bytes` measure the closure. `not_judged` names the facts that the check was not asked about, or could
+    not judge. `judged_at` is the time by a trusted clock at which expiry and the age of the imagery were judged, None
+    where they were not.
     """
 
     mission_id: str
@@ -120,6 +113,7 @@ class Verdict:
     objects: int = 0
     bytes: int = 0
     not_judged: tuple[str, ...] = ()
+    judged_at: int | None = None
 
     @property
     def go(self) -> bool:

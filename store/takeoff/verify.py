@@ -7,8 +7,8 @@ The steps have the letters of FORMAT.md 7, and run in this order. All failures o
  C  the manifest's signatures are good, from the mission role, and enough
  D  the payload is canonical; the entry table has the signed id and size, is canonical, and its entries have the
     signed count, Merkle root and number of missing tiles; the identity is theirs
- E  the manifest is for this mission, aircraft and host class; the takeoff is inside the area; it has not expired,
-    is of the root's epoch, and not of an older root
+ E  the manifest is for this mission, aircraft and host class; the takeoff is inside the area; it has not expired and
+    its imagery is not too old (see `clock`); it is of the root's epoch, and not of an older root
  F  every object of the closure is a regular file of the exact size and hash
  G  in operator mode, on the ground: the tiles of the area are those that the mission was built from
 
@@ -35,6 +35,7 @@ from store.format.missing import ENTRY as MISSING_ENTRY
 from store.format.ref import ref_id
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
+from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
 from store.takeoff.quality import without_recall
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
@@ -53,7 +54,6 @@ REMEDIES = {
     "wrong-aircraft": "fly the mission with an aircraft that it names, or build it again with this aircraft's id",
     "wrong-host": "build the mission again for the host class of this aircraft",
     "takeoff-outside-area": "correct the takeoff origin or the area in the mission file, and build the mission again",
-    "expired": "check the clock; if it is right, build and sign the mission again, with an expiry after the flight",
     "wrong-epoch": "build and sign the mission again under the newest trust root",
     "old-root": "sync the store again from the station that published the mission: its newest trust root travels along",
     "issued-too-early": "build and sign the mission again under the newest trust root",
@@ -150,8 +150,10 @@ def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
     return table
 
 
-def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Binding) -> tuple[Finding, ...]:
-    """Step E: return a finding for each way in which a genuine manifest does not fit this flight."""
+def check_binding(
+    evidence: Evidence, opened: Opened, mission: str, binding: Binding, moment: Moment
+) -> tuple[Finding, ...]:
+    """Step E: return a finding for each way in which a genuine manifest does not fit this flight at this moment."""
     m, root = opened.manifest, opened.trust_root
     facts, issue = m.mission, m.issue
     failures: list[tuple[str, str, object, object]] = []
@@ -188,13 +190,6 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
         "the takeoff origin is outside the mission's area",
         str(facts.area.bbox),
         f"{facts.takeoff.lat}, {facts.takeoff.lon}",
-    )
-    expect(
-        issue.expires_at is None or binding.now <= issue.expires_at,
-        "expired",
-        "the mission has expired",
-        issue.expires_at,
-        binding.now,
     )
     expect(issue.epoch == root.epoch, "wrong-epoch", WRONG_EPOCH, root.epoch, issue.epoch)
     expect(
@@ -237,6 +232,7 @@ def check_binding(evidence: Evidence, opened: Opened, mission: str, binding: Bin
             )
             for kind, message, expected, actual in failures
         ),
+        *check_time(m, moment),
         *check_releases(evidence, opened),
     )
 
@@ -292,10 +288,13 @@ def verify_mission(
     """Return the verdict of steps A to F, and with `operator` of step G too."""
     opened = open_mission(evidence, mission, pinned)
     if isinstance(opened, tuple):
-        return Verdict(mission, opened, None, not_judged=binding.not_judged)
+        unjudged = binding.not_judged + ((NO_CLOCK,) if binding.now is None else ())
+        return Verdict(mission, opened, None, not_judged=unjudged)
+    moment = moment_of(opened, binding)
+    unjudged = binding.not_judged + ((moment.doubt,) if moment.doubt else ())
     sets = without_recall(opened.manifest.quality, opened.table)
-    not_judged = (*binding.not_judged, *(f"recall of the descriptor set {set_}: not measured" for set_ in sets))
-    findings = list(check_binding(evidence, opened, mission, binding))
+    unjudged += tuple(f"recall of the descriptor set {set_}: not measured" for set_ in sets)
+    findings = list(check_binding(evidence, opened, mission, binding, moment))
     closure = opened.closure()
     findings += check_closure(evidence, opened)
     if operator is not None:
@@ -305,7 +304,7 @@ def verify_mission(
         verified = VerifiedMission(
             opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, BY_VERIFY
         )
-    return Verdict(mission, tuple(findings), verified, len(closure), sum(closure.values()), not_judged)
+    return Verdict(mission, tuple(findings), verified, len(closure), sum(closure.values()), unjudged, moment.reading)
 
 
 def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:

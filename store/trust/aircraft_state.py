@@ -18,7 +18,7 @@ from typing import Self
 
 from store.errors import Corrupt, Invalid
 from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
-from store.format.host import HOST_CLASS, is_host_class
+from store.format.host import NEED, objection, require_host_class
 from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MISSION_ID, TIME_MAX, Manifest
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
@@ -60,8 +60,7 @@ class AircraftState:
             raise Invalid(
                 f"{id_[:80]!r} is not an aircraft id", remedy="give 1 to 64 of a-z 0-9 . _ -, first a letter or digit"
             )
-        if not HOST_CLASS.fullmatch(host) or not is_host_class(host) or host == "auto":
-            raise Invalid(f"{host[:80]!r} is not a host class", remedy="give one like cpu-x86_64-avx2")
+        require_host_class(host)
         return cls(id_, host, root, {}, (), root.root.issued_at)
 
     def render(self) -> bytes:
@@ -97,13 +96,15 @@ class AircraftState:
             )
         state = cls(
             id=fields.text("id", AIRCRAFT_ID),
-            host=fields.text("host", HOST_CLASS),
+            host=fields.text("host", NEED),
             root=SignedRoot.parse(root),
             missions=dict(rows),
             consumed=tuple(consumed),
             floor=fields.integer("floor", 0, TIME_MAX),
         )
         fields.end()
+        if wrong := objection(state.host):
+            raise Corrupt(f"state.host: {wrong}", kind="bad-field", field="state.host")
         ascending([id_ for id_, _ in rows], "state.missions")
         ascending(consumed, "state.consumed")
         return state

@@ -15,6 +15,7 @@ import pytest
 from builders.descriptors.shard import read_shard
 from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
 from store.disk.media import Media
+from store.format.manifest import age_in_days
 from store.ground.repository import Repository
 from tests.support.commands import flightbag, listing
 from tests.support.field import LEFT, RIGHT, WORLD, ZOOMS, Desk
@@ -38,10 +39,15 @@ def test_builds_signs_and_verifies(desk: Desk) -> None:
     assert all(artifact["seconds"] is not None for artifact in report["artifacts"])
     ran = desk.verify(None, "--aircraft", "uav-07")
     assert (ran.status, ran.json["go"]) == (0, True)
+    (verdict,) = ran.json["missions"]
     # The area has few tiles: no recall is measured, and nobody takes that for a good one.
     recall = "recall of the descriptor set embedder: not measured"
-    assert ran.json["missions"][0]["not_judged"] == ["host class", "flight", "rollback", recall]
+    assert verdict["not_judged"] == ["host class", "flight", "rollback", recall]
     assert any("a recall rests on at least 20" in text for text in report["not_measured"])
+    age = age_in_days(verdict["coverage"]["oldest"], verdict["judged_at"])
+    assert verdict["imagery_age_days"] == age
+    text = flightbag("verify", desk.store, "--trust", desk.root).out
+    assert f"up to {age} days old; the mission sets no limit" in text
 
 
 def test_shards_hold_whole_cells(desk: Desk) -> None:

@@ -27,6 +27,7 @@ from store.format.missing import MissingList
 from store.ground.repository import Repository
 from tests.support.commands import Ran, flightbag
 from tests.support.field import LEFT, RIGHT, Desk
+from tests.support.frames import frame_over, metres_of_tile
 
 QUALITY = "[quality]\nrecall_at_1 = 0.5\nrecall_at_5 = 0.6\n"
 # Enough views to measure a recall.
@@ -580,17 +581,47 @@ def test_query_finds_the_tile_it_is_asked_with(desk: Desk) -> None:
     command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json")
     ran = flightbag(*command, "--top", 3)
     assert ran.status == 0, ran.out + ran.err
-    best = ran.json[0]
+    best = ran.json["matches"][0]
     assert best["tile"] == str(tile)
     assert best["score"] > 0.99
-    assert len(ran.json) == 3
+    assert len(ran.json["matches"]) == 3
     side = 1 << tile.z
     assert best["corner"][1] == pytest.approx(tile.x / side * 360 - 180)
     assert best["centre"][1] == pytest.approx((tile.x + 0.5) / side * 360 - 180)
     assert best["centre"][0] < best["corner"][0]
-    assert {one["tile"].split("/")[0] for one in flightbag(*command, "--zoom", 14).json} == {"14"}
+    assert {one["tile"].split("/")[0] for one in flightbag(*command, "--zoom", 14).json["matches"]} == {"14"}
     assert flightbag(*command, "--zoom", 9).status == 1
     assert flightbag(*command, "--index", "fast").status == 1
+
+
+def test_query_finds_a_frame_by_what_is_known_of_the_camera_and_says_what_it_assumes(desk: Desk) -> None:
+    desk.built(desk.write_mission("left"))
+    tile = area_tiles(15)[4]
+    metres = metres_of_tile(tile)
+    frame = Image.fromarray(frame_over(tile, scale=1.7, heading=37, size=(640, 600)))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the file is lying on its side
+    frame.transpose(Image.Transpose.ROTATE_90).save(desk.folder / "frame.jpg", quality=95, exif=exif)
+    command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root)
+    known = ("--metres", 1.7 * metres, "--heading", 37)
+    ran = flightbag(*command, *known, "--json")
+    assert ran.status == 0, ran.out + ran.err
+    assert ran.json["matches"][0]["tile"] == str(tile)
+    assert [ground["zoom"] for ground in ran.json["left_out"]] == [14]
+    height = 1.7 * metres / 2
+    assert flightbag(*command, "--height", height, "--fov", 90, "--heading", 37, "--json").json == ran.json
+    people = flightbag(*command)
+    assert "assumed: the shorter side of the frame shows as much ground as a row of the map" in people.out
+    assert "assumed: the top of the frame is north" in people.out
+    assert flightbag(*command, "--json").json["matches"][0]["tile"] != str(tile)
+    assert "not searched: zoom 14" in flightbag(*command, *known).out
+    for wrong in (
+        ("--heading", 37), ("--height", 100), ("--fov", 90), ("--metres", 9, "--height", 100, "--fov", 90),
+        ("--metres", -1), ("--metres", "nan"), (*known, "--zoom", 14), ("--metres", 100),
+    ):  # fmt: skip
+        ran = flightbag(*command, *wrong)
+        assert ran.status == 2, wrong
+        assert ran.err
 
 
 def test_nothing_is_asked_of_a_mission_that_is_no_go(desk: Desk) -> None:
@@ -632,8 +663,8 @@ def test_a_missing_tile_is_never_an_answer(desk: Desk) -> None:
     old = {one["tile"] for one in report["coverage"]["missing"]}
     assert str(tile) in old
     ran = flightbag("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json", "--top", 99)
-    assert not {one["tile"] for one in ran.json} & old
-    assert len(ran.json) == report["coverage"]["described"]
+    assert not {one["tile"] for one in ran.json["matches"]} & old
+    assert len(ran.json["matches"]) == report["coverage"]["described"]
 
 
 # Two builds
@@ -686,12 +717,12 @@ def test_indexes_are_entries_with_keys_of_their_own(desk: Desk) -> None:
     tile = area_tiles(15)[4]
     (desk.folder / "frame.jpg").write_bytes(tile_bytes(desk.folder / "terrain.mbtiles", tile))
     command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json")
-    exact = flightbag(*command).json
+    exact = flightbag(*command).json["matches"]
     for index in ("coarse", "graph"):
         ran = flightbag(*command, "--index", index)
         assert ran.status == 0, ran.out + ran.err
-        assert ran.json[0]["tile"] == exact[0]["tile"] == str(tile)
-        assert ran.json[0]["score"] == pytest.approx(exact[0]["score"], abs=1e-3)
+        assert ran.json["matches"][0]["tile"] == exact[0]["tile"] == str(tile)
+        assert ran.json["matches"][0]["score"] == pytest.approx(exact[0]["score"], abs=1e-3)
     # A neighbouring mission has indexes of its own and trains no quantiser for as many rows.
     again = desk.built(desk.write_mission("right", bbox=RIGHT, more=INDEXES))
     of = {a["name"]: a["action"] for a in again["artifacts"] if a["name"].startswith("indexes/")}
@@ -717,7 +748,7 @@ def test_an_index_answers_with_no_missing_tile(desk: Desk) -> None:
     (desk.folder / "frame.jpg").write_bytes(tile_bytes(desk.folder / "terrain.mbtiles", tile))
     for index in ("coarse", "graph"):
         command = ("query", desk.store, "left", desk.folder / "frame.jpg", "--trust", desk.root, "--json")
-        found = {one["tile"] for one in flightbag(*command, "--index", index, "--top", 99).json}
+        found = {one["tile"] for one in flightbag(*command, "--index", index, "--top", 99).json["matches"]}
         assert found
         assert not found & old
 
@@ -768,7 +799,7 @@ def test_an_index_is_built_again_when_another_sets_rows_make_tiles_missing(desk:
             "--index", "fast", "--top", 99, "--json",
         )  # fmt: skip
         assert ran.status == 0, ran.out + ran.err
-        found = {tile_id(Tile(*map(int, one["tile"].split("/")))) for one in ran.json}
+        found = {tile_id(Tile(*map(int, one["tile"].split("/")))) for one in ran.json["matches"]}
         assert found
         assert not found & gone
 
@@ -809,7 +840,8 @@ def test_a_map_is_probed_where_it_has_rows(desk: Desk) -> None:
     for tile in tiles:
         if tile != tiles[5]:
             set_tile(desk.folder / "terrain.mbtiles", tile, picture(256, 90))
-    report = desk.built(desk.write_mission("left", zooms=(15,), more="[coverage]\nat_least = 0.01\n"))
+    mission = desk.write_mission("left", zooms=(15,), more='[coverage]\nat_least = 0.01\nrepeated = "allowed"\n')
+    report = desk.built(mission)
     assert {one["reason"] for one in report["coverage"]["missing"]} == {"blank"}
     assert flightbag("probe", desk.store, "left", "--trust", desk.root).status == 0
 

@@ -198,7 +198,7 @@ def test_a_forged_signature(built: Desk) -> None:
     ("option", "value", "kind"),
     [
         ("--aircraft", "uav-08", "wrong-aircraft"),
-        ("--host", "cpu-riscv64", "wrong-host"),
+        ("--host", "cpu-aarch64", "wrong-host"),
         ("--host", "cpu", "wrong-host"),
     ],
 )
@@ -206,6 +206,16 @@ def test_not_for_this_aircraft(built: Desk, option: str, value: str, kind: str) 
     ran = built.verify(None, option, value)
     assert ran.status == 1
     assert [f["kind"] for f in ran.json["missions"][0]["findings"]] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("host", "nearest"), [("banana", ""), ("cpu-arm", "cpu-aarch64"), ("cpu-x86-64", "cpu-x86_64"), ("", "")]
+)
+def test_a_host_class_that_cannot_be_is_refused(built: Desk, host: str, nearest: str) -> None:
+    ran = built.verify(None, "--host", host)
+    assert ran.status not in (0, 1)
+    assert nearest in ran.err
+    assert "families cpu, ort" in ran.err
 
 
 def test_go_for_the_host_that_built_it(built: Desk) -> None:

@@ -132,6 +132,20 @@ def test_each_bad_tile_tells_its_reason() -> None:
         assert caught.value.message
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_tile_that_exif_data_turn_is_undecodable(kind: str) -> None:
+    """Browsers turn it, most other programs do not: nobody knows which of the two the map shows."""
+    for orientation in (0, 1, 6, 3):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encoded(kind, exif=exif)
+        if orientation < 2:
+            assert tile_image(data, 256).size == (256, 256)
+            continue
+        with pytest.raises(Undecodable, match=f"EXIF orientation {orientation}"):
+            tile_image(data, 256)
+
+
 @given(st.sampled_from(["JPEG", "PNG", "WEBP"]), st.data())
 def test_damage_never_raises_anything_else(kind: str, data: st.DataObject) -> None:
     image = bytearray(encoded(kind, Image.fromarray(PIXELS[:32, :32])))

@@ -429,13 +429,26 @@ def flags(names: str) -> str:
         ("aarch64", "Features\t: fp\n", "cpu-aarch64"),
         # The class of the machine says which list is meant.
         ("aarch64", flags(AVX512), "cpu-aarch64"),
-        ("riscv64", "isa\t: rv64imafdc\n", "cpu-riscv64"),
         ("x86_64", "flags", "cpu-x86_64"),
     ],
 )  # fmt: skip
 def test_a_cpu_is_named_by_the_widest_set_that_it_has_in_full(machine: str, cpuinfo: str, name: str) -> None:
     assert cpu_class(machine, cpuinfo) == name
     assert is_host_class(name)
+
+
+def test_a_machine_that_no_class_can_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    with pytest.raises(Invalid, match="'cpu-riscv64' is not a component of a host class"):
+        BACKEND.describe_host()
+    monkeypatch.undo()
+    for version, host in (("1.22.0+cu128", "ort-1.22.0"), ("1.23.0.dev20250901", None)):
+        monkeypatch.setattr(type(BACKEND), "version", version)
+        if host is not None:
+            assert BACKEND.describe_host().endswith(f"+{host}")
+            continue
+        with pytest.raises(Invalid, match="is not a component"):
+            BACKEND.describe_host()
 
 
 def test_the_first_processor_speaks_for_all() -> None:
@@ -462,9 +475,9 @@ def test_a_portable_engine_needs_any_cpu_and_a_fast_one_the_set_of_this_machine(
     fast = dataclasses.replace(portable, options={"mode": "fast"})
     assert BACKEND.target(portable) == "cpu-x86_64"
     assert BACKEND.target(fast) == f"cpu-x86_64-avx2{ORT}"
-    for target in ("cpu", "cpu-x86_64", "cpu-aarch64-neon", "cpu-x86_64-avx2+trt10-sm87"):
+    for target in ("cpu", "cpu-x86_64", "cpu-aarch64-neon", "cpu-x86_64-avx2+sm87+trt10"):
         assert BACKEND.engine_host(portable, target) == "cpu"
-    for target in (f"cpu-x86_64-avx2{ORT}", f"cpu-x86_64-avx2{ORT}+trt10-sm87"):
+    for target in (f"cpu-x86_64-avx2{ORT}", f"cpu-x86_64-avx2{ORT}+sm87+trt10"):
         assert BACKEND.engine_host(fast, target) == f"cpu-x86_64-avx2{ORT}"
 
 
@@ -475,7 +488,7 @@ def test_a_portable_engine_needs_any_cpu_and_a_fast_one_the_set_of_this_machine(
         "cpu-x86_64",
         "cpu-x86_64-avx512",
         "cpu-aarch64-neon",
-        "trt10-sm87",
+        "sm87+trt10",
         "cpu-x86_64-avx2",
         "cpu-x86_64-avx2+ort-1.0.0",
     ],
@@ -490,8 +503,8 @@ def test_a_fast_engine_is_not_built_for_a_target_that_is_not_this_machine(
 
 
 def test_a_target_without_a_cpu_has_no_portable_engine(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="the target is trt10-sm87"):
-        BACKEND.engine_host(spec_of(save(tmp_path, small_network())), "trt10-sm87")
+    with pytest.raises(Invalid, match="the target is sm87"):
+        BACKEND.engine_host(spec_of(save(tmp_path, small_network())), "sm87+trt10")
 
 
 @pytest.mark.parametrize("readable", [True, False])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -37,8 +39,8 @@ def level(
     return Level(ZOOM, IDS, IDS[there], hashes, has_zoom, captured.astype(np.int64), native)
 
 
-def gates(*, days: int | None = None, mm: int | None = None, required: int = 10**6) -> Gates:
-    return Gates(256, required, days, mm, NOW)
+def gates(*, days: int | None = None, mm: int | None = None, required: int = 10**6, repeated: bool = False) -> Gates:
+    return Gates(256, required, repeated, days, mm, NOW)
 
 
 def inventory(one: Level) -> Inventory:
@@ -60,6 +62,28 @@ def test_the_first_reason_that_holds_counts() -> None:
     }
     nowhere = shortfall(inventory(level(absent={0}, has_zoom=False)), gates(), {})
     assert set(nowhere.reasons().values()) == {"outside-zooms"}
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=len(IDS), max_size=len(IDS)),
+    st.sets(st.integers(0, len(IDS) - 1), max_size=6),
+    st.booleans(),
+)
+def test_a_repeated_tile_is_missing_unless_that_is_allowed(pictures: list[int], blank: set[int], allowed: bool) -> None:
+    """Allowed or not, the manifest's number is that of the repeated tiles that are described."""
+    one = level()
+    hashes = np.array([[picture] * 32 for picture in pictures], np.uint8) + 1
+    faults = {int(IDS[i]): "blank" for i in blank}
+    found = shortfall(inventory(replace(one, hashes=hashes)), gates(required=0, repeated=allowed), faults)
+    again = {int(number) for number, picture in zip(IDS, pictures, strict=True) if pictures.count(picture) > 1}
+    refused = {} if allowed else dict.fromkeys(again, "repeated")
+    assert found.reasons() == faults | refused
+    coverage = found.coverage(gates(required=0, repeated=allowed))
+    assert (coverage.repeated or 0) == (len(again - faults.keys()) if allowed else 0)
+    listed = found.as_list()
+    assert of_list(found.inventory, gates(required=0, repeated=allowed), listed) is not None
+    if again:
+        assert of_list(found.inventory, gates(required=0, repeated=not allowed), listed) is None
 
 
 @pytest.mark.parametrize(("age", "missing"), [(99, 1), (100, 0)])

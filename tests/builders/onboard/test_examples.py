@@ -12,7 +12,7 @@ from tests.support.examples import run_examples
 from tests.support.field import Desk
 from tests.support.terrain import render
 
-MODULES = ("", ".flying", ".loading", ".probes", ".retriever")
+MODULES = ("", ".camera", ".flying", ".loading", ".probes", ".retriever")
 
 
 def test_the_examples_run(built: Desk) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders.grid.tiles import MAX_TILE_BYTES
+from builders.descriptors.photo import MAX_BYTES
 from builders.imagery.png import write_png
 from builders.retrieval.query import read_picture
 from store.errors import Invalid, NotFound
@@ -24,7 +24,7 @@ def test_a_picture_is_read_as_its_pixels(tmp_path: Path) -> None:
 def test_a_file_that_is_not_a_picture_is_invalid_and_nothing_waits(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no picture")
     (tmp_path / "large").touch()
-    os.truncate(tmp_path / "large", MAX_TILE_BYTES + 1)
+    os.truncate(tmp_path / "large", MAX_BYTES + 1)
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "text", tmp_path / "large", tmp_path / "pipe"):
         with pytest.raises(Invalid) as caught:

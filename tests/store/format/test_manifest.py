@@ -40,7 +40,7 @@ FULL = manifest_of(
         FACTS, area=Area(FACTS.area.bbox, (((-991700000, 470100000, -991400000, 470100000, -991500000, 470300000),),))
     ),
     issue=Issue(1, 7, 8, 1, 9, ObjectId.of(b"before")),
-    coverage=Coverage(bytes(32), 10, 1, 900_000, (16, 17), -5, 5, 30, 500),
+    coverage=Coverage(bytes(32), 10, 1, 900_000, (16, 17), -5, 5, 30, 500, 9),
     releases=(ObjectId(bytes(32)), ObjectId(b"\x01" * 32)),
 )
 
@@ -75,6 +75,7 @@ def coverages(draw: st.DrawFn) -> Coverage:
         draw(DIGESTS), tiles, missing, draw(st.integers(0, (tiles - missing) * PPM // tiles)),
         draw(ascending(st.integers(0, 24), least=1)), oldest, newest,
         draw(st.none() | st.integers(0, 10**6)), draw(st.none() | st.integers(1, 10**9)),
+        draw(st.none() | st.integers(1, tiles - missing)) if missing < tiles else None,
     )  # fmt: skip
 
 
@@ -101,7 +102,7 @@ MANIFESTS = st.builds(
     Manifest,
     mission=MISSIONS,
     issue=ISSUES,
-    host=st.sampled_from(["cpu", "cpu-aarch64+trt10.3-sm87"]),
+    host=st.sampled_from(["cpu", "cpu-aarch64+sm87+trt10"]),
     coverage=coverages(),
     quality=st.lists(FIGURES, max_size=3, unique_by=lambda figure: figure.name).map(
         lambda found: tuple(sorted(found, key=lambda figure: figure.name))
@@ -198,6 +199,7 @@ OPTIONAL = {
     ("issue", "previous"),
     ("coverage", "max_age_days"),
     ("coverage", "min_resolution_mm"),
+    ("coverage", "repeated"),
 }
 
 
@@ -230,7 +232,7 @@ def test_an_unknown_key_is_refused(path: Path) -> None:
 ID31, ID32, ID33 = bytes(31), bytes(32), bytes(33)
 BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("version", [1], [0, 2, -1]),
-    ("host", ["cpu", "a+b"], ["", "b+a", "a+a", "CPU", "a" * 65, "a\n"]),
+    ("host", ["cpu", "cpu+sm87"], ["", "sm87+cpu", "cpu+cpu", "CPU", "cpu-arm", "cpu+ort>=1.22", "cpu" * 90, "cpu\n"]),
     ("count", [1, 100_000], [0, -1, 100_001]),
     ("root", [bytes(32)], [b"", ID31, ID33]),
     ("identity", [bytes(32)], [b"", ID31, ID33]),
@@ -267,6 +269,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("coverage.newest", [-5, TIME_MAX], [-6, TIME_MAX + 1]),
     ("coverage.max_age_days", [30, 10**6], [-1, 10**6 + 1]),
     ("coverage.min_resolution_mm", [1, 10**9], [0, 10**9 + 1]),
+    ("coverage.repeated", [1, 9], [0, 10]),
 ]  # fmt: skip
 
 
@@ -292,12 +295,14 @@ def test_imagery_is_no_older_than_allowed_when_the_mission_is_issued(late: int, 
         assert refused(encode(value)).fields["field"] == "coverage.oldest"
     # Where nothing is described, nothing is too old.
     value["coverage"] |= {"missing": 10, "required_ppm": 0}
+    del value["coverage"]["repeated"]
     Manifest.parse(encode(value))
 
 
 def test_missing_tiles_cannot_outnumber_tiles_even_where_none_is_required() -> None:
     value = value_of()
     value["coverage"] |= {"tiles": 10, "missing": 10, "required_ppm": 0}
+    del value["coverage"]["repeated"]
     Manifest.parse(encode(value))
     value["coverage"]["missing"] = 11
     refused(encode(value))
@@ -342,7 +347,7 @@ class TestIdentity:
             {"host": "cpu-aarch64"},
             {"coverage": replace(FULL.coverage, digest=b"\x01" * 32)},
             {"coverage": replace(FULL.coverage, required_ppm=0)},
-            {"quality": (Figure("recall@1/shift", 990_000, 940_000, 128, bytes(32)),)},
+            {"quality": (Figure("recall@1/net/shift", 990_000, 940_000, 128, bytes(32)),)},
             {"quality": ()},
             {"releases": ()},
         ],
@@ -355,7 +360,7 @@ class TestIdentity:
         "changes",
         [
             {"issue": Issue(2, 9, 9, 2)},
-            {"quality": (Figure("recall@1/shift", 999_999, 950_000, 99, bytes(32)),)},
+            {"quality": (Figure("recall@1/net/shift", 999_999, 950_000, 99, bytes(32)),)},
             {"count": 9, "merkle_root": b"\x01" * 32, "table": ObjectId.of(b"x"), "table_size": 9},
         ],
         ids=str,

@@ -23,6 +23,7 @@ from store.trust.aircraft_state import AircraftState
 from store.trust.root import SignedRoot
 from tests.faults.disks import Failing, Orderly, PowerCut, PowerFails, Recorded, bad_sectors
 from tests.support.missions import (
+    COVERAGE,
     FACTS,
     ISSUE,
     NOW,
@@ -212,6 +213,23 @@ class TestTime:
         assert late is not None
         enrol(state, replace(STATE, floor=late + 1), again=True)
         assert kinds(takeoff(state, store, now=NOW)) == ["expired"]
+
+    @pytest.mark.parametrize("now", [0, 5, ISSUE.issued_at - 1])
+    def test_a_clock_that_is_none_enters_no_floor(self, state: Path, store: Path, now: int) -> None:
+        verdict = takeoff(state, store, now=now)
+        assert verdict.go
+        assert verdict.judged_at is None
+        assert "before the mission was issued" in verdict.not_judged[-1]
+        assert read_state(state).state.floor == ISSUE.issued_at
+
+    def test_imagery_that_has_aged(self, state: Path, tmp_path: Path) -> None:
+        aging = replace(COVERAGE, oldest=ISSUE.issued_at - 86400, newest=ISSUE.issued_at, max_age_days=1)
+        store = make_store(tmp_path / "aging", flight(coverage=aging, issue=replace(ISSUE, expires_at=None)))
+        assert takeoff(state, store, now=None).go, "nothing has passed since the issue that the aircraft knows of"
+        assert kinds(takeoff(state, store, now=NOW)) == ["stale-imagery"]
+        assert read_state(state).state.floor == ISSUE.issued_at, "only a GO raises the floor"
+        enrol(tmp_path / "later", replace(STATE, floor=NOW))
+        assert kinds(takeoff(tmp_path / "later", store, now=None)) == ["stale-imagery"]
 
 
 def cut(path: Path, keep: int) -> None:

@@ -23,7 +23,7 @@ from store.format.cbor import decode, encode
 from store.format.cose import Envelope, Signature
 from store.format.entries import MAX_ENTRIES, EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import ENVELOPE_LIMIT, Issue, Takeoff
+from store.format.manifest import ENVELOPE_LIMIT, Figure, Issue, Takeoff
 from store.takeoff.check import takeoff_check
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Evidence, Opened, Verdict, VerifiedMission
@@ -113,6 +113,16 @@ def test_what_was_not_asked_is_said() -> None:
     verdict = check(evidence_of(GOOD), Binding(NOW))
     assert verdict.go
     assert verdict.not_judged == ("aircraft", "host class", "flight", "rollback")
+
+
+@pytest.mark.parametrize("queries", [None, 19])
+def test_a_recall_that_nobody_measured_is_not_judged(queries: int | None) -> None:
+    """Nor one that rests on too few queries."""
+    figures = () if queries is None else (Figure("recall@1/net/shift", 990_000, 0, queries, bytes(32)),)
+    silent = flight(quality=figures)
+    verdict = check(evidence_of(silent))
+    assert verdict.go
+    assert verdict.not_judged[-1] == "recall of the descriptor set net: not measured"
 
 
 def test_a_refusal_too_says_what_was_not_judged() -> None:

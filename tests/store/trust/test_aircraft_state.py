@@ -75,7 +75,11 @@ def test_a_newer_root_ends_the_missions_of_earlier_epochs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("id_", "host"), [("UAV", "cpu"), ("", "cpu"), ("uav-07", ""), ("uav-07", "b+a"), ("u", "auto")]
+    ("id_", "host"),
+    [
+        *(("UAV", "cpu"), ("", "cpu"), ("uav-07", ""), ("uav-07", "ort-1.22+cpu"), ("u", "auto")),
+        *(("u", "banana"), ("u", "cpu-arm"), ("u", "cpu-x86-64"), ("u", "cpu+ort>=1.22")),
+    ],
 )
 def test_ids_and_classes_are_checked(id_: str, host: str) -> None:
     with pytest.raises(Invalid):
