@@ -23,6 +23,7 @@ from builders.engines.check import TOLERANCES, Tolerance
 from builders.engines.compiling import CompileSettings
 from builders.engines.isolation import Limits, machine_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
+from builders.grid.tiles import rows_and_columns
 from builders.grid.views import View
 from builders.imagery.coverage import Gates
 from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
@@ -91,9 +92,8 @@ class BuildContext:
         with self.about(f"descriptors[{self.mission.descriptors.index(set_)}].view"):
             if set_.view.tiles is not None:
                 return View(set_.view.tiles, set_.view.stride or 1)
-            _, south, _, north = self.area.bbox
-            latitude = (south + north) / 2 / 10**7
-            return View.of_metres(float(set_.view.metres or 0), float(set_.view.overlap or 0), zoom, latitude)
+            metres, overlap = float(set_.view.metres or 0), float(set_.view.overlap or 0)
+            return View.of_metres(metres, overlap, zoom, self.area.middle_latitude)
 
     def rows(self, set_: Descriptors, zoom: int) -> RowRecipe:
         """Return how the rows of a descriptor set are made at a zoom."""
@@ -180,17 +180,25 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
     mission, area = load_mission(mission_file)
+    try:
+        rows_and_columns(area.bbox, 0)
+    except Invalid as error:
+        raise error.restated(f"{mission_file}: mission.area: {error.message}") from error
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
         specs_of = [
-            SourceSpec(t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0)) for t in mission.tiles
+            SourceSpec(
+                t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), scheme=t.scheme, bands=t.bands
+            )
+            for t in mission.tiles
         ]
         stat_cache = StatCache(cache / "tiles")
-        sources = stack.enter_context(TileSources(specs_of, mission.coverage.tile_size, stat_cache))
+        sources = stack.enter_context(TileSources(specs_of, mission.coverage.tile_size, area.bbox, stat_cache))
         against = None
         if mission.quality.against is not None:
-            other = SourceSpec(mission.quality.against, sources.zooms, datetime.date(1970, 1, 1))
-            against = stack.enter_context(TileSources([other], mission.coverage.tile_size, stat_cache))
+            scheme = mission.quality.against_scheme
+            other = SourceSpec(mission.quality.against, sources.zooms, datetime.date(1970, 1, 1), scheme=scheme)
+            against = stack.enter_context(TileSources([other], mission.coverage.tile_size, area.bbox, stat_cache))
         backends: dict[str, EngineBackend] = {b.backend: backend_of(b.backend) for b in mission.backbones}
         specs = {backbone.name: _spec(backbone) for backbone in mission.backbones}
         memory = mission.compile.memory_mib

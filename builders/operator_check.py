@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from builders.grid.live import missing_at
 from builders.grid.tiles import Tile, tile_from_id
 from builders.grid.views import View
 from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
+from builders.imagery.roworder import SourcePath
 from builders.recipe import RowRecipe, tile_list
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
@@ -36,7 +36,7 @@ _REMEDY = (
 _ANY_DATE = datetime.date(1970, 1, 1)
 
 
-def check_tiles(sources: Sequence[Path]) -> Callable[[Evidence, Opened], Iterator[Finding]]:
+def check_tiles(sources: Sequence[SourcePath]) -> Callable[[Evidence, Opened], Iterator[Finding]]:
     """Return the check against these sources, at all zooms of the mission; where sources overlap the first one wins."""
 
     def check(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
@@ -44,8 +44,8 @@ def check_tiles(sources: Sequence[Path]) -> Callable[[Evidence, Opened], Iterato
         try:
             recipes = _recipes(evidence, opened)
             tile_size = next((recipe.tile_size for recipe in recipes.values()), 256)
-            specs = [SourceSpec(path, zooms, _ANY_DATE) for path in sources]
-            with TileSources(specs, tile_size) as open_sources:
+            specs = [SourceSpec(path, zooms, _ANY_DATE, scheme=scheme) for path, scheme in sources]
+            with TileSources(specs, tile_size, opened.manifest.mission.area.bbox) as open_sources:
                 inventory = open_sources.inventory(_wanted(opened, recipes))
         except Unavailable as error:
             yield Finding.of(error, step="G", entry="coverage")

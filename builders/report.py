@@ -39,14 +39,16 @@ class ArtifactReport:
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A figure that gates a build: parts per million, rounded down, the least that is asked for, the number of queries
-    that it rests on, and the digest of the recipe that measured it. `chance` is what answers in a random order would
-    reach, None where that says nothing or was not counted."""
+    that it rests on, and the digest of the recipe that measured it. `missed` says of single queries, for people, what
+    became of them. `chance` is what answers in a random order would reach, None where that says nothing or was not
+    counted."""
 
     name: str
     value: int
     least: int
     queries: int
     recipe: bytes
+    missed: tuple[str, ...] = ()
     chance: int | None = None
 
     @classmethod
@@ -80,25 +82,29 @@ class Missing:
 @dataclass(frozen=True, slots=True)
 class CoverageReport:
     """The tiles of the area: how many there are, described, and each that is missing. `repeated` is in short which of
-    them have the bytes of another one; whether these are missing is the policy's."""
+    them have the bytes of another one; whether these are missing is the policy's. `hints` say what is perhaps wrong
+    with the sources."""
 
     tiles: int
     described: int
     missing: tuple[Missing, ...]
     by_zoom: dict[int, int]
     repeated: Repeats
+    hints: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, shortfall: Shortfall, details: Mapping[int, str]) -> Self:
         """Return the coverage of an area; `details` say, by tile id, what is wrong with the bytes of bad tiles."""
         levels = shortfall.inventory.levels
+        details = {**shortfall.inventory.no_image, **details}
         missing = tuple(
             Missing(number, reason, details.get(number, "") if reason in FAULTS else "")
             for number, reason in shortfall.reasons().items()
         )
         total = shortfall.inventory.tiles
         by_zoom = {level.zoom: len(level.required) for level in levels}
-        return cls(total, total - len(missing), missing, by_zoom, shortfall.inventory.repetition.summary())
+        repeats = shortfall.inventory.repetition.summary()
+        return cls(total, total - len(missing), missing, by_zoom, repeats, shortfall.inventory.hints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +230,7 @@ def too_low(figures: Iterable[Measured]) -> str:
     figures = tuple(figures)
     low = [
         f"{figure_title(one.name)} is {one.value / PPM:g}, at least {one.least / PPM:g} is required"
+        + "".join(f"; {text}" for text in one.missed)
         for one in figures
         if not one.holds
     ]

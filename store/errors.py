@@ -96,3 +96,7 @@ class Unavailable(FlightbagError):
 
     It never means that all is well.
     """
+
+
+class NoStore(Unavailable):
+    """No store can be opened at the path: nothing was looked at, so nothing is known about what a store may hold."""

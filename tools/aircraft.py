@@ -9,12 +9,10 @@ import typer
 
 from store.takeoff.aircraft import consume, enrol, read_state
 from store.takeoff.code import short_code
-from store.takeoff.verify import pinned_root
 from store.trust.aircraft_state import AircraftState
-from store.trust.root import ROOT_FILE_LIMIT
 from tools import keyfiles, render
 from tools.arguments import Json, print_lines
-from tools.status import OK, command, print_json, say
+from tools.status import OK, command, print_json, say, warn
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,7 +37,7 @@ def enrol_command(
     host: Annotated[str, typer.Option(metavar="CLASS", help="Its host class; see `flightbag engines host`.")],
     trust: Annotated[Path, typer.Option(readable=False, metavar="ROOT", help="The file of its first trust root.")],
     again: Annotated[
-        bool, typer.Option("--again", help="Replace an existing state. The aircraft forgets what it has seen.")
+        bool, typer.Option("--again", help="Change host class or trust root. The aircraft keeps what it remembers.")
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -47,13 +45,27 @@ def enrol_command(
 
     Example: flightbag aircraft enrol state --id uav-07 --host cpu-x86_64 --trust pinned.root.cbor
     """
-    root = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
-    enrol(state, AircraftState.initial(id_, host, root), again=again)
-    code = short_code(root.root.digest)
+    root = keyfiles.pinned(trust)
+    enrolment = enrol(state, AircraftState.initial(id_, host, root), again=again)
+    kept = enrolment.state
+    newest = kept.root.root
+    code = short_code(newest.digest)
+    counts = {"missions": len(kept.missions), "accepted": len(kept.accepted), "consumed": len(kept.consumed)}
     if as_json:
-        print_json({"id": id_, "host": host, "root": root.root.version, "code": code})
-    else:
-        say(f"enrolled {id_} ({host}) in {root.root.domain}, trust root {root.root.version}, code {code}")
+        print_json(
+            {"id": id_, "host": host, "root": newest.version, "code": code, "forgot": enrolment.forgot, "kept": counts}
+        )
+        return OK
+    say(f"enrolled {id_} ({host}) in {newest.domain}, trust root {newest.version}, code {code}")
+    if enrolment.forgot:
+        warn("flightbag: no slot of the earlier state could be read: the flights that it had consumed are forgotten")
+    elif again:
+        say(
+            f"  keeps {render.many(counts['missions'], 'mission')}, {render.many(counts['consumed'], 'flight')} flown, "
+            f"{counts['accepted']} accepted and not flown"
+        )
+    if newest.version > root.root.version:
+        say(f"  keeps trust root {newest.version}: the aircraft has seen it after root {root.root.version}")
     return OK
 
 
@@ -66,11 +78,11 @@ def consume_command(
 ) -> int:
     """Record after landing that a flight was flown. From then on its missions are NO-GO.
 
+    It cannot be undone, and takes only a flight that `verify --state` has accepted.
+
     Example: flightbag aircraft consume state 2026-11-23-01
     """
-    consumed_before = flight in read_state(state).state.consumed
-    if not consumed_before:
-        consume(state, flight)
+    consumed_before = not consume(state, flight)
     if as_json:
         print_json({"consumed": flight, "before": consumed_before})
     else:
@@ -101,6 +113,7 @@ def show(state: State, as_json: Json = False) -> int:
                     name: {"epoch": seen.epoch, "sequence": seen.sequence, "payload": seen.digest.hex()}
                     for name, seen in aircraft.missions.items()
                 },
+                "accepted": list(aircraft.accepted),
                 "consumed": list(aircraft.consumed),
                 "changes": stored.number,
                 "one_slot_lost": stored.mend,
@@ -115,6 +128,7 @@ def show(state: State, as_json: Json = False) -> int:
                 ("trust root", f"{root.version} of {root.domain}, code {short_code(root.digest)}, epoch {root.epoch}"),
                 ("not before", render.when(aircraft.floor)),
                 *(("mission", f"{name}, sequence {seen.sequence}") for name, seen in aircraft.missions.items()),
+                *(("accepted", flight) for flight in aircraft.accepted),
                 *(("flown", flight) for flight in aircraft.consumed),
                 *([("slots", "one of the two is damaged or old; the next change writes both")] if stored.mend else []),
             ]

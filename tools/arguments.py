@@ -29,6 +29,12 @@ StoreAndMission = Annotated[
     list[str], typer.Argument(metavar="[STORE] MISSION", help=_STORE_AND_MISSION, show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+DropCache = Annotated[
+    bool,
+    typer.Option(
+        "--drop-cache", help="Read the medium, not the page cache. This is the default for a removable medium."
+    ),
+]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(
@@ -80,11 +86,15 @@ def store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
     """
     from_env = os.environ.get(ENV)
     if len(args) == 2:
+        if _is_store(args[1]) and not _is_store(args[0]):
+            raise Invalid(f"{args[1]} is a store, not a mission", remedy=f"give STORE first: {args[1]} {args[0]}")
         return args[0], args[1]
     if len(args) > 2:
         raise Invalid(f"unexpected argument {args[2]!r}", remedy="see --help")
     if len(args) == 1:
-        if from_env and (needed or not os.path.exists(os.path.join(args[0], TOML))):
+        # A path is no mission: it may be of a medium that is not mounted, or of a folder above a store.
+        is_path = _is_store(args[0]) or os.sep in args[0]
+        if from_env and not (is_path and not needed):
             return from_env, args[0]
         if not needed:
             return args[0], None
@@ -96,6 +106,10 @@ def store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
         if needed
         else f"give it, or set {ENV}; see --help",
     )
+
+
+def _is_store(path: str) -> bool:
+    return os.path.lexists(os.path.join(path, TOML))
 
 
 def store_then(args: list[str], *counts: int) -> tuple[str, list[str]]:

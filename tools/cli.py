@@ -18,7 +18,7 @@ import typer
 
 from builders.extras import require_build_extra
 from store.disk.layout import check_free
-from store.errors import FlightbagError, Invalid, NotFound, Unavailable
+from store.errors import FlightbagError, Invalid, NoStore, Unavailable
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
@@ -45,6 +45,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the streams take no control sequences, and [STORE] is no markup
     help="Build, seal, carry and verify the engines and map descriptors of aircraft that navigate by sight.\n\n"
     "Example: flightbag verify /media/stick/store --trust pinned.root.cbor",
 )
@@ -345,7 +346,9 @@ def _existing(path: str) -> Iterator[Repository | None]:
     """Yield the store at `path`, or None if nothing lies at `path` yet. Raise if something else lies there."""
     try:
         repository = Repository.open(path)
-    except NotFound:
+    except NoStore as error:
+        if error.kind != "no-store":
+            raise
         if os.path.lexists(path):
             check_free(path)
         yield None

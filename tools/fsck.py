@@ -1,9 +1,10 @@
 """`store-fsck`, also `flightbag fsck`: the audit and the repair, with the statuses of fsck(8).
 
-    0  clean        1  errors were corrected
+    0  no errors    1  errors were corrected
     4  errors left  8  could not check  16  wrong arguments  32  interrupted
 
-Statuses add up: 12 means that errors are left and that something could not be checked. 141 means that nobody reads the
+Statuses add up: 12 means that errors are left and that something could not be checked. 0 says no more than that: the
+verdict is `clean`, and a mission `flyable`, only if every object was read (`--full`). 141 means that nobody reads the
 output (see `program`).
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -24,12 +26,13 @@ from store.audit.ledger import Ledger
 from store.audit.repair import repair
 from store.audit.repair_plan import RepairPlan, plan_repair
 from store.audit.scope import Scope
+from store.disk.layout import open_store
 from store.disk.media import Media
 from store.errors import Invalid, Unavailable
 from store.findings import Finding
 from store.ground.repository import Repository
 from tools import render
-from tools.arguments import Store, duration, print_lines
+from tools.arguments import DropCache, Store, duration, print_lines
 from tools.program import run_program
 from tools.progress import reading_bar
 from tools.status import exits, fail, say, warn
@@ -38,7 +41,11 @@ from tools.streams import OutputLost
 CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
 
 Quick = Annotated[
-    bool, typer.Option("--quick", help="Check names, types, sizes, refs, signatures and closures. This is the default.")
+    bool,
+    typer.Option(
+        "--quick",
+        help="Check names, types, sizes, refs, signatures and closures. The default. No object is read in full.",
+    ),
 ]
 Full = Annotated[bool, typer.Option("--full", help="Also read and hash every byte of every object.")]
 Sample = Annotated[
@@ -52,7 +59,6 @@ Mission = Annotated[str, typer.Option(help="Audit only what this mission needs."
 Exclusive = Annotated[
     bool, typer.Option("--exclusive", help="Report an object that no mission needs as an error. For an aircraft.")
 ]
-DropCache = Annotated[bool, typer.Option("--drop-cache", help="Read the medium instead of the page cache.")]
 LedgerFile = Annotated[
     Path | None,
     typer.Option(
@@ -89,6 +95,9 @@ def run(
 ) -> int:
     """Audit a store, name each damage and the missions that it grounds, and with --repair mend the store.
 
+    Only --full reads every byte: a mission is flyable if each of its objects was
+    read, else it is complete, not read.
+
     The command is also installed as store-fsck. Its statuses are those of fsck(8).
 
     Example: flightbag fsck ground --full
@@ -118,9 +127,9 @@ def run(
                 return fsck(media, wanted, ledger=opened_ledger, on_finding=on_finding, progress=progress)
 
         if not repairing:
-            with Media(store, drop_cache=drop_cache) as media:
+            with open_store(store, drop_cache=drop_cache or None) as media:
                 audit = audited(media, scope, _line if as_json else None)
-            return _report(audit, scope, as_json=as_json)
+            return _report(audit, store, scope, as_json=as_json)
         replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
 
         def show(plan: RepairPlan) -> None:
@@ -133,15 +142,15 @@ def run(
 
         if dry_run:
             with Repository.open(store) as repository:
-                with Media(store, drop_cache=drop_cache) as media:
+                with open_store(store, drop_cache=drop_cache or None) as media:
                     audit = audited(media, scope)
                 plan = plan_repair(repository, audit, replicas)
                 show(plan)
                 if plan.steps and not as_json:
                     say("after these steps a repair audits the store again, and shows each further step first")
-            return _report(audit, scope, as_json=as_json, lines=as_json)
-        repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache)
-    return _report(repaired.audit, scope, as_json=as_json, lines=as_json, corrected=len(repaired.steps))
+            return _report(audit, store, scope, as_json=as_json, lines=as_json)
+        repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache or None)
+    return _report(repaired.audit, store, scope, as_json=as_json, lines=as_json, corrected=len(repaired.steps))
 
 
 def _scope(*, quick: bool, full: bool, sample: str | None, budget: str | None, mission: str, exclusive: bool) -> Scope:
@@ -191,29 +200,40 @@ def _status(audit: Audit, corrected: int) -> int:
     return status | (CORRECTED if corrected else CLEAN)
 
 
-def _report(audit: Audit, scope: Scope, *, as_json: bool, lines: bool = False, corrected: int = 0) -> int:
+def _read_all(store: str, scope: Scope) -> str:
+    """Return the command of an audit of the same scope that reads every byte."""
+    more = ["--mission", scope.mission] if scope.mission else ["--exclusive"] if scope.exclusive else []
+    return shlex.join(["store-fsck", store, "--full", *more])
+
+
+def _report(audit: Audit, store: str, scope: Scope, *, as_json: bool, lines: bool = False, corrected: int = 0) -> int:
     status = _status(audit, corrected)
     if audit.forgetful:
         warn(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}")
     if not as_json:
-        print_lines(render.audit(audit))
+        print_lines(render.reading(audit.reading))
+        print_lines(render.audit(audit, _read_all(store, scope)))  # its last line says how to read the rest
         return status
     if lines:
         for finding in audit.findings:
             _line(finding)
-    for name, flyable in audit.missions.items():
-        _json("mission", {"mission": name, "flyable": flyable})
+    for name, state in audit.missions.items():
+        _json("mission", {"mission": name, "state": state})
     summary = {
         "status": status,
+        "verdict": render.audit_verdict(audit),
         "level": scope.read,
         "objects": audit.objects,
         "bytes": audit.bytes,
         "read_objects": audit.read_objects,
         "read_bytes": audit.read_bytes,
+        "unread_objects": audit.unread,
         "errors": audit.errors,
         "inconclusive": audit.inconclusive,
         "notes": audit.notes,
         "corrected": corrected,
+        "from_medium": audit.reading.from_medium,
+        "doubt": audit.reading.doubt,
     }
     _json("summary", summary)
     return status
@@ -235,6 +255,6 @@ def _plan_line(plan: RepairPlan) -> None:
 
 def main() -> None:
     """Run the program `store-fsck`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(name="store-fsck")(run)
     run_program(app, usage=USAGE, could_not_do=COULD_NOT_CHECK)

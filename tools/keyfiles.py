@@ -15,10 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.disk.durable import Disk, replace_file, write_new_file
-from store.disk.layout import TOML
-from store.errors import Invalid, Unavailable
+from store.disk.layout import TOML, open_store
+from store.disk.media import Media
+from store.errors import Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
+from store.takeoff.verify import pinned_root
 from store.trust.keys import KEY_FILE_LIMIT, PassphraseNeeded, PrivateKey, PublicKey, Signer
+from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
+from tools.printable import printable
 
 # Seconds. A person may have to touch the token first.
 _SIGNER_SECONDS = 300
@@ -34,9 +38,11 @@ def read_file(path: Path, limit: int, what: str) -> bytes:
         with open(path, "rb") as file:
             data = file.read(limit + 1)
     except IsADirectoryError as error:
-        raise Invalid(f"{what} {path}: expected a file, found a directory", path=str(path)) from error
+        text = f"{what} {path}: expected a file, found a directory"
+        raise Invalid(text, remedy="give the file itself", path=str(path)) from error
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise Invalid(f"{what} {path} does not exist", path=str(path)) from error
+        remedy = "check the path; if it lies on a medium, mount it"
+        raise Invalid(f"{what} {path} does not exist", remedy=remedy, path=str(path)) from error
     except OSError as error:
         raise Unavailable(f"{what} {path} cannot be read: {error.strerror}", path=str(path)) from error
     if len(data) > limit:
@@ -58,7 +64,7 @@ def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
             raise Invalid(
                 "the key needs a passphrase, and standard input is not a terminal", remedy="give --passphrase-file"
             )
-        return getpass.getpass(prompt).encode()
+        return getpass.getpass(printable(prompt)).encode()
 
     return ask
 
@@ -177,6 +183,32 @@ def refuse_inside(option: str, path: Path, folder: str) -> None:
             f"{option} {path} lies inside {folder}, the folder to verify",
             remedy="give a copy that reached you by another way than the store",
         )
+
+
+def pinned(path: Path) -> SignedRoot:
+    """Return the trust root of a file that the user pins. Raise Invalid for any other file: nothing was verified."""
+    try:
+        return pinned_root(read_file(path, ROOT_FILE_LIMIT, "the trust root"))
+    except Untrusted as error:
+        raise Invalid(f"{path}: {error.message}", remedy=error.remedy, kind=error.kind, path=str(path)) from error
+
+
+def open_to_verify(
+    store: str, trust: Path | None, state: str | None = None, *, drop_cache: bool | None = None
+) -> Media:
+    """Open a store to verify it; `drop_cache` as for `Media`.
+
+    Raise as `open_store` does, and Invalid if the trust root or the state lies in it.
+    """
+    media = open_store(store, drop_cache=drop_cache)
+    try:
+        for option, path in (("--trust", trust), ("--state", state)):
+            if path is not None:
+                refuse_inside(option, Path(path), store)
+    except Invalid:
+        media.close()
+        raise
+    return media
 
 
 def store_above(path: Path) -> str | None:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from store.disk import log
-from store.disk.layout import check_format
 from store.disk.media import Media, object_path
 from store.errors import FlightbagError, Invalid
 from store.format.ids import ObjectId
@@ -20,8 +19,8 @@ from store.ground.history import Diff, Stats, diff, rollback, stats
 from store.ground.repository import Repository
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding
-from store.takeoff.verify import pinned_root, verify_mission
-from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
+from store.takeoff.verify import verify_mission
+from store.trust.root import SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
@@ -258,7 +257,7 @@ def checkout_command(
     """
     if trust is None:
         raise Invalid("--trust is missing", remedy="give the file of the pinned trust root")
-    root = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+    root = keyfiles.pinned(trust)
     if check:
         if len(args) != 1 or hard_link:
             raise Invalid(
@@ -270,13 +269,12 @@ def checkout_command(
     if len(args) < 2:
         raise Invalid("MISSION or DIR is missing", remedy="flightbag checkout STORE MISSION DIR --trust ROOT")
     store, mission = store_and(args[:-1], needed=True)
-    keyfiles.refuse_inside("--trust", trust, store)
-    return _checkout(store, mission or "", args[-1], root, hard_link=hard_link, as_json=as_json)
+    with keyfiles.open_to_verify(store, trust) as media:
+        return _checkout(media, mission or "", args[-1], root, hard_link=hard_link, as_json=as_json)
 
 
-def _checkout(store: str, mission: str, target: str, root: SignedRoot, *, hard_link: bool, as_json: bool) -> int:
-    with Media(store) as media, bytes_bar("verifying") as progress:
-        check_format(media)
+def _checkout(media: Media, mission: str, target: str, root: SignedRoot, *, hard_link: bool, as_json: bool) -> int:
+    with bytes_bar("verifying") as progress:
         evidence = StoreEvidence(media, progress)
         verdict = verify_mission(evidence, mission, root, Binding(int(time.time())))
         if verdict.mission is None:

@@ -15,11 +15,12 @@ import gc
 import resource
 import signal
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from store.errors import FlightbagError, Unavailable
+from tools.printable import printable
 from tools.status import fail
 from tools.streams import OutputLost, discard, empty_streams, flush_streams, open_streams
 
@@ -28,8 +29,8 @@ READER_GONE = 128 + signal.SIGPIPE
 _OPEN_FILES = 16_384
 # New objects after which Python looks for cycles. The tables of a store are large, and have none.
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
-# What click returns for a mistake in the arguments.
-_CLICK_USAGE = 2
+# The error of click for a mistake in the arguments. Newer versions of typer have a click of their own.
+_CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
 
 
 def run_program(app: typer.Typer, *, usage: int, could_not_do: int) -> NoReturn:
@@ -62,11 +63,14 @@ def _prepare_process() -> None:
 
 def _status(app: typer.Typer, usage: int) -> int:
     try:
-        app()
+        return int(app(standalone_mode=False) or 0)  # --help returns 0
     except SystemExit as end:
-        # No command of ours returns click's 2 for `store-fsck`; for `flightbag` it is the same number.
-        return usage if end.code == _CLICK_USAGE else int(end.code or 0)
-    return 0
+        return int(end.code or 0)
+    except _CLICK_ERROR as error:
+        if type(error).__name__ != "NoArgsIsHelpError":  # its message is the help text
+            error.message = printable(error.message)  # an argument may be a file name of a medium: one line
+        error.show()
+        return usage
 
 
 def _output_lost(lost: OutputLost, could_not_do: int) -> int:

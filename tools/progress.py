@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
+from tools.printable import printable
+from tools.streams import painting_stream
+
 
 @contextmanager
 def bytes_bar(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -47,18 +50,19 @@ def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
     )
 
     amount = (DownloadColumn(), TransferSpeedColumn()) if is_bytes else (MofNCompleteColumn(),)
-    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *amount, TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     guard = Lock()
+    terminal = painting_stream()
     # By default the bar takes standard output over and prints it on standard error: a pipe would stay empty.
     with Progress(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+        *columns, console=Console(file=terminal), transient=True, redirect_stdout=False, redirect_stderr=False
     ) as progress:
 
         def advance(what: str, count: int, total: int) -> None:
             with guard:
                 if what not in tasks:
-                    tasks[what] = progress.add_task(what, total=total or None)
+                    tasks[what] = progress.add_task(printable(what), total=total or None)
                 progress.update(tasks[what], advance=count, total=total or None)
 
         yield advance

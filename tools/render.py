@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
+from store.disk.medium import Reading
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
 from store.format.missing import MissingList
@@ -110,24 +111,51 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  coverage   {covered(manifest.coverage)}"
     yield f"  imagery    {imagery(manifest, item.judged_at)}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
+    if item.from_medium:
+        yield "  read       from the medium, past the page cache"
     yield from (f"  {line}" for line in recall_of_sets(manifest.quality))
     if item.not_judged:
         yield f"  not judged {', '.join(item.not_judged)}"
 
 
-def audit(item: Audit) -> Iterator[str]:
-    """Yield the findings of an audit, a verdict on each mission, and a summary."""
+def audit(item: Audit, read_all: str) -> Iterator[str]:
+    """Yield the findings of an audit, a verdict on each mission, and a summary.
+
+    `read_all` is the command that reads what this audit did not.
+    """
     findings = [one for one in item.findings if not one.information]
     for one in findings:
         yield from finding(one)
     for kind, count in sorted(item.notes.items()):
         yield f"  note: {count} {kind}"
-    yield from table(
-        [(mission, "flyable" if whole else "GROUNDED") for mission, whole in sorted(item.missions.items())]
-    )
-    state = "errors" if item.errors else "could not check everything" if item.inconclusive else "clean"
+    yield from table([(mission, _MISSION_STATES[state]) for mission, state in sorted(item.missions.items())])
     read = f"{item.read_objects} read in full ({size(item.read_bytes)})" if item.read_objects else "none read in full"
-    yield f"{state}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; {many(len(findings), 'finding')}"
+    yield (
+        f"{audit_verdict(item)}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; "
+        f"{many(len(findings), 'finding')}"
+    )
+    if item.unread:
+        yield f"{many(item.unread, 'object')} not read; this reads every byte: {read_all}"
+
+
+_MISSION_STATES = {"flyable": "flyable", "not-read": "complete, not read", "grounded": "GROUNDED"}
+
+
+def audit_verdict(item: Audit) -> str:
+    """Return the verdict of an audit on the whole store. It is `clean` only if every object was read."""
+    if item.errors:
+        return "errors"
+    if item.inconclusive:
+        return "could not check everything"
+    return "clean" if not item.unread else "complete, partly read" if item.read_objects else "complete, not read"
+
+
+def reading(item: Reading) -> Iterator[str]:
+    """Yield where the bytes came from: only for a medium that was to be read past the page cache."""
+    if item.from_medium:
+        yield "read from the medium, past the page cache"
+    elif item.doubt:
+        yield f"not judged: {item.doubt}"
 
 
 def repair_plan(item: RepairPlan) -> Iterator[str]:
@@ -161,10 +189,14 @@ def plan(item: Plan) -> Iterator[str]:
         yield f"{lost} tiles are missing, {consequence}:"
         from builders.grid.tiles import tile_from_id
 
-        reasons = item.shortfall.reasons()
+        reasons, faults = item.shortfall.reasons(), item.inventory.no_image
         yield from _sums(reasons.values())
-        yield from _some(f"{tile_from_id(number)}  {reason}" for number, reason in reasons.items())
-        yield "a plan decodes no tile: only a build finds those that are undecodable, wrong-size or blank"
+        yield from _some(
+            f"{tile_from_id(number)}  {reason}" + (f": {faults[number]}" if reason == "undecodable" else "")
+            for number, reason in reasons.items()
+        )
+        yield "a plan decodes no tile: only a build finds other undecodable ones, and those of wrong size or blank"
+    yield from (f"hint: {hint}" for hint in item.hints)
 
 
 def _repeats(item: Repeats) -> Iterator[str]:
@@ -223,6 +255,7 @@ def build(item: BuildReport) -> Iterator[str]:
     yield from _repeats(item.coverage.repeated)
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
+    yield from (f"hint: {hint}" for hint in item.coverage.hints)
     yield from _built_figures(item)
     if item.manifest:
         yield f"manifest {item.manifest}, sequence {item.sequence}"
@@ -304,7 +337,8 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
         notes = [zooms] if zooms else []
         notes += ["TOO LOW"] if one.low else []
         if one.value is None:
-            notes.append("NOT MEASURED: --against is missing")
+            option = "--landmarks" if one.name.startswith("landmarks/") else "--against"
+            notes.append(f"NOT MEASURED: {option} is missing")
         elif one.unsure:
             notes.append("not measured in the way of the signed figure")
         if not quality.is_baseline(one.name):
@@ -312,6 +346,7 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
             now, by_chance, signed = (share(value) for value in (one.value, one.chance, one.signed))
             rows.append((name, now, by_chance, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
+    yield from (f"{one.name}: {text}" for one in figures for text in one.missed)
 
 
 def measured_recall(figures: Sequence[Measurement], signed: Sequence[Figure]) -> Iterator[str]:

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builders.extras import require_build_extra, require_onboard_extra
-from store.disk.layout import check_format
-from store.disk.media import Media
 from store.errors import Invalid
 from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Verdict
-from store.takeoff.verify import pinned_root, verify_mission
-from store.trust.root import ROOT_FILE_LIMIT
+from store.takeoff.verify import verify_mission
 from tools import keyfiles, render
 from tools.arguments import ENV, Json, State, StoreAndMission, Trust, print_lines, store_and, store_then
 from tools.progress import bytes_bar, work_bars
@@ -40,7 +37,8 @@ Tiles = Annotated[
         "--tiles",
         readable=False,
         metavar="SOURCE",
-        help="The imagery that the mission was built from. May be repeated.",
+        help="The imagery that the mission was built from. May be repeated. tms:SOURCE and xyz:SOURCE name the order "
+        "of its rows, as `scheme` does in the mission file.",
     ),
 ]
 
@@ -157,9 +155,17 @@ def quality(
             min=1, max=4096, metavar="N", help="The views of each zoom to query. The default is that of [quality]."
         ),
     ] = None,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(readable=False, metavar="GEOJSON", help="Points with a property image, which must be found."),
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(metavar="M", help="With --landmarks: the most metres from the point.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Measure the recall of a mission's map again: for each perturbation, and with --against for other imagery.
+    """Measure the recall of a mission's map again: for each perturbation, and with --against for other imagery. With
+    --landmarks, measure whether it finds pictures where they were taken.
 
     The map is asked with its own imagery: this cannot show that the imagery is
     mirrored or in the wrong place.
@@ -167,15 +173,21 @@ def quality(
     Example: flightbag quality ground north-ridge --trust pinned.root.cbor --tiles naip.mbtiles
     """
     require_build_extra()
+    from builders.imagery.roworder import SourcePath
     from builders.mission.schema import SAMPLE
+    from builders.retrieval.landmarks import landmarks_of, measure_landmarks
     from builders.retrieval.query import measure
 
     store, mission = store_and(store_and_mission, needed=True)
+    points = landmarks_of(landmarks, within)
     with _verified(store, mission or "", trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
         with work_bars() as progress:
-            figures = measure(verdict.mission, tiles, against, sample or SAMPLE, progress)
+            sources = [SourcePath.parse(str(one)) for one in tiles]
+            other = None if against is None else SourcePath.parse(str(against))
+            figures = measure_landmarks(verdict.mission, points, progress)
+            figures += measure(verdict.mission, sources, other, sample or SAMPLE, progress)
     if as_json:
         print_json([one.as_json() for one in figures])
     else:
@@ -199,18 +211,14 @@ def _verified(store: str, mission: str, trust: Path | None, state: str | None) -
             "give either --trust or --state",
             remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
         )
-    for option, inside in (("--trust", trust), ("--state", state)):
-        if inside is not None:
-            keyfiles.refuse_inside(option, Path(inside), store)
-    with Media(store) as media:
-        check_format(media)
+    with keyfiles.open_to_verify(store, trust, state) as media:
         with bytes_bar("verifying") as progress:
             evidence = StoreEvidence(media, progress)
             if state is not None:
                 verdict = check(state, evidence, mission, now=None, flight=None)
             else:
                 assert trust is not None
-                pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+                pinned = keyfiles.pinned(trust)
                 verdict = verify_mission(evidence, mission, pinned, Binding(int(time.time())))
         yield verdict
 

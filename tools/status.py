@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO
 
 from store.errors import FlightbagError, Invalid, Unavailable
+from tools.printable import printable
 from tools.streams import OutputLost, discard
 
 OK, NO, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
@@ -31,14 +32,6 @@ def status_of(error: FlightbagError) -> int:
     if isinstance(error, Invalid):
         return USAGE
     return UNKNOWN if isinstance(error, Unavailable) else NO
-
-
-def printable(text: str) -> str:
-    """Return the text with an escape for each character that is not printable, newlines too.
-
-    Names and messages may come from a hostile store: no byte of it moves the cursor, or paints a GO.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(text: str, file: TextIO | None = None) -> None:
@@ -100,7 +93,9 @@ def exits(
                 say("flightbag: interrupted", sys.stderr)
                 status = interrupted
             except Exception:  # noqa: BLE001 - an error of the program is "unknown", never Python's 1, which means "no"
-                traceback.print_exc()
+                say("flightbag: an error of this program; a report of it needs these lines:", sys.stderr)
+                for line in traceback.format_exc().split("\n"):
+                    say(f"  | {line}".rstrip(), sys.stderr)  # no message of an exception begins a line of ours
                 status = unknown
             raise SystemExit(status)
 

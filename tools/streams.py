@@ -4,6 +4,8 @@
 text, a progress bar. Python's own streams raise OSError instead, which a command cannot tell from an error of a store,
 and fail a second time when the interpreter ends. SIGPIPE stays ignored: a signer or a compiler whose pipe breaks must
 not end a program that is writing a store.
+
+The streams escape what does not show (see `printable`), whoever writes: also the warnings of a library.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import errno
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, NoReturn, TextIO, cast
 
 from store.errors import Unavailable
+from tools.printable import printable_lines
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -47,6 +50,45 @@ class _RawStream(io.FileIO):
         if written is None:  # a pipe that does not wait, and is full
             raise OutputLost(self._stream, errno.EAGAIN)
         return written
+
+
+class _EscapingStream(io.TextIOWrapper):
+    """A standard stream that escapes every character that does not show, but for the newline."""
+
+    def write(self, text: str, /) -> int:
+        super().write(printable_lines(text))
+        return len(text)
+
+    @property
+    def buffer(self) -> NoReturn:
+        """Nothing: click would write around this stream, where the encoding of the terminal is ASCII."""
+        raise AttributeError("buffer")
+
+    def write_controls(self, text: str) -> int:
+        """Write text with the control sequences that this program makes itself."""
+        return super().write(text)
+
+
+class _PaintingStream(io.TextIOBase):
+    """Standard error as a file that takes control sequences."""
+
+    def write(self, text: str, /) -> int:
+        stream = sys.stderr
+        return stream.write_controls(text) if isinstance(stream, _EscapingStream) else stream.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+
+def painting_stream() -> IO[str]:
+    """Return standard error as a file that takes control sequences. The caller escapes every name in what it writes."""
+    return cast(IO[str], _PaintingStream())
 
 
 def open_streams() -> None:
@@ -101,8 +143,10 @@ def _take(number: int) -> bool:
 
 
 def _text_stream(stream: str, before: TextIO | None) -> TextIO:
-    raw = _RawStream(stream)
+    # An encoding that lacks a letter gives an escape: a name in a message must not end the program.
+    buffer, errors = io.BufferedWriter(_RawStream(stream)), "backslashreplace"
     if not isinstance(before, io.TextIOWrapper):
-        return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace")
-    by_line = before.line_buffering or before.write_through
-    return io.TextIOWrapper(io.BufferedWriter(raw), before.encoding, before.errors, line_buffering=by_line)
+        return _EscapingStream(buffer, "utf-8", errors)
+    return _EscapingStream(
+        buffer, before.encoding, errors, line_buffering=before.line_buffering or before.write_through
+    )

@@ -11,7 +11,6 @@ import typer
 
 from builders.extras import require_build_extra
 from store.disk import log
-from store.disk.layout import check_format
 from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.format.host import require_host_class
@@ -24,11 +23,12 @@ from store.takeoff.aircraft import check
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
-from store.takeoff.verify import pinned_root, verify_mission
-from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot
+from store.takeoff.verify import verify_mission
+from store.trust.root import MAX_STEPS, SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
+    DropCache,
     Json,
     Keys,
     PassphraseFile,
@@ -134,13 +134,15 @@ def verify(
         typer.Option(
             readable=False,
             metavar="SOURCE",
-            help="On the ground: compare this imagery with the imagery of the build. May be repeated.",
+            help="On the ground: compare this imagery with the imagery of the build. May be repeated. tms:SOURCE and "
+            "xyz:SOURCE name the order of its rows, as `scheme` does in the mission file.",
         ),
     ] = None,
     anchor: Annotated[
         str | None,
         typer.Option(metavar="HASH", help="A hash that `flightbag log` printed: the log must still contain that line."),
     ] = None,
+    drop_cache: DropCache = False,
     as_json: Json = False,
 ) -> int:
     """Run the takeoff check of a mission: GO, or NO-GO with every reason. Without MISSION, check every mission.
@@ -165,11 +167,10 @@ def verify(
         raise Invalid("--clock takes only the value trusted, and only with --state", remedy="leave it out")
     if host is not None:
         require_host_class(host)
-    for option, inside in (("--trust", trust), ("--state", state)):
-        if inside is not None:
-            keyfiles.refuse_inside(option, Path(inside), store)
-    with Media(store) as media, bytes_bar("verifying") as progress:
-        check_format(media)
+    with (
+        keyfiles.open_to_verify(store, trust, state, drop_cache=drop_cache or None) as media,
+        bytes_bar("verifying") as progress,
+    ):
         if anchor is not None:
             _check_anchor(media, anchor)
         if state is not None:
@@ -178,7 +179,7 @@ def verify(
             verdicts = [check(state, evidence, one, now=now, flight=flight) for one in _missions(evidence, mission)]
         else:
             assert trust is not None
-            pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+            pinned = keyfiles.pinned(trust)
             evidence, now = _evidence(media, at, pinned, progress)
             binding = Binding(now, aircraft, host, flight)
             operator = _operator(tiles)
@@ -203,9 +204,10 @@ def _operator(tiles: list[Path] | None) -> OperatorCheck | None:
     if not tiles:
         return None
     require_build_extra()
+    from builders.imagery.roworder import SourcePath
     from builders.operator_check import check_tiles
 
-    return check_tiles(tiles)
+    return check_tiles([SourcePath.parse(str(one)) for one in tiles])
 
 
 def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -> tuple[StoreEvidence, int]:
@@ -223,7 +225,9 @@ def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
     missions = [mission] if mission else evidence.missions()
     if not missions:
         then = " at that time" if isinstance(evidence, EvidenceAsOf) else ""
-        raise NotFound(f"{evidence.media.path} has no mission{then}: a check of nothing is not GO", kind="missing")
+        text = f"{evidence.media.path} has no mission{then}: a check of nothing is not GO"
+        remedy = "check that this is the right store, or sync a mission to it"
+        raise NotFound(text, remedy=remedy, kind="missing")
     return missions
 
 
@@ -250,6 +254,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "bytes": verdict.bytes,
         "not_judged": list(verdict.not_judged),
         "judged_at": verdict.judged_at,
+        "from_medium": verdict.from_medium,
         "findings": [finding.as_json() for finding in verdict.findings],
     }
     if verdict.mission is not None:
@@ -316,11 +321,14 @@ def check_proof(
         raise Invalid("--trust is missing", remedy="give the file of the pinned trust root")
     if (store := keyfiles.store_above(object_)) is not None:
         keyfiles.refuse_inside("--trust", trust, store)
-    pinned = pinned_root(keyfiles.read_file(trust, ROOT_FILE_LIMIT, "the trust root"))
+    pinned = keyfiles.pinned(trust)
     try:
         proven = prove(Proof.parse(keyfiles.read_file(proof, PROOF_LIMIT, "the proof")), pinned)
     except (Corrupt, Untrusted) as error:
-        raise error.restated(f"{proof}: {error.message}") from error
+        remedy = error.remedy or (
+            "check that this is a proof, and that the trust root is of its trust domain; else make the proof again"
+        )
+        raise error.restated(f"{proof}: {error.message}", remedy=remedy) from error
     entry, facts, issue = proven.entry, proven.manifest.mission, proven.manifest.issue
     folder, name = os.path.split(os.path.abspath(object_))
     with Media(folder) as media:

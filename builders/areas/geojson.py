@@ -1,6 +1,6 @@
 """Polygons and lines of a GeoJSON file (RFC 7946), as frozen values in 1e-7 degree.
 
-`read_geojson_area` reads the area of all polygons of a file. The readers of corridors and footprints use
+`read_geojson_area` reads the area of all polygons of a file. The readers of corridors, footprints and landmarks use
 `GeoJsonFile`, which walks a file and reads each geometry with its place in the file.
 
 Laws: the size of the file is bounded before it is parsed, and the parser is strict, since the file comes from outside;
@@ -97,7 +97,7 @@ class GeoJsonFile:
         subject = f"{self.path}: {place}" if place else f"{self.path}"
         return Invalid(f"{subject} {what}", remedy=remedy, path=str(self.path), place=place)
 
-    def geometries(self, kinds: tuple[str, str]) -> Iterator[Geometry]:
+    def geometries(self, kinds: tuple[str, ...]) -> Iterator[Geometry]:
         """Every geometry, in the order of the file. Raises Invalid for a geometry of another kind than `kinds`."""
         root = self._object(self._root, "")
         if root.get("type") != "FeatureCollection":
@@ -132,6 +132,11 @@ class GeoJsonFile:
                 self.refuse(place, "has no length", "give two positions that differ")
             lines.append((place, points))
         return lines
+
+    def point(self, geometry: Geometry) -> tuple[int, int]:
+        """(longitude, latitude) of a point, in 1e-7 degree and within 180 degrees either way."""
+        [(lon, lat)] = self._positions_of([geometry.coordinates], geometry.place)
+        return (lon + LON_MAX) % _TURN - LON_MAX, lat
 
     def area(self, polygons: list[Polygon], remedy: str) -> Area:
         """The area of the polygons, with their box. Raises Invalid, with `remedy`, above the limits of a manifest."""
@@ -172,7 +177,7 @@ class GeoJsonFile:
             why = str(error)
         raise self._error("", f"is not strict JSON: {why}", "write the file again with a tool for GeoJSON")
 
-    def _inside(self, value: Mapping[str, object], place: str, kinds: tuple[str, str]) -> Iterator[Geometry]:
+    def _inside(self, value: Mapping[str, object], place: str, kinds: tuple[str, ...]) -> Iterator[Geometry]:
         """The geometries of a Feature or of a geometry."""
         if value.get("type") != "Feature":
             yield from self._geometry(value, place, kinds, None, 0)
@@ -185,7 +190,7 @@ class GeoJsonFile:
         self,
         value: Mapping[str, object],
         place: str,
-        kinds: tuple[str, str],
+        kinds: tuple[str, ...],
         feature: tuple[str, object] | None,
         depth: int,
     ) -> Iterator[Geometry]:

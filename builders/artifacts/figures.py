@@ -1,5 +1,5 @@
-"""The figures that a mission is gated by: fidelity (the engine that flies agrees with the map) and recall (the map
-answers).
+"""The figures that a mission is gated by: fidelity (the engine that flies agrees with the map), recall (the map
+answers) and landmarks (it answers with the right places).
 
 A question is what one measurement answers: it names its figures, the least value of each, and how they are measured.
 The plan holds the questions; `FigureMeter` answers them with what is in the store, before anything is signed. It
@@ -24,10 +24,12 @@ from builders.engines.model import onnx_bytes
 from builders.imagery.coverage import Shortfall
 from builders.imagery.inventory import Inventory
 from builders.mission.schema import Quality, scaled
+from builders.onboard.camera import Ground
 from builders.onboard.flying import FlyingEngine, batches_of
 from builders.onboard.loading import open_parts
 from builders.recipe import RowRecipe, fidelity_recipe
 from builders.report import Measured
+from builders.retrieval.landmarks import LEAST_PPM, Landmarks, figure_of, read_landmarks
 from builders.retrieval.quality import Imagery, RecallFigure, RecallMeasurement
 from builders.retrieval.recall import Recall, chance, total
 from builders.retrieval.untrained import UntrainedNetwork
@@ -47,11 +49,13 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The value of a figure in parts per million, rounded down, and the number of queries that it rests on. `chance` is
-    what answers in a random order would reach, None where that says nothing."""
+    """The value of a figure in parts per million, rounded down, and the number of queries that it rests on. `missed`
+    says of single queries, for people, what became of them. `chance` is what answers in a random order would reach,
+    None where that says nothing."""
 
     value: int
     queries: int
+    missed: tuple[str, ...] = ()
     chance: int | None = None
 
 
@@ -144,12 +148,33 @@ def _answer(figure: RecallFigure, zooms: Mapping[int, Recall], why: str) -> Answ
     if len(tallies) < len(zooms):
         return Unmeasured(why)
     by_chance = chance(((counts.queries, rows) for rows, counts in tallies), figure.top)
-    return Answer(total(counts for _, counts in tallies).ppm(figure.top), queries, by_chance)
+    return Answer(total(counts for _, counts in tallies).ppm(figure.top), queries, chance=by_chance)
 
 
 def too_few(queries: int) -> str:
     """Return why so few queries measure no recall."""
     return f"{queries} different views can be asked for, and a recall rests on at least {LEAST_QUERIES}"
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkQuestion:
+    """How many landmarks are found in the map of a set, by the engine that flies. Keeps to `Question`."""
+
+    landmarks: Landmarks
+    set: str
+    latitude: float
+    gates: tuple[Gate]
+    inventories: tuple[Inventory, ...] = ()
+
+    def answer(self, meter: FigureMeter) -> Answers:
+        answers = self.landmarks.ask(
+            meter.map.layers(self.set),
+            meter.engine(self.set),
+            self.latitude,
+            lambda count: meter.progress(f"landmarks of {self.set}", count, len(self.landmarks.landmarks)),
+        )
+        value = Answer(self.landmarks.ppm(answers), len(answers), self.landmarks.missed(answers))
+        return {self.gates[0].name: value}
 
 
 def fidelity_questions(
@@ -245,6 +270,25 @@ def not_measured(what: str, why: str) -> Refused:
     )
 
 
+def landmark_questions(
+    context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask]
+) -> Iterator[LandmarkQuestion]:
+    """Yield how many landmarks of the mission file have to be found in each descriptor set: each of them. Reads their
+    pictures."""
+    quality = context.mission.quality
+    if quality.landmarks is None or quality.landmarks_within_m is None:
+        return
+    with context.about("quality.landmarks"):
+        landmarks = read_landmarks(quality.landmarks, scaled(quality.landmarks_within_m, 3))
+        for set_ in context.mission.descriptors:
+            rows = {level.zoom: context.rows(set_, level.zoom) for level in inventory.levels}
+            latitude = context.area.middle_latitude
+            landmarks.require_fit(context.area, [Ground.of(row, zoom, latitude) for zoom, row in rows.items()])
+            recipe = landmarks.recipe(engine_of(engines, set_.backbone).recipe.key, tuple(rows.values()))
+            gate = Gate(figure_of(set_.name), LEAST_PPM, recipe)
+            yield LandmarkQuestion(landmarks, set_.name, latitude, (gate,))
+
+
 def engine_of(engines: Sequence[EngineTask], backbone: str) -> EngineTask:
     """Return the engine of a backbone: the one that describes camera frames for its descriptor sets."""
     return next(task for task in engines if task.spec.backbone == backbone)
@@ -275,8 +319,17 @@ class FigureMeter:
             for gate in question.gates:
                 answer = answers[gate.name]
                 if isinstance(answer, Answer):
-                    one = Measured(gate.name, answer.value, gate.least, answer.queries, gate.recipe, answer.chance)
-                    figures.append(one)
+                    figures.append(
+                        Measured(
+                            gate.name,
+                            answer.value,
+                            gate.least,
+                            answer.queries,
+                            gate.recipe,
+                            answer.missed,
+                            answer.chance,
+                        )
+                    )
                 elif gate.least:
                     raise not_measured(f"{self.context.path} asks for {gate.name}", answer.reason)
                 else:

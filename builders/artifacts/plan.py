@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.artifacts.engine import engine_tasks, target_host
-from builders.artifacts.figures import Gate, Question, RecallQuestion, fidelity_questions, recall_questions
+from builders.artifacts.figures import (
+    Gate,
+    Question,
+    RecallQuestion,
+    fidelity_questions,
+    landmark_questions,
+    recall_questions,
+)
 from builders.artifacts.file import file_tasks
 from builders.artifacts.index import index_tasks
 from builders.artifacts.missing import ListTask, list_tasks
@@ -79,6 +86,12 @@ class Plan:
         unseen: NDArray[np.uint64] = level.required[self.shortfall.level(zoom) == code("no-view")]
         return unseen
 
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What is perhaps wrong with the sources, where most tiles of the area are absent."""
+        others = [inventory for question in self.questions for inventory in question.inventories]
+        return tuple(dict.fromkeys(hint for inventory in (self.inventory, *others) for hint in inventory.hints))
+
     def fulfilled(self, artifacts: Iterable[Artifact]) -> Plan:
         """Return the plan with the tasks of these artifacts, whose objects are known, in the place of its own."""
         return replace(self, tasks=tuple(artifact.task for artifact in artifacts))
@@ -100,10 +113,15 @@ class Plan:
             "host": self.host,
             "tiles": self.inventory.tiles,
             "missing": [
-                {"tile": str(tile_from_id(number)), "reason": reason}
+                {
+                    "tile": str(tile_from_id(number)),
+                    "reason": reason,
+                    "detail": self.inventory.no_image[number] if reason == "undecodable" else "",
+                }
                 for number, reason in self.shortfall.reasons().items()
             ],
             "repeated": asdict(self.inventory.repetition.summary()),
+            "hints": list(self.hints),
             "artifacts": [task.row().as_json() for task in self.tasks],
             "not_measured": list(self.unmeasured),
         }
@@ -141,7 +159,11 @@ def make_plan(
             remedy="make the area smaller, or leave out a zoom or a descriptor set",
         )
     recall = recall_questions(context, missing, engines, progress, remembered=remembered)
-    questions: tuple[Question, ...] = (*fidelity_questions(context, engines, probes), *recall.questions)
+    questions: tuple[Question, ...] = (
+        *fidelity_questions(context, engines, probes),
+        *landmark_questions(context, inventory, engines),
+        *recall.questions,
+    )
     count = sum(len(question.gates) for question in questions)
     if count > MAX_FIGURES:
         raise Invalid(

@@ -26,6 +26,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from builders.descriptors.preprocess import MAX_SIDE, Preprocess
 from builders.grid.tiles import MAX_TILE_BYTES
+from builders.imagery.signature import FAULTS, JPEG, PNG, fault_of, is_webp
 from store.errors import Corrupt
 
 _FILTERS = {
@@ -68,8 +69,6 @@ def decode(data: bytes) -> Image.Image:
     Raises Undecodable, with the cause, unless the bytes are a complete JPEG, PNG or WebP image of at most 16 MiB and 1
     to 4096 pixels a side, in a mode that converts to RGB. Changes no global setting of Pillow.
     """
-    if not data:
-        raise Undecodable("the tile has no bytes: it is empty, not a blob, or larger than 16 MiB")
     if len(data) > MAX_TILE_BYTES:
         raise Undecodable(f"the tile has {len(data)} bytes, more than the {MAX_TILE_BYTES} that are decoded")
     with decoder_errors():
@@ -166,15 +165,15 @@ def open_image(data: bytes, check_size: Callable[[int, int], None]) -> ImageFile
     """
     file = io.BytesIO(data)
     image: ImageFile.ImageFile
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG):
         image = JpegImageFile(file)
-    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+    elif data.startswith(PNG):
         image = PngImageFile(file)
-    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+    elif is_webp(data):
         check_size(*_webp_size(data))  # this plug-in allocates the canvas when it opens
         image = WebPImageFile(file)
     else:
-        raise Undecodable("the bytes are not a JPEG, PNG or WebP image")
+        raise Undecodable(FAULTS[fault_of(data)])
     check_size(*image.size)
     return image
 

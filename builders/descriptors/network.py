@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.descriptors.preprocess import Preprocess
+from builders.engines.check import SEED, TOLERANCES, difference, not_repeatable
+from builders.engines.graph import irreproducible
+from builders.engines.model import parse_onnx
 from builders.engines.session import failure_kind, ort_failures
 from builders.extras import import_onnxruntime
 from store.errors import Invalid, Unavailable
@@ -34,8 +37,9 @@ class Network:
     `dimension` is d. `batch` is what was asked for (rounded up to a multiple of a fixed N), or what was left of it
     where memory ran out. `workers` is the number of threads that are worth running it at once.
 
-    Raises Invalid, which names what to change in the mission file, for a model of another kind or one that does not
-    run, and Unavailable where memory runs out for it.
+    Raises Invalid, which names what to change in the mission file, for a model of another kind, one that does not run,
+    or one that differs from itself: a descriptor must follow from its image alone. Raises Unavailable where memory runs
+    out for it.
     """
 
     def __init__(self, model: bytes, output: str, preprocess: Preprocess, batch: int) -> None:
@@ -56,7 +60,9 @@ class Network:
             if _is_memory(error):
                 raise out_of_memory("the model was being loaded") from error
             raise Invalid(
-                f"ONNX Runtime cannot load the model: {error}", remedy="check it with onnx.checker"
+                f"ONNX Runtime cannot load the model: {error}",
+                remedy="check it with onnx.checker",
+                kind=failure_kind(error) or "invalid-model",
             ) from error
         self.output = output
         self.resize = preprocess.resize
@@ -65,7 +71,7 @@ class Network:
         # Whole runs only: a worker's batch is not padded where the next could have filled it.
         self.batch = -(-batch // self._least) * self._least
         self._halving = Lock()
-        self.dimension = self._try_out()
+        self.dimension = self._try_out(model)
 
     def run(self, images: NDArray[np.float32], count: int, options: Any) -> NDArray[np.float32]:
         """Describe the first `count` of the images float32 [n, 3, H, W]: float32 [count, d].
@@ -86,13 +92,7 @@ class Network:
             else:
                 start += size
             if rows and rows[-1].shape[1] != self.dimension:
-                raise Invalid(
-                    f"the output {self.output} has {rows[-1].shape[1]} numbers for each of {size} images and "
-                    f"{self.dimension} for another number of them",
-                    key="output",
-                    value=self.output,
-                    remedy="name an output that holds one descriptor for each image",
-                )
+                raise self._other_dimension(rows[-1].shape[1], size, self.dimension)
         return np.concatenate(rows)[:count]
 
     def _run_once(self, images: NDArray[np.float32], options: Any) -> NDArray[np.float32]:
@@ -162,19 +162,52 @@ class Network:
         fixed = [size for size in (count, *named[0].shape[:1]) if type(size) is int]
         return inputs[0].name, fixed[0] if fixed else None
 
-    def _try_out(self) -> int:
-        """Return the dimension d, found by one run: a model that declares what it cannot do fails before the first
-        tile."""
+    def _try_out(self, model: bytes) -> int:
+        """Return the dimension d, found by running noise: a model that declares what it cannot do fails before the
+        first tile, and so does one that describes an image otherwise the next time, or beside other images."""
+        few, many = self._least, self._fixed or min(self.batch, 2)
+        shape = [many, 3, *self.resize]
+        images = np.random.default_rng(SEED).random(shape, np.float32)
+        images[0] /= 2  # beside brighter ones it loses its shades where one scale is taken of all
+        same = np.repeat(images[:1], few, axis=0)
+        options = import_onnxruntime().RunOptions()
         try:
-            images = np.zeros((self._least, 3, *self.resize), np.float32)
-            return int(self._run_once(images, import_onnxruntime().RunOptions()).shape[1])
+            rows, again, beside = (self._run_once(given, options) for given in (same, same, images))
         except MemoryError as error:
             raise out_of_memory("the model was being tried") from error
         except Unavailable as error:
             raise Invalid(
-                f"the model does not run on {[self._least, 3, *self.resize]}: {error.message}",
+                f"the model does not run on {shape}: {error.message}",
                 remedy="check that the inputs it declares are those that it was exported for",
             ) from error
+        if rows.shape[1] != beside.shape[1]:
+            raise self._other_dimension(beside.shape[1], many, rows.shape[1])
+        if differs := difference({self.output: rows}, {self.output: again}):
+            raise not_repeatable("the model", f"two runs on the same image: {differs}", _suspects(model))
+        # More images in a run: the sums may be of another order.
+        allowed = TOLERANCES["fp32"].relative_error
+        if differs := difference({self.output: rows[:1]}, {self.output: beside[:1]}, allowed):
+            raise not_repeatable(
+                "the model",
+                f"one image by itself and beside others: {differs}",
+                _suspects(model),
+                "export the network for inference (model.eval()) and without dynamic quantisation, or with a fixed "
+                'batch of 1; precision = "int8" quantises with fixed ranges',
+            )
+        return int(rows.shape[1])
+
+    def _other_dimension(self, numbers: int, count: int, before: int) -> Invalid:
+        return Invalid(
+            f"the output {self.output} has {numbers} numbers for each of {count} images and {before} for another "
+            "number of them",
+            key="output",
+            value=self.output,
+            remedy="name an output that holds one descriptor for each image",
+        )
+
+
+def _suspects(model: bytes) -> str:
+    return irreproducible(parse_onnx(model, "the model"))
 
 
 def _is_memory(error: Exception) -> bool:

@@ -12,6 +12,8 @@ with a remedy.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +78,42 @@ def decode_photo(data: bytes) -> NDArray[np.uint8]:
     animation, transparent pixels, one colour, EXIF data that cannot be read, more than 128 MiB or 2**27 pixels, and
     with `bad-picture` for bytes that do not decode.
     """
+    with _refusals():
+        image = _opened(data)
+        image.load()
+        turned = orientation_of(image)
+        if turned is None:
+            raise _unsupported(
+                "has EXIF data that cannot be read, so nobody knows how it is turned",
+                "turn it upright, and remove its EXIF data",
+            )
+        picture = _reduced(_opaque(image))
+        return np.asarray(picture.transpose(_UPRIGHT[turned]) if turned > 1 else picture)
+
+
+def size_of_photo(data: bytes) -> tuple[int, int]:
+    """Return the sides of a picture, in the order of the file, without decoding a pixel. Raises what of the errors of
+    `decode_photo` the header shows."""
+    with _refusals():
+        return _opened(data).size
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise Invalid for what Pillow refuses. EXIF data that are cut off are a warning of Pillow."""
+    try:
+        with decoder_errors(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            yield
+    except Undecodable as error:
+        raise Invalid(
+            f"the picture cannot be decoded: {error.message}",
+            remedy="give a whole JPEG, PNG or WebP file",
+            kind="bad-picture",
+        ) from error
+
+
+def _opened(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise _unsupported(
             f"has {len(data)} bytes, more than the {MAX_BYTES} that are decoded", "export it as a JPEG, or smaller"
@@ -83,26 +121,9 @@ def decode_photo(data: bytes) -> NDArray[np.uint8]:
     for offset, magic, name in _OTHERS:
         if data.startswith(magic, offset):
             raise _unsupported(f"is {name}", "extract a frame as a JPEG" if "video" in name else _EXPORT)
-    try:
-        with decoder_errors(), warnings.catch_warnings():
-            warnings.simplefilter("error")  # EXIF data that are cut off are a warning of Pillow
-            image = open_image(data, _check_size)
-            _check_mode(data, image)
-            image.load()
-            turned = orientation_of(image)
-            if turned is None:
-                raise _unsupported(
-                    "has EXIF data that cannot be read, so nobody knows how it is turned",
-                    "turn it upright, and remove its EXIF data",
-                )
-            picture = _reduced(_opaque(image))
-            return np.asarray(picture.transpose(_UPRIGHT[turned]) if turned > 1 else picture)
-    except Undecodable as error:
-        raise Invalid(
-            f"the picture cannot be decoded: {error.message}",
-            remedy="give a whole JPEG, PNG or WebP file",
-            kind="bad-picture",
-        ) from error
+    image = open_image(data, _check_size)
+    _check_mode(data, image)
+    return image
 
 
 def _check_size(width: int, height: int) -> None:

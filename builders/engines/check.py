@@ -2,12 +2,12 @@
 
 `measure` runs in the process that compiles and decides nothing. `require_tolerance` decides, on figures that `measure`
 has returned or that an engine's card holds. The reference is the source network with every optimisation off, on ONNX
-Runtime's CPU.
+Runtime's CPU. Before anything is compared with it, `require_repeatable` holds it against itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,6 +23,8 @@ Array: TypeAlias = "NDArray[Any]"
 SEED = 20260718
 # If both norms of a row are this small beside the greatest norm, its direction is noise. The error still counts it.
 _NEGLIGIBLE = 1e-6
+# Of the greatest value: what sums of float32 in another order differ by. Random numbers differ by far more.
+REPEATABLE = 1e-5
 _FLOATS = ("float16", "float32", "float64")
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
 
@@ -129,6 +131,46 @@ def require_tolerance(figures: CheckFigures, tolerance: Tolerance) -> None:
         raise failure("wrong-output", message, check=figures.as_json())
 
 
+def difference(first: Mapping[str, Array], second: Mapping[str, Array], allowed: float = REPEATABLE) -> str:
+    """Return how the outputs of two runs of one network differ by more than `allowed`, a part of the greatest value;
+    empty if they do not."""
+    import numpy as np
+
+    for name in sorted(first):
+        a, b = first[name], second[name]
+        if a.shape != b.shape:
+            return f"output {name} is {list(a.shape)} once and {list(b.shape)} once"
+        if a.dtype.kind not in "fiub":
+            if not np.array_equal(a, b):
+                return f"output {name} is not the same twice"
+            continue
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        both = np.isfinite(a) & np.isfinite(b)
+        if not np.array_equal(a[~both], b[~both], equal_nan=True):
+            return f"output {name} is finite once and once not"
+        apart, greatest = _distance(a[both], b[both])
+        if apart > allowed * greatest:
+            return f"output {name} differs by up to {apart:.3g} where its greatest value is {greatest:.3g}"
+    return ""
+
+
+def require_repeatable(
+    session: EngineSession, feeds: Mapping[str, Array], model: str, suspects: Callable[[], str]
+) -> None:
+    """Raise a failure `not-repeatable` unless two runs of the network `model` on the same feeds give the same outputs.
+
+    `suspects` returns the nodes that may be why, for the message (`graph.irreproducible`).
+    """
+    if differs := difference(_expected(session, feeds), session.run(feeds)):
+        raise not_repeatable(model, f"two runs on the same input: {differs}", suspects())
+
+
+def not_repeatable(model: str, differs: str, suspects: str, remedy: str = "") -> FlightbagError:
+    """Return the failure for a network that is no function of its input: no engine and no map can agree with it."""
+    cause = f"; it has {suspects}" if suspects else ""
+    return failure("not-repeatable", f"{model} differs from itself in {differs}{cause}", remedy=remedy, model=model)
+
+
 def check_inputs(session: EngineSession, declared: Mapping[str, tuple[int | str, ...]], key: str, model: str) -> None:
     """Raise Invalid unless the mission file declares, at `key`, exactly the inputs of the model.
 
@@ -197,11 +239,7 @@ def _compare(
     compared, return None and append the reasons to `faults`."""
     import numpy as np  # with the build extra only; `require_tolerance` needs none
 
-    try:
-        expected = reference.run(feeds)
-    except Invalid as error:
-        remedy = "declare shapes that the network was exported for, or export it again"
-        raise failure("wrong-inputs", error.message, remedy=remedy) from error
+    expected = _expected(reference, feeds)
     try:
         actual = engine.run(feeds)
     except Invalid as error:
@@ -229,6 +267,14 @@ def _compare(
         faults.append(f"every output of {model} is empty or zero, so nothing could be compared")
         return None
     return *max(pairs, key=lambda pair: pair[0] / (pair[1] or 1.0)), cosine
+
+
+def _expected(reference: EngineSession, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+    try:
+        return reference.run(feeds)
+    except Invalid as error:
+        remedy = "declare shapes that the network was exported for, or export it again"
+        raise failure("wrong-inputs", error.message, remedy=remedy) from error
 
 
 def _distance(a: Array, b: Array) -> tuple[float, float]:
@@ -292,6 +338,11 @@ def least_cosine(expected: Array, actual: Array) -> float:
 
 def _takes_rows(tensor: TensorInfo, shape: Sequence[int], rows: Array) -> bool:
     return tensor.dtype == str(rows.dtype) and tuple(shape[1:]) == rows.shape[1:]
+
+
+def feeds_of(session: EngineSession, case: Mapping[str, Sequence[int]], rows: Array | None = None) -> dict[str, Array]:
+    """Return what `measure` feeds the inputs of a network at the shapes of a case, first."""
+    return {tensor.name: _feed(tensor, case[tensor.name], rows, 0) for tensor in session.inputs}
 
 
 def _feed(tensor: TensorInfo, shape: Sequence[int], rows: Array | None, start: int) -> Array:

@@ -18,6 +18,11 @@ KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
         "export the network with operators that the backend supports, or name the plug-in library that has them",
     ),
     "invalid-model": (Invalid, "export the network again"),
+    "not-repeatable": (
+        Invalid,
+        "export the network for inference: call model.eval() before torch.onnx.export, set no `training`, and leave "
+        "out operators with random numbers",
+    ),
     "wrong-inputs": (Invalid, "declare the inputs as the model has them, or export the network again"),
     "calibration": (Invalid, "mend the imagery of the mission: the calibration tiles come from it"),
     "version": (Unavailable, "install a version that supports this, or ask for what the installed version supports"),

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from blake3 import blake3
 
 from builders.engines.failures import failure
+from builders.engines.graph import fix_defaults, require_operators
 from builders.extras import import_extra
 from builders.files import open_regular
 from store.errors import FlightbagError, Invalid, Unavailable
@@ -53,8 +54,8 @@ def snapshot_model(path: Path, into: Path) -> ModelSource:
 
     An absent folder `into` is made; an existing file is never overwritten (Unavailable). Raise Invalid if the model or
     a file that it names is absent, is not a regular file, cannot be parsed, is larger than 2 GiB (the ONNX), or lies
-    outside the model's folder (by `..`, an absolute location, or a link). Raise Unavailable if a file cannot be read
-    or written.
+    outside the model's folder (by `..`, an absolute location, or a link), and if the model has an operator that cannot
+    run (`graph.require_operators`). Raise Unavailable if a file cannot be read or written.
     """
     try:
         into.mkdir(mode=0o700, exist_ok=True)
@@ -97,6 +98,13 @@ def session_source(path: Path) -> bytes | Path:
     if they do not fit in one ONNX file."""
     model = hash_model(path)
     return onnx_bytes(model) if model.size <= MAX_ONNX_BYTES else path
+
+
+def make_compilable(path: Path) -> None:
+    """Rewrite a private copy of a model so that every input that has a default is a constant (`graph.fix_defaults`)."""
+    model = parse_onnx(path.read_bytes(), path.name)
+    if fix_defaults(model):
+        path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def external_locations(model: Any) -> tuple[str, ...]:
@@ -144,8 +152,11 @@ def _hash(path: Path, into: Path | None) -> ModelSource:
     copy = into / name if into else None
     digest, size = _hash_file(path, "model", copy, data)
     # The key under which a model names every external file. Parsing is slow, and most plans do without it.
-    locations = external_locations(parse_onnx(bytes(data), name)) if into or b"location" in data else ()
-    del data
+    parsed = parse_onnx(bytes(data), name) if into or b"location" in data else None
+    if parsed is not None and into:
+        require_operators(parsed, name)
+    locations = external_locations(parsed) if parsed is not None else ()
+    del data, parsed
     folder = os.path.realpath(path.parent)
     rows = [digest]
     external = sorted({_normal(location, name) for location in locations})

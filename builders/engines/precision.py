@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from builders.engines.check import require_repeatable
 from builders.engines.failures import failure
+from builders.engines.graph import fix_defaults, irreproducible
 from builders.engines.model import session_source
 from builders.engines.session import open_session
 from builders.extras import import_extra, import_onnxruntime
@@ -31,6 +33,8 @@ CALIBRATION_CONTEXT = "flightbag 2026 calibration set v1"
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 # The first opset whose operators take one scale for each channel.
 _LEAST_OPSET = 13
+# Rows that show whether a network differs from itself: over so many, random numbers do not fall out alike.
+_TRIED_TWICE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +96,26 @@ def float16_copy(network: Path, into: Path) -> None:
 def quantise(network: Path, calibration: CalibrationSet, method: str, into: Path) -> None:
     """Write the network in int8 to `into`, with one scale for each channel of its weights.
 
-    `method` is one of `METHODS`. Raise a failure `calibration` unless the network has exactly one input, and the rows
-    fit it and are finite.
+    `method` is one of `METHODS`. Raise a failure `calibration` unless the network has exactly one input that must be
+    fed, and the rows fit it and are finite; `not-repeatable` for a network that differs from itself.
     """
     onnx, np = import_extra("onnx"), import_extra("numpy")
     library = import_extra("onnxruntime.quantization")
     source = session_source(network)
     model = onnx.load(network) if isinstance(source, Path) else onnx.load_model_from_string(source)
-    initial = {tensor.name for tensor in model.graph.initializer}
-    inputs = [tensor.name for tensor in model.graph.input if tensor.name not in initial]
+    fix_defaults(model)
+    inputs = [tensor.name for tensor in model.graph.input]
     if len(inputs) != 1:
         raise failure("calibration", f"the network has {len(inputs)} inputs; calibration with tiles needs exactly one")
     if not len(calibration.rows) or not np.isfinite(calibration.rows).all():
         raise failure("calibration", "the calibration set is empty or holds numbers that are not finite")
+    session = open_session(source, "off")
     try:
-        open_session(source, "off").run({inputs[0]: calibration.rows[:1]})
+        session.run({inputs[0]: calibration.rows[:1]})
     except Invalid as error:
         raise failure("calibration", error.message) from error
+    for row in calibration.rows[:_TRIED_TWICE]:
+        require_repeatable(session, {inputs[0]: row[None]}, network.name, lambda: irreproducible(model))
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset < _LEAST_OPSET:
         model = onnx.version_converter.convert_version(model, _LEAST_OPSET)

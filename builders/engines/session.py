@@ -89,7 +89,10 @@ def open_session(
     library = import_onnxruntime()
     options = library.SessionOptions()
     options.graph_optimization_level = getattr(library.GraphOptimizationLevel, _LEVELS[level])
-    if save_as is not None:
+    if save_as is None:
+        # The library writes to the terminal itself, with names of the network: fatal errors only. Failures are raised.
+        options.log_severity_level = 4
+    else:
         options.optimized_model_filepath = str(save_as)
         if save_weights:
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)

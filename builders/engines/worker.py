@@ -27,9 +27,10 @@ from blake3 import blake3
 
 from builders.engines.backends import backend
 from builders.engines.base import BackendResult, CompileJob, EngineSpec, InputRange, PhaseProgress, Plugin, TensorInfo
-from builders.engines.check import check_inputs, measure
+from builders.engines.check import check_inputs, feeds_of, measure, require_repeatable
 from builders.engines.failures import failure, to_json, unexpected_failure
-from builders.engines.model import ModelSource, session_source
+from builders.engines.graph import irreproducible
+from builders.engines.model import ModelSource, make_compilable, parse_onnx, session_source
 from builders.engines.precision import CalibrationSet, quantise
 from builders.engines.session import open_session
 from store.errors import FlightbagError, Invalid
@@ -119,11 +120,16 @@ def _stop_requested() -> Callable[[], bool]:
 
 def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Callable[[], bool]) -> dict[str, Any]:
     """Compile and measure. Return the result in the form that `compiling` reads."""
-    spec, name = _spec(request), request["model"]
+    spec, name, source = _spec(request), request["model"], Path(request["source"])
     compiler = backend(request["backend"])
-    reference = open_session(session_source(Path(request["source"])), "off", name=name)
+    make_compilable(source)
+    reference = open_session(session_source(source), "off", name=name)
     key = f"backbones[{spec.backbone}].inputs"
     check_inputs(reference, {item.name: item.shape for item in spec.inputs}, key, name)
+    rows = CalibrationSet.open(Path(request["rows"])).rows if request["rows"] else None
+    cases = spec.cases()
+    feeds = feeds_of(reference, cases[len(cases) // 2], rows)
+    require_repeatable(reference, feeds, name, lambda: irreproducible(parse_onnx(source.read_bytes(), name)))
     job = CompileJob(
         spec,
         Path(request["network"]),
@@ -141,8 +147,7 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
         engine = compiler.load(compiled.model.read_bytes(), request["host"], compiled.weights)
     except Invalid as error:
         raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
-    rows = CalibrationSet.open(Path(request["rows"])).rows if request["rows"] else None
-    figures = measure(reference, engine, [*spec.cases()], name, rows)
+    figures = measure(reference, engine, cases, name, rows)
     return {
         "parts": _parts(compiled),
         "tools": dict(compiled.tools),

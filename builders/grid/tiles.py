@@ -113,8 +113,31 @@ def tiles_of_bbox(bbox: tuple[int, int, int, int], zoom: int) -> NDArray[np.uint
     """The ascending ids (uint64[n], n >= 1) of the tiles that a box covers at a zoom.
 
     `bbox` is (west, south, east, north) in 1e-7 degree; west greater than east crosses the antimeridian.
-    A tile that the box only touches is not covered. Latitudes are clamped to the web-mercator limit. Raises Invalid for
-    a box that is empty, lies outside the world or wholly beyond the limit, or covers more than 2**24 tiles.
+    A tile that the box only touches is not covered. Raises Invalid as `rows_and_columns` does, and for a box that
+    covers more than 2**24 tiles.
+    """
+    rows, ranges = rows_and_columns(bbox, zoom)
+    count = min(sum(map(len, ranges)), 1 << zoom) * len(rows)
+    if count > MAX_AREA_TILES:
+        raise Invalid(
+            f"the bbox {bbox} has {count} tiles at zoom {zoom}; the limit is {MAX_AREA_TILES}",
+            bbox=bbox,
+            zoom=zoom,
+            remedy="give a smaller area or a lower zoom",
+        )
+    # A box round the world may end in the column where it begins: that column counts once.
+    columns = np.unique(np.concatenate([np.arange(one.start, one.stop, dtype=np.int64) for one in ranges]))
+    x, y = np.meshgrid(columns, np.arange(rows.start, rows.stop, dtype=np.int64))
+    ids = tile_ids(zoom, x.ravel(), y.ravel())
+    ids.sort()
+    return ids
+
+
+def rows_and_columns(bbox: tuple[int, int, int, int], zoom: int) -> tuple[range, list[range]]:
+    """The rows, counted from the north, and the columns of the tiles that a box covers at a zoom.
+
+    A box that crosses the antimeridian has two ranges of columns. Latitudes are clamped to the web-mercator limit.
+    Raises Invalid for a box that is empty, or lies outside the world or wholly beyond the limit.
     """
     check_zoom(zoom)
     west, south, east, north = bbox
@@ -126,28 +149,19 @@ def tiles_of_bbox(bbox: tuple[int, int, int, int], zoom: int) -> NDArray[np.uint
     limit = math.ceil(_LATITUDE_LIMIT * _DEGREE)
     if south >= limit or north <= -limit:
         raise Invalid(f"the bbox {bbox} lies beyond the web-mercator limit of 85.0511 degrees", bbox=bbox)
-    top, bottom = _row(north, zoom), _row(south, zoom)
-    first = max(0, math.floor(top))
-    rows = range(first, min(1 << zoom, max(math.ceil(bottom), first + 1)))
     spans = [(west, east)] if west < east else [(west, _TURN // 2), (-_TURN // 2, east)]
     # Exact in integers: floor of the left edge, ceiling of the right one.
     ranges = [
-        (((left + _TURN // 2) << zoom) // _TURN, -((-(right + _TURN // 2) << zoom) // _TURN)) for left, right in spans
+        range(((left + _TURN // 2) << zoom) // _TURN, -((-(right + _TURN // 2) << zoom) // _TURN))
+        for left, right in spans
     ]
-    count = min(sum(stop - start for start, stop in ranges), 1 << zoom) * len(rows)
-    if count > MAX_AREA_TILES:
-        raise Invalid(
-            f"the bbox {bbox} has {count} tiles at zoom {zoom}; the limit is {MAX_AREA_TILES}",
-            bbox=bbox,
-            zoom=zoom,
-            remedy="give a smaller area or a lower zoom",
-        )
-    # A box round the world may end in the column where it begins: that column counts once.
-    columns = np.unique(np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in ranges]))
-    x, y = np.meshgrid(columns, np.arange(rows.start, rows.stop, dtype=np.int64))
-    ids = tile_ids(zoom, x.ravel(), y.ravel())
-    ids.sort()
-    return ids
+    return rows_between(south, north, zoom), ranges
+
+
+def rows_between(south: int, north: int, zoom: int) -> range:
+    """The rows, counted from the north and at least one, between two latitudes in 1e-7 degree, south below north."""
+    first = min(max(0, math.floor(_row(north, zoom))), (1 << zoom) - 1)
+    return range(first, min(1 << zoom, max(math.ceil(_row(south, zoom)), first + 1)))
 
 
 def tile_bounds(tile: Tile) -> tuple[float, float, float, float]:

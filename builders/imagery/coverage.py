@@ -1,8 +1,8 @@
 """Coverage: the tiles of the area that a mission misses, each with its reason (FORMAT.md 6.5, decision 0012). Pure.
 
 The reasons become known in three steps. The inventory gives absent, repeated, too old and too coarse tiles before the
-build. Decoding gives tiles with faulty bytes. The rows of all descriptor sets give tiles that no view shows. A tile has
-the first reason that applies, in the order of FORMAT.md.
+build, and those whose first bytes are not those of an image. Decoding gives other tiles with faulty bytes. The rows of
+all descriptor sets give tiles that no view shows. A tile has the first reason that applies, in the order of FORMAT.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from builders.grid.live import find, live, pieces
 from builders.grid.tiles import tile_xy
 from builders.grid.views import EQUATOR, View
-from builders.imagery.inventory import Inventory, Level
+from builders.imagery.inventory import LACKS, Inventory, Level
 from store.format.manifest import PPM, Coverage, earliest_capture
 from store.format.missing import REASONS, MissingList, Run
 
@@ -127,9 +127,12 @@ def _codes(level: Level, repeated: NDArray[np.bool_], gates: Gates, faults: Mapp
         present, places = find(level.required, ids)
         values = np.fromiter((code(reason) for reason in faults.values()), np.uint8, len(faults))
         codes[places[present]] = values[present]
+    if level.no_image:
+        codes[find(level.required, np.fromiter(level.no_image, np.uint64))[1]] = code("undecodable")
     if not gates.repeated:
         codes[repeated] = code("repeated")
-    codes[~level.present] = code("absent" if level.has_zoom else "outside-zooms")
+    lacks = np.array([code(reason) for reason in LACKS], np.uint8)[level.lacks]
+    codes[~level.present] = lacks[~level.present] if level.has_zoom else code("outside-zooms")
     return codes
 
 

@@ -30,25 +30,32 @@ from builders.grid.live import find
 from builders.grid.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id, tile_ids, tile_xy
 from builders.grid.views import View
 from builders.imagery.repetition import Repetition, repetition
+from builders.imagery.roworder import Extent, Scheme
+from builders.imagery.signature import FAULTS, fault_of
 from builders.imagery.sources import open_source
-from builders.imagery.statcache import StatCache, TileHashes
+from builders.imagery.statcache import StatCache, TileHashes, ZoomHashes
 from builders.recipe import tile_list
 from store.errors import Corrupt
 from store.format.ids import DIGEST_SIZE, derive
 
 COVERAGE_CONTEXT = "flightbag 2026 coverage v1"
 WHOLE_WORLD = Tile(0, 0, 0)
+# Why no source of its zoom has a tile (FORMAT.md 6.5). Of several sources, the one that comes nearest to it counts.
+LACKS = ("absent", "outside-raster", "partly-outside", "masked")
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it."""
+    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it, `scheme` None if it
+    does not name the order of the rows, and `bands` None if it does not name the bands of the colours."""
 
     path: Path
     zooms: tuple[int, ...]
     captured: datetime.date
     footprints: Path | None = None
     resolution_m: float = 0.0
+    scheme: Scheme | None = None
+    bands: tuple[int, ...] | None = None
 
     @property
     def captured_at(self) -> int:
@@ -67,10 +74,12 @@ class LevelRequest(NamedTuple):
 class Level:
     """The tiles of one zoom.
 
-    `ids` (uint64[n], ascending) and `hashes` (uint8[n, 32]) are those of every tile in the cells. `required`
+    `ids` (uint64[n], ascending) and `hashes` (uint8[n, 32]) are those of every tile in the cells, and `faults`
+    (uint8[n]) says of each what its first bytes are if not those of an image (`signature.FAULTS`). `required`
     (uint64[m], ascending) are the tiles of the area. `has_zoom` is whether any source has tiles of this zoom.
     `captured` (int64[m], unix seconds) and `native_m` (float64[m], metres a pixel, 0 if unknown) belong to the required
-    tiles; both are 0 for an absent tile.
+    tiles; both are 0 for an absent tile. `lacks` (uint8[m]) is an index in `LACKS`, and means nothing for a tile that a
+    source has.
     """
 
     zoom: int
@@ -80,6 +89,15 @@ class Level:
     has_zoom: bool
     captured: NDArray[np.int64]
     native_m: NDArray[np.float64]
+    faults: NDArray[np.uint8]
+    lacks: NDArray[np.uint8]
+
+    @cached_property
+    def no_image(self) -> dict[int, str]:
+        """Tile id -> what is wrong, ids ascending: the required tiles whose first bytes are not those of an image."""
+        bad = np.flatnonzero(self.faults)
+        required = find(self.required, self.ids[bad])[0]
+        return {int(self.ids[at]): FAULTS[self.faults[at]] for at in bad[required]}
 
     def find(self, wanted: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """(bool[k], int64[k]) of k wanted ids: whether each is in `ids`, and its index there."""
@@ -101,10 +119,12 @@ class Level:
 
 @dataclass(frozen=True)
 class Inventory:
-    """One level for each zoom, ascending. `fresh` is whether the tiles were read now, not taken from the cache."""
+    """One level for each zoom, ascending. `fresh` is whether the tiles were read now, not taken from the cache.
+    `hints` say what is perhaps wrong with the sources where most tiles are absent."""
 
     levels: tuple[Level, ...]
     fresh: bool
+    hints: tuple[str, ...] = ()
 
     @property
     def zooms(self) -> tuple[int, ...]:
@@ -114,6 +134,11 @@ class Inventory:
     def tiles(self) -> int:
         """The number of tiles that the area requires, over all zooms."""
         return sum(len(level.required) for level in self.levels)
+
+    @cached_property
+    def no_image(self) -> dict[int, str]:
+        """Tile id -> what is wrong, of each required tile whose first bytes are not those of an image."""
+        return {number: text for level in self.levels for number, text in level.no_image.items()}
 
     def level(self, zoom: int) -> Level:
         return next(level for level in self.levels if level.zoom == zoom)
@@ -127,9 +152,14 @@ class Inventory:
 
     @cached_property
     def repetition(self) -> Repetition:
-        """Which tiles of the area, level by level, have the bytes of another one."""
-        ids = np.concatenate([level.required for level in self.levels])
-        return repetition(ids, np.concatenate([level.required_hashes for level in self.levels]))
+        """Which tiles of the area have the bytes of another one, among those that begin like an image."""
+        ids, hashes = [], []
+        for level in self.levels:
+            images = level.required_hashes.copy()
+            images[find(level.required, np.fromiter(level.no_image, np.uint64))[1]] = 0
+            ids.append(level.required)
+            hashes.append(images)
+        return repetition(np.concatenate(ids), np.concatenate(hashes))
 
     @cached_property
     def repeated(self) -> tuple[NDArray[np.bool_], ...]:
@@ -139,16 +169,33 @@ class Inventory:
 
 
 class TileSources:
-    """The open sources of a mission, read like one source. For one thread."""
+    """The open sources of a mission, read like one source. For one thread.
 
-    def __init__(self, specs: Sequence[SourceSpec], tile_size: int, cache: StatCache | None = None) -> None:
+    `bbox` (west, south, east, north in 1e-7 degree) is that of the mission's area.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[SourceSpec],
+        tile_size: int,
+        bbox: tuple[int, int, int, int],
+        cache: StatCache | None = None,
+    ) -> None:
         # Taken before a source is opened: a later change of a file is newer than the cache entry.
         self._opened = time.time_ns()
         self._cache = cache
         self._tile_size = tile_size
         self._stack = ExitStack()
         try:
-            self._sources = [(spec, self._stack.enter_context(open_source(spec.path, tile_size))) for spec in specs]
+            self._sources = [
+                (
+                    spec,
+                    self._stack.enter_context(
+                        open_source(spec.path, tile_size, Extent(bbox, spec.zooms), spec.scheme, spec.bands)
+                    ),
+                )
+                for spec in specs
+            ]
         except BaseException:
             self._stack.close()
             raise
@@ -189,7 +236,15 @@ class TileSources:
         """
         request = json.dumps(
             {
-                "sources": [[os.path.realpath(spec.path), list(spec.zooms)] for spec, _ in self._sources],
+                "sources": [
+                    [
+                        os.path.realpath(spec.path),
+                        list(spec.zooms),
+                        source.row_order and source.row_order.scheme,
+                        spec.bands,
+                    ]
+                    for spec, source in self._sources
+                ],
                 "tile_size": self._tile_size,
                 "cells": [[zoom, blake3(one.cells.tobytes()).hexdigest()] for zoom, one in sorted(wanted.items())],
             }
@@ -204,35 +259,47 @@ class TileSources:
                 again = [source.stamp([(c, z) for c, z in cells if z in s.zooms]) for s, source in self._sources]
                 if again == stamps:
                     self._cache.keep(request, self._opened, stamps, tiles)
-        return Inventory(tuple(self._level(zoom, one, tiles) for zoom, one in sorted(wanted.items())), fresh)
+        levels = tuple(self._level(zoom, one, tiles) for zoom, one in sorted(wanted.items()))
+        return Inventory(levels, fresh, self._hints(levels))
 
-    def _read(
-        self, zoom: int, cells: NDArray[np.uint64], progress: Callable[[int], None] | None
-    ) -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint16]]:
+    def _hints(self, levels: Sequence[Level]) -> tuple[str, ...]:
+        absent = sum(int(np.count_nonzero(~level.present)) for level in levels)
+        if 2 * absent <= sum(len(level.required) for level in levels):
+            return ()
+        hints = [source.row_order.hint(source.path) for _, source in self._sources if source.row_order is not None]
+        return tuple(hint for hint in hints if hint)
+
+    def _read(self, zoom: int, cells: NDArray[np.uint64], progress: Callable[[int], None] | None) -> ZoomHashes:
         ids: list[int] = []
         hashes: list[bytes] = []
         sources: list[int] = []
+        faults: list[int] = []
         for cell in cells.tolist():
             before = len(ids)
             for number, data, place in self.cell(tile_from_id(cell), zoom):
                 ids.append(number)
                 hashes.append(blake3(data).digest())
                 sources.append(place)
+                faults.append(fault_of(data))
             if progress is not None:
                 progress(len(ids) - before)
         array = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, DIGEST_SIZE)
-        return np.array(ids, np.uint64), array, np.array(sources, np.uint16)
+        return ZoomHashes(np.array(ids, np.uint64), array, np.array(sources, np.uint16), np.array(faults, np.uint8))
 
     def _level(self, zoom: int, wanted: LevelRequest, tiles: TileHashes) -> Level:
-        ids, hashes, sources = tiles[zoom]
+        ids, hashes, sources, faults = tiles[zoom]
         present, places = find(ids, wanted.required)
         captured = np.zeros(len(wanted.required), np.int64)
         native = np.zeros(len(wanted.required), np.float64)
+        lacks = np.zeros(len(wanted.required), np.uint8)
         has_zoom = False
         for place, (spec, source) in enumerate(self._sources):
             if zoom not in spec.zooms:
                 continue
-            has_zoom |= source.zooms is None or source.zooms[0] <= zoom <= source.zooms[1]
+            if source.zooms is None or source.zooms[0] <= zoom <= source.zooms[1]:
+                has_zoom = True
+                if (reach := source.reach(zoom, wanted.required[~present])) is not None:
+                    lacks[~present] = np.maximum(lacks[~present], reach + 1)
             of_source = np.zeros(len(wanted.required), bool)
             of_source[present] = sources[places[present]] == place
             native[of_source] = max(spec.resolution_m, source.resolution_m or 0.0)
@@ -242,7 +309,7 @@ class TileSources:
 
                 dates = read_footprints(spec.footprints).captured(zoom, wanted.required[of_source], spec.captured_at)
                 captured[of_source] = dates
-        return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native)
+        return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native, faults, lacks)
 
     def read_again(self, level: Level, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, bytes]]:
         """(tile id, bytes) of these tiles of the inventory, cell by cell, ids ascending in each cell.

@@ -1,5 +1,7 @@
 """MBTiles 1.3 as a tile source: the encoded bytes of the tiles of one cell, in the order of their ids.
 
+The specification counts rows from the south. `builders.imagery.roworder` decides which order a file really has.
+
 All access is read-only SQL: `tiles` may be a view, and the database may be in WAL mode. All reads between opening and
 closing see one snapshot, so the bytes that are described are the bytes that were hashed for a build key. This module
 writes nothing; SQLite itself keeps a `-wal` and a `-shm` file beside a database in WAL mode. The file comes from
@@ -22,9 +24,11 @@ from typing import Self
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from builders.files import regular_status
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids
+from builders.imagery.roworder import Claims, Extent, RowOrder, Scheme, StoredRows, bounds_of, row_order
 from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
@@ -33,16 +37,19 @@ BUSY_SECONDS = 5.0  # the longest wait for a file that somebody is writing
 MAX_CELL_BYTES = 256 << 20
 MAX_ROWS = 1024
 MAX_QUERY_SECONDS = 60.0
+MAX_EVIDENCE = 1 << 20  # rows of one zoom that decide the order of rows: seconds, also for a view
 FORMATS = ("jpg", "jpeg", "png", "webp")
 _ZOOMS = frozenset(map(str, range(MAX_ZOOM + 1)))
+_BOUNDS_BYTES = 256  # four numbers of full precision
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
 
 class MBTilesSource:
     """An open MBTiles file; a context manager, for one thread.
 
-    Raises Invalid unless the file is MBTiles with images, Unavailable if it cannot be opened or read (a locked file, a
-    disk error), Corrupt for a damaged database. All of them name the file.
+    `extent` is where the mission looks for tiles, and `scheme` the order of the rows where somebody named it. Raises
+    Invalid unless the file is MBTiles with images and the order of its rows is decided, Unavailable if it cannot be
+    opened or read (a locked file, a disk error), Corrupt for a damaged database. All of them name the file.
 
     `zooms` are (minzoom, maxzoom) of the metadata; None if they are absent, repeated or not a range of zooms.
     """
@@ -50,7 +57,7 @@ class MBTilesSource:
     zooms: tuple[int, int] | None = None
     resolution_m: None = None
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], extent: Extent, scheme: Scheme | None = None) -> None:
         self.path = Path(path)
         state = regular_status(self.path, "tile source")
         self._opened = state.st_dev, state.st_ino
@@ -64,6 +71,7 @@ class MBTilesSource:
             self._begin()
             # SQLite opens by path and does not expose its descriptor: the path must lead to one file before and after.
             check_same(self.path, self._opened)
+            self.row_order: RowOrder = self._decide(extent, scheme)
         except BaseException:
             self._db.close()
             raise
@@ -92,13 +100,13 @@ class MBTilesSource:
         if not 0 <= depth <= CELL_ZOOMS:
             raise Invalid(f"{cell} is not a cell of tiles of zoom {zoom}", tile=str(cell), zoom=zoom)
         side = 1 << depth
-        first_row = (1 << zoom) - ((cell.y + 1) << depth)  # TMS counts rows from the south
         columns = range(cell.x << depth, (cell.x + 1) << depth)
+        first_row = cell.y << depth if self._from_north else (1 << zoom) - ((cell.y + 1) << depth)
         rows = self._select(zoom, columns, range(first_row, first_row + side))
         if not rows:
             return
-        x, tms, data = zip(*rows, strict=True)
-        y = (1 << zoom) - 1 - np.array(tms, np.int64)
+        x, stored, data = zip(*rows, strict=True)
+        y = np.array(stored, np.int64) if self._from_north else (1 << zoom) - 1 - np.array(stored, np.int64)
         ids = tile_ids(zoom, np.array(x, np.int64), y)
         last: tuple[int, bytes] | None = None
         for place in np.argsort(ids, kind="stable").tolist():
@@ -112,11 +120,14 @@ class MBTilesSource:
     def read(self, tile: Tile) -> bytes | None:
         """The encoded bytes of one tile, None if the file lacks it; empty in the cases that `cell` names."""
         tile_id(tile)  # raises Invalid for a tile that does not exist
-        row = (1 << tile.z) - 1 - tile.y
+        row = tile.y if self._from_north else (1 << tile.z) - 1 - tile.y
         versions = {data for _, _, data in self._select(tile.z, range(tile.x, tile.x + 1), range(row, row + 1))}
         if len(versions) > 1:
             raise self._twice(tile)
         return versions.pop() if versions else None
+
+    def reach(self, zoom: int, ids: NDArray[np.uint64]) -> None:
+        """None: the source is not a raster."""
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - a database has one stamp
         """The stamp of the database and of its `-wal` and `-journal`, for any cells.
@@ -163,18 +174,53 @@ class MBTilesSource:
         if lowest is not None and highest is not None and lowest <= highest:
             self.zooms = lowest, highest
 
-    def _metadata(self, name: str) -> list[str | None]:
-        """At most two values of a name in the metadata; None for a value that is not a short text or number."""
+    @property
+    def _from_north(self) -> bool:
+        return self.row_order.scheme == "xyz"
+
+    def _decide(self, extent: Extent, scheme: Scheme | None) -> RowOrder:
+        self._deadline = time.monotonic() + MAX_QUERY_SECONDS
+        with self._reading():
+            schemes = self._metadata("scheme")
+            bounds = self._metadata("bounds", _BOUNDS_BYTES)
+            rows = [one for zoom in extent.zooms if (one := self._stored_rows(zoom, extent)) is not None]
+        stated = " and ".join(sorted({text for text in schemes if text is not None}))
+        return row_order(self.path, "tms", Claims(stated, _bounds(bounds)), rows, scheme)
+
+    def _stored_rows(self, zoom: int, extent: Extent) -> StoredRows | None:
+        """The rows of one zoom in the columns of the area, of at most MAX_EVIDENCE tiles. Reads the index of the table,
+        if it has the usual one."""
+        spans = [(columns[0], columns[-1]) for columns in extent.columns(zoom)]
+        tms, xyz = (extent.rows(zoom, scheme) for scheme in ("tms", "xyz"))
+        query = f"""
+            SELECT min(tile_row), max(tile_row),
+                   coalesce(sum(tile_row BETWEEN ? AND ?), 0), coalesce(sum(tile_row BETWEEN ? AND ?), 0)
+            FROM (
+                SELECT tile_row FROM tiles
+                WHERE zoom_level = ? AND ({" OR ".join(["tile_column BETWEEN ? AND ?"] * len(spans))})
+                      AND tile_row BETWEEN 0 AND ? AND typeof(tile_row) = 'integer'
+                LIMIT {MAX_EVIDENCE}
+            )
+            """  # noqa: S608 - only question marks and a constant are inserted
+        edges = [edge for span in spans for edge in span]
+        lowest, highest, from_south, from_north = self._db.execute(
+            query, (tms[0], tms[-1], xyz[0], xyz[-1], zoom, *edges, (1 << zoom) - 1)
+        ).fetchone()
+        return None if lowest is None else StoredRows(zoom, lowest, highest, from_south, from_north)
+
+    def _metadata(self, name: str, limit: int = 16) -> list[str | None]:
+        """At most two values of a name in the metadata; None for a value that is neither a text nor a whole number of
+        at most `limit` bytes."""
         # The length of the blob: SQLite counts a text only up to its first zero byte.
         rows = self._db.execute(
-            "SELECT CASE WHEN typeof(value) IN ('text', 'integer') AND length(CAST(value AS BLOB)) <= 16 "
+            "SELECT CASE WHEN typeof(value) IN ('text', 'integer') AND length(CAST(value AS BLOB)) <= ? "
             "THEN CAST(value AS TEXT) END FROM metadata WHERE name = ? LIMIT 2",
-            (name,),
+            (limit, name),
         )
         return [value for (value,) in rows]
 
     def _select(self, zoom: int, columns: range, rows: range) -> list[tuple[int, int, bytes]]:
-        """(column, TMS row, bytes) of the tiles in a rectangle, in no particular order."""
+        """(column, stored row, bytes) of the tiles in a rectangle of columns and stored rows, in no order."""
         # IN over at most 16 columns instead of BETWEEN: SQLite then uses the usual index (zoom, column, row) for rows
         # too, and reads the rows of the cell only, not those of 16 whole columns.
         query = f"""
@@ -258,6 +304,16 @@ def _zoom(values: list[str | None]) -> int | None:
     if len(values) != 1 or values[0] not in _ZOOMS:
         return None
     return int(values[0])
+
+
+def _bounds(values: list[str | None]) -> tuple[float, float] | None:
+    """(south, north) of the values of `bounds` in the metadata; None unless there is one, and it is a box."""
+    if len(values) != 1 or values[0] is None:
+        return None
+    try:
+        return bounds_of([float(part) for part in values[0].split(",")])
+    except ValueError:
+        return None
 
 
 def _has_content(log: str) -> bool:

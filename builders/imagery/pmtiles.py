@@ -65,6 +65,7 @@ class PMTilesSource:
 
     zooms: tuple[int, int] | None = None
     resolution_m: None = None
+    row_order: None = None
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -118,6 +119,9 @@ class PMTilesSource:
         for _, span in self._runs(self._root, number, number + 1):
             return self._tile(span)
         return None
+
+    def reach(self, zoom: int, ids: NDArray[np.uint64]) -> None:
+        """None: the source is not a raster."""
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - an archive has one stamp
         """The stamp of the archive, for any cells.

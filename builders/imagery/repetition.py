@@ -4,8 +4,11 @@ A server answers "no imagery here" with a picture, and a placeholder decodes lik
 to the byte, so tiles with the same bytes show no place, or one that no search can tell from the others, such as open
 water. Two tiles of different zooms count as well.
 
-Law: a tile is repeated exactly if another tile of the area has the same hash, and its bytes are not empty. So whoever
-knows the coverage digest of an area (FORMAT.md 6.2) has it of the same repeated tiles.
+Law: a tile is repeated exactly if another tile has the same hash, other than zeros. Whoever reads the tiles of an area
+finds the same repeated tiles, so the number that a manifest signs can be counted again.
+
+Pictures that differ in bytes and not in pixels are not found: only decoding every tile would, also where the store has
+all descriptors. Their descriptors are equal, so what the map finds of itself shows them.
 """
 
 from __future__ import annotations
@@ -13,14 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from builders.grid.tiles import tile_from_id
-
-# A tile without bytes is undecodable, and a tile that no source has counts with zeros.
-_NO_PICTURES = (blake3(b"").digest(), bytes(32))
-
 
 # How many tiles of the most frequent picture a summary names.
 _NAMED = 3
@@ -58,15 +56,15 @@ class Repetition:
 
 
 def repetition(ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> Repetition:
-    """The repetition among tiles with these ids (uint64[n], ascending) and hashes (uint8[n, 32])."""
+    """The repetition among tiles with these ids (uint64[n], ascending) and hashes (uint8[n, 32], zeros for a tile
+    without a picture)."""
     pictures = np.full(len(ids), -1, np.int64)
     # The first eight bytes rule out nearly every tile: sorting whole hashes takes ten times as long.
     _, place, count = np.unique(_first(hashes), return_inverse=True, return_counts=True)
     candidates = np.flatnonzero(count[place] > 1)
     whole = np.ascontiguousarray(hashes[candidates]).view(np.dtype((np.void, hashes.shape[1]))).ravel()
     values, place, count = np.unique(whole, return_inverse=True, return_counts=True)
-    picture = count > 1
-    picture &= np.array([value.tobytes() not in _NO_PICTURES for value in values], np.bool_)
+    picture = (count > 1) & np.array([any(value.tobytes()) for value in values], np.bool_)
     numbers = np.where(picture, np.cumsum(picture) - 1, -1)
     pictures[candidates] = numbers[place]
     return Repetition(ids, pictures)

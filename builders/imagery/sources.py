@@ -1,7 +1,7 @@
 """Tile sources: the imagery of a map, in one of four containers, behind one protocol.
 
-`open_source` decides by the content of a path, not by its name: a folder is XYZ; a file is MBTiles, PMTiles or GeoTIFF
-by its first bytes. All other modules see a `TileSource` only.
+`open_source` decides by the content of a path, not by its name: a folder is one of tiles z/x/y; a file is MBTiles,
+PMTiles or GeoTIFF by its first bytes. All other modules see a `TileSource` only.
 
 This module reads no tile and parses no container. Each kind of source checks for itself what it opens.
 """
@@ -14,9 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from builders.files import open_regular
 from builders.grid.tiles import Tile
 from builders.imagery.mbtiles import MBTilesSource
+from builders.imagery.roworder import Extent, RowOrder, Scheme
 from builders.imagery.stamps import SourceStamp
 from builders.imagery.xyz import XyzSource
 from store.errors import Invalid, Unavailable
@@ -51,6 +55,10 @@ class TileSource(Protocol):
     def resolution_m(self) -> float | None:
         """Native ground resolution in metres per pixel at the middle of the source; None if it is not known."""
 
+    @property
+    def row_order(self) -> RowOrder | None:
+        """The order of the rows in the source; None where the container numbers its tiles itself."""
+
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
         """(PMTiles id, encoded bytes) of every tile of `cell` at `zoom` that the source has, ids ascending.
 
@@ -60,6 +68,10 @@ class TileSource(Protocol):
 
     def read(self, tile: Tile) -> bytes | None:
         """The encoded bytes of one tile, None if the source lacks it; empty in the cases that `cell` names."""
+
+    def reach(self, zoom: int, ids: NDArray[np.uint64]) -> NDArray[np.uint8] | None:
+        """uint8[n] of a raster: how much of each of these tiles lies in it, 0 no pixel, 1 some, 2 all of them. None of
+        a source whose tiles are files: it has a tile, or lacks it."""
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:
         """The stamp of these cells, each with the zoom of its tiles: any change of a tile in them changes it.
@@ -77,17 +89,37 @@ class TileSource(Protocol):
     ) -> None: ...
 
 
-def open_source(path: Path, tile_size: int) -> TileSource:
-    """The open source at `path`. `tile_size`, in pixels a side, is for sources that cut tiles from a raster.
+def open_source(
+    path: Path,
+    tile_size: int,
+    extent: Extent,
+    scheme: Scheme | None = None,
+    bands: tuple[int, ...] | None = None,
+) -> TileSource:
+    """The open source at `path`. `tile_size`, in pixels a side, and `bands`, those of the colours, are for sources that
+    cut tiles from a raster.
 
-    Raises Invalid for a path of none of the four kinds, Unavailable if the system cannot read it or a library is not
-    installed, and the errors of the source of its kind.
+    `extent` is where the mission looks for tiles, and `scheme` the order of the rows of an MBTiles file or a folder
+    where somebody named it. Raises Invalid for a path of none of the four kinds and for a scheme of another container,
+    Unavailable if the system cannot read it or a library is not installed, and the errors of the source of its kind.
     """
+    start = b"" if os.path.isdir(path) else _first_bytes(path)
+    if bands is not None and not start.startswith(_TIFF):
+        raise Invalid(
+            f"tile source {path} has no bands to choose from: it is not a GeoTIFF",
+            path=str(path),
+            remedy="remove bands from its table [[tiles]]",
+        )
     if os.path.isdir(path):
-        return XyzSource(path)
-    start = _first_bytes(path)
+        return XyzSource(path, extent, scheme)
     if start == _SQLITE:
-        return MBTilesSource(path)
+        return MBTilesSource(path, extent, scheme)
+    if scheme is not None and start.startswith((*_PMTILES, *_TIFF)):
+        raise Invalid(
+            f'tile source {path} has no scheme = "{scheme}": only MBTiles files and folders have rows of either order',
+            path=str(path),
+            remedy="leave the scheme out",
+        )
     if start.startswith(_PMTILES):
         from builders.imagery.pmtiles import PMTilesSource
 
@@ -95,7 +127,7 @@ def open_source(path: Path, tile_size: int) -> TileSource:
     if start.startswith(_TIFF):
         from builders.imagery.geotiff import GeoTiffSource
 
-        return GeoTiffSource(path, tile_size)
+        return GeoTiffSource(path, tile_size, bands)
     raise Invalid(f"tile source {path} is {'of no known kind' if start else 'empty'}", path=str(path), remedy=_REMEDY)
 
 

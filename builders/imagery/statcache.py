@@ -1,6 +1,6 @@
 """The stat cache: ids and hashes of the tiles of sources, valid as long as no file of a source can have changed.
 
-An entry holds ids and hashes, the stamps of the sources (`SourceStamp`), and the time before the sources were opened.
+An entry holds ids, hashes and faults, the stamps of the sources (`SourceStamp`), and the time before they were opened.
 It is valid if the stamps are the same, and if every file is older than the entry by more than the coarsest tick of a
 file system: a file that was written shortly before it was read can be written again without a change of its stamp (the
 rule of git for racy timestamps). Only the answer that nothing has to be built may rest on the cache.
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from blake3 import blake3
@@ -31,11 +31,22 @@ GRANULARITY_NS = 2 * 10**9
 MAX_ENTRIES = 64
 # 10 million tiles.
 MAX_BYTES = 512 << 20
-_MAGIC = b"flightbag tiles 1\n"
+_MAGIC = b"flightbag tiles 2\n"
 _LENGTH = 8
+_TYPES = ("<u8", "u1", "<u2", "u1")
 
-# Zoom -> (ids uint64[n], hashes uint8[n, 32], index of the source uint16[n]).
-TileHashes = Mapping[int, tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint16]]]
+
+class ZoomHashes(NamedTuple):
+    """The tiles of one zoom: ids uint64[n], hashes uint8[n, 32], index of the source uint16[n], and what their first
+    bytes are if not those of an image, uint8[n]."""
+
+    ids: NDArray[np.uint64]
+    hashes: NDArray[np.uint8]
+    sources: NDArray[np.uint16]
+    faults: NDArray[np.uint8]
+
+
+TileHashes = Mapping[int, ZoomHashes]
 
 
 class StatCache:
@@ -63,8 +74,9 @@ class StatCache:
             ids = np.frombuffer(data, "<u8", count, at)
             hashes = np.frombuffer(data, "u1", count * DIGEST_SIZE, at + ids.nbytes)
             sources = np.frombuffer(data, "<u2", count, at + ids.nbytes + hashes.nbytes)
-            hashes_by_zoom[zoom] = ids, hashes.reshape(count, DIGEST_SIZE), sources
-            at += ids.nbytes + hashes.nbytes + sources.nbytes
+            faults = np.frombuffer(data, "u1", count, at + ids.nbytes + hashes.nbytes + sources.nbytes)
+            hashes_by_zoom[zoom] = ZoomHashes(ids, hashes.reshape(count, DIGEST_SIZE), sources, faults)
+            at += ids.nbytes + hashes.nbytes + sources.nbytes + faults.nbytes
         return hashes_by_zoom
 
     def keep(self, request: bytes, opened: int, stamps: Sequence[SourceStamp], tiles: TileHashes) -> None:
@@ -73,12 +85,12 @@ class StatCache:
         head = {
             "opened": opened,
             "stamps": [stamp.digest.hex() for stamp in stamps],
-            "zooms": [[zoom, len(ids)] for zoom, (ids, _, _) in tiles.items()],
+            "zooms": [[zoom, len(one.ids)] for zoom, one in tiles.items()],
         }
         text = json.dumps(head, separators=(",", ":")).encode()
         parts: list[Any] = [_MAGIC, len(text).to_bytes(_LENGTH, "little"), text]
-        for ids, hashes, sources in tiles.values():
-            parts += [np.ascontiguousarray(a, t).tobytes() for a, t in ((ids, "<u8"), (hashes, "u1"), (sources, "<u2"))]
+        for one in tiles.values():
+            parts += [np.ascontiguousarray(a, t).tobytes() for a, t in zip(one, _TYPES, strict=True)]
         data = b"".join(parts)
         if len(data) > MAX_BYTES:
             return

@@ -1,4 +1,8 @@
-"""A folder of tiles as a tile source: `z/x/y.ext`, the row y counted from the north.
+"""A folder of tiles as a tile source: `z/x/y.ext`.
+
+By custom the row y counts from the north. `builders.imagery.roworder` decides which order a folder really has; a
+`tilemapresource.xml` (gdal2tiles) states that it counts from the south, and a `metadata.json` (TileJSON, mbutil) may
+state a `scheme`. Both may have bounds.
 
 The extension is jpg, jpeg, png or webp, in upper or lower case. It marks a file as a tile; the bytes of the file decide
 its format. A name with another extension, or with a number in another form (`007`, `+7`), is ignored. Links are
@@ -14,7 +18,10 @@ from __future__ import annotations
 
 import errno
 import io
+import json
+import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -22,26 +29,35 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from builders.files import open_regular
+from builders.files import open_regular, read_regular
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_range, tile_id, tile_ids
+from builders.imagery.roworder import Claims, Extent, RowOrder, Scheme, StoredRows, bounds_of, row_order
 from builders.imagery.stamps import SourceStamp, Stamper, check_same, identity_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
+MAX_METADATA_BYTES = 1 << 20
+_HALF = 20037508.342789244  # metres from the equator to the edge of web mercator
+_BOX = re.compile(rb"<BoundingBox\s([^>]{1,1000})>")
+_EDGE = re.compile(rb"\b(minx|miny|maxx|maxy)\s*=\s*[\"']\s*([-+.0-9eE]{1,40})\s*[\"']")
+_NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 _ZOOMS = {str(zoom): zoom for zoom in range(MAX_ZOOM + 1)}
 
 
 class XyzSource:
     """An open folder of tiles; a context manager, for one thread.
 
-    Raises Invalid unless the path is a folder of tiles, Unavailable if the system cannot read it, Corrupt for anything
-    but a file or a folder where a tile or a folder of tiles belongs. All of them name the file.
+    `extent` is where the mission looks for tiles, and `scheme` the order of the rows where somebody named it. Raises
+    Invalid unless the path is a folder of tiles and the order of its rows is decided, Unavailable if the system cannot
+    read it, Corrupt for anything but a file or a folder where a tile or a folder of tiles belongs. All of them name the
+    file.
     """
 
     resolution_m: None = None
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], extent: Extent, scheme: Scheme | None = None) -> None:
         self.path = Path(path)
         zooms: list[int] = []
         try:
@@ -61,6 +77,9 @@ class XyzSource:
         if not zooms:
             raise self._not_xyz(f"it has no folder of a zoom, 0 to {MAX_ZOOM}")
         self.zooms: tuple[int, int] = min(zooms), max(zooms)
+        stored = [self._stored_rows(zoom, extent) for zoom in extent.zooms if zoom in zooms]
+        rows = [one for one in stored if one is not None]
+        self.row_order: RowOrder = row_order(self.path, "xyz", self._claims(), rows, scheme)
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +99,7 @@ class XyzSource:
         different bytes, under two extensions.
         """
         columns, rows = _spans(cell, zoom)
-        names = {str(row): row for row in rows}
+        names = {self._name(zoom, row): row for row in rows}
         x: list[int] = []
         y: list[int] = []
         files: list[list[str]] = []
@@ -98,9 +117,12 @@ class XyzSource:
     def read(self, tile: Tile) -> bytes | None:
         """The encoded bytes of one tile, None if the folder lacks it; empty in the cases that `cell` names."""
         tile_id(tile)  # raises Invalid for a tile that does not exist
-        row = str(tile.y)
+        row = self._name(tile.z, tile.y)
         paths = self._tiles(tile.z, tile.x, (row,)).get(row)
         return None if paths is None else self._bytes(tile, paths)
+
+    def reach(self, zoom: int, ids: NDArray[np.uint64]) -> None:
+        """None: the source is not a raster."""
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:
         """The stamp of every tile of these cells, and of the folders `z` and `z/x` that hold or could hold them.
@@ -112,7 +134,7 @@ class XyzSource:
         wanted: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
         for cell, zoom in cells:
             columns, rows = _spans(cell, zoom)
-            names = [str(row) for row in rows]
+            names = [self._name(zoom, row) for row in rows]
             for column in columns:
                 wanted[zoom, column].update(names)
         check_same(self.path, self._opened)
@@ -124,6 +146,68 @@ class XyzSource:
             for _, entry in self._entries(zoom, column, rows_wanted):
                 stamper.entry(entry)
         return stamper.stamp()
+
+    def _name(self, zoom: int, row: int) -> str:
+        """The name, without its extension, of the file of a row that is counted from the north."""
+        return str(row if self.row_order.scheme == "xyz" else (1 << zoom) - 1 - row)
+
+    def _claims(self) -> Claims:
+        """What the files beside the tiles state."""
+        schemes, boxes = [], []
+        xml = self._metadata("tilemapresource.xml")
+        if xml is not None:
+            schemes.append("tms")
+            boxes.append(_bounds_of_xml(xml))
+        metadata = self._metadata("metadata.json")
+        if metadata is not None:
+            try:
+                value = json.loads(metadata)
+            except (ValueError, RecursionError):
+                path = str(self.path / "metadata.json")
+                raise Invalid(f"{path} is not JSON", path=path, remedy="correct or remove it") from None
+            if isinstance(value, dict):
+                if isinstance(scheme := value.get("scheme"), str):
+                    schemes.append(scheme.strip().lower())
+                boxes.append(_bounds_of_json(value.get("bounds")))
+        return Claims(" and ".join(sorted({*schemes} - {""})), next((box for box in boxes if box is not None), None))
+
+    def _metadata(self, name: str) -> bytes | None:
+        path = self.path / name
+        if not os.path.lexists(path):
+            return None
+        return read_regular(path, MAX_METADATA_BYTES, "metadata", too_large="remove it if it is not of the tiles")
+
+    def _stored_rows(self, zoom: int, extent: Extent) -> StoredRows | None:
+        """The rows of one zoom in the columns of the area. Lists folders, and opens no file."""
+        side = 1 << zoom
+        rows: list[int] = []
+        spans = extent.columns(zoom)
+        for column in self._numbers(f"{os.fspath(self.path)}/{zoom}", side):
+            if any(column in span for span in spans):
+                rows += self._numbers(self._folder(zoom, column), side, EXTENSIONS)
+        if not rows:
+            return None
+        tms, xyz = (extent.rows(zoom, scheme) for scheme in ("tms", "xyz"))
+        return StoredRows(zoom, min(rows), max(rows), sum(row in tms for row in rows), sum(row in xyz for row in rows))
+
+    def _numbers(self, folder: str, stop: int, extensions: Collection[str] = ()) -> list[int]:
+        """The numbers below `stop` that a folder has as names, of files with one of these extensions or, without
+        extensions, of anything."""
+        numbers = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name, dot, extension = entry.name.partition(".")
+                    named = extension.lower() in extensions if extensions else not dot
+                    if named and _NUMBER.fullmatch(name) and int(name) < stop:
+                        numbers.append(int(name))
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.lexists(folder):
+                raise self._no_folder(folder) from None
+            check_same(self.path, self._opened)  # otherwise somebody removed it meanwhile
+        except OSError as error:
+            raise _unreadable(folder, error) from error
+        return numbers
 
     def _tiles(self, zoom: int, column: int, rows: Collection[str]) -> dict[str, list[str]]:
         """Row -> paths of its files, for those of these rows that a column has."""
@@ -188,6 +272,38 @@ class XyzSource:
             path=str(self.path),
             remedy="give a folder with tiles z/x/y.jpg, .png or .webp",
         )
+
+
+def _bounds_of_json(value: object) -> tuple[float, float] | None:
+    """(south, north) of `bounds`: an array of four numbers (TileJSON), or their text with commas (MBTiles)."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        return None
+    try:
+        return bounds_of([float(part) for part in parts])
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _bounds_of_xml(data: bytes) -> tuple[float, float] | None:
+    """(south, north) of the BoundingBox of a tile map resource, in degrees.
+
+    gdal2tiles writes degrees also for web mercator, other tools metres. Its old versions exchange x and y, which gives
+    bounds that fit the rows in neither order, so no evidence.
+    """
+    box = _BOX.search(data)
+    if box is None:
+        return None
+    try:
+        edges = {name: float(value) for name, value in _EDGE.findall(box[1])}
+    except ValueError:
+        return None
+    if edges.keys() != {b"minx", b"miny", b"maxx", b"maxy"}:
+        return None
+    numbers = [edges[name] for name in (b"minx", b"miny", b"maxx", b"maxy")]
+    if max(map(abs, numbers)) > 180:  # metres of web mercator
+        numbers = [math.degrees(math.atan(math.sinh(max(-4.0, min(4.0, one / _HALF)) * math.pi))) for one in numbers]
+    return bounds_of(numbers)
 
 
 def _spans(cell: Tile, zoom: int) -> tuple[range, range]:

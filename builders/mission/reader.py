@@ -348,6 +348,8 @@ def _check_paths(sections: _Sections, report: _Report) -> None:
     quality = sections.section(Quality, "quality")
     if quality is not None and quality.against is not None:
         paths.append((("quality", "against"), quality.against))
+    if quality is not None and quality.landmarks is not None:
+        paths.append((("quality", "landmarks"), quality.landmarks))
     for key, path in paths:
         try:
             mode = path.stat().st_mode

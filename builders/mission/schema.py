@@ -144,6 +144,7 @@ Divisor: TypeAlias = Annotated[
 ]
 
 
+_SCHEME_RIGHT = '"tms" if its rows count from the south, or "xyz" if they count from the north'
 _METRES_RIGHT = "metres from 0.001, with at most three decimals"
 _RATIO_RIGHT = "a number from 0 to 1 with at most six decimals"
 Ratio: TypeAlias = Annotated[Number, Field(ge=0, le=1, decimal_places=6, description=_RATIO_RIGHT)]
@@ -273,11 +274,29 @@ class Target(Section):
     ]
 
 
+_BANDS_RIGHT = "[red, green, blue] or [grey]: different numbers of bands, from 1"
+
+
+def _colours(bands: tuple[int, ...]) -> tuple[int, ...]:
+    if len(bands) not in (1, 3) or len(set(bands)) < len(bands):
+        raise ValueError
+    return bands
+
+
+Bands: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=65535, description=_BANDS_RIGHT)], ...],
+    AfterValidator(_colours),
+    Field(strict=False, description=_BANDS_RIGHT),
+]
+
+
 class Tiles(Section):
     """One tile source, the zooms that the mission uses of it, and its capture dates.
 
     `captured` is the date of all imagery, except inside `footprints`, a GeoJSON file of dated polygons. `resolution_m`
-    is the ground resolution of the imagery, if the tiles have finer pixels than their imagery.
+    is the ground resolution of the imagery, if the tiles have finer pixels than their imagery. `scheme` is the order of
+    the rows of an MBTiles file or a folder: from the south (`tms`) or from the north (`xyz`). `bands` are the bands of
+    red, green and blue in a GeoTIFF, or the one of grey, if the file does not label them; no other band is a mask then.
     """
 
     source: Source
@@ -295,6 +314,8 @@ class Tiles(Section):
         Source | None, Field(description="the path of a GeoJSON file with polygons that have a datetime")
     ] = None
     resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+    scheme: Annotated[Literal["tms", "xyz"] | None, Field(description=_SCHEME_RIGHT)] = None
+    bands: Annotated[Bands | None, Field(description=_BANDS_RIGHT)] = None
 
 
 class Input(Section):
@@ -465,7 +486,7 @@ class Freshness(Section):
 
 class Quality(Section):
     """How recall is measured before a mission is published, and the least recall that it may have: for each
-    perturbation, and for imagery of another source."""
+    perturbation, and for imagery of another source; and the landmarks that must be found."""
 
     sample: Annotated[
         int, Field(ge=0, le=MAX_SAMPLE, description=f"a whole number of views of each zoom, from 0 to {MAX_SAMPLE}")
@@ -473,8 +494,19 @@ class Quality(Section):
     recall_at_1: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
     recall_at_5: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
     against: Annotated[Source | None, Field(description="the path of another tile source")] = None
+    against_scheme: Annotated[Literal["tms", "xyz"] | None, Field(description=_SCHEME_RIGHT)] = None
     against_recall_at_1: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
     against_recall_at_5: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
+    landmarks: Annotated[
+        Source | None, Field(description="the path of a GeoJSON file of points with a property image")
+    ] = None
+    landmarks_within_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
+
+    @model_validator(mode="after")
+    def _landmarks(self) -> Quality:
+        if (self.landmarks is None) != (self.landmarks_within_m is None):
+            raise ValueError("must have both or none of landmarks and landmarks_within_m")
+        return self
 
     @model_validator(mode="after")
     def _against(self) -> Quality:
@@ -484,6 +516,8 @@ class Quality(Section):
         bounds = (self.recall_at_1, self.recall_at_5, self.against)
         if not self.sample and any(value is not None for value in bounds):
             raise ValueError("has a sample of 0, so no recall is measured: must have a larger one, or no bounds")
+        if self.against_scheme is not None and self.against is None:
+            raise ValueError("has against_scheme and no against")
         return self
 
 

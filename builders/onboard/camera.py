@@ -110,17 +110,30 @@ class Camera:
             assumed.append("the top of the frame is north")
         return assumed
 
-    def fills(self, frame: NDArray[np.uint8], ground: Ground) -> bool:
-        """Return whether the frame shows the whole square of such a row."""
-        side, room = self._sides(frame, ground)
+    def fills(self, size: tuple[int, int], ground: Ground) -> bool:
+        """Return whether a frame of this size, (height, width) or (width, height), shows the whole square of such a
+        row."""
+        side, room = self._sides(size, ground)
         return side <= room * (1 + SLACK)
 
-    def _sides(self, frame: NDArray[np.uint8], ground: Ground) -> tuple[float, float]:
+    def require_filled(self, size: tuple[int, int], ground: Ground) -> None:
+        """Raise Invalid, with the kind `small-frame`, where a frame of this size does not show the whole square."""
+        if self.fills(size, ground):
+            return
+        side, room = self._sides(size, ground)
+        turned = f", turned by {self.heading:g} degrees," if self.heading else ""
+        raise Invalid(
+            f"the frame{turned} shows a square of {room * ground.metres / side:.0f} m; a row of the map at zoom "
+            f"{ground.zoom} shows {ground.metres:.0f} m",
+            remedy="search a finer zoom of the map, build the map with smaller views, or fly higher",
+            kind=_KIND,
+        )
+
+    def _sides(self, size: tuple[int, int], ground: Ground) -> tuple[float, float]:
         """(the side of the row's square, the side of the largest square with its turn in the frame), in pixels."""
-        height, width = frame.shape[:2]
         cosine, sine = self._turn()
-        room = min(height, width) / (abs(cosine) + abs(sine))
-        return room if self.metres is None else ground.metres / self.metres * max(height, width), room
+        room = min(size) / (abs(cosine) + abs(sine))
+        return room if self.metres is None else ground.metres / self.metres * max(size), room
 
     def _turn(self) -> tuple[float, float]:
         angle = math.radians(self.heading or 0)
@@ -135,16 +148,9 @@ def view_of(frame: NDArray[np.uint8], ground: Ground, camera: Camera = Camera())
     frame that shows less ground than the row, or shows it with fewer than 16 pixels.
     """
     check_frame(frame)
-    side, room = camera._sides(frame, ground)
-    if not camera.fills(frame, ground):
-        metres = room * ground.metres / side
-        turned = f", turned by {camera.heading:g} degrees," if camera.heading else ""
-        raise Invalid(
-            f"the frame{turned} shows a square of {metres:.0f} m; a row of the map at zoom {ground.zoom} shows "
-            f"{ground.metres:.0f} m",
-            remedy="search a finer zoom of the map, build the map with smaller views, or fly higher",
-            kind=_KIND,
-        )
+    size = frame.shape[0], frame.shape[1]
+    camera.require_filled(size, ground)
+    side, room = camera._sides(size, ground)
     side = min(side, room)
     if side < LEAST_PIXELS:
         raise Invalid(

@@ -16,6 +16,7 @@ class Measurement:
     `value` is None where the figure was not measured. `signed` and `least` are its value and its lower bound in the
     manifest, None where the manifest has no such figure. `same_recipe` holds where it was measured in the same way as
     the signed figure. `zooms` maps each zoom to its value, `queries` is the number of queries that it rests on now.
+    `missed` says of single queries, for people, what became of them.
     `chance` is what answers in a random order would reach, None where that says nothing.
     """
 
@@ -26,6 +27,7 @@ class Measurement:
     same_recipe: bool
     zooms: dict[int, int]
     queries: int = 0
+    missed: tuple[str, ...] = ()
     chance: int | None = None
 
     @classmethod
@@ -43,8 +45,8 @@ class Measurement:
         """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest."""
         figure = next((one for one in mission.manifest.quality if one.name == name), None)
         if figure is None:
-            return cls(name, value, None, None, False, zooms, queries, chance)
-        return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries, chance)
+            return cls(name, value, None, None, False, zooms, queries, chance=chance)
+        return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries, chance=chance)
 
     @classmethod
     def unmeasured(cls, figure: Figure) -> Self:
@@ -75,6 +77,7 @@ class Measurement:
             "same_recipe": self.same_recipe,
             "holds": self.holds,
             "queries": self.queries,
+            "missed": list(self.missed),
             "chance": self.chance,
             "zooms": {str(zoom): value for zoom, value in self.zooms.items()},
         }

@@ -25,7 +25,7 @@ where the caller names one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -49,6 +49,8 @@ from store.errors import NotFound
 from store.takeoff.coverage import read_missing
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
+
+_GREY_STEP = 16  # a frame without a colour in these rows and columns is taken for grey
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,7 @@ class Retriever:
     @property
     def grounds(self) -> tuple[Ground, ...]:
         """What a row shows at each zoom that is searched, at the middle latitude of the mission's area."""
-        _, south, _, north = self._mission.facts.area.bbox
-        latitude = (south + north) / 2 / 10**7
+        latitude = self._mission.facts.area.middle_latitude
         return tuple(Ground.of(layer.recipe, layer.zoom, latitude) for layer in self.layers)
 
     def locate(
@@ -155,20 +156,19 @@ class Retriever:
         At each zoom the engine describes the part of the frame that a row there shows (`view_of`); a zoom whose rows
         show more ground than the frame is left out. Raises Invalid as `view_of` does where no zoom is left.
         """
-        check_frame(frame)
-        grounds = self.grounds
-        searched = tuple(ground for ground in grounds if camera.fills(frame, ground)) or grounds[-1:]
-        queries = engine.describe([view_of(frame, ground, camera) for ground in searched])
+        searched, queries = described_views(engine, frame, camera, self.grounds)
         matches = []
-        for layer in self.layers:
-            for at, ground in enumerate(searched):
-                if ground.zoom == layer.zoom:
-                    ids, scores = self._search(layer, queries[at : at + 1], top)
-                    found = zip(ids[0].tolist(), scores[0].tolist(), strict=True)
-                    matches += [self._match(number, score) for number, score in found if number != NO_ROW]
+        for ground, query in zip(searched, queries, strict=True):
+            layer = next(layer for layer in self.layers if layer.zoom == ground.zoom)
+            ids, scores = self._search(layer, query[None], top)
+            found = zip(ids[0].tolist(), scores[0].tolist(), strict=True)
+            matches += [self._match(number, score) for number, score in found if number != NO_ROW]
         matches.sort(key=lambda match: (-match.score, tile_id(match.tile)))
-        left_out = tuple(ground for ground in grounds if ground not in searched)
-        return Located(tuple(matches[:top]), searched, left_out, tuple(camera.assumptions(searched)))
+        left_out = tuple(ground for ground in self.grounds if ground not in searched)
+        assumed = camera.assumptions(searched)
+        if (frame[::_GREY_STEP, ::_GREY_STEP] == frame[::_GREY_STEP, ::_GREY_STEP, :1]).all():
+            assumed.append("the engine describes a grey frame as it describes the map's colours")
+        return Located(tuple(matches[:top]), searched, left_out, tuple(assumed))
 
     def nearest(self, queries: NDArray[np.float32], top: int = 5) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         """Return the same as arrays: ids of north-western tiles uint64 [q, top] and cosines float32 [q, top]. Where the
@@ -227,6 +227,18 @@ class Retriever:
             remedy=f"its indexes are {names}",
             index=index,
         )
+
+
+def described_views(
+    engine: FlyingEngine, frame: NDArray[np.uint8], camera: Camera, grounds: Sequence[Ground]
+) -> tuple[tuple[Ground, ...], NDArray[np.float32]]:
+    """Return which of these rows show no more ground than a frame, and float32 [n, d]: for each of them, the descriptor
+    of the part of the frame that it shows. Raises Invalid as `view_of` does where none is left, for the smallest."""
+    check_frame(frame)
+    size = frame.shape[0], frame.shape[1]
+    filled = tuple(ground for ground in grounds if camera.fills(size, ground))
+    filled = filled or (min(grounds, key=lambda ground: ground.metres),)
+    return filled, engine.describe([view_of(frame, ground, camera) for ground in filled])
 
 
 def located(tile: Tile, view: View, score: float) -> Match:

@@ -20,6 +20,7 @@ from builders.descriptors.photo import MAX_BYTES, decode_photo
 from builders.files import read_regular
 from builders.grid.views import View
 from builders.imagery.inventory import LevelRequest, SourceSpec, TileSources, cells_of, cells_over
+from builders.imagery.roworder import SourcePath
 from builders.onboard.camera import Camera
 from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.layers import MapLayer
@@ -89,8 +90,8 @@ def locate(
 
 def measure(
     mission: VerifiedMission,
-    tiles: Sequence[Path],
-    against: Path | None,
+    tiles: Sequence[SourcePath],
+    against: SourcePath | None,
     sample: int,
     progress: Callable[[str, int, int], None],
 ) -> list[Measurement]:
@@ -105,12 +106,13 @@ def measure(
     for set_ in sets_of(mission):
         with ExitStack() as stack:
             layers = stack.enter_context(Retriever(mission, set_)).layers
-            side = layers[0].recipe.tile_size
+            side, box = layers[0].recipe.tile_size, mission.facts.area.bbox
             wanted = wanted_of(mission, layers)
-            here = imagery_of(stack, tiles, side, wanted, partial(_report, progress, "reading tiles"))
+            here = imagery_of(stack, tiles, side, box, wanted, partial(_report, progress, "reading tiles"))
             other = None
             if against is not None:
-                other = imagery_of(stack, [against], side, wanted, partial(_report, progress, "reading other tiles"))
+                reading = partial(_report, progress, "reading other tiles")
+                other = imagery_of(stack, [against], side, box, wanted, reading)
             if here.inventory.digest != mission.manifest.coverage.digest:
                 raise Refused(
                     "the tiles of the area are not the ones that the mission was built from",
@@ -163,12 +165,14 @@ def wanted_of(mission: VerifiedMission, layers: Sequence[MapLayer]) -> dict[int,
 
 def imagery_of(
     stack: ExitStack,
-    paths: Sequence[Path],
+    paths: Sequence[SourcePath],
     tile_size: int,
+    bbox: tuple[int, int, int, int],
     wanted: dict[int, LevelRequest],
     progress: Callable[[int], None] | None = None,
 ) -> Imagery:
-    """Return the tiles of these sources; where sources overlap, the first wins. They are open as long as the stack."""
-    specs = [SourceSpec(path, tuple(wanted), _ANY_DATE) for path in paths]
-    sources = stack.enter_context(TileSources(specs, tile_size))
+    """Return the tiles of these sources in a box; where sources overlap, the first wins. They are open as long as the
+    stack."""
+    specs = [SourceSpec(path, tuple(wanted), _ANY_DATE, scheme=scheme) for path, scheme in paths]
+    sources = stack.enter_context(TileSources(specs, tile_size, bbox))
     return Imagery(sources, sources.inventory(wanted, progress))

@@ -6,6 +6,9 @@ into a time, those first whose last reading is the longest ago. The store's own 
 because an audit asks whether the store is consistent. Only the takeoff check, from a pinned root, decides whether a
 mission may fly.
 
+A mission is flyable only if every object that it needs was read and is whole: of a mission whose objects are in their
+places and were not all read, an audit knows no more than that it is complete.
+
 Each finding has a kind (FORMAT.md 8), the missions that it grounds, and a remedy. One damage is one finding, however
 many missions need the damaged object. Data that cannot be read is a finding too, marked unreadable, and makes the audit
 inconclusive, never clean.
@@ -22,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from store.audit.collector import RESTORE, FindingCollector, some
 from store.audit.ledger import Ledger
@@ -31,6 +35,7 @@ from store.audit.scope import QUICK, Scope
 from store.disk.layout import check_format
 from store.disk.locks import SharedLock
 from store.disk.media import FileStamp, Media, object_path
+from store.disk.medium import Reading
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
@@ -44,27 +49,33 @@ _AT_ONCE = 20_000
 _CHUNK_OBJECTS, _CHUNK_BYTES = 256, 64 * 2**20
 
 Progress = Callable[[int, int], None]
+MissionState = Literal["flyable", "not-read", "grounded"]
+"""The state of a mission after an audit. `not-read`: complete, and not every object that it needs was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The result of an audit: every finding, and for each mission whether the audit leaves it flyable.
+    """The result of an audit: every finding, and the state of each mission.
 
     `objects` and `bytes` count the objects in their places, `read_objects` and `read_bytes` those that were read in
-    full. `notes` counts the findings that are information, by kind; `findings` has the first thousand of each kind.
+    full, and `unread` counts those that neither were read nor have a finding. `notes` counts the findings that are
+    information, by kind; `findings` has the first thousand of each kind.
     `damaged` has the objects that are needed and are missing or not whole, each with the most bytes that it may have.
-    `forgetful` is the reason why the ledger could not record the reading, "" if it could.
+    `forgetful` is the reason why the ledger could not record the reading, "" if it could. `reading` is how the medium
+    was read.
     """
 
     findings: tuple[Finding, ...]
-    missions: Mapping[str, bool]
+    missions: Mapping[str, MissionState]
     objects: int
     bytes: int
     read_objects: int
     read_bytes: int
+    unread: int
     notes: Mapping[str, int]
     damaged: Mapping[ObjectId, int]
-    forgetful: str = ""
+    forgetful: str
+    reading: Reading
 
     @property
     def errors(self) -> bool:
@@ -91,8 +102,8 @@ def fsck(
     `on_finding` gets every finding, notes included, once it is complete. `progress` gets the number of bytes as they
     are read, and the total. `ledger` sets which objects are read first, and records the reading.
 
-    Raise NotFound if the folder has no store, Invalid for another format, Corrupt or Unavailable if its flightbag.toml
-    or its top level cannot be read, and Locked while a collection or a repair moves objects.
+    Raise NoStore if the folder is not a store of this format, Unavailable if its flightbag.toml or its top level cannot
+    be read, and Locked while a collection or a repair moves objects.
     """
     check_format(media)
     with _without_collections(media):
@@ -135,19 +146,39 @@ def _fsck(
     grounded = {mission for finding in collector.errors.values() for mission in finding.missions}
     return Audit(
         collector.findings(),
-        {mission: whole and mission not in grounded for mission, whole in sorted(refs.flyable.items())},
+        _states(refs, grounded, reading.whole),
         objects.number,
         objects.bytes,
         reading.number,
         reading.bytes,
+        (objects.number if scope.read == "quick" else len(objects.readable)) - reading.number,
         collector.notes,
         collector.damaged,
         reading.forgetful,
+        media.reading,
     )
 
 
+def _states(refs: Refs, grounded: set[str], whole: list[list[bytes]]) -> dict[str, MissionState]:
+    """Return the state of each mission. `whole` has the rows of the objects that were read and are whole, by shard."""
+    not_read: set[str] = set()
+    for first, rows in enumerate(whole):
+        ids = {row[16:] for row in rows}
+        for need in refs.needs:
+            mission = need.mission
+            if mission and mission not in not_read and any(id_ not in ids for id_, _ in need.of_shard(first)):
+                not_read.add(mission)
+    return {
+        mission: "grounded" if not holds or mission in grounded else "not-read" if mission in not_read else "flyable"
+        for mission, holds in sorted(refs.holds.items())
+    }
+
+
 class _Reading:
-    """Reads objects in full, one chunk after the other. `number` and `bytes` count the objects that were read."""
+    """Reads objects in full, one chunk after the other. `number` and `bytes` count the objects that were read.
+
+    `whole` has the rows of those that are whole, by the first byte of the id.
+    """
 
     def __init__(self, collector: FindingCollector, refs: Refs, ledger: Ledger | None, progress: Progress) -> None:
         self.collector = collector
@@ -158,6 +189,7 @@ class _Reading:
         self.progress = progress
         self.number = 0
         self.bytes = 0
+        self.whole: list[list[bytes]] = [[] for _ in range(256)]
 
     def read(self, rows: list[bytes], scope: Scope, over: Callable[[], bool]) -> None:
         """Read those of the rows (see `Objects.readable`) that the scope selects, until `over` answers true."""
@@ -173,11 +205,17 @@ class _Reading:
         self.progress(0, total)
         for chunk in chunks:
             items = [(ObjectId(row[16:]), int.from_bytes(row[8:16])) for row in chunk]
-            self.read_chunk(items, lambda count: self.progress(count, total))
+            bad = self.read_chunk(items, lambda count: self.progress(count, total))
+            for row, (id_, _) in zip(chunk, items, strict=True):
+                if id_ not in bad:
+                    self.whole[id_[0]].append(row)
             if scope.read == "budget" and over():
                 return
 
-    def read_chunk(self, items: list[tuple[ObjectId, int]], progress: Callable[[int], None]) -> None:
+    def read_chunk(
+        self, items: list[tuple[ObjectId, int]], progress: Callable[[int], None]
+    ) -> Mapping[ObjectId, FlightbagError]:
+        """Read objects, and add findings about those that are not whole. Return these, with what is wrong."""
         whole: dict[ObjectId, FileStamp] = {}
         # Evidence remembers the objects that it has read: one for each chunk bounds the memory.
         evidence = StoreEvidence(self.media, progress, whole.__setitem__ if self.ledger is not None else None)
@@ -192,6 +230,7 @@ class _Reading:
                 self.ledger.enter(whole.items(), bad, int(time.time()))
             except Unavailable as error:
                 self.ledger, self.forgetful = None, error.message
+        return bad
 
     def add_damaged(self, id_: ObjectId, size: int, error: FlightbagError) -> None:
         """Add the finding about an object that is not whole."""

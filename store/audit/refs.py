@@ -63,7 +63,7 @@ _OF_OBJECTS = frozenset({"missing", "truncated", "oversized", "bit-flip", "wrong
 class Refs:
     """Examines missions, pins, drafts and releases, and collects their needs.
 
-    `flyable` has for each mission whether its signatures and tables hold. `pending` has the takeoff check's findings
+    `holds` has for each mission whether its signatures and tables hold. `pending` has the takeoff check's findings
     about manifests and tables, until their folder under objects/ shows whether their place explains them. With
     `closures_known` false, a closure cannot be read, and any object may belong to it.
     """
@@ -76,7 +76,7 @@ class Refs:
         self.trust_root: SignedRoot | None = None
         self.log_holds = False
         self.history = LogHistory.of([])  # by the log, as far as it can be read
-        self.flyable: dict[str, bool] = {}
+        self.holds: dict[str, bool] = {}
         self.needs: list[Need] = []
         self.closures_known = True
         self.pending: dict[ObjectId, Finding] = {}
@@ -169,29 +169,29 @@ class Refs:
         self.closures_known = names is not None
         for name in names or []:
             if MISSION_ID.fullmatch(name):
-                self.flyable[name] = False
+                self.holds[name] = False
             else:
                 self.collector.add_stray(f"missions/{name}")
         if names is not None:
             # A log line comes before its ref: a single line may be the rest of a publication that was cut short.
-            self.flyable.update((name, False) for name, moves in self.history.moves.items() if len(moves) > 1)
-            for name in sorted(self.history.moves.keys() - self.flyable.keys()):
+            self.holds.update((name, False) for name, moves in self.history.moves.items() if len(moves) > 1)
+            for name in sorted(self.history.moves.keys() - self.holds.keys()):
                 text = f"mission {name} is in the log and has no ref: its publication was cut short, or the ref is lost"
                 remedy = "run store-fsck --repair, which restores the ref if this store or one given by --from is whole"
                 path = self.media.absolute(f"missions/{name}")
                 self.collector.add_note(Finding("bad-ref", text, path=path, remedy=remedy))
         self.trust_root = self.trust()
         if self.trust_root is not None:
-            for mission in sorted(self.flyable):
+            for mission in sorted(self.holds):
                 self.mission(mission, self.trust_root)
-        self.closures_known = self.closures_known and all(self.flyable.values())
+        self.closures_known = self.closures_known and all(self.holds.values())
         if self.log_holds and self.trust_root is not None:
             self.beyond_the_log()
 
     def beyond_the_log(self) -> None:
         """Add a finding if refs or trust roots lack log lines. Lines come first, so lines were cut from the log."""
         refs: dict[str, ObjectId] = {}
-        for mission in sorted(mission for mission, holds in self.flyable.items() if holds):
+        for mission in sorted(mission for mission, holds in self.holds.items() if holds):
             with suppress(FlightbagError):
                 refs[mission] = ref_id(self.evidence.ref(mission))
         roots = self.evidence.root_versions()
@@ -216,7 +216,7 @@ class Refs:
 
     def one_mission(self) -> None:
         """Examine the trust chain, the ref, the signatures and the table of one mission."""
-        self.flyable[self.scope.mission] = False
+        self.holds[self.scope.mission] = False
         self.trust_root = self.trust()
         if self.trust_root is not None:
             self.mission(self.scope.mission, self.trust_root)
@@ -228,7 +228,7 @@ class Refs:
             for name in names or []:
                 if name != "releases" and not ROOT_FILE.fullmatch(name):
                     self.collector.add_stray(f"trust/{name}")
-        if not names and not self.flyable:
+        if not names and not self.holds:
             return None  # a new store
         try:
             first = SignedRoot.parse(self.evidence.root_file(1))
@@ -240,7 +240,7 @@ class Refs:
         except FlightbagError as error:
             finding = as_kind(Finding.of(error, remedy=RESTORE), "bad-trust-chain")
             path = finding.path or self.media.absolute("trust")
-            self.collector.add(replace(finding, path=path, missions=tuple(self.flyable)))
+            self.collector.add(replace(finding, path=path, missions=tuple(self.holds)))
         return None
 
     def compare_with_log(self, first: SignedRoot) -> None:
@@ -260,7 +260,7 @@ class Refs:
         if lacking > 0:
             text = f"trust root {newest} is in the log and missing from the store"
             path = self.media.absolute(f"trust/{newest}.root.cbor")
-            finding = Finding("bad-trust-chain", text, path=path, remedy=RESTORE, missions=tuple(self.flyable))
+            finding = Finding("bad-trust-chain", text, path=path, remedy=RESTORE, missions=tuple(self.holds))
             if lacking == 1:
                 self.collector.add_note(
                     replace(finding, missions=(), message=f"{text}: its rotation was cut short, or the file is lost")
@@ -294,7 +294,7 @@ class Refs:
                 )
             )
         else:
-            self.flyable[mission] = True
+            self.holds[mission] = True
             self.need(f"missions/{mission}", opened)
 
     def suspect(self, id_: ObjectId, finding: Finding) -> None:

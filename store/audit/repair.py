@@ -287,7 +287,7 @@ def repair(
     audited: Callable[[Media, Scope], Audit],
     show: Callable[[RepairPlan], None],
     disk: Disk | None = None,
-    drop_cache: bool = False,
+    drop_cache: bool | None = False,
 ) -> Repaired:
     """Audit, plan and apply until a plan has no new steps. Return the steps carried out, and the last audit.
 

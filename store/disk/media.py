@@ -23,6 +23,7 @@ from typing import Self
 
 from blake3 import blake3
 
+from store.disk.medium import Reading, flush, medium_of
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId, is_hex
 
@@ -69,17 +70,49 @@ class Media:
     `close` closes them, or the end of the last reference to this object: a verified mission reads from it as long as
     the mission is in use.
 
-    With `drop_cache`, objects are read from the medium and not from the page cache, as far as the system allows: pages
-    that a process has changed or mapped stay.
+    With `drop_cache`, files are read from the medium and not from the page cache, as far as the system allows: pages
+    that a process has mapped stay. None stands for true where the folder lies on a removable medium. `reading` says
+    what came of it. What was written to the medium before is waited for: raises Unavailable if it did not arrive.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, drop_cache: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, drop_cache: bool | None = False) -> None:
         self._directories: dict[str, int] = {}
-        self._drop_cache = drop_cache
+        self._drop_cache = False
+        self.reading = Reading()
         self.path = os.path.abspath(path)
         with _explained(self.path):
             # The user gives the path of the store, and it may be a link; nothing below it may be one.
             self._directories[""] = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if drop_cache is not False:
+            self._read_past_the_cache(always=drop_cache is True)
+
+    def _read_past_the_cache(self, *, always: bool) -> None:
+        """Set up reading from the medium: `always`, or where the folder lies on a removable one."""
+        medium = medium_of(self._directories[""])
+        if medium.removable is False and not always:
+            return
+        if medium.obstacle:
+            self.reading = Reading(doubt=f"the medium itself, as {medium.obstacle}")
+        # With an obstacle, too: what the kernel has of these files goes. For a medium that is not known, only if asked.
+        if (medium.removable or always) and hasattr(os, "posix_fadvise"):
+            self._drop_cache = True
+            try:
+                flush(self._directories[""])
+            except OSError as error:
+                raise Unavailable(
+                    f"what was written to the medium of {self.path} did not arrive: {error.strerror}",
+                    remedy="copy the store again, to another medium",
+                    kind="unreadable",
+                    path=self.path,
+                    errno=error.errno,
+                ) from error
+            if not medium.obstacle:
+                self.reading = Reading(from_medium=True)
+
+    def _forget(self, fd: int) -> None:
+        """Let the next read of an open file come from the medium, where this was asked for."""
+        if self._drop_cache:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close every open directory."""
@@ -133,6 +166,8 @@ class Media:
         try:
             with _explained(self.absolute(name)):
                 status = os.fstat(fd)
+                if stat.S_ISREG(status.st_mode):
+                    self._forget(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise _not_a_file(self.absolute(name), status)
             yield fd
@@ -171,13 +206,15 @@ class Media:
         *,
         name: str | None = None,
         into: bytearray | None = None,
+        cached: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> FileStamp:
         """Hash one object in one pass and return the stamp of its file; with `into`, also keep the hashed bytes there.
 
-        `into` has `size` bytes; `name` is the name of the file if it is not in the object's place; `progress` is called
-        with the number of bytes of each read. Raises Corrupt (kind truncated, oversized or bit-flip, with object,
-        expected and actual) where the size or the hash differs. Memory is constant; the file is read once.
+        `into` has `size` bytes; `name` is the name of the file if it is not in the object's place; with `cached` the
+        page cache may answer all the same; `progress` is called with the number of bytes of each read. Raises Corrupt
+        (kind truncated, oversized or bit-flip, with object, expected and actual) where the size or the hash differs.
+        Memory is constant; the file is read once.
         """
         # Written out and not built on `open`: a store has many small objects, and verify spends its time here.
         if name is None:
@@ -192,8 +229,8 @@ class Media:
                 if not stat.S_ISREG(status.st_mode):
                     raise _not_a_file(self.absolute(name), status)
                 _check_size(id_, size, status.st_size)
-                if self._drop_cache:
-                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                if not cached:
+                    self._forget(fd)
                 # One byte more than `size` shows a file that grew; after a short read the file is read again in pieces.
                 data = os.read(fd, size + 1) if into is None and size < CHUNK else b""
                 if len(data) == size > 0:

@@ -60,6 +60,11 @@ class Area:
         inside = west <= lon <= east if west < east else lon >= west or lon <= east
         return inside and south <= lat <= north
 
+    @property
+    def middle_latitude(self) -> float:
+        """The latitude in the middle of the box, in degrees: there the metres of views hold."""
+        return (self.bbox[1] + self.bbox[3]) / 2 / 10**7
+
     def contains(self, lat: int, lon: int) -> bool:
         """Whether the point (1e-7 degree) is in the area.
 

@@ -182,11 +182,14 @@ class Coverage:
     min_resolution_mm: int | None = None
     repeated: int | None = None
 
+    @property
+    def ages(self) -> bool:
+        """Whether the map can become too old: the mission sets a limit, and describes a tile."""
+        return self.max_age_days is not None and self.missing < self.tiles
+
     def too_old_at(self, at: int) -> bool:
         """Whether the oldest described tile is older than the mission allows, at a time in unix seconds."""
-        if self.max_age_days is None or self.missing == self.tiles:
-            return False
-        return self.oldest < earliest_capture(self.max_age_days, at)
+        return self.ages and self.oldest < earliest_capture(self.max_age_days or 0, at)
 
     def age_days_at(self, at: int) -> int | None:
         """Return the age of the oldest described tile at a time, in days; None where no tile is described."""

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from store.disk.durable import Disk
+from store.disk.layout import RECORD, TOML
 from store.disk.locks import Locked
 from store.disk.media import Media, object_path, type_of_file
 from store.disk.staging import list_names, remove_tree
-from store.errors import Conflict, FlightbagError, Invalid, NotFound, Unavailable
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
@@ -29,7 +30,6 @@ from store.takeoff.mission import Opened, VerifiedMission
 from store.takeoff.verify import open_mission
 from store.trust.root import SignedRoot
 
-RECORD = ".flightbag"
 _PARTIAL = ".partial"
 _MODE = 0o444
 
@@ -163,35 +163,46 @@ def _record(mission: VerifiedMission, evidence: StoreEvidence) -> Iterator[tuple
 def check_checkout(folder: str, pinned: SignedRoot) -> tuple[Finding, ...]:
     """Return the findings against a checkout: signatures, and each changed, missing and extra file. Write nothing.
 
-    Raise NotFound if the folder is not a checkout.
+    Raise Unavailable (kind `no-checkout`) if the folder is not a checkout.
     """
-    with Media(folder) as media:
-        if media.file_type(RECORD) != "directory":
-            remedy = "give a folder that `flightbag checkout` has written"
-            raise NotFound(f"{folder} is not a checkout: it lacks {RECORD}", remedy=remedy, kind="missing", path=folder)
-        with Media(media.absolute(RECORD)) as inner:
-            evidence = StoreEvidence(inner)
-            missions = evidence.missions()
-            if len(missions) != 1:
-                text = f"the record has {len(missions)} missions, expected 1"
-                return (Finding("bad-checkout", text, path=inner.path, remedy=_AGAIN),)
-            opened = open_mission(evidence, missions[0], pinned)
-            if not isinstance(opened, Opened):
-                return opened
-            if opened.manifest.mission.id != missions[0]:
-                text = f"the record's ref is of mission {missions[0]}, its manifest of {opened.manifest.mission.id}"
-                return (Finding("wrong-mission", text, path=inner.path, remedy=_AGAIN),)
-            bad_root = _check_roots(evidence, pinned)
-            if bad_root is not None:
-                return (bad_root,)
-            expected = {entry.name: (entry.id, entry.size) for entry in opened.table.entries}
-            record = {
-                f"{RECORD}/missions/{missions[0]}",
-                f"{RECORD}/{object_path(opened.manifest_id)}",
-                f"{RECORD}/{object_path(opened.manifest.table)}",
-                *(f"{RECORD}/trust/{version}.root.cbor" for version in evidence.root_versions()),
-            }
-            return tuple(_compare(media, expected, record))
+    with _opened(folder) as media, Media(media.absolute(RECORD)) as inner:
+        evidence = StoreEvidence(inner)
+        missions = evidence.missions()
+        if len(missions) != 1:
+            text = f"the record has {len(missions)} missions, expected 1"
+            return (Finding("bad-checkout", text, path=inner.path, remedy=_AGAIN),)
+        opened = open_mission(evidence, missions[0], pinned)
+        if not isinstance(opened, Opened):
+            return opened
+        if opened.manifest.mission.id != missions[0]:
+            text = f"the record's ref is of mission {missions[0]}, its manifest of {opened.manifest.mission.id}"
+            return (Finding("wrong-mission", text, path=inner.path, remedy=_AGAIN),)
+        bad_root = _check_roots(evidence, pinned)
+        if bad_root is not None:
+            return (bad_root,)
+        expected = {entry.name: (entry.id, entry.size) for entry in opened.table.entries}
+        record = {
+            f"{RECORD}/missions/{missions[0]}",
+            f"{RECORD}/{object_path(opened.manifest_id)}",
+            f"{RECORD}/{object_path(opened.manifest.table)}",
+            *(f"{RECORD}/trust/{version}.root.cbor" for version in evidence.root_versions()),
+        }
+        return tuple(_compare(media, expected, record))
+
+
+def _opened(folder: str) -> Media:
+    """Open the folder of a checkout."""
+    remedy = "give a folder that `flightbag checkout` has written"
+    try:
+        media = Media(folder)
+        if RECORD in media.names("") and media.file_type(RECORD) == "directory":
+            return media
+        if TOML in media.names(""):
+            remedy = "it is a store: `flightbag verify` checks it"
+        text = f"{folder} is not a checkout: it lacks {RECORD}"
+    except (NotFound, Corrupt) as error:
+        text = error.message
+    raise Unavailable(text, remedy=remedy, kind="no-checkout", path=folder)
 
 
 def _check_roots(evidence: StoreEvidence, pinned: SignedRoot) -> Finding | None:

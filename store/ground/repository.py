@@ -15,7 +15,7 @@ from typing import Self
 
 from store.disk import log
 from store.disk.durable import Disk, replace_file
-from store.disk.layout import FORMAT, TOML, check_format, check_free, no_store
+from store.disk.layout import FORMAT, TOML, check_free, open_store
 from store.disk.locks import SharedLock, exclusive
 from store.disk.media import Media
 from store.disk.staging import Staging
@@ -23,7 +23,6 @@ from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.format.ref import ref_id
-from store.ground.excerpt import first_few
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_manifest
@@ -43,17 +42,8 @@ class Repository:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], disk: Disk | None = None) -> Self:
-        """Open the store at `path`. Raise NotFound if the folder has no store, Invalid for another format."""
-        try:
-            media = Media(path)
-        except NotFound as error:
-            raise no_store(path) from error
-        try:
-            check_format(media)
-        except BaseException:
-            media.close()
-            raise
-        return cls(media, disk or Disk())
+        """Open the store at `path`. Raise as `open_store` does."""
+        return cls(open_store(path), disk or Disk())
 
     @classmethod
     def init(cls, path: str | os.PathLike[str], disk: Disk | None = None) -> Self:
@@ -115,13 +105,7 @@ class Repository:
 
         Raise NotFound if the store has no such mission, Corrupt for a ref to another mission, and as `opened` does.
         """
-        try:
-            manifest_id = ref_id(self.evidence.ref(mission))
-        except NotFound as error:
-            missions = first_few(self.missions(), separator=", ") or "none"
-            remedy = f"give one of the store's missions: {missions}"
-            text = f"{self.media.path} has no mission {mission}"
-            raise NotFound(text, remedy=remedy, kind="missing", mission=mission) from error
+        manifest_id = ref_id(self.evidence.ref(mission))
         opened = self.opened(manifest_id, f"the manifest of {mission}")
         other = opened.manifest.mission.id
         if other != mission:  # a ref is unsigned and only a pointer

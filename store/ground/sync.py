@@ -20,14 +20,14 @@ from store.disk.locks import SharedLock, exclusive
 from store.disk.media import FileStamp, object_path
 from store.disk.objects import inserting
 from store.disk.staging import sweep
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
 from store.format.ref import ref_id
 from store.ground.repository import Repository
 from store.ground.trust_chain import put_into_effect
 from store.takeoff.clock import Moment
 from store.takeoff.mission import Binding, Opened
-from store.takeoff.verify import check_binding, open_manifest
+from store.takeoff.verify import check_binding, named_domain, open_manifest
 from store.trust.root import SignedRoot
 
 # The most objects, and about the most bytes, in one durable batch: large enough to spread the cost of a sync to the
@@ -173,11 +173,12 @@ def _roots_to_copy(source: Repository, newest: SignedRoot, target: Repository | 
         if theirs is None:
             copy.append(version)  # absent, or damaged and so no sign of another domain
         elif theirs != _digest(source, version):
-            raise Conflict(
-                f"{target.media.path} belongs to another trust domain, or its trust root {version} is another one",
-                remedy="sync to another folder",
-                kind="bad-trust-chain",
-            )
+            text = f"{target.media.path} has another trust root {version} than {source.media.path}"
+            if version == 1:
+                there, here = (named_domain(store.first_trust_root().root) for store in (target, source))
+                text = f"{target.media.path} is of the trust domain {there}, {source.media.path} of {here}"
+            remedy = "sync to a store of the same trust domain, or to a folder that does not exist yet"
+            raise Conflict(text, remedy=remedy, kind="bad-trust-chain")
     return tuple(copy)
 
 
@@ -279,7 +280,9 @@ def _apply(
 ) -> None:
     try:
         destination = Repository.open(target, disk)
-    except NotFound:
+    except NoStore as error:
+        if error.kind != "no-store":
+            raise
         destination = Repository.init(target, disk)
     with destination:
         lock = SharedLock(destination.media.path, disk, "store", "the target store")

@@ -2,10 +2,12 @@
 
 >>> from store import aircraft
 >>> root = aircraft.pinned_root(root_bytes)
->>> aircraft.enrol(state_folder, aircraft.AircraftState.initial("uav-07", "cpu-x86_64-avx2", root))
+>>> aircraft.enrol(state_folder, aircraft.AircraftState.initial("uav-07", "cpu-x86_64-avx2", root)).state.id
+'uav-07'
 >>> aircraft.check(state_folder, store_path, "north-ridge", now=now).go
 True
 >>> aircraft.consume(state_folder, "2026-11-23-01")
+True
 >>> verdict = aircraft.check(state_folder, store_path, "north-ridge", now=now)
 >>> [finding.kind for finding in verdict.findings]
 ['consumed-flight']
@@ -16,10 +18,11 @@ enough (decision 0008): if the other slot is torn or one change behind, either n
 whole slot has it. Slots that are further apart, that differ at the same number, or that are both lost make no state:
 NO-GO until the aircraft is enrolled again.
 
-Three functions write: `enrol` makes the state. `check` writes a newer trust root as soon as the chain holds, because
-its revocations count from then on whatever becomes of the mission, and writes the rest after every step has passed.
-`consume` is called after landing. A restore of both slots to an older copy goes unnoticed: only a counter in hardware
-could show it.
+Three functions write. `enrol` makes the state, and where there is one keeps what it remembers. `check` writes a newer
+trust root as soon as the chain holds, because its revocations count from then on whatever becomes of the mission, and
+writes the rest after every step has passed. `consume` is called after landing; it takes only flights that had a GO,
+because it cannot be undone. A restore of both slots to an older copy goes unnoticed: only a counter in hardware could
+show it.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from store.disk.durable import Disk, replace_file
-from store.disk.layout import TOML
+from store.disk.layout import SLOTS, TOML, open_store
 from store.disk.locks import exclusive
 from store.disk.media import Media
 from store.disk.staging import list_names
@@ -48,6 +51,7 @@ from store.trust.root import SignedRoot
 __all__ = [
     "SLOTS",
     "AircraftState",
+    "Enrolment",
     "StoredState",
     "check",
     "consume",
@@ -56,12 +60,11 @@ __all__ = [
     "read_state",
 ]
 
-SLOTS = ("a", "b")
 CONTEXT = "flightbag 2026 aircraft state v1"
 _NUMBER_SIZE = 8
 _ENROL_AGAIN = (
-    "have an operator enrol the aircraft again (flightbag aircraft enrol --again): the aircraft then forgets the "
-    "missions that it has accepted and the flights that it has flown"
+    "have an operator enrol the aircraft again (flightbag aircraft enrol --again): the aircraft keeps what its whole "
+    "slots remember, and forgets everything else that it has accepted and flown"
 )
 _ENROL_ONCE = "check the path of the state; a new aircraft is enrolled once, with `flightbag aircraft enrol`"
 
@@ -137,8 +140,19 @@ def _parse(path: str, data: bytes) -> AircraftState:
         raise _bad_state(path, error.message) from error
 
 
+def _parsed(data: bytes) -> AircraftState | None:
+    """Return the state of a slot's bytes; None if they are no state."""
+    try:
+        return AircraftState.parse(data)
+    except (Corrupt, Untrusted):
+        return None
+
+
 def _no_state(path: str) -> NotFound:
-    return NotFound(f"{path} has no aircraft state", remedy=_ENROL_ONCE, kind="no-state", path=path)
+    remedy = _ENROL_ONCE
+    if os.path.lexists(os.path.join(path, TOML)):
+        remedy = "it is a store: give the folder of the aircraft's state, and the store before it"
+    return NotFound(f"{path} has no aircraft state", remedy=remedy, kind="no-state", path=path)
 
 
 def _bad_state(path: str, why: str) -> Corrupt:
@@ -166,14 +180,26 @@ def _locked(folder: str, disk: Disk) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """An aircraft that was enrolled, with the state that it has now.
+
+    `forgot` is true if the folder had a state of which no slot could be read: what it remembered is lost.
+    """
+
+    state: AircraftState
+    forgot: bool
+
+
 def enrol(
     folder: str | os.PathLike[str], state: AircraftState, *, again: bool = False, disk: Disk | None = None
-) -> None:
+) -> Enrolment:
     """Make the state of an aircraft; it is durable on return.
 
-    Raise Conflict if the folder has a state already, whole or not. With `again` the new state takes its place, and
-    everything that the aircraft had seen is forgotten. Raise Invalid for a folder that holds other things or lies in a
-    store.
+    Raise Conflict if the folder has a state already, whole or not. With `again` the new state continues it: id, host
+    class and trust root are those of `state`, and what the slots that can be read remember stays, as
+    `AircraftState.continuing` says. Raise Conflict for the state of another aircraft, Invalid for a folder that holds
+    other things or lies in a store, Unavailable if a slot cannot be read now.
     """
     disk = disk or Disk()
     folder = os.path.realpath(folder)
@@ -188,36 +214,41 @@ def enrol(
         text = f"{folder} holds files that are not of an aircraft's state"
         raise Invalid(text, remedy="give an empty folder, or one that does not exist yet", path=folder)
     with _locked(folder, disk):
-        number = 0
+        number, forgot = 0, False
         if names & set(SLOTS):
             if not again:
                 raise Conflict(
                     f"{folder} already has the state of an aircraft",
-                    remedy="enrol with --again to replace it; the aircraft then forgets what it has seen",
+                    remedy="enrol with --again for another host class or trust root: what the aircraft remembers stays",
                     kind="enrolled",
                     path=folder,
                 )
-            # The number goes above both slots, so that an old slot that comes back is noticed.
             with Media(folder) as media:
-                number = max(
-                    (slot[0] + 1 for slot in (_read_slot(media, n) for n in SLOTS) if isinstance(slot, tuple)),
-                    default=0,
-                )
+                slots = [slot for name in SLOTS if isinstance(slot := _read_slot(media, name), tuple)]
+            # The number goes above both slots, so that an old slot that comes back is noticed.
+            number = max((number + 1 for number, _ in slots), default=0)
+            earlier = [one for _, data in slots if (one := _parsed(data)) is not None]
+            state, forgot = state.continuing(earlier), not earlier
         _write(folder, disk, StoredState(state, number, mend=True))
         disk.sync_directory(os.path.dirname(folder))
+    return Enrolment(state, forgot)
 
 
-def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = None) -> None:
+def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = None) -> bool:
     """Record that a flight was flown, so that the check refuses it from now on. The record is durable on return.
 
-    Raise Invalid if the flight was consumed before, and as `read_state` does.
+    Return False if it was consumed before. Raise NotFound (kind unknown-flight) for a flight of which this aircraft has
+    accepted no mission, with the nearest that it has; further as `AircraftState.consuming` and `read_state` do.
     """
     disk = disk or Disk()
     folder = os.path.realpath(folder)
     read_state(folder)  # without a state nothing is made, not even a lock
     with _locked(folder, disk):
         stored = read_state(folder)
-        _write(folder, disk, replace(stored, state=stored.state.consuming(flight)))
+        state = stored.state.consuming(flight)
+        if state != stored.state or stored.mend:
+            _write(folder, disk, replace(stored, state=state))
+        return state != stored.state
 
 
 def check(
@@ -233,9 +264,9 @@ def check(
 
     `store` is the folder of the store, or evidence over one. `now` is unix seconds by a trusted clock, None without a
     trusted clock. The verdict is GO only once the state is durable; a state that cannot be read or written is a
-    finding, and NO-GO. Raise NotFound or Unavailable if the store folder cannot be opened.
+    finding, and NO-GO. Raise NoStore or Unavailable if the store cannot be opened.
     """
-    evidence = store if isinstance(store, StoreEvidence) else StoreEvidence(Media(store))
+    evidence = store if isinstance(store, StoreEvidence) else StoreEvidence(open_store(store, drop_cache=None))
     disk = disk or Disk()
     folder = os.path.realpath(folder)
     try:

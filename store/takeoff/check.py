@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from store.disk.media import Media
+from store.disk.layout import open_store
 from store.format.host import require_host_class
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Verdict
@@ -32,12 +32,13 @@ def takeoff_check(
 ) -> Verdict:
     """Return the verdict of steps A to F of the takeoff check (FORMAT.md 7) for one mission of a store.
 
-    `trust` is the bytes of the pinned root file, `now` unix seconds. Without `aircraft` or `host` the verdict lists
+    `trust` is the bytes of the pinned root file, `now` unix seconds. A store on a removable medium is read from the
+    medium, past the page cache. Without `aircraft` or `host` the verdict lists
     them as not judged. The mission may fly exactly if `verdict.mission` is not None; it reads from the store folder as
-    long as it is in use. Raise NotFound or Unavailable if the store folder cannot be opened, Untrusted if the pinned
-    root cannot be used, Invalid for a `host` that is not a host class (FORMAT.md 4.5).
+    long as it is in use. Raise NoStore or Unavailable if the store cannot be opened, Untrusted if the pinned root
+    cannot be used, Invalid for a `host` that is not a host class (FORMAT.md 4.5).
     """
     if host is not None:
         require_host_class(host)
-    evidence = StoreEvidence(Media(store))
+    evidence = StoreEvidence(open_store(store, drop_cache=None))
     return verify_mission(evidence, mission, pinned_root(trust), Binding(now, aircraft, host))

@@ -2,8 +2,8 @@
 
 Two sources give a time. Signed times (of issue, of the trust root) and the floor of the aircraft's state have passed
 for sure: they can prove that a mission has expired or that its imagery is too old, and never that it is fresh. A
-trusted clock proves both. A clock that reads less than what has passed for sure is no clock: it judges nothing, and the
-verdict says so.
+trusted clock proves both. A clock that reads less than what has passed for sure, or a time after the year 9999, is no
+clock: it judges nothing, and the verdict says so.
 
 Law: a later time never takes a finding away.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from store.findings import Finding
-from store.format.manifest import Manifest, age_in_days
+from store.format.manifest import TIME_MAX, Manifest, age_in_days
 from store.takeoff.mission import Binding, Opened
 
 NO_CLOCK = "freshness, for want of a trusted clock"
@@ -52,6 +52,8 @@ def moment_of(opened: Opened, binding: Binding) -> Moment:
     least = max(at for at, _ in passed)
     if binding.now is None:
         return Moment(least, None, NO_CLOCK)
+    if binding.now > TIME_MAX:
+        return Moment(least, None, "freshness: the clock says a time after the year 9999")
     for at, what in passed:
         if binding.now < at:
             return Moment(least, None, f"freshness: the clock says {_text(binding.now)}, before {what}")

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 
 from store.disk.layout import ROOT_FILE
 from store.disk.media import CHUNK, FileStamp, Media, object_path
+from store.disk.medium import Reading
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
@@ -22,6 +24,8 @@ from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, advance
 MAX_MISSIONS = 10_000
 # So many whole objects are remembered, and not read again for the next mission. The bound keeps the memory small.
 _REMEMBERED = 200_000
+# The most missions that a message names.
+_NAMED = 3
 
 
 class StoreEvidence:
@@ -44,6 +48,10 @@ class StoreEvidence:
         self._sound: dict[ObjectId, int] = {}
         self._failed: dict[tuple[ObjectId, int], FlightbagError] = {}
 
+    @property
+    def reading(self) -> Reading:
+        return self.media.reading
+
     def missions(self) -> list[str]:
         """Return the ids of the missions that have a ref, ascending. Other names in the folder are passed over."""
         names = self.media.names_if_there("missions")
@@ -51,14 +59,31 @@ class StoreEvidence:
             raise Unavailable(f"{self.media.path} has {len(names)} missions, and the most is {MAX_MISSIONS}")
         return [name for name in names if MISSION_ID.fullmatch(name)]
 
+    def _instead_of(self, mission: str) -> str:
+        """Return which missions to give instead: those whose ids are like the given one, else the first few."""
+        missions: list[str] = []
+        with suppress(FlightbagError):
+            missions = self.missions()
+        if not missions:
+            return "check that this is the right store: it has no mission"
+        like = get_close_matches(mission[:80].lower(), missions[:1000], n=_NAMED, cutoff=0.6)
+        more = f" or one of {len(missions) - _NAMED} more" if not like and len(missions) > _NAMED else ""
+        return f"give {' or '.join(like or missions[:_NAMED])}{more}"
+
     def drafts(self) -> list[str]:
         """Return the ids of the missions that have a draft, ascending."""
         return [name for name in self.media.names_if_there("drafts") if MISSION_ID.fullmatch(name)]
 
     def ref(self, mission: str) -> bytes:
         if not MISSION_ID.fullmatch(mission):  # `..` among them
-            raise NotFound(f"{mission[:80]!r} is not a valid mission id", kind="missing")
-        return self.media.read(f"missions/{mission}", REF_SIZE)
+            text = f"{mission[:80]!r} is not a valid mission id"
+            raise NotFound(text, remedy=self._instead_of(mission), kind="missing")
+        try:
+            return self.media.read(f"missions/{mission}", REF_SIZE)
+        except NotFound as error:
+            text = f"{self.media.path} has no mission {mission}"
+            remedy = f"{self._instead_of(mission)}, or sync {mission} to this store"
+            raise error.restated(text, remedy=remedy, mission=mission) from error
 
     def chain(self, after: int) -> Sequence[bytes]:
         versions = [v for v in self.root_versions() if v > after]
@@ -75,6 +100,9 @@ class StoreEvidence:
                 kind="bad-trust-chain",
             )
         return [self.root_file(version) for version in versions]
+
+    def first_root(self) -> bytes:
+        return self.root_file(1)
 
     def newest(self, first: SignedRoot) -> SignedRoot:
         """Return the newest trust root of the store's own chain, however long it is. Raise as `advance` does."""
@@ -105,14 +133,18 @@ class StoreEvidence:
                     expected=limit,
                     actual=size,
                 )
-            return bytes(self.bytes_of(id_, size))
+            return bytes(self._bytes_of(id_, size, cached=False))
 
     def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
+        # These bytes are hashed as they are handed out: where they come from does not matter.
+        return self._bytes_of(id_, size, cached=True)
+
+    def _bytes_of(self, id_: ObjectId, size: int, *, cached: bool) -> bytearray:
         with _about(id_):
             # The size on the medium decides how much memory is taken: the signed size may be far larger.
             actual = self.media.stamp(object_path(id_)).size
             data = bytearray(size if actual == size else 0)
-            self.media.digest(id_, size, into=data, progress=self._progress)
+            self.media.digest(id_, size, into=data, cached=cached, progress=self._progress)
             return data
 
     def check_objects(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:

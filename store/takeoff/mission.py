@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Protocol
 
+from store.disk.medium import Reading
 from store.errors import FlightbagError
 from store.findings import Finding
 from store.format.entries import EntryTable
@@ -22,12 +23,21 @@ Outcome = FlightbagError | None
 class Evidence(Protocol):
     """The source of the bytes. Every method raises NotFound, Corrupt or Unavailable, and never guesses."""
 
+    @property
+    def reading(self) -> Reading:
+        """Whether the bytes come from the medium, past the page cache."""
+        ...
+
     def ref(self, mission: str) -> bytes:
         """Return the bytes of a mission ref, at most REF_SIZE of them; a longer file raises Corrupt."""
         ...
 
     def chain(self, after: int) -> Sequence[bytes]:
         """Return the root files of version `after` + 1 and up, in order."""
+        ...
+
+    def first_root(self) -> bytes:
+        """Return the file of the store's trust root 1. Nothing vouches for it: it serves to explain a refusal."""
         ...
 
     def object(self, id_: ObjectId, limit: int) -> bytes:
@@ -104,7 +114,7 @@ class Verdict:
 
     `objects` and `bytes` measure the closure. `not_judged` names the facts that the check was not asked about, or could
     not judge. `judged_at` is the time by a trusted clock at which expiry and the age of the imagery were judged, None
-    where they were not.
+    where they were not. `from_medium` is whether every object was read from the medium, past the page cache.
     """
 
     mission_id: str
@@ -114,6 +124,7 @@ class Verdict:
     bytes: int = 0
     not_judged: tuple[str, ...] = ()
     judged_at: int | None = None
+    from_medium: bool = False
 
     @property
     def go(self) -> bool:

@@ -21,6 +21,7 @@ The check fails closed: evidence that cannot be read is a finding like evidence 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from store.errors import Corrupt, FlightbagError, NotFound, Untrusted
@@ -36,6 +37,7 @@ from store.format.ref import ref_id
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
 from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of
+from store.takeoff.code import short_code
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
 from store.takeoff.quality import without_recall
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
@@ -47,6 +49,15 @@ _SYNC_MISSION = "check the mission id, and sync the mission to this store again"
 _SYNC_CHAIN = (
     "sync the store again from the station that published it; check that the pinned root is of its trust domain"
 )
+_SIGN_AGAIN = "build and sign the mission again, with keys of the role mission"
+# What somebody does about signatures that do not hold, by kind.
+_SIGNATURE_REMEDIES = {
+    "unknown-signer": "sync the store again: its newest trust root may name the key, and travels along; else have the "
+    "mission built and signed again, with keys of the role mission",
+    "bad-signature": "sync the mission again from the station that published it; if that one has it so too, find out "
+    "who changed it, and have it built and signed again",
+    "threshold": "have the mission built again, and signed by as many holders as the newest trust root demands",
+}
 _BUILD_AGAIN = "build and sign the mission again"
 # What a planner or a crew does about each kind of finding of step E.
 REMEDIES = {
@@ -72,7 +83,7 @@ def open_mission(evidence: Evidence, mission: str, pinned: SignedRoot) -> Opened
         try:
             newest_root(evidence, pinned)
         except FlightbagError as chain:
-            return Finding.of(error, step="A", remedy=_SYNC_MISSION), Finding.of(chain, step="B", remedy=_SYNC_CHAIN)
+            return Finding.of(error, step="A", remedy=_SYNC_MISSION), _chain_finding(chain, evidence, pinned)
         return (Finding.of(error, step="A", remedy=_SYNC_MISSION),)
     return open_manifest(evidence, id_, pinned)
 
@@ -90,14 +101,16 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
     try:  # B
         root = newest_root(evidence, pinned).root
     except FlightbagError as error:
-        findings.append(Finding.of(error, step="B", remedy=_SYNC_CHAIN))
+        findings.append(_chain_finding(error, evidence, pinned))
     if envelope is None or root is None:
         return tuple(findings)
     try:  # C
         check_signatures(envelope, root, manifest.AAD_LABEL, "mission", "the manifest")
     except FlightbagError as error:
-        remedy = "build and sign the mission again, with keys of the role mission"
-        return (Finding.of(error, step="C", entry="manifest", remedy=remedy),)
+        remedy = _SIGNATURE_REMEDIES.get(error.kind, _SIGN_AGAIN)
+        finding = Finding.of(error, step="C", entry="manifest", remedy=remedy)
+        # A chain that leads on from the pinned root is of its domain, whatever trust root 1 of the store is.
+        return (_name_domains(finding, evidence, pinned) if root == pinned.root else finding,)
     try:  # D
         parsed = Manifest.parse(envelope.payload)
     except FlightbagError as error:
@@ -108,6 +121,34 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
         finding = Finding.of(error, step="D", remedy=COPY_AGAIN)
         return (finding if finding.entry else replace(finding, entry="table"),)
     return Opened(parsed, id_, len(data), table, root)
+
+
+def _chain_finding(error: FlightbagError, evidence: Evidence, pinned: SignedRoot) -> Finding:
+    """Return the finding of step B against the trust chain."""
+    return _name_domains(Finding.of(error, step="B", remedy=_SYNC_CHAIN), evidence, pinned)
+
+
+def _name_domains(finding: Finding, evidence: Evidence, pinned: SignedRoot) -> Finding:
+    """Return a finding against chain or signatures; with both domains if the store is of another than the pinned root.
+
+    No signature of one domain counts in another, so that the finding itself would lead the reader astray.
+    """
+    with suppress(FlightbagError):
+        own = SignedRoot.parse(evidence.first_root()).root
+        if not finding.unreadable and own.version == 1 and own.domain_id != pinned.root.domain_id:
+            return replace(
+                finding,
+                message=f"the store is of the trust domain {named_domain(own)}, the pinned root of "
+                f"{named_domain(pinned.root)}: {finding.message}",
+                remedy="take the store of the pinned root's domain; if this store is right, verify it with the root "
+                "that its owner handed out, and have the aircraft enrolled again with that root",
+            )
+    return finding
+
+
+def named_domain(root: TrustRoot) -> str:
+    """Return the name of a root's trust domain and the code of its first root: two domains may have one name."""
+    return f'"{root.domain}" (code {short_code(root.domain_id)})'
 
 
 def newest_root(evidence: Evidence, pinned: SignedRoot) -> SignedRoot:
@@ -288,12 +329,11 @@ def verify_mission(
     """Return the verdict of steps A to F, and with `operator` of step G too."""
     opened = open_mission(evidence, mission, pinned)
     if isinstance(opened, tuple):
-        unjudged = binding.not_judged + ((NO_CLOCK,) if binding.now is None else ())
-        return Verdict(mission, opened, None, not_judged=unjudged)
+        doubts = (NO_CLOCK if binding.now is None else "", evidence.reading.doubt)
+        return Verdict(mission, opened, None, not_judged=(*binding.not_judged, *filter(None, doubts)))
     moment = moment_of(opened, binding)
-    unjudged = binding.not_judged + ((moment.doubt,) if moment.doubt else ())
     sets = without_recall(opened.manifest.quality, opened.table)
-    unjudged += tuple(f"recall of the descriptor set {set_}: not measured" for set_ in sets)
+    recall = [f"recall of the descriptor set {set_}: not measured" for set_ in sets]
     findings = list(check_binding(evidence, opened, mission, binding, moment))
     closure = opened.closure()
     findings += check_closure(evidence, opened)
@@ -304,7 +344,16 @@ def verify_mission(
         verified = VerifiedMission(
             opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, BY_VERIFY
         )
-    return Verdict(mission, tuple(findings), verified, len(closure), sum(closure.values()), unjudged, moment.reading)
+    return Verdict(
+        mission,
+        tuple(findings),
+        verified,
+        len(closure),
+        sum(closure.values()),
+        (*binding.not_judged, *recall, *filter(None, (moment.doubt, evidence.reading.doubt))),
+        moment.reading,
+        evidence.reading.from_medium,
+    )
 
 
 def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
@@ -354,13 +403,24 @@ def _name_swap(finding: Finding, names: dict[ObjectId, list[str]]) -> Finding:
     return replace(finding, kind="swapped", message=f"{finding.message}, the id of {', '.join(other)}")
 
 
+# Files that are easily given as a trust root: a mark among their first bytes, what they are, and more of the remedy.
+_NO_ROOTS = (
+    (b"-----BEGIN", "the file of a key", ""),
+    (b"flightbag/root-draft/1", "the draft of a trust root", ": N.root.cbor, which `flightbag trust rotate` writes"),
+    (b"vnd.flightbag.manifest", "the manifest of a mission", ""),
+    (b"vnd.flightbag.release", "a release", ""),
+)
+
+
 def pinned_root(data: bytes) -> SignedRoot:
     """Return the trust root that verification starts from. Raise Untrusted unless `data` is a signed root file."""
     try:
         return SignedRoot.parse(data)
     except (Corrupt, Untrusted) as error:
+        text, remedy = error.message, "give the root file that the owner of the trust domain handed out"
+        for mark, what, more in _NO_ROOTS:
+            if mark in data[:64]:
+                text, remedy = f"it is {what}", remedy + more
         raise Untrusted(
-            f"the pinned trust root cannot be used: {error.message}",
-            remedy="give the root file that the owner of the trust domain handed out",
-            kind="bad-pinned-root",
+            f"the pinned trust root cannot be used: {text}", remedy=remedy, kind="bad-pinned-root"
         ) from error

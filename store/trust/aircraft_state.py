@@ -2,21 +2,24 @@
 
 Missions are compared by mission id, because an aircraft may carry Wednesday's mission before it flies Tuesday's. It
 refuses an (epoch, sequence) that is older than the last one that it accepted for the mission, and the same one with
-another payload. A consumed flight does not fly again. The floor is a time that has passed for sure: a mission that has
-expired stays expired, also without a clock.
+another payload. A flight that was accepted can be consumed, and a consumed flight does not fly again: consuming cannot
+be undone, so that a flight that the aircraft does not know is refused. The floor is a time that has passed for sure: a
+mission that has expired stays expired, also without a clock.
 
 Pure: bytes come in and go out. `takeoff.aircraft` keeps the two slots on disk (decision 0008).
 
-Law: `AircraftState.parse(s.render()) == s`, and only canonical bytes parse.
+Laws: `AircraftState.parse(s.render()) == s`, and only canonical bytes parse. Nothing but `consuming` adds a consumed
+flight, and nothing takes one away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
-from store.errors import Corrupt, Invalid
+from store.errors import Conflict, Corrupt, Invalid, NotFound, Refused
 from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
 from store.format.host import NEED, objection, require_host_class
 from store.format.ids import DIGEST_SIZE, ObjectId
@@ -24,9 +27,13 @@ from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MISSION_ID, TIME_MAX, 
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 
 FORMAT = 1
-STATE_LIMIT = 4 * 2**20
+# The three bounds below fit into it.
+STATE_LIMIT = 6 * 2**20
 MAX_MISSIONS = 10_000
+MAX_ACCEPTED = 10_000
 MAX_CONSUMED = 50_000
+_NEAREST = 3
+_NEW_FOLDER = "give the trust domain a new epoch, and enrol the aircraft in a new folder: no mission before it flies"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,14 +49,16 @@ class Acceptance:
 class AircraftState:
     """The whole memory of one aircraft.
 
-    `root` is the newest trust root that the aircraft has seen, `missions` maps mission ids to the last acceptance,
-    `consumed` are the ids of the flights that were flown, `floor` is a time (unix seconds) that has passed for sure.
+    `root` is the newest trust root that the aircraft has seen, `missions` maps mission ids to the last acceptance.
+    `accepted` are the ids of the flights that had a GO and were not consumed, `consumed` of those that were flown; no
+    flight is both. `floor` is a time (unix seconds) that has passed for sure.
     """
 
     id: str
     host: str
     root: SignedRoot
     missions: Mapping[str, Acceptance]
+    accepted: tuple[str, ...]
     consumed: tuple[str, ...]
     floor: int
 
@@ -61,7 +70,7 @@ class AircraftState:
                 f"{id_[:80]!r} is not an aircraft id", remedy="give 1 to 64 of a-z 0-9 . _ -, first a letter or digit"
             )
         require_host_class(host)
-        return cls(id_, host, root, {}, (), root.root.issued_at)
+        return cls(id_, host, root, {}, (), (), root.root.issued_at)
 
     def render(self) -> bytes:
         """Return the canonical bytes. Raises Corrupt where the state exceeds a bound of the format."""
@@ -72,6 +81,7 @@ class AircraftState:
                 "host": self.host,
                 "root": self.root.envelope.render(),
                 "missions": [[id_, s.epoch, s.sequence, s.digest] for id_, s in sorted(self.missions.items())],
+                "accepted": list(self.accepted),
                 "consumed": list(self.consumed),
                 "floor": self.floor,
             }
@@ -89,24 +99,23 @@ class AircraftState:
         fields.integer("format", FORMAT, FORMAT)
         root = fields.blob("root", ROOT_FILE_LIMIT)
         rows = [_row(item) for item in fields.array("missions", 0, MAX_MISSIONS)]
-        consumed = fields.array("consumed", 0, MAX_CONSUMED)
-        if not all(type(item) is str and FLIGHT_ID.fullmatch(item) for item in consumed):
-            raise Corrupt(
-                "state.consumed holds something else than flight ids", kind="bad-field", field="state.consumed"
-            )
+        accepted = _flights(fields.array("accepted", 0, MAX_ACCEPTED), "state.accepted")
+        consumed = _flights(fields.array("consumed", 0, MAX_CONSUMED), "state.consumed")
+        if not set(accepted).isdisjoint(consumed):
+            raise Corrupt("a flight of state.accepted is consumed", kind="bad-field", field="state.accepted")
         state = cls(
             id=fields.text("id", AIRCRAFT_ID),
             host=fields.text("host", NEED),
             root=SignedRoot.parse(root),
             missions=dict(rows),
-            consumed=tuple(consumed),
+            accepted=accepted,
+            consumed=consumed,
             floor=fields.integer("floor", 0, TIME_MAX),
         )
         fields.end()
         if wrong := objection(state.host):
             raise Corrupt(f"state.host: {wrong}", kind="bad-field", field="state.host")
         ascending([id_ for id_, _ in rows], "state.missions")
-        ascending(consumed, "state.consumed")
         return state
 
     def objections(self, manifest: Manifest) -> Iterator[tuple[str, str, object, object]]:
@@ -133,30 +142,117 @@ class AircraftState:
         return replace(self, root=root, missions=missions, floor=max(self.floor, root.root.issued_at))
 
     def accepting(self, manifest: Manifest, *, now: int) -> Self:
-        """Return the state after a mission passed every step.
+        """Return the state after a mission passed every step. Raises Refused for one more than the state can hold.
 
-        `now` is a unix time that has passed for sure, 0 for none.
+        `now` is the time by a trusted clock that judged it, 0 for none. It enters the floor only where the mission can
+        run out, and so bounds it: else a clock that was once years ahead would end every later mission.
         """
-        issue = manifest.issue
-        acceptance = Acceptance(issue.epoch, issue.sequence, payload_digest(manifest))
+        issue, facts = manifest.issue, manifest.mission
+        missions = {**self.missions, facts.id: Acceptance(issue.epoch, issue.sequence, payload_digest(manifest))}
+        accepted = tuple(sorted({*self.accepted, facts.flight}))
+        ends = issue.expires_at is not None or manifest.coverage.ages
+        if len(missions) > MAX_MISSIONS:
+            raise _full(
+                "missions", MAX_MISSIONS, "give the trust domain a new epoch: the missions before it are forgotten"
+            )
+        if len(accepted) > MAX_ACCEPTED:
+            raise _full("accepted flights", MAX_ACCEPTED, "consume the flights that were flown")
         return replace(
             self,
-            missions={**self.missions, manifest.mission.id: acceptance},
-            floor=max(self.floor, issue.issued_at, now),
+            missions=missions,
+            accepted=accepted,
+            floor=max(self.floor, issue.issued_at, now if ends else 0),
         )
 
     def consuming(self, flight: str) -> Self:
-        """Return the state after a flight was flown. Raises Invalid for a bad flight id and for a consumed flight."""
+        """Return the state after a flight was flown: the same state if it was consumed before.
+
+        Raises Invalid for a bad flight id, NotFound for a flight of which this aircraft has accepted no mission, and
+        Refused for one more than the state can hold.
+        """
         if not FLIGHT_ID.fullmatch(flight):
-            raise Invalid(f"{flight[:80]!r} is not a flight id")
+            raise Invalid(f"{flight[:80]!r} is not a flight id", remedy=self._flights_to_consume(flight))
         if flight in self.consumed:
-            raise Invalid(f"the flight {flight} is consumed already")
-        return replace(self, consumed=tuple(sorted((*self.consumed, flight))))
+            return self
+        if flight not in self.accepted:
+            raise NotFound(
+                f"the aircraft {self.id} has had no GO for the flight {flight}",
+                remedy=self._flights_to_consume(flight),
+                kind="unknown-flight",
+                flight=flight,
+            )
+        if len(self.consumed) == MAX_CONSUMED:
+            raise _full("consumed flights", MAX_CONSUMED, _NEW_FOLDER)
+        return replace(
+            self,
+            accepted=tuple(one for one in self.accepted if one != flight),
+            consumed=tuple(sorted((*self.consumed, flight))),
+        )
+
+    def _flights_to_consume(self, flight: str) -> str:
+        """Return the remedy for a flight that is not known: those that are, the nearest first."""
+        if not self.accepted:
+            return (
+                "`flightbag verify` with --state accepts a flight by its GO, before takeoff: none can be consumed now"
+            )
+        near = difflib.get_close_matches(flight[:64], self.accepted, _NEAREST) or self.accepted[:_NEAREST]
+        others = len(self.accepted) - len(near)
+        more = f", and {others} more (`flightbag aircraft show`)" if others else ""
+        return f"check the id; flights that can be consumed, the nearest first: {', '.join(near)}{more}"
+
+    def continuing(self, earlier: Sequence[Self]) -> Self:
+        """Return this newly enrolled state with what earlier states of the same aircraft remember.
+
+        Flights and floor stay, and in the same trust domain the missions and the newest trust root. Raises Conflict
+        where the earlier states are of another aircraft, Refused for more than a state can hold.
+        """
+        own = [one for one in earlier if one.id == self.id]
+        if earlier and not own:
+            raise Conflict(
+                f"the state is of the aircraft {earlier[0].id}, not of {self.id}",
+                remedy=f"give --id {earlier[0].id}, or enrol {self.id} in a folder of its own",
+                kind="wrong-aircraft",
+            )
+        state = self
+        for one in own:
+            consumed = {*state.consumed, *one.consumed}
+            accepted = {*state.accepted, *one.accepted} - consumed
+            state = replace(
+                state,
+                accepted=tuple(sorted(accepted)),
+                consumed=tuple(sorted(consumed)),
+                floor=max(state.floor, one.floor),
+            )
+            if one.root.root.domain_id == state.root.root.domain_id:
+                newest = max(state.root, one.root, key=lambda root: root.root.version)
+                missions = dict(state.missions)
+                for id_, last in one.missions.items():
+                    missions[id_] = max(last, missions.get(id_, last))
+                state = replace(state, missions=missions).with_root(newest)
+        for what, count, most in (
+            ("missions", len(state.missions), MAX_MISSIONS),
+            ("accepted flights", len(state.accepted), MAX_ACCEPTED),
+            ("consumed flights", len(state.consumed), MAX_CONSUMED),
+        ):
+            if count > most:
+                raise _full(what, most, _NEW_FOLDER)
+        return state
 
 
 def payload_digest(manifest: Manifest) -> bytes:
     """Return the BLAKE3 of the payload, 32 bytes: equal for equal manifests, whoever has signed them."""
     return bytes(ObjectId.of(manifest.render()))
+
+
+def _full(what: str, most: int, remedy: str) -> Refused:
+    return Refused(f"the aircraft's state holds {most} {what}, and cannot hold more", remedy=remedy, kind="state-full")
+
+
+def _flights(items: list[Any], where: str) -> tuple[str, ...]:
+    if not all(type(item) is str and FLIGHT_ID.fullmatch(item) for item in items):
+        raise Corrupt(f"{where} holds something else than flight ids", kind="bad-field", field=where)
+    ascending(items, where)
+    return tuple(items)
 
 
 def _row(item: object) -> tuple[str, Acceptance]:

@@ -10,6 +10,7 @@ import pytest
 
 from builders.compose import open_context
 from builders.files import read_regular
+from store.errors import Invalid
 from tests.support.field import LEFT, Desk
 
 
@@ -28,3 +29,12 @@ def test_the_area_file_is_opened_once(desk: Desk, tmp_path: Path, monkeypatch: p
     with open_context(mission, None, tmp_path / "cache") as context:
         assert context.area.bbox == tuple(round(value * 10**7) for value in LEFT)
     assert files == ["area.geojson"]
+
+
+def test_an_area_that_no_tile_can_cover_is_named_before_a_source_is_opened(desk: Desk, tmp_path: Path) -> None:
+    mission = desk.write_mission("polar", bbox=(10, 86, 11, 87), takeoff=(86.5, 10.5))
+    with (
+        pytest.raises(Invalid, match=r"polar\.toml: mission\.area: .* web-mercator"),
+        open_context(mission, None, tmp_path),
+    ):
+        pass

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
+from builders.imagery.roworder import SourcePath
 from builders.operator_check import check_tiles
 from store.ground.repository import Repository
 from tests.support.commands import flightbag
@@ -44,7 +45,7 @@ def test_the_repeated_tiles_are_counted_again(desk: Desk) -> None:
     assert desk.built(mission)["outcome"] == "unchanged"
     assert "4 show the same as another, allowed" in flightbag("show", desk.store, "left").out
     assert "4 show the same as another, allowed" in flightbag("verify", desk.store, "--trust", desk.root).out
-    check = check_tiles([desk.folder / "terrain.mbtiles"])
+    check = check_tiles([SourcePath(desk.folder / "terrain.mbtiles")])
     with Repository.open(desk.store) as repository:
         opened = repository.current("left")
         assert opened.manifest.coverage.repeated == 4
@@ -60,3 +61,15 @@ def test_the_repeated_tiles_are_counted_again(desk: Desk) -> None:
         opened = repository.current("left")
         assert (opened.manifest.coverage.repeated, opened.manifest.coverage.missing) == (None, 4)
         assert list(check(repository.evidence, opened)) == []
+
+
+def test_the_order_of_rows_can_be_named_on_the_command_line(built: Desk) -> None:
+    """The same imagery with its rows from the north: its bounds contradict its format, and the prefix decides."""
+    terrain = built.folder / "terrain.mbtiles"
+    with closing(sqlite3.connect(terrain)) as db, db:
+        db.execute("DROP INDEX tile_index")
+        db.execute("UPDATE tiles SET tile_row = (1 << zoom_level) - 1 - tile_row")
+    refused = built.verify(None, "--tiles", terrain)
+    assert (refused.status, refused.json["error"]["kind"]) == (2, "row-order")
+    assert "xyz:PATH" in refused.json["error"]["remedy"]
+    assert built.verify(None, "--tiles", f"xyz:{terrain}").status == 0

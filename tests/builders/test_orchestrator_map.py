@@ -3,6 +3,7 @@ signed, and what the commands say of it afterwards."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -201,11 +202,9 @@ def test_resolution_and_age_that_suffice_are_signed(desk: Desk) -> None:
 
 def test_ages_are_said_where_none_is_enforced(desk: Desk) -> None:
     desk.built(desk.write_mission("left", sector="active_conflict"))
-    for ran in (
-        flightbag("show", desk.store, "left"),
-        flightbag("verify", desk.store, "left", "--trust", desk.root),
-    ):
-        assert "days old when issued; the mission sets no limit, customary for active_conflict are 183 days" in ran.out
+    limits = "; the mission sets no limit, customary for active_conflict are 183 days"
+    assert f"days old when issued{limits}" in flightbag("show", desk.store, "left").out
+    assert f"days old{limits}" in flightbag("verify", desk.store, "left", "--trust", desk.root).out
 
 
 def test_a_zoom_that_no_source_has_is_said_so(desk: Desk) -> None:
@@ -874,6 +873,53 @@ def test_a_plan_tells_what_no_view_will_show(desk: Desk) -> None:
     assert {one["reason"] for one in flightbag("plan", mission, "--store", desk.store, "--json").json["missing"]} == {
         "no-view"
     }
+
+
+def test_a_plan_knows_the_tiles_that_are_no_image(desk: Desk) -> None:
+    """Without decoding: empty rows, compressed tiles, answers of a server."""
+    tiles, terrain = area_tiles(15), desk.folder / "terrain.mbtiles"
+    spoilt = {tiles[1]: b"", tiles[3]: gzip.compress(tile_bytes(terrain, tiles[3])), tiles[4]: b"<html>busy</html>"}
+    for tile, data in spoilt.items():
+        set_tile(terrain, tile, data)
+    mission = desk.write_mission("left")
+    ran = flightbag("plan", mission, "--store", desk.store)
+    assert ran.status == 1
+    assert f"{tiles[1]}  undecodable: the tile has no bytes" in ran.out
+    assert f"{tiles[3]}  undecodable: the bytes are compressed with gzip" in ran.out
+    missing = flightbag("plan", mission, "--store", desk.store, "--json").json["missing"]
+    assert {one["tile"]: one["reason"] for one in missing} == {str(tile): "undecodable" for tile in spoilt}
+    failed = desk.build(mission)
+    assert failed.status == 1
+    assert failed.json["coverage"]["missing"] == missing
+
+    mission = desk.write_mission("left", more="[coverage]\nat_least = 0.5\n")
+    assert flightbag("plan", mission, "--store", desk.store).status == 0
+    assert desk.built(mission)["coverage"]["missing"] == missing
+    time.sleep(2.2)
+    for _ in range(2):  # the second time from the stat cache
+        unchanged = desk.built(mission)
+        assert unchanged["outcome"] == "unchanged"
+        assert unchanged["coverage"]["missing"] == missing
+
+
+def test_where_most_tiles_are_absent_the_flipped_rows_are_named(desk: Desk) -> None:
+    mission = desk.write_mission("left", of_tiles='scheme = "xyz"')
+    with closing(sqlite3.connect(desk.folder / "terrain.mbtiles")) as db, db:
+        db.execute("DELETE FROM metadata WHERE name = 'bounds'")
+    for ran in (flightbag("plan", mission, "--store", desk.store), desk.build(mission)):
+        assert ran.status == 1
+        assert "terrain.mbtiles lie in the area if its rows count from the south (tms)" in ran.out
+    assert 'set tiles[].scheme = \\"tms\\"' in ran.out
+    assert desk.built(desk.write_mission("left"))["coverage"]["hints"] == []
+
+
+def test_a_source_that_nothing_decides_is_refused_before_anything_is_built(desk: Desk) -> None:
+    with closing(sqlite3.connect(desk.folder / "terrain.mbtiles")) as db, db:
+        db.execute("INSERT INTO metadata VALUES ('scheme', 'xyz')")
+    ran = desk.build(desk.write_mission("left"))
+    assert (ran.status, ran.json["error"]["kind"]) == (2, "row-order")
+    assert 'set scheme = "tms"' in ran.json["error"]["remedy"]
+    desk.built(desk.write_mission("left", of_tiles='scheme = "tms"'))
 
 
 def test_what_is_published_was_read_also_of_the_other_imagery(desk: Desk, reads: list[Tile]) -> None:

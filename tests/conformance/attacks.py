@@ -61,6 +61,7 @@ from tests.support.memory import MemoryEvidence
 from tests.support.missions import (
     BINDING,
     CONTENTS,
+    COVERAGE,
     ENGINE_META,
     FACTS,
     ISSUE,
@@ -1646,11 +1647,17 @@ def states() -> Iterator[Row]:
     assert end is not None
     yield "at-the-last-second", GO, Flying(scene(), now=end)
     yield "a-second-late", "E expired", Flying(scene(), now=end + 1)
+    yield "a-clock-of-1970", GO, Flying(scene(), now=5)
+    day = 86400
+    limited = replace(COVERAGE, oldest=ISSUE.issued_at - day, newest=ISSUE.issued_at, max_age_days=1)
+    yield "imagery-at-its-last-second", GO, Flying(scene(flight(coverage=limited)), now=ISSUE.issued_at)
+    yield "imagery-a-second-older", "E stale-imagery", Flying(scene(flight(coverage=limited)), now=ISSUE.issued_at + 1)
     late = replace(FACTS, id="later", flight="later")
     passed = issued(mission=late, issued_at=end + 1, expires_at=None, sequence=end)
     passed = replace(passed, mission="later")
     yield "expired-by-what-has-passed-without-a-clock", "E expired", Flying(scene(), [passed], now=None)
     yield "clock-set-back", "E expired", Flying(scene(), [passed], now=NOW)
+    yield "clock-set-back-to-1970", "E expired", Flying(scene(), [passed], now=5)
     revoking = next_root(ROOT, mission=role("co-pilot"), revoked=role("pilot").keys)
     second = sign_root(revoking, "root-a")
     yield "stick-with-the-revocation", "C revoked-key", Flying(scene(chain=[second]))

@@ -155,3 +155,15 @@ def a_clock_before_the_trust_root(folder: Path) -> str:
     store = make_store(folder / "store", flight())
     (store / "trust/2.root.cbor").write_bytes(sign_root(next_root(ROOT, issued_at=NOW + 500), "root-a"))
     return said(takeoff_check(store, FACTS.id, trust=ROOT_FILE, now=NOW))
+
+
+@wrong(
+    "time",
+    "a trusted clock in 2099 at the GO of a mission without an end, later the right time",
+    before="GO, expired",
+    now="GO, GO",
+)
+def a_clock_that_was_years_ahead(folder: Path) -> str:
+    ahead = aboard(folder, flight(issue=NO_END, mission=replace(FACTS, id="endless")), 4_070_000_000)
+    later_on = aircraft.check(folder / "state", make_store(folder / "next", flight()), FACTS.id, now=NOW)
+    return f"{ahead}, {said(later_on)}"

@@ -21,7 +21,7 @@ from store.audit.fsck import fsck
 from store.audit.repair import repair
 from store.audit.scope import FULL
 from store.disk.durable import Disk
-from store.errors import FlightbagError, NotFound
+from store.errors import FlightbagError, NoStore
 from store.format.ids import ObjectId
 from store.format.release import Approval
 from store.ground import releases
@@ -203,7 +203,7 @@ def _sync(folder: Path, disk: Disk, *, checksum: bool = False) -> None:
         try:
             with Repository.open(folder / "store", disk) as target:
                 plan = plan_sync(source, target, (), checksum=checksum)
-        except NotFound:
+        except NoStore:
             plan = plan_sync(source, None, ())
         apply_sync(plan, source, folder / "store", disk=disk)
 

@@ -14,7 +14,7 @@ import pytest
 
 import store as api
 from store.disk.durable import Disk
-from store.errors import Corrupt, FlightbagError, NotFound
+from store.errors import Corrupt, FlightbagError, NoStore
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from tests.store.audit.test_repair import mend
@@ -38,7 +38,7 @@ def sync(source: Path, target: Path) -> None:
         try:
             with Repository.open(target) as there:
                 plan = plan_sync(here, there, ())
-        except NotFound:
+        except NoStore:
             plan = plan_sync(here, None, ())
         apply_sync(plan, here, target)
 

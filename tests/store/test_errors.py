@@ -8,10 +8,10 @@ import pickle
 import pytest
 
 from store.disk.locks import Locked
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, Untrusted
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Refused, Unavailable, Untrusted
 from store.format.ids import ObjectId
 
-CLASSES = [FlightbagError, Invalid, NotFound, Corrupt, Untrusted, Conflict, Refused, Unavailable, Locked]
+CLASSES = [FlightbagError, Invalid, NotFound, Corrupt, Untrusted, Conflict, Refused, Unavailable, Locked, NoStore]
 
 
 def test_an_error_without_facts() -> None:

@@ -72,6 +72,7 @@ def equip(desk: Desk) -> None:
     shutil.copy(folder / "camera.yaml", folder / "carried.yaml")
     host = f"cpu-{platform.machine()}"
     done("aircraft", "enrol", folder / "state", "--id", "uav-07", "--host", host, "--trust", desk.root)
+    done("verify", desk.store, "left", "--state", folder / "state")
     done("pin", desk.store, "kept", "left")
     done("checkout", desk.store, "left", folder / "plain", "--trust", desk.root)
     tile = tile_from_id(int(tile_ids(15, np.array([7357]), np.array([11522]))[0]))

@@ -25,7 +25,7 @@ def frame_over(
 ) -> NDArray[np.uint8]:
     """uint8 [height, width, 3] of `size` (width, height): what a camera over the middle of `tile` sees if its longer
     side shows `scale` times the tile, and its top points to `heading`. Drawn by Pillow out of finer tiles."""
-    finer, around = 2, 3  # zooms finer than the tile; tiles of the tile's zoom on each side
+    finer, around = 1, 3  # zooms finer than the tile; tiles of the tile's zoom on each side
     parts, first = 1 << finer, (tile.x - around, tile.y - around)
     count = (2 * around + 1) * parts
     need = scale * math.hypot(*size) / max(size) / 2
@@ -37,15 +37,18 @@ def frame_over(
             place = Tile(tile.z + finer, first[0] * parts + column, first[1] * parts + row)
             mosaic[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE] = render(place, seed)
     middle = (around + 0.5) * parts * SIDE
-    step = scale * parts * SIDE / max(size)  # pixels of the mosaic in one of the frame
+    return cut(mosaic, (middle, middle), scale * parts * SIDE, heading, size)
+
+
+def cut(
+    mosaic: NDArray[np.uint8], middle: tuple[float, float], longer: float, heading: float, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """uint8 [height, width, 3] of `size` (width, height): the frame over the place `middle` (x, y) of a picture that is
+    north up, whose longer side shows `longer` pixels of it."""
+    step = longer / max(size)
     # The frame's right side points to heading + 90 degrees, its lower side to heading + 180.
     cosine, sine = math.cos(math.radians(heading)) * step, math.sin(math.radians(heading)) * step
-    a, b, d, e = cosine, -sine, sine, cosine
-    across, down = size[0] / 2, size[1] / 2
-    frame = Image.fromarray(mosaic).transform(
-        size,
-        Image.Transform.AFFINE,
-        (a, b, middle - a * across - b * down, d, e, middle - d * across - e * down),
-        Image.Resampling.BILINEAR,
-    )
+    (x, y), across, down = middle, size[0] / 2, size[1] / 2
+    affine = (cosine, -sine, x - cosine * across + sine * down, sine, cosine, y - sine * across - cosine * down)
+    frame = Image.fromarray(mosaic).transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
     return np.asarray(frame)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from store.disk.medium import Reading
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.ref import REF_SIZE
@@ -25,6 +26,10 @@ class MemoryEvidence:
     refs: dict[str, bytes] = field(default_factory=dict)
     roots: dict[int, bytes] = field(default_factory=dict)
     unreadable: set[ObjectId | str] = field(default_factory=set)
+
+    @property
+    def reading(self) -> Reading:
+        return Reading()
 
     def put(self, data: bytes) -> ObjectId:
         id_ = ObjectId.of(data)
@@ -47,6 +52,12 @@ class MemoryEvidence:
         for version in versions:
             self._look(f"root/{version}")
         return [self.roots[version] for version in versions]
+
+    def first_root(self) -> bytes:
+        self._look("root/1")
+        if 1 not in self.roots:
+            raise NotFound("no trust root 1", kind="missing")
+        return self.roots[1]
 
     def object(self, id_: ObjectId, limit: int) -> bytes:
         data = self._data(id_)

@@ -91,10 +91,43 @@ class Image:
                 assert done.returncode == 0, done.stderr
 
 
+@dataclass(frozen=True)
+class Disk:
+    """A file system of the kernel's own (ext4) on a loop device: `image` is the medium, `point` where it is mounted.
+
+    The loop device reads past the cache of the image where `direct`, so that a change of the image is a change of the
+    medium, of which the file system's cache knows nothing.
+    """
+
+    image: Path
+    point: Path
+    direct: bool
+
+
 @contextmanager
-def _device(file: Path) -> Iterator[str]:
+def disk(folder: Path) -> Iterator[Disk]:
+    """An empty disk in `folder`, mounted for as long as the block lasts."""
+    need_root("mounting an image")
+    _need("mkfs.ext4", "losetup", "mount", "umount")
+    _make(folder, "mkfs.ext4", "-q")
+    point = folder / "mounted"
+    point.mkdir()
+    with _device(folder / "image", "--direct-io=on") as device:
+        tried = subprocess.run(["mount", device, str(point)], capture_output=True, text=True, check=False)
+        if tried.returncode != 0:
+            pytest.skip(f"no ext4 here: {tried.stderr.strip()}")
+        try:
+            direct = Path("/sys/block", Path(device).name, "loop/dio").read_text().strip() == "1"
+            yield Disk(folder / "image", point, direct)
+        finally:
+            subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
+@contextmanager
+def _device(file: Path, *options: str) -> Iterator[str]:
     """A loop device for the image."""
-    tried = subprocess.run([_program("losetup"), "--find", "--show", file], capture_output=True, text=True, check=False)
+    command = [_program("losetup"), *options, "--find", "--show", str(file)]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
     if tried.returncode != 0:
         pytest.skip(f"no loop device: {tried.stderr.strip()}")
     device = tried.stdout.strip()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
-from builders.imagery.mbtiles import MBTilesSource
+from tests.builders.imagery.containers import open_mbtiles
 from tests.support.terrain import render, write_terrain
 
 WEST = (-991750000, 470080000, -991600000, 470200000)
@@ -27,7 +27,7 @@ def test_files_that_overlap_hold_the_same_tiles(tmp_path: Path) -> None:
     write_terrain(tmp_path / "east", EAST, [15])
     shared = set(tiles_of_bbox(WEST, 15).tolist()) & set(tiles_of_bbox(EAST, 15).tolist())
     assert shared
-    with MBTilesSource(tmp_path / "west") as west, MBTilesSource(tmp_path / "east") as east:
+    with open_mbtiles(tmp_path / "west") as west, open_mbtiles(tmp_path / "east") as east:
         for tile in map(tile_from_id, shared):
             data = west.read(tile)
             assert data is not None

@@ -66,13 +66,29 @@ def test_statuses_of_what_is_not_there(desk: Desk) -> None:
     assert flightbag("show", desk.store, "nobody").status == 1
     assert desk.verify(None, "nobody").status == 1
     assert flightbag("verify", desk.store, "--trust", desk.root).status == 1, "no mission is no GO"
-    assert flightbag("ls", desk.folder / "nowhere").status == 1
     assert flightbag("verify", desk.store).status == 2
     assert flightbag("nonsense").status == 2
     assert flightbag("fsck", desk.folder / "nowhere").status == 8
     assert flightbag("fsck", desk.store, "--quick", "--full").status == 16
     for program_ in (("store-fsck",), ("flightbag", "fsck")):
         assert program(*program_, "--nonsense").status == 16, "also where click ends the program"
+
+
+def test_a_store_that_cannot_be_opened_is_no_answer(equipped: Desk) -> None:
+    """For every command that takes a store: 3, could not look, and never 1, which is NO-GO."""
+    store = str(equipped.store)
+    uses = {name: [str(arg) for arg in one.args(equipped)] for name, one in USES.items()}
+    uses = {name: args for name, args in uses.items() if store in args and name not in ("init", STORE_FSCK)}
+    assert len(uses) > 20
+    for name, args in uses.items():
+        for wrong in (equipped.folder, equipped.folder / "nowhere", equipped.key):
+            if name == "trust show" and wrong != equipped.folder:
+                continue  # it also takes a file
+            ran = flightbag(*(str(wrong) if arg == store else arg for arg in args))
+            assert (ran.status, "\n  -> " in ran.err) == (8 if name == "fsck" else 3, True), (name, wrong, ran)
+    ran = flightbag("ls", equipped.folder, "--json")
+    assert (ran.status, ran.json["error"]["kind"]) == (3, "no-store")
+    assert store in ran.json["error"]["remedy"]
 
 
 def test_the_environment_may_name_the_store(built: Desk) -> None:

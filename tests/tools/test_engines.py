@@ -133,7 +133,7 @@ class TestBuild:
 
     def test_no_such_store_and_no_such_file(self, desk: Desk, mission: Path) -> None:
         ran = flightbag("engines", "build", mission, "--store", desk.folder / "nowhere", "--json")
-        assert ran.status == 1
+        assert ran.status == 3
         assert "nowhere" in message(ran)
         ran = build(desk, desk.folder / "nothing.toml", "--json")
         assert ran.status == 2
@@ -364,7 +364,7 @@ class TestExplainKey:
         assert ran.status == 1
         assert "nobody" in message(ran)
         ran = explain(mission, "--against", built.folder / "nowhere", "left", "--json")
-        assert ran.status == 1
+        assert ran.status == 3
         add_backbone(mission, "fresh")
         ran = flightbag("explain-key", mission, "fresh", "--against", built.store, "left", "--json")
         assert ran.status == 1

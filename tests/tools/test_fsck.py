@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.support.commands import flightbag, listing, program
 from tests.support.field import Desk
 from tests.support.store_files import entry_of, object_file
+from tests.support.stores import flip
 
 
 def fsck(desk: Desk, *more: object) -> tuple[int, list[dict[str, Any]]]:
@@ -25,13 +27,14 @@ def kinds(lines: list[dict[str, Any]]) -> list[str]:
 def test_json_is_a_line_a_thing(twice: Desk) -> None:
     status, lines = fsck(twice, "--full")
     assert status == 0
-    assert [(line["mission"], line["flyable"]) for line in lines if line["type"] == "mission"] == [
-        ("left", True),
-        ("right", True),
+    assert [(line["mission"], line["state"]) for line in lines if line["type"] == "mission"] == [
+        ("left", "flyable"),
+        ("right", "flyable"),
     ]
     summary = lines[-1]
     assert (summary["type"], summary["level"], summary["status"]) == ("summary", "full", 0)
     assert summary["read_objects"] == summary["objects"] > 0
+    assert (summary["verdict"], summary["unread_objects"]) == ("clean", 0)
     assert summary["notes"] == {}  # the first build is what a rollback leads to
 
 
@@ -44,7 +47,7 @@ def test_repair_from_a_replica(twice: Desk) -> None:
     (twice.store / "missions" / "right").write_text("")
     status, lines = fsck(twice, "--full")
     assert (status, sorted(kinds(lines))) == (4, ["bad-ref", "bit-flip"])
-    assert {line["mission"] for line in lines if line["type"] == "mission" and not line["flyable"]} == {
+    assert {line["mission"] for line in lines if line["type"] == "mission" and line["state"] == "grounded"} == {
         "left",
         "right",
     }
@@ -129,3 +132,35 @@ def test_no_name_forges_a_line(twice: Desk) -> None:
     ran = flightbag("fsck", twice.store)
     assert ran.status == 4
     assert not [line for line in ran.out.splitlines() if line.startswith("clean")]
+
+
+@pytest.mark.parametrize("more", ["", "--repair", "--repair --dry-run", "--mission left", "--exclusive"])
+def test_what_was_not_read_is_not_flyable(twice: Desk, more: str) -> None:
+    """A flipped bit under a quick audit: it says that nothing was read, and how to read it. Then that is done."""
+    stick = twice.folder / "a stick"
+    assert flightbag("sync", twice.store, stick).status == 0
+    flip(object_file(stick, entry_of(stick, "left", "engines/")["id"]))
+    ran = flightbag("fsck", stick, *more.split())
+    assert ran.status in (0, 1)  # the index that a sync has not made is mended
+    assert "flyable" not in ran.out
+    assert "clean" not in ran.out
+    lines = ran.out.splitlines()
+    assert any(line.split("  ")[0] == "left" and line.endswith("complete, not read") for line in lines)
+    assert lines[-2].startswith("complete, not read: ")
+    command = shlex.split(lines[-1].split("every byte: ")[1])
+    assert command[:3] == ["store-fsck", str(stick), "--full"]
+    value = [json.loads(line) for line in flightbag("fsck", stick, *more.split(), "--json").out.splitlines()]
+    assert value[-1]["verdict"] == "complete, not read"
+    assert {line["state"] for line in value if line["type"] == "mission"} == {"not-read"}
+    full = program(*command)
+    assert full.status == 4
+    assert "flyable" not in full.out.replace("right  flyable", "")
+    assert full.out.splitlines()[-1].startswith("errors: ")
+
+
+def test_a_sample_says_that_it_is_one(twice: Desk) -> None:
+    ran = flightbag("fsck", twice.store, "--sample", "10%")
+    assert ran.status == 0
+    assert ran.out.splitlines()[-2].startswith("complete, partly read: ")
+    assert "flyable" not in ran.out
+    assert flightbag("fsck", twice.store, "--sample", "100%").out.splitlines()[-1].startswith("clean: ")

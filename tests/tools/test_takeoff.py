@@ -362,3 +362,87 @@ def test_a_torn_ref_is_built_anew_after_the_last_manifest_of_the_log(built: Desk
     assert report["sequence"] > before["issue"]["sequence"]
     after = flightbag("show", built.store, "left", "--json").json
     assert after["issue"]["previous"] == before["manifest"]
+
+
+@pytest.fixture
+def stick(built: Desk) -> Desk:
+    """A desk with a stick, on which the store lies, an aircraft's state, a checkout, and the root of another domain."""
+    folder = built.folder
+    (folder / "stick").mkdir()
+    (folder / "unmounted").mkdir()
+    keys = ("--root-key", folder / "owner.key", "--mission-key", built.key)
+    for args in (
+        ("sync", built.store, folder / "stick" / "store"),
+        ("aircraft", "enrol", folder / "state", "--id", "uav-07", "--host", "cpu-x86_64", "--trust", built.root),
+        ("checkout", built.store, "left", folder / "plain", "--trust", built.root),
+        ("init", folder / "theirs"),
+        ("trust", "new", folder / "theirs", "--domain", "test", *keys),
+        ("trust", "add-key", built.store, folder / "root.draft", "mission", folder / "owner.key.pub"),
+    ):
+        ran = flightbag(*args)
+        assert ran.status == 0, ran.err
+    shutil.copy(folder / "theirs/trust/1.root.cbor", folder / "theirs.root.cbor")
+    return built
+
+
+# What a crew types by mistake, its status, and the words that lead on. All run in the desk's folder.
+VERIFY = "--trust pinned.root.cbor"
+MISTAKES = {
+    f"verify stick {VERIFY}": (3, "give {desk}/stick/store"),
+    "verify stick --state state": (3, "give {desk}/stick/store"),
+    f"verify . {VERIFY}": (3, "several lie below it"),
+    f"verify unmounted {VERIFY}": (3, "mount it"),
+    f"verify unmounted/store {VERIFY}": (3, "{desk}/unmounted is empty"),
+    f"verify stick/stroe {VERIFY}": (3, "the nearest stores: {desk}/stick/store"),
+    f"verify stick/store/missions {VERIFY}": (3, "give {desk}/stick/store"),
+    f"verify stick/store/flightbag.toml {VERIFY}": (3, "give {desk}/stick/store"),
+    f"verify pinned.root.cbor {VERIFY}": (3, "is a file, and a store is a folder"),
+    f"verify plain {VERIFY}": (3, "flightbag checkout --check {desk}/plain"),
+    f"verify plain/.flightbag {VERIFY}": (3, "flightbag checkout --check {desk}/plain"),
+    f"verify state {VERIFY}": (3, "give it as --state"),
+    f"verify left stick/store {VERIFY}": (2, "give STORE first: stick/store left"),
+    f"verify stick/store lift {VERIFY}": (1, "give left, or sync lift"),
+    f"verify stick/store Left {VERIFY}": (1, "give left"),
+    f"verify stick/store left.toml {VERIFY}": (1, "give left"),
+    f"verify theirs {VERIFY}": (1, "a check of nothing is not GO"),
+    "verify stick/store --state stick/store/x": (2, "lies inside"),
+    "verify stick/store --state theirs": (1, "it is a store"),
+    "verify stick/store --state unmounted": (1, "check the path of the state"),
+    "verify stick/store --trust theirs.root.cbor": (1, "have the aircraft enrolled again with that root"),
+    "verify stick/store --trust stick": (2, "expected a file, found a directory"),
+    "verify stick/store --trust nowhere.cbor": (2, "if it lies on a medium, mount it"),
+    "verify stick/store --trust planner.key.pub": (2, "it is the file of a key"),
+    "verify stick/store --trust root.draft": (2, "flightbag trust rotate"),
+    "verify stick/store --trust camera.yaml": (2, "the root file that the owner of the trust domain handed out"),
+    "checkout --check stick/store --trust pinned.root.cbor": (3, "it is a store"),
+    "checkout --check nowhere --trust pinned.root.cbor": (3, "that `flightbag checkout` has written"),
+    "checkout stick left out --trust pinned.root.cbor": (3, "give {desk}/stick/store"),
+    "sync stick new": (3, "give {desk}/stick/store"),
+    "sync ground stick": (2, "give {desk}/stick/store"),
+    "sync ground camera.yaml": (2, "give a folder that does not exist yet"),
+    "sync ground stick/store/new": (3, "give {desk}/stick/store"),
+    "sync ground theirs": (1, 'is of the trust domain "test" (code '),
+    "sync ground unmounted/a/store": (3, "check that the medium is mounted"),
+    "fsck stick": (8, "give {desk}/stick/store"),
+    "fsck ground --repair --from stick": (8, "give {desk}/stick/store"),
+    "aircraft show stick/store": (1, "it is a store"),
+    "aircraft enrol new --id uav-08 --host cpu-x86_64 --trust planner.key.pub": (2, "it is the file of a key"),
+}
+
+
+def test_a_mistake_of_the_crew_is_answered_by_what_to_do(stick: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(stick.folder)
+    for mistake, (status, words) in MISTAKES.items():
+        ran = flightbag(*mistake.split())
+        text = ran.out + ran.err
+        assert ran.status == status, (mistake, text)
+        assert words.replace("{desk}", str(stick.folder)) in text, mistake
+        assert "-> " in text, mistake
+        assert "flightbag init" not in text or "unmounted" in mistake, mistake
+
+
+def test_a_path_is_no_mission_though_the_environment_names_a_store(stick: Desk) -> None:
+    env = {"FLIGHTBAG_STORE": str(stick.store)}
+    ran = flightbag("verify", stick.folder / "stick", "--trust", stick.root, env=env)
+    assert (ran.status, f"give {stick.folder}/stick/store" in ran.err) == (3, True)
+    assert flightbag("verify", "left", "--trust", stick.root, env=env).status == 0

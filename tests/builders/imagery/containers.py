@@ -22,6 +22,7 @@ from builders.imagery.geotiff import GeoTiffSource
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.pmtiles import PMTilesSource
 from builders.imagery.png import write_png
+from builders.imagery.roworder import Extent
 from builders.imagery.sources import TileSource
 from builders.imagery.stamps import SourceStamp
 from builders.imagery.xyz import XyzSource
@@ -30,7 +31,20 @@ ZOOM, SIDE = 15, 16
 # A rectangle of tiles over the corner of four cells.
 X0, Y0, WIDE, HIGH = 7355, 11519, 6, 5
 HOLE = Tile(ZOOM, X0 + 1, Y0 + 1)
+# Where the tests look for tiles: round the rectangle, or at no zoom, where they name the order of the rows.
+ROUND = Extent((-992200000, 469500000, -991200000, 470500000), (ZOOM,))
+NOWHERE = Extent(ROUND.bbox, ())
 Pixels = Mapping[Tile, NDArray[np.uint8]]
+
+
+def open_mbtiles(path: Path) -> MBTilesSource:
+    """The open file, its rows counted from the south."""
+    return MBTilesSource(path, NOWHERE, "tms")
+
+
+def open_folder(path: Path) -> XyzSource:
+    """The open folder, its rows counted from the north."""
+    return XyzSource(path, NOWHERE, "xyz")
 
 
 def tile_pixels() -> dict[Tile, NDArray[np.uint8]]:
@@ -136,9 +150,9 @@ def _damage_geotiff(path: Path) -> None:
 
 
 CONTAINERS = [
-    Container("mbtiles", _write_mbtiles, MBTilesSource, _damage_mbtiles),
+    Container("mbtiles", _write_mbtiles, lambda path: MBTilesSource(path, ROUND), _damage_mbtiles),
     Container("pmtiles", _write_pmtiles, PMTilesSource, _damage_pmtiles),
-    Container("xyz", _write_xyz, XyzSource, _damage_xyz),
+    Container("xyz", _write_xyz, lambda path: XyzSource(path, ROUND), _damage_xyz),
     Container("geotiff", _write_geotiff, lambda path: GeoTiffSource(path, SIDE), _damage_geotiff),
 ]
 

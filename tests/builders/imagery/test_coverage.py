@@ -36,7 +36,8 @@ def level(
     captured = np.array([NOW - (100 if i in old else 1) * DAY for i in range(len(IDS))]) * there
     native = np.array([500.0 if i in coarse else 0.0 for i in range(len(IDS))])
     hashes = np.random.default_rng(1).integers(0, 256, (int(there.sum()), 32), np.uint8)
-    return Level(ZOOM, IDS, IDS[there], hashes, has_zoom, captured.astype(np.int64), native)
+    nothing, lacks = np.zeros(len(hashes), np.uint8), np.zeros(len(IDS), np.uint8)
+    return Level(ZOOM, IDS, IDS[there], hashes, has_zoom, captured.astype(np.int64), native, nothing, lacks)
 
 
 def gates(*, days: int | None = None, mm: int | None = None, required: int = 10**6, repeated: bool = False) -> Gates:

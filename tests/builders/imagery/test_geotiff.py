@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builders.descriptors.decoding import decode
-from builders.grid.tiles import Tile, cell_of, tile_from_id
+from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_ids
 from builders.grid.views import EQUATOR
 from builders.imagery.geotiff import HALF, GeoTiffSource
 from builders.imagery.png import write_png
@@ -29,6 +29,9 @@ pytest.importorskip("rasterio.warp")
 ZOOM, SIDE = 15, 256
 # A corner of the world of the tests: 6 x 5 tiles.
 X0, Y0, WIDE, HIGH = 7355, 11519, 6, 5
+
+
+UTM: dict[str, Any] = {"crs": "EPSG:32614", "transform": rasterio.Affine(3.3, 0, 487_000, 0, -3.3, 5_208_000)}
 
 
 def tiles() -> dict[Tile, NDArray[np.uint8]]:
@@ -152,18 +155,188 @@ def test_files_beside_it_change_nothing(aligned: Path, tmp_path: Path) -> None:
     path.write_bytes(aligned.read_bytes())
     with GeoTiffSource(path, SIDE) as source:
         before = everything(source)
-    (tmp_path / "raster.tif.aux.xml").write_text(
-        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>34</NoDataValue></PAMRasterBand></PAMDataset>'
-    )
+    aux = '<PAMDataset><PAMRasterBand band="1"><ColorInterp>Alpha</ColorInterp></PAMRasterBand></PAMDataset>'
+    (tmp_path / "raster.tif.aux.xml").write_text(aux)
     (tmp_path / "raster.tfw").write_text("1\n0\n0\n-1\n0\n0\n")
     (tmp_path / "raster.tif.ovr").write_bytes(b"no overview")
-    (tmp_path / "raster.tif.msk").write_bytes(b"no mask")
     names = sorted(tmp_path.iterdir())
     with GeoTiffSource(path, SIDE) as source:
         assert everything(source) == before
         stamp = source.stamp([])
         assert source.stamp([]) == stamp
     assert sorted(tmp_path.iterdir()) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("raster.tif.msk", b"a mask"),
+        ("raster.tif.aux.xml", b"<PAMDataset><PAMRasterBand band='1'><NoDataValue>34</NoDataValue></PAMRasterBand>"),
+    ],
+)
+def test_a_mask_beside_the_file_is_refused_and_not_forgotten(
+    aligned: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
+    path = tmp_path / "raster.tif"
+    path.write_bytes(aligned.read_bytes())
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Invalid) as caught:
+        GeoTiffSource(path, SIDE)
+    assert name in caught.value.message
+    assert "gdal_translate" in caught.value.remedy
+
+
+def spectrum(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The colours, and a fourth band as bright as plants are in near infrared; beyond a corner there is no imagery."""
+    infrared = 255 - pixels[:, :, 2:] // 2
+    four = np.concatenate([pixels, infrared], axis=2)
+    four[:200, :200] = 0
+    return four
+
+
+def labelled(path: Path, pixels: NDArray[np.uint8], label: str) -> Path:
+    """A raster whose last band is labelled so: `alpha`, or `undefined` as NAIP is when it is copied."""
+    return write(path, pixels, alpha="YES" if label == "alpha" else "NO")
+
+
+@pytest.mark.parametrize("label", ["alpha", "undefined"])
+def test_near_infrared_is_no_mask(tmp_path: Path, label: str) -> None:
+    path = labelled(tmp_path / "rgbn.tif", spectrum(picture(tiles())), label)
+    with pytest.raises(Invalid, match="band 4") as caught:
+        GeoTiffSource(path, SIDE)
+    assert "bands = [1, 2, 3]" in caught.value.remedy
+    with GeoTiffSource(path, SIDE, (1, 2, 3)) as source:
+        data = source.read(Tile(ZOOM, X0 + 1, Y0 + 1))
+    assert data == write_png(tiles()[Tile(ZOOM, X0 + 1, Y0 + 1)])
+    with GeoTiffSource(path, SIDE, (4, 1, 2)) as source:
+        infrared = source.read(Tile(ZOOM, X0 + 1, Y0 + 1))
+    assert infrared is not None
+    assert (np.asarray(decode(infrared))[:, :, 1] == tiles()[Tile(ZOOM, X0 + 1, Y0 + 1)][:, :, 0]).all()
+    with GeoTiffSource(path, SIDE, (4,)) as source:
+        grey = source.read(Tile(ZOOM, X0 + 1, Y0 + 1))
+    assert grey is not None
+    assert (np.asarray(decode(grey)) == np.asarray(decode(infrared))[:, :, :1]).all()
+
+
+def alphas() -> dict[str, NDArray[np.uint8]]:
+    """Bands of alpha as tools write them, of the size of the picture: with a hole, and seams of some softness."""
+    height, width = HIGH * SIDE, WIDE * SIDE
+    away = np.minimum(*np.meshgrid(np.abs(np.arange(width) - 700), np.abs(np.arange(height) - 700))).astype(np.float64)
+    return {
+        "hard": np.where(away > 40, 255, 0).astype(np.uint8),
+        "soft": np.clip((away - 20) * 64, 0, 255).astype(np.uint8),
+        "feathered": np.clip((away - 20) * 2, 0, 255).astype(np.uint8),
+        "opaque": np.full((height, width), 255, np.uint8),
+    }
+
+
+@pytest.mark.parametrize("kind", list(alphas()))
+def test_an_alpha_is_a_mask_however_soft_its_seam(tmp_path: Path, kind: str) -> None:
+    alpha = alphas()[kind]
+    path = labelled(tmp_path / "rgba.tif", np.dstack([picture(tiles()), alpha]), "alpha")
+    whole = alpha.reshape(HIGH, SIDE, WIDE, SIDE).min(axis=(1, 3)) == 255
+    with GeoTiffSource(path, SIDE) as source:
+        assert [data is not None for data in each_tile(source)] == whole.ravel().tolist()
+    # Whoever names the colours says that no other band is a mask: not where one is.
+    if kind == "opaque":
+        with GeoTiffSource(path, SIDE, (1, 2, 3)) as source:
+            assert None not in each_tile(source)
+    else:
+        with pytest.raises(Invalid, match="masks pixels") as caught:
+            GeoTiffSource(path, SIDE, (1, 2, 3))
+        assert "-mask 4" in caught.value.remedy
+
+
+@pytest.mark.parametrize("value", [1, 128, 254])
+def test_an_alpha_that_never_reaches_the_maximum_is_refused(tmp_path: Path, value: int) -> None:
+    alpha = np.full((HIGH * SIDE, WIDE * SIDE), value, np.uint8)
+    alpha[:300] = 0
+    with pytest.raises(Invalid, match="labelled alpha and is no mask: of its values above 0, 100%"):
+        GeoTiffSource(labelled(tmp_path / "rgba.tif", np.dstack([picture(tiles()), alpha]), "alpha"), SIDE)
+
+
+def test_of_a_large_alpha_a_few_blocks_are_read(tmp_path: Path) -> None:
+    """And they lie all over it: infrared in one corner of 8 x 8 is no reason to refuse, and in all but one it is."""
+    height, width = 4096, 8192
+    for name, masks in (("mask", True), ("infrared", False)):
+        alpha = np.full((height, width), 255 if masks else 200, np.uint8)
+        alpha[:512, :1024] = 200 if masks else 255
+        pixels = np.dstack([np.full((height, width), 9, np.uint8)] * 3 + [alpha])
+        path = write(tmp_path / f"{name}.tif", pixels, alpha="YES", tiled=True, blockxsize=64, blockysize=64)
+        if masks:
+            GeoTiffSource(path, SIDE).close()
+        else:
+            with pytest.raises(Invalid):
+                GeoTiffSource(path, SIDE)
+
+
+@pytest.mark.parametrize("how", ["nodata", "mask", "nodata and mask"])
+def test_named_colours_have_the_mask_and_the_value_for_no_data_still(tmp_path: Path, how: str) -> None:
+    base = np.maximum(picture(tiles()), 1)
+    four = np.concatenate([base, np.full((*base.shape[:2], 1), 90, np.uint8)], axis=2)
+    with GeoTiffSource(hidden(tmp_path / "raster.tif", four, how, 300, 300, alpha="YES"), SIDE, (1, 2, 3)) as source:
+        lost = [i for i, data in enumerate(each_tile(source)) if data is None]
+    assert lost == [WIDE + 1]
+
+
+def test_bands_that_are_no_colours_are_refused(tmp_path: Path) -> None:
+    pixels = picture(tiles())
+    with pytest.raises(Invalid, match="has no band 5"):
+        GeoTiffSource(labelled(tmp_path / "four.tif", spectrum(pixels), "undefined"), SIDE, (5, 1, 2))
+    palette = write(tmp_path / "palette.tif", pixels[:, :, :1], photometric="PALETTE")
+    with rasterio.open(palette, "r+") as raster:
+        raster.write_colormap(1, {i: (i, 0, 255 - i, 255) for i in range(256)})
+    for bands in (None, (1,)):
+        with pytest.raises(Invalid, match="palette") as caught:
+            GeoTiffSource(palette, SIDE, bands)
+        assert "-expand rgb" in caught.value.remedy
+    # GDAL turns a file of four inks into red, green and blue with an opaque alpha; bands of ink are no colours.
+    with GeoTiffSource(write(tmp_path / "cmyk.tif", spectrum(pixels), photometric="CMYK"), SIDE) as source:
+        assert source.read(Tile(ZOOM, X0 + 1, Y0 + 1)) is not None
+    inks = labelled(tmp_path / "inks.tif", spectrum(pixels), "undefined")
+    with rasterio.open(inks, "r+") as raster:
+        kinds = rasterio.enums.ColorInterp
+        raster.colorinterp = kinds.cyan, kinds.magenta, kinds.yellow, kinds.black
+    for bands in (None, (1, 2, 3)):
+        with pytest.raises(Invalid, match="cyan"):
+            GeoTiffSource(inks, SIDE, bands)
+    with pytest.raises(Invalid, match="uint16"):
+        GeoTiffSource(write(tmp_path / "deep.tif", pixels.astype(np.uint16)), SIDE, (1, 2, 3))
+
+
+PLACES: dict[str, dict[str, Any]] = {"mercator": {}, "utm": UTM, "polar": {**UTM, "crs": "EPSG:3413"}}
+
+
+@pytest.mark.parametrize("place", list(PLACES))
+def test_a_tile_that_is_lacking_is_outside_partly_or_masked(tmp_path: Path, place: str) -> None:
+    """Whole in the raster and lacking means masked. How much lies in the raster is counted here pixel by pixel."""
+    base = np.maximum(picture(tiles()), 1)[: 4 * SIDE + 7, : 4 * SIDE + 7]
+    path = hidden(tmp_path / "raster.tif", base, "nodata", 500, 501, **PLACES[place])
+    exact, masked = place == "mercator", 0
+    with GeoTiffSource(path, SIDE) as source, rasterio.open(path) as raster:
+        west, south, east, north = rasterio.warp.transform_bounds(raster.crs, "EPSG:3857", *raster.bounds)
+        for zoom in range(source.zooms[0], source.zooms[1] + 1):
+            span = EQUATOR / (1 << zoom)
+            x = np.arange(int((west + HALF) / span) - 1, int((east + HALF) / span) + 2)
+            y = np.arange(int((HALF - north) / span) - 1, int((HALF - south) / span) + 2)
+            ids = np.sort(tile_ids(zoom, *(part.ravel() for part in np.meshgrid(x, y))))
+            for number, reach in zip(ids.tolist(), source.reach(zoom, ids).tolist(), strict=True):
+                tile = tile_from_id(number)
+                steps = (np.arange(0, SIDE, 1 if exact else 4) + 0.5) * span / SIDE
+                columns, rows = np.meshgrid(tile.x * span - HALF + steps, HALF - tile.y * span - steps)
+                there = columns.ravel(), rows.ravel()
+                if not exact:
+                    there = rasterio.warp.transform("EPSG:3857", raster.crs, *there)
+                column, row = ~raster.transform * (np.array(there[0]), np.array(there[1]))
+                share = ((column > 0) & (column < raster.width) & (row > 0) & (row < raster.height)).mean()
+                if exact or 0.01 < share < 1:
+                    assert reach == (2 if share == 1 else share > 0)
+                else:  # a strip of less than four pixels may lie between those that are looked at
+                    assert reach in ((1, 2) if share == 1 else (0, 1))
+                there_whole = source.read(tile) is not None
+                assert reach == 2 or not there_whole
+                masked += reach == 2 and not there_whole
+    assert masked
 
 
 def test_damage_is_an_error_or_other_bytes_and_never_the_end(aligned: Path, tmp_path: Path) -> None:
@@ -212,9 +385,6 @@ def test_a_mission_is_built_from_a_raster(desk: Desk) -> None:
     digests = {flightbag("show", desk.store, m, "--json").json["coverage"]["digest"] for m in ("raster", "folder")}
     assert len(digests) == 1
     assert desk.built(desk.folder / "folder.toml")["outcome"] == "unchanged"
-
-
-UTM: dict[str, Any] = {"crs": "EPSG:32614", "transform": rasterio.Affine(3.3, 0, 487_000, 0, -3.3, 5_208_000)}
 
 
 def hidden(path: Path, pixels: NDArray[np.uint8], how: str, row: int, column: int, **options: Any) -> Path:

@@ -13,13 +13,22 @@ from numpy.typing import NDArray
 
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id
 from builders.grid.views import View
-from builders.imagery.inventory import COVERAGE_CONTEXT, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
+from builders.imagery.inventory import (
+    COVERAGE_CONTEXT,
+    LACKS,
+    LevelRequest,
+    SourceSpec,
+    TileSources,
+    cells_of,
+    cells_over,
+)
 from builders.imagery.statcache import StatCache
 from builders.recipe import tile_list
 from store.errors import Corrupt
 from store.format.ids import derive
 from tests.builders.imagery.containers import (
     HOLE,
+    ROUND,
     SIDE,
     X0,
     Y0,
@@ -46,8 +55,8 @@ def spec(path: Path) -> SourceSpec:
     return SourceSpec(path, (ZOOM,), DAY)
 
 
-def test_an_inventory_lists_whole_cells_and_the_tiles_of_the_area(imagery: Path) -> None:
-    with TileSources([spec(imagery)], SIDE) as sources:
+def test_an_inventory_lists_whole_cells_and_the_tiles_of_the_area(container: Container, imagery: Path) -> None:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
         inventory = sources.inventory(WANTED)
     level = inventory.level(ZOOM)
     whole = [n for n in TILES if tile_id(cell_of(tile_from_id(n))) in WANTED[ZOOM].cells.tolist()]
@@ -56,6 +65,9 @@ def test_an_inventory_lists_whole_cells_and_the_tiles_of_the_area(imagery: Path)
     assert level.required.tolist() == REQUIRED.tolist()
     assert level.present.tolist() == [number != tile_id(HOLE) for number in REQUIRED.tolist()]
     assert level.has_zoom
+    assert [LACKS[lacks] for lacks in level.lacks[~level.present]] == [
+        "masked" if container.name == "geotiff" else "absent"
+    ]
     assert set(level.captured.tolist()) == {0, int(datetime.datetime(2018, 7, 16, tzinfo=datetime.UTC).timestamp())}
     assert (inventory.tiles, inventory.zooms, inventory.fresh) == (4, (ZOOM,), True)
 
@@ -63,7 +75,7 @@ def test_an_inventory_lists_whole_cells_and_the_tiles_of_the_area(imagery: Path)
 def test_the_coverage_digest_is_of_ids_and_hashes_alone(imagery: Path) -> None:
     """So it is the same for every container of the same tiles; an absent tile counts as 32 zero bytes."""
     hashes = [blake3(TILES[number]).digest() if number in TILES else bytes(32) for number in REQUIRED.tolist()]
-    with TileSources([spec(imagery)], SIDE) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
         assert sources.inventory(WANTED).digest == derive(
             COVERAGE_CONTEXT, tile_list(REQUIRED, np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32))
         )
@@ -75,7 +87,7 @@ def test_the_first_source_with_a_tile_wins(container: Container, imagery: Path, 
     first.mkdir()
     (first / f"{ZOOM}/{X0}").mkdir(parents=True)
     (first / f"{one}.png").write_bytes(b"first")
-    with TileSources([spec(first), spec(imagery)], SIDE) as sources:
+    with TileSources([spec(first), spec(imagery)], SIDE, ROUND.bbox) as sources:
         assert list(sources.cell(cell_of(one), ZOOM)) == [
             (number, b"first" if number == tile_id(one) else data, 0 if number == tile_id(one) else 1)
             for number, data in TILES.items()
@@ -87,16 +99,34 @@ def test_the_first_source_with_a_tile_wins(container: Container, imagery: Path, 
     assert hashes[tile_id(other)] == blake3(TILES[tile_id(other)]).digest()
 
 
+def test_of_several_sources_the_nearest_to_a_missing_tile_says_why(container: Container, tmp_path: Path) -> None:
+    """The first source has none of the tiles: what the other one lacks is missing for its reason, in either order."""
+    near, far = tmp_path / "near", tmp_path / "far"
+    container.write(near, tile_pixels())
+    (far / f"{ZOOM}/0").mkdir(parents=True)
+    raster = container.name == "geotiff"
+    beyond = Tile(ZOOM, X0 + 999, Y0)
+    wanted = ids(HOLE, beyond)
+    for order in ([near, far], [far, near]):
+        with TileSources([spec(path) for path in order], SIDE, ROUND.bbox) as sources:
+            level = sources.inventory({ZOOM: LevelRequest(wanted, cells_of(ZOOM, wanted))}).level(ZOOM)
+        reasons = dict(zip(level.required.tolist(), [LACKS[lacks] for lacks in level.lacks], strict=True))
+        assert reasons == {
+            tile_id(HOLE): "masked" if raster else "absent",
+            tile_id(beyond): "outside-raster" if raster else "absent",
+        }
+
+
 def test_tiles_are_read_again_as_they_were_hashed(imagery: Path) -> None:
     present = REQUIRED[tile_id(HOLE) != REQUIRED]
-    with TileSources([spec(imagery)], SIDE) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
         level = sources.inventory(WANTED).level(ZOOM)
         assert dict(sources.read_again(level, present)) == {number: TILES[number] for number in present.tolist()}
 
 
 def test_a_tile_that_differs_from_its_hash_is_corrupt(imagery: Path) -> None:
     present = REQUIRED[tile_id(HOLE) != REQUIRED]
-    with TileSources([spec(imagery)], SIDE) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
         level = sources.inventory(WANTED).level(ZOOM)
         hashes = level.hashes.copy()
         hashes[level.find(present)[1][0]] ^= 1
@@ -113,7 +143,7 @@ def test_a_tile_that_is_gone_is_corrupt(tmp_path: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"\x01")
     wanted = ids(tile)
-    with TileSources([spec(folder)], SIDE) as sources:
+    with TileSources([spec(folder)], SIDE, ROUND.bbox) as sources:
         level = sources.inventory({ZOOM: LevelRequest(wanted, cells_of(ZOOM, wanted))}).level(ZOOM)
         (folder / f"{tile}.png").unlink()
         with pytest.raises(Corrupt):
@@ -125,7 +155,7 @@ def test_a_cached_inventory_is_used_until_a_source_changes(
 ) -> None:
     monkeypatch.setattr("builders.imagery.statcache.GRANULARITY_NS", -(10**12))  # files of a moment ago count too
     cache = StatCache(tmp_path / "cache")
-    with TileSources([spec(imagery)], SIDE, cache) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox, cache) as sources:
         first = sources.inventory(WANTED)
         assert first.fresh
         assert not (again := sources.inventory(WANTED, remembered=True)).fresh
@@ -134,8 +164,32 @@ def test_a_cached_inventory_is_used_until_a_source_changes(
     file = container.data_file(imagery)
     change_in_place(file)
     file.touch()
-    with TileSources([spec(imagery)], SIDE, cache) as sources:
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox, cache) as sources:
         assert sources.inventory(WANTED, remembered=True).fresh
+
+
+def test_the_order_of_the_rows_is_part_of_what_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builders.imagery.statcache.GRANULARITY_NS", -(10**12))
+    folder, cache = tmp_path / "tiles", StatCache(tmp_path / "cache")
+    for tile in map(tile_from_id, TILES):
+        file = folder / f"{tile}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"\x1f\x8b" if tile.x == X0 else TILES[tile_id(tile)])
+    with TileSources([spec(folder)], SIDE, ROUND.bbox, cache) as sources:
+        read = sources.inventory(WANTED)
+        assert read.hints == ()
+        remembered = sources.inventory(WANTED, remembered=True)
+    assert not remembered.fresh
+    assert remembered.no_image == read.no_image
+    assert {tile_from_id(number).x for number in read.no_image} == {X0}
+    assert len(read.no_image) == 2
+    with TileSources([replace(spec(folder), scheme="tms")], SIDE, ROUND.bbox, cache) as sources:
+        flipped = sources.inventory(WANTED, remembered=True)
+    assert flipped.fresh
+    assert not flipped.level(ZOOM).present.any()
+    (hint,) = flipped.hints
+    assert str(folder) in hint
+    assert '"xyz"' in hint
 
 
 def test_cells_over_a_tile_hold_every_view_of_it_and_a_ring_round_it() -> None:

@@ -15,9 +15,10 @@ import pytest
 from builders.descriptors.decoding import Undecodable, decode
 from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
+from builders.imagery.roworder import Extent
 from builders.imagery.stamps import SourceStamp
 from store.errors import Corrupt, Invalid, Unavailable
-from tests.builders.imagery.containers import wait_past
+from tests.builders.imagery.containers import open_mbtiles, wait_past
 from tests.support.terrain import write_terrain
 
 AREA = (-991750000, 470080000, -991600000, 470200000)
@@ -53,7 +54,7 @@ def test_the_rows_are_tms(db: tuple[Path, sqlite3.Connection]) -> None:
     """MBTiles 1.3: row 0 lies in the south."""
     path, connection = db
     connection.execute("INSERT INTO tiles VALUES (2, 1, 0, x'01')")
-    with MBTilesSource(path) as source:
+    with open_mbtiles(path) as source:
         assert list(source.cell(Tile(0, 0, 0), 2)) == [(tile_id(Tile(2, 1, 3)), b"\x01")]
         assert source.read(Tile(2, 1, 3)) == b"\x01"
         assert source.read(Tile(2, 1, 0)) is None
@@ -61,14 +62,14 @@ def test_the_rows_are_tms(db: tuple[Path, sqlite3.Connection]) -> None:
 
 def test_a_view_is_a_table(terrain: Path, tmp_path: Path) -> None:
     write_terrain(tmp_path / "view.mbtiles", AREA, [ZOOM], view=True)
-    with MBTilesSource(terrain) as table, MBTilesSource(tmp_path / "view.mbtiles") as view:
+    with open_mbtiles(terrain) as table, open_mbtiles(tmp_path / "view.mbtiles") as view:
         assert everything(view) == everything(table)
 
 
 def test_a_cell_is_sought_by_column_and_row(terrain: Path) -> None:
     """A cell of a file with a million tiles must not cost a walk over whole columns."""
     asked: list[str] = []
-    with MBTilesSource(terrain) as source:
+    with open_mbtiles(terrain) as source:
         source._db.set_trace_callback(asked.append)
         list(source.cell(cell_of(TILE), ZOOM))
         source._db.set_trace_callback(None)
@@ -83,7 +84,7 @@ def test_what_a_write_ahead_log_holds_is_seen(terrain: Path, tmp_path: Path) -> 
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("UPDATE tiles SET tile_data = x'02'")
         assert (tmp_path / "wal.mbtiles-wal").stat().st_size > 0
-        with MBTilesSource(path) as source:
+        with open_mbtiles(path) as source:
             before = everything(source)
             assert {data for _, data in before} == {b"\x02"}
             # One snapshot: what was hashed is what is described, whoever writes meanwhile.
@@ -92,7 +93,7 @@ def test_what_a_write_ahead_log_holds_is_seen(terrain: Path, tmp_path: Path) -> 
 
 
 def test_the_database_cannot_be_written_to(terrain: Path) -> None:
-    with MBTilesSource(terrain) as source, pytest.raises(sqlite3.OperationalError):
+    with open_mbtiles(terrain) as source, pytest.raises(sqlite3.OperationalError):
         source._db.execute("DELETE FROM tiles")
 
 
@@ -100,7 +101,7 @@ def test_the_database_cannot_be_written_to(terrain: Path) -> None:
 def test_a_row_without_a_tile_is_present_and_undecodable(db: tuple[Path, sqlite3.Connection], value: str) -> None:
     path, connection = db
     connection.execute(f"INSERT INTO tiles VALUES (3, 1, 1, {value})")
-    with MBTilesSource(path) as source:
+    with open_mbtiles(path) as source:
         assert list(source.cell(Tile(0, 0, 0), 3)) == [(tile_id(Tile(3, 1, 6)), b"")]
     with pytest.raises(Undecodable):
         decode(b"")
@@ -109,11 +110,11 @@ def test_a_row_without_a_tile_is_present_and_undecodable(db: tuple[Path, sqlite3
 def test_a_tile_twice_must_be_the_same_twice(db: tuple[Path, sqlite3.Connection]) -> None:
     path, connection = db
     connection.execute("INSERT INTO tiles VALUES (3, 1, 1, x'01'), (3, 1, 1, x'01')")
-    with MBTilesSource(path) as source:
+    with open_mbtiles(path) as source:
         assert [data for _, data in source.cell(Tile(0, 0, 0), 3)] == [b"\x01"]
         assert source.read(Tile(3, 1, 6)) == b"\x01"
     connection.execute("INSERT INTO tiles VALUES (3, 1, 1, x'02')")
-    with MBTilesSource(path) as source:
+    with open_mbtiles(path) as source:
         for reading in (lambda: list(source.cell(Tile(0, 0, 0), 3)), lambda: source.read(Tile(3, 1, 6))):
             with pytest.raises(Corrupt) as caught:
                 reading()
@@ -123,7 +124,7 @@ def test_a_tile_twice_must_be_the_same_twice(db: tuple[Path, sqlite3.Connection]
 def test_a_place_that_is_no_whole_number_is_corrupt(db: tuple[Path, sqlite3.Connection]) -> None:
     path, connection = db
     connection.execute("INSERT INTO tiles VALUES (3, 1, 1.5, x'01')")
-    with MBTilesSource(path) as source, pytest.raises(Corrupt):
+    with open_mbtiles(path) as source, pytest.raises(Corrupt):
         list(source.cell(Tile(0, 0, 0), 3))
 
 
@@ -132,7 +133,7 @@ def test_a_file_that_is_not_mbtiles_is_invalid(tmp_path: Path) -> None:
     for content in (b"", b"neither SQLite nor anything", b"x" * 5000):
         path.write_bytes(content)
         with pytest.raises(Invalid) as caught:
-            MBTilesSource(path)
+            open_mbtiles(path)
         assert caught.value.fields["path"] == str(path)
 
 
@@ -153,7 +154,7 @@ def test_a_schema_that_is_not_mbtiles_is_invalid(db: tuple[Path, sqlite3.Connect
     path, connection = db
     connection.executescript(statement)
     with pytest.raises(Invalid) as caught:
-        MBTilesSource(path)
+        open_mbtiles(path)
     assert caught.value.remedy
 
 
@@ -161,7 +162,7 @@ def test_metadata_that_is_not_text_is_corrupt(db: tuple[Path, sqlite3.Connection
     path, connection = db
     connection.execute("UPDATE metadata SET value = CAST(x'ff' AS TEXT)")
     with pytest.raises(Corrupt) as caught:
-        MBTilesSource(path)
+        open_mbtiles(path)
     assert caught.value.fields["path"] == str(path)
 
 
@@ -172,7 +173,7 @@ def test_a_locked_database_is_unavailable(terrain: Path, tmp_path: Path, monkeyp
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         with pytest.raises(Unavailable) as caught:
-            MBTilesSource(path)
+            open_mbtiles(path)
         assert caught.value.fields["path"] == str(path)
 
 
@@ -180,7 +181,7 @@ def test_missing_and_corrupt_tiles_of_the_terrain(tmp_path: Path) -> None:
     path = tmp_path / "holes.mbtiles"
     ids = tiles_of_bbox(AREA, ZOOM).tolist()
     write_terrain(path, AREA, [ZOOM], omit={tile_from_id(ids[0])}, corrupt={tile_from_id(ids[1])})
-    with MBTilesSource(path) as source:
+    with open_mbtiles(path) as source:
         found = everything(source)
     assert [number for number, _ in found] == ids[1:]
     with pytest.raises(Undecodable):
@@ -192,7 +193,7 @@ def test_missing_and_corrupt_tiles_of_the_terrain(tmp_path: Path) -> None:
 @pytest.mark.skipif(SHARED is None, reason="FLIGHTBAG_SHARED does not name the shared data")
 def test_the_aerial_imagery_covers_the_area_at_two_zooms() -> None:
     area = (-991750000, 470080000, -991350000, 470330000)
-    with MBTilesSource(Path(SHARED or "") / "data/imagery/naip-20180716.mbtiles") as source:
+    with open_mbtiles(Path(SHARED or "") / "data/imagery/naip-20180716.mbtiles") as source:
         present = {}
         for zoom in (15, 16, 17):
             wanted = set(tiles_of_bbox(area, zoom).tolist())
@@ -218,7 +219,7 @@ AS_TILES = "SELECT 4 AS zoom_level, {} AS tile_column, {} AS tile_row, {} AS til
 
 def test_a_view_without_end_is_cut_off(tmp_path: Path) -> None:
     path = hostile(tmp_path / "rows.mbtiles", ENDLESS + AS_TILES.format("0", "0", "x'00'"))
-    with MBTilesSource(path) as source, pytest.raises(Corrupt, match="rows"):
+    with open_mbtiles(path) as source, pytest.raises(Corrupt, match="rows"):
         list(source.cell(Tile(0, 0, 0), 4))
 
 
@@ -226,15 +227,17 @@ def test_a_view_of_huge_tiles_is_cut_off(tmp_path: Path) -> None:
     path = hostile(
         tmp_path / "bytes.mbtiles", ENDLESS + AS_TILES.format("i % 16", "(i / 16) % 16", "zeroblob(16777216)")
     )
-    with MBTilesSource(path) as source, pytest.raises(Corrupt, match="bytes"):
+    with open_mbtiles(path) as source, pytest.raises(Corrupt, match="bytes"):
         list(source.cell(Tile(0, 0, 0), 4))
 
 
 def test_a_view_that_yields_nothing_and_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builders.imagery.mbtiles.MAX_QUERY_SECONDS", 0.3)
     path = hostile(tmp_path / "silent.mbtiles", ENDLESS + AS_TILES.format("0", "0", "x'00'") + " WHERE i < 0")
-    with MBTilesSource(path) as source, pytest.raises(Corrupt, match="did not answer"):
+    with open_mbtiles(path) as source, pytest.raises(Corrupt, match="did not answer"):
         list(source.cell(Tile(0, 0, 0), 4))
+    with pytest.raises(Corrupt, match="did not answer"):
+        MBTilesSource(path, Extent((-1799000000, *AREA[1:]), (4, 5)))
 
 
 @pytest.mark.parametrize("value", ["hex(zeroblob(50000000))", "char(0) || hex(zeroblob(50000000))"])
@@ -248,7 +251,7 @@ def test_a_huge_format_is_not_read(tmp_path: Path, value: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(Invalid, match="format"):
-            MBTilesSource(path)
+            open_mbtiles(path)
         assert tracemalloc.get_traced_memory()[1] < 10**6
     finally:
         tracemalloc.stop()
@@ -280,13 +283,13 @@ def test_the_zooms_are_those_of_the_metadata(
     connection.execute("DROP TABLE metadata")
     connection.execute("CREATE TABLE metadata (name, value)")
     connection.execute(f"INSERT INTO metadata VALUES ('format', 'png'), {said}")
-    with MBTilesSource(path) as source:
+    with open_mbtiles(path) as source:
         assert source.zooms == zooms
         assert source.resolution_m is None
 
 
 def stamp(path: Path) -> SourceStamp:
-    with MBTilesSource(path) as source:
+    with open_mbtiles(path) as source:
         return source.stamp([(cell_of(TILE), ZOOM)])
 
 
@@ -301,7 +304,7 @@ def test_to_read_changes_no_stamp(copy: Path, mode: str) -> None:
         writer.execute(f"PRAGMA journal_mode = {mode}")
         writer.execute("DELETE FROM tiles WHERE rowid = 1")
     before = stamp(copy)
-    with MBTilesSource(copy) as source:
+    with open_mbtiles(copy) as source:
         assert source.stamp([]) == before
         everything(source)
         assert source.stamp([(cell_of(TILE), ZOOM)]) == before
@@ -316,7 +319,7 @@ def test_what_another_writes_to_the_log_changes_the_stamp_also_through_a_link(co
     link.symlink_to(copy)
     with closing(sqlite3.connect(copy, isolation_level=None)) as writer:
         writer.execute("PRAGMA journal_mode = WAL")
-        with MBTilesSource(link) as source:
+        with open_mbtiles(link) as source:
             before, database = source.stamp([]), copy.stat()
             wait_past(before, tmp_path)
             writer.execute("UPDATE tiles SET tile_data = x'02'")
@@ -327,7 +330,7 @@ def test_what_another_writes_to_the_log_changes_the_stamp_also_through_a_link(co
 
 
 def test_the_journal_of_a_writer_changes_the_stamp(copy: Path) -> None:
-    with MBTilesSource(copy) as source:
+    with open_mbtiles(copy) as source:
         before = source.stamp([])
         copy.with_name(copy.name + "-journal").write_bytes(b"a journal")
         assert source.stamp([]).digest != before.digest

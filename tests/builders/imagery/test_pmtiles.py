@@ -35,7 +35,7 @@ from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.pmtiles import MAX_DIRECTORY_BYTES, MAX_ENTRIES, PMTilesSource
 from builders.imagery.stamps import stamp_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
-from tests.builders.imagery.containers import change_in_place, wait_past
+from tests.builders.imagery.containers import change_in_place, open_mbtiles, wait_past
 
 AREA = (-991750000, 470080000, -991600000, 470200000)
 ZOOM = 15
@@ -673,7 +673,7 @@ def test_the_aerial_imagery_is_the_same_as_pmtiles(shared: Path, tmp_path: Path)
     with closing(sqlite3.connect(f"file:{imagery}?mode=ro", uri=True)) as db:
         places = db.execute("SELECT zoom_level, tile_column, tile_row FROM tiles WHERE zoom_level <= 17").fetchall()
     numbers = sorted(tile_id(Tile(z, x, (1 << z) - 1 - row)) for z, x, row in places)
-    with MBTilesSource(imagery) as mbtiles:
+    with open_mbtiles(imagery) as mbtiles:
         expected = everything(mbtiles, numbers)
         assert [number for number, _ in expected] == numbers
     with PMTilesSource(written(tmp_path / "naip.pmtiles", expected, tile_type=TileType.JPEG)) as source:

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from builders.imagery.sources import SourceStamp
-from builders.imagery.statcache import GRANULARITY_NS, MAX_ENTRIES, StatCache
+from builders.imagery.statcache import GRANULARITY_NS, MAX_ENTRIES, StatCache, ZoomHashes
 
 OPENED = 10**18
 STAMPS = [SourceStamp(bytes([1]) * 32, OPENED - GRANULARITY_NS - 1), SourceStamp(bytes([2]) * 32, 0)]
 FOUND = {
-    zoom: (
+    zoom: ZoomHashes(
         np.arange(count, dtype=np.uint64) + 10**6 * zoom,
         np.random.default_rng(zoom).integers(0, 256, (count, 32), np.uint8),
         np.arange(count, dtype=np.uint16) % 3,
+        np.arange(count, dtype=np.uint8) % 7,
     )
     for zoom, count in ((3, 0), (9, 5), (11, 300))
 }

@@ -18,12 +18,10 @@ from hypothesis import strategies as st
 
 from builders.descriptors.decoding import Undecodable, decode
 from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, cell_range, tile_from_id, tile_id, tiles_of_bbox
-from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.sources import TileSource
 from builders.imagery.stamps import SourceStamp
-from builders.imagery.xyz import XyzSource
 from store.errors import Corrupt, Invalid, Unavailable
-from tests.builders.imagery.containers import wait_past
+from tests.builders.imagery.containers import open_folder, open_mbtiles, wait_past
 from tests.support.terrain import render_jpeg, write_terrain
 
 AREA = (-991750000, 470080000, -991600000, 470200000)
@@ -65,12 +63,12 @@ def everything(source: TileSource) -> list[tuple[int, bytes]]:
 
 
 def found(folder: Path, cell: Tile = WORLD, zoom: int = 3) -> list[tuple[int, bytes]]:
-    with XyzSource(folder) as source:
+    with open_folder(folder) as source:
         return list(source.cell(cell, zoom))
 
 
 def stamp(folder: Path, *cells: tuple[Tile, int]) -> SourceStamp:
-    with XyzSource(folder) as source:
+    with open_folder(folder) as source:
         return source.stamp(cells or [(WORLD, 3)])
 
 
@@ -87,14 +85,14 @@ def test_what_mbutil_unpacks_and_packs_again_is_the_same_imagery(terrain: Path, 
     unpacked, packed = tmp_path / "unpacked", tmp_path / "packed.mbtiles"
     # Named .png whatever they are, which is its default: names say nothing about formats.
     run_mbutil("mbtiles_to_disk", terrain, unpacked)
-    with XyzSource(unpacked) as source:
+    with open_folder(unpacked) as source:
         assert source.zooms == ZOOMS
         assert source.resolution_m is None
         as_folder = everything(source)
     for path in unpacked.rglob("*.png"):
         path.rename(path.with_suffix(".jpg"))  # it packs only what the metadata says
     run_mbutil("disk_to_mbtiles", unpacked, packed, format="jpg")
-    with MBTilesSource(terrain) as first, MBTilesSource(packed) as again:
+    with open_mbtiles(terrain) as first, open_mbtiles(packed) as again:
         assert as_folder == everything(first) == everything(again)
         assert again.zooms == ZOOMS
     assert len(as_folder) == sum(len(tiles_of_bbox(AREA, zoom)) for zoom in ZOOMS)
@@ -121,7 +119,7 @@ def test_a_folder_and_a_database_of_the_same_tiles_are_the_same_source(
                 put(folder, f"{tile}.{extension}", data)
                 db.execute("INSERT INTO tiles VALUES (?, ?, ?, ?)", (tile.z, tile.x, (1 << tile.z) - 1 - tile.y, data))
         cells = {(cell_of(tile), tile.z) for tile in imagery} | {(Tile(2, 1, 1), 6), (Tile(3, 7, 7), 3)}
-        with XyzSource(folder) as xyz, MBTilesSource(database) as mbtiles:
+        with open_folder(folder) as xyz, open_mbtiles(database) as mbtiles:
             assert xyz.zooms == (min(tile.z for tile in imagery), max(tile.z for tile in imagery))
             whole = []
             for cell, zoom in cells:
@@ -146,7 +144,7 @@ def test_a_folder_and_a_database_of_the_same_tiles_are_the_same_source(
 )  # fmt: skip
 def test_a_name_that_is_no_tile_is_not_looked_at(folder: Path, name: str) -> None:
     put(folder, name)
-    with XyzSource(folder) as source:
+    with open_folder(folder) as source:
         assert source.zooms == (3, 3)
         assert list(source.cell(WORLD, 3)) == [(tile_id(Tile(3, 1, 6)), b"\x01")]
 
@@ -162,14 +160,14 @@ def test_a_folder_without_a_zoom_is_invalid(tmp_path: Path) -> None:
     put(tmp_path, "file")
     for path in (tmp_path / "some", tmp_path / "none", tmp_path / "file", tmp_path / "file/3"):
         with pytest.raises(Invalid) as caught:
-            XyzSource(path)
+            open_folder(path)
         assert caught.value.fields["path"] == str(path)
         assert caught.value.remedy
 
 
 @pytest.mark.parametrize(("cell", "zoom"), [(Tile(5, 0, 0), 4), (WORLD, 5), (Tile(2, 9, 0), 6), (Tile(21, 0, 0), 25)])
 def test_a_cell_of_another_zoom_has_no_stamp(folder: Path, cell: Tile, zoom: int) -> None:
-    with XyzSource(folder) as source, pytest.raises(Invalid):
+    with open_folder(folder) as source, pytest.raises(Invalid):
         source.stamp([(cell, zoom)])
 
 
@@ -180,7 +178,7 @@ def test_a_tile_twice_must_be_the_same_twice(folder: Path) -> None:
     put(folder, "3/1/6.JPG", b"\x01")
     assert found(folder) == [(tile_id(Tile(3, 1, 6)), b"\x01")]
     put(folder, "3/1/6.webp", b"\x02")
-    with XyzSource(folder) as source:
+    with open_folder(folder) as source:
         for reading in (lambda: list(source.cell(WORLD, 3)), lambda: source.read(Tile(3, 1, 6))):
             with pytest.raises(Corrupt) as caught:
                 reading()
@@ -235,7 +233,7 @@ def test_what_is_no_regular_file_is_corrupt_and_nothing_waits(
 ) -> None:
     monkeypatch.chdir(folder)  # a socket's path may not be long
     in_place_of_a_tile(folder / "3/1/2.png", kind)
-    with XyzSource(folder) as source:
+    with open_folder(folder) as source:
         for reading in (lambda: list(source.cell(WORLD, 3)), lambda: source.read(Tile(3, 1, 2))):
             with pytest.raises(Corrupt) as caught:
                 reading()
@@ -278,7 +276,7 @@ def test_what_may_not_be_read_is_unavailable(folder: Path, place: str) -> None:
 
 
 def test_a_disk_that_went_away_is_no_map_without_tiles(folder: Path) -> None:
-    with XyzSource(folder) as source:
+    with open_folder(folder) as source:
         folder.rename(folder.parent / "moved")
         with pytest.raises(Unavailable, match="was replaced"):
             list(source.cell(WORLD, 3))
@@ -294,7 +292,7 @@ def test_a_disk_that_went_away_is_no_map_without_tiles(folder: Path) -> None:
 
 def test_to_read_changes_no_stamp(folder: Path) -> None:
     before = stamp(folder)
-    with XyzSource(folder) as source:
+    with open_folder(folder) as source:
         list(source.cell(WORLD, 3))
         source.read(Tile(3, 1, 6))
         assert source.stamp([(WORLD, 3)]) == before

@@ -151,6 +151,8 @@ def test_a_turned_and_scaled_frame_is_found_with_what_is_known_and_not_without(b
         assert str(TILE) != str(unknown.matches[0].tile)
         assert len(unknown.assumed) == 3
         assert len(unknown.searched) == 2
+        grey = np.repeat(frame[..., :1], 3, axis=2)
+        assert "grey" in retriever.locate(engine, grey).assumed[-1]
         with pytest.raises(Invalid) as caught:
             retriever.locate(engine, frame, Camera(metres=0.5 * METRES))
         assert caught.value.kind == "small-frame"

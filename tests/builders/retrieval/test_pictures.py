@@ -31,7 +31,8 @@ def level(side: int, shows: Mapping[tuple[int, int], int] | None = None, absent:
     inner = (x.ravel() > 1000) & (y.ravel() > 1000) & (x.ravel() <= 1000 + side) & (y.ravel() <= 1000 + side)
     required = np.sort(ids[inner])
     dates, metres = np.zeros(len(required), np.int64), np.zeros(len(required), np.float64)
-    return Level(ZOOM, required, ids[order], hashes[order], True, dates, metres)
+    good, nothing = np.zeros(len(order), np.uint8), np.zeros(len(required), np.uint8)
+    return Level(ZOOM, required, ids[order], hashes[order], True, dates, metres, good, nothing)
 
 
 @given(st.integers(1, 12), st.integers(1, 40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -19,15 +20,17 @@ from store.audit.scope import FULL, QUICK, Scope
 from store.disk import log
 from store.disk.index import Row
 from store.disk.media import FileStamp, Media
-from store.errors import Corrupt, Invalid, NotFound, Unavailable
+from store.errors import Corrupt, Invalid, NoStore, Unavailable
 from store.findings import Finding
+from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
 from store.ground.writer import writing
 from tests.faults.damages import BOTH, CASES, OWN, SHARED, Case, names_of, plant, publish_by_hand, ref
 from tests.faults.disks import bad_sectors
-from tests.support.missions import ISSUE, NOW, ROOT, flight, sign_root
+from tests.support.missions import ISSUE, NOW, ROOT, Flight, flight, sign_root
 from tests.support.stores import (
+    CAMERA,
     ENGINE,
     NORTH,
     SOUTH,
@@ -64,7 +67,8 @@ def test_one_damage_is_one_finding(store: Path, monkeypatch: pytest.MonkeyPatch,
     if full or case.quick:
         assert_one(found, case)
         if not name.startswith("missions"):
-            assert found.missions == {mission: mission not in case.grounds for mission in BOTH}
+            whole = "flyable" if full else "not-read"
+            assert found.missions == {mission: "grounded" if mission in case.grounds else whole for mission in BOTH}
     else:
         assert not found.findings
     json.dumps([finding.as_json() for finding in found.findings]).encode()
@@ -75,10 +79,51 @@ def test_a_whole_store_is_clean(first_store: Path) -> None:
     for full in (False, True):
         found = audit(first_store, full=full)
         assert found.findings == ()
-        assert found.missions == dict.fromkeys(BOTH, True)
+        assert found.missions == dict.fromkeys(BOTH, "flyable" if full else "not-read")
         files = list((first_store / "objects").glob("*/*"))
         assert (found.objects, found.bytes) == (len(files), sum(file.stat().st_size for file in files))
     assert listing(first_store) == before
+
+
+def closure_of(mission: Flight) -> set[ObjectId]:
+    manifest = mission.manifest
+    return {mission.manifest_id, manifest.table, *manifest.releases, *(entry.id for entry in mission.table.entries)}
+
+
+def test_flyable_is_a_mission_whose_every_object_was_read(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a budget of one more object each time, from one to all. The ledger says which ones were read."""
+    monkeypatch.setattr("store.audit.fsck._CHUNK_OBJECTS", 1)
+    flip(file_of(store, NORTH.entry(CAMERA).id))
+    whole = audit(store, full=False).objects
+    states = set()
+    for seconds in range(1, whole + 1):
+        with Ledger(tmp_path / f"ledger-{seconds}") as ledger, Media(store) as media:
+            found = fsck(media, Scope("budget", seconds), ledger=ledger, clock=map(float, itertools.count()).__next__)
+            read = {
+                id_
+                for first in range(256)
+                for id_ in ledger.read_at(first, {i: FileStamp.of(status) for i, status in media.objects(first)})
+            }
+        assert (found.read_objects, found.unread) == (seconds, whole - seconds)
+        assert found.missions == {
+            NORTH.id: "grounded" if found.errors else "not-read",
+            SOUTH.id: "flyable" if closure_of(SOUTH) <= read else "not-read",
+        }
+        states |= {*found.missions.items()}
+    assert len(states) == 4, "each state is met on the way"
+
+
+def test_an_object_that_two_missions_give_two_sizes_is_read_by_neither(store: Path) -> None:
+    """It is not read, as its size is wrong for one of them: the other mission is not flyable either."""
+    table = EntryTable(tuple(replace(e, size=e.size + 1) if e.name == CAMERA else e for e in NORTH.table.entries))
+    other = flight(table=table, mission=replace(NORTH.manifest.mission, id="other", flight="2026-11-23-09"))
+    publish_by_hand(store, other)
+    (store / "missions" / "other").write_text(f"{other.manifest_id}\n")
+    (store / "missions" / NORTH.id).write_text(f"{NORTH.manifest_id}\n")
+    found = audit(store)
+    assert found.missions == {"other": "grounded", NORTH.id: "not-read", SOUTH.id: "flyable"}
 
 
 def test_a_new_store_is_clean(tmp_path: Path) -> None:
@@ -128,7 +173,7 @@ def test_a_bad_object_of_no_mission_is_found_by_a_full_audit(store: Path) -> Non
         ("bit-flip", ()),
         ("unreferenced", ()),
     ]
-    assert found.missions == dict.fromkeys(BOTH, True)
+    assert found.missions == dict.fromkeys(BOTH, "flyable")
 
 
 def test_unreferenced_is_not_told_while_a_closure_is_unknown(store: Path) -> None:
@@ -213,7 +258,7 @@ class TestUnreadable:
         ], found.findings
         assert found.inconclusive
         assert not found.errors
-        assert found.missions == {mission: mission not in grounded for mission in BOTH}
+        assert found.missions == {mission: "grounded" if mission in grounded else "flyable" for mission in BOTH}
 
     def test_an_artifact(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         bad_sectors(monkeypatch, file_of(store, SHARED).stat().st_ino)
@@ -266,17 +311,17 @@ class TestUnreadable:
 
 class TestNoStore:
     def test_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(NotFound):
+        with pytest.raises(NoStore):
             audit(tmp_path)
 
     def test_another_format(self, store: Path) -> None:
         overwrite(store / "flightbag.toml", lambda data: data.replace(b"format = 1", b"format = 2"))
-        with pytest.raises(Invalid):
+        with pytest.raises(NoStore):
             audit(store)
 
     def test_a_torn_toml(self, store: Path) -> None:
         overwrite(store / "flightbag.toml", lambda data: data[:5])
-        with pytest.raises(Corrupt):
+        with pytest.raises(NoStore):
             audit(store)
 
 
@@ -291,10 +336,10 @@ class TestScopes:
         plant(store, "objects/README")
         file_of(store, SOUTH.entry("files/calibration/other.yaml").id).unlink()
         found = self.scoped(store, read="full", mission=NORTH.id)
-        assert (found.findings, found.missions) == ((), {NORTH.id: True})
+        assert (found.findings, found.missions) == ((), {NORTH.id: "flyable"})
         found = self.scoped(store, mission=SOUTH.id)
         assert [finding.kind for finding in found.findings] == ["missing"]
-        assert found.missions == {SOUTH.id: False}
+        assert found.missions == {SOUTH.id: "grounded"}
 
     @pytest.mark.parametrize("damage", ["bit-flip", "bit-flip in the table", "object is a FIFO", "short ref"])
     def test_damage_of_one_mission(self, store: Path, damage: str) -> None:
@@ -302,7 +347,7 @@ class TestScopes:
         case.damage(store)
         found = self.scoped(store, read="full", mission=NORTH.id)
         assert [finding.kind for finding in found.findings] == [case.kind]
-        assert found.missions == {NORTH.id: False}
+        assert found.missions == {NORTH.id: "grounded"}
 
     def test_a_mission_that_is_not_there(self, store: Path) -> None:
         (finding,) = self.scoped(store, mission="nowhere").findings
@@ -389,7 +434,7 @@ class TestExclusive:
         found = self.found(store)
         assert [finding.kind for finding in found.findings if not finding.information] == [kind]
         assert found.errors
-        assert found.missions == dict.fromkeys(BOTH, True), "smuggled objects ground no mission"
+        assert found.missions == dict.fromkeys(BOTH, "not-read"), "smuggled objects ground no mission"
         assert not audit(store).errors
 
     def test_a_second_name_of_an_object(self, store: Path, tmp_path: Path) -> None:
@@ -405,7 +450,7 @@ class TestExclusive:
         with Media(store) as media:
             found = fsck(media, Scope("full" if full else "quick", exclusive=True))
         assert {one.kind for one in found.findings} == {"hard-link", "bit-flip" if full else "truncated"}
-        assert found.missions == dict.fromkeys(BOTH, False)
+        assert found.missions == dict.fromkeys(BOTH, "grounded")
         assert SHARED in found.damaged
 
     @pytest.mark.parametrize("by", ["pin", "draft"])
@@ -464,7 +509,7 @@ def test_a_mission_whose_ref_is_gone_is_missed(tmp_path: Path) -> None:
     ref(store).unlink()
     found = audit(store)
     assert [(one.kind, one.missions) for one in found.findings if not one.information] == [("bad-ref", (NORTH.id,))]
-    assert found.missions == {NORTH.id: False, SOUTH.id: True}
+    assert found.missions == {NORTH.id: "grounded", SOUTH.id: "flyable"}
 
 
 def test_a_lone_line_of_the_log_without_its_ref_is_noted(store: Path) -> None:

@@ -82,7 +82,7 @@ def test_every_damage_is_mended_from_a_replica(
     assert bool(plan.unsolved) == (case.hopeless or case.kind == "transient")
     assert done.audit.errors == case.hopeless
     assert not done.audit.inconclusive
-    assert done.audit.missions == dict.fromkeys(BOTH, True)
+    assert done.audit.missions == dict.fromkeys(BOTH, "flyable")
     assert all(check(store, mission).go for mission in BOTH)
 
 
@@ -100,10 +100,10 @@ def test_every_kind_of_damage_at_once(store: Path, first_store: Path) -> None:
     found = audit(store)
     kinds = {finding.kind for finding in found.findings if not finding.information}
     assert {"bad-trust-chain", "bad-log", "stray", "wrong-type", "misnamed"} <= kinds
-    assert not any(found.missions.values())
+    assert set(found.missions.values()) == {"grounded"}
     done = mend(store, first_store)
     assert [finding for finding in done.audit.findings if not finding.information] == []
-    assert done.audit.missions == dict.fromkeys(BOTH, True)
+    assert done.audit.missions == dict.fromkeys(BOTH, "flyable")
     assert all(check(store, mission).go for mission in BOTH)
     assert healthy.items() <= stamps(store, hurt).items(), "a healthy object was touched"
     after = Path("/etc/passwd").stat()
@@ -137,7 +137,7 @@ def test_replicas_are_asked_in_order_and_not_believed(store: Path, first_store: 
         file_of(store, id_).unlink()
     seen = listing(first), listing(second)
     done = mend(store, first, second)
-    assert done.audit.missions == dict.fromkeys(BOTH, True)
+    assert done.audit.missions == dict.fromkeys(BOTH, "flyable")
     assert (listing(first), listing(second)) == seen
 
 
@@ -157,7 +157,7 @@ def test_the_trash_and_the_quarantine_are_sources(store: Path) -> None:
         place.mkdir(parents=True)
         file_of(store, id_).rename(place / str(id_))
     done = mend(store)
-    assert done.audit.missions == dict.fromkeys(BOTH, True)
+    assert done.audit.missions == dict.fromkeys(BOTH, "flyable")
     assert {step.source for step in done.steps} == {"trash/20261123T000000Z", "quarantine/20261123T000000Z"}
 
 
@@ -179,7 +179,7 @@ def test_a_mission_with_holes_is_not_set_back(store: Path) -> None:
     publish(store, new)
     file_of(store, ObjectId.of(b"fx: 9.0\n")).unlink()
     done = mend(store)
-    assert done.audit.missions == {NORTH.id: False, SOUTH.id: True}
+    assert done.audit.missions == {NORTH.id: "grounded", SOUTH.id: "flyable"}
     assert (store / "missions" / NORTH.id).read_text() == f"{new.manifest_id}\n"
 
 
@@ -215,7 +215,7 @@ def test_a_root_of_another_domain_is_not_taken(store: Path, tmp_path: Path) -> N
     with Repository.init(stranger) as repository:
         repository.replace("trust/1.root.cbor", sign_root(replace(ROOT, salt=bytes(16)), "root-a"))
     done = mend(store, stranger)
-    assert not any(done.audit.missions.values())
+    assert set(done.audit.missions.values()) == {"grounded"}
     assert not (store / "trust" / "1.root.cbor").exists()
 
 
@@ -359,7 +359,7 @@ def test_one_thing_that_may_not_be_moved_stops_nothing_else(
     monkeypatch.setattr(Disk, "rename", refusing)
     done = mend(store, first_store)
     assert [one.kind for one in done.audit.findings if not one.information] == ["stray"]
-    assert done.audit.missions == dict.fromkeys(BOTH, True)
+    assert done.audit.missions == dict.fromkeys(BOTH, "flyable")
 
 
 def test_an_index_that_lies_is_mended_and_keeps_its_records(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_nothing_is_mended_while_somebody_uses_the_store(store: Path, first_stor
     with Repository.open(store) as repository, repository.locked(), pytest.raises(Locked) as caught:
         mend(store, first_store)
     assert caught.value.fields["pid"] == os.getpid()
-    assert mend(store, first_store).audit.missions == dict.fromkeys(BOTH, True)
+    assert mend(store, first_store).audit.missions == dict.fromkeys(BOTH, "flyable")
 
 
 def hurt_a_little(store: Path) -> None:
@@ -451,7 +451,7 @@ def test_a_folder_in_capitals_beside_the_right_one_is_emptied_into_it(store: Pat
     file_of(store, NORTH.entry(SHARD).id).rename(wrong / file_of(store, NORTH.entry(SHARD).id).name)
     (wrong / "README").write_bytes(b"not yours")
     done = mend(store)
-    assert done.audit.missions == dict.fromkeys(BOTH, True)
+    assert done.audit.missions == dict.fromkeys(BOTH, "flyable")
     assert not wrong.exists()
     kept = [path for path in (store / "quarantine").rglob("*") if path.is_file()]
     assert b"not yours" in {path.read_bytes() for path in kept}

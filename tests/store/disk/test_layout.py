@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from store.disk.layout import FORMAT, ROOT_FILE, TOML, check_format, check_free, no_store
+from store.disk.layout import FORMAT, ROOT_FILE, TOML, check_format, check_free, no_store, open_store
 from store.disk.media import Media
-from store.errors import Corrupt, Invalid, NotFound
+from store.errors import Invalid, NoStore, Unavailable
 from tests.support.stores import listing
 
 ID = "0123456789abcdef" * 2
@@ -66,10 +66,11 @@ class TestFormat:
         check(tmp_path)
 
     @pytest.mark.parametrize("number", ["2", "0", "-1", "99"])
-    def test_another_format_is_invalid(self, tmp_path: Path, number: str) -> None:
+    def test_another_format_is_named(self, tmp_path: Path, number: str) -> None:
         write(tmp_path, f'format = {number}\nid = "{ID}"\n')
-        with pytest.raises(Invalid):
+        with pytest.raises(NoStore, match=f"format {number}; .* format {FORMAT}") as caught:
             check(tmp_path)
+        assert (caught.value.kind, bool(caught.value.remedy)) == ("other-format", True)
 
     @pytest.mark.parametrize(
         "text",
@@ -87,24 +88,111 @@ class TestFormat:
             b"\xff\xfe",
         ],
     )
-    def test_a_file_without_format_and_id_is_corrupt(self, tmp_path: Path, text: str | bytes) -> None:
+    def test_a_file_without_format_and_id_is_malformed(self, tmp_path: Path, text: str | bytes) -> None:
         write(tmp_path, text)
-        with pytest.raises(Corrupt):
+        with pytest.raises(NoStore) as caught:
             check(tmp_path)
+        assert (caught.value.kind, bool(caught.value.remedy)) == ("bad-store", True)
 
     def test_a_folder_that_is_no_store(self, tmp_path: Path) -> None:
-        with pytest.raises(NotFound) as caught:
+        with pytest.raises(NoStore) as caught:
             check(tmp_path)
         assert (caught.value.kind, caught.value.message) == ("no-store", no_store(tmp_path).message)
 
     def test_half_of_a_copy(self, tmp_path: Path) -> None:
         """Objects without the file are a store that lost it, and the message says so."""
         (tmp_path / "objects" / "ab").mkdir(parents=True)
-        with pytest.raises(NotFound) as caught:
+        with pytest.raises(NoStore) as caught:
             check(tmp_path)
         assert caught.value.kind == "no-store"
-        assert caught.value.message != no_store(tmp_path).message
+        assert "incomplete" in caught.value.message
         assert TOML in caught.value.remedy
+
+
+def stick(folder: Path, store: str = "store") -> Path:
+    """A medium with a store on it."""
+    (folder / store).mkdir(parents=True)
+    write(folder / store, f'format = {FORMAT}\nid = "{ID}"\n')
+    (folder / store / "missions").mkdir()
+    return folder
+
+
+def words(path: Path) -> str:
+    with pytest.raises(NoStore) as caught:
+        open_store(path)
+    return f"{caught.value.kind}: {caught.value.message} -> {caught.value.remedy}"
+
+
+class TestWhatLiesThere:
+    """The error for a path that is not a store says what lies there, and where a store lies."""
+
+    @pytest.mark.parametrize("deep", ["store", "carried/store"])
+    def test_a_folder_above_a_store(self, tmp_path: Path, deep: str) -> None:
+        top = stick(tmp_path / "stick", deep)
+        assert words(top) == f"no-store: {top} is not a store, and one lies below it -> give {top / deep}"
+
+    def test_a_store_three_levels_below_is_not_looked_for(self, tmp_path: Path) -> None:
+        assert "flightbag.toml" in words(stick(tmp_path / "stick", "a/b/store"))
+
+    def test_several_stores(self, tmp_path: Path) -> None:
+        for number in range(5):
+            stick(tmp_path / "stick", f"store-{number}")
+        text = words(tmp_path / "stick")
+        assert "several lie below it" in text
+        assert text.endswith(f"or {tmp_path}/stick/store-2 or one of 2 more")
+
+    def test_no_link_is_followed_and_the_look_has_an_end(self, tmp_path: Path) -> None:
+        stick(tmp_path / "elsewhere")
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "link").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "full" / "loop").symlink_to(tmp_path / "full")
+        for number in range(1200):
+            (tmp_path / "full" / f"{number}.jpg").touch()
+        assert "it has no flightbag.toml" in words(tmp_path / "full")
+
+    def test_a_medium_that_is_not_mounted(self, tmp_path: Path) -> None:
+        (tmp_path / "stick").mkdir()
+        for path in (tmp_path / "stick", tmp_path / "stick" / "store"):
+            assert "empty" in words(path)
+            assert "mount" in words(path)
+
+    def test_a_slip_of_the_pen(self, tmp_path: Path) -> None:
+        top = stick(tmp_path / "stick")
+        assert words(top / "stor").endswith(f"does not exist -> check the path; the nearest stores: {top}/store")
+        assert words(tmp_path / "stik" / "store").endswith(f"stores: {top}/store")
+        (top / "store").rename(tmp_path / "gone")
+        (tmp_path / "gone" / TOML).unlink()
+        assert "check the path; if it lies on a medium, mount it" in words(tmp_path / "stik" / "store")
+
+    def test_a_link_to_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to("/media/gone/store")
+        assert "is a link to /media/gone/store, which does not exist" in words(tmp_path / "link")
+
+    @pytest.mark.parametrize("inner", ["missions", "flightbag.toml", "objects/ab", "flightbag.toml/x"])
+    def test_a_path_in_a_store(self, tmp_path: Path, inner: str) -> None:
+        top = stick(tmp_path / "stick")
+        assert words(top / "store" / inner).startswith("in-store: ")
+        assert words(top / "store" / inner).endswith(f" -> give {top}/store")
+
+    def test_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "store.zip").write_bytes(b"PK")
+        assert "is a file, and a store is a folder" in words(tmp_path / "store.zip")
+
+    def test_a_checkout_and_its_record(self, tmp_path: Path) -> None:
+        (tmp_path / "ridge" / ".flightbag" / "objects" / "ab").mkdir(parents=True)
+        for path in (tmp_path / "ridge", tmp_path / "ridge" / ".flightbag"):
+            assert f"flightbag checkout --check {tmp_path}/ridge" in words(path)
+
+    def test_the_state_of_an_aircraft(self, tmp_path: Path) -> None:
+        (tmp_path / "state" / "lock").mkdir(parents=True)
+        (tmp_path / "state" / "a").touch()
+        assert "--state" in words(tmp_path / "state")
+
+    def test_a_folder_that_cannot_be_read_is_unavailable_and_not_absent(self, tmp_path: Path) -> None:
+        path = tmp_path / ("x" * 300)  # ENAMETOOLONG
+        with pytest.raises(Unavailable) as caught:
+            open_store(path)
+        assert not isinstance(caught.value, NoStore)
 
 
 @pytest.mark.parametrize(

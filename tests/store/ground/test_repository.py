@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import Corrupt, Invalid, NotFound, Unavailable, Untrusted
+from store.errors import Corrupt, Invalid, NoStore, NotFound, Unavailable, Untrusted
 from store.ground.repository import Repository
 from tests.support.missions import (
     ROOT,
@@ -69,16 +69,16 @@ class TestInit:
 class TestFormat:
     """That the check of the format (tests/store/disk/test_layout.py) is asked before a store is opened."""
 
-    def test_another_format_is_invalid(self, tmp_path: Path) -> None:
+    def test_another_format(self, tmp_path: Path) -> None:
         Repository.init(tmp_path / "store").close()
         path = tmp_path / "store" / "flightbag.toml"
         path.write_text(path.read_text().replace("format = 1", "format = 2"))
-        with pytest.raises(Invalid):
+        with pytest.raises(NoStore):
             Repository.open(tmp_path / "store")
 
     def test_no_store(self, tmp_path: Path) -> None:
         for where in (tmp_path, tmp_path / "nowhere"):
-            with pytest.raises(NotFound) as caught:
+            with pytest.raises(NoStore) as caught:
                 Repository.open(where)
             assert caught.value.kind == "no-store"
 

@@ -16,7 +16,7 @@ from store.disk.durable import Disk
 from store.disk.media import Media
 from store.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
 from store.format.cbor import INT_MAX
-from store.takeoff.aircraft import SLOTS, check, consume, enrol, read_state
+from store.takeoff.aircraft import SLOTS, Enrolment, check, consume, enrol, read_state
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Verdict
 from store.trust.aircraft_state import AircraftState
@@ -39,6 +39,7 @@ from tests.support.stores import NORTH, listing, make_store, publish
 
 ID, HOST = "uav-07", "cpu-x86_64-avx2"
 STATE = AircraftState.initial(ID, HOST, pinned())
+XYZ = replace(STATE, accepted=("x", "y", "z"))
 
 
 @pytest.fixture
@@ -130,13 +131,43 @@ class TestVerdict:
                 assert check(state, StoreEvidence(media), mission, now=NOW).go
 
     def test_a_consumed_flight(self, state: Path, store: Path) -> None:
-        assert takeoff(state, store).go
-        consume(state, FACTS.flight)
-        assert kinds(takeoff(state, store)) == ["consumed-flight"]
-        with pytest.raises(Invalid):
+        with pytest.raises(NotFound):
             consume(state, FACTS.flight)
+        assert takeoff(state, store).go
+        assert consume(state, FACTS.flight)
+        assert kinds(takeoff(state, store)) == ["consumed-flight"]
+        before = listing(state, but=("lock", "tmp"))
+        assert not consume(state, FACTS.flight)
+        assert listing(state, but=("lock", "tmp")) == before
         with pytest.raises(Invalid):
             consume(state, "no such\nflight")
+
+    @pytest.mark.parametrize("flight_id", ["2026-11-23-10", "2026-11-23-1", "north-ridge", "x" * 64])
+    def test_a_flight_that_had_no_go_is_not_consumed(self, state: Path, store: Path, flight_id: str) -> None:
+        assert takeoff(state, store).go
+        before = listing(state, but=("lock", "tmp"))
+        with pytest.raises(NotFound, match=flight_id) as caught:
+            consume(state, flight_id)
+        assert caught.value.kind == "unknown-flight"
+        assert FACTS.flight in caught.value.remedy
+        assert listing(state, but=("lock", "tmp")) == before
+
+    def test_a_mission_that_is_planned_again_for_another_flight(self, state: Path, store: Path) -> None:
+        """Between takeoff and landing the next flight is prepared: the one in the air can still be consumed."""
+        assert takeoff(state, store).go
+        lead(store, flight(mission=replace(FACTS, flight="next"), issue=replace(ISSUE, sequence=ISSUE.sequence + 1)))
+        assert takeoff(state, store).go
+        assert read_state(state).state.accepted == (FACTS.flight, "next")
+        assert consume(state, FACTS.flight)
+        assert takeoff(state, store).go
+        assert consume(state, "next")
+        assert kinds(takeoff(state, store)) == ["consumed-flight"]
+
+    def test_a_flight_of_an_epoch_that_has_ended(self, state: Path, store: Path) -> None:
+        assert takeoff(state, store).go
+        lead(store, NORTH, sign_root(next_root(ROOT, epoch=2), "root-a"))
+        assert kinds(takeoff(state, store)) == ["wrong-epoch"]
+        assert consume(state, FACTS.flight)
 
     @pytest.mark.parametrize(("flight_id", "found"), [(FACTS.flight, []), ("other", ["wrong-flight"])])
     def test_the_flight_that_is_meant(self, state: Path, store: Path, flight_id: str, found: list[str]) -> None:
@@ -145,9 +176,9 @@ class TestVerdict:
     @pytest.mark.parametrize(
         ("id_", "host", "kind"), [("uav-09", HOST, "wrong-aircraft"), (ID, "cpu-aarch64", "wrong-host")]
     )
-    def test_another_aircraft(self, state: Path, store: Path, id_: str, host: str, kind: str) -> None:
-        enrol(state, AircraftState.initial(id_, host, pinned()), again=True)
-        assert kinds(takeoff(state, store))[0] == kind
+    def test_another_aircraft(self, tmp_path: Path, store: Path, id_: str, host: str, kind: str) -> None:
+        enrol(tmp_path / "other", AircraftState.initial(id_, host, pinned()))
+        assert kinds(takeoff(tmp_path / "other", store))[0] == kind
 
     def test_another_domain(self, state: Path, store: Path) -> None:
         other = replace(ROOT, salt=bytes(16))
@@ -264,6 +295,7 @@ class TestSlots:
         assert not (tmp_path / "none").exists()
 
     def test_one_slot_was_rolled_back(self, state: Path, store: Path) -> None:
+        enrol(state, XYZ, again=True)
         old = (state / "b").read_bytes()
         for name in ("x", "y"):
             consume(state, name)
@@ -311,6 +343,7 @@ class TestSlots:
 
     def test_enrolled_again_is_above_what_was_there(self, state: Path, store: Path) -> None:
         """So that a slot of before that comes back is noticed."""
+        enrol(state, XYZ, again=True)
         consume(state, "x")
         old = (state / "a").read_bytes()
         enrol(state, STATE, again=True)
@@ -319,7 +352,126 @@ class TestSlots:
         assert kinds(takeoff(state, store)) == ["bad-state"]
 
 
+class TestEnrolledAgain:
+    """An aircraft that is enrolled again is the same aircraft: it keeps what it remembers."""
+
+    SECOND = next_root(ROOT, mission=role("co-pilot"), revoked=(role("pilot").keys[0],))
+
+    def test_a_consumed_flight_stays_consumed(self, state: Path, store: Path) -> None:
+        assert takeoff(state, store).go
+        consume(state, FACTS.flight)
+        before = read_state(state).state
+        enrolment = enrol(state, AircraftState.initial(ID, "cpu-x86_64-avx512", pinned()), again=True)
+        assert enrolment == Enrolment(replace(before, host="cpu-x86_64-avx512"), forgot=False)
+        assert read_state(state).state == enrolment.state
+        assert kinds(takeoff(state, store)) == ["consumed-flight"]
+        assert not consume(state, FACTS.flight)
+
+    def test_a_flight_in_the_air_can_be_consumed(self, state: Path, store: Path) -> None:
+        assert takeoff(state, store).go
+        enrol(state, STATE, again=True)
+        assert consume(state, FACTS.flight)
+
+    def test_what_was_accepted_is_not_rolled_back(self, state: Path, store: Path) -> None:
+        lead(store, issued(sequence=ISSUE.sequence + 5))
+        assert takeoff(state, store).go
+        enrol(state, STATE, again=True)
+        assert read_state(state).state.floor == NOW
+        lead(store, NORTH)
+        assert kinds(takeoff(state, store)) == ["rolled-back"]
+
+    def test_a_revocation_stays(self, state: Path, store: Path) -> None:
+        lead(store, NORTH, sign_root(self.SECOND, "root-a"))
+        assert kinds(takeoff(state, store)) == ["revoked-key"]
+        assert enrol(state, STATE, again=True).state.root.root == self.SECOND
+        lead(store, NORTH)
+        assert kinds(takeoff(state, store)) == ["revoked-key"]
+
+    def test_a_newer_root_counts(self, state: Path, store: Path) -> None:
+        assert takeoff(state, store).go
+        second = next_root(ROOT, epoch=2)
+        kept = enrol(state, AircraftState.initial(ID, HOST, pinned(second)), again=True).state
+        assert (kept.root.root, dict(kept.missions), kept.accepted) == (second, {}, (FACTS.flight,))
+
+    def test_another_trust_domain_has_missions_of_its_own(self, state: Path, store: Path) -> None:
+        assert takeoff(state, store).go
+        other = replace(ROOT, salt=bytes(16))
+        kept = enrol(state, AircraftState.initial(ID, HOST, pinned(other)), again=True).state
+        assert (kept.root.root, dict(kept.missions)) == (other, {})
+        assert (kept.accepted, kept.floor) == ((FACTS.flight,), NOW)
+
+    def test_the_state_of_another_aircraft_stays(self, state: Path) -> None:
+        before = listing(state, but=("lock", "tmp"))
+        with pytest.raises(Conflict, match=f"of the aircraft {ID}, not of uav-08"):
+            enrol(state, AircraftState.initial("uav-08", HOST, pinned()), again=True)
+        assert listing(state, but=("lock", "tmp")) == before
+
+    def test_slots_that_came_apart_are_joined(self, state: Path) -> None:
+        """What either of two slots remembers stays; the slot of another aircraft counts for nothing."""
+        enrol(state, XYZ, again=True)
+        old = (state / "b").read_bytes()
+        for one in ("x", "y"):
+            consume(state, one)
+        (state / "b").write_bytes(old)
+        kept = enrol(state, STATE, again=True).state
+        assert (kept.accepted, kept.consumed) == (("z",), ("x", "y"))
+
+    @pytest.mark.parametrize("slot", SLOTS)
+    def test_one_slot_is_enough(self, state: Path, slot: str) -> None:
+        enrol(state, XYZ, again=True)
+        consume(state, "x")
+        (state / slot).write_bytes(b"torn")
+        assert enrol(state, STATE, again=True).state.consumed == ("x",)
+
+    def test_what_no_slot_has_is_forgotten_and_told(self, state: Path) -> None:
+        enrol(state, XYZ, again=True)
+        consume(state, "x")
+        for slot in SLOTS:
+            (state / slot).write_bytes(b"torn")
+        assert enrol(state, STATE, again=True) == Enrolment(STATE, forgot=True)
+
+    def test_a_slot_that_cannot_be_read_now_is_not_replaced(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def denied(media: Media, name: str, limit: int) -> bytes:
+            raise Unavailable("permission denied", errno=errno.EACCES)
+
+        before = listing(state, but=("lock", "tmp"))
+        with monkeypatch.context() as patch:
+            patch.setattr(Media, "read", denied)
+            with pytest.raises(Unavailable):
+                enrol(state, STATE, again=True)
+        assert listing(state, but=("lock", "tmp")) == before
+
+
 class TestWriting:
+    @pytest.mark.parametrize("act", ["consume", "enrol"])
+    def test_no_power_cut_takes_a_consumed_flight_back(self, state: Path, tmp_path: Path, act: str) -> None:
+        """At any operation of a consume, or of an enrolment again, what was consumed before stays consumed."""
+        enrol(state, XYZ, again=True)
+        consume(state, "x")
+
+        def run(folder: Path, disk: Disk) -> None:
+            if act == "consume":
+                consume(folder, "y", disk=disk)
+            else:
+                enrol(folder, STATE, again=True, disk=disk)
+
+        counted, folder = Recorded(), tmp_path / "counted"
+        shutil.copytree(state, folder)
+        run(folder, counted)
+        assert len(counted.operations) > 8
+        for stop in range(len(counted.operations)):
+            folder = tmp_path / str(stop)
+            shutil.copytree(state, folder)
+            with pytest.raises(PowerFails):
+                run(folder, PowerCut(stop))
+            try:
+                kept = read_state(folder).state
+            except Corrupt:  # the enrolment was cut between the slots: it is made again
+                assert act == "enrol"
+                kept = enrol(folder, STATE, again=True).state
+            assert "x" in kept.consumed
+            assert {*kept.accepted, *kept.consumed} == {"x", "y", "z"}
+
     def test_a_power_cut_at_any_operation(self, state: Path, store: Path, tmp_path: Path) -> None:
         """What was remembered before is remembered after, or the new state is; GO is said only on the new one."""
         counted, folder = Recorded(), tmp_path / "counted"
@@ -373,10 +525,12 @@ class _Cut(Disk):
 
 def test_any_number_of_cuts_leaves_a_state(state: Path, store: Path) -> None:
     """The slot that is behind is written first, so that they never come apart."""
-    for number in range(5):
+    flights = tuple(f"f{number}" for number in range(5))
+    enrol(state, replace(STATE, accepted=flights), again=True)
+    for one in flights:
         with pytest.raises(Unavailable):
-            consume(state, f"f{number}", disk=_Cut())
-        assert read_state(state).state.consumed[-1] == f"f{number}"
+            consume(state, one, disk=_Cut())
+        assert read_state(state).state.consumed[-1] == one
     assert takeoff(state, store).go
     assert not read_state(state).mend
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.format.manifest import SECONDS_A_DAY, age_in_days, earliest_capture
+from store.format.manifest import SECONDS_A_DAY, TIME_MAX, age_in_days, earliest_capture
 from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of
 from store.takeoff.mission import Binding, Opened
 from store.trust.aircraft_state import AircraftState
@@ -27,7 +27,7 @@ def opened(*, root_issued_at: int = ROOT.issued_at) -> Opened:
     return Opened(manifest, manifest.table, 1, TABLE, root)
 
 
-@pytest.mark.parametrize("now", [ISSUED, NOW, 2**33])
+@pytest.mark.parametrize("now", [ISSUED, NOW, 2**33, TIME_MAX])
 def test_a_clock_after_all_that_has_passed_counts(now: int) -> None:
     assert moment_of(opened(), Binding(now)) == Moment(now, now, "")
 
@@ -40,6 +40,7 @@ def test_a_clock_after_all_that_has_passed_counts(now: int) -> None:
         (NOW, NOW + 1, 0, "before a time that has passed by the aircraft's state"),
         (0, NOW + 1, NOW + 2, "1970-01-01 00:00:00Z, before the mission was issued"),
         (-(2**62), 0, 0, "s after 1970, before the mission was issued"),
+        (2**62, 0, 0, "a time after the year 9999"),
     ],
 )
 def test_a_clock_before_what_has_passed_is_none(now: int, floor: int, root: int, before: str) -> None:

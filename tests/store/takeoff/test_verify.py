@@ -25,6 +25,7 @@ from store.format.entries import MAX_ENTRIES, EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, Figure, Issue, Takeoff
 from store.takeoff.check import takeoff_check
+from store.takeoff.code import short_code
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Evidence, Opened, Verdict, VerifiedMission
 from store.takeoff.verify import open_mission, pinned_root, verify_mission
@@ -34,6 +35,7 @@ from tests.support.memory import MemoryEvidence
 from tests.support.missions import (
     BINDING,
     CONTENTS,
+    COVERAGE,
     FACTS,
     ISSUE,
     NOW,
@@ -47,6 +49,7 @@ from tests.support.missions import (
     next_root,
     pinned,
     role,
+    root_draft,
     sign_payload,
     sign_root,
     table_of,
@@ -250,6 +253,7 @@ def crew_flight(*names: str) -> Callable[[], Flight]:
     return lambda: flight(root=CREW, by=names)
 
 
+AGING = replace(COVERAGE, oldest=ISSUE.issued_at - 86400, newest=ISSUE.issued_at, max_age_days=1)
 CREW = replace(ROOT, mission=role("pilot", "co-pilot", "navigator", threshold=2))
 NOT_A_TABLE, NOT_CANONICAL = signed_table(encode([])), signed_table(b"\x9f\x01\xff")
 UNSORTED = signed_table(encode([one.value() for one in reversed(GOOD.table.entries)]))
@@ -401,6 +405,7 @@ CASES = [
     Case("takeoff_in_the_box_and_outside_the_polygon", {("E", "takeoff-outside-area", "manifest")}, facts(
         area=Area(FACTS.area.bbox, (((-991750000, 470080000, -991740000, 470080000, -991750000, 470090000),),)))),
     Case("expired_by_a_second", {("E", "expired", "manifest")}, issue(expires_at=NOW - 1)),
+    Case("imagery_that_aged_since_the_issue", {("E", "stale-imagery", "manifest")}, lambda: flight(coverage=AGING)),
     Case("another_epoch", {("E", "wrong-epoch", "manifest")}, issue(epoch=2)),
     Case("an_epoch_ended", {("E", "wrong-epoch", "manifest")}, damage=chain_of(
         sign_root(next_root(ROOT, epoch=2), "root-a"))),
@@ -661,10 +666,68 @@ def test_pinned_roots_that_cannot_be_used() -> None:
         assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (key("pilot").public.pem(), "the file of a key"),
+        (root_draft(sign_root(ROOT, "root-a")).render(), "the draft of a trust root"),
+        (GOOD.signed, "the manifest of a mission"),
+    ],
+    ids=["key", "draft", "manifest"],
+)
+def test_a_file_that_is_easily_given_as_a_root_is_named(data: bytes, what: str) -> None:
+    with pytest.raises(Untrusted, match=what):
+        pinned_root(data)
+
+
+# Another trust domain: of another name, of the same name, and of the same name and second.
+DOMAINS = {
+    "name": replace(ROOT, domain="valley fleet"),
+    "salt": replace(ROOT, salt=bytes(16)),
+    "second": replace(ROOT, issued_at=ROOT.issued_at + 1),
+}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_the_root_of_another_domain_is_said_to_be_one(present: Present, name: str) -> None:
+    """The kinds stay what they were (FORMAT.md 7); the words name both domains, and nobody is sent to sign."""
+    root = DOMAINS[name]
+    evidence = present(evidence_of(flight(root=root), root=root))
+    findings = check(evidence, BINDING, PINNED).findings
+    assert [(finding.step, finding.kind) for finding in findings] == [("C", "bad-signature")]
+    for one in (root, ROOT):
+        assert f'"{one.domain}" (code {short_code(one.digest)})' in findings[0].message
+    assert "the root that its owner handed out" in findings[0].remedy
+    assert "sign" not in findings[0].remedy
+
+
+def test_a_chain_of_another_domain_is_said_to_be_one() -> None:
+    """In step B, with a longer chain than the pinned root's, also where the mission has no ref."""
+    root = DOMAINS["name"]
+    evidence = evidence_of(flight(root=root), root=root)
+    evidence.roots[2] = sign_root(next_root(root), "root-a")
+    for refs in (evidence.refs, {}):
+        evidence.refs = refs
+        (finding,) = (one for one in check(evidence, BINDING, PINNED).findings if one.step == "B")
+        assert finding.kind == "bad-trust-chain"
+        assert '"valley fleet"' in finding.message
+
+
+def test_a_bad_signature_of_the_right_domain_names_no_other() -> None:
+    """Whatever lies in the place of trust root 1: a chain that leads on from the pinned root is of its domain."""
+    second = next_root(ROOT)
+    evidence = evidence_of(flight(by=("stranger",)))
+    evidence.roots[2] = sign_root(second, "root-a")
+    for first in (sign_root(ROOT, "root-a"), sign_root(DOMAINS["name"], "root-a"), b"garbage"):
+        evidence.roots[1] = first
+        (finding,) = check(evidence, BINDING, PINNED).findings
+        assert (finding.step, finding.kind, "domain" in finding.message) == ("C", "unknown-signer", False)
+
+
 # The kinds of step E (FORMAT.md 7), but those of the aircraft's state itself, `no-state` and `bad-state`.
 STEP_E = {
-    "wrong-mission", "wrong-aircraft", "wrong-host", "takeoff-outside-area", "expired", "wrong-epoch", "old-root",
-    "issued-too-early", "unreleased", "wrong-flight", "rolled-back", "same-sequence", "consumed-flight",
+    "wrong-mission", "wrong-aircraft", "wrong-host", "takeoff-outside-area", "expired", "stale-imagery", "wrong-epoch",
+    "old-root", "issued-too-early", "unreleased", "wrong-flight", "rolled-back", "same-sequence", "consumed-flight",
 }  # fmt: skip
 
 
@@ -685,7 +748,7 @@ def test_every_finding_says_what_to_do() -> None:
         replace(BINDING, flight="another"),
         replace(BINDING, state=state.accepting(newer, now=0)),
         replace(BINDING, state=state.accepting(another, now=0)),
-        replace(BINDING, state=state.consuming(FACTS.flight)),
+        replace(BINDING, state=state.accepting(GOOD.manifest, now=0).consuming(FACTS.flight)),
     ]
     of_state = [Case("by the state", set(), binding=binding) for binding in bindings]
     unsigned = flight(root=MIXED_ROOT, releases=(ObjectId.of(GOOD.signed),))

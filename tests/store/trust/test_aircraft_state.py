@@ -8,11 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.errors import Corrupt, FlightbagError, Invalid, Untrusted
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Untrusted
 from store.format.cbor import INT_MAX, decode, encode
 from store.format.manifest import Manifest
-from store.trust.aircraft_state import STATE_LIMIT, Acceptance, AircraftState, payload_digest
-from tests.support.missions import CONTENTS, FACTS, ISSUE, NOW, ROOT, manifest_of, pinned, table_of
+from store.trust.aircraft_state import (
+    MAX_ACCEPTED,
+    MAX_CONSUMED,
+    MAX_MISSIONS,
+    STATE_LIMIT,
+    Acceptance,
+    AircraftState,
+    payload_digest,
+)
+from tests.support.missions import CONTENTS, COVERAGE, FACTS, ISSUE, NOW, ROOT, manifest_of, pinned, table_of
 
 PINNED = pinned()
 NEW = AircraftState.initial("uav-07", "cpu-x86_64", PINNED)
@@ -32,7 +40,7 @@ def objections(state: AircraftState, manifest: Manifest) -> list[str]:
 
 def test_a_new_aircraft_objects_to_nothing() -> None:
     assert objections(NEW, mission()) == []
-    assert (NEW.missions, NEW.consumed, NEW.floor) == ({}, (), ROOT.issued_at)
+    assert (NEW.missions, NEW.accepted, NEW.consumed, NEW.floor) == ({}, (), (), ROOT.issued_at)
 
 
 def test_an_older_mission_is_refused_and_a_newer_one_is_not() -> None:
@@ -52,18 +60,66 @@ def test_one_sequence_has_one_payload() -> None:
 
 
 def test_a_flight_is_flown_once() -> None:
-    state = NEW.consuming(FACTS.flight)
+    state = NEW.accepting(mission(), now=0).consuming(FACTS.flight)
     assert objections(state, mission()) == ["consumed-flight"]
-    assert objections(state, mission(flight="2026-11-24-01")) == []
-    for flight in (FACTS.flight, "", "no flight"):
+    assert objections(state, mission(ISSUE.sequence + 1)) == ["consumed-flight"]
+    assert objections(state, mission(ISSUE.sequence + 1, flight="2026-11-24-01")) == []
+    assert (state.accepted, state.consumed) == ((), (FACTS.flight,))
+    assert state.consuming(FACTS.flight) is state
+    for flight in ("", "no flight", "x" * 65):
         with pytest.raises(Invalid):
             state.consuming(flight)
+
+
+def test_only_a_flight_that_had_a_go_is_consumed() -> None:
+    with pytest.raises(NotFound) as caught:
+        NEW.consuming(FACTS.flight)
+    assert "verify" in caught.value.remedy
+    state = replace(NEW, accepted=("2026-11-23-01", "2026-11-24-01", "night", "training", "z"))
+    with pytest.raises(NotFound) as caught:
+        state.consuming("2026-11-23-10")
+    assert caught.value.kind == "unknown-flight"
+    assert "nearest first: 2026-11-23-01, 2026-11-24-01, and 3 more" in caught.value.remedy
+    with pytest.raises(NotFound, match="consume") as caught:
+        state.consuming("consume")
+    assert "nearest first: 2026-11-23-01, 2026-11-24-01, night, and 2 more" in caught.value.remedy
+
+
+def flights(count: int, prefix: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}{number:0{64 - len(prefix)}}" for number in range(count))
+
+
+def test_the_fullest_state_has_room_and_no_more() -> None:
+    missions = {id_: Acceptance(INT_MAX, INT_MAX, bytes(32)) for id_ in flights(MAX_MISSIONS, "m")}
+    full = replace(NEW, missions=missions, accepted=flights(MAX_ACCEPTED, "a"), consumed=flights(MAX_CONSUMED, "c"))
+    assert AircraftState.parse(full.render()) == full
+    for refused in (
+        lambda: full.accepting(mission(), now=0),
+        lambda: replace(full, missions={}).accepting(mission(), now=0),
+        lambda: replace(full, accepted=()).accepting(mission(), now=0),
+        lambda: full.consuming(full.accepted[0]),
+        lambda: NEW.continuing([full, replace(full, accepted=flights(MAX_ACCEPTED, "b"))]),
+    ):
+        with pytest.raises(Refused) as caught:
+            refused()
+        assert (caught.value.kind, bool(caught.value.remedy)) == ("state-full", True)
 
 
 def test_the_floor_only_rises() -> None:
     state = NEW.accepting(mission(), now=NOW)
     assert state.floor == max(ROOT.issued_at, ISSUE.issued_at, NOW)
     assert state.accepting(mission(), now=0).floor == state.floor
+    assert state.accepting(mission(), now=NOW + 5).floor == NOW + 5
+
+
+def test_a_clock_moves_the_floor_only_before_an_end() -> None:
+    """A mission that never runs out does not say whether the clock is right."""
+    endless = replace(mission(), issue=replace(ISSUE, expires_at=None))
+    assert NEW.accepting(endless, now=NOW).floor == ISSUE.issued_at
+    aging = replace(endless, coverage=replace(COVERAGE, max_age_days=400))
+    assert NEW.accepting(aging, now=NOW).floor == NOW
+    nothing = replace(aging, coverage=replace(aging.coverage, missing=COVERAGE.tiles, required_ppm=0))
+    assert NEW.accepting(nothing, now=NOW).floor == ISSUE.issued_at
 
 
 def test_a_newer_root_ends_the_missions_of_earlier_epochs() -> None:
@@ -98,6 +154,9 @@ def test_ids_and_classes_are_checked(id_: str, host: str) -> None:
         {"missions": [["a", 1, 1]]},
         {"consumed": ["b", "a"]},
         {"consumed": ["no flight"]},
+        {"accepted": ["b", "a"]},
+        {"accepted": ["no flight"]},
+        {"accepted": ["a", "b"], "consumed": ["b"]},
         {"floor": -1},
         {"more": 1},
     ],
@@ -118,12 +177,47 @@ names = st.text("abcdefghij", min_size=1, max_size=8)
         st.builds(Acceptance, st.integers(1, INT_MAX), st.integers(1, INT_MAX), st.binary(min_size=32, max_size=32)),
         max_size=6,
     ),
+    accepted=st.sets(names, max_size=6),
     consumed=st.sets(names, max_size=6),
     floor=st.integers(0, 253402300799),
 )
-def test_a_state_comes_back_as_it_was(missions: dict[str, Acceptance], consumed: set[str], floor: int) -> None:
-    known = replace(NEW, missions=missions, consumed=tuple(sorted(consumed)), floor=floor)
+def test_a_state_comes_back_as_it_was(
+    missions: dict[str, Acceptance], accepted: set[str], consumed: set[str], floor: int
+) -> None:
+    flights = {"accepted": tuple(sorted(accepted - consumed)), "consumed": tuple(sorted(consumed))}
+    known = replace(NEW, missions=missions, floor=floor, **flights)
     assert AircraftState.parse(known.render()) == known
+
+
+states = st.builds(
+    lambda missions, accepted, consumed, floor: replace(
+        NEW,
+        missions=missions,
+        accepted=tuple(sorted(accepted - consumed)),
+        consumed=tuple(sorted(consumed)),
+        floor=floor,
+    ),
+    st.dictionaries(names, st.builds(Acceptance, st.just(1), st.integers(1, 9), st.just(bytes(32))), max_size=4),
+    st.sets(names, max_size=4),
+    st.sets(names, max_size=4),
+    st.integers(ROOT.issued_at, NOW),
+)
+
+
+@given(st.lists(states, max_size=2), st.text("abc.-_:9", max_size=9))
+def test_nothing_takes_a_consumed_flight_back(earlier: list[AircraftState], flight: str) -> None:
+    kept = NEW.continuing(earlier)
+    consumed = {one for state in earlier for one in state.consumed}
+    assert {*kept.consumed} == consumed
+    assert {*kept.accepted} == {one for state in earlier for one in state.accepted} - consumed
+    assert kept.floor == max([NEW.floor, *(state.floor for state in earlier)])
+    assert all(kept.missions[id_] >= last for state in earlier for id_, last in state.missions.items())
+    try:
+        after = kept.consuming(flight)
+    except FlightbagError:
+        assert flight not in (*kept.accepted, *kept.consumed)
+    else:
+        assert {*after.consumed} == consumed | {flight}
 
 
 @given(st.binary(max_size=300))

@@ -1,0 +1,250 @@
+"""Maps of which a part shows no place: pictures that a server gives for "no imagery here", and what a raster lacks.
+
+The area has 16 tiles of zoom 15 and the 4 of zoom 14 above them. A case writes the imagery, builds a mission from it
+and verifies it. Where the build refuses, the verdict counts the missing tiles by their reasons: by default every tile
+must be good.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from builders.grid.tiles import Tile, tile_bounds
+from builders.grid.views import EQUATOR
+from builders.imagery.png import write_png
+from tests.conformance.wrong import wrong
+from tests.support.backbone import write_backbone
+from tests.support.commands import flightbag
+from tests.support.missions_toml import mission_toml
+
+SIDE = 32
+X0, Y0 = 7356, 11520
+FINE = [Tile(15, X0 + x, Y0 + y) for y in range(4) for x in range(4)]
+COARSE = [Tile(14, X0 // 2 + x, Y0 // 2 + y) for y in range(2) for x in range(2)]
+ALL = [*COARSE, *FINE]
+# Raw pixels of the area at zoom 15.
+Pixels = NDArray[np.uint8]
+
+
+def land(seed: int = 13, side: int = 4 * SIDE) -> Pixels:
+    """uint8 [side, side, 3]: coarse noise without black, of which no two parts are alike."""
+    coarse = np.random.default_rng(seed).integers(8, 250, (side // 4, side // 4, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BILINEAR))
+
+
+def placeholder(**text: str) -> bytes:
+    """The picture of a server: "no imagery here" in two colours."""
+    pixels = np.full((SIDE, SIDE, 3), 221, np.uint8)
+    pixels[12:20, 4:28:3] = 90
+    file, about = io.BytesIO(), PngImagePlugin.PngInfo()
+    for key, value in text.items():
+        about.add_text(key, value)
+    Image.fromarray(pixels).save(file, "PNG", pnginfo=about)
+    return file.getvalue()
+
+
+def folder_of(path: Path, instead: dict[Tile, bytes]) -> Path:
+    """A folder of tiles of the area; those in `instead` have these bytes."""
+    for number, tile in enumerate(ALL):
+        file = path / f"{tile}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(instead.get(tile) or write_png(land(number, SIDE)))
+    return path
+
+
+def raster(path: Path, pixels: Pixels, *, west: int = 0, mask: Pixels | None = None, **options: Any) -> Path:
+    """A GeoTIFF on the grid of zoom 15, which begins `west` pixels east of the area."""
+    import rasterio
+    import rasterio.transform
+
+    pixel = EQUATOR / (1 << 15) / SIDE
+    left, top = (X0 * SIDE + west) * pixel - EQUATOR / 2, EQUATOR / 2 - Y0 * SIDE * pixel
+    settings = {
+        "driver": "GTiff",
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "count": pixels.shape[2],
+        "dtype": "uint8",
+        "crs": "EPSG:3857",
+        "transform": rasterio.transform.from_origin(left, top, pixel, pixel),  # type: ignore[no-untyped-call]
+        "photometric": "RGB",
+        **options,
+    }
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=mask is not None), rasterio.open(path, "w", **settings) as file:
+        file.write(pixels.transpose(2, 0, 1))
+        if mask is not None:
+            file.write_mask(mask)
+    return path
+
+
+def with_band(pixels: Pixels, band: Pixels | int) -> Pixels:
+    return np.dstack([pixels, np.broadcast_to(np.uint8(band), pixels.shape[:2])])
+
+
+def verdict(folder: Path, source: Path, of_tiles: str = "", coverage: str = "") -> str:
+    """GO with what is signed of repeated tiles; the missing tiles by reason; or the key that the error names."""
+    write_backbone(folder / "net.onnx", size=SIDE)
+    root, owner, key, store = (folder / name for name in ("root.cbor", "owner.key", "planner.key", "store"))
+    for args in (
+        ("init", store),
+        ("keys", "new", owner, "--no-passphrase"),
+        ("keys", "new", key, "--no-passphrase"),
+        ("trust", "new", store, "--domain", "test", "--root-key", owner, "--mission-key", key),
+    ):
+        assert flightbag(*args).status == 0
+    root.write_bytes((store / "trust/1.root.cbor").read_bytes())
+    (west, _, _, north), (_, south, east, _) = tile_bounds(FINE[0]), tile_bounds(FINE[-1])
+    inset = 1e-5
+    text = mission_toml(
+        mission="m",
+        tiles=source,
+        model=Path("net.onnx"),
+        bbox=(west + inset, south + inset, east - inset, north - inset),
+        zooms=(14, 15),
+        takeoff=((south + north) / 2, (west + east) / 2),
+        resize=SIDE,
+        of_tiles=of_tiles,
+        more=f"[coverage]\ntile_size = {SIDE}\n{coverage}\n",
+    )
+    (folder / "m.toml").write_text(text)
+    ran = flightbag("build", folder / "m.toml", "--store", store, "--key", key, "--json")
+    if ran.status > 1 or not ran.out:
+        keys = [name for name in ("bands", "gdal_translate") if name in ran.err]
+        return f"error that names {' and '.join(keys)}"
+    if ran.status:
+        counts = Counter(one["reason"] for one in ran.json["coverage"]["missing"])
+        return "refused: " + ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    verified = flightbag("verify", store, "--trust", root, "--json")
+    assert verified.status == 0, verified.out
+    repeated = flightbag("show", store, "m", "--json").json["coverage"].get("repeated")
+    return f"GO, {repeated} repeated tiles signed" if repeated else "GO"
+
+
+# Placeholders
+
+
+@wrong("map", "half the tiles are one placeholder", before="GO", now="refused: 10 repeated")
+def half_placeholders(folder: Path) -> str:
+    return verdict(folder, folder_of(folder / "tiles", dict.fromkeys(ALL[::2], placeholder())))
+
+
+@wrong("map", "all tiles are one placeholder", before="GO", now="refused: 20 repeated")
+def all_placeholders(folder: Path) -> str:
+    return verdict(folder, folder_of(folder / "tiles", dict.fromkeys(ALL, placeholder())))
+
+
+@wrong("map", "one placeholder at each of two zooms", before="GO", now="refused: 2 repeated")
+def placeholder_at_two_zooms(folder: Path) -> str:
+    return verdict(folder, folder_of(folder / "tiles", {COARSE[1]: placeholder(), FINE[6]: placeholder()}))
+
+
+@wrong("map", "open water, which the planner allows", before="GO, unsaid", now="GO, 3 repeated tiles signed")
+def water_that_is_allowed(folder: Path) -> str:
+    water = write_png(land(99, SIDE) // 16)
+    return verdict(folder, folder_of(folder / "tiles", dict.fromkeys(FINE[:3], water)), coverage='repeated = "allowed"')
+
+
+@wrong("map", "half a placeholder, half another (unnamed)", before="GO", now="refused: 20 repeated")
+def two_placeholders(folder: Path) -> str:
+    other = write_png(land(98, SIDE))
+    tiles = {tile: placeholder() if number % 2 else other for number, tile in enumerate(ALL)}
+    return verdict(folder, folder_of(folder / "tiles", tiles))
+
+
+@wrong("map", "a grey placeholder, allowed (unnamed)", before="refused: 10 blank", now="refused: 10 blank")
+def grey_that_is_allowed(folder: Path) -> str:
+    grey = write_png(np.full((SIDE, SIDE, 3), 221, np.uint8))
+    source = folder_of(folder / "tiles", dict.fromkeys(ALL[::2], grey))
+    return verdict(folder, source, coverage='repeated = "allowed"')
+
+
+# Rasters
+
+
+@wrong(
+    "map",
+    "near infrared that is labelled alpha",
+    before="refused: 20 absent",
+    now="error that names bands and gdal_translate",
+)
+def infrared(folder: Path) -> str:
+    return verdict(folder, raster(folder / "r.tif", with_band(land(), land(7)[:, :, 0]), alpha="YES"))
+
+
+@wrong("map", "near infrared that is labelled alpha, with bands", before="refused: 20 absent", now="GO")
+def infrared_with_bands(folder: Path) -> str:
+    path = raster(folder / "r.tif", with_band(land(), land(7)[:, :, 0]), alpha="YES")
+    return verdict(folder, path, of_tiles="bands = [1, 2, 3]")
+
+
+@wrong(
+    "map",
+    "a raster that ends within the area",
+    before="refused: 6 absent",
+    now="refused: 4 outside-raster, 2 partly-outside",
+)
+def partly_outside(folder: Path) -> str:
+    return verdict(folder, raster(folder / "r.tif", land()[:, : 3 * SIDE]))
+
+
+@wrong("map", "a raster that begins within a tile", before="refused: 6 absent", now="refused: 6 partly-outside")
+def within_a_tile(folder: Path) -> str:
+    return verdict(folder, raster(folder / "r.tif", land()[:, 5:], west=5))
+
+
+@wrong("map", "a raster beside the area", before="refused: 20 absent", now="refused: 20 outside-raster")
+def outside(folder: Path) -> str:
+    return verdict(folder, raster(folder / "r.tif", land(), west=64 * SIDE))
+
+
+@wrong("map", "a raster with a mask over one tile", before="refused: 2 absent", now="refused: 2 masked")
+def masked(folder: Path) -> str:
+    mask = np.full((4 * SIDE, 4 * SIDE), 255, np.uint8)
+    mask[40:50, 40:50] = 0
+    return verdict(folder, raster(folder / "r.tif", land(), mask=mask))
+
+
+@wrong(
+    "map",
+    "black shadows in a raster whose value for no data is 0 (unnamed)",
+    before="refused: 2 absent",
+    now="refused: 2 masked",
+)
+def black_shadows(folder: Path) -> str:
+    pixels = land().copy()
+    pixels[40:44, 40:44] = 0
+    return verdict(folder, raster(folder / "r.tif", pixels, nodata=0))
+
+
+@wrong(
+    "map", "an alpha of 0 and 1 (unnamed)", before="refused: 20 absent", now="error that names bands and gdal_translate"
+)
+def alpha_of_ones(folder: Path) -> str:
+    return verdict(folder, raster(folder / "r.tif", with_band(land(), 1), alpha="YES"))
+
+
+@wrong("map", "a mask in a file beside the raster (unnamed)", before="GO", now="error that names gdal_translate")
+def mask_beside(folder: Path) -> str:
+    path = raster(folder / "r.tif", land())
+    raster(folder / "r.tif.msk", np.zeros((4 * SIDE, 4 * SIDE, 1), np.uint8), photometric="MINISBLACK")
+    return verdict(folder, path)
+
+
+@wrong(
+    "map",
+    "bands that pass over a real alpha (unnamed)",
+    before="refused: 10 absent",
+    now="error that names bands and gdal_translate",
+)
+def bands_without_the_alpha(folder: Path) -> str:
+    alpha = np.full((4 * SIDE, 4 * SIDE), 255, np.uint8)
+    alpha[:40] = 0
+    path = raster(folder / "r.tif", with_band(land(), alpha), alpha="YES")
+    return verdict(folder, path, of_tiles="bands = [1, 2, 3]")
