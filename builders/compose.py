@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cache as cached
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from builders.imagery.statcache import StatCache
 from builders.mission.reader import load_mission
 from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, scaled
 from builders.recipe import RowRecipe
+from builders.retrieval.self_retrieval import LEAST
 from store.disk.objects import read_chunks
 from store.errors import Corrupt, Invalid, Refused
 from store.format.area import Area
@@ -72,6 +74,14 @@ class BuildContext:
         if given is None:
             return TOLERANCES[precision]
         return Tolerance(float(given.relative_error), float(given.cosine))
+
+    def self_retrieval(self, precision: str) -> Decimal:
+        """Return the least share of its own map that an engine of this precision must find first."""
+        given = self.mission.tolerances.get(precision)  # type: ignore[call-overload] # precisions are a closed list
+        if given is None or given.self_retrieval is None:
+            return Decimal(str(LEAST[precision]))
+        share: Decimal = given.self_retrieval
+        return share
 
     def preprocess(self, backbone: str) -> Descriptors:
         """Return the descriptor set whose preprocessing makes inputs of this backbone: the first of its sets."""

@@ -81,7 +81,7 @@ def _repeated(evidence: Evidence, opened: Opened, inventory: Inventory) -> Itera
     if described != signed:
         yield Finding(
             "bad-coverage",
-            f"{described} described tiles have the bytes of another tile of the area, the manifest signs {signed}",
+            f"{described} described tiles show the same as another tile of the area, the manifest signs {signed}",
             step="G",
             entry="coverage",
             expected=str(signed),

@@ -239,6 +239,12 @@ def too_low(figures: Iterable[Measured]) -> str:
         f"and chance alone gives {chance / PPM:.4f}"
         for set_, value, chance, queries in _blind(figures)
     ]
+    # The engine takes places of its own map for one another.
+    if any(one.name.startswith("self@") and not one.holds for one in figures):
+        low[-1] += (
+            '; set precision = "fp32" (TensorRT: or "fp16"), try another calibration (method = "percentile", or more '
+            "tiles), or allow less in [tolerances] self_retrieval"
+        )
     return f"{', '.join(low)}; nothing was published" if low else ""
 
 

@@ -1,5 +1,5 @@
-"""The figures that a mission is gated by: fidelity (the engine that flies agrees with the map), recall (the map
-answers) and landmarks (it answers with the right places).
+"""The figures that a mission is gated by: fidelity (the engine that flies agrees with the map), self-retrieval (it
+tells the places of the map apart), recall (the map answers) and landmarks (it answers with the right places).
 
 A question is what one measurement answers: it names its figures, the least value of each, and how they are measured.
 The plan holds the questions; `FigureMeter` answers them with what is in the store, before anything is signed. It
@@ -32,6 +32,7 @@ from builders.report import Measured
 from builders.retrieval.landmarks import LEAST_PPM, Landmarks, figure_of, read_landmarks
 from builders.retrieval.quality import Imagery, RecallFigure, RecallMeasurement
 from builders.retrieval.recall import Recall, chance, total
+from builders.retrieval.self_retrieval import SelfRetrieval
 from builders.retrieval.untrained import UntrainedNetwork
 from store.errors import Invalid, Refused
 from store.format.manifest import PPM
@@ -157,6 +158,23 @@ def too_few(queries: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class SelfQuestion:
+    """How often the engine of a set finds the map's own views first. Keeps to `Question`."""
+
+    measurement: SelfRetrieval
+    gates: tuple[Gate]
+    inventories: tuple[Inventory, ...] = ()
+
+    def answer(self, meter: FigureMeter) -> Answers:
+        set_ = self.measurement.set
+        counts = self.measurement.measure(
+            meter.map.layers(set_), meter.engine(set_), lambda count: meter.progress(f"asking {set_}", count, 0)
+        ).values()
+        right, queries = (sum(part) for part in zip(*counts, strict=True))
+        return {self.measurement.name: Answer(right * PPM // queries, queries)}
+
+
+@dataclass(frozen=True, slots=True)
 class LandmarkQuestion:
     """How many landmarks are found in the map of a set, by the engine that flies. Keeps to `Question`."""
 
@@ -187,6 +205,18 @@ def fidelity_questions(
         least = int(context.tolerance(engine.spec.precision).cosine * PPM)
         recipe = fidelity_recipe(probe.recipe.key, engine.recipe.key)
         yield FidelityQuestion(probe, (Gate(f"fidelity/{probe.set.name}", least, recipe),))
+
+
+def self_questions(
+    context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask]
+) -> Iterator[SelfQuestion]:
+    """Yield how often the engine of each set has to find the map's own views first."""
+    for set_ in context.mission.descriptors:
+        engine = engine_of(engines, set_.backbone)
+        rows = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
+        own = SelfRetrieval(set_.name, engine.recipe.key, rows, Imagery(context.sources, inventory))
+        least = scaled(context.self_retrieval(engine.spec.precision), 6)
+        yield SelfQuestion(own, (Gate(own.name, least, own.recipe),))
 
 
 @dataclass(frozen=True, slots=True)

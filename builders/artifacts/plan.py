@@ -22,6 +22,7 @@ from builders.artifacts.figures import (
     fidelity_questions,
     landmark_questions,
     recall_questions,
+    self_questions,
 )
 from builders.artifacts.file import file_tasks
 from builders.artifacts.index import index_tasks
@@ -161,6 +162,7 @@ def make_plan(
     recall = recall_questions(context, missing, engines, progress, remembered=remembered)
     questions: tuple[Question, ...] = (
         *fidelity_questions(context, engines, probes),
+        *self_questions(context, inventory, engines),
         *landmark_questions(context, inventory, engines),
         *recall.questions,
     )

@@ -167,14 +167,17 @@ class Network:
         first tile, and so does one that describes an image otherwise the next time, or beside other images."""
         few, many = self._least, self._fixed or min(self.batch, 2)
         shape = [many, 3, *self.resize]
-        images = np.random.default_rng(SEED).random(shape, np.float32)
-        images[0] /= 2  # beside brighter ones it loses its shades where one scale is taken of all
-        same = np.repeat(images[:1], few, axis=0)
         options = import_onnxruntime().RunOptions()
         try:
+            images = np.random.default_rng(SEED).random(shape, np.float32)
+            images[0] /= 2  # beside brighter ones it loses its shades where one scale is taken of all
+            same = np.repeat(images[:1], few, axis=0)
             rows, again, beside = (self._run_once(given, options) for given in (same, same, images))
         except MemoryError as error:
-            raise out_of_memory("the model was being tried") from error
+            if many == few:
+                raise out_of_memory("the model was being tried") from error
+            self.halved(many, error)
+            return self._try_out(model)
         except Unavailable as error:
             raise Invalid(
                 f"the model does not run on {shape}: {error.message}",

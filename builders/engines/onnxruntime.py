@@ -4,10 +4,10 @@
 optimised at level EXTENDED, which gives the same bytes on every CPU, and is loaded at level ALL, which fits it to the
 CPU of the machine that loads it.
 
-`fast`: optimised at level ALL for the instruction set of this CPU, its weights in a file of their own, and loaded with
-optimisation off, in a small part of the time and memory. On another instruction set it would compute something else
-without an error, and for another version of the library nobody promises anything. So its host class names the
-instruction set and the version that it was made for, and every other machine refuses it.
+`fast`: optimised at level ALL for this CPU, its weights in a file of their own, and loaded with optimisation off, in a
+small part of the time and memory. On a CPU for which the library has other kernels it would compute something else
+without an error, and for another version of the library nobody promises anything. So its host class names instruction
+set, features and version that it was made for, and every other machine refuses it.
 
 In each mode equal sources, inputs and versions give equal bytes, whatever their paths and names.
 """
@@ -25,28 +25,44 @@ from builders.engines.session import WEIGHTS, Level, open_session
 from builders.extras import import_onnxruntime
 from store.errors import Invalid
 from store.format.cbor import Value
-from store.format.host import meets, require_host_class
+from store.format.host import CPU_FEATURES, CPU_LEVELS, meets, require_host_class
 
 OPTIONS: Mapping[str, Value] = {"mode": "portable"}
 # The host class that a portable engine needs; the class of every CPU begins with it.
 ANY_CPU = "cpu"
 CPU_FILE = Path("/proc/cpuinfo")
 
-# Architecture -> the instruction sets for which the library (MLAS) has kernels and data layouts of their own, the
-# widest first, each with the flags that Linux lists for it.
-_INSTRUCTION_SETS: Mapping[str, tuple[tuple[str, frozenset[str]], ...]] = {
-    "x86_64": (
-        ("avx512", frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})),
-        ("avx2", frozenset({"avx2", "fma"})),
-        ("avx", frozenset({"avx"})),
-        ("sse2", frozenset({"sse2"})),
-    ),
-    "aarch64": (("neonfp16", frozenset({"asimd", "asimdhp"})), ("neon", frozenset({"asimd"}))),
+# The flags that Linux lists, by the words of `CPU_LEVELS` and `CPU_FEATURES`: those by which ONNX Runtime chooses
+# kernels (onnxruntime/core/mlas/lib/platform.cpp and core/common/cpuid_info.cc, microsoft/onnxruntime at 0112bef28c2d).
+# They change the block of the layout that is stored in a fast engine (NCHWc: 16 with AVX-512, else 8), whether sums of
+# products of bytes saturate (on AVX2 and AVX-512 without VNNI they do), and the order of sums in float32 (AVX-512, SVE,
+# SME). AVX-NE-CONVERT only casts, which is exact; AVX512-BF16, AMX-BF16 and SVE2 choose nothing.
+_LEVEL_FLAGS: Mapping[str, frozenset[str]] = {
+    "avx512": frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}),
+    "avx512f": frozenset({"avx2", "fma", "avx512f"}),
+    "avx2": frozenset({"avx2", "fma"}),
+    "avx": frozenset({"avx"}),
+    "sse2": frozenset({"sse2"}),
+    "neonfp16": frozenset({"asimd", "asimdhp"}),
+    "neon": frozenset({"asimd"}),
+}
+_FEATURE_FLAGS: Mapping[str, frozenset[str]] = {
+    "avxvnni": frozenset({"avx_vnni"}),
+    "avx512vnni": frozenset({"avx512_vnni"}),
+    "avxvnniint8": frozenset({"avx_vnni_int8"}),
+    "amx": frozenset({"amx_tile", "amx_int8"}),
+    "dot": frozenset({"asimddp"}),
+    "i8mm": frozenset({"i8mm"}),
+    "bf16": frozenset({"bf16"}),
+    "sve": frozenset({"sve"}),
+    "sme": frozenset({"sme"}),
+    "sme2": frozenset({"sme2"}),
 }
 
 
 def cpu_class(machine: str, cpuinfo: str) -> str:
-    """Return the host class of a CPU: `cpu-<architecture>-<instruction set>`, such as `cpu-x86_64-avx512`.
+    """Return the host class of a CPU: `cpu-<architecture>-<instruction set>[_<feature>…]`, such as
+    `cpu-x86_64-avx512_avx512vnni`.
 
     `machine` is the output of `uname -m`, `cpuinfo` the text of /proc/cpuinfo. The class ends with the architecture if
     the text names no known instruction set.
@@ -58,8 +74,11 @@ def cpu_class(machine: str, cpuinfo: str) -> str:
         if key.strip().lower() in ("flags", "features"):
             flags = frozenset(value.split())
             break
-    widest = next((level for level, needs in _INSTRUCTION_SETS.get(name, ()) if needs <= flags), None)
-    return f"cpu-{name}" + (f"-{widest}" if widest else "")
+    widest = next((level for level in CPU_LEVELS.get(name, ()) if _LEVEL_FLAGS[level] <= flags), None)
+    if widest is None:
+        return f"cpu-{name}"
+    features = [feature for feature in CPU_FEATURES[name] if _FEATURE_FLAGS[feature] <= flags]
+    return f"cpu-{name}-{'_'.join([widest, *features])}"
 
 
 def architecture(machine: str) -> str:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from builders.grid.live import find
 from builders.grid.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id, tile_ids, tile_xy
 from builders.grid.views import View
-from builders.imagery.repetition import Repetition, repetition
+from builders.imagery.repetition import Repetition, picture_of, repetition
 from builders.imagery.roworder import Extent, Scheme
 from builders.imagery.signature import FAULTS, fault_of
 from builders.imagery.sources import open_source
@@ -75,7 +75,8 @@ class Level:
     """The tiles of one zoom.
 
     `ids` (uint64[n], ascending) and `hashes` (uint8[n, 32]) are those of every tile in the cells, and `faults`
-    (uint8[n]) says of each what its first bytes are if not those of an image (`signature.FAULTS`). `required`
+    (uint8[n]) says of each what its first bytes are if not those of an image (`signature.FAULTS`). `pictures`
+    (uint64[n]) are equal for tiles that show the same picture, and 0 for those that are no image. `required`
     (uint64[m], ascending) are the tiles of the area. `has_zoom` is whether any source has tiles of this zoom.
     `captured` (int64[m], unix seconds) and `native_m` (float64[m], metres a pixel, 0 if unknown) belong to the required
     tiles; both are 0 for an absent tile. `lacks` (uint8[m]) is an index in `LACKS`, and means nothing for a tile that a
@@ -90,6 +91,7 @@ class Level:
     captured: NDArray[np.int64]
     native_m: NDArray[np.float64]
     faults: NDArray[np.uint8]
+    pictures: NDArray[np.uint64]
     lacks: NDArray[np.uint8]
 
     @cached_property
@@ -152,14 +154,13 @@ class Inventory:
 
     @cached_property
     def repetition(self) -> Repetition:
-        """Which tiles of the area have the bytes of another one, among those that begin like an image."""
-        ids, hashes = [], []
+        """Which tiles of the area show the picture of another one."""
+        pictures = []
         for level in self.levels:
-            images = level.required_hashes.copy()
-            images[find(level.required, np.fromiter(level.no_image, np.uint64))[1]] = 0
-            ids.append(level.required)
-            hashes.append(images)
-        return repetition(np.concatenate(ids), np.concatenate(hashes))
+            present, places = level.find(level.required)
+            pictures.append(np.zeros(len(level.required), np.uint64))
+            pictures[-1][present] = level.pictures[places[present]]
+        return repetition(np.concatenate([level.required for level in self.levels]), np.concatenate(pictures))
 
     @cached_property
     def repeated(self) -> tuple[NDArray[np.bool_], ...]:
@@ -274,6 +275,7 @@ class TileSources:
         hashes: list[bytes] = []
         sources: list[int] = []
         faults: list[int] = []
+        pictures: list[int] = []
         for cell in cells.tolist():
             before = len(ids)
             for number, data, place in self.cell(tile_from_id(cell), zoom):
@@ -281,13 +283,20 @@ class TileSources:
                 hashes.append(blake3(data).digest())
                 sources.append(place)
                 faults.append(fault_of(data))
+                pictures.append(0 if faults[-1] else picture_of(data))
             if progress is not None:
                 progress(len(ids) - before)
         array = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, DIGEST_SIZE)
-        return ZoomHashes(np.array(ids, np.uint64), array, np.array(sources, np.uint16), np.array(faults, np.uint8))
+        return ZoomHashes(
+            np.array(ids, np.uint64),
+            array,
+            np.array(sources, np.uint16),
+            np.array(faults, np.uint8),
+            np.array(pictures, np.uint64),
+        )
 
     def _level(self, zoom: int, wanted: LevelRequest, tiles: TileHashes) -> Level:
-        ids, hashes, sources, faults = tiles[zoom]
+        ids, hashes, sources, faults, pictures = tiles[zoom]
         present, places = find(ids, wanted.required)
         captured = np.zeros(len(wanted.required), np.int64)
         native = np.zeros(len(wanted.required), np.float64)
@@ -309,7 +318,7 @@ class TileSources:
 
                 dates = read_footprints(spec.footprints).captured(zoom, wanted.required[of_source], spec.captured_at)
                 captured[of_source] = dates
-        return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native, faults, lacks)
+        return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native, faults, pictures, lacks)
 
     def read_again(self, level: Level, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, bytes]]:
         """(tile id, bytes) of these tiles of the inventory, cell by cell, ids ascending in each cell.

@@ -1,27 +1,33 @@
-"""Repetition: the tiles of an area that show the same picture, found by the hashes of the inventory. Pure.
+"""Repetition: the tiles of an area that show the same picture, found without decoding one. Pure.
 
 A server answers "no imagery here" with a picture, and a placeholder decodes like any tile. No two places look the same
 to the byte, so tiles with the same bytes show no place, or one that no search can tell from the others, such as open
-water. Two tiles of different zooms count as well.
+water. Metadata do not count: some tools write the time into every file. Two tiles of different zooms count as well.
 
-Law: a tile is repeated exactly if another tile has the same hash, other than zeros. Whoever reads the tiles of an area
-finds the same repeated tiles, so the number that a manifest signs can be counted again.
+Laws: a tile is repeated exactly if another tile shows the same picture; two tiles with the same bytes do, and metadata
+in either change nothing. Whoever reads the tiles of an area finds the same repeated tiles, so the number that a
+manifest signs can be counted again.
 
-Pictures that differ in bytes and not in pixels are not found: only decoding every tile would, also where the store has
-all descriptors. Their descriptors are equal, so what the map finds of itself shows them.
+Pictures that are compressed in different ways and have equal pixels are not found: only decoding every tile would, also
+where the store has all descriptors. Their descriptors are equal, so the recall of the map shows them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from builders.grid.tiles import tile_from_id
+from builders.imagery.signature import JPEG, PNG, is_webp
 
 # How many tiles of the most frequent picture a summary names.
 _NAMED = 3
+_SCAN, _COMMENT = b"\xda", 0xFE
+_WEBP_METADATA = (b"VP8X", b"ICCP", b"EXIF", b"XMP ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +61,66 @@ class Repetition:
         return Repeats(len(shared), len(counts), int(counts.max()), examples)
 
 
-def repetition(ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> Repetition:
-    """The repetition among tiles with these ids (uint64[n], ascending) and hashes (uint8[n, 32], zeros for a tile
-    without a picture)."""
-    pictures = np.full(len(ids), -1, np.int64)
-    # The first eight bytes rule out nearly every tile: sorting whole hashes takes ten times as long.
-    _, place, count = np.unique(_first(hashes), return_inverse=True, return_counts=True)
-    candidates = np.flatnonzero(count[place] > 1)
-    whole = np.ascontiguousarray(hashes[candidates]).view(np.dtype((np.void, hashes.shape[1]))).ravel()
-    values, place, count = np.unique(whole, return_inverse=True, return_counts=True)
-    picture = (count > 1) & np.array([any(value.tobytes()) for value in values], np.bool_)
-    numbers = np.where(picture, np.cumsum(picture) - 1, -1)
-    pictures[candidates] = numbers[place]
-    return Repetition(ids, pictures)
+def repetition(ids: NDArray[np.uint64], pictures: NDArray[np.uint64]) -> Repetition:
+    """The repetition among tiles with these ids (uint64[n], ascending) and pictures (uint64[n], 0 for none)."""
+    values, place, count = np.unique(pictures, return_inverse=True, return_counts=True)
+    shared = (count > 1) & (values != 0)
+    return Repetition(ids, np.where(shared, np.cumsum(shared) - 1, -1)[place])
 
 
-def _first(hashes: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    return np.ascontiguousarray(hashes[:, :8]).view(np.uint64).ravel()
+def picture_of(data: bytes) -> int:
+    """A number below 2**64 that is not 0, equal for images with the same bytes but for metadata (FORMAT.md 6.5).
+
+    Eight bytes of a hash: among a million tiles, that two pictures share them by chance has odds of one in 37 million.
+    """
+    number = int.from_bytes(blake3(b"".join(_parts(data))).digest()[:8], "little")
+    return number or 1
+
+
+def _parts(data: bytes) -> Iterator[bytes]:
+    """The parts of an image file that are not metadata. What follows a part of no known form is taken as it is."""
+    if data.startswith(JPEG):
+        return _segments(data)
+    if data.startswith(PNG):
+        return _chunks(data)
+    return _webp_chunks(data) if is_webp(data) else iter((data,))
+
+
+def _segments(data: bytes) -> Iterator[bytes]:
+    """The segments of a JPEG (ITU T.81, B.1.1) but for APPn and COM; from the first scan on, all that follows."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != _SCAN:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if not at + 4 <= end <= len(data):
+            break
+        if not 0xE0 <= data[at + 1] <= 0xEF and data[at + 1] != _COMMENT:
+            yield data[at:end]
+        at = end
+    yield data[at:]
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    """The chunks of a PNG (ISO 15948, 5.3) that are critical, and tRNS."""
+    at = len(PNG)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            break
+        if not data[at + 4] & 0x20 or data[at + 4 : at + 8] == b"tRNS":
+            yield data[at:end]
+        at = end
+    yield data[at:]
+
+
+def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    """The chunks of a WebP (RFC 9649, 2.3) but for the metadata and the header that lists them."""
+    at = 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        end = at + 8 + size + size % 2
+        if end > len(data):
+            break
+        if data[at : at + 4] not in _WEBP_METADATA:
+            yield data[at:end]
+        at = end
+    yield data[at:]

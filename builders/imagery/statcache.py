@@ -31,19 +31,20 @@ GRANULARITY_NS = 2 * 10**9
 MAX_ENTRIES = 64
 # 10 million tiles.
 MAX_BYTES = 512 << 20
-_MAGIC = b"flightbag tiles 2\n"
+_MAGIC = b"flightbag tiles 3\n"
 _LENGTH = 8
-_TYPES = ("<u8", "u1", "<u2", "u1")
+_TYPES = ("<u8", "u1", "<u2", "u1", "<u8")
 
 
 class ZoomHashes(NamedTuple):
-    """The tiles of one zoom: ids uint64[n], hashes uint8[n, 32], index of the source uint16[n], and what their first
-    bytes are if not those of an image, uint8[n]."""
+    """The tiles of one zoom: ids uint64[n], hashes uint8[n, 32], index of the source uint16[n], what their first bytes
+    are if not those of an image, uint8[n], and which picture they show, uint64[n] (`repetition.picture_of`)."""
 
     ids: NDArray[np.uint64]
     hashes: NDArray[np.uint8]
     sources: NDArray[np.uint16]
     faults: NDArray[np.uint8]
+    pictures: NDArray[np.uint64]
 
 
 TileHashes = Mapping[int, ZoomHashes]
@@ -75,8 +76,10 @@ class StatCache:
             hashes = np.frombuffer(data, "u1", count * DIGEST_SIZE, at + ids.nbytes)
             sources = np.frombuffer(data, "<u2", count, at + ids.nbytes + hashes.nbytes)
             faults = np.frombuffer(data, "u1", count, at + ids.nbytes + hashes.nbytes + sources.nbytes)
-            hashes_by_zoom[zoom] = ZoomHashes(ids, hashes.reshape(count, DIGEST_SIZE), sources, faults)
             at += ids.nbytes + hashes.nbytes + sources.nbytes + faults.nbytes
+            pictures = np.frombuffer(data, "<u8", count, at)
+            at += pictures.nbytes
+            hashes_by_zoom[zoom] = ZoomHashes(ids, hashes.reshape(count, DIGEST_SIZE), sources, faults, pictures)
         return hashes_by_zoom
 
     def keep(self, request: bytes, opened: int, stamps: Sequence[SourceStamp], tiles: TileHashes) -> None:

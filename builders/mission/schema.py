@@ -547,12 +547,17 @@ class Compile(Section):
 
 
 class Tolerances(Section):
-    """The greatest error of an engine of one precision, against its source network."""
+    """The greatest error of an engine of one precision, against its source network, and the least share of the map's
+    own views that it must find first."""
 
     relative_error: Annotated[
         Number, Field(ge=0, le=1, description="a fraction of the greatest value of the reference, from 0 to 1")
     ]
     cosine: Annotated[Number, Field(ge=0, le=1, description="a number from 0 to 1")]
+    self_retrieval: Annotated[
+        Number | None,
+        Field(ge=0, le=1, description="a number from 0 to 1, the share of the map's views that the engine finds first"),
+    ] = None
 
 
 def _tables(of: str) -> str:

@@ -40,7 +40,7 @@ def sample(level: Level, view: View, margin: int, count: int) -> NDArray[np.uint
     """
     origins = view.origins_over(level.zoom, level.required)
     chosen: dict[bytes, int] = {}
-    for places in _spread(len(origins)):
+    for places in _places(len(origins)):
         exist, ids = surroundings(level.zoom, view, origins[places], margin)
         present, _ = level.find(ids.ravel())
         whole = origins[places][exist][present.reshape(ids.shape).all(axis=(1, 2))]
@@ -51,7 +51,7 @@ def sample(level: Level, view: View, margin: int, count: int) -> NDArray[np.uint
     return np.sort(np.array(list(chosen.values()), np.uint64))
 
 
-def _spread(number: int) -> Iterator[NDArray[np.int64]]:
+def _places(number: int) -> Iterator[NDArray[np.int64]]:
     """Yield 0..number - 1 in pieces, in an order of which every beginning is evenly spread: that of the bits of a
     counter, reversed (van der Corput). A map of a million views is sampled by looking at a few."""
     bits = max(number - 1, 0).bit_length()
@@ -61,6 +61,12 @@ def _spread(number: int) -> Iterator[NDArray[np.int64]]:
         for bit in range(bits):
             places |= (counter >> bit & 1) << (bits - 1 - bit)
         yield places[places < number]
+
+
+def spread(ids: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
+    """Return at most `count` of the ids, evenly spread."""
+    number = min(count, len(ids))
+    return ids[np.arange(number) * len(ids) // max(number, 1)]
 
 
 def shown(level: Level, view: View, origins: NDArray[np.uint64]) -> list[bytes]:

@@ -28,8 +28,10 @@ from builders.onboard.measurement import Measurement
 from builders.onboard.retriever import Located, Retriever
 from builders.retrieval.quality import Imagery, RecallFigure, RecallMeasurement
 from builders.retrieval.recall import Recall, chance, total
+from builders.retrieval.self_retrieval import SelfRetrieval
 from store.errors import Invalid, NotFound, Refused
 from store.format.ids import BuildKey
+from store.format.manifest import PPM
 from store.takeoff.mission import VerifiedMission
 
 _ANY_DATE = datetime.date(1970, 1, 1)
@@ -95,7 +97,7 @@ def measure(
     sample: int,
     progress: Callable[[str, int, int], None],
 ) -> list[Measurement]:
-    """Return the recall of each descriptor set, measured again with the tiles of these sources.
+    """Return the self-retrieval and the recall of each descriptor set, measured again with the tiles of these sources.
 
     `against` is a source of other imagery of the area, `sample` the number of views of each zoom that are asked for.
     A figure without a query is left out. The untrained network is not asked again: a store has no network. Figures that
@@ -121,10 +123,15 @@ def measure(
                 )
             entry = engine_of(mission, set_, layers[0].recipe)
             rows = tuple(layer.recipe for layer in layers)
-            recall = RecallMeasurement(set_, entry.key or BuildKey(bytes(32)), rows, here, other, sample)
-            results = recall.measure(
-                layers, flying_engine(mission, set_), None, partial(_report, progress, f"querying {set_}")
-            )
+            key, flying = entry.key or BuildKey(bytes(32)), flying_engine(mission, set_)
+            report = partial(_report, progress, f"querying {set_}")
+            own = SelfRetrieval(set_, key, rows, here)
+            counts = own.measure(layers, flying, report)
+            right, queries = (sum(part) for part in zip(*counts.values(), strict=True))
+            zooms = {zoom: right * PPM // queries for zoom, (right, queries) in counts.items()}
+            figures.append(Measurement.of(mission, own.name, right * PPM // queries, own.recipe, zooms, queries))
+            recall = RecallMeasurement(set_, key, rows, here, other, sample)
+            results = recall.measure(layers, flying, None, report)
             figures += [
                 _measurement(mission, figure, recall.recipe(figure), results[way])
                 for way in recall.ways

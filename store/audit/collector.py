@@ -13,7 +13,7 @@ from store.ground.excerpt import first_few
 from store.ground.needs import Need
 
 RESTORE = "run store-fsck --repair --from a store that has it whole"
-REMOVE = "remove it, if it is not yours; store-fsck --repair moves it to quarantine/"
+REMOVE = "move it out of the store, or run store-fsck --repair, which moves it to quarantine/"
 _UNKNOWN_ORIGIN = {
     "unreferenced": "find out who put it there; objects of an earlier mission go with `flightbag gc --keep-last 1 "
     "--grace 0s`, run twice: to the trash, then for good; pins go with `flightbag unpin`",

@@ -29,13 +29,14 @@ NEED = re.compile(rf"[a-z0-9._+>=-]{{1,{MAX_CLASS}}}")
 
 # Architecture -> the instruction sets for which ONNX Runtime has kernels of their own, the widest first.
 CPU_LEVELS: Mapping[str, tuple[str, ...]] = {
-    "x86_64": ("avx512", "avx2", "avx", "sse2"),
+    "x86_64": ("avx512", "avx512f", "avx2", "avx", "sse2"),
     "aarch64": ("neonfp16", "neon"),
 }
-# Architecture -> the features by which its kernels choose within an instruction set, in the order of a class.
+# Architecture -> the features by which its kernels choose within an instruction set, in the order of a class. They are
+# one word with it, so that what was made without a feature is not met by a CPU with it: that would run other kernels.
 CPU_FEATURES: Mapping[str, tuple[str, ...]] = {
-    "x86_64": ("avxvnni", "avx512vnni", "amx"),
-    "aarch64": ("dot", "i8mm", "bf16", "sve"),
+    "x86_64": ("avxvnni", "avx512vnni", "avxvnniint8", "amx"),
+    "aarch64": ("dot", "i8mm", "bf16", "sve", "sme", "sme2"),
 }
 # Other names of the architectures, as systems and people give them.
 ARCHITECTURES: Mapping[str, str] = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
@@ -48,7 +49,7 @@ _ARCHITECTURE = f"(?:{'|'.join(CPU_LEVELS)})"
 
 
 def _cpu(architecture: str) -> str:
-    features = "".join(f"(?:-{feature})?" for feature in CPU_FEATURES[architecture])
+    features = "".join(f"(?:_{feature})?" for feature in CPU_FEATURES[architecture])
     return f"{architecture}(?:-(?:{'|'.join(CPU_LEVELS[architecture])}){features})?"
 
 

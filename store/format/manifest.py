@@ -167,8 +167,8 @@ class Coverage:
     `digest` is over every tile of the area (FORMAT.md 6.2). `tiles` counts these tiles, `missing` those of them that
     are not described. `required_ppm` is the policy: the least fraction of described tiles in parts per million.
     `oldest` and `newest` are capture dates in unix seconds. `max_age_days` and `min_resolution_mm` are the gates that
-    the imagery passed, None where the mission sets none. `repeated` counts the described tiles that have the same bytes
-    as another tile of the area, which the mission allows; None where no described tile does.
+    the imagery passed, None where the mission sets none. `repeated` counts the described tiles that show the same as
+    another tile of the area, which the mission allows; None where no described tile does.
     """
 
     digest: bytes

@@ -26,7 +26,7 @@ REASONS = (
     "outside-raster",  # a raster is the source, and no pixel of the tile lies in it
     "partly-outside",  # a raster is the source, and some pixels of the tile lie beyond its edge
     "masked",  # a raster is the source, and some pixels of the tile are masked, without data or never written
-    "repeated",  # another tile of the area has the same bytes: a placeholder shows no place
+    "repeated",  # another tile of the area shows the same: a placeholder shows no place
     "undecodable",  # the bytes do not decode to an image
     "wrong-size",  # the image has another size than the tiles of the mission
     "blank",  # every pixel has the same colour: the tile shows no place

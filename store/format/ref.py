@@ -12,8 +12,11 @@ from store.format.ids import ObjectId
 REF_SIZE = 65
 
 
-def ref_id(data: bytes) -> ObjectId:
-    """Return the object id that a ref names. Raises Corrupt (kind bad-ref) unless it is 64 hex digits and a newline."""
+def ref_id(data: bytes, what: str = "the mission ref", *, remedy: str = COPY_AGAIN) -> ObjectId:
+    """Return the object id that a ref names. Raises Corrupt (kind bad-ref) unless it is 64 hex digits and a newline.
+
+    `what` names the ref in the message.
+    """
     try:
         text = data.decode("ascii")
         if len(text) == REF_SIZE and text.endswith("\n"):
@@ -21,8 +24,8 @@ def ref_id(data: bytes) -> ObjectId:
     except (UnicodeDecodeError, FlightbagError):
         pass
     raise Corrupt(
-        f"the mission ref is not an object id of {REF_SIZE - 1} hex digits and a newline",
-        remedy=COPY_AGAIN,
+        f"{what} is not an object id of {REF_SIZE - 1} hex digits and a newline",
+        remedy=remedy,
         kind="bad-ref",
         expected=f"{REF_SIZE} bytes",
         actual=f"{len(data)} bytes",

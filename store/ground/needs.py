@@ -93,7 +93,7 @@ def need_of_stored(holder: str, id_: ObjectId, evidence: StoreEvidence) -> Need:
 
 def pinned_id(media: Media, holder: str) -> ObjectId:
     """Return the id in a pin: like a ref, 64 hex digits and a newline. Raise Corrupt for other bytes."""
-    return ref_id(media.read(holder, REF_SIZE))
+    return ref_id(media.read(holder, REF_SIZE), holder, remedy="")
 
 
 def is_manifest(evidence: StoreEvidence, id_: ObjectId) -> bool:

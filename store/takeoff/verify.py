@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from store.errors import Corrupt, FlightbagError, NotFound, Untrusted
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.findings import COPY_AGAIN, Finding
 from store.format import manifest, release
 from store.format.cose import Envelope
@@ -50,6 +50,8 @@ _SYNC_CHAIN = (
     "sync the store again from the station that published it; check that the pinned root is of its trust domain"
 )
 _SIGN_AGAIN = "build and sign the mission again, with keys of the role mission"
+# Kinds of errors about bytes that are not those of their id: another copy may have them.
+_NOT_AS_SIGNED = frozenset({"truncated", "oversized", "bit-flip", "wrong-type"})
 # What somebody does about signatures that do not hold, by kind.
 _SIGNATURE_REMEDIES = {
     "unknown-signer": "sync the store again: its newest trust root may name the key, and travels along; else have the "
@@ -97,7 +99,7 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
         data = evidence.object(id_, ENVELOPE_LIMIT)
         envelope = Envelope.parse(data, manifest.CONTENT_TYPE, manifest.PAYLOAD_LIMIT)
     except FlightbagError as error:
-        findings.append(Finding.of(error, step="A", entry="manifest", remedy=COPY_AGAIN))
+        findings.append(Finding.of(error, step="A", entry="manifest", remedy=_of_bytes(error, _SYNC_MISSION)))
     try:  # B
         root = newest_root(evidence, pinned).root
     except FlightbagError as error:
@@ -118,9 +120,14 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
     try:
         table = read_table(evidence, parsed)
     except FlightbagError as error:
-        finding = Finding.of(error, step="D", remedy=COPY_AGAIN)
+        finding = Finding.of(error, step="D", remedy=_of_bytes(error, _BUILD_AGAIN))
         return (finding if finding.entry else replace(finding, entry="table"),)
     return Opened(parsed, id_, len(data), table, root)
+
+
+def _of_bytes(error: FlightbagError, otherwise: str) -> str:
+    """Return the remedy against an object that is not as it was signed; `otherwise` against one that is."""
+    return COPY_AGAIN if isinstance(error, NotFound | Unavailable) or error.kind in _NOT_AS_SIGNED else otherwise
 
 
 def _chain_finding(error: FlightbagError, evidence: Evidence, pinned: SignedRoot) -> Finding:

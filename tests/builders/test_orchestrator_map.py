@@ -425,7 +425,8 @@ def test_the_gate_measures_and_signs(desk: Desk) -> None:
     names = {figure["name"] for figure in report["figures"]}
     kinds = ("recall@1", "recall@5", "sampled@1", "untrained@1")
     ways = ("brightness", "rotation", "scale", "shift")
-    assert names == {"fidelity/embedder"} | {f"{kind}/embedder/{way}" for kind in kinds for way in ways}
+    recalls = {f"{kind}/embedder/{way}" for kind in kinds for way in ways}
+    assert names == {"fidelity/embedder", "self@1/embedder"} | recalls
     assert all(figure["value"] >= figure["least"] for figure in report["figures"])
     assert report["not_measured"] == []
     for figure in report["figures"]:
@@ -447,7 +448,7 @@ def test_the_gate_measures_and_signs(desk: Desk) -> None:
     assert ran.status == 0, ran.out + ran.err
     measured = {one["name"]: one for one in ran.json}
     for figure in signed:
-        if figure.name.startswith(("recall", "sampled")):
+        if figure.name.startswith(("recall", "sampled", "self")):
             assert measured[figure.name]["value"] == figure.value
             assert measured[figure.name]["queries"] == figure.queries
             assert measured[figure.name]["same_recipe"] is True
@@ -771,7 +772,9 @@ def test_sets_of_one_backbone_are_measured_each_in_its_own_way(desk: Desk) -> No
     assert min(figures["fidelity/embedder"], figures["fidelity/wide"]) > 999_000
     ran = flightbag("probe", desk.store, "left", "--trust", desk.root, "--json")
     assert ran.status == 0, ran.out
-    assert {one["name"]: one["value"] for one in ran.json} == figures
+    fidelity = {name: value for name, value in figures.items() if name.startswith("fidelity")}
+    assert {one["name"]: one["value"] for one in ran.json} == fidelity
+    assert figures["self@1/embedder"] == figures["self@1/wide"] == 10**6
 
 
 def test_an_index_is_of_its_set_alone(desk: Desk) -> None:

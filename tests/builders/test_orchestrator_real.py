@@ -43,6 +43,8 @@ def test_the_mission_of_the_issue(desk: Desk, real: dict[str, Any]) -> None:
         "described": 312,
         "missing": [],
         "by_zoom": {"16": 72, "17": 240},
+        "repeated": {"tiles": 0, "pictures": 0, "most": 0, "examples": []},
+        "hints": [],
     }
     assert report["rows"] == 462
     assert flightbag("sync", desk.store, desk.folder / "aircraft").status == 0
@@ -144,3 +146,18 @@ def test_two_missions_half_over_each_other_then_a_shifted_polygon(
         assert changed.rowcount == 1
     again = desk.built(desk.folder / "b.toml")
     assert (shards(again, "built"), shards(again, "reused"), again["embedded"]) == (1, 3, 1)
+
+
+def test_an_int8_engine_that_confuses_its_own_tiles_is_not_published(desk: Desk, real: dict[str, Any]) -> None:
+    """Its fidelity passes: places here have cosines of 0.9997 with each other, which no fixed cosine tells apart."""
+    mission = desk.write_mission("north-ridge", **real)
+    own = {figure["name"]: figure for figure in desk.built(mission)["figures"]}["self@1/place-embedder"]
+    assert (own["value"], own["queries"]) == (10**6, 72 + 128)
+    mission.write_text(mission.read_text().replace('precision = "fp32"', 'precision = "int8"'))
+    ran = desk.build(mission)
+    assert ran.status == 1
+    figures = {figure["name"]: figure for figure in ran.json["figures"]}
+    fidelity, own = (figures[f"{name}/place-embedder"] for name in ("fidelity", "self@1"))
+    assert fidelity["value"] >= fidelity["least"]
+    assert own["value"] < own["least"] == 950_000
+    assert 'set precision = "fp32"' in ran.json["why"]

@@ -158,6 +158,12 @@ def two_placeholders(folder: Path) -> str:
     return verdict(folder, folder_of(folder / "tiles", tiles))
 
 
+@wrong("map", "placeholders with the time in each file (unnamed)", before="GO", now="refused: 10 repeated")
+def placeholders_with_the_time(folder: Path) -> str:
+    files = {tile: placeholder(time=f"2026-11-23 10:00:{second}") for second, tile in enumerate(ALL[::2], 10)}
+    return verdict(folder, folder_of(folder / "tiles", files))
+
+
 @wrong("map", "a grey placeholder, allowed (unnamed)", before="refused: 10 blank", now="refused: 10 blank")
 def grey_that_is_allowed(folder: Path) -> str:
     grey = write_png(np.full((SIDE, SIDE, 3), 221, np.uint8))

@@ -650,6 +650,26 @@ def test_where_memory_is_short_for_one_view_it_is_unavailable(backbone: bytes, t
     assert no_worker_is_left()
 
 
+def test_a_model_that_has_the_memory_for_one_image_only_is_tried_with_one(
+    backbone: bytes, tiles: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow: list[Narrow] = []
+
+    def opened(*arguments: Any, **options: Any) -> Any:
+        class Both(Narrow):
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._session, name)
+
+        narrow.append(Both(InferenceSession(*arguments, **options), 1, ort_says))
+        return narrow[-1]
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", opened)
+    embedder = embedder_of(backbone, "descriptor", PREPROCESS, 16)
+    assert embedder.network.batch == 1
+    assert max(narrow[0].sizes) == 2
+    assert len(described(embedder, tiles).tile_ids) == len(tiles)
+
+
 def test_a_fixed_batch_is_not_halved_below_its_size(tmp_path: Path, tiles: Encoded) -> None:
     write_backbone(tmp_path / "fixed.onnx", batch=4)
     embedder = embedder_of((tmp_path / "fixed.onnx").read_bytes(), "descriptor", PREPROCESS, 16)

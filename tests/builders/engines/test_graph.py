@@ -117,7 +117,7 @@ def test_weights_that_are_inputs_give_an_engine_that_runs(tmp_path: Path, ir: in
     """Two equal weights: the library shares them, and would leave one input without its default."""
     model = small_network(channels=32)
     for name in ("s", "t"):
-        model.graph.initializer.append(constant(name, np.full((1, 32), 2)))
+        model.graph.initializer.append(constant(name, [2.0]))
     model.graph.node[-1].output[0] = "f"
     model.graph.node.append(helper.make_node("Mul", ["f", "s"], ["g"]))
     model.graph.node.append(helper.make_node("Mul", ["g", "t"], ["descriptor"]))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from builders.engines.session import open_session, ort_failures
@@ -64,3 +65,11 @@ def test_words_for_a_want_of_memory_make_it_unavailable(monkeypatch: pytest.Monk
     with pytest.raises(Unavailable) as caught:
         open_session(small_network().SerializeToString(), "off")
     assert caught.value.kind == "out-of-memory"
+
+
+def test_the_library_prints_nothing_of_a_network(capfd: pytest.CaptureFixture[str]) -> None:
+    """It warns of an initializer that nothing uses, by its name, on the file descriptor of standard error."""
+    model = small_network()
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "\x1b[31mGO"))
+    open_session(model.SerializeToString(), "all")
+    assert capfd.readouterr() == ("", "")

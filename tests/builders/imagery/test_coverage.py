@@ -37,7 +37,8 @@ def level(
     native = np.array([500.0 if i in coarse else 0.0 for i in range(len(IDS))])
     hashes = np.random.default_rng(1).integers(0, 256, (int(there.sum()), 32), np.uint8)
     nothing, lacks = np.zeros(len(hashes), np.uint8), np.zeros(len(IDS), np.uint8)
-    return Level(ZOOM, IDS, IDS[there], hashes, has_zoom, captured.astype(np.int64), native, nothing, lacks)
+    pictures = np.arange(len(hashes), dtype=np.uint64) + 1
+    return Level(ZOOM, IDS, IDS[there], hashes, has_zoom, captured.astype(np.int64), native, nothing, pictures, lacks)
 
 
 def gates(*, days: int | None = None, mm: int | None = None, required: int = 10**6, repeated: bool = False) -> Gates:
@@ -73,9 +74,9 @@ def test_the_first_reason_that_holds_counts() -> None:
 def test_a_repeated_tile_is_missing_unless_that_is_allowed(pictures: list[int], blank: set[int], allowed: bool) -> None:
     """Allowed or not, the manifest's number is that of the repeated tiles that are described."""
     one = level()
-    hashes = np.array([[picture] * 32 for picture in pictures], np.uint8) + 1
+    numbers = np.array(pictures, np.uint64) + 1
     faults = {int(IDS[i]): "blank" for i in blank}
-    found = shortfall(inventory(replace(one, hashes=hashes)), gates(required=0, repeated=allowed), faults)
+    found = shortfall(inventory(replace(one, pictures=numbers)), gates(required=0, repeated=allowed), faults)
     again = {int(number) for number, picture in zip(IDS, pictures, strict=True) if pictures.count(picture) > 1}
     refused = {} if allowed else dict.fromkeys(again, "repeated")
     assert found.reasons() == faults | refused

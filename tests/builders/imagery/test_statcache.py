@@ -18,6 +18,7 @@ FOUND = {
         np.random.default_rng(zoom).integers(0, 256, (count, 32), np.uint8),
         np.arange(count, dtype=np.uint16) % 3,
         np.arange(count, dtype=np.uint8) % 7,
+        np.arange(count, dtype=np.uint64) * 2**40,
     )
     for zoom, count in ((3, 0), (9, 5), (11, 300))
 }

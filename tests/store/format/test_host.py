@@ -26,7 +26,7 @@ from store.format.host import (
 VERSIONS = st.lists(st.sampled_from([0, 1, 9, 10, 22]), min_size=1, max_size=4).map(lambda v: ".".join(map(str, v)))
 COMPONENTS = {
     "ampere-plus": st.just("ampere-plus"),
-    "cpu": st.sampled_from(["cpu", "cpu-x86_64", "cpu-x86_64-avx2", "cpu-x86_64-avx512-amx", "cpu-aarch64-neon"]),
+    "cpu": st.sampled_from(["cpu", "cpu-x86_64", "cpu-x86_64-avx2", "cpu-x86_64-avx512_amx", "cpu-aarch64-neon"]),
     "cuda": st.sampled_from(["cuda12.4", "cuda12.40"]),
     "driver": st.sampled_from(["driver-55", "driver-550"]),
     "faiss": VERSIONS.map("faiss-{}".format),
@@ -157,7 +157,15 @@ def test_the_least_version_of_a_need() -> None:
     [
         *("", "+", "cpu+", "+cpu", "ort-1+cpu", "cpu+cpu", "cpu+cpu-x86_64", "CPU", "cpu x", "-cpu", "cpu-", "cpu\n"),
         *("auto", "banana", "jetson", "é", "cpu-arm", "cpu-x86-64", "cpu-amd64", "cpu-x86_64-avx3", "cpu-x86_64-neon"),
-        *("cpu-x86_64-amx", "cpu-x86_64-avx512-amx-avxvnni", "cpu-aarch64-neon-amx", "gpu-sm87", "sm8", "sm087"),
+        *(
+            "cpu-x86_64-amx",
+            "cpu-x86_64-avx512_amx_avxvnni",
+            "cpu-x86_64-avx512-amx",
+            "cpu-aarch64-neon_amx",
+            "gpu-sm87",
+            "sm8",
+            "sm087",
+        ),
         *("ort", "ort-", "ort-1.", "ort-01", "ort-1.2.3.4.5", "ort-1.22.0rc1", "ort1.22", "ort-1234567890"),
         *("trt10.3", "trt10-10.3", "trt10-11.4.0.106", "trt", "cuda12", "driver-550.54", "linux", "linux-arm64", "l4t"),
         *("ort>=1.22", "cpu+ort>=1.22", "ampere", "ampere-plus-2", "+".join(f"sm{n}" for n in range(10, 99))),
@@ -196,13 +204,16 @@ def test_every_family_is_named_and_every_level_is_a_class() -> None:
     assert set(FAMILY_NAMES.replace(" and ", ", ").split(", ")) == set(FAMILIES)
     for architecture, levels in CPU_LEVELS.items():
         for level in levels:
-            everything = "-".join(("cpu", architecture, level, *CPU_FEATURES[architecture]))
+            everything = f"cpu-{architecture}-{'_'.join((level, *CPU_FEATURES[architecture]))}"
             assert is_host_class(everything)
-            assert meets(everything, f"cpu-{architecture}-{level}")
+            assert meets(everything, f"cpu-{architecture}")
+            # What was made without the features is made for another CPU.
+            assert not meets(everything, f"cpu-{architecture}-{level}")
+            assert not meets(f"cpu-{architecture}-{level}", everything)
 
 
 def test_the_longest_host_class() -> None:
-    parts = [f"cpu-aarch64-neon{''.join('-' + name for name in CPU_FEATURES['aarch64'])}", f"sm87-{'a' * 40}-1sm-1gb"]
+    parts = [f"cpu-aarch64-neon{''.join('_' + name for name in CPU_FEATURES['aarch64'])}", f"sm87-{'a' * 40}-1sm-1gb"]
     assert is_host_class("+".join(parts))
     assert not is_host_class(f"sm87-{'a' * 41}-1sm-1gb")
     assert "1 to 255 characters" in objection("a" * 256)

@@ -786,3 +786,16 @@ def test_findings_say_what_is_known_as_json() -> None:
 
 def test_the_builders_make_the_same_bytes_each_time() -> None:
     assert flight().signed == GOOD.signed
+
+
+def test_bytes_as_signed_are_not_to_be_copied_again() -> None:
+    """Another copy has them too: who built the mission has to look."""
+    good = GOOD.table.render()
+    lying = flight(identity=bytes(32))
+    assert "build and sign" in check(evidence_of(lying)).findings[0].remedy
+    evidence = evidence_of(GOOD)
+    evidence.refs[ID] = f"{GOOD.manifest.table}\n".encode()
+    assert "sync the mission" in check(evidence).findings[0].remedy
+    evidence = evidence_of(GOOD)
+    evidence.objects[GOOD.manifest.table] = good[:-1] + bytes([good[-1] ^ 1])
+    assert "copy the store again" in check(evidence).findings[0].remedy
