@@ -194,6 +194,16 @@ def test_no_class_of_the_aircraft_is_made_up() -> None:
         takeoff_check("nowhere", ID, trust=b"", now=NOW, host="banana")
 
 
+@pytest.mark.parametrize("queries", [None, 19])
+def test_a_recall_that_nobody_measured_is_not_judged(queries: int | None) -> None:
+    """Nor one that rests on too few queries."""
+    figures = () if queries is None else (Figure("recall@1/net/shift", 990_000, 0, queries, bytes(32)),)
+    silent = flight(quality=figures)
+    verdict = check(evidence_of(silent))
+    assert verdict.go
+    assert verdict.not_judged[-1] == "recall of the descriptor set net: not measured"
+
+
 def test_a_refusal_too_says_what_was_not_judged() -> None:
     assert check(MemoryEvidence(), Binding(NOW)).not_judged == ("aircraft", "host class", "flight", "rollback")
 
