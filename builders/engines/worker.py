@@ -145,12 +145,13 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     seconds = time.monotonic() - start
     progress("checking the engine", 0, 0)
     try:
-        engine = compiler.load(compiled.model.read_bytes(), request["host"], compiled.weights)
+        engine = compiler.load(compiled.model.read_bytes(), compiled.need, compiled.weights)
     except Invalid as error:
         raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
     figures = measure(reference, engine, cases, name, rows)
     return {
         "parts": _parts(compiled),
+        "need": compiled.need,
         "tools": dict(compiled.tools),
         "inspector": compiled.inspector,
         "check": figures.as_json(),

@@ -5,9 +5,9 @@
 >>> verdict.go, verdict.findings
 (True, ())
 >>> verdict.mission.code  # two people compare it over the radio
-'BV5GN-NWW72'
+'078P0-X9WSQ'
 >>> verdict.not_judged
-('aircraft', 'flight', 'rollback')
+('aircraft', 'flight', 'rollback', 'place of the descriptor set net: no landmarks')
 """
 
 from __future__ import annotations

@@ -138,7 +138,14 @@ def tables() -> Iterator[Vector]:
     yield Vector("table-file-with-key", "table", changed(4, bytes(32), at=4), "bad-entry")
     yield Vector("table-unknown-meta", "table", changed(5, {**METAS["engine"], "more": 1}), "bad-field")
     yield Vector("table-missing-meta", "table", changed(5, {}), "bad-field")
-    yield Vector("table-host-unsorted", "table", changed(5, {**METAS["engine"], "host": "b+a"}), "bad-field")
+    least = {**METAS["engine"], "host": "cpu+ort>=1.22"}
+    yield Vector("table-least-version", "table", changed(5, least))
+    for lesson, host in {
+        "unsorted": "sm87+cpu", "of-no-family": "banana", "of-no-architecture": "cpu-arm", "twice": "cpu+cpu-x86_64",
+        "least-version-twice": "cpu+ort>=1.22+ort>=1.9", "least-version-of-a-cpu": "cpu>=1.22",
+    }.items():  # fmt: skip
+        meta = {**METAS["engine"], "host": host}
+        yield Vector(f"table-host-{lesson}", "table", changed(5, meta), "bad-field")
     yield Vector("table-five-fields", "table", encode([value[:5] for value in values]), "bad-entry")
     yield Vector("table-long-head", "table", b"\x98\x07" + good.render()[1:], "not-canonical")
 
@@ -157,7 +164,7 @@ def payloads() -> Iterator[Vector]:
         table,
         mission=replace(FACTS, area=Area(box, ((ring, hole), (ring,)))),
         issue=replace(ISSUE, previous=ObjectId(bytes(32))),
-        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -(10**9), 0, 10**5, 500),
+        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -(10**9), 0, 10**5, 500, 9),
         releases=(ObjectId(bytes(32)),),
     )
     yield Vector("payload-least", "payload", least.render())
@@ -192,6 +199,8 @@ def payloads() -> Iterator[Vector]:
         "no-epoch": without("issue", "epoch"),
         "expires-as-text": changed("issue", expires_at="never"),
         "more-missing-than-allowed": changed("coverage", missing=16),
+        "repeated-more-than-described": changed("coverage", repeated=303),
+        "repeated-none": changed("coverage", repeated=0),
         "oldest-after-newest": changed("coverage", oldest=1),
         "older-than-its-own-limit": changed("coverage", max_age_days=900),
     }
