@@ -2,8 +2,8 @@
 
 `portable`: one ONNX file that runs on any CPU, with its weights inside unless they are larger than 2 GB. The network is
 optimised at level EXTENDED, which gives the same bytes on every CPU, and is loaded at level ALL, which fits it to the
-CPU of the machine that loads it. It needs the least version of the library that has everything that the file asks for
-(`onnxruntime_needs`).
+CPU of the machine that loads it. In int8 it computes the same on every x86_64 CPU. It needs the least version of the
+library that has everything that the file asks for (`onnxruntime_needs`).
 
 `fast`: optimised at level ALL for this CPU, its weights in a file of their own, and loaded with optimisation off, in a
 small part of the time and memory. On a CPU for which the library has other kernels it would compute something else
@@ -158,7 +158,8 @@ class OnnxRuntimeBackend:
         source = session_source(job.network)
         outside = _is_fast(job.spec) or isinstance(source, Path)
         job.progress("optimising", 0, 0)
-        open_session(source, _level(job.spec), save_as=engine, save_weights=outside)
+        portable = not _is_fast(job.spec)
+        open_session(source, _level(job.spec), save_as=engine, save_weights=outside, any_cpu=portable)
         parsed = parse_onnx(engine.read_bytes(), "the engine")
         locations = external_locations(parsed)
         # An engine that has only small tensors has no file of weights.
@@ -183,7 +184,7 @@ class OnnxRuntimeBackend:
             message = f"the engine was made for {host} and this machine is {this_host}: {why}"
             raise failure("wrong-host", message, needed=host, host=this_host)
         level: Level = "all" if portable else "off"
-        return open_session(bytes(engine), level, weights=weights, name="the engine")
+        return open_session(bytes(engine), level, weights=weights, any_cpu=portable, name="the engine")
 
     def _fast_host(self) -> str:
         host = self.describe_host()

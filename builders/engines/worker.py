@@ -128,6 +128,7 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     check_inputs(reference, {item.name: item.shape for item in spec.inputs}, key, name)
     rows = CalibrationSet.open(Path(request["rows"])).rows if request["rows"] else None
     cases = spec.cases()
+    progress("checking the model", 0, 0)
     feeds = feeds_of(reference, cases[len(cases) // 2], rows)
     require_repeatable(reference, feeds, name, lambda: irreproducible(parse_onnx(source.read_bytes(), name)))
     job = CompileJob(

@@ -200,12 +200,16 @@ def _averaged(frame: NDArray[np.uint8], side: float, by: int) -> tuple[NDArray[n
         middle.append((size / 2 - first) / by)
         spans.append(slice(first, first + count * by))
     part = frame[spans[0], spans[1]]
-    height, width = part.shape[0] // by, part.shape[1] // by
     if by == 1:
         return part.astype(np.float32), middle[1], middle[0]
-    rows = part.reshape(height, by, -1).sum(axis=1, dtype=np.uint32)
-    sums = rows.reshape(height, width, by, 3).sum(axis=2)
-    return (sums / np.float32(by * by)).astype(np.float32), middle[1], middle[0]
+    # Whole rows and columns are added: some times faster than sums along axes. 16 * 16 * 255 fits 16 bits.
+    rows: NDArray[np.unsignedinteger] = part[::by].astype(np.uint16 if by <= 16 else np.uint32)
+    for step in range(1, by):
+        rows += part[step::by]
+    sums = rows[:, ::by].copy()
+    for step in range(1, by):
+        sums += rows[:, step::by]
+    return (sums / np.float32(by * by)).astype(np.float32, copy=False), middle[1], middle[0]
 
 
 def _sampled(

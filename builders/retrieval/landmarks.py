@@ -44,6 +44,7 @@ from store.takeoff.mission import VerifiedMission
 SCHEMA = "flightbag/landmarks/1"
 MAX_LANDMARKS = 256
 LEAST_PPM = PPM  # each must be found
+_LATITUDE_END = 850511287  # 1e-7 degree
 _EARTH_RADIUS_M = 6371008.8  # the mean radius of WGS 84
 _FIGURE = "landmarks/"
 _NONE = np.empty(0, np.uint64)
@@ -107,6 +108,8 @@ class Landmarks:
                     f"is at latitude {one.lat / 10**7:g}, longitude {one.lon / 10**7:g}, outside the mission's area",
                     "leave the feature out; GeoJSON has the longitude first",
                 )
+            if abs(one.lat) >= _LATITUDE_END:
+                raise self._error(one, "lies beyond the tiles of web maps, which end at 85.05 degrees", "leave it out")
             if not any(one.camera.fills(one.size, ground) for ground in grounds):
                 with self._about(one):
                     one.camera.require_filled(one.size, min(grounds, key=lambda ground: ground.metres))
@@ -136,30 +139,42 @@ class Landmarks:
         its last call. Raises Invalid for a picture that cannot be read, or that shows less ground than a row of every
         zoom, Corrupt for one that changed since the file was read, Refused for a place that no row of the map shows.
         """
-        answers = []
         grounds = [Ground.of(layer.recipe, layer.zoom, latitude) for layer in layers]
-        shown = {layer.zoom: np.concatenate([_NONE, *(origins for origins, _ in layer.rows())]) for layer in layers}
-        for one in self.landmarks:
-            matches, seen = [], False
+        # (number of the landmark, descriptor) by zoom: each layer is read once, and not for each landmark.
+        asked: dict[int, list[tuple[int, NDArray[np.float32]]]] = {layer.zoom: [] for layer in layers}
+        for number, one in enumerate(self.landmarks):
             with self._about(one):
-                searched, queries = described_views(engine, self._picture(one), one.camera, grounds)
-                for ground, query in zip(searched, queries, strict=True):
-                    layer = next(layer for layer in layers if layer.zoom == ground.zoom)
-                    seen |= bool(np.isin(_views_of(layer, one), shown[layer.zoom]).any())
-                    ids, scores = layer.search(query[None], 1)
-                    if ids[0, 0] != NO_ROW:
-                        matches.append(located(tile_from_id(int(ids[0, 0])), layer.view, float(scores[0, 0])))
-            if not seen:
+                for ground, query in zip(
+                    *described_views(engine, self._picture(one), one.camera, grounds), strict=True
+                ):
+                    asked[ground.zoom].append((number, query))
+            if progress is not None:
+                progress(1)
+        matches: list[list[Match]] = [[] for _ in self.landmarks]
+        seen: set[int] = set()
+        for layer in layers:
+            if not asked[layer.zoom]:
+                continue
+            origins = np.concatenate([_NONE, *(origins for origins, _ in layer.rows())])
+            ids, scores = layer.search(np.stack([query for _, query in asked[layer.zoom]]), 1)
+            for (number, _), id_, score in zip(
+                asked[layer.zoom], ids[:, 0].tolist(), scores[:, 0].tolist(), strict=True
+            ):
+                if id_ != NO_ROW:
+                    matches[number].append(located(tile_from_id(id_), layer.view, score))
+                if np.isin(_views_of(layer, self.landmarks[number]), origins).any():
+                    seen.add(number)
+        answers = []
+        for number, one in enumerate(self.landmarks):
+            if number not in seen:
                 raise self._error(
                     one,
                     "is where no row of the map shows the ground at a zoom that its picture fills",
                     "leave the feature out, or give a tile source that has its place",
                     Refused,
                 )
-            best = max(matches, key=lambda match: match.score)
+            best = max(matches[number], key=lambda match: match.score)
             answers.append(Answer(one, best, metres_between((one.lat / 10**7, one.lon / 10**7), best.centre)))
-            if progress is not None:
-                progress(1)
         return answers
 
     def ppm(self, answers: Sequence[Answer]) -> int:

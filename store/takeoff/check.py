@@ -5,7 +5,7 @@
 >>> verdict.go, verdict.findings
 (True, ())
 >>> verdict.mission.code  # two people compare it over the radio
-'BV5GN-NWW72'
+'C3PE8-B01TY'
 >>> verdict.not_judged
 ('aircraft', 'flight', 'rollback')
 """

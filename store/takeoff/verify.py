@@ -39,6 +39,7 @@ from store.format.release import Approval, Release
 from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of
 from store.takeoff.code import short_code
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
+from store.takeoff.quality import without_landmarks, without_recall
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
 
 WRONG_EPOCH = "the mission is of another epoch than the trust root"
@@ -361,7 +362,6 @@ def verify_mission(
         doubts = (NO_CLOCK if binding.now is None else "", evidence.reading.doubt)
         return Verdict(mission, opened, None, not_judged=(*binding.not_judged, *filter(None, doubts)))
     moment = moment_of(opened, binding)
-    doubts = (moment.doubt, evidence.reading.doubt)
     findings = list(check_binding(evidence, opened, mission, binding, moment))
     closure = opened.closure()
     findings += check_closure(evidence, opened)
@@ -372,13 +372,23 @@ def verify_mission(
         verified = VerifiedMission(
             opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, BY_VERIFY
         )
+    quality = opened.manifest.quality
+    unmeasured = [
+        *(f"recall of the descriptor set {set_}: not measured" for set_ in without_recall(quality, opened.table)),
+        *(f"place of the descriptor set {set_}: no landmarks" for set_ in without_landmarks(quality, opened.table)),
+    ]
     return Verdict(
         mission,
         tuple(findings),
         verified,
         len(closure),
         sum(closure.values()),
-        (*binding.not_judged, *unjudged_needs(opened, binding), *filter(None, doubts)),
+        (
+            *binding.not_judged,
+            *unmeasured,
+            *unjudged_needs(opened, binding),
+            *filter(None, (moment.doubt, evidence.reading.doubt)),
+        ),
         moment.reading,
         evidence.reading.from_medium,
     )

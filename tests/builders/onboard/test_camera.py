@@ -88,6 +88,15 @@ def test_height_and_angle_give_the_ground() -> None:
     assert (drone.metres, drone.heading) == (pytest.approx(172.9, abs=0.2), 30)
 
 
+@pytest.mark.parametrize("by", [2, 3, 16, 17, 40])
+def test_a_fine_frame_is_averaged_to_the_pixels_of_the_map(by: int) -> None:
+    """Also where it is white: no sum runs over."""
+    row = np.random.default_rng(by).integers(0, 256, (16, 16, 3), np.uint8)
+    row[0] = 255
+    frame = np.repeat(np.repeat(row, by, axis=0), by, axis=1)
+    assert np.array_equal(view_of(frame, Ground(15, 100, 16), Camera(metres=100, heading=0)), row)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -63,6 +63,7 @@ def test_landmarks_that_are_found_are_a_signed_figure(field: Desk) -> None:
     with Repository.open(field.store) as repository:
         signed = {f.name: f for f in repository.current("left").manifest.quality}
     assert signed[FIGURE].recipe.hex() == one["recipe"]
+    assert not [text for text in field.verify().json["missions"][0]["not_judged"] if "landmarks" in text]
     assert field.build(mission(field)).json["outcome"] == "unchanged"
 
 

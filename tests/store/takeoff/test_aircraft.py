@@ -92,7 +92,7 @@ class TestVerdict:
     def test_go_is_remembered(self, state: Path, store: Path) -> None:
         verdict = takeoff(state, store)
         assert verdict.go
-        assert verdict.not_judged == ("flight",)
+        assert verdict.not_judged[0] == "flight"
         seen = read_state(state).state.missions[NORTH.id]
         assert (seen.epoch, seen.sequence) == (ISSUE.epoch, ISSUE.sequence)
 

@@ -23,7 +23,7 @@ from store.format.cbor import decode, encode
 from store.format.cose import Envelope, Signature
 from store.format.entries import MAX_ENTRIES, EntryTable, sorted_table
 from store.format.ids import ObjectId
-from store.format.manifest import ENVELOPE_LIMIT, Issue, Takeoff
+from store.format.manifest import ENVELOPE_LIMIT, Figure, Issue, Takeoff
 from store.takeoff.check import takeoff_check
 from store.takeoff.code import short_code
 from store.takeoff.evidence import StoreEvidence
@@ -86,6 +86,9 @@ def found(verdict: Verdict) -> Found:
     return {(finding.step, finding.kind, finding.entry) for finding in verdict.findings}
 
 
+NO_PLACE = "place of the descriptor set net: no landmarks"
+
+
 def check(evidence: Evidence, binding: Binding = BINDING, root: SignedRoot | None = None, mission: str = ID) -> Verdict:
     return verify_mission(evidence, mission, root or pinned(), binding)
 
@@ -117,6 +120,16 @@ def test_what_was_not_asked_is_said() -> None:
     verdict = check(evidence_of(GOOD), Binding(NOW))
     assert verdict.go
     assert verdict.not_judged == ("aircraft", "host class", "flight", "rollback")
+
+
+def test_the_place_of_a_set_without_landmarks_is_not_judged() -> None:
+    assert NO_PLACE not in check(evidence_of(GOOD)).not_judged
+    recall = tuple(figure for figure in GOOD.manifest.quality if not figure.name.startswith("landmarks/"))
+    landmarks = Figure("landmarks/network", 1_000_000, 1_000_000, 3, bytes(32))
+    for figures in (recall, (landmarks, *recall)):
+        verdict = check(evidence_of(flight(quality=figures)))
+        assert verdict.go
+        assert NO_PLACE in verdict.not_judged
 
 
 def needing(*needs: str, host: str = "cpu-x86_64") -> Flight:
@@ -179,6 +192,16 @@ def test_an_aircraft_without_the_class_of_the_mission_has_one_finding() -> None:
 def test_no_class_of_the_aircraft_is_made_up() -> None:
     with pytest.raises(Invalid, match="'banana' is not a component"):
         takeoff_check("nowhere", ID, trust=b"", now=NOW, host="banana")
+
+
+@pytest.mark.parametrize("queries", [None, 19])
+def test_a_recall_that_nobody_measured_is_not_judged(queries: int | None) -> None:
+    """Nor one that rests on too few queries."""
+    figures = () if queries is None else (Figure("recall@1/net/shift", 990_000, 0, queries, bytes(32)),)
+    silent = flight(quality=figures)
+    verdict = check(evidence_of(silent))
+    assert verdict.go
+    assert "recall of the descriptor set net: not measured" in verdict.not_judged
 
 
 def test_a_refusal_too_says_what_was_not_judged() -> None:
