@@ -42,7 +42,7 @@ def _verdict(ran: Ran) -> str:
         return f"refused: {ran.json['error']['message']}"
     (one,) = ran.json["missions"]
     kinds = ", ".join(sorted({finding["kind"] for finding in one["findings"]}))
-    unjudged = [re.sub(r"engines/\S+", "its engine", text) for text in one["not_judged"] if ": " in text]
+    unjudged = [re.sub(r"engines/\S+", "its engine", text) for text in one["not_judged"] if "names no version" in text]
     return (f"GO, not judged: {'; '.join(unjudged)}" if unjudged else "GO") if one["go"] else f"NO-GO {kinds}"
 
 
