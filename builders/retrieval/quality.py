@@ -142,20 +142,29 @@ class RecallMeasurement:
         levels = [self.against.inventory.level(level.zoom) for level in self.map.inventory.levels]
         return tuple(sample(level, view, 0, self.sample) for level, view in zip(levels, self._views, strict=True))
 
+    @cached_property
+    def _own_tiles(self) -> list[bytes]:
+        return list(self._tiles(self.map, self._own, MARGIN))
+
+    @cached_property
+    def _other_tiles(self) -> list[bytes]:
+        assert self.against is not None
+        return list(self._tiles(self.against, self._others, 0))
+
+    def _tiles(self, imagery: Imagery, origins: Sequence[NDArray[np.uint64]], margin: int) -> Iterator[bytes]:
+        """Yield, for each zoom, the digests of the views that are asked for and of all tiles that they may show."""
+        for own, view, some in zip(self.map.inventory.levels, self._views, origins, strict=True):
+            level = imagery.inventory.level(own.zoom)
+            shows = np.unique(surroundings(level.zoom, view, some, margin)[1])
+            for ids in (some, shows):
+                yield derive(FIGURE_CONTEXT, tile_list(ids, level.hashes[level.find(ids)[1]]))
+
     @property
     def _views(self) -> tuple[View, ...]:
         return tuple(View(*rows.view) for rows in self.rows)
 
     def recipe(self, figure: RecallFigure) -> bytes:
         """Return the digest of everything that a figure depends on; equal tiles give an equal digest."""
-        lists = []
-        imagery, margin = (self.map, MARGIN) if figure.way != AGAINST else (self.against, 0)
-        assert imagery is not None
-        for rows, origins, own in zip(self.rows, self.origins(figure.way), self.map.inventory.levels, strict=True):
-            level = imagery.inventory.level(own.zoom)
-            ids = np.unique(surroundings(level.zoom, View(*rows.view), origins, margin)[1])
-            lists.append(tile_list(origins, level.hashes[level.find(origins)[1]]))
-            lists.append(tile_list(ids, level.hashes[level.find(ids)[1]]))
         value: dict[str, Value] = {
             "schema": SCHEMA,
             "kind": figure.kind,
@@ -164,7 +173,7 @@ class RecallMeasurement:
             "sample": self.sample,
             "margin": MARGIN,
             "perturbations": perturb.fields(),
-            "tiles": [derive(FIGURE_CONTEXT, part) for part in lists],
+            "tiles": self._own_tiles if figure.way != AGAINST else self._other_tiles,
         }
         if figure.kind == "untrained":
             value["network"] = [UNTRAINED_SCHEMA, SEED]

@@ -383,7 +383,12 @@ def verify_mission(
         verified,
         len(closure),
         sum(closure.values()),
-        (*binding.not_judged, *unmeasured, *unjudged_needs(opened, binding), *filter(None, doubts)),
+        (
+            *binding.not_judged,
+            *unmeasured,
+            *unjudged_needs(opened, binding),
+            *filter(None, (moment.doubt, evidence.reading.doubt)),
+        ),
         moment.reading,
         evidence.reading.from_medium,
     )

@@ -32,7 +32,8 @@ def level(side: int, shows: Mapping[tuple[int, int], int] | None = None, absent:
     required = np.sort(ids[inner])
     dates, metres = np.zeros(len(required), np.int64), np.zeros(len(required), np.float64)
     good, nothing = np.zeros(len(order), np.uint8), np.zeros(len(required), np.uint8)
-    return Level(ZOOM, required, ids[order], hashes[order], True, dates, metres, good, nothing)
+    pictures = np.arange(len(order), dtype=np.uint64) + 1
+    return Level(ZOOM, required, ids[order], hashes[order], True, dates, metres, good, pictures, nothing)
 
 
 @given(st.integers(1, 12), st.integers(1, 40))
