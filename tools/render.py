@@ -193,7 +193,7 @@ def plan(item: Plan) -> Iterator[str]:
             f"{tile_from_id(number)}  {reason}" + (f": {faults[number]}" if reason == "undecodable" else "")
             for number, reason in reasons.items()
         )
-        yield "a plan decodes no tile: only a build finds other undecodable ones, and those of wrong size or blank"
+        yield "a plan decodes no tile: only a build finds other undecodable ones, of wrong size, transparent or blank"
     yield from (f"hint: {hint}" for hint in item.hints)
 
 

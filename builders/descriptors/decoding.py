@@ -1,10 +1,11 @@
 """From the encoded bytes of a tile or picture to its pixels, by Pillow.
 
 Tiles come from outside. Their size, format and dimensions are checked before a decoder gets the bytes, and every error
-of a decoder becomes `Undecodable`. An image of another size than its source's tiles, or of one colour, is a `BadTile`
-too; `reason` is its reason in the list of missing tiles. A decoder may accept a JPEG with a damaged middle and give
-other pixels: the hashes of tiles detect that. A tile that EXIF data turn is undecodable, because some programs for maps
-follow them and others do not. The order of the passes of a resize is fixed (decision 0014).
+of a decoder becomes `Undecodable`. An image of another size than its source's tiles, with a pixel that is not opaque,
+or of one colour, is a `BadTile` too; `reason` is its reason in the list of missing tiles. A decoder may accept a JPEG
+with a damaged middle and give other pixels: the hashes of tiles detect that. A tile that EXIF data turn is
+undecodable, because some programs for maps follow them and others do not. The order of the passes of a resize is fixed
+(decision 0014).
 
 Pictures of a camera have other limits; `photo` reads them, with the same decoders.
 """
@@ -42,7 +43,7 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 class BadTile(Corrupt):
     """The tile cannot be described. Always one of the classes below, each with its `reason`."""
 
-    reason: ClassVar[Literal["undecodable", "wrong-size", "blank"]]
+    reason: ClassVar[Literal["undecodable", "wrong-size", "transparent", "blank"]]
 
 
 class Undecodable(BadTile):
@@ -57,6 +58,12 @@ class WrongSize(BadTile):
     reason = "wrong-size"
 
 
+class Transparent(BadTile):
+    """Some pixel is not opaque: whatever colour lies beneath is no imagery, as where a raster ends within a tile."""
+
+    reason = "transparent"
+
+
 class Blank(BadTile):
     """All pixels have one colour: the tile shows no place, and all such tiles would have one descriptor."""
 
@@ -64,11 +71,16 @@ class Blank(BadTile):
 
 
 def decode(data: bytes) -> Image.Image:
-    """Return the tile as an RGB image, without transparency.
+    """Return the tile as an RGB image, whatever its transparency.
 
     Raises Undecodable, with the cause, unless the bytes are a complete JPEG, PNG or WebP image of at most 16 MiB and 1
     to 4096 pixels a side, in a mode that converts to RGB. Changes no global setting of Pillow.
     """
+    return _rgb(_loaded(data))
+
+
+def _loaded(data: bytes) -> Image.Image:
+    """Return the tile with its pixels loaded, in RGBA where it has transparency. Raises as `decode` does."""
     if len(data) > MAX_TILE_BYTES:
         raise Undecodable(f"the tile has {len(data)} bytes, more than the {MAX_TILE_BYTES} that are decoded")
     with decoder_errors():
@@ -80,9 +92,13 @@ def decode(data: bytes) -> Image.Image:
             raise Undecodable(
                 f"the tile has the EXIF orientation {turned}, which programs that show maps treat otherwise"
             )
-        if image.mode in ("P", "PA") or "transparency" in image.info:
-            return image.convert("RGBA").convert("RGB")
-        return image if image.mode == "RGB" else image.convert("RGB")
+        if image.mode in ("P", "PA", "LA") or "transparency" in image.info:
+            return image.convert("RGBA")
+        return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @contextmanager
@@ -128,13 +144,16 @@ def orientation_of(image: Image.Image) -> int | None:
 def tile_image(data: bytes, side: int) -> Image.Image:
     """Return the tile as an RGB image of `side` x `side` pixels.
 
-    Raises Undecodable as `decode` does, then WrongSize for another size, then Blank where every pixel has the same
-    colour.
+    Raises Undecodable as `decode` does, then WrongSize for another size, then Transparent where a pixel is not opaque,
+    then Blank where every pixel has the same colour.
     """
-    image = decode(data)
+    image = _loaded(data)
     width, height = image.size
     if image.size != (side, side):
         raise WrongSize(f"the image has {width} x {height} pixels, coverage.tile_size gives {side} x {side}")
+    if image.mode == "RGBA" and (least := int(np.asarray(image.getchannel("A")).min())) < 255:
+        raise Transparent(f"a pixel has the opacity {least} of 255")
+    image = _rgb(image)
     if image.getcolors(1) is not None:  # stops at the second colour
         raise Blank(f"every pixel has the colour {image.getpixel((0, 0))}")
     return image

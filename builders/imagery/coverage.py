@@ -24,7 +24,7 @@ from store.format.missing import REASONS, MissingList, Run
 # One for each required tile of a level: 0, or 1 + the index of its reason in REASONS.
 Codes: TypeAlias = NDArray[np.uint8]
 # The reasons that decoding gives.
-FAULTS = ("undecodable", "wrong-size", "blank")
+FAULTS = ("undecodable", "wrong-size", "transparent", "blank")
 
 
 def code(reason: str) -> int:

@@ -29,6 +29,7 @@ REASONS = (
     "repeated",  # another tile of the area shows the same: a placeholder shows no place
     "undecodable",  # the bytes do not decode to an image
     "wrong-size",  # the image has another size than the tiles of the mission
+    "transparent",  # some pixel is not opaque: its colour is no imagery
     "blank",  # every pixel has the same colour: the tile shows no place
     "too-old",  # the imagery is older than the mission allows
     "too-coarse",  # the imagery has a coarser ground resolution than the mission demands

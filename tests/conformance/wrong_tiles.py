@@ -189,6 +189,23 @@ def grey_that_is_allowed(folder: Path) -> str:
     return verdict(folder, source, coverage='repeated = "allowed"')
 
 
+@wrong(
+    "map",
+    "tiles of a folder, transparent where the raster behind them ends (unnamed)",
+    before="GO",
+    now="refused: 5 transparent",
+)
+def ends_within_the_tiles_of_a_folder(folder: Path) -> str:
+    files = {}
+    for number, tile in enumerate(ALL[::4]):
+        image = Image.fromarray(land(number, SIDE)).convert("RGBA")
+        image.paste((0, 0, 0, 0), (0, 0, SIDE // 2, SIDE))
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        files[tile] = file.getvalue()
+    return verdict(folder, folder_of(folder / "tiles", files))
+
+
 # Rasters
 
 

@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from builders.descriptors.decoding import BadTile, Blank, Undecodable, WrongSize, decode, resized, tile_image
+from builders.descriptors.decoding import (
+    BadTile,
+    Blank,
+    Transparent,
+    Undecodable,
+    WrongSize,
+    decode,
+    resized,
+    tile_image,
+)
 from builders.descriptors.preprocess import Preprocess
 from builders.grid.tiles import MAX_TILE_BYTES, Tile
 from tests.support.terrain import render
@@ -104,6 +113,34 @@ def test_a_tile_of_one_colour_shows_no_place(colour: tuple[int, int, int]) -> No
         tile_image(encoded("PNG", image), 256)
     with pytest.raises(Blank):
         tile_image(encoded("PNG", image.quantize(4)), 256)
+
+
+@given(st.integers(0, 15), st.integers(0, 15), st.integers(0, 255), st.sampled_from(["PNG", "WEBP"]))
+def test_one_pixel_that_is_not_opaque_is_enough(x: int, y: int, opacity: int, kind: str) -> None:
+    image = Image.fromarray(PIXELS[:16, :16]).convert("RGBA")
+    image.putpixel((x, y), (*PIXELS[y, x].tolist(), opacity))
+    data = encoded(kind, image, **({} if kind == "PNG" else {"lossless": True}))
+    if opacity < 255:
+        with pytest.raises(Transparent, match=f"opacity {opacity} of 255"):
+            tile_image(data, 16)
+    else:
+        assert (np.asarray(tile_image(data, 16)) == PIXELS[:16, :16]).all()
+
+
+def test_every_kind_of_transparency_is_seen() -> None:
+    image = Image.fromarray(PIXELS[:16, :16])
+    index = image.quantize(8)
+    grey = image.convert("L")
+    for transparent in (
+        encoded("PNG", index, transparency=index.getpixel((3, 3))),
+        encoded("PNG", grey, transparency=grey.getpixel((3, 3))),
+        encoded("PNG", image, transparency=tuple(PIXELS[3, 3].tolist())),
+        encoded("PNG", Image.merge("LA", (grey, grey))),
+    ):
+        with pytest.raises(Transparent):
+            tile_image(transparent, 16)
+    opaque = Image.merge("LA", (grey, Image.new("L", (16, 16), 255)))
+    assert (np.asarray(tile_image(encoded("PNG", opaque), 16))[:, :, 0] == np.asarray(grey)).all()
 
 
 @given(st.integers(0, 15), st.integers(0, 15), st.integers(0, 2), st.integers(0, 255))
