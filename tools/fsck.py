@@ -211,7 +211,6 @@ def _report(audit: Audit, store: str, scope: Scope, *, as_json: bool, lines: boo
     if audit.forgetful:
         warn(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}")
     if not as_json:
-        print_lines(render.reading(audit.reading))
         print_lines(render.audit(audit, _read_all(store, scope)))  # its last line says how to read the rest
         return status
     if lines:

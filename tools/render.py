@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
-from store.disk.medium import Reading
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
 from store.format.missing import MissingList
@@ -113,7 +112,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     if item.from_medium:
         yield "  read       from the medium, past the page cache"
     if item.not_judged:
-        yield f"  not judged {', '.join(item.not_judged)}"
+        yield f"  not judged {'; '.join(item.not_judged)}"
 
 
 def audit(item: Audit, read_all: str) -> Iterator[str]:
@@ -132,6 +131,10 @@ def audit(item: Audit, read_all: str) -> Iterator[str]:
         f"{audit_verdict(item)}: {many(item.objects, 'object')}, {size(item.bytes)}; {read}; "
         f"{many(len(findings), 'finding')}"
     )
+    if item.read_objects and item.reading.from_medium:
+        yield "read from the medium, past the page cache"
+    if item.reading.doubt:
+        yield f"not judged: {item.reading.doubt}"
     if item.unread:
         yield f"{many(item.unread, 'object')} not read; this reads every byte: {read_all}"
 
@@ -146,14 +149,6 @@ def audit_verdict(item: Audit) -> str:
     if item.inconclusive:
         return "could not check everything"
     return "clean" if not item.unread else "complete, partly read" if item.read_objects else "complete, not read"
-
-
-def reading(item: Reading) -> Iterator[str]:
-    """Yield where the bytes came from: only for a medium that was to be read past the page cache."""
-    if item.from_medium:
-        yield "read from the medium, past the page cache"
-    elif item.doubt:
-        yield f"not judged: {item.doubt}"
 
 
 def repair_plan(item: RepairPlan) -> Iterator[str]:

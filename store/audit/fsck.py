@@ -151,7 +151,7 @@ def _fsck(
         objects.bytes,
         reading.number,
         reading.bytes,
-        (objects.number if scope.read == "quick" else len(objects.readable)) - reading.number,
+        objects.sound - reading.number,
         collector.notes,
         collector.damaged,
         reading.forgetful,

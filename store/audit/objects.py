@@ -47,7 +47,7 @@ class _Shard:
 
 
 class Objects:
-    """Examines the objects. `number` and `bytes` count those that lie in their places.
+    """Examines the objects. `number` and `bytes` count those that lie in their places, `sound` those without a finding.
 
     `readable` lists the objects that may be read in full, ascending by id, in rows of 48 bytes: the time of the last
     full reading (0: never), the size, the id.
@@ -62,6 +62,7 @@ class Objects:
         self.lacking: dict[str, list[ObjectId]] = {}
         self.number = 0
         self.bytes = 0
+        self.sound = 0
         self.readable: list[bytes] = []
 
     def examine(self) -> None:
@@ -252,6 +253,8 @@ class Objects:
         """Count the objects, and list those that may be read in full."""
         self.number += len(shard.sizes)
         self.bytes += sum(shard.sizes.values())
+        errors = self.collector.errors
+        self.sound += sum(str(id_) not in errors for id_ in shard.sizes) if errors else len(shard.sizes)
         if self.scope.read == "quick":
             return
         times: dict[ObjectId, int] = {}

@@ -91,23 +91,22 @@ class Media:
         medium = medium_of(self._directories[""])
         if medium.removable is False and not always:
             return
+        # With an obstacle, too: what the kernel has of these files goes. For a medium that is not known, only if asked.
+        self._drop_cache = (always or medium.removable is True) and hasattr(os, "posix_fadvise")
         if medium.obstacle:
             self.reading = Reading(doubt=f"the medium itself, as {medium.obstacle}")
-        # With an obstacle, too: what the kernel has of these files goes. For a medium that is not known, only if asked.
-        if (medium.removable or always) and hasattr(os, "posix_fadvise"):
-            self._drop_cache = True
-            try:
-                flush(self._directories[""])
-            except OSError as error:
-                raise Unavailable(
-                    f"what was written to the medium of {self.path} did not arrive: {error.strerror}",
-                    remedy="copy the store again, to another medium",
-                    kind="unreadable",
-                    path=self.path,
-                    errno=error.errno,
-                ) from error
-            if not medium.obstacle:
-                self.reading = Reading(from_medium=True)
+            return
+        try:
+            flush(self._directories[""])
+        except OSError as error:
+            raise Unavailable(
+                f"what was written to the medium of {self.path} did not arrive: {error.strerror}",
+                remedy="copy the store again, to another medium",
+                kind="unreadable",
+                path=self.path,
+                errno=error.errno,
+            ) from error
+        self.reading = Reading(from_medium=True)
 
     def _forget(self, fd: int) -> None:
         """Let the next read of an open file come from the medium, where this was asked for."""

@@ -157,7 +157,7 @@ def payloads() -> Iterator[Vector]:
         table,
         mission=replace(FACTS, area=Area(box, ((ring, hole), (ring,)))),
         issue=replace(ISSUE, previous=ObjectId(bytes(32))),
-        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -(10**9), 0, 10**5, 500),
+        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -(10**9), 0, 10**5, 500, 9),
         releases=(ObjectId(bytes(32)),),
     )
     yield Vector("payload-least", "payload", least.render())
@@ -192,6 +192,8 @@ def payloads() -> Iterator[Vector]:
         "no-epoch": without("issue", "epoch"),
         "expires-as-text": changed("issue", expires_at="never"),
         "more-missing-than-allowed": changed("coverage", missing=16),
+        "repeated-more-than-described": changed("coverage", repeated=303),
+        "repeated-none": changed("coverage", repeated=0),
         "oldest-after-newest": changed("coverage", oldest=1),
         "older-than-its-own-limit": changed("coverage", max_age_days=900),
     }
