@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from builders.artifacts.engine import EngineBuilder, EngineTask
+from builders.artifacts.engine import EngineBuilder, EngineTask, card_of
 from builders.artifacts.index import IndexTask
 from builders.artifacts.plan import Plan
 from builders.artifacts.shard import ShardTask
 from builders.imagery.coverage import Shortfall, of_list
-from builders.report import BuildReport, CoverageReport, rows_of
+from builders.report import BuildReport, CoverageReport, Measured, rows_of
 from store.errors import FlightbagError, Unavailable
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
@@ -57,7 +57,10 @@ def unchanged(
         if max_bytes is not None and sum(opened.closure().values()) > max_bytes:
             return None  # the build says by how much
         missing = _missing(plan, writer, opened)
-        if missing is None or opened.manifest.identity != plan.identity(missing, releases_of(plan)):
+        if missing is None:
+            return None
+        gates = plan.gates_beside({figure.name for figure in opened.manifest.quality}, missing)
+        if opened.manifest.identity != plan.identity(missing, gates, releases_of(plan)):
             return None
         binding = Binding(now)
         if check_binding(repository.evidence, opened, plan.facts.id, binding, moment_of(opened, binding)):
@@ -66,7 +69,7 @@ def unchanged(
         # Equal keys are not equal objects: the cards of another station's engines judge those (decision 0011).
         objects = {entry.name: (entry.id, entry.size) for entry in opened.table.entries}
         for task in plan.of(EngineTask):
-            card = builder.card_of(task, tuple(objects[name] for name in task.names if name in objects))
+            card = card_of(repository, task, tuple(objects[name] for name in task.names if name in objects))
             if card is None:
                 return None
             builder.judge(task, card)
@@ -82,6 +85,8 @@ def unchanged(
         manifest=str(opened.manifest_id),
         sequence=opened.manifest.issue.sequence,
         artifacts=tuple(sorted(rows_of(entries), key=lambda row: row.name)),
+        figures=tuple(Measured.signed(figure) for figure in opened.manifest.quality),
+        not_measured=plan.unmeasured,
         rows=sum(entry.meta["rows"] for entry in entries if entry.kind == "descriptors"),
     )
 

@@ -129,7 +129,7 @@ class BuildContext:
             cells = [cells_of(zoom, required)]
             for view in {self.view(set_, zoom) for set_ in self.mission.descriptors}:
                 # Recall is measured with the surroundings of single tiles too.
-                if view != View() or self.mission.quality is not None:
+                if view != View() or self.mission.quality.sample:
                     cells.append(cells_over(zoom, view, required))
             wanted[zoom] = LevelRequest(required, np.unique(np.concatenate(cells)))
         return wanted
@@ -205,7 +205,7 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
         stat_cache = StatCache(cache / "tiles")
         sources = stack.enter_context(TileSources(specs_of, mission.coverage.tile_size, area.bbox, stat_cache))
         against = None
-        if mission.quality is not None and mission.quality.against is not None:
+        if mission.quality.against is not None:
             scheme = mission.quality.against_scheme
             other = SourceSpec(mission.quality.against, sources.zooms, datetime.date(1970, 1, 1), scheme=scheme)
             against = stack.enter_context(TileSources([other], mission.coverage.tile_size, area.bbox, stat_cache))

@@ -155,13 +155,16 @@ class _Build:
         lists = store_lists(self.store, missing)
         artifacts: list[Artifact] = [*engines.values(), *built.values(), *probes, *indexes, *files, *lists]
         rows = [row for one in artifacts for row in rows_of(one.entries(), one.seconds, one.figures)]
-        meter = FigureMeter(self.context, self.store, map_, engines, probes, self.progress)
+        figures, unmeasured = FigureMeter(self.context, self.store, map_, engines, probes, self.progress).measure(
+            plan.questions
+        )
         report = BuildReport(
             "built",
             plan.facts.id,
             self.coverage(missing, shards),
             artifacts=tuple(sorted(rows, key=lambda row: row.name)),
-            figures=meter.measure(plan.questions),
+            figures=figures,
+            not_measured=(*plan.unmeasured, *unmeasured),
             rows=sum(len(one.origins) for one in built.values()),
             embedded=sum(one.embedded for one in built.values()),
         )
@@ -243,7 +246,7 @@ class _Build:
             merkle_root=table.merkle_root,
             table=ObjectId.of(table_bytes),
             table_size=len(table_bytes),
-            identity=plan.identity(missing, releases),
+            identity=plan.identity(missing, report.figures, releases),
         )
         signatures = max(len(self.signers), self.trust_root.mission.threshold)
         overhead = {"the entry table": len(table_bytes), "the manifest": size_of(manifest, signatures)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
@@ -13,6 +14,7 @@ from builders.imagery.repetition import Repeats
 from store.errors import FlightbagError
 from store.format.entries import Entry
 from store.format.manifest import PPM, Figure
+from store.takeoff.quality import AGAINST, Training, figure_title, trainings
 
 Action = Literal["built", "reused"]
 
@@ -38,7 +40,8 @@ class ArtifactReport:
 class Measured:
     """A figure that gates a build: parts per million, rounded down, the least that is asked for, the number of queries
     that it rests on, and the digest of the recipe that measured it. `missed` says of single queries, for people, what
-    became of them."""
+    became of them. `chance` is what answers in a random order would reach, None where that says nothing or was not
+    counted."""
 
     name: str
     value: int
@@ -46,6 +49,12 @@ class Measured:
     queries: int
     recipe: bytes
     missed: tuple[str, ...] = ()
+    chance: int | None = None
+
+    @classmethod
+    def signed(cls, figure: Figure) -> Self:
+        """Return a figure of a manifest."""
+        return cls(figure.name, figure.value, figure.least, figure.queries, figure.recipe)
 
     @property
     def holds(self) -> bool:
@@ -101,8 +110,8 @@ class CoverageReport:
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
-    `why` says) or `failed` (nothing published; `why`). `rows` are those of all shards, `embedded` of these the ones
-    that were described now."""
+    `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why. `rows` are
+    those of all shards, `embedded` of these the ones that were described now."""
 
     outcome: Literal["built", "unchanged", "draft", "failed"]
     mission: str
@@ -111,6 +120,7 @@ class BuildReport:
     sequence: int = 0
     artifacts: tuple[ArtifactReport, ...] = ()
     figures: tuple[Measured, ...] = ()
+    not_measured: tuple[str, ...] = ()
     rows: int = 0
     embedded: int = 0
     seconds: float = 0.0
@@ -125,12 +135,18 @@ class BuildReport:
         """Bytes that the store had already and that were not built again."""
         return sum(artifact.bytes for artifact in self.of("reused"))
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What its figures do not show, though it would be expected of them."""
+        return tuple(untrained_warning(one) for one in trainings(self.figures) if not one.shows)
+
     def as_json(self) -> dict[str, Any]:
         value = asdict(self)
         value["coverage"]["missing"] = [
             {"tile": tile.tile, "reason": tile.reason, "detail": tile.detail} for tile in self.coverage.missing
         ]
         value["figures"] = [{**one, "recipe": one["recipe"].hex()} for one in value["figures"]]
+        value["warnings"] = list(self.warnings)
         value["manifest"] = self.manifest or None
         value["saved_bytes"] = self.saved_bytes
         return value
@@ -210,16 +226,50 @@ def too_large(sizes: Iterable[tuple[str, int]], limit: int, *, complete: bool) -
 
 
 def too_low(figures: Iterable[Measured]) -> str:
-    """Return why a mission with these figures is refused; "" where every figure holds."""
-    low = [one for one in figures if not one.holds]
-    if not low:
-        return ""
-    named = ", ".join(f"{one.name} is {one.value / PPM:g}, at least {one.least / PPM:g} is required" for one in low)
-    missed = "".join(f"; {text}" for one in low for text in one.missed)
+    """Return why a mission with these figures is refused; "" where all of them hold, and every map finds something."""
+    figures = tuple(figures)
+    low = [
+        f"{figure_title(one.name)} is {one.value / PPM:g}, at least {one.least / PPM:g} is required"
+        + "".join(f"; {text}" for text in one.missed)
+        for one in figures
+        if not one.holds
+    ]
+    low += [
+        f"the map of the descriptor set {set_} finds nothing: recall at 1 is {value / PPM:.4f} of {queries} queries, "
+        f"and chance alone gives {chance / PPM:.4f}"
+        for set_, value, chance, queries in _blind(figures)
+    ]
     # The engine takes places of its own map for one another.
-    confused = any(one.name.startswith("self@") for one in low)
-    remedy = (
-        '; set precision = "fp32" (TensorRT: or "fp16"), try another calibration (method = "percentile", or more '
-        "tiles), or allow less in [tolerances] self_retrieval"
+    if any(one.name.startswith("self@") and not one.holds for one in figures):
+        low[-1] += (
+            '; set precision = "fp32" (TensorRT: or "fp16"), try another calibration (method = "percentile", or more '
+            "tiles), or allow less in [tolerances] self_retrieval"
+        )
+    return f"{', '.join(low)}; nothing was published" if low else ""
+
+
+def _blind(figures: Iterable[Measured]) -> Iterator[tuple[str, int, int, int]]:
+    """Yield (set, recall at 1, chance, queries) of each set that answers its perturbed views no better than chance, by
+    two standard errors. Imagery of another source is left out: a good map may fail on that."""
+    by_set: dict[str, list[Measured]] = {}
+    for one in figures:
+        kind, _, rest = one.name.partition("/")
+        set_, _, way = rest.rpartition("/")
+        if kind == "recall@1" and way != AGAINST and one.chance is not None:
+            by_set.setdefault(set_, []).append(one)
+    for set_, ways in by_set.items():
+        queries = sum(one.queries for one in ways)
+        value = sum(one.value * one.queries for one in ways) // queries
+        chance = sum((one.chance or 0) * one.queries for one in ways) // queries
+        share = chance / PPM
+        if value / PPM <= share + 2 * math.sqrt(share * (1 - share) / queries):
+            yield set_, value, chance, queries
+
+
+def untrained_warning(training: Training) -> str:
+    """Return what to say of a backbone that is not clearly better than itself untrained."""
+    return (
+        f"nothing shows that the backbone of {training.set} is trained for this: among the sampled views it answers "
+        f"{training.trained / PPM:.4f} right, the same network with random weights {training.untrained / PPM:.4f}, of "
+        f"{training.queries} queries"
     )
-    return f"{named}{missed}{remedy if confused else ''}; nothing was published"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from builders.extras import require_build_extra
+from builders.extras import require_build_extra, require_onboard_extra
 from store.errors import FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
@@ -90,20 +90,25 @@ def show(
 
 @command
 def host(as_json: Json = False) -> int:
-    """Show the host class of this machine, and of each backend that is installed on it.
+    """Show the host class of this machine, of each backend and of FAISS, as far as they are installed.
 
     A mission file names it under target.host, and `flightbag aircraft enrol` takes it as --host.
 
     Example: flightbag engines host
     """
-    require_build_extra()
+    require_onboard_extra()
     from builders.engines.backends import BACKENDS, backend
+    from builders.onboard.ann import host_component
 
     backends: dict[str, dict[str, str]] = {}
     unsure = False
-    for name in BACKENDS:
+    for name in (*BACKENDS, "faiss"):
         try:
-            backends[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
+            if name == "faiss":
+                component = host_component()
+                backends[name] = {"host": component, "version": component.partition("-")[2]}
+            else:
+                backends[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
         except FlightbagError as error:
             backends[name] = {"error": error.message}
             # A backend that is not installed runs nothing here. One that is, and fails, may belong to the host class.

@@ -12,7 +12,8 @@ from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
 from store.format.missing import MissingList
-from store.takeoff.mission import Opened, Verdict
+from store.takeoff import quality
+from store.takeoff.mission import Opened, Verdict, VerifiedMission
 
 if TYPE_CHECKING:
     from builders.artifacts.plan import Plan
@@ -111,8 +112,12 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
     if item.from_medium:
         yield "  read       from the medium, past the page cache"
-    if item.not_judged:
-        yield f"  not judged {'; '.join(item.not_judged)}"
+    yield from (f"  {line}" for line in recall_of_sets(manifest.quality))
+    # A least version that no class judges is a sentence of its own.
+    sentences = [text for text in item.not_judged if ": " in text]
+    if facts_not_judged := [text for text in item.not_judged if ": " not in text]:
+        yield f"  not judged {'; '.join(facts_not_judged)}"
+    yield from (f"  not judged {text}" for text in sentences)
 
 
 def audit(item: Audit, read_all: str) -> Iterator[str]:
@@ -175,6 +180,7 @@ def plan(item: Plan) -> Iterator[str]:
     missing = sum(not row.present for row in rows)
     yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
     yield from _repeats(item.inventory.repetition.summary())
+    yield from (f"not measured: {text}" for text in item.unmeasured)
     if lost := item.shortfall.missing:
         allowed = item.gates.allows(lost, item.inventory.tiles)
         consequence = "and coverage.at_least allows that" if allowed else "so that the build would fail"
@@ -248,26 +254,65 @@ def build(item: BuildReport) -> Iterator[str]:
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
     yield from (f"hint: {hint}" for hint in item.coverage.hints)
-    yield from table(
-        [
-            (
-                "figure",
-                one.name,
-                f"{one.value / PPM:.4f}",
-                many_queries(one.queries),
-                f"at least {one.least / PPM:g}{'' if one.holds else ': TOO LOW'}",
-            )
-            for one in item.figures
-        ]
-    )
+    yield from _built_figures(item)
     if item.manifest:
         yield f"manifest {item.manifest}, sequence {item.sequence}"
     if item.outcome == "draft":
         yield f"NOT PUBLISHED, a draft: {item.why}"
 
 
-def located(found: Located) -> Iterator[str]:
-    """Yield the places that a query found, the best first, then what it searched and what it assumed."""
+def _built_figures(item: BuildReport) -> Iterator[str]:
+    """Yield the figures of a build, what they are to be compared with, and what was not measured."""
+    rows = [("figure", "value", "chance", "least", "queries")]
+    for one in item.figures:
+        if not quality.is_baseline(one.name):
+            least = f"{one.least / PPM:g}{'' if one.holds else ' TOO LOW'}" if one.least else "-"
+            rows.append((quality.figure_title(one.name), share(one.value), share(one.chance), least, str(one.queries)))
+    if item.figures:
+        yield from table(rows)
+    yield from baselines(item.figures, {one.name: one.chance for one in item.figures})
+    yield from (f"warning: {text}" for text in item.warnings)
+    yield from (f"not measured: {text}" for text in item.not_measured)
+
+
+def share(value: int | None) -> str:
+    """Return parts per million as a fraction of four places; a dash for none."""
+    return "-" if value is None else f"{value / PPM:.4f}"
+
+
+def baselines(figures: Iterable[quality.Figure], chances: Mapping[str, int | None]) -> Iterator[str]:
+    """Yield what a recall has to be compared with: what the same network finds untrained, and what chance does, both
+    among the sampled views alone; and what no recall can show."""
+    figures = tuple(figures)
+    rows = quality.recall_rows(figures)
+    compared = [row for row in rows if row.sampled is not None]
+    if compared:
+        lines = [("right first, among the sampled views alone", "backbone", "untrained", "chance")]
+        for row in compared:
+            name = f"{row.set}/{row.way}"
+            lines.append((name, share(row.sampled), share(row.untrained), share(chances.get(f"sampled@1/{name}"))))
+        yield from table(lines)
+    if rows and not any(figure.name.startswith("landmarks/") for figure in figures):
+        yield "note: a map that is asked with itself cannot see that it is mirrored or shifted"
+
+
+def recall_of_sets(figures: Iterable[Figure]) -> Iterator[str]:
+    """Yield, for each descriptor set with a signed recall, that of the way in which it is least."""
+    figures = tuple(figures)
+    untrained = {one.set for one in quality.trainings(figures) if not one.shows}
+    worst: dict[str, quality.RecallRow] = {}
+    for row in quality.recall_rows(figures):
+        if row.set not in worst or row.whole < worst[row.set].whole:
+            worst[row.set] = row
+    for set_, row in worst.items():
+        yield f"recall     {set_} {share(row.whole)} at worst ({row.way}, {many_queries(row.queries)})"
+        if set_ in untrained:
+            yield f"           nothing shows that the backbone of {set_} is trained for this"
+
+
+def located(found: Located, mission: VerifiedMission) -> Iterator[str]:
+    """Yield the places that a query found, the best first, then what it searched and what it assumed, and how often
+    the map of the mission finds the right place."""
     rows = [("tile", "score", "centre", "north-western corner")]
     for one in found.matches:
         centre, corner = (f"{latitude:.6f}, {longitude:.6f}" for latitude, longitude in (one.centre, one.corner))
@@ -276,13 +321,16 @@ def located(found: Located) -> Iterator[str]:
     for ground in found.left_out:
         yield f"not searched: zoom {ground.zoom}, whose rows show {ground.metres:.0f} m, more than the picture"
     yield from (f"assumed: {text}" for text in found.assumed)
+    yield from recall_of_sets(mission.manifest.quality)
+    for set_ in quality.without_recall(mission.manifest.quality, mission.table):
+        yield f"recall     {set_} not measured"
 
 
 def measured(figures: Sequence[Measurement]) -> Iterator[str]:
     """Yield figures that were measured again, beside the signed ones."""
-    rows = [("figure", "now", "signed", "least", "queries", "")]
+    rows = [("figure", "now", "chance", "signed", "least", "queries", "")]
     for one in figures:
-        signed, least = (f"{value / PPM:.4f}" if value is not None else "-" for value in (one.signed, one.least))
+        least = f"{one.least / PPM:g}" if one.least else "-"
         zooms = ", ".join(f"z{zoom} {value / PPM:.4f}" for zoom, value in one.zooms.items())
         notes = [zooms] if zooms else []
         notes += ["TOO LOW"] if one.low else []
@@ -291,10 +339,20 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
             notes.append(f"NOT MEASURED: {option} is missing")
         elif one.unsure:
             notes.append("not measured in the way of the signed figure")
-        now = "-" if one.value is None else f"{one.value / PPM:.4f}"
-        rows.append((one.name, now, signed, least, str(one.queries), "; ".join(notes)))
+        if not quality.is_baseline(one.name):
+            name = quality.figure_title(one.name)
+            now, by_chance, signed = (share(value) for value in (one.value, one.chance, one.signed))
+            rows.append((name, now, by_chance, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
     yield from (f"{one.name}: {text}" for one in figures for text in one.missed)
+
+
+def measured_recall(figures: Sequence[Measurement], signed: Sequence[Figure]) -> Iterator[str]:
+    """Yield what figures of recall that were measured again have to be compared with. What the untrained network finds
+    is as it is signed."""
+    now = [Figure(one.name, one.value, 0, one.queries, b"") for one in figures if one.value is not None]
+    rows = [*now, *(one for one in signed if one.name.startswith("untrained@"))]
+    yield from baselines(rows, {one.name: one.chance for one in figures})
 
 
 def engines(report: Sequence[EngineReport]) -> Iterator[str]:
@@ -318,7 +376,8 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
     check, tolerance = value["check"], value["tolerance"]
     if name:
         yield name
-    rows = [("key", value["key"])]
+    why = value["inspector"].get("needs") if isinstance(value["inspector"], dict) else None
+    rows = [("key", value["key"]), ("needs", value["need"] + (f": {why}" if why else ""))]
     rows += [(part, f"{size(count)}  {id_}") for part, (id_, count) in value["parts"].items()]
     rows += [(end, f"{one[0]}  {one[1]} {one[2]}") for end in ("inputs", "outputs") for one in value[end]]
     rows += [
@@ -384,13 +443,19 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
         ("coverage", covered(coverage)),
         *[("missing", f"{tiles} {reason}") for reason, tiles in missing.by_reason.items()],
         ("imagery", imagery(manifest)),
-        *[(figure.name, signed_figure(figure)) for figure in manifest.quality],
+        *[
+            (quality.figure_title(figure.name), signed_figure(figure))
+            for figure in manifest.quality
+            if not quality.is_baseline(figure.name)
+        ],
+        *[(f"recall of {set_}", "not measured") for set_ in quality.without_recall(manifest.quality, opened.table)],
         ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
         ("expires", when(issue.expires_at) if issue.expires_at is not None else "never"),
         ("manifest", str(opened.manifest_id)),
         ("Merkle root", manifest.merkle_root.hex()),
     ]
     yield from table(rows)
+    yield from baselines(manifest.quality, {})
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
 
 
@@ -404,7 +469,8 @@ def covered(coverage: Coverage) -> str:
 
 def signed_figure(figure: Figure) -> str:
     """Return the value of a figure, on how many queries it rests, and its bound."""
-    return f"{figure.value / PPM:.4f} of {many_queries(figure.queries)}, at least {figure.least / PPM:g}"
+    least = f", at least {figure.least / PPM:g}" if figure.least else ""
+    return f"{share(figure.value)} of {many_queries(figure.queries)}{least}"
 
 
 def many_queries(count: int) -> str:

@@ -107,7 +107,7 @@ def query(
     if as_json:
         print_json(found.as_json())
     else:
-        print_lines(render.located(found))
+        print_lines(render.located(found, verdict.mission))
     return OK
 
 
@@ -119,6 +119,8 @@ def probe(
     as_json: Json = False,
 ) -> int:
     """Run the flying engine on the probe pictures of a mission, and compare the descriptors with the map.
+
+    It shows that the engine equals the map, and not that either is any good.
 
     Example: flightbag probe ground north-ridge --trust pinned.root.cbor
     """
@@ -147,6 +149,12 @@ def quality(
         Path | None,
         typer.Option(readable=False, metavar="SOURCE", help="Other imagery of the area, to query the map with."),
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4096, metavar="N", help="The views of each zoom to query. The default is that of [quality]."
+        ),
+    ] = None,
     landmarks: Annotated[
         Path | None,
         typer.Option(readable=False, metavar="GEOJSON", help="Points with a property image, which must be found."),
@@ -159,10 +167,14 @@ def quality(
     """Measure the recall of a mission's map again: for each perturbation, and with --against for other imagery. With
     --landmarks, measure whether it finds pictures where they were taken.
 
+    The map is asked with its own imagery: this cannot show that the imagery is
+    mirrored or in the wrong place.
+
     Example: flightbag quality ground north-ridge --trust pinned.root.cbor --tiles naip.mbtiles
     """
     require_build_extra()
     from builders.imagery.roworder import SourcePath
+    from builders.mission.schema import SAMPLE
     from builders.retrieval.landmarks import landmarks_of, measure_landmarks
     from builders.retrieval.query import measure
 
@@ -175,11 +187,12 @@ def quality(
             sources = [SourcePath.parse(str(one)) for one in tiles]
             other = None if against is None else SourcePath.parse(str(against))
             figures = measure_landmarks(verdict.mission, points, progress)
-            figures += measure(verdict.mission, sources, other, progress)
+            figures += measure(verdict.mission, sources, other, sample or SAMPLE, progress)
     if as_json:
         print_json([one.as_json() for one in figures])
     else:
         print_lines(render.measured(figures))
+        print_lines(render.measured_recall(figures, verdict.mission.manifest.quality))
     return _status(figures)
 
 

@@ -22,7 +22,7 @@ from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.decoding import Undecodable, decode, resized
-from builders.engines.base import EngineBackend, EngineSpec
+from builders.engines.base import EngineBackend, EngineSpec, require_target
 from builders.engines.card import CARD_LIMIT, Card, EngineRecipes
 from builders.engines.check import Tolerance, require_tolerance
 from builders.engines.compiling import CompiledEngine, CompileSettings, HashedFile, compile_engine, quantise_network
@@ -40,9 +40,10 @@ from store.disk.media import object_path
 from store.disk.objects import read_chunks
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.entries import Entry, kind_of
-from store.format.host import is_host_class
+from store.format.host import class_of, is_host_class
 from store.format.ids import ObjectId
 from store.format.release import Approval
+from store.ground.repository import Repository
 from store.ground.writer import writing
 
 _MAX_SEGMENT = 64
@@ -61,8 +62,12 @@ class QuantiseTask:
 
 @dataclass(frozen=True, slots=True)
 class EngineTask:
-    """An engine that the mission needs. `name` is the engine's; `present` are its objects, if the store has them: its
-    card, the engine, and its weights where they are in a file of their own."""
+    """An engine that the mission needs.
+
+    `name` is the engine's. `host` is the need (FORMAT 4.5) that it is compiled for, `need` the one that its card has,
+    or `host` where the store has no engine. `target` is the mission's host class. `present` are the engine's objects,
+    if the store has them: its card, the engine, and its weights where they are in a file of their own.
+    """
 
     most_entries: ClassVar[int] = 3
 
@@ -71,6 +76,8 @@ class EngineTask:
     backend: EngineBackend
     spec: EngineSpec
     host: str
+    need: str
+    target: str
     step: QuantiseTask | None
     present: StoredObjects | None
 
@@ -104,7 +111,7 @@ class EngineTask:
         """The approvals that a release must give, where the trust root requires releases."""
         for name, (id_, size) in self.objects.items():
             if kind_of(name) == "engine":
-                yield Approval(name, "engine", id_, size, self.host)
+                yield Approval(name, "engine", id_, size, self.need)
 
     def row(self) -> PlanRow:
         size = sum(size for _, size in self.present) if self.present is not None else None
@@ -137,7 +144,7 @@ class BuiltEngine:
                 meta = {
                     "backbone": task.spec.backbone,
                     "backend": task.backend.name,
-                    "host": task.host,
+                    "host": task.need,
                     "model": task.spec.model.digest,
                     "part": "model" if name == task.name else "weights",
                     "precision": task.spec.precision,
@@ -184,8 +191,41 @@ def engine_task(
         spec = replace(spec, quantised=bytes(step.recipe.key))
     caster = caster_version() if spec.precision == "fp16" else ""
     recipe = engine_recipe(spec, need, backend.key_fields(spec, need), caster)
-    name = engine_name(backbone.name, backend.name, backend.version, need, spec.precision, backend.suffix)
-    return EngineTask(name, recipe, backend, spec, need, step, lookup(recipe.key))
+    name = engine_name(backbone.name, backend.name, backend.version, class_of(need), spec.precision, backend.suffix)
+    task = EngineTask(name, recipe, backend, spec, need, need, host, step, lookup(recipe.key))
+    if task.present is not None and (card := card_of(context.repository, task, task.present)) is not None:
+        task = with_card(context, task, card)
+    return task
+
+
+def with_card(context: BuildContext, task: EngineTask, card: Card) -> EngineTask:
+    """Return the task with the need that its engine has by its card. Raise Invalid where the target lacks something."""
+    with context.about("target.host"):
+        require_target(f"the engine of {task.spec.backbone}", card.need, task.target, _reason(card))
+    return replace(task, need=card.need)
+
+
+def _reason(card: Card) -> str:
+    """Return what in the engine needs the version of its library, as its backend says it; "" where it says nothing."""
+    needs = card.inspector.get("needs") if isinstance(card.inspector, dict) else None
+    return needs if isinstance(needs, str) else ""
+
+
+def card_of(repository: Repository, task: EngineTask, objects: StoredObjects) -> Card | None:
+    """Return the card of these objects (card, model[, weights]), if they are the engine of the task and were checked at
+    the shapes that it asks for; None otherwise (decision 0011)."""
+    if len(objects) not in (2, 3):
+        return None
+    try:
+        card = Card.parse(repository.evidence.object(objects[0][0], CARD_LIMIT))
+    except Unavailable:
+        raise
+    except FlightbagError:
+        return None
+    checked = [{name: tuple(shape) for name, shape in case.shapes.items()} for case in card.check.cases]
+    if not card.describes(task.recipe.key, objects[1:]) or checked != [dict(case) for case in task.spec.cases()]:
+        return None
+    return card
 
 
 def explained(context: BuildContext, name: str, progress: Progress = silent) -> EngineTask:
@@ -342,24 +382,10 @@ class EngineBuilder:
     def present(self, task: EngineTask) -> BuiltEngine | None:
         """Return the engine as the store has it; None where it, its card or a part of it is absent or damaged."""
         objects = self.store.lookup(task.recipe.key)
-        card = self.card_of(task, objects) if objects is not None else None
-        return None if card is None else BuiltEngine(replace(task, present=objects), card, None)
-
-    def card_of(self, task: EngineTask, objects: StoredObjects) -> Card | None:
-        """Return the card of these objects (card, model[, weights]), if they are the engine of the task and were
-        checked at the shapes that it asks for; None otherwise (decision 0011)."""
-        if len(objects) not in (2, 3):
+        card = card_of(self.store.writer.repository, task, objects) if objects is not None else None
+        if card is None:
             return None
-        try:
-            card = Card.parse(self.store.writer.repository.evidence.object(objects[0][0], CARD_LIMIT))
-        except Unavailable:
-            raise
-        except FlightbagError:
-            return None
-        checked = [{name: tuple(shape) for name, shape in case.shapes.items()} for case in card.check.cases]
-        if not card.describes(task.recipe.key, objects[1:]) or checked != [dict(case) for case in task.spec.cases()]:
-            return None
-        return card
+        return BuiltEngine(replace(with_card(self.context, task, card), present=objects), card, None)
 
     def judge(self, task: EngineTask, card: Card) -> None:
         """Raise Refused where the engine is further from its source than the mission file allows now."""
@@ -393,6 +419,7 @@ class EngineBuilder:
         seconds = time.monotonic() - start
         tools = f"{task.backend.name} {task.backend.version}"
         self.store.remember({task.recipe.key: (tuple(one.id for one in added), seconds)}, tools)
+        task = with_card(self.context, task, card)
         return BuiltEngine(replace(task, present=tuple((one.id, one.size) for one in added)), card, seconds)
 
     def _card(self, task: EngineTask, compiled: CompiledEngine, parts: Mapping[str, Any]) -> Card:
@@ -400,6 +427,7 @@ class EngineBuilder:
             recipe=task.recipe,
             steps=task.recipes.steps,
             parts=parts,
+            need=compiled.need,
             inputs=compiled.inputs,
             outputs=compiled.outputs,
             check=compiled.check,

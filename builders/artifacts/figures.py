@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from builders.artifacts.engine import BuiltEngine, EngineTask
 from builders.artifacts.probe import BuiltProbe, ProbeTask
@@ -20,6 +20,8 @@ from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Progress
 from builders.compose import BuildContext
 from builders.engines.base import EngineSession
+from builders.engines.model import onnx_bytes
+from builders.imagery.coverage import Shortfall
 from builders.imagery.inventory import Inventory
 from builders.mission.schema import Quality, scaled
 from builders.onboard.camera import Ground
@@ -28,11 +30,13 @@ from builders.onboard.loading import open_parts
 from builders.recipe import RowRecipe, fidelity_recipe
 from builders.report import Measured
 from builders.retrieval.landmarks import LEAST_PPM, Landmarks, figure_of, read_landmarks
-from builders.retrieval.quality import AGAINST, Imagery, RecallMeasurement
-from builders.retrieval.recall import total
+from builders.retrieval.quality import Imagery, RecallFigure, RecallMeasurement
+from builders.retrieval.recall import Recall, chance, total
 from builders.retrieval.self_retrieval import SelfRetrieval
-from store.errors import Invalid
+from builders.retrieval.untrained import UntrainedNetwork
+from store.errors import Invalid, Refused
 from store.format.manifest import PPM
+from store.takeoff.quality import AGAINST, LEAST_QUERIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,23 @@ class Gate:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The value of a figure in parts per million, rounded down, and the number of queries that it rests on. `missed`
-    says of single queries, for people, what became of them."""
+    says of single queries, for people, what became of them. `chance` is what answers in a random order would reach,
+    None where that says nothing."""
 
     value: int
     queries: int
     missed: tuple[str, ...] = ()
+    chance: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """The answer for a figure that cannot be measured, and why."""
+
+    reason: str
+
+
+Answers: TypeAlias = Mapping[str, Answer | Unmeasured]
 
 
 class Question(Protocol):
@@ -67,7 +83,7 @@ class Question(Protocol):
         """What it rests on besides the map's own tiles."""
         ...
 
-    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+    def answer(self, meter: FigureMeter) -> Answers:
         """Return the answer for each gate, by its name. Raises as `FigureMeter.measure` does."""
         ...
 
@@ -80,7 +96,7 @@ class FidelityQuestion:
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
 
-    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+    def answer(self, meter: FigureMeter) -> Answers:
         probe = meter.probe(self.probe.set.name).probe
         cosine = probe.fidelity(meter.engine(self.probe.set.name))
         meter.progress("probing", 1, len(meter.probes))
@@ -99,15 +115,46 @@ class RecallQuestion:
         against = self.measurement.against
         return () if against is None else (against.inventory,)
 
-    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+    def answer(self, meter: FigureMeter) -> Answers:
         set_ = self.measurement.set
-        tallies = self.measurement.measure(
-            meter.map.layers(set_), meter.engine(set_), lambda count: meter.progress(f"asking {set_}", count, 0)
+        untrained = meter.untrained(set_)
+        results = self.measurement.measure(
+            meter.map.layers(set_),
+            meter.engine(set_),
+            untrained,
+            lambda count: meter.progress(f"asking {set_}", count, 0),
         )
-        totals = {way: total(zooms.values()) for way, zooms in tallies.items()}
-        return {
-            name: Answer(totals[way].ppm(top), totals[way].queries) for name, way, top in self.measurement.figures()
-        }
+        named = {gate.name for gate in self.gates}
+        figures = [one for way in self.measurement.ways for one in self.measurement.figures(way) if one.name in named]
+        return {one.name: _answer(one, results[one.way], untrained.why) for one in figures}
+
+    def measurable(self, missing: Shortfall) -> bool:
+        """Return whether there are queries enough for some of its figures, if these tiles of the area are missing."""
+        return any(self.queries(way, missing) >= LEAST_QUERIES for way in self.measurement.ways)
+
+    def queries(self, way: str, missing: Shortfall) -> int:
+        """Return how many queries there will be of a way, if these tiles of the area are missing."""
+        return sum(
+            len(self.measurement.askable(way, level.zoom, level.required, missing.ids(level.zoom)))
+            for level in missing.inventory.levels
+        )
+
+
+def _answer(figure: RecallFigure, zooms: Mapping[int, Recall], why: str) -> Answer | Unmeasured:
+    """Return the figure of these recalls; `why` says why the untrained network was not asked."""
+    queries = sum(one.whole.queries for one in zooms.values())
+    if queries < LEAST_QUERIES:
+        return Unmeasured(too_few(queries))
+    tallies = [(rows, counts) for rows, counts in (one.of(figure.kind) for one in zooms.values()) if counts is not None]
+    if len(tallies) < len(zooms):
+        return Unmeasured(why)
+    by_chance = chance(((counts.queries, rows) for rows, counts in tallies), figure.top)
+    return Answer(total(counts for _, counts in tallies).ppm(figure.top), queries, chance=by_chance)
+
+
+def too_few(queries: int) -> str:
+    """Return why so few queries measure no recall."""
+    return f"{queries} different views can be asked for, and a recall rests on at least {LEAST_QUERIES}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +165,7 @@ class SelfQuestion:
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
 
-    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+    def answer(self, meter: FigureMeter) -> Answers:
         set_ = self.measurement.set
         counts = self.measurement.measure(
             meter.map.layers(set_), meter.engine(set_), lambda count: meter.progress(f"asking {set_}", count, 0)
@@ -137,7 +184,7 @@ class LandmarkQuestion:
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
 
-    def answer(self, meter: FigureMeter) -> Mapping[str, Answer]:
+    def answer(self, meter: FigureMeter) -> Answers:
         answers = self.landmarks.ask(
             meter.map.layers(self.set),
             meter.engine(self.set),
@@ -172,12 +219,23 @@ def self_questions(
         yield SelfQuestion(own, (Gate(own.name, least, own.recipe),))
 
 
+@dataclass(frozen=True, slots=True)
+class RecallQuestions:
+    """What is asked of the descriptor sets of a mission, and what cannot be asked: texts that say why."""
+
+    questions: tuple[RecallQuestion, ...]
+    unmeasured: tuple[str, ...]
+
+
 def recall_questions(
-    context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask], progress: Progress, *, remembered: bool
-) -> Iterator[RecallQuestion]:
-    """Yield what `[quality]` asks of each descriptor set. Reads the other imagery that it names."""
-    if context.mission.quality is None:
-        return
+    context: BuildContext, missing: Shortfall, engines: Sequence[EngineTask], progress: Progress, *, remembered: bool
+) -> RecallQuestions:
+    """Return what `[quality]` asks of each descriptor set, if these tiles are missing. Reads the other imagery that it
+    names. Raises Refused (kind not-measured) where a bound is set on a recall that nothing can measure."""
+    quality, inventory = context.mission.quality, missing.inventory
+    if not quality.sample:
+        off = "[quality] sample is 0"
+        return RecallQuestions((), tuple(_unmeasured(set_.name, off) for set_ in context.mission.descriptors))
     against = None
     if context.against is not None:
         other = context.against.inventory(
@@ -189,19 +247,57 @@ def recall_questions(
                 remedy="give imagery of another day, or leave quality.against out",
             )
         against = Imagery(context.against, other)
+    questions, unmeasured = [], []
     for set_ in context.mission.descriptors:
         layers: tuple[RowRecipe, ...] = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
-        engine = engine_of(engines, set_.backbone)
-        recall = RecallMeasurement(set_.name, engine.recipe.key, layers, Imagery(context.sources, inventory), against)
-        yield RecallQuestion(recall, tuple(_recall_gates(context.mission.quality, recall)))
+        engine, own = engine_of(engines, set_.backbone), Imagery(context.sources, inventory)
+        recall = RecallMeasurement(set_.name, engine.recipe.key, layers, own, against, quality.sample)
+        question, texts = _recall_question(context, recall, missing)
+        questions.append(question)
+        unmeasured += texts
+    return RecallQuestions(tuple(one for one in questions if one.gates), tuple(unmeasured))
 
 
-def _recall_gates(quality: Quality, recall: RecallMeasurement) -> Iterator[Gate]:
-    for name, way, top in recall.figures():
-        least: Decimal | None = quality.recall_at_1 if top == 1 else quality.recall_at_5
-        if way == AGAINST:
-            least = quality.against_recall_at_1 if top == 1 else quality.against_recall_at_5
-        yield Gate(name, scaled(least or Decimal(0), 6), recall.recipe(way))
+def _recall_question(
+    context: BuildContext, recall: RecallMeasurement, missing: Shortfall
+) -> tuple[RecallQuestion, list[str]]:
+    """Return what is asked of one set, and what cannot be asked."""
+    gates: list[Gate] = []
+    texts: dict[str, None] = {}
+    for way in recall.ways:
+        queries = RecallQuestion(recall, ()).queries(way, missing)
+        for figure in recall.figures(way):
+            least = _least(context.mission.quality, figure)
+            if queries >= LEAST_QUERIES:
+                gates.append(Gate(figure.name, least, recall.recipe(figure)))
+                continue
+            if least:
+                raise not_measured(f"{context.path}: [quality] asks for {figure.name}", too_few(queries))
+            texts[_unmeasured(recall.set if way != AGAINST else f"{recall.set} ({way})", too_few(queries))] = None
+    return RecallQuestion(recall, tuple(gates)), list(texts)
+
+
+def _least(quality: Quality, figure: RecallFigure) -> int:
+    """Return the bound that the mission file sets on a figure; 0 where it sets none."""
+    if figure.kind != "recall":
+        return 0
+    bounds = (quality.recall_at_1, quality.recall_at_5)
+    if figure.way == AGAINST:
+        bounds = (quality.against_recall_at_1, quality.against_recall_at_5)
+    return scaled(bounds[0 if figure.top == 1 else 1] or Decimal(0), 6)
+
+
+def _unmeasured(set_: str, why: str) -> str:
+    return f"recall of the descriptor set {set_}: {why}"
+
+
+def not_measured(what: str, why: str) -> Refused:
+    """The error for a bound on a figure that nothing can measure: it holds no bound."""
+    return Refused(
+        f"{what}, which cannot be measured: {why}",
+        remedy="make the area larger, or give sources that reach a tile beyond it, or set no bounds in [quality]",
+        kind="not-measured",
+    )
 
 
 def landmark_questions(
@@ -210,7 +306,7 @@ def landmark_questions(
     """Yield how many landmarks of the mission file have to be found in each descriptor set: each of them. Reads their
     pictures."""
     quality = context.mission.quality
-    if quality is None or quality.landmarks is None or quality.landmarks_within_m is None:
+    if quality.landmarks is None or quality.landmarks_within_m is None:
         return
     with context.about("quality.landmarks"):
         landmarks = read_landmarks(quality.landmarks, scaled(quality.landmarks_within_m, 3))
@@ -240,21 +336,41 @@ class FigureMeter:
     progress: Progress
     _sessions: dict[str, EngineSession] = field(default_factory=dict)
 
-    def measure(self, questions: Sequence[Question]) -> tuple[Measured, ...]:
-        """Return the figure of every gate, ascending by name.
+    def measure(self, questions: Sequence[Question]) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
+        """Return the figure of every gate, ascending by name, and for each that was not measured a text that says why.
 
-        Raise Refused for a figure that cannot be measured, and what engines raise that cannot run here: a figure that
-        was not measured is not good.
+        Raise Refused (kind not-measured) where such a one has a bound, and what engines raise that cannot run here: a
+        figure that was not measured is not good.
         """
-        figures = []
+        figures: list[Measured] = []
+        unmeasured: list[str] = []
         for question in questions:
             answers = question.answer(self)
             for gate in question.gates:
                 answer = answers[gate.name]
-                figures.append(
-                    Measured(gate.name, answer.value, gate.least, answer.queries, gate.recipe, answer.missed)
-                )
-        return tuple(sorted(figures, key=lambda figure: figure.name))
+                if isinstance(answer, Answer):
+                    figures.append(
+                        Measured(
+                            gate.name,
+                            answer.value,
+                            gate.least,
+                            answer.queries,
+                            gate.recipe,
+                            answer.missed,
+                            answer.chance,
+                        )
+                    )
+                elif gate.least:
+                    raise not_measured(f"{self.context.path} asks for {gate.name}", answer.reason)
+                else:
+                    unmeasured.append(f"{gate.name}: {answer.reason}")
+        return tuple(sorted(figures, key=lambda figure: figure.name)), tuple(unmeasured)
+
+    def untrained(self, set_: str) -> UntrainedNetwork:
+        """Return the network of a descriptor set without its training."""
+        task = self.probe(set_).task
+        backbone = task.set.backbone
+        return UntrainedNetwork(lambda: onnx_bytes(self.context.private(backbone).model), backbone, task.rows)
 
     def probe(self, set_: str) -> BuiltProbe:
         """Return the probe of a descriptor set."""
@@ -269,7 +385,7 @@ class FigureMeter:
             if task.name not in self._sessions:
                 parts = [memoryview(self.store.read(id_, size)).toreadonly() for id_, size in built.stored[1:]]
                 self._sessions[task.name] = open_parts(
-                    task.backend, task.host, parts[0], parts[1] if len(parts) > 1 else None
+                    task.backend, task.need, parts[0], parts[1] if len(parts) > 1 else None
                 )
             # Sets of one backbone may take its images otherwise.
             return FlyingEngine(self._sessions[task.name], probe.rows, batches_of(built.card))

@@ -15,6 +15,7 @@ from builders.artifacts.shard import ShardTask
 from builders.artifacts.store import ArtifactStore, Insertion
 from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext
+from builders.engines.base import require_target
 from builders.grid.live import live
 from builders.imagery.coverage import Shortfall
 from builders.onboard import ann
@@ -23,7 +24,7 @@ from builders.onboard.layers import MapLayer
 from builders.recipe import KEYS_CONTEXT, Recipe
 from store.errors import Refused
 from store.format.entries import Entry
-from store.format.host import meets
+from store.format.host import meets, with_least
 from store.format.ids import ObjectId, derive
 from store.format.release import Approval
 
@@ -33,8 +34,8 @@ QUANTISER_SCHEMA = "flightbag/quantiser/1"
 
 @dataclass(frozen=True, slots=True)
 class IndexTask:
-    """An index over the rows of a set at one zoom, and for some methods its quantiser. `host` is the class that it
-    needs."""
+    """An index over the rows of a set at one zoom, and for some methods its quantiser. `host` is its need
+    (FORMAT 4.5)."""
 
     most_entries: ClassVar[int] = 2
 
@@ -104,8 +105,12 @@ def index_tasks(
 
     An index is of the rows that a search may find: the shards, the area and the gates say which.
     """
+    if not context.mission.indexes:
+        return
     # Its bytes are read alike on every CPU; a host class without one says where the mission flies.
-    need = "cpu" if meets(host, "cpu") else host
+    need = with_least("cpu" if meets(host, "cpu") else host, "faiss", ann.least_version())
+    with context.about("target.host"):
+        require_target("the indexes of the mission", need, host, f"they are built by {ann.host_component()}")
     for keys in context.mission.indexes:
         for level, codes in zip(missing.inventory.levels, missing.codes, strict=True):
             tasks = [task for task in shards if (task.set.name, task.zoom) == (keys.set, level.zoom)]

@@ -7,7 +7,7 @@ nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from builders.artifacts.engine import engine_tasks, target_host
 from builders.artifacts.figures import (
     Gate,
     Question,
+    RecallQuestion,
     fidelity_questions,
     landmark_questions,
     recall_questions,
@@ -34,6 +35,7 @@ from builders.compose import BuildContext
 from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory
+from builders.report import Measured
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
@@ -46,7 +48,7 @@ Kind = TypeVar("Kind")
 class Plan:
     """Everything that the mission's manifest will name, but for what only decoding the tiles can show: which of them
     are missing. `shortfall` is what is missing as far as the sources show. `questions` are measured before the mission
-    is signed."""
+    is signed; `unmeasured` says what cannot be, and why."""
 
     facts: MissionFacts
     host: str
@@ -56,6 +58,7 @@ class Plan:
     sets: tuple[str, ...]
     tasks: tuple[Task, ...]
     questions: tuple[Question, ...]
+    unmeasured: tuple[str, ...]
 
     def of(self, kind: type[Kind]) -> tuple[Kind, ...]:
         """Return the tasks of one kind."""
@@ -67,10 +70,16 @@ class Plan:
         others = [inventory for question in self.questions for inventory in question.inventories]
         return all(inventory.fresh for inventory in (self.inventory, *others))
 
-    @property
-    def figures(self) -> tuple[Gate, ...]:
-        """The figures that the mission is gated by, ascending by name."""
-        return tuple(sorted((gate for one in self.questions for gate in one.gates), key=lambda gate: gate.name))
+    def gates_beside(self, published: Collection[str], missing: Shortfall) -> tuple[Gate, ...]:
+        """Return the figures that a published mission with these figures would have, if it is still what would be
+        built and these tiles are missing. What was asked and not answered then cannot be answered now."""
+        gates: list[Gate] = []
+        for question in self.questions:
+            asked = [gate for gate in question.gates if gate.name in published]
+            if not asked and isinstance(question, RecallQuestion) and not question.measurable(missing):
+                continue
+            gates += asked or question.gates
+        return tuple(gates)
 
     def without_view(self, zoom: int) -> NDArray[np.uint64]:
         """Return uint64[n], ascending: the area's tiles that the sources have and some set has no whole view of."""
@@ -88,11 +97,14 @@ class Plan:
         """Return the plan with the tasks of these artifacts, whose objects are known, in the place of its own."""
         return replace(self, tasks=tuple(artifact.task for artifact in artifacts))
 
-    def identity(self, missing: Shortfall, releases: tuple[ObjectId, ...] = ()) -> bytes:
-        """Return the identity that the manifest will carry with these releases, if these tiles are missing."""
+    def identity(
+        self, missing: Shortfall, figures: Iterable[Gate | Measured], releases: tuple[ObjectId, ...] = ()
+    ) -> bytes:
+        """Return the identity that the manifest will carry with these figures and releases, if these tiles are
+        missing."""
         tasks = (*(task for task in self.tasks if not isinstance(task, ListTask)), *list_tasks(missing))
         artifacts = {name: key for task in tasks for name, key in task.identities.items()}
-        gates = tuple((gate.name, gate.least, gate.recipe) for gate in self.figures)
+        gates = tuple(sorted((figure.name, figure.least, figure.recipe) for figure in figures))
         return identity(self.facts, self.host, missing.coverage(self.gates), gates, releases, artifacts)
 
     def as_json(self) -> dict[str, Any]:
@@ -112,6 +124,7 @@ class Plan:
             "repeated": asdict(self.inventory.repetition.summary()),
             "hints": list(self.hints),
             "artifacts": [task.row().as_json() for task in self.tasks],
+            "not_measured": list(self.unmeasured),
         }
 
 
@@ -146,17 +159,18 @@ def make_plan(
             f"{context.path}: the mission would have up to {count} entries, at most {MAX_ENTRIES} are allowed",
             remedy="make the area smaller, or leave out a zoom or a descriptor set",
         )
+    recall = recall_questions(context, missing, engines, progress, remembered=remembered)
     questions: tuple[Question, ...] = (
         *fidelity_questions(context, engines, probes),
         *self_questions(context, inventory, engines),
         *landmark_questions(context, inventory, engines),
-        *recall_questions(context, inventory, engines, progress, remembered=remembered),
+        *recall.questions,
     )
     count = sum(len(question.gates) for question in questions)
     if count > MAX_FIGURES:
         raise Invalid(
             f"{context.path}: {count} figures would be measured, at most {MAX_FIGURES} fit a mission",
-            remedy="leave out [quality] or some of the descriptor sets",
+            remedy="leave out some of the descriptor sets, or set [quality] sample = 0",
         )
     return Plan(
         facts=_facts(context),
@@ -167,6 +181,7 @@ def make_plan(
         sets=tuple(set_.name for set_ in mission.descriptors),
         tasks=tasks,
         questions=questions,
+        unmeasured=recall.unmeasured,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from builders.engines.model import ModelSource
 from store.errors import Invalid
 from store.format.cbor import Value
+from store.format.host import fit
 
 # Called during a compilation with the name of the phase, the units finished in it, and the units in all (0 if unknown).
 PhaseProgress: TypeAlias = Callable[[str, int, int], None]
@@ -107,8 +108,8 @@ class CompileJob:
     """What a backend is given to compile, in a process and a folder of its own.
 
     `network` is the ONNX to compile, a private copy with its external data beside it: the source, or for int8 the
-    quantised network. `host` is the host class that the engine is to need. The backend writes only in `folder` and in
-    `cache`, the user's cache directory, which may not exist yet. `progress` is called at each step. `cancelled`
+    quantised network. `host` is the need that the backend's `engine_host` gave. The backend writes only in `folder` and
+    in `cache`, the user's cache directory, which may not exist yet. `progress` is called at each step. `cancelled`
     returns whether to stop; the backend may call it often.
     """
 
@@ -124,13 +125,28 @@ class CompileJob:
 @dataclass(frozen=True, slots=True)
 class BackendResult:
     """What a backend made of a job: `model`, the engine's file; `weights`, the file of its weights if they are apart;
-    `tools`, the name and version of each tool that took part; `inspector`, the backend's description of the inside of
-    the engine, as JSON."""
+    `need`, what the engine needs of a host (FORMAT 4.5): the job's host class, and the least version of the library if
+    the engine has one; `tools`, the name and version of each tool that took part; `inspector`, the backend's
+    description of the inside of the engine, as JSON."""
 
     model: Path
     weights: Path | None
+    need: str
     tools: Mapping[str, str]
     inspector: Any = None
+
+
+def require_target(subject: str, need: str, target: str, reason: str) -> None:
+    """Raise Invalid if the host class `target` surely lacks something of the need of `subject`. A least version that
+    the target does not judge is judged aboard. `reason` says where the need comes from, "" where that is not known."""
+    if lacking := fit(target, need).lacking:
+        raise Invalid(
+            f"{subject} needs {' and '.join(lacking)}, the target is {target}{'; ' if reason else ''}{reason}",
+            remedy="install a newer library on the aircraft, and name it in target.host; for ONNX Runtime, or export "
+            "the network with a lower opset and IR version",
+            target=target,
+            needed=need,
+        )
 
 
 class EngineSession(Protocol):
@@ -180,9 +196,10 @@ class EngineBackend(Protocol):
         engine depends on, which an aircraft of the same make has too."""
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """Return the host class that the engine needs if this machine builds it for the host class `target`.
+        """Return the need of the engine (FORMAT 4.5) if this machine builds it for the host class `target`, as far as
+        it is known before the engine exists: `make` may add the least version of the library.
 
-        Raise Invalid if this machine cannot build for that target.
+        Raise Invalid if this machine cannot build for that target, or if no engine of this model could run on it.
         """
 
     def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
@@ -194,7 +211,7 @@ class EngineBackend(Protocol):
         """Compile. Raise FlightbagError with a `kind` of `failures` where the cause is known."""
 
     def load(self, engine: bytes | memoryview, host: str, weights: Path | None = None) -> EngineSession:
-        """Return a session over the bytes of an engine that needs `host`, ready for any number of runs.
+        """Return a session over the bytes of an engine with the need `host`, ready for any number of runs.
 
         `weights` is a private file with the engine's weights if they are apart; the caller may remove it when this
         returns. Raise Invalid if the bytes are not an engine, Refused if this machine is not what the engine needs.

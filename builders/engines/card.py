@@ -18,14 +18,15 @@ from builders.engines.check import CheckFigures, Tolerance
 from builders.recipe import Recipe
 from store.errors import Corrupt, Invalid
 from store.format.cbor import Value, encode
+from store.format.host import objection
 from store.format.ids import BuildKey, ObjectId
 
 SCHEMA = "flightbag/card/1"
 # The backend bounds the inspector's text; this bounds whatever else somebody may have planted.
 CARD_LIMIT = 16 * 2**20
 _KEYS = frozenset(
-    {"schema", "key", "fields", "steps", "parts", "inputs", "outputs", "check", "tolerance", "tools", "inspector",
-     "seconds"}
+    {"schema", "key", "fields", "steps", "parts", "need", "inputs", "outputs", "check", "tolerance", "tools",
+     "inspector", "seconds"}
 )  # fmt: skip
 
 
@@ -40,13 +41,14 @@ class EngineRecipes:
 @dataclass(frozen=True, slots=True)
 class Card:
     """One engine. `recipe` has the build key; `steps` are the recipes of the networks that the engine was made from
-    (int8), by name; `parts` maps `model` and `weights` to [object id in hex, bytes]; `inputs` and `outputs` hold
-    [name, dtype, shape] each; `tools` maps name to version; `seconds` is the time of compiling; `inspector` is the
-    backend's description of the inside."""
+    (int8), by name; `parts` maps `model` and `weights` to [object id in hex, bytes]; `need` is what the engine needs of
+    a host (FORMAT 4.5); `inputs` and `outputs` hold [name, dtype, shape] each; `tools` maps name to version; `seconds`
+    is the time of compiling; `inspector` is the backend's description of the inside."""
 
     recipe: Recipe
     steps: Mapping[str, Recipe]
     parts: Mapping[str, Sequence[Any]]
+    need: str
     inputs: Sequence[Any]
     outputs: Sequence[Any]
     check: CheckFigures
@@ -69,6 +71,7 @@ class Card:
             "fields": plain(self.recipe.fields),
             "steps": {name: plain(step.fields) for name, step in self.steps.items()},
             "parts": {name: list(part) for name, part in self.parts.items()},
+            "need": self.need,
             "inputs": [list(tensor) for tensor in self.inputs],
             "outputs": [list(tensor) for tensor in self.outputs],
             "check": self.check.as_json(),
@@ -95,6 +98,7 @@ class Card:
                 recipe=_recipe(value["fields"]),
                 steps={name: _recipe(step) for name, step in value["steps"].items()},
                 parts=value["parts"],
+                need=_need(value["need"]),
                 inputs=value["inputs"],
                 outputs=value["outputs"],
                 check=CheckFigures.from_json(value["check"]),
@@ -153,6 +157,14 @@ def _recipe(value: Any) -> Recipe:
     recipe = Recipe(_exact(value))
     encode(dict(recipe.fields))  # raises Invalid for values that no recipe holds
     return recipe
+
+
+def _need(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected a text for the need of the engine")
+    if wrong := objection(value, need=True):
+        raise ValueError(wrong)
+    return value
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ Each call is one work unit: a request, a module-level function, and files with t
 holds the task (`compile` or `quantise`), the backend's name, the host class, the spec, and the paths of private copies
 of the model and of the calibration rows. The function is `worker.main`, in a process that `isolation` starts and bounds
 in memory and time. The result is JSON too: `parts`, the path and BLAKE3 of each file that the worker wrote, and for an
-engine its inputs, outputs, figures, tools and inspection. A unit reads no store and publishes nothing: the caller
+engine its need, inputs, outputs, figures, tools and inspection. A unit reads no store and publishes nothing: the caller
 inserts the parts and expects exactly these hashes.
 """
 
@@ -52,11 +52,13 @@ class HashedFile:
 class CompiledEngine:
     """A compiled engine that passed its check.
 
-    `parts` are `model` and, if they are apart, `weights`: the caller moves or deletes them. `inputs` and `outputs` are
+    `parts` are `model` and, if they are apart, `weights`: the caller moves or deletes them. `need` is what the engine
+    needs of a host (FORMAT 4.5). `inputs` and `outputs` are
     [[name, dtype, shape] …]; `seconds` is the wall-clock time of compiling; `log` is the end of the compiler's output.
     """
 
     parts: tuple[HashedFile, ...]
+    need: str
     inputs: Sequence[Any]
     outputs: Sequence[Any]
     check: CheckFigures
@@ -112,6 +114,7 @@ def compile_engine(
     require_tolerance(check, tolerance)
     return CompiledEngine(
         parts=_parts(result),
+        need=result["need"],
         inputs=result["inputs"],
         outputs=result["outputs"],
         check=check,

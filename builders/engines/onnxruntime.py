@@ -2,7 +2,8 @@
 
 `portable`: one ONNX file that runs on any CPU, with its weights inside unless they are larger than 2 GB. The network is
 optimised at level EXTENDED, which gives the same bytes on every CPU, and is loaded at level ALL, which fits it to the
-CPU of the machine that loads it.
+CPU of the machine that loads it. In int8 it computes the same on every x86_64 CPU. It needs the least version of the
+library that has everything that the file asks for (`onnxruntime_needs`).
 
 `fast`: optimised at level ALL for this CPU, its weights in a file of their own, and loaded with optimisation off, in a
 small part of the time and memory. On a CPU for which the library has other kernels it would compute something else
@@ -18,17 +19,19 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from builders.engines.base import BackendResult, CompileJob, EngineSession, EngineSpec
+from builders.engines.base import BackendResult, CompileJob, EngineSession, EngineSpec, require_target
 from builders.engines.failures import failure
 from builders.engines.model import external_locations, parse_onnx, session_source
+from builders.engines.onnxruntime_needs import Least, features, imported, least_version
+from builders.engines.onnxruntime_versions import OLDEST
 from builders.engines.session import WEIGHTS, Level, open_session
 from builders.extras import import_onnxruntime
 from store.errors import Invalid
 from store.format.cbor import Value
-from store.format.host import CPU_FEATURES, CPU_LEVELS, meets, require_host_class
+from store.format.host import CPU_FEATURES, CPU_LEVELS, class_of, fit, meets, require_host_class, with_least
 
 OPTIONS: Mapping[str, Value] = {"mode": "portable"}
-# The host class that a portable engine needs; the class of every CPU begins with it.
+# What a portable engine needs beside the least version of the library; the class of every CPU begins with it.
 ANY_CPU = "cpu"
 CPU_FILE = Path("/proc/cpuinfo")
 
@@ -118,7 +121,11 @@ class OnnxRuntimeBackend:
         return self._fast_host() if _is_fast(spec) else "-".join(self.describe_host().split("+")[0].split("-")[:2])
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """Return `cpu` for a portable engine, the whole class of this machine for a fast one."""
+        """Return `cpu` for a portable engine, the whole class of this machine for a fast one.
+
+        Raise Invalid too for a target that names a version of the library that cannot load the operator sets of the
+        model, which no optimisation changes.
+        """
         need = self._fast_host() if _is_fast(spec) else ANY_CPU
         if not meets(target, need):
             raise Invalid(
@@ -128,6 +135,11 @@ class OnnxRuntimeBackend:
                 target=target,
                 needed=need,
             )
+        if not _is_fast(spec) and not fit(target, with_least(need, "ort", OLDEST)).unjudged:
+            model = parse_onnx(spec.model.path.read_bytes(), spec.model.name)
+            least = least_version(imported(model), self.version)
+            newest = with_least(need, "ort", least.version)
+            require_target(f"the engine of {spec.backbone}", newest, target, least.reason)
         return need
 
     def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
@@ -146,7 +158,8 @@ class OnnxRuntimeBackend:
         source = session_source(job.network)
         outside = _is_fast(job.spec) or isinstance(source, Path)
         job.progress("optimising", 0, 0)
-        open_session(source, _level(job.spec), save_as=engine, save_weights=outside)
+        portable = not _is_fast(job.spec)
+        open_session(source, _level(job.spec), save_as=engine, save_weights=outside, any_cpu=portable)
         parsed = parse_onnx(engine.read_bytes(), "the engine")
         locations = external_locations(parsed)
         # An engine that has only small tensors has no file of weights.
@@ -156,19 +169,22 @@ class OnnxRuntimeBackend:
         operators: dict[str, int] = {}
         for node in parsed.graph.node:
             operators[node.op_type] = operators.get(node.op_type, 0) + 1
-        return BackendResult(engine, weights if locations else None, tools, {"operators": operators})
+        need, least = job.host, Least(self.version, {})
+        if not _is_fast(job.spec):
+            least = least_version(features(parsed), self.version)
+            need = with_least(need, "ort", least.version)
+        inspector = {"operators": operators, "needs": least.reason}
+        return BackendResult(engine, weights if locations else None, need, tools, inspector)
 
     def load(self, engine: bytes | memoryview, host: str, weights: Path | None = None) -> EngineSession:
-        """Return a session over the engine. An engine that needs only `cpu` is portable, every other one is fast."""
-        if not meets(this_host := self.describe_host(), host):
-            raise failure(
-                "wrong-host",
-                f"the engine was made for {host} and this machine is {this_host}: here it would compute something else",
-                needed=host,
-                host=this_host,
-            )
-        level: Level = "all" if host == ANY_CPU else "off"
-        return open_session(bytes(engine), level, weights=weights, name="the engine")
+        """Return a session over the engine. An engine of the class `cpu` is portable, every other one is fast."""
+        this_host, portable = self.describe_host(), class_of(host) == ANY_CPU
+        if not meets(this_host, host):
+            why = "this library lacks something that it needs" if portable else "here it would compute something else"
+            message = f"the engine was made for {host} and this machine is {this_host}: {why}"
+            raise failure("wrong-host", message, needed=host, host=this_host)
+        level: Level = "all" if portable else "off"
+        return open_session(bytes(engine), level, weights=weights, any_cpu=portable, name="the engine")
 
     def _fast_host(self) -> str:
         host = self.describe_host()

@@ -75,6 +75,7 @@ def open_session(
     weights: Path | None = None,
     save_as: Path | None = None,
     save_weights: bool = False,
+    any_cpu: bool = False,
     name: str = "the network",
 ) -> OnnxRuntimeSession:
     """Return a session over an ONNX network, optimised at `level`.
@@ -82,13 +83,17 @@ def open_session(
     `model` is the bytes of the ONNX file, or the path of a private file if it is too large for bytes. Weights that the
     bytes do not hold are mapped from `weights`, a file called `WEIGHTS`, which may be unlinked when this returns; the
     library copies weights that are given in memory (`make bench` compares both). With `save_as` the optimised network
-    is written to that path, with `save_weights` also its weights, beside it, as `WEIGHTS`. `name` is the subject of
-    messages. Raise Invalid if ONNX Runtime refuses the network, Unavailable if memory runs out or the library is not
-    installed.
+    is written to that path, with `save_weights` also its weights, beside it, as `WEIGHTS`. With `any_cpu` a network in
+    int8 gives the same on every x86_64 CPU: without it, sums of products of bytes saturate on one without VNNI. `name`
+    is the subject of messages. Raise Invalid if ONNX Runtime refuses the network, Unavailable if memory runs out or the
+    library is not installed.
     """
     library = import_onnxruntime()
     options = library.SessionOptions()
     options.graph_optimization_level = getattr(library.GraphOptimizationLevel, _LEVELS[level])
+    if any_cpu:
+        # Weights become unsigned bytes, whose kernels use no instruction that saturates.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if save_as is None:
         # The library writes to the terminal itself, with names of the network: fatal errors only. Failures are raised.
         options.log_severity_level = 4

@@ -26,7 +26,7 @@ from builders.engines.tensorrt_library import SINCE, import_cuda, import_tensorr
 from builders.engines.tensorrt_session import TensorRtSession
 from store.errors import Invalid
 from store.format.cbor import Value
-from store.format.host import meets
+from store.format.host import class_of, fit, meets, require_host_class
 
 # The options of a backbone, with the values for a mission file that names none; 0 keeps the library's own limit.
 OPTIONS: Mapping[str, Value] = {
@@ -52,19 +52,21 @@ class TensorRtBackend:
         return library_version(import_tensorrt())
 
     def describe_host(self) -> str:
-        """Return the host class that `tensorrt_host` describes."""
-        return host_class(_this_machine())
+        """Return the host class that `tensorrt_host` describes. Raise Invalid for a machine that no class can name."""
+        host = host_class(_this_machine())
+        require_host_class(host)
+        return host
 
     def target(self, spec: EngineSpec) -> str:
         """Return the host class that the engine needs: this device and its software, or less if the engine is declared
         compatible."""
-        return _required_host(_this_machine(), spec)
+        return class_of(_required_host(_this_machine(), spec))
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """Return the host class that an engine built on this machine needs: this machine, or all machines that it is
-        declared compatible with."""
-        need = self.target(spec)
-        if not meets(target, need):
+        """Return the need of an engine built on this machine: this machine, or all machines that it is declared
+        compatible with."""
+        need = _required_host(_this_machine(), spec)
+        if fit(target, need).lacking:
             raise Invalid(
                 f"an engine of {spec.backbone} built on this machine needs {need}, the target is {target}",
                 remedy="build on a machine like the aircraft's, or declare the engine compatible and name that target",
@@ -107,7 +109,7 @@ class TensorRtBackend:
         driver = {"l4t": facts.l4t} if facts.l4t else {"driver": facts.driver}
         parser = tensorrt.get_nv_onnx_parser_version()
         tools = {"tensorrt": facts.version, "cuda": facts.cuda, **driver, "parser": str(parser)}
-        return BackendResult(final, None, tools, inspector)
+        return BackendResult(final, None, job.host, tools, inspector)
 
     def load(self, engine: bytes | memoryview, host: str, weights: Path | None = None) -> TensorRtSession:  # noqa: ARG002
         """Return a session over the engine, which has its weights inside."""

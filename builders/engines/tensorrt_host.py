@@ -1,4 +1,4 @@
-"""The host class of a machine that runs TensorRT, and the host class that an engine needs. `host_class` and
+"""The host class of a machine that runs TensorRT, and the need of an engine (FORMAT 4.5). `host_class` and
 `required_host` are pure.
 
     linux-<arch>                        engines are not portable between platforms
@@ -10,7 +10,8 @@
 
 An engine needs all of these, unless it is declared compatible when it is built. An engine that is compatible across
 hardware needs `sm<capability>` or `ampere-plus` in place of the device. An engine that is compatible across versions
-needs `trt<major>` in place of the library, the driver and CUDA.
+needs `trt<major>` and, because an older library refuses it, `trt>=<all four parts>` in place of the library, the driver
+and CUDA.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 from builders.engines.failures import failure
 from builders.engines.tensorrt_library import cuda_result, library_version
 from store.errors import Invalid
+from store.format.host import with_least
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 L4T_FILE = Path("/etc/nv_tegra_release")
@@ -95,7 +97,7 @@ def host_class(facts: MachineFacts) -> str:
 
 
 def required_host(facts: MachineFacts, compatibility: str, version_compatible: bool) -> str:
-    """Return the host class that an engine needs if it is built on this machine and declared compatible in this way.
+    """Return the need (FORMAT 4.5) of an engine if it is built on this machine and declared compatible in this way.
 
     Raise Invalid if this machine does not offer that compatibility.
     """
@@ -113,7 +115,8 @@ def required_host(facts: MachineFacts, compatibility: str, version_compatible: b
         if compatibility == "same_compute_capability":
             hardware = hardware.partition("-")[0]
     software = [f"trt{facts.version.partition('.')[0]}"] if version_compatible else _software(facts)
-    return "+".join(sorted([_platform(facts), hardware, *software]))
+    need = "+".join(sorted([_platform(facts), hardware, *software]))
+    return with_least(need, "trt", facts.version) if version_compatible else need
 
 
 def _platform(facts: MachineFacts) -> str:

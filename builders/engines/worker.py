@@ -128,6 +128,7 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     check_inputs(reference, {item.name: item.shape for item in spec.inputs}, key, name)
     rows = CalibrationSet.open(Path(request["rows"])).rows if request["rows"] else None
     cases = spec.cases()
+    progress("checking the model", 0, 0)
     feeds = feeds_of(reference, cases[len(cases) // 2], rows)
     require_repeatable(reference, feeds, name, lambda: irreproducible(parse_onnx(source.read_bytes(), name)))
     job = CompileJob(
@@ -144,12 +145,13 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     seconds = time.monotonic() - start
     progress("checking the engine", 0, 0)
     try:
-        engine = compiler.load(compiled.model.read_bytes(), request["host"], compiled.weights)
+        engine = compiler.load(compiled.model.read_bytes(), compiled.need, compiled.weights)
     except Invalid as error:
         raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
     figures = measure(reference, engine, cases, name, rows)
     return {
         "parts": _parts(compiled),
+        "need": compiled.need,
         "tools": dict(compiled.tools),
         "inspector": compiled.inspector,
         "check": figures.as_json(),

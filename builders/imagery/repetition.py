@@ -9,7 +9,7 @@ in either change nothing. Whoever reads the tiles of an area finds the same repe
 manifest signs can be counted again.
 
 Pictures that are compressed in different ways and have equal pixels are not found: only decoding every tile would, also
-where the store has all descriptors. Their descriptors are equal, so the recall of the map shows them.
+where the store has all descriptors. Their descriptors are equal, so self-retrieval (`self@1`) falls.
 """
 
 from __future__ import annotations

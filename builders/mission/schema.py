@@ -36,6 +36,9 @@ except ImportError as error:
     raise missing_extra("pydantic") from error
 
 MAX_FILE_SEGMENTS = 3
+# Views of each zoom that the map is asked for.
+SAMPLE = 32
+MAX_SAMPLE = 4096
 MAX_SIZE = 2**31 - 1
 _AUTO = "auto"
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -482,11 +485,14 @@ class Freshness(Section):
 
 
 class Quality(Section):
-    """The least recall of a mission that may be published: for each perturbation, and for imagery of another source;
-    and the landmarks that must be found."""
+    """How recall is measured before a mission is published, and the least recall that it may have: for each
+    perturbation, and for imagery of another source; and the landmarks that must be found."""
 
-    recall_at_1: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
-    recall_at_5: Annotated[Ratio, Field(description=_RATIO_RIGHT)]
+    sample: Annotated[
+        int, Field(ge=0, le=MAX_SAMPLE, description=f"a whole number of views of each zoom, from 0 to {MAX_SAMPLE}")
+    ] = SAMPLE
+    recall_at_1: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
+    recall_at_5: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
     against: Annotated[Source | None, Field(description="the path of another tile source")] = None
     against_scheme: Annotated[Literal["tms", "xyz"] | None, Field(description=_SCHEME_RIGHT)] = None
     against_recall_at_1: Annotated[Ratio | None, Field(description=_RATIO_RIGHT)] = None
@@ -507,6 +513,9 @@ class Quality(Section):
         values = (self.against, self.against_recall_at_1, self.against_recall_at_5)
         if any(value is None for value in values) and any(value is not None for value in values):
             raise ValueError("must have all or none of against, against_recall_at_1 and against_recall_at_5")
+        bounds = (self.recall_at_1, self.recall_at_5, self.against)
+        if not self.sample and any(value is not None for value in bounds):
+            raise ValueError("has a sample of 0, so no recall is measured: must have a larger one, or no bounds")
         if self.against_scheme is not None and self.against is None:
             raise ValueError("has against_scheme and no against")
         return self
@@ -569,7 +578,7 @@ class MissionFile(Section):
     indexes: Annotated[tuple[IndexKeys, ...], Field(strict=False, description="tables [[indexes]]")] = ()
     coverage: Annotated[CoverageKeys, Field(description="a table [coverage]")] = CoverageKeys()
     freshness: Annotated[Freshness | None, Field(description="a table [freshness] with max_age_days")] = None
-    quality: Annotated[Quality | None, Field(description="a table [quality] with recall_at_1 and recall_at_5")] = None
+    quality: Annotated[Quality, Field(description="a table [quality]")] = Quality()
     limits: Annotated[Limits | None, Field(description="a table [limits] with max_bytes")] = None
     compile: Annotated[Compile, Field(description="a table [compile]")] = Compile()
     tolerances: Annotated[

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from builders.extras import import_extra
 from builders.onboard.exact import MAX_TOP, NO_ROW, RowBlock
-from store.errors import Corrupt, Invalid, Unavailable
+from store.errors import Corrupt, Invalid, Refused, Unavailable
+from store.format.host import fit
 
 METHODS = ("ivf", "hnsw")
 MAX_DIM = 1 << 16
@@ -36,8 +37,12 @@ MAX_ROWS = 2**31 - 1
 MAX_LISTS = 1 << 16
 # nprobe and efSearch.
 MAX_EFFORT = 1 << 16
-# In older versions, a graph's bytes depend on the number of threads.
+# In older versions, a graph's bytes depend on the number of threads: none of them builds an index.
 _OLDEST = (1, 15, 1)
+# Older versions cannot read an index where it is mapped. From this one on, each reads what those up to _PROVEN build:
+# nothing in a file says so, `tests/builders/onboard/test_ann_versions.py` tries it.
+_OLDEST_READER = (1, 11)
+_PROVEN = (1, 15)
 # The library's own bounds: below the first it warns of poor centroids, beyond the second it ignores further rows.
 _LEAST_ROWS_A_LIST = 39
 _MOST_SAMPLES_A_LIST = 256
@@ -61,6 +66,38 @@ def version() -> str:
     """
     faiss = _faiss()
     return f"faiss-{faiss.__version__}+{faiss.SIMDConfig.get_level_name()}".lower()
+
+
+def host_component() -> str:
+    """Return the component of a host class that names the library, such as `faiss-1.15.1`.
+
+    Raises Unavailable where the library is missing or cannot read an index.
+    """
+    return f"faiss-{_text(_numbers(_faiss(_OLDEST_READER)))}"
+
+
+def least_version() -> str:
+    """Return the least version of the library that reads the indexes that this one builds, for a need (FORMAT 4.5).
+
+    It is proven for known versions; an index of a newer one needs that version. Raises Unavailable as `version` does.
+    """
+    built_with = _numbers(_faiss())
+    return _text(_OLDEST_READER if built_with[:2] <= _PROVEN else built_with)
+
+
+def require_reader(need: str) -> None:
+    """Raise Refused if the library is older than the least version in the need of an index, Unavailable as
+    `host_component` does."""
+    have = host_component()
+    for part in fit(have, need).lacking:
+        if part.startswith("faiss>="):
+            raise Refused(
+                f"the index needs {part}, this machine has {have}",
+                remedy="install a newer faiss-cpu, or build the mission for this machine without an index",
+                kind="wrong-host",
+                needed=need,
+                host=have,
+            )
 
 
 def suggested_nlist(rows: int) -> int:
@@ -178,7 +215,7 @@ class AnnIndex:
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
         if not (np.isfinite(lengths).all() and lengths.all()):
             raise Invalid("a query has no direction: it is zero or not finite")
-        faiss = _faiss()
+        faiss = _faiss(_OLDEST_READER)
         # The library ignores parameters of the other kind.
         if self.method == "ivf":
             parameters = faiss.SearchParametersIVF(nprobe=effort)
@@ -206,7 +243,7 @@ def open_index(path: Path, method: str, dim: int, rows: int) -> AnnIndex:
             f"an index of the method {method!r} with {rows} rows cannot exist",
             remedy=f"give a method of {', '.join(METHODS)}, and 1 to {MAX_ROWS} rows",
         )
-    faiss = _faiss()
+    faiss = _faiss(_OLDEST_READER)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -361,12 +398,19 @@ def _wrong(path: Path, what: str) -> Corrupt:
     )
 
 
-def _faiss() -> Any:
+def _numbers(faiss: Any) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", faiss.__version__)[:3])
+
+
+def _text(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _faiss(oldest: tuple[int, ...] = _OLDEST) -> Any:
     faiss = import_extra("faiss", "faiss")
-    version = tuple(int(part) for part in re.findall(r"\d+", faiss.__version__)[:3])
-    if version < _OLDEST:
+    if _numbers(faiss) < oldest:
         raise Unavailable(
-            f"faiss {faiss.__version__} is older than {'.'.join(map(str, _OLDEST))}",
+            f"faiss {faiss.__version__} is older than {_text(oldest)}",
             remedy="pip install --upgrade 'flightbag[faiss]'",
             library="faiss",
             extra="faiss",

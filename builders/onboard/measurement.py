@@ -17,6 +17,7 @@ class Measurement:
     manifest, None where the manifest has no such figure. `same_recipe` holds where it was measured in the same way as
     the signed figure. `zooms` maps each zoom to its value, `queries` is the number of queries that it rests on now.
     `missed` says of single queries, for people, what became of them.
+    `chance` is what answers in a random order would reach, None where that says nothing.
     """
 
     name: str
@@ -27,16 +28,25 @@ class Measurement:
     zooms: dict[int, int]
     queries: int = 0
     missed: tuple[str, ...] = ()
+    chance: int | None = None
 
     @classmethod
     def of(
-        cls, mission: VerifiedMission, name: str, value: int, recipe: bytes, zooms: dict[int, int], queries: int
+        cls,
+        mission: VerifiedMission,
+        name: str,
+        value: int,
+        recipe: bytes,
+        zooms: dict[int, int],
+        queries: int,
+        *,
+        chance: int | None = None,
     ) -> Self:
         """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest."""
         figure = next((one for one in mission.manifest.quality if one.name == name), None)
         if figure is None:
-            return cls(name, value, None, None, False, zooms, queries)
-        return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries)
+            return cls(name, value, None, None, False, zooms, queries, chance=chance)
+        return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries, chance=chance)
 
     @classmethod
     def unmeasured(cls, figure: Figure) -> Self:
@@ -68,5 +78,6 @@ class Measurement:
             "holds": self.holds,
             "queries": self.queries,
             "missed": list(self.missed),
+            "chance": self.chance,
             "zooms": {str(zoom): value for zoom, value in self.zooms.items()},
         }

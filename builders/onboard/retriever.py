@@ -39,7 +39,7 @@ from builders.descriptors.shard import read_shard
 from builders.grid.live import missing_at
 from builders.grid.tiles import MAX_ZOOM, Tile, tile_bounds, tile_from_id, tile_id
 from builders.grid.views import View
-from builders.onboard.ann import AnnIndex, open_index
+from builders.onboard.ann import AnnIndex, open_index, require_reader
 from builders.onboard.camera import Camera, Ground, check_frame, view_of
 from builders.onboard.exact import NO_ROW, RowBlock
 from builders.onboard.flying import FlyingEngine, recipe_of
@@ -217,6 +217,7 @@ class Retriever:
         for entry in self._mission.table.entries:
             named = entry.kind == "index" and entry.name.startswith(f"indexes/{self._set}/{index}/{zoom}.")
             if named and entry.meta["part"] == "index":
+                require_reader(entry.meta["host"])
                 data = load(self._mission, entry.name, kind="index")
                 path = self._files.enter_context(private_file("index.faiss", data))
                 return open_index(path, entry.meta["method"], entry.meta["dim"], entry.meta["rows"])

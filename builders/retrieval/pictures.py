@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.descriptors.decoding import BadTile, tile_image
-from builders.grid.live import pieces
+from builders.descriptors.rows import view_digests
 from builders.grid.tiles import tile_ids, tile_xy
 from builders.grid.views import View
 from builders.imagery.inventory import Level, TileSources
+
+# Views that are looked at together while sampling.
+_PIECE = 1024
 
 
 def surroundings(
@@ -32,20 +35,47 @@ def surroundings(
 
 def sample(level: Level, view: View, margin: int, count: int) -> NDArray[np.uint64]:
     """Return uint64[n], ascending, n <= count: origins of views over the area, evenly spread by id, of which the
-    sources have every tile and every tile of `margin` round them. Depends on nothing but which tiles the sources have.
+    sources have every tile and every tile of `margin` round them. Of views that show the same bytes one is taken.
+    Depends on nothing but the tiles that the sources have.
     """
-    candidates = [np.empty(0, np.uint64)]
-    for origins in pieces(view.tiles + 2 * margin, view.origins_over(level.zoom, level.required)):
-        exist, ids = surroundings(level.zoom, view, origins, margin)
+    origins = view.origins_over(level.zoom, level.required)
+    chosen: dict[bytes, int] = {}
+    for places in _places(len(origins)):
+        exist, ids = surroundings(level.zoom, view, origins[places], margin)
         present, _ = level.find(ids.ravel())
-        candidates.append(origins[exist][present.reshape(ids.shape).all(axis=(1, 2))])
-    return spread(np.concatenate(candidates), count)
+        whole = origins[places][exist][present.reshape(ids.shape).all(axis=(1, 2))]
+        for origin, bytes_ in zip(whole.tolist(), shown(level, view, whole), strict=True):
+            chosen.setdefault(bytes_, origin)
+            if len(chosen) == count:
+                return np.sort(np.array(list(chosen.values()), np.uint64))
+    return np.sort(np.array(list(chosen.values()), np.uint64))
+
+
+def _places(number: int) -> Iterator[NDArray[np.int64]]:
+    """Yield 0..number - 1 in pieces, in an order of which every beginning is evenly spread: that of the bits of a
+    counter, reversed (van der Corput). A map of a million views is sampled by looking at a few."""
+    bits = max(number - 1, 0).bit_length()
+    for start in range(0, 1 << bits, _PIECE):
+        counter = np.arange(start, min(start + _PIECE, 1 << bits))
+        places = np.zeros_like(counter)
+        for bit in range(bits):
+            places |= (counter >> bit & 1) << (bits - 1 - bit)
+        yield places[places < number]
 
 
 def spread(ids: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
     """Return at most `count` of the ids, evenly spread."""
     number = min(count, len(ids))
     return ids[np.arange(number) * len(ids) // max(number, 1)]
+
+
+def shown(level: Level, view: View, origins: NDArray[np.uint64]) -> list[bytes]:
+    """Return, for each view, 32 bytes that are equal for views that show the same bytes. The sources have every tile of
+    them."""
+    if view.tiles == 1:
+        return [digest.tobytes() for digest in level.hashes[level.find(origins)[1]]]
+    digests = view_digests(view.footprint(level.zoom, origins), level.ids, level.hashes)
+    return [digest.tobytes() for digest in digests]
 
 
 def pictures(

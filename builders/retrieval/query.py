@@ -7,7 +7,7 @@ same queries, without decoding pictures and reading tile sources.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,8 @@ from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.layers import MapLayer
 from builders.onboard.measurement import Measurement
 from builders.onboard.retriever import Located, Retriever
-from builders.retrieval.quality import Imagery, RecallMeasurement
-from builders.retrieval.recall import total
+from builders.retrieval.quality import Imagery, RecallFigure, RecallMeasurement
+from builders.retrieval.recall import Recall, chance, total
 from builders.retrieval.self_retrieval import SelfRetrieval
 from store.errors import Invalid, NotFound, Refused
 from store.format.ids import BuildKey
@@ -94,13 +94,15 @@ def measure(
     mission: VerifiedMission,
     tiles: Sequence[SourcePath],
     against: SourcePath | None,
+    sample: int,
     progress: Callable[[str, int, int], None],
 ) -> list[Measurement]:
     """Return the self-retrieval and the recall of each descriptor set, measured again with the tiles of these sources.
 
-    `against` is a source of other imagery of the area. Figures that need it and that the mission is signed with follow
-    without a value where it is None. `progress` gets (what, units done now, 0). Raises Refused where the tiles of the
-    area are not the ones that the mission was built from.
+    `against` is a source of other imagery of the area, `sample` the number of views of each zoom that are asked for.
+    A figure without a query is left out. The untrained network is not asked again: a store has no network. Figures that
+    need `against` and that the mission is signed with follow without a value where it is None. `progress` gets (what,
+    units done now, 0). Raises Refused where the tiles of the area are not the ones that the mission was built from.
     """
     figures = []
     for set_ in sets_of(mission):
@@ -128,17 +130,29 @@ def measure(
             right, queries = (sum(part) for part in zip(*counts.values(), strict=True))
             zooms = {zoom: right * PPM // queries for zoom, (right, queries) in counts.items()}
             figures.append(Measurement.of(mission, own.name, right * PPM // queries, own.recipe, zooms, queries))
-            recall = RecallMeasurement(set_, key, rows, here, other)
-            tallies = recall.measure(layers, flying, report)
-            for name, way, top in recall.figures():
-                zooms = {zoom: tally.ppm(top) for zoom, tally in tallies[way].items()}
-                pooled = total(tallies[way].values())
-                figures.append(
-                    Measurement.of(mission, name, pooled.ppm(top), recall.recipe(way), zooms, pooled.queries)
-                )
+            recall = RecallMeasurement(set_, key, rows, here, other, sample)
+            results = recall.measure(layers, flying, None, report)
+            figures += [
+                _measurement(mission, figure, recall.recipe(figure), results[way])
+                for way in recall.ways
+                for figure in recall.figures(way)
+                if results[way] and figure.kind != "untrained"
+            ]
     measured = {figure.name for figure in figures}
     left = [one for one in mission.manifest.quality if one.name.startswith("recall@") and one.name not in measured]
     return figures + [Measurement.unmeasured(one) for one in left]
+
+
+def _measurement(
+    mission: VerifiedMission, figure: RecallFigure, recipe: bytes, results: Mapping[int, Recall]
+) -> Measurement:
+    """Return a figure of these recalls, beside the signed one."""
+    counts = {zoom: recall.of(figure.kind) for zoom, recall in results.items()}
+    tallies = {zoom: (rows, one) for zoom, (rows, one) in counts.items() if one is not None}
+    pooled = total(one for _, one in tallies.values())
+    zooms = {zoom: one.ppm(figure.top) for zoom, (_, one) in tallies.items()}
+    by_chance = chance(((one.queries, rows) for rows, one in tallies.values()), figure.top)
+    return Measurement.of(mission, figure.name, pooled.ppm(figure.top), recipe, zooms, pooled.queries, chance=by_chance)
 
 
 def _report(progress: Callable[[str, int, int], None], what: str, count: int) -> None:

@@ -1,4 +1,5 @@
-"""Recall: the part of queries that a search answers right at once, and among its first five answers. Pure.
+"""Recall: the part of queries that a search answers right at once, and among its first five answers; and what it has to
+be compared with. Pure.
 
 Figures are parts per million, rounded down, so that no figure meets a threshold that its counts do not meet.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,20 +42,43 @@ class Tally:
         return (self.at1 if top == 1 else self.at5) * PPM // self.queries
 
 
-def tally(true: NDArray[np.uint64], answers: NDArray[np.uint64]) -> Tally:
-    """Return how often the true ids, uint64[q], are among the answers, uint64 [q, k], k >= 5, nearest first. Raises
-    Invalid for other shapes or types, and for no queries."""
-    shapes = true.ndim == 1 and answers.ndim == 2 and len(answers) == len(true) and answers.shape[1] >= 5
-    if not shapes or true.dtype != np.uint64 or answers.dtype != np.uint64:
-        raise Invalid(
-            "recall compares true ids uint64 [q] with answers uint64 [q, 5 or more]; these are "
-            f"{true.dtype} {list(true.shape)} and {answers.dtype} {list(answers.shape)}"
-        )
-    hits = answers[:, :5] == true[:, None]
-    return Tally(int(np.count_nonzero(hits[:, 0])), int(np.count_nonzero(hits.any(axis=1))), len(true))
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """The recall of one way at one zoom: among the `rows` rows of the map; among the sampled views alone, which are the
+    true answers of the queries; and there by the same network untrained, None where that was not measured."""
+
+    rows: int
+    whole: Tally
+    sampled: Tally
+    untrained: Tally | None
+
+    def of(self, kind: str) -> tuple[int, Tally | None]:
+        """Return the number of rows to choose from, and the counts, for a kind of figure: `recall`, `sampled` or
+        `untrained`. The sampled views are those of the queries."""
+        if kind == "recall":
+            return self.rows, self.whole
+        return self.sampled.queries, self.sampled if kind == "sampled" else self.untrained
+
+
+def tally(right: NDArray[np.bool_]) -> Tally:
+    """Return the counts of answers, bool [q, k], k >= 5: whether each is right, nearest first. Raises Invalid for
+    another shape or type, and for no queries."""
+    if right.ndim != 2 or right.shape[1] < 5 or right.dtype != np.bool_:
+        raise Invalid(f"recall counts answers bool [q, 5 or more]; these are {right.dtype} {list(right.shape)}")
+    return Tally(int(np.count_nonzero(right[:, 0])), int(np.count_nonzero(right[:, :5].any(axis=1))), len(right))
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
     """Return all queries as one tally. Raises Invalid for none."""
     counted = list(tallies)
     return Tally(sum(t.at1 for t in counted), sum(t.at5 for t in counted), sum(t.queries for t in counted))
+
+
+def chance(choices: Iterable[tuple[int, int]], top: int) -> int:
+    """Return what answers in a random order would reach at `top`, pooled as recall is, in parts per million, rounded
+    down. `choices` are (queries, rows to choose from) of each zoom. Raises Invalid for none."""
+    counted = list(choices)
+    if not counted:
+        raise Invalid("no query has no chance to be answered right")
+    hits = sum(Fraction(queries * min(top, rows), rows) for queries, rows in counted)
+    return int(hits * PPM / sum(queries for queries, _ in counted))

@@ -153,10 +153,20 @@ def meets(have: str, need: str) -> bool:
     return fit(have, need).holds
 
 
-def least_version(need: str, library: str) -> str:
-    """Return the least version of a library that a need has, "" for a need without one."""
-    found = (_LEAST.fullmatch(part) for part in need.split("+"))
-    return next((least[2] for least in found if least is not None and least[1] == library), "")
+def class_of(need: str) -> str:
+    """Return a need without its least versions; "" for one that has nothing else."""
+    return "+".join(part for part in need.split("+") if _LEAST.fullmatch(part) is None)
+
+
+def with_least(need: str, library: str, version: str) -> str:
+    """Return a need with the least version of a library added, or in the place of the one before."""
+    others = (part for part in need.split("+") if not part.startswith(f"{library}>="))
+    return "+".join(sorted([*others, f"{library}>={version}"]))
+
+
+def at_least(a: str, b: str) -> bool:
+    """Whether the least version `a` is `b` or newer, both of one library."""
+    return _numbers(a.partition(">=")[2]) >= _numbers(b.partition(">=")[2])
 
 
 def unjudged_text(subject: str, need: str, have: str) -> str:

@@ -5,9 +5,9 @@
 >>> verdict.go, verdict.findings
 (True, ())
 >>> verdict.mission.code  # two people compare it over the radio
-'BV5GN-NWW72'
+'C3PE8-B01TY'
 >>> verdict.not_judged
-('aircraft', 'flight', 'rollback', 'place of the descriptor set net: no landmarks')
+('aircraft', 'flight', 'rollback')
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from store.findings import COPY_AGAIN, Finding
 from store.format import manifest, release
 from store.format.cose import Envelope
 from store.format.entries import Entry, EntryTable
-from store.format.host import meets
+from store.format.host import at_least, fit, meets, unjudged_text
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, Manifest, identity_of
 from store.format.missing import ENTRY as MISSING_ENTRY
@@ -39,6 +39,7 @@ from store.format.release import Approval, Release
 from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of
 from store.takeoff.code import short_code
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
+from store.takeoff.quality import without_landmarks, without_recall
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
 
 WRONG_EPOCH = "the mission is of another epoch than the trust root"
@@ -64,7 +65,8 @@ _BUILD_AGAIN = "build and sign the mission again"
 REMEDIES = {
     "wrong-mission": "sync this mission again from the station that published it",
     "wrong-aircraft": "fly the mission with an aircraft that it names, or build it again with this aircraft's id",
-    "wrong-host": "build the mission again for the host class of this aircraft",
+    "wrong-host": "build the mission again for the host class of this aircraft; where only a library is too old, "
+    "install a newer one on the aircraft, and enrol it again with its new class",
     "takeoff-outside-area": "correct the takeoff origin or the area in the mission file, and build the mission again",
     "wrong-epoch": "build and sign the mission again under the newest trust root",
     "old-root": "sync the store again from the station that published the mission: its newest trust root travels along",
@@ -218,9 +220,11 @@ def check_binding(
             binding.aircraft,
             ", ".join(facts.aircraft),
         )
+    # An aircraft that has not the mission's class has one finding for that, and none for each entry.
+    aboard = binding.host if binding.host is not None and meets(binding.host, m.host) else None
     if binding.host is not None:
         expect(
-            meets(binding.host, m.host),
+            aboard is not None,
             "wrong-host",
             f"the mission's engines need the host class {m.host}, and this aircraft has {binding.host}",
             binding.host,
@@ -228,9 +232,14 @@ def check_binding(
         )
     for entry in opened.table.entries:
         need = entry.meta.get("host")
-        if need is not None and not meets(m.host, need):
-            text = f"{entry.name} needs the host class {need}, and the mission promises only {m.host}"
+        if need is None:
+            continue
+        if fit(m.host, need).lacking:
+            text = f"{entry.name} needs {need}, and the mission promises only {m.host}"
             failures.append(("wrong-host", text, m.host, need))
+        elif aboard and (lacking := fit(aboard, need).lacking):
+            text = f"{entry.name} needs {' and '.join(lacking)}, and this aircraft has {aboard}"
+            failures.append(("wrong-host", text, aboard, need))
     expect(
         facts.area.contains(facts.takeoff.lat, facts.takeoff.lon),
         "takeoff-outside-area",
@@ -282,6 +291,21 @@ def check_binding(
         *check_time(m, moment),
         *check_releases(evidence, opened),
     )
+
+
+def unjudged_needs(opened: Opened, binding: Binding) -> tuple[str, ...]:
+    """Return for each library, in sorted order, the newest least version that the host class at hand does not judge.
+
+    That is the aircraft's class where the binding has one, else the mission's.
+    """
+    have = opened.manifest.host if binding.host is None else binding.host
+    newest: dict[str, tuple[str, str]] = {}
+    for entry in opened.table.entries:
+        for part in fit(have, entry.meta.get("host", have)).unjudged:
+            library = part.partition(">=")[0]
+            if library not in newest or not at_least(newest[library][1], part):
+                newest[library] = entry.name, part
+    return tuple(unjudged_text(name, part, have) for _, (name, part) in sorted(newest.items()))
 
 
 def check_releases(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
@@ -338,11 +362,9 @@ def verify_mission(
         doubts = (NO_CLOCK if binding.now is None else "", evidence.reading.doubt)
         return Verdict(mission, opened, None, not_judged=(*binding.not_judged, *filter(None, doubts)))
     moment = moment_of(opened, binding)
-    doubts = (moment.doubt, evidence.reading.doubt)
     findings = list(check_binding(evidence, opened, mission, binding, moment))
     closure = opened.closure()
     findings += check_closure(evidence, opened)
-    unplaced = [f"place of the descriptor set {set_}: no landmarks" for set_ in without_landmarks(opened)]
     if operator is not None:
         findings += operator(evidence, opened)
     verified = None
@@ -350,23 +372,26 @@ def verify_mission(
         verified = VerifiedMission(
             opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, BY_VERIFY
         )
+    quality = opened.manifest.quality
+    unmeasured = [
+        *(f"recall of the descriptor set {set_}: not measured" for set_ in without_recall(quality, opened.table)),
+        *(f"place of the descriptor set {set_}: no landmarks" for set_ in without_landmarks(quality, opened.table)),
+    ]
     return Verdict(
         mission,
         tuple(findings),
         verified,
         len(closure),
         sum(closure.values()),
-        (*binding.not_judged, *unplaced, *filter(None, doubts)),
+        (
+            *binding.not_judged,
+            *unmeasured,
+            *unjudged_needs(opened, binding),
+            *filter(None, (moment.doubt, evidence.reading.doubt)),
+        ),
         moment.reading,
         evidence.reading.from_medium,
     )
-
-
-def without_landmarks(opened: Opened) -> tuple[str, ...]:
-    """Return the descriptor sets of a mission, ascending, that no signed figure shows to lie in the right place."""
-    measured = {figure.name for figure in opened.manifest.quality}
-    sets = {entry.name.split("/")[1] for entry in opened.table.entries if entry.kind == "descriptors"}
-    return tuple(sorted(set_ for set_ in sets if f"landmarks/{set_}" not in measured))
 
 
 def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:

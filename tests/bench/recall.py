@@ -68,7 +68,7 @@ def asked(mission: Any, map_: Path, other: Path) -> dict[str, Any]:
         here, there = (imagery_of(stack, [path], layers[0].recipe.tile_size, wanted) for path in (map_, other))
         key = engine_of(mission, set_, layers[0].recipe).key
         assert key is not None
-        question = RecallMeasurement(set_, key, tuple(layer.recipe for layer in layers), here, there)
+        question = RecallMeasurement(set_, key, tuple(layer.recipe for layer in layers), here, there, 128)
         engine = flying_engine(mission, set_)
         for layer in layers:
             count = sum(len(ids) for ids, _ in layer.rows())
@@ -79,15 +79,15 @@ def asked(mission: Any, map_: Path, other: Path) -> dict[str, Any]:
                 for method in METHODS
             }
             for way in question.ways:
-                queries = list(question.queries(way, layer))
-                true = np.array([origin for origin, _ in queries], np.uint64)
-                described = engine.describe([picture for _, picture in queries])
+                queries = list(question.queries([way], layer))
+                true = np.array([origin for origin, _, _ in queries], np.uint64)
+                described = engine.describe([picture for _, _, [picture] in queries])
                 row: dict[str, Any] = {"way": way, "zoom": layer.zoom, "rows": count, "queries": len(queries)}
                 for method, retriever in opened.items():
                     start = time.perf_counter()
                     found = [retriever.nearest(described[i : i + 1], _TOP)[0] for i in range(len(described))]
                     times[method].append((time.perf_counter() - start) * 1e3 / len(described))
-                    one = tally(true, np.concatenate(found))
+                    one = tally(np.concatenate(found) == true[:, None])
                     row[method] = (one.ppm(1) / 10**6, one.ppm(5) / 10**6)
                 rows.append(row)
     sizes = {

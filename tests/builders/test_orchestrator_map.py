@@ -31,6 +31,8 @@ from tests.support.field import LEFT, RIGHT, Desk
 from tests.support.frames import frame_over, metres_of_tile
 
 QUALITY = "[quality]\nrecall_at_1 = 0.5\nrecall_at_5 = 0.6\n"
+# Enough views to measure a recall.
+MANY = (-99.185, 46.998, -99.125, 47.04)
 BOX = tuple(round(degrees * 10**7) for degrees in LEFT)
 
 
@@ -418,40 +420,94 @@ def test_a_changed_neighbour_rebuilds_the_views_that_show_it(desk: Desk, embedde
 
 
 def test_the_gate_measures_and_signs(desk: Desk) -> None:
-    mission = desk.write_mission("left", more=QUALITY)
+    mission = desk.write_mission("left", bbox=MANY, more=QUALITY)
     report = desk.built(mission)
     names = {figure["name"] for figure in report["figures"]}
+    kinds = ("recall@1", "recall@5", "sampled@1", "untrained@1")
     ways = ("brightness", "rotation", "scale", "shift")
-    assert names == {"fidelity/embedder", "self@1/embedder"} | {
-        f"recall@{k}/embedder/{way}" for k in (1, 5) for way in ways
-    }
+    recalls = {f"{kind}/embedder/{way}" for kind in kinds for way in ways}
+    assert names == {"fidelity/embedder", "self@1/embedder"} | recalls
     assert all(figure["value"] >= figure["least"] for figure in report["figures"])
+    assert report["not_measured"] == []
+    for figure in report["figures"]:
+        if figure["name"].startswith(("fidelity", "self")):
+            assert figure["chance"] is None
+        else:
+            assert figure["queries"] >= 20
+            assert 0 < figure["chance"] < 10**6
     with Repository.open(desk.store) as repository:
         signed = repository.current("left").manifest.quality
     assert {(f.name, f.value, f.least, f.queries) for f in signed} == {
         (f["name"], f["value"], f["least"], f["queries"]) for f in report["figures"]
     }
-    assert desk.built(mission)["outcome"] == "unchanged"
-    again = flightbag(
-        "quality", desk.store, "left", "--trust", desk.root, "--tiles", desk.folder / "terrain.mbtiles", "--json"
-    )
-    assert again.status == 0, again.out + again.err
-    measured = {one["name"]: one for one in again.json}
+    again = desk.built(mission)
+    assert again["outcome"] == "unchanged"
+    assert [(f["name"], f["value"]) for f in again["figures"]] == [(f["name"], f["value"]) for f in report["figures"]]
+    tiles = desk.folder / "terrain.mbtiles"
+    ran = flightbag("quality", desk.store, "left", "--trust", desk.root, "--tiles", tiles, "--json")
+    assert ran.status == 0, ran.out + ran.err
+    measured = {one["name"]: one for one in ran.json}
     for figure in signed:
-        if figure.name.startswith(("recall", "self")):
+        if figure.name.startswith(("recall", "sampled", "self")):
             assert measured[figure.name]["value"] == figure.value
             assert measured[figure.name]["queries"] == figure.queries
             assert measured[figure.name]["same_recipe"] is True
+    # Another sample is another measurement, and says so.
+    other = ("quality", desk.store, "left", "--trust", desk.root, "--tiles", tiles, "--sample", "3")
+    assert flightbag(*other).status == 3
+    text = flightbag("show", desk.store, "left").out
+    assert "engine equals map/embedder" in text
+    assert "untrained" in text
+    assert "cannot see that it is mirrored or shifted" in text
+    verdict = desk.verify().json["missions"][0]
+    assert not [text for text in verdict["not_judged"] if "recall" in text]
+
+
+def test_recall_is_measured_where_nobody_asks_for_it(desk: Desk) -> None:
+    report = desk.built(desk.write_mission("left", bbox=MANY, zooms=(15,)))
+    assert {one["least"] for one in report["figures"] if one["name"].startswith("recall")} == {0}
+    assert "recall     embedder" in flightbag("verify", desk.store, "left", "--trust", desk.root).out
+    # A mission that is asked with nothing is another one, and its recall is not judged.
+    silent = desk.write_mission("left", bbox=MANY, zooms=(15,), more="[quality]\nsample = 0\n")
+    report = desk.built(silent)
+    assert report["outcome"] == "built"
+    assert [one["name"] for one in report["figures"]] == ["fidelity/embedder"]
+    assert report["not_measured"] == ["recall of the descriptor set embedder: [quality] sample is 0"]
+    assert "recall of the descriptor set embedder: not measured" in desk.verify().json["missions"][0]["not_judged"]
+    assert desk.built(silent)["outcome"] == "unchanged"
+
+
+def test_a_bound_on_a_recall_that_rests_on_few_queries_fails(desk: Desk) -> None:
+    ran = desk.build(desk.write_mission("left", more=QUALITY))
+    assert ran.status == 1
+    error = ran.json["error"]
+    assert (error["kind"], "make the area larger" in error["remedy"]) == ("not-measured", True)
+    assert not (desk.store / "missions/left").exists()
+    # A bound of 0 is none.
+    report = desk.built(desk.write_mission("left", more="[quality]\nrecall_at_1 = 0\n"))
+    assert [one["name"] for one in report["figures"]] == ["fidelity/embedder"]
+
+
+def test_bad_tiles_too_leave_few_queries(desk: Desk) -> None:
+    """Sea beside the area: the sources have it, and only decoding shows that nothing can be asked with it."""
+    mission = desk.write_mission("left", bbox=MANY, zooms=(15,), more="[coverage]\nat_least = 0.1\n")
+    rim = [tile for tile in area_tiles(15) if tile.x % 2]
+    for number, tile in enumerate(rim):
+        set_tile(desk.folder / "terrain.mbtiles", tile, picture(256, 90 + number))
+    report = desk.built(mission)
+    assert [one["name"] for one in report["figures"]] == ["fidelity/embedder"]
+    assert len(report["not_measured"]) == 16
+    assert desk.built(mission)["outcome"] == "unchanged"
+    assert "recall of the descriptor set embedder: not measured" in desk.verify().json["missions"][0]["not_judged"]
 
 
 def test_below_the_gate_nothing_is_published(desk: Desk) -> None:
     desk.built(desk.write_mission("left"))
     before = (desk.store / "missions/left").read_text()
-    # Two places that look alike: the map answers with the first of them.
+    # Two places that look alike, of different bytes: the map answers with the first of them.
     one, other = area_tiles(15)[4:6]
-    set_tile(desk.folder / "terrain.mbtiles", other, tile_bytes(desk.folder / "terrain.mbtiles", one))
-    more = '[coverage]\nrepeated = "allowed"\n[quality]\nrecall_at_1 = 1\nrecall_at_5 = 1\n'
-    ran = desk.build(desk.write_mission("left", more=more))
+    set_tile(desk.folder / "terrain.mbtiles", other, tile_bytes(desk.folder / "terrain.mbtiles", one) + b"\0")
+    ran = desk.build(desk.write_mission("left", bbox=MANY, more="[quality]\nrecall_at_1 = 1\nrecall_at_5 = 1\n"))
     assert ran.status == 1
     assert "at least 1 is required" in ran.json["why"]
     assert ran.json["figures"]
@@ -463,20 +519,20 @@ def test_other_imagery_is_asked_with(desk: Desk) -> None:
     from tests.support.field import WORLD
     from tests.support.terrain import write_terrain
 
-    write_terrain(desk.folder / "same.mbtiles", WORLD, (14,))
+    write_terrain(desk.folder / "same.mbtiles", WORLD, (14, 15))
     mission = desk.write_mission(
         "left",
-        zooms=(14,),
+        bbox=MANY,
         more=QUALITY + 'against = "same.mbtiles"\nagainst_recall_at_1 = 0\nagainst_recall_at_5 = 0\n',
     )
     ran = desk.build(mission)
     assert ran.status == 2
     assert "the same tiles" in ran.err
     set_tile(desk.folder / "same.mbtiles", area_tiles(14)[0], None)
-    write_terrain(desk.folder / "other.mbtiles", WORLD, (14,), seed=9)
+    write_terrain(desk.folder / "other.mbtiles", WORLD, (14, 15), seed=9)
     keys = "against_recall_at_1 = {0}\nagainst_recall_at_5 = {0}\n"
     same = desk.built(
-        desk.write_mission("left", zooms=(14,), more=QUALITY + 'against = "same.mbtiles"\n' + keys.format(1))
+        desk.write_mission("left", bbox=MANY, more=QUALITY + 'against = "same.mbtiles"\n' + keys.format(1))
     )
     figures = {f["name"]: f["value"] for f in same["figures"]}
     assert figures["recall@1/embedder/against"] == 10**6
@@ -502,7 +558,7 @@ def test_other_imagery_is_asked_with(desk: Desk) -> None:
     assert flightbag(*command, "--against", desk.folder / "same.mbtiles").status == 3
     assert flightbag(*command, "--against", desk.folder / "other.mbtiles").status == 1
     ran = desk.build(
-        desk.write_mission("left", zooms=(14,), more=QUALITY + 'against = "other.mbtiles"\n' + keys.format(0.9))
+        desk.write_mission("left", bbox=MANY, more=QUALITY + 'against = "other.mbtiles"\n' + keys.format(0.9))
     )
     assert ran.status == 1
     assert "recall@1/embedder/against" in ran.json["why"]
@@ -760,7 +816,7 @@ precision = "fp32"
 mode = "fast"
 inputs = { image = { shape = ["N", 3, 64, 64], min = 1, opt = 8, max = 32 } }
 """
-    desk.built(desk.write_mission("left", more=second + QUALITY))
+    desk.built(desk.write_mission("left", bbox=MANY, more=second + QUALITY))
     command = ("--trust", desk.root, "--json")
     ran = flightbag("quality", desk.store, "left", "--tiles", desk.folder / "terrain.mbtiles", *command)
     assert ran.status == 0, ran.out + ran.err
@@ -773,10 +829,10 @@ inputs = { image = { shape = ["N", 3, 64, 64], min = 1, opt = 8, max = 32 } }
 def test_a_map_with_nothing_in_it_is_not_published(desk: Desk) -> None:
     with closing(sqlite3.connect(desk.folder / "terrain.mbtiles")) as db, db:
         db.execute("DELETE FROM tiles")
-    for more in ("", QUALITY):
+    for more, kind in (("", "no-rows"), (QUALITY, "not-measured")):
         ran = desk.build(desk.write_mission("left", more=f"{more}[coverage]\nat_least = 0\n"))
         assert ran.status == 1
-        assert ran.json["error"]["kind"] == "no-rows"
+        assert ran.json["error"]["kind"] == kind
     assert not (desk.store / "missions/left").exists()
 
 
@@ -875,7 +931,7 @@ def test_what_is_published_was_read_also_of_the_other_imagery(desk: Desk, reads:
 
     write_terrain(desk.folder / "other.mbtiles", WORLD, (14, 15), seed=2)
     more = QUALITY + 'against = "other.mbtiles"\nagainst_recall_at_1 = 0\nagainst_recall_at_5 = 0\n'
-    mission = desk.write_mission("left", more=more)
+    mission = desk.write_mission("left", bbox=MANY, more=more)
     time.sleep(2.2)
     desk.built(mission)
     reads.clear()

@@ -1166,6 +1166,10 @@ def bindings() -> Iterator[Row]:
     yield "a-less-able-host", "E wrong-host", asked(host="cpu")
     yield "host-whose-name-begins-alike", "E wrong-host", asked(host="cpu-x86_64x")
     yield "host-of-no-name", "E wrong-host", asked(host="")
+    yield "host-of-no-family", "D bad-field", with_fields(host="banana")
+    yield "host-of-no-architecture", "D bad-field", with_fields(host="cpu-arm")
+    yield "host-with-a-least-version", "D bad-field", with_fields(host="cpu-x86_64+ort>=1.9")
+    yield "host-with-two-of-one-library", "D bad-field", with_fields(host="cpu-x86_64+ort-1.9+ort-1.32")
     yield "host-in-upper-case", "E wrong-host", asked(host="CPU-X86_64")
     # The mission says that it is for every machine; its engine does not.
     yield "mission-for-a-lesser-host-than-its-engine", "E wrong-host", scene(flight(host="cpu"))

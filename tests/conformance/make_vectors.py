@@ -138,7 +138,14 @@ def tables() -> Iterator[Vector]:
     yield Vector("table-file-with-key", "table", changed(4, bytes(32), at=4), "bad-entry")
     yield Vector("table-unknown-meta", "table", changed(5, {**METAS["engine"], "more": 1}), "bad-field")
     yield Vector("table-missing-meta", "table", changed(5, {}), "bad-field")
-    yield Vector("table-host-unsorted", "table", changed(5, {**METAS["engine"], "host": "b+a"}), "bad-field")
+    least = {**METAS["engine"], "host": "cpu+ort>=1.22"}
+    yield Vector("table-least-version", "table", changed(5, least))
+    for lesson, host in {
+        "unsorted": "sm87+cpu", "of-no-family": "banana", "of-no-architecture": "cpu-arm", "twice": "cpu+cpu-x86_64",
+        "least-version-twice": "cpu+ort>=1.22+ort>=1.9", "least-version-of-a-cpu": "cpu>=1.22",
+    }.items():  # fmt: skip
+        meta = {**METAS["engine"], "host": host}
+        yield Vector(f"table-host-{lesson}", "table", changed(5, meta), "bad-field")
     yield Vector("table-five-fields", "table", encode([value[:5] for value in values]), "bad-entry")
     yield Vector("table-long-head", "table", b"\x98\x07" + good.render()[1:], "not-canonical")
 

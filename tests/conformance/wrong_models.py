@@ -19,6 +19,7 @@ from PIL import Image
 from builders.engines.onnxruntime import cpu_class
 from builders.grid.tiles import tile_from_id, tiles_of_bbox
 from store.format.host import meets
+from store.ground.repository import Repository
 from tests.conformance.wrong import wrong
 from tests.conformance.wrong_rows import from_south, mbtiles
 from tests.support.backbone import write_backbone
@@ -229,6 +230,22 @@ def fp32_tells_apart(folder: Path) -> str:
 
 
 # Engines on another CPU
+
+
+@wrong("engine", "a portable int8 engine aboard a CPU without VNNI", before="GO, its sums of bytes saturate there",
+       now="GO, its sums of bytes are exact there")  # fmt: skip
+def portable_without_vnni(folder: Path) -> str:
+    desk = make_desk(folder)
+    said = verdict(desk, desk.write_mission("left", files=(), zooms=(15,)), INT8)
+    with Repository.open(desk.store) as repository:
+        entry = next(entry for entry in repository.current("left").table.entries if entry.kind == "engine")
+        engine = onnx.load_model_from_string(bytes(repository.evidence.bytes_of(entry.id, entry.size)))
+    types = {tensor.name: tensor.data_type for tensor in engine.graph.initializer}
+    weights = {types[node.input[3]] for node in engine.graph.node if node.op_type == "QLinearConv"}
+    # Unsigned times signed bytes go through an instruction that saturates where there is no VNNI.
+    sums = {TensorProto.INT8: "saturate", TensorProto.UINT8: "are exact"}
+    return f"{said}, its sums of bytes {' and '.join(sums[one] for one in weights)} there"
+
 
 AVX512 = "avx2 fma avx avx512f avx512bw avx512dq avx512vl"
 

@@ -50,6 +50,16 @@ def placeholder(**text: str) -> bytes:
     return file.getvalue()
 
 
+def compressed(level: int) -> bytes:
+    """The placeholder again, without loss: as a PNG of one of three sizes, or as a WebP."""
+    image, file = Image.open(io.BytesIO(placeholder())), io.BytesIO()
+    if level < 3:
+        image.save(file, "PNG", compress_level=level * 3)
+    else:
+        image.save(file, "WEBP", lossless=True)
+    return file.getvalue()
+
+
 def folder_of(path: Path, instead: dict[Tile, bytes]) -> Path:
     """A folder of tiles of the area; those in `instead` have these bytes."""
     for number, tile in enumerate(ALL):
@@ -120,7 +130,8 @@ def verdict(folder: Path, source: Path, of_tiles: str = "", coverage: str = "") 
         return f"error that names {' and '.join(keys)}"
     if ran.status:
         counts = Counter(one["reason"] for one in ran.json["coverage"]["missing"])
-        return "refused: " + ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        low = [one["name"] for one in ran.json["figures"] if one["value"] < one["least"]]
+        return "refused: " + ", ".join([f"{count} {reason}" for reason, count in sorted(counts.items())] + low)
     verified = flightbag("verify", store, "--trust", root, "--json")
     assert verified.status == 0, verified.out
     repeated = flightbag("show", store, "m", "--json").json["coverage"].get("repeated")
@@ -161,6 +172,13 @@ def two_placeholders(folder: Path) -> str:
 @wrong("map", "placeholders with the time in each file (unnamed)", before="GO", now="refused: 10 repeated")
 def placeholders_with_the_time(folder: Path) -> str:
     files = {tile: placeholder(time=f"2026-11-23 10:00:{second}") for second, tile in enumerate(ALL[::2], 10)}
+    return verdict(folder, folder_of(folder / "tiles", files))
+
+
+@wrong("map", "a placeholder compressed in four ways (unnamed)", before="GO", now="refused: self@1/embedder")
+def placeholders_compressed_in_four_ways(folder: Path) -> str:
+    """No two have the same bytes, and all have the same pixels: the map does not find its own tiles."""
+    files = {tile: compressed(level) for level, tile in enumerate(ALL[:8:2])}
     return verdict(folder, folder_of(folder / "tiles", files))
 
 

@@ -64,7 +64,10 @@ def build(mission: str) -> dict[str, Any]:
     )
     for figure in report["figures"]:
         value, least, queries = figure["value"] / 10**6, figure["least"] / 10**6, figure["queries"]
-        print(f"  {figure['name']} {value:.4f} of {queries} queries, at least {least:g}")
+        bound = f", at least {least:g}" if least else ""
+        print(f"  {figure['name']} {value:.4f} of {queries} queries{bound}")
+    for warning in report["warnings"]:
+        print(f"  warning: {warning}")
     return report
 
 

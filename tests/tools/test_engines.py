@@ -15,7 +15,9 @@ from builders.engines.card import SCHEMA
 from builders.engines.isolation import Limits
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from builders.engines.tensorrt import TensorRtBackend
+from builders.onboard.ann import host_component
 from store.errors import Unavailable
+from store.format.host import is_host_class
 from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, flightbag, listing, program
 from tests.support.field import Desk
@@ -237,7 +239,9 @@ class TestHost:
         ort = ran.json["backends"]["onnxruntime"]
         assert ort == {"host": OnnxRuntimeBackend().describe_host(), "version": OnnxRuntimeBackend().version}
         assert set(ort["host"].split("+")) <= set(ran.json["host"].split("+"))
-        assert set(ran.json["backends"]) == {"onnxruntime", "tensorrt"}
+        assert set(ran.json["backends"]) == {"faiss", "onnxruntime", "tensorrt"}
+        assert ran.json["backends"]["faiss"]["host"] == host_component()
+        assert is_host_class(ran.json["host"])
         people = flightbag("engines", "host")
         assert people.out.splitlines()[0] == f"host {ran.json['host']}"
 
@@ -245,7 +249,9 @@ class TestHost:
     def test_says_which_backend_is_not_here(self) -> None:
         ran = flightbag("engines", "host", "--json")
         assert "TensorRT is not installed" in ran.json["backends"]["tensorrt"]["error"]
-        assert ran.json["host"] == OnnxRuntimeBackend().describe_host()
+        assert ran.json["host"] == "+".join(
+            sorted([*OnnxRuntimeBackend().describe_host().split("+"), host_component()])
+        )
         assert "not usable: " in flightbag("engines", "host").out
 
     def test_what_is_installed_and_does_not_say_is_no_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:

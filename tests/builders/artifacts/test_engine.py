@@ -12,7 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import version_converter
 
 from builders.artifacts.engine import build_engines, explained
 from builders.compose import open_context
@@ -23,6 +25,7 @@ from builders.grid.tiles import Tile, tile_from_id
 from builders.report import EngineReport
 from store.disk.index import Record
 from store.disk.media import object_path
+from store.errors import Invalid
 from store.format.ids import BuildKey, ObjectId
 from store.ground.repository import Repository
 from store.ground.writer import writing
@@ -298,6 +301,31 @@ def test_a_target_named_or_found_out_is_one_portable_engine(shop: Shop) -> None:
         shop.edit(('host = "auto"', f'host = "{host}"'))
         assert shop.engine("reused").key == before.key
         shop.edit((f'host = "{host}"', 'host = "auto"'))
+
+
+def test_a_target_that_cannot_load_the_engine_is_refused(shop: Shop) -> None:
+    """Opset 22 came with 1.21, which the model shows; the kernel of one operator with 1.25, which the engine shows."""
+    model = shop.desk.folder / "embedder.onnx"
+    network = version_converter.convert_version(onnx.load(model), 22)
+    network.ir_version = 10
+    onnx.save(network, model)
+    shop.edit(('host = "auto"', 'host = "cpu-x86_64+ort-1.20.1"'))
+    with pytest.raises(Invalid, match=r"needs ort>=1\.21, the target is .*; 1\.21 came with ai\.onnx/22") as caught:
+        shop.engines()
+    assert "target.host" in str(caught.value)
+    assert "newer library" in caught.value.remedy
+    shop.edit(("ort-1.20.1", "ort-1.24.3"))
+    error = shop.engine("failed").error
+    assert error is not None
+    assert "needs ort>=1.25, the target is cpu-x86_64+ort-1.24.3; 1.25 came with ai.onnx:LpNormalization/22" in str(
+        error
+    )
+    with pytest.raises(Invalid, match=r"needs ort>=1\.25"):  # it is in the store now, and its card says so
+        shop.engines()
+    shop.edit(("ort-1.24.3", "ort-1.25.0"))
+    card = shop.engine("reused").card
+    assert card is not None
+    assert card.need == "cpu+ort>=1.25"
 
 
 def test_the_area_of_an_fp32_engine_is_not_in_its_key(shop: Shop) -> None:

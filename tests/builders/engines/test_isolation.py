@@ -216,11 +216,12 @@ def test_a_worker_whose_parent_is_gone_before_it_begins_ends_itself(tmp_path: Pa
 def test_a_worker_that_runs_out_of_memory_is_unavailable(tmp_path: Path) -> None:
     """A model whose one tensor no machine holds: ONNX Runtime fails to allocate, the model is not to blame."""
     path = save(tmp_path, huge(2**45))
-    with pytest.raises(Unavailable, match="memory") as caught:
+    # The model itself is run first, in a session that prints nothing: the words of the library are in the message.
+    with pytest.raises(Unavailable, match=r"net\.onnx ran out of memory: .*(allocat|bad_alloc)") as caught:
         compiled(spec_of(path, ROW), tmp_path, memory=machine_memory())
     assert caught.value.kind == "out-of-memory"
     assert caught.value.fields["model"] == "net.onnx"
-    assert caught.value.fields["log"]
+    assert "log" in caught.value.fields
 
 
 @LINUX
@@ -293,7 +294,7 @@ def test_what_is_being_done_arrives(tmp_path: Path) -> None:
     path = save(tmp_path, small_network())
     compiled(spec_of(path), tmp_path, progress=lambda *news: told.append(news))
     assert told
-    assert set(told) <= {("optimising", 0, 0), ("checking the engine", 0, 0)}
+    assert set(told) <= {("checking the model", 0, 0), ("optimising", 0, 0), ("checking the engine", 0, 0)}
 
 
 def test_news_are_thinned_but_for_their_beginning_and_end() -> None:

@@ -120,7 +120,8 @@ def test_the_engine_is_an_optimised_network_and_says_of_what_operators(portable:
     operators = [node.op_type for node in onnx.load(part(engine)).graph.node]
     assert "FusedConv" in operators
     assert "Relu" not in operators
-    assert engine.inspector == {"operators": {name: operators.count(name) for name in operators}}
+    assert engine.inspector == {"operators": {name: operators.count(name) for name in operators}, "needs": ""}
+    assert engine.need == "cpu+ort>=1.19"
 
 
 @pytest.mark.parametrize("mode", MODES)

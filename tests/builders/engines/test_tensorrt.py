@@ -64,7 +64,7 @@ class Machine:
     def job(self, spec: EngineSpec, cancelled: Callable[[], bool] = lambda: False) -> CompileJob:
         folder = self.folder / f"job{len(list(self.folder.glob('job*')))}"
         folder.mkdir()
-        host = self.backend.target(spec)
+        host = self.backend.engine_host(spec, self.backend.target(spec))
         return CompileJob(spec, spec.model.path, host, folder, self.folder / "cache", self.tell, cancelled)
 
     def tell(self, what: str, done: int, of: int) -> None:
@@ -464,13 +464,25 @@ def test_an_engine_of_another_version(machine: Machine) -> None:
 
 def test_version_compatible_engines_load_with_newer_versions_of_the_major(machine: Machine) -> None:
     spec = machine.spec(version_compatible=1)
-    engine, need = machine.make(spec).model.read_bytes(), machine.backend.target(spec)
+    made = machine.make(spec)
+    engine, need = made.model.read_bytes(), made.need
+    assert need == f"{machine.backend.target(spec)}+trt>=10.3.0.30"
     machine.become("10.16")
     assert machine.backend.load(engine, need).run(image())["descriptor"].shape == (2, 4)
+    newer = machine.make(spec)
     machine.become("11.4")
-    with pytest.raises(Refused) as caught:
-        machine.backend.load(engine, need)
+    for older in (need, newer.need):
+        with pytest.raises(Refused) as caught:
+            machine.backend.load(engine, older)
+        assert caught.value.kind == "wrong-host"
+    machine.become("10.3")
+    with pytest.raises(Refused, match=r"needs .*trt>=10\.16") as caught:
+        machine.backend.load(newer.model.read_bytes(), newer.need)
     assert caught.value.kind == "wrong-host"
+    machine.become("10.16")
+    with pytest.raises(Invalid, match=r"the target is .*trt10-10\.3") as refused:
+        machine.backend.engine_host(spec, HOSTS["rtx"])
+    assert refused.value.fields["needed"] == newer.need
 
 
 def test_an_engine_for_another_machine(machine: Machine) -> None:

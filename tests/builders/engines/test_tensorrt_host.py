@@ -8,7 +8,7 @@ import pytest
 
 from builders.engines.tensorrt_host import MachineFacts, host_class, required_host
 from store.errors import Invalid
-from store.format.host import is_host_class, meets
+from store.format.host import fit, is_host_class, meets
 
 FACTS = MachineFacts("10.16.1.11", "12.4", (8, 9), "NVIDIA GeForce RTX 4090", 128, 24 << 30, "550.90.07", "", "x86_64")
 
@@ -17,17 +17,22 @@ FACTS = MachineFacts("10.16.1.11", "12.4", (8, 9), "NVIDIA GeForce RTX 4090", 12
     ("compatibility", "versions", "need"),
     [
         ("none", False, "cuda12.4+driver-550+linux-x86_64+sm89-geforce_rtx_4090-128sm-24gb+trt10-10.16.1.11"),
-        ("none", True, "linux-x86_64+sm89-geforce_rtx_4090-128sm-24gb+trt10"),
+        ("none", True, "linux-x86_64+sm89-geforce_rtx_4090-128sm-24gb+trt10+trt>=10.16.1.11"),
         ("same_compute_capability", False, "cuda12.4+driver-550+linux-x86_64+sm89+trt10-10.16.1.11"),
-        ("same_compute_capability", True, "linux-x86_64+sm89+trt10"),
+        ("same_compute_capability", True, "linux-x86_64+sm89+trt10+trt>=10.16.1.11"),
         ("ampere_plus", False, "ampere-plus+cuda12.4+driver-550+linux-x86_64+trt10-10.16.1.11"),
-        ("ampere_plus", True, "ampere-plus+linux-x86_64+trt10"),
+        ("ampere_plus", True, "ampere-plus+linux-x86_64+trt10+trt>=10.16.1.11"),
     ],
 )
 def test_what_an_engine_needs(compatibility: str, versions: bool, need: str) -> None:
     assert required_host(FACTS, compatibility, versions) == need
-    assert is_host_class(need)
+    assert is_host_class(need) is not versions
     assert meets(host_class(FACTS), need)
+    older = host_class(replace(FACTS, version="10.16.1.10"))
+    assert not meets(older, need)
+    assert fit(older, need).unjudged == ()
+    newer = host_class(replace(FACTS, version="10.17.0.1", cuda="13.0", driver="999"))
+    assert meets(newer, need) is versions
 
 
 @pytest.mark.parametrize(

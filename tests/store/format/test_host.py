@@ -13,13 +13,14 @@ from store.format.host import (
     FAMILIES,
     FAMILY_NAMES,
     Fit,
+    class_of,
     fit,
     is_host_class,
-    least_version,
     meets,
     objection,
     require_host_class,
     unjudged_text,
+    with_least,
 )
 
 # Few values, so that classes often are narrower forms of each other, and versions often near.
@@ -145,8 +146,9 @@ def test_a_class_without_the_version_leaves_it_unjudged(have: str, need: str, an
 
 
 def test_the_least_version_of_a_need() -> None:
-    assert least_version("cpu+ort>=1.22", "ort") == "1.22"
-    assert least_version("cpu+ort-1.22", "ort") == ""
+    assert with_least("cpu", "ort", "1.22") == with_least("cpu+ort>=1.9", "ort", "1.22") == "cpu+ort>=1.22"
+    assert with_least("sm87+trt11", "faiss", "1.15") == "faiss>=1.15+sm87+trt11"
+    assert class_of("cpu+faiss>=1.15+ort>=1.22+sm87") == "cpu+sm87"
     assert unjudged_text("engines/net/net.onnx", "ort>=1.22", "cpu-x86_64") == (
         "ONNX Runtime: engines/net/net.onnx needs at least 1.22, and the host class cpu-x86_64 names no version"
     )

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.disk.media import Media
-from store.errors import Untrusted
+from store.errors import Invalid, Untrusted
 from store.format import manifest as manifests
 from store.format.area import Area
 from store.format.cbor import decode, encode
 from store.format.cose import Envelope, Signature
-from store.format.entries import MAX_ENTRIES, EntryTable
+from store.format.entries import MAX_ENTRIES, EntryTable, sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, Figure, Issue, Takeoff
 from store.takeoff.check import takeoff_check
@@ -38,6 +38,7 @@ from tests.support.missions import (
     COVERAGE,
     FACTS,
     ISSUE,
+    METAS,
     NOW,
     ROOT,
     Flight,
@@ -97,7 +98,7 @@ def test_a_whole_mission_flies(present: Present) -> None:
     assert verdict.go
     assert not verdict.unknown
     assert verdict.findings == ()
-    assert verdict.not_judged == ("flight", "rollback", NO_PLACE)
+    assert verdict.not_judged == ("flight", "rollback")
     # The manifest, the table and four artifacts.
     assert verdict.objects == 6
     table = GOOD.table.render()
@@ -118,17 +119,89 @@ def test_a_published_store_flies(tmp_path: Path) -> None:
 def test_what_was_not_asked_is_said() -> None:
     verdict = check(evidence_of(GOOD), Binding(NOW))
     assert verdict.go
-    assert verdict.not_judged == ("aircraft", "host class", "flight", "rollback", NO_PLACE)
+    assert verdict.not_judged == ("aircraft", "host class", "flight", "rollback")
 
 
-def test_a_set_with_landmarks_is_in_a_place_that_was_measured() -> None:
-    landmarks = Figure("landmarks/net", 1_000_000, 1_000_000, 3, bytes(32))
-    figures = tuple(sorted((*GOOD.manifest.quality, landmarks), key=lambda figure: figure.name))
-    placed = flight(quality=figures)
-    assert check(evidence_of(placed), mission=placed.id).go
-    assert NO_PLACE not in check(evidence_of(placed), mission=placed.id).not_judged
-    other = flight(quality=(dataclasses.replace(landmarks, name="landmarks/network"), *GOOD.manifest.quality))
-    assert NO_PLACE in check(evidence_of(other), mission=other.id).not_judged
+def test_the_place_of_a_set_without_landmarks_is_not_judged() -> None:
+    assert NO_PLACE not in check(evidence_of(GOOD)).not_judged
+    recall = tuple(figure for figure in GOOD.manifest.quality if not figure.name.startswith("landmarks/"))
+    landmarks = Figure("landmarks/network", 1_000_000, 1_000_000, 3, bytes(32))
+    for figures in (recall, (landmarks, *recall)):
+        verdict = check(evidence_of(flight(quality=figures)))
+        assert verdict.go
+        assert NO_PLACE in verdict.not_judged
+
+
+def needing(*needs: str, host: str = "cpu-x86_64") -> Flight:
+    """A mission with an index for each need, beside what every mission has here."""
+    rows = [entry(name, data) for name, data in CONTENTS.items()]
+    contents = dict(CONTENTS)
+    for number, need in enumerate(needs):
+        name, data = f"indexes/net/ivf/{number}.faiss", b"index %d" % number
+        contents[name] = data
+        rows.append(entry(name, data, meta={**METAS["index"], "host": need}))
+    return flight(contents, table=sorted_table(rows), host=host)
+
+
+@pytest.mark.parametrize(
+    ("need", "host", "kinds", "unjudged"),
+    [
+        ("cpu+faiss>=1.11", "cpu-x86_64-avx2+faiss-1.15.1", [], []),
+        ("cpu+faiss>=1.11", "cpu-x86_64-avx2+faiss-1.9", ["wrong-host"], []),
+        ("cpu+faiss>=1.11", "cpu-x86_64-avx2", [], ["at least 1.11, and the host class cpu-x86_64-avx2 names no"]),
+        (
+            "cpu+faiss>=1.11",
+            None,
+            [],
+            ["FAISS: indexes/net/ivf/0.faiss needs at least 1.11, and the host class cpu-x86_64 "],
+        ),
+        ("cpu+ort>=1.22", "cpu-x86_64+faiss-1.15.1", [], ["ONNX Runtime"]),
+        ("cpu-aarch64+ort>=1.22", "cpu-x86_64", ["wrong-host"], ["ONNX Runtime"]),
+    ],
+)
+def test_a_least_version_is_judged_against_the_aircraft(
+    need: str, host: str | None, kinds: list[str], unjudged: list[str]
+) -> None:
+    verdict = check(evidence_of(needing(need)), replace(BINDING, host=host))
+    assert [finding.kind for finding in verdict.findings] == kinds
+    texts = [text for text in verdict.not_judged if ": " in text]
+    assert len(texts) == len(unjudged)
+    assert all(part in text for part, text in zip(unjudged, texts, strict=True))
+
+
+def test_the_newest_least_version_of_each_library_is_told() -> None:
+    needs = ("cpu+faiss>=1.9", "cpu+faiss>=1.11", "cpu+faiss>=1.10", "cpu+ort>=1.22")
+    texts = [text for text in check(evidence_of(needing(*needs))).not_judged if ": " in text]
+    assert [text.partition(" and ")[0] for text in texts] == [
+        "FAISS: indexes/net/ivf/1.faiss needs at least 1.11,",
+        "ONNX Runtime: indexes/net/ivf/3.faiss needs at least 1.22,",
+    ]
+
+
+def test_an_aircraft_without_the_class_of_the_mission_has_one_finding() -> None:
+    one = needing("cpu-x86_64+ort>=1.22", "cpu-x86_64+ort>=1.23")
+    verdict = check(evidence_of(one), replace(BINDING, host="cpu-aarch64+ort-1.20.0"))
+    assert [finding.kind for finding in verdict.findings] == ["wrong-host"]
+    aboard = check(evidence_of(one), replace(BINDING, host="cpu-x86_64-avx2+ort-1.22.5"))
+    assert [(f.kind, f.expected, f.actual) for f in aboard.findings] == [
+        ("wrong-host", "cpu-x86_64-avx2+ort-1.22.5", "cpu-x86_64+ort>=1.23")
+    ]
+    assert "install a newer one on the aircraft" in aboard.findings[0].remedy
+
+
+def test_no_class_of_the_aircraft_is_made_up() -> None:
+    with pytest.raises(Invalid, match="'banana' is not a component"):
+        takeoff_check("nowhere", ID, trust=b"", now=NOW, host="banana")
+
+
+@pytest.mark.parametrize("queries", [None, 19])
+def test_a_recall_that_nobody_measured_is_not_judged(queries: int | None) -> None:
+    """Nor one that rests on too few queries."""
+    figures = () if queries is None else (Figure("recall@1/net/shift", 990_000, 0, queries, bytes(32)),)
+    silent = flight(quality=figures)
+    verdict = check(evidence_of(silent))
+    assert verdict.go
+    assert "recall of the descriptor set net: not measured" in verdict.not_judged
 
 
 def test_a_refusal_too_says_what_was_not_judged() -> None:

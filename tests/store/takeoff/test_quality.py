@@ -1,0 +1,80 @@
+"""What signed figures say of descriptor sets, and what they leave open."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.format.manifest import PPM, Figure
+from store.takeoff.quality import (
+    LEAST_QUERIES,
+    Training,
+    figure_title,
+    recall_rows,
+    trainings,
+    without_landmarks,
+    without_recall,
+)
+from tests.support.missions import CONTENTS, table_of
+
+TABLE = table_of(CONTENTS)
+SETS = sorted({entry.name.split("/")[1] for entry in TABLE.entries if entry.kind == "descriptors"})
+
+
+def figure(name: str, value: int = PPM, queries: int = LEAST_QUERIES) -> Figure:
+    return Figure(name, value, 0, queries, bytes(32))
+
+
+def test_a_recall_stands_beside_what_the_untrained_network_finds() -> None:
+    figures = [
+        figure("fidelity/net"),
+        figure("recall@1/net/shift", 700_000, 30),
+        figure("recall@5/net/shift", 800_000, 30),
+        figure("sampled@1/net/shift", 900_000, 30),
+        figure("untrained@1/net/shift", 500_000, 30),
+        figure("recall@1/net/scale", 600_000, 30),
+    ]
+    scale, shift = recall_rows(figures)
+    assert (scale.way, scale.whole, scale.sampled, scale.untrained) == ("scale", 600_000, None, None)
+    assert (shift.set, shift.way, shift.queries) == ("net", "shift", 30)
+    assert (shift.whole, shift.sampled, shift.untrained) == (700_000, 900_000, 500_000)
+    (training,) = trainings(figures)
+    assert training == Training("net", 900_000, 500_000, 30)
+
+
+def test_imagery_of_another_source_says_nothing_of_the_training() -> None:
+    names = [f"{kind}@1/net/against" for kind in ("recall", "sampled", "untrained")]
+    assert list(trainings(map(figure, names))) == []
+
+
+@given(st.integers(0, PPM), st.integers(1, 10**4))
+def test_what_is_no_better_shows_no_training(value: int, queries: int) -> None:
+    assert not Training("net", value, value, queries).shows
+
+
+@pytest.mark.parametrize(
+    ("trained", "untrained", "queries", "shows"),
+    [(900_000, 500_000, 80, True), (550_000, 500_000, 80, False), (550_000, 500_000, 8000, True), (PPM, 0, 20, True)],
+)
+def test_a_difference_has_to_be_more_than_chance(trained: int, untrained: int, queries: int, shows: bool) -> None:
+    assert Training("net", trained, untrained, queries).shows is shows
+
+
+def test_a_set_without_a_recall_is_not_judged() -> None:
+    assert SETS
+    name = f"recall@1/{SETS[0]}/shift"
+    assert without_recall([], TABLE) == tuple(SETS)
+    assert without_recall([figure(f"fidelity/{SETS[0]}"), figure(f"sampled@1/{SETS[0]}/shift")], TABLE) == tuple(SETS)
+    assert without_recall([figure(name, queries=LEAST_QUERIES - 1)], TABLE) == tuple(SETS)
+    assert without_recall([figure(name)], TABLE) == tuple(SETS[1:])
+
+
+def test_fidelity_is_called_what_it_is() -> None:
+    assert figure_title("fidelity/net") == "engine equals map/net"
+    assert figure_title("recall@1/net/shift") == "recall@1/net/shift"
+
+
+def test_the_place_of_a_set_is_judged_only_by_landmarks_of_its_own() -> None:
+    assert without_landmarks([figure(f"recall@1/{SETS[0]}/shift")], TABLE) == tuple(SETS)
+    assert without_landmarks([figure(f"landmarks/{SETS[0]}", queries=1)], TABLE) == tuple(SETS[1:])
