@@ -238,7 +238,7 @@ DRAFTS = [
 STATE = (
     AircraftState.initial("uav-07", "cpu-x86_64", PINNED)
     .accepting(NORTH.manifest, now=missions.NOW)
-    .consuming("2026-11-22")
+    .consuming(NORTH.manifest.mission.flight)
     .render()
 )
 PROOF = Proof(NORTH.signed, (CHAIN[0],), NORTH.table.leaves[1], 1, merkle.inclusion_proof(NORTH.table.leaves, 1))
