@@ -471,7 +471,7 @@ def test_recall_is_measured_where_nobody_asks_for_it(desk: Desk) -> None:
     silent = desk.write_mission("left", bbox=MANY, zooms=(15,), more="[quality]\nsample = 0\n")
     report = desk.built(silent)
     assert report["outcome"] == "built"
-    assert [one["name"] for one in report["figures"]] == ["fidelity/embedder"]
+    assert [one["name"] for one in report["figures"]] == ["fidelity/embedder", "self@1/embedder"]
     assert report["not_measured"] == ["recall of the descriptor set embedder: [quality] sample is 0"]
     assert "recall of the descriptor set embedder: not measured" in desk.verify().json["missions"][0]["not_judged"]
     assert desk.built(silent)["outcome"] == "unchanged"
@@ -485,7 +485,7 @@ def test_a_bound_on_a_recall_that_rests_on_few_queries_fails(desk: Desk) -> None
     assert not (desk.store / "missions/left").exists()
     # A bound of 0 is none.
     report = desk.built(desk.write_mission("left", more="[quality]\nrecall_at_1 = 0\n"))
-    assert [one["name"] for one in report["figures"]] == ["fidelity/embedder"]
+    assert [one["name"] for one in report["figures"]] == ["fidelity/embedder", "self@1/embedder"]
 
 
 def test_bad_tiles_too_leave_few_queries(desk: Desk) -> None:
@@ -495,7 +495,7 @@ def test_bad_tiles_too_leave_few_queries(desk: Desk) -> None:
     for number, tile in enumerate(rim):
         set_tile(desk.folder / "terrain.mbtiles", tile, picture(256, 90 + number))
     report = desk.built(mission)
-    assert [one["name"] for one in report["figures"]] == ["fidelity/embedder"]
+    assert [one["name"] for one in report["figures"]] == ["fidelity/embedder", "self@1/embedder"]
     assert len(report["not_measured"]) == 16
     assert desk.built(mission)["outcome"] == "unchanged"
     assert "recall of the descriptor set embedder: not measured" in desk.verify().json["missions"][0]["not_judged"]
