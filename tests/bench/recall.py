@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from builders.imagery.roworder import SourcePath
 from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.retriever import Retriever
 from builders.retrieval.quality import RecallMeasurement
@@ -65,7 +66,10 @@ def asked(mission: Any, map_: Path, other: Path) -> dict[str, Any]:
     with ExitStack() as stack:
         layers = stack.enter_context(Retriever(mission, set_)).layers
         wanted = wanted_of(mission, layers)
-        here, there = (imagery_of(stack, [path], layers[0].recipe.tile_size, wanted) for path in (map_, other))
+        here, there = (
+            imagery_of(stack, [SourcePath(path)], layers[0].recipe.tile_size, mission.facts.area.bbox, wanted)
+            for path in (map_, other)
+        )
         key = engine_of(mission, set_, layers[0].recipe).key
         assert key is not None
         question = RecallMeasurement(set_, key, tuple(layer.recipe for layer in layers), here, there, 128)
