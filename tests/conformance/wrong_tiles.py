@@ -26,7 +26,8 @@ from tests.support.field import make_store
 from tests.support.missions_toml import mission_toml
 
 SIDE = 32
-X0, Y0 = 7356, 11520
+# One cell of each zoom has the area and the ring round it.
+X0, Y0 = 7348, 11526
 FINE = [Tile(15, X0 + x, Y0 + y) for y in range(4) for x in range(4)]
 COARSE = [Tile(14, X0 // 2 + x, Y0 // 2 + y) for y in range(2) for x in range(2)]
 ALL = [*COARSE, *FINE]
