@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
@@ -14,13 +14,17 @@ from builders.imagery.repetition import Repeats
 from store.errors import FlightbagError
 from store.format.entries import Entry
 from store.format.manifest import PPM, Figure
-from store.takeoff.quality import AGAINST, Training, figure_title, trainings
+from store.takeoff.quality import AGAINST, Training, figure_title, recall_rows, trainings
 
 Action = Literal["built", "reused"]
 
-
 # How many of the largest artifacts a refusal names.
 _LARGEST = 5
+# What to do where an engine takes places of its own map for one another.
+_CONFUSES = (
+    'set precision = "fp32" (TensorRT: or "fp16"), try another calibration (method = "percentile", or more tiles), or '
+    "allow less in [tolerances] self_retrieval"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +234,7 @@ def too_low(figures: Iterable[Measured]) -> str:
     figures = tuple(figures)
     low = [
         f"{figure_title(one.name)} is {one.value / PPM:g}, at least {one.least / PPM:g} is required"
-        + "".join(f"; {text}" for text in one.missed)
+        + "".join(f"; {text}" for text in (*one.missed, *([_CONFUSES] if one.name.startswith("self@") else [])))
         for one in figures
         if not one.holds
     ]
@@ -239,28 +243,21 @@ def too_low(figures: Iterable[Measured]) -> str:
         f"and chance alone gives {chance / PPM:.4f}"
         for set_, value, chance, queries in _blind(figures)
     ]
-    # The engine takes places of its own map for one another.
-    if any(one.name.startswith("self@") and not one.holds for one in figures):
-        low[-1] += (
-            '; set precision = "fp32" (TensorRT: or "fp16"), try another calibration (method = "percentile", or more '
-            "tiles), or allow less in [tolerances] self_retrieval"
-        )
     return f"{', '.join(low)}; nothing was published" if low else ""
 
 
-def _blind(figures: Iterable[Measured]) -> Iterator[tuple[str, int, int, int]]:
+def _blind(figures: Sequence[Measured]) -> Iterator[tuple[str, int, int, int]]:
     """Yield (set, recall at 1, chance, queries) of each set that answers its perturbed views no better than chance, by
     two standard errors. Imagery of another source is left out: a good map may fail on that."""
-    by_set: dict[str, list[Measured]] = {}
-    for one in figures:
-        kind, _, rest = one.name.partition("/")
-        set_, _, way = rest.rpartition("/")
-        if kind == "recall@1" and way != AGAINST and one.chance is not None:
-            by_set.setdefault(set_, []).append(one)
-    for set_, ways in by_set.items():
-        queries = sum(one.queries for one in ways)
-        value = sum(one.value * one.queries for one in ways) // queries
-        chance = sum((one.chance or 0) * one.queries for one in ways) // queries
+    chances = {one.name: one.chance for one in figures}
+    by_set: dict[str, list[tuple[int, int, int]]] = {}
+    for row in recall_rows(figures):
+        by_chance = chances[f"recall@1/{row.set}/{row.way}"]
+        if row.way != AGAINST and by_chance is not None:
+            by_set.setdefault(row.set, []).append((row.queries, row.whole, by_chance))
+    for set_, rows in by_set.items():
+        queries = sum(count for count, _, _ in rows)
+        value, chance = (sum(row[0] * row[column] for row in rows) // queries for column in (1, 2))
         share = chance / PPM
         if value / PPM <= share + 2 * math.sqrt(share * (1 - share) / queries):
             yield set_, value, chance, queries

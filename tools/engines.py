@@ -65,7 +65,7 @@ def show(
     ],
     as_json: Json = False,
 ) -> int:
-    """Show the cards of a mission's engines, or of the engine with a build key: its parts, checks and key.
+    """Show the cards of a mission's engines, or of the engine with a build key: its need, parts, checks and key.
 
     Example: flightbag engines show ground north-ridge
     """

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.disk.durable import Disk, replace_file, write_new_file
-from store.disk.layout import TOML, open_store
+from store.disk.layout import open_store, store_above
 from store.disk.media import Media
 from store.errors import Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
@@ -209,17 +209,6 @@ def open_to_verify(
         media.close()
         raise
     return media
-
-
-def store_above(path: Path) -> str | None:
-    """Return the folder of the store that a path lies in, or None."""
-    above = os.path.dirname(os.path.realpath(path))
-    while True:
-        if os.path.lexists(os.path.join(above, TOML)):
-            return above
-        if above == os.path.dirname(above):
-            return None
-        above = os.path.dirname(above)
 
 
 def write_new(path: Path, data: bytes) -> None:

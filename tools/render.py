@@ -30,9 +30,9 @@ CUSTOMARY_DAYS = {"active_conflict": 183, "stable_rear": 365}
 ON_A_SCREEN = 5
 
 
-def many(count: int, what: str) -> str:
-    """Return a count and its noun: `1 object`, `2 objects`."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def many(count: int, what: str, plural: str = "") -> str:
+    """Return a count and its noun: `1 object`, `2 objects`; `plural` is that of a noun which takes more than an s."""
+    return f"{count} {what}" if count == 1 else f"{count} {plural or what + 's'}"
 
 
 def size(count: int) -> str:
@@ -113,7 +113,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     if item.from_medium:
         yield "  read       from the medium, past the page cache"
     yield from (f"  {line}" for line in recall_of_sets(manifest.quality))
-    # A least version that no class judges is a sentence of its own.
+    # Those that say why are lines of their own.
     sentences = [text for text in item.not_judged if ": " in text]
     if facts_not_judged := [text for text in item.not_judged if ": " not in text]:
         yield f"  not judged {'; '.join(facts_not_judged)}"
@@ -292,7 +292,7 @@ def baselines(figures: Iterable[quality.Figure], chances: Mapping[str, int | Non
             name = f"{row.set}/{row.way}"
             lines.append((name, share(row.sampled), share(row.untrained), share(chances.get(f"sampled@1/{name}"))))
         yield from table(lines)
-    if rows and not any(figure.name.startswith("landmarks/") for figure in figures):
+    if rows and not any(figure.name.startswith(quality.LANDMARKS) for figure in figures):
         yield "note: a map that is asked with itself cannot see that it is mirrored or shifted"
 
 
@@ -305,7 +305,7 @@ def recall_of_sets(figures: Iterable[Figure]) -> Iterator[str]:
         if row.set not in worst or row.whole < worst[row.set].whole:
             worst[row.set] = row
     for set_, row in worst.items():
-        yield f"recall     {set_} {share(row.whole)} at worst ({row.way}, {many_queries(row.queries)})"
+        yield f"recall     {set_} {share(row.whole)} at worst ({row.way}, {many(row.queries, 'query', 'queries')})"
         if set_ in untrained:
             yield f"           nothing shows that the backbone of {set_} is trained for this"
 
@@ -335,7 +335,7 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
         notes = [zooms] if zooms else []
         notes += ["TOO LOW"] if one.low else []
         if one.value is None:
-            option = "--landmarks" if one.name.startswith("landmarks/") else "--against"
+            option = "--landmarks" if one.name.startswith(quality.LANDMARKS) else "--against"
             notes.append(f"NOT MEASURED: {option} is missing")
         elif one.unsure:
             notes.append("not measured in the way of the signed figure")
@@ -470,12 +470,7 @@ def covered(coverage: Coverage) -> str:
 def signed_figure(figure: Figure) -> str:
     """Return the value of a figure, on how many queries it rests, and its bound."""
     least = f", at least {figure.least / PPM:g}" if figure.least else ""
-    return f"{share(figure.value)} of {many_queries(figure.queries)}{least}"
-
-
-def many_queries(count: int) -> str:
-    """Return `1 query`, `2 queries`."""
-    return f"{count} {'query' if count == 1 else 'queries'}"
+    return f"{share(figure.value)} of {many(figure.queries, 'query', 'queries')}{least}"
 
 
 def imagery(manifest: Manifest, at: int | None = None) -> str:

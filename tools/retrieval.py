@@ -152,7 +152,10 @@ def quality(
     sample: Annotated[
         int | None,
         typer.Option(
-            min=1, max=4096, metavar="N", help="The views of each zoom to query. The default is that of [quality]."
+            min=1,
+            max=4096,
+            metavar="N",
+            help="The views of each zoom to query: give the `sample` of the mission file. The default is 32.",
         ),
     ] = None,
     landmarks: Annotated[
@@ -164,11 +167,11 @@ def quality(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Measure the recall of a mission's map again: for each perturbation, and with --against for other imagery. With
-    --landmarks, measure whether it finds pictures where they were taken.
+    """Measure again how well the map of a mission answers: self-retrieval, recall for each perturbation, with --against
+    for other imagery, with --landmarks for pictures whose places are known.
 
-    The map is asked with its own imagery: this cannot show that the imagery is
-    mirrored or in the wrong place.
+    A map that is asked with its own imagery cannot show that it is mirrored or
+    in the wrong place. Landmarks show that.
 
     Example: flightbag quality ground north-ridge --trust pinned.root.cbor --tiles naip.mbtiles
     """

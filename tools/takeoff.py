@@ -11,6 +11,7 @@ import typer
 
 from builders.extras import require_build_extra
 from store.disk import log
+from store.disk.layout import store_above
 from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.format.host import require_host_class
@@ -319,7 +320,7 @@ def check_proof(
     """
     if trust is None:
         raise Invalid("--trust is missing", remedy="give the file of the pinned trust root")
-    if (store := keyfiles.store_above(object_)) is not None:
+    if (store := store_above(object_)) is not None:
         keyfiles.refuse_inside("--trust", trust, store)
     pinned = keyfiles.pinned(trust)
     try:

@@ -53,8 +53,8 @@ class CompiledEngine:
     """A compiled engine that passed its check.
 
     `parts` are `model` and, if they are apart, `weights`: the caller moves or deletes them. `need` is what the engine
-    needs of a host (FORMAT 4.5). `inputs` and `outputs` are
-    [[name, dtype, shape] …]; `seconds` is the wall-clock time of compiling; `log` is the end of the compiler's output.
+    needs of a host (FORMAT 4.5). `inputs` and `outputs` are [[name, dtype, shape] …]; `seconds` is the wall-clock time
+    of compiling; `log` is the end of the compiler's output.
     """
 
     parts: tuple[HashedFile, ...]

@@ -28,7 +28,16 @@ from builders.engines.session import WEIGHTS, Level, open_session
 from builders.extras import import_onnxruntime
 from store.errors import Invalid
 from store.format.cbor import Value
-from store.format.host import CPU_FEATURES, CPU_LEVELS, class_of, fit, meets, require_host_class, with_least
+from store.format.host import (
+    CPU_FEATURES,
+    CPU_LEVELS,
+    architecture,
+    class_of,
+    fit,
+    meets,
+    require_host_class,
+    with_least,
+)
 
 OPTIONS: Mapping[str, Value] = {"mode": "portable"}
 # What a portable engine needs beside the least version of the library; the class of every CPU begins with it.
@@ -82,12 +91,6 @@ def cpu_class(machine: str, cpuinfo: str) -> str:
         return f"cpu-{name}"
     features = [feature for feature in CPU_FEATURES[name] if _FEATURE_FLAGS[feature] <= flags]
     return f"cpu-{name}-{'_'.join([widest, *features])}"
-
-
-def architecture(machine: str) -> str:
-    """Return the one name of an architecture: x86_64, aarch64, or the lower-case name that the machine reports."""
-    machine = machine.lower()
-    return {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 class OnnxRuntimeBackend:

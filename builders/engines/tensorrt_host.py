@@ -25,14 +25,14 @@ from typing import Any
 from builders.engines.failures import failure
 from builders.engines.tensorrt_library import cuda_result, library_version
 from store.errors import Invalid
-from store.format.host import with_least
+from store.format.host import architecture, with_least
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 L4T_FILE = Path("/etc/nv_tegra_release")
 
 _DRIVER = re.compile(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)")
 _L4T = re.compile(r"# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
-# A component has 64 characters at most (FORMAT 4.5). The names of devices on sale are far shorter.
+# FORMAT 4.5. The names of devices on sale are far shorter.
 _MAX_SKU = 40
 
 
@@ -120,8 +120,7 @@ def required_host(facts: MachineFacts, compatibility: str, version_compatible: b
 
 
 def _platform(facts: MachineFacts) -> str:
-    machine = facts.machine.lower()
-    return "linux-" + {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    return f"linux-{architecture(facts.machine)}"
 
 
 def device_component(facts: MachineFacts) -> str:

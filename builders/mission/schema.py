@@ -479,7 +479,7 @@ class CoverageKeys(Section):
 
 
 class Freshness(Section):
-    """The greatest age of imagery at the time of issue."""
+    """The greatest age of imagery: when the mission is issued, and at takeoff."""
 
     max_age_days: Annotated[int, Field(ge=0, le=10**6, description="a whole number of days from 0")]
 

@@ -40,13 +40,13 @@ from store.format.cbor import Value, encode
 from store.format.ids import BuildKey, derive
 from store.format.manifest import PPM
 from store.takeoff.mission import VerifiedMission
+from store.takeoff.quality import LANDMARKS
 
 SCHEMA = "flightbag/landmarks/1"
 MAX_LANDMARKS = 256
 LEAST_PPM = PPM  # each must be found
 _LATITUDE_END = 850511287  # 1e-7 degree
 _EARTH_RADIUS_M = 6371008.8  # the mean radius of WGS 84
-_FIGURE = "landmarks/"
 _NONE = np.empty(0, np.uint64)
 
 
@@ -212,7 +212,7 @@ class Landmarks:
 
 def figure_of(set_: str) -> str:
     """Return the name of the figure of a descriptor set in the manifest."""
-    return f"{_FIGURE}{set_}"
+    return f"{LANDMARKS}{set_}"
 
 
 def read_landmarks(path: Path, within_mm: int) -> Landmarks:
@@ -272,7 +272,7 @@ def measure_landmarks(
     `progress` gets (what, landmarks done now, number of landmarks). Raises as `Landmarks.require_fit` and `ask` do.
     """
     if landmarks is None:
-        return [Measurement.unmeasured(one) for one in mission.manifest.quality if one.name.startswith(_FIGURE)]
+        return [Measurement.unmeasured(one) for one in mission.manifest.quality if one.name.startswith(LANDMARKS)]
     figures = []
     for set_ in sets_of(mission):
         with Retriever(mission, set_) as retriever:

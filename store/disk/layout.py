@@ -110,7 +110,7 @@ def no_store(path: str | os.PathLike[str]) -> NoStore:
     The look is bounded: the folders above the path, and a thousand names up to two levels below it.
     """
     top = os.fspath(path)
-    if (above := _store_above(top)) is not None:
+    if (above := store_above(top)) is not None:
         text = f"{top} is not a store: it lies in the store {above}"
         return NoStore(text, remedy=f"give {above}", kind="in-store", path=os.path.abspath(top))
     message, remedy = _diagnosis(top)
@@ -161,13 +161,13 @@ def _diagnosis_of_nothing(path: str) -> tuple[str, str]:
     return "does not exist", f"check the path; {_MOUNT}"
 
 
-def _store_above(path: str) -> str | None:
+def store_above(path: str | os.PathLike[str]) -> str | None:
     """Return the folder of the store that a path lies in, below its top; None if it lies in no store."""
-    above = os.path.dirname(os.path.abspath(path))
-    while above != os.path.dirname(above):
+    above, before = os.path.dirname(os.path.realpath(path)), ""
+    while above != before:
         if os.path.lexists(os.path.join(above, TOML)):
             return above
-        above = os.path.dirname(above)
+        above, before = os.path.dirname(above), above
     return None
 
 

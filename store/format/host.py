@@ -39,7 +39,7 @@ CPU_FEATURES: Mapping[str, tuple[str, ...]] = {
     "aarch64": ("dot", "i8mm", "bf16", "sve", "sme", "sme2"),
 }
 # Other names of the architectures, as systems and people give them.
-ARCHITECTURES: Mapping[str, str] = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
+_ARCHITECTURES: Mapping[str, str] = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 # Library -> its name for people.
 LIBRARIES: Mapping[str, str] = {"faiss": "FAISS", "ort": "ONNX Runtime", "trt": "TensorRT"}
 
@@ -80,6 +80,12 @@ CLASS_REMEDY = (
     f"name components of the families {FAMILY_NAMES}, in ascending order; on the aircraft's computer "
     "`flightbag engines host` prints its class"
 )
+
+
+def architecture(machine: str) -> str:
+    """Return the one name of an architecture: x86_64, aarch64, or the lower-case name that the machine reports."""
+    machine = machine.lower()
+    return _ARCHITECTURES.get(machine, machine)
 
 
 def is_host_class(text: str) -> bool:
@@ -205,7 +211,7 @@ def _family(component: str) -> str | None:
 def _nearest(component: str) -> str:
     """Return the component that somebody may have meant, "" if none is near."""
     parts = component.replace("x86-64", "x86_64").split("-")
-    name = "-".join(ARCHITECTURES.get(part, part) for part in parts)
+    name = "-".join(map(architecture, parts))
     if _family(name) is not None:
         return name
     return next(iter(difflib.get_close_matches(name, _EXAMPLES, 1)), "")

@@ -29,7 +29,7 @@ KINDS = ("engine", "index")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Approval:
-    """One approved entry: its name, kind, object, size in bytes, and the host class that it needs."""
+    """One approved entry: its name, kind, object, size in bytes, and its need (FORMAT.md 4.5)."""
 
     name: str
     kind: str
@@ -46,7 +46,7 @@ class Approval:
     def parse(cls, item: object) -> Approval:
         """Return the approval of a decoded value. Raises Corrupt (kind bad-field) for any other value."""
         if type(item) is not list or [type(part) for part in item] != [str, str, bytes, int, str] or len(item[2]) != 32:
-            text = "an approval is not [name, kind, object id, size, host class]"
+            text = "an approval is not [name, kind, object id, size, need]"
             raise Corrupt(text, kind="bad-field", field="release.entries")
         name, kind, id_, size, host = item
         try:

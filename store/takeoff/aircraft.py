@@ -34,7 +34,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from store.disk.durable import Disk, replace_file
-from store.disk.layout import SLOTS, TOML, open_store
+from store.disk.layout import SLOTS, TOML, open_store, store_above
 from store.disk.locks import exclusive
 from store.disk.media import Media
 from store.disk.staging import list_names
@@ -203,11 +203,8 @@ def enrol(
     """
     disk = disk or Disk()
     folder = os.path.realpath(folder)
-    above = folder
-    while above != os.path.dirname(above):
-        if os.path.lexists(os.path.join(above, TOML)):
-            raise Invalid(f"{folder} lies in the store {above}", remedy="give a folder outside of every store")
-        above = os.path.dirname(above)
+    if (above := store_above(os.path.join(folder, SLOTS[0]))) is not None:
+        raise Invalid(f"{folder} lies in the store {above}", remedy="give a folder outside of every store")
     disk.make_directory(folder)
     names = set(list_names(folder))
     if names - {*SLOTS, "tmp", "lock"}:

@@ -33,10 +33,11 @@ def takeoff_check(
     """Return the verdict of steps A to F of the takeoff check (FORMAT.md 7) for one mission of a store.
 
     `trust` is the bytes of the pinned root file, `now` unix seconds. A store on a removable medium is read from the
-    medium, past the page cache. Without `aircraft` or `host` the verdict lists
-    them as not judged. The mission may fly exactly if `verdict.mission` is not None; it reads from the store folder as
-    long as it is in use. Raise NoStore or Unavailable if the store cannot be opened, Untrusted if the pinned root
-    cannot be used, Invalid for a `host` that is not a host class (FORMAT.md 4.5).
+    medium, past the page cache. Without `aircraft` or `host` the verdict lists them as not judged.
+
+    The mission may fly exactly if `verdict.mission` is not None; it reads from the store folder as long as it is in
+    use. Raise NoStore or Unavailable if the store cannot be opened, Untrusted if the pinned root cannot be used, and
+    Invalid for a `host` that is not a host class (FORMAT.md 4.5).
     """
     if host is not None:
         require_host_class(host)

@@ -18,6 +18,8 @@ from store.format.manifest import PPM
 LEAST_QUERIES = 20
 # The way of the queries that are imagery of another source.
 AGAINST = "against"
+# Before the name of a descriptor set: the figure that sees where its map lies.
+LANDMARKS = "landmarks/"
 
 
 class Figure(Protocol):
@@ -112,7 +114,7 @@ def without_recall(figures: Iterable[Figure], table: EntryTable) -> tuple[str, .
 def without_landmarks(figures: Iterable[Figure], table: EntryTable) -> tuple[str, ...]:
     """Return the descriptor sets of a mission that no figure shows to lie in the right place, ascending."""
     names = {figure.name for figure in figures}
-    return tuple(sorted(set_ for set_ in _sets(table) if f"landmarks/{set_}" not in names))
+    return tuple(sorted(set_ for set_ in _sets(table) if f"{LANDMARKS}{set_}" not in names))
 
 
 def _sets(table: EntryTable) -> set[str]:

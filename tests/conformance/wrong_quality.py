@@ -20,6 +20,7 @@ from builders.imagery.png import write_png
 from tests.conformance.wrong import wrong
 from tests.support.backbone import write_backbone
 from tests.support.commands import flightbag
+from tests.support.field import make_store
 from tests.support.missions_toml import mission_toml
 
 SIDE = 32
@@ -119,15 +120,7 @@ def verdict(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(write_png(imagery(x, y)))
     backbone(folder / "net.onnx")
-    root, owner, key, store = (folder / name for name in ("root.cbor", "owner.key", "planner.key", "store"))
-    for args in (
-        ("init", store),
-        ("keys", "new", owner, "--no-passphrase"),
-        ("keys", "new", key, "--no-passphrase"),
-        ("trust", "new", store, "--domain", "test", "--root-key", owner, "--mission-key", key),
-    ):
-        assert flightbag(*args).status == 0
-    root.write_bytes((store / "trust/1.root.cbor").read_bytes())
+    desk = make_store(folder)
     west, _, _, north = tile_bounds(Tile(15, X0 + area[0], Y0 + area[0]))
     _, south, east, _ = tile_bounds(Tile(15, X0 + area[-1], Y0 + area[-1]))
     inset = 1e-5
@@ -142,17 +135,17 @@ def verdict(
         more=f"[coverage]\ntile_size = {SIDE}\n{coverage}\n[quality]\n{quality}\n",
     )
     (folder / "m.toml").write_text(text)
-    ran = flightbag("build", folder / "m.toml", "--store", store, "--key", key, "--json")
+    ran = desk.build(folder / "m.toml")
     if ran.status:
         assert ran.status == 1, ran.err
         if "error" in ran.json:
             return str(ran.json["error"]["kind"])
         return f"refused: {'finds nothing' if 'finds nothing' in ran.json['why'] else 'below its bound'}"
     report = ran.json
-    verified = flightbag("verify", store, "--trust", root, "--json")
+    verified = desk.verify()
     assert verified.status == 0, verified.out
     # What is signed is what is shown.
-    figures = {name: queries for name, _, _, queries, _ in flightbag("show", store, "m", "--json").json["quality"]}
+    figures = {name: queries for name, _, _, queries, _ in flightbag("show", desk.store, "m", "--json").json["quality"]}
     if "recall of the descriptor set embedder: not measured" in verified.json["missions"][0]["not_judged"]:
         return "GO, recall not judged"
     text = f"GO, recall of {figures['recall@1/embedder/shift']} queries"

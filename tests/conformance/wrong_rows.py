@@ -23,6 +23,7 @@ from builders.imagery.png import write_png
 from tests.conformance.wrong import wrong
 from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, flightbag
+from tests.support.field import Desk, make_store
 from tests.support.missions_toml import mission_toml
 
 ZOOM, SIDE = 12, 32
@@ -83,30 +84,9 @@ def tile_folder(path: Path, tiles: Mapping[Tile, bytes], rows: Rows) -> Path:
     return path
 
 
-def commands(folder: Path) -> None:
-    """A store with a trust root, and a backbone."""
-    write_backbone(folder / "net.onnx", size=SIDE)
-    for args in (
-        ("init", folder / "store"),
-        ("keys", "new", folder / "key", "--no-passphrase"),
-        ("keys", "new", folder / "owner", "--no-passphrase"),
-        (
-            "trust",
-            "new",
-            folder / "store",
-            "--domain",
-            "x",
-            "--root-key",
-            folder / "owner",
-            "--mission-key",
-            folder / "key",
-        ),
-    ):
-        assert flightbag(*args).status == 0
-
-
 def plan(folder: Path, source: Path, box: Box, of_tiles: str = "", more: str = "") -> Ran:
-    commands(folder)
+    write_backbone(folder / "net.onnx", size=SIDE)
+    desk = make_store(folder)
     west, south, east, north = box
     text = mission_toml(
         mission="m",
@@ -120,7 +100,7 @@ def plan(folder: Path, source: Path, box: Box, of_tiles: str = "", more: str = "
         more=f"[coverage]\ntile_size = {SIDE}\n{more}",
     )
     (folder / "m.toml").write_text(text)
-    return flightbag("plan", folder / "m.toml", "--store", folder / "store", "--json")
+    return flightbag("plan", folder / "m.toml", "--store", desk.store, "--json")
 
 
 def planned(ran: Ran) -> str:
@@ -138,16 +118,15 @@ def flown(folder: Path, source: Path, box: Box, tiles: Mapping[Tile, bytes], of_
     ran = plan(folder, source, box, of_tiles, more)
     if ran.status != 0:
         return planned(ran)
-    ran = flightbag("build", folder / "m.toml", "--store", folder / "store", "--key", folder / "key", "--json")
+    desk = Desk(folder)
+    ran = desk.build(folder / "m.toml")
     if ran.status != 0:
         value = json.loads(ran.out)
         return f"{value['error']['kind'] if 'error' in value else value['outcome']} at build"
-    root = folder / "root.cbor"
-    root.write_bytes((folder / "store/trust/1.root.cbor").read_bytes())
-    assert flightbag("verify", folder / "store", "m", "--trust", root).status == 0
+    assert desk.verify().status == 0
     tile = max(tiles_of(box), key=lambda one: abs(one.y - (1 << ZOOM) / 2))
     (folder / "frame.png").write_bytes(tiles[tile])
-    ran = flightbag("query", folder / "store", "m", folder / "frame.png", "--trust", root, "--top", 1, "--json")
+    ran = flightbag("query", desk.store, "m", folder / "frame.png", "--trust", desk.root, "--top", 1, "--json")
     value = json.loads(ran.out)
     answer = (value["matches"] if isinstance(value, dict) else value)[0]["tile"]
     mirrored = tile._replace(y=(1 << ZOOM) - 1 - tile.y)

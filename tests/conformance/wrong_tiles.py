@@ -22,10 +22,12 @@ from builders.imagery.png import write_png
 from tests.conformance.wrong import wrong
 from tests.support.backbone import write_backbone
 from tests.support.commands import flightbag
+from tests.support.field import make_store
 from tests.support.missions_toml import mission_toml
 
 SIDE = 32
-X0, Y0 = 7356, 11520
+# One cell of each zoom has the area and the ring round it.
+X0, Y0 = 7348, 11526
 FINE = [Tile(15, X0 + x, Y0 + y) for y in range(4) for x in range(4)]
 COARSE = [Tile(14, X0 // 2 + x, Y0 // 2 + y) for y in range(2) for x in range(2)]
 ALL = [*COARSE, *FINE]
@@ -101,15 +103,7 @@ def with_band(pixels: Pixels, band: Pixels | int) -> Pixels:
 def verdict(folder: Path, source: Path, of_tiles: str = "", coverage: str = "") -> str:
     """GO with what is signed of repeated tiles; the missing tiles by reason; or the key that the error names."""
     write_backbone(folder / "net.onnx", size=SIDE)
-    root, owner, key, store = (folder / name for name in ("root.cbor", "owner.key", "planner.key", "store"))
-    for args in (
-        ("init", store),
-        ("keys", "new", owner, "--no-passphrase"),
-        ("keys", "new", key, "--no-passphrase"),
-        ("trust", "new", store, "--domain", "test", "--root-key", owner, "--mission-key", key),
-    ):
-        assert flightbag(*args).status == 0
-    root.write_bytes((store / "trust/1.root.cbor").read_bytes())
+    desk = make_store(folder)
     (west, _, _, north), (_, south, east, _) = tile_bounds(FINE[0]), tile_bounds(FINE[-1])
     inset = 1e-5
     text = mission_toml(
@@ -124,7 +118,7 @@ def verdict(folder: Path, source: Path, of_tiles: str = "", coverage: str = "") 
         more=f"[coverage]\ntile_size = {SIDE}\n{coverage}\n",
     )
     (folder / "m.toml").write_text(text)
-    ran = flightbag("build", folder / "m.toml", "--store", store, "--key", key, "--json")
+    ran = desk.build(folder / "m.toml")
     if ran.status > 1 or not ran.out:
         keys = [name for name in ("bands", "gdal_translate") if name in ran.err]
         return f"error that names {' and '.join(keys)}"
@@ -132,9 +126,9 @@ def verdict(folder: Path, source: Path, of_tiles: str = "", coverage: str = "") 
         counts = Counter(one["reason"] for one in ran.json["coverage"]["missing"])
         low = [one["name"] for one in ran.json["figures"] if one["value"] < one["least"]]
         return "refused: " + ", ".join([f"{count} {reason}" for reason, count in sorted(counts.items())] + low)
-    verified = flightbag("verify", store, "--trust", root, "--json")
+    verified = desk.verify()
     assert verified.status == 0, verified.out
-    repeated = flightbag("show", store, "m", "--json").json["coverage"].get("repeated")
+    repeated = flightbag("show", desk.store, "m", "--json").json["coverage"].get("repeated")
     return f"GO, {repeated} repeated tiles signed" if repeated else "GO"
 
 

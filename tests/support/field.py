@@ -75,10 +75,15 @@ class Desk:
 
 def make_desk(folder: Path) -> Desk:
     """A desk with an empty ground store. Takes about a second."""
-    desk = Desk(folder)
     write_terrain(folder / "terrain.mbtiles", WORLD, ZOOMS)
     write_backbone(folder / "embedder.onnx")
     (folder / "camera.yaml").write_text("fx: 712.4\n")
+    return make_store(folder)
+
+
+def make_store(folder: Path) -> Desk:
+    """A desk with keys and an empty ground store, without imagery and backbone."""
+    desk = Desk(folder)
     for args in (
         ("init", desk.store),
         ("keys", "new", folder / "owner.key", "--no-passphrase"),

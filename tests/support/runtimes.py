@@ -9,6 +9,7 @@ computer installs. It lacks the extra `build`.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -122,10 +123,11 @@ def loads(version: str, paths: Sequence[Path]) -> list[str]:
     ]
 
 
-def tokens(version: str) -> set[str]:
+@functools.cache
+def tokens(version: str) -> frozenset[str]:
     """Return the features of the library of this version, as `onnxruntime_needs.features` names them."""
     kernels, definitions = json.loads(python(version, "-c", _DUMP))
-    return {*_tokens(kernels, definitions), *_imports(version)}
+    return frozenset(_tokens(kernels, definitions) | _imports(version))
 
 
 def _tokens(kernels: Collection[Any], definitions: Collection[Any]) -> set[str]:
@@ -195,7 +197,7 @@ def came(versions: Sequence[str]) -> dict[str, set[str]]:
     for version in versions[1:]:
         has = tokens(version)
         fresh = has - seen
-        seen |= has
+        seen = seen | has
         new[_minor(version)] = {token for token in fresh if _operator(token) == token or _operator(token) not in fresh}
     return new
 

@@ -49,6 +49,7 @@ def test_turned_frames_of_real_imagery_are_found(desk: Desk, shared: Path) -> No
             takeoff=((box[1] + box[3]) / 2, (box[0] + box[2]) / 2),
             zooms=(ZOOM,),
             of_set=f"view = {{ tiles = {VIEW}, stride = 1 }}",
+            more="[quality]\nsample = 0\n",  # recall is the subject of other tests, and takes most of the time
         )
     )
     mission = store.takeoff_check(desk.store, "left", trust=desk.root.read_bytes(), now=int(time.time())).mission
