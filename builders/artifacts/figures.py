@@ -295,7 +295,8 @@ def not_measured(what: str, why: str) -> Refused:
     """The error for a bound on a figure that nothing can measure: it holds no bound."""
     return Refused(
         f"{what}, which cannot be measured: {why}",
-        remedy="make the area larger, or give sources that reach a tile beyond it, or set no bounds in [quality]",
+        remedy="make the area or the sample larger, or give sources that reach a tile beyond the area, "
+        "or set no bounds in [quality]",
         kind="not-measured",
     )
 

@@ -354,19 +354,25 @@ def cells_over(zoom: int, view: View, tiles: NDArray[np.uint64]) -> NDArray[np.u
     drawn depends on the sources and not on the request.
     """
     cells = cells_of(zoom, view.origins_over(zoom, tiles))
-    parts = [cells]
-    for cell in cells.tolist():
-        x, y = tile_xy(zoom, view.origins_in_cell(tile_from_id(cell), zoom))
-        if not len(x):
-            continue
-        side = 1 << zoom
-        columns = np.arange(x.min() - 1, x.max() + view.tiles + 1) % side
-        rows = np.arange(max(y.min() - 1, 0), min(y.max() + view.tiles + 1, side))
-        edge = [(columns, rows[:1]), (columns, rows[-1:]), (columns[:1], rows), (columns[-1:], rows)]
-        around = [np.meshgrid(a, b) for a, b in edge]
-        ids = [tile_ids(zoom, a.ravel(), b.ravel()) for a, b in around]
-        parts.append(cells_of(zoom, np.concatenate(ids)))
-    return np.unique(np.concatenate(parts))
+    found = [view.origins_in_cell(tile_from_id(cell), zoom) for cell in cells.tolist()]
+    origins = [of_cell for of_cell in found if len(of_cell)]
+    if not origins:
+        return cells
+    # One pass over all cells: a country has thousands.
+    x, y = tile_xy(zoom, np.concatenate(origins))
+    starts = np.cumsum([0, *map(len, origins[:-1])])
+    up, side = min(zoom, CELL_ZOOMS), 1 << zoom
+    west, north = np.minimum.reduceat(x, starts) - 1, np.maximum(np.minimum.reduceat(y, starts) - 1, 0)
+    east = np.maximum.reduceat(x, starts) + view.tiles
+    south = np.minimum(np.maximum.reduceat(y, starts) + view.tiles, side - 1)
+    around = {
+        (column % (side >> up), row)
+        for left, top, right, bottom in np.stack([west, north, east, south], axis=1) >> up
+        for column in range(left, right + 1)
+        for row in range(top, bottom + 1)
+    }
+    columns, rows = np.array(sorted(around), np.int64).T
+    return np.union1d(cells, tile_ids(zoom - up, columns, rows))
 
 
 def _changed(number: int) -> Corrupt:

@@ -5,8 +5,8 @@ to the byte, so tiles with the same bytes show no place, or one that no search c
 water. Metadata do not count: some tools write the time into every file. Two tiles of different zooms count as well.
 
 Laws: a tile is repeated exactly if another tile shows the same picture; two tiles with the same bytes do, and metadata
-in either change nothing. Whoever reads the tiles of an area finds the same repeated tiles, so the number that a
-manifest signs can be counted again.
+in either, or bytes behind its end, change nothing. Whoever reads the tiles of an area finds the same repeated tiles, so
+the number that a manifest signs can be counted again.
 
 Pictures that are compressed in different ways and have equal pixels are not found: only decoding every tile would, also
 where the store has all descriptors. Their descriptors are equal, so self-retrieval (`self@1`) falls.
@@ -26,7 +26,7 @@ from builders.imagery.signature import JPEG, PNG, is_webp
 
 # How many tiles of the most frequent picture a summary names.
 _NAMED = 3
-_SCAN, _COMMENT = b"\xda", 0xFE
+_SCAN, _COMMENT, _END = b"\xda", 0xFE, b"\xff\xd9"
 _WEBP_METADATA = (b"VP8X", b"ICCP", b"EXIF", b"XMP ")
 
 
@@ -69,7 +69,8 @@ def repetition(ids: NDArray[np.uint64], pictures: NDArray[np.uint64]) -> Repetit
 
 
 def picture_of(data: bytes) -> int:
-    """A number below 2**64 that is not 0, equal for images with the same bytes but for metadata (FORMAT.md 6.5).
+    """A number below 2**64 that is not 0, equal for images with the same bytes but for metadata and for what follows
+    their end (FORMAT.md 6.5).
 
     Eight bytes of a hash: among a million tiles, that two pictures share them by chance has odds of one in 37 million.
     """
@@ -87,7 +88,7 @@ def _parts(data: bytes) -> Iterator[bytes]:
 
 
 def _segments(data: bytes) -> Iterator[bytes]:
-    """The segments of a JPEG (ITU T.81, B.1.1) but for APPn and COM; from the first scan on, all that follows."""
+    """The segments of a JPEG (ITU T.81, B.1.1) but for APPn and COM; from the first scan on, all up to its end."""
     at = 2
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != _SCAN:
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -96,7 +97,9 @@ def _segments(data: bytes) -> Iterator[bytes]:
         if not 0xE0 <= data[at + 1] <= 0xEF and data[at + 1] != _COMMENT:
             yield data[at:end]
         at = end
-    yield data[at:]
+    # In a scan, no byte but those of a restart follows FF unless it is 0 (B.1.1.2), so this is no part of the picture.
+    end = data.find(_END, at)
+    yield data[at:end] if end >= 0 else data[at:]
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:
@@ -108,12 +111,15 @@ def _chunks(data: bytes) -> Iterator[bytes]:
             break
         if not data[at + 4] & 0x20 or data[at + 4 : at + 8] == b"tRNS":
             yield data[at:end]
+        if data[at + 4 : at + 8] == b"IEND":
+            return
         at = end
     yield data[at:]
 
 
 def _webp_chunks(data: bytes) -> Iterator[bytes]:
     """The chunks of a WebP (RFC 9649, 2.3) but for the metadata and the header that lists them."""
+    data = data[: 8 + int.from_bytes(data[4:8], "little")]
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")

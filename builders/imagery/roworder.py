@@ -12,8 +12,9 @@ agree, never by one.
    the area of the mission is: the claim holds if tiles lie in the area in this order only; if in the other order only,
    it is an error. Somebody gave this source for this area; that it shows the mirrored place instead, with rows that
    happen to fit, is less likely than that it is what it was given for, and the claim has to agree.
-4. Where neither decides, the metadata decide if they state what the format prescribes. Anything else is an error. A
-   source without a tile in the area in either order has nothing to decide: the claim holds.
+4. Where neither decides it is an error, also where the metadata state what the format prescribes: those are two texts
+   of one program, and no place. A source without a tile in the area in either order has nothing to decide: the claim
+   holds.
 
 The rows that count are those in the columns of the area, at the zooms that the mission uses. Every error names the key
 that ends it.
@@ -175,7 +176,7 @@ def row_order(
             f"by {by} its rows count {_FROM[claim]}, but its tiles lie in the area only {_FROM[by_area]}",
             f"check the signs of the latitudes of the area; {_named_by(by_area)} if they are right",
         )
-    proven = claim in (by_bounds, by_area) or stated == prescribed
+    proven = claim in (by_bounds, by_area)
     if not proven and any(one.tms or one.xyz for one in rows):
         says = f"its metadata say {stated}, its format {prescribed}" if stated else "its metadata do not say"
         raise _wrong(

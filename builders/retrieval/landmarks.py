@@ -100,7 +100,9 @@ class Landmarks:
 
     def require_fit(self, area: Area, grounds: Sequence[Ground]) -> None:
         """Raise Invalid for a landmark that the map could not answer: outside the area, or with a picture that shows
-        less ground than each of these rows."""
+        less ground than each of these rows; and for one that any answer would find."""
+        west, south, east, north = (edge / 10**7 for edge in area.bbox)
+        corners = [(latitude, longitude) for latitude in (south, north) for longitude in (west, east)]
         for one in self.landmarks:
             if not area.contains(one.lat, one.lon):
                 raise self._error(
@@ -113,6 +115,14 @@ class Landmarks:
             if not any(one.camera.fills(one.size, ground) for ground in grounds):
                 with self._about(one):
                     one.camera.require_filled(one.size, min(grounds, key=lambda ground: ground.metres))
+            place = one.lat / 10**7, one.lon / 10**7
+            if (farthest := max(metres_between(place, corner) for corner in corners)) <= self.within_m:
+                raise self._error(
+                    one,
+                    f"is found by any answer: all of the area lies within {farthest:.0f} m of it, and "
+                    f"{self.within_m:g} m are allowed",
+                    "allow fewer metres, such as the side of a view of the map",
+                )
 
     def recipe(self, engine: BuildKey, rows: Sequence[RowRecipe]) -> bytes:
         """Return the digest of everything that the figure of a descriptor set depends on: `engine` is the build key of

@@ -481,7 +481,7 @@ def test_a_bound_on_a_recall_that_rests_on_few_queries_fails(desk: Desk) -> None
     ran = desk.build(desk.write_mission("left", more=QUALITY))
     assert ran.status == 1
     error = ran.json["error"]
-    assert (error["kind"], "make the area larger" in error["remedy"]) == ("not-measured", True)
+    assert (error["kind"], "make the area or the sample larger" in error["remedy"]) == ("not-measured", True)
     assert not (desk.store / "missions/left").exists()
     # A bound of 0 is none.
     report = desk.built(desk.write_mission("left", more="[quality]\nrecall_at_1 = 0\n"))

@@ -179,11 +179,11 @@ def tile_turned_by_exif(folder: Path) -> str:
     return "good"
 
 
-def built_with_landmarks(folder: Path, change: Callable[[Desk], object]) -> str:
+def built_with_landmarks(folder: Path, change: Callable[[Desk], object], quality: str = QUALITY) -> str:
     """The outcome of a build with landmarks over changed imagery."""
     desk = copy_of(_desk(), folder / "desk")
     change(desk)
-    ran = desk.build(desk.write_mission("left", zooms=(15,), more=QUALITY))
+    ran = desk.build(desk.write_mission("left", zooms=(15,), more=quality))
     if "figures" not in ran.json:
         return str(ran.json["error"]["kind"])
     low = [one["name"] for one in ran.json["figures"] if one["value"] < one["least"]]
@@ -203,6 +203,13 @@ def mirrored_map(folder: Path) -> str:
 @wrong("map", "a map that lies 500 m beside the world", before="GO", now="refused: landmarks/embedder")
 def shifted_map(folder: Path) -> str:
     return built_with_landmarks(folder, lambda desk: shifted(desk.folder / "terrain.mbtiles", 500))
+
+
+@wrong("map", "landmarks with a distance that holds the whole area (unnamed)", before="GO", now="bad-landmark")
+def landmarks_within_anything(folder: Path) -> str:
+    return built_with_landmarks(
+        folder, lambda desk: None, QUALITY.replace(f"within_m = {WITHIN_M}", "within_m = 100000")
+    )
 
 
 @wrong("map", "a landmark whose longitude and latitude are exchanged", before="no landmarks", now="invalid")

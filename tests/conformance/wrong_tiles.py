@@ -169,6 +169,14 @@ def placeholders_with_the_time(folder: Path) -> str:
     return verdict(folder, folder_of(folder / "tiles", files))
 
 
+@wrong(
+    "map", "placeholders with a number behind the end of each file (unnamed)", before="GO", now="refused: 10 repeated"
+)
+def placeholders_with_a_number_behind(folder: Path) -> str:
+    files = {tile: placeholder() + str(number).encode() for number, tile in enumerate(ALL[::2])}
+    return verdict(folder, folder_of(folder / "tiles", files))
+
+
 @wrong("map", "a placeholder compressed in four ways (unnamed)", before="GO", now="refused: self@1/embedder")
 def placeholders_compressed_in_four_ways(folder: Path) -> str:
     """No two have the same bytes, and all have the same pixels: the map does not find its own tiles."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id
@@ -201,3 +203,20 @@ def test_cells_over_a_tile_hold_every_view_of_it_and_a_ring_round_it() -> None:
         for j in (-1, 0, 1)
     }
     assert set(cells_over(ZOOM, View(), ids(tile)).tolist()) == around
+
+
+@given(st.integers(0, 9), st.sampled_from([View(), View(2, 1), View(4, 2), View(8, 8)]), st.data())
+def test_cells_over_hold_all_views_of_their_cells_and_a_ring(zoom: int, view: View, data: st.DataObject) -> None:
+    """Also across the antimeridian, and at both ends of the world."""
+    side = 1 << zoom
+    near = st.one_of(st.integers(0, side - 1), st.sampled_from([0, side - 1]))
+    tiles = np.unique(
+        ids(*(Tile(zoom, *data.draw(st.tuples(near, near))) for _ in range(data.draw(st.integers(1, 3)))))
+    )
+    expected = set(cells_of(zoom, view.origins_over(zoom, tiles)).tolist())
+    for cell in sorted(expected):
+        for origin in map(tile_from_id, view.origins_in_cell(tile_from_id(cell), zoom).tolist()):
+            rows = range(max(origin.y - 1, 0), min(origin.y + view.tiles + 1, side))
+            columns = {x % side for x in range(origin.x - 1, origin.x + view.tiles + 1)}
+            expected |= {tile_id(cell_of(Tile(zoom, x, y))) for y in rows for x in columns}
+    assert cells_over(zoom, view, tiles).tolist() == sorted(expected)

@@ -71,6 +71,14 @@ def test_metadata_are_no_part_of_the_picture(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@given(more=st.binary(max_size=40))
+def test_what_follows_the_end_is_no_part_of_the_picture(form: str, more: bytes) -> None:
+    """A server adds a number or a time to each answer, and no decoder minds."""
+    whole = encoded(form, "when")
+    assert picture_of(whole + more) == picture_of(whole)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 @given(data=st.data())
 def test_a_damaged_file_is_a_picture_of_its_own(form: str, data: st.DataObject) -> None:
     """Wherever it was cut: a cut file has no end and no metadata to leave out beyond it."""

@@ -159,6 +159,13 @@ def test_keys_that_do_not_fit_are_named_in_the_mission_file(field: Desk, lines: 
     assert words in ran.err
 
 
+def test_a_distance_within_which_the_whole_area_lies_proves_nothing(field: Desk) -> None:
+    ran = field.build(mission(field, QUALITY.replace(f"within_m = {WITHIN_M}", "within_m = 100000")))
+    assert ran.status == 2
+    assert "features[0] is found by any answer: all of the area lies within" in ran.err
+    assert "allow fewer metres" in ran.err
+
+
 def test_a_place_without_a_row_is_an_error_and_not_a_miss(field: Desk) -> None:
     from tests.builders.test_orchestrator_map import set_tile
 
