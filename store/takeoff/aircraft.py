@@ -262,10 +262,11 @@ def check(
 ) -> Verdict:
     """Return the verdict of the takeoff check for one mission, by the aircraft's state in `folder`; record the outcome.
 
-    `store` is the folder of the store, or evidence over one. `now` is unix seconds by a trusted clock, None without a
-    trusted clock. The verdict is GO only once the state is durable; a state that cannot be read or written is a
-    finding, and NO-GO. Raise NoStore or Unavailable if the store cannot be opened.
+    `store` is the folder of the store, or evidence over one. `now` is whole unix seconds by a trusted clock, None
+    without a trusted clock. The verdict is GO only once the state is durable; a state that cannot be read or written is
+    a finding, and NO-GO. Raise NoStore or Unavailable if the store cannot be opened, Invalid for another `now`.
     """
+    given = Binding(now, flight=flight)
     evidence = store if isinstance(store, StoreEvidence) else StoreEvidence(open_store(store, drop_cache=None))
     disk = disk or Disk()
     folder = os.path.realpath(folder)
@@ -276,7 +277,7 @@ def check(
             newest = _newest_root(stored.state.root, evidence)
             if newest.root.version > stored.state.root.root.version:
                 stored = _write(folder, disk, replace(stored, state=stored.state.with_root(newest)))
-            binding = Binding(now, stored.state.id, stored.state.host, flight, stored.state)
+            binding = replace(given, aircraft=stored.state.id, host=stored.state.host, state=stored.state)
             verdict = verify_mission(evidence, mission, stored.state.root, binding)
             if verdict.mission is not None:
                 if verdict.mission.trust_root.digest != stored.state.root.root.digest:
