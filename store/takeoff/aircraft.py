@@ -184,11 +184,13 @@ def _locked(folder: str, disk: Disk) -> Iterator[None]:
 class Enrolment:
     """An aircraft that was enrolled, with the state that it has now.
 
-    `forgot` is true if the folder had a state of which no slot could be read: what it remembered is lost.
+    `forgot` is true if the folder had a state of which no slot could be read: what it remembered is lost. `left` has
+    the states before that are of another trust domain: their missions and trust roots are lost.
     """
 
     state: AircraftState
     forgot: bool
+    left: tuple[AircraftState, ...] = ()
 
 
 def enrol(
@@ -208,13 +210,19 @@ def enrol(
         if os.path.lexists(os.path.join(above, TOML)):
             raise Invalid(f"{folder} lies in the store {above}", remedy="give a folder outside of every store")
         above = os.path.dirname(above)
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise Invalid(
+            f"{folder}: expected a folder, found a file",
+            remedy="give an empty folder, or one that does not exist yet",
+            path=folder,
+        )
     disk.make_directory(folder)
     names = set(list_names(folder))
     if names - {*SLOTS, "tmp", "lock"}:
         text = f"{folder} holds files that are not of an aircraft's state"
         raise Invalid(text, remedy="give an empty folder, or one that does not exist yet", path=folder)
     with _locked(folder, disk):
-        number, forgot = 0, False
+        number, forgot, earlier = 0, False, list[AircraftState]()
         if names & set(SLOTS):
             if not again:
                 raise Conflict(
@@ -231,7 +239,8 @@ def enrol(
             state, forgot = state.continuing(earlier), not earlier
         _write(folder, disk, StoredState(state, number, mend=True))
         disk.sync_directory(os.path.dirname(folder))
-    return Enrolment(state, forgot)
+    domain = state.root.root.domain_id
+    return Enrolment(state, forgot, tuple(one for one in earlier if one.root.root.domain_id != domain))
 
 
 def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = None) -> bool:
