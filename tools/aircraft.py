@@ -9,6 +9,7 @@ import typer
 
 from store.takeoff.aircraft import consume, enrol, read_state
 from store.takeoff.code import short_code
+from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
 from tools import keyfiles, render
 from tools.arguments import Json, print_lines
@@ -54,6 +55,7 @@ def enrol_command(
     if as_json:
         print_json(
             {"id": id_, "host": host, "root": newest.version, "code": code, "forgot": enrolment.forgot, "kept": counts}
+            | {"left_domains": sorted({one.root.root.domain_id.hex() for one in enrolment.left})}
         )
         return OK
     say(f"enrolled {id_} ({host}) in {newest.domain}, trust root {newest.version}, code {code}")
@@ -63,6 +65,13 @@ def enrol_command(
         say(
             f"  keeps {render.many(counts['missions'], 'mission')}, {render.many(counts['consumed'], 'flight')} flown, "
             f"{counts['accepted']} accepted and not flown"
+        )
+    if enrolment.left:
+        last = max(enrolment.left, key=lambda one: one.root.root.version)
+        warn(
+            f"flightbag: the state was of the trust domain {named_domain(last.root.root)}: its trust root "
+            f"{last.root.root.version} and {render.many(len(last.missions), 'mission')} are forgotten, and an older "
+            "issue of them would fly again under a root of that domain"
         )
     if newest.version > root.root.version:
         say(f"  keeps trust root {newest.version}: the aircraft has seen it after root {root.root.version}")

@@ -191,6 +191,18 @@ def check_inputs(session: EngineSession, declared: Mapping[str, tuple[int | str,
         raise failure("wrong-inputs", "; ".join(problems))
 
 
+def check_outputs(session: EngineSession, model: str) -> None:
+    """Raise a failure `invalid-model` for a network with an output that no number compares: a sequence, a map, text."""
+    others = [f"{one.name} {one.dtype}" for one in session.outputs if one.dtype not in (*_FLOATS, *_INTEGERS, "uint8")]
+    if others:
+        raise failure(
+            "invalid-model",
+            f"{model} has the output {', '.join(others)}, and an engine is checked by tensors of numbers",
+            remedy="export the network without this output",
+            model=model,
+        )
+
+
 def measure(
     reference: EngineSession,
     engine: EngineSession,

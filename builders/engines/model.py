@@ -165,7 +165,11 @@ def _hash(path: Path, into: Path | None) -> ModelSource:
         if os.path.commonpath([folder, original]) != folder:
             raise _outside(name, location)
         location_copy = into / location if into else None
-        digest, count = _hash_file(Path(original), f"external data of {name}", location_copy)
+        try:
+            digest, count = _hash_file(Path(original), f"external data of {name}", location_copy)
+        except Invalid as error:
+            remedy = f"put the file {location} of the same export beside {name}, or export the network again"
+            raise error.restated(error.message, remedy=remedy) from error
         size += count
         text = location.encode()
         rows += [len(text).to_bytes(8, "big"), text, digest]

@@ -95,7 +95,7 @@ def features(model: Any) -> set[str]:
     """Return the features of a parsed network as `onnxruntime_versions` names them, "unknown …" for one that it
     cannot have."""
     found = set(imported(model))
-    versions = {entry.domain: entry.version for entry in model.opset_import}
+    versions = {_domain(entry.domain): entry.version for entry in model.opset_import}
     for function in model.functions:
         found.add(f"unknown function {function.domain}:{function.name}")
     _Walk(_definitions(), versions, found).graph(model.graph, {})
@@ -133,8 +133,8 @@ class _Walk:
             self.node(node, types)
 
     def node(self, node: Any, types: dict[str, str]) -> None:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        version = self.versions.get(node.domain, self.versions.get(domain, 0))
+        domain = _domain(node.domain)
+        version = self.versions.get(domain, 0)
         known = [one for one in self.definitions.get((domain, node.op_type), ()) if one.since_version <= version]
         if domain not in DOMAINS or not known:
             self.found.add(f"unknown operator {node.domain}:{node.op_type}")
@@ -175,6 +175,11 @@ class _Walk:
                     bound[parameter] = choices[0][len("tensor(") : -1]
             if tensor and parameter in bound:
                 types[tensor] = bound[parameter]
+
+
+def _domain(name: str) -> str:
+    """Return the one name of an operator set: "" and ai.onnx are the same, and a network may have both."""
+    return "" if name == "ai.onnx" else name
 
 
 def _parameters(tensors: Sequence[str], formal: Sequence[Any]) -> Iterator[tuple[str, str]]:

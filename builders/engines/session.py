@@ -134,7 +134,7 @@ def _failure_of(error: Exception, name: str, predicate: str, usual_kind: str) ->
 
 
 def _info(tensor: Any) -> TensorInfo:
-    """`tensor.type` is like "tensor(float)"; a dimension without a name in the model is None."""
-    dtype = tensor.type.removeprefix("tensor(").removesuffix(")")
+    """`tensor.type` is like "tensor(float)", and other kinds stay as they are; a dimension without a name is None."""
+    dtype = tensor.type[len("tensor(") : -1] if tensor.type.startswith("tensor(") else tensor.type
     shape = tuple(dim if isinstance(dim, int | str) else "?" for dim in tensor.shape)
     return TensorInfo(tensor.name, _DTYPES.get(dtype, dtype), shape)

@@ -27,7 +27,7 @@ from blake3 import blake3
 
 from builders.engines.backends import backend
 from builders.engines.base import BackendResult, CompileJob, EngineSpec, InputRange, PhaseProgress, Plugin, TensorInfo
-from builders.engines.check import check_inputs, feeds_of, measure, require_repeatable
+from builders.engines.check import check_inputs, check_outputs, feeds_of, measure, require_repeatable
 from builders.engines.failures import failure, to_json, unexpected_failure
 from builders.engines.graph import irreproducible
 from builders.engines.model import ModelSource, make_compilable, parse_onnx, session_source
@@ -126,6 +126,7 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     reference = open_session(session_source(source), "off", name=name)
     key = f"backbones[{spec.backbone}].inputs"
     check_inputs(reference, {item.name: item.shape for item in spec.inputs}, key, name)
+    check_outputs(reference, name)
     rows = CalibrationSet.open(Path(request["rows"])).rows if request["rows"] else None
     cases = spec.cases()
     progress("checking the model", 0, 0)

@@ -29,7 +29,7 @@ from builders.onboard.retriever import Located, Retriever
 from builders.retrieval.quality import Imagery, RecallFigure, RecallMeasurement
 from builders.retrieval.recall import Recall, chance, total
 from builders.retrieval.self_retrieval import SelfRetrieval
-from store.errors import Invalid, NotFound, Refused
+from store.errors import Invalid, Refused
 from store.format.ids import BuildKey
 from store.format.manifest import PPM
 from store.takeoff.mission import VerifiedMission
@@ -39,8 +39,10 @@ _ANY_DATE = datetime.date(1970, 1, 1)
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """Return uint8 [height, width, 3]: the pixels of a JPEG, PNG or WebP file, upright. Raises as `decode_photo` does,
-    naming the file, and NotFound or Unavailable where it cannot be read."""
-    data = read_regular(path, MAX_BYTES, "picture", absent=NotFound)
+    naming the file; Invalid for a file that is absent or empty, and Unavailable for one that cannot be read."""
+    data = read_regular(path, MAX_BYTES, "picture")
+    if not data:
+        raise Invalid(f"picture {path} is empty", remedy="copy it from the camera again", path=str(path))
     try:
         return decode_photo(data)
     except Invalid as error:

@@ -12,7 +12,8 @@ from store.format.ids import ObjectId
 from store.ground.excerpt import first_few
 from store.ground.needs import Need
 
-RESTORE = "run store-fsck --repair --from a store that has it whole"
+# An audit that does not read an object does not see that its bytes are wrong, and would mend nothing.
+RESTORE = "run store-fsck --full --repair --from a store that has it whole"
 REMOVE = "move it out of the store, or run store-fsck --repair, which moves it to quarantine/"
 _UNKNOWN_ORIGIN = {
     "unreferenced": "find out who put it there; objects of an earlier mission go with `flightbag gc --keep-last 1 "

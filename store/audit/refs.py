@@ -276,6 +276,8 @@ class Refs:
             for finding in opened:
                 grounding = replace(_as_audit(finding), missions=(mission,))
                 remedy = finding.remedy if finding.kind == "revoked-key" else _MEND_REF
+                if finding.kind == "missing" and self.scope.mission and not finding.object:
+                    remedy = f"{finding.remedy}; if its ref was lost, {_MEND_REF}"
                 if grounding.object:
                     self.suspect(ObjectId.parse(grounding.object), grounding)
                 else:

@@ -14,7 +14,6 @@ Laws: `meets` is reflexive and transitive; `fit(a, b).holds` exactly where `meet
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Mapping
@@ -53,18 +52,18 @@ def _cpu(architecture: str) -> str:
     return f"{architecture}(?:-(?:{'|'.join(CPU_LEVELS[architecture])}){features})?"
 
 
-# Family -> the form of its components.
-FAMILIES: Mapping[str, re.Pattern[str]] = {
-    "ampere-plus": re.compile("ampere-plus"),
-    "cpu": re.compile(f"cpu(?:-(?:{'|'.join(map(_cpu, CPU_LEVELS))}))?"),
-    "cuda": re.compile(rf"cuda{_NUMBER}\.{_NUMBER}"),
-    "driver": re.compile(f"driver-{_NUMBER}"),
-    "faiss": re.compile(f"faiss-{_VERSION}"),
-    "l4t": re.compile(f"l4t-{_VERSION}"),
-    "linux": re.compile(f"linux-{_ARCHITECTURE}"),
-    "ort": re.compile(f"ort-{_VERSION}"),
-    "sm": re.compile(r"sm[1-9][0-9]{1,2}(?:-[a-z0-9_]{1,40}(?:-[0-9]{1,5}sm(?:-[0-9]{1,5}gb)?)?)?"),
-    "trt": re.compile(rf"trt({_NUMBER})(?:-\1(?:\.{_NUMBER}){{3}})?"),
+# Family -> the form of its components, compiled where a class needs it: every takeoff check imports this module.
+FAMILIES: Mapping[str, str] = {
+    "ampere-plus": "ampere-plus",
+    "cpu": f"cpu(?:-(?:{'|'.join(map(_cpu, CPU_LEVELS))}))?",
+    "cuda": rf"cuda{_NUMBER}\.{_NUMBER}",
+    "driver": f"driver-{_NUMBER}",
+    "faiss": f"faiss-{_VERSION}",
+    "l4t": f"l4t-{_VERSION}",
+    "linux": f"linux-{_ARCHITECTURE}",
+    "ort": f"ort-{_VERSION}",
+    "sm": r"sm[1-9][0-9]{1,2}(?:-[a-z0-9_]{1,40}(?:-[0-9]{1,5}sm(?:-[0-9]{1,5}gb)?)?)?",
+    "trt": rf"trt({_NUMBER})(?:-\1(?:\.{_NUMBER}){{3}})?",
 }
 _LEAST = re.compile(f"({'|'.join(LIBRARIES)})>=({_VERSION})")
 # One of each form, to find the nearest to what somebody wrote.
@@ -205,13 +204,15 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _family(component: str) -> str | None:
-    return next((family for family, form in FAMILIES.items() if form.fullmatch(component)), None)
+    return next((family for family, form in FAMILIES.items() if re.fullmatch(form, component)), None)
 
 
 def _nearest(component: str) -> str:
     """Return the component that somebody may have meant, "" if none is near."""
+    from difflib import get_close_matches  # takes milliseconds, and only a mistake needs it
+
     parts = component.replace("x86-64", "x86_64").split("-")
     name = "-".join(map(architecture, parts))
     if _family(name) is not None:
         return name
-    return next(iter(difflib.get_close_matches(name, _EXAMPLES, 1)), "")
+    return next(iter(get_close_matches(name, _EXAMPLES, 1)), "")

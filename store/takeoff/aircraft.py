@@ -184,11 +184,13 @@ def _locked(folder: str, disk: Disk) -> Iterator[None]:
 class Enrolment:
     """An aircraft that was enrolled, with the state that it has now.
 
-    `forgot` is true if the folder had a state of which no slot could be read: what it remembered is lost.
+    `forgot` is true if the folder had a state of which no slot could be read: what it remembered is lost. `left` has
+    the states before that are of another trust domain: their missions and trust roots are lost.
     """
 
     state: AircraftState
     forgot: bool
+    left: tuple[AircraftState, ...] = ()
 
 
 def enrol(
@@ -205,13 +207,19 @@ def enrol(
     folder = os.path.realpath(folder)
     if (above := store_above(os.path.join(folder, SLOTS[0]))) is not None:
         raise Invalid(f"{folder} lies in the store {above}", remedy="give a folder outside of every store")
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise Invalid(
+            f"{folder}: expected a folder, found a file",
+            remedy="give an empty folder, or one that does not exist yet",
+            path=folder,
+        )
     disk.make_directory(folder)
     names = set(list_names(folder))
     if names - {*SLOTS, "tmp", "lock"}:
         text = f"{folder} holds files that are not of an aircraft's state"
         raise Invalid(text, remedy="give an empty folder, or one that does not exist yet", path=folder)
     with _locked(folder, disk):
-        number, forgot = 0, False
+        number, forgot, earlier = 0, False, list[AircraftState]()
         if names & set(SLOTS):
             if not again:
                 raise Conflict(
@@ -228,7 +236,8 @@ def enrol(
             state, forgot = state.continuing(earlier), not earlier
         _write(folder, disk, StoredState(state, number, mend=True))
         disk.sync_directory(os.path.dirname(folder))
-    return Enrolment(state, forgot)
+    domain = state.root.root.domain_id
+    return Enrolment(state, forgot, tuple(one for one in earlier if one.root.root.domain_id != domain))
 
 
 def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = None) -> bool:
@@ -259,10 +268,11 @@ def check(
 ) -> Verdict:
     """Return the verdict of the takeoff check for one mission, by the aircraft's state in `folder`; record the outcome.
 
-    `store` is the folder of the store, or evidence over one. `now` is unix seconds by a trusted clock, None without a
-    trusted clock. The verdict is GO only once the state is durable; a state that cannot be read or written is a
-    finding, and NO-GO. Raise NoStore or Unavailable if the store cannot be opened.
+    `store` is the folder of the store, or evidence over one. `now` is whole unix seconds by a trusted clock, None
+    without a trusted clock. The verdict is GO only once the state is durable; a state that cannot be read or written is
+    a finding, and NO-GO. Raise NoStore or Unavailable if the store cannot be opened, Invalid for another `now`.
     """
+    given = Binding(now, flight=flight)
     evidence = store if isinstance(store, StoreEvidence) else StoreEvidence(open_store(store, drop_cache=None))
     disk = disk or Disk()
     folder = os.path.realpath(folder)
@@ -273,7 +283,7 @@ def check(
             newest = _newest_root(stored.state.root, evidence)
             if newest.root.version > stored.state.root.root.version:
                 stored = _write(folder, disk, replace(stored, state=stored.state.with_root(newest)))
-            binding = Binding(now, stored.state.id, stored.state.host, flight, stored.state)
+            binding = replace(given, aircraft=stored.state.id, host=stored.state.host, state=stored.state)
             verdict = verify_mission(evidence, mission, stored.state.root, binding)
             if verdict.mission is not None:
                 if verdict.mission.trust_root.digest != stored.state.root.root.digest:

@@ -26,20 +26,22 @@ def takeoff_check(
     mission: str,
     *,
     trust: bytes,
-    now: int,
+    now: int | None,
     aircraft: str | None = None,
     host: str | None = None,
 ) -> Verdict:
     """Return the verdict of steps A to F of the takeoff check (FORMAT.md 7) for one mission of a store.
 
-    `trust` is the bytes of the pinned root file, `now` unix seconds. A store on a removable medium is read from the
-    medium, past the page cache. Without `aircraft` or `host` the verdict lists them as not judged.
+    `trust` is the bytes of the pinned root file, `now` whole unix seconds by a trusted clock, None without one. A store
+    on a removable medium is read from the medium, past the page cache. Without `aircraft` or `host` the verdict lists
+    them as not judged.
 
     The mission may fly exactly if `verdict.mission` is not None; it reads from the store folder as long as it is in
     use. Raise NoStore or Unavailable if the store cannot be opened, Untrusted if the pinned root cannot be used, and
-    Invalid for a `host` that is not a host class (FORMAT.md 4.5).
+    Invalid for a `host` that is not a host class (FORMAT.md 4.5) and for another `now`.
     """
     if host is not None:
         require_host_class(host)
+    binding = Binding(now, aircraft, host)
     evidence = StoreEvidence(open_store(store, drop_cache=None))
-    return verify_mission(evidence, mission, pinned_root(trust), Binding(now, aircraft, host))
+    return verify_mission(evidence, mission, pinned_root(trust), binding)

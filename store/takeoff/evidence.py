@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 
 from store.disk.layout import ROOT_FILE
 from store.disk.media import CHUNK, FileStamp, Media, object_path
@@ -66,6 +65,8 @@ class StoreEvidence:
             missions = self.missions()
         if not missions:
             return "check that this is the right store: it has no mission"
+        from difflib import get_close_matches  # takes milliseconds, and only a mistake needs it
+
         like = get_close_matches(mission[:80].lower(), missions[:1000], n=_NAMED, cutoff=0.6)
         more = f" or one of {len(missions) - _NAMED} more" if not like and len(missions) > _NAMED else ""
         return f"give {' or '.join(like or missions[:_NAMED])}{more}"

@@ -7,7 +7,7 @@ from dataclasses import InitVar, dataclass, field
 from typing import Protocol
 
 from store.disk.medium import Reading
-from store.errors import FlightbagError
+from store.errors import FlightbagError, Invalid
 from store.findings import Finding
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
@@ -57,7 +57,8 @@ class Evidence(Protocol):
 class Binding:
     """The flight that a mission is checked against. A field that is None is not judged, and the verdict lists it.
 
-    `now` is what a trusted clock says, in unix seconds (see `takeoff.clock`). `state` is the aircraft's state.
+    `now` is what a trusted clock says, in whole unix seconds (see `takeoff.clock`). `state` is the aircraft's state.
+    Raises Invalid for another time: NaN is neither before nor after an expiry.
     """
 
     now: int | None = None
@@ -65,6 +66,13 @@ class Binding:
     host: str | None = None
     flight: str | None = None
     state: AircraftState | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.now) not in (int, type(None)):
+            raise Invalid(
+                f"the time of the check is {self.now!r}, and not a whole number of seconds",
+                remedy="give now as unix seconds, int(time.time()), or as None without a trusted clock",
+            )
 
     @property
     def not_judged(self) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ flight, and nothing takes one away.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -195,7 +194,9 @@ class AircraftState:
             return (
                 "`flightbag verify` with --state accepts a flight by its GO, before takeoff: none can be consumed now"
             )
-        near = difflib.get_close_matches(flight[:64], self.accepted, _NEAREST) or self.accepted[:_NEAREST]
+        from difflib import get_close_matches  # takes milliseconds, and only a mistake needs it
+
+        near = get_close_matches(flight[:64], self.accepted, _NEAREST) or self.accepted[:_NEAREST]
         others = len(self.accepted) - len(near)
         more = f", and {others} more (`flightbag aircraft show`)" if others else ""
         return f"check the id; flights that can be consumed, the nearest first: {', '.join(near)}{more}"

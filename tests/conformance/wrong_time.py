@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from store import aircraft, takeoff_check
+from store.errors import Invalid
 from store.takeoff.mission import Verdict
 from tests.conformance.wrong import wrong
 from tests.support.missions import COVERAGE, FACTS, ISSUE, NOW, ROOT, Flight, flight, next_root, sign_root
@@ -167,3 +168,20 @@ def a_clock_that_was_years_ahead(folder: Path) -> str:
     ahead = aboard(folder, flight(issue=NO_END, mission=replace(FACTS, id="endless")), 4_070_000_000)
     later_on = aircraft.check(folder / "state", make_store(folder / "next", flight()), FACTS.id, now=NOW)
     return f"{ahead}, {said(later_on)}"
+
+
+@wrong("time", "a mission that has expired, by a clock that says NaN", before="GO", now="refused")
+def no_number(folder: Path) -> str:
+    store = make_store(folder / "store", flight())
+    try:
+        return said(takeoff_check(store, FACTS.id, trust=ROOT_FILE, now=float("nan")))  # type: ignore[arg-type]
+    except Invalid:
+        return "refused"
+
+
+@wrong("time", "`now=time.time()` aboard: seconds with a fraction", before="malformed", now="refused")
+def fraction_of_a_second(folder: Path) -> str:
+    try:
+        return aboard(folder, flight(), NOW + 0.5)  # type: ignore[arg-type]
+    except Invalid:
+        return "refused"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import flightbag
-from tests.support.missions import FACTS
+from tests.support.missions import FACTS, ROOT, sign_root
 from tests.support.stores import NORTH, ROOT_FILE, make_store
 
 
@@ -60,3 +61,11 @@ def test_enrolled_again(folder: Path) -> None:
     assert status == 0
     assert "the flights that it had consumed are forgotten" in err
     assert "keeps" not in out
+
+
+def test_enrolled_again_in_another_trust_domain_says_what_is_forgotten(folder: Path) -> None:
+    (folder / "pinned.root.cbor").write_bytes(sign_root(replace(ROOT, salt=bytes(16)), "root-a"))
+    status, _, err = enrol(folder, "--again")
+    assert status == 0
+    assert 'the state was of the trust domain "ridge fleet"' in err
+    assert "its trust root 1 and 1 mission are forgotten" in err

@@ -72,6 +72,29 @@ def test_without_a_replica_errors_are_left(twice: Desk) -> None:
     assert "GROUNDED" in ran.out
 
 
+def test_the_remedy_for_a_flipped_bit_mends_it(twice: Desk) -> None:
+    """A quick repair reads no object, so that it would call the same store complete."""
+    replica = twice.folder / "replica"
+    flightbag("sync", twice.store, replica)
+    path = object_file(twice.store, entry_of(twice.store, "left", "engines/")["id"])
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    status, lines = fsck(twice, "--full")
+    assert (status, kinds(lines)) == (4, ["bit-flip"])
+    words = next(line for line in lines if line.get("kind") == "bit-flip")["remedy"].split()
+    options = [word for word in words if word.startswith("--")]
+    assert options == ["--full", "--repair", "--from"]
+    assert fsck(twice, *options, replica)[0] == 1
+    assert fsck(twice, "--full")[0] == 0
+
+
+def test_a_mission_that_is_not_there_comes_with_the_nearest(twice: Desk) -> None:
+    _, lines = fsck(twice, "--mission", "lefd")
+    assert next(line for line in lines if line.get("kind") == "bad-ref")["remedy"].startswith("give left, or sync lefd")
+
+
 def test_budget_sample_mission_and_exclusive(twice: Desk, tmp_path: Path) -> None:
     book = tmp_path / "ledger"
     status, lines = fsck(twice, "--budget", "60s", "--ledger", book, "--drop-cache")

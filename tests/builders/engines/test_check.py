@@ -18,6 +18,7 @@ from builders.engines.check import (
     CheckFigures,
     Tolerance,
     check_inputs,
+    check_outputs,
     least_cosine,
     measure,
     require_tolerance,
@@ -383,3 +384,12 @@ def test_every_input_that_is_wrong_is_named_at_once() -> None:
     says = r"^i\.b is missing, net takes uint8 \[2\]; i\.a declares shape \[3\], net takes \[1\]; i\.c is declared, net"
     with pytest.raises(Invalid, match=says):
         check_inputs(session, {"a": (3,), "c": (1,)}, "i", "net")
+
+
+@pytest.mark.parametrize("dtype", ["seq(tensor(float))", "string", "bfloat16"])
+def test_an_output_that_no_number_compares_is_named(dtype: str) -> None:
+    outputs = (TensorInfo("y", "float32", ("N", 2)), TensorInfo("odd", dtype, ("N",)))
+    session = Session((), outputs)
+    with pytest.raises(Invalid, match="odd") as error:
+        check_outputs(session, "embedder.onnx")
+    assert error.value.kind == "invalid-model"

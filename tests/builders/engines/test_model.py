@@ -52,6 +52,14 @@ def test_one_bit_of_the_network_or_of_its_weights_is_another_digest(tmp_path: Pa
     assert len(digests) == 3
 
 
+def test_weights_that_are_absent_have_a_remedy(tmp_path: Path) -> None:
+    path = save_external(tmp_path, small_network())
+    (path.parent / "weights/w.bin").unlink()
+    with pytest.raises(Invalid) as error:
+        hash_model(path)
+    assert "put the file weights/w.bin of the same export beside" in error.value.remedy
+
+
 def test_a_change_after_the_snapshot_does_not_reach_the_copy(tmp_path: Path) -> None:
     path = save_external(tmp_path / "a", small_network())
     taken = snapshot_model(path, tmp_path / "copy")

@@ -56,9 +56,16 @@ def signal(opset: int, **attributes: int) -> onnx.ModelProto:
     return one("DFT", opset=opset, ir=9, **shape, **axis, **attributes)
 
 
+def long_name(model: onnx.ModelProto) -> onnx.ModelProto:
+    model.opset_import[0].domain = "ai.onnx"
+    return model
+
+
 # Name -> (a network, the least version that loads it).
 NETWORKS: dict[str, tuple[onnx.ModelProto, str]] = {
     "opset-8": (one("Relu", opset=8), OLDEST),
+    "opset-17-by-the-long-name-of-its-set": (long_name(one("Relu", opset=17)), OLDEST),
+    "opset-22-by-the-long-name-of-its-set": (long_name(one("Relu", opset=22, ir=10)), "1.21"),
     "opset-21": (one("Relu", opset=21, ir=10), OLDEST),
     "opset-22": (one("Relu", opset=22, ir=10), "1.21"),
     "opset-23": (one("Relu", opset=23, ir=11), "1.23"),

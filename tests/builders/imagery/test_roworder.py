@@ -154,15 +154,13 @@ def test_without_bounds_the_area_has_to_agree(write: Write, prescribed: Scheme, 
 
 @CONTAINERS
 @ORDERS
-def test_what_fits_both_is_refused_unless_metadata_and_format_agree(
+def test_what_fits_both_is_refused_whatever_metadata_and_format_say(
     write: Write, prescribed: Scheme, order: Scheme, tmp_path: Path
 ) -> None:
-    for name, scheme in (("silent", ""), ("other", other(prescribed))):
+    for name, scheme in (("silent", ""), ("other", other(prescribed)), ("agreed", prescribed)):
         write(tmp_path / name, ACROSS, order, scheme, degrees(ACROSS))
         error = refused(tmp_path / name, ACROSS)
         assert 'scheme = "tms" or "xyz"' in error.remedy
-    write(tmp_path / "agreed", ACROSS, prescribed, prescribed, degrees(ACROSS))
-    assert read(tmp_path / "agreed", ACROSS) == prescribed
 
 
 @CONTAINERS

@@ -11,7 +11,7 @@ import pytest
 from builders.descriptors.photo import MAX_BYTES
 from builders.imagery.png import write_png
 from builders.retrieval.query import read_picture
-from store.errors import Invalid, NotFound
+from store.errors import Invalid
 
 
 def test_a_picture_is_read_as_its_pixels(tmp_path: Path) -> None:
@@ -34,5 +34,8 @@ def test_a_file_that_is_not_a_picture_is_invalid_and_nothing_waits(tmp_path: Pat
 
 
 def test_a_picture_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match=r"picture .* does not exist"):
+    with pytest.raises(Invalid, match=r"picture .* does not exist"):
         read_picture(tmp_path / "none.png")
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(Invalid, match=r"picture .* is empty"):
+        read_picture(tmp_path / "empty.jpg")

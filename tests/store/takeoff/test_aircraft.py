@@ -396,9 +396,16 @@ class TestEnrolledAgain:
     def test_another_trust_domain_has_missions_of_its_own(self, state: Path, store: Path) -> None:
         assert takeoff(state, store).go
         other = replace(ROOT, salt=bytes(16))
-        kept = enrol(state, AircraftState.initial(ID, HOST, pinned(other)), again=True).state
+        enrolment = enrol(state, AircraftState.initial(ID, HOST, pinned(other)), again=True)
+        kept = enrolment.state
         assert (kept.root.root, dict(kept.missions)) == (other, {})
+        assert {(one.root.root, *one.missions) for one in enrolment.left} == {(ROOT, FACTS.id)}, "said, not silent"
         assert (kept.accepted, kept.floor) == ((FACTS.flight,), NOW)
+
+    def test_a_file_is_no_place_for_a_state(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(Invalid, match="expected a folder, found a file"):
+            enrol(tmp_path / "file", STATE)
 
     def test_the_state_of_another_aircraft_stays(self, state: Path) -> None:
         before = listing(state, but=("lock", "tmp"))

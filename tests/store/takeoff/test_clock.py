@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from store.errors import Invalid
 from store.format.manifest import SECONDS_A_DAY, TIME_MAX, age_in_days, earliest_capture
 from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of
 from store.takeoff.mission import Binding, Opened
@@ -30,6 +32,13 @@ def opened(*, root_issued_at: int = ROOT.issued_at) -> Opened:
 @pytest.mark.parametrize("now", [ISSUED, NOW, 2**33, TIME_MAX])
 def test_a_clock_after_all_that_has_passed_counts(now: int) -> None:
     assert moment_of(opened(), Binding(now)) == Moment(now, now, "")
+
+
+@pytest.mark.parametrize("now", [float("nan"), float("inf"), NOW + 0.5, "2026", True])
+def test_a_time_is_a_whole_number(now: Any) -> None:
+    """NaN is neither before nor after an expiry: every mission would pass, as judged."""
+    with pytest.raises(Invalid, match="whole number of seconds"):
+        Binding(now)
 
 
 @pytest.mark.parametrize(
