@@ -32,6 +32,7 @@ from builders.onboard.loading import open_engine
 from builders.report import EngineReport
 from store.disk.media import object_path
 from store.errors import Refused, Unavailable
+from store.format.host import meets
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
 from store.ground.writer import writing
@@ -441,4 +442,4 @@ def test_explain_key_says_what_differs(bench: Bench) -> None:
     assert flightbag("explain-key", bench.file, "nobody").status == 2
     assert flightbag("engines", "show", bench.desk.store, "left").out.count("made by") == 1
     assert flightbag("engines", "show", bench.desk.store, "0" * 64).status == 1
-    assert flightbag("engines", "host", "--json").json["host"] == OnnxRuntimeBackend().describe_host()
+    assert meets(flightbag("engines", "host", "--json").json["host"], OnnxRuntimeBackend().describe_host())

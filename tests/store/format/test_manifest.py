@@ -360,7 +360,12 @@ class TestIdentity:
         "changes",
         [
             {"issue": Issue(2, 9, 9, 2)},
-            {"quality": (Figure("recall@1/net/shift", 999_999, 950_000, 99, bytes(32)),)},
+            {
+                "quality": (
+                    Figure("landmarks/net", 10**6, 10**6, 9, bytes(32)),
+                    Figure("recall@1/net/shift", 999_999, 950_000, 99, bytes(32)),
+                )
+            },
             {"count": 9, "merkle_root": b"\x01" * 32, "table": ObjectId.of(b"x"), "table_size": 9},
         ],
         ids=str,
