@@ -205,7 +205,7 @@ def shifted_map(folder: Path) -> str:
     return built_with_landmarks(folder, lambda desk: shifted(desk.folder / "terrain.mbtiles", 500))
 
 
-@wrong("map", "landmarks with a distance that holds the whole area (unnamed)", before="no landmarks", now="bad-landmark")
+@wrong("map", "landmarks whose distance holds the whole area (unnamed)", before="no landmarks", now="bad-landmark")
 def landmarks_within_anything(folder: Path) -> str:
     return built_with_landmarks(
         folder, lambda desk: None, QUALITY.replace(f"within_m = {WITHIN_M}", "within_m = 100000")
