@@ -24,13 +24,15 @@ _INPUTS_OF_INITIALIZERS = 3
 
 def nodes(model: Any) -> Iterator[Any]:
     """Yield every node of a parsed model that may run, also in subgraphs and in functions that are called."""
-    functions = {(function.domain, function.name): function for function in model.functions}
+    # Overloads of a function share its name; each of them may be the one that is called.
+    functions: dict[tuple[str, str], list[Any]] = {}
+    for function in model.functions:
+        functions.setdefault((function.domain, function.name), []).append(function)
     pending: list[Any] = [model.graph]
     while pending:
         for node in pending.pop().node:
             yield node
-            if (function := functions.pop((node.domain, node.op_type), None)) is not None:
-                pending.append(function)  # popped: once, however often it is called
+            pending += functions.pop((node.domain, node.op_type), [])  # popped: once, however often it is called
             for attribute in node.attribute:
                 pending += [attribute.g] if attribute.HasField("g") else []
                 pending += attribute.graphs

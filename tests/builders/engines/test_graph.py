@@ -73,6 +73,14 @@ def test_nodes_of_subgraphs_and_of_called_functions_count() -> None:
     assert {node.op_type for node in nodes(in_function(*noise("a", "b"), called=False))} == {"Relu"}
 
 
+def test_nodes_of_every_overload_of_a_called_function_count() -> None:
+    model = in_function(*noise("a", "b"))
+    other = model.functions.add()
+    other.CopyFrom(in_function(helper.make_node("Relu", ["a"], ["b"])).functions[0])
+    other.overload = "quiet"
+    assert {node.op_type for node in nodes(model)} == {"Step", "RandomUniformLike", "Add", "Relu"}
+
+
 # Operators
 
 
