@@ -87,7 +87,7 @@ def consume_command(
 ) -> int:
     """Record after landing that a flight was flown. From then on its missions are NO-GO.
 
-    It cannot be undone, and takes only a flight that `verify --state` has accepted.
+    It cannot be undone. The flight must be one that `verify --state` has accepted.
 
     Example: flightbag aircraft consume state 2026-11-23-01
     """
