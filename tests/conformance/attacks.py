@@ -3,8 +3,9 @@
 `python -m tests.conformance.attacks` mounts them all and prints what each of them runs into; the status is 1 if one of
 them runs into anything else. `test_attacks.py` does the same in the tests.
 
-A group is a list of rows (name, refusal, what is shown) and the judge that they are shown to. Every group has rows with
-the refusal GO: the unmodified original, and what must stay allowed. So a judge that refuses everything shows as well.
+A group is a list of rows (name, refusal, what is shown) and the judge that they are shown to; groups are in `GROUPS` of
+this module and of each module `attacks_<subject>.py` beside it. Every group has rows with the refusal GO: the
+unmodified original, and what must stay allowed. So a judge that refuses everything shows as well.
 
 A refusal is the step of the takeoff check and the kind of the finding (FORMAT 7); where no step applies, the word for
 what was done. The takeoff check is made twice, over evidence in memory and over the files of a store, and both must say
@@ -17,6 +18,7 @@ Weak keys, odd points and other forms of a signature have their vectors in tests
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
 import stat
@@ -24,7 +26,7 @@ import sys
 import tempfile
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -97,6 +99,8 @@ ENGINE, SHARD, CARD, CAMERA = (
     "files/calibration/camera.yaml",
 )
 
+_HERE = Path(__file__).parent
+
 Row: TypeAlias = tuple[str, str, Any]
 Hook: TypeAlias = Callable[[Path], None]
 
@@ -115,7 +119,7 @@ class Attack:
 
     def run(self, folder: Path) -> str:
         """What comes of it; `folder` is an empty one. Raises TimeoutError for a judge that hangs."""
-        judge = GROUPS[self.group][0]
+        judge = groups()[self.group][0]
         came: list[str | BaseException] = []
 
         def work() -> None:
@@ -1784,7 +1788,9 @@ def root_drafts() -> Iterator[Row]:
     yield "larger-than-any", "draft too-large", bytes(drafts.DRAFT_LIMIT + 1)
 
 
-GROUPS: Mapping[str, tuple[Callable[[Any, Path], str], Callable[[], Iterable[Row]]]] = {
+Groups: TypeAlias = dict[str, tuple[Callable[[Any, Path], str], Callable[[], Iterable[Row]]]]
+
+GROUPS: Groups = {
     "signatures": (takeoff, signatures),
     "envelope": (takeoff, envelopes),
     **{f"cbor-of-a-{name}": (takeoff, partial(cbor, name)) for name in CONTAINERS},
@@ -1809,9 +1815,15 @@ GROUPS: Mapping[str, tuple[Callable[[Any, Path], str], Callable[[], Iterable[Row
 }
 
 
+def groups() -> Groups:
+    """The groups of this module, then those of the modules beside it."""
+    beside = (importlib.import_module(f"tests.conformance.{path.stem}") for path in sorted(_HERE.glob("attacks_*.py")))
+    return GROUPS | {name: group for module in beside for name, group in module.GROUPS.items()}
+
+
 def every() -> list[Attack]:
     """Attacks and controls, in the order of the groups."""
-    return [Attack(group, *row) for group, (_, rows) in GROUPS.items() for row in rows()]
+    return [Attack(group, *row) for group, (_, rows) in groups().items() for row in rows()]
 
 
 def main() -> int:
@@ -1833,4 +1845,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # The modules beside this one import it by its name, and not as `__main__`.
+    from tests.conformance import attacks as suite
+
+    sys.exit(suite.main())
