@@ -171,12 +171,19 @@ def build(
     Example: flightbag build north-ridge.toml --store ground --key planner.key
     """
     require_build_extra()
-    from builders.compose import open_context
-    from builders.orchestrator import build as run_build
+    from builders.publication import build as run_build
 
-    signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
-    with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
-        report = run_build(context, signers, now=int(time.time()), progress=progress, remembered=not no_stat_cache)
+    keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
+    with work_bars() as progress:
+        report = run_build(
+            mission_file,
+            store,
+            keys,
+            cache=cache_folder(),
+            now=int(time.time()),
+            progress=progress,
+            remembered=not no_stat_cache,
+        )
     if as_json:
         print_json(report.as_json())
     else:
