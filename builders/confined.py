@@ -18,16 +18,19 @@ import threading
 import time
 import traceback
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from builders.activity import doing, record_in
 from builders.compose import BuildContext, open_context
 from builders.crossing import error_to_json, to_json
+from builders.engines.card import plain
 from builders.engines.failures import failure
 from builders.engines.isolation import begin, end_without_clean_up, limit_memory
-from builders.report import BuildReport
+from builders.report import BuildReport, EngineReport, PlanReport
 from store.errors import FlightbagError
 
 _INTERVAL_S = 0.1
@@ -68,8 +71,7 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
     """Prepare a mission: see `orchestrator.prepare`."""
     from builders.orchestrator import prepare
 
-    with _opened(request) as context:
-        messages.opened(context)
+    with _opened(request, messages) as context:
         report, payload = prepare(
             context,
             keys=request["keys"],
@@ -88,11 +90,57 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
     return result
 
 
-TASKS: Mapping[str, Callable[[Request, Messages], dict[str, Any]]] = {"build": build}
+def plan(request: Request, messages: Messages) -> dict[str, Any]:
+    """Plan a mission: see `artifacts.plan.plan`."""
+    from builders.artifacts.plan import plan
+
+    with _opened(request, messages) as context:
+        return {"report": to_json(PlanReport, plan(context, messages.progress, now=request["now"]).report())}
 
 
-def _opened(request: Request) -> Any:
-    return open_context(Path(request["mission_file"]), request["store"], Path(request["cache"]))
+def engines(request: Request, messages: Messages) -> dict[str, Any]:
+    """Build the engines of a mission: see `artifacts.engine.build_engines`."""
+    from builders.artifacts.engine import build_engines
+
+    with _opened(request, messages) as context:
+        report = build_engines(context, now=request["now"], progress=messages.progress)
+    return {
+        "engines": [
+            {
+                "report": to_json(EngineReport, replace(one, card=None, error=None)),
+                "card": None if one.card is None else one.card.render().decode(),
+                "error": None if one.error is None else error_to_json(one.error),
+            }
+            for one in report
+        ]
+    }
+
+
+def recipes(request: Request, messages: Messages) -> dict[str, Any]:
+    """Return what the build key of an engine is made of: see `artifacts.engine.explained`."""
+    from builders.artifacts.engine import explained
+
+    with _opened(request, messages) as context:
+        keyed = explained(context, request["backbone"], messages.progress).recipes
+    return {
+        "recipe": plain(keyed.recipe.fields),
+        "steps": {name: plain(step.fields) for name, step in keyed.steps.items()},
+    }
+
+
+TASKS: Mapping[str, Callable[[Request, Messages], dict[str, Any]]] = {
+    "build": build,
+    "engines": engines,
+    "plan": plan,
+    "recipes": recipes,
+}
+
+
+@contextmanager
+def _opened(request: Request, messages: Messages) -> Iterator[BuildContext]:
+    with open_context(Path(request["mission_file"]), request["store"], Path(request["cache"])) as context:
+        messages.opened(context)
+        yield context
 
 
 def result_of(request: Request, messages: Messages) -> dict[str, Any]:

@@ -13,12 +13,15 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from builders.activity import Recorder
-from builders.crossing import error_from_json
+from builders.crossing import error_from_json, from_json
+from builders.engines.card import Card, EngineRecipes
 from builders.engines.isolation import Job, Limits, Worker, machine_memory, run_worker
+from builders.report import EngineReport, PlanReport
 
 # A report names each missing tile: a country has millions.
 _MAX_RESULT = 512 * 2**20
@@ -86,12 +89,42 @@ def build(
     opened: Callable[[str], None],
 ) -> dict[str, Any]:
     """Prepare a mission, and return what `confined.build` returns. `opened` takes the mission's lock."""
-    request = {
-        "mission_file": str(mission_file),
-        "store": os.fspath(store),
-        "cache": str(cache),
-        "keys": keys,
-        "now": now,
-        "remembered": remembered,
-    }
+    request = {**_request(mission_file, store, cache), "keys": keys, "now": now, "remembered": remembered}
     return run_confined("build", request, str(mission_file), progress, opened)
+
+
+def plan(mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress) -> PlanReport:
+    """Return the plan of a mission file, as the store is now."""
+    request = {**_request(mission_file, store, cache), "now": now}
+    return from_json(PlanReport, run_confined("plan", request, str(mission_file), progress).get("report"))
+
+
+def engines(
+    mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress
+) -> list[EngineReport]:
+    """Build the engines of a mission file into the store: see `artifacts.engine.build_engines`."""
+    request = {**_request(mission_file, store, cache), "now": now}
+    result = run_confined("engines", request, str(mission_file), progress)
+    return [
+        replace(
+            from_json(EngineReport, one["report"]),
+            card=None if one["card"] is None else Card.parse(one["card"].encode()),
+            error=None if one["error"] is None else error_from_json(one["error"]),
+        )
+        for one in result["engines"]
+    ]
+
+
+def recipes(mission_file: Path, backbone: str, cache: Path, *, progress: Progress) -> EngineRecipes:
+    """Return what the build key of the engine of a backbone is made of."""
+    request = {**_request(mission_file, None, cache), "backbone": backbone}
+    result = run_confined("recipes", request, str(mission_file), progress)
+    return EngineRecipes.of_plain(result["recipe"], result["steps"])
+
+
+def _request(mission_file: Path, store: str | os.PathLike[str] | None, cache: Path) -> dict[str, Any]:
+    return {
+        "mission_file": str(mission_file),
+        "store": None if store is None else os.fspath(store),
+        "cache": str(cache),
+    }

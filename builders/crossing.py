@@ -29,7 +29,13 @@ _PLAIN = (str, int, float, bool, type(None))
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     # The tuple hands its configuration on to the dataclasses in it.
-    config = ConfigDict(strict=True, ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
+    config = ConfigDict(
+        strict=True,
+        arbitrary_types_allowed=True,  # of fields that cross by themselves, and are None meanwhile
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+        ser_json_inf_nan="constants",
+    )
     return TypeAdapter(cast(Any, tuple[kind]), config=config)
 
 

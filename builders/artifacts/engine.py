@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects, silent
+from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.decoding import Undecodable, decode, resized
 from builders.engines.base import EngineBackend, EngineSpec, require_target
@@ -35,7 +35,7 @@ from builders.imagery.inventory import Inventory
 from builders.mission.schema import Backbone, Calibration
 from builders.mission.schema import Descriptors as DescriptorSet
 from builders.recipe import Recipe, tile_list
-from builders.report import EngineReport
+from builders.report import EngineReport, PlanRow
 from store.disk.media import object_path
 from store.disk.objects import read_chunks
 from store.errors import FlightbagError, Invalid, Unavailable

@@ -13,7 +13,7 @@ from typing import ClassVar
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.shard import ShardTask
 from builders.artifacts.store import ArtifactStore, Insertion
-from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects, silent
+from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext
 from builders.engines.base import require_target
 from builders.grid.live import live
@@ -22,6 +22,7 @@ from builders.onboard import ann
 from builders.onboard.exact import RowBlock
 from builders.onboard.layers import MapLayer
 from builders.recipe import KEYS_CONTEXT, Recipe
+from builders.report import PlanRow
 from store.errors import Refused
 from store.format.entries import Entry
 from store.format.host import meets, with_least

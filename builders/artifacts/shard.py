@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import KeyedTask, Lookup, PlanRow, Progress, StoredObjects
+from builders.artifacts.task import KeyedTask, Lookup, Progress, StoredObjects
 from builders.compose import BuildContext
 from builders.descriptors.decoding import BadTile, tile_image
 from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
@@ -37,6 +37,7 @@ from builders.mission.schema import Descriptors as DescriptorSet
 from builders.onboard.exact import RowBlock
 from builders.onboard.layers import MapLayer
 from builders.recipe import RowRecipe, tile_list
+from builders.report import PlanRow
 from store.disk.objects import Batch
 from store.errors import Corrupt, NotFound, Refused
 from store.format.entries import Entry
