@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from builders.activity import doing
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.shard import ShardTask
 from builders.artifacts.store import ArtifactStore, Insertion
@@ -243,10 +244,12 @@ class IndexBuilder:
         rows_of, quantiser, data = Rows(layer.rows), None, None
         if task.quantiser is not None:
             training = QuantiserRequest(rows_of, dim, int(task.quantiser.fields["lists"]))
-            quantiser = self._keyed(task.quantiser, lambda: self.executor.run_one(TRAIN, training))
+            with doing(f"training the quantiser of {task.name}"):
+                quantiser = self._keyed(task.quantiser, lambda: self.executor.run_one(TRAIN, training))
             data = self.store.read(quantiser.id, quantiser.size)
         indexing = IndexRequest(rows_of, dim, data)
-        index = self._keyed(task.recipe, lambda: self.executor.run_one(INDEX, indexing))
+        with doing(f"building {task.name}"):
+            index = self._keyed(task.recipe, lambda: self.executor.run_one(INDEX, indexing))
         self.progress("indexing", 1, 0)
         complete = replace(
             task,

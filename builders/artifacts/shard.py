@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.activity import doing
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import KeyedTask, Lookup, Progress, StoredObjects
@@ -254,7 +255,8 @@ def load_networks(context: BuildContext, tasks: Iterable[ShardTask]) -> dict[_Ho
     descriptions: dict[_How, Description] = {}
     for task in tasks:
         if _how(task) not in descriptions:
-            with context.about_set(task.set):
+            model = context.specs[task.set.backbone].model.path
+            with context.about_set(task.set), doing(f"loading and trying the model {model}"):
                 descriptions[_how(task)] = description = context.description(task.set, task.view)
                 _embedder(description)
     return descriptions
@@ -341,8 +343,10 @@ class ShardBuilder:
                 try:
                     for how in {_how(task): None for task in todo.values()}:
                         same = [task for task in todo.values() if _how(task) == how]
-                        for shard in self._built(same, self._descriptions[how], batch):
-                            built[shard.task.recipe.key] = shard
+                        model = self.context.specs[same[0].set.backbone].model.path
+                        with doing(f"describing {how[0]} with the model {model}"):
+                            for shard in self._built(same, self._descriptions[how], batch):
+                                built[shard.task.recipe.key] = shard
                 finally:
                     # Also what was finished before somebody pressed Ctrl-C, or the next cell failed.
                     batch.commit()
@@ -424,7 +428,8 @@ class ShardBuilder:
 
 def _fault(side: int, tile: tuple[int, bytes]) -> Fault | None:
     try:
-        tile_image(tile[1], side)
+        with doing(f"decoding tile {tile_from_id(tile[0])}"):
+            tile_image(tile[1], side)
     except BadTile as error:
         return Fault(error.reason, error.message)
     return None

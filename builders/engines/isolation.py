@@ -173,10 +173,11 @@ def run_worker(
             os.close(worker_end)
     tail, at = _tail(log_path), _at(recorder)
     if status is None:
-        message = f"{job.doing} took more than {worker.seconds:g} s"
+        message, remedy = f"{job.doing} took more than {worker.seconds:g} s", ""
         if recorder is not None:
             message = f"{job.doing} has made no progress for {worker.seconds:g} s{at}"
-        raise failure("timed-out", message, **job.facts, log=tail)
+            remedy = "give another model or file, or allow more in [compile] timeout_s"
+        raise failure("timed-out", message, remedy=remedy, **job.facts, log=tail)
     if status != 0:
         raise _no_result(status, job, tail, at)
     return _result(result_path, job, tail), tail
