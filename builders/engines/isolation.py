@@ -154,6 +154,7 @@ def run_worker(
         worker = Worker(process, limits.seconds)
         with _terminable():
             status = _follow(process, message_end, worker, receive, recorder)
+        at = _at(recorder)
         if status is None:
             _ask_to_stop(process)
     except OSError as error:
@@ -171,7 +172,7 @@ def run_worker(
         os.close(message_end)
         if worker_end >= 0:
             os.close(worker_end)
-    tail, at = _tail(log_path), _at(recorder)
+    tail = _tail(log_path)
     if status is None:
         message, remedy = f"{job.doing} took more than {worker.seconds:g} s", ""
         if recorder is not None:
