@@ -235,9 +235,10 @@ class _Build:
         table_bytes = table.render()
         releases, lacking = self.releases(plan)
         before = last_issued(repository, mission), highest_issued(repository, mission)
+        valid_from, expires_at = plan.validity.window(self.now)
         manifest = Manifest(
             mission=plan.facts,
-            issue=next_issue(self.trust_root, *before, now=self.now),
+            issue=next_issue(self.trust_root, *before, now=self.now, valid_from=valid_from, expires_at=expires_at),
             host=plan.host,
             coverage=missing.coverage(plan.gates),
             quality=tuple(one.figure() for one in report.figures),
@@ -254,14 +255,16 @@ class _Build:
             return replace(report, outcome="failed", why=why)
         # Nobody signs what cannot be published: its approval will make another manifest of it.
         signers = () if lacking else self.signers
-        draft = equal_draft(repository, manifest, table, self.trust_root, now=self.now)
+        draft = equal_draft(repository, manifest, table, self.trust_root, plan.validity, now=self.now)
         manifest = manifest if draft is None else draft.manifest
         issued = issue(self.writer, manifest, table, signers, self.trust_root, draft=draft, hold=bool(lacking))
         return replace(
             report,
             outcome="built" if issued.manifest is not None else "draft",
             manifest="" if issued.manifest is None else str(issued.manifest),
-            sequence=issued.sequence,
+            sequence=issued.issue.sequence,
+            valid_from=issued.issue.valid_from,
+            expires_at=issued.issue.expires_at,
             why=_unpublished(issued, lacking),
         )
 

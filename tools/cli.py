@@ -175,12 +175,13 @@ def build(
     from builders.orchestrator import build as run_build
 
     signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
+    now = int(time.time())
     with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
-        report = run_build(context, signers, now=int(time.time()), progress=progress, remembered=not no_stat_cache)
+        report = run_build(context, signers, now=now, progress=progress, remembered=not no_stat_cache)
     if as_json:
         print_json(report.as_json())
     else:
-        print_lines(render.build(report))
+        print_lines(render.build(report, now))
     return NO if report.outcome == "failed" else OK
 
 
@@ -275,7 +276,7 @@ def show(
         runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
         print_json({**render.mission_json(opened), "missing": runs, **state})
         return OK
-    print_lines(render.mission(opened, listed))
+    print_lines(render.mission(opened, listed, int(time.time())))
     if state:
         say(f"draft with {state['signatures']} of {state['threshold']} signatures")
         for kid in state["signed"]:

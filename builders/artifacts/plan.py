@@ -35,6 +35,7 @@ from builders.compose import BuildContext
 from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory
+from builders.mission.validity import Validity
 from builders.report import Measured
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
@@ -48,9 +49,11 @@ Kind = TypeVar("Kind")
 class Plan:
     """Everything that the mission's manifest will name, but for what only decoding the tiles can show: which of them
     are missing. `shortfall` is what is missing as far as the sources show. `questions` are measured before the mission
-    is signed; `unmeasured` says what cannot be, and why."""
+    is signed; `unmeasured` says what cannot be, and why. `validity` is that of a manifest that is issued `now`."""
 
     facts: MissionFacts
+    validity: Validity
+    now: int
     host: str
     inventory: Inventory
     gates: Gates
@@ -112,6 +115,8 @@ class Plan:
         return {
             "mission": self.facts.id,
             "host": self.host,
+            "valid_from": self.validity.window(self.now)[0],
+            "expires_at": self.validity.window(self.now)[1],
             "tiles": self.inventory.tiles,
             "missing": [
                 {
@@ -137,6 +142,10 @@ def make_plan(
     changed since; writes nothing to the store. `now` is unix seconds.
     """
     mission = context.mission
+    repository = context.repository
+    root = repository.trust_root().root if repository.evidence.root_versions() else None
+    validity = Validity.of(mission.mission, root)
+    validity.require(context.path, now=now)
     host = target_host(context)
     inventory = context.inventory(progress, remembered=remembered)
     gates = context.gates(now)
@@ -174,6 +183,8 @@ def make_plan(
         )
     return Plan(
         facts=_facts(context),
+        validity=validity,
+        now=now,
         host=host,
         inventory=inventory,
         gates=gates,
