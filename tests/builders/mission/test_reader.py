@@ -342,8 +342,16 @@ def test_what_would_exhaust_the_parser_is_refused(folder: Path, text: str) -> No
         load_mission(path)
 
 
+def test_thousands_of_problems_are_a_short_list(folder: Path) -> None:
+    problems = problems_of(folder, MISSION.replace("zooms = [16, 17]", f"zooms = [{'-1, ' * 10_000}]"))
+    assert len(problems) == 101
+    assert problems[-1] == "9900 more problems are not listed"
+
+
 def test_a_file_of_the_greatest_size_is_read(folder: Path) -> None:
-    text = MISSION + "#" * (MAX_BYTES - len(MISSION))
+    lines = MISSION + "#\n" * ((MAX_BYTES - len(MISSION)) // 2)
+    text = lines.ljust(MAX_BYTES)
+    assert len(text) == MAX_BYTES
     assert load_mission(write(folder, text)).file.mission.id == "north-ridge"
 
 
