@@ -183,9 +183,14 @@ class BuildContext:
 
 
 @contextmanager
-def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache: Path) -> Iterator[BuildContext]:
+def open_context(
+    mission_file: Path,
+    store: str | os.PathLike[str] | None,
+    cache: Path,
+    progress: Callable[[str, int, int], None] = lambda _activity, _done, _total: None,
+) -> Iterator[BuildContext]:
     """Open everything that the mission file names. Writes nothing to the store, which may be None where only build keys
-    are needed. `cache` is the user's cache folder.
+    are needed. `cache` is the user's cache folder. `progress` gets the MiB of models that are read.
 
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
@@ -210,7 +215,7 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
             other = SourceSpec(mission.quality.against, sources.zooms, datetime.date(1970, 1, 1), scheme=scheme)
             against = stack.enter_context(TileSources([other], mission.coverage.tile_size, area.bbox, stat_cache))
         backends: dict[str, EngineBackend] = {b.backend: backend_of(b.backend) for b in mission.backbones}
-        specs = {backbone.name: _spec(backbone) for backbone in mission.backbones}
+        specs = {one.name: _spec(one, lambda: progress("reading models (MiB)", 1, 0)) for one in mission.backbones}
         memory = mission.compile.memory_mib
         limits = Limits(memory * 2**20 if memory else machine_memory(), mission.compile.timeout_s)
 
@@ -235,7 +240,7 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
         )
 
 
-def _spec(backbone: Backbone) -> EngineSpec:
+def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
     options: Mapping[str, Value]
     plugins: tuple[Plugin, ...] = ()
     if backbone.backend == "tensorrt":
@@ -247,7 +252,7 @@ def _spec(backbone: Backbone) -> EngineSpec:
         options = {"mode": backbone.mode or "portable"}
     return EngineSpec(
         backbone=backbone.name,
-        model=hash_model(backbone.model),
+        model=hash_model(backbone.model, progress),
         precision=backbone.precision,
         inputs=tuple(
             InputRange(name, tuple(i.shape), i.min, i.opt, i.max) for name, i in sorted(backbone.inputs.items())

@@ -73,7 +73,7 @@ def build_mission(
     `cache` is a folder for what the next build may reuse; `now` is unix seconds, by default the clock's. Returns and
     raises as `build`.
     """
-    with open_context(Path(mission_file), store, Path(cache)) as context:
+    with open_context(Path(mission_file), store, Path(cache), progress) as context:
         return build(context, signers, now=int(time.time()) if now is None else now, progress=progress)
 
 

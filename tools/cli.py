@@ -144,7 +144,7 @@ def plan(
     from builders.artifacts.plan import plan as make_plan
     from builders.compose import open_context
 
-    with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
+    with work_bars() as progress, open_context(mission_file, store, cache_folder(), progress) as context:
         build_plan = make_plan(context, progress, now=int(time.time()))
     if as_json:
         print_json(build_plan.as_json())
@@ -175,7 +175,7 @@ def build(
     from builders.orchestrator import build as run_build
 
     signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
-    with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
+    with work_bars() as progress, open_context(mission_file, store, cache_folder(), progress) as context:
         report = run_build(context, signers, now=int(time.time()), progress=progress, remembered=not no_stat_cache)
     if as_json:
         print_json(report.as_json())

@@ -40,7 +40,7 @@ def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     from builders.artifacts.engine import build_engines
     from builders.compose import open_context
 
-    with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
+    with work_bars() as progress, open_context(mission_file, store, cache_folder(), progress) as context:
         report = build_engines(context, now=int(time.time()), progress=progress)
     if as_json:
         print_json([one.as_json() for one in report])
@@ -147,7 +147,7 @@ def explain_key(
     from builders.compose import open_context
     from builders.engines.card import differences, plain
 
-    with work_bars() as progress, open_context(mission_file, None, cache_folder()) as context:
+    with work_bars() as progress, open_context(mission_file, None, cache_folder(), progress) as context:
         keyed = explained(context, backbone, progress).recipes
     value: dict[str, Any] = {
         "key": str(keyed.recipe.key),
