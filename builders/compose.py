@@ -24,6 +24,7 @@ from builders.engines.check import TOLERANCES, Tolerance
 from builders.engines.compiling import CompileSettings
 from builders.engines.isolation import Limits, machine_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
+from builders.files import read_pieces
 from builders.grid.tiles import rows_and_columns
 from builders.grid.views import View
 from builders.imagery.coverage import Gates
@@ -33,7 +34,6 @@ from builders.mission.reader import load_mission
 from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, scaled
 from builders.recipe import RowRecipe
 from builders.retrieval.self_retrieval import LEAST
-from store.disk.objects import read_chunks
 from store.errors import Corrupt, Invalid, Refused
 from store.format.area import Area
 from store.format.cbor import Value
@@ -247,7 +247,7 @@ def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
         table = backbone.tensorrt or TensorRt()
         # Key fields know no booleans.
         options = {key: int(value) if isinstance(value, bool) else value for key, value in table if key != "plugins"}
-        plugins = tuple(Plugin(path, _digest(path)) for path in table.plugins)
+        plugins = tuple(Plugin(path, _digest(path, "plug-in library")) for path in table.plugins)
     else:
         options = {"mode": backbone.mode or "portable"}
     return EngineSpec(
@@ -263,10 +263,10 @@ def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
     )
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: Path, what: str) -> bytes:
     hasher = blake3()
-    for chunk in read_chunks(str(path)):
-        hasher.update(chunk)
+    for piece in read_pieces(path, what):
+        hasher.update(piece)
     return hasher.digest()
 
 

@@ -46,7 +46,8 @@ class ModelSource:
     """An ONNX model with the digest of its bytes.
 
     `name` is the file name for messages; `path` the ONNX file; `digest` 32 bytes over the ONNX and each
-    external-data file, as far as tensors name it; `size` the bytes of all of them; `external` the locations of the latter, ascending.
+    external-data file, as far as tensors name it; `size` the bytes of all of them; `external` the locations of the
+    latter, ascending.
     """
 
     name: str
@@ -69,9 +70,9 @@ def snapshot_model(path: Path, into: Path) -> ModelSource:
     the bytes that were written.
 
     An absent folder `into` is made; an existing file is never overwritten (Unavailable). Raise Invalid if the model or
-    a file that it names is absent, is not a regular file, cannot be parsed, is larger than 2 GiB (the ONNX) or 64 GiB (its external data), or lies
-    outside the model's folder (by `..`, an absolute location, or a link), and if the model has an operator that cannot
-    run (`graph.require_operators`). Raise Unavailable if a file cannot be read or written.
+    a file that it names is absent, is not a regular file, cannot be parsed, is larger than 2 GiB (the ONNX) or 64 GiB
+    (its external data), or lies outside the model's folder (by `..`, an absolute location, or a link), and if the model
+    has an operator that cannot run (`graph.require_operators`). Raise Unavailable if a file cannot be read or written.
     """
     try:
         into.mkdir(mode=0o700, exist_ok=True)
@@ -158,7 +159,7 @@ def _size(tensor: Any) -> int:
         item = tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except (KeyError, TypeError, ValueError):
         item = _MAX_ITEM
-    return math.prod(tensor.dims) * item
+    return int(math.prod(tensor.dims) * item)
 
 
 def _bytes(text: str, tensor: Any, name: str) -> int:
@@ -258,7 +259,8 @@ def _hash_file(
     keep: bytearray | None = None,
 ) -> tuple[bytes, int]:
     """Return (BLAKE3, size) of the file, or of its first `limit` bytes. Each piece that is hashed is also the one that
-    is written to `copy` and appended to `keep`, which holds at most one ONNX file. `what` names the file in messages."""
+    is written to `copy` and appended to `keep`, which holds at most one ONNX file. `what` names the file in messages.
+    """
     hasher, size = blake3(), 0
     with contextlib.ExitStack() as files:
         source = files.enter_context(open_regular(path, what))

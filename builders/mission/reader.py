@@ -27,8 +27,19 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, get_ar
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from builders.files import read_regular
-from builders.mission.schema import Area, Backbone, Input, InputName, MissionFile, Quality, Section, Takeoff, is_path
+from builders.files import lies_in, read_regular
+from builders.mission.schema import (
+    Area,
+    Backbone,
+    File,
+    Input,
+    InputName,
+    MissionFile,
+    Quality,
+    Section,
+    Takeoff,
+    is_path,
+)
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.area import Area as ExactArea
 from store.format.toml import TomlError, parse_toml
@@ -325,7 +336,8 @@ def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Rep
 
 
 def _check_paths(sections: _Sections, report: _Report) -> None:
-    """Checks that every path names a regular file, or a folder of tiles, and that no tile source is listed twice."""
+    """Checks that every path names a regular file, or a folder of tiles, that no file to be stored lies outside the
+    folder of the mission file unless it says so, and that no tile source is listed twice."""
     paths: list[tuple[Key, Path]] = [
         ((table, i, name), path)
         for table, name in (("tiles", "source"), ("tiles", "footprints"), ("backbones", "model"), ("files", "path"))
@@ -349,6 +361,14 @@ def _check_paths(sections: _Sections, report: _Report) -> None:
         if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and key[-1] in ("source", "against")):
             what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             report.add_wrong(key, f"the path of a file; {path} is {what}")
+    for i, path in sections.paths("files", "path").items():
+        file = sections.section(File, "files", i)
+        if file is not None and not file.outside and not lies_in(path, report.path.absolute().parent):
+            report.add_wrong(
+                ("files", i, "path"),
+                f"in the folder of the mission file; {os.path.realpath(path)} is outside: copy it into the folder, or, "
+                "if everybody who gets the store may read it, add outside = true",
+            )
     sources = {i: os.path.realpath(path) for i, path in sections.paths("tiles", "source").items()}
     for i, first in _repeated(sources):
         report.add_wrong(("tiles", i, "source"), f"another file than that of tiles[{first}]")

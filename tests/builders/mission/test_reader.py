@@ -363,6 +363,40 @@ def test_what_is_no_file_is_named(tmp_path: Path, make: Callable[[Path], object]
         load_mission(path)
 
 
+@pytest.mark.parametrize("path", ["../secret", "/etc/hostname", "link", "away/secret", "nets/../../secret"])
+def test_a_file_outside_the_folder_is_stored_only_where_the_mission_file_says_so(folder: Path, path: str) -> None:
+    """A store is not encrypted, and a mission file may come from somebody else."""
+    top = folder / "mission"
+    top.mkdir()
+    for entry in ("map.mbtiles", "nets", "camera.yaml"):
+        (folder / entry).rename(top / entry)
+    (folder / "secret").write_bytes(b"x")
+    (top / "link").symlink_to("../secret")
+    (top / "away").symlink_to("..")
+    text = MISSION.replace('"camera.yaml"', f'"{path}"')
+    (problem,) = problems_of(top, text)
+    assert problem.startswith(f'files[0].path is "{path}", must be in the folder of the mission file; /')
+    assert "outside = true" in problem
+    assert load_mission(write(top, text + "outside = true\n")).file.files[0].outside
+    (problem,) = problems_of(top, text + "outside = 1\n")
+    assert problem.startswith("files[0].outside is 1, must be true for a file outside")
+
+
+def test_a_mission_file_that_is_a_link_has_the_folder_of_the_link(folder: Path) -> None:
+    """That is the folder that its paths are relative to."""
+    (folder / "elsewhere").mkdir()
+    write(folder / "elsewhere", MISSION)
+    (folder / "mission.toml").symlink_to("elsewhere/mission.toml")
+    assert load_mission(folder / "mission.toml").file.files[0].path == folder / "camera.yaml"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_file_to_be_stored_is_a_regular_one(folder: Path, make: Callable[[Path], object]) -> None:
+    (folder / "camera.yaml").unlink()
+    make(folder / "camera.yaml")
+    assert any("must be the path of a file" in problem for problem in problems_of(folder, MISSION))
+
+
 def test_a_file_that_cannot_be_looked_at_is_not_called_absent(folder: Path) -> None:
     (folder / "loop.mbtiles").symlink_to("loop.mbtiles")
     with pytest.raises(Unavailable, match=r"tiles\[0\]\.source"):
