@@ -265,7 +265,7 @@ def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
     )
 
 
-def _hashed(model: Path, progress: Progress) -> ModelSource:
+def _hashed(model: Path, progress: Callable[[], None]) -> ModelSource:
     with doing(f"reading the model {model}"):
         return hash_model(model, progress)
 

@@ -15,9 +15,10 @@ from blake3 import blake3
 
 from builders.activity import doing
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import PlanRow, Progress, UnkeyedTask, silent
+from builders.artifacts.task import Progress, UnkeyedTask, silent
 from builders.compose import BuildContext
 from builders.files import lies_in, read_pieces
+from builders.report import PlanRow
 from store.disk.media import object_path
 from store.errors import Corrupt, NotFound
 from store.format.entries import Entry
