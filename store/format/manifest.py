@@ -256,8 +256,8 @@ class Coverage:
 class Figure:
     """A figure of quality that gated the build (FORMAT.md 6.7).
 
-    `value` is at least `least`, both in parts per million; `queries` is the number of queries that it rests on;
-    `recipe` is the digest, 32 bytes, of how it was measured.
+    `value` is at least `least`, both in parts per million (0 to 1,000,000); `queries` is the number of queries that it
+    rests on; `recipe` is the digest, 32 bytes, of how it was measured.
     """
 
     name: str
@@ -279,7 +279,7 @@ class Figure:
             )
         name, value, least, queries, recipe = item
         counted = 1 <= queries <= MAX_QUERIES
-        if not FIGURE.fullmatch(name) or len(recipe) != 32 or value < least or not counted:
+        if not FIGURE.fullmatch(name) or len(recipe) != 32 or not 0 <= least <= value <= PPM or not counted:
             raise Corrupt(f"the figure of quality {name[:128]!r} is not valid", kind="bad-field", field="quality")
         return cls(name, value, least, queries, recipe)
 

@@ -96,7 +96,7 @@ ISSUES = st.builds(
 )  # fmt: skip
 FIGURES = st.builds(
     lambda name, least, more, queries, recipe: Figure(name, least + more, least, queries, recipe),
-    WORDS, st.integers(-PPM, PPM), st.integers(0, PPM), st.integers(1, MAX_QUERIES), DIGESTS,
+    WORDS, st.integers(0, PPM // 2), st.integers(0, PPM // 2), st.integers(1, MAX_QUERIES), DIGESTS,
 )  # fmt: skip
 MANIFESTS = st.builds(
     Manifest,
@@ -230,6 +230,8 @@ def test_an_unknown_key_is_refused(path: Path) -> None:
 
 
 ID31, ID32, ID33 = bytes(31), bytes(32), bytes(33)
+# A value and a least value of which one is not in parts per million, though the one is not below the other.
+OUTSIDE_OF_PPM = ([PPM + 1, 0], [PPM + 1, PPM + 1], [9_200_000_000_000, PPM], [0, -1], [-1, -1], [PPM, -(2**63)])
 BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("version", [1], [0, 2, -1]),
     ("host", ["cpu", "cpu+sm87"], ["", "sm87+cpu", "cpu+cpu", "CPU", "cpu-arm", "cpu+ort>=1.22", "cpu" * 90, "cpu\n"]),
@@ -244,6 +246,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("quality", [], [[["a", 1, 1, ID32]], [["a", 1, 1, 1, ID32, 1]], [["a", 1, 1, 1, ID32]] * 2, ["a"], [[1] * 5]]),
     ("quality", [], [[["b", 1, 1, 1, ID32], ["a", 1, 1, 1, ID32]], [["a", "1", 1, 1, ID32]], [["", 1, 1, 1, ID32]]]),
     ("quality", [[["a", 1, 1, 2**40, ID32]]], [[["a", 1, 1, n, ID32]] for n in (0, -1, 2**40 + 1, "1", ID32)]),
+    ("quality", [[["a", PPM, 0, 1, ID32]]], [[["a", *value, 1, ID32]] for value in OUTSIDE_OF_PPM]),
     ("quality", [], [[[f"a{i:03}", 1, 1, 1, bytes(32)] for i in range(257)]]),
     ("mission.id", ["a", "0-", "a" * 64], ["", "-a", "A", "a_b", "a.b", "a/b", "a" * 65, "a\n", "..", "é"]),
     ("mission.flight", ["A", "2026:1.2_3-4"], ["", " ", "a b", "a" * 65, "a\n", "a/b"]),

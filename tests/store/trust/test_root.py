@@ -31,6 +31,9 @@ from store.trust.root import (
 )
 from tests.support.missions import ROOT, key, next_root, pinned, role, sign_payload, sign_root
 
+# The key of the pilot plus the point of order 2, which is (-x, -y): a point outside of the subgroup.
+PILOT = int.from_bytes(key("pilot").public.raw, "little")
+MIXED_ORDER = (2**255 - 19 - PILOT % 2**255 | (~PILOT >> 255 & 1) << 255).to_bytes(32, "little")
 KEYS = [key(f"key {i}").public for i in range(9)]
 
 
@@ -90,7 +93,7 @@ def test_arbitrary_bytes_are_corrupt(data: bytes) -> None:
 
 def test_the_domain_is_the_hash_of_the_first_payload() -> None:
     second = next_root(ROOT)
-    third = next_root(second, domain="renamed")
+    third = next_root(second)
     digest = derive("flightbag 2026 trust root v1", ROOT.render())
     assert ROOT.domain_id == second.domain_id == third.domain_id == digest
     assert (second.previous, third.previous) == (ROOT.digest, second.digest)
@@ -135,6 +138,9 @@ def bad_values() -> dict[str, dict[str, Any]]:
         "keys_in_another_order": with_role("mission", {"keys": two[::-1], "threshold": 1}),
         "key_twice": with_role("mission", {"keys": [pilot, pilot], "threshold": 2}),
         "key_short": with_role("mission", {"keys": [weak], "threshold": 1}),
+        "key_of_order_2": with_role("mission", {"keys": [(2**255 - 20).to_bytes(32, "little")], "threshold": 1}),
+        "key_outside_the_subgroup": with_role("root", {"keys": [MIXED_ORDER], "threshold": 1}),
+        "key_that_is_no_point": with_role("release", {"keys": [b"\x02" + bytes(31)], "threshold": 1}),
         "key_as_text": with_role("mission", {"keys": ["x" * 32], "threshold": 1}),
         "sixty_five_keys": with_role("mission", {"keys": [bytes([0, i]) * 16 for i in range(65)], "threshold": 1}),
         "key_for_release_and_mission": with_role("release", {"keys": [pilot], "threshold": 1}),
@@ -296,6 +302,10 @@ class TestChain:
         assert advance(pinned(), [sign_root(other, "root-a"), sign_root(third, "root-a")]).root == third
         assert broken([sign_root(second, "root-a"), sign_root(third, "root-a")]) == "bad-trust-chain"
 
+    @pytest.mark.parametrize("label", ["ridge fleet 2", "Ridge fleet", "r"])
+    def test_another_label_of_the_domain(self, label: str) -> None:
+        assert broken([sign_root(next_root(ROOT, domain=label), "root-a")]) == "bad-trust-chain"
+
     def test_the_root_before_by_another_digest(self) -> None:
         assert broken([sign_root(next_root(ROOT, previous=bytes(32)), "root-a")]) == "bad-trust-chain"
 
@@ -430,6 +440,7 @@ class TestMissionSignatures:
         check_signatures(signed("pilot", "co-pilot", root=both), both, LABEL, "mission", "it")
 
     def test_a_key_of_small_order_signs_nothing(self) -> None:
+        """Not even where a root names it, which none that is read does."""
         weak = PublicKey((2**255 - 20).to_bytes(32, "little"))
         root = replace(CREW, mission=Role((weak,), 1))
         forged = Signature(weak.kid, (1).to_bytes(32, "little") + bytes(32))
