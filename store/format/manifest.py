@@ -188,9 +188,10 @@ class Coverage:
 
     `digest` is over every tile of the area (FORMAT.md 6.2). `tiles` counts these tiles, `missing` those of them that
     are not described. `required_ppm` is the policy: the least fraction of described tiles in parts per million.
-    `oldest` and `newest` are capture dates in unix seconds. `max_age_days` and `min_resolution_mm` are the gates that
-    the imagery passed, None where the mission sets none. `repeated` counts the described tiles that show the same as
-    another tile of the area, which the mission allows; None where no described tile does.
+    `oldest` and `newest` are capture dates, each as the unix seconds of its midnight UTC. `max_age_days` and
+    `min_resolution_mm` are the gates that the imagery passed, None where the mission sets none. `repeated` counts the
+    described tiles that show the same as another tile of the area, which the mission allows; None where no described
+    tile does.
     """
 
     digest: bytes
@@ -257,6 +258,9 @@ class Coverage:
         )
         fields.end()
         ascending(coverage.zooms, "coverage.zooms")
+        for name, date in (("oldest", coverage.oldest), ("newest", coverage.newest)):
+            if date % SECONDS_A_DAY:
+                raise Corrupt(f"coverage.{name} is not midnight UTC", kind="bad-field", field=f"coverage.{name}")
         if coverage.oldest > coverage.newest:
             raise Corrupt("coverage.oldest is after coverage.newest", kind="bad-field", field="coverage.oldest")
         if (coverage.tiles - coverage.missing) * PPM < coverage.required_ppm * coverage.tiles:

@@ -29,7 +29,8 @@ from store.trust.keys import PrivateKey, sign
 from store.trust.root import Role, SignedRoot, TrustRoot
 from tests.support.memory import MemoryEvidence
 
-NOW = 1_795_000_000
+# A hundred seconds after a midnight UTC, at which ISSUE is: dates of capture are midnights too.
+NOW = 1_794_960_100
 BINDING = Binding(NOW, aircraft="uav-07", host="cpu-x86_64-avx2")
 
 
@@ -126,8 +127,9 @@ FACTS = MissionFacts(
     sector="stable_rear",
 )
 ISSUE = Issue(epoch=1, sequence=NOW - 100, issued_at=NOW - 100, min_root_version=1, expires_at=NOW + 1000)
+CAPTURED = ISSUE.issued_at - 10 * 86400
 COVERAGE = Coverage(
-    digest=bytes(32), tiles=312, missing=0, required_ppm=10**6, zooms=(16, 17), oldest=NOW - 10**6, newest=NOW - 10**6
+    digest=bytes(32), tiles=312, missing=0, required_ppm=10**6, zooms=(16, 17), oldest=CAPTURED, newest=CAPTURED
 )
 
 
