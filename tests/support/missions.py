@@ -39,6 +39,12 @@ def key(name: str) -> PrivateKey:
     return PrivateKey(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
 
 
+def plus_order_2(raw: bytes) -> bytes:
+    """The point of a public key plus the point of order 2, which gives (-x, -y): it is outside of the subgroup."""
+    number = int.from_bytes(raw, "little")
+    return (2**255 - 19 - number % 2**255 | (~number >> 255 & 1) << 255).to_bytes(32, "little")
+
+
 def role(*names: str, threshold: int = 1) -> Role:
     return Role(tuple(sorted(key(name).public for name in names)), threshold)
 

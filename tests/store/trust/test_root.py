@@ -29,11 +29,8 @@ from store.trust.root import (
     check_signatures,
     count_signers,
 )
-from tests.support.missions import ROOT, key, next_root, pinned, role, sign_payload, sign_root
+from tests.support.missions import ROOT, key, next_root, pinned, plus_order_2, role, sign_payload, sign_root
 
-# The key of the pilot plus the point of order 2, which is (-x, -y): a point outside of the subgroup.
-PILOT = int.from_bytes(key("pilot").public.raw, "little")
-MIXED_ORDER = (2**255 - 19 - PILOT % 2**255 | (~PILOT >> 255 & 1) << 255).to_bytes(32, "little")
 KEYS = [key(f"key {i}").public for i in range(9)]
 
 
@@ -146,7 +143,7 @@ def bad_values() -> dict[str, dict[str, Any]]:
         "key_twice": with_role("mission", {"keys": [pilot, pilot], "threshold": 2}),
         "key_short": with_role("mission", {"keys": [weak], "threshold": 1}),
         "key_of_order_2": with_role("mission", {"keys": [(2**255 - 20).to_bytes(32, "little")], "threshold": 1}),
-        "key_outside_the_subgroup": with_role("root", {"keys": [MIXED_ORDER], "threshold": 1}),
+        "key_outside_the_subgroup": with_role("root", {"keys": [plus_order_2(pilot)], "threshold": 1}),
         "key_that_is_no_point": with_role("release", {"keys": [b"\x02" + bytes(31)], "threshold": 1}),
         "key_as_text": with_role("mission", {"keys": ["x" * 32], "threshold": 1}),
         "sixty_five_keys": with_role("mission", {"keys": [bytes([0, i]) * 16 for i in range(65)], "threshold": 1}),
