@@ -80,7 +80,7 @@ def build(
     start = time.monotonic()
     # The locks are held from before the first byte is written until the mission is published.
     with Repository.open(store) as repository, ExitStack() as locks:
-        keys.check(repository.trust_root().root)
+        keys.check(repository.trust_root().root, now=now)
         missions: list[str] = []
 
         def lock(mission: str) -> None:
@@ -155,7 +155,9 @@ def _publish(
         report,
         outcome="built" if issued.manifest is not None else "draft",
         manifest="" if issued.manifest is None else str(issued.manifest),
-        sequence=issued.sequence,
+        sequence=issued.issue.sequence,
+        valid_from=issued.issue.valid_from,
+        expires_at=issued.issue.expires_at,
         why=_unpublished(issued, payload.lacking),
     )
 
