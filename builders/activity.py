@@ -105,6 +105,8 @@ class doing:  # noqa: N801 - it reads as a statement: with doing("decoding tile 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, MemoryError) and not hasattr(error, "__notes__"):
+            error.add_note(self._what)
         if _box is not None:
             _box.end()
 

@@ -20,7 +20,7 @@ from typing import Any
 from builders.activity import Recorder
 from builders.crossing import error_from_json, from_json
 from builders.engines.card import Card, EngineRecipes
-from builders.engines.isolation import Job, Limits, Worker, machine_memory, run_worker
+from builders.engines.isolation import Job, Limits, Worker, run_worker, usable_memory
 from builders.report import EngineReport, PlanReport
 
 # A report names each missing tile: a country has millions.
@@ -41,8 +41,11 @@ def run_confined(
     about: str,
     progress: Progress,
     opened: Callable[[str], None] = lambda _mission: None,
+    *,
+    module: str = "builders.confined",
 ) -> dict[str, Any]:
-    """Return the result of a task. `about` names the file that it is about; `opened` gets the id of the mission.
+    """Return the result of a task of `module`. `about` names the file that it is about; `opened` gets the id of the
+    mission.
 
     Raise what the task raised, Unavailable (kind `out-of-memory`, `timed-out` or `failed`) where it did not come to an
     end, and ConfinedError for an error of this program.
@@ -50,7 +53,7 @@ def run_confined(
     with tempfile.TemporaryDirectory(prefix="flightbag-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         job = Job(
-            module="builders.confined",
+            module=module,
             does=f"reads {about}",
             doing=f"the process that reads {about}",
             cwd=Path.cwd(),
@@ -62,14 +65,14 @@ def run_confined(
                 what, text, number, *rest = json.loads(line)
                 if what == "progress":
                     progress(str(text), int(number), int(*rest))
-                elif what == "opened":
+                elif what == "loaded":
                     opened(str(text))
                     worker.seconds = float(number)
                     worker.send(b"\n")
 
         with closing(Recorder(folder / "recorder")) as recorder:
             full = {**request, "task": task, "about": about, "recorder": str(folder / "recorder")}
-            result, _ = run_worker(job, full, folder, Limits(machine_memory(), _SECONDS), receive, recorder)
+            result, _ = run_worker(job, full, folder, Limits(usable_memory(), _SECONDS), receive, recorder)
     if "failure" in result:
         raise error_from_json(result["failure"])
     if "unexpected" in result:

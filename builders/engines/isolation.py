@@ -44,7 +44,9 @@ _POLL_S = 0.5
 # The last words of a process that ran out of memory and could not write a result.
 _NO_MEMORY = ("bad_alloc", "MemoryError", "Memory allocation", "pthread_create failed, error code: 12")
 # Variables that a worker does not get: those of this program, the sockets of agents that sign, and secrets by name.
-_SECRET = re.compile(r"^(FLIGHTBAG|SSH|GPG)_|PASS|SECRET|TOKEN|CREDENTIAL|(^|_)PIN(_|$)|API_?KEY", re.IGNORECASE)
+_SECRET = re.compile(
+    r"^(FLIGHTBAG_(?!STORE$)|SSH_|GPG_)|PASS|SECRET|TOKEN|CREDENTIAL|(^|_)PIN(_|$)|API_?KEY", re.IGNORECASE
+)
 # Where a container says how much memory it has (cgroup 2 and 1).
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -83,6 +85,12 @@ def machine_memory() -> int:
         with suppress(OSError, ValueError):
             memory = min(memory, int(path.read_text()))
     return memory
+
+
+def usable_memory() -> int:
+    """Return the bytes that a worker may use where nobody states a limit. An eighth is for the rest of the machine: at
+    its end the kernel ends whatever process it likes."""
+    return machine_memory() * 7 // 8
 
 
 def compile_in_worker(

@@ -133,11 +133,14 @@ def test_a_source_that_hangs_is_bounded_and_named(
     code = "import time\nimport builders.imagery.inventory as i\ni.open_source = lambda *a: time.sleep(3600)\n"
     at_start(tmp_path, monkeypatch, code)
     source = desk.folder / f"source.{container}"
-    source.write_bytes(b"")
-    mission = small(desk, tiles=source)
+    if container == "folder":
+        source.mkdir()
+    else:
+        source.write_bytes(b"x")
+    mission = small(desk, more="[compile]\ntimeout_s = 3\n", tiles=source)
     for ran in (desk.build(mission), flightbag("plan", mission, "--store", desk.store, "--json")):
-        assert ran.status in (2, 3)
-        assert source.name in ran.json["error"]["message"]
+        assert (ran.status, ran.json["error"]["kind"]) == (3, "timed-out")
+        assert f"while it was opening {source}" in ran.json["error"]["message"]
 
 
 # -- interrupts
