@@ -10,6 +10,7 @@ The process writes into the store, and signs nothing.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -34,6 +35,7 @@ from builders.report import BuildReport, EngineReport, PlanReport
 from store.errors import FlightbagError
 
 _INTERVAL_S = 0.1
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 Request: TypeAlias = Mapping[str, Any]
 
@@ -177,6 +179,9 @@ def main(request_path: Path, result_path: Path, pipe: int, tasks: Tasks = TASKS)
     begin(request["parent"], request["memory"])
     record_in(Path(request["recorder"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As `tools.program` does: tables and inventories are large, and have no cycles.
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     allowed = threading.Event()
     main_thread = threading.get_ident()
 

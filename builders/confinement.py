@@ -15,13 +15,14 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builders.activity import Recorder
-from builders.crossing import error_from_json, from_json
-from builders.engines.card import Card, EngineRecipes
 from builders.engines.isolation import Job, Limits, Worker, run_worker, usable_memory
-from builders.report import EngineReport, PlanReport
+
+if TYPE_CHECKING:
+    from builders.engines.card import EngineRecipes
+    from builders.report import EngineReport, PlanReport
 
 # A report names each missing tile: a country has millions.
 _MAX_RESULT = 512 * 2**20
@@ -69,15 +70,24 @@ def run_confined(
                     opened(str(text))
                     worker.seconds = float(number)
                     worker.send(b"\n")
+                    _load_while_it_works()
 
         with closing(Recorder(folder / "recorder")) as recorder:
             full = {**request, "task": task, "about": about, "recorder": str(folder / "recorder")}
             result, _ = run_worker(job, full, folder, Limits(usable_memory(), _SECONDS), receive, recorder)
     if "failure" in result:
+        from builders.crossing import error_from_json
+
         raise error_from_json(result["failure"])
     if "unexpected" in result:
         raise ConfinedError(str(result["unexpected"]))
     return result
+
+
+def _load_while_it_works() -> None:
+    """Load what reads the result. Loading it before the worker starts would add to the time of every build."""
+    import builders.crossing
+    import builders.report  # noqa: F401
 
 
 def build(
@@ -98,6 +108,9 @@ def build(
 
 def plan(mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress) -> PlanReport:
     """Return the plan of a mission file, as the store is now."""
+    from builders.crossing import from_json
+    from builders.report import PlanReport
+
     request = {**_request(mission_file, store, cache), "now": now}
     return from_json(PlanReport, run_confined("plan", request, str(mission_file), progress).get("report"))
 
@@ -106,6 +119,10 @@ def engines(
     mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress
 ) -> list[EngineReport]:
     """Build the engines of a mission file into the store: see `artifacts.engine.build_engines`."""
+    from builders.crossing import error_from_json, from_json
+    from builders.engines.card import Card
+    from builders.report import EngineReport
+
     request = {**_request(mission_file, store, cache), "now": now}
     result = run_confined("engines", request, str(mission_file), progress)
     return [
@@ -120,6 +137,8 @@ def engines(
 
 def recipes(mission_file: Path, backbone: str, cache: Path, *, progress: Progress) -> EngineRecipes:
     """Return what the build key of the engine of a backbone is made of."""
+    from builders.engines.card import EngineRecipes
+
     request = {**_request(mission_file, None, cache), "backbone": backbone}
     result = run_confined("recipes", request, str(mission_file), progress)
     return EngineRecipes.of_plain(result["recipe"], result["steps"])

@@ -22,11 +22,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from builders import confinement
-from builders.crossing import from_json
-from builders.report import BuildReport
 from store.disk.locks import exclusive
 from store.errors import Corrupt, Refused
 from store.format.entries import EntryTable
@@ -37,6 +35,9 @@ from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
+
+if TYPE_CHECKING:
+    from builders.report import BuildReport
 
 Progress = Callable[[str, int, int], None]
 
@@ -101,6 +102,9 @@ def build(
             progress=progress,
             opened=lock,
         )
+        from builders.crossing import from_json
+        from builders.report import BuildReport
+
         report = from_json(BuildReport, result["report"])
         if (payload := _Payload.of(result.get("payload"))) is not None:
             with writing(repository) as writer:
