@@ -74,7 +74,7 @@ class Messages:
     def loaded(self, mission: str, limits: Limits) -> None:
         """Name the mission, whose lock the parent takes now, and its limits."""
         limit_memory(limits.memory)
-        self._send(["loaded", mission, limits.seconds])
+        self._send(["loaded", mission, limits.seconds, 0])
         self._go()
 
 

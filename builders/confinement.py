@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,15 +62,18 @@ def run_confined(
         )
 
         def receive(line: bytes, worker: Worker) -> None:
-            with suppress(ValueError, TypeError, OverflowError, RecursionError):
-                what, text, number, *rest = json.loads(line)
-                if what == "progress":
-                    progress(str(text), int(number), int(*rest))
-                elif what == "loaded":
-                    opened(str(text))
-                    worker.seconds = float(number)
-                    worker.send(b"\n")
-                    _load_while_it_works()
+            try:
+                what, text, number, total = json.loads(line)
+                text, number, total = str(text), int(number), int(total)
+            except (ValueError, TypeError, OverflowError, RecursionError):
+                return
+            if what == "progress":
+                progress(text, number, total)
+            elif what == "loaded":
+                opened(text)
+                worker.seconds = number
+                worker.send(b"\n")
+                _load_while_it_works()
 
         with closing(Recorder(folder / "recorder")) as recorder:
             full = {**request, "task": task, "about": about, "recorder": str(folder / "recorder")}

@@ -14,12 +14,14 @@ variable of the environment that names a secret.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
 import resource
 import select
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -28,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from builders.activity import Recorder, getting_on
 from builders.engines.base import PhaseProgress
@@ -312,7 +314,7 @@ def _signal(number: int) -> str:
 
 def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with _open_regular(path) as file:
             data = file.read(job.max_result + 1)
         if len(data) > job.max_result:
             message = f"the process that {job.does} wrote a result of more than {job.max_result} bytes"
@@ -326,11 +328,23 @@ def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
 
 
 def _tail(path: Path) -> str:
-    """The end of the log as text for people, without control characters except line ends."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _LOG_TAIL))
-        text = file.read(_LOG_TAIL).decode(errors="replace")
+    """The end of the log as text for people, without control characters except line ends; "" where it is gone."""
+    try:
+        with _open_regular(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_TAIL))
+            text = file.read(_LOG_TAIL).decode(errors="replace")
+    except OSError:
+        return ""
     return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a file that a worker left. Raise OSError for a link, and for a pipe or a device: reading one may not end."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return file
 
 
 # -- in the worker

@@ -334,7 +334,20 @@ def forged(desk: Desk, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[s
         return desk.build(small(desk))
 
 
-@pytest.mark.parametrize("what", ["manifest", "table", "both of another mission", "no base64", "draft", "report"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "manifest",
+        "table",
+        "both of another mission",
+        "no base64",
+        "draft",
+        "report",
+        "no report",
+        "report of other figures",
+        "report of other artifacts",
+    ],
+)
 def test_a_payload_that_is_not_what_may_be_signed_is_not_signed(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -360,6 +373,12 @@ def test_a_payload_that_is_not_what_may_be_signed_is_not_signed(
             payload["manifest"] = "*" + payload["manifest"]
         elif what == "draft":
             payload["draft"] = 1
+        elif what == "report of other figures":
+            result["report"] = result["report"].replace('"described":', '"described":1')  # type: ignore[attr-defined]
+        elif what == "report of other artifacts":
+            result["report"] = result["report"].replace('"name":"engines/', '"name":"engineers/')  # type: ignore[attr-defined]
+        elif what == "no report":
+            del result["report"]
         else:
             result["report"] = result["report"].replace('"built"', '"fine"')  # type: ignore[attr-defined]
 
