@@ -75,7 +75,7 @@ def run_confined(
                 worker.send(b"\n")
                 _load_while_it_works()
 
-        with closing(Recorder(folder / "recorder")) as recorder:
+        with closing(Recorder(folder / "recorder", _tile)) as recorder:
             full = {**request, "task": task, "about": about, "recorder": str(folder / "recorder")}
             result, _ = run_worker(job, full, folder, Limits(usable_memory(), _SECONDS), receive, recorder)
     if "failure" in result:
@@ -85,6 +85,12 @@ def run_confined(
     if "unexpected" in result:
         raise ConfinedError(str(result["unexpected"]))
     return result
+
+
+def _tile(number: int) -> str:
+    from builders.grid.tiles import tile_from_id
+
+    return str(tile_from_id(number))
 
 
 def _load_while_it_works() -> None:
