@@ -8,6 +8,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from builders.activity import doing
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import UnkeyedTask
 from builders.compose import BuildContext
@@ -41,9 +42,10 @@ def file_tasks(context: BuildContext) -> Iterator[FileTask]:
     """Yield the files of the mission file, each read and hashed."""
     for file in context.mission.files:
         hasher, size = blake3(), 0
-        for chunk in read_chunks(str(file.path)):
-            hasher.update(chunk)
-            size += len(chunk)
+        with doing(f"reading {file.path}"):
+            for chunk in read_chunks(str(file.path)):
+                hasher.update(chunk)
+                size += len(chunk)
         id_ = ObjectId(hasher.digest())
         try:
             present = context.repository.media.stamp(object_path(id_)).size == size

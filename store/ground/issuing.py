@@ -35,7 +35,7 @@ from store.ground.repository import Repository
 from store.ground.writer import Writer, check_fit, writing
 from store.takeoff.mission import Evidence, Opened
 from store.takeoff.verify import read_table
-from store.trust.keys import Signer, sign
+from store.trust.keys import PublicKey, Signer, sign
 from store.trust.root import SignedRoot, TrustRoot, check_begun, check_signer, count_signatures, count_signers
 
 # Sequences only rise, so the highest is among the latest manifests: so many are read.
@@ -48,6 +48,28 @@ def check_signers(root: TrustRoot, signers: Sequence[Signer], *, now: int) -> No
     check_begun(root, now=now)
     for signer in signers:
         check_signer(root, signer.public, "mission")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys that will sign once the work is done: how many, those that are known without opening a private key, and the
+    function that opens all of them."""
+
+    count: int
+    known: Sequence[PublicKey]
+    open: Callable[[], Sequence[Signer]]
+
+    @classmethod
+    def of(cls, signers: Sequence[Signer]) -> Keys:
+        """Return keys that are open already."""
+        return cls(len(signers), [signer.public for signer in signers], lambda: signers)
+
+    def check(self, root: TrustRoot, *, now: int) -> None:
+        """Raise Untrusted unless each key that is known may sign a mission, Refused for a trust root from the future of
+        `now`. Called before anything is written."""
+        check_begun(root, now=now)
+        for public in self.known:
+            check_signer(root, public, "mission")
 
 
 @contextmanager
