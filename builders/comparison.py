@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from builders.artifacts.engine import EngineBuilder, EngineTask, card_of
+from builders.artifacts.file import FileTask
 from builders.artifacts.index import IndexTask
 from builders.artifacts.plan import Plan
 from builders.artifacts.shard import ShardTask
@@ -65,6 +66,8 @@ def unchanged(
         gates = plan.gates_beside({figure.name for figure in opened.manifest.quality}, missing)
         if opened.manifest.identity != plan.identity(missing, gates, releases_of(plan)):
             return None
+        if any(opened.table.find(task.name) != task.entry for task in plan.of(FileTask)):
+            return None  # the identity does not tell where a file lay
         binding = Binding(now)
         findings = check_binding(repository.evidence, opened, plan.facts.id, binding, moment_of(opened, binding))
         if any(finding.kind != "not-yet-valid" for finding in findings):

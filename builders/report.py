@@ -114,7 +114,8 @@ class CoverageReport:
 @dataclass(frozen=True, slots=True)
 class PlanRow:
     """The line of a task in a plan: `key` is "" for a kind without build keys, `bytes` None where the size is not known
-    yet, `tiles` the number of tiles that a shard shows; `detail` is for people, where no size is known."""
+    yet, `tiles` the number of tiles that a shard shows; `outside` the path of a file that is stored from outside the
+    folder of the mission file, "" for all else; `detail` is for people, where no size is known."""
 
     name: str
     key: str
@@ -122,6 +123,7 @@ class PlanRow:
     bytes: int | None
     tiles: int | None = None
     detail: str = ""
+    outside: str = ""
 
     def as_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -133,7 +135,8 @@ class PlanRow:
 class PlanReport:
     """What a build would make, what the store has of it, and the tiles that the area lacks as far as the sources show.
     `enough` is whether the policy allows that. `repeated` and `hints` as in `CoverageReport`; `not_measured` says which
-    figures a build would not measure, and why. `valid_from` and `expires_at` are those of a build now."""
+    figures a build would not measure, and why. `valid_from` and `expires_at` are those of a manifest that is issued
+    now, as in `BuildReport`."""
 
     mission: str
     flight: str

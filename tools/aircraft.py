@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from store.disk.layout import store_above
 from store.errors import Invalid
 from store.takeoff.aircraft import consume, enrol, lower_floor, read_state
 from store.takeoff.code import short_code
@@ -48,6 +49,8 @@ def enrol_command(
 
     Example: flightbag aircraft enrol state --id uav-07 --host cpu-x86_64 --trust pinned.root.cbor
     """
+    if (store := store_above(trust)) is not None:
+        keyfiles.refuse_inside("--trust", trust, store)
     root = keyfiles.pinned(trust)
     enrolment = enrol(state, AircraftState.initial(id_, host, root), again=again)
     kept = enrolment.state

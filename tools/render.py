@@ -199,6 +199,7 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
     yield from table(
         [("present" if r.present else "missing", r.name, r.detail if r.bytes is None else size(r.bytes)) for r in rows]
     )
+    yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
     missing = sum(not row.present for row in rows)
     yield f"{len(rows) - missing} present, {missing} to build; {item.tiles} tiles of the area"
     yield from _repeats(item.repeated)
@@ -475,6 +476,8 @@ def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
     yield from table(rows)
     yield from baselines(manifest.quality, {})
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+    outside = [e.name for e in opened.table.entries if "origin" in e.meta]
+    yield from (f"{name} lay outside the folder of the mission file" for name in outside)
 
 
 def covered(coverage: Coverage) -> str:

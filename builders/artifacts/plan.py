@@ -160,7 +160,7 @@ def make_plan(
     views = origins_by_set((s.name for s in mission.descriptors), ((task, task.origins) for task in shards))
     missing = with_views(shortfall(inventory, gates, {}), views)
     indexes = tuple(index_tasks(context, shards, missing, host, lookup))
-    tasks: tuple[Task, ...] = (*engines, *shards, *probes, *indexes, *file_tasks(context))
+    tasks: tuple[Task, ...] = (*engines, *shards, *probes, *indexes, *file_tasks(context, progress))
     count = sum(task.most_entries for task in tasks) + ListTask.most_entries
     if count > MAX_ENTRIES:
         raise Invalid(

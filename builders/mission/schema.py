@@ -574,10 +574,17 @@ class Quality(Section):
 
 
 class File(Section):
-    """A file that the build stores unchanged, as the entry files/<name>."""
+    """A file that the build stores unchanged, as the entry files/<name>.
+
+    A store is not encrypted, and a mission file may come from somebody else: a file that lies outside the folder of the
+    mission file is stored only where `outside` says so.
+    """
 
     name: Annotated[str, _rule(_is_file_name), Field(description=_FILE_NAME_RIGHT)]
     path: Source
+    outside: Annotated[bool, Field(description="true for a file outside the folder of the mission file, or false")] = (
+        False
+    )
 
 
 class Limits(Section):

@@ -387,8 +387,16 @@ def test_what_would_exhaust_the_parser_is_refused(folder: Path, text: str) -> No
         load_mission(path)
 
 
+def test_thousands_of_problems_are_a_short_list(folder: Path) -> None:
+    problems = problems_of(folder, MISSION.replace("zooms = [16, 17]", f"zooms = [{'-1, ' * 10_000}]"))
+    assert len(problems) == 101
+    assert problems[-1] == "9900 more problems are not listed"
+
+
 def test_a_file_of_the_greatest_size_is_read(folder: Path) -> None:
-    text = MISSION + "#" * (MAX_BYTES - len(MISSION))
+    lines = MISSION + "#\n" * ((MAX_BYTES - len(MISSION)) // 2)
+    text = lines.ljust(MAX_BYTES)
+    assert len(text) == MAX_BYTES
     assert load_mission(write(folder, text)).file.mission.id == "north-ridge"
 
 
@@ -398,6 +406,40 @@ def test_what_is_no_file_is_named(tmp_path: Path, make: Callable[[Path], object]
     make(path)
     with pytest.raises(Invalid, match=r"mission\.toml"):
         load_mission(path)
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/hostname", "link", "away/secret", "nets/../../secret"])
+def test_a_file_outside_the_folder_is_stored_only_where_the_mission_file_says_so(folder: Path, path: str) -> None:
+    """A store is not encrypted, and a mission file may come from somebody else."""
+    top = folder / "mission"
+    top.mkdir()
+    for entry in ("map.mbtiles", "nets", "camera.yaml"):
+        (folder / entry).rename(top / entry)
+    (folder / "secret").write_bytes(b"x")
+    (top / "link").symlink_to("../secret")
+    (top / "away").symlink_to("..")
+    text = MISSION.replace('"camera.yaml"', f'"{path}"')
+    (problem,) = problems_of(top, text)
+    assert problem.startswith(f'files[0].path is "{path}", must be in the folder of the mission file; /')
+    assert "outside = true" in problem
+    assert load_mission(write(top, text + "outside = true\n")).file.files[0].outside
+    (problem,) = problems_of(top, text + "outside = 1\n")
+    assert problem.startswith("files[0].outside is 1, must be true for a file outside")
+
+
+def test_a_mission_file_that_is_a_link_has_the_folder_of_the_link(folder: Path) -> None:
+    """That is the folder that its paths are relative to."""
+    (folder / "elsewhere").mkdir()
+    write(folder / "elsewhere", MISSION)
+    (folder / "mission.toml").symlink_to("elsewhere/mission.toml")
+    assert load_mission(folder / "mission.toml").file.files[0].path == folder / "camera.yaml"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_file_to_be_stored_is_a_regular_one(folder: Path, make: Callable[[Path], object]) -> None:
+    (folder / "camera.yaml").unlink()
+    make(folder / "camera.yaml")
+    assert any("must be the path of a file" in problem for problem in problems_of(folder, MISSION))
 
 
 def test_a_file_that_cannot_be_looked_at_is_not_called_absent(folder: Path) -> None:
