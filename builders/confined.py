@@ -138,7 +138,8 @@ TASKS: Mapping[str, Callable[[Request, Messages], dict[str, Any]]] = {
 
 @contextmanager
 def _opened(request: Request, messages: Messages) -> Iterator[BuildContext]:
-    with open_context(Path(request["mission_file"]), request["store"], Path(request["cache"])) as context:
+    folder = Path(request["cache"])
+    with open_context(Path(request["mission_file"]), request["store"], folder, messages.progress) as context:
         messages.opened(context)
         yield context
 

@@ -155,7 +155,9 @@ def _publish(
         report,
         outcome="built" if issued.manifest is not None else "draft",
         manifest="" if issued.manifest is None else str(issued.manifest),
-        sequence=issued.sequence,
+        sequence=issued.issue.sequence,
+        valid_from=issued.issue.valid_from,
+        expires_at=issued.issue.expires_at,
         why=_unpublished(issued, payload.lacking),
     )
 

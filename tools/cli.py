@@ -143,12 +143,13 @@ def plan(
     require_build_extra()
     from builders.confinement import plan as make_plan
 
+    now = int(time.time())
     with work_bars() as progress:
-        report = make_plan(mission_file, store, cache_folder(), now=int(time.time()), progress=progress)
+        report = make_plan(mission_file, store, cache_folder(), now=now, progress=progress)
     if as_json:
         print_json(report.as_json())
     else:
-        print_lines(render.plan(report))
+        print_lines(render.plan(report, now))
     return OK if report.enough else NO
 
 
@@ -173,20 +174,21 @@ def build(
     from builders.publication import build as run_build
 
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
+    now = int(time.time())
     with work_bars() as progress:
         report = run_build(
             mission_file,
             store,
             keys,
             cache=cache_folder(),
-            now=int(time.time()),
+            now=now,
             progress=progress,
             remembered=not no_stat_cache,
         )
     if as_json:
         print_json(report.as_json())
     else:
-        print_lines(render.build(report))
+        print_lines(render.build(report, now))
     return NO if report.outcome == "failed" else OK
 
 
@@ -281,7 +283,7 @@ def show(
         runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
         print_json({**render.mission_json(opened), "missing": runs, **state})
         return OK
-    print_lines(render.mission(opened, listed))
+    print_lines(render.mission(opened, listed, int(time.time())))
     if state:
         say(f"draft with {state['signatures']} of {state['threshold']} signatures")
         for kid in state["signed"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import shlex
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from store.disk.durable import Disk, replace_file, write_new_file
 from store.disk.layout import open_store, store_above
 from store.disk.media import Media
+from store.disk.opening import OtherType, open_file, type_name
 from store.errors import Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
 from store.ground.issuing import Keys
@@ -32,14 +34,15 @@ _SIGNER_SECONDS = 300
 def read_file(path: Path, limit: int, what: str) -> bytes:
     """Return the bytes of a file that the user named; it may also be a pipe.
 
-    `what` names the file in messages. Raise Invalid if it does not exist, is a directory, or has more than `limit`
-    bytes, and Unavailable if it cannot be read.
+    `what` names the file in messages. Raise Invalid if it does not exist, is of another type, or has more than `limit`
+    bytes, and Unavailable if it cannot be read. A device is not opened.
     """
     try:
-        with open(path, "rb") as file:
+        fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_file_or_pipe)
+        with open(fd, "rb") as file:
             data = file.read(limit + 1)
-    except IsADirectoryError as error:
-        text = f"{what} {path}: expected a file, found a directory"
+    except OtherType as error:
+        text = f"{what} {path}: expected a file, found a {type_name(error.mode)}"
         raise Invalid(text, remedy="give the file itself", path=str(path)) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         remedy = "check the path; if it lies on a medium, mount it"
@@ -49,6 +52,10 @@ def read_file(path: Path, limit: int, what: str) -> bytes:
     if len(data) > limit:
         raise Invalid(f"{what} {path} has more than {limit} bytes", path=str(path))
     return data
+
+
+def _is_file_or_pipe(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
 
 
 def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
@@ -208,7 +215,7 @@ def refuse_inside(option: str, path: Path, folder: str) -> None:
     inside = os.path.realpath(folder) + os.sep
     if os.path.realpath(path).startswith(inside):
         raise Invalid(
-            f"{option} {path} lies inside {folder}, the folder to verify",
+            f"{option} {path} lies inside {folder}, the folder that it would vouch for",
             remedy="give a copy that reached you by another way than the store",
         )
 

@@ -175,14 +175,14 @@ def size_of(manifest: Manifest, signatures: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A manifest that was issued: published as `manifest`, or a draft (None).
+    """A manifest that was issued, as `issue` says: published as `manifest`, or a draft (None).
 
     It has `signatures` of the `threshold` required ones. `replaced` counts the signatures of a draft that this one took
     the place of.
     """
 
     manifest: ObjectId | None
-    sequence: int
+    issue: Issue
     signatures: int
     threshold: int
     replaced: int = 0
@@ -247,17 +247,21 @@ def issue(
     with suppress(NotFound, Corrupt):
         replaced = 0 if draft else len(draft_of(writer.repository, manifest.mission.id).envelope.signatures)
     count, threshold = signed.signatures(root), root.mission.threshold
-    mission, sequence = manifest.mission.id, manifest.issue.sequence
+    mission, issued = manifest.mission.id, manifest.issue
     if count >= threshold and not hold:
         id_ = writer.publish(mission, envelope.render(), table.render(), event=event)
         writer.drop_draft(mission)
-        return Issued(id_, sequence, count, threshold, replaced)
+        return Issued(id_, issued, count, threshold, replaced)
     if not hold:
         check_fit(writer.repository.evidence, signed.opened_with(table, root), mission)
     if draft is None or envelope != draft.envelope:
-        facts = {"sequence": sequence, "kids": [signature.kid.hex() for signature in envelope.signatures], "for": event}
+        facts = {
+            "sequence": issued.sequence,
+            "kids": [signature.kid.hex() for signature in envelope.signatures],
+            "for": event,
+        }
         writer.keep_draft(mission, envelope.render(), table.render(), facts)
-    return Issued(None, sequence, count, threshold, replaced)
+    return Issued(None, issued, count, threshold, replaced)
 
 
 def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer], *, now: int) -> Issued:
