@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import shlex
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,8 +18,10 @@ from pathlib import Path
 from store.disk.durable import Disk, replace_file, write_new_file
 from store.disk.layout import open_store, store_above
 from store.disk.media import Media
+from store.disk.opening import OtherType, open_file, type_name
 from store.errors import Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
+from store.ground.issuing import Keys
 from store.takeoff.verify import pinned_root
 from store.trust.keys import KEY_FILE_LIMIT, PassphraseNeeded, PrivateKey, PublicKey, Signer
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
@@ -31,14 +34,15 @@ _SIGNER_SECONDS = 300
 def read_file(path: Path, limit: int, what: str) -> bytes:
     """Return the bytes of a file that the user named; it may also be a pipe.
 
-    `what` names the file in messages. Raise Invalid if it does not exist, is a directory, or has more than `limit`
-    bytes, and Unavailable if it cannot be read.
+    `what` names the file in messages. Raise Invalid if it does not exist, is of another type, or has more than `limit`
+    bytes, and Unavailable if it cannot be read. A device is not opened.
     """
     try:
-        with open(path, "rb") as file:
+        fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_file_or_pipe)
+        with open(fd, "rb") as file:
             data = file.read(limit + 1)
-    except IsADirectoryError as error:
-        text = f"{what} {path}: expected a file, found a directory"
+    except OtherType as error:
+        text = f"{what} {path}: expected a file, found a {type_name(error.mode)}"
         raise Invalid(text, remedy="give the file itself", path=str(path)) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         remedy = "check the path; if it lies on a medium, mount it"
@@ -48,6 +52,10 @@ def read_file(path: Path, limit: int, what: str) -> bytes:
     if len(data) > limit:
         raise Invalid(f"{what} {path} has more than {limit} bytes", path=str(path))
     return data
+
+
+def _is_file_or_pipe(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
 
 
 def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
@@ -159,6 +167,33 @@ def signers(paths: Sequence[Path], ask: Callable[[str], bytes], command: str | N
     return result
 
 
+def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command: str | None) -> Keys:
+    """Return the keys of these files, to be opened when the work is done; mistakes that show without that raise now.
+
+    Raise as `signers` does for files that are absent or no keys and for a command that does not fit them, and Invalid
+    for a passphrase that nobody could give.
+    """
+    ask = passphrase_from(passphrase_file)
+    private = [path for path in paths if is_private(path)]
+    public = [path for path in paths if path not in private]
+    known = [one.public for one in signers(public, ask, command)] if public or command is not None else []
+    for path in private:
+        if b"ENCRYPTED" in read_file(path, KEY_FILE_LIMIT, "the key file"):
+            if passphrase_file is not None:
+                read_file(passphrase_file, 4096, "the passphrase file")
+            elif not sys.stdin.isatty():
+                raise Invalid(
+                    f"the key {path} needs a passphrase, and standard input is not a terminal",
+                    remedy="give --passphrase-file",
+                    path=str(path),
+                )
+        # `keys new` writes the public key beside the private one.
+        beside = path.with_name(path.name + ".pub")
+        if beside.is_file():
+            known.append(public_key(beside, ask))
+    return Keys(len(paths), known, lambda: signers(paths, ask, command))
+
+
 def public_key(path: Path, ask: Callable[[str], bytes]) -> PublicKey:
     """Return the public key of a .pub file, or of the file of a private key."""
     data = read_file(path, KEY_FILE_LIMIT, "the key file")
@@ -180,7 +215,7 @@ def refuse_inside(option: str, path: Path, folder: str) -> None:
     inside = os.path.realpath(folder) + os.sep
     if os.path.realpath(path).startswith(inside):
         raise Invalid(
-            f"{option} {path} lies inside {folder}, the folder to verify",
+            f"{option} {path} lies inside {folder}, the folder that it would vouch for",
             remedy="give a copy that reached you by another way than the store",
         )
 

@@ -138,7 +138,8 @@ def rollback_command(
     signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     target = None if to is None else ObjectId.parse(to)
     with Repository.open(store) as repository:
-        outcome = rollback(repository, mission or "", signers, now=int(time.time()), to=target, dry_run=dry_run)
+        now = int(time.time())
+        outcome = rollback(repository, mission or "", signers, now=now, to=target, dry_run=dry_run)
     if as_json:
         value = {name: str(item) if isinstance(item, ObjectId) else item for name, item in asdict(outcome).items()}
         print_json({**value, "dry_run": dry_run})
@@ -147,6 +148,7 @@ def rollback_command(
     else:
         verb = "would go back" if dry_run else "went back" if outcome.manifest else "has a draft that goes back"
         say(f"{outcome.mission} {verb} to the entries of {outcome.to}, as sequence {outcome.sequence}")
+        say(f"valid: {render.validity(outcome.valid_from, outcome.expires_at, now)}")
         if outcome.replaced:
             say(f"this replaced an earlier draft with {render.many(outcome.replaced, 'signature')}")
         if outcome.manifest:

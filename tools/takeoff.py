@@ -70,16 +70,21 @@ def sign(
     store, mission = store_and(store_and_mission, needed=True)
     signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     with Repository.open(store) as repository:
-        outcome = sign_draft(repository, mission or "", signers, now=int(time.time()))
+        now = int(time.time())
+        outcome = sign_draft(repository, mission or "", signers, now=now)
+    issue = outcome.issue
     if as_json:
         print_json(
             {"mission": mission, "manifest": str(outcome.manifest) if outcome.manifest else None}
-            | {"sequence": outcome.sequence, "signatures": outcome.signatures, "threshold": outcome.threshold}
+            | {"sequence": issue.sequence, "signatures": outcome.signatures, "threshold": outcome.threshold}
+            | {"valid_from": issue.valid_from, "expires_at": issue.expires_at}
         )
-    elif outcome.manifest is not None:
-        say(f"published {mission}, sequence {outcome.sequence}, manifest {outcome.manifest}")
+        return OK
+    if outcome.manifest is not None:
+        say(f"published {mission}, sequence {issue.sequence}, manifest {outcome.manifest}")
     else:
         say(f"{mission} is still a draft, with {outcome.signatures} of {outcome.threshold} signatures")
+    say(f"valid: {render.validity(issue.valid_from, issue.expires_at, now)}")
     return OK
 
 
@@ -264,6 +269,8 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         value |= {
             "imagery_age_days": coverage.age_days_at(at),
             "facts": verdict.mission.facts.value(),
+            "valid_from": verdict.mission.manifest.issue.valid_from,
+            "expires_at": verdict.mission.manifest.issue.expires_at,
             "host": verdict.mission.manifest.host,
             "coverage": render.hexed(coverage.value()),
             "manifest": str(verdict.mission.manifest_id),

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import pty
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
+import pytest
+
+from store.errors import Invalid
 from store.trust.keys import PrivateKey, PublicKey
 from tests.support.commands import BIN, flightbag, program
+from tests.support.opens import make_device, opens_of
+from tools import keyfiles
 
 
 def test_keys_are_encrypted_private_and_never_overwritten(tmp_path: Path) -> None:
@@ -60,3 +67,26 @@ def test_a_passphrase_is_asked_at_a_terminal(tmp_path: Path) -> None:
     assert process.returncode == 0, err
     assert b"tap" not in out
     assert PrivateKey.of_pem((tmp_path / "a.key").read_bytes(), b"tap tap")
+
+
+@pytest.mark.parametrize("kind", ["device", "socket", "directory"])
+def test_a_file_that_the_user_names_is_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    if kind == "device":
+        make_device(Path("thing"))
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind("thing")
+    else:
+        Path("thing").mkdir()
+    with opens_of(Path("thing")) as opens, pytest.raises(Invalid, match=f"found a {kind}"):
+        keyfiles.read_file(Path("thing"), 10, "the key file")
+    assert opens == []
+
+
+def test_a_pipe_is_read_to_its_end_when_its_writer_comes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Timer(0.2, (tmp_path / "pipe").write_bytes, (b"words",))
+    writer.start()
+    assert keyfiles.read_file(tmp_path / "pipe", 10, "the passphrase file") == b"words"
+    writer.join()
