@@ -42,6 +42,7 @@ from tools.arguments import (
     store_and,
     store_then,
 )
+from tools.confined import confined
 from tools.progress import bytes_bar
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
@@ -108,6 +109,7 @@ def discard(
 
 
 @command
+@confined(lambda arguments: bool(arguments["tiles"]))
 def verify(
     store_and_mission: Annotated[
         list[str] | None,
