@@ -60,8 +60,8 @@ class Audit:
     """The result of an audit: every finding, and the state of each mission.
 
     `objects` and `bytes` count the objects in their places, `read_objects` and `read_bytes` what was hashed from the
-    first byte to the last, and `unread` counts those that neither were read nor have a finding. `notes` counts the findings that are
-    information, by kind; `findings` has the first thousand of each kind.
+    first byte to the last, and `unread` counts those that neither were read nor have a finding. `notes` counts the
+    findings that are information, by kind; `findings` has the first thousand of each kind.
     `damaged` has the objects that are needed and are missing or not whole, each with the most bytes that it may have.
     `forgetful` is the reason why the ledger could not record the reading, "" if it could. `reading` is how the medium
     was read.
