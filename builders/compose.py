@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
+from builders.activity import doing
 from builders.areas.covering import tiles_of_area
 from builders.descriptors.embed import Description
 from builders.descriptors.preprocess import Preprocess
@@ -172,7 +173,8 @@ class BuildContext:
         """Return the spec of a backbone with a private copy of its model, hashed while it was copied: the model that is
         compiled and run is the one in the build keys. Raise Corrupt if it is not the planned one any more."""
         spec = self.specs[backbone]
-        model = self._snapshot(spec.model.path)
+        with doing(f"reading the model {spec.model.path}"):
+            model = self._snapshot(spec.model.path)
         if model.digest != spec.model.digest:
             raise Corrupt(
                 f"the model {spec.model.path} changed during the build",
@@ -252,7 +254,7 @@ def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
         options = {"mode": backbone.mode or "portable"}
     return EngineSpec(
         backbone=backbone.name,
-        model=hash_model(backbone.model, progress),
+        model=_hashed(backbone.model, progress),
         precision=backbone.precision,
         inputs=tuple(
             InputRange(name, tuple(i.shape), i.min, i.opt, i.max) for name, i in sorted(backbone.inputs.items())
@@ -261,6 +263,11 @@ def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
         options=options,
         plugins=plugins,
     )
+
+
+def _hashed(model: Path, progress: Callable[[], None]) -> ModelSource:
+    with doing(f"reading the model {model}"):
+        return hash_model(model, progress)
 
 
 def _digest(path: Path, what: str) -> bytes:

@@ -19,6 +19,7 @@ from store.disk.layout import open_store, store_above
 from store.disk.media import Media
 from store.errors import Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
+from store.ground.issuing import Keys
 from store.takeoff.verify import pinned_root
 from store.trust.keys import KEY_FILE_LIMIT, PassphraseNeeded, PrivateKey, PublicKey, Signer
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
@@ -157,6 +158,33 @@ def signers(paths: Sequence[Path], ask: Callable[[str], bytes], command: str | N
     if command is not None and not any(isinstance(one, CommandSigner) for one in result):
         raise Invalid("--signer needs a public key", remedy="give the .pub file of the key as --key")
     return result
+
+
+def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command: str | None) -> Keys:
+    """Return the keys of these files, to be opened when the work is done; mistakes that show without that raise now.
+
+    Raise as `signers` does for files that are absent or no keys and for a command that does not fit them, and Invalid
+    for a passphrase that nobody could give.
+    """
+    ask = passphrase_from(passphrase_file)
+    private = [path for path in paths if is_private(path)]
+    public = [path for path in paths if path not in private]
+    known = [one.public for one in signers(public, ask, command)] if public or command is not None else []
+    for path in private:
+        if b"ENCRYPTED" in read_file(path, KEY_FILE_LIMIT, "the key file"):
+            if passphrase_file is not None:
+                read_file(passphrase_file, 4096, "the passphrase file")
+            elif not sys.stdin.isatty():
+                raise Invalid(
+                    f"the key {path} needs a passphrase, and standard input is not a terminal",
+                    remedy="give --passphrase-file",
+                    path=str(path),
+                )
+        # `keys new` writes the public key beside the private one.
+        beside = path.with_name(path.name + ".pub")
+        if beside.is_file():
+            known.append(public_key(beside, ask))
+    return Keys(len(paths), known, lambda: signers(paths, ask, command))
 
 
 def public_key(path: Path, ask: Callable[[str], bytes]) -> PublicKey:

@@ -16,11 +16,10 @@ from store.takeoff import quality
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
 
 if TYPE_CHECKING:
-    from builders.artifacts.plan import Plan
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
-    from builders.report import BuildReport, EngineReport
+    from builders.report import BuildReport, EngineReport, PlanReport
 
 # The most tiles that a list names one by one.
 LISTED = 20
@@ -170,30 +169,23 @@ def _move(step: Step) -> tuple[str, str]:
     return to, f"from {step.source}" if step.source else f"({step.why})"
 
 
-def plan(item: Plan) -> Iterator[str]:
+def plan(item: PlanReport) -> Iterator[str]:
     """Yield what a build would make, what the store already has, and which tiles of the area are missing."""
-    yield f"mission {item.facts.id}, flight {item.facts.flight}, host {item.host}"
-    rows = [task.row() for task in item.tasks]
+    yield f"mission {item.mission}, flight {item.flight}, host {item.host}"
+    rows = item.artifacts
     yield from table(
         [("present" if r.present else "missing", r.name, r.detail if r.bytes is None else size(r.bytes)) for r in rows]
     )
     yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
     missing = sum(not row.present for row in rows)
-    yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
-    yield from _repeats(item.inventory.repetition.summary())
-    yield from (f"not measured: {text}" for text in item.unmeasured)
-    if lost := item.shortfall.missing:
-        allowed = item.gates.allows(lost, item.inventory.tiles)
-        consequence = "and coverage.at_least allows that" if allowed else "so that the build would fail"
+    yield f"{len(rows) - missing} present, {missing} to build; {item.tiles} tiles of the area"
+    yield from _repeats(item.repeated)
+    yield from (f"not measured: {text}" for text in item.not_measured)
+    if lost := len(item.missing):
+        consequence = "and coverage.at_least allows that" if item.enough else "so that the build would fail"
         yield f"{lost} tiles are missing, {consequence}:"
-        from builders.grid.tiles import tile_from_id
-
-        reasons, faults = item.shortfall.reasons(), item.inventory.no_image
-        yield from _sums(reasons.values())
-        yield from _some(
-            f"{tile_from_id(number)}  {reason}" + (f": {faults[number]}" if reason == "undecodable" else "")
-            for number, reason in reasons.items()
-        )
+        yield from _sums(m.reason for m in item.missing)
+        yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.missing)
         yield "a plan decodes no tile: only a build finds other undecodable ones, of wrong size, transparent or blank"
     yield from (f"hint: {hint}" for hint in item.hints)
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from builders.activity import doing
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import PlanRow, Progress, UnkeyedTask, silent
+from builders.artifacts.task import Progress, UnkeyedTask, silent
 from builders.compose import BuildContext
 from builders.files import lies_in, read_pieces
+from builders.report import PlanRow
 from store.disk.media import object_path
 from store.errors import Corrupt, NotFound
 from store.format.entries import Entry
@@ -57,10 +59,11 @@ def file_tasks(context: BuildContext, progress: Progress = silent) -> Iterator[F
     """Yield the files of the mission file, each read and hashed."""
     for file in context.mission.files:
         hasher, size = blake3(), 0
-        for piece in read_pieces(file.path, "file"):
-            hasher.update(piece)
-            size += len(piece)
-            progress("reading files (MiB)", 1, 0)
+        with doing(f"reading {file.path}"):
+            for piece in read_pieces(file.path, "file"):
+                hasher.update(piece)
+                size += len(piece)
+                progress("reading files (MiB)", 1, 0)
         id_ = ObjectId(hasher.digest())
         try:
             present = context.repository.media.stamp(object_path(id_)).size == size

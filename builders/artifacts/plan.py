@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,9 @@ from builders.artifacts.shard import ShardTask, forget_networks, load_networks, 
 from builders.artifacts.store import lookup_of
 from builders.artifacts.task import Artifact, Lookup, Progress, Task, silent
 from builders.compose import BuildContext
-from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory
-from builders.report import Measured
+from builders.report import Measured, Missing, PlanReport
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
@@ -107,25 +106,24 @@ class Plan:
         gates = tuple(sorted((figure.name, figure.least, figure.recipe) for figure in figures))
         return identity(self.facts, self.host, missing.coverage(self.gates), gates, releases, artifacts)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the plan for machines: each artifact present or missing, sizes in bytes where they are known."""
-        return {
-            "mission": self.facts.id,
-            "host": self.host,
-            "tiles": self.inventory.tiles,
-            "missing": [
-                {
-                    "tile": str(tile_from_id(number)),
-                    "reason": reason,
-                    "detail": self.inventory.no_image[number] if reason == "undecodable" else "",
-                }
-                for number, reason in self.shortfall.reasons().items()
-            ],
-            "repeated": asdict(self.inventory.repetition.summary()),
-            "hints": list(self.hints),
-            "artifacts": [task.row().as_json() for task in self.tasks],
-            "not_measured": list(self.unmeasured),
-        }
+    def report(self) -> PlanReport:
+        """Return what it shows to people and machines."""
+        missing = tuple(
+            Missing(number, reason, self.inventory.no_image[number] if reason == "undecodable" else "")
+            for number, reason in self.shortfall.reasons().items()
+        )
+        return PlanReport(
+            mission=self.facts.id,
+            flight=self.facts.flight,
+            host=self.host,
+            tiles=self.inventory.tiles,
+            missing=missing,
+            enough=self.gates.allows(self.shortfall.missing, self.inventory.tiles),
+            repeated=self.inventory.repetition.summary(),
+            hints=self.hints,
+            artifacts=tuple(task.row() for task in self.tasks),
+            not_measured=self.unmeasured,
+        )
 
 
 def make_plan(
