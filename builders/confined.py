@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -29,7 +30,7 @@ from builders.activity import doing, record_in
 from builders.compose import BuildContext, open_context
 from builders.crossing import error_to_json, to_json
 from builders.engines.card import plain
-from builders.engines.failures import failure
+from builders.engines.failures import failure, unexpected_failure
 from builders.engines.isolation import Limits, begin, end_without_clean_up, limit_memory
 from builders.report import BuildReport, EngineReport, PlanReport
 from store.errors import FlightbagError
@@ -169,8 +170,9 @@ def result_of(request: Request, messages: Messages, tasks: Tasks = TASKS) -> dic
     except MemoryError as error:
         at = getattr(error, "__notes__", [f"reading {request['about']}"])[0]
         return {"failure": error_to_json(failure("out-of-memory", f"memory ran out while it was {at}"))}
-    except Exception:  # noqa: BLE001 - the parent raises it
-        return {"unexpected": traceback.format_exc()}
+    except Exception as error:  # noqa: BLE001 - the parent raises it
+        cause = unexpected_failure(error, tempfile.gettempdir())
+        return {"failure": error_to_json(cause)} if cause.kind == "no-space" else {"unexpected": traceback.format_exc()}
 
 
 def main(request_path: Path, result_path: Path, pipe: int, tasks: Tasks = TASKS) -> None:

@@ -25,6 +25,7 @@ from store.ground.sync import apply_sync, plan_sync
 from store.takeoff.coverage import read_missing
 from tools import aircraft, engines, fsck, keyfiles, missions, releases, render, retention, retrieval, takeoff, trust
 from tools.arguments import (
+    GiveUp,
     Json,
     MissionFilePath,
     OptionalKeys,
@@ -34,9 +35,11 @@ from tools.arguments import (
     StoreAndMission,
     StoreOption,
     cache_folder,
+    patience_of,
     print_lines,
     store_and,
 )
+from tools.patience import Bound, patience
 from tools.program import run_program
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
@@ -307,13 +310,15 @@ def sync(
         bool, typer.Option("--checksum", help="Also read every object of the target, and replace damaged ones.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied. Write nothing.")] = False,
+    give_up: GiveUp = None,
     as_json: Json = False,
 ) -> int:
     """Copy missions to another store: only the objects that it lacks, hashed while they are copied, and refs last.
 
     Example: flightbag sync ground /media/stick/store
     """
-    with Repository.open(source) as source_store:
+    bound = Bound(f"{source} or {target}", patience_of(give_up), as_json=as_json)
+    with patience(bound), Repository.open(source) as source_store:
         with _existing(target) as target_store:
             copies = plan_sync(source_store, target_store, mission or (), checksum=checksum)
         if not dry_run:

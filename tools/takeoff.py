@@ -30,6 +30,7 @@ from tools import keyfiles, render
 from tools.arguments import (
     ENV,
     DropCache,
+    GiveUp,
     Json,
     Keys,
     PassphraseFile,
@@ -38,11 +39,13 @@ from tools.arguments import (
     StoreAndMission,
     Trust,
     moment,
+    patience_of,
     print_lines,
     store_and,
     store_then,
 )
 from tools.confined import confined
+from tools.patience import Bound, patience
 from tools.progress import bytes_bar
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
@@ -151,6 +154,7 @@ def verify(
         typer.Option(metavar="HASH", help="A hash that `flightbag log` printed: the log must still contain that line."),
     ] = None,
     drop_cache: DropCache = False,
+    give_up: GiveUp = None,
     as_json: Json = False,
 ) -> int:
     """Run the takeoff check of a mission: GO, or NO-GO with every reason. Without MISSION, check every mission.
@@ -176,6 +180,7 @@ def verify(
     if host is not None:
         require_host_class(host)
     with (
+        patience(Bound(store, patience_of(give_up), as_json=as_json)),
         keyfiles.open_to_verify(store, trust, state, drop_cache=drop_cache or None) as media,
         bytes_bar("verifying") as progress,
     ):

@@ -34,8 +34,8 @@ from typing import Any, BinaryIO, NoReturn
 
 from builders.activity import Recorder, getting_on
 from builders.engines.base import PhaseProgress
-from builders.engines.failures import failure, from_json
-from store.errors import FlightbagError
+from builders.engines.failures import failure, from_json, is_full
+from store.errors import NO_SPACE, FlightbagError, no_space
 
 _MAX_RESULT = 16 * 2**20
 _MAX_LINE = 4096
@@ -170,6 +170,8 @@ def run_worker(
     except OSError as error:
         if process is not None:
             raise
+        if error.errno in NO_SPACE:
+            raise no_space(str(error.filename or folder), error.errno) from error
         message = f"the process that {job.does} cannot be started in {folder}: {error.strerror}"
         raise failure("failed", message, remedy="free some space in that folder", **job.facts) from error
     except BaseException:
@@ -190,7 +192,7 @@ def run_worker(
             remedy = "give another model or file, or allow more in [compile] timeout_s"
         raise failure("timed-out", message, remedy=remedy, **job.facts, log=tail)
     if status != 0:
-        raise _no_result(status, job, tail, at)
+        raise no_space(str(folder)) if is_full(folder) else _no_result(status, job, tail, at)
     return _result(result_path, job, tail), tail
 
 
@@ -302,6 +304,8 @@ def _no_result(status: int, job: Job, tail: str, at: str = "") -> FlightbagError
         remedy = "read the end of its log:\n" + "\n".join(tail.rstrip().split("\n")[-4:])
     # A library that finds no memory may end the process without raising an error.
     kind = "out-of-memory" if any(words in tail for words in _NO_MEMORY) else "failed"
+    if any(f"[Errno {number}]" in last_line for number in NO_SPACE):
+        kind = "no-space"  # of the result itself
     return failure(
         kind, message + (at or (f": {last_line}" if last_line else "")), remedy=remedy if kind == "failed" else "",
         **job.facts, status=status, log=tail,
