@@ -21,7 +21,7 @@ from store.ground.writer import check_fit
 from store.takeoff.code import short_code
 from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft
-from store.trust.keys import PublicKey
+from store.trust.keys import PrivateKey, PublicKey
 from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, StoreFirst, moment, print_lines
@@ -88,8 +88,9 @@ def new(
         if repository.evidence.root_versions():
             text = f"{store} already has a trust root"
             raise Conflict(text, remedy="change it by a draft: see `flightbag trust add-key --help`", kind="founded")
-    signers = [keyfiles.private_key(path, ask) for path in root_key if keyfiles.is_private(path)]
-    public = [keyfiles.public_key(path, ask) for path in root_key if not keyfiles.is_private(path)]
+    root_keys = [keyfiles.key_of(path, ask) for path in root_key]
+    signers = [key for key in root_keys if isinstance(key, PrivateKey)]
+    public = [key for key in root_keys if isinstance(key, PublicKey)]
     root_draft = drafts.founding(
         domain,
         keys={

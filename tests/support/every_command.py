@@ -60,6 +60,7 @@ def equip(desk: Desk) -> None:
     done("trust", "add-key", desk.store, folder / "release-key.draft", "release", folder / "lab.key.pub")
     done("trust", "sign", folder / "release-key.draft", "--key", folder / "owner.key")
     done("trust", "rotate", desk.store, folder / "release-key.draft")
+    (folder / "passphrase").write_text("four words or more\n")
     (folder / "camera.yaml").write_text("fx: 800.0\n")
     done("build", desk.write_mission("left"), "--store", desk.store, "--key", desk.key)
     done("build", desk.write_mission("right", bbox=RIGHT), "--store", desk.store)
@@ -96,6 +97,12 @@ def _of_mission(verb: str) -> Use:
 USES: dict[str, Use] = {
     "init": Use(lambda desk: ("init", desk.folder / "new"), makes="new/flightbag.toml"),
     "keys new": Use(lambda desk: ("keys", "new", desk.folder / "new.key", "--no-passphrase"), makes="new.key.pub"),
+    "keys rewrap": Use(
+        lambda desk: (
+            *("keys", "rewrap", desk.folder / "spare.key"),
+            *("--new-passphrase-file", desk.folder / "passphrase"),
+        )
+    ),
     "keys show": Use(lambda desk: ("keys", "show", desk.folder / "lab.key.pub")),
     "plan": Use(lambda desk: ("plan", desk.folder / "left.toml", "--store", desk.store)),
     "build": Use(
