@@ -93,7 +93,7 @@ def build(
     """
     repository = context.repository
     trust_root = repository.trust_root().root
-    check_signers(trust_root, signers)
+    check_signers(trust_root, signers, now=now)
     mission = context.mission.mission.id
     start = time.monotonic()
     with issuing(repository, mission, f"the build of mission {mission}") as writer:

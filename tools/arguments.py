@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -129,15 +128,6 @@ def cache_folder() -> Path:
     """Return this program's folder in the cache of the user. It may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "flightbag"
-
-
-def duration(text: str) -> float:
-    """Return the seconds of a text such as 90s, 15m, 12h or 14d. Raise Invalid for any other text."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])", text)
-    if match is None:
-        raise Invalid(f"{text!r} is not a duration", remedy="give a duration like 60s, 15m, 12h or 14d")
-    return float(match[1]) * units[match[2]]
 
 
 def moment(text: str) -> int:

@@ -9,6 +9,7 @@ Law: `Manifest.parse(m.render()) == m`, and only canonical bytes of a valid mani
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,8 @@ MAX_ZOOM = 24
 TIME_MAX = 253402300799
 PPM = 1_000_000
 SECONDS_A_DAY = 86400
+# The seconds by which two clocks may differ (FORMAT.md 7.1). A time that is more than this ahead is refused.
+SKEW = SECONDS_A_DAY
 MAX_FIGURES = 256
 MAX_QUERIES = 2**40
 IDENTITY_CONTEXT = "flightbag 2026 mission identity v1"
@@ -104,15 +107,17 @@ class MissionFacts:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """When and under which trust root a manifest was issued.
+    """When and under which trust root a manifest was issued, and when it may fly.
 
-    Times are unix seconds; `previous` is the manifest before.
+    Times are unix seconds. `valid_from` is the first second of its validity, None where it is valid at once;
+    `expires_at` the last one, None where it never expires. `previous` is the manifest before.
     """
 
     epoch: int
     sequence: int
     issued_at: int
     min_root_version: int
+    valid_from: int | None = None
     expires_at: int | None = None
     previous: ObjectId | None = None
 
@@ -129,6 +134,8 @@ class Issue:
             "issued_at": self.issued_at,
             "min_root_version": self.min_root_version,
         }
+        if self.valid_from is not None:
+            value["valid_from"] = self.valid_from
         if self.expires_at is not None:
             value["expires_at"] = self.expires_at
         if self.previous is not None:
@@ -143,11 +150,26 @@ class Issue:
             sequence=fields.integer("sequence", 1, INT_MAX),
             issued_at=fields.integer("issued_at", 0, TIME_MAX),
             min_root_version=fields.integer("min_root_version", 1, INT_MAX),
+            valid_from=fields.integer("valid_from", 0, TIME_MAX) if "valid_from" in fields else None,
             expires_at=fields.integer("expires_at", 0, TIME_MAX) if "expires_at" in fields else None,
             previous=ObjectId(fields.binary("previous", 32)) if "previous" in fields else None,
         )
         fields.end()
+        if issue.expires_at is not None and issue.expires_at < max(issue.issued_at, issue.valid_from or 0):
+            raise Corrupt(
+                "issue.expires_at is before issue.issued_at or issue.valid_from",
+                kind="bad-field",
+                field="issue.expires_at",
+            )
         return issue
+
+
+def utc(seconds: int) -> str:
+    """Return unix seconds as a time in UTC, to the second, also those that no calendar has."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s after 1970"
 
 
 def earliest_capture(max_age_days: int, at: int) -> int:

@@ -18,22 +18,34 @@ from store.format.cbor import INT_MAX
 from store.format.cose import KID_SIZE, SIGNATURE_SIZE, Envelope, Signature
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import AAD_LABEL, CONTENT_TYPE, ENVELOPE_LIMIT, MISSION_ID, PAYLOAD_LIMIT, Issue, Manifest
+from store.format.manifest import (
+    AAD_LABEL,
+    CONTENT_TYPE,
+    ENVELOPE_LIMIT,
+    MISSION_ID,
+    PAYLOAD_LIMIT,
+    SKEW,
+    Issue,
+    Manifest,
+    utc,
+)
 from store.format.ref import ref_id
 from store.ground.log_history import LogHistory
-from store.ground.repository import CLOCKS_DIFFER, Repository
+from store.ground.repository import Repository
 from store.ground.writer import Writer, check_fit, writing
 from store.takeoff.mission import Evidence, Opened
 from store.takeoff.verify import read_table
 from store.trust.keys import Signer, sign
-from store.trust.root import SignedRoot, TrustRoot, check_signer, count_signatures, count_signers
+from store.trust.root import SignedRoot, TrustRoot, check_begun, check_signer, count_signatures, count_signers
 
 # Sequences only rise, so the highest is among the latest manifests: so many are read.
 _LATEST_READ = 16
 
 
-def check_signers(root: TrustRoot, signers: Sequence[Signer]) -> None:
-    """Raise Untrusted unless each of these keys may sign a mission. Called before anything is built or written."""
+def check_signers(root: TrustRoot, signers: Sequence[Signer], *, now: int) -> None:
+    """Raise Untrusted unless each of these keys may sign a mission, Refused for a trust root from the future of `now`,
+    under which nothing can fly. Called before anything is built or written."""
+    check_begun(root, now=now)
     for signer in signers:
         check_signer(root, signer.public, "mission")
 
@@ -101,7 +113,13 @@ def _later(repository: Repository) -> range:
 
 
 def next_issue(
-    root: TrustRoot, last: Opened | None, highest: tuple[int, int], *, now: int, expires_at: int | None = None
+    root: TrustRoot,
+    last: Opened | None,
+    highest: tuple[int, int],
+    *,
+    now: int,
+    valid_from: int | None = None,
+    expires_at: int | None = None,
 ) -> Issue:
     """Return the issue that follows the last one: its sequence is max(highest + 1, now), in unix seconds.
 
@@ -120,6 +138,7 @@ def next_issue(
         sequence=max(before + 1, now),
         issued_at=now,
         min_root_version=root.version,
+        valid_from=valid_from,
         expires_at=expires_at,
         previous=None if last is None else last.manifest_id,
     )
@@ -196,7 +215,8 @@ def issue(
     even if it could not fly. `event` is the kind of the log line. The caller holds the lock of the mission (see
     `issuing`). The result is durable on return. Raise as `check_signers` and `Writer.publish` do.
     """
-    check_signers(root, signers)
+    for signer in signers:
+        check_signer(root, signer.public, "mission")
     envelope = Envelope(CONTENT_TYPE, manifest.render()) if draft is None else draft.envelope
     for signer in signers:
         envelope = sign(envelope, signer, root.aad(AAD_LABEL))
@@ -225,7 +245,7 @@ def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer], 
     that does not verify, Refused for a draft that was overtaken or could not fly.
     """
     root = repository.trust_root().root
-    check_signers(root, signers)
+    check_signers(root, signers, now=now)
     with issuing(repository, mission, f"the signing of mission {mission}") as writer:
         draft = draft_of(repository, mission)
         if draft.manifest.mission.id != mission:
@@ -274,7 +294,11 @@ def overtaken(repository: Repository, manifest: Manifest, root: TrustRoot, *, no
         return "another manifest was published since"
     # A new draft has no signature: one with a sequence far ahead would leave no numbers for later manifests.
     highest = highest_issued(repository, mission)
-    following = next_issue(root, last, highest, now=issued.issued_at, expires_at=issued.expires_at)
-    if issued != following or issued.issued_at > now + CLOCKS_DIFFER:
+    following = next_issue(
+        root, last, highest, now=issued.issued_at, valid_from=issued.valid_from, expires_at=issued.expires_at
+    )
+    if issued != following or issued.issued_at > now + SKEW:
         return f"its sequence {issued.sequence} or its time of issue is not the one that follows"
+    if issued.expires_at is not None and now > issued.expires_at:
+        return f"it expired at {utc(issued.expires_at)}"
     return ""

@@ -39,7 +39,7 @@ FULL = manifest_of(
     mission=replace(
         FACTS, area=Area(FACTS.area.bbox, (((-991700000, 470100000, -991400000, 470100000, -991500000, 470300000),),))
     ),
-    issue=Issue(1, 7, 8, 1, 9, ObjectId.of(b"before")),
+    issue=Issue(1, 7, 8, 1, 9, 30 * 86400, ObjectId.of(b"before")),
     coverage=Coverage(bytes(32), 10, 1, 900_000, (16, 17), -5, 5, 30, 500, 9),
     releases=(ObjectId(bytes(32)), ObjectId(b"\x01" * 32)),
 )
@@ -91,8 +91,12 @@ MISSIONS = st.builds(
     sector=st.sampled_from(manifests.SECTORS),
 )
 ISSUES = st.builds(
-    Issue, st.integers(1, INT_MAX), st.integers(1, INT_MAX), TIMES, st.integers(1, INT_MAX), OPTIONAL_TIMES,
-    st.none() | IDS,
+    lambda issued, start, end, **others: Issue(
+        issued_at=issued, valid_from=start, expires_at=None if end is None else max(end, issued, start or 0), **others
+    ),
+    TIMES, OPTIONAL_TIMES, OPTIONAL_TIMES,
+    epoch=st.integers(1, INT_MAX), sequence=st.integers(1, INT_MAX), min_root_version=st.integers(1, INT_MAX),
+    previous=st.none() | IDS,
 )  # fmt: skip
 FIGURES = st.builds(
     lambda name, least, more, queries, recipe: Figure(name, least + more, least, queries, recipe),
@@ -195,6 +199,7 @@ def refused(data: bytes) -> Corrupt:
 
 KEYS = [path for path in paths(value_of()) if type(path[-1]) is str]
 OPTIONAL = {
+    ("issue", "valid_from"),
     ("issue", "expires_at"),
     ("issue", "previous"),
     ("coverage", "max_age_days"),
@@ -258,7 +263,8 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("issue.sequence", [1, INT_MAX], [0, -1]),
     ("issue.issued_at", [0, 30 * 86400 - 5], [-1, TIME_MAX + 1]),
     ("issue.min_root_version", [1, INT_MAX], [0, -1]),
-    ("issue.expires_at", [0, TIME_MAX], [-1, TIME_MAX + 1]),
+    ("issue.valid_from", [0, 30 * 86400], [-1, 30 * 86400 + 1, TIME_MAX + 1]),
+    ("issue.expires_at", [9, TIME_MAX], [-1, 7, 8, TIME_MAX + 1]),
     ("issue.previous", [bytes(32)], [b"", ID31, ID33]),
     ("coverage.digest", [bytes(32)], [b"", ID31, ID33]),
     ("coverage.tiles", [10, 2**40], [0, -1, 2**40 + 1, 9]),

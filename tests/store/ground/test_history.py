@@ -14,6 +14,7 @@ from store.disk import log
 from store.disk.media import Media
 from store.errors import Corrupt, Refused, Untrusted
 from store.format.cbor import INT_MAX
+from store.format.manifest import SKEW, TIME_MAX
 from store.ground.history import diff, rollback, stats
 from store.ground.repository import Repository
 from store.ground.trust_chain import rotate
@@ -123,6 +124,61 @@ def test_it_is_signed_anew_with_a_new_sequence_and_a_new_expiry(store: Path) -> 
         last = log.events(media)[-1]
     assert (last.event, last.facts["sequence"]) == ("rolled-back", issue.sequence)
     assert not audit(store).errors
+
+
+def lived(folder: Path, old: dict[str, int | None], **root: int) -> tuple[int | None, int | None]:
+    """The validity after a rollback to a manifest that was issued at NOW - 100 with `old`, under this trust root."""
+    older = flight(issue=replace(ISSUE, **{"expires_at": None, **old}))
+    store = make_store(folder / "store", older)
+    publish(store, later(NORTH, 1, newer=b"x"))
+    with Repository.open(store) as repository:
+        if root:
+            repository.replace("trust/2.root.cbor", sign_root(next_root(ROOT, **root), "root-a"))
+        dry = rollback(repository, NORTH.id, [PILOT], now=NOW, to=older.manifest_id, dry_run=True)
+        done = rollback(repository, NORTH.id, [PILOT], now=NOW, to=older.manifest_id)
+        issue = repository.current(NORTH.id).manifest.issue
+    assert (dry.valid_from, dry.expires_at) == (done.valid_from, done.expires_at)
+    assert (issue.valid_from, issue.expires_at) == (done.valid_from, done.expires_at)
+    assert check(store, NORTH.id).go or (done.valid_from or 0) > NOW
+    return done.valid_from, done.expires_at
+
+
+@pytest.mark.parametrize(
+    ("old", "root", "expected"),
+    [
+        ({}, {}, (None, None)),
+        ({"expires_at": NOW + 400}, {}, (None, NOW + 500)),
+        ({"valid_from": NOW + 50, "expires_at": NOW + 450}, {}, (NOW + 50, NOW + 450)),
+        ({"valid_from": NOW - 50, "expires_at": NOW + 450}, {}, (NOW - 50, NOW + 500)),
+        ({"expires_at": TIME_MAX}, {}, (None, TIME_MAX)),
+        ({}, {"default_lifetime": 300}, (None, NOW + 300)),
+        ({}, {"max_lifetime": 300}, (None, NOW + 300)),
+        ({"expires_at": NOW + 400}, {"default_lifetime": 300, "max_lifetime": 10**6}, (None, NOW + 500)),
+        ({"expires_at": NOW + 400}, {"max_lifetime": 300}, (None, NOW + 300)),
+        ({"valid_from": NOW + 50, "expires_at": NOW + 450}, {"max_lifetime": 300}, (NOW + 50, NOW + 300)),
+    ],
+)
+def test_it_is_valid_for_as_long_as_before(
+    tmp_path: Path,
+    old: dict[str, int | None],
+    root: dict[str, int],
+    expected: tuple[int | None, int | None],
+) -> None:
+    assert lived(tmp_path, old, **root) == expected
+
+
+def test_a_validity_that_the_trust_root_cuts_to_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="trust root 2") as caught:
+        lived(tmp_path, {"valid_from": NOW + 400}, max_lifetime=300)
+    assert caught.value.kind == "lifetime"
+
+
+def test_under_a_trust_root_from_the_future_nothing_is_signed(store: Path) -> None:
+    with Repository.open(store) as repository:
+        repository.replace("trust/2.root.cbor", sign_root(next_root(ROOT, issued_at=NOW + SKEW + 1), "root-a"))
+    with pytest.raises(Refused) as caught:
+        back(store)
+    assert caught.value.kind == "issued-in-future"
 
 
 def test_an_older_manifest_of_a_revoked_signer_is_refused(store: Path) -> None:
