@@ -84,6 +84,7 @@ def unchanged(
         coverage=CoverageReport.of(missing, {}),
         manifest=str(opened.manifest_id),
         sequence=opened.manifest.issue.sequence,
+        signing_code=opened.signing_code,
         artifacts=tuple(sorted(rows_of(entries), key=lambda row: row.name)),
         figures=tuple(Measured.signed(figure) for figure in opened.manifest.quality),
         not_measured=plan.unmeasured,

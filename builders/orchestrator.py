@@ -262,6 +262,7 @@ class _Build:
             outcome="built" if issued.manifest is not None else "draft",
             manifest="" if issued.manifest is None else str(issued.manifest),
             sequence=issued.sequence,
+            signing_code=issued.signing_code,
             why=_unpublished(issued, lacking),
         )
 

@@ -114,14 +114,16 @@ class CoverageReport:
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
-    `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why. `rows` are
-    those of all shards, `embedded` of these the ones that were described now."""
+    `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why.
+    `signing_code` is that of the manifest or draft (FORMAT.md 10.3). `rows` are those of all shards, `embedded` of
+    these the ones that were described now."""
 
     outcome: Literal["built", "unchanged", "draft", "failed"]
     mission: str
     coverage: CoverageReport
     manifest: str = ""
     sequence: int = 0
+    signing_code: str = ""
     artifacts: tuple[ArtifactReport, ...] = ()
     figures: tuple[Measured, ...] = ()
     not_measured: tuple[str, ...] = ()

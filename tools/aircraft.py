@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from store.format.code import short_code
 from store.takeoff.aircraft import consume, enrol, read_state
-from store.takeoff.code import short_code
 from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
 from tools import keyfiles, render

@@ -24,6 +24,7 @@ from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from store.takeoff.coverage import read_missing
 from store.trust.keys import PublicKey
+from store.trust.review import signing_code
 from tools import aircraft, engines, fsck, keyfiles, missions, releases, render, retention, retrieval, takeoff, trust
 from tools.arguments import (
     Json,
@@ -249,6 +250,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 row |= {
                     "flight": draft.manifest.mission.flight,
                     "sequence": draft.manifest.issue.sequence,
+                    "signing_code": signing_code(draft.envelope),
                     **signatures,
                 }
             except FlightbagError as error:
@@ -268,7 +270,8 @@ def _listed(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{'draft ' if 'draft' in row else ''}DOES NOT HOLD: {row['error']}"
     if "draft" in row:
-        return f"draft, flight {row['flight']}: {row['signatures']} of {row['threshold']} signatures"
+        signatures = f"{row['signatures']} of {row['threshold']} signatures"
+        return f"draft, flight {row['flight']}: {signatures}, code {row['signing_code']}"
     return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}"
 
 

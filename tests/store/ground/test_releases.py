@@ -12,7 +12,7 @@ from store.format.release import Approval
 from store.ground import releases
 from store.ground.gc import collect
 from store.ground.repository import Repository
-from tests.support.missions import NOW, ROOT, key
+from tests.support.missions import NOW, ROOT, by, key
 from tests.support.stores import ENGINE, NORTH, audit, make_store
 
 APPROVAL = Approval.of(NORTH.entry(ENGINE))
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_a_release_is_known_by_its_name_and_kept(store: Path) -> None:
-    data, count = releases.signed(releases.drafted("winter", "cpu-x86_64", [APPROVAL], now=NOW), ROOT, [key("lab")])
+    data, count = releases.signed(releases.drafted("winter", "cpu-x86_64", [APPROVAL], now=NOW), ROOT, by(key("lab")))
     assert count == 1
     with Repository.open(store) as repository:
         id_ = releases.add(repository, data)
@@ -41,7 +41,7 @@ def test_another_of_the_same_name(store: Path) -> None:
     with Repository.open(store) as repository:
         for now, expected in ((NOW, None), (NOW + 1, Conflict)):
             made = releases.drafted("winter", "cpu-x86_64", [APPROVAL], now=now)
-            data, _ = releases.signed(made, ROOT, [key("lab")])
+            data, _ = releases.signed(made, ROOT, by(key("lab")))
             if expected is None:
                 releases.add(repository, data)
                 continue
@@ -53,7 +53,7 @@ def test_the_last_one_of_several_is_relied_on(store: Path) -> None:
     with Repository.open(store) as repository:
         for number in range(3):
             made = releases.drafted(f"r{number}", "cpu-x86_64", [APPROVAL], now=NOW + number)
-            last = releases.add(repository, releases.signed(made, ROOT, [key("lab")])[0])
+            last = releases.add(repository, releases.signed(made, ROOT, by(key("lab")))[0])
         assert releases.approving(repository, ROOT, [APPROVAL]) == ((last,), ())
 
 
