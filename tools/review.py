@@ -43,4 +43,4 @@ def show_and_ask(facts: Iterable[str], *, expect: str | None, as_json: bool, how
         return None
     stream.write("To sign exactly this, type its code as you know it from the review: ")
     stream.flush()
-    return sys.stdin.readline()
+    return sys.stdin.readline().strip()

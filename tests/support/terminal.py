@@ -8,7 +8,6 @@ import pty
 import select
 import subprocess
 import termios
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,26 +15,30 @@ from tests.support.commands import BIN
 
 SECONDS = 60
 
-# What a person waits to see, and what the person then types; a function that is called first stands for what happens
-# meanwhile, and may give the answer.
+# What a person waits to see, and what the person then types. A function gets what was seen so far and gives the answer;
+# what it does besides happens while the program waits.
 Answer = tuple[str, str | Callable[[str], str]]
 
 
-def at_terminal(*args: object, answers: Iterable[Answer] = (), program: str = "flightbag") -> tuple[int, str]:
-    """Run an installed program with standard input, output and error at a terminal of its own.
+def at_terminal(
+    *args: object, answers: Iterable[Answer] = (), output: Path | None = None, end: bytes = b"\n"
+) -> tuple[int, str]:
+    """Run `flightbag` with standard input, output and error at a terminal of its own.
 
-    Return its status and everything that was to be seen. Each answer is typed once its prompt is seen after the answer
-    before; a function gets what was seen so far. Raise TimeoutError if a prompt does not come.
+    Return its status and everything that was to be seen. Each answer is typed, and ended by `end`, once its prompt is
+    seen after the answer before. Standard output may go to a file instead. Raise TimeoutError if a prompt does not
+    come.
     """
     master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [BIN / program, *map(str, args)],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )
+    with open(output or os.devnull, "wb") as file:
+        process = subprocess.Popen(
+            [BIN / "flightbag", *map(str, args)],
+            stdin=slave,
+            stdout=slave if output is None else file,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
     os.close(slave)
     seen, done = "", 0
     try:
@@ -43,12 +46,11 @@ def at_terminal(*args: object, answers: Iterable[Answer] = (), program: str = "f
             while prompt not in seen[done:]:
                 part = _read(master)
                 if not part:
-                    process.wait(SECONDS)
                     raise AssertionError(f"the program ended before {prompt!r}: {seen}")
                 seen += part
             done = len(seen)
             text = answer if isinstance(answer, str) else answer(seen)
-            os.write(master, f"{text}\n".encode())
+            os.write(master, text.encode() + end)
         while part := _read(master):
             seen += part
         return process.wait(SECONDS), seen.replace("\r\n", "\n")
@@ -60,8 +62,7 @@ def at_terminal(*args: object, answers: Iterable[Answer] = (), program: str = "f
 
 def _read(master: int) -> str:
     """What comes next; "" at the end."""
-    end = time.monotonic() + SECONDS
-    if not select.select([master], [], [], max(0, end - time.monotonic()))[0]:
+    if not select.select([master], [], [], SECONDS)[0]:
         raise TimeoutError("nothing more is to be seen")
     try:
         return os.read(master, 65536).decode(errors="replace")
