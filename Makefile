@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check drill fuzz bench fix clean
+.PHONY: demo test test-oldest check drill fuzz bench lock dist fix clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
@@ -24,6 +24,10 @@ check: $(VENV)/.stamp
 
 test: check
 	$(BIN)/pytest -n 2 -q
+
+# The same tests with the oldest versions that pyproject.toml allows; `make test` runs a part of them so.
+test-oldest: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.oldest -n 2 -q tests
 
 # Every crash state, injected fault and damage, 400 kills, many processes for a minute: a quarter of an hour on 2 cores.
 drill: $(VENV)/.stamp
@@ -47,6 +51,14 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench country
 	$(BIN)/python -m tests.bench recall
 	$(BIN)/python -m tests.bench search
+
+# Pins what flies, with hashes, at the newest versions that pyproject.toml allows: docs/install.
+lock: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.release lock
+
+# A release of the last commit: the wheel, what flies with its hashes, the list of parts.
+dist: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.release dist
 
 fix: $(VENV)/.stamp
 	$(BIN)/ruff check --fix .

@@ -171,16 +171,16 @@ def plan(
     Example: flightbag plan north-ridge.toml --store ground
     """
     require_build_extra()
-    from builders.artifacts.plan import plan as make_plan
-    from builders.compose import open_context
+    from builders.confinement import plan as make_plan
 
-    with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
-        build_plan = make_plan(context, progress, now=int(time.time()))
+    now = int(time.time())
+    with work_bars() as progress:
+        report = make_plan(mission_file, store, cache_folder(), now=now, progress=progress)
     if as_json:
-        print_json(build_plan.as_json())
+        print_json(report.as_json())
     else:
-        print_lines(render.plan(build_plan))
-    return OK if build_plan.gates.allows(build_plan.shortfall.missing, build_plan.inventory.tiles) else NO
+        print_lines(render.plan(report, now))
+    return OK if report.enough else NO
 
 
 @app.command()
@@ -201,16 +201,24 @@ def build(
     Example: flightbag build north-ridge.toml --store ground --key planner.key
     """
     require_build_extra()
-    from builders.compose import open_context
-    from builders.orchestrator import build as run_build
+    from builders.publication import build as run_build
 
-    signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
-    with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
-        report = run_build(context, signers, now=int(time.time()), progress=progress, remembered=not no_stat_cache)
+    keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
+    now = int(time.time())
+    with work_bars() as progress:
+        report = run_build(
+            mission_file,
+            store,
+            keys,
+            cache=cache_folder(),
+            now=now,
+            progress=progress,
+            remembered=not no_stat_cache,
+        )
     if as_json:
         print_json(report.as_json())
     else:
-        print_lines(render.build(report))
+        print_lines(render.build(report, now))
     return NO if report.outcome == "failed" else OK
 
 
@@ -307,7 +315,7 @@ def show(
         runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
         print_json({**render.mission_json(opened), "missing": runs, **state})
         return OK
-    print_lines(render.mission(opened, listed))
+    print_lines(render.mission(opened, listed, int(time.time())))
     if state:
         say(f"draft with {state['signatures']} of {state['threshold']} signatures")
         for kid in state["signed"]:

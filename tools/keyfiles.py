@@ -19,8 +19,10 @@ from pathlib import Path
 from store.disk.durable import Disk, replace_file, write_new_file
 from store.disk.layout import open_store, store_above
 from store.disk.media import Media
+from store.disk.opening import OtherType, open_file, type_name
 from store.errors import Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
+from store.ground.issuing import Keys
 from store.takeoff.verify import pinned_root
 from store.trust.key_file import ENCRYPTED, KEY_FILE_LIMIT, PRIVATE, PUBLIC, Protection, block, check_passphrase
 from store.trust.keys import PassphraseNeeded, PrivateKey, PublicKey, Signer
@@ -34,14 +36,15 @@ _SIGNER_SECONDS = 300
 def read_file(path: Path, limit: int, what: str) -> bytes:
     """Return the bytes of a file that the user named; it may also be a pipe.
 
-    `what` names the file in messages. Raise Invalid if it does not exist, is a directory, or has more than `limit`
-    bytes, and Unavailable if it cannot be read.
+    `what` names the file in messages. Raise Invalid if it does not exist, is of another type, or has more than `limit`
+    bytes, and Unavailable if it cannot be read. A device is not opened.
     """
     try:
-        with open(path, "rb") as file:
+        fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_file_or_pipe)
+        with open(fd, "rb") as file:
             data = file.read(limit + 1)
-    except IsADirectoryError as error:
-        text = f"{what} {path}: expected a file, found a directory"
+    except OtherType as error:
+        text = f"{what} {path}: expected a file, found a {type_name(error.mode)}"
         raise Invalid(text, remedy="give the file itself", path=str(path)) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         remedy = "check the path; if it lies on a medium, mount it"
@@ -51,6 +54,10 @@ def read_file(path: Path, limit: int, what: str) -> bytes:
     if len(data) > limit:
         raise Invalid(f"{what} {path} has more than {limit} bytes", path=str(path))
     return data
+
+
+def _is_file_or_pipe(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
 
 
 def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
@@ -222,6 +229,39 @@ def key_of(path: Path, ask: Callable[[str], bytes]) -> PrivateKey | PublicKey:
     return _private(path, data, ask)
 
 
+def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command: str | None) -> Keys:
+    """Return the keys of these files, to be opened when the work is done; mistakes that show without that raise now.
+
+    Raise as `signers` does for files that are absent or no keys and for a command that does not fit them, and Invalid
+    for a passphrase that nobody could give.
+    """
+    ask = passphrase_from(passphrase_file)
+    labels = {path: _label(path) for path in paths}
+    public = [path for path in paths if labels[path] not in (PRIVATE, ENCRYPTED)]
+    known = [one.public for one in signers(public, ask, command)] if public or command is not None else []
+    for path in (path for path in paths if path not in public):
+        if labels[path] == ENCRYPTED:
+            if passphrase_file is None:
+                if not sys.stdin.isatty():
+                    raise Invalid(
+                        f"the key {path} needs a passphrase, and standard input is not a terminal",
+                        remedy="give --passphrase-file",
+                        path=str(path),
+                    )
+            elif not passphrase_file.is_fifo():  # a pipe is read once, when the key is opened
+                read_file(passphrase_file, 4096, "the passphrase file")
+        # `keys new` writes the public key beside the private one.
+        beside = path.with_name(path.name + ".pub")
+        if beside.is_file():
+            known.append(public_key(beside, ask))
+    return Keys(len(paths), known, lambda: signers(paths, ask, command))
+
+
+def _label(path: Path) -> str:
+    with _named(path):
+        return block(read_file(path, KEY_FILE_LIMIT, "the key file"))[0]
+
+
 def public_key(path: Path, ask: Callable[[str], bytes]) -> PublicKey:
     """Return the public key of a .pub file, or of the file of a private key."""
     key = key_of(path, ask)
@@ -233,7 +273,7 @@ def refuse_inside(option: str, path: Path, folder: str) -> None:
     inside = os.path.realpath(folder) + os.sep
     if os.path.realpath(path).startswith(inside):
         raise Invalid(
-            f"{option} {path} lies inside {folder}, the folder to verify",
+            f"{option} {path} lies inside {folder}, the folder that it would vouch for",
             remedy="give a copy that reached you by another way than the store",
         )
 

@@ -145,20 +145,20 @@ def rollback_command(
     """
     store, mission = store_and(store_and_mission, needed=True)
     target = None if to is None else ObjectId.parse(to)
+    keys = keyfiles.keys_for_later(key, passphrase_file, signer)
     with Repository.open(store) as repository:
+        now = int(time.time())
 
         def approve(review: Review) -> Sequence[Signer]:
-            facts = render.review(review, read_missing(review.opened, repository.evidence))
+            facts = render.review(review, read_missing(review.opened, repository.evidence), now)
             how = "see `flightbag rollback --dry-run`, and give the code as --expect CODE, or the manifest as --to ID"
             # A script that gives --to has named the manifest: no log, which nobody signs, has chosen it.
             named = expect or (review.named.signing_code if to is not None and not sys.stdin.isatty() else None)
             if (code := show_and_ask(facts, expect=named, as_json=as_json, how=how)) is not None:
                 review.require(code)
-            return keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
+            return keys.open()
 
-        outcome = rollback(
-            repository, mission or "", approve, now=int(time.time()), to=target, expect=expect, dry_run=dry_run
-        )
+        outcome = rollback(repository, mission or "", approve, now=now, to=target, expect=expect, dry_run=dry_run)
     if as_json:
         value = {name: str(item) if isinstance(item, ObjectId) else item for name, item in asdict(outcome).items()}
         print_json({**value, "dry_run": dry_run})
@@ -168,6 +168,7 @@ def rollback_command(
         verb = "would go back" if dry_run else "went back" if outcome.manifest else "has a draft that goes back"
         say(f"{outcome.mission} {verb} to the entries of {outcome.to}, as sequence {outcome.sequence}")
         say(f"the manifest that it {'would go' if dry_run else 'goes'} back to has the code {outcome.to_code}")
+        say(f"valid: {render.validity(outcome.valid_from, outcome.expires_at, now)}")
         if outcome.replaced:
             say(f"this replaced an earlier draft with {render.many(outcome.replaced, 'signature')}")
         if outcome.manifest:

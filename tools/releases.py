@@ -101,14 +101,15 @@ def sign(
     """
 
     def approve(release: Release) -> Sequence[Signer]:
-        if not key and signer is None:
+        if not key:
             return ()
         facts = _lines(release, unsigned)
         how = f"look at it with `flightbag release show {file}`, and give its code as --expect CODE"
         if (code := show_and_ask(facts, expect=expect, as_json=as_json, how=how)) is not None:
             releases.require(unsigned, code)
-        return keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
+        return keys.open()
 
+    keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
     unsigned = data = keyfiles.read_file(file, ENVELOPE_LIMIT, "the release")
     with Repository.open(store) as repository:
         root = repository.trust_root().root

@@ -67,6 +67,19 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
         say(f"  -> {error.remedy}", sys.stderr)
 
 
+def _exhausted(error: MemoryError | RecursionError) -> Unavailable:
+    """Return the error for an input that needs more than the process may have. A reader names its file itself."""
+    if isinstance(error, MemoryError):
+        return Unavailable(
+            "the command needs more memory than it may have",
+            remedy="free memory, or raise the limit of the process; if an input came from outside, check it",
+            kind="out-of-memory",
+        )
+    return Unavailable(
+        "an input is nested more deeply than this program reads", remedy="check the inputs that came from outside"
+    )
+
+
 def exits(
     *,
     error_status: Callable[[FlightbagError], int] = status_of,
@@ -87,6 +100,10 @@ def exits(
             except FlightbagError as error:
                 fail(error, as_json=bool(kwargs.get("as_json")))
                 status = error_status(error)
+            except (MemoryError, RecursionError) as error:
+                exhausted = _exhausted(error)
+                fail(exhausted, as_json=bool(kwargs.get("as_json")))
+                status = error_status(exhausted)
             except OutputLost:  # `program` ends the process
                 raise
             except KeyboardInterrupt:

@@ -75,26 +75,31 @@ def sign(
     Example: flightbag sign ground north-ridge --key copilot.key --expect 4X7QK-09DZM
     """
     store, mission = store_and(store_and_mission, needed=True)
+    keys = keyfiles.keys_for_later(key, passphrase_file, signer)
     with Repository.open(store) as repository:
+        now = int(time.time())
 
         def approve(review: Review) -> Sequence[Signer]:
-            facts = render.review(review, read_missing(review.opened, repository.evidence))
+            facts = render.review(review, read_missing(review.opened, repository.evidence), now)
             how = f"look at it with `flightbag show {store} {mission} --draft`, and give its code as --expect CODE"
             if (code := show_and_ask(facts, expect=expect, as_json=as_json, how=how)) is not None:
                 review.require(code)
-            return keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
+            return keys.open()
 
-        outcome = sign_draft(repository, mission or "", approve, now=int(time.time()), expect=expect)
+        outcome = sign_draft(repository, mission or "", approve, now=now, expect=expect)
+    issue = outcome.issue
     if as_json:
         print_json(
             {"mission": mission, "manifest": str(outcome.manifest) if outcome.manifest else None}
-            | {"sequence": outcome.sequence, "signatures": outcome.signatures, "threshold": outcome.threshold}
-            | {"signing_code": outcome.signing_code}
+            | {"sequence": issue.sequence, "signatures": outcome.signatures, "threshold": outcome.threshold}
+            | {"valid_from": issue.valid_from, "expires_at": issue.expires_at, "signing_code": outcome.signing_code}
         )
-    elif outcome.manifest is not None:
-        say(f"published {mission}, sequence {outcome.sequence}, manifest {outcome.manifest}")
+        return OK
+    if outcome.manifest is not None:
+        say(f"published {mission}, sequence {issue.sequence}, manifest {outcome.manifest}")
     else:
         say(f"{mission} is still a draft, with {outcome.signatures} of {outcome.threshold} signatures")
+    say(f"valid: {render.validity(issue.valid_from, issue.expires_at, now)}")
     return OK
 
 
@@ -279,6 +284,8 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         value |= {
             "imagery_age_days": coverage.age_days_at(at),
             "facts": verdict.mission.facts.value(),
+            "valid_from": verdict.mission.manifest.issue.valid_from,
+            "expires_at": verdict.mission.manifest.issue.expires_at,
             "host": verdict.mission.manifest.host,
             "coverage": render.hexed(coverage.value()),
             "manifest": str(verdict.mission.manifest_id),

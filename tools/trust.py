@@ -16,13 +16,15 @@ import typer
 
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
 from store.format.code import short_code
+from store.format.duration import duration_text, seconds_of
+from store.format.manifest import TIME_MAX
 from store.ground import trust_chain
 from store.ground.repository import Repository
 from store.ground.writer import check_fit
 from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft
 from store.trust.keys import PrivateKey, PublicKey
-from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot
+from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot, check_begun
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, StoreFirst, moment, print_lines
 from tools.review import Expect, show_and_ask
@@ -36,6 +38,7 @@ Draft = Annotated[
 ]
 RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: root, release or mission.")]
 KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The .pub file of the key.")]
+_LIFETIMES = {"default": "default_lifetime", "max": "max_lifetime"}
 ReleaseKeys = Annotated[
     list[Path] | None,
     typer.Option(readable=False, metavar="FILE", help="The .pub file of a release key. May be repeated."),
@@ -68,6 +71,13 @@ def new(
     threshold: Annotated[
         list[str] | None,
         typer.Option(metavar="ROLE=N", help="The number of signatures that a role needs. The default is 1."),
+    ] = None,
+    lifetime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="default|max=TIME",
+            help="How long missions are valid, such as max=72h. A default is for mission files that set no end.",
+        ),
     ] = None,
     draft: Annotated[
         Path | None,
@@ -102,7 +112,7 @@ def new(
         thresholds=dict(_threshold(item) for item in threshold or ()),
         issued_at=int(time.time()),
         salt=secrets.token_bytes(SALT_SIZE),
-    )
+    ).with_fields(**dict(_lifetime(item) for item in lifetime or ()))
     for signer in signers:
         root_draft = root_draft.with_signature(signer)
     if draft is not None:
@@ -121,6 +131,17 @@ def _threshold(text: str) -> tuple[RoleName, int]:
     if not number.isdecimal() or not 1 <= int(number) <= 8:
         raise Invalid(f"{text!r} is not ROLE=N", remedy=f"ROLE is one of {', '.join(ROLES)}, N from 1 to 8")
     return _role(role), int(number)
+
+
+def _lifetime(text: str) -> tuple[str, int | None]:
+    """Return the field of the trust root and its seconds, None for `none`."""
+    which, _, length = text.partition("=")
+    for name, field in _LIFETIMES.items():
+        if name == which:
+            seconds = None if length == "none" else seconds_of(length)
+            if seconds is None or (seconds.is_integer() and 1 <= seconds <= TIME_MAX):
+                return field, None if seconds is None else int(seconds)
+    raise Invalid(f"{text!r} is no lifetime", remedy="give default=TIME or max=TIME, such as max=72h, or max=none")
 
 
 def _role(text: str) -> RoleName:
@@ -212,6 +233,27 @@ def set_releases(
     return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
+@app.command("set-lifetime")
+@command
+def set_lifetime(
+    store: StoreFirst,
+    draft: Draft,
+    lifetime: Annotated[
+        str, typer.Argument(metavar="default|max=TIME", help="Which lifetime, and how long it is: 72h, 14d, or none.")
+    ],
+    as_json: Json = False,
+) -> int:
+    """Set how long missions are valid, in the draft of the next trust root.
+
+    With max, no mission flies that never expires, or later than so long after its
+    issue. The default is for mission files that set no end.
+
+    Example: flightbag trust set-lifetime ground next.draft max=72h
+    """
+    field, seconds = _lifetime(lifetime)
+    return _edit(store, draft, lambda d: d.with_fields(**{field: seconds}), as_json=as_json)
+
+
 @app.command("new-epoch")
 @command
 def new_epoch(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
@@ -257,9 +299,11 @@ def sign(
 
     Example: flightbag trust sign next.draft --key ada.key --expect 4X7QK-09DZM
     """
+    keys = keyfiles.keys_for_later(key, passphrase_file, signer)
     root_draft = _read(draft)
+    check_begun(root_draft.root, now=int(time.time()))
     _review(root_draft, draft, expect, as_json=as_json)
-    for one in keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer):
+    for one in keys.open():
         root_draft = root_draft.with_signature(one)
     _replace(draft, root_draft)
     if as_json:
@@ -444,6 +488,8 @@ def _json(root_draft: RootDraft, draft: str) -> dict[str, Any]:
         "epoch": root.epoch,
         "issued_at": root.issued_at,
         "issued_after": root.issued_after,
+        "default_lifetime": root.default_lifetime,
+        "max_lifetime": root.max_lifetime,
         "releases": root.releases,
         "roles": {
             name: {"threshold": root.role(name).threshold, "kids": [key.kid.hex() for key in root.role(name).keys]}
@@ -472,6 +518,7 @@ def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
             ("issued", render.when(root.issued_at)),
             *([("not before", render.when(root.issued_after))] if root.issued_after is not None else []),
             ("releases", root.releases),
+            ("valid for", _lifetimes(root)),
         ]
     )
     for name in ROLES:
@@ -498,6 +545,15 @@ def _next_step(root_draft: RootDraft, draft: str) -> Iterator[str]:
         yield f"carry {draft} to the holder of the next root key: flightbag trust sign {draft} --key KEY"
 
 
+def _lifetimes(root: TrustRoot) -> str:
+    """Return how long missions are valid under a trust root."""
+    longest = (
+        "missions may never expire" if root.max_lifetime is None else f"at most {duration_text(root.max_lifetime)}"
+    )
+    default = "" if root.default_lifetime is None else f"{duration_text(root.default_lifetime)} by default; "
+    return default + longest
+
+
 def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
     yield f"changes from trust root {old.version}:"
     for name in ROLES:
@@ -511,3 +567,5 @@ def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
         if getattr(old, field) != getattr(new, field):
             was, is_ = getattr(old, field), getattr(new, field)
             yield f"  {field}: {is_}" + ("" if was is None else f", before {was}")
+    if _lifetimes(old) != _lifetimes(new):
+        yield f"  valid for: {_lifetimes(new)}, before {_lifetimes(old)}"

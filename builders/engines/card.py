@@ -37,6 +37,11 @@ class EngineRecipes:
     recipe: Recipe
     steps: Mapping[str, Recipe]
 
+    @classmethod
+    def of_plain(cls, fields: Any, steps: Mapping[str, Any]) -> EngineRecipes:
+        """Return the recipes whose fields `plain` made JSON of."""
+        return cls(_recipe(fields), {name: _recipe(step) for name, step in steps.items()})
+
 
 @dataclass(frozen=True, slots=True)
 class Card:

@@ -17,7 +17,8 @@ from store.audit.ledger import Ledger
 from store.audit.refs import Refs
 from store.audit.scope import Scope
 from store.disk.index import Row, open_index_for_reading
-from store.disk.media import FileStamp, Media, object_path, type_of_file
+from store.disk.media import FileStamp, Media, object_path
+from store.disk.opening import type_name
 from store.errors import FlightbagError, NotFound
 from store.findings import Finding
 from store.format.entries import TABLE_LIMIT
@@ -144,7 +145,7 @@ class Objects:
         if isinstance(status, FlightbagError):
             shard.explained_by[id_] = str(id_)
             self.collector.add(replace(Finding.of(status, remedy=RESTORE), object=str(id_)))
-        elif (kind := type_of_file(status)) != "file":
+        elif (kind := type_name(status.st_mode)) != "file":
             shard.explained_by[id_] = str(id_)
             finding = self.collector.about_object("wrong-type", id_, f"is a {kind}, expected a regular file")
             self.collector.add(replace(finding, expected="file", actual=kind, remedy=RESTORE))

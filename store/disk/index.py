@@ -33,10 +33,11 @@ from typing import Any, Self, TypeVar
 import lmdb
 import lmdb.verify
 
-from store.disk.durable import Disk
+from store.disk.durable import Disk, not_a_file, open_or_create
 from store.disk.layout import INDEX
 from store.disk.locks import SharedLock
 from store.disk.media import FileStamp, Media
+from store.disk.opening import OtherType
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.cbor import decode, encode
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
@@ -397,8 +398,12 @@ def _write_owner(media: Media, *, clean: bool) -> None:
     path = media.absolute(f"{INDEX}/{_OWNER}")
     try:
         # Not durable on purpose: a power cut changes the boot id, so the index is checked whatever this file says.
-        with open(path, "w", encoding="utf-8") as file:
+        fd = open_or_create(path, os.O_WRONLY)
+        with open(fd, "w", encoding="utf-8") as file:
+            os.ftruncate(fd, 0)
             json.dump(value, file)
+    except OtherType as error:
+        raise not_a_file(path, error) from error
     except OSError as error:
         raise Unavailable(f"{path} cannot be written: {error.strerror}", kind="unwritable", path=path) from error
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from store.disk.durable import Disk
 from store.disk.layout import RECORD, TOML
 from store.disk.locks import Locked
-from store.disk.media import Media, object_path, type_of_file
+from store.disk.media import Media, object_path
+from store.disk.opening import type_name
 from store.disk.staging import list_names, remove_tree
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.findings import Finding
@@ -235,7 +236,7 @@ def _compare(media: Media, expected: Mapping[str, tuple[ObjectId, int]], record:
             yield Finding.of(status)
             seen.add(name)
             continue
-        kind = type_of_file(status)
+        kind = type_name(status.st_mode)
         wanted = "directory" if name in folders else "file" if name in expected or name in record else ""
         seen.add(name)
         if not wanted:

@@ -96,7 +96,7 @@ def rollback(
             issued_as = issue_(writer, manifest, target.table, signers, root, event="rolled-back")
     return replace(
         plan,
-        sequence=issued_as.sequence,
+        sequence=issued_as.issue.sequence,
         manifest=issued_as.manifest,
         signatures=issued_as.signatures,
         threshold=issued_as.threshold,

@@ -36,7 +36,7 @@ from store.ground.repository import Repository
 from store.ground.writer import Writer, check_fit, writing
 from store.takeoff.mission import Evidence, Opened
 from store.takeoff.verify import read_table
-from store.trust.keys import Signer, sign
+from store.trust.keys import PublicKey, Signer, sign
 from store.trust.review import require_code, signing_code
 from store.trust.root import SignedRoot, TrustRoot, check_begun, check_signer, count_signatures, count_signers
 
@@ -50,6 +50,28 @@ def check_signers(root: TrustRoot, signers: Sequence[Signer], *, now: int) -> No
     check_begun(root, now=now)
     for signer in signers:
         check_signer(root, signer.public, "mission")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys that will sign once the work is done: how many, those that are known without opening a private key, and the
+    function that opens all of them."""
+
+    count: int
+    known: Sequence[PublicKey]
+    open: Callable[[], Sequence[Signer]]
+
+    @classmethod
+    def of(cls, signers: Sequence[Signer]) -> Keys:
+        """Return keys that are open already."""
+        return cls(len(signers), [signer.public for signer in signers], lambda: signers)
+
+    def check(self, root: TrustRoot, *, now: int) -> None:
+        """Raise Untrusted unless each key that is known may sign a mission, Refused for a trust root from the future of
+        `now`. Called before anything is written."""
+        check_begun(root, now=now)
+        for public in self.known:
+            check_signer(root, public, "mission")
 
 
 @contextmanager
@@ -181,14 +203,14 @@ def size_of(manifest: Manifest, signatures: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A manifest that was issued: published as `manifest`, or a draft (None).
+    """A manifest that was issued, as `issue` says: published as `manifest`, or a draft (None).
 
     It has `signatures` of the `threshold` required ones, and the code of its payload. `replaced` counts the signatures
     of a draft that this one took the place of.
     """
 
     manifest: ObjectId | None
-    sequence: int
+    issue: Issue
     signatures: int
     threshold: int
     signing_code: str
@@ -254,17 +276,21 @@ def issue(
     with suppress(NotFound, Corrupt):
         replaced = 0 if draft else len(draft_of(writer.repository, manifest.mission.id).envelope.signatures)
     count, threshold = signed.signatures(root), root.mission.threshold
-    mission, sequence, code = manifest.mission.id, manifest.issue.sequence, signing_code(envelope)
+    mission, issued, code = manifest.mission.id, manifest.issue, signing_code(envelope)
     if count >= threshold and not hold:
         id_ = writer.publish(mission, envelope.render(), table.render(), event=event)
         writer.drop_draft(mission)
-        return Issued(id_, sequence, count, threshold, code, replaced)
+        return Issued(id_, issued, count, threshold, code, replaced)
     if not hold:
         check_fit(writer.repository.evidence, signed.opened_with(table, root), mission)
     if draft is None or envelope != draft.envelope:
-        facts = {"sequence": sequence, "kids": [signature.kid.hex() for signature in envelope.signatures], "for": event}
+        facts = {
+            "sequence": issued.sequence,
+            "kids": [signature.kid.hex() for signature in envelope.signatures],
+            "for": event,
+        }
         writer.keep_draft(mission, envelope.render(), table.render(), facts)
-    return Issued(None, sequence, count, threshold, code, replaced)
+    return Issued(None, issued, count, threshold, code, replaced)
 
 
 def sign_draft(

@@ -410,19 +410,18 @@ def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
     for entry in opened.table.entries:
         names.setdefault(entry.id, []).append(entry.name)
     findings = list(_contradicting_sizes(opened.table.entries, sizes))
-    for approval in opened.manifest.releases:
-        names.setdefault(approval, []).append("release")
+    for release_id in opened.manifest.releases:
+        names.setdefault(release_id, []).append("release")
+    for release_id in opened.manifest.releases:
         try:
-            evidence.object(approval, ENVELOPE_LIMIT)
+            evidence.object(release_id, ENVELOPE_LIMIT)
         except FlightbagError as error:
-            findings.append(Finding.of(error, step="F", entry="release", remedy=COPY_AGAIN))
+            findings.append(_name_swap(Finding.of(error, step="F", entry="release", remedy=COPY_AGAIN), names))
     for id_, outcome in evidence.check_objects(sizes.items()):
         if outcome is None:
             continue
         finding = Finding.of(outcome, step="F", entry=", ".join(names[id_]), remedy=COPY_AGAIN)
-        if finding.kind == "bit-flip":
-            finding = _name_swap(finding, names)
-        findings.append(finding)
+        findings.append(_name_swap(finding, names))
     return sorted(findings, key=lambda finding: (finding.entry, finding.object))
 
 
@@ -444,7 +443,7 @@ def _contradicting_sizes(entries: Sequence[Entry], sizes: dict[ObjectId, int]) -
 
 def _name_swap(finding: Finding, names: dict[ObjectId, list[str]]) -> Finding:
     """Return the finding as one of kind `swapped` if the bytes are those of another object of the same mission."""
-    other = names.get(ObjectId.parse(finding.actual))
+    other = names.get(ObjectId.parse(finding.actual)) if finding.kind == "bit-flip" else None
     if other is None:
         return finding
     return replace(finding, kind="swapped", message=f"{finding.message}, the id of {', '.join(other)}")

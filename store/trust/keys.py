@@ -55,9 +55,14 @@ class PublicKey:
             self.raw, signature.signature, envelope.to_be_signed(self.kid, aad)
         )
 
+    @property
+    def is_enrollable(self) -> bool:
+        """Whether a trust root may name this key in a role (see `ed25519`)."""
+        return ed25519.is_enrollable(self.raw)
+
     def require_enrollable(self) -> Self:
-        """Return this key. Raises Untrusted (kind weak-key) unless a trust root may name it (see `ed25519`)."""
-        if not ed25519.is_enrollable(self.raw):
+        """Return this key. Raises Untrusted (kind weak-key) unless a trust root may name it in a role."""
+        if not self.is_enrollable:
             raise Untrusted(
                 f"the public key {self.raw.hex()} is not a canonical point of prime order",
                 remedy="make a new key with `flightbag keys new`",

@@ -164,7 +164,7 @@ def payloads() -> Iterator[Vector]:
         table,
         mission=replace(FACTS, area=Area(box, ((ring, hole), (ring,)))),
         issue=replace(ISSUE, previous=ObjectId(bytes(32))),
-        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -(10**9), 0, 10**5, 500, 9),
+        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -11_574 * 86_400, 0, 10**5, 500, 9),
         releases=(ObjectId(bytes(32)),),
     )
     yield Vector("payload-least", "payload", least.render())
@@ -188,6 +188,8 @@ def payloads() -> Iterator[Vector]:
         "table-of-17-mib": encode({**good, "table": [bytes(32), 17 * 2**20]}),
         "host-unsorted": encode({**good, "host": "b+a"}),
         "figure-below-its-least": encode({**good, "quality": [["recall", 1, 2, 1, bytes(32)]]}),
+        "figure-of-more-than-all": encode({**good, "quality": [["recall", 10**6 + 1, 1, 1, bytes(32)]]}),
+        "figure-of-less-than-nothing": encode({**good, "quality": [["recall", 0, -1, 1, bytes(32)]]}),
         "figure-on-no-query": encode({**good, "quality": [["recall", 2, 1, 0, bytes(32)]]}),
         "mission-id-in-capitals": changed("mission", id="North"),
         "no-aircraft": changed("mission", aircraft=[]),
@@ -201,7 +203,9 @@ def payloads() -> Iterator[Vector]:
         "more-missing-than-allowed": changed("coverage", missing=16),
         "repeated-more-than-described": changed("coverage", repeated=303),
         "repeated-none": changed("coverage", repeated=0),
-        "oldest-after-newest": changed("coverage", oldest=1),
+        "oldest-after-newest": changed("coverage", oldest=86_400),
+        "oldest-at-noon": changed("coverage", oldest=-43_200),
+        "newest-a-second-after-midnight": changed("coverage", newest=1),
         "older-than-its-own-limit": changed("coverage", max_age_days=900),
     }
     for lesson, data in bad.items():

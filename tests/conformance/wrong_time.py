@@ -105,7 +105,7 @@ def a_clock_without_a_battery(folder: Path) -> str:
     "time",
     "a clock one second before the time of issue",
     before="GO",
-    now="GO; not judged: freshness: the clock says 2026-11-18 11:04:59Z, before the mission was issued",
+    now="GO; not judged: freshness: the clock says 2026-11-17 23:59:59Z, before the mission was issued",
 )
 def a_clock_before_the_issue(folder: Path) -> str:
     return aboard(folder, flight(), ISSUE.issued_at - 1)
@@ -115,7 +115,7 @@ def a_clock_before_the_issue(folder: Path) -> str:
     "time",
     "a clock set back behind what the aircraft has seen",
     before="GO",
-    now="GO; not judged: freshness: the clock says 2026-11-18 11:06:40Z, "
+    now="GO; not judged: freshness: the clock says 2026-11-18 00:01:40Z, "
     "before a time that has passed by the aircraft's state",
 )
 def a_clock_behind_the_floor(folder: Path) -> str:
@@ -126,7 +126,7 @@ def a_clock_behind_the_floor(folder: Path) -> str:
     "time",
     "a clock set back, and the mission expired by what the aircraft has seen",
     before="expired",
-    now="expired; not judged: freshness: the clock says 2026-11-18 11:06:40Z, "
+    now="expired; not judged: freshness: the clock says 2026-11-18 00:01:40Z, "
     "before a time that has passed by the aircraft's state",
 )
 def a_clock_behind_the_floor_after_the_end(folder: Path) -> str:
@@ -150,7 +150,7 @@ def expired_by_the_trust_root(folder: Path) -> str:
     "time",
     "a clock between the mission's issue and that of the newest trust root",
     before="GO",
-    now="GO; not judged: freshness: the clock says 2026-11-18 11:06:40Z, before trust root 2 was issued",
+    now="GO; not judged: freshness: the clock says 2026-11-18 00:01:40Z, before trust root 2 was issued",
 )
 def a_clock_before_the_trust_root(folder: Path) -> str:
     store = make_store(folder / "store", flight())

@@ -171,6 +171,7 @@ USES: dict[str, Use] = {
     "trust revoke": _trust_draft("revoke", LAB_KEY),
     "trust set-threshold": _trust_draft("set-threshold", "mission=1"),
     "trust set-releases": _trust_draft("set-releases", "required"),
+    "trust set-lifetime": _trust_draft("set-lifetime", "max=72h"),
     "trust new-epoch": _trust_draft("new-epoch"),
     "trust set-issued-after": _trust_draft("set-issued-after", "2026-11-01T00:00:00Z"),
     "trust sign": Use(
@@ -207,6 +208,9 @@ USES: dict[str, Use] = {
         makes="new-state",
     ),
     "aircraft consume": Use(lambda desk: ("aircraft", "consume", desk.folder / "state", "2026-11-23-01")),
+    "aircraft lower-floor": Use(
+        lambda desk: ("aircraft", "lower-floor", desk.folder / "state", "2026-11-25T12:00:00Z", "--yes")
+    ),
     "aircraft show": Use(lambda desk: ("aircraft", "show", desk.folder / "state")),
     "engines build": Use(lambda desk: ("engines", "build", desk.folder / "left.toml", "--store", desk.store)),
     "engines show": Use(lambda desk: ("engines", "show", desk.store, "left")),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from store.disk.durable import Disk
-from store.errors import Unavailable
+from store.errors import Invalid, Unavailable
 from store.trust.key_file import ROUNDS, Protection, armoured, block
 from store.trust.keys import PrivateKey, PublicKey
 from tests.support.commands import flightbag, program
 from tests.support.missions import key
+from tests.support.opens import make_device, opens_of
 from tests.support.terminal import at_terminal, typed
 from tools import keyfiles
 
@@ -229,3 +232,26 @@ class TestOneKey:
             ran = flightbag(*args, path, "--passphrase-file", folder / "pass")
             assert ran.status == 2
             assert f"{path}: the private key asks for scrypt with N = 16384, r = 8, p = 127" in ran.err
+
+
+@pytest.mark.parametrize("kind", ["device", "socket", "directory"])
+def test_a_file_that_the_user_names_is_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    if kind == "device":
+        make_device(Path("thing"))
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind("thing")
+    else:
+        Path("thing").mkdir()
+    with opens_of(Path("thing")) as opens, pytest.raises(Invalid, match=f"found a {kind}"):
+        keyfiles.read_file(Path("thing"), 10, "the key file")
+    assert opens == []
+
+
+def test_a_pipe_is_read_to_its_end_when_its_writer_comes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Timer(0.2, (tmp_path / "pipe").write_bytes, (b"words",))
+    writer.start()
+    assert keyfiles.read_file(tmp_path / "pipe", 10, "the passphrase file") == b"words"
+    writer.join()

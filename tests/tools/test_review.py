@@ -93,11 +93,19 @@ def test_without_a_terminal_and_a_code_nothing_is_signed(signing: Signing) -> No
     ran = flightbag(*signing.command, "--json")
     assert (ran.status, ran.json["error"]["kind"]) == (2, "unreviewed")
     assert "--expect CODE" in ran.json["error"]["remedy"]
-    # Not even the key is opened: it need not be there.
-    gone = [part for part in signing.command if not str(part).endswith(".key")]
-    assert flightbag(*gone, signing.desk.folder / "none.key", "--json").json["error"]["kind"] == "unreviewed"
+    # Not even the key is opened: that would be another error.
+    folder, key = signing.desk.folder, signing.command[-1]
+    (folder / "phrase").write_text("correct horse battery")
+    assert flightbag("keys", "rewrap", key, "--new-passphrase-file", folder / "phrase").status == 0
+    (folder / "phrase").write_text("another horse battery")
+    locked = flightbag(*signing.command, "--passphrase-file", folder / "phrase", "--json")
+    assert locked.json["error"]["kind"] == "unreviewed"
+    named = ("--expect", signing.code)
+    locked = flightbag(*signing.command, "--passphrase-file", folder / "phrase", *named, "--json")
+    assert "the passphrase is wrong" in locked.json["error"]["message"]
     after = listing(signing.desk.folder, without=())
-    assert {name for name in before if before[name] != after[name]} <= {"ground/lock/mission-right"}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed <= {"ground/lock/mission-right", Path(str(key)).name}
     assert not signing.is_signed()
 
 
