@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,7 +210,7 @@ USES: dict[str, Use] = {
     ),
     "aircraft consume": Use(lambda desk: ("aircraft", "consume", desk.folder / "state", "2026-11-23-01")),
     "aircraft lower-floor": Use(
-        lambda desk: ("aircraft", "lower-floor", desk.folder / "state", "2026-11-25T12:00:00Z", "--yes")
+        lambda desk: ("aircraft", "lower-floor", desk.folder / "state", str(int(time.time())), "--yes")
     ),
     "aircraft show": Use(lambda desk: ("aircraft", "show", desk.folder / "state")),
     "engines build": Use(lambda desk: ("engines", "build", desk.folder / "left.toml", "--store", desk.store)),
