@@ -177,6 +177,7 @@ def _publish(
         outcome="built" if issued.manifest is not None else "draft",
         manifest="" if issued.manifest is None else str(issued.manifest),
         sequence=issued.issue.sequence,
+        signing_code=issued.signing_code,
         valid_from=issued.issue.valid_from,
         expires_at=issued.issue.expires_at,
         why=_unpublished(issued, payload.lacking),

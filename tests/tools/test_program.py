@@ -192,7 +192,7 @@ def test_no_warning_of_a_library_reaches_the_user() -> None:
     developer = subprocess.run(
         [sys.executable, "-W", "default", "-c", NOISY], capture_output=True, text=True, check=True
     )
-    assert "UserWarning" in shown.stderr
+    assert "UserWarning" in developer.stderr
 
 
 def test_a_tile_with_damaged_exif_data_prints_no_path_of_the_installation(built: Desk) -> None:
