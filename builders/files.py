@@ -1,28 +1,30 @@
 """Files that the user names: they are opened if they are regular files, and read if they keep to a limit.
 
-`read_regular` returns the bytes, `open_regular` the open file, `regular_status` the state of a file that is not to be
-opened. All of them follow links, since a path is the user's word. All of them name the thing (`what`, such as "mission
-file") and the path in what they raise:
+`read_regular` returns the bytes, `read_pieces` yields them, `open_regular` returns the open file, `regular_status` the
+state of a file that is not to be opened. All of them follow links, since a path is the user's word. All of them name
+the thing (`what`, such as "mission file") and the path in what they raise:
 
 - Invalid if the path leads to nothing, to anything but a regular file, or to a file above the limit;
 - Unavailable, with `errno`, if the system cannot open or read the file.
 
-Laws: no call waits for the other end of a FIFO; nothing is read from a device; at most one byte more than the limit is
+Laws: no FIFO, socket or device is opened; at most one byte more than the limit is
 read. Files of a store are not the user's: `store.disk.media` reads them.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
+from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
+from store.disk.opening import OtherType, open_file
 from store.errors import FlightbagError, Invalid, Unavailable
 
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_NO_DRIVER = (errno.ENXIO, errno.ENODEV)  # sockets, and devices without a driver, cannot be opened
+# Of a file that is hashed or stored whole: a file with holes may have terabytes.
+MAX_WHOLE_FILE = 1 << 34
+PIECE = 1 << 20
 _KINDS = (
     (stat.S_ISDIR, "directory"),
     (stat.S_ISFIFO, "FIFO"),
@@ -36,21 +38,12 @@ _UNREADABLE = "make it readable, and check that its disk is mounted"
 def open_regular(path: Path, what: str, *, absent: type[FlightbagError] = Invalid) -> FileIO:
     """The open regular file at `path`, unbuffered. Raises `absent` if the path leads to nothing."""
     try:
-        fd = os.open(path, _FLAGS)
-    except OSError as error:
-        if error.errno in _NO_DRIVER:
-            raise _not_regular(path, what, _mode_of(path)) from None
-        raise _explained(error, path, what, absent) from error
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise _not_regular(path, what, mode)
+        fd, _ = open_file(path, follow=True)
         return open(fd, "rb", buffering=0)
-    except BaseException as error:
-        os.close(fd)
-        if isinstance(error, OSError):
-            raise _explained(error, path, what, absent) from error
-        raise
+    except OtherType as error:
+        raise _not_regular(path, what, error.mode) from None
+    except OSError as error:
+        raise _explained(error, path, what, absent) from error
 
 
 def read_regular(
@@ -74,6 +67,26 @@ def read_regular(
     if max(size, len(data)) > limit:
         raise Invalid(f"{what} {path} has more than {limit} bytes", remedy=too_large, path=str(path))
     return bytes(data)
+
+
+def read_pieces(path: Path, what: str, *, limit: int = MAX_WHOLE_FILE) -> Iterator[bytes]:
+    """Yield the bytes of the regular file at `path`, at most PIECE at a time and `limit` in all."""
+    with open_regular(path, what) as file:
+        try:
+            size, read = os.fstat(file.fileno()).st_size, 0
+            while max(size, read) <= limit and (piece := file.read(PIECE)):
+                read += len(piece)  # the file may grow
+                yield piece
+        except OSError as error:
+            raise _explained(error, path, what, Invalid) from error
+    if max(size, read) > limit:
+        raise Invalid(f"{what} {path} has more than {limit} bytes", remedy="give a smaller file", path=str(path))
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether what `path` leads to, through every link and `..`, lies in what `folder` leads to."""
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(path)]) == real
 
 
 def regular_status(path: Path, what: str) -> os.stat_result:
@@ -106,11 +119,3 @@ def _not_regular(path: Path, what: str, mode: int) -> Invalid:
         remedy=f"give the path of the {what}",
         path=str(path),
     )
-
-
-def _mode_of(path: Path) -> int:
-    """The mode of what a path leads to, 0 if it cannot be looked up any more."""
-    try:
-        return os.stat(path).st_mode
-    except OSError:
-        return 0
