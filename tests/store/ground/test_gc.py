@@ -21,12 +21,14 @@ from store.disk.locks import Locked
 from store.disk.media import Media
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.format.ids import ObjectId
+from store.format.release import Approval
+from store.ground import releases
 from store.ground.gc import GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
 from store.ground.repository import Repository
 from store.ground.trust_chain import rotate
 from store.ground.writer import writing
 from tests.faults.disks import Failing, Medium, PowerCut, PowerFails, Recorded, index_watched
-from tests.support.missions import NOW, Flight, flight, root_draft
+from tests.support.missions import NOW, ROOT, Flight, flight, key, root_draft
 from tests.support.stores import (
     CAMERA,
     ENGINE,
@@ -154,6 +156,29 @@ def test_a_release_statement_is_kept(store: Path) -> None:
     insert(store, release)
     publish(store, new)
     assert ObjectId.of(release) not in ids(plan(store))
+
+
+def test_a_release_that_no_mission_names_is_kept(store: Path) -> None:
+    made = releases.drafted("winter", "cpu-x86_64", [Approval.of(NORTH.entry(ENGINE))], now=NOW)
+    data, _ = releases.signed(made, ROOT, [key("lab")])
+    with Repository.open(store) as repository:
+        releases.add(repository, data)
+    assert ObjectId.of(data) not in ids(run(store))
+    assert file_of(store, ObjectId.of(data)).exists()
+
+
+def test_the_folder_of_the_trash_is_durable_before_an_object_moves_there(store: Path) -> None:
+    disk = Recorded()
+    run(store, disk=disk)
+    (folder,) = (store / "trash").iterdir()
+    moves = [at for at, (name, path) in enumerate(disk.operations) if name == "rename" and "/trash/" in path]
+    before = disk.operations[: moves[0]]
+    for parent, made in ((store, store / "trash"), (store / "trash", folder)):
+        assert ("sync-directory", str(parent)) in before[before.index(("mkdir", str(made))) :]
+    # The trash is a source of repairs: an object is durable there before its old folder forgets it.
+    synced = [path for name, path in disk.operations[moves[0] :] if name == "sync-directory"]
+    assert synced[0::2] == [str(folder)] * (len(synced) // 2)
+    assert all(Path(path).parent.name == "objects" for path in synced[1::2])
 
 
 class TestPins:
