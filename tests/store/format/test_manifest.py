@@ -319,6 +319,15 @@ def test_missing_tiles_cannot_outnumber_tiles_even_where_none_is_required() -> N
     refused(encode(value))
 
 
+def test_an_area_has_a_tile() -> None:
+    value = value_of()
+    value["coverage"] |= {"tiles": 1, "missing": 1, "required_ppm": 0}
+    del value["coverage"]["repeated"]
+    Manifest.parse(encode(value))
+    value["coverage"] |= {"tiles": 0, "missing": 0}
+    assert refused(encode(value)).fields["field"] == "manifest.coverage.tiles"
+
+
 def test_the_payload_is_bounded() -> None:
     assert refused(encode({"version": 1, "mission": "x" * PAYLOAD_LIMIT})).fields["kind"] == "too-large"
 
