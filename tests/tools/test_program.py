@@ -189,9 +189,7 @@ run_program(app, usage=2, could_not_do=3)
 def test_no_warning_of_a_library_reaches_the_user() -> None:
     ran = subprocess.run([sys.executable, "-c", NOISY], capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("done\n", "")
-    developer = subprocess.run(
-        [sys.executable, "-W", "default", "-c", NOISY], capture_output=True, text=True, check=True
-    )
+    shown = subprocess.run([sys.executable, "-W", "default", "-c", NOISY], capture_output=True, text=True, check=True)
     assert "UserWarning" in shown.stderr
 
 
