@@ -7,26 +7,24 @@ the thing (`what`, such as "mission file") and the path in what they raise:
 - Invalid if the path leads to nothing, to anything but a regular file, or to a file above the limit;
 - Unavailable, with `errno`, if the system cannot open or read the file.
 
-Laws: no call waits for the other end of a FIFO; nothing is read from a device; at most one byte more than the limit is
+Laws: no FIFO, socket or device is opened; at most one byte more than the limit is
 read. Files of a store are not the user's: `store.disk.media` reads them.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
+from store.disk.opening import OtherType, open_file
 from store.errors import FlightbagError, Invalid, Unavailable
 
 # Of a file that is hashed or stored whole: a file with holes may have terabytes.
 MAX_WHOLE_FILE = 1 << 34
 PIECE = 1 << 20
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_NO_DRIVER = (errno.ENXIO, errno.ENODEV)  # sockets, and devices without a driver, cannot be opened
 _KINDS = (
     (stat.S_ISDIR, "directory"),
     (stat.S_ISFIFO, "FIFO"),
@@ -40,21 +38,12 @@ _UNREADABLE = "make it readable, and check that its disk is mounted"
 def open_regular(path: Path, what: str, *, absent: type[FlightbagError] = Invalid) -> FileIO:
     """The open regular file at `path`, unbuffered. Raises `absent` if the path leads to nothing."""
     try:
-        fd = os.open(path, _FLAGS)
-    except OSError as error:
-        if error.errno in _NO_DRIVER:
-            raise _not_regular(path, what, _mode_of(path)) from None
-        raise _explained(error, path, what, absent) from error
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise _not_regular(path, what, mode)
+        fd, _ = open_file(path, follow=True)
         return open(fd, "rb", buffering=0)
-    except BaseException as error:
-        os.close(fd)
-        if isinstance(error, OSError):
-            raise _explained(error, path, what, absent) from error
-        raise
+    except OtherType as error:
+        raise _not_regular(path, what, error.mode) from None
+    except OSError as error:
+        raise _explained(error, path, what, absent) from error
 
 
 def read_regular(
@@ -130,11 +119,3 @@ def _not_regular(path: Path, what: str, mode: int) -> Invalid:
         remedy=f"give the path of the {what}",
         path=str(path),
     )
-
-
-def _mode_of(path: Path) -> int:
-    """The mode of what a path leads to, 0 if it cannot be looked up any more."""
-    try:
-        return os.stat(path).st_mode
-    except OSError:
-        return 0

@@ -200,9 +200,10 @@ class _Build:
         table_bytes = table.render()
         releases, lacking = self.releases(plan)
         before = last_issued(repository, mission), highest_issued(repository, mission)
+        valid_from, expires_at = plan.validity.window(self.now)
         manifest = Manifest(
             mission=plan.facts,
-            issue=next_issue(self.trust_root, *before, now=self.now),
+            issue=next_issue(self.trust_root, *before, now=self.now, valid_from=valid_from, expires_at=expires_at),
             host=plan.host,
             coverage=missing.coverage(plan.gates),
             quality=tuple(one.figure() for one in report.figures),
@@ -220,7 +221,7 @@ class _Build:
         why = ""
         if lacking:
             why = f"no valid release approves {', '.join(one.name for one in lacking)}: flightbag release new"
-        draft = equal_draft(repository, manifest, table, self.trust_root, now=self.now)
+        draft = equal_draft(repository, manifest, table, self.trust_root, plan.validity, now=self.now)
         manifest = manifest if draft is None else draft.manifest
         return report, Payload(manifest, table, draft is not None, why)
 

@@ -101,7 +101,7 @@ class FidelityQuestion:
         probe = meter.probe(self.probe.set.name).probe
         cosine = probe.fidelity(meter.engine(self.probe.set.name))
         meter.progress("probing", 1, len(meter.probes))
-        return {self.gates[0].name: Answer(int(max(cosine, 0.0) * PPM), len(probe.images))}
+        return {self.gates[0].name: Answer(int(min(max(cosine, 0.0), 1.0) * PPM), len(probe.images))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from builders.artifacts.task import Artifact, Lookup, Progress, Task, silent
 from builders.compose import BuildContext
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory
+from builders.mission.validity import Validity
 from builders.report import Measured, Missing, PlanReport
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
@@ -47,9 +48,11 @@ Kind = TypeVar("Kind")
 class Plan:
     """Everything that the mission's manifest will name, but for what only decoding the tiles can show: which of them
     are missing. `shortfall` is what is missing as far as the sources show. `questions` are measured before the mission
-    is signed; `unmeasured` says what cannot be, and why."""
+    is signed; `unmeasured` says what cannot be, and why. `validity` is that of a manifest that is issued `now`."""
 
     facts: MissionFacts
+    validity: Validity
+    now: int
     host: str
     inventory: Inventory
     gates: Gates
@@ -112,10 +115,13 @@ class Plan:
             Missing(number, reason, self.inventory.no_image[number] if reason == "undecodable" else "")
             for number, reason in self.shortfall.reasons().items()
         )
+        valid_from, expires_at = self.validity.window(self.now)
         return PlanReport(
             mission=self.facts.id,
             flight=self.facts.flight,
             host=self.host,
+            valid_from=valid_from,
+            expires_at=expires_at,
             tiles=self.inventory.tiles,
             missing=missing,
             enough=self.gates.allows(self.shortfall.missing, self.inventory.tiles),
@@ -135,6 +141,10 @@ def make_plan(
     changed since; writes nothing to the store. `now` is unix seconds.
     """
     mission = context.mission
+    repository = context.repository
+    root = repository.trust_root().root if repository.evidence.root_versions() else None
+    validity = Validity.of(mission.mission, root)
+    validity.require(context.path, now=now)
     host = target_host(context)
     inventory = context.inventory(progress, remembered=remembered)
     gates = context.gates(now)
@@ -172,6 +182,8 @@ def make_plan(
         )
     return Plan(
         facts=_facts(context),
+        validity=validity,
+        now=now,
         host=host,
         inventory=inventory,
         gates=gates,

@@ -47,6 +47,8 @@ from store.takeoff.verify import open_mission
 # Objects in one chunk, so that large and small ones share the processors; and between two looks at the clock.
 _AT_ONCE = 20_000
 _CHUNK_OBJECTS, _CHUNK_BYTES = 256, 64 * 2**20
+# Kinds of findings about objects that were hashed in full all the same.
+_HASHED = frozenset({"bit-flip", "transient"})
 
 Progress = Callable[[int, int], None]
 MissionState = Literal["flyable", "not-read", "grounded"]
@@ -57,9 +59,9 @@ MissionState = Literal["flyable", "not-read", "grounded"]
 class Audit:
     """The result of an audit: every finding, and the state of each mission.
 
-    `objects` and `bytes` count the objects in their places, `read_objects` and `read_bytes` those that were read in
-    full, and `unread` counts those that neither were read nor have a finding. `notes` counts the findings that are
-    information, by kind; `findings` has the first thousand of each kind.
+    `objects` and `bytes` count the objects in their places, `read_objects` and `read_bytes` what was hashed from the
+    first byte to the last, and `unread` counts those that neither were read nor have a finding. `notes` counts the
+    findings that are information, by kind; `findings` has the first thousand of each kind.
     `damaged` has the objects that are needed and are missing or not whole, each with the most bytes that it may have.
     `forgetful` is the reason why the ledger could not record the reading, "" if it could. `reading` is how the medium
     was read.
@@ -151,7 +153,7 @@ def _fsck(
         objects.bytes,
         reading.number,
         reading.bytes,
-        objects.sound - reading.number,
+        objects.sound - reading.tried,
         collector.notes,
         collector.damaged,
         reading.forgetful,
@@ -175,7 +177,10 @@ def _states(refs: Refs, grounded: set[str], whole: list[list[bytes]]) -> dict[st
 
 
 class _Reading:
-    """Reads objects in full, one chunk after the other. `number` and `bytes` count the objects that were read.
+    """Reads objects in full, one chunk after the other.
+
+    `tried` counts the objects that were to be read, `number` and `bytes` what was hashed in full: an object that cannot
+    be read, or turns out to have another size, counts for nothing, whatever size the file system gives it.
 
     `whole` has the rows of those that are whole, by the first byte of the id.
     """
@@ -187,6 +192,7 @@ class _Reading:
         self.ledger = ledger
         self.forgetful = ""  # see Audit.forgetful
         self.progress = progress
+        self.tried = 0
         self.number = 0
         self.bytes = 0
         self.whole: list[list[bytes]] = [[] for _ in range(256)]
@@ -220,11 +226,11 @@ class _Reading:
         # Evidence remembers the objects that it has read: one for each chunk bounds the memory.
         evidence = StoreEvidence(self.media, progress, whole.__setitem__ if self.ledger is not None else None)
         bad = {id_: outcome for id_, outcome in evidence.check_objects(items) if outcome is not None}
+        self.tried += len(items)
         for id_, size in items:
-            if id_ in bad:
-                self.add_damaged(id_, size, bad[id_])
-        self.number += len(items)
-        self.bytes += sum(size for _, size in items)
+            if id_ not in bad or self.add_damaged(id_, size, bad[id_]) in _HASHED:
+                self.number += 1
+                self.bytes += size
         if self.ledger is not None:
             try:
                 self.ledger.enter(whole.items(), bad, int(time.time()))
@@ -232,14 +238,15 @@ class _Reading:
                 self.ledger, self.forgetful = None, error.message
         return bad
 
-    def add_damaged(self, id_: ObjectId, size: int, error: FlightbagError) -> None:
-        """Add the finding about an object that is not whole."""
+    def add_damaged(self, id_: ObjectId, size: int, error: FlightbagError) -> str:
+        """Add the finding about an object that is not whole, and return its kind."""
         finding = read_again(self.media, Finding.of(error, remedy=RESTORE), id_, size)
         wanted = [(need, size) for need in self.refs.needs for one, size in need.of_shard(id_[0]) if one == id_]
         self.collector.add(replace(finding, object=str(id_), path=self.media.absolute(object_path(id_))))
         self.collector.ground(str(id_), wanted)
         if finding.kind != "transient":
             self.collector.damaged[id_] = size
+        return finding.kind
 
 
 def _chunks(rows: Sequence[bytes], objects: int, size: int) -> Iterator[list[bytes]]:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from store.disk.media import FileStamp
+from store.disk.opening import OtherType, open_file
 from store.errors import Unavailable
 from store.format.ids import DIGEST_SIZE, ObjectId
 
@@ -119,12 +120,13 @@ class Ledger:
 def _check_ours(path: str) -> None:
     """Raise Unavailable for a file that is neither empty nor a ledger."""
     try:
-        head = b"?"
-        if os.path.isfile(path) or not os.path.lexists(path):  # to open a FIFO would wait for ever
-            with open(path, "rb") as file:
-                head = file.read(72)
+        fd, _ = open_file(path, follow=True)
+        with open(fd, "rb") as file:
+            head = file.read(72)
     except FileNotFoundError:
         return
+    except OtherType:
+        head = b"?"
     except OSError as error:
         raise _unusable(path, error) from error
     if head and not (head.startswith(b"SQLite format 3\0") and head[68:] == _APPLICATION.to_bytes(4)):

@@ -20,10 +20,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
+from store.disk.opening import OtherType, open_file, open_or_create, type_name
 from store.errors import Unavailable
 
 # Error numbers by which a file system without modes (FAT) refuses chmod.
@@ -95,7 +97,7 @@ class Disk:
 
         def sync(path: str) -> None:
             with _explained(path):
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd, _ = open_file(path)
                 try:
                     self.sync_file(fd, path)
                 finally:
@@ -177,7 +179,7 @@ class Disk:
     def append(self, path: str, data: bytes, keep: int) -> None:
         """Cut the file to its first `keep` bytes and append `data`; make both durable. A missing file is made."""
         with _explained(path):
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            fd = open_or_create(path, os.O_WRONLY)
             try:
                 # Only a longer file is cut: a FAT driver refuses to truncate a file to the size that it has.
                 if os.fstat(fd).st_size != keep:
@@ -189,14 +191,14 @@ class Disk:
                 os.close(fd)
 
 
-def replace_file(disk: Disk, target: str, data: bytes, staging: str) -> None:
+def replace_file(disk: Disk, target: str, data: bytes, staging: str, mode: int = 0o644) -> None:
     """Replace one small file by name, durably (steps 1 to 4): a crash leaves the old file or the new one, whole.
 
-    `staging` is an existing directory on the same file system.
+    `staging` is an existing directory on the same file system. The new file has the mode from the beginning.
     """
     staged = os.path.join(staging, f"{os.path.basename(target)}.{os.getpid()}")
     disk.remove(staged)
-    fd = disk.create(staged)
+    fd = disk.create(staged, mode)
     try:
         disk.write(fd, data, staged)
         disk.sync_file(fd, staged)
@@ -263,6 +265,8 @@ class _explained:  # noqa: N801 - a context manager, written out: it is entered 
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OtherType):
+            raise not_a_file(self._path, error) from error
         if isinstance(error, OSError):
             raise Unavailable(
                 f"{self._path} cannot be written: {error.strerror}",
@@ -271,6 +275,17 @@ class _explained:  # noqa: N801 - a context manager, written out: it is entered 
                 path=self._path,
                 errno=error.errno,
             ) from error
+
+
+def not_a_file(path: str, error: OtherType) -> Unavailable:
+    """Return the error for a thing of another type in the place of a file that is to be written."""
+    return Unavailable(
+        f"{path} cannot be written: expected a regular file, found a {type_name(error.mode)}",
+        remedy="find out who put it there; store-fsck --repair moves it to quarantine",
+        kind="unwritable",
+        path=path,
+        errno=errno.ELOOP if stat.S_ISLNK(error.mode) else errno.ENXIO,
+    )
 
 
 _REMEDIES = {

@@ -33,10 +33,11 @@ from typing import Any, Self, TypeVar
 import lmdb
 import lmdb.verify
 
-from store.disk.durable import Disk
+from store.disk.durable import Disk, not_a_file
 from store.disk.layout import INDEX
 from store.disk.locks import SharedLock
 from store.disk.media import FileStamp, Media
+from store.disk.opening import OtherType, open_or_create
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable, no_space
 from store.format.cbor import decode, encode
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
@@ -344,7 +345,7 @@ def _why_foreign(media: Media) -> str:
         owner = _read_owner(media)
         if owner["format"] != _FORMAT:
             return "it is of another format"
-        if _LOCK in media.names(INDEX):
+        with suppress(NotFound):
             media.stamp(f"{INDEX}/{_LOCK}")  # raises for a link, which LMDB would follow
         if owner["store"] != os.path.realpath(media.path) or owner["file"] != _file(media):
             return "it was copied from another place"
@@ -399,8 +400,12 @@ def _write_owner(media: Media, *, clean: bool) -> None:
     path = media.absolute(f"{INDEX}/{_OWNER}")
     try:
         # Not durable on purpose: a power cut changes the boot id, so the index is checked whatever this file says.
-        with open(path, "w", encoding="utf-8") as file:
+        fd = open_or_create(path, os.O_WRONLY)
+        with open(fd, "w", encoding="utf-8") as file:
+            os.ftruncate(fd, 0)
             json.dump(value, file)
+    except OtherType as error:
+        raise not_a_file(path, error) from error
     except OSError as error:
         raise Unavailable(f"{path} cannot be written: {error.strerror}", kind="unwritable", path=path) from error
 

@@ -14,14 +14,16 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
-from store.disk.durable import Disk
+from store.disk.durable import Disk, not_a_file
 from store.disk.layout import LOCKS
+from store.disk.opening import OtherType, open_file, open_or_create
 from store.errors import Unavailable
 
 # Bytes of a lock file that are read.
@@ -79,8 +81,8 @@ def _locked(path: str, what: str) -> Locked:
     """The error that names the holder of a lock; `what` names the thing that is locked, for the message."""
     holder: dict[str, Any] = {}
     # The file may be torn, or be something else than a lock file.
-    with suppress(OSError, ValueError, TypeError, RecursionError):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with suppress(OSError, OtherType, ValueError, TypeError, RecursionError):
+        fd, _ = open_file(path)
         try:
             holder = dict(json.loads(os.read(fd, HOLDER_LIMIT)))
         finally:
@@ -111,6 +113,16 @@ def _lock_directory(store: str, disk: Disk) -> str:
     return path
 
 
+def _check_lock_file(path: str) -> None:
+    """Raise Unavailable for a thing of another type in the place of a lock file: filelock would open it."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return  # filelock makes the file, or fails likewise
+    if not stat.S_ISREG(mode):
+        raise not_a_file(path, OtherType(mode))
+
+
 @contextmanager
 def exclusive(store: str, disk: Disk, name: str, what: str, *, timeout: float = 0) -> Iterator[None]:
     """Hold the lock `name` of the store exclusively while the block runs.
@@ -122,6 +134,7 @@ def exclusive(store: str, disk: Disk, name: str, what: str, *, timeout: float = 
     from filelock import FileLock, Timeout
 
     path = os.path.join(_lock_directory(store, disk), name)
+    _check_lock_file(path)
     # Without a mode: filelock would set it by chmod, which FAT may refuse.
     lock = FileLock(path, timeout=timeout, fallback_to_soft=False, on_acquired=_write_holder)
     try:
@@ -144,10 +157,12 @@ class SharedLock:
         self._path = os.path.join(_lock_directory(store, disk), name)
         self._what = what
         try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            self._fd = open_or_create(self._path, os.O_RDWR)
+        except OtherType as error:
+            raise not_a_file(self._path, error) from error
         except OSError as error:
             text = f"{self._path} cannot be opened: {error.strerror}"
-            raise Unavailable(text, remedy=_REMEDY, kind="unwritable", path=self._path) from error
+            raise Unavailable(text, remedy=_REMEDY, kind="unwritable", path=self._path, errno=error.errno) from error
 
     @classmethod
     def existing(cls, store: str, name: str, what: str) -> Self | None:
@@ -158,12 +173,13 @@ class SharedLock:
         try:
             folder = os.open(os.path.dirname(lock._path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-                lock._fd = os.open(name, flags, dir_fd=folder)
+                lock._fd, _ = open_file(name, dir_fd=folder)
             finally:
                 os.close(folder)
         except FileNotFoundError:
             return None
+        except OtherType as error:
+            raise not_a_file(lock._path, error) from error
         except OSError as error:
             text = f"{lock._path} cannot be opened: {error.strerror}"
             raise Unavailable(text, kind="unreadable", path=lock._path) from error

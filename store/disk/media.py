@@ -2,7 +2,8 @@
 
 Every path component below the folder of the store is opened by its name in an open directory, without following links
 and without blocking, and must be a regular file or a directory: a planted symlink, FIFO or device is a finding, never a
-detour. A file is bounded before it is read, and an object is hashed over its open descriptor in one pass.
+detour, and is not even opened (see `opening`). A file is bounded before it is read, and an object is hashed over its
+open descriptor in one pass.
 
 A missing thing raises NotFound (kind missing), a thing of another type Corrupt (kind wrong-type), and everything else
 that prevents a look Unavailable (kind unreadable, with `errno`). The three are never confused.
@@ -17,13 +18,14 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from blake3 import blake3
 
 from store.disk.medium import Reading, flush, medium_of
+from store.disk.opening import OtherType, open_file, type_name
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId, is_hex
 
@@ -32,15 +34,15 @@ from store.format.ids import ObjectId, is_hex
 CHUNK = 2**20
 
 OBJECTS = "objects"
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# The most names that are taken in of a folder, and of one of the 256 folders of objects (FORMAT.md 2.1).
+FOLDER_LIMIT, SHARD_LIMIT = 10_000, 65_536
+# A device or a FIFO in the place of a directory is refused by the kernel before it would be opened.
 _DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _ABSENT = frozenset({errno.ENOENT})
 # Error numbers by which the system refuses to open a thing of another type.
 _WRONG_TYPE = {
     errno.ELOOP: "expected a regular file or a directory, found a symlink",
     errno.ENOTDIR: "expected a directory, found a thing of another type",
-    errno.ENXIO: "expected a regular file, found a socket or a device",
-    errno.EISDIR: "expected a regular file, found a directory",
 }
 
 
@@ -50,9 +52,11 @@ def object_path(id_: ObjectId) -> str:
     return f"{OBJECTS}/{text[:2]}/{text[2:]}"
 
 
-@dataclass(frozen=True, slots=True)
-class FileStamp:
-    """Size in bytes, times in nanoseconds and inode of a file: a write to the file or its replacement changes them."""
+class FileStamp(NamedTuple):
+    """Size in bytes, times in nanoseconds and inode of a file: a write to the file or its replacement changes them.
+
+    A tuple, because one is made for every object that is hashed.
+    """
 
     size: int
     mtime: int
@@ -161,14 +165,10 @@ class Media:
         """Yield the descriptor of a regular file of the store, open for reading."""
         parent, last = self._at(name)
         with _explained(self.absolute(name)):
-            fd = os.open(last, _FILE, dir_fd=parent)
+            fd, _ = open_file(last, dir_fd=parent)
         try:
             with _explained(self.absolute(name)):
-                status = os.fstat(fd)
-                if stat.S_ISREG(status.st_mode):
-                    self._forget(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise _not_a_file(self.absolute(name), status)
+                self._forget(fd)
             yield fd
         finally:
             os.close(fd)
@@ -179,7 +179,7 @@ class Media:
         with _explained(self.absolute(name)):
             status = os.stat(last, dir_fd=parent, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
-            raise _not_a_file(self.absolute(name), status)
+            raise _not_a_file(self.absolute(name), status.st_mode)
         return FileStamp.of(status)
 
     def read(self, name: str, limit: int) -> bytes:
@@ -222,13 +222,11 @@ class Media:
         else:
             parent, last = self._at(name)
         try:
-            fd = os.open(last, _FILE, dir_fd=parent)
+            fd, status = open_file(last, dir_fd=parent)
             try:
-                status = os.fstat(fd)
-                if not stat.S_ISREG(status.st_mode):
-                    raise _not_a_file(self.absolute(name), status)
-                _check_size(id_, size, status.st_size)
-                if not cached:
+                if status.st_size != size:
+                    raise _other_size(id_, size, status.st_size)
+                if self._drop_cache and not cached:
                     self._forget(fd)
                 # One byte more than `size` shows a file that grew; after a short read the file is read again in pieces.
                 data = os.read(fd, size + 1) if into is None and size < CHUNK else b""
@@ -241,7 +239,7 @@ class Media:
                     actual = _hash(fd, id_, size, into, progress)
             finally:
                 os.close(fd)
-        except OSError as error:
+        except (OSError, OtherType) as error:
             raise _explain(error, self.absolute(name)) from error
         if actual != id_:
             raise Corrupt(
@@ -253,25 +251,43 @@ class Media:
             )
         return FileStamp.of(status)
 
-    def names(self, name: str) -> list[str]:
-        """Return the names in a directory, ascending."""
-        with _explained(self.absolute(name)):
-            return sorted(os.listdir(self.directory(name)))
+    def names(self, name: str, most: int = FOLDER_LIMIT) -> list[str]:
+        """Return the names in a directory, ascending.
+
+        Raises Corrupt (kind too-many) for more than `most`: a listing without a bound takes all memory.
+        """
+        names = self.first_names(name, most + 1)
+        if len(names) > most:
+            path = self.absolute(name)
+            raise Corrupt(
+                f"{path} has more than {most} names, which is the limit of this folder",
+                remedy="move what does not belong there out of the store",
+                kind="too-many",
+                path=path,
+                expected=most,
+            )
+        return sorted(names)
+
+    def first_names(self, name: str, most: int = FOLDER_LIMIT) -> list[str]:
+        """Return at most so many names of a directory, in the order in which the medium lists them."""
+        with _explained(self.absolute(name)), os.scandir(self.directory(name)) as entries:
+            return [entry.name for entry in islice(entries, most)]
 
     def names_if_there(self, name: str) -> list[str]:
-        """Return the names in a directory, ascending; no names where the directory does not exist."""
+        """Return the names in a directory, ascending; none of a missing directory. Raises as `names` does."""
         try:
             return self.names(name)
         except NotFound:
             return []
 
-    def statuses(self, name: str) -> Iterator[tuple[str, os.stat_result | FlightbagError]]:
+    def statuses(self, name: str, most: int) -> Iterator[tuple[str, os.stat_result | FlightbagError]]:
         """Yield the names in a directory, ascending, each with its status or with the error that prevented a look.
 
-        No link is followed. A name that vanishes during the listing is left out.
+        No link is followed. A name that vanishes during the listing is left out. Raises as `names` does.
         """
+        names = self.names(name, most)
         folder = self.directory(name)
-        for inner in self.names(name):
+        for inner in names:
             try:
                 yield inner, os.stat(inner, dir_fd=folder, follow_symlinks=False)
             except FileNotFoundError:
@@ -282,17 +298,22 @@ class Media:
     def objects(self, first: int) -> Iterator[tuple[ObjectId, os.stat_result]]:
         """Yield the objects in the folder `objects/<first in hex>`, ascending, each with the status of its file.
 
-        Everything else in the folder is passed over. Raises Unavailable where it cannot be listed.
+        Everything else in the folder is passed over. Raises Unavailable where it cannot be listed, and Corrupt (kind
+        too-many).
         """
         shard = f"{OBJECTS}/{first:02x}"
         try:
-            for name, status in self.statuses(shard):
+            for name, status in self.statuses(shard, SHARD_LIMIT):
                 if isinstance(status, FlightbagError):
                     raise status
                 if stat.S_ISREG(status.st_mode) and is_hex(shard[-2:] + name):
                     yield ObjectId.parse(shard[-2:] + name), status
-        except (NotFound, Corrupt):
-            return  # the folder is missing, or something else has its name
+        except NotFound:
+            return
+        except Corrupt as error:
+            if error.kind == "too-many":
+                raise
+            # Something else has the name of the folder.
 
     def chunks(self, name: str, size: int, progress: Callable[[int], None] | None = None) -> Iterator[bytes]:
         """Yield the bytes of a file in chunks, at most one chunk more than `size`: a file that grows has an end."""
@@ -315,21 +336,7 @@ class Media:
         """
         parent, last = self._at(name)
         with _explained(self.absolute(name)):
-            return type_of_file(os.stat(last, dir_fd=parent, follow_symlinks=False))
-
-
-def type_of_file(status: os.stat_result) -> str:
-    """Return `file`, `directory`, `symlink`, `fifo`, `socket` or `device`."""
-    return _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "device")
-
-
-_FILE_TYPES = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
+            return type_name(os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode)
 
 
 def _hash(fd: int, id_: ObjectId, size: int, into: bytearray | None, progress: Callable[[int], None] | None) -> bytes:
@@ -348,31 +355,32 @@ def _hash(fd: int, id_: ObjectId, size: int, into: bytearray | None, progress: C
         if progress is not None:
             progress(count)
     # One byte more shows a file that grew since its size was taken.
-    _check_size(id_, size, done + len(os.read(fd, 1)))
+    done += len(os.read(fd, 1))
+    if done != size:
+        raise _other_size(id_, size, done)
     return hasher.digest()
 
 
-def _check_size(id_: ObjectId, expected: int, actual: int) -> None:
-    if actual != expected:
-        raise Corrupt(
-            f"object {id_} has {actual} bytes, {expected} are expected",
-            kind="truncated" if actual < expected else "oversized",
-            object=id_,
-            expected=expected,
-            actual=actual,
-        )
+def _other_size(id_: ObjectId, expected: int, actual: int) -> Corrupt:
+    return Corrupt(
+        f"object {id_} has {actual} bytes, {expected} are expected",
+        kind="truncated" if actual < expected else "oversized",
+        object=id_,
+        expected=expected,
+        actual=actual,
+    )
 
 
 def _wrong_type(path: str, why: str) -> Corrupt:
     return Corrupt(f"{path}: {why}", kind="wrong-type", path=path)
 
 
-def _not_a_file(path: str, status: os.stat_result) -> Corrupt:
-    return _wrong_type(path, f"expected a regular file, found a {type_of_file(status)}")
+def _not_a_file(path: str, mode: int) -> Corrupt:
+    return _wrong_type(path, f"expected a regular file, found a {type_name(mode)}")
 
 
 class _explained:  # noqa: N801 - a context manager, written out: it is entered for every small object
-    """Turns an OSError into NotFound, Corrupt or Unavailable (see the head of the module)."""
+    """Turns an OSError or OtherType into NotFound, Corrupt or Unavailable (see the head of the module)."""
 
     __slots__ = ("_path",)
 
@@ -383,11 +391,13 @@ class _explained:  # noqa: N801 - a context manager, written out: it is entered 
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | OtherType):
             raise _explain(error, self._path) from error
 
 
-def _explain(error: OSError, path: str) -> FlightbagError:
+def _explain(error: OSError | OtherType, path: str) -> FlightbagError:
+    if isinstance(error, OtherType):
+        return _not_a_file(path, error.mode)
     if error.errno in _ABSENT:
         return NotFound(f"{path} does not exist", kind="missing", path=path)
     if error.errno in _WRONG_TYPE:

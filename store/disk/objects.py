@@ -25,6 +25,7 @@ from store.disk.durable import Disk
 from store.disk.index import Index, Row
 from store.disk.locks import exclusive
 from store.disk.media import CHUNK, OBJECTS, Media, object_path
+from store.disk.opening import OtherType, open_file, type_name
 from store.disk.quarantine import set_aside
 from store.disk.staging import Staging
 from store.errors import Corrupt, NotFound, Unavailable
@@ -151,7 +152,7 @@ class Batch:
             for id_ in self._bad:
                 self._set_aside(id_)
             shards = {os.path.dirname(path) for path in paths.values()}
-            new = sorted(shards - {os.path.join(objects, name) for name in self._media.names(OBJECTS)})
+            new = sorted(shard for shard in shards if not os.path.lexists(shard))
             for shard in new:
                 self._disk.make_directory(shard)
             self._staging.unsettled = True
@@ -225,9 +226,13 @@ def confirm_object(media: Media, index: Index | None, id_: ObjectId, size: int) 
 def read_chunks(path: str) -> Iterator[bytes]:
     """Yield the content of a file, at most CHUNK bytes at a time. Raises Unavailable where it cannot be read."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        fd, _ = open_file(path, follow=True)
+        with open(fd, "rb", buffering=0) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+    except OtherType as error:
+        text = f"{path}: expected a regular file, found a {type_name(error.mode)}"
+        raise Corrupt(text, kind="wrong-type", path=path) from error
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}", kind="unreadable", path=path) from error
 

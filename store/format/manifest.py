@@ -188,9 +188,10 @@ class Coverage:
 
     `digest` is over every tile of the area (FORMAT.md 6.2). `tiles` counts these tiles, `missing` those of them that
     are not described. `required_ppm` is the policy: the least fraction of described tiles in parts per million.
-    `oldest` and `newest` are capture dates in unix seconds. `max_age_days` and `min_resolution_mm` are the gates that
-    the imagery passed, None where the mission sets none. `repeated` counts the described tiles that show the same as
-    another tile of the area, which the mission allows; None where no described tile does.
+    `oldest` and `newest` are capture dates, each as the unix seconds of its midnight UTC. `max_age_days` and
+    `min_resolution_mm` are the gates that the imagery passed, None where the mission sets none. `repeated` counts the
+    described tiles that show the same as another tile of the area, which the mission allows; None where no described
+    tile does.
     """
 
     digest: bytes
@@ -257,6 +258,9 @@ class Coverage:
         )
         fields.end()
         ascending(coverage.zooms, "coverage.zooms")
+        for name, date in (("oldest", coverage.oldest), ("newest", coverage.newest)):
+            if date % SECONDS_A_DAY:
+                raise Corrupt(f"coverage.{name} is not midnight UTC", kind="bad-field", field=f"coverage.{name}")
         if coverage.oldest > coverage.newest:
             raise Corrupt("coverage.oldest is after coverage.newest", kind="bad-field", field="coverage.oldest")
         if (coverage.tiles - coverage.missing) * PPM < coverage.required_ppm * coverage.tiles:
@@ -278,8 +282,8 @@ class Coverage:
 class Figure:
     """A figure of quality that gated the build (FORMAT.md 6.7).
 
-    `value` is at least `least`, both in parts per million; `queries` is the number of queries that it rests on;
-    `recipe` is the digest, 32 bytes, of how it was measured.
+    `value` is at least `least`, both in parts per million (0 to 1,000,000); `queries` is the number of queries that it
+    rests on; `recipe` is the digest, 32 bytes, of how it was measured.
     """
 
     name: str
@@ -301,7 +305,7 @@ class Figure:
             )
         name, value, least, queries, recipe = item
         counted = 1 <= queries <= MAX_QUERIES
-        if not FIGURE.fullmatch(name) or len(recipe) != 32 or value < least or not counted:
+        if not FIGURE.fullmatch(name) or len(recipe) != 32 or not 0 <= least <= value <= PPM or not counted:
             raise Corrupt(f"the figure of quality {name[:128]!r} is not valid", kind="bad-field", field="quality")
         return cls(name, value, least, queries, recipe)
 

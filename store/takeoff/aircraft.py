@@ -128,10 +128,11 @@ def _read_slot(media: Media, name: str) -> tuple[int, bytes] | FlightbagError:
         if error.errno != errno.EIO:
             raise
         return error
-    if len(data) <= DIGEST_SIZE + _NUMBER_SIZE or derive(CONTEXT, data[DIGEST_SIZE:]) != data[:DIGEST_SIZE]:
-        return Corrupt(f"{media.absolute(name)} is torn or damaged", kind="bad-state", path=media.absolute(name))
     body = data[DIGEST_SIZE:]
-    return int.from_bytes(body[:_NUMBER_SIZE]), body[_NUMBER_SIZE:]
+    number = int.from_bytes(body[:_NUMBER_SIZE])
+    if len(body) <= _NUMBER_SIZE or number > INT_MAX or derive(CONTEXT, body) != data[:DIGEST_SIZE]:
+        return Corrupt(f"{media.absolute(name)} is torn or damaged", kind="bad-state", path=media.absolute(name))
+    return number, body[_NUMBER_SIZE:]
 
 
 def _parse(path: str, data: bytes) -> AircraftState:

@@ -27,6 +27,7 @@ from dataclasses import replace
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.findings import COPY_AGAIN, Finding
 from store.format import manifest, release
+from store.format.code import short_code
 from store.format.cose import Envelope
 from store.format.duration import duration_text
 from store.format.entries import Entry, EntryTable
@@ -38,7 +39,6 @@ from store.format.ref import ref_id
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
 from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of, unjudged_time
-from store.takeoff.code import short_code
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
 from store.takeoff.quality import without_landmarks, without_recall
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
@@ -410,19 +410,18 @@ def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
     for entry in opened.table.entries:
         names.setdefault(entry.id, []).append(entry.name)
     findings = list(_contradicting_sizes(opened.table.entries, sizes))
-    for approval in opened.manifest.releases:
-        names.setdefault(approval, []).append("release")
+    for release_id in opened.manifest.releases:
+        names.setdefault(release_id, []).append("release")
+    for release_id in opened.manifest.releases:
         try:
-            evidence.object(approval, ENVELOPE_LIMIT)
+            evidence.object(release_id, ENVELOPE_LIMIT)
         except FlightbagError as error:
-            findings.append(Finding.of(error, step="F", entry="release", remedy=COPY_AGAIN))
+            findings.append(_name_swap(Finding.of(error, step="F", entry="release", remedy=COPY_AGAIN), names))
     for id_, outcome in evidence.check_objects(sizes.items()):
         if outcome is None:
             continue
         finding = Finding.of(outcome, step="F", entry=", ".join(names[id_]), remedy=COPY_AGAIN)
-        if finding.kind == "bit-flip":
-            finding = _name_swap(finding, names)
-        findings.append(finding)
+        findings.append(_name_swap(finding, names))
     return sorted(findings, key=lambda finding: (finding.entry, finding.object))
 
 
@@ -444,7 +443,7 @@ def _contradicting_sizes(entries: Sequence[Entry], sizes: dict[ObjectId, int]) -
 
 def _name_swap(finding: Finding, names: dict[ObjectId, list[str]]) -> Finding:
     """Return the finding as one of kind `swapped` if the bytes are those of another object of the same mission."""
-    other = names.get(ObjectId.parse(finding.actual))
+    other = names.get(ObjectId.parse(finding.actual)) if finding.kind == "bit-flip" else None
     if other is None:
         return finding
     return replace(finding, kind="swapped", message=f"{finding.message}, the id of {', '.join(other)}")

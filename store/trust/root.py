@@ -53,6 +53,10 @@ class Role:
     def parse(cls, fields: Fields, where: str) -> Role:
         """Return the role of a decoded map. Raises Corrupt, which names the field `where`, for any other map."""
         keys = _keys(fields.array("keys", 0, MAX_KEYS), where)
+        for key in keys:
+            if not key.is_enrollable:
+                text = f"{where} lists the key {key.raw.hex()}, which is not a canonical point of prime order"
+                raise Corrupt(text, kind="bad-field", field=where)
         role = cls(keys, fields.integer("threshold", 1, 8))
         fields.end()
         return role
@@ -207,9 +211,9 @@ class SignedRoot:
 def advance(pinned: SignedRoot, chain: Sequence[bytes]) -> SignedRoot:
     """Return the newest root that `chain` leads to: the root files of the versions after the pinned one, in order.
 
-    Each step moves the version by exactly one, stays in the domain, names the digest of the root before, is signed by
-    the thresholds of both roots, takes back no revocation and no epoch. A step that breaks a rule raises Untrusted or
-    Corrupt: a chain is never followed in part.
+    Each step moves the version by exactly one, stays in the domain with its label and salt, names the digest of the
+    root before, is signed by the thresholds of both roots, takes back no revocation and no epoch. A step that breaks a
+    rule raises Untrusted or Corrupt: a chain is never followed in part.
     """
     if len(chain) > MAX_STEPS:
         raise Untrusted(f"the trust chain has more than {MAX_STEPS} steps", kind="bad-trust-chain")
@@ -229,6 +233,8 @@ def check_continues(old: TrustRoot, new: TrustRoot) -> None:
     what = f"trust root {new.version}"
     if new.version != old.version + 1:
         raise Untrusted(f"{what} does not follow trust root {old.version}", kind="bad-trust-chain")
+    if new.domain != old.domain:
+        raise Untrusted(f'{what} calls its domain "{new.domain}" and not "{old.domain}"', kind="bad-trust-chain")
     if new.domain_id != old.domain_id or new.previous != old.digest:
         raise Untrusted(f"{what} does not continue trust root {old.version}", kind="bad-trust-chain")
     if new.salt != old.salt:

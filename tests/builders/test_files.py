@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from builders.files import lies_in, open_regular, read_pieces, read_regular, regular_status
-from store.errors import FlightbagError, Invalid, NotFound, Unavailable
+from store.errors import Invalid, NotFound, Unavailable
 
 LIMIT = 10
 
@@ -174,19 +174,6 @@ def test_a_file_that_vanishes_is_read_to_its_end_once_open(tmp_path: Path) -> No
         assert file.read() == b"key"
     with pytest.raises(Invalid, match="does not exist"):
         read(path)
-
-
-def test_a_socket_that_vanishes_between_two_looks_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "gone"
-
-    def no_driver(*_: object) -> int:
-        raise OSError(errno.ENXIO, "No such device or address")
-
-    monkeypatch.setattr("builders.files.os.open", no_driver)
-    with pytest.raises(FlightbagError) as caught:
-        read(path)
-    assert type(caught.value) is Invalid
-    assert caught.value.message.endswith("expected a regular file, found a special file")
 
 
 @pytest.mark.parametrize(

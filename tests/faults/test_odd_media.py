@@ -8,17 +8,24 @@ import shutil
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import store as api
 from store.disk.durable import Disk
+from store.disk.media import object_path
 from store.errors import Corrupt, FlightbagError, NoStore
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
+from store.takeoff.aircraft import enrol
+from store.trust.aircraft_state import AircraftState
 from tests.store.audit.test_repair import mend
+from tests.support.commands import flightbag
+from tests.support.missions import pinned
 from tests.support.mounts import exfat
+from tests.support.opens import make_device, opens_of
 from tests.support.stores import (
     ENGINE,
     NORTH,
@@ -160,3 +167,90 @@ def test_a_second_name_is_told_and_flies(tmp_path: Path) -> None:
     os.link(file_of(store, NORTH.entry(ENGINE).id), tmp_path / "second")
     assert check(store, NORTH.id).go
     assert [one.kind for one in audit(store).findings] == ["hard-link"]
+
+
+# A name of each kind that a reader or a writer of a store, of a state or of a pinned root opens.
+PLACES = {
+    "object": object_path(NORTH.entry(ENGINE).id),
+    "manifest": object_path(NORTH.manifest_id),
+    "ref": f"missions/{NORTH.id}",
+    "draft": "drafts/north-ridge",
+    "pin": "pins/one",
+    "release": "trust/releases/winter",
+    "root": "trust/1.root.cbor",
+    "next root": "trust/2.root.cbor",
+    "log": "log",
+    "toml": "flightbag.toml",
+    "lock of the store": "lock/store",
+    "lock of the log": "lock/log",
+    "lock of a mission": f"lock/mission-{NORTH.id}",
+    "lock of the index": "lock/index",
+    "owner": "index/owner",
+    "index": "index/data.mdb",
+    "readers": "index/lock.mdb",
+    "shard": os.path.dirname(object_path(NORTH.entry(ENGINE).id)),
+}
+
+
+@pytest.mark.parametrize("what", [make_device, os.mkfifo], ids=["device", "fifo"])
+@pytest.mark.parametrize("place", PLACES)
+def test_no_command_opens_a_device_or_a_fifo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, what: Callable[[Path], object]
+) -> None:
+    """Opening some devices acts: a watchdog would restart the aircraft."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    store, root = make_store(tmp_path / "store"), tmp_path / "pinned"
+    root.write_bytes(ROOT_FILE)
+    path = store / PLACES[place]
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
+    what(path)
+    commands: list[tuple[object, ...]] = [
+        ("verify", store, "--trust", root),
+        ("verify", store, NORTH.id, "--trust", root),
+        ("fsck", store, "--full"),
+        ("fsck", store, "--mission", NORTH.id),
+        ("sync", store, tmp_path / "target"),
+        ("gc", store, "--grace", "0s"),
+        ("log", store),
+        ("ls", store),
+        ("stats", store),
+        ("show", store, NORTH.id),
+        ("checkout", store, NORTH.id, tmp_path / "files", "--trust", root),
+        ("discard", store, NORTH.id),
+        ("pin", store, "two", str(NORTH.manifest_id)),
+        ("trust", "show", store),
+    ]
+    with opens_of(path) as opens:
+        for command in commands:
+            ran = flightbag(*command)
+            assert "Traceback" not in ran.err, ran.err
+        with suppress(FlightbagError):
+            publish(store, later(NORTH))
+        ran = flightbag("fsck", store, "--repair")
+        assert "Traceback" not in ran.err, ran.err
+    assert opens == []
+
+
+@pytest.mark.parametrize("what", [make_device, os.mkfifo], ids=["device", "fifo"])
+@pytest.mark.parametrize("place", ["a", "b", "lock/state"])
+def test_no_command_opens_a_device_or_a_fifo_in_a_state(
+    tmp_path: Path, place: str, what: Callable[[Path], object]
+) -> None:
+    store, state = make_store(tmp_path / "store"), tmp_path / "state"
+    enrol(state, AircraftState.initial("uav-07", NORTH.manifest.host, pinned()))
+    path = state / place
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    what(path)
+    with opens_of(path) as opens:
+        for command in (
+            ("verify", store, NORTH.id, "--state", state),
+            ("aircraft", "show", state),
+            ("aircraft", "consume", state, NORTH.manifest.mission.flight),
+        ):
+            ran = flightbag(*command)
+            assert "Traceback" not in ran.err, ran.err
+    assert opens == []

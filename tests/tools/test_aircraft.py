@@ -47,6 +47,17 @@ def test_a_flight_is_consumed_once(folder: Path) -> None:
     assert (shown["accepted"], shown["consumed"]) == ([], [FACTS.flight])
 
 
+def test_a_root_that_lies_in_a_store_is_no_pin(folder: Path) -> None:
+    """The store that the aircraft is to judge would vouch for itself."""
+    store = make_store(folder / "ground")
+    (folder / "link").symlink_to(store / "trust/1.root.cbor")
+    for root in (store / "trust/1.root.cbor", folder / "link"):
+        words = ("--id", "uav-08", "--host", "cpu-x86_64", "--trust", root)
+        ran = flightbag("aircraft", "enrol", folder / "new", *words)
+        assert (ran.status, "lies inside" in ran.err) == (2, True), ran.err
+        assert not (folder / "new").exists()
+
+
 def test_enrolled_again(folder: Path) -> None:
     flightbag("aircraft", "consume", folder / "state", FACTS.flight)
     assert enrol(folder)[0] == 1, "without --again"

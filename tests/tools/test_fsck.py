@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.disks import bad_sectors
 from tests.support.commands import flightbag, listing, program
 from tests.support.field import Desk
 from tests.support.store_files import entry_of, object_file
@@ -36,6 +37,21 @@ def test_json_is_a_line_a_thing(twice: Desk) -> None:
     assert summary["read_objects"] == summary["objects"] > 0
     assert (summary["verdict"], summary["unread_objects"]) == ("clean", 0)
     assert summary["notes"] == {}  # the first build is what a rollback leads to
+
+
+@pytest.mark.parametrize("way", [("--full",), ("--sample", "100%"), ("--budget", "600s"), ("--full", "--repair")])
+def test_only_what_was_hashed_counts_as_read(
+    twice: Desk, monkeypatch: pytest.MonkeyPatch, way: tuple[str, ...]
+) -> None:
+    status, lines = fsck(twice, "--full")
+    objects, size = (lines[-1][key] for key in ("read_objects", "read_bytes"))
+    engine = object_file(twice.store, entry_of(twice.store, "left", "engines/")["id"])
+    bad_sectors(monkeypatch, engine.stat().st_ino)
+    status, lines = fsck(twice, *way)
+    summary = lines[-1]
+    assert (status, summary["read_objects"]) == (8, objects - 1)
+    assert summary["read_bytes"] == size - engine.stat().st_size
+    assert f"{objects - 1} read in full" in flightbag("fsck", twice.store, *way).out
 
 
 def test_repair_from_a_replica(twice: Desk) -> None:

@@ -108,6 +108,23 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
     assert (file.name, file.path) == ("calibration/camera.yaml", folder / "camera.yaml")
 
 
+@pytest.mark.parametrize(
+    ("keys", "validity"),
+    [
+        ("", (None, None, None)),
+        ('valid_for = "72h"', (None, None, 259200)),
+        ('valid_for = "1.5h"\nvalid_from = 2026-12-01T12:00:00Z', (1796126400, None, 5400)),
+        ("valid_until = 2026-12-01T13:00:00+01:00", (None, 1796126400, None)),
+        ("valid_from = 2026-12-01 12:00:00Z\nvalid_until = 2026-12-01T12:00:00Z", (1796126400, 1796126400, None)),
+        ("valid_until = 9999-12-31T23:59:59Z\nvalid_from = 1970-01-01T00:00:00Z", (0, 253402300799, None)),
+    ],
+)
+def test_the_validity(folder: Path, keys: str, validity: tuple[int | None, int | None, int | None]) -> None:
+    text = MISSION.replace('sector = "stable_rear"', f'sector = "stable_rear"\n{keys}')
+    mission = load_mission(write(folder, text)).file.mission
+    assert (mission.start, mission.end, mission.length) == validity
+
+
 def test_files_may_be_left_out(folder: Path) -> None:
     assert load_mission(write(folder, MISSION.partition("[[files]]")[0])).file.files == ()
 
@@ -160,6 +177,34 @@ WRONG = [
     ("[-99.175, 47.008, -99.135", "[180, 47.008, -180", "mission.area.bbox is [180, 47.008, -180, 47.033], must be"),
     ("[-99.175, 47", "[-199.175, 47", "mission.area.bbox[0] is -199.175, must be degrees from -180 to 180"),
     ('"stable_rear"', '"rear"', 'mission.sector is "rear", must be "stable_rear" or "active_conflict"'),
+    *[
+        ('"stable_rear"', f'"stable_rear"\nvalid_for = {wrong}', f"mission.valid_for is {wrong}, must be a duration")
+        for wrong in ('"72"', '"0h"', '"-1h"', '"1.0005h"', '"0.5s"', '"3 days"', '"999999999999d"', "72", "true")
+    ],
+    *[
+        ('"stable_rear"', f'"stable_rear"\n{key} = {wrong}', f"mission.{key} is {shown}, must be a time without quotes")
+        for key in ("valid_from", "valid_until")
+        for wrong, shown in (
+            ('"2026-12-01T12:00:00Z"', '"2026-12-01T12:00:00Z"'),
+            ("2026-12-01T12:00:00", "2026-12-01 12:00:00"),
+            ("2026-12-01", "2026-12-01"),
+            ("2026-12-01T12:00:00.5Z", "2026-12-01 12:00:00.500000+00:00"),
+            ("1969-12-31T23:59:59Z", "1969-12-31 23:59:59+00:00"),
+            ("0001-01-01T00:00:00+23:59", "0001-01-01 00:00:00+23:59"),
+            ("9999-12-31T23:59:59-00:01", "9999-12-31 23:59:59-00:01"),
+            ("1795000000", "1795000000"),
+        )
+    ],
+    (
+        '"stable_rear"',
+        '"stable_rear"\nvalid_for = "72h"\nvalid_until = 2026-12-01T12:00:00Z',
+        "mission has valid_for and valid_until, must have at most one of them",
+    ),
+    (
+        '"stable_rear"',
+        '"stable_rear"\nvalid_from = 2026-12-01T12:00:01Z\nvalid_until = 2026-12-01T13:00:00+01:00',
+        "mission has valid_from 2026-12-01 12:00:01+00:00, which is after valid_until 2026-12-01 13:00:00+01:00",
+    ),
     ('host = "auto"', 'host = "Jetson"', 'target.host is "Jetson", must be "auto", or a class'),
     ('host = "auto"', 'host = "trt+cpu"', 'target.host is "trt+cpu", must be "auto"'),
     ('host = "auto"', 'host = "cpu+cpu"', 'target.host is "cpu+cpu", must be "auto"'),

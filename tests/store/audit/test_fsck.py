@@ -289,7 +289,7 @@ class TestUnreadable:
         self, store: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The objects in it can still be opened by name, so nothing else is wrong; but nobody knows what lies there."""
-        self.refuse(monkeypatch, "listdir", file_of(store, SHARED).parent.stat().st_ino)
+        self.refuse(monkeypatch, "scandir", file_of(store, SHARED).parent.stat().st_ino)
         self.check(audit(store), *BOTH)
 
     def test_the_status_of_an_object(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,9 +304,64 @@ class TestUnreadable:
         self.check(audit(store), NORTH.id)
 
     def test_a_top_level_that_cannot_be_listed(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse(monkeypatch, "listdir", store.stat().st_ino)
+        self.refuse(monkeypatch, "scandir", store.stat().st_ino)
         with pytest.raises(Unavailable):
             audit(store)
+
+
+class TestCounts:
+    """What was read is what was hashed from the first byte to the last, whatever sizes a medium claims."""
+
+    SCOPES = (FULL, Scope("sample", 1), Scope("budget", 600), Scope("full", mission=NORTH.id))
+
+    def read(self, store: Path, scope: Scope) -> tuple[int, int, int]:
+        with Media(store) as media:
+            found = fsck(media, scope)
+        return found.read_objects, found.read_bytes, found.unread
+
+    @pytest.mark.parametrize("scope", SCOPES, ids=str)
+    def test_what_cannot_be_read_was_not_read(self, store: Path, monkeypatch: pytest.MonkeyPatch, scope: Scope) -> None:
+        objects, size, _ = self.read(store, scope)
+        path = file_of(store, SHARED)
+        bad_sectors(monkeypatch, path.stat().st_ino)
+        assert self.read(store, scope) == (objects - 1, size - path.stat().st_size, 0)
+
+    @pytest.mark.parametrize("scope", SCOPES[:3], ids=str)
+    def test_terabytes_that_nobody_can_read_are_not_read(
+        self, store: Path, monkeypatch: pytest.MonkeyPatch, scope: Scope
+    ) -> None:
+        objects, size, _ = self.read(store, scope)
+        lie = file_of(store, ObjectId(b"\x07" * 32))
+        lie.parent.mkdir(exist_ok=True)
+        with lie.open("wb") as file:
+            file.truncate(8 * 10**12)
+        bad_sectors(monkeypatch, lie.stat().st_ino)
+        assert self.read(store, scope) == (objects, size, 0)
+
+    @pytest.mark.parametrize("scope", SCOPES, ids=str)
+    def test_what_was_hashed_and_is_wrong_was_read(self, store: Path, scope: Scope) -> None:
+        before = self.read(store, scope)
+        flip(file_of(store, SHARED))
+        assert self.read(store, scope) == before
+
+    def test_what_shrinks_while_it_is_read_was_not_read(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        objects, size, _ = self.read(store, FULL)
+        real, path = Media.digest, file_of(store, SHARED)
+        before = path.stat().st_size
+
+        def shrinking(self: Media, id_: ObjectId, size: int, **options: object) -> FileStamp:
+            if id_ == SHARED:
+                path.chmod(0o644)
+                os.truncate(path, 3)
+            return real(self, id_, size, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Media, "digest", shrinking)
+        assert self.read(store, FULL) == (objects - 1, size - before, 0)
+
+    def test_a_quick_audit_read_none(self, store: Path) -> None:
+        with Media(store) as media:
+            found = fsck(media, QUICK)
+        assert (found.read_objects, found.read_bytes, found.unread) == (0, 0, found.objects)
 
 
 class TestNoStore:

@@ -16,8 +16,9 @@ from store.disk.durable import Disk
 from store.disk.media import Media
 from store.errors import Conflict, Corrupt, Invalid, NotFound, Refused, Unavailable
 from store.format.cbor import INT_MAX
+from store.format.ids import derive
 from store.format.manifest import TIME_MAX
-from store.takeoff.aircraft import SLOTS, Enrolment, check, consume, enrol, lower_floor, read_state
+from store.takeoff.aircraft import CONTEXT, SLOTS, Enrolment, check, consume, enrol, lower_floor, read_state
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Verdict
 from store.trust.aircraft_state import AircraftState
@@ -405,6 +406,16 @@ class TestSlots:
         for name in ("x", "y"):
             consume(state, name)
         (state / "b").write_bytes(old)
+        assert kinds(takeoff(state, store)) == ["bad-state"]
+
+    @pytest.mark.parametrize("number", [2**63, 2**64 - 1])
+    def test_a_number_that_no_change_reaches_is_no_slot(self, state: Path, store: Path, number: int) -> None:
+        """As a whole slot it would be far ahead of the other one, or could not be followed by a change."""
+        body = number.to_bytes(8) + (state / "a").read_bytes()[40:]
+        (state / "a").write_bytes(derive(CONTEXT, body) + body)
+        assert takeoff(state, store).go
+        for name in SLOTS:
+            (state / name).write_bytes(derive(CONTEXT, body) + body)
         assert kinds(takeoff(state, store)) == ["bad-state"]
 
     def test_two_slots_that_contradict_each_other(self, state: Path, tmp_path: Path, store: Path) -> None:

@@ -118,7 +118,7 @@ def test_where_the_floor_judged_the_remedy_names_the_command() -> None:
     late = manifest_of(TABLE, issue=replace(ISSUE, expires_at=NOW - 1))
     (by_floor,) = check_time(late, Moment(NOW, None, NO_CLOCK, by_floor=True))
     assert "flightbag aircraft lower-floor" in by_floor.remedy
-    assert by_floor.message == "the mission expired at 2026-11-18 11:06:39Z, and it is at least 2026-11-18 11:06:40Z"
+    assert by_floor.message == "the mission expired at 2026-11-18 00:01:39Z, and it is at least 2026-11-18 00:01:40Z"
     (by_clock,) = check_time(late, Moment(NOW, NOW))
     assert "lower-floor" not in by_clock.remedy
 

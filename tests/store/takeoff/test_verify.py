@@ -20,12 +20,12 @@ from store.errors import Invalid, Untrusted
 from store.format import manifest as manifests
 from store.format.area import Area
 from store.format.cbor import decode, encode
+from store.format.code import short_code
 from store.format.cose import Envelope, Signature
 from store.format.entries import MAX_ENTRIES, EntryTable, sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, Figure, Issue, Takeoff
 from store.takeoff.check import takeoff_check
-from store.takeoff.code import short_code
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Evidence, Opened, Verdict, VerifiedMission
 from store.takeoff.verify import open_mission, pinned_root, verify_mission
@@ -506,6 +506,10 @@ CASES = [
     Case("engine_longer", {("F", "oversized", ENGINE)}, damage=in_place(ENGINE, longer)),
     Case("engine_empty", {("F", "truncated", ENGINE)}, damage=in_place(ENGINE, lambda _: b"")),
     Case("two_swapped", {("F", "swapped", ENGINE), ("F", "swapped", SHARD)}, lambda: flight(SAME_LENGTH), swapped),
+    Case("release_swapped", {("F", "swapped", "release")}, lambda: flight(releases=(ObjectId.of(b"a release"),)),
+         lambda evidence, one: evidence.objects.update({one.manifest.releases[0]: one.contents[ENGINE]})),
+    Case("release_flipped", {("F", "bit-flip", "release")}, lambda: flight(releases=(ObjectId.of(b"a release"),)),
+         lambda evidence, one: evidence.objects.update({one.manifest.releases[0]: b"another"})),
     Case("size_lies_by_one_more", {("F", "truncated", ENGINE)}, lie(ENGINE, 1)),
     Case("size_lies_by_one_less", {("F", "oversized", ENGINE)}, lie(ENGINE, -1)),
     Case("one_object_two_sizes", {("F", "bad-entry", CAMERA), ("F", "truncated", f"{CAMERA}, files/copy")}, two_sizes),
