@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check drill fuzz bench fix clean
+.PHONY: demo test test-oldest check drill fuzz mutate bench lock dist fix clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
@@ -25,6 +25,10 @@ check: $(VENV)/.stamp
 test: check
 	$(BIN)/pytest -n 2 -q
 
+# The same tests with the oldest versions that pyproject.toml allows; `make test` runs a part of them so.
+test-oldest: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.oldest -n 2 -q tests
+
 # Every crash state, injected fault and damage, 400 kills, many processes for a minute: a quarter of an hour on 2 cores.
 drill: $(VENV)/.stamp
 	$(BIN)/python -m tests.faults.drill
@@ -35,6 +39,10 @@ drill: $(VENV)/.stamp
 # Bytes made up and changed for every reader of untrusted bytes: five minutes.
 fuzz: $(VENV)/.stamp
 	$(BIN)/python -m tests.fuzz --seconds 300
+
+# Small changes to the modules that decide what flies, each of which a test must notice; goes on where it was stopped.
+mutate: $(VENV)/.stamp
+	$(BIN)/python -m tests.mutate
 
 # Beside cp, b3sum, restic, borg and ostree, where they are installed; memory; a million objects; engines; maps: half an hour, 25 GB of room.
 bench: $(VENV)/.stamp
@@ -48,9 +56,17 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench recall
 	$(BIN)/python -m tests.bench search
 
+# Pins what flies, with hashes, at the newest versions that pyproject.toml allows: docs/install.
+lock: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.release lock
+
+# A release of the last commit: the wheel, what flies with its hashes, the list of parts.
+dist: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.release dist
+
 fix: $(VENV)/.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .demo dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo .mutate dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

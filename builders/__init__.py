@@ -26,7 +26,7 @@ from builders.extras import require_build_extra, require_onboard_extra
 
 if TYPE_CHECKING:
     from builders import onboard
-    from builders.orchestrator import build_mission as build
+    from builders.publication import build_mission as build
 else:
 
     def __getattr__(name: str) -> Any:
@@ -36,7 +36,7 @@ else:
         """
         if name == "build":
             require_build_extra()
-            return importlib.import_module("builders.orchestrator").build_mission
+            return importlib.import_module("builders.publication").build_mission
         if name == "onboard":
             require_onboard_extra()
             return importlib.import_module("builders.onboard")

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from builders.artifacts.engine import EngineBuilder, EngineTask, card_of
+from builders.artifacts.file import FileTask
 from builders.artifacts.index import IndexTask
 from builders.artifacts.plan import Plan
 from builders.artifacts.shard import ShardTask
 from builders.imagery.coverage import Shortfall, of_list
+from builders.mission.validity import Validity
 from builders.report import BuildReport, CoverageReport, Measured, rows_of
 from store.errors import FlightbagError, Unavailable
 from store.format.entries import EntryTable
@@ -37,10 +39,10 @@ def unchanged(
 ) -> BuildReport | None:
     """Return the report of a build that has nothing to do; None where it has.
 
-    There is nothing to do where the published manifest has the plan's identity, verifies, can fly (step E), and its
-    closure is whole. Raise Refused for an engine that is further from its source than the mission file allows now,
-    Unavailable where something cannot be read. `releases_of` are the releases that the manifest has to name,
-    `max_bytes` is what `[limits]` allows; `now` is unix seconds.
+    There is nothing to do where the published manifest has the plan's identity and validity, verifies, can fly (step
+    E), and its closure is whole. Raise Refused for an engine that is further from its source than the mission file
+    allows now, Unavailable where something cannot be read. `releases_of` are the releases that the manifest has to
+    name, `max_bytes` is what `[limits]` allows; `now` is unix seconds.
     """
     if not all(task.complete for task in plan.of(ShardTask)) or not all(task.complete for task in plan.of(IndexTask)):
         return None
@@ -59,12 +61,17 @@ def unchanged(
         missing = _missing(plan, writer, opened)
         if missing is None:
             return None
+        if not plan.validity.kept_by(opened.manifest.issue, now=now):
+            return None
         gates = plan.gates_beside({figure.name for figure in opened.manifest.quality}, missing)
         if opened.manifest.identity != plan.identity(missing, gates, releases_of(plan)):
             return None
+        if any(opened.table.find(task.name) != task.entry for task in plan.of(FileTask)):
+            return None  # the identity does not tell where a file lay
         binding = Binding(now)
-        if check_binding(repository.evidence, opened, plan.facts.id, binding, moment_of(opened, binding)):
-            return None  # it could not fly
+        findings = check_binding(repository.evidence, opened, plan.facts.id, binding, moment_of(opened, binding))
+        if any(finding.kind != "not-yet-valid" for finding in findings):
+            return None  # it could not fly, now or later
         writer.check_closure(opened)
         # Equal keys are not equal objects: the cards of another station's engines judge those (decision 0011).
         objects = {entry.name: (entry.id, entry.size) for entry in opened.table.entries}
@@ -84,6 +91,9 @@ def unchanged(
         coverage=CoverageReport.of(missing, {}),
         manifest=str(opened.manifest_id),
         sequence=opened.manifest.issue.sequence,
+        signing_code=opened.signing_code,
+        valid_from=opened.manifest.issue.valid_from,
+        expires_at=opened.manifest.issue.expires_at,
         artifacts=tuple(sorted(rows_of(entries), key=lambda row: row.name)),
         figures=tuple(Measured.signed(figure) for figure in opened.manifest.quality),
         not_measured=plan.unmeasured,
@@ -103,9 +113,16 @@ def _missing(plan: Plan, writer: Writer, opened: Opened) -> Shortfall | None:
 
 
 def equal_draft(
-    repository: Repository, manifest: Manifest, table: EntryTable, trust_root: TrustRoot, *, now: int
+    repository: Repository,
+    manifest: Manifest,
+    table: EntryTable,
+    trust_root: TrustRoot,
+    validity: Validity,
+    *,
+    now: int,
 ) -> Draft | None:
-    """Return the mission's draft, if it already says what this manifest says, entry by entry; None otherwise.
+    """Return the mission's draft, if it already says what this manifest says, entry by entry; None otherwise. Its
+    validity may have begun earlier (see `Validity.kept_by`).
 
     Signatures are then added to that draft. Raise Unavailable where it cannot be read. `now` is unix seconds.
     """
@@ -116,7 +133,9 @@ def equal_draft(
         if overtaken(repository, draft.manifest, trust_root, now=now):
             return None
         # The draft began unsigned: only what this build made may be signed.
-        if read_table(repository.evidence, draft.manifest) != table or draft.manifest.issue.expires_at is not None:
+        if read_table(repository.evidence, draft.manifest) != table:
+            return None
+        if not validity.kept_by(draft.manifest.issue, now=now):
             return None
     except Unavailable:
         raise

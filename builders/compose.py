@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
+from builders.activity import doing
 from builders.areas.covering import tiles_of_area
 from builders.descriptors.embed import Description
 from builders.descriptors.preprocess import Preprocess
@@ -22,8 +23,9 @@ from builders.engines.backends import backend as backend_of
 from builders.engines.base import EngineBackend, EngineSpec, InputRange, Plugin
 from builders.engines.check import TOLERANCES, Tolerance
 from builders.engines.compiling import CompileSettings
-from builders.engines.isolation import Limits, machine_memory
+from builders.engines.isolation import Limits, usable_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
+from builders.files import read_pieces
 from builders.grid.tiles import rows_and_columns
 from builders.grid.views import View
 from builders.imagery.coverage import Gates
@@ -33,7 +35,6 @@ from builders.mission.reader import load_mission
 from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, scaled
 from builders.recipe import RowRecipe
 from builders.retrieval.self_retrieval import LEAST
-from store.disk.objects import read_chunks
 from store.errors import Corrupt, Invalid, Refused
 from store.format.area import Area
 from store.format.cbor import Value
@@ -172,7 +173,8 @@ class BuildContext:
         """Return the spec of a backbone with a private copy of its model, hashed while it was copied: the model that is
         compiled and run is the one in the build keys. Raise Corrupt if it is not the planned one any more."""
         spec = self.specs[backbone]
-        model = self._snapshot(spec.model.path)
+        with doing(f"reading the model {spec.model.path}"):
+            model = self._snapshot(spec.model.path)
         if model.digest != spec.model.digest:
             raise Corrupt(
                 f"the model {spec.model.path} changed during the build",
@@ -183,9 +185,16 @@ class BuildContext:
 
 
 @contextmanager
-def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache: Path) -> Iterator[BuildContext]:
+def open_context(
+    mission_file: Path,
+    store: str | os.PathLike[str] | None,
+    cache: Path,
+    progress: Callable[[str, int, int], None] = lambda _activity, _done, _total: None,
+    loaded: Callable[[str, Limits], None] = lambda _mission, _limits: None,
+) -> Iterator[BuildContext]:
     """Open everything that the mission file names. Writes nothing to the store, which may be None where only build keys
-    are needed. `cache` is the user's cache folder.
+    are needed. `cache` is the user's cache folder. `progress` gets the MiB of models that are read,
+    `loaded` the id of the mission and its limits, before anything that the mission file names is opened.
 
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
@@ -194,8 +203,11 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
         rows_and_columns(area.bbox, 0)
     except Invalid as error:
         raise error.restated(f"{mission_file}: mission.area: {error.message}") from error
+    memory = mission.compile.memory_mib
+    limits = Limits(memory * 2**20 if memory else usable_memory(), mission.compile.timeout_s)
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
+        loaded(mission.mission.id, limits)
         specs_of = [
             SourceSpec(
                 t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), scheme=t.scheme, bands=t.bands
@@ -210,9 +222,7 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
             other = SourceSpec(mission.quality.against, sources.zooms, datetime.date(1970, 1, 1), scheme=scheme)
             against = stack.enter_context(TileSources([other], mission.coverage.tile_size, area.bbox, stat_cache))
         backends: dict[str, EngineBackend] = {b.backend: backend_of(b.backend) for b in mission.backbones}
-        specs = {backbone.name: _spec(backbone) for backbone in mission.backbones}
-        memory = mission.compile.memory_mib
-        limits = Limits(memory * 2**20 if memory else machine_memory(), mission.compile.timeout_s)
+        specs = {one.name: _spec(one, lambda: progress("reading models (MiB)", 1, 0)) for one in mission.backbones}
 
         @cached
         def snapshot(model: Path) -> ModelSource:
@@ -235,19 +245,19 @@ def open_context(mission_file: Path, store: str | os.PathLike[str] | None, cache
         )
 
 
-def _spec(backbone: Backbone) -> EngineSpec:
+def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
     options: Mapping[str, Value]
     plugins: tuple[Plugin, ...] = ()
     if backbone.backend == "tensorrt":
         table = backbone.tensorrt or TensorRt()
         # Key fields know no booleans.
         options = {key: int(value) if isinstance(value, bool) else value for key, value in table if key != "plugins"}
-        plugins = tuple(Plugin(path, _digest(path)) for path in table.plugins)
+        plugins = tuple(Plugin(path, _digest(path, "plug-in library")) for path in table.plugins)
     else:
         options = {"mode": backbone.mode or "portable"}
     return EngineSpec(
         backbone=backbone.name,
-        model=hash_model(backbone.model),
+        model=_hashed(backbone.model, progress),
         precision=backbone.precision,
         inputs=tuple(
             InputRange(name, tuple(i.shape), i.min, i.opt, i.max) for name, i in sorted(backbone.inputs.items())
@@ -258,10 +268,15 @@ def _spec(backbone: Backbone) -> EngineSpec:
     )
 
 
-def _digest(path: Path) -> bytes:
+def _hashed(model: Path, progress: Callable[[], None]) -> ModelSource:
+    with doing(f"reading the model {model}"):
+        return hash_model(model, progress)
+
+
+def _digest(path: Path, what: str) -> bytes:
     hasher = blake3()
-    for chunk in read_chunks(str(path)):
-        hasher.update(chunk)
+    for piece in read_pieces(path, what):
+        hasher.update(piece)
     return hasher.digest()
 
 

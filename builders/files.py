@@ -1,8 +1,8 @@
 """Files that the user names: they are opened if they are regular files, and read if they keep to a limit.
 
-`read_regular` returns the bytes, `open_regular` the open file, `regular_status` the state of a file that is not to be
-opened. All of them follow links, since a path is the user's word. All of them name the thing (`what`, such as "mission
-file") and the path in what they raise:
+`read_regular` returns the bytes, `read_pieces` yields them, `open_regular` returns the open file, `regular_status` the
+state of a file that is not to be opened. All of them follow links, since a path is the user's word. All of them name
+the thing (`what`, such as "mission file") and the path in what they raise:
 
 - Invalid if the path leads to nothing, to anything but a regular file, or to a file above the limit;
 - Unavailable, with `errno`, if the system cannot open or read the file.
@@ -15,12 +15,16 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
 from store.disk.opening import OtherType, open_file
 from store.errors import FlightbagError, Invalid, Unavailable
 
+# Of a file that is hashed or stored whole: a file with holes may have terabytes.
+MAX_WHOLE_FILE = 1 << 34
+PIECE = 1 << 20
 _KINDS = (
     (stat.S_ISDIR, "directory"),
     (stat.S_ISFIFO, "FIFO"),
@@ -63,6 +67,26 @@ def read_regular(
     if max(size, len(data)) > limit:
         raise Invalid(f"{what} {path} has more than {limit} bytes", remedy=too_large, path=str(path))
     return bytes(data)
+
+
+def read_pieces(path: Path, what: str, *, limit: int = MAX_WHOLE_FILE) -> Iterator[bytes]:
+    """Yield the bytes of the regular file at `path`, at most PIECE at a time and `limit` in all."""
+    with open_regular(path, what) as file:
+        try:
+            size, read = os.fstat(file.fileno()).st_size, 0
+            while max(size, read) <= limit and (piece := file.read(PIECE)):
+                read += len(piece)  # the file may grow
+                yield piece
+        except OSError as error:
+            raise _explained(error, path, what, Invalid) from error
+    if max(size, read) > limit:
+        raise Invalid(f"{what} {path} has more than {limit} bytes", remedy="give a smaller file", path=str(path))
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether what `path` leads to, through every link and `..`, lies in what `folder` leads to."""
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(path)]) == real
 
 
 def regular_status(path: Path, what: str) -> os.stat_result:

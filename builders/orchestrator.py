@@ -1,28 +1,18 @@
-"""Build missions: idempotent, locked, inserting only what is missing.
-
-    >>> from builders import build
-    >>> report = build(mission_file, store_path, [key], cache=cache_folder)
-    >>> report.outcome, report.coverage.described == report.coverage.tiles
-    ('built', True)
-    >>> build(mission_file, store_path, [key], cache=cache_folder).outcome
-    'unchanged'
+"""Prepare missions: idempotent, inserting only what is missing. It signs nothing, and publishes nothing.
 
 The way of a build:
 
-    mission file -> inventory -> plan (present | missing) -> work units -> objects -> entries -> table -> manifest ->
-    sign -> publish
+    mission file -> inventory -> plan (present | missing) -> work units -> objects -> entries -> table -> manifest
 
-A build that fails publishes nothing, and the previous manifest stays current; what it finished is in the store, under
-its build key, for the next one. One build runs per mission, and one per group of keys across processes.
+`builders.publication` runs this in a confined process (decision 0021), then signs the manifest and publishes it. What a
+build that fails has finished is in the store, under its build key, for the next one. One build runs per mission, and
+one per group of keys across processes.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from builders.artifacts.engine import BuiltEngine, EngineBuilder, EngineTask
 from builders.artifacts.executor import LocalExecutor
@@ -36,74 +26,49 @@ from builders.artifacts.shard import BuiltMap, ShardBuilder, ShardTask, forget_n
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Artifact, Progress, silent
 from builders.comparison import equal_draft, unchanged
-from builders.compose import BuildContext, open_context
+from builders.compose import BuildContext
 from builders.imagery.coverage import Shortfall, shortfall, with_views
 from builders.report import BuildReport, CoverageReport, rows_of, too_few_tiles, too_large, too_low
-from store.format.entries import sorted_table
+from store.format.entries import EntryTable, sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
 from store.format.release import Approval
-from store.ground.issuing import (
-    Issued,
-    check_signers,
-    highest_issued,
-    issue,
-    issuing,
-    last_issued,
-    next_issue,
-    size_of,
-)
+from store.ground.issuing import highest_issued, last_issued, next_issue, size_of
 from store.ground.releases import approving
-from store.ground.writer import Writer
-from store.trust.keys import Signer
+from store.ground.writer import Writer, writing
 from store.trust.root import TrustRoot
 
 
-def build_mission(
-    mission_file: str | os.PathLike[str],
-    store: str | os.PathLike[str],
-    signers: Sequence[Signer],
-    *,
-    cache: str | os.PathLike[str],
-    now: int | None = None,
-    progress: Progress = silent,
-) -> BuildReport:
-    """Build a mission file into a store: what is missing is built, then the manifest is signed and published.
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What is to be signed: a manifest, and its entry table. With `draft` it is the manifest of the mission's draft,
+    whose signatures stay. `lacking` says why nobody may sign it yet, "" where nothing is lacking."""
 
-    `cache` is a folder for what the next build may reuse; `now` is unix seconds, by default the clock's. Returns and
-    raises as `build`.
-    """
-    with open_context(Path(mission_file), store, Path(cache)) as context:
-        return build(context, signers, now=int(time.time()) if now is None else now, progress=progress)
+    manifest: Manifest
+    table: EntryTable
+    draft: bool
+    lacking: str
 
 
-def build(
-    context: BuildContext,
-    signers: Sequence[Signer],
-    *,
-    now: int,
-    progress: Progress = silent,
-    remembered: bool = True,
-) -> BuildReport:
-    """Build what is missing, walk the coverage, sign and publish.
+def prepare(
+    context: BuildContext, *, keys: int, now: int, progress: Progress = silent, remembered: bool = True
+) -> tuple[BuildReport, Payload | None]:
+    """Build what is missing, walk the coverage, and return the report, with what is to be signed if something is.
 
-    The report says `failed`, with every missing tile and its reason, where the coverage is not what the policy demands;
-    other failures raise. `now` is unix seconds and becomes the time of issue. Without `remembered` every tile is read,
-    also where no source has changed since the last time.
+    The caller holds the mission's lock. The report says `failed`, with every missing tile and its reason, where the
+    coverage is not what the policy demands; other failures raise. `keys` is the number of keys that will sign; `now` is
+    unix seconds and becomes the time of issue. Without `remembered` every tile is read, also where no source has
+    changed since the last time.
     """
     repository = context.repository
     trust_root = repository.trust_root().root
-    check_signers(trust_root, signers)
-    mission = context.mission.mission.id
-    start = time.monotonic()
-    with issuing(repository, mission, f"the build of mission {mission}") as writer:
+    with writing(repository) as writer:
         store = ArtifactStore(writer, now)
-        run = _Build(context, writer, store, LocalExecutor(), trust_root, signers, now, progress)
+        run = _Build(context, writer, store, LocalExecutor(), trust_root, keys, now, progress)
         try:
-            report = run.run(remembered=remembered)
+            return run.run(remembered=remembered)
         finally:
             forget_networks()  # also where an engine fails to compile
-    return replace(report, seconds=round(time.monotonic() - start, 3))
 
 
 @dataclass(frozen=True)
@@ -115,14 +80,14 @@ class _Build:
     store: ArtifactStore
     executor: LocalExecutor
     trust_root: TrustRoot
-    signers: Sequence[Signer]
+    keys: int
     now: int
     progress: Progress
 
-    def run(self, *, remembered: bool) -> BuildReport:
+    def run(self, *, remembered: bool) -> tuple[BuildReport, Payload | None]:
         plan = self.plan(remembered=remembered)
         if (report := self.unchanged(plan)) is not None:
-            return report
+            return report, None
         if not plan.fresh:
             # A published mission rests on tiles that were read, not on a file that looks unchanged.
             plan = self.plan(remembered=False)
@@ -131,10 +96,10 @@ class _Build:
             # Decoding finds the bad tiles: nothing is embedded for a mission that cannot be published.
             for level in plan.inventory.levels:
                 shards.judge(level.zoom, level.required)
-            return self.too_few_tiles(plan, self.shortfall(plan, shards), shards)
+            return self.too_few_tiles(plan, self.shortfall(plan, shards), shards), None
         objects = {id_: (name, size) for task in plan.tasks for name, (id_, size) in task.objects.items()}
         if why := self.over_budget(objects, {}):
-            return BuildReport("failed", plan.facts.id, CoverageReport.of(plan.shortfall, {}), why=why)
+            return BuildReport("failed", plan.facts.id, CoverageReport.of(plan.shortfall, {}), why=why), None
 
         engines = self.engines(plan, shards)
         built = shards.shards(plan.of(ShardTask))
@@ -144,7 +109,7 @@ class _Build:
         views = origins_by_set(plan.sets, ((one.task, one.origins) for one in built.values()))
         missing = with_views(self.shortfall(plan, shards), views)
         if not plan.gates.allows(missing.missing, plan.inventory.tiles):
-            return self.too_few_tiles(plan, missing, shards)
+            return self.too_few_tiles(plan, missing, shards), None
         map_ = BuiltMap(self.store, plan.inventory, built, missing)
         map_.require_rows(plan.sets, self.context.path)
         probe_builder = ProbeBuilder(self.context, self.store, map_)
@@ -169,8 +134,8 @@ class _Build:
             embedded=sum(one.embedded for one in built.values()),
         )
         if why := too_low(report.figures):
-            return replace(report, outcome="failed", why=why)
-        return self.publish(plan.fulfilled(artifacts), artifacts, missing, report)
+            return replace(report, outcome="failed", why=why), None
+        return self.payload(plan.fulfilled(artifacts), artifacts, missing, report)
 
     def engines(self, plan: Plan, shards: ShardBuilder) -> dict[str, BuiltEngine]:
         """Return every engine by its name. What the store has is judged by what the mission file allows now, and the
@@ -224,20 +189,21 @@ class _Build:
             return ""
         return too_large([*objects.values(), *overhead.items()], self.max_bytes, complete=bool(overhead))
 
-    # -- publishing
+    # -- what is to be signed
 
-    def publish(
+    def payload(
         self, plan: Plan, artifacts: Sequence[Artifact], missing: Shortfall, report: BuildReport
-    ) -> BuildReport:
-        """Sign the manifest of these artifacts and publish it, or keep it as a draft where it lacks something."""
+    ) -> tuple[BuildReport, Payload | None]:
+        """Return the report, and the manifest of these artifacts unless it does not fit the aircraft."""
         repository, mission = self.writer.repository, plan.facts.id
         table = sorted_table([entry for artifact in artifacts for entry in artifact.entries()])
         table_bytes = table.render()
         releases, lacking = self.releases(plan)
         before = last_issued(repository, mission), highest_issued(repository, mission)
+        valid_from, expires_at = plan.validity.window(self.now)
         manifest = Manifest(
             mission=plan.facts,
-            issue=next_issue(self.trust_root, *before, now=self.now),
+            issue=next_issue(self.trust_root, *before, now=self.now, valid_from=valid_from, expires_at=expires_at),
             host=plan.host,
             coverage=missing.coverage(plan.gates),
             quality=tuple(one.figure() for one in report.figures),
@@ -248,22 +214,16 @@ class _Build:
             table_size=len(table_bytes),
             identity=plan.identity(missing, report.figures, releases),
         )
-        signatures = max(len(self.signers), self.trust_root.mission.threshold)
+        signatures = max(self.keys, self.trust_root.mission.threshold)
         overhead = {"the entry table": len(table_bytes), "the manifest": size_of(manifest, signatures)}
         if why := self.over_budget({entry.id: (entry.name, entry.size) for entry in table.entries}, overhead):
-            return replace(report, outcome="failed", why=why)
-        # Nobody signs what cannot be published: its approval will make another manifest of it.
-        signers = () if lacking else self.signers
-        draft = equal_draft(repository, manifest, table, self.trust_root, now=self.now)
+            return replace(report, outcome="failed", why=why), None
+        why = ""
+        if lacking:
+            why = f"no valid release approves {', '.join(one.name for one in lacking)}: flightbag release new"
+        draft = equal_draft(repository, manifest, table, self.trust_root, plan.validity, now=self.now)
         manifest = manifest if draft is None else draft.manifest
-        issued = issue(self.writer, manifest, table, signers, self.trust_root, draft=draft, hold=bool(lacking))
-        return replace(
-            report,
-            outcome="built" if issued.manifest is not None else "draft",
-            manifest="" if issued.manifest is None else str(issued.manifest),
-            sequence=issued.sequence,
-            why=_unpublished(issued, lacking),
-        )
+        return report, Payload(manifest, table, draft is not None, why)
 
     def releases(self, plan: Plan) -> tuple[tuple[ObjectId, ...], tuple[Approval, ...]]:
         """Return the releases that the manifest has to name, and what none approves; nothing where the trust root
@@ -273,15 +233,3 @@ class _Build:
         approvals = [one for task in plan.of(EngineTask) for one in task.approvals]
         approvals += [one for task in plan.of(IndexTask) for one in task.approvals]
         return approving(self.writer.repository, self.trust_root, approvals)
-
-
-def _unpublished(issued: Issued, lacking: Sequence[Approval]) -> str:
-    """Return why a manifest is only a draft, and what became of the draft before it; "" where it is published."""
-    why = ""
-    if issued.manifest is None:
-        why = f"it has {issued.signatures} of {issued.threshold} required signatures: flightbag sign"
-    if lacking:
-        why = f"no valid release approves {', '.join(one.name for one in lacking)}: flightbag release new"
-    if issued.replaced:
-        why += f"{'; ' if why else ''}it replaces the draft before it; signatures lost: {issued.replaced}"
-    return why

@@ -112,16 +112,77 @@ class CoverageReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanRow:
+    """The line of a task in a plan: `key` is "" for a kind without build keys, `bytes` None where the size is not known
+    yet, `tiles` the number of tiles that a shard shows; `outside` the path of a file that is stored from outside the
+    folder of the mission file, "" for all else; `detail` is for people, where no size is known."""
+
+    name: str
+    key: str
+    present: bool
+    bytes: int | None
+    tiles: int | None = None
+    detail: str = ""
+    outside: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        del value["detail"]
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What a build would make, what the store has of it, and the tiles that the area lacks as far as the sources show.
+    `enough` is whether the policy allows that. `repeated` and `hints` as in `CoverageReport`; `not_measured` says which
+    figures a build would not measure, and why. `valid_from` and `expires_at` are those of a manifest that is issued
+    now, as in `BuildReport`."""
+
+    mission: str
+    flight: str
+    host: str
+    valid_from: int | None
+    expires_at: int | None
+    tiles: int
+    missing: tuple[Missing, ...]
+    enough: bool
+    repeated: Repeats
+    hints: tuple[str, ...]
+    artifacts: tuple[PlanRow, ...]
+    not_measured: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan for machines: each artifact present or missing, sizes in bytes where they are known."""
+        return {
+            "mission": self.mission,
+            "host": self.host,
+            "valid_from": self.valid_from,
+            "expires_at": self.expires_at,
+            "tiles": self.tiles,
+            "missing": [{"tile": one.tile, "reason": one.reason, "detail": one.detail} for one in self.missing],
+            "repeated": asdict(self.repeated),
+            "hints": list(self.hints),
+            "artifacts": [row.as_json() for row in self.artifacts],
+            "not_measured": list(self.not_measured),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class BuildReport:
     """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
     `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why. `rows` are
-    those of all shards, `embedded` of these the ones that were described now."""
+    those of all shards, `embedded` of these the ones that were described now. `signing_code` is that of the manifest or
+    the draft (FORMAT.md 10.3). `valid_from` and `expires_at` are those of the manifest or the draft, in unix seconds;
+    None where it is valid at once, or for ever."""
 
     outcome: Literal["built", "unchanged", "draft", "failed"]
     mission: str
     coverage: CoverageReport
     manifest: str = ""
     sequence: int = 0
+    signing_code: str = ""
+    valid_from: int | None = None
+    expires_at: int | None = None
     artifacts: tuple[ArtifactReport, ...] = ()
     figures: tuple[Measured, ...] = ()
     not_measured: tuple[str, ...] = ()

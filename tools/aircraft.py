@@ -1,19 +1,21 @@
-"""The commands for the state of an aircraft: enrol it on the ground, consume a flight after landing, show it."""
+"""The commands for the state of an aircraft: enrol it, consume a flight after landing, lower its floor, show it."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from store.disk.layout import store_above
-from store.takeoff.aircraft import consume, enrol, read_state
-from store.takeoff.code import short_code
+from store.errors import Invalid
+from store.format.code import short_code
+from store.takeoff.aircraft import consume, enrol, lower_floor, read_state
 from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
 from tools import keyfiles, render
-from tools.arguments import Json, print_lines
+from tools.arguments import Json, moment, print_lines
 from tools.status import OK, command, print_json, say, warn
 
 app = typer.Typer(
@@ -102,6 +104,46 @@ def consume_command(
     return OK
 
 
+@app.command("lower-floor")
+@command
+def lower_floor_command(
+    state: State,
+    time_: Annotated[
+        str, typer.Argument(metavar="TIME", help="The time now, by a clock that you trust: 2026-11-25T12:00:00Z.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. Without a terminal this is needed.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Lower the time that an aircraft remembers as passed, after a wrong clock drove it up.
+
+    Without it every mission that expires would be NO-GO. The aircraft keeps its
+    missions and flights. Missions that expired since TIME are GO without a clock.
+
+    Example: flightbag aircraft lower-floor state 2026-11-25T12:00:00Z
+    """
+    at = moment(time_)
+    before = read_state(state).state
+    lowered = before.lowering(at)
+    if lowered != before and not yes:
+        _ask(f"lower the floor of {before.id} from {render.when(before.floor)} to {render.when(lowered.floor)}?")
+    after = lower_floor(state, at)
+    if as_json:
+        print_json({"id": after.id, "before": before.floor, "floor": after.floor})
+    elif after == before:
+        say(f"the floor of {after.id} is {render.when(after.floor)}: nothing to lower")
+    else:
+        say(f"lowered the floor of {after.id} from {render.when(before.floor)} to {render.when(after.floor)}")
+    return OK
+
+
+def _ask(question: str) -> None:
+    """Ask a person at the terminal. Raise Invalid for any answer but yes, and without a terminal."""
+    if not sys.stdin.isatty():
+        raise Invalid("this is confirmed at a terminal", remedy="check the time, and give --yes")
+    if input(f"{question} Type yes: ").strip() != "yes":
+        raise Invalid("not confirmed: nothing was changed", remedy="type yes to confirm")
+
+
 @app.command("show")
 @command
 def show(state: State, as_json: Json = False) -> int:
@@ -121,6 +163,8 @@ def show(state: State, as_json: Json = False) -> int:
                 "code": short_code(root.digest),
                 "epoch": root.epoch,
                 "floor": aircraft.floor,
+                "issued": aircraft.issued,
+                "clock": aircraft.clock,
                 "missions": {
                     name: {"epoch": seen.epoch, "sequence": seen.sequence, "payload": seen.digest.hex()}
                     for name, seen in aircraft.missions.items()
@@ -138,7 +182,7 @@ def show(state: State, as_json: Json = False) -> int:
                 ("aircraft", aircraft.id),
                 ("host", aircraft.host),
                 ("trust root", f"{root.version} of {root.domain}, code {short_code(root.digest)}, epoch {root.epoch}"),
-                ("not before", render.when(aircraft.floor)),
+                ("not before", f"{render.when(aircraft.floor)}, by {_told_by(aircraft)}"),
                 *(("mission", f"{name}, sequence {seen.sequence}") for name, seen in aircraft.missions.items()),
                 *(("accepted", flight) for flight in aircraft.accepted),
                 *(("flown", flight) for flight in aircraft.consumed),
@@ -147,3 +191,10 @@ def show(state: State, as_json: Json = False) -> int:
         )
     )
     return OK
+
+
+def _told_by(aircraft: AircraftState) -> str:
+    """Return what the floor rests on."""
+    if aircraft.clock > aircraft.issued:
+        return "a trusted clock"
+    return f"the times of issue of epoch {aircraft.root.root.epoch}"

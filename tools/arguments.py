@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from store.disk.layout import TOML
 from store.errors import Invalid
+from store.format.duration import seconds_of
 from store.format.manifest import TIME_MAX
 from tools.status import say
 
@@ -141,19 +141,10 @@ def cache_folder() -> Path:
 
 def patience_of(give_up: str | None) -> float | None:
     """Return the seconds of --give-up, None without it. Raise Invalid for no time at all."""
-    seconds = None if give_up is None else duration(give_up)
+    seconds = None if give_up is None else seconds_of(give_up)
     if seconds == 0:
         raise Invalid("--give-up needs more than 0 seconds", remedy="give a duration like 60s, or leave it out")
     return seconds
-
-
-def duration(text: str) -> float:
-    """Return the seconds of a text such as 90s, 15m, 12h or 14d. Raise Invalid for any other text."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])", text)
-    if match is None:
-        raise Invalid(f"{text!r} is not a duration", remedy="give a duration like 60s, 15m, 12h or 14d")
-    return float(match[1]) * units[match[2]]
 
 
 def moment(text: str) -> int:

@@ -37,11 +37,10 @@ def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     Example: flightbag engines build north-ridge.toml --store ground
     """
     require_build_extra()
-    from builders.artifacts.engine import build_engines
-    from builders.compose import open_context
+    from builders.confinement import engines
 
-    with work_bars() as progress, open_context(mission_file, store, cache_folder()) as context:
-        report = build_engines(context, now=int(time.time()), progress=progress)
+    with work_bars() as progress:
+        report = engines(mission_file, store, cache_folder(), now=int(time.time()), progress=progress)
     if as_json:
         print_json([one.as_json() for one in report])
     else:
@@ -143,12 +142,11 @@ def explain_key(
     """
     require_build_extra()
     from builders.artifacts.cards import cards_of_backbone
-    from builders.artifacts.engine import explained
-    from builders.compose import open_context
+    from builders.confinement import recipes
     from builders.engines.card import differences, plain
 
-    with work_bars() as progress, open_context(mission_file, None, cache_folder()) as context:
-        keyed = explained(context, backbone, progress).recipes
+    with work_bars() as progress:
+        keyed = recipes(mission_file, backbone, cache_folder(), progress=progress)
     value: dict[str, Any] = {
         "key": str(keyed.recipe.key),
         "fields": plain(keyed.recipe.fields),

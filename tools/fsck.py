@@ -30,9 +30,10 @@ from store.disk.layout import open_store
 from store.disk.media import Media
 from store.errors import Invalid, Unavailable
 from store.findings import Finding
+from store.format.duration import seconds_of
 from store.ground.repository import Repository
 from tools import render
-from tools.arguments import DropCache, GiveUp, Store, duration, patience_of, print_lines
+from tools.arguments import DropCache, GiveUp, Store, patience_of, print_lines
 from tools.patience import Bound, patience
 from tools.program import run_program
 from tools.progress import reading_bar
@@ -167,7 +168,7 @@ def _scope(*, quick: bool, full: bool, sample: str | None, budget: str | None, m
     if sample is not None:
         return Scope("sample", _percent(sample), mission, exclusive)
     if budget is not None:
-        return Scope("budget", duration(budget), mission, exclusive)
+        return Scope("budget", seconds_of(budget), mission, exclusive)
     return Scope("quick", 0, mission, exclusive)
 
 

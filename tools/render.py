@@ -12,15 +12,16 @@ from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
 from store.format.missing import MissingList
+from store.ground.history import diff
+from store.ground.issuing import Review
 from store.takeoff import quality
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
 
 if TYPE_CHECKING:
-    from builders.artifacts.plan import Plan
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
-    from builders.report import BuildReport, EngineReport
+    from builders.report import BuildReport, EngineReport, PlanReport
 
 # The most tiles that a list names one by one.
 LISTED = 20
@@ -48,6 +49,26 @@ def size(count: int) -> str:
 def when(seconds: int) -> str:
     """Return unix seconds as a time in UTC, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
+
+
+def validity(valid_from: int | None, expires_at: int | None, at: int | None = None) -> str:
+    """Return when a mission may fly, with the distance from a time `at` in unix seconds where one is given."""
+
+    def told(seconds: int) -> str:
+        return when(seconds) if at is None else f"{when(seconds)} ({distance(seconds - at)})"
+
+    start = "" if valid_from is None else f"from {told(valid_from)}, "
+    return start + ("never expires" if expires_at is None else f"until {told(expires_at)}")
+
+
+def distance(seconds: int) -> str:
+    """Return how far away a time is, in whole units: `in 71 h`, `5 days ago`."""
+    size, unit = next(
+        ((size, unit) for size, unit in ((86400, "days"), (3600, "h"), (60, "min")) if abs(seconds) >= 4 * size),
+        (1, "s"),
+    )
+    count = f"{abs(seconds) // size} {unit}"
+    return f"in {count}" if seconds >= 0 else f"{count} ago"
 
 
 def day(seconds: int) -> str:
@@ -107,6 +128,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
+    yield f"  valid      {validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)}"
     yield f"  coverage   {covered(manifest.coverage)}"
     yield f"  imagery    {imagery(manifest, item.judged_at)}"
     yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
@@ -170,29 +192,25 @@ def _move(step: Step) -> tuple[str, str]:
     return to, f"from {step.source}" if step.source else f"({step.why})"
 
 
-def plan(item: Plan) -> Iterator[str]:
-    """Yield what a build would make, what the store already has, and which tiles of the area are missing."""
-    yield f"mission {item.facts.id}, flight {item.facts.flight}, host {item.host}"
-    rows = [task.row() for task in item.tasks]
+def plan(item: PlanReport, now: int) -> Iterator[str]:
+    """Yield what a build would make, what the store already has, and which tiles of the area are missing. `now` is unix
+    seconds."""
+    yield f"mission {item.mission}, flight {item.flight}, host {item.host}"
+    yield f"valid, if it is built now: {validity(item.valid_from, item.expires_at, now)}"
+    rows = item.artifacts
     yield from table(
         [("present" if r.present else "missing", r.name, r.detail if r.bytes is None else size(r.bytes)) for r in rows]
     )
+    yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
     missing = sum(not row.present for row in rows)
-    yield f"{len(rows) - missing} present, {missing} to build; {item.inventory.tiles} tiles of the area"
-    yield from _repeats(item.inventory.repetition.summary())
-    yield from (f"not measured: {text}" for text in item.unmeasured)
-    if lost := item.shortfall.missing:
-        allowed = item.gates.allows(lost, item.inventory.tiles)
-        consequence = "and coverage.at_least allows that" if allowed else "so that the build would fail"
+    yield f"{len(rows) - missing} present, {missing} to build; {item.tiles} tiles of the area"
+    yield from _repeats(item.repeated)
+    yield from (f"not measured: {text}" for text in item.not_measured)
+    if lost := len(item.missing):
+        consequence = "and coverage.at_least allows that" if item.enough else "so that the build would fail"
         yield f"{lost} tiles are missing, {consequence}:"
-        from builders.grid.tiles import tile_from_id
-
-        reasons, faults = item.shortfall.reasons(), item.inventory.no_image
-        yield from _sums(reasons.values())
-        yield from _some(
-            f"{tile_from_id(number)}  {reason}" + (f": {faults[number]}" if reason == "undecodable" else "")
-            for number, reason in reasons.items()
-        )
+        yield from _sums(m.reason for m in item.missing)
+        yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.missing)
         yield "a plan decodes no tile: only a build finds other undecodable ones, of wrong size, transparent or blank"
     yield from (f"hint: {hint}" for hint in item.hints)
 
@@ -235,8 +253,8 @@ def _some(items: Iterable[str]) -> Iterator[str]:
         yield f"  and {len(listed) - LISTED} more (see --json)"
 
 
-def build(item: BuildReport) -> Iterator[str]:
-    """Yield the outcome of a build, its artifacts, coverage and figures."""
+def build(item: BuildReport, now: int) -> Iterator[str]:
+    """Yield the outcome of a build, its artifacts, coverage and figures. `now` is unix seconds."""
     why = f" ({item.why})" if item.why and item.outcome != "draft" else ""
     yield f"{item.outcome}: mission {item.mission}{why}"
     yield from table(
@@ -257,6 +275,10 @@ def build(item: BuildReport) -> Iterator[str]:
     yield from _built_figures(item)
     if item.manifest:
         yield f"manifest {item.manifest}, sequence {item.sequence}"
+    if item.signing_code:
+        yield f"signing code {item.signing_code}"
+    if item.outcome != "failed":
+        yield f"valid: {validity(item.valid_from, item.expires_at, now)}"
     if item.outcome == "draft":
         yield f"NOT PUBLISHED, a draft: {item.why}"
 
@@ -423,12 +445,69 @@ def shown(value: Any) -> str:
     return "absent" if value is None else str(value) or '""'
 
 
-def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
-    """Yield the facts of one manifest, its entries, and how many tiles of the area it does not describe."""
+def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
+    """Yield the facts of one manifest, its entries, and how many tiles of the area it does not describe. `now` is unix
+    seconds."""
+    yield from table([*_mission_facts(opened, missing, now), ("signing code", opened.signing_code)])
+    yield from baselines(opened.manifest.quality, {})
+    yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+    yield from _outside(opened)
+
+
+def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
+    """Yield the facts of a manifest that is about to be signed, what it changes, and the code that names it. `now` is
+    unix seconds."""
+    entries = item.opened.table.entries
+    yield from table(_mission_facts(item.opened, missing, now))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(entry.kind for entry in entries).items()))
+    yield f"{many(len(entries), 'entry', 'entries')}, {size(sum(item.opened.closure().values()))}: {kinds}"
+    yield from _outside(item.opened)
+    if item.before is None:
+        yield "no manifest of this mission is published"
+    else:
+        yield from _changes(item.before, item.opened, now)
+    if item.named is not item.opened:
+        yield f"this goes back to manifest {item.named.manifest_id}"
+    yield f"code {item.named.signing_code}"
+
+
+# They differ between any two manifests.
+_ALWAYS_OTHER = {"issued", "manifest", "Merkle root"}
+
+
+def _changes(old: Opened, new: Opened, now: int) -> Iterator[str]:
+    """Yield what a manifest changes against the published one: facts that differ, and entries by name."""
+    yield f"changes from sequence {old.manifest.issue.sequence}:"
+    # The list of missing tiles counts by itself among the entries; of the published manifest it may be lost.
+    before, after = (dict(_mission_facts(one, MissingList(()), now)) for one in (old, new))
+    labels = [label for label in {**before, **after} if label not in _ALWAYS_OTHER]
+    lines = [
+        f"  {label}: {after.get(label, 'none')}, before {before.get(label, 'none')}"
+        for label in labels
+        if before.get(label) != after.get(label)
+    ]
+    if old.manifest.mission.area != new.manifest.mission.area and before["area"] == after["area"]:
+        lines.append("  area: other polygons in the same box")
+    if old.manifest.coverage.digest != new.manifest.coverage.digest:
+        lines.append("  imagery: other tiles, or others are missing")
+    if old.manifest.releases != new.manifest.releases:
+        lines.append("  releases: others")
+    named = diff(old, new)
+    entries = [("!", name) for name in named.changed]
+    entries += [("-", name) for name in (*named.only_a, *(one for one, _ in named.moved))]
+    entries += [("+", entry.name) for entry in new.table.entries if old.table.find(entry.name) is None]
+    lines += [f"  {sign} {name}" for sign, name in entries[:LISTED]]
+    if len(entries) > LISTED:
+        lines.append(f"  and {len(entries) - LISTED} more entries")
+    yield from lines or ["  nothing but its issue"]
+
+
+def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple[str, str]]:
+    """Return what a manifest says, as rows of a label and a text."""
     manifest: Manifest = opened.manifest
     facts, issue, coverage = manifest.mission, manifest.issue, manifest.coverage
     west, south, east, north = facts.area.bbox
-    rows = [
+    return [
         ("mission", facts.id),
         ("flight", facts.flight),
         ("aircraft", ", ".join(facts.aircraft)),
@@ -450,13 +529,16 @@ def mission(opened: Opened, missing: MissingList) -> Iterator[str]:
         ],
         *[(f"recall of {set_}", "not measured") for set_ in quality.without_recall(manifest.quality, opened.table)],
         ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
-        ("expires", when(issue.expires_at) if issue.expires_at is not None else "never"),
+        ("valid", validity(issue.valid_from, issue.expires_at, now)),
         ("manifest", str(opened.manifest_id)),
         ("Merkle root", manifest.merkle_root.hex()),
     ]
-    yield from table(rows)
-    yield from baselines(manifest.quality, {})
-    yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+
+
+def _outside(opened: Opened) -> Iterator[str]:
+    """Yield the entries whose files lay outside the folder of the mission file."""
+    outside = [e.name for e in opened.table.entries if "origin" in e.meta]
+    yield from (f"{name} lay outside the folder of the mission file" for name in outside)
 
 
 def covered(coverage: Coverage) -> str:
@@ -493,6 +575,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
     manifest, issue = opened.manifest, opened.manifest.issue
     return {
         "manifest": str(opened.manifest_id),
+        "signing_code": opened.signing_code,
         "mission": manifest.mission.value(),
         "issue": {
             key: value.hex() if isinstance(value, bytes) else value for key, value in dict(issue.value()).items()

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from store.disk.locks import Locked
+from store.format.duration import seconds_of
 from store.format.ids import ObjectId, is_hex
 from store.ground.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
 from store.ground.needs import KEEP_LAST
 from store.ground.repository import Repository
 from tools import render
-from tools.arguments import ENV, Json, Store, duration, print_lines, store_then
+from tools.arguments import ENV, Json, Store, print_lines, store_then
 from tools.status import OK, command, print_json, say, warn
 
 
@@ -42,7 +43,7 @@ def gc(
 
     Example: flightbag gc ground --grace 14d
     """
-    seconds = duration(grace)
+    seconds = seconds_of(grace)
     with Repository.open(store) as repository:
         if dry_run:
             with peeked_rows(repository.media) as rows:

@@ -15,16 +15,19 @@ from typing import Annotated, Any
 import typer
 
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.format.code import short_code
+from store.format.duration import duration_text, seconds_of
+from store.format.manifest import TIME_MAX
 from store.ground import trust_chain
 from store.ground.repository import Repository
 from store.ground.writer import check_fit
-from store.takeoff.code import short_code
 from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft
-from store.trust.keys import PublicKey
-from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot
+from store.trust.keys import PrivateKey, PublicKey
+from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot, check_begun
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, StoreFirst, moment, print_lines
+from tools.review import Expect, show_and_ask
 from tools.status import OK, command, print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Decide which keys may sign missions, releases and trust roots.")
@@ -35,6 +38,7 @@ Draft = Annotated[
 ]
 RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: root, release or mission.")]
 KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The .pub file of the key.")]
+_LIFETIMES = {"default": "default_lifetime", "max": "max_lifetime"}
 ReleaseKeys = Annotated[
     list[Path] | None,
     typer.Option(readable=False, metavar="FILE", help="The .pub file of a release key. May be repeated."),
@@ -68,6 +72,13 @@ def new(
         list[str] | None,
         typer.Option(metavar="ROLE=N", help="The number of signatures that a role needs. The default is 1."),
     ] = None,
+    lifetime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="default|max=TIME",
+            help="How long missions are valid, such as max=72h. A default is for mission files that set no end.",
+        ),
+    ] = None,
     draft: Annotated[
         Path | None,
         typer.Option(
@@ -88,8 +99,9 @@ def new(
         if repository.evidence.root_versions():
             text = f"{store} already has a trust root"
             raise Conflict(text, remedy="change it by a draft: see `flightbag trust add-key --help`", kind="founded")
-    signers = [keyfiles.private_key(path, ask) for path in root_key if keyfiles.is_private(path)]
-    public = [keyfiles.public_key(path, ask) for path in root_key if not keyfiles.is_private(path)]
+    root_keys = [keyfiles.key_of(path, ask) for path in root_key]
+    signers = [key for key in root_keys if isinstance(key, PrivateKey)]
+    public = [key for key in root_keys if isinstance(key, PublicKey)]
     root_draft = drafts.founding(
         domain,
         keys={
@@ -100,7 +112,7 @@ def new(
         thresholds=dict(_threshold(item) for item in threshold or ()),
         issued_at=int(time.time()),
         salt=secrets.token_bytes(SALT_SIZE),
-    )
+    ).with_fields(**dict(_lifetime(item) for item in lifetime or ()))
     for signer in signers:
         root_draft = root_draft.with_signature(signer)
     if draft is not None:
@@ -119,6 +131,17 @@ def _threshold(text: str) -> tuple[RoleName, int]:
     if not number.isdecimal() or not 1 <= int(number) <= 8:
         raise Invalid(f"{text!r} is not ROLE=N", remedy=f"ROLE is one of {', '.join(ROLES)}, N from 1 to 8")
     return _role(role), int(number)
+
+
+def _lifetime(text: str) -> tuple[str, int | None]:
+    """Return the field of the trust root and its seconds, None for `none`."""
+    which, _, length = text.partition("=")
+    for name, field in _LIFETIMES.items():
+        if name == which:
+            seconds = None if length == "none" else seconds_of(length)
+            if seconds is None or (seconds.is_integer() and 1 <= seconds <= TIME_MAX):
+                return field, None if seconds is None else int(seconds)
+    raise Invalid(f"{text!r} is no lifetime", remedy="give default=TIME or max=TIME, such as max=72h, or max=none")
 
 
 def _role(text: str) -> RoleName:
@@ -210,6 +233,27 @@ def set_releases(
     return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
+@app.command("set-lifetime")
+@command
+def set_lifetime(
+    store: StoreFirst,
+    draft: Draft,
+    lifetime: Annotated[
+        str, typer.Argument(metavar="default|max=TIME", help="Which lifetime, and how long it is: 72h, 14d, or none.")
+    ],
+    as_json: Json = False,
+) -> int:
+    """Set how long missions are valid, in the draft of the next trust root.
+
+    With max, no mission flies that never expires, or later than so long after its
+    issue. The default is for mission files that set no end.
+
+    Example: flightbag trust set-lifetime ground next.draft max=72h
+    """
+    field, seconds = _lifetime(lifetime)
+    return _edit(store, draft, lambda d: d.with_fields(**{field: seconds}), as_json=as_json)
+
+
 @app.command("new-epoch")
 @command
 def new_epoch(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
@@ -246,24 +290,44 @@ def sign(
     key: Keys,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    expect: Expect = None,
     as_json: Json = False,
 ) -> int:
     """Sign the draft of a trust root. It needs enough root keys of the current trust root and of the new one.
 
-    Example: flightbag trust sign next.draft --key ada.key
+    The command shows the draft, and signs it if you give its code, which `flightbag trust show` prints.
+
+    Example: flightbag trust sign next.draft --key ada.key --expect 4X7QK-09DZM
     """
-    signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
+    keys = keyfiles.keys_for_later(key, passphrase_file, signer)
     root_draft = _read(draft)
-    for one in signers:
+    check_begun(root_draft.root, now=int(time.time()))
+    _review(root_draft, draft, expect, as_json=as_json)
+    for one in keys.open():
         root_draft = root_draft.with_signature(one)
     _replace(draft, root_draft)
-    return _show_file(root_draft, draft, as_json=as_json)
+    if as_json:
+        return _show_file(root_draft, draft, as_json=as_json)
+    print_lines(_next_step(root_draft, str(draft)))
+    return OK
+
+
+def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: bool) -> None:
+    """Show the draft that was read from a file. Raise Refused unless the person names it by its code."""
+    if expect is not None:
+        root_draft.require(expect)
+    how = f"look at it with `flightbag trust show {path}`, and give its code as --expect CODE"
+    code = show_and_ask(_lines(root_draft, str(path)), expect=expect, as_json=as_json, how=how)
+    if code is not None:
+        root_draft.require(code)
 
 
 @app.command("rotate")
 @command
-def rotate(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
+def rotate(store: StoreFirst, draft: Draft, expect: Expect = None, as_json: Json = False) -> int:
     """Put the draft of a trust root into effect, once it has enough signatures.
+
+    The trust root before vouches for the next one. Nobody vouches for trust root 1: give its code.
 
     Example: flightbag trust rotate ground next.draft
     """
@@ -275,6 +339,9 @@ def rotate(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
             else:
                 say(f"trust root {root_draft.root.version} is already in effect")
             return OK
+    root_draft.signed_root()  # nobody is asked about a draft that lacks signatures
+    if root_draft.before is None or expect is not None:
+        _review(root_draft, draft, expect, as_json=as_json)
     return _into_effect(store, root_draft, as_json=as_json)
 
 
@@ -406,6 +473,8 @@ def _show(root_draft: RootDraft, draft: str, *, as_json: bool) -> int:
         print_json(_json(root_draft, draft))
     else:
         print_lines(_lines(root_draft, draft))
+        if draft:
+            print_lines(_next_step(root_draft, draft))
     return OK
 
 
@@ -419,6 +488,8 @@ def _json(root_draft: RootDraft, draft: str) -> dict[str, Any]:
         "epoch": root.epoch,
         "issued_at": root.issued_at,
         "issued_after": root.issued_after,
+        "default_lifetime": root.default_lifetime,
+        "max_lifetime": root.max_lifetime,
         "releases": root.releases,
         "roles": {
             name: {"threshold": root.role(name).threshold, "kids": [key.kid.hex() for key in root.role(name).keys]}
@@ -447,6 +518,7 @@ def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
             ("issued", render.when(root.issued_at)),
             *([("not before", render.when(root.issued_after))] if root.issued_after is not None else []),
             ("releases", root.releases),
+            ("valid for", _lifetimes(root)),
         ]
     )
     for name in ROLES:
@@ -462,12 +534,24 @@ def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
         return
     if root_draft.before is not None:
         yield from _changes(root_draft.before.root, root)
+
+
+def _next_step(root_draft: RootDraft, draft: str) -> Iterator[str]:
     for one in root_draft.signatures():
         yield f"{one.have} of {one.threshold} required signatures by root keys of trust root {one.version}"
     if all(one.enough for one in root_draft.signatures()):
         yield f"the draft has enough signatures: flightbag trust rotate STORE {draft}"
     else:
         yield f"carry {draft} to the holder of the next root key: flightbag trust sign {draft} --key KEY"
+
+
+def _lifetimes(root: TrustRoot) -> str:
+    """Return how long missions are valid under a trust root."""
+    longest = (
+        "missions may never expire" if root.max_lifetime is None else f"at most {duration_text(root.max_lifetime)}"
+    )
+    default = "" if root.default_lifetime is None else f"{duration_text(root.default_lifetime)} by default; "
+    return default + longest
 
 
 def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
@@ -483,3 +567,5 @@ def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
         if getattr(old, field) != getattr(new, field):
             was, is_ = getattr(old, field), getattr(new, field)
             yield f"  {field}: {is_}" + ("" if was is None else f", before {was}")
+    if _lifetimes(old) != _lifetimes(new):
+        yield f"  valid for: {_lifetimes(new)}, before {_lifetimes(old)}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DecimalException
@@ -30,6 +31,7 @@ from store.format.area import LAT_MAX, LON_MAX, MAX_NUMBERS, Area, Polygon, Ring
 
 MAX_BYTES = 16 << 20
 MAX_POSITIONS = 1 << 17  # in one file
+MAX_VALUES = 1 << 21  # in one file
 MAX_POLYGONS = 256  # of an area: the limit of a manifest
 MAX_DEPTH = 8  # of geometry collections in geometry collections
 
@@ -159,11 +161,14 @@ class GeoJsonFile:
         def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
             members = dict(pairs)
             if len(members) != len(pairs):
-                names = [name for name, _ in pairs]
-                twice = next(name for name in names if names.count(name) > 1)
+                counts = Counter(name for name, _ in pairs)
+                twice = next(name for name, count in counts.items() if count > 1)
                 raise ValueError(f"an object has the member {value_text(twice)} twice")
             return members
 
+        # A number takes a hundred bytes of memory, so a file takes fifty times its size.
+        if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+            raise self._error("", f"has more than {MAX_VALUES} values", _SMALLER)
         try:
             text = data.decode("utf-8-sig")
             return json.loads(

@@ -17,9 +17,10 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from builders.activity import doing
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects, silent
+from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.decoding import Undecodable, decode, resized
 from builders.engines.base import EngineBackend, EngineSpec, require_target
@@ -35,7 +36,7 @@ from builders.imagery.inventory import Inventory
 from builders.mission.schema import Backbone, Calibration
 from builders.mission.schema import Descriptors as DescriptorSet
 from builders.recipe import Recipe, tile_list
-from builders.report import EngineReport
+from builders.report import EngineReport, PlanRow
 from store.disk.media import object_path
 from store.disk.objects import read_chunks
 from store.errors import FlightbagError, Invalid, Unavailable
@@ -182,7 +183,7 @@ def engine_task(
 ) -> EngineTask:
     """Return the engine of a backbone, for a host class. Only int8 needs the inventory."""
     backend, spec = context.backend(backbone), context.specs[backbone.name]
-    with context.about("target.host"):
+    with context.about("target.host"), doing(f"reading the model {spec.model.path}"):
         need = backend.engine_host(spec, host)
     step = None
     if backbone.precision == "int8":
@@ -411,7 +412,8 @@ class EngineBuilder:
                 network,
                 self._calibration(spec, task.step) if task.step is not None else None,
             )
-            compiled = self.executor.run_one(COMPILE, request, self._phases(f"compiling {spec.backbone}"))
+            with doing(f"compiling the model {spec.model.path}"):
+                compiled = self.executor.run_one(COMPILE, request, self._phases(f"compiling {spec.backbone}"))
             parts = {part.name: batch.add(read_chunks(str(part.path)), expect=part.id) for part in compiled.parts}
             card = self._card(task, compiled, {name: [str(one.id), one.size] for name, one in parts.items()})
             added = [batch.add_bytes(card.render()), *(parts[name] for name in ("model", "weights") if name in parts)]
@@ -448,7 +450,8 @@ class EngineBuilder:
                 settings = self.context.compile_settings
                 request = QuantiseRequest(spec, step.method, settings, Path(batch.folder()), calibration)
                 label = f"quantising {spec.backbone}"
-                part, seconds = self.executor.run_one(QUANTISE, request, self._phases(label))
+                with doing(f"quantising the model {spec.model.path}"):
+                    part, seconds = self.executor.run_one(QUANTISE, request, self._phases(label))
                 added = batch.add(read_chunks(str(part.path)), expect=part.id)
                 batch.commit()
             self.store.remember({key: ((added.id,), seconds)}, str(step.recipe.fields["tool"]))
@@ -463,7 +466,8 @@ class EngineBuilder:
             wanted = step.tiles[find(level.required, step.tiles)[0]]
             for number, data in self.context.sources.read_again(level, wanted):
                 try:
-                    rows.append(preprocess.tensor(resized(decode(data), preprocess)))
+                    with doing("decoding tile", number):
+                        rows.append(preprocess.tensor(resized(decode(data), preprocess)))
                 except Undecodable as error:
                     what = f"the calibration tile {tile_from_id(number)} of {spec.backbone} cannot be decoded"
                     raise failure("calibration", f"{what}: {error.message}") from error

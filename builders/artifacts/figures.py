@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol, TypeAlias
 
+from builders.activity import doing
 from builders.artifacts.engine import BuiltEngine, EngineTask
 from builders.artifacts.probe import BuiltProbe, ProbeTask
 from builders.artifacts.shard import BuiltMap
@@ -100,7 +101,7 @@ class FidelityQuestion:
         probe = meter.probe(self.probe.set.name).probe
         cosine = probe.fidelity(meter.engine(self.probe.set.name))
         meter.progress("probing", 1, len(meter.probes))
-        return {self.gates[0].name: Answer(int(max(cosine, 0.0) * PPM), len(probe.images))}
+        return {self.gates[0].name: Answer(int(min(max(cosine, 0.0), 1.0) * PPM), len(probe.images))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +347,9 @@ class FigureMeter:
         figures: list[Measured] = []
         unmeasured: list[str] = []
         for question in questions:
-            answers = question.answer(self)
+            names = ", ".join(gate.name for gate in question.gates)
+            with doing(f"measuring {names}"):
+                answers = question.answer(self)
             for gate in question.gates:
                 answer = answers[gate.name]
                 if isinstance(answer, Answer):
@@ -385,8 +388,9 @@ class FigureMeter:
         with self.context.about(f"backbones[{task.spec.backbone}]: its engine cannot be held against the map"):
             if task.name not in self._sessions:
                 parts = [memoryview(self.store.read(id_, size)).toreadonly() for id_, size in built.stored[1:]]
-                self._sessions[task.name] = open_parts(
-                    task.backend, task.need, parts[0], parts[1] if len(parts) > 1 else None
-                )
+                with doing(f"loading the engine of the model {task.spec.model.path}"):
+                    self._sessions[task.name] = open_parts(
+                        task.backend, task.need, parts[0], parts[1] if len(parts) > 1 else None
+                    )
             # Sets of one backbone may take its images otherwise.
             return FlyingEngine(self._sessions[task.name], probe.rows, batches_of(built.card))

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from builders.activity import doing
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.shard import ShardTask
 from builders.artifacts.store import ArtifactStore, Insertion
-from builders.artifacts.task import Lookup, PlanRow, Progress, StoredObject, StoredObjects, silent
+from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext
 from builders.engines.base import require_target
 from builders.grid.live import live
@@ -22,6 +23,7 @@ from builders.onboard import ann
 from builders.onboard.exact import RowBlock
 from builders.onboard.layers import MapLayer
 from builders.recipe import KEYS_CONTEXT, Recipe
+from builders.report import PlanRow
 from store.errors import Refused
 from store.format.entries import Entry
 from store.format.host import meets, with_least
@@ -242,10 +244,12 @@ class IndexBuilder:
         rows_of, quantiser, data = Rows(layer.rows), None, None
         if task.quantiser is not None:
             training = QuantiserRequest(rows_of, dim, int(task.quantiser.fields["lists"]))
-            quantiser = self._keyed(task.quantiser, lambda: self.executor.run_one(TRAIN, training))
+            with doing(f"training the quantiser of {task.name}"):
+                quantiser = self._keyed(task.quantiser, lambda: self.executor.run_one(TRAIN, training))
             data = self.store.read(quantiser.id, quantiser.size)
         indexing = IndexRequest(rows_of, dim, data)
-        index = self._keyed(task.recipe, lambda: self.executor.run_one(INDEX, indexing))
+        with doing(f"building {task.name}"):
+            index = self._keyed(task.recipe, lambda: self.executor.run_one(INDEX, indexing))
         self.progress("indexing", 1, 0)
         complete = replace(
             task,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,10 @@ from builders.artifacts.shard import ShardTask, forget_networks, load_networks, 
 from builders.artifacts.store import lookup_of
 from builders.artifacts.task import Artifact, Lookup, Progress, Task, silent
 from builders.compose import BuildContext
-from builders.grid.tiles import tile_from_id
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory
-from builders.report import Measured
+from builders.mission.validity import Validity
+from builders.report import Measured, Missing, PlanReport
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
@@ -48,9 +48,11 @@ Kind = TypeVar("Kind")
 class Plan:
     """Everything that the mission's manifest will name, but for what only decoding the tiles can show: which of them
     are missing. `shortfall` is what is missing as far as the sources show. `questions` are measured before the mission
-    is signed; `unmeasured` says what cannot be, and why."""
+    is signed; `unmeasured` says what cannot be, and why. `validity` is that of a manifest that is issued `now`."""
 
     facts: MissionFacts
+    validity: Validity
+    now: int
     host: str
     inventory: Inventory
     gates: Gates
@@ -107,25 +109,27 @@ class Plan:
         gates = tuple(sorted((figure.name, figure.least, figure.recipe) for figure in figures))
         return identity(self.facts, self.host, missing.coverage(self.gates), gates, releases, artifacts)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the plan for machines: each artifact present or missing, sizes in bytes where they are known."""
-        return {
-            "mission": self.facts.id,
-            "host": self.host,
-            "tiles": self.inventory.tiles,
-            "missing": [
-                {
-                    "tile": str(tile_from_id(number)),
-                    "reason": reason,
-                    "detail": self.inventory.no_image[number] if reason == "undecodable" else "",
-                }
-                for number, reason in self.shortfall.reasons().items()
-            ],
-            "repeated": asdict(self.inventory.repetition.summary()),
-            "hints": list(self.hints),
-            "artifacts": [task.row().as_json() for task in self.tasks],
-            "not_measured": list(self.unmeasured),
-        }
+    def report(self) -> PlanReport:
+        """Return what it shows to people and machines."""
+        missing = tuple(
+            Missing(number, reason, self.inventory.no_image[number] if reason == "undecodable" else "")
+            for number, reason in self.shortfall.reasons().items()
+        )
+        valid_from, expires_at = self.validity.window(self.now)
+        return PlanReport(
+            mission=self.facts.id,
+            flight=self.facts.flight,
+            host=self.host,
+            valid_from=valid_from,
+            expires_at=expires_at,
+            tiles=self.inventory.tiles,
+            missing=missing,
+            enough=self.gates.allows(self.shortfall.missing, self.inventory.tiles),
+            repeated=self.inventory.repetition.summary(),
+            hints=self.hints,
+            artifacts=tuple(task.row() for task in self.tasks),
+            not_measured=self.unmeasured,
+        )
 
 
 def make_plan(
@@ -137,6 +141,10 @@ def make_plan(
     changed since; writes nothing to the store. `now` is unix seconds.
     """
     mission = context.mission
+    repository = context.repository
+    root = repository.trust_root().root if repository.evidence.root_versions() else None
+    validity = Validity.of(mission.mission, root)
+    validity.require(context.path, now=now)
     host = target_host(context)
     inventory = context.inventory(progress, remembered=remembered)
     gates = context.gates(now)
@@ -152,7 +160,7 @@ def make_plan(
     views = origins_by_set((s.name for s in mission.descriptors), ((task, task.origins) for task in shards))
     missing = with_views(shortfall(inventory, gates, {}), views)
     indexes = tuple(index_tasks(context, shards, missing, host, lookup))
-    tasks: tuple[Task, ...] = (*engines, *shards, *probes, *indexes, *file_tasks(context))
+    tasks: tuple[Task, ...] = (*engines, *shards, *probes, *indexes, *file_tasks(context, progress))
     count = sum(task.most_entries for task in tasks) + ListTask.most_entries
     if count > MAX_ENTRIES:
         raise Invalid(
@@ -174,6 +182,8 @@ def make_plan(
         )
     return Plan(
         facts=_facts(context),
+        validity=validity,
+        now=now,
         host=host,
         inventory=inventory,
         gates=gates,

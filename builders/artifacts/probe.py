@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from builders.artifacts.shard import BuiltMap, ShardTask
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import KeyedTask, Lookup, PlanRow
+from builders.artifacts.task import KeyedTask, Lookup
 from builders.compose import BuildContext, preprocess_of
 from builders.descriptors.shard import Descriptors
 from builders.grid.views import View
@@ -21,6 +21,7 @@ from builders.imagery.inventory import Inventory
 from builders.mission.schema import Descriptors as DescriptorSet
 from builders.onboard.probes import ROWS, Probe
 from builders.recipe import RowRecipe, tile_list
+from builders.report import PlanRow
 from builders.retrieval.pictures import pictures, sample
 from store.errors import Refused
 from store.format.entries import Entry

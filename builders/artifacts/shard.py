@@ -20,9 +20,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.activity import doing
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import KeyedTask, Lookup, PlanRow, Progress, StoredObjects
+from builders.artifacts.task import KeyedTask, Lookup, Progress, StoredObjects
 from builders.compose import BuildContext
 from builders.descriptors.decoding import BadTile, tile_image
 from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
@@ -37,6 +38,7 @@ from builders.mission.schema import Descriptors as DescriptorSet
 from builders.onboard.exact import RowBlock
 from builders.onboard.layers import MapLayer
 from builders.recipe import RowRecipe, tile_list
+from builders.report import PlanRow
 from store.disk.objects import Batch
 from store.errors import Corrupt, NotFound, Refused
 from store.format.entries import Entry
@@ -253,7 +255,8 @@ def load_networks(context: BuildContext, tasks: Iterable[ShardTask]) -> dict[_Ho
     descriptions: dict[_How, Description] = {}
     for task in tasks:
         if _how(task) not in descriptions:
-            with context.about_set(task.set):
+            model = context.specs[task.set.backbone].model.path
+            with context.about_set(task.set), doing(f"loading and trying the model {model}"):
                 descriptions[_how(task)] = description = context.description(task.set, task.view)
                 _embedder(description)
     return descriptions
@@ -340,8 +343,10 @@ class ShardBuilder:
                 try:
                     for how in {_how(task): None for task in todo.values()}:
                         same = [task for task in todo.values() if _how(task) == how]
-                        for shard in self._built(same, self._descriptions[how], batch):
-                            built[shard.task.recipe.key] = shard
+                        model = self.context.specs[same[0].set.backbone].model.path
+                        with doing(f"describing {how[0]} with the model {model}"):
+                            for shard in self._built(same, self._descriptions[how], batch):
+                                built[shard.task.recipe.key] = shard
                 finally:
                     # Also what was finished before somebody pressed Ctrl-C, or the next cell failed.
                     batch.commit()
@@ -423,7 +428,8 @@ class ShardBuilder:
 
 def _fault(side: int, tile: tuple[int, bytes]) -> Fault | None:
     try:
-        tile_image(tile[1], side)
+        with doing("decoding tile", tile[0]):
+            tile_image(tile[1], side)
     except BadTile as error:
         return Fault(error.reason, error.message)
     return None

@@ -10,16 +10,15 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from builders.artifacts.task import Lookup, StoredObject, StoredObjects
 from store.disk.index import Record, open_index_for_reading
 from store.disk.locks import exclusive
 from store.disk.media import object_path
-from store.disk.objects import Batch, read_chunks
+from store.disk.objects import Batch
 from store.errors import Corrupt, FlightbagError, NotFound
 from store.format.ids import BuildKey, ObjectId
 from store.ground.repository import Repository
@@ -101,15 +100,15 @@ class ArtifactStore:
             batch.commit()
         return Insertion(added.id, added.size, None if added.reused else time.monotonic() - start)
 
-    def insert_file(self, path: Path, expected: StoredObject) -> Insertion:
-        """Insert a file. Raise Corrupt where it is no longer the expected object."""
+    def insert_chunks(self, chunks: Callable[[], Iterable[bytes]], expected: StoredObject) -> Insertion:
+        """Insert what `chunks` yields, unless the store has it. Raise Corrupt where it is not the expected object."""
         id_, size = expected
         with self.inserting() as batch:
             start = time.monotonic()
             if batch.holds(id_, size):
                 batch.commit()  # whoever put it there may not have come to the barriers yet
                 return Insertion(id_, size, None)
-            added = batch.add(read_chunks(str(path)), expect=id_)
+            added = batch.add(chunks(), expect=id_)
             batch.commit()
         return Insertion(added.id, added.size, time.monotonic() - start)
 

@@ -10,10 +10,11 @@ says what the mission needs (its tasks), which work units make what is missing, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeAlias
 
 from builders.recipe import Recipe
+from builders.report import PlanRow
 from store.format.entries import Entry
 from store.format.ids import BuildKey, ObjectId
 
@@ -29,24 +30,6 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 def silent(_activity: str, _done: int, _total: int) -> None:
     """Progress for nobody."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRow:
-    """The line of a task in a plan: `key` is "" for a kind without build keys, `bytes` None where the size is not known
-    yet, `tiles` the number of tiles that a shard shows; `detail` is for people, where no size is known."""
-
-    name: str
-    key: str
-    present: bool
-    bytes: int | None
-    tiles: int | None = None
-    detail: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        value = asdict(self)
-        del value["detail"]
-        return value
 
 
 class Task(Protocol):

@@ -1,11 +1,11 @@
 """From the encoded bytes of a tile or picture to its pixels, by Pillow.
 
-Tiles come from outside. Their size, format and dimensions are checked before a decoder gets the bytes, and every error
-of a decoder becomes `Undecodable`. An image of another size than its source's tiles, with a pixel that is not opaque,
-or of one colour, is a `BadTile` too; `reason` is its reason in the list of missing tiles. A decoder may accept a JPEG
-with a damaged middle and give other pixels: the hashes of tiles detect that. A tile that EXIF data turn is
-undecodable, because some programs for maps follow them and others do not. The order of the passes of a resize is fixed
-(decision 0014).
+Tiles come from outside. Their size, format, dimensions, and the number of their parts (`structure`) are checked before
+a decoder gets the bytes, and every error of a decoder becomes `Undecodable`. An image of another size than its source's
+tiles, with a pixel that is not opaque, or of one colour, is a `BadTile` too; `reason` is its reason in the list of
+missing tiles. A decoder may accept a JPEG with a damaged middle and give other pixels: the hashes of tiles detect that.
+A tile that EXIF data turn is undecodable, because some programs for maps follow them and others do not. The order of
+the passes of a resize is fixed (decision 0014).
 
 Pictures of a camera have other limits; `photo` reads them, with the same decoders.
 """
@@ -27,7 +27,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from builders.descriptors.preprocess import MAX_SIDE, Preprocess
 from builders.grid.tiles import MAX_TILE_BYTES
-from builders.imagery.signature import FAULTS, JPEG, PNG, fault_of, is_webp
+from builders.imagery.signature import FAULTS, JPEG, PNG, fault_of
+from builders.imagery.structure import objection, objection_to_exif
 from store.errors import Corrupt
 
 _FILTERS = {
@@ -76,15 +77,15 @@ def decode(data: bytes) -> Image.Image:
     Raises Undecodable, with the cause, unless the bytes are a complete JPEG, PNG or WebP image of at most 16 MiB and 1
     to 4096 pixels a side, in a mode that converts to RGB. Changes no global setting of Pillow.
     """
-    return _rgb(_loaded(data))
+    return _rgb(_loaded(data, _check_size))
 
 
-def _loaded(data: bytes) -> Image.Image:
-    """Return the tile with its pixels loaded, in RGBA where it has transparency. Raises as `decode` does."""
+def _loaded(data: bytes, check_size: Callable[[int, int], None]) -> Image.Image:
+    """Return the tile with its pixels loaded, in RGBA where it has transparency. Raises as `open_image` does."""
     if len(data) > MAX_TILE_BYTES:
         raise Undecodable(f"the tile has {len(data)} bytes, more than the {MAX_TILE_BYTES} that are decoded")
     with decoder_errors():
-        image = open_image(data, _check_size)
+        image = open_image(data, check_size)
         if image.mode not in _MODES:
             raise Undecodable(f"pixels of mode {image.mode} do not convert to RGB in one defined way")
         image.load()
@@ -107,7 +108,7 @@ def decoder_errors() -> Iterator[None]:
     `Image.open` catches the same."""
     try:
         yield
-    except Undecodable:
+    except BadTile:
         raise
     except (
         OSError,
@@ -130,8 +131,13 @@ def orientation_of(image: Image.Image) -> int | None:
     they give none. Returns None where they cannot be read."""
     try:
         with decoder_errors():
+            data: bytes = image.info.get("exif", b"")
+            if not data and (profile := image.info.get("Raw profile type exif")):  # in hex, as ImageMagick writes it
+                data = bytes.fromhex("".join(profile.split("\n")[3:]))
+            if objection_to_exif(data):
+                return None
             exif = Image.Exif()  # `getexif` is empty at the second call where the first one failed
-            exif.load(image.info.get("exif", b""))
+            exif.load(data)
             key = ExifTags.Base.Orientation
             value = exif[key] if key in exif else image.getexif().get(key, 1)  # XMP has it too
     except Undecodable:
@@ -144,13 +150,16 @@ def orientation_of(image: Image.Image) -> int | None:
 def tile_image(data: bytes, side: int) -> Image.Image:
     """Return the tile as an RGB image of `side` x `side` pixels.
 
-    Raises Undecodable as `decode` does, then WrongSize for another size, then Transparent where a pixel is not opaque,
-    then Blank where every pixel has the same colour.
+    Raises WrongSize where the header gives another size, before anything is decoded; Undecodable as `decode` does;
+    Transparent where a pixel is not opaque; Blank where every pixel has the same colour.
     """
-    image = _loaded(data)
-    width, height = image.size
-    if image.size != (side, side):
-        raise WrongSize(f"the image has {width} x {height} pixels, coverage.tile_size gives {side} x {side}")
+
+    def check_size(width: int, height: int) -> None:
+        _check_size(width, height)
+        if (width, height) != (side, side):
+            raise WrongSize(f"the image has {width} x {height} pixels, coverage.tile_size gives {side} x {side}")
+
+    image = _loaded(data, check_size)
     if image.mode == "RGBA" and (least := int(np.asarray(image.getchannel("A")).min())) < 255:
         raise Transparent(f"a pixel has the opacity {least} of 255")
     image = _rgb(image)
@@ -176,23 +185,23 @@ def resized(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
 def open_image(data: bytes, check_size: Callable[[int, int], None]) -> ImageFile.ImageFile:
     """Return the plug-in's image of a JPEG, PNG or WebP file, with its header read and no pixel decoded.
 
-    `check_size` gets width and height before a plug-in allocates anything. Raises Undecodable for other formats, and
-    what Pillow raises (`decoder_errors`).
+    `check_size` gets width and height before a plug-in allocates anything. Raises Undecodable for other formats and for
+    too many parts, and what Pillow raises (`decoder_errors`).
 
     The plug-ins are named here instead of chosen by `Image.open`: so only these three formats are parsed, and its check
     against decompression bombs is a warning, which a thread cannot catch safely.
     """
+    if why := FAULTS[fault_of(data)] or objection(data):
+        raise Undecodable(why)
     file = io.BytesIO(data)
     image: ImageFile.ImageFile
     if data.startswith(JPEG):
         image = JpegImageFile(file)
     elif data.startswith(PNG):
         image = PngImageFile(file)
-    elif is_webp(data):
+    else:
         check_size(*_webp_size(data))  # this plug-in allocates the canvas when it opens
         image = WebPImageFile(file)
-    else:
-        raise Undecodable(FAULTS[fault_of(data)])
     check_size(*image.size)
     return image
 

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from builders.activity import doing
 from builders.descriptors.decoding import BadTile, resized, tile_image
 from builders.descriptors.network import Network, out_of_memory
 from builders.descriptors.preprocess import MAX_SIDE, Preprocess
@@ -213,7 +214,8 @@ class CellPipeline:
                 if filled:
                     good.append(view)
             if good:
-                rows = self._network.run(images, len(good), self._options)
+                with doing("running the network"):
+                    rows = self._network.run(images, len(good), self._options)
                 cell.rows[good] = _checked(cell.origins[good], rows, cell.rows.dtype, self._description.normalise)
                 cell.described[good] = True
             self._buffers.put(images)
@@ -329,7 +331,8 @@ class _Tiles:
         with tile.lock:
             if tile.data is not None:
                 try:
-                    tile.image = tile_image(tile.data, self._side)
+                    with doing("decoding tile", number):
+                        tile.image = tile_image(tile.data, self._side)
                 except BadTile as error:
                     self.faults.append((number, error.reason, error.message))
                 tile.data = None

@@ -37,6 +37,11 @@ class EngineRecipes:
     recipe: Recipe
     steps: Mapping[str, Recipe]
 
+    @classmethod
+    def of_plain(cls, fields: Any, steps: Mapping[str, Any]) -> EngineRecipes:
+        """Return the recipes whose fields `plain` made JSON of."""
+        return cls(_recipe(fields), {name: _recipe(step) for name, step in steps.items()})
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -74,7 +79,8 @@ class Card:
             "need": self.need,
             "inputs": [list(tensor) for tensor in self.inputs],
             "outputs": [list(tensor) for tensor in self.outputs],
-            "check": self.check.as_json(),
+            # An engine with a fault is not published, so that a card has none.
+            "check": {"cases": self.check.as_json()["cases"]},
             "tolerance": {"relative_error": self.tolerance.relative_error, "cosine": self.tolerance.cosine},
             "tools": dict(self.tools),
             "inspector": self.inspector,
@@ -101,7 +107,7 @@ class Card:
                 need=_need(value["need"]),
                 inputs=value["inputs"],
                 outputs=value["outputs"],
-                check=CheckFigures.from_json(value["check"]),
+                check=CheckFigures.from_json({**value["check"], "faults": []}),
                 tolerance=Tolerance(**value["tolerance"]),
                 tools=value["tools"],
                 inspector=value["inspector"],

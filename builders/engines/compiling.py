@@ -23,7 +23,7 @@ from typing import Any
 
 from builders.engines.base import EngineBackend, EngineSpec, PhaseProgress
 from builders.engines.check import CheckFigures, Tolerance, require_tolerance
-from builders.engines.isolation import Limits, run_worker
+from builders.engines.isolation import Limits, compile_in_worker
 from builders.engines.model import ModelSource, snapshot_model
 from builders.engines.precision import CalibrationSet
 from store.errors import Conflict
@@ -109,7 +109,7 @@ def compile_engine(
             "plugins": [[str(plugin.path), plugin.digest.hex()] for plugin in spec.plugins],
         },
     }
-    result, log = run_worker(request, folder, settings.limits, progress, model.name)
+    result, log = compile_in_worker(request, folder, settings.limits, progress, model.name)
     check = CheckFigures.from_json(result["check"])
     require_tolerance(check, tolerance)
     return CompiledEngine(
@@ -150,7 +150,7 @@ def quantise_network(
         "method": method,
         "into": str(folder / "quantised.onnx"),
     }
-    result, _ = run_worker(request, folder, settings.limits, progress, model.name)
+    result, _ = compile_in_worker(request, folder, settings.limits, progress, model.name)
     return _parts(result)[0], time.monotonic() - start
 
 

@@ -3,12 +3,17 @@
 `hash_model` computes the digest for a plan. `snapshot_model` copies the model into a private folder while it hashes:
 the bytes that are compiled are the bytes that were hashed, whatever happens to the original meanwhile. Both compute the
 same digest for the same bytes. The digest does not depend on paths: a model moved elsewhere is the same model.
+
+Of an external-data file only what the tensors of the model name is read: such a file may be shared with other models,
+and a file with holes may have terabytes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -24,8 +29,16 @@ from store.format.ids import derive
 
 # The largest message that Protobuf can hold.
 MAX_ONNX_BYTES = 2**31 - 1
+# Of all external data of a model: more than fits into the memory of a machine that could run it.
+MAX_EXTERNAL_BYTES = 1 << 36
 MODEL_CONTEXT = "flightbag 2026 model source v1"
 _PIECE = 2**20
+# Bytes of an element of the largest type that ONNX has.
+_MAX_ITEM = 16
+
+
+def _silent() -> None:
+    """Progress for nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,8 @@ class ModelSource:
     """An ONNX model with the digest of its bytes.
 
     `name` is the file name for messages; `path` the ONNX file; `digest` 32 bytes over the ONNX and each
-    external-data file; `size` the bytes of all of them; `external` the locations of the latter, ascending.
+    external-data file, as far as tensors name it; `size` the bytes of all of them; `external` the locations of the
+    latter, ascending.
     """
 
     name: str
@@ -43,9 +57,12 @@ class ModelSource:
     external: tuple[str, ...]
 
 
-def hash_model(path: Path) -> ModelSource:
-    """Return the model at `path` with its digest. Read every byte and copy none. Raise as `snapshot_model`."""
-    return _hash(path, None)
+def hash_model(path: Path, progress: Callable[[], None] = _silent) -> ModelSource:
+    """Return the model at `path` with its digest. Read every byte and copy none. Raise as `snapshot_model`.
+
+    `progress` is called for each MiB.
+    """
+    return _hash(path, None, progress)
 
 
 def snapshot_model(path: Path, into: Path) -> ModelSource:
@@ -53,15 +70,15 @@ def snapshot_model(path: Path, into: Path) -> ModelSource:
     the bytes that were written.
 
     An absent folder `into` is made; an existing file is never overwritten (Unavailable). Raise Invalid if the model or
-    a file that it names is absent, is not a regular file, cannot be parsed, is larger than 2 GiB (the ONNX), or lies
-    outside the model's folder (by `..`, an absolute location, or a link), and if the model has an operator that cannot
-    run (`graph.require_operators`). Raise Unavailable if a file cannot be read or written.
+    a file that it names is absent, is not a regular file, cannot be parsed, is larger than 2 GiB (the ONNX) or 64 GiB
+    (its external data), or lies outside the model's folder (by `..`, an absolute location, or a link), and if the model
+    has an operator that cannot run (`graph.require_operators`). Raise Unavailable if a file cannot be read or written.
     """
     try:
         into.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise _unwritten(into, error) from error
-    return _hash(path, into)
+    return _hash(path, into, _silent)
 
 
 def onnx_bytes(model: ModelSource) -> bytes:
@@ -107,18 +124,23 @@ def make_compilable(path: Path) -> None:
         path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def external_locations(model: Any) -> tuple[str, ...]:
-    """Return the locations of the external data of a parsed model as the model writes them, each once: those of every
-    tensor, also in constants and in subgraphs."""
+def external_locations(model: Any, name: str) -> dict[str, int]:
+    """Return the locations of the external data of a parsed model as the model writes them, each with the bytes from
+    the start of the file to the end of the last tensor in it: those of every tensor, also in constants and in
+    subgraphs. Raise Invalid for an offset or a length that is no number of bytes; `name` is the model's in messages."""
     from onnx import TensorProto  # with the build extra only
 
-    locations: dict[str, None] = {}
+    locations: dict[str, int] = {}
     pending = [model]
     while pending:
         message = pending.pop()
         if isinstance(message, TensorProto):
             if message.data_location == TensorProto.EXTERNAL:
-                locations |= {entry.value: None for entry in message.external_data if entry.key == "location"}
+                facts = {entry.key: entry.value for entry in message.external_data}
+                if "location" in facts:
+                    length = facts.get("length") or str(_size(message))
+                    end = sum(_bytes(text, message, name) for text in (facts.get("offset", "0"), length))
+                    locations[facts["location"]] = max(end, locations.get(facts["location"], 0))
             continue
         for _, value in message.ListFields():
             # A repeated field is a sequence; only messages have fields of their own.
@@ -126,7 +148,29 @@ def external_locations(model: Any) -> tuple[str, ...]:
                 if not hasattr(item, "ListFields"):
                     break
                 pending.append(item)
-    return tuple(locations)
+    return locations
+
+
+def _size(tensor: Any) -> int:
+    """Return the bytes of a tensor by its shape and type; at least as many where several elements share a byte."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    try:
+        item = tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (KeyError, TypeError, ValueError):
+        item = _MAX_ITEM
+    return int(math.prod(tensor.dims) * item)
+
+
+def _bytes(text: str, tensor: Any, name: str) -> int:
+    """Return the number of bytes that a text names."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise failure(
+            "invalid-model",
+            f"{name}: the external data of the tensor {tensor.name!r} begin or end at {text[:40]!r}, not at a byte",
+            model=name,
+        )
+    return int(text)
 
 
 def parse_onnx(data: bytes, name: str) -> Any:
@@ -145,28 +189,39 @@ def _not_onnx(name: str) -> FlightbagError:
     return failure("invalid-model", f"{name} is not an ONNX model", model=name)
 
 
-def _hash(path: Path, into: Path | None) -> ModelSource:
+def _hash(path: Path, into: Path | None, progress: Callable[[], None]) -> ModelSource:
     """Hash the model; copy it if `into` is given."""
     name = path.name
     data = bytearray()
     copy = into / name if into else None
-    digest, size = _hash_file(path, "model", copy, data)
+    digest, size = _hash_file(path, "model", copy, MAX_ONNX_BYTES, progress, data)
     # The key under which a model names every external file. Parsing is slow, and most plans do without it.
     parsed = parse_onnx(bytes(data), name) if into or b"location" in data else None
     if parsed is not None and into:
         require_operators(parsed, name)
-    locations = external_locations(parsed) if parsed is not None else ()
+    ends: dict[str, int] = {}
+    for location, end in external_locations(parsed, name).items() if parsed is not None else ():
+        location = _normal(location, name)
+        ends[location] = max(end, ends.get(location, 0))
+    if sum(ends.values()) > MAX_EXTERNAL_BYTES:
+        raise Invalid(
+            f"the tensors of {name} name {sum(ends.values())} bytes of external data, more than {MAX_EXTERNAL_BYTES}",
+            remedy="use a smaller backbone, or export the network again",
+            model=name,
+        )
     del data, parsed
     folder = os.path.realpath(path.parent)
     rows = [digest]
-    external = sorted({_normal(location, name) for location in locations})
+    external = sorted(ends)
     for location in external:
         original = os.path.realpath(os.path.join(folder, location))
         if os.path.commonpath([folder, original]) != folder:
             raise _outside(name, location)
         location_copy = into / location if into else None
         try:
-            digest, count = _hash_file(Path(original), f"external data of {name}", location_copy)
+            digest, count = _hash_file(
+                Path(original), f"external data of {name}", location_copy, ends[location], progress
+            )
         except Invalid as error:
             remedy = f"put the file {location} of the same export beside {name}, or export the network again"
             raise error.restated(error.message, remedy=remedy) from error
@@ -195,25 +250,34 @@ def _outside(model: str, location: str) -> Invalid:
     )
 
 
-def _hash_file(path: Path, what: str, copy: Path | None, keep: bytearray | None = None) -> tuple[bytes, int]:
-    """Return (BLAKE3, size) of the file. Each piece that is hashed is also the one that is written to `copy` and
-    appended to `keep`, which holds at most one ONNX file. `what` names the file in messages."""
+def _hash_file(
+    path: Path,
+    what: str,
+    copy: Path | None,
+    limit: int,
+    progress: Callable[[], None],
+    keep: bytearray | None = None,
+) -> tuple[bytes, int]:
+    """Return (BLAKE3, size) of the file, or of its first `limit` bytes. Each piece that is hashed is also the one that
+    is written to `copy` and appended to `keep`, which holds at most one ONNX file. `what` names the file in messages.
+    """
     hasher, size = blake3(), 0
     with contextlib.ExitStack() as files:
         source = files.enter_context(open_regular(path, what))
-        if keep is not None and os.fstat(source.fileno()).st_size > MAX_ONNX_BYTES:
+        if keep is not None and os.fstat(source.fileno()).st_size > limit:
             raise _too_large(path)
         try:
             target = files.enter_context(_create(copy)) if copy else None
-            while piece := source.read(_PIECE):
+            while piece := source.read(min(_PIECE, limit - size)):
                 size += len(piece)
                 hasher.update(piece)
                 if target:
                     _write(target, piece)
                 if keep is not None:
                     keep += piece
-                    if size > MAX_ONNX_BYTES:  # the file has grown
-                        raise _too_large(path)
+                progress()
+            if keep is not None and source.read(1):  # the file has grown
+                raise _too_large(path)
         except OSError as error:
             raise Unavailable(
                 f"{what} {path} cannot be read: {error.strerror}",

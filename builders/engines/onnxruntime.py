@@ -164,9 +164,9 @@ class OnnxRuntimeBackend:
         portable = not _is_fast(job.spec)
         open_session(source, _level(job.spec), save_as=engine, save_weights=outside, any_cpu=portable)
         parsed = parse_onnx(engine.read_bytes(), "the engine")
-        locations = external_locations(parsed)
+        locations = external_locations(parsed, "the engine")
         # An engine that has only small tensors has no file of weights.
-        if locations not in ((WEIGHTS,), ()) or (locations and not outside):
+        if tuple(locations) not in ((WEIGHTS,), ()) or (locations and not outside):
             raise failure("invalid-model", f"the engine keeps weights in unexpected files: {', '.join(locations)}")
         tools = {"onnxruntime": self.version, "numpy": _version("numpy"), "onnx": _version("onnx")}
         operators: dict[str, int] = {}

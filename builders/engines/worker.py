@@ -10,11 +10,8 @@ It compiles and measures; its parent decides on the figures.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import resource
-import signal
 import sys
 import threading
 import time
@@ -30,24 +27,22 @@ from builders.engines.base import BackendResult, CompileJob, EngineSpec, InputRa
 from builders.engines.check import check_inputs, check_outputs, feeds_of, measure, require_repeatable
 from builders.engines.failures import failure, to_json, unexpected_failure
 from builders.engines.graph import irreproducible
+from builders.engines.isolation import begin, end_without_clean_up, progress_writer
 from builders.engines.model import ModelSource, make_compilable, parse_onnx, session_source
 from builders.engines.precision import CalibrationSet, quantise
 from builders.engines.session import open_session
 from store.errors import FlightbagError, Invalid
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PIECE = 2**20
-_PROGRESS_INTERVAL_S = 0.1
 
 
 def main(request_path: Path, result_path: Path, progress_fd: int) -> None:
     """Do the task of the request, and write the result last. Half a result is not JSON, so the parent notices it."""
     request = json.loads(request_path.read_bytes())
-    _end_with_parent(request["parent"])
-    _limit_memory(request["memory"])
+    begin(request["parent"], request["memory"])
     task = {"compile": _compile, "quantise": _quantise}[request["task"]]
     try:
-        result = json.dumps(task(request, _progress_writer(progress_fd), _stop_requested()), allow_nan=False)
+        result = json.dumps(task(request, progress_writer(progress_fd), _stop_requested()), allow_nan=False)
     except FlightbagError as error:
         result = json.dumps({"failure": to_json(error)})
     except MemoryError:
@@ -55,45 +50,9 @@ def main(request_path: Path, result_path: Path, progress_fd: int) -> None:
         result = json.dumps({"failure": to_json(no_memory)})
     except Exception as error:  # noqa: BLE001 - the parent raises it as a failure
         traceback.print_exc()
-        result = json.dumps({"failure": to_json(unexpected_failure(error))})
+        result = json.dumps({"failure": to_json(unexpected_failure(error, result_path.parent))})
     result_path.write_text(result)
-    # Skip the libraries' clean-up: a crash in it would make a finished task look failed.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _end_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent ends. Only Linux can do that."""
-    if sys.platform != "linux":
-        return
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # the parent ended before the call above
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _limit_memory(memory: int) -> None:
-    """Bound private memory. The address space stays unbounded: the driver of a GPU reserves far more than it uses."""
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = memory if hard_limit == resource.RLIM_INFINITY else min(memory, hard_limit)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard_limit))
-
-
-def _progress_writer(pipe: int) -> PhaseProgress:
-    """Return a function that writes progress to the pipe: the beginning and end of each phase, and in between one line
-    in each interval."""
-    last = 0.0
-
-    def progress(phase: str, count: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < _PROGRESS_INTERVAL_S and count not in (0, total):
-            return
-        last = now
-        os.write(pipe, json.dumps([phase[:200], count, total]).encode() + b"\n")
-
-    return progress
+    end_without_clean_up()
 
 
 def _stop_requested() -> Callable[[], bool]:

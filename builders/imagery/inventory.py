@@ -26,13 +26,14 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from builders.activity import doing
 from builders.grid.live import find
 from builders.grid.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id, tile_ids, tile_xy
 from builders.grid.views import View
 from builders.imagery.repetition import Repetition, picture_of, repetition
 from builders.imagery.roworder import Extent, Scheme
 from builders.imagery.signature import FAULTS, fault_of
-from builders.imagery.sources import open_source
+from builders.imagery.sources import TileSource, open_source
 from builders.imagery.statcache import StatCache, TileHashes, ZoomHashes
 from builders.recipe import tile_list
 from store.errors import Corrupt
@@ -188,15 +189,11 @@ class TileSources:
         self._tile_size = tile_size
         self._stack = ExitStack()
         try:
-            self._sources = [
-                (
-                    spec,
-                    self._stack.enter_context(
-                        open_source(spec.path, tile_size, Extent(bbox, spec.zooms), spec.scheme, spec.bands)
-                    ),
-                )
-                for spec in specs
-            ]
+            self._sources: list[tuple[SourceSpec, TileSource]] = []
+            for spec in specs:
+                with doing(f"opening {spec.path}"):
+                    source = open_source(spec.path, tile_size, Extent(bbox, spec.zooms), spec.scheme, spec.bands)
+                    self._sources.append((spec, self._stack.enter_context(source)))
         except BaseException:
             self._stack.close()
             raise
@@ -218,8 +215,9 @@ class TileSources:
         tiles: dict[int, tuple[bytes, int]] = {}
         for place, (spec, source) in enumerate(self._sources):
             if zoom in spec.zooms:
-                for number, data in source.cell(cell, zoom):
-                    tiles.setdefault(number, (data, place))
+                with doing(f"reading cell {cell} of {spec.path}"):
+                    for number, data in source.cell(cell, zoom):
+                        tiles.setdefault(number, (data, place))
         for number in sorted(tiles):
             yield (number, *tiles[number])
 
@@ -316,7 +314,10 @@ class TileSources:
             if spec.footprints is not None and of_source.any():
                 from builders.imagery.footprints import read_footprints
 
-                dates = read_footprints(spec.footprints).captured(zoom, wanted.required[of_source], spec.captured_at)
+                with doing(f"reading {spec.footprints}"):
+                    dates = read_footprints(spec.footprints).captured(
+                        zoom, wanted.required[of_source], spec.captured_at
+                    )
                 captured[of_source] = dates
         return Level(zoom, wanted.required, ids, hashes, has_zoom, captured, native, faults, pictures, lacks)
 

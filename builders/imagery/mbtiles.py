@@ -5,7 +5,7 @@ The specification counts rows from the south. `builders.imagery.roworder` decide
 All access is read-only SQL: `tiles` may be a view, and the database may be in WAL mode. All reads between opening and
 closing see one snapshot, so the bytes that are described are the bytes that were hashed for a build key. This module
 writes nothing; SQLite itself keeps a `-wal` and a `-shm` file beside a database in WAL mode. The file comes from
-outside, so its schema may not call functions with side effects.
+outside: `sqlite` bounds what its views may do.
 
 No image is decoded here. A row whose data is not a blob, or is too large for a tile, gives empty bytes, which no
 decoder accepts: such a tile is present and undecodable, not absent.
@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +28,10 @@ from numpy.typing import NDArray
 from builders.files import regular_status
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids
 from builders.imagery.roworder import Claims, Extent, RowOrder, Scheme, StoredRows, bounds_of, row_order
+from builders.imagery.sqlite import FUNCTIONS, MAX_VALUE_BYTES, begin, connect
 from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
-BUSY_SECONDS = 5.0  # the longest wait for a file that somebody is writing
 # A cell is in memory as a whole: 256 tiles of a megabyte each, or more tiles if some are stored twice.
 MAX_CELL_BYTES = 256 << 20
 MAX_ROWS = 1024
@@ -41,6 +40,10 @@ MAX_EVIDENCE = 1 << 20  # rows of one zoom that decide the order of rows: second
 FORMATS = ("jpg", "jpeg", "png", "webp")
 _ZOOMS = frozenset(map(str, range(MAX_ZOOM + 1)))
 _BOUNDS_BYTES = 256  # four numbers of full precision
+_AS_TABLES = (
+    "make `tiles` and `metadata` plain tables, or views of plain tables, without recursion and generated columns, "
+    f"that call no function but {', '.join(sorted(FUNCTIONS))}"
+)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
 
@@ -63,10 +66,7 @@ class MBTilesSource:
         self._opened = state.st_dev, state.st_ino
         self._deadline = time.monotonic() + MAX_QUERY_SECONDS
         with self._reading():
-            # Not immutable: SQLite would ignore the content of a write-ahead log.
-            self._db = sqlite3.connect(
-                f"file:{quote(os.path.abspath(self.path))}?mode=ro", BUSY_SECONDS, uri=True, isolation_level=None
-            )
+            self._db = connect(self.path)
         try:
             self._begin()
             # SQLite opens by path and does not expose its descriptor: the path must lead to one file before and after.
@@ -144,12 +144,7 @@ class MBTilesSource:
         """Check that this is MBTiles with images, and begin the snapshot."""
         with self._reading():
             try:
-                # A view may compute without end; SQLite calls the handler at intervals, which can stop it.
-                self._db.set_progress_handler(lambda: time.monotonic() > self._deadline, 100_000)
-                self._db.execute("PRAGMA trusted_schema = OFF")
-                self._db.execute("PRAGMA query_only = ON")
-                self._db.execute("BEGIN")
-                names = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+                names = begin(self._db, lambda: time.monotonic() > self._deadline)
             except sqlite3.DatabaseError as error:
                 if _code(error) == sqlite3.SQLITE_NOTADB:
                     raise self._not_mbtiles("it is not an SQLite database") from None
@@ -163,7 +158,7 @@ class MBTilesSource:
                 lowest, highest = (_zoom(self._metadata(name)) for name in ("minzoom", "maxzoom"))
             except sqlite3.OperationalError as error:
                 if _code(error) == sqlite3.SQLITE_ERROR:  # a column or a table under the view is missing
-                    raise self._not_mbtiles(str(error)) from None
+                    raise self._not_mbtiles(str(error), _AS_TABLES) from None
                 raise
         if len(formats) != 1 or formats[0] not in FORMATS:
             values = " and ".join(map(repr, formats)) or "missing"
@@ -259,6 +254,12 @@ class MBTilesSource:
             yield
         except sqlite3.Error as error:
             raise self._failed(error) from error
+        except MemoryError as error:  # also SQLite's own, at its limit
+            raise Unavailable(
+                f"{self.path} needs more memory than a query may take",
+                path=str(self.path),
+                remedy="check its view `tiles`, or free memory",
+            ) from error
 
     def _failed(self, error: sqlite3.Error) -> FlightbagError:
         code = _code(error)
@@ -273,6 +274,14 @@ class MBTilesSource:
                 f"{self.path} did not answer within {MAX_QUERY_SECONDS:g} seconds",
                 path=str(self.path),
                 remedy="check its view `tiles`, or add an index on zoom, column and row",
+            )
+        if code == sqlite3.SQLITE_AUTH:
+            return self._not_mbtiles(f"a view in it does more than to read tables: {error}", _AS_TABLES)
+        if code == sqlite3.SQLITE_TOOBIG:
+            return Corrupt(
+                f"{self.path} has a value of more than {MAX_VALUE_BYTES} bytes",
+                path=str(self.path),
+                remedy="check its view `tiles`: a tile has at most 16 MiB",
             )
         return Unavailable(
             f"{self.path} cannot be read: {error}",

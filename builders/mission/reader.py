@@ -3,7 +3,7 @@
 Three passes add to one list of problems. The first checks the shape of the file and each value by itself (pydantic).
 The second checks what ties sections together: names that must match, a takeoff inside the area. The third checks that
 the files that the mission names exist. A section with a problem is left out of the later passes, so the error lists
-each mistake once. The size is bounded before the file is parsed, and numbers stay decimal: 47.0201 is exactly
+each mistake once. Size and shape are bounded before the file is parsed, and numbers stay decimal: 47.0201 is exactly
 470201000 units of 1e-7 degree.
 
 Of the named files, only the one of the area is read here, once: `load_mission` returns the area with the mission.
@@ -17,7 +17,6 @@ import json
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, DecimalException
@@ -28,15 +27,27 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, get_ar
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from builders.files import read_regular
-from builders.mission.schema import Area, Backbone, Input, InputName, MissionFile, Quality, Section, Takeoff, is_path
+from builders.files import lies_in, read_regular
+from builders.mission.schema import (
+    Area,
+    Backbone,
+    File,
+    Input,
+    InputName,
+    MissionFile,
+    Quality,
+    Section,
+    Takeoff,
+    is_path,
+)
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.area import Area as ExactArea
+from store.format.toml import TomlError, parse_toml
 
 MAX_BYTES = 2**20
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_POSITION = re.compile(r"\(at line (\d+), column (\d+)\)\Z")
 _MAX_TEXT = 80
+_MAX_PROBLEMS = 100
 
 Key: TypeAlias = tuple[str | int, ...]
 Model = TypeVar("Model", bound=Section)
@@ -76,24 +87,18 @@ def load_mission(path: Path) -> LoadedMission:
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
-    """The TOML tables of `data`. Raises Invalid, with line and column if the parser gives them."""
+    """The TOML tables of `data`. Raises Invalid, with line and column."""
     try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line, column = _end_of(data[: error.start].decode())
-        raise _not_toml(path, "the text is not UTF-8", line, column) from None
-    try:
-        return tomllib.loads(text, parse_float=_parse_float)
-    except tomllib.TOMLDecodeError as error:
-        position = _POSITION.search(str(error))
-        line, column = (int(position[1]), int(position[2])) if position else _end_of(text)
-        raise _not_toml(path, str(error).rpartition(" (at ")[0], line, column) from None
-    except (ValueError, RecursionError) as error:
-        # These are limits of the parser, not of the grammar: an integer of thousands of digits, endless brackets.
-        reason = (
-            "the tables are nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
-        )
-        raise Invalid(f"{path}: {reason}", path=str(path)) from None
+        return parse_toml(data, _parse_float)
+    except TomlError as error:
+        raise Invalid(
+            f"{path}: {error}",
+            remedy="correct the file there",
+            path=str(path),
+            line=error.line,
+            column=error.column,
+            reason=error.reason,
+        ) from None
 
 
 def _parse_float(text: str) -> Decimal:
@@ -101,17 +106,6 @@ def _parse_float(text: str) -> Decimal:
         return Decimal(text)
     except DecimalException:
         raise ValueError(text) from None
-
-
-def _end_of(text: str) -> tuple[int, int]:
-    """Line and column, counted from 1, of the character after `text`."""
-    return text.count("\n") + 1, len(text) - text.rfind("\n")
-
-
-def _not_toml(path: Path, reason: str, line: int, column: int) -> Invalid:
-    return Invalid(
-        f"{path}: line {line}, column {column}: {reason}", path=str(path), line=line, column=column, reason=reason
-    )
 
 
 @dataclass
@@ -171,7 +165,10 @@ class _Report:
     def finish(self) -> None:
         """Raises Invalid if there are problems, else Unavailable if a named file cannot be read."""
         if self.problems:
-            raise Invalid("\n".join(self.problems), path=str(self.path), problems=tuple(self.problems))
+            listed = self.problems[:_MAX_PROBLEMS]
+            if more := len(self.problems) - len(listed):
+                listed.append(f"{self.path}: {more} more problems are not listed")
+            raise Invalid("\n".join(listed), path=str(self.path), problems=tuple(listed))
         if self.unreadable:
             raise Unavailable("\n".join(self.unreadable), path=str(self.path), problems=tuple(self.unreadable))
 
@@ -339,7 +336,8 @@ def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Rep
 
 
 def _check_paths(sections: _Sections, report: _Report) -> None:
-    """Checks that every path names a regular file, or a folder of tiles, and that no tile source is listed twice."""
+    """Checks that every path names a regular file, or a folder of tiles, that no file to be stored lies outside the
+    folder of the mission file unless it says so, and that no tile source is listed twice."""
     paths: list[tuple[Key, Path]] = [
         ((table, i, name), path)
         for table, name in (("tiles", "source"), ("tiles", "footprints"), ("backbones", "model"), ("files", "path"))
@@ -363,6 +361,14 @@ def _check_paths(sections: _Sections, report: _Report) -> None:
         if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and key[-1] in ("source", "against")):
             what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             report.add_wrong(key, f"the path of a file; {path} is {what}")
+    for i, path in sections.paths("files", "path").items():
+        file = sections.section(File, "files", i)
+        if file is not None and not file.outside and not lies_in(path, report.path.absolute().parent):
+            report.add_wrong(
+                ("files", i, "path"),
+                f"in the folder of the mission file; {os.path.realpath(path)} is outside: copy it into the folder, or, "
+                "if everybody who gets the store may read it, add outside = true",
+            )
     sources = {i: os.path.realpath(path) for i, path in sections.paths("tiles", "source").items()}
     for i, first in _repeated(sources):
         report.add_wrong(("tiles", i, "source"), f"another file than that of tiles[{first}]")

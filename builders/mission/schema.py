@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from builders.extras import missing_extra
+from store.errors import Invalid
 from store.format.cbor import INT_MAX
+from store.format.duration import seconds_of
 from store.format.entries import SEGMENT
 from store.format.host import FAMILY_NAMES, objection
-from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID
+from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID, TIME_MAX
 
 try:
     from pydantic import (
@@ -114,6 +116,20 @@ def _is_file_name(value: Any) -> bool:
         return False
     segments = value.split("/")
     return len(segments) <= MAX_FILE_SEGMENTS and all(SEGMENT.fullmatch(segment) for segment in segments)
+
+
+def _is_length(value: Any) -> bool:
+    try:
+        seconds = seconds_of(value) if type(value) is str else 0.0
+    except Invalid:
+        return False
+    return seconds.is_integer() and 1 <= seconds <= TIME_MAX
+
+
+def _is_time(value: Any) -> bool:
+    if type(value) is not datetime.datetime or value.tzinfo is None or value.microsecond:
+        return False
+    return 0 <= value.timestamp() <= TIME_MAX
 
 
 _SEGMENT_RIGHT = "1 to 64 characters of a-z 0-9 . _ -, the first and the last a letter or digit"
@@ -240,8 +256,18 @@ AircraftId: TypeAlias = Annotated[
 ]
 
 
+_LENGTH_RIGHT = 'a duration in quotes, such as "90m", "72h" or "14d"'
+_TIME_RIGHT = "a time without quotes, in whole seconds and with its offset from UTC, such as 2026-12-01T12:00:00Z"
+Length: TypeAlias = Annotated[str, _rule(_is_length), Field(description=_LENGTH_RIGHT)]
+Time: TypeAlias = Annotated[datetime.datetime, _rule(_is_time), Field(description=_TIME_RIGHT)]
+
+
 class Mission(Section):
-    """The mission: its ids, its aircraft, its takeoff and its area."""
+    """The mission: its ids, its aircraft, its takeoff and its area, and its validity.
+
+    The mission is valid from `valid_from` on, for `valid_for` or until `valid_until`. Without either the trust root's
+    default counts; where that has none, the mission never expires.
+    """
 
     id: Annotated[
         str, _text(MISSION_ID), Field(description="1 to 64 characters of a-z 0-9 -, the first a letter or digit")
@@ -257,6 +283,32 @@ class Mission(Section):
     sector: Annotated[
         Literal["stable_rear", "active_conflict"], Field(description='"stable_rear" or "active_conflict"')
     ]
+    valid_from: Annotated[Time | None, Field(description=_TIME_RIGHT)] = None
+    valid_until: Annotated[Time | None, Field(description=_TIME_RIGHT)] = None
+    valid_for: Annotated[Length | None, Field(description=_LENGTH_RIGHT)] = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Mission:
+        if self.valid_for is not None and self.valid_until is not None:
+            raise ValueError("has valid_for and valid_until, must have at most one of them")
+        if self.valid_from is not None and self.valid_until is not None and self.valid_from > self.valid_until:
+            raise ValueError(f"has valid_from {self.valid_from}, which is after valid_until {self.valid_until}")
+        return self
+
+    @property
+    def start(self) -> int | None:
+        """The first second of the validity, in unix seconds; None where it is valid at once."""
+        return None if self.valid_from is None else int(self.valid_from.timestamp())
+
+    @property
+    def end(self) -> int | None:
+        """The last second of the validity, in unix seconds; None where the file fixes none."""
+        return None if self.valid_until is None else int(self.valid_until.timestamp())
+
+    @property
+    def length(self) -> int | None:
+        """The length of the validity in seconds; None where the file gives none."""
+        return None if self.valid_for is None else int(seconds_of(self.valid_for))
 
     @property
     def aircraft_ids(self) -> tuple[str, ...]:
@@ -522,10 +574,17 @@ class Quality(Section):
 
 
 class File(Section):
-    """A file that the build stores unchanged, as the entry files/<name>."""
+    """A file that the build stores unchanged, as the entry files/<name>.
+
+    A store is not encrypted, and a mission file may come from somebody else: a file that lies outside the folder of the
+    mission file is stored only where `outside` says so.
+    """
 
     name: Annotated[str, _rule(_is_file_name), Field(description=_FILE_NAME_RIGHT)]
     path: Source
+    outside: Annotated[bool, Field(description="true for a file outside the folder of the mission file, or false")] = (
+        False
+    )
 
 
 class Limits(Section):
@@ -537,7 +596,8 @@ class Limits(Section):
 
 
 class Compile(Section):
-    """The limits of one compilation. They are in no build key."""
+    """The limits of the processes of a build: the memory of each, and the time of a compilation, or of other work that
+    makes no progress. They are in no build key."""
 
     memory_mib: Annotated[
         int | None,

@@ -23,6 +23,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from builders.activity import doing
 from builders.areas.geojson import GeoJsonFile, member_place, value_text
 from builders.descriptors.photo import MAX_BYTES, decode_photo, size_of_photo
 from builders.files import read_regular
@@ -203,7 +204,8 @@ class Landmarks:
                 remedy="measure again when no program writes to it",
                 path=str(landmark.path),
             )
-        return decode_photo(data)
+        with doing(f"decoding the picture {landmark.path}"):
+            return decode_photo(data)
 
     @contextmanager
     def _about(self, landmark: Landmark) -> Iterator[None]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.activity import doing
 from builders.descriptors.decoding import BadTile, tile_image
 from builders.descriptors.rows import view_digests
 from builders.grid.tiles import tile_ids, tile_xy
@@ -89,9 +90,13 @@ def pictures(
     for origin, square in zip(origins[exist].tolist(), ids.tolist(), strict=True):
         try:
             rows = [
-                np.concatenate([np.asarray(tile_image(tiles[number], tile_size)) for number in row], axis=1)
-                for row in square
+                np.concatenate([_image(number, tiles[number], tile_size) for number in row], axis=1) for row in square
             ]
         except (BadTile, KeyError):
             continue
         yield origin, np.concatenate(rows)
+
+
+def _image(number: int, data: bytes, tile_size: int) -> NDArray[np.uint8]:
+    with doing("decoding tile", number):
+        return np.asarray(tile_image(data, tile_size))

@@ -191,14 +191,14 @@ class Disk:
                 os.close(fd)
 
 
-def replace_file(disk: Disk, target: str, data: bytes, staging: str) -> None:
+def replace_file(disk: Disk, target: str, data: bytes, staging: str, mode: int = 0o644) -> None:
     """Replace one small file by name, durably (steps 1 to 4): a crash leaves the old file or the new one, whole.
 
-    `staging` is an existing directory on the same file system.
+    `staging` is an existing directory on the same file system. The new file has the mode from the beginning.
     """
     staged = os.path.join(staging, f"{os.path.basename(target)}.{os.getpid()}")
     disk.remove(staged)
-    fd = disk.create(staged)
+    fd = disk.create(staged, mode)
     try:
         disk.write(fd, data, staged)
         disk.sync_file(fd, staged)

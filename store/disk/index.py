@@ -38,7 +38,7 @@ from store.disk.layout import INDEX
 from store.disk.locks import SharedLock
 from store.disk.media import FileStamp, Media
 from store.disk.opening import OtherType, open_or_create
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable, no_space
 from store.format.cbor import decode, encode
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
 
@@ -293,6 +293,8 @@ def _environment(media: Media, *, readonly: bool = False) -> lmdb.Environment:
 
 
 def _unusable(media: Media, error: lmdb.Error) -> Unavailable:
+    if isinstance(error, lmdb.DiskError):  # ENOSPC
+        return no_space(media.absolute(INDEX))
     return Unavailable(
         f"the index of {media.path} cannot be used: {error}",
         remedy="if the medium has room and no other process uses the index, remove the folder index/: it is made again",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from itertools import islice
 
 from store.disk.media import OBJECTS, Media
 from store.errors import Corrupt, Invalid, NoStore, NotFound
+from store.format.toml import parse_toml
 
 MISSIONS, TRUST = "missions", "trust"
 PINS, DRAFTS = "pins", "drafts"
@@ -86,9 +86,9 @@ def check_format(media: Media) -> None:
     except Corrupt as error:
         raise NoStore(error.message, remedy=_TOML_REMEDY, kind="bad-store", path=path) from error
     try:
-        value = tomllib.loads(data.decode())
+        value = parse_toml(data)
         format_, id_ = value["format"], value["id"]
-    except (ValueError, KeyError, RecursionError) as error:
+    except (ValueError, KeyError) as error:
         raise NoStore(f"{path} is malformed", remedy=_TOML_REMEDY, kind="bad-store", path=path) from error
     if type(format_) is int and format_ != FORMAT:
         older = format_ < FORMAT

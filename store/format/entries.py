@@ -64,8 +64,9 @@ def _card(meta: Fields) -> None:
         raise Corrupt(f"{engine!r} is not an entry name", kind="bad-field", field="meta.engine")
 
 
-def _nothing(_meta: Fields) -> None:
-    return
+def _file(meta: Fields) -> None:
+    if "origin" in meta:
+        meta.choice("origin", ("outside",))
 
 
 def _host(meta: Fields) -> None:
@@ -92,7 +93,7 @@ KINDS: Mapping[str, Kind] = {
     "probe": Kind("probes", _descriptors, keyed=True),
     "index": Kind("indexes", _index, keyed=True),
     "coverage": Kind("coverage", _coverage, keyed=False),
-    "file": Kind("files", _nothing, keyed=False),
+    "file": Kind("files", _file, keyed=False),
 }
 _KIND_OF = {kind.folder: name for name, kind in KINDS.items()}
 

@@ -9,6 +9,7 @@ Law: `Manifest.parse(m.render()) == m`, and only canonical bytes of a valid mani
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,8 @@ MAX_ZOOM = 24
 TIME_MAX = 253402300799
 PPM = 1_000_000
 SECONDS_A_DAY = 86400
+# The seconds by which two clocks may differ (FORMAT.md 7.1). A time that is more than this ahead is refused.
+SKEW = SECONDS_A_DAY
 MAX_FIGURES = 256
 MAX_QUERIES = 2**40
 IDENTITY_CONTEXT = "flightbag 2026 mission identity v1"
@@ -104,15 +107,17 @@ class MissionFacts:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """When and under which trust root a manifest was issued.
+    """When and under which trust root a manifest was issued, and when it may fly.
 
-    Times are unix seconds; `previous` is the manifest before.
+    Times are unix seconds. `valid_from` is the first second of its validity, None where it is valid at once;
+    `expires_at` the last one, None where it never expires. `previous` is the manifest before.
     """
 
     epoch: int
     sequence: int
     issued_at: int
     min_root_version: int
+    valid_from: int | None = None
     expires_at: int | None = None
     previous: ObjectId | None = None
 
@@ -129,6 +134,8 @@ class Issue:
             "issued_at": self.issued_at,
             "min_root_version": self.min_root_version,
         }
+        if self.valid_from is not None:
+            value["valid_from"] = self.valid_from
         if self.expires_at is not None:
             value["expires_at"] = self.expires_at
         if self.previous is not None:
@@ -143,11 +150,26 @@ class Issue:
             sequence=fields.integer("sequence", 1, INT_MAX),
             issued_at=fields.integer("issued_at", 0, TIME_MAX),
             min_root_version=fields.integer("min_root_version", 1, INT_MAX),
+            valid_from=fields.integer("valid_from", 0, TIME_MAX) if "valid_from" in fields else None,
             expires_at=fields.integer("expires_at", 0, TIME_MAX) if "expires_at" in fields else None,
             previous=ObjectId(fields.binary("previous", 32)) if "previous" in fields else None,
         )
         fields.end()
+        if issue.expires_at is not None and issue.expires_at < max(issue.issued_at, issue.valid_from or 0):
+            raise Corrupt(
+                "issue.expires_at is before issue.issued_at or issue.valid_from",
+                kind="bad-field",
+                field="issue.expires_at",
+            )
         return issue
+
+
+def utc(seconds: int) -> str:
+    """Return unix seconds as a time in UTC, to the second, also those that no calendar has."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s after 1970"
 
 
 def earliest_capture(max_age_days: int, at: int) -> int:
@@ -166,9 +188,10 @@ class Coverage:
 
     `digest` is over every tile of the area (FORMAT.md 6.2). `tiles` counts these tiles, `missing` those of them that
     are not described. `required_ppm` is the policy: the least fraction of described tiles in parts per million.
-    `oldest` and `newest` are capture dates in unix seconds. `max_age_days` and `min_resolution_mm` are the gates that
-    the imagery passed, None where the mission sets none. `repeated` counts the described tiles that show the same as
-    another tile of the area, which the mission allows; None where no described tile does.
+    `oldest` and `newest` are capture dates, each as the unix seconds of its midnight UTC. `max_age_days` and
+    `min_resolution_mm` are the gates that the imagery passed, None where the mission sets none. `repeated` counts the
+    described tiles that show the same as another tile of the area, which the mission allows; None where no described
+    tile does.
     """
 
     digest: bytes
@@ -235,6 +258,9 @@ class Coverage:
         )
         fields.end()
         ascending(coverage.zooms, "coverage.zooms")
+        for name, date in (("oldest", coverage.oldest), ("newest", coverage.newest)):
+            if date % SECONDS_A_DAY:
+                raise Corrupt(f"coverage.{name} is not midnight UTC", kind="bad-field", field=f"coverage.{name}")
         if coverage.oldest > coverage.newest:
             raise Corrupt("coverage.oldest is after coverage.newest", kind="bad-field", field="coverage.oldest")
         if (coverage.tiles - coverage.missing) * PPM < coverage.required_ppm * coverage.tiles:
@@ -256,8 +282,8 @@ class Coverage:
 class Figure:
     """A figure of quality that gated the build (FORMAT.md 6.7).
 
-    `value` is at least `least`, both in parts per million; `queries` is the number of queries that it rests on;
-    `recipe` is the digest, 32 bytes, of how it was measured.
+    `value` is at least `least`, both in parts per million (0 to 1,000,000); `queries` is the number of queries that it
+    rests on; `recipe` is the digest, 32 bytes, of how it was measured.
     """
 
     name: str
@@ -279,7 +305,7 @@ class Figure:
             )
         name, value, least, queries, recipe = item
         counted = 1 <= queries <= MAX_QUERIES
-        if not FIGURE.fullmatch(name) or len(recipe) != 32 or value < least or not counted:
+        if not FIGURE.fullmatch(name) or len(recipe) != 32 or not 0 <= least <= value <= PPM or not counted:
             raise Corrupt(f"the figure of quality {name[:128]!r} is not valid", kind="bad-field", field="quality")
         return cls(name, value, least, queries, recipe)
 

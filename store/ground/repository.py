@@ -28,9 +28,6 @@ from store.takeoff.mission import Opened
 from store.takeoff.verify import open_manifest
 from store.trust.root import SignedRoot
 
-# How far apart the clocks of two ground stations may be, in seconds.
-CLOCKS_DIFFER = 86400
-
 
 class Repository:
     """An open store. It holds directory descriptors until it is closed."""

@@ -8,26 +8,19 @@ from __future__ import annotations
 
 from store.disk import log
 from store.disk.locks import exclusive
-from store.errors import Corrupt, Refused
-from store.ground.repository import CLOCKS_DIFFER, Repository
+from store.errors import Corrupt
+from store.ground.repository import Repository
 from store.trust.draft import RootDraft, complete
-from store.trust.root import SignedRoot, advance
+from store.trust.root import SignedRoot, advance, check_begun
 
 
 def rotate(repository: Repository, draft: RootDraft, *, now: int) -> SignedRoot:
     """Put the draft of a trust root into effect: root 1, or the root after the newest one. Return the signed root.
 
     `now` is unix seconds. The root is durable on return. Raise Untrusted if the draft lacks signatures, Conflict if it
-    does not continue the newest root, Refused if its time of issue lies in the future: an aircraft takes that time as
-    one that has passed.
+    does not continue the newest root, Refused as `check_begun` does.
     """
-    if draft.root.issued_at > now + CLOCKS_DIFFER:
-        raise Refused(
-            f"the draft of trust root {draft.root.version} was begun at {draft.root.issued_at}, in the future of this "
-            f"machine's clock, which shows {now}",
-            remedy="set the clock of the machine that began the draft, and begin a new draft there",
-            kind="from-the-future",
-        )
+    check_begun(draft.root, now=now)
     with (
         repository.locked(),
         exclusive(repository.media.path, repository.disk, "trust", "the trust chain", timeout=60),

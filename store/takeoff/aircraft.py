@@ -18,11 +18,11 @@ enough (decision 0008): if the other slot is torn or one change behind, either n
 whole slot has it. Slots that are further apart, that differ at the same number, or that are both lost make no state:
 NO-GO until the aircraft is enrolled again.
 
-Three functions write. `enrol` makes the state, and where there is one keeps what it remembers. `check` writes a newer
+Four functions write. `enrol` makes the state, and where there is one keeps what it remembers. `check` writes a newer
 trust root as soon as the chain holds, because its revocations count from then on whatever becomes of the mission, and
 writes the rest after every step has passed. `consume` is called after landing; it takes only flights that had a GO,
-because it cannot be undone. A restore of both slots to an older copy goes unnoticed: only a counter in hardware could
-show it.
+because it cannot be undone. `lower_floor` is for a person at the aircraft, after a wrong time drove the floor up. A
+restore of both slots to an older copy goes unnoticed: only a counter in hardware could show it.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ __all__ = [
     "check",
     "consume",
     "enrol",
+    "lower_floor",
     "pinned_root",
     "read_state",
 ]
@@ -127,10 +128,11 @@ def _read_slot(media: Media, name: str) -> tuple[int, bytes] | FlightbagError:
         if error.errno != errno.EIO:
             raise
         return error
-    if len(data) <= DIGEST_SIZE + _NUMBER_SIZE or derive(CONTEXT, data[DIGEST_SIZE:]) != data[:DIGEST_SIZE]:
-        return Corrupt(f"{media.absolute(name)} is torn or damaged", kind="bad-state", path=media.absolute(name))
     body = data[DIGEST_SIZE:]
-    return int.from_bytes(body[:_NUMBER_SIZE]), body[_NUMBER_SIZE:]
+    number = int.from_bytes(body[:_NUMBER_SIZE])
+    if len(body) <= _NUMBER_SIZE or number > INT_MAX or derive(CONTEXT, body) != data[:DIGEST_SIZE]:
+        return Corrupt(f"{media.absolute(name)} is torn or damaged", kind="bad-state", path=media.absolute(name))
+    return number, body[_NUMBER_SIZE:]
 
 
 def _parse(path: str, data: bytes) -> AircraftState:
@@ -257,6 +259,23 @@ def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = 
         return state != stored.state
 
 
+def lower_floor(folder: str | os.PathLike[str], at: int, *, disk: Disk | None = None) -> AircraftState:
+    """Lower the time that the aircraft remembers as passed to `at`, in unix seconds: the time now, for which a person
+    vouches. Return the state, which is durable on return; accepted missions and flights stay as they were.
+
+    Raise as `AircraftState.lowering` and `read_state` do.
+    """
+    disk = disk or Disk()
+    folder = os.path.realpath(folder)
+    read_state(folder)  # without a state nothing is made, not even a lock
+    with _locked(folder, disk):
+        stored = read_state(folder)
+        state = stored.state.lowering(at)
+        if state != stored.state or stored.mend:
+            _write(folder, disk, replace(stored, state=state))
+        return state
+
+
 def check(
     folder: str | os.PathLike[str],
     store: StoreEvidence | str | os.PathLike[str],
@@ -282,14 +301,15 @@ def check(
             stored = read_state(folder)
             newest = _newest_root(stored.state.root, evidence)
             if newest.root.version > stored.state.root.root.version:
-                stored = _write(folder, disk, replace(stored, state=stored.state.with_root(newest)))
+                stored = _write(folder, disk, replace(stored, state=stored.state.with_root(newest, now=now)))
             binding = replace(given, aircraft=stored.state.id, host=stored.state.host, state=stored.state)
             verdict = verify_mission(evidence, mission, stored.state.root, binding)
             if verdict.mission is not None:
                 if verdict.mission.trust_root.digest != stored.state.root.root.digest:
                     text = "a second read of the trust chain gave another trust root than the first"
                     raise Unavailable(text, remedy="check again; the medium is failing", kind="unreadable")
-                state = stored.state.accepting(verdict.mission.manifest, now=verdict.judged_at or 0)
+                clock = 0 if now is None or verdict.judged_at is None else now
+                state = stored.state.accepting(verdict.mission.manifest, now=clock)
                 if state != stored.state or stored.mend:
                     _write(folder, disk, replace(stored, state=state))
             return verdict

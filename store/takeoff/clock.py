@@ -1,80 +1,130 @@
-"""Time in the takeoff check: which time judges a mission, and what has run out by then. Pure.
+"""Time in the takeoff check (FORMAT.md 7.1): which time judges a mission, and what is too early or over by then. Pure.
 
-Two sources give a time. Signed times (of issue, of the trust root) and the floor of the aircraft's state have passed
-for sure: they can prove that a mission has expired or that its imagery is too old, and never that it is fresh. A
-trusted clock proves both. A clock that reads less than what has passed for sure, or a time after the year 9999, is no
-clock: it judges nothing, and the verdict says so.
+Two sources give a time. Known times (the time of issue of the manifest and of the newest trust root, and the floor of
+the aircraft's state) are said to have passed: they can prove that a mission has expired or that its imagery is too old,
+and never that it is fresh. A trusted clock proves both, and it judges the known times: one that is ahead of it by more
+than the skew is refused. A clock that reads a time after the year 9999 is no clock.
 
-Law: a later time never takes a finding away.
+Laws: a later time that judges takes neither `expired` nor `stale-imagery` away; a later clock adds none of
+`issued-in-future`, `floor-ahead` and `not-yet-valid`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from store.findings import Finding
-from store.format.manifest import TIME_MAX, Manifest, age_in_days
+from store.format.manifest import SKEW, TIME_MAX, Manifest, age_in_days, utc
 from store.takeoff.mission import Binding, Opened
 
 NO_CLOCK = "freshness, for want of a trusted clock"
+NEVER_EXPIRES = "expiry: the mission never expires"
+_LOWER_FLOOR = "lower the time that the aircraft remembers: `flightbag aircraft lower-floor`"
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
     """The time of a takeoff check.
 
-    `passed` is unix seconds that have passed for sure. `reading` is what a trusted clock says, None without one, and
-    for a clock that cannot be right. `doubt` is what the verdict lists as not judged, "" with a reading.
+    `at` is the time that judges, in unix seconds. `clock` is what a trusted clock says, None without one, and for a
+    clock that cannot be right; `doubt` is what the verdict then lists as not judged. `by_floor` is whether the floor of
+    the aircraft's state is the time that judges. `ahead` are the findings about known times that the clock refuses.
     """
 
-    passed: int
-    reading: int | None
-    doubt: str
+    at: int
+    clock: int | None = None
+    doubt: str = ""
+    by_floor: bool = False
+    ahead: tuple[Finding, ...] = ()
 
     @classmethod
     def of_issue(cls, manifest: Manifest) -> Self:
         """Return the moment at which a mission was issued: what is over by then is over for every aircraft."""
-        return cls(manifest.issue.issued_at, None, "")
+        return cls(manifest.issue.issued_at)
 
 
 def moment_of(opened: Opened, binding: Binding) -> Moment:
     """Return the time by which a mission is judged."""
-    root = opened.trust_root
-    passed = [
-        (opened.manifest.issue.issued_at, "the mission was issued"),
-        (root.issued_at, f"trust root {root.version} was issued"),
+    clock, doubt = binding.now, ""
+    if clock is None:
+        doubt = NO_CLOCK
+    elif clock > TIME_MAX:
+        clock, doubt = None, "freshness: the clock says a time after the year 9999"
+    latest = TIME_MAX if clock is None else clock + SKEW
+    root, state = opened.trust_root, binding.state
+    signed = (
+        (
+            "the mission was issued",
+            "manifest",
+            opened.manifest.issue.issued_at,
+            "build and sign the mission again by a machine with a right clock",
+        ),
+        (
+            f"trust root {root.version} was issued",
+            "trust root",
+            root.issued_at,
+            "have a new epoch begun by a machine with a right clock, `flightbag trust new-epoch`, and sync the store",
+        ),
+    )
+    floor = () if state is None else (state.issued, state.clock)
+    ahead = [
+        _ahead("issued-in-future", f"{what} at {utc(at)}", entry, at, remedy, clock)
+        for what, entry, at, remedy in signed
+        if at > latest
     ]
-    if binding.state is not None:
-        passed.append((binding.state.floor, "a time that has passed by the aircraft's state"))
-    least = max(at for at, _ in passed)
-    if binding.now is None:
-        return Moment(least, None, NO_CLOCK)
-    if binding.now > TIME_MAX:
-        return Moment(least, None, "freshness: the clock says a time after the year 9999")
-    for at, what in passed:
-        if binding.now < at:
-            return Moment(least, None, f"freshness: the clock says {_text(binding.now)}, before {what}")
-    return Moment(binding.now, binding.now, "")
+    if floor and max(floor) > latest:
+        text = f"the aircraft remembers that {utc(max(floor))} has passed"
+        ahead.append(_ahead("floor-ahead", text, "aircraft's state", max(floor), _LOWER_FLOOR, clock))
+    others = [at for _, _, at, _ in signed if at <= latest] + ([] if clock is None else [clock])
+    judging = max(others + [at for at in floor if at <= latest])
+    return Moment(judging, clock, doubt, by_floor=judging not in others, ahead=tuple(ahead))
+
+
+def _ahead(kind: str, text: str, entry: str, at: int, remedy: str, clock: int | None) -> Finding:
+    shown = utc(clock or 0)
+    return Finding(
+        kind,
+        f"{text}, in the future of the trusted clock, which shows {shown}",
+        step="E",
+        entry=entry,
+        expected=shown,
+        actual=utc(at),
+        remedy=f"check the clock; if it is right, {remedy}",
+    )
 
 
 def check_time(manifest: Manifest, moment: Moment) -> Iterator[Finding]:
-    """Yield the findings of step E about a mission whose time is over: it has expired, or its imagery is too old."""
-    end, coverage = manifest.issue.expires_at, manifest.coverage
-    if end is not None and moment.passed > end:
+    """Yield the findings of step E about time: times that are ahead of the clock, and a mission that is too early, has
+    expired, or has imagery that is too old."""
+    yield from moment.ahead
+    start, end, coverage = manifest.issue.valid_from, manifest.issue.expires_at, manifest.coverage
+    right = "check the clock; if it is right, "
+    if moment.by_floor:
+        right = f"if the time that judged it is wrong, {_LOWER_FLOOR}; if it is right, "
+    if moment.clock is not None and start is not None and moment.at < start:
+        yield Finding(
+            "not-yet-valid",
+            f"the mission is valid from {utc(start)}, and it is {utc(moment.at)}",
+            step="E",
+            entry="manifest",
+            expected=str(start),
+            actual=str(moment.at),
+            remedy=f"{right}wait until then, or build and sign the mission again with an earlier valid_from",
+        )
+    if end is not None and moment.at > end:
         yield Finding(
             "expired",
-            "the mission has expired",
+            f"the mission expired at {utc(end)}, and it is {'at least ' * (moment.clock is None)}{utc(moment.at)}",
             step="E",
             entry="manifest",
             expected=str(end),
-            actual=str(moment.passed),
-            remedy="check the clock; if it is right, build and sign the mission again, with an expiry after the flight",
+            actual=str(moment.at),
+            remedy=f"{right}build and sign the mission again, with an expiry after the flight",
         )
-    if coverage.too_old_at(moment.passed):
-        age = age_in_days(coverage.oldest, moment.passed)
+    if coverage.too_old_at(moment.at):
+        age = age_in_days(coverage.oldest, moment.at)
         yield Finding(
             "stale-imagery",
             f"the oldest imagery is {age} days old, and the mission allows {coverage.max_age_days}",
@@ -82,12 +132,16 @@ def check_time(manifest: Manifest, moment: Moment) -> Iterator[Finding]:
             entry="manifest",
             expected=str(coverage.max_age_days),
             actual=str(age),
-            remedy="check the clock; if it is right, build and sign the mission again from newer imagery",
+            remedy=f"{right}build and sign the mission again from newer imagery",
         )
 
 
-def _text(seconds: int) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
-    except (OverflowError, ValueError, OSError):
-        return f"{seconds} s after 1970"
+def unjudged_time(manifest: Manifest, moment: Moment) -> Iterator[str]:
+    """Yield what the verdict lists of time as not judged."""
+    if manifest.issue.expires_at is None:
+        yield NEVER_EXPIRES
+    if moment.doubt:
+        yield moment.doubt
+    start = manifest.issue.valid_from
+    if moment.clock is None and start is not None and moment.at < start:
+        yield f"valid_from: whether it is {utc(start)} yet, for want of a trusted clock"

@@ -7,8 +7,8 @@ The steps have the letters of FORMAT.md 7, and run in this order. All failures o
  C  the manifest's signatures are good, from the mission role, and enough
  D  the payload is canonical; the entry table has the signed id and size, is canonical, and its entries have the
     signed count, Merkle root and number of missing tiles; the identity is theirs
- E  the manifest is for this mission, aircraft and host class; the takeoff is inside the area; it has not expired and
-    its imagery is not too old (see `clock`); it is of the root's epoch, and not of an older root
+ E  the manifest is for this mission, aircraft and host class; the takeoff is inside the area; the time is right (see
+    `clock`) and its lifetime is what the root allows; it is of the root's epoch, and not of an older root
  F  every object of the closure is a regular file of the exact size and hash
  G  in operator mode, on the ground: the tiles of the area are those that the mission was built from
 
@@ -27,7 +27,9 @@ from dataclasses import replace
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.findings import COPY_AGAIN, Finding
 from store.format import manifest, release
+from store.format.code import short_code
 from store.format.cose import Envelope
+from store.format.duration import duration_text
 from store.format.entries import Entry, EntryTable
 from store.format.host import at_least, fit, meets, unjudged_text
 from store.format.ids import ObjectId
@@ -36,8 +38,7 @@ from store.format.missing import ENTRY as MISSING_ENTRY
 from store.format.ref import ref_id
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
-from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of
-from store.takeoff.code import short_code
+from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of, unjudged_time
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
 from store.takeoff.quality import without_landmarks, without_recall
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
@@ -71,6 +72,7 @@ REMEDIES = {
     "wrong-epoch": "build and sign the mission again under the newest trust root",
     "old-root": "sync the store again from the station that published the mission: its newest trust root travels along",
     "issued-too-early": "build and sign the mission again under the newest trust root",
+    "lifetime": "set valid_for in the mission file to what the trust root allows, and build and sign the mission again",
     "wrong-flight": "check the flight id, and carry the mission that was built for this flight",
     "rolled-back": "sync this mission's newest manifest; to fly an earlier one, publish it again: `flightbag rollback`",
     "same-sequence": "find out which of the two manifests is right, publish that one again, and sync it",
@@ -262,6 +264,12 @@ def check_binding(
         root.issued_after,
         issue.issued_at,
     )
+    lifetime = None if issue.expires_at is None else issue.expires_at - issue.issued_at
+    if root.max_lifetime is not None and (lifetime is None or lifetime > root.max_lifetime):
+        most = duration_text(root.max_lifetime)
+        life = "never expires" if lifetime is None else f"is valid for {duration_text(lifetime)} after its issue"
+        text = f"the mission {life}, and trust root {root.version} allows at most {most}"
+        failures.append(("lifetime", text, root.max_lifetime, "" if lifetime is None else lifetime))
     if binding.flight is not None:
         expect(
             binding.flight == facts.flight,
@@ -387,9 +395,10 @@ def verify_mission(
             *binding.not_judged,
             *unmeasured,
             *unjudged_needs(opened, binding),
-            *filter(None, (moment.doubt, evidence.reading.doubt)),
+            *unjudged_time(opened.manifest, moment),
+            *filter(None, (evidence.reading.doubt,)),
         ),
-        moment.reading,
+        None if moment.clock is None else moment.at,
         evidence.reading.from_medium,
     )
 
@@ -401,19 +410,18 @@ def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:
     for entry in opened.table.entries:
         names.setdefault(entry.id, []).append(entry.name)
     findings = list(_contradicting_sizes(opened.table.entries, sizes))
-    for approval in opened.manifest.releases:
-        names.setdefault(approval, []).append("release")
+    for release_id in opened.manifest.releases:
+        names.setdefault(release_id, []).append("release")
+    for release_id in opened.manifest.releases:
         try:
-            evidence.object(approval, ENVELOPE_LIMIT)
+            evidence.object(release_id, ENVELOPE_LIMIT)
         except FlightbagError as error:
-            findings.append(Finding.of(error, step="F", entry="release", remedy=COPY_AGAIN))
+            findings.append(_name_swap(Finding.of(error, step="F", entry="release", remedy=COPY_AGAIN), names))
     for id_, outcome in evidence.check_objects(sizes.items()):
         if outcome is None:
             continue
         finding = Finding.of(outcome, step="F", entry=", ".join(names[id_]), remedy=COPY_AGAIN)
-        if finding.kind == "bit-flip":
-            finding = _name_swap(finding, names)
-        findings.append(finding)
+        findings.append(_name_swap(finding, names))
     return sorted(findings, key=lambda finding: (finding.entry, finding.object))
 
 
@@ -435,7 +443,7 @@ def _contradicting_sizes(entries: Sequence[Entry], sizes: dict[ObjectId, int]) -
 
 def _name_swap(finding: Finding, names: dict[ObjectId, list[str]]) -> Finding:
     """Return the finding as one of kind `swapped` if the bytes are those of another object of the same mission."""
-    other = names.get(ObjectId.parse(finding.actual))
+    other = names.get(ObjectId.parse(finding.actual)) if finding.kind == "bit-flip" else None
     if other is None:
         return finding
     return replace(finding, kind="swapped", message=f"{finding.message}, the id of {', '.join(other)}")

@@ -3,8 +3,12 @@
 Missions are compared by mission id, because an aircraft may carry Wednesday's mission before it flies Tuesday's. It
 refuses an (epoch, sequence) that is older than the last one that it accepted for the mission, and the same one with
 another payload. A flight that was accepted can be consumed, and a consumed flight does not fly again: consuming cannot
-be undone, so that a flight that the aircraft does not know is refused. The floor is a time that has passed for sure: a
-mission that has expired stays expired, also without a clock.
+be undone, so that a flight that the aircraft does not know is refused.
+
+The floor is a time that has passed, as far as the aircraft was told: a mission that has expired stays expired, also
+without a clock. It has two parts (decision 0017). What signed times of issue say counts for their epoch: a new epoch
+ends a floor that stolen keys or a wrong clock on the ground drove up. What a trusted clock said is of no epoch. A
+person at the aircraft can lower both, and loses nothing else.
 
 Pure: bytes come in and go out. `takeoff.aircraft` keeps the two slots on disk (decision 0008).
 
@@ -22,7 +26,7 @@ from store.errors import Conflict, Corrupt, Invalid, NotFound, Refused
 from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
 from store.format.host import NEED, objection, require_host_class
 from store.format.ids import DIGEST_SIZE, ObjectId
-from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MISSION_ID, TIME_MAX, Manifest
+from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MISSION_ID, SKEW, TIME_MAX, Manifest, utc
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 
 FORMAT = 1
@@ -50,7 +54,9 @@ class AircraftState:
 
     `root` is the newest trust root that the aircraft has seen, `missions` maps mission ids to the last acceptance.
     `accepted` are the ids of the flights that had a GO and were not consumed, `consumed` of those that were flown; no
-    flight is both. `floor` is a time (unix seconds) that has passed for sure.
+    flight is both. `issued` is the latest time of issue, in unix seconds, of the roots and manifests that the aircraft
+    accepted in the epoch of `root`. `clock` is the latest reading of a trusted clock that a mission's end bounds. Both
+    are 0 where there is none.
     """
 
     id: str
@@ -59,7 +65,13 @@ class AircraftState:
     missions: Mapping[str, Acceptance]
     accepted: tuple[str, ...]
     consumed: tuple[str, ...]
-    floor: int
+    issued: int
+    clock: int
+
+    @property
+    def floor(self) -> int:
+        """The time, in unix seconds, that has passed as far as the aircraft was told."""
+        return max(self.issued, self.clock)
 
     @classmethod
     def initial(cls, id_: str, host: str, root: SignedRoot) -> Self:
@@ -69,7 +81,7 @@ class AircraftState:
                 f"{id_[:80]!r} is not an aircraft id", remedy="give 1 to 64 of a-z 0-9 . _ -, first a letter or digit"
             )
         require_host_class(host)
-        return cls(id_, host, root, {}, (), (), root.root.issued_at)
+        return cls(id_, host, root, {}, (), (), issued=root.root.issued_at, clock=0)
 
     def render(self) -> bytes:
         """Return the canonical bytes. Raises Corrupt where the state exceeds a bound of the format."""
@@ -82,7 +94,8 @@ class AircraftState:
                 "missions": [[id_, s.epoch, s.sequence, s.digest] for id_, s in sorted(self.missions.items())],
                 "accepted": list(self.accepted),
                 "consumed": list(self.consumed),
-                "floor": self.floor,
+                "issued": self.issued,
+                "clock": self.clock,
             }
         )
         self.parse(data)
@@ -109,7 +122,8 @@ class AircraftState:
             missions=dict(rows),
             accepted=accepted,
             consumed=consumed,
-            floor=fields.integer("floor", 0, TIME_MAX),
+            issued=fields.integer("issued", 0, TIME_MAX),
+            clock=fields.integer("clock", 0, TIME_MAX),
         )
         fields.end()
         if wrong := objection(state.host):
@@ -132,19 +146,24 @@ class AircraftState:
         if facts.flight in self.consumed:
             yield "consumed-flight", f"the flight {facts.flight} was flown already", "", facts.flight
 
-    def with_root(self, root: SignedRoot) -> Self:
+    def with_root(self, root: SignedRoot, *, now: int | None = None) -> Self:
         """Return the state with a newer trust root. The caller has followed the chain from the root before to it.
 
-        Missions of earlier epochs are forgotten: they cannot fly any more.
+        Missions of earlier epochs are forgotten, as they cannot fly any more, and so is what these epochs said of time.
+        `now` is the time by a trusted clock, None without one: a root that it refuses as issued in the future enters
+        the state, because its revocations count, and its time of issue does not.
         """
-        missions = {id_: last for id_, last in self.missions.items() if last.epoch >= root.root.epoch}
-        return replace(self, root=root, missions=missions, floor=max(self.floor, root.root.issued_at))
+        new = root.root
+        missions = {id_: last for id_, last in self.missions.items() if last.epoch >= new.epoch}
+        believed = new.issued_at if now is None or now > TIME_MAX or new.issued_at <= now + SKEW else 0
+        before = self.issued if new.epoch == self.root.root.epoch else 0
+        return replace(self, root=root, missions=missions, issued=max(before, believed))
 
     def accepting(self, manifest: Manifest, *, now: int) -> Self:
         """Return the state after a mission passed every step. Raises Refused for one more than the state can hold.
 
-        `now` is the time by a trusted clock that judged it, 0 for none. It enters the floor only where the mission can
-        run out, and so bounds it: else a clock that was once years ahead would end every later mission.
+        `now` is the trusted clock that judged it, 0 for none. It enters the floor only where the mission can run out,
+        and so bounds it: else a clock that was once years ahead would end every later mission.
         """
         issue, facts = manifest.issue, manifest.mission
         missions = {**self.missions, facts.id: Acceptance(issue.epoch, issue.sequence, payload_digest(manifest))}
@@ -160,8 +179,28 @@ class AircraftState:
             self,
             missions=missions,
             accepted=accepted,
-            floor=max(self.floor, issue.issued_at, now if ends else 0),
+            issued=max(self.issued, issue.issued_at),
+            clock=max(self.clock, now if ends else 0),
         )
+
+    def lowering(self, at: int) -> Self:
+        """Return the state with a floor of at most `at`, the time now in unix seconds, for which a person vouches.
+
+        The floor stays at or above the time of issue of the trust root; nothing else changes. Raises Invalid for no
+        time, Refused for a trust root that itself is from the future: another one has to take its place.
+        """
+        if not 0 <= at <= TIME_MAX:
+            raise Invalid(f"{at} is not a time from 1970 to 9999", remedy="give the time now in unix seconds")
+        root = self.root.root
+        if root.issued_at > at + SKEW:
+            raise Refused(
+                f"the aircraft's trust root {root.version} was issued at {utc(root.issued_at)}, in the future of "
+                f"{utc(at)}: the floor cannot go below that",
+                remedy="check the time; if it is right, have a new epoch begun by a machine with a right clock, "
+                "`flightbag trust new-epoch`, sync the store, and verify with it",
+                kind="issued-in-future",
+            )
+        return replace(self, issued=min(self.issued, max(at, root.issued_at)), clock=min(self.clock, at))
 
     def consuming(self, flight: str) -> Self:
         """Return the state after a flight was flown: the same state if it was consumed before.
@@ -204,8 +243,9 @@ class AircraftState:
     def continuing(self, earlier: Sequence[Self]) -> Self:
         """Return this newly enrolled state with what earlier states of the same aircraft remember.
 
-        Flights and floor stay, and in the same trust domain the missions and the newest trust root. Raises Conflict
-        where the earlier states are of another aircraft, Refused for more than a state can hold.
+        Flights and the reading of the clock stay, and in the same trust domain the missions, the newest trust root and
+        the times of issue of its epoch. Raises Conflict where the earlier states are of another aircraft, Refused for
+        more than a state can hold.
         """
         own = [one for one in earlier if one.id == self.id]
         if earlier and not own:
@@ -222,14 +262,16 @@ class AircraftState:
                 state,
                 accepted=tuple(sorted(accepted)),
                 consumed=tuple(sorted(consumed)),
-                floor=max(state.floor, one.floor),
+                clock=max(state.clock, one.clock),
             )
             if one.root.root.domain_id == state.root.root.domain_id:
                 newest = max(state.root, one.root, key=lambda root: root.root.version)
+                # What either has heard of the newest epoch counts, and nothing of the epochs before.
+                issued = max(side.issued for side in (state, one) if side.root.root.epoch == newest.root.epoch)
                 missions = dict(state.missions)
                 for id_, last in one.missions.items():
                     missions[id_] = max(last, missions.get(id_, last))
-                state = replace(state, missions=missions).with_root(newest)
+                state = replace(replace(state, missions=missions).with_root(newest), issued=issued)
         for what, count, most in (
             ("missions", len(state.missions), MAX_MISSIONS),
             ("accepted flights", len(state.accepted), MAX_ACCEPTED),

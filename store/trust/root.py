@@ -17,11 +17,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from store.errors import Corrupt, Untrusted
+from store.errors import Corrupt, Refused, Untrusted
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode
 from store.format.cose import OVERHEAD_LIMIT, Envelope
 from store.format.ids import derive
-from store.format.manifest import TIME_MAX
+from store.format.manifest import SKEW, TIME_MAX, utc
 from store.trust.keys import PublicKey
 
 CONTENT_TYPE = "application/vnd.flightbag.root+cbor"
@@ -53,6 +53,10 @@ class Role:
     def parse(cls, fields: Fields, where: str) -> Role:
         """Return the role of a decoded map. Raises Corrupt, which names the field `where`, for any other map."""
         keys = _keys(fields.array("keys", 0, MAX_KEYS), where)
+        for key in keys:
+            if not key.is_enrollable:
+                text = f"{where} lists the key {key.raw.hex()}, which is not a canonical point of prime order"
+                raise Corrupt(text, kind="bad-field", field=where)
         role = cls(keys, fields.integer("threshold", 1, 8))
         fields.end()
         return role
@@ -71,7 +75,8 @@ class TrustRoot:
     `revoked` counts for nothing in any role and stays revoked. `salt` is random in root 1 and the same in later roots:
     it makes two domains different that have the same name and keys and were made in the same second. `releases` is
     `required` where engines and indexes need a release, else `optional`. Manifests from before `issued_after` (unix
-    seconds) do not count.
+    seconds) do not count. Lifetimes are in seconds: `max_lifetime` is the longest of a manifest, from its issue to its
+    expiry, None where it may never expire; a builder gives `default_lifetime` to a mission without an end.
     """
 
     version: int
@@ -85,6 +90,8 @@ class TrustRoot:
     releases: str = "optional"
     revoked: tuple[PublicKey, ...] = ()
     issued_after: int | None = None
+    default_lifetime: int | None = None
+    max_lifetime: int | None = None
     parent_domain: bytes | None = None
     previous: bytes | None = None
 
@@ -103,6 +110,10 @@ class TrustRoot:
         }
         if self.issued_after is not None:
             value["issued_after"] = self.issued_after
+        if self.default_lifetime is not None:
+            value["default_lifetime"] = self.default_lifetime
+        if self.max_lifetime is not None:
+            value["max_lifetime"] = self.max_lifetime
         if self.parent_domain is not None:
             value["domain_id"] = self.parent_domain
         if self.previous is not None:
@@ -149,6 +160,8 @@ class TrustRoot:
             releases=fields.choice("releases", ("optional", "required")),
             revoked=_keys(fields.array("revoked", 0, 1024), "root.revoked"),
             issued_after=fields.integer("issued_after", 0, TIME_MAX) if "issued_after" in fields else None,
+            default_lifetime=_lifetime(fields, "default_lifetime"),
+            max_lifetime=_lifetime(fields, "max_lifetime"),
             parent_domain=fields.binary("domain_id", 32) if later else None,
             previous=fields.binary("previous", 32) if later else None,
         )
@@ -162,6 +175,9 @@ class TrustRoot:
                 raise Corrupt(text, kind="bad-field", field=f"root.roles.{name}")
         if set(root.release.keys) & set(root.mission.keys):
             raise Corrupt("a key is in both of the roles release and mission", kind="bad-field", field="root.roles")
+        if root.max_lifetime is not None and (root.default_lifetime or 0) > root.max_lifetime:
+            text = "root.default_lifetime is more than root.max_lifetime"
+            raise Corrupt(text, kind="bad-field", field="root.default_lifetime")
         role_keys = {*root.root.keys, *root.mission.keys, *root.release.keys}
         if role_keys & set(root.revoked):
             raise Corrupt("a revoked key is in a role", kind="bad-field", field="root.roles")
@@ -195,9 +211,9 @@ class SignedRoot:
 def advance(pinned: SignedRoot, chain: Sequence[bytes]) -> SignedRoot:
     """Return the newest root that `chain` leads to: the root files of the versions after the pinned one, in order.
 
-    Each step moves the version by exactly one, stays in the domain, names the digest of the root before, is signed by
-    the thresholds of both roots, takes back no revocation and no epoch. A step that breaks a rule raises Untrusted or
-    Corrupt: a chain is never followed in part.
+    Each step moves the version by exactly one, stays in the domain with its label and salt, names the digest of the
+    root before, is signed by the thresholds of both roots, takes back no revocation and no epoch. A step that breaks a
+    rule raises Untrusted or Corrupt: a chain is never followed in part.
     """
     if len(chain) > MAX_STEPS:
         raise Untrusted(f"the trust chain has more than {MAX_STEPS} steps", kind="bad-trust-chain")
@@ -217,6 +233,8 @@ def check_continues(old: TrustRoot, new: TrustRoot) -> None:
     what = f"trust root {new.version}"
     if new.version != old.version + 1:
         raise Untrusted(f"{what} does not follow trust root {old.version}", kind="bad-trust-chain")
+    if new.domain != old.domain:
+        raise Untrusted(f'{what} calls its domain "{new.domain}" and not "{old.domain}"', kind="bad-trust-chain")
     if new.domain_id != old.domain_id or new.previous != old.digest:
         raise Untrusted(f"{what} does not continue trust root {old.version}", kind="bad-trust-chain")
     if new.salt != old.salt:
@@ -319,6 +337,25 @@ def check_signer(root: TrustRoot, signer: PublicKey, role: RoleName) -> None:
             remedy=f"sign with an enrolled {role} key; `flightbag trust show` lists them",
             kind="unknown-signer",
         )
+
+
+def check_begun(root: TrustRoot, *, now: int) -> None:
+    """Raise Refused for a trust root that was issued in the future of the clock `now`, in unix seconds.
+
+    Without a clock, an aircraft takes its time of issue as one that has passed.
+    """
+    if root.issued_at > now + SKEW:
+        raise Refused(
+            f"trust root {root.version} was begun at {utc(root.issued_at)}, in the future of this machine's clock, "
+            f"which shows {utc(now)}",
+            remedy="set the clock; if it is right, begin a new draft on a machine with a right clock, "
+            "with a new epoch if this root is in effect",
+            kind="issued-in-future",
+        )
+
+
+def _lifetime(fields: Fields, name: str) -> int | None:
+    return fields.integer(name, 1, TIME_MAX) if name in fields else None
 
 
 def _keys(items: Sequence[object], where: str) -> tuple[PublicKey, ...]:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
-from builders.files import open_regular, read_regular, regular_status
+from builders.files import lies_in, open_regular, read_pieces, read_regular, regular_status
 from store.errors import Invalid, NotFound, Unavailable
 
 LIMIT = 10
@@ -29,7 +29,11 @@ def status(path: Path) -> os.stat_result:
     return regular_status(path, "key file")
 
 
-READERS = [read, opened, status]
+def pieces(path: Path) -> bytes:
+    return b"".join(read_pieces(path, "key file", limit=LIMIT))
+
+
+READERS = [read, pieces, opened, status]
 Reader = Callable[[Path], object]
 
 
@@ -41,7 +45,7 @@ def descriptors() -> list[str]:
 def test_a_regular_file_is_read_whole_up_to_the_limit(tmp_path: Path, size: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"k" * size)
-    assert read(path) == b"k" * size
+    assert read(path) == pieces(path) == b"k" * size
     assert status(path).st_size == size
     with opened(path) as file:
         assert file.read() == b"k" * size
@@ -65,6 +69,8 @@ def test_a_file_above_the_limit_is_invalid_and_not_read(tmp_path: Path, size: in
     assert caught.value.message == f"area file {path} has more than {LIMIT} bytes"
     assert caught.value.remedy == "simplify it"
     assert caught.value.fields == {"path": str(path)}
+    with pytest.raises(Invalid, match=f"has more than {LIMIT} bytes"):
+        next(read_pieces(path, "key file", limit=LIMIT))
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/version"), reason="no file at hand that has more bytes than its size")
@@ -72,6 +78,8 @@ def test_a_file_with_more_bytes_than_its_size_keeps_to_the_limit() -> None:
     assert os.stat("/proc/version").st_size == 0
     with pytest.raises(Invalid, match="more than 10 bytes"):
         read(Path("/proc/version"))
+    with pytest.raises(Invalid, match="more than 10 bytes"):
+        pieces(Path("/proc/version"))
     assert read_regular(Path("/proc/version"), 1 << 16, "file") == Path("/proc/version").read_bytes()
 
 
@@ -166,3 +174,33 @@ def test_a_file_that_vanishes_is_read_to_its_end_once_open(tmp_path: Path) -> No
         assert file.read() == b"key"
     with pytest.raises(Invalid, match="does not exist"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "inside"),
+    [
+        ("in/file", True),
+        ("in/deep/file", True),
+        ("in/absent", True),
+        ("in/../in/file", True),
+        ("in/link-within", True),
+        ("in", True),
+        ("secret", False),
+        ("in/../secret", False),
+        ("in/link", False),
+        ("in/folder-link/secret", False),
+        ("in/deep/../../secret", False),
+        ("in-and-more", False),
+        ("back/link-within", True),
+    ],
+)
+def test_what_lies_in_a_folder_through_every_link(tmp_path: Path, path: str, inside: bool) -> None:
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for name in ("in/file", "in/deep/file", "secret", "in-and-more"):
+        (tmp_path / name).touch()
+    (tmp_path / "in/link").symlink_to("../secret")
+    (tmp_path / "in/link-within").symlink_to("deep/file")
+    (tmp_path / "in/folder-link").symlink_to("..")
+    (tmp_path / "back").symlink_to("in")
+    for folder in (tmp_path / "in", tmp_path / "back"):
+        assert lies_in(tmp_path / path, folder) is inside

@@ -218,8 +218,12 @@ def test_a_damaged_artifact_is_built_again(built: Desk) -> None:
 
 KILLED = """
 import os, signal, sys
+from builders import confinement
 from store.disk.staging import Staging
+from tests.support.here import run_here
 from tools.cli import main
+
+confinement.run_confined = run_here
 
 begun, folder, after = set(), Staging.folder, int(sys.argv.pop(1))
 
@@ -245,6 +249,7 @@ def test_a_killed_build_is_finished_by_the_next(desk: Desk, staged: int) -> None
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)},
     )
     assert build.returncode == -signal.SIGKILL
     assert (desk.store / "tmp").is_dir()

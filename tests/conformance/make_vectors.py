@@ -163,8 +163,8 @@ def payloads() -> Iterator[Vector]:
     most = manifest_of(
         table,
         mission=replace(FACTS, area=Area(box, ((ring, hole), (ring,)))),
-        issue=replace(ISSUE, previous=ObjectId(bytes(32))),
-        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -(10**9), 0, 10**5, 500, 9),
+        issue=replace(ISSUE, previous=ObjectId(bytes(32)), valid_from=NOW),
+        coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -11_574 * 86_400, 0, 10**5, 500, 9),
         releases=(ObjectId(bytes(32)),),
     )
     yield Vector("payload-least", "payload", least.render())
@@ -188,6 +188,8 @@ def payloads() -> Iterator[Vector]:
         "table-of-17-mib": encode({**good, "table": [bytes(32), 17 * 2**20]}),
         "host-unsorted": encode({**good, "host": "b+a"}),
         "figure-below-its-least": encode({**good, "quality": [["recall", 1, 2, 1, bytes(32)]]}),
+        "figure-of-more-than-all": encode({**good, "quality": [["recall", 10**6 + 1, 1, 1, bytes(32)]]}),
+        "figure-of-less-than-nothing": encode({**good, "quality": [["recall", 0, -1, 1, bytes(32)]]}),
         "figure-on-no-query": encode({**good, "quality": [["recall", 2, 1, 0, bytes(32)]]}),
         "mission-id-in-capitals": changed("mission", id="North"),
         "no-aircraft": changed("mission", aircraft=[]),
@@ -198,10 +200,15 @@ def payloads() -> Iterator[Vector]:
         "ring-of-two-vertices": changed("mission", area={"bbox": [0, 0, 9, 9], "polygons": [[[0, 0, 9, 9]]]}),
         "no-epoch": without("issue", "epoch"),
         "expires-as-text": changed("issue", expires_at="never"),
+        "expires-before-its-issue": changed("issue", expires_at=ISSUE.issued_at - 1, valid_from=0),
+        "expires-before-it-is-valid": changed("issue", valid_from=NOW + 2, expires_at=NOW + 1),
+        "valid-from-before-1970": changed("issue", valid_from=-1),
         "more-missing-than-allowed": changed("coverage", missing=16),
         "repeated-more-than-described": changed("coverage", repeated=303),
         "repeated-none": changed("coverage", repeated=0),
-        "oldest-after-newest": changed("coverage", oldest=1),
+        "oldest-after-newest": changed("coverage", oldest=86_400),
+        "oldest-at-noon": changed("coverage", oldest=-43_200),
+        "newest-a-second-after-midnight": changed("coverage", newest=1),
         "older-than-its-own-limit": changed("coverage", max_age_days=900),
     }
     for lesson, data in bad.items():
@@ -218,6 +225,9 @@ def trust() -> Iterator[Vector]:
     full = replace(ROOT, release=role("lab", "lab-b", threshold=2), releases="required")
     yield Vector("root-releases-required", "root", sign_root(full, "root-a"))
 
+    lifetimes = replace(ROOT, default_lifetime=86400, max_lifetime=86400)
+    yield Vector("root-lifetimes", "root", sign_root(lifetimes, "root-a"))
+
     good = value_of(ROOT.render(), ROOT_LIMIT)
     pilot = {"keys": [key("pilot").public.raw], "threshold": 1}
 
@@ -232,6 +242,9 @@ def trust() -> Iterator[Vector]:
     yield Vector("root-typed-as-a-manifest", "root", sign_payload(
         ROOT.render(), manifests.CONTENT_TYPE, ROOT.aad(roots.AAD_LABEL), ["root-a"]), "bad-envelope")  # fmt: skip
     yield Vector("root-unknown-key", "root", signed(more=1), "bad-field")
+    yield Vector("root-lifetime-of-nothing", "root", signed(max_lifetime=0), "bad-field")
+    yield Vector("root-default-lifetime-beyond-the-maximum", "root", signed(
+        default_lifetime=2, max_lifetime=1), "bad-field")  # fmt: skip
     yield Vector("root-threshold-beyond-its-keys", "root", signed(
         roles={**good["roles"], "mission": {**pilot, "threshold": 2}}), "bad-field")  # fmt: skip
     yield Vector("root-key-for-release-and-mission", "root", signed(

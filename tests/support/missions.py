@@ -7,7 +7,7 @@ these missions on a disk; `tests.support.field` has missions that a build makes 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,25 @@ from store.trust.keys import PrivateKey, sign
 from store.trust.root import Role, SignedRoot, TrustRoot
 from tests.support.memory import MemoryEvidence
 
-NOW = 1_795_000_000
+# A hundred seconds after a midnight UTC, at which ISSUE is: dates of capture are midnights too.
+NOW = 1_794_960_100
 BINDING = Binding(NOW, aircraft="uav-07", host="cpu-x86_64-avx2")
 
 
 def key(name: str) -> PrivateKey:
     """The private key of a name. Equal names have equal keys."""
     return PrivateKey(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
+
+
+def by(*keys: PrivateKey) -> Callable[[object], Sequence[PrivateKey]]:
+    """Approval of whatever is shown: these keys sign it."""
+    return lambda _: keys
+
+
+def plus_order_2(raw: bytes) -> bytes:
+    """The point of a public key plus the point of order 2, which gives (-x, -y): it is outside of the subgroup."""
+    number = int.from_bytes(raw, "little")
+    return (2**255 - 19 - number % 2**255 | (~number >> 255 & 1) << 255).to_bytes(32, "little")
 
 
 def role(*names: str, threshold: int = 1) -> Role:
@@ -126,8 +138,9 @@ FACTS = MissionFacts(
     sector="stable_rear",
 )
 ISSUE = Issue(epoch=1, sequence=NOW - 100, issued_at=NOW - 100, min_root_version=1, expires_at=NOW + 1000)
+CAPTURED = ISSUE.issued_at - 10 * 86400
 COVERAGE = Coverage(
-    digest=bytes(32), tiles=312, missing=0, required_ppm=10**6, zooms=(16, 17), oldest=NOW - 10**6, newest=NOW - 10**6
+    digest=bytes(32), tiles=312, missing=0, required_ppm=10**6, zooms=(16, 17), oldest=CAPTURED, newest=CAPTURED
 )
 
 

@@ -159,6 +159,12 @@ BAD_AREAS: dict[str, tuple[object, str]] = {
     "infinite": ('{"type": "Polygon", "coordinates": [[[0, 0], [1, Infinity], [1, 1], [0, 0]]]}', "Infinity"),
     "exponent_out_of_bounds": ('{"type": "Polygon", "coordinates": [[[1e99999999999999999999, 0]]]}', "number"),
     "member_twice": ('{"type": "Polygon", "type": "Polygon", "coordinates": []}', '"type" twice'),
+    "many_members_and_one_twice": (
+        "{" + "".join(f'"{i}":0,' for i in range(300_000)) + '"299999":0}',
+        '"299999" twice',
+    ),
+    "millions_of_values": ("[" + "0," * 3_000_000 + "0]", "more than 2097152 values"),
+    "millions_of_arrays": ("[" + "[[]]," * 2_500_000 + "0]", "more than 2097152 values"),
     "nested_deeply": ("[" * 200_000, "nested too deeply"),
     "an_array": ([1], "an array of 1"),
     "nothing": ("null", "missing"),

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from builders.descriptors import decoding
 from builders.descriptors.decoding import (
     BadTile,
     Blank,
@@ -104,6 +105,24 @@ def test_a_tile_is_an_image_of_the_size_of_its_source() -> None:
             tile_image(encoded("PNG", image), 256)
         assert f"{image.width} x {image.height}" in caught.value.message
         assert "256 x 256" in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_size_is_judged_by_the_header_before_a_pixel_is_decoded(kind: str) -> None:
+    cut_off = encoded(kind, Image.fromarray(PIXELS[:200]))[:-900]
+    with pytest.raises(WrongSize, match="256 x 200"):
+        tile_image(cut_off, 256)
+    with pytest.raises(Undecodable):
+        decode(cut_off)
+
+
+def test_bytes_of_too_many_parts_reach_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded("JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    bomb = data[:last] + data[last:-2] * 200 + data[-2:]
+    monkeypatch.setattr(decoding, "JpegImageFile", None)
+    with pytest.raises(Undecodable, match="100 scans"):
+        tile_image(bomb, 256)
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (12, 200, 7)])

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from builders.engines import isolation, worker
+from builders.engines import isolation
 from builders.engines.isolation import machine_memory
 from store.errors import Unavailable
 from tests.builders.engines.networks import ROW, batches, compiled, endless, huge, save, small_network, spec_of
@@ -299,7 +299,7 @@ def test_what_is_being_done_arrives(tmp_path: Path) -> None:
 
 def test_news_are_thinned_but_for_their_beginning_and_end() -> None:
     news, said = os.pipe()
-    tell = worker._progress_writer(said)
+    tell = isolation.progress_writer(said)
     for done in range(1001):
         tell("x" * 1000, done, 1000)
     os.close(said)

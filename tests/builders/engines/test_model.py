@@ -70,7 +70,7 @@ def test_a_change_after_the_snapshot_does_not_reach_the_copy(tmp_path: Path) -> 
 def test_weights_end_up_inside(tmp_path: Path) -> None:
     whole = onnx.load_model_from_string(onnx_bytes(hash_model(save(tmp_path / "a", small_network()))))
     drawn_in = onnx.load_model_from_string(onnx_bytes(hash_model(save_external(tmp_path / "b", small_network()))))
-    assert external_locations(drawn_in) == ()
+    assert external_locations(drawn_in, "net") == {}
     assert onnx.numpy_helper.to_array(drawn_in.graph.initializer[0]).tobytes() == (
         onnx.numpy_helper.to_array(whole.graph.initializer[0]).tobytes()
     )
@@ -85,7 +85,53 @@ def test_external_tensors_are_found_in_constants_and_in_subgraphs() -> None:
     constant.attribute[0].t.data_location = onnx.TensorProto.EXTERNAL
     constant.attribute[0].t.external_data.add(key="location", value="constant.bin")
     model = onnx.helper.make_model(onnx.helper.make_graph([node, constant], "g", [], []))
-    assert set(external_locations(model)) == {"deep.bin", "constant.bin"}
+    assert external_locations(model, "net") == {"deep.bin": 4, "constant.bin": 4}
+
+
+@pytest.mark.parametrize("value", ["-1", "x", " 4", "1e3", "0x10", "9" * 30, "\u0663"])
+@pytest.mark.parametrize("key", ["offset", "length"])
+def test_a_place_in_external_data_that_is_no_number_is_invalid(tmp_path: Path, key: str, value: str) -> None:
+    path = save_external(tmp_path, small_network())
+    model = onnx.load(path, load_external_data=False)
+    facts = model.graph.initializer[0].external_data
+    del facts[1:]
+    facts.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    for take in (hash_model, lambda p: snapshot_model(p, tmp_path / "copy")):
+        with pytest.raises(Invalid, match="not at a byte") as caught:
+            take(path)
+        assert caught.value.kind == "invalid-model"
+
+
+def test_of_external_data_only_what_tensors_name_is_read(tmp_path: Path) -> None:
+    """A file with a hole of 4 TB, which no test could read, and one that another model shares."""
+    path = save_external(tmp_path, small_network())
+    weights = path.parent / "weights/w.bin"
+    before, size = hash_model(path), weights.stat().st_size
+    for length in (size + 1, 1 << 42):
+        os.truncate(weights, length)
+        assert hash_model(path) == before
+    copy = snapshot_model(path, tmp_path / "copy")
+    assert copy.digest == before.digest
+    assert (copy.path.parent / "weights/w.bin").stat().st_size == size
+
+
+def test_the_named_bytes_of_all_external_data_are_bounded(tmp_path: Path) -> None:
+    path = save_external(tmp_path, small_network())
+    model = onnx.load(path, load_external_data=False)
+    del model.graph.initializer[0].external_data[1:]
+    model.graph.initializer[0].external_data.add(key="offset", value=str(1 << 42))
+    path.write_bytes(model.SerializeToString())
+    os.truncate(path.parent / "weights/w.bin", 1 << 43)
+    with pytest.raises(Invalid, match="bytes of external data"):
+        hash_model(path)
+
+
+def test_progress_is_told_for_each_piece(tmp_path: Path) -> None:
+    path = save_external(tmp_path, small_network())
+    calls: list[None] = []
+    hash_model(path, lambda: calls.append(None))
+    assert len(calls) == 2
 
 
 def outside_by_link(folder: Path) -> str:

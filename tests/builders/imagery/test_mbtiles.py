@@ -93,11 +93,13 @@ def test_what_a_write_ahead_log_holds_is_seen(terrain: Path, tmp_path: Path) -> 
 
 
 def test_the_database_cannot_be_written_to(terrain: Path) -> None:
-    with open_mbtiles(terrain) as source, pytest.raises(sqlite3.OperationalError):
+    with open_mbtiles(terrain) as source, pytest.raises(sqlite3.DatabaseError, match="not authorized"):
         source._db.execute("DELETE FROM tiles")
 
 
-@pytest.mark.parametrize("value", ["'text'", "NULL", "17", "x''", f"zeroblob({MAX_TILE_BYTES + 1})"])
+@pytest.mark.parametrize(
+    "value", ["'text'", "NULL", "17", "x''", f"zeroblob({MAX_TILE_BYTES + 1})", "zeroblob(40000000)"]
+)
 def test_a_row_without_a_tile_is_present_and_undecodable(db: tuple[Path, sqlite3.Connection], value: str) -> None:
     path, connection = db
     connection.execute(f"INSERT INTO tiles VALUES (3, 1, 1, {value})")
@@ -167,7 +169,7 @@ def test_metadata_that_is_not_text_is_corrupt(db: tuple[Path, sqlite3.Connection
 
 
 def test_a_locked_database_is_unavailable(terrain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builders.imagery.mbtiles.BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("builders.imagery.sqlite.BUSY_SECONDS", 0.0)
     path = tmp_path / "locked.mbtiles"
     path.write_bytes(terrain.read_bytes())
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:
@@ -204,50 +206,174 @@ def test_the_aerial_imagery_covers_the_area_at_two_zooms() -> None:
     assert present == {15: (25, 15, 15), 16: (72, 72, 88), 17: (240, 240, 374)}
 
 
-def hostile(path: Path, tiles: str, image_format: str = "'png'") -> Path:
-    """A database whose `tiles` and `format` are what the SQL says."""
+def hostile(path: Path, tiles: str, image_format: str = "'png'", more: str = "") -> Path:
+    """A database whose `tiles` and `format` are what the SQL says. The table n has the numbers 0 to 999."""
     with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE n (i integer)")
+        db.executemany("INSERT INTO n VALUES (?)", ((i,) for i in range(1000)))
+        db.executescript(more)
         db.execute(f"CREATE VIEW metadata AS SELECT 'format' AS name, {image_format} AS value")
         db.execute(f"CREATE VIEW tiles AS {tiles}")
         db.commit()
     return path
 
 
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n) "
-AS_TILES = "SELECT 4 AS zoom_level, {} AS tile_column, {} AS tile_row, {} AS tile_data FROM n"
+AS_TILES = "SELECT 4 AS zoom_level, {} AS tile_column, {} AS tile_row, {} AS tile_data FROM "
+ENDLESS = "n, n AS a, n AS b, n AS c, n AS d"
+BLOBS = "CREATE TABLE blobs (data); INSERT INTO blobs VALUES (zeroblob(16777216));"
 
 
 def test_a_view_without_end_is_cut_off(tmp_path: Path) -> None:
-    path = hostile(tmp_path / "rows.mbtiles", ENDLESS + AS_TILES.format("0", "0", "x'00'"))
+    path = hostile(tmp_path / "rows.mbtiles", AS_TILES.format("0", "0", "x'00'") + ENDLESS)
     with open_mbtiles(path) as source, pytest.raises(Corrupt, match="rows"):
         list(source.cell(Tile(0, 0, 0), 4))
 
 
 def test_a_view_of_huge_tiles_is_cut_off(tmp_path: Path) -> None:
-    path = hostile(
-        tmp_path / "bytes.mbtiles", ENDLESS + AS_TILES.format("i % 16", "(i / 16) % 16", "zeroblob(16777216)")
-    )
+    tiles = AS_TILES.format("n.i % 16", "(n.i / 16) % 16", "blobs.data") + "n, blobs"
+    path = hostile(tmp_path / "bytes.mbtiles", tiles, more=BLOBS)
     with open_mbtiles(path) as source, pytest.raises(Corrupt, match="bytes"):
         list(source.cell(Tile(0, 0, 0), 4))
 
 
 def test_a_view_that_yields_nothing_and_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builders.imagery.mbtiles.MAX_QUERY_SECONDS", 0.3)
-    path = hostile(tmp_path / "silent.mbtiles", ENDLESS + AS_TILES.format("0", "0", "x'00'") + " WHERE i < 0")
+    tiles = AS_TILES.format("0", "0", "x'00'") + ENDLESS + " WHERE n.i + a.i + b.i + c.i + d.i < 0"
+    path = hostile(tmp_path / "silent.mbtiles", tiles)
     with open_mbtiles(path) as source, pytest.raises(Corrupt, match="did not answer"):
         list(source.cell(Tile(0, 0, 0), 4))
     with pytest.raises(Corrupt, match="did not answer"):
         MBTilesSource(path, Extent((-1799000000, *AREA[1:]), (4, 5)))
 
 
-@pytest.mark.parametrize("value", ["hex(zeroblob(50000000))", "char(0) || hex(zeroblob(50000000))"])
-def test_a_huge_format_is_not_read(tmp_path: Path, value: str) -> None:
-    """The second is of length 0 to SQLite, which counts up to the first zero."""
-    path = hostile(
-        tmp_path / "format.mbtiles",
-        "SELECT 0 AS zoom_level, 0 AS tile_column, 0 AS tile_row, x'' AS tile_data",
-        value,
+SLOW = (
+    "hex(zeroblob(50000000))",
+    "randomblob(1000000000)",
+    "zeroblob(1000000000)",
+    "replace(hex(zeroblob(5000000)), '0', 'aaaaaaaaaaaaaaaa')",
+    "printf('%.*c', 1000000000, 'x')",
+    "format('%1000000000d', 1)",
+    "(SELECT group_concat(a.i) FROM n AS a, n AS b, n AS c)",
+    "('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' LIKE '%a%a%a%a%a%a%a%a%a%a%a%a%a%a%ab')",
+    "('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' GLOB '*a*a*a*a*a*a*a*a*a*a*a*a*a*a*ab')",
+    "instr(zeroblob(9000000), zeroblob(4000000) || x'01')",
+    "json_extract('[1]', '$[0]')",
+    "(SELECT value FROM json_each('[1]'))",
+    "(SELECT count(*) FROM pragma_table_info('n'))",
+    "(SELECT count(*) FROM dbstat)",
+    "(SELECT count(*) FROM sqlite_master)",
+    "(SELECT count(*) FROM words)",
+    "(SELECT count(*) FROM boxes)",
+    "(SELECT x FROM generated)",
+    "(SELECT y FROM stored)",
+    "(WITH RECURSIVE m(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM m) SELECT max(i) FROM m)",
+    "load_extension('x')",
+    "row_number() OVER ()",
+)
+MORE = (
+    "CREATE VIRTUAL TABLE words USING fts5(t); CREATE VIRTUAL TABLE boxes USING rtree(id, a, b);"
+    "CREATE TABLE generated (i, x AS (hex(zeroblob(5000000)))); INSERT INTO generated VALUES (1);"
+    "CREATE TABLE stored (i, y AS (i + 1) STORED); INSERT INTO stored VALUES (1);"
+)
+
+
+@pytest.mark.parametrize("value", SLOW)
+def test_a_view_does_nothing_but_read_tables(tmp_path: Path, value: str) -> None:
+    """Also within the time between two looks at the clock, which one function may exceed."""
+    tiles = AS_TILES.format("0", "0", value) + "n"
+    with pytest.raises(Invalid, match="not a usable MBTiles") as caught:
+        open_mbtiles(hostile(tmp_path / "data.mbtiles", tiles, more=MORE))
+    assert "coalesce" in caught.value.remedy
+    with pytest.raises(Invalid, match="not a usable MBTiles"):
+        open_mbtiles(hostile(tmp_path / "format.mbtiles", AS_TILES.format("0", "0", "x''") + "n", value, MORE))
+
+
+def test_a_virtual_table_that_no_query_meets_does_no_harm(tmp_path: Path) -> None:
+    path = hostile(tmp_path / "beside.mbtiles", AS_TILES.format("0", "0", "x'01'") + "n WHERE n.i = 0", more=MORE)
+    with open_mbtiles(path) as source:
+        assert source.read(Tile(4, 0, 15)) == b"\x01"
+
+
+def test_tiles_that_are_a_virtual_table_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fts.mbtiles"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "CREATE TABLE metadata (name, value); INSERT INTO metadata VALUES ('format', 'png');"
+            "CREATE VIRTUAL TABLE tiles USING fts5(zoom_level, tile_column, tile_row, tile_data);"
+        )
+    with pytest.raises(Invalid, match="not a usable MBTiles"):
+        open_mbtiles(path)
+
+
+HONEST = {
+    "a join by an id (mbutil, Mapbox, tippecanoe)": "SELECT 4 AS zoom_level, map.x AS tile_column, map.y AS tile_row, "
+    "images.data AS tile_data FROM map JOIN images ON images.id = map.id",
+    "a join that may find nothing": "SELECT 4 AS zoom_level, map.x AS tile_column, map.y AS tile_row, "
+    "coalesce(images.data, x'01') AS tile_data FROM map LEFT JOIN images USING (id)",
+    "several tables in one": "SELECT 4 AS zoom_level, x AS tile_column, y AS tile_row, x'01' AS tile_data FROM map "
+    "WHERE x > 2 UNION ALL SELECT 4, x, y, x'01' FROM map WHERE x <= 2",
+    "rows from the other side": "SELECT 4 AS zoom_level, x AS tile_column, (1 << 4) - 1 - (15 - y) AS tile_row, "
+    "x'01' AS tile_data FROM map",
+    "the same by a power": "SELECT 4 AS zoom_level, x AS tile_column, CAST(pow(2, 4) AS INT) - 1 - (15 - y) AS "
+    "tile_row, ifnull(NULL, x'01') AS tile_data FROM map",
+    "the newest of several": "SELECT DISTINCT 4 AS zoom_level, x AS tile_column, y AS tile_row, (SELECT data FROM "
+    "images WHERE images.id = map.id ORDER BY age DESC LIMIT 1) AS tile_data FROM map",
+    "a view of a view": "SELECT zoom_level, tile_column, tile_row, CASE WHEN tile_row > 0 THEN tile_data END AS "
+    "tile_data FROM inner_tiles",
+}
+
+
+@pytest.mark.parametrize("tiles", HONEST.values(), ids=HONEST)
+def test_a_view_that_joins_and_computes_is_read(tmp_path: Path, tiles: str) -> None:
+    more = (
+        "CREATE TABLE map (x, y, id text); INSERT INTO map VALUES (2, 3, 'a'), (3, 3, 'a');"
+        "CREATE TABLE images (id text, data blob, age); INSERT INTO images VALUES ('a', x'01', 5);"
+        "CREATE UNIQUE INDEX of_images ON images (id);"
+        "CREATE VIEW inner_tiles AS SELECT 4 AS zoom_level, x AS tile_column, y AS tile_row, x'01' AS tile_data "
+        "FROM map;"
     )
+    with open_mbtiles(hostile(tmp_path / "honest.mbtiles", tiles, more=more)) as source:
+        assert [data for _, data in source.cell(Tile(0, 0, 0), 4)] == [b"\x01", b"\x01"]
+        assert source.read(Tile(4, 2, 12)) == b"\x01"
+
+
+def test_views_of_views_without_end_are_refused(tmp_path: Path) -> None:
+    """Each of 12 views reads the one before it ten times: 10**12 tables in one query."""
+    more = "CREATE VIEW v0 AS SELECT i FROM n;" + "".join(
+        f"CREATE VIEW v{k} AS {' UNION ALL '.join([f'SELECT i FROM v{k - 1}'] * 10)};" for k in range(1, 13)
+    )
+    with pytest.raises((Invalid, Unavailable, Corrupt), match=r"views\.mbtiles"):
+        open_mbtiles(hostile(tmp_path / "views.mbtiles", AS_TILES.format("0", "0", "x''") + "v12 AS n", more=more))
+
+
+def test_a_sort_of_more_than_the_machine_has_is_cut_off(tmp_path: Path) -> None:
+    tiles = f"SELECT * FROM ({AS_TILES.format('0', '0', 'blobs.data')} n, blobs ORDER BY blobs.data || n.i)"
+    path = hostile(tmp_path / "sort.mbtiles", tiles, more=BLOBS)
+    with open_mbtiles(path) as source, pytest.raises((Unavailable, Corrupt), match=r"sort\.mbtiles"):
+        list(source.cell(Tile(0, 0, 0), 4))
+
+
+def test_a_value_above_the_limit_is_corrupt(tmp_path: Path) -> None:
+    tiles = AS_TILES.format("n.i", "0", "blobs.data || blobs.data || blobs.data") + "n, blobs"
+    with (
+        open_mbtiles(hostile(tmp_path / "large.mbtiles", tiles, more=BLOBS)) as source,
+        pytest.raises(Corrupt, match="33554432 bytes"),
+    ):
+        list(source.cell(Tile(0, 0, 0), 4))
+
+
+@pytest.mark.parametrize("value", ["x'00'", "'a long name of a format that nobody has'"])
+def test_a_format_that_is_none_is_not_read(tmp_path: Path, value: str) -> None:
+    path = hostile(tmp_path / "format.mbtiles", AS_TILES.format("0", "0", "x''") + "n", value)
+    with pytest.raises(Invalid, match="format"):
+        open_mbtiles(path)
+
+
+@pytest.mark.parametrize("value", ["zeroblob(9000000)", "CAST(zeroblob(9000000) AS text)"])
+def test_a_huge_format_is_not_read(db: tuple[Path, sqlite3.Connection], value: str) -> None:
+    """The second is of length 0 to SQLite, which counts up to the first zero."""
+    path, connection = db
+    connection.execute(f"UPDATE metadata SET value = {value}")
     tracemalloc.start()
     try:
         with pytest.raises(Invalid, match="format"):

@@ -108,6 +108,23 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
     assert (file.name, file.path) == ("calibration/camera.yaml", folder / "camera.yaml")
 
 
+@pytest.mark.parametrize(
+    ("keys", "validity"),
+    [
+        ("", (None, None, None)),
+        ('valid_for = "72h"', (None, None, 259200)),
+        ('valid_for = "1.5h"\nvalid_from = 2026-12-01T12:00:00Z', (1796126400, None, 5400)),
+        ("valid_until = 2026-12-01T13:00:00+01:00", (None, 1796126400, None)),
+        ("valid_from = 2026-12-01 12:00:00Z\nvalid_until = 2026-12-01T12:00:00Z", (1796126400, 1796126400, None)),
+        ("valid_until = 9999-12-31T23:59:59Z\nvalid_from = 1970-01-01T00:00:00Z", (0, 253402300799, None)),
+    ],
+)
+def test_the_validity(folder: Path, keys: str, validity: tuple[int | None, int | None, int | None]) -> None:
+    text = MISSION.replace('sector = "stable_rear"', f'sector = "stable_rear"\n{keys}')
+    mission = load_mission(write(folder, text)).file.mission
+    assert (mission.start, mission.end, mission.length) == validity
+
+
 def test_files_may_be_left_out(folder: Path) -> None:
     assert load_mission(write(folder, MISSION.partition("[[files]]")[0])).file.files == ()
 
@@ -160,6 +177,34 @@ WRONG = [
     ("[-99.175, 47.008, -99.135", "[180, 47.008, -180", "mission.area.bbox is [180, 47.008, -180, 47.033], must be"),
     ("[-99.175, 47", "[-199.175, 47", "mission.area.bbox[0] is -199.175, must be degrees from -180 to 180"),
     ('"stable_rear"', '"rear"', 'mission.sector is "rear", must be "stable_rear" or "active_conflict"'),
+    *[
+        ('"stable_rear"', f'"stable_rear"\nvalid_for = {wrong}', f"mission.valid_for is {wrong}, must be a duration")
+        for wrong in ('"72"', '"0h"', '"-1h"', '"1.0005h"', '"0.5s"', '"3 days"', '"999999999999d"', "72", "true")
+    ],
+    *[
+        ('"stable_rear"', f'"stable_rear"\n{key} = {wrong}', f"mission.{key} is {shown}, must be a time without quotes")
+        for key in ("valid_from", "valid_until")
+        for wrong, shown in (
+            ('"2026-12-01T12:00:00Z"', '"2026-12-01T12:00:00Z"'),
+            ("2026-12-01T12:00:00", "2026-12-01 12:00:00"),
+            ("2026-12-01", "2026-12-01"),
+            ("2026-12-01T12:00:00.5Z", "2026-12-01 12:00:00.500000+00:00"),
+            ("1969-12-31T23:59:59Z", "1969-12-31 23:59:59+00:00"),
+            ("0001-01-01T00:00:00+23:59", "0001-01-01 00:00:00+23:59"),
+            ("9999-12-31T23:59:59-00:01", "9999-12-31 23:59:59-00:01"),
+            ("1795000000", "1795000000"),
+        )
+    ],
+    (
+        '"stable_rear"',
+        '"stable_rear"\nvalid_for = "72h"\nvalid_until = 2026-12-01T12:00:00Z',
+        "mission has valid_for and valid_until, must have at most one of them",
+    ),
+    (
+        '"stable_rear"',
+        '"stable_rear"\nvalid_from = 2026-12-01T12:00:01Z\nvalid_until = 2026-12-01T13:00:00+01:00',
+        "mission has valid_from 2026-12-01 12:00:01+00:00, which is after valid_until 2026-12-01 13:00:00+01:00",
+    ),
     ('host = "auto"', 'host = "Jetson"', 'target.host is "Jetson", must be "auto", or a class'),
     ('host = "auto"', 'host = "trt+cpu"', 'target.host is "trt+cpu", must be "auto"'),
     ('host = "auto"', 'host = "cpu+cpu"', 'target.host is "cpu+cpu", must be "auto"'),
@@ -342,8 +387,16 @@ def test_what_would_exhaust_the_parser_is_refused(folder: Path, text: str) -> No
         load_mission(path)
 
 
+def test_thousands_of_problems_are_a_short_list(folder: Path) -> None:
+    problems = problems_of(folder, MISSION.replace("zooms = [16, 17]", f"zooms = [{'-1, ' * 10_000}]"))
+    assert len(problems) == 101
+    assert problems[-1] == "9900 more problems are not listed"
+
+
 def test_a_file_of_the_greatest_size_is_read(folder: Path) -> None:
-    text = MISSION + "#" * (MAX_BYTES - len(MISSION))
+    lines = MISSION + "#\n" * ((MAX_BYTES - len(MISSION)) // 2)
+    text = lines.ljust(MAX_BYTES)
+    assert len(text) == MAX_BYTES
     assert load_mission(write(folder, text)).file.mission.id == "north-ridge"
 
 
@@ -353,6 +406,40 @@ def test_what_is_no_file_is_named(tmp_path: Path, make: Callable[[Path], object]
     make(path)
     with pytest.raises(Invalid, match=r"mission\.toml"):
         load_mission(path)
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/hostname", "link", "away/secret", "nets/../../secret"])
+def test_a_file_outside_the_folder_is_stored_only_where_the_mission_file_says_so(folder: Path, path: str) -> None:
+    """A store is not encrypted, and a mission file may come from somebody else."""
+    top = folder / "mission"
+    top.mkdir()
+    for entry in ("map.mbtiles", "nets", "camera.yaml"):
+        (folder / entry).rename(top / entry)
+    (folder / "secret").write_bytes(b"x")
+    (top / "link").symlink_to("../secret")
+    (top / "away").symlink_to("..")
+    text = MISSION.replace('"camera.yaml"', f'"{path}"')
+    (problem,) = problems_of(top, text)
+    assert problem.startswith(f'files[0].path is "{path}", must be in the folder of the mission file; /')
+    assert "outside = true" in problem
+    assert load_mission(write(top, text + "outside = true\n")).file.files[0].outside
+    (problem,) = problems_of(top, text + "outside = 1\n")
+    assert problem.startswith("files[0].outside is 1, must be true for a file outside")
+
+
+def test_a_mission_file_that_is_a_link_has_the_folder_of_the_link(folder: Path) -> None:
+    """That is the folder that its paths are relative to."""
+    (folder / "elsewhere").mkdir()
+    write(folder / "elsewhere", MISSION)
+    (folder / "mission.toml").symlink_to("elsewhere/mission.toml")
+    assert load_mission(folder / "mission.toml").file.files[0].path == folder / "camera.yaml"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_file_to_be_stored_is_a_regular_one(folder: Path, make: Callable[[Path], object]) -> None:
+    (folder / "camera.yaml").unlink()
+    make(folder / "camera.yaml")
+    assert any("must be the path of a file" in problem for problem in problems_of(folder, MISSION))
 
 
 def test_a_file_that_cannot_be_looked_at_is_not_called_absent(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from typing import Any
 
@@ -142,6 +143,8 @@ REFUSED = {
     "map_of_claimed_terabytes": "bb00000fffffffffff",
     "array_of_2_to_the_64": "9bffffffffffffffff",
     "nested_deeper_than_allowed": "81" * (MAX_DEPTH + 1) + "00",
+    "maps_nested_deeper_than_allowed": "a16161" * (MAX_DEPTH + 1) + "00",
+    "maps_and_arrays_nested_deeper_than_allowed": "a1616181" * (MAX_DEPTH // 2) + "8100",
     "nested_fifty_thousand_deep": "81" * 50_000 + "00",
 }
 
@@ -174,13 +177,17 @@ def test_the_size_is_judged_before_anything_is_parsed() -> None:
     assert caught.value.fields == {"kind": "too-large", "actual": len(data)}
 
 
-def test_the_deepest_nesting_passes() -> None:
+@pytest.mark.parametrize("kinds", ["list", "dict", "list dict", "dict list dict"])
+def test_the_deepest_nesting_passes_and_one_level_more_does_not(kinds: str) -> None:
+    around = itertools.cycle(
+        [(lambda value: [value]) if kind == "list" else (lambda value: {"a": value}) for kind in kinds.split()]
+    )
     value: Any = 0
     for _ in range(MAX_DEPTH):
-        value = [value]
+        value = next(around)(value)
     assert read(encode(value)) == value
     with pytest.raises(Invalid):
-        encode([value])
+        encode(next(around)(value))
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ BAD_ENTRIES: dict[str, Any] = {
     "meta_empty": value(meta={}),
     "file_with_a_key": value(name="files/a", kind="file", meta={}),
     "file_with_meta": value(name="files/a", kind="file", key=b"", meta={"a": 1}),
+    "file_of_another_origin": value(name="files/a", kind="file", key=b"", meta={"origin": "inside"}),
+    "file_with_a_path": value(name="files/a", kind="file", key=b"", meta={"origin": "/etc/shadow"}),
 }
 
 
@@ -130,6 +132,11 @@ def test_refuses_the_entry(name: str) -> None:
 
 def test_a_good_value_is_an_entry() -> None:
     assert Entry.of_value(value()) == entry("engines/net/net.onnx", b"x")
+
+
+def test_a_file_may_come_from_outside() -> None:
+    outside = replace(entry("files/a", b""), meta={"origin": "outside"})
+    assert Entry.of_value(outside.value()) == outside
 
 
 @pytest.mark.parametrize("size", [0, 1, INT_MAX])
@@ -279,6 +286,8 @@ def test_the_limits_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryTable.parse(data)
     with pytest.raises(Invalid):
         EntryTable(table.entries)
+    monkeypatch.setattr(entries, "MAX_ENTRIES", len(table.entries))
+    assert EntryTable.parse(data) == EntryTable(table.entries) == table
     monkeypatch.undo()
     monkeypatch.setattr(entries, "TABLE_LIMIT", len(data))
     assert EntryTable.parse(data) == table

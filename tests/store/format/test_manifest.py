@@ -34,13 +34,14 @@ from tests.support.missions import CONTENTS, FACTS, build_key, entry, manifest_o
 
 TABLE = table_of(CONTENTS)
 # Every optional field is there, so that each is tried.
+DAY = 86400
 FULL = manifest_of(
     TABLE,
     mission=replace(
         FACTS, area=Area(FACTS.area.bbox, (((-991700000, 470100000, -991400000, 470100000, -991500000, 470300000),),))
     ),
-    issue=Issue(1, 7, 8, 1, 9, ObjectId.of(b"before")),
-    coverage=Coverage(bytes(32), 10, 1, 900_000, (16, 17), -5, 5, 30, 500, 9),
+    issue=Issue(1, 7, 8, 1, 9, 30 * DAY, ObjectId.of(b"before")),
+    coverage=Coverage(bytes(32), 10, 1, 900_000, (16, 17), -DAY, DAY, 30, 500, 9),
     releases=(ObjectId(bytes(32)), ObjectId(b"\x01" * 32)),
 )
 
@@ -48,6 +49,7 @@ DIGESTS = st.binary(min_size=32, max_size=32)
 # What each of the patterns lets pass; BOUNDS tries their edges.
 WORDS = st.text("az09", min_size=1, max_size=64)
 TIMES = st.integers(0, TIME_MAX)
+DATES = st.integers(-(TIME_MAX // DAY), TIME_MAX // DAY).map(lambda day: day * DAY)
 OPTIONAL_TIMES = st.none() | TIMES
 IDS = st.builds(ObjectId, DIGESTS)
 
@@ -70,7 +72,7 @@ def areas(draw: st.DrawFn) -> Area:
 def coverages(draw: st.DrawFn) -> Coverage:
     tiles = draw(st.integers(1, 2**40))
     missing = draw(st.integers(0, tiles))
-    oldest, newest = sorted((draw(st.integers(-TIME_MAX, TIME_MAX)), draw(st.integers(-TIME_MAX, TIME_MAX))))
+    oldest, newest = sorted((draw(DATES), draw(DATES)))
     return Coverage(
         draw(DIGESTS), tiles, missing, draw(st.integers(0, (tiles - missing) * PPM // tiles)),
         draw(ascending(st.integers(0, 24), least=1)), oldest, newest,
@@ -91,12 +93,16 @@ MISSIONS = st.builds(
     sector=st.sampled_from(manifests.SECTORS),
 )
 ISSUES = st.builds(
-    Issue, st.integers(1, INT_MAX), st.integers(1, INT_MAX), TIMES, st.integers(1, INT_MAX), OPTIONAL_TIMES,
-    st.none() | IDS,
+    lambda issued, start, end, **others: Issue(
+        issued_at=issued, valid_from=start, expires_at=None if end is None else max(end, issued, start or 0), **others
+    ),
+    TIMES, OPTIONAL_TIMES, OPTIONAL_TIMES,
+    epoch=st.integers(1, INT_MAX), sequence=st.integers(1, INT_MAX), min_root_version=st.integers(1, INT_MAX),
+    previous=st.none() | IDS,
 )  # fmt: skip
 FIGURES = st.builds(
     lambda name, least, more, queries, recipe: Figure(name, least + more, least, queries, recipe),
-    WORDS, st.integers(-PPM, PPM), st.integers(0, PPM), st.integers(1, MAX_QUERIES), DIGESTS,
+    WORDS, st.integers(0, PPM // 2), st.integers(0, PPM // 2), st.integers(1, MAX_QUERIES), DIGESTS,
 )  # fmt: skip
 MANIFESTS = st.builds(
     Manifest,
@@ -119,7 +125,7 @@ MANIFESTS = st.builds(
 def fresh(manifest: Manifest) -> Manifest:
     """Without the limit of age, where it does not hold."""
     coverage = manifest.coverage
-    most = (coverage.max_age_days or 0) * 86400
+    most = (coverage.max_age_days or 0) * DAY
     if coverage.missing < coverage.tiles and manifest.issue.issued_at - coverage.oldest > most:
         return replace(manifest, coverage=replace(coverage, max_age_days=None))
     return manifest
@@ -195,6 +201,7 @@ def refused(data: bytes) -> Corrupt:
 
 KEYS = [path for path in paths(value_of()) if type(path[-1]) is str]
 OPTIONAL = {
+    ("issue", "valid_from"),
     ("issue", "expires_at"),
     ("issue", "previous"),
     ("coverage", "max_age_days"),
@@ -230,6 +237,8 @@ def test_an_unknown_key_is_refused(path: Path) -> None:
 
 
 ID31, ID32, ID33 = bytes(31), bytes(32), bytes(33)
+# A value and a least value of which one is not in parts per million, though the one is not below the other.
+OUTSIDE_OF_PPM = ([PPM + 1, 0], [PPM + 1, PPM + 1], [9_200_000_000_000, PPM], [0, -1], [-1, -1], [PPM, -(2**63)])
 BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("version", [1], [0, 2, -1]),
     ("host", ["cpu", "cpu+sm87"], ["", "sm87+cpu", "cpu+cpu", "CPU", "cpu-arm", "cpu+ort>=1.22", "cpu" * 90, "cpu\n"]),
@@ -244,6 +253,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("quality", [], [[["a", 1, 1, ID32]], [["a", 1, 1, 1, ID32, 1]], [["a", 1, 1, 1, ID32]] * 2, ["a"], [[1] * 5]]),
     ("quality", [], [[["b", 1, 1, 1, ID32], ["a", 1, 1, 1, ID32]], [["a", "1", 1, 1, ID32]], [["", 1, 1, 1, ID32]]]),
     ("quality", [[["a", 1, 1, 2**40, ID32]]], [[["a", 1, 1, n, ID32]] for n in (0, -1, 2**40 + 1, "1", ID32)]),
+    ("quality", [[["a", PPM, 0, 1, ID32]]], [[["a", *value, 1, ID32]] for value in OUTSIDE_OF_PPM]),
     ("quality", [], [[[f"a{i:03}", 1, 1, 1, bytes(32)] for i in range(257)]]),
     ("mission.id", ["a", "0-", "a" * 64], ["", "-a", "A", "a_b", "a.b", "a/b", "a" * 65, "a\n", "..", "é"]),
     ("mission.flight", ["A", "2026:1.2_3-4"], ["", " ", "a b", "a" * 65, "a\n", "a/b"]),
@@ -256,17 +266,18 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("mission.area.bbox", [], [[0, 0, LON_MAX + 1, 1], ["0", 0, 1, 1]]),
     ("issue.epoch", [1, INT_MAX], [0, -1]),
     ("issue.sequence", [1, INT_MAX], [0, -1]),
-    ("issue.issued_at", [0, 30 * 86400 - 5], [-1, TIME_MAX + 1]),
+    ("issue.issued_at", [0, 29 * DAY], [-1, TIME_MAX + 1]),
     ("issue.min_root_version", [1, INT_MAX], [0, -1]),
-    ("issue.expires_at", [0, TIME_MAX], [-1, TIME_MAX + 1]),
+    ("issue.valid_from", [0, 30 * DAY], [-1, 30 * DAY + 1, TIME_MAX + 1]),
+    ("issue.expires_at", [9, TIME_MAX], [-1, 7, 8, TIME_MAX + 1]),
     ("issue.previous", [bytes(32)], [b"", ID31, ID33]),
     ("coverage.digest", [bytes(32)], [b"", ID31, ID33]),
     ("coverage.tiles", [10, 2**40], [0, -1, 2**40 + 1, 9]),
     ("coverage.missing", [0, 1], [-1, 2, 11]),
     ("coverage.required_ppm", [0, 900_000], [-1, 900_001, PPM + 1]),
     ("coverage.zooms", [[0], [0, 24]], [[], [-1], [25], [1, 0], [1, 1], ["1"]]),
-    ("coverage.oldest", [-5, 5], [-TIME_MAX - 1, 6]),
-    ("coverage.newest", [-5, TIME_MAX], [-6, TIME_MAX + 1]),
+    ("coverage.oldest", [-DAY, 0, DAY], [-TIME_MAX - 1, 2 * DAY, 1, -1, DAY - 1, -DAY + 1, 43200]),
+    ("coverage.newest", [-DAY, TIME_MAX // DAY * DAY], [-2 * DAY, TIME_MAX + 1, TIME_MAX, 1, -1, DAY + 1, 43200]),
     ("coverage.max_age_days", [30, 10**6], [-1, 10**6 + 1]),
     ("coverage.min_resolution_mm", [1, 10**9], [0, 10**9 + 1]),
     ("coverage.repeated", [1, 9], [0, 10]),
@@ -287,8 +298,8 @@ def test_bounds(field: str, good: list[Any], bad: list[Any]) -> None:
 @pytest.mark.parametrize(("late", "holds"), [(0, True), (1, False)])
 def test_imagery_is_no_older_than_allowed_when_the_mission_is_issued(late: int, holds: bool) -> None:
     value = value_of()
-    value["coverage"] |= {"oldest": -5, "newest": 5, "max_age_days": 30}
-    value["issue"]["issued_at"] = 30 * 86400 - 5 + late
+    value["coverage"] |= {"oldest": -DAY, "newest": DAY, "max_age_days": 30}
+    value["issue"]["issued_at"] = 29 * DAY + late
     if holds:
         Manifest.parse(encode(value))
     else:
@@ -306,6 +317,15 @@ def test_missing_tiles_cannot_outnumber_tiles_even_where_none_is_required() -> N
     Manifest.parse(encode(value))
     value["coverage"]["missing"] = 11
     refused(encode(value))
+
+
+def test_an_area_has_a_tile() -> None:
+    value = value_of()
+    value["coverage"] |= {"tiles": 1, "missing": 1, "required_ppm": 0}
+    del value["coverage"]["repeated"]
+    Manifest.parse(encode(value))
+    value["coverage"] |= {"tiles": 0, "missing": 0}
+    assert refused(encode(value)).fields["field"] == "manifest.coverage.tiles"
 
 
 def test_the_payload_is_bounded() -> None:

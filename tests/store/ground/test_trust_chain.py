@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from store.disk import log
 from store.disk.durable import Disk
 from store.errors import Corrupt, FlightbagError, NotFound, Refused, Unavailable, Untrusted
-from store.ground.repository import CLOCKS_DIFFER, Repository
+from store.format.manifest import SKEW
+from store.ground.repository import Repository
 from store.ground.trust_chain import check_continues_chain, put_into_effect, rotate
 from store.trust.draft import RootDraft
 from store.trust.root import SignedRoot
@@ -91,13 +93,34 @@ def test_the_line_comes_before_the_file(store: Path) -> None:
 
 def test_a_draft_from_the_future_is_refused(store: Path) -> None:
     with Repository.open(store) as repository:
-        draft = RootDraft.after(repository.trust_root(), now=NOW + CLOCKS_DIFFER + 1).with_signature(key("root-a"))
+        draft = RootDraft.after(repository.trust_root(), now=NOW + SKEW + 1).with_signature(key("root-a"))
         with pytest.raises(Refused) as caught:
             rotate(repository, draft, now=NOW)
-        assert caught.value.kind == "from-the-future"
+        assert caught.value.kind == "issued-in-future"
         assert repository.trust_root().root == ROOT
         rotate(repository, draft, now=NOW + 1)
         assert repository.trust_root().root.version == 2
+
+
+@pytest.mark.parametrize(("ahead", "taken"), [(SKEW, True), (SKEW + 1, False)])
+def test_clocks_differ_by_a_day_and_no_more(store: Path, ahead: int, taken: bool) -> None:
+    with Repository.open(store) as repository:
+        draft = RootDraft.after(repository.trust_root(), now=NOW + ahead).with_signature(key("root-a"))
+        with nullcontext() if taken else pytest.raises(Refused):
+            rotate(repository, draft, now=NOW)
+        assert repository.trust_root().root.version == 1 + taken
+
+
+def test_a_root_under_the_name_of_another_is_not_continued(store: Path) -> None:
+    """The file of version 2 holds root 1: what continues root 1 is not root 3."""
+    (store / "trust/2.root.cbor").write_bytes((store / "trust/1.root.cbor").read_bytes())
+    with Repository.open(store) as repository:
+        with pytest.raises(Corrupt) as caught:
+            check_continues_chain(repository, 3, SIGNED)
+        assert caught.value.kind == "bad-trust-chain"
+        with pytest.raises(Corrupt) as caught:
+            check_continues_chain(repository, 3, sign_root(THIRD, "root-a"))
+        assert (caught.value.fields["expected"], caught.value.fields["actual"]) == (2, 1)
 
 
 def test_a_first_root_starts_a_chain(tmp_path: Path) -> None:

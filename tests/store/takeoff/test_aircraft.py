@@ -14,13 +14,15 @@ import pytest
 
 from store.disk.durable import Disk
 from store.disk.media import Media
-from store.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
+from store.errors import Conflict, Corrupt, Invalid, NotFound, Refused, Unavailable
 from store.format.cbor import INT_MAX
-from store.takeoff.aircraft import SLOTS, Enrolment, check, consume, enrol, read_state
+from store.format.ids import derive
+from store.format.manifest import TIME_MAX
+from store.takeoff.aircraft import CONTEXT, SLOTS, Enrolment, check, consume, enrol, lower_floor, read_state
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Verdict
 from store.trust.aircraft_state import AircraftState
-from store.trust.root import SignedRoot
+from store.trust.root import SignedRoot, TrustRoot
 from tests.faults.disks import Failing, Orderly, PowerCut, PowerFails, Recorded, bad_sectors
 from tests.support.missions import (
     COVERAGE,
@@ -55,7 +57,7 @@ def store(tmp_path: Path) -> Path:
 
 def takeoff(state: Path, store: Path, **options: Any) -> Verdict:
     with Media(store) as media:
-        verdict = check(state, StoreEvidence(media), NORTH.id, **{"now": NOW, **options})
+        verdict = check(state, StoreEvidence(media), options.pop("mission", NORTH.id), **{"now": NOW, **options})
     assert all(finding.remedy for finding in verdict.findings if finding.step == "E")
     return verdict
 
@@ -66,8 +68,8 @@ def kinds(verdict: Verdict) -> list[str]:
 
 def issued(**issue: Any) -> Flight:
     """NORTH, issued otherwise."""
-    root = issue.pop("root", ROOT)
-    return flight(root=root, issue=replace(ISSUE, **issue))
+    root, by = issue.pop("root", ROOT), issue.pop("by", ["pilot"])
+    return flight(root=root, by=by, issue=replace(ISSUE, **issue))
 
 
 def lead(store: Path, one: Flight, *roots: bytes) -> None:
@@ -242,16 +244,27 @@ class TestTime:
         assert takeoff(state, store, now=NOW).go
         late = ISSUE.expires_at
         assert late is not None
-        enrol(state, replace(STATE, floor=late + 1), again=True)
+        enrol(state, replace(STATE, issued=late + 1), again=True)
         assert kinds(takeoff(state, store, now=NOW)) == ["expired"]
 
-    @pytest.mark.parametrize("now", [0, 5, ISSUE.issued_at - 1])
-    def test_a_clock_that_is_none_enters_no_floor(self, state: Path, store: Path, now: int) -> None:
-        verdict = takeoff(state, store, now=now)
+    def test_a_clock_that_is_none_enters_no_floor(self, state: Path, store: Path) -> None:
+        verdict = takeoff(state, store, now=TIME_MAX + 1)
         assert verdict.go
         assert verdict.judged_at is None
-        assert "before the mission was issued" in verdict.not_judged[-1]
+        assert "a time after the year 9999" in verdict.not_judged[-1]
         assert read_state(state).state.floor == ISSUE.issued_at
+
+    def test_a_clock_within_the_skew_enters_as_it_is(self, state: Path, store: Path) -> None:
+        verdict = takeoff(state, store, now=ISSUE.issued_at - 86400)
+        assert (verdict.go, verdict.judged_at) == (True, ISSUE.issued_at)
+        stored = read_state(state).state
+        assert (stored.issued, stored.clock) == (ISSUE.issued_at, ISSUE.issued_at - 86400)
+
+    @pytest.mark.parametrize("now", [0, 5, ISSUE.issued_at - 86401])
+    def test_a_clock_that_refuses_the_issue(self, state: Path, store: Path, now: int) -> None:
+        before = read_state(state)
+        assert set(kinds(takeoff(state, store, now=now))) >= {"issued-in-future"}
+        assert read_state(state) == before
 
     def test_imagery_that_has_aged(self, state: Path, tmp_path: Path) -> None:
         aging = replace(COVERAGE, oldest=ISSUE.issued_at - 86400, newest=ISSUE.issued_at, max_age_days=1)
@@ -259,8 +272,101 @@ class TestTime:
         assert takeoff(state, store, now=None).go, "nothing has passed since the issue that the aircraft knows of"
         assert kinds(takeoff(state, store, now=NOW)) == ["stale-imagery"]
         assert read_state(state).state.floor == ISSUE.issued_at, "only a GO raises the floor"
-        enrol(tmp_path / "later", replace(STATE, floor=NOW))
+        enrol(tmp_path / "later", replace(STATE, clock=NOW))
         assert kinds(takeoff(tmp_path / "later", store, now=None)) == ["stale-imagery"]
+
+
+FAR = 4_000_000_000
+ENDLESS = {"sequence": FAR, "issued_at": FAR, "expires_at": None}
+
+
+class TestATimeThatWasAhead:
+    """A mission from the future was GO without a clock. What expires is NO-GO then, until the floor comes back."""
+
+    SECOND = next_root(ROOT, epoch=2, issued_at=NOW)
+
+    @pytest.fixture
+    def ahead(self, state: Path, store: Path) -> Path:
+        """The state of an aircraft that has flown a mission from the future."""
+        lead(store, issued(**ENDLESS))
+        assert takeoff(state, store, now=None).go
+        consume(state, FACTS.flight)
+        return state
+
+    def test_with_a_trusted_clock_it_is_never_go(self, state: Path, store: Path) -> None:
+        lead(store, issued(**ENDLESS))
+        before = read_state(state)
+        assert kinds(takeoff(state, store, now=NOW)) == ["issued-in-future"]
+        assert read_state(state) == before
+
+    def test_everything_that_expires_is_expired(self, ahead: Path, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "next", another_flight())
+        verdict = takeoff(ahead, store, now=None, mission="next")
+        assert kinds(verdict) == ["expired"]
+        assert "flightbag aircraft lower-floor" in verdict.findings[0].remedy
+        verdict = takeoff(ahead, store, now=NOW, mission="next")
+        assert kinds(verdict) == ["floor-ahead"]
+        assert "flightbag aircraft lower-floor" in verdict.findings[0].remedy
+
+    def test_a_new_epoch_brings_it_back(self, ahead: Path, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "next", NORTH)
+        lead(store, another_flight(self.SECOND, epoch=2), sign_root(self.SECOND, "root-a"))
+        assert takeoff(ahead, store, now=None, mission="next").go
+        assert read_state(ahead).state.consumed == (FACTS.flight,)
+
+    @pytest.mark.parametrize("now", [None, NOW])
+    def test_a_person_at_the_aircraft_brings_it_back(self, ahead: Path, tmp_path: Path, now: int | None) -> None:
+        store = make_store(tmp_path / "next", another_flight())
+        before = read_state(ahead)
+        assert lower_floor(ahead, NOW) == replace(before.state, issued=NOW)
+        assert (read_state(ahead).state, read_state(ahead).mend) == (replace(before.state, issued=NOW), False)
+        assert lower_floor(ahead, NOW) == read_state(ahead).state
+        assert read_state(ahead).number == before.number + 1, "what changes nothing writes nothing"
+        assert takeoff(ahead, store, now=now, mission="next").go
+        assert kinds(takeoff(ahead, make_store(tmp_path / "old", issued(sequence=FAR + 1)), now=now)) == [
+            "consumed-flight"
+        ]
+
+    def test_what_was_accepted_is_still_not_rolled_back(self, ahead: Path, store: Path) -> None:
+        lower_floor(ahead, NOW)
+        lead(store, NORTH)
+        assert kinds(takeoff(ahead, store)) == ["rolled-back", "consumed-flight"]
+
+    def test_a_root_from_the_future_is_replaced_and_not_lowered(self, state: Path, store: Path) -> None:
+        second = next_root(ROOT, issued_at=FAR)
+        lead(store, NORTH, sign_root(second, "root-a"))
+        assert kinds(takeoff(state, store, now=None)) == ["expired"]
+        before = read_state(state)
+        with pytest.raises(Refused, match="trust root 2 was issued at"):
+            lower_floor(state, NOW)
+        assert read_state(state) == before
+        assert kinds(takeoff(state, store, now=NOW)) == ["issued-in-future", "floor-ahead"]
+        third = next_root(second, epoch=2, issued_at=NOW)
+        after = issued(epoch=2, root=third)
+        lead(store, after, sign_root(second, "root-a"), sign_root(third, "root-a"))
+        assert takeoff(state, store, now=None).go
+
+    def test_a_clock_that_refuses_a_root_keeps_its_time_out(self, state: Path, store: Path) -> None:
+        """Its revocations count at once, and the root after it finds no floor to lower."""
+        second = next_root(ROOT, issued_at=FAR, mission=role("co-pilot"), revoked=(role("pilot").keys[0],))
+        lead(store, NORTH, sign_root(second, "root-a"))
+        assert kinds(takeoff(state, store, now=NOW)) == ["revoked-key"]
+        assert read_state(state).state.floor == ROOT.issued_at
+        third = next_root(second, issued_at=NOW)
+        after = issued(root=third, by=["co-pilot"])
+        lead(store, after, sign_root(second, "root-a"), sign_root(third, "root-a"))
+        assert takeoff(state, store, now=None).go
+
+    def test_a_folder_without_a_state_stays_as_it_is(self, tmp_path: Path) -> None:
+        with pytest.raises(NotFound):
+            lower_floor(tmp_path, NOW)
+        assert list(tmp_path.iterdir()) == []
+
+
+def another_flight(root: TrustRoot = ROOT, epoch: int = 1) -> Flight:
+    """A mission that expires, for another flight."""
+    facts = replace(FACTS, id="next", flight="2026-11-24-01")
+    return flight(root=root, mission=facts, issue=replace(ISSUE, epoch=epoch))
 
 
 def cut(path: Path, keep: int) -> None:
@@ -300,6 +406,16 @@ class TestSlots:
         for name in ("x", "y"):
             consume(state, name)
         (state / "b").write_bytes(old)
+        assert kinds(takeoff(state, store)) == ["bad-state"]
+
+    @pytest.mark.parametrize("number", [2**63, 2**64 - 1])
+    def test_a_number_that_no_change_reaches_is_no_slot(self, state: Path, store: Path, number: int) -> None:
+        """As a whole slot it would be far ahead of the other one, or could not be followed by a change."""
+        body = number.to_bytes(8) + (state / "a").read_bytes()[40:]
+        (state / "a").write_bytes(derive(CONTEXT, body) + body)
+        assert takeoff(state, store).go
+        for name in SLOTS:
+            (state / name).write_bytes(derive(CONTEXT, body) + body)
         assert kinds(takeoff(state, store)) == ["bad-state"]
 
     def test_two_slots_that_contradict_each_other(self, state: Path, tmp_path: Path, store: Path) -> None:
@@ -400,7 +516,7 @@ class TestEnrolledAgain:
         kept = enrolment.state
         assert (kept.root.root, dict(kept.missions)) == (other, {})
         assert {(one.root.root, *one.missions) for one in enrolment.left} == {(ROOT, FACTS.id)}, "said, not silent"
-        assert (kept.accepted, kept.floor) == ((FACTS.flight,), NOW)
+        assert (kept.accepted, kept.issued, kept.clock) == ((FACTS.flight,), ROOT.issued_at, NOW)
 
     def test_a_file_is_no_place_for_a_state(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -20,12 +20,12 @@ from store.errors import Invalid, Untrusted
 from store.format import manifest as manifests
 from store.format.area import Area
 from store.format.cbor import decode, encode
+from store.format.code import short_code
 from store.format.cose import Envelope, Signature
 from store.format.entries import MAX_ENTRIES, EntryTable, sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, Figure, Issue, Takeoff
 from store.takeoff.check import takeoff_check
-from store.takeoff.code import short_code
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Evidence, Opened, Verdict, VerifiedMission
 from store.takeoff.verify import open_mission, pinned_root, verify_mission
@@ -339,6 +339,12 @@ UNKNOWN_META = signed_table(encode([["files/a", "file", bytes(32), 1, b"", {"mor
 MIXED_ROOT = replace(ROOT, releases="required")
 
 
+def lacking(*names: str) -> Flight:
+    """A mission with a list of one missing tile under each of these names."""
+    coverage = replace(COVERAGE, missing=len(names), required_ppm=0)
+    return flight({**CONTENTS, **dict.fromkeys(names, b"a list")}, coverage=coverage)
+
+
 def other_manifest_in_place(evidence: MemoryEvidence, _: Flight) -> None:
     evidence.refs[ID] = f"{OTHER.manifest_id}\n".encode()
     OTHER.place(evidence)
@@ -465,6 +471,10 @@ CASES = [
     Case("table_with_an_unknown_kind", {("D", "bad-entry", CAMERA)}, *UNKNOWN_KIND),
     Case("table_with_an_entry_in_an_entry", {("D", "bad-entry", "files/a/b")}, *A_FOLDER),
     Case("table_with_unknown_meta", {("D", "bad-field", "table")}, *UNKNOWN_META),
+    Case("a_list_of_missing_tiles_of_another_name", {("D", "bad-coverage", "table")},
+         lambda: lacking("coverage/other.cbor")),
+    Case("two_lists_of_missing_tiles", {("D", "bad-coverage", "table")},
+         lambda: lacking("coverage/missing.cbor", "coverage/other.cbor")),
     Case("another_count", {("D", "bad-count", "table")}, lambda: flight(count=5)),
     Case("another_count_by_far", {("D", "bad-count", "table")}, lambda: flight(count=MAX_ENTRIES)),
     Case("another_root", {("D", "bad-merkle-root", "table")}, lambda: replace_root(bytes(32))),
@@ -481,6 +491,15 @@ CASES = [
     Case("takeoff_in_the_box_and_outside_the_polygon", {("E", "takeoff-outside-area", "manifest")}, facts(
         area=Area(FACTS.area.bbox, (((-991750000, 470080000, -991740000, 470080000, -991750000, 470090000),),)))),
     Case("expired_by_a_second", {("E", "expired", "manifest")}, issue(expires_at=NOW - 1)),
+    Case("not_yet_valid_by_a_second", {("E", "not-yet-valid", "manifest")}, issue(valid_from=NOW + 1)),
+    Case("issued_more_than_a_day_ahead", {("E", "issued-in-future", "manifest")},
+         issue(issued_at=NOW + 86401, expires_at=None)),
+    Case("a_root_more_than_a_day_ahead", {("E", "issued-in-future", "trust root")}, damage=chain_of(
+        sign_root(next_root(ROOT, issued_at=NOW + 86401), "root-a"))),
+    Case("longer_than_the_root_allows", {("E", "lifetime", "manifest")}, damage=chain_of(
+        sign_root(next_root(ROOT, max_lifetime=1099), "root-a"))),
+    Case("never_expires_where_a_root_sets_a_maximum", {("E", "lifetime", "manifest")}, issue(expires_at=None),
+         damage=chain_of(sign_root(next_root(ROOT, max_lifetime=10**9), "root-a"))),
     Case("imagery_that_aged_since_the_issue", {("E", "stale-imagery", "manifest")}, lambda: flight(coverage=AGING)),
     Case("another_epoch", {("E", "wrong-epoch", "manifest")}, issue(epoch=2)),
     Case("an_epoch_ended", {("E", "wrong-epoch", "manifest")}, damage=chain_of(
@@ -497,6 +516,10 @@ CASES = [
     Case("engine_longer", {("F", "oversized", ENGINE)}, damage=in_place(ENGINE, longer)),
     Case("engine_empty", {("F", "truncated", ENGINE)}, damage=in_place(ENGINE, lambda _: b"")),
     Case("two_swapped", {("F", "swapped", ENGINE), ("F", "swapped", SHARD)}, lambda: flight(SAME_LENGTH), swapped),
+    Case("release_swapped", {("F", "swapped", "release")}, lambda: flight(releases=(ObjectId.of(b"a release"),)),
+         lambda evidence, one: evidence.objects.update({one.manifest.releases[0]: one.contents[ENGINE]})),
+    Case("release_flipped", {("F", "bit-flip", "release")}, lambda: flight(releases=(ObjectId.of(b"a release"),)),
+         lambda evidence, one: evidence.objects.update({one.manifest.releases[0]: b"another"})),
     Case("size_lies_by_one_more", {("F", "truncated", ENGINE)}, lie(ENGINE, 1)),
     Case("size_lies_by_one_less", {("F", "oversized", ENGINE)}, lie(ENGINE, -1)),
     Case("one_object_two_sizes", {("F", "bad-entry", CAMERA), ("F", "truncated", f"{CAMERA}, files/copy")}, two_sizes),
@@ -512,7 +535,7 @@ CASES = [
         ("E", "wrong-aircraft", "manifest"), ("E", "wrong-host", "manifest"), ("E", "expired", "manifest"),
         ("E", "takeoff-outside-area", "manifest"), ("E", "wrong-epoch", "manifest"), ("E", "old-root", "manifest"),
         ("F", "missing", CARD),
-    }, lambda: flight(mission=replace(FACTS, takeoff=Takeoff(0, 0, 0)), issue=Issue(2, 1, 1, 2, 2)),
+    }, lambda: flight(mission=replace(FACTS, takeoff=Takeoff(0, 0, 0)), issue=Issue(2, 1, 1, 2, expires_at=2)),
         in_place(CARD, None), binding=Binding(NOW, "uav-09", "cpu-aarch64")),
 ]  # fmt: skip
 
@@ -578,7 +601,21 @@ def test_wrong_beats_unreadable() -> None:
 def test_the_last_second_counts() -> None:
     assert check(evidence_of(flight(issue=replace(ISSUE, expires_at=NOW)))).go
     assert check(evidence_of(flight(issue=replace(ISSUE, expires_at=None)))).go
+    assert check(evidence_of(flight(issue=replace(ISSUE, valid_from=NOW)))).go
+    assert check(evidence_of(flight(issue=replace(ISSUE, issued_at=NOW + 86400, expires_at=NOW + 86400)))).go
     assert check(evidence_of(GOOD), root=pinned(replace(ROOT, issued_after=None))).go
+
+
+def test_the_longest_lifetime_counts_from_the_issue() -> None:
+    evidence = evidence_of(GOOD)
+    chain_of(sign_root(next_root(ROOT, max_lifetime=1100, default_lifetime=5), "root-a"))(evidence, GOOD)
+    assert check(evidence).go
+
+
+def test_a_mission_that_never_expires_says_so() -> None:
+    endless = check(evidence_of(flight(issue=replace(ISSUE, expires_at=None))))
+    assert "expiry: the mission never expires" in endless.not_judged
+    assert not any("expire" in text for text in check(evidence_of(GOOD)).not_judged)
 
 
 def test_a_mission_that_names_its_object_twice(present: Present) -> None:
@@ -804,6 +841,7 @@ def test_a_bad_signature_of_the_right_domain_names_no_other() -> None:
 STEP_E = {
     "wrong-mission", "wrong-aircraft", "wrong-host", "takeoff-outside-area", "expired", "stale-imagery", "wrong-epoch",
     "old-root", "issued-too-early", "unreleased", "wrong-flight", "rolled-back", "same-sequence", "consumed-flight",
+    "not-yet-valid", "lifetime", "issued-in-future", "floor-ahead",
 }  # fmt: skip
 
 
@@ -825,6 +863,7 @@ def test_every_finding_says_what_to_do() -> None:
         replace(BINDING, state=state.accepting(newer, now=0)),
         replace(BINDING, state=state.accepting(another, now=0)),
         replace(BINDING, state=state.accepting(GOOD.manifest, now=0).consuming(FACTS.flight)),
+        replace(BINDING, state=replace(state, issued=NOW + 86401)),
     ]
     of_state = [Case("by the state", set(), binding=binding) for binding in bindings]
     unsigned = flight(root=MIXED_ROOT, releases=(ObjectId.of(GOOD.signed),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Untrusted
 from store.format.cbor import INT_MAX, decode, encode
-from store.format.manifest import Manifest
+from store.format.manifest import SKEW, TIME_MAX, Manifest
 from store.trust.aircraft_state import (
     MAX_ACCEPTED,
     MAX_CONSUMED,
@@ -20,10 +21,28 @@ from store.trust.aircraft_state import (
     AircraftState,
     payload_digest,
 )
-from tests.support.missions import CONTENTS, COVERAGE, FACTS, ISSUE, NOW, ROOT, manifest_of, pinned, table_of
+from store.trust.root import SignedRoot
+from tests.support.missions import (
+    CONTENTS,
+    COVERAGE,
+    FACTS,
+    ISSUE,
+    NOW,
+    ROOT,
+    manifest_of,
+    next_root,
+    pinned,
+    role,
+    table_of,
+)
 
 PINNED = pinned()
 NEW = AircraftState.initial("uav-07", "cpu-x86_64", PINNED)
+
+
+def after_root(**changes: int) -> SignedRoot:
+    """The trust root after the pinned one, as if it were signed."""
+    return replace(PINNED, root=next_root(ROOT, **changes))
 
 
 def mission(sequence: int = ISSUE.sequence, *, epoch: int = ISSUE.epoch, id_: str = FACTS.id, **facts: str) -> Manifest:
@@ -40,7 +59,7 @@ def objections(state: AircraftState, manifest: Manifest) -> list[str]:
 
 def test_a_new_aircraft_objects_to_nothing() -> None:
     assert objections(NEW, mission()) == []
-    assert (NEW.missions, NEW.accepted, NEW.consumed, NEW.floor) == ({}, (), (), ROOT.issued_at)
+    assert (NEW.missions, NEW.accepted, NEW.consumed, NEW.issued, NEW.clock) == ({}, (), (), ROOT.issued_at, 0)
 
 
 def test_an_older_mission_is_refused_and_a_newer_one_is_not() -> None:
@@ -107,9 +126,11 @@ def test_the_fullest_state_has_room_and_no_more() -> None:
 
 def test_the_floor_only_rises() -> None:
     state = NEW.accepting(mission(), now=NOW)
-    assert state.floor == max(ROOT.issued_at, ISSUE.issued_at, NOW)
-    assert state.accepting(mission(), now=0).floor == state.floor
+    assert (state.issued, state.clock, state.floor) == (ISSUE.issued_at, NOW, NOW)
+    assert state.accepting(mission(), now=0) == state
     assert state.accepting(mission(), now=NOW + 5).floor == NOW + 5
+    assert state.with_root(after_root(issued_at=NOW + 9)).floor == NOW + 9
+    assert state.with_root(after_root(issued_at=0)).floor == NOW
 
 
 def test_a_clock_moves_the_floor_only_before_an_end() -> None:
@@ -124,10 +145,89 @@ def test_a_clock_moves_the_floor_only_before_an_end() -> None:
 
 def test_a_newer_root_ends_the_missions_of_earlier_epochs() -> None:
     state = replace(NEW, missions={"old": Acceptance(1, 5, bytes(32)), "new": Acceptance(2, 5, bytes(32))})
-    newer = replace(PINNED, root=replace(ROOT, epoch=2, issued_at=ROOT.issued_at + 5))
+    newer = after_root(epoch=2, issued_at=ROOT.issued_at + 5)
     assert set(state.with_root(newer).missions) == {"new"}
     assert state.with_root(newer).floor == ROOT.issued_at + 5
     assert set(state.with_root(PINNED).missions) == {"old", "new"}
+
+
+FAR = 4_000_000_000  # a year in which nobody flies
+
+
+class TestATimeThatWasAhead:
+    """What drives the floor up, and what brings it back. Nothing takes a flight away."""
+
+    def flown(self, **times: int) -> AircraftState:
+        return replace(NEW.accepting(mission(), now=0).consuming(FACTS.flight), accepted=("next",), **times)
+
+    def test_what_an_epoch_added_goes_with_it(self) -> None:
+        state = self.flown(issued=FAR, clock=NOW).with_root(after_root(epoch=2, issued_at=NOW))
+        assert (state.issued, state.clock, state.accepted, state.consumed) == (NOW, NOW, ("next",), (FACTS.flight,))
+
+    def test_a_root_of_the_same_epoch_leaves_it(self) -> None:
+        assert self.flown(issued=FAR).with_root(after_root(issued_at=NOW)).floor == FAR
+
+    def test_no_epoch_ends_what_a_clock_said(self) -> None:
+        assert self.flown(clock=FAR).with_root(after_root(epoch=2, issued_at=NOW)).floor == FAR
+
+    @pytest.mark.parametrize(
+        ("now", "epoch", "issued"),
+        [
+            *((None, 1, FAR), (None, 2, FAR), (NOW, 1, ISSUE.issued_at), (NOW, 2, 0)),
+            *((FAR - SKEW, 2, FAR), (FAR - SKEW - 1, 2, 0), (TIME_MAX + 1, 2, FAR)),
+        ],
+    )
+    def test_a_root_that_a_trusted_clock_refuses_enters_without_its_time(
+        self, now: int | None, epoch: int, issued: int
+    ) -> None:
+        root = after_root(epoch=epoch, issued_at=FAR)
+        state = self.flown().with_root(root, now=now)
+        assert (state.root, state.issued) == (root, issued)
+
+    def test_a_person_lowers_both(self) -> None:
+        state = self.flown(issued=FAR, clock=FAR)
+        lowered = state.lowering(NOW)
+        assert lowered == replace(state, issued=NOW, clock=NOW)
+        assert lowered.lowering(NOW) == lowered
+        assert lowered.lowering(FAR) == lowered, "it lowers, and raises nothing"
+
+    def test_the_trust_root_holds_the_floor(self) -> None:
+        state = self.flown(issued=FAR, clock=FAR)
+        early = ROOT.issued_at - SKEW
+        assert state.lowering(early) == replace(state, issued=ROOT.issued_at, clock=early)
+        with pytest.raises(Refused, match="trust root 1 was issued at") as caught:
+            state.lowering(early - 1)
+        assert caught.value.kind == "issued-in-future"
+        assert "new-epoch" in caught.value.remedy
+
+    @pytest.mark.parametrize("at", [-1, TIME_MAX + 1])
+    def test_a_time_of_no_calendar(self, at: int) -> None:
+        with pytest.raises(Invalid):
+            self.flown().lowering(at)
+
+    def test_a_trust_root_of_the_future_is_replaced_by_another(self) -> None:
+        """The one case that cannot be lowered: the root after it, of a new epoch, ends it."""
+        state = self.flown().with_root(after_root(issued_at=FAR))
+        with pytest.raises(Refused):
+            state.lowering(NOW)
+        third = replace(PINNED, root=next_root(state.root.root, epoch=2, issued_at=NOW))
+        assert state.with_root(third).floor == NOW
+        same_epoch = replace(PINNED, root=next_root(state.root.root, issued_at=NOW))
+        assert state.with_root(same_epoch).floor == FAR
+        assert state.with_root(same_epoch).lowering(NOW).floor == NOW
+
+    def test_enrolled_again_it_keeps_the_newest_epoch(self) -> None:
+        second = after_root(epoch=2, issued_at=NOW)
+        fresh = AircraftState.initial(NEW.id, NEW.host, second)
+        kept = fresh.continuing([self.flown(issued=FAR, clock=NOW + 7)])
+        assert (kept.issued, kept.clock, kept.consumed) == (NOW, NOW + 7, (FACTS.flight,))
+        back = NEW.continuing([replace(kept, issued=NOW + 3)])
+        assert (back.root, back.issued) == (second, NOW + 3), "an older root begins no earlier epoch"
+
+    def test_another_domain_has_an_epoch_of_its_own(self) -> None:
+        other = replace(PINNED, root=replace(ROOT, salt=bytes(16), root=role("root-b")))
+        kept = AircraftState.initial(NEW.id, NEW.host, other).continuing([self.flown(issued=FAR, clock=NOW)])
+        assert (kept.issued, kept.clock, kept.consumed) == (ROOT.issued_at, NOW, (FACTS.flight,))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +257,11 @@ def test_ids_and_classes_are_checked(id_: str, host: str) -> None:
         {"accepted": ["b", "a"]},
         {"accepted": ["no flight"]},
         {"accepted": ["a", "b"], "consumed": ["b"]},
-        {"floor": -1},
+        {"issued": -1},
+        {"clock": -1},
+        {"issued": TIME_MAX + 1},
+        {"clock": TIME_MAX + 1},
+        {"floor": 1},
         {"more": 1},
     ],
 )
@@ -166,6 +270,26 @@ def test_a_state_that_breaks_a_rule_is_refused(fields: dict[str, object]) -> Non
     with pytest.raises((Corrupt, Untrusted)):
         AircraftState.parse(encode({**value, **fields}))
     assert AircraftState.parse(encode(value)) == NEW
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "UAV 07"},
+        {"host": "no class"},
+        {"accepted": ("b", "a")},
+        {"accepted": ("a",), "consumed": ("a",)},
+        {"consumed": ("no flight",)},
+        {"missions": {"No Mission": Acceptance(1, 1, bytes(32))}},
+        {"missions": {"north": Acceptance(0, 1, bytes(32))}},
+        {"missions": {"north": Acceptance(1, 1, bytes(31))}},
+        {"issued": -1},
+        {"clock": TIME_MAX + 1},
+    ],
+)
+def test_nothing_is_rendered_that_would_not_parse(fields: dict[str, Any]) -> None:
+    with pytest.raises(Corrupt):
+        replace(NEW, **fields).render()
 
 
 names = st.text("abcdefghij", min_size=1, max_size=8)
@@ -179,28 +303,30 @@ names = st.text("abcdefghij", min_size=1, max_size=8)
     ),
     accepted=st.sets(names, max_size=6),
     consumed=st.sets(names, max_size=6),
-    floor=st.integers(0, 253402300799),
+    times=st.tuples(st.integers(0, TIME_MAX), st.integers(0, TIME_MAX)),
 )
 def test_a_state_comes_back_as_it_was(
-    missions: dict[str, Acceptance], accepted: set[str], consumed: set[str], floor: int
+    missions: dict[str, Acceptance], accepted: set[str], consumed: set[str], times: tuple[int, int]
 ) -> None:
     flights = {"accepted": tuple(sorted(accepted - consumed)), "consumed": tuple(sorted(consumed))}
-    known = replace(NEW, missions=missions, floor=floor, **flights)
+    known = replace(NEW, missions=missions, issued=times[0], clock=times[1], **flights)
     assert AircraftState.parse(known.render()) == known
 
 
 states = st.builds(
-    lambda missions, accepted, consumed, floor: replace(
+    lambda missions, accepted, consumed, issued, clock: replace(
         NEW,
         missions=missions,
         accepted=tuple(sorted(accepted - consumed)),
         consumed=tuple(sorted(consumed)),
-        floor=floor,
+        issued=issued,
+        clock=clock,
     ),
     st.dictionaries(names, st.builds(Acceptance, st.just(1), st.integers(1, 9), st.just(bytes(32))), max_size=4),
     st.sets(names, max_size=4),
     st.sets(names, max_size=4),
     st.integers(ROOT.issued_at, NOW),
+    st.integers(0, NOW),
 )
 
 
@@ -210,7 +336,8 @@ def test_nothing_takes_a_consumed_flight_back(earlier: list[AircraftState], flig
     consumed = {one for state in earlier for one in state.consumed}
     assert {*kept.consumed} == consumed
     assert {*kept.accepted} == {one for state in earlier for one in state.accepted} - consumed
-    assert kept.floor == max([NEW.floor, *(state.floor for state in earlier)])
+    assert kept.issued == max([NEW.issued, *(state.issued for state in earlier)])
+    assert kept.clock == max([0, *(state.clock for state in earlier)])
     assert all(kept.missions[id_] >= last for state in earlier for id_, last in state.missions.items())
     try:
         after = kept.consuming(flight)

@@ -29,7 +29,7 @@ from store.trust.root import (
     check_signatures,
     count_signers,
 )
-from tests.support.missions import ROOT, key, next_root, pinned, role, sign_payload, sign_root
+from tests.support.missions import ROOT, key, next_root, pinned, plus_order_2, role, sign_payload, sign_root
 
 KEYS = [key(f"key {i}").public for i in range(9)]
 
@@ -58,6 +58,8 @@ def trust_roots(draw: st.DrawFn) -> TrustRoot:
         releases="required" if draw(st.booleans()) and held["release"] else "optional",
         revoked=tuple(sorted(k for k in KEYS if k not in taken)),
         issued_after=draw(st.none() | st.integers(0, TIME_MAX)),
+        default_lifetime=draw(st.none() | st.integers(1, 10**6)),
+        max_lifetime=draw(st.none() | st.integers(10**6, TIME_MAX)),
         parent_domain=draw(digests) if later else None,
         previous=draw(digests) if later else None,
     )
@@ -90,7 +92,7 @@ def test_arbitrary_bytes_are_corrupt(data: bytes) -> None:
 
 def test_the_domain_is_the_hash_of_the_first_payload() -> None:
     second = next_root(ROOT)
-    third = next_root(second, domain="renamed")
+    third = next_root(second)
     digest = derive("flightbag 2026 trust root v1", ROOT.render())
     assert ROOT.domain_id == second.domain_id == third.domain_id == digest
     assert (second.previous, third.previous) == (ROOT.digest, second.digest)
@@ -116,6 +118,11 @@ def bad_values() -> dict[str, dict[str, Any]]:
         "issued_before_time": {"issued_at": -1},
         "issued_after_all_calendars": {"issued_at": TIME_MAX + 1},
         "issued_after_null": {"issued_after": "never"},
+        "lifetime_of_nothing": {"max_lifetime": 0},
+        "lifetime_of_less": {"default_lifetime": -1},
+        "lifetime_of_all_calendars": {"max_lifetime": TIME_MAX + 1},
+        "lifetime_in_words": {"max_lifetime": "72h"},
+        "default_beyond_the_longest": {"default_lifetime": 61, "max_lifetime": 60},
         "domain_empty": {"domain": ""},
         "domain_with_a_newline": {"domain": "fleet\n"},
         "domain_that_ends_in_a_space": {"domain": "fleet "},
@@ -135,10 +142,15 @@ def bad_values() -> dict[str, dict[str, Any]]:
         "keys_in_another_order": with_role("mission", {"keys": two[::-1], "threshold": 1}),
         "key_twice": with_role("mission", {"keys": [pilot, pilot], "threshold": 2}),
         "key_short": with_role("mission", {"keys": [weak], "threshold": 1}),
+        "key_of_order_2": with_role("mission", {"keys": [(2**255 - 20).to_bytes(32, "little")], "threshold": 1}),
+        "key_outside_the_subgroup": with_role("root", {"keys": [plus_order_2(pilot)], "threshold": 1}),
+        "key_that_is_no_point": with_role("release", {"keys": [b"\x02" + bytes(31)], "threshold": 1}),
         "key_as_text": with_role("mission", {"keys": ["x" * 32], "threshold": 1}),
         "sixty_five_keys": with_role("mission", {"keys": [bytes([0, i]) * 16 for i in range(65)], "threshold": 1}),
         "key_for_release_and_mission": with_role("release", {"keys": [pilot], "threshold": 1}),
-        "revoked_key_in_a_role": {"revoked": [pilot]},
+        "revoked_key_in_the_role_mission": {"revoked": [pilot]},
+        "revoked_key_in_the_role_release": {"revoked": [lab]},
+        "revoked_key_in_the_role_root": {"revoked": [key("root-a").public.raw]},
         "revoked_twice": {"revoked": [bytes(32), bytes(32)]},
         "revoked_as_text": {"revoked": ["x"]},
         "required_releases_nobody_can_sign": {
@@ -296,6 +308,10 @@ class TestChain:
         assert advance(pinned(), [sign_root(other, "root-a"), sign_root(third, "root-a")]).root == third
         assert broken([sign_root(second, "root-a"), sign_root(third, "root-a")]) == "bad-trust-chain"
 
+    @pytest.mark.parametrize("label", ["ridge fleet 2", "Ridge fleet", "r"])
+    def test_another_label_of_the_domain(self, label: str) -> None:
+        assert broken([sign_root(next_root(ROOT, domain=label), "root-a")]) == "bad-trust-chain"
+
     def test_the_root_before_by_another_digest(self) -> None:
         assert broken([sign_root(next_root(ROOT, previous=bytes(32)), "root-a")]) == "bad-trust-chain"
 
@@ -430,6 +446,7 @@ class TestMissionSignatures:
         check_signatures(signed("pilot", "co-pilot", root=both), both, LABEL, "mission", "it")
 
     def test_a_key_of_small_order_signs_nothing(self) -> None:
+        """Not even where a root names it, which none that is read does."""
         weak = PublicKey((2**255 - 20).to_bytes(32, "little"))
         root = replace(CREW, mission=Role((weak,), 1))
         forged = Signature(weak.kid, (1).to_bytes(32, "little") + bytes(32))

@@ -1,11 +1,11 @@
-"""The example at the head of the orchestrator runs: what somebody who embeds the build does."""
+"""The example at the head of `publication` runs: what somebody who embeds the build does."""
 
 from __future__ import annotations
 
 import doctest
 from pathlib import Path
 
-from builders import orchestrator
+from builders import publication
 from store.trust.keys import PrivateKey
 from tests.support.field import Desk
 
@@ -17,7 +17,7 @@ def test_the_example_runs(desk: Desk, tmp_path: Path) -> None:
         "key": PrivateKey.of_pem(desk.key.read_bytes(), None),
         "cache_folder": tmp_path,
     }
-    (test,) = (one for one in doctest.DocTestFinder(recurse=False).find(orchestrator, globs=names) if one.examples)
+    (test,) = (one for one in doctest.DocTestFinder(recurse=False).find(publication, globs=names) if one.examples)
     report: list[str] = []
     results = doctest.DocTestRunner().run(test, out=report.append)
     assert (results.attempted, results.failed) == (4, 0), "".join(report)

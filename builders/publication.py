@@ -1,0 +1,224 @@
+"""Build missions: prepare them in a confined process, then sign and publish in this one.
+
+    >>> from builders import build
+    >>> report = build(mission_file, store_path, [key], cache=cache_folder)
+    >>> report.outcome, report.coverage.described == report.coverage.tiles
+    ('built', True)
+    >>> build(mission_file, store_path, [key], cache=cache_folder).outcome
+    'unchanged'
+
+All that reads foreign bytes or runs a network happens in the process that `confinement` starts (decision 0021). What it
+gives back is a payload: a manifest and its table. This process parses both as strictly as an aircraft does, opens the
+keys last, when that process has ended, and publishes. A build that fails publishes nothing, and the previous manifest
+stays current.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from base64 import b64decode
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from builders import confinement
+from store.disk.locks import exclusive
+from store.errors import Corrupt, Refused
+from store.format.cose import Envelope
+from store.format.entries import EntryTable
+from store.format.ids import ObjectId
+from store.format.manifest import CONTENT_TYPE, MISSION_ID, Manifest
+from store.ground.issuing import Draft, Issued, Keys, draft_of, issue, overtaken
+from store.ground.repository import Repository
+from store.ground.writer import Writer, writing
+from store.trust.keys import Signer
+from store.trust.review import require_code, signing_code
+from store.trust.root import TrustRoot
+
+if TYPE_CHECKING:
+    from builders.report import BuildReport
+
+Progress = Callable[[str, int, int], None]
+
+
+def build_mission(
+    mission_file: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    signers: Sequence[Signer],
+    *,
+    cache: str | os.PathLike[str],
+    now: int | None = None,
+    progress: Progress = lambda _activity, _done, _total: None,
+) -> BuildReport:
+    """Build a mission file into a store: what is missing is built, then the manifest is signed and published.
+
+    `cache` is a folder for what the next build may reuse; `now` is unix seconds, by default the clock's. The work is
+    done in a process of its own, which ends before this function returns. Returns and raises as `build`.
+    """
+    at = int(time.time()) if now is None else now
+    return build(Path(mission_file), store, Keys.of(signers), cache=Path(cache), now=at, progress=progress)
+
+
+def build(
+    mission_file: Path,
+    store: str | os.PathLike[str],
+    keys: Keys,
+    *,
+    cache: Path,
+    now: int,
+    progress: Progress,
+    remembered: bool = True,
+    expect: str | None = None,
+) -> BuildReport:
+    """Build what is missing, walk the coverage, sign and publish.
+
+    The keys are opened last, and not at all where nothing is to be signed. `expect` is the code of the draft that a
+    second pilot builds again (FORMAT.md 10.3): Refused (kind other-code), with nothing signed, if this build makes
+    another manifest.
+
+    The report says `failed`, with every missing tile and its reason, where the coverage is not what the policy demands;
+    other failures raise. `now` is unix seconds and becomes the time of issue. Without `remembered` every tile is read,
+    also where no source has changed since the last time.
+    """
+    start = time.monotonic()
+    # The locks are held from before the first byte is written until the mission is published.
+    with Repository.open(store) as repository, ExitStack() as locks:
+        keys.check(repository.trust_root().root, now=now)
+        missions: list[str] = []
+
+        def lock(mission: str) -> None:
+            if missions or not MISSION_ID.fullmatch(mission):
+                raise Corrupt(f"the confined process named {mission[:80]!r} as its mission", kind="failed")
+            missions.append(mission)
+            what = f"the build of mission {mission}"
+            locks.enter_context(exclusive(repository.media.path, repository.disk, f"mission-{mission}", what))
+            locks.enter_context(repository.locked())
+
+        result = confinement.build(
+            mission_file,
+            store,
+            cache,
+            keys=keys.count,
+            now=now,
+            remembered=remembered,
+            progress=progress,
+            opened=lock,
+        )
+        from builders.crossing import from_json
+        from builders.report import BuildReport
+
+        report = from_json(BuildReport, result.get("report"))
+        if (payload := _Payload.of(result.get("payload"))) is not None:
+            _check_report(report, payload)
+            with writing(repository) as writer:
+                report = _publish(writer, missions[0], payload, report, keys, now, expect)
+        elif expect is not None and report.outcome == "unchanged":
+            require_code(report.signing_code, expect, f"the published manifest of mission {report.mission}")
+    return replace(report, seconds=round(time.monotonic() - start, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class _Payload:
+    """What the confined process wants signed; see `orchestrator.Payload`."""
+
+    manifest: Manifest
+    table: EntryTable
+    draft: bool
+    lacking: str
+
+    @classmethod
+    def of(cls, value: Any) -> Self | None:
+        """Read it as strictly as an aircraft does. Raise Corrupt for what no aircraft would take."""
+        if value is None:
+            return None
+        try:
+            manifest = Manifest.parse(b64decode(value["manifest"], validate=True))
+            table_bytes = b64decode(value["table"], validate=True)
+            draft, lacking = value["draft"], value["lacking"]
+            if type(draft) is not bool or type(lacking) is not str:
+                raise TypeError("draft or lacking")
+        except (KeyError, TypeError, ValueError) as error:
+            text = "the confined process gave back something else than a payload"
+            raise Corrupt(text, remedy="report this as a defect", kind="failed") from error
+        if (ObjectId.of(table_bytes), len(table_bytes)) != (manifest.table, manifest.table_size):
+            raise Corrupt("the confined process gave back a table of another manifest", kind="bad-table")
+        return cls(manifest, EntryTable.parse(table_bytes), draft, lacking)
+
+
+def _check_report(report: BuildReport, payload: _Payload) -> None:
+    """Raise Corrupt unless the report shows what the payload has signed: people read the report."""
+    manifest, entries = payload.manifest, payload.table.entries
+    coverage = report.coverage
+    if (
+        report.mission != manifest.mission.id
+        or tuple(one.figure() for one in report.figures) != manifest.quality
+        or (coverage.tiles, coverage.tiles - coverage.described, len(coverage.missing))
+        != (manifest.coverage.tiles, manifest.coverage.missing, manifest.coverage.missing)
+        or sorted((row.name, row.id, row.bytes) for row in report.artifacts)
+        != [(entry.name, str(entry.id), entry.size) for entry in entries]
+    ):
+        text = "the confined process gave back a report of something else than its payload"
+        raise Corrupt(text, remedy="report this as a defect", kind="failed")
+
+
+def _publish(
+    writer: Writer,
+    mission: str,
+    payload: _Payload,
+    report: BuildReport,
+    keys: Keys,
+    now: int,
+    expect: str | None,
+) -> BuildReport:
+    """Sign the manifest and publish it, or keep it as a draft where it lacks something."""
+    repository, manifest = writer.repository, payload.manifest
+    trust_root = repository.trust_root().root
+    draft = _draft(repository, mission, payload, trust_root, now)
+    if expect is not None:
+        code = signing_code(Envelope(CONTENT_TYPE, manifest.render()))
+        require_code(code, expect, f"the manifest that this build makes of mission {mission}")
+    # Nobody signs what cannot be published: its approval will make another manifest of it.
+    signers = () if payload.lacking else keys.open()
+    issued = issue(writer, manifest, payload.table, signers, trust_root, draft=draft, hold=bool(payload.lacking))
+    return replace(
+        report,
+        outcome="built" if issued.manifest is not None else "draft",
+        manifest="" if issued.manifest is None else str(issued.manifest),
+        sequence=issued.issue.sequence,
+        signing_code=issued.signing_code,
+        valid_from=issued.issue.valid_from,
+        expires_at=issued.issue.expires_at,
+        why=_unpublished(issued, payload.lacking),
+    )
+
+
+def _draft(repository: Repository, mission: str, payload: _Payload, trust_root: TrustRoot, now: int) -> Draft | None:
+    """Return the draft whose signatures stay, if the payload is that of a draft.
+
+    Raise Refused unless the payload is what may be signed now: of the mission whose lock is held, and the issue that
+    follows.
+    """
+    manifest = payload.manifest
+    why = "" if manifest.mission.id == mission else f"it is of mission {manifest.mission.id}"
+    why = why or overtaken(repository, manifest, trust_root, now=now)
+    draft = draft_of(repository, mission) if payload.draft else None
+    if draft is not None and draft.manifest != manifest:
+        why = why or "the draft was changed meanwhile"
+    if why:
+        raise Refused(f"the manifest of {mission} cannot be signed: {why}", remedy="build again", kind="stale-draft")
+    return draft
+
+
+def _unpublished(issued: Issued, lacking: str) -> str:
+    """Return why a manifest is only a draft, and what became of the draft before it; "" where it is published."""
+    why = ""
+    if issued.manifest is None:
+        why = f"it has {issued.signatures} of {issued.threshold} required signatures: flightbag sign"
+    if lacking:
+        why = lacking
+    if issued.replaced:
+        why += f"{'; ' if why else ''}it replaces the draft before it; signatures lost: {issued.replaced}"
+    return why
