@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest check drill fuzz bench lock dist fix clean
+.PHONY: demo test test-oldest check drill fuzz mutate bench lock dist fix clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
@@ -41,6 +41,10 @@ fuzz: $(VENV)/.stamp
 	$(BIN)/python -m tests.fuzz --seconds 300
 	$(BIN)/python -m tests.conformance.side_by_side
 
+# Small changes to the modules that decide what flies, each of which a test must notice; goes on where it was stopped.
+mutate: $(VENV)/.stamp
+	$(BIN)/python -m tests.mutate
+
 # Beside cp, b3sum, restic, borg and ostree, where they are installed; memory; a million objects; engines; maps: half an hour, 25 GB of room.
 bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench side
@@ -66,4 +70,4 @@ fix: $(VENV)/.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .demo dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo .mutate dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -11,6 +11,7 @@ they go nowhere. Each block that begins or ends counts as progress.
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -24,24 +25,29 @@ class Recorder:
 
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(_SLOTS * _SLOT))
-        self._map = _mapped(path)
+        self._fd = os.open(path, os.O_RDONLY)
 
     def close(self) -> None:
-        self._map.close()
+        os.close(self._fd)
+
+    def _read(self) -> bytes:
+        # Not mapped here: a worker that truncates the file must not end its parent with SIGBUS.
+        return os.pread(self._fd, _SLOTS * _SLOT, 0).ljust(_SLOTS * _SLOT, b"\0")
 
     @property
     def count(self) -> int:
         """A number that differs whenever the worker has got on."""
-        return sum(int.from_bytes(self._map[at : at + 8], "little") for at in range(0, _SLOTS * _SLOT, _SLOT))
+        data = self._read()
+        return sum(int.from_bytes(data[at : at + 8], "little") for at in range(0, _SLOTS * _SLOT, _SLOT))
 
     @property
     def doing(self) -> tuple[str, ...]:
         """What each thread of the worker does, in its own words; without control characters, because a worker may
         write anything."""
-        texts = []
+        texts, data = [], self._read()
         for at in range(0, _SLOTS * _SLOT, _SLOT):
-            length = min(int.from_bytes(self._map[at + 8 : at + _HEAD], "little"), _SLOT - _HEAD)
-            text = self._map[at + _HEAD : at + _HEAD + length].decode(errors="replace")
+            length = min(int.from_bytes(data[at + 8 : at + _HEAD], "little"), _SLOT - _HEAD)
+            text = data[at + _HEAD : at + _HEAD + length].decode(errors="replace")
             texts.append("".join(letter for letter in text if letter.isprintable()))
         return tuple(dict.fromkeys(text for text in texts if text))
 
@@ -50,7 +56,8 @@ class _Box:
     """The worker's side: one slot for each thread that is doing something."""
 
     def __init__(self, path: Path) -> None:
-        self._map = _mapped(path)
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), _SLOTS * _SLOT)
         self._free = list(range(_SLOTS))
         self._guard = threading.Lock()
         self._own = threading.local()
@@ -105,6 +112,8 @@ class doing:  # noqa: N801 - it reads as a statement: with doing("decoding tile 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, MemoryError) and not hasattr(error, "__notes__"):
+            error.add_note(self._what)
         if _box is not None:
             _box.end()
 
@@ -113,8 +122,3 @@ def getting_on() -> None:
     """Count as progress: for code that waits for a process with limits of its own."""
     with doing("waiting for a process that compiles"):
         pass
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("r+b") as file:
-        return mmap.mmap(file.fileno(), _SLOTS * _SLOT)

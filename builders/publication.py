@@ -22,11 +22,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from builders import confinement
-from builders.crossing import from_json
-from builders.report import BuildReport
 from store.disk.locks import exclusive
 from store.errors import Corrupt, Refused
 from store.format.entries import EntryTable
@@ -37,6 +35,9 @@ from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
+
+if TYPE_CHECKING:
+    from builders.report import BuildReport
 
 Progress = Callable[[str, int, int], None]
 
@@ -101,8 +102,12 @@ def build(
             progress=progress,
             opened=lock,
         )
-        report = from_json(BuildReport, result["report"])
+        from builders.crossing import from_json
+        from builders.report import BuildReport
+
+        report = from_json(BuildReport, result.get("report"))
         if (payload := _Payload.of(result.get("payload"))) is not None:
+            _check_report(report, payload)
             with writing(repository) as writer:
                 report = _publish(writer, missions[0], payload, report, keys, now)
     return replace(report, seconds=round(time.monotonic() - start, 3))
@@ -136,6 +141,22 @@ class _Payload:
         return cls(manifest, EntryTable.parse(table_bytes), draft, lacking)
 
 
+def _check_report(report: BuildReport, payload: _Payload) -> None:
+    """Raise Corrupt unless the report shows what the payload has signed: people read the report."""
+    manifest, entries = payload.manifest, payload.table.entries
+    coverage = report.coverage
+    if (
+        report.mission != manifest.mission.id
+        or tuple(one.figure() for one in report.figures) != manifest.quality
+        or (coverage.tiles, coverage.tiles - coverage.described, len(coverage.missing))
+        != (manifest.coverage.tiles, manifest.coverage.missing, manifest.coverage.missing)
+        or sorted((row.name, row.id, row.bytes) for row in report.artifacts)
+        != [(entry.name, str(entry.id), entry.size) for entry in entries]
+    ):
+        text = "the confined process gave back a report of something else than its payload"
+        raise Corrupt(text, remedy="report this as a defect", kind="failed")
+
+
 def _publish(
     writer: Writer,
     mission: str,
@@ -156,6 +177,7 @@ def _publish(
         outcome="built" if issued.manifest is not None else "draft",
         manifest="" if issued.manifest is None else str(issued.manifest),
         sequence=issued.issue.sequence,
+        signing_code=issued.signing_code,
         valid_from=issued.issue.valid_from,
         expires_at=issued.issue.expires_at,
         why=_unpublished(issued, payload.lacking),

@@ -23,7 +23,7 @@ from store.trust.aircraft_state import AircraftState
 from store.trust.draft import RootDraft
 from store.trust.root import SignedRoot, TrustRoot
 from tests.conformance.attacks import GO, Groups, Row, Scene, issued, scene, takeoff, with_fields
-from tests.support.missions import BINDING, FACTS, ISSUE, NOW, ROOT, flight, key, next_root, pinned, role, sign_root
+from tests.support.missions import BINDING, FACTS, ISSUE, NOW, ROOT, by, flight, key, next_root, pinned, role, sign_root
 from tests.support.stores import make_store
 
 HOUR, DAY = 3600, 86400
@@ -261,7 +261,7 @@ def signing(draft: tuple[TrustRoot, dict[str, Any]], folder: Path) -> str:
         unsigned = flight(root=root, by=(), issue=replace(issue, sequence=sequence))
         repository.replace(f"drafts/{FACTS.id}", unsigned.signed)
         try:
-            sign_draft(repository, FACTS.id, [key("pilot")], now=NOW)
+            sign_draft(repository, FACTS.id, by(key("pilot")), now=NOW)
         except FlightbagError as error:
             return f"ground {error.kind}"
     return GO

@@ -19,6 +19,7 @@ from store.errors import Unavailable
 from store.ground.repository import Repository
 from tests.support.commands import flightbag
 from tests.support.field import Desk
+from tests.support.here import confine_here
 
 INDEXES = '[[indexes]]\nname = "lists"\nset = "embedder"\nmethod = "ivf"\n'
 KINDS = (EngineTask, ShardTask, ProbeTask, IndexTask, FileTask)
@@ -91,6 +92,7 @@ def test_a_plan_and_a_build_leave_no_network_in_memory(desk: Desk, tmp_path: Pat
     planned(desk, mission, tmp_path)
     assert shard_module._embedder.cache_info().currsize == 0
     with pytest.MonkeyPatch.context() as patch:
+        confine_here(patch)
         patch.setattr(EngineBuilder, "_build", broken)
         assert desk.build(mission).status == 3
     assert shard_module._embedder.cache_info().currsize == 0
