@@ -128,8 +128,8 @@ def test_a_decoder_that_hangs_is_bounded_and_its_tile_named(
 @pytest.mark.parametrize(
     ("code", "doing"),
     [
-        ("sqlite3.connect = hang", "opening {}"),
-        ("mbtiles.MBTilesSource.cell = hang", "reading cell 10/229/360 of {}"),
+        ("sqlite3.connect = hang", "opening "),
+        ("mbtiles.MBTilesSource.cell = hang", "reading cell 10/"),
     ],
 )
 def test_a_source_that_hangs_is_bounded_and_named(
@@ -140,7 +140,8 @@ def test_a_source_that_hangs_is_bounded_and_named(
     mission = small(desk, more="[compile]\ntimeout_s = 3\n")
     for ran in (desk.build(mission), flightbag("plan", mission, "--store", desk.store, "--json")):
         assert (ran.status, ran.json["error"]["kind"]) == (3, "timed-out")
-        assert f"while it was {doing.format(desk.folder / 'terrain.mbtiles')}" in ran.json["error"]["message"]
+        assert f"while it was {doing}" in ran.json["error"]["message"]
+        assert ran.json["error"]["message"].endswith(str(desk.folder / "terrain.mbtiles"))
 
 
 @LINUX

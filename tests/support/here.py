@@ -32,7 +32,7 @@ def run_here(
     def send(message: list[Any]) -> None:
         if message[0] == "loaded":
             opened(message[1])
-        else:
+        elif module == "builders.confined":  # bars here would pass on what they get from here
             progress(*message[1:])
 
     tasks = confined.TASKS if module == "builders.confined" else {"command": confined_command}
