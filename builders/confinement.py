@@ -1,4 +1,4 @@
-"""Run in a confined process what reads foreign bytes or runs a network; see decision 0021.
+"""Run in a confined process what reads foreign bytes or runs a network; see decision 19.
 
 Each function starts `python -m builders.confined` on one task, passes its progress on, and returns what it gave back,
 read by the types that are expected. Ctrl-C is heard at once, also while a network runs. The process inherits no key, no

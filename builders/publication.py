@@ -7,7 +7,7 @@
     >>> build(mission_file, store_path, [key], cache=cache_folder).outcome
     'unchanged'
 
-All that reads foreign bytes or runs a network happens in the process that `confinement` starts (decision 0021). What it
+All that reads foreign bytes or runs a network happens in the process that `confinement` starts (decision 19). What it
 gives back is a payload: a manifest and its table. This process parses both as strictly as an aircraft does, opens the
 keys last, when that process has ended, and publishes. A build that fails publishes nothing, and the previous manifest
 stays current.

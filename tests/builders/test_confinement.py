@@ -125,22 +125,36 @@ def test_a_decoder_that_hangs_is_bounded_and_its_tile_named(
 
 
 @LINUX
-@pytest.mark.parametrize("container", ["mbtiles", "geotiff", "pmtiles", "folder"])
+@pytest.mark.parametrize(
+    ("code", "doing"),
+    [
+        ("sqlite3.connect = hang", "opening {}"),
+        ("mbtiles.MBTilesSource.cell = hang", "reading cell 10/229/360 of {}"),
+    ],
+)
 def test_a_source_that_hangs_is_bounded_and_named(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, doing: str
 ) -> None:
-    """What opens any container hangs, as a library may: it happens in the confined process by construction."""
-    code = "import time\nimport builders.imagery.inventory as i\ni.open_source = lambda *a: time.sleep(3600)\n"
-    at_start(tmp_path, monkeypatch, code)
-    source = desk.folder / f"source.{container}"
-    if container == "folder":
-        source.mkdir()
-    else:
-        source.write_bytes(b"x")
-    mission = small(desk, more="[compile]\ntimeout_s = 3\n", tiles=source)
+    hang = "import sqlite3, time\nimport builders.imagery.mbtiles as mbtiles\ndef hang(*_, **__): time.sleep(3600)\n"
+    at_start(tmp_path, monkeypatch, hang + code)
+    mission = small(desk, more="[compile]\ntimeout_s = 3\n")
     for ran in (desk.build(mission), flightbag("plan", mission, "--store", desk.store, "--json")):
         assert (ran.status, ran.json["error"]["kind"]) == (3, "timed-out")
-        assert f"while it was opening {source}" in ran.json["error"]["message"]
+        assert f"while it was {doing.format(desk.folder / 'terrain.mbtiles')}" in ran.json["error"]["message"]
+
+
+@LINUX
+def test_a_model_that_does_not_end_on_calibration_tiles_is_bounded(desk: Desk) -> None:
+    write_endless(desk.folder / "embedder.onnx", only_on_tiles=True)
+    mission = small(desk, more="[compile]\ntimeout_s = 8\n")
+    assert 'precision = "fp32"' in mission.read_text()
+    mission.write_text(mission.read_text().replace('precision = "fp32"', 'precision = "int8"'))
+    for words in (("build",), ("engines", "build")):
+        ran = flightbag(*words, mission, "--store", desk.store, "--json")
+        assert ran.status == 3
+        error = ran.json["error"] if len(words) == 1 else ran.json[0]["error"]
+        assert (error["kind"], "timeout_s" in error["remedy"]) == ("timed-out", True)
+        assert "embedder.onnx" in error["message"]
 
 
 # -- interrupts

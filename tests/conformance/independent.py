@@ -993,9 +993,9 @@ def prove(data: bytes, pinned: bytes) -> list[Any]:
     """The entry that a proof shows. Raises Fault."""
     f = decode(data)
     _PROOF(f)
-    newest = root(pinned)
+    newest = first = root(pinned)
     for one in f["roots"]:
-        if root(one).version > newest.version:
+        if root(one).version > first.version:
             newest = step(newest, one)
     sealed = envelope(f["manifest"], "manifest")
     newest.signers(sealed, "mission")

@@ -1021,21 +1021,20 @@ def place(rng: random.Random, w: World) -> None:
         if rng.random() < 0.4:
             boxes = [[0, 80 * DEGREE, 10 * DEGREE, 90 * DEGREE]]
             shapes = [[[[0, 80 * DEGREE, 10 * DEGREE, 80 * DEGREE, 5 * DEGREE, top * DEGREE]]] for top in (89, 90)]
-    mission["area"] = {"bbox": rng.choice(boxes), "polygons": rng.choice(shapes)}
-    numbers = [west, south, east, north, 0, west // 2, south // 2, east // 2, north // 2, 180 * DEGREE, -180 * DEGREE]
-    lon = rng.choice([*numbers, 170 * DEGREE, 175 * DEGREE, -175 * DEGREE, rng.randint(west, east)]) + rng.choice(
-        [0, 0, 1, -1]
-    )
-    lat = rng.choice([*numbers[:9], 90 * DEGREE, -90 * DEGREE, 85 * DEGREE, 2 * DEGREE, rng.randint(south, north)])
-    mission["takeoff"] = [lat + rng.choice([0, 0, 1, -1]), lon, rng.choice([0, -10_000, 1_800_000_000, 1_800_000_001])]
+    box = rng.choice(boxes)
+    mission["area"] = {"bbox": box, "polygons": rng.choice(shapes)}
+    lons = [box[0], box[2], (box[0] + box[2]) // 2, 0, west // 2, east // 2, 180 * DEGREE, -180 * DEGREE, 175 * DEGREE]
+    lats = [box[1], box[3], (box[1] + box[3]) // 2, 0, south // 2, north // 2, 2 * DEGREE, 90 * DEGREE, -90 * DEGREE]
+    lon, lat = (rng.choice(choices) + rng.choice([0, 0, 0, 1, -1]) for choices in (lons, lats))
+    mission["takeoff"] = [lat, lon, rng.choice([0, -10_000, 1_800_000_000, -1_800_000_000, 1_800_000_001])]
 
 
 @change
 def many_vertices(rng: random.Random, w: World) -> None:
-    count = rng.choice([4095, 4096, 4097])
-    west, south, _, _ = box = w.manifest.payload["mission"]["area"]["bbox"]
-    ring = [number for i in range(count - 3) for number in (west + i % 2, south)]
-    w.manifest.payload["mission"]["area"]["polygons"] = [[ring, [box[0], box[1], box[2], box[1], box[2], box[3]]]]
+    area = w.manifest.payload["mission"]["area"]
+    west, south, east, north = area["bbox"]
+    line = [number for i in range(rng.choice([4091, 4092, 4093])) for number in (west + i % 2, south)]
+    area["polygons"] = [[[west, south, east, south, east, north, west, north]], [line]]
 
 
 @change

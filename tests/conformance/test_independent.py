@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import random
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from store.errors import FlightbagError
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Verdict
 from store.trust import ed25519
@@ -23,7 +25,7 @@ from tests.conformance import attacks, independent
 from tests.conformance.attacks import Attack, Raided
 from tests.conformance.independent import Ask, Fault
 from tests.conformance.make_vectors import FOLDER
-from tests.conformance.side_by_side import Answer, agree, shown
+from tests.conformance.side_by_side import Answer, agree, encode, shown, twist
 from tests.support.missions import key, plus_order_2
 
 INDEX: dict[str, dict[str, str]] = json.loads((FOLDER / "index.json").read_text())
@@ -221,3 +223,27 @@ def test_proof(row: Attack) -> None:
     except Fault as fault:
         said = f"proof {fault.kind}"
     assert (said == "GO") is (row.refusal == "GO"), said
+
+
+def test_changed_proofs() -> None:
+    rng = random.Random(7)
+    data = next(row.shown for row in ROWS if str(row) == "proof-files/through-a-newer-root")
+    pinned = attacks.pinned()
+    seen = set()
+    for _ in range(300):
+        value = independent.decode(data)
+        twist(rng, value)
+        changed = encode(value)
+        said = []
+        for prove in (
+            lambda: independent.prove(changed, pinned.envelope.render()),  # noqa: B023
+            lambda: attacks.proofs_.prove(attacks.proofs_.Proof.parse(changed), pinned),  # noqa: B023
+        ):
+            try:
+                prove()
+                said.append("GO")
+            except (Fault, FlightbagError) as refusal:
+                said.append(refusal.kind)
+        assert (said[0] == "GO") is (said[1] == "GO"), (said, value)
+        seen |= set(said)
+    assert {"GO", "bad-proof", "bad-field", "not-canonical"} <= seen

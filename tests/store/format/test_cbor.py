@@ -156,6 +156,18 @@ def test_refuses(name: str) -> None:
     assert caught.value.fields["kind"] == "not-canonical"
 
 
+@pytest.mark.parametrize(
+    "data",
+    ["9fff", "bf616101ff", "5f4101ff", "7f6161ff", "a2616101616102", "a18000", "81" * (MAX_DEPTH + 2) + "00"],
+    ids=["array", "map", "bytes", "text", "key_twice", "key_of_an_array", "deep"],
+)
+def test_what_no_canonical_form_has_is_refused_while_it_is_loaded(data: str) -> None:
+    """The caller renders what was loaded again, which must not be endless or ambiguous."""
+    with pytest.raises(Corrupt) as caught:
+        load(bytes.fromhex(data), limit=2**20, what="the test")
+    assert caught.value.fields["kind"] == "not-canonical"
+
+
 @pytest.mark.parametrize("name", [name for name in REFUSED if name.startswith("tag_")])
 def test_a_tag_is_refused_before_what_it_marks_is_built(name: str) -> None:
     with pytest.raises(Corrupt, match="tag"):
@@ -219,6 +231,7 @@ class TestFields:
             ("text", (re.compile("[a-c]+"),), ["abc"], ["", "abd", "abc\n", b"abc", 1]),
             ("choice", (("x", "y"),), ["x", "y"], ["z", "", b"x", 1]),
             ("binary", (2,), [b"ab"], [b"a", b"abc", "ab", [1, 2]]),
+            ("blob", (2,), [b"", b"a", b"ab"], [b"abc", "ab", [1, 2]]),
             ("array", (1, 2), [[0], [0, 0]], [[], [0, 0, 0], (0,), "ab", {}]),
         ],
     )

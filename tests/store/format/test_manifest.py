@@ -411,3 +411,18 @@ def test_parsing_leaves_its_input_alone() -> None:
     before = deepcopy(value)
     Manifest.parse(encode(value))
     assert value == before
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "1970-01-01 00:00:00Z"),
+        (TIME_MAX, "9999-12-31 23:59:59Z"),
+        (-1, "1969-12-31 23:59:59Z"),
+        (2**62, f"{2**62} s after 1970"),
+        (10**30, f"{10**30} s after 1970"),
+    ],
+)
+def test_any_number_of_seconds_is_printed(seconds: int, text: str) -> None:
+    """Also a number that no calendar has: a message about a wrong time must not fail itself."""
+    assert manifests.utc(seconds) == text
