@@ -19,7 +19,7 @@ from store.format.ref import REF_SIZE
 from store.takeoff.mission import Outcome
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, advance
 
-MAX_ROOTS = 10_000
+MAX_MISSIONS = MAX_ROOTS = 10_000
 # So many whole objects are remembered, and not read again for the next mission. The bound keeps the memory small.
 _REMEMBERED = 200_000
 # The most missions that a message names.
@@ -58,7 +58,9 @@ class StoreEvidence:
     def missions(self) -> list[str]:
         """Return the ids of the missions that have a ref, ascending. Other names in the folder are passed over."""
         try:
-            names = self.media.names_if_there("missions")
+            names = self.media.names("missions", MAX_MISSIONS)
+        except NotFound:
+            return []
         except Corrupt as error:
             if error.kind != "too-many":
                 raise
