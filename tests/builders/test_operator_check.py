@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -81,6 +83,15 @@ def test_the_order_of_rows_can_be_named_on_the_command_line(built: Desk) -> None
     assert built.verify(None, "--tiles", f"xyz:{terrain}").status == 0
 
 
+HOLD = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
 class Losing:
     """The evidence of a store, of which some objects cannot be read."""
 
@@ -110,16 +121,21 @@ def test_tiles_that_cannot_be_read_are_no_go(built: Desk) -> None:
     """Another program holds the file: nobody knows what its tiles are."""
     tiles = built.folder / "terrain.mbtiles"
     assert built.verify(None, "--tiles", tiles).status == 0
-    with closing(sqlite3.connect(tiles, isolation_level=None)) as db:
-        db.execute("BEGIN EXCLUSIVE")
+    # Closing the file in the process that holds it would give the lock up.
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tiles)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
         [(step, kind, message)] = steps(built, SourcePath(tiles))
-        assert (step, kind) == ("G", "unreadable")
-        assert "terrain.mbtiles cannot be read" in message
         ran = built.verify(None, "--tiles", tiles)
-        assert (ran.status, ran.json["go"]) == (3, False)
-        [mission] = ran.json["missions"]
-        assert mission["could_not_look"]
-        assert [one["step"] for one in mission["findings"]] == ["G"]
+        holder.communicate()
+    assert (step, kind) == ("G", "unreadable")
+    assert "terrain.mbtiles cannot be read" in message
+    assert (ran.status, ran.json["go"]) == (3, False)
+    [mission] = ran.json["missions"]
+    assert mission["could_not_look"]
+    assert [one["step"] for one in mission["findings"]] == ["G"]
 
 
 @pytest.mark.parametrize("lost", ["descriptors/embedder/14", "descriptors/embedder/15", "descriptors/"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from store.disk import log
 from store.errors import Refused, Unavailable
 from store.format.cbor import INT_MAX
 from store.format.ids import ObjectId
@@ -46,6 +47,11 @@ def test_the_last_manifest_is_the_current_one_or_the_last_of_the_log_that_verifi
 def test_the_manifest_of_another_mission_is_not_the_last(store: Path) -> None:
     (store / "missions" / NORTH.id).write_text(f"{SOUTH.manifest_id}\n")
     assert last_of(store) == THIRD.manifest_id
+    with Repository.open(store) as repository:
+        facts = {"mission": NORTH.id, "manifest": str(SOUTH.manifest_id), "sequence": 99}
+        repository.append_log(log.Event(NOW, "published", facts))
+    flip(file_of(store, THIRD.manifest_id))
+    assert last_of(store) == SECOND.manifest_id, "a line of the log may name any manifest"
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -77,6 +77,18 @@ def test_nothing_is_written_through_a_link(store: Path, tmp_path: Path) -> None:
     assert listing(tmp_path) == before
 
 
+def test_a_first_root_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    with Repository.init(tmp_path / "new") as repository:
+        if (tmp_path / "new/trust").is_dir():
+            (tmp_path / "new/trust").rmdir()
+        (tmp_path / "new/trust").symlink_to(tmp_path / "elsewhere")
+        before = listing(tmp_path)
+        with pytest.raises(FlightbagError):
+            put_into_effect(repository, 1, sign_root(ROOT, "root-a"), at=NOW)
+    assert listing(tmp_path) == before
+
+
 class _NoFile(Disk):
     """A disk that writes the log and takes no other file."""
 
