@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import traceback
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,8 +32,18 @@ from builders.crossing import error_to_json, to_json
 from builders.engines.card import plain
 from builders.engines.failures import failure, unexpected_failure
 from builders.engines.isolation import Limits, begin, end_without_clean_up, limit_memory
+from builders.imagery.roworder import SourcePath
 from builders.report import BuildReport, EngineReport, PlanReport
+from store.disk.layout import open_store
 from store.errors import FlightbagError
+from store.findings import Finding
+from store.format.cose import Envelope
+from store.format.ids import ObjectId
+from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.mission import Opened
+from store.takeoff.verify import read_table
+from store.trust.root import TrustRoot
 
 _INTERVAL_S = 0.1
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
@@ -140,6 +150,21 @@ def recipes(request: Request, messages: Messages) -> dict[str, Any]:
     }
 
 
+def tiles(request: Request, _messages: Messages) -> dict[str, Any]:
+    """Compare tile sources with a mission, whose manifest and objects the parent verified: see `operator_check`."""
+    from builders.operator_check import check_tiles
+
+    with open_store(request["store"]) as media:
+        evidence, id_ = StoreEvidence(media), ObjectId.parse(request["manifest"])
+        data = evidence.object(id_, ENVELOPE_LIMIT)
+        manifest = Manifest.parse(Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT).payload)
+        root = TrustRoot.parse(b64decode(request["root"]))
+        opened = Opened(manifest, id_, len(data), read_table(evidence, manifest), root)
+        check = check_tiles([SourcePath.parse(one) for one in request["tiles"]])
+        findings = tuple(check(evidence, opened))
+    return {"findings": to_json(tuple[Finding, ...], findings)}
+
+
 Tasks: TypeAlias = Mapping[str, Callable[[Request, Messages], dict[str, Any]]]
 
 TASKS: Tasks = {
@@ -147,6 +172,7 @@ TASKS: Tasks = {
     "engines": engines,
     "plan": plan,
     "recipes": recipes,
+    "tiles": tiles,
 }
 
 

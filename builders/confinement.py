@@ -1,4 +1,4 @@
-"""Run in a confined process what reads foreign bytes or runs a network; see decision 0021.
+"""Run in a confined process what reads foreign bytes or runs a network; see decision 19.
 
 Each function starts `python -m builders.confined` on one task, passes its progress on, and returns what it gave back,
 read by the types that are expected. Ctrl-C is heard at once, also while a network runs. The process inherits no key, no
@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from builders.activity import Recorder
 from builders.engines.isolation import Job, Limits, Worker, run_worker, usable_memory
+from store.errors import Unavailable
+from store.findings import Finding
+from store.takeoff.mission import Evidence, Opened, OperatorCheck
 
 if TYPE_CHECKING:
     from builders.engines.card import EngineRecipes
@@ -75,7 +79,7 @@ def run_confined(
                 worker.send(b"\n")
                 _load_while_it_works()
 
-        with closing(Recorder(folder / "recorder")) as recorder:
+        with closing(Recorder(folder / "recorder", _tile)) as recorder:
             full = {**request, "task": task, "about": about, "recorder": str(folder / "recorder")}
             result, _ = run_worker(job, full, folder, Limits(usable_memory(), _SECONDS), receive, recorder)
     if "failure" in result:
@@ -85,6 +89,12 @@ def run_confined(
     if "unexpected" in result:
         raise ConfinedError(str(result["unexpected"]))
     return result
+
+
+def _tile(number: int) -> str:
+    from builders.grid.tiles import tile_from_id
+
+    return str(tile_from_id(number))
 
 
 def _load_while_it_works() -> None:
@@ -145,6 +155,28 @@ def recipes(mission_file: Path, backbone: str, cache: Path, *, progress: Progres
     request = {**_request(mission_file, None, cache), "backbone": backbone}
     result = run_confined("recipes", request, str(mission_file), progress)
     return EngineRecipes.of_plain(result["recipe"], result["steps"])
+
+
+def check_tiles(store: str | os.PathLike[str], tiles: Sequence[str]) -> OperatorCheck:
+    """Return step G of the takeoff check against these sources: see `operator_check.check_tiles`."""
+
+    def check(_evidence: Evidence, opened: Opened) -> Iterator[Finding]:
+        request = {
+            "store": os.fspath(store),
+            "manifest": str(opened.manifest_id),
+            "root": b64encode(opened.trust_root.render()).decode(),
+            "tiles": list(tiles),
+        }
+        try:
+            result = run_confined("tiles", request, ", ".join(tiles), lambda _what, _done, _total: None)
+        except Unavailable as error:
+            yield Finding.of(error, step="G", entry="coverage")
+            return
+        from builders.crossing import from_json
+
+        yield from from_json(tuple[Finding, ...], result.get("findings"))
+
+    return check
 
 
 def _request(mission_file: Path, store: str | os.PathLike[str] | None, cache: Path) -> dict[str, Any]:

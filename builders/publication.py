@@ -7,7 +7,7 @@
     >>> build(mission_file, store_path, [key], cache=cache_folder).outcome
     'unchanged'
 
-All that reads foreign bytes or runs a network happens in the process that `confinement` starts (decision 0021). What it
+All that reads foreign bytes or runs a network happens in the process that `confinement` starts (decision 19). What it
 gives back is a payload: a manifest and its table. This process parses both as strictly as an aircraft does, opens the
 keys last, when that process has ended, and publishes. A build that fails publishes nothing, and the previous manifest
 stays current.
@@ -27,13 +27,15 @@ from typing import TYPE_CHECKING, Any, Self
 from builders import confinement
 from store.disk.locks import exclusive
 from store.errors import Corrupt, Refused
+from store.format.cose import Envelope
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import MISSION_ID, Manifest
+from store.format.manifest import CONTENT_TYPE, MISSION_ID, Manifest
 from store.ground.issuing import Draft, Issued, Keys, draft_of, issue, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
 from store.trust.keys import Signer
+from store.trust.review import require_code, signing_code
 from store.trust.root import TrustRoot
 
 if TYPE_CHECKING:
@@ -69,10 +71,13 @@ def build(
     now: int,
     progress: Progress,
     remembered: bool = True,
+    expect: str | None = None,
 ) -> BuildReport:
     """Build what is missing, walk the coverage, sign and publish.
 
-    The keys are opened last, and not at all where nothing is to be signed.
+    The keys are opened last, and not at all where nothing is to be signed. `expect` is the code of the draft that a
+    second pilot builds again (FORMAT.md 10.3): Refused (kind other-code), with nothing signed, if this build makes
+    another manifest.
 
     The report says `failed`, with every missing tile and its reason, where the coverage is not what the policy demands;
     other failures raise. `now` is unix seconds and becomes the time of issue. Without `remembered` every tile is read,
@@ -109,7 +114,9 @@ def build(
         if (payload := _Payload.of(result.get("payload"))) is not None:
             _check_report(report, payload)
             with writing(repository) as writer:
-                report = _publish(writer, missions[0], payload, report, keys, now)
+                report = _publish(writer, missions[0], payload, report, keys, now, expect)
+        elif expect is not None and report.outcome == "unchanged":
+            require_code(report.signing_code, expect, f"the published manifest of mission {report.mission}")
     return replace(report, seconds=round(time.monotonic() - start, 3))
 
 
@@ -164,11 +171,15 @@ def _publish(
     report: BuildReport,
     keys: Keys,
     now: int,
+    expect: str | None,
 ) -> BuildReport:
     """Sign the manifest and publish it, or keep it as a draft where it lacks something."""
     repository, manifest = writer.repository, payload.manifest
     trust_root = repository.trust_root().root
     draft = _draft(repository, mission, payload, trust_root, now)
+    if expect is not None:
+        code = signing_code(Envelope(CONTENT_TYPE, manifest.render()))
+        require_code(code, expect, f"the manifest that this build makes of mission {mission}")
     # Nobody signs what cannot be published: its approval will make another manifest of it.
     signers = () if payload.lacking else keys.open()
     issued = issue(writer, manifest, payload.table, signers, trust_root, draft=draft, hold=bool(payload.lacking))

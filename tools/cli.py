@@ -194,6 +194,10 @@ def build(
     key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="CODE", help="The code of a draft: sign nothing if this build makes another manifest."),
+    ] = None,
     no_stat_cache: Annotated[
         bool, typer.Option("--no-stat-cache", help="Read every tile, even of sources that have not changed.")
     ] = False,
@@ -217,6 +221,7 @@ def build(
             now=now,
             progress=progress,
             remembered=not no_stat_cache,
+            expect=expect,
         )
     if as_json:
         print_json(report.as_json())

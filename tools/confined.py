@@ -2,7 +2,7 @@
 
 `confined` makes such a command of a function. Arguments cross as JSON; what the function prints and its status come
 back, and its errors as they are. `builders.confinement` has the limits, and `builders.confined` the same for commands
-that end with a signature.
+that end with a signature or a verdict.
 """
 
 from __future__ import annotations
@@ -26,34 +26,26 @@ _MODULE = "tools.confined"
 _BYTES = "bytes: "
 
 
-def confined(
-    when: Callable[[Mapping[str, Any]], bool] = lambda _arguments: True,
-) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Return a decorator that lets a function of keywords run in a confined process, at least `when` its arguments ask
-    for it."""
+def confined(function: Callable[..., int]) -> Callable[..., int]:
+    """Let a function of keywords, which returns an exit status, run in a confined process."""
 
-    def decorate(function: Callable[..., int]) -> Callable[..., int]:
-        @functools.wraps(function)
-        def run(**arguments: Any) -> int:
-            if not when(arguments):
-                return function(**arguments)
-            require_build_extra()
-            from builders.confinement import run_confined
+    @functools.wraps(function)
+    def run(**arguments: Any) -> int:
+        require_build_extra()
+        from builders.confinement import run_confined
 
-            request = {
-                "module": function.__module__,
-                "function": function.__name__,
-                "arguments": {name: _plain(value) for name, value in arguments.items()},
-            }
-            with _bars() as advance:
-                result = run_confined("command", request, f"the input of {function.__name__}", advance, module=_MODULE)
-            sys.stderr.write(str(result["err"]))
-            sys.stdout.write(str(result["out"]))
-            return int(result["status"])
+        request = {
+            "module": function.__module__,
+            "function": function.__name__,
+            "arguments": {name: _plain(value) for name, value in arguments.items()},
+        }
+        with _bars() as advance:
+            result = run_confined("command", request, f"the input of {function.__name__}", advance, module=_MODULE)
+        sys.stderr.write(str(result["err"]))
+        sys.stdout.write(str(result["out"]))
+        return int(result["status"])
 
-        return run
-
-    return decorate
+    return run
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @command
-@confined()
+@confined
 def query(
     args: Annotated[
         list[str],
@@ -142,7 +142,7 @@ def probe(
 
 
 @command
-@confined()
+@confined
 def quality(
     store_and_mission: StoreAndMission,
     tiles: Tiles,

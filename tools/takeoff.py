@@ -47,7 +47,6 @@ from tools.arguments import (
     store_and,
     store_then,
 )
-from tools.confined import confined
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar
 from tools.review import Expect, show_and_ask
@@ -127,7 +126,6 @@ def discard(
 
 
 @command
-@confined(lambda arguments: bool(arguments["tiles"]))
 def verify(
     store_and_mission: Annotated[
         list[str] | None,
@@ -210,7 +208,7 @@ def verify(
             pinned = keyfiles.pinned(trust)
             evidence, now = _evidence(media, at, pinned, progress)
             binding = Binding(now, aircraft, host, flight)
-            operator = _operator(tiles)
+            operator = _operator(store, tiles)
             verdicts = [
                 verify_mission(evidence, one, pinned, binding, operator) for one in _missions(evidence, mission)
             ]
@@ -228,14 +226,13 @@ def verify(
     return UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
 
 
-def _operator(tiles: list[Path] | None) -> OperatorCheck | None:
+def _operator(store: str, tiles: list[Path] | None) -> OperatorCheck | None:
     if not tiles:
         return None
     require_build_extra()
-    from builders.imagery.roworder import SourcePath
-    from builders.operator_check import check_tiles
+    from builders.confinement import check_tiles
 
-    return check_tiles([SourcePath.parse(str(one)) for one in tiles])
+    return check_tiles(store, [str(one) for one in tiles])
 
 
 def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -> tuple[StoreEvidence, int]:

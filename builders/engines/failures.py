@@ -60,8 +60,12 @@ def unexpected_failure(error: BaseException, folder: str | os.PathLike[str]) -> 
         return no_space(str(error.filename or folder), error.errno)
     if is_full(folder):  # a library may say that a file is short, or nothing
         return no_space(str(folder))
-    words = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    return failure("failed", f"{type(error).__name__}: {words}")
+    return failure("failed", f"{type(error).__name__}: {words_of(error)}")
+
+
+def words_of(error: BaseException) -> str:
+    """Return what a library says in an error, on one line: a message has one."""
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
 def is_full(folder: str | os.PathLike[str]) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from builders import activity
 from builders.activity import Recorder, doing, getting_on, record_in
+from store.errors import Invalid
 from tests.support.examples import run_examples
 
 
@@ -62,6 +63,20 @@ def test_words_are_cut_and_hold_no_control_character(recorder: Recorder) -> None
         (text,) = recorder.doing
     assert text.startswith("[31mxxx")
     assert len(text) < 512
+
+
+def test_a_number_is_named_where_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def name_of(number: int) -> str:
+        if number > 9:
+            raise Invalid("no such tile")
+        return f"#{number}"
+
+    monkeypatch.setattr(activity, "_box", None)
+    with closing(Recorder(tmp_path / "box", name_of)) as recorder:
+        record_in(tmp_path / "box")
+        for number, text in ((0, "tile #0"), (9, "tile #9"), (10, "tile 10"), (2**62, f"tile {2**62}")):
+            with doing("tile", number):
+                assert recorder.doing == (text,)
 
 
 def test_whatever_a_worker_writes_is_text(tmp_path: Path) -> None:

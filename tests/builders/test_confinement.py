@@ -23,7 +23,7 @@ from builders.engines import isolation
 from store.errors import Corrupt, Refused
 from store.trust.keys import PrivateKey
 from tests.support.commands import BIN, Ran, flightbag
-from tests.support.field import Desk
+from tests.support.field import RIGHT, Desk
 from tests.support.traps import write_endless, write_huge
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
@@ -125,22 +125,36 @@ def test_a_decoder_that_hangs_is_bounded_and_its_tile_named(
 
 
 @LINUX
-@pytest.mark.parametrize("container", ["mbtiles", "geotiff", "pmtiles", "folder"])
+@pytest.mark.parametrize(
+    ("code", "doing"),
+    [
+        ("sqlite3.connect = hang", "opening {}"),
+        ("mbtiles.MBTilesSource.cell = hang", "reading cell 10/229/360 of {}"),
+    ],
+)
 def test_a_source_that_hangs_is_bounded_and_named(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, doing: str
 ) -> None:
-    """What opens any container hangs, as a library may: it happens in the confined process by construction."""
-    code = "import time\nimport builders.imagery.inventory as i\ni.open_source = lambda *a: time.sleep(3600)\n"
-    at_start(tmp_path, monkeypatch, code)
-    source = desk.folder / f"source.{container}"
-    if container == "folder":
-        source.mkdir()
-    else:
-        source.write_bytes(b"x")
-    mission = small(desk, more="[compile]\ntimeout_s = 3\n", tiles=source)
+    hang = "import sqlite3, time\nimport builders.imagery.mbtiles as mbtiles\ndef hang(*_, **__): time.sleep(3600)\n"
+    at_start(tmp_path, monkeypatch, hang + code)
+    mission = small(desk, more="[compile]\ntimeout_s = 3\n")
     for ran in (desk.build(mission), flightbag("plan", mission, "--store", desk.store, "--json")):
         assert (ran.status, ran.json["error"]["kind"]) == (3, "timed-out")
-        assert f"while it was opening {source}" in ran.json["error"]["message"]
+        assert f"while it was {doing.format(desk.folder / 'terrain.mbtiles')}" in ran.json["error"]["message"]
+
+
+@LINUX
+def test_a_model_that_does_not_end_on_calibration_tiles_is_bounded(desk: Desk) -> None:
+    write_endless(desk.folder / "embedder.onnx", only_on_tiles=True)
+    mission = small(desk, more="[compile]\ntimeout_s = 8\n")
+    assert 'precision = "fp32"' in mission.read_text()
+    mission.write_text(mission.read_text().replace('precision = "fp32"', 'precision = "int8"'))
+    for words in (("build",), ("engines", "build")):
+        ran = flightbag(*words, mission, "--store", desk.store, "--json")
+        assert ran.status == 3
+        error = ran.json["error"] if len(words) == 1 else ran.json[0]["error"]
+        assert (error["kind"], "timeout_s" in error["remedy"]) == ("timed-out", True)
+        assert "embedder.onnx" in error["message"]
 
 
 # -- interrupts
@@ -223,11 +237,18 @@ def test_a_decoder_that_wants_too_much_memory_is_out_of_memory(
 
 
 @LINUX
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "crash"),
+    [
+        (signal.SIGSEGV, "__import__('ctypes').string_at(0)"),
+        (signal.SIGABRT, "os.abort()"),
+        (signal.SIGKILL, "os.kill(os.getpid(), signal.SIGKILL) or time.sleep(60)"),
+    ],
+)
 def test_a_crash_in_a_decoder_names_the_tile(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, crash: str
 ) -> None:
-    at_start(tmp_path, monkeypatch, DECODER.format(f"os.kill(os.getpid(), {number:d})"))
+    at_start(tmp_path, monkeypatch, DECODER.format(crash))
     ran = desk.build(small(desk))
     assert (ran.status, ran.json["error"]["kind"]) == (3, "failed")
     assert f"was ended by {number.name}, while it was " in ran.json["error"]["message"]
@@ -239,44 +260,47 @@ def test_a_crash_in_a_decoder_names_the_tile(
 
 
 SPY = """
-import builders.confined as confined, json, os, resource
+import json, os, resource, sys
+import builders.engines.isolation as isolation
+from store.errors import FlightbagError
+
+real = isolation.begin
+
 def spy(request, messages):
-    names = {}
+    names = []
     for fd in os.listdir("/proc/self/fd"):
         try:
-            names[fd] = os.readlink("/proc/self/fd/" + fd)
+            names.append(os.readlink("/proc/self/fd/" + fd))
         except OSError:
             pass
-    raise confined.FlightbagError(json.dumps(
-        {"env": dict(os.environ), "fds": names, "core": resource.getrlimit(resource.RLIMIT_CORE)}))
-confined.TASKS = {"build": spy}
+    facts = {"env": dict(os.environ), "fds": names, "core": resource.getrlimit(resource.RLIMIT_CORE)}
+    raise FlightbagError(json.dumps(facts))
+
+def begin(parent, memory):
+    real(parent, memory)
+    sys.modules["__main__"].TASKS["build"] = spy
+
+isolation.begin = begin
 """
 
 
 @LINUX
-def test_it_has_no_key_no_secret_and_no_descriptor(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The module is `__main__` there, so that the code is put before its own task table is used.
-    code = SPY.replace("confined.TASKS = {", "import builtins\nbuiltins.spy = {")
-    at_start(tmp_path, monkeypatch, code)
+def test_it_has_no_secret_and_no_descriptor_of_its_parent(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_start(tmp_path, monkeypatch, SPY)
     secrets = ("FLIGHTBAG_PASSPHRASE", "SSH_AUTH_SOCK", "PKCS11_PIN", "MY_PASSWORD", "AWS_SECRET_ACCESS_KEY", "API_KEY")
     for name in secrets:
         monkeypatch.setenv(name, "hunter2")
-    monkeypatch.setenv("FLIGHTBAG_TEST_KEPT", "x")
-    patched = Path(tmp_path / "first" / "sitecustomize.py")
-    patched.write_text(
-        code + "import runpy\nimport builders.engines.isolation as iso\nreal = iso.begin\n"
-        "def begin(parent, memory):\n    real(parent, memory)\n"
-        "    import sys\n    sys.modules['__main__'].TASKS = builtins.spy\n"
-        "iso.begin = begin\n"
-    )
     with desk.key.open("rb") as held:
         os.set_inheritable(held.fileno(), True)
         ran = desk.build(small(desk))
     seen = json.loads(ran.json["error"]["message"])
     assert not set(secrets) & set(seen["env"])
     assert "hunter2" not in json.dumps(seen["env"])
+    assert seen["env"]["PATH"] == os.environ["PATH"]
     assert seen["core"] == [0, 0]
-    assert not [name for name in seen["fds"].values() if "planner.key" in name or str(desk.store) in name]
+    assert not [name for name in seen["fds"] if str(desk.folder) in name]
 
 
 @LINUX
@@ -352,7 +376,7 @@ def test_a_payload_that_is_not_what_may_be_signed_is_not_signed(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     kept: list[dict[str, object]] = []
-    other = desk.write_mission("right", zooms=(14,), files=())
+    other = desk.write_mission("right", zooms=(14,), bbox=RIGHT)
     from builders import confinement
 
     real = confinement.run_confined

@@ -80,8 +80,6 @@ def commands(store: Path) -> dict[str, tuple[object, ...]]:
         ("missions", "m{}"),
         ("trust", "{}.root.cbor.x"),
         (SHARD, "{:062x}"),
-        ("tmp", "{:064x}"),
-        ("quarantine/20261123T000000Z", "{:064x}"),
     ],
 )
 def test_no_listing_takes_the_memory_of_an_aircraft(store: Path, folder: str, name: str) -> None:

@@ -41,6 +41,8 @@ ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 # The argument itself, or another choice among the same values.
 CALLS = {"sorted", "reversed", "set", "frozenset", "abs"}
 CHOICES = {"min": "max", "max": "min", "any": "all", "all": "any"}
+# Arguments in another order give the same, or an error at once.
+UNORDERED = {"isinstance", "max", "min", "suppress"}
 TEXT = 120
 
 
@@ -287,7 +289,7 @@ class Mutations:
             other = copy.copy(node)
             other.func = ast.copy_location(ast.Name(CHOICES[name], ast.Load()), node.func)
             self._add(place, parent, field, index, other)
-        for at in range(len(node.args) - 1 if name != "isinstance" else 0):
+        for at in range(len(node.args) - 1 if name not in UNORDERED else 0):
             if not any(isinstance(argument, ast.Starred) for argument in node.args[at : at + 2]):
                 swapped = copy.copy(node)
                 swapped.args = [*node.args[:at], node.args[at + 1], node.args[at], *node.args[at + 2 :]]

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,12 @@ class Trace:
     libraries: list[str] = field(default_factory=list)
 
 
-def trace(files: Sequence[str], modules: Sequence[str], folder: Path) -> Trace:
+def trace(files: Sequence[str], modules: Sequence[str], folder: Path, jobs: int) -> Trace:
     """The trace of the test files, most of it from `folder`, where it is kept."""
     folder.mkdir(exist_ok=True)
     sources = hashlib.sha256(b"".join((ROOT / module).read_bytes() for module in modules)).hexdigest()
-    result = Trace()
-    libraries: set[str] = set()
-    for file in files:
+
+    def traced(file: str) -> Path:
         key = hashlib.sha256(f"{file} {sources}".encode() + (ROOT / file).read_bytes()).hexdigest()[:24]
         kept = folder / f"trace-{key}.json"
         if not kept.exists():
@@ -49,6 +49,13 @@ def trace(files: Sequence[str], modules: Sequence[str], folder: Path) -> Trace:
             run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             if not kept.exists():
                 raise SystemExit(f"{file}: no trace\n{run.stdout}\n{run.stderr}")
+        return kept
+
+    result = Trace()
+    libraries: set[str] = set()
+    with ThreadPoolExecutor(jobs) as pool:
+        traces = list(pool.map(traced, files))
+    for kept in traces:
         content = json.loads(kept.read_bytes())
         result.seconds.update(content["seconds"])
         libraries.update(content["libraries"])

@@ -189,10 +189,8 @@ run_program(app, usage=2, could_not_do=3)
 def test_no_warning_of_a_library_reaches_the_user() -> None:
     ran = subprocess.run([sys.executable, "-c", NOISY], capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("done\n", "")
-    developer = subprocess.run(
-        [sys.executable, "-W", "default", "-c", NOISY], capture_output=True, text=True, check=True
-    )
-    assert "UserWarning" in developer.stderr
+    shown = subprocess.run([sys.executable, "-W", "default", "-c", NOISY], capture_output=True, text=True, check=True)
+    assert "UserWarning" in shown.stderr
 
 
 def test_a_tile_with_damaged_exif_data_prints_no_path_of_the_installation(built: Desk) -> None:

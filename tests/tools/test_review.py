@@ -302,6 +302,29 @@ class TestTheFirstRoot:
         assert flightbag(*command).status == 0
 
 
+class TestBuild:
+    """A build signs what it has just made. A second pilot builds the draft again, and signs if it is the same."""
+
+    def test_the_draft_is_built_again(self, equipped: Desk) -> None:
+        code = code_of("show", equipped.store, "right", "--draft")
+        before = (equipped.store / "drafts/right").read_bytes()
+        other = equipped.build(equipped.folder / "right.toml", "--expect", "4X7QK-09DZM")
+        assert (other.status, other.json["error"]["kind"]) == (1, "other-code")
+        assert other.json["error"]["actual"] == code
+        assert (equipped.store / "drafts/right").read_bytes() == before
+        built = equipped.build(equipped.folder / "right.toml", "--expect", code)
+        assert (built.status, built.json["outcome"]) == (0, "built")
+        assert equipped.build(equipped.folder / "right.toml", "--expect", code).json["outcome"] == "unchanged"
+        assert equipped.build(equipped.folder / "right.toml", "--expect", "4X7QK-09DZM").status == 1
+
+    def test_a_mission_file_that_somebody_changed(self, equipped: Desk) -> None:
+        code = code_of("show", equipped.store, "right", "--draft")
+        changed = equipped.write_mission("right", takeoff=(47.0202, -99.1602))
+        ran = equipped.build(changed, "--expect", code)
+        assert (ran.status, ran.json["error"]["kind"]) == (1, "other-code")
+        assert not (equipped.store / "missions/right").exists()
+
+
 def test_every_view_prints_the_code(equipped: Desk) -> None:
     code = code_of("show", equipped.store, "right", "--draft")
     assert code in flightbag("ls", equipped.store).out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.engines.failures import KINDS, failure, from_json, to_json, unexpected_failure
+from builders.engines.failures import KINDS, failure, from_json, to_json, unexpected_failure, words_of
 from store.errors import NO_SPACE, Invalid, Refused, Unavailable
 
 
@@ -52,3 +52,9 @@ def test_a_full_disk_is_seen_where_a_library_says_something_else(
     monkeypatch.setattr("builders.engines.failures.is_full", lambda _: True)
     error = unexpected_failure(OSError("100 requested and 0 written"), tmp_path)
     assert (error.kind, error.fields["path"]) == ("no-space", str(tmp_path))
+
+
+def test_the_words_of_a_library_are_one_line() -> None:
+    assert words_of(ValueError("a\n\n  b\r\nc\n")) == "a; b; c"
+    assert words_of(ValueError("plain")) == "plain"
+    assert words_of(ValueError()) == ""

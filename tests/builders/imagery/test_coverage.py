@@ -256,6 +256,21 @@ def test_a_list_of_another_day_is_not_believed() -> None:
     assert of_list(inventory(level(old={4})), gates(days=100), listed) is None
 
 
+def test_a_tile_that_no_view_shows_is_not_believed_to_be_so_where_it_has_another_reason() -> None:
+    """The list says that no view shows it; by now it is too old, which comes first."""
+    found = with_views(shortfall(inventory(level()), gates(required=0), {}), [{ZOOM: (View(), IDS[1:])}])
+    listed = found.as_list()
+    assert [(run.first, run.tiles, run.reason) for run in listed.runs] == [(int(IDS[0]), 1, "no-view")]
+    assert of_list(inventory(level()), gates(required=0), listed) is not None
+    for changed in (level(old={0}), level(absent={0}), level(coarse={0})):
+        assert of_list(inventory(changed), gates(days=50, mm=400_000, required=0), listed) is None
+
+
+def test_a_bad_tile_outside_of_the_area_is_not_missing() -> None:
+    for outside in (1, int(IDS[0]) - 1, int(IDS[-1]) + 1, 2**62):
+        assert shortfall(inventory(level()), gates(), {outside: "blank"}).missing == 0
+
+
 def test_every_reason_can_come_about() -> None:
     raster = {"outside-raster", "partly-outside", "masked"}
     assert set(REASONS) == {"absent", "outside-zooms", *raster, "repeated", "too-old", "too-coarse", "no-view", *FAULTS}

@@ -30,7 +30,7 @@ from store.trust import draft as drafts
 from store.trust.draft import RootDraft, with_revoked
 from tests.faults.damages import BOTH, CASES, OTHER, OWN, SHARED, everything_at_once, misname, plant
 from tests.faults.disks import Failing, PowerCut, PowerFails, Recorded, bad_sectors, index_watched
-from tests.support.missions import NOW, ROOT, flight, key, next_root, sign_root
+from tests.support.missions import NOW, ROOT, Flight, flight, key, next_root, sign_root
 from tests.support.stores import (
     NORTH,
     SHARD,
@@ -171,6 +171,55 @@ def test_a_torn_ref_gets_the_last_whole_manifest_of_the_log(store: Path) -> None
     (store / "missions" / NORTH.id).write_bytes(b"")
     mend(store)
     assert check(store, NORTH.id).mission.manifest_id == NORTH.manifest_id  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending"])
+def test_a_lost_ref_leads_to_the_newest_manifest_and_not_to_one_of_a_greater_id(store: Path, order: str) -> None:
+    def next_of(before: Flight) -> Flight:
+        """An issue after it, whose id is above or below the id before."""
+        for number in range(100):
+            one = later(before, camera2=b"fx: %d\n" % number)
+            if (one.manifest_id > before.manifest_id) == (order == "ascending"):
+                return one
+        raise AssertionError("ids are random")
+
+    second = next_of(NORTH)
+    third = next_of(second)
+    publish(store, second)
+    publish(store, third)
+    (store / "missions" / NORTH.id).write_bytes(b"")
+    assert not mend(store).audit.errors
+    assert (store / "missions" / NORTH.id).read_text() == f"{third.manifest_id}\n"
+
+
+@pytest.mark.parametrize("name", ["missions", "trust", "objects", "log"])
+def test_a_replica_that_cannot_be_read_hides_none_of_the_others(store: Path, tmp_path: Path, name: str) -> None:
+    """Something else lies in the place of one of its folders. It is asked first, and another one after it."""
+    with Repository.open(store) as repository:
+        rotate(repository, RootDraft.after(repository.trust_root(), now=NOW).with_signature(key("root-a")), now=NOW)
+    whole = copy_of(store, tmp_path / "whole")
+    broken = copy_of(whole, tmp_path / "broken")
+    os.rename(broken / name, broken / "elsewhere")
+    (broken / name).symlink_to("/nowhere")
+    (store / "trust" / "2.root.cbor").unlink()
+    (store / "missions" / NORTH.id).write_bytes(b"")
+    file_of(store, SHARED).unlink()
+    done = mend(store, broken, whole)
+    assert not done.audit.errors
+    assert done.audit.missions == dict.fromkeys(BOTH, "flyable")
+
+
+def test_the_first_root_of_the_store_itself_needs_no_witness(tmp_path: Path) -> None:
+    """Neither a line of the log nor a mission names it. Root 2 is lost, and comes back from a replica."""
+    second = next_root(ROOT)
+    with Repository.init(tmp_path / "store") as repository:
+        for version, root in enumerate((ROOT, second, next_root(second)), 1):
+            repository.replace(f"trust/{version}.root.cbor", sign_root(root, "root-a"))
+    replica = copy_of(tmp_path / "store", tmp_path / "replica")
+    (tmp_path / "store" / "trust" / "2.root.cbor").unlink()
+    assert "bad-trust-chain" in {finding.kind for finding in audit(tmp_path / "store").findings}
+    mend(tmp_path / "store", replica)
+    assert (tmp_path / "store" / "trust" / "2.root.cbor").read_bytes() == sign_root(second, "root-a")
 
 
 def test_a_mission_with_holes_is_not_set_back(store: Path) -> None:

@@ -101,6 +101,23 @@ class TestBatch:
         (shard,) = (store / "objects").iterdir()
         assert len(list(shard.iterdir())) == 1
 
+    @pytest.mark.parametrize("also_new", [False, True])
+    def test_an_object_of_unknown_origin_is_durable_before_a_commit_relies_on_it(
+        self, store: Path, also_new: bool
+    ) -> None:
+        """Whoever wrote it may have been stopped before it was synced, and the index does not know it."""
+        data = b"here before"
+        path = file_of(store, ObjectId.of(data))
+        path.parent.mkdir()
+        path.write_bytes(data)
+        disk = Recorded()
+        with Repository.open(store, disk) as repository, writing(repository) as writer:
+            disk.operations.clear()
+            contents = [data, b"new"] if also_new else [data]
+            assert insert(writer, *contents) == [True, False][: len(contents)]
+        for synced in (("sync", path), ("sync-directory", path.parent), ("sync-directory", store / "objects")):
+            assert (synced[0], str(synced[1])) in disk.operations
+
     @pytest.mark.parametrize("failing", range(4))
     def test_a_large_object_whose_write_fails_leaves_nothing(self, store: Path, failing: int) -> None:
         """Its chunks are written by a thread: what fails there is told here."""

@@ -152,3 +152,26 @@ def test_refuses(name: str) -> None:
 def test_the_value_parses_to_itself() -> None:
     area = Area((-6, -6, 6, 6), ((SQUARE, HOLE), ((0, 0, 1, 1, 2, 0),)))
     assert parse(area.value()) == area  # type: ignore[arg-type]
+
+
+def test_a_polygon_has_a_pole_only_by_a_vertex_there() -> None:
+    box = (0, 0, 100, LAT_MAX)
+    to_the_pole: Ring = (0, 0, 100, 0, 50, LAT_MAX)
+    below_it: Ring = (0, 0, 100, 0, 50, LAT_MAX - 1)
+    assert Area(box, ((to_the_pole,),)).contains(LAT_MAX, 77)
+    assert Area(box, ((below_it,), (to_the_pole,))).contains(LAT_MAX, 77)
+    assert not Area(box, ((below_it,),)).contains(LAT_MAX, 77)
+    assert not Area(box, ((to_the_pole,),)).contains(-LAT_MAX, 77)
+
+
+@pytest.mark.parametrize(
+    ("lat", "lon"), [(0, LON_MAX + 1), (0, -LON_MAX - 1), (LAT_MAX + 1, LON_MAX), (-LAT_MAX - 1, 0)]
+)
+def test_what_is_not_on_the_globe_is_in_no_area(lat: int, lon: int) -> None:
+    assert not Area((0, -LAT_MAX, -1, LAT_MAX)).contains(lat, lon)
+
+
+@given(LATS, LATS)
+def test_the_middle_of_the_box_is_in_degrees(south: int, north: int) -> None:
+    if south < north:
+        assert Area((0, south, 1, north)).middle_latitude == pytest.approx((south * 1e-7 + north * 1e-7) / 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from typing import Any
 
@@ -142,6 +143,8 @@ REFUSED = {
     "map_of_claimed_terabytes": "bb00000fffffffffff",
     "array_of_2_to_the_64": "9bffffffffffffffff",
     "nested_deeper_than_allowed": "81" * (MAX_DEPTH + 1) + "00",
+    "maps_nested_deeper_than_allowed": "a16161" * (MAX_DEPTH + 1) + "00",
+    "maps_and_arrays_nested_deeper_than_allowed": "a1616181" * (MAX_DEPTH // 2) + "8100",
     "nested_fifty_thousand_deep": "81" * 50_000 + "00",
 }
 
@@ -150,6 +153,18 @@ REFUSED = {
 def test_refuses(name: str) -> None:
     with pytest.raises(Corrupt) as caught:
         read(bytes.fromhex(REFUSED[name]))
+    assert caught.value.fields["kind"] == "not-canonical"
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["9fff", "bf616101ff", "5f4101ff", "7f6161ff", "a2616101616102", "a18000", "81" * (MAX_DEPTH + 2) + "00"],
+    ids=["array", "map", "bytes", "text", "key_twice", "key_of_an_array", "deep"],
+)
+def test_what_no_canonical_form_has_is_refused_while_it_is_loaded(data: str) -> None:
+    """The caller renders what was loaded again, which must not be endless or ambiguous."""
+    with pytest.raises(Corrupt) as caught:
+        load(bytes.fromhex(data), limit=2**20, what="the test")
     assert caught.value.fields["kind"] == "not-canonical"
 
 
@@ -174,13 +189,17 @@ def test_the_size_is_judged_before_anything_is_parsed() -> None:
     assert caught.value.fields == {"kind": "too-large", "actual": len(data)}
 
 
-def test_the_deepest_nesting_passes() -> None:
+@pytest.mark.parametrize("kinds", ["list", "dict", "list dict", "dict list dict"])
+def test_the_deepest_nesting_passes_and_one_level_more_does_not(kinds: str) -> None:
+    around = itertools.cycle(
+        [(lambda value: [value]) if kind == "list" else (lambda value: {"a": value}) for kind in kinds.split()]
+    )
     value: Any = 0
     for _ in range(MAX_DEPTH):
-        value = [value]
+        value = next(around)(value)
     assert read(encode(value)) == value
     with pytest.raises(Invalid):
-        encode([value])
+        encode(next(around)(value))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +231,7 @@ class TestFields:
             ("text", (re.compile("[a-c]+"),), ["abc"], ["", "abd", "abc\n", b"abc", 1]),
             ("choice", (("x", "y"),), ["x", "y"], ["z", "", b"x", 1]),
             ("binary", (2,), [b"ab"], [b"a", b"abc", "ab", [1, 2]]),
+            ("blob", (2,), [b"", b"a", b"ab"], [b"abc", "ab", [1, 2]]),
             ("array", (1, 2), [[0], [0, 0]], [[], [0, 0, 0], (0,), "ab", {}]),
         ],
     )

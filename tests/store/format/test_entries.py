@@ -286,6 +286,8 @@ def test_the_limits_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryTable.parse(data)
     with pytest.raises(Invalid):
         EntryTable(table.entries)
+    monkeypatch.setattr(entries, "MAX_ENTRIES", len(table.entries))
+    assert EntryTable.parse(data) == EntryTable(table.entries) == table
     monkeypatch.undo()
     monkeypatch.setattr(entries, "TABLE_LIMIT", len(data))
     assert EntryTable.parse(data) == table

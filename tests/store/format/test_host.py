@@ -13,6 +13,7 @@ from store.format.host import (
     FAMILIES,
     FAMILY_NAMES,
     Fit,
+    at_least,
     class_of,
     fit,
     is_host_class,
@@ -219,3 +220,10 @@ def test_the_longest_host_class() -> None:
     assert is_host_class("+".join(parts))
     assert not is_host_class(f"sm87-{'a' * 41}-1sm-1gb")
     assert "1 to 255 characters" in objection("a" * 256)
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=4), st.lists(st.integers(0, 12), min_size=1, max_size=4))
+def test_of_two_least_versions_one_is_at_least_the_other(one: list[int], other: list[int]) -> None:
+    a, b = (f"ort>={'.'.join(map(str, numbers))}" for numbers in (one, other))
+    padded = [numbers + [0] * (4 - len(numbers)) for numbers in (one, other)]
+    assert at_least(a, b) == (padded[0] >= padded[1])

@@ -319,6 +319,15 @@ def test_missing_tiles_cannot_outnumber_tiles_even_where_none_is_required() -> N
     refused(encode(value))
 
 
+def test_an_area_has_a_tile() -> None:
+    value = value_of()
+    value["coverage"] |= {"tiles": 1, "missing": 1, "required_ppm": 0}
+    del value["coverage"]["repeated"]
+    Manifest.parse(encode(value))
+    value["coverage"] |= {"tiles": 0, "missing": 0}
+    assert refused(encode(value)).fields["field"] == "manifest.coverage.tiles"
+
+
 def test_the_payload_is_bounded() -> None:
     assert refused(encode({"version": 1, "mission": "x" * PAYLOAD_LIMIT})).fields["kind"] == "too-large"
 
@@ -402,3 +411,18 @@ def test_parsing_leaves_its_input_alone() -> None:
     before = deepcopy(value)
     Manifest.parse(encode(value))
     assert value == before
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "1970-01-01 00:00:00Z"),
+        (TIME_MAX, "9999-12-31 23:59:59Z"),
+        (-1, "1969-12-31 23:59:59Z"),
+        (2**62, f"{2**62} s after 1970"),
+        (10**30, f"{10**30} s after 1970"),
+    ],
+)
+def test_any_number_of_seconds_is_printed(seconds: int, text: str) -> None:
+    """Also a number that no calendar has: a message about a wrong time must not fail itself."""
+    assert manifests.utc(seconds) == text

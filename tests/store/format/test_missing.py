@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import Corrupt, Invalid
+from store.format import missing
+from store.format.cbor import encode
 from store.format.missing import REASONS, MissingList, Run
 
 
@@ -61,3 +63,38 @@ def test_a_list_is_bounded_before_it_is_parsed() -> None:
 def test_what_is_no_list_cannot_be_made(runs: tuple[Run, ...]) -> None:
     with pytest.raises(Invalid):
         MissingList(runs)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        "runs",
+        [1],
+        [[5, 1]],
+        [[5, 1, "absent", 1]],
+        [["5", 1, "absent"]],
+        [[5, b"1", "absent"]],
+        [[5, 1, b"absent"]],
+    ],
+)
+def test_bytes_that_are_no_list_of_runs_are_refused(value: object) -> None:
+    with pytest.raises(Corrupt) as caught:
+        MissingList.parse(encode(value))  # type: ignore[arg-type]
+    assert caught.value.fields == {"kind": "bad-field", "field": "missing"}
+
+
+def test_a_list_is_rendered_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = MissingList((Run(5, 1, "absent"),))
+    data = one.render()
+    monkeypatch.setattr(missing, "LIST_LIMIT", len(data))
+    assert one.render() == data
+    monkeypatch.setattr(missing, "LIST_LIMIT", len(data) - 1)
+    with pytest.raises(Invalid):
+        one.render()
+
+
+def test_the_last_tile_of_all_zooms_is_the_last_id() -> None:
+    last = (4**25 - 1) // 3 - 1
+    assert MissingList((Run(last, 1, "absent"),)).total == 1
+    assert MissingList((Run(0, 1, "absent"),)).total == 1

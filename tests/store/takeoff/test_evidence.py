@@ -10,7 +10,8 @@ import pytest
 from store.disk.media import Media
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
-from store.takeoff.evidence import StoreEvidence
+from store.takeoff import evidence
+from store.takeoff.evidence import MAX_MISSIONS, StoreEvidence
 from store.takeoff.mission import Evidence
 from store.trust.root import MAX_STEPS
 from tests.support.memory import MemoryEvidence
@@ -129,6 +130,10 @@ class TestEvidence:
             evidence.chain(1)
         assert caught.value.fields["kind"] == "bad-trust-chain"
 
+    def test_the_longest_chain(self, present: Present) -> None:
+        evidence = present(MemoryEvidence(roots=dict.fromkeys(range(2, MAX_STEPS + 2), b"x")))
+        assert len(evidence.chain(1)) == MAX_STEPS
+
     def test_what_cannot_be_read_is_unavailable(self) -> None:
         evidence = MemoryEvidence({self.ID: self.DATA}, {"m": b""}, {1: b""}, {self.ID, "ref/m", "root/1"})
         assert self.outcome(evidence, self.ID, 9) == "unreadable"
@@ -139,3 +144,14 @@ class TestEvidence:
         for look in looks:
             with pytest.raises(Unavailable):
                 look()
+
+
+def test_the_most_missions_are_listed_and_one_more_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_MISSIONS == 10_000
+    monkeypatch.setattr(evidence, "MAX_MISSIONS", 3)
+    MemoryEvidence(refs=dict.fromkeys("abc", b"")).write_to(tmp_path / "store")
+    with Media(tmp_path / "store") as media:
+        assert StoreEvidence(media).missions() == ["a", "b", "c"]
+        (tmp_path / "store" / "missions" / "d").touch()
+        with pytest.raises(Unavailable):
+            StoreEvidence(media).missions()

@@ -339,6 +339,12 @@ UNKNOWN_META = signed_table(encode([["files/a", "file", bytes(32), 1, b"", {"mor
 MIXED_ROOT = replace(ROOT, releases="required")
 
 
+def lacking(*names: str) -> Flight:
+    """A mission with a list of one missing tile under each of these names."""
+    coverage = replace(COVERAGE, missing=len(names), required_ppm=0)
+    return flight({**CONTENTS, **dict.fromkeys(names, b"a list")}, coverage=coverage)
+
+
 def other_manifest_in_place(evidence: MemoryEvidence, _: Flight) -> None:
     evidence.refs[ID] = f"{OTHER.manifest_id}\n".encode()
     OTHER.place(evidence)
@@ -465,6 +471,10 @@ CASES = [
     Case("table_with_an_unknown_kind", {("D", "bad-entry", CAMERA)}, *UNKNOWN_KIND),
     Case("table_with_an_entry_in_an_entry", {("D", "bad-entry", "files/a/b")}, *A_FOLDER),
     Case("table_with_unknown_meta", {("D", "bad-field", "table")}, *UNKNOWN_META),
+    Case("a_list_of_missing_tiles_of_another_name", {("D", "bad-coverage", "table")},
+         lambda: lacking("coverage/other.cbor")),
+    Case("two_lists_of_missing_tiles", {("D", "bad-coverage", "table")},
+         lambda: lacking("coverage/missing.cbor", "coverage/other.cbor")),
     Case("another_count", {("D", "bad-count", "table")}, lambda: flight(count=5)),
     Case("another_count_by_far", {("D", "bad-count", "table")}, lambda: flight(count=MAX_ENTRIES)),
     Case("another_root", {("D", "bad-merkle-root", "table")}, lambda: replace_root(bytes(32))),

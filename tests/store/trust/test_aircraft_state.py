@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -269,6 +270,26 @@ def test_a_state_that_breaks_a_rule_is_refused(fields: dict[str, object]) -> Non
     with pytest.raises((Corrupt, Untrusted)):
         AircraftState.parse(encode({**value, **fields}))
     assert AircraftState.parse(encode(value)) == NEW
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "UAV 07"},
+        {"host": "no class"},
+        {"accepted": ("b", "a")},
+        {"accepted": ("a",), "consumed": ("a",)},
+        {"consumed": ("no flight",)},
+        {"missions": {"No Mission": Acceptance(1, 1, bytes(32))}},
+        {"missions": {"north": Acceptance(0, 1, bytes(32))}},
+        {"missions": {"north": Acceptance(1, 1, bytes(31))}},
+        {"issued": -1},
+        {"clock": TIME_MAX + 1},
+    ],
+)
+def test_nothing_is_rendered_that_would_not_parse(fields: dict[str, Any]) -> None:
+    with pytest.raises(Corrupt):
+        replace(NEW, **fields).render()
 
 
 names = st.text("abcdefghij", min_size=1, max_size=8)

@@ -148,7 +148,9 @@ def bad_values() -> dict[str, dict[str, Any]]:
         "key_as_text": with_role("mission", {"keys": ["x" * 32], "threshold": 1}),
         "sixty_five_keys": with_role("mission", {"keys": [bytes([0, i]) * 16 for i in range(65)], "threshold": 1}),
         "key_for_release_and_mission": with_role("release", {"keys": [pilot], "threshold": 1}),
-        "revoked_key_in_a_role": {"revoked": [pilot]},
+        "revoked_key_in_the_role_mission": {"revoked": [pilot]},
+        "revoked_key_in_the_role_release": {"revoked": [lab]},
+        "revoked_key_in_the_role_root": {"revoked": [key("root-a").public.raw]},
         "revoked_twice": {"revoked": [bytes(32), bytes(32)]},
         "revoked_as_text": {"revoked": ["x"]},
         "required_releases_nobody_can_sign": {

@@ -1,0 +1,54 @@
+"""The bounds of the code are those that FORMAT.md states, each in the words that state it."""
+
+from __future__ import annotations
+
+import pytest
+
+from store.disk import layout, log
+from store.format import area, cbor, cose, entries, host, manifest, missing, ref, release
+from store.takeoff import evidence, proof
+from store.trust import aircraft_state, draft, keys, root
+from tests.support.stores import REPOSITORY_ROOT
+
+TEXT = " ".join((REPOSITORY_ROOT / "store" / "FORMAT.md").read_text().split())
+KIB, MIB = 1024, 1024 * 1024
+BOUNDS = [
+    ("flightbag.toml 4 KiB", layout._TOML_LIMIT, 4 * KIB),
+    ("a ref 65 bytes", ref.REF_SIZE, 65),
+    ("a root file 66 KiB", root.ROOT_FILE_LIMIT, 66 * KIB),
+    ("an envelope 66 KiB", manifest.ENVELOPE_LIMIT, 66 * KIB),
+    ("an entry table 16 MiB", entries.TABLE_LIMIT, 16 * MIB),
+    ("the log 64 MiB", log.LOG_LIMIT, 64 * MIB),
+    ("at most 10,000 missions", evidence.MAX_MISSIONS, 10_000),
+    ("integers in -2^63..2^63-1", (cbor.INT_MIN, cbor.INT_MAX), (-9223372036854775808, 9223372036854775807)),
+    ("keys are text of at most 23 bytes", cbor.MAX_KEY_BYTES, 23),
+    ("nesting at most 12", cbor.MAX_DEPTH, 12),
+    ("Times are unix seconds up to the year 9999", manifest.TIME_MAX, 253402300799),
+    ("Coordinates are 1e-7 degree", (area.LAT_MAX, area.LON_MAX), (900_000_000, 1_800_000_000)),
+    ("ratios parts per million", manifest.PPM, 1_000_000),
+    ("Signatures ascend strictly by kid, at most 8", cose.MAX_SIGNATURES, 8),
+    ("### 4.2 Payload (at most 64 KiB)", manifest.PAYLOAD_LIMIT, 64 * KIB),
+    ("at most 4096 in all", area.MAX_NUMBERS, 2 * 4096),
+    ("at most 256: value >= least", manifest.MAX_FIGURES, 256),
+    ("on how many it rests, 1 to 2^40", manifest.MAX_QUERIES, 1_099_511_627_776),
+    ("number of entries (1 to 100,000)", entries.MAX_ENTRIES, 100_000),
+    ("strictly ascending, at most 255 characters", host.MAX_CLASS, 255),
+    ("Payload, at most 64 KiB", (root.ROOT_LIMIT, release.PAYLOAD_LIMIT), (64 * KIB, 64 * KIB)),
+    ("raw public keys, ascending, at most 64", root.MAX_KEYS, 64),
+    ("at most 32 steps from a pinned root", root.MAX_STEPS, 32),
+    ("at most 133 KiB", draft.DRAFT_LIMIT, 2 * 66 * KIB + 64),
+    ("two that touch of different reasons; at most 16 MiB", missing.LIST_LIMIT, 16 * MIB),
+    ("BLAKE3 of the payload], ascending, at most 10,000", aircraft_state.MAX_MISSIONS, 10_000),
+    ("were not consumed, ascending, at most 10,000", aircraft_state.MAX_ACCEPTED, 10_000),
+    ("flight ids, ascending, at most 50,000", aircraft_state.MAX_CONSUMED, 50_000),
+    ("The *skew* is 86,400 seconds", manifest.SKEW, 86_400),
+    ("`hashes` (at most 17)", proof.MAX_HASHES, 17),
+    ("object ids of release statements, ascending, at most 64", proof.MAX_RELEASES, 64),
+    ("at most 10,000,000 rounds", keys.MAX_ROUNDS, 10_000_000),
+]
+
+
+@pytest.mark.parametrize(("words", "bound", "value"), BOUNDS, ids=[words for words, _, _ in BOUNDS])
+def test_the_code_has_the_bound_of_the_format(words: str, bound: object, value: object) -> None:
+    assert words in TEXT
+    assert bound == value
