@@ -832,7 +832,13 @@ def root_files(rng: random.Random, w: World) -> None:
     """Names and places of root files."""
     number = rng.randint(1, len(w.roots) + 1)
     name = rng.choice(
-        [f"0{number}.root.cbor", f"{number}.root.cbor.bak", f"{number + 1}.root.cbor", "x", "0.root.cbor"]
+        [
+            f"0{number}.root.cbor",
+            f"{number}.root.cbor.bak",
+            f"{number + rng.choice([1, 25, 31, 32, 33, 34])}.root.cbor",
+            "x",
+            "0.root.cbor",
+        ]
     )
 
     def act(folder: Path) -> None:
