@@ -72,7 +72,13 @@ def test_what_keeps_the_limits_is_read() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [f"{'.'.join('a' * (MAX_KEY_PARTS + 1))} = 1", nested(MAX_NESTING + 1), f"x = '{'y' * (MAX_LINE - 5)}'"],
+    [
+        f"{'.'.join('a' * (MAX_KEY_PARTS + 1))} = 1",
+        nested(MAX_NESTING + 1),
+        f"x = '{'y' * (MAX_LINE - 5)}'",
+        "x = [" + "1,\n" * (MAX_VALUES - 1) + "]",
+    ],
+    ids=["key", "nesting", "line", "values"],
 )
 def test_one_more_is_refused(text: str) -> None:
     with pytest.raises(TomlError, match="limit"):
