@@ -36,9 +36,10 @@ drill: $(VENV)/.stamp
 	FLIGHTBAG_DRILL=1 $(BIN)/pytest -n 2 -q tests/faults/test_publication.py
 	FLIGHTBAG_STRESS=30 $(BIN)/pytest -q tests/store/test_machine.py
 
-# Bytes made up and changed for every reader of untrusted bytes: five minutes.
+# Bytes made up and changed for every reader of untrusted bytes: five minutes. Then 10,000 changed and re-signed stores for two verifiers: as long.
 fuzz: $(VENV)/.stamp
 	$(BIN)/python -m tests.fuzz --seconds 300
+	$(BIN)/python -m tests.conformance.side_by_side
 
 # Small changes to the modules that decide what flies, each of which a test must notice; goes on where it was stopped.
 mutate: $(VENV)/.stamp

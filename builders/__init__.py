@@ -11,6 +11,7 @@
     >>> build(mission_file, folder, [key], cache=cache).outcome
     'unchanged'
 
+`build` reads the imagery and runs the models in a process of its own, which has no key and ends before `build` signs.
 `mission_file` is the path of a mission file, `folder` that of a store that has a trust root with this key, `cache` that
 of a folder for what the next build reuses.
 

@@ -91,6 +91,7 @@ def unchanged(
         coverage=CoverageReport.of(missing, {}),
         manifest=str(opened.manifest_id),
         sequence=opened.manifest.issue.sequence,
+        signing_code=opened.signing_code,
         valid_from=opened.manifest.issue.valid_from,
         expires_at=opened.manifest.issue.expires_at,
         artifacts=tuple(sorted(rows_of(entries), key=lambda row: row.name)),

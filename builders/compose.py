@@ -23,7 +23,7 @@ from builders.engines.backends import backend as backend_of
 from builders.engines.base import EngineBackend, EngineSpec, InputRange, Plugin
 from builders.engines.check import TOLERANCES, Tolerance
 from builders.engines.compiling import CompileSettings
-from builders.engines.isolation import Limits, machine_memory
+from builders.engines.isolation import Limits, usable_memory
 from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
 from builders.files import read_pieces
 from builders.grid.tiles import rows_and_columns
@@ -190,9 +190,11 @@ def open_context(
     store: str | os.PathLike[str] | None,
     cache: Path,
     progress: Callable[[str, int, int], None] = lambda _activity, _done, _total: None,
+    loaded: Callable[[str, Limits], None] = lambda _mission, _limits: None,
 ) -> Iterator[BuildContext]:
     """Open everything that the mission file names. Writes nothing to the store, which may be None where only build keys
-    are needed. `cache` is the user's cache folder. `progress` gets the MiB of models that are read.
+    are needed. `cache` is the user's cache folder. `progress` gets the MiB of models that are read,
+    `loaded` the id of the mission and its limits, before anything that the mission file names is opened.
 
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
@@ -201,8 +203,11 @@ def open_context(
         rows_and_columns(area.bbox, 0)
     except Invalid as error:
         raise error.restated(f"{mission_file}: mission.area: {error.message}") from error
+    memory = mission.compile.memory_mib
+    limits = Limits(memory * 2**20 if memory else usable_memory(), mission.compile.timeout_s)
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
+        loaded(mission.mission.id, limits)
         specs_of = [
             SourceSpec(
                 t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), scheme=t.scheme, bands=t.bands
@@ -218,8 +223,6 @@ def open_context(
             against = stack.enter_context(TileSources([other], mission.coverage.tile_size, area.bbox, stat_cache))
         backends: dict[str, EngineBackend] = {b.backend: backend_of(b.backend) for b in mission.backbones}
         specs = {one.name: _spec(one, lambda: progress("reading models (MiB)", 1, 0)) for one in mission.backbones}
-        memory = mission.compile.memory_mib
-        limits = Limits(memory * 2**20 if memory else machine_memory(), mission.compile.timeout_s)
 
         @cached
         def snapshot(model: Path) -> ModelSource:

@@ -10,14 +10,16 @@ The process writes into the store, and signs nothing.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,12 +30,23 @@ from builders.activity import doing, record_in
 from builders.compose import BuildContext, open_context
 from builders.crossing import error_to_json, to_json
 from builders.engines.card import plain
-from builders.engines.failures import failure
-from builders.engines.isolation import begin, end_without_clean_up, limit_memory
+from builders.engines.failures import failure, unexpected_failure
+from builders.engines.isolation import Limits, begin, end_without_clean_up, limit_memory
+from builders.imagery.roworder import SourcePath
 from builders.report import BuildReport, EngineReport, PlanReport
+from store.disk.layout import open_store
 from store.errors import FlightbagError
+from store.findings import Finding
+from store.format.cose import Envelope
+from store.format.ids import ObjectId
+from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest
+from store.takeoff.evidence import StoreEvidence
+from store.takeoff.mission import Opened
+from store.takeoff.verify import read_table
+from store.trust.root import TrustRoot
 
 _INTERVAL_S = 0.1
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 Request: TypeAlias = Mapping[str, Any]
 
@@ -45,25 +58,34 @@ class Messages:
         self._send = send
         self._go = go
         self._guard = threading.Lock()
-        self._sums: dict[str, int] = {}
+        self._sums: dict[str, tuple[int, int]] = {}
         self._last = 0.0
 
     def progress(self, activity: str, done: int, total: int) -> None:
         """Report units of work, those of each interval as one message."""
         with self._guard:
             is_new = activity not in self._sums
-            self._sums[activity] = self._sums.get(activity, 0) + done
+            self._sums[activity] = (self._sums.get(activity, (0, 0))[0] + done, total)
             now = time.monotonic()
             if is_new or now - self._last >= _INTERVAL_S:
                 self._last = now
-                self._send(["progress", activity[:200], self._sums[activity], total])
-                self._sums[activity] = 0
+                self._pass_on(activity)
 
-    def opened(self, context: BuildContext) -> None:
+    def _pass_on(self, activity: str) -> None:
+        done, total = self._sums[activity]
+        self._send(["progress", activity[:200], done, total])
+        self._sums[activity] = (0, total)
+
+    def flush(self) -> None:
+        """Report what was not reported yet."""
+        for activity, (done, _) in list(self._sums.items()):
+            if done:
+                self._pass_on(activity)
+
+    def loaded(self, mission: str, limits: Limits) -> None:
         """Name the mission, whose lock the parent takes now, and its limits."""
-        limits = context.compile_settings.limits
         limit_memory(limits.memory)
-        self._send(["opened", context.mission.mission.id, limits.seconds])
+        self._send(["loaded", mission, limits.seconds, 0])
         self._go()
 
 
@@ -128,41 +150,66 @@ def recipes(request: Request, messages: Messages) -> dict[str, Any]:
     }
 
 
-TASKS: Mapping[str, Callable[[Request, Messages], dict[str, Any]]] = {
+def tiles(request: Request, _messages: Messages) -> dict[str, Any]:
+    """Compare tile sources with a mission, whose manifest and objects the parent verified: see `operator_check`."""
+    from builders.operator_check import check_tiles
+
+    with open_store(request["store"]) as media:
+        evidence, id_ = StoreEvidence(media), ObjectId.parse(request["manifest"])
+        data = evidence.object(id_, ENVELOPE_LIMIT)
+        manifest = Manifest.parse(Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT).payload)
+        root = TrustRoot.parse(b64decode(request["root"]))
+        opened = Opened(manifest, id_, len(data), read_table(evidence, manifest), root)
+        check = check_tiles([SourcePath.parse(one) for one in request["tiles"]])
+        findings = tuple(check(evidence, opened))
+    return {"findings": to_json(tuple[Finding, ...], findings)}
+
+
+Tasks: TypeAlias = Mapping[str, Callable[[Request, Messages], dict[str, Any]]]
+
+TASKS: Tasks = {
     "build": build,
     "engines": engines,
     "plan": plan,
     "recipes": recipes,
+    "tiles": tiles,
 }
 
 
 @contextmanager
 def _opened(request: Request, messages: Messages) -> Iterator[BuildContext]:
     folder = Path(request["cache"])
-    with open_context(Path(request["mission_file"]), request["store"], folder, messages.progress) as context:
-        messages.opened(context)
+    file = Path(request["mission_file"])
+    with open_context(file, request["store"], folder, messages.progress, messages.loaded) as context:
         yield context
 
 
-def result_of(request: Request, messages: Messages) -> dict[str, Any]:
+def result_of(request: Request, messages: Messages, tasks: Tasks = TASKS) -> dict[str, Any]:
     """Return the result of a request, or its failure as a result."""
     try:
         with doing(f"reading {request['about']}"):
-            return TASKS[request["task"]](request, messages)
+            result = tasks[request["task"]](request, messages)
+        messages.flush()
+        return result
     except FlightbagError as error:
         return {"failure": error_to_json(error)}
-    except MemoryError:
-        return {"failure": error_to_json(failure("out-of-memory", f"memory ran out for {request['about']}"))}
-    except Exception:  # noqa: BLE001 - the parent raises it
-        return {"unexpected": traceback.format_exc()}
+    except MemoryError as error:
+        at = getattr(error, "__notes__", [f"reading {request['about']}"])[0]
+        return {"failure": error_to_json(failure("out-of-memory", f"memory ran out while it was {at}"))}
+    except Exception as error:  # noqa: BLE001 - the parent raises it
+        cause = unexpected_failure(error, tempfile.gettempdir())
+        return {"failure": error_to_json(cause)} if cause.kind == "no-space" else {"unexpected": traceback.format_exc()}
 
 
-def main(request_path: Path, result_path: Path, pipe: int) -> None:
+def main(request_path: Path, result_path: Path, pipe: int, tasks: Tasks = TASKS) -> None:
     """Do the task of the request, and write the result last."""
     request = json.loads(request_path.read_bytes())
     begin(request["parent"], request["memory"])
     record_in(Path(request["recorder"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As `tools.program` does: tables and inventories are large, and have no cycles.
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     allowed = threading.Event()
     main_thread = threading.get_ident()
 
@@ -175,7 +222,7 @@ def main(request_path: Path, result_path: Path, pipe: int) -> None:
         os.write(pipe, json.dumps(message).encode() + b"\n")
 
     threading.Thread(target=watch, daemon=True).start()
-    result_path.write_text(json.dumps(result_of(request, Messages(send, allowed.wait))))
+    result_path.write_text(json.dumps(result_of(request, Messages(send, allowed.wait), tasks)))
     end_without_clean_up()
 
 

@@ -1,4 +1,4 @@
-"""Run in a confined process what reads foreign bytes or runs a network; see decision 0021.
+"""Run in a confined process what reads foreign bytes or runs a network; see decision 19.
 
 Each function starts `python -m builders.confined` on one task, passes its progress on, and returns what it gave back,
 read by the types that are expected. Ctrl-C is heard at once, also while a network runs. The process inherits no key, no
@@ -11,17 +11,22 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import closing, suppress
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builders.activity import Recorder
-from builders.crossing import error_from_json, from_json
-from builders.engines.card import Card, EngineRecipes
-from builders.engines.isolation import Job, Limits, Worker, machine_memory, run_worker
-from builders.report import EngineReport, PlanReport
+from builders.engines.isolation import Job, Limits, Worker, run_worker, usable_memory
+from store.errors import Unavailable
+from store.findings import Finding
+from store.takeoff.mission import Evidence, Opened, OperatorCheck
+
+if TYPE_CHECKING:
+    from builders.engines.card import EngineRecipes
+    from builders.report import EngineReport, PlanReport
 
 # A report names each missing tile: a country has millions.
 _MAX_RESULT = 512 * 2**20
@@ -41,8 +46,11 @@ def run_confined(
     about: str,
     progress: Progress,
     opened: Callable[[str], None] = lambda _mission: None,
+    *,
+    module: str = "builders.confined",
 ) -> dict[str, Any]:
-    """Return the result of a task. `about` names the file that it is about; `opened` gets the id of the mission.
+    """Return the result of a task of `module`. `about` names the file that it is about; `opened` gets the id of the
+    mission.
 
     Raise what the task raised, Unavailable (kind `out-of-memory`, `timed-out` or `failed`) where it did not come to an
     end, and ConfinedError for an error of this program.
@@ -50,7 +58,7 @@ def run_confined(
     with tempfile.TemporaryDirectory(prefix="flightbag-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         job = Job(
-            module="builders.confined",
+            module=module,
             does=f"reads {about}",
             doing=f"the process that reads {about}",
             cwd=Path.cwd(),
@@ -58,23 +66,41 @@ def run_confined(
         )
 
         def receive(line: bytes, worker: Worker) -> None:
-            with suppress(ValueError, TypeError, OverflowError, RecursionError):
-                what, text, number, *rest = json.loads(line)
-                if what == "progress":
-                    progress(str(text), int(number), int(*rest))
-                elif what == "opened":
-                    opened(str(text))
-                    worker.seconds = float(number)
-                    worker.send(b"\n")
+            try:
+                what, text, number, total = json.loads(line)
+                text, number, total = str(text), int(number), int(total)
+            except (ValueError, TypeError, OverflowError, RecursionError):
+                return
+            if what == "progress":
+                progress(text, number, total)
+            elif what == "loaded":
+                opened(text)
+                worker.seconds = number
+                worker.send(b"\n")
+                _load_while_it_works()
 
-        with closing(Recorder(folder / "recorder")) as recorder:
+        with closing(Recorder(folder / "recorder", _tile)) as recorder:
             full = {**request, "task": task, "about": about, "recorder": str(folder / "recorder")}
-            result, _ = run_worker(job, full, folder, Limits(machine_memory(), _SECONDS), receive, recorder)
+            result, _ = run_worker(job, full, folder, Limits(usable_memory(), _SECONDS), receive, recorder)
     if "failure" in result:
+        from builders.crossing import error_from_json
+
         raise error_from_json(result["failure"])
     if "unexpected" in result:
         raise ConfinedError(str(result["unexpected"]))
     return result
+
+
+def _tile(number: int) -> str:
+    from builders.grid.tiles import tile_from_id
+
+    return str(tile_from_id(number))
+
+
+def _load_while_it_works() -> None:
+    """Load what reads the result. Loading it before the worker starts would add to the time of every build."""
+    import builders.crossing
+    import builders.report  # noqa: F401
 
 
 def build(
@@ -95,6 +121,9 @@ def build(
 
 def plan(mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress) -> PlanReport:
     """Return the plan of a mission file, as the store is now."""
+    from builders.crossing import from_json
+    from builders.report import PlanReport
+
     request = {**_request(mission_file, store, cache), "now": now}
     return from_json(PlanReport, run_confined("plan", request, str(mission_file), progress).get("report"))
 
@@ -103,6 +132,10 @@ def engines(
     mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress
 ) -> list[EngineReport]:
     """Build the engines of a mission file into the store: see `artifacts.engine.build_engines`."""
+    from builders.crossing import error_from_json, from_json
+    from builders.engines.card import Card
+    from builders.report import EngineReport
+
     request = {**_request(mission_file, store, cache), "now": now}
     result = run_confined("engines", request, str(mission_file), progress)
     return [
@@ -117,9 +150,33 @@ def engines(
 
 def recipes(mission_file: Path, backbone: str, cache: Path, *, progress: Progress) -> EngineRecipes:
     """Return what the build key of the engine of a backbone is made of."""
+    from builders.engines.card import EngineRecipes
+
     request = {**_request(mission_file, None, cache), "backbone": backbone}
     result = run_confined("recipes", request, str(mission_file), progress)
     return EngineRecipes.of_plain(result["recipe"], result["steps"])
+
+
+def check_tiles(store: str | os.PathLike[str], tiles: Sequence[str]) -> OperatorCheck:
+    """Return step G of the takeoff check against these sources: see `operator_check.check_tiles`."""
+
+    def check(_evidence: Evidence, opened: Opened) -> Iterator[Finding]:
+        request = {
+            "store": os.fspath(store),
+            "manifest": str(opened.manifest_id),
+            "root": b64encode(opened.trust_root.render()).decode(),
+            "tiles": list(tiles),
+        }
+        try:
+            result = run_confined("tiles", request, ", ".join(tiles), lambda _what, _done, _total: None)
+        except Unavailable as error:
+            yield Finding.of(error, step="G", entry="coverage")
+            return
+        from builders.crossing import from_json
+
+        yield from from_json(tuple[Finding, ...], result.get("findings"))
+
+    return check
 
 
 def _request(mission_file: Path, store: str | os.PathLike[str] | None, cache: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def from_json(kind: type[Value], text: Any) -> Value:
             raise TypeError("it is no text")
         (value,) = _adapter(cast(Hashable, kind)).validate_json(text)
     except (ValidationError, ValueError, TypeError, RecursionError) as error:
-        what = f"the confined process gave back something else than a {kind.__name__}"
+        what = f"the confined process gave back something else than a {getattr(kind, '__name__', kind)}"
         raise Corrupt(what, remedy="report this as a defect", kind="failed") from error
     result: Value = value
     return result

@@ -24,6 +24,7 @@ from builders.recipe import RowRecipe, tile_list
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
 from store.format.entries import Entry
+from store.format.missing import ENTRY
 from store.takeoff.coverage import read_missing
 from store.takeoff.mission import Evidence, Opened
 
@@ -72,8 +73,11 @@ def _repeated(evidence: Evidence, opened: Opened, inventory: Inventory) -> Itera
     """Yield a finding if the mission describes more repeated tiles, or fewer, than its manifest signs."""
     try:
         listed = read_missing(opened, evidence)
+    except Unavailable as error:
+        yield Finding.of(error, step="G", entry=ENTRY)
+        return
     except FlightbagError:
-        return  # a list that cannot be read is a finding of step F
+        return  # a damaged list is a finding of step F
     described = 0
     for level, repeated in zip(inventory.levels, inventory.repeated, strict=True):
         described += int(np.count_nonzero(repeated)) - len(missing_at(listed, level.required[repeated]))

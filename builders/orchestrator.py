@@ -4,7 +4,7 @@ The way of a build:
 
     mission file -> inventory -> plan (present | missing) -> work units -> objects -> entries -> table -> manifest
 
-`builders.publication` runs this in a confined process (decision 0021), then signs the manifest and publishes it. What a
+`builders.publication` runs this in a confined process (decision 19), then signs the manifest and publishes it. What a
 build that fails has finished is in the store, under its build key, for the next one. One build runs per mission, and
 one per group of keys across processes.
 """

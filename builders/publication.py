@@ -7,7 +7,7 @@
     >>> build(mission_file, store_path, [key], cache=cache_folder).outcome
     'unchanged'
 
-All that reads foreign bytes or runs a network happens in the process that `confinement` starts (decision 0021). What it
+All that reads foreign bytes or runs a network happens in the process that `confinement` starts (decision 19). What it
 gives back is a payload: a manifest and its table. This process parses both as strictly as an aircraft does, opens the
 keys last, when that process has ended, and publishes. A build that fails publishes nothing, and the previous manifest
 stays current.
@@ -22,21 +22,24 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from builders import confinement
-from builders.crossing import from_json
-from builders.report import BuildReport
 from store.disk.locks import exclusive
 from store.errors import Corrupt, Refused
+from store.format.cose import Envelope
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import MISSION_ID, Manifest
+from store.format.manifest import CONTENT_TYPE, MISSION_ID, Manifest
 from store.ground.issuing import Draft, Issued, Keys, draft_of, issue, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
 from store.trust.keys import Signer
+from store.trust.review import require_code, signing_code
 from store.trust.root import TrustRoot
+
+if TYPE_CHECKING:
+    from builders.report import BuildReport
 
 Progress = Callable[[str, int, int], None]
 
@@ -68,10 +71,13 @@ def build(
     now: int,
     progress: Progress,
     remembered: bool = True,
+    expect: str | None = None,
 ) -> BuildReport:
     """Build what is missing, walk the coverage, sign and publish.
 
-    The keys are opened last, and not at all where nothing is to be signed.
+    The keys are opened last, and not at all where nothing is to be signed. `expect` is the code of the draft that a
+    second pilot builds again (FORMAT.md 10.3): Refused (kind other-code), with nothing signed, if this build makes
+    another manifest.
 
     The report says `failed`, with every missing tile and its reason, where the coverage is not what the policy demands;
     other failures raise. `now` is unix seconds and becomes the time of issue. Without `remembered` every tile is read,
@@ -101,10 +107,16 @@ def build(
             progress=progress,
             opened=lock,
         )
-        report = from_json(BuildReport, result["report"])
+        from builders.crossing import from_json
+        from builders.report import BuildReport
+
+        report = from_json(BuildReport, result.get("report"))
         if (payload := _Payload.of(result.get("payload"))) is not None:
+            _check_report(report, payload)
             with writing(repository) as writer:
-                report = _publish(writer, missions[0], payload, report, keys, now)
+                report = _publish(writer, missions[0], payload, report, keys, now, expect)
+        elif expect is not None and report.outcome == "unchanged":
+            require_code(report.signing_code, expect, f"the published manifest of mission {report.mission}")
     return replace(report, seconds=round(time.monotonic() - start, 3))
 
 
@@ -136,6 +148,22 @@ class _Payload:
         return cls(manifest, EntryTable.parse(table_bytes), draft, lacking)
 
 
+def _check_report(report: BuildReport, payload: _Payload) -> None:
+    """Raise Corrupt unless the report shows what the payload has signed: people read the report."""
+    manifest, entries = payload.manifest, payload.table.entries
+    coverage = report.coverage
+    if (
+        report.mission != manifest.mission.id
+        or tuple(one.figure() for one in report.figures) != manifest.quality
+        or (coverage.tiles, coverage.tiles - coverage.described, len(coverage.missing))
+        != (manifest.coverage.tiles, manifest.coverage.missing, manifest.coverage.missing)
+        or sorted((row.name, row.id, row.bytes) for row in report.artifacts)
+        != [(entry.name, str(entry.id), entry.size) for entry in entries]
+    ):
+        text = "the confined process gave back a report of something else than its payload"
+        raise Corrupt(text, remedy="report this as a defect", kind="failed")
+
+
 def _publish(
     writer: Writer,
     mission: str,
@@ -143,11 +171,15 @@ def _publish(
     report: BuildReport,
     keys: Keys,
     now: int,
+    expect: str | None,
 ) -> BuildReport:
     """Sign the manifest and publish it, or keep it as a draft where it lacks something."""
     repository, manifest = writer.repository, payload.manifest
     trust_root = repository.trust_root().root
     draft = _draft(repository, mission, payload, trust_root, now)
+    if expect is not None:
+        code = signing_code(Envelope(CONTENT_TYPE, manifest.render()))
+        require_code(code, expect, f"the manifest that this build makes of mission {mission}")
     # Nobody signs what cannot be published: its approval will make another manifest of it.
     signers = () if payload.lacking else keys.open()
     issued = issue(writer, manifest, payload.table, signers, trust_root, draft=draft, hold=bool(payload.lacking))
@@ -156,6 +188,7 @@ def _publish(
         outcome="built" if issued.manifest is not None else "draft",
         manifest="" if issued.manifest is None else str(issued.manifest),
         sequence=issued.issue.sequence,
+        signing_code=issued.signing_code,
         valid_from=issued.issue.valid_from,
         expires_at=issued.issue.expires_at,
         why=_unpublished(issued, payload.lacking),

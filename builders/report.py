@@ -171,14 +171,16 @@ class PlanReport:
 class BuildReport:
     """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
     `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why. `rows` are
-    those of all shards, `embedded` of these the ones that were described now. `valid_from` and `expires_at` are those
-    of the manifest or the draft, in unix seconds; None where it is valid at once, or for ever."""
+    those of all shards, `embedded` of these the ones that were described now. `signing_code` is that of the manifest or
+    the draft (FORMAT.md 10.3). `valid_from` and `expires_at` are those of the manifest or the draft, in unix seconds;
+    None where it is valid at once, or for ever."""
 
     outcome: Literal["built", "unchanged", "draft", "failed"]
     mission: str
     coverage: CoverageReport
     manifest: str = ""
     sequence: int = 0
+    signing_code: str = ""
     valid_from: int | None = None
     expires_at: int | None = None
     artifacts: tuple[ArtifactReport, ...] = ()

@@ -8,7 +8,12 @@ raised: `restated` makes a copy. Errors print nothing and end no process; only t
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Self
+
+# A full disk, a quota, and a file that outgrows a limit of the process or of the file system.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FlightbagError(Exception):
@@ -100,3 +105,14 @@ class Unavailable(FlightbagError):
 
 class NoStore(Unavailable):
     """No store can be opened at the path: nothing was looked at, so nothing is known about what a store may hold."""
+
+
+def no_space(path: str, number: int = errno.ENOSPC) -> Unavailable:
+    """Return the error for a file or a folder that takes no more bytes; `number` is one of NO_SPACE."""
+    return Unavailable(
+        f"no space is left for {path or 'a temporary file'}: {os.strerror(number)}",
+        remedy="free some space there, or, for temporary files, name another folder in TMPDIR; finished work is kept",
+        kind="no-space",
+        errno=number,
+        path=path,
+    )

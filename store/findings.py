@@ -39,13 +39,14 @@ class Finding:
     def of(
         cls, error: FlightbagError, *, step: str = "", entry: str = "", remedy: str = "", missions: tuple[str, ...] = ()
     ) -> Finding:
-        """Return the finding that an error amounts to. The kind is `malformed` for an error without a kind.
+        """Return the finding that an error amounts to. An error without a kind is `malformed`, an Unavailable one
+        `unreadable`.
 
         `entry` goes before the entry that the error names; `remedy` counts only where the error has none.
         """
-        fields = error.fields
+        fields, unreadable = error.fields, isinstance(error, Unavailable)
         return cls(
-            kind=error.kind or "malformed",
+            kind=error.kind or ("unreadable" if unreadable else "malformed"),
             message=error.message,
             step=step,
             object=error.object_id,
@@ -55,7 +56,7 @@ class Finding:
             actual=str(fields.get("actual", "")),
             remedy=error.remedy or remedy,
             missions=missions,
-            unreadable=isinstance(error, Unavailable),
+            unreadable=unreadable,
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import typer
 
 from store.disk.layout import store_above
 from store.errors import Invalid
+from store.format.code import short_code
 from store.takeoff.aircraft import consume, enrol, lower_floor, read_state
-from store.takeoff.code import short_code
 from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
 from tools import keyfiles, render

@@ -12,6 +12,7 @@ import typer
 
 from store.disk.layout import TOML
 from store.errors import Invalid
+from store.format.duration import seconds_of
 from store.format.manifest import TIME_MAX
 from tools.status import say
 
@@ -32,6 +33,15 @@ DropCache = Annotated[
     bool,
     typer.Option(
         "--drop-cache", help="Read the medium, not the page cache. This is the default for a removable medium."
+    ),
+]
+GiveUp = Annotated[
+    str | None,
+    typer.Option(
+        "--give-up",
+        metavar="60s",
+        help="End with the status for `could not check` if the medium keeps the command waiting for longer than this.",
+        show_default=False,
     ),
 ]
 PassphraseFile = Annotated[
@@ -92,8 +102,7 @@ def store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
         raise Invalid(f"unexpected argument {args[2]!r}", remedy="see --help")
     if len(args) == 1:
         # A path is no mission: it may be of a medium that is not mounted, or of a folder above a store.
-        is_path = _is_store(args[0]) or os.sep in args[0]
-        if from_env and not (is_path and not needed):
+        if from_env and (needed or not (os.sep in args[0] or _is_store(args[0]))):
             return from_env, args[0]
         if not needed:
             return args[0], None
@@ -128,6 +137,14 @@ def cache_folder() -> Path:
     """Return this program's folder in the cache of the user. It may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "flightbag"
+
+
+def patience_of(give_up: str | None) -> float | None:
+    """Return the seconds of --give-up, None without it. Raise Invalid for no time at all."""
+    seconds = None if give_up is None else seconds_of(give_up)
+    if seconds == 0:
+        raise Invalid("--give-up needs more than 0 seconds", remedy="give a duration like 60s, or leave it out")
+    return seconds
 
 
 def moment(text: str) -> int:

@@ -23,8 +23,11 @@ from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from store.takeoff.coverage import read_missing
+from store.trust.keys import PublicKey
+from store.trust.review import signing_code
 from tools import aircraft, engines, fsck, keyfiles, missions, releases, render, retention, retrieval, takeoff, trust
 from tools.arguments import (
+    GiveUp,
     Json,
     MissionFilePath,
     OptionalKeys,
@@ -34,9 +37,11 @@ from tools.arguments import (
     StoreAndMission,
     StoreOption,
     cache_folder,
+    patience_of,
     print_lines,
     store_and,
 )
+from tools.patience import Bound, patience
 from tools.program import run_program
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
@@ -49,7 +54,7 @@ app = typer.Typer(
     help="Build, seal, carry and verify the engines and map descriptors of aircraft that navigate by sight.\n\n"
     "Example: flightbag verify /media/stick/store --trust pinned.root.cbor",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="Create signing keys and show their kids.")
+keys_app = typer.Typer(no_args_is_help=True, help="Create signing keys, protect them, show their kids.")
 app.add_typer(keys_app, name="keys")
 
 
@@ -103,7 +108,31 @@ def keys_new(
         raise Invalid("--no-passphrase and --passphrase-file exclude each other")
     ask = None if no_passphrase else keyfiles.passphrase_from(passphrase_file)
     public = keyfiles.new_key(file, ask, confirm=passphrase_file is None)
-    return _show_key(public.kid, public.raw, as_json=as_json)
+    return _show_key(public, [], as_json=as_json)
+
+
+@keys_app.command("rewrap")
+@command
+def keys_rewrap(
+    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="The file of the private key.")],
+    passphrase_file: PassphraseFile = None,
+    new_passphrase_file: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, metavar="FILE", help="A file whose first line is the new passphrase.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Encrypt a private key again: under another passphrase, and as strongly as a new key. The key stays the same.
+
+    Without the options, the command asks for the passphrases at the terminal. Copies of the old file keep the old one.
+
+    Example: flightbag keys rewrap planner.key
+    """
+    ask, ask_new = keyfiles.passphrase_from(passphrase_file), keyfiles.passphrase_from(new_passphrase_file)
+    public = keyfiles.rewrap(file, ask, ask_new, confirm=new_passphrase_file is None)
+    return _show_key(public, [], as_json=as_json)
 
 
 @keys_app.command("show")
@@ -113,19 +142,23 @@ def keys_show(
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """Print the kid of a key, by which trust roots and logs name it.
+    """Print the kid of a key, by which trust roots and logs name it. Warn of a private key that is badly protected.
 
     Example: flightbag keys show planner.key.pub
     """
-    public = keyfiles.public_key(file, keyfiles.passphrase_from(passphrase_file))
-    return _show_key(public.kid, public.raw, as_json=as_json)
+    weak = keyfiles.weaknesses(file)
+    return _show_key(keyfiles.public_key(file, keyfiles.passphrase_from(passphrase_file)), weak, as_json=as_json)
 
 
-def _show_key(kid: bytes, raw: bytes, *, as_json: bool) -> int:
+def _show_key(public: PublicKey, weaknesses: list[str], *, as_json: bool) -> int:
     if as_json:
-        print_json({"kid": kid.hex(), "public": raw.hex()})
-    else:
-        say(f"kid {kid.hex()}")
+        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "warnings": weaknesses})
+        return OK
+    say(f"kid {public.kid.hex()}")
+    for text in weaknesses:
+        say(f"warning: {text}")
+    if weaknesses:
+        say("  -> flightbag keys rewrap FILE encrypts the key again, with mode 0600")
     return OK
 
 
@@ -161,6 +194,10 @@ def build(
     key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="CODE", help="The code of a draft: sign nothing if this build makes another manifest."),
+    ] = None,
     no_stat_cache: Annotated[
         bool, typer.Option("--no-stat-cache", help="Read every tile, even of sources that have not changed.")
     ] = False,
@@ -184,6 +221,7 @@ def build(
             now=now,
             progress=progress,
             remembered=not no_stat_cache,
+            expect=expect,
         )
     if as_json:
         print_json(report.as_json())
@@ -228,6 +266,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 row |= {
                     "flight": draft.manifest.mission.flight,
                     "sequence": draft.manifest.issue.sequence,
+                    "signing_code": signing_code(draft.envelope),
                     **signatures,
                 }
             except FlightbagError as error:
@@ -247,7 +286,8 @@ def _listed(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{'draft ' if 'draft' in row else ''}DOES NOT HOLD: {row['error']}"
     if "draft" in row:
-        return f"draft, flight {row['flight']}: {row['signatures']} of {row['threshold']} signatures"
+        signatures = f"{row['signatures']} of {row['threshold']} signatures"
+        return f"draft, flight {row['flight']}: {signatures}, code {row['signing_code']}"
     return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}"
 
 
@@ -307,13 +347,15 @@ def sync(
         bool, typer.Option("--checksum", help="Also read every object of the target, and replace damaged ones.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied. Write nothing.")] = False,
+    give_up: GiveUp = None,
     as_json: Json = False,
 ) -> int:
     """Copy missions to another store: only the objects that it lacks, hashed while they are copied, and refs last.
 
     Example: flightbag sync ground /media/stick/store
     """
-    with Repository.open(source) as source_store:
+    bound = Bound(f"{source} or {target}", patience_of(give_up), as_json=as_json)
+    with patience(bound), Repository.open(source) as source_store:
         with _existing(target) as target_store:
             copies = plan_sync(source_store, target_store, mission or (), checksum=checksum)
         if not dry_run:

@@ -33,7 +33,8 @@ from store.findings import Finding
 from store.format.duration import seconds_of
 from store.ground.repository import Repository
 from tools import render
-from tools.arguments import DropCache, Store, print_lines
+from tools.arguments import DropCache, GiveUp, Store, patience_of, print_lines
+from tools.patience import Bound, patience
 from tools.program import run_program
 from tools.progress import reading_bar
 from tools.status import exits, fail, say, warn
@@ -92,6 +93,7 @@ def run(
     repairing: Repair = False,
     source: From = None,
     dry_run: DryRun = False,
+    give_up: GiveUp = None,
     as_json: Json = False,
 ) -> int:
     """Audit a store, name each damage and the missions that it grounds, and with --repair mend the store.
@@ -107,6 +109,9 @@ def run(
         scope = _scope(quick=quick, full=full, sample=sample, budget=budget, mission=mission, exclusive=exclusive)
         if (source or dry_run) and not repairing:
             raise Invalid("--from and --dry-run need --repair", remedy="add --repair, or leave them out")
+        bound = Bound(store, patience_of(give_up), COULD_NOT_CHECK, CANCELLED, as_json)
+        if repairing and bound.seconds is not None:
+            raise Invalid("--give-up excludes --repair", remedy="audit with --give-up first, then repair")
         if ledger is not None and Path(os.path.realpath(ledger)).is_relative_to(os.path.realpath(store)):
             raise Invalid(
                 f"the ledger {ledger} lies in the store, and an audit writes nothing there",
@@ -115,7 +120,8 @@ def run(
     except Invalid as error:
         fail(error, as_json=as_json)
         return USAGE
-    with ExitStack() as stack:
+    corrected = 0
+    with patience(bound), ExitStack() as stack:
         opened_ledger = None if scope.read == "quick" else _ledger(ledger, store)
         if opened_ledger is not None:
             stack.enter_context(opened_ledger)
@@ -127,10 +133,6 @@ def run(
             with reading_bar("reading") as progress:
                 return fsck(media, wanted, ledger=opened_ledger, on_finding=on_finding, progress=progress)
 
-        if not repairing:
-            with open_store(store, drop_cache=drop_cache or None) as media:
-                audit = audited(media, scope, _line if as_json else None)
-            return _report(audit, store, scope, as_json=as_json)
         replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
 
         def show(plan: RepairPlan) -> None:
@@ -141,7 +143,10 @@ def run(
                 else:
                     print_lines(render.repair_plan(plan))
 
-        if dry_run:
+        if not repairing:
+            with open_store(store, drop_cache=drop_cache or None) as media:
+                audit = audited(media, scope, _line if as_json else None)
+        elif dry_run:
             with Repository.open(store) as repository:
                 with open_store(store, drop_cache=drop_cache or None) as media:
                     audit = audited(media, scope)
@@ -149,9 +154,10 @@ def run(
                 show(plan)
                 if plan.steps and not as_json:
                     say("after these steps a repair audits the store again, and shows each further step first")
-            return _report(audit, store, scope, as_json=as_json, lines=as_json)
-        repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache or None)
-    return _report(repaired.audit, store, scope, as_json=as_json, lines=as_json, corrected=len(repaired.steps))
+        else:
+            repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache or None)
+            audit, corrected = repaired.audit, len(repaired.steps)
+    return _report(audit, store, scope, as_json=as_json, lines=as_json and repairing, corrected=corrected)
 
 
 def _scope(*, quick: bool, full: bool, sample: str | None, budget: str | None, mission: str, exclusive: bool) -> Scope:

@@ -11,7 +11,8 @@ import shlex
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from store.errors import Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
 from store.ground.issuing import Keys
 from store.takeoff.verify import pinned_root
-from store.trust.keys import KEY_FILE_LIMIT, PassphraseNeeded, PrivateKey, PublicKey, Signer
+from store.trust.key_file import ENCRYPTED, KEY_FILE_LIMIT, PRIVATE, PUBLIC, Protection, block, check_passphrase
+from store.trust.keys import PassphraseNeeded, PrivateKey, PublicKey, Signer
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 from tools.printable import printable
 
@@ -80,32 +82,81 @@ def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
 def new_key(path: Path, ask: Callable[[str], bytes] | None, *, confirm: bool) -> PublicKey:
     """Create a key: PKCS#8 in `path` (mode 0600), encrypted unless `ask` is None, and the public key in `path`.pub.
 
-    Return the public key. With `confirm`, ask for the passphrase twice. Raise Invalid if one of the files exists.
+    Return the public key. With `confirm`, ask for the passphrase twice. Raise Invalid if one of the files exists, and
+    for a passphrase that is too short.
     """
     public_path = path.with_name(path.name + ".pub")
     for target in (path, public_path):
         if os.path.lexists(target):
             raise Invalid(f"{target} exists already", remedy="give another name; keys are never overwritten")
     key = PrivateKey.generate()
-    passphrase = ask(f"New passphrase for {path.name}: ") if ask else None
-    if ask and confirm and ask("The same passphrase again: ") != passphrase:
-        raise Invalid("the two passphrases differ", remedy="run the command again")
+    passphrase = None if ask is None else _new_passphrase(path, ask, confirm=confirm)
     disk = Disk()
     write_new_file(disk, os.path.abspath(path), key.pem(passphrase), 0o600)
     write_new_file(disk, os.path.abspath(public_path), key.public.pem(), 0o644)
     return key.public
 
 
+def _new_passphrase(path: Path, ask: Callable[[str], bytes], *, confirm: bool) -> bytes:
+    passphrase = ask(f"New passphrase for {path.name}: ")
+    check_passphrase(passphrase)
+    if confirm and ask("The same passphrase again: ") != passphrase:
+        raise Invalid("the two passphrases differ", remedy="run the command again")
+    return passphrase
+
+
+def rewrap(path: Path, ask: Callable[[str], bytes], ask_new: Callable[[str], bytes], *, confirm: bool) -> PublicKey:
+    """Encrypt the private key in `path` again, under another passphrase and as strongly as a new key. Return its
+    public key.
+
+    A crash leaves the old file or the new one, whole, and the file ends with mode 0600. Links are followed. Raise as
+    `private_key` and `new_key`, before anything is written.
+    """
+    target = os.path.realpath(path)
+    key = private_key(path, ask)
+    passphrase = _new_passphrase(path, ask_new, confirm=confirm)
+    data = key.pem(passphrase)
+    # Nothing replaces the only copy of a key before it has been read back.
+    assert PrivateKey.of_pem(data, passphrase).public == key.public
+    replace_file(Disk(), target, data, os.path.dirname(target), 0o600)
+    return key.public
+
+
+def weaknesses(path: Path) -> list[str]:
+    """Return what makes the file of a private key easier to misuse than a new one; nothing for a public key."""
+    data = read_file(path, KEY_FILE_LIMIT, "the key file")
+    with _named(path):
+        label, der = block(data)
+        found = list(Protection.of(der).weaknesses) if label == ENCRYPTED else []
+    if label == PUBLIC:
+        return []
+    found += ["it is not encrypted"] if label != ENCRYPTED else []
+    status = os.stat(path)
+    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+        found.append(f"other users may open it: its mode is {status.st_mode & 0o777:04o}, should be 0600")
+    return found
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in every error about its content."""
+    try:
+        yield
+    except Invalid as error:
+        raise Invalid(f"{path}: {error.message}", remedy=error.remedy, path=str(path)) from error
+
+
 def private_key(path: Path, ask: Callable[[str], bytes]) -> PrivateKey:
     """Return the private key of a file. Ask for its passphrase only if the file is encrypted."""
-    data = read_file(path, KEY_FILE_LIMIT, "the key file")
-    try:
+    return _private(path, read_file(path, KEY_FILE_LIMIT, "the key file"), ask)
+
+
+def _private(path: Path, data: bytes, ask: Callable[[str], bytes]) -> PrivateKey:
+    with _named(path):
         try:
             return PrivateKey.of_pem(data, None)
         except PassphraseNeeded:
             return PrivateKey.of_pem(data, ask(f"Passphrase for {path.name}: "))
-    except Invalid as error:
-        raise Invalid(f"{path}: {error.message}", remedy=error.remedy, path=str(path)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +204,29 @@ def signers(paths: Sequence[Path], ask: Callable[[str], bytes], command: str | N
     """
     result: list[Signer] = []
     for path in paths:
-        if is_private(path):
-            result.append(private_key(path, ask))
+        key = key_of(path, ask)
+        if isinstance(key, PrivateKey):
+            result.append(key)
         elif command is None:
             text = f"{path} is a public key, and cannot sign"
             raise Invalid(
                 text, remedy="give the private key, or a command that signs with it as --signer", path=str(path)
             )
         else:
-            result.append(CommandSigner(public_key(path, ask), command))
+            result.append(CommandSigner(key, command))
     if command is not None and not any(isinstance(one, CommandSigner) for one in result):
         raise Invalid("--signer needs a public key", remedy="give the .pub file of the key as --key")
     return result
+
+
+def key_of(path: Path, ask: Callable[[str], bytes]) -> PrivateKey | PublicKey:
+    """Return the one key that a file holds, private or public. The file is read once."""
+    data = read_file(path, KEY_FILE_LIMIT, "the key file")
+    with _named(path):
+        label, _ = block(data)
+        if label not in (PRIVATE, ENCRYPTED):
+            return PublicKey.of_pem(data)
+    return _private(path, data, ask)
 
 
 def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command: str | None) -> Keys:
@@ -174,19 +236,20 @@ def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command:
     for a passphrase that nobody could give.
     """
     ask = passphrase_from(passphrase_file)
-    private = [path for path in paths if is_private(path)]
-    public = [path for path in paths if path not in private]
+    labels = {path: _label(path) for path in paths}
+    public = [path for path in paths if labels[path] not in (PRIVATE, ENCRYPTED)]
     known = [one.public for one in signers(public, ask, command)] if public or command is not None else []
-    for path in private:
-        if b"ENCRYPTED" in read_file(path, KEY_FILE_LIMIT, "the key file"):
-            if passphrase_file is not None:
+    for path in (path for path in paths if path not in public):
+        if labels[path] == ENCRYPTED:
+            if passphrase_file is None:
+                if not sys.stdin.isatty():
+                    raise Invalid(
+                        f"the key {path} needs a passphrase, and standard input is not a terminal",
+                        remedy="give --passphrase-file",
+                        path=str(path),
+                    )
+            elif not passphrase_file.is_fifo():  # a pipe is read once, when the key is opened
                 read_file(passphrase_file, 4096, "the passphrase file")
-            elif not sys.stdin.isatty():
-                raise Invalid(
-                    f"the key {path} needs a passphrase, and standard input is not a terminal",
-                    remedy="give --passphrase-file",
-                    path=str(path),
-                )
         # `keys new` writes the public key beside the private one.
         beside = path.with_name(path.name + ".pub")
         if beside.is_file():
@@ -194,20 +257,15 @@ def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command:
     return Keys(len(paths), known, lambda: signers(paths, ask, command))
 
 
+def _label(path: Path) -> str:
+    with _named(path):
+        return block(read_file(path, KEY_FILE_LIMIT, "the key file"))[0]
+
+
 def public_key(path: Path, ask: Callable[[str], bytes]) -> PublicKey:
     """Return the public key of a .pub file, or of the file of a private key."""
-    data = read_file(path, KEY_FILE_LIMIT, "the key file")
-    if b"PRIVATE KEY" in data:
-        return private_key(path, ask).public
-    try:
-        return PublicKey.of_pem(data)
-    except Invalid as error:
-        raise Invalid(f"{path}: {error.message}", path=str(path)) from error
-
-
-def is_private(path: Path) -> bool:
-    """Return whether a file holds a private key, encrypted or not."""
-    return b"PRIVATE KEY" in read_file(path, KEY_FILE_LIMIT, "the key file")
+    key = key_of(path, ask)
+    return key.public if isinstance(key, PrivateKey) else key
 
 
 def refuse_inside(option: str, path: Path, folder: str) -> None:

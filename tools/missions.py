@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -16,10 +17,13 @@ from store.format.ids import ObjectId
 from store.format.ref import ref_id
 from store.ground.checkout import check_checkout, checkout
 from store.ground.history import Diff, Stats, diff, rollback, stats
+from store.ground.issuing import Review
 from store.ground.repository import Repository
+from store.takeoff.coverage import read_missing
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding
 from store.takeoff.verify import verify_mission
+from store.trust.keys import Signer
 from store.trust.root import SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
@@ -36,6 +40,7 @@ from tools.arguments import (
     store_then,
 )
 from tools.progress import bytes_bar
+from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
 
@@ -125,6 +130,7 @@ def rollback_command(
         typer.Option(metavar="ID", help="The manifest to go back to. The default is the one before the current."),
     ] = None,
     passphrase_file: PassphraseFile = None,
+    expect: Expect = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show which manifest it would go back to. Write nothing.")
     ] = False,
@@ -132,14 +138,27 @@ def rollback_command(
 ) -> int:
     """Publish the entries of an earlier manifest again, signed, with a new sequence.
 
-    Example: flightbag rollback ground north-ridge --key planner.key
+    The code of that manifest says that it is the one you mean: --dry-run prints it. Without a terminal, give it as
+    --expect, or the manifest itself as --to.
+
+    Example: flightbag rollback ground north-ridge --key planner.key --expect 4X7QK-09DZM
     """
     store, mission = store_and(store_and_mission, needed=True)
-    signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
     target = None if to is None else ObjectId.parse(to)
+    keys = keyfiles.keys_for_later(key, passphrase_file, signer)
     with Repository.open(store) as repository:
         now = int(time.time())
-        outcome = rollback(repository, mission or "", signers, now=now, to=target, dry_run=dry_run)
+
+        def approve(review: Review) -> Sequence[Signer]:
+            facts = render.review(review, read_missing(review.opened, repository.evidence), now)
+            how = "see `flightbag rollback --dry-run`, and give the code as --expect CODE, or the manifest as --to ID"
+            # A script that gives --to has named the manifest: no log, which nobody signs, has chosen it.
+            named = expect or (review.named.signing_code if to is not None and not sys.stdin.isatty() else None)
+            if (code := show_and_ask(facts, expect=named, as_json=as_json, how=how)) is not None:
+                review.require(code)
+            return keys.open()
+
+        outcome = rollback(repository, mission or "", approve, now=now, to=target, expect=expect, dry_run=dry_run)
     if as_json:
         value = {name: str(item) if isinstance(item, ObjectId) else item for name, item in asdict(outcome).items()}
         print_json({**value, "dry_run": dry_run})
@@ -148,6 +167,7 @@ def rollback_command(
     else:
         verb = "would go back" if dry_run else "went back" if outcome.manifest else "has a draft that goes back"
         say(f"{outcome.mission} {verb} to the entries of {outcome.to}, as sequence {outcome.sequence}")
+        say(f"the manifest that it {'would go' if dry_run else 'goes'} back to has the code {outcome.to_code}")
         say(f"valid: {render.validity(outcome.valid_from, outcome.expires_at, now)}")
         if outcome.replaced:
             say(f"this replaced an earlier draft with {render.many(outcome.replaced, 'signature')}")
@@ -156,7 +176,7 @@ def rollback_command(
         elif not dry_run:
             say(
                 f"NOT PUBLISHED: it has {outcome.signatures} of {outcome.threshold} signatures; "
-                "the next key signs with `flightbag sign`"
+                f"the next key signs with `flightbag sign`, code {outcome.signing_code}"
             )
     return OK
 

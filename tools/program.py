@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import errno
 import gc
+import logging
 import resource
 import signal
+import sys
+import warnings
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -57,6 +60,11 @@ def _prepare_process() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = _OPEN_FILES if most == resource.RLIM_INFINITY else min(most, _OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    # What a library warns of concerns the code that calls it: each input is judged by checks of this program, which
+    # raise. A warning would print paths of the installation. `python -W` still shows them.
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
 

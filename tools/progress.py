@@ -10,6 +10,9 @@ from threading import Lock
 from tools.printable import printable
 from tools.streams import painting_stream
 
+# Where progress goes instead of to a bar: see `forwarded`.
+_forward: Callable[[str, int, int, bool], None] | None = None
+
 
 @contextmanager
 def bytes_bar(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -26,6 +29,24 @@ def reading_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def reading_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that adds bytes to the bar of a kind of work: (kind, bytes now, bytes in all, 0 if unknown)."""
+    with _bars(is_bytes=True) as advance:
+        yield advance
+
+
+@contextmanager
+def forwarded(forward: Callable[[str, int, int, bool], None]) -> Iterator[None]:
+    """Let no bar be shown in the block: `forward` gets what would move it, and whether it counts bytes."""
+    global _forward
+    _forward = forward
+    try:
+        yield
+    finally:
+        _forward = None
+
+
+@contextmanager
 def work_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function that adds units to the bar of a kind of work: (kind, units now, units in all, 0 if unknown)."""
     with _bars(is_bytes=False) as advance:
@@ -34,6 +55,9 @@ def work_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
+    if (forward := _forward) is not None:
+        yield lambda what, count, total: forward(what, count, total, is_bytes)
+        return
     if not sys.stderr.isatty():
         yield lambda _what, _count, _total: None
         return

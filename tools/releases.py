@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +19,10 @@ from store.ground import releases
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.takeoff.verify import parse_release, read_table
+from store.trust.keys import Signer
 from tools import keyfiles, render
 from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreFirst, print_lines
+from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, command, print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Approve engines for a host class, signed by the release keys.")
@@ -88,22 +90,35 @@ def sign(
     key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    expect: Expect = None,
     as_json: Json = False,
 ) -> int:
     """Sign a release. With enough signatures, add it to the store. Without a key, only add it.
 
-    Example: flightbag release sign ground winter.release --key lab.key
+    The command shows the release, and signs it if you give its code, which `flightbag release show` prints.
+
+    Example: flightbag release sign ground winter.release --key lab.key --expect 4X7QK-09DZM
     """
-    signers = keyfiles.signers(key or [], keyfiles.passphrase_from(passphrase_file), signer)
-    data = keyfiles.read_file(file, ENVELOPE_LIMIT, "the release")
+
+    def approve(release: Release) -> Sequence[Signer]:
+        if not key:
+            return ()
+        facts = _lines(release, unsigned)
+        how = f"look at it with `flightbag release show {file}`, and give its code as --expect CODE"
+        if (code := show_and_ask(facts, expect=expect, as_json=as_json, how=how)) is not None:
+            releases.require(unsigned, code)
+        return keys.open()
+
+    keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
+    unsigned = data = keyfiles.read_file(file, ENVELOPE_LIMIT, "the release")
     with Repository.open(store) as repository:
         root = repository.trust_root().root
         try:
-            data, count = releases.signed(data, root, signers)
+            data, count = releases.signed(data, root, approve, expect=expect)
         except Corrupt as error:
             raise error.restated(f"{file}: {error.message}") from error
         added = releases.add(repository, data) if count >= root.release.threshold else None
-    if signers:
+    if data != unsigned:
         keyfiles.write_over(file, data)
     if as_json:
         print_json(
@@ -117,7 +132,7 @@ def sign(
             f"{count} of {root.release.threshold} required signatures: "
             f"carry {file} to the holder of the next release key"
         )
-    return OK if added is not None or signers else NO
+    return OK if added is not None or key else NO
 
 
 @app.command("show")
@@ -152,6 +167,7 @@ def show(
                 [
                     (
                         row["name"],
+                        row.get("signing_code", ""),
                         row.get("host", ""),
                         render.many(len(row.get("entries", ())), "entry")
                         if len(row.get("entries", ())) == 1
@@ -171,6 +187,7 @@ def _json(data: bytes) -> dict[str, Any]:
         "name": release.name,
         "issued_at": release.issued_at,
         "host": release.host,
+        "signing_code": releases.code_of(data),
         "entries": [
             {"name": a.name, "kind": a.kind, "id": str(a.id), "size": a.size, "host": a.host} for a in release.approvals
         ],
@@ -182,13 +199,18 @@ def _show(data: bytes, file: Path | None, *, as_json: bool) -> int:
     if as_json:
         print_json(_json(data))
     else:
-        print_lines(_lines(releases.parsed(data)[1], len(releases.parsed(data)[0].signatures), file))
+        print_lines(_lines(releases.parsed(data)[1], data))
+        if file is not None:
+            print_lines(_next_step(file))
     return OK
 
 
-def _lines(release: Release, signatures: int, file: Path | None) -> Iterator[str]:
+def _lines(release: Release, data: bytes) -> Iterator[str]:
     yield f"release {release.name} for {release.host}, issued {render.when(release.issued_at)}"
     yield from render.table([(a.kind, a.host, str(a.id)[:12], a.name) for a in release.approvals])
-    yield render.many(signatures, "signature")
-    if file is not None:
-        yield f"carry {file} to the holders of the release keys: flightbag release sign STORE {file} --key KEY"
+    yield render.many(len(releases.parsed(data)[0].signatures), "signature")
+    yield f"signing code {releases.code_of(data)}"
+
+
+def _next_step(file: Path) -> Iterator[str]:
+    yield f"carry {file} to the holders of the release keys: flightbag release sign STORE {file} --key KEY"

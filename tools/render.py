@@ -12,6 +12,8 @@ from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
 from store.format.missing import MissingList
+from store.ground.history import diff
+from store.ground.issuing import Review
 from store.takeoff import quality
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
 
@@ -273,6 +275,8 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
     yield from _built_figures(item)
     if item.manifest:
         yield f"manifest {item.manifest}, sequence {item.sequence}"
+    if item.signing_code:
+        yield f"signing code {item.signing_code}"
     if item.outcome != "failed":
         yield f"valid: {validity(item.valid_from, item.expires_at, now)}"
     if item.outcome == "draft":
@@ -444,10 +448,66 @@ def shown(value: Any) -> str:
 def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
     """Yield the facts of one manifest, its entries, and how many tiles of the area it does not describe. `now` is unix
     seconds."""
+    yield from table([*_mission_facts(opened, missing, now), ("signing code", opened.signing_code)])
+    yield from baselines(opened.manifest.quality, {})
+    yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+    yield from _outside(opened)
+
+
+def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
+    """Yield the facts of a manifest that is about to be signed, what it changes, and the code that names it. `now` is
+    unix seconds."""
+    entries = item.opened.table.entries
+    yield from table(_mission_facts(item.opened, missing, now))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(entry.kind for entry in entries).items()))
+    yield f"{many(len(entries), 'entry', 'entries')}, {size(sum(item.opened.closure().values()))}: {kinds}"
+    yield from _outside(item.opened)
+    if item.before is None:
+        yield "no manifest of this mission is published"
+    else:
+        yield from _changes(item.before, item.opened, now)
+    if item.named is not item.opened:
+        yield f"this goes back to manifest {item.named.manifest_id}"
+    yield f"code {item.named.signing_code}"
+
+
+# They differ between any two manifests.
+_ALWAYS_OTHER = {"issued", "manifest", "Merkle root"}
+
+
+def _changes(old: Opened, new: Opened, now: int) -> Iterator[str]:
+    """Yield what a manifest changes against the published one: facts that differ, and entries by name."""
+    yield f"changes from sequence {old.manifest.issue.sequence}:"
+    # The list of missing tiles counts by itself among the entries; of the published manifest it may be lost.
+    before, after = (dict(_mission_facts(one, MissingList(()), now)) for one in (old, new))
+    labels = [label for label in {**before, **after} if label not in _ALWAYS_OTHER]
+    lines = [
+        f"  {label}: {after.get(label, 'none')}, before {before.get(label, 'none')}"
+        for label in labels
+        if before.get(label) != after.get(label)
+    ]
+    if old.manifest.mission.area != new.manifest.mission.area and before["area"] == after["area"]:
+        lines.append("  area: other polygons in the same box")
+    if old.manifest.coverage.digest != new.manifest.coverage.digest:
+        lines.append("  imagery: other tiles, or others are missing")
+    if old.manifest.releases != new.manifest.releases:
+        lines.append("  releases: others")
+    named = diff(old, new)
+    entries = [("!", name) for name in named.changed]
+    entries += [("-", name) for name in (*named.only_a, *(one for one, _ in named.moved))]
+    entries += [("+", entry.name) for entry in new.table.entries if old.table.find(entry.name) is None]
+    lines += [f"  {sign} {name}" for sign, name in entries[:LISTED]]
+    if len(entries) > LISTED:
+        lines.append(f"  and {len(entries) - LISTED} more entries")
+    yield from lines or ["  nothing but its issue"]
+
+
+def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple[str, str]]:
+    """Return what a manifest says, as rows of a label and a text."""
     manifest: Manifest = opened.manifest
     facts, issue, coverage = manifest.mission, manifest.issue, manifest.coverage
     west, south, east, north = facts.area.bbox
-    rows = [
+    return [
         ("mission", facts.id),
         ("flight", facts.flight),
         ("aircraft", ", ".join(facts.aircraft)),
@@ -473,9 +533,10 @@ def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
         ("manifest", str(opened.manifest_id)),
         ("Merkle root", manifest.merkle_root.hex()),
     ]
-    yield from table(rows)
-    yield from baselines(manifest.quality, {})
-    yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+
+
+def _outside(opened: Opened) -> Iterator[str]:
+    """Yield the entries whose files lay outside the folder of the mission file."""
     outside = [e.name for e in opened.table.entries if "origin" in e.meta]
     yield from (f"{name} lay outside the folder of the mission file" for name in outside)
 
@@ -514,6 +575,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
     manifest, issue = opened.manifest, opened.manifest.issue
     return {
         "manifest": str(opened.manifest_id),
+        "signing_code": opened.signing_code,
         "mission": manifest.mission.value(),
         "issue": {
             key: value.hex() if isinstance(value, bytes) else value for key, value in dict(issue.value()).items()

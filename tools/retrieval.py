@@ -21,6 +21,7 @@ from store.takeoff.mission import Binding, Verdict
 from store.takeoff.verify import verify_mission
 from tools import keyfiles, render
 from tools.arguments import ENV, Json, State, StoreAndMission, Trust, print_lines, store_and, store_then
+from tools.confined import confined
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
@@ -51,6 +52,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @command
+@confined
 def query(
     args: Annotated[
         list[str],
@@ -140,6 +142,7 @@ def probe(
 
 
 @command
+@confined
 def quality(
     store_and_mission: StoreAndMission,
     tiles: Tiles,

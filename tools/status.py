@@ -15,11 +15,12 @@ from __future__ import annotations
 import functools
 import json
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO
 
-from store.errors import FlightbagError, Invalid, Unavailable
+from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, no_space
 from tools.printable import printable
 from tools.streams import OutputLost, discard
 
@@ -64,7 +65,10 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
     for message in error.problems or (error.message,):
         say(f"flightbag: {message}", sys.stderr)
     if error.remedy:
-        say(f"  -> {error.remedy}", sys.stderr)
+        first, *more = error.remedy.split("\n")
+        say(f"  -> {first}", sys.stderr)
+        for line in more:
+            say(f"     {line}", sys.stderr)
 
 
 def _exhausted(error: MemoryError | RecursionError) -> Unavailable:
@@ -78,6 +82,14 @@ def _exhausted(error: MemoryError | RecursionError) -> Unavailable:
     return Unavailable(
         "an input is nested more deeply than this program reads", remedy="check the inputs that came from outside"
     )
+
+
+def _defect(unknown: int) -> int:
+    """Print the traceback of the error that is being handled, and return the status of an error of the program."""
+    say("flightbag: an error of this program; a report of it needs these lines:", sys.stderr)
+    for line in traceback.format_exc().split("\n"):
+        say(f"  | {line}".rstrip(), sys.stderr)  # no message of an exception begins a line of ours
+    return unknown
 
 
 def exits(
@@ -106,14 +118,18 @@ def exits(
                 status = error_status(exhausted)
             except OutputLost:  # `program` ends the process
                 raise
+            except OSError as error:
+                if error.errno not in NO_SPACE:
+                    status = _defect(unknown)
+                else:
+                    full = no_space(str(error.filename or tempfile.gettempdir()), error.errno)
+                    fail(full, as_json=bool(kwargs.get("as_json")))
+                    status = error_status(full)
             except KeyboardInterrupt:
                 say("flightbag: interrupted", sys.stderr)
                 status = interrupted
             except Exception:  # noqa: BLE001 - an error of the program is "unknown", never Python's 1, which means "no"
-                say("flightbag: an error of this program; a report of it needs these lines:", sys.stderr)
-                for line in traceback.format_exc().split("\n"):
-                    say(f"  | {line}".rstrip(), sys.stderr)  # no message of an exception begins a line of ours
-                status = unknown
+                status = _defect(unknown)
             raise SystemExit(status)
 
         return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,18 +19,21 @@ from store.format.host import require_host_class
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
 from store.ground.as_of import EvidenceAsOf, check_pinned
-from store.ground.issuing import discard_draft, sign_draft
+from store.ground.issuing import Review, discard_draft, sign_draft
 from store.ground.repository import Repository
 from store.takeoff.aircraft import check
+from store.takeoff.coverage import read_missing
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
 from store.takeoff.verify import verify_mission
+from store.trust.keys import Signer
 from store.trust.root import MAX_STEPS, SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
     DropCache,
+    GiveUp,
     Json,
     Keys,
     PassphraseFile,
@@ -38,11 +42,14 @@ from tools.arguments import (
     StoreAndMission,
     Trust,
     moment,
+    patience_of,
     print_lines,
     store_and,
     store_then,
 )
+from tools.patience import Bound, patience
 from tools.progress import bytes_bar
+from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
 
@@ -61,23 +68,34 @@ def sign(
     key: Keys,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    expect: Expect = None,
     as_json: Json = False,
 ) -> int:
     """Sign the draft of a mission. With enough signatures, publish it.
 
-    Example: flightbag sign ground north-ridge --key copilot.key
+    The command shows the draft, and signs it if you give its code, which `flightbag show --draft` prints.
+
+    Example: flightbag sign ground north-ridge --key copilot.key --expect 4X7QK-09DZM
     """
     store, mission = store_and(store_and_mission, needed=True)
-    signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
+    keys = keyfiles.keys_for_later(key, passphrase_file, signer)
     with Repository.open(store) as repository:
         now = int(time.time())
-        outcome = sign_draft(repository, mission or "", signers, now=now)
+
+        def approve(review: Review) -> Sequence[Signer]:
+            facts = render.review(review, read_missing(review.opened, repository.evidence), now)
+            how = f"look at it with `flightbag show {store} {mission} --draft`, and give its code as --expect CODE"
+            if (code := show_and_ask(facts, expect=expect, as_json=as_json, how=how)) is not None:
+                review.require(code)
+            return keys.open()
+
+        outcome = sign_draft(repository, mission or "", approve, now=now, expect=expect)
     issue = outcome.issue
     if as_json:
         print_json(
             {"mission": mission, "manifest": str(outcome.manifest) if outcome.manifest else None}
             | {"sequence": issue.sequence, "signatures": outcome.signatures, "threshold": outcome.threshold}
-            | {"valid_from": issue.valid_from, "expires_at": issue.expires_at}
+            | {"valid_from": issue.valid_from, "expires_at": issue.expires_at, "signing_code": outcome.signing_code}
         )
         return OK
     if outcome.manifest is not None:
@@ -149,6 +167,7 @@ def verify(
         typer.Option(metavar="HASH", help="A hash that `flightbag log` printed: the log must still contain that line."),
     ] = None,
     drop_cache: DropCache = False,
+    give_up: GiveUp = None,
     as_json: Json = False,
 ) -> int:
     """Run the takeoff check of a mission: GO, or NO-GO with every reason. Without MISSION, check every mission.
@@ -174,6 +193,7 @@ def verify(
     if host is not None:
         require_host_class(host)
     with (
+        patience(Bound(store, patience_of(give_up), as_json=as_json)),
         keyfiles.open_to_verify(store, trust, state, drop_cache=drop_cache or None) as media,
         bytes_bar("verifying") as progress,
     ):
@@ -188,7 +208,7 @@ def verify(
             pinned = keyfiles.pinned(trust)
             evidence, now = _evidence(media, at, pinned, progress)
             binding = Binding(now, aircraft, host, flight)
-            operator = _operator(tiles)
+            operator = _operator(store, tiles)
             verdicts = [
                 verify_mission(evidence, one, pinned, binding, operator) for one in _missions(evidence, mission)
             ]
@@ -206,14 +226,13 @@ def verify(
     return UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
 
 
-def _operator(tiles: list[Path] | None) -> OperatorCheck | None:
+def _operator(store: str, tiles: list[Path] | None) -> OperatorCheck | None:
     if not tiles:
         return None
     require_build_extra()
-    from builders.imagery.roworder import SourcePath
-    from builders.operator_check import check_tiles
+    from builders.confinement import check_tiles
 
-    return check_tiles([SourcePath.parse(str(one)) for one in tiles])
+    return check_tiles(store, [str(one) for one in tiles])
 
 
 def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -> tuple[StoreEvidence, int]:

@@ -15,18 +15,19 @@ from typing import Annotated, Any
 import typer
 
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.format.code import short_code
 from store.format.duration import duration_text, seconds_of
 from store.format.manifest import TIME_MAX
 from store.ground import trust_chain
 from store.ground.repository import Repository
 from store.ground.writer import check_fit
-from store.takeoff.code import short_code
 from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft
-from store.trust.keys import PublicKey
+from store.trust.keys import PrivateKey, PublicKey
 from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot, check_begun
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, StoreFirst, moment, print_lines
+from tools.review import Expect, show_and_ask
 from tools.status import OK, command, print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Decide which keys may sign missions, releases and trust roots.")
@@ -98,8 +99,9 @@ def new(
         if repository.evidence.root_versions():
             text = f"{store} already has a trust root"
             raise Conflict(text, remedy="change it by a draft: see `flightbag trust add-key --help`", kind="founded")
-    signers = [keyfiles.private_key(path, ask) for path in root_key if keyfiles.is_private(path)]
-    public = [keyfiles.public_key(path, ask) for path in root_key if not keyfiles.is_private(path)]
+    root_keys = [keyfiles.key_of(path, ask) for path in root_key]
+    signers = [key for key in root_keys if isinstance(key, PrivateKey)]
+    public = [key for key in root_keys if isinstance(key, PublicKey)]
     root_draft = drafts.founding(
         domain,
         keys={
@@ -288,25 +290,44 @@ def sign(
     key: Keys,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    expect: Expect = None,
     as_json: Json = False,
 ) -> int:
     """Sign the draft of a trust root. It needs enough root keys of the current trust root and of the new one.
 
-    Example: flightbag trust sign next.draft --key ada.key
+    The command shows the draft, and signs it if you give its code, which `flightbag trust show` prints.
+
+    Example: flightbag trust sign next.draft --key ada.key --expect 4X7QK-09DZM
     """
-    signers = keyfiles.signers(key, keyfiles.passphrase_from(passphrase_file), signer)
+    keys = keyfiles.keys_for_later(key, passphrase_file, signer)
     root_draft = _read(draft)
     check_begun(root_draft.root, now=int(time.time()))
-    for one in signers:
+    _review(root_draft, draft, expect, as_json=as_json)
+    for one in keys.open():
         root_draft = root_draft.with_signature(one)
     _replace(draft, root_draft)
-    return _show_file(root_draft, draft, as_json=as_json)
+    if as_json:
+        return _show_file(root_draft, draft, as_json=as_json)
+    print_lines(_next_step(root_draft, str(draft)))
+    return OK
+
+
+def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: bool) -> None:
+    """Show the draft that was read from a file. Raise Refused unless the person names it by its code."""
+    if expect is not None:
+        root_draft.require(expect)
+    how = f"look at it with `flightbag trust show {path}`, and give its code as --expect CODE"
+    code = show_and_ask(_lines(root_draft, str(path)), expect=expect, as_json=as_json, how=how)
+    if code is not None:
+        root_draft.require(code)
 
 
 @app.command("rotate")
 @command
-def rotate(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
+def rotate(store: StoreFirst, draft: Draft, expect: Expect = None, as_json: Json = False) -> int:
     """Put the draft of a trust root into effect, once it has enough signatures.
+
+    The trust root before vouches for the next one. Nobody vouches for trust root 1: give its code.
 
     Example: flightbag trust rotate ground next.draft
     """
@@ -318,6 +339,9 @@ def rotate(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
             else:
                 say(f"trust root {root_draft.root.version} is already in effect")
             return OK
+    root_draft.signed_root()  # nobody is asked about a draft that lacks signatures
+    if root_draft.before is None or expect is not None:
+        _review(root_draft, draft, expect, as_json=as_json)
     return _into_effect(store, root_draft, as_json=as_json)
 
 
@@ -449,6 +473,8 @@ def _show(root_draft: RootDraft, draft: str, *, as_json: bool) -> int:
         print_json(_json(root_draft, draft))
     else:
         print_lines(_lines(root_draft, draft))
+        if draft:
+            print_lines(_next_step(root_draft, draft))
     return OK
 
 
@@ -508,6 +534,9 @@ def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
         return
     if root_draft.before is not None:
         yield from _changes(root_draft.before.root, root)
+
+
+def _next_step(root_draft: RootDraft, draft: str) -> Iterator[str]:
     for one in root_draft.signatures():
         yield f"{one.have} of {one.threshold} required signatures by root keys of trust root {one.version}"
     if all(one.enough for one in root_draft.signatures()):

@@ -466,7 +466,7 @@ class EngineBuilder:
             wanted = step.tiles[find(level.required, step.tiles)[0]]
             for number, data in self.context.sources.read_again(level, wanted):
                 try:
-                    with doing(f"decoding tile {tile_from_id(number)}"):
+                    with doing("decoding tile", number):
                         rows.append(preprocess.tensor(resized(decode(data), preprocess)))
                 except Undecodable as error:
                     what = f"the calibration tile {tile_from_id(number)} of {spec.backbone} cannot be decoded"

@@ -428,7 +428,7 @@ class ShardBuilder:
 
 def _fault(side: int, tile: tuple[int, bytes]) -> Fault | None:
     try:
-        with doing(f"decoding tile {tile_from_id(tile[0])}"):
+        with doing("decoding tile", tile[0]):
             tile_image(tile[1], side)
     except BadTile as error:
         return Fault(error.reason, error.message)

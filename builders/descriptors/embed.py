@@ -331,7 +331,7 @@ class _Tiles:
         with tile.lock:
             if tile.data is not None:
                 try:
-                    with doing(f"decoding tile {tile_from_id(number)}"):
+                    with doing("decoding tile", number):
                         tile.image = tile_image(tile.data, self._side)
                 except BadTile as error:
                     self.faults.append((number, error.reason, error.message))

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from builders.descriptors.preprocess import Preprocess
 from builders.engines.check import SEED, TOLERANCES, difference, not_repeatable
+from builders.engines.failures import failure, words_of
 from builders.engines.graph import irreproducible
 from builders.engines.model import parse_onnx
 from builders.engines.session import failure_kind, ort_failures
 from builders.extras import import_onnxruntime
-from store.errors import Invalid, Unavailable
+from store.errors import FlightbagError, Invalid, Unavailable
 
 # Each worker holds the activations of a batch of its own: four keep a large machine busy, because they share out the
 # session's threads, and bound the memory.
@@ -60,7 +61,7 @@ class Network:
             if _is_memory(error):
                 raise out_of_memory("the model was being loaded") from error
             raise Invalid(
-                f"ONNX Runtime cannot load the model: {error}",
+                f"ONNX Runtime cannot load the model: {words_of(error)}",
                 remedy="check it with onnx.checker",
                 kind=failure_kind(error) or "invalid-model",
             ) from error
@@ -103,7 +104,7 @@ class Network:
             if _is_memory(error):
                 raise MemoryError(str(error)) from error
             raise Unavailable(
-                f"the session failed: {error}",
+                f"the session failed: {words_of(error)}",
                 remedy="read the error of ONNX Runtime above; then check the model with onnx.checker",
             ) from error
         if result.ndim < 2 or len(result) != len(images) or set(result.shape[2:]) - {1} or not result.size:
@@ -217,6 +218,6 @@ def _is_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or failure_kind(error) == "out-of-memory"
 
 
-def out_of_memory(when: str) -> Unavailable:
+def out_of_memory(when: str) -> FlightbagError:
     """The error for memory that ran out at this moment: "the model was being loaded"."""
-    return Unavailable(f"memory ran out while {when}", remedy="free memory, or use a larger machine")
+    return failure("out-of-memory", f"memory ran out while {when}")

@@ -6,10 +6,14 @@ class, kind and remedy. An error without a known kind crosses as `failed`, with 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from store.errors import FlightbagError, Invalid, Refused, Unavailable
+from store.errors import NO_SPACE, FlightbagError, Invalid, Refused, Unavailable, no_space
+
+# Bytes free below which a disk counts as full.
+_SMALL = 64 << 10
 
 # Kind -> (class, the remedy where the place that fails knows no better one).
 KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
@@ -27,6 +31,7 @@ KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
     "calibration": (Invalid, "mend the imagery of the mission: the calibration tiles come from it"),
     "version": (Unavailable, "install a version that supports this, or ask for what the installed version supports"),
     "out-of-memory": (Unavailable, "free memory, allow more in [compile] memory_mib, or use a larger machine"),
+    "no-space": (Unavailable, "free some space there, or name another folder for temporary files in TMPDIR"),
     "timed-out": (Unavailable, "allow more in [compile] timeout_s, or use a faster machine"),
     "cancelled": (Unavailable, "build again; nothing was kept"),
     "wrong-output": (
@@ -48,9 +53,28 @@ def failure(kind: str, message: str, *, remedy: str = "", **fields: object) -> F
     return error_class(message, remedy=remedy or usual_remedy, **facts)
 
 
-def unexpected_failure(error: BaseException) -> FlightbagError:
-    """Return the failure for an error of no known kind: `failed`, with the name of its class and its own words."""
-    return failure("failed", f"{type(error).__name__}: {error}")
+def unexpected_failure(error: BaseException, folder: str | os.PathLike[str]) -> FlightbagError:
+    """Return the failure for an error of no known kind: `no-space` where the error or the disk of `folder`, in which
+    the work was done, says so; else `failed`, with the name of the error's class and its own words on one line."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return no_space(str(error.filename or folder), error.errno)
+    if is_full(folder):  # a library may say that a file is short, or nothing
+        return no_space(str(folder))
+    return failure("failed", f"{type(error).__name__}: {words_of(error)}")
+
+
+def words_of(error: BaseException) -> str:
+    """Return what a library says in an error, on one line: a message has one."""
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def is_full(folder: str | os.PathLike[str]) -> bool:
+    """Whether the disk of a folder has no room for more than some small files."""
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        return False
+    return state.f_blocks > 0 and state.f_bavail * state.f_frsize < _SMALL
 
 
 def to_json(error: FlightbagError) -> dict[str, Any]:

@@ -14,12 +14,14 @@ variable of the environment that names a secret.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
 import resource
 import select
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -28,12 +30,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from builders.activity import Recorder, getting_on
 from builders.engines.base import PhaseProgress
-from builders.engines.failures import failure, from_json
-from store.errors import FlightbagError
+from builders.engines.failures import failure, from_json, is_full
+from store.errors import NO_SPACE, FlightbagError, no_space
 
 _MAX_RESULT = 16 * 2**20
 _MAX_LINE = 4096
@@ -44,7 +46,9 @@ _POLL_S = 0.5
 # The last words of a process that ran out of memory and could not write a result.
 _NO_MEMORY = ("bad_alloc", "MemoryError", "Memory allocation", "pthread_create failed, error code: 12")
 # Variables that a worker does not get: those of this program, the sockets of agents that sign, and secrets by name.
-_SECRET = re.compile(r"^(FLIGHTBAG|SSH|GPG)_|PASS|SECRET|TOKEN|CREDENTIAL|(^|_)PIN(_|$)|API_?KEY", re.IGNORECASE)
+_SECRET = re.compile(
+    r"^(FLIGHTBAG_(?!STORE$)|SSH_|GPG_)|PASS|SECRET|TOKEN|CREDENTIAL|(^|_)PIN(_|$)|API_?KEY", re.IGNORECASE
+)
 # Where a container says how much memory it has (cgroup 2 and 1).
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -83,6 +87,12 @@ def machine_memory() -> int:
         with suppress(OSError, ValueError):
             memory = min(memory, int(path.read_text()))
     return memory
+
+
+def usable_memory() -> int:
+    """Return the bytes that a worker may use where nobody states a limit. An eighth is for the rest of the machine: at
+    its end the kernel ends whatever process it likes."""
+    return machine_memory() * 7 // 8
 
 
 def compile_in_worker(
@@ -154,11 +164,14 @@ def run_worker(
         worker = Worker(process, limits.seconds)
         with _terminable():
             status = _follow(process, message_end, worker, receive, recorder)
+        at = _at(recorder)
         if status is None:
             _ask_to_stop(process)
     except OSError as error:
         if process is not None:
             raise
+        if error.errno in NO_SPACE:
+            raise no_space(str(error.filename or folder), error.errno) from error
         message = f"the process that {job.does} cannot be started in {folder}: {error.strerror}"
         raise failure("failed", message, remedy="free some space in that folder", **job.facts) from error
     except BaseException:
@@ -171,7 +184,7 @@ def run_worker(
         os.close(message_end)
         if worker_end >= 0:
             os.close(worker_end)
-    tail, at = _tail(log_path), _at(recorder)
+    tail = _tail(log_path)
     if status is None:
         message, remedy = f"{job.doing} took more than {worker.seconds:g} s", ""
         if recorder is not None:
@@ -179,7 +192,7 @@ def run_worker(
             remedy = "give another model or file, or allow more in [compile] timeout_s"
         raise failure("timed-out", message, remedy=remedy, **job.facts, log=tail)
     if status != 0:
-        raise _no_result(status, job, tail, at)
+        raise no_space(str(folder)) if is_full(folder) else _no_result(status, job, tail, at)
     return _result(result_path, job, tail), tail
 
 
@@ -291,6 +304,8 @@ def _no_result(status: int, job: Job, tail: str, at: str = "") -> FlightbagError
         remedy = "read the end of its log:\n" + "\n".join(tail.rstrip().split("\n")[-4:])
     # A library that finds no memory may end the process without raising an error.
     kind = "out-of-memory" if any(words in tail for words in _NO_MEMORY) else "failed"
+    if any(f"[Errno {number}]" in last_line for number in NO_SPACE):
+        kind = "no-space"  # of the result itself
     return failure(
         kind, message + (at or (f": {last_line}" if last_line else "")), remedy=remedy if kind == "failed" else "",
         **job.facts, status=status, log=tail,
@@ -303,7 +318,7 @@ def _signal(number: int) -> str:
 
 def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with _open_regular(path) as file:
             data = file.read(job.max_result + 1)
         if len(data) > job.max_result:
             message = f"the process that {job.does} wrote a result of more than {job.max_result} bytes"
@@ -317,11 +332,23 @@ def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
 
 
 def _tail(path: Path) -> str:
-    """The end of the log as text for people, without control characters except line ends."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _LOG_TAIL))
-        text = file.read(_LOG_TAIL).decode(errors="replace")
+    """The end of the log as text for people, without control characters except line ends; "" where it is gone."""
+    try:
+        with _open_regular(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_TAIL))
+            text = file.read(_LOG_TAIL).decode(errors="replace")
+    except OSError:
+        return ""
     return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a file that a worker left. Raise OSError for a link, and for a pipe or a device: reading one may not end."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return file
 
 
 # -- in the worker

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from blake3 import blake3
 
-from builders.engines.failures import failure
+from builders.engines.failures import failure, words_of
 from builders.engines.graph import fix_defaults, require_operators
 from builders.extras import import_extra
 from builders.files import open_regular
@@ -103,7 +103,7 @@ def onnx_bytes(model: ModelSource) -> bytes:
         data: bytes = parsed.SerializeToString(deterministic=True)
     except (ValueError, OSError) as error:
         raise Invalid(
-            f"the external data of {model.name} cannot be read into the model: {error}",
+            f"the external data of {model.name} cannot be read into the model: {words_of(error)}",
             remedy="export the network again",
             model=model.name,
         ) from error

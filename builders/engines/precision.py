@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builders.engines.check import require_repeatable
-from builders.engines.failures import failure
+from builders.engines.failures import failure, words_of
 from builders.engines.graph import fix_defaults, irreproducible
 from builders.engines.model import session_source
 from builders.engines.session import open_session
@@ -89,7 +89,7 @@ def float16_copy(network: Path, into: Path) -> None:
     try:
         cast = library.convert_float_to_float16(model, keep_io_types=True)
     except (ValueError, RuntimeError) as error:
-        raise failure("invalid-model", f"the network cannot be cast to float16: {error}") from error
+        raise failure("invalid-model", f"the network cannot be cast to float16: {words_of(error)}") from error
     into.write_bytes(cast.SerializeToString(deterministic=True))
 
 

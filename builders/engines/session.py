@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from builders.engines.base import TensorInfo
-from builders.engines.failures import failure
+from builders.engines.failures import failure, words_of
 from builders.extras import import_onnxruntime
 from store.errors import FlightbagError
 
@@ -121,7 +121,7 @@ def failure_kind(error: Exception) -> str | None:
 
 
 def _words(error: Exception) -> str:
-    return str(error)[:1000].strip()
+    return words_of(error)[:1000]
 
 
 def _failure_of(error: Exception, name: str, predicate: str, usual_kind: str) -> FlightbagError:

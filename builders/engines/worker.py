@@ -50,7 +50,7 @@ def main(request_path: Path, result_path: Path, progress_fd: int) -> None:
         result = json.dumps({"failure": to_json(no_memory)})
     except Exception as error:  # noqa: BLE001 - the parent raises it as a failure
         traceback.print_exc()
-        result = json.dumps({"failure": to_json(unexpected_failure(error))})
+        result = json.dumps({"failure": to_json(unexpected_failure(error, result_path.parent))})
     result_path.write_text(result)
     end_without_clean_up()
 

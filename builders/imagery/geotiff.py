@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,7 @@ MAX_TILE_SIDE = 2048  # the PNG of a larger tile would exceed MAX_TILE_BYTES
 ZOOMS_BELOW = 2
 MAX_WINDOW = 1 << 27  # pixels of the raster that one tile covers
 MAX_BLOCK = 1 << 27  # bytes of one block, which GDAL decompresses as a whole
+MAX_DIRECTORIES = 256  # images, overviews and masks; GDAL takes time by their square
 # The filter reaches half a pixel of the tile beyond its edge, about three pixels of the raster; 16 is a safe bound.
 _MARGIN = 16
 _STEPS = 64  # points along each side of a tile that are projected into the raster
@@ -65,6 +66,7 @@ _OPTIONS = {
 }
 # TIFF and BigTIFF, of either byte order.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAX_OFFSET = 1 << 63
 _STATE = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 # Bytes of an .aux.xml that are looked at: it may hold large histograms.
 _MAX_AUX = 1 << 20
@@ -112,6 +114,7 @@ class GeoTiffSource:
         if real.startswith("/vsi"):
             raise self._unusable("GDAL reserves paths that begin with /vsi", "move the file to another folder")
         self._opened = self._look()
+        self._check_directories()
         with self._gdal():
             self._raster = self._rasterio.open(real, driver="GTiff", sharing=False, GEOREF_SOURCES="INTERNAL")
         try:
@@ -447,15 +450,37 @@ class GeoTiffSource:
             try:
                 state, start = os.fstat(file.fileno()), file.read(4)
             except OSError as error:
-                raise Unavailable(
-                    f"tile source {self.path} cannot be read: {error.strerror}",
-                    path=str(self.path),
-                    remedy="check that its disk is mounted and sound",
-                    errno=error.errno,
-                ) from error
+                raise self._unreadable(error) from error
         if start not in _TIFF:
             raise self._unusable("it does not begin like a TIFF", "give the path of a GeoTIFF")
         return state
+
+    def _check_directories(self) -> None:
+        """Raise Invalid for a file with a long chain of directories: GDAL reads all of them when it opens a file."""
+        with open_regular(self.path, "tile source") as file:
+            try:
+                head = file.read(16)
+                order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+                big = 43 in head[2:4]
+                # (bytes of the number of entries, of an entry, of an offset) in TIFF 6.0 and in BigTIFF
+                counting, entry, offset = (8, 20, 8) if big else (2, 12, 4)
+                at = int.from_bytes(head[8:16] if big else head[4:8], order)
+                for _ in range(MAX_DIRECTORIES):
+                    if not at:
+                        return
+                    count = int.from_bytes(os.pread(file.fileno(), counting, at), order)
+                    next_one = at + counting + count * entry
+                    if next_one >= _MAX_OFFSET:
+                        return  # GDAL reports the damage
+                    at = int.from_bytes(os.pread(file.fileno(), offset, next_one), order)
+                    if at >= _MAX_OFFSET:
+                        return
+            except OSError as error:
+                raise self._unreadable(error) from error
+        raise self._unusable(
+            f"it has more than {MAX_DIRECTORIES} images or overviews",
+            "copy the one that is the map with gdal_translate",
+        )
 
     def _check_same(self) -> None:
         """Raise Unavailable if the path leads to another file than the open one, or somebody wrote to the file."""
@@ -494,6 +519,14 @@ class GeoTiffSource:
                 path=str(self.path),
                 remedy="check the file with gdalinfo -checksum, and copy it again from its origin",
             ) from error
+
+    def _unreadable(self, error: OSError) -> Unavailable:
+        return Unavailable(
+            f"tile source {self.path} cannot be read: {error.strerror}",
+            path=str(self.path),
+            remedy="check that its disk is mounted and sound",
+            errno=error.errno,
+        )
 
     def _unusable(self, why: str, remedy: str) -> Invalid:
         return Invalid(f"{self.path} is not a usable GeoTIFF: {why}", path=str(self.path), remedy=remedy)

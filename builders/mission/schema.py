@@ -596,7 +596,8 @@ class Limits(Section):
 
 
 class Compile(Section):
-    """The limits of one compilation. They are in no build key."""
+    """The limits of the processes of a build: the memory of each, and the time of a compilation, or of other work that
+    makes no progress. They are in no build key."""
 
     memory_mib: Annotated[
         int | None,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from builders.activity import doing
 from builders.descriptors.decoding import BadTile, tile_image
 from builders.descriptors.rows import view_digests
-from builders.grid.tiles import tile_from_id, tile_ids, tile_xy
+from builders.grid.tiles import tile_ids, tile_xy
 from builders.grid.views import View
 from builders.imagery.inventory import Level, TileSources
 
@@ -98,5 +98,5 @@ def pictures(
 
 
 def _image(number: int, data: bytes, tile_size: int) -> NDArray[np.uint8]:
-    with doing(f"decoding tile {tile_from_id(number)}"):
+    with doing("decoding tile", number):
         return np.asarray(tile_image(data, tile_size))

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.activity import doing
 from builders.areas.covering import tiles_of_area
 from builders.descriptors.photo import MAX_BYTES, decode_photo
 from builders.files import read_regular
@@ -44,7 +45,8 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     if not data:
         raise Invalid(f"picture {path} is empty", remedy="copy it from the camera again", path=str(path))
     try:
-        return decode_photo(data)
+        with doing(f"decoding the picture {path}"):
+            return decode_photo(data)
     except Invalid as error:
         raise error.restated(f"picture {path}: {error.message}", path=str(path)) from error
 

@@ -22,6 +22,8 @@ _UNKNOWN_ORIGIN = {
 }
 # The most notes of one kind that are kept.
 _KEPT_NOTES = 1000
+# The most errors of one kind about things that nothing needs. Somebody may have put millions of them there.
+_KEPT_UNNEEDED = 10_000
 # The most names that a finding lists.
 _NAMES_LISTED = 4
 
@@ -42,6 +44,7 @@ class FindingCollector:
         self._kept_notes: list[Finding] = []
         self.notes: dict[str, int] = {}
         self.damaged: dict[ObjectId, int] = {}
+        self._unneeded: dict[str, int] = {}
 
     def add(self, finding: Finding, about: str = "") -> None:
         """Add an error. If the same damage was added before, add only the missions that it grounds."""
@@ -49,6 +52,14 @@ class FindingCollector:
         first = self.errors.get(key, finding)
         missions = tuple(sorted({*first.missions, *finding.missions}))
         self.errors[key] = replace(first, missions=missions)
+
+    def add_one_of_many(self, finding: Finding, *, needed: bool, about: str = "") -> None:
+        """Add an error about a thing that somebody may have put there in any number: of what is not needed, some."""
+        if not needed:
+            kept = self._unneeded[finding.kind] = self._unneeded.get(finding.kind, 0) + 1
+            if kept > _KEPT_UNNEEDED:
+                return
+        self.add(finding, about)
 
     def add_note(self, finding: Finding) -> None:
         """Add a finding that grounds no mission."""
@@ -63,14 +74,16 @@ class FindingCollector:
         if self._exclusive:
             remedy = _UNKNOWN_ORIGIN.get(finding.kind, "find out who put it there, and remove it")
             # A key of its own: the finding neither hides that the object is damaged nor is hidden by it.
-            self.add(replace(finding, remedy=remedy), about=f"{finding.kind} {finding.path}")
+            about = f"{finding.kind} {finding.path}"
+            self.add_one_of_many(replace(finding, remedy=remedy), needed=False, about=about)
         else:
             self.add_note(finding)
 
     def add_stray(self, name: str) -> None:
         """Add a path that has no place in a store."""
         path = self.media.absolute(name)
-        self.add(Finding("stray", f"{name} has no place in a store", path=path, remedy=REMOVE))
+        finding = Finding("stray", f"{name} has no place in a store", path=path, remedy=REMOVE)
+        self.add_one_of_many(finding, needed=False)
 
     def add_incomplete(self, holder: str, lacking: str) -> None:
         """Add a pin, a draft or a log whose objects are not all in the store."""
@@ -103,8 +116,17 @@ class FindingCollector:
             self.add(Finding.of(error, remedy=RESTORE))
         return None
 
+    def has_too_many(self, folder: str) -> bool:
+        """Return whether a folder was not listed because it has too many names. Single names can be looked up still."""
+        finding = self.errors.get(self.media.absolute(folder))
+        return finding is not None and finding.kind == "too-many"
+
     def findings(self) -> tuple[Finding, ...]:
         """Return all findings, and pass on the errors, which are complete by now."""
+        for kind, number in sorted(self._unneeded.items()):
+            if number > _KEPT_UNNEEDED:
+                text = f"{number} findings of the kind {kind}, of which {_KEPT_UNNEEDED} are listed"
+                self.add(Finding("too-many", text, path=self.media.path, remedy=REMOVE), about=f"too-many {kind}")
         for finding in self.errors.values():
             self._on_finding(finding)
         return (*self.errors.values(), *self._kept_notes)

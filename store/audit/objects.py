@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 from store.audit.collector import RESTORE, FindingCollector, some
@@ -17,7 +18,7 @@ from store.audit.ledger import Ledger
 from store.audit.refs import Refs
 from store.audit.scope import Scope
 from store.disk.index import Row, open_index_for_reading
-from store.disk.media import FileStamp, Media, object_path
+from store.disk.media import SHARD_LIMIT, FileStamp, Media, object_path
 from store.disk.opening import type_name
 from store.errors import FlightbagError, NotFound
 from store.findings import Finding
@@ -41,6 +42,8 @@ class _Shard:
     stamps: dict[ObjectId, FileStamp] = field(default_factory=dict)
     # The key of the finding that explains why an object is not in its place: by its id, or by "" for the whole folder.
     explained_by: dict[ObjectId | Literal[""], str] = field(default_factory=dict)
+    # Whether every name in it was looked at; else only what is needed was, by its name.
+    listed: bool = True
 
     @property
     def name(self) -> str:
@@ -73,6 +76,8 @@ class Objects:
             places = {first: [] for first in range(256)}
         else:
             shards = self.collector.names_in("objects", needed=True)
+            if shards is None and self.collector.has_too_many("objects"):
+                shards = [f"{first:02x}" for first in range(256)]
             if shards is None:
                 self.all_gone()
                 return
@@ -97,7 +102,7 @@ class Objects:
                 if not self.scope.mission:
                     self.unreferenced(shard)
                 rows = index.rows(first) if index is not None else {}
-                if index is not None:
+                if index is not None and shard.listed:
                     self.compare_with_index(shard, rows)
                 self.count(shard, rows)
         finally:
@@ -118,16 +123,22 @@ class Objects:
         """Enter the files in a folder of objects."""
         folder = f"objects/{name}"
         try:
-            entries = list(self.media.statuses(folder))
+            # One after the other: a status takes more memory than a name.
+            entries = self.media.statuses(folder, SHARD_LIMIT)
+            first = next(entries, None)
         except NotFound:
             return
         except FlightbagError as error:
             self.collector.add(Finding.of(error, remedy=RESTORE))
-            shard.explained_by[""] = self.media.absolute(folder)
+            if error.kind == "too-many" and name == name.lower():
+                shard.listed = False
+                self.enter_needed(shard)
+            else:
+                shard.explained_by[""] = self.media.absolute(folder)
             return
         if name != name.lower():
             self.misnamed(folder)
-        for rest, status in entries:
+        for rest, status in chain([first] if first else [], entries):
             if not _REST.fullmatch(rest.lower()):
                 self.collector.add_stray(f"{folder}/{rest}")
                 continue
@@ -135,7 +146,7 @@ class Objects:
             if name != name.lower():
                 shard.explained_by.setdefault(id_, self.media.absolute(folder))
             elif rest != rest.lower():
-                self.misnamed(f"{folder}/{rest}", str(id_))
+                self.misnamed(f"{folder}/{rest}", id_, shard.needed)
                 shard.explained_by.setdefault(id_, str(id_))
             else:
                 self.enter_object(shard, id_, status)
@@ -148,7 +159,8 @@ class Objects:
         elif (kind := type_name(status.st_mode)) != "file":
             shard.explained_by[id_] = str(id_)
             finding = self.collector.about_object("wrong-type", id_, f"is a {kind}, expected a regular file")
-            self.collector.add(replace(finding, expected="file", actual=kind, remedy=RESTORE))
+            finding = replace(finding, expected="file", actual=kind, remedy=RESTORE)
+            self.collector.add_one_of_many(finding, needed=id_ in shard.needed or id_ in self.refs.pending)
         else:
             shard.sizes[id_] = status.st_size
             shard.stamps[id_] = FileStamp.of(status)
@@ -168,10 +180,11 @@ class Objects:
                 shard.explained_by[id_] = str(id_)
                 self.collector.add(replace(Finding.of(error, remedy=RESTORE), object=str(id_)))
 
-    def misnamed(self, name: str, id_: str = "") -> None:
-        path = self.media.absolute(name)
+    def misnamed(self, name: str, id_: ObjectId | None = None, needed: Collection[ObjectId] = ()) -> None:
+        path, object_ = self.media.absolute(name), "" if id_ is None else str(id_)
         remedy = "run store-fsck --repair, which renames it"
-        self.collector.add(Finding("misnamed", f"{name} is not in lower case", object=id_, path=path, remedy=remedy))
+        finding = Finding("misnamed", f"{name} is not in lower case", object=object_, path=path, remedy=remedy)
+        self.collector.add_one_of_many(finding, needed=id_ is None or id_ in needed or id_ in self.refs.pending)
 
     def compare(self, shard: _Shard) -> None:
         """Add a finding for each needed object that is missing or has another size."""

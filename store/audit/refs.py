@@ -95,7 +95,12 @@ class Refs:
         self.releases()
 
     def top_level(self) -> None:
-        for name in self.media.names(""):
+        try:
+            names = self.media.names("")
+        except Corrupt as error:  # too many
+            self.collector.add(Finding.of(error))
+            names = [name for name in sorted(FOLDERS | FILES) if present(self.media, name)]
+        for name in names:
             path = self.media.absolute(name)
             try:
                 kind = self.media.file_type(name)
@@ -147,7 +152,7 @@ class Refs:
 
     def log(self) -> None:
         """Read the log."""
-        if not present(self.media, log.LOG) and self.media.names_if_there("trust"):
+        if not present(self.media, log.LOG) and self.evidence.root_versions():
             # The line about the first trust root is older than its file.
             path = self.media.absolute(log.LOG)
             text, remedy = "the store has trust roots and no log", "find out who removed the log"
@@ -167,6 +172,8 @@ class Refs:
         """Examine the refs, signatures and tables of all missions, under the store's own chain."""
         names = self.collector.names_in("missions", needed=True)
         self.closures_known = names is not None
+        if names is None and self.collector.has_too_many("missions"):
+            names = sorted(self.history.moves)
         for name in names or []:
             if MISSION_ID.fullmatch(name):
                 self.holds[name] = False
@@ -224,9 +231,11 @@ class Refs:
     def trust(self) -> SignedRoot | None:
         """Return the newest trust root if the store's chain holds; else add a finding that grounds every mission."""
         names = self.collector.names_in("trust", needed=False)
+        versions = set(self.evidence.root_versions()) if names else set()
         if not self.scope.mission:
             for name in names or []:
-                if name != "releases" and not ROOT_FILE.fullmatch(name):
+                root = ROOT_FILE.fullmatch(name)
+                if name != "releases" and not (root and int(root[1]) in versions):
                     self.collector.add_stray(f"trust/{name}")
         if not names and not self.holds:
             return None  # a new store

@@ -23,7 +23,7 @@ from store.audit.scope import Scope
 from store.disk import log
 from store.disk.durable import Disk
 from store.disk.layout import LOCKS, QUARANTINE, TMP
-from store.disk.media import Media
+from store.disk.media import SHARD_LIMIT, Media
 from store.disk.objects import Batch, inserting
 from store.disk.quarantine import copy_aside, present, set_aside
 from store.disk.staging import sweep
@@ -121,7 +121,9 @@ def _rearranged(step: Step, repository: Repository) -> bool:
         disk.make_directory(media.absolute(step.name))
         disk.sync_directory(media.path)
     elif step.action == "rename":
-        if os.path.basename(step.to) in media.names(os.path.dirname(step.to)) or not _as_named(step, media):
+        if os.path.basename(step.to) in media.names(os.path.dirname(step.to), SHARD_LIMIT) or not _as_named(
+            step, media
+        ):
             return _moved_aside(step.name, media, disk)  # the right name is taken by now, or the bytes are wrong
         disk.rename(media.absolute(step.name), media.absolute(step.to))
         for folder in {os.path.dirname(step.name), os.path.dirname(step.to)}:

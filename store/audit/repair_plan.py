@@ -16,7 +16,7 @@ from typing import Literal
 from store.audit.fsck import Audit
 from store.disk import log
 from store.disk.layout import QUARANTINE, TRASH
-from store.disk.media import Media, object_path
+from store.disk.media import SHARD_LIMIT, Media, object_path
 from store.errors import FlightbagError
 from store.findings import Finding
 from store.format import manifest
@@ -33,6 +33,8 @@ from store.takeoff.verify import open_manifest
 from store.trust.root import SignedRoot, advance, count_signers
 
 FROM_LOG = "the log"
+# The most names in one folder of trash or quarantine that are looked at for the bytes of an object.
+_ASIDE_LIMIT = 2**20
 
 Action = Literal["make", "move-aside", "rename", "root", "log", "fetch", "ref"]
 
@@ -110,7 +112,7 @@ class Sources:
             with suppress(FlightbagError):
                 for day in self.media.names(folder):
                     with suppress(FlightbagError):
-                        for name in self.media.names(f"{folder}/{day}"):
+                        for name in self.media.first_names(f"{folder}/{day}", _ASIDE_LIMIT):
                             if is_hex(text := name[:64].lower()):
                                 files.setdefault(ObjectId.parse(text), []).append(f"{folder}/{day}/{name}")
         return files
@@ -212,12 +214,12 @@ class _Planner:
         folder, last = os.path.split(name)
         right = f"{folder}/{last.lower()}"
         # The listing decides: on a file system without case, a lookup under the right name finds this very thing.
-        if last.lower() not in self.media.names(folder):
+        if last.lower() not in self.media.names(folder, SHARD_LIMIT):
             self.steps.append(Step("rename", name, "misnamed", to=right))
             return
         if self.media.file_type(name) == "directory":
-            taken = self.media.names(right)
-            for inner in self.media.names(name):
+            taken = self.media.names(right, SHARD_LIMIT)
+            for inner in self.media.names(name, SHARD_LIMIT):
                 if inner.lower() not in taken:
                     self.steps.append(Step("rename", f"{name}/{inner}", "misnamed", to=f"{right}/{inner.lower()}"))
         self.steps.append(Step("move-aside", name, "misnamed"))

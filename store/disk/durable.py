@@ -23,10 +23,9 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from typing import TypeVar
 
-from store.disk.opening import OtherType, open_file, type_name
+from store.disk.opening import OtherType, open_file, open_or_create, type_name
 from store.errors import Unavailable
 
 # Error numbers by which a file system without modes (FAT) refuses chmod.
@@ -192,26 +191,14 @@ class Disk:
                 os.close(fd)
 
 
-def open_or_create(path: str, access: int) -> int:
-    """Return the descriptor of a regular file, open with `access` (O_WRONLY or O_RDWR). A missing file is made.
-
-    Another thing in its place is not opened. Raise OtherType for it, and OSError.
-    """
-    while True:
-        with suppress(FileNotFoundError):
-            return open_file(path, access | os.O_NONBLOCK)[0]
-        with suppress(FileExistsError):  # made by another process meanwhile, or a link to nowhere
-            return os.open(path, access | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-
-
-def replace_file(disk: Disk, target: str, data: bytes, staging: str) -> None:
+def replace_file(disk: Disk, target: str, data: bytes, staging: str, mode: int = 0o644) -> None:
     """Replace one small file by name, durably (steps 1 to 4): a crash leaves the old file or the new one, whole.
 
-    `staging` is an existing directory on the same file system.
+    `staging` is an existing directory on the same file system. The new file has the mode from the beginning.
     """
     staged = os.path.join(staging, f"{os.path.basename(target)}.{os.getpid()}")
     disk.remove(staged)
-    fd = disk.create(staged)
+    fd = disk.create(staged, mode)
     try:
         disk.write(fd, data, staged)
         disk.sync_file(fd, staged)

@@ -33,12 +33,12 @@ from typing import Any, Self, TypeVar
 import lmdb
 import lmdb.verify
 
-from store.disk.durable import Disk, not_a_file, open_or_create
+from store.disk.durable import Disk, not_a_file
 from store.disk.layout import INDEX
 from store.disk.locks import SharedLock
 from store.disk.media import FileStamp, Media
-from store.disk.opening import OtherType
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
+from store.disk.opening import OtherType, open_or_create
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable, no_space
 from store.format.cbor import decode, encode
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
 
@@ -293,6 +293,8 @@ def _environment(media: Media, *, readonly: bool = False) -> lmdb.Environment:
 
 
 def _unusable(media: Media, error: lmdb.Error) -> Unavailable:
+    if isinstance(error, lmdb.DiskError):  # ENOSPC
+        return no_space(media.absolute(INDEX))
     return Unavailable(
         f"the index of {media.path} cannot be used: {error}",
         remedy="if the medium has room and no other process uses the index, remove the folder index/: it is made again",
@@ -343,7 +345,7 @@ def _why_foreign(media: Media) -> str:
         owner = _read_owner(media)
         if owner["format"] != _FORMAT:
             return "it is of another format"
-        if _LOCK in media.names(INDEX):
+        with suppress(NotFound):
             media.stamp(f"{INDEX}/{_LOCK}")  # raises for a link, which LMDB would follow
         if owner["store"] != os.path.realpath(media.path) or owner["file"] != _file(media):
             return "it was copied from another place"

@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
-from store.disk.durable import Disk, not_a_file, open_or_create
+from store.disk.durable import Disk, not_a_file
 from store.disk.layout import LOCKS
-from store.disk.opening import OtherType, open_file
+from store.disk.opening import OtherType, open_file, open_or_create
 from store.errors import Unavailable
 
 # Bytes of a lock file that are read.
@@ -162,7 +162,7 @@ class SharedLock:
             raise not_a_file(self._path, error) from error
         except OSError as error:
             text = f"{self._path} cannot be opened: {error.strerror}"
-            raise Unavailable(text, remedy=_REMEDY, kind="unwritable", path=self._path) from error
+            raise Unavailable(text, remedy=_REMEDY, kind="unwritable", path=self._path, errno=error.errno) from error
 
     @classmethod
     def existing(cls, store: str, name: str, what: str) -> Self | None:

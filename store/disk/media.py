@@ -18,6 +18,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -33,6 +34,8 @@ from store.format.ids import ObjectId, is_hex
 CHUNK = 2**20
 
 OBJECTS = "objects"
+# The most names that are taken in of a folder, and of one of the 256 folders of objects (FORMAT.md 2.1).
+FOLDER_LIMIT, SHARD_LIMIT = 10_000, 65_536
 # A device or a FIFO in the place of a directory is refused by the kernel before it would be opened.
 _DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _ABSENT = frozenset({errno.ENOENT})
@@ -248,25 +251,43 @@ class Media:
             )
         return FileStamp.of(status)
 
-    def names(self, name: str) -> list[str]:
-        """Return the names in a directory, ascending."""
-        with _explained(self.absolute(name)):
-            return sorted(os.listdir(self.directory(name)))
+    def names(self, name: str, most: int = FOLDER_LIMIT) -> list[str]:
+        """Return the names in a directory, ascending.
+
+        Raises Corrupt (kind too-many) for more than `most`: a listing without a bound takes all memory.
+        """
+        names = self.first_names(name, most + 1)
+        if len(names) > most:
+            path = self.absolute(name)
+            raise Corrupt(
+                f"{path} has more than {most} names, which is the limit of this folder",
+                remedy="move what does not belong there out of the store",
+                kind="too-many",
+                path=path,
+                expected=most,
+            )
+        return sorted(names)
+
+    def first_names(self, name: str, most: int = FOLDER_LIMIT) -> list[str]:
+        """Return at most so many names of a directory, in the order in which the medium lists them."""
+        with _explained(self.absolute(name)), os.scandir(self.directory(name)) as entries:
+            return [entry.name for entry in islice(entries, most)]
 
     def names_if_there(self, name: str) -> list[str]:
-        """Return the names in a directory, ascending; no names where the directory does not exist."""
+        """Return the names in a directory, ascending; none of a missing directory. Raises as `names` does."""
         try:
             return self.names(name)
         except NotFound:
             return []
 
-    def statuses(self, name: str) -> Iterator[tuple[str, os.stat_result | FlightbagError]]:
+    def statuses(self, name: str, most: int) -> Iterator[tuple[str, os.stat_result | FlightbagError]]:
         """Yield the names in a directory, ascending, each with its status or with the error that prevented a look.
 
-        No link is followed. A name that vanishes during the listing is left out.
+        No link is followed. A name that vanishes during the listing is left out. Raises as `names` does.
         """
+        names = self.names(name, most)
         folder = self.directory(name)
-        for inner in self.names(name):
+        for inner in names:
             try:
                 yield inner, os.stat(inner, dir_fd=folder, follow_symlinks=False)
             except FileNotFoundError:
@@ -277,17 +298,22 @@ class Media:
     def objects(self, first: int) -> Iterator[tuple[ObjectId, os.stat_result]]:
         """Yield the objects in the folder `objects/<first in hex>`, ascending, each with the status of its file.
 
-        Everything else in the folder is passed over. Raises Unavailable where it cannot be listed.
+        Everything else in the folder is passed over. Raises Unavailable where it cannot be listed, and Corrupt (kind
+        too-many).
         """
         shard = f"{OBJECTS}/{first:02x}"
         try:
-            for name, status in self.statuses(shard):
+            for name, status in self.statuses(shard, SHARD_LIMIT):
                 if isinstance(status, FlightbagError):
                     raise status
                 if stat.S_ISREG(status.st_mode) and is_hex(shard[-2:] + name):
                     yield ObjectId.parse(shard[-2:] + name), status
-        except (NotFound, Corrupt):
-            return  # the folder is missing, or something else has its name
+        except NotFound:
+            return
+        except Corrupt as error:
+            if error.kind == "too-many":
+                raise
+            # Something else has the name of the folder.
 
     def chunks(self, name: str, size: int, progress: Callable[[int], None] | None = None) -> Iterator[bytes]:
         """Yield the bytes of a file in chunks, at most one chunk more than `size`: a file that grows has an end."""

@@ -152,7 +152,7 @@ class Batch:
             for id_ in self._bad:
                 self._set_aside(id_)
             shards = {os.path.dirname(path) for path in paths.values()}
-            new = sorted(shards - {os.path.join(objects, name) for name in self._media.names(OBJECTS)})
+            new = sorted(shard for shard in shards if not os.path.lexists(shard))
             for shard in new:
                 self._disk.make_directory(shard)
             self._staging.unsettled = True

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 _ALWAYS = os.O_CLOEXEC | os.O_NOCTTY
 _FOLLOWING = getattr(os, "O_PATH", 0) and os.O_PATH | os.O_CLOEXEC
@@ -53,6 +54,18 @@ def open_file(
             return _open_by_name(path, flags, dir_fd, follow, accept)
     finally:
         os.close(look)
+
+
+def open_or_create(path: str, access: int) -> int:
+    """Return the descriptor of a regular file, open with `access` (O_WRONLY or O_RDWR). A missing file is made.
+
+    Another thing in its place is not opened. Raise OtherType for it, and OSError.
+    """
+    while True:
+        with suppress(FileNotFoundError):
+            return open_file(path, access | os.O_NONBLOCK)[0]
+        with suppress(FileExistsError):  # made by another process meanwhile, or a link to nowhere
+            return os.open(path, access | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
 def _open_by_name(

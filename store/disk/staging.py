@@ -11,13 +11,14 @@ import fcntl
 import os
 import secrets
 from contextlib import suppress
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
 from store.disk.durable import Disk
 from store.disk.layout import TMP
-from store.disk.media import OBJECTS, Media
-from store.errors import FlightbagError, Unavailable
+from store.disk.media import FOLDER_LIMIT, OBJECTS, Media
+from store.errors import FlightbagError, NotFound, Unavailable
 
 
 class Staging:
@@ -84,7 +85,7 @@ def sweep(media: Media, disk: Disk) -> int:
     Objects that they renamed are made durable first, because the next transaction relies on them.
     """
     swept = 0
-    for name in media.names_if_there(TMP):
+    for name in _first_names(media):
         path = media.absolute(f"{TMP}/{name}")
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -104,17 +105,29 @@ def sweep(media: Media, disk: Disk) -> int:
     return swept
 
 
+def _first_names(media: Media) -> list[str]:
+    """Return the names in `tmp/`, of many names only some: the next sweep goes on."""
+    try:
+        return sorted(media.first_names(TMP))
+    except NotFound:
+        return []
+
+
 def _settle(media: Media, disk: Disk) -> None:
     """Sync every directory of objects: step 4 of the publication order (FORMAT.md 2.4)."""
-    shards = [f"{OBJECTS}/{shard}" for shard in media.names(OBJECTS)]
-    for name in (*(shard for shard in shards if media.file_type(shard) == "directory"), OBJECTS):
-        disk.sync_directory(media.absolute(name))
+    for first in range(256):
+        shard = f"{OBJECTS}/{first:02x}"
+        with suppress(NotFound):
+            if media.file_type(shard) == "directory":
+                disk.sync_directory(media.absolute(shard))
+    disk.sync_directory(media.absolute(OBJECTS))
 
 
 def empty(disk: Disk, folder: str) -> None:
     """Remove everything in a folder; a link is removed, not followed. Raises Unavailable where that fails."""
-    for name in list_names(folder):
-        remove_tree(disk, os.path.join(folder, name))
+    while names := list_names(folder):
+        for name in names:
+            remove_tree(disk, os.path.join(folder, name))
 
 
 def remove_tree(disk: Disk, path: str) -> None:
@@ -130,8 +143,9 @@ def remove_tree(disk: Disk, path: str) -> None:
 
 
 def list_names(folder: str) -> list[str]:
-    """Return the names in a folder. Raises Unavailable where it cannot be listed."""
+    """Return the names in a folder, of many names only some. Raises Unavailable where it cannot be listed."""
     try:
-        return os.listdir(folder)
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in islice(entries, FOLDER_LIMIT)]
     except OSError as error:
         raise Unavailable(f"{folder} cannot be listed: {error.strerror}", kind="unwritable", path=folder) from error

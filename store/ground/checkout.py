@@ -21,9 +21,11 @@ from store.disk.layout import RECORD, TOML
 from store.disk.locks import Locked
 from store.disk.media import Media, object_path
 from store.disk.opening import type_name
+from store.disk.quarantine import present
 from store.disk.staging import list_names, remove_tree
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.findings import Finding
+from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
 from store.takeoff.evidence import StoreEvidence
@@ -57,7 +59,7 @@ def checkout(
     target = os.path.abspath(target)
     if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(evidence.media.path)):
         raise Invalid(f"{target} lies in the store", remedy="give a folder outside of the store", path=target)
-    if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
+    if os.path.lexists(target) and not (os.path.isdir(target) and not list_names(target)):
         raise Conflict(f"{target} exists already", remedy="give a folder that does not exist yet", path=target)
     partial = target + _PARTIAL
     disk.make_directory(partial)
@@ -196,9 +198,9 @@ def _opened(folder: str) -> Media:
     remedy = "give a folder that `flightbag checkout` has written"
     try:
         media = Media(folder)
-        if RECORD in media.names("") and media.file_type(RECORD) == "directory":
+        if present(media, RECORD) and media.file_type(RECORD) == "directory":
             return media
-        if TOML in media.names(""):
+        if present(media, TOML):
             remedy = "it is a store: `flightbag verify` checks it"
         text = f"{folder} is not a checkout: it lacks {RECORD}"
     except (NotFound, Corrupt) as error:
@@ -269,12 +271,10 @@ def _above(name: str) -> list[str]:
 def _walk(media: Media, folder: str, folders: set[str]) -> Iterator[tuple[str, os.stat_result | FlightbagError]]:
     """Yield everything in a folder, and in those folders below it that belong to a checkout. No link is followed."""
     try:
-        entries = list(media.statuses(folder))
+        for last, status in media.statuses(folder, MAX_ENTRIES):
+            name = f"{folder}/{last}" if folder else last
+            yield name, status
+            if not isinstance(status, FlightbagError) and stat.S_ISDIR(status.st_mode) and name in folders:
+                yield from _walk(media, name, folders)
     except FlightbagError as error:
         yield folder, error
-        return
-    for last, status in entries:
-        name = f"{folder}/{last}" if folder else last
-        yield name, status
-        if not isinstance(status, FlightbagError) and stat.S_ISDIR(status.st_mode) and name in folders:
-            yield from _walk(media, name, folders)

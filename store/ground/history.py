@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from store.disk import log
 from store.errors import Corrupt, Invalid, NotFound, Refused
+from store.format.cose import Envelope
 from store.format.ids import ObjectId
-from store.format.manifest import TIME_MAX, Issue, utc
+from store.format.manifest import CONTENT_TYPE, TIME_MAX, Issue, utc
 from store.ground.gc import current_need
-from store.ground.issuing import check_signers, highest_issued, issuing, last_issued, next_issue
+from store.ground.issuing import (
+    Approve,
+    Draft,
+    Review,
+    check_signers,
+    highest_issued,
+    last_issued,
+    mission_lock,
+    next_issue,
+    reviewed,
+)
 from store.ground.issuing import issue as issue_
 from store.ground.log_history import LogHistory
 from store.ground.needs import UNKNOWN
 from store.ground.repository import Repository
+from store.ground.writer import check_fit, writing
 from store.takeoff.mission import Opened
-from store.trust.keys import Signer
 from store.trust.root import TrustRoot
 
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """A rollback from the manifest `current` (None if that does not verify) to the entries of the manifest `to`.
+    """A rollback from the manifest `current` (None if that does not verify) to the entries of the manifest `to`, which
+    has the code `to_code`.
 
     `manifest` is the new manifest, None if none was published: because nothing would change (`unchanged`), or because
-    it is a draft with `signatures` of the `threshold` required ones. `valid_from` and `expires_at` are its validity, as
-    `Issue` has them. `replaced` counts the signatures of a draft that this one took the place of.
+    it is a draft with `signatures` of the `threshold` required ones. `signing_code` is its code, "" without one.
+    `valid_from` and `expires_at` are its validity, as `Issue` has them. `replaced` counts the signatures of a draft
+    that this one took the place of.
     """
 
     mission: str
     current: ObjectId | None
     to: ObjectId
+    to_code: str
     sequence: int
     unchanged: bool
     manifest: ObjectId | None = None
@@ -39,29 +53,62 @@ class Rollback:
     expires_at: int | None = None
     signatures: int = 0
     threshold: int = 0
+    signing_code: str = ""
     replaced: int = 0
 
 
 def rollback(
     repository: Repository,
     mission: str,
-    signers: Sequence[Signer],
+    approve: Approve,
     *,
     now: int,
     to: ObjectId | None = None,
+    expect: str | None = None,
     dry_run: bool = False,
 ) -> Rollback:
     """Publish the mission and entries of an earlier manifest again, signed with a new sequence. `now` is unix seconds.
 
     Without `to`, the target is the last manifest of the log that differs from the current one, or if the current one
-    does not verify, the last one that does. The validity keeps its length, but for what the trust root allows
-    (see `_validity`). With `dry_run` nothing is written.
+    does not verify, the last one that does. The log is not signed: who goes by it names the target by its code, as
+    `expect` or in `approve`. The validity keeps its length, but for what the trust root allows (see `_validity`). With
+    `dry_run` nothing is written, and nothing is approved.
 
-    Raise Untrusted for a signer outside of the role mission, NotFound if the mission has no earlier
-    manifest, Corrupt for a manifest that does not verify, Refused if its closure is not whole.
+    Raise Untrusted for a signer outside of the role mission, NotFound if the mission has no earlier manifest, Corrupt
+    for a manifest that does not verify, Refused (kind other-code) if the target has another code than `expect`, Refused
+    if its closure is not whole.
     """
     root = repository.trust_root().root
-    check_signers(root, signers, now=now)
+    check_signers(root, (), now=now)
+    plan, _, _ = _planned(repository, mission, root, to, now=now)
+    if plan.unchanged or dry_run:
+        return plan
+    with mission_lock(repository, mission, f"the rollback of mission {mission}"):
+        plan, target, issued = _planned(repository, mission, root, to, now=now)
+        manifest = replace(target.manifest, issue=issued)
+        draft = Draft(manifest, Envelope(CONTENT_TYPE, manifest.render()))
+        opened = draft.opened_with(target.table, root)
+        check_fit(repository.evidence, opened, mission)
+        review = Review(opened, last_issued(repository, mission), target)
+        signers = reviewed(review, approve, root, expect, now=now)
+        with writing(repository) as writer:
+            writer.check_closure(target)
+            issued_as = issue_(writer, manifest, target.table, signers, root, event="rolled-back")
+    return replace(
+        plan,
+        sequence=issued_as.issue.sequence,
+        manifest=issued_as.manifest,
+        signatures=issued_as.signatures,
+        threshold=issued_as.threshold,
+        signing_code=issued_as.signing_code,
+        replaced=issued_as.replaced,
+    )
+
+
+def _planned(
+    repository: Repository, mission: str, root: TrustRoot, to: ObjectId | None, *, now: int
+) -> tuple[Rollback, Opened, Issue]:
+    """Return a rollback that is not published yet, its target, and the issue that its manifest would have."""
     last = last_issued(repository, mission)
     current: Opened | None = None
     try:
@@ -78,30 +125,23 @@ def rollback(
         assert last is not None
         target = last
     unchanged = current is not None and _content(target) == _content(current)
-    plan = Rollback(mission, None if current is None else current.manifest_id, target.manifest_id, 0, unchanged)
     if current is not None and unchanged:
         issue = current.manifest.issue
-        return replace(plan, sequence=issue.sequence, valid_from=issue.valid_from, expires_at=issue.expires_at)
-    valid_from, expires_at = _validity(target.manifest.issue, root, now=now)
-    plan = replace(plan, valid_from=valid_from, expires_at=expires_at)
-    if dry_run:
+    else:
+        valid_from, expires_at = _validity(target.manifest.issue, root, now=now)
         highest = highest_issued(repository, mission)
-        return replace(plan, sequence=next_issue(root, last, highest, now=now).sequence)
-    with issuing(repository, mission, f"the rollback of mission {mission}") as writer:
-        last = last_issued(repository, mission)
-        highest = highest_issued(repository, mission)
-        issued = next_issue(root, last, highest, now=now, valid_from=valid_from, expires_at=expires_at)
-        manifest = replace(target.manifest, issue=issued)
-        writer.check_closure(target)
-        issued_as = issue_(writer, manifest, target.table, signers, root, event="rolled-back")
-    return replace(
-        plan,
-        sequence=issued_as.issue.sequence,
-        manifest=issued_as.manifest,
-        signatures=issued_as.signatures,
-        threshold=issued_as.threshold,
-        replaced=issued_as.replaced,
+        issue = next_issue(root, last, highest, now=now, valid_from=valid_from, expires_at=expires_at)
+    plan = Rollback(
+        mission,
+        None if current is None else current.manifest_id,
+        target.manifest_id,
+        target.signing_code,
+        issue.sequence,
+        unchanged,
+        valid_from=issue.valid_from,
+        expires_at=issue.expires_at,
     )
+    return plan, target, issue
 
 
 def _validity(issue: Issue, root: TrustRoot, *, now: int) -> tuple[int | None, int | None]:

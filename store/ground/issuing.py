@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from store.disk.layout import DRAFTS
 from store.disk.locks import exclusive
@@ -36,6 +37,7 @@ from store.ground.writer import Writer, check_fit, writing
 from store.takeoff.mission import Evidence, Opened
 from store.takeoff.verify import read_table
 from store.trust.keys import PublicKey, Signer, sign
+from store.trust.review import require_code, signing_code
 from store.trust.root import SignedRoot, TrustRoot, check_begun, check_signer, count_signatures, count_signers
 
 # Sequences only rise, so the highest is among the latest manifests: so many are read.
@@ -75,13 +77,39 @@ class Keys:
 @contextmanager
 def issuing(repository: Repository, mission: str, what: str) -> Iterator[Writer]:
     """Open the store for writing, with the lock of the mission. Raise Locked, naming `what`, if another has it."""
+    with mission_lock(repository, mission, what), writing(repository) as writer:
+        yield writer
+
+
+@contextmanager
+def mission_lock(repository: Repository, mission: str, what: str) -> Iterator[None]:
+    """Hold the lock of the mission, without writing: nobody issues another manifest of it meanwhile. Raise Locked."""
     if not MISSION_ID.fullmatch(mission):
         raise Invalid(f"{mission[:80]!r} is not a valid mission id")
-    with (
-        exclusive(repository.media.path, repository.disk, f"mission-{mission}", what),
-        writing(repository) as writer,
-    ):
-        yield writer
+    with exclusive(repository.media.path, repository.disk, f"mission-{mission}", what):
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What is about to be signed, for the person who signs it.
+
+    `opened` is the manifest as if it were signed. `before` is the last one of the mission that verifies, None without
+    any. `named` is the manifest that the person names by its code: the draft, or the one that a rollback goes back to.
+    """
+
+    opened: Opened
+    before: Opened | None
+    named: Opened
+
+    def require(self, code: str) -> None:
+        """Raise Refused (kind other-code) unless `code` is that of `named`, Invalid for a text that is not a code."""
+        require_code(self.named.signing_code, code, f"the manifest of mission {self.named.manifest.mission.id}")
+
+
+# Gives the signers of what it is shown, or raises. It is called last, after everything was read and checked: so no key
+# is open before, and a person may be asked. What is signed then is what it was shown, whatever the medium says by now.
+Approve: TypeAlias = Callable[[Review], Sequence[Signer]]
 
 
 def last_issued(repository: Repository, mission: str) -> Opened | None:
@@ -177,14 +205,15 @@ def size_of(manifest: Manifest, signatures: int) -> int:
 class Issued:
     """A manifest that was issued, as `issue` says: published as `manifest`, or a draft (None).
 
-    It has `signatures` of the `threshold` required ones. `replaced` counts the signatures of a draft that this one took
-    the place of.
+    It has `signatures` of the `threshold` required ones, and the code of its payload. `replaced` counts the signatures
+    of a draft that this one took the place of.
     """
 
     manifest: ObjectId | None
     issue: Issue
     signatures: int
     threshold: int
+    signing_code: str
     replaced: int = 0
 
 
@@ -247,11 +276,11 @@ def issue(
     with suppress(NotFound, Corrupt):
         replaced = 0 if draft else len(draft_of(writer.repository, manifest.mission.id).envelope.signatures)
     count, threshold = signed.signatures(root), root.mission.threshold
-    mission, issued = manifest.mission.id, manifest.issue
+    mission, issued, code = manifest.mission.id, manifest.issue, signing_code(envelope)
     if count >= threshold and not hold:
         id_ = writer.publish(mission, envelope.render(), table.render(), event=event)
         writer.drop_draft(mission)
-        return Issued(id_, issued, count, threshold, replaced)
+        return Issued(id_, issued, count, threshold, code, replaced)
     if not hold:
         check_fit(writer.repository.evidence, signed.opened_with(table, root), mission)
     if draft is None or envelope != draft.envelope:
@@ -261,18 +290,21 @@ def issue(
             "for": event,
         }
         writer.keep_draft(mission, envelope.render(), table.render(), facts)
-    return Issued(None, issued, count, threshold, replaced)
+    return Issued(None, issued, count, threshold, code, replaced)
 
 
-def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer], *, now: int) -> Issued:
+def sign_draft(
+    repository: Repository, mission: str, approve: Approve, *, now: int, expect: str | None = None
+) -> Issued:
     """Add signatures to a mission's draft, and publish it once it has enough. `now` is unix seconds.
 
-    Before anything is written, raise Untrusted for a key outside of the role mission and for a signature in the draft
-    that does not verify, Refused for a draft that was overtaken or could not fly.
+    `expect` is the code of the draft that was reviewed (`Opened.signing_code`): another draft raises Refused (kind
+    other-code). Before anything is written, raise Untrusted for a key outside of the role mission and for a signature
+    in the draft that does not verify, Refused for a draft that was overtaken or could not fly.
     """
     root = repository.trust_root().root
-    check_signers(root, signers, now=now)
-    with issuing(repository, mission, f"the signing of mission {mission}") as writer:
+    check_signers(root, (), now=now)
+    with mission_lock(repository, mission, f"the signing of mission {mission}"):
         draft = draft_of(repository, mission)
         if draft.manifest.mission.id != mission:
             text = f"the draft of mission {mission} holds a manifest of mission {draft.manifest.mission.id}"
@@ -288,7 +320,19 @@ def sign_draft(repository: Repository, mission: str, signers: Sequence[Signer], 
         opened = draft.opened(repository.evidence, root)
         check_fit(repository.evidence, opened, mission)
         event = _purpose(repository, draft.manifest)
-        return issue(writer, draft.manifest, opened.table, signers, root, draft=draft, event=event)
+        review = Review(opened, last_issued(repository, mission), opened)
+        signers = reviewed(review, approve, root, expect, now=now)
+        with writing(repository) as writer:
+            return issue(writer, draft.manifest, opened.table, signers, root, draft=draft, event=event)
+
+
+def reviewed(review: Review, approve: Approve, root: TrustRoot, expect: str | None, *, now: int) -> Sequence[Signer]:
+    """Return the signers that `approve` gives. Raise as `Review.require` does for `expect`, and as `check_signers`."""
+    if expect is not None:
+        review.require(expect)
+    signers = approve(review)
+    check_signers(root, signers, now=now)
+    return signers
 
 
 def _purpose(repository: Repository, manifest: Manifest) -> str:

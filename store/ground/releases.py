@@ -7,7 +7,7 @@ read that folder: the manifest names the releases that it relies on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from store.disk import log
@@ -24,6 +24,7 @@ from store.format.release import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Approva
 from store.ground.repository import Repository
 from store.takeoff.verify import parse_release, read_release
 from store.trust.keys import Signer, sign
+from store.trust.review import require_code, signing_code
 from store.trust.root import TrustRoot, check_signer, count_signatures
 
 FOLDER = "trust/releases"
@@ -33,6 +34,16 @@ def parsed(data: bytes) -> tuple[Envelope, Release]:
     """Return the envelope and the release of these bytes, whoever has signed it. Raise Corrupt."""
     envelope = Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT)
     return envelope, Release.parse(envelope.payload)
+
+
+def code_of(data: bytes) -> str:
+    """Return the code of a release (FORMAT.md 10.3), by which people name what they review and sign."""
+    return signing_code(parsed(data)[0])
+
+
+def require(data: bytes, code: str) -> None:
+    """Raise Refused (kind other-code) unless this is the code of the release, Invalid for what is not a code."""
+    require_code(code_of(data), code, f"the release {parsed(data)[1].name}")
 
 
 def drafted(name: str, host: str, approvals: Iterable[Approval], *, now: int) -> bytes:
@@ -45,13 +56,21 @@ def drafted(name: str, host: str, approvals: Iterable[Approval], *, now: int) ->
     return Envelope(CONTENT_TYPE, payload).render()
 
 
-def signed(data: bytes, root: TrustRoot, signers: Sequence[Signer]) -> tuple[bytes, int]:
-    """Return the release with signatures by these signers added, and its number of signatures.
+def signed(
+    data: bytes, root: TrustRoot, approve: Callable[[Release], Sequence[Signer]], *, expect: str | None = None
+) -> tuple[bytes, int]:
+    """Return the release with signatures added, and its number of signatures.
 
-    Raise Untrusted for a key outside of the role release, before anything is signed, and for a signature in the release
-    that does not verify.
+    `approve` gives the signers of the release that it is shown, or raises; it is called after everything was read and
+    checked. `expect` is the code of the release that was reviewed (`code_of`): another one raises Refused (kind
+    other-code). Raise Untrusted for a key outside of the role release, before anything is signed, and for a signature
+    in the release that does not verify.
     """
-    envelope, _ = parsed(data)
+    envelope, release = parsed(data)
+    count_signatures(envelope, root, AAD_LABEL, "release")
+    if expect is not None:
+        require(data, expect)
+    signers = approve(release)
     for signer in signers:
         check_signer(root, signer.public, "release")
     for signer in signers:

@@ -12,6 +12,7 @@ from store.disk import log
 from store.disk.index import Index, Record, Row, open_index
 from store.disk.media import Media, object_path
 from store.disk.objects import Batch, confirm_object, inserting
+from store.disk.quarantine import present
 from store.disk.staging import sweep
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
 from store.format.ids import BuildKey, ObjectId
@@ -124,7 +125,7 @@ class Writer:
     def drop_draft(self, mission: str) -> None:
         """Remove the draft of a mission, if it has one."""
         media = self.repository.media
-        if mission in media.names_if_there("drafts"):
+        if present(media, f"drafts/{mission}"):
             self.repository.disk.remove(media.absolute(f"drafts/{mission}"))
             self.repository.disk.sync_directory(media.absolute("drafts"))
 

@@ -5,7 +5,7 @@
 >>> verdict.go, verdict.findings
 (True, ())
 >>> verdict.mission.code  # two people compare it over the radio
-'C3PE8-B01TY'
+'HKNDH-N7EGN'
 >>> verdict.not_judged
 ('aircraft', 'flight', 'rollback')
 """

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-from store.disk.layout import ROOT_FILE
 from store.disk.media import CHUNK, FileStamp, Media, object_path
 from store.disk.medium import Reading
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
@@ -20,11 +19,16 @@ from store.format.ref import REF_SIZE
 from store.takeoff.mission import Outcome
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, advance
 
-MAX_MISSIONS = 10_000
+MAX_ROOTS = 10_000
 # So many whole objects are remembered, and not read again for the next mission. The bound keeps the memory small.
 _REMEMBERED = 200_000
 # The most missions that a message names.
 _NAMED = 3
+
+
+def root_name(version: int) -> str:
+    """Return the name of a root file in a store."""
+    return f"trust/{version}.root.cbor"
 
 
 class StoreEvidence:
@@ -53,9 +57,15 @@ class StoreEvidence:
 
     def missions(self) -> list[str]:
         """Return the ids of the missions that have a ref, ascending. Other names in the folder are passed over."""
-        names = self.media.names_if_there("missions")
-        if len(names) > MAX_MISSIONS:
-            raise Unavailable(f"{self.media.path} has {len(names)} missions, and the most is {MAX_MISSIONS}")
+        try:
+            names = self.media.names_if_there("missions")
+        except Corrupt as error:
+            if error.kind != "too-many":
+                raise
+            remedy = "give the id of the mission; move what does not belong there out of the store"
+            raise Unavailable(
+                error.message, remedy=remedy, kind=error.kind, path=self.media.absolute("missions")
+            ) from error
         return [name for name in names if MISSION_ID.fullmatch(name)]
 
     def _instead_of(self, mission: str) -> str:
@@ -87,7 +97,7 @@ class StoreEvidence:
             raise error.restated(text, remedy=remedy, mission=mission) from error
 
     def chain(self, after: int) -> Sequence[bytes]:
-        versions = [v for v in self.root_versions() if v > after]
+        versions = self._roots_after(after)
         if versions != list(range(after + 1, after + 1 + len(versions))):
             raise Corrupt(
                 f"the trust chain of {self.media.path} lacks a root after version {after}",
@@ -116,13 +126,32 @@ class StoreEvidence:
             current = advance(current, [self.root_file(version) for version in window])
 
     def root_versions(self) -> list[int]:
-        """Return the versions of the root files in the store, ascending."""
-        matches = (ROOT_FILE.fullmatch(name) for name in self.media.names_if_there("trust"))
-        return sorted(int(match[1]) for match in matches if match)
+        """Return the versions of the root files in the store, ascending.
+
+        They are asked for by name: whatever else lies in the folder takes neither time nor memory. Raise Corrupt for
+        more than `MAX_ROOTS`.
+        """
+        versions: list[int] = []
+        while more := self._roots_after(versions[-1] if versions else 0):
+            versions += more
+            if len(versions) > MAX_ROOTS:
+                raise Corrupt(f"{self.media.path} has more than {MAX_ROOTS} trust roots", kind="bad-trust-chain")
+        return versions
+
+    def _roots_after(self, after: int) -> list[int]:
+        """Return which of the next versions have a file: one more than a chain may have, so that holes show."""
+        return [version for version in range(after + 1, after + MAX_STEPS + 2) if self._has_root(version)]
+
+    def _has_root(self, version: int) -> bool:
+        try:
+            self.media.file_type(root_name(version))
+        except NotFound:
+            return False
+        return True
 
     def root_file(self, version: int) -> bytes:
         """Return the bytes of a root file. Raise NotFound, Corrupt or Unavailable."""
-        return self.media.read(f"trust/{version}.root.cbor", ROOT_FILE_LIMIT)
+        return self.media.read(root_name(version), ROOT_FILE_LIMIT)
 
     def object(self, id_: ObjectId, limit: int) -> bytes:
         with _about(id_):

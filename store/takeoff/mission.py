@@ -9,11 +9,13 @@ from typing import Protocol
 from store.disk.medium import Reading
 from store.errors import FlightbagError, Invalid
 from store.findings import Finding
+from store.format.code import short_code
+from store.format.cose import Envelope
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import Manifest, MissionFacts
-from store.takeoff.code import short_code
+from store.format.manifest import CONTENT_TYPE, Manifest, MissionFacts
 from store.trust.aircraft_state import AircraftState
+from store.trust.review import signing_code
 from store.trust.root import TrustRoot
 
 # The outcome of reading one object: None for a whole one, else the error.
@@ -154,6 +156,11 @@ class Opened:
     manifest_size: int
     table: EntryTable
     trust_root: TrustRoot
+
+    @property
+    def signing_code(self) -> str:
+        """The code of the payload, by which people name what they review and sign (FORMAT.md 10.3)."""
+        return signing_code(Envelope(CONTENT_TYPE, self.manifest.render()))
 
     def closure(self) -> dict[ObjectId, int]:
         """Return every object that the mission needs with its size: manifest, table and entries, each once.

@@ -27,6 +27,7 @@ from dataclasses import replace
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.findings import COPY_AGAIN, Finding
 from store.format import manifest, release
+from store.format.code import short_code
 from store.format.cose import Envelope
 from store.format.duration import duration_text
 from store.format.entries import Entry, EntryTable
@@ -38,7 +39,6 @@ from store.format.ref import ref_id
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
 from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of, unjudged_time
-from store.takeoff.code import short_code
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
 from store.takeoff.quality import without_landmarks, without_recall
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures

@@ -6,7 +6,7 @@ another payload. A flight that was accepted can be consumed, and a consumed flig
 be undone, so that a flight that the aircraft does not know is refused.
 
 The floor is a time that has passed, as far as the aircraft was told: a mission that has expired stays expired, also
-without a clock. It has two parts (decision 0017). What signed times of issue say counts for their epoch: a new epoch
+without a clock. It has two parts (decision 17). What signed times of issue say counts for their epoch: a new epoch
 ends a floor that stolen keys or a wrong clock on the ground drove up. What a trusted clock said is of no epoch. A
 person at the aircraft can lower both, and loses nothing else.
 

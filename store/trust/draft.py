@@ -19,6 +19,7 @@ from store.errors import Conflict, Corrupt, Invalid, Untrusted
 from store.format.cbor import INT_MAX, decode, encode
 from store.format.cose import MAX_SIGNATURES, Envelope
 from store.trust.keys import PublicKey, Signer, sign
+from store.trust.review import require_code, signing_code
 from store.trust.root import (
     AAD_LABEL,
     CONTENT_TYPE,
@@ -120,6 +121,15 @@ class RootDraft:
         counts = signatures_of_step(old, self.root, self.envelope)
         versions = ([] if old is None else [old.version]) + [self.root.version]
         return tuple(SignatureCount(version, *count) for version, count in zip(versions, counts, strict=True))
+
+    @property
+    def code(self) -> str:
+        """The code of the root (FORMAT.md 10.3), by which people name what they review and sign."""
+        return signing_code(self.envelope)
+
+    def require(self, code: str) -> None:
+        """Raise Refused (kind other-code) unless this is the code of the draft, Invalid for what is not a code."""
+        require_code(self.code, code, f"the draft of trust root {self.root.version}")
 
     def with_signature(self, signer: Signer) -> Self:
         """Return the draft with one more signature. Raises Untrusted unless the key is a root key, old or new."""

@@ -1,35 +1,30 @@
-"""Keys: Ed25519 public keys and their kid (RFC 9679), private keys in encrypted PKCS#8 (RFC 5958, RFC 8018), signing.
+"""Keys: Ed25519 public keys and their kid (RFC 9679), private keys in PKCS#8 (RFC 5958), signing.
 
-Pure: PEM bytes come in and go out; the callers read and write files and ask for passphrases.
+Pure: PEM bytes come in and go out; the callers read and write files and ask for passphrases. `key_file` knows the form
+of the files.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from store.errors import Invalid, Untrusted
 from store.format.cose import Envelope, Signature
 from store.trust import ed25519
+from store.trust.key_file import ENCRYPTED, PRIVATE, PUBLIC, Protection, armoured, block, encrypted
 
-KEY_FILE_LIMIT = 16 * 2**10
-# Bytes. The library has this bound.
-MAX_PASSPHRASE = 1023
-_ENCRYPTED = b"ENCRYPTED PRIVATE KEY"
-# 1.2.840.113549.1.5.13 and .12 (RFC 8018, appendices A.4 and A.2).
-_PBES2, _PBKDF2 = bytes.fromhex("2a864886f70d01050d"), bytes.fromhex("2a864886f70d01050c")
-# About a second of work. The library writes 2048 rounds; common advice stays below a million.
-MAX_ROUNDS = 10_000_000
 # The errors of the library for a file that is not a key it knows; InternalError is for odd parameters of an encryption.
 _NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError)
 # {1: 1, -1: 6, -2: h'…'}: kty OKP, crv Ed25519, x; the members of the thumbprint (RFC 9679, section 3).
 _THUMBPRINT_PREFIX = bytes.fromhex("a301012006215820")
+# SubjectPublicKeyInfo of Ed25519 (RFC 8410, section 4), before the 32 raw bytes.
+_PUBLIC_PREFIX = bytes.fromhex("302a300506032b6570032100")
 
 
 class PassphraseNeeded(Invalid):
@@ -77,20 +72,20 @@ class PublicKey:
 
     def pem(self) -> bytes:
         """Return the SubjectPublicKeyInfo (RFC 8410) as PEM."""
-        return Ed25519PublicKey.from_public_bytes(self.raw).public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        return armoured(PUBLIC, _PUBLIC_PREFIX + self.raw)
 
     @classmethod
     def of_pem(cls, data: bytes) -> Self:
-        """Return the key of a SubjectPublicKeyInfo in PEM. Raises Invalid for anything but an Ed25519 public key."""
-        try:
-            key = serialization.load_pem_public_key(data)
-        except (*_NO_KEY, TypeError) as error:
-            raise Invalid("the data is not a public key in PEM") from error
-        if not isinstance(key, Ed25519PublicKey):
-            raise Invalid("the public key is not an Ed25519 key")
-        return cls(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
+        """Return the key of a SubjectPublicKeyInfo in PEM. Raises Invalid for anything but one Ed25519 public key."""
+        label, der = block(data)
+        if label != PUBLIC:
+            raise Invalid(f"expected a public key in PEM, found a block {label}", remedy=_GIVE_PUBLIC)
+        if not der.startswith(_PUBLIC_PREFIX) or len(der) != len(_PUBLIC_PREFIX) + 32:
+            raise Invalid("the PEM block is not an Ed25519 public key", remedy=_GIVE_PUBLIC)
+        return cls(der[len(_PUBLIC_PREFIX) :])
+
+
+_GIVE_PUBLIC = "give the .pub file that `flightbag keys new` wrote"
 
 
 class Signer(Protocol):
@@ -130,70 +125,44 @@ class PrivateKey:
         return cls(Ed25519PrivateKey.generate())
 
     def pem(self, passphrase: bytes | None) -> bytes:
-        """Return the PKCS#8 as PEM, encrypted under the passphrase. Only None leaves it unencrypted. Raises Invalid."""
-        if passphrase == b"":
-            raise Invalid("the passphrase is empty", remedy="give a passphrase, or the option --no-passphrase")
-        if passphrase is not None and len(passphrase) > MAX_PASSPHRASE:
-            raise Invalid(f"the passphrase has {len(passphrase)} bytes, at most {MAX_PASSPHRASE} are allowed")
-        encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
-        if passphrase is not None:
-            encryption = serialization.BestAvailableEncryption(passphrase)
-        return self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        """Return the PKCS#8 as PEM, encrypted under the passphrase. Only None leaves it unencrypted.
+
+        Raises Invalid for a passphrase that is too short or too long (see `check_passphrase`).
+        """
+        der = self._key.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return armoured(PRIVATE, der) if passphrase is None else encrypted(der, passphrase)
 
     @classmethod
     def of_pem(cls, data: bytes, passphrase: bytes | None) -> Self:
         """Return the key of a PKCS#8 in PEM.
 
-        Raises PassphraseNeeded for an encrypted key without a passphrase, Invalid for a wrong or a needless passphrase
-        and for another kind of key.
+        Raises PassphraseNeeded for an encrypted key without a passphrase, Invalid for a wrong or a needless passphrase,
+        for another kind of key, for more than one key, and for an encryption that demands too much (see `Protection`).
         """
-        if passphrase is not None and _ENCRYPTED in data:
-            _check_cost(data)
-        try:
-            key = serialization.load_pem_private_key(data, passphrase)
-        except TypeError as error:  # the library's answer to a missing and to a needless passphrase
+        label, der = block(data)
+        if label not in (PRIVATE, ENCRYPTED):
+            raise Invalid(
+                f"expected a private key in PKCS#8 PEM, found a block {label}",
+                remedy="give the file of the private key",
+            )
+        if label == ENCRYPTED:
+            Protection.of(der)
             if passphrase is None:
-                raise PassphraseNeeded("the private key is encrypted and needs a passphrase") from error
-            raise Invalid("the private key is not encrypted, but a passphrase was given") from error
-        except _NO_KEY as error:
-            raise Invalid("the data is not a private key in PKCS#8 PEM, or the passphrase is wrong") from error
+                raise PassphraseNeeded("the private key is encrypted and needs a passphrase")
+        elif passphrase is not None:
+            raise Invalid("the private key is not encrypted, but a passphrase was given")
+        try:
+            key = serialization.load_der_private_key(der, passphrase)
+        except (*_NO_KEY, TypeError) as error:  # TypeError: the label says otherwise than the content
+            text = "the data is not a private key in PKCS#8 PEM" + (
+                ", or the passphrase is wrong" if passphrase else ""
+            )
+            raise Invalid(text) from error
         if not isinstance(key, Ed25519PrivateKey):
             raise Invalid("the private key is not an Ed25519 key")
         return cls(key)
-
-
-def _check_cost(data: bytes) -> None:
-    """Raise Invalid for an encrypted key that demands more work or memory than any honest one.
-
-    The file sets how often the passphrase is hashed (PBES2, RFC 8018, section 6.2), and the library follows it.
-    """
-    try:
-        body = data.partition(b"-----BEGIN " + _ENCRYPTED + b"-----")[2].partition(b"-----END ")[0]
-        info, _ = _der(_der(base64.b64decode(b"".join(body.split()), validate=True), 0x30)[0], 0x30)
-        scheme, rest = _der(info, 0x06)
-        kdf, rest = _der(_der(_der(rest, 0x30)[0], 0x30)[0], 0x06)
-        _, rest = _der(_der(rest, 0x30)[0], 0x04)
-        rounds = int.from_bytes(_der(rest, 0x02)[0])
-        if (scheme, kdf) != (_PBES2, _PBKDF2) or rounds > MAX_ROUNDS:
-            raise ValueError
-    except ValueError as error:
-        raise Invalid(
-            f"the private key is not encrypted by PBES2 with PBKDF2 and at most {MAX_ROUNDS} rounds",
-            remedy="encrypt the key again: openssl pkcs8 -topk8 -v2 aes-256-cbc -iter 100000",
-        ) from error
-
-
-def _der(data: bytes, tag: int) -> tuple[bytes, bytes]:
-    """The content of the first item of DER (X.690), which must have this tag, and the rest. Raises ValueError."""
-    if len(data) < 2 or data[0] != tag:
-        raise ValueError("another tag")
-    length, start = data[1], 2
-    if length > 127:
-        start += length & 127
-        length = int.from_bytes(data[2:start])
-    if len(data) < start + length:
-        raise ValueError("cut")
-    return data[start : start + length], data[start + length :]
 
 
 def sign(envelope: Envelope, signer: Signer, aad: bytes) -> Envelope:

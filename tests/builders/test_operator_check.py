@@ -5,11 +5,17 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
-from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
+import pytest
+
+from builders.grid.tiles import Tile, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.roworder import SourcePath
 from builders.operator_check import check_tiles
+from store.errors import Unavailable
+from store.format.ids import ObjectId
 from store.ground.repository import Repository
+from store.takeoff.evidence import StoreEvidence
 from tests.support.commands import flightbag
 from tests.support.field import LEFT, Desk
 
@@ -73,3 +79,85 @@ def test_the_order_of_rows_can_be_named_on_the_command_line(built: Desk) -> None
     assert (refused.status, refused.json["error"]["kind"]) == (2, "row-order")
     assert "xyz:PATH" in refused.json["error"]["remedy"]
     assert built.verify(None, "--tiles", f"xyz:{terrain}").status == 0
+
+
+class Losing:
+    """The evidence of a store, of which some objects cannot be read."""
+
+    def __init__(self, evidence: StoreEvidence, *lost: ObjectId) -> None:
+        self._evidence, self._lost = evidence, lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._evidence, name)
+
+    def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
+        if id_ in self._lost:
+            raise Unavailable(f"object {id_} cannot be read", kind="unreadable")
+        return self._evidence.bytes_of(id_, size)
+
+
+def steps(desk: Desk, *sources: SourcePath, lost: str = "") -> list[tuple[str, str, str]]:
+    """Step, kind and message of every finding of step G, where the entries with this prefix cannot be read."""
+    with Repository.open(desk.store) as repository:
+        opened = repository.current("left")
+        ids = [entry.id for entry in opened.table.entries if lost and entry.name.startswith(lost)]
+        check = check_tiles(sources or [SourcePath(desk.folder / "terrain.mbtiles")])
+        found = check(Losing(repository.evidence, *ids), opened)
+        return [(one.step, one.kind, one.message) for one in found]
+
+
+def test_tiles_that_cannot_be_read_are_no_go(built: Desk) -> None:
+    """Another program holds the file: nobody knows what its tiles are."""
+    tiles = built.folder / "terrain.mbtiles"
+    assert built.verify(None, "--tiles", tiles).status == 0
+    with closing(sqlite3.connect(tiles, isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        [(step, kind, message)] = steps(built, SourcePath(tiles))
+        assert (step, kind) == ("G", "unreadable")
+        assert "terrain.mbtiles cannot be read" in message
+        ran = built.verify(None, "--tiles", tiles)
+        assert (ran.status, ran.json["go"]) == (3, False)
+        [mission] = ran.json["missions"]
+        assert mission["could_not_look"]
+        assert [one["step"] for one in mission["findings"]] == ["G"]
+
+
+@pytest.mark.parametrize("lost", ["descriptors/embedder/14", "descriptors/embedder/15", "descriptors/"])
+def test_a_shard_that_cannot_be_read_is_no_go(built: Desk, lost: str) -> None:
+    """It says what its tiles were cut to; without it, nothing can be compared."""
+    assert [one[:2] for one in steps(built, lost=lost)] == [("G", "unreadable")]
+
+
+def test_a_list_of_missing_tiles_that_cannot_be_read_is_no_go(desk: Desk) -> None:
+    box = (int(LEFT[0] * 10**7), int(LEFT[1] * 10**7), int(LEFT[2] * 10**7), int(LEFT[3] * 10**7))
+    fine = list(map(tile_from_id, tiles_of_bbox(box, 15).tolist()))
+    repeat(desk, [fine[0], fine[3]])
+    desk.built(desk.write_mission("left", more="[coverage]\nat_least = 0.5\n"))
+    assert steps(desk) == []
+    assert [one[:2] for one in steps(desk, lost="coverage/")] == [("G", "unreadable")]
+
+
+def take_away(desk: Desk, *tiles: Tile) -> None:
+    with closing(sqlite3.connect(desk.folder / "terrain.mbtiles")) as db, db:
+        for t in tiles:
+            row = (1 << t.z) - 1 - t.y
+            db.execute("DELETE FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?", (t.z, t.x, row))
+
+
+def test_a_finding_names_what_is_gone_and_how_many_more(built: Desk) -> None:
+    """Up to eight tiles of a cell by name. The first finding is that of the area."""
+    box = (int(LEFT[0] * 10**7), int(LEFT[1] * 10**7), int(LEFT[2] * 10**7), int(LEFT[3] * 10**7))
+    fine = [tile_from_id(number) for number in tiles_of_bbox(box, 15).tolist()]
+    cell = (fine[0].x // 16, fine[0].y // 16)
+    one_cell = [tile for tile in fine if (tile.x // 16, tile.y // 16) == cell]
+    assert len(one_cell) >= 2
+    assert steps(built) == []
+    take_away(built, one_cell[0])
+    found = steps(built)
+    assert [one[:2] for one in found] == [("G", "other-tiles")] * 2
+    assert found[1][2].endswith(f"gone: {one_cell[0]}")
+    take_away(built, *one_cell)
+    found = steps(built)
+    named = ", ".join(str(tile) for tile in sorted(one_cell, key=tile_id)[:8])
+    more = f" and {len(one_cell) - 8} more" if len(one_cell) > 8 else ""
+    assert found[1][2].endswith(f"gone: {named}{more}")

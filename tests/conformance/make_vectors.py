@@ -163,7 +163,7 @@ def payloads() -> Iterator[Vector]:
     most = manifest_of(
         table,
         mission=replace(FACTS, area=Area(box, ((ring, hole), (ring,)))),
-        issue=replace(ISSUE, previous=ObjectId(bytes(32))),
+        issue=replace(ISSUE, previous=ObjectId(bytes(32)), valid_from=NOW),
         coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -11_574 * 86_400, 0, 10**5, 500, 9),
         releases=(ObjectId(bytes(32)),),
     )
@@ -200,6 +200,9 @@ def payloads() -> Iterator[Vector]:
         "ring-of-two-vertices": changed("mission", area={"bbox": [0, 0, 9, 9], "polygons": [[[0, 0, 9, 9]]]}),
         "no-epoch": without("issue", "epoch"),
         "expires-as-text": changed("issue", expires_at="never"),
+        "expires-before-its-issue": changed("issue", expires_at=ISSUE.issued_at - 1, valid_from=0),
+        "expires-before-it-is-valid": changed("issue", valid_from=NOW + 2, expires_at=NOW + 1),
+        "valid-from-before-1970": changed("issue", valid_from=-1),
         "more-missing-than-allowed": changed("coverage", missing=16),
         "repeated-more-than-described": changed("coverage", repeated=303),
         "repeated-none": changed("coverage", repeated=0),
@@ -222,6 +225,9 @@ def trust() -> Iterator[Vector]:
     full = replace(ROOT, release=role("lab", "lab-b", threshold=2), releases="required")
     yield Vector("root-releases-required", "root", sign_root(full, "root-a"))
 
+    lifetimes = replace(ROOT, default_lifetime=86400, max_lifetime=86400)
+    yield Vector("root-lifetimes", "root", sign_root(lifetimes, "root-a"))
+
     good = value_of(ROOT.render(), ROOT_LIMIT)
     pilot = {"keys": [key("pilot").public.raw], "threshold": 1}
 
@@ -236,6 +242,9 @@ def trust() -> Iterator[Vector]:
     yield Vector("root-typed-as-a-manifest", "root", sign_payload(
         ROOT.render(), manifests.CONTENT_TYPE, ROOT.aad(roots.AAD_LABEL), ["root-a"]), "bad-envelope")  # fmt: skip
     yield Vector("root-unknown-key", "root", signed(more=1), "bad-field")
+    yield Vector("root-lifetime-of-nothing", "root", signed(max_lifetime=0), "bad-field")
+    yield Vector("root-default-lifetime-beyond-the-maximum", "root", signed(
+        default_lifetime=2, max_lifetime=1), "bad-field")  # fmt: skip
     yield Vector("root-threshold-beyond-its-keys", "root", signed(
         roles={**good["roles"], "mission": {**pilot, "threshold": 2}}), "bad-field")  # fmt: skip
     yield Vector("root-key-for-release-and-mission", "root", signed(

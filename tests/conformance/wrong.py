@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-GROUPS = ("map", "engine", "host", "camera", "time", "words")
+GROUPS = ("map", "engine", "host", "camera", "time", "signing", "words", "bombs")
 
 
 @dataclass(frozen=True)

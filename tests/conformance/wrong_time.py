@@ -1,4 +1,4 @@
-"""Missions that are exactly as signed, at a time that is not theirs: imagery that has aged, clocks that are none."""
+"""Missions that are exactly as signed, at a time that is not theirs: imagery that has aged, times and clocks ahead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from store.errors import Invalid
 from store.takeoff.mission import Verdict
 from tests.conformance.wrong import wrong
 from tests.support.missions import COVERAGE, FACTS, ISSUE, NOW, ROOT, Flight, flight, next_root, sign_root
-from tests.support.stores import ROOT_FILE, make_store
+from tests.support.stores import ROOT_FILE, make_store, publish
 
 DAY = 86400
 CAPTURED = int(datetime.datetime(2018, 7, 16, tzinfo=datetime.UTC).timestamp())
@@ -94,8 +94,8 @@ def imagery_that_the_floor_proves_old(folder: Path) -> str:
 @wrong(
     "time",
     "a clock that begins in 1970",
-    before="GO",
-    now="GO; not judged: freshness: the clock says 1970-01-01 00:00:05Z, before the mission was issued",
+    before="GO; not judged: freshness: the clock says 1970-01-01 00:00:05Z, before the mission was issued",
+    now="issued-in-future, issued-in-future, floor-ahead",
 )
 def a_clock_without_a_battery(folder: Path) -> str:
     return aboard(folder, aging(), 5)
@@ -104,8 +104,8 @@ def a_clock_without_a_battery(folder: Path) -> str:
 @wrong(
     "time",
     "a clock one second before the time of issue",
-    before="GO",
-    now="GO; not judged: freshness: the clock says 2026-11-17 23:59:59Z, before the mission was issued",
+    before="GO; not judged: freshness: the clock says 2026-11-18 11:04:59Z, before the mission was issued",
+    now="GO",
 )
 def a_clock_before_the_issue(folder: Path) -> str:
     return aboard(folder, flight(), ISSUE.issued_at - 1)
@@ -114,9 +114,9 @@ def a_clock_before_the_issue(folder: Path) -> str:
 @wrong(
     "time",
     "a clock set back behind what the aircraft has seen",
-    before="GO",
-    now="GO; not judged: freshness: the clock says 2026-11-18 00:01:40Z, "
+    before="GO; not judged: freshness: the clock says 2026-11-18 11:06:40Z, "
     "before a time that has passed by the aircraft's state",
+    now="GO",
 )
 def a_clock_behind_the_floor(folder: Path) -> str:
     return aboard(folder, flight(), NOW, later(NOW + 500))
@@ -125,9 +125,9 @@ def a_clock_behind_the_floor(folder: Path) -> str:
 @wrong(
     "time",
     "a clock set back, and the mission expired by what the aircraft has seen",
-    before="expired",
-    now="expired; not judged: freshness: the clock says 2026-11-18 00:01:40Z, "
+    before="expired; not judged: freshness: the clock says 2026-11-18 11:06:40Z, "
     "before a time that has passed by the aircraft's state",
+    now="expired",
 )
 def a_clock_behind_the_floor_after_the_end(folder: Path) -> str:
     return aboard(folder, flight(), NOW, later(NOW + 5000))
@@ -136,8 +136,8 @@ def a_clock_behind_the_floor_after_the_end(folder: Path) -> str:
 @wrong(
     "time",
     "a clock in 1970, and the trust root was issued after the mission expired",
-    before="GO",
-    now="expired; not judged: freshness: the clock says 1970-01-01 00:00:05Z, before the mission was issued",
+    before="expired; not judged: freshness: the clock says 1970-01-01 00:00:05Z, before the mission was issued",
+    now="issued-in-future, issued-in-future",
 )
 def expired_by_the_trust_root(folder: Path) -> str:
     store = make_store(folder / "store", flight())
@@ -149,8 +149,8 @@ def expired_by_the_trust_root(folder: Path) -> str:
 @wrong(
     "time",
     "a clock between the mission's issue and that of the newest trust root",
-    before="GO",
-    now="GO; not judged: freshness: the clock says 2026-11-18 00:01:40Z, before trust root 2 was issued",
+    before="GO; not judged: freshness: the clock says 2026-11-18 11:06:40Z, before trust root 2 was issued",
+    now="GO",
 )
 def a_clock_before_the_trust_root(folder: Path) -> str:
     store = make_store(folder / "store", flight())
@@ -185,3 +185,75 @@ def fraction_of_a_second(folder: Path) -> str:
         return aboard(folder, flight(), NOW + 0.5)  # type: ignore[arg-type]
     except Invalid:
         return "refused"
+
+
+A_YEAR = 365 * DAY
+
+
+@wrong(
+    "time",
+    "a mission issued a year ahead, by a trusted clock",
+    before="GO; not judged: freshness: the clock says 2026-11-18 11:06:40Z, before the mission was issued",
+    now="issued-in-future",
+)
+def issued_a_year_ahead(folder: Path) -> str:
+    store = make_store(folder / "store", later(NOW + A_YEAR))
+    return said(takeoff_check(store, "later", trust=ROOT_FILE, now=NOW))
+
+
+@wrong(
+    "time",
+    "a trust root of 9999, by a trusted clock",
+    before="GO; not judged: freshness: the clock says 2026-11-18 11:06:40Z, before trust root 2 was issued",
+    now="issued-in-future",
+)
+def a_trust_root_of_9999(folder: Path) -> str:
+    store = make_store(folder / "store", flight(issue=NO_END))
+    (store / "trust/2.root.cbor").write_bytes(sign_root(next_root(ROOT, issued_at=253402300799), "root-a"))
+    return said(takeoff_check(store, FACTS.id, trust=ROOT_FILE, now=NOW))
+
+
+@wrong(
+    "time",
+    "no clock: a mission issued a year ahead was accepted, then one that expires under a root of a new epoch",
+    before="expired; not judged: freshness, for want of a trusted clock",
+    now="GO; not judged: freshness, for want of a trusted clock",
+)
+def a_new_epoch_after_a_year_ahead(folder: Path) -> str:
+    aboard(folder, flight(), None, later(NOW + A_YEAR))
+    second = next_root(ROOT, epoch=2, issued_at=NOW)
+    store = make_store(folder / "next", flight())
+    (store / "trust/2.root.cbor").write_bytes(sign_root(second, "root-a"))
+    publish(store, flight(root=second, issue=replace(ISSUE, epoch=2)))
+    return said(aircraft.check(folder / "state", store, FACTS.id, now=None))
+
+
+@wrong(
+    "time",
+    "a floor a year ahead of a trusted clock, and a mission that never expires",
+    before="GO; not judged: freshness: the clock says 2026-11-18 11:06:40Z, "
+    "before a time that has passed by the aircraft's state",
+    now="floor-ahead",
+)
+def a_floor_a_year_ahead(folder: Path) -> str:
+    return aboard(folder, flight(issue=NO_END), NOW, later(NOW + A_YEAR))
+
+
+@wrong("time", "the same, lowered at the aircraft", before="no such command", now="GO")
+def a_floor_that_was_lowered(folder: Path) -> str:
+    aboard(folder, flight(issue=NO_END), None, later(NOW + A_YEAR))
+    aircraft.lower_floor(folder / "state", NOW)
+    return said(aircraft.check(folder / "state", folder / "store", FACTS.id, now=NOW))
+
+
+@wrong("time", "a mission that is valid from tomorrow, by a trusted clock", before="malformed", now="not-yet-valid")
+def too_early(folder: Path) -> str:
+    tomorrow = replace(ISSUE, valid_from=NOW + DAY, expires_at=NOW + 2 * DAY)
+    return aboard(folder, flight(issue=tomorrow), NOW)
+
+
+@wrong("time", "a mission for ever, where the trust root allows a day", before="malformed", now="lifetime")
+def longer_than_the_root_allows(folder: Path) -> str:
+    store = make_store(folder / "store", flight(issue=NO_END))
+    (store / "trust/2.root.cbor").write_bytes(sign_root(next_root(ROOT, max_lifetime=DAY), "root-a"))
+    return said(takeoff_check(store, FACTS.id, trust=ROOT_FILE, now=NOW))

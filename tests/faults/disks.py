@@ -22,11 +22,11 @@ from typing import Any
 
 import pytest
 
-from store.disk import durable, media
+from store.disk import durable, media, opening
 from store.disk.durable import Disk, R, T
 from store.disk.index import Index
 
-READ_CALLS = ("open", "fstat", "stat", "read", "readv", "listdir")
+READ_CALLS = ("open", "fstat", "stat", "read", "readv", "scandir")
 SYSTEM_CALLS = ("mkdir", "open", "write", "fchmod", "fsync", "rename", "rmdir", "unlink", "ftruncate")
 
 
@@ -150,12 +150,16 @@ def index_watched(disk: Watched, patch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Failing:
-    """Gives system call number `at` of `durable` the error `number`, or of `media` if `reading`; `failed` says it."""
+    """Gives system call number `at` of `durable` the error `number`, or of `media` if `reading`; `failed` says it.
+
+    The calls of `opening` count where they serve what is tested.
+    """
 
     def __init__(self, at: int, number: int, *, reading: bool = False) -> None:
         self.failed = ""
         self.calls = 0
         self._at, self._number = at, number
+        self._reading = reading
         self._module, self._names = (media, READ_CALLS) if reading else (durable, SYSTEM_CALLS)
 
     @contextmanager
@@ -164,10 +168,15 @@ class Failing:
         real = {name: getattr(os, name) for name in dir(os) if not name.startswith("__")}
         with patch.context() as own:
             own.setattr(self._module, "os", SimpleNamespace(**{**real, **fakes}))
+            if self._reading:
+                own.setattr(opening, "os", SimpleNamespace(**{**real, **fakes}))
+            else:
+                own.setattr(durable, "open_file", self._wrapped("open_file", opening))
+                own.setattr(durable, "open_or_create", self._wrapped("open_or_create", opening))
             yield
 
-    def _wrapped(self, name: str) -> Callable[..., Any]:
-        real = getattr(os, name)
+    def _wrapped(self, name: str, module: Any = os) -> Callable[..., Any]:
+        real = getattr(module, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
             self.calls += 1

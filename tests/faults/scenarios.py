@@ -36,7 +36,7 @@ from store.takeoff.mission import Verdict
 from store.trust import draft as drafts
 from store.trust.draft import RootDraft
 from tests.faults.disks import PowerCut, PowerFails, index_watched
-from tests.support.missions import ISSUE, NOW, ROOT, flight, key, root_draft
+from tests.support.missions import ISSUE, NOW, ROOT, by, flight, key, root_draft
 from tests.support.stores import (
     ENGINE,
     NORTH,
@@ -227,7 +227,7 @@ def _pin_and_unpin(folder: Path, disk: Disk) -> None:
 
 def _roll_back(folder: Path, disk: Disk) -> None:
     with Repository.open(folder / "store", disk) as repository:
-        rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=OLD)
+        rollback(repository, NORTH.id, by(key("pilot")), now=NOW, to=OLD)
 
 
 def _rolled_back() -> ObjectId:
@@ -253,7 +253,7 @@ def _sign(folder: Path, disk: Disk) -> None:
                     batch.add_bytes(data)
                 batch.commit()
             issue(writer, SIGNED.manifest, SIGNED.table, (), root)
-        sign_draft(repository, NORTH.id, [key("pilot")], now=NOW)
+        sign_draft(repository, NORTH.id, by(key("pilot")), now=NOW)
 
 
 def _rotate(folder: Path, disk: Disk) -> None:
@@ -266,7 +266,7 @@ def _rotate(folder: Path, disk: Disk) -> None:
 
 def _release(folder: Path, disk: Disk) -> None:
     approvals = [Approval.of(NORTH.entry(ENGINE))]
-    data, _ = releases.signed(releases.drafted("winter", "cpu-x86_64", approvals, now=NOW), ROOT, [key("lab")])
+    data, _ = releases.signed(releases.drafted("winter", "cpu-x86_64", approvals, now=NOW), ROOT, by(key("lab")))
     with Repository.open(folder / "store", disk) as repository:
         releases.add(repository, data)
 

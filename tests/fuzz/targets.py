@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import base64
+import fcntl
 import json
 import shutil
 import tempfile
@@ -24,20 +25,25 @@ from blake3 import blake3
 from builders.descriptors.shard import read_shard, write_shard
 from builders.onboard.probes import Probe
 from builders.recipe import RowRecipe
+from store.audit.ledger import Ledger
 from store.disk import log
+from store.disk.durable import Disk
 from store.disk.layout import TOML, check_format
-from store.disk.media import Media
-from store.errors import Corrupt, FlightbagError, Invalid, NoStore, Untrusted
+from store.disk.locks import Locked, SharedLock
+from store.disk.media import FileStamp, Media
+from store.errors import Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
 from store.format import manifest as manifests
 from store.format import merkle
 from store.format.cbor import decode, encode
 from store.format.cose import Envelope
 from store.format.entries import EntryTable
-from store.format.ids import ObjectId
+from store.format.ids import ObjectId, derive
 from store.format.manifest import Manifest
 from store.format.missing import MissingList
 from store.format.ref import ref_id
 from store.format.release import Release
+from store.takeoff.aircraft import CONTEXT as STATE_CONTEXT
+from store.takeoff.aircraft import StoredState, read_state
 from store.takeoff.proof import Proof, Proven, prove
 from store.takeoff.verify import verify_mission
 from store.trust import ed25519
@@ -72,16 +78,62 @@ def reading(read: Read, law: Law, refusals: Refusals = Corrupt) -> Callable[[byt
     def run(data: bytes) -> None:
         try:
             value = read(data)
-        except refusals:
+        except refusals as error:
+            if of_memory(error):
+                raise MemoryError("memory ran out, and that was told as a refusal") from error
             return
         assert law(value, data), "the law of the reader is broken"
 
     return run
 
 
+def of_memory(error: BaseException | None) -> bool:
+    """Whether an error comes of one that memory ran out."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def vectors(reader: str) -> list[bytes]:
     """The golden vectors for a reader, good and bad."""
     return [(VECTORS / name).read_bytes() for name, about in INDEX.items() if about["reader"] == reader]
+
+
+def read_slots(data: bytes) -> StoredState | None:
+    """The state of an aircraft whose slots are the two halves of the bytes; the whole in both if there is no mark."""
+    first, mark, second = data.partition(SLOT)
+    placed("a", first)
+    placed("b", second if mark else first)
+    return read_state(media().path)
+
+
+def slots_hold(found: StoredState, data: bytes) -> bool:
+    """Only a state that somebody wrote is one: both slots have a checksum."""
+    return any(found.state.render() in part for part in data.split(SLOT))
+
+
+def read_ledger(data: bytes) -> dict[ObjectId, int]:
+    """A ledger is a cache: whatever lies there, it is refused, replaced or says when objects were read."""
+    for left in Path(media().path).glob("ledger*"):
+        left.unlink()
+    with Ledger(placed("ledger", data).absolute("ledger")) as ledger:
+        return ledger.read_at(7, {ObjectId(b"\7" * 32): FileStamp(1, 2, 3, 4)})
+
+
+def read_holder(data: bytes) -> None:
+    """The name of the holder in a lock file, when the lock is taken."""
+    place = Path(media().path)
+    (place / "lock").mkdir(exist_ok=True)
+    (place / "lock" / "x").write_bytes(data)
+    held, other = (SharedLock(media().path, Disk(), "x", "it") for _ in range(2))
+    try:
+        held._flock(fcntl.LOCK_EX)
+        other.hold_shared(wait=False)
+    finally:
+        held.close()
+        other.close()
 
 
 def renders(value: Any, data: bytes) -> bool:
@@ -241,6 +293,18 @@ STATE = (
     .consuming(NORTH.manifest.mission.flight)
     .render()
 )
+SLOT = b"<the other slot>"
+SLOT_A = (7).to_bytes(8) + STATE
+SLOTS_SEED = derive(STATE_CONTEXT, SLOT_A) + SLOT_A
+
+
+def ledger_seed() -> bytes:
+    path = Path(media().path) / "seed.ledger"
+    with Ledger(path) as ledger:
+        ledger.enter([(ObjectId(b"\7" * 32), FileStamp(1, 2, 3, 4))], [], 5)
+    return path.read_bytes()
+
+
 PROOF = Proof(NORTH.signed, (CHAIN[0],), NORTH.table.leaves[1], 1, merkle.inclusion_proof(NORTH.table.leaves, 1))
 
 
@@ -361,5 +425,14 @@ _ALL = [
     Target("takeoff-artifact", [*NORTH.contents.values()], takeoff(ARTIFACT, with_object(ObjectId.of(ARTIFACT)))),
     Target("takeoff-signed-manifest", PAYLOADS, signed_manifest),
     Target("takeoff-signed-table", TABLES, signed_table),
+]
+_ALL += [
+    Target("state-slots", [SLOTS_SEED, SLOTS_SEED + SLOT], reading(read_slots, slots_hold, (Corrupt, NotFound))),
+    Target("ledger", [ledger_seed()], reading(read_ledger, lambda *_: True, Unavailable), 2**14),
+    Target(
+        "lock-holder",
+        [b'{"command": "flightbag sync", "host": "h", "pid": 1, "since": 1}'],
+        reading(read_holder, lambda *_: False, Locked),
+    ),
 ]
 TARGETS = {target.name: target for target in _ALL}

@@ -16,8 +16,9 @@ import pytest
 
 from store.format.cose import TAG_98
 from tests.fuzz import __main__ as fuzzer
+from tests.fuzz import ground
 from tests.fuzz.mutation import mutants
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import TARGETS, Target
 
 OTHERS: tuple[Any, ...] = (0, -1, 2**63 - 1, "", "é", b"", bytes(32), [], [0], {}, {"a": 0})
 WITH_ATHERIS = pytest.mark.skipif(find_spec("atheris") is None, reason="Atheris has no wheel for this machine")
@@ -38,11 +39,19 @@ OF_VALUES = [
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_no_mutant_crashes(tmp_path: Path, name: str) -> None:
-    target = TARGETS[name]
-    with closing(fuzzer.Watch(target.run, tmp_path)) as watch:
-        for data in itertools.islice(mutants(target.seeds, Random(name), target.limit), 200):
+    no_mutant_crashes(tmp_path, TARGETS[name], 200)
+
+
+@pytest.mark.parametrize("name", ground.READERS)
+def test_no_mutant_of_what_a_planner_brings_crashes(tmp_path: Path, name: str) -> None:
+    no_mutant_crashes(tmp_path, ground.target(name), 60)
+
+
+def no_mutant_crashes(folder: Path, target: Target, number: int) -> None:
+    with closing(fuzzer.Watch(target.run, folder)) as watch:
+        for data in itertools.islice(mutants(target.seeds, Random(target.name), target.limit), number):
             watch(data)
-    assert (watch.executions, watch.crashes) == (200, {})
+    assert (watch.executions, watch.crashes) == (number, {})
 
 
 def variants(value: Any) -> Iterator[Any]:
@@ -87,6 +96,7 @@ fuzzer.main()
     [
         ("1 / 0", "ZeroDivisionError"),
         ("bytearray(2**40)", "MemoryError"),
+        ("b'x' * (5 * 10**8)", "MemoryError"),
         ("signal.raise_signal(signal.SIGSEGV)", "ended with status"),
         ("signal.raise_signal(signal.SIGALRM)", "took more than"),
         ("pass", ""),

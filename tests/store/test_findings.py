@@ -20,8 +20,10 @@ def test_the_facts_of_an_error() -> None:
     )
 
 
-def test_an_error_without_a_kind_is_malformed() -> None:
+def test_an_error_without_a_kind_is_malformed_or_unreadable() -> None:
     assert Finding.of(Invalid("bad")).kind == "malformed"
+    assert Finding.of(Unavailable("busy")).kind == "unreadable"
+    assert Finding.of(Unavailable("busy", kind="no-space")).kind == "no-space"
 
 
 def test_the_callers_entry_counts_and_the_errors_remedy() -> None:

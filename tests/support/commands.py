@@ -41,6 +41,14 @@ def program(name: str, *args: object, **options: Any) -> Ran:
     return Ran(process.returncode, process.stdout, process.stderr)
 
 
+def code_of(*view: object) -> str:
+    """The code that a view of something signable prints: the JSON of `show --draft`, `trust show`, `release show`."""
+    ran = flightbag(*view, "--json")
+    assert ran.status == 0, ran.out + ran.err
+    value: dict[str, str] = ran.json
+    return value["code" if view[0] == "trust" else "signing_code"]
+
+
 def listing(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, tuple[str, int, int, bytes]]:
     """Return every path below a folder with its type, mode, mtime and content, except the top-level names `without`."""
     result = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from typer.main import get_command
 
 from builders.grid.tiles import tile_from_id, tile_ids
-from tests.support.commands import BIN, Ran, flightbag, program
+from tests.support.commands import BIN, Ran, code_of, flightbag, program
 from tests.support.field import RIGHT, Desk
 from tests.support.terrain import render
 from tools.cli import app
@@ -54,18 +55,22 @@ def equip(desk: Desk) -> None:
         ran = flightbag(*args)
         assert ran.status == 0, ran.out + ran.err
 
+    def sign_root(draft: Path) -> None:
+        done("trust", "sign", draft, "--key", folder / "owner.key", "--expect", code_of("trust", "show", draft))
+
     folder = desk.folder
     for key in ("lab.key", "spare.key"):
         done("keys", "new", folder / key, "--no-passphrase")
     done("trust", "add-key", desk.store, folder / "release-key.draft", "release", folder / "lab.key.pub")
-    done("trust", "sign", folder / "release-key.draft", "--key", folder / "owner.key")
+    sign_root(folder / "release-key.draft")
     done("trust", "rotate", desk.store, folder / "release-key.draft")
+    (folder / "passphrase").write_text("four words or more\n")
     (folder / "camera.yaml").write_text("fx: 800.0\n")
     done("build", desk.write_mission("left"), "--store", desk.store, "--key", desk.key)
     done("build", desk.write_mission("right", bbox=RIGHT), "--store", desk.store)
     for draft in ("root.draft", "signed.draft"):
         done("trust", "new-epoch", desk.store, folder / draft)
-    done("trust", "sign", folder / "signed.draft", "--key", folder / "owner.key")
+    sign_root(folder / "signed.draft")
     done("release", "new", desk.store, folder / "winter.release", "--name", "winter", "--mission", "left")
     done("init", folder / "empty")
     done("prove", desk.store, "left", CAMERA, "--out", folder / "camera.proof")
@@ -96,6 +101,12 @@ def _of_mission(verb: str) -> Use:
 USES: dict[str, Use] = {
     "init": Use(lambda desk: ("init", desk.folder / "new"), makes="new/flightbag.toml"),
     "keys new": Use(lambda desk: ("keys", "new", desk.folder / "new.key", "--no-passphrase"), makes="new.key.pub"),
+    "keys rewrap": Use(
+        lambda desk: (
+            *("keys", "rewrap", desk.folder / "spare.key"),
+            *("--new-passphrase-file", desk.folder / "passphrase"),
+        )
+    ),
     "keys show": Use(lambda desk: ("keys", "show", desk.folder / "lab.key.pub")),
     "plan": Use(lambda desk: ("plan", desk.folder / "left.toml", "--store", desk.store)),
     "build": Use(
@@ -107,7 +118,13 @@ USES: dict[str, Use] = {
     "sync": Use(lambda desk: ("sync", desk.store, desk.folder / "aircraft"), makes="aircraft/missions/left"),
     "fsck": Use(lambda desk: ("fsck", desk.store, "--full")),
     STORE_FSCK: Use(lambda desk: (desk.store,)),
-    "sign": Use(lambda desk: ("sign", desk.store, "right", "--key", desk.key), makes="ground/missions/right"),
+    "sign": Use(
+        lambda desk: (
+            *("sign", desk.store, "right", "--key", desk.key),
+            *("--expect", code_of("show", desk.store, "right", "--draft")),
+        ),
+        makes="ground/missions/right",
+    ),
     "discard": Use(lambda desk: ("discard", desk.store, "right"), removes="ground/drafts/right"),
     "verify": _of_mission("verify"),
     "prove": Use(
@@ -123,7 +140,12 @@ USES: dict[str, Use] = {
     "pin": Use(lambda desk: ("pin", desk.store, "fresh", "left"), makes="ground/pins/fresh"),
     "unpin": Use(lambda desk: ("unpin", desk.store, "kept"), removes="ground/pins/kept"),
     "log": Use(lambda desk: ("log", desk.store)),
-    "rollback": Use(lambda desk: ("rollback", desk.store, "left", "--key", desk.key)),
+    "rollback": Use(
+        lambda desk: (
+            *("rollback", desk.store, "left", "--key", desk.key),
+            *("--to", flightbag("rollback", desk.store, "left", "--key", desk.key, "--dry-run", "--json").json["to"]),
+        )
+    ),
     "diff": Use(lambda desk: ("diff", desk.store, "left", "left")),
     "stats": Use(lambda desk: ("stats", desk.store)),
     "checkout": Use(
@@ -153,7 +175,12 @@ USES: dict[str, Use] = {
     "trust set-lifetime": _trust_draft("set-lifetime", "max=72h"),
     "trust new-epoch": _trust_draft("new-epoch"),
     "trust set-issued-after": _trust_draft("set-issued-after", "2026-11-01T00:00:00Z"),
-    "trust sign": Use(lambda desk: ("trust", "sign", desk.folder / "root.draft", "--key", desk.folder / "owner.key")),
+    "trust sign": Use(
+        lambda desk: (
+            *("trust", "sign", desk.folder / "root.draft", "--key", desk.folder / "owner.key"),
+            *("--expect", code_of("trust", "show", desk.folder / "root.draft")),
+        )
+    ),
     "trust rotate": Use(
         lambda desk: ("trust", "rotate", desk.store, desk.folder / "signed.draft"), makes="ground/trust/3.root.cbor"
     ),
@@ -169,6 +196,7 @@ USES: dict[str, Use] = {
         lambda desk: (
             *("release", "sign", desk.store, desk.folder / "winter.release"),
             *("--key", desk.folder / "lab.key"),
+            *("--expect", code_of("release", "show", desk.folder / "winter.release")),
         ),
         makes="ground/trust/releases/winter",
     ),
@@ -182,7 +210,7 @@ USES: dict[str, Use] = {
     ),
     "aircraft consume": Use(lambda desk: ("aircraft", "consume", desk.folder / "state", "2026-11-23-01")),
     "aircraft lower-floor": Use(
-        lambda desk: ("aircraft", "lower-floor", desk.folder / "state", "2026-11-25T12:00:00Z", "--yes")
+        lambda desk: ("aircraft", "lower-floor", desk.folder / "state", str(int(time.time())), "--yes")
     ),
     "aircraft show": Use(lambda desk: ("aircraft", "show", desk.folder / "state")),
     "engines build": Use(lambda desk: ("engines", "build", desk.folder / "left.toml", "--store", desk.store)),

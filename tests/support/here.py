@@ -10,6 +10,7 @@ import pytest
 
 from builders import confined, confinement
 from builders.crossing import error_from_json
+from tools.confined import command as confined_command
 
 
 def confine_here(patch: pytest.MonkeyPatch) -> None:
@@ -23,18 +24,21 @@ def run_here(
     about: str,
     progress: Callable[[str, int, int], None],
     opened: Callable[[str], None] = lambda _mission: None,
+    *,
+    module: str = "builders.confined",
 ) -> dict[str, Any]:
     """As `confinement.run_confined`."""
 
     def send(message: list[Any]) -> None:
-        if message[0] == "opened":
+        if message[0] == "loaded":
             opened(message[1])
         else:
             progress(*message[1:])
 
+    tasks = confined.TASKS if module == "builders.confined" else {"command": confined_command}
     messages = confined.Messages(send, lambda: None)
     request = json.loads(json.dumps({**request, "task": task, "about": about}))
-    result: dict[str, Any] = json.loads(json.dumps(confined.result_of(request, messages)))
+    result: dict[str, Any] = json.loads(json.dumps(confined.result_of(request, messages, tasks)))
     if "failure" in result:
         raise error_from_json(result["failure"])
     assert "unexpected" not in result, result["unexpected"]

@@ -7,7 +7,7 @@ these missions on a disk; `tests.support.field` has missions that a build makes 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,11 @@ BINDING = Binding(NOW, aircraft="uav-07", host="cpu-x86_64-avx2")
 def key(name: str) -> PrivateKey:
     """The private key of a name. Equal names have equal keys."""
     return PrivateKey(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
+
+
+def by(*keys: PrivateKey) -> Callable[[object], Sequence[PrivateKey]]:
+    """Approval of whatever is shown: these keys sign it."""
+    return lambda _: keys
 
 
 def plus_order_2(raw: bytes) -> bytes:

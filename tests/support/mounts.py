@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -172,3 +173,29 @@ def _need_fuse(*programs: str) -> None:
     _need(*programs, "umount")
     if not os.path.exists("/dev/fuse"):
         pytest.skip("this machine has no /dev/fuse")
+
+
+@contextmanager
+def stopped(point: Path) -> Iterator[None]:
+    """The driver of a mounted image stands still while the block runs: no call on its files returns.
+
+    Whoever waits for it cannot even be killed (the kernel waits for an answer to what it has asked already).
+    """
+    drivers = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdecimal() and os.fsencode(point) in _command_line(entry).split(b"\0")
+    ]
+    assert len(drivers) == 1, drivers
+    os.kill(drivers[0], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(drivers[0], signal.SIGCONT)
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""

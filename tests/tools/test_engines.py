@@ -21,6 +21,7 @@ from store.format.host import is_host_class
 from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, flightbag, listing, program
 from tests.support.field import Desk
+from tests.support.here import confine_here
 
 TENSORRT = ('backend = "onnxruntime"', 'backend = "tensorrt"')
 FP32 = 'precision = "fp32"'
@@ -123,6 +124,7 @@ class TestBuild:
     def test_time_that_is_over_could_not_be_told(
         self, desk: Desk, mission: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        confine_here(monkeypatch)
         # A second is the least that may be asked for, and may do: here it is less than a process takes to begin.
         monkeypatch.setattr("builders.compose.Limits", lambda memory, seconds: Limits(memory, seconds / 1000))
         edit(mission, ("[target]", "[compile]\ntimeout_s = 1\n\n[target]"))

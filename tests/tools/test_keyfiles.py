@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import socket
 import subprocess
 import threading
@@ -11,32 +10,45 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import Invalid
+from store.disk.durable import Disk
+from store.errors import Invalid, Unavailable
+from store.trust.key_file import ROUNDS, Protection, armoured, block
 from store.trust.keys import PrivateKey, PublicKey
-from tests.support.commands import BIN, flightbag, program
+from tests.support.commands import flightbag, program
+from tests.support.missions import key
 from tests.support.opens import make_device, opens_of
+from tests.support.terminal import at_terminal, typed
 from tools import keyfiles
+
+HORSE, STAPLE = "correct horse battery", "staple of the battery"
+
+
+def openssl(folder: Path, *options: str) -> Path:
+    """A key that openssl has encrypted under the passphrase HORSE; its default is weak."""
+    (folder / "plain").write_bytes(key("ada").pem(None))
+    command = ("openssl", "pkcs8", "-topk8", "-in", folder / "plain", "-out", folder / "old.key")
+    subprocess.run([*command, "-passout", f"pass:{HORSE}", *options], capture_output=True, check=True)
+    return folder / "old.key"
 
 
 def test_keys_are_encrypted_private_and_never_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "pass").write_text("correct horse\n")
-    key = tmp_path / "a.key"
-    ran = flightbag("keys", "new", key, "--passphrase-file", tmp_path / "pass", "--json")
+    typed(tmp_path / "pass", HORSE)
+    path = tmp_path / "a.key"
+    ran = flightbag("keys", "new", path, "--passphrase-file", tmp_path / "pass", "--json")
     assert ran.status == 0
-    assert b"ENCRYPTED PRIVATE KEY" in key.read_bytes()
-    assert key.stat().st_mode & 0o777 == 0o600
+    assert Protection.of(block(path.read_bytes())[1]).rounds == ROUNDS
+    assert path.stat().st_mode & 0o777 == 0o600
     public = PublicKey.of_pem((tmp_path / "a.key.pub").read_bytes())
     assert ran.json["kid"] == public.kid.hex()
-    assert PrivateKey.of_pem(key.read_bytes(), b"correct horse").public == public
-    for path in (key, tmp_path / "a.key.pub"):
-        assert (
-            flightbag("keys", "show", path, "--passphrase-file", tmp_path / "pass").out.split()[1] == public.kid.hex()
-        )
-    before = key.read_bytes()
-    assert flightbag("keys", "new", key, "--no-passphrase").status == 2
-    assert key.read_bytes() == before
-    (tmp_path / "wrong").write_text("battery staple\n")
-    assert flightbag("keys", "show", key, "--passphrase-file", tmp_path / "wrong").status == 2
+    assert PrivateKey.of_pem(path.read_bytes(), HORSE.encode()).public == public
+    for one in (path, tmp_path / "a.key.pub"):
+        said = flightbag("keys", "show", one, "--passphrase-file", tmp_path / "pass").out
+        assert said == f"kid {public.kid.hex()}\n"
+    before = path.read_bytes()
+    assert flightbag("keys", "new", path, "--no-passphrase").status == 2
+    assert path.read_bytes() == before
+    typed(tmp_path / "wrong", STAPLE)
+    assert flightbag("keys", "show", path, "--passphrase-file", tmp_path / "wrong").status == 2
 
 
 def test_a_key_needs_a_passphrase_or_the_word_that_it_does_not(tmp_path: Path) -> None:
@@ -46,27 +58,180 @@ def test_a_key_needs_a_passphrase_or_the_word_that_it_does_not(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("text", ["", "fourteen chars", "ü" * 14, "x"])
+def test_a_short_passphrase_is_refused_for_what_is_written_and_for_nothing_else(tmp_path: Path, text: str) -> None:
+    typed(tmp_path / "pass", text)
+    ran = flightbag("keys", "new", tmp_path / "a.key", "--passphrase-file", tmp_path / "pass")
+    assert ran.status == 2
+    assert f"{len(text)} characters, and must have at least 15" in ran.err
+    old = openssl(tmp_path, "-passout", "pass:short")
+    typed(tmp_path / "short", "short")
+    before = old.read_bytes()
+    args = ("--passphrase-file", tmp_path / "short", "--new-passphrase-file", tmp_path / "pass")
+    assert flightbag("keys", "rewrap", old, *args).status == 2
+    assert old.read_bytes() == before
+    assert flightbag("keys", "show", old, "--passphrase-file", tmp_path / "short").status == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.key", "pass", "plain", "short"]
+
+
 def test_a_passphrase_is_asked_at_a_terminal(tmp_path: Path) -> None:
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [BIN / "flightbag", "keys", "new", tmp_path / "a.key"],
-        stdin=slave,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    path = tmp_path / "a.key"
+    answers = [("New passphrase", HORSE), ("again", HORSE)]
+    status, seen = at_terminal("keys", "new", path, answers=answers)
+    assert status == 0, seen
+    assert HORSE not in seen
+    assert PrivateKey.of_pem(path.read_bytes(), HORSE.encode())
+    answers = [("Passphrase for a.key", HORSE), ("New passphrase", STAPLE), ("again", STAPLE)]
+    status, seen = at_terminal("keys", "rewrap", path, answers=answers)
+    assert status == 0, seen
+    assert STAPLE not in seen
+    assert PrivateKey.of_pem(path.read_bytes(), STAPLE.encode())
+    before = path.read_bytes()
+    answers = [("Passphrase for a.key", STAPLE), ("New passphrase", HORSE), ("again", f"{HORSE}s")]
+    status, seen = at_terminal("keys", "rewrap", path, answers=answers)
+    assert status == 2
+    assert "differ" in seen
+    assert path.read_bytes() == before
+
+
+class TestWarnings:
+    def warned(self, path: Path, tmp_path: Path) -> list[str]:
+        typed(tmp_path / "pass", HORSE)
+        ran = flightbag("keys", "show", path, "--passphrase-file", tmp_path / "pass", "--json")
+        assert ran.status == 0, ran.err
+        warnings: list[str] = ran.json["warnings"]
+        said = flightbag("keys", "show", path, "--passphrase-file", tmp_path / "pass").out
+        assert all(f"warning: {text}" in said for text in warnings)
+        assert ("flightbag keys rewrap" in said) == bool(warnings)
+        return warnings
+
+    def test_of_a_weak_derivation(self, tmp_path: Path) -> None:
+        path = openssl(tmp_path, "-v2", "des3", "-v2prf", "hmacWithSHA1")
+        path.chmod(0o600)
+        warnings = self.warned(path, tmp_path)
+        assert [one for text in warnings for one in ("2048 rounds", "SHA-1", "not AES") if one in text] == [
+            *("2048 rounds", "SHA-1", "not AES")
+        ]
+
+    @pytest.mark.parametrize(
+        ("mode", "bad"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o644, True)]
     )
-    os.close(slave)
-    for prompt in (b"passphrase", b"again"):
-        seen = b""
-        while prompt not in seen:
-            seen += os.read(master, 1024)
-        os.write(master, b"tap tap\n")
-    out, err = process.communicate(timeout=60)
-    os.close(master)
-    assert process.returncode == 0, err
-    assert b"tap" not in out
-    assert PrivateKey.of_pem((tmp_path / "a.key").read_bytes(), b"tap tap")
+    def test_of_an_open_mode(self, tmp_path: Path, mode: int, bad: bool) -> None:
+        path = openssl(tmp_path, "-iter", str(ROUNDS))
+        path.chmod(mode)
+        assert [f"{mode:04o}" in text for text in self.warned(path, tmp_path)] == [True] * bool(mode & 0o77)
+
+    def test_of_a_key_in_the_clear(self, tmp_path: Path) -> None:
+        assert flightbag("keys", "new", tmp_path / "a.key", "--no-passphrase").status == 0
+        assert self.warned(tmp_path / "a.key", tmp_path) == ["it is not encrypted"]
+        assert self.warned(tmp_path / "a.key.pub", tmp_path) == []
+
+
+class TestRewrap:
+    def rewrapped(self, path: Path, tmp_path: Path) -> int:
+        typed(tmp_path / "old", HORSE)
+        typed(tmp_path / "new", STAPLE)
+        args = ("--passphrase-file", tmp_path / "old", "--new-passphrase-file", tmp_path / "new")
+        return flightbag("keys", "rewrap", path, *args).status
+
+    def test_a_weak_file_becomes_a_strong_one_of_the_same_key(self, tmp_path: Path) -> None:
+        path = openssl(tmp_path, "-v2", "des3", "-v2prf", "hmacWithSHA1")
+        path.chmod(0o644)
+        assert self.rewrapped(path, tmp_path) == 0
+        assert PrivateKey.of_pem(path.read_bytes(), STAPLE.encode()).public == key("ada").public
+        assert keyfiles.weaknesses(path) == []
+        assert path.stat().st_mode & 0o777 == 0o600
+
+    def test_a_key_in_the_clear(self, tmp_path: Path) -> None:
+        assert flightbag("keys", "new", tmp_path / "a.key", "--no-passphrase").status == 0
+        public = (tmp_path / "a.key.pub").read_bytes()
+        assert self.rewrapped(tmp_path / "a.key", tmp_path) == 0
+        assert PrivateKey.of_pem((tmp_path / "a.key").read_bytes(), STAPLE.encode()).public.pem() == public
+        assert (tmp_path / "a.key.pub").read_bytes() == public
+
+    def test_through_a_link_it_is_the_file_that_changes(self, tmp_path: Path) -> None:
+        path = openssl(tmp_path)
+        (tmp_path / "link").symlink_to(path)
+        assert self.rewrapped(tmp_path / "link", tmp_path) == 0
+        assert (tmp_path / "link").is_symlink()
+        assert keyfiles.weaknesses(path) == []
+
+    def test_what_is_no_private_key_stays(self, tmp_path: Path) -> None:
+        public = tmp_path / "a.pub"
+        public.write_bytes(key("ada").public.pem())
+        assert self.rewrapped(public, tmp_path) == 2
+        assert public.read_bytes() == key("ada").public.pem()
+        typed(tmp_path / "old.key", HORSE)
+        assert self.rewrapped(tmp_path / "old.key", tmp_path) == 2
+        assert self.rewrapped(tmp_path / "none", tmp_path) == 2
+
+    def test_a_wrong_passphrase_changes_nothing(self, tmp_path: Path) -> None:
+        path = openssl(tmp_path, "-passout", f"pass:{STAPLE}")
+        before = path.read_bytes()
+        assert self.rewrapped(path, tmp_path) == 2
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize("call", ["create", "write", "sync_file", "rename", "sync_directory"])
+    def test_a_crash_leaves_the_old_key_or_the_new_one(
+        self, tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = openssl(tmp_path)
+
+        def fails(*args: object) -> None:
+            raise Unavailable("the power is cut")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Disk, call, fails)
+            with pytest.raises(Unavailable):
+                keyfiles.rewrap(path, lambda _: HORSE.encode(), lambda _: STAPLE.encode(), confirm=False)
+        done = call == "sync_directory"
+        assert PrivateKey.of_pem(path.read_bytes(), (STAPLE if done else HORSE).encode()).public == key("ada").public
+        assert all(one.stat().st_mode & 0o077 == 0 for one in tmp_path.glob("old.key.*"))
+        assert self.rewrapped(path, tmp_path) == (2 if done else 0)
+
+
+class TestOneKey:
+    """A file is one key and nothing else, wherever a command takes one."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for name in ("a", "b"):
+            assert flightbag("keys", "new", tmp_path / name, "--no-passphrase").status == 0
+        assert flightbag("init", tmp_path / "store").status == 0
+        return tmp_path
+
+    def enrolled(self, folder: Path, root: Path, mission: Path) -> tuple[int, str]:
+        args = ("trust", "new", folder / "store", "--domain", "d", "--root-key", root, "--mission-key", mission)
+        ran = flightbag(*args)
+        assert os.path.exists(folder / "store/trust/1.root.cbor") == (ran.status == 0)
+        return ran.status, ran.err
+
+    @pytest.mark.parametrize("where", ["before", "after"])
+    @pytest.mark.parametrize("what", ["b.pub", "b", "text"])
+    def test_something_else_beside_it(self, folder: Path, where: str, what: str) -> None:
+        other = b"# key of the second pilot\n" if what == "text" else (folder / what).read_bytes()
+        for name in ("a", "a.pub"):
+            one = (folder / name).read_bytes()
+            both = folder / f"both-{name}"
+            both.write_bytes(other + one if where == "before" else one + other)
+            assert flightbag("keys", "show", both).status == 2
+            for root, mission in ((folder / "a", both), (both, folder / "b.pub")):
+                status, err = self.enrolled(folder, root, mission)
+                assert status == 2
+                assert f"{both}: expected one key in PEM and nothing else" in err
+        assert self.enrolled(folder, folder / "a", folder / "b.pub")[0] == 0
+
+    def test_a_key_that_asks_for_too_much_is_refused_by_name(self, folder: Path) -> None:
+        path = openssl(folder, "-scrypt")
+        label, der = block(path.read_bytes())
+        honest, greedy = b"\x02\x01\x08\x02\x01\x01", b"\x02\x01\x08\x02\x01\x7f"
+        assert honest in der
+        path.write_bytes(armoured(label, der.replace(honest, greedy)))
+        typed(folder / "pass", HORSE)
+        for args in (("keys", "show"), ("keys", "rewrap")):
+            ran = flightbag(*args, path, "--passphrase-file", folder / "pass")
+            assert ran.status == 2
+            assert f"{path}: the private key asks for scrypt with N = 16384, r = 8, p = 127" in ran.err
 
 
 @pytest.mark.parametrize("kind", ["device", "socket", "directory"])

@@ -20,7 +20,8 @@ class TestMissions:
         dry = flightbag("rollback", twice.store, "left", "--key", twice.key, "--dry-run", "--json").json
         assert (dry["to"], dry["current"], dry["manifest"]) == (first, second, None)
         assert listing(twice.store) == before
-        done = flightbag("rollback", twice.store, "left", "--key", twice.key, "--json").json
+        named = ("--expect", dry["to_code"])
+        done = flightbag("rollback", twice.store, "left", "--key", twice.key, *named, "--json").json
         assert done["sequence"] > sequence
         camera = entry_of(twice.store, "left", "files/")
         assert object_file(twice.store, camera["id"]).read_text() == "fx: 712.4\n"
@@ -28,14 +29,17 @@ class TestMissions:
         again = flightbag("rollback", twice.store, "left", "--to", first, "--key", twice.key, "--json").json
         assert (again["unchanged"], again["manifest"]) == (True, None)
         assert flightbag("log", twice.store, "left", "--json").json[-1]["event"] == "rolled-back"
-        back = flightbag("rollback", twice.store, "left", "--key", twice.key, "--json").json
+        dry = flightbag("rollback", twice.store, "left", "--key", twice.key, "--dry-run", "--json").json
+        named = ("--expect", dry["to_code"])
+        back = flightbag("rollback", twice.store, "left", "--key", twice.key, *named, "--json").json
         assert object_file(twice.store, entry_of(twice.store, "left", "files/")["id"]).read_text() == "fx: 800.0\n"
         assert back["to"] == second
 
     def test_rollback_is_refused(self, twice: Desk) -> None:
         stranger = twice.folder / "stranger.key"
         flightbag("keys", "new", stranger, "--no-passphrase")
-        assert flightbag("rollback", twice.store, "left", "--key", stranger).status == 1
+        first = flightbag("log", twice.store, "left", "--json").json[0]["manifest"]
+        assert flightbag("rollback", twice.store, "left", "--key", stranger, "--to", first).status == 1
         assert flightbag("rollback", twice.store, "right", "--key", twice.key).status == 1, "there is nothing before it"
         other = flightbag("log", twice.store, "right", "--json").json[0]["manifest"]
         assert flightbag("rollback", twice.store, "left", "--to", other, "--key", twice.key).status == 2

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
 import shutil
+import sqlite3
 import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.commands import BIN, flightbag
 from tests.support.every_command import USES, command_line
@@ -159,3 +165,43 @@ def test_a_full_pipe_that_does_not_wait_is_a_plain_error(built: Desk) -> None:
     assert process.returncode == 3
     assert b"standard output cannot be written" in err
     assert b"Traceback" not in err
+
+
+NOISY = """
+import logging, warnings
+import numpy as np
+import typer
+from tools.program import run_program
+app = typer.Typer()
+
+@app.command()
+def noisy() -> None:
+    warnings.warn("a warning")
+    warnings.warn("a warning", DeprecationWarning)
+    np.float32(1) / np.float32(0)
+    logging.getLogger("rasterio._env").error("an error of a library")
+    print("done")
+
+run_program(app, usage=2, could_not_do=3)
+"""
+
+
+def test_no_warning_of_a_library_reaches_the_user() -> None:
+    ran = subprocess.run([sys.executable, "-c", NOISY], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("done\n", "")
+    shown = subprocess.run([sys.executable, "-W", "default", "-c", NOISY], capture_output=True, text=True, check=True)
+    assert "UserWarning" in shown.stderr
+
+
+def test_a_tile_with_damaged_exif_data_prints_no_path_of_the_installation(built: Desk) -> None:
+    """Pillow warns of each entry; `quality` decodes tiles."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + b"\x0e\x01\x02\0\xff\0\0\0\xf0\xff\0\0" * 2
+    file = io.BytesIO()
+    pixels = np.random.default_rng(3).integers(0, 256, (256, 256, 3), np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG", exif=exif)
+    with closing(sqlite3.connect(built.folder / "terrain.mbtiles")) as db, db:
+        db.execute("UPDATE tiles SET tile_data = ? WHERE rowid % 7 = 0", (file.getvalue(),))
+    mission = built.folder / "left.toml"
+    ran = flightbag("build", mission, "--store", built.store, "--key", built.key)
+    assert "Warning" not in ran.err
+    assert "site-packages" not in ran.err

@@ -5,20 +5,17 @@ README tells both stories. The clock of the machine is the one thing that the te
 
 from __future__ import annotations
 
-import os
-import pty
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.commands import BIN, Ran, flightbag
+from tests.support.commands import Ran, code_of, flightbag
 from tests.support.field import Desk
+from tests.support.terminal import at_terminal
 
 HOUR, DAY = 3600, 86400
 NOW = int(time.time()) + HOUR  # after all that the fixtures made
@@ -73,7 +70,8 @@ def rotate(desk: Desk, verb: str, *args: object) -> None:
     """Change the trust root of the desk's store."""
     draft = desk.folder / f"{verb}.draft"
     ok("trust", verb, desk.store, draft, *args)
-    ok("trust", "sign", draft, "--key", desk.folder / "owner.key")
+    expected = ("--expect", code_of("trust", "show", draft))
+    ok("trust", "sign", draft, "--key", desk.folder / "owner.key", *expected)
     ok("trust", "rotate", desk.store, draft)
     draft.unlink()
 
@@ -135,7 +133,8 @@ class TestAMissionRunsOut:
         assert ok("build", path, "--store", desk.store, "--json").json["expires_at"] == NOW + 10 * DAY
         clock(NOW + 5 * DAY + 1)
         assert ok("build", path, "--store", desk.store, "--json").json["expires_at"] == NOW + 15 * DAY + 1
-        signed = ok("sign", desk.store, "left", "--key", desk.key, "--json").json
+        expected = ("--expect", code_of("show", desk.store, "left", "--draft"))
+        signed = ok("sign", desk.store, "left", "--key", desk.key, *expected, "--json").json
         assert (signed["valid_from"], signed["expires_at"]) == (None, NOW + 15 * DAY + 1)
 
     def test_built_again_it_does_not_run_out_unnoticed(self, desk: Desk, clock: Clock) -> None:
@@ -171,7 +170,8 @@ class TestAMissionRunsOut:
         desk.built(write(desk, valid_for='"4h"'))
         desk.built(write(desk, flight="second", valid_for='"8h"'))
         clock(NOW + HOUR)
-        ran = ok("rollback", desk.store, "left", "--key", desk.key)
+        to = ok("rollback", desk.store, "left", "--key", desk.key, "--dry-run", "--json").json["to"]
+        ran = ok("rollback", desk.store, "left", "--key", desk.key, "--to", to)
         assert f"valid: until {shown(NOW + 5 * HOUR)} (in 4 h)" in ran.out
         assert ok("show", desk.store, "left", "--json").json["issue"]["expires_at"] == NOW + 5 * HOUR
 
@@ -317,20 +317,6 @@ class TestAClockThatWasAYearAhead:
         assert desk.verify().status == 0
 
 
-def at_terminal(answer: str, *args: object) -> tuple[int, str]:
-    """Run the installed program at a terminal, and type an answer. Return its status and what the terminal shows."""
-    master, slave = pty.openpty()
-    with subprocess.Popen([BIN / "flightbag", *map(str, args)], stdin=slave, stdout=slave, stderr=slave) as process:
-        os.close(slave)
-        os.write(master, f"{answer}\n".encode())
-        shown = b""
-        with suppress(OSError):  # the end of a terminal
-            while data := os.read(master, 4096):
-                shown += data
-    os.close(master)
-    return process.returncode, shown.decode()
-
-
 def test_the_floor_is_lowered_at_a_terminal(desk: Desk, clock: Clock) -> None:
     ok("aircraft", "enrol", *state(desk))
     clock(NOW + YEAR)
@@ -338,10 +324,10 @@ def test_the_floor_is_lowered_at_a_terminal(desk: Desk, clock: Clock) -> None:
     clock(NOW)
     assert takeoff(desk).status == 0
     args = ("aircraft", "lower-floor", desk.folder / "state", utc(NOW))
-    status, shown_ = at_terminal("y", *args)
+    status, shown_ = at_terminal(*args, answers=[(f"to {shown(NOW)}?", "y")])
     assert (status, "not confirmed: nothing was changed" in shown_) == (2, True)
     assert f"from {shown(NOW + YEAR)} to {shown(NOW)}?" in shown_
-    status, shown_ = at_terminal("yes", *args)
+    status, shown_ = at_terminal(*args, answers=[(f"to {shown(NOW)}?", "yes")])
     assert (status, "lowered the floor" in shown_) == (0, True)
 
 

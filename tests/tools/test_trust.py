@@ -27,7 +27,7 @@ from store.ground.repository import Repository
 from store.ground.writer import writing
 from store.takeoff.verify import read_table
 from tests.support.backbone import write_backbone
-from tests.support.commands import Ran, flightbag, listing
+from tests.support.commands import Ran, code_of, flightbag, listing
 from tests.support.field import WORLD, ZOOMS, Desk
 from tests.support.terrain import write_terrain
 
@@ -66,11 +66,26 @@ class Fleet(Desk):
     def edit(self, verb: str, *args: object) -> Any:
         return self.json("trust", verb, self.store, self.path("draft"), *args)
 
+    def expected(self, *view: object) -> tuple[str, str]:
+        """The option of somebody who has looked at what a view shows."""
+        return "--expect", code_of(*view)
+
+    def of_draft(self) -> tuple[str, str]:
+        return self.expected("trust", "show", self.path("draft"))
+
+    def of_mission(self, mission: str) -> tuple[str, str]:
+        return self.expected("show", self.store, mission, "--draft")
+
+    def back(self, mission: str) -> tuple[str, str]:
+        dry = self.json("rollback", self.store, mission, "--key", self.path("pilot"), "--dry-run")
+        return "--expect", dry["to_code"]
+
     def rotate(self, *signers: str) -> Any:
         """Has the draft signed, one operator at a time, and puts it into effect."""
+        expected = self.of_draft()
         for name in signers:
-            self.json("trust", "sign", self.path("draft"), "--key", self.path(name))
-        done = self.json("trust", "rotate", self.store, self.path("draft"))
+            self.json("trust", "sign", self.path("draft"), "--key", self.path(name), *expected)
+        done = self.json("trust", "rotate", self.store, self.path("draft"), *expected)
         self.path("draft").unlink()
         return done
 
@@ -85,7 +100,8 @@ class Fleet(Desk):
         file = self.path(f"{name}.release")
         self.ok("release", "new", self.store, file, "--name", name, "--mission", mission)
         for key in keys:
-            done = self.json("release", "sign", self.store, file, "--key", self.path(key))
+            expected = self.expected("release", "show", file)
+            done = self.json("release", "sign", self.store, file, "--key", self.path(key), *expected)
         return done
 
     @property
@@ -173,7 +189,7 @@ def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     assert shown["issue"]["sequence"] == row["sequence"]
     assert (shown["signed"], shown["overtaken"]) == ([fleet.kid("pilot")], "")
     assert flightbag("show", fleet.store, "left").status == 1
-    done = fleet.json("sign", fleet.store, "left", "--key", fleet.path("copilot"))
+    done = fleet.json("sign", fleet.store, "left", "--key", fleet.path("copilot"), *fleet.of_mission("left"))
     assert done["manifest"]
     assert not list((fleet.store / "drafts").iterdir())
     assert fleet.make("left", "pilot")["outcome"] == "unchanged"
@@ -371,10 +387,12 @@ class TestSigner:
         file = fleet.path("winter.release")
         fleet.ok("release", "new", fleet.store, file, "--name", "winter", "--mission", "left")
         command = ("--key", fleet.pub("lab"), "--signer", f"{token} {fleet.path('lab')}")
-        assert fleet.json("release", "sign", fleet.store, file, *command)["object"]
+        assert fleet.json("release", "sign", fleet.store, file, *command, *fleet.expected("release", "show", file))[
+            "object"
+        ]
         assert fleet.make("left", "pilot")["outcome"] == "draft"
         command = ("--key", fleet.pub("copilot"), "--signer", f"{token} {fleet.path('copilot')}")
-        assert fleet.json("sign", fleet.store, "left", *command)["manifest"]
+        assert fleet.json("sign", fleet.store, "left", *command, *fleet.of_mission("left"))["manifest"]
 
     @pytest.mark.parametrize(
         ("command", "status", "kind"),
@@ -390,14 +408,14 @@ class TestSigner:
     def test_a_command_that_does_not_sign(self, fleet: Fleet, command: str, status: int, kind: str) -> None:
         fleet.edit("set-threshold", "mission=1")
         before = fleet.path("draft").read_bytes()
-        args = ("trust", "sign", fleet.path("draft"), "--key", fleet.pub("ada"), "--signer", command)
+        args = ("trust", "sign", fleet.path("draft"), "--key", fleet.pub("ada"), "--signer", command, *fleet.of_draft())
         assert fleet.refused(*args, status=status) == kind
         assert fleet.path("draft").read_bytes() == before
 
     def test_a_public_key_alone_signs_nothing(self, fleet: Fleet) -> None:
         fleet.edit("set-threshold", "mission=1")
-        fleet.refused("trust", "sign", fleet.path("draft"), "--key", fleet.pub("ada"), status=2)
-        args = ("trust", "sign", fleet.path("draft"), "--key", fleet.path("ada"), "--signer", "true")
+        fleet.refused("trust", "sign", fleet.path("draft"), "--key", fleet.pub("ada"), *fleet.of_draft(), status=2)
+        args = ("trust", "sign", fleet.path("draft"), "--key", fleet.path("ada"), "--signer", "true", *fleet.of_draft())
         fleet.refused(*args, status=2)
 
 
@@ -412,9 +430,10 @@ class TestRefusals:
         assert ready.refused(*args) == kind
         assert listing(ready.store) == before
         ready.make("left", "pilot")
-        before = listing(ready.store)
-        assert ready.refused("sign", ready.store, "left", "--key", ready.path(name)) == kind
-        assert listing(ready.store) == before
+        # The lock of the mission is held before any key is opened.
+        before = listing(ready.store, without=("lock",))
+        assert ready.refused("sign", ready.store, "left", "--key", ready.path(name), *ready.of_mission("left")) == kind
+        assert listing(ready.store, without=("lock",)) == before
 
     def test_a_draft_that_was_overtaken(self, ready: Fleet) -> None:
         ready.make("left", "pilot", flight="F-2")
@@ -440,9 +459,11 @@ class TestRefusals:
 
     def test_a_rollback_may_be_a_draft_too(self, ready: Fleet) -> None:
         ready.make("left", "pilot", "copilot", flight="F-2")
-        done = ready.json("rollback", ready.store, "left", "--key", ready.path("pilot"))
+        done = ready.json("rollback", ready.store, "left", "--key", ready.path("pilot"), *ready.back("left"))
         assert (done["manifest"], done["signatures"]) == (None, 1)
-        assert ready.json("sign", ready.store, "left", "--key", ready.path("copilot"))["manifest"]
+        assert ready.json("sign", ready.store, "left", "--key", ready.path("copilot"), *ready.of_mission("left"))[
+            "manifest"
+        ]
         assert said_flight(ready) != "F-2"
 
     def test_trust_inside_what_is_verified(self, ready: Fleet) -> None:
@@ -457,6 +478,7 @@ class TestRefusals:
         fleet.ok("release", "new", fleet.store, file, "--name", "winter", "--mission", "left")
         before = file.read_bytes()
         args = ("release", "sign", fleet.store, file, "--key", fleet.path("pilot"))
+        args = (*args, *fleet.expected("release", "show", file))
         assert fleet.refused(*args) == "unknown-signer"
         assert file.read_bytes() == before
         assert fleet.json("release", "show", fleet.store) == []
@@ -551,8 +573,8 @@ class TestWhatTheReviewFound:
 
     def test_a_rollback_by_two_is_logged_as_one(self, ready: Fleet) -> None:
         ready.make("left", "pilot", "copilot", flight="F-2")
-        ready.json("rollback", ready.store, "left", "--key", ready.path("pilot"))
-        ready.json("sign", ready.store, "left", "--key", ready.path("copilot"))
+        ready.json("rollback", ready.store, "left", "--key", ready.path("pilot"), *ready.back("left"))
+        ready.json("sign", ready.store, "left", "--key", ready.path("copilot"), *ready.of_mission("left"))
         assert ready.json("log", ready.store)[-1]["event"] == "rolled-back"
 
     def test_a_rollback_that_could_not_fly_is_no_draft(self, ready: Fleet) -> None:
@@ -563,7 +585,7 @@ class TestWhatTheReviewFound:
         ready.make("left", "pilot", "copilot", model=Path("embedder.onnx"))
         ready.edit("set-releases", "required")
         ready.rotate("ada", "ben")
-        args = ("rollback", ready.store, "left", "--key", ready.path("pilot"))
+        args = ("rollback", ready.store, "left", "--key", ready.path("pilot"), *ready.back("left"))
         assert ready.refused(*args) == "unreleased"
         assert not (ready.store / "drafts/left").exists()
 
@@ -575,7 +597,10 @@ class TestWhatTheReviewFound:
         ready.rotate("ada", "ben")
         file.unlink()
         ready.ok("release", "new", ready.store, file, "--name", "winter", "--mission", "left")
-        assert ready.json("release", "sign", ready.store, file, "--key", ready.path("lab2"))["object"]
+        assert ready.json(
+            *("release", "sign", ready.store, file, "--key", ready.path("lab2")),
+            *ready.expected("release", "show", file),
+        )["object"]
         assert [row["holds"] for row in ready.json("release", "show", ready.store)] == [True]
         assert ready.make("left", "pilot", "copilot")["outcome"] == "built"
 

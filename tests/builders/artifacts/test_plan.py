@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from builders.artifacts import plan as plan_module
 from builders.artifacts import shard as shard_module
 from builders.artifacts.engine import EngineBuilder, EngineTask
 from builders.artifacts.file import FileTask
@@ -15,10 +16,11 @@ from builders.artifacts.plan import Plan, plan
 from builders.artifacts.probe import ProbeTask
 from builders.artifacts.shard import ShardTask
 from builders.compose import open_context
-from store.errors import Unavailable
+from store.errors import Invalid, Unavailable
 from store.ground.repository import Repository
 from tests.support.commands import flightbag
 from tests.support.field import Desk
+from tests.support.here import confine_here
 
 INDEXES = '[[indexes]]\nname = "lists"\nset = "embedder"\nmethod = "ivf"\n'
 KINDS = (EngineTask, ShardTask, ProbeTask, IndexTask, FileTask)
@@ -91,6 +93,7 @@ def test_a_plan_and_a_build_leave_no_network_in_memory(desk: Desk, tmp_path: Pat
     planned(desk, mission, tmp_path)
     assert shard_module._embedder.cache_info().currsize == 0
     with pytest.MonkeyPatch.context() as patch:
+        confine_here(patch)
         patch.setattr(EngineBuilder, "_build", broken)
         assert desk.build(mission).status == 3
     assert shard_module._embedder.cache_info().currsize == 0
@@ -101,3 +104,33 @@ def test_a_plan_and_a_build_leave_no_network_in_memory(desk: Desk, tmp_path: Pat
 def broken(*_: object) -> None:
     assert shard_module._embedder.cache_info().currsize == 1, "it is loaded before anything is compiled"
     raise Unavailable("the compiler is broken")
+
+
+@pytest.mark.parametrize("name", ["MAX_ENTRIES", "MAX_FIGURES"])
+def test_as_many_as_are_allowed_are_planned_and_one_more_is_refused(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    mission = desk.write_mission("left")
+    first = planned(desk, mission, tmp_path)
+    # The list of missing tiles may come, too.
+    count = sum(task.most_entries for task in first.tasks) + 1
+    if name == "MAX_FIGURES":
+        count = sum(len(question.gates) for question in first.questions)
+    monkeypatch.setattr(plan_module, name, count)
+    planned(desk, mission, tmp_path)
+    monkeypatch.setattr(plan_module, name, count - 1)
+    with pytest.raises(Invalid, match=f"at most {count - 1} "):
+        planned(desk, mission, tmp_path)
+
+
+@pytest.mark.parametrize(("ahead", "taken"), [(0, True), (86400, True), (86401, False)])
+def test_imagery_of_tomorrow_is_taken_and_of_later_is_not(desk: Desk, tmp_path: Path, ahead: int, taken: bool) -> None:
+    """A day is the most that dates differ around the world."""
+    mission = desk.write_mission("left")
+    captured = max(int(level.captured.max()) for level in planned(desk, mission, tmp_path).inventory.levels)
+    with open_context(mission, desk.store, tmp_path) as context:
+        if taken:
+            plan(context, now=captured - ahead)
+        else:
+            with pytest.raises(Invalid, match="in the future"):
+                plan(context, now=captured - ahead)

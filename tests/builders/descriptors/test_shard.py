@@ -13,8 +13,8 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.descriptors.shard import Descriptors, read_shard, write_shard
-from builders.descriptors.tensors import MAX_HEADER
+from builders.descriptors.shard import MAX_DIMENSION, Descriptors, read_shard, write_shard
+from builders.descriptors.tensors import MAX_HEADER, write_tensors
 from store.errors import Corrupt, Invalid
 
 METADATA = {"zoom": "17", "backbone": "Größe"}
@@ -189,6 +189,17 @@ def test_what_is_no_shard_is_not_written() -> None:
     ):
         with pytest.raises(Invalid):
             bad()
+
+
+def test_a_descriptor_is_as_long_as_it_may_be_and_no_longer() -> None:
+    none = np.zeros(0, np.uint64)
+    widest = write_shard(none, np.zeros((0, MAX_DIMENSION), np.float16), {})
+    assert read_shard(widest).descriptors.shape == (0, MAX_DIMENSION)
+    too_wide = np.zeros((0, MAX_DIMENSION + 1), np.float16)
+    with pytest.raises(Invalid):
+        write_shard(none, too_wide, {})
+    with pytest.raises(Corrupt):
+        read_shard(write_tensors({"tiles": none, "descriptors": too_wide}, {}))
 
 
 def test_a_large_shard_is_what_it_was() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from builders.engines.failures import KINDS, failure, from_json, to_json, unexpected_failure
-from store.errors import Invalid, Refused, Unavailable
+from builders.engines.failures import KINDS, failure, from_json, to_json, unexpected_failure, words_of
+from store.errors import NO_SPACE, Invalid, Refused, Unavailable
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -32,5 +32,29 @@ def test_a_field_that_the_parent_knows_better_is_the_parents() -> None:
     assert there.fields == {"kind": "failed", "model": "theirs", "log": "theirs"}
 
 
-def test_what_nobody_foresaw_keeps_its_type_and_words() -> None:
-    assert unexpected_failure(KeyError("x")).message == "KeyError: 'x'"
+def test_what_nobody_foresaw_keeps_its_type_and_words_on_one_line(tmp_path: Path) -> None:
+    assert unexpected_failure(KeyError("x"), tmp_path).message == "KeyError: 'x'"
+    assert unexpected_failure(RuntimeError("first\n\n  second \r\n"), tmp_path).message == "RuntimeError: first; second"
+
+
+@pytest.mark.parametrize("number", NO_SPACE)
+def test_a_full_disk_is_named_with_its_path(tmp_path: Path, number: int) -> None:
+    error = unexpected_failure(OSError(number, "words", "some/file"), tmp_path)
+    assert (error.kind, error.errno, error.fields["path"]) == ("no-space", number, "some/file")
+    there = from_json(json.loads(json.dumps(to_json(error))))
+    assert (type(there), there.kind, there.remedy) == (Unavailable, "no-space", error.remedy)
+
+
+def test_a_full_disk_is_seen_where_a_library_says_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert unexpected_failure(OSError("100 requested and 0 written"), tmp_path).kind == "failed"
+    monkeypatch.setattr("builders.engines.failures.is_full", lambda _: True)
+    error = unexpected_failure(OSError("100 requested and 0 written"), tmp_path)
+    assert (error.kind, error.fields["path"]) == ("no-space", str(tmp_path))
+
+
+def test_the_words_of_a_library_are_one_line() -> None:
+    assert words_of(ValueError("a\n\n  b\r\nc\n")) == "a; b; c"
+    assert words_of(ValueError("plain")) == "plain"
+    assert words_of(ValueError()) == ""

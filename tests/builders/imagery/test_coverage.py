@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from builders.grid.live import live, missing_at
 from builders.grid.tiles import tile_ids
 from builders.grid.views import View
-from builders.imagery.coverage import FAULTS, Gates, of_list, shortfall, with_views
-from builders.imagery.inventory import Inventory, Level
-from store.format.missing import REASONS
+from builders.imagery.coverage import FAULTS, Gates, of_list, resolution_mm, shortfall, with_views
+from builders.imagery.inventory import LACKS, Inventory, Level
+from store.format.missing import REASONS, Run
 
 ZOOM, SIDE = 10, 6
 DAY = 86400
@@ -91,6 +91,83 @@ def test_a_repeated_tile_is_missing_unless_that_is_allowed(pictures: list[int], 
 @pytest.mark.parametrize(("age", "missing"), [(99, 1), (100, 0)])
 def test_as_old_as_is_allowed_is_not_too_old(age: int, missing: int) -> None:
     assert shortfall(inventory(level(old={3})), gates(days=age), {}).missing == missing
+
+
+@pytest.mark.parametrize(("over", "missing"), [(-1, 0), (0, 0), (1, 1), (DAY, 1)])
+def test_one_second_over_the_age_is_too_old(over: int, missing: int) -> None:
+    one = level()
+    captured = one.captured.copy()
+    captured[3] = NOW - 50 * DAY - over
+    assert shortfall(inventory(replace(one, captured=captured)), gates(days=50), {}).missing == missing
+
+
+@pytest.mark.parametrize(("mm", "missing"), [(499_999, 1), (500_000, 0), (500_001, 0)])
+def test_exactly_the_resolution_that_is_asked_for_counts(mm: int, missing: int) -> None:
+    assert shortfall(inventory(level(coarse={3})), gates(mm=mm), {}).missing == missing
+
+
+def test_the_resolution_is_that_of_the_middle_of_a_tile() -> None:
+    """2 pi r cos(latitude) / 2^zoom / pixels; the equator has half a tile on each side of it."""
+    equator = np.sort(tile_ids(1, np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])))
+    one = replace(level(), zoom=1, required=equator, native_m=np.zeros(4))
+    middle = np.cos(np.arctan(np.sinh(np.pi / 2)))
+    for side in (256, 512):
+        expected = 40_075_016.68557849 * middle / 2 / side * 1000
+        assert resolution_mm(one, side) == pytest.approx(np.full(4, expected), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("required", "missing", "allowed"), [(980_000, 2, True), (980_001, 2, False), (979_999, 2, True), (0, 100, True)]
+)
+def test_exactly_the_share_that_is_asked_for_is_enough(required: int, missing: int, allowed: bool) -> None:
+    assert gates(required=required).allows(missing, 100) is allowed
+
+
+def test_runs_of_missing_tiles_end_at_a_gap_and_at_another_reason() -> None:
+    one = inventory(level(absent={0, 1, 5}, old={2, 3, 5}))
+    runs = shortfall(one, gates(days=50), {}).as_list().runs
+    expected: list[tuple[int, int, str]] = []
+    for place, reason in ((0, "absent"), (1, "absent"), (2, "too-old"), (3, "too-old"), (5, "absent")):
+        number = int(IDS[place])
+        if expected and (expected[-1][0] + expected[-1][1], expected[-1][2]) == (number, reason):
+            expected[-1] = (expected[-1][0], expected[-1][1] + 1, reason)
+        else:
+            expected.append((number, 1, reason))
+    assert [(run.first, run.tiles, run.reason) for run in runs] == expected
+
+
+def test_a_run_may_go_on_in_the_next_zoom() -> None:
+    """The last tile of a zoom and the first of the next have neighbouring numbers: a list has one run for both."""
+    world = [np.sort(tile_ids(zoom, *(p.ravel() for p in np.meshgrid(*[np.arange(1 << zoom)] * 2)))) for zoom in (1, 2)]
+    levels = []
+    for zoom, required in zip((1, 2), world, strict=True):
+        none = np.zeros((0, 32), np.uint8)
+        captured, native = np.zeros(len(required), np.int64), np.zeros(len(required))
+        lacks, nothing = np.zeros(len(required), np.uint8), np.zeros(0, np.uint8)
+        empty = np.zeros(0, np.uint64)
+        levels.append(Level(zoom, required, empty, none, True, captured, native, nothing, empty, lacks))
+    for reason, has_zoom in (("absent", True), ("outside-zooms", False)):
+        both = [replace(one, has_zoom=has_zoom) for one in levels]
+        found = shortfall(Inventory(tuple(both), fresh=True), gates(required=0), {})
+        assert found.as_list().runs == (Run(1, 20, reason),)
+        mixed = Inventory((levels[0], replace(levels[1], has_zoom=False)), fresh=True)
+        assert [run.tiles for run in shortfall(mixed, gates(required=0), {}).as_list().runs] == [4, 16]
+
+
+@pytest.mark.parametrize("lack", range(len(LACKS)))
+def test_what_a_source_lacks_keeps_its_reason(lack: int) -> None:
+    one = level(absent={2}, old={2}, coarse={2})
+    lacks = np.zeros(len(IDS), np.uint8)
+    lacks[2] = lack
+    found = shortfall(inventory(replace(one, lacks=lacks)), gates(days=50, mm=1), {int(IDS[2]): "blank"})
+    assert found.reasons()[int(IDS[2])] == LACKS[lack]
+
+
+def test_a_tile_that_is_no_image_is_missing_before_it_is_decoded() -> None:
+    faults = np.zeros(len(IDS), np.uint8)
+    faults[[2, -1]] = 1
+    found = shortfall(inventory(replace(level(), faults=faults)), gates(), {})
+    assert found.reasons() == {int(IDS[2]): "undecodable", int(IDS[-1]): "undecodable"}
 
 
 def test_the_dates_are_those_of_what_is_described() -> None:
@@ -177,6 +254,21 @@ def test_a_list_of_another_day_is_not_believed() -> None:
     assert of_list(one, gates(days=99), listed) is None
     # A tile that is there now is not believed to be absent.
     assert of_list(inventory(level(old={4})), gates(days=100), listed) is None
+
+
+def test_a_tile_that_no_view_shows_is_not_believed_to_be_so_where_it_has_another_reason() -> None:
+    """The list says that no view shows it; by now it is too old, which comes first."""
+    found = with_views(shortfall(inventory(level()), gates(required=0), {}), [{ZOOM: (View(), IDS[1:])}])
+    listed = found.as_list()
+    assert [(run.first, run.tiles, run.reason) for run in listed.runs] == [(int(IDS[0]), 1, "no-view")]
+    assert of_list(inventory(level()), gates(required=0), listed) is not None
+    for changed in (level(old={0}), level(absent={0}), level(coarse={0})):
+        assert of_list(inventory(changed), gates(days=50, mm=400_000, required=0), listed) is None
+
+
+def test_a_bad_tile_outside_of_the_area_is_not_missing() -> None:
+    for outside in (1, int(IDS[0]) - 1, int(IDS[-1]) + 1, 2**62):
+        assert shortfall(inventory(level()), gates(), {outside: "blank"}).missing == 0
 
 
 def test_every_reason_can_come_about() -> None:

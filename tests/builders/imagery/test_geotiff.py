@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -535,6 +536,53 @@ def test_too_much_at_once_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         )
     with pytest.raises(Invalid):
         GeoTiffSource(path, 4096)
+
+
+@pytest.mark.parametrize("big", ["NO", "YES"])
+@pytest.mark.parametrize("endianness", ["LITTLE", "BIG"])
+def test_a_long_chain_of_directories_is_refused_before_gdal_reads_it(tmp_path: Path, big: str, endianness: str) -> None:
+    """GDAL takes seconds for 60,000 of them, and minutes for ten times as many."""
+    path = write(tmp_path / "chain.tif", picture(tiles())[:256, :256], BIGTIFF=big, ENDIANNESS=endianness)
+    order: Literal["little", "big"] = "little" if endianness == "LITTLE" else "big"
+    counting, entry, size, at = (8, 20, 8, 8) if big == "YES" else (2, 12, 4, 4)
+    data = bytearray(path.read_bytes())
+    start = int.from_bytes(data[at : at + size], order)
+    length = counting + int.from_bytes(data[start : start + counting], order) * entry
+    directory = bytes(data[start : start + length])
+    for count in (200, 100_000):
+        chained = bytearray(data)
+        chained[start + length : start + length + size] = len(data).to_bytes(size, order)
+        for number in range(1, count):
+            following = len(data) + number * (length + size) if number < count - 1 else 0
+            chained += directory + following.to_bytes(size, order)
+        path.write_bytes(chained)
+        if count == 200:
+            with GeoTiffSource(path, SIDE) as source:
+                assert source.read(Tile(ZOOM, X0, Y0)) is not None
+        else:
+            with pytest.raises(Invalid, match="more than 256 images or overviews"):
+                GeoTiffSource(path, SIDE)
+
+
+def test_a_chain_of_directories_that_is_a_circle_is_an_error(aligned: Path, tmp_path: Path) -> None:
+    data = bytearray(aligned.read_bytes())
+    start = int.from_bytes(data[4:8], "little")
+    end = start + 2 + int.from_bytes(data[start : start + 2], "little") * 12
+    for target in (start, 2**32 - 1, 7):
+        data[end : end + 4] = target.to_bytes(4, "little")
+        (tmp_path / "circle.tif").write_bytes(data)
+        with suppress(FlightbagError), GeoTiffSource(tmp_path / "circle.tif", SIDE) as source:
+            assert source.read(Tile(ZOOM, X0, Y0)) is not None
+
+
+def test_a_raster_with_holes_of_terabytes_opens_at_once(aligned: Path, tmp_path: Path) -> None:
+    """Its stamp is that of the file's state, and only the blocks of a tile are read."""
+    path = tmp_path / "sparse.tif"
+    path.write_bytes(aligned.read_bytes())
+    os.truncate(path, 1 << 42)
+    with GeoTiffSource(path, SIDE) as source:
+        assert source.read(Tile(ZOOM, X0, Y0)) == write_png(tiles()[Tile(ZOOM, X0, Y0)])
+        assert source.stamp([])
 
 
 def test_overviews_are_not_used(aligned: Path, tmp_path: Path) -> None:

@@ -347,9 +347,9 @@ def test_views_of_views_without_end_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_sort_of_more_than_the_machine_has_is_cut_off(tmp_path: Path) -> None:
-    tiles = f"SELECT * FROM ({AS_TILES.format('0', '0', 'blobs.data')} n, blobs ORDER BY blobs.data || n.i)"
+    tiles = AS_TILES.format("n.i", "0", "blobs.data") + "n, blobs ORDER BY n.i DESC LIMIT 100000"
     path = hostile(tmp_path / "sort.mbtiles", tiles, more=BLOBS)
-    with open_mbtiles(path) as source, pytest.raises((Unavailable, Corrupt), match=r"sort\.mbtiles"):
+    with open_mbtiles(path) as source, pytest.raises(Unavailable, match="more memory than a query may take"):
         list(source.cell(Tile(0, 0, 0), 4))
 
 

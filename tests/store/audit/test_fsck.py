@@ -289,7 +289,7 @@ class TestUnreadable:
         self, store: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The objects in it can still be opened by name, so nothing else is wrong; but nobody knows what lies there."""
-        self.refuse(monkeypatch, "listdir", file_of(store, SHARED).parent.stat().st_ino)
+        self.refuse(monkeypatch, "scandir", file_of(store, SHARED).parent.stat().st_ino)
         self.check(audit(store), *BOTH)
 
     def test_the_status_of_an_object(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,7 @@ class TestUnreadable:
         self.check(audit(store), NORTH.id)
 
     def test_a_top_level_that_cannot_be_listed(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refuse(monkeypatch, "listdir", store.stat().st_ino)
+        self.refuse(monkeypatch, "scandir", store.stat().st_ino)
         with pytest.raises(Unavailable):
             audit(store)
 

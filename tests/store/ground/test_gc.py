@@ -8,7 +8,12 @@ import shutil
 import subprocess
 import sys
 import time
+from calendar import timegm
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,18 +22,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from store.disk import log
 from store.disk.durable import Disk
+from store.disk.index import Row
 from store.disk.locks import Locked
-from store.disk.media import Media
+from store.disk.media import Media, object_path
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.format.ids import ObjectId
-from store.format.release import Approval
-from store.ground import releases
-from store.ground.gc import GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
+from store.ground.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
 from store.ground.repository import Repository
 from store.ground.trust_chain import rotate
 from store.ground.writer import writing
-from tests.faults.disks import Failing, Medium, PowerCut, PowerFails, Recorded, index_watched
-from tests.support.missions import NOW, ROOT, Flight, flight, key, root_draft
+from tests.faults.disks import Failing, Medium, PowerCut, PowerFails, Recorded, bad_sectors, index_watched
+from tests.support.missions import NOW, Flight, flight, root_draft
 from tests.support.stores import (
     CAMERA,
     ENGINE,
@@ -158,27 +162,81 @@ def test_a_release_statement_is_kept(store: Path) -> None:
     assert ObjectId.of(release) not in ids(plan(store))
 
 
-def test_a_release_that_no_mission_names_is_kept(store: Path) -> None:
-    made = releases.drafted("winter", "cpu-x86_64", [Approval.of(NORTH.entry(ENGINE))], now=NOW)
-    data, _ = releases.signed(made, ROOT, [key("lab")])
+def test_a_release_that_no_mission_names_is_kept_as_long_as_it_has_its_name(store: Path) -> None:
+    insert(store, b"a release")
+    plant(store, "trust/releases/winter", f"{ObjectId.of(b'a release')}\n".encode())
+    assert ObjectId.of(b"a release") not in ids(plan(store))
+    (store / "trust/releases/winter").unlink()
+    assert ObjectId.of(b"a release") in ids(plan(store))
+
+
+@pytest.mark.parametrize(("age", "goes"), [(GRACE - 1, False), (GRACE, True), (GRACE + 1, True)])
+@pytest.mark.parametrize("inserted_later_by", [0, 100])
+def test_exactly_the_grace_time_is_old_enough(store: Path, age: float, goes: bool, inserted_later_by: int) -> None:
+    """The later one of ctime and insertion counts: a copy that was restored has an old insertion and a new ctime."""
+    lone = ObjectId.of(LONE)
     with Repository.open(store) as repository:
-        releases.add(repository, data)
-    assert ObjectId.of(data) not in ids(run(store))
-    assert file_of(store, ObjectId.of(data)).exists()
+        stamp = repository.media.stamp(object_path(lone))
+        since = int(os.stat(file_of(store, lone)).st_ctime) + 1 + inserted_later_by
+        for inserted, ctime in ((since, since - 1), (0, since)):
+            row = Row.of(stamp, inserted=inserted, verified=0)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Media, "objects", partial(aged, Media.objects, repository.media, ctime))
+                found = plan_gc(repository, lambda first, row=row: {lone: row}, now=since + age)
+            assert (lone in ids(found)) is goes
 
 
-def test_the_folder_of_the_trash_is_durable_before_an_object_moves_there(store: Path) -> None:
+def aged(real: Callable[..., Any], media: Media, ctime: float, first: int) -> Iterator[tuple[ObjectId, Any]]:
+    """The files of a folder with another ctime, which no call can set."""
+    for id_, status in real(media, first):
+        fields = {name: getattr(status, name) for name in dir(status) if name.startswith("st_")}
+        yield id_, SimpleNamespace(**{**fields, "st_ctime": ctime})
+
+
+@pytest.mark.parametrize("after", [GRACE - 1, GRACE])
+def test_a_folder_of_the_trash_goes_at_exactly_the_grace_time(store: Path, after: float) -> None:
+    (store / "trash/20261101T000000Z").mkdir(parents=True)
+    (store / "trash/today").mkdir()
+    since = timegm((2026, 11, 1, 0, 0, 0))
+    with Repository.open(store) as repository:
+        found = plan_gc(repository, lambda _: {}, now=since + after)
+    assert found.folders == (("20261101T000000Z",) if after >= GRACE else ())
+
+
+def test_each_name_is_durable_before_what_relies_on_it(store: Path) -> None:
+    """The folder of the trash before an object is in it; both folders of each object before the index forgets it."""
+    run(store, after=0)
     disk = Recorded()
-    run(store, disk=disk)
-    (folder,) = (store / "trash").iterdir()
-    moves = [at for at, (name, path) in enumerate(disk.operations) if name == "rename" and "/trash/" in path]
-    before = disk.operations[: moves[0]]
-    for parent, made in ((store, store / "trash"), (store / "trash", folder)):
-        assert ("sync-directory", str(parent)) in before[before.index(("mkdir", str(made))) :]
-    # The trash is a source of repairs: an object is durable there before its old folder forgets it.
-    synced = [path for name, path in disk.operations[moves[0] :] if name == "sync-directory"]
-    assert synced[0::2] == [str(folder)] * (len(synced) // 2)
-    assert all(Path(path).parent.name == "objects" for path in synced[1::2])
+    done = run(store, disk=disk)
+    (made,) = (store / "trash").iterdir()
+    trash, folder = str(made.parent), str(made)
+    steps = [(name, path.rstrip("/")) for name, path in disk.operations]
+    first = next(at for at, (name, path) in enumerate(steps) if name == "rename" and path.startswith(folder))
+    for name, holder in ((trash, str(store)), (folder, trash)):
+        at = steps.index(("mkdir", name))
+        assert ("sync-directory", holder) in steps[at:first], f"{name} is not durable before it holds an object"
+    for id_ in ids(done):
+        at = steps.index(("rename", f"{folder}/{id_}"))
+        rest = steps[at:]
+        assert ("sync-directory", folder) in rest
+        assert ("sync-directory", str(store / "objects" / str(id_)[:2])) in rest
+    again = Recorded()
+    run(store, after=30 * DAY, disk=again)
+    rest = again.operations[again.operations.index(("remove", folder)) :]
+    assert ("sync-directory", trash) in rest
+
+
+def test_not_known_because_unreadable_is_another_answer_than_lost(store: Path) -> None:
+    """Only where every need is unreadable may a better reader help."""
+    current, table = file_of(store, THIRD.manifest_id), file_of(store, SOUTH.manifest.table)
+    for lost in (False, True):
+        if lost:
+            table.unlink()
+        with pytest.MonkeyPatch.context() as patch:
+            bad_sectors(patch, current.stat().st_ino)
+            with pytest.raises(Refused if lost else Unavailable) as caught:
+                plan(store)
+        assert caught.value.kind == "needs-unknown"
 
 
 class TestPins:

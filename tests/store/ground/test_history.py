@@ -14,13 +14,17 @@ from store.disk import log
 from store.disk.media import Media
 from store.errors import Corrupt, Refused, Untrusted
 from store.format.cbor import INT_MAX
-from store.format.manifest import SKEW, TIME_MAX
+from store.format.cose import Envelope
+from store.format.manifest import CONTENT_TYPE, SKEW, TIME_MAX
 from store.ground.history import diff, rollback, stats
+from store.ground.issuing import Review
 from store.ground.repository import Repository
 from store.ground.trust_chain import rotate
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_mission
 from store.trust.draft import RootDraft, with_new_epoch
+from store.trust.keys import PrivateKey
+from store.trust.review import signing_code
 from tests.faults.disks import PowerCut, PowerFails, Recorded, index_watched
 from tests.support.missions import (
     FACTS,
@@ -28,6 +32,7 @@ from tests.support.missions import (
     NOW,
     ROOT,
     Flight,
+    by,
     evidence_of,
     flight,
     key,
@@ -36,7 +41,19 @@ from tests.support.missions import (
     role,
     sign_root,
 )
-from tests.support.stores import CAMERA, NORTH, SOUTH, audit, check, copy_of, file_of, later, make_store, publish
+from tests.support.stores import (
+    CAMERA,
+    NORTH,
+    SOUTH,
+    audit,
+    check,
+    copy_of,
+    file_of,
+    later,
+    listing,
+    make_store,
+    publish,
+)
 
 names = st.sampled_from([f"files/{letter}" for letter in "abcdefgh"])
 contents = st.dictionaries(names, st.sampled_from([b"1", b"22", b"333", b"4444", b""]), min_size=1)
@@ -105,7 +122,7 @@ def store(tmp_path: Path) -> Path:
 
 def back(store: Path, **options: object) -> object:
     with Repository.open(store) as repository:
-        return rollback(repository, NORTH.id, [PILOT], now=NOW, **options)  # type: ignore[arg-type]
+        return rollback(repository, NORTH.id, by(PILOT), now=NOW, **options)  # type: ignore[arg-type]
 
 
 def test_it_is_signed_anew_with_a_new_sequence_and_a_new_expiry(store: Path) -> None:
@@ -134,8 +151,8 @@ def lived(folder: Path, old: dict[str, int | None], **root: int) -> tuple[int | 
     with Repository.open(store) as repository:
         if root:
             repository.replace("trust/2.root.cbor", sign_root(next_root(ROOT, **root), "root-a"))
-        dry = rollback(repository, NORTH.id, [PILOT], now=NOW, to=older.manifest_id, dry_run=True)
-        done = rollback(repository, NORTH.id, [PILOT], now=NOW, to=older.manifest_id)
+        dry = rollback(repository, NORTH.id, by(PILOT), now=NOW, to=older.manifest_id, dry_run=True)
+        done = rollback(repository, NORTH.id, by(PILOT), now=NOW, to=older.manifest_id)
         issue = repository.current(NORTH.id).manifest.issue
     assert (dry.valid_from, dry.expires_at) == (done.valid_from, done.expires_at)
     assert (issue.valid_from, issue.expires_at) == (done.valid_from, done.expires_at)
@@ -185,10 +202,58 @@ def test_an_older_manifest_of_a_revoked_signer_is_refused(store: Path) -> None:
     second = next_root(ROOT, mission=role("second"), revoked=(PILOT.public,))
     with Repository.open(store) as repository:
         repository.replace("trust/2.root.cbor", sign_root(second, "root-a"))
-        with pytest.raises(Untrusted):
-            rollback(repository, NORTH.id, [PILOT], now=NOW)
-        with pytest.raises(Corrupt):
-            rollback(repository, NORTH.id, [key("second")], now=NOW, to=NORTH.manifest_id)
+        for to in (None, NORTH.manifest_id):
+            with pytest.raises(Corrupt):
+                rollback(repository, NORTH.id, never_asked, now=NOW, to=to)
+
+
+def code_of(one: Flight) -> str:
+    return signing_code(Envelope(CONTENT_TYPE, one.manifest.render()))
+
+
+def never_asked(review: Review) -> tuple[PrivateKey, ...]:
+    raise AssertionError("a key is opened before everything was checked")
+
+
+class TestReview:
+    """What a rollback goes back to is named by its code, and no key is opened before."""
+
+    def test_a_key_outside_of_the_role(self, store: Path) -> None:
+        before = listing(store, but=("lock",))
+        with Repository.open(store) as repository, pytest.raises(Untrusted):
+            rollback(repository, NORTH.id, by(key("second")), now=NOW)
+        assert listing(store, but=("lock",)) == before
+
+    def test_the_code_is_that_of_the_manifest_it_goes_back_to(self, store: Path) -> None:
+        with Repository.open(store) as repository:
+            dry = rollback(repository, NORTH.id, never_asked, now=NOW, dry_run=True)
+            code = code_of(NORTH)
+            assert (dry.to, dry.to_code, dry.signing_code) == (NORTH.manifest_id, code, "")
+            done = rollback(repository, NORTH.id, by(PILOT), now=NOW, expect=code.replace("-", "").lower())
+            assert done.signing_code == repository.current(NORTH.id).signing_code != code
+
+    def test_another_code(self, store: Path) -> None:
+        before = listing(store, but=("lock",))
+        with Repository.open(store) as repository, pytest.raises(Refused) as caught:
+            rollback(repository, NORTH.id, never_asked, now=NOW, expect=code_of(NEW))
+        assert caught.value.kind == "other-code"
+        assert (caught.value.fields["expected"], caught.value.fields["actual"]) == (*(code_of(NEW), code_of(NORTH)),)
+        assert listing(store, but=("lock",)) == before
+
+    def test_what_was_shown_is_signed_whatever_the_log_says_by_then(self, store: Path) -> None:
+        """The log is cut and the ref is moved while the person looks at what is shown."""
+        shown = []
+
+        def approve(review: Review) -> tuple[PrivateKey, ...]:
+            shown.append(review)
+            (store / "log").write_bytes(b"")
+            (store / "missions" / NORTH.id).write_text(f"{NORTH.manifest_id}\n")
+            return (PILOT,)
+
+        with Repository.open(store) as repository:
+            done = rollback(repository, NORTH.id, approve, now=NOW)
+            assert repository.current(NORTH.id).manifest == shown[0].opened.manifest
+        assert done.to == NORTH.manifest_id == shown[0].named.manifest_id
 
 
 def test_a_mission_whose_signer_was_revoked_is_rolled_back_by_another(store: Path) -> None:
@@ -197,11 +262,11 @@ def test_a_mission_whose_signer_was_revoked_is_rolled_back_by_another(store: Pat
     root = next_root(ROOT, mission=role("pilot", "second"))
     with Repository.open(store) as repository:
         repository.replace("trust/2.root.cbor", sign_root(root, "root-a"))
-        good = rollback(repository, NORTH.id, [second], now=NOW + 50, to=NORTH.manifest_id)
+        good = rollback(repository, NORTH.id, by(second), now=NOW + 50, to=NORTH.manifest_id)
         publish(store, later(NORTH, 5_000_000, worse=b"x"))
         third = next_root(root, mission=role("second"), revoked=(PILOT.public,))
         repository.replace("trust/3.root.cbor", sign_root(third, "root-a"))
-        done = rollback(repository, NORTH.id, [second], now=NOW + 99)
+        done = rollback(repository, NORTH.id, by(second), now=NOW + 99)
         assert done.to == good.manifest
         assert repository.current(NORTH.id).manifest_id == done.manifest
 
@@ -225,7 +290,7 @@ def test_a_crash_anywhere_leaves_one_or_the_other(store: Path, tmp_path: Path) -
             index_watched(disk, patch),
             Repository.open(where, disk) as repository,
         ):
-            rollback(repository, NORTH.id, [PILOT], now=NOW)
+            rollback(repository, NORTH.id, by(PILOT), now=NOW)
 
     counted = Recorded()
     run(copy_of(store, tmp_path / "counted"), counted)
@@ -250,7 +315,7 @@ def test_facts_count_as_a_difference(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store")
     publish(store, route)
     with Repository.open(store) as repository:
-        assert rollback(repository, NORTH.id, [PILOT], now=NOW).to == NORTH.manifest_id
+        assert rollback(repository, NORTH.id, by(PILOT), now=NOW).to == NORTH.manifest_id
 
 
 def test_the_last_of_all_sequences_has_no_next(tmp_path: Path) -> None:
@@ -259,7 +324,7 @@ def test_the_last_of_all_sequences_has_no_next(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", NORTH, fast)
     with Repository.open(store) as repository:
         with pytest.raises(Refused) as caught:
-            rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)
+            rollback(repository, NORTH.id, by(key("pilot")), now=NOW, to=NORTH.manifest_id)
         assert caught.value.fields["kind"] == "no-sequence"
         assert "new-epoch" in caught.value.remedy
         rotate(
@@ -267,6 +332,6 @@ def test_the_last_of_all_sequences_has_no_next(tmp_path: Path) -> None:
             with_new_epoch(RootDraft.after(repository.trust_root(), now=NOW)).with_signature(key("root-a")),
             now=NOW,
         )
-        done = rollback(repository, NORTH.id, [key("pilot")], now=NOW, to=NORTH.manifest_id)
+        done = rollback(repository, NORTH.id, by(key("pilot")), now=NOW, to=NORTH.manifest_id)
     assert done.sequence == NOW
     assert check(store, NORTH.id).go

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,27 @@ def test_a_draft_from_the_future_is_refused(store: Path) -> None:
         assert repository.trust_root().root == ROOT
         rotate(repository, draft, now=NOW + 1)
         assert repository.trust_root().root.version == 2
+
+
+@pytest.mark.parametrize(("ahead", "taken"), [(SKEW, True), (SKEW + 1, False)])
+def test_clocks_differ_by_a_day_and_no_more(store: Path, ahead: int, taken: bool) -> None:
+    with Repository.open(store) as repository:
+        draft = RootDraft.after(repository.trust_root(), now=NOW + ahead).with_signature(key("root-a"))
+        with nullcontext() if taken else pytest.raises(Refused):
+            rotate(repository, draft, now=NOW)
+        assert repository.trust_root().root.version == 1 + taken
+
+
+def test_a_root_under_the_name_of_another_is_not_continued(store: Path) -> None:
+    """The file of version 2 holds root 1: what continues root 1 is not root 3."""
+    (store / "trust/2.root.cbor").write_bytes((store / "trust/1.root.cbor").read_bytes())
+    with Repository.open(store) as repository:
+        with pytest.raises(Corrupt) as caught:
+            check_continues_chain(repository, 3, SIGNED)
+        assert caught.value.kind == "bad-trust-chain"
+        with pytest.raises(Corrupt) as caught:
+            check_continues_chain(repository, 3, sign_root(THIRD, "root-a"))
+        assert (caught.value.fields["expected"], caught.value.fields["actual"]) == (2, 1)
 
 
 def test_a_first_root_starts_a_chain(tmp_path: Path) -> None:

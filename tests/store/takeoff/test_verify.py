@@ -20,12 +20,12 @@ from store.errors import Invalid, Untrusted
 from store.format import manifest as manifests
 from store.format.area import Area
 from store.format.cbor import decode, encode
+from store.format.code import short_code
 from store.format.cose import Envelope, Signature
 from store.format.entries import MAX_ENTRIES, EntryTable, sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, Figure, Issue, Takeoff
 from store.takeoff.check import takeoff_check
-from store.takeoff.code import short_code
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Evidence, Opened, Verdict, VerifiedMission
 from store.takeoff.verify import open_mission, pinned_root, verify_mission

@@ -1,0 +1,127 @@
+"""The store as a build uses it: a build key is believed only while every byte of its objects is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builders.artifacts.store import ArtifactStore, lookup_of
+from store.errors import Corrupt, Unavailable
+from store.format.ids import BuildKey, ObjectId
+from store.ground.repository import Repository
+from store.ground.writer import writing
+from tests.faults.disks import bad_sectors
+from tests.support.missions import build_key
+from tests.support.stores import ENGINE, NORTH, SHARD, file_of, flip, make_store
+
+KEY = build_key("one")
+DATA, OTHER = b"made for a key", b"made again, otherwise"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store", NORTH)
+
+
+@pytest.fixture
+def artifacts(path: Path) -> Iterator[ArtifactStore]:
+    with Repository.open(path) as repository, writing(repository) as writer:
+        yield ArtifactStore(writer, 0)
+
+
+def made(artifacts: ArtifactStore, data: bytes = DATA, key: BuildKey = KEY) -> bool:
+    """Whether `keyed` made the object of the key now."""
+    calls = []
+
+    def make() -> tuple[bytes, ObjectId]:
+        calls.append(1)
+        return data, ObjectId.of(data)
+
+    insertion = artifacts.keyed(key, make, "tests")
+    assert (insertion.seconds is not None) == bool(calls)
+    return bool(calls)
+
+
+def test_a_key_is_built_once(artifacts: ArtifactStore) -> None:
+    assert artifacts.lookup(KEY) is None
+    assert [made(artifacts), made(artifacts), made(artifacts, OTHER)] == [True, False, False]
+    assert artifacts.lookup(KEY) == ((ObjectId.of(DATA), len(DATA)),)
+
+
+@pytest.mark.parametrize("damage", ["bit-flip", "cut", "gone", "longer"])
+def test_what_is_not_whole_is_built_again(artifacts: ArtifactStore, path: Path, damage: str) -> None:
+    made(artifacts)
+    file = file_of(path, ObjectId.of(DATA))
+    file.chmod(0o644)
+    if damage == "bit-flip":
+        flip(file)
+    elif damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(DATA[:-1] if damage == "cut" else DATA + b"!")
+    assert artifacts.lookup(KEY) is None
+    assert made(artifacts, OTHER)
+    assert artifacts.lookup(KEY) == ((ObjectId.of(OTHER), len(OTHER)),), "the record is that of the new object"
+
+
+def test_one_of_several_objects_that_is_not_whole_is_enough(artifacts: ArtifactStore, path: Path) -> None:
+    ids = [artifacts.insert_bytes(data).id for data in (DATA, OTHER)]
+    artifacts.remember({KEY: (tuple(ids), 1.0)}, "tests")
+    assert artifacts.lookup(KEY) == ((ids[0], len(DATA)), (ids[1], len(OTHER)))
+    flip(file_of(path, ids[1]))
+    assert artifacts.lookup(KEY) is None
+
+
+def test_what_cannot_be_read_is_neither_there_nor_absent(
+    artifacts: ArtifactStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(artifacts)
+    file = file_of(path, ObjectId.of(DATA))
+    file.touch()  # doubted, so it must be read
+    bad_sectors(monkeypatch, file.stat().st_ino)
+    with pytest.raises(Unavailable):
+        artifacts.lookup(KEY)
+    with pytest.raises(Unavailable):
+        made(artifacts, OTHER)
+
+
+def test_bytes_of_another_id_are_not_stored(artifacts: ArtifactStore, path: Path) -> None:
+    with pytest.raises(Corrupt):
+        artifacts.keyed(KEY, lambda: (DATA, ObjectId.of(OTHER)), "tests")
+    assert artifacts.lookup(KEY) is None
+    assert not file_of(path, ObjectId.of(DATA)).exists()
+
+
+def test_a_file_that_is_another_than_planned_is_not_stored(artifacts: ArtifactStore, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(DATA)
+    with pytest.raises(Corrupt):
+        artifacts.insert_file(file, (ObjectId.of(OTHER), len(DATA)))
+    first, again = (artifacts.insert_file(file, (ObjectId.of(DATA), len(DATA))) for _ in range(2))
+    assert (first.seconds is None, again.seconds is None) == (False, True)
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_plan_finds_what_a_published_mission_has(path: Path, index: bool) -> None:
+    """Without an index, the manifests that verify say what was built for a key."""
+    if not index:
+        for file in (path / "index").iterdir():
+            file.unlink()
+        (path / "index").rmdir()
+    engine, shard = NORTH.entry(ENGINE), NORTH.entry(SHARD)
+    assert engine.key is not None
+    assert shard.key is not None
+    with Repository.open(path) as repository:
+        with lookup_of(repository) as lookup:
+            assert lookup(engine.key) == ((engine.id, engine.size),)
+            assert lookup(KEY) is None
+        file_of(path, engine.id).unlink()
+        with lookup_of(repository) as lookup:
+            assert lookup(engine.key) is None
+            assert lookup(shard.key) == ((shard.id, shard.size),)
+        if not index:
+            flip(file_of(path, NORTH.manifest_id))
+            with lookup_of(repository) as lookup:
+                assert lookup(shard.key) is None, "a manifest that does not verify vouches for nothing"

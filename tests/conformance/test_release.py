@@ -1,0 +1,191 @@
+"""What flies is pinned by hash, a release has the same bytes each time, an aircraft is installed as README says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.support import release
+from tests.support.field import Desk
+
+REPOSITORY = release.REPOSITORY
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+WANTED = {
+    "base": PROJECT["project"]["dependencies"],
+    "onboard": [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["onboard"]],
+    "backend": PROJECT["build-system"]["requires"],
+}
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+MACHINES = ("x86_64", "aarch64")
+
+
+@pytest.fixture
+def registry() -> None:
+    """Skips where no package can be had."""
+    if why := release.unreachable():
+        pytest.skip(why)
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release of the last commit."""
+    if why := release.unreachable():
+        pytest.skip(why)
+    into = tmp_path_factory.mktemp("release") / "dist"
+    into.mkdir()
+    release.dist(into)
+    return into
+
+
+def locked(name: str) -> str:
+    return (REPOSITORY / release.LOCKS / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_what_pyproject_asks_for_is_pinned_with_hashes(name: str) -> None:
+    pinned = release.pins(locked(name))
+    for wanted in map(Requirement, WANTED[name]):
+        assert wanted.specifier.contains(pinned[canonicalize_name(wanted.name)][0]), wanted
+    assert all(hashes for _, hashes in pinned.values())
+    named = [line for line in locked(name).splitlines() if line and line[0] not in " #"]
+    assert named[0] == "--only-binary :all:"
+    assert len(named) == 1 + len(pinned), "one version of each package, and each line is understood"
+
+
+def test_what_only_verifies_is_a_part_of_what_flies() -> None:
+    assert release.pins(locked("base")).items() <= release.pins(locked("onboard")).items()
+
+
+def test_the_files_are_what_the_tool_makes_of_pyproject(registry: None, tmp_path: Path) -> None:
+    """Nothing was changed by hand, and what pyproject.toml asks for did not change without `make lock`."""
+    shutil.copytree(REPOSITORY / release.LOCKS, tmp_path / release.LOCKS)
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    (tmp_path / "pyproject.toml").write_text(text)
+    release.lock(tmp_path, upgrade=False)
+    for name in WANTED:
+        assert (tmp_path / release.LOCKS / f"{name}.txt").read_text() == locked(name), f"{name}.txt: run make lock"
+    (tmp_path / "pyproject.toml").write_text(
+        text.replace("dependencies = [", 'dependencies = [\n    "sortedcontainers",')
+    )
+    release.lock(tmp_path, upgrade=False)
+    assert "sortedcontainers" in release.pins((tmp_path / release.LOCKS / "base.txt").read_text())
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_each_machine_that_flies_has_its_wheels(registry: None, tmp_path: Path, python: str, machine: str) -> None:
+    lock = REPOSITORY / release.LOCKS / "onboard.txt"
+    options = ["--python-version", python, "--python-platform", f"{machine}-manylinux_2_28", "--target", tmp_path]
+    release.uv("pip", "install", "--dry-run", "--require-hashes", *options, "--requirement", lock)
+
+
+def test_the_wheel_has_the_same_bytes_wherever_and_whenever_it_is_built(registry: None, tmp_path: Path) -> None:
+    built = []
+    for name, mask, zone in (("here", 0o022, "UTC"), ("in/another folder", 0o077, "Asia/Kathmandu")):
+        tree, into = tmp_path / name, tmp_path / f"{name}.dist"
+        tree.mkdir(parents=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TZ", zone)
+            before = os.umask(mask)
+            try:
+                epoch = release.committed(tree)
+                for path in tree.rglob("*"):
+                    os.utime(path, (time.time() - len(built), time.time()))
+                built.append(release.build_wheel(tree, into, epoch).read_bytes())
+            finally:
+                os.umask(before)
+    assert built[0] == built[1]
+
+
+def test_a_release_is_the_same_each_time(dist: Path, tmp_path: Path) -> None:
+    release.dist(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        path.name: path.read_bytes() for path in dist.iterdir()
+    }
+
+
+def test_the_list_of_parts_has_what_flies_with_hashes_and_licences(dist: Path) -> None:
+    [path] = dist.glob("*.cdx.json")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(path.read_text()) is None
+    listed = json.loads(path.read_text())
+    parts = {canonicalize_name(one["name"]): one for one in listed["components"]}
+    pinned = release.pins((dist / "onboard.txt").read_text())
+    [wheel] = dist.glob("*.whl")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    assert pinned["flightbag"][1] == {digest}
+    assert listed["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": digest}]
+    # What is pinned for Windows does not fly.
+    assert {*parts, "flightbag"} == {*pinned} - {"colorama"}
+    for name, part in parts.items():
+        assert part["version"] == pinned[name][0]
+        assert {one["content"] for one in part["hashes"]} == pinned[name][1]
+        assert part["licenses"], name
+    sets = {one["ref"]: set(one.get("dependsOn", ())) for one in listed["dependencies"]}
+    direct = {canonicalize_name(ref.partition("==")[0]) for ref in sets[listed["metadata"]["component"]["bom-ref"]]}
+    assert direct >= {canonicalize_name(Requirement(one).name) for one in WANTED["onboard"]}
+
+
+def steps(heading: str) -> list[str]:
+    """The commands of the first block under a heading of README, each in one line."""
+    text = (REPOSITORY / "README.md").read_text().split(f"\n## {heading}\n")[1].split("\n```\n")[1]
+    return [re.sub(r"\s+#.*", "", line) for line in text.replace("\\\n", " ").splitlines()]
+
+
+def test_an_aircraft_is_installed_as_readme_says(dist: Path, built: Desk, tmp_path: Path) -> None:
+    """Every step, with this machine for the aircraft; then the verified engine runs, and a changed wheel is refused."""
+    stick, aboard, ground = tmp_path / "stick", tmp_path / "aboard", tmp_path / "ground"
+    for folder in (stick, ground):
+        folder.mkdir()
+    shutil.copytree(dist, ground / "dist")
+    shutil.copytree(built.store, stick / "store")
+    shutil.copy(built.root, ground / "pinned.root.cbor")
+    places = {"/media/stick": str(stick), "/opt/flightbag": str(aboard), "aarch64": platform.machine()}
+    places["3.12"] = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    programs = {"pip": [sys.executable, "-m", "pip"], "python3": [sys.executable]}
+    ran = []
+    for line in steps("Install on an aircraft"):
+        for word, here in places.items():
+            line = line.replace(word, here)
+        who, *command = shlex.split(line)
+        assert who in ("ground$", "uav$")
+        if command != ["make", "dist"]:
+            command = [*programs.get(command[0], command[:1]), *command[1:]]
+            done = subprocess.run(command, cwd=ground, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            ran.append(done.stdout)
+    assert ran[-1].startswith("GO  left")
+
+    probe = [str(aboard / "bin/python"), "-P", str(REPOSITORY / "tests/support/runtime_probe.py")]
+    probe += [str(built.store), str(built.root), "left", "embedder"]
+    done = subprocess.run(probe, cwd=stick, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["go"]
+    assert found["holds"]
+
+    [install] = [line for line in steps("Install on an aircraft") if " install " in line]
+    for wheel in sorted((stick / "wheels").glob("*.whl")):
+        if wheel.name.startswith(("cbor2", "flightbag", "shellingham")):
+            data = wheel.read_bytes()
+            wheel.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            refused = shlex.split(install.replace("/media/stick", str(stick)).replace("/opt/flightbag", str(aboard)))
+            done = subprocess.run([*refused[1:], "--force-reinstall"], capture_output=True, text=True, check=False)
+            assert done.returncode != 0
+            assert "DO NOT MATCH THE HASHES" in done.stderr
+            wheel.write_bytes(data)

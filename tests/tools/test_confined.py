@@ -1,0 +1,61 @@
+"""Commands without a key that run whole in a confined process: they print what they would print here, and end as it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support.commands import Ran, flightbag, program
+from tests.support.field import Desk
+from tests.support.here import confine_here
+
+CRASH = """
+import builders.retrieval.query as query
+def decode_photo(data):
+    __import__("ctypes").string_at(0)
+query.decode_photo = decode_photo
+"""
+
+
+def query(desk: Desk, *more: object, env: dict[str, str] | None = None) -> Ran:
+    picture = desk.folder / "frame.png"
+    Image.effect_noise((256, 256), 80).convert("RGB").save(picture)
+    return flightbag("query", *more, "left", picture, "--trust", desk.root, env=env)
+
+
+def test_it_prints_what_it_would_print_here(built: Desk) -> None:
+    for more in ((), ("--json",), ("--zoom", "3")):
+        Image.effect_noise((256, 256), 80).convert("RGB").save(built.folder / "one.png")
+        args = ("query", built.store, "left", built.folder / "one.png", "--trust", built.root, *more)
+        there = flightbag(*args)
+        with pytest.MonkeyPatch.context() as patch:
+            confine_here(patch)
+            assert flightbag(*args) == there
+        assert there.out or there.err
+
+
+def test_the_store_may_come_from_the_environment(built: Desk) -> None:
+    assert query(built, env={"FLIGHTBAG_STORE": str(built.store)}).status == 0
+
+
+def test_a_crash_is_an_error_that_names_the_picture(
+    built: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "sitecustomize.py").write_text(CRASH)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "first"), *sys.path])
+    ran = query(built, built.store, "--json")
+    assert (ran.status, ran.json["error"]["kind"]) == (3, "failed")
+    assert f"SIGSEGV, while it was decoding the picture {built.folder / 'frame.png'}" in ran.json["error"]["message"]
+
+
+def test_the_program_itself_finds_its_worker(built: Desk) -> None:
+    args = ("verify", built.store, "left", "--trust", built.root, "--tiles")
+    ran = program("flightbag", *args, built.folder / "x.mbtiles")
+    assert ran.status == 2, ran.err
+    assert "x.mbtiles" in ran.err
+    ran = program("flightbag", *args, built.folder / "terrain.mbtiles")
+    assert (ran.status, ran.out[:2]) == (0, "GO"), ran.out + ran.err

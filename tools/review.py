@@ -1,0 +1,46 @@
+"""The review before a signature: what is about to be signed is shown, and the person gives its code.
+
+The code is an argument (`--expect`), or is asked for at the terminal. `store` compares it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from store.errors import Invalid
+from tools.status import say
+
+Expect = Annotated[
+    str | None,
+    typer.Option(
+        "--expect",
+        metavar="CODE",
+        help="The code of what you reviewed; anything else is refused. Without it, the command asks at a terminal.",
+        show_default=False,
+    ),
+]
+
+
+def show_and_ask(facts: Iterable[str], *, expect: str | None, as_json: bool, how: str) -> str | None:
+    """Show the facts of what is about to be signed. Return the code that the person types at the terminal.
+
+    Return None where `expect` gives the code. The facts go to standard output, and in place of a JSON document to
+    standard error. Raise Invalid (kind unreviewed) where there is neither a code nor a terminal to ask at; `how` is the
+    remedy.
+    """
+    stream = sys.stderr if as_json else sys.stdout
+    asks = expect is None
+    if asks and not (sys.stdin.isatty() and stream.isatty()):
+        raise Invalid("nothing says that this is what was reviewed, so it is not signed", remedy=how, kind="unreviewed")
+    if asks or not as_json:
+        for line in facts:
+            say(line, stream)
+    if not asks:
+        return None
+    stream.write("To sign exactly this, type its code as you know it from the review: ")
+    stream.flush()
+    return sys.stdin.readline().strip()
