@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from store.disk import layout, log
+from store.disk import layout, log, media
 from store.format import area, cbor, cose, entries, host, manifest, missing, ref, release
 from store.takeoff import evidence, proof
-from store.trust import aircraft_state, draft, keys, root
+from store.trust import aircraft_state, draft, key_file, root
 from tests.support.stores import REPOSITORY_ROOT
 
 TEXT = " ".join((REPOSITORY_ROOT / "store" / "FORMAT.md").read_text().split())
@@ -19,22 +19,30 @@ BOUNDS = [
     ("an envelope 66 KiB", manifest.ENVELOPE_LIMIT, 66 * KIB),
     ("an entry table 16 MiB", entries.TABLE_LIMIT, 16 * MIB),
     ("the log 64 MiB", log.LOG_LIMIT, 64 * MIB),
-    ("at most 10,000 missions", evidence.MAX_MISSIONS, 10_000),
+    ("Names: at most 10,000 in a folder, so 10,000 missions", media.FOLDER_LIMIT, 10_000),
+    ("and 65,536 in one of", media.SHARD_LIMIT, 65_536),
+    ("and at most 10,000 in all", evidence.MAX_ROOTS, 10_000),
     ("integers in -2^63..2^63-1", (cbor.INT_MIN, cbor.INT_MAX), (-9223372036854775808, 9223372036854775807)),
     ("keys are text of at most 23 bytes", cbor.MAX_KEY_BYTES, 23),
-    ("nesting at most 12", cbor.MAX_DEPTH, 12),
-    ("Times are unix seconds up to the year 9999", manifest.TIME_MAX, 253402300799),
-    ("Coordinates are 1e-7 degree", (area.LAT_MAX, area.LON_MAX), (900_000_000, 1_800_000_000)),
-    ("ratios parts per million", manifest.PPM, 1_000_000),
-    ("Signatures ascend strictly by kid, at most 8", cose.MAX_SIGNATURES, 8),
+    ("at most 12 arrays and maps, one in another", cbor.MAX_DEPTH, 12),
+    ("0 to 253402300799 (the end of the year 9999)", manifest.TIME_MAX, 253402300799),
+    (
+        "longitudes within 180, both ends included, in 1e-7 degree",
+        (area.LAT_MAX, area.LON_MAX),
+        (900_000_000, 1_800_000_000),
+    ),
+    ("ratios (ppm) are parts per million, 0 to 1,000,000", manifest.PPM, 1_000_000),
+    ("Signatures are ascending by kid, 0 to 8", cose.MAX_SIGNATURES, 8),
     ("### 4.2 Payload (at most 64 KiB)", manifest.PAYLOAD_LIMIT, 64 * KIB),
+    ("| `version` | 1 |", (manifest.VERSION, release.VERSION), (1, 1)),
     ("at most 4096 in all", area.MAX_NUMBERS, 2 * 4096),
-    ("at most 256: value >= least", manifest.MAX_FIGURES, 256),
+    ("at most 256: 0 <= least <= value", manifest.MAX_FIGURES, 256),
     ("on how many it rests, 1 to 2^40", manifest.MAX_QUERIES, 1_099_511_627_776),
     ("number of entries (1 to 100,000)", entries.MAX_ENTRIES, 100_000),
     ("strictly ascending, at most 255 characters", host.MAX_CLASS, 255),
     ("Payload, at most 64 KiB", (root.ROOT_LIMIT, release.PAYLOAD_LIMIT), (64 * KIB, 64 * KIB)),
-    ("raw public keys, ascending, at most 64", root.MAX_KEYS, 64),
+    ("1 to 256 of [name, kind, object id, size, need (4.5)]", release.MAX_APPROVALS, 256),
+    ("raw public keys that 4.1 takes, ascending, at most 64", root.MAX_KEYS, 64),
     ("at most 32 steps from a pinned root", root.MAX_STEPS, 32),
     ("at most 133 KiB", draft.DRAFT_LIMIT, 2 * 66 * KIB + 64),
     ("two that touch of different reasons; at most 16 MiB", missing.LIST_LIMIT, 16 * MIB),
@@ -44,7 +52,7 @@ BOUNDS = [
     ("The *skew* is 86,400 seconds", manifest.SKEW, 86_400),
     ("`hashes` (at most 17)", proof.MAX_HASHES, 17),
     ("object ids of release statements, ascending, at most 64", proof.MAX_RELEASES, 64),
-    ("at most 10,000,000 rounds", keys.MAX_ROUNDS, 10_000_000),
+    ("at most 10,000,000 rounds", key_file.MAX_ROUNDS, 10_000_000),
 ]
 
 

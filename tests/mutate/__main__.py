@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from tests.mutate import mutants as operators
 from tests.mutate.mutants import Mutant, Mutations
 from tests.mutate.run import NO_CHANGE, SURVIVED, Job, load, outcomes
 from tests.mutate.trace import ROOT, Trace, trace
@@ -55,6 +54,8 @@ BOUNDS = "tests/conformance/test_bounds.py"
 REACH = 0.98
 # Of the tests of other modules, those that together take no longer than this.
 ELSEWHERE_SECONDS = 10.0
+# What tells the mutants of a module apart in `equivalent.toml`.
+REVIEWED = ("where", "line", "before", "after")
 COLUMNS = ["module", "mutants", "tried", "equivalent", "caught", "survived", "score"]
 
 
@@ -71,7 +72,7 @@ class Module:
     @property
     def key(self) -> str:
         """Changes when the module or the ways to change it do."""
-        return hashlib.sha256(self.source.encode() + Path(operators.__file__).read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.source}{self.mutants}".encode()).hexdigest()[:16]
 
 
 def modules(words: Sequence[str], sample: int, seed: int) -> list[Module]:
@@ -83,13 +84,11 @@ def modules(words: Sequence[str], sample: int, seed: int) -> list[Module]:
         mutants = Mutations(path, source).mutants
         if not mutants or (words and not any(word in path for word in words)):
             continue
-        texts = {(row["where"], row["before"], row["after"]) for row in reviewed if row["module"] == path}
-        equivalent = {
-            number for number, mutant in enumerate(mutants) if (mutant.where, mutant.before, mutant.after) in texts
-        }
-        stale = texts - {(mutant.where, mutant.before, mutant.after) for mutant in mutants}
-        for where, before, after in sorted(stale):
-            print(f"{EQUIVALENT.name}: {path} has no mutant {before!r} -> {after!r} in {where!r}")
+        rows = {tuple(row[field] for field in REVIEWED) for row in reviewed if row["module"] == path}
+        texts = [tuple(getattr(mutant, field) for field in REVIEWED) for mutant in mutants]
+        equivalent = {number for number, text in enumerate(texts) if text in rows}
+        for row in sorted(rows.difference(texts)):
+            print(f"{EQUIVALENT.name}: {path} has no such mutant: {row}")
         # A larger sample of the same seed holds the smaller one.
         order = sorted(range(len(mutants)), key=lambda n: _drawn(seed, mutants[n], n))
         result.append(Module(path, source, mutants, sorted(order[: sample or None]), equivalent))
@@ -227,7 +226,7 @@ def report(todo: Sequence[Module], results: dict[tuple[str, int], dict[str, str]
             row = results.get((module.key, number))
             if row is not None and row["status"] == SURVIVED and number not in module.equivalent:
                 mutant = module.mutants[number]
-                print(f"{module.path}:{mutant.first_line}: {mutant.where}: {mutant.before}  ->  {mutant.after}")
+                print(f"{module.path}: {mutant.where}: {mutant.line}\n    {mutant.before}  ->  {mutant.after}")
         survived = statuses[SURVIVED]
         caught = statuses.total() - survived
         equivalent = len(module.equivalent.intersection(module.chosen))

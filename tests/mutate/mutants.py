@@ -50,11 +50,13 @@ TEXT = 120
 class Mutant:
     """One change: where it is, what it replaces, and the lines of the statement or header that holds it.
 
-    `at_import`: the change is in what runs when the module is imported.
+    `line` is the text of the line where the replaced part begins. `at_import`: the change is in what runs when the
+    module is imported.
     """
 
     path: str
     where: str
+    line: str
     before: str
     after: str
     first_line: int
@@ -67,6 +69,7 @@ class Mutations:
 
     def __init__(self, path: str, source: str) -> None:
         self._tree = ast.parse(source)
+        self._lines = source.splitlines()
         self._path = path
         self._changes: list[tuple[ast.AST, str, int | None, ast.AST]] = []
         self.mutants: list[Mutant] = []
@@ -92,8 +95,9 @@ class Mutations:
         if before == after:
             return
         self._changes.append((parent, field, index, new))
+        line = self._lines[getattr(old, "lineno", place.first_line) - 1].strip()
         self.mutants.append(
-            Mutant(self._path, place.where, before, after, place.first_line, place.last_line, place.at_import)
+            Mutant(self._path, place.where, line, before, after, place.first_line, place.last_line, place.at_import)
         )
 
     def _suite(self, parent: ast.AST, field: str, place: _Place) -> None:

@@ -84,6 +84,8 @@ class _Runner:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            os._exit(1)  # a file of tests cannot be imported
         self._loop({item.nodeid: item for item in session.items})
         return True
 

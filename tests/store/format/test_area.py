@@ -162,6 +162,9 @@ def test_a_polygon_has_a_pole_only_by_a_vertex_there() -> None:
     assert Area(box, ((below_it,), (to_the_pole,))).contains(LAT_MAX, 77)
     assert not Area(box, ((below_it,),)).contains(LAT_MAX, 77)
     assert not Area(box, ((to_the_pole,),)).contains(-LAT_MAX, 77)
+    to_the_south_pole: Ring = (0, 0, 100, 0, 50, -LAT_MAX)
+    assert Area((0, -LAT_MAX, 100, 0), ((to_the_south_pole,),)).contains(-LAT_MAX, 77)
+    assert not Area((0, -LAT_MAX, 100, 0), (((0, 0, 100, 0, 50, -5),),)).contains(-LAT_MAX, 77)
 
 
 @pytest.mark.parametrize(

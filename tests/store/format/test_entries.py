@@ -277,6 +277,27 @@ def test_one_form_alone_parses(form: str) -> None:
     assert caught.value.fields["kind"] in ("not-canonical", "bad-field")
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "most"),
+    [
+        ("descriptors", "dim", 2**20),
+        ("descriptors", "rows", 2**20),
+        ("probe", "dim", 2**20),
+        ("probe", "rows", 2**20),
+        ("index", "dim", 2**20),
+        ("index", "rows", 2**40),
+        ("coverage", "missing", 2**40),
+    ],
+)
+def test_numbers_of_meta_go_from_one_to_the_bound(kind: str, field: str, most: int) -> None:
+    good = sample(kind)
+    for number in (1, most):
+        assert replace(good, meta={**good.meta, field: number}).meta[field] == number
+    for number in (0, most + 1):
+        with pytest.raises(Corrupt):
+            replace(good, meta={**good.meta, field: number})
+
+
 def test_the_limits_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_ENTRIES == 100_000
     table = table_of(CONTENTS)

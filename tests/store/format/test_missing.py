@@ -33,6 +33,7 @@ def lists(draw: st.DrawFn) -> MissingList:
 @given(lists())
 def test_what_is_rendered_parses(one: MissingList) -> None:
     assert MissingList.parse(one.render()) == one
+    assert set(one.by_reason) == {run.reason for run in one.runs}
     assert sum(one.by_reason.values()) == one.total == sum(run.tiles for run in one.runs)
 
 

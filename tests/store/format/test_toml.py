@@ -72,7 +72,13 @@ def test_what_keeps_the_limits_is_read() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [f"{'.'.join('a' * (MAX_KEY_PARTS + 1))} = 1", nested(MAX_NESTING + 1), f"x = '{'y' * (MAX_LINE - 5)}'"],
+    [
+        f"{'.'.join('a' * (MAX_KEY_PARTS + 1))} = 1",
+        nested(MAX_NESTING + 1),
+        f"x = '{'y' * (MAX_LINE - 5)}'",
+        "x = [" + "1,\n" * (MAX_VALUES - 1) + "]",
+    ],
+    ids=["key", "nesting", "line", "values"],
 )
 def test_one_more_is_refused(text: str) -> None:
     with pytest.raises(TomlError, match="limit"):
@@ -120,3 +126,18 @@ def _outcome(parse: Callable[[Any], dict[str, Any]], text: str | bytes) -> objec
         return "limit" if "limit" in error.reason else "refused"
     except (tomllib.TOMLDecodeError, RecursionError):
         return "refused"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ("a = 1\n#" + "x" * MAX_LINE + "\n# short", 2, MAX_LINE + 1),
+        ("a = 1\nb = 2\n\nx = " + "[" * (MAX_NESTING + 1), 4, 5 + MAX_NESTING),
+        ("[[a]]\n  " + ".".join("k" * (MAX_KEY_PARTS + 1)) + " = 1", 2, 2 + 2 * MAX_KEY_PARTS),
+    ],
+    ids=["line", "nesting", "key"],
+)
+def test_what_exceeds_a_limit_is_named_with_its_place(text: str, line: int, column: int) -> None:
+    with pytest.raises(TomlError, match="limit") as caught:
+        parse_toml(text.encode())
+    assert (caught.value.line, caught.value.column) == (line, column)

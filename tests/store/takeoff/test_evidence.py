@@ -10,8 +10,7 @@ import pytest
 from store.disk.media import Media
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
-from store.takeoff import evidence
-from store.takeoff.evidence import MAX_MISSIONS, StoreEvidence
+from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Evidence
 from store.trust.root import MAX_STEPS
 from tests.support.memory import MemoryEvidence
@@ -146,12 +145,13 @@ class TestEvidence:
                 look()
 
 
-def test_the_most_missions_are_listed_and_one_more_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MAX_MISSIONS == 10_000
-    monkeypatch.setattr(evidence, "MAX_MISSIONS", 3)
-    MemoryEvidence(refs=dict.fromkeys("abc", b"")).write_to(tmp_path / "store")
-    with Media(tmp_path / "store") as media:
-        assert StoreEvidence(media).missions() == ["a", "b", "c"]
-        (tmp_path / "store" / "missions" / "d").touch()
+def test_the_most_missions_are_listed_and_one_more_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "missions"
+    folder.mkdir()
+    for number in range(10_000):
+        (folder / f"m{number}").touch()
+    with Media(tmp_path) as medium:
+        assert len(StoreEvidence(medium).missions()) == 10_000
+        (folder / "one-more").touch()
         with pytest.raises(Unavailable):
-            StoreEvidence(media).missions()
+            StoreEvidence(medium).missions()
