@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,12 +69,17 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
     raise AssertionError(what)
 
 
-def started(desk: Desk, mission: Path, **options: object) -> subprocess.Popen[str]:
-    """`flightbag build` in a process group of its own, in which a terminal would send SIGINT."""
+@contextmanager
+def started(desk: Desk, mission: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """`flightbag build` in a process group of its own, in which a terminal would send SIGINT; killed at the end."""
     command = [BIN / "flightbag", "build", mission, "--store", desk.store, "--key", desk.key, "--json"]
-    return subprocess.Popen(
+    with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
-    )  # type: ignore[call-overload,no-any-return]
+    ) as program:
+        try:
+            yield program
+        finally:
+            program.kill()  # only what hangs is still there
 
 
 def is_running_the_network(pid: int) -> bool:
@@ -431,6 +438,7 @@ def test_the_api_builds_in_a_thread(desk: Desk, tmp_path: Path) -> None:
 def test_the_api_builds_in_a_program_that_comes_by_standard_input(desk: Desk, tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
+from typing import Any
 from builders import build
 from store.trust.keys import PrivateKey
 key = PrivateKey.of_pem(Path({str(desk.key)!r}).read_bytes(), None)
