@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,12 +137,14 @@ def _threshold(text: str) -> tuple[RoleName, int]:
 def _lifetime(text: str) -> tuple[str, int | None]:
     """Return the field of the trust root and its seconds, None for `none`."""
     which, _, length = text.partition("=")
-    for name, field in _LIFETIMES.items():
-        if name == which:
-            seconds = None if length == "none" else seconds_of(length)
-            if seconds is None or (seconds.is_integer() and 1 <= seconds <= TIME_MAX):
-                return field, None if seconds is None else int(seconds)
-    raise Invalid(f"{text!r} is no lifetime", remedy="give default=TIME or max=TIME, such as max=72h, or max=none")
+    with suppress(Invalid):
+        seconds = None if length == "none" else seconds_of(length)
+        if which in _LIFETIMES and (seconds is None or (seconds.is_integer() and 1 <= seconds <= TIME_MAX)):
+            return _LIFETIMES[which], None if seconds is None else int(seconds)
+    raise Invalid(
+        f"{text!r} is not a lifetime",
+        remedy="give default=TIME or max=TIME; TIME is none, or at least 1s and whole seconds, like 90m, 72h or 14d",
+    )
 
 
 def _role(text: str) -> RoleName:
