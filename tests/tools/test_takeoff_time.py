@@ -207,6 +207,14 @@ class TestTheTrustRootSetsLifetimes:
         rotate(desk, "set-lifetime", "max=none")
         assert "1d by default; missions may never expire" in ok("trust", "show", desk.store).out
 
+    def test_whoever_signs_reads_each_changed_rule_as_people_write_it(self, desk: Desk, clock: Clock) -> None:
+        draft = desk.folder / "x.draft"
+        said = ok("trust", "set-issued-after", desk.store, draft, utc(NOW - DAY)).out
+        assert f"  not before: {shown(NOW - DAY)}, before none\n" in said
+        said = ok("trust", "set-lifetime", desk.store, draft, "max=36h").out
+        assert "  valid for: at most 36h, before missions may never expire\n" in said
+        assert f"not before  {shown(NOW - DAY)}\n" in said
+
     def test_from_the_first_root_on(self, desk: Desk) -> None:
         store = desk.folder / "other"
         ok("init", store)
