@@ -60,10 +60,11 @@ def _is_file_or_pipe(mode: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
 
 
-def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
+def passphrase_from(file: Path | None, option: str = "--passphrase-file") -> Callable[[str], bytes]:
     """Return a function that gives the passphrase of a key: the first line of `file`, or an answer at the terminal.
 
-    Its argument is the prompt. It raises Invalid if there is neither a file nor a terminal.
+    Its argument is the prompt. It raises Invalid, naming the option of the file, if there is neither a file nor a
+    terminal.
     """
 
     def ask(prompt: str) -> bytes:
@@ -71,9 +72,7 @@ def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
             lines = read_file(file, 4096, "the passphrase file").splitlines()
             return lines[0] if lines else b""
         if not sys.stdin.isatty():
-            raise Invalid(
-                "the key needs a passphrase, and standard input is not a terminal", remedy="give --passphrase-file"
-            )
+            raise Invalid("the key needs a passphrase, and standard input is not a terminal", remedy=f"give {option}")
         return getpass.getpass(printable(prompt)).encode()
 
     return ask

@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,12 +137,14 @@ def _threshold(text: str) -> tuple[RoleName, int]:
 def _lifetime(text: str) -> tuple[str, int | None]:
     """Return the field of the trust root and its seconds, None for `none`."""
     which, _, length = text.partition("=")
-    for name, field in _LIFETIMES.items():
-        if name == which:
-            seconds = None if length == "none" else seconds_of(length)
-            if seconds is None or (seconds.is_integer() and 1 <= seconds <= TIME_MAX):
-                return field, None if seconds is None else int(seconds)
-    raise Invalid(f"{text!r} is no lifetime", remedy="give default=TIME or max=TIME, such as max=72h, or max=none")
+    with suppress(Invalid):
+        seconds = None if length == "none" else seconds_of(length)
+        if which in _LIFETIMES and (seconds is None or (seconds.is_integer() and 1 <= seconds <= TIME_MAX)):
+            return _LIFETIMES[which], None if seconds is None else int(seconds)
+    raise Invalid(
+        f"{text!r} is not a lifetime",
+        remedy="give default=TIME or max=TIME; TIME is none, or at least 1s and whole seconds, like 90m, 72h or 14d",
+    )
 
 
 def _role(text: str) -> RoleName:
@@ -514,11 +517,8 @@ def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
             ("trust root", f"{root.version}{' (draft)' if draft else ''}"),
             ("domain", f"{root.domain}, id {root.domain_id.hex()}"),
             ("code", short_code(root.digest)),
-            ("epoch", str(root.epoch)),
             ("issued", render.when(root.issued_at)),
-            *([("not before", render.when(root.issued_after))] if root.issued_after is not None else []),
-            ("releases", root.releases),
-            ("valid for", _lifetimes(root)),
+            *((label, text) for label, text in _rules(root) if text),
         ]
     )
     for name in ROLES:
@@ -545,6 +545,17 @@ def _next_step(root_draft: RootDraft, draft: str) -> Iterator[str]:
         yield f"carry {draft} to the holder of the next root key: flightbag trust sign {draft} --key KEY"
 
 
+def _rules(root: TrustRoot) -> list[tuple[str, str]]:
+    """Return what a trust root demands of missions besides their signatures, as rows of a label and a text; "" where it
+    demands nothing."""
+    return [
+        ("epoch", str(root.epoch)),
+        ("not before", "" if root.issued_after is None else render.when(root.issued_after)),
+        ("releases", root.releases),
+        ("valid for", _lifetimes(root)),
+    ]
+
+
 def _lifetimes(root: TrustRoot) -> str:
     """Return how long missions are valid under a trust root."""
     longest = (
@@ -563,9 +574,6 @@ def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
         if before.threshold != after.threshold:
             yield f"  {name}: threshold {after.threshold}, before {before.threshold}"
     yield from (f"  revoked {key.kid.hex()[:16]}" for key in new.revoked if key not in old.revoked)
-    for field in ("epoch", "releases", "issued_after"):
-        if getattr(old, field) != getattr(new, field):
-            was, is_ = getattr(old, field), getattr(new, field)
-            yield f"  {field}: {is_}" + ("" if was is None else f", before {was}")
-    if _lifetimes(old) != _lifetimes(new):
-        yield f"  valid for: {_lifetimes(new)}, before {_lifetimes(old)}"
+    for (label, was), (_, is_) in zip(_rules(old), _rules(new), strict=True):
+        if is_ != was:
+            yield f"  {label}: {is_ or 'none'}, before {was or 'none'}"

@@ -56,6 +56,10 @@ def test_a_key_needs_a_passphrase_or_the_word_that_it_does_not(tmp_path: Path) -
     assert ran.status == 2
     assert "--passphrase-file" in ran.err
     assert list(tmp_path.iterdir()) == []
+    openssl(tmp_path)
+    ran = program("flightbag", "keys", "rewrap", tmp_path / "plain", stdin=subprocess.DEVNULL)
+    assert ran.status == 2
+    assert "give --new-passphrase-file" in ran.err
 
 
 @pytest.mark.parametrize("text", ["", "fourteen chars", "ü" * 14, "x"])
