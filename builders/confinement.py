@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _MAX_RESULT = 512 * 2**20
 # Until the mission file is read, which states the limits.
 _SECONDS = 4 * 3600.0
+# A message with a larger number, or of one more kind of work, is none of ours.
+_MAX_NUMBER, _MAX_ACTIVITIES = 2**53, 100
 
 Progress = Callable[[str, int, int], None]
 
@@ -65,14 +67,20 @@ def run_confined(
             max_result=_MAX_RESULT,
         )
 
+        activities: set[str] = set()
+
         def receive(line: bytes, worker: Worker) -> None:
             try:
                 what, text, number, total = json.loads(line)
                 text, number, total = str(text), int(number), int(total)
             except (ValueError, TypeError, OverflowError, RecursionError):
                 return
+            if max(abs(number), abs(total)) > _MAX_NUMBER:
+                return
             if what == "progress":
-                progress(text, number, total)
+                activities.add(text)
+                if len(activities) <= _MAX_ACTIVITIES:
+                    progress(text, number, total)
             elif what == "loaded":
                 opened(text)
                 worker.seconds = number

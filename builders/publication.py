@@ -111,12 +111,17 @@ def build(
         from builders.report import BuildReport
 
         report = from_json(BuildReport, result.get("report"))
-        if (payload := _Payload.of(result.get("payload"))) is not None:
-            _check_report(report, payload)
+        payload = _Payload.of(result.get("payload"))
+        if missions != [report.mission]:
+            raise _other_report("the report of a mission that it did not name")
+        if payload is not None:
+            _check_report(report, "built", payload.manifest, payload.table)
             with writing(repository) as writer:
-                report = _publish(writer, missions[0], payload, report, keys, now, expect)
-        elif expect is not None and report.outcome == "unchanged":
-            require_code(report.signing_code, expect, f"the published manifest of mission {report.mission}")
+                report = _publish(writer, report.mission, payload, report, keys, now, expect)
+        else:
+            report = _unsigned(repository, report)
+            if expect is not None and report.outcome == "unchanged":
+                require_code(report.signing_code, expect, f"the published manifest of mission {report.mission}")
     return replace(report, seconds=round(time.monotonic() - start, 3))
 
 
@@ -148,20 +153,40 @@ class _Payload:
         return cls(manifest, EntryTable.parse(table_bytes), draft, lacking)
 
 
-def _check_report(report: BuildReport, payload: _Payload) -> None:
-    """Raise Corrupt unless the report shows what the payload has signed: people read the report."""
-    manifest, entries = payload.manifest, payload.table.entries
+def _check_report(report: BuildReport, outcome: str, manifest: Manifest, table: EntryTable) -> None:
+    """Raise Corrupt unless the report has this outcome and shows what this manifest and table say: people read it."""
     coverage = report.coverage
     if (
-        report.mission != manifest.mission.id
+        (report.outcome, report.mission) != (outcome, manifest.mission.id)
         or tuple(one.figure() for one in report.figures) != manifest.quality
         or (coverage.tiles, coverage.tiles - coverage.described, len(coverage.missing))
         != (manifest.coverage.tiles, manifest.coverage.missing, manifest.coverage.missing)
         or sorted((row.name, row.id, row.bytes) for row in report.artifacts)
-        != [(entry.name, str(entry.id), entry.size) for entry in entries]
+        != [(entry.name, str(entry.id), entry.size) for entry in table.entries]
     ):
-        text = "the confined process gave back a report of something else than its payload"
-        raise Corrupt(text, remedy="report this as a defect", kind="failed")
+        raise _other_report("a report of something else than what is signed")
+
+
+def _unsigned(repository: Repository, report: BuildReport) -> BuildReport:
+    """Return the report of a build that has nothing to sign: it failed, or the published manifest stays. What that
+    manifest is, this process says. Raise Corrupt for another outcome, and as `Repository.current` does."""
+    if report.outcome == "failed":
+        return replace(report, manifest="", sequence=0, signing_code="", valid_from=None, expires_at=None)
+    published = repository.current(report.mission)
+    _check_report(report, "unchanged", published.manifest, published.table)
+    issued = published.manifest.issue
+    return replace(
+        report,
+        manifest=str(published.manifest_id),
+        sequence=issued.sequence,
+        signing_code=published.signing_code,
+        valid_from=issued.valid_from,
+        expires_at=issued.expires_at,
+    )
+
+
+def _other_report(what: str) -> Corrupt:
+    return Corrupt(f"the confined process gave back {what}", remedy="report this as a defect", kind="failed")
 
 
 def _publish(

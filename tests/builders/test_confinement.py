@@ -351,7 +351,9 @@ def test_a_wrong_passphrase_costs_no_work(desk: Desk, tmp_path: Path) -> None:
 # -- what comes back
 
 
-def forged(desk: Desk, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, object]], object]) -> Ran:
+def forged(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, object]], object], *more: object
+) -> Ran:
     from builders import confinement
 
     real = confinement.run_confined
@@ -363,7 +365,7 @@ def forged(desk: Desk, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[s
 
     with monkeypatch.context() as patch:
         patch.setattr(confinement, "run_confined", run)
-        return desk.build(small(desk))
+        return desk.build(small(desk), *more)
 
 
 @pytest.mark.parametrize(
@@ -378,6 +380,8 @@ def forged(desk: Desk, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[s
         "no report",
         "report of other figures",
         "report of other artifacts",
+        "no payload",
+        "no payload, and unchanged",
     ],
 )
 def test_a_payload_that_is_not_what_may_be_signed_is_not_signed(
@@ -409,6 +413,10 @@ def test_a_payload_that_is_not_what_may_be_signed_is_not_signed(
             result["report"] = result["report"].replace('"described":', '"described":1')  # type: ignore[attr-defined]
         elif what == "report of other artifacts":
             result["report"] = result["report"].replace('"name":"engines/', '"name":"engineers/')  # type: ignore[attr-defined]
+        elif what.startswith("no payload"):
+            del result["payload"]
+            outcome = '"unchanged"' if "unchanged" in what else '"built"'
+            result["report"] = result["report"].replace('"built"', outcome, 1)  # type: ignore[attr-defined]
         elif what == "no report":
             del result["report"]
         else:
@@ -419,6 +427,60 @@ def test_a_payload_that_is_not_what_may_be_signed_is_not_signed(
     assert "error" in ran.json
     assert not (desk.store / "missions" / "left").exists()
     assert not (desk.store / "drafts" / "left").exists()
+
+
+def test_what_is_unchanged_is_read_from_the_store(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code that a second pilot compares is that of the published manifest, whatever the process says."""
+    first = desk.built(small(desk))
+
+    def change(result: dict[str, object]) -> None:
+        report = result["report"].replace(first["signing_code"], "00000-00000")  # type: ignore[attr-defined]
+        result["report"] = report.replace(first["manifest"], "00" * 32)
+
+    ran = forged(desk, monkeypatch, change, "--expect", first["signing_code"])
+    assert (ran.json["outcome"], ran.json["manifest"]) == ("unchanged", first["manifest"])
+    assert ran.json["signing_code"] == first["signing_code"]
+    assert forged(desk, monkeypatch, change, "--expect", "00000-00000").json["error"]["kind"] == "other-code"
+
+
+MESSENGER = """
+import builders.engines.isolation as isolation
+import json, os, sys
+real = isolation.begin
+def begin(parent, memory):
+    real(parent, memory)
+    main = sys.modules["__main__"]
+    if hasattr(main, "Messages"):
+        main.Messages.{} = {}
+isolation.begin = begin
+"""
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("method", "code"),
+    [
+        ("loaded", "lambda self, mission, limits: None"),
+        ("loaded", "lambda self, mission, limits: self._send(['loaded', mission, 10**400, 0])"),
+        ("loaded", "lambda self, mission, limits: self._send(['loaded', 'another', 5, 0]) or self._go()"),
+    ],
+)
+def test_without_the_lock_of_the_mission_nothing_is_signed(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, code: str
+) -> None:
+    at_start(tmp_path, monkeypatch, MESSENGER.format(method, code))
+    ran = desk.build(small(desk))
+    assert (ran.status, ran.json["error"]["kind"]) == (1, "failed")
+    assert not (desk.store / "missions" / "left").exists()
+
+
+@LINUX
+def test_a_message_with_an_absurd_number_is_none(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flood = (
+        "lambda self, a, d, t: [self._send(['progress', a + str(i), s * 10**400, 1]) for s in (-1, 1) for i in (1, 2)]"
+    )
+    at_start(tmp_path, monkeypatch, MESSENGER.format("progress", flood))
+    assert desk.built(small(desk))["outcome"] == "built"
 
 
 # -- where it runs
