@@ -85,6 +85,8 @@ def rollback(
         return plan
     with mission_lock(repository, mission, f"the rollback of mission {mission}"):
         plan, target, issued = _planned(repository, mission, root, to, now=now)
+        if plan.unchanged:  # by another process, since it was planned
+            return plan
         manifest = replace(target.manifest, issue=issued)
         draft = Draft(manifest, Envelope(CONTENT_TYPE, manifest.render()))
         opened = draft.opened_with(target.table, root)
