@@ -14,14 +14,12 @@ variable of the environment that names a secret.
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import os
 import re
 import resource
 import select
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -35,6 +33,7 @@ from typing import Any, BinaryIO, NoReturn
 from builders.activity import Recorder, getting_on
 from builders.engines.base import PhaseProgress
 from builders.engines.failures import failure, from_json, is_full
+from store.disk.opening import OtherType, open_file
 from store.errors import NO_SPACE, FlightbagError, no_space
 
 _MAX_RESULT = 16 * 2**20
@@ -318,7 +317,7 @@ def _signal(number: int) -> str:
 
 def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
     try:
-        with _open_regular(path) as file:
+        with _open(path) as file:
             data = file.read(job.max_result + 1)
         if len(data) > job.max_result:
             message = f"the process that {job.does} wrote a result of more than {job.max_result} bytes"
@@ -326,7 +325,7 @@ def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
         result = json.loads(data)
         if type(result) is not dict:
             raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:  # its status is 0, but it wrote no whole result
+    except (OSError, OtherType, ValueError, RecursionError) as error:  # its status is 0, but it wrote no whole result
         raise _no_result(0, job, tail) from error
     return result
 
@@ -334,21 +333,18 @@ def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
 def _tail(path: Path) -> str:
     """The end of the log as text for people, without control characters except line ends; "" where it is gone."""
     try:
-        with _open_regular(path) as file:
+        with _open(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_TAIL))
             text = file.read(_LOG_TAIL).decode(errors="replace")
-    except OSError:
+    except (OSError, OtherType):
         return ""
     return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
 
 
-def _open_regular(path: Path) -> BinaryIO:
-    """Open a file that a worker left. Raise OSError for a link, and for a pipe or a device: reading one may not end."""
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is no regular file")
-    return file
+def _open(path: Path) -> BinaryIO:
+    """Open a file that a worker left, and no link. Raise OtherType for a pipe or a device: reading one may not end."""
+    fd, _ = open_file(path)
+    return os.fdopen(fd, "rb")
 
 
 # -- in the worker
