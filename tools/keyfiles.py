@@ -63,7 +63,7 @@ def _is_file_or_pipe(mode: int) -> bool:
 def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
     """Return a function that gives the passphrase of a key: the first line of `file`, or an answer at the terminal.
 
-    Its argument is the prompt. It raises Invalid if there is neither a file nor a terminal.
+    Its argument is the prompt. It raises Invalid if there is neither a file nor a terminal, and for no answer.
     """
 
     def ask(prompt: str) -> bytes:
@@ -74,7 +74,10 @@ def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
             raise Invalid(
                 "the key needs a passphrase, and standard input is not a terminal", remedy="give --passphrase-file"
             )
-        return getpass.getpass(printable(prompt)).encode()
+        try:
+            return getpass.getpass(printable(prompt)).encode()
+        except EOFError as error:  # Ctrl-D
+            raise Invalid("no passphrase was given", remedy="run the command again") from error
 
     return ask
 
