@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +17,7 @@ import typer
 
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
 from store.format.code import short_code
-from store.format.duration import duration_text, seconds_of
-from store.format.manifest import TIME_MAX
+from store.format.duration import duration_text, lifetime_of
 from store.ground import trust_chain
 from store.ground.repository import Repository
 from store.ground.writer import check_fit
@@ -136,11 +136,10 @@ def _threshold(text: str) -> tuple[RoleName, int]:
 def _lifetime(text: str) -> tuple[str, int | None]:
     """Return the field of the trust root and its seconds, None for `none`."""
     which, _, length = text.partition("=")
-    for name, field in _LIFETIMES.items():
-        if name == which:
-            seconds = None if length == "none" else seconds_of(length)
-            if seconds is None or (seconds.is_integer() and 1 <= seconds <= TIME_MAX):
-                return field, None if seconds is None else int(seconds)
+    with suppress(Invalid):
+        for name, field in _LIFETIMES.items():
+            if name == which:
+                return field, None if length == "none" else lifetime_of(length)
     raise Invalid(f"{text!r} is no lifetime", remedy="give default=TIME or max=TIME, such as max=72h, or max=none")
 
 
