@@ -36,6 +36,7 @@ Draft = Annotated[
     Path,
     typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft. It is created if it does not exist."),
 ]
+ExistingDraft = Annotated[Path, typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft.")]
 RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: root, release or mission.")]
 KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The .pub file of the key.")]
 _LIFETIMES = {"default": "default_lifetime", "max": "max_lifetime"}
@@ -244,7 +245,7 @@ def set_lifetime(
 ) -> int:
     """Set how long missions are valid, in the draft of the next trust root.
 
-    With max, no mission flies that never expires, or later than so long after its
+    With max, a mission flies only if it expires, and at most so long after its
     issue. The default is for mission files that set no end.
 
     Example: flightbag trust set-lifetime ground next.draft max=72h
@@ -285,7 +286,7 @@ def set_issued_after(
 @app.command("sign")
 @command
 def sign(
-    draft: Annotated[Path, typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft.")],
+    draft: ExistingDraft,
     key: Keys,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
@@ -323,7 +324,7 @@ def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: b
 
 @app.command("rotate")
 @command
-def rotate(store: StoreFirst, draft: Draft, expect: Expect = None, as_json: Json = False) -> int:
+def rotate(store: StoreFirst, draft: ExistingDraft, expect: Expect = None, as_json: Json = False) -> int:
     """Put the draft of a trust root into effect, once it has enough signatures.
 
     The trust root before vouches for the next one. Nobody vouches for trust root 1: give its code.
