@@ -146,7 +146,7 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except Invalid as error:
-        raise Invalid(f"{path}: {error.message}", remedy=error.remedy, path=str(path)) from error
+        raise error.restated(f"{path}: {error.message}", path=str(path)) from error
 
 
 def private_key(path: Path, ask: Callable[[str], bytes]) -> PrivateKey:

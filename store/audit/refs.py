@@ -174,7 +174,7 @@ class Refs:
         """Examine the refs, signatures and tables of all missions, under the store's own chain."""
         names = self.collector.names_in("missions", needed=True)
         self.closures_known = names is not None
-        if names is None and self.collector.has_too_many("missions"):
+        if names is None and "missions" in self.collector.crowded:
             names = sorted(self.history.moves)
         for name in names or []:
             if MISSION_ID.fullmatch(name):
