@@ -287,7 +287,7 @@ def _listed(row: dict[str, Any]) -> str:
         return f"{'draft ' if 'draft' in row else ''}DOES NOT HOLD: {row['error']}"
     if "draft" in row:
         signatures = f"{row['signatures']} of {row['threshold']} signatures"
-        return f"draft, flight {row['flight']}: {signatures}, code {row['signing_code']}"
+        return f"draft, flight {row['flight']}: {signatures}, signing code {row['signing_code']}"
     return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}"
 
 

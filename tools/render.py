@@ -468,7 +468,7 @@ def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
         yield from _changes(item.before, item.opened, now)
     if item.named is not item.opened:
         yield f"this goes back to manifest {item.named.manifest_id}"
-    yield f"code {item.named.signing_code}"
+    yield f"signing code {item.named.signing_code}"
 
 
 # They differ between any two manifests.
