@@ -191,7 +191,7 @@ def run_worker(
             remedy = "give another model or file, or allow more in [compile] timeout_s"
         raise failure("timed-out", message, remedy=remedy, **job.facts, log=tail)
     if status != 0:
-        raise no_space(str(folder)) if is_full(folder) else _no_result(status, job, tail, at)
+        raise _no_result(status, job, folder, tail, at)
     return _result(result_path, job, tail), tail
 
 
@@ -292,9 +292,12 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def _no_result(status: int, job: Job, tail: str, at: str = "") -> FlightbagError:
-    """The failure for a worker that ended with this status and without a result."""
+def _no_result(status: int, job: Job, folder: Path, tail: str, at: str = "") -> FlightbagError:
+    """The failure for a worker that ended with this status, and without a result in its folder."""
     last_line = tail.rstrip().rpartition("\n")[2]
+    # A worker that cannot write its result says so in its last line.
+    if is_full(folder) or any(f"[Errno {number}]" in last_line for number in NO_SPACE):
+        return no_space(str(folder))
     if status < 0:
         message = f"the process that {job.does} was ended by {_signal(-status)}"
         remedy = "check whether the machine ran out of memory, then build again"
@@ -303,8 +306,6 @@ def _no_result(status: int, job: Job, tail: str, at: str = "") -> FlightbagError
         remedy = "read the end of its log:\n" + "\n".join(tail.rstrip().split("\n")[-4:])
     # A library that finds no memory may end the process without raising an error.
     kind = "out-of-memory" if any(words in tail for words in _NO_MEMORY) else "failed"
-    if any(f"[Errno {number}]" in last_line for number in NO_SPACE):
-        kind = "no-space"  # of the result itself
     return failure(
         kind, message + (at or (f": {last_line}" if last_line else "")), remedy=remedy if kind == "failed" else "",
         **job.facts, status=status, log=tail,
@@ -326,7 +327,7 @@ def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
         if type(result) is not dict:
             raise ValueError("not an object")
     except (OSError, OtherType, ValueError, RecursionError) as error:  # its status is 0, but it wrote no whole result
-        raise _no_result(0, job, tail) from error
+        raise _no_result(0, job, path.parent, tail) from error
     return result
 
 
