@@ -64,7 +64,7 @@ def passphrase_from(file: Path | None, option: str = "--passphrase-file") -> Cal
     """Return a function that gives the passphrase of a key: the first line of `file`, or an answer at the terminal.
 
     Its argument is the prompt. It raises Invalid, naming the option of the file, if there is neither a file nor a
-    terminal.
+    terminal, and at the end of input.
     """
 
     def ask(prompt: str) -> bytes:
@@ -73,7 +73,10 @@ def passphrase_from(file: Path | None, option: str = "--passphrase-file") -> Cal
             return lines[0] if lines else b""
         if not sys.stdin.isatty():
             raise Invalid("the key needs a passphrase, and standard input is not a terminal", remedy=f"give {option}")
-        return getpass.getpass(printable(prompt)).encode()
+        try:
+            return getpass.getpass(printable(prompt)).encode()
+        except EOFError as error:  # Ctrl-D
+            raise Invalid("no passphrase was given", remedy="run the command again") from error
 
     return ask
 
@@ -142,7 +145,7 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except Invalid as error:
-        raise Invalid(f"{path}: {error.message}", remedy=error.remedy, path=str(path)) from error
+        raise error.restated(f"{path}: {error.message}", path=str(path)) from error
 
 
 def private_key(path: Path, ask: Callable[[str], bytes]) -> PrivateKey:

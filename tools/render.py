@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
-from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
+from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff, utc
 from store.format.missing import MissingList
 from store.ground.history import diff
 from store.ground.issuing import Review
@@ -48,7 +48,7 @@ def size(count: int) -> str:
 
 def when(seconds: int) -> str:
     """Return unix seconds as a time in UTC, to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
+    return utc(seconds)
 
 
 def validity(valid_from: int | None, expires_at: int | None, at: int | None = None) -> str:

@@ -17,8 +17,7 @@ import typer
 
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
 from store.format.code import short_code
-from store.format.duration import duration_text, seconds_of
-from store.format.manifest import TIME_MAX
+from store.format.duration import duration_text, lifetime_of
 from store.ground import trust_chain
 from store.ground.repository import Repository
 from store.ground.writer import check_fit
@@ -37,6 +36,7 @@ Draft = Annotated[
     Path,
     typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft. It is created if it does not exist."),
 ]
+ExistingDraft = Annotated[Path, typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft.")]
 RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: root, release or mission.")]
 KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The .pub file of the key.")]
 _LIFETIMES = {"default": "default_lifetime", "max": "max_lifetime"}
@@ -138,9 +138,9 @@ def _lifetime(text: str) -> tuple[str, int | None]:
     """Return the field of the trust root and its seconds, None for `none`."""
     which, _, length = text.partition("=")
     with suppress(Invalid):
-        seconds = None if length == "none" else seconds_of(length)
-        if which in _LIFETIMES and (seconds is None or (seconds.is_integer() and 1 <= seconds <= TIME_MAX)):
-            return _LIFETIMES[which], None if seconds is None else int(seconds)
+        for name, field in _LIFETIMES.items():
+            if name == which:
+                return field, None if length == "none" else lifetime_of(length)
     raise Invalid(
         f"{text!r} is not a lifetime",
         remedy="give default=TIME or max=TIME; TIME is none, or at least 1s and whole seconds, like 90m, 72h or 14d",
@@ -248,7 +248,7 @@ def set_lifetime(
 ) -> int:
     """Set how long missions are valid, in the draft of the next trust root.
 
-    With max, no mission flies that never expires, or later than so long after its
+    With max, a mission flies only if it expires, and at most so long after its
     issue. The default is for mission files that set no end.
 
     Example: flightbag trust set-lifetime ground next.draft max=72h
@@ -289,7 +289,7 @@ def set_issued_after(
 @app.command("sign")
 @command
 def sign(
-    draft: Annotated[Path, typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft.")],
+    draft: ExistingDraft,
     key: Keys,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
@@ -327,7 +327,7 @@ def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: b
 
 @app.command("rotate")
 @command
-def rotate(store: StoreFirst, draft: Draft, expect: Expect = None, as_json: Json = False) -> int:
+def rotate(store: StoreFirst, draft: ExistingDraft, expect: Expect = None, as_json: Json = False) -> int:
     """Put the draft of a trust root into effect, once it has enough signatures.
 
     The trust root before vouches for the next one. Nobody vouches for trust root 1: give its code.

@@ -98,6 +98,13 @@ def test_a_passphrase_is_asked_at_a_terminal(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_no_answer_is_no_passphrase(tmp_path: Path) -> None:
+    """Ctrl-D is no error of the program."""
+    status, seen = at_terminal("keys", "new", tmp_path / "a.key", answers=[("New passphrase", "")], end=b"\x04")
+    assert (status, "no passphrase was given" in seen, "Traceback" in seen) == (2, True, False)
+    assert not list(tmp_path.iterdir())
+
+
 class TestWarnings:
     def warned(self, path: Path, tmp_path: Path) -> list[str]:
         typed(tmp_path / "pass", HORSE)

@@ -5,6 +5,7 @@ README tells both stories. The clock of the machine is the one thing that the te
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -343,6 +344,11 @@ def test_the_floor_is_lowered_at_a_terminal(desk: Desk, clock: Clock) -> None:
     status, shown_ = at_terminal(*args, answers=[(f"to {shown(NOW)}?", "y")])
     assert (status, "not confirmed: nothing was changed" in shown_) == (2, True)
     assert f"from {shown(NOW + YEAR)} to {shown(NOW)}?" in shown_
+    status, shown_ = at_terminal(*args, answers=[(f"to {shown(NOW)}?", "")], end=b"\x04")
+    assert (status, "not confirmed: nothing was changed" in shown_) == (2, True), "Ctrl-D is no answer"
+    output = desk.folder / "lowered.json"
+    status, _ = at_terminal(*args, "--json", answers=[(f"to {shown(NOW)}?", "no")], output=output)
+    assert (status, json.loads(output.read_text())["error"]["message"]) == (2, "not confirmed: nothing was changed")
     status, shown_ = at_terminal(*args, answers=[(f"to {shown(NOW)}?", "yes")])
     assert (status, "lowered the floor" in shown_) == (0, True)
 
