@@ -7,8 +7,8 @@ the thing (`what`, such as "mission file") and the path in what they raise:
 - Invalid if the path leads to nothing, to anything but a regular file, or to a file above the limit;
 - Unavailable, with `errno`, if the system cannot open or read the file.
 
-Laws: no FIFO, socket or device is opened; at most one byte more than the limit is
-read. Files of a store are not the user's: `store.disk.media` reads them.
+Laws: no FIFO, socket or device is opened; at most one byte more than the limit is read. Files of a store are not the
+user's: `store.disk.media` reads them.
 """
 
 from __future__ import annotations
@@ -19,20 +19,13 @@ from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
-from store.disk.opening import OtherType, open_file
+from store.disk.opening import OtherType, open_file, type_name
 from store.errors import FlightbagError, Invalid, Unavailable
 
 # Of a file that is hashed or stored whole: a file with holes may have terabytes.
 MAX_WHOLE_FILE = 1 << 34
 MAX_MISSION_FILE = 1 << 20
 PIECE = 1 << 20
-_KINDS = (
-    (stat.S_ISDIR, "directory"),
-    (stat.S_ISFIFO, "FIFO"),
-    (stat.S_ISSOCK, "socket"),
-    (stat.S_ISCHR, "character device"),
-    (stat.S_ISBLK, "block device"),
-)
 _UNREADABLE = "make it readable, and check that its disk is mounted"
 
 
@@ -114,9 +107,8 @@ def _explained(error: OSError, path: Path, what: str, absent: type[FlightbagErro
 
 
 def _not_regular(path: Path, what: str, mode: int) -> Invalid:
-    kind = next((name for matches, name in _KINDS if matches(mode)), "special file")
     return Invalid(
-        f"{what} {path}: expected a regular file, found a {kind}",
+        f"{what} {path}: expected a regular file, found a {type_name(mode)}",
         remedy=f"give the path of the {what}",
         path=str(path),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ settings.register_profile(
     "flightbag", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("flightbag")
+
+# A shell lets what it starts in the background ignore Ctrl-C, and the programs that the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tests write to memory where it has room: they sync thousands of times, and a disk needs milliseconds for each.
 # No test needs a real disk: a power cut is a model (tests.faults.disks). TMPDIR=/tmp runs them on a disk.

@@ -16,6 +16,7 @@ from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
 from tools import keyfiles, render
 from tools.arguments import Json, moment, print_lines
+from tools.review import answer_to
 from tools.status import OK, command, print_json, say, warn
 
 app = typer.Typer(
@@ -116,8 +117,8 @@ def lower_floor_command(
 ) -> int:
     """Lower the time that an aircraft remembers as passed, after a wrong clock drove it up.
 
-    Without it every mission that expires would be NO-GO. The aircraft keeps its
-    missions and flights. Missions that expired since TIME are GO without a clock.
+    While it is up, missions that expire are NO-GO. The aircraft keeps its missions
+    and flights. A TIME that is too early lets an expired mission fly without a clock.
 
     Example: flightbag aircraft lower-floor state 2026-11-25T12:00:00Z
     """
@@ -125,7 +126,8 @@ def lower_floor_command(
     before = read_state(state).state
     lowered = before.lowering(at)
     if lowered != before and not yes:
-        _ask(f"lower the floor of {before.id} from {render.when(before.floor)} to {render.when(lowered.floor)}?")
+        question = f"lower the floor of {before.id} from {render.when(before.floor)} to {render.when(lowered.floor)}?"
+        _confirm(question, as_json=as_json)
     after = lower_floor(state, at)
     if as_json:
         print_json({"id": after.id, "before": before.floor, "floor": after.floor})
@@ -136,11 +138,12 @@ def lower_floor_command(
     return OK
 
 
-def _ask(question: str) -> None:
+def _confirm(question: str, *, as_json: bool) -> None:
     """Ask a person at the terminal. Raise Invalid for any answer but yes, and without a terminal."""
-    if not sys.stdin.isatty():
+    stream = sys.stderr if as_json else sys.stdout
+    if not (sys.stdin.isatty() and stream.isatty()):
         raise Invalid("this is confirmed at a terminal", remedy="check the time, and give --yes")
-    if input(f"{question} Type yes: ").strip() != "yes":
+    if answer_to(f"{question} Type yes: ", stream) != "yes":
         raise Invalid("not confirmed: nothing was changed", remedy="type yes to confirm")
 
 

@@ -130,7 +130,10 @@ def keys_rewrap(
 
     Example: flightbag keys rewrap planner.key
     """
-    ask, ask_new = keyfiles.passphrase_from(passphrase_file), keyfiles.passphrase_from(new_passphrase_file)
+    ask, ask_new = (
+        keyfiles.passphrase_from(passphrase_file),
+        keyfiles.passphrase_from(new_passphrase_file, "--new-passphrase-file"),
+    )
     public = keyfiles.rewrap(file, ask, ask_new, confirm=new_passphrase_file is None)
     return _show_key(public, [], as_json=as_json)
 
@@ -287,7 +290,7 @@ def _listed(row: dict[str, Any]) -> str:
         return f"{'draft ' if 'draft' in row else ''}DOES NOT HOLD: {row['error']}"
     if "draft" in row:
         signatures = f"{row['signatures']} of {row['threshold']} signatures"
-        return f"draft, flight {row['flight']}: {signatures}, code {row['signing_code']}"
+        return f"draft, flight {row['flight']}: {signatures}, signing code {row['signing_code']}"
     return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}"
 
 

@@ -60,10 +60,11 @@ def _is_file_or_pipe(mode: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
 
 
-def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
+def passphrase_from(file: Path | None, option: str = "--passphrase-file") -> Callable[[str], bytes]:
     """Return a function that gives the passphrase of a key: the first line of `file`, or an answer at the terminal.
 
-    Its argument is the prompt. It raises Invalid if there is neither a file nor a terminal.
+    Its argument is the prompt. It raises Invalid, naming the option of the file, if there is neither a file nor a
+    terminal, and at the end of input.
     """
 
     def ask(prompt: str) -> bytes:
@@ -71,10 +72,11 @@ def passphrase_from(file: Path | None) -> Callable[[str], bytes]:
             lines = read_file(file, 4096, "the passphrase file").splitlines()
             return lines[0] if lines else b""
         if not sys.stdin.isatty():
-            raise Invalid(
-                "the key needs a passphrase, and standard input is not a terminal", remedy="give --passphrase-file"
-            )
-        return getpass.getpass(printable(prompt)).encode()
+            raise Invalid("the key needs a passphrase, and standard input is not a terminal", remedy=f"give {option}")
+        try:
+            return getpass.getpass(printable(prompt)).encode()
+        except EOFError as error:  # Ctrl-D
+            raise Invalid("no passphrase was given", remedy="run the command again") from error
 
     return ask
 
@@ -143,7 +145,7 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except Invalid as error:
-        raise Invalid(f"{path}: {error.message}", remedy=error.remedy, path=str(path)) from error
+        raise error.restated(f"{path}: {error.message}", path=str(path)) from error
 
 
 def private_key(path: Path, ask: Callable[[str], bytes]) -> PrivateKey:

@@ -138,6 +138,9 @@ def rollback_command(
 ) -> int:
     """Publish the entries of an earlier manifest again, signed, with a new sequence.
 
+    It is valid for as long as the earlier one was, counted from now: also where the
+    mission file gave that a fixed end (valid_until).
+
     The code of that manifest says that it is the one you mean: --dry-run prints it. Without a terminal, give it as
     --expect, or the manifest itself as --to.
 
@@ -167,7 +170,7 @@ def rollback_command(
     else:
         verb = "would go back" if dry_run else "went back" if outcome.manifest else "has a draft that goes back"
         say(f"{outcome.mission} {verb} to the entries of {outcome.to}, as sequence {outcome.sequence}")
-        say(f"the manifest that it {'would go' if dry_run else 'goes'} back to has the code {outcome.to_code}")
+        say(f"the manifest that it {'would go' if dry_run else 'goes'} back to has the signing code {outcome.to_code}")
         say(f"valid: {render.validity(outcome.valid_from, outcome.expires_at, now)}")
         if outcome.replaced:
             say(f"this replaced an earlier draft with {render.many(outcome.replaced, 'signature')}")
@@ -176,7 +179,7 @@ def rollback_command(
         elif not dry_run:
             say(
                 f"NOT PUBLISHED: it has {outcome.signatures} of {outcome.threshold} signatures; "
-                f"the next key signs with `flightbag sign`, code {outcome.signing_code}"
+                f"the next key signs with `flightbag sign`, signing code {outcome.signing_code}"
             )
     return OK
 

@@ -33,7 +33,7 @@ _COMPUTING = 0.1
 # Seconds that the child has to end by itself after Ctrl-C.
 _GRACE = 2.0
 _TICK = 0.5
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,8 @@ def _in_a_child(bound: Bound, seconds: float) -> _Child:
         _wait(bound, seconds, child, asked, answering)
     os.close(asked)
     os.close(answering)
-    # The child does not outlive the process that bounds it.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":  # elsewhere a child whose parent was killed goes on until its medium answers
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
     return _Child(asking, answer)

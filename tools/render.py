@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
-from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff
+from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff, utc
 from store.format.missing import MissingList
 from store.ground.history import diff
 from store.ground.issuing import Review
@@ -48,7 +48,7 @@ def size(count: int) -> str:
 
 def when(seconds: int) -> str:
     """Return unix seconds as a time in UTC, to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
+    return utc(seconds)
 
 
 def validity(valid_from: int | None, expires_at: int | None, at: int | None = None) -> str:
@@ -58,7 +58,9 @@ def validity(valid_from: int | None, expires_at: int | None, at: int | None = No
         return when(seconds) if at is None else f"{when(seconds)} ({distance(seconds - at)})"
 
     start = "" if valid_from is None else f"from {told(valid_from)}, "
-    return start + ("never expires" if expires_at is None else f"until {told(expires_at)}")
+    if expires_at is None:
+        return f"{start}never expires"
+    return start + ("until " if at is None or at <= expires_at else "EXPIRED at ") + told(expires_at)
 
 
 def distance(seconds: int) -> str:
@@ -467,8 +469,8 @@ def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
     else:
         yield from _changes(item.before, item.opened, now)
     if item.named is not item.opened:
-        yield f"this goes back to manifest {item.named.manifest_id}"
-    yield f"code {item.named.signing_code}"
+        yield f"this goes back to manifest {item.named.manifest_id}, whose code is asked for"
+    yield f"signing code {item.named.signing_code}"
 
 
 # They differ between any two manifests.

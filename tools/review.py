@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -41,6 +41,11 @@ def show_and_ask(facts: Iterable[str], *, expect: str | None, as_json: bool, how
             say(line, stream)
     if not asks:
         return None
-    stream.write("To sign exactly this, type its code as you know it from the review: ")
+    return answer_to("To sign exactly this, type its code as you know it from the review: ", stream)
+
+
+def answer_to(question: str, stream: TextIO) -> str:
+    """Return the line that the person at the terminal types, "" for none (Ctrl-D)."""
+    stream.write(question)
     stream.flush()
     return sys.stdin.readline().strip()

@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +17,7 @@ import typer
 
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
 from store.format.code import short_code
-from store.format.duration import duration_text, seconds_of
-from store.format.manifest import TIME_MAX
+from store.format.duration import duration_text, lifetime_of
 from store.ground import trust_chain
 from store.ground.repository import Repository
 from store.ground.writer import check_fit
@@ -36,6 +36,7 @@ Draft = Annotated[
     Path,
     typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft. It is created if it does not exist."),
 ]
+ExistingDraft = Annotated[Path, typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft.")]
 RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: root, release or mission.")]
 KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The .pub file of the key.")]
 _LIFETIMES = {"default": "default_lifetime", "max": "max_lifetime"}
@@ -136,12 +137,14 @@ def _threshold(text: str) -> tuple[RoleName, int]:
 def _lifetime(text: str) -> tuple[str, int | None]:
     """Return the field of the trust root and its seconds, None for `none`."""
     which, _, length = text.partition("=")
-    for name, field in _LIFETIMES.items():
-        if name == which:
-            seconds = None if length == "none" else seconds_of(length)
-            if seconds is None or (seconds.is_integer() and 1 <= seconds <= TIME_MAX):
-                return field, None if seconds is None else int(seconds)
-    raise Invalid(f"{text!r} is no lifetime", remedy="give default=TIME or max=TIME, such as max=72h, or max=none")
+    with suppress(Invalid):
+        for name, field in _LIFETIMES.items():
+            if name == which:
+                return field, None if length == "none" else lifetime_of(length)
+    raise Invalid(
+        f"{text!r} is not a lifetime",
+        remedy="give default=TIME or max=TIME; TIME is none, or at least 1s and whole seconds, like 90m, 72h or 14d",
+    )
 
 
 def _role(text: str) -> RoleName:
@@ -245,7 +248,7 @@ def set_lifetime(
 ) -> int:
     """Set how long missions are valid, in the draft of the next trust root.
 
-    With max, no mission flies that never expires, or later than so long after its
+    With max, a mission flies only if it expires, and at most so long after its
     issue. The default is for mission files that set no end.
 
     Example: flightbag trust set-lifetime ground next.draft max=72h
@@ -286,7 +289,7 @@ def set_issued_after(
 @app.command("sign")
 @command
 def sign(
-    draft: Annotated[Path, typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft.")],
+    draft: ExistingDraft,
     key: Keys,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
@@ -324,7 +327,7 @@ def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: b
 
 @app.command("rotate")
 @command
-def rotate(store: StoreFirst, draft: Draft, expect: Expect = None, as_json: Json = False) -> int:
+def rotate(store: StoreFirst, draft: ExistingDraft, expect: Expect = None, as_json: Json = False) -> int:
     """Put the draft of a trust root into effect, once it has enough signatures.
 
     The trust root before vouches for the next one. Nobody vouches for trust root 1: give its code.
@@ -514,11 +517,8 @@ def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
             ("trust root", f"{root.version}{' (draft)' if draft else ''}"),
             ("domain", f"{root.domain}, id {root.domain_id.hex()}"),
             ("code", short_code(root.digest)),
-            ("epoch", str(root.epoch)),
             ("issued", render.when(root.issued_at)),
-            *([("not before", render.when(root.issued_after))] if root.issued_after is not None else []),
-            ("releases", root.releases),
-            ("valid for", _lifetimes(root)),
+            *((label, text) for label, text in _rules(root) if text),
         ]
     )
     for name in ROLES:
@@ -545,6 +545,17 @@ def _next_step(root_draft: RootDraft, draft: str) -> Iterator[str]:
         yield f"carry {draft} to the holder of the next root key: flightbag trust sign {draft} --key KEY"
 
 
+def _rules(root: TrustRoot) -> list[tuple[str, str]]:
+    """Return what a trust root demands of missions besides their signatures, as rows of a label and a text; "" where it
+    demands nothing."""
+    return [
+        ("epoch", str(root.epoch)),
+        ("not before", "" if root.issued_after is None else render.when(root.issued_after)),
+        ("releases", root.releases),
+        ("valid for", _lifetimes(root)),
+    ]
+
+
 def _lifetimes(root: TrustRoot) -> str:
     """Return how long missions are valid under a trust root."""
     longest = (
@@ -563,9 +574,6 @@ def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
         if before.threshold != after.threshold:
             yield f"  {name}: threshold {after.threshold}, before {before.threshold}"
     yield from (f"  revoked {key.kid.hex()[:16]}" for key in new.revoked if key not in old.revoked)
-    for field in ("epoch", "releases", "issued_after"):
-        if getattr(old, field) != getattr(new, field):
-            was, is_ = getattr(old, field), getattr(new, field)
-            yield f"  {field}: {is_}" + ("" if was is None else f", before {was}")
-    if _lifetimes(old) != _lifetimes(new):
-        yield f"  valid for: {_lifetimes(new)}, before {_lifetimes(old)}"
+    for (label, was), (_, is_) in zip(_rules(old), _rules(new), strict=True):
+        if is_ != was:
+            yield f"  {label}: {is_ or 'none'}, before {was or 'none'}"

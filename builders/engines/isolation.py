@@ -14,14 +14,12 @@ variable of the environment that names a secret.
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import os
 import re
 import resource
 import select
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -35,6 +33,7 @@ from typing import Any, BinaryIO, NoReturn
 from builders.activity import Recorder, getting_on
 from builders.engines.base import PhaseProgress
 from builders.engines.failures import failure, from_json, is_full
+from store.disk.opening import OtherType, open_file
 from store.errors import NO_SPACE, FlightbagError, no_space
 
 _MAX_RESULT = 16 * 2**20
@@ -192,7 +191,7 @@ def run_worker(
             remedy = "give another model or file, or allow more in [compile] timeout_s"
         raise failure("timed-out", message, remedy=remedy, **job.facts, log=tail)
     if status != 0:
-        raise no_space(str(folder)) if is_full(folder) else _no_result(status, job, tail, at)
+        raise _no_result(status, job, folder, tail, at)
     return _result(result_path, job, tail), tail
 
 
@@ -293,9 +292,12 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def _no_result(status: int, job: Job, tail: str, at: str = "") -> FlightbagError:
-    """The failure for a worker that ended with this status and without a result."""
+def _no_result(status: int, job: Job, folder: Path, tail: str, at: str = "") -> FlightbagError:
+    """The failure for a worker that ended with this status, and without a result in its folder."""
     last_line = tail.rstrip().rpartition("\n")[2]
+    # A worker that cannot write its result says so in its last line.
+    if is_full(folder) or any(f"[Errno {number}]" in last_line for number in NO_SPACE):
+        return no_space(str(folder))
     if status < 0:
         message = f"the process that {job.does} was ended by {_signal(-status)}"
         remedy = "check whether the machine ran out of memory, then build again"
@@ -304,8 +306,6 @@ def _no_result(status: int, job: Job, tail: str, at: str = "") -> FlightbagError
         remedy = "read the end of its log:\n" + "\n".join(tail.rstrip().split("\n")[-4:])
     # A library that finds no memory may end the process without raising an error.
     kind = "out-of-memory" if any(words in tail for words in _NO_MEMORY) else "failed"
-    if any(f"[Errno {number}]" in last_line for number in NO_SPACE):
-        kind = "no-space"  # of the result itself
     return failure(
         kind, message + (at or (f": {last_line}" if last_line else "")), remedy=remedy if kind == "failed" else "",
         **job.facts, status=status, log=tail,
@@ -318,7 +318,7 @@ def _signal(number: int) -> str:
 
 def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
     try:
-        with _open_regular(path) as file:
+        with _open(path) as file:
             data = file.read(job.max_result + 1)
         if len(data) > job.max_result:
             message = f"the process that {job.does} wrote a result of more than {job.max_result} bytes"
@@ -326,29 +326,26 @@ def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
         result = json.loads(data)
         if type(result) is not dict:
             raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:  # its status is 0, but it wrote no whole result
-        raise _no_result(0, job, tail) from error
+    except (OSError, OtherType, ValueError, RecursionError) as error:  # its status is 0, but it wrote no whole result
+        raise _no_result(0, job, path.parent, tail) from error
     return result
 
 
 def _tail(path: Path) -> str:
     """The end of the log as text for people, without control characters except line ends; "" where it is gone."""
     try:
-        with _open_regular(path) as file:
+        with _open(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_TAIL))
             text = file.read(_LOG_TAIL).decode(errors="replace")
-    except OSError:
+    except (OSError, OtherType):
         return ""
     return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
 
 
-def _open_regular(path: Path) -> BinaryIO:
-    """Open a file that a worker left. Raise OSError for a link, and for a pipe or a device: reading one may not end."""
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is no regular file")
-    return file
+def _open(path: Path) -> BinaryIO:
+    """Open a file that a worker left, and no link. Raise OtherType for a pipe or a device: reading one may not end."""
+    fd, _ = open_file(path)
+    return os.fdopen(fd, "rb")
 
 
 # -- in the worker

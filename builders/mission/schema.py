@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from builders.extras import missing_extra
 from store.errors import Invalid
 from store.format.cbor import INT_MAX
-from store.format.duration import seconds_of
+from store.format.duration import lifetime_of
 from store.format.entries import SEGMENT
 from store.format.host import FAMILY_NAMES, objection
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID, TIME_MAX
@@ -119,11 +119,13 @@ def _is_file_name(value: Any) -> bool:
 
 
 def _is_length(value: Any) -> bool:
+    if type(value) is not str:
+        return False
     try:
-        seconds = seconds_of(value) if type(value) is str else 0.0
+        lifetime_of(value)
     except Invalid:
         return False
-    return seconds.is_integer() and 1 <= seconds <= TIME_MAX
+    return True
 
 
 def _is_time(value: Any) -> bool:
@@ -308,7 +310,7 @@ class Mission(Section):
     @property
     def length(self) -> int | None:
         """The length of the validity in seconds; None where the file gives none."""
-        return None if self.valid_for is None else int(seconds_of(self.valid_for))
+        return None if self.valid_for is None else lifetime_of(self.valid_for)
 
     @property
     def aircraft_ids(self) -> tuple[str, ...]:

@@ -83,8 +83,8 @@ class Validity:
         if end - now > self.most:
             key = "valid_until" if self.end is not None else "valid_for" if self.given else "valid_from"
             raise Invalid(
-                f"{path}: mission.{key}: the mission would expire at {utc(end)}, {duration_text(end - now)} from now: "
-                f"{allowed}",
+                f"{path}: mission.{key}: the mission would expire at {utc(end)}: {allowed}, now until "
+                f"{utc(now + self.most)}",
                 remedy="shorten it, build the mission later, or have the maximum of the trust root raised: "
                 "`flightbag trust set-lifetime`",
                 path=str(path),

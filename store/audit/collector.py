@@ -45,6 +45,8 @@ class FindingCollector:
         self.notes: dict[str, int] = {}
         self.damaged: dict[ObjectId, int] = {}
         self._unneeded: dict[str, int] = {}
+        # Folders that were not listed because they have too many names. Single names can be looked up still.
+        self.crowded: set[str] = set()
 
     def add(self, finding: Finding, about: str = "") -> None:
         """Add an error. If the same damage was added before, add only the missions that it grounds."""
@@ -114,12 +116,9 @@ class FindingCollector:
             self.add(Finding.of(error, remedy=RESTORE))
         except FlightbagError as error:
             self.add(Finding.of(error, remedy=RESTORE))
+            if error.kind == "too-many":
+                self.crowded.add(folder)
         return None
-
-    def has_too_many(self, folder: str) -> bool:
-        """Return whether a folder was not listed because it has too many names. Single names can be looked up still."""
-        finding = self.errors.get(self.media.absolute(folder))
-        return finding is not None and finding.kind == "too-many"
 
     def findings(self) -> tuple[Finding, ...]:
         """Return all findings, and pass on the errors, which are complete by now."""

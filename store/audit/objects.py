@@ -76,7 +76,7 @@ class Objects:
             places = {first: [] for first in range(256)}
         else:
             shards = self.collector.names_in("objects", needed=True)
-            if shards is None and self.collector.has_too_many("objects"):
+            if shards is None and "objects" in self.collector.crowded:
                 shards = [f"{first:02x}" for first in range(256)]
             if shards is None:
                 self.all_gone()

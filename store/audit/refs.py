@@ -152,10 +152,12 @@ class Refs:
 
     def log(self) -> None:
         """Read the log."""
-        if not present(self.media, log.LOG) and self.evidence.root_versions():
+        if not present(self.media, log.LOG) and (versions := self.root_versions()) != []:
             # The line about the first trust root is older than its file.
-            path = self.media.absolute(log.LOG)
-            text, remedy = "the store has trust roots and no log", "find out who removed the log"
+            path, remedy = self.media.absolute(log.LOG), "find out who removed the log"
+            text = (
+                f"the store has {'trust roots that cannot be read' if versions is None else 'trust roots'} and no log"
+            )
             self.collector.add(Finding("bad-log", text, path=path, remedy=remedy))
             return
         try:
@@ -172,7 +174,7 @@ class Refs:
         """Examine the refs, signatures and tables of all missions, under the store's own chain."""
         names = self.collector.names_in("missions", needed=True)
         self.closures_known = names is not None
-        if names is None and self.collector.has_too_many("missions"):
+        if names is None and "missions" in self.collector.crowded:
             names = sorted(self.history.moves)
         for name in names or []:
             if MISSION_ID.fullmatch(name):
@@ -228,14 +230,21 @@ class Refs:
         if self.trust_root is not None:
             self.mission(self.scope.mission, self.trust_root)
 
+    def root_versions(self) -> list[int] | None:
+        """Return the versions of the trust roots, or None where they cannot be told: `trust` has the finding."""
+        try:
+            return self.evidence.root_versions()
+        except FlightbagError:
+            return None
+
     def trust(self) -> SignedRoot | None:
         """Return the newest trust root if the store's chain holds; else add a finding that grounds every mission."""
         names = self.collector.names_in("trust", needed=False)
-        versions = set(self.evidence.root_versions()) if names else set()
+        versions = self.root_versions() if names else []
         if not self.scope.mission:
             for name in names or []:
                 root = ROOT_FILE.fullmatch(name)
-                if name != "releases" and not (root and int(root[1]) in versions):
+                if name != "releases" and not (root and (versions is None or int(root[1]) in versions)):
                     self.collector.add_stray(f"trust/{name}")
         if not names and not self.holds:
             return None  # a new store

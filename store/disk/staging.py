@@ -106,7 +106,7 @@ def sweep(media: Media, disk: Disk) -> int:
 
 
 def _first_names(media: Media) -> list[str]:
-    """Return the names in `tmp/`, of many names only some: the next sweep goes on."""
+    """Return the names in `tmp/`, of many names only some: when these are removed, the next sweep goes on."""
     try:
         return sorted(media.first_names(TMP))
     except NotFound:

@@ -1,8 +1,8 @@
 """A short code that two people compare over the radio: ten characters in place of the sixty-four of a digest.
 
-The code has fifty bits of BLAKE3 in Crockford's base 32, which lacks I, L, O and U. It distinguishes two honest
-missions, and costs somebody who can sign much work to make a second mission with the same code. It replaces no
-signature.
+The code has fifty bits of BLAKE3 in Crockford's base 32, which lacks I, L, O and U. Another mission with the code of a
+given one takes some 2^50 tries. Whoever composes both makes two with one code in some 2^26, which are minutes
+(FORMAT.md 11). It replaces no signature.
 """
 
 from __future__ import annotations

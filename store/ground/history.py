@@ -15,7 +15,6 @@ from store.ground.issuing import (
     Approve,
     Draft,
     Review,
-    check_signers,
     highest_issued,
     last_issued,
     mission_lock,
@@ -28,7 +27,7 @@ from store.ground.needs import UNKNOWN
 from store.ground.repository import Repository
 from store.ground.writer import check_fit, writing
 from store.takeoff.mission import Opened
-from store.trust.root import TrustRoot
+from store.trust.root import TrustRoot, check_begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +78,20 @@ def rollback(
     if its closure is not whole.
     """
     root = repository.trust_root().root
-    check_signers(root, (), now=now)
+    check_begun(root, now=now)
     plan, _, _ = _planned(repository, mission, root, to, now=now)
     if plan.unchanged or dry_run:
         return plan
     with mission_lock(repository, mission, f"the rollback of mission {mission}"):
         plan, target, issued = _planned(repository, mission, root, to, now=now)
+        if plan.unchanged:  # by another process, since it was planned
+            return plan
         manifest = replace(target.manifest, issue=issued)
         draft = Draft(manifest, Envelope(CONTENT_TYPE, manifest.render()))
         opened = draft.opened_with(target.table, root)
         check_fit(repository.evidence, opened, mission)
         review = Review(opened, last_issued(repository, mission), target)
-        signers = reviewed(review, approve, root, expect, now=now)
+        signers = reviewed(review, approve, root, expect)
         with writing(repository) as writer:
             writer.check_closure(target)
             issued_as = issue_(writer, manifest, target.table, signers, root, event="rolled-back")

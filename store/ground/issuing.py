@@ -44,14 +44,6 @@ from store.trust.root import SignedRoot, TrustRoot, check_begun, check_signer, c
 _LATEST_READ = 16
 
 
-def check_signers(root: TrustRoot, signers: Sequence[Signer], *, now: int) -> None:
-    """Raise Untrusted unless each of these keys may sign a mission, Refused for a trust root from the future of `now`,
-    under which nothing can fly. Called before anything is built or written."""
-    check_begun(root, now=now)
-    for signer in signers:
-        check_signer(root, signer.public, "mission")
-
-
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Keys that will sign once the work is done: how many, those that are known without opening a private key, and the
@@ -68,7 +60,7 @@ class Keys:
 
     def check(self, root: TrustRoot, *, now: int) -> None:
         """Raise Untrusted unless each key that is known may sign a mission, Refused for a trust root from the future of
-        `now`. Called before anything is written."""
+        `now`, under which nothing can fly. Called before anything is written."""
         check_begun(root, now=now)
         for public in self.known:
             check_signer(root, public, "mission")
@@ -264,7 +256,8 @@ def issue(
 
     With `draft`, its signatures are kept. With `hold` the manifest stays a draft, however many signatures it has, and
     even if it could not fly. `event` is the kind of the log line. The caller holds the lock of the mission (see
-    `issuing`). The result is durable on return. Raise as `check_signers` and `Writer.publish` do.
+    `issuing`). The result is durable on return. Raise Untrusted for a key outside of the role mission, and as
+    `Writer.publish` does.
     """
     for signer in signers:
         check_signer(root, signer.public, "mission")
@@ -303,7 +296,7 @@ def sign_draft(
     in the draft that does not verify, Refused for a draft that was overtaken or could not fly.
     """
     root = repository.trust_root().root
-    check_signers(root, (), now=now)
+    check_begun(root, now=now)
     with mission_lock(repository, mission, f"the signing of mission {mission}"):
         draft = draft_of(repository, mission)
         if draft.manifest.mission.id != mission:
@@ -321,17 +314,19 @@ def sign_draft(
         check_fit(repository.evidence, opened, mission)
         event = _purpose(repository, draft.manifest)
         review = Review(opened, last_issued(repository, mission), opened)
-        signers = reviewed(review, approve, root, expect, now=now)
+        signers = reviewed(review, approve, root, expect)
         with writing(repository) as writer:
             return issue(writer, draft.manifest, opened.table, signers, root, draft=draft, event=event)
 
 
-def reviewed(review: Review, approve: Approve, root: TrustRoot, expect: str | None, *, now: int) -> Sequence[Signer]:
-    """Return the signers that `approve` gives. Raise as `Review.require` does for `expect`, and as `check_signers`."""
+def reviewed(review: Review, approve: Approve, root: TrustRoot, expect: str | None) -> Sequence[Signer]:
+    """Return the signers that `approve` gives. Raise as `Review.require` does for `expect`, and Untrusted for a key
+    outside of the role mission."""
     if expect is not None:
         review.require(expect)
     signers = approve(review)
-    check_signers(root, signers, now=now)
+    for signer in signers:
+        check_signer(root, signer.public, "mission")
     return signers
 
 

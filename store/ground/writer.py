@@ -186,7 +186,7 @@ def check_fit(evidence: StoreEvidence, opened: Opened, mission: str) -> None:
     unfit = check_binding(evidence, opened, mission, Binding(), Moment.of_issue(opened.manifest))
     if unfit:
         raise Refused(
-            "no aircraft could fly the new manifest: " + "; ".join(finding.message for finding in unfit),
+            f"no aircraft could fly this manifest of {mission}: " + "; ".join(finding.message for finding in unfit),
             remedy=unfit[0].remedy,
             kind=unfit[0].kind,
             findings=unfit,

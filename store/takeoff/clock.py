@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
 from store.findings import Finding
 from store.format.manifest import SKEW, TIME_MAX, Manifest, age_in_days, utc
@@ -22,6 +22,17 @@ from store.takeoff.mission import Binding, Opened
 NO_CLOCK = "freshness, for want of a trusted clock"
 NEVER_EXPIRES = "expiry: the mission never expires"
 _LOWER_FLOOR = "lower the time that the aircraft remembers: `flightbag aircraft lower-floor`"
+_NEW_EPOCH = "have a new epoch begun by a machine with a right clock, `flightbag trust new-epoch`, and sync the store"
+_CHECK_CLOCK = "check the clock; if it is right, "
+
+Source: TypeAlias = Literal["clock", "trust root", "issue", "floor"]
+# What may be wrong about the time that judged, and what mends it; the rest of the remedy follows.
+_DOUBTS: dict[Source, str] = {
+    "clock": _CHECK_CLOCK,
+    "trust root": f"if the trust root was issued by a wrong clock, {_NEW_EPOCH}; if it is right, ",
+    "issue": "",
+    "floor": f"if the time that judged it is wrong, {_LOWER_FLOOR}; if it is right, ",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +40,21 @@ class Moment:
     """The time of a takeoff check.
 
     `at` is the time that judges, in unix seconds. `clock` is what a trusted clock says, None without one, and for a
-    clock that cannot be right; `doubt` is what the verdict then lists as not judged. `by_floor` is whether the floor of
-    the aircraft's state is the time that judges. `ahead` are the findings about known times that the clock refuses.
+    clock that cannot be right; `doubt` is what the verdict then lists as not judged. `source` is what gave the time
+    that judges; `floor` is that of the aircraft's state. `ahead` are the findings about known times that the clock
+    refuses.
     """
 
     at: int
     clock: int | None = None
     doubt: str = ""
-    by_floor: bool = False
+    source: Source = "clock"
     ahead: tuple[Finding, ...] = ()
 
     @classmethod
     def of_issue(cls, manifest: Manifest) -> Self:
         """Return the moment at which a mission was issued: what is over by then is over for every aircraft."""
-        return cls(manifest.issue.issued_at)
+        return cls(manifest.issue.issued_at, source="issue")
 
 
 def moment_of(opened: Opened, binding: Binding) -> Moment:
@@ -65,7 +77,7 @@ def moment_of(opened: Opened, binding: Binding) -> Moment:
             f"trust root {root.version} was issued",
             "trust root",
             root.issued_at,
-            "have a new epoch begun by a machine with a right clock, `flightbag trust new-epoch`, and sync the store",
+            _NEW_EPOCH,
         ),
     )
     floor = () if state is None else (state.issued, state.clock)
@@ -77,9 +89,12 @@ def moment_of(opened: Opened, binding: Binding) -> Moment:
     if floor and max(floor) > latest:
         text = f"the aircraft remembers that {utc(max(floor))} has passed"
         ahead.append(_ahead("floor-ahead", text, "aircraft's state", max(floor), _LOWER_FLOOR, clock))
-    others = [at for _, _, at, _ in signed if at <= latest] + ([] if clock is None else [clock])
-    judging = max(others + [at for at in floor if at <= latest])
-    return Moment(judging, clock, doubt, by_floor=judging not in others, ahead=tuple(ahead))
+    # Of equal times the first one is the source: the floor rests on the others.
+    times: list[tuple[Source, int]] = [("clock", clock)] if clock is not None else []
+    times += [("trust root", root.issued_at), ("issue", opened.manifest.issue.issued_at)]
+    times += [("floor", at) for at in floor]
+    source, judging = max((one for one in times if one[1] <= latest), key=lambda one: one[1])
+    return Moment(judging, clock, doubt, source, tuple(ahead))
 
 
 def _ahead(kind: str, text: str, entry: str, at: int, remedy: str, clock: int | None) -> Finding:
@@ -91,7 +106,7 @@ def _ahead(kind: str, text: str, entry: str, at: int, remedy: str, clock: int | 
         entry=entry,
         expected=shown,
         actual=utc(at),
-        remedy=f"check the clock; if it is right, {remedy}",
+        remedy=f"{_CHECK_CLOCK}{remedy}",
     )
 
 
@@ -100,9 +115,7 @@ def check_time(manifest: Manifest, moment: Moment) -> Iterator[Finding]:
     expired, or has imagery that is too old."""
     yield from moment.ahead
     start, end, coverage = manifest.issue.valid_from, manifest.issue.expires_at, manifest.coverage
-    right = "check the clock; if it is right, "
-    if moment.by_floor:
-        right = f"if the time that judged it is wrong, {_LOWER_FLOOR}; if it is right, "
+    right = _DOUBTS[moment.source]
     if moment.clock is not None and start is not None and moment.at < start:
         yield Finding(
             "not-yet-valid",
@@ -111,7 +124,7 @@ def check_time(manifest: Manifest, moment: Moment) -> Iterator[Finding]:
             entry="manifest",
             expected=str(start),
             actual=str(moment.at),
-            remedy=f"{right}wait until then, or build and sign the mission again with an earlier valid_from",
+            remedy=f"{_CHECK_CLOCK}wait until then, or build and sign the mission again with an earlier valid_from",
         )
     if end is not None and moment.at > end:
         yield Finding(

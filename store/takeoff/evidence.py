@@ -137,7 +137,13 @@ class StoreEvidence:
         while more := self._roots_after(versions[-1] if versions else 0):
             versions += more
             if len(versions) > MAX_ROOTS:
-                raise Corrupt(f"{self.media.path} has more than {MAX_ROOTS} trust roots", kind="bad-trust-chain")
+                path = self.media.absolute("trust")
+                raise Corrupt(
+                    f"{path} has more than {MAX_ROOTS} trust roots",
+                    remedy="move what is no trust root of this domain out of the store",
+                    kind="bad-trust-chain",
+                    path=path,
+                )
         return versions
 
     def _roots_after(self, after: int) -> list[int]:

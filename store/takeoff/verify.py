@@ -33,7 +33,7 @@ from store.format.duration import duration_text
 from store.format.entries import Entry, EntryTable
 from store.format.host import at_least, fit, meets, unjudged_text
 from store.format.ids import ObjectId
-from store.format.manifest import ENVELOPE_LIMIT, Manifest, identity_of
+from store.format.manifest import ENVELOPE_LIMIT, Manifest, identity_of, utc
 from store.format.missing import ENTRY as MISSING_ENTRY
 from store.format.ref import ref_id
 from store.format.release import KINDS as RELEASED
@@ -267,8 +267,11 @@ def check_binding(
     lifetime = None if issue.expires_at is None else issue.expires_at - issue.issued_at
     if root.max_lifetime is not None and (lifetime is None or lifetime > root.max_lifetime):
         most = duration_text(root.max_lifetime)
-        life = "never expires" if lifetime is None else f"is valid for {duration_text(lifetime)} after its issue"
-        text = f"the mission {life}, and trust root {root.version} allows at most {most}"
+        end = "never" if issue.expires_at is None else f"at {utc(issue.expires_at)}"
+        text = (
+            f"the mission was issued at {utc(issue.issued_at)} and expires {end}; trust root {root.version} allows at "
+            f"most {most}"
+        )
         failures.append(("lifetime", text, root.max_lifetime, "" if lifetime is None else lifetime))
     if binding.flight is not None:
         expect(

@@ -75,7 +75,7 @@ class RootDraft:
                 check_continues(before.root, root)
                 _check_signable(before.root, root)
         except (Corrupt, Untrusted) as error:  # nothing was read: the input of the caller breaks a rule
-            raise Invalid(f"the draft cannot become a trust root: {error.message}") from error
+            raise Invalid(f"the draft cannot become a trust root: {error.message}", remedy=error.remedy) from error
         return cls(before, root, Envelope(CONTENT_TYPE, payload))
 
     @classmethod

@@ -85,6 +85,8 @@ class PublicKey:
         return cls(der[len(_PUBLIC_PREFIX) :])
 
 
+_GIVE_PRIVATE = "give a private key that `flightbag keys new` made"
+_TRY_AGAIN = "try the passphrase again; if it is right, give another copy of the file"
 _GIVE_PUBLIC = "give the .pub file that `flightbag keys new` wrote"
 
 
@@ -159,9 +161,9 @@ class PrivateKey:
             text = "the data is not a private key in PKCS#8 PEM" + (
                 ", or the passphrase is wrong" if passphrase else ""
             )
-            raise Invalid(text) from error
+            raise Invalid(text, remedy=_TRY_AGAIN if passphrase else _GIVE_PRIVATE) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise Invalid("the private key is not an Ed25519 key")
+            raise Invalid("the private key is not an Ed25519 key", remedy=_GIVE_PRIVATE)
         return cls(key)
 
 

@@ -20,6 +20,7 @@ from typing import Literal, get_args
 from store.errors import Corrupt, Refused, Untrusted
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode
 from store.format.cose import OVERHEAD_LIMIT, Envelope
+from store.format.duration import duration_text
 from store.format.ids import derive
 from store.format.manifest import SKEW, TIME_MAX, utc
 from store.trust.keys import PublicKey
@@ -176,8 +177,12 @@ class TrustRoot:
         if set(root.release.keys) & set(root.mission.keys):
             raise Corrupt("a key is in both of the roles release and mission", kind="bad-field", field="root.roles")
         if root.max_lifetime is not None and (root.default_lifetime or 0) > root.max_lifetime:
-            text = "root.default_lifetime is more than root.max_lifetime"
-            raise Corrupt(text, kind="bad-field", field="root.default_lifetime")
+            text = (
+                f"root.default_lifetime is {duration_text(root.default_lifetime or 0)}, more than root.max_lifetime, "
+                f"{duration_text(root.max_lifetime)}"
+            )
+            remedy = "set the default to less, or to none, before the maximum"
+            raise Corrupt(text, remedy=remedy, kind="bad-field", field="root.default_lifetime")
         role_keys = {*root.root.keys, *root.mission.keys, *root.release.keys}
         if role_keys & set(root.revoked):
             raise Corrupt("a revoked key is in a role", kind="bad-field", field="root.roles")

@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,12 +73,17 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
     raise AssertionError(what)
 
 
-def started(desk: Desk, mission: Path, **options: object) -> subprocess.Popen[str]:
-    """`flightbag build` in a process group of its own, in which a terminal would send SIGINT."""
+@contextmanager
+def started(desk: Desk, mission: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """`flightbag build` in a process group of its own, in which a terminal would send SIGINT; killed at the end."""
     command = [BIN / "flightbag", "build", mission, "--store", desk.store, "--key", desk.key, "--json"]
-    return subprocess.Popen(
+    with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
-    )  # type: ignore[call-overload,no-any-return]
+    ) as program:
+        try:
+            yield program
+        finally:
+            program.kill()  # only what hangs is still there
 
 
 def is_running_the_network(pid: int) -> bool:
@@ -528,6 +535,7 @@ def test_the_api_builds_in_a_thread(desk: Desk, tmp_path: Path) -> None:
 def test_the_api_builds_in_a_program_that_comes_by_standard_input(desk: Desk, tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
+from typing import Any
 from builders import build
 from store.trust.keys import PrivateKey
 key = PrivateKey.of_pem(Path({str(desk.key)!r}).read_bytes(), None)

@@ -109,7 +109,7 @@ def test_the_caller_may_name_the_class_of_a_missing_file(tmp_path: Path) -> None
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(
     ("place", "kind"),
-    [(".", "directory"), ("pipe", "FIFO"), ("socket", "socket"), ("/dev/zero", "character device")],
+    [(".", "directory"), ("pipe", "fifo"), ("socket", "socket"), ("/dev/zero", "device")],
 )
 def test_anything_but_a_regular_file_is_invalid_and_nothing_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Reader, place: str, kind: str

@@ -88,6 +88,7 @@ def make_inputs() -> None:
                 bbox=bbox,
                 zooms=ZOOMS,
                 takeoff=TAKEOFF,
+                of_mission='valid_for = "72h"',
                 files=[("calibration/camera.yaml", Path("camera.yaml"))],
                 more="[quality]\nrecall_at_1 = 0.8\nrecall_at_5 = 0.9\n",
             )

@@ -23,14 +23,15 @@ def mission_toml(
     files: Sequence[tuple[str, Path]] = (),
     area: str = "",
     sector: str = "stable_rear",
+    of_mission: str = "",
     of_tiles: str = "",
     of_set: str = "",
     more: str = "",
 ) -> str:
     """The text of a mission file with one source, one backbone and one descriptor set.
 
-    `bbox` and `takeoff` are in degrees. `area` replaces the box in its table; `of_tiles` and `of_set` add lines to
-    those tables, `more` adds tables.
+    `bbox` and `takeoff` are in degrees. `area` replaces the box in its table; `of_mission`, `of_tiles` and
+    `of_set` add lines to those tables, `more` adds tables.
     """
     ranges = ", min = 1, opt = 8, max = 32" if isinstance(batch, str) else ""
     dim = f'"{batch}"' if isinstance(batch, str) else str(batch)
@@ -42,6 +43,7 @@ aircraft = ["uav-07"]
 takeoff = {{ lat = {takeoff[0]}, lon = {takeoff[1]}, alt_m = 480.0 }}
 area = {{ {area or f"bbox = {list(bbox)}"} }}
 sector = "{sector}"
+{of_mission}
 
 [target]
 host = "{host}"

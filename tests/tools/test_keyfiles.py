@@ -56,6 +56,10 @@ def test_a_key_needs_a_passphrase_or_the_word_that_it_does_not(tmp_path: Path) -
     assert ran.status == 2
     assert "--passphrase-file" in ran.err
     assert list(tmp_path.iterdir()) == []
+    openssl(tmp_path)
+    ran = program("flightbag", "keys", "rewrap", tmp_path / "plain", stdin=subprocess.DEVNULL)
+    assert ran.status == 2
+    assert "give --new-passphrase-file" in ran.err
 
 
 @pytest.mark.parametrize("text", ["", "fourteen chars", "ü" * 14, "x"])
@@ -92,6 +96,13 @@ def test_a_passphrase_is_asked_at_a_terminal(tmp_path: Path) -> None:
     assert status == 2
     assert "differ" in seen
     assert path.read_bytes() == before
+
+
+def test_no_answer_is_no_passphrase(tmp_path: Path) -> None:
+    """Ctrl-D is no error of the program."""
+    status, seen = at_terminal("keys", "new", tmp_path / "a.key", answers=[("New passphrase", "")], end=b"\x04")
+    assert (status, "no passphrase was given" in seen, "Traceback" in seen) == (2, True, False)
+    assert not list(tmp_path.iterdir())
 
 
 class TestWarnings:

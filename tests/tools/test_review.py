@@ -242,6 +242,7 @@ class TestRollback:
         assert status == 0, seen
         facts = seen[: seen.index(PROMPT)]
         assert f"this goes back to manifest {dry['to']}" in facts
+        assert f"signing code {dry['to_code']}" in facts
         assert "! files/calibration/camera.yaml" in facts
         row = flightbag("log", equipped.store, "left", "--json").json[-1]
         assert row["event"] == "rolled-back"

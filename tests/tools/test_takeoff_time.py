@@ -5,6 +5,7 @@ README tells both stories. The clock of the machine is the one thing that the te
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -93,7 +94,9 @@ class TestAMissionRunsOut:
         clock(end)
         (verdict,) = desk.verify().json["missions"]
         assert (verdict["go"], verdict["valid_from"], verdict["expires_at"]) == (True, None, end)
+        assert f"valid                       until {shown(end)} (in 0 s)" in ok("show", desk.store, "left").out
         clock(end + 1)
+        assert f"EXPIRED at {shown(end)} (1 s ago)" in ok("show", desk.store, "left").out
         ran = desk.verify()
         assert (ran.status, kinds(ran)) == (1, ["expired"])
         assert f"the mission expired at {shown(end)}, and it is {shown(end + 1)}" in fails(
@@ -187,7 +190,11 @@ class TestTheTrustRootSetsLifetimes:
         assert kinds(desk.verify()) == ["lifetime"]
         for words, path in (
             ("mission.valid_for is missing: trust root 2 allows at most 3d", never),
-            ("mission.valid_for: the mission would expire at", write(desk, "long", valid_for='"73h"')),
+            (
+                f"mission.valid_for: the mission would expire at {shown(NOW + 73 * HOUR)}: trust root 2 allows at most "
+                f"3d from the issue of a mission to its expiry, now until {shown(NOW + 3 * DAY)}",
+                write(desk, "long", valid_for='"73h"'),
+            ),
             ("mission.valid_until: the mission would expire", write(desk, "late", valid_until=utc(NOW + 4 * DAY))),
         ):
             for args in (("plan", path, "--store", desk.store), ("build", path, "--store", desk.store)):
@@ -201,6 +208,14 @@ class TestTheTrustRootSetsLifetimes:
         rotate(desk, "set-lifetime", "max=none")
         assert "1d by default; missions may never expire" in ok("trust", "show", desk.store).out
 
+    def test_whoever_signs_reads_each_changed_rule_as_people_write_it(self, desk: Desk, clock: Clock) -> None:
+        draft = desk.folder / "x.draft"
+        said = ok("trust", "set-issued-after", desk.store, draft, utc(NOW - DAY)).out
+        assert f"  not before: {shown(NOW - DAY)}, before none\n" in said
+        said = ok("trust", "set-lifetime", desk.store, draft, "max=36h").out
+        assert "  valid for: at most 36h, before missions may never expire\n" in said
+        assert f"not before  {shown(NOW - DAY)}\n" in said
+
     def test_from_the_first_root_on(self, desk: Desk) -> None:
         store = desk.folder / "other"
         ok("init", store)
@@ -213,15 +228,17 @@ class TestTheTrustRootSetsLifetimes:
         "text", ["max", "max=", "least=1h", "max=0h", "max=0.5s", "default=-1d", "max=999999999999d"]
     )
     def test_what_is_no_lifetime(self, desk: Desk, text: str) -> None:
-        fails("trust", "set-lifetime", desk.store, desk.folder / "x.draft", text)
+        said = fails("trust", "set-lifetime", desk.store, desk.folder / "x.draft", text)
+        assert "is not a lifetime" in said
+        assert "give default=TIME or max=TIME" in said
         assert not (desk.folder / "x.draft").exists()
 
     def test_a_default_beyond_the_maximum(self, desk: Desk) -> None:
         draft = desk.folder / "x.draft"
         ok("trust", "set-lifetime", desk.store, draft, "max=24h")
-        assert "default_lifetime is more than root.max_lifetime" in fails(
-            "trust", "set-lifetime", desk.store, draft, "default=25h"
-        )
+        said = fails("trust", "set-lifetime", desk.store, draft, "default=25h")
+        assert "root.default_lifetime is 25h, more than root.max_lifetime, 1d" in said
+        assert "set the default to less, or to none" in said
 
 
 def state(desk: Desk) -> tuple[object, ...]:
@@ -327,6 +344,11 @@ def test_the_floor_is_lowered_at_a_terminal(desk: Desk, clock: Clock) -> None:
     status, shown_ = at_terminal(*args, answers=[(f"to {shown(NOW)}?", "y")])
     assert (status, "not confirmed: nothing was changed" in shown_) == (2, True)
     assert f"from {shown(NOW + YEAR)} to {shown(NOW)}?" in shown_
+    status, shown_ = at_terminal(*args, answers=[(f"to {shown(NOW)}?", "")], end=b"\x04")
+    assert (status, "not confirmed: nothing was changed" in shown_) == (2, True), "Ctrl-D is no answer"
+    output = desk.folder / "lowered.json"
+    status, _ = at_terminal(*args, "--json", answers=[(f"to {shown(NOW)}?", "no")], output=output)
+    assert (status, json.loads(output.read_text())["error"]["message"]) == (2, "not confirmed: nothing was changed")
     status, shown_ = at_terminal(*args, answers=[(f"to {shown(NOW)}?", "yes")])
     assert (status, "lowered the floor" in shown_) == (0, True)
 

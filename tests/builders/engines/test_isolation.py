@@ -360,6 +360,14 @@ def test_a_worker_that_says_all_is_well_and_gives_nothing_has_given_no_answer(
     assert caught.value.kind == "failed"
 
 
+def test_a_result_for_which_there_is_no_space_names_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "print('OSError: [Errno 28] No space left on device', flush=True); import os; os._exit(1)"
+    library(tmp_path, monkeypatch, code)
+    with pytest.raises(Unavailable, match="no space is left for /") as caught:
+        compiled(spec_of(save(tmp_path, small_network())), tmp_path, host="cpu")
+    assert caught.value.kind == "no-space"
+
+
 def test_a_signal_without_a_name_is_told_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library(tmp_path, monkeypatch, "import os; os.kill(os.getpid(), 37)")
     with pytest.raises(Unavailable, match="was ended by signal 37"):

@@ -26,6 +26,7 @@ from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
 from store.ground.writer import writing
+from store.takeoff.evidence import MAX_ROOTS
 from tests.faults.damages import BOTH, CASES, OWN, SHARED, Case, names_of, plant, publish_by_hand, ref
 from tests.faults.disks import bad_sectors
 from tests.support.missions import ISSUE, NOW, ROOT, Flight, flight, sign_root
@@ -578,6 +579,22 @@ def test_a_lone_line_of_the_log_without_its_ref_is_noted(store: Path) -> None:
 def test_a_store_without_its_log_is_not_clean(store: Path) -> None:
     (store / "log").unlink()
     assert [one.kind for one in audit(store).findings] == ["bad-log"]
+
+
+@pytest.mark.parametrize("roots", ["a file", "too many"])
+def test_without_log_and_readable_roots_all_findings_are_told(store: Path, roots: str) -> None:
+    """The audit goes on: it tells what else is damaged."""
+    (store / "log").unlink()
+    plant(store, "stray", b"")
+    if roots == "a file":
+        shutil.rmtree(store / "trust")
+        plant(store, "trust", b"")
+    else:
+        for version in range(2, MAX_ROOTS + 34):
+            (store / "trust" / f"{version}.root.cbor").touch()
+    found = audit(store)
+    assert {"bad-log", "stray"} < {one.kind for one in found.findings}
+    assert set(found.missions.values()) == {"grounded"}
 
 
 def test_another_first_root_is_told_by_the_log(store: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import Invalid
-from store.format.duration import duration_text, seconds_of
+from store.format.duration import duration_text, lifetime_of, seconds_of
 from store.format.manifest import TIME_MAX
 
 
@@ -25,6 +25,13 @@ def test_durations(text: str, seconds: float) -> None:
 def test_other_text_is_no_duration(text: str) -> None:
     with pytest.raises(Invalid, match="is not a duration"):
         seconds_of(text)
+
+
+def test_a_lifetime_is_whole_seconds_up_to_the_last_time() -> None:
+    assert [lifetime_of(text) for text in ("1s", "0.5h", f"{TIME_MAX}s")] == [1, 1800, TIME_MAX]
+    for text in ("0s", "0.5s", f"{TIME_MAX + 1}s", "999999999999d", "72"):
+        with pytest.raises(Invalid):
+            lifetime_of(text)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from store.errors import Corrupt, Refused, Untrusted
 from store.format.cbor import INT_MAX
 from store.format.cose import Envelope
 from store.format.manifest import CONTENT_TYPE, SKEW, TIME_MAX
+from store.ground import history
 from store.ground.history import diff, rollback, stats
-from store.ground.issuing import Review
+from store.ground.issuing import Review, mission_lock
 from store.ground.repository import Repository
 from store.ground.trust_chain import rotate
 from store.takeoff.mission import Opened
@@ -254,6 +257,27 @@ class TestReview:
             done = rollback(repository, NORTH.id, approve, now=NOW)
             assert repository.current(NORTH.id).manifest == shown[0].opened.manifest
         assert done.to == NORTH.manifest_id == shown[0].named.manifest_id
+
+    def test_another_process_goes_back_first(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Between the plan and the lock: nothing is left to sign, and nobody is asked."""
+
+        @contextmanager
+        def lock(repository: Repository, mission: str, what: str) -> Iterator[None]:
+            monkeypatch.undo()
+            with Repository.open(store) as other:
+                rollback(other, mission, by(PILOT), now=NOW, to=NORTH.manifest_id)
+            with mission_lock(repository, mission, what):
+                yield
+
+        monkeypatch.setattr(history, "mission_lock", lock)
+        with Repository.open(store) as repository:
+            done = rollback(repository, NORTH.id, never_asked, now=NOW, to=NORTH.manifest_id)
+            current = repository.current(NORTH.id)
+        assert (done.unchanged, done.current, done.sequence) == (
+            True,
+            current.manifest_id,
+            current.manifest.issue.sequence,
+        )
 
 
 def test_a_mission_whose_signer_was_revoked_is_rolled_back_by_another(store: Path) -> None:

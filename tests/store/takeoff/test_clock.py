@@ -49,26 +49,26 @@ def remembering(issued: int = 0, clock: int = 0) -> AircraftState:
 
 @pytest.mark.parametrize("part", ["issued", "clock"])
 @pytest.mark.parametrize(
-    ("now", "floor", "root", "at", "by_floor", "ahead"),
+    ("now", "floor", "root", "at", "source", "ahead"),
     [
-        (ISSUED - 1, 0, 0, ISSUED, False, []),
-        (ISSUED - SKEW, 0, 0, ISSUED, False, []),
-        (ISSUED - SKEW - 1, 0, 0, ISSUED - SKEW - 1, False, ["issued-in-future"]),
-        (NOW, 0, NOW + 1, NOW + 1, False, []),
-        (NOW, 0, NOW + SKEW + 1, NOW, False, ["issued-in-future"]),
-        (NOW, NOW + 1, 0, NOW + 1, True, []),
-        (NOW, NOW + SKEW, 0, NOW + SKEW, True, []),
-        (NOW, NOW + SKEW + 1, 0, NOW, False, ["floor-ahead"]),
-        (0, NOW + 1, NOW + 2, 0, False, ["issued-in-future", "issued-in-future", "floor-ahead"]),
-        (-(2**62), 0, 0, -(2**62), False, ["issued-in-future", "issued-in-future", "floor-ahead"]),
+        (ISSUED - 1, 0, 0, ISSUED, "issue", []),
+        (ISSUED - SKEW, 0, 0, ISSUED, "issue", []),
+        (ISSUED - SKEW - 1, 0, 0, ISSUED - SKEW - 1, "clock", ["issued-in-future"]),
+        (NOW, 0, NOW + 1, NOW + 1, "trust root", []),
+        (NOW, 0, NOW + SKEW + 1, NOW, "clock", ["issued-in-future"]),
+        (NOW, NOW + 1, 0, NOW + 1, "floor", []),
+        (NOW, NOW + SKEW, 0, NOW + SKEW, "floor", []),
+        (NOW, NOW + SKEW + 1, 0, NOW, "clock", ["floor-ahead"]),
+        (0, NOW + 1, NOW + 2, 0, "clock", ["issued-in-future", "issued-in-future", "floor-ahead"]),
+        (-(2**62), 0, 0, -(2**62), "clock", ["issued-in-future", "issued-in-future", "floor-ahead"]),
     ],
 )
 def test_a_clock_before_known_times(
-    now: int, floor: int, root: int, at: int, by_floor: bool, ahead: list[str], part: str
+    now: int, floor: int, root: int, at: int, source: str, ahead: list[str], part: str
 ) -> None:
     """Within the skew the later one counts, beyond it the known time is refused."""
     moment = moment_of(opened(root_issued_at=root), Binding(now, state=remembering(**{part: floor})))
-    assert (moment.at, moment.clock, moment.doubt, moment.by_floor) == (at, now, "", by_floor)
+    assert (moment.at, moment.clock, moment.doubt, moment.source) == (at, now, "", source)
     assert [finding.kind for finding in moment.ahead] == ahead
     assert all(finding.remedy.startswith("check the clock") for finding in moment.ahead)
 
@@ -80,9 +80,9 @@ def test_a_clock_after_the_year_9999_is_none() -> None:
 
 
 def test_without_a_clock() -> None:
-    assert moment_of(opened(), Binding()) == Moment(ISSUED, None, NO_CLOCK)
+    assert moment_of(opened(), Binding()) == Moment(ISSUED, None, NO_CLOCK, "issue")
     for state in (remembering(issued=NOW), remembering(clock=NOW)):
-        assert moment_of(opened(), Binding(state=state)) == Moment(NOW, None, NO_CLOCK, by_floor=True)
+        assert moment_of(opened(), Binding(state=state)) == Moment(NOW, None, NO_CLOCK, "floor")
 
 
 def test_one_part_of_the_floor_that_is_ahead_takes_the_other_with_it_into_one_finding() -> None:
@@ -116,11 +116,29 @@ def test_what_never_expires_is_not_judged() -> None:
 
 def test_where_the_floor_judged_the_remedy_names_the_command() -> None:
     late = manifest_of(TABLE, issue=replace(ISSUE, expires_at=NOW - 1))
-    (by_floor,) = check_time(late, Moment(NOW, None, NO_CLOCK, by_floor=True))
+    (by_floor,) = check_time(late, Moment(NOW, None, NO_CLOCK, "floor"))
     assert "flightbag aircraft lower-floor" in by_floor.remedy
     assert by_floor.message == "the mission expired at 2026-11-18 00:01:39Z, and it is at least 2026-11-18 00:01:40Z"
     (by_clock,) = check_time(late, Moment(NOW, NOW))
-    assert "lower-floor" not in by_clock.remedy
+    assert by_clock.remedy.startswith("check the clock")
+
+
+def test_where_the_trust_root_judged_the_remedy_is_a_new_epoch() -> None:
+    """No aircraft lowers its floor below its trust root, and a build under a trust root from the future is refused."""
+    mission = opened(root_issued_at=NOW + 1)
+    for state in (None, remembering(NOW + 1)):
+        moment = moment_of(mission, Binding(state=state))
+        (finding,) = check_time(manifest_of(TABLE, issue=replace(ISSUE, expires_at=NOW)), moment)
+        assert "flightbag trust new-epoch" in finding.remedy
+        assert "lower-floor" not in finding.remedy
+        assert "check the clock" not in finding.remedy
+
+
+def test_a_mission_that_is_too_early_by_the_clock_is_not_mended_by_a_lower_floor() -> None:
+    moment = moment_of(opened(), Binding(NOW, state=remembering(NOW + 10)))
+    (finding,) = check_time(manifest_of(TABLE, issue=replace(ISSUE, valid_from=NOW + 20)), moment)
+    assert finding.kind == "not-yet-valid"
+    assert "lower-floor" not in finding.remedy
 
 
 def kinds(at: int, **coverage: int | None) -> list[str]:
