@@ -24,6 +24,7 @@ from store.errors import FlightbagError, Invalid, Unavailable
 
 # Of a file that is hashed or stored whole: a file with holes may have terabytes.
 MAX_WHOLE_FILE = 1 << 34
+MAX_MISSION_FILE = 1 << 20
 PIECE = 1 << 20
 _UNREADABLE = "make it readable, and check that its disk is mounted"
 

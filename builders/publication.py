@@ -8,9 +8,9 @@
     'unchanged'
 
 All that reads foreign bytes or runs a network happens in the process that `confinement` starts (decision 19). What it
-gives back is a payload: a manifest and its table. This process parses both as strictly as an aircraft does, opens the
-keys last, when that process has ended, and publishes. A build that fails publishes nothing, and the previous manifest
-stays current.
+gives back is a payload: a manifest and its table. This process parses both as strictly as an aircraft does, compares
+the manifest with the mission file, opens the keys last, when that process has ended, and publishes. A build that fails
+publishes nothing, and the previous manifest stays current.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from builders import confinement
+from builders.files import MAX_MISSION_FILE, read_regular
 from store.disk.locks import exclusive
 from store.errors import Corrupt, Refused
+from store.format.area import Area
 from store.format.cose import Envelope
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import CONTENT_TYPE, MISSION_ID, Manifest
+from store.format.manifest import CONTENT_TYPE, MISSION_ID, Manifest, Takeoff
 from store.ground.issuing import Draft, Issued, Keys, draft_of, issue, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
@@ -88,11 +90,14 @@ def build(
     with Repository.open(store) as repository, ExitStack() as locks:
         keys.check(repository.trust_root().root, now=now)
         missions: list[str] = []
+        stated: list[bytes] = []
 
         def lock(mission: str) -> None:
             if missions or not MISSION_ID.fullmatch(mission):
                 raise Corrupt(f"the confined process named {mission[:80]!r} as its mission", kind="failed")
             missions.append(mission)
+            # Now: that process has read this file and nothing else yet, so nothing that it reads has changed the file.
+            stated.append(read_regular(mission_file, MAX_MISSION_FILE, "mission file"))
             what = f"the build of mission {mission}"
             locks.enter_context(exclusive(repository.media.path, repository.disk, f"mission-{mission}", what))
             locks.enter_context(repository.locked())
@@ -116,6 +121,7 @@ def build(
             raise _other_report("the report of a mission that it did not name")
         if payload is not None:
             _check_report(report, "built", payload.manifest, payload.table)
+            _require_stated(mission_file, stated[0], payload.manifest, repository.trust_root().root, now)
             with writing(repository) as writer:
                 report = _publish(writer, report.mission, payload, report, keys, now, expect)
         else:
@@ -165,6 +171,35 @@ def _check_report(report: BuildReport, outcome: str, manifest: Manifest, table: 
         != [(entry.name, str(entry.id), entry.size) for entry in table.entries]
     ):
         raise _other_report("a report of something else than what is signed")
+
+
+def _require_stated(path: Path, data: bytes, manifest: Manifest, trust_root: TrustRoot, now: int) -> None:
+    """Raise Refused unless the manifest says what the mission file says: that process has read foreign bytes since.
+
+    An area that a file of its own states is not compared: reading that file is work of the other process.
+    """
+    from builders.mission.reader import mission_of
+    from builders.mission.validity import Validity
+
+    stated, facts = mission_of(path, data), manifest.mission
+    at = stated.takeoff
+    pairs: dict[str, tuple[object, object]] = {
+        "id": (stated.id, facts.id),
+        "flight": (stated.flight, facts.flight),
+        "aircraft": (stated.aircraft_ids, facts.aircraft),
+        "takeoff": (Takeoff(at.lat_e7, at.lon_e7, at.alt_mm), facts.takeoff),
+        "sector": (stated.sector, facts.sector),
+        "validity": (True, Validity.of(stated, trust_root).kept_by(manifest.issue, now=now)),
+    }
+    if stated.area.bbox_e7 is not None:
+        pairs["area"] = (Area(stated.area.bbox_e7), facts.area)
+    differing = [name for name, (one, other) in pairs.items() if one != other]
+    if differing:
+        raise Refused(
+            f"the manifest of {facts.id} differs from {path} in {', '.join(differing)}, and is not signed",
+            remedy="if you changed the file meanwhile, build again; if not, check every input that came from outside",
+            kind="other-mission",
+        )
 
 
 def _unsigned(repository: Repository, report: BuildReport) -> BuildReport:

@@ -27,13 +27,14 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, get_ar
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from builders.files import lies_in, read_regular
+from builders.files import MAX_MISSION_FILE, lies_in, read_regular
 from builders.mission.schema import (
     Area,
     Backbone,
     File,
     Input,
     InputName,
+    Mission,
     MissionFile,
     Quality,
     Section,
@@ -44,7 +45,6 @@ from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.area import Area as ExactArea
 from store.format.toml import TomlError, parse_toml
 
-MAX_BYTES = 2**20
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MAX_TEXT = 80
 _MAX_PROBLEMS = 100
@@ -67,7 +67,7 @@ def load_mission(path: Path) -> LoadedMission:
     with line and column if the file is not TOML. Raises Unavailable if the system cannot read the file, or cannot look
     up or read a file that it names; its `problems` are those files.
     """
-    data = _parse(path, read_regular(path, MAX_BYTES, "mission file"))
+    data = _parse(path, read_regular(path, MAX_MISSION_FILE, "mission file"))
     report = _Report(path, data)
     folder = Path(os.path.abspath(path)).parent
     mission: MissionFile | None = None
@@ -84,6 +84,14 @@ def load_mission(path: Path) -> LoadedMission:
     assert mission is not None  # otherwise the report has problems
     assert area is not None
     return LoadedMission(mission, area)
+
+
+def mission_of(path: Path, data: bytes) -> Mission:
+    """The section `mission` of the bytes of a mission file, `path` in messages. Opens nothing. Raises Invalid."""
+    section = _Sections(_parse(path, data), Path(os.path.abspath(path)).parent).section(Mission, "mission")
+    if section is None:
+        raise Invalid(f"{path}: mission is missing or wrong", remedy="correct the file", path=str(path))
+    return section
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:

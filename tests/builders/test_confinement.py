@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ import pytest
 from builders import build
 from builders.engines import isolation
 from store.errors import Corrupt, Refused
+from store.format.area import Area
+from store.format.manifest import Manifest
 from store.trust.keys import PrivateKey
 from tests.support.commands import BIN, Ran, flightbag
 from tests.support.field import RIGHT, Desk
@@ -441,6 +445,37 @@ def test_what_is_unchanged_is_read_from_the_store(desk: Desk, monkeypatch: pytes
     assert (ran.json["outcome"], ran.json["manifest"]) == ("unchanged", first["manifest"])
     assert ran.json["signing_code"] == first["signing_code"]
     assert forged(desk, monkeypatch, change, "--expect", "00000-00000").json["error"]["kind"] == "other-code"
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(one, id=one) for one in ("flight", "aircraft", "takeoff", "sector", "area", "validity")]
+)
+def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A manifest that is right in itself, with another fact than the planner wrote."""
+
+    def change(result: dict[str, object]) -> None:
+        payload = result["payload"]
+        assert isinstance(payload, dict)
+        manifest = Manifest.parse(b64decode(payload["manifest"]))
+        facts, issue = manifest.mission, manifest.issue
+        west, south, east, north = facts.area.bbox
+        others = {
+            "flight": {"flight": "2027-01-01-01"},
+            "aircraft": {"aircraft": ("uav-66",)},
+            "takeoff": {"takeoff": replace(facts.takeoff, alt=facts.takeoff.alt + 1)},
+            "sector": {"sector": "active_conflict"},
+            "area": {"area": Area((west, south, east, north + 1))},
+            "validity": {},
+        }
+        facts = replace(facts, **others[what])
+        if what == "validity":
+            issue = replace(issue, expires_at=issue.issued_at + 10**6)
+        payload["manifest"] = b64encode(replace(manifest, mission=facts, issue=issue).render()).decode()
+
+    ran = forged(desk, monkeypatch, change)
+    assert (ran.status, ran.json["error"]["kind"]) == (1, "other-mission")
+    assert what in ran.json["error"]["message"]
+    assert not (desk.store / "missions" / "left").exists()
 
 
 MESSENGER = """

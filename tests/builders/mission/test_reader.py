@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.files import read_regular
-from builders.mission.reader import MAX_BYTES, load_mission, toml_key
+from builders.files import MAX_MISSION_FILE, read_regular
+from builders.mission.reader import load_mission, toml_key
 from store.errors import Invalid, Unavailable
 
 MISSION = """\
@@ -378,7 +378,7 @@ def test_what_is_no_toml_is_told_with_line_and_column(folder: Path, text: str | 
 
 @pytest.mark.parametrize(
     "text",
-    ["x = " + "[" * 100_000, "x = " + "9" * 5000, "x = 1e999999999999999999999999", "#" * MAX_BYTES + "\n"],
+    ["x = " + "[" * 100_000, "x = " + "9" * 5000, "x = 1e999999999999999999999999", "#" * MAX_MISSION_FILE + "\n"],
     ids=["nested", "long integer", "huge exponent", "large"],
 )
 def test_what_would_exhaust_the_parser_is_refused(folder: Path, text: str) -> None:
@@ -394,9 +394,9 @@ def test_thousands_of_problems_are_a_short_list(folder: Path) -> None:
 
 
 def test_a_file_of_the_greatest_size_is_read(folder: Path) -> None:
-    lines = MISSION + "#\n" * ((MAX_BYTES - len(MISSION)) // 2)
-    text = lines.ljust(MAX_BYTES)
-    assert len(text) == MAX_BYTES
+    lines = MISSION + "#\n" * ((MAX_MISSION_FILE - len(MISSION)) // 2)
+    text = lines.ljust(MAX_MISSION_FILE)
+    assert len(text) == MAX_MISSION_FILE
     assert load_mission(write(folder, text)).file.mission.id == "north-ridge"
 
 
