@@ -39,6 +39,7 @@ from store.ground.writer import writing
 from store.takeoff.check import takeoff_check
 from tests.support.commands import flightbag, listing
 from tests.support.field import RIGHT, Desk
+from tests.support.here import confine_here
 
 MODES = {"portable": "", "fast": 'mode = "fast"', "int8": "calibration = { tiles = 4 }"}
 
@@ -389,6 +390,7 @@ def test_another_stations_engine_is_judged_by_its_own_card(bench: Bench, monkeyp
         return replace(compiled, check=CheckFigures(cases))
 
     with monkeypatch.context() as patch:
+        confine_here(patch)
         patch.setattr("builders.artifacts.engine.compile_engine", worse)
         assert flightbag("build", bench.file, "--store", there, "--key", bench.desk.key).status == 0
     assert flightbag("sync", there, here).status == 0

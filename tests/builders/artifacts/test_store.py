@@ -94,12 +94,10 @@ def test_bytes_of_another_id_are_not_stored(artifacts: ArtifactStore, path: Path
     assert not file_of(path, ObjectId.of(DATA)).exists()
 
 
-def test_a_file_that_is_another_than_planned_is_not_stored(artifacts: ArtifactStore, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(DATA)
+def test_chunks_of_another_object_than_planned_are_not_stored(artifacts: ArtifactStore) -> None:
     with pytest.raises(Corrupt):
-        artifacts.insert_file(file, (ObjectId.of(OTHER), len(DATA)))
-    first, again = (artifacts.insert_file(file, (ObjectId.of(DATA), len(DATA))) for _ in range(2))
+        artifacts.insert_chunks(lambda: [DATA], (ObjectId.of(OTHER), len(DATA)))
+    first, again = (artifacts.insert_chunks(lambda: [DATA], (ObjectId.of(DATA), len(DATA))) for _ in range(2))
     assert (first.seconds is None, again.seconds is None) == (False, True)
 
 
