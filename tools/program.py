@@ -52,6 +52,8 @@ def run_program(app: typer.Typer, *, usage: int, could_not_do: int) -> NoReturn:
         with suppress(OutputLost):
             fail(error, as_json=False)
         status = could_not_do
+    # The work is done and its verdict is out: Ctrl-C would replace the status while the interpreter ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     empty_streams()
     raise SystemExit(status)
 

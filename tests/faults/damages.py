@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from store.disk.index import Row
+from store.disk.media import FOLDER_LIMIT
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
 from store.ground.writer import writing
@@ -65,6 +66,11 @@ def plant(store: Path, name: str, data: bytes = b"") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
+
+
+def crowd(store: Path, folder: str) -> None:
+    for number in range(FOLDER_LIMIT + 1):
+        plant(store, f"{folder}/m-{number}")
 
 
 def instead(path: Path) -> Path:
@@ -149,6 +155,7 @@ CASES: dict[str, Case] = {
     "stray among the pins": Case(lambda s: plant(s, "pins/north~"), "stray"),
     "empty draft": Case(lambda s: plant(s, "drafts/north-ridge"), "bad-manifest", hopeless=True),
     "empty pin": Case(lambda s: plant(s, "pins/first-flight"), "bad-ref", hopeless=True),
+    "crowded drafts": Case(lambda s: crowd(s, "drafts"), "too-many", hopeless=True),
     "pin of what is not there": Case(
         lambda s: plant(s, "pins/x", b"0" * 64 + b"\n"), "incomplete-closure", hopeless=True
     ),

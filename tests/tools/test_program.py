@@ -205,3 +205,25 @@ def test_a_tile_with_damaged_exif_data_prints_no_path_of_the_installation(built:
     ran = flightbag("build", mission, "--store", built.store, "--key", built.key)
     assert "Warning" not in ran.err
     assert "site-packages" not in ran.err
+
+
+LATE = """
+import atexit, os, signal
+import typer
+from tools.program import run_program
+
+app = typer.Typer()
+
+@app.command()
+def work() -> int:
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+    print("done")
+    return 1
+
+run_program(app, usage=2, could_not_do=3)
+"""
+
+
+def test_ctrl_c_after_the_verdict_does_not_replace_the_status() -> None:
+    ran = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "done\n", "")
