@@ -171,8 +171,10 @@ def run_worker(
             raise
         if error.errno in NO_SPACE:
             raise no_space(str(error.filename or folder), error.errno) from error
-        message = f"the process that {job.does} cannot be started in {folder}: {error.strerror}"
-        raise failure("failed", message, remedy="free some space in that folder", **job.facts) from error
+        path = error.filename or folder
+        message = f"the process that {job.does} cannot be started: {path}: {error.strerror}"
+        remedy = "check that this user may use that path"
+        raise failure("failed", message, remedy=remedy, **job.facts) from error
     except BaseException:
         if process is not None:
             _ask_to_stop(process)

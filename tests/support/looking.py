@@ -4,7 +4,8 @@
 
 DESK is a desk (see `field`) of the trust domain of STORE, with the mission file `left.toml` and the store `ground`.
 SCRATCH is an empty folder. Prints what went wrong, by command, as JSON; ends with status 0 if nothing did. With USER
-(a number) that user looks, who need not be able to read the programs: they were all used once before.
+(a number) that user looks, who need not be able to read the programs: they were all used once before, and none is
+started by that user, so confined tasks run in this process.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from store.takeoff.check import takeoff_check
 from store.takeoff.loading import load
 from tests.support.commands import flightbag
 from tests.support.field import Desk
+from tests.support.here import confine_here
 
 
 def commands(store: Path, desk: Desk, scratch: Path) -> list[tuple[object, ...]]:
@@ -80,6 +84,7 @@ if __name__ == "__main__":
         (scratch / "before").mkdir()
         told = look(desk.store, desk, scratch / "before")
         become(int(sys.argv[4]))
+        confine_here(pytest.MonkeyPatch())
     told = told or look(store, desk, scratch)
     print(json.dumps(told, indent=2))
     sys.exit(bool(told))
