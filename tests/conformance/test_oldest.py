@@ -12,8 +12,9 @@ from packaging.version import Version
 from tests.support import oldest, release
 
 # Loads every library of a build and of an aircraft, in a minute.
-PART = ["store/trust", "store/takeoff/test_verify.py", "store/disk/test_locks.py", "tools/test_cli.py"]
-PART += ["builders/test_public.py", "builders/mission/test_schema.py", "builders/areas/test_covering.py"]
+PART = ["store/trust/test_root.py", "store/trust/test_key_file.py", "store/takeoff/test_verify.py"]
+PART += ["store/disk/test_locks.py", "tools/test_aircraft.py", "builders/test_public.py"]
+PART += ["builders/mission/test_schema.py", "builders/areas/test_covering.py"]
 
 
 @pytest.fixture(scope="module")

@@ -43,8 +43,8 @@ SEEN = ["store", "tomllib", "json"]
 
 
 def _peak() -> int:
-    """The most memory that this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most memory that this process has had, in bytes. `ru_maxrss` may be that of the program that started it."""
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
 class Watch:
