@@ -32,6 +32,7 @@ from tests.support.commands import BIN, Ran, flightbag
 from tests.support.field import RIGHT, Desk
 from tests.support.traps import write_endless, write_huge
 
+DRILL = "FLIGHTBAG_DRILL" in os.environ
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 # The time that a program may take to end when it is asked to, on a busy machine: far below the hour of a trap.
 PROMPT_S = 60
@@ -105,8 +106,10 @@ def is_as_before(desk: Desk) -> None:
 
 
 @LINUX
-@pytest.mark.parametrize("only_on_tiles", [False, True])
-@pytest.mark.parametrize("command", ["build", "plan"])
+@pytest.mark.parametrize(
+    ("command", "only_on_tiles"),
+    [("build", True), ("plan", False), *([("build", False), ("plan", True)] if DRILL else [])],
+)
 def test_a_model_without_an_end_is_bounded_by_timeout_s(desk: Desk, command: str, only_on_tiles: bool) -> None:
     write_endless(desk.folder / "embedder.onnx", only_on_tiles=only_on_tiles)
     mission = small(desk, more="[compile]\ntimeout_s = 5\n")
@@ -173,7 +176,7 @@ def test_a_model_that_does_not_end_on_calibration_tiles_is_bounded(desk: Desk) -
 
 
 @LINUX
-@pytest.mark.parametrize("only_on_tiles", [False, True])
+@pytest.mark.parametrize("only_on_tiles", [False, True] if DRILL else [True])
 def test_ctrl_c_is_heard_while_a_network_runs(desk: Desk, only_on_tiles: bool) -> None:
     write_endless(desk.folder / "embedder.onnx", only_on_tiles=only_on_tiles)
     with started(desk, small(desk)) as program:
@@ -190,7 +193,7 @@ def test_ctrl_c_is_heard_while_a_network_runs(desk: Desk, only_on_tiles: bool) -
 
 
 @LINUX
-@pytest.mark.parametrize("moment", [0.0, 0.3, 0.6, 1.0, 1.5, 2.5])
+@pytest.mark.parametrize("moment", [0.0, 0.3, 0.6, 1.0, 1.5, 2.5] if DRILL else [0.3, 1.5])
 def test_ctrl_c_at_any_moment_leaves_nothing_behind(desk: Desk, moment: float) -> None:
     with started(desk, small(desk)) as program:
         wait_for(lambda: workers(desk), "no worker begins")

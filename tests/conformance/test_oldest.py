@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 
 import pytest
@@ -19,6 +20,8 @@ PART += ["builders/mission/test_schema.py", "builders/areas/test_covering.py"]
 
 @pytest.fixture(scope="module")
 def environment() -> None:
+    if "FLIGHTBAG_DRILL" not in os.environ:
+        pytest.skip("takes minutes: a part of make drill")
     if why := release.unreachable():
         pytest.skip(why)
     oldest.install()
