@@ -268,10 +268,12 @@ class Media:
             )
         return sorted(names)
 
-    def first_names(self, name: str, most: int = FOLDER_LIMIT) -> list[str]:
-        """Return at most so many names of a directory, in the order in which the medium lists them."""
+    def first_names(self, name: str, most: int = FOLDER_LIMIT, *, folders: bool = False) -> list[str]:
+        """Return at most so many names of a directory, with `folders` of the folders in it, in the order in which the
+        medium lists them."""
         with _explained(self.absolute(name)), os.scandir(self.directory(name)) as entries:
-            return [entry.name for entry in islice(entries, most)]
+            wanted = (entry for entry in entries if not folders or entry.is_dir(follow_symlinks=False))
+            return [entry.name for entry in islice(wanted, most)]
 
     def names_if_there(self, name: str) -> list[str]:
         """Return the names in a directory, ascending; none of a missing directory. Raises as `names` does."""

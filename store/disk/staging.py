@@ -85,7 +85,7 @@ def sweep(media: Media, disk: Disk) -> int:
     Objects that they renamed are made durable first, because the next transaction relies on them.
     """
     swept = 0
-    for name in _first_names(media):
+    for name in _first_folders(media):
         path = media.absolute(f"{TMP}/{name}")
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -105,10 +105,11 @@ def sweep(media: Media, disk: Disk) -> int:
     return swept
 
 
-def _first_names(media: Media) -> list[str]:
-    """Return the names in `tmp/`, of many names only some: when these are removed, the next sweep goes on."""
+def _first_folders(media: Media) -> list[str]:
+    """Return the folders in `tmp/`, of many only some: when these are removed, the next sweep goes on. Any number of
+    files there hides none: what a dead transaction renamed has to be made durable."""
     try:
-        return sorted(media.first_names(TMP))
+        return sorted(media.first_names(TMP, folders=True))
     except NotFound:
         return []
 

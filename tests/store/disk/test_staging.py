@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from store.disk.durable import Disk
-from store.disk.media import Media
+from store.disk.media import FOLDER_LIMIT, Media
 from store.disk.staging import Staging, empty, list_names, remove_tree, sweep
 from store.errors import Unavailable
 from store.ground.repository import Repository
@@ -33,6 +33,20 @@ def test_a_folder_is_made_at_first_use_and_goes_with_its_content(store: Path) ->
         (folder / "link").symlink_to(store / "objects")
     assert os.listdir(store / "tmp") == []
     assert (store / "objects").is_dir()
+
+
+def test_no_number_of_files_hides_a_dead_transaction(store: Path) -> None:
+    """One is made before the files and one after them: a medium lists one of them beyond the bound."""
+    tmp = store / "tmp"
+    (tmp / "1-first").mkdir()
+    for number in range(FOLDER_LIMIT):
+        (tmp / f"{number:05}").touch()
+    (tmp / "2-last").mkdir()
+    disk = Recorded()
+    with Media(store) as media:
+        assert sweep(media, disk) == 2
+    assert not [path for path in tmp.iterdir() if path.is_dir()]
+    assert ("sync-directory", str(store / "objects")) in disk.operations
 
 
 def test_sweep_takes_the_dead_and_leaves_the_living(store: Path) -> None:
