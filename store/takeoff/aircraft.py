@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -248,15 +248,8 @@ def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = 
     Return False if it was consumed before. Raise NotFound (kind unknown-flight) for a flight of which this aircraft has
     accepted no mission, with the nearest that it has; further as `AircraftState.consuming` and `read_state` do.
     """
-    disk = disk or Disk()
-    folder = os.path.realpath(folder)
-    read_state(folder)  # without a state nothing is made, not even a lock
-    with _locked(folder, disk):
-        stored = read_state(folder)
-        state = stored.state.consuming(flight)
-        if state != stored.state or stored.mend:
-            _write(folder, disk, replace(stored, state=state))
-        return state != stored.state
+    before, after = _change(folder, disk, lambda state: state.consuming(flight))
+    return after != before
 
 
 def lower_floor(folder: str | os.PathLike[str], at: int, *, disk: Disk | None = None) -> AircraftState:
@@ -265,15 +258,22 @@ def lower_floor(folder: str | os.PathLike[str], at: int, *, disk: Disk | None = 
 
     Raise as `AircraftState.lowering` and `read_state` do.
     """
+    return _change(folder, disk, lambda state: state.lowering(at))[1]
+
+
+def _change(
+    folder: str | os.PathLike[str], disk: Disk | None, change: Callable[[AircraftState], AircraftState]
+) -> tuple[AircraftState, AircraftState]:
+    """Put what `change` makes of the state in its place, durably. Return the state before and after."""
     disk = disk or Disk()
     folder = os.path.realpath(folder)
     read_state(folder)  # without a state nothing is made, not even a lock
     with _locked(folder, disk):
         stored = read_state(folder)
-        state = stored.state.lowering(at)
+        state = change(stored.state)
         if state != stored.state or stored.mend:
             _write(folder, disk, replace(stored, state=state))
-        return state
+        return stored.state, state
 
 
 def check(

@@ -41,8 +41,7 @@ class Moment:
 
     `at` is the time that judges, in unix seconds. `clock` is what a trusted clock says, None without one, and for a
     clock that cannot be right; `doubt` is what the verdict then lists as not judged. `source` is what gave the time
-    that judges; `floor` is that of the aircraft's state. `ahead` are the findings about known times that the clock
-    refuses.
+    that judges ("floor": the aircraft's state). `ahead` are the findings about known times that the clock refuses.
     """
 
     at: int
@@ -88,7 +87,9 @@ def moment_of(opened: Opened, binding: Binding) -> Moment:
     ]
     if floor and max(floor) > latest:
         text = f"the aircraft remembers that {utc(max(floor))} has passed"
-        ahead.append(_ahead("floor-ahead", text, "aircraft's state", max(floor), _LOWER_FLOOR, clock))
+        # Under a trust root from the future the floor cannot be lowered.
+        remedy = _NEW_EPOCH if root.issued_at > latest else _LOWER_FLOOR
+        ahead.append(_ahead("floor-ahead", text, "aircraft's state", max(floor), remedy, clock))
     # Of equal times the first one is the source: the floor rests on the others.
     times: list[tuple[Source, int]] = [("clock", clock)] if clock is not None else []
     times += [("trust root", root.issued_at), ("issue", opened.manifest.issue.issued_at)]

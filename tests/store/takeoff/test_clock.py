@@ -71,6 +71,9 @@ def test_a_clock_before_known_times(
     assert (moment.at, moment.clock, moment.doubt, moment.source) == (at, now, "", source)
     assert [finding.kind for finding in moment.ahead] == ahead
     assert all(finding.remedy.startswith("check the clock") for finding in moment.ahead)
+    if "floor-ahead" in ahead:  # `lower-floor` refuses under a trust root from the future
+        assert ("new-epoch" in moment.ahead[-1].remedy) is (root > now + SKEW)
+        assert ("lower-floor" in moment.ahead[-1].remedy) is (root <= now + SKEW)
 
 
 def test_a_clock_after_the_year_9999_is_none() -> None:
