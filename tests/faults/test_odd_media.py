@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +24,7 @@ from tests.store.audit.test_repair import mend
 from tests.support.commands import flightbag
 from tests.support.missions import pinned
 from tests.support.mounts import exfat
-from tests.support.opens import make_device, opens_of
+from tests.support.opens import make_device, make_socket, opens_of
 from tests.support.stores import (
     ENGINE,
     NORTH,
@@ -113,16 +112,6 @@ def test_nothing_needs_what_fat_lacks(tmp_path: Path) -> None:
     assert check(store, NORTH.id).go
 
 
-def _socket(path: Path) -> None:
-    here = Path.cwd()
-    os.chdir(path.parent)  # the name of a socket is short
-    try:
-        with socket.socket(socket.AF_UNIX) as one:
-            one.bind(path.name)
-    finally:
-        os.chdir(here)
-
-
 def _device(path: Path) -> None:
     try:
         os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero: to read it would never end
@@ -135,7 +124,7 @@ INSTEAD: dict[str, Callable[[Path], object]] = {
     "link to itself": lambda path: path.symlink_to(path.name),
     "folder": lambda path: path.mkdir(),
     "FIFO": lambda path: os.mkfifo(path),
-    "socket": _socket,
+    "socket": make_socket,
     "device": _device,
 }
 

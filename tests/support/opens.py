@@ -1,9 +1,10 @@
-"""Sees whether a thing was opened: by inotify, which reports every open(2) of an inode, also of a device or a FIFO."""
+"""Things that nobody may open, and whether somebody did: inotify reports every open(2), also of a device or a FIFO."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,3 +47,14 @@ def make_device(path: Path) -> None:
         os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     except PermissionError:
         pytest.skip("only root makes device files")
+
+
+def make_socket(path: Path) -> None:
+    """Leave a socket there, to which nobody listens."""
+    here = Path.cwd()
+    os.chdir(path.parent)  # the name of a socket is short
+    try:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(path.name)
+    finally:
+        os.chdir(here)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from store.disk.media import CHUNK, Media, object_path
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.takeoff.evidence import StoreEvidence
+from tests.support.opens import make_socket
 from tests.support.stores import NORTH, check, make_store
 
 DATA = b"an object"
@@ -44,16 +44,6 @@ def store_of(path: Path) -> Path:
     return next(parent for parent in path.parents if parent.name == "store")
 
 
-def listen(path: Path) -> None:
-    here = os.getcwd()
-    os.chdir(path.parent)  # the path of a socket is short
-    try:
-        with socket.socket(socket.AF_UNIX) as one:
-            one.bind(path.name)
-    finally:
-        os.chdir(here)
-
-
 def device(path: Path) -> None:
     try:
         os.mknod(path, 0o600 | 0o020000, os.makedev(1, 7))  # /dev/full
@@ -65,7 +55,7 @@ IN_PLACE: dict[str, Callable[[Path], object]] = {
     "symlink": link_to_file,
     "symlink to nowhere": lambda path: path.symlink_to("/nowhere/at/all"),
     "fifo": os.mkfifo,
-    "socket": listen,
+    "socket": make_socket,
     "directory": os.mkdir,
     "device": device,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -12,23 +11,12 @@ import pytest
 
 from store.disk import opening
 from store.disk.opening import OtherType, open_file
-from tests.support.opens import make_device, opens_of
-
-
-def listen(path: Path) -> None:
-    here = Path.cwd()
-    os.chdir(path.parent)  # the name of a socket is short
-    try:
-        with socket.socket(socket.AF_UNIX) as one:
-            one.bind(path.name)
-    finally:
-        os.chdir(here)
-
+from tests.support.opens import make_device, make_socket, opens_of
 
 THINGS: dict[str, Callable[[Path], object]] = {
     "device": make_device,
     "fifo": os.mkfifo,
-    "socket": listen,
+    "socket": make_socket,
     "directory": os.mkdir,
     "link": lambda path: path.symlink_to(path.with_name("file")),
 }
