@@ -73,11 +73,9 @@ def _repeated(evidence: Evidence, opened: Opened, inventory: Inventory) -> Itera
     """Yield a finding if the mission describes more repeated tiles, or fewer, than its manifest signs."""
     try:
         listed = read_missing(opened, evidence)
-    except Unavailable as error:
+    except FlightbagError as error:  # also where step F found it whole: this is another look
         yield Finding.of(error, step="G", entry=ENTRY)
         return
-    except FlightbagError:
-        return  # a damaged list is a finding of step F
     described = 0
     for level, repeated in zip(inventory.levels, inventory.repeated, strict=True):
         described += int(np.count_nonzero(repeated)) - len(missing_at(listed, level.required[repeated]))

@@ -20,7 +20,7 @@ from store.disk.durable import Disk, replace_file, write_new_file
 from store.disk.layout import open_store, store_above
 from store.disk.media import Media
 from store.disk.opening import OtherType, open_file, type_name
-from store.errors import Invalid, Unavailable, Untrusted
+from store.errors import Corrupt, Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
 from store.ground.issuing import Keys
 from store.takeoff.verify import pinned_root
@@ -118,8 +118,11 @@ def rewrap(path: Path, ask: Callable[[str], bytes], ask_new: Callable[[str], byt
     key = private_key(path, ask)
     passphrase = _new_passphrase(path, ask_new, confirm=confirm)
     data = key.pem(passphrase)
-    # Nothing replaces the only copy of a key before it has been read back.
-    assert PrivateKey.of_pem(data, passphrase).public == key.public
+    if PrivateKey.of_pem(data, passphrase).public != key.public:
+        # Nothing replaces the only copy of a key before it has been read back.
+        raise Corrupt(
+            f"{path}: the new file would hold another key; the old one stays", remedy="report this as a defect"
+        )
     replace_file(Disk(), target, data, os.path.dirname(target), 0o600)
     return key.public
 

@@ -14,7 +14,7 @@ import pytest
 from builders.grid.tiles import Tile, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.roworder import SourcePath
 from builders.operator_check import check_tiles
-from store.errors import Unavailable
+from store.errors import Corrupt, FlightbagError, Unavailable
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
 from store.takeoff.evidence import StoreEvidence
@@ -93,27 +93,32 @@ sys.stdin.read()
 
 
 class Losing:
-    """The evidence of a store, of which some objects cannot be read."""
+    """The evidence of a store, of which some objects cannot be had any more."""
 
-    def __init__(self, evidence: StoreEvidence, *lost: ObjectId) -> None:
-        self._evidence, self._lost = evidence, lost
+    def __init__(self, evidence: StoreEvidence, why: FlightbagError, *lost: ObjectId) -> None:
+        self._evidence, self._why, self._lost = evidence, why, lost
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._evidence, name)
 
     def bytes_of(self, id_: ObjectId, size: int) -> bytearray:
         if id_ in self._lost:
-            raise Unavailable(f"object {id_} cannot be read", kind="unreadable")
+            raise self._why
         return self._evidence.bytes_of(id_, size)
 
 
-def steps(desk: Desk, *sources: SourcePath, lost: str = "") -> list[tuple[str, str, str]]:
-    """Step, kind and message of every finding of step G, where the entries with this prefix cannot be read."""
+UNREADABLE = Unavailable("an object cannot be read", kind="unreadable")
+
+
+def steps(
+    desk: Desk, *sources: SourcePath, lost: str = "", why: FlightbagError = UNREADABLE
+) -> list[tuple[str, str, str]]:
+    """Step, kind and message of every finding of step G, where reading the entries with this prefix raises `why`."""
     with Repository.open(desk.store) as repository:
         opened = repository.current("left")
         ids = [entry.id for entry in opened.table.entries if lost and entry.name.startswith(lost)]
         check = check_tiles(sources or [SourcePath(desk.folder / "terrain.mbtiles")])
-        found = check(Losing(repository.evidence, *ids), opened)
+        found = check(Losing(repository.evidence, why, *ids), opened)
         return [(one.step, one.kind, one.message) for one in found]
 
 
@@ -144,13 +149,17 @@ def test_a_shard_that_cannot_be_read_is_no_go(built: Desk, lost: str) -> None:
     assert [one[:2] for one in steps(built, lost=lost)] == [("G", "unreadable")]
 
 
-def test_a_list_of_missing_tiles_that_cannot_be_read_is_no_go(desk: Desk) -> None:
+def test_a_list_of_missing_tiles_that_cannot_be_used_is_no_go(desk: Desk) -> None:
     box = (int(LEFT[0] * 10**7), int(LEFT[1] * 10**7), int(LEFT[2] * 10**7), int(LEFT[3] * 10**7))
     fine = list(map(tile_from_id, tiles_of_bbox(box, 15).tolist()))
     repeat(desk, [fine[0], fine[3]])
     desk.built(desk.write_mission("left", more="[coverage]\nat_least = 0.5\n"))
     assert steps(desk) == []
     assert [one[:2] for one in steps(desk, lost="coverage/")] == [("G", "unreadable")]
+    # Step F may have found it whole, a moment ago or because its bytes are as signed.
+    for kind in ("bit-flip", "bad-coverage"):
+        why = Corrupt("it is not what it was", kind=kind)
+        assert [one[:2] for one in steps(desk, lost="coverage/", why=why)] == [("G", kind)]
 
 
 def take_away(desk: Desk, *tiles: Tile) -> None:
