@@ -126,7 +126,9 @@ class World:
     stale: set[str] = field(default_factory=set)  # derived fields of the manifest that are left as they are
     table: Callable[[bytes], bytes] | None = None
     slot: Callable[[str, bytes], bytes] | None = None
-    files: list[Callable[[Path], object]] = field(default_factory=list)  # what is done to the files, pipes and links last
+    files: list[Callable[[Path], object]] = field(
+        default_factory=list
+    )  # what is done to the files, pipes and links last
 
     @property
     def domain(self) -> bytes:
