@@ -222,6 +222,11 @@ class TestDraft:
         draft = RootDraft.after(pinned(old, "a", "b"), now=NOW)
         assert draft.with_fields(root=role(*"abcdefgh", threshold=8)).root.root.threshold == 8
 
+    @pytest.mark.parametrize("root", [ROOT, next_root(ROOT, domain="other"), next_root(ROOT, epoch=0)], ids=range(3))
+    def test_what_may_not_follow_is_no_draft(self, root: TrustRoot) -> None:
+        with pytest.raises(Invalid, match="cannot become a trust root"):
+            RootDraft.of(pinned(), root)
+
     def test_as_many_old_keys_as_the_threshold_have_to_remain(self) -> None:
         draft = drafts.with_key(begun(), "root", key("d").public)
         draft = drafts.with_revoked(draft, key("a").public)

@@ -87,6 +87,17 @@ class TestPbkdf2:
         assert bool(Protection.of(derived(PBKDF2, number(rounds), PRF)).weaknesses) is weak
 
 
+@pytest.mark.parametrize("rounds", [1, 127, 128, 255, 256, 32_768, 600_000])
+def test_what_is_written_is_der(monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
+    """Every number in its shortest form (X.690, 8.3.2): a strict reader takes no other."""
+    monkeypatch.setattr(key_file, "ROUNDS", rounds)
+    label, der = block(key_file.encrypted(bytes(48), b"p" * 15))
+    assert (label, Protection.of(der)) == ("ENCRYPTED PRIVATE KEY", Protection(rounds, None, SHA256, AES_256))
+    assert number(rounds) + PRF in der
+    assert CIPHER[:-16] in der
+    assert der.endswith(item(OCTETS, der[-64:])), "48 bytes, padded"
+
+
 class TestScrypt:
     @pytest.mark.parametrize(
         "numbers",
