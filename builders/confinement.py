@@ -3,7 +3,7 @@
 Each function starts `python -m builders.confined` on one task, passes its progress on, and returns what it gave back,
 read by the types that are expected. Ctrl-C is heard at once, also while a network runs. The process inherits no key, no
 descriptor and no secret of the environment; it has bounds of memory and of time without progress; and when a function
-returns, it has ended, and so have the processes that it started, but for those that left its group on purpose.
+returns, it has ended, and so has every process that it started (`builders.engines.keeper`).
 """
 
 from __future__ import annotations
