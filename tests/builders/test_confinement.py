@@ -320,7 +320,7 @@ def test_it_has_no_secret_and_no_descriptor_of_its_parent(
 
 @LINUX
 def test_keys_are_opened_when_the_process_has_ended(desk: Desk, tmp_path: Path) -> None:
-    """A signer is asked when no process is left that read anything; the key is a pipe that is read then."""
+    """A signer is asked when no process is left that read anything."""
     log = tmp_path / "log"
     script = tmp_path / "signer.py"
     script.write_text(
