@@ -36,6 +36,9 @@ from store.disk.opening import OtherType, open_file
 from store.errors import NO_SPACE, FlightbagError, no_space
 
 _MAX_RESULT = 16 * 2**20
+# Parsed, a JSON text may take 24 times its bytes: `[{},{},…`. A million runs of missing tiles (FORMAT.md 6.5) have four
+# million values, the rows of a table of 100,000 entries one.
+MAX_VALUES = 6_000_000
 _MAX_LINE = 4096
 _LOG_TAIL = 4096
 # The time that a worker has to stop when it is asked to, before it is killed.
@@ -324,15 +327,21 @@ def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
     try:
         with _open(path) as file:
             data = file.read(job.max_result + 1)
-        if len(data) > job.max_result:
-            message = f"the process that {job.does} wrote a result of more than {job.max_result} bytes"
-            raise failure("failed", message, remedy="report this as a defect", log=tail)
+        if len(data) > job.max_result or not data.isascii() or values_in(data) > MAX_VALUES:
+            message = f"the process that {job.does} wrote a result that is too large, or is none: {len(data)} bytes"
+            remedy = "cut the area off where its sources end; if they do not, report this as a defect"
+            raise failure("failed", message, remedy=remedy, log=tail)
         result = json.loads(data)
         if type(result) is not dict:
             raise ValueError("not an object")
     except (OSError, OtherType, ValueError, RecursionError) as error:  # its status is 0, but it wrote no whole result
         raise _no_result(0, job, path.parent, tail) from error
     return result
+
+
+def values_in(data: bytes) -> int:
+    """Return at least the number of values of a JSON text, which is counted and not parsed."""
+    return sum(data.count(mark) for mark in (b",", b"[", b"{")) + 1
 
 
 def _tail(path: Path) -> str:

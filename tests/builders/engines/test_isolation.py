@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -488,3 +489,33 @@ def test_nothing_is_written_but_in_one_new_folder(tmp_path: Path) -> None:
 
 
 # Failures as they cross
+
+
+def _forged(folder: Path, data: bytes, most: int) -> tuple[str, int]:
+    """The message for a result of these bytes, and the most memory that it took beside them."""
+    (folder / "result.json").write_bytes(data)
+    job = isolation.Job("module", "reads m.toml", "reading m.toml", folder, max_result=most)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unavailable) as caught:
+            isolation._result(folder / "result.json", job, "")
+        return caught.value.message, tracemalloc.get_traced_memory()[1] - len(data)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"report": [' + b"{}," * isolation.MAX_VALUES + b"{}]}",
+        b'{"report": [' + b"[]," * isolation.MAX_VALUES + b"[]]}",
+        b"[" * (isolation.MAX_VALUES + 1),
+        b'{"report": "' + b"x" * 2**25 + "\U0001f6e9".encode() + b'"}',  # which Python would hold in 4 bytes a letter
+        b'{"report": "' + b"x" * 2**25 + b'"}',
+    ],
+    ids=["objects", "arrays", "brackets", "letters", "long"],
+)
+def test_a_result_that_would_fill_the_memory_is_not_parsed(tmp_path: Path, data: bytes) -> None:
+    message, memory = _forged(tmp_path, data, len(data) - (b"xx" in data and b"\xf0" not in data))
+    assert message.startswith("the process that reads m.toml wrote a result that is too large, or is none: ")
+    assert memory < 2**24 + len(data)  # the bytes themselves, twice where a file grows
