@@ -63,6 +63,15 @@ def validity(valid_from: int | None, expires_at: int | None, at: int | None = No
     return start + ("until " if at is None or at <= expires_at else "EXPIRED at ") + told(expires_at)
 
 
+def validity_in_short(valid_from: int | None, expires_at: int | None, at: int) -> str:
+    """Return in a few words whether a mission may fly at a time `at`, or how far away that is."""
+    if expires_at is not None and at > expires_at:
+        return f"EXPIRED {distance(expires_at - at)}"
+    if valid_from is not None and at < valid_from:
+        return f"valid {distance(valid_from - at)}"
+    return "never expires" if expires_at is None else f"expires {distance(expires_at - at)}"
+
+
 def distance(seconds: int) -> str:
     """Return how far away a time is, in whole units: `in 71 h`, `5 days ago`."""
     size, unit = next(

@@ -35,7 +35,7 @@ from builders.compose import BuildContext
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory
 from builders.mission.validity import Validity
-from builders.report import Measured, Missing, PlanReport
+from builders.report import Measured, MissingTiles, PlanReport
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
@@ -111,10 +111,6 @@ class Plan:
 
     def report(self) -> PlanReport:
         """Return what it shows to people and machines."""
-        missing = tuple(
-            Missing(number, reason, self.inventory.no_image[number] if reason == "undecodable" else "")
-            for number, reason in self.shortfall.reasons().items()
-        )
         valid_from, expires_at = self.validity.window(self.now)
         return PlanReport(
             mission=self.facts.id,
@@ -123,7 +119,7 @@ class Plan:
             valid_from=valid_from,
             expires_at=expires_at,
             tiles=self.inventory.tiles,
-            missing=missing,
+            missing=MissingTiles.of(self.shortfall, self.inventory.no_image),
             enough=self.gates.allows(self.shortfall.missing, self.inventory.tiles),
             repeated=self.inventory.repetition.summary(),
             hints=self.hints,

@@ -77,6 +77,14 @@ def test_an_inventory_lists_whole_cells_and_the_tiles_of_the_area(container: Con
     assert (inventory.tiles, inventory.zooms, inventory.fresh) == (4, (ZOOM,), True)
 
 
+def test_progress_is_the_number_of_tiles_of_each_cell(imagery: Path) -> None:
+    told: list[int] = []
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
+        sources.inventory(WANTED, told.append)
+    cells = [tile_id(cell_of(tile_from_id(number))) for number in TILES]
+    assert told == [cells.count(cell) for cell in WANTED[ZOOM].cells.tolist()]
+
+
 def test_the_coverage_digest_is_of_ids_and_hashes_alone(imagery: Path) -> None:
     """So it is the same for every container of the same tiles; an absent tile counts as 32 zero bytes."""
     hashes = [blake3(TILES[number]).digest() if number in TILES else bytes(32) for number in REQUIRED.tolist()]
