@@ -222,7 +222,7 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
         yield f"{lost} tiles are missing, {consequence}:"
         yield from _sums(m.reason for m in item.missing)
         yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.missing)
-        yield "a plan decodes no tile: only a build finds other undecodable ones, of wrong size, transparent or blank"
+        yield "a plan decodes no tile: only a build finds other undecodable ones, transparent and blank ones"
     yield from (f"hint: {hint}" for hint in item.hints)
 
 
@@ -244,7 +244,7 @@ _REMEDIES = {
     "repeated": 'give imagery where these are placeholders; where they are open water, coverage.repeated = "allowed"',
     "too-coarse": "see coverage.min_resolution_m and tiles[].resolution_m",
     "too-old": "see freshness.max_age_days and tiles[].captured",
-    "wrong-size": "see coverage.tile_size",
+    "wrong-size": "set coverage.tile_size to the size of the tiles",
 }
 
 

@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """What is perhaps wrong with the sources, where most tiles of the area are absent."""
+        """What is unusual about the sources, and what is perhaps wrong where most tiles of the area are absent."""
         others = [inventory for question in self.questions for inventory in question.inventories]
         return tuple(dict.fromkeys(hint for inventory in (self.inventory, *others) for hint in inventory.hints))
 

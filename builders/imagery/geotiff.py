@@ -98,6 +98,8 @@ class GeoTiffSource:
     """
 
     row_order: None = None
+    stated: str = ""
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: str | os.PathLike[str], tile_size: int, bands: tuple[int, ...] | None = None) -> None:
         self.path = Path(path)
