@@ -210,7 +210,15 @@ def open_context(
         loaded(mission.mission.id, limits)
         specs_of = [
             SourceSpec(
-                t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), scheme=t.scheme, bands=t.bands
+                t.source[0],
+                t.zooms,
+                t.captured,
+                t.footprints,
+                float(t.resolution_m or 0),
+                scheme=t.scheme,
+                beside=t.source[1:],
+                bands=t.bands,
+                stretch=t.stretch,
             )
             for t in mission.tiles
         ]

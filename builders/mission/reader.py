@@ -51,6 +51,7 @@ _MAX_PROBLEMS = 100
 
 Key: TypeAlias = tuple[str | int, ...]
 Model = TypeVar("Model", bound=Section)
+At = TypeVar("At")
 
 
 class LoadedMission(NamedTuple):
@@ -245,6 +246,18 @@ class _Sections:
         folder = self._context["folder"]
         return {i: folder / text for i, text in self.column(table, key).items() if is_path(text)}
 
+    def sources(self) -> list[tuple[Key, Path]]:
+        """The key and the absolute path of each tile source, and of each raster of one that is an array."""
+        tables = self._data.get("tiles")
+        rows = enumerate(tables if isinstance(tables, list) else [])
+        values: list[tuple[Key, Any]] = []
+        for i, source in ((i, row.get("source")) for i, row in rows if isinstance(row, dict)):
+            key: Key = ("tiles", i, "source")
+            values += (
+                [((*key, n), one) for n, one in enumerate(source)] if isinstance(source, list) else [(key, source)]
+            )
+        return [(key, self._context["folder"] / value) for key, value in values if is_path(value)]
+
 
 def _check_area(sections: _Sections, report: _Report) -> ExactArea | None:
     """The area, None if it has a problem. Checks that the takeoff is in it."""
@@ -346,9 +359,9 @@ def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Rep
 def _check_paths(sections: _Sections, report: _Report) -> None:
     """Checks that every path names a regular file, or a folder of tiles, that no file to be stored lies outside the
     folder of the mission file unless it says so, and that no tile source is listed twice."""
-    paths: list[tuple[Key, Path]] = [
+    paths: list[tuple[Key, Path]] = sections.sources() + [
         ((table, i, name), path)
-        for table, name in (("tiles", "source"), ("tiles", "footprints"), ("backbones", "model"), ("files", "path"))
+        for table, name in (("tiles", "footprints"), ("backbones", "model"), ("files", "path"))
         for i, path in sections.paths(table, name).items()
     ]
     quality = sections.section(Quality, "quality")
@@ -366,7 +379,7 @@ def _check_paths(sections: _Sections, report: _Report) -> None:
                 report.add_unreadable(key, f"{path} cannot be read: {error.strerror}")
             continue
         # A tile source may be a folder of tiles z/x/y.
-        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and key[-1] in ("source", "against")):
+        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and {"source", "against"} & set(key)):
             what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             report.add_wrong(key, f"the path of a file; {path} is {what}")
     for i, path in sections.paths("files", "path").items():
@@ -377,14 +390,13 @@ def _check_paths(sections: _Sections, report: _Report) -> None:
                 f"in the folder of the mission file; {os.path.realpath(path)} is outside: copy it into the folder, or, "
                 "if everybody who gets the store may read it, add outside = true",
             )
-    sources = {i: os.path.realpath(path) for i, path in sections.paths("tiles", "source").items()}
-    for i, first in _repeated(sources):
-        report.add_wrong(("tiles", i, "source"), f"another file than that of tiles[{first}]")
+    for key, first in _repeated({key: os.path.realpath(path) for key, path in sections.sources()}):
+        report.add_wrong(key, f"another file than that of {toml_key(first if len(first) > 3 else first[:2])}")
 
 
-def _repeated(values: Mapping[int, str]) -> Iterator[tuple[int, int]]:
+def _repeated(values: Mapping[At, str]) -> Iterator[tuple[At, At]]:
     """(index, index of the first one) of each value that repeats an earlier one."""
-    first: dict[str, int] = {}
+    first: dict[str, At] = {}
     for i, value in values.items():
         if first.setdefault(value, i) != i:
             yield i, first[value]

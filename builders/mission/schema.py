@@ -79,6 +79,14 @@ def _resolve(value: Any, info: ValidationInfo) -> Path:
     return path
 
 
+def _resolve_all(value: Any, info: ValidationInfo) -> tuple[Path, ...]:
+    """One path, or the paths of an array."""
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise ValueError
+    return tuple(_resolve(one, info) for one in values)
+
+
 def _strictly_ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     if any(a >= b for a, b in itertools.pairwise(values)):
         raise ValueError
@@ -151,6 +159,8 @@ Side: TypeAlias = Annotated[int, Field(ge=1, le=4096, description="a whole numbe
 Source: TypeAlias = Annotated[
     Path, PlainValidator(_resolve), Field(description="the path of a file, relative to the folder of this one")
 ]
+_SOURCES_RIGHT = "the path of a file or folder, relative to the folder of this file, or an array of paths of GeoTIFFs"
+Sources: TypeAlias = Annotated[tuple[Path, ...], PlainValidator(_resolve_all), Field(description=_SOURCES_RIGHT)]
 InputName: TypeAlias = Annotated[
     str, Field(min_length=1, max_length=255, description="the name of an input, of 1 to 255 characters")
 ]
@@ -344,16 +354,33 @@ Bands: TypeAlias = Annotated[
 ]
 
 
+_STRETCH_RIGHT = "[low, high]: whole numbers from -32768 to 65535, low below high"
+
+
+def _range(stretch: tuple[int, int]) -> tuple[int, int]:
+    if stretch[0] >= stretch[1]:
+        raise ValueError
+    return stretch
+
+
+Deep: TypeAlias = Annotated[int, Field(ge=-32768, le=65535, description=_STRETCH_RIGHT)]
+Stretch: TypeAlias = Annotated[
+    tuple[Deep, Deep], AfterValidator(_range), Field(strict=False, description=_STRETCH_RIGHT)
+]
+
+
 class Tiles(Section):
     """One tile source, the zooms that the mission uses of it, and its capture dates.
 
+    Several rasters are one source: `source` is then an array, a folder, or a VRT.
     `captured` is the date of all imagery, except inside `footprints`, a GeoJSON file of dated polygons. `resolution_m`
     is the ground resolution of the imagery, if the tiles have finer pixels than their imagery. `scheme` is the order of
     the rows of an MBTiles file or a folder: from the south (`tms`) or from the north (`xyz`). `bands` are the bands of
     red, green and blue in a GeoTIFF, or the one of grey, if the file does not label them; no other band is a mask then.
+    `stretch` are the values of 16 bits that become black and full brightness.
     """
 
-    source: Source
+    source: Sources
     zooms: Annotated[
         tuple[Zoom, ...],
         AfterValidator(_strictly_ascending),
@@ -370,6 +397,7 @@ class Tiles(Section):
     resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
     scheme: Annotated[Literal["tms", "xyz"] | None, Field(description=_SCHEME_RIGHT)] = None
     bands: Annotated[Bands | None, Field(description=_BANDS_RIGHT)] = None
+    stretch: Annotated[Stretch | None, Field(description=_STRETCH_RIGHT)] = None
 
 
 class Input(Section):

@@ -91,7 +91,7 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
     assert mission.target.host == "auto"
     (tiles,) = mission.tiles
     assert (tiles.source, tiles.zooms, tiles.captured) == (
-        folder / "map.mbtiles",
+        (folder / "map.mbtiles",),
         (16, 17),
         datetime.date(2018, 7, 16),
     )
@@ -135,7 +135,7 @@ def test_paths_are_relative_to_the_mission_file_not_to_the_current_folder(
     write(folder, MISSION)
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    assert load_mission(Path("../mission.toml")).file.tiles[0].source == folder / "map.mbtiles"
+    assert load_mission(Path("../mission.toml")).file.tiles[0].source == (folder / "map.mbtiles",)
 
 
 def test_a_mission_file_cannot_be_changed_in_memory(folder: Path) -> None:
@@ -221,6 +221,18 @@ WRONG = [
     ("zooms = [16, 17]", "zooms = [16]\nbands = [1, 2]", "tiles[0].bands is [1, 2], must be [red, green, blue] or"),
     ("zooms = [16, 17]", "zooms = [16]\nbands = [1, 2, 1]", "tiles[0].bands is [1, 2, 1], must be [red, green, blue]"),
     ("zooms = [16, 17]", "zooms = [16]\nbands = [0, 1, 2]", "tiles[0].bands[0] is 0, must be [red, green, blue]"),
+    ('"map.mbtiles"', "[]", "tiles[0].source is [], must be the path of a file or folder"),
+    ('"map.mbtiles"', '["map.mbtiles", 7]', 'tiles[0].source is ["map.mbtiles", 7], must be the path of a file'),
+    ('"map.mbtiles"', '["camera.yaml", "gone.tif"]', 'tiles[0].source[1] is "gone.tif", must be the path of a file; '),
+    (
+        '"map.mbtiles"',
+        '["map.mbtiles", "camera.yaml", "./map.mbtiles"]',
+        'tiles[0].source[2] is "./map.mbtiles", must be another file than that of tiles[0].source[0]',
+    ),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [1]", "tiles[0].stretch[1] is missing, must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [9, 9]", "tiles[0].stretch is [9, 9], must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [0, 65536]", "tiles[0].stretch[1] is 65536, must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [0.5, 9]", "tiles[0].stretch[0] is 0.5, must be [low, high]"),
     ("zooms = [16, 17]", 'zooms = [16]\nbands = "RGB"', 'tiles[0].bands is "RGB", must be [red, green, blue]'),
     ("[mission]", "[coverage]\nrepeated = true\n[mission]", 'coverage.repeated is true, must be "refused" or'),
     (
