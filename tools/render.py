@@ -224,6 +224,7 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
         yield from _sums(m.reason for m in item.missing)
         yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.missing)
         yield "a plan decodes no tile: only a build finds other undecodable ones, of wrong size, transparent or blank"
+    yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.hints)
 
 
@@ -283,6 +284,7 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
     yield from _repeats(item.coverage.repeated)
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
+    yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.coverage.hints)
     yield from _built_figures(item)
     if item.manifest:
