@@ -39,7 +39,7 @@ from builders.report import Measured, MissingTiles, PlanReport
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
-from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, Takeoff, identity
+from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, identity
 
 Kind = TypeVar("Kind")
 
@@ -211,7 +211,8 @@ def _facts(context: BuildContext) -> MissionFacts:
         id=m.id,
         flight=m.flight,
         aircraft=m.aircraft_ids,
-        takeoff=Takeoff(m.takeoff.lat_e7, m.takeoff.lon_e7, m.takeoff.alt_mm),
+        takeoff=context.takeoff,
         area=context.area,
         sector=m.sector,
+        takeoff_outside=m.takeoff_outside,
     )

@@ -22,6 +22,7 @@ from store.format.duration import lifetime_of
 from store.format.entries import SEGMENT
 from store.format.host import FAMILY_NAMES, objection
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID, TIME_MAX
+from store.format.manifest import Takeoff as ExactTakeoff
 
 try:
     from pydantic import (
@@ -42,6 +43,7 @@ MAX_FILE_SEGMENTS = 3
 SAMPLE = 32
 MAX_SAMPLE = 4096
 MAX_SIZE = 2**31 - 1
+MIN_ALT_M, MAX_ALT_M = -1000, 20000
 _AUTO = "auto"
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -150,8 +152,9 @@ _HOST_RIGHT = (
 
 Name: TypeAlias = Annotated[str, _text(SEGMENT), Field(description=_SEGMENT_RIGHT)]
 Number: TypeAlias = Annotated[Decimal, BeforeValidator(_decimal)]
-Latitude: TypeAlias = Annotated[Number, Field(ge=-90, le=90, description="degrees from -90 to 90")]
-Longitude: TypeAlias = Annotated[Number, Field(ge=-180, le=180, description="degrees from -180 to 180")]
+_LAT_RIGHT, _LON_RIGHT = "degrees from -90 to 90", "degrees from -180 to 180"
+Latitude: TypeAlias = Annotated[Number, Field(ge=-90, le=90, description=_LAT_RIGHT)]
+Longitude: TypeAlias = Annotated[Number, Field(ge=-180, le=180, description=_LON_RIGHT)]
 Zoom: TypeAlias = Annotated[int, Field(ge=0, le=MAX_ZOOM, description=f"a whole number from 0 to {MAX_ZOOM}")]
 Dim: TypeAlias = Annotated[int | str, _rule(_is_dim), Field(description='a whole number above 0, or a name like "N"')]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIZE, description="a whole number above 0")]
@@ -184,6 +187,11 @@ Metres: TypeAlias = Annotated[
 ]
 
 
+_PLAN_RIGHT = "the path of a QGroundControl plan, a KML or KMZ file, or a MAVLink waypoint file"
+_SELECT_RIGHT = 'the name of one feature or placemark, or of a plan "geofence" or "survey"'
+Selected: TypeAlias = Annotated[str, Field(min_length=1, max_length=255, description=_SELECT_RIGHT)]
+
+
 class Section(BaseModel):
     """A table of the mission file: frozen, strict, without unknown keys."""
 
@@ -191,26 +199,31 @@ class Section(BaseModel):
 
 
 class Takeoff(Section):
-    """The takeoff origin: in degrees and metres as the file has it, in 1e-7 degree and millimetres for the manifest."""
+    """The takeoff origin in degrees and metres, or the home position of a plan, whose height `alt_m` replaces."""
 
-    lat: Latitude
-    lon: Longitude
-    alt_m: Annotated[Number, Field(ge=-1000, le=20000, description="metres from -1000 to 20000")]
+    lat: Annotated[Latitude | None, Field(description=_LAT_RIGHT)] = None
+    lon: Annotated[Longitude | None, Field(description=_LON_RIGHT)] = None
+    alt_m: Annotated[
+        Number | None, Field(ge=MIN_ALT_M, le=MAX_ALT_M, description=f"metres from {MIN_ALT_M} to {MAX_ALT_M}")
+    ] = None
+    plan: Annotated[Source | None, Field(description=_PLAN_RIGHT)] = None
+    select: Annotated[Selected | None, Field(description=_SELECT_RIGHT)] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Takeoff:
+        keys = [key for key, value in self if value is not None]
+        if "plan" in keys and "lat" not in keys and "lon" not in keys:
+            return self
+        if keys != ["lat", "lon", "alt_m"]:
+            raise ValueError(f"has {' and '.join(keys) or 'nothing'}, must have lat, lon and alt_m, or plan")
+        return self
 
     @property
-    def lat_e7(self) -> int:
-        """Latitude in 1e-7 degree, rounded half to even."""
-        return scaled(self.lat, 7)
-
-    @property
-    def lon_e7(self) -> int:
-        """Longitude in 1e-7 degree, rounded half to even."""
-        return scaled(self.lon, 7)
-
-    @property
-    def alt_mm(self) -> int:
-        """Height in millimetres, rounded half to even."""
-        return scaled(self.alt_m, 3)
+    def exact(self) -> ExactTakeoff | None:
+        """In 1e-7 degree and millimetres, each rounded half to even; None where a plan states it."""
+        if self.lat is None or self.lon is None or self.alt_m is None:
+            return None
+        return ExactTakeoff(scaled(self.lat, 7), scaled(self.lon, 7), scaled(self.alt_m, 3))
 
 
 _BBOX_RIGHT = "[west, south, east, north] with south below north; west and east differ, west above east crosses 180"
@@ -230,26 +243,32 @@ Box: TypeAlias = Annotated[
 
 
 class Area(Section):
-    """The map area, given in one of three ways.
+    """The map area, given in one of four ways.
 
     `bbox` is west, south, east, north in degrees; with west above east it crosses the antimeridian. `geojson` is a file
-    with polygons. `corridor` is a file with a line, and `width_m` the width of the area along it.
+    with polygons, `plan` a plan with a geofence or surveys, or a KML file. `corridor` is any such file with a line, and
+    `width_m` the width of the area along it. `select` names the one thing of a file that is meant.
     """
 
     bbox: Annotated[Box | None, Field(description=_BBOX_RIGHT)] = None
     geojson: Annotated[Source | None, Field(description="the path of a GeoJSON file with polygons")] = None
-    corridor: Annotated[Source | None, Field(description="the path of a GeoJSON file with a line")] = None
+    plan: Annotated[Source | None, Field(description=_PLAN_RIGHT)] = None
+    corridor: Annotated[
+        Source | None, Field(description="the path of a GeoJSON, KML, QGroundControl or waypoint file with a line")
+    ] = None
     width_m: Annotated[
         Number | None,
         Field(ge=1, le=200_000, description="the whole width of the corridor in metres, from 1 to 200000"),
     ] = None
+    select: Annotated[Selected | None, Field(description=_SELECT_RIGHT)] = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Area:
         keys = [key for key, value in self if value is not None]
-        if keys not in (["bbox"], ["geojson"], ["corridor", "width_m"]):
+        of_file = keys[:-1] if keys[-1:] == ["select"] else keys
+        if keys != ["bbox"] and of_file not in (["geojson"], ["plan"], ["corridor", "width_m"]):
             present = " and ".join(keys) or "nothing"
-            raise ValueError(f"has {present}, must have bbox, or geojson, or corridor and width_m")
+            raise ValueError(f"has {present}, must have bbox, or geojson, or plan, or corridor and width_m")
         return self
 
     @property
@@ -290,11 +309,14 @@ class Mission(Section):
         AfterValidator(_unique),
         Field(strict=False, min_length=1, max_length=64, description="an array of 1 to 64 aircraft ids, none twice"),
     ]
-    takeoff: Annotated[Takeoff, Field(description="a table with lat, lon and alt_m")]
-    area: Annotated[Area, Field(description="a table with bbox, or geojson, or corridor and width_m")]
+    takeoff: Annotated[Takeoff, Field(description="a table with lat, lon and alt_m, or with plan")]
+    area: Annotated[Area, Field(description="a table with bbox, or geojson, or plan, or corridor and width_m")]
     sector: Annotated[
         Literal["stable_rear", "active_conflict"], Field(description='"stable_rear" or "active_conflict"')
     ]
+    takeoff_outside: Annotated[
+        bool, Field(description="true for a takeoff outside the area, where the map shows nothing, or false")
+    ] = False
     valid_from: Annotated[Time | None, Field(description=_TIME_RIGHT)] = None
     valid_until: Annotated[Time | None, Field(description=_TIME_RIGHT)] = None
     valid_for: Annotated[Length | None, Field(description=_LENGTH_RIGHT)] = None
