@@ -158,7 +158,7 @@ def _array_of(item: FixedInput, elem_type: int, name: str) -> Any:
     if wrong:
         raise _not_fixed(item, f"{name} takes it as {dtype}, which does not hold the value", f"give values of {dtype}")
     shape = tuple(1 if isinstance(size, str) else size for size in item.shape)
-    return np.ascontiguousarray(np.broadcast_to(numbers, shape) if len(numbers) == 1 else numbers.reshape(shape))
+    return np.full(shape, numbers[0], dtype) if len(numbers) == 1 else numbers.reshape(shape)
 
 
 _ONE_IMAGE = "give every input but that of the images a value"

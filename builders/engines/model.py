@@ -135,9 +135,6 @@ def make_compilable(path: Path, fixed: Sequence[FixedInput] = ()) -> None:
     """
     model = parse_onnx(path.read_bytes(), path.name)
     changed = fix_defaults(model)
-    if fixed:
-        fix_inputs(model, fixed, path.name)
-        changed = True
     if has_half(model):
         _load_external(model, path)
         widen_half(model)
@@ -147,6 +144,9 @@ def make_compilable(path: Path, fixed: Sequence[FixedInput] = ()) -> None:
                 remedy="export the network in float32, with its weights in a file of their own (external data)",
                 model=path.name,
             )
+        changed = True
+    if fixed:
+        fix_inputs(model, fixed, path.name)
         changed = True
     if changed:
         path.write_bytes(model.SerializeToString(deterministic=True))
