@@ -214,7 +214,10 @@ def parse_onnx(data: bytes, name: str) -> Any:
 
 
 def _not_onnx(name: str) -> FlightbagError:
-    return failure("invalid-model", f"{name} is not an ONNX model", model=name)
+    remedy = (
+        "give the .onnx file of an export; its weights in a file of their own (.data, .onnx_data) are found beside it"
+    )
+    return failure("invalid-model", f"{name} is not an ONNX model", remedy=remedy, model=name)
 
 
 def _hash(path: Path, into: Path | None, progress: Callable[[], None], fixed: Sequence[FixedInput]) -> ModelSource:
@@ -249,7 +252,7 @@ def _hash(path: Path, into: Path | None, progress: Callable[[], None], fixed: Se
         if not any(os.path.commonpath([one, original]) == one for one in folders):
             raise _outside(name, location)
         location_copy = into / location if into else None
-        if not os.path.lexists(os.path.join(folder, location)):
+        if not os.path.exists(os.path.join(folder, location)):
             raise _without_data(path, location)
         try:
             digest, count = _hash_file(
