@@ -40,6 +40,7 @@ from builders.mission.schema import (
     InputName,
     Mission,
     MissionFile,
+    PreprocessKeys,
     Quality,
     Section,
     Takeoff,
@@ -96,6 +97,7 @@ def load_mission(path: Path, stated: Callable[[MissionFile], None] = lambda _fil
     area, takeoff = _check_area(sections, report, drawings)
     _check_names(sections, report)
     _check_backbones(sections, report)
+    _check_layouts(sections, report)
     _check_paths(sections, report)
     report.finish()
     assert mission is not None  # otherwise the report has problems
@@ -424,8 +426,10 @@ def _check_backbones(sections: _Sections, report: _Report) -> None:
         if backbone is not None:
             _check_options(backbone, i, sections, report)
         first_input: dict[str, tuple[str, Input]] = {}
+        if backbone is not None and all(spec.value is not None for spec in backbone.inputs.values()):
+            report.add(("backbones", i, "inputs"), "has a value for each input, must leave out that of the images")
         for name, spec in backbone.inputs.items() if backbone else ():
-            if spec.symbol is None:
+            if spec.symbol is None or spec.value is not None:
                 continue
             other_name, other = first_input.setdefault(spec.symbol, (name, spec))
             if (spec.min, spec.opt, spec.max) != (other.min, other.opt, other.max):
@@ -451,12 +455,47 @@ def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Rep
         )
 
 
+def _check_layouts(sections: _Sections, report: _Report) -> None:
+    """Checks that the images of each descriptor set have the layout and channels of the one input that takes them."""
+    backbones = sections.column("backbones", "name")
+    for i, name in sections.column("descriptors", "backbone").items():
+        keys = sections.section(PreprocessKeys, "descriptors", i, "preprocess")
+        at = next((at for at, other in backbones.items() if other == name), None)
+        backbone = sections.section(Backbone, "backbones", at) if at is not None else None
+        if keys is None or backbone is None:
+            continue
+        shapes = [spec.shape for spec in backbone.inputs.values() if spec.value is None]
+        if len(shapes) != 1 or len(shapes[0]) != len("NCHW"):
+            continue  # the network itself is asked, and says what it takes
+        layouts = keys.layouts(shapes[0])
+        key = ("descriptors", i, "preprocess")
+        if not layouts:
+            other = "RGB" if keys.colour == "grey" else "grey"
+            hint = (
+                f', or set colour = "{other}"' if keys.model_copy(update={"colour": other}).layouts(shapes[0]) else ""
+            )
+            report.add(
+                (*key, "colour"),
+                f'is "{keys.colour}" and the input of {name} has the shape {_toml_text(list(shapes[0]))}, must be the '
+                f"channels of one of its dimensions{hint}",
+            )
+        elif keys.layout is None and len(layouts) > 1:
+            report.add((*key, "layout"), f"is missing, must be one of {' and '.join(layouts)}: the shape fits both")
+        elif keys.layout is not None and keys.layout not in layouts:
+            report.add_wrong((*key, "layout"), f'"{layouts[0]}", as the shape {_toml_text(list(shapes[0]))} has it')
+
+
 def _check_paths(sections: _Sections, report: _Report) -> None:
     """Checks that every path names a regular file, or a folder of tiles, that no file to be stored lies outside the
     folder of the mission file unless it says so, and that no tile source is listed twice."""
     paths: list[tuple[Key, Path]] = sections.sources() + [
         ((table, i, name), path)
-        for table, name in (("tiles", "footprints"), ("backbones", "model"), ("files", "path"))
+        for table, name in (
+            ("tiles", "footprints"),
+            ("backbones", "model"),
+            ("backbones", "reference"),
+            ("files", "path"),
+        )
         for i, path in sections.paths(table, name).items()
     ]
     quality = sections.section(Quality, "quality")
