@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,7 +108,7 @@ def keys_new(
         raise Invalid("--no-passphrase and --passphrase-file exclude each other")
     ask = None if no_passphrase else keyfiles.passphrase_from(passphrase_file)
     public = keyfiles.new_key(file, ask, confirm=passphrase_file is None)
-    return _show_key(public, [], as_json=as_json)
+    return _show_key(public, as_json=as_json)
 
 
 @keys_app.command("rewrap")
@@ -135,13 +135,13 @@ def keys_rewrap(
         keyfiles.passphrase_from(new_passphrase_file, "--new-passphrase-file"),
     )
     public = keyfiles.rewrap(file, ask, ask_new, confirm=new_passphrase_file is None)
-    return _show_key(public, [], as_json=as_json)
+    return _show_key(public, as_json=as_json)
 
 
 @keys_app.command("show")
 @command
 def keys_show(
-    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="A private key, or a .pub file.")],
+    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="A private key or a .pub file.")],
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
@@ -149,19 +149,20 @@ def keys_show(
 
     Example: flightbag keys show planner.key.pub
     """
-    weak = keyfiles.weaknesses(file)
-    return _show_key(keyfiles.public_key(file, keyfiles.passphrase_from(passphrase_file)), weak, as_json=as_json)
+    weak, remedy = keyfiles.weaknesses(file)
+    public = keyfiles.public_key(file, keyfiles.passphrase_from(passphrase_file))
+    return _show_key(public, weak, remedy, as_json=as_json)
 
 
-def _show_key(public: PublicKey, weaknesses: list[str], *, as_json: bool) -> int:
+def _show_key(public: PublicKey, weaknesses: Sequence[str] = (), remedy: str = "", *, as_json: bool) -> int:
     if as_json:
-        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "warnings": weaknesses})
+        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "warnings": list(weaknesses)})
         return OK
     say(f"kid {public.kid.hex()}")
     for text in weaknesses:
         say(f"warning: {text}")
     if weaknesses:
-        say("  -> flightbag keys rewrap FILE encrypts the key again, with mode 0600")
+        say(f"  -> {remedy}")
     return OK
 
 

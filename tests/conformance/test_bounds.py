@@ -53,6 +53,7 @@ BOUNDS = [
     ("`hashes` (at most 17)", proof.MAX_HASHES, 17),
     ("object ids of release statements, ascending, at most 64", proof.MAX_RELEASES, 64),
     ("at most 10,000,000 rounds", key_file.MAX_ROUNDS, 10_000_000),
+    ("at most 1,024 rounds of bcrypt", key_file.MAX_BCRYPT_ROUNDS, 1024),
 ]
 
 
