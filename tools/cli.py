@@ -316,6 +316,7 @@ def show(
             opened = unsigned.opened(repository.evidence, root)
             state = {
                 "signed": [signature.kid.hex() for signature in unsigned.envelope.signatures],
+                "names": {key.kid.hex(): name for key, name in root.names},
                 "signatures": unsigned.signatures(root),
                 "threshold": root.mission.threshold,
                 "overtaken": overtaken(repository, unsigned.manifest, root, now=int(time.time())),
@@ -330,8 +331,9 @@ def show(
     print_lines(render.mission(opened, listed, int(time.time())))
     if state:
         say(f"draft with {state['signatures']} of {state['threshold']} signatures")
-        for kid in state["signed"]:
-            say(f"  signed by {kid}")
+        say("signed by")
+        for signature in unsigned.envelope.signatures:
+            print_lines(render.key_lines(root, signature.kid))
         if state["overtaken"]:
             say(f"this draft cannot be published: {state['overtaken']}; build the mission again")
     return OK
