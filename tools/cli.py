@@ -19,6 +19,8 @@ import typer
 from builders.extras import require_build_extra
 from store.disk.layout import check_free
 from store.errors import FlightbagError, Invalid, NoStore, Unavailable
+from store.ground.cleaning import clean as remove_droppings
+from store.ground.cleaning import droppings
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
@@ -352,6 +354,9 @@ def sync(
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Also read every object of the target, and replace damaged ones.")
     ] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove from the target what operating systems drop on media.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied. Write nothing.")] = False,
     give_up: GiveUp = None,
     as_json: Json = False,
@@ -364,9 +369,13 @@ def sync(
     with patience(bound), Repository.open(source) as source_store:
         with _existing(target) as target_store:
             copies = plan_sync(source_store, target_store, mission or (), checksum=checksum)
+            removed = droppings(target_store.media) if clean and dry_run and target_store is not None else []
         if not dry_run:
             with bytes_bar("copying", copies.bytes) as progress:
                 apply_sync(copies, source_store, target, progress=progress)
+            if clean:
+                with Repository.open(target) as target_store:
+                    removed = remove_droppings(target_store.media, target_store.disk)
     value = {
         "copied": len(copies.missing),
         "bytes": copies.bytes,
@@ -375,6 +384,7 @@ def sync(
         "unchanged": list(copies.unchanged),
         "newer_at_target": list(copies.newer),
         "refused": [{"mission": mission, "why": why} for mission, why in copies.refused],
+        "removed": removed,
         "dry_run": dry_run,
     }
     if as_json:
@@ -394,6 +404,8 @@ def sync(
         if copies.roots:
             versions = ", ".join(map(str, copies.roots))
             say(f"{'would copy' if dry_run else 'copied'} trust root {versions}")
+        for name in removed:
+            say(f"{'would remove' if dry_run else 'removed'} {name}")
     return NO if copies.newer or copies.refused else OK
 
 
