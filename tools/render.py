@@ -16,6 +16,7 @@ from store.ground.history import diff
 from store.ground.issuing import Review
 from store.takeoff import quality
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
+from store.trust.root import TrustRoot
 
 if TYPE_CHECKING:
     from builders.imagery.repetition import Repeats
@@ -44,6 +45,13 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def key_lines(root: TrustRoot, kid: bytes, note: str = "") -> Iterator[str]:
+    """Yield the kid of a key with a note, and its name by a trust root if it has one."""
+    yield f"  {kid.hex()}{'  ' if note else ''}{note}"
+    if name := root.name_of(kid):
+        yield f"    {name}"
 
 
 def when(seconds: int) -> str:
