@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from builders.bounded import MAX_VALUES
 from builders.engines import isolation
 from builders.engines.isolation import machine_memory
 from store.errors import Unavailable
@@ -507,9 +508,9 @@ def _forged(folder: Path, data: bytes, most: int) -> tuple[str, int]:
 @pytest.mark.parametrize(
     "data",
     [
-        b'{"report": [' + b"{}," * isolation.MAX_VALUES + b"{}]}",
-        b'{"report": [' + b"[]," * isolation.MAX_VALUES + b"[]]}",
-        b"[" * (isolation.MAX_VALUES + 1),
+        b'{"report": [' + b"{}," * MAX_VALUES + b"{}]}",
+        b'{"report": [' + b"[]," * MAX_VALUES + b"[]]}",
+        b"[" * (MAX_VALUES + 1),
         b'{"report": "' + b"x" * 2**25 + "\U0001f6e9".encode() + b'"}',  # which Python would hold in 4 bytes a letter
         b'{"report": "' + b"x" * 2**25 + b'"}',
     ],
