@@ -1,4 +1,4 @@
-"""What a JSON text may take of memory, before it is parsed: parsed, it may take 24 times its bytes (`[{},{},…`). Pure."""
+"""The values of a JSON text, counted before it is parsed: `[{},{},…` takes 24 times its bytes of memory then. Pure."""
 
 # Of what a confined process gives back. A million runs of missing tiles (FORMAT.md 6.5) have four million values, the
 # rows of a table of 100,000 entries one.
