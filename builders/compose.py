@@ -190,11 +190,12 @@ def open_context(
     store: str | os.PathLike[str] | None,
     cache: Path,
     progress: Callable[[str, int, int], None] = lambda _activity, _done, _total: None,
-    loaded: Callable[[str, Limits], None] = lambda _mission, _limits: None,
+    loaded: Callable[[str, Area, Limits], None] = lambda _mission, _area, _limits: None,
 ) -> Iterator[BuildContext]:
     """Open everything that the mission file names. Writes nothing to the store, which may be None where only build keys
     are needed. `cache` is the user's cache folder. `progress` gets the MiB of models that are read,
-    `loaded` the id of the mission and its limits, before anything that the mission file names is opened.
+    `loaded` the id of the mission, its area and its limits, before anything is opened that the mission file names, but
+    for the file of its area.
 
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
@@ -207,7 +208,7 @@ def open_context(
     limits = Limits(memory * 2**20 if memory else usable_memory(), mission.compile.timeout_s)
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
-        loaded(mission.mission.id, limits)
+        loaded(mission.mission.id, area, limits)
         specs_of = [
             SourceSpec(
                 t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), scheme=t.scheme, bands=t.bands

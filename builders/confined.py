@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 
 from builders.activity import doing, record_in
 from builders.compose import BuildContext, open_context
-from builders.crossing import error_to_json, to_json
+from builders.crossing import area_digest, error_to_json, to_json
 from builders.engines.card import plain
 from builders.engines.failures import failure, unexpected_failure
 from builders.engines.isolation import Limits, begin, end_without_clean_up, limit_memory
@@ -37,6 +37,7 @@ from builders.report import BuildReport, EngineReport, PlanReport
 from store.disk.layout import open_store
 from store.errors import FlightbagError
 from store.findings import Finding
+from store.format.area import Area
 from store.format.cose import Envelope
 from store.format.ids import ObjectId
 from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest
@@ -82,9 +83,10 @@ class Messages:
             if done:
                 self._pass_on(activity)
 
-    def loaded(self, mission: str, limits: Limits) -> None:
-        """Name the mission, whose lock the parent takes now, and its limits."""
+    def loaded(self, mission: str, area: Area, limits: Limits) -> None:
+        """Name the mission, whose lock the parent takes now, its area and its limits."""
         limit_memory(limits.memory)
+        self._send(["area", area_digest(area), 0, 0])
         self._send(["loaded", mission, limits.seconds, 0])
         self._go()
 

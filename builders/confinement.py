@@ -47,12 +47,12 @@ def run_confined(
     request: dict[str, Any],
     about: str,
     progress: Progress,
-    opened: Callable[[str], None] = lambda _mission: None,
+    opened: Callable[[str, str], None] = lambda _mission, _area: None,
     *,
     module: str = "builders.confined",
 ) -> dict[str, Any]:
     """Return the result of a task of `module`. `about` names the file that it is about; `opened` gets the id of the
-    mission.
+    mission and the digest of its area (`crossing.area_digest`).
 
     Raise what the task raised, Unavailable (kind `out-of-memory`, `timed-out` or `failed`) where it did not come to an
     end, and ConfinedError for an error of this program.
@@ -68,8 +68,10 @@ def run_confined(
         )
 
         activities: set[str] = set()
+        area = ""
 
         def receive(line: bytes, worker: Worker) -> None:
+            nonlocal area
             try:
                 what, text, number, total = json.loads(line)
                 text, number, total = str(text), int(number), int(total)
@@ -81,8 +83,10 @@ def run_confined(
                 activities.add(text)
                 if len(activities) <= _MAX_ACTIVITIES:
                     progress(text, number, total)
+            elif what == "area":
+                area = area or text
             elif what == "loaded":
-                opened(text)
+                opened(text, area)
                 worker.seconds = number
                 worker.send(b"\n")
                 _load_while_it_works()
@@ -120,7 +124,7 @@ def build(
     now: int,
     remembered: bool,
     progress: Progress,
-    opened: Callable[[str], None],
+    opened: Callable[[str, str], None],
 ) -> dict[str, Any]:
     """Prepare a mission, and return what `confined.build` returns. `opened` takes the mission's lock."""
     request = {**_request(mission_file, store, cache), "keys": keys, "now": now, "remembered": remembered}

@@ -17,6 +17,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from builders.bounded import MAX_VALUES, values_in
 from store import errors
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
+from store.format.area import Area
+from store.format.cbor import encode
 from store.format.ids import ObjectId
 
 Value = TypeVar("Value")
@@ -58,6 +60,11 @@ def from_json(kind: type[Value], text: Any) -> Value:
         raise Corrupt(what, remedy="report this as a defect", kind="failed") from error
     result: Value = value
     return result
+
+
+def area_digest(area: Area) -> str:
+    """Return what names an area in a message."""
+    return str(ObjectId.of(encode(area.value())))
 
 
 def error_to_json(error: FlightbagError) -> dict[str, Any]:

@@ -92,12 +92,14 @@ def build(
         keys.check(repository.trust_root().root, now=now)
         missions: list[str] = []
         stated: list[bytes] = []
+        areas: list[str] = []
 
-        def lock(mission: str) -> None:
+        def lock(mission: str, area: str) -> None:
             if missions or not MISSION_ID.fullmatch(mission):
                 raise Corrupt(f"the confined process named {mission[:80]!r} as its mission", kind="failed")
             missions.append(mission)
-            # Now: that process has read this file and nothing else yet, so nothing that it reads has changed the file.
+            # Now: that process has read this file and the one of the area, and nothing else yet.
+            areas.append(area)
             stated.append(read_regular(mission_file, MAX_MISSION_FILE, "mission file"))
             what = f"the build of mission {mission}"
             locks.enter_context(exclusive(repository.media.path, repository.disk, f"mission-{mission}", what))
@@ -122,7 +124,7 @@ def build(
             raise _other_report("the report of a mission that it did not name")
         if payload is not None:
             _check_report(report, "built", payload.manifest, payload.table)
-            _require_stated(mission_file, stated[0], payload.manifest, repository.trust_root().root, now)
+            _require_stated(mission_file, stated[0], areas[0], payload.manifest, repository.trust_root().root, now)
             with writing(repository) as writer:
                 report = _publish(writer, report.mission, payload, report, keys, now, expect)
         else:
@@ -174,11 +176,13 @@ def _check_report(report: BuildReport, outcome: str, manifest: Manifest, table: 
         raise _other_report("a report of something else than what is signed")
 
 
-def _require_stated(path: Path, data: bytes, manifest: Manifest, trust_root: TrustRoot, now: int) -> None:
+def _require_stated(path: Path, data: bytes, area: str, manifest: Manifest, trust_root: TrustRoot, now: int) -> None:
     """Raise Refused unless the manifest says what the mission file says: that process has read foreign bytes since.
 
-    An area that a file of its own states is not compared: reading that file is work of the other process.
+    `area` is the digest of the area, as that process gave it when it had read nothing but this file and that of the
+    area.
     """
+    from builders.crossing import area_digest
     from builders.mission.reader import mission_of
     from builders.mission.validity import Validity
 
@@ -192,7 +196,9 @@ def _require_stated(path: Path, data: bytes, manifest: Manifest, trust_root: Tru
         "sector": (stated.sector, facts.sector),
         "validity": (True, Validity.of(stated, trust_root).kept_by(manifest.issue, now=now)),
     }
-    if stated.area.bbox_e7 is not None:
+    if stated.area.bbox_e7 is None:
+        pairs["area"] = (area, area_digest(facts.area))
+    else:
         pairs["area"] = (Area(stated.area.bbox_e7), facts.area)
     differing = [name for name, (one, other) in pairs.items() if one != other]
     if differing:

@@ -23,15 +23,19 @@ def run_here(
     request: dict[str, Any],
     about: str,
     progress: Callable[[str, int, int], None],
-    opened: Callable[[str], None] = lambda _mission: None,
+    opened: Callable[[str, str], None] = lambda _mission, _area: None,
     *,
     module: str = "builders.confined",
 ) -> dict[str, Any]:
     """As `confinement.run_confined`."""
 
+    areas: list[str] = []
+
     def send(message: list[Any]) -> None:
-        if message[0] == "loaded":
-            opened(message[1])
+        if message[0] == "area":
+            areas.append(message[1])
+        elif message[0] == "loaded":
+            opened(message[1], areas[0])
         elif module == "builders.confined":  # bars here would pass on what they get from here
             progress(*message[1:])
 
