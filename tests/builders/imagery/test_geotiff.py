@@ -401,7 +401,8 @@ def test_a_mission_is_built_from_a_raster(desk: Desk) -> None:
         flightbag("show", desk.store, m, "--json").json["coverage"]["digest"] for m in ("raster", "folder", "nine")
     ]
     assert len(set(shown)) == 1
-    assert flightbag("verify", desk.store, *desk.trusting, "nine", "--tiles", desk.folder / "ortho").status == 0
+    ran = flightbag("verify", desk.store, "nine", "--trust", desk.root, "--tiles", desk.folder / "ortho")
+    assert ran.status == 0, ran.out
     assert desk.built(desk.folder / "folder.toml")["outcome"] == "unchanged"
 
 
