@@ -134,6 +134,7 @@ class Raster:
             raise self._unusable("GDAL reserves paths that begin with /vsi", "move the file to another folder")
         self._opened = self._look()
         self._check_directories()
+        self._unjudged: list[int] = []
         with self.open(None) as raster, self.gdal():
             self._inspect(raster)
         self.check_same()
