@@ -35,11 +35,11 @@ from builders.compose import BuildContext
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory
 from builders.mission.validity import Validity
-from builders.report import Measured, Missing, PlanReport
+from builders.report import Measured, MissingTiles, PlanReport
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
-from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, Takeoff, identity
+from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, identity
 
 Kind = TypeVar("Kind")
 
@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """What is perhaps wrong with the sources, where most tiles of the area are absent."""
+        """What is unusual about the sources, and what is perhaps wrong where most tiles of the area are absent."""
         others = [inventory for question in self.questions for inventory in question.inventories]
         return tuple(dict.fromkeys(hint for inventory in (self.inventory, *others) for hint in inventory.hints))
 
@@ -111,10 +111,6 @@ class Plan:
 
     def report(self) -> PlanReport:
         """Return what it shows to people and machines."""
-        missing = tuple(
-            Missing(number, reason, self.inventory.no_image[number] if reason == "undecodable" else "")
-            for number, reason in self.shortfall.reasons().items()
-        )
         valid_from, expires_at = self.validity.window(self.now)
         return PlanReport(
             mission=self.facts.id,
@@ -123,7 +119,7 @@ class Plan:
             valid_from=valid_from,
             expires_at=expires_at,
             tiles=self.inventory.tiles,
-            missing=missing,
+            missing=MissingTiles.of(self.shortfall, self.inventory.no_image),
             enough=self.gates.allows(self.shortfall.missing, self.inventory.tiles),
             repeated=self.inventory.repetition.summary(),
             hints=self.hints,
@@ -215,7 +211,8 @@ def _facts(context: BuildContext) -> MissionFacts:
         id=m.id,
         flight=m.flight,
         aircraft=m.aircraft_ids,
-        takeoff=Takeoff(m.takeoff.lat_e7, m.takeoff.lon_e7, m.takeoff.alt_mm),
+        takeoff=context.takeoff,
         area=context.area,
         sector=m.sector,
+        takeoff_outside=m.takeoff_outside,
     )

@@ -103,6 +103,8 @@ class GeoTiffSource:
     """
 
     row_order: None = None
+    stated: str = ""
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ GRANULARITY_NS = 2 * 10**9
 MAX_ENTRIES = 64
 # 10 million tiles.
 MAX_BYTES = 512 << 20
-_MAGIC = b"flightbag tiles 3\n"
+_MAGIC = b"flightbag tiles 4\n"
 _LENGTH = 8
 _TYPES = ("<u8", "u1", "<u2", "u1", "<u8")
 

@@ -1,4 +1,4 @@
-"""The contract of tile sources, over all four containers; and how a source is opened by what it is."""
+"""The contract of tile sources, over all five containers; and how a source is opened by what it is."""
 
 from __future__ import annotations
 
@@ -286,5 +286,5 @@ def test_the_remedy_for_an_unknown_file_lists_the_kinds_of_source(tmp_path: Path
         open_source(path, SIDE, ROUND)
     assert caught.value.fields["path"] == str(path)
     assert ("is empty" in caught.value.message) == (data == b"")
-    for kind in ("MBTiles", "PMTiles", "GeoTIFF", "z/x/y"):
+    for kind in ("MBTiles", "GeoPackage", "PMTiles", "GeoTIFF", "z/x/y"):
         assert kind in caught.value.remedy
