@@ -34,6 +34,7 @@ from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, Tile
 from builders.imagery.statcache import StatCache
 from builders.mission.reader import load_mission
 from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, scaled
+from builders.mission.tiles import specs_of
 from builders.recipe import RowRecipe
 from builders.retrieval.self_retrieval import LEAST
 from store.errors import Corrupt, Invalid, Refused
@@ -235,22 +236,10 @@ def open_context(
         raise error.restated(f"{mission_file}: mission.area: {error.message}") from error
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
-        specs_of = [
-            SourceSpec(
-                t.source[0],
-                t.zooms,
-                t.captured,
-                t.footprints,
-                float(t.resolution_m or 0),
-                scheme=t.scheme,
-                beside=t.source[1:],
-                bands=t.bands,
-                stretch=t.stretch,
-            )
-            for t in mission.tiles
-        ]
         stat_cache = StatCache(cache / "tiles")
-        sources = stack.enter_context(TileSources(specs_of, mission.coverage.tile_size, area.bbox, stat_cache))
+        sources = stack.enter_context(
+            TileSources(specs_of(mission.tiles), mission.coverage.tile_size, area.bbox, stat_cache)
+        )
         against = None
         if mission.quality.against is not None:
             scheme = mission.quality.against_scheme

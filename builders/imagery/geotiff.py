@@ -318,7 +318,8 @@ class GeoTiffSource:
                 cut = self._cut_run(run, left, top, span, seam)
                 if cut is not None:
                     colours, there = cut
-                    pixels[lacking & there] = colours.transpose(1, 2, 0)[lacking & there]
+                    there &= lacking
+                    np.copyto(pixels, colours.transpose(1, 2, 0), where=there[:, :, None])
                     lacking &= ~there
                 if not lacking.any():
                     return pixels
@@ -365,7 +366,11 @@ class GeoTiffSource:
         if not seam:
             warped = np.zeros((3, size, size), np.uint8)
             reproject(colours, warped, resampling=methods.bilinear, **settings)
-            return warped, weight(~valid) == 0
+            # Most tiles: the square lies within the window, and all of that is imagery.
+            far = min(run.columns.min() - column, run.rows.min() - row) >= 1
+            far = far and run.columns.max() <= column + width - 1 and run.rows.max() <= row + height - 1
+            whole = far and bool(valid.all())
+            return warped, np.ones((size, size), np.bool_) if whole else weight(~valid) == 0
         # The weight of what lies beyond the edge is taken away.
         middle = np.zeros((size, size), np.uint8)
         reproject(valid.astype(np.uint8), middle, resampling=methods.nearest, **settings)

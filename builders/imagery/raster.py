@@ -134,10 +134,10 @@ class Raster:
             raise self._unusable("GDAL reserves paths that begin with /vsi", "move the file to another folder")
         self._opened = self._look()
         self._check_directories()
+        self._unjudged: list[int] = []
         with self.open(None) as raster, self.gdal():
             self._inspect(raster)
         self.check_same()
-        self._judged = False
 
     # -- reading
 
@@ -179,9 +179,9 @@ class Raster:
         Raises Invalid if a band that is labelled alpha is no mask, or is one that the named bands do without.
         """
         with self.gdal():
-            if not self._judged:
+            if self._unjudged:
                 self._judge_alpha()
-                self._judged = True
+                self._unjudged = []
             window = self._rasterio.windows.Window(column, row, width, height)
             bands: NDArray[Any] = raster.read(self._colours, window=window)
             valid = np.ones((height, width), np.bool_)
@@ -259,7 +259,11 @@ class Raster:
             for kinds in [raster.mask_flag_enums[band - 1]]
             if flags.all_valid not in kinds and flags.alpha not in kinds and kinds != [flags.nodata]
         ]
-        self._nodata = self._no_data(raster)
+        alpha = self._rasterio.enums.ColorInterp.alpha
+        self._unjudged = [
+            number for number, kind in enumerate(raster.colorinterp, 1) if kind == alpha and number not in self._colours
+        ]
+        self._nodata: float | None = self._no_data(raster)
         self._check_blocks(raster)
         self._place(raster)
 
@@ -419,24 +423,20 @@ class Raster:
     def _judge_alpha(self) -> None:
         """Raise Invalid if a band that is labelled alpha is no mask, or is one that the named bands do without."""
         with self.open(None) as raster:
-            if self._alpha is not None:
-                between, _ = self._mask_values(raster, self._alpha)
-                if between > _BETWEEN:
+            for number in self._unjudged:
+                between, masks = self._mask_values(raster, number)
+                if number == self._alpha and between > _BETWEEN:
                     raise self._unusable(
-                        f"its band {self._alpha} is labelled alpha and is no mask: of its values above 0, "
+                        f"its band {number} is labelled alpha and is no mask: of its values above 0, "
                         f"{between:.0%} are below {self._top}, as in a near-infrared band",
                         _NAME_BANDS,
                     )
-                return
-            for number, kind in enumerate(raster.colorinterp, 1):
-                if kind == self._rasterio.enums.ColorInterp.alpha and number not in self._colours:
-                    between, masks = self._mask_values(raster, number)
-                    if masks and between <= _BETWEEN:
-                        raise self._unusable(
-                            f"its band {number} is labelled alpha and masks pixels, "
-                            f"and bands {self._colours} do without it",
-                            f"remove bands from [[tiles]], or make the alpha a mask with gdal_translate -mask {number}",
-                        )
+                if number != self._alpha and masks and between <= _BETWEEN:
+                    raise self._unusable(
+                        f"its band {number} is labelled alpha and masks pixels, "
+                        f"and bands {self._colours} do without it",
+                        f"remove bands from [[tiles]], or make the alpha a mask with gdal_translate -mask {number}",
+                    )
 
     def _mask_values(self, raster: Any, band: int) -> tuple[float, bool]:
         """(share of values below the maximum among those above 0, whether it has both 0 and the maximum) of a band."""

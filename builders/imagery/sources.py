@@ -32,6 +32,14 @@ from store.errors import Invalid, Unavailable
 __all__ = ["SourceStamp", "TileSource", "open_source"]
 
 _REMEDY = "name an MBTiles, GeoPackage, PMTiles or GeoTIFF file, a VRT, or a folder of tiles z/x/y or of GeoTIFFs"
+# What orthophotos are delivered in beside GeoTIFF.
+_PICTURES = {
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xffO\xffQ": "JPEG 2000",
+    b"msid": "MrSID",
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+}
 _SQLITE = b"SQLite format 3\0"
 # The last two are versions 1 and 2, which the source refuses with a message of its own.
 _PMTILES = (b"PMTiles", b"PM\x01\0", b"PM\x02\0")
@@ -148,6 +156,13 @@ def open_source(
         from builders.imagery.pmtiles import PMTilesSource
 
         return PMTilesSource(path)
+    for magic, kind in _PICTURES.items():
+        if start.startswith(magic):
+            raise Invalid(
+                f"tile source {path} is a {kind} file",
+                path=str(path),
+                remedy="make a GeoTIFF of it with gdal_translate -of GTiff, and -a_srs if the file has no projection",
+            )
     raise Invalid(f"tile source {path} is {'of no known kind' if start else 'empty'}", path=str(path), remedy=_REMEDY)
 
 

@@ -148,6 +148,13 @@ def geotiff() -> bytes:
     return out.getvalue()
 
 
+VRT = b"""<VRTDataset rasterXSize="16" rasterYSize="16"><SRS>EPSG:3857</SRS><GeoTransform>0,1,0,0,0,-1</GeoTransform>
+<VRTRasterBand dataType="Byte" band="1"><ColorInterp>Gray</ColorInterp><NoDataValue>0</NoDataValue><ComplexSource>
+<SourceFilename relativeToVRT="1">map.vrt</SourceFilename><SourceBand>1</SourceBand>
+<SrcRect xOff="0" yOff="0" xSize="16" ySize="16"/><DstRect xOff="0" yOff="0" xSize="16" ySize="16"/><NODATA>0</NODATA>
+</ComplexSource></VRTRasterBand></VRTDataset>"""
+
+
 def onnx_model() -> bytes:
     from onnx import TensorProto, helper
 
@@ -195,6 +202,7 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[bytes], None], int
     "geopackage": (lambda: [geopackage(False), geopackage(True)], of_file("map.gpkg", read_tiles), 2**17),
     "pmtiles": (lambda: [pmtiles()], of_file("map.pmtiles", read_tiles), 2**15),
     "geotiff": (lambda: [geotiff()], of_file("map.tif", read_tiles), 8192),
+    "vrt": (lambda: [VRT], of_file("map.vrt", read_tiles), 4096),
     "tile-image": (
         lambda: [*PICTURES, render_jpeg(TILE)],
         of_bytes(lambda data: (size_of(unpacked(data)), fault_of(data), picture_of(data), tile_image(data, 32))),

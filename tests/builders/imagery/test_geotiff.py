@@ -392,8 +392,11 @@ def test_a_mission_is_built_from_a_raster(desk: Desk) -> None:
             part = origin * rasterio.Affine.translation(left, top)
             write(desk.folder / f"ortho/{top}-{left}.tif", pixels[top:bottom, left:right], transform=part, tiled=True)
     reports = []
-    for mission, source in (("raster", "raster.tif"), ("folder", "folder"), ("nine", "ortho")):
-        reports.append(desk.built(desk.write_mission(mission, tiles=Path(source), zooms=(ZOOM,), bbox=LEFT)))
+    listed = [f"ortho/{path.name}" for path in sorted((desk.folder / "ortho").iterdir())]
+    for mission, source in (("raster", "raster.tif"), ("folder", "folder"), ("nine", "LIST")):
+        path = desk.write_mission(mission, tiles=Path(source), zooms=(ZOOM,), bbox=LEFT)
+        path.write_text(path.read_text().replace('"LIST"', str(listed)))
+        reports.append(desk.built(path))
     assert reports[0]["coverage"] == reports[1]["coverage"] == reports[2]["coverage"]
     shards = [{a["name"]: a["id"] for a in r["artifacts"] if a["name"].startswith("desc")} for r in reports]
     assert shards[0] == shards[1] == shards[2]
@@ -401,7 +404,9 @@ def test_a_mission_is_built_from_a_raster(desk: Desk) -> None:
         flightbag("show", desk.store, m, "--json").json["coverage"]["digest"] for m in ("raster", "folder", "nine")
     ]
     assert len(set(shown)) == 1
-    assert flightbag("verify", desk.store, *desk.trusting, "nine", "--tiles", desk.folder / "ortho").status == 0
+    for tiles in (desk.folder / "ortho", desk.folder / "nine.toml"):
+        ran = flightbag("verify", desk.store, "nine", "--trust", desk.root, "--tiles", tiles)
+        assert ran.status == 0, ran.out
     assert desk.built(desk.folder / "folder.toml")["outcome"] == "unchanged"
 
 

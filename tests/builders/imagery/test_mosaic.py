@@ -170,6 +170,23 @@ def test_another_way_from_files_to_tiles_has_another_stamp(sheets: list[Path], m
     assert len(stamps) == 3
 
 
+@pytest.mark.parametrize(("driver", "name"), [("JP2OpenJPEG", "JPEG 2000"), ("PNG", "PNG"), ("JPEG", "JPEG")])
+def test_a_picture_of_another_kind_is_named_and_the_remedy_makes_a_raster(
+    tmp_path: Path, merged: list[bytes | None], driver: str, name: str
+) -> None:
+    from rasterio.shutil import copy
+
+    lossless = {"QUALITY": "100", "REVERSIBLE": "YES", "YCBCR420": "NO"} if driver == "JP2OpenJPEG" else {}
+    copy(tmp_path / "merged.tif", tmp_path / "picture", driver=driver, **lossless)
+    with pytest.raises(Invalid, match=f"is a {name} file") as caught:
+        opened(tmp_path / "picture")
+    assert "gdal_translate -of GTiff" in caught.value.remedy
+    with rasterio.open(tmp_path / "picture") as picture:
+        write(tmp_path / "made.tif", picture.read().transpose(1, 2, 0))
+    tiles = tiles_of(opened(tmp_path / "made.tif"))
+    assert tiles == merged or (driver == "JPEG" and None not in tiles)
+
+
 # What a VRT may not be
 
 
