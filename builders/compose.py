@@ -39,6 +39,7 @@ from builders.retrieval.self_retrieval import LEAST
 from store.errors import Corrupt, Invalid, Refused
 from store.format.area import Area
 from store.format.cbor import Value
+from store.format.manifest import Takeoff
 from store.ground.repository import Repository
 
 # Tiles in one run of the session. More of them take more memory and, on a CPU, more time a tile (`make bench`).
@@ -52,6 +53,8 @@ class BuildContext:
     path: Path
     mission: MissionFile
     area: Area
+    takeoff: Takeoff
+    notes: tuple[str, ...]
     store: Repository | None
     sources: TileSources
     against: TileSources | None
@@ -217,19 +220,29 @@ def open_context(
 
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
-    mission, area = load_mission(mission_file)
+
+    def limits_of(mission: MissionFile) -> Limits:
+        memory = mission.compile.memory_mib
+        return Limits(memory * 2**20 if memory else usable_memory(), mission.compile.timeout_s)
+
+    mission, area, takeoff, notes = load_mission(mission_file, lambda one: loaded(one.mission.id, limits_of(one)))
     try:
         rows_and_columns(area.bbox, 0)
     except Invalid as error:
         raise error.restated(f"{mission_file}: mission.area: {error.message}") from error
-    memory = mission.compile.memory_mib
-    limits = Limits(memory * 2**20 if memory else usable_memory(), mission.compile.timeout_s)
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
-        loaded(mission.mission.id, limits)
         specs_of = [
             SourceSpec(
-                t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), scheme=t.scheme, bands=t.bands
+                t.source[0],
+                t.zooms,
+                t.captured,
+                t.footprints,
+                float(t.resolution_m or 0),
+                scheme=t.scheme,
+                beside=t.source[1:],
+                bands=t.bands,
+                stretch=t.stretch,
             )
             for t in mission.tiles
         ]
@@ -250,11 +263,13 @@ def open_context(
             make_compilable(copy.path, fixed)
             return copy
 
-        compile_settings = CompileSettings(limits, cache)
+        compile_settings = CompileSettings(limits_of(mission), cache)
         yield BuildContext(
             mission_file,
             mission,
             area,
+            takeoff,
+            notes,
             repository,
             sources,
             against,

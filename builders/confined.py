@@ -101,7 +101,7 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
             progress=messages.progress,
             remembered=request["remembered"],
         )
-    result: dict[str, Any] = {"report": to_json(BuildReport, report)}
+    result: dict[str, Any] = {"report": to_json(BuildReport, replace(report, notes=context.notes))}
     if payload is not None:
         result["payload"] = {
             "manifest": b64encode(payload.manifest.render()).decode(),
@@ -117,7 +117,8 @@ def plan(request: Request, messages: Messages) -> dict[str, Any]:
     from builders.artifacts.plan import plan
 
     with _opened(request, messages) as context:
-        return {"report": to_json(PlanReport, plan(context, messages.progress, now=request["now"]).report())}
+        report = plan(context, messages.progress, now=request["now"]).report()
+        return {"report": to_json(PlanReport, replace(report, notes=context.notes))}
 
 
 def engines(request: Request, messages: Messages) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def result_of(request: Request, messages: Messages, tasks: Tasks = TASKS) -> dic
 def main(request_path: Path, result_path: Path, pipe: int, tasks: Tasks = TASKS) -> None:
     """Do the task of the request, and write the result last."""
     request = json.loads(request_path.read_bytes())
-    begin(request["parent"], request["memory"])
+    begin(request["memory"])
     record_in(Path(request["recorder"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # As `tools.program` does: tables and inventories are large, and have no cycles.

@@ -63,7 +63,7 @@ _PIECE = 2**20
 def main(request_path: Path, result_path: Path, progress_fd: int) -> None:
     """Do the task of the request, and write the result last. Half a result is not JSON, so the parent notices it."""
     request = json.loads(request_path.read_bytes())
-    begin(request["parent"], request["memory"])
+    begin(request["memory"])
     task = {"compile": _compile, "quantise": _quantise}[request["task"]]
     try:
         result = json.dumps(task(request, progress_writer(progress_fd), _stop_requested()), allow_nan=False)
