@@ -441,6 +441,10 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
         for case in check["cases"]
         for shapes in [", ".join(f"{key} {list(shape)}" for key, shape in case["shapes"].items())]
     ]
+    rows.append(("compared", f"{', '.join(check['outputs'])}, on {check['inputs']}"))
+    if (author := check["author"]) is not None:
+        error = f"error {author['max_abs_error']:.3g} of {author['reference_max']:.3g}, cosine {author['cosine']:.6f}"
+        rows.append(("reference", f"{author['digest'][:12]}: {error}"))
     rows.append(("allowed", f"{tolerance['relative_error']:g} of the greatest value, cosine {tolerance['cosine']:g}"))
     rows.append(("made by", ", ".join(f"{tool} {version}" for tool, version in value["tools"].items())))
     rows.append(("build time", f"{value['seconds']:.2f} s"))

@@ -25,6 +25,7 @@ from builders.descriptors.decoding import tile_image
 from builders.descriptors.tensors import read_tensors
 from builders.engines.card import Card
 from builders.engines.model import parse_onnx
+from builders.engines.npz import read_npz
 from builders.grid.tiles import Tile
 from builders.imagery.footprints import read_footprints
 from builders.imagery.inflate import unpacked
@@ -212,7 +213,14 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[bytes], None], int
     "safetensors": (lambda: [SAFETENSORS], of_bytes(read_tensors), 2048),
     "card": (lambda: [_card()], of_bytes(Card.parse), 2**14),
     "onnx": (lambda: [onnx_model()], of_bytes(lambda data: parse_onnx(data, "the model")), 4096),
+    "reference": (lambda: [_arrays()], of_file("io.npz", lambda path: read_npz(path, "io.npz")), 2048),
 }
+
+
+def _arrays() -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, image=np.zeros((1, 3, 2, 2), np.float32), points=np.asfortranarray(np.ones((2, 3), int)))
+    return file.getvalue()
 
 
 def _card() -> bytes:
