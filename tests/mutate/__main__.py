@@ -51,6 +51,8 @@ TESTS = (
 )
 # Holds the constants of every module against FORMAT.md.
 BOUNDS = "tests/conformance/test_bounds.py"
+# Fails in the process of a mutant without any change: it would catch everything.
+LEFT_OUT = {"tests/store/ground/test_sync.py::TestTheSource::test_it_may_be_read_only"}
 REACH = 0.98
 # Of the tests of other modules, those that together take no longer than this.
 ELSEWHERE_SECONDS = 10.0
@@ -116,7 +118,7 @@ def job(module: Module, number: int, known: Trace) -> Job:
     for test in sorted(known.seconds, key=lambda test: (test.partition("::")[0] not in own, known.seconds[test])):
         ran = known.lines[test].get(module.path, set())
         file = test.partition("::")[0]
-        if not ((ran or file in own) if mutant.at_import else ran & lines):
+        if test in LEFT_OUT or not ((ran or file in own) if mutant.at_import else ran & lines):
             continue
         if file not in own:
             elsewhere += known.seconds[test]

@@ -432,6 +432,15 @@ class TestSlots:
             consume(state, FACTS.flight)
         assert listing(state, but=("lock", "tmp")) == before
 
+    def test_slots_that_are_whole_and_hold_no_state_are_forgotten(self, state: Path) -> None:
+        body = (5).to_bytes(8) + b"no state"
+        for name in SLOTS:
+            (state / name).write_bytes(derive(CONTEXT, body) + body)
+        with pytest.raises(Corrupt):
+            read_state(state)
+        assert enrol(state, STATE, again=True) == Enrolment(STATE, forgot=True)
+        assert read_state(state).number > 5
+
     def test_a_newer_root_alone_is_one_change(self, state: Path, store: Path) -> None:
         assert takeoff(state, store).go
         number = read_state(state).number

@@ -325,6 +325,11 @@ class TestChain:
     def test_signed_by_the_old_key_alone(self) -> None:
         assert broken([sign_root(next_root(ROOT, root=role("root-b")), "root-a")]) == "threshold"
 
+    def test_the_root_whose_keys_have_not_signed_is_named(self) -> None:
+        step = sign_root(next_root(ROOT, root=role("thief")), "thief")
+        with pytest.raises(Untrusted, match="0 of 1 required signatures by root keys of trust root 1"):
+            advance(pinned(), [step])
+
     def test_signed_by_a_stranger_too(self) -> None:
         assert broken([sign_root(next_root(ROOT), "root-a", "stranger")]) == "unknown-signer"
 
