@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 
 from builders.activity import doing, record_in
 from builders.compose import BuildContext, open_context
-from builders.crossing import error_to_json, to_json
+from builders.crossing import error_to_json, place_digest, to_json
 from builders.engines.card import plain
 from builders.engines.failures import failure, unexpected_failure
 from builders.engines.isolation import Limits, begin, end_without_clean_up, limit_memory
@@ -37,9 +37,10 @@ from builders.report import BuildReport, EngineReport, PlanReport
 from store.disk.layout import open_store
 from store.errors import FlightbagError
 from store.findings import Finding
+from store.format.area import Area
 from store.format.cose import Envelope
 from store.format.ids import ObjectId
-from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest
+from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest, Takeoff
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import read_table
@@ -88,6 +89,10 @@ class Messages:
         self._send(["loaded", mission, limits.seconds, 0])
         self._go()
 
+    def placed(self, area: Area, takeoff: Takeoff) -> None:
+        """State the place of the mission, which nothing that is read from now on can take back."""
+        self._send(["placed", place_digest(area, takeoff), 0, 0])
+
 
 def build(request: Request, messages: Messages) -> dict[str, Any]:
     """Prepare a mission: see `orchestrator.prepare`."""
@@ -101,7 +106,7 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
             progress=messages.progress,
             remembered=request["remembered"],
         )
-    result: dict[str, Any] = {"report": to_json(BuildReport, report)}
+    result: dict[str, Any] = {"report": to_json(BuildReport, replace(report, notes=context.notes))}
     if payload is not None:
         result["payload"] = {
             "manifest": b64encode(payload.manifest.render()).decode(),
@@ -117,7 +122,8 @@ def plan(request: Request, messages: Messages) -> dict[str, Any]:
     from builders.artifacts.plan import plan
 
     with _opened(request, messages) as context:
-        return {"report": to_json(PlanReport, plan(context, messages.progress, now=request["now"]).report())}
+        report = plan(context, messages.progress, now=request["now"]).report()
+        return {"report": to_json(PlanReport, replace(report, notes=context.notes))}
 
 
 def engines(request: Request, messages: Messages) -> dict[str, Any]:
@@ -180,7 +186,7 @@ TASKS: Tasks = {
 def _opened(request: Request, messages: Messages) -> Iterator[BuildContext]:
     folder = Path(request["cache"])
     file = Path(request["mission_file"])
-    with open_context(file, request["store"], folder, messages.progress, messages.loaded) as context:
+    with open_context(file, request["store"], folder, messages.progress, messages.loaded, messages.placed) as context:
         yield context
 
 
@@ -204,7 +210,7 @@ def result_of(request: Request, messages: Messages, tasks: Tasks = TASKS) -> dic
 def main(request_path: Path, result_path: Path, pipe: int, tasks: Tasks = TASKS) -> None:
     """Do the task of the request, and write the result last."""
     request = json.loads(request_path.read_bytes())
-    begin(request["parent"], request["memory"])
+    begin(request["memory"])
     record_in(Path(request["recorder"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # As `tools.program` does: tables and inventories are large, and have no cycles.

@@ -3,7 +3,7 @@
 Each function starts `python -m builders.confined` on one task, passes its progress on, and returns what it gave back,
 read by the types that are expected. Ctrl-C is heard at once, also while a network runs. The process inherits no key, no
 descriptor and no secret of the environment; it has bounds of memory and of time without progress; and when a function
-returns, it has ended, and so have the processes that it started, but for those that left its group on purpose.
+returns, it has ended, and so has every process that it started (`builders.engines.keeper`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from builders.engines.card import EngineRecipes
     from builders.report import EngineReport, PlanReport
 
-# A report names each missing tile: a country has millions.
-_MAX_RESULT = 512 * 2**20
+# A table has at most 22 MB in base64, the artifacts of its report 40 MB, and a million runs of missing tiles 30 MB.
+_MAX_RESULT = 128 * 2**20
 # Until the mission file is read, which states the limits.
 _SECONDS = 4 * 3600.0
 # A message with a larger number, or of one more kind of work, is none of ours.
@@ -48,11 +48,12 @@ def run_confined(
     about: str,
     progress: Progress,
     opened: Callable[[str], None] = lambda _mission: None,
+    placed: Callable[[str], None] = lambda _place: None,
     *,
     module: str = "builders.confined",
 ) -> dict[str, Any]:
     """Return the result of a task of `module`. `about` names the file that it is about; `opened` gets the id of the
-    mission.
+    mission, `placed` the digest of its place (`crossing.place_digest`).
 
     Raise what the task raised, Unavailable (kind `out-of-memory`, `timed-out` or `failed`) where it did not come to an
     end, and ConfinedError for an error of this program.
@@ -81,6 +82,8 @@ def run_confined(
                 activities.add(text)
                 if len(activities) <= _MAX_ACTIVITIES:
                     progress(text, number, total)
+            elif what == "placed":
+                placed(text)
             elif what == "loaded":
                 opened(text)
                 worker.seconds = number
@@ -121,10 +124,11 @@ def build(
     remembered: bool,
     progress: Progress,
     opened: Callable[[str], None],
+    placed: Callable[[str], None],
 ) -> dict[str, Any]:
     """Prepare a mission, and return what `confined.build` returns. `opened` takes the mission's lock."""
     request = {**_request(mission_file, store, cache), "keys": keys, "now": now, "remembered": remembered}
-    return run_confined("build", request, str(mission_file), progress, opened)
+    return run_confined("build", request, str(mission_file), progress, opened, placed)
 
 
 def plan(mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress) -> PlanReport:

@@ -8,7 +8,6 @@ hashes all tiles of its cell together.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -18,8 +17,9 @@ from builders.descriptors.shard import Shard, read_shard
 from builders.grid.live import missing_at
 from builders.grid.tiles import Tile, tile_from_id
 from builders.grid.views import View
-from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
+from builders.imagery.inventory import Inventory, LevelRequest, TileSources, cells_of, cells_over
 from builders.imagery.roworder import SourcePath
+from builders.mission.tiles import named_specs
 from builders.recipe import RowRecipe, tile_list
 from store.errors import FlightbagError, Unavailable
 from store.findings import Finding
@@ -33,8 +33,6 @@ _NAMED = 8
 _REMEDY = (
     "build the mission again from these tiles, or give --tiles the sources that it was built from, in the same order"
 )
-# The date of the sources is judged when the mission is built, and not here.
-_ANY_DATE = datetime.date(1970, 1, 1)
 
 
 def check_tiles(sources: Sequence[SourcePath]) -> Callable[[Evidence, Opened], Iterator[Finding]]:
@@ -45,8 +43,7 @@ def check_tiles(sources: Sequence[SourcePath]) -> Callable[[Evidence, Opened], I
         try:
             recipes = _recipes(evidence, opened)
             tile_size = next((recipe.tile_size for recipe in recipes.values()), 256)
-            specs = [SourceSpec(path, zooms, _ANY_DATE, scheme=scheme) for path, scheme in sources]
-            with TileSources(specs, tile_size, opened.manifest.mission.area.bbox) as open_sources:
+            with TileSources(named_specs(sources, zooms), tile_size, opened.manifest.mission.area.bbox) as open_sources:
                 inventory = open_sources.inventory(_wanted(opened, recipes))
         except Unavailable as error:
             yield Finding.of(error, step="G", entry="coverage")

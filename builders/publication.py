@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any, Self
 from builders import confinement
 from builders.files import MAX_MISSION_FILE, read_regular
 from store.disk.locks import exclusive
-from store.errors import Corrupt, Refused
+from store.errors import Corrupt, NotFound, Refused
 from store.format.area import Area
 from store.format.cose import Envelope
+from store.format.duration import duration_text
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import CONTENT_TYPE, MISSION_ID, Manifest, Takeoff
+from store.format.manifest import CONTENT_TYPE, MISSION_ID, Issue, Manifest
 from store.ground.issuing import Draft, Issued, Keys, draft_of, issue, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
@@ -91,6 +92,7 @@ def build(
         keys.check(repository.trust_root().root, now=now)
         missions: list[str] = []
         stated: list[bytes] = []
+        places: list[str] = []
 
         def lock(mission: str) -> None:
             if missions or not MISSION_ID.fullmatch(mission):
@@ -102,6 +104,10 @@ def build(
             locks.enter_context(exclusive(repository.media.path, repository.disk, f"mission-{mission}", what))
             locks.enter_context(repository.locked())
 
+        def note_place(place: str) -> None:
+            if not places:
+                places.append(place)
+
         result = confinement.build(
             mission_file,
             store,
@@ -111,6 +117,7 @@ def build(
             remembered=remembered,
             progress=progress,
             opened=lock,
+            placed=note_place,
         )
         from builders.crossing import from_json
         from builders.report import BuildReport
@@ -121,7 +128,7 @@ def build(
             raise _other_report("the report of a mission that it did not name")
         if payload is not None:
             _check_report(report, "built", payload.manifest, payload.table)
-            _require_stated(mission_file, stated[0], payload.manifest, repository.trust_root().root, now)
+            _require_stated(mission_file, stated[0], places, payload.manifest, repository.trust_root().root, now)
             with writing(repository) as writer:
                 report = _publish(writer, report.mission, payload, report, keys, now, expect)
         else:
@@ -173,26 +180,35 @@ def _check_report(report: BuildReport, outcome: str, manifest: Manifest, table: 
         raise _other_report("a report of something else than what is signed")
 
 
-def _require_stated(path: Path, data: bytes, manifest: Manifest, trust_root: TrustRoot, now: int) -> None:
+def _require_stated(
+    path: Path, data: bytes, places: Sequence[str], manifest: Manifest, trust_root: TrustRoot, now: int
+) -> None:
     """Raise Refused unless the manifest says what the mission file says: that process has read foreign bytes since.
 
-    An area that a file of its own states is not compared: reading that file is work of the other process.
+    `places` holds the digest of the area and the takeoff, which that process gave when it had read nothing but the
+    files that state these.
     """
+    from builders.crossing import place_digest
     from builders.mission.reader import mission_of
+    from builders.mission.schema import scaled
     from builders.mission.validity import Validity
 
     stated, facts = mission_of(path, data), manifest.mission
-    at = stated.takeoff
+    exact, alt_m = stated.takeoff.exact, stated.takeoff.alt_m
     pairs: dict[str, tuple[object, object]] = {
         "id": (stated.id, facts.id),
         "flight": (stated.flight, facts.flight),
         "aircraft": (stated.aircraft_ids, facts.aircraft),
-        "takeoff": (Takeoff(at.lat_e7, at.lon_e7, at.alt_mm), facts.takeoff),
+        "takeoff": (exact or facts.takeoff, facts.takeoff),
+        "altitude": (facts.takeoff.alt if alt_m is None else scaled(alt_m, 3), facts.takeoff.alt),
+        "takeoff_outside": (stated.takeoff_outside, facts.takeoff_outside),
         "sector": (stated.sector, facts.sector),
         "validity": (True, Validity.of(stated, trust_root).kept_by(manifest.issue, now=now)),
     }
     if stated.area.bbox_e7 is not None:
         pairs["area"] = (Area(stated.area.bbox_e7), facts.area)
+    if "area" not in pairs or exact is None:
+        pairs["place"] = (list(places), [place_digest(facts.area, facts.takeoff)])
     differing = [name for name, (one, other) in pairs.items() if one != other]
     if differing:
         raise Refused(
@@ -240,6 +256,7 @@ def _publish(
     if expect is not None:
         code = signing_code(Envelope(CONTENT_TYPE, manifest.render()))
         require_code(code, expect, f"the manifest that this build makes of mission {mission}")
+    why_other = "" if draft is not None else _why_other(repository, manifest, trust_root, now)
     # Nobody signs what cannot be published: its approval will make another manifest of it.
     signers = () if payload.lacking else keys.open()
     issued = issue(writer, manifest, payload.table, signers, trust_root, draft=draft, hold=bool(payload.lacking))
@@ -251,7 +268,7 @@ def _publish(
         signing_code=issued.signing_code,
         valid_from=issued.issue.valid_from,
         expires_at=issued.issue.expires_at,
-        why=_unpublished(issued, payload.lacking),
+        why=_unpublished(issued, payload.lacking, why_other),
     )
 
 
@@ -272,13 +289,38 @@ def _draft(repository: Repository, mission: str, payload: _Payload, trust_root: 
     return draft
 
 
-def _unpublished(issued: Issued, lacking: str) -> str:
+def _why_other(repository: Repository, manifest: Manifest, trust_root: TrustRoot, now: int) -> str:
+    """Return why a mission's draft is not the one that this manifest would continue; "" where there is no draft."""
+    try:
+        before = draft_of(repository, manifest.mission.id).manifest
+    except (NotFound, Corrupt):
+        return ""
+    if why := overtaken(repository, before, trust_root, now=now):
+        return why
+    if (before.identity, before.quality) != (manifest.identity, manifest.quality):
+        return "the mission file, or what it names, is another now"
+    length = _length(manifest.issue)
+    if length is None or length != _length(before.issue) or before.issue.valid_from != manifest.issue.valid_from:
+        return "the mission file or the trust root gives another validity now"
+    return (
+        f"less than half of its {duration_text(length)} is left, and a build then issues a mission anew: "
+        "`flightbag sign` adds a signature to a draft of any age"
+    )
+
+
+def _length(issued: Issue) -> int | None:
+    """Return for how many seconds an issue is valid, from its first one on."""
+    return None if issued.expires_at is None else issued.expires_at - max(issued.issued_at, issued.valid_from or 0)
+
+
+def _unpublished(issued: Issued, lacking: str, why_other: str) -> str:
     """Return why a manifest is only a draft, and what became of the draft before it; "" where it is published."""
     why = ""
     if issued.manifest is None:
         why = f"it has {issued.signatures} of {issued.threshold} required signatures: flightbag sign"
     if lacking:
         why = lacking
-    if issued.replaced:
-        why += f"{'; ' if why else ''}it replaces the draft before it; signatures lost: {issued.replaced}"
+    if count := issued.replaced:
+        lost = f"whose {count} signature{'s are' if count > 1 else ' is'} lost"
+        why += f"{'; ' if why else ''}it replaces the draft before it, {lost}: {why_other}"
     return why

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from builders.engines.card import Card
-from builders.grid.tiles import tile_from_id
+from builders.grid.tiles import MAX_AREA_TILES, tile_from_id
 from builders.imagery.coverage import FAULTS, Gates, Shortfall
 from builders.imagery.repetition import Repeats
-from store.errors import FlightbagError
+from store.errors import FlightbagError, Invalid
 from store.format.entries import Entry
 from store.format.manifest import PPM, Figure
+from store.format.missing import MissingList, Run
 from store.takeoff.quality import AGAINST, Training, figure_title, recall_rows, trainings
 
 Action = Literal["built", "reused"]
@@ -84,6 +85,36 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class MissingTiles:
+    """The missing tiles of an area, ascending, as runs (FORMAT.md 6.5); `details` say, by tile id, what is wrong with
+    the bytes of bad tiles. Raise Invalid for runs that break their rule, and for more tiles than an area may have."""
+
+    runs: tuple[Run, ...] = ()
+    details: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if MissingList(self.runs).total > MAX_AREA_TILES:
+            raise Invalid(f"more than {MAX_AREA_TILES} tiles are missing")
+
+    @classmethod
+    def of(cls, shortfall: Shortfall, details: Mapping[int, str]) -> Self:
+        """Return what an area lacks; of the details those of tiles that are missing for their bytes."""
+        bad = {number for number, reason in shortfall.reasons().items() if reason in FAULTS} if details else set()
+        return cls(shortfall.as_list().runs, {number: text for number, text in details.items() if number in bad})
+
+    def __iter__(self) -> Iterator[Missing]:
+        for first, tiles, reason in self.runs:
+            for number in range(first, first + tiles):
+                yield Missing(number, reason, self.details.get(number, "") if reason in FAULTS else "")
+
+    def __len__(self) -> int:
+        return sum(run.tiles for run in self.runs)
+
+    def as_json(self) -> list[dict[str, str]]:
+        return [{"tile": one.tile, "reason": one.reason, "detail": one.detail} for one in self]
+
+
+@dataclass(frozen=True, slots=True)
 class CoverageReport:
     """The tiles of the area: how many there are, described, and each that is missing. `repeated` is in short which of
     them have the bytes of another one; whether these are missing is the policy's. `hints` say what is perhaps wrong
@@ -91,7 +122,7 @@ class CoverageReport:
 
     tiles: int
     described: int
-    missing: tuple[Missing, ...]
+    missing: MissingTiles
     by_zoom: dict[int, int]
     repeated: Repeats
     hints: tuple[str, ...] = ()
@@ -99,14 +130,9 @@ class CoverageReport:
     @classmethod
     def of(cls, shortfall: Shortfall, details: Mapping[int, str]) -> Self:
         """Return the coverage of an area; `details` say, by tile id, what is wrong with the bytes of bad tiles."""
-        levels = shortfall.inventory.levels
-        details = {**shortfall.inventory.no_image, **details}
-        missing = tuple(
-            Missing(number, reason, details.get(number, "") if reason in FAULTS else "")
-            for number, reason in shortfall.reasons().items()
-        )
+        missing = MissingTiles.of(shortfall, {**shortfall.inventory.no_image, **details})
         total = shortfall.inventory.tiles
-        by_zoom = {level.zoom: len(level.required) for level in levels}
+        by_zoom = {level.zoom: len(level.required) for level in shortfall.inventory.levels}
         repeats = shortfall.inventory.repetition.summary()
         return cls(total, total - len(missing), missing, by_zoom, repeats, shortfall.inventory.hints)
 
@@ -135,8 +161,8 @@ class PlanRow:
 class PlanReport:
     """What a build would make, what the store has of it, and the tiles that the area lacks as far as the sources show.
     `enough` is whether the policy allows that. `repeated` and `hints` as in `CoverageReport`; `not_measured` says which
-    figures a build would not measure, and why. `valid_from` and `expires_at` are those of a manifest that is issued
-    now, as in `BuildReport`."""
+    figures a build would not measure, and why; `notes` what was passed over in the files of the area and the takeoff.
+    `valid_from` and `expires_at` are those of a manifest that is issued now, as in `BuildReport`."""
 
     mission: str
     flight: str
@@ -144,12 +170,13 @@ class PlanReport:
     valid_from: int | None
     expires_at: int | None
     tiles: int
-    missing: tuple[Missing, ...]
+    missing: MissingTiles
     enough: bool
     repeated: Repeats
     hints: tuple[str, ...]
     artifacts: tuple[PlanRow, ...]
     not_measured: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan for machines: each artifact present or missing, sizes in bytes where they are known."""
@@ -159,21 +186,23 @@ class PlanReport:
             "valid_from": self.valid_from,
             "expires_at": self.expires_at,
             "tiles": self.tiles,
-            "missing": [{"tile": one.tile, "reason": one.reason, "detail": one.detail} for one in self.missing],
+            "missing": self.missing.as_json(),
             "repeated": asdict(self.repeated),
             "hints": list(self.hints),
             "artifacts": [row.as_json() for row in self.artifacts],
             "not_measured": list(self.not_measured),
+            "notes": list(self.notes),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
-    `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why. `rows` are
-    those of all shards, `embedded` of these the ones that were described now. `signing_code` is that of the manifest or
-    the draft (FORMAT.md 10.3). `valid_from` and `expires_at` are those of the manifest or the draft, in unix seconds;
-    None where it is valid at once, or for ever."""
+    `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why; `notes`
+    what was passed over in the files of the area and the takeoff. `rows` are those of all shards, `embedded` of these
+    the ones that were described now. `signing_code` is that of the manifest or the draft (FORMAT.md 10.3). `valid_from`
+    and `expires_at` are those of the manifest or the draft, in unix seconds; None where it is valid at once, or for
+    ever."""
 
     outcome: Literal["built", "unchanged", "draft", "failed"]
     mission: str
@@ -190,6 +219,7 @@ class BuildReport:
     embedded: int = 0
     seconds: float = 0.0
     why: str = ""
+    notes: tuple[str, ...] = ()
 
     def of(self, action: Action) -> tuple[ArtifactReport, ...]:
         """The artifacts that were built, or those that were reused."""
@@ -207,9 +237,7 @@ class BuildReport:
 
     def as_json(self) -> dict[str, Any]:
         value = asdict(self)
-        value["coverage"]["missing"] = [
-            {"tile": tile.tile, "reason": tile.reason, "detail": tile.detail} for tile in self.coverage.missing
-        ]
+        value["coverage"]["missing"] = self.coverage.missing.as_json()
         value["figures"] = [{**one, "recipe": one["recipe"].hex()} for one in value["figures"]]
         value["warnings"] = list(self.warnings)
         value["manifest"] = self.manifest or None

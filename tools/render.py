@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
-from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff, utc
+from store.format.manifest import PPM, Coverage, Figure, Manifest, MissionFacts, Takeoff, utc
 from store.format.missing import MissingList
 from store.ground.history import diff
 from store.ground.issuing import Review
@@ -71,6 +71,15 @@ def validity(valid_from: int | None, expires_at: int | None, at: int | None = No
     return start + ("until " if at is None or at <= expires_at else "EXPIRED at ") + told(expires_at)
 
 
+def validity_in_short(valid_from: int | None, expires_at: int | None, at: int) -> str:
+    """Return in a few words whether a mission may fly at a time `at`, or how far away that is."""
+    if expires_at is not None and at > expires_at:
+        return f"EXPIRED {distance(expires_at - at)}"
+    if valid_from is not None and at < valid_from:
+        return f"valid {distance(valid_from - at)}"
+    return "never expires" if expires_at is None else f"expires {distance(expires_at - at)}"
+
+
 def distance(seconds: int) -> str:
     """Return how far away a time is, in whole units: `in 71 h`, `5 days ago`."""
     size, unit = next(
@@ -94,6 +103,15 @@ def degrees(number: int) -> str:
 def takeoff(origin: Takeoff) -> str:
     """Return the takeoff origin in degrees and metres."""
     return f"{degrees(origin.lat)}, {degrees(origin.lon)}, {origin.alt / 1000:g} m"
+
+
+def outside(facts: MissionFacts) -> tuple[str, ...]:
+    """Return how far outside the mapped area the takeoff is, where the mission allows that."""
+    if not facts.takeoff_outside:
+        return ()
+    metres = facts.area.distance_m(facts.takeoff.lat, facts.takeoff.lon)
+    far = f"{metres:.0f} m" if metres < 1000 else f"{metres / 1000:.1f} km"
+    return (f"the takeoff is about {far} OUTSIDE the mapped area, as the mission allows",)
 
 
 def hexed(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,6 +156,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
+    yield from (f"  outside    {text}" for text in outside(facts))
     yield f"  valid      {validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)}"
     yield f"  coverage   {covered(manifest.coverage)}"
     yield f"  imagery    {imagery(manifest, item.judged_at)}"
@@ -221,7 +240,8 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
         yield f"{lost} tiles are missing, {consequence}:"
         yield from _sums(m.reason for m in item.missing)
         yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.missing)
-        yield "a plan decodes no tile: only a build finds other undecodable ones, of wrong size, transparent or blank"
+        yield "a plan decodes no tile: only a build finds other undecodable ones, transparent and blank ones"
+    yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.hints)
 
 
@@ -243,7 +263,7 @@ _REMEDIES = {
     "repeated": 'give imagery where these are placeholders; where they are open water, coverage.repeated = "allowed"',
     "too-coarse": "see coverage.min_resolution_m and tiles[].resolution_m",
     "too-old": "see freshness.max_age_days and tiles[].captured",
-    "wrong-size": "see coverage.tile_size",
+    "wrong-size": "set coverage.tile_size to the size of the tiles",
 }
 
 
@@ -281,6 +301,7 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
     yield from _repeats(item.coverage.repeated)
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
+    yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.coverage.hints)
     yield from _built_figures(item)
     if item.manifest:
@@ -420,6 +441,10 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
         for case in check["cases"]
         for shapes in [", ".join(f"{key} {list(shape)}" for key, shape in case["shapes"].items())]
     ]
+    rows.append(("compared", f"{', '.join(check['outputs'])}, on {check['inputs']}"))
+    if (author := check["author"]) is not None:
+        error = f"error {author['max_abs_error']:.3g} of {author['reference_max']:.3g}, cosine {author['cosine']:.6f}"
+        rows.append(("reference", f"{author['digest'][:12]}: {error}"))
     rows.append(("allowed", f"{tolerance['relative_error']:g} of the greatest value, cosine {tolerance['cosine']:g}"))
     rows.append(("made by", ", ".join(f"{tool} {version}" for tool, version in value["tools"].items())))
     rows.append(("build time", f"{value['seconds']:.2f} s"))
@@ -522,6 +547,7 @@ def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple
         ("flight", facts.flight),
         ("aircraft", ", ".join(facts.aircraft)),
         ("takeoff", takeoff(facts.takeoff)),
+        *[("outside", text) for text in outside(facts)],
         (
             "area",
             f"west {degrees(west)}, south {degrees(south)}, east {degrees(east)}, north {degrees(north)}"

@@ -39,7 +39,8 @@ Tiles = Annotated[
         readable=False,
         metavar="SOURCE",
         help="The imagery that the mission was built from. May be repeated. tms:SOURCE and xyz:SOURCE name the order "
-        "of its rows, as `scheme` does in the mission file.",
+        "of its rows, as `scheme` does in the mission file. The mission file itself names its sources, with bands and "
+        "stretch.",
     ),
 ]
 

@@ -159,7 +159,8 @@ def verify(
             readable=False,
             metavar="SOURCE",
             help="On the ground: compare this imagery with the imagery of the build. May be repeated. tms:SOURCE and "
-            "xyz:SOURCE name the order of its rows, as `scheme` does in the mission file.",
+            "xyz:SOURCE name the order of its rows, as `scheme` does in the mission file. The mission file itself "
+            "names its sources, with bands and stretch.",
         ),
     ] = None,
     anchor: Annotated[

@@ -6,7 +6,6 @@ same queries, without decoding pictures and reading tile sources.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -20,8 +19,9 @@ from builders.areas.covering import tiles_of_area
 from builders.descriptors.photo import MAX_BYTES, decode_photo
 from builders.files import read_regular
 from builders.grid.views import View
-from builders.imagery.inventory import LevelRequest, SourceSpec, TileSources, cells_of, cells_over
+from builders.imagery.inventory import LevelRequest, TileSources, cells_of, cells_over
 from builders.imagery.roworder import SourcePath
+from builders.mission.tiles import named_specs
 from builders.onboard.camera import Camera
 from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.layers import MapLayer
@@ -34,8 +34,6 @@ from store.errors import Invalid, Refused
 from store.format.ids import BuildKey
 from store.format.manifest import PPM
 from store.takeoff.mission import VerifiedMission
-
-_ANY_DATE = datetime.date(1970, 1, 1)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -184,6 +182,5 @@ def imagery_of(
 ) -> Imagery:
     """Return the tiles of these sources in a box; where sources overlap, the first wins. They are open as long as the
     stack."""
-    specs = [SourceSpec(path, tuple(wanted), _ANY_DATE, scheme=scheme) for path, scheme in paths]
-    sources = stack.enter_context(TileSources(specs, tile_size, bbox))
+    sources = stack.enter_context(TileSources(named_specs(paths, tuple(wanted)), tile_size, bbox))
     return Imagery(sources, sources.inventory(wanted, progress))

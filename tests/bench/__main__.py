@@ -7,6 +7,7 @@
     python -m tests.bench engines                                        a cache hit, and cold loads in each mode
     python -m tests.bench throughput                                     embedding, beside the bare session and decoding
     python -m tests.bench country                                        10,000 to 1,000,000 tiles
+    python -m tests.bench orthophotos                                    200 adjacent GeoTIFFs beside one merged one
     python -m tests.bench recall                                         what a search finds: exact, IVF, HNSW
     python -m tests.bench search                                         exact search over 1,000,000 x 512
 
@@ -31,6 +32,7 @@ from typing import Any
 
 from tests.bench import maps
 from tests.bench.engines import engines
+from tests.bench.orthophotos import orthophotos
 from tests.support.missions import NOW
 from tests.support.stores import ROOT_FILE
 
@@ -283,6 +285,7 @@ def main() -> None:
         "engines": engines,
         "throughput": maps.throughput,
         "country": maps.country,
+        "orthophotos": orthophotos,
         "recall": maps.recall,
         "search": maps.search,
     }

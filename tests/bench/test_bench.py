@@ -13,7 +13,8 @@ from tests.support.stores import REPOSITORY_ROOT
 
 
 @pytest.mark.parametrize(
-    "what", ["side", "memory", "million", "takeoff", "engines", "throughput", "country", "recall", "search"]
+    "what",
+    ["side", "memory", "million", "takeoff", "engines", "throughput", "country", "orthophotos", "recall", "search"],
 )
 def test_it_runs_and_writes_its_figures(tmp_path: Path, what: str) -> None:
     figures = tmp_path / "figures.json"

@@ -29,7 +29,7 @@ from store.format.area import Area
 from store.format.manifest import Manifest
 from store.trust.keys import PrivateKey
 from tests.support.commands import BIN, Ran, flightbag
-from tests.support.field import RIGHT, Desk
+from tests.support.field import LEFT, RIGHT, Desk
 from tests.support.traps import write_endless, write_huge
 
 DRILL = "FLIGHTBAG_DRILL" in os.environ
@@ -57,7 +57,7 @@ def workers(desk: Desk) -> list[int]:
         if entry.name.isdigit():
             try:
                 command, state = (entry / "cmdline").read_bytes(), (entry / "status").read_bytes()
-                request = command.split(b"\0")[6:7]
+                request = command.split(b"\0")[8:9]
                 text = Path(os.fsdecode(request[0])).read_bytes() if request else b""
             except OSError:
                 continue
@@ -291,8 +291,8 @@ def spy(request, messages):
     facts = {"env": dict(os.environ), "fds": names, "core": resource.getrlimit(resource.RLIMIT_CORE)}
     raise FlightbagError(json.dumps(facts))
 
-def begin(parent, memory):
-    real(parent, memory)
+def begin(memory):
+    real(memory)
     sys.modules["__main__"].TASKS["build"] = spy
 
 isolation.begin = begin
@@ -320,14 +320,14 @@ def test_it_has_no_secret_and_no_descriptor_of_its_parent(
 
 @LINUX
 def test_keys_are_opened_when_the_process_has_ended(desk: Desk, tmp_path: Path) -> None:
-    """A signer is asked when no process is left that read anything; the key is a pipe that is read then."""
+    """A signer is asked when no process is left that read anything."""
     log = tmp_path / "log"
     script = tmp_path / "signer.py"
     script.write_text(
         "import os, sys\nfrom pathlib import Path\nfrom store.trust.keys import PrivateKey\n"
         "found = [p.name for p in Path('/proc').iterdir() if p.name.isdigit() and (p / 'cmdline').exists()\n"
         f"    and b'builders.confined' in (p / 'cmdline').read_bytes() and {str(desk.folder)!r} in\n"
-        "    (Path(os.fsdecode((p / 'cmdline').read_bytes().split(b'\\0')[6])).read_text())]\n"
+        "    (Path(os.fsdecode((p / 'cmdline').read_bytes().split(b'\\0')[8])).read_text())]\n"
         f"Path({str(log)!r}).write_text(repr(found))\n"
         f"key = PrivateKey.of_pem(Path({str(desk.key)!r}).read_bytes(), None)\n"
         "sys.stdout.buffer.write(key.sign(sys.stdin.buffer.read()))\n"
@@ -359,7 +359,11 @@ def test_a_wrong_passphrase_costs_no_work(desk: Desk, tmp_path: Path) -> None:
 
 
 def forged(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, object]], object], *more: object
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[dict[str, object]], object],
+    *more: object,
+    mission: Path | None = None,
 ) -> Ran:
     from builders import confinement
 
@@ -372,7 +376,7 @@ def forged(
 
     with monkeypatch.context() as patch:
         patch.setattr(confinement, "run_confined", run)
-        return desk.build(small(desk), *more)
+        return desk.build(mission or small(desk), *more)
 
 
 @pytest.mark.parametrize(
@@ -451,10 +455,20 @@ def test_what_is_unchanged_is_read_from_the_store(desk: Desk, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "what", [pytest.param(one, id=one) for one in ("flight", "aircraft", "takeoff", "sector", "area", "validity")]
+    "what",
+    [
+        pytest.param(one, id=one)
+        for one in ("flight", "aircraft", "takeoff", "sector", "area", "area of a file", "validity")
+    ],
 )
 def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """A manifest that is right in itself, with another fact than the planner wrote."""
+    mission = small(desk)
+    if what == "area of a file":
+        west, south, east, north = LEFT
+        ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+        (desk.folder / "area.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+        mission = small(desk, area='geojson = "area.geojson"')
 
     def change(result: dict[str, object]) -> None:
         payload = result["payload"]
@@ -468,6 +482,7 @@ def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: p
             "takeoff": {"takeoff": replace(facts.takeoff, alt=facts.takeoff.alt + 1)},
             "sector": {"sector": "active_conflict"},
             "area": {"area": Area((west, south, east, north + 1))},
+            "area of a file": {"area": Area((west, south, east, north + 1))},
             "validity": {},
         }
         facts = replace(facts, **others[what])
@@ -475,9 +490,9 @@ def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: p
             issue = replace(issue, expires_at=issue.issued_at + 10**6)
         payload["manifest"] = b64encode(replace(manifest, mission=facts, issue=issue).render()).decode()
 
-    ran = forged(desk, monkeypatch, change)
+    ran = forged(desk, monkeypatch, change, mission=mission)
     assert (ran.status, ran.json["error"]["kind"]) == (1, "other-mission")
-    assert what in ran.json["error"]["message"]
+    assert {"area of a file": "place"}.get(what, what) in ran.json["error"]["message"]
     assert not (desk.store / "missions" / "left").exists()
 
 
@@ -485,8 +500,8 @@ MESSENGER = """
 import builders.engines.isolation as isolation
 import json, os, sys
 real = isolation.begin
-def begin(parent, memory):
-    real(parent, memory)
+def begin(memory):
+    real(memory)
     main = sys.modules["__main__"]
     if hasattr(main, "Messages"):
         main.Messages.{} = {}

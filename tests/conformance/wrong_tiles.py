@@ -71,13 +71,15 @@ def folder_of(path: Path, instead: dict[Tile, bytes]) -> Path:
     return path
 
 
-def raster(path: Path, pixels: Pixels, *, west: int = 0, mask: Pixels | None = None, **options: Any) -> Path:
-    """A GeoTIFF on the grid of zoom 15, which begins `west` pixels east of the area."""
+def raster(
+    path: Path, pixels: NDArray[Any], *, west: int = 0, south: int = 0, mask: Pixels | None = None, **options: Any
+) -> Path:
+    """A GeoTIFF on the grid of zoom 15, which begins `west` pixels east and `south` pixels south of the area."""
     import rasterio
     import rasterio.transform
 
     pixel = EQUATOR / (1 << 15) / SIDE
-    left, top = (X0 * SIDE + west) * pixel - EQUATOR / 2, EQUATOR / 2 - Y0 * SIDE * pixel
+    left, top = (X0 * SIDE + west) * pixel - EQUATOR / 2, EQUATOR / 2 - (Y0 * SIDE + south) * pixel
     settings = {
         "driver": "GTiff",
         "height": pixels.shape[0],
@@ -120,7 +122,7 @@ def verdict(folder: Path, source: Path, of_tiles: str = "", coverage: str = "") 
     (folder / "m.toml").write_text(text)
     ran = desk.build(folder / "m.toml")
     if ran.status > 1 or not ran.out:
-        keys = [name for name in ("bands", "gdal_translate") if name in ran.err]
+        keys = [name for name in ("bands", "stretch", "gdal_translate") if name in ran.err]
         return f"error that names {' and '.join(keys)}"
     if ran.status:
         counts = Counter(one["reason"] for one in ran.json["coverage"]["missing"])
@@ -291,3 +293,61 @@ def bands_without_the_alpha(folder: Path) -> str:
     alpha[:40] = 0
     path = raster(folder / "r.tif", with_band(land(), alpha), alpha="YES")
     return verdict(folder, path, of_tiles="bands = [1, 2, 3]")
+
+
+def quarters(folder: Path, pixels: Pixels) -> list[Path]:
+    """The area in four rasters in a folder, whose seams lie within tiles."""
+    folder.mkdir()
+    at = 2 * SIDE + 9
+    return [
+        raster(folder / f"{top}-{left}.tif", pixels[rows, columns], west=left, south=top)
+        for top, rows in ((0, slice(at)), (at, slice(at, None)))
+        for left, columns in ((0, slice(at)), (at, slice(at, None)))
+    ]
+
+
+@wrong("map", "the area in four rasters, in a folder", before="error: no folder of a zoom", now="GO")
+def four_rasters(folder: Path) -> str:
+    quarters(folder / "ortho", land())
+    return verdict(folder, folder / "ortho")
+
+
+@wrong(
+    "map",
+    "a folder of rasters that lacks one (unnamed)",
+    before="error: no folder of a zoom",
+    now="refused: 1 outside-raster, 4 partly-outside",
+)
+def three_of_four_rasters(folder: Path) -> str:
+    quarters(folder / "ortho", land())[3].unlink()
+    return verdict(folder, folder / "ortho")
+
+
+@wrong(
+    "map",
+    "a raster of 16 bits",
+    before="error that names gdal_translate, which makes it white",
+    now="error that names stretch and gdal_translate",
+)
+def sixteen_bits(folder: Path) -> str:
+    return verdict(folder, raster(folder / "r.tif", deep(), dtype="uint16"))
+
+
+@wrong("map", "a raster of 16 bits, with a stretch", before="error that names gdal_translate", now="GO")
+def sixteen_bits_stretched(folder: Path) -> str:
+    return verdict(folder, raster(folder / "r.tif", deep(), dtype="uint16"), of_tiles="stretch = [400, 3000]")
+
+
+@wrong(
+    "map",
+    "a stretch that makes everything white (unnamed)",
+    before="error that names gdal_translate",
+    now="refused: 20 repeated",
+)
+def stretched_to_white(folder: Path) -> str:
+    return verdict(folder, raster(folder / "r.tif", deep(), dtype="uint16"), of_tiles="stretch = [0, 255]")
+
+
+def deep() -> NDArray[np.uint16]:
+    """The land as a sensor of 12 bits gives it."""
+    return (400 + land().astype(np.float64) * 10).astype(np.uint16)

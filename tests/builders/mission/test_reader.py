@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from builders.files import MAX_MISSION_FILE, read_regular
 from builders.mission.reader import load_mission, toml_key
 from store.errors import Invalid, Unavailable
+from store.format.manifest import Takeoff
 
 MISSION = """\
 [mission]
@@ -85,13 +86,12 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
     assert mission.mission.id == "north-ridge"
     assert mission.mission.aircraft == ("uav-09", "uav-07")
     assert mission.mission.aircraft_ids == ("uav-07", "uav-09")
-    takeoff = mission.mission.takeoff
-    assert (takeoff.lat_e7, takeoff.lon_e7, takeoff.alt_mm) == (470201000, -991602000, 480000)
+    assert mission.mission.takeoff.exact == Takeoff(470201000, -991602000, 480000)
     assert mission.mission.area.bbox_e7 == (-991750000, 470080000, -991350000, 470330000)
     assert mission.target.host == "auto"
     (tiles,) = mission.tiles
     assert (tiles.source, tiles.zooms, tiles.captured) == (
-        folder / "map.mbtiles",
+        (folder / "map.mbtiles",),
         (16, 17),
         datetime.date(2018, 7, 16),
     )
@@ -101,8 +101,8 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
     assert (image.shape, image.symbol, image.min, image.opt, image.max) == (("N", 3, 256, 256), "N", 1, 8, 32)
     (descriptors,) = mission.descriptors
     assert descriptors.preprocess.resize == (256, 256)
-    assert descriptors.preprocess.mean == (0, 0, 0)
-    assert descriptors.preprocess.std == (1, 1, 1)
+    assert descriptors.preprocess.mean == ()
+    assert descriptors.preprocess.std == ()
     assert descriptors.preprocess.filter == "bilinear"
     (file,) = mission.files
     assert (file.name, file.path) == ("calibration/camera.yaml", folder / "camera.yaml")
@@ -135,7 +135,7 @@ def test_paths_are_relative_to_the_mission_file_not_to_the_current_folder(
     write(folder, MISSION)
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    assert load_mission(Path("../mission.toml")).file.tiles[0].source == folder / "map.mbtiles"
+    assert load_mission(Path("../mission.toml")).file.tiles[0].source == (folder / "map.mbtiles",)
 
 
 def test_a_mission_file_cannot_be_changed_in_memory(folder: Path) -> None:
@@ -167,7 +167,7 @@ WRONG = [
     ("lat = 47.0201", "lat = true", "mission.takeoff.lat is true, must be degrees"),
     ("lon = -99.1602", "lon = -180.0000001", "mission.takeoff.lon is -180.0000001, must be degrees from -180 to 180"),
     ("alt_m = 480.0", "alt_m = 20000.5", "mission.takeoff.alt_m is 20000.5, must be metres from -1000 to 20000"),
-    (", alt_m = 480.0", "", "mission.takeoff.alt_m is missing, must be metres"),
+    (", alt_m = 480.0", "", "mission.takeoff has lat and lon, must have lat, lon and alt_m, or plan"),
     ("alt_m = 480.0", "alt = 480.0", "mission.takeoff.alt is not a known key, did you mean 'alt_m'?"),
     ("lat = 47.0201", "lat = 47.0331", "mission.takeoff is at lat 47.0331, lon -99.1602, must be inside mission.area"),
     (", 47.033]", "]", "mission.area.bbox[3] is missing, must be degrees"),
@@ -221,6 +221,18 @@ WRONG = [
     ("zooms = [16, 17]", "zooms = [16]\nbands = [1, 2]", "tiles[0].bands is [1, 2], must be [red, green, blue] or"),
     ("zooms = [16, 17]", "zooms = [16]\nbands = [1, 2, 1]", "tiles[0].bands is [1, 2, 1], must be [red, green, blue]"),
     ("zooms = [16, 17]", "zooms = [16]\nbands = [0, 1, 2]", "tiles[0].bands[0] is 0, must be [red, green, blue]"),
+    ('"map.mbtiles"', "[]", "tiles[0].source is [], must be the path of a file or folder"),
+    ('"map.mbtiles"', '["map.mbtiles", 7]', 'tiles[0].source is ["map.mbtiles", 7], must be the path of a file'),
+    ('"map.mbtiles"', '["camera.yaml", "gone.tif"]', 'tiles[0].source[1] is "gone.tif", must be the path of a file; '),
+    (
+        '"map.mbtiles"',
+        '["map.mbtiles", "camera.yaml", "./map.mbtiles"]',
+        'tiles[0].source[2] is "./map.mbtiles", must be another file than that of tiles[0].source[0]',
+    ),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [1]", "tiles[0].stretch[1] is missing, must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [9, 9]", "tiles[0].stretch is [9, 9], must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [0, 65536]", "tiles[0].stretch[1] is 65536, must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [0.5, 9]", "tiles[0].stretch[0] is 0.5, must be [low, high]"),
     ("zooms = [16, 17]", 'zooms = [16]\nbands = "RGB"', 'tiles[0].bands is "RGB", must be [red, green, blue]'),
     ("[mission]", "[coverage]\nrepeated = true\n[mission]", 'coverage.repeated is true, must be "refused" or'),
     (
@@ -253,14 +265,14 @@ WRONG = [
     ("min = 1", "min = 0", "backbones[0].inputs.image.min is 0, must be a whole number above 0"),
     ("inputs = { image", 'inputs = { ""', 'backbones[0].inputs."" is not a valid name, must be the name of an input'),
     ("inputs = { image = {", "inputs = { image = 4, b = {", "backbones[0].inputs.image is 4, must be a table with"),
-    ("{ image = {", '{ "a b" = { x = 1,', 'backbones[0].inputs."a b".x is not a known key, known: shape, min, opt,'),
+    ("{ image = {", '{ "a b" = { x = 1,', 'backbones[0].inputs."a b".x is not a known key, known: shape, value, min,'),
     ("max = 32 } }", 'max = 32 }, b = { shape = ["N"], min = 1, opt = 1, max = 1 } }', "backbones[0].inputs.b gives"),
     ('backbone = "place-embedder"', 'backbone = "place"', 'descriptors[0].backbone is "place", must be the name of'),
     ('dtype = "float16"', 'dtype = "int8"', 'descriptors[0].dtype is "int8", must be "float16" or "float32"'),
     ('output = "descriptor"', 'output = ""', 'descriptors[0].output is "", must be the name of an output'),
     ("[256, 256], c", "[256], c", "descriptors[0].preprocess.resize[1] is missing, must be a whole number of pixels"),
     ("[256, 256], c", "[0, 256], c", "descriptors[0].preprocess.resize[0] is 0, must be a whole number of pixels"),
-    ('"RGB"', '"rgb"', 'descriptors[0].preprocess.colour is "rgb", must be "RGB" or "BGR"'),
+    ('"RGB"', '"rgb"', 'descriptors[0].preprocess.colour is "rgb", must be "RGB", "BGR", or "grey" for'),
     ('"0..1"', '"1"', 'descriptors[0].preprocess.scale is "1", must be "0..1", "0..255" or "-1..1"'),
     ('"0..1"', '"0..1", std = [1, 1, 0]', "descriptors[0].preprocess.std[2] is 0, must be a number above 0"),
     ('"0..1"', '"0..1", mean = [0.1234567, 0, 0]', "descriptors[0].preprocess.mean[0] is 0.1234567, must be a number"),
@@ -467,7 +479,7 @@ def test_the_area_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatc
         files.append(path)
         return read_regular(path, *arguments, **options)
 
-    monkeypatch.setattr("builders.areas.geojson.read_regular", counted)
+    monkeypatch.setattr("builders.areas.drawing.read_regular", counted)
     (folder / "area.geojson").write_text(SQUARE)
     text = MISSION.replace("bbox = [-99.175, 47.008, -99.135, 47.033]", 'geojson = "area.geojson"')
     mission = write(folder, text)
@@ -480,9 +492,9 @@ def test_the_area_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_area_file_with_a_problem_is_one_problem(folder: Path) -> None:
     text = MISSION.replace("bbox = [-99.175, 47.008, -99.135, 47.033]", 'geojson = "area.geojson"')
     (problem,) = problems_of(folder, text)
-    assert problem.startswith(f"mission.area cannot be used: GeoJSON file {folder}/area.geojson does not exist")
+    assert problem.startswith(f"mission.area cannot be used: file {folder}/area.geojson does not exist")
     (folder / "area.geojson").symlink_to("area.geojson")
-    with pytest.raises(Unavailable, match=r"mission\.area: GeoJSON file") as caught:
+    with pytest.raises(Unavailable, match=r"mission\.area: file") as caught:
         load_mission(write(folder, text))
     assert caught.value.problems == (caught.value.message,)
 
@@ -491,7 +503,7 @@ def test_whole_degrees_are_numbers_too(folder: Path) -> None:
     text = MISSION.replace("-99.175, 47.008, -99.135, 47.033", "-100, 47, -99, 48").replace("480.0", "480")
     mission = load_mission(write(folder, text)).file.mission
     assert mission.area.bbox_e7 == (-1000000000, 470000000, -990000000, 480000000)
-    assert mission.takeoff.alt_mm == 480000
+    assert mission.takeoff.exact == Takeoff(470201000, -991602000, 480000)
 
 
 VALUES = st.recursive(
@@ -532,3 +544,84 @@ def test_any_value_at_any_key_is_either_right_or_told_at_that_key(data: st.DataO
         # A range is told at the input that has it, and an order or a box at the array.
         assert all(line.startswith(f"m.toml: {toml_key(key[:2])}") for line in report.problems), report.problems
         assert not any("must be  " in line or line.endswith("must be ") for line in report.problems)
+
+
+# -- backbones as people export them
+
+SHAPE, COLOUR = '["N", 3, 256, 256]', 'colour = "RGB"'
+MASK = 'max = 32 }, mask = { shape = ["N", 4], value = true } }'
+RIGHT = [
+    ([(SHAPE, '["N", 256, 256, 3]')], "NHWC"),
+    ([(SHAPE, '["N", "N", 256, 256]')], None),
+    ([(SHAPE, '["N", 1, 256, 256]'), (COLOUR, 'colour = "grey"')], "NCHW"),
+    ([(SHAPE, '["N", 256, 256, 1]'), (COLOUR, 'colour = "grey", mean = [0.5], std = [0.25]')], "NHWC"),
+    ([(SHAPE, '["N", 3, 256, 3]'), (COLOUR, 'colour = "RGB", layout = "NHWC"')], "NHWC"),
+    ([("max = 32 } }", MASK)], "NCHW"),
+    ([("max = 32 } }", 'max = 32 }, size = { shape = [1, 2], value = [640, 0.5] } }')], "NCHW"),
+    ([("max = 32 } }", "max = 32 }, gain = { shape = [], value = 1.5 } }")], "NCHW"),
+    ([('output = "descriptor"', 'output = "tokens"\npool = "gem"')], "NCHW"),
+    ([('precision = "fp32"', 'precision = "fp32"\ncompare = ["descriptor"]\nreference = "camera.yaml"')], "NCHW"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "layout"), RIGHT, ids=[str(row[0][0][1])[:50] for row in RIGHT])
+def test_exports_of_other_makes_are_read(folder: Path, changes: list[tuple[str, str]], layout: str | None) -> None:
+    text = MISSION
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    if layout is None:
+        problems_of(folder, text)
+        return
+    mission = load_mission(write(folder, text)).file
+    keys = mission.descriptors[0].preprocess
+    assert layout in keys.layouts(mission.backbones[0].inputs["image"].shape)
+
+
+EXPORTS = [
+    ([(SHAPE, '["N", 1, 256, 256]')],
+     'descriptors[0].preprocess.colour is "RGB" and the input of place-embedder has the shape ["N", 1, 256, 256], must '
+     'be the channels of one of its dimensions, or set colour = "grey"'),
+    ([(COLOUR, 'colour = "grey"')],
+     'descriptors[0].preprocess.colour is "grey" and the input of place-embedder has the shape ["N", 3, 256, 256], '
+     'must be the channels of one of its dimensions, or set colour = "RGB"'),
+    ([(SHAPE, '["N", 3, 256, 3]')],
+     "descriptors[0].preprocess.layout is missing, must be one of NCHW and NHWC: the shape fits both"),
+    ([(COLOUR, 'colour = "RGB", layout = "NHWC"')],
+     'descriptors[0].preprocess.layout is "NHWC", must be "NCHW", as the shape ["N", 3, 256, 256] has it'),
+    ([(COLOUR, 'colour = "grey", mean = [0, 0, 0]')],
+     "descriptors[0].preprocess has 3 numbers as mean; grey has one number, one a channel"),
+    ([(COLOUR, 'colour = "RGB", std = [1]')],
+     "descriptors[0].preprocess has 1 numbers as std; RGB has three numbers, one a channel"),
+    ([("min = 1, opt = 8, max = 32", "value = 1")],
+     "backbones[0].inputs has a value for each input, must leave out that of the images"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [2, 2], value = [1, 2, 3] } }')],
+     "backbones[0].inputs.b has 3 numbers as value for a shape of 4; give one, or all"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [2, "N"], value = 1 } }')],
+     "backbones[0].inputs.b has a value and a name in shape that is not the first"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = ["N"], value = 1, min = 1, opt = 1, max = 1 } }')],
+     "backbones[0].inputs.b has a value and min, opt or max"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [4096, 4096], value = 1 } }')],
+     "backbones[0].inputs.b has a value for 16777216 numbers, more than 4194304"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [2], value = "one" } }')],
+     'backbones[0].inputs.b.value is "one", must be a number, true or false'),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [1], value = inf } }')],
+     "backbones[0].inputs.b.value is Infinity, must be a number, true or false"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [] } }')], "backbones[0].inputs.b has an empty shape"),
+    ([('output = "descriptor"', 'output = "tokens"\npool = "max"')],
+     'descriptors[0].pool is "max", must be "cls", "mean" or "gem"'),
+    ([('precision = "fp32"', 'precision = "fp32"\ncompare = ["a", "a"]')],
+     'backbones[0].compare is ["a", "a"], must be an array of names of outputs of the model, each once'),
+    ([('precision = "fp32"', 'precision = "fp32"\nreference = "io.npz"')],
+     'backbones[0].reference is "io.npz", must be the path of a file;'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "problem"), EXPORTS, ids=[row[1][:70] for row in EXPORTS])
+def test_what_does_not_fit_in_an_export_is_told(folder: Path, changes: list[tuple[str, str]], problem: str) -> None:
+    text = MISSION
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    problems = problems_of(folder, text)
+    assert any(line.startswith(problem) for line in problems), problems
