@@ -320,7 +320,9 @@ class Protection:
 
 _ONE_EACH = "give each key a file of its own, without comments or text around it"
 _ENCRYPT_SSH_AGAIN = "encrypt the key again where it was made: ssh-keygen -p -Z aes256-ctr -a 100 -f FILE"
-_ENCRYPT_AGAIN = "encrypt the key again where it was made: openssl pkcs8 -topk8 -v2 aes-256-cbc -iter 600000"
+_ENCRYPT_AGAIN = (
+    "encrypt the key again where it was made: openssl pkcs8 -topk8 -v2 aes-256-cbc -iter 600000 -in FILE -out NEW"
+)
 
 
 def _item(tag: int, *parts: bytes) -> bytes:
