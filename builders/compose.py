@@ -214,10 +214,12 @@ def open_context(
     cache: Path,
     progress: Callable[[str, int, int], None] = lambda _activity, _done, _total: None,
     loaded: Callable[[str, Limits], None] = lambda _mission, _limits: None,
+    placed: Callable[[Area, Takeoff], None] = lambda _area, _takeoff: None,
 ) -> Iterator[BuildContext]:
     """Open everything that the mission file names. Writes nothing to the store, which may be None where only build keys
-    are needed. `cache` is the user's cache folder. `progress` gets the MiB of models that are read,
-    `loaded` the id of the mission and its limits, before anything that the mission file names is opened.
+    are needed. `cache` is the user's cache folder. `progress` gets the MiB of models that are read, `loaded` the id of
+    the mission and its limits, before anything is opened that the mission file names, and `placed` its area and its
+    takeoff, before anything is opened but the files that state these.
 
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
@@ -227,6 +229,7 @@ def open_context(
         return Limits(memory * 2**20 if memory else usable_memory(), mission.compile.timeout_s)
 
     mission, area, takeoff, notes = load_mission(mission_file, lambda one: loaded(one.mission.id, limits_of(one)))
+    placed(area, takeoff)
     try:
         rows_and_columns(area.bbox, 0)
     except Invalid as error:

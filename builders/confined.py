@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 
 from builders.activity import doing, record_in
 from builders.compose import BuildContext, open_context
-from builders.crossing import error_to_json, to_json
+from builders.crossing import error_to_json, place_digest, to_json
 from builders.engines.card import plain
 from builders.engines.failures import failure, unexpected_failure
 from builders.engines.isolation import Limits, begin, end_without_clean_up, limit_memory
@@ -37,9 +37,10 @@ from builders.report import BuildReport, EngineReport, PlanReport
 from store.disk.layout import open_store
 from store.errors import FlightbagError
 from store.findings import Finding
+from store.format.area import Area
 from store.format.cose import Envelope
 from store.format.ids import ObjectId
-from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest
+from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest, Takeoff
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import read_table
@@ -87,6 +88,10 @@ class Messages:
         limit_memory(limits.memory)
         self._send(["loaded", mission, limits.seconds, 0])
         self._go()
+
+    def placed(self, area: Area, takeoff: Takeoff) -> None:
+        """State the place of the mission, which nothing that is read from now on can take back."""
+        self._send(["placed", place_digest(area, takeoff), 0, 0])
 
 
 def build(request: Request, messages: Messages) -> dict[str, Any]:
@@ -181,7 +186,7 @@ TASKS: Tasks = {
 def _opened(request: Request, messages: Messages) -> Iterator[BuildContext]:
     folder = Path(request["cache"])
     file = Path(request["mission_file"])
-    with open_context(file, request["store"], folder, messages.progress, messages.loaded) as context:
+    with open_context(file, request["store"], folder, messages.progress, messages.loaded, messages.placed) as context:
         yield context
 
 

@@ -48,11 +48,12 @@ def run_confined(
     about: str,
     progress: Progress,
     opened: Callable[[str], None] = lambda _mission: None,
+    placed: Callable[[str], None] = lambda _place: None,
     *,
     module: str = "builders.confined",
 ) -> dict[str, Any]:
     """Return the result of a task of `module`. `about` names the file that it is about; `opened` gets the id of the
-    mission.
+    mission, `placed` the digest of its place (`crossing.place_digest`).
 
     Raise what the task raised, Unavailable (kind `out-of-memory`, `timed-out` or `failed`) where it did not come to an
     end, and ConfinedError for an error of this program.
@@ -81,6 +82,8 @@ def run_confined(
                 activities.add(text)
                 if len(activities) <= _MAX_ACTIVITIES:
                     progress(text, number, total)
+            elif what == "placed":
+                placed(text)
             elif what == "loaded":
                 opened(text)
                 worker.seconds = number
@@ -121,10 +124,11 @@ def build(
     remembered: bool,
     progress: Progress,
     opened: Callable[[str], None],
+    placed: Callable[[str], None],
 ) -> dict[str, Any]:
     """Prepare a mission, and return what `confined.build` returns. `opened` takes the mission's lock."""
     request = {**_request(mission_file, store, cache), "keys": keys, "now": now, "remembered": remembered}
-    return run_confined("build", request, str(mission_file), progress, opened)
+    return run_confined("build", request, str(mission_file), progress, opened, placed)
 
 
 def plan(mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress) -> PlanReport:

@@ -92,6 +92,7 @@ def build(
         keys.check(repository.trust_root().root, now=now)
         missions: list[str] = []
         stated: list[bytes] = []
+        places: list[str] = []
 
         def lock(mission: str) -> None:
             if missions or not MISSION_ID.fullmatch(mission):
@@ -103,6 +104,10 @@ def build(
             locks.enter_context(exclusive(repository.media.path, repository.disk, f"mission-{mission}", what))
             locks.enter_context(repository.locked())
 
+        def note_place(place: str) -> None:
+            if not places:
+                places.append(place)
+
         result = confinement.build(
             mission_file,
             store,
@@ -112,6 +117,7 @@ def build(
             remembered=remembered,
             progress=progress,
             opened=lock,
+            placed=note_place,
         )
         from builders.crossing import from_json
         from builders.report import BuildReport
@@ -122,7 +128,7 @@ def build(
             raise _other_report("the report of a mission that it did not name")
         if payload is not None:
             _check_report(report, "built", payload.manifest, payload.table)
-            _require_stated(mission_file, stated[0], payload.manifest, repository.trust_root().root, now)
+            _require_stated(mission_file, stated[0], places, payload.manifest, repository.trust_root().root, now)
             with writing(repository) as writer:
                 report = _publish(writer, report.mission, payload, report, keys, now, expect)
         else:
@@ -174,11 +180,15 @@ def _check_report(report: BuildReport, outcome: str, manifest: Manifest, table: 
         raise _other_report("a report of something else than what is signed")
 
 
-def _require_stated(path: Path, data: bytes, manifest: Manifest, trust_root: TrustRoot, now: int) -> None:
+def _require_stated(
+    path: Path, data: bytes, places: Sequence[str], manifest: Manifest, trust_root: TrustRoot, now: int
+) -> None:
     """Raise Refused unless the manifest says what the mission file says: that process has read foreign bytes since.
 
-    An area and a takeoff that a file of its own states are not compared: reading it is work of the other process.
+    `places` holds the digest of the area and the takeoff, which that process gave when it had read nothing but the
+    files that state these.
     """
+    from builders.crossing import place_digest
     from builders.mission.reader import mission_of
     from builders.mission.schema import scaled
     from builders.mission.validity import Validity
@@ -197,6 +207,8 @@ def _require_stated(path: Path, data: bytes, manifest: Manifest, trust_root: Tru
     }
     if stated.area.bbox_e7 is not None:
         pairs["area"] = (Area(stated.area.bbox_e7), facts.area)
+    if "area" not in pairs or exact is None:
+        pairs["place"] = (list(places), [place_digest(facts.area, facts.takeoff)])
     differing = [name for name, (one, other) in pairs.items() if one != other]
     if differing:
         raise Refused(

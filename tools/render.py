@@ -16,6 +16,7 @@ from store.ground.history import diff
 from store.ground.issuing import Review
 from store.takeoff import quality
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
+from store.trust.root import TrustRoot
 
 if TYPE_CHECKING:
     from builders.imagery.repetition import Repeats
@@ -44,6 +45,13 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def key_lines(root: TrustRoot, kid: bytes, note: str = "") -> Iterator[str]:
+    """Yield the kid of a key with a note, and its name by a trust root if it has one."""
+    yield f"  {kid.hex()}{'  ' if note else ''}{note}"
+    if name := root.name_of(kid):
+        yield f"    {name}"
 
 
 def when(seconds: int) -> str:
@@ -433,6 +441,10 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
         for case in check["cases"]
         for shapes in [", ".join(f"{key} {list(shape)}" for key, shape in case["shapes"].items())]
     ]
+    rows.append(("compared", f"{', '.join(check['outputs'])}, on {check['inputs']}"))
+    if (author := check["author"]) is not None:
+        error = f"error {author['max_abs_error']:.3g} of {author['reference_max']:.3g}, cosine {author['cosine']:.6f}"
+        rows.append(("reference", f"{author['digest'][:12]}: {error}"))
     rows.append(("allowed", f"{tolerance['relative_error']:g} of the greatest value, cosine {tolerance['cosine']:g}"))
     rows.append(("made by", ", ".join(f"{tool} {version}" for tool, version in value["tools"].items())))
     rows.append(("build time", f"{value['seconds']:.2f} s"))

@@ -43,6 +43,19 @@ class FixedInput:
     values: tuple[Decimal, ...]
 
 
+def fields_of(fixed: Sequence[FixedInput]) -> list[Any]:
+    """Return fixed inputs for a build key: [name, shape, [number as text …]], ascending by name."""
+    ascending = sorted(fixed, key=lambda one: one.name)
+    return [[one.name, list(one.shape), [_text_of(value) for value in one.values]] for one in ascending]
+
+
+def _text_of(value: Decimal) -> str:
+    """Return the one way to write a number: 0.5, 640, -1."""
+    text = format(value, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
 def nodes(model: Any) -> Iterator[Any]:
     """Yield every node of a parsed model that may run, also in subgraphs and in functions that are called."""
     # Overloads of a function share its name; each of them may be the one that is called.

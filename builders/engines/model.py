@@ -15,14 +15,21 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from blake3 import blake3
 
 from builders.engines.failures import failure, words_of
-from builders.engines.graph import FixedInput, fix_defaults, fix_inputs, has_half, require_operators, widen_half
+from builders.engines.graph import (
+    FixedInput,
+    fields_of,
+    fix_defaults,
+    fix_inputs,
+    has_half,
+    require_operators,
+    widen_half,
+)
 from builders.extras import import_extra
 from builders.files import open_regular
 from store.errors import FlightbagError, Invalid, Unavailable
@@ -266,17 +273,8 @@ def _hash(path: Path, into: Path | None, progress: Callable[[], None], fixed: Se
         rows += [len(text).to_bytes(8, "big"), text, digest]
     digest = derive(MODEL_CONTEXT, b"".join(rows))
     if fixed:
-        ascending = sorted(fixed, key=lambda one: one.name)
-        values = [[one.name, list(one.shape), [_text_of(value) for value in one.values]] for one in ascending]
-        digest = derive(FIXED_CONTEXT, digest + encode(values))
+        digest = derive(FIXED_CONTEXT, digest + encode(fields_of(fixed)))
     return ModelSource(name, copy or path, digest, size, tuple(external))
-
-
-def _text_of(value: Decimal) -> str:
-    """Return the one way to write a number: 0.5, 640, -1."""
-    text = format(value, "f")
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text in ("-0", "") else text
 
 
 def _without_data(path: Path, location: str) -> Invalid:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from builders.engines.base import EngineSpec
+from builders.engines.graph import fields_of
 from builders.recipe import CELL_CONTEXT, TILE_PAIR, Recipe
 from store.format.ids import derive
 
-ENGINE_SCHEMA = "flightbag/engine/2"
+ENGINE_SCHEMA = "flightbag/engine/3"
 QUANTISED_SCHEMA = "flightbag/quantised/1"
 
 
@@ -28,6 +29,7 @@ def engine_recipe(spec: EngineSpec, host: str, backend: Mapping[str, Any], caste
             [item.name, list(item.shape), list(item.range or ())]
             for item in sorted(spec.inputs, key=lambda item: item.name)
         ],
+        "fixed": fields_of(spec.fixed),
         "precision": spec.precision,
         "caster": caster,
         "quantised": spec.quantised,

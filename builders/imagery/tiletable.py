@@ -35,8 +35,8 @@ from store.errors import Corrupt
 # A cell is in memory as a whole: 256 tiles of a megabyte each, or more tiles if some are stored twice.
 MAX_CELL_BYTES = 256 << 20
 MAX_ROWS = 1024
-MAX_WALKED = 1 << 24  # rows of one zoom in a table without an index: 24 bytes each in memory
-_AT_ONCE = 1 << 20
+MAX_WALKED = 1 << 22  # rows of one zoom in a table without an index: 24 bytes each in memory
+_AT_ONCE = 1 << 17
 _TOGETHER = 200  # rows in one query; SQLite's limit of variables is 256
 DATA = "CASE WHEN typeof(tile_data) = 'blob' AND length(tile_data) <= ? THEN tile_data ELSE x'' END"
 _BY_INDEX = re.compile(r"\btile_(column|row)[=<>]")
@@ -136,11 +136,16 @@ class TileTable:
 
     @property
     def _create_index(self) -> str:
-        statement = f"CREATE INDEX of_{self.name} ON {self.name} (zoom_level, tile_column, tile_row)"
-        return f"sqlite3 {shlex.quote(str(self.path))} {shlex.quote(statement)}"
+        return self._command(f"CREATE INDEX of_tiles ON {self.table} (zoom_level, tile_column, tile_row)")
+
+    def _command(self, statements: str) -> str:
+        return f"sqlite3 {shlex.quote(str(self.path))} {shlex.quote(statements)}"
 
     def inspect(self) -> None:
-        """Look at the table: its four columns, whether it is a view, and whether an index leads to a tile."""
+        """Look at the table: its four columns, whether it is a view, and whether an index leads to a tile.
+
+        Raises Invalid for a table of places in text: SQLite compares them letter by letter, and finds "9" after "10".
+        """
         # IN instead of = as in the queries below.
         query = (
             f"SELECT tile_data FROM {self.table} "  # noqa: S608 - a quoted name
@@ -151,8 +156,23 @@ class TileTable:
         self._is_view = self._database.names[self.name.lower()] == "view"
         if self._is_view:
             self._is_indexed = not any(_WALKS.match(line) for line in plan)
-        else:
-            self._is_indexed = any(_BY_INDEX.search(line) for line in plan)
+            return
+        self._is_indexed = any(_BY_INDEX.search(line) for line in plan)
+        places = ("zoom_level", "tile_column", "tile_row")
+        first = f"SELECT {', '.join(f'typeof({place})' for place in places)} FROM {self.table} LIMIT 1"  # noqa: S608
+        with self._database.querying():
+            types = next(self._database.rows(first), ())
+        if "text" in types:
+            statements = (
+                f"ALTER TABLE {self.table} RENAME TO of_text",
+                f"CREATE TABLE {self.table} ({' INTEGER, '.join(places)} INTEGER, tile_data BLOB)",
+                f"INSERT INTO {self.table} SELECT {', '.join(places)}, tile_data FROM of_text",  # noqa: S608
+                "DROP TABLE of_text",
+            )
+            raise self._database.unusable(
+                f"the columns {', '.join(places)} of {self.name} hold text instead of numbers",
+                f"make them numbers: {self._command('; '.join(statements))}",
+            )
 
     def _tiles(self, zoom: int, columns: range, rows: range) -> Iterator[tuple[int, bytes]]:
         """(tile id, bytes) of the tiles in a rectangle of the world, ids ascending."""

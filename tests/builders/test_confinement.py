@@ -29,7 +29,7 @@ from store.format.area import Area
 from store.format.manifest import Manifest
 from store.trust.keys import PrivateKey
 from tests.support.commands import BIN, Ran, flightbag
-from tests.support.field import RIGHT, Desk
+from tests.support.field import LEFT, RIGHT, Desk
 from tests.support.traps import write_endless, write_huge
 
 DRILL = "FLIGHTBAG_DRILL" in os.environ
@@ -359,7 +359,11 @@ def test_a_wrong_passphrase_costs_no_work(desk: Desk, tmp_path: Path) -> None:
 
 
 def forged(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, object]], object], *more: object
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[dict[str, object]], object],
+    *more: object,
+    mission: Path | None = None,
 ) -> Ran:
     from builders import confinement
 
@@ -372,7 +376,7 @@ def forged(
 
     with monkeypatch.context() as patch:
         patch.setattr(confinement, "run_confined", run)
-        return desk.build(small(desk), *more)
+        return desk.build(mission or small(desk), *more)
 
 
 @pytest.mark.parametrize(
@@ -451,10 +455,20 @@ def test_what_is_unchanged_is_read_from_the_store(desk: Desk, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "what", [pytest.param(one, id=one) for one in ("flight", "aircraft", "takeoff", "sector", "area", "validity")]
+    "what",
+    [
+        pytest.param(one, id=one)
+        for one in ("flight", "aircraft", "takeoff", "sector", "area", "area of a file", "validity")
+    ],
 )
 def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """A manifest that is right in itself, with another fact than the planner wrote."""
+    mission = small(desk)
+    if what == "area of a file":
+        west, south, east, north = LEFT
+        ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+        (desk.folder / "area.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+        mission = small(desk, area='geojson = "area.geojson"')
 
     def change(result: dict[str, object]) -> None:
         payload = result["payload"]
@@ -468,6 +482,7 @@ def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: p
             "takeoff": {"takeoff": replace(facts.takeoff, alt=facts.takeoff.alt + 1)},
             "sector": {"sector": "active_conflict"},
             "area": {"area": Area((west, south, east, north + 1))},
+            "area of a file": {"area": Area((west, south, east, north + 1))},
             "validity": {},
         }
         facts = replace(facts, **others[what])
@@ -475,9 +490,9 @@ def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: p
             issue = replace(issue, expires_at=issue.issued_at + 10**6)
         payload["manifest"] = b64encode(replace(manifest, mission=facts, issue=issue).render()).decode()
 
-    ran = forged(desk, monkeypatch, change)
+    ran = forged(desk, monkeypatch, change, mission=mission)
     assert (ran.status, ran.json["error"]["kind"]) == (1, "other-mission")
-    assert what in ran.json["error"]["message"]
+    assert {"area of a file": "place"}.get(what, what) in ran.json["error"]["message"]
     assert not (desk.store / "missions" / "left").exists()
 
 

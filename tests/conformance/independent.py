@@ -353,7 +353,10 @@ _ROOT = fields(
         "epoch": number(1), "issued_at": TIME, "salt": octets(16), "releases": text("optional|required"),
         "roles": fields({"root": _ROLE, "mission": _ROLE, "release": _ROLE}), "revoked": array(ID, 0, 1024, itself),
     },
-    {"domain_id": ID, "previous": ID, "issued_after": TIME, "max_lifetime": _LIFETIME, "default_lifetime": _LIFETIME},
+    {
+        "domain_id": ID, "previous": ID, "issued_after": TIME, "max_lifetime": _LIFETIME, "default_lifetime": _LIFETIME,
+        "names": array(row(ID, text("[A-Za-z0-9]([A-Za-z0-9 ._-]{0,30}[A-Za-z0-9])?")), 1, 1216, lambda one: one[0]),
+    },
 )  # fmt: skip
 
 
@@ -412,6 +415,9 @@ def root(data: bytes) -> Root:
         want(len(role["keys"]) >= role["threshold"] or (name == "release" and f["releases"] == "optional"))
     want(not set(roles["release"]["keys"]) & set(roles["mission"]["keys"]))
     want(not any(set(f["revoked"]) & set(role["keys"]) for role in roles.values()))
+    named, called = ([one[at] for one in f.get("names", ())] for at in (0, 1))
+    want(len({*called}) == len(called))
+    want({*named} <= {*f["revoked"]}.union(*(role["keys"] for role in roles.values())))
     this = Root(data, e, f)
     _all_good(e, this.kids("root"), this.domain, strangers=not first)
     this.threshold("root", e)

@@ -229,6 +229,9 @@ def trust() -> Iterator[Vector]:
     lifetimes = replace(ROOT, default_lifetime=86400, max_lifetime=86400)
     yield Vector("root-lifetimes", "root", sign_root(lifetimes, "root-a"))
 
+    named = tuple(sorted([(key("pilot").public, "Pia of the ridge"), (key("root-a").public, "Ada")]))
+    yield Vector("root-names", "root", sign_root(replace(ROOT, names=named), "root-a"))
+
     good = value_of(ROOT.render(), ROOT_LIMIT)
     pilot = {"keys": [key("pilot").public.raw], "threshold": 1}
 
@@ -246,6 +249,10 @@ def trust() -> Iterator[Vector]:
     yield Vector("root-lifetime-of-nothing", "root", signed(max_lifetime=0), "bad-field")
     yield Vector("root-default-lifetime-beyond-the-maximum", "root", signed(
         default_lifetime=2, max_lifetime=1), "bad-field")  # fmt: skip
+    yield Vector("root-name-of-an-unlisted-key", "root", signed(names=[[key("x").public.raw, "Ada"]]), "bad-field")
+    yield Vector("root-name-of-two-keys", "root", signed(
+        names=[[one.raw, "Ada"] for one, _ in named]), "bad-field")  # fmt: skip
+    yield Vector("root-name-with-an-escape", "root", signed(names=[[pilot["keys"][0], "A\x1b[2K"]]), "bad-field")
     yield Vector("root-threshold-beyond-its-keys", "root", signed(
         roles={**good["roles"], "mission": {**pilot, "threshold": 2}}), "bad-field")  # fmt: skip
     yield Vector("root-key-for-release-and-mission", "root", signed(

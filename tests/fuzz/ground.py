@@ -25,18 +25,22 @@ from builders.descriptors.decoding import tile_image
 from builders.descriptors.tensors import read_tensors
 from builders.engines.card import Card
 from builders.engines.model import parse_onnx
+from builders.engines.npz import read_npz
 from builders.grid.tiles import Tile
 from builders.imagery.footprints import read_footprints
+from builders.imagery.inflate import unpacked
 from builders.imagery.repetition import picture_of
 from builders.imagery.roworder import Extent
 from builders.imagery.signature import fault_of
 from builders.imagery.sources import open_source
+from builders.imagery.structure import size_of
 from builders.mission.reader import load_mission
 from builders.retrieval.landmarks import read_landmarks
 from builders.retrieval.query import read_picture
 from store.errors import FlightbagError
 from tests.fuzz.targets import Target, of_memory
 from tests.support.drawings import area_in, corridor_in
+from tests.support.geopackage import write_geopackage
 from tests.support.missions_toml import mission_toml
 from tests.support.terrain import render_jpeg, write_terrain
 
@@ -77,6 +81,7 @@ def read_tiles(path: Path) -> None:
     """Open a tile source and read what it has of a small place, as a plan does."""
     with open_source(path, 256, Extent(BBOX, (12,))) as source:
         source.read(TILE)
+        assert all(source.notes), source.stated
         for _ in source.cell(Tile(8, TILE.x >> 4, TILE.y >> 4), 12):
             pass
 
@@ -104,6 +109,12 @@ PICTURES = [picture("PNG"), picture("JPEG", progressive=True), picture("WEBP"), 
 def mbtiles(view: bool) -> bytes:
     path = folder() / f"seed-{view}.mbtiles"
     write_terrain(path, (-992600000, 467600000, -992500000, 467700000), (10,), view=view)
+    return path.read_bytes()
+
+
+def geopackage(trimmed: bool) -> bytes:
+    path = folder() / f"seed-{trimmed}.gpkg"
+    write_geopackage(path, {TILE: PICTURES[0], Tile(11, TILE.x >> 1, TILE.y >> 1): PICTURES[1]}, trimmed=trimmed)
     return path.read_bytes()
 
 
@@ -189,19 +200,27 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[bytes], None], int
         4096,
     ),
     "mbtiles": (lambda: [mbtiles(False), mbtiles(True), slow_view()], of_file("map.mbtiles", read_tiles), 2**17),
+    "geopackage": (lambda: [geopackage(False), geopackage(True)], of_file("map.gpkg", read_tiles), 2**17),
     "pmtiles": (lambda: [pmtiles()], of_file("map.pmtiles", read_tiles), 2**15),
     "geotiff": (lambda: [geotiff()], of_file("map.tif", read_tiles), 8192),
     "vrt": (lambda: [VRT], of_file("map.vrt", read_tiles), 4096),
     "tile-image": (
         lambda: [*PICTURES, render_jpeg(TILE)],
-        of_bytes(lambda data: (fault_of(data), picture_of(data), tile_image(data, 32))),
+        of_bytes(lambda data: (size_of(unpacked(data)), fault_of(data), picture_of(data), tile_image(data, 32))),
         2**15,
     ),
     "picture": (lambda: PICTURES, of_file("picture", read_picture), 2**14),
     "safetensors": (lambda: [SAFETENSORS], of_bytes(read_tensors), 2048),
     "card": (lambda: [_card()], of_bytes(Card.parse), 2**14),
     "onnx": (lambda: [onnx_model()], of_bytes(lambda data: parse_onnx(data, "the model")), 4096),
+    "reference": (lambda: [_arrays()], of_file("io.npz", lambda path: read_npz(path, "io.npz")), 2048),
 }
+
+
+def _arrays() -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, image=np.zeros((1, 3, 2, 2), np.float32), points=np.asfortranarray(np.ones((2, 3), int)))
+    return file.getvalue()
 
 
 def _card() -> bytes:

@@ -144,13 +144,13 @@ FIXED = 'mask = { shape = ["N", 3], value = true }, size = { shape = [1, 2], val
 
 def tokens(model: onnx.ModelProto) -> None:
     """Tokens [N, 3, d]: the descriptor, and it times 2 and 3."""
-    model.graph.node[-1].output[0] = "plain"
+    model.graph.node[-1].output[0] = "whole"
     factors = np.array([1, 2, 3], np.float32).reshape(1, 3, 1)
     model.graph.initializer.append(numpy_helper.from_array(factors, "factors"))
     model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis1"))
     model.graph.node.extend(
         [
-            helper.make_node("Unsqueeze", ["plain", "axis1"], ["token"]),
+            helper.make_node("Unsqueeze", ["whole", "axis1"], ["token"]),
             helper.make_node("Mul", ["token", "factors"], ["descriptor"]),
         ]
     )

@@ -24,13 +24,16 @@ def run_here(
     about: str,
     progress: Callable[[str, int, int], None],
     opened: Callable[[str], None] = lambda _mission: None,
+    placed: Callable[[str], None] = lambda _place: None,
     *,
     module: str = "builders.confined",
 ) -> dict[str, Any]:
     """As `confinement.run_confined`."""
 
     def send(message: list[Any]) -> None:
-        if message[0] == "loaded":
+        if message[0] == "placed":
+            placed(message[1])
+        elif message[0] == "loaded":
             opened(message[1])
         elif module == "builders.confined":  # bars here would pass on what they get from here
             progress(*message[1:])

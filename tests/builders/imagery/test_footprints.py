@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.grid.tiles import Tile, tile_id, tiles_of_bbox
+from builders.imagery import footprints as footprints_module
 from builders.imagery.footprints import MAX_FOOTPRINTS, Footprint, Footprints, read_footprints
 from store.errors import Invalid
 from store.format.area import LON_MAX, Ring
@@ -82,20 +85,41 @@ def test_refuses_a_day(write: Write, text: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("value", "words", "remedy"),
     [
-        polygon(SQUARE),
-        {"type": "Feature", "geometry": polygon(SQUARE)},
-        {"type": "Feature", "geometry": polygon(SQUARE), "properties": []},
-        collection(feature({"type": "Point", "coordinates": [0, 0]}, datetime="2018-07-16")),
-        collection(),
-        collection(*[feature(polygon(SQUARE), datetime="2018-07-16")] * (MAX_FOOTPRINTS + 1)),
+        (polygon(SQUARE), "is not part of a Feature", "a property datetime"),
+        ({"type": "Feature", "geometry": polygon(SQUARE)}, "", ""),
+        ({"type": "Feature", "geometry": polygon(SQUARE), "properties": []}, "", ""),
+        (collection(feature({"type": "Point", "coordinates": [0, 0]}, datetime="2018-07-16")), "", ""),
+        (collection(), "", ""),
+        (
+            collection(*[feature(polygon(SQUARE), datetime="2018-07-16")] * (MAX_FOOTPRINTS + 1)),
+            "features[4096] exceeds the limit of 4096 footprints and 16384 polygons",
+            "divide the mosaic",
+        ),
     ],
 )
-def test_refuses_footprints(write: Write, value: object) -> None:
+def test_refuses_footprints(write: Write, value: object, words: str, remedy: str) -> None:
     with pytest.raises(Invalid) as caught:
         read_footprints(write(value))
-    assert caught.value.remedy
+    assert caught.value.message.endswith(words)
+    assert remedy in caught.value.remedy != ""
+
+
+@pytest.mark.parametrize(("count", "taken"), [(5, True), (6, False)])
+def test_as_many_polygons_as_the_limit(write: Write, monkeypatch: pytest.MonkeyPatch, count: int, taken: bool) -> None:
+    monkeypatch.setattr(footprints_module, "MAX_FOOTPRINT_POLYGONS", 5)
+    squares = [polygon(SQUARE)["coordinates"]] * (count - 2)
+    many = feature({"type": "MultiPolygon", "coordinates": squares}, datetime="2018-07-16")
+    more = [feature(polygon(SQUARE), datetime="2018-07-16")] * 2
+    with nullcontext() if taken else pytest.raises(Invalid, match="exceeds the limit"):
+        read = read_footprints(write(collection(many, *more)))
+        assert [len(one.polygons) for one in read.footprints] == [count - 2, 1, 1]
+
+
+def test_as_many_footprints_as_the_limit(write: Write) -> None:
+    every = [feature(polygon(SQUARE), datetime="2018-07-16")] * MAX_FOOTPRINTS
+    assert len(read_footprints(write(collection(*every))).footprints) == MAX_FOOTPRINTS == 4096
 
 
 OLD, NEW, DEFAULT = unix(2010, 1, 1), unix(2020, 1, 1), unix(2015, 1, 1)

@@ -452,10 +452,7 @@ def test_a_table_without_an_index_is_walked_once_for_each_zoom(terrain: Path, tm
     assert sum(plan.startswith("SCAN") for plan in plans) == 1
     assert len(plans) > 2
     # The command in the note ends it.
-    *command, statement = shlex.split(note.partition(": run ")[2])
-    assert command == ["sqlite3", str(path)]
-    with closing(sqlite3.connect(path)) as writer, writer:
-        writer.execute(statement)
+    run_of(note, path)
     with open_mbtiles(path) as repaired, open_mbtiles(terrain) as indexed:
         assert repaired.notes == ()
         assert everything(repaired) == everything(indexed)
@@ -493,6 +490,51 @@ def test_a_view_of_tables_without_an_index_is_read_with_a_note(tmp_path: Path) -
     with open_mbtiles(tmp_path / "view.mbtiles") as source:
         assert "view tiles" in source.notes[0]
         assert everything(source) == tiles
+
+
+def run_of(text: str, path: Path) -> None:
+    """Runs the command for sqlite3 at the end of a remedy or a note."""
+    program, file, statements = shlex.split(text[text.index("sqlite3 ") :])
+    assert (program, file) == ("sqlite3", str(path))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript(statements)
+
+
+@pytest.mark.parametrize("type_", ["text", "varchar(20)", ""])
+def test_places_in_text_are_refused_and_the_remedy_makes_numbers(
+    db: tuple[Path, sqlite3.Connection], type_: str
+) -> None:
+    """Between "9" and "10" lies nothing."""
+    path, connection = db
+    connection.execute("DROP TABLE tiles")
+    connection.execute(f"CREATE TABLE tiles (zoom_level {type_}, tile_column {type_}, tile_row {type_}, tile_data)")
+    connection.executemany("INSERT INTO tiles VALUES ('4', '3', ?, ?)", [(str(row), bytes([row])) for row in range(16)])
+    with pytest.raises(Invalid, match="hold text instead of numbers") as caught:
+        open_mbtiles(path)
+    run_of(caught.value.remedy, path)
+    with open_mbtiles(path) as source:
+        assert [source.read(Tile(4, 3, 15 - row)) for row in range(16)] == [bytes([row]) for row in range(16)]
+
+
+def test_a_table_without_an_index_may_be_too_large(
+    db: tuple[Path, sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builders.imagery.tiletable.MAX_WALKED", 3)
+    monkeypatch.setattr("builders.imagery.tiletable._AT_ONCE", 2)
+    path, connection = db
+    rows = [(2, 1, row, bytes([row])) for row in range(4)]
+    connection.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows[:3])
+    with open_mbtiles(path) as source:
+        assert source.read(Tile(2, 1, 1)) == b"\x02"
+    connection.execute("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows[3])
+    with (
+        open_mbtiles(path) as source,
+        pytest.raises(Invalid, match="more than 3 tiles of zoom 2 and no index") as caught,
+    ):
+        source.read(Tile(2, 1, 1))
+    run_of(caught.value.remedy, path)
+    with open_mbtiles(path) as source:
+        assert source.read(Tile(2, 1, 1)) == b"\x02"
 
 
 # Without a folder that can be written to

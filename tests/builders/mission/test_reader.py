@@ -544,3 +544,84 @@ def test_any_value_at_any_key_is_either_right_or_told_at_that_key(data: st.DataO
         # A range is told at the input that has it, and an order or a box at the array.
         assert all(line.startswith(f"m.toml: {toml_key(key[:2])}") for line in report.problems), report.problems
         assert not any("must be  " in line or line.endswith("must be ") for line in report.problems)
+
+
+# -- backbones as people export them
+
+SHAPE, COLOUR = '["N", 3, 256, 256]', 'colour = "RGB"'
+MASK = 'max = 32 }, mask = { shape = ["N", 4], value = true } }'
+RIGHT = [
+    ([(SHAPE, '["N", 256, 256, 3]')], "NHWC"),
+    ([(SHAPE, '["N", "N", 256, 256]')], None),
+    ([(SHAPE, '["N", 1, 256, 256]'), (COLOUR, 'colour = "grey"')], "NCHW"),
+    ([(SHAPE, '["N", 256, 256, 1]'), (COLOUR, 'colour = "grey", mean = [0.5], std = [0.25]')], "NHWC"),
+    ([(SHAPE, '["N", 3, 256, 3]'), (COLOUR, 'colour = "RGB", layout = "NHWC"')], "NHWC"),
+    ([("max = 32 } }", MASK)], "NCHW"),
+    ([("max = 32 } }", 'max = 32 }, size = { shape = [1, 2], value = [640, 0.5] } }')], "NCHW"),
+    ([("max = 32 } }", "max = 32 }, gain = { shape = [], value = 1.5 } }")], "NCHW"),
+    ([('output = "descriptor"', 'output = "tokens"\npool = "gem"')], "NCHW"),
+    ([('precision = "fp32"', 'precision = "fp32"\ncompare = ["descriptor"]\nreference = "camera.yaml"')], "NCHW"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "layout"), RIGHT, ids=[str(row[0][0][1])[:50] for row in RIGHT])
+def test_exports_of_other_makes_are_read(folder: Path, changes: list[tuple[str, str]], layout: str | None) -> None:
+    text = MISSION
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    if layout is None:
+        problems_of(folder, text)
+        return
+    mission = load_mission(write(folder, text)).file
+    keys = mission.descriptors[0].preprocess
+    assert layout in keys.layouts(mission.backbones[0].inputs["image"].shape)
+
+
+EXPORTS = [
+    ([(SHAPE, '["N", 1, 256, 256]')],
+     'descriptors[0].preprocess.colour is "RGB" and the input of place-embedder has the shape ["N", 1, 256, 256], must '
+     'be the channels of one of its dimensions, or set colour = "grey"'),
+    ([(COLOUR, 'colour = "grey"')],
+     'descriptors[0].preprocess.colour is "grey" and the input of place-embedder has the shape ["N", 3, 256, 256], '
+     'must be the channels of one of its dimensions, or set colour = "RGB"'),
+    ([(SHAPE, '["N", 3, 256, 3]')],
+     "descriptors[0].preprocess.layout is missing, must be one of NCHW and NHWC: the shape fits both"),
+    ([(COLOUR, 'colour = "RGB", layout = "NHWC"')],
+     'descriptors[0].preprocess.layout is "NHWC", must be "NCHW", as the shape ["N", 3, 256, 256] has it'),
+    ([(COLOUR, 'colour = "grey", mean = [0, 0, 0]')],
+     "descriptors[0].preprocess has 3 numbers as mean; grey has one number, one a channel"),
+    ([(COLOUR, 'colour = "RGB", std = [1]')],
+     "descriptors[0].preprocess has 1 numbers as std; RGB has three numbers, one a channel"),
+    ([("min = 1, opt = 8, max = 32", "value = 1")],
+     "backbones[0].inputs has a value for each input, must leave out that of the images"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [2, 2], value = [1, 2, 3] } }')],
+     "backbones[0].inputs.b has 3 numbers as value for a shape of 4; give one, or all"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [2, "N"], value = 1 } }')],
+     "backbones[0].inputs.b has a value and a name in shape that is not the first"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = ["N"], value = 1, min = 1, opt = 1, max = 1 } }')],
+     "backbones[0].inputs.b has a value and min, opt or max"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [4096, 4096], value = 1 } }')],
+     "backbones[0].inputs.b has a value for 16777216 numbers, more than 4194304"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [2], value = "one" } }')],
+     'backbones[0].inputs.b.value is "one", must be a number, true or false'),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [1], value = inf } }')],
+     "backbones[0].inputs.b.value is Infinity, must be a number, true or false"),
+    ([("max = 32 } }", 'max = 32 }, b = { shape = [] } }')], "backbones[0].inputs.b has an empty shape"),
+    ([('output = "descriptor"', 'output = "tokens"\npool = "max"')],
+     'descriptors[0].pool is "max", must be "cls", "mean" or "gem"'),
+    ([('precision = "fp32"', 'precision = "fp32"\ncompare = ["a", "a"]')],
+     'backbones[0].compare is ["a", "a"], must be an array of names of outputs of the model, each once'),
+    ([('precision = "fp32"', 'precision = "fp32"\nreference = "io.npz"')],
+     'backbones[0].reference is "io.npz", must be the path of a file;'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "problem"), EXPORTS, ids=[row[1][:70] for row in EXPORTS])
+def test_what_does_not_fit_in_an_export_is_told(folder: Path, changes: list[tuple[str, str]], problem: str) -> None:
+    text = MISSION
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    problems = problems_of(folder, text)
+    assert any(line.startswith(problem) for line in problems), problems

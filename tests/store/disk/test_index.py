@@ -107,6 +107,56 @@ class TestWhatIsKept:
 
 
 class TestRebuilding:
+    @pytest.mark.parametrize("field", ["left", "boot"])
+    def test_an_owner_file_that_lacks_how_it_was_left_is_damaged(self, store: Path, field: str) -> None:
+        with Media(store) as media:
+            assert index_module._why_unusable(media) == ""
+            path = store / "index/owner"
+            owner = json.loads(path.read_text())
+            del owner[field]
+            path.write_text(json.dumps(owner))
+            assert index_module._why_unusable(media) == f"it is damaged: '{field}'"
+        assert use(store) == f"it is damaged: '{field}'"
+
+    @pytest.mark.parametrize("error", [Unavailable("gone", kind="unreadable"), OSError("gone"), KeyError("gone")])
+    def test_what_goes_away_at_the_look_is_damaged(
+        self, store: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def fail(media: Media) -> list[int]:
+            raise error
+
+        monkeypatch.setattr(index_module, "_left", fail)
+        with Media(store) as media:
+            assert index_module._why_unusable(media).startswith("it is damaged: ")
+            assert "gone" in index_module._why_unusable(media)
+
+    @pytest.mark.parametrize("problems", [[], ["a page is lost", "and another"]])
+    def test_what_the_check_of_the_file_finds(
+        self, store: Path, monkeypatch: pytest.MonkeyPatch, problems: list[str]
+    ) -> None:
+        monkeypatch.setattr(index_module.lmdb.verify, "verify", lambda *_, **__: problems)
+        monkeypatch.setattr(index_module, "_boot", lambda: "another boot")
+        with Media(store) as media:
+            assert index_module._why_unusable(media) == ("it is damaged: a page is lost" if problems else "")
+
+    def test_without_an_id_of_the_boot_every_index_is_checked(
+        self, store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        checked: list[str] = []
+
+        def verify(path: str, *, subdir: bool) -> list[str]:
+            checked.append(path)
+            assert not subdir
+            return []
+
+        monkeypatch.setattr(index_module.lmdb.verify, "verify", verify)
+        monkeypatch.setattr(index_module, "_boot", lambda: "")
+        path = store / "index/owner"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "boot": ""}))
+        with Media(store) as media:
+            assert index_module._why_unusable(media) == ""
+        assert checked == [str(store / "index/data.mdb")]
+
     @pytest.mark.parametrize("what", ["index", "index/data.mdb", "index/owner", "index/lock.mdb"])
     def test_what_is_removed_comes_back(self, store: Path, what: str) -> None:
         path = store / what

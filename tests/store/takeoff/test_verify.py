@@ -509,6 +509,8 @@ CASES = [
         sign_root(next_root(ROOT, issued_after=ISSUE.issued_at + 1), "root-a"))),
     Case("no_release_where_one_is_required", {("E", "unreleased", ENGINE)},
          lambda: flight(root=MIXED_ROOT), root=MIXED_ROOT),
+    Case("a_required_release_is_missing", {("E", "unreleased", ENGINE), ("F", "missing", "release")},
+         lambda: flight(root=MIXED_ROOT, releases=(ObjectId(bytes(32)),)), root=MIXED_ROOT),
     # F: every object
     Case("engine_missing", {("F", "missing", ENGINE)}, damage=in_place(ENGINE, None)),
     Case("engine_flipped", {("F", "bit-flip", ENGINE)}, damage=in_place(ENGINE, flip)),
