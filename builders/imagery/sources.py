@@ -161,7 +161,8 @@ def open_source(
             raise Invalid(
                 f"tile source {path} is a {kind} file",
                 path=str(path),
-                remedy="make a GeoTIFF of it with gdal_translate -of GTiff, and -a_srs if the file has no projection",
+                remedy="make a GeoTIFF of it with gdal_translate -of GTiff, and -a_srs if the file has no projection, "
+                f"or {_REMEDY}",
             )
     raise Invalid(f"tile source {path} is {'of no known kind' if start else 'empty'}", path=str(path), remedy=_REMEDY)
 
