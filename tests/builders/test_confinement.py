@@ -451,7 +451,11 @@ def test_what_is_unchanged_is_read_from_the_store(desk: Desk, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "what", [pytest.param(one, id=one) for one in ("flight", "aircraft", "takeoff", "sector", "area", "validity")]
+    "what",
+    [
+        pytest.param(one, id=one)
+        for one in ("flight", "aircraft", "takeoff", "takeoff_outside", "sector", "area", "validity")
+    ],
 )
 def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """A manifest that is right in itself, with another fact than the planner wrote."""
@@ -466,6 +470,7 @@ def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: p
             "flight": {"flight": "2027-01-01-01"},
             "aircraft": {"aircraft": ("uav-66",)},
             "takeoff": {"takeoff": replace(facts.takeoff, alt=facts.takeoff.alt + 1)},
+            "takeoff_outside": {"takeoff": replace(facts.takeoff, lat=south - 1), "takeoff_outside": True},
             "sector": {"sector": "active_conflict"},
             "area": {"area": Area((west, south, east, north + 1))},
             "validity": {},
