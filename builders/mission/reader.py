@@ -383,10 +383,7 @@ def _exact_takeoff(takeoff: Takeoff, drawings: _Drawings) -> ExactTakeoff:
     if takeoff.exact is not None:
         return takeoff.exact
     assert takeoff.plan is not None
-    from builders.areas.drawing import require_kind
-
     file = drawings.open(takeoff.plan)
-    require_kind(file, "plan", "give takeoff = { lat = …, lon = …, alt_m = … }")
     home = file.home(takeoff.select)
     altitude = takeoff.alt_m if takeoff.alt_m is not None else home.altitude
     if altitude is None:

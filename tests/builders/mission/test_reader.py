@@ -546,7 +546,7 @@ def test_a_kml_has_area_and_takeoff_by_name(folder: Path) -> None:
     [
         ('plan = "a.geojson"', ORIGIN, "is GeoJSON by its bytes, and plan says KML"),
         ('geojson = "a.plan"', ORIGIN, "is QGroundControl plan by its bytes, and geojson says GeoJSON"),
-        (BBOX, '{ plan = "a.geojson" }', "is GeoJSON by its bytes"),
+        (BBOX, '{ plan = "a.geojson" }', "is GeoJSON, which states no takeoff; give takeoff = { lat ="),
         (BBOX, '{ plan = "high.plan" }', "has a takeoff at 30000 m, must be -1000 to 20000 m"),
         (BBOX, '{ plan = "none.plan" }', "file .* does not exist"),
         ('plan = "a.plan", geojson = "a.geojson"', ORIGIN, "has geojson and plan, must have bbox, or geojson, or plan"),
