@@ -205,7 +205,7 @@ def result_of(request: Request, messages: Messages, tasks: Tasks = TASKS) -> dic
 def main(request_path: Path, result_path: Path, pipe: int, tasks: Tasks = TASKS) -> None:
     """Do the task of the request, and write the result last."""
     request = json.loads(request_path.read_bytes())
-    begin(request["parent"], request["memory"])
+    begin(request["memory"])
     record_in(Path(request["recorder"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # As `tools.program` does: tables and inventories are large, and have no cycles.

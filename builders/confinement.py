@@ -3,7 +3,7 @@
 Each function starts `python -m builders.confined` on one task, passes its progress on, and returns what it gave back,
 read by the types that are expected. Ctrl-C is heard at once, also while a network runs. The process inherits no key, no
 descriptor and no secret of the environment; it has bounds of memory and of time without progress; and when a function
-returns, it has ended, and so have the processes that it started, but for those that left its group on purpose.
+returns, it has ended, and so has every process that it started (`builders.engines.keeper`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from builders.engines.card import EngineRecipes
     from builders.report import EngineReport, PlanReport
 
-# A report names each missing tile: a country has millions.
-_MAX_RESULT = 512 * 2**20
+# A table has at most 22 MB in base64, the artifacts of its report 40 MB, and a million runs of missing tiles 30 MB.
+_MAX_RESULT = 128 * 2**20
 # Until the mission file is read, which states the limits.
 _SECONDS = 4 * 3600.0
 # A message with a larger number, or of one more kind of work, is none of ours.

@@ -14,8 +14,9 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from builders.jsontext import MAX_VALUES, values_in
 from store import errors
-from store.errors import Corrupt, FlightbagError, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 from store.format.ids import ObjectId
 
 Value = TypeVar("Value")
@@ -49,8 +50,10 @@ def from_json(kind: type[Value], text: Any) -> Value:
     try:
         if not isinstance(text, str):
             raise TypeError("it is no text")
-        (value,) = _adapter(cast(Hashable, kind)).validate_json(text)
-    except (ValidationError, ValueError, TypeError, RecursionError) as error:
+        if values_in(data := text.encode()) > MAX_VALUES:
+            raise ValueError("it has too many values")
+        (value,) = _adapter(cast(Hashable, kind)).validate_json(data)
+    except (ValidationError, ValueError, TypeError, RecursionError, Invalid) as error:
         what = f"the confined process gave back something else than a {getattr(kind, '__name__', kind)}"
         raise Corrupt(what, remedy="report this as a defect", kind="failed") from error
     result: Value = value

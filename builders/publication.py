@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any, Self
 from builders import confinement
 from builders.files import MAX_MISSION_FILE, read_regular
 from store.disk.locks import exclusive
-from store.errors import Corrupt, Refused
+from store.errors import Corrupt, NotFound, Refused
 from store.format.area import Area
 from store.format.cose import Envelope
+from store.format.duration import duration_text
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import CONTENT_TYPE, MISSION_ID, Manifest
+from store.format.manifest import CONTENT_TYPE, MISSION_ID, Issue, Manifest
 from store.ground.issuing import Draft, Issued, Keys, draft_of, issue, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
@@ -243,6 +244,7 @@ def _publish(
     if expect is not None:
         code = signing_code(Envelope(CONTENT_TYPE, manifest.render()))
         require_code(code, expect, f"the manifest that this build makes of mission {mission}")
+    why_other = "" if draft is not None else _why_other(repository, manifest, trust_root, now)
     # Nobody signs what cannot be published: its approval will make another manifest of it.
     signers = () if payload.lacking else keys.open()
     issued = issue(writer, manifest, payload.table, signers, trust_root, draft=draft, hold=bool(payload.lacking))
@@ -254,7 +256,7 @@ def _publish(
         signing_code=issued.signing_code,
         valid_from=issued.issue.valid_from,
         expires_at=issued.issue.expires_at,
-        why=_unpublished(issued, payload.lacking),
+        why=_unpublished(issued, payload.lacking, why_other),
     )
 
 
@@ -275,13 +277,38 @@ def _draft(repository: Repository, mission: str, payload: _Payload, trust_root: 
     return draft
 
 
-def _unpublished(issued: Issued, lacking: str) -> str:
+def _why_other(repository: Repository, manifest: Manifest, trust_root: TrustRoot, now: int) -> str:
+    """Return why a mission's draft is not the one that this manifest would continue; "" where there is no draft."""
+    try:
+        before = draft_of(repository, manifest.mission.id).manifest
+    except (NotFound, Corrupt):
+        return ""
+    if why := overtaken(repository, before, trust_root, now=now):
+        return why
+    if (before.identity, before.quality) != (manifest.identity, manifest.quality):
+        return "the mission file, or what it names, is another now"
+    length = _length(manifest.issue)
+    if length is None or length != _length(before.issue) or before.issue.valid_from != manifest.issue.valid_from:
+        return "the mission file or the trust root gives another validity now"
+    return (
+        f"less than half of its {duration_text(length)} is left, and a build then issues a mission anew: "
+        "`flightbag sign` adds a signature to a draft of any age"
+    )
+
+
+def _length(issued: Issue) -> int | None:
+    """Return for how many seconds an issue is valid, from its first one on."""
+    return None if issued.expires_at is None else issued.expires_at - max(issued.issued_at, issued.valid_from or 0)
+
+
+def _unpublished(issued: Issued, lacking: str, why_other: str) -> str:
     """Return why a manifest is only a draft, and what became of the draft before it; "" where it is published."""
     why = ""
     if issued.manifest is None:
         why = f"it has {issued.signatures} of {issued.threshold} required signatures: flightbag sign"
     if lacking:
         why = lacking
-    if issued.replaced:
-        why += f"{'; ' if why else ''}it replaces the draft before it; signatures lost: {issued.replaced}"
+    if count := issued.replaced:
+        lost = f"whose {count} signature{'s are' if count > 1 else ' is'} lost"
+        why += f"{'; ' if why else ''}it replaces the draft before it, {lost}: {why_other}"
     return why

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from builders.engines.card import Card
-from builders.grid.tiles import tile_from_id
+from builders.grid.tiles import MAX_AREA_TILES, tile_from_id
 from builders.imagery.coverage import FAULTS, Gates, Shortfall
 from builders.imagery.repetition import Repeats
-from store.errors import FlightbagError
+from store.errors import FlightbagError, Invalid
 from store.format.entries import Entry
 from store.format.manifest import PPM, Figure
+from store.format.missing import MissingList, Run
 from store.takeoff.quality import AGAINST, Training, figure_title, recall_rows, trainings
 
 Action = Literal["built", "reused"]
@@ -84,6 +85,36 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class MissingTiles:
+    """The missing tiles of an area, ascending, as runs (FORMAT.md 6.5); `details` say, by tile id, what is wrong with
+    the bytes of bad tiles. Raise Invalid for runs that break their rule, and for more tiles than an area may have."""
+
+    runs: tuple[Run, ...] = ()
+    details: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if MissingList(self.runs).total > MAX_AREA_TILES:
+            raise Invalid(f"more than {MAX_AREA_TILES} tiles are missing")
+
+    @classmethod
+    def of(cls, shortfall: Shortfall, details: Mapping[int, str]) -> Self:
+        """Return what an area lacks; of the details those of tiles that are missing for their bytes."""
+        bad = {number for number, reason in shortfall.reasons().items() if reason in FAULTS} if details else set()
+        return cls(shortfall.as_list().runs, {number: text for number, text in details.items() if number in bad})
+
+    def __iter__(self) -> Iterator[Missing]:
+        for first, tiles, reason in self.runs:
+            for number in range(first, first + tiles):
+                yield Missing(number, reason, self.details.get(number, "") if reason in FAULTS else "")
+
+    def __len__(self) -> int:
+        return sum(run.tiles for run in self.runs)
+
+    def as_json(self) -> list[dict[str, str]]:
+        return [{"tile": one.tile, "reason": one.reason, "detail": one.detail} for one in self]
+
+
+@dataclass(frozen=True, slots=True)
 class CoverageReport:
     """The tiles of the area: how many there are, described, and each that is missing. `repeated` is in short which of
     them have the bytes of another one; whether these are missing is the policy's. `hints` say what is perhaps wrong
@@ -91,7 +122,7 @@ class CoverageReport:
 
     tiles: int
     described: int
-    missing: tuple[Missing, ...]
+    missing: MissingTiles
     by_zoom: dict[int, int]
     repeated: Repeats
     hints: tuple[str, ...] = ()
@@ -99,14 +130,9 @@ class CoverageReport:
     @classmethod
     def of(cls, shortfall: Shortfall, details: Mapping[int, str]) -> Self:
         """Return the coverage of an area; `details` say, by tile id, what is wrong with the bytes of bad tiles."""
-        levels = shortfall.inventory.levels
-        details = {**shortfall.inventory.no_image, **details}
-        missing = tuple(
-            Missing(number, reason, details.get(number, "") if reason in FAULTS else "")
-            for number, reason in shortfall.reasons().items()
-        )
+        missing = MissingTiles.of(shortfall, {**shortfall.inventory.no_image, **details})
         total = shortfall.inventory.tiles
-        by_zoom = {level.zoom: len(level.required) for level in levels}
+        by_zoom = {level.zoom: len(level.required) for level in shortfall.inventory.levels}
         repeats = shortfall.inventory.repetition.summary()
         return cls(total, total - len(missing), missing, by_zoom, repeats, shortfall.inventory.hints)
 
@@ -144,7 +170,7 @@ class PlanReport:
     valid_from: int | None
     expires_at: int | None
     tiles: int
-    missing: tuple[Missing, ...]
+    missing: MissingTiles
     enough: bool
     repeated: Repeats
     hints: tuple[str, ...]
@@ -160,7 +186,7 @@ class PlanReport:
             "valid_from": self.valid_from,
             "expires_at": self.expires_at,
             "tiles": self.tiles,
-            "missing": [{"tile": one.tile, "reason": one.reason, "detail": one.detail} for one in self.missing],
+            "missing": self.missing.as_json(),
             "repeated": asdict(self.repeated),
             "hints": list(self.hints),
             "artifacts": [row.as_json() for row in self.artifacts],
@@ -211,9 +237,7 @@ class BuildReport:
 
     def as_json(self) -> dict[str, Any]:
         value = asdict(self)
-        value["coverage"]["missing"] = [
-            {"tile": tile.tile, "reason": tile.reason, "detail": tile.detail} for tile in self.coverage.missing
-        ]
+        value["coverage"]["missing"] = self.coverage.missing.as_json()
         value["figures"] = [{**one, "recipe": one["recipe"].hex()} for one in value["figures"]]
         value["warnings"] = list(self.warnings)
         value["manifest"] = self.manifest or None

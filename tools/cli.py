@@ -236,7 +236,7 @@ def build(
 @app.command("ls")
 @command
 def list_missions(store: Store, as_json: Json = False) -> int:
-    """List the missions and the drafts of a store.
+    """List the missions and the drafts of a store, and how long they are valid.
 
     Example: flightbag ls ground
     """
@@ -256,6 +256,8 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                     "flight": m.mission.flight,
                     "aircraft": list(m.mission.aircraft),
                     "sequence": m.issue.sequence,
+                    "valid_from": m.issue.valid_from,
+                    "expires_at": m.issue.expires_at,
                     "entries": m.count,
                     "bytes": sum(opened.closure().values()),
                     "manifest": str(opened.manifest_id),
@@ -269,6 +271,8 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 row |= {
                     "flight": draft.manifest.mission.flight,
                     "sequence": draft.manifest.issue.sequence,
+                    "valid_from": draft.manifest.issue.valid_from,
+                    "expires_at": draft.manifest.issue.expires_at,
                     "signing_code": signing_code(draft.envelope),
                     **signatures,
                 }
@@ -279,19 +283,21 @@ def list_missions(store: Store, as_json: Json = False) -> int:
     if as_json:
         print_json(rows)
     else:
-        print_lines(render.table([(row["mission"], _listed(row)) for row in rows]))
+        now = int(time.time())
+        print_lines(render.table([(row["mission"], _listed(row, now)) for row in rows]))
     if not errors:
         return OK
     return UNKNOWN if all(isinstance(error, Unavailable) for error in errors) else NO
 
 
-def _listed(row: dict[str, Any]) -> str:
+def _listed(row: dict[str, Any], now: int) -> str:
     if "error" in row:
         return f"{'draft ' if 'draft' in row else ''}DOES NOT HOLD: {row['error']}"
+    valid = render.validity_in_short(row["valid_from"], row["expires_at"], now)
     if "draft" in row:
         signatures = f"{row['signatures']} of {row['threshold']} signatures"
-        return f"draft, flight {row['flight']}: {signatures}, signing code {row['signing_code']}"
-    return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}"
+        return f"draft, flight {row['flight']}: {signatures}, signing code {row['signing_code']}; {valid}"
+    return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}  {valid}"
 
 
 @app.command()

@@ -34,13 +34,28 @@ _SIGNER_SECONDS = 300
 
 
 def read_file(path: Path, limit: int, what: str) -> bytes:
-    """Return the bytes of a file that the user named; it may also be a pipe.
+    """Return the bytes of a file that the user named.
 
     `what` names the file in messages. Raise Invalid if it does not exist, is of another type, or has more than `limit`
-    bytes, and Unavailable if it cannot be read. A device is not opened.
+    bytes, and Unavailable if it cannot be read. Another thing than a file is not opened.
     """
+    return _read(path, limit, what, stat.S_ISREG)
+
+
+def read_file_or_pipe(path: Path, limit: int, what: str) -> bytes:
+    """As `read_file`; it may also be a pipe that this program was started with, as by `<(pass show planner)`."""
+    return _read(path, limit, what, _is_file_or_pipe if is_pipe(path) else stat.S_ISREG)
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether the path names a pipe that this program was started with. A FIFO, which has a name, is none: whether
+    anybody ever writes to it, nobody knows."""
+    return str(path.parent) in ("/dev/fd", "/proc/self/fd") and path.is_fifo()
+
+
+def _read(path: Path, limit: int, what: str, accept: Callable[[int], bool]) -> bytes:
     try:
-        fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_file_or_pipe)
+        fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=accept)
         with open(fd, "rb") as file:
             data = file.read(limit + 1)
     except OtherType as error:
@@ -69,7 +84,7 @@ def passphrase_from(file: Path | None, option: str = "--passphrase-file") -> Cal
 
     def ask(prompt: str) -> bytes:
         if file is not None:
-            lines = read_file(file, 4096, "the passphrase file").splitlines()
+            lines = read_file_or_pipe(file, 4096, "the passphrase file").splitlines()
             return lines[0] if lines else b""
         if not sys.stdin.isatty():
             raise Invalid("the key needs a passphrase, and standard input is not a terminal", remedy=f"give {option}")
@@ -253,7 +268,7 @@ def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command:
                         remedy="give --passphrase-file",
                         path=str(path),
                     )
-            elif not passphrase_file.is_fifo():  # a pipe is read once, when the key is opened
+            elif not is_pipe(passphrase_file):  # which is read once, when the key is opened
                 read_file(passphrase_file, 4096, "the passphrase file")
         # `keys new` writes the public key beside the private one.
         beside = path.with_name(path.name + ".pub")

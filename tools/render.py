@@ -63,6 +63,15 @@ def validity(valid_from: int | None, expires_at: int | None, at: int | None = No
     return start + ("until " if at is None or at <= expires_at else "EXPIRED at ") + told(expires_at)
 
 
+def validity_in_short(valid_from: int | None, expires_at: int | None, at: int) -> str:
+    """Return in a few words whether a mission may fly at a time `at`, or how far away that is."""
+    if expires_at is not None and at > expires_at:
+        return f"EXPIRED {distance(expires_at - at)}"
+    if valid_from is not None and at < valid_from:
+        return f"valid {distance(valid_from - at)}"
+    return "never expires" if expires_at is None else f"expires {distance(expires_at - at)}"
+
+
 def distance(seconds: int) -> str:
     """Return how far away a time is, in whole units: `in 71 h`, `5 days ago`."""
     size, unit = next(
@@ -223,7 +232,7 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
         yield f"{lost} tiles are missing, {consequence}:"
         yield from _sums(m.reason for m in item.missing)
         yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.missing)
-        yield "a plan decodes no tile: only a build finds other undecodable ones, of wrong size, transparent or blank"
+        yield "a plan decodes no tile: only a build finds other undecodable ones, transparent and blank ones"
     yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.hints)
 
@@ -246,7 +255,7 @@ _REMEDIES = {
     "repeated": 'give imagery where these are placeholders; where they are open water, coverage.repeated = "allowed"',
     "too-coarse": "see coverage.min_resolution_m and tiles[].resolution_m",
     "too-old": "see freshness.max_age_days and tiles[].captured",
-    "wrong-size": "see coverage.tile_size",
+    "wrong-size": "set coverage.tile_size to the size of the tiles",
 }
 
 

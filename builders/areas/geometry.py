@@ -82,6 +82,7 @@ class GeometryFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.pieces = 0  # that its lines were cut into, by `corridor`
         self._positions = 0
         self._passed_over: dict[str, dict[str, None]] = {}  # places, by what is true of them
         self._shapely = import_extra("shapely")

@@ -1,7 +1,7 @@
 """The plan of a build: what the mission needs, under which keys, and what of it the store has.
 
-A plan is a value: facts, gates, inventory and tasks. Making one reads every tile of the area's cells and writes
-nothing.
+A plan is a value: facts, gates, inventory and tasks. Making one reads the tiles of the area's cells, unless no source
+has changed since they were read last (`statcache`), and writes nothing to the store.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from builders.compose import BuildContext
 from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_views
 from builders.imagery.inventory import Inventory
 from builders.mission.validity import Validity
-from builders.report import Measured, Missing, PlanReport
+from builders.report import Measured, MissingTiles, PlanReport
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """What is perhaps wrong with the sources, where most tiles of the area are absent."""
+        """What is unusual about the sources, and what is perhaps wrong where most tiles of the area are absent."""
         others = [inventory for question in self.questions for inventory in question.inventories]
         return tuple(dict.fromkeys(hint for inventory in (self.inventory, *others) for hint in inventory.hints))
 
@@ -111,10 +111,6 @@ class Plan:
 
     def report(self) -> PlanReport:
         """Return what it shows to people and machines."""
-        missing = tuple(
-            Missing(number, reason, self.inventory.no_image[number] if reason == "undecodable" else "")
-            for number, reason in self.shortfall.reasons().items()
-        )
         valid_from, expires_at = self.validity.window(self.now)
         return PlanReport(
             mission=self.facts.id,
@@ -123,7 +119,7 @@ class Plan:
             valid_from=valid_from,
             expires_at=expires_at,
             tiles=self.inventory.tiles,
-            missing=missing,
+            missing=MissingTiles.of(self.shortfall, self.inventory.no_image),
             enough=self.gates.allows(self.shortfall.missing, self.inventory.tiles),
             repeated=self.inventory.repetition.summary(),
             hints=self.hints,
@@ -196,9 +192,12 @@ def make_plan(
 
 
 def plan(context: BuildContext, progress: Progress = silent, *, now: int) -> Plan:
-    """Return the plan as the store is now, without writing a byte to it. `now` is unix seconds."""
+    """Return the plan as the store is now, without writing a byte to it. `now` is unix seconds.
+
+    It reads no tile of sources that have not changed since they were read: a build reads them again.
+    """
     with lookup_of(context.repository) as lookup:
-        planned = make_plan(context, lookup, progress, now=now)
+        planned = make_plan(context, lookup, progress, now=now, remembered=True)
         try:
             load_networks(context, (task for task in planned.of(ShardTask) if not task.complete))
         finally:

@@ -2,9 +2,9 @@
 
 Two kinds of worker run in such a process: `builders.engines.worker` compiles one model; `builders.confined` does all of
 a build, or of another command, that reads foreign bytes or runs a network. `run_worker` starts one on a request in a
-private folder, and returns its result or raises its failure. However `run_worker` ends, the worker and every process of
-its group have ended too; if this process is killed, the kernel kills the worker. The caller removes the files that the
-worker leaves in the folder.
+private folder, and returns its result or raises its failure. However `run_worker` ends, the worker and every process
+that it started have ended too, also if this process is killed: `builders.engines.keeper` sees to that. The caller
+removes the files that the worker leaves in the folder.
 
 The two processes exchange files and pipes: the request and the result are JSON files, messages come as JSON lines over
 a pipe, and closing the worker's standard input asks the worker to stop. A worker inherits no other descriptor, and no
@@ -13,7 +13,6 @@ variable of the environment that names a secret.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -33,6 +32,7 @@ from typing import Any, BinaryIO, NoReturn
 from builders.activity import Recorder, getting_on
 from builders.engines.base import PhaseProgress
 from builders.engines.failures import failure, from_json, is_full
+from builders.jsontext import MAX_VALUES, values_in
 from store.disk.opening import OtherType, open_file
 from store.errors import NO_SPACE, FlightbagError, no_space
 
@@ -50,7 +50,6 @@ _SECRET = re.compile(
 )
 # Where a container says how much memory it has (cgroup 2 and 1).
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PROGRESS_INTERVAL_S = 0.1
 
 
@@ -145,11 +144,11 @@ def run_worker(
     message_end, worker_end = os.pipe()
     process: subprocess.Popen[bytes] | None = None
     try:
-        request_path.write_text(json.dumps({**request, "parent": os.getpid(), "memory": limits.memory}))
+        request_path.write_text(json.dumps({**request, "memory": limits.memory}))
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-X", "faulthandler", "-m", job.module,
-                 str(request_path), str(result_path), str(worker_end)],
+                [sys.executable, "-P", "-X", "faulthandler", "-m", "builders.engines.keeper", str(os.getpid()),
+                 job.module, str(request_path), str(result_path), str(worker_end)],
                 cwd=job.cwd,
                 env=_environment(folder),
                 stdin=subprocess.PIPE,
@@ -285,7 +284,11 @@ def _ask_to_stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the worker and every process of its group that still runs."""
+    """End the worker's keeper, and with it the worker and every process that it started."""
+    if sys.platform == "linux":
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_GRACE_S)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -322,9 +325,10 @@ def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
     try:
         with _open(path) as file:
             data = file.read(job.max_result + 1)
-        if len(data) > job.max_result:
-            message = f"the process that {job.does} wrote a result of more than {job.max_result} bytes"
-            raise failure("failed", message, remedy="report this as a defect", log=tail)
+        if len(data) > job.max_result or not data.isascii() or values_in(data) > MAX_VALUES:
+            message = f"the process that {job.does} wrote a result that is too large, or is none: {len(data)} bytes"
+            remedy = "cut the area off where its sources end; if they do not, report this as a defect"
+            raise failure("failed", message, remedy=remedy, log=tail)
         result = json.loads(data)
         if type(result) is not dict:
             raise ValueError("not an object")
@@ -353,24 +357,13 @@ def _open(path: Path) -> BinaryIO:
 # -- in the worker
 
 
-def begin(parent: int, memory: int) -> None:
-    """Bound this process, a worker of `parent`: its end, its memory, and what it leaves when it crashes."""
-    _end_with_parent(parent)
+def begin(memory: int) -> None:
+    """Bound this process, a worker: its memory, and what it leaves when it crashes."""
     limit_memory(memory)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its memory holds what the planner reads
     with suppress(OSError):
         # Where the machine itself runs out of memory, the kernel ends the worker, and nobody else's work.
         Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def _end_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent ends. Only Linux can do that."""
-    if sys.platform != "linux":
-        return
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # the parent ended before the call above
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def limit_memory(memory: int) -> None:

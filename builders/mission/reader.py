@@ -40,6 +40,7 @@ from builders.mission.schema import (
     InputName,
     Mission,
     MissionFile,
+    PreprocessKeys,
     Quality,
     Section,
     Takeoff,
@@ -60,6 +61,7 @@ _MAX_PROBLEMS = 100
 
 Key: TypeAlias = tuple[str | int, ...]
 Model = TypeVar("Model", bound=Section)
+At = TypeVar("At")
 
 
 class LoadedMission(NamedTuple):
@@ -95,6 +97,7 @@ def load_mission(path: Path, stated: Callable[[MissionFile], None] = lambda _fil
     area, takeoff = _check_area(sections, report, drawings)
     _check_names(sections, report)
     _check_backbones(sections, report)
+    _check_layouts(sections, report)
     _check_paths(sections, report)
     report.finish()
     assert mission is not None  # otherwise the report has problems
@@ -294,6 +297,18 @@ class _Sections:
         folder = self._context["folder"]
         return {i: folder / text for i, text in self.column(table, key).items() if is_path(text)}
 
+    def sources(self) -> list[tuple[Key, Path]]:
+        """The key and the absolute path of each tile source, and of each raster of one that is an array."""
+        tables = self._data.get("tiles")
+        rows = enumerate(tables if isinstance(tables, list) else [])
+        values: list[tuple[Key, Any]] = []
+        for i, source in ((i, row.get("source")) for i, row in rows if isinstance(row, dict)):
+            key: Key = ("tiles", i, "source")
+            values += (
+                [((*key, n), one) for n, one in enumerate(source)] if isinstance(source, list) else [(key, source)]
+            )
+        return [(key, self._context["folder"] / value) for key, value in values if is_path(value)]
+
 
 class _Drawings:
     """The files of the area and the takeoff. Each is read once: both may name the same one."""
@@ -433,8 +448,10 @@ def _check_backbones(sections: _Sections, report: _Report) -> None:
         if backbone is not None:
             _check_options(backbone, i, sections, report)
         first_input: dict[str, tuple[str, Input]] = {}
+        if backbone is not None and all(spec.value is not None for spec in backbone.inputs.values()):
+            report.add(("backbones", i, "inputs"), "has a value for each input, must leave out that of the images")
         for name, spec in backbone.inputs.items() if backbone else ():
-            if spec.symbol is None:
+            if spec.symbol is None or spec.value is not None:
                 continue
             other_name, other = first_input.setdefault(spec.symbol, (name, spec))
             if (spec.min, spec.opt, spec.max) != (other.min, other.opt, other.max):
@@ -460,12 +477,47 @@ def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Rep
         )
 
 
+def _check_layouts(sections: _Sections, report: _Report) -> None:
+    """Checks that the images of each descriptor set have the layout and channels of the one input that takes them."""
+    backbones = sections.column("backbones", "name")
+    for i, name in sections.column("descriptors", "backbone").items():
+        keys = sections.section(PreprocessKeys, "descriptors", i, "preprocess")
+        at = next((at for at, other in backbones.items() if other == name), None)
+        backbone = sections.section(Backbone, "backbones", at) if at is not None else None
+        if keys is None or backbone is None:
+            continue
+        shapes = [spec.shape for spec in backbone.inputs.values() if spec.value is None]
+        if len(shapes) != 1 or len(shapes[0]) != len("NCHW"):
+            continue  # the network itself is asked, and says what it takes
+        layouts = keys.layouts(shapes[0])
+        key = ("descriptors", i, "preprocess")
+        if not layouts:
+            other = "RGB" if keys.colour == "grey" else "grey"
+            hint = (
+                f', or set colour = "{other}"' if keys.model_copy(update={"colour": other}).layouts(shapes[0]) else ""
+            )
+            report.add(
+                (*key, "colour"),
+                f'is "{keys.colour}" and the input of {name} has the shape {_toml_text(list(shapes[0]))}, must be the '
+                f"channels of one of its dimensions{hint}",
+            )
+        elif keys.layout is None and len(layouts) > 1:
+            report.add((*key, "layout"), f"is missing, must be one of {' and '.join(layouts)}: the shape fits both")
+        elif keys.layout is not None and keys.layout not in layouts:
+            report.add_wrong((*key, "layout"), f'"{layouts[0]}", as the shape {_toml_text(list(shapes[0]))} has it')
+
+
 def _check_paths(sections: _Sections, report: _Report) -> None:
     """Checks that every path names a regular file, or a folder of tiles, that no file to be stored lies outside the
     folder of the mission file unless it says so, and that no tile source is listed twice."""
-    paths: list[tuple[Key, Path]] = [
+    paths: list[tuple[Key, Path]] = sections.sources() + [
         ((table, i, name), path)
-        for table, name in (("tiles", "source"), ("tiles", "footprints"), ("backbones", "model"), ("files", "path"))
+        for table, name in (
+            ("tiles", "footprints"),
+            ("backbones", "model"),
+            ("backbones", "reference"),
+            ("files", "path"),
+        )
         for i, path in sections.paths(table, name).items()
     ]
     quality = sections.section(Quality, "quality")
@@ -483,7 +535,7 @@ def _check_paths(sections: _Sections, report: _Report) -> None:
                 report.add_unreadable(key, f"{path} cannot be read: {error.strerror}")
             continue
         # A tile source may be a folder of tiles z/x/y.
-        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and key[-1] in ("source", "against")):
+        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and {"source", "against"} & set(key)):
             what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             report.add_wrong(key, f"the path of a file; {path} is {what}")
     for i, path in sections.paths("files", "path").items():
@@ -494,14 +546,13 @@ def _check_paths(sections: _Sections, report: _Report) -> None:
                 f"in the folder of the mission file; {os.path.realpath(path)} is outside: copy it into the folder, or, "
                 "if everybody who gets the store may read it, add outside = true",
             )
-    sources = {i: os.path.realpath(path) for i, path in sections.paths("tiles", "source").items()}
-    for i, first in _repeated(sources):
-        report.add_wrong(("tiles", i, "source"), f"another file than that of tiles[{first}]")
+    for key, first in _repeated({key: os.path.realpath(path) for key, path in sections.sources()}):
+        report.add_wrong(key, f"another file than that of {toml_key(first if len(first) > 3 else first[:2])}")
 
 
-def _repeated(values: Mapping[int, str]) -> Iterator[tuple[int, int]]:
+def _repeated(values: Mapping[At, str]) -> Iterator[tuple[At, At]]:
     """(index, index of the first one) of each value that repeats an earlier one."""
-    first: dict[str, int] = {}
+    first: dict[str, At] = {}
     for i, value in values.items():
         if first.setdefault(value, i) != i:
             yield i, first[value]

@@ -35,8 +35,10 @@ def require_code(actual: str, expect: str, what: str) -> None:
     expected = read_code(expect)
     if expected != actual:
         raise Refused(
-            f"{what} has the code {actual}, and not {expected}, which is expected: it is not what was reviewed",
-            remedy="sign nothing, look at it again, and find out who changed it",
+            f"{what} has the code {actual}, and not {expected}, which is expected: a typing error, or it is not what "
+            "was reviewed",
+            remedy="compare the codes letter by letter; where they differ, sign nothing, look at it again, and find "
+            "out who changed it",
             kind="other-code",
             expected=expected,
             actual=actual,

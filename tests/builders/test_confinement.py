@@ -57,7 +57,7 @@ def workers(desk: Desk) -> list[int]:
         if entry.name.isdigit():
             try:
                 command, state = (entry / "cmdline").read_bytes(), (entry / "status").read_bytes()
-                request = command.split(b"\0")[6:7]
+                request = command.split(b"\0")[8:9]
                 text = Path(os.fsdecode(request[0])).read_bytes() if request else b""
             except OSError:
                 continue
@@ -291,8 +291,8 @@ def spy(request, messages):
     facts = {"env": dict(os.environ), "fds": names, "core": resource.getrlimit(resource.RLIMIT_CORE)}
     raise FlightbagError(json.dumps(facts))
 
-def begin(parent, memory):
-    real(parent, memory)
+def begin(memory):
+    real(memory)
     sys.modules["__main__"].TASKS["build"] = spy
 
 isolation.begin = begin
@@ -320,14 +320,14 @@ def test_it_has_no_secret_and_no_descriptor_of_its_parent(
 
 @LINUX
 def test_keys_are_opened_when_the_process_has_ended(desk: Desk, tmp_path: Path) -> None:
-    """A signer is asked when no process is left that read anything; the key is a pipe that is read then."""
+    """A signer is asked when no process is left that read anything."""
     log = tmp_path / "log"
     script = tmp_path / "signer.py"
     script.write_text(
         "import os, sys\nfrom pathlib import Path\nfrom store.trust.keys import PrivateKey\n"
         "found = [p.name for p in Path('/proc').iterdir() if p.name.isdigit() and (p / 'cmdline').exists()\n"
         f"    and b'builders.confined' in (p / 'cmdline').read_bytes() and {str(desk.folder)!r} in\n"
-        "    (Path(os.fsdecode((p / 'cmdline').read_bytes().split(b'\\0')[6])).read_text())]\n"
+        "    (Path(os.fsdecode((p / 'cmdline').read_bytes().split(b'\\0')[8])).read_text())]\n"
         f"Path({str(log)!r}).write_text(repr(found))\n"
         f"key = PrivateKey.of_pem(Path({str(desk.key)!r}).read_bytes(), None)\n"
         "sys.stdout.buffer.write(key.sign(sys.stdin.buffer.read()))\n"
@@ -490,8 +490,8 @@ MESSENGER = """
 import builders.engines.isolation as isolation
 import json, os, sys
 real = isolation.begin
-def begin(parent, memory):
-    real(parent, memory)
+def begin(memory):
+    real(memory)
     main = sys.modules["__main__"]
     if hasattr(main, "Messages"):
         main.Messages.{} = {}

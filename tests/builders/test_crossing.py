@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.crossing import error_from_json, error_to_json, from_json, to_json
+from builders.grid.tiles import MAX_AREA_TILES
 from builders.imagery.repetition import Repeats
-from builders.report import ArtifactReport, BuildReport, CoverageReport, Measured, Missing, PlanReport, PlanRow
+from builders.jsontext import MAX_VALUES
+from builders.report import ArtifactReport, BuildReport, CoverageReport, Measured, MissingTiles, PlanReport, PlanRow
 from store import errors
 from store.disk.locks import Locked
 from store.errors import Corrupt, FlightbagError, Unavailable
 from store.format.ids import ObjectId
+from store.format.missing import REASONS, Run
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NUMBER = st.integers(0, 2**62)
@@ -28,7 +31,13 @@ REPORT = st.builds(
         CoverageReport,
         tiles=NUMBER,
         described=NUMBER,
-        missing=st.lists(st.builds(Missing, NUMBER, TEXT, TEXT), max_size=2).map(tuple),
+        missing=st.builds(
+            lambda first, tiles, reason, details: MissingTiles((Run(first, tiles, reason),), details),
+            st.integers(0, 2**46),
+            st.integers(1, MAX_AREA_TILES),
+            st.sampled_from(REASONS),
+            st.dictionaries(NUMBER, TEXT, max_size=2),
+        ),
         by_zoom=st.dictionaries(st.integers(0, 24), NUMBER, max_size=2),
         repeated=st.builds(Repeats, NUMBER, NUMBER, NUMBER, st.lists(TEXT, max_size=2).map(tuple)),
     ),
@@ -57,10 +66,17 @@ def test_a_report_crosses_as_it_is(report: BuildReport) -> None:
 
 def test_a_plan_crosses_as_it_is() -> None:
     rows = (PlanRow("a", "", True, 3), PlanRow("b", "00", False, None, 5, "5 rows"))
-    plan = PlanReport(
-        "m", "f", "cpu", None, 2**40, 3, (Missing(1, "absent"),), False, Repeats(0, 0, 0, ()), ("h",), rows, ()
-    )
+    missing = MissingTiles((Run(1, 2, "absent"), Run(7, 1, "undecodable")), {7: "gzip"})
+    plan = PlanReport("m", "f", "cpu", None, 2**40, 3, missing, False, Repeats(0, 0, 0, ()), ("h",), rows, ())
     assert from_json(PlanReport, to_json(PlanReport, plan)) == plan
+
+
+def report_missing(runs: str) -> str:
+    """A failed report with these runs of missing tiles."""
+    coverage = CoverageReport(1, 1, MissingTiles((Run(5, 1, "absent"),)), {}, Repeats(0, 0, 0, ()))
+    text = to_json(BuildReport, BuildReport("failed", "m", coverage))
+    assert '[[5,1,"absent"]]' in text
+    return str(text).replace('[[5,1,"absent"]]', runs)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +93,17 @@ def test_a_plan_crosses_as_it_is() -> None:
         [],
         '[{"outcome": "built"}]',
         '[{"outcome": "fine", "mission": "", "coverage": {}}]',
-        to_json(BuildReport, BuildReport("failed", "m", CoverageReport(1, 1, (), {}, Repeats(0, 0, 0, ())))).replace(
-            '"tiles":1', '"tiles":"1"'
-        ),
+        to_json(
+            BuildReport, BuildReport("failed", "m", CoverageReport(1, 1, MissingTiles(), {}, Repeats(0, 0, 0, ())))
+        ).replace('"tiles":1', '"tiles":"1"'),
+        report_missing('[[0,16777217,"absent"]]'),
+        report_missing('[[0,1000000000000,"absent"]]'),
+        report_missing('[[0,1,"absent"],[0,1,"absent"]]'),
+        report_missing('[[0,-1,"absent"]]'),
+        report_missing('[[0,1,"lost"]]'),
+        report_missing("[" + "[]," * MAX_VALUES + "[]]"),
     ],
+    ids=lambda text: str(text)[:20],
 )
 def test_what_is_no_report_is_corrupt(text: Any) -> None:
     with pytest.raises(Corrupt, match="something else than a BuildReport"):

@@ -4,16 +4,21 @@ signed."""
 from __future__ import annotations
 
 import doctest
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from builders import publication
+from builders import build, publication
 from store.errors import Refused
+from store.ground.issuing import draft_of
+from store.ground.repository import Repository
 from store.trust.keys import PrivateKey
+from tests.support.commands import flightbag
 from tests.support.field import Desk
+from tests.support.here import confine_here
 from tests.support.missions import FACTS, ISSUE, NOW, ROOT, flight
 from tests.support.missions_toml import mission_toml
 
@@ -56,3 +61,47 @@ def test_of_a_takeoff_in_a_plan_what_the_mission_file_says_is_compared(takeoff: 
     stated = flight(mission=replace(FACTS, aircraft=("uav-07",)), issue=replace(ISSUE, expires_at=None)).manifest
     with nullcontext() if signed else pytest.raises(Refused, match="in takeoff, and is not signed"):
         publication._require_stated(Path("north-ridge.toml"), text.encode(), stated, ROOT, NOW)
+
+
+HOUR = 3600
+
+
+@pytest.mark.parametrize(
+    ("hours", "change", "why"),
+    [
+        (36, "", ""),
+        (37, "", "less than half of its 3d is left, and a build then issues a mission anew: `flightbag sign` adds a"),
+        (1, "validity", "the mission file or the trust root gives another validity now"),
+        (1, "facts", "the mission file, or what it names, is another now"),
+    ],
+)
+def test_a_draft_that_loses_its_signatures_says_why(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, change: str, why: str
+) -> None:
+    """The second pilot builds later than the first, who has signed."""
+    confine_here(monkeypatch)
+    store = tmp_path / "two"
+    assert flightbag("init", store).status == 0
+    assert flightbag("keys", "new", tmp_path / "second.key", "--no-passphrase").status == 0
+    keys = ("--mission-key", desk.key, "--mission-key", tmp_path / "second.key", "--threshold", "mission=2")
+    ran = flightbag("trust", "new", store, "--domain", "test", "--root-key", desk.folder / "owner.key", *keys)
+    assert ran.status == 0, ran.err
+    first, second = (PrivateKey.of_pem(path.read_bytes(), None) for path in (desk.key, tmp_path / "second.key"))
+    mission = desk.write_mission("left", zooms=(14,), files=())
+    text = mission.read_text().replace("sector =", 'valid_for = "72h"\nsector =')
+    mission.write_text(text)
+    now = int(time.time())
+    assert build(mission, store, [first], cache=tmp_path / "cache", now=now).outcome == "draft"
+    if change == "validity":
+        mission.write_text(text.replace("72h", "48h"))
+    elif change == "facts":
+        mission.write_text(text.replace("stable_rear", "active_conflict"))
+    report = build(mission, store, [second], cache=tmp_path / "cache", now=now + hours * HOUR)
+    if not why:
+        assert (report.outcome, report.why) == ("built", "")
+        return
+    assert report.outcome == "draft"
+    assert f"it replaces the draft before it, whose 1 signature is lost: {why}" in report.why
+    with Repository.open(store) as repository:
+        draft = draft_of(repository, "left")
+    assert [one.kid for one in draft.envelope.signatures] == [second.public.kid]

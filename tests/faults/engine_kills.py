@@ -22,6 +22,7 @@ from blake3 import blake3
 
 from tests.support.commands import BIN, flightbag
 from tests.support.field import Desk, make_desk
+from tests.support.workers import processes, workers
 
 _HELD_S = 60
 
@@ -47,20 +48,6 @@ def start(desk: Desk, mission: Path) -> subprocess.Popen[bytes]:
     """`flightbag engines build` in a process of its own."""
     command = [str(BIN / "flightbag"), "engines", "build", str(mission), "--store", str(desk.store), "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-
-def workers(desk: Desk) -> list[int]:
-    """The processes that compile for this store."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"builders.engines.worker" in command and os.fsencode(desk.store) in command:
-                found.append(int(entry.name))
-    return found
 
 
 def kill_compilations(count: int, seed: int) -> tuple[int, int, list[str]]:
@@ -97,7 +84,7 @@ def _kill_worker(desk: Desk, process: subprocess.Popen[bytes], moment: float) ->
     while time.monotonic() < end and process.poll() is None:
         time.sleep(0.005)
     while process.poll() is None:  # the next one that is there
-        for pid in workers(desk):
+        for pid in workers("builders.engines.worker", desk.store):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -120,10 +107,10 @@ def _wrong(desk: Desk, mission: Path) -> list[str]:
     """What is not as it should be after a kill, and after a build that finishes."""
     wrong = []
     end = time.monotonic() + 5
-    while (left := workers(desk)) and time.monotonic() < end:
+    while (left := processes("builders.engines.worker", desk.store)) and time.monotonic() < end:
         time.sleep(0.01)
     if left:
-        wrong.append(f"workers go on: {left}")
+        wrong.append(f"workers go on: {list(left)}")
     if (audit := flightbag("fsck", desk.store, "--full")).status:
         wrong.append(f"fsck: {audit.out}")
     try:

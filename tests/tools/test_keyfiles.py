@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from store.trust.key_file import ROUNDS, Protection, armoured, block
 from store.trust.keys import PrivateKey, PublicKey
 from tests.support.commands import flightbag, program
 from tests.support.missions import key
-from tests.support.opens import make_device, opens_of
+from tests.support.opens import make_device, make_socket, opens_of
 from tests.support.terminal import at_terminal, typed
 from tools import keyfiles
 
@@ -245,24 +246,94 @@ class TestOneKey:
             assert f"{path}: the private key asks for scrypt with N = 16384, r = 8, p = 127" in ran.err
 
 
-@pytest.mark.parametrize("kind", ["device", "socket", "directory"])
-def test_a_file_that_the_user_names_is_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["device", "socket", "directory", "fifo"])
+def test_a_file_that_the_user_names_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.chdir(tmp_path)  # the name of a socket is short
     if kind == "device":
         make_device(Path("thing"))
+    elif kind == "fifo":
+        os.mkfifo("thing")
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as one:
-            one.bind("thing")
+        make_socket(Path("thing").absolute())
     else:
         Path("thing").mkdir()
-    with opens_of(Path("thing")) as opens, pytest.raises(Invalid, match=f"found a {kind}"):
-        keyfiles.read_file(Path("thing"), 10, "the key file")
-    assert opens == []
+    for read in (keyfiles.read_file, keyfiles.read_file_or_pipe):
+        with opens_of(Path("thing")) as opens, pytest.raises(Invalid, match=f"thing: expected a file, found a {kind}"):
+            read(Path("thing"), 10, "the key file")
+        assert opens == []
 
 
-def test_a_pipe_is_read_to_its_end_when_its_writer_comes(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    writer = threading.Timer(0.2, (tmp_path / "pipe").write_bytes, (b"words",))
-    writer.start()
-    assert keyfiles.read_file(tmp_path / "pipe", 10, "the passphrase file") == b"words"
-    writer.join()
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Path]:
+    """A FIFO to which nobody writes; whoever waits for it all the same is released in the end."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+
+    def release() -> None:
+        with suppress(OSError):  # nobody reads
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+    timer = threading.Timer(30, release)
+    timer.start()
+    yield path
+    timer.cancel()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "keys show FIFO",
+        "keys rewrap FIFO",
+        "keys rewrap weak --passphrase-file FIFO",
+        "keys rewrap ada --new-passphrase-file FIFO",
+        "keys new other --passphrase-file FIFO",
+        "trust new empty --domain d --root-key FIFO --mission-key ada",
+        "trust new empty --domain d --root-key ada --mission-key FIFO",
+        "trust add-key store FIFO mission ada",
+        "trust add-key store draft mission FIFO",
+        "trust revoke store draft FIFO",
+        "trust sign FIFO --key ada",
+        "trust sign root --key FIFO",
+        "trust rotate store FIFO",
+        "trust show FIFO",
+        "release sign store FIFO --key ada",
+        "release show FIFO",
+        "plan FIFO --store store",
+        "build mission.toml --store store --key FIFO",
+        "build mission.toml --store store --key weak --passphrase-file FIFO",
+        "sign store north-ridge --key FIFO",
+        "rollback store north-ridge --key FIFO",
+        "verify store north-ridge --trust FIFO",
+        "verify store north-ridge --state FIFO",
+        "probe store north-ridge --trust FIFO",
+        "checkout store north-ridge out --trust FIFO",
+        "check-proof FIFO 00 --trust root",
+        "aircraft enrol state --id uav-07 --host cpu --trust FIFO",
+        "aircraft show FIFO",
+    ],
+)
+def test_a_fifo_is_never_waited_for(fifo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """It is not opened, and its path is in the message."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ada").write_bytes(key("ada").pem(None))
+    openssl(tmp_path).rename(tmp_path / "weak")
+    assert flightbag("init", "store").status == 0
+    assert flightbag("init", "empty").status == 0
+    assert flightbag("trust", "new", "store", "--domain", "d", "--root-key", "ada", "--mission-key", "ada").status == 0
+    (tmp_path / "root").write_bytes(next((tmp_path / "store/trust").iterdir()).read_bytes())
+    (tmp_path / "mission.toml").write_text("[mission]\n")
+    with opens_of(fifo) as opens:
+        ran = flightbag(*command.replace("FIFO", str(fifo)).split())
+    assert (opens, ran.status != 0, str(fifo) in ran.out + ran.err) == ([], True, True), ran.out + ran.err
+
+
+def test_a_passphrase_may_come_through_a_pipe_that_has_no_name(tmp_path: Path) -> None:
+    """As of `--passphrase-file <(pass show planner)`. What is no passphrase does not: some of it is read twice."""
+    reader, writer = os.pipe()
+    os.write(writer, b"words")
+    os.close(writer)
+    path = Path(f"/dev/fd/{reader}")
+    with pytest.raises(Invalid, match="expected a file, found a fifo"):
+        keyfiles.read_file(path, 10, "the key file")
+    assert keyfiles.read_file_or_pipe(path, 10, "the passphrase file") == b"words"
+    os.close(reader)

@@ -95,7 +95,11 @@ class TestAMissionRunsOut:
         (verdict,) = desk.verify().json["missions"]
         assert (verdict["go"], verdict["valid_from"], verdict["expires_at"]) == (True, None, end)
         assert f"valid                       until {shown(end)} (in 0 s)" in ok("show", desk.store, "left").out
+        (row,) = ok("ls", desk.store, "--json").json
+        assert (row["valid_from"], row["expires_at"]) == (None, end)
+        assert ok("ls", desk.store).out.endswith("  expires in 0 s\n")
         clock(end + 1)
+        assert ok("ls", desk.store).out.endswith("  EXPIRED 1 s ago\n")
         assert f"EXPIRED at {shown(end)} (1 s ago)" in ok("show", desk.store, "left").out
         ran = desk.verify()
         assert (ran.status, kinds(ran)) == (1, ["expired"])
@@ -108,6 +112,7 @@ class TestAMissionRunsOut:
         assert "expiry: the mission never expires" in ran.json["missions"][0]["not_judged"]
         assert "not judged expiry: the mission never expires" in ok("verify", built.store, "--trust", built.root).out
         assert "never expires" in ok("show", built.store, "left").out
+        assert ok("ls", built.store).out.endswith("  never expires\n")
 
     def test_not_before_its_time(self, desk: Desk, clock: Clock) -> None:
         start, end = NOW + DAY, NOW + 2 * DAY
@@ -115,6 +120,7 @@ class TestAMissionRunsOut:
         built = ok("build", path, "--store", desk.store, "--key", desk.key)
         assert f"valid: from {shown(start)} (in 24 h), until {shown(end)} (in 48 h)" in built.out
         assert kinds(desk.verify()) == ["not-yet-valid"]
+        assert ok("ls", desk.store).out.endswith("  valid in 24 h\n")
         assert desk.built(path)["outcome"] == "unchanged"
         ok("aircraft", "enrol", *state(desk))
         aboard = flightbag("verify", desk.store, "--state", desk.folder / "state", "--json")
@@ -130,6 +136,7 @@ class TestAMissionRunsOut:
         path = write(desk, valid_for='"10d"')
         ok("build", path, "--store", desk.store)
         assert f"until {shown(NOW + 10 * DAY)} (in 10 days)" in ok("show", desk.store, "left", "--draft").out
+        assert ok("ls", desk.store).out.endswith("; expires in 10 days\n")
         clock(NOW + 10 * DAY + 1)
         assert "was overtaken: it expired at" in fails("sign", desk.store, "left", "--key", desk.key)
         clock(NOW + 5 * DAY)

@@ -558,7 +558,7 @@ class TestWhatTheReviewFound:
     def test_a_draft_is_replaced_loudly_and_discarded_at_will(self, ready: Fleet) -> None:
         ready.make("left", "pilot", flight="F-2")
         report = ready.make("left", "pilot", flight="F-3")
-        assert "signatures lost: 1" in report["why"]
+        assert "whose 1 signature is lost: " in report["why"]
         assert ready.json("discard", ready.store, "left") == {"discarded": "left", "signatures": 1}
         assert ready.refused("discard", ready.store, "left") == "missing"
         assert ready.refused("discard", ready.store, "Left", status=2) == "invalid"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ import pytest
 
 from builders.engines import isolation
 from builders.engines.isolation import machine_memory
+from builders.jsontext import MAX_VALUES
 from store.errors import Unavailable
 from tests.builders.engines.networks import ROW, batches, compiled, endless, huge, save, small_network, spec_of
+from tests.support.workers import workers
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 
@@ -27,14 +30,8 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a pr
 def worker_pid(folder: Path) -> int:
     """The pid of the worker on a request under `folder`, waited for until it has begun to read it."""
     for _ in range(2000):
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    command = (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if b"builders.engines.worker" in command and str(folder).encode() in command:
-                    return int(entry.name)
+        for pid in workers("builders.engines.worker", folder):
+            return pid
         time.sleep(0.005)
     raise AssertionError("no worker was seen")
 
@@ -165,14 +162,54 @@ def test_whoever_listens_may_give_up_and_the_worker_ends(tmp_path: Path) -> None
     assert not is_alive(seen[0])
 
 
+SLEEPER = """
+import os, subprocess, sys, time
+from pathlib import Path
+if {daemon}:
+    pids = Path({pids!r})
+    code = "import os, subprocess; os.setsid(); p = subprocess.Popen(['sleep', '3600']); "
+    code += f"open({pids!r}, 'w').write(str(p.pid))"
+    subprocess.run([sys.executable, "-c", code])
+    pid = pids.read_text()
+else:
+    pid = subprocess.Popen(["sleep", "3600"], start_new_session={session}).pid
+    Path({pids!r}).write_text(str(pid))
+{end}
+"""
+ENDS = {
+    "fails": "raise LookupError('on purpose')",
+    "is killed": "os.kill(os.getpid(), 9)",
+    "does not listen": "time.sleep(3600)",
+}
+
+
 @LINUX
-def test_what_a_worker_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import subprocess\nraise LookupError(subprocess.Popen(['sleep', '3600']).pid)\n"
+@pytest.mark.parametrize(
+    ("started", "end"),
+    [(how, "fails") for how in ("in its group", "in a session", "as a daemon")]
+    + [("as a daemon", "is killed"), ("in a session", "does not listen")],
+)
+def test_what_a_worker_started_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: str, end: str
+) -> None:
+    """Also what left its session, and lost the process that started it."""
+    pids = tmp_path / "pids"
+    code = SLEEPER.format(
+        daemon=started == "as a daemon", session=started == "in a session", pids=str(pids), end=ENDS[end]
+    )
     library(tmp_path, monkeypatch, code)
+    if end == "does not listen":
+
+        def timed_out(*_: object) -> None:
+            while not (pids.exists() and pids.read_text()):
+                time.sleep(0.01)
+
+        monkeypatch.setattr(isolation, "_follow", timed_out)
+        monkeypatch.setattr(isolation, "_GRACE_S", 0.5)
     path = save(tmp_path, small_network())
-    with pytest.raises(Unavailable, match=r"^LookupError: \d+") as caught:
+    with pytest.raises(Unavailable):
         compiled(spec_of(path), tmp_path, host="cpu")
-    wait_until_dead(int(caught.value.message.rpartition(" ")[2]))
+    assert not is_alive(int(pids.read_text()))
 
 
 PARENT = """
@@ -199,13 +236,14 @@ def test_a_worker_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> No
 
 @LINUX
 def test_a_worker_whose_parent_is_gone_before_it_begins_ends_itself(tmp_path: Path) -> None:
-    (tmp_path / "request.json").write_text(json.dumps({"parent": os.getppid(), "memory": 2**30, "task": "compile"}))
+    (tmp_path / "request.json").write_text(json.dumps({"memory": 2**30, "task": "compile"}))
     done = subprocess.run(
-        [sys.executable, "-m", "builders.engines.worker", tmp_path / "request.json", tmp_path / "result.json", "1"],
+        [sys.executable, "-m", "builders.engines.keeper", str(os.getppid()), "builders.engines.worker",
+         tmp_path / "request.json", tmp_path / "result.json", "1"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=60,
-    )
+    )  # fmt: skip
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "result.json").exists()
 
@@ -452,3 +490,33 @@ def test_nothing_is_written_but_in_one_new_folder(tmp_path: Path) -> None:
 
 
 # Failures as they cross
+
+
+def _forged(folder: Path, data: bytes, most: int) -> tuple[str, int]:
+    """The message for a result of these bytes, and the most memory that it took beside them."""
+    (folder / "result.json").write_bytes(data)
+    job = isolation.Job("module", "reads m.toml", "reading m.toml", folder, max_result=most)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unavailable) as caught:
+            isolation._result(folder / "result.json", job, "")
+        return caught.value.message, tracemalloc.get_traced_memory()[1] - len(data)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"report": [' + b"{}," * MAX_VALUES + b"{}]}",
+        b'{"report": [' + b"[]," * MAX_VALUES + b"[]]}",
+        b"[" * (MAX_VALUES + 1),
+        b'{"report": "' + b"x" * 2**25 + "\U0001f6e9".encode() + b'"}',  # which Python would hold in 4 bytes a letter
+        b'{"report": "' + b"x" * 2**25 + b'"}',
+    ],
+    ids=["objects", "arrays", "brackets", "letters", "long"],
+)
+def test_a_result_that_would_fill_the_memory_is_not_parsed(tmp_path: Path, data: bytes) -> None:
+    message, memory = _forged(tmp_path, data, len(data) - (b"xx" in data and b"\xf0" not in data))
+    assert message.startswith("the process that reads m.toml wrote a result that is too large, or is none: ")
+    assert memory < 2**24 + len(data)  # the bytes themselves, twice where a file grows

@@ -94,7 +94,7 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
     assert mission.target.host == "auto"
     (tiles,) = mission.tiles
     assert (tiles.source, tiles.zooms, tiles.captured) == (
-        folder / "map.mbtiles",
+        (folder / "map.mbtiles",),
         (16, 17),
         datetime.date(2018, 7, 16),
     )
@@ -104,8 +104,8 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
     assert (image.shape, image.symbol, image.min, image.opt, image.max) == (("N", 3, 256, 256), "N", 1, 8, 32)
     (descriptors,) = mission.descriptors
     assert descriptors.preprocess.resize == (256, 256)
-    assert descriptors.preprocess.mean == (0, 0, 0)
-    assert descriptors.preprocess.std == (1, 1, 1)
+    assert descriptors.preprocess.mean == ()
+    assert descriptors.preprocess.std == ()
     assert descriptors.preprocess.filter == "bilinear"
     (file,) = mission.files
     assert (file.name, file.path) == ("calibration/camera.yaml", folder / "camera.yaml")
@@ -138,7 +138,7 @@ def test_paths_are_relative_to_the_mission_file_not_to_the_current_folder(
     write(folder, MISSION)
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    assert load_mission(Path("../mission.toml")).file.tiles[0].source == folder / "map.mbtiles"
+    assert load_mission(Path("../mission.toml")).file.tiles[0].source == (folder / "map.mbtiles",)
 
 
 def test_a_mission_file_cannot_be_changed_in_memory(folder: Path) -> None:
@@ -224,6 +224,18 @@ WRONG = [
     ("zooms = [16, 17]", "zooms = [16]\nbands = [1, 2]", "tiles[0].bands is [1, 2], must be [red, green, blue] or"),
     ("zooms = [16, 17]", "zooms = [16]\nbands = [1, 2, 1]", "tiles[0].bands is [1, 2, 1], must be [red, green, blue]"),
     ("zooms = [16, 17]", "zooms = [16]\nbands = [0, 1, 2]", "tiles[0].bands[0] is 0, must be [red, green, blue]"),
+    ('"map.mbtiles"', "[]", "tiles[0].source is [], must be the path of a file or folder"),
+    ('"map.mbtiles"', '["map.mbtiles", 7]', 'tiles[0].source is ["map.mbtiles", 7], must be the path of a file'),
+    ('"map.mbtiles"', '["camera.yaml", "gone.tif"]', 'tiles[0].source[1] is "gone.tif", must be the path of a file; '),
+    (
+        '"map.mbtiles"',
+        '["map.mbtiles", "camera.yaml", "./map.mbtiles"]',
+        'tiles[0].source[2] is "./map.mbtiles", must be another file than that of tiles[0].source[0]',
+    ),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [1]", "tiles[0].stretch[1] is missing, must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [9, 9]", "tiles[0].stretch is [9, 9], must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [0, 65536]", "tiles[0].stretch[1] is 65536, must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [0.5, 9]", "tiles[0].stretch[0] is 0.5, must be [low, high]"),
     ("zooms = [16, 17]", 'zooms = [16]\nbands = "RGB"', 'tiles[0].bands is "RGB", must be [red, green, blue]'),
     ("[mission]", "[coverage]\nrepeated = true\n[mission]", 'coverage.repeated is true, must be "refused" or'),
     (
@@ -256,14 +268,14 @@ WRONG = [
     ("min = 1", "min = 0", "backbones[0].inputs.image.min is 0, must be a whole number above 0"),
     ("inputs = { image", 'inputs = { ""', 'backbones[0].inputs."" is not a valid name, must be the name of an input'),
     ("inputs = { image = {", "inputs = { image = 4, b = {", "backbones[0].inputs.image is 4, must be a table with"),
-    ("{ image = {", '{ "a b" = { x = 1,', 'backbones[0].inputs."a b".x is not a known key, known: shape, min, opt,'),
+    ("{ image = {", '{ "a b" = { x = 1,', 'backbones[0].inputs."a b".x is not a known key, known: shape, value, min,'),
     ("max = 32 } }", 'max = 32 }, b = { shape = ["N"], min = 1, opt = 1, max = 1 } }', "backbones[0].inputs.b gives"),
     ('backbone = "place-embedder"', 'backbone = "place"', 'descriptors[0].backbone is "place", must be the name of'),
     ('dtype = "float16"', 'dtype = "int8"', 'descriptors[0].dtype is "int8", must be "float16" or "float32"'),
     ('output = "descriptor"', 'output = ""', 'descriptors[0].output is "", must be the name of an output'),
     ("[256, 256], c", "[256], c", "descriptors[0].preprocess.resize[1] is missing, must be a whole number of pixels"),
     ("[256, 256], c", "[0, 256], c", "descriptors[0].preprocess.resize[0] is 0, must be a whole number of pixels"),
-    ('"RGB"', '"rgb"', 'descriptors[0].preprocess.colour is "rgb", must be "RGB" or "BGR"'),
+    ('"RGB"', '"rgb"', 'descriptors[0].preprocess.colour is "rgb", must be "RGB", "BGR", or "grey" for'),
     ('"0..1"', '"1"', 'descriptors[0].preprocess.scale is "1", must be "0..1", "0..255" or "-1..1"'),
     ('"0..1"', '"0..1", std = [1, 1, 0]', "descriptors[0].preprocess.std[2] is 0, must be a number above 0"),
     ('"0..1"', '"0..1", mean = [0.1234567, 0, 0]', "descriptors[0].preprocess.mean[0] is 0.1234567, must be a number"),

@@ -49,6 +49,8 @@ def test_another_code_is_refused_with_both() -> None:
         require_code("4X7QK-09DZM", "4x7qko9dzn", "the draft")
     assert caught.value.kind == "other-code"
     assert "the draft has the code 4X7QK-09DZM, and not 4X7QK-09DZN" in caught.value.message
+    assert "a typing error, or it is not what was reviewed" in caught.value.message
+    assert caught.value.remedy.startswith("compare the codes letter by letter")
     with pytest.raises(Invalid):
         require_code("4X7QK-09DZM", "yes", "the draft")
     require_code("4X7QK-09DZM", "4x7qko9dzm", "the draft")
