@@ -195,12 +195,12 @@ def _require_stated(
 
     stated, facts = mission_of(path, data), manifest.mission
     exact, alt_m = stated.takeoff.exact, stated.takeoff.alt_m
+    altitude = {} if alt_m is None else {"alt": scaled(alt_m, 3)}
     pairs: dict[str, tuple[object, object]] = {
         "id": (stated.id, facts.id),
         "flight": (stated.flight, facts.flight),
         "aircraft": (stated.aircraft_ids, facts.aircraft),
-        "takeoff": (exact or facts.takeoff, facts.takeoff),
-        "altitude": (facts.takeoff.alt if alt_m is None else scaled(alt_m, 3), facts.takeoff.alt),
+        "takeoff": (exact or replace(facts.takeoff, **altitude), facts.takeoff),
         "takeoff_outside": (stated.takeoff_outside, facts.takeoff_outside),
         "sector": (stated.sector, facts.sector),
         "validity": (True, Validity.of(stated, trust_root).kept_by(manifest.issue, now=now)),

@@ -111,7 +111,7 @@ def outside(facts: MissionFacts) -> tuple[str, ...]:
         return ()
     metres = facts.area.distance_m(facts.takeoff.lat, facts.takeoff.lon)
     far = f"{metres:.0f} m" if metres < 1000 else f"{metres / 1000:.1f} km"
-    return (f"the takeoff is about {far} OUTSIDE the mapped area, as the mission allows",)
+    return (f"takeoff about {far} OUTSIDE the mapped area, as the mission allows",)
 
 
 def hexed(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from store.format.area import Area, Polygon
 
 MIN_CORRIDOR_M = 1
 MAX_CORRIDOR_M = 200_000
-MAX_PIECES = 1 << 14  # of all legs of a corridor
+MAX_PIECES = 1 << 14  # of all legs of a file
 EARTH_RADIUS_M = 6371008.8  # the mean radius (2a + b) / 3 of WGS 84
 
 _MERCATOR_E7 = 850511287  # the web-mercator limit, down to a whole unit
@@ -91,7 +91,6 @@ def _within(file: GeometryFile, geometries: Sequence[Geometry], half: float) -> 
     """The polygons within `half` metres of lines and points."""
     reach = _reach(half)
     legs: list[Floats] = []
-    pieces = 0
     for geometry in geometries:
         if geometry.kind == "Circle":
             legs.append(_still(file, geometry, reach))
@@ -99,8 +98,8 @@ def _within(file: GeometryFile, geometries: Sequence[Geometry], half: float) -> 
         for place, line in file.lines(geometry):
             for ends in _legs(file, place, line, half, reach):
                 legs.append(ends)
-                pieces += len(ends) - 1
-                if pieces > MAX_PIECES:
+                file.pieces += len(ends) - 1
+                if file.pieces > MAX_PIECES:
                     file.refuse(
                         place, f"needs more than {MAX_PIECES} pieces", "make the corridor wider, or the line shorter"
                     )

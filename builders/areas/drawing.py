@@ -10,7 +10,7 @@ from pathlib import Path
 
 from builders.areas.corridor import around
 from builders.areas.geojson import GeoJsonFile, parse_json
-from builders.areas.geometry import MAX_BYTES, SMALLER, GeometryFile
+from builders.areas.geometry import MAX_BYTES, MAX_POLYGONS, SMALLER, GeometryFile
 from builders.areas.kml import KmlFile
 from builders.areas.mavlink import WaypointFile
 from builders.areas.qgc import PlanFile
@@ -79,4 +79,6 @@ def read_area(file: GeometryFile, select: str | None = None) -> Area:
     polygons = []
     for geometry in file.shapes(("Polygon", "MultiPolygon", "Circle", "Strip"), select):
         polygons += around(file, geometry) if geometry.kind in ("Circle", "Strip") else file.polygons(geometry)
+        if len(polygons) > MAX_POLYGONS:
+            break  # `area` refuses it, and cutting and joining thousands more takes long
     return file.area(polygons, "simplify the polygons, or divide the mission")

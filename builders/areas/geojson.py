@@ -16,7 +16,7 @@ from decimal import Decimal, DecimalException
 from pathlib import Path
 from typing import NoReturn
 
-from builders.areas.geometry import MAX_BYTES, SMALLER, Geometry, GeometryFile, member_place, value_text
+from builders.areas.geometry import MAX_BYTES, SMALLER, Geometry, GeometryFile, Home, member_place, value_text
 from builders.files import read_regular
 
 MAX_VALUES = 1 << 21  # in one file
@@ -83,6 +83,9 @@ class GeoJsonFile(GeometryFile):
                     yield one
                 else:
                     self.pass_over(place, f"is a {one.kind}: passed over")
+
+    def home(self, select: str | None) -> Home:  # noqa: ARG002 - there is nothing to select
+        self.refuse("", "is GeoJSON, which states no takeoff", "give takeoff = { lat = …, lon = …, alt_m = … }")
 
     def _features(self) -> Iterator[tuple[str, Mapping[str, object], Iterator[Geometry]]]:
         """Yield (place, feature, its geometries) of each feature; of a bare geometry likewise."""

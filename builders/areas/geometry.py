@@ -82,8 +82,9 @@ class GeometryFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.pieces = 0  # that its lines were cut into, by `corridor`
         self._positions = 0
-        self._passed_over: dict[str, list[str]] = {}
+        self._passed_over: dict[str, dict[str, None]] = {}  # places, by what is true of them
         self._shapely = import_extra("shapely")
 
     def shapes(self, kinds: tuple[str, ...], select: str | None) -> Iterator[Geometry]:
@@ -101,7 +102,7 @@ class GeometryFile:
 
     def pass_over(self, place: str, what: str) -> None:
         """Remember that something is not read; `what` completes the sentence that begins with the place."""
-        self._passed_over.setdefault(what, []).append(place)
+        self._passed_over.setdefault(what, {})[place] = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -111,7 +112,7 @@ class GeometryFile:
     def _notes(self) -> Iterator[str]:
         for what, places in self._passed_over.items():
             more = f" (and {len(places) - _LISTED} more)" if len(places) > _LISTED else ""
-            subject = ", ".join(places[:_LISTED]) + more
+            subject = ", ".join(list(places)[:_LISTED]) + more
             yield f"{subject} {what}" if subject else what
 
     def select(self, things: Sequence[tuple[str, str | None, Thing]], select: str, what: str) -> Thing:

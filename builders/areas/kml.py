@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 from xml.parsers import expat
 
-from builders.areas.geometry import MAX_BYTES, NUMBER, SMALLER, Geometry, GeometryFile, Home, value_text
+from builders.areas.geometry import MAX_BYTES, MAX_POSITIONS, NUMBER, SMALLER, Geometry, GeometryFile, Home, value_text
 
 MAX_ELEMENTS = 1 << 18
 MAX_DEPTH = 64
@@ -56,6 +56,7 @@ class KmlFile(GeometryFile):
 
     def __init__(self, path: Path, data: bytes) -> None:
         super().__init__(path)
+        self._read = 0
         if data.startswith(b"PK"):
             data = self._unpacked(data)
         self._root = _Parser(self).parse(data)
@@ -67,22 +68,27 @@ class KmlFile(GeometryFile):
             )
 
     def shapes(self, kinds: tuple[str, ...], select: str | None) -> Iterator[Geometry]:
+        for geometry in self._drawn(select):
+            if geometry.kind in kinds:
+                yield geometry
+            else:
+                self.pass_over(geometry.place, f"is a {geometry.kind}: passed over")
+
+    def _drawn(self, select: str | None) -> Iterator[Geometry]:
+        """Yield every geometry, or those of the placemark that `select` names."""
+        self._read = 0
         placemarks = [(one, f"line {one.line}: Placemark") for one in self._placemarks(self._root)]
         if select is not None:
             things = [(place, one.text_of("name"), (one, place)) for one, place in placemarks]
             placemarks = [self.select(things, select, "placemarks")]
         for one, place in placemarks:
             name = one.text_of("name")
-            for geometry in self._geometries(one, f"{place} {value_text(name)}" if name else place):
-                if geometry.kind in kinds:
-                    yield geometry
-                else:
-                    self.pass_over(geometry.place, f"is a {geometry.kind}: passed over")
+            yield from self._geometries(one, f"{place} {value_text(name)}" if name else place)
 
     def home(self, select: str | None) -> Home:
         """The one point of the file, or of the placemark that `select` names. Its height counts where it is above sea
         level (altitudeMode absolute)."""
-        points = list(self.shapes(("Point",), select))
+        points = [geometry for geometry in self._drawn(select) if geometry.kind == "Point"]
         if len(points) != 1:
             self.refuse(
                 "",
@@ -134,8 +140,13 @@ class KmlFile(GeometryFile):
 
     def _tuples(self, element: _Element, place: str) -> list[list[Decimal]]:
         """[longitude, latitude, height where there is one] of each tuple of the element's coordinates."""
+        # A position takes a hundred times its size, so they are counted before they are taken apart.
+        texts = (element.text_of("coordinates") or "").split(None, MAX_POSITIONS)
+        self._read += len(texts)
+        if self._read > MAX_POSITIONS:
+            self.refuse(place, f"exceeds the limit of {MAX_POSITIONS} positions in one file", "simplify the geometries")
         positions = []
-        for text in (element.text_of("coordinates") or "").split():
+        for text in texts:
             numbers = text.split(",")
             if not (2 <= len(numbers) <= 3 and all(map(NUMBER.fullmatch, numbers))):
                 self.refuse(

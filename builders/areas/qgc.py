@@ -20,8 +20,7 @@ from builders.areas.mavlink import Item, Items, Position, home_of
 FENCE, SURVEY = "geofence", "survey"
 _SAVE_AGAIN = "open it in QGroundControl, and save it again"
 _VERSIONS = {"mission": (2,), "geoFence": (1, 2)}
-# The keys of a landing pattern's places, in the order of flight.
-_LANDINGS = ("loiterCoordinate", "landingApproachCoordinate", "landCoordinate")
+_APPROACHES = ("landingApproachCoordinate", "loiterCoordinate")  # of a landing pattern
 
 
 class PlanFile(GeometryFile):
@@ -140,7 +139,9 @@ class PlanFile(GeometryFile):
             return self._places(transects, f"{place}.{key}.VisualTransectPoints")
         if kind in ("fwLandingPattern", "vtolLandingPattern"):
             self.pass_over(place, "circles before it lands: the corridor follows the straight line")
-            return [self._position(item[key], f"{place}.{key}") for key in _LANDINGS if key in item]
+            # Older plans have the one approach, newer ones the other.
+            approach = _APPROACHES[0] if _APPROACHES[0] in item else _APPROACHES[1]
+            return [self._position(item.get(key), f"{place}.{key}") for key in (approach, "landCoordinate")]
         raise self.error(
             place,
             f"is {value_text(kind or item.get('type'))}, whose way is not known",

@@ -180,11 +180,13 @@ class _Report:
     def _add_unknown(self, key: Key) -> None:
         model, _ = _expected_at(key[:-1])
         assert model is not None  # only tables have unknown keys
-        near = difflib.get_close_matches(str(key[-1]), model.model_fields, n=1)
-        keys = ", ".join(model.model_fields)
-        self.add(
-            key, f"is not a known key, did you mean {near[0]!r}?" if near else f"is not a known key, known: {keys}"
-        )
+        word = str(key[-1])
+        if near := _nearest(word, model.model_fields):
+            self.add(key, f"is not a known key, did you mean {near!r}?")
+        elif tables := [name for name, table in _tables() if word in table.model_fields]:
+            self.add(key, f"is not a known key, {' and '.join(tables)} has it")
+        else:
+            self.add(key, f"is not a known key, known: {', '.join(model.model_fields)}")
 
     def add_unreadable(self, key: Key, sentence: str) -> None:
         """Adds that the system cannot look up or read the file that `key` names."""
@@ -199,6 +201,29 @@ class _Report:
             raise Invalid("\n".join(listed), path=str(self.path), problems=tuple(listed))
         if self.unreadable:
             raise Unavailable("\n".join(self.unreadable), path=str(self.path), problems=tuple(self.unreadable))
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known key that a word is probably meant to be: spelled in another way, cut, continued, or mistyped."""
+
+    def plain(key: str) -> str:
+        return re.sub(r"(?<=[a-z])(?=[A-Z])|[-. ]", "_", key).lower()
+
+    by_plain = {plain(key): key for key in known}
+    wanted = plain(word)
+    near = difflib.get_close_matches(wanted, by_plain, n=1)
+    near = near or [one for one in by_plain if wanted.startswith(one) or (len(wanted) > 2 and one.startswith(wanted))]
+    return by_plain[near[0]] if near else None
+
+
+def _tables() -> Iterator[tuple[str, type[Section]]]:
+    """Every table of a mission file at its top, and those of [mission], by the way it is written."""
+    for model, prefix in ((MissionFile, ""), (Mission, "mission.")):
+        for name, model_field in model.model_fields.items():
+            kind = _required(model_field.annotation)
+            element = _element(kind, 0)[0] if get_origin(kind) is tuple else kind
+            if isinstance(element, type) and issubclass(element, Section):
+                yield (f"[[{name}]]" if element is not kind else f"[{prefix}{name}]"), element
 
 
 def _expected_at(key: Key) -> tuple[type[Section] | None, str]:
@@ -373,10 +398,7 @@ def _exact_takeoff(takeoff: Takeoff, drawings: _Drawings) -> ExactTakeoff:
     if takeoff.exact is not None:
         return takeoff.exact
     assert takeoff.plan is not None
-    from builders.areas.drawing import require_kind
-
     file = drawings.open(takeoff.plan)
-    require_kind(file, "plan", "give takeoff = { lat = …, lon = …, alt_m = … }")
     home = file.home(takeoff.select)
     altitude = takeoff.alt_m if takeoff.alt_m is not None else home.altitude
     if altitude is None:

@@ -9,6 +9,7 @@ Law: text that keeps the limits means what `tomllib` says; any other text is ref
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from collections.abc import Callable
@@ -45,10 +46,14 @@ class TomlError(ValueError):
 
 
 def parse_toml(data: bytes, parse_float: Callable[[str], Any] = float) -> dict[str, Any]:
-    """Return the tables of a TOML file. Raises TomlError. The caller bounds the size, to a few MiB.
+    """Return the tables of a TOML file, with or without a byte-order mark. Raises TomlError. The caller bounds the
+    size, to a few MiB.
 
     `parse_float` makes a number of the text of a float, and raises ValueError for text that it does not take.
     """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise TomlError("the text is UTF-16, must be UTF-8: save it as UTF-8", 1, 1)
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

@@ -458,7 +458,7 @@ def test_what_is_unchanged_is_read_from_the_store(desk: Desk, monkeypatch: pytes
     "what",
     [
         pytest.param(one, id=one)
-        for one in ("flight", "aircraft", "takeoff", "sector", "area", "area of a file", "validity")
+        for one in ("flight", "aircraft", "takeoff", "takeoff_outside", "sector", "area", "area of a file", "validity")
     ],
 )
 def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
@@ -480,6 +480,7 @@ def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: p
             "flight": {"flight": "2027-01-01-01"},
             "aircraft": {"aircraft": ("uav-66",)},
             "takeoff": {"takeoff": replace(facts.takeoff, alt=facts.takeoff.alt + 1)},
+            "takeoff_outside": {"takeoff": replace(facts.takeoff, lat=south - 1), "takeoff_outside": True},
             "sector": {"sector": "active_conflict"},
             "area": {"area": Area((west, south, east, north + 1))},
             "area of a file": {"area": Area((west, south, east, north + 1))},

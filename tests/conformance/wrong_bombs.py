@@ -14,6 +14,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -147,6 +148,27 @@ def numbers_in_an_area(folder: Path) -> str:
 def member_twice(folder: Path) -> str:
     members = b"".join(b'"%d":0,' % number for number in range(300_000))
     return judged("area", written(folder / "a.geojson", b"{" + members + b'"299999":0}'))
+
+
+@wrong("bombs", "a KML whose entities unfold a billion times", before="not read", now="Invalid")
+def laughs(folder: Path) -> str:
+    entities = b"".join(b'<!ENTITY a%d "%s">' % (n, b"&a%d;" % (n - 1) * 10) for n in range(1, 10))
+    text = b'<!DOCTYPE kml [<!ENTITY a0 "ha">' + entities + b"]><kml><name>&a9;</name></kml>"
+    return judged("area", written(folder / "a.kml", text))
+
+
+@wrong("bombs", "a KMZ of 1 MB whose KML has a gigabyte", before="not read", now="Invalid")
+def unfolding_kmz(folder: Path) -> str:
+    with zipfile.ZipFile(folder / "a.kmz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("doc.kml", "w") as file:
+        for _ in range(1024):
+            file.write(bytes(2**20))
+    return judged("area", folder / "a.kmz")
+
+
+@wrong("bombs", "a KML of 16 MiB: four million positions", before="not read", now="Invalid")
+def positions_in_a_kml(folder: Path) -> str:
+    line = b"<LineString><coordinates>" + b"1,1 " * 4_000_000 + b"</coordinates></LineString>"
+    return judged("area", written(folder / "a.kml", b"<kml><Placemark>" + line + b"</Placemark></kml>"))
 
 
 # -- images

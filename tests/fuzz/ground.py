@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from builders.areas.drawing import open_drawing
 from builders.descriptors.decoding import tile_image
 from builders.descriptors.tensors import read_tensors
 from builders.engines.card import Card
@@ -39,7 +40,27 @@ from builders.retrieval.landmarks import read_landmarks
 from builders.retrieval.query import read_picture
 from store.errors import FlightbagError
 from tests.fuzz.targets import Target, of_memory
-from tests.support.drawings import area_in, corridor_in
+from tests.support.drawings import (
+    HOME,
+    RING,
+    area_in,
+    at,
+    circle,
+    corridor_in,
+    corridor_scan,
+    fence,
+    kml,
+    kml_line,
+    kml_point,
+    kml_polygon,
+    kmz,
+    placemark,
+    plan,
+    route,
+    simple,
+    survey,
+    waypoints,
+)
 from tests.support.geopackage import write_geopackage
 from tests.support.missions_toml import mission_toml
 from tests.support.terrain import render_jpeg, write_terrain
@@ -165,6 +186,15 @@ def onnx_model() -> bytes:
     return bytes(helper.make_model(graph).SerializeToString())
 
 
+def read_drawing(path: Path) -> None:
+    """All that a mission file may ask of a drawing."""
+    for ask in (area_in, lambda p: corridor_in(p, 500.0), lambda p: open_drawing(p).home(None)):
+        try:
+            ask(path)
+        except FlightbagError:
+            continue
+
+
 MISSION = mission_toml(
     mission="north-ridge",
     tiles=Path("map.mbtiles"),
@@ -188,6 +218,30 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[bytes], None], int
         lambda: [geojson("LineString", LINE)],
         of_file("line.geojson", lambda p: corridor_in(p, 500.0)),
         2048,
+    ),
+    "kml": (
+        lambda: [
+            kml(placemark(kml_polygon(), "a"), placemark(kml_point(47.02, -99.16, 5))).encode(),
+            kmz(doc_kml=kml(placemark(f"<MultiGeometry>{kml_polygon()}{kml_line()}</MultiGeometry>"))),
+        ],
+        of_file("area", read_drawing),
+        4096,
+    ),
+    "plan": (
+        lambda: [
+            plan(polygons=[fence()], circles=[circle([47.0, -99.0], 100)], items=route()).encode(),
+            plan(items=[*route()[:2], survey(), corridor_scan(), simple(177, first=(2, 1, 0, 0))]).encode(),
+        ],
+        of_file("area", read_drawing),
+        8192,
+    ),
+    "waypoints": (
+        lambda: [
+            waypoints((0, 16, 0, 0, 0, 0, *HOME), at(16, 47.01, -99.1), at(20, 0, 0)).encode(),
+            waypoints(*(at(5001, *place, first=(4, 0, 0, 0)) for place in RING)).encode(),
+        ],
+        of_file("area", read_drawing),
+        4096,
     ),
     "footprints": (
         lambda: [geojson("Polygon", SQUARE, date="2026-06-01")],

@@ -165,6 +165,7 @@ def test_refuses_an_area(tmp_path: Path, text: str, told: str) -> None:
     assert caught.value.remedy
 
 
+LANDING = {"complexItemType": "vtolLandingPattern", "type": "ComplexItem", "loiterCoordinate": HOME}
 ITEMS = {"items": [*route(), survey()]}
 
 
@@ -177,6 +178,8 @@ ITEMS = {"items": [*route(), survey()]}
         (changed(("mission", "items", 1, "type"), "missionItem", **ITEMS), 'is "missionItem", whose way'),
         (changed(("mission", "items", 5, "complexItemType"), "Orbit", **ITEMS), 'is "Orbit", whose way'),
         (changed(("mission", "items", 5, "TransectStyleComplexItem"), {}, **ITEMS), "VisualTransectPoints is missing"),
+        (plan(items=[LANDING]), r"landCoordinate is missing"),
+        (plan(items=[{**LANDING, "landingApproachCoordinate": None}]), r"landingApproachCoordinate is missing"),
         (plan(), "has no line"),
     ],
 )

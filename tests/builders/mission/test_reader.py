@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import os
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -15,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.files import MAX_MISSION_FILE, read_regular
-from builders.mission.reader import load_mission, toml_key
+from builders.mission.reader import LoadedMission, load_mission, toml_key
+from builders.mission.schema import MissionFile
 from store.errors import Invalid, Unavailable
 from store.format.manifest import Takeoff
+from tests.support import drawings
 
 MISSION = """\
 [mission]
@@ -377,7 +380,8 @@ def test_all_problems_of_all_passes_are_told_together(folder: Path) -> None:
         ("a = 1\na = 2", 2, 6),
         ("x = 2020-13-01", 1, 9),
         (b"a = 1\nb = '\xff'", 2, 6),
-        (b"\xef\xbb\xbf[mission]", 1, 1),
+        (b"\xef\xbb\xbf[mission", 1, 9),
+        (b"\xff\xfea\0", 1, 1),
     ],
 )
 def test_what_is_no_toml_is_told_with_line_and_column(folder: Path, text: str | bytes, line: int, column: int) -> None:
@@ -497,6 +501,132 @@ def test_an_area_file_with_a_problem_is_one_problem(folder: Path) -> None:
     with pytest.raises(Unavailable, match=r"mission\.area: file") as caught:
         load_mission(write(folder, text))
     assert caught.value.problems == (caught.value.message,)
+
+
+BBOX = "bbox = [-99.175, 47.008, -99.135, 47.033]"
+ORIGIN = "{ lat = 47.0201, lon = -99.1602, alt_m = 480.0 }"
+
+
+def drawn(folder: Path, area: str = BBOX, takeoff: str = ORIGIN, of_mission: str = "") -> LoadedMission:
+    text = MISSION.replace(BBOX, area).replace(ORIGIN, takeoff)
+    return load_mission(write(folder, text.replace("sector =", f"{of_mission}\nsector =")))
+
+
+def test_a_plan_states_area_and_takeoff_and_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[Path] = []
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> bytes:
+        files.append(path)
+        return read_regular(path, *arguments, **options)
+
+    monkeypatch.setattr("builders.areas.drawing.read_regular", counted)
+    fences = [drawings.fence(), drawings.fence(drawings.RING[:3], inclusion=False)]
+    path = drawings.written(folder / "ridge.plan", drawings.plan(polygons=fences, items=[drawings.survey()]))
+    loaded = drawn(folder, 'plan = "ridge.plan", select = "geofence"', '{ plan = "ridge.plan" }')
+    assert files == [path]
+    assert loaded.area.polygons == ((drawings.ring_e7(),),)
+    assert loaded.takeoff == Takeoff(470200000, -991600000, 480000)
+    assert loaded.file.mission.takeoff.exact is None
+    assert loaded.notes == (
+        f"{path}: geoFence.polygons[1] excludes ground: passed over, the map shows it all the same",
+    )
+
+
+def test_a_route_of_a_plan_is_a_corridor(folder: Path) -> None:
+    path = drawings.written(folder / "ridge.plan", drawings.plan(items=drawings.route()))
+    loaded = drawn(folder, 'corridor = "ridge.plan", width_m = 400', '{ plan = "ridge.plan", alt_m = 470.5 }')
+    assert loaded.area == drawings.corridor_in(path, 400)
+    assert loaded.takeoff.alt == 470500
+    assert loaded.notes == (f"{path}: home is at 480 m there, alt_m says 470.5 m, which counts",)
+
+
+def test_a_kml_has_area_and_takeoff_by_name(folder: Path) -> None:
+    text = drawings.kml(
+        drawings.placemark(drawings.kml_polygon(), "ridge"),
+        drawings.placemark(drawings.kml_point(47.02, -99.16), "home"),
+    )
+    drawings.written(folder / "a.kmz", drawings.kmz(doc_kml=text))
+    loaded = drawn(folder, 'plan = "a.kmz", select = "ridge"', '{ plan = "a.kmz", select = "home", alt_m = 480 }')
+    assert loaded.takeoff == Takeoff(470200000, -991600000, 480000)
+    text = MISSION.replace(ORIGIN, '{ plan = "a.kmz", select = "home" }')
+    (problem,) = problems_of(folder, text)
+    assert problem.endswith("states no height above sea level for the takeoff; add alt_m to takeoff")
+
+
+@pytest.mark.parametrize(
+    ("area", "takeoff", "told"),
+    [
+        ('plan = "a.geojson"', ORIGIN, "is GeoJSON by its bytes, and plan says KML"),
+        ('geojson = "a.plan"', ORIGIN, "is QGroundControl plan by its bytes, and geojson says GeoJSON"),
+        (BBOX, '{ plan = "a.geojson" }', "is GeoJSON, which states no takeoff; give takeoff = { lat ="),
+        (BBOX, '{ plan = "high.plan" }', "has a takeoff at 30000 m, must be -1000 to 20000 m"),
+        (BBOX, '{ plan = "none.plan" }', "file .* does not exist"),
+        ('plan = "a.plan", geojson = "a.geojson"', ORIGIN, "has geojson and plan, must have bbox, or geojson, or plan"),
+        (f'{BBOX}, select = "a"', ORIGIN, "has bbox and select, must have"),
+        ('plan = "a.plan", width_m = 5', ORIGIN, "has plan and width_m, must have"),
+        (BBOX, '{ plan = "a.plan", lat = 47.0 }', "has lat and plan, must have lat, lon and alt_m, or plan"),
+        (BBOX, '{ lat = 47.0, lon = -99.16, alt_m = 4, select = "a" }', "must have lat, lon and alt_m, or plan"),
+        (BBOX, "{ }", "has nothing, must have lat, lon and alt_m, or plan"),
+        ('geojson = "a.geojson", select = ""', ORIGIN, "must be the name of one feature"),
+    ],
+)
+def test_a_file_that_contradicts_its_key(folder: Path, area: str, takeoff: str, told: str) -> None:
+    (folder / "a.geojson").write_text(SQUARE)
+    drawings.written(folder / "a.plan", drawings.plan(polygons=[drawings.fence()]))
+    drawings.written(folder / "high.plan", drawings.plan(home=[47.02, -99.16, 30000]))
+    (problem,) = problems_of(folder, MISSION.replace(BBOX, area).replace(ORIGIN, takeoff))
+    assert re.search(told, problem), problem
+
+
+def test_a_takeoff_outside_the_area_is_allowed_where_the_file_says_so(folder: Path) -> None:
+    away = ORIGIN.replace("47.0201", "47.043")
+    (problem,) = problems_of(folder, MISSION.replace(ORIGIN, away))
+    assert "it is about 1112 m outside" in problem
+    assert "takeoff_outside = true" in problem
+    loaded = drawn(folder, takeoff=away, of_mission="takeoff_outside = true")
+    assert loaded.takeoff == Takeoff(470430000, -991602000, 480000)
+    assert loaded.file.mission.takeoff_outside
+    told = "mission.takeoff_outside is true, and the takeoff is inside mission.area: leave it out"
+    assert problems_of(folder, MISSION.replace("sector =", "takeoff_outside = true\nsector =")) == [told]
+
+
+def test_the_mission_is_stated_before_a_file_that_it_names_is_opened(folder: Path) -> None:
+    opened: list[str] = []
+    text = MISSION.replace(BBOX, 'geojson = "area.geojson"')
+
+    def stated(file: MissionFile) -> None:
+        opened.append(file.mission.id)
+        (folder / "area.geojson").write_text(SQUARE)
+
+    assert load_mission(write(folder, text), stated).area.polygons
+    assert opened == ["north-ridge"]
+
+
+@pytest.mark.parametrize("change", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n"),
+                                    lambda t: t.replace(" = ", "\t=\t").replace(", ", ",\t")])  # fmt: skip
+def test_a_mission_file_as_editors_write_it(folder: Path, change: Callable[[str], str]) -> None:
+    assert load_mission(write(folder, change(MISSION))).file == load_mission(write(folder, MISSION)).file
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("zooms", "zoom", "tiles[0].zoom is not a known key, did you mean 'zooms'?"),
+        ("zooms", "Zooms", "tiles[0].Zooms is not a known key, did you mean 'zooms'?"),
+        ("lat =", "latitude =", "mission.takeoff.latitude is not a known key, did you mean 'lat'?"),
+        ("takeoff =", "take-off =", "mission.take-off is not a known key, did you mean 'takeoff'?"),
+        ("takeoff =", "takeOff =", "mission.takeOff is not a known key, did you mean 'takeoff'?"),
+        ("[target]", "[targets]", "targets is not a known key, did you mean 'target'?"),
+        ("[[tiles]]", "[[Tile]]", "Tile is not a known key, did you mean 'tiles'?"),
+        ("captured", "tile_size = 512\ncaptured", "tiles[0].tile_size is not a known key, [coverage] has it"),
+        ("captured", "max_bytes = 5\ncaptured", "tiles[0].max_bytes is not a known key, [limits] has it"),
+        ("sector", "lon = 5\nsector", "mission.lon is not a known key, [mission.takeoff] has it"),
+        ("sector", "xyzzy = 5\nsector", "mission.xyzzy is not a known key, known: id, flight, aircraft"),
+    ],
+)
+def test_a_typing_error_in_a_key_names_the_key_that_is_meant(folder: Path, before: str, after: str, told: str) -> None:
+    problems = problems_of(folder, MISSION.replace(before, after, 1))
+    assert [problem for problem in problems if problem.startswith(told)], problems
 
 
 def test_whole_degrees_are_numbers_too(folder: Path) -> None:

@@ -36,6 +36,37 @@ BOMBS = {
 }
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbfa = 1\n[b]\nc = 2\n",
+        b"a = 1\r\n[b]\r\nc = 2\r\n",
+        b"\ta\t=\t1\t# one\n\t[b]\t\n\t\tc\t= 2",
+        b"\xef\xbb\xbf# x\r\na\t= 1\r\n\r\n[b]\r\n\tc = 2",
+    ],
+)
+def test_text_as_editors_write_it(data: bytes) -> None:
+    assert parse_toml(data) == {"a": 1, "b": {"c": 2}}
+
+
+def test_a_place_is_counted_without_the_mark() -> None:
+    for mark, end in ((b"", b"\n"), (b"\xef\xbb\xbf", b"\r\n")):
+        with pytest.raises(TomlError) as caught:
+            parse_toml(mark + b"a = 1" + end + b"b = = 2" + end)
+        assert (caught.value.line, caught.value.column) == (2, 5)
+        with pytest.raises(TomlError) as caught:
+            parse_toml(mark + b"= 1" + end)
+        assert (caught.value.line, caught.value.column) == (1, 1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_text_in_utf_16_is_named_and_the_remedy_works(encoding: str) -> None:
+    data = ("\ufeff" if encoding == "utf-16-be" else "").encode(encoding) + "a = 1\n".encode(encoding)
+    with pytest.raises(TomlError, match="UTF-16, must be UTF-8: save it as UTF-8"):
+        parse_toml(data)
+    assert parse_toml(data.decode("utf-16").encode()) == {"a": 1}
+
+
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 def test_a_bomb_is_refused_before_it_is_parsed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tomllib, "loads", None)
