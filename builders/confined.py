@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 
 from builders.activity import doing, record_in
 from builders.compose import BuildContext, open_context
-from builders.crossing import area_digest, error_to_json, to_json
+from builders.crossing import error_to_json, place_digest, to_json
 from builders.engines.card import plain
 from builders.engines.failures import failure, unexpected_failure
 from builders.engines.isolation import Limits, begin, end_without_clean_up, limit_memory
@@ -40,7 +40,7 @@ from store.findings import Finding
 from store.format.area import Area
 from store.format.cose import Envelope
 from store.format.ids import ObjectId
-from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest
+from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest, Takeoff
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import read_table
@@ -83,12 +83,15 @@ class Messages:
             if done:
                 self._pass_on(activity)
 
-    def loaded(self, mission: str, area: Area, limits: Limits) -> None:
-        """Name the mission, whose lock the parent takes now, its area and its limits."""
+    def loaded(self, mission: str, limits: Limits) -> None:
+        """Name the mission, whose lock the parent takes now, and its limits."""
         limit_memory(limits.memory)
-        self._send(["area", area_digest(area), 0, 0])
         self._send(["loaded", mission, limits.seconds, 0])
         self._go()
+
+    def placed(self, area: Area, takeoff: Takeoff) -> None:
+        """Name the area and the takeoff, before anything of foreign make is read but the files that state them."""
+        self._send(["placed", place_digest(area, takeoff), 0, 0])
 
 
 def build(request: Request, messages: Messages) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
             progress=messages.progress,
             remembered=request["remembered"],
         )
-    result: dict[str, Any] = {"report": to_json(BuildReport, report)}
+    result: dict[str, Any] = {"report": to_json(BuildReport, replace(report, notes=context.notes))}
     if payload is not None:
         result["payload"] = {
             "manifest": b64encode(payload.manifest.render()).decode(),
@@ -119,7 +122,8 @@ def plan(request: Request, messages: Messages) -> dict[str, Any]:
     from builders.artifacts.plan import plan
 
     with _opened(request, messages) as context:
-        return {"report": to_json(PlanReport, plan(context, messages.progress, now=request["now"]).report())}
+        report = plan(context, messages.progress, now=request["now"]).report()
+        return {"report": to_json(PlanReport, replace(report, notes=context.notes))}
 
 
 def engines(request: Request, messages: Messages) -> dict[str, Any]:
@@ -182,7 +186,7 @@ TASKS: Tasks = {
 def _opened(request: Request, messages: Messages) -> Iterator[BuildContext]:
     folder = Path(request["cache"])
     file = Path(request["mission_file"])
-    with open_context(file, request["store"], folder, messages.progress, messages.loaded) as context:
+    with open_context(file, request["store"], folder, messages.progress, messages.loaded, messages.placed) as context:
         yield context
 
 

@@ -47,12 +47,12 @@ def run_confined(
     request: dict[str, Any],
     about: str,
     progress: Progress,
-    opened: Callable[[str, str], None] = lambda _mission, _area: None,
+    opened: Callable[[str], None] = lambda _mission: None,
     *,
     module: str = "builders.confined",
 ) -> dict[str, Any]:
     """Return the result of a task of `module`. `about` names the file that it is about; `opened` gets the id of the
-    mission and the digest of its area (`crossing.area_digest`).
+    mission. `placed` in the result is what the task first said of area and takeoff (`crossing.place_digest`).
 
     Raise what the task raised, Unavailable (kind `out-of-memory`, `timed-out` or `failed`) where it did not come to an
     end, and ConfinedError for an error of this program.
@@ -68,10 +68,9 @@ def run_confined(
         )
 
         activities: set[str] = set()
-        area = ""
+        placed: list[str] = []
 
         def receive(line: bytes, worker: Worker) -> None:
-            nonlocal area
             try:
                 what, text, number, total = json.loads(line)
                 text, number, total = str(text), int(number), int(total)
@@ -83,13 +82,13 @@ def run_confined(
                 activities.add(text)
                 if len(activities) <= _MAX_ACTIVITIES:
                     progress(text, number, total)
-            elif what == "area":
-                area = area or text
             elif what == "loaded":
-                opened(text, area)
+                opened(text)
                 worker.seconds = number
                 worker.send(b"\n")
                 _load_while_it_works()
+            elif what == "placed" and not placed:
+                placed.append(text)
 
         with closing(Recorder(folder / "recorder", _tile)) as recorder:
             full = {**request, "task": task, "about": about, "recorder": str(folder / "recorder")}
@@ -100,7 +99,7 @@ def run_confined(
         raise error_from_json(result["failure"])
     if "unexpected" in result:
         raise ConfinedError(str(result["unexpected"]))
-    return result
+    return {**result, "placed": "".join(placed)}
 
 
 def _tile(number: int) -> str:
@@ -124,7 +123,7 @@ def build(
     now: int,
     remembered: bool,
     progress: Progress,
-    opened: Callable[[str, str], None],
+    opened: Callable[[str], None],
 ) -> dict[str, Any]:
     """Prepare a mission, and return what `confined.build` returns. `opened` takes the mission's lock."""
     request = {**_request(mission_file, store, cache), "keys": keys, "now": now, "remembered": remembered}

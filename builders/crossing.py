@@ -14,12 +14,13 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from builders.bounded import MAX_VALUES, values_in
+from builders.jsontext import MAX_VALUES, values_in
 from store import errors
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 from store.format.area import Area
 from store.format.cbor import encode
 from store.format.ids import ObjectId
+from store.format.manifest import Takeoff
 
 Value = TypeVar("Value")
 
@@ -62,9 +63,9 @@ def from_json(kind: type[Value], text: Any) -> Value:
     return result
 
 
-def area_digest(area: Area) -> str:
-    """Return what names an area in a message."""
-    return str(ObjectId.of(encode(area.value())))
+def place_digest(area: Area, takeoff: Takeoff) -> str:
+    """Return what names an area and a takeoff in a message."""
+    return str(ObjectId.of(encode([area.value(), [takeoff.lat, takeoff.lon, takeoff.alt]])))
 
 
 def error_to_json(error: FlightbagError) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from store.format.cose import Envelope
 from store.format.duration import duration_text
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import CONTENT_TYPE, MISSION_ID, Issue, Manifest, Takeoff
+from store.format.manifest import CONTENT_TYPE, MISSION_ID, Issue, Manifest
 from store.ground.issuing import Draft, Issued, Keys, draft_of, issue, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
@@ -92,14 +92,12 @@ def build(
         keys.check(repository.trust_root().root, now=now)
         missions: list[str] = []
         stated: list[bytes] = []
-        areas: list[str] = []
 
-        def lock(mission: str, area: str) -> None:
+        def lock(mission: str) -> None:
             if missions or not MISSION_ID.fullmatch(mission):
                 raise Corrupt(f"the confined process named {mission[:80]!r} as its mission", kind="failed")
             missions.append(mission)
-            # Now: that process has read this file and the one of the area, and nothing else yet.
-            areas.append(area)
+            # Now: that process has read this file and nothing else yet, so nothing that it reads has changed the file.
             stated.append(read_regular(mission_file, MAX_MISSION_FILE, "mission file"))
             what = f"the build of mission {mission}"
             locks.enter_context(exclusive(repository.media.path, repository.disk, f"mission-{mission}", what))
@@ -124,7 +122,8 @@ def build(
             raise _other_report("the report of a mission that it did not name")
         if payload is not None:
             _check_report(report, "built", payload.manifest, payload.table)
-            _require_stated(mission_file, stated[0], areas[0], payload.manifest, repository.trust_root().root, now)
+            root = repository.trust_root().root
+            _require_stated(mission_file, stated[0], result["placed"], payload.manifest, root, now)
             with writing(repository) as writer:
                 report = _publish(writer, report.mission, payload, report, keys, now, expect)
         else:
@@ -176,29 +175,32 @@ def _check_report(report: BuildReport, outcome: str, manifest: Manifest, table: 
         raise _other_report("a report of something else than what is signed")
 
 
-def _require_stated(path: Path, data: bytes, area: str, manifest: Manifest, trust_root: TrustRoot, now: int) -> None:
+def _require_stated(path: Path, data: bytes, placed: str, manifest: Manifest, trust_root: TrustRoot, now: int) -> None:
     """Raise Refused unless the manifest says what the mission file says: that process has read foreign bytes since.
 
-    `area` is the digest of the area, as that process gave it when it had read nothing but this file and that of the
-    area.
+    An area and a takeoff that a file of its own states are read by that process. `placed` is what it said of them
+    before it read anything else.
     """
-    from builders.crossing import area_digest
+    from builders.crossing import place_digest
     from builders.mission.reader import mission_of
+    from builders.mission.schema import scaled
     from builders.mission.validity import Validity
 
     stated, facts = mission_of(path, data), manifest.mission
-    at = stated.takeoff
+    exact, alt_m = stated.takeoff.exact, stated.takeoff.alt_m
     pairs: dict[str, tuple[object, object]] = {
         "id": (stated.id, facts.id),
         "flight": (stated.flight, facts.flight),
         "aircraft": (stated.aircraft_ids, facts.aircraft),
-        "takeoff": (Takeoff(at.lat_e7, at.lon_e7, at.alt_mm), facts.takeoff),
+        "takeoff": (exact or facts.takeoff, facts.takeoff),
+        "altitude": (facts.takeoff.alt if alt_m is None else scaled(alt_m, 3), facts.takeoff.alt),
+        "takeoff_outside": (stated.takeoff_outside, facts.takeoff_outside),
         "sector": (stated.sector, facts.sector),
         "validity": (True, Validity.of(stated, trust_root).kept_by(manifest.issue, now=now)),
     }
-    if stated.area.bbox_e7 is None:
-        pairs["area"] = (area, area_digest(facts.area))
-    else:
+    if exact is None or stated.area.bbox_e7 is None:
+        pairs["area or takeoff"] = (placed, place_digest(facts.area, facts.takeoff))
+    if stated.area.bbox_e7 is not None:
         pairs["area"] = (Area(stated.area.bbox_e7), facts.area)
     differing = [name for name, (one, other) in pairs.items() if one != other]
     if differing:

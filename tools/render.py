@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
-from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff, utc
+from store.format.manifest import PPM, Coverage, Figure, Manifest, MissionFacts, Takeoff, utc
 from store.format.missing import MissingList
 from store.ground.history import diff
 from store.ground.issuing import Review
@@ -97,6 +97,15 @@ def takeoff(origin: Takeoff) -> str:
     return f"{degrees(origin.lat)}, {degrees(origin.lon)}, {origin.alt / 1000:g} m"
 
 
+def outside(facts: MissionFacts) -> tuple[str, ...]:
+    """Return how far outside the mapped area the takeoff is, where the mission allows that."""
+    if not facts.takeoff_outside:
+        return ()
+    metres = facts.area.distance_m(facts.takeoff.lat, facts.takeoff.lon)
+    far = f"{metres:.0f} m" if metres < 1000 else f"{metres / 1000:.1f} km"
+    return (f"the takeoff is about {far} OUTSIDE the mapped area, as the mission allows",)
+
+
 def hexed(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return a map with its byte strings as hex, for JSON."""
     return {key: item.hex() if isinstance(item, bytes) else item for key, item in value.items()}
@@ -139,6 +148,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
+    yield from (f"  outside    {text}" for text in outside(facts))
     yield f"  valid      {validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)}"
     yield f"  coverage   {covered(manifest.coverage)}"
     yield f"  imagery    {imagery(manifest, item.judged_at)}"
@@ -222,7 +232,8 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
         yield f"{lost} tiles are missing, {consequence}:"
         yield from _sums(m.reason for m in item.missing)
         yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.missing)
-        yield "a plan decodes no tile: only a build finds other undecodable ones, of wrong size, transparent or blank"
+        yield "a plan decodes no tile: only a build finds other undecodable ones, transparent and blank ones"
+    yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.hints)
 
 
@@ -244,7 +255,7 @@ _REMEDIES = {
     "repeated": 'give imagery where these are placeholders; where they are open water, coverage.repeated = "allowed"',
     "too-coarse": "see coverage.min_resolution_m and tiles[].resolution_m",
     "too-old": "see freshness.max_age_days and tiles[].captured",
-    "wrong-size": "see coverage.tile_size",
+    "wrong-size": "set coverage.tile_size to the size of the tiles",
 }
 
 
@@ -282,6 +293,7 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
     yield from _repeats(item.coverage.repeated)
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
+    yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.coverage.hints)
     yield from _built_figures(item)
     if item.manifest:
@@ -523,6 +535,7 @@ def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple
         ("flight", facts.flight),
         ("aircraft", ", ".join(facts.aircraft)),
         ("takeoff", takeoff(facts.takeoff)),
+        *[("outside", text) for text in outside(facts)],
         (
             "area",
             f"west {degrees(west)}, south {degrees(south)}, east {degrees(east)}, north {degrees(north)}"

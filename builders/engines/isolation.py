@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from builders.activity import Recorder, getting_on
-from builders.bounded import MAX_VALUES, values_in
 from builders.engines.base import PhaseProgress
 from builders.engines.failures import failure, from_json, is_full
+from builders.jsontext import MAX_VALUES, values_in
 from store.disk.opening import OtherType, open_file
 from store.errors import NO_SPACE, FlightbagError, no_space
 

@@ -109,6 +109,16 @@ def cell_range(cell: Tile, zoom: int) -> tuple[int, int]:
     return first, first + (1 << (2 * depth))
 
 
+def cell_spans(cell: Tile, zoom: int) -> tuple[range, range]:
+    """The columns and the rows of the tiles of a cell. Raises Invalid for a cell that does not exist or belongs to
+    another zoom."""
+    first, last = cell_range(cell, zoom)
+    if last - first > 1 << (2 * CELL_ZOOMS):
+        raise Invalid(f"{cell} is not a cell of tiles of zoom {zoom}", tile=str(cell), zoom=zoom)
+    depth = zoom - cell.z
+    return range(cell.x << depth, (cell.x + 1) << depth), range(cell.y << depth, (cell.y + 1) << depth)
+
+
 def tiles_of_bbox(bbox: tuple[int, int, int, int], zoom: int) -> NDArray[np.uint64]:
     """The ascending ids (uint64[n], n >= 1) of the tiles that a box covers at a zoom.
 

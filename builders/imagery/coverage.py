@@ -1,8 +1,9 @@
 """Coverage: the tiles of the area that a mission misses, each with its reason (FORMAT.md 6.5, decision 0012). Pure.
 
 The reasons become known in three steps. The inventory gives absent, repeated, too old and too coarse tiles before the
-build, and those whose first bytes are not those of an image. Decoding gives other tiles with faulty bytes. The rows of
-all descriptor sets give tiles that no view shows. A tile has the first reason that applies, in the order of FORMAT.md.
+build, and those whose header is not that of an image of the right size. Decoding gives other tiles with faulty bytes.
+The rows of all descriptor sets give tiles that no view shows. A tile has the first reason that applies, in the order of
+FORMAT.md.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ def _codes(level: Level, repeated: NDArray[np.bool_], gates: Gates, faults: Mapp
         codes[resolution_mm(level, gates.tile_size) > gates.min_resolution_mm] = code("too-coarse")
     if gates.max_age_days is not None:
         codes[level.captured < earliest_capture(gates.max_age_days, gates.now)] = code("too-old")
+    codes[level.wrong_size] = code("wrong-size")
     if faults:
         ids = np.fromiter(faults.keys(), np.uint64, len(faults))
         present, places = find(level.required, ids)

@@ -14,7 +14,7 @@ import datetime
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,9 +32,10 @@ from builders.grid.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id, tile
 from builders.grid.views import View
 from builders.imagery.repetition import Repetition, picture_of, repetition
 from builders.imagery.roworder import Extent, Scheme
-from builders.imagery.signature import FAULTS, fault_of
+from builders.imagery.signature import FAULTS, WRONG_SIZE, contradiction, fault_of
 from builders.imagery.sources import TileSource, open_source
 from builders.imagery.statcache import StatCache, TileHashes, ZoomHashes
+from builders.imagery.structure import size_of
 from builders.recipe import tile_list
 from store.errors import Corrupt
 from store.format.ids import DIGEST_SIZE, derive
@@ -47,8 +48,9 @@ LACKS = ("absent", "outside-raster", "partly-outside", "masked")
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it, `scheme` None if it
-    does not name the order of the rows, and `bands` None if it does not name the bands of the colours."""
+    """A tile source of the mission file. `beside` are the rasters after the first where it lists several as one source.
+    `resolution_m` is 0 if the mission file does not give it, `scheme` None if it does not name the order of the rows,
+    `bands` None if it does not name the bands of the colours, and `stretch` None if it does not stretch them."""
 
     path: Path
     zooms: tuple[int, ...]
@@ -56,7 +58,9 @@ class SourceSpec:
     footprints: Path | None = None
     resolution_m: float = 0.0
     scheme: Scheme | None = None
+    beside: tuple[Path, ...] = ()
     bands: tuple[int, ...] | None = None
+    stretch: tuple[int, int] | None = None
 
     @property
     def captured_at(self) -> int:
@@ -76,8 +80,8 @@ class Level:
     """The tiles of one zoom.
 
     `ids` (uint64[n], ascending) and `hashes` (uint8[n, 32]) are those of every tile in the cells, and `faults`
-    (uint8[n]) says of each what its first bytes are if not those of an image (`signature.FAULTS`). `pictures`
-    (uint64[n]) are equal for tiles that show the same picture, and 0 for those that are no image. `required`
+    (uint8[n]) says of each what its header is if not that of an image of the right size (`signature.FAULTS`).
+    `pictures` (uint64[n]) are equal for tiles that show the same picture, and 0 for those that are no image. `required`
     (uint64[m], ascending) are the tiles of the area. `has_zoom` is whether any source has tiles of this zoom.
     `captured` (int64[m], unix seconds) and `native_m` (float64[m], metres a pixel, 0 if unknown) belong to the required
     tiles; both are 0 for an absent tile. `lacks` (uint8[m]) is an index in `LACKS`, and means nothing for a tile that a
@@ -98,9 +102,17 @@ class Level:
     @cached_property
     def no_image(self) -> dict[int, str]:
         """Tile id -> what is wrong, ids ascending: the required tiles whose first bytes are not those of an image."""
-        bad = np.flatnonzero(self.faults)
+        bad = np.flatnonzero((self.faults > 0) & (self.faults != WRONG_SIZE))
         required = find(self.required, self.ids[bad])[0]
         return {int(self.ids[at]): FAULTS[self.faults[at]] for at in bad[required]}
+
+    @cached_property
+    def wrong_size(self) -> NDArray[np.bool_]:
+        """bool[m]: whether the required tile is an image of another size than the mission file gives."""
+        present, places = self.find(self.required)
+        wrong = np.zeros(len(self.required), bool)
+        wrong[present] = self.faults[places[present]] == WRONG_SIZE
+        return wrong
 
     def find(self, wanted: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """(bool[k], int64[k]) of k wanted ids: whether each is in `ids`, and its index there."""
@@ -123,7 +135,7 @@ class Level:
 @dataclass(frozen=True)
 class Inventory:
     """One level for each zoom, ascending. `fresh` is whether the tiles were read now, not taken from the cache.
-    `hints` say what is perhaps wrong with the sources where most tiles are absent."""
+    `hints` say what is unusual about the sources, and what is perhaps wrong where most tiles are absent."""
 
     levels: tuple[Level, ...]
     fresh: bool
@@ -192,7 +204,15 @@ class TileSources:
             self._sources: list[tuple[SourceSpec, TileSource]] = []
             for spec in specs:
                 with doing(f"opening {spec.path}"):
-                    source = open_source(spec.path, tile_size, Extent(bbox, spec.zooms), spec.scheme, spec.bands)
+                    source = open_source(
+                        spec.path,
+                        tile_size,
+                        Extent(bbox, spec.zooms),
+                        spec.scheme,
+                        beside=spec.beside,
+                        bands=spec.bands,
+                        stretch=spec.stretch,
+                    )
                     self._sources.append((spec, self._stack.enter_context(source)))
         except BaseException:
             self._stack.close()
@@ -237,10 +257,11 @@ class TileSources:
             {
                 "sources": [
                     [
-                        os.path.realpath(spec.path),
+                        [os.path.realpath(path) for path in (spec.path, *spec.beside)],
                         list(spec.zooms),
                         source.row_order and source.row_order.scheme,
                         spec.bands,
+                        spec.stretch,
                     ]
                     for spec, source in self._sources
                 ],
@@ -259,7 +280,22 @@ class TileSources:
                 if again == stamps:
                     self._cache.keep(request, self._opened, stamps, tiles)
         levels = tuple(self._level(zoom, one, tiles) for zoom, one in sorted(wanted.items()))
-        return Inventory(levels, fresh, self._hints(levels))
+        return Inventory(levels, fresh, (*self._notes(tiles), *self._hints(levels)))
+
+    def _notes(self, tiles: TileHashes) -> Iterator[str]:
+        """Yield what is unusual about each source, and what its first tiles contradict."""
+        for place, (_, source) in enumerate(self._sources):
+            yield from (f"{source.path}: {note}" for note in source.notes)
+            of_source = {zoom: (one.ids, one.faults, one.sources == place) for zoom, one in tiles.items()}
+            image = _first(
+                ids[own & ((faults == 0) | (faults == WRONG_SIZE))] for ids, faults, own in of_source.values()
+            )
+            if image is not None and source.stated:
+                why = contradiction(source.stated, source.read(image) or b"")
+                yield from (f"{source.path}: {text}" for text in (why,) if text)
+            wrong = _first(ids[own & (faults == WRONG_SIZE)] for ids, faults, own in of_source.values())
+            if wrong is not None and (size := size_of(source.read(wrong) or b"")):
+                yield _other_size(source.path, *size)
 
     def _hints(self, levels: Sequence[Level]) -> tuple[str, ...]:
         absent = sum(int(np.count_nonzero(~level.present)) for level in levels)
@@ -280,8 +316,11 @@ class TileSources:
                 ids.append(number)
                 hashes.append(blake3(data).digest())
                 sources.append(place)
-                faults.append(fault_of(data))
-                pictures.append(0 if faults[-1] else picture_of(data))
+                fault = fault_of(data)
+                pictures.append(0 if fault else picture_of(data))
+                if not fault and size_of(data) not in (None, (self._tile_size, self._tile_size)):
+                    fault = WRONG_SIZE
+                faults.append(fault)
             if progress is not None:
                 progress(len(ids) - before)
         array = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, DIGEST_SIZE)
@@ -382,3 +421,15 @@ def _changed(number: int) -> Corrupt:
         remedy="build again when nothing writes to the tile source",
         tile=str(tile_from_id(number)),
     )
+
+
+def _first(ids: Iterable[NDArray[np.uint64]]) -> Tile | None:
+    """The first tile of arrays of ids; None if all are empty."""
+    return next((tile_from_id(int(some[0])) for some in ids if len(some)), None)
+
+
+def _other_size(path: Path, width: int, height: int) -> str:
+    """What is said of a source with tiles of another size than coverage.tile_size."""
+    if width == height:
+        return f"{path}: it has tiles of {width} x {height} pixels: set coverage.tile_size = {width}"
+    return f"{path}: it has tiles of {width} x {height} pixels, must be square"

@@ -17,7 +17,6 @@ badly compressed gives empty bytes, which no decoder accepts, so such a tile is 
 from __future__ import annotations
 
 import os
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,10 +30,11 @@ from numpy.typing import NDArray
 from builders.extras import import_extra
 from builders.files import open_regular
 from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_range, tile_id
+from builders.imagery.inflate import inflate, unpacked
+from builders.imagery.signature import FOREIGN, format_of
 from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, Invalid, Unavailable
 
-TILE_TYPES = ("png", "jpeg", "webp")
 MAX_LEAF_LEVELS = 3  # the limit of the readers by the authors of the format; writers make one level
 # Writers put about 4096 entries into a directory, and more only to keep the root small: enough for 900 million tiles.
 MAX_ENTRIES = 1 << 18
@@ -45,7 +45,6 @@ _VERSION = 3
 _END_ID = ((1 << 64) - 1) // 3  # the ids of zooms 0..31, which is all that the format has
 _MAX_LENGTH = (1 << 32) - 1  # of a tile or a leaf directory, and of a run (specification, chapter 4)
 _VARINT_BYTES = 9  # 63 bits
-_GZIP = 31  # zlib: a window of 32 KiB, and a gzip header
 _COMPRESSIONS = ("none", "gzip")
 _AGAIN = "copy the file again from its origin, and check it with 'pmtiles verify'"
 _OTHER_COMPRESSION = (
@@ -60,12 +59,14 @@ class PMTilesSource:
     for a damaged archive. All of them name the file. Raises Unavailable, with the name of the extra, if the library
     pmtiles is not installed.
 
-    `zooms` are (lowest, highest) of the header, None if they are not a range of zooms.
+    `zooms` are (lowest, highest) of the header, None if they are not a range of zooms. `stated` is its tile type, ""
+    for an unknown one: some writers know no `jpg`.
     """
 
     zooms: tuple[int, int] | None = None
     resolution_m: None = None
     row_order: None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -77,12 +78,16 @@ class PMTilesSource:
         try:
             self._opened = self._state()
             header = self._header(library, self._opened.st_size)
-            self._gzipped = header["tile_compression"].name == "GZIP"
             self._gzipped_inside = header["internal_compression"].name == "GZIP"
             root, _, self._leaf_section, self._tile_section = _sections(header)
             if header["min_zoom"] <= header["max_zoom"] <= MAX_ZOOM:
                 self.zooms = header["min_zoom"], header["max_zoom"]
             self._root = self._directory(root, 0, _END_ID)
+            if self.stated in FOREIGN and not self._has_image():
+                raise self._not_pmtiles(
+                    f"its tiles are {self.stated}, must be JPEG, PNG or WebP images",
+                    "give an archive of image tiles; vector tiles cannot be described",
+                )
         except BaseException:
             self._file.close()
             raise
@@ -102,8 +107,8 @@ class PMTilesSource:
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
         """(tile id, encoded bytes) of every tile of `cell` at `zoom` that the archive has, ids ascending.
 
-        Compressed tiles are inflated. The bytes are empty if the tile has none or more than 16 MiB, or is not gzip
-        though the header says so.
+        Tiles in gzip are inflated, whatever the header says. The bytes are empty if the tile has none or more than
+        16 MiB, or if its gzip is damaged.
         """
         first, last = cell_range(cell, zoom)
         if last - first > 1 << (2 * CELL_ZOOMS):
@@ -134,6 +139,11 @@ class PMTilesSource:
             raise self._written_to()
         return stamp_of([self.path])
 
+    def _has_image(self) -> bool:
+        """Whether the first tile of the archive is an image, whatever its header says."""
+        first = next(self._runs(self._root, 0, _END_ID), None)
+        return first is not None and format_of(self._tile(first[1])) != ""
+
     def _header(self, library: Any, size: int) -> dict[str, Any]:
         """The header. Raises unless this is an archive of images in a supported form with all sections in the file."""
         data = self._read(_Span(0, min(_HEADER_BYTES, size)))
@@ -151,14 +161,10 @@ class PMTilesSource:
         except ValueError as error:  # a number that no compression or tile type has
             raise self._not_pmtiles(f"its header has an unknown value: {error}", _AGAIN) from None
         tile_type = header["tile_type"].name.lower()
-        if tile_type not in TILE_TYPES:
-            raise self._not_pmtiles(
-                f"its tiles are {tile_type}, must be one of {', '.join(TILE_TYPES)}",
-                "give an archive of image tiles of these types; vector tiles cannot be described",
-            )
-        for what in ("internal", "tile"):
+        self.stated = "" if tile_type == "unknown" else tile_type
+        for what, allowed in (("internal", _COMPRESSIONS), ("tile", (*_COMPRESSIONS, "unknown"))):
             name = header[f"{what}_compression"].name.lower()
-            if name not in _COMPRESSIONS:
+            if name not in allowed:
                 raise self._not_pmtiles(
                     f"its {what} compression is {name}, must be one of {', '.join(_COMPRESSIONS)}", _OTHER_COMPRESSION
                 )
@@ -201,24 +207,18 @@ class PMTilesSource:
         """The directory at `span`, whose ids must lie in [start, stop)."""
         try:
             if span.length > MAX_DIRECTORY_BYTES:
-                raise _Damage(f"it has {span.length} bytes; the limit is {MAX_DIRECTORY_BYTES}")
+                raise ValueError(f"it has {span.length} bytes; the limit is {MAX_DIRECTORY_BYTES}")
             data = self._read(span)
             if self._gzipped_inside:
-                data = _inflate(data, MAX_DIRECTORY_BYTES)
+                data = inflate(data, MAX_DIRECTORY_BYTES)
             return _parse(data, start, stop, self._tile_section.length, self._leaf_section.length)
-        except _Damage as error:
+        except ValueError as error:
             raise self._damaged(f"its directory at byte {span.offset} is invalid: {error}") from None
 
     def _tile(self, span: _Span) -> bytes:
         if span.length > MAX_TILE_BYTES:
             return b""
-        data = self._read(span)
-        if not self._gzipped:
-            return data
-        try:
-            return _inflate(data, MAX_TILE_BYTES)
-        except _Damage:
-            return b""
+        return unpacked(self._read(span))
 
     def _read(self, span: _Span) -> bytes:
         """All bytes of a span. Raises Unavailable if the file no longer has them."""
@@ -270,10 +270,6 @@ class PMTilesSource:
         return Invalid(f"{self.path} is not a usable PMTiles archive: {why}", path=str(self.path), remedy=remedy)
 
 
-class _Damage(Exception):
-    """The defect of a compressed block or a directory. The source turns it into Corrupt with the file and the place."""
-
-
 class _Span(NamedTuple):
     """A part of the file: offset and length in bytes."""
 
@@ -316,54 +312,40 @@ def _trace(state: os.stat_result) -> tuple[int, int, int]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
-def _inflate(data: bytes, limit: int) -> bytes:
-    """The content of one gzip member. Raises _Damage above `limit` bytes, and for a wrong checksum."""
-    inflater = zlib.decompressobj(_GZIP)
-    try:
-        content = inflater.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise _Damage(f"gzip reports {error}") from None
-    if len(content) > limit:
-        raise _Damage(f"it inflates to more than {limit} bytes")
-    if not inflater.eof or inflater.unused_data:
-        raise _Damage("it is not exactly one gzip member")
-    return content
-
-
 def _parse(data: bytes, start: int, stop: int, tile_bytes: int, leaf_bytes: int) -> _Directory:
     """The directory in `data` (specification, chapter 4).
 
-    Raises _Damage unless its ids lie in [start, stop), and its entries point into `tile_bytes` bytes of tiles and
+    Raises ValueError unless its ids lie in [start, stop), and its entries point into `tile_bytes` bytes of tiles and
     `leaf_bytes` bytes of leaf directories.
     """
     numbers = _varints(data)
     count = int(numbers[0])
     if len(numbers) != 4 * count + 1:
-        raise _Damage(f"it has {len(numbers) - 1} numbers, {count} entries have {4 * count}")
+        raise ValueError(f"it has {len(numbers) - 1} numbers, {count} entries have {4 * count}")
     if not count:
-        raise _Damage("it is without entries")
+        raise ValueError("it is without entries")
     deltas, runs, lengths, coded = numbers[1:].reshape(4, count)
     # A sum beyond 63 bits turns negative, so the ids are out of order.
     ids = np.cumsum(deltas)
     if int(ids[0]) < start or (ids[1:] <= ids[:-1]).any():
-        raise _Damage("its ids are out of order")
+        raise ValueError("its ids are out of order")
     is_leaf = runs == 0
     if max(int(runs.max()), int(lengths.max())) > _MAX_LENGTH:
-        raise _Damage(f"a run or a length is more than {_MAX_LENGTH}")
+        raise ValueError(f"a run or a length is more than {_MAX_LENGTH}")
     if (np.maximum(runs, 1) > np.diff(ids, append=stop)).any():
-        raise _Damage("its runs overlap, or lead out of its ids")
+        raise ValueError("its runs overlap, or lead out of its ids")
     if (lengths[is_leaf] == 0).any():
-        raise _Damage("it has an empty leaf directory")
+        raise ValueError("it has an empty leaf directory")
     # A coded offset of 0 means: right after the entry before. Other values are the offset plus one.
     follows = coded == 0
     if follows[0]:
-        raise _Damage("its first entry has no offset")
+        raise ValueError("its first entry has no offset")
     before = np.cumsum(lengths) - lengths
     anchors = np.maximum.accumulate(np.where(follows, 0, np.arange(count)))
     offsets = coded[anchors] - 1 + before - before[anchors]
     # Before a sum exceeds 63 bits, an earlier entry leads out of its section.
     if (offsets > np.where(is_leaf, leaf_bytes, tile_bytes) - lengths).any():
-        raise _Damage("an entry leads out of its section")
+        raise ValueError("an entry leads out of its section")
     return _Directory(ids, runs, offsets, lengths, stop)
 
 
@@ -375,14 +357,14 @@ def _varints(data: bytes) -> NDArray[np.int64]:
     raw = np.frombuffer(data, np.uint8)
     final = raw < 0x80
     if not raw.size or not final[-1]:
-        raise _Damage("it ends within a number")
+        raise ValueError("it ends within a number")
     if np.count_nonzero(final) > 4 * MAX_ENTRIES + 1:
-        raise _Damage(f"it has more than {MAX_ENTRIES} entries")
+        raise ValueError(f"it has more than {MAX_ENTRIES} entries")
     ends = np.flatnonzero(final)
     sizes = np.diff(ends, prepend=-1)
     longest = int(sizes.max())
     if longest > _VARINT_BYTES:
-        raise _Damage("a number has more than 63 bits")
+        raise ValueError("a number has more than 63 bits")
     starts = ends - sizes + 1
     numbers = (raw[starts] & 0x7F).astype(np.int64)
     for byte in range(1, longest):

@@ -1,10 +1,10 @@
-"""The parts of an image file, counted before a decoder gets the bytes. Pure.
+"""The parts of an image file, counted before a decoder gets the bytes, and its size. Pure.
 
 A decoder takes time for each scan of a JPEG, however few bytes it has, memory for each entry of EXIF data that names
 the same bytes again, and Python time for each chunk of a PNG. So some kilobytes may ask for minutes or gigabytes. The
 limits here are far above what writers make: a progressive JPEG has about ten scans.
 
-Law: `objection` reads every byte at most once, and takes memory for none of them.
+Law: `objection` and `size_of` read every byte at most once, and take memory for none of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from builders.imagery.signature import JPEG, PNG
+from builders.imagery.signature import JPEG, PNG, is_webp
 
 MAX_SCANS = 100
 # Segments of a JPEG; chunks of a PNG but for those of pixels; chunks of a WebP.
@@ -25,6 +25,7 @@ MAX_EXIF_COPIES = 64 << 20
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
 _WITHOUT_LENGTH = (0x01, 0xD8)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF, but DHT, JPG and DAC
 _EXIF = b"Exif\0\0"
 
 
@@ -33,6 +34,47 @@ def objection(data: bytes) -> str:
     if data.startswith(JPEG):
         return _of_jpeg(data)
     return _of_png(data) if data.startswith(PNG) else _of_webp(data)
+
+
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """(width, height) in pixels by the header of a JPEG, PNG or WebP file; None where it gives none."""
+    if data.startswith(JPEG):
+        return _size_of_jpeg(data)
+    if data.startswith(PNG):
+        whole = data[12:16] == b"IHDR" and len(data) >= 24
+        return (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")) if whole else None
+    return _size_of_webp(data) if is_webp(data) else None
+
+
+def _size_of_jpeg(data: bytes) -> tuple[int, int] | None:
+    """By the first frame header (ITU T.81, B.2.2)."""
+    at = 2
+    for _ in range(MAX_PARTS):
+        marker = _MARKER.search(data, at)
+        if marker is None or data[marker.end() - 1] in (_SCAN, _END):
+            return None
+        at = marker.end()
+        code = data[at - 1]
+        if code in _FRAMES:
+            whole = len(data) >= at + 7
+            height, width = (int.from_bytes(data[at + k : at + k + 2], "big") for k in (3, 5))
+            return (width, height) if whole else None
+        at += 0 if code in _WITHOUT_LENGTH else int.from_bytes(data[at : at + 2], "big")
+    return None
+
+
+def _size_of_webp(data: bytes) -> tuple[int, int] | None:
+    """By the first chunk (RFC 9649, 2.5 to 2.7; RFC 6386, 9.1)."""
+    if len(data) < 30:
+        return None
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = (int.from_bytes(data[k : k + 2], "little") & 0x3FFF for k in (26, 28))
+    return (width, height) if kind == b"VP8 " else None
 
 
 def objection_to_exif(exif: bytes) -> str:

@@ -4,10 +4,11 @@ By custom the row y counts from the north. `builders.imagery.roworder` decides w
 `tilemapresource.xml` (gdal2tiles) states that it counts from the south, and a `metadata.json` (TileJSON, mbutil) may
 state a `scheme`. Both may have bounds.
 
-The extension is jpg, jpeg, png or webp, in upper or lower case. It marks a file as a tile; the bytes of the file decide
-its format. A name with another extension, or with a number in another form (`007`, `+7`), is ignored. Links are
-followed: a link to a file or a folder counts as that file or folder. Anything but a regular file in the place of a
-tile, or but a folder in the place of a folder, is Corrupt, not absent. Nothing here waits for a FIFO.
+The extension is jpg, jpeg, jfif, png or webp, in upper or lower case, or absent; `@2x` may stand before it, as in
+`5@2x.png`. It marks a file as a tile; the bytes of the file decide its format and its size. A file with another
+extension, or with a number in another form (`007`, `+7`), is not read; `notes` count them. Links are followed: a link
+to a file or a folder counts as that file or folder. Anything but a regular file in the place of a tile, or but a folder
+in the place of a folder, is Corrupt, not absent. Nothing here waits for a FIFO.
 
 Tiles are read when they are requested, so a folder has no snapshot as a database has: a caller who needs one compares
 hashes or stamps. No image is decoded here. A file that is too large for a tile gives empty bytes, which no decoder
@@ -32,33 +33,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.files import open_regular, read_regular
-from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_range, tile_id, tile_ids
+from builders.grid.tiles import MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_spans, tile_id, tile_ids
+from builders.imagery.inflate import unpacked
 from builders.imagery.roworder import Claims, Extent, RowOrder, Scheme, StoredRows, bounds_of, row_order
 from builders.imagery.stamps import SourceStamp, Stamper, check_same, identity_of
+from builders.imagery.structure import size_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
-EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 MAX_METADATA_BYTES = 1 << 20
 _HALF = 20037508.342789244  # metres from the equator to the edge of web mercator
 _BOX = re.compile(rb"<BoundingBox\s([^>]{1,1000})>")
 _EDGE = re.compile(rb"\b(minx|miny|maxx|maxy)\s*=\s*[\"']\s*([-+.0-9eE]{1,40})\s*[\"']")
 _NUMBER = re.compile("0|[1-9][0-9]{0,8}")
+_TILE = re.compile(rf"({_NUMBER.pattern})(?:@2x)?(?:\.(jpg|jpeg|jfif|png|webp))?", re.IGNORECASE)
 _ZOOMS = {str(zoom): zoom for zoom in range(MAX_ZOOM + 1)}
 
 
 class XyzSource:
     """An open folder of tiles; a context manager, for one thread.
 
-    `extent` is where the mission looks for tiles, and `scheme` the order of the rows where somebody named it. Raises
-    Invalid unless the path is a folder of tiles and the order of its rows is decided, Unavailable if the system cannot
-    read it, Corrupt for anything but a file or a folder where a tile or a folder of tiles belongs. All of them name the
-    file.
+    `extent` is where the mission looks for tiles, and `scheme` the order of the rows where somebody named it. Where a
+    tile has several files, such as `5.png` and `5@2x.png`, those of `tile_size` pixels a side count. Raises Invalid
+    unless the path is a folder of tiles and the order of its rows is decided, Unavailable if the system cannot read it,
+    Corrupt for anything but a file or a folder where a tile or a folder of tiles belongs. All of them name the file.
+
+    `stated` is the only extension of the tiles in the columns of the area, "" of several.
     """
 
     resolution_m: None = None
 
-    def __init__(self, path: str | os.PathLike[str], extent: Extent, scheme: Scheme | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], tile_size: int, extent: Extent, scheme: Scheme | None = None
+    ) -> None:
         self.path = Path(path)
+        self._tile_size = tile_size
+        self._extensions: set[str] = set()
+        self._others: list[str] = []
         zooms: list[int] = []
         try:
             self._opened = identity_of(self.path)
@@ -81,6 +91,20 @@ class XyzSource:
         rows = [one for one in stored if one is not None]
         self.row_order: RowOrder = row_order(self.path, "xyz", self._claims(), rows, scheme)
 
+    @property
+    def stated(self) -> str:
+        return next(iter(self._extensions)) if len(self._extensions) == 1 else ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many files in the columns of the area have a name that no tile has."""
+        if not self._others:
+            return ()
+        return (
+            f"{len(self._others)} files of other names lie among its tiles and are not read, "
+            f"such as {min(self._others)}",
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -95,10 +119,10 @@ class XyzSource:
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
         """(tile id, encoded bytes) of every tile of `cell` at `zoom` that the folder has, ids ascending.
 
-        The bytes are empty if the file is empty or larger than 16 MiB. Raises Corrupt if a tile has two files with
-        different bytes, under two extensions.
+        Bytes in gzip are inflated. They are empty if the file is empty or larger than 16 MiB. Raises Corrupt if a tile
+        has two files with different bytes, unless one of them alone has the size of a tile.
         """
-        columns, rows = _spans(cell, zoom)
+        columns, rows = cell_spans(cell, zoom)
         names = {self._name(zoom, row): row for row in rows}
         x: list[int] = []
         y: list[int] = []
@@ -133,7 +157,7 @@ class XyzSource:
         """
         wanted: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
         for cell, zoom in cells:
-            columns, rows = _spans(cell, zoom)
+            columns, rows = cell_spans(cell, zoom)
             names = [self._name(zoom, row) for row in rows]
             for column in columns:
                 wanted[zoom, column].update(names)
@@ -182,32 +206,35 @@ class XyzSource:
         side = 1 << zoom
         rows: list[int] = []
         spans = extent.columns(zoom)
-        for column in self._numbers(f"{os.fspath(self.path)}/{zoom}", side):
-            if any(column in span for span in spans):
-                rows += self._numbers(self._folder(zoom, column), side, EXTENSIONS)
+        for entry in self._listed(f"{os.fspath(self.path)}/{zoom}"):
+            if _NUMBER.fullmatch(entry.name) and any(int(entry.name) in span for span in spans):
+                for tile in self._listed(entry.path):
+                    row, extension = _parts(tile)
+                    if row and int(row) < side:
+                        rows.append(int(row))
+                        self._extensions.add(extension)
+                    elif not tile.name.startswith("."):
+                        self._others.append(tile.path)
         if not rows:
             return None
         tms, xyz = (extent.rows(zoom, scheme) for scheme in ("tms", "xyz"))
         return StoredRows(zoom, min(rows), max(rows), sum(row in tms for row in rows), sum(row in xyz for row in rows))
 
-    def _numbers(self, folder: str, stop: int, extensions: Collection[str] = ()) -> list[int]:
-        """The numbers below `stop` that a folder has as names, of files with one of these extensions or, without
-        extensions, of anything."""
-        numbers = []
+    def _listed(self, folder: str) -> list[os.DirEntry[str]]:
+        """The entries of a folder; none if it is absent."""
         try:
             with os.scandir(folder) as entries:
-                for entry in entries:
-                    name, dot, extension = entry.name.partition(".")
-                    named = extension.lower() in extensions if extensions else not dot
-                    if named and _NUMBER.fullmatch(name) and int(name) < stop:
-                        numbers.append(int(name))
-        except (FileNotFoundError, NotADirectoryError):
+                return list(entries)
+        except FileNotFoundError:
             if os.path.lexists(folder):
                 raise self._no_folder(folder) from None
-            check_same(self.path, self._opened)  # otherwise somebody removed it meanwhile
+            # A folder is also missing if its disk was unmounted: then tiles are not absent but unavailable.
+            check_same(self.path, self._opened)
+            return []
+        except NotADirectoryError:
+            raise self._no_folder(folder) from None
         except OSError as error:
             raise _unreadable(folder, error) from error
-        return numbers
 
     def _tiles(self, zoom: int, column: int, rows: Collection[str]) -> dict[str, list[str]]:
         """Row -> paths of its files, for those of these rows that a column has."""
@@ -221,25 +248,12 @@ class XyzSource:
 
         Lists the folder once for all rows: the extension of a file is not known before.
         """
-        folder = self._folder(zoom, column)
-        matches: list[tuple[str, os.DirEntry[str]]] = []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    # `rows` has numbers in the form of `str` only.
-                    row, _, extension = entry.name.partition(".")
-                    if row in rows and extension.lower() in EXTENSIONS:
-                        matches.append((row, entry))
-        except FileNotFoundError:
-            if os.path.lexists(folder):
-                raise self._no_folder(folder) from None
-            # A folder is also missing if its disk was unmounted: then tiles are not absent but unavailable.
-            check_same(self.path, self._opened)
-            return []
-        except NotADirectoryError:
-            raise self._no_folder(folder) from None
-        except OSError as error:
-            raise _unreadable(folder, error) from error
+        matches = [
+            # `rows` has numbers in the form of `str` only.
+            (row, entry)
+            for entry in self._listed(self._folder(zoom, column))
+            if (row := _parts(entry)[0]) in rows
+        ]
         matches.sort(key=lambda item: item[1].name)
         return matches
 
@@ -247,17 +261,21 @@ class XyzSource:
         return f"{os.fspath(self.path)}/{zoom}/{column}"
 
     def _bytes(self, tile: Tile, paths: list[str]) -> bytes:
-        """The bytes of a tile, which all of its files hold."""
-        data = _read(paths[0])
-        for path in paths[1:]:
-            if _read(path) != data:
+        """The bytes of a tile, which all of its files hold, or the only one of the size of a tile."""
+        contents = {unpacked(_read(path)): path for path in paths}
+        if len(contents) > 1:
+            side = self._tile_size
+            fitting = [data for data in contents if size_of(data) == (side, side)]
+            if len(fitting) != 1:
+                first, second = list(contents.values())[:2]
                 raise Corrupt(
-                    f"{self.path} has tile {tile} twice with different bytes: {paths[0]} and {path}",
+                    f"{self.path} has tile {tile} twice with different bytes: {first} and {second}",
                     path=str(self.path),
                     tile=str(tile),
                     remedy="remove one of the two files",
                 )
-        return data
+            return fitting[0]
+        return next(iter(contents))
 
     def _no_folder(self, path: str) -> Corrupt:
         return Corrupt(
@@ -270,7 +288,7 @@ class XyzSource:
         return Invalid(
             f"{self.path} is not a usable folder of tiles: {why}",
             path=str(self.path),
-            remedy="give a folder with tiles z/x/y.jpg, .png or .webp",
+            remedy="give a folder with tiles z/x/y.jpg, .jfif, .png or .webp, or without extension",
         )
 
 
@@ -306,14 +324,12 @@ def _bounds_of_xml(data: bytes) -> tuple[float, float] | None:
     return bounds_of(numbers)
 
 
-def _spans(cell: Tile, zoom: int) -> tuple[range, range]:
-    """The columns and the rows of the tiles of a cell. Raises Invalid for a cell that does not exist or belongs to
-    another zoom."""
-    first, last = cell_range(cell, zoom)
-    if last - first > 1 << (2 * CELL_ZOOMS):
-        raise Invalid(f"{cell} is not a cell of tiles of zoom {zoom}", tile=str(cell), zoom=zoom)
-    depth = zoom - cell.z
-    return range(cell.x << depth, (cell.x + 1) << depth), range(cell.y << depth, (cell.y + 1) << depth)
+def _parts(entry: os.DirEntry[str]) -> tuple[str, str]:
+    """(row, extension in lower case) in the name of a tile; ("", "") of anything else."""
+    match = _TILE.fullmatch(entry.name)
+    if match is None or (match[2] is None and entry.is_dir()):
+        return "", ""
+    return match[1], (match[2] or "").lower()
 
 
 def _read(path: str) -> bytes:

@@ -34,6 +34,7 @@ from builders.extras import import_onnxruntime
 from builders.grid.tiles import cell_of, tile_from_id, tile_ids, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.roworder import Extent
+from builders.imagery.sqlite import Database
 from tests.support.backbone import write_backbone
 from tests.support.field import WORLD, make_desk
 from tests.support.missions_toml import mission_toml
@@ -102,7 +103,7 @@ def throughput(folder: Path, *, small: bool) -> dict[str, Any]:
 def embed(folder: Path, way: str, batch: int, *, small: bool) -> dict[str, float]:
     """Tiles a second of one way. The bare session is fed tensors that are ready, on all cores."""
     tiles, model, side, zoom = imagery(folder, small=small)
-    with MBTilesSource(tiles, Extent((0, 0, 1, 1), ()), "tms") as source:
+    with MBTilesSource(Database(tiles), Extent((0, 0, 1, 1), ()), "tms") as source:
         with closing(sqlite3.connect(tiles)) as db:
             rows = db.execute("SELECT tile_column, tile_row FROM tiles WHERE zoom_level = ?", (zoom,)).fetchall()
         x, y = (np.array(part, np.int64) for part in zip(*((x, (1 << zoom) - 1 - y) for x, y in rows), strict=True))

@@ -513,9 +513,9 @@ isolation.begin = begin
 @pytest.mark.parametrize(
     ("method", "code"),
     [
-        ("loaded", "lambda self, mission, area, limits: None"),
-        ("loaded", "lambda self, mission, area, limits: self._send(['loaded', mission, 10**400, 0])"),
-        ("loaded", "lambda self, mission, area, limits: self._send(['loaded', 'another', 5, 0]) or self._go()"),
+        ("loaded", "lambda self, mission, limits: None"),
+        ("loaded", "lambda self, mission, limits: self._send(['loaded', mission, 10**400, 0])"),
+        ("loaded", "lambda self, mission, limits: self._send(['loaded', 'another', 5, 0]) or self._go()"),
     ],
 )
 def test_without_the_lock_of_the_mission_nothing_is_signed(

@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -887,16 +888,17 @@ def test_a_plan_tells_what_no_view_will_show(desk: Desk) -> None:
 
 
 def test_a_plan_knows_the_tiles_that_are_no_image(desk: Desk) -> None:
-    """Without decoding: empty rows, compressed tiles, answers of a server."""
+    """Without decoding: empty rows, compressed tiles, answers of a server. What is in gzip is inflated."""
     tiles, terrain = area_tiles(15), desk.folder / "terrain.mbtiles"
-    spoilt = {tiles[1]: b"", tiles[3]: gzip.compress(tile_bytes(terrain, tiles[3])), tiles[4]: b"<html>busy</html>"}
+    spoilt = {tiles[1]: b"", tiles[3]: zlib.compress(tile_bytes(terrain, tiles[3])), tiles[4]: b"<html>busy</html>"}
+    set_tile(terrain, tiles[5], gzip.compress(tile_bytes(terrain, tiles[5])))
     for tile, data in spoilt.items():
         set_tile(terrain, tile, data)
     mission = desk.write_mission("left")
     ran = flightbag("plan", mission, "--store", desk.store)
     assert ran.status == 1
     assert f"{tiles[1]}  undecodable: the tile has no bytes" in ran.out
-    assert f"{tiles[3]}  undecodable: the bytes are compressed with gzip" in ran.out
+    assert f"{tiles[3]}  undecodable: the bytes are compressed with zlib" in ran.out
     missing = flightbag("plan", mission, "--store", desk.store, "--json").json["missing"]
     assert {one["tile"]: one["reason"] for one in missing} == {str(tile): "undecodable" for tile in spoilt}
     failed = desk.build(mission)

@@ -195,6 +195,7 @@ def payloads() -> Iterator[Vector]:
         "no-aircraft": changed("mission", aircraft=[]),
         "unknown-sector": changed("mission", sector="front"),
         "takeoff-beyond-the-pole": changed("mission", takeoff=[900000001, 0, 0]),
+        "takeoff-outside-and-inside": changed("mission", takeoff_outside=1),
         "area-of-no-height": changed("mission", area={"bbox": [0, 1, 1, 1], "polygons": []}),
         "area-outside-its-box": changed("mission", area={"bbox": [0, 0, 9, 9], "polygons": [[[0, 0, 9, 0, 10, 9]]]}),
         "ring-of-two-vertices": changed("mission", area={"bbox": [0, 0, 9, 9], "polygons": [[[0, 0, 9, 9]]]}),

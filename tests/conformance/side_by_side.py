@@ -126,7 +126,9 @@ class World:
     stale: set[str] = field(default_factory=set)  # derived fields of the manifest that are left as they are
     table: Callable[[bytes], bytes] | None = None
     slot: Callable[[str, bytes], bytes] | None = None
-    files: list[Callable[[Path], object]] = field(default_factory=list)  # what somebody does to the files at last
+    files: list[Callable[[Path], object]] = field(
+        default_factory=list
+    )  # what is done to the files, pipes and links last
 
     @property
     def domain(self) -> bytes:
@@ -335,7 +337,8 @@ def write(world: World, folder: Path) -> bytes:
             data = derive("aircraft state", body) + body
             (folder / "state" / name).write_bytes(world.slot(name, data) if world.slot else data)
     for change in world.files:
-        change(folder)
+        with contextlib.suppress(FileNotFoundError):  # an earlier one, or another release, left no such file
+            change(folder)
     return roots[world.pinned - 1]
 
 
@@ -859,7 +862,7 @@ def root_files(rng: random.Random, w: World) -> None:
             source.rename(trust / "link")
             source.symlink_to("link")
 
-    w.files.append(act)
+    w.files.insert(0, act)
 
 
 def _any_signed(rng: random.Random, w: World) -> Signed:
@@ -1096,7 +1099,7 @@ def same_size_swap(rng: random.Random, w: World) -> None:
         id_ = original if target is one else blake3(target.file(w.domain)).digest()
         (folder / "store" / _object(id_)).write_bytes(data)
 
-    w.files.append(act)
+    w.files.insert(0, act)
 
 
 @change
@@ -1113,7 +1116,7 @@ def refs(rng: random.Random, w: World) -> None:
         lambda data: data[:-1] + b"\r\n",
     ]
     edit = rng.choice(edits)
-    w.files.append(lambda folder: (folder / path).write_bytes(edit((folder / path).read_bytes())))
+    w.files.insert(0, lambda folder: (folder / path).write_bytes(edit((folder / path).read_bytes())))
 
 
 @change
@@ -1138,7 +1141,7 @@ def not_a_store(rng: random.Random, w: World) -> None:
     ]
     text = rng.choice(texts)
     toml = "store/flightbag.toml"
-    w.files.append(lambda folder: (folder / toml).unlink() if text is None else (folder / toml).write_bytes(text))
+    w.files.insert(0, lambda folder: (folder / toml).unlink() if text is None else (folder / toml).write_bytes(text))
 
 
 def _with_state(rng: random.Random, w: World) -> dict[str, Any]:

@@ -146,7 +146,9 @@ def run(todo: Sequence[Module], jobs: int) -> dict[tuple[str, int], dict[str, st
         if number not in module.equivalent and (module.key, number) not in results
     ]
     paths = {work.path for work in waiting}
-    controls = [control(module, known) for module in todo if module.path in paths]
+    controls = [
+        control(module, known) for module in todo if module.path in paths and (module.key, NO_CHANGE) not in results
+    ]
     print(f"{len(results)} results kept, {len(waiting)} mutants to run", flush=True)
     if waiting:
         load(known.libraries)
@@ -184,10 +186,8 @@ def _work(jobs: Sequence[Job], sources: dict[str, str], keys: dict[str, str], te
             file.write(json.dumps(row) + "\n")
         tested = [work for work in jobs if work.quick or work.others]
         for count, outcome in enumerate(outcomes(tested, sources), 1):
-            if outcome.number == NO_CHANGE:
-                if outcome.status != SURVIVED:
-                    raise SystemExit(f"{outcome.path}: {outcome.test} fails without any change")
-                continue
+            if outcome.number == NO_CHANGE and outcome.status != SURVIVED:
+                raise SystemExit(f"{outcome.path}: {outcome.test} fails without any change")
             row = {
                 "key": keys[outcome.path],
                 "number": outcome.number,

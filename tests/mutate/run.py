@@ -31,7 +31,7 @@ from tests.mutate.trace import OPTIONS, ROOT
 
 CAUGHT, SURVIVED, ENDLESS = "caught", "survived", "endless"
 NO_CHANGE = -1
-# An endless loop uses processor time; what waits without end uses none. Other work on the machine delays both.
+# Of each test. An endless loop uses processor time; what waits without end uses none. Other work delays both.
 PROCESSOR_SECONDS = 20
 SILENT_SECONDS = 120
 MEMORY = 4 * 2**30
@@ -215,7 +215,11 @@ def _files(tests: Iterable[str]) -> list[str]:
 def _run(tests: Sequence[str], items: dict[str, pytest.Item], fd: int) -> None:
     """Runs the tests, and ends the process: with 0 if all pass."""
     chosen = [items[test] for test in tests if test in items]
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
     for item, following in zip(chosen, [*chosen[1:], None], strict=True):
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        limit = int(used.ru_utime + used.ru_stime) + PROCESSOR_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (min(limit, most), most))
         os.write(fd, b".")
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
     os.write(fd, b"!")

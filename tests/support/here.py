@@ -23,19 +23,20 @@ def run_here(
     request: dict[str, Any],
     about: str,
     progress: Callable[[str, int, int], None],
-    opened: Callable[[str, str], None] = lambda _mission, _area: None,
+    opened: Callable[[str], None] = lambda _mission: None,
     *,
     module: str = "builders.confined",
 ) -> dict[str, Any]:
     """As `confinement.run_confined`."""
 
-    areas: list[str] = []
+    placed = ""
 
     def send(message: list[Any]) -> None:
-        if message[0] == "area":
-            areas.append(message[1])
+        nonlocal placed
+        if message[0] == "placed":
+            placed = placed or message[1]
         elif message[0] == "loaded":
-            opened(message[1], areas[0])
+            opened(message[1])
         elif module == "builders.confined":  # bars here would pass on what they get from here
             progress(*message[1:])
 
@@ -46,4 +47,4 @@ def run_here(
     if "failure" in result:
         raise error_from_json(result["failure"])
     assert "unexpected" not in result, result["unexpected"]
-    return result
+    return {**result, "placed": placed}

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from builders.bounded import MAX_VALUES
 from builders.engines import isolation
 from builders.engines.isolation import machine_memory
+from builders.jsontext import MAX_VALUES
 from store.errors import Unavailable
 from tests.builders.engines.networks import ROW, batches, compiled, endless, huge, save, small_network, spec_of
 from tests.support.workers import workers

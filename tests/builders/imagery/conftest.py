@@ -1,4 +1,4 @@
-"""The four containers of tiles, for tests that hold for each of them."""
+"""The five containers of tiles, for tests that hold for each of them."""
 
 from __future__ import annotations
 

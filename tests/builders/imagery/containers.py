@@ -1,4 +1,4 @@
-"""The same tiles in each of the four containers that a tile source reads."""
+"""The same tiles in each of the five containers that a tile source reads."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from pmtiles.writer import Writer
 
 from builders.grid.tiles import Tile, cell_of, cell_range, tile_id
 from builders.grid.views import EQUATOR
+from builders.imagery.geopackage import GeoPackageSource
 from builders.imagery.geotiff import GeoTiffSource
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.pmtiles import PMTilesSource
 from builders.imagery.png import write_png
 from builders.imagery.roworder import Extent
 from builders.imagery.sources import TileSource
+from builders.imagery.sqlite import Database
 from builders.imagery.stamps import SourceStamp
 from builders.imagery.xyz import XyzSource
+from tests.support.geopackage import write_geopackage
 
 ZOOM, SIDE = 15, 16
 # A rectangle of tiles over the corner of four cells.
@@ -39,12 +42,12 @@ Pixels = Mapping[Tile, NDArray[np.uint8]]
 
 def open_mbtiles(path: Path) -> MBTilesSource:
     """The open file, its rows counted from the south."""
-    return MBTilesSource(path, NOWHERE, "tms")
+    return MBTilesSource(Database(path), NOWHERE, "tms")
 
 
 def open_folder(path: Path) -> XyzSource:
     """The open folder, its rows counted from the north."""
-    return XyzSource(path, NOWHERE, "xyz")
+    return XyzSource(path, SIDE, NOWHERE, "xyz")
 
 
 def tile_pixels() -> dict[Tile, NDArray[np.uint8]]:
@@ -90,6 +93,10 @@ def _write_mbtiles(path: Path, pixels: Pixels) -> None:
 def _damage_mbtiles(path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[:4096] + b"\xa5" * (len(data) - 4096))
+
+
+def _write_geopackage(path: Path, pixels: Pixels) -> None:
+    write_geopackage(path, {tile: write_png(array) for tile, array in pixels.items()}, side=SIDE)
 
 
 def _write_pmtiles(path: Path, pixels: Pixels) -> None:
@@ -150,9 +157,10 @@ def _damage_geotiff(path: Path) -> None:
 
 
 CONTAINERS = [
-    Container("mbtiles", _write_mbtiles, lambda path: MBTilesSource(path, ROUND), _damage_mbtiles),
+    Container("mbtiles", _write_mbtiles, lambda path: MBTilesSource(Database(path), ROUND), _damage_mbtiles),
+    Container("geopackage", _write_geopackage, lambda path: GeoPackageSource(Database(path)), _damage_mbtiles),
     Container("pmtiles", _write_pmtiles, PMTilesSource, _damage_pmtiles),
-    Container("xyz", _write_xyz, lambda path: XyzSource(path, ROUND), _damage_xyz),
+    Container("xyz", _write_xyz, lambda path: XyzSource(path, SIDE, ROUND), _damage_xyz),
     Container("geotiff", _write_geotiff, lambda path: GeoTiffSource(path, SIDE), _damage_geotiff),
 ]
 

@@ -15,6 +15,7 @@ from builders.grid.tiles import tile_ids
 from builders.grid.views import View
 from builders.imagery.coverage import FAULTS, Gates, of_list, resolution_mm, shortfall, with_views
 from builders.imagery.inventory import LACKS, Inventory, Level
+from builders.imagery.signature import WRONG_SIZE
 from store.format.missing import REASONS, Run
 
 ZOOM, SIDE = 10, 6
@@ -168,6 +169,16 @@ def test_a_tile_that_is_no_image_is_missing_before_it_is_decoded() -> None:
     faults[[2, -1]] = 1
     found = shortfall(inventory(replace(level(), faults=faults)), gates(), {})
     assert found.reasons() == {int(IDS[2]): "undecodable", int(IDS[-1]): "undecodable"}
+
+
+def test_a_tile_of_another_size_is_missing_before_it_is_decoded() -> None:
+    """What decoding finds in one is told rather."""
+    faults = np.zeros(len(IDS), np.uint8)
+    faults[[2, 3]] = WRONG_SIZE
+    one = inventory(replace(level(old={2}), faults=faults))
+    assert one.no_image == {}
+    found = shortfall(one, gates(days=50), {int(IDS[3]): "undecodable"})
+    assert found.reasons() == {int(IDS[2]): "wrong-size", int(IDS[3]): "undecodable"}
 
 
 def test_the_dates_are_those_of_what_is_described() -> None:

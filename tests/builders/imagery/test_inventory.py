@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pmtiles.tile import TileType
 
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id
 from builders.grid.views import View
@@ -72,6 +75,14 @@ def test_an_inventory_lists_whole_cells_and_the_tiles_of_the_area(container: Con
     ]
     assert set(level.captured.tolist()) == {0, int(datetime.datetime(2018, 7, 16, tzinfo=datetime.UTC).timestamp())}
     assert (inventory.tiles, inventory.zooms, inventory.fresh) == (4, (ZOOM,), True)
+
+
+def test_progress_is_the_number_of_tiles_of_each_cell(imagery: Path) -> None:
+    told: list[int] = []
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
+        sources.inventory(WANTED, told.append)
+    cells = [tile_id(cell_of(tile_from_id(number))) for number in TILES]
+    assert told == [cells.count(cell) for cell in WANTED[ZOOM].cells.tolist()]
 
 
 def test_the_coverage_digest_is_of_ids_and_hashes_alone(imagery: Path) -> None:
@@ -192,6 +203,49 @@ def test_the_order_of_the_rows_is_part_of_what_is_remembered(tmp_path: Path, mon
     (hint,) = flipped.hints
     assert str(folder) in hint
     assert '"xyz"' in hint
+
+
+def test_what_a_source_states_and_its_tiles_contradict_is_told_and_read_all_the_same(
+    container: Container, imagery: Path
+) -> None:
+    if container.name == "mbtiles":
+        with closing(sqlite3.connect(imagery)) as db, db:
+            db.execute("UPDATE metadata SET value = 'image/jpeg' WHERE name = 'format'")
+    elif container.name == "pmtiles":
+        data = bytearray(imagery.read_bytes())
+        data[99] = TileType.JPEG.value
+        imagery.write_bytes(data)
+    elif container.name == "xyz":
+        for file in list(imagery.rglob("*.png")):
+            file.rename(file.with_suffix(".JPEG"))
+    with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:
+        inventory = sources.inventory(WANTED)
+    assert inventory.level(ZOOM).present.sum() == 3
+    told = [hint for hint in inventory.hints if "no index" not in hint]
+    if container.name in ("geopackage", "geotiff"):  # they state none
+        assert told == []
+    else:
+        (hint,) = told
+        assert str(imagery) in hint
+        assert "its tiles are PNG, as which they are read" in hint
+
+
+def test_tiles_of_another_size_are_known_and_the_key_that_they_need(
+    container: Container, imagery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builders.imagery.statcache.GRANULARITY_NS", -(10**12))
+    cache = StatCache(tmp_path / "cache")
+    for again in (False, True):
+        with TileSources([spec(imagery)], 2 * SIDE, ROUND.bbox, cache) as sources:
+            inventory = sources.inventory(WANTED, remembered=True)
+        assert inventory.fresh != again
+        one = inventory.level(ZOOM)
+        if container.name == "geotiff":  # cuts its tiles as they are needed
+            assert not one.wrong_size.any()
+            continue
+        assert one.wrong_size.tolist() == one.present.tolist()
+        assert one.no_image == {}
+        assert f"{imagery}: it has tiles of {SIDE} x {SIDE} pixels: set coverage.tile_size = {SIDE}" in inventory.hints
 
 
 def test_cells_over_a_tile_hold_every_view_of_it_and_a_ring_round_it() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import shlex
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,9 +20,11 @@ from builders.descriptors.decoding import Undecodable, decode
 from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.roworder import Extent
+from builders.imagery.sqlite import Database
 from builders.imagery.stamps import SourceStamp
 from store.errors import Corrupt, Invalid, Unavailable
 from tests.builders.imagery.containers import open_mbtiles, wait_past
+from tests.support.mounts import behind_read_only_bind
 from tests.support.terrain import write_terrain
 
 AREA = (-991750000, 470080000, -991600000, 470200000)
@@ -70,10 +76,10 @@ def test_a_cell_is_sought_by_column_and_row(terrain: Path) -> None:
     """A cell of a file with a million tiles must not cost a walk over whole columns."""
     asked: list[str] = []
     with open_mbtiles(terrain) as source:
-        source._db.set_trace_callback(asked.append)
+        source._database._db.set_trace_callback(asked.append)
         list(source.cell(cell_of(TILE), ZOOM))
-        source._db.set_trace_callback(None)
-        plan = " ".join(row[3] for row in source._db.execute(f"EXPLAIN QUERY PLAN {asked[-1]}"))
+        source._database._db.set_trace_callback(None)
+        plan = " ".join(row[3] for row in source._database._db.execute(f"EXPLAIN QUERY PLAN {asked[-1]}"))
     assert "tile_column=? AND tile_row>? AND tile_row<?" in plan
 
 
@@ -94,12 +100,10 @@ def test_what_a_write_ahead_log_holds_is_seen(terrain: Path, tmp_path: Path) -> 
 
 def test_the_database_cannot_be_written_to(terrain: Path) -> None:
     with open_mbtiles(terrain) as source, pytest.raises(sqlite3.DatabaseError, match="not authorized"):
-        source._db.execute("DELETE FROM tiles")
+        source._database._db.execute("DELETE FROM tiles")
 
 
-@pytest.mark.parametrize(
-    "value", ["'text'", "NULL", "17", "x''", f"zeroblob({MAX_TILE_BYTES + 1})", "zeroblob(40000000)"]
-)
+@pytest.mark.parametrize("value", ["'text'", "17", "x''", f"zeroblob({MAX_TILE_BYTES + 1})", "zeroblob(40000000)"])
 def test_a_row_without_a_tile_is_present_and_undecodable(db: tuple[Path, sqlite3.Connection], value: str) -> None:
     path, connection = db
     connection.execute(f"INSERT INTO tiles VALUES (3, 1, 1, {value})")
@@ -143,11 +147,10 @@ def test_a_file_that_is_not_mbtiles_is_invalid(tmp_path: Path) -> None:
     "statement",
     [
         "DROP TABLE tiles",
-        "DROP TABLE metadata",
-        "DELETE FROM metadata",
         "UPDATE metadata SET value = 'pbf'",
-        "UPDATE metadata SET value = NULL",
-        "INSERT INTO metadata VALUES ('format', 'jpg')",
+        "UPDATE metadata SET value = 'application/vnd.mapbox-vector-tile'",
+        "UPDATE metadata SET value = 'pbf'; INSERT INTO tiles VALUES (0, 0, 0, x'1a')",
+        "ALTER TABLE metadata DROP COLUMN value",
         "ALTER TABLE tiles DROP COLUMN tile_data",
         "DROP TABLE tiles; CREATE VIEW tiles AS SELECT * FROM images",
     ],
@@ -237,13 +240,13 @@ def test_a_view_of_huge_tiles_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_view_that_yields_nothing_and_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builders.imagery.mbtiles.MAX_QUERY_SECONDS", 0.3)
+    monkeypatch.setattr("builders.imagery.sqlite.MAX_QUERY_SECONDS", 0.3)
     tiles = AS_TILES.format("0", "0", "x'00'") + ENDLESS + " WHERE n.i + a.i + b.i + c.i + d.i < 0"
     path = hostile(tmp_path / "silent.mbtiles", tiles)
     with open_mbtiles(path) as source, pytest.raises(Corrupt, match="did not answer"):
         list(source.cell(Tile(0, 0, 0), 4))
     with pytest.raises(Corrupt, match="did not answer"):
-        MBTilesSource(path, Extent((-1799000000, *AREA[1:]), (4, 5)))
+        MBTilesSource(Database(path), Extent((-1799000000, *AREA[1:]), (4, 5)))
 
 
 SLOW = (
@@ -362,13 +365,6 @@ def test_a_value_above_the_limit_is_corrupt(tmp_path: Path) -> None:
         list(source.cell(Tile(0, 0, 0), 4))
 
 
-@pytest.mark.parametrize("value", ["x'00'", "'a long name of a format that nobody has'"])
-def test_a_format_that_is_none_is_not_read(tmp_path: Path, value: str) -> None:
-    path = hostile(tmp_path / "format.mbtiles", AS_TILES.format("0", "0", "x''") + "n", value)
-    with pytest.raises(Invalid, match="format"):
-        open_mbtiles(path)
-
-
 @pytest.mark.parametrize("value", ["zeroblob(9000000)", "CAST(zeroblob(9000000) AS text)"])
 def test_a_huge_format_is_not_read(db: tuple[Path, sqlite3.Connection], value: str) -> None:
     """The second is of length 0 to SQLite, which counts up to the first zero."""
@@ -376,11 +372,204 @@ def test_a_huge_format_is_not_read(db: tuple[Path, sqlite3.Connection], value: s
     connection.execute(f"UPDATE metadata SET value = {value}")
     tracemalloc.start()
     try:
-        with pytest.raises(Invalid, match="format"):
-            open_mbtiles(path)
+        with open_mbtiles(path) as source:
+            assert source.stated == ""
         assert tracemalloc.get_traced_memory()[1] < 10**6
     finally:
         tracemalloc.stop()
+
+
+# As the world writes it
+
+JPEG, PNG = b"\xff\xd8\xff\xe0 a tile", b"\x89PNG\r\n\x1a\n a tile"
+
+
+@pytest.mark.parametrize(
+    ("statement", "stated"),
+    [
+        ("DROP TABLE metadata", ""),
+        ("DELETE FROM metadata", ""),
+        ("UPDATE metadata SET value = NULL", ""),
+        ("UPDATE metadata SET value = x'00'", ""),
+        ("UPDATE metadata SET value = 17", "17"),
+        ("UPDATE metadata SET value = 'image/jpeg'", "image/jpeg"),
+        ("UPDATE metadata SET value = ' JPG '", " JPG "),
+        ("UPDATE metadata SET value = 'hybrid'", "hybrid"),
+        ("UPDATE metadata SET value = 'mixed'", "mixed"),
+        ("UPDATE metadata SET value = 'pbf'", "pbf"),
+        ("UPDATE metadata SET value = 'whatever an editor wrote'", "whatever an editor wrote"),
+        ("UPDATE metadata SET value = 'a name that is longer than the sixty-four bytes which anyone reads'", ""),
+        ("INSERT INTO metadata VALUES ('format', 'jpg')", "jpg and png"),
+        ("ALTER TABLE metadata RENAME TO Metadata_; ALTER TABLE Metadata_ RENAME TO METADATA", "png"),
+        ("ALTER TABLE tiles RENAME TO t; ALTER TABLE t RENAME TO Tiles", "png"),
+    ],
+)
+def test_the_metadata_decide_nothing(db: tuple[Path, sqlite3.Connection], statement: str, stated: str) -> None:
+    path, connection = db
+    connection.execute("INSERT INTO tiles VALUES (0, 0, 0, ?), (1, 0, 0, ?)", (JPEG, PNG))
+    connection.executescript(statement)
+    with open_mbtiles(path) as source:
+        assert (source.read(Tile(0, 0, 0)), source.read(Tile(1, 0, 1))) == (JPEG, PNG)
+        assert source.stated == stated
+
+
+def test_a_row_of_nothing_is_no_tile(db: tuple[Path, sqlite3.Connection]) -> None:
+    """Also beside the row that has it, and with any of its columns."""
+    path, connection = db
+    connection.execute("INSERT INTO tiles VALUES (1, 0, 0, NULL), (1, 1, 1, NULL), (1, 1, 1, x'01')")
+    for row in ("NULL, 0, 0", "1, NULL, 0", "1, 0, NULL", "NULL, NULL, NULL"):
+        connection.execute(f"INSERT INTO tiles VALUES ({row}, x'02')")
+    for indexed in (False, True):
+        if indexed:
+            connection.execute("CREATE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row)")
+        with open_mbtiles(path) as source:
+            assert list(source.cell(Tile(0, 0, 0), 1)) == [(tile_id(Tile(1, 1, 0)), b"\x01")]
+            assert source.read(Tile(1, 0, 1)) is None
+
+
+def test_tiles_in_gzip_are_inflated(db: tuple[Path, sqlite3.Connection]) -> None:
+    path, connection = db
+    packed = gzip.compress(JPEG)
+    rows = [(1, 0, 0, packed), (1, 0, 1, JPEG), (1, 1, 0, packed[:-1]), (1, 1, 1, gzip.compress(packed))]
+    connection.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
+    with open_mbtiles(path) as source:
+        tiles = {tile_from_id(number): data for number, data in source.cell(Tile(0, 0, 0), 1)}
+    assert tiles == {Tile(1, 0, 1): JPEG, Tile(1, 0, 0): JPEG, Tile(1, 1, 1): b"", Tile(1, 1, 0): packed}
+
+
+def test_a_table_without_an_index_is_walked_once_for_each_zoom(terrain: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(terrain, tmp_path / "it's bare.mbtiles"))
+    with closing(sqlite3.connect(path)) as writer, writer:
+        writer.execute("DROP INDEX tile_index")
+    asked: list[str] = []
+    with open_mbtiles(terrain) as indexed, open_mbtiles(path) as bare:
+        assert indexed.notes == ()
+        bare._database._db.set_trace_callback(asked.append)
+        assert everything(bare) == everything(bare) == everything(indexed)
+        bare._database._db.set_trace_callback(None)
+        plans = [" ".join(row[3] for row in bare._database._db.execute(f"EXPLAIN QUERY PLAN {one}")) for one in asked]
+        (note,) = bare.notes
+    assert sum(plan.startswith("SCAN") for plan in plans) == 1
+    assert len(plans) > 2
+    # The command in the note ends it.
+    *command, statement = shlex.split(note.partition(": run ")[2])
+    assert command == ["sqlite3", str(path)]
+    with closing(sqlite3.connect(path)) as writer, writer:
+        writer.execute(statement)
+    with open_mbtiles(path) as repaired, open_mbtiles(terrain) as indexed:
+        assert repaired.notes == ()
+        assert everything(repaired) == everything(indexed)
+
+
+@pytest.mark.parametrize(
+    ("index", "enough"),
+    [
+        ("zoom_level, tile_column, tile_row", True),
+        ("zoom_level, tile_row, tile_column", True),
+        ("tile_column, tile_row, zoom_level", True),
+        ("tile_row", True),
+        ("zoom_level", False),
+        ("tile_data", False),
+    ],
+)
+def test_an_index_that_leads_to_columns_or_rows_is_enough(
+    db: tuple[Path, sqlite3.Connection], index: str, enough: bool
+) -> None:
+    path, connection = db
+    connection.execute(f"CREATE INDEX some ON tiles ({index})")
+    connection.execute("INSERT INTO tiles VALUES (1, 0, 0, x'01')")
+    with open_mbtiles(path) as source:
+        assert (source.notes == ()) == enough
+        assert source.read(Tile(1, 0, 1)) == b"\x01"
+
+
+def test_a_view_of_tables_without_an_index_is_read_with_a_note(tmp_path: Path) -> None:
+    write_terrain(tmp_path / "view.mbtiles", AREA, [ZOOM], view=True)
+    with open_mbtiles(tmp_path / "view.mbtiles") as source:
+        assert source.notes == ()
+        tiles = everything(source)
+    with closing(sqlite3.connect(tmp_path / "view.mbtiles")) as writer, writer:
+        writer.execute("DROP INDEX map_index")
+    with open_mbtiles(tmp_path / "view.mbtiles") as source:
+        assert "view tiles" in source.notes[0]
+        assert everything(source) == tiles
+
+
+# Without a folder that can be written to
+
+READ = """
+import sys
+from pathlib import Path
+from builders.grid.tiles import Tile
+from store.errors import FlightbagError
+from tests.builders.imagery.containers import open_mbtiles
+try:
+    with open_mbtiles(Path(sys.argv[1])) as source:
+        source.stamp([])
+        print(source.read(Tile(0, 0, 0)))
+except FlightbagError as error:
+    print(type(error).__name__, error.message, error.remedy)
+"""
+
+
+def on_a_read_only_medium(path: Path) -> str:
+    command = [*behind_read_only_bind(path.parent), sys.executable, "-c", READ, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def in_wal_mode(tmp_path: Path) -> Iterator[tuple[Path, sqlite3.Connection]]:
+    """A file of one tile in WAL mode, open; its newest row is in the log only."""
+    (tmp_path / "medium").mkdir()
+    path = tmp_path / "medium/wal.mbtiles"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("CREATE TABLE tiles (zoom_level, tile_column, tile_row, tile_data)")
+        connection.execute("INSERT INTO tiles VALUES (0, 0, 0, x'01')")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("UPDATE tiles SET tile_data = x'02'")
+        yield path, connection
+
+
+def test_a_closed_file_in_wal_mode_is_read_on_a_read_only_medium(in_wal_mode: tuple[Path, sqlite3.Connection]) -> None:
+    path, connection = in_wal_mode
+    connection.close()
+    assert sorted(one.name for one in path.parent.iterdir()) == ["wal.mbtiles"]
+    assert on_a_read_only_medium(path) == r"b'\x02'"
+
+
+def test_the_log_on_a_read_only_medium_counts(in_wal_mode: tuple[Path, sqlite3.Connection], tmp_path: Path) -> None:
+    path, _ = in_wal_mode
+    shutil.copytree(path.parent, tmp_path / "all")
+    assert on_a_read_only_medium(tmp_path / "all/wal.mbtiles") == r"b'\x02'"
+    # Without -shm SQLite cannot read the log there.
+    (tmp_path / "all/wal.mbtiles-shm").unlink()
+    answer = on_a_read_only_medium(tmp_path / "all/wal.mbtiles")
+    assert answer.startswith("Unavailable")
+    assert "wal.mbtiles-wal" in answer
+    assert "copy both files into a folder that can be written to" in answer
+    shutil.copytree(tmp_path / "all", tmp_path / "copy")
+    with open_mbtiles(tmp_path / "copy/wal.mbtiles") as source:
+        assert source.read(Tile(0, 0, 0)) == b"\x02"
+
+
+def test_a_log_that_was_left_behind_is_missed(in_wal_mode: tuple[Path, sqlite3.Connection], tmp_path: Path) -> None:
+    """-shm lies there only as long as -wal does; and a file is as long as it says."""
+    path, connection = in_wal_mode
+    for name in ("left", "short"):
+        (tmp_path / name).mkdir()
+    shutil.copy(path, tmp_path / "left")
+    shutil.copy(path.with_name("wal.mbtiles-shm"), tmp_path / "left")
+    connection.close()
+    shutil.copy(path, tmp_path / "short")
+    with (tmp_path / "short/wal.mbtiles").open("ab") as file:
+        file.write(bytes(4096))
+    for name, why in (("left", "its -wal does not"), ("short", "by its header")):
+        answer = on_a_read_only_medium(tmp_path / name / "wal.mbtiles")
+        assert answer.startswith("Unavailable")
+        assert why in answer
+        assert "together with its -wal" in answer
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pmtiles.convert import mbtiles_to_pmtiles
 from pmtiles.tile import (
     Compression,
     Entry,
@@ -40,6 +41,7 @@ from tests.builders.imagery.containers import change_in_place, open_mbtiles, wai
 AREA = (-991750000, 470080000, -991600000, 470200000)
 ZOOM = 15
 WORLD = Tile(0, 0, 0)
+JPEG = b"\xff\xd8\xff\xe0 a tile"
 Row = tuple[int, int, int, int]  # first id, run, offset, length
 
 
@@ -323,7 +325,6 @@ def test_the_largest_tile_that_inflates(tmp_path: Path) -> None:
     "data",
     [
         b"",
-        b"no gzip",
         gzip.compress(b"cut off", mtime=0)[:-1],
         gzip.compress(b"wrong checksum", mtime=0)[:-8] + bytes(8),
         gzip.compress(b"two", mtime=0) * 2,
@@ -368,16 +369,49 @@ def test_the_zooms_are_those_of_the_header(
         assert source.zooms == zooms
 
 
-@pytest.mark.parametrize("tile_type", [TileType.UNKNOWN, TileType.MVT, TileType.AVIF, TileType.MLT])
+@pytest.mark.parametrize("tile_type", [TileType.MVT, TileType.AVIF, TileType.MLT])
 def test_tiles_that_are_no_images_of_ours_are_invalid(tmp_path: Path, tile_type: TileType) -> None:
     path = written(tmp_path / "a.pmtiles", [(0, b"x")], tile_type=tile_type)
     with pytest.raises(Invalid, match=tile_type.name.lower()) as caught:
         PMTilesSource(path)
     assert caught.value.remedy
+    with PMTilesSource(written(path, [(0, JPEG)], tile_type=tile_type)) as source:
+        assert source.read(WORLD) == JPEG
+        assert source.stated == tile_type.name.lower()
 
 
-@pytest.mark.parametrize("compression", [Compression.UNKNOWN, Compression.BROTLI, Compression.ZSTD])
-@pytest.mark.parametrize("what", ["internal", "tile"])
+def test_what_the_header_says_of_a_tile_does_not_decide(tmp_path: Path) -> None:
+    tiles = [(0, JPEG), (1, gzip.compress(JPEG)), (2, gzip.compress(gzip.compress(JPEG)))]
+    for tile_type in (TileType.UNKNOWN, TileType.PNG):
+        for compression in (Compression.UNKNOWN, Compression.NONE, Compression.GZIP):
+            path = written(tmp_path / "a.pmtiles", tiles, tile_type=tile_type, tile_compression=compression)
+            with PMTilesSource(path) as source:
+                assert source.read(WORLD) == source.read(tile_from_id(1)) == JPEG
+                assert source.read(tile_from_id(2)) == gzip.compress(JPEG)
+                assert source.stated == ("png" if tile_type == TileType.PNG else "")
+
+
+@pytest.mark.parametrize("stated", ["jpg", "jpeg", "png", "webp", "image/jpeg", "JPG", "mixed"])
+def test_what_the_converter_of_the_library_writes_is_read(tmp_path: Path, stated: str) -> None:
+    """For `jpg`, which MBTiles prescribes, it writes tile type 0."""
+    database = tmp_path / "a.mbtiles"
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("CREATE TABLE metadata (name, value)")
+        db.execute("INSERT INTO metadata VALUES ('format', ?), ('minzoom', '0'), ('maxzoom', '0')", (stated,))
+        db.execute("CREATE TABLE tiles (zoom_level, tile_column, tile_row, tile_data)")
+        db.execute("INSERT INTO tiles VALUES (0, 0, 0, ?)", (JPEG,))
+    mbtiles_to_pmtiles(str(database), str(tmp_path / "a.pmtiles"), None)  # type: ignore[no-untyped-call]
+    with PMTilesSource(tmp_path / "a.pmtiles") as source:
+        assert source.read(WORLD) == JPEG
+
+
+@pytest.mark.parametrize(
+    ("what", "compression"),
+    [
+        ("internal", Compression.UNKNOWN), ("internal", Compression.BROTLI), ("internal", Compression.ZSTD),
+        ("tile", Compression.BROTLI), ("tile", Compression.ZSTD),
+    ],
+)  # fmt: skip
 def test_other_compressions_are_invalid(tmp_path: Path, what: str, compression: Compression) -> None:
     header: Any = {f"{what}_compression": compression}
     path = assembled(tmp_path / "a.pmtiles", directory([(0, 1, 0, 1)]), data=b"x", **header)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from builders.descriptors.decoding import Undecodable, decode
 from builders.grid.tiles import Tile
 from builders.imagery.png import write_png
-from builders.imagery.signature import FAULTS, fault_of
+from builders.imagery.signature import FAULTS, contradiction, fault_of
 from tests.support.terrain import render_jpeg
 
 PNG = write_png(np.zeros((16, 16, 3), np.uint8))
@@ -52,3 +52,30 @@ def test_a_tile_with_a_fault_never_decodes(data: bytes) -> None:
         with pytest.raises(Undecodable) as caught:
             decode(data)
         assert caught.value.message == FAULTS[fault]
+
+
+JPEG = render_jpeg(Tile(15, 7355, 11519))
+
+
+@pytest.mark.parametrize(
+    ("stated", "data"),
+    [
+        ("jpg", JPEG), ("jpeg", JPEG), ("JPG", JPEG), (" image/jpeg ", JPEG), ("image/jpg", JPEG), (".jfif", JPEG),
+        ("png", PNG), ("image/png", PNG), ("png8", PNG), ("PNG32", PNG), ("webp", b"RIFF\x24\0\0\0WEBPVP8 "),
+        ("", PNG), ("hybrid", PNG), ("mixed", JPEG), ("png", b"no image"), ("jpg", b""),
+    ],
+)  # fmt: skip
+def test_a_format_in_any_usual_spelling_agrees(stated: str, data: bytes) -> None:
+    assert contradiction(stated, data) == ""
+
+
+@pytest.mark.parametrize(
+    ("stated", "data", "real"),
+    [("png", JPEG, "JPEG"), ("image/jpeg", PNG, "PNG"), ("pbf", JPEG, "JPEG"), ("anything", PNG, "PNG"),
+     ("jpg and png", PNG, "PNG"), ("x" * 10**6, JPEG, "JPEG")],
+)  # fmt: skip
+def test_a_format_that_the_bytes_contradict_is_told(stated: str, data: bytes, real: str) -> None:
+    text = contradiction(stated, data)
+    assert repr(stated[:40]) in text
+    assert f"are {real}" in text
+    assert len(text) < 200

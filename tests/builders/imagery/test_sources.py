@@ -1,4 +1,4 @@
-"""The contract of tile sources, over all four containers; and how a source is opened by what it is."""
+"""The contract of tile sources, over all five containers; and how a source is opened by what it is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,14 +76,20 @@ def test_only_a_raster_reaches_over_a_tile_that_it_lacks(container: Container, i
     assert reach is None if container.name != "geotiff" else reach is not None and reach.tolist() == [2, 2, 0]
 
 
-def test_bands_are_those_of_a_raster(container: Container, imagery: Path) -> None:
+def test_bands_a_stretch_and_a_list_are_for_rasters(container: Container, imagery: Path, tmp_path: Path) -> None:
     if container.name == "geotiff":
         with pytest.raises(Invalid, match="no band 9"):
             open_source(imagery, SIDE, ROUND, bands=(1, 2, 9))
-    else:
-        with pytest.raises(Invalid, match="no bands to choose from") as caught:
-            open_source(imagery, SIDE, ROUND, bands=(1, 2, 3))
-        assert "remove bands" in caught.value.remedy
+        return
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"bands": (1, 2, 3)}, "remove bands"),
+        ({"stretch": (0, 4095)}, "remove stretch"),
+        ({"beside": (tmp_path / "other.tif",)}, "a table [[tiles]] of its own"),
+    )
+    for keys, remedy in wrong:
+        with pytest.raises(Invalid, match="is not a GeoTIFF") as caught:
+            open_source(imagery, SIDE, ROUND, **keys)
+        assert remedy in caught.value.remedy
 
 
 def test_reading_again_gives_the_same(imagery: Path) -> None:
@@ -279,5 +286,5 @@ def test_the_remedy_for_an_unknown_file_lists_the_kinds_of_source(tmp_path: Path
         open_source(path, SIDE, ROUND)
     assert caught.value.fields["path"] == str(path)
     assert ("is empty" in caught.value.message) == (data == b"")
-    for kind in ("MBTiles", "PMTiles", "GeoTIFF", "z/x/y"):
+    for kind in ("MBTiles", "GeoPackage", "PMTiles", "GeoTIFF", "z/x/y"):
         assert kind in caught.value.remedy

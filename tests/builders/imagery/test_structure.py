@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from builders.descriptors.decoding import BadTile, decode
 from builders.grid.tiles import MAX_TILE_BYTES, Tile
-from builders.imagery.structure import MAX_PARTS, MAX_SCANS, objection, objection_to_exif
+from builders.imagery.structure import MAX_PARTS, MAX_SCANS, objection, objection_to_exif, size_of
 from tests.support.terrain import render
 
 PIXELS = render(Tile(15, 7357, 11522))
@@ -140,3 +141,41 @@ def test_noise_has_an_answer() -> None:
     noise = np.random.default_rng(7).integers(0, 256, 1 << 20, np.uint8).tobytes()
     for start in (JPEG[:3], PNG[:8], WEBP[:12]):
         assert isinstance(objection(start + noise), str)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (300, 17), (16383, 2)])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}), ("JPEG", {"progressive": True, "comment": b"\xff\xc0 \xff\xd9" * 5}),
+        ("JPEG", {"exif": exif_of(1, 99)}),
+        ("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("WEBP", {"exif": exif_of(1, 99)}),
+    ],
+)  # fmt: skip
+def test_the_size_in_the_header_is_that_of_the_decoder(
+    kind: str, options: dict[str, Any], size: tuple[int, int]
+) -> None:
+    file = io.BytesIO()
+    Image.effect_noise(size, 50).convert("RGB").save(file, kind, **options)
+    data = file.getvalue()
+    assert size_of(data) == Image.open(io.BytesIO(data)).size == size
+
+
+@given(st.sampled_from([JPEG, PROGRESSIVE, PNG, WEBP]), st.data())
+def test_a_size_is_that_of_whatever_decodes(data: bytes, draw: st.DataObject) -> None:
+    """A tile of the right size is never called one of another size."""
+    at = draw.draw(st.integers(0, min(60, len(data) - 1)))
+    changed = data[:at] + bytes([draw.draw(st.integers(0, 255))]) + data[at + 1 :]
+    try:
+        image = decode(changed)
+    except BadTile:
+        size_of(changed)
+        return
+    assert size_of(changed) in (None, image.size)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8\xff", JPEG[:20], PNG[:20], WEBP[:25], b"\x89PNG\r\n\x1a\n" + bytes(40)]
+)
+def test_what_has_no_whole_header_has_no_size(data: bytes) -> None:
+    assert size_of(data) is None

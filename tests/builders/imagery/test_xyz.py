@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import socket
@@ -12,14 +13,19 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.descriptors.decoding import Undecodable, decode
 from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, cell_range, tile_from_id, tile_id, tiles_of_bbox
+from builders.imagery.inflate import unpacked
+from builders.imagery.png import write_png
+from builders.imagery.roworder import Extent
 from builders.imagery.sources import TileSource
 from builders.imagery.stamps import SourceStamp
+from builders.imagery.xyz import XyzSource
 from store.errors import Corrupt, Invalid, Unavailable
 from tests.builders.imagery.containers import open_folder, open_mbtiles, wait_past
 from tests.support.terrain import render_jpeg, write_terrain
@@ -82,16 +88,16 @@ def run_mbutil(what: str, source: Path, target: Path, **options: str) -> None:
 
 
 def test_what_mbutil_unpacks_and_packs_again_is_the_same_imagery(terrain: Path, tmp_path: Path) -> None:
-    unpacked, packed = tmp_path / "unpacked", tmp_path / "packed.mbtiles"
+    loose, packed = tmp_path / "loose", tmp_path / "packed.mbtiles"
     # Named .png whatever they are, which is its default: names say nothing about formats.
-    run_mbutil("mbtiles_to_disk", terrain, unpacked)
-    with open_folder(unpacked) as source:
+    run_mbutil("mbtiles_to_disk", terrain, loose)
+    with open_folder(loose) as source:
         assert source.zooms == ZOOMS
         assert source.resolution_m is None
         as_folder = everything(source)
-    for path in unpacked.rglob("*.png"):
+    for path in loose.rglob("*.png"):
         path.rename(path.with_suffix(".jpg"))  # it packs only what the metadata says
-    run_mbutil("disk_to_mbtiles", unpacked, packed, format="jpg")
+    run_mbutil("disk_to_mbtiles", loose, packed, format="jpg")
     with open_mbtiles(terrain) as first, open_mbtiles(packed) as again:
         assert as_folder == everything(first) == everything(again)
         assert again.zooms == ZOOMS
@@ -105,10 +111,11 @@ PLACES = st.integers(0, 6).flatmap(
 IMAGERY = st.dictionaries(PLACES, st.binary(max_size=3), min_size=1, max_size=40)
 
 
-@given(IMAGERY, st.sampled_from(["jpg", "jpeg", "png", "webp", "JPG", "WebP"]))
-def test_a_folder_and_a_database_of_the_same_tiles_are_the_same_source(
-    imagery: dict[Tile, bytes], extension: str
-) -> None:
+@given(
+    IMAGERY,
+    st.sampled_from([".jpg", ".jpeg", ".jfif", ".png", ".webp", ".JPG", ".WebP", "", "@2x", "@2x.png", "@2X.JFIF"]),
+)
+def test_a_folder_and_a_database_of_the_same_tiles_are_the_same_source(imagery: dict[Tile, bytes], ending: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, database = Path(name) / "tiles", Path(name) / "tiles.mbtiles"
         with closing(sqlite3.connect(database, isolation_level=None)) as db:
@@ -116,7 +123,7 @@ def test_a_folder_and_a_database_of_the_same_tiles_are_the_same_source(
             db.execute("INSERT INTO metadata VALUES ('format', 'png')")
             db.execute("CREATE TABLE tiles (zoom_level, tile_column, tile_row, tile_data)")
             for tile, data in imagery.items():
-                put(folder, f"{tile}.{extension}", data)
+                put(folder, f"{tile}{ending}", data)
                 db.execute("INSERT INTO tiles VALUES (?, ?, ?, ?)", (tile.z, tile.x, (1 << tile.z) - 1 - tile.y, data))
         cells = {(cell_of(tile), tile.z) for tile in imagery} | {(Tile(2, 1, 1), 6), (Tile(3, 7, 7), 3)}
         with open_folder(folder) as xyz, open_mbtiles(database) as mbtiles:
@@ -127,9 +134,9 @@ def test_a_folder_and_a_database_of_the_same_tiles_are_the_same_source(
                 assert items == list(mbtiles.cell(cell, zoom))
                 assert all(number in range(*cell_range(cell, zoom)) for number, _ in items)
                 whole += items
-            assert dict(whole) == {tile_id(tile): data for tile, data in imagery.items()}
+            assert dict(whole) == {tile_id(tile): unpacked(data) for tile, data in imagery.items()}
             for tile in [*imagery, Tile(6, 5, 5)]:
-                assert xyz.read(tile) == mbtiles.read(tile) == imagery.get(tile)
+                assert xyz.read(tile) == mbtiles.read(tile) == (unpacked(imagery[tile]) if tile in imagery else None)
 
 
 # Names
@@ -138,7 +145,8 @@ def test_a_folder_and_a_database_of_the_same_tiles_are_the_same_source(
 @pytest.mark.parametrize(
     "name",
     [
-        "x/1/1.png", "03/1/1.png", "3/01/1.png", "3/+1/1.png", "3/1/01.png", "3/1/1", "3/1/1.gif", "3/1/1.png.tmp",
+        "x/1/1.png", "03/1/1.png", "3/01/1.png", "3/+1/1.png", "3/1/01.png", "3/1/1.gif", "3/1/1.png.tmp",
+        "3/1/1@2.png", "3/1/1@3x.png", "3/1/@2x.png", "3/1/1@2x.tif", "3/1/1.", "3/1/01", "3/1/1/x.png",
         "3/1/1.0.png", "3/1/-1.png", "3/1/\u0661.png", "3/1/ 1.png", "3/8/1.png", "3/1/8.png", "25/1/1.png", "3/1/.png",
     ],
 )  # fmt: skip
@@ -183,6 +191,41 @@ def test_a_tile_twice_must_be_the_same_twice(folder: Path) -> None:
             with pytest.raises(Corrupt) as caught:
                 reading()
             assert caught.value.fields == {"path": str(folder), "tile": "3/1/6"}
+
+
+def test_of_two_files_of_a_tile_the_one_of_its_size_counts(folder: Path) -> None:
+    """As tile servers write them: 6.png beside 6@2x.png. Names do not decide which is which."""
+    small, large = (
+        write_png(np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)) for side in (16, 32)
+    )
+    for first, second in ((small, large), (large, small)):
+        put(folder, "3/1/6.png", first)
+        put(folder, "3/1/6@2x.png", second)
+        assert found(folder) == [(tile_id(Tile(3, 1, 6)), small)]  # `open_folder` opens tiles of 16 pixels
+        with open_folder(folder) as source:
+            assert source.read(Tile(3, 1, 6)) == small
+    put(folder, "3/1/6.png", b"\x01")
+    put(folder, "3/1/6@2x.png", large)
+    with open_folder(folder) as source, pytest.raises(Corrupt, match="twice"):
+        source.read(Tile(3, 1, 6))
+
+
+def test_a_tile_in_gzip_is_inflated(folder: Path) -> None:
+    put(folder, "3/1/6.png", gzip.compress(b"\x02"))
+    assert found(folder) == [(tile_id(Tile(3, 1, 6)), b"\x02")]
+
+
+def test_files_of_other_names_are_counted_and_one_is_named(folder: Path) -> None:
+    around = Extent((-1790000000, -700000000, 1790000000, 700000000), (3,))
+    with XyzSource(folder, 16, around, "xyz") as source:
+        assert (source.stated, source.notes) == ("png", ())
+    for name in ("3/1/6.tif", "3/1/6.png.aux.xml", "3/2/tile_5.png", "3/2/.hidden", "3/2/5.JFIF"):
+        put(folder, name)
+    with XyzSource(folder, 16, around, "xyz") as source:
+        (note,) = source.notes
+        assert source.stated == ""
+    assert note.startswith("3 files of other names")
+    assert note.endswith(str(folder / "3/1/6.png.aux.xml"))
 
 
 @pytest.mark.parametrize("size", [0, MAX_TILE_BYTES + 1])

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import os
 import stat
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,12 +67,125 @@ def test_seal_makes_read_only_and_forgives_a_medium_without_modes(
 
         monkeypatch.setattr(os, "fchmod", fchmod)
 
-    refuse(errno.EPERM)  # FAT
-    DISK.seal(fd, str(path))
+    for number in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):  # FAT
+        refuse(number)
+        DISK.seal(fd, str(path))
     refuse(errno.EIO)
     with pytest.raises(Unavailable):
         DISK.seal(fd, str(path))
     os.close(fd)
+
+
+def test_modes_of_what_is_made(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        DISK.make_directory(str(tmp_path / "folder"))
+        os.close(DISK.create(str(tmp_path / "file")))
+        os.close(DISK.create(str(tmp_path / "key"), 0o600))
+        replace_file(DISK, str(tmp_path / "ref"), b"", str(tmp_path))
+        replace_file(DISK, str(tmp_path / "note"), b"", str(tmp_path), 0o600)
+        DISK.append(str(tmp_path / "log"), b"", 0)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"folder": 0o755, "file": 0o644, "key": 0o600, "ref": 0o644, "note": 0o600, "log": 0o644}
+
+
+def test_what_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each method that promises it calls fsync for the file or the folder, and no other does."""
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    file, folder = tmp_path / "file", tmp_path / "folder"
+
+    def after(work: object) -> list[Path]:
+        now = [Path(path) for path in synced]
+        synced.clear()
+        return now
+
+    assert after(DISK.make_directory(str(folder))) == []
+    fd = DISK.create(str(file))
+    assert after(DISK.write(fd, b"abc", str(file))) == []
+    assert after(DISK.seal(fd, str(file))) == []
+    assert after(DISK.sync_file(fd, str(file))) == [file]
+    os.close(fd)
+    assert after(DISK.sync_files([str(file)])) == [file]
+    assert after(DISK.sync_directory(str(folder))) == [folder]
+    assert after(DISK.append(str(tmp_path / "log"), b"x", 0)) == [tmp_path / "log"]
+    assert after(DISK.rename(str(file), str(folder / "file"))) == []
+    assert after(DISK.link(str(folder / "file"), str(file))) == []
+    assert after(DISK.remove(str(file))) == []
+    replaced = after(replace_file(DISK, str(folder / "ref"), b"x", str(tmp_path)))
+    assert replaced == [tmp_path / f"ref.{os.getpid()}", folder]
+    assert after(write_new_file(DISK, str(folder / "key"), b"x", 0o600)) == [folder / "key", folder]
+
+
+def test_a_folder_is_synced_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "file").touch()
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("link", "file", "absent"):
+        with pytest.raises(Unavailable):
+            DISK.sync_directory(str(tmp_path / name))
+    DISK.sync_directory(str(tmp_path / "folder"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_link_gets_a_second_name_itself(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("file")
+    DISK.link(str(tmp_path / "link"), str(tmp_path / "other"))
+    assert (tmp_path / "other").is_symlink()
+    DISK.link(str(tmp_path / "file"), str(tmp_path / "second"))
+    assert (tmp_path / "second").stat().st_nlink == 2
+    with pytest.raises(Unavailable):
+        DISK.link(str(tmp_path / "file"), str(tmp_path / "second"))
+
+
+@pytest.mark.parametrize(
+    ("number", "raises"),
+    [
+        *((0, False), (errno.EOPNOTSUPP, False), (errno.ENOTTY, False), (errno.EXDEV, False), (errno.EINVAL, False)),
+        *((errno.ENOSYS, False), (errno.EPERM, False), (errno.EIO, True), (errno.ENOSPC, True)),
+    ],
+)
+def test_blocks_are_shared_where_the_file_system_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raises: bool
+) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def ioctl(*arguments: int) -> None:
+        asked.append(arguments)
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    with nullcontext() if not raises else pytest.raises(Unavailable):
+        assert DISK.clone(7, 8, "path") is (number == 0)
+    assert asked == [(8, 0x40049409, 7)]  # linux/fs.h: FICLONE of the new file, with the old one
+
+
+def test_tasks_run_at_once_and_answer_in_order() -> None:
+    assert DISK.at_once(lambda one: one * 2, range(100)) == [2 * one for one in range(100)]
+    stopped: list[str] = []
+    left = iter(range(1000))
+
+    def task(one: int) -> int:
+        if one == 0:
+            raise ValueError("the first")
+        stopping.wait(10)
+        return next(left)
+
+    stopping = threading.Event()
+
+    def stop() -> None:
+        stopped.append("stop")
+        stopping.set()
+
+    with pytest.raises(ValueError, match="the first"):
+        DISK.at_once(task, range(100), threads=2, stop=stop)
+    assert stopped == ["stop"]
+    assert next(left) < 50, "tasks that had not begun are given up"
 
 
 def test_sync_files_raises_what_any_of_them_raised(tmp_path: Path) -> None:
@@ -97,6 +215,32 @@ def test_remove_takes_files_links_and_empty_directories(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["kept"]
     with pytest.raises(Unavailable):
         DISK.remove(str(tmp_path / "kept"))
+
+
+@pytest.mark.parametrize(
+    ("make", "number"), [(os.mkfifo, errno.ENXIO), (lambda path: path.symlink_to("nowhere"), errno.ELOOP)]
+)
+def test_another_thing_in_the_place_of_the_log(tmp_path: Path, make: Callable[[Path], object], number: int) -> None:
+    make(tmp_path / "log")
+    with pytest.raises(Unavailable, match="expected a regular file, found a") as caught:
+        DISK.append(str(tmp_path / "log"), b"x", 0)
+    assert caught.value.fields["errno"] == number
+    assert "quarantine" in caught.value.remedy
+
+
+def test_append_truncates_only_what_is_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FAT driver refuses to truncate a file to the size that it has."""
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n")
+
+    def refuse(fd: int, size: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    DISK.append(str(path), b"two\n", 4)
+    assert path.read_bytes() == b"one\ntwo\n"
+    with pytest.raises(Unavailable):
+        DISK.append(str(path), b"x", 7)
 
 
 def test_append_cuts_first(tmp_path: Path) -> None:
@@ -159,6 +303,12 @@ class TestWriteNewFile:
             write_new_file(DISK, str(path), b"other", 0o600)
         assert path.read_bytes() == b"secret"
 
+    def test_the_folder_is_durable_last(self, tmp_path: Path) -> None:
+        disk = Recorded()
+        write_new_file(disk, str(tmp_path / "key"), b"secret", 0o600)
+        assert [name for name, _ in disk.operations] == ["create", "write", "sync", "sync-directory"]
+        assert disk.operations[-1][1] == str(tmp_path)
+
     def test_nothing_is_left_of_one_that_failed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(fd: int, data: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -200,6 +350,57 @@ class TestManyFiles:
             assert not durable._sync_all("/dev/shm")
         monkeypatch.setattr(durable, "_SYNCFS", frozenset())
         assert not durable._sync_all(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("release", "type_", "reaches"),
+        [
+            *(("5.8.0", "ext4", True), ("5.7.99", "ext4", False), ("6.1.0-18-amd64", "xfs", True)),
+            *(("4.19.0", "ext4", False), ("6.1", "f2fs", True), ("6.1.0", "ext2", True), ("6.1.0", "ext3", True)),
+            *(
+                ("6.1.0", "overlay", False),
+                ("6.1.0", "fuse.x", False),
+                ("unknown", "ext4", False),
+                ("6", "ext4", False),
+            ),
+        ],
+    )
+    def test_which_file_systems_and_kernels_are_known(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str, type_: str, reaches: bool
+    ) -> None:
+        device = os.stat(tmp_path).st_dev
+        number = f"{os.major(device)}:{os.minor(device)}"
+        lines = [
+            "1 2 0:999999 / /elsewhere rw - fuse.other fuse rw",
+            f"36 35 {number} / /mnt rw,noatime master:1 - {type_} dev rw",
+        ]
+        called: list[int] = []
+        monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
+        monkeypatch.setattr("builtins.open", lambda *_, **__: nullcontext(lines))
+
+        def syncfs(fd: int) -> int:
+            called.append(fd)
+            return 0
+
+        libc = SimpleNamespace(syncfs=syncfs)
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: libc)
+        before = len(os.listdir("/proc/self/fd"))
+        assert durable._sync_all(str(tmp_path)) is reaches
+        assert bool(called) is reaches
+        libc.syncfs = lambda fd: -1
+        assert not durable._sync_all(str(tmp_path)), "it failed: each file is synced, and says why"
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_a_device_under_two_types_or_none_is_not_known(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        device = os.stat(tmp_path).st_dev
+        number = f"{os.major(device)}:{os.minor(device)}"
+        monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="6.1.0"))
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace(syncfs=lambda fd: 0))
+        for types in ([], ["ext4", "overlay"]):
+            lines = [f"36 35 {number} / /mnt rw - {type_} dev rw" for type_ in types]
+            monkeypatch.setattr("builtins.open", lambda *_, lines=lines, **__: nullcontext(lines))
+            assert not durable._sync_all(str(tmp_path))
 
     def test_an_old_kernel_tells_of_no_failed_write(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.7.19"))

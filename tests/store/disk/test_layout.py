@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from store.disk import layout
 from store.disk.layout import FORMAT, ROOT_FILE, TOML, check_format, check_free, no_store, open_store
 from store.disk.media import Media
 from store.errors import Invalid, NoStore, Unavailable
@@ -149,6 +150,33 @@ class TestWhatLiesThere:
         for number in range(1200):
             (tmp_path / "full" / f"{number}.jpg").touch()
         assert "it has no flightbag.toml" in words(tmp_path / "full")
+
+    @pytest.mark.parametrize(("most", "found"), [(5, True), (4, False)])
+    def test_the_look_takes_in_so_many_names(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, found: bool
+    ) -> None:
+        """One name in the folder, four in the folder below it: the store is perhaps the last of them."""
+        monkeypatch.setattr(layout, "_LOOKED_AT", most)
+        inner = stick(tmp_path / "stick" / "inner", "store")
+        order = iter((["inner"], ["x", "y", "z", "store"]))
+        (tmp_path / "stick" / "inner" / "x").mkdir()
+
+        def names(folder: str, most: int = 1000) -> list[str]:
+            return next(order)[:most]
+
+        monkeypatch.setattr(layout, "_names", names)
+        assert layout._stores_below(str(tmp_path / "stick")) == ([str(inner / "store")] if found else [])
+
+    def test_a_listing_has_an_end(self, tmp_path: Path) -> None:
+        for number in range(1001):
+            (tmp_path / str(number)).touch()
+        assert len(layout._names(str(tmp_path))) == 1000
+        assert len(layout._names(str(tmp_path), 7)) == 7
+        assert layout._names(str(tmp_path / "none")) == []
+
+    @pytest.mark.parametrize(("count", "more"), [(1, ""), (3, ""), (4, " or one of 1 more")])
+    def test_three_stores_are_named(self, count: int, more: str) -> None:
+        assert layout._listed(list("abcd")[:count]) == " or ".join("abc"[:count]) + more
 
     def test_a_medium_that_is_not_mounted(self, tmp_path: Path) -> None:
         (tmp_path / "stick").mkdir()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from store.disk import locks
 from store.disk.durable import Disk
 from store.disk.locks import Locked, SharedLock, exclusive
 from store.errors import Unavailable
 from tests.faults.test_kill import child
+from tests.support.stores import listing
 
 HOLD = """
 import sys, time
@@ -139,6 +144,143 @@ def test_no_lock_is_taken_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(Unavailable), exclusive(str(tmp_path / "linked"), Disk(), "x", "the thing"):
         pass
     assert os.listdir(tmp_path / "outside") == []
+
+
+def test_what_a_lock_file_says_of_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["flightbag", "x" * 5000])
+    began = int(time.time())
+    for take in ("exclusive", "shared class"):
+        path = tmp_path / "lock" / take
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"y" * 9000)
+        if take == "exclusive":
+            with exclusive(str(tmp_path), Disk(), take, "the thing"):
+                text = path.read_bytes()
+        else:
+            lock = SharedLock(str(tmp_path), Disk(), take, "the thing")
+            lock.hold_exclusive(wait=False)
+            text = path.read_bytes()
+            lock.close()
+        holder = json.loads(text)
+        assert list(holder) == ["pid", "host", "since", "command"]
+        assert (holder["pid"], holder["host"]) == (os.getpid(), socket.gethostname())
+        assert began <= holder["since"] <= time.time()
+        assert holder["command"] == ("flightbag " + "x" * 5000)[:400]
+
+
+def test_a_lock_file_of_the_right_size_is_not_truncated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FAT driver refuses to truncate a file to the size that it has."""
+    cut: list[int] = []
+    monkeypatch.setattr(locks.os, "ftruncate", lambda fd, size: cut.append(size))
+    monkeypatch.setattr(locks, "_holder", lambda: b"{}")
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    for length, cuts in ((0, []), (2, []), (3, [2])):
+        os.pwrite(fd, b"x" * length, 0)
+        locks._write_holder(fd)
+        assert cut == cuts
+    os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("text", "by"),
+    [
+        (b'{"pid": 5, "host": "h", "command": "c"}', "process 5 on h (c)"),
+        (b'{"pid": 5, "host": "h", "since": 7, "command": "c", "more": 1}', "process 5 on h (c)"),
+        (b'{"pid": 5, "host": "h"}', "another process"),
+        (b'{"pid": 5, "command": "c"}', "another process"),
+        (b'{"host": "h", "command": "c"}', "another process"),
+        (b'{"pid": 5, "host": "h", "command": "c"}' + b" " * 4096, "process 5 on h (c)"),
+        (b" " * 4096 + b'{"pid": 5, "host": "h", "command": "c"}', "another process"),
+    ],
+)
+def test_without_the_table_of_the_kernel_the_text_names_the_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, by: str
+) -> None:
+    monkeypatch.setattr(locks, "_by_kernel", lambda _: {})
+    (tmp_path / "x").write_bytes(text)
+    error = locks._locked(str(tmp_path / "x"), "the thing")
+    assert error.message == f"the thing is locked by {by}"
+    facts = {"pid", "host", "since", "command"}
+    assert facts <= set(error.fields)
+    if by != "another process":
+        assert (error.fields["pid"], error.fields["host"], error.fields["command"]) == (5, "h", "c")
+
+
+@pytest.mark.parametrize(("pid", "named"), [(5, 5), (7, 7), (6, 5), ("5", 5), (True, 5)])
+def test_the_kernel_says_who_holds_it_and_the_text_which_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: object, named: int
+) -> None:
+    holders = {number: {"pid": number, "host": "h", "command": "c"} for number in (5, 7)}
+    monkeypatch.setattr(locks, "_by_kernel", lambda _: holders)
+    (tmp_path / "x").write_text(json.dumps({"pid": pid, "host": "g", "since": 3, "command": "d"}))
+    error = locks._locked(str(tmp_path / "x"), "the thing")
+    assert error.fields["pid"] == named
+    assert error.fields["since"] == (3 if pid == named and pid is not True else None)
+
+
+def test_the_table_of_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of another kind or of another file count for nothing, and neither does who only waits."""
+    path = tmp_path / "x"
+    path.touch()
+    status = path.stat()
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    me = os.getpid()
+    table: list[str] = []
+    real = open
+
+    def fake(name: str, *arguments: object, **options: object) -> object:
+        return nullcontext(table) if name == "/proc/locks" else real(name, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", fake)
+    for lines, holders in (
+        ([f"1: FLOCK  ADVISORY  WRITE {me} {place} 0 EOF"], {me}),
+        ([f"1: FLOCK ADVISORY READ {me} {place} 0 EOF", f"2: FLOCK ADVISORY READ 1 {place} 0 EOF"], {me, 1}),
+        ([f"1: POSIX ADVISORY WRITE {me} {place} 0 EOF"], set()),
+        ([f"1: -> FLOCK ADVISORY WRITE {me} {place} 0 EOF"], set()),
+        ([f"1: FLOCK ADVISORY WRITE {me} {place}1 0 EOF"], set()),
+        ([f"1: FLOCK ADVISORY WRITE {2**30} {place} 0 EOF"], set()),
+        (["garbage"], set()),
+    ):
+        table[:] = lines
+        assert set(locks._by_kernel(str(path))) == holders
+    table[:] = [f"1: FLOCK ADVISORY WRITE {me} {place} 0 EOF"]
+    (holder,) = locks._by_kernel(str(path)).values()
+    assert (holder["pid"], holder["host"]) == (me, socket.gethostname())
+    command = Path("/proc/self/cmdline").read_bytes()[:400].replace(b"\0", b" ").decode(errors="replace").strip()
+    assert holder["command"] == command
+    assert locks._by_kernel(str(tmp_path / "none")) == {}
+
+
+def test_whoever_waits_gets_the_lock_later(tmp_path: Path) -> None:
+    one, two = (SharedLock(str(tmp_path), Disk(), "x", "the thing") for _ in range(2))
+    one.hold_exclusive(wait=True)
+    for take in (two.hold_shared, two.hold_exclusive):
+        with pytest.raises(Locked, match="the thing is locked by process"):
+            take(wait=False)
+        timer = threading.Timer(0.05, one.release)
+        timer.start()
+        take(wait=True)
+        timer.join()
+        assert not one.try_exclusive()
+        two.release()
+        assert one.try_exclusive()
+    one.close()
+    two.close()
+
+
+def test_a_lock_that_exists_is_taken_shared_without_a_write(tmp_path: Path) -> None:
+    SharedLock(str(tmp_path), Disk(), "x", "the thing").close()
+    before = listing(tmp_path)
+    lock = SharedLock.existing(str(tmp_path), "x", "the thing")
+    assert lock is not None
+    lock.hold_shared(wait=False)
+    alone = SharedLock(str(tmp_path), Disk(), "x", "it")
+    assert not alone.try_exclusive()
+    lock.close()
+    assert alone.try_exclusive()
+    alone.close()
+    assert listing(tmp_path) == before
+    assert SharedLock.existing(str(tmp_path), "y", "the thing") is None
 
 
 def test_the_holder_of_a_copied_lock_file_holds_nothing(tmp_path: Path) -> None:

@@ -9,11 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
+from store.disk import log
 from store.disk.durable import Disk
-from store.disk.log import FIRST, LOG, LOG_LIMIT, Event, append, events
+from store.disk.log import (
+    EVENTS,
+    FIRST,
+    LOG,
+    LOG_LIMIT,
+    MOVES,
+    Event,
+    append,
+    before_damage,
+    claims,
+    events,
+    hashes,
+)
 from store.disk.media import Media
 from store.errors import Corrupt
+from store.format.cbor import INT_MAX
+from store.format.manifest import TIME_MAX
 
 DISK = Disk()
 
@@ -158,3 +174,60 @@ def test_a_line_in_another_spelling_is_malformed(media: Media) -> None:
         file.write(b'{"at": 1, "event": "signed", "previous": "' + FIRST.encode() + b'"}\n')
     with pytest.raises(Corrupt):
         events(media)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_is_read_back(media: Media, event: str) -> None:
+    facts = {"mission": "m", "manifest": "0" * 64, "sequence": INT_MAX} if event in MOVES else {"any": 1}
+    made = [Event(0, event, facts), Event(TIME_MAX, event, facts)]
+    for one in made:
+        append(media, DISK, one)
+    assert events(media) == made
+    with open(media.absolute(LOG), "ab") as file:
+        file.write(lines_of(media)[-1].replace(b'"at":253402300799', b'"at":253402300800'))
+    with pytest.raises(Corrupt):
+        events(media)
+
+
+@pytest.mark.parametrize("at", [-1, TIME_MAX + 1, True])
+@pytest.mark.parametrize("event", ["signed", "rotated"])
+def test_a_time_of_no_calendar(media: Media, at: int, event: str) -> None:
+    append(media, DISK, Event(at, event, {}))
+    with pytest.raises(Corrupt, match="line 1 of the log is malformed"):
+        events(media)
+    assert (list(claims(media)), before_damage(media)) == ([], [])
+
+
+def test_each_line_names_the_hash_of_the_line_before(media: Media) -> None:
+    assert hashes(media) == []
+    write(media, 3)
+    assert hashes(media) == [blake3(line).hexdigest() for line in lines_of(media)]
+    assert [json.loads(line)["previous"] for line in lines_of(media)] == [FIRST, *hashes(media)[:2]]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_comes_before_a_damage_and_what_is_well_formed_after_it(media: Media, damage: str) -> None:
+    assert (before_damage(media), list(claims(media))) == ([], [])
+    made = write(media, 4)
+    whole = lines_of(media)
+    assert before_damage(media) == list(zip(made, whole, strict=True))
+    assert list(claims(media)) == made
+    damaged = DAMAGE[damage](whole)
+    Path(media.path, "log").write_bytes(b"".join(damaged))
+    held = before_damage(media)
+    assert held == list(zip(made, whole, strict=True))[: len(held)]
+    with pytest.raises(Corrupt) as caught:
+        hashes(media)
+    assert caught.value.fields["actual"] == len(held) + 1
+    event_of = dict(zip(whole, made, strict=True))
+    assert [event for event in claims(media) if event in made] == [event_of[line] for line in damaged if line in whole]
+
+
+def test_no_reader_takes_more_than_the_limit(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = write(media, 3)
+    first, second, _ = map(len, lines_of(media))
+    monkeypatch.setattr(log, "LOG_LIMIT", first + second)
+    assert list(claims(media)) == made[:2]
+    assert [event for event, _ in before_damage(media)] == made[:2]
+    monkeypatch.setattr(log, "LOG_LIMIT", first + second - 1)
+    assert list(claims(media)) == made[:1]

@@ -146,6 +146,7 @@ class TestDigest:
             assert stamp == media.stamp(object_path(id_))
         assert into is None or bytes(into) == data
         assert sum(told) == size
+        assert max(told, default=0) <= CHUNK
 
     @pytest.mark.parametrize(("change", "kind"), [(-1, "oversized"), (1, "truncated"), (10**9, "truncated")])
     def test_another_size_is_told_without_reading(

@@ -120,6 +120,33 @@ class TestDevices:
         image.unlink()
         assert machine.lies_on("7:3", "ext4", "/dev/loop3").removable is None
 
+    @pytest.mark.parametrize(("layers", "removable"), [(1, True), (8, True), (9, None)])
+    def test_so_many_layers_are_followed(self, machine: Machine, layers: int, removable: bool | None) -> None:
+        machine.device("8:1", USB, {"removable": "0"})
+        below = "8:1"
+        for number in range(1, layers):
+            device = f"253:{number}"
+            machine.device(device, f"{VIRTUAL}/dm-{number}", {"slaves/below/dev": below})
+            below = device
+        assert machine.lies_on(below, "ext4").removable is removable
+
+    def test_the_look_for_a_removable_device_ends_below_the_top(self, machine: Machine) -> None:
+        machine.device("8:1", SATA, {"removable": "0"})
+        (machine.sys / "removable").write_text("1")
+        (machine.sys / "type").write_text("SD")
+        assert machine.lies_on("8:1") == Medium(False)
+
+    @pytest.mark.parametrize("numbers", [("8:1", "8:33"), ("8:33", "8:1")])
+    def test_over_several_one_that_is_fixed_and_one_unknown_are_unknown(
+        self, machine: Machine, numbers: tuple[str, str]
+    ) -> None:
+        machine.device("8:1", SATA, {"removable": "0"})
+        machine.device("9:0", f"{VIRTUAL}/md0", {"slaves/a/dev": numbers[0], "slaves/b/dev": numbers[1]})
+        medium = machine.lies_on("9:0", "ext4")
+        assert (medium.removable, "8:33" in medium.obstacle) == (None, True)
+        machine.device("8:33", SATA.replace("sda", "sdc"), {"removable": "0"})
+        assert machine.lies_on("9:0", "ext4") == Medium(False)
+
     def test_devices_in_a_circle_are_unknown(self, machine: Machine) -> None:
         machine.device("253:1", f"{VIRTUAL}/dm-1", {"slaves/dm-2/dev": "253:2"})
         machine.device("253:2", f"{VIRTUAL}/dm-2", {"slaves/dm-1/dev": "253:1"})
@@ -154,6 +181,32 @@ class TestMounts:
         assert medium_of(7, proc=str(machine.proc), sysfs=str(machine.sys)) == unknown
         assert medium_of(8, proc=str(machine.proc), sysfs=str(machine.sys)) == unknown
         assert medium_of(7, proc="/none", sysfs="/none") == unknown
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "42 27 - vfat /dev/sdb1",
+            "42 - vfat /dev/sdb1",
+            "42 27 8:17 / / rw - vfat",
+            "42 27 8:17 / / rw",
+            "4 27 8:17 / / rw - vfat /dev/sdb1",
+            "420 27 8:17 / / rw - vfat /dev/sdb1",
+        ],
+    )
+    def test_a_line_that_is_cut_or_of_another_mount_says_nothing(self, machine: Machine, line: str) -> None:
+        machine.device("8:17", f"{USB}/sdb1", {"../removable": "1"})
+        (machine.proc / "mountinfo").write_text(f"{line}\n")
+        assert medium_of(7, proc=str(machine.proc), sysfs=str(machine.sys)).removable is None
+        (machine.proc / "mountinfo").write_text(f"{line}\n42 27 8:17 - vfat /dev/sdb1\n")
+        assert medium_of(7, proc=str(machine.proc), sysfs=str(machine.sys)) == Medium(True)
+
+    @pytest.mark.parametrize("more", [0, 1])
+    def test_a_table_of_the_largest_size_is_read(self, machine: Machine, more: int) -> None:
+        machine.device("8:17", f"{USB}/sdb1", {"../removable": "1"})
+        line = "42 27 8:17 / / rw - vfat /dev/sdb1\n"
+        (machine.proc / "mountinfo").write_text(line + "x" * (2**20 - len(line) + more))
+        medium = medium_of(7, proc=str(machine.proc), sysfs=str(machine.sys))
+        assert medium.removable is (None if more else True)
 
     def test_another_system(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.platform", "darwin")

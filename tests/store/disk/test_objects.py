@@ -193,6 +193,15 @@ class TestBatch:
                 batch.add(read_chunks(str(tmp_path / "none")))
         assert caught.value.kind == "unreadable"
 
+    def test_a_file_is_read_through_a_link_and_nothing_else_is(self, tmp_path: Path) -> None:
+        data = bytes(CHUNK) + b"x"
+        (tmp_path / "file").write_bytes(data)
+        (tmp_path / "link").symlink_to("file")
+        assert list(map(len, read_chunks(str(tmp_path / "link")))) == [CHUNK, 1]
+        with pytest.raises(Corrupt, match="found a directory") as caught:
+            list(read_chunks(str(tmp_path)))
+        assert caught.value.kind == "wrong-type"
+
 
 def spoil(path: Path, how: str, outside: Path) -> None:
     """Puts something bad in the place of an object."""

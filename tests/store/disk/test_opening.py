@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import importlib.util
 import os
 import stat
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from store.disk import opening
-from store.disk.opening import OtherType, open_file
+from store.disk.opening import OtherType, open_file, open_or_create, type_name
 from tests.support.opens import make_device, make_socket, opens_of
 
 THINGS: dict[str, Callable[[Path], object]] = {
@@ -37,6 +39,70 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
         monkeypatch.setattr(os, "open", without_proc)
     return str(request.param)
+
+
+@pytest.mark.parametrize("name", ["O_PATH", None])
+def test_which_systems_look_first(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    if name is not None:
+        monkeypatch.delattr(os, name)
+    spec = opening.__spec__
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if name is not None:
+        assert not module._LOOK
+        return
+    following, always = os.O_PATH, os.O_NOCTTY
+    assert following == module._FOLLOWING & ~os.O_CLOEXEC
+    assert following | os.O_NOFOLLOW == module._LOOK & ~os.O_CLOEXEC
+    assert always == module._ALWAYS & ~os.O_CLOEXEC
+
+
+@pytest.mark.parametrize("access", [os.O_WRONLY, os.O_RDWR])
+def test_a_file_is_opened_or_made(tmp_path: Path, access: int) -> None:
+    path = tmp_path / "file"
+    before = os.umask(0)
+    try:
+        fd = open_or_create(str(path), access)
+    finally:
+        os.umask(before)
+    assert os.write(fd, b"abc") == 3
+    os.close(fd)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    fd = open_or_create(str(path), access)
+    assert os.fstat(fd).st_size == 3, "it is not truncated"
+    assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == access
+    os.close(fd)
+
+
+@pytest.mark.parametrize("thing", ["fifo", "directory", "link", "socket"])
+def test_another_thing_is_neither_opened_nor_replaced(tmp_path: Path, thing: str) -> None:
+    THINGS[thing](tmp_path / "thing")
+    with pytest.raises(OtherType):
+        open_or_create(str(tmp_path / "thing"), os.O_WRONLY)
+    assert not (tmp_path / "file").exists(), "nothing is made through a link to nowhere"
+
+
+def test_a_file_that_another_process_makes_meanwhile_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = tmp_path / "file", os.open
+
+    def racing(name: str | os.PathLike[str], flags: int, *arguments: int, dir_fd: int | None = None) -> int:
+        if flags & os.O_CREAT:
+            path.write_bytes(b"theirs")
+        return real(name, flags, *arguments, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", racing)
+    fd = open_or_create(str(path), os.O_RDWR)
+    assert os.read(fd, 9) == b"theirs"
+    os.close(fd)
+
+
+def test_names_of_types() -> None:
+    assert [type_name(mode) for mode in (stat.S_IFREG | 0o644, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO)] == [
+        *("file", "directory", "symlink", "fifo")
+    ]
+    assert [type_name(mode) for mode in (stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)] == ["socket", "device", "device"]
 
 
 @pytest.mark.parametrize("thing", THINGS)

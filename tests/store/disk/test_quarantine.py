@@ -115,3 +115,23 @@ def test_a_copy_leaves_the_file_in_its_place(store: Path) -> None:
         assert media.read(target, 100) == path.read_bytes() == b"lines\n"
         with pytest.raises(Corrupt):
             copy_aside(media, Disk(), "log", 5)
+
+
+def test_a_copy_and_its_folders_are_durable_when_it_returns(store: Path) -> None:
+    put(store, "log", b"lines\n")
+    disk = Recorded()
+    with Media(store) as media:
+        target = copy_aside(media, disk, "log", 6)
+    path = str(store / target)
+    folders = (os.path.dirname(target), "quarantine", "")
+    synced = [("sync-directory", os.path.join(store, folder)) for folder in folders]
+    operations = disk.operations[disk.operations.index(("create", path)) :]
+    assert operations == [("create", path), ("write", path), ("sync", path), *synced]
+
+
+def test_what_is_not_there_is_not_present(store: Path) -> None:
+    put(store, "drafts/north")
+    with Media(store) as media:
+        assert [present(media, name) for name in ("drafts", "drafts/north", "drafts/south", "x/y")] == [
+            *(True, True, False, False)
+        ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from store.disk import staging as staging_module
 from store.disk.durable import Disk
 from store.disk.media import FOLDER_LIMIT, Media
 from store.disk.staging import Staging, empty, list_names, remove_tree, sweep
@@ -70,6 +71,44 @@ def test_sweep_follows_no_link_and_passes_over_what_is_no_folder(store: Path, tm
     with Media(store) as media:
         assert sweep(media, Disk()) == 0
     assert (tmp_path / "outside" / "file").exists()
+
+
+def test_sweep_follows_no_link_that_takes_the_place_of_a_folder(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies there only after the look at the folders, before the sweep opens it."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_bytes(b"")
+    (store / "tmp" / "link").symlink_to(tmp_path / "outside")
+    (store / "tmp" / "file").write_bytes(b"")
+    monkeypatch.setattr(staging_module, "_first_folders", lambda _: ["link", "file", "none"])
+    disk = Recorded()
+    with Media(store) as media:
+        assert sweep(media, disk) == 0
+    assert (tmp_path / "outside" / "file").exists()
+    assert disk.operations == []
+
+
+def test_a_folder_that_a_sweep_took_before_it_was_locked_is_made_again(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [True]
+    real = fcntl.flock
+
+    def taken(fd: int, operation: int) -> None:
+        real(fd, operation)
+        if left and operation == fcntl.LOCK_EX:
+            left.clear()
+            (folder,) = (store / "tmp").iterdir()
+            folder.rmdir()
+
+    monkeypatch.setattr(fcntl, "flock", taken)
+    before = len(os.listdir("/proc/self/fd"))
+    with Media(store) as media, Staging(media, Disk()) as staging:
+        assert os.path.isdir(staging.folder())
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert left == []
+    assert os.listdir(store / "tmp") == []
 
 
 def test_the_folder_is_let_go_even_if_it_cannot_be_removed(store: Path) -> None:

@@ -29,7 +29,7 @@ def test_other_text_is_no_duration(text: str) -> None:
 
 def test_a_lifetime_is_whole_seconds_up_to_the_last_time() -> None:
     assert [lifetime_of(text) for text in ("1s", "0.5h", f"{TIME_MAX}s")] == [1, 1800, TIME_MAX]
-    for text in ("0s", "0.5s", f"{TIME_MAX + 1}s", "999999999999d", "72"):
+    for text in ("0s", "0.5s", "1.5s", "1.001h", f"{TIME_MAX + 1}s", "999999999999d", "72"):
         with pytest.raises(Invalid):
             lifetime_of(text)
 

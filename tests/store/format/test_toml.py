@@ -58,6 +58,10 @@ def test_the_memory_is_bounded() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+def test_the_limits() -> None:
+    assert (MAX_KEY_PARTS, MAX_NESTING, MAX_LINE, MAX_VALUES) == (16, 16, 65_536, 65_536)
+
+
 def nested(depth: int) -> str:
     return "x = " + "[" * depth + "]" * depth
 

@@ -418,6 +418,29 @@ class TestSlots:
             (state / name).write_bytes(derive(CONTEXT, body) + body)
         assert kinds(takeoff(state, store)) == ["bad-state"]
 
+    def test_the_last_number_is_reached_and_not_passed(self, state: Path, store: Path) -> None:
+        def number_of_changes(number: int) -> None:
+            body = number.to_bytes(8) + (state / "a").read_bytes()[40:]
+            for name in SLOTS:
+                (state / name).write_bytes(derive(CONTEXT, body) + body)
+
+        number_of_changes(INT_MAX - 1)
+        assert takeoff(state, store).go
+        assert read_state(state).number == INT_MAX
+        before = listing(state, but=("lock", "tmp"))
+        with pytest.raises(Corrupt, match="changed too often"):
+            consume(state, FACTS.flight)
+        assert listing(state, but=("lock", "tmp")) == before
+
+    def test_a_newer_root_alone_is_one_change(self, state: Path, store: Path) -> None:
+        assert takeoff(state, store).go
+        number = read_state(state).number
+        (store / "trust/2.root.cbor").write_bytes(sign_root(next_root(ROOT), "root-a"))
+        assert takeoff(state, store).go
+        assert (read_state(state).state.root.root.version, read_state(state).number) == (2, number + 1)
+        assert takeoff(state, store).go
+        assert read_state(state).number == number + 1
+
     def test_two_slots_that_contradict_each_other(self, state: Path, tmp_path: Path, store: Path) -> None:
         enrol(tmp_path / "other", replace(STATE, id="uav-08"))
         shutil.copy(tmp_path / "other" / "b", state / "b")

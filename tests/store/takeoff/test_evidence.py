@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from store.disk.media import Media
+from store.disk.media import CHUNK, Media
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
+from store.takeoff import evidence as evidence_module
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Evidence
 from store.trust.root import MAX_STEPS
 from tests.support.memory import MemoryEvidence
+from tests.support.missions import ROOT, next_root, pinned, sign_root
+from tests.support.stores import file_of, overwrite
 
 Present = Callable[[MemoryEvidence], Evidence]
 
@@ -143,6 +147,140 @@ class TestEvidence:
         for look in looks:
             with pytest.raises(Unavailable):
                 look()
+
+
+def stored(path: Path, **parts: Any) -> StoreEvidence:
+    MemoryEvidence(**parts).write_to(path)
+    return StoreEvidence(Media(path))
+
+
+class TestMissions:
+    def evidence(self, tmp_path: Path, *missions: str) -> StoreEvidence:
+        return stored(tmp_path / "store", refs=dict.fromkeys(missions, b"r" * 65))
+
+    def remedy(self, evidence: StoreEvidence, mission: str) -> str:
+        with pytest.raises(NotFound) as caught:
+            evidence.ref(mission)
+        assert caught.value.kind == "missing"
+        return caught.value.remedy
+
+    def test_other_names_are_passed_over(self, tmp_path: Path) -> None:
+        evidence = self.evidence(tmp_path, "b", "a")
+        (tmp_path / "store/missions/.partial").touch()
+        (tmp_path / "store/drafts").mkdir()
+        (tmp_path / "store/drafts/c").touch()
+        (tmp_path / "store/drafts/C~").touch()
+        assert (evidence.missions(), evidence.drafts()) == (["a", "b"], ["c"])
+
+    def test_a_store_without_the_folder_has_none(self, tmp_path: Path) -> None:
+        evidence = StoreEvidence(Media(tmp_path))
+        assert (evidence.missions(), evidence.drafts()) == ([], [])
+        assert self.remedy(evidence, "a").startswith("check that this is the right store: it has no mission")
+
+    def test_a_file_in_place_of_the_folder_is_corrupt(self, tmp_path: Path) -> None:
+        (tmp_path / "missions").touch()
+        with pytest.raises(Corrupt):
+            StoreEvidence(Media(tmp_path)).missions()
+
+    def test_the_remedy_names_those_whose_ids_are_like_it_or_the_first_three(self, tmp_path: Path) -> None:
+        evidence = self.evidence(tmp_path, "north-ridge", "south", "west", "x")
+        assert self.remedy(evidence, "NORTH-RIDGE") == "give north-ridge"
+        assert self.remedy(evidence, "north-bridge") == "give north-ridge, or sync north-bridge to this store"
+        more = "give north-ridge or south or west or one of 1 more"
+        assert self.remedy(evidence, "../../flight") == more
+        assert self.remedy(evidence, "q") == f"{more}, or sync q to this store"
+        three = self.evidence(tmp_path / "other", "a", "b", "c")
+        assert self.remedy(three, "QQQQQ") == "give a or b or c"
+
+
+class TestRoots:
+    def test_they_are_asked_for_by_name_up_to_a_hole(self, tmp_path: Path) -> None:
+        evidence = stored(tmp_path / "store", roots=dict.fromkeys(range(1, 71), b"x"))
+        assert evidence.root_versions() == list(range(1, 71))
+        for version in (34, *range(35, 68)):
+            (tmp_path / f"store/trust/{version}.root.cbor").unlink()
+        assert evidence.root_versions() == list(range(1, 34))
+        with pytest.raises(NotFound):
+            evidence.root_file(34)
+        assert (evidence.root_file(33), evidence.first_root()) == (b"x", b"x")
+
+    def test_more_than_a_store_may_have(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        evidence = stored(tmp_path / "store", roots=dict.fromkeys(range(1, 41), b"x"))
+        monkeypatch.setattr(evidence_module, "MAX_ROOTS", 40)
+        assert len(evidence.root_versions()) == 40
+        monkeypatch.setattr(evidence_module, "MAX_ROOTS", 39)
+        with pytest.raises(Corrupt) as caught:
+            evidence.root_versions()
+        assert caught.value.kind == "bad-trust-chain"
+
+    @pytest.mark.parametrize("count", [1, 2, MAX_STEPS + 1, MAX_STEPS + 2, 2 * MAX_STEPS + 2])
+    def test_the_newest_of_a_chain_of_any_length(self, tmp_path: Path, count: int) -> None:
+        root, files = ROOT, {1: sign_root(ROOT, "root-a")}
+        for version in range(2, count + 1):
+            root = next_root(root)
+            files[version] = sign_root(root, "root-a")
+        evidence = stored(tmp_path / "store", roots=files)
+        assert evidence.newest(pinned()).root == root
+        assert evidence.newest(pinned(root)).root == root
+
+
+class TestReading:
+    SMALL, LARGE = b"small", bytes(CHUNK) + b"x"
+
+    def evidence(self, path: Path, *data: bytes) -> tuple[StoreEvidence, list[int], list[ObjectId]]:
+        """Evidence that keeps how many bytes it hashed, and what it found whole."""
+        MemoryEvidence({ObjectId.of(one): one for one in data}).write_to(path)
+        hashed: list[int] = []
+        whole: list[ObjectId] = []
+        return StoreEvidence(Media(path), hashed.append, lambda id_, _: whole.append(id_)), hashed, whole
+
+    def test_what_was_read_once_is_not_read_again(self, tmp_path: Path) -> None:
+        evidence, hashed, whole = self.evidence(tmp_path / "store", self.SMALL, self.LARGE)
+        objects = [(ObjectId.of(data), len(data)) for data in (self.SMALL, self.LARGE)]
+        for _ in range(2):
+            assert dict(evidence.check_objects(objects)) == dict.fromkeys([id_ for id_, _ in objects])
+            assert sum(hashed) == len(self.SMALL) + len(self.LARGE)
+            assert sorted(whole) == sorted(id_ for id_, _ in objects)
+
+    @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+    def test_what_is_wrong_is_not_read_again_and_not_whole(self, tmp_path: Path, data: bytes) -> None:
+        evidence, hashed, whole = self.evidence(tmp_path / "store", data)
+        id_ = ObjectId.of(data)
+        overwrite(file_of(tmp_path / "store", id_), lambda bytes_: b"X" + bytes_[1:])
+        for _ in range(2):
+            ((checked, outcome),) = evidence.check_objects([(id_, len(data))])
+            assert (checked, outcome is not None and outcome.kind) == (id_, "bit-flip")
+            assert (sum(hashed), whole) == (len(data), [])
+
+    def test_another_size_is_another_question(self, tmp_path: Path) -> None:
+        evidence, _, _ = self.evidence(tmp_path / "store", self.SMALL)
+        id_, size = ObjectId.of(self.SMALL), len(self.SMALL)
+        for asked in (size, size + 1, size, size - 1, size):
+            ((_, outcome),) = evidence.check_objects([(id_, asked)])
+            assert (outcome is None) is (asked == size)
+
+    def test_the_memory_of_what_was_read_is_bounded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        data = [bytes([number]) for number in range(4)]
+        objects = [(ObjectId.of(one), 1) for one in data]
+        evidence, hashed, _ = self.evidence(tmp_path / "store", *data)
+        monkeypatch.setattr(evidence_module, "_REMEMBERED", 3)
+        for asked, read in ((objects[:3], 3), (objects[:3], 3), (objects, 4), (objects[3:], 4), (objects[2:], 5)):
+            assert set(dict(evidence.check_objects(asked)).values()) == {None}
+            assert len(hashed) == read
+
+    def test_an_object_of_exactly_the_limit(self, tmp_path: Path) -> None:
+        evidence, _, _ = self.evidence(tmp_path / "store", self.LARGE)
+        id_, size = ObjectId.of(self.LARGE), len(self.LARGE)
+        assert evidence.object(id_, size) == bytes(evidence.bytes_of(id_, size)) == self.LARGE
+        with pytest.raises(Corrupt, match=f"has {size} bytes") as caught:
+            evidence.object(id_, size - 1)
+        fields = caught.value.fields
+        assert (fields["object"], fields["expected"], fields["actual"]) == (id_, size - 1, size)
+
+    def test_a_missing_object_is_named(self, tmp_path: Path) -> None:
+        evidence, _, _ = self.evidence(tmp_path / "store")
+        with pytest.raises(NotFound, match=f"object {ObjectId(bytes(32))} is missing"):
+            evidence.bytes_of(ObjectId(bytes(32)), 1)
 
 
 def test_the_most_missions_are_listed_and_one_more_is_not(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from store.takeoff.quality import (
     LEAST_QUERIES,
     Training,
     figure_title,
+    is_baseline,
     recall_rows,
     trainings,
     without_landmarks,
@@ -67,6 +68,61 @@ def test_what_is_no_better_shows_no_training(value: int, queries: int) -> None:
 )
 def test_a_difference_has_to_be_more_than_chance(trained: int, untrained: int, queries: int, shows: bool) -> None:
     assert Training("net", trained, untrained, queries).shows is shows
+
+
+@pytest.mark.parametrize(
+    ("untrained", "queries", "last", "first"),
+    [
+        (500_000, 80, 707_019, 707_020),
+        (500_000, 20, 816_227, 816_228),
+        (200_000, 1000, 346_785, 346_786),
+        (800_000, 128, 961_711, 961_712),
+        (0, 20, 236_992, 236_993),
+    ],
+)
+def test_two_standard_errors_of_queries_and_of_weights(untrained: int, queries: int, last: int, first: int) -> None:
+    assert not Training("net", last, untrained, queries).shows
+    assert Training("net", first, untrained, queries).shows
+
+
+def test_all_perturbations_of_a_set_count_by_their_queries() -> None:
+    figures = [
+        figure(f"{kind}@1/{set_}/{way}", value, queries)
+        for set_, way, queries, trained, untrained in (
+            ("net", "scale", 30, 600_000, 300_001),
+            ("net", "shift", 10, 200_000, 100_000),
+            ("net", "against", 500, 0, 0),
+            ("other/deep", "shift", 20, 500_000, 400_000),
+        )
+        for kind, value in (("recall", 1), ("sampled", trained), ("untrained", untrained))
+    ]
+    assert sorted(trainings(figures), key=lambda one: one.set) == [
+        Training("net", 500_000, 250_000, 40),
+        Training("other/deep", 500_000, 400_000, 20),
+    ]
+    for without in ("sampled@1/net/", "untrained@1/net/"):
+        fewer = [one for one in figures if not one.name.startswith(without)]
+        assert [one.set for one in trainings(fewer)] == ["other/deep"]
+    assert [(row.set, row.way) for row in recall_rows(reversed(figures))] == [
+        ("net", "against"),
+        ("net", "scale"),
+        ("net", "shift"),
+        ("other/deep", "shift"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["recall@1/net", "recall@1", "recall@10/net/shift", "sampled@1/net/shift"])
+def test_a_name_of_another_form_is_no_recall(name: str) -> None:
+    assert recall_rows([figure(name)]) == ()
+
+
+def test_a_baseline_says_nothing_by_itself() -> None:
+    names = ["sampled@1/net/shift", "untrained@1/net/shift", "recall@1/net/shift", "fidelity/net"]
+    assert [is_baseline(name) for name in names] == [True, True, False, False]
+
+
+def test_a_recall_rests_on_20_queries_or_more() -> None:
+    assert LEAST_QUERIES == 20
 
 
 def test_a_set_without_a_recall_is_not_judged() -> None:

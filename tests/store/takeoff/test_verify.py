@@ -561,6 +561,14 @@ def test_could_not_tell(case: Case) -> None:
     refuses(case, lambda evidence: evidence)
 
 
+def test_a_takeoff_outside_that_the_mission_allows_is_go(present: Present) -> None:
+    away = facts(takeoff=Takeoff(0, 0, 0), takeoff_outside=True)()
+    verdict = check(present(evidence_of(away)), BINDING, pinned())
+    assert verdict.go
+    assert verdict.mission is not None
+    assert verdict.mission.facts.takeoff_outside
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_refused(case: Case, present: Present) -> None:
     refuses(case, present)
@@ -885,6 +893,36 @@ def test_every_finding_says_what_to_do() -> None:
                 seen.add(finding.kind)
     assert seen >= STEP_E
     assert seen - STEP_E == {"bad-envelope"}  # of the release
+
+
+BOX = str(FACTS.area.bbox)
+FACTS_FOUND = {
+    "another_count": (5, 4),
+    "another_identity": (bytes(32).hex(), GOOD.manifest.identity.hex()),
+    "ref_to_another_missions_manifest": (ID, OTHER.id),
+    "another_aircraft": ("uav-09", "uav-07, uav-08"),
+    "another_host": ("cpu-aarch64", "cpu-x86_64"),
+    "an_engine_for_another_host": ("cpu-aarch64", "cpu-x86_64"),
+    "takeoff_outside": (BOX, "0, 0"),
+    "longer_than_the_root_allows": (1099, 1100),
+    "never_expires_where_a_root_sets_a_maximum": (10**9, ""),
+    "another_epoch": (1, 2),
+    "an_epoch_ended": (2, 1),
+    "an_older_root_than_needed": (2, 1),
+    "issued_before_the_root_counts": (ISSUE.issued_at + 1, ISSUE.issued_at),
+    "no_release_where_one_is_required": ("a release", ""),
+    "one_object_two_sizes": (9, 8),
+}
+
+
+@pytest.mark.parametrize("name", FACTS_FOUND)
+def test_findings_say_what_was_expected_and_what_was_found(name: str) -> None:
+    (case,) = [case for case in CASES if case.name == name]
+    one = case.flight()
+    evidence = evidence_of(one, root=case.root)
+    case.damage(evidence, one)
+    finding = check(evidence, case.binding, pinned(case.root)).findings[0]
+    assert (finding.expected, finding.actual) == tuple(map(str, FACTS_FOUND[name]))
 
 
 def test_findings_say_what_is_known_as_json() -> None:

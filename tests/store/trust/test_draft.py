@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, Untrusted
-from store.format.cbor import encode
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, Refused, Untrusted
+from store.format.cbor import INT_MAX, encode
 from store.format.cose import Signature
 from store.trust import draft as drafts
 from store.trust.draft import MAGIC, RootDraft, complete, founding
 from store.trust.keys import PublicKey
-from store.trust.root import Role, SignedRoot, TrustRoot, advance
+from store.trust.root import ROLES, Role, SignedRoot, TrustRoot, advance
 from tests.support.missions import NOW, ROOT, key, next_root, pinned, role, sign_root
 
 
@@ -47,6 +48,12 @@ class TestFirst:
         expected = replace(ROOT, root=role("root-a", "root-b", threshold=2), release=Role((), 1))
         assert signed.root == expected
         assert SignedRoot.parse(signed.envelope.render()) == signed
+
+    def test_a_role_needs_one_signature_where_nothing_is_said(self) -> None:
+        lab = [key("lab").public]
+        root = first(thresholds={}, release=lab, signers=[key("root-a")]).root
+        assert [root.role(name).threshold for name in ROLES] == [1, 1, 1]
+        assert (root.version, root.epoch, root.release.keys) == (1, 1, tuple(lab))
 
     def test_a_key_given_twice_is_one(self) -> None:
         twice = [key("pilot").public] * 2
@@ -203,9 +210,69 @@ class TestDraft:
         draft = begun().with_signature(key("a"))
         assert draft.with_fields(releases=draft.root.releases) == draft
 
+    @pytest.mark.parametrize(("keys", "fits"), [("ewxyz", False), ("dewxy", True), ("abcde", True)])
+    def test_an_envelope_has_room_for_eight_signatures(self, keys: str, fits: bool) -> None:
+        """Five of the old root and five of the new one: two signers of both are needed."""
+        draft = RootDraft.after(pinned(replace(ROOT, root=role(*"abcde", threshold=5)), *"abcde"), now=NOW)
+        with nullcontext() if fits else pytest.raises(Invalid, match="needs 9 signatures"):
+            assert draft.with_fields(root=role(*keys, threshold=5)).root.root.threshold == 5
+
+    def test_more_signers_of_both_than_a_threshold_needs_save_no_more(self) -> None:
+        old = replace(ROOT, root=role(*"abcdef", threshold=2))
+        draft = RootDraft.after(pinned(old, "a", "b"), now=NOW)
+        assert draft.with_fields(root=role(*"abcdefgh", threshold=8)).root.root.threshold == 8
+
+    @pytest.mark.parametrize("root", [ROOT, next_root(ROOT, domain="other"), next_root(ROOT, epoch=0)], ids=range(3))
+    def test_what_may_not_follow_is_no_draft(self, root: TrustRoot) -> None:
+        with pytest.raises(Invalid, match="cannot become a trust root"):
+            RootDraft.of(pinned(), root)
+
+    def test_as_many_old_keys_as_the_threshold_have_to_remain(self) -> None:
+        draft = drafts.with_key(begun(), "root", key("d").public)
+        draft = drafts.with_revoked(draft, key("a").public)
+        with pytest.raises(Invalid, match="1 of its keys remain"):
+            drafts.with_revoked(draft, key("b").public)
+
+    def test_a_revoked_key_leaves_every_role(self) -> None:
+        both = replace(THREE, mission=role("a", "pilot"))
+        draft = drafts.with_revoked(RootDraft.after(pinned(both, "a", "b"), now=NOW), key("a").public)
+        assert (draft.root.root, draft.root.mission) == (role("b", "c", threshold=2), role("pilot"))
+        draft = drafts.with_revoked(draft, key("x").public)
+        assert draft.root.revoked == tuple(sorted((key("a").public, key("x").public)))
+        assert carried(draft) == draft
+
+    def test_it_follows_the_root_before_it(self) -> None:
+        draft = begun()
+        assert draft.root == next_root(THREE, issued_at=NOW)
+        third = RootDraft.after(pinned(draft.root, "a", "b"), now=NOW + 1)
+        assert third.root == next_root(draft.root, issued_at=NOW + 1)
+
+    def test_the_code_that_was_reviewed(self) -> None:
+        draft = begun()
+        draft.require(draft.code)
+        with pytest.raises(Refused, match="trust root 2") as caught:
+            draft.require(drafts.with_new_epoch(draft).code)
+        assert caught.value.kind == "other-code"
+
+    def test_the_first_root_is_complete_in_a_store_without_one(self) -> None:
+        draft = RootDraft.of(None, ROOT).with_signature(key("root-a"))
+        assert complete(draft, None).root == ROOT
+        with pytest.raises(Conflict, match="is root 1 of its domain, but the store has trust root 1"):
+            complete(draft, pinned())
+
+    def test_the_signatures_that_are_missing_are_counted(self) -> None:
+        draft = drafts.with_threshold(begun(), "root", 3).with_signature(key("a"))
+        with pytest.raises(Untrusted, match="1 of 2 by root keys of trust root 1, 1 of 3 by") as caught:
+            draft.signed_root()
+        assert (caught.value.fields["expected"], caught.value.fields["actual"]) == (2, 1)
+
     def test_a_new_epoch(self) -> None:
         draft = drafts.with_new_epoch(begun())
         assert draft.root.epoch == THREE.epoch + 1
+        last = replace(THREE, epoch=INT_MAX)
+        for cannot in (RootDraft.of(None, THREE), RootDraft.after(pinned(last, "a", "b"), now=NOW)):
+            with pytest.raises(Invalid, match="at most one epoch"):
+                drafts.with_new_epoch(cannot)
 
 
 class TestDraftFile:

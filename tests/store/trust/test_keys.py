@@ -65,6 +65,10 @@ def test_a_wrong_or_a_needless_passphrase() -> None:
         with pytest.raises(Invalid) as caught:
             PrivateKey.of_pem(data, passphrase)
         assert isinstance(caught.value, PassphraseNeeded) == (passphrase is None)
+    with pytest.raises(Invalid, match="PEM, or the passphrase is wrong; try the passphrase"):
+        PrivateKey.of_pem(locked, b"wrong")
+    with pytest.raises(Invalid, match="not a private key in PKCS#8 PEM; give a private key"):
+        PrivateKey.of_pem(pem("PRIVATE KEY", UNKNOWN_PRIVATE), None)
 
 
 PUBLIC_PREFIX = bytes.fromhex("302a300506032b6570032100")

@@ -146,18 +146,43 @@ def bad_values() -> dict[str, dict[str, Any]]:
         "key_outside_the_subgroup": with_role("root", {"keys": [plus_order_2(pilot)], "threshold": 1}),
         "key_that_is_no_point": with_role("release", {"keys": [b"\x02" + bytes(31)], "threshold": 1}),
         "key_as_text": with_role("mission", {"keys": ["x" * 32], "threshold": 1}),
-        "sixty_five_keys": with_role("mission", {"keys": [bytes([0, i]) * 16 for i in range(65)], "threshold": 1}),
+        "sixty_five_keys": with_role(
+            "mission", {"keys": sorted(key(f"key {i}").public.raw for i in range(65)), "threshold": 1}
+        ),
         "key_for_release_and_mission": with_role("release", {"keys": [pilot], "threshold": 1}),
         "revoked_key_in_the_role_mission": {"revoked": [pilot]},
         "revoked_key_in_the_role_release": {"revoked": [lab]},
         "revoked_key_in_the_role_root": {"revoked": [key("root-a").public.raw]},
         "revoked_twice": {"revoked": [bytes(32), bytes(32)]},
         "revoked_as_text": {"revoked": ["x"]},
+        "revoked_more_than_1024": {"revoked": [number.to_bytes(32) for number in range(1025)]},
+        "domain_of_65": {"domain": "a" * 65},
+        "issued_after_before_time": {"issued_after": -1},
+        "issued_after_after_all_calendars": {"issued_after": TIME_MAX + 1},
+        "default_of_all_calendars": {"default_lifetime": TIME_MAX + 1},
         "required_releases_nobody_can_sign": {
             "releases": "required", **with_role("release", {"keys": [], "threshold": 1})
         },
         "unknown_key": {"expires": 1},
     }  # fmt: skip
+
+
+def test_what_keeps_a_bound_exactly_is_read() -> None:
+    good = decode(next_root(ROOT).render(), limit=ROOT_LIMIT, what="the root")
+    many = sorted(key(f"key {number}").public.raw for number in range(64))
+    roles = {**good["roles"], "root": {"keys": many, "threshold": 8}}
+    for fields in (
+        {"roles": roles},
+        {"version": INT_MAX, "epoch": INT_MAX},
+        {"domain": "a" * 64},
+        {"domain": "Z"},
+        {"issued_at": 0, "issued_after": 0},
+        {"issued_at": TIME_MAX, "issued_after": TIME_MAX},
+        {"default_lifetime": 1, "max_lifetime": 1},
+        {"default_lifetime": TIME_MAX, "max_lifetime": TIME_MAX},
+        {"revoked": [number.to_bytes(32) for number in range(1024)]},
+    ):
+        assert TrustRoot.parse(encode(good | fields)).render() == encode(good | fields)
 
 
 @pytest.mark.parametrize("name", bad_values())
