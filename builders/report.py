@@ -134,7 +134,14 @@ class CoverageReport:
         total = shortfall.inventory.tiles
         by_zoom = {level.zoom: len(level.required) for level in shortfall.inventory.levels}
         repeats = shortfall.inventory.repetition.summary()
-        return cls(total, total - len(missing), missing, by_zoom, repeats, shortfall.inventory.hints)
+        return cls(
+            total,
+            total - len(missing),
+            missing,
+            by_zoom,
+            repeats,
+            (*shortfall.inventory.gaps, *shortfall.inventory.hints),
+        )
 
 
 @dataclass(frozen=True, slots=True)

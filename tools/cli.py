@@ -43,6 +43,8 @@ from tools.arguments import (
     print_lines,
     store_and,
 )
+from tools.geojson import GeoJson, check_path
+from tools.geojson import write as write_geojson
 from tools.patience import Bound, patience
 from tools.program import run_program
 from tools.progress import bytes_bar, work_bars
@@ -173,6 +175,7 @@ def _show_key(public: PublicKey, weaknesses: Sequence[str] = (), remedy: str = "
 def plan(
     mission_file: MissionFilePath,
     store: StoreOption,
+    geojson: GeoJson = None,
     as_json: Json = False,
 ) -> int:
     """Show what a build would make and what the store already has. Write nothing.
@@ -182,9 +185,12 @@ def plan(
     require_build_extra()
     from builders.confinement import plan as make_plan
 
+    check_path(geojson)
     now = int(time.time())
     with work_bars() as progress:
         report = make_plan(mission_file, store, cache_folder(), now=now, progress=progress)
+    if geojson is not None:
+        write_geojson(geojson, report.missing)
     if as_json:
         print_json(report.as_json())
     else:
@@ -207,6 +213,7 @@ def build(
     no_stat_cache: Annotated[
         bool, typer.Option("--no-stat-cache", help="Read every tile, even of sources that have not changed.")
     ] = False,
+    geojson: GeoJson = None,
     as_json: Json = False,
 ) -> int:
     """Build what is missing of a mission, check its coverage, sign it and publish it. With too few keys, leave a draft.
@@ -216,6 +223,7 @@ def build(
     require_build_extra()
     from builders.publication import build as run_build
 
+    check_path(geojson)
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
     now = int(time.time())
     with work_bars() as progress:
@@ -229,6 +237,8 @@ def build(
             remembered=not no_stat_cache,
             expect=expect,
         )
+    if geojson is not None:
+        write_geojson(geojson, report.coverage.missing)
     if as_json:
         print_json(report.as_json())
     else:
@@ -310,12 +320,16 @@ def show(
     draft: Annotated[
         bool, typer.Option("--draft", help="Show the draft and its signatures, before you sign it.")
     ] = False,
+    geojson: GeoJson = None,
     as_json: Json = False,
 ) -> int:
     """Show the manifest of a mission: its facts, coverage, figures and entries.
 
     Example: flightbag show ground north-ridge
     """
+    if geojson is not None:
+        require_build_extra()
+        check_path(geojson)
     store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
         state: dict[str, Any] = {}
@@ -332,6 +346,10 @@ def show(
         else:
             opened = repository.current(mission or "")
         listed = read_missing(opened, repository.evidence)
+    if geojson is not None:
+        from builders.report import MissingTiles
+
+        write_geojson(geojson, MissingTiles(listed.runs))
     if as_json:
         runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
         print_json({**render.mission_json(opened), "missing": runs, **state})

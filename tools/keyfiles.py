@@ -342,17 +342,18 @@ def write_new(path: Path, data: bytes) -> None:
     """Write a new file to carry. Raise Invalid if the file exists, and for a path inside a store."""
     if os.path.lexists(path):
         raise Invalid(f"{path} exists already", remedy="give another name")
-    _refuse_store(path)
+    refuse_store(path)
     write_new_file(Disk(), os.path.abspath(path), data, 0o644)
 
 
 def write_over(path: Path, data: bytes) -> None:
     """Replace a file to carry: after a crash it has the old bytes or the new ones. Raise Invalid inside a store."""
-    _refuse_store(path)
+    refuse_store(path)
     target = os.path.abspath(path)
     replace_file(Disk(), target, data, os.path.dirname(target))
 
 
-def _refuse_store(path: Path) -> None:
+def refuse_store(path: Path) -> None:
+    """Raise Invalid for a path inside a store."""
     if (store := store_above(path)) is not None:
         raise Invalid(f"{path} lies in the store {store}, which must not hold it", remedy="give another folder")

@@ -122,7 +122,7 @@ class Plan:
             missing=MissingTiles.of(self.shortfall, self.inventory.no_image),
             enough=self.gates.allows(self.shortfall.missing, self.inventory.tiles),
             repeated=self.inventory.repetition.summary(),
-            hints=self.hints,
+            hints=(*self.inventory.gaps, *self.hints),
             artifacts=tuple(task.row() for task in self.tasks),
             not_measured=self.unmeasured,
         )

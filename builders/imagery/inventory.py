@@ -30,6 +30,7 @@ from builders.activity import doing
 from builders.grid.live import find
 from builders.grid.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id, tile_ids, tile_xy
 from builders.grid.views import View
+from builders.imagery.gaps import gaps
 from builders.imagery.repetition import Repetition, picture_of, repetition
 from builders.imagery.roworder import Extent, Scheme
 from builders.imagery.signature import FAULTS, WRONG_SIZE, contradiction, fault_of
@@ -135,11 +136,13 @@ class Level:
 @dataclass(frozen=True)
 class Inventory:
     """One level for each zoom, ascending. `fresh` is whether the tiles were read now, not taken from the cache.
-    `hints` say what is unusual about the sources, and what is perhaps wrong where most tiles are absent."""
+    `hints` say what is unusual about the sources, and what is perhaps wrong where most tiles are absent; `gaps` where
+    the imagery ends short of the area."""
 
     levels: tuple[Level, ...]
     fresh: bool
     hints: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
 
     @property
     def zooms(self) -> tuple[int, ...]:
@@ -199,6 +202,7 @@ class TileSources:
         self._opened = time.time_ns()
         self._cache = cache
         self._tile_size = tile_size
+        self._bbox = bbox
         self._stack = ExitStack()
         try:
             self._sources: list[tuple[SourceSpec, TileSource]] = []
@@ -280,7 +284,7 @@ class TileSources:
                 if again == stamps:
                     self._cache.keep(request, self._opened, stamps, tiles)
         levels = tuple(self._level(zoom, one, tiles) for zoom, one in sorted(wanted.items()))
-        return Inventory(levels, fresh, (*self._notes(tiles), *self._hints(levels)))
+        return Inventory(levels, fresh, (*self._notes(tiles), *self._hints(levels)), gaps(levels, self._bbox))
 
     def _notes(self, tiles: TileHashes) -> Iterator[str]:
         """Yield what is unusual about each source, and what its first tiles contradict."""
