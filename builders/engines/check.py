@@ -529,9 +529,12 @@ def _takes_rows(tensor: TensorInfo, shape: Sequence[int], rows: Array) -> bool:
 
 
 def as_inputs(rows: Array, dtype: str) -> Array:
-    """Return rows of numbers as this dtype. Raise a failure `wrong-inputs` where it does not hold them."""
+    """Return rows of float32, as preprocessing makes them, as this dtype; others as they are. Raise a failure
+    `wrong-inputs` where it does not hold the numbers."""
     import numpy as np
 
+    if str(rows.dtype) != "float32" or dtype not in (*_FLOATS, *_INTEGERS, "uint8"):
+        return rows
     if np.dtype(dtype).kind in "iu":
         bounds = np.iinfo(dtype)
         if (rows != np.round(rows)).any() or rows.min() < bounds.min or rows.max() > bounds.max:

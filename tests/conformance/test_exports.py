@@ -22,7 +22,10 @@ from tests.support.terrain import render
 
 pytestmark = pytest.mark.skipif("FLIGHTBAG_DRILL" not in os.environ, reason="FLIGHTBAG_DRILL is not set")
 EXPORTS = Path(__file__).with_name("exports.py")
-# What torch's exporters import; torch itself without the libraries of a GPU.
+# Of this version a build for the CPU alone is preferred where there is one; one for a GPU does not start without its
+# libraries, which are not installed.
+TORCH = "torch==2.13.0"
+# What torch's exporters import.
 NEEDS = ("filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec", "numpy", "onnx", "onnxscript")
 TILE = Tile(15, 7357, 11522)
 
@@ -38,8 +41,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exports")
     python = folder / "venv/bin/python"
     install(sys.executable, "-m", "venv", folder / "venv")
-    install(python, "-m", "pip", "install", "--quiet", "--no-deps", "torch")
+    install(python, "-m", "pip", "install", "--quiet", "--no-deps", TORCH)
     install(python, "-m", "pip", "install", "--quiet", *NEEDS)
+    install(python, "-c", "import torch")
     ran = subprocess.run([python, EXPORTS, folder], capture_output=True, text=True, timeout=600, check=False)
     assert ran.returncode == 0, ran.stderr
     return folder
