@@ -25,11 +25,13 @@ from builders.compose import BuildContext
 from builders.descriptors.decoding import Undecodable, decode, resized
 from builders.engines.base import EngineBackend, EngineSpec, require_target
 from builders.engines.card import CARD_LIMIT, Card, EngineRecipes
-from builders.engines.check import Tolerance, require_author, require_tolerance
+from builders.engines.check import Tolerance, check_ends, require_author, require_tolerance
 from builders.engines.compiling import CompiledEngine, CompileSettings, HashedFile, compile_engine, quantise_network
 from builders.engines.failures import failure
+from builders.engines.model import session_source
 from builders.engines.precision import CalibrationSet, caster_version, quantiser_version
 from builders.engines.recipe import engine_recipe, quantised_recipe
+from builders.engines.session import open_session
 from builders.grid.live import find
 from builders.grid.tiles import tile_from_id
 from builders.imagery.inventory import Inventory
@@ -360,6 +362,19 @@ QUANTISE = Work(quantise_unit)
 
 
 # -- building
+
+
+def check_model(context: BuildContext, task: EngineTask) -> None:
+    """Raise Invalid, naming the mission file, unless the model of an engine loads, and has the inputs and outputs that
+    the mission file declares: what its compilation checks first."""
+    path = task.spec.model.path
+    try:
+        with doing(f"loading the model {path}"):
+            private = context.private(task.spec.backbone).model.path
+            check_ends(open_session(session_source(private), "off", name=path.name), task.spec, path.name)
+    except Invalid as error:
+        message = error.message.removeprefix(f"{context.path}: ")
+        raise error.restated(f"{context.path}: {message}") from error
 
 
 @dataclass

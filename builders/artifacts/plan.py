@@ -7,14 +7,15 @@ has changed since they were read last (`statcache`), and writes nothing to the s
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.artifacts.engine import engine_tasks, target_host
+from builders.artifacts.engine import EngineTask, check_model, engine_tasks, target_host
 from builders.artifacts.figures import (
     Gate,
     Question,
@@ -36,7 +37,7 @@ from builders.imagery.coverage import Gates, Shortfall, code, shortfall, with_vi
 from builders.imagery.inventory import Inventory
 from builders.mission.validity import Validity
 from builders.report import Measured, MissingTiles, PlanReport
-from store.errors import Invalid
+from store.errors import FlightbagError, Invalid, Refused
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
 from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, identity
@@ -199,10 +200,28 @@ def plan(context: BuildContext, progress: Progress = silent, *, now: int) -> Pla
     with lookup_of(context.repository) as lookup:
         planned = make_plan(context, lookup, progress, now=now, remembered=True)
         try:
-            load_networks(context, (task for task in planned.of(ShardTask) if not task.complete))
+            _check_models(context, planned)
         finally:
             forget_networks()
         return planned
+
+
+def _check_models(context: BuildContext, planned: Plan) -> None:
+    """Raise Invalid for every model that a build would refuse before it compiles or describes anything, all at once."""
+    engines = {task.spec.backbone: task for task in planned.of(EngineTask) if task.present is None}
+    checks: list[Callable[[], object]] = [partial(check_model, context, task) for task in engines.values()]
+    checks += [partial(load_networks, context, [task]) for task in planned.of(ShardTask) if not task.complete]
+    refused: dict[str, FlightbagError] = {}
+    for check in checks:
+        try:
+            check()
+        except (Invalid, Refused) as error:
+            refused.setdefault(error.message, error)
+    if len(refused) == 1:
+        raise next(iter(refused.values()))
+    if refused:
+        problems = tuple(map(str, refused.values()))
+        raise Invalid("\n".join(problems), path=str(context.path), problems=problems)
 
 
 def _facts(context: BuildContext) -> MissionFacts:

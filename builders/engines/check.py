@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from builders.engines.base import EngineSession, TensorInfo
+from builders.engines.base import EngineSession, EngineSpec, TensorInfo
 from builders.engines.failures import KINDS, failure
 from store.errors import FlightbagError, Invalid
 
@@ -230,6 +230,14 @@ def not_repeatable(model: str, differs: str, suspects: str, remedy: str = "") ->
     """Return the failure for a network that is no function of its input: no engine and no map can agree with it."""
     cause = f"; it has {suspects}" if suspects else ""
     return failure("not-repeatable", f"{model} differs from itself in {differs}{cause}", remedy=remedy, model=model)
+
+
+def check_ends(session: EngineSession, spec: EngineSpec, model: str) -> tuple[str, ...]:
+    """Return the outputs by which an engine of this network is checked. Raise Invalid unless the mission file declares
+    the inputs and outputs that the network has: see `check_inputs` and `compared_outputs`."""
+    key = f"backbones[{spec.backbone}]"
+    check_inputs(session, {item.name: item.shape for item in spec.inputs}, f"{key}.inputs", model)
+    return compared_outputs(session, spec.compare, f"{key}.compare", model)
 
 
 def check_inputs(session: EngineSession, declared: Mapping[str, tuple[int | str, ...]], key: str, model: str) -> None:

@@ -40,8 +40,7 @@ from builders.engines.check import (
     AuthorFigures,
     as_inputs,
     author_figures,
-    check_inputs,
-    compared_outputs,
+    check_ends,
     feeds_of,
     is_nothing,
     measure,
@@ -107,9 +106,7 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     compiler = backend(request["backend"])
     make_compilable(source, spec.fixed)
     reference = open_session(session_source(source), "off", name=name)
-    key = f"backbones[{spec.backbone}]"
-    check_inputs(reference, {item.name: item.shape for item in spec.inputs}, f"{key}.inputs", name)
-    outputs = compared_outputs(reference, spec.compare, f"{key}.compare", name)
+    outputs = check_ends(reference, spec, name)
     rows = None
     if request["rows"]:
         rows = as_inputs(CalibrationSet.open(Path(request["rows"])).rows, reference.inputs[0].dtype)

@@ -171,3 +171,40 @@ def test_imagery_of_tomorrow_is_taken_and_of_later_is_not(desk: Desk, tmp_path: 
         else:
             with pytest.raises(Invalid, match="in the future"):
                 plan(context, now=captured - ahead)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("inputs = { image", "inputs = { img", "backbones[embedder].inputs.image is missing"),
+        ('["N", 3, 64, 64]', '["N", 3, 96, 96]', "declares shape ['N', 3, 96, 96]"),
+        ('output = "descriptor"', 'output = "nothing"', "nothing"),
+        ('precision = "fp32"', 'precision = "fp32"\ncompare = ["nothing"]', "no such output"),
+    ],
+)
+def test_a_plan_finds_what_a_build_refuses(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, old: str, new: str, words: str
+) -> None:
+    confine_here(monkeypatch)
+    mission = desk.write_mission("left", zooms=(14,), files=())
+    text = mission.read_text()
+    assert old in text
+    mission.write_text(text.replace(old, new, 1))
+    ran = flightbag("plan", mission, "--store", desk.store, "--json")
+    assert (ran.status, words in ran.json["error"]["message"]) == (2, True), ran.out
+    assert ran.json["error"]["message"].count(str(mission)) == 1
+    assert desk.build(mission).status == 2
+
+
+def test_a_plan_finds_all_of_it_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    confine_here(monkeypatch)
+    mission = desk.write_mission("left", zooms=(14,), files=())
+    right = mission.read_text()
+    wrong = right.replace("inputs = { image", "inputs = { img").replace('output = "descriptor"', 'output = "nothing"')
+    mission.write_text(wrong)
+    ran = flightbag("plan", mission, "--store", desk.store, "--json")
+    first, second = ran.json["error"]["problems"]
+    assert "inputs.image is missing" in first
+    assert "nothing" in second
+    mission.write_text(right)
+    assert flightbag("plan", mission, "--store", desk.store).status == 0
