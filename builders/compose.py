@@ -18,13 +18,14 @@ from blake3 import blake3
 from builders.activity import doing
 from builders.areas.covering import tiles_of_area
 from builders.descriptors.embed import Description
-from builders.descriptors.preprocess import Preprocess
+from builders.descriptors.preprocess import LAYOUTS, Preprocess
 from builders.engines.backends import backend as backend_of
-from builders.engines.base import EngineBackend, EngineSpec, InputRange, Plugin
+from builders.engines.base import EngineBackend, EngineSpec, InputRange, Plugin, Reference
 from builders.engines.check import TOLERANCES, Tolerance
 from builders.engines.compiling import CompileSettings
+from builders.engines.graph import FixedInput
 from builders.engines.isolation import Limits, usable_memory
-from builders.engines.model import ModelSource, hash_model, onnx_bytes, snapshot_model
+from builders.engines.model import ModelSource, hash_model, make_compilable, session_source, snapshot_model
 from builders.files import read_pieces
 from builders.grid.tiles import rows_and_columns
 from builders.grid.views import View
@@ -38,6 +39,7 @@ from builders.retrieval.self_retrieval import LEAST
 from store.errors import Corrupt, Invalid, Refused
 from store.format.area import Area
 from store.format.cbor import Value
+from store.format.manifest import Takeoff
 from store.ground.repository import Repository
 
 # Tiles in one run of the session. More of them take more memory and, on a CPU, more time a tile (`make bench`).
@@ -51,6 +53,8 @@ class BuildContext:
     path: Path
     mission: MissionFile
     area: Area
+    takeoff: Takeoff
+    notes: tuple[str, ...]
     store: Repository | None
     sources: TileSources
     against: TileSources | None
@@ -58,7 +62,7 @@ class BuildContext:
     backends: dict[str, EngineBackend]
     specs: dict[str, EngineSpec]
     compile_settings: CompileSettings
-    _snapshot: Callable[[Path], ModelSource]
+    _snapshot: Callable[[Path, tuple[FixedInput, ...]], ModelSource]
 
     @property
     def repository(self) -> Repository:
@@ -84,9 +88,24 @@ class BuildContext:
         share: Decimal = given.self_retrieval
         return share
 
-    def preprocess(self, backbone: str) -> Descriptors:
+    def set_of(self, backbone: str) -> Descriptors | None:
         """Return the descriptor set whose preprocessing makes inputs of this backbone: the first of its sets."""
-        return next(set_ for set_ in self.mission.descriptors if set_.backbone == backbone)
+        return next((set_ for set_ in self.mission.descriptors if set_.backbone == backbone), None)
+
+    def preprocess_of(self, set_: Descriptors) -> Preprocess:
+        """Return the preprocessing of a descriptor set; the layout is that of the backbone's input, unless the mission
+        file names one."""
+        keys = set_.preprocess
+        layouts = keys.layouts(self.specs[set_.backbone].inputs[0].shape)
+        return Preprocess(
+            resize=keys.resize,
+            colour=keys.colour,
+            scale=keys.scale,
+            mean=tuple(map(float, keys.mean)),
+            std=tuple(map(float, keys.std)),
+            filter=keys.filter,
+            layout=keys.layout or (layouts[0] if layouts else LAYOUTS[0]),
+        )
 
     @contextmanager
     def about(self, key: str) -> Iterator[None]:
@@ -113,11 +132,12 @@ class BuildContext:
             salt=backbone.salt,
             model=backbone.model.digest,
             output=set_.output,
-            preprocess=preprocess_of(set_).fields(),
+            preprocess=self.preprocess_of(set_).fields(),
             tile_size=self.mission.coverage.tile_size,
             view=(view.tiles, view.stride),
             dtype=set_.dtype,
             normalise=set_.normalise,
+            pool=set_.pool or "none",
         )
 
     def wanted(self) -> dict[int, LevelRequest]:
@@ -160,21 +180,23 @@ class BuildContext:
         """Return how the views of a descriptor set are described: by its backbone, in a session of the CPU."""
         spec = self.private(set_.backbone)
         return Description(
-            onnx_bytes(spec.model),
+            session_source(spec.model.path),
             set_.output,
-            preprocess_of(set_),
+            self.preprocess_of(set_),
             min(EMBED_BATCH, max((i.opt or 1 for i in spec.inputs), default=1)),
             view,
             self.mission.coverage.tile_size,
             set_.normalise,
+            set_.pool or "none",
         )
 
     def private(self, backbone: str) -> EngineSpec:
-        """Return the spec of a backbone with a private copy of its model, hashed while it was copied: the model that is
-        compiled and run is the one in the build keys. Raise Corrupt if it is not the planned one any more."""
+        """Return the spec of a backbone with a private copy of its model, hashed while it was copied, in the form in
+        which it runs (`make_compilable`): the model that is compiled and run is the one in the build keys. Raise
+        Corrupt if it is not the planned one any more."""
         spec = self.specs[backbone]
-        with doing(f"reading the model {spec.model.path}"):
-            model = self._snapshot(spec.model.path)
+        with doing(f"reading the model {spec.model.path}"), self.about(f"backbones[{backbone}]"):
+            model = self._snapshot(spec.model.path, spec.fixed)
         if model.digest != spec.model.digest:
             raise Corrupt(
                 f"the model {spec.model.path} changed during the build",
@@ -198,19 +220,29 @@ def open_context(
 
     Raises Invalid for a mission file with mistakes, Unavailable for a backend that this installation lacks.
     """
-    mission, area = load_mission(mission_file)
+
+    def limits_of(mission: MissionFile) -> Limits:
+        memory = mission.compile.memory_mib
+        return Limits(memory * 2**20 if memory else usable_memory(), mission.compile.timeout_s)
+
+    mission, area, takeoff, notes = load_mission(mission_file, lambda one: loaded(one.mission.id, limits_of(one)))
     try:
         rows_and_columns(area.bbox, 0)
     except Invalid as error:
         raise error.restated(f"{mission_file}: mission.area: {error.message}") from error
-    memory = mission.compile.memory_mib
-    limits = Limits(memory * 2**20 if memory else usable_memory(), mission.compile.timeout_s)
     with ExitStack() as stack:
         repository = stack.enter_context(Repository.open(store)) if store is not None else None
-        loaded(mission.mission.id, limits)
         specs_of = [
             SourceSpec(
-                t.source, t.zooms, t.captured, t.footprints, float(t.resolution_m or 0), scheme=t.scheme, bands=t.bands
+                t.source[0],
+                t.zooms,
+                t.captured,
+                t.footprints,
+                float(t.resolution_m or 0),
+                scheme=t.scheme,
+                beside=t.source[1:],
+                bands=t.bands,
+                stretch=t.stretch,
             )
             for t in mission.tiles
         ]
@@ -225,15 +257,19 @@ def open_context(
         specs = {one.name: _spec(one, lambda: progress("reading models (MiB)", 1, 0)) for one in mission.backbones}
 
         @cached
-        def snapshot(model: Path) -> ModelSource:
+        def snapshot(model: Path, fixed: tuple[FixedInput, ...]) -> ModelSource:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flightbag-"))
-            return snapshot_model(model, Path(folder) / "model")
+            copy = snapshot_model(model, Path(folder) / "model", fixed)
+            make_compilable(copy.path, fixed)
+            return copy
 
-        compile_settings = CompileSettings(limits, cache)
+        compile_settings = CompileSettings(limits_of(mission), cache)
         yield BuildContext(
             mission_file,
             mission,
             area,
+            takeoff,
+            notes,
             repository,
             sources,
             against,
@@ -255,22 +291,25 @@ def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
         plugins = tuple(Plugin(path, _digest(path, "plug-in library")) for path in table.plugins)
     else:
         options = {"mode": backbone.mode or "portable"}
+    inputs = sorted(backbone.inputs.items())
+    fixed = tuple(FixedInput(name, tuple(i.shape), i.value) for name, i in inputs if i.value is not None)
+    reference = None
+    if backbone.reference is not None:
+        reference = Reference(backbone.reference, _digest(backbone.reference, "reference"))
+    with doing(f"reading the model {backbone.model}"):
+        model = hash_model(backbone.model, progress, fixed)
     return EngineSpec(
         backbone=backbone.name,
-        model=_hashed(backbone.model, progress),
+        model=model,
         precision=backbone.precision,
-        inputs=tuple(
-            InputRange(name, tuple(i.shape), i.min, i.opt, i.max) for name, i in sorted(backbone.inputs.items())
-        ),
+        inputs=tuple(InputRange(name, tuple(i.shape), i.min, i.opt, i.max) for name, i in inputs if i.value is None),
         salt=backbone.salt,
         options=options,
         plugins=plugins,
+        fixed=fixed,
+        compare=backbone.compare,
+        reference=reference,
     )
-
-
-def _hashed(model: Path, progress: Callable[[], None]) -> ModelSource:
-    with doing(f"reading the model {model}"):
-        return hash_model(model, progress)
 
 
 def _digest(path: Path, what: str) -> bytes:
@@ -278,17 +317,3 @@ def _digest(path: Path, what: str) -> bytes:
     for piece in read_pieces(path, what):
         hasher.update(piece)
     return hasher.digest()
-
-
-def preprocess_of(set_: Descriptors) -> Preprocess:
-    """Return the preprocessing of a descriptor set of the mission file."""
-    keys = set_.preprocess
-    mean, std = (tuple(float(v) for v in triple) for triple in (keys.mean, keys.std))
-    return Preprocess(
-        resize=keys.resize,
-        colour=keys.colour,
-        scale=keys.scale,
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
-        filter=keys.filter,
-    )

@@ -101,7 +101,7 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
             progress=messages.progress,
             remembered=request["remembered"],
         )
-    result: dict[str, Any] = {"report": to_json(BuildReport, report)}
+    result: dict[str, Any] = {"report": to_json(BuildReport, replace(report, notes=context.notes))}
     if payload is not None:
         result["payload"] = {
             "manifest": b64encode(payload.manifest.render()).decode(),
@@ -117,7 +117,8 @@ def plan(request: Request, messages: Messages) -> dict[str, Any]:
     from builders.artifacts.plan import plan
 
     with _opened(request, messages) as context:
-        return {"report": to_json(PlanReport, plan(context, messages.progress, now=request["now"]).report())}
+        report = plan(context, messages.progress, now=request["now"]).report()
+        return {"report": to_json(PlanReport, replace(report, notes=context.notes))}
 
 
 def engines(request: Request, messages: Messages) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from builders.engines.isolation import MAX_VALUES, values_in
+from builders.jsontext import MAX_VALUES, values_in
 from store import errors
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 from store.format.ids import ObjectId

@@ -33,7 +33,7 @@ from store.format.cose import Envelope
 from store.format.duration import duration_text
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import CONTENT_TYPE, MISSION_ID, Issue, Manifest, Takeoff
+from store.format.manifest import CONTENT_TYPE, MISSION_ID, Issue, Manifest
 from store.ground.issuing import Draft, Issued, Keys, draft_of, issue, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
@@ -177,18 +177,21 @@ def _check_report(report: BuildReport, outcome: str, manifest: Manifest, table: 
 def _require_stated(path: Path, data: bytes, manifest: Manifest, trust_root: TrustRoot, now: int) -> None:
     """Raise Refused unless the manifest says what the mission file says: that process has read foreign bytes since.
 
-    An area that a file of its own states is not compared: reading that file is work of the other process.
+    An area and a takeoff that a file of its own states are not compared: reading it is work of the other process.
     """
     from builders.mission.reader import mission_of
+    from builders.mission.schema import scaled
     from builders.mission.validity import Validity
 
     stated, facts = mission_of(path, data), manifest.mission
-    at = stated.takeoff
+    exact, alt_m = stated.takeoff.exact, stated.takeoff.alt_m
     pairs: dict[str, tuple[object, object]] = {
         "id": (stated.id, facts.id),
         "flight": (stated.flight, facts.flight),
         "aircraft": (stated.aircraft_ids, facts.aircraft),
-        "takeoff": (Takeoff(at.lat_e7, at.lon_e7, at.alt_mm), facts.takeoff),
+        "takeoff": (exact or facts.takeoff, facts.takeoff),
+        "altitude": (facts.takeoff.alt if alt_m is None else scaled(alt_m, 3), facts.takeoff.alt),
+        "takeoff_outside": (stated.takeoff_outside, facts.takeoff_outside),
         "sector": (stated.sector, facts.sector),
         "validity": (True, Validity.of(stated, trust_root).kept_by(manifest.issue, now=now)),
     }

@@ -22,8 +22,10 @@ KEY_CONTEXT = "flightbag 2026 build key v1"
 CELL_CONTEXT = "flightbag 2026 cell tiles v1"
 KEYS_CONTEXT = "flightbag 2026 shard keys v1"
 FIGURE_CONTEXT = "flightbag 2026 quality recipe v1"
-SHARD_SCHEMA = "flightbag/shard/3"
-PROBE_SCHEMA = "flightbag/probe/1"
+SHARD_SCHEMA = "flightbag/shard/4"
+PROBE_SCHEMA = "flightbag/probe/2"
+# Of an output [N, T, d], for each image; "none" for one that is [N, d].
+POOLS = ("none", "cls", "mean", "gem")
 FIDELITY_SCHEMA = "flightbag/fidelity/1"
 TILE_PAIR = np.dtype([("id", "<u8"), ("hash", "u1", DIGEST_SIZE)])
 
@@ -61,9 +63,9 @@ def _json(value: Any) -> str:
 class RowRecipe:
     """How a row of a descriptor set is made, whichever tiles it shows.
 
-    `model` is the digest of the ONNX, never of an engine; `view` is (tiles, stride); `tile_size` the pixels of a side
-    of a tile. The numeric class names the arithmetic of the vectors, not the machine: other hardware may give other
-    bits, and then all missions use the first result.
+    `model` is the digest of the ONNX, never of an engine; `pool` makes one row of the tokens of an image; `view` is
+    (tiles, stride); `tile_size` the pixels of a side of a tile. The numeric class names the arithmetic of the vectors,
+    not the machine: other hardware may give other bits, and then all missions use the first result.
 
     Law: `RowRecipe.of_metadata(recipe.metadata()) == recipe`, so a shard shows how to make more rows like its own.
     """
@@ -76,6 +78,7 @@ class RowRecipe:
     view: tuple[int, int]
     dtype: str
     normalise: str
+    pool: str = "none"
 
     def fields(self) -> dict[str, Any]:
         return {
@@ -83,6 +86,7 @@ class RowRecipe:
             "salt": self.salt,
             "model": self.model,
             "output": self.output,
+            "pool": self.pool,
             "preprocess": dict(self.preprocess),
             "tile_size": self.tile_size,
             "view": list(self.view),
@@ -110,8 +114,10 @@ class RowRecipe:
                 view=(tiles, stride),
                 dtype=metadata["dtype"],
                 normalise=metadata["normalise"],
+                pool=metadata["pool"],
             )
             valid = recipe.dtype in ("float16", "float32") and recipe.normalise in ("none", "l2")
+            valid &= recipe.pool in POOLS
             valid &= {type(n) for n in (tiles, stride, recipe.tile_size)} == {int} and type(recipe.preprocess) is dict
             same = valid and recipe.metadata().items() <= metadata.items()
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:

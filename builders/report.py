@@ -161,8 +161,8 @@ class PlanRow:
 class PlanReport:
     """What a build would make, what the store has of it, and the tiles that the area lacks as far as the sources show.
     `enough` is whether the policy allows that. `repeated` and `hints` as in `CoverageReport`; `not_measured` says which
-    figures a build would not measure, and why. `valid_from` and `expires_at` are those of a manifest that is issued
-    now, as in `BuildReport`."""
+    figures a build would not measure, and why; `notes` what was passed over in the files of the area and the takeoff.
+    `valid_from` and `expires_at` are those of a manifest that is issued now, as in `BuildReport`."""
 
     mission: str
     flight: str
@@ -176,6 +176,7 @@ class PlanReport:
     hints: tuple[str, ...]
     artifacts: tuple[PlanRow, ...]
     not_measured: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan for machines: each artifact present or missing, sizes in bytes where they are known."""
@@ -190,16 +191,18 @@ class PlanReport:
             "hints": list(self.hints),
             "artifacts": [row.as_json() for row in self.artifacts],
             "not_measured": list(self.not_measured),
+            "notes": list(self.notes),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
-    `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why. `rows` are
-    those of all shards, `embedded` of these the ones that were described now. `signing_code` is that of the manifest or
-    the draft (FORMAT.md 10.3). `valid_from` and `expires_at` are those of the manifest or the draft, in unix seconds;
-    None where it is valid at once, or for ever."""
+    `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why; `notes`
+    what was passed over in the files of the area and the takeoff. `rows` are those of all shards, `embedded` of these
+    the ones that were described now. `signing_code` is that of the manifest or the draft (FORMAT.md 10.3). `valid_from`
+    and `expires_at` are those of the manifest or the draft, in unix seconds; None where it is valid at once, or for
+    ever."""
 
     outcome: Literal["built", "unchanged", "draft", "failed"]
     mission: str
@@ -216,6 +219,7 @@ class BuildReport:
     embedded: int = 0
     seconds: float = 0.0
     why: str = ""
+    notes: tuple[str, ...] = ()
 
     def of(self, action: Action) -> tuple[ArtifactReport, ...]:
         """The artifacts that were built, or those that were reused."""

@@ -62,8 +62,9 @@ SignerCommand = Annotated[
     typer.Option(
         "--signer",
         metavar="CMD",
-        help="A command that signs for the keys given as .pub files: it reads the bytes to sign from standard input, "
-        "the kid from FLIGHTBAG_KID, and writes the signature of 64 bytes to standard output.",
+        help="A command that signs for the keys given as .pub files: it reads the bytes to sign from standard input "
+        "or from the file FLIGHTBAG_TO_SIGN, the kid from FLIGHTBAG_KID, and writes the signature of 64 bytes to "
+        "standard output.",
     ),
 ]
 Trust = Annotated[

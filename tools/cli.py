@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,8 @@ import typer
 from builders.extras import require_build_extra
 from store.disk.layout import check_free
 from store.errors import FlightbagError, Invalid, NoStore, Unavailable
+from store.ground.cleaning import clean as remove_droppings
+from store.ground.cleaning import droppings
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
@@ -108,7 +110,7 @@ def keys_new(
         raise Invalid("--no-passphrase and --passphrase-file exclude each other")
     ask = None if no_passphrase else keyfiles.passphrase_from(passphrase_file)
     public = keyfiles.new_key(file, ask, confirm=passphrase_file is None)
-    return _show_key(public, [], as_json=as_json)
+    return _show_key(public, as_json=as_json)
 
 
 @keys_app.command("rewrap")
@@ -135,13 +137,13 @@ def keys_rewrap(
         keyfiles.passphrase_from(new_passphrase_file, "--new-passphrase-file"),
     )
     public = keyfiles.rewrap(file, ask, ask_new, confirm=new_passphrase_file is None)
-    return _show_key(public, [], as_json=as_json)
+    return _show_key(public, as_json=as_json)
 
 
 @keys_app.command("show")
 @command
 def keys_show(
-    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="A private key, or a .pub file.")],
+    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="A private key or a .pub file.")],
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
@@ -149,19 +151,20 @@ def keys_show(
 
     Example: flightbag keys show planner.key.pub
     """
-    weak = keyfiles.weaknesses(file)
-    return _show_key(keyfiles.public_key(file, keyfiles.passphrase_from(passphrase_file)), weak, as_json=as_json)
+    weak, remedy = keyfiles.weaknesses(file)
+    public = keyfiles.public_key(file, keyfiles.passphrase_from(passphrase_file))
+    return _show_key(public, weak, remedy, as_json=as_json)
 
 
-def _show_key(public: PublicKey, weaknesses: list[str], *, as_json: bool) -> int:
+def _show_key(public: PublicKey, weaknesses: Sequence[str] = (), remedy: str = "", *, as_json: bool) -> int:
     if as_json:
-        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "warnings": weaknesses})
+        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "warnings": list(weaknesses)})
         return OK
     say(f"kid {public.kid.hex()}")
     for text in weaknesses:
         say(f"warning: {text}")
     if weaknesses:
-        say("  -> flightbag keys rewrap FILE encrypts the key again, with mode 0600")
+        say(f"  -> {remedy}")
     return OK
 
 
@@ -321,6 +324,7 @@ def show(
             opened = unsigned.opened(repository.evidence, root)
             state = {
                 "signed": [signature.kid.hex() for signature in unsigned.envelope.signatures],
+                "names": {key.kid.hex(): name for key, name in root.names},
                 "signatures": unsigned.signatures(root),
                 "threshold": root.mission.threshold,
                 "overtaken": overtaken(repository, unsigned.manifest, root, now=int(time.time())),
@@ -335,8 +339,9 @@ def show(
     print_lines(render.mission(opened, listed, int(time.time())))
     if state:
         say(f"draft with {state['signatures']} of {state['threshold']} signatures")
-        for kid in state["signed"]:
-            say(f"  signed by {kid}")
+        say("signed by")
+        for signature in unsigned.envelope.signatures:
+            print_lines(render.key_lines(root, signature.kid))
         if state["overtaken"]:
             say(f"this draft cannot be published: {state['overtaken']}; build the mission again")
     return OK
@@ -355,6 +360,9 @@ def sync(
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Also read every object of the target, and replace damaged ones.")
     ] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove from the target what operating systems drop on media.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied. Write nothing.")] = False,
     give_up: GiveUp = None,
     as_json: Json = False,
@@ -367,9 +375,13 @@ def sync(
     with patience(bound), Repository.open(source) as source_store:
         with _existing(target) as target_store:
             copies = plan_sync(source_store, target_store, mission or (), checksum=checksum)
+            removed = droppings(target_store.media) if clean and dry_run and target_store is not None else []
         if not dry_run:
             with bytes_bar("copying", copies.bytes) as progress:
                 apply_sync(copies, source_store, target, progress=progress)
+            if clean:
+                with Repository.open(target) as target_store:
+                    removed = remove_droppings(target_store.media, target_store.disk)
     value = {
         "copied": len(copies.missing),
         "bytes": copies.bytes,
@@ -378,6 +390,7 @@ def sync(
         "unchanged": list(copies.unchanged),
         "newer_at_target": list(copies.newer),
         "refused": [{"mission": mission, "why": why} for mission, why in copies.refused],
+        "removed": removed,
         "dry_run": dry_run,
     }
     if as_json:
@@ -397,6 +410,8 @@ def sync(
         if copies.roots:
             versions = ", ".join(map(str, copies.roots))
             say(f"{'would copy' if dry_run else 'copied'} trust root {versions}")
+        for name in removed:
+            say(f"{'would remove' if dry_run else 'removed'} {name}")
     return NO if copies.newer or copies.refused else OK
 
 

@@ -11,6 +11,7 @@ import shlex
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from store.errors import Corrupt, Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
 from store.ground.issuing import Keys
 from store.takeoff.verify import pinned_root
-from store.trust.key_file import ENCRYPTED, KEY_FILE_LIMIT, PRIVATE, PUBLIC, Protection, block, check_passphrase
+from store.trust.key_file import KEY_FILE_LIMIT, OPENSSH, PUBLIC, Protection, block, check_passphrase
 from store.trust.keys import PassphraseNeeded, PrivateKey, PublicKey, Signer
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 from tools.printable import printable
@@ -126,11 +127,17 @@ def rewrap(path: Path, ask: Callable[[str], bytes], ask_new: Callable[[str], byt
     """Encrypt the private key in `path` again, under another passphrase and as strongly as a new key. Return its
     public key.
 
+    Raise Invalid for a key of OpenSSH: what is written is PKCS#8, which not every OpenSSH reads.
+
     A crash leaves the old file or the new one, whole, and the file ends with mode 0600. Links are followed. Raise as
-    `private_key` and `new_key`, before anything is written.
+    `key_of` and `new_key`, before anything is written.
     """
     target = os.path.realpath(path)
-    key = private_key(path, ask)
+    data = read_file(path, KEY_FILE_LIMIT, "the key file")
+    with _named(path):
+        if block(data)[0] == OPENSSH:
+            raise Invalid("the key is one of OpenSSH", remedy=_ssh_keygen(path))
+    key = _private(path, data, ask)
     passphrase = _new_passphrase(path, ask_new, confirm=confirm)
     data = key.pem(passphrase)
     if PrivateKey.of_pem(data, passphrase).public != key.public:
@@ -142,19 +149,26 @@ def rewrap(path: Path, ask: Callable[[str], bytes], ask_new: Callable[[str], byt
     return key.public
 
 
-def weaknesses(path: Path) -> list[str]:
-    """Return what makes the file of a private key easier to misuse than a new one; nothing for a public key."""
+def weaknesses(path: Path) -> tuple[list[str], str]:
+    """Return what makes the file of a private key easier to misuse than a new one, and how to mend that; nothing for a
+    public key."""
     data = read_file(path, KEY_FILE_LIMIT, "the key file")
     with _named(path):
-        label, der = block(data)
-        found = list(Protection.of(der).weaknesses) if label == ENCRYPTED else []
-    if label == PUBLIC:
-        return []
-    found += ["it is not encrypted"] if label != ENCRYPTED else []
+        label, content = block(data)
+        if label == PUBLIC:
+            return [], ""
+        protection = Protection.of(label, content)
+    found = ["it is not encrypted"] if protection is None else list(protection.weaknesses)
     status = os.stat(path)
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
         found.append(f"other users may open it: its mode is {status.st_mode & 0o777:04o}, should be 0600")
-    return found
+    rewrapping = f"flightbag keys rewrap {path} encrypts the key again, with mode 0600"
+    return found, _ssh_keygen(path) if label == OPENSSH else rewrapping
+
+
+def _ssh_keygen(path: Path) -> str:
+    quoted = shlex.quote(str(path))
+    return f"ssh-keygen -p -a 100 -f {quoted} encrypts it again; then chmod 600 {quoted}"
 
 
 @contextmanager
@@ -166,12 +180,8 @@ def _named(path: Path) -> Iterator[None]:
         raise error.restated(f"{path}: {error.message}", path=str(path)) from error
 
 
-def private_key(path: Path, ask: Callable[[str], bytes]) -> PrivateKey:
-    """Return the private key of a file. Ask for its passphrase only if the file is encrypted."""
-    return _private(path, read_file(path, KEY_FILE_LIMIT, "the key file"), ask)
-
-
 def _private(path: Path, data: bytes, ask: Callable[[str], bytes]) -> PrivateKey:
+    """Return the private key that a file holds. Ask for its passphrase only if the file is encrypted."""
     with _named(path):
         try:
             return PrivateKey.of_pem(data, None)
@@ -183,8 +193,8 @@ def _private(path: Path, data: bytes, ask: Callable[[str], bytes]) -> PrivateKey
 class CommandSigner:
     """A key that this program never reads: a command signs with it, in a token or on another machine.
 
-    The command reads the bytes to sign from standard input and the kid from FLIGHTBAG_KID, and writes the signature of
-    64 bytes to standard output.
+    The command reads the bytes to sign from standard input, or from the file that FLIGHTBAG_TO_SIGN names, and the kid
+    from FLIGHTBAG_KID, and writes the signature of 64 bytes to standard output. The file is gone when it has ended.
     """
 
     public: PublicKey
@@ -194,14 +204,17 @@ class CommandSigner:
         """Return the signature of 64 bytes. Raise Unavailable (kind `signer`) if the command does not give one."""
         try:
             argv = shlex.split(self.command)
-            process = subprocess.run(  # noqa: S603 - the user's own command, split and not given to a shell
-                argv,
-                input=message,
-                stdout=subprocess.PIPE,
-                timeout=_SIGNER_SECONDS,
-                check=False,
-                env={**os.environ, "FLIGHTBAG_KID": self.public.kid.hex()},
-            )
+            with tempfile.TemporaryDirectory(prefix="flightbag-") as folder:  # for this user only
+                to_sign = Path(folder, "to-sign")
+                to_sign.write_bytes(message)
+                process = subprocess.run(  # noqa: S603 - the user's own command, split and not given to a shell
+                    argv,
+                    input=message,
+                    stdout=subprocess.PIPE,
+                    timeout=_SIGNER_SECONDS,
+                    check=False,
+                    env={**os.environ, "FLIGHTBAG_KID": self.public.kid.hex(), "FLIGHTBAG_TO_SIGN": str(to_sign)},
+                )
         except subprocess.TimeoutExpired as error:
             text = f"the signer {self.command!r} has not answered within {_SIGNER_SECONDS} s"
             raise Unavailable(text, kind="signer") from error
@@ -243,8 +256,7 @@ def key_of(path: Path, ask: Callable[[str], bytes]) -> PrivateKey | PublicKey:
     """Return the one key that a file holds, private or public. The file is read once."""
     data = read_file(path, KEY_FILE_LIMIT, "the key file")
     with _named(path):
-        label, _ = block(data)
-        if label not in (PRIVATE, ENCRYPTED):
+        if block(data)[0] == PUBLIC:
             return PublicKey.of_pem(data)
     return _private(path, data, ask)
 
@@ -256,11 +268,11 @@ def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command:
     for a passphrase that nobody could give.
     """
     ask = passphrase_from(passphrase_file)
-    labels = {path: _label(path) for path in paths}
-    public = [path for path in paths if labels[path] not in (PRIVATE, ENCRYPTED)]
+    encrypted = {path: _is_encrypted(path) for path in paths}
+    public = [path for path in paths if encrypted[path] is None]
     known = [one.public for one in signers(public, ask, command)] if public or command is not None else []
     for path in (path for path in paths if path not in public):
-        if labels[path] == ENCRYPTED:
+        if encrypted[path]:
             if passphrase_file is None:
                 if not sys.stdin.isatty():
                     raise Invalid(
@@ -277,9 +289,11 @@ def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command:
     return Keys(len(paths), known, lambda: signers(paths, ask, command))
 
 
-def _label(path: Path) -> str:
+def _is_encrypted(path: Path) -> bool | None:
+    """Return whether the private key of a file is encrypted; None for a public key."""
     with _named(path):
-        return block(read_file(path, KEY_FILE_LIMIT, "the key file"))[0]
+        label, content = block(read_file(path, KEY_FILE_LIMIT, "the key file"))
+        return None if label == PUBLIC else Protection.of(label, content) is not None
 
 
 def public_key(path: Path, ask: Callable[[str], bytes]) -> PublicKey:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
 from store.findings import Finding
-from store.format.manifest import PPM, Coverage, Figure, Manifest, Takeoff, utc
+from store.format.manifest import PPM, Coverage, Figure, Manifest, MissionFacts, Takeoff, utc
 from store.format.missing import MissingList
 from store.ground.history import diff
 from store.ground.issuing import Review
 from store.takeoff import quality
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
+from store.trust.root import TrustRoot
 
 if TYPE_CHECKING:
     from builders.imagery.repetition import Repeats
@@ -44,6 +45,13 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def key_lines(root: TrustRoot, kid: bytes, note: str = "") -> Iterator[str]:
+    """Yield the kid of a key with a note, and its name by a trust root if it has one."""
+    yield f"  {kid.hex()}{'  ' if note else ''}{note}"
+    if name := root.name_of(kid):
+        yield f"    {name}"
 
 
 def when(seconds: int) -> str:
@@ -97,6 +105,15 @@ def takeoff(origin: Takeoff) -> str:
     return f"{degrees(origin.lat)}, {degrees(origin.lon)}, {origin.alt / 1000:g} m"
 
 
+def outside(facts: MissionFacts) -> tuple[str, ...]:
+    """Return how far outside the mapped area the takeoff is, where the mission allows that."""
+    if not facts.takeoff_outside:
+        return ()
+    metres = facts.area.distance_m(facts.takeoff.lat, facts.takeoff.lon)
+    far = f"{metres:.0f} m" if metres < 1000 else f"{metres / 1000:.1f} km"
+    return (f"the takeoff is about {far} OUTSIDE the mapped area, as the mission allows",)
+
+
 def hexed(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return a map with its byte strings as hex, for JSON."""
     return {key: item.hex() if isinstance(item, bytes) else item for key, item in value.items()}
@@ -139,6 +156,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
     yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
+    yield from (f"  outside    {text}" for text in outside(facts))
     yield f"  valid      {validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)}"
     yield f"  coverage   {covered(manifest.coverage)}"
     yield f"  imagery    {imagery(manifest, item.judged_at)}"
@@ -223,6 +241,7 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
         yield from _sums(m.reason for m in item.missing)
         yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.missing)
         yield "a plan decodes no tile: only a build finds other undecodable ones, transparent and blank ones"
+    yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.hints)
 
 
@@ -282,6 +301,7 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
     yield from _repeats(item.coverage.repeated)
     yield from _sums(m.reason for m in item.coverage.missing)
     yield from _some(f"{m.tile}  {m.reason}" + (f": {m.detail}" if m.detail else "") for m in item.coverage.missing)
+    yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.coverage.hints)
     yield from _built_figures(item)
     if item.manifest:
@@ -523,6 +543,7 @@ def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple
         ("flight", facts.flight),
         ("aircraft", ", ".join(facts.aircraft)),
         ("takeoff", takeoff(facts.takeoff)),
+        *[("outside", text) for text in outside(facts)],
         (
             "area",
             f"west {degrees(west)}, south {degrees(south)}, east {degrees(east)}, north {degrees(north)}"

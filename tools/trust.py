@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,6 +80,13 @@ def new(
             help="How long missions are valid, such as max=72h. A default is for mission files that set no end.",
         ),
     ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE=NAME",
+            help="What people call the key of one of these files, in every list. May be repeated.",
+        ),
+    ] = None,
     draft: Annotated[
         Path | None,
         typer.Option(
@@ -100,16 +107,20 @@ def new(
         if repository.evidence.root_versions():
             text = f"{store} already has a trust root"
             raise Conflict(text, remedy="change it by a draft: see `flightbag trust add-key --help`", kind="founded")
-    root_keys = [keyfiles.key_of(path, ask) for path in root_key]
-    signers = [key for key in root_keys if isinstance(key, PrivateKey)]
-    public = [key for key in root_keys if isinstance(key, PublicKey)]
+    root_keys = {path: keyfiles.key_of(path, ask) for path in root_key}
+    signers = [key for key in root_keys.values() if isinstance(key, PrivateKey)]
+    public = {path: key.public if isinstance(key, PrivateKey) else key for path, key in root_keys.items()}
+    public |= {
+        path: keyfiles.public_key(path, ask) for path in (*mission_key, *(release_key or ())) if path not in public
+    }
     root_draft = drafts.founding(
         domain,
         keys={
-            "root": [*public, *(signer.public for signer in signers)],
-            "mission": [keyfiles.public_key(path, ask) for path in mission_key],
-            "release": [keyfiles.public_key(path, ask) for path in release_key or ()],
+            "root": [public[path] for path in root_key],
+            "mission": [public[path] for path in mission_key],
+            "release": [public[path] for path in release_key or ()],
         },
+        names=dict(_name(item, public) for item in name or ()),
         thresholds=dict(_threshold(item) for item in threshold or ()),
         issued_at=int(time.time()),
         salt=secrets.token_bytes(SALT_SIZE),
@@ -134,6 +145,14 @@ def _threshold(text: str) -> tuple[RoleName, int]:
     return _role(role), int(number)
 
 
+def _name(text: str, public: Mapping[Path, PublicKey]) -> tuple[PublicKey, str]:
+    file, _, name = text.rpartition("=")
+    if Path(file) not in public:
+        text = f"{text!r} is not FILE=NAME with a file of a --root-key, --mission-key or --release-key"
+        raise Invalid(text, remedy=f"FILE is one of {', '.join(map(str, public))}")
+    return public[Path(file)], name
+
+
 def _lifetime(text: str) -> tuple[str, int | None]:
     """Return the field of the trust root and its seconds, None for `none`."""
     which, _, length = text.partition("=")
@@ -156,13 +175,20 @@ def _role(text: str) -> RoleName:
 
 @app.command("add-key")
 @command
-def add_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False) -> int:
-    """Add a key to a role, in the draft of the next trust root.
+def add_key(
+    store: StoreFirst,
+    draft: Draft,
+    role: RoleArgument,
+    key: KeyArgument,
+    name: Annotated[str, typer.Option(metavar="NAME", help="What people call the key, in every list.")] = "",
+    as_json: Json = False,
+) -> int:
+    """Add a key to a role, in the draft of the next trust root. A key that is in the role already gets the name.
 
-    Example: flightbag trust add-key ground next.draft mission relief.key.pub
+    Example: flightbag trust add-key ground next.draft mission relief.key.pub --name "Relief pilot"
     """
     public = _public(key)
-    return _edit(store, draft, lambda d: drafts.with_key(d, _role(role), public), as_json=as_json)
+    return _edit(store, draft, lambda d: drafts.with_key(d, _role(role), public, name), as_json=as_json)
 
 
 @app.command("remove-key")
@@ -499,6 +525,7 @@ def _json(root_draft: RootDraft, draft: str) -> dict[str, Any]:
             for name in ROLES
         },
         "revoked": [key.kid.hex() for key in root.revoked],
+        "names": {key.kid.hex(): name for key, name in root.names},
     }
     if draft:
         value["draft"] = draft
@@ -526,10 +553,11 @@ def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
         if role.keys:
             yield f"{name}: {role.threshold} of {render.many(len(role.keys), 'key')}"
         for key in role.keys:
-            yield f"  {key.kid.hex()}{'  has signed' if draft and key.kid in signed else ''}"
+            yield from render.key_lines(root, key.kid, "has signed" if draft and key.kid in signed else "")
     if root.revoked:
         yield "revoked"
-        yield from (f"  {key.kid.hex()}" for key in root.revoked)
+        for key in root.revoked:
+            yield from render.key_lines(root, key.kid)
     if not draft:
         return
     if root_draft.before is not None:
@@ -569,11 +597,15 @@ def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
     yield f"changes from trust root {old.version}:"
     for name in ROLES:
         before, after = old.role(name), new.role(name)
-        yield from (f"  - {name} {key.kid.hex()[:16]}" for key in before.keys if key not in after.keys)
-        yield from (f"  + {name} {key.kid.hex()[:16]}" for key in after.keys if key not in before.keys)
+        yield from (f"  - {name} {old.key_text(key.kid)}" for key in before.keys if key not in after.keys)
+        yield from (f"  + {name} {new.key_text(key.kid)}" for key in after.keys if key not in before.keys)
         if before.threshold != after.threshold:
             yield f"  {name}: threshold {after.threshold}, before {before.threshold}"
-    yield from (f"  revoked {key.kid.hex()[:16]}" for key in new.revoked if key not in old.revoked)
+    yield from (f"  revoked {new.key_text(key.kid)}" for key in new.revoked if key not in old.revoked)
+    for key, called in new.names:
+        was = old.name_of(key.kid)
+        if was != called and any(key in old.role(role).keys for role in ROLES):
+            yield f"  {key.kid.hex()[:16]} is called {called}, before {was or 'nothing'}"
     for (label, was), (_, is_) in zip(_rules(old), _rules(new), strict=True):
         if is_ != was:
             yield f"  {label}: {is_ or 'none'}, before {was or 'none'}"

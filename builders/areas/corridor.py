@@ -1,4 +1,4 @@
-"""The area within a distance of lines: `read_corridor`.
+"""The area within a distance of lines and points: `read_corridor`, `around`.
 
 Law: a corridor is never narrower than requested, on the sphere of the mean radius and on WGS 84, and less than 4 % and
 0.2 m wider.
@@ -25,13 +25,12 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.areas.geojson import GeoJsonFile, cut_at_antimeridian
+from builders.areas.geometry import Geometry, GeometryFile, cut_at_antimeridian
 from builders.extras import import_extra
 from store.errors import Invalid
 from store.format.area import Area, Polygon
@@ -51,15 +50,14 @@ _ANTIPODES = math.radians(179)
 Floats: TypeAlias = NDArray[np.float64]
 
 
-def read_corridor(path: Path, width_m: Decimal | float) -> Area:
-    """The area within `width_m` / 2 metres of the lines of a GeoJSON file: LineString and MultiLineString.
+def read_corridor(file: GeometryFile, width_m: Decimal | float, select: str | None = None) -> Area:
+    """The area within `width_m` / 2 metres of the lines of a file, or of those of the thing that `select` names.
 
     A leg is the great circle between two vertices, the short way round. The corridor ends in half discs. It is never
     narrower than requested, on the sphere of the mean radius and on WGS 84, and less than 4 % and 0.2 m wider.
 
     Raises Invalid for a width outside 1 m to 200 km, for other geometry, for a leg between antipodes, and for a
-    corridor that reaches beyond the web-mercator limit or has more vertices than the limit of a manifest. Raises
-    Unavailable if the system cannot read the file.
+    corridor that reaches beyond the web-mercator limit or has more vertices than the limit of a manifest.
     """
     half = float(width_m) / 2
     if not MIN_CORRIDOR_M <= 2 * half <= MAX_CORRIDOR_M:  # NaN is refused too
@@ -68,11 +66,36 @@ def read_corridor(path: Path, width_m: Decimal | float) -> Area:
             remedy="give the full width in metres",
             width_m=str(width_m),
         )
-    file = GeoJsonFile(path)
+    geometries = list(file.shapes(("LineString", "MultiLineString"), select))
+    if not geometries:
+        file.refuse_nothing("line", "give a file with a line, or the right one's name")
+    polygons = _within(file, geometries, half)
+    return file.area(polygons, "make the corridor wider or shorter, or give the line fewer vertices")
+
+
+def around(file: GeometryFile, geometry: Geometry) -> list[Polygon]:
+    """The polygons within `geometry.metres` of a Circle's centre or of a Strip's line, as wide as a corridor would be.
+
+    Raises Invalid as `read_corridor` does.
+    """
+    if not MIN_CORRIDOR_M <= 2 * geometry.metres <= MAX_CORRIDOR_M:
+        file.refuse(
+            geometry.place,
+            f"has {geometry.metres} m to either side, must have {MIN_CORRIDOR_M / 2} to {MAX_CORRIDOR_M // 2} m",
+            "draw it again, or leave it out",
+        )
+    return _within(file, [geometry], float(geometry.metres))
+
+
+def _within(file: GeometryFile, geometries: Sequence[Geometry], half: float) -> list[Polygon]:
+    """The polygons within `half` metres of lines and points."""
     reach = _reach(half)
     legs: list[Floats] = []
     pieces = 0
-    for geometry in file.geometries(("LineString", "MultiLineString")):
+    for geometry in geometries:
+        if geometry.kind == "Circle":
+            legs.append(_still(file, geometry, reach))
+            continue
         for place, line in file.lines(geometry):
             for ends in _legs(file, place, line, half, reach):
                 legs.append(ends)
@@ -81,9 +104,15 @@ def read_corridor(path: Path, width_m: Decimal | float) -> Area:
                     file.refuse(
                         place, f"needs more than {MAX_PIECES} pieces", "make the corridor wider, or the line shorter"
                     )
-    if not legs:
-        file.refuse("", "has no line", "give a LineString or a MultiLineString")
-    return file.area(_capsules(legs, reach), "make the corridor wider or shorter, or give the line fewer vertices")
+    return _capsules(legs, reach)
+
+
+def _still(file: GeometryFile, geometry: Geometry, reach: float) -> Floats:
+    """The two ends of a leg without length, as `_legs` gives them."""
+    lon, lat = file.point(geometry)
+    if abs(math.radians(lat / 10**7)) > math.radians(_MERCATOR_E7 / 10**7) - reach:
+        file.refuse(geometry.place, "comes too near to a pole: the map ends at 85.0511 degrees", "make it smaller")
+    return np.radians(np.array([[lon, lat], [lon, lat]], np.float64) / 10**7)
 
 
 def _reach(half: float) -> float:
@@ -92,7 +121,7 @@ def _reach(half: float) -> float:
     return metres / EARTH_RADIUS_M / math.cos(math.pi / _SIDES)
 
 
-def _legs(file: GeoJsonFile, place: str, line: list[tuple[int, int]], half: float, reach: float) -> Iterator[Floats]:
+def _legs(file: GeometryFile, place: str, line: list[tuple[int, int]], half: float, reach: float) -> Iterator[Floats]:
     """For each leg, the ends of its pieces: longitude and latitude in radians, float64[n, 2]."""
     limit = math.radians(_MERCATOR_E7 / 10**7) - reach
     vertices = np.radians(np.array(line, np.float64) / 10**7)

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.areas.geojson import invalid_reason
+from builders.areas.geometry import invalid_reason
 from builders.extras import import_extra
 from builders.grid.tiles import MAX_AREA_TILES, Tile, check_zoom, tile_id, tile_ids, tiles_of_bbox
 from store.errors import Invalid

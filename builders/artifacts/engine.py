@@ -21,11 +21,11 @@ from builders.activity import doing
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
-from builders.compose import BuildContext, preprocess_of
+from builders.compose import BuildContext
 from builders.descriptors.decoding import Undecodable, decode, resized
 from builders.engines.base import EngineBackend, EngineSpec, require_target
 from builders.engines.card import CARD_LIMIT, Card, EngineRecipes
-from builders.engines.check import Tolerance, require_tolerance
+from builders.engines.check import Tolerance, require_author, require_tolerance
 from builders.engines.compiling import CompiledEngine, CompileSettings, HashedFile, compile_engine, quantise_network
 from builders.engines.failures import failure
 from builders.engines.precision import CalibrationSet, caster_version, quantiser_version
@@ -39,7 +39,7 @@ from builders.recipe import Recipe, tile_list
 from builders.report import EngineReport, PlanRow
 from store.disk.media import object_path
 from store.disk.objects import read_chunks
-from store.errors import FlightbagError, Invalid, Unavailable
+from store.errors import FlightbagError, Invalid, Refused, Unavailable
 from store.format.entries import Entry, kind_of
 from store.format.host import class_of, is_host_class
 from store.format.ids import ObjectId
@@ -48,6 +48,8 @@ from store.ground.repository import Repository
 from store.ground.writer import writing
 
 _MAX_SEGMENT = 64
+# An engine of a network that finds nothing in noise is checked on so many tiles.
+_CHECKED_TILES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ def _reason(card: Card) -> str:
 
 def card_of(repository: Repository, task: EngineTask, objects: StoredObjects) -> Card | None:
     """Return the card of these objects (card, model[, weights]), if they are the engine of the task and were checked at
-    the shapes that it asks for; None otherwise (decision 0011)."""
+    the shapes, by the outputs, and against the reference that it asks for; None otherwise (decision 0011)."""
     if len(objects) not in (2, 3):
         return None
     try:
@@ -225,6 +227,11 @@ def card_of(repository: Repository, task: EngineTask, objects: StoredObjects) ->
         return None
     checked = [{name: tuple(shape) for name, shape in case.shapes.items()} for case in card.check.cases]
     if not card.describes(task.recipe.key, objects[1:]) or checked != [dict(case) for case in task.spec.cases()]:
+        return None
+    outputs, reference = task.spec.compare or tuple(name for name, *_ in card.outputs), task.spec.reference
+    if not set(outputs) <= set(card.check.outputs):
+        return None
+    if reference is not None and (card.check.author is None or card.check.author.digest != reference.digest.hex()):
         return None
     return card
 
@@ -243,24 +250,32 @@ def _quantise_task(context: BuildContext, backbone: Backbone, inventory: Invento
     """Return the step before an int8 engine. The calibration tiles are spread evenly over the tiles of the area, by
     tile id: equal areas of equal imagery have equal ones."""
     wishes = backbone.calibration or Calibration()
-    ids = np.concatenate([level.required[level.present] for level in inventory.levels])
+    ids, hashes = _spread_tiles(inventory, wishes.tiles)
     if not len(ids):
         raise failure(
             "calibration", f"{context.path}: the sources have no tile in the area to calibrate {backbone.name} with"
         )
-    count = min(wishes.tiles, len(ids))
-    places = np.unique(np.arange(count) * len(ids) // count)
-    hashes = np.concatenate([level.required_hashes[level.present] for level in inventory.levels])
-    set_ = context.preprocess(backbone.name)
+    set_ = context.set_of(backbone.name)
+    assert set_ is not None  # the reader demands one for int8
     recipe = quantised_recipe(
         salt=backbone.salt,
         model=context.specs[backbone.name].model.digest,
         method=wishes.method,
         tool=quantiser_version(),
-        preprocess=preprocess_of(set_).fields(),
-        tiles=tile_list(ids[places], hashes[places]),
+        preprocess=context.preprocess_of(set_).fields(),
+        tiles=tile_list(ids, hashes),
     )
-    return QuantiseTask(recipe, set_, wishes.method, ids[places])
+    return QuantiseTask(recipe, set_, wishes.method, ids)
+
+
+def _spread_tiles(inventory: Inventory, most: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """Return the ids uint64[n], ascending, and hashes uint8[n, 32] of up to `most` tiles, spread evenly over those of
+    the area that the sources have."""
+    ids = np.concatenate([level.required[level.present] for level in inventory.levels])
+    hashes = np.concatenate([level.required_hashes[level.present] for level in inventory.levels])
+    count = min(most, len(ids))
+    places = np.unique(np.arange(count) * len(ids) // max(count, 1))
+    return ids[places], hashes[places]
 
 
 def engine_name(backbone: str, backend: str, version: str, host: str, precision: str, suffix: str) -> str:
@@ -289,7 +304,7 @@ class CompileRequest:
 
     The spec names the model by path and digest: an executor on another machine puts the file there first. The parts of
     the result are files in a new folder under `workdir`, with the ids of their bytes. An int8 engine is compiled from
-    the bytes of `quantised`, and checked on `calibration`.
+    the bytes of `quantised`. The engine is checked on `rows`, or on noise.
     """
 
     backend: EngineBackend
@@ -299,7 +314,7 @@ class CompileRequest:
     settings: CompileSettings
     workdir: Path
     quantised: Path | None = None
-    calibration: CalibrationSet | None = None
+    rows: CalibrationSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +339,7 @@ def compile_unit(request: CompileRequest, progress: Progress) -> CompiledEngine:
         settings=request.settings,
         progress=progress,
         quantised=request.quantised,
-        calibration=request.calibration,
+        rows=request.rows,
     )
 
 
@@ -392,6 +407,8 @@ class EngineBuilder:
         """Raise Refused where the engine is further from its source than the mission file allows now."""
         with self.context.about(f"backbones[{task.spec.backbone}]"):
             require_tolerance(card.check, self.context.tolerance(task.spec.precision))
+            if task.spec.reference is not None:
+                require_author(card.check.author, self.context.tolerance)
 
     def _build(self, task: EngineTask, quantised: ObjectId | None) -> BuiltEngine:
         """Compile, check and insert the engine, behind its key's lock."""
@@ -410,10 +427,10 @@ class EngineBuilder:
                 self.context.compile_settings,
                 folder,
                 network,
-                self._calibration(spec, task.step) if task.step is not None else None,
+                self._rows(spec, task.step.set, task.step.tiles) if task.step is not None else None,
             )
             with doing(f"compiling the model {spec.model.path}"):
-                compiled = self.executor.run_one(COMPILE, request, self._phases(f"compiling {spec.backbone}"))
+                compiled = self._compiled(request)
             parts = {part.name: batch.add(read_chunks(str(part.path)), expect=part.id) for part in compiled.parts}
             card = self._card(task, compiled, {name: [str(one.id), one.size] for name, one in parts.items()})
             added = [batch.add_bytes(card.render()), *(parts[name] for name in ("model", "weights") if name in parts)]
@@ -423,6 +440,24 @@ class EngineBuilder:
         self.store.remember({task.recipe.key: (tuple(one.id for one in added), seconds)}, tools)
         task = with_card(self.context, task, card)
         return BuiltEngine(replace(task, present=tuple((one.id, one.size) for one in added)), card, seconds)
+
+    def _compiled(self, request: CompileRequest) -> CompiledEngine:
+        """Compile, and check on tiles of the area where the network finds nothing in noise, as those that look for
+        points do."""
+        label = f"compiling {request.spec.backbone}"
+        try:
+            return self.executor.run_one(COMPILE, request, self._phases(label))
+        except Refused as error:
+            set_ = self.context.set_of(request.spec.backbone)
+            if error.kind != "empty-output" or request.rows is not None or set_ is None:
+                raise
+            if self.inventory is None:
+                self.inventory = self.context.inventory(self.progress)
+            ids, _ = _spread_tiles(self.inventory, _CHECKED_TILES)
+            if not len(ids):
+                raise
+        rows = self._rows(request.spec, set_, ids)
+        return self.executor.run_one(COMPILE, replace(request, rows=rows), self._phases(f"{label}, checked on tiles"))
 
     def _card(self, task: EngineTask, compiled: CompiledEngine, parts: Mapping[str, Any]) -> Card:
         return Card(
@@ -446,7 +481,7 @@ class EngineBuilder:
             if (objects := self.store.lookup(key)) is not None:
                 return objects[0][0]
             with self.store.inserting() as batch, self.context.about(f"backbones[{spec.backbone}]"):
-                calibration = self._calibration(spec, step)
+                calibration = self._rows(spec, step.set, step.tiles)
                 settings = self.context.compile_settings
                 request = QuantiseRequest(spec, step.method, settings, Path(batch.folder()), calibration)
                 label = f"quantising {spec.backbone}"
@@ -457,13 +492,13 @@ class EngineBuilder:
             self.store.remember({key: ((added.id,), seconds)}, str(step.recipe.fields["tool"]))
             return added.id
 
-    def _calibration(self, spec: EngineSpec, step: QuantiseTask) -> CalibrationSet:
-        """Return the calibration tiles as rows of the network's input. The tiles that were planned are read."""
+    def _rows(self, spec: EngineSpec, set_: DescriptorSet, tiles: NDArray[np.uint64]) -> CalibrationSet:
+        """Return these tiles as rows of the network's input. The tiles that were planned are read."""
         assert self.inventory is not None
-        preprocess = preprocess_of(step.set)
+        preprocess = self.context.preprocess_of(set_)
         rows = []
         for level in self.inventory.levels:
-            wanted = step.tiles[find(level.required, step.tiles)[0]]
+            wanted = tiles[find(level.required, tiles)[0]]
             for number, data in self.context.sources.read_again(level, wanted):
                 try:
                     with doing("decoding tile", number):

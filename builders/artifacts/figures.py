@@ -21,7 +21,7 @@ from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Progress
 from builders.compose import BuildContext
 from builders.engines.base import EngineSession
-from builders.engines.model import onnx_bytes
+from builders.engines.model import session_source
 from builders.imagery.coverage import Shortfall
 from builders.imagery.inventory import Inventory
 from builders.mission.schema import Quality, scaled
@@ -374,7 +374,7 @@ class FigureMeter:
         """Return the network of a descriptor set without its training."""
         task = self.probe(set_).task
         backbone = task.set.backbone
-        return UntrainedNetwork(lambda: onnx_bytes(self.context.private(backbone).model), backbone, task.rows)
+        return UntrainedNetwork(lambda: session_source(self.context.private(backbone).model.path), backbone, task.rows)
 
     def probe(self, set_: str) -> BuiltProbe:
         """Return the probe of a descriptor set."""

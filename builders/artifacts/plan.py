@@ -1,7 +1,7 @@
 """The plan of a build: what the mission needs, under which keys, and what of it the store has.
 
-A plan is a value: facts, gates, inventory and tasks. Making one reads every tile of the area's cells and writes
-nothing.
+A plan is a value: facts, gates, inventory and tasks. Making one reads the tiles of the area's cells, unless no source
+has changed since they were read last (`statcache`), and writes nothing to the store.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from builders.report import Measured, MissingTiles, PlanReport
 from store.errors import Invalid
 from store.format.entries import MAX_ENTRIES
 from store.format.ids import ObjectId
-from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, Takeoff, identity
+from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, identity
 
 Kind = TypeVar("Kind")
 
@@ -192,9 +192,12 @@ def make_plan(
 
 
 def plan(context: BuildContext, progress: Progress = silent, *, now: int) -> Plan:
-    """Return the plan as the store is now, without writing a byte to it. `now` is unix seconds."""
+    """Return the plan as the store is now, without writing a byte to it. `now` is unix seconds.
+
+    It reads no tile of sources that have not changed since they were read: a build reads them again.
+    """
     with lookup_of(context.repository) as lookup:
-        planned = make_plan(context, lookup, progress, now=now)
+        planned = make_plan(context, lookup, progress, now=now, remembered=True)
         try:
             load_networks(context, (task for task in planned.of(ShardTask) if not task.complete))
         finally:
@@ -208,7 +211,8 @@ def _facts(context: BuildContext) -> MissionFacts:
         id=m.id,
         flight=m.flight,
         aircraft=m.aircraft_ids,
-        takeoff=Takeoff(m.takeoff.lat_e7, m.takeoff.lon_e7, m.takeoff.alt_mm),
+        takeoff=context.takeoff,
         area=context.area,
         sector=m.sector,
+        takeoff_outside=m.takeoff_outside,
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from builders.artifacts.shard import BuiltMap, ShardTask
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import KeyedTask, Lookup
-from builders.compose import BuildContext, preprocess_of
+from builders.compose import BuildContext
 from builders.descriptors.shard import Descriptors
 from builders.grid.views import View
 from builders.imagery.inventory import Inventory
@@ -109,7 +109,7 @@ class ProbeBuilder:
 
     def _of_rows(self, task: ProbeTask, origins: NDArray[np.uint64]) -> Probe | None:
         """Return the probe of those of these views that have a row; None where none has."""
-        preprocess, level = preprocess_of(task.set), self.map.inventory.level(task.zoom)
+        preprocess, level = self.context.preprocess_of(task.set), self.map.inventory.level(task.zoom)
         row_of = self.map.rows(task.set.name, task.zoom, origins)
         side = self.context.mission.coverage.tile_size
         described = [

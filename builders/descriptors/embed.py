@@ -23,6 +23,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any, Literal, TypeAlias
@@ -56,17 +57,17 @@ Normalise: TypeAlias = Literal["none", "l2"]
 class Description:
     """How the views of a descriptor set are described: picklable, and all that a worker needs beside the tiles.
 
-    `model`, `output`, `preprocess` and `batch` are those of `Network`. The tiles of `view` have `tile_size` pixels a
-    side. With `normalise` "l2" each row is divided by its length.
-    """
+    `model`, `output`, `preprocess`, `batch` and `pool` are those of `Network`. The tiles of `view` have `tile_size`
+    pixels a side. With `normalise` "l2" each row is divided by its length."""
 
-    model: bytes
+    model: bytes | Path
     output: str
     preprocess: Preprocess
     batch: int
     view: View = View()  # noqa: RUF009 # a frozen value
     tile_size: int = 256
     normalise: Normalise = "none"
+    pool: str = "none"
 
     def __post_init__(self) -> None:
         if not 1 <= self.tile_size <= MAX_SIDE:
@@ -116,7 +117,9 @@ class Embedder:
 
     def __init__(self, description: Description) -> None:
         self.description = description
-        self.network = Network(description.model, description.output, description.preprocess, description.batch)
+        self.network = Network(
+            description.model, description.output, description.preprocess, description.batch, description.pool
+        )
 
     def embed(
         self,
@@ -221,7 +224,8 @@ class CellPipeline:
             self._buffers.put(images)
 
     def _buffer(self) -> NDArray[np.float32]:
-        """Return float32 [batch, 3, H, W], not filled: one that was used before where there is one of that size."""
+        """Return float32 [batch, *preprocess.shape], not filled: one that was used before where there is one of that
+        size."""
         while True:
             size = self._network.batch
             try:
@@ -232,12 +236,12 @@ class CellPipeline:
             except Empty:
                 pass
             try:
-                return np.empty((size, 3, *self._description.preprocess.resize), np.float32)
+                return np.empty((size, *self._description.preprocess.shape), np.float32)
             except MemoryError as error:
                 self._network.halved(size, error)
 
     def _fill(self, cell: _Cell, view: int, out: NDArray[np.float32]) -> bool:
-        """Write a view to `out` float32 [3, H, W]; return False if a tile is absent or bad."""
+        """Write a view to `out` float32 [*preprocess.shape]; return False if a tile is absent or bad."""
         # Each tile is looked at, also for a view that is left out: all bad tiles are reported.
         tiles = [cell.tiles.image(number) for number in cell.footprints[view]]
         whole = [tile for tile in tiles if tile is not None]

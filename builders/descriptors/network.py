@@ -8,32 +8,37 @@ may run it at once. The same images give the same rows on one machine, whatever 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.descriptors.outputs import rows_of
 from builders.descriptors.preprocess import Preprocess
-from builders.engines.check import SEED, TOLERANCES, difference, not_repeatable
+from builders.engines.check import SEED, TOLERANCES, baked_batch, difference, not_repeatable
 from builders.engines.failures import failure, words_of
 from builders.engines.graph import irreproducible
 from builders.engines.model import parse_onnx
-from builders.engines.session import failure_kind, ort_failures
+from builders.engines.session import failure_kind, ort_failures, tensor_info
 from builders.extras import import_onnxruntime
 from store.errors import FlightbagError, Invalid, Unavailable
 
 # Each worker holds the activations of a batch of its own: four keep a large machine busy, because they share out the
 # session's threads, and bound the memory.
 MAX_WORKERS = 4
+# Half precision is float32 by now (`graph.widen_half`).
+INPUT_DTYPES = ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 
 
 class Network:
     """A backbone that describes images.
 
-    `model` is the ONNX, weights inside. It takes exactly one input, float32 [N, 3, H, W], and has the float32 output
-    `output`, [N, d] (or [N, d, 1, 1]). `batch` is the number of images in a run where N is symbolic; a model with a
-    fixed N runs on exactly N, and zeros fill the last run.
+    `model` is the ONNX, weights inside, or the path of a private file where it is too large for that. It takes exactly
+    one input, [N, channels, H, W] or [N, H, W, channels] as `preprocess` says, of a dtype that holds its numbers;
+    `pool` makes a row of the output `output` (`rows_of`). `batch` is the number of images in a run where N is symbolic;
+    a model with a fixed N runs on exactly N, and zeros fill the last run.
 
     `dimension` is d. `batch` is what was asked for (rounded up to a multiple of a fixed N), or what was left of it
     where memory ran out. `workers` is the number of threads that are worth running it at once.
@@ -43,7 +48,9 @@ class Network:
     out for it.
     """
 
-    def __init__(self, model: bytes, output: str, preprocess: Preprocess, batch: int) -> None:
+    def __init__(
+        self, model: bytes | Path, output: str, preprocess: Preprocess, batch: int, pool: str = "none"
+    ) -> None:
         if batch < 1:
             raise Invalid(f"a batch has at least 1 image, not {batch}")
         ort = import_onnxruntime()
@@ -56,7 +63,8 @@ class Network:
         options.log_severity_level = 4  # failures are raised; stderr belongs to the command line
         failures: tuple[type[Exception], ...] = (MemoryError, *ort_failures())
         try:
-            self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            source = str(model) if isinstance(model, Path) else model
+            self.session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except failures as error:
             if _is_memory(error):
                 raise out_of_memory("the model was being loaded") from error
@@ -66,8 +74,9 @@ class Network:
                 kind=failure_kind(error) or "invalid-model",
             ) from error
         self.output = output
-        self.resize = preprocess.resize
-        self._input, self._fixed = self._check_ends()
+        self.pool = pool
+        self.preprocess = preprocess
+        self._input, self._dtype, self._fixed = self._check_ends()
         self._least = self._fixed or 1
         # Whole runs only: a worker's batch is not padded where the next could have filled it.
         self.batch = -(-batch // self._least) * self._least
@@ -75,7 +84,7 @@ class Network:
         self.dimension = self._try_out(model)
 
     def run(self, images: NDArray[np.float32], count: int, options: Any) -> NDArray[np.float32]:
-        """Describe the first `count` of the images float32 [n, 3, H, W]: float32 [count, d].
+        """Describe the first `count` of the images, float32 [n, *preprocess.shape]: float32 [count, d].
 
         Runs are as large as the model and the memory allow. `options` are the RunOptions of ONNX Runtime; setting their
         `terminate` ends a run that is under way.
@@ -99,7 +108,8 @@ class Network:
     def _run_once(self, images: NDArray[np.float32], options: Any) -> NDArray[np.float32]:
         """Return float32 [n, d] of one run. Raise MemoryError where memory ran out, however ONNX Runtime words it."""
         try:
-            result: Any = self.session.run([self.output], {self._input: images}, options)[0]
+            feeds = {self._input: images.astype(self._dtype, copy=False)}
+            output: Any = self.session.run([self.output], feeds, options)[0]
         except ort_failures() as error:
             if _is_memory(error):
                 raise MemoryError(str(error)) from error
@@ -107,15 +117,7 @@ class Network:
                 f"the session failed: {words_of(error)}",
                 remedy="read the error of ONNX Runtime above; then check the model with onnx.checker",
             ) from error
-        if result.ndim < 2 or len(result) != len(images) or set(result.shape[2:]) - {1} or not result.size:
-            raise Invalid(
-                f"the output {self.output} has shape {list(result.shape)} for {len(images)} images, not [N, d]",
-                key="output",
-                value=self.output,
-                remedy="name an output that holds one descriptor for each image",
-            )
-        rows: NDArray[np.float32] = result.reshape(len(images), -1)
-        return rows
+        return rows_of(output, self.output, len(images), self.pool)
 
     def halved(self, size: int, error: MemoryError) -> int:
         """Return half of `size`, for which memory ran out; `batch` is no larger from now on.
@@ -129,25 +131,48 @@ class Network:
             self.batch = min(self.batch, half)
         return half
 
-    def _check_ends(self) -> tuple[str, int | None]:
-        """Return (name of the input, fixed batch or None). Raise Invalid where the inputs or outputs of the model do
-        not fit."""
+    def _check_ends(self) -> tuple[str, str, int | None]:
+        """Return (name of the input, its dtype, fixed batch or None). Raise Invalid where the inputs or outputs of the
+        model do not fit."""
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         declared = ", ".join(f"{end.name} {end.type} {end.shape}" for end in inputs)
-        remedy = "give a backbone that takes images as float32 [N, 3, H, W]"
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
-            raise Invalid(f"the model takes {declared}, not one input float32 [N, 3, H, W]", remedy=remedy)
-        count, channels, *sides = inputs[0].shape
-        if channels != 3 and type(channels) is int:
-            raise Invalid(f"the model takes {declared}, not three channels", remedy=remedy)
-        for declared_side, side in zip(sides, self.resize, strict=True):
+        if len(inputs) != 1:
+            raise Invalid(
+                f"the model takes {declared}, not one input of images",
+                remedy="give every input but that of the images a constant value in backbones.inputs",
+            )
+        preprocess = self.preprocess
+        sizes = dict(zip(preprocess.layout, inputs[0].shape, strict=False))
+        if len(inputs[0].shape) != len(preprocess.layout):
+            raise Invalid(
+                f"the model takes {declared}, not images as {preprocess.layout}",
+                remedy="give a backbone that takes images as [N, channels, H, W] or [N, H, W, channels]",
+            )
+        if type(sizes["C"]) is int and sizes["C"] != preprocess.channels:
+            other = 'set preprocess.colour to "grey"' if sizes["C"] == 1 else 'set preprocess.colour to "RGB" or "BGR"'
+            raise Invalid(
+                f"the model takes {declared}: {sizes['C']} channels as {preprocess.layout}, and preprocess.colour "
+                f"{preprocess.colour} has {preprocess.channels}",
+                key="preprocess.colour",
+                value=preprocess.colour,
+                remedy=other if sizes["C"] in (1, 3) else "give a backbone that takes one or three channels",
+            )
+        sides = [sizes["H"], sizes["W"]]
+        for declared_side, side in zip(sides, preprocess.resize, strict=True):
             if type(declared_side) is int and declared_side != side:
                 raise Invalid(
-                    f"preprocess.resize is {list(self.resize)}, the model takes {sides}",
+                    f"preprocess.resize is {list(preprocess.resize)}, the model takes {sides}",
                     key="preprocess.resize",
-                    value=list(self.resize),
+                    value=list(preprocess.resize),
                     remedy=f"set preprocess.resize to {sides} (height, width)",
                 )
+        dtype = tensor_info(inputs[0]).dtype
+        if dtype not in INPUT_DTYPES:
+            raise Invalid(
+                f"the model takes {declared}, and images are numbers",
+                remedy="export the network with an input of float32 or uint8",
+            )
+        preprocess.require_dtype(dtype)
         named = [end for end in outputs if end.name == self.output]
         if not named:
             names = ", ".join(end.name for end in outputs)
@@ -157,33 +182,28 @@ class Network:
                 value=self.output,
                 remedy=f"name one of its outputs: {names}",
             )
-        if named[0].type != "tensor(float)":
-            raise Invalid(f"the output {self.output} is {named[0].type}, not float32", key="output")
         # An export with a symbolic input may still have its batch fixed inside; then the output shows it.
-        fixed = [size for size in (count, *named[0].shape[:1]) if type(size) is int]
-        return inputs[0].name, fixed[0] if fixed else None
+        fixed = [size for size in (sizes["N"], *named[0].shape[:1]) if type(size) is int]
+        return inputs[0].name, dtype, fixed[0] if fixed else None
 
-    def _try_out(self, model: bytes) -> int:
+    def _try_out(self, model: bytes | Path) -> int:
         """Return the dimension d, found by running noise: a model that declares what it cannot do fails before the
         first tile, and so does one that describes an image otherwise the next time, or beside other images."""
         few, many = self._least, self._fixed or min(self.batch, 2)
-        shape = [many, 3, *self.resize]
         options = import_onnxruntime().RunOptions()
         try:
-            images = np.random.default_rng(SEED).random(shape, np.float32)
+            images = np.random.default_rng(SEED).random((many, *self.preprocess.shape), np.float32)
             images[0] /= 2  # beside brighter ones it loses its shades where one scale is taken of all
+            if np.dtype(self._dtype).kind != "f":
+                images = np.round(images * 255)
             same = np.repeat(images[:1], few, axis=0)
-            rows, again, beside = (self._run_once(given, options) for given in (same, same, images))
+            rows, again = (self._tried(same, options, "") for _ in range(2))
+            beside = self._tried(images, options, baked_batch(self._input, few) if many > few else "")
         except MemoryError as error:
             if many == few:
                 raise out_of_memory("the model was being tried") from error
             self.halved(many, error)
             return self._try_out(model)
-        except Unavailable as error:
-            raise Invalid(
-                f"the model does not run on {shape}: {error.message}",
-                remedy="check that the inputs it declares are those that it was exported for",
-            ) from error
         if rows.shape[1] != beside.shape[1]:
             raise self._other_dimension(beside.shape[1], many, rows.shape[1])
         if differs := difference({self.output: rows}, {self.output: again}):
@@ -200,6 +220,19 @@ class Network:
             )
         return int(rows.shape[1])
 
+    def _tried(self, images: NDArray[np.float32], options: Any, remedy: str) -> NDArray[np.float32]:
+        """Return the rows of a first run. Raise Invalid for a model that does not run, with `remedy` if it is not
+        ""."""
+        try:
+            return self._run_once(images, options)
+        except Unavailable as error:
+            raise Invalid(
+                f"the model does not run on {list(images.shape)}: {error.message}",
+                remedy=remedy or "check that the inputs it declares are those that it was exported for",
+            ) from error
+        except Invalid as error:
+            raise error.restated(error.message, remedy=remedy or error.remedy) from error
+
     def _other_dimension(self, numbers: int, count: int, before: int) -> Invalid:
         return Invalid(
             f"the output {self.output} has {numbers} numbers for each of {count} images and {before} for another "
@@ -210,8 +243,8 @@ class Network:
         )
 
 
-def _suspects(model: bytes) -> str:
-    return irreproducible(parse_onnx(model, "the model"))
+def _suspects(model: bytes | Path) -> str:
+    return irreproducible(parse_onnx(model if isinstance(model, bytes) else model.read_bytes(), "the model"))
 
 
 def _is_memory(error: Exception) -> bool:

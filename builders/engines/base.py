@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from builders.engines.graph import FixedInput
 from builders.engines.model import ModelSource
 from store.errors import Invalid
 from store.format.cbor import Value
@@ -71,13 +72,23 @@ class Plugin:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """What the author's framework gave for one input: an .npz file, and the BLAKE3 of its bytes."""
+
+    path: Path
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """What is to be compiled.
 
     `backbone` is a name for people; `precision` is "fp32", "fp16" or "int8"; `salt` is text that is in the build key
     and nowhere else. `options` are the backend's own, each by its name, with the default where the mission file names
-    none. `quantised` is the build key of the quantised network, for int8.
-    """
+    none. `quantised` is the build key of the quantised network, for int8. `inputs` are those that are fed; the model's
+    digest holds the values of those that are fixed, `fixed`. `compare` names the outputs by which the engine is
+    checked, all where it is empty; `reference` is the file of inputs and outputs that the model must compute. Both are
+    a check, and in no key."""
 
     backbone: str
     model: ModelSource
@@ -87,6 +98,9 @@ class EngineSpec:
     options: Mapping[str, Value] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
     quantised: bytes = b""
+    fixed: tuple[FixedInput, ...] = ()
+    compare: tuple[str, ...] = ()
+    reference: Reference | None = None
 
     def cases(self) -> tuple[Mapping[str, tuple[int, ...]], ...]:
         """Return maps from input name to shape: every symbol at its min, at its opt and at its max; each case once."""

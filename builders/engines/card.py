@@ -21,7 +21,7 @@ from store.format.cbor import Value, encode
 from store.format.host import objection
 from store.format.ids import BuildKey, ObjectId
 
-SCHEMA = "flightbag/card/1"
+SCHEMA = "flightbag/card/2"
 # The backend bounds the inspector's text; this bounds whatever else somebody may have planted.
 CARD_LIMIT = 16 * 2**20
 _KEYS = frozenset(
@@ -80,7 +80,7 @@ class Card:
             "inputs": [list(tensor) for tensor in self.inputs],
             "outputs": [list(tensor) for tensor in self.outputs],
             # An engine with a fault is not published, so that a card has none.
-            "check": {"cases": self.check.as_json()["cases"]},
+            "check": {key: value for key, value in self.check.as_json().items() if key != "faults"},
             "tolerance": {"relative_error": self.tolerance.relative_error, "cosine": self.tolerance.cosine},
             "tools": dict(self.tools),
             "inspector": self.inspector,

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builders.engines.base import EngineSession, TensorInfo
-from builders.engines.failures import failure
+from builders.engines.failures import KINDS, failure
 from store.errors import FlightbagError, Invalid
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ SEED = 20260718
 _NEGLIGIBLE = 1e-6
 # Of the greatest value: what sums of float32 in another order differ by. Random numbers differ by far more.
 REPEATABLE = 1e-5
+# Batches that an export may have baked in, tried where a network does not run on the one that is declared.
+_BAKED = (1, 2, 4, 8, 16, 32)
 _FLOATS = ("float16", "float32", "float64")
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
 
@@ -69,15 +71,31 @@ class CaseFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthorFigures:
+    """How far the network is from what its author's framework gave (`reference` of the mission file): `digest` is the
+    BLAKE3 of that file in hex, the rest as in `CaseFigures`; `half` says that the author computed in float16."""
+
+    digest: str
+    max_abs_error: float
+    reference_max: float
+    cosine: float
+    half: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CheckFigures:
     """How the outputs of an engine compare to the reference's on the same inputs, for each set of shapes.
 
     `faults` are sentences about what a number cannot express: a missing output, another shape or dtype, a value that
-    is not finite.
+    is not finite. `outputs` are the outputs that were compared, ascending, and `inputs` what they were compared on:
+    "noise", or "tiles" of the area. `author` are the figures of the network itself, None where nobody asked.
     """
 
     cases: tuple[CaseFigures, ...]
     faults: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    inputs: str = "noise"
+    author: AuthorFigures | None = None
 
     @property
     def worst(self) -> CaseFigures:
@@ -89,11 +107,24 @@ class CheckFigures:
         """The least cosine of all cases."""
         return min(case.cosine for case in self.cases)
 
+    @property
+    def remedy(self) -> str:
+        """The remedy for figures of several outputs, "" for those of one."""
+        if len(self.outputs) < 2:
+            return ""
+        return (
+            'name the outputs that are used, such as compare = ["descriptor"] in the table of the backbone: others, '
+            f"such as indices, are not compared then (it has {', '.join(self.outputs)}); or {KINDS['wrong-output'][1]}"
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Return the figures as a JSON value."""
         return {
             "cases": [{**asdict(case), "relative_error": case.relative_error} for case in self.cases],
             "faults": list(self.faults),
+            "outputs": list(self.outputs),
+            "inputs": self.inputs,
+            "author": asdict(self.author) if self.author is not None else None,
         }
 
     @staticmethod
@@ -106,7 +137,9 @@ class CheckFigures:
             )
             for case in value["cases"]
         )
-        return CheckFigures(cases, tuple(map(str, value["faults"])))
+        author = AuthorFigures(**value["author"]) if value["author"] is not None else None
+        faults, outputs = (tuple(map(str, value[key])) for key in ("faults", "outputs"))
+        return CheckFigures(cases, faults, outputs, str(value["inputs"]), author)
 
 
 def require_tolerance(figures: CheckFigures, tolerance: Tolerance) -> None:
@@ -128,7 +161,25 @@ def require_tolerance(figures: CheckFigures, tolerance: Tolerance) -> None:
         reasons.append("no outputs could be compared")
     if reasons:
         message = "the engine does not compute what its model does: " + "; ".join(reasons)
-        raise failure("wrong-output", message, check=figures.as_json())
+        raise failure("wrong-output", message, remedy=figures.remedy, check=figures.as_json())
+
+
+def require_author(author: AuthorFigures | None, tolerance_of: Callable[[str], Tolerance]) -> None:
+    """Raise Refused, with the figures, unless the network is as close to what its author's framework gave as the
+    tolerance for its precision demands: that of fp16 where the author computed in float16, else of fp32."""
+    if author is None:
+        return
+    tolerance = tolerance_of("fp16" if author.half else "fp32")
+    relative = author.max_abs_error / author.reference_max if author.reference_max else author.max_abs_error
+    if not (relative <= tolerance.relative_error and author.cosine >= tolerance.cosine):
+        raise failure(
+            "wrong-export",
+            "the model does not compute what its reference holds: the greatest error is "
+            f"{author.max_abs_error:.3g} where the greatest value is {author.reference_max:.3g}, of which at most "
+            f"{tolerance.relative_error:g} is allowed; the cosine is {author.cosine:.6f}, at least "
+            f"{tolerance.cosine:g} is required",
+            author=asdict(author),
+        )
 
 
 def difference(first: Mapping[str, Array], second: Mapping[str, Array], allowed: float = REPEATABLE) -> str:
@@ -155,14 +206,24 @@ def difference(first: Mapping[str, Array], second: Mapping[str, Array], allowed:
 
 
 def require_repeatable(
-    session: EngineSession, feeds: Mapping[str, Array], model: str, suspects: Callable[[], str]
-) -> None:
-    """Raise a failure `not-repeatable` unless two runs of the network `model` on the same feeds give the same outputs.
+    session: EngineSession,
+    feeds: Mapping[str, Array],
+    model: str,
+    suspects: Callable[[], str],
+    outputs: Sequence[str] = (),
+) -> Mapping[str, Array]:
+    """Return `outputs` (or all) of a run of the network `model`. Raise a failure `not-repeatable` unless a second run
+    on the same feeds gives the same.
 
     `suspects` returns the nodes that may be why, for the message (`graph.irreproducible`).
     """
-    if differs := difference(_expected(session, feeds), session.run(feeds)):
+    first, second = (
+        {name: array for name, array in run(feeds).items() if not outputs or name in outputs}
+        for run in (lambda given: _expected(session, given), session.run)
+    )
+    if differs := difference(first, second):
         raise not_repeatable(model, f"two runs on the same input: {differs}", suspects())
+    return first
 
 
 def not_repeatable(model: str, differs: str, suspects: str, remedy: str = "") -> FlightbagError:
@@ -191,16 +252,27 @@ def check_inputs(session: EngineSession, declared: Mapping[str, tuple[int | str,
         raise failure("wrong-inputs", "; ".join(problems))
 
 
-def check_outputs(session: EngineSession, model: str) -> None:
-    """Raise a failure `invalid-model` for a network with an output that no number compares: a sequence, a map, text."""
-    others = [f"{one.name} {one.dtype}" for one in session.outputs if one.dtype not in (*_FLOATS, *_INTEGERS, "uint8")]
+def compared_outputs(session: EngineSession, compare: Sequence[str], key: str, model: str) -> tuple[str, ...]:
+    """Return the outputs by which an engine of this network is checked, ascending: those of `compare`, or all where it
+    is empty. Raise Invalid for one that the network lacks, at `key` of the mission file, and for one that no number
+    compares: a sequence, a map, text."""
+    outputs = {one.name: one.dtype for one in session.outputs}
+    if absent := [name for name in compare if name not in outputs]:
+        raise failure(
+            "wrong-inputs",
+            f"{key} names {', '.join(absent)}, and {model} has no such output",
+            remedy=f"name some of its outputs: {', '.join(outputs)}",
+        )
+    names = tuple(sorted(compare or outputs))
+    others = [f"{name} {outputs[name]}" for name in names if outputs[name] not in (*_FLOATS, *_INTEGERS, "uint8")]
     if others:
         raise failure(
             "invalid-model",
             f"{model} has the output {', '.join(others)}, and an engine is checked by tensors of numbers",
-            remedy="export the network without this output",
+            remedy="export the network without this output, or leave it out of compare",
             model=model,
         )
+    return names
 
 
 def measure(
@@ -209,27 +281,30 @@ def measure(
     cases: Sequence[Mapping[str, Sequence[int]]],
     model: str,
     rows: Array | None = None,
+    outputs: Sequence[str] = (),
 ) -> CheckFigures:
     """Return how the outputs of both compare on the same inputs of each shape in `cases`.
 
     `rows` are inputs of the network's own kind, one a row, and take the place of seeded numbers: all of them at the
-    middle shape, as many as fit at the others. `model` is a name for messages. Raise Invalid if the reference itself
-    does not run on such inputs, Unavailable if memory runs out.
+    middle shape; at the others as many as fit, or the next ones where a network finds nothing in these. `outputs` are
+    those to compare, or all. `model` is a name for messages. Raise Invalid if the reference itself does not run on such
+    inputs, Unavailable if memory runs out.
     """
     faults = _output_mismatches(reference.outputs, engine.outputs)
     if rows is not None and not all(
         _takes_rows(tensor, case[tensor.name], rows) for tensor in reference.inputs for case in cases
     ):
         faults.append(f"the rows to check with are {rows.dtype} {list(rows.shape[1:])}, which the inputs do not take")
+    outputs = tuple(sorted(outputs or (one.name for one in reference.outputs)))
     measured = []
     for case in cases:
         count = next((case[tensor.name][0] for tensor in reference.inputs if case[tensor.name]), 1)
-        every = rows is not None and case is cases[len(cases) // 2]
-        starts = range(0, len(rows), count) if rows is not None and every else (0,)
+        every = case is cases[len(cases) // 2]
         worst: CaseFigures | None = None
-        for start in starts:
+        before = len(faults)
+        for start in range(0, len(rows), count) if rows is not None else (0,):
             feeds = {tensor.name: _feed(tensor, case[tensor.name], rows, start) for tensor in reference.inputs}
-            distance = _compare(reference, engine, feeds, model, faults)
+            distance = _compare(reference, engine, feeds, model, outputs, faults)
             if distance is not None:
                 error, greatest, cosine = distance
                 current = CaseFigures(dict(case), error, greatest, cosine)
@@ -239,18 +314,38 @@ def measure(
                     further = max(worst, current, key=lambda one: one.relative_error)
                     least = min(worst.cosine, cosine)
                     worst = CaseFigures(dict(case), further.max_abs_error, further.reference_max, least)
+            if not every and (worst is not None or len(faults) > before):
+                break
         if worst is not None:
             measured.append(worst)
-    return CheckFigures(tuple(measured), tuple(dict.fromkeys(faults)))
+        elif len(faults) == before:
+            faults.append(nothing_compared(model, outputs, "noise" if rows is None else f"{len(rows)} tiles"))
+    inputs = "noise" if rows is None else "tiles"
+    return CheckFigures(tuple(measured), tuple(dict.fromkeys(faults)), outputs, inputs)
+
+
+def nothing_compared(model: str, outputs: Sequence[str], on: str) -> str:
+    """Return the sentence for outputs without a number: they prove nothing, and a check that compared nothing has not
+    passed."""
+    what = f"the output {outputs[0]}" if len(outputs) == 1 else f"every output of {', '.join(outputs)}"
+    return f"{what} of {model} is empty or zero on {on}, so nothing could be compared"
+
+
+def is_nothing(outputs: Mapping[str, Array], names: Sequence[str]) -> bool:
+    """Whether these outputs of a run hold no number but zeros."""
+    return not any(outputs[name].any() for name in names)
 
 
 def _compare(
-    reference: EngineSession, engine: EngineSession, feeds: Mapping[str, Array], model: str, faults: list[str]
+    reference: EngineSession,
+    engine: EngineSession,
+    feeds: Mapping[str, Array],
+    model: str,
+    outputs: Sequence[str],
+    faults: list[str],
 ) -> tuple[float, float, float] | None:
-    """Return (greatest error, the reference's greatest value, least cosine) on these inputs. If the outputs cannot be
-    compared, return None and append the reasons to `faults`."""
-    import numpy as np  # with the build extra only; `require_tolerance` needs none
-
+    """Return (greatest error, the reference's greatest value, least cosine) on these inputs. Return None where the
+    outputs hold no number, and where they cannot be compared: then the reasons are appended to `faults`."""
     expected = _expected(reference, feeds)
     try:
         actual = engine.run(feeds)
@@ -259,9 +354,15 @@ def _compare(
         return None
     except FlightbagError as error:
         raise error.restated(f"{model}: {error.message}") from error
+    return _furthest({name: (expected[name], actual[name]) for name in outputs if name in actual}, faults)
+
+
+def _furthest(pairs_of: Mapping[str, tuple[Array, Array]], faults: list[str]) -> tuple[float, float, float] | None:
+    """As `_compare`, of (expected, actual) by the names of outputs."""
+    import numpy as np  # with the build extra only; `require_tolerance` needs none
+
     pairs, cosine = [], 1.0
-    for name in sorted(expected.keys() & actual.keys()):
-        a, b = expected[name], actual[name]
+    for name, (a, b) in sorted(pairs_of.items()):
         if fault := _fault(a, b):
             faults.append(f"output {name} {fault}")
             continue
@@ -275,18 +376,93 @@ def _compare(
             pairs.append((difference, greatest))
             cosine = min(cosine, least_cosine(a, b))
     if not any(greatest > 0 for _, greatest in pairs):
-        # Outputs without a number prove nothing, and a check that compared nothing has not passed.
-        faults.append(f"every output of {model} is empty or zero, so nothing could be compared")
         return None
     return *max(pairs, key=lambda pair: pair[0] / (pair[1] or 1.0)), cosine
+
+
+def author_figures(
+    session: EngineSession, arrays: Mapping[str, Array], digest: str, outputs: Sequence[str], file: str
+) -> AuthorFigures:
+    """Return how far the network `session` is from the arrays that its author's framework gave: each input of the
+    network by its name, and one or more of its outputs, of which those in `outputs` are compared.
+
+    `digest` and `file` are those of the file that holds the arrays. Raise a failure `bad-reference` for arrays that are
+    not those of this network.
+    """
+    inputs = {one.name: one for one in session.inputs}
+    names = [one.name for one in session.outputs]
+    remedy = (
+        f"save the inputs ({', '.join(inputs)}) and outputs ({', '.join(names)}) of one run, each under its name: "
+        "numpy.savez(file, name=array, ...)"
+    )
+    if absent := [name for name in inputs if name not in arrays]:
+        raise failure("bad-reference", f"{file} has no array for the input {', '.join(absent)}", remedy=remedy)
+    if unknown := [name for name in arrays if name not in inputs and name not in names]:
+        raise failure(
+            "bad-reference",
+            f"{file} has the array {', '.join(unknown)}, no input or output of the model",
+            remedy=remedy,
+        )
+    expected = {name: array for name, array in arrays.items() if name in outputs}
+    if not expected:
+        raise failure("bad-reference", f"{file} has none of the outputs {', '.join(outputs)}", remedy=remedy)
+    feeds = {}
+    for name, tensor in inputs.items():
+        array = arrays[name]
+        halved = array.dtype.kind == "f" and tensor.dtype in _FLOATS
+        if str(array.dtype) != tensor.dtype and not halved:
+            what = f"{file}: the input {name} is {array.dtype}, the model takes {tensor.dtype}"
+            raise failure("bad-reference", what, remedy=f"save {name} as {tensor.dtype}")
+        feeds[name] = array.astype(tensor.dtype)
+    try:
+        actual = session.run(feeds)
+    except Invalid as error:
+        raise failure("bad-reference", f"{file}: {error.message}", remedy=remedy) from error
+    faults: list[str] = []
+    half = any(str(array.dtype) == "float16" for array in expected.values())
+    pairs = {
+        name: (array.astype(actual[name].dtype) if array.dtype.kind == "f" else array, actual[name])
+        for name, array in expected.items()
+    }
+    furthest = _furthest(pairs, faults)
+    if furthest is None or faults:
+        why = "; ".join(faults) or f"every output in it ({', '.join(expected)}) is empty or zero"
+        raise failure("wrong-export", f"the model does not compute what {file} holds: {why}")
+    return AuthorFigures(digest, *furthest, half)
+
+
+def baked_batch(name: str, size: int) -> str:
+    """Return the remedy for a network that runs on this number of images only, `name` being its input."""
+    return (
+        f"the network runs on {size} at a time only, whatever it declares: set min = {size}, opt = {size}, "
+        f"max = {size} for {name} in backbones.inputs, or export it with a dynamic batch"
+    )
 
 
 def _expected(reference: EngineSession, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
     try:
         return reference.run(feeds)
     except Invalid as error:
-        remedy = "declare shapes that the network was exported for, or export it again"
+        remedy = (
+            _batch_remedy(reference, feeds) or "declare shapes that the network was exported for, or export it again"
+        )
         raise failure("wrong-inputs", error.message, remedy=remedy) from error
+
+
+def _batch_remedy(reference: EngineSession, feeds: Mapping[str, Array]) -> str:
+    """Return the remedy where the network runs on another number of images than these, else ""."""
+    import numpy as np
+
+    counts = {array.shape[0] for array in feeds.values() if array.ndim}
+    for size in _BAKED if len(counts) == 1 and len(feeds) == 1 else ():
+        if size in counts:
+            continue
+        try:
+            reference.run({name: np.take(array, range(size), axis=0, mode="wrap") for name, array in feeds.items()})
+        except FlightbagError:
+            continue
+        return baked_batch(next(iter(feeds)), size)
+    return ""
 
 
 def _distance(a: Array, b: Array) -> tuple[float, float]:
@@ -350,6 +526,18 @@ def least_cosine(expected: Array, actual: Array) -> float:
 
 def _takes_rows(tensor: TensorInfo, shape: Sequence[int], rows: Array) -> bool:
     return tensor.dtype == str(rows.dtype) and tuple(shape[1:]) == rows.shape[1:]
+
+
+def as_inputs(rows: Array, dtype: str) -> Array:
+    """Return rows of numbers as this dtype. Raise a failure `wrong-inputs` where it does not hold them."""
+    import numpy as np
+
+    if np.dtype(dtype).kind in "iu":
+        bounds = np.iinfo(dtype)
+        if (rows != np.round(rows)).any() or rows.min() < bounds.min or rows.max() > bounds.max:
+            what = f"the model takes {dtype}, and preprocess makes numbers from {rows.min():g} to {rows.max():g}"
+            raise failure("wrong-inputs", what, remedy='set scale = "0..255" and leave out mean and std')
+    return rows.astype(dtype, copy=False)
 
 
 def feeds_of(session: EngineSession, case: Mapping[str, Sequence[int]], rows: Array | None = None) -> dict[str, Array]:

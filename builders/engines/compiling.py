@@ -78,19 +78,19 @@ def compile_engine(
     settings: CompileSettings,
     progress: PhaseProgress,
     quantised: Path | None = None,
-    calibration: CalibrationSet | None = None,
+    rows: CalibrationSet | None = None,
 ) -> CompiledEngine:
     """Compile for the host class `host`, check the engine against the reference, and return it.
 
-    For int8, `quantised` is the network to compile, a private file, and `calibration` the rows to check the engine
-    with. Raise a failure of `failures`, Refused for an engine that does not compute what the model does, Conflict if
-    the model is no longer the one in `spec`.
-    """
+    For int8, `quantised` is the network to compile, a private file. `rows` are inputs to check the engine with, noise
+    where it is None: a network that finds nothing in noise is a failure `empty-output` then. Raise a failure of
+    `failures`, Refused for an engine that does not compute what the model does, Conflict if the model is no longer the
+    one in `spec`."""
     folder = Path(tempfile.mkdtemp(prefix="engine-", dir=workdir)).absolute()
     model = _snapshot(spec, folder)
-    rows = folder / "rows"
-    if calibration is not None:
-        calibration.save(rows)
+    file = folder / "rows"
+    if rows is not None:
+        rows.save(file)
     request = {
         "task": "compile",
         "backend": backend.name,
@@ -100,13 +100,16 @@ def compile_engine(
         "host": host,
         "folder": str(folder),
         "cache": str(settings.cache.absolute()),
-        "rows": str(rows) if calibration is not None else "",
+        "rows": str(file) if rows is not None else "",
         "spec": {
             "backbone": spec.backbone,
             "precision": spec.precision,
             "inputs": [[item.name, item.shape, item.range or (None, None, None)] for item in spec.inputs],
             "options": dict(spec.options),
             "plugins": [[str(plugin.path), plugin.digest.hex()] for plugin in spec.plugins],
+            "fixed": _fixed(spec),
+            "compare": list(spec.compare),
+            "reference": [str(spec.reference.path), spec.reference.digest.hex()] if spec.reference is not None else [],
         },
     }
     result, log = compile_in_worker(request, folder, settings.limits, progress, model.name)
@@ -148,14 +151,19 @@ def quantise_network(
         "source": str(model.path),
         "rows": str(rows),
         "method": method,
+        "fixed": _fixed(spec),
         "into": str(folder / "quantised.onnx"),
     }
     result, _ = compile_in_worker(request, folder, settings.limits, progress, model.name)
     return _parts(result)[0], time.monotonic() - start
 
 
+def _fixed(spec: EngineSpec) -> list[Any]:
+    return [[one.name, one.shape, list(map(str, one.values))] for one in spec.fixed]
+
+
 def _snapshot(spec: EngineSpec, folder: Path) -> ModelSource:
-    model = snapshot_model(spec.model.path, folder / "model")
+    model = snapshot_model(spec.model.path, folder / "model", spec.fixed)
     if model.digest != spec.model.digest:
         raise Conflict(
             f"{spec.model.path} changed while the mission was being built",

@@ -38,6 +38,16 @@ KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
         Refused,
         "export the network another way, build it under another salt, or allow more in [tolerances]",
     ),
+    "empty-output": (
+        Refused,
+        "lower the threshold by which the network finds something, and export it again, or name an output in compare "
+        "that always has numbers",
+    ),
+    "bad-reference": (Invalid, "save the inputs and outputs of one run with numpy.savez"),
+    "wrong-export": (
+        Refused,
+        "export the network with another exporter, opset or version, or allow more in [tolerances]",
+    ),
     "wrong-host": (Refused, "build the engine for this machine, or load it on a machine that it was built for"),
     "failed": (Unavailable, "read the end of the log"),
 }

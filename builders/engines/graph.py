@@ -1,5 +1,6 @@
 """What the graph of an ONNX model says without being run: operators that cannot run, inputs that nobody has to feed,
-and nodes that give another result each time.
+and nodes that give another result each time; and the form in which every model is compiled and run (`fix_defaults`,
+`fix_inputs`, `widen_half`).
 
 Pure functions over a parsed model; they read no file. Nodes are those of the graph, of its subgraphs at any depth, and
 of the model's own functions that one of these calls. A function that nothing calls does not count.
@@ -7,10 +8,13 @@ of the model's own functions that one of these calls. A function that nothing ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from builders.engines.failures import failure
+from builders.extras import import_extra
 
 # The domains of which ONNX Runtime has operators on the CPU (onnxruntime 1.32, `get_all_opkernel_def`).
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
@@ -20,6 +24,23 @@ _RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLi
 _NAMED = 3
 # Up to this version of the format, each initializer is an input too (onnx.proto, `IR_VERSION_2019_1_22`).
 _INPUTS_OF_INITIALIZERS = 3
+
+
+# FLOAT, FLOAT16 and BFLOAT16 of TensorProto.DataType.
+_FLOAT, _HALVES = 1, (10, 16)
+# Attributes whose value is a type.
+_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision")
+
+
+@dataclass(frozen=True, slots=True)
+class FixedInput:
+    """An input of a network that has one value for every image: `values` are its numbers in C order, or one number for
+    all. A name can only be the first of the dimensions in `shape`; it stands for the number of images, and `values` are
+    those of one image. Booleans are 0 and 1."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    values: tuple[Decimal, ...]
 
 
 def nodes(model: Any) -> Iterator[Any]:
@@ -77,6 +98,123 @@ def fix_defaults(model: Any) -> bool:
     graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, _INPUTS_OF_INITIALIZERS + 1)
     return True
+
+
+def fix_inputs(model: Any, fixed: Sequence[FixedInput], name: str) -> None:
+    """Turn inputs into constants of these values, in place. Raise a failure `wrong-inputs` for an input that the model
+    does not have so, and for a value that its dtype does not hold; `name` is the model's in messages."""
+    import numpy as np  # with the build extra only
+
+    onnx = import_extra("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    graph = model.graph
+    for item in fixed:
+        tensor = next((one for one in graph.input if one.name == item.name), None)
+        if tensor is None:
+            names = ", ".join(one.name for one in graph.input)
+            raise _not_fixed(item, f"{name} has no such input", f"name one of its inputs: {names}")
+        declared = [dim.dim_value or dim.dim_param or "?" for dim in tensor.type.tensor_type.shape.dim]
+        fits = len(declared) == len(item.shape) and all(
+            isinstance(size, str) or size == given for size, given in zip(declared, item.shape, strict=True)
+        )
+        if not fits:
+            raise _not_fixed(item, f"{name} takes {declared}, not {list(item.shape)}", f"set shape to {declared}")
+        array = _array_of(item, tensor.type.tensor_type.elem_type, name)
+        graph.input.remove(tensor)
+        batched = item.shape and isinstance(item.shape[0], str)
+        if not batched:
+            graph.initializer.append(numpy_helper.from_array(array, item.name))
+            continue
+        images = [one.name for one in graph.input if one.name not in {other.name for other in fixed}]
+        if len(images) != 1:
+            raise _not_fixed(item, f"the images of {name} are one of {', '.join(images) or 'no input'}", _ONE_IMAGE)
+        own = f"flightbag/{item.name}"
+        constants = {"row": array, "first": np.array([0], np.int64), "rest": np.array(item.shape[1:], np.int64)}
+        graph.initializer.extend(numpy_helper.from_array(value, f"{own}/{key}") for key, value in constants.items())
+        before = [
+            helper.make_node("Shape", images, [f"{own}/shape"]),
+            helper.make_node("Gather", [f"{own}/shape", f"{own}/first"], [f"{own}/count"]),
+            helper.make_node("Concat", [f"{own}/count", f"{own}/rest"], [f"{own}/full"], axis=0),
+            helper.make_node("Expand", [f"{own}/row", f"{own}/full"], [item.name]),
+        ]
+        for place, node in enumerate(before):
+            graph.node.insert(place, node)
+
+
+def _array_of(item: FixedInput, elem_type: int, name: str) -> Any:
+    """The values of a fixed input, those of one image with a first dimension of 1."""
+    import numpy as np
+
+    dtype = np.dtype(import_extra("onnx").helper.tensor_dtype_to_np_dtype(elem_type))
+    if dtype.kind not in "biuf":
+        raise _not_fixed(item, f"{name} takes it as {dtype}, which is no number", "export the network without it")
+    if dtype.kind == "f":
+        numbers = np.array([float(value) for value in item.values]).astype(dtype)
+        wrong = not np.isfinite(numbers).all()
+    else:
+        bounds = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        wrong = any(value != int(value) or not bounds[0] <= value <= bounds[1] for value in item.values)
+        numbers = np.array([0 if wrong else int(value) for value in item.values]).astype(dtype)
+    if wrong:
+        raise _not_fixed(item, f"{name} takes it as {dtype}, which does not hold the value", f"give values of {dtype}")
+    shape = tuple(1 if isinstance(size, str) else size for size in item.shape)
+    return np.full(shape, numbers[0], dtype) if len(numbers) == 1 else numbers.reshape(shape)
+
+
+_ONE_IMAGE = "give every input but that of the images a value"
+
+
+def _not_fixed(item: FixedInput, what: str, remedy: str) -> Exception:
+    return failure("wrong-inputs", f"the input {item.name} has a fixed value, and {what}", remedy=remedy)
+
+
+def has_half(model: Any) -> bool:
+    """Return whether anything in a parsed model has half precision (float16, bfloat16)."""
+    return any(True for _ in _halves(model))
+
+
+def widen_half(model: Any) -> None:
+    """Turn float16 and bfloat16 into float32 throughout a parsed model, in place, its external data loaded.
+
+    Every number of half precision is a number of float32, so that weights stay what they are; only the roundings
+    between the operators go. A CPU has kernels for half precision or not, by its make, and no kernel for bfloat16 in
+    most operators: widened, a network gives the same on each.
+    """
+    import numpy as np
+
+    for message in list(_halves(model)):
+        kind = message.DESCRIPTOR.name
+        if kind == "TensorProto":
+            bits = np.frombuffer(message.raw_data, "<u2") if message.raw_data else np.array(message.int32_data, "<u2")
+            wide = bits.view("<f2").astype("<f4") if message.data_type == _HALVES[0] else bits.astype("<u4") << 16
+            message.ClearField("int32_data")
+            message.raw_data = wide.tobytes()
+            message.data_type = _FLOAT
+        elif kind == "AttributeProto":
+            message.i = _FLOAT
+        else:
+            message.elem_type = _FLOAT
+
+
+def _halves(model: Any) -> Iterator[Any]:
+    """Yield every tensor, type and attribute of half precision, also in subgraphs and functions."""
+    pending = [model]
+    while pending:
+        message = pending.pop()
+        fields = {field.name: value for field, value in message.ListFields()}
+        is_type = message.DESCRIPTOR.name == "AttributeProto" and fields.get("name") in _TYPE_ATTRIBUTES
+        if (
+            fields.get("data_type") in _HALVES
+            or fields.get("elem_type") in _HALVES
+            or (is_type and fields.get("i") in _HALVES)
+        ):
+            yield message
+        for value in fields.values():
+            # A repeated field is a sequence; only messages have fields of their own.
+            for item in value if hasattr(value, "__getitem__") else (value,):
+                if not hasattr(item, "ListFields"):
+                    break
+                pending.append(item)
 
 
 def irreproducible(model: Any) -> str:

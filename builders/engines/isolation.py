@@ -32,13 +32,11 @@ from typing import Any, BinaryIO, NoReturn
 from builders.activity import Recorder, getting_on
 from builders.engines.base import PhaseProgress
 from builders.engines.failures import failure, from_json, is_full
+from builders.jsontext import MAX_VALUES, values_in
 from store.disk.opening import OtherType, open_file
 from store.errors import NO_SPACE, FlightbagError, no_space
 
 _MAX_RESULT = 16 * 2**20
-# Parsed, a JSON text may take 24 times its bytes: `[{},{},…`. A million runs of missing tiles (FORMAT.md 6.5) have four
-# million values, the rows of a table of 100,000 entries one.
-MAX_VALUES = 6_000_000
 _MAX_LINE = 4096
 _LOG_TAIL = 4096
 # The time that a worker has to stop when it is asked to, before it is killed.
@@ -337,11 +335,6 @@ def _result(path: Path, job: Job, tail: str) -> dict[str, Any]:
     except (OSError, OtherType, ValueError, RecursionError) as error:  # its status is 0, but it wrote no whole result
         raise _no_result(0, job, path.parent, tail) from error
     return result
-
-
-def values_in(data: bytes) -> int:
-    """Return at least the number of values of a JSON text, which is counted and not parsed."""
-    return sum(data.count(mark) for mark in (b",", b"[", b"{")) + 1
 
 
 def _tail(path: Path) -> str:

@@ -13,18 +13,20 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from blake3 import blake3
 
 from builders.engines.failures import failure, words_of
-from builders.engines.graph import fix_defaults, require_operators
+from builders.engines.graph import FixedInput, fix_defaults, fix_inputs, has_half, require_operators, widen_half
 from builders.extras import import_extra
 from builders.files import open_regular
 from store.errors import FlightbagError, Invalid, Unavailable
+from store.format.cbor import encode
 from store.format.ids import derive
 
 # The largest message that Protobuf can hold.
@@ -32,6 +34,7 @@ MAX_ONNX_BYTES = 2**31 - 1
 # Of all external data of a model: more than fits into the memory of a machine that could run it.
 MAX_EXTERNAL_BYTES = 1 << 36
 MODEL_CONTEXT = "flightbag 2026 model source v1"
+FIXED_CONTEXT = "flightbag 2026 fixed inputs v1"
 _PIECE = 2**20
 # Bytes of an element of the largest type that ONNX has.
 _MAX_ITEM = 16
@@ -45,10 +48,9 @@ def _silent() -> None:
 class ModelSource:
     """An ONNX model with the digest of its bytes.
 
-    `name` is the file name for messages; `path` the ONNX file; `digest` 32 bytes over the ONNX and each
-    external-data file, as far as tensors name it; `size` the bytes of all of them; `external` the locations of the
-    latter, ascending.
-    """
+    `name` is the file name for messages; `path` the ONNX file; `digest` 32 bytes over the ONNX, each external-data
+    file, as far as tensors name it, and the values of fixed inputs; `size` the bytes of all files; `external` the
+    locations of the latter, ascending."""
 
     name: str
     path: Path
@@ -57,28 +59,29 @@ class ModelSource:
     external: tuple[str, ...]
 
 
-def hash_model(path: Path, progress: Callable[[], None] = _silent) -> ModelSource:
-    """Return the model at `path` with its digest. Read every byte and copy none. Raise as `snapshot_model`.
+def hash_model(path: Path, progress: Callable[[], None] = _silent, fixed: Sequence[FixedInput] = ()) -> ModelSource:
+    """Return the model at `path`, with these values of fixed inputs, and its digest. Read every byte and copy none.
+    Raise as `snapshot_model`.
 
     `progress` is called for each MiB.
     """
-    return _hash(path, None, progress)
+    return _hash(path, None, progress, fixed)
 
 
-def snapshot_model(path: Path, into: Path) -> ModelSource:
+def snapshot_model(path: Path, into: Path, fixed: Sequence[FixedInput] = ()) -> ModelSource:
     """Copy the model, under its name, and its external data into the folder `into`; return the copy with the digest of
-    the bytes that were written.
+    the bytes that were written, and of the values of fixed inputs.
 
     An absent folder `into` is made; an existing file is never overwritten (Unavailable). Raise Invalid if the model or
     a file that it names is absent, is not a regular file, cannot be parsed, is larger than 2 GiB (the ONNX) or 64 GiB
-    (its external data), or lies outside the model's folder (by `..`, an absolute location, or a link), and if the model
-    has an operator that cannot run (`graph.require_operators`). Raise Unavailable if a file cannot be read or written.
-    """
+    (its external data), or lies outside the model's folder (by `..`, an absolute location, or a link) and outside the
+    folder that the model itself lies in behind its links, and if the model has an operator that cannot run
+    (`graph.require_operators`). Raise Unavailable if a file cannot be read or written."""
     try:
         into.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise _unwritten(into, error) from error
-    return _hash(path, into, _silent)
+    return _hash(path, into, _silent, fixed)
 
 
 def onnx_bytes(model: ModelSource) -> bytes:
@@ -94,20 +97,25 @@ def onnx_bytes(model: ModelSource) -> bytes:
         )
     if not model.external:
         return model.path.read_bytes()
+    parsed = parse_onnx(model.path.read_bytes(), model.name)
+    _load_external(parsed, model.path)
+    data: bytes = parsed.SerializeToString(deterministic=True)
+    return data
+
+
+def _load_external(parsed: Any, path: Path) -> None:
+    """Read the external data of the model at `path` into the parsed model."""
     import_extra("onnx")
     from onnx.external_data_helper import load_external_data_for_model
 
-    parsed = parse_onnx(model.path.read_bytes(), model.name)
     try:
-        load_external_data_for_model(parsed, str(model.path.parent))
-        data: bytes = parsed.SerializeToString(deterministic=True)
+        load_external_data_for_model(parsed, str(path.parent))
     except (ValueError, OSError) as error:
         raise Invalid(
-            f"the external data of {model.name} cannot be read into the model: {words_of(error)}",
+            f"the external data of {path.name} cannot be read into the model: {words_of(error)}",
             remedy="export the network again",
-            model=model.name,
+            model=path.name,
         ) from error
-    return data
 
 
 def session_source(path: Path) -> bytes | Path:
@@ -117,10 +125,30 @@ def session_source(path: Path) -> bytes | Path:
     return onnx_bytes(model) if model.size <= MAX_ONNX_BYTES else path
 
 
-def make_compilable(path: Path) -> None:
-    """Rewrite a private copy of a model so that every input that has a default is a constant (`graph.fix_defaults`)."""
+def make_compilable(path: Path, fixed: Sequence[FixedInput] = ()) -> None:
+    """Rewrite a private copy of a model in the form in which it is compiled and run: every input that has a default or
+    a fixed value is a constant (`graph.fix_defaults`, `fix_inputs`), and half precision is float32
+    (`graph.widen_half`).
+
+    Raise Invalid for fixed inputs that the model does not have so, and for a model in half precision whose weights are
+    larger than the 2 GiB of one ONNX file in float32.
+    """
     model = parse_onnx(path.read_bytes(), path.name)
-    if fix_defaults(model):
+    changed = fix_defaults(model)
+    if has_half(model):
+        _load_external(model, path)
+        widen_half(model)
+        if model.ByteSize() > MAX_ONNX_BYTES:
+            raise Invalid(
+                f"{path.name} has half precision, and in float32 it is larger than the 2 GiB of one ONNX file",
+                remedy="export the network in float32, with its weights in a file of their own (external data)",
+                model=path.name,
+            )
+        changed = True
+    if fixed:
+        fix_inputs(model, fixed, path.name)
+        changed = True
+    if changed:
         path.write_bytes(model.SerializeToString(deterministic=True))
 
 
@@ -186,10 +214,13 @@ def parse_onnx(data: bytes, name: str) -> Any:
 
 
 def _not_onnx(name: str) -> FlightbagError:
-    return failure("invalid-model", f"{name} is not an ONNX model", model=name)
+    remedy = (
+        "give the .onnx file of an export; its weights in a file of their own (.data, .onnx_data) are found beside it"
+    )
+    return failure("invalid-model", f"{name} is not an ONNX model", remedy=remedy, model=name)
 
 
-def _hash(path: Path, into: Path | None, progress: Callable[[], None]) -> ModelSource:
+def _hash(path: Path, into: Path | None, progress: Callable[[], None], fixed: Sequence[FixedInput]) -> ModelSource:
     """Hash the model; copy it if `into` is given."""
     name = path.name
     data = bytearray()
@@ -211,13 +242,18 @@ def _hash(path: Path, into: Path | None, progress: Callable[[], None]) -> ModelS
         )
     del data, parsed
     folder = os.path.realpath(path.parent)
+    # Behind links, as the cache of Hugging Face has them, a model and its data lie in another folder. ONNX Runtime
+    # takes data there too (onnxruntime, core/framework/tensorprotoutils.cc, ValidateExternalDataPath).
+    folders = {folder, os.path.dirname(os.path.realpath(path))}
     rows = [digest]
     external = sorted(ends)
     for location in external:
         original = os.path.realpath(os.path.join(folder, location))
-        if os.path.commonpath([folder, original]) != folder:
+        if not any(os.path.commonpath([one, original]) == one for one in folders):
             raise _outside(name, location)
         location_copy = into / location if into else None
+        if not os.path.exists(os.path.join(folder, location)):
+            raise _without_data(path, location)
         try:
             digest, count = _hash_file(
                 Path(original), f"external data of {name}", location_copy, ends[location], progress
@@ -228,7 +264,29 @@ def _hash(path: Path, into: Path | None, progress: Callable[[], None]) -> ModelS
         size += count
         text = location.encode()
         rows += [len(text).to_bytes(8, "big"), text, digest]
-    return ModelSource(name, copy or path, derive(MODEL_CONTEXT, b"".join(rows)), size, tuple(external))
+    digest = derive(MODEL_CONTEXT, b"".join(rows))
+    if fixed:
+        ascending = sorted(fixed, key=lambda one: one.name)
+        values = [[one.name, list(one.shape), [_text_of(value) for value in one.values]] for one in ascending]
+        digest = derive(FIXED_CONTEXT, digest + encode(values))
+    return ModelSource(name, copy or path, digest, size, tuple(external))
+
+
+def _text_of(value: Decimal) -> str:
+    """Return the one way to write a number: 0.5, 640, -1."""
+    text = format(value, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text
+
+
+def _without_data(path: Path, location: str) -> Invalid:
+    return Invalid(
+        f"the model {path} keeps its weights in a file of their own, {location}, and that is not in the folder "
+        f"{path.parent}",
+        remedy=f"copy {location} of the same export to {path.parent / location}: the two files belong together",
+        model=path.name,
+        location=location,
+    )
 
 
 def _normal(location: str, model: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from builders.engines.check import require_repeatable
+from builders.engines.check import as_inputs, require_repeatable
 from builders.engines.failures import failure, words_of
 from builders.engines.graph import fix_defaults, irreproducible
 from builders.engines.model import session_source
@@ -110,11 +110,12 @@ def quantise(network: Path, calibration: CalibrationSet, method: str, into: Path
     if not len(calibration.rows) or not np.isfinite(calibration.rows).all():
         raise failure("calibration", "the calibration set is empty or holds numbers that are not finite")
     session = open_session(source, "off")
+    rows = as_inputs(calibration.rows, session.inputs[0].dtype)
     try:
-        session.run({inputs[0]: calibration.rows[:1]})
+        session.run({inputs[0]: rows[:1]})
     except Invalid as error:
         raise failure("calibration", error.message) from error
-    for row in calibration.rows[:_TRIED_TWICE]:
+    for row in rows[:_TRIED_TWICE]:
         require_repeatable(session, {inputs[0]: row[None]}, network.name, lambda: irreproducible(model))
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset < _LEAST_OPSET:
@@ -122,7 +123,7 @@ def quantise(network: Path, calibration: CalibrationSet, method: str, into: Path
 
     class Reader(library.CalibrationDataReader):  # type: ignore[misc, name-defined] # a class of an optional module
         def __init__(self) -> None:
-            self._rows: Iterator[Array] = iter(calibration.rows)
+            self._rows: Iterator[Array] = iter(rows)
 
         def get_next(self) -> dict[str, Array] | None:
             row = next(self._rows, None)

@@ -52,8 +52,8 @@ class OnnxRuntimeSession:
         self._session = session
         self._name = name
         self._failures: tuple[type[Exception], ...] = (*ort_failures(), ValueError)
-        self.inputs = tuple(map(_info, session.get_inputs()))
-        self.outputs = tuple(map(_info, session.get_outputs()))
+        self.inputs = tuple(map(tensor_info, session.get_inputs()))
+        self.outputs = tuple(map(tensor_info, session.get_outputs()))
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Return output name -> array, for input name -> array as `inputs` lists them.
@@ -133,8 +133,9 @@ def _failure_of(error: Exception, name: str, predicate: str, usual_kind: str) ->
     return failure(kind, f"{name} {predicate}: {text}")
 
 
-def _info(tensor: Any) -> TensorInfo:
-    """`tensor.type` is like "tensor(float)", and other kinds stay as they are; a dimension without a name is None."""
+def tensor_info(tensor: Any) -> TensorInfo:
+    """Return an input or output of a session of the library. `tensor.type` is like "tensor(float)", and other kinds
+    stay as they are; a dimension without a name is None."""
     dtype = tensor.type[len("tensor(") : -1] if tensor.type.startswith("tensor(") else tensor.type
     shape = tuple(dim if isinstance(dim, int | str) else "?" for dim in tensor.shape)
     return TensorInfo(tensor.name, _DTYPES.get(dtype, dtype), shape)

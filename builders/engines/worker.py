@@ -16,19 +16,43 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from builders.engines.backends import backend
-from builders.engines.base import BackendResult, CompileJob, EngineSpec, InputRange, PhaseProgress, Plugin, TensorInfo
-from builders.engines.check import check_inputs, check_outputs, feeds_of, measure, require_repeatable
+from builders.engines.base import (
+    BackendResult,
+    CompileJob,
+    EngineSession,
+    EngineSpec,
+    InputRange,
+    PhaseProgress,
+    Plugin,
+    Reference,
+    TensorInfo,
+)
+from builders.engines.check import (
+    AuthorFigures,
+    as_inputs,
+    author_figures,
+    check_inputs,
+    compared_outputs,
+    feeds_of,
+    is_nothing,
+    measure,
+    nothing_compared,
+    require_repeatable,
+)
 from builders.engines.failures import failure, to_json, unexpected_failure
-from builders.engines.graph import irreproducible
+from builders.engines.graph import FixedInput, irreproducible
 from builders.engines.isolation import begin, end_without_clean_up, progress_writer
 from builders.engines.model import ModelSource, make_compilable, parse_onnx, session_source
+from builders.engines.npz import read_npz
 from builders.engines.precision import CalibrationSet, quantise
 from builders.engines.session import open_session
 from store.errors import FlightbagError, Invalid
@@ -81,16 +105,22 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     """Compile and measure. Return the result in the form that `compiling` reads."""
     spec, name, source = _spec(request), request["model"], Path(request["source"])
     compiler = backend(request["backend"])
-    make_compilable(source)
+    make_compilable(source, spec.fixed)
     reference = open_session(session_source(source), "off", name=name)
-    key = f"backbones[{spec.backbone}].inputs"
-    check_inputs(reference, {item.name: item.shape for item in spec.inputs}, key, name)
-    check_outputs(reference, name)
-    rows = CalibrationSet.open(Path(request["rows"])).rows if request["rows"] else None
+    key = f"backbones[{spec.backbone}]"
+    check_inputs(reference, {item.name: item.shape for item in spec.inputs}, f"{key}.inputs", name)
+    outputs = compared_outputs(reference, spec.compare, f"{key}.compare", name)
+    rows = None
+    if request["rows"]:
+        rows = as_inputs(CalibrationSet.open(Path(request["rows"])).rows, reference.inputs[0].dtype)
     cases = spec.cases()
     progress("checking the model", 0, 0)
+    author = _author(spec, reference, outputs) if spec.reference is not None else None
     feeds = feeds_of(reference, cases[len(cases) // 2], rows)
-    require_repeatable(reference, feeds, name, lambda: irreproducible(parse_onnx(source.read_bytes(), name)))
+    suspects = lambda: irreproducible(parse_onnx(source.read_bytes(), name))  # noqa: E731 - named for its place below
+    first = require_repeatable(reference, feeds, name, suspects, outputs)
+    if rows is None and is_nothing(first, outputs):
+        raise failure("empty-output", nothing_compared(name, outputs, "noise"), model=name)
     job = CompileJob(
         spec,
         Path(request["network"]),
@@ -108,7 +138,7 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
         engine = compiler.load(compiled.model.read_bytes(), compiled.need, compiled.weights)
     except Invalid as error:
         raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
-    figures = measure(reference, engine, cases, name, rows)
+    figures = replace(measure(reference, engine, cases, name, rows, outputs), author=author)
     return {
         "parts": _parts(compiled),
         "need": compiled.need,
@@ -123,9 +153,23 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
 
 def _quantise(request: Mapping[str, Any], progress: PhaseProgress, _cancelled: Callable[[], bool]) -> dict[str, Any]:
     progress("quantising", 0, 0)
-    into = Path(request["into"])
-    quantise(Path(request["source"]), CalibrationSet.open(Path(request["rows"])), request["method"], into)
+    into, source = Path(request["into"]), Path(request["source"])
+    make_compilable(source, _fixed(request["fixed"]))
+    quantise(source, CalibrationSet.open(Path(request["rows"])), request["method"], into)
     return {"parts": {"model": {"path": str(into), "digest": _digest(into)}}}
+
+
+def _author(spec: EngineSpec, reference: EngineSession, outputs: Sequence[str]) -> AuthorFigures:
+    assert spec.reference is not None
+    path = spec.reference.path
+    data, arrays = read_npz(path, path.name)
+    if (digest := blake3(data).digest()) != spec.reference.digest:
+        raise failure("bad-reference", f"{path.name} changed during the build", remedy="build again", path=str(path))
+    return author_figures(reference, arrays, digest.hex(), outputs, path.name)
+
+
+def _fixed(items: Sequence[Sequence[Any]]) -> tuple[FixedInput, ...]:
+    return tuple(FixedInput(name, tuple(shape), tuple(map(Decimal, values))) for name, shape, values in items)
 
 
 def _spec(request: Mapping[str, Any]) -> EngineSpec:
@@ -137,6 +181,11 @@ def _spec(request: Mapping[str, Any]) -> EngineSpec:
         inputs=tuple(InputRange(name, tuple(shape), *sizes) for name, shape, sizes in fields["inputs"]),
         options=fields["options"],
         plugins=tuple(Plugin(Path(path), bytes.fromhex(digest)) for path, digest in fields["plugins"]),
+        fixed=_fixed(fields["fixed"]),
+        compare=tuple(fields["compare"]),
+        reference=Reference(Path(fields["reference"][0]), bytes.fromhex(fields["reference"][1]))
+        if fields["reference"]
+        else None,
     )
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.areas.covering import Ints, descend, expand, merged, shapes_of
-from builders.areas.geojson import GeoJsonFile, cut_at_antimeridian, member_place, value_text
+from builders.areas.geojson import GeoJsonFile
+from builders.areas.geometry import cut_at_antimeridian, member_place, value_text
 from builders.grid.tiles import Tile, cell_range
 from store.errors import Invalid
 from store.format.area import Polygon
@@ -84,9 +85,9 @@ def read_footprints(path: Path) -> Footprints:
     """The footprints of a GeoJSON file: features of Polygon or MultiPolygon with a property `datetime`.
 
     `datetime` is a date-time of RFC 3339, as in STAC, or a date. Its day in UTC counts. Raises the errors of
-    `read_geojson_area`, and Invalid for a day that is missing or not in the years 1900 to 9999.
+    `areas.drawing.read_area`, and Invalid for a day that is missing or not in the years 1900 to 9999.
     """
-    file = GeoJsonFile(path)
+    file = GeoJsonFile.open(path)
     footprints: dict[str, tuple[int, list[Polygon]]] = {}
     polygons = 0
     for geometry in file.geometries(("Polygon", "MultiPolygon")):

@@ -1,132 +1,137 @@
-"""A GeoTIFF or COG as a tile source: tiles of the web-mercator grid, cut from the raster on request.
+"""GeoTIFFs as a tile source: tiles of the web-mercator grid, cut on request from one raster or from many (decision 22).
 
-If the raster is in web mercator and its pixels lie on the grid of a zoom, tiles are its pixels. Otherwise they are
-warped (bilinear, over all pixels of the raster that a tile covers). A tile is a PNG with the same bytes on every
-machine (`png`). The source has the zoom of the raster and the two zooms below; lower zooms need a raster of lower
-resolution.
+If a raster is in web mercator and its pixels lie on the grid of a zoom, tiles are its pixels. Otherwise they are warped
+(bilinear, over all pixels that a tile covers). A tile is a PNG with the same bytes on every machine (`png`). A raster
+has its own zoom and the two zooms below, from its full pixels; lower zooms need overviews in the file, which have their
+own zoom and the two below. What an overview shows is the word of the file.
 
-Laws: every tile of the source lies wholly in the raster, and no pixel with any weight in it is masked, without data or
-never written; `reach` says how much of a tile lies in the raster, so the source lacks a tile that lies wholly in it
-exactly if a pixel of it is masked.
+Many rasters are one source, in the order in which they are named: where pixels overlap, those of the last one are on
+top, as in a VRT of GDAL, and a masked pixel shows those below it. Consecutive rasters whose pixels lie on one grid are
+joined before a tile is warped, so tiles over a seam are those of one merged raster. Others are warped one by one; a
+pixel over their seam that none has with all its neighbours is made of those that the topmost has, if its middle lies on
+one.
 
-A pixel is masked by the value for no data in all of its colours, by a mask in the file, or by alpha below the maximum.
-A band that is labelled alpha is not believed: converters label near infrared so (PlanetaryComputer issue 82), and every
-tile would be masked. Of alpha bands that were made with GDAL at five resamplings, no value lay strictly between 0 and
-the maximum; of masks with feathered seams, up to 0.4 of the values above 0; of the colours of aerial imagery, all. So a
-band of which more than half of the values above 0 lie between is refused as a mask. `bands` names the colours, and then
-no other band is a mask.
-
-GDAL reads the pixels of the one file and nothing else: no `.ovr` or world file, no overview, no URL. A mask or a value
-for no data that lies beside the file (`.msk`, `.aux.xml`) is refused. Each call to GDAL sets its options, because they
-belong to a thread and not to a source.
+Laws: every tile of the source lies wholly in the rasters, and no pixel with any weight in it is masked in all of them,
+without data or never written; `reach` says how much of a tile lies in the rasters, so the source lacks a tile that lies
+wholly in them exactly if a pixel of it is masked or lies in a gap. At most `raster.MAX_OPEN` files are open.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.extras import import_extra
-from builders.files import open_regular
 from builders.grid.tiles import CELL_ZOOMS, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids, tile_xy
 from builders.grid.views import EQUATOR
+from builders.imagery.mosaic import rasters_at
 from builders.imagery.png import write_png
-from builders.imagery.stamps import SourceStamp, check_same, stamp_of
-from store.errors import Corrupt, Invalid, Unavailable
+from builders.imagery.raster import HALF, Level, Raster, RasterPool, gdal, rasterio
+from builders.imagery.stamps import SourceStamp, Stamper
+from store.errors import Invalid
 
 Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
 
-HALF = EQUATOR / 2
 MAX_TILE_SIDE = 2048  # the PNG of a larger tile would exceed MAX_TILE_BYTES
-# Zooms below that of the raster: each multiplies the pixels that a tile covers by four.
+# Zooms below that of the pixels: each multiplies the pixels that a tile covers by four.
 ZOOMS_BELOW = 2
-MAX_WINDOW = 1 << 27  # pixels of the raster that one tile covers
-MAX_BLOCK = 1 << 27  # bytes of one block, which GDAL decompresses as a whole
-MAX_DIRECTORIES = 256  # images, overviews and masks; GDAL takes time by their square
+MAX_WINDOW = 1 << 27  # pixels of the rasters that one tile covers
+# The way from pixels of rasters to those of tiles; another one makes other tiles of the same files.
+RECIPE = "bilinear 2"
 # The filter reaches half a pixel of the tile beyond its edge, about three pixels of the raster; 16 is a safe bound.
 _MARGIN = 16
 _STEPS = 64  # points along each side of a tile that are projected into the raster
-_OPTIONS = {
-    "GDAL_PAM_ENABLED": "NO",
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_CACHEMAX": 64 << 20,
-    "GTIFF_IMPLICIT_JPEG_OVR": "NO",
-    # Otherwise GDAL divides a file of one strip into blocks that have no offset in the file.
-    "GDAL_ENABLE_TIFF_SPLIT": "NO",
-    "PROJ_NETWORK": "OFF",
-}
-# TIFF and BigTIFF, of either byte order.
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MAX_OFFSET = 1 << 63
-_STATE = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
-# Bytes of an .aux.xml that are looked at: it may hold large histograms.
-_MAX_AUX = 1 << 20
-# Of an alpha band, at most so many blocks along each side are read, and pixels in all.
-_BLOCKS, _SAMPLE = 8, 1 << 24
-# The greatest share of values below the maximum among those above 0, in a band that is a mask.
-_BETWEEN = 0.5
-_REMEDY = "make RGB of 8 bits with gdal_translate -ot Byte -b 1 -b 2 -b 3, or from a palette with -expand rgb"
-_NAME_BANDS = (
-    "name the bands of red, green and blue in [[tiles]], such as bands = [1, 2, 3], "
-    "or copy them to a file of their own with gdal_translate -b 1 -b 2 -b 3"
-)
-_NORTH_UP = "make a raster that is north up in web mercator with gdalwarp -t_srs EPSG:3857"
 # The distance from the grid of a zoom, in pixels, up to which pixels count as being on the grid.
 _ON_GRID = 1e-4
-# Above the coordinates of any projection on earth, in metres or degrees.
-_FAR = 1e9
+# The same between two rasters: their numbers are rounded where they are written.
+_ONE_GRID = 1e-2
+
+
+class _Grid(NamedTuple):
+    """A projection and a transform that rasters share; `place` is their rank."""
+
+    place: int
+    crs: Any
+    transform: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """The pixels of one raster, and where they lie on their grid: `column` and `row` are those of its first pixel."""
+
+    raster: Raster
+    level: Level
+    grid: _Grid
+    column: int
+    row: int
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """First column and row, and those behind the last, on the grid."""
+        left, top, right, bottom = self.level.rectangle
+        return self.column + left, self.row + top, self.column + right, self.row + bottom
+
+
+class _Run(NamedTuple):
+    """Pieces of one grid, the topmost last, and the outline of a tile there: points, inf where it has none."""
+
+    pieces: tuple[_Piece, ...]
+    columns: Floats
+    rows: Floats
+
+    @property
+    def grid(self) -> _Grid:
+        return self.pieces[0].grid
 
 
 class GeoTiffSource:
-    """An open GeoTIFF; a context manager, for one thread. `tile_size` is the side of its tiles in pixels.
+    """Open rasters; a context manager, for one thread. `tile_size` is the side of its tiles in pixels.
 
-    `bands` are the numbers, from 1, of the bands of red, green and blue, or of the one that is grey; None where the
-    file labels them. Raises Invalid unless the file is a GeoTIFF of 8-bit RGB or grey (with or without alpha; with
-    `bands`, beside any other bands), north up in a known coordinate system; Unavailable if the system cannot read it,
-    somebody writes to it, or rasterio is not installed; Corrupt if GDAL reports damage.
+    `paths` are GeoTIFFs, folders of them, or VRTs: see `mosaic.rasters_at`. `bands` and `stretch` are those of
+    `Raster`, which says what raises Invalid, Unavailable and Corrupt.
 
-    `zooms` are the zooms of its tiles; `resolution_m` is metres on the ground per pixel at the middle of the raster.
+    `zooms` are the lowest and the highest of its tiles; `resolution_m` is metres on the ground per pixel at the middle
+    of the raster, the coarsest of several.
     """
 
     row_order: None = None
     stated: str = ""
     notes: tuple[str, ...] = ()
 
-    def __init__(self, path: str | os.PathLike[str], tile_size: int, bands: tuple[int, ...] | None = None) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        paths: str | os.PathLike[str] | Sequence[Path],
+        tile_size: int,
+        bands: tuple[int, ...] | None = None,
+        stretch: tuple[int, int] | None = None,
+    ) -> None:
+        self._paths = [Path(paths)] if isinstance(paths, str | os.PathLike) else list(paths)
+        self.path = self._paths[0]
         self._size = tile_size
-        self._chosen = bands
         if not 1 <= tile_size <= MAX_TILE_SIDE:
-            raise self._unusable(
-                f"tiles of {tile_size} pixels a side are not supported", f"give a tile_size of 1 to {MAX_TILE_SIDE}"
+            raise Invalid(
+                f"{self.path}: tiles of {tile_size} pixels a side are not supported",
+                path=str(self.path),
+                remedy=f"give a tile_size of 1 to {MAX_TILE_SIDE}",
             )
-        self._rasterio = import_extra("rasterio", "geotiff")
-        for part in ("crs", "enums", "errors", "_err", "warp", "windows"):
-            import_extra(f"rasterio.{part}", "geotiff")
-        real = os.path.realpath(self.path)
-        if real.startswith("/vsi"):
-            raise self._unusable("GDAL reserves paths that begin with /vsi", "move the file to another folder")
-        self._opened = self._look()
-        self._check_directories()
-        with self._gdal():
-            self._raster = self._rasterio.open(real, driver="GTiff", sharing=False, GEOREF_SOURCES="INTERNAL")
-        try:
-            with self._gdal():
-                self._inspect()
-            # GDAL opens by path and does not expose its descriptor: the path must lead to one file before and after.
-            self._check_same()
-        except BaseException:
-            self.close()
-            raise
+        self._rasterio = rasterio()
+        self._mercator = self._rasterio.crs.CRS.from_epsg(3857)
+        self._pool = RasterPool()
+        self._grids: list[_Grid] = []
+        self._rasters = [Raster(one, bands, stretch) for one in rasters_at(self._paths)]
+        self._pieces = [self._of_zooms(raster) for raster in self._rasters]
+        self._bounds = np.array([raster.bounds for raster in self._rasters])
+        zooms = [zoom for pieces in self._pieces for zoom in pieces]
+        self.zooms = min(zooms), max(zooms)
+        self.resolution_m: float | None = max(raster.resolution_m for raster in self._rasters)
 
     def __enter__(self) -> Self:
         return self
@@ -137,12 +142,11 @@ class GeoTiffSource:
         self.close()
 
     def close(self) -> None:
-        """Close the raster. A second call does nothing."""
-        with self._gdal():
-            self._raster.close()
+        """Close the rasters. A second call does nothing."""
+        self._pool.close()
 
     def cell(self, cell: Tile, zoom: int) -> Iterator[tuple[int, bytes]]:
-        """(tile id, PNG) of every tile of `cell` at `zoom` that lies wholly in the raster, ids ascending.
+        """(tile id, PNG) of every tile of `cell` at `zoom` that lies wholly in the rasters, ids ascending.
 
         A zoom outside `zooms` has no tiles.
         """
@@ -161,374 +165,284 @@ class GeoTiffSource:
                 yield int(ids[place]), data
 
     def read(self, tile: Tile) -> bytes | None:
-        """The PNG of one tile, None if it is not wholly in the raster or its zoom is outside `zooms`."""
+        """The PNG of one tile, None if it is not wholly in the rasters or they have no tiles of its zoom."""
         tile_id(tile)  # raises Invalid for a tile that does not exist
-        if not self.zooms[0] <= tile.z <= self.zooms[1]:
-            return None
         span = EQUATOR / (1 << tile.z)
         left, top = tile.x * span - HALF, HALF - tile.y * span
-        with self._gdal():
-            pixels = self._cut(left, top, span)
+        with gdal(self.path):
+            runs = self._runs(tile.z, left, top, span)
+            pixels = self._cut(runs, left, top, span) if _inside(runs).all() else None
         return None if pixels is None else write_png(pixels)
 
-    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - a raster has one stamp
-        """The stamp of the file, for any cells.
+    def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - rasters have one stamp
+        """The stamp of the files, of the folders and VRTs that name them, and of the way from them to tiles.
 
-        Raises Unavailable if the path leads to another file than the open one, or somebody wrote to the file.
+        Raises Unavailable if a path leads to another file than the one that was inspected, or somebody wrote to it.
         """
-        self._check_same()
-        return stamp_of([self.path])
+        stamper = Stamper()
+        versions = self._rasterio.__version__, self._rasterio.__gdal_version__, self._rasterio.__proj_version__
+        stamper.text(", ".join((RECIPE, *versions)))
+        for path in self._paths:
+            stamper.path(path)
+        for raster in self._rasters:
+            raster.check_same()
+            stamper.path(raster.path)
+        return stamper.stamp()
 
     def reach(self, zoom: int, ids: NDArray[np.uint64]) -> NDArray[np.uint8]:
-        """uint8[n]: how much of each of these tiles lies in the raster: 0 no pixel, 1 some, 2 all of them."""
+        """uint8[n]: how much of each of these tiles lies in the rasters: 0 no pixel, 1 some, 2 all of them."""
         x, y = tile_xy(zoom, ids)
         span = EQUATOR / (1 << zoom)
         left, top = x * span - HALF, HALF - y * span
-        west, south, east, north = self._bounds
-        # What counts is the middle of a pixel: tiles that only touch the raster have none in it.
+        # What counts is the middle of a pixel: tiles that only touch a raster have none in it.
         edge = span / self._size / 2
-        near = (left + edge < east) & (left + span - edge > west) & (top - edge > south) & (top - span + edge < north)
+        near = np.zeros(len(ids), np.bool_)
+        for west, south, east, north in self._bounds.tolist():
+            near |= (
+                (left + edge < east) & (left + span - edge > west) & (top - edge > south) & (top - span + edge < north)
+            )
         reached: NDArray[np.uint8] = near.astype(np.uint8)
-        with self._gdal():
+        with gdal(self.path):
             for place in np.flatnonzero(near).tolist():
                 corner = float(left[place]), float(top[place])
-                if self._exact(*corner, span) is not None or self._around(*corner, span) is not None:
+                runs = self._runs(zoom, *corner, span)
+                if runs and _inside(runs).all():
                     reached[place] = 2
-                elif not self._has_pixel(*corner, span):
+                elif not any(self._has_pixel(run, *corner, span) for run in runs):
                     reached[place] = 0
         return reached
 
+    # -- what lies under a tile
+
+    def _of_zooms(self, raster: Raster) -> dict[int, _Piece]:
+        """The pixels of a raster that make the tiles of each zoom: the full ones for their own zoom and those below,
+        the overviews for zooms below these."""
+        pieces: dict[int, _Piece] = {}
+        for level in raster.levels:
+            # The zoom whose pixels are nearest in size to these; the finer zoom if two are equally near.
+            own = math.floor(math.log2(EQUATOR / self._size / level.across) + 0.5)
+            own = min(MAX_ZOOM, max(0, own))
+            if pieces and own < min(pieces) - 1:
+                break  # an overview that leaves zooms out
+            piece = self._piece(raster, level)
+            for zoom in range(max(0, own - ZOOMS_BELOW), own + 1):
+                full = zoom in pieces and pieces[zoom].level.overview is None
+                pieces[zoom] = pieces[zoom] if full else piece
+        return pieces
+
+    def _piece(self, raster: Raster, level: Level) -> _Piece:
+        """The pixels on a grid: that of an earlier raster if they lie on it, or a new one."""
+        t, (_, _, right, bottom) = level.transform, level.rectangle
+        for grid in self._grids:
+            g = grid.transform
+            x, y = (t.c - g.c) / g.a, (t.f - g.f) / g.e
+            column, row = round(x), round(y)
+            off = (
+                x - column,
+                y - row,
+                x - column + right * (t.a / g.a - 1),
+                y - row + bottom * (t.e / g.e - 1),
+            )
+            if max(map(abs, off)) < _ONE_GRID and grid.crs == raster.crs:
+                return _Piece(raster, level, grid, column, row)
+        grid = _Grid(len(self._grids), raster.crs, t)
+        self._grids.append(grid)
+        return _Piece(raster, level, grid, 0, 0)
+
+    def _runs(self, zoom: int, left: float, top: float, span: float) -> list[_Run]:
+        """The pieces in or near a square of the map, the topmost last, consecutive ones of one grid together."""
+        runs: list[_Run] = []
+        # A safe bound of the filter's reach, since no pixel is more than two zooms finer than those of the tile.
+        margin = _MARGIN * span / self._size
+        west, south, east, north = self._bounds.T
+        near = (
+            (left - margin < east)
+            & (left + span + margin > west)
+            & (top + margin > south)
+            & (top - span - margin < north)
+        )
+        outlines: dict[int, tuple[Floats, Floats]] = {}
+        for place in np.flatnonzero(near).tolist():
+            piece = self._pieces[place].get(zoom)
+            if piece is None:
+                continue
+            if runs and runs[-1].grid is piece.grid:
+                runs[-1] = runs[-1]._replace(pieces=(*runs[-1].pieces, piece))
+                continue
+            if piece.grid.place not in outlines:
+                outlines[piece.grid.place] = self._outline(piece.grid, left, top, span)
+            runs.append(_Run((piece,), *outlines[piece.grid.place]))
+        return runs
+
+    def _outline(self, grid: _Grid, left: float, top: float, span: float, inset: float = 0) -> tuple[Floats, Floats]:
+        """(columns, rows) on a grid of points along the four sides of a square of the map."""
+        steps = np.linspace(inset, span - inset, _STEPS + 1)
+        near, far = np.full_like(steps, inset), np.full_like(steps, span - inset)
+        return self._pixels(
+            grid, left + np.concatenate([steps, far, steps, near]), top - np.concatenate([near, steps, far, steps])
+        )
+
+    def _has_pixel(self, run: _Run, left: float, top: float, span: float) -> bool:
+        """Whether the middle of a pixel of a tile lies in the rasters; looks at up to 65 x 65 pixels."""
+        columns, rows = self._outline(run.grid, left, top, span, span / self._size / 2)
+        if _contained(run.pieces, columns, rows, 0).any():
+            return True
+        boxes = np.array([piece.box for piece in run.pieces])
+        over = (columns.max() >= boxes[:, 0]) & (columns.min() <= boxes[:, 2])
+        over &= (rows.max() >= boxes[:, 1]) & (rows.min() <= boxes[:, 3])
+        if not over.any():
+            return False
+        steps = np.linspace(0.5, self._size - 0.5, min(self._size, _STEPS + 1)) * span / self._size
+        x, y = np.meshgrid(left + steps, top - steps)
+        return bool(_contained(run.pieces, *self._pixels(run.grid, x.ravel(), y.ravel()), 0).any())
+
+    def _pixels(self, grid: _Grid, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """(columns, rows), float64[n], on a grid of points of the map; infinite where its projection has none."""
+        t = grid.transform
+        try:
+            x, y = map(np.asarray, self._rasterio.warp.transform(self._mercator, grid.crs, x, y))
+        except self._rasterio._err.CPLE_BaseError:
+            # The projection does not reach this far. It reaches the raster: `Raster` projected that.
+            return np.full(len(x), np.inf), np.full(len(x), np.inf)
+        return (x - t.c) / t.a, (y - t.f) / t.e
+
     # -- cutting
 
-    def _cut(self, left: float, top: float, span: float) -> NDArray[np.uint8] | None:
+    def _cut(self, runs: list[_Run], left: float, top: float, span: float) -> NDArray[np.uint8] | None:
         """uint8 [size, size, 3] of a square of the map; None if any of its pixels is missing."""
-        window = self._exact(left, top, span)
+        pixels = np.zeros((self._size, self._size, 3), np.uint8)
+        lacking = np.ones((self._size, self._size), np.bool_)
+        # Pixels with all their neighbours first; only over a seam of two grids there are others.
+        for seam in (False, True) if len(runs) > 1 else (False,):
+            for run in reversed(runs):
+                cut = self._cut_run(run, left, top, span, seam)
+                if cut is not None:
+                    colours, there = cut
+                    pixels[lacking & there] = colours.transpose(1, 2, 0)[lacking & there]
+                    lacking &= ~there
+                if not lacking.any():
+                    return pixels
+        return None
+
+    def _cut_run(
+        self, run: _Run, left: float, top: float, span: float, seam: bool
+    ) -> tuple[NDArray[np.uint8], Bools] | None:
+        """(colours uint8 [3, size, size], bool [size, size]: which of these pixels are there) from one grid; None if it
+        has nothing of the square. With `seam` a pixel may lack neighbours beyond the edge of the rasters."""
+        size = self._size
+        window = self._exact(run, left, top, span)
         if window is not None:
-            colours, valid = self._read(*window)
-            return np.ascontiguousarray(colours.transpose(1, 2, 0)) if valid.all() else None
-        window = self._around(left, top, span)
+            colours, valid, _ = self._read(run, *window)
+            return colours, valid
+        window = self._around(run)
         if window is None:
             return None
         column, row, width, height = window
         if width * height > MAX_WINDOW:
             raise Invalid(
-                f"{self.path}: a tile covers {width} x {height} pixels; the limit is {MAX_WINDOW} pixels",
+                f"{run.pieces[-1].raster.path}: a tile covers {width} x {height} pixels; "
+                f"the limit is {MAX_WINDOW} pixels",
                 path=str(self.path),
                 remedy="omit the low zooms, or make a raster of lower resolution with gdal_translate -outsize",
             )
-        colours, valid = self._read(column, row, width, height)
-        origin, t, size = self._rasterio.Affine, self._raster.transform, self._size
+        colours, valid, inside = self._read(run, *window)
+        origin, t = self._rasterio.Affine, run.grid.transform
         settings = {
             "src_transform": origin(t.a, 0, t.c + column * t.a, 0, t.e, t.f + row * t.e),
-            "src_crs": self._raster.crs,
+            "src_crs": run.grid.crs,
             "dst_transform": origin(span / size, 0, left, 0, -span / size, top),
             "dst_crs": self._mercator,
-            "resampling": self._rasterio.enums.Resampling.bilinear,
             "init_dest_nodata": False,
         }
-        # The mask is warped as floats that are 0 at valid pixels, so even the smallest weight of a masked pixel shows.
-        masked = np.ones((size, size), np.float32)
-        self._rasterio.warp.reproject((~valid).astype(np.float32), masked, **settings)
-        if masked.any():
-            return None
-        warped = np.zeros((3, size, size), np.uint8)
-        self._rasterio.warp.reproject(colours, warped, **settings)
-        return np.ascontiguousarray(warped.transpose(1, 2, 0))
+        reproject, methods = self._rasterio.warp.reproject, self._rasterio.enums.Resampling
 
-    def _exact(self, left: float, top: float, span: float) -> tuple[int, int, int, int] | None:
-        """(column, row, width, height) in the raster if its pixels are those of the tile, else None."""
-        t, size = self._raster.transform, self._size
-        if self._raster.crs != self._mercator or not math.isclose(span / size, t.a, rel_tol=_ON_GRID / size):
+        # Masks are warped as floats that are 0 at good pixels, so even the smallest weight of a bad one shows.
+        def weight(bad: Bools) -> NDArray[np.float32]:
+            warped = np.ones((size, size), np.float32)
+            reproject(bad.astype(np.float32), warped, resampling=methods.bilinear, **settings)
+            return warped
+
+        if not seam:
+            warped = np.zeros((3, size, size), np.uint8)
+            reproject(colours, warped, resampling=methods.bilinear, **settings)
+            return warped, weight(~valid) == 0
+        # The weight of what lies beyond the edge is taken away.
+        middle = np.zeros((size, size), np.uint8)
+        reproject(valid.astype(np.uint8), middle, resampling=methods.nearest, **settings)
+        there = (middle == 1) & (weight(inside & ~valid) == 0)
+        share = np.clip(1 - weight(~inside), 1e-6, 1)
+        sums = np.zeros((3, size, size), np.float32)
+        reproject((colours * valid).astype(np.float32), sums, resampling=methods.bilinear, **settings)
+        return np.clip(np.floor(sums / share + 0.5), 0, 255).astype(np.uint8), there
+
+    def _exact(self, run: _Run, left: float, top: float, span: float) -> tuple[int, int, int, int] | None:
+        """(column, row, width, height) on the grid if its pixels are those of the tile, else None."""
+        t, size = run.grid.transform, self._size
+        if run.grid.crs != self._mercator or not math.isclose(span / size, t.a, rel_tol=_ON_GRID / size):
             return None
         column, row = (left - t.c) / t.a, (top - t.f) / t.e
         first = round(column), round(row)
         if max(abs(column - first[0]), abs(row - first[1])) > _ON_GRID:
             return None
-        inside = min(first) >= 0 and first[0] + size <= self._raster.width and first[1] + size <= self._raster.height
-        return (*first, size, size) if inside else None
+        return (*first, size, size)
 
-    def _around(self, left: float, top: float, span: float) -> tuple[int, int, int, int] | None:
-        """(column, row, width, height) of the pixels that a tile covers, with the margin of the filter.
-
-        None if the tile is not wholly in the raster.
-        """
-        raster = self._raster
-        steps = np.linspace(0, span, _STEPS + 1)
-        near, far = np.zeros_like(steps), np.full_like(steps, span)
-        columns, rows = self._pixels(
-            left + np.concatenate([steps, far, steps, near]), top - np.concatenate([near, steps, far, steps])
-        )
-        if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
+    def _around(self, run: _Run) -> tuple[int, int, int, int] | None:
+        """(column, row, width, height) on the grid of what the tile covers of the rasters, with the margin of the
+        filter; None if that is nothing."""
+        if not (np.isfinite(run.columns).all() and np.isfinite(run.rows).all()):
             return None
-        west, north = float(columns.min()), float(rows.min())
-        east, south = float(columns.max()), float(rows.max())
-        if min(west, north) < -_ON_GRID or east > raster.width + _ON_GRID or south > raster.height + _ON_GRID:
-            return None
-        column, row = max(math.floor(west) - _MARGIN, 0), max(math.floor(north) - _MARGIN, 0)
-        last = min(math.ceil(east) + _MARGIN, raster.width), min(math.ceil(south) + _MARGIN, raster.height)
-        return column, row, last[0] - column, last[1] - row
+        boxes = np.array([piece.box for piece in run.pieces])
+        column = max(math.floor(run.columns.min()) - _MARGIN, int(boxes[:, 0].min()))
+        row = max(math.floor(run.rows.min()) - _MARGIN, int(boxes[:, 1].min()))
+        width = min(math.ceil(run.columns.max()) + _MARGIN, int(boxes[:, 2].max())) - column
+        height = min(math.ceil(run.rows.max()) + _MARGIN, int(boxes[:, 3].max())) - row
+        return (column, row, width, height) if min(width, height) > 0 else None
 
-    def _has_pixel(self, left: float, top: float, span: float) -> bool:
-        """Whether the middle of a pixel of a tile lies in the raster; looks at up to 65 x 65 pixels."""
-        steps = np.linspace(0.5, self._size - 0.5, min(self._size, _STEPS + 1)) * span / self._size
-        x, y = np.meshgrid(left + steps, top - steps)
-        columns, rows = self._pixels(x.ravel(), y.ravel())
-        inside = (columns >= 0) & (columns <= self._raster.width) & (rows >= 0) & (rows <= self._raster.height)
-        return bool(inside.any())
-
-    def _pixels(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """(columns, rows), float64[n], in the raster of points of the map; infinite where its projection has none."""
-        t = self._raster.transform
-        try:
-            x, y = map(np.asarray, self._rasterio.warp.transform(self._mercator, self._raster.crs, x, y))
-        except self._rasterio._err.CPLE_BaseError:
-            # The projection of the raster does not reach this far. It reaches the raster: `_inspect` projected that.
-            return np.full(len(x), np.inf), np.full(len(x), np.inf)
-        return (x - t.c) / t.a, (y - t.f) / t.e
-
-    def _read(self, column: int, row: int, width: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """(colours, validity) of a window at full resolution: uint8 [3, height, width] and bool [height, width]."""
-        window = self._rasterio.windows.Window(column, row, width, height)
-        bands: NDArray[np.uint8] = self._raster.read(self._colours, window=window)
-        valid = np.ones((height, width), np.bool_)
-        # GDAL applies only one of several masks.
-        for band in self._masks:
-            valid &= self._raster.read_masks(band, window=window) == 255
-        if self._alpha is not None:
-            valid &= self._raster.read(self._alpha, window=window) == 255
-        if self._raster.nodata is not None:
-            valid &= (bands != self._raster.nodata).any(axis=0)
-        block_height, block_width = self._raster.block_shapes[0]
-        for y in range(row // block_height, (row + height - 1) // block_height + 1):
-            for x in range(column // block_width, (column + width - 1) // block_width + 1):
-                written = (
-                    self._raster.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) for band in self._colours
-                )
-                if any(offset is None for offset in written):
-                    # The block was never written: GDAL fills it with zeros, which are not imagery.
-                    rows = slice(max(y * block_height - row, 0), (y + 1) * block_height - row)
-                    columns = slice(max(x * block_width - column, 0), (x + 1) * block_width - column)
-                    valid[rows, columns] = False
-        return (bands if len(bands) == 3 else np.repeat(bands, 3, axis=0)), valid
-
-    # -- opening
-
-    def _inspect(self) -> None:
-        """Check the raster and set its bands, zooms and resolution."""
-        raster, t = self._raster, self._raster.transform
-        if raster.crs is None:
-            raise self._unusable("it has no coordinate system", "add one with gdal_translate -a_srs")
-        numbers = (t.a, t.b, t.c, t.d, t.e, t.f, t.c + raster.width * t.a, t.f + raster.height * t.e)
-        if not all(math.isfinite(n) and abs(n) < _FAR for n in numbers) or t.b or t.d or not t.e < 0 < t.a:
-            raise self._unusable("it is not north up, or its coordinates are not on earth", _NORTH_UP)
-        self._check_beside()
-        self._check_kind()
-        self._colours, self._alpha = self._labelled() if self._chosen is None else self._named(self._chosen)
-        flags = self._rasterio.enums.MaskFlags
-        # Alpha and the value for no data are read for themselves, so what remains are the masks in the file.
-        self._masks = [
-            band
-            for band in self._colours
-            for kinds in [raster.mask_flag_enums[band - 1]]
-            if flags.all_valid not in kinds and flags.alpha not in kinds and kinds != [flags.nodata]
-        ]
-        block = math.prod(raster.block_shapes[0]) * raster.count
-        if block > MAX_BLOCK:
-            raise self._unusable(
-                f"its blocks have up to {block} bytes; the limit is {MAX_BLOCK}",
-                "make smaller blocks with gdal_translate -co TILED=YES",
+    def _read(
+        self, run: _Run, column: int, row: int, width: int, height: int
+    ) -> tuple[NDArray[np.uint8], Bools, Bools]:
+        """(colours, validity, whether a raster reaches it) of a window of the grid: uint8 [3, height, width] and twice
+        bool [height, width]."""
+        colours = np.zeros((3, height, width), np.uint8)
+        valid, inside = np.zeros((2, height, width), np.bool_)
+        for piece in run.pieces:
+            left, top, right, bottom = piece.box
+            left, top = max(left, column), max(top, row)
+            right, bottom = min(right, column + width), min(bottom, row + height)
+            if left >= right or top >= bottom:
+                continue
+            pixels, good = self._pool.read(
+                piece.raster,
+                piece.level.overview,
+                left - piece.column,
+                top - piece.row,
+                right - left,
+                bottom - top,
             )
-        self._mercator = self._rasterio.crs.CRS.from_epsg(3857)
-        self._bounds = self._rasterio.warp.transform_bounds(raster.crs, self._mercator, *raster.bounds)
-        west, south, east, north = self._bounds
-        across = math.sqrt((east - west) / raster.width * (north - south) / raster.height)
-        if not (math.isfinite(across) and 0 < across < EQUATOR):
-            raise self._unusable("it lies outside the web-mercator map", _NORTH_UP)
-        # The zoom whose pixels are nearest in size to those of the raster; the finer zoom if two are equally near.
-        native = min(MAX_ZOOM, max(0, math.floor(math.log2(EQUATOR / self._size / across) + 0.5)))
-        self.zooms = max(0, native - ZOOMS_BELOW), native
-        self.resolution_m: float | None = across / math.cosh((south + north) / 2 / (HALF / math.pi))
+            there = slice(top - row, bottom - row), slice(left - column, right - column)
+            np.copyto(colours[:, *there], pixels, where=good)
+            valid[there] |= good
+            inside[there] = True
+        return colours, valid, inside
 
-    def _check_kind(self) -> None:
-        """Raise Invalid for pixels of more or fewer than 8 bits."""
-        raster = self._raster
-        bits = {raster.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8") for band in raster.indexes}
-        if set(raster.dtypes) != {"uint8"} or bits != {"8"}:
-            kind = f"{', '.join(sorted(set(raster.dtypes)))} of {', '.join(sorted(bits))} bits"
-            raise self._unusable(f"its pixels are {kind}, must be uint8 of 8 bits", _REMEDY)
 
-    def _check_beside(self) -> None:
-        """Raise Invalid for a mask or a value for no data that lies beside the file: GDAL is told to read neither."""
-        mask, aux = (Path(f"{self.path}{ending}") for ending in (".msk", ".aux.xml"))
-        if mask.exists():
-            raise self._unusable(
-                f"its mask is in another file, {mask.name}",
-                f"write one file with gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES, or remove {mask.name}",
-            )
-        if self._raster.nodata is None and aux.is_file():
-            with open_regular(aux, "metadata of the tile source") as file:
-                if b"<NoDataValue" in (file.read(_MAX_AUX) or b""):
-                    raise self._unusable(
-                        f"its value for no data is in another file, {aux.name}",
-                        f"write it to the file with gdal_translate -a_nodata, or remove {aux.name}",
-                    )
-
-    def _labelled(self) -> tuple[list[int], int | None]:
-        """(bands with the colours: three, or one of grey; band of the alpha) as the file labels them."""
-        raster, colours = self._raster, self._rasterio.enums.ColorInterp
-        kinds = list(raster.colorinterp)
-        if raster.count in (3, 4) and kinds[:3] == [colours.red, colours.green, colours.blue]:
-            wanted = [1, 2, 3]
-        elif raster.count in (1, 2) and kinds[0] == colours.gray:
-            wanted = [1]
-        else:
-            raise self._unusable(
-                f"its bands are {self._kinds()}, must be red, green, blue or grey, with or without alpha",
-                _REMEDY if colours.palette in kinds else f"{_NAME_BANDS} -ot Byte",
-            )
-        if raster.count == len(wanted):
-            return wanted, None
-        if kinds[-1] != colours.alpha:
-            raise self._unusable(f"its band {raster.count} is {kinds[-1].name}, must be alpha", _NAME_BANDS)
-        between, _ = self._mask_values(raster.count)
-        if between > _BETWEEN:
-            raise self._unusable(
-                f"its band {raster.count} is labelled alpha and is no mask: of its values above 0, "
-                f"{between:.0%} are below 255, as in a near-infrared band",
-                _NAME_BANDS,
-            )
-        return wanted, raster.count
-
-    def _named(self, bands: tuple[int, ...]) -> tuple[list[int], None]:
-        """(bands with the colours, no alpha) as the caller names them."""
-        raster, colours = self._raster, self._rasterio.enums.ColorInterp
-        if max(bands) > raster.count:
-            raise self._unusable(
-                f"it has no band {max(bands)}, its bands are {self._kinds()}", "correct the bands in [[tiles]]"
-            )
-        # Numbers in a palette or in another colour space are no red, green and blue.
-        spaces = range(colours.hue.value, colours.Cr.value + 1)
-        if any(kind == colours.palette or kind.value in spaces for kind in raster.colorinterp):
-            raise self._unusable(f"its bands are {self._kinds()}, in which none is red, green, blue or grey", _REMEDY)
-        for number, kind in enumerate(raster.colorinterp, 1):
-            if kind == colours.alpha and number not in bands:
-                between, masks = self._mask_values(number)
-                if masks and between <= _BETWEEN:
-                    raise self._unusable(
-                        f"its band {number} is labelled alpha and masks pixels, and bands {list(bands)} do without it",
-                        f"remove bands from [[tiles]], or make the alpha a mask with gdal_translate -mask {number}",
-                    )
-        return list(bands), None
-
-    def _kinds(self) -> str:
-        return ", ".join(kind.name for kind in self._raster.colorinterp[:8])
-
-    def _mask_values(self, band: int) -> tuple[float, bool]:
-        """(share of values below the maximum among those above 0, whether it has both 0 and the maximum) of a band.
-
-        By a sample of its blocks, spread evenly: a raster may have terabytes.
-        """
-        raster = self._raster
-        height, width = raster.block_shapes[band - 1]
-        side = max(1, min(_BLOCKS, math.isqrt(_SAMPLE // (height * width))))
-        rows, columns = (
-            np.unique(((np.arange(side) + 0.5) * math.ceil(pixels / block) / side).astype(np.int64)).tolist()
-            for pixels, block in ((raster.height, height), (raster.width, width))
+def _contained(pieces: Sequence[_Piece], columns: Floats, rows: Floats, margin: float) -> Bools:
+    """bool[n]: whether each point of a grid lies in one of these pieces."""
+    contained = np.zeros(len(columns), np.bool_)
+    for piece in pieces:
+        left, top, right, bottom = piece.box
+        contained |= (
+            (columns >= left - margin)
+            & (columns <= right + margin)
+            & (rows >= top - margin)
+            & (rows <= bottom + margin)
         )
-        counts = np.zeros(256, np.int64)
-        for row in rows:
-            for column in columns:
-                x, y = column * width, row * height
-                window = self._rasterio.windows.Window(
-                    x, y, min(width, raster.width - x), min(height, raster.height - y)
-                )
-                counts += np.bincount(raster.read(band, window=window).ravel(), minlength=256)
-        above = int(counts[1:].sum())
-        return int(counts[1:255].sum()) / max(above, 1), bool(counts[0] and counts[255])
+    return contained
 
-    def _look(self) -> os.stat_result:
-        """The state of the file. Raises Invalid unless it begins like a TIFF."""
-        with open_regular(self.path, "tile source") as file:
-            try:
-                state, start = os.fstat(file.fileno()), file.read(4)
-            except OSError as error:
-                raise self._unreadable(error) from error
-        if start not in _TIFF:
-            raise self._unusable("it does not begin like a TIFF", "give the path of a GeoTIFF")
-        return state
 
-    def _check_directories(self) -> None:
-        """Raise Invalid for a file with a long chain of directories: GDAL reads all of them when it opens a file."""
-        with open_regular(self.path, "tile source") as file:
-            try:
-                head = file.read(16)
-                order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
-                big = 43 in head[2:4]
-                # (bytes of the number of entries, of an entry, of an offset) in TIFF 6.0 and in BigTIFF
-                counting, entry, offset = (8, 20, 8) if big else (2, 12, 4)
-                at = int.from_bytes(head[8:16] if big else head[4:8], order)
-                for _ in range(MAX_DIRECTORIES):
-                    if not at:
-                        return
-                    count = int.from_bytes(os.pread(file.fileno(), counting, at), order)
-                    next_one = at + counting + count * entry
-                    if next_one >= _MAX_OFFSET:
-                        return  # GDAL reports the damage
-                    at = int.from_bytes(os.pread(file.fileno(), offset, next_one), order)
-                    if at >= _MAX_OFFSET:
-                        return
-            except OSError as error:
-                raise self._unreadable(error) from error
-        raise self._unusable(
-            f"it has more than {MAX_DIRECTORIES} images or overviews",
-            "copy the one that is the map with gdal_translate",
-        )
-
-    def _check_same(self) -> None:
-        """Raise Unavailable if the path leads to another file than the open one, or somebody wrote to the file."""
-        check_same(self.path, (self._opened.st_dev, self._opened.st_ino))
-        now = self._look()
-        if any(getattr(now, name) != getattr(self._opened, name) for name in _STATE):
-            raise Unavailable(
-                f"{self.path} was written to while it was open",
-                path=str(self.path),
-                remedy="run the command again when nothing writes to the file",
-            )
-
-    @contextmanager
-    def _gdal(self) -> Iterator[None]:
-        """A context with the options of GDAL, in which its errors become errors that name the file."""
-        library = self._rasterio
-        failures = (library.errors.RasterioError, library._err.CPLE_BaseError, ValueError, ArithmeticError)
-        try:
-            with library.Env(**_OPTIONS), warnings.catch_warnings():
-                # GDAL warns of a raster without coordinates; `_inspect` refuses it.
-                warnings.simplefilter("ignore")
-                yield
-        except (MemoryError, library._err.CPLE_OutOfMemoryError) as error:
-            raise Unavailable(
-                f"{self.path} needs more memory than the machine has: {error}"[:500],
-                path=str(self.path),
-                remedy="omit the low zooms, or use a machine with more memory",
-            ) from error
-        except failures as error:
-            if not os.access(self.path, os.R_OK):
-                raise Unavailable(
-                    f"{self.path} cannot be read: {error}"[:500], path=str(self.path), remedy="make the file readable"
-                ) from error
-            raise Corrupt(
-                f"{self.path} cannot be read as a GeoTIFF: {error}"[:500],
-                path=str(self.path),
-                remedy="check the file with gdalinfo -checksum, and copy it again from its origin",
-            ) from error
-
-    def _unreadable(self, error: OSError) -> Unavailable:
-        return Unavailable(
-            f"tile source {self.path} cannot be read: {error.strerror}",
-            path=str(self.path),
-            remedy="check that its disk is mounted and sound",
-            errno=error.errno,
-        )
-
-    def _unusable(self, why: str, remedy: str) -> Invalid:
-        return Invalid(f"{self.path} is not a usable GeoTIFF: {why}", path=str(self.path), remedy=remedy)
+def _inside(runs: Sequence[_Run]) -> Bools:
+    """bool[n]: whether each point of the outline of a tile lies in the rasters."""
+    inside = np.zeros(4 * (_STEPS + 1), np.bool_)
+    for run in runs:
+        inside |= _contained(run.pieces, run.columns, run.rows, _ON_GRID)
+    return inside

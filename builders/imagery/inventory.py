@@ -48,8 +48,9 @@ LACKS = ("absent", "outside-raster", "partly-outside", "masked")
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A tile source of the mission file. `resolution_m` is 0 if the mission file does not give it, `scheme` None if it
-    does not name the order of the rows, and `bands` None if it does not name the bands of the colours."""
+    """A tile source of the mission file. `beside` are the rasters after the first where it lists several as one source.
+    `resolution_m` is 0 if the mission file does not give it, `scheme` None if it does not name the order of the rows,
+    `bands` None if it does not name the bands of the colours, and `stretch` None if it does not stretch them."""
 
     path: Path
     zooms: tuple[int, ...]
@@ -57,7 +58,9 @@ class SourceSpec:
     footprints: Path | None = None
     resolution_m: float = 0.0
     scheme: Scheme | None = None
+    beside: tuple[Path, ...] = ()
     bands: tuple[int, ...] | None = None
+    stretch: tuple[int, int] | None = None
 
     @property
     def captured_at(self) -> int:
@@ -201,7 +204,15 @@ class TileSources:
             self._sources: list[tuple[SourceSpec, TileSource]] = []
             for spec in specs:
                 with doing(f"opening {spec.path}"):
-                    source = open_source(spec.path, tile_size, Extent(bbox, spec.zooms), spec.scheme, spec.bands)
+                    source = open_source(
+                        spec.path,
+                        tile_size,
+                        Extent(bbox, spec.zooms),
+                        spec.scheme,
+                        beside=spec.beside,
+                        bands=spec.bands,
+                        stretch=spec.stretch,
+                    )
                     self._sources.append((spec, self._stack.enter_context(source)))
         except BaseException:
             self._stack.close()
@@ -246,10 +257,11 @@ class TileSources:
             {
                 "sources": [
                     [
-                        os.path.realpath(spec.path),
+                        [os.path.realpath(path) for path in (spec.path, *spec.beside)],
                         list(spec.zooms),
                         source.row_order and source.row_order.scheme,
                         spec.bands,
+                        spec.stretch,
                     ]
                     for spec, source in self._sources
                 ],

@@ -1,8 +1,8 @@
 """Tile sources: the imagery of a map, in one of five containers, behind one protocol.
 
-`open_source` decides by the content of a path, not by its name: a folder is one of tiles z/x/y; a file is PMTiles,
-GeoTIFF or a database by its first bytes, and a database is a GeoPackage or MBTiles by its tables. All other modules see
-a `TileSource` only.
+`open_source` decides by the content of a path, not by its name: a folder is one of tiles z/x/y, or of GeoTIFFs; a file
+is PMTiles, GeoTIFF, a VRT or a database by its first bytes, and a database is a GeoPackage or MBTiles by its tables.
+All other modules see a `TileSource` only.
 
 This module reads no tile and parses no container. Each kind of source checks for itself what it opens.
 """
@@ -22,6 +22,7 @@ from builders.files import open_regular
 from builders.grid.tiles import Tile
 from builders.imagery.geopackage import GeoPackageSource
 from builders.imagery.mbtiles import MBTilesSource
+from builders.imagery.mosaic import is_raster
 from builders.imagery.roworder import Extent, RowOrder, Scheme
 from builders.imagery.sqlite import Database
 from builders.imagery.stamps import SourceStamp
@@ -30,12 +31,10 @@ from store.errors import Invalid, Unavailable
 
 __all__ = ["SourceStamp", "TileSource", "open_source"]
 
-_REMEDY = "give the path of an MBTiles, GeoPackage, PMTiles or GeoTIFF file, or of a folder of tiles z/x/y"
+_REMEDY = "name an MBTiles, GeoPackage, PMTiles or GeoTIFF file, a VRT, or a folder of tiles z/x/y or of GeoTIFFs"
 _SQLITE = b"SQLite format 3\0"
 # The last two are versions 1 and 2, which the source refuses with a message of its own.
 _PMTILES = (b"PMTiles", b"PM\x01\0", b"PM\x02\0")
-# TIFF and BigTIFF, of either byte order.
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class TileSource(Protocol):
@@ -105,22 +104,34 @@ def open_source(
     tile_size: int,
     extent: Extent,
     scheme: Scheme | None = None,
+    *,
+    beside: Sequence[Path] = (),
     bands: tuple[int, ...] | None = None,
+    stretch: tuple[int, int] | None = None,
 ) -> TileSource:
-    """The open source at `path`. `tile_size`, in pixels a side, and `bands`, those of the colours, are for sources that
-    cut tiles from a raster.
+    """The open source at `path`. `tile_size`, in pixels a side, `bands`, those of the colours, and `stretch`, of
+    16 bits, are for sources that cut tiles from rasters. `beside` are further rasters of the same source.
 
     `extent` is where the mission looks for tiles, and `scheme` the order of the rows of an MBTiles file or a folder
     where somebody named it. Raises Invalid for a path of none of the five kinds and for a scheme of another container,
     Unavailable if the system cannot read it or a library is not installed, and the errors of the source of its kind.
     """
     start = b"" if os.path.isdir(path) else _first_bytes(path)
-    if bands is not None and not start.startswith(_TIFF):
-        raise Invalid(
-            f"tile source {path} has no bands to choose from: it is not a GeoTIFF",
-            path=str(path),
-            remedy="remove bands from its table [[tiles]]",
-        )
+    if is_raster(path, start):
+        if scheme is not None:
+            raise _no_scheme(path, scheme)
+        from builders.imagery.geotiff import GeoTiffSource
+
+        return GeoTiffSource((path, *beside), tile_size, bands, stretch)
+    for key, given, remedy in (
+        ("bands", bands, "remove bands from its table [[tiles]]"),
+        ("stretch", stretch, "remove stretch from its table [[tiles]]"),
+        ("a list of paths", beside or None, "give each source a table [[tiles]] of its own"),
+    ):
+        if given is not None:
+            raise Invalid(
+                f"tile source {path} is not a GeoTIFF, and {key} is for GeoTIFFs only", path=str(path), remedy=remedy
+            )
     if os.path.isdir(path):
         return XyzSource(path, tile_size, extent, scheme)
     if start == _SQLITE:
@@ -131,16 +142,12 @@ def open_source(
             return GeoPackageSource(database)
         database.close()
         raise _no_scheme(path, scheme)
-    if scheme is not None and start.startswith((*_PMTILES, *_TIFF)):
+    if scheme is not None and start.startswith(_PMTILES):
         raise _no_scheme(path, scheme)
     if start.startswith(_PMTILES):
         from builders.imagery.pmtiles import PMTilesSource
 
         return PMTilesSource(path)
-    if start.startswith(_TIFF):
-        from builders.imagery.geotiff import GeoTiffSource
-
-        return GeoTiffSource(path, tile_size, bands)
     raise Invalid(f"tile source {path} is {'of no known kind' if start else 'empty'}", path=str(path), remedy=_REMEDY)
 
 

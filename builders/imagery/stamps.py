@@ -23,7 +23,7 @@ from store.errors import Unavailable
 # Size, mtime, ctime (ns, before 1970 negative), inode, device.
 _STATE = struct.Struct("<qqqQQ")
 _LENGTH = struct.Struct("<I")
-_PRESENT, _ABSENT = b"\x01", b"\x00"
+_PRESENT, _ABSENT, _TEXT = b"\x01", b"\x00", b"\x02"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,11 @@ class Stamper:
             raise _unreadable(entry.path, error) from error
         else:
             self._add(entry.name, state)
+
+    def text(self, text: str) -> None:
+        """Add a text that changes the stamp, such as the versions of the libraries that read the files."""
+        raw = text.encode()
+        self._hasher.update(_LENGTH.pack(len(raw)) + raw + _TEXT)
 
     def stamp(self) -> SourceStamp:
         """The stamp of all files and folders added so far."""

@@ -3,7 +3,7 @@
 An entry holds ids, hashes and faults, the stamps of the sources (`SourceStamp`), and the time before they were opened.
 It is valid if the stamps are the same, and if every file is older than the entry by more than the coarsest tick of a
 file system: a file that was written shortly before it was read can be written again without a change of its stamp (the
-rule of git for racy timestamps). Only the answer that nothing has to be built may rest on the cache.
+rule of git for racy timestamps). Only a plan, and the answer that nothing has to be built, may rest on the cache.
 
 An entry is a file with a checksum in the user's cache. A damaged or foreign file counts as no entry, and nothing is
 unpickled. Without the cache a build takes longer and gives the same result, so nothing here is synced to the disk.

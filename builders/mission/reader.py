@@ -6,7 +6,8 @@ the files that the mission names exist. A section with a problem is left out of 
 each mistake once. Size and shape are bounded before the file is parsed, and numbers stay decimal: 47.0201 is exactly
 470201000 units of 1e-7 degree.
 
-Of the named files, only the one of the area is read here, once: `load_mission` returns the area with the mission.
+Of the named files, only those of the area and the takeoff are read here, each once: `load_mission` returns both with
+the mission.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal, DecimalException
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from builders.files import MAX_MISSION_FILE, lies_in, read_regular
 from builders.mission.schema import (
+    MAX_ALT_M,
+    MIN_ALT_M,
     Area,
     Backbone,
     File,
@@ -36,14 +40,20 @@ from builders.mission.schema import (
     InputName,
     Mission,
     MissionFile,
+    PreprocessKeys,
     Quality,
     Section,
     Takeoff,
     is_path,
+    scaled,
 )
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.area import Area as ExactArea
+from store.format.manifest import Takeoff as ExactTakeoff
 from store.format.toml import TomlError, parse_toml
+
+if TYPE_CHECKING:
+    from builders.areas.geometry import GeometryFile
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MAX_TEXT = 80
@@ -51,17 +61,22 @@ _MAX_PROBLEMS = 100
 
 Key: TypeAlias = tuple[str | int, ...]
 Model = TypeVar("Model", bound=Section)
+At = TypeVar("At")
 
 
 class LoadedMission(NamedTuple):
-    """A checked mission file, and its area as the manifest holds it."""
+    """A checked mission file, with its area and its takeoff as the manifest holds them. `notes` say what was passed
+    over in the files of the two."""
 
     file: MissionFile
     area: ExactArea
+    takeoff: ExactTakeoff
+    notes: tuple[str, ...]
 
 
-def load_mission(path: Path) -> LoadedMission:
-    """The mission file at `path`, complete and checked, with its area.
+def load_mission(path: Path, stated: Callable[[MissionFile], None] = lambda _file: None) -> LoadedMission:
+    """The mission file at `path`, complete and checked, with its area and its takeoff. `stated` gets the mission before
+    any file that it names is opened, if each of its values is right by itself.
 
     Raises Invalid with one line for each problem (`file: key is value, must be ...`), which are its `problems` too, or
     with line and column if the file is not TOML. Raises Unavailable if the system cannot read the file, or cannot look
@@ -75,15 +90,20 @@ def load_mission(path: Path) -> LoadedMission:
         mission = MissionFile.model_validate(data, context={"folder": folder})
     except ValidationError as error:
         report.add_validation(error)
+    if mission is not None:
+        stated(mission)
     sections = _Sections(data, folder)
-    area = _check_area(sections, report)
+    drawings = _Drawings()
+    area, takeoff = _check_area(sections, report, drawings)
     _check_names(sections, report)
     _check_backbones(sections, report)
+    _check_layouts(sections, report)
     _check_paths(sections, report)
     report.finish()
     assert mission is not None  # otherwise the report has problems
     assert area is not None
-    return LoadedMission(mission, area)
+    assert takeoff is not None
+    return LoadedMission(mission, area, takeoff, drawings.notes)
 
 
 def mission_of(path: Path, data: bytes) -> Mission:
@@ -234,6 +254,13 @@ class _Sections:
         except (ValidationError, LookupError, TypeError):
             return None
 
+    def flag(self, *key: str | int) -> bool:
+        """Whether the value at `key` is true."""
+        try:
+            return _value_at(self._data, key) is True
+        except (LookupError, TypeError):
+            return False
+
     def column(self, table: str, key: str) -> dict[int, str]:
         """The strings at `table[i].key`, by the index i."""
         tables = self._data.get(table)
@@ -245,41 +272,124 @@ class _Sections:
         folder = self._context["folder"]
         return {i: folder / text for i, text in self.column(table, key).items() if is_path(text)}
 
+    def sources(self) -> list[tuple[Key, Path]]:
+        """The key and the absolute path of each tile source, and of each raster of one that is an array."""
+        tables = self._data.get("tiles")
+        rows = enumerate(tables if isinstance(tables, list) else [])
+        values: list[tuple[Key, Any]] = []
+        for i, source in ((i, row.get("source")) for i, row in rows if isinstance(row, dict)):
+            key: Key = ("tiles", i, "source")
+            values += (
+                [((*key, n), one) for n, one in enumerate(source)] if isinstance(source, list) else [(key, source)]
+            )
+        return [(key, self._context["folder"] / value) for key, value in values if is_path(value)]
 
-def _check_area(sections: _Sections, report: _Report) -> ExactArea | None:
-    """The area, None if it has a problem. Checks that the takeoff is in it."""
-    takeoff = sections.section(Takeoff, "mission", "takeoff")
+
+class _Drawings:
+    """The files of the area and the takeoff. Each is read once: both may name the same one."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, GeometryFile] = {}
+        self._notes: list[str] = []
+
+    def open(self, path: Path) -> GeometryFile:
+        # Boxes do without the geometry library.
+        from builders.areas.drawing import open_drawing
+
+        if path not in self._open:
+            self._open[path] = open_drawing(path)
+        return self._open[path]
+
+    def note(self, text: str) -> None:
+        self._notes.append(text)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*(note for file in self._open.values() for note in file.notes), *self._notes)
+
+
+def _check_area(
+    sections: _Sections, report: _Report, drawings: _Drawings
+) -> tuple[ExactArea | None, ExactTakeoff | None]:
+    """The area and the takeoff, each None if it has a problem. Checks that the takeoff is in the area, or is said to be
+    outside."""
     area = sections.section(Area, "mission", "area")
-    if area is None:
-        return None
+    takeoff = sections.section(Takeoff, "mission", "takeoff")
+    exact_area = exact_takeoff = None
+    with _about(report, ("mission", "area")):
+        exact_area = _exact_area(area, drawings) if area else None
+    with _about(report, ("mission", "takeoff")):
+        exact_takeoff = _exact_takeoff(takeoff, drawings) if takeoff else None
+    if area and exact_area and exact_takeoff:
+        inside = exact_area.contains(exact_takeoff.lat, exact_takeoff.lon)
+        outside = sections.flag("mission", "takeoff_outside")
+        if outside and inside:
+            report.add(("mission", "takeoff_outside"), "is true, and the takeoff is inside mission.area: leave it out")
+        elif not outside and not inside:
+            where = f"mission.area.bbox [{', '.join(map(str, area.bbox))}]" if area.bbox else "mission.area"
+            lat, lon = (Decimal(value).scaleb(-7).normalize() for value in (exact_takeoff.lat, exact_takeoff.lon))
+            away = exact_area.distance_m(exact_takeoff.lat, exact_takeoff.lon)
+            report.add(
+                ("mission", "takeoff"),
+                f"is at lat {lat:f}, lon {lon:f}, must be inside {where}: it is about {away:.0f} m outside; if the "
+                "aircraft can do without the map up to there, set takeoff_outside = true in [mission]",
+            )
+    return exact_area, exact_takeoff
+
+
+@contextmanager
+def _about(report: _Report, key: Key) -> Iterator[None]:
+    """Adds what the block raises as a problem of `key`."""
     try:
-        exact = _exact_area(area)
+        yield
     except Unavailable as error:
-        report.add_unreadable(("mission", "area"), error.message)
-        return None
+        report.add_unreadable(key, error.message)
     except FlightbagError as error:
-        report.add(("mission", "area"), f"cannot be used: {error}")
-        return None
-    if takeoff and not exact.contains(takeoff.lat_e7, takeoff.lon_e7):
-        where = f"mission.area.bbox [{', '.join(map(str, area.bbox))}]" if area.bbox else "mission.area"
-        report.add(("mission", "takeoff"), f"is at lat {takeoff.lat}, lon {takeoff.lon}, must be inside {where}")
-    return exact
+        report.add(key, f"cannot be used: {error}")
 
 
-def _exact_area(area: Area) -> ExactArea:
+def _exact_area(area: Area, drawings: _Drawings) -> ExactArea:
     """The area as the manifest holds it. Reads the file that the section names, if it names one: raises Invalid if that
     file has no area, Unavailable if the system cannot read it."""
     if area.bbox_e7 is not None:
         return ExactArea(area.bbox_e7)
-    # Boxes do without the geometry library.
-    from builders.areas.corridor import read_corridor
-    from builders.areas.geojson import read_geojson_area
+    path = area.geojson or area.plan or area.corridor
+    assert path is not None
+    file = drawings.open(path)
+    if area.corridor is not None:
+        from builders.areas.corridor import read_corridor
 
-    if area.geojson is not None:
-        return read_geojson_area(area.geojson)
-    assert area.corridor is not None
-    assert area.width_m is not None
-    return read_corridor(area.corridor, area.width_m)
+        assert area.width_m is not None
+        return read_corridor(file, area.width_m, area.select)
+    from builders.areas.drawing import read_area, require_kind
+
+    key, other = ("geojson", "plan") if area.geojson is not None else ("plan", "geojson")
+    require_kind(file, key, f"write {other} for {key}")
+    return read_area(file, area.select)
+
+
+def _exact_takeoff(takeoff: Takeoff, drawings: _Drawings) -> ExactTakeoff:
+    """The takeoff as the manifest holds it; raises as `_exact_area`."""
+    if takeoff.exact is not None:
+        return takeoff.exact
+    assert takeoff.plan is not None
+    from builders.areas.drawing import require_kind
+
+    file = drawings.open(takeoff.plan)
+    require_kind(file, "plan", "give takeoff = { lat = …, lon = …, alt_m = … }")
+    home = file.home(takeoff.select)
+    altitude = takeoff.alt_m if takeoff.alt_m is not None else home.altitude
+    if altitude is None:
+        file.refuse("", "states no height above sea level for the takeoff", "add alt_m to takeoff")
+    if not MIN_ALT_M <= altitude <= MAX_ALT_M:
+        file.refuse(
+            "",
+            f"has a takeoff at {altitude} m, must be {MIN_ALT_M} to {MAX_ALT_M} m",
+            "set home again in the plan, or add the right alt_m to takeoff",
+        )
+    if takeoff.alt_m is not None and home.altitude is not None and scaled(home.altitude, 3) != scaled(altitude, 3):
+        drawings.note(f"{takeoff.plan}: home is at {home.altitude} m there, alt_m says {altitude} m, which counts")
+    return ExactTakeoff(home.lat, home.lon, scaled(altitude, 3))
 
 
 def _check_names(sections: _Sections, report: _Report) -> None:
@@ -316,8 +426,10 @@ def _check_backbones(sections: _Sections, report: _Report) -> None:
         if backbone is not None:
             _check_options(backbone, i, sections, report)
         first_input: dict[str, tuple[str, Input]] = {}
+        if backbone is not None and all(spec.value is not None for spec in backbone.inputs.values()):
+            report.add(("backbones", i, "inputs"), "has a value for each input, must leave out that of the images")
         for name, spec in backbone.inputs.items() if backbone else ():
-            if spec.symbol is None:
+            if spec.symbol is None or spec.value is not None:
                 continue
             other_name, other = first_input.setdefault(spec.symbol, (name, spec))
             if (spec.min, spec.opt, spec.max) != (other.min, other.opt, other.max):
@@ -343,12 +455,47 @@ def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Rep
         )
 
 
+def _check_layouts(sections: _Sections, report: _Report) -> None:
+    """Checks that the images of each descriptor set have the layout and channels of the one input that takes them."""
+    backbones = sections.column("backbones", "name")
+    for i, name in sections.column("descriptors", "backbone").items():
+        keys = sections.section(PreprocessKeys, "descriptors", i, "preprocess")
+        at = next((at for at, other in backbones.items() if other == name), None)
+        backbone = sections.section(Backbone, "backbones", at) if at is not None else None
+        if keys is None or backbone is None:
+            continue
+        shapes = [spec.shape for spec in backbone.inputs.values() if spec.value is None]
+        if len(shapes) != 1 or len(shapes[0]) != len("NCHW"):
+            continue  # the network itself is asked, and says what it takes
+        layouts = keys.layouts(shapes[0])
+        key = ("descriptors", i, "preprocess")
+        if not layouts:
+            other = "RGB" if keys.colour == "grey" else "grey"
+            hint = (
+                f', or set colour = "{other}"' if keys.model_copy(update={"colour": other}).layouts(shapes[0]) else ""
+            )
+            report.add(
+                (*key, "colour"),
+                f'is "{keys.colour}" and the input of {name} has the shape {_toml_text(list(shapes[0]))}, must be the '
+                f"channels of one of its dimensions{hint}",
+            )
+        elif keys.layout is None and len(layouts) > 1:
+            report.add((*key, "layout"), f"is missing, must be one of {' and '.join(layouts)}: the shape fits both")
+        elif keys.layout is not None and keys.layout not in layouts:
+            report.add_wrong((*key, "layout"), f'"{layouts[0]}", as the shape {_toml_text(list(shapes[0]))} has it')
+
+
 def _check_paths(sections: _Sections, report: _Report) -> None:
     """Checks that every path names a regular file, or a folder of tiles, that no file to be stored lies outside the
     folder of the mission file unless it says so, and that no tile source is listed twice."""
-    paths: list[tuple[Key, Path]] = [
+    paths: list[tuple[Key, Path]] = sections.sources() + [
         ((table, i, name), path)
-        for table, name in (("tiles", "source"), ("tiles", "footprints"), ("backbones", "model"), ("files", "path"))
+        for table, name in (
+            ("tiles", "footprints"),
+            ("backbones", "model"),
+            ("backbones", "reference"),
+            ("files", "path"),
+        )
         for i, path in sections.paths(table, name).items()
     ]
     quality = sections.section(Quality, "quality")
@@ -366,7 +513,7 @@ def _check_paths(sections: _Sections, report: _Report) -> None:
                 report.add_unreadable(key, f"{path} cannot be read: {error.strerror}")
             continue
         # A tile source may be a folder of tiles z/x/y.
-        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and key[-1] in ("source", "against")):
+        if not stat.S_ISREG(mode) and not (stat.S_ISDIR(mode) and {"source", "against"} & set(key)):
             what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             report.add_wrong(key, f"the path of a file; {path} is {what}")
     for i, path in sections.paths("files", "path").items():
@@ -377,14 +524,13 @@ def _check_paths(sections: _Sections, report: _Report) -> None:
                 f"in the folder of the mission file; {os.path.realpath(path)} is outside: copy it into the folder, or, "
                 "if everybody who gets the store may read it, add outside = true",
             )
-    sources = {i: os.path.realpath(path) for i, path in sections.paths("tiles", "source").items()}
-    for i, first in _repeated(sources):
-        report.add_wrong(("tiles", i, "source"), f"another file than that of tiles[{first}]")
+    for key, first in _repeated({key: os.path.realpath(path) for key, path in sections.sources()}):
+        report.add_wrong(key, f"another file than that of {toml_key(first if len(first) > 3 else first[:2])}")
 
 
-def _repeated(values: Mapping[int, str]) -> Iterator[tuple[int, int]]:
+def _repeated(values: Mapping[At, str]) -> Iterator[tuple[At, At]]:
     """(index, index of the first one) of each value that repeats an earlier one."""
-    first: dict[str, int] = {}
+    first: dict[str, At] = {}
     for i, value in values.items():
         if first.setdefault(value, i) != i:
             yield i, first[value]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -22,6 +23,7 @@ from store.format.duration import lifetime_of
 from store.format.entries import SEGMENT
 from store.format.host import FAMILY_NAMES, objection
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID, TIME_MAX
+from store.format.manifest import Takeoff as ExactTakeoff
 
 try:
     from pydantic import (
@@ -42,6 +44,11 @@ MAX_FILE_SEGMENTS = 3
 SAMPLE = 32
 MAX_SAMPLE = 4096
 MAX_SIZE = 2**31 - 1
+MIN_ALT_M, MAX_ALT_M = -1000, 20000
+# Numbers in the value of an input in the mission file, and in its shape; decimal digits before or behind the point.
+MAX_VALUES = 4096
+MAX_FIXED = 1 << 22
+MAX_EXPONENT = 40
 _AUTO = "auto"
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -77,6 +84,14 @@ def _resolve(value: Any, info: ValidationInfo) -> Path:
     assert info.context is not None  # every caller passes the folder
     path: Path = info.context["folder"] / value
     return path
+
+
+def _resolve_all(value: Any, info: ValidationInfo) -> tuple[Path, ...]:
+    """One path, or the paths of an array."""
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise ValueError
+    return tuple(_resolve(one, info) for one in values)
 
 
 def _strictly_ascending(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -142,8 +157,9 @@ _HOST_RIGHT = (
 
 Name: TypeAlias = Annotated[str, _text(SEGMENT), Field(description=_SEGMENT_RIGHT)]
 Number: TypeAlias = Annotated[Decimal, BeforeValidator(_decimal)]
-Latitude: TypeAlias = Annotated[Number, Field(ge=-90, le=90, description="degrees from -90 to 90")]
-Longitude: TypeAlias = Annotated[Number, Field(ge=-180, le=180, description="degrees from -180 to 180")]
+_LAT_RIGHT, _LON_RIGHT = "degrees from -90 to 90", "degrees from -180 to 180"
+Latitude: TypeAlias = Annotated[Number, Field(ge=-90, le=90, description=_LAT_RIGHT)]
+Longitude: TypeAlias = Annotated[Number, Field(ge=-180, le=180, description=_LON_RIGHT)]
 Zoom: TypeAlias = Annotated[int, Field(ge=0, le=MAX_ZOOM, description=f"a whole number from 0 to {MAX_ZOOM}")]
 Dim: TypeAlias = Annotated[int | str, _rule(_is_dim), Field(description='a whole number above 0, or a name like "N"')]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIZE, description="a whole number above 0")]
@@ -151,6 +167,8 @@ Side: TypeAlias = Annotated[int, Field(ge=1, le=4096, description="a whole numbe
 Source: TypeAlias = Annotated[
     Path, PlainValidator(_resolve), Field(description="the path of a file, relative to the folder of this one")
 ]
+_SOURCES_RIGHT = "the path of a file or folder, relative to the folder of this file, or an array of paths of GeoTIFFs"
+Sources: TypeAlias = Annotated[tuple[Path, ...], PlainValidator(_resolve_all), Field(description=_SOURCES_RIGHT)]
 InputName: TypeAlias = Annotated[
     str, Field(min_length=1, max_length=255, description="the name of an input, of 1 to 255 characters")
 ]
@@ -174,6 +192,11 @@ Metres: TypeAlias = Annotated[
 ]
 
 
+_PLAN_RIGHT = "the path of a QGroundControl plan, a KML or KMZ file, or a MAVLink waypoint file"
+_SELECT_RIGHT = 'the name of one feature or placemark, or of a plan "geofence" or "survey"'
+Selected: TypeAlias = Annotated[str, Field(min_length=1, max_length=255, description=_SELECT_RIGHT)]
+
+
 class Section(BaseModel):
     """A table of the mission file: frozen, strict, without unknown keys."""
 
@@ -181,26 +204,31 @@ class Section(BaseModel):
 
 
 class Takeoff(Section):
-    """The takeoff origin: in degrees and metres as the file has it, in 1e-7 degree and millimetres for the manifest."""
+    """The takeoff origin in degrees and metres, or the home position of a plan, whose height `alt_m` replaces."""
 
-    lat: Latitude
-    lon: Longitude
-    alt_m: Annotated[Number, Field(ge=-1000, le=20000, description="metres from -1000 to 20000")]
+    lat: Annotated[Latitude | None, Field(description=_LAT_RIGHT)] = None
+    lon: Annotated[Longitude | None, Field(description=_LON_RIGHT)] = None
+    alt_m: Annotated[
+        Number | None, Field(ge=MIN_ALT_M, le=MAX_ALT_M, description=f"metres from {MIN_ALT_M} to {MAX_ALT_M}")
+    ] = None
+    plan: Annotated[Source | None, Field(description=_PLAN_RIGHT)] = None
+    select: Annotated[Selected | None, Field(description=_SELECT_RIGHT)] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Takeoff:
+        keys = [key for key, value in self if value is not None]
+        if "plan" in keys and "lat" not in keys and "lon" not in keys:
+            return self
+        if keys != ["lat", "lon", "alt_m"]:
+            raise ValueError(f"has {' and '.join(keys) or 'nothing'}, must have lat, lon and alt_m, or plan")
+        return self
 
     @property
-    def lat_e7(self) -> int:
-        """Latitude in 1e-7 degree, rounded half to even."""
-        return scaled(self.lat, 7)
-
-    @property
-    def lon_e7(self) -> int:
-        """Longitude in 1e-7 degree, rounded half to even."""
-        return scaled(self.lon, 7)
-
-    @property
-    def alt_mm(self) -> int:
-        """Height in millimetres, rounded half to even."""
-        return scaled(self.alt_m, 3)
+    def exact(self) -> ExactTakeoff | None:
+        """In 1e-7 degree and millimetres, each rounded half to even; None where a plan states it."""
+        if self.lat is None or self.lon is None or self.alt_m is None:
+            return None
+        return ExactTakeoff(scaled(self.lat, 7), scaled(self.lon, 7), scaled(self.alt_m, 3))
 
 
 _BBOX_RIGHT = "[west, south, east, north] with south below north; west and east differ, west above east crosses 180"
@@ -220,26 +248,32 @@ Box: TypeAlias = Annotated[
 
 
 class Area(Section):
-    """The map area, given in one of three ways.
+    """The map area, given in one of four ways.
 
     `bbox` is west, south, east, north in degrees; with west above east it crosses the antimeridian. `geojson` is a file
-    with polygons. `corridor` is a file with a line, and `width_m` the width of the area along it.
+    with polygons, `plan` a plan with a geofence or surveys, or a KML file. `corridor` is any such file with a line, and
+    `width_m` the width of the area along it. `select` names the one thing of a file that is meant.
     """
 
     bbox: Annotated[Box | None, Field(description=_BBOX_RIGHT)] = None
     geojson: Annotated[Source | None, Field(description="the path of a GeoJSON file with polygons")] = None
-    corridor: Annotated[Source | None, Field(description="the path of a GeoJSON file with a line")] = None
+    plan: Annotated[Source | None, Field(description=_PLAN_RIGHT)] = None
+    corridor: Annotated[
+        Source | None, Field(description="the path of a GeoJSON, KML, QGroundControl or waypoint file with a line")
+    ] = None
     width_m: Annotated[
         Number | None,
         Field(ge=1, le=200_000, description="the whole width of the corridor in metres, from 1 to 200000"),
     ] = None
+    select: Annotated[Selected | None, Field(description=_SELECT_RIGHT)] = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Area:
         keys = [key for key, value in self if value is not None]
-        if keys not in (["bbox"], ["geojson"], ["corridor", "width_m"]):
+        of_file = keys[:-1] if keys[-1:] == ["select"] else keys
+        if keys != ["bbox"] and of_file not in (["geojson"], ["plan"], ["corridor", "width_m"]):
             present = " and ".join(keys) or "nothing"
-            raise ValueError(f"has {present}, must have bbox, or geojson, or corridor and width_m")
+            raise ValueError(f"has {present}, must have bbox, or geojson, or plan, or corridor and width_m")
         return self
 
     @property
@@ -280,11 +314,14 @@ class Mission(Section):
         AfterValidator(_unique),
         Field(strict=False, min_length=1, max_length=64, description="an array of 1 to 64 aircraft ids, none twice"),
     ]
-    takeoff: Annotated[Takeoff, Field(description="a table with lat, lon and alt_m")]
-    area: Annotated[Area, Field(description="a table with bbox, or geojson, or corridor and width_m")]
+    takeoff: Annotated[Takeoff, Field(description="a table with lat, lon and alt_m, or with plan")]
+    area: Annotated[Area, Field(description="a table with bbox, or geojson, or plan, or corridor and width_m")]
     sector: Annotated[
         Literal["stable_rear", "active_conflict"], Field(description='"stable_rear" or "active_conflict"')
     ]
+    takeoff_outside: Annotated[
+        bool, Field(description="true for a takeoff outside the area, where the map shows nothing, or false")
+    ] = False
     valid_from: Annotated[Time | None, Field(description=_TIME_RIGHT)] = None
     valid_until: Annotated[Time | None, Field(description=_TIME_RIGHT)] = None
     valid_for: Annotated[Length | None, Field(description=_LENGTH_RIGHT)] = None
@@ -344,16 +381,33 @@ Bands: TypeAlias = Annotated[
 ]
 
 
+_STRETCH_RIGHT = "[low, high]: whole numbers from -32768 to 65535, low below high"
+
+
+def _range(stretch: tuple[int, int]) -> tuple[int, int]:
+    if stretch[0] >= stretch[1]:
+        raise ValueError
+    return stretch
+
+
+Deep: TypeAlias = Annotated[int, Field(ge=-32768, le=65535, description=_STRETCH_RIGHT)]
+Stretch: TypeAlias = Annotated[
+    tuple[Deep, Deep], AfterValidator(_range), Field(strict=False, description=_STRETCH_RIGHT)
+]
+
+
 class Tiles(Section):
     """One tile source, the zooms that the mission uses of it, and its capture dates.
 
+    Several rasters are one source: `source` is then an array, a folder, or a VRT.
     `captured` is the date of all imagery, except inside `footprints`, a GeoJSON file of dated polygons. `resolution_m`
     is the ground resolution of the imagery, if the tiles have finer pixels than their imagery. `scheme` is the order of
     the rows of an MBTiles file or a folder: from the south (`tms`) or from the north (`xyz`). `bands` are the bands of
     red, green and blue in a GeoTIFF, or the one of grey, if the file does not label them; no other band is a mask then.
+    `stretch` are the values of 16 bits that become black and full brightness.
     """
 
-    source: Source
+    source: Sources
     zooms: Annotated[
         tuple[Zoom, ...],
         AfterValidator(_strictly_ascending),
@@ -370,21 +424,39 @@ class Tiles(Section):
     resolution_m: Annotated[Metres | None, Field(description=_METRES_RIGHT)] = None
     scheme: Annotated[Literal["tms", "xyz"] | None, Field(description=_SCHEME_RIGHT)] = None
     bands: Annotated[Bands | None, Field(description=_BANDS_RIGHT)] = None
+    stretch: Annotated[Stretch | None, Field(description=_STRETCH_RIGHT)] = None
+
+
+_VALUE_RIGHT = f"a number, true or false, or an array of 1 to {MAX_VALUES} of these"
+
+
+def _values(value: Any) -> tuple[Decimal, ...]:
+    """The numbers of a fixed input: TOML has integers, decimals and booleans."""
+    values = value if isinstance(value, list) else [value]
+    if not 1 <= len(values) <= MAX_VALUES or not all(type(one) in (int, bool, Decimal) for one in values):
+        raise ValueError
+    numbers = tuple(Decimal(one) for one in values)
+    if not all(number.is_finite() and abs(number.adjusted()) < MAX_EXPONENT for number in numbers):
+        raise ValueError
+    return numbers
 
 
 class Input(Section):
-    """One input of a backbone. `min`, `opt` and `max` are the range of the symbol in `shape`, if it has one."""
+    """One input of a backbone. `min`, `opt` and `max` are the range of the symbol in `shape`, if it has one. An input
+    with a `value` has it for every image: one number for all, or the numbers in the order of C, those of one image
+    where the first dimension is a name."""
 
     shape: Annotated[
         tuple[Dim, ...],
         AfterValidator(_one_symbol),
         Field(
             strict=False,
-            min_length=1,
             max_length=8,
-            description="an array of 1 to 8 whole numbers above 0, of which one may be a name",
+            description="an array of 1 to 8 whole numbers above 0, of which one may be a name; where a model leaves "
+            "more of them open, numbers stand for the others",
         ),
     ]
+    value: Annotated[tuple[Decimal, ...] | None, PlainValidator(_values), Field(description=_VALUE_RIGHT)] = None
     min: Annotated[Count | None, Field(description="a whole number above 0")] = None
     opt: Annotated[Count | None, Field(description="a whole number above 0")] = None
     max: Annotated[Count | None, Field(description="a whole number above 0")] = None
@@ -397,6 +469,11 @@ class Input(Section):
     @model_validator(mode="after")
     def _range(self) -> Input:
         limits = [value for value in (self.min, self.opt, self.max) if value is not None]
+        if self.value is not None:
+            self._check_value(limits)
+            return self
+        if not self.shape:
+            raise ValueError("has an empty shape, which only an input with a value has")
         if self.symbol is None and limits:
             raise ValueError("has min, opt or max and a fixed shape; leave them out, or name a dimension in shape")
         if self.symbol is not None and (len(limits) != 3 or limits != sorted(limits)):
@@ -405,6 +482,25 @@ class Input(Section):
                 f"has {values or 'no range'} for {self.symbol!r}; give min, opt and max with min <= opt <= max"
             )
         return self
+
+    def _check_value(self, limits: list[int]) -> None:
+        assert self.value is not None
+        sizes = self.shape[1:] if self.symbol is not None else self.shape
+        if limits:
+            raise ValueError(
+                "has a value and min, opt or max; leave these out: the name in shape is that of the images"
+            )
+        if not all(isinstance(size, int) for size in sizes):
+            raise ValueError(
+                "has a value and a name in shape that is not the first; the first one stands for the images"
+            )
+        numbers = math.prod(size for size in sizes if isinstance(size, int))
+        if numbers > MAX_FIXED:
+            raise ValueError(f"has a value for {numbers} numbers, more than {MAX_FIXED}")
+        if len(self.value) not in (1, numbers):
+            raise ValueError(
+                f"has {len(self.value)} numbers as value for a shape of {numbers}; give one, or all of them"
+            )
 
 
 class Calibration(Section):
@@ -443,7 +539,8 @@ class TensorRt(Section):
 
 class Backbone(Section):
     """One network and its compilation. `salt` is in the build keys of everything that depends on the network, and has
-    no other effect."""
+    no other effect. `compare` names the outputs by which its engine is checked, by default all. `reference` holds
+    inputs of the network, and what its author's framework made of them."""
 
     name: Name
     model: Source
@@ -455,28 +552,57 @@ class Backbone(Section):
     ]
     mode: Annotated[Literal["portable", "fast"] | None, Field(description='"portable" or "fast"')] = None
     salt: Annotated[str, Field(max_length=255, description="text of at most 255 characters")] = ""
+    compare: Annotated[
+        tuple[InputName, ...],
+        AfterValidator(_unique),
+        Field(strict=False, max_length=64, description="an array of names of outputs of the model, each once"),
+    ] = ()
+    reference: Annotated[Source | None, Field(description="the path of an .npz file with inputs and outputs")] = None
     calibration: Annotated[Calibration | None, Field(description="a table with tiles and method")] = None
     tensorrt: Annotated[TensorRt | None, Field(description="a table with options of TensorRT")] = None
+
+
+_CHANNELS_RIGHT = "three numbers with at most six decimals, one a channel, or one number for grey; those of std above 0"
 
 
 class PreprocessKeys(Section):
     """The preprocessing that turns a tile into an input. All of these keys are in the build key."""
 
     resize: Annotated[tuple[Side, Side], Field(strict=False, description="[height, width] in pixels")]
-    colour: Annotated[Literal["RGB", "BGR"], Field(description='"RGB" or "BGR"')]
+    colour: Annotated[Literal["RGB", "BGR", "grey"], Field(description='"RGB", "BGR", or "grey" for one channel')]
     scale: Annotated[Literal["0..1", "0..255", "-1..1"], Field(description='"0..1", "0..255" or "-1..1"')]
-    mean: Annotated[
-        tuple[Channel, Channel, Channel],
-        Field(strict=False, description="three numbers with at most six decimals, one a channel"),
-    ] = (Decimal(0), Decimal(0), Decimal(0))
-    std: Annotated[
-        tuple[Divisor, Divisor, Divisor],
-        Field(strict=False, description="three numbers above 0 with at most six decimals, one a channel"),
-    ] = (Decimal(1), Decimal(1), Decimal(1))
+    mean: Annotated[tuple[Channel, ...], Field(strict=False, max_length=3, description=_CHANNELS_RIGHT)] = ()
+    std: Annotated[tuple[Divisor, ...], Field(strict=False, max_length=3, description=_CHANNELS_RIGHT)] = ()
+    layout: Annotated[
+        Literal["NCHW", "NHWC"] | None,
+        Field(description='"NCHW" or "NHWC", or absent where the shape of the input tells'),
+    ] = None
     filter: Annotated[
         Literal["nearest", "bilinear", "bicubic", "lanczos"],
         Field(description='"nearest", "bilinear", "bicubic" or "lanczos"'),
     ] = "bilinear"
+
+    def layouts(self, shape: Sequence[int | str]) -> tuple[str, ...]:
+        """Return the layouts that an input of this shape has with so many channels: one, none, or several where the
+        shape does not tell. A dimension with a name fits where no other one has the number."""
+        if len(shape) != len("NCHW"):
+            return ()
+        sizes = {layout: shape[layout.index("C")] for layout in ("NCHW", "NHWC")}
+        exact = tuple(layout for layout, size in sizes.items() if size == self.channels)
+        return exact or tuple(layout for layout, size in sizes.items() if isinstance(size, str))
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.colour == "grey" else 3
+
+    @model_validator(mode="after")
+    def _channels(self) -> PreprocessKeys:
+        count = self.channels
+        for key, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) not in (0, count):
+                right = "one number" if count == 1 else "three numbers"
+                raise ValueError(f"has {len(numbers)} numbers as {key}; {self.colour} has {right}, one a channel")
+        return self
 
 
 class View(Section):
@@ -500,7 +626,8 @@ class View(Section):
 
 
 class Descriptors(Section):
-    """One descriptor set: a backbone and its output, the number format, the preprocessing, and the views."""
+    """One descriptor set: a backbone and its output, the number format, the preprocessing, and the views. `pool` makes
+    one row of the tokens of an image."""
 
     name: Name
     backbone: Annotated[str, Field(description="the name of one of the backbones")]
@@ -509,6 +636,10 @@ class Descriptors(Section):
     ]
     dtype: Annotated[Literal["float16", "float32"], Field(description='"float16" or "float32"')]
     preprocess: Annotated[PreprocessKeys, Field(description="a table with resize, colour and scale")]
+    pool: Annotated[
+        Literal["cls", "mean", "gem"] | None,
+        Field(description='"cls", "mean" or "gem", for an output with tokens [N, T, d]'),
+    ] = None
     normalise: Annotated[Literal["none", "l2"], Field(description='"none" or "l2"')] = "none"
     view: Annotated[View | None, Field(description="a table with tiles and stride, or metres and overlap")] = None
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.descriptors.outputs import rows_of
 from builders.descriptors.preprocess import Preprocess
 from builders.descriptors.shard import read_shard
 from builders.engines.base import EngineSession
@@ -31,7 +32,7 @@ class FlyingEngine:
     mission is signed.
 
     `batches` is (least, most): how many images one run of the engine takes. Raises Invalid for an engine with more than
-    one input, or without the recipe's output.
+    one input, without the recipe's output, or whose input does not hold the numbers of the recipe's preprocessing.
     """
 
     def __init__(self, session: EngineSession, recipe: RowRecipe, batches: tuple[int, int]) -> None:
@@ -46,6 +47,7 @@ class FlyingEngine:
                 f"images, it needs one input and the output {recipe.output}"
             )
         self._input = session.inputs[0]
+        self.preprocess.require_dtype(self._input.dtype)
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return float32 [n, d]: the descriptors of n >= 1 images, each uint8 [height, width, 3], RGB, of any size.
@@ -69,8 +71,8 @@ class FlyingEngine:
         for start in range(0, len(images), most):
             part = [self.preprocess.tensor(image) for image in images[start : start + most]]
             tensor = np.stack(part + [part[-1]] * (least - len(part))).astype(self._input.dtype)
-            result = self._session.run({self._input.name: tensor})[self.recipe.output]
-            rows.append(np.asarray(result, np.float32).reshape(len(tensor), -1)[: len(part)])
+            output = self._session.run({self._input.name: tensor})[self.recipe.output]
+            rows.append(rows_of(output, self.recipe.output, len(tensor), self.recipe.pool)[: len(part)])
         descriptors: NDArray[np.float32] = np.concatenate(rows)
         if self.recipe.normalise == "l2":
             descriptors = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)

@@ -166,7 +166,8 @@ class Retriever:
         matches.sort(key=lambda match: (-match.score, tile_id(match.tile)))
         left_out = tuple(ground for ground in self.grounds if ground not in searched)
         assumed = camera.assumptions(searched)
-        if (frame[::_GREY_STEP, ::_GREY_STEP] == frame[::_GREY_STEP, ::_GREY_STEP, :1]).all():
+        coarse = frame[::_GREY_STEP, ::_GREY_STEP]
+        if engine.preprocess.colour != "grey" and (coarse == coarse[:, :, :1]).all():
             assumed.append("the engine describes a grey frame as it describes the map's colours")
         return Located(tuple(matches[:top]), searched, left_out, tuple(assumed))
 

@@ -24,7 +24,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from builders.activity import doing
-from builders.areas.geojson import GeoJsonFile, member_place, value_text
+from builders.areas.geojson import GeoJsonFile
+from builders.areas.geometry import member_place, value_text
 from builders.descriptors.photo import MAX_BYTES, decode_photo, size_of_photo
 from builders.files import read_regular
 from builders.grid.tiles import tile_from_id, tiles_of_bbox
@@ -234,7 +235,7 @@ def read_landmarks(path: Path, within_mm: int) -> Landmarks:
     and `heading` that are no numbers or out of range, for a picture that cannot be read, and for the same picture
     twice; Unavailable if the system cannot read a file.
     """
-    file = GeoJsonFile(path)
+    file = GeoJsonFile.open(path)
     landmarks: dict[bytes, Landmark] = {}
     for geometry in file.geometries(("Point",)):
         if geometry.feature is None:

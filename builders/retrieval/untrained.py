@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +21,20 @@ _BATCH = 4
 class UntrainedNetwork:
     """The network of a row recipe with other weights (`builders.engines.untrained`), in a session of the CPU.
 
-    `model` gives the ONNX of the backbone `name`, weights inside. Nobody's mission depends on this network, so a
-    failure of it stops nothing: `why` says what failed, and is "" until then.
-    """
+    `model` gives the ONNX of the backbone `name`, weights inside, or its path where they are too large for that: then
+    it has no untrained form. Nobody's mission depends on this network, so a failure of it stops nothing: `why` says
+    what failed, and is "" until then."""
 
-    def __init__(self, model: Callable[[], bytes], name: str, recipe: RowRecipe) -> None:
+    def __init__(self, model: Callable[[], bytes | Path], name: str, recipe: RowRecipe) -> None:
         self.why = ""
         self._preprocess = Preprocess.of_fields(recipe.preprocess)
         self._network: Network | None = None
         try:
-            self._network = Network(untrained(model(), name), recipe.output, self._preprocess, _BATCH)
+            source = model()
+            if isinstance(source, Path):
+                self.why = f"{name} is larger than the 2 GiB of one ONNX file, so it has no untrained form"
+                return
+            self._network = Network(untrained(source, name), recipe.output, self._preprocess, _BATCH, recipe.pool)
         except FlightbagError as error:
             self.why = error.message
 
@@ -39,7 +44,7 @@ class UntrainedNetwork:
         if self._network is None or self.why:
             return None
         least = self._network.batch
-        tensors = np.zeros((-(-len(images) // least) * least, 3, *self._preprocess.resize), np.float32)
+        tensors = np.zeros((-(-len(images) // least) * least, *self._preprocess.shape), np.float32)
         for number, image in enumerate(images):
             tensors[number] = self._preprocess.tensor(image)
         try:

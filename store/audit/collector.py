@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from store.disk.droppings import is_dropping
 from store.disk.media import Media, object_path
 from store.errors import FlightbagError, NotFound
 from store.findings import Finding
@@ -15,6 +17,7 @@ from store.ground.needs import Need
 # An audit that does not read an object does not see that its bytes are wrong, and would mend nothing.
 RESTORE = "run store-fsck --full --repair --from a store that has it whole"
 REMOVE = "move it out of the store, or run store-fsck --repair, which moves it to quarantine/"
+CLEAN = "remove it, or run `flightbag sync --clean` onto this store"
 _UNKNOWN_ORIGIN = {
     "unreferenced": "find out who put it there; objects of an earlier mission go with `flightbag gc --keep-last 1 "
     "--grace 0s`, run twice: to the trash, then for good; pins go with `flightbag unpin`",
@@ -75,6 +78,7 @@ class FindingCollector:
         """Add a thing that no mission needs: information on the ground, an error in an exclusive audit."""
         if self._exclusive:
             remedy = _UNKNOWN_ORIGIN.get(finding.kind, "find out who put it there, and remove it")
+            remedy = finding.remedy if finding.remedy == CLEAN else remedy
             # A key of its own: the finding neither hides that the object is damaged nor is hidden by it.
             about = f"{finding.kind} {finding.path}"
             self.add_one_of_many(replace(finding, remedy=remedy), needed=False, about=about)
@@ -82,8 +86,12 @@ class FindingCollector:
             self.add_note(finding)
 
     def add_stray(self, name: str) -> None:
-        """Add a path that has no place in a store."""
+        """Add a path that has no place in a store; what operating systems drop is information (FORMAT.md 2.9)."""
         path = self.media.absolute(name)
+        if is_dropping(os.path.basename(name)):
+            text = f"{name} was dropped there by an operating system, or by a program that synchronises folders"
+            self.add_foreign(Finding("stray", text, path=path, remedy=CLEAN))
+            return
         finding = Finding("stray", f"{name} has no place in a store", path=path, remedy=REMOVE)
         self.add_one_of_many(finding, needed=False)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from store.audit.collector import REMOVE, RESTORE, FindingCollector, as_kind, some
 from store.audit.scope import Scope
 from store.disk import log
+from store.disk.droppings import is_dropping
 from store.disk.layout import DRAFTS, PINS, ROOT_FILE, TOML
 from store.disk.locks import HOLDER_LIMIT
 from store.disk.quarantine import present
@@ -138,7 +139,7 @@ class Refs:
     def contents(self, folder: str, pattern: re.Pattern[str]) -> None:
         """Add findings for the things in a folder that are not files of the right names."""
         for name in self.collector.names_in(folder, needed=False) or []:
-            if not pattern.fullmatch(name):
+            if not pattern.fullmatch(name) or is_dropping(name):
                 self.collector.add_stray(f"{folder}/{name}")
                 continue
             try:
@@ -402,7 +403,7 @@ class Refs:
         """Collect the needs of the releases. The takeoff check and `flightbag release show` judge their signatures."""
         for name in self.collector.names_in(releases.FOLDER, needed=False) or []:
             holder = f"{releases.FOLDER}/{name}"
-            if not SEGMENT.fullmatch(name):
+            if not SEGMENT.fullmatch(name) or is_dropping(name):
                 continue  # a stray
             try:
                 self.needs.append(Need(holder, [(pinned_id(self.media, holder), UNKNOWN)]))

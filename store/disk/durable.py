@@ -292,6 +292,8 @@ _REMEDIES = {
     errno.ENOENT: "the folder does not exist: check that the medium is mounted",
     errno.ENOSPC: "free some space and run this again; finished work is kept",
     errno.EDQUOT: "the quota is used up: free some space and run this again",
+    errno.EFBIG: "the file system takes no file that large: FAT takes less than 4 GiB, so format the medium as exFAT; "
+    "or raise `ulimit -f`",
     errno.EROFS: "the medium is read-only: mount it writable, or give another one",
     errno.EACCES: "this user may not write there: run this as a user who may",
     errno.EPERM: "this user may not write there: run this as a user who may",

@@ -19,9 +19,12 @@ Only this module imports lmdb, and nothing that flies imports this module. The i
 
 from __future__ import annotations
 
+import errno
 import json
+import mmap
 import os
 import struct
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -295,12 +298,32 @@ def _environment(media: Media, *, readonly: bool = False) -> lmdb.Environment:
 def _unusable(media: Media, error: lmdb.Error) -> Unavailable:
     if isinstance(error, lmdb.DiskError):  # ENOSPC
         return no_space(media.absolute(INDEX))
+    if not _maps_shared(media):
+        return Unavailable(
+            f"the file system of {media.path} lets no programs share the memory map of a file, which the index needs "
+            "(9p, sshfs and other folders of another machine do not)",
+            remedy=f"copy the store to a disk of this machine (cp -r {media.path} DIR), work there, and bring missions "
+            f"back with `flightbag sync DIR {media.path}`, which needs no index",
+            kind="unusable-index",
+            path=media.absolute(INDEX),
+        )
     return Unavailable(
         f"the index of {media.path} cannot be used: {error}",
         remedy="if the medium has room and no other process uses the index, remove the folder index/: it is made again",
         kind="unusable-index",
         path=media.absolute(INDEX),
     )
+
+
+def _maps_shared(media: Media) -> bool:
+    """Whether the file system of a store maps files into memory that several processes write, as LMDB maps its lock."""
+    try:
+        with tempfile.TemporaryFile(dir=media.absolute(INDEX)) as file:
+            file.truncate(mmap.PAGESIZE)
+            mmap.mmap(file.fileno(), mmap.PAGESIZE).close()
+    except OSError as error:
+        return error.errno not in (errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP)
+    return True
 
 
 def _build(media: Media, disk: Disk, lock: SharedLock, rebuild: Callable[[Index], None]) -> None:

@@ -53,19 +53,20 @@ def open_store(path: str | os.PathLike[str], *, drop_cache: bool | None = False)
 
 
 def check_free(path: str | os.PathLike[str]) -> None:
-    """Raise Invalid unless a store can be made in this folder: it is empty, or an interrupted `init` left it."""
+    """Raise Invalid unless a store can be made in this folder: it is empty but for what operating systems drop there,
+    or an interrupted `init` left it."""
     try:
         media = Media(path)
     except Corrupt as error:
         text = f"{os.fspath(path)} is not a folder, so no store can be made there"
         raise Invalid(text, remedy="give a folder that does not exist yet") from error
     with media:
-        names = set(media.names(""))
+        names = set(media.names_if_there(""))
         if TOML in names:
             raise Invalid(f"{media.path} is a store already", remedy="use it, or give another folder")
         folders = names & {MISSIONS, OBJECTS, TRUST}
         if names - folders - {TMP} or any(
-            media.file_type(name) != "directory" or media.names(name) for name in folders
+            media.file_type(name) != "directory" or media.names_if_there(name) for name in folders
         ):
             below = _listed(_stores_below(media.path))
             remedy = f"give {below}" if below else "give a folder that does not exist yet"

@@ -24,6 +24,7 @@ from typing import NamedTuple, Self
 
 from blake3 import blake3
 
+from store.disk.droppings import is_dropping
 from store.disk.medium import Reading, flush, medium_of
 from store.disk.opening import OtherType, open_file, type_name
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
@@ -276,9 +277,10 @@ class Media:
             return [entry.name for entry in islice(wanted, most)]
 
     def names_if_there(self, name: str) -> list[str]:
-        """Return the names in a directory, ascending; none of a missing directory. Raises as `names` does."""
+        """Return the names in a directory, ascending, without what operating systems drop there (see `droppings`); none
+        of a missing directory. Raises as `names` does."""
         try:
-            return self.names(name)
+            return [inner for inner in self.names(name) if not is_dropping(inner)]
         except NotFound:
             return []
 

@@ -13,10 +13,14 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from store.errors import Unavailable
+
 _MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+# FAT12 to FAT32, by the kernel's drivers and by one of user space.
+_FAT = frozenset({"vfat", "msdos", "fuse.fusefat"})
 _NUMBER = re.compile(r"[0-9]+:[0-9]+")
 _USB_BUS = re.compile(r"usb[0-9]+")
 # The mount table of a machine with thousands of mounts is some hundred KiB.
@@ -62,6 +66,40 @@ def medium_of(fd: int, *, proc: str = "/proc/self", sysfs: str = "/sys") -> Medi
     if file_system.startswith("fuse"):
         return Medium(medium.removable, f"the driver of {file_system} has a cache of its own")
     return medium
+
+
+def largest_file(fd: int, *, proc: str = "/proc/self") -> int | None:
+    """Return the most bytes that a file may have on the file system of an open folder, None where no bound is known.
+
+    FAT writes the size of a file in 32 bits; exFAT, which shares its name, in 64.
+    """
+    mount = _mount(fd, proc) if sys.platform == "linux" else None
+    return 2**32 - 1 if mount is not None and mount[1] in _FAT else None
+
+
+def check_file_sizes(folder: str, sizes: Iterable[tuple[object, int]]) -> None:
+    """Raise Unavailable (kind file-too-large) for the first object that the file system of a folder cannot take.
+
+    `sizes` has ids and sizes. Ask before the first byte is written: the system would refuse byte 4,294,967,296.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return  # whoever writes there will say so
+    try:
+        most = largest_file(fd)
+    finally:
+        os.close(fd)
+    for what, size in sizes if most is not None else ():
+        if most is not None and size > most:
+            raise Unavailable(
+                f"object {what} has {size} bytes, and the file system of {folder}, FAT, takes no file of 4 GiB or more",
+                remedy="format the medium as exFAT, which systems read as widely, or give another one",
+                kind="file-too-large",
+                path=folder,
+                expected=most,
+                actual=size,
+            )
 
 
 def _mount(fd: int, proc: str) -> tuple[str, str, str] | None:

@@ -11,6 +11,7 @@ This module reads no GeoJSON and cuts no areas; `builders.areas` does.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from store.format.cbor import Fields, Value, integers
 LAT_MAX = 90 * 10**7
 LON_MAX = 180 * 10**7
 MAX_NUMBERS = 8192
+_METRES_A_UNIT = 6371008.8 * math.pi / LON_MAX  # of latitude, on the sphere of the mean radius
 
 Ring: TypeAlias = tuple[int, ...]
 Polygon: TypeAlias = tuple[Ring, ...]
@@ -80,6 +82,26 @@ class Area:
             self._in_box(lat, name) and (not self.polygons or any(_in_polygon(p, lat, name) for p in self.polygons))
             for name in names
         )
+
+    def distance_m(self, lat: int, lon: int) -> float:
+        """The metres from a point (1e-7 degree) to the border of the area: within 1 % up to 100 km, rougher beyond, for
+        people to read."""
+        west, south, east, north = self.bbox
+        box: Ring = (west, south, east, south, east, north, west, north)
+        scale = math.cos(math.radians(lat / 10**7))
+
+        def place(x: int, y: int) -> complex:
+            """In 1e-7 degree of latitude, seen from the point; the antimeridian is not in the way."""
+            return complex(((x - lon + LON_MAX) % (2 * LON_MAX) - LON_MAX) * scale, y - lat)
+
+        nearest = math.inf
+        for ring in [ring for polygon in self.polygons for ring in polygon] or [box]:
+            corners = [place(ring[i], ring[i + 1]) for i in range(0, len(ring), 2)]
+            for a, b in zip(corners, corners[1:] + corners[:1], strict=True):
+                leg = b - a
+                part = -(a * leg.conjugate()).real / abs(leg) ** 2 if leg else 0.0
+                nearest = min(nearest, abs(a + leg * min(max(part, 0.0), 1.0)))
+        return nearest * _METRES_A_UNIT
 
     def value(self) -> Value:
         """Return the area as it is encoded in the payload."""

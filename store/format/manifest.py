@@ -57,7 +57,11 @@ class Takeoff:
 
 @dataclass(frozen=True, slots=True)
 class MissionFacts:
-    """The flight: ids of mission, flight and aircraft, the takeoff origin, the area, the sector classification."""
+    """The flight: ids of mission, flight and aircraft, the takeoff origin, the area, the sector classification.
+
+    `takeoff_outside` says that the takeoff is outside the area, where the map shows nothing, and that the planner
+    allowed that.
+    """
 
     id: str
     flight: str
@@ -65,10 +69,11 @@ class MissionFacts:
     takeoff: Takeoff
     area: Area
     sector: str
+    takeoff_outside: bool = False
 
     def value(self) -> dict[str, Value]:
         """Return the map as it is encoded in the payload."""
-        return {
+        value: dict[str, Value] = {
             "id": self.id,
             "flight": self.flight,
             "aircraft": list(self.aircraft),
@@ -76,6 +81,9 @@ class MissionFacts:
             "area": self.area.value(),
             "sector": self.sector,
         }
+        if self.takeoff_outside:
+            value["takeoff_outside"] = 1
+        return value
 
     @classmethod
     def parse(cls, fields: Fields) -> MissionFacts:
@@ -100,8 +108,15 @@ class MissionFacts:
             takeoff=Takeoff(lat, lon, alt),
             area=Area.parse(fields.fields("area")),
             sector=fields.choice("sector", SECTORS),
+            takeoff_outside="takeoff_outside" in fields and fields.integer("takeoff_outside", 1, 1) == 1,
         )
         fields.end()
+        if facts.takeoff_outside and facts.area.contains(lat, lon):
+            raise Corrupt(
+                "mission.takeoff_outside is set, and the takeoff is inside the area",
+                kind="bad-field",
+                field="mission.takeoff_outside",
+            )
         return facts
 
 

@@ -20,6 +20,7 @@ from store.disk.durable import Disk
 from store.disk.layout import RECORD, TOML
 from store.disk.locks import Locked
 from store.disk.media import Media, object_path
+from store.disk.medium import check_file_sizes
 from store.disk.opening import type_name
 from store.disk.quarantine import present
 from store.disk.staging import list_names, remove_tree
@@ -52,8 +53,9 @@ def checkout(
     """Write the files of a mission to the folder `target`; they are durable on return.
 
     `evidence` is what the mission was verified from. With `hard_link` the files are other names of the store's objects:
-    a write through one would change the object. Raise Conflict if `target` exists and is not empty, Corrupt or
-    Unavailable if the medium no longer returns the verified bytes, Locked if another checkout writes there.
+    a write through one would change the object. Raise Conflict if `target` exists and is not empty, Unavailable
+    (kind file-too-large) if its file system takes no file as large as an entry, Corrupt or Unavailable if the medium no
+    longer returns the verified bytes, Locked if another checkout writes there.
     """
     disk = disk or Disk()
     target = os.path.abspath(target)
@@ -61,6 +63,7 @@ def checkout(
         raise Invalid(f"{target} lies in the store", remedy="give a folder outside of the store", path=target)
     if os.path.lexists(target) and not (os.path.isdir(target) and not list_names(target)):
         raise Conflict(f"{target} exists already", remedy="give a folder that does not exist yet", path=target)
+    check_file_sizes(os.path.dirname(target), [(entry.id, entry.size) for entry in mission.table.entries])
     partial = target + _PARTIAL
     disk.make_directory(partial)
     try:

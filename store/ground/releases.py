@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from store.disk import log
+from store.disk.droppings import is_dropping
 from store.disk.locks import exclusive
 from store.disk.objects import inserting
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
@@ -85,6 +86,8 @@ def add(repository: Repository, data: bytes) -> ObjectId:
     another valid release of that name.
     """
     _, release = parsed(data)
+    if is_dropping(release.name):  # the file would be passed over
+        raise Invalid(f"{release.name} cannot be the name of a release", remedy="make the release with another name")
     id_ = ObjectId.of(data)
     with repository.locked(), exclusive(repository.media.path, repository.disk, "trust", "the releases", timeout=60):
         parse_release(data, repository.trust_root().root)

@@ -18,6 +18,7 @@ from store.disk import log
 from store.disk.durable import Disk
 from store.disk.locks import SharedLock, exclusive
 from store.disk.media import FileStamp, object_path
+from store.disk.medium import check_file_sizes
 from store.disk.objects import inserting
 from store.disk.staging import sweep
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
@@ -252,8 +253,8 @@ def apply_sync(
     """Copy objects, then bring trust roots, then move refs. Everything is durable on return.
 
     `progress` gets the number of bytes as they are copied. Raise Unavailable, before anything is copied, if the medium
-    has too little free space; Locked during a collection at either store; Corrupt or Unavailable for a source object
-    that is not whole.
+    has too little free space or takes no file as large as an object; Locked during a collection at either store;
+    Corrupt or Unavailable for a source object that is not whole.
     """
     disk = disk or Disk()
     if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source.media.path)):
@@ -378,6 +379,7 @@ def _check_room(plan: SyncPlan, target: str | os.PathLike[str]) -> None:
     path = os.path.abspath(target)
     while not os.path.isdir(path):
         path = os.path.dirname(path)
+    check_file_sizes(path, plan.missing)
     try:
         status = os.statvfs(path)
     except OSError as error:

@@ -68,7 +68,8 @@ REMEDIES = {
     "wrong-aircraft": "fly the mission with an aircraft that it names, or build it again with this aircraft's id",
     "wrong-host": "build the mission again for the host class of this aircraft; where only a library is too old, "
     "install a newer one on the aircraft, and enrol it again with its new class",
-    "takeoff-outside-area": "correct the takeoff origin or the area in the mission file, and build the mission again",
+    "takeoff-outside-area": "correct the takeoff origin or the area in the mission file, or allow this takeoff with "
+    "takeoff_outside = true, and build the mission again",
     "wrong-epoch": "build and sign the mission again under the newest trust root",
     "old-root": "sync the store again from the station that published the mission: its newest trust root travels along",
     "issued-too-early": "build and sign the mission again under the newest trust root",
@@ -243,7 +244,7 @@ def check_binding(
             text = f"{entry.name} needs {' and '.join(lacking)}, and this aircraft has {aboard}"
             failures.append(("wrong-host", text, aboard, need))
     expect(
-        facts.area.contains(facts.takeoff.lat, facts.takeoff.lon),
+        facts.takeoff_outside or facts.area.contains(facts.takeoff.lat, facts.takeoff.lon),
         "takeoff-outside-area",
         "the takeoff origin is outside the mission's area",
         str(facts.area.bbox),

@@ -24,6 +24,7 @@ from store.trust.root import (
     AAD_LABEL,
     CONTENT_TYPE,
     DOMAIN_NAME,
+    KEY_NAME,
     ROLES,
     ROOT_FILE_LIMIT,
     ROOT_LIMIT,
@@ -134,7 +135,7 @@ class RootDraft:
     def with_signature(self, signer: Signer) -> Self:
         """Return the draft with one more signature. Raises Untrusted unless the key is a root key, old or new."""
         roots = [self.root] if self.before is None else [self.before.root, self.root]
-        name = signer.public.kid.hex()[:16]
+        name = self.root.key_text(signer.public.kid)
         if any(signer.public in root.revoked for root in roots):
             # Also a key that this draft revokes: nobody may depend on a key that is lost.
             raise Untrusted(f"the key {name} is revoked", remedy="sign with another key", kind="revoked-key")
@@ -187,6 +188,7 @@ def founding(
     thresholds: Mapping[RoleName, int],
     issued_at: int,
     salt: bytes,
+    names: Mapping[PublicKey, str] | None = None,
 ) -> RootDraft:
     """Return the draft of root 1 of a new trust domain. A role without a threshold needs one signature.
 
@@ -203,39 +205,58 @@ def founding(
         if not role.can_be_met and (name != "release" or name in thresholds):
             raise Invalid(f"the role {name} needs {role.threshold} signatures, but has {len(role.keys)} keys")
     root, mission, release = roles["root"], roles["mission"], roles["release"]
-    return RootDraft.of(None, TrustRoot(1, domain, 1, issued_at, salt, root, mission, release))
+    draft = RootDraft.of(None, TrustRoot(1, domain, 1, issued_at, salt, root, mission, release))
+    for key, called in (names or {}).items():
+        draft = with_name(draft, key, called)
+    return draft
 
 
-def with_key(draft: RootDraft, name: RoleName, key: PublicKey) -> RootDraft:
-    """Return the draft with one more key in a role.
+def with_key(draft: RootDraft, role_name: RoleName, key: PublicKey, name: str = "") -> RootDraft:
+    """Return the draft with one more key in a role, and with a name for it unless that is "".
 
-    Raises Untrusted for a weak or revoked key, Invalid for one in it.
+    Raises Untrusted for a weak or revoked key, Invalid for one in it that is to have no other name.
     """
+    text = draft.root.key_text(key.kid)
     if key in draft.root.revoked:
-        raise Untrusted(
-            f"the key {key.kid.hex()[:16]} is revoked, and stays so", remedy="make a new key", kind="revoked-key"
-        )
-    role = draft.root.role(name)
-    if key in role.keys:
-        raise Invalid(f"the key {key.kid.hex()[:16]} is already in the role {name}")
-    return draft.with_fields(**{name: replace(role, keys=tuple(sorted((*role.keys, key.require_enrollable()))))})
+        raise Untrusted(f"the key {text} is revoked, and stays so", remedy="make a new key", kind="revoked-key")
+    role = draft.root.role(role_name)
+    if key in role.keys and name in ("", draft.root.name_of(key.kid)):
+        raise Invalid(f"the key {text} is already in the role {role_name}")
+    keys = tuple(sorted({*role.keys, key.require_enrollable()}))
+    draft = draft.with_fields(**{role_name: replace(role, keys=keys)})
+    return with_name(draft, key, name) if name else draft
+
+
+def with_name(draft: RootDraft, key: PublicKey, name: str) -> RootDraft:
+    """Return the draft with a name for a key. Raises Invalid for what is no name, and for the name of another key."""
+    if not KEY_NAME.fullmatch(name):
+        remedy = "give 1 to 32 letters, digits, spaces and . _ -, with a letter or digit at both ends"
+        raise Invalid(f"{name[:80]!r} is not the name of a key", remedy=remedy)
+    names = {**dict(draft.root.names), key: name}
+    for other, taken in names.items():
+        if taken == name and other != key:
+            text = f"{name} is already the name of the key {other.kid.hex()[:16]}"
+            raise Invalid(text, remedy="give another name: it tells this key from all others, revoked ones too")
+    return draft.with_fields(names=tuple(sorted(names.items())))
 
 
 def without_key(draft: RootDraft, name: RoleName, key: PublicKey) -> RootDraft:
     """Return the draft with one key less in a role.
 
-    Raises Invalid where the key is not in it, or too few would remain.
+    Its name goes with the last role that it is in. Raises Invalid where the key is not in it, or too few would remain.
     """
     role = draft.root.role(name)
     if key not in role.keys:
-        raise Invalid(f"the key {key.kid.hex()[:16]} is not in the role {name}")
-    return _fewer(draft, **{name: replace(role, keys=tuple(one for one in role.keys if one != key))})
+        raise Invalid(f"the key {draft.root.key_text(key.kid)} is not in the role {name}")
+    elsewhere = any(key in draft.root.role(other).keys for other in ROLES if other != name)
+    names = draft.root.names if elsewhere else tuple(item for item in draft.root.names if item[0] != key)
+    return _fewer(draft, names=names, **{name: replace(role, keys=tuple(one for one in role.keys if one != key))})
 
 
 def with_revoked(draft: RootDraft, key: PublicKey) -> RootDraft:
     """Return the draft with one more revoked key, which leaves every role and never counts again. Raises Invalid."""
     if key in draft.root.revoked:
-        raise Invalid(f"the key {key.kid.hex()[:16]} is already revoked")
+        raise Invalid(f"the key {draft.root.key_text(key.kid)} is already revoked")
     roles = {
         name: replace(role, keys=tuple(one for one in role.keys if one != key))
         for name in ROLES

@@ -1,4 +1,4 @@
-"""Keys: Ed25519 public keys and their kid (RFC 9679), private keys in PKCS#8 (RFC 5958), signing.
+"""Keys: Ed25519 public keys and their kid (RFC 9679), private keys in PKCS#8 (RFC 5958) or of OpenSSH, signing.
 
 Pure: PEM bytes come in and go out; the callers read and write files and ask for passphrases. `key_file` knows the form
 of the files.
@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
-from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from store.errors import Invalid, Untrusted
+from store.errors import Invalid, Unavailable, Untrusted
 from store.format.cose import Envelope, Signature
 from store.trust import ed25519
-from store.trust.key_file import ENCRYPTED, PRIVATE, PUBLIC, Protection, armoured, block, encrypted
+from store.trust.key_file import (
+    OPENSSH,
+    PRIVATE,
+    PUBLIC,
+    PUBLIC_PREFIX,
+    Protection,
+    algorithm_of,
+    armoured,
+    block,
+    encrypted,
+    other_kind,
+)
 
 # The errors of the library for a file that is not a key it knows; InternalError is for odd parameters of an encryption.
-_NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError)
+_NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError, InvalidTag)
 # {1: 1, -1: 6, -2: h'…'}: kty OKP, crv Ed25519, x; the members of the thumbprint (RFC 9679, section 3).
 _THUMBPRINT_PREFIX = bytes.fromhex("a301012006215820")
-# SubjectPublicKeyInfo of Ed25519 (RFC 8410, section 4), before the 32 raw bytes.
-_PUBLIC_PREFIX = bytes.fromhex("302a300506032b6570032100")
 
 
 class PassphraseNeeded(Invalid):
@@ -72,17 +81,20 @@ class PublicKey:
 
     def pem(self) -> bytes:
         """Return the SubjectPublicKeyInfo (RFC 8410) as PEM."""
-        return armoured(PUBLIC, _PUBLIC_PREFIX + self.raw)
+        return armoured(PUBLIC, PUBLIC_PREFIX + self.raw)
 
     @classmethod
     def of_pem(cls, data: bytes) -> Self:
-        """Return the key of a SubjectPublicKeyInfo in PEM. Raises Invalid for anything but one Ed25519 public key."""
+        """Return the key of a SubjectPublicKeyInfo in PEM, or of a line of OpenSSH.
+
+        Raises Invalid for anything but one Ed25519 public key.
+        """
         label, der = block(data)
         if label != PUBLIC:
-            raise Invalid(f"expected a public key in PEM, found a block {label}", remedy=_GIVE_PUBLIC)
-        if not der.startswith(_PUBLIC_PREFIX) or len(der) != len(_PUBLIC_PREFIX) + 32:
+            raise Invalid(f"expected a public key, found a block {label}", remedy=_GIVE_PUBLIC)
+        if not der.startswith(PUBLIC_PREFIX) or len(der) != len(PUBLIC_PREFIX) + 32:
             raise Invalid("the PEM block is not an Ed25519 public key", remedy=_GIVE_PUBLIC)
-        return cls(der[len(_PUBLIC_PREFIX) :])
+        return cls(der[len(PUBLIC_PREFIX) :])
 
 
 _GIVE_PRIVATE = "give a private key that `flightbag keys new` made"
@@ -138,33 +150,44 @@ class PrivateKey:
 
     @classmethod
     def of_pem(cls, data: bytes, passphrase: bytes | None) -> Self:
-        """Return the key of a PKCS#8 in PEM.
+        """Return the key of a PKCS#8 or an OpenSSH private key in PEM.
 
         Raises PassphraseNeeded for an encrypted key without a passphrase, Invalid for a wrong or a needless passphrase,
-        for another kind of key, for more than one key, and for an encryption that demands too much (see `Protection`).
+        for another kind of key, for more than one key, and for an encryption that demands too much (see `Protection`),
+        Unavailable (extra `ssh`) where the library that OpenSSH's encryption needs is not installed.
         """
-        label, der = block(data)
-        if label not in (PRIVATE, ENCRYPTED):
-            raise Invalid(
-                f"expected a private key in PKCS#8 PEM, found a block {label}",
-                remedy="give the file of the private key",
-            )
-        if label == ENCRYPTED:
-            Protection.of(der)
-            if passphrase is None:
-                raise PassphraseNeeded("the private key is encrypted and needs a passphrase")
-        elif passphrase is not None:
+        label, content = block(data)
+        if label == PUBLIC:
+            raise Invalid("expected a private key, found a public key", remedy="give the file of the private key")
+        protected = Protection.of(label, content) is not None
+        if protected and passphrase is None:
+            raise PassphraseNeeded("the private key is encrypted and needs a passphrase")
+        if not protected and passphrase is not None:
             raise Invalid("the private key is not encrypted, but a passphrase was given")
         try:
-            key = serialization.load_der_private_key(der, passphrase)
+            if label == OPENSSH:
+                key: object = serialization.load_ssh_private_key(data, passphrase)
+            else:
+                key = serialization.load_der_private_key(content, passphrase)
         except (*_NO_KEY, TypeError) as error:  # TypeError: the label says otherwise than the content
-            text = "the data is not a private key in PKCS#8 PEM" + (
-                ", or the passphrase is wrong" if passphrase else ""
-            )
+            if label == OPENSSH and protected and isinstance(error, UnsupportedAlgorithm):
+                # Cipher and derivation are ones that the library knows.
+                raise Unavailable(
+                    "an encrypted OpenSSH key needs bcrypt, which is not installed",
+                    remedy="pip install 'flightbag[ssh]'",
+                    extra="ssh",
+                ) from error
+            text = "the data is not a private key" + (", or the passphrase is wrong" if passphrase else "")
             raise Invalid(text, remedy=_TRY_AGAIN if passphrase else _GIVE_PRIVATE) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise Invalid("the private key is not an Ed25519 key", remedy=_GIVE_PRIVATE)
+            raise other_kind(_kind_of(key))
         return cls(key)
+
+
+def _kind_of(key: Any) -> str:
+    """Return what a private key of the library is, with the article. An encrypted file does not tell before."""
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return algorithm_of(public)
 
 
 def sign(envelope: Envelope, signer: Signer, aad: bytes) -> Envelope:

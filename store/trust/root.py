@@ -34,6 +34,9 @@ FORMAT = 1
 SALT_SIZE = 16
 MAX_KEYS = 64
 DOMAIN_CONTEXT = "flightbag 2026 trust root v1"
+KEY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,30}[A-Za-z0-9])?")
+# As many as there can be keys: of three roles, and revoked ones.
+MAX_NAMES = 3 * MAX_KEYS + 1024
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?")
 RoleName = Literal["mission", "release", "root"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
@@ -95,6 +98,7 @@ class TrustRoot:
     max_lifetime: int | None = None
     parent_domain: bytes | None = None
     previous: bytes | None = None
+    names: tuple[tuple[PublicKey, str], ...] = ()
 
     def render(self) -> bytes:
         """Return the canonical payload. Raises Corrupt where the value breaks a rule of the format."""
@@ -119,6 +123,8 @@ class TrustRoot:
             value["domain_id"] = self.parent_domain
         if self.previous is not None:
             value["previous"] = self.previous
+        if self.names:
+            value["names"] = [[key.raw, name] for key, name in self.names]
         data = encode(value)
         self.parse(data)
         return data
@@ -136,6 +142,15 @@ class TrustRoot:
     def role(self, name: RoleName) -> Role:
         """Return the role of this name."""
         return {"mission": self.mission, "release": self.release, "root": self.root}[name]
+
+    def name_of(self, kid: bytes) -> str:
+        """Return the name of the key with this kid, "" where it has none."""
+        return next((name for key, name in self.names if key.kid == kid), "")
+
+    def key_text(self, kid: bytes) -> str:
+        """Return what messages call the key with this kid: the first digits, and its name where it has one."""
+        name = self.name_of(kid)
+        return kid.hex()[:16] + (f" ({name})" if name else "")
 
     def aad(self, label: str) -> bytes:
         """Return the external_aad of everything that is signed in this domain: CBOR [label, domain id]."""
@@ -165,6 +180,7 @@ class TrustRoot:
             max_lifetime=_lifetime(fields, "max_lifetime"),
             parent_domain=fields.binary("domain_id", 32) if later else None,
             previous=fields.binary("previous", 32) if later else None,
+            names=_names(fields.array("names", 1, MAX_NAMES)) if "names" in fields else (),
         )
         roles.end()
         fields.end()
@@ -186,6 +202,9 @@ class TrustRoot:
         role_keys = {*root.root.keys, *root.mission.keys, *root.release.keys}
         if role_keys & set(root.revoked):
             raise Corrupt("a revoked key is in a role", kind="bad-field", field="root.roles")
+        if not {key for key, _ in root.names} <= role_keys | set(root.revoked):
+            text = "root.names names a key that is in no role and not revoked"
+            raise Corrupt(text, kind="bad-field", field="root.names")
         return root
 
 
@@ -317,14 +336,14 @@ def count_signatures(envelope: Envelope, root: TrustRoot, label: str, role: Role
     for signature in envelope.signatures:
         if signature.kid in revoked:
             raise Untrusted(
-                f"signed by the key {signature.kid.hex()[:16]}, which is revoked",
+                f"signed by the key {root.key_text(signature.kid)}, which is revoked",
                 kind="revoked-key",
                 actual=signature.kid.hex(),
             )
         roles = [name for name in ROLES if any(signature.kid == key.kid for key in root.role(name).keys)]
         if roles and role not in roles:
             raise Untrusted(
-                f"signed by the key {signature.kid.hex()[:16]}, which is not in the role {role}",
+                f"signed by the key {root.key_text(signature.kid)}, which is not in the role {role}",
                 kind="wrong-role",
                 actual=signature.kid.hex(),
             )
@@ -333,7 +352,7 @@ def count_signatures(envelope: Envelope, root: TrustRoot, label: str, role: Role
 
 def check_signer(root: TrustRoot, signer: PublicKey, role: RoleName) -> None:
     """Raise Untrusted for a key that may not sign in a role. Call it before anything is signed or written."""
-    name = signer.kid.hex()[:16]
+    name = root.key_text(signer.kid)
     if signer in root.revoked:
         raise Untrusted(f"the key {name} is revoked", remedy="sign with another key", kind="revoked-key")
     if signer not in root.role(role).keys:
@@ -361,6 +380,21 @@ def check_begun(root: TrustRoot, *, now: int) -> None:
 
 def _lifetime(fields: Fields, name: str) -> int | None:
     return fields.integer(name, 1, TIME_MAX) if name in fields else None
+
+
+def _names(items: Sequence[object]) -> tuple[tuple[PublicKey, str], ...]:
+    names = []
+    for item in items:
+        match item:
+            case [bytes(raw), str(name)] if len(raw) == 32 and KEY_NAME.fullmatch(name):
+                names.append((PublicKey(raw), name))
+            case _:
+                text = "root.names holds something else than pairs of a public key and a name"
+                raise Corrupt(text, kind="bad-field", field="root.names")
+    ascending([key for key, _ in names], "root.names")
+    if len({name for _, name in names}) < len(names):
+        raise Corrupt("root.names gives one name to two keys", kind="bad-field", field="root.names")
+    return tuple(names)
 
 
 def _keys(items: Sequence[object], where: str) -> tuple[PublicKey, ...]:

@@ -25,7 +25,7 @@ def test_the_area_file_is_opened_once(desk: Desk, tmp_path: Path, monkeypatch: p
         files.append(path.name)
         return read_regular(path, *arguments, **options)
 
-    monkeypatch.setattr("builders.areas.geojson.read_regular", counted)
+    monkeypatch.setattr("builders.areas.drawing.read_regular", counted)
     with open_context(mission, None, tmp_path / "cache") as context:
         assert context.area.bbox == tuple(round(value * 10**7) for value in LEFT)
     assert files == ["area.geojson"]

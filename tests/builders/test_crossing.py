@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.crossing import error_from_json, error_to_json, from_json, to_json
-from builders.engines.isolation import MAX_VALUES
 from builders.grid.tiles import MAX_AREA_TILES
 from builders.imagery.repetition import Repeats
+from builders.jsontext import MAX_VALUES
 from builders.report import ArtifactReport, BuildReport, CoverageReport, Measured, MissingTiles, PlanReport, PlanRow
 from store import errors
 from store.disk.locks import Locked

@@ -1209,6 +1209,8 @@ def areas() -> Iterator[Row]:
     yield "the-original", GO, scene()
     yield "on-the-corner", GO, at(south, west, FACTS.area)
     yield "just-south", outside, at(south - 1, west, FACTS.area)
+    away = replace(FACTS, takeoff=Takeoff(south - 1, west, 0), takeoff_outside=True)
+    yield "just-south-as-the-mission-allows", GO, scene(flight(mission=away))
     yield "just-west", outside, at(south, west - 1, FACTS.area)
     yield "just-north", outside, at(north + 1, east, FACTS.area)
     yield "just-east", outside, at(north, east + 1, FACTS.area)

@@ -353,7 +353,10 @@ _ROOT = fields(
         "epoch": number(1), "issued_at": TIME, "salt": octets(16), "releases": text("optional|required"),
         "roles": fields({"root": _ROLE, "mission": _ROLE, "release": _ROLE}), "revoked": array(ID, 0, 1024, itself),
     },
-    {"domain_id": ID, "previous": ID, "issued_after": TIME, "max_lifetime": _LIFETIME, "default_lifetime": _LIFETIME},
+    {
+        "domain_id": ID, "previous": ID, "issued_after": TIME, "max_lifetime": _LIFETIME, "default_lifetime": _LIFETIME,
+        "names": array(row(ID, text("[A-Za-z0-9]([A-Za-z0-9 ._-]{0,30}[A-Za-z0-9])?")), 1, 1216, lambda one: one[0]),
+    },
 )  # fmt: skip
 
 
@@ -412,6 +415,9 @@ def root(data: bytes) -> Root:
         want(len(role["keys"]) >= role["threshold"] or (name == "release" and f["releases"] == "optional"))
     want(not set(roles["release"]["keys"]) & set(roles["mission"]["keys"]))
     want(not any(set(f["revoked"]) & set(role["keys"]) for role in roles.values()))
+    named, called = ([one[at] for one in f.get("names", ())] for at in (0, 1))
+    want(len({*called}) == len(called))
+    want({*named} <= {*f["revoked"]}.union(*(role["keys"] for role in roles.values())))
     this = Root(data, e, f)
     _all_good(e, this.kids("root"), this.domain, strangers=not first)
     this.threshold("root", e)
@@ -445,7 +451,8 @@ _MISSION = fields(
         "id": text(MISSION), "flight": text(FLIGHT), "aircraft": array(text(AIRCRAFT), 1, 64, itself), "area": _AREA,
         "takeoff": row(LATITUDE, LONGITUDE, number(-1_800_000_000, 1_800_000_000)),
         "sector": text("stable_rear|active_conflict"),
-    }
+    },
+    {"takeoff_outside": ONE},
 )  # fmt: skip
 _ISSUE = fields(
     {"epoch": number(1), "sequence": number(1), "issued_at": TIME, "min_root_version": number(1)},
@@ -470,7 +477,9 @@ _PAYLOAD = fields(
 def payload(data: bytes) -> dict[str, Any]:
     f = decode(data)
     _PAYLOAD(f)
-    _area(f["mission"]["area"])
+    m = f["mission"]
+    _area(m["area"])
+    want("takeoff_outside" not in m or not inside(m["area"], *m["takeoff"][:2]))
     c = f["coverage"]
     described = c["tiles"] - c["missing"]
     want(described * PPM >= c["required_ppm"] * c["tiles"] and 0 <= described >= c.get("repeated", 0))
@@ -880,7 +889,7 @@ def binding(f: dict[str, Any], entries: list[list[Any]], newest: Root, mission: 
     needs = {one[5]["host"] for one in entries if one[1] in ("engine", "index")}
     if refused(f["host"], classes[-1]) or any(refused(need, one) for need in needs for one in classes):
         yield "wrong-host"
-    if not inside(m["area"], m["takeoff"][0], m["takeoff"][1]):
+    if "takeoff_outside" not in m and not inside(m["area"], m["takeoff"][0], m["takeoff"][1]):
         yield "takeoff-outside-area"
     if i["epoch"] != r["epoch"]:
         yield "wrong-epoch"

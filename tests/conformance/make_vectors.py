@@ -195,6 +195,7 @@ def payloads() -> Iterator[Vector]:
         "no-aircraft": changed("mission", aircraft=[]),
         "unknown-sector": changed("mission", sector="front"),
         "takeoff-beyond-the-pole": changed("mission", takeoff=[900000001, 0, 0]),
+        "takeoff-outside-and-inside": changed("mission", takeoff_outside=1),
         "area-of-no-height": changed("mission", area={"bbox": [0, 1, 1, 1], "polygons": []}),
         "area-outside-its-box": changed("mission", area={"bbox": [0, 0, 9, 9], "polygons": [[[0, 0, 9, 0, 10, 9]]]}),
         "ring-of-two-vertices": changed("mission", area={"bbox": [0, 0, 9, 9], "polygons": [[[0, 0, 9, 9]]]}),
@@ -228,6 +229,9 @@ def trust() -> Iterator[Vector]:
     lifetimes = replace(ROOT, default_lifetime=86400, max_lifetime=86400)
     yield Vector("root-lifetimes", "root", sign_root(lifetimes, "root-a"))
 
+    named = tuple(sorted([(key("pilot").public, "Pia of the ridge"), (key("root-a").public, "Ada")]))
+    yield Vector("root-names", "root", sign_root(replace(ROOT, names=named), "root-a"))
+
     good = value_of(ROOT.render(), ROOT_LIMIT)
     pilot = {"keys": [key("pilot").public.raw], "threshold": 1}
 
@@ -245,6 +249,10 @@ def trust() -> Iterator[Vector]:
     yield Vector("root-lifetime-of-nothing", "root", signed(max_lifetime=0), "bad-field")
     yield Vector("root-default-lifetime-beyond-the-maximum", "root", signed(
         default_lifetime=2, max_lifetime=1), "bad-field")  # fmt: skip
+    yield Vector("root-name-of-an-unlisted-key", "root", signed(names=[[key("x").public.raw, "Ada"]]), "bad-field")
+    yield Vector("root-name-of-two-keys", "root", signed(
+        names=[[one.raw, "Ada"] for one, _ in named]), "bad-field")  # fmt: skip
+    yield Vector("root-name-with-an-escape", "root", signed(names=[[pilot["keys"][0], "A\x1b[2K"]]), "bad-field")
     yield Vector("root-threshold-beyond-its-keys", "root", signed(
         roles={**good["roles"], "mission": {**pilot, "threshold": 2}}), "bad-field")  # fmt: skip
     yield Vector("root-key-for-release-and-mission", "root", signed(

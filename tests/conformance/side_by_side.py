@@ -160,6 +160,8 @@ def world(rng: random.Random) -> World:
     }
     if rng.random() < 0.3:
         first["issued_after"] = NOW - 5000
+    if rng.random() < 0.5:
+        first["names"] = sorted([[public("lost"), "The lost one"], [public(pilots[0]), "Pia"]])
     expires = rng.random() < 0.6
     if expires and rng.random() < 0.3:
         first |= {"max_lifetime": 2000, "default_lifetime": 1000}
@@ -549,6 +551,15 @@ def validity(rng: random.Random, w: World) -> None:
         root["default_lifetime"] = rng.choice([1, 1100, 1101])
         if rng.random() < 0.5:
             del root["default_lifetime"]
+
+
+@change
+def names(rng: random.Random, w: World) -> None:
+    names = [
+        [public(who), rng.choice(["Ada", "Ben", "A" * 32, "A" * 33, "A\n", "-a", "A b.c_d-e", "ä", ""])]
+        for who in rng.sample(["lost", "root-b", "lab", "nobody", *["lab-b"] * 2], rng.choice([0, 1, 1, 2]))
+    ]
+    w.roots[-1].payload["names"] = sorted(names) if rng.random() < 0.9 else names[::-1]
 
 
 @change

@@ -55,9 +55,9 @@ def _mission() -> Judge:
 
 
 def _area() -> Judge:
-    from builders.areas.geojson import read_geojson_area
+    from tests.support.drawings import area_in
 
-    return lambda path: "GO" if read_geojson_area(path) else ""
+    return lambda path: "GO" if area_in(path) else ""
 
 
 def _source() -> Judge:

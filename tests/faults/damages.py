@@ -147,7 +147,7 @@ CASES: dict[str, Case] = {
     "stray in objects": Case(lambda s: plant(s, "objects/README"), "stray"),
     "stray in a shard": Case(lambda s: plant(s, f"objects/{SHARED.hex()[:2]}/short"), "stray"),
     "stray in trust": Case(lambda s: plant(s, "trust/01.root.cbor"), "stray"),
-    "stray in missions": Case(lambda s: plant(s, "missions/.DS_Store"), "stray"),
+    "stray in missions": Case(lambda s: plant(s, "missions/.hidden"), "stray"),
     "stray of an upper-case mission": Case(lambda s: plant(s, "missions/North"), "stray"),
     "stray among the locks": Case(lambda s: plant(s, "lock/evil"), "stray"),
     "stray beside the index": Case(lambda s: plant(s, "index/evil"), "stray"),

@@ -6,8 +6,12 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +19,16 @@ import pytest
 import store as api
 from store.disk.durable import Disk
 from store.disk.media import object_path
-from store.errors import Corrupt, FlightbagError, NoStore
+from store.errors import Corrupt, FlightbagError, NoStore, Unavailable
+from store.format.ids import ObjectId
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from store.takeoff.aircraft import enrol
 from store.trust.aircraft_state import AircraftState
 from tests.store.audit.test_repair import mend
-from tests.support.commands import flightbag
+from tests.support.commands import flightbag, program
 from tests.support.missions import pinned
-from tests.support.mounts import exfat
+from tests.support.mounts import exfat, fat
 from tests.support.opens import make_device, make_socket, opens_of
 from tests.support.stores import (
     ENGINE,
@@ -243,3 +248,108 @@ def test_no_command_opens_a_device_or_a_fifo_in_a_state(
             ran = flightbag(*command)
             assert "Traceback" not in ran.err, ran.err
     assert opens == []
+
+
+class TestFat32:
+    def test_an_object_of_4_gib_is_refused_before_the_first_byte(self, tmp_path: Path) -> None:
+        """The object is not made: the plan says how large it would be."""
+        store = make_store(tmp_path / "store")
+        with fat(tmp_path / "image").mounted() as stick, Repository.open(store) as source:
+            plan = plan_sync(source, None, ())
+            large = replace(plan, missing=(*plan.missing, (ObjectId.of(b"large"), 2**32)))
+            with pytest.raises(Unavailable, match="takes no file of 4 GiB or more") as caught:
+                apply_sync(large, source, stick / "store")
+            assert "exFAT" in caught.value.remedy
+            assert (caught.value.kind, os.listdir(stick)) == ("file-too-large", [])
+
+    def test_the_remedy_helps(self, tmp_path: Path) -> None:
+        store = make_store(tmp_path / "store")
+        with exfat(tmp_path / "image").mounted() as stick, Repository.open(store) as source:
+            plan = plan_sync(source, None, ())
+            large = replace(plan, missing=(*plan.missing, (ObjectId.of(b"large"), 2**32)))
+            with pytest.raises(Unavailable) as caught:  # this one has 64 MiB
+                apply_sync(large, source, stick / "store")
+            assert caught.value.kind == "no-space"
+
+
+REFUSING = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Shared maps that may be written, as 9p and FUSE with direct_io refuse them: of files below one folder. */
+void *mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset) {
+  static void *(*real)(void *, size_t, int, int, int, off_t);
+  char link[64], path[4096];
+  if (!real) real = dlsym(RTLD_NEXT, "mmap");
+  if (fd >= 0 && (flags & MAP_SHARED) && (protection & PROT_WRITE)) {
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length > 0) path[length] = 0;
+    if (length > 0 && !strncmp(path, FOLDER, strlen(FOLDER))) { errno = EINVAL; return MAP_FAILED; }
+  }
+  return real(at, size, protection, flags, fd, offset);
+}
+void *mmap64(void *at, size_t size, int protection, int flags, int fd, off_t offset) {
+  return mmap(at, size, protection, flags, fd, offset);
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="cc is not installed")
+def test_without_shared_maps_the_remedy_leads_somewhere(tmp_path: Path) -> None:
+    """A library refuses the maps that a file system of another machine refuses; the programs are the real ones."""
+    (tmp_path / "far").mkdir()
+    store = make_store(tmp_path / "far" / "store")
+    (tmp_path / "refusing.c").write_text("#include <stdio.h>\n#include <string.h>\n" + REFUSING)
+    folder = f'-DFOLDER="{tmp_path / "far"}/"'
+    library = tmp_path / "refusing.so"
+    subprocess.run(["cc", "-shared", "-fPIC", folder, "-o", library, tmp_path / "refusing.c", "-ldl"], check=True)
+    env = {**os.environ, "LD_PRELOAD": str(library)}
+    for _ in range(2):  # whatever was there before, and whatever the first run left
+        ran = program("flightbag", "gc", store, env=env)
+        assert (ran.status, "share the memory map of a file" in ran.err) == (3, True), ran.err
+        shutil.rmtree(store / "index", ignore_errors=True)
+    remedy = ran.err.replace("\n", " ")
+    assert f"cp -r {store} DIR" in remedy
+    near = tmp_path / "near"
+    subprocess.run(["cp", "-r", store, near], check=True)
+    assert program("flightbag", "gc", near, env=env).status == 0
+    assert program("flightbag", "sync", near, store, env=env).status == 0
+    assert program("flightbag", "fsck", store, "--full", env=env).status == 0
+
+
+class TestSecondCopy:
+    """What copies a store over an older copy of it, as a user who may not write a file of mode 0444."""
+
+    @pytest.fixture
+    def folder(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+    @pytest.mark.parametrize(
+        ("command", "whole"),
+        [("cp -r", False), ("cp -rn", False), ("cp -rf", True), ("rsync -a", True)],
+    )
+    def test_it(self, folder: Path, command: str, whole: bool) -> None:
+        tool, *options = command.split()
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+        store, stick = make_store(folder / "store", NORTH), folder / "stick"
+        who: dict[str, int] = {}
+        if os.geteuid() == 0:
+            who = {"user": 65534, "group": 65534}
+            subprocess.run(["chown", "-R", "65534:65534", folder], check=True)
+        copy = [tool, *options, f"{store}/.", stick]
+        subprocess.run(copy, check=True, **who)  # type: ignore[call-overload]
+        later_camera = later(NORTH, 1, **{"calibration/camera.yaml": b"fx: 2\n"})
+        publish(store, later_camera)
+        # rsync compares whole seconds, and no crew copies twice within one.
+        os.utime(store / "missions" / NORTH.id, (time.time() + 5,) * 2)
+        subprocess.run(["chown", "-R", "65534:65534", folder] if who else ["true"], check=True)
+        done = subprocess.run(copy, capture_output=True, check=False, **who)  # type: ignore[call-overload]
+        with Repository.open(stick) as repository:
+            newest = repository.current(NORTH.id).manifest.issue.order == later_camera.manifest.issue.order
+        assert (done.returncode == 0 and newest) == whole

@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from builders.areas.corridor import read_corridor
-from builders.areas.geojson import read_geojson_area
 from builders.descriptors.decoding import tile_image
 from builders.descriptors.tensors import read_tensors
 from builders.engines.card import Card
@@ -40,6 +38,7 @@ from builders.retrieval.landmarks import read_landmarks
 from builders.retrieval.query import read_picture
 from store.errors import FlightbagError
 from tests.fuzz.targets import Target, of_memory
+from tests.support.drawings import area_in, corridor_in
 from tests.support.geopackage import write_geopackage
 from tests.support.missions_toml import mission_toml
 from tests.support.terrain import render_jpeg, write_terrain
@@ -174,12 +173,12 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[bytes], None], int
     "mission-file": (lambda: [MISSION], of_file("mission.toml", load_mission), 8192),
     "geojson-area": (
         lambda: [geojson("Polygon", SQUARE), geojson("MultiPolygon", [SQUARE])],
-        of_file("area.geojson", read_geojson_area),
+        of_file("area.geojson", area_in),
         4096,
     ),
     "corridor": (
         lambda: [geojson("LineString", LINE)],
-        of_file("line.geojson", lambda p: read_corridor(p, 500.0)),
+        of_file("line.geojson", lambda p: corridor_in(p, 500.0)),
         2048,
     ),
     "footprints": (

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from builders.descriptors.shard import read_shard, write_shard
 from builders.onboard.probes import Probe
@@ -229,6 +231,15 @@ ENCRYPTED = bytes.fromhex(
 PUBLIC, PRIVATE = key("x").public.pem(), key("x").pem(None)
 
 
+def ssh_files(private: PrivateKey) -> tuple[bytes, bytes]:
+    """The line of a public key and the content of a private one, as OpenSSH has them."""
+    one = load_pem_private_key(private.pem(None), None)
+    form = serialization.PrivateFormat.OpenSSH
+    pem = one.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    public = one.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return public, der(pem)
+
+
 def armoured(data: bytes, label: bytes) -> bytes:
     """DER as PEM, so that a changed bit is one of DER; PEM as it is."""
     whole = b"-----BEGIN %b-----\n%b-----END %b-----\n" % (label, base64.encodebytes(data), label)
@@ -239,13 +250,19 @@ def der(pem: bytes) -> bytes:
     return base64.b64decode(b"".join(pem.splitlines()[1:-1]))
 
 
+# A private key in the clear, as its encryption needs seconds.
+SSH_PUBLIC, OPENSSH = ssh_files(key("x"))
+
+
 def read_public(data: bytes) -> PublicKey:
-    return PublicKey.of_pem(armoured(data, b"PUBLIC KEY"))
+    return PublicKey.of_pem(data if data.startswith(b"ssh-") else armoured(data, b"PUBLIC KEY"))
 
 
 def read_private(data: bytes) -> PrivateKey:
     if data.startswith(ENCRYPTED[:3]) or b"ENCRYPTED" in data:
         return PrivateKey.of_pem(armoured(data, b"ENCRYPTED PRIVATE KEY"), b"pw")
+    if data.startswith(OPENSSH[:14]) or b"OPENSSH" in data:
+        return PrivateKey.of_pem(armoured(data, b"OPENSSH PRIVATE KEY"), None)
     return PrivateKey.of_pem(armoured(data, b"PRIVATE KEY"), None)
 
 
@@ -403,12 +420,15 @@ _ALL = [
     ),
     Target(
         "public-key",
-        [PUBLIC, der(PUBLIC)],
+        [PUBLIC, der(PUBLIC), SSH_PUBLIC],
         reading(read_public, lambda found, _: PublicKey.of_pem(found.pem()) == found, Invalid),
     ),
     Target(
         "private-key",
-        [PRIVATE, der(PRIVATE), ENCRYPTED, armoured(ENCRYPTED, b"ENCRYPTED PRIVATE KEY")],
+        [
+            *(PRIVATE, der(PRIVATE), ENCRYPTED, armoured(ENCRYPTED, b"ENCRYPTED PRIVATE KEY")),
+            *(OPENSSH, armoured(OPENSSH, b"OPENSSH PRIVATE KEY")),
+        ],
         reading(
             read_private, lambda found, _: PrivateKey.of_pem(found.pem(None), None).public == found.public, Invalid
         ),

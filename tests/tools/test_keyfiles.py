@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -37,7 +38,9 @@ def test_keys_are_encrypted_private_and_never_overwritten(tmp_path: Path) -> Non
     path = tmp_path / "a.key"
     ran = flightbag("keys", "new", path, "--passphrase-file", tmp_path / "pass", "--json")
     assert ran.status == 0
-    assert Protection.of(block(path.read_bytes())[1]).rounds == ROUNDS
+    protection = Protection.of(*block(path.read_bytes()))
+    assert protection is not None
+    assert protection.rounds == ROUNDS
     assert path.stat().st_mode & 0o777 == 0o600
     public = PublicKey.of_pem((tmp_path / "a.key.pub").read_bytes())
     assert ran.json["kid"] == public.kid.hex()
@@ -151,7 +154,7 @@ class TestRewrap:
         path.chmod(0o644)
         assert self.rewrapped(path, tmp_path) == 0
         assert PrivateKey.of_pem(path.read_bytes(), STAPLE.encode()).public == key("ada").public
-        assert keyfiles.weaknesses(path) == []
+        assert keyfiles.weaknesses(path)[0] == []
         assert path.stat().st_mode & 0o777 == 0o600
 
     def test_a_key_in_the_clear(self, tmp_path: Path) -> None:
@@ -166,7 +169,7 @@ class TestRewrap:
         (tmp_path / "link").symlink_to(path)
         assert self.rewrapped(tmp_path / "link", tmp_path) == 0
         assert (tmp_path / "link").is_symlink()
-        assert keyfiles.weaknesses(path) == []
+        assert keyfiles.weaknesses(path)[0] == []
 
     def test_what_is_no_private_key_stays(self, tmp_path: Path) -> None:
         public = tmp_path / "a.pub"
@@ -337,3 +340,45 @@ def test_a_passphrase_may_come_through_a_pipe_that_has_no_name(tmp_path: Path) -
         keyfiles.read_file(path, 10, "the key file")
     assert keyfiles.read_file_or_pipe(path, 10, "the passphrase file") == b"words"
     os.close(reader)
+
+
+class TestOpenSsh:
+    """Keys that people have already: the two files of ssh-keygen, as every command takes keys."""
+
+    @pytest.fixture
+    def ssh_key(self, tmp_path: Path) -> Path:
+        command = ("ssh-keygen", "-q", "-t", "ed25519", "-a", "1", "-N", HORSE, "-f", tmp_path / "ada")
+        if shutil.which(command[0]) is None:
+            pytest.skip("ssh-keygen is not installed")
+        subprocess.run(command, check=True)
+        typed(tmp_path / "pass", HORSE)
+        return tmp_path / "ada"
+
+    def test_a_trust_root_of_such_keys(self, tmp_path: Path, ssh_key: Path) -> None:
+        public = ssh_key.with_suffix(".pub")
+        assert flightbag("init", tmp_path / "ground").status == 0
+        args = ("--domain", "fleet", "--root-key", ssh_key, "--mission-key", public, "--passphrase-file")
+        assert flightbag("trust", "new", tmp_path / "ground", *args, tmp_path / "pass").status == 0
+        kid = flightbag("keys", "show", public, "--json").json["kid"]
+        assert flightbag("trust", "show", tmp_path / "ground", "--json").json["roles"]["mission"]["kids"] == [kid]
+
+    def test_what_is_weak_is_mended_by_the_command_that_is_named(self, ssh_key: Path, tmp_path: Path) -> None:
+        ssh_key.chmod(0o644)
+        shown = flightbag("keys", "show", ssh_key, "--passphrase-file", tmp_path / "pass")
+        assert "1 rounds of bcrypt" in shown.out
+        assert "mode is 0644" in shown.out
+        before = ssh_key.read_bytes()
+        refused = flightbag("keys", "rewrap", ssh_key, "--passphrase-file", tmp_path / "pass")
+        assert (refused.status, ssh_key.read_bytes()) == (2, before)
+        for told in (shown.out, refused.err):
+            assert f"ssh-keygen -p -a 100 -f {ssh_key} encrypts it again" in told
+        ssh_key.chmod(0o600)
+        command = ("ssh-keygen", "-p", "-a", "16", "-f", ssh_key, "-P", HORSE, "-N", HORSE)
+        subprocess.run(command, capture_output=True, check=True)
+        assert "warning" not in flightbag("keys", "show", ssh_key, "--passphrase-file", tmp_path / "pass").out
+
+    def test_another_algorithm_is_named_with_the_file(self, tmp_path: Path) -> None:
+        subprocess.run(["openssl", "genrsa", "-out", tmp_path / "rsa.key", "2048"], capture_output=True, check=True)
+        ran = flightbag("keys", "show", tmp_path / "rsa.key")
+        assert ran.status == 2
+        assert f"{tmp_path / 'rsa.key'}: this is an RSA key; an Ed25519 key is needed" in ran.err

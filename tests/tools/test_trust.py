@@ -172,6 +172,43 @@ def test_trust_new(tmp_path: Path) -> None:
     assert flightbag(*args, *both).status == 1, "a root is never replaced"
 
 
+def test_names_stand_beside_the_kids_that_they_are_of(tmp_path: Path) -> None:
+    store, draft = tmp_path / "store", tmp_path / "next"
+    flightbag("init", store)
+    kids = {}
+    for name in ("owner", "pilot", "relief", "=x"):
+        kids[name] = flightbag("keys", "new", tmp_path / name, "--no-passphrase", "--json").json["kid"]
+    files = (
+        "--root-key",
+        tmp_path / "owner",
+        "--mission-key",
+        tmp_path / "pilot.pub",
+        "--mission-key",
+        tmp_path / "=x",
+    )
+    new = ("trust", "new", store, "--domain", "fleet", *files)
+    for bad in ("Pia", f"{tmp_path}/nobody=Pia", f"{tmp_path}/pilot.pub=Pia\n", f"{tmp_path}/pilot.pub="):
+        assert flightbag(*new, "--name", bad).status == 2
+    names = (f"{tmp_path}/pilot.pub=Pia of the ridge", f"{tmp_path}/owner=The owner", f"{tmp_path}/=x=Odd")
+    assert flightbag(*new, *(word for name in names for word in ("--name", name))).status == 0
+    shown = flightbag("trust", "show", store)
+    assert f"  {kids['pilot']}\n    Pia of the ridge\n" in shown.out
+    assert f"  {kids['owner']}\n    The owner\n" in shown.out
+    add = ("trust", "add-key", store, draft, "mission")
+    again = flightbag(*add, tmp_path / "pilot.pub")
+    assert (again.status, f"{kids['pilot'][:16]} (Pia of the ridge) is already in the role" in again.err) == (2, True)
+    taken = flightbag(*add, tmp_path / "relief.pub", "--name", "The owner")
+    assert (taken.status, "already the name of the key" in taken.err) == (2, True)
+    assert f"+ mission {kids['relief'][:16]} (Rea)" in flightbag(*add, tmp_path / "relief.pub", "--name", "Rea").out
+    renamed = flightbag(*add, tmp_path / "pilot.pub", "--name", "Pia")
+    assert f"{kids['pilot'][:16]} is called Pia, before Pia of the ridge" in renamed.out
+    revoked = flightbag("trust", "revoke", store, draft, tmp_path / "pilot.pub")
+    assert f"revoked {kids['pilot'][:16]} (Pia)" in revoked.out
+    assert flightbag("trust", "show", draft, "--json").json["names"] == {
+        kids["owner"]: "The owner", kids["pilot"]: "Pia", kids["relief"]: "Rea", kids["=x"]: "Odd",
+    }  # fmt: skip
+
+
 def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     # Nothing flies whose engine the lab has not approved.
     report = fleet.make("left", "pilot", "copilot")

@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from builders.areas.corridor import EARTH_RADIUS_M, read_corridor
+from builders.areas.corridor import EARTH_RADIUS_M
 from builders.areas.covering import tiles_of_area
 from store.errors import Invalid
 from store.format.area import LON_MAX, Area
@@ -28,6 +28,7 @@ from tests.builders.areas.shapes import (
     feature,
     polygon,
 )
+from tests.support.drawings import corridor_in
 
 
 def line(*points: Sequence[float]) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def test_a_corridor_is_never_narrower_than_asked_and_hardly_wider(
     coordinates = [[math.degrees(lon), math.degrees(lat)] for lat, lon in (a, b)]
     path = write(line(*([(lon + 180) % 360 - 180, lat] for lon, lat in coordinates)))
     try:
-        area = read_corridor(path, width)
+        area = corridor_in(path, width)
     except Invalid:  # near a pole, or too long for its width: which, the refusals below test
         assume(False)
         return
@@ -130,7 +131,7 @@ def test_a_corridor_is_never_narrower_than_asked_and_hardly_wider(
 def test_a_corridor_has_no_gap_at_its_vertices_and_takes_all_lines(write: Write) -> None:
     zigzag: list[list[float]] = [[0, 50], [0.1, 50.05], [0, 50.1], [0.1, 50.15], [0.1, 50.15]]
     several = {"type": "MultiLineString", "coordinates": [zigzag, [[1, 50], [1.1, 50]]]}
-    area = read_corridor(write(collection(feature(several), feature(line([3, 50], [3, 51])))), Decimal(1000))
+    area = corridor_in(write(collection(feature(several), feature(line([3, 50], [3, 51])))), Decimal(1000))
     assert len(area.polygons) == 3
     for lon, lat in (*zigzag, [1.0, 50.0], [1.1, 50.0], [3.0, 50.5]):
         for side in np.linspace(0, math.tau, 37).tolist():
@@ -140,14 +141,14 @@ def test_a_corridor_has_no_gap_at_its_vertices_and_takes_all_lines(write: Write)
 
 
 def test_a_closed_line_leaves_what_it_goes_round(write: Write) -> None:
-    area = read_corridor(write(line(*box(10, 40, 10.1, 40.1))), 500)
+    area = corridor_in(write(line(*box(10, 40, 10.1, 40.1))), 500)
     assert [len(rings) for rings in area.polygons] == [2]
     assert not area.contains(400500000, 100500000)
 
 
 @pytest.mark.parametrize("ends", [(179, -179), (179, 181), (-181, -179), (-179, -181), (181, 179)])
 def test_a_leg_goes_the_short_way_round(write: Write, ends: tuple[float, float]) -> None:
-    area = read_corridor(write(line([ends[0], 10], [ends[1], 10])), 20_000)
+    area = corridor_in(write(line([ends[0], 10], [ends[1], 10])), 20_000)
     west, _, east, _ = area.bbox
     assert (west > 0, east < 0) == (True, True)
     assert len(area.polygons) == 2
@@ -157,7 +158,7 @@ def test_a_leg_goes_the_short_way_round(write: Write, ends: tuple[float, float])
 
 
 def test_a_corridor_round_the_world(write: Write) -> None:
-    area = read_corridor(write(line(*([lon, 0] for lon in range(-180, 181, 60)))), 200_000)
+    area = corridor_in(write(line(*([lon, 0] for lon in range(-180, 181, 60)))), 200_000)
     assert area.bbox[0] == -LON_MAX
     assert area.bbox[2] == LON_MAX
     assert len(tiles_of_area(area, 4)) == 32
@@ -165,8 +166,8 @@ def test_a_corridor_round_the_world(write: Write) -> None:
 
 LINE = line([0, 50], [1, 50])
 BAD_CORRIDORS: dict[str, tuple[object, float, str]] = {
-    "polygon": (polygon(SQUARE), 100, "LineString"),
-    "point": (collection(feature(LINE), feature({"type": "Point"})), 100, r"features\[1\]\.geometry"),
+    "polygon": (polygon(SQUARE), 100, "has no line; the geometry is a Polygon: passed over"),
+    "curve": (collection(feature(LINE), feature({"type": "Curve"})), 100, r"features\[1\]\.geometry is"),
     "one_position": (line([0, 50]), 100, "no length"),
     "no_length": (line([0, 50], [0, 50], [1e-9, 50]), 100, "no length"),
     "part_of_no_length": ({"type": "MultiLineString", "coordinates": [[[0, 0], [1, 1]], [[0, 0]]]}, 9, r"\[1\] has"),
@@ -189,5 +190,5 @@ BAD_CORRIDORS: dict[str, tuple[object, float, str]] = {
 def test_refuses_a_corridor(write: Write, name: str) -> None:
     value, width, told = BAD_CORRIDORS[name]
     with pytest.raises(Invalid, match=told) as caught:
-        read_corridor(write(value), width)
+        corridor_in(write(value), width)
     assert caught.value.remedy

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.areas.corridor import read_corridor
 from builders.areas.covering import tiles_of_area
-from builders.areas.geojson import MAX_BYTES, MAX_POLYGONS, MAX_POSITIONS, read_geojson_area
+from builders.areas.drawing import open_drawing, read_area
+from builders.areas.geometry import MAX_BYTES, MAX_POLYGONS, MAX_POSITIONS
 from builders.grid.tiles import Tile, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.footprints import read_footprints
 from store.errors import Invalid, Unavailable
@@ -35,6 +35,7 @@ from tests.builders.areas.shapes import (
     polygon,
     stars,
 )
+from tests.support.drawings import area_in, corridor_in
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ from tests.builders.areas.shapes import (
     ],
 )
 def test_a_polygon_wherever_it_may_be(write: Write, value: object) -> None:
-    area = read_geojson_area(write(value))
+    area = area_in(write(value))
     assert area == Area((DEGREE, 2 * DEGREE, 3 * DEGREE, 4 * DEGREE), (SQUARE_E7,))
     assert Area.parse(Fields(area.value(), "area")) == area
 
@@ -61,7 +62,7 @@ def test_a_polygon_wherever_it_may_be(write: Write, value: object) -> None:
 def test_all_polygons_are_of_the_area_and_holes_are_kept(write: Write) -> None:
     other = box(10, 0, 20, 10)
     hole = box(12, 2, 14, 4)[::-1]
-    area = read_geojson_area(write(collection(feature(polygon(other, hole)), feature(polygon(SQUARE)))))
+    area = area_in(write(collection(feature(polygon(other, hole)), feature(polygon(SQUARE)))))
     assert area.bbox == (DEGREE, 0, 20 * DEGREE, 10 * DEGREE)
     assert [len(rings) for rings in area.polygons] == [2, 1]
     assert area.contains(3 * DEGREE, 2 * DEGREE)
@@ -74,39 +75,39 @@ def test_numbers_are_rounded_once_half_to_even(write: Write) -> None:
         '{"type": "Polygon", "coordinates": [[[0.00000005, 0.00000015], [1.000000249999999999999999999999, 0],'
         " [1e0, 10E-1], [0.00000005, 0.00000015]]]}"
     )
-    assert read_geojson_area(write(text)).polygons == (((0, 2, DEGREE + 2, 0, DEGREE, DEGREE),),)
+    assert area_in(write(text)).polygons == (((0, 2, DEGREE + 2, 0, DEGREE, DEGREE),),)
 
 
 @given(stars(), st.booleans())
 def test_what_is_written_is_read(write: Write, star: Ring, backwards: bool) -> None:
     points = [[star[i], star[i + 1]] for i in range(0, len(star), 2)][:: -1 if backwards else 1]
     text = ",".join(f"[{lon}e-7,{lat}e-7]" for lon, lat in [*points, points[0]])
-    area = read_geojson_area(write(f'{{"type":"Polygon","coordinates":[[{text}]]}}'))
+    area = area_in(write(f'{{"type":"Polygon","coordinates":[[{text}]]}}'))
     assert area == area_of((tuple(n for point in points for n in point),))
 
 
 def test_a_ring_round_the_world(write: Write) -> None:
-    area = read_geojson_area(write(polygon(box(-180, -90, 180, 90))))
+    area = area_in(write(polygon(box(-180, -90, 180, 90))))
     assert area.bbox == (-LON_MAX, -LAT_MAX, LON_MAX, LAT_MAX)
     assert len(tiles_of_area(area, 4)) == 256
-    assert len(tiles_of_area(read_geojson_area(write(polygon(box(-180, 1, 180, 2)))), 4)) == 16
+    assert len(tiles_of_area(area_in(write(polygon(box(-180, 1, 180, 2)))), 4)) == 16
 
 
 def test_an_area_cut_at_the_antimeridian_has_the_smaller_box(write: Write) -> None:
     cut = {"type": "MultiPolygon", "coordinates": [[box(177, -20, 180, -10)], [box(-180, -20, -178, -10)]]}
-    area = read_geojson_area(write(cut))
+    area = area_in(write(cut))
     assert area.bbox == (177 * DEGREE, -20 * DEGREE, -178 * DEGREE, -10 * DEGREE)
     # Two polygons less than half the world apart across 0 keep the plain box.
     apart = {"type": "MultiPolygon", "coordinates": [[box(-80, 0, -70, 1)], [box(70, 0, 80, 1)]]}
-    assert read_geojson_area(write(apart)).bbox == (-80 * DEGREE, 0, 80 * DEGREE, DEGREE)
+    assert area_in(write(apart)).bbox == (-80 * DEGREE, 0, 80 * DEGREE, DEGREE)
     touching = {"type": "MultiPolygon", "coordinates": [[box(-180, 0, 0, 1)], [box(0, 0, 180, 1)]]}
-    assert read_geojson_area(write(touching)).bbox == (-LON_MAX, 0, LON_MAX, DEGREE)
+    assert area_in(write(touching)).bbox == (-LON_MAX, 0, LON_MAX, DEGREE)
 
 
 @pytest.mark.parametrize("turn", [-360, 0, 360])
 def test_longitudes_beyond_180_are_cut_at_the_antimeridian(write: Write, turn: int) -> None:
     box_beyond = (177, 182) if turn == 0 else (177 + turn, 182 + turn) if turn < 0 else (-183 + turn, -178 + turn)
-    area = read_geojson_area(write(polygon(box(box_beyond[0], -20, box_beyond[1], -10))))
+    area = area_in(write(polygon(box(box_beyond[0], -20, box_beyond[1], -10))))
     assert area.bbox == (177 * DEGREE, -20 * DEGREE, -178 * DEGREE, -10 * DEGREE)
     assert {frozenset(p[0]) for p in area.polygons} == {
         frozenset(box_ring(177 * DEGREE, -20 * DEGREE, LON_MAX, -10 * DEGREE)),
@@ -116,13 +117,13 @@ def test_longitudes_beyond_180_are_cut_at_the_antimeridian(write: Write, turn: i
 
 
 def test_a_polygon_wholly_beyond_180_is_moved(write: Write) -> None:
-    area = read_geojson_area(write(polygon(box(190, 0, 200, 10), box(192, 2, 194, 4))))
+    area = area_in(write(polygon(box(190, 0, 200, 10), box(192, 2, 194, 4))))
     assert area.bbox == (-170 * DEGREE, 0, -160 * DEGREE, 10 * DEGREE)
     assert not area.contains(3 * DEGREE, -167 * DEGREE)
 
 
 def test_a_hole_over_the_antimeridian(write: Write) -> None:
-    area = read_geojson_area(write(polygon(box(170, 0, 190, 10), box(178, 2, 182, 4))))
+    area = area_in(write(polygon(box(170, 0, 190, 10), box(178, 2, 182, 4))))
     assert not area.contains(3 * DEGREE, 179 * DEGREE)
     assert not area.contains(3 * DEGREE, -179 * DEGREE)
     assert area.contains(3 * DEGREE, -177 * DEGREE)
@@ -131,7 +132,7 @@ def test_a_hole_over_the_antimeridian(write: Write) -> None:
 
 def test_the_whole_world_given_from_0_to_360(write: Write) -> None:
     ring = [[0, -1], [180, -1], [360, -1], [360, 1], [180, 1], [0, 1], [0, -1]]
-    area = read_geojson_area(write(polygon(ring)))
+    area = area_in(write(polygon(ring)))
     assert area.bbox == (-LON_MAX, -DEGREE, LON_MAX, DEGREE)
     assert len(tiles_of_area(area, 3)) == 16
 
@@ -144,11 +145,122 @@ def test_a_polygon_over_the_antimeridian_has_the_tiles_moved_round_the_world(
     step = columns * (TURN >> 7)
     points = [(star[i] + step, star[i + 1]) for i in range(0, len(star), 2)]
     text = ",".join(f"[{lon}e-7,{lat}e-7]" for lon, lat in [*points, points[0]])
-    area = read_geojson_area(write(f'{{"type":"Polygon","coordinates":[[{text}]]}}'))
+    area = area_in(write(f'{{"type":"Polygon","coordinates":[[{text}]]}}'))
     before = [tile_from_id(n) for n in of(area_of((star,)), 7)]
     expected = {tile_id(Tile(7, (x + columns) % 128, y)) for _, x, y in before}
     # The cut rounds by a unit, which can add or drop a tile that the area barely meets.
     assert len(of(area, 7) ^ expected) <= 2
+
+
+WGS84 = [
+    "urn:ogc:def:crs:OGC:1.3:CRS84",
+    "urn:ogc:def:crs:OGC::CRS84",
+    "urn:ogc:def:crs:OGC:1.3:CRS84h",
+    "OGC:CRS84",
+    "CRS84",
+    "urn:ogc:def:crs:EPSG::4326",
+    "urn:ogc:def:crs:EPSG:6.9:4326",
+    "urn:x-ogc:def:crs:EPSG:4326",
+    "EPSG:4326",
+    "epsg:4326",
+    "EPSG::4326",
+    "urn:ogc:def:crs:EPSG::4979",
+    "http://www.opengis.net/def/crs/OGC/1.3/CRS84",
+    "WGS84",
+    "wgs_1984",
+    "http://www.opengis.net/def/crs/EPSG/0/4326",
+    "http://www.opengis.net/gml/srs/epsg.xml#4326",
+    "https://spatialreference.org/ref/epsg/4326/",
+    "WGS 84",
+]
+
+
+@pytest.mark.parametrize("name", WGS84)
+def test_every_usual_name_of_wgs_84_is_read(write: Write, name: str) -> None:
+    value = {**polygon(SQUARE), "crs": {"type": "name", "properties": {"name": name}}}
+    assert area_in(write(value)).polygons == (SQUARE_E7,)
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [
+        None,
+        {"type": "EPSG", "properties": {"code": 4326}},
+        {"type": "link", "properties": {"href": "http://www.opengis.net/def/crs/EPSG/0/4326", "type": "ogcwkt"}},
+        "EPSG:4326",
+    ],
+)
+def test_wgs_84_in_older_ways_of_saying_it(write: Write, crs: object) -> None:
+    assert area_in(write({**collection(feature(polygon(SQUARE))), "crs": crs})).polygons == (SQUARE_E7,)
+
+
+@pytest.mark.parametrize("height", [250.5, None])
+def test_heights_are_left_out_also_where_a_tool_does_not_know_them(write: Write, height: float | None) -> None:
+    assert area_in(write(polygon([[*point, height] for point in SQUARE]))).polygons == (SQUARE_E7,)
+
+
+def test_what_is_no_polygon_is_passed_over_and_listed(write: Write) -> None:
+    point = {"type": "Point", "coordinates": [0, 0]}
+    line = {"type": "LineString", "coordinates": [[0, 0], [1, 1]]}
+    empty = {"type": "MultiPolygon", "coordinates": []}
+    several = {"type": "GeometryCollection", "geometries": [polygon(SQUARE), point]}
+    nothing: dict[str, object] = {"type": "GeometryCollection", "geometries": []}
+    path = write(collection(*map(feature, [None, point, several, line, empty, nothing, point, point, point])))
+    file = open_drawing(path)
+    assert read_area(file).polygons == (SQUARE_E7,)
+    points = "features[1].geometry, features[2].geometry.geometries[1], features[6].geometry (and 2 more)"
+    assert file.notes == (
+        f"{path}: features[0].geometry is null: passed over",
+        f"{path}: {points} is a Point: passed over",
+        f"{path}: features[3].geometry is a LineString: passed over",
+        f"{path}: features[4].geometry is an empty MultiPolygon: passed over",
+        f"{path}: features[5].geometry.geometries is an empty GeometryCollection: passed over",
+    )
+
+
+def test_a_line_beside_polygons_and_points_is_the_corridor(write: Write) -> None:
+    line = {"type": "LineString", "coordinates": [[3, 50], [3, 50.1]]}
+    alone = corridor_in(write(line), 500)
+    assert corridor_in(write(collection(*map(feature, [polygon(SQUARE), line, None]))), 500) == alone
+
+
+def test_rings_in_the_wrong_order_have_one_meaning(write: Write) -> None:
+    hole = [[1.5, 2.5], [2.5, 2.5], [2.5, 3.5], [1.5, 3.5], [1.5, 2.5]]
+    right = area_in(write(polygon(SQUARE, hole)))
+    for rings in ([SQUARE[::-1], hole], [SQUARE, hole[::-1]], [hole, SQUARE], [hole[::-1], SQUARE]):
+        file = open_drawing(write(polygon(*rings)))
+        area = read_area(file)
+        assert {frozenset(zip(ring[::2], ring[1::2], strict=True)) for ring in area.polygons[0]} == {
+            frozenset(zip(ring[::2], ring[1::2], strict=True)) for ring in right.polygons[0]
+        }
+        assert not area.contains(3 * DEGREE, 2 * DEGREE)
+        assert len(file.notes) == (rings[0] in (hole, hole[::-1]))
+
+
+def named(name: object, ring: list[list[float]], key: str = "name") -> dict[str, object]:
+    return {**feature(polygon(ring)), "properties": {key: name, "more": 1}}
+
+
+def test_one_feature_of_several_is_selected_by_its_name(write: Write) -> None:
+    other = box(10, 0, 20, 10)
+    path = write(collection(named("north", other), named("south", SQUARE, "Name"), {**feature(None), "id": "none"}))
+    assert area_in(path, "south").polygons == (SQUARE_E7,)
+    assert len(area_in(path).polygons) == 2
+    with pytest.raises(Invalid, match='none of 3 features of the name "soth"') as caught:
+        area_in(path, "soth")
+    assert caught.value.remedy == 'select one of its names, such as "south"'
+    with pytest.raises(Invalid, match=r"has no polygon; features\[2\]\.geometry is null"):
+        area_in(path, "none")
+
+
+def test_a_name_that_two_features_have_selects_none(write: Write) -> None:
+    path = write(collection(named("a", SQUARE), named("a", box(10, 0, 20, 10)), {**feature(polygon(SQUARE)), "id": 7}))
+    with pytest.raises(Invalid, match=r'2 features of the name "a": features\[0\], features\[1\]'):
+        area_in(path, "a")
+    assert area_in(path, "7").polygons == (SQUARE_E7,)
+    with pytest.raises(Invalid, match="none of 1 features") as caught:
+        area_in(write(polygon(SQUARE)), "a")
+    assert "leave out select" in str(caught.value.remedy)
 
 
 BAD_AREAS: dict[str, tuple[object, str]] = {
@@ -170,16 +282,13 @@ BAD_AREAS: dict[str, tuple[object, str]] = {
     "nothing": ("null", "missing"),
     "no_type": ({}, "missing"),
     "topology": ({"type": "Topology"}, "Topology"),
-    "point": (feature({"type": "Point", "coordinates": [0, 0]}), r'geometry is "Point"'),
-    "second_is_a_line": (
-        collection(feature(polygon(SQUARE)), feature({"type": "LineString", "coordinates": [[0, 0], [1, 1]]})),
-        r"features\[1\]\.geometry is",
-    ),
-    "in_a_collection": (
-        feature({"type": "GeometryCollection", "geometries": [polygon(SQUARE), {"type": "MultiPoint"}]}),
+    "point": (feature({"type": "Point", "coordinates": [0, 0]}), r"has no polygon; geometry is a Point: passed over"),
+    "curve_in_a_collection": (
+        feature({"type": "GeometryCollection", "geometries": [polygon(SQUARE), {"type": "Curve"}]}),
         r"geometry\.geometries\[1\] is",
     ),
-    "geometry_null": (feature(None), "geometry is missing"),
+    "geometry_null": (feature(None), "has no polygon; geometry is null"),
+    "no_geometry": ({"type": "Feature"}, "geometry is missing"),
     "feature_in_a_geometry": (feature(feature(polygon(SQUARE))), "geometry is"),
     "collection_of_geometries": (collection(polygon(SQUARE)), r"features\[0\] is"),
     "no_features": (collection(), "features is an array of 0"),
@@ -189,8 +298,10 @@ BAD_AREAS: dict[str, tuple[object, str]] = {
         "is a collection inside 8 others",
     ),
     "no_coordinates": ({"type": "Polygon"}, "coordinates is missing"),
-    "no_ring": (polygon(), "coordinates is an array of 0"),
-    "empty_ring": (polygon([]), r"coordinates\[0\] is"),
+    "no_ring": (polygon(), "no polygon; the geometry is an empty Polygon"),
+    "empty_ring": (polygon([]), "no polygon; the geometry is an empty Polygon"),
+    "empty_hole": (polygon(SQUARE, []), r"coordinates\[1\] is"),
+    "empty_collection": (collection(feature({"type": "GeometryCollection", "geometries": []})), "empty Geom"),
     "not_closed": (polygon(SQUARE[:4]), r"coordinates\[0\] is not closed"),
     "three_positions": (polygon([[0, 0], [1, 1], [0, 0]]), "3 positions"),
     "too_small": (polygon([[0, 0], [1e-9, 0], [1e-9, 1e-9], [0, 0]]), "no area"),
@@ -216,7 +327,12 @@ BAD_AREAS: dict[str, tuple[object, str]] = {
         {**polygon(SQUARE), "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32614"}}},
         "crs is .*32614",
     ),
-    "unknown_crs": ({**collection(feature(polygon(SQUARE))), "crs": None}, "crs is missing"),
+    "unknown_crs": ({**polygon(SQUARE), "crs": {"type": "link", "properties": {"href": "a.prj"}}}, 'crs is "a.prj"'),
+    "swiss_crs": ({**polygon(SQUARE), "crs": {"type": "EPSG", "properties": {"code": 2056}}}, "crs is 2056"),
+    "crs_in_a_feature": (
+        collection({**feature(polygon(SQUARE)), "crs": {"type": "name", "properties": {"name": "EPSG:3857"}}}),
+        r"features\[0\]\.crs is .*3857",
+    ),
     "too_many_polygons": ({"type": "MultiPolygon", "coordinates": [[SQUARE]] * (MAX_POLYGONS + 1)}, "257 polygons"),
     "too_many_vertices": (
         polygon([[math.cos(t), math.sin(t)] for t in np.linspace(0, math.tau, 5000).tolist()[:-1]] + [[1.0, 0.0]]),
@@ -233,7 +349,7 @@ def test_refuses_an_area(write: Write, name: str) -> None:
     if name == "no_utf8":
         path.write_bytes(b'{"type": "\xff"}')
     with pytest.raises(Invalid, match=told) as caught:
-        read_geojson_area(path)
+        area_in(path)
     assert str(path) in caught.value.message
     assert caught.value.remedy
     assert caught.value.fields["path"] == str(path)
@@ -244,7 +360,7 @@ def test_a_file_that_is_not_there_or_none_or_too_large_is_invalid(tmp_path: Path
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large").write_bytes(b" " * (MAX_BYTES + 1))
     for name in ("absent", "pipe", ".", "large"):
-        for read in (read_geojson_area, read_footprints, lambda path: read_corridor(path, 100)):
+        for read in (area_in, read_footprints, lambda path: corridor_in(path, 100)):
             with pytest.raises(Invalid) as caught:
                 read(tmp_path / name)
             assert caught.value.remedy
@@ -254,4 +370,4 @@ def test_a_file_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     with pytest.raises(Unavailable):
-        read_geojson_area(loop)
+        area_in(loop)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from builders.artifacts.plan import Plan, plan
 from builders.artifacts.probe import ProbeTask
 from builders.artifacts.shard import ShardTask
 from builders.compose import open_context
+from builders.imagery.inventory import TileSources
 from store.errors import Invalid, Unavailable
 from store.ground.repository import Repository
 from tests.support.commands import flightbag
@@ -30,6 +33,40 @@ NOW = 1_800_000_000
 def planned(desk: Desk, mission: Path, cache: Path) -> Plan:
     with open_context(mission, desk.store, cache) as context:
         return plan(context, now=NOW)
+
+
+@pytest.mark.parametrize("kind", ["mbtiles", "rasters"])
+def test_a_plan_reads_no_tile_of_sources_that_have_not_changed(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("builders.imagery.statcache.GRANULARITY_NS", -(10**12))  # files of a moment ago count too
+    mission = desk.write_mission("left")
+    file = desk.folder / "terrain.mbtiles"
+    if kind == "rasters":
+        pytest.importorskip("rasterio", reason="the extra geotiff is not installed")
+        from tests.support.orthophotos import SIDE, ZOOM, nine
+
+        (desk.folder / "ortho").mkdir()
+        file = nine(desk.folder / "ortho")[4]
+        more = f"[coverage]\ntile_size = {SIDE}\n"
+        mission = desk.write_mission("left", tiles=Path("ortho"), zooms=(ZOOM - 1, ZOOM), more=more)
+    read: list[object] = []
+    cell = TileSources.cell
+
+    def counted(self: TileSources, *arguments: Any) -> Any:
+        read.append(arguments)
+        return cell(self, *arguments)
+
+    monkeypatch.setattr(TileSources, "cell", counted)
+    first = planned(desk, mission, tmp_path)
+    assert read
+    read.clear()
+    again = planned(desk, mission, tmp_path)
+    assert not read
+    assert again.identity(again.shortfall, ()) == first.identity(first.shortfall, ())
+    os.utime(file)
+    assert planned(desk, mission, tmp_path).identity(again.shortfall, ()) == first.identity(first.shortfall, ())
+    assert read
 
 
 @pytest.mark.parametrize("built", [False, True])

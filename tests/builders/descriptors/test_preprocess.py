@@ -61,6 +61,7 @@ def test_the_fields_are_integers_and_text() -> None:
         "mean": [485000, 456000, 406000],
         "std": [1000000, 500000, 58395000],
         "filter": "bilinear",
+        "layout": "NCHW",
     }
 
 

@@ -183,7 +183,7 @@ def test_what_was_not_written_here_is_no_card(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("path", "to"),
     [
-        (("schema",), "flightbag/card/2"),
+        (("schema",), "flightbag/card/1"),
         (("schema",), None),
         (("more",), 1),
         (("fields",), None),

@@ -136,7 +136,7 @@ def test_weights_that_are_inputs_give_an_engine_that_runs(tmp_path: Path, ir: in
         rows = CalibrationSet(np.random.default_rng(1).random((4, 3, 16, 16), np.float32))
         quantise(path, rows, "minmax", tmp_path / "int8.onnx")
         engine = compiled(spec_of(path, precision="int8"), tmp_path, quantised=tmp_path / "int8.onnx",
-                          calibration=rows)  # fmt: skip
+                          rows=rows)  # fmt: skip
     else:
         engine = compiled(spec_of(path, mode=kind), tmp_path)
     assert [end[0] for end in engine.inputs] == ["image"]

@@ -19,6 +19,7 @@ import pytest
 
 from builders.engines import isolation
 from builders.engines.isolation import machine_memory
+from builders.jsontext import MAX_VALUES
 from store.errors import Unavailable
 from tests.builders.engines.networks import ROW, batches, compiled, endless, huge, save, small_network, spec_of
 from tests.support.workers import workers
@@ -507,9 +508,9 @@ def _forged(folder: Path, data: bytes, most: int) -> tuple[str, int]:
 @pytest.mark.parametrize(
     "data",
     [
-        b'{"report": [' + b"{}," * isolation.MAX_VALUES + b"{}]}",
-        b'{"report": [' + b"[]," * isolation.MAX_VALUES + b"[]]}",
-        b"[" * (isolation.MAX_VALUES + 1),
+        b'{"report": [' + b"{}," * MAX_VALUES + b"{}]}",
+        b'{"report": [' + b"[]," * MAX_VALUES + b"[]]}",
+        b"[" * (MAX_VALUES + 1),
         b'{"report": "' + b"x" * 2**25 + "\U0001f6e9".encode() + b'"}',  # which Python would hold in 4 bytes a letter
         b'{"report": "' + b"x" * 2**25 + b'"}',
     ],

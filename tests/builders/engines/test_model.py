@@ -5,19 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from blake3 import blake3
+from onnx import helper, numpy_helper
 
+from builders.descriptors.network import Network
+from builders.descriptors.preprocess import Preprocess
 from builders.engines import model as source
+from builders.engines.graph import FixedInput
 from builders.engines.model import (
     external_locations,
     hash_model,
+    make_compilable,
     onnx_bytes,
     session_source,
     snapshot_model,
 )
+from builders.engines.session import open_session
+from builders.extras import import_onnxruntime
 from store.errors import Invalid, Unavailable
 from tests.builders.engines.networks import name_external, save, save_external, small_network
 
@@ -57,7 +67,8 @@ def test_weights_that_are_absent_have_a_remedy(tmp_path: Path) -> None:
     (path.parent / "weights/w.bin").unlink()
     with pytest.raises(Invalid) as error:
         hash_model(path)
-    assert "put the file weights/w.bin of the same export beside" in error.value.remedy
+    assert "keeps its weights in a file of their own, weights/w.bin" in error.value.message
+    assert "the two files belong together" in error.value.remedy
 
 
 def test_a_change_after_the_snapshot_does_not_reach_the_copy(tmp_path: Path) -> None:
@@ -179,7 +190,9 @@ def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
 
 def test_external_data_that_is_absent_or_a_pipe_is_named(tmp_path: Path) -> None:
     path = save(tmp_path, name_external(small_network(), "w.bin"))
-    with pytest.raises(Invalid, match=r"external data of net\.onnx \S*/w\.bin does not exist"):
+    with pytest.raises(
+        Invalid, match=r"net\.onnx keeps its weights in a file of their own, w\.bin, and that is not in the folder"
+    ):
         hash_model(path)
     os.mkfifo(tmp_path / "w.bin")
     with pytest.raises(Invalid, match="expected a regular file, found a fifo"):
@@ -239,3 +252,107 @@ def test_a_snapshot_never_writes_over_a_file(tmp_path: Path) -> None:
     snapshot_model(path, tmp_path / "copy")
     with pytest.raises(Unavailable, match="cannot be written"):
         snapshot_model(path, tmp_path / "copy")
+
+
+# -- models behind links, models without their data, and models too large for one file
+
+
+def hugging_face(folder: Path) -> Path:
+    """A model as the cache of Hugging Face has it: links in a snapshot, the files in `blobs`. Returns the link."""
+    blobs, snapshot = folder / "models--org--net/blobs", folder / "models--org--net/snapshots/0a1b/onnx"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    model = name_external(small_network(), "model.onnx_data")
+    data = numpy_helper.from_array(np.random.default_rng(7).standard_normal((4, 3, 3, 3)).astype(np.float32)).raw_data
+    for name, content in (("model.onnx", model.SerializeToString()), ("model.onnx_data", data)):
+        blob = blobs / blake3(content).hexdigest()
+        blob.write_bytes(content)
+        (snapshot / name).symlink_to(Path("../../../blobs") / blob.name)
+    return snapshot / "model.onnx"
+
+
+def test_a_model_in_the_cache_of_hugging_face_is_read(tmp_path: Path) -> None:
+    path = hugging_face(tmp_path)
+    taken = snapshot_model(path, tmp_path / "copy")
+    assert taken.digest == hash_model(path).digest
+    assert taken.external == ("model.onnx_data",)
+    assert not any(file.is_symlink() for file in taken.path.parent.iterdir())
+    open_session(session_source(taken.path), "off")
+
+
+def test_links_out_of_the_folder_of_the_real_model_stay_forbidden(tmp_path: Path) -> None:
+    path = hugging_face(tmp_path)
+    (tmp_path / "secret.bin").write_bytes(bytes(4096))
+    (path.parent / "model.onnx_data").unlink()
+    (path.parent / "model.onnx_data").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(Invalid, match="outside the model's folder"):
+        hash_model(path)
+
+
+def test_a_model_whose_data_was_not_loaded_into_the_cache_says_what_belongs_together(tmp_path: Path) -> None:
+    path = hugging_face(tmp_path)
+    Path(os.path.realpath(path.parent / "model.onnx_data")).unlink()
+    for _ in ("its link leads to nothing", "there is no link"):
+        with pytest.raises(Invalid, match=r"keeps its weights in a file of their own, model\.onnx_data") as caught:
+            hash_model(path)
+        assert "the two files belong together" in caught.value.remedy
+        (path.parent / "model.onnx_data").unlink(missing_ok=True)
+
+
+def test_the_data_of_a_model_in_its_place_is_told(tmp_path: Path) -> None:
+    path = save_external(tmp_path, small_network())
+    with pytest.raises(Invalid) as caught:
+        snapshot_model(path.parent / "weights/w.bin", tmp_path / "copy")
+    assert "give the .onnx file" in caught.value.remedy
+
+
+def test_a_model_too_large_for_one_file_describes_from_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Network(small_network().SerializeToString(), "descriptor", Preprocess((16, 16)), 1)
+    path = save_external(tmp_path, small_network())
+    monkeypatch.setattr(source, "MAX_ONNX_BYTES", path.stat().st_size)
+    opened = session_source(snapshot_model(path, tmp_path / "copy").path)
+    assert opened == tmp_path / "copy/net.onnx"
+    images = np.random.default_rng(1).random((1, 3, 16, 16), np.float32)
+    by_path = Network(opened, "descriptor", Preprocess((16, 16)), 1)
+    options = import_onnxruntime().RunOptions()
+    assert np.array_equal(by_path.run(images, 1, options), whole.run(images, 1, options))
+
+
+@pytest.mark.skipif("FLIGHTBAG_DRILL" not in os.environ, reason="FLIGHTBAG_DRILL is not set: it takes 5 GB of room")
+def test_a_model_of_more_than_two_gigabytes_describes(tmp_path: Path) -> None:
+    model = small_network()
+    numbers = (1 << 29) + 1024
+    ballast = model.graph.initializer.add(name="ballast", data_type=onnx.TensorProto.FLOAT, dims=[numbers])
+    ballast.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "ballast.bin"), ("offset", "0"), ("length", str(4 * numbers))):
+        ballast.external_data.add(key=key, value=value)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([numbers - 1]), "last"))
+    model.graph.node[-1].output[0] = "plain"
+    model.graph.node.append(helper.make_node("Gather", ["ballast", "last"], ["nothing"]))
+    model.graph.node.append(helper.make_node("Add", ["plain", "nothing"], ["descriptor"]))
+    path = save(tmp_path, model)
+    (tmp_path / "ballast.bin").touch()
+    os.truncate(tmp_path / "ballast.bin", 4 * numbers)
+    taken = snapshot_model(path, tmp_path / "copy")
+    make_compilable(taken.path)
+    network = Network(session_source(taken.path), "descriptor", Preprocess((16, 16)), 1)
+    assert network.dimension == 4
+
+
+# -- values of fixed inputs
+
+
+@pytest.mark.parametrize(
+    ("text", "same"), [("0.50", "0.5"), ("2", "2.0"), ("-0", "0"), ("1E+2", "100"), ("640", "640.000")]
+)
+def test_equal_values_give_equal_digests_and_others_others(tmp_path: Path, text: str, same: str) -> None:
+    path = save(tmp_path, small_network())
+    digests = [
+        hash_model(path, fixed=[FixedInput("x", ("N", 2), (Decimal(value),))]).digest for value in (text, same, "0.25")
+    ]
+    assert digests[0] == digests[1] != digests[2]
+    assert hash_model(path).digest not in digests
+    other = FixedInput("x", (1, 2), (Decimal(text),))
+    assert hash_model(path, fixed=[other]).digest != digests[0]

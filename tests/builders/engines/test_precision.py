@@ -322,7 +322,7 @@ def test_an_engine_in_int8_is_compiled_from_the_quantised_network_and_measured_o
 ) -> None:
     spec, made = spec_of(small_int8.path, mode=mode, precision="int8"), small_int8.network
     assert (made.name, made.id) == ("model", ObjectId(blake3(made.path.read_bytes()).digest()))
-    engine = compiled(spec, tmp_path, quantised=made.path, calibration=small_int8.calibration)
+    engine = compiled(spec, tmp_path, quantised=made.path, rows=small_int8.calibration)
     assert batches(engine) == (1, 2, 5)
     assert 1e-6 < engine.check.worst.relative_error <= TOLERANCES["int8"].relative_error
     assert engine.check.cosine >= TOLERANCES["int8"].cosine
@@ -341,7 +341,7 @@ def test_an_engine_in_int8_is_the_same_bytes_twice(tmp_path: Path, small_int8: I
     network = network_in_int8(spec, CalibrationSet(rows()), folder)
     assert network.id == small_int8.network.id
     engines = [
-        compiled(spec_of(path, precision="int8"), folder, quantised=quantised.path, calibration=CalibrationSet(rows()))
+        compiled(spec_of(path, precision="int8"), folder, quantised=quantised.path, rows=CalibrationSet(rows()))
         for path, quantised in ((small_int8.path, small_int8.network), (spec.model.path, network))
     ]
     assert [each.id for each in engines[0].parts] == [each.id for each in engines[1].parts]
@@ -375,7 +375,7 @@ def test_quantising_has_its_time_too(tmp_path: Path) -> None:
 def test_the_shared_place_embedder_is_compiled_in_int8(tmp_path: Path, embedder_int8: Int8, mode: str) -> None:
     spec = spec_of(embedder_int8.path, EMBEDDER_INPUT, mode=mode, precision="int8")
     quantised, calibration = embedder_int8.network.path, embedder_int8.calibration
-    engine = compiled(spec, tmp_path, quantised=quantised, calibration=calibration)
+    engine = compiled(spec, tmp_path, quantised=quantised, rows=calibration)
     assert batches(engine) == (1, 2, 4)
     assert engine.check.cosine >= TOLERANCES["int8"].cosine
     assert engine.outputs[0][2] == ["N", 288]

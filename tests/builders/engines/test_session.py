@@ -101,7 +101,7 @@ def test_a_portable_engine_in_int8_is_for_any_cpu(tmp_path: Path) -> None:
     rows = CalibrationSet(np.random.default_rng(1).random((4, 3, 16, 16), np.float32))
     path = save(tmp_path, small_network())
     quantise(path, rows, "minmax", tmp_path / "int8.onnx")
-    engine = compiled(spec_of(path, precision="int8"), tmp_path, quantised=tmp_path / "int8.onnx", calibration=rows)
+    engine = compiled(spec_of(path, precision="int8"), tmp_path, quantised=tmp_path / "int8.onnx", rows=rows)
     assert weights_of_convolutions(part(engine)) == {onnx.TensorProto.UINT8}
     OnnxRuntimeBackend().load(part(engine).read_bytes(), "cpu").run({"image": rows.rows})
 

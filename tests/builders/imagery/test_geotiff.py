@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from contextlib import suppress
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from builders.descriptors.decoding import decode
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_ids
 from builders.grid.views import EQUATOR
-from builders.imagery.geotiff import HALF, GeoTiffSource
+from builders.imagery.geotiff import GeoTiffSource
 from builders.imagery.png import write_png
+from builders.imagery.raster import HALF, Raster
 from store.errors import FlightbagError, Invalid, Unavailable
 from tests.support.commands import flightbag
 from tests.support.field import LEFT, WORLD, Desk
@@ -187,6 +189,12 @@ def test_a_mask_beside_the_file_is_refused_and_not_forgotten(
     assert "gdal_translate" in caught.value.remedy
 
 
+def read_one(path: Path, bands: tuple[int, ...] | None = None) -> None:
+    """Reads a tile: only then is an alpha band judged, since that takes time."""
+    with GeoTiffSource(path, SIDE, bands) as source:
+        source.read(Tile(ZOOM, X0 + 1, Y0 + 1))
+
+
 def spectrum(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The colours, and a fourth band as bright as plants are in near infrared; beyond a corner there is no imagery."""
     infrared = 255 - pixels[:, :, 2:] // 2
@@ -204,7 +212,7 @@ def labelled(path: Path, pixels: NDArray[np.uint8], label: str) -> Path:
 def test_near_infrared_is_no_mask(tmp_path: Path, label: str) -> None:
     path = labelled(tmp_path / "rgbn.tif", spectrum(picture(tiles())), label)
     with pytest.raises(Invalid, match="band 4") as caught:
-        GeoTiffSource(path, SIDE)
+        read_one(path)
     assert "bands = [1, 2, 3]" in caught.value.remedy
     with GeoTiffSource(path, SIDE, (1, 2, 3)) as source:
         data = source.read(Tile(ZOOM, X0 + 1, Y0 + 1))
@@ -244,7 +252,7 @@ def test_an_alpha_is_a_mask_however_soft_its_seam(tmp_path: Path, kind: str) -> 
             assert None not in each_tile(source)
     else:
         with pytest.raises(Invalid, match="masks pixels") as caught:
-            GeoTiffSource(path, SIDE, (1, 2, 3))
+            read_one(path, (1, 2, 3))
         assert "-mask 4" in caught.value.remedy
 
 
@@ -253,7 +261,7 @@ def test_an_alpha_that_never_reaches_the_maximum_is_refused(tmp_path: Path, valu
     alpha = np.full((HIGH * SIDE, WIDE * SIDE), value, np.uint8)
     alpha[:300] = 0
     with pytest.raises(Invalid, match="labelled alpha and is no mask: of its values above 0, 100%"):
-        GeoTiffSource(labelled(tmp_path / "rgba.tif", np.dstack([picture(tiles()), alpha]), "alpha"), SIDE)
+        read_one(labelled(tmp_path / "rgba.tif", np.dstack([picture(tiles()), alpha]), "alpha"))
 
 
 def test_of_a_large_alpha_a_few_blocks_are_read(tmp_path: Path) -> None:
@@ -265,10 +273,10 @@ def test_of_a_large_alpha_a_few_blocks_are_read(tmp_path: Path) -> None:
         pixels = np.dstack([np.full((height, width), 9, np.uint8)] * 3 + [alpha])
         path = write(tmp_path / f"{name}.tif", pixels, alpha="YES", tiled=True, blockxsize=64, blockysize=64)
         if masks:
-            GeoTiffSource(path, SIDE).close()
+            read_one(path)
         else:
             with pytest.raises(Invalid):
-                GeoTiffSource(path, SIDE)
+                read_one(path)
 
 
 @pytest.mark.parametrize("how", ["nodata", "mask", "nodata and mask"])
@@ -356,7 +364,7 @@ def test_damage_is_an_error_or_other_bytes_and_never_the_end(aligned: Path, tmp_
 
 
 def test_a_mission_is_built_from_a_raster(desk: Desk) -> None:
-    """The digest of the coverage is that of the same tiles in another container."""
+    """The digest of the coverage is that of the same tiles in another container, and in nine rasters."""
     found = {}
     west, south, east, north = (value / 10**7 for value in WORLD)
     side = 1 << ZOOM
@@ -377,14 +385,23 @@ def test_a_mission_is_built_from_a_raster(desk: Desk) -> None:
         path = desk.folder / f"folder/{ZOOM}/{x}/{y}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(write_png(tile))
+    (desk.folder / "ortho").mkdir()
+    high, wide = pixels.shape[:2]
+    for top, bottom in itertools.pairwise((0, high // 3 + 7, high // 2 + 1, high)):
+        for left, right in itertools.pairwise((0, wide // 3 + 5, wide // 2 + 90, wide)):
+            part = origin * rasterio.Affine.translation(left, top)
+            write(desk.folder / f"ortho/{top}-{left}.tif", pixels[top:bottom, left:right], transform=part, tiled=True)
     reports = []
-    for mission, source in (("raster", "raster.tif"), ("folder", "folder")):
+    for mission, source in (("raster", "raster.tif"), ("folder", "folder"), ("nine", "ortho")):
         reports.append(desk.built(desk.write_mission(mission, tiles=Path(source), zooms=(ZOOM,), bbox=LEFT)))
-    assert reports[0]["coverage"] == reports[1]["coverage"]
+    assert reports[0]["coverage"] == reports[1]["coverage"] == reports[2]["coverage"]
     shards = [{a["name"]: a["id"] for a in r["artifacts"] if a["name"].startswith("desc")} for r in reports]
-    assert shards[0] == shards[1]
-    digests = {flightbag("show", desk.store, m, "--json").json["coverage"]["digest"] for m in ("raster", "folder")}
-    assert len(digests) == 1
+    assert shards[0] == shards[1] == shards[2]
+    shown = [
+        flightbag("show", desk.store, m, "--json").json["coverage"]["digest"] for m in ("raster", "folder", "nine")
+    ]
+    assert len(set(shown)) == 1
+    assert flightbag("verify", desk.store, *desk.trusting, "nine", "--tiles", desk.folder / "ortho").status == 0
     assert desk.built(desk.folder / "folder.toml")["outcome"] == "unchanged"
 
 
@@ -585,7 +602,7 @@ def test_a_raster_with_holes_of_terabytes_opens_at_once(aligned: Path, tmp_path:
         assert source.stamp([])
 
 
-def test_overviews_are_not_used(aligned: Path, tmp_path: Path) -> None:
+def test_zooms_that_the_full_pixels_make_use_no_overview(aligned: Path, tmp_path: Path) -> None:
     path = tmp_path / "raster.tif"
     path.write_bytes(aligned.read_bytes())
     above = Tile(ZOOM - 1, (X0 + 1) // 2, (Y0 + 1) // 2)
@@ -724,12 +741,12 @@ def test_a_raster_that_changes_while_it_is_opened_is_unavailable(
     path, other = tmp_path / "raster.tif", tmp_path / "other.tif"
     path.write_bytes(aligned.read_bytes())
     other.write_bytes(aligned.read_bytes())
-    inspect = GeoTiffSource._inspect
+    inspect = Raster._inspect
 
-    def replaced(source: GeoTiffSource) -> None:
-        inspect(source)
+    def replaced(self: Raster, raster: Any) -> None:
+        inspect(self, raster)
         other.replace(path)
 
-    monkeypatch.setattr(GeoTiffSource, "_inspect", replaced)
+    monkeypatch.setattr(Raster, "_inspect", replaced)
     with pytest.raises(Unavailable):
         GeoTiffSource(path, SIDE)

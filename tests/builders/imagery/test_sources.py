@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,14 +76,20 @@ def test_only_a_raster_reaches_over_a_tile_that_it_lacks(container: Container, i
     assert reach is None if container.name != "geotiff" else reach is not None and reach.tolist() == [2, 2, 0]
 
 
-def test_bands_are_those_of_a_raster(container: Container, imagery: Path) -> None:
+def test_bands_a_stretch_and_a_list_are_for_rasters(container: Container, imagery: Path, tmp_path: Path) -> None:
     if container.name == "geotiff":
         with pytest.raises(Invalid, match="no band 9"):
             open_source(imagery, SIDE, ROUND, bands=(1, 2, 9))
-    else:
-        with pytest.raises(Invalid, match="no bands to choose from") as caught:
-            open_source(imagery, SIDE, ROUND, bands=(1, 2, 3))
-        assert "remove bands" in caught.value.remedy
+        return
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"bands": (1, 2, 3)}, "remove bands"),
+        ({"stretch": (0, 4095)}, "remove stretch"),
+        ({"beside": (tmp_path / "other.tif",)}, "a table [[tiles]] of its own"),
+    )
+    for keys, remedy in wrong:
+        with pytest.raises(Invalid, match="is not a GeoTIFF") as caught:
+            open_source(imagery, SIDE, ROUND, **keys)
+        assert remedy in caught.value.remedy
 
 
 def test_reading_again_gives_the_same(imagery: Path) -> None:

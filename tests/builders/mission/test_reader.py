@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from builders.files import MAX_MISSION_FILE, read_regular
 from builders.mission.reader import load_mission, toml_key
 from store.errors import Invalid, Unavailable
+from store.format.manifest import Takeoff
 
 MISSION = """\
 [mission]
@@ -85,13 +86,12 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
     assert mission.mission.id == "north-ridge"
     assert mission.mission.aircraft == ("uav-09", "uav-07")
     assert mission.mission.aircraft_ids == ("uav-07", "uav-09")
-    takeoff = mission.mission.takeoff
-    assert (takeoff.lat_e7, takeoff.lon_e7, takeoff.alt_mm) == (470201000, -991602000, 480000)
+    assert mission.mission.takeoff.exact == Takeoff(470201000, -991602000, 480000)
     assert mission.mission.area.bbox_e7 == (-991750000, 470080000, -991350000, 470330000)
     assert mission.target.host == "auto"
     (tiles,) = mission.tiles
     assert (tiles.source, tiles.zooms, tiles.captured) == (
-        folder / "map.mbtiles",
+        (folder / "map.mbtiles",),
         (16, 17),
         datetime.date(2018, 7, 16),
     )
@@ -101,8 +101,8 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
     assert (image.shape, image.symbol, image.min, image.opt, image.max) == (("N", 3, 256, 256), "N", 1, 8, 32)
     (descriptors,) = mission.descriptors
     assert descriptors.preprocess.resize == (256, 256)
-    assert descriptors.preprocess.mean == (0, 0, 0)
-    assert descriptors.preprocess.std == (1, 1, 1)
+    assert descriptors.preprocess.mean == ()
+    assert descriptors.preprocess.std == ()
     assert descriptors.preprocess.filter == "bilinear"
     (file,) = mission.files
     assert (file.name, file.path) == ("calibration/camera.yaml", folder / "camera.yaml")
@@ -135,7 +135,7 @@ def test_paths_are_relative_to_the_mission_file_not_to_the_current_folder(
     write(folder, MISSION)
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    assert load_mission(Path("../mission.toml")).file.tiles[0].source == folder / "map.mbtiles"
+    assert load_mission(Path("../mission.toml")).file.tiles[0].source == (folder / "map.mbtiles",)
 
 
 def test_a_mission_file_cannot_be_changed_in_memory(folder: Path) -> None:
@@ -167,7 +167,7 @@ WRONG = [
     ("lat = 47.0201", "lat = true", "mission.takeoff.lat is true, must be degrees"),
     ("lon = -99.1602", "lon = -180.0000001", "mission.takeoff.lon is -180.0000001, must be degrees from -180 to 180"),
     ("alt_m = 480.0", "alt_m = 20000.5", "mission.takeoff.alt_m is 20000.5, must be metres from -1000 to 20000"),
-    (", alt_m = 480.0", "", "mission.takeoff.alt_m is missing, must be metres"),
+    (", alt_m = 480.0", "", "mission.takeoff has lat and lon, must have lat, lon and alt_m, or plan"),
     ("alt_m = 480.0", "alt = 480.0", "mission.takeoff.alt is not a known key, did you mean 'alt_m'?"),
     ("lat = 47.0201", "lat = 47.0331", "mission.takeoff is at lat 47.0331, lon -99.1602, must be inside mission.area"),
     (", 47.033]", "]", "mission.area.bbox[3] is missing, must be degrees"),
@@ -221,6 +221,18 @@ WRONG = [
     ("zooms = [16, 17]", "zooms = [16]\nbands = [1, 2]", "tiles[0].bands is [1, 2], must be [red, green, blue] or"),
     ("zooms = [16, 17]", "zooms = [16]\nbands = [1, 2, 1]", "tiles[0].bands is [1, 2, 1], must be [red, green, blue]"),
     ("zooms = [16, 17]", "zooms = [16]\nbands = [0, 1, 2]", "tiles[0].bands[0] is 0, must be [red, green, blue]"),
+    ('"map.mbtiles"', "[]", "tiles[0].source is [], must be the path of a file or folder"),
+    ('"map.mbtiles"', '["map.mbtiles", 7]', 'tiles[0].source is ["map.mbtiles", 7], must be the path of a file'),
+    ('"map.mbtiles"', '["camera.yaml", "gone.tif"]', 'tiles[0].source[1] is "gone.tif", must be the path of a file; '),
+    (
+        '"map.mbtiles"',
+        '["map.mbtiles", "camera.yaml", "./map.mbtiles"]',
+        'tiles[0].source[2] is "./map.mbtiles", must be another file than that of tiles[0].source[0]',
+    ),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [1]", "tiles[0].stretch[1] is missing, must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [9, 9]", "tiles[0].stretch is [9, 9], must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [0, 65536]", "tiles[0].stretch[1] is 65536, must be [low, high]"),
+    ("zooms = [16, 17]", "zooms = [16]\nstretch = [0.5, 9]", "tiles[0].stretch[0] is 0.5, must be [low, high]"),
     ("zooms = [16, 17]", 'zooms = [16]\nbands = "RGB"', 'tiles[0].bands is "RGB", must be [red, green, blue]'),
     ("[mission]", "[coverage]\nrepeated = true\n[mission]", 'coverage.repeated is true, must be "refused" or'),
     (
@@ -253,14 +265,14 @@ WRONG = [
     ("min = 1", "min = 0", "backbones[0].inputs.image.min is 0, must be a whole number above 0"),
     ("inputs = { image", 'inputs = { ""', 'backbones[0].inputs."" is not a valid name, must be the name of an input'),
     ("inputs = { image = {", "inputs = { image = 4, b = {", "backbones[0].inputs.image is 4, must be a table with"),
-    ("{ image = {", '{ "a b" = { x = 1,', 'backbones[0].inputs."a b".x is not a known key, known: shape, min, opt,'),
+    ("{ image = {", '{ "a b" = { x = 1,', 'backbones[0].inputs."a b".x is not a known key, known: shape, value, min,'),
     ("max = 32 } }", 'max = 32 }, b = { shape = ["N"], min = 1, opt = 1, max = 1 } }', "backbones[0].inputs.b gives"),
     ('backbone = "place-embedder"', 'backbone = "place"', 'descriptors[0].backbone is "place", must be the name of'),
     ('dtype = "float16"', 'dtype = "int8"', 'descriptors[0].dtype is "int8", must be "float16" or "float32"'),
     ('output = "descriptor"', 'output = ""', 'descriptors[0].output is "", must be the name of an output'),
     ("[256, 256], c", "[256], c", "descriptors[0].preprocess.resize[1] is missing, must be a whole number of pixels"),
     ("[256, 256], c", "[0, 256], c", "descriptors[0].preprocess.resize[0] is 0, must be a whole number of pixels"),
-    ('"RGB"', '"rgb"', 'descriptors[0].preprocess.colour is "rgb", must be "RGB" or "BGR"'),
+    ('"RGB"', '"rgb"', 'descriptors[0].preprocess.colour is "rgb", must be "RGB", "BGR", or "grey" for'),
     ('"0..1"', '"1"', 'descriptors[0].preprocess.scale is "1", must be "0..1", "0..255" or "-1..1"'),
     ('"0..1"', '"0..1", std = [1, 1, 0]', "descriptors[0].preprocess.std[2] is 0, must be a number above 0"),
     ('"0..1"', '"0..1", mean = [0.1234567, 0, 0]', "descriptors[0].preprocess.mean[0] is 0.1234567, must be a number"),
@@ -467,7 +479,7 @@ def test_the_area_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatc
         files.append(path)
         return read_regular(path, *arguments, **options)
 
-    monkeypatch.setattr("builders.areas.geojson.read_regular", counted)
+    monkeypatch.setattr("builders.areas.drawing.read_regular", counted)
     (folder / "area.geojson").write_text(SQUARE)
     text = MISSION.replace("bbox = [-99.175, 47.008, -99.135, 47.033]", 'geojson = "area.geojson"')
     mission = write(folder, text)
@@ -480,9 +492,9 @@ def test_the_area_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_area_file_with_a_problem_is_one_problem(folder: Path) -> None:
     text = MISSION.replace("bbox = [-99.175, 47.008, -99.135, 47.033]", 'geojson = "area.geojson"')
     (problem,) = problems_of(folder, text)
-    assert problem.startswith(f"mission.area cannot be used: GeoJSON file {folder}/area.geojson does not exist")
+    assert problem.startswith(f"mission.area cannot be used: file {folder}/area.geojson does not exist")
     (folder / "area.geojson").symlink_to("area.geojson")
-    with pytest.raises(Unavailable, match=r"mission\.area: GeoJSON file") as caught:
+    with pytest.raises(Unavailable, match=r"mission\.area: file") as caught:
         load_mission(write(folder, text))
     assert caught.value.problems == (caught.value.message,)
 
@@ -491,7 +503,7 @@ def test_whole_degrees_are_numbers_too(folder: Path) -> None:
     text = MISSION.replace("-99.175, 47.008, -99.135, 47.033", "-100, 47, -99, 48").replace("480.0", "480")
     mission = load_mission(write(folder, text)).file.mission
     assert mission.area.bbox_e7 == (-1000000000, 470000000, -990000000, 480000000)
-    assert mission.takeoff.alt_mm == 480000
+    assert mission.takeoff.exact == Takeoff(470201000, -991602000, 480000)
 
 
 VALUES = st.recursive(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from builders.mission import schema
 from builders.mission.schema import MissionFile, Section, Takeoff, Target, is_path, scaled
+from store.format.manifest import Takeoff as ExactTakeoff
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False), st.integers(0, 9))
@@ -25,7 +26,7 @@ def test_scaling_is_exact_and_rounds_half_to_even(value: Decimal, places: int) -
 def test_every_coordinate_of_seven_decimals_is_kept(units: int) -> None:
     text = f"{'-' * (units < 0)}{abs(units) // 10**7}.{abs(units) % 10**7:07}"
     takeoff = Takeoff.model_validate({"lat": Decimal(text), "lon": Decimal(text), "alt_m": Decimal(0)})
-    assert (takeoff.lat_e7, takeoff.lon_e7) == (units, units)
+    assert takeoff.exact == ExactTakeoff(units, units, 0)
 
 
 def sections() -> list[type[Section]]:

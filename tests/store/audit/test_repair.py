@@ -396,12 +396,12 @@ def test_an_unreadable_log_is_not_begun_anew(store: Path, monkeypatch: pytest.Mo
 def test_one_thing_that_may_not_be_moved_stops_nothing_else(
     store: Path, first_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(store, "lost+found", b"of root")
+    plant(store, "of-root", b"of root")
     flip(file_of(store, SHARED), 3)
     real = Disk.rename
 
     def refusing(self: Disk, source: str, target: str) -> None:
-        if source.endswith("lost+found"):
+        if source.endswith("of-root"):
             raise Unavailable("no", kind="unwritable", errno=errno.EACCES)
         real(self, source, target)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from store.disk import media as media_module
 from store.disk.media import Media, object_path
-from store.disk.medium import Medium, Reading, flush, medium_of
+from store.disk.medium import Medium, Reading, flush, largest_file, medium_of
 from store.errors import Unavailable
 from store.takeoff.check import takeoff_check
 from tests.support.commands import flightbag
@@ -378,3 +378,19 @@ def test_a_user_space_driver(tmp_path: Path) -> None:
             assert "fuseblk has a cache of its own" in medium_of(fd).obstacle
         finally:
             os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("file_system", "most"),
+    [
+        *(("vfat", 2**32 - 1), ("msdos", 2**32 - 1), ("fuse.fusefat", 2**32 - 1)),
+        *(("exfat", None), ("fuseblk", None), ("ext4", None), ("ntfs3", None)),
+    ],
+)
+def test_how_large_a_file_may_be(machine: Machine, file_system: str, most: int | None) -> None:
+    (machine.proc / "mountinfo").write_text(table("8:17", file_system, "/dev/sdb1"))
+    assert largest_file(7, proc=str(machine.proc)) == most
+
+
+def test_of_a_file_system_that_is_not_known_no_bound_is_known(tmp_path: Path) -> None:
+    assert largest_file(7, proc=str(tmp_path)) is None

@@ -174,6 +174,22 @@ def test_what_is_not_on_the_globe_is_in_no_area(lat: int, lon: int) -> None:
     assert not Area((0, -LAT_MAX, -1, LAT_MAX)).contains(lat, lon)
 
 
+@pytest.mark.parametrize(
+    ("lat", "lon", "metres"),
+    [(49, 10, 111_195), (47, 11, 75_836), (48, 11, 74_403), (48.5, 10.5, 66_750), (47.5, 10.25, 18_780)],
+)
+def test_the_way_to_the_border(lat: float, lon: float, metres: float) -> None:
+    box = Area((9 * 10**7, 47 * 10**7, 10 * 10**7, 48 * 10**7))
+    ring = (90000000, 470000000, 100000000, 470000000, 100000000, 480000000, 90000000, 480000000)
+    for area in (box, Area(box.bbox, ((ring,),))):
+        assert area.distance_m(round(lat * 10**7), round(lon * 10**7)) == pytest.approx(metres, rel=0.01)
+
+
+def test_the_way_to_the_border_over_the_antimeridian() -> None:
+    assert Area((1795 * 10**6, 0, -1795 * 10**6, 10**7)).distance_m(0, -179 * 10**7) == pytest.approx(55_597, rel=0.01)
+    assert Area((1795 * 10**6, 0, -1795 * 10**6, 10**7)).distance_m(0, 179 * 10**7) == pytest.approx(55_597, rel=0.01)
+
+
 @given(LATS, LATS)
 def test_the_middle_of_the_box_is_in_degrees(south: int, north: int) -> None:
     if south < north:

@@ -91,7 +91,8 @@ MISSIONS = st.builds(
     ),
     area=areas(),
     sector=st.sampled_from(manifests.SECTORS),
-)
+    takeoff_outside=st.booleans(),
+).map(lambda facts: replace(facts, takeoff_outside=facts.takeoff_outside and not within(facts)))
 ISSUES = st.builds(
     lambda issued, start, end, **others: Issue(
         issued_at=issued, valid_from=start, expires_at=None if end is None else max(end, issued, start or 0), **others
@@ -120,6 +121,10 @@ MANIFESTS = st.builds(
     table_size=st.integers(1, 16 * 2**20),
     identity=DIGESTS,
 ).map(lambda manifest: fresh(manifest))
+
+
+def within(facts: MissionFacts) -> bool:
+    return facts.area.contains(facts.takeoff.lat, facts.takeoff.lon)
 
 
 def fresh(manifest: Manifest) -> Manifest:
@@ -293,6 +298,24 @@ def test_bounds(field: str, good: list[Any], bad: list[Any]) -> None:
         error = refused(change(path, put(value)))
         assert error.fields["kind"] in ("bad-field", "bad-order")
         assert set(path) & set(str(error.fields["field"]).split("."))
+
+
+def test_a_takeoff_that_is_said_to_be_outside_is_outside() -> None:
+    west, south, _, _ = FULL.mission.area.bbox
+    path: Path = ("mission", "takeoff_outside")
+    away: Any = value_of()
+    away["mission"]["takeoff"] = [south - 1, west, 0]
+    assert not Manifest.parse(encode(away)).mission.takeoff_outside
+    away["mission"]["takeoff_outside"] = 1
+    assert Manifest.parse(encode(away)).mission.takeoff_outside
+    for wrong in (0, 2, -1, "1", b"1"):
+        away["mission"]["takeoff_outside"] = wrong
+        assert refused(encode(away)).fields["field"] == "manifest.mission.takeoff_outside"
+    inside: Any = value_of()
+    inside["mission"]["takeoff"] = [470100000, -991600000, 0]
+    Manifest.parse(encode(inside))
+    inside["mission"]["takeoff_outside"] = 1
+    assert refused(encode(inside)).fields["field"] == ".".join(path)
 
 
 @pytest.mark.parametrize(("late", "holds"), [(0, True), (1, False)])

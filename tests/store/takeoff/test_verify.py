@@ -561,6 +561,14 @@ def test_could_not_tell(case: Case) -> None:
     refuses(case, lambda evidence: evidence)
 
 
+def test_a_takeoff_outside_that_the_mission_allows_is_go(present: Present) -> None:
+    away = facts(takeoff=Takeoff(0, 0, 0), takeoff_outside=True)()
+    verdict = check(present(evidence_of(away)), BINDING, pinned())
+    assert verdict.go
+    assert verdict.mission is not None
+    assert verdict.mission.facts.takeoff_outside
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_refused(case: Case, present: Present) -> None:
     refuses(case, present)

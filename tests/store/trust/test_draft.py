@@ -309,3 +309,32 @@ class TestDraftFile:
     def test_arbitrary_bytes(self, data: bytes) -> None:
         with pytest.raises(FlightbagError):
             RootDraft.parse(data)
+
+
+class TestNames:
+    def test_a_name_comes_with_its_key_and_goes_with_its_last_role(self) -> None:
+        navigator = key("navigator").public
+        draft = drafts.with_key(begun(), "mission", navigator, "Nora of the ridge")
+        assert draft.root.key_text(navigator.kid) == f"{navigator.kid.hex()[:16]} (Nora of the ridge)"
+        both = drafts.with_key(draft, "root", navigator)
+        assert drafts.without_key(both, "root", navigator).root.name_of(navigator.kid) == "Nora of the ridge"
+        assert drafts.without_key(draft, "mission", navigator).root.names == ()
+        assert drafts.with_revoked(draft, navigator).root.name_of(navigator.kid) == "Nora of the ridge"
+
+    def test_a_key_in_the_role_gets_another_name(self) -> None:
+        pilot = key("pilot").public
+        draft = drafts.with_key(begun(), "mission", pilot, "Pia")
+        assert drafts.with_key(draft, "mission", pilot, "Pia Two").root.name_of(pilot.kid) == "Pia Two"
+        with pytest.raises(Invalid, match=r"\(Pia\) is already in the role"):
+            drafts.with_key(draft, "mission", pilot, "Pia")
+
+    @pytest.mark.parametrize("name", [" Pia", "Pia\n", "P" * 33, "Pi\u0430", "-", "\x1b[31mPia"])
+    def test_what_is_no_name(self, name: str) -> None:
+        with pytest.raises(Invalid, match="is not the name of a key"):
+            drafts.with_key(begun(), "mission", key("pilot").public, name)
+
+    def test_one_name_is_of_one_key_also_of_a_revoked_one(self) -> None:
+        draft = drafts.with_key(begun(), "mission", key("navigator").public, "Nora")
+        for one in (draft, drafts.with_revoked(draft, key("navigator").public)):
+            with pytest.raises(Invalid, match="Nora is already the name of the key"):
+                drafts.with_key(one, "mission", key("second").public, "Nora")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,11 +16,13 @@ from hypothesis import strategies as st
 
 from store.errors import Invalid
 from store.trust import key_file
-from store.trust.key_file import MAX_ROUNDS, ROUNDS, Protection, armoured, block
-from store.trust.keys import PrivateKey
+from store.trust.key_file import MAX_BCRYPT_ROUNDS, MAX_ROUNDS, ROUNDS, Protection, armoured, block
+from store.trust.keys import PassphraseNeeded, PrivateKey, PublicKey
 from tests.support.missions import key
 
 PASSPHRASE = b"correct horse battery"
+# The ciphers before AES lie in a module of their own.
+PROVIDERS = ("-provider", "legacy", "-provider", "default")
 
 
 def der_of(pem: bytes) -> bytes:
@@ -29,11 +33,11 @@ def of_openssl(folder: Path, *options: str) -> bytes:
     """The private key of ada, as openssl encrypts it."""
     (folder / "plain").write_bytes(key("ada").pem(None))
     secret = ("-passout", f"pass:{PASSPHRASE.decode()}")
-    command = ["openssl", "pkcs8", "-topk8", "-in", folder / "plain", *secret, *options]
+    command = ["openssl", "pkcs8", "-topk8", "-in", folder / "plain", *secret, *options, *PROVIDERS]
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
-@given(st.sampled_from(["PUBLIC KEY", "PRIVATE KEY", "X"]), st.binary(min_size=1, max_size=200))
+@given(st.sampled_from(["PUBLIC KEY", "PRIVATE KEY", "OPENSSH PRIVATE KEY"]), st.binary(min_size=1, max_size=200))
 def test_a_block_reads_back(label: str, der: bytes) -> None:
     assert block(armoured(label, der)) == (label, der)
     assert block(armoured(label, der).replace(b"\n", b"\r\n")) == (label, der)
@@ -57,7 +61,8 @@ class TestWritten:
         assert ROUNDS >= 600_000
         label, der = block(key("ada").pem(PASSPHRASE))
         assert label == "ENCRYPTED PRIVATE KEY"
-        protection = Protection.of(der)
+        protection = Protection.of(label, der)
+        assert protection is not None
         assert (protection.rounds, protection.weaknesses) == (ROUNDS, ())
 
     def test_openssl_and_the_library_read_it(self, tmp_path: Path) -> None:
@@ -76,8 +81,9 @@ class TestWritten:
     def test_any_content(self, content: bytes) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(key_file, "ROUNDS", 1000)
-            _, der = block(key_file.encrypted(content, PASSPHRASE))
-            assert Protection.of(der).rounds == 1000
+            protection = Protection.of(*block(key_file.encrypted(content, PASSPHRASE)))
+            assert protection is not None
+            assert protection.rounds == 1000
 
 
 class TestRead:
@@ -85,16 +91,28 @@ class TestRead:
         "options",
         [
             *((), ("-iter", "100000"), ("-v2", "aes-128-cbc"), ("-v2prf", "hmacWithSHA512"), ("-scrypt",)),
-            *(("-v2prf", "hmacWithSHA1"), ("-v2", "des3")),
+            *(("-v2prf", "hmacWithSHA1"), ("-v2prf", "hmacWithSHA224"), ("-v2", "des3"), ("-v2", "aes-192-cbc")),
+            *(("-v1", "PBE-SHA1-3DES"), ("-v2", "rc2"), ("-v1", "PBE-MD5-DES"), ("-v1", "PBE-SHA1-RC2-40")),
+            ("-v1", "PBE-SHA1-RC4-128"),
         ],
         ids=str,
     )
     def test_what_openssl_writes_is_read(self, tmp_path: Path, options: tuple[str, ...]) -> None:
         assert PrivateKey.of_pem(of_openssl(tmp_path, *options), PASSPHRASE).public == key("ada").public
 
-    def test_another_scheme(self, tmp_path: Path) -> None:
-        with pytest.raises(Invalid, match="PBKDF2 or scrypt"):
-            PrivateKey.of_pem(of_openssl(tmp_path, "-v1", "PBE-SHA1-3DES"), PASSPHRASE)
+    @pytest.mark.parametrize("options", [("-v1", "PBE-SHA1-2DES"), ("-v1", "PBE-SHA1-RC2-128")], ids=str)
+    def test_another_scheme(self, tmp_path: Path, options: tuple[str, ...]) -> None:
+        data = of_openssl(tmp_path, *options)
+        with pytest.raises(Invalid, match="another scheme than PBES2") as caught:
+            PrivateKey.of_pem(data, PASSPHRASE)
+        assert PrivateKey.of_pem(remedied(tmp_path, data, caught.value.remedy), PASSPHRASE).public == key("ada").public
+
+    @pytest.mark.parametrize("options", [("-v2", "camellia-256-cbc"), ("-v2prf", "hmacWithSHA512-256")], ids=str)
+    def test_another_cipher_is_no_wrong_passphrase(self, tmp_path: Path, options: tuple[str, ...]) -> None:
+        data = of_openssl(tmp_path, *options)
+        with pytest.raises(Invalid, match="not encrypted in a way that is read") as caught:
+            PrivateKey.of_pem(data, None)
+        assert PrivateKey.of_pem(remedied(tmp_path, data, caught.value.remedy), PASSPHRASE).public == key("ada").public
 
     @pytest.mark.parametrize(
         ("options", "says"),
@@ -107,13 +125,16 @@ class TestRead:
             (("-scrypt",), ["N*r*p = 131072"]),
             (("-scrypt", "-scrypt_N", "16384", "-scrypt_r", "8", "-scrypt_p", "8"), []),
             (("-v2prf", "hmacWithSHA1", "-v2", "des3"), ["2048 rounds", "SHA-1", "not AES"]),
+            (("-v1", "PBE-SHA1-3DES"), ["2048 rounds of PKCS#12", "not AES"]),
+            (("-v1", "PBE-MD5-DES"), ["2048 rounds of PBKDF1", "not AES"]),
         ],
         ids=str,
     )
     def test_weaknesses(self, tmp_path: Path, options: tuple[str, ...], says: list[str]) -> None:
-        weaknesses = Protection.of(block(of_openssl(tmp_path, *options))[1]).weaknesses
-        assert len(weaknesses) == len(says)
-        for text, word in zip(weaknesses, says, strict=True):
+        protection = Protection.of(*block(of_openssl(tmp_path, *options)))
+        assert protection is not None
+        assert len(protection.weaknesses) == len(says)
+        for text, word in zip(protection.weaknesses, says, strict=True):
             assert word in text
 
     @pytest.mark.parametrize("rounds", [MAX_ROUNDS + 1, 2**31, 2**31 - 1, 2**63 - 1, 2**64, 2**520])
@@ -141,8 +162,14 @@ class TestRead:
             options = ("-scrypt",) if scrypt else ()
             before = b"\x02\x01\x08\x02\x01\x01" if scrypt else b"\x02\x02\x08\x00"
             bad = altered(of_openssl(tmp_path, *options), before, before + numbers(2**31), tag=False)
-            with pytest.raises(Invalid, match="PBKDF2 or scrypt"):
+            with pytest.raises(Invalid, match="another length of key"):
                 PrivateKey.of_pem(bad, PASSPHRASE)
+
+    @pytest.mark.parametrize("scheme", ["PBE-SHA1-3DES", "PBE-MD5-DES"])
+    def test_old_rounds_without_end(self, tmp_path: Path, scheme: str) -> None:
+        bad = altered(of_openssl(tmp_path, "-v1", scheme), b"\x08\x00", b"\x7f\xff\xff\xff")
+        with pytest.raises(Invalid, match="at most 10000000"):
+            PrivateKey.of_pem(bad, PASSPHRASE)
 
     def test_damage_is_never_another_error(self, tmp_path: Path) -> None:
         der = der_of(of_openssl(tmp_path))
@@ -155,6 +182,183 @@ class TestRead:
             except Invalid:
                 continue
             assert isinstance(read, PrivateKey)
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+class TestOpenSsh:
+    @pytest.mark.parametrize("passphrase", ["", PASSPHRASE.decode()])
+    @pytest.mark.parametrize("comment", ["", "ada@ground station"])
+    def test_both_files_are_read(self, tmp_path: Path, passphrase: str, comment: str) -> None:
+        private, public = ssh_key(tmp_path, passphrase, "-C", comment, "-a", "1")
+        key = PrivateKey.of_pem(private, passphrase.encode() or None)
+        assert key.public == PublicKey.of_pem(public) == PublicKey.of_pem(public.replace(b"\n", b"\r\n"))
+        pem = subprocess.run(["ssh-keygen", "-e", "-m", "PKCS8", "-f", tmp_path / "key.pub"], capture_output=True)
+        # This program cannot write Ed25519 so in every version; where it does, it is the same key.
+        assert pem.returncode or PublicKey.of_pem(pem.stdout) == key.public
+
+    @pytest.mark.parametrize("cipher", ["aes256-ctr", "aes256-cbc", "aes256-gcm@openssh.com"])
+    def test_ciphers(self, tmp_path: Path, cipher: str) -> None:
+        private, public = ssh_key(tmp_path, PASSPHRASE.decode(), "-a", "1", "-Z", cipher)
+        assert PrivateKey.of_pem(private, PASSPHRASE).public == PublicKey.of_pem(public)
+        with pytest.raises(PassphraseNeeded):
+            PrivateKey.of_pem(private, None)
+        with pytest.raises(Invalid, match="passphrase is wrong"):
+            PrivateKey.of_pem(private, b"another")
+        assert_weak(private, ["1 rounds of bcrypt, should be 16"])
+
+    def test_a_cipher_that_is_not_read_has_a_remedy(self, tmp_path: Path) -> None:
+        private, public = ssh_key(tmp_path, PASSPHRASE.decode(), "-a", "1", "-Z", "chacha20-poly1305@openssh.com")
+        with pytest.raises(Invalid, match="the cipher is 'chacha20-poly1305") as caught:
+            PrivateKey.of_pem(private, PASSPHRASE)
+        command = caught.value.remedy.partition(": ")[2].replace("FILE", str(tmp_path / "key")).split()
+        secret = ("-P", PASSPHRASE.decode(), "-N", PASSPHRASE.decode())
+        subprocess.run([*command, *secret], capture_output=True, check=True)
+        private = (tmp_path / "key").read_bytes()
+        assert PrivateKey.of_pem(private, PASSPHRASE).public == PublicKey.of_pem(public)
+        assert_weak(private, [])
+
+    @pytest.mark.parametrize("rounds", [MAX_BCRYPT_ROUNDS + 1, 2**31, 2**32 - 1])
+    def test_rounds_without_end(self, tmp_path: Path, rounds: int) -> None:
+        private, _ = ssh_key(tmp_path, PASSPHRASE.decode(), "-a", "3")
+        _, content = block(private)
+        assert content.count(b"\0\0\0\3") == 1
+        start = time.monotonic()
+        for passphrase in (PASSPHRASE, None):
+            bad = armoured("OPENSSH PRIVATE KEY", content.replace(b"\0\0\0\3", rounds.to_bytes(4)))
+            with pytest.raises(Invalid, match="at most 1024"):
+                PrivateKey.of_pem(bad, passphrase)
+        assert time.monotonic() - start < 5
+
+    @pytest.mark.parametrize("passphrase", [None, PASSPHRASE])
+    def test_damage_is_never_another_error(self, tmp_path: Path, passphrase: bytes | None) -> None:
+        private, _ = ssh_key(tmp_path, (passphrase or b"").decode(), "-a", "1", "-C", "")
+        _, content = block(private)
+        for at in range(0, len(content), 3):
+            bad = content[:at] + bytes([content[at] ^ 0x20]) + content[at + 1 :]
+            try:
+                read = PrivateKey.of_pem(armoured("OPENSSH PRIVATE KEY", bad), passphrase)
+            except Invalid:
+                continue
+            assert isinstance(read, PrivateKey)
+
+    @pytest.mark.parametrize(
+        ("options", "kind"),
+        [(("rsa", "-b", "2048"), "an RSA key"), (("ecdsa",), "an ECDSA key")],
+        ids=str,
+    )
+    def test_another_algorithm_is_named_before_a_passphrase_is_asked(
+        self, tmp_path: Path, options: tuple[str, ...], kind: str
+    ) -> None:
+        private, public = ssh_key(tmp_path, PASSPHRASE.decode(), "-a", "1", "-t", *options)
+        for read in (lambda: PrivateKey.of_pem(private, None), lambda: PublicKey.of_pem(public)):
+            with pytest.raises(Invalid, match=f"this is {kind}; an Ed25519 key is needed"):
+                read()
+
+    def test_several_lines_are_several_keys(self, tmp_path: Path) -> None:
+        _, public = ssh_key(tmp_path, "")
+        for more in (public, b"\n", b"# a comment\n"):
+            with pytest.raises(Invalid, match="found 2 lines"):
+                PublicKey.of_pem(public + more)
+
+    def test_without_the_library_the_extra_is_named(self, tmp_path: Path) -> None:
+        ssh_key(tmp_path, PASSPHRASE.decode(), "-a", "1")
+        code = f"""
+import sys
+sys.modules["bcrypt"] = None
+from pathlib import Path
+from store.errors import Unavailable
+from store.trust.keys import PrivateKey
+try:
+    PrivateKey.of_pem(Path({str(tmp_path / "key")!r}).read_bytes(), {PASSPHRASE!r})
+except Unavailable as error:
+    print(error.extra, error)
+"""
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert (
+            out == "ssh an encrypted OpenSSH key needs bcrypt, which is not installed; pip install 'flightbag[ssh]'\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"ssh-ed25519 AAAA x\n", "torn"),
+        (b"ssh-ed25519\n", "torn"),
+        (b"ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAAAgQ== x\n", "torn, or its content is of another kind"),
+        (b"sk-ssh-ed25519@openssh.com AAAA token\n", "FIDO token"),
+        (b"ssh-ed25519-cert-v01@openssh.com AAAA x\n", "a certificate"),
+        (b"ssh-dss AAAA x\n", "a DSA key"),
+        (b"ssh-new AAAA x\n", "unknown kind"),
+        (b"PuTTY-User-Key-File-3: ssh-ed25519\r\nEncryption: none\r\n", "a key of PuTTY"),
+        (b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n", "RFC 4716"),
+        (b"\x30\x2a\x30\x05", "DER"),
+        (
+            b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n",
+            "an RSA key",
+        ),
+        (b"-----BEGIN EC PARAMETERS-----\nBggq\n-----END EC PARAMETERS-----\n", "an ECDSA key"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "a certificate"),
+        (b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQ==\n", "an OpenPGP key"),
+        (b"-----BEGIN SOMETHING-----\nAAAA\n-----END SOMETHING-----\n", "found a block SOMETHING"),
+    ],
+    ids=range(15),
+)
+def test_what_is_no_key_here_is_named(data: bytes, message: str) -> None:
+    for read in (PublicKey.of_pem, lambda data: PrivateKey.of_pem(data, None)):
+        with pytest.raises(Invalid, match=message) as caught:
+            read(data)
+        assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kind"),
+    [
+        *(("rsa:2048", "an RSA key"), ("X25519", "an X25519 key"), ("X448", "an X448 key"), ("ED448", "an Ed448 key")),
+        ("EC", "an ECDSA key"),
+    ],
+)
+def test_other_algorithms_of_openssl_are_named(tmp_path: Path, algorithm: str, kind: str) -> None:
+    name, _, bits = algorithm.partition(":")
+    options = [("-pkeyopt", f"rsa_keygen_bits:{bits}")] if bits else []
+    options += [("-pkeyopt", "ec_paramgen_curve:P-256")] if name == "EC" else []
+    command = ["openssl", "genpkey", "-algorithm", name, *(word for option in options for word in option)]
+    subprocess.run([*command, "-out", tmp_path / "key"], capture_output=True, check=True)
+    made = subprocess.run(["openssl", "pkey", "-in", tmp_path / "key", "-pubout"], capture_output=True, check=True)
+    with pytest.raises(Invalid, match=kind):
+        PublicKey.of_pem(made.stdout)
+    with pytest.raises(Invalid, match=kind):
+        PrivateKey.of_pem((tmp_path / "key").read_bytes(), None)
+    command = ["openssl", "pkcs8", "-topk8", "-in", tmp_path / "key", "-passout", f"pass:{PASSPHRASE.decode()}"]
+    made = subprocess.run(command, capture_output=True, check=True)
+    with pytest.raises(Invalid, match=kind):
+        PrivateKey.of_pem(made.stdout, PASSPHRASE)
+
+
+def remedied(folder: Path, data: bytes, remedy: str) -> bytes:
+    """An encrypted key after the command of a remedy."""
+    (folder / "odd").write_bytes(data)
+    secret = f"pass:{PASSPHRASE.decode()}"
+    command = remedy.partition(": ")[2].split()
+    files = ("-in", folder / "odd", "-passin", secret, "-passout", secret)
+    plain = ["openssl", "pkey", "-in", folder / "odd", "-passin", secret, *PROVIDERS]
+    (folder / "odd").write_bytes(subprocess.run(plain, capture_output=True, check=True).stdout)
+    return subprocess.run([*command, *files[:2], *files[4:]], capture_output=True, check=True).stdout
+
+
+def ssh_key(folder: Path, passphrase: str, *options: str) -> tuple[bytes, bytes]:
+    """The two files of a new key of ssh-keygen, Ed25519 unless the options say otherwise."""
+    kind = () if "-t" in options else ("-t", "ed25519")
+    command = ["ssh-keygen", "-q", *kind, "-N", passphrase, "-f", folder / "key", *options]
+    subprocess.run(command, capture_output=True, check=True)
+    return (folder / "key").read_bytes(), (folder / "key.pub").read_bytes()
+
+
+def assert_weak(private: bytes, says: list[str]) -> None:
+    protection = Protection.of(*block(private))
+    assert protection is not None
+    assert len(protection.weaknesses) == len(says)
+    for text, word in zip(protection.weaknesses, says, strict=True):
+        assert word in text
 
 
 def numbers(*values: int) -> bytes:

@@ -142,9 +142,9 @@ def test_keys_of_another_kind(kind: str) -> None:
     public = other.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    with pytest.raises(Invalid, match="not an Ed25519"):
+    with pytest.raises(Invalid, match="an Ed25519 key is needed"):
         PrivateKey.of_pem(private, None)
-    with pytest.raises(Invalid, match="not an Ed25519"):
+    with pytest.raises(Invalid, match="an Ed25519 key is needed"):
         PublicKey.of_pem(public)
 
 

@@ -20,6 +20,7 @@ from store.trust import root as roots
 from store.trust.keys import PublicKey, sign
 from store.trust.root import (
     AAD_LABEL,
+    KEY_NAME,
     MAX_STEPS,
     ROOT_LIMIT,
     Role,
@@ -44,6 +45,10 @@ def trust_roots(draw: st.DrawFn) -> TrustRoot:
     for name in ("root", "mission"):
         held[name] = held[name] or (key(f"the only one for {name}").public,)
     taken = {k for keys in held.values() for k in keys}
+    revoked = tuple(sorted(k for k in KEYS if k not in taken))
+    called = st.dictionaries(
+        st.sampled_from(sorted({*taken, *revoked})), st.from_regex(KEY_NAME, fullmatch=True), max_size=4
+    ).filter(lambda names: len({*names.values()}) == len(names))
     later: bool = draw(st.booleans())
     digests: st.SearchStrategy[bytes] = st.binary(min_size=32, max_size=32)
     return TrustRoot(
@@ -56,12 +61,13 @@ def trust_roots(draw: st.DrawFn) -> TrustRoot:
         mission=Role(held["mission"], draw(st.integers(1, min(8, len(held["mission"]))))),
         release=Role(held["release"], draw(st.integers(1, min(8, len(held["release"]) or 8)))),
         releases="required" if draw(st.booleans()) and held["release"] else "optional",
-        revoked=tuple(sorted(k for k in KEYS if k not in taken)),
+        revoked=revoked,
         issued_after=draw(st.none() | st.integers(0, TIME_MAX)),
         default_lifetime=draw(st.none() | st.integers(1, 10**6)),
         max_lifetime=draw(st.none() | st.integers(10**6, TIME_MAX)),
         parent_domain=draw(digests) if later else None,
         previous=draw(digests) if later else None,
+        names=tuple(sorted(draw(called).items())),
     )
 
 
@@ -155,6 +161,22 @@ def bad_values() -> dict[str, dict[str, Any]]:
         "revoked_key_in_the_role_root": {"revoked": [key("root-a").public.raw]},
         "revoked_twice": {"revoked": [bytes(32), bytes(32)]},
         "revoked_as_text": {"revoked": ["x"]},
+        "names_of_nobody": {"names": []},
+        "name_of_a_key_in_no_role": {"names": [[key("nobody").public.raw, "Ada"]]},
+        "name_of_a_short_key": {"names": [[weak, "Ada"]]},
+        "name_of_two_keys": {"names": [[one, "Ada"] for one in sorted([pilot, key("root-a").public.raw])]},
+        "two_names_of_a_key": {"names": [[pilot, "Ada"], [pilot, "Ben"]]},
+        "names_in_another_order": {
+            "names": [[one, f"N{i}"] for i, one in enumerate(sorted([pilot, key("root-a").public.raw])[::-1])]
+        },
+        "name_with_a_newline": {"names": [[pilot, "Ada\n"]]},
+        "name_with_an_escape": {"names": [[pilot, "A\x1b[2Ka"]]},
+        "name_that_ends_in_a_space": {"names": [[pilot, "Ada "]]},
+        "name_of_33_characters": {"names": [[pilot, "A" * 33]]},
+        "name_that_is_empty": {"names": [[pilot, ""]]},
+        "name_in_bytes": {"names": [[pilot, b"Ada"]]},
+        "name_with_more": {"names": [[pilot, "Ada", "x"]]},
+        "names_as_a_map": {"names": {"Ada": pilot}},
         "revoked_more_than_1024": {"revoked": [number.to_bytes(32) for number in range(1025)]},
         "domain_of_65": {"domain": "a" * 65},
         "issued_after_before_time": {"issued_after": -1},

@@ -1,0 +1,27 @@
+"""What operating systems and programs that synchronise folders drop on a medium (FORMAT.md 2.9), by the names.
+
+None of it belongs to a store, and none of it is ever read or entered.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Names in any case, as FAT and exFAT have no other; with their origins.
+_NAMES = re.compile(
+    r"""
+      \.DS_Store | \._.* | \.Spotlight-V100 | \.Trashes | \.fseventsd | \.TemporaryItems | \.DocumentRevisions-V100
+    | \.apdisk | \.metadata_never_index                                                            # macOS
+    | desktop\.ini | Thumbs\.db | ehthumbs\.db | System\ Volume\ Information | \$RECYCLE\.BIN | RECYCLER
+    | found\.[0-9]{3}                                                                              # Windows
+    | lost\+found | \.Trash-[0-9]+ | \.directory | \.nfs[0-9a-f]+ | \.fuse_hidden[0-9a-f]+        # Linux
+    | .*\.sync-conflict-[0-9]{8}-[0-9]{6}.* | \.stfolder | \.stversions | ~syncthing~.*\.tmp      # Syncthing
+    | .*\ \(.*conflicted\ copy.*\).*                                                               # Dropbox, Nextcloud
+    """,
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_dropping(name: str) -> bool:
+    """Return whether the name of a file or a folder is one that something else than this program drops on media."""
+    return _NAMES.fullmatch(name) is not None

@@ -1,0 +1,54 @@
+"""Removal of what operating systems drop in a store (FORMAT.md 2.9). Nothing that is of a store is touched."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from store.disk.droppings import is_dropping
+from store.disk.durable import Disk
+from store.disk.layout import DRAFTS, INDEX, LOCKS, MISSIONS, PINS, QUARANTINE, TMP, TRASH, TRUST
+from store.disk.media import OBJECTS, SHARD_LIMIT, Media
+from store.disk.staging import remove_tree
+from store.errors import Corrupt, NotFound, Unavailable
+from store.ground import releases
+from store.ground.excerpt import first_few
+
+_FOLDERS = (
+    *("", MISSIONS, TRUST, releases.FOLDER, DRAFTS, PINS, INDEX, LOCKS, TMP, TRASH, QUARANTINE, OBJECTS),
+    *(f"{OBJECTS}/{first:02x}" for first in range(256)),
+)
+
+
+def droppings(media: Media) -> list[str]:
+    """Return the paths of what operating systems dropped in a store, ascending by folder.
+
+    Raise Unavailable for a folder that cannot be listed.
+    """
+    found = []
+    for folder in _FOLDERS:
+        with suppress(NotFound, Corrupt):  # an audit reports what lies in the place of a folder
+            names = sorted(name for name in media.first_names(folder, SHARD_LIMIT) if is_dropping(name))
+            found += [os.path.join(folder, name) for name in names]
+    return found
+
+
+def clean(media: Media, disk: Disk) -> list[str]:
+    """Remove what operating systems dropped in a store, and return its paths.
+
+    Raise Unavailable, once all else is removed, for what cannot be removed.
+    """
+    found, failed = droppings(media), []
+    for name in found:
+        try:
+            remove_tree(disk, media.absolute(name))
+        except Unavailable as error:
+            failed.append(error)
+    if failed:
+        raise Unavailable(
+            f"{len(failed)} of {len(found)} droppings cannot be removed: {first_few([one.message for one in failed])}",
+            remedy="remove them as a user who may; `lost+found` is of the file system, and may stay",
+            kind="unwritable",
+            path=failed[0].fields["path"],
+        )
+    return found
