@@ -101,7 +101,7 @@ class XyzSource:
         if not self._others:
             return ()
         return (
-            f"{len(self._others)} files of other names lie among its tiles and are not read, "
+            f"files of other names among its tiles, which are not read: {len(self._others)}, "
             f"such as {min(self._others)}",
         )
 
