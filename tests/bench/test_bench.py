@@ -1,4 +1,4 @@
-"""The bench itself works, on very little: two parts of it always, all of it in `make drill`. No figure decides anything."""
+"""The bench itself works, on very little: parts of it always, all of it in `make drill`. No figure decides anything."""
 
 from __future__ import annotations
 
