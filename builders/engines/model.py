@@ -145,7 +145,7 @@ def make_compilable(path: Path, fixed: Sequence[FixedInput] = ()) -> None:
     if has_half(model):
         _load_external(model, path)
         widen_half(model)
-        if model.ByteSize() > MAX_ONNX_BYTES:
+        if _bytes_of(model) > MAX_ONNX_BYTES:
             raise Invalid(
                 f"{path.name} has half precision, and in float32 it is larger than the 2 GiB of one ONNX file",
                 remedy="export the network in float32, with its weights in a file of their own (external data)",
@@ -157,6 +157,14 @@ def make_compilable(path: Path, fixed: Sequence[FixedInput] = ()) -> None:
         changed = True
     if changed:
         path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _bytes_of(model: Any) -> int:
+    """Return the bytes of a parsed model; more than MAX_ONNX_BYTES where Protobuf cannot say how many."""
+    try:
+        return int(model.ByteSize())
+    except import_extra("google.protobuf.message").EncodeError:
+        return MAX_ONNX_BYTES + 1
 
 
 def external_locations(model: Any, name: str) -> dict[str, int]:
@@ -278,10 +286,14 @@ def _hash(path: Path, into: Path | None, progress: Callable[[], None], fixed: Se
 
 
 def _without_data(path: Path, location: str) -> Invalid:
+    remedy = f"copy {location} of the same export to {path.parent / location}: the two files belong together"
+    real = Path(os.path.realpath(path))
+    if os.path.exists(real.parent / location):
+        remedy = f"name the file behind the link, {real}: its weights are beside it"
     return Invalid(
         f"the model {path} keeps its weights in a file of their own, {location}, and that is not in the folder "
         f"{path.parent}",
-        remedy=f"copy {location} of the same export to {path.parent / location}: the two files belong together",
+        remedy=remedy,
         model=path.name,
         location=location,
     )

@@ -1,7 +1,7 @@
 """Arrays that an author saved with `numpy.savez`: a zip file of .npy files, read within bounds. Nothing is unpickled.
 
-Laws: no member is read before the sizes that the file claims are bounded; an array has exactly the bytes that its
-header claims; every error is a failure `bad-reference` with a remedy.
+Laws: no member is read before its compression is known and the sizes that the file claims are bounded; an array has
+exactly the bytes that its header claims; every error is a failure `bad-reference` with a remedy.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ MAX_BYTES = 1 << 30
 MAX_ARRAYS = 64
 # numpy's own bound (numpy.lib.format): the header is parsed as a Python literal.
 _MAX_HEADER = 10_000
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What bfloat16 rounds off lies beyond the tolerance for float32.
+_IN_FLOAT32 = "run the author's network once in float32, with the same weights (model.float()), and save that"
 _REMEDY = "save the arrays of one run with numpy.savez(file, name=array, ...)"
 
 
@@ -40,6 +43,9 @@ def read_npz(path: Path, name: str) -> tuple[bytes, dict[str, NDArray[Any]]]:
             if len(members) > MAX_ARRAYS or sum(member.file_size for member in members) > MAX_BYTES:
                 raise _bad(name, f"has more than {MAX_ARRAYS} arrays or {MAX_BYTES} bytes", "save one image")
             arrays = {}
+            # Others are not what numpy writes, and the library inflates them without a bound.
+            if odd := [one.filename for one in members if one.compress_type not in _COMPRESSIONS]:
+                raise _bad(name, f"has {odd[0]!r} in a compression that numpy does not write")
             for member in members:
                 array = member.filename.removesuffix(".npy")
                 if array in arrays:
@@ -63,7 +69,7 @@ def _array(data: bytes, what: str) -> NDArray[Any]:
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise _bad(what, f"is no .npy file: {words_of(error)[:200]}") from error
     if dtype.kind not in "biuf":
-        remedy = "save bfloat16 as float32: array.float().numpy()" if dtype.kind == "V" else "save arrays of numbers"
+        remedy = _IN_FLOAT32 if dtype.kind == "V" else "save arrays of numbers"
         raise _bad(what, f"is {dtype}, which is no number", remedy)
     if len(shape) > 8 or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
         raise _bad(what, f"has {len(data) - file.tell()} bytes, and its header says {list(shape)[:9]} of {dtype}")
