@@ -36,7 +36,7 @@ def test_it_is_dropped(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["log", "README", ".hidden", ".DS_Store2", "found.txt", "sync-conflict", "a.tmp", "._"]
+    "name", ["log", "README", ".hidden", ".DS_Store2", "found.txt", "sync-conflict", "a.tmp", "recycler", "._"]
 )
 def test_anything_else_is_not(name: str) -> None:
     assert is_dropping(name) == (name == "._")
