@@ -12,12 +12,17 @@ import re
 _NAMES = re.compile(
     r"""
       \.DS_Store | \._.* | \.Spotlight-V100 | \.Trashes | \.fseventsd | \.TemporaryItems | \.DocumentRevisions-V100
-    | \.apdisk | \.metadata_never_index                                                            # macOS
+    | \.apdisk | \.metadata_never_index | \.VolumeIcon\.icns | \.com\.apple\..*                     # macOS
+    | \.AppleDouble | \.AppleDB | \.AppleDesktop | Network\ Trash\ Folder | Temporary\ Items # servers for macOS
+    | @eaDir | \#recycle                                                                           # Synology
+    | LOST\.DIR                                                                                    # Android
     | desktop\.ini | Thumbs\.db | ehthumbs\.db | System\ Volume\ Information | \$RECYCLE\.BIN
     | found\.[0-9]{3}                                                                              # Windows
+    | FSCK[0-9]{4}\.(REC|[0-9]{3}) | \.goutputstream-[A-Z0-9]{6}
     | lost\+found | \.Trash-[0-9]+ | \.directory | \.nfs[0-9a-f]+ | \.fuse_hidden[0-9a-f]+        # Linux
     | .*\.sync-conflict-[0-9]{8}-[0-9]{6}.* | \.stfolder | \.stversions | ~syncthing~.*\.tmp      # Syncthing
     | .*\ \(.*conflicted\ copy.*\).*                                                               # Dropbox, Nextcloud
+    | \.dropbox(\.cache)? | \.(nextcloud|owncloud)sync\.log | \.sync_[0-9a-f]{12}\.db(-shm|-wal)?
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
