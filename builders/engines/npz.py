@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -27,6 +28,9 @@ MAX_BYTES = 1 << 30
 MAX_ARRAYS = 64
 # numpy's own bound (numpy.lib.format): the header is parsed as a Python literal.
 _MAX_HEADER = 10_000
+# What the readers of zip files raise for bytes that are none.
+_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
+# What numpy writes. The library inflates others without a bound.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What bfloat16 rounds off lies beyond the tolerance for float32.
 _IN_FLOAT32 = "run the author's network once in float32, with the same weights (model.float()), and save that"
@@ -43,16 +47,15 @@ def read_npz(path: Path, name: str) -> tuple[bytes, dict[str, NDArray[Any]]]:
             if len(members) > MAX_ARRAYS or sum(member.file_size for member in members) > MAX_BYTES:
                 raise _bad(name, f"has more than {MAX_ARRAYS} arrays or {MAX_BYTES} bytes", "save one image")
             arrays = {}
-            # Others are not what numpy writes, and the library inflates them without a bound.
-            if odd := [one.filename for one in members if one.compress_type not in _COMPRESSIONS]:
-                raise _bad(name, f"has {odd[0]!r} in a compression that numpy does not write")
             for member in members:
+                if member.compress_type not in _COMPRESSIONS:
+                    raise _bad(name, f"has {member.filename!r} compressed in another way than numpy does")
                 array = member.filename.removesuffix(".npy")
                 if array in arrays:
                     raise _bad(name, f"has the array {array!r} twice")
                 with archive.open(member) as file:
                     arrays[array] = _array(file.read(member.file_size + 1), f"{name}: the array {array!r}")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+    except _BROKEN as error:
         raise _bad(name, f"is no .npz file: {words_of(error)}") from error
     return data, arrays
 
