@@ -47,6 +47,24 @@ _PIECE = 2**20
 _MAX_ITEM = 16
 
 
+# Files that are taken for an ONNX model: at which byte they have which bytes, what they are, and the remedy.
+_OTHER_FILES = (
+    (
+        0,
+        b"version https://git-lfs.github.com/",
+        ", but the pointer of Git LFS to one",
+        "load the file itself with `git lfs pull`; a pointer is all that a clone without Git LFS has",
+    ),
+    (
+        0,
+        b"PK\x03\x04",
+        ", but an archive or a checkpoint of PyTorch",
+        "export the network with torch.onnx.export, or unpack it",
+    ),
+    (4, b"ORTM", ", but a model in the format ORT", "give the .onnx file that it was converted from"),
+)
+
+
 def _silent() -> None:
     """Progress for nobody."""
 
@@ -222,17 +240,19 @@ def parse_onnx(data: bytes, name: str) -> Any:
     try:
         model = onnx.load_model_from_string(data)
     except import_extra("google.protobuf.message").DecodeError as error:
-        raise _not_onnx(name) from error
+        raise _not_onnx(name, data) from error
     if not model.HasField("graph"):
-        raise _not_onnx(name)
+        raise _not_onnx(name, data)
     return model
 
 
-def _not_onnx(name: str) -> FlightbagError:
+def _not_onnx(name: str, data: bytes) -> FlightbagError:
     remedy = (
         "give the .onnx file of an export; its weights in a file of their own (.data, .onnx_data) are found beside it"
     )
-    return failure("invalid-model", f"{name} is not an ONNX model", remedy=remedy, model=name)
+    others = ((what, right) for at, begin, what, right in _OTHER_FILES if data.startswith(begin, at))
+    what, remedy = next(others, ("", remedy))
+    return failure("invalid-model", f"{name} is not an ONNX model{what}", remedy=remedy, model=name)
 
 
 def _hash(path: Path, into: Path | None, progress: Callable[[], None], fixed: Sequence[FixedInput]) -> ModelSource:

@@ -367,6 +367,22 @@ def test_half_precision_too_large_for_protobuf_as_float32_has_the_remedy(tmp_pat
         make_compilable(snapshot_model(path, tmp_path / "copy").path)
 
 
+@pytest.mark.parametrize(
+    ("data", "what", "remedy"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n", "Git LFS", "git lfs pull"),
+        (b"PK\x03\x04" + bytes(99), "PyTorch", "torch.onnx.export"),
+        (b"\x18\x00\x00\x00ORTM" + bytes(99), "ORT", "the .onnx file that it was converted from"),
+    ],
+)
+def test_what_is_taken_for_a_model_is_named(tmp_path: Path, data: bytes, what: str, remedy: str) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(data)
+    with pytest.raises(Invalid, match=what) as caught:
+        snapshot_model(path, tmp_path / "copy")
+    assert remedy in caught.value.remedy
+
+
 # -- values of fixed inputs
 
 
