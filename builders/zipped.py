@@ -6,6 +6,7 @@ Law: whatever is wrong with the bytes is a ValueError, also where it shows in th
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ _ENTRY = b"PK\x01\x02"  # what an entry of the directory begins with
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
+    struct.error,
     EOFError,
     NotImplementedError,
     RuntimeError,

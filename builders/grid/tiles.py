@@ -13,7 +13,7 @@ The functions on arrays serve whole areas. Tile sources and polygons are the sub
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ _DEGREE = 10**7
 _TURN = 360 * _DEGREE
 _LATITUDE_LIMIT = 85.0511287798066  # atan(sinh(pi)): where the web-mercator square ends
 
+# West, south, east, north in degrees.
+Bounds: TypeAlias = tuple[float, float, float, float]
 Coordinate = TypeVar("Coordinate", int, NDArray[np.int64])
 
 
@@ -174,7 +176,7 @@ def rows_between(south: int, north: int, zoom: int) -> range:
     return range(first, min(1 << zoom, max(math.ceil(_row(south, zoom)), first + 1)))
 
 
-def tile_bounds(tile: Tile) -> tuple[float, float, float, float]:
+def tile_bounds(tile: Tile) -> Bounds:
     """(west, south, east, north) of a tile in degrees of WGS 84."""
     z, x, y = tile
     side = 1 << z
@@ -183,6 +185,13 @@ def tile_bounds(tile: Tile) -> tuple[float, float, float, float]:
         return math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * row / side))))
 
     return x / side * 360 - 180, latitude(y + 1), (x + 1) / side * 360 - 180, latitude(y)
+
+
+def bounds_of_tiles(zoom: int, columns: tuple[int, int], rows: tuple[int, int]) -> Bounds:
+    """The box of the tiles from the first to the last column and row."""
+    west, _, _, north = tile_bounds(Tile(zoom, columns[0], rows[0]))
+    _, south, east, _ = tile_bounds(Tile(zoom, columns[1], rows[1]))
+    return west, south, east, north
 
 
 def _first_id(zoom: int) -> int:

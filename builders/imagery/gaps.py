@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.grid.tiles import Tile, tile_bounds, tile_xy
+from builders.grid.tiles import Bounds, Tile, tile_bounds, tile_xy
 
 Box = tuple[int, int, int, int]
 # Of a grid of tiles: a long diagonal corridor has far more of them in its box than in its area.
@@ -77,6 +78,31 @@ def gaps(levels: Sequence[Tiles], bbox: Box) -> tuple[str, ...]:
         tiles = "1 absent tile lies" if inside == 1 else f"{inside} absent tiles lie"
         sentences.append(f"{tiles} inside of what the imagery covers: a hole, not an edge")
     return tuple(sentences)
+
+
+def elsewhere(path: Path, bounds: Bounds, bbox: Box) -> str:
+    """Return where a source lies, beside where the area does, and what it looks like if they do not meet."""
+    west, south, east, north = (edge / 10**7 for edge in bbox)
+    text = f"{path} has imagery at {_place(*bounds)}; the area lies at {_place(west, south, east, north)}"
+    turned = {
+        "": (west, south, east, north),
+        "the source lies in the other hemisphere: check the signs of the latitudes": (west, -north, east, -south),
+        "the source lies in the other hemisphere: check the signs of the longitudes": (-east, south, -west, north),
+        "both signs of the area look wrong": (-east, -north, -west, -south),
+        "latitudes and longitudes of the area look exchanged": (south, west, north, east),
+    }
+    guess = next((words for words, box in turned.items() if _meet(box, bounds)), "")
+    return f"{text}: {guess}" if guess else text
+
+
+def _place(west: float, south: float, east: float, north: float) -> str:
+    return f"lat {south:.4f} to {north:.4f}, lon {west:.4f} to {east:.4f}"
+
+
+def _meet(one: Bounds, other: Bounds) -> bool:
+    (west, south, east, north), (left, bottom, right, top) = one, other
+    columns = west <= right and left <= east if west <= east else west <= right or left <= east
+    return columns and south <= top and bottom <= north
 
 
 def _trimmed(level: Tiles, bbox: Box) -> Trimmed | None:

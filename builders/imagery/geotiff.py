@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.grid.tiles import CELL_ZOOMS, MAX_ZOOM, Tile, check_zoom, tile_id, tile_ids, tile_xy
+from builders.grid.tiles import CELL_ZOOMS, MAX_ZOOM, Bounds, Tile, check_zoom, tile_id, tile_ids, tile_xy
 from builders.grid.views import EQUATOR
 from builders.imagery.mosaic import rasters_at
 from builders.imagery.png import write_png
@@ -188,6 +188,13 @@ class GeoTiffSource:
             raster.check_same()
             stamper.path(raster.path)
         return stamper.stamp()
+
+    def bounds(self, zoom: int) -> Bounds:  # noqa: ARG002 - rasters have one box
+        """The box in which its rasters lie."""
+        west, south = self._bounds[:, :2].min(0).tolist()
+        east, north = self._bounds[:, 2:].max(0).tolist()
+        south, north = (math.degrees(math.atan(math.sinh(edge / HALF * math.pi))) for edge in (south, north))
+        return west / HALF * 180, south, east / HALF * 180, north
 
     def reach(self, zoom: int, ids: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """uint8[n]: how much of each of these tiles lies in the rasters: 0 no pixel, 1 some, 2 all of them."""

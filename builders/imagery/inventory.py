@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from builders.activity import doing
 from builders.grid.live import find
 from builders.grid.tiles import CELL_ZOOMS, Tile, cell_range, tile_from_id, tile_ids, tile_xy
 from builders.grid.views import View
-from builders.imagery.gaps import gaps
+from builders.imagery.gaps import elsewhere, gaps
 from builders.imagery.repetition import Repetition, picture_of, repetition
 from builders.imagery.roworder import Extent, Scheme
 from builders.imagery.signature import FAULTS, WRONG_SIZE, contradiction, fault_of
@@ -38,7 +38,7 @@ from builders.imagery.sources import TileSource, open_source
 from builders.imagery.statcache import StatCache, TileHashes, ZoomHashes
 from builders.imagery.structure import size_of
 from builders.recipe import tile_list
-from store.errors import Corrupt
+from store.errors import Corrupt, FlightbagError
 from store.format.ids import DIGEST_SIZE, derive
 
 COVERAGE_CONTEXT = "flightbag 2026 coverage v1"
@@ -305,7 +305,14 @@ class TileSources:
         absent = sum(int(np.count_nonzero(~level.present)) for level in levels)
         if 2 * absent <= sum(len(level.required) for level in levels):
             return ()
-        hints = [source.row_order.hint(source.path) for _, source in self._sources if source.row_order is not None]
+        hints = []
+        for spec, source in self._sources:
+            turned = source.row_order.hint(source.path) if source.row_order is not None else ""
+            bounds = None
+            if not turned:
+                with suppress(FlightbagError):  # damage outside of the area: these tiles are absent all the same
+                    bounds = source.bounds(max(spec.zooms))
+            hints += [turned or ("" if bounds is None else elsewhere(source.path, bounds, self._bbox))]
         return tuple(hint for hint in hints if hint)
 
     def _read(self, zoom: int, cells: NDArray[np.uint64], progress: Callable[[int], None] | None) -> ZoomHashes:

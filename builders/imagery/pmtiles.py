@@ -16,6 +16,7 @@ badly compressed gives empty bytes, which no decoder accepts, so such a tile is 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -29,12 +30,24 @@ from numpy.typing import NDArray
 
 from builders.extras import import_extra
 from builders.files import open_regular
-from builders.grid.tiles import CELL_ZOOMS, MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_range, tile_id
+from builders.grid.tiles import (
+    CELL_ZOOMS,
+    MAX_TILE_BYTES,
+    MAX_ZOOM,
+    Bounds,
+    Tile,
+    bounds_of_tiles,
+    cell_range,
+    tile_id,
+    tile_xy,
+)
 from builders.imagery.inflate import inflate, unpacked
 from builders.imagery.signature import FOREIGN, format_of
 from builders.imagery.stamps import SourceStamp, check_same, stamp_of
 from store.errors import Corrupt, Invalid, Unavailable
 
+# Runs of tiles that are looked at, to say where tiles lie.
+_LOOKED_AT = 1 << 16
 MAX_LEAF_LEVELS = 3  # the limit of the readers by the authors of the format; writers make one level
 # Writers put about 4096 entries into a directory, and more only to keep the root small: enough for 900 million tiles.
 MAX_ENTRIES = 1 << 18
@@ -80,6 +93,10 @@ class PMTilesSource:
             header = self._header(library, self._opened.st_size)
             self._gzipped_inside = header["internal_compression"].name == "GZIP"
             root, _, self._leaf_section, self._tile_section = _sections(header)
+            west, south, east, north = (
+                header[f"{end}_e7"] / 10**7 for end in ("min_lon", "min_lat", "max_lon", "max_lat")
+            )
+            self._box: Bounds = (west, south, east, north)
             if header["min_zoom"] <= header["max_zoom"] <= MAX_ZOOM:
                 self.zooms = header["min_zoom"], header["max_zoom"]
             self._root = self._directory(root, 0, _END_ID)
@@ -127,6 +144,17 @@ class PMTilesSource:
 
     def reach(self, zoom: int, ids: NDArray[np.uint64]) -> None:
         """None: the source is not a raster."""
+
+    def bounds(self, zoom: int) -> Bounds | None:
+        """The box in which its tiles of a zoom lie: of many tiles, by the header."""
+        runs = itertools.islice(self._runs(self._root, *cell_range(Tile(0, 0, 0), zoom)), _LOOKED_AT + 1)
+        ends = [end for run, _ in runs for end in (run[0], run[-1])]
+        if len(ends) > 2 * _LOOKED_AT:
+            return self._box
+        if not ends:
+            return None
+        x, y = tile_xy(zoom, np.array(ends, np.uint64))
+        return bounds_of_tiles(zoom, (int(x.min()), int(x.max())), (int(y.min()), int(y.max())))
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - an archive has one stamp
         """The stamp of the archive, for any cells.

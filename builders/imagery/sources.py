@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.files import open_regular
-from builders.grid.tiles import Tile
+from builders.grid.tiles import Bounds, Tile
 from builders.imagery.geopackage import GeoPackageSource
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.mosaic import is_raster
@@ -90,6 +90,10 @@ class TileSource(Protocol):
     def reach(self, zoom: int, ids: NDArray[np.uint64]) -> NDArray[np.uint8] | None:
         """uint8[n] of a raster: how much of each of these tiles lies in it, 0 no pixel, 1 some, 2 all of them. None of
         a source whose tiles are files: it has a tile, or lacks it."""
+
+    def bounds(self, zoom: int) -> Bounds | None:
+        """The box in which its tiles of a zoom lie, as far as that can be known without walking all of them; None where
+        it has none of that zoom."""
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:
         """The stamp of these cells, each with the zoom of its tiles: any change of a tile in them changes it.

@@ -26,7 +26,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_spans, tile_id, tile_ids
+from builders.grid.tiles import MAX_TILE_BYTES, Bounds, Tile, bounds_of_tiles, cell_spans, tile_id, tile_ids
 from builders.imagery.inflate import unpacked
 from builders.imagery.sqlite import Database
 from builders.imagery.stamps import SourceStamp
@@ -120,6 +120,26 @@ class TileTable:
 
     def reach(self, zoom: int, ids: NDArray[np.uint64]) -> None:
         """None: the source is not a raster."""
+
+    def bounds(self, zoom: int) -> Bounds | None:
+        """The box in which its tiles of a zoom lie."""
+        grid = self.grid(zoom)
+        if grid is None:
+            return None
+        query = f"""
+            SELECT min(tile_column), max(tile_column), min(tile_row), max(tile_row) FROM {self.table}
+            WHERE zoom_level = ? AND typeof(tile_column) = 'integer' AND typeof(tile_row) = 'integer'
+                  AND tile_column BETWEEN 0 AND ? AND tile_row BETWEEN ? AND ?
+            """  # noqa: S608 - a quoted name
+        rows = grid.stored(grid.rows)
+        with self._database.querying():
+            values = (grid.level, len(grid.columns) - 1, rows[0], rows[-1])
+            ((left, right, lowest, highest),) = self._database.rows(query, values)
+        if left is None:
+            return None
+        ends = sorted((row - grid.row) * grid.step + grid.rows[0] for row in (lowest, highest))
+        first = grid.columns[0]
+        return bounds_of_tiles(zoom, (left + first, right + first), (ends[0], ends[1]))
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:  # noqa: ARG002 - a database has one stamp
         """The stamp of the database, for any cells."""

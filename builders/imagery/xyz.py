@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.files import open_regular, read_regular
-from builders.grid.tiles import MAX_TILE_BYTES, MAX_ZOOM, Tile, cell_spans, tile_id, tile_ids
+from builders.grid.tiles import MAX_TILE_BYTES, MAX_ZOOM, Bounds, Tile, bounds_of_tiles, cell_spans, tile_id, tile_ids
 from builders.imagery.inflate import unpacked
 from builders.imagery.roworder import Claims, Extent, RowOrder, Scheme, StoredRows, bounds_of, row_order
 from builders.imagery.stamps import SourceStamp, Stamper, check_same, identity_of
@@ -46,6 +46,8 @@ _BOX = re.compile(rb"<BoundingBox\s([^>]{1,1000})>")
 _EDGE = re.compile(rb"\b(minx|miny|maxx|maxy)\s*=\s*[\"']\s*([-+.0-9eE]{1,40})\s*[\"']")
 _NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 _TILE = re.compile(rf"({_NUMBER.pattern})(?:@2x)?(?:\.(jpg|jpeg|jfif|png|webp))?", re.IGNORECASE)
+# Columns of which the rows are looked at, to say where tiles lie.
+_LOOKED_AT = 16
 _ZOOMS = {str(zoom): zoom for zoom in range(MAX_ZOOM + 1)}
 
 
@@ -147,6 +149,21 @@ class XyzSource:
 
     def reach(self, zoom: int, ids: NDArray[np.uint64]) -> None:
         """None: the source is not a raster."""
+
+    def bounds(self, zoom: int) -> Bounds | None:
+        """The box in which its tiles of a zoom lie, by the rows of some of its columns."""
+        side = 1 << zoom
+        names = (entry.name for entry in self._listed(f"{os.fspath(self.path)}/{zoom}"))
+        columns = sorted({int(name) for name in names if _NUMBER.fullmatch(name) and int(name) < side})
+        step = max(1, len(columns) // _LOOKED_AT)
+        listed = (_parts(tile)[0] for column in columns[::step] for tile in self._listed(self._folder(zoom, column)))
+        rows = [int(row) for row in listed if row and int(row) < side]
+        if not rows:
+            return None
+        first, last = min(rows), max(rows)
+        if self.row_order.scheme == "tms":
+            first, last = side - 1 - last, side - 1 - first
+        return bounds_of_tiles(zoom, (columns[0], columns[-1]), (first, last))
 
     def stamp(self, cells: Sequence[tuple[Tile, int]]) -> SourceStamp:
         """The stamp of every tile of these cells, and of the folders `z` and `z/x` that hold or could hold them.

@@ -4,7 +4,7 @@
     python -m tests.support.runtimes table    writes builders/engines/onnxruntime_versions.py again from their libraries
 
 An environment has what the extra `onboard` of pyproject.toml asks for, with this version of ONNX Runtime: what a flight
-computer installs. It lacks the extra `build`.
+computer installs. It lacks the extra `build`. All but the one package is installed once, for all of them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(sys.prefix) / "runtimes"
+BASE = "base"
 REPOSITORY = Path(__file__).parents[2]
 TABLE = REPOSITORY / "builders/engines/onnxruntime_versions.py"
 # The first release of each minor version from the oldest supported on: what it has, every later one has.
@@ -73,10 +74,12 @@ def installed() -> str:
 
 
 def requirements(version: str) -> list[str]:
-    """What `flightbag[onboard]` asks for, with this version of ONNX Runtime, or with FAISS for `faiss-<version>`."""
+    """What is installed for a version: ONNX Runtime, or FAISS for `faiss-<version>`; for BASE what `flightbag[onboard]`
+    asks for."""
+    if version != BASE:
+        return [f"faiss-cpu=={version[6:]}" if version.startswith("faiss-") else f"onnxruntime=={version}"]
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["onboard"]]
-    return [*wanted, f"faiss-cpu=={version[6:]}" if version.startswith("faiss-") else f"onnxruntime=={version}"]
+    return [*project["dependencies"], *project["optional-dependencies"]["onboard"]]
 
 
 def oldest_of_pyproject(extra: str = "onboard") -> str:
@@ -90,16 +93,25 @@ def oldest_of_pyproject(extra: str = "onboard") -> str:
 
 
 def environment(version: str) -> tuple[Path, str]:
-    """Return (the environment of this version, ""), made if it is absent; or why it cannot be made."""
+    """Return (the environment of this version, ""), made if it is absent; or why it cannot be made.
+
+    It has the packages of the environment BASE, too, behind its own: what differs is installed alone.
+    """
     folder, begun = ROOT / version, ROOT / f"{version}.part-{os.getpid()}"
     if not folder.is_dir():
+        if version != BASE and (why := environment(BASE)[1]):
+            return folder, why
         venv.create(begun, symlinks=True)
+        if version != BASE:
+            packages = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
+            (begun / packages / "base.pth").write_text(f"{ROOT / BASE / packages}\n")
         command = [sys.executable, "-m", "pip", "--python", str(begun / "bin/python"), "install", "--quiet"]
         options = ["--disable-pip-version-check", "--no-compile", "--only-binary", ":all:"]
+        options += [] if version == BASE else ["--no-deps"]
         done = subprocess.run([*command, *options, *requirements(version)], check=False, capture_output=True, text=True)
         if done.returncode:
             shutil.rmtree(begun, ignore_errors=True)
-            return folder, f"onnxruntime {version} cannot be installed here: {done.stderr.strip()[-300:]}"
+            return folder, f"the environment {version} cannot be installed here: {done.stderr.strip()[-300:]}"
         try:
             begun.rename(folder)
         except OSError:  # somebody else was quicker

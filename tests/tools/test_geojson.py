@@ -69,3 +69,15 @@ def test_the_edge_that_is_short_is_named_and_the_remedy_works(desk: Desk, monkey
     )
     ran = flightbag("plan", mission, "--store", desk.store)
     assert ran.status == 0, ran.out
+
+
+def test_an_area_in_the_other_hemisphere_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    confine_here(monkeypatch)
+    south = (-99.180, -47.030, -99.155, -47.008)
+    mission = desk.write_mission(
+        "left", zooms=(14,), files=(), bbox=south, takeoff=(-47.0201, -99.1602), of_tiles='scheme = "tms"'
+    )
+    ran = flightbag("plan", mission, "--store", desk.store)
+    assert ran.status == 1, ran.err
+    assert "terrain.mbtiles has imagery at lat 46.9" in ran.out or "check the signs of the latitudes" in ran.out
+    assert "check the signs of the latitudes" in ran.out

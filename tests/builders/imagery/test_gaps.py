@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builders.grid.tiles import tile_xy, tiles_of_bbox
-from builders.imagery.gaps import Box, gaps
+from builders.imagery.gaps import Box, elsewhere, gaps
 
 AREA = (-991800000, 470080000, -991550000, 470300000)
 
@@ -87,3 +88,26 @@ def test_the_box_that_is_named_is_whole(cuts: tuple[int, int, int, int], area: B
     for text in gaps(levels, area):
         if text.startswith("with "):
             require_whole(text, area, levels)
+
+
+BOUNDS = (-99.18, 47.008, -99.155, 47.03)
+
+
+@pytest.mark.parametrize(
+    ("area", "words"),
+    [
+        (AREA, ""),
+        ((-991800000, -470300000, -991550000, -470080000), "other hemisphere: check the signs of the latitudes"),
+        ((991550000, 470080000, 991800000, 470300000), "other hemisphere: check the signs of the longitudes"),
+        ((470080000, -991800000, 470300000, -991550000), "latitudes and longitudes of the area look exchanged"),
+        ((100000000, 470080000, 101000000, 470300000), ""),
+    ],
+)
+def test_a_source_that_lies_elsewhere_is_named_with_its_bounds(area: Box, words: str) -> None:
+    text = elsewhere(Path("a.mbtiles"), BOUNDS, area)
+    west, south, east, north = (edge / 10**7 for edge in area)
+    assert text.startswith(
+        "a.mbtiles has imagery at lat 47.0080 to 47.0300, lon -99.1800 to -99.1550; the area lies at "
+        f"lat {south:.4f} to {north:.4f}, lon {west:.4f} to {east:.4f}"
+    )
+    assert text.endswith(words or f"{east:.4f}")

@@ -170,7 +170,8 @@ def test_texts_in_the_place_of_numbers_do_not_fill_the_memory(package: Path) -> 
             INSERT INTO many VALUES (1), (2), (3), (4);
             CREATE VIEW gpkg_tile_matrix AS
                 SELECT table_name, one.n + 4 * two.n + 16 * three.n AS zoom_level,
-                       (SELECT text FROM long) AS matrix_width, 1 AS matrix_height, 1 AS tile_width, 1 AS tile_height, 1 AS pixel_x_size, 1 AS pixel_y_size
+                       (SELECT text FROM long) AS matrix_width, 1 AS matrix_height,
+                       1 AS tile_width, 1 AS tile_height, 1 AS pixel_x_size, 1 AS pixel_y_size
                 FROM numbers, many AS one, many AS two, many AS three;
             """
         )

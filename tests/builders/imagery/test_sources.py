@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders.grid.tiles import Tile, cell_of, cell_range, tile_id
+from builders.grid.tiles import Tile, cell_of, cell_range, tile_bounds, tile_id
 from builders.imagery.sources import TileSource, open_source
 from store.errors import Corrupt, Invalid, Unavailable
 from tests.builders.imagery.containers import (
+    HIGH,
     HOLE,
     ROUND,
     SIDE,
+    WIDE,
     X0,
     Y0,
     ZOOM,
@@ -74,6 +76,14 @@ def test_only_a_raster_reaches_over_a_tile_that_it_lacks(container: Container, i
     with open_source(imagery, SIDE, ROUND) as source:
         reach = source.reach(ZOOM, ids)
     assert reach is None if container.name != "geotiff" else reach is not None and reach.tolist() == [2, 2, 0]
+
+
+def test_a_source_says_where_its_tiles_lie(container: Container, imagery: Path) -> None:
+    west, _, _, north = tile_bounds(Tile(ZOOM, X0, Y0))
+    _, south, east, _ = tile_bounds(Tile(ZOOM, X0 + WIDE - 1, Y0 + HIGH - 1))
+    with container.open(imagery) as source:
+        assert source.bounds(ZOOM) == pytest.approx((west, south, east, north), abs=1e-6)
+        assert container.name == "geotiff" or source.bounds(ZOOM - 1) is None
 
 
 def test_bands_a_stretch_and_a_list_are_for_rasters(container: Container, imagery: Path, tmp_path: Path) -> None:

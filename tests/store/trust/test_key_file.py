@@ -211,6 +211,7 @@ class TestOpenSsh:
         with pytest.raises(Invalid, match="the cipher is 'chacha20-poly1305") as caught:
             PrivateKey.of_pem(private, PASSPHRASE)
         command = caught.value.remedy.partition(": ")[2].replace("FILE", str(tmp_path / "key")).split()
+        command[command.index("100")] = "16"  # the same, in less time
         secret = ("-P", PASSPHRASE.decode(), "-N", PASSPHRASE.decode())
         subprocess.run([*command, *secret], capture_output=True, check=True)
         private = (tmp_path / "key").read_bytes()
