@@ -20,8 +20,7 @@ A = (-99.180, 47.008, -99.150, 47.033)
 B = (-99.165, 47.008, -99.135, 47.033)
 
 
-@pytest.fixture
-def real(desk: Desk, shared: Path) -> dict[str, Any]:
+def mission_settings(shared: Path) -> dict[str, Any]:
     """Settings of a mission file over the shared data."""
     return {
         "tiles": shared / "imagery/naip-20180716.mbtiles",
@@ -34,9 +33,30 @@ def real(desk: Desk, shared: Path) -> dict[str, Any]:
     }
 
 
-def test_the_mission_of_the_issue(desk: Desk, real: dict[str, Any]) -> None:
-    mission = desk.write_mission("north-ridge", **real)
-    report = desk.built(mission)
+@pytest.fixture
+def real(shared: Path) -> dict[str, Any]:
+    return mission_settings(shared)
+
+
+@pytest.fixture(scope="module")
+def first(_first_desk: Desk, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a desk on which the mission `north-ridge` is built, and the report of that build."""
+    folder = tmp_path_factory.mktemp("real") / "desk"
+    shutil.copytree(_first_desk.folder, folder)
+    desk = Desk(folder)
+    return folder, desk.built(desk.write_mission("north-ridge", **mission_settings(shared)))
+
+
+@pytest.fixture
+def ridge(first: tuple[Path, dict[str, Any]], tmp_path: Path) -> tuple[Desk, dict[str, Any]]:
+    """A desk of the test's own on which that mission is built, and the report."""
+    shutil.copytree(first[0], tmp_path / "ridge")
+    return Desk(tmp_path / "ridge"), first[1]
+
+
+def test_the_mission_of_the_issue(ridge: tuple[Desk, dict[str, Any]], real: dict[str, Any]) -> None:
+    desk, report = ridge
+    mission = desk.folder / "north-ridge.toml"
     assert report["outcome"] == "built"
     assert report["coverage"] == {
         "tiles": 312,
@@ -81,9 +101,11 @@ def test_overlapping_missions_build_shared_things_once(desk: Desk, real: dict[st
     print("built once for both missions:", *sorted(both), sep="\n  ")
 
 
-def test_both_dates_one_behind_the_other(desk: Desk, real: dict[str, Any], shared: Path) -> None:
+def test_both_dates_one_behind_the_other(
+    ridge: tuple[Desk, dict[str, Any]], real: dict[str, Any], shared: Path
+) -> None:
     """Where sources overlap the first listed wins: the second date adds nothing and changes no key."""
-    plain = desk.built(desk.write_mission("one", **real))
+    desk, plain = ridge
     text = desk.write_mission("two", **real).read_text()
     extra = (
         f'[[tiles]]\nsource = "{shared / "imagery/naip-20190904.mbtiles"}"\nzooms = [16, 17]\ncaptured = 2019-09-04\n\n'
@@ -95,8 +117,8 @@ def test_both_dates_one_behind_the_other(desk: Desk, real: dict[str, Any], share
     assert keys[0] == keys[1]
 
 
-def test_tiles_may_be_a_view(desk: Desk, real: dict[str, Any], shared: Path) -> None:
-    plain = desk.built(desk.write_mission("one", **real))
+def test_tiles_may_be_a_view(ridge: tuple[Desk, dict[str, Any]], real: dict[str, Any], shared: Path) -> None:
+    desk, plain = ridge
     copy = desk.folder / "view.mbtiles"
     shutil.copy(shared / "imagery/naip-20180716.mbtiles", copy)
     copy.chmod(0o644)
@@ -148,10 +170,11 @@ def test_two_missions_half_over_each_other_then_a_shifted_polygon(
     assert (shards(again, "built"), shards(again, "reused"), again["embedded"]) == (1, 3, 1)
 
 
-def test_an_int8_engine_that_confuses_its_own_tiles_is_not_published(desk: Desk, real: dict[str, Any]) -> None:
+def test_an_int8_engine_that_confuses_its_own_tiles_is_not_published(ridge: tuple[Desk, dict[str, Any]]) -> None:
     """Its fidelity passes: places here have cosines of 0.9997 with each other, which no fixed cosine tells apart."""
-    mission = desk.write_mission("north-ridge", **real)
-    own = {figure["name"]: figure for figure in desk.built(mission)["figures"]}["self@1/place-embedder"]
+    desk, report = ridge
+    mission = desk.folder / "north-ridge.toml"
+    own = {figure["name"]: figure for figure in report["figures"]}["self@1/place-embedder"]
     assert (own["value"], own["queries"]) == (10**6, 72 + 128)
     mission.write_text(mission.read_text().replace('precision = "fp32"', 'precision = "int8"'))
     ran = desk.build(mission)

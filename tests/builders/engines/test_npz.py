@@ -44,9 +44,9 @@ def header(shape: str, descr: str = "'<f4'") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) + 1) + text.encode() + b"\n"
 
 
-def zipped(*members: tuple[str, bytes]) -> bytes:
+def zipped(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for name, data in members:
             archive.writestr(name, data)
     return file.getvalue()
@@ -57,6 +57,9 @@ def pickled() -> bytes:
     np.savez(file, image=np.array([{"a": 1}], object))
     return file.getvalue()
 
+
+# The last record says that the directory is larger than the file.
+DIRECTORY_BEFORE = zipped(("image.npy", header("(1,)") + bytes(4)))[:-10] + b"\xff" * 4 + bytes(6)
 
 WRONG = {
     "no zip": b"PK" + bytes(100),
@@ -70,8 +73,17 @@ WRONG = {
     "more bytes than it says": zipped(("image.npy", header("(4,)") + bytes(20))),
     "a shape of terabytes": zipped(("image.npy", header(f"({10**12}, {10**6})"))),
     "a negative shape": zipped(("image.npy", header("(-1, -4)") + bytes(16))),
+    "a shape of nothing in terabytes": zipped(("image.npy", header(f"(0, {10**30})"))),
+    "a shape of truth": zipped(("image.npy", header("(True,)") + bytes(4))),
+    "open brackets": zipped(("image.npy", header("(" * 4000))),
+    "more members than any": zipped(*((f"a{n}.npy", b"") for n in range(257))),
+    "a directory before the file": DIRECTORY_BEFORE,
     "code for a header": zipped(("image.npy", header("__import__('os').getpid()"))),
     "the same array twice": zipped(("image.npy", header("(1,)") + bytes(4)), ("image", header("(1,)") + bytes(4))),
+    **{
+        f"compressed by method {method}": zipped(("image.npy", header("(1,)") + bytes(4)), compression=method)
+        for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    },
     "too many arrays": zipped(*((f"a{n}.npy", header("(1,)") + bytes(4)) for n in range(65))),
 }
 
