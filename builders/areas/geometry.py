@@ -222,7 +222,9 @@ class GeometryFile:
                 self.refuse(
                     here,
                     f"is at longitude {value_text(lon)}, latitude {value_text(lat)}, outside the world",
-                    "give [longitude, latitude] in degrees of WGS 84",
+                    "exchange latitude and longitude in the file"
+                    if -90 <= lon <= 90 < abs(lat) <= 360
+                    else "reproject the file to degrees of WGS 84: ogr2ogr -f GeoJSON -t_srs EPSG:4326 OUT.geojson IN",
                 )
             points.append((_e7(lon), _e7(lat)))
         return points
