@@ -20,6 +20,7 @@ from builders.areas.geometry import MAX_BYTES, SMALLER, Geometry, GeometryFile, 
 from builders.files import read_regular
 
 MAX_VALUES = 1 << 21  # in one file
+MAX_DIGITS = 1000  # of a number, before its point or in all: a whole number is made of it, in the square of their time
 MAX_DEPTH = 8  # of geometry collections in geometry collections
 
 # What the member "crs", which GeoJSON had before RFC 7946, calls WGS 84 with longitude first; also with heights
@@ -192,6 +193,12 @@ def parse_json(file: GeometryFile, data: bytes) -> object:
     def refuse(text: str) -> NoReturn:
         raise ValueError(f"{text} is not a number")
 
+    def number(text: str) -> Decimal:
+        value = Decimal(text)
+        if max(len(text), value.adjusted()) > MAX_DIGITS:
+            raise ValueError(f"the number {text[:20]}... has more than {MAX_DIGITS} digits")
+        return value
+
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         members = dict(pairs)
         if len(members) != len(pairs):
@@ -205,7 +212,7 @@ def parse_json(file: GeometryFile, data: bytes) -> object:
         file.refuse("", f"has more than {MAX_VALUES} values", SMALLER)
     try:
         text = data.decode("utf-8-sig")
-        return json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=refuse, object_pairs_hook=unique)
+        return json.loads(text, parse_int=number, parse_float=number, parse_constant=refuse, object_pairs_hook=unique)
     except RecursionError:
         why = "it is nested too deeply"
     except DecimalException:

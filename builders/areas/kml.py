@@ -9,9 +9,6 @@ is refused; nothing outside the file is opened; of a KMZ only the KML is unpacke
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,11 +17,11 @@ from typing import NoReturn
 from xml.parsers import expat
 
 from builders.areas.geometry import MAX_BYTES, MAX_POSITIONS, NUMBER, SMALLER, Geometry, GeometryFile, Home, value_text
+from builders.zipped import opened_zip, read_member
 
 MAX_ELEMENTS = 1 << 18
 MAX_DEPTH = 64
 MAX_MEMBERS = 4096  # of a KMZ
-_MEMBER = b"PK\x01\x02"  # what an entry of a ZIP's directory begins with
 _GEOMETRIES = ("Polygon", "LineString", "LinearRing", "Point")
 _OTHERS = ("Track", "MultiTrack", "Model", "NetworkLink", "GroundOverlay", "PhotoOverlay", "ScreenOverlay")
 _XML_REMEDY = "write the file again with the program that drew it"
@@ -119,8 +116,8 @@ class KmlFile(GeometryFile):
                     for holder in child.all(boundary)
                     for ring in holder.all("LinearRing")
                 ]
-                if len(list(child.all("outerBoundaryIs"))) != 1:
-                    self.refuse(here, "is a Polygon without one outerBoundaryIs", _XML_REMEDY)
+                if len([ring for outer in child.all("outerBoundaryIs") for ring in outer.all("LinearRing")]) != 1:
+                    self.refuse(here, "is a Polygon without exactly one outer ring", _XML_REMEDY)
                 yield Geometry(here, "Polygon", rings)
             elif child.name in ("LineString", "LinearRing"):
                 yield Geometry(here, "LineString", self._tuples(child, here))
@@ -141,6 +138,9 @@ class KmlFile(GeometryFile):
     def _tuples(self, element: _Element, place: str) -> list[list[Decimal]]:
         """[longitude, latitude, height where there is one] of each tuple of the element's coordinates."""
         # A position takes a hundred times its size, so they are counted before they are taken apart.
+        holders = list(element.all("coordinates"))
+        if len(holders) > 1 or any(one.children for one in holders):
+            self.refuse(place, "has coordinates twice, or elements among them", _XML_REMEDY)
         texts = (element.text_of("coordinates") or "").split(None, MAX_POSITIONS)
         self._read += len(texts)
         if self._read > MAX_POSITIONS:
@@ -159,11 +159,8 @@ class KmlFile(GeometryFile):
 
     def _unpacked(self, data: bytes) -> bytes:
         """The bytes of the one KML of a KMZ: doc.kml, or the only one at its top."""
-        # The directory is read whole when the ZIP is opened: its entries are counted before.
-        if (members := data.count(_MEMBER)) > MAX_MEMBERS:
-            self.refuse("", f"is a ZIP of {members} files, a KMZ has at most {MAX_MEMBERS}", "save it as KML")
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            with opened_zip(data, MAX_MEMBERS) as archive:
                 names = [one for one in archive.infolist() if one.filename.lower().endswith(".kml")]
                 top = [one for one in names if "/" not in one.filename]
                 main = [one for one in top if one.filename == "doc.kml"] or top or names
@@ -174,12 +171,9 @@ class KmlFile(GeometryFile):
                 for one in names:
                     if one is not chosen:
                         self.pass_over(value_text(one.filename), "is another KML of the KMZ: passed over")
-                if chosen.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or chosen.flag_bits & 1:
-                    self.refuse(value_text(chosen.filename), "is encrypted, or packed in a rare way", "save it as KML")
-                with archive.open(chosen) as file:
-                    unpacked = file.read(MAX_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
-            self.refuse("", f"is a damaged ZIP: {error}", "copy the file again, or save it as KML")
+                unpacked = read_member(archive, chosen, MAX_BYTES)
+        except ValueError as error:
+            self.refuse("", f"is not a usable KMZ: {error}", "copy the file again, or save it as KML")
         if len(unpacked) > MAX_BYTES:
             self.refuse(value_text(chosen.filename), f"has more than {MAX_BYTES} bytes", SMALLER)
         return unpacked

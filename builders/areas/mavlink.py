@@ -65,6 +65,13 @@ def home_of(file: GeometryFile, place: str, lat: object, lon: object, altitude: 
     return Home(*file.point(Geometry(place, "Point", [lon, lat])), altitude if isinstance(altitude, Decimal) else None)
 
 
+def whole(file: GeometryFile, place: str, number: object, remedy: str) -> int:
+    """Return a whole number; refuse anything else."""
+    if not isinstance(number, Decimal) or number != int(number):
+        file.refuse(place, f"is {value_text(number)}, must be a whole number", remedy)
+    return int(number)
+
+
 class Items:
     """The items of a mission, in their order. `home` is where it begins, None where that is not known."""
 
@@ -213,10 +220,7 @@ class WaypointFile(GeometryFile):
             self.refuse(
                 place, f"{what}, an item has {_FIELDS} numbers", "save the file again, with points for decimals"
             )
-        number, _, frame, command = (self._whole(place, one) for one in numbers[:4])
+        number, _, frame, command = (
+            whole(self, f"{place}, field {n}", one, "save the file again") for n, one in enumerate(numbers[:4], 1)
+        )
         return Item(place, number, frame, command, tuple(numbers[4:11]))
-
-    def _whole(self, place: str, number: Decimal | None) -> int:
-        if number is None or number != int(number):
-            self.refuse(place, f"has {value_text(number)} for a whole number", "save the file again")
-        return int(number)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from builders.areas.geometry import Geometry, GeometryFile, Home, value_text
-from builders.areas.mavlink import Item, Items, Position, home_of
+from builders.areas.mavlink import Item, Items, Position, home_of, whole
 
 FENCE, SURVEY = "geofence", "survey"
 _SAVE_AGAIN = "open it in QGroundControl, and save it again"
@@ -126,8 +126,10 @@ class PlanFile(GeometryFile):
         parameters = self._list(item.get("params"), f"{place}.params")
         if len(parameters) != 7 or not all(isinstance(one, Decimal | None) for one in parameters):
             self.refuse(f"{place}.params", "must be seven numbers, or null", _SAVE_AGAIN)
-        frame, command = (int(self._number(item.get(key), f"{place}.{key}")) for key in ("frame", "command"))
-        number = int(self._number(item["doJumpId"], f"{place}.doJumpId")) if "doJumpId" in item else -1
+        frame, command, number = (
+            whole(self, f"{place}.{key}", item.get(key, absent), _SAVE_AGAIN)
+            for key, absent in (("frame", None), ("command", None), ("doJumpId", Decimal(-1)))
+        )
         return Item(place, number, frame, command, tuple(parameters))
 
     def _flown(self, item: dict[str, Any], place: str) -> list[Position]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from builders.grid.tiles import MAX_ZOOM
@@ -19,6 +20,7 @@ from builders.imagery.tiletable import Grid, TileTable
 from store.errors import Invalid
 
 _TABLES = ("gpkg_contents", "gpkg_spatial_ref_sys", "gpkg_tile_matrix_set", "gpkg_tile_matrix")
+_MATRIX = ("zoom_level", "matrix_width", "matrix_height", "tile_width", "tile_height", "pixel_x_size", "pixel_y_size")
 _NAME_BYTES = 256
 _MAX_TABLES = 20
 _MAX_LEVELS = 100
@@ -89,7 +91,7 @@ class GeoPackageSource(TileTable):
 
     def _matrices(self) -> tuple[dict[int, Grid], list[int]]:
         """The grid of each zoom, and the zoom_levels that are on none."""
-        boxes = self._of_table("srs_id, min_x, min_y, max_x, max_y", "gpkg_tile_matrix_set", 2)
+        boxes = self._of_table(("srs_id", "min_x", "min_y", "max_x", "max_y"), "gpkg_tile_matrix_set", 2)
         if len(boxes) != 1:
             raise self._unusable(f"{self.name} has {len(boxes)} tile matrix sets, must have one", _WARPED)
         srs, *edges = boxes[0]
@@ -97,8 +99,7 @@ class GeoPackageSource(TileTable):
         box = _Box(*(self._number(edge, "the box of its tile matrix set") for edge in edges))
         grids: dict[int, Grid] = {}
         off: list[int] = []
-        columns = "zoom_level, matrix_width, matrix_height, tile_width, tile_height, pixel_x_size, pixel_y_size"
-        for level, *numbers in self._of_table(columns, "gpkg_tile_matrix", _MAX_LEVELS):
+        for level, *numbers in self._of_table(_MATRIX, "gpkg_tile_matrix", _MAX_LEVELS):
             numbers = [self._number(number, f"a tile matrix of {self.name}") for number in numbers]
             if type(level) is not int or not all(number > 0 for number in numbers):
                 raise self._unusable(f"a tile matrix of {self.name} has a number that is not above 0", _WARPED)
@@ -120,7 +121,7 @@ class GeoPackageSource(TileTable):
     def _check_system(self, srs: object) -> None:
         query = f"""
             SELECT CASE WHEN typeof(organization) = 'text' AND length(CAST(organization AS BLOB)) <= {_NAME_BYTES}
-                   THEN organization END, organization_coordsys_id
+                   THEN organization END, {_number("organization_coordsys_id")}
             FROM gpkg_spatial_ref_sys WHERE srs_id = ? LIMIT 2
             """  # noqa: S608 - constants
         systems = [(str(organization).lower(), number) for organization, number in self._rows(query, (srs,))]
@@ -128,9 +129,11 @@ class GeoPackageSource(TileTable):
             names = " and ".join(f"{organization.upper()}:{number}" for organization, number in systems)
             raise self._unusable(f"{self.name} is in {names or 'no known system'}, must be in EPSG:3857", _WARPED)
 
-    def _of_table(self, columns: str, table: str, limit: int) -> list[tuple[Any, ...]]:
-        """The rows that a table of the standard has for the table of tiles."""
-        query = f"SELECT {columns} FROM {table} WHERE table_name = ? COLLATE NOCASE LIMIT {limit}"  # noqa: S608
+    def _of_table(self, columns: Sequence[str], table: str, limit: int) -> list[tuple[Any, ...]]:
+        """The numbers in these columns of the rows that a table of the standard has for the table of tiles."""
+        query = (
+            f"SELECT {', '.join(map(_number, columns))} FROM {table} WHERE table_name = ? COLLATE NOCASE LIMIT {limit}"  # noqa: S608
+        )
         return self._rows(query, (self.name,))
 
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
@@ -144,6 +147,11 @@ class GeoPackageSource(TileTable):
 
     def _unusable(self, why: str, remedy: str) -> Invalid:
         return self._database.unusable(why, remedy)
+
+
+def _number(column: str) -> str:
+    """The SQL of a number in a column, NULL for anything else: a view may give texts of any length."""
+    return f"CASE WHEN typeof({column}) IN ('integer', 'real') THEN {column} END"
 
 
 class _Box(NamedTuple):

@@ -28,7 +28,7 @@ from store.errors import Invalid, Unavailable
 
 MAX_RASTERS = 2000
 MAX_VRT = 1 << 25
-_MAX_DEPTH, _MAX_ENTRIES = 16, 100_000
+_MAX_ELEMENTS, _MAX_DEPTH, _MAX_ENTRIES = 1 << 18, 16, 100_000
 _ZOOMS = {str(zoom) for zoom in range(32)}
 _SPACE = b"\xef\xbb\xbf \t\r\n"
 _PLAIN = frozenset({"SimpleSource", "ComplexSource"})
@@ -113,15 +113,18 @@ def _unreadable(path: Path, error: OSError) -> Unavailable:
 
 
 class _Bounded(ET.TreeBuilder):
-    """A tree without a document type, and no deeper than a VRT has to be."""
+    """A tree without a document type, and no deeper or larger than a VRT has to be."""
 
-    depth = 0
+    depth = count = 0
 
     def doctype(self, name: str, *_: Any) -> None:
         raise ValueError(f"it has a document type, {name[:80]}")
 
     def start(self, tag: Any, attributes: Any) -> Any:
         self.depth += 1
+        self.count += 1
+        if self.count > _MAX_ELEMENTS:
+            raise ValueError(f"it has more than {_MAX_ELEMENTS} elements")
         if self.depth > _MAX_DEPTH:
             raise ValueError(f"its elements are nested more than {_MAX_DEPTH} deep")
         return super().start(tag, attributes)

@@ -316,7 +316,9 @@ BAD_AREAS: dict[str, tuple[object, str]] = {
     "truth_for_a_number": (polygon([[True, 2], *SQUARE[1:]]), r"coordinates\[0\]\[0\]"),
     "north_of_the_pole": (polygon([[0, 0], [1, 0], [1, 90.0000001], [0, 0]]), r"\[2\] is at .* outside the world"),
     "metres": (polygon(box(500_000, 4_000_000, 500_100, 4_000_100)), "outside the world"),
-    "huge": ('{"type": "Polygon", "coordinates": [[[1e999999, 0], [1, 0], [1, 1], [0, 0]]]}', "outside the world"),
+    "huge": ('{"type": "Polygon", "coordinates": [[[1e999, 0], [1, 0], [1, 1], [0, 0]]]}', "outside the world"),
+    "thousands_of_digits": ('{"type": "Polygon", "coordinates": [[[1e999999, 0]]]}', "more than 1000 digits"),
+    "thousands_of_places": ('{"type": "Polygon", "coordinates": [[[0.%s1, 0]]]}' % ("0" * 2000), "1000 digits"),
     "edge_both_ways": (polygon(box(-100, 0, 100, 10)), "from longitude -100 to 100"),
     "edge_over_the_antimeridian": (polygon(box(179, 0, -179, 10)), "RFC 7946"),
     "wider_than_the_world": (

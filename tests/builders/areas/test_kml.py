@@ -130,16 +130,16 @@ def test_a_kmz_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             (kmz(a_txt="x"), "is a ZIP with 0 KML files"),
             (kmz(a_kml=text, b_kml=text), 'is a ZIP with 2 KML files "a.kml", "b.kml"'),
             (zipped(lambda z: z.writestr("doc.kml", text, zipfile.ZIP_BZIP2)), "packed in a rare way"),
-            (bytes(damaged), "is a damaged ZIP"),
-            (kmz(doc_kml=text)[:-30], "is a damaged ZIP"),
-            (b"PK", "is a damaged ZIP"),
+            (bytes(damaged), "the ZIP is damaged"),
+            (kmz(doc_kml=text)[:-30], "the ZIP is damaged"),
+            (b"PK", "the ZIP is damaged"),
         ]
     ):
         with pytest.raises(Invalid, match=told) as caught:
             open_drawing(written(tmp_path / f"{n}.kmz", data))
         assert caught.value.remedy
     monkeypatch.setattr(module, "MAX_MEMBERS", 3)
-    with pytest.raises(Invalid, match="is a ZIP of 4 files"):
+    with pytest.raises(Invalid, match="it has 4 members"):
         open_drawing(written(tmp_path / "many.kmz", kmz(a_kml=text, b_txt="", c_txt="", d_txt="")))
 
 
@@ -169,6 +169,12 @@ def test_elements_and_depth_are_bounded(tmp_path: Path) -> None:
             open_drawing(written(tmp_path / "a.kml", text))
 
 
+ONE_RING = "<LinearRing><coordinates>0,0 1,0 1,1 0,0</coordinates></LinearRing>"
+TWO_RINGS = f"<Polygon><outerBoundaryIs>{ONE_RING}{ONE_RING}</outerBoundaryIs></Polygon>"
+TWICE = kml_polygon().replace("<coordinates>", "<coordinates>0,0</coordinates><coordinates>")
+INNER = f"<innerBoundaryIs>{ONE_RING}</innerBoundaryIs>"
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -179,8 +185,12 @@ def test_elements_and_depth_are_bounded(tmp_path: Path) -> None:
         (kml(placemark(kml_polygon().replace("-99.17,47.01,0", "-99,17;47,01"))), "among its coordinates"),
         (kml(placemark(kml_polygon().replace("-99.17,47.01,0", "-99.17,91,0"))), "outside the world"),
         (kml(placemark(kml_polygon().replace("-99.17,47.01,0", "nan,47.01,0"))), "among its coordinates"),
-        (kml(placemark(kml_polygon().replace("outerBoundaryIs", "other"))), "without one outerBoundaryIs"),
-        (kml(placemark("<Polygon/>")), "without one outerBoundaryIs"),
+        (kml(placemark(kml_polygon().replace("outerBoundaryIs", "other"))), "without exactly one outer ring"),
+        (kml(placemark(TWO_RINGS)), "without exactly one outer ring"),
+        (kml(placemark("<Polygon><outerBoundaryIs/>" + INNER + "</Polygon>")), "without exactly one outer ring"),
+        (kml(placemark(TWICE)), "coordinates twice"),
+        (kml(placemark(kml_polygon().replace("<coordinates>", "<coordinates>0,0 <b/> "))), "elements among them"),
+        (kml(placemark("<Polygon/>")), "without exactly one outer ring"),
         (kml(placemark(kml_line())), "has no polygon; line .* is a LineString"),
         (kml(), "has no polygon"),
         ('<?xml version="1.0" encoding="x-klingon"?><kml/>', "XML"),

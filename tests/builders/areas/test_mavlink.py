@@ -133,8 +133,8 @@ def test_a_route_is_no_area_and_the_remedy_works(tmp_path: Path) -> None:
         (waypoints(HOME)[:-4], "has 11 fields"),
         (waypoints(HOME).replace("47.02", "47,02"), 'line 2 has "47,02000000" for a number'),
         (waypoints(HOME).replace("47.02", "1e9999"), "for a number"),
-        (waypoints(HOME).replace("0\t1\t0\t16", "0\t1\t0\tnan"), "for a whole number"),
-        (waypoints(HOME).replace("0\t1\t0\t16", "0\t1\t0\t16.5"), "for a whole number"),
+        (waypoints(HOME).replace("0\t1\t0\t16", "0\t1\t0\tnan"), "line 2, field 4 is missing, must be a whole number"),
+        (waypoints(HOME).replace("0\t1\t0\t16", "0\t1\t0\t16.5"), "field 4 is 16.5, must be a whole number"),
         ("QGC WPL 110\n\udcff", "is not UTF-8"),
     ],
 )

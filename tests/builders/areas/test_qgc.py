@@ -154,6 +154,7 @@ FENCED: dict[str, Any] = {"polygons": [fence()], "circles": [circle([47, -99], 1
         (changed(("geoFence", "polygons", 0, "polygon", 1), [-99.15, 47.01], **FENCED), "outside the world"),
         (changed(("geoFence", "circles", 0, "circle", "radius"), "1", **FENCED), 'radius is "1"'),
         (changed(("geoFence", "circles", 0, "circle", "radius"), -5, **FENCED), "must have 0.5 to 100000 m"),
+        (plan(circles=[circle([47.02, -99.16], 7)]).replace(": 7", ": 9e999999"), "more than 1000 digits"),
         (changed(("geoFence", "circles", 0, "circle", "center"), [89, 0], **FENCED), "too near to a pole"),
     ],
 )
@@ -175,6 +176,10 @@ ITEMS = {"items": [*route(), survey()]}
         (changed(("mission", "items", 1, "params"), [1] * 6, **ITEMS), r"items\[1\]\.params must be seven numbers"),
         (changed(("mission", "items", 1, "params", 4), "47", **ITEMS), r"items\[1\]\.params must be seven numbers"),
         (changed(("mission", "items", 1, "command"), None, **ITEMS), r"items\[1\]\.command is missing"),
+        (changed(("mission", "items", 1, "command"), 16.5, **ITEMS), "command is 16.5, must be a whole number"),
+        (changed(("mission", "items", 1, "frame"), 3.2, **ITEMS), "frame is 3.2, must be a whole number"),
+        # A whole number of them would have a hundred million digits.
+        (plan(items=[simple(16, 47, -99, number=77)]).replace(": 77", ": 1e99999999"), "more than 1000 digits"),
         (changed(("mission", "items", 1, "type"), "missionItem", **ITEMS), 'is "missionItem", whose way'),
         (changed(("mission", "items", 5, "complexItemType"), "Orbit", **ITEMS), 'is "Orbit", whose way'),
         (changed(("mission", "items", 5, "TransectStyleComplexItem"), {}, **ITEMS), "VisualTransectPoints is missing"),

@@ -58,6 +58,9 @@ def pickled() -> bytes:
     return file.getvalue()
 
 
+# The last record says that the directory is larger than the file.
+DIRECTORY_BEFORE = zipped(("image.npy", header("(1,)") + bytes(4)))[:-10] + b"\xff" * 4 + bytes(6)
+
 WRONG = {
     "no zip": b"PK" + bytes(100),
     "empty": b"",
@@ -70,6 +73,11 @@ WRONG = {
     "more bytes than it says": zipped(("image.npy", header("(4,)") + bytes(20))),
     "a shape of terabytes": zipped(("image.npy", header(f"({10**12}, {10**6})"))),
     "a negative shape": zipped(("image.npy", header("(-1, -4)") + bytes(16))),
+    "a shape of nothing in terabytes": zipped(("image.npy", header(f"(0, {10**30})"))),
+    "a shape of truth": zipped(("image.npy", header("(True,)") + bytes(4))),
+    "open brackets": zipped(("image.npy", header("(" * 4000))),
+    "more members than any": zipped(*((f"a{n}.npy", b"") for n in range(257))),
+    "a directory before the file": DIRECTORY_BEFORE,
     "code for a header": zipped(("image.npy", header("__import__('os').getpid()"))),
     "the same array twice": zipped(("image.npy", header("(1,)") + bytes(4)), ("image", header("(1,)") + bytes(4))),
     **{

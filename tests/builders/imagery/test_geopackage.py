@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sqlite3
+import tracemalloc
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,30 @@ def test_no_number_is_too_odd(tmp_path_factory: pytest.TempPathFactory, table: s
     with suppress(FlightbagError):
         opened(path).close()
     shutil.rmtree(path.parent)
+
+
+def test_texts_in_the_place_of_numbers_do_not_fill_the_memory(package: Path) -> None:
+    with closing(sqlite3.connect(package)) as db, db:
+        db.executescript(
+            """
+            CREATE TABLE long AS SELECT hex(zeroblob(1 << 19)) AS text;
+            ALTER TABLE gpkg_tile_matrix RENAME TO numbers;
+            CREATE TABLE many (n);
+            INSERT INTO many VALUES (1), (2), (3), (4);
+            CREATE VIEW gpkg_tile_matrix AS
+                SELECT table_name, one.n + 4 * two.n + 16 * three.n AS zoom_level,
+                       (SELECT text FROM long) AS matrix_width, 1 AS matrix_height,
+                       1 AS tile_width, 1 AS tile_height, 1 AS pixel_x_size, 1 AS pixel_y_size
+                FROM numbers, many AS one, many AS two, many AS three;
+            """
+        )
+    tracemalloc.start()
+    try:
+        with pytest.raises(Invalid, match="a value that is no number"):
+            GeoPackageSource(Database(package))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_rounded_edges_are_those_of_the_world(package: Path) -> None:

@@ -205,6 +205,7 @@ OUTSIDE = "/vsicurl/http://example.com/a.tif", "/etc/passwd", "../merged.tif", "
 WRONG: dict[str, tuple[Callable[[str], str], str]] = {
     "document type": (lambda text: '<?xml version="1.0"?><!DOCTYPE v [<!ENTITY x "y">]>' + text, "document type"),
     "no XML": (lambda text: text[:-20], "not XML"),
+    "many elements": (lambda text: edited(text, ("</VRTDataset>", "<a/>" * (1 << 18) + "</VRTDataset>")), "elements"),
     "deep": (lambda text: edited(text, ("</VRTDataset>", "<a>" * 50 + "</a>" * 50 + "</VRTDataset>")), "deep"),
     "warped": (lambda text: edited(text, ("<VRTDataset ", '<VRTDataset subClass="VRTWarpedDataset" ')), "computes"),
     "pixel function": (
