@@ -20,6 +20,7 @@ from builders.compose import BuildContext
 from builders.files import lies_in, read_pieces
 from builders.report import PlanRow
 from store.disk.media import object_path
+from store.disk.medium import check_file_sizes
 from store.errors import Corrupt, NotFound
 from store.format.entries import Entry
 from store.format.ids import ObjectId
@@ -56,7 +57,10 @@ class StoredFile:
 
 
 def file_tasks(context: BuildContext, progress: Progress = silent) -> Iterator[FileTask]:
-    """Yield the files of the mission file, each read and hashed."""
+    """Yield the files of the mission file, each read and hashed.
+
+    Raise Unavailable (kind file-too-large) for one that the file system of the store cannot take.
+    """
     for file in context.mission.files:
         hasher, size = blake3(), 0
         with doing(f"reading {file.path}"):
@@ -65,6 +69,7 @@ def file_tasks(context: BuildContext, progress: Progress = silent) -> Iterator[F
                 size += len(piece)
                 progress("reading files (MiB)", 1, 0)
         id_ = ObjectId(hasher.digest())
+        check_file_sizes(context.repository.media.path, [(id_, size)])
         try:
             present = context.repository.media.stamp(object_path(id_)).size == size
         except (NotFound, Corrupt):

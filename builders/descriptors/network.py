@@ -31,6 +31,8 @@ MAX_WORKERS = 4
 # Half precision is float32 by now (`graph.widen_half`).
 INPUT_DTYPES = ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 
+_AS_DECLARED = "write the shape of the input in backbones.inputs as the model declares it: it says the layout"
+
 
 class Network:
     """A backbone that describes images.
@@ -155,7 +157,11 @@ class Network:
                 f"{preprocess.colour} has {preprocess.channels}",
                 key="preprocess.colour",
                 value=preprocess.colour,
-                remedy=other if sizes["C"] in (1, 3) else "give a backbone that takes one or three channels",
+                remedy=other
+                if sizes["C"] in (1, 3)
+                else _AS_DECLARED
+                if {1, 3} & set(inputs[0].shape[1:])
+                else "give a backbone that takes one or three channels",
             )
         sides = [sizes["H"], sizes["W"]]
         for declared_side, side in zip(sides, preprocess.resize, strict=True):

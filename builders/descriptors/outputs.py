@@ -23,17 +23,20 @@ _RIGHT = "name an output that holds one descriptor for each image, [N, d], or on
 def rows_of(output: NDArray[Any], name: str, images: int, pool: str) -> NDArray[np.float32]:
     """Return float32 [images, d] of an output `name` of a run of so many images.
 
-    With `pool` "none" the output is [images, d], or [images, d, 1, 1]. Else it is [images, T, d], T tokens of d numbers
-    for each image, of which the row is the first ("cls"), the mean, or the generalised mean with the exponent 3 ("gem";
-    numbers below 1e-6 count as 1e-6). Raises Invalid for an output of another shape or without numbers.
+    With `pool` "none" the output is [images, d], or has more dimensions of which one at most is above 1: [images, d, 1,
+    1], [images, 1, 1, d]. Else it is [images, T, d], T tokens of d numbers for each image, of which the row is the
+    first ("cls"), the mean, or the generalised mean with the exponent 3 ("gem"; numbers below 1e-6 count as 1e-6).
+
+    Raises Invalid for an output of another shape or without numbers.
     """
     shape = f"the output {name} has shape {list(output.shape)} for {images} images"
     if output.dtype.kind != "f":
         raise Invalid(f"the output {name} is {output.dtype}, not numbers with a fraction", key="output", remedy=_RIGHT)
     if output.ndim < 2 or len(output) != images or not output.size:
         raise Invalid(f"{shape}, not [N, d]", key="output", value=name, remedy=_RIGHT)
+    is_row = sum(size > 1 for size in output.shape[1:]) <= 1
     if pool == "none":
-        if set(output.shape[2:]) - {1}:
+        if not is_row:
             others = ", ".join(f'"{one}"' for one in POOLS[1:])
             tokens = f"; of tokens [N, T, d], set pool to one of {others}" if output.ndim == 3 else ""
             raise Invalid(f"{shape}, not [N, d]", key="output", value=name, remedy=_RIGHT.partition(", or")[0] + tokens)
@@ -43,7 +46,7 @@ def rows_of(output: NDArray[Any], name: str, images: int, pool: str) -> NDArray[
             f"{shape}, not [N, T, d], and pool is {pool}",
             key="pool",
             value=pool,
-            remedy="leave out pool" if not set(output.shape[2:]) - {1} else "name an output with tokens, [N, T, d]",
+            remedy="leave out pool" if is_row else "name an output with tokens, [N, T, d]",
         )
     if pool == "cls":
         return np.asarray(output[:, 0], np.float32)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builders.engines.base import EngineSession, EngineSpec, TensorInfo
 from builders.engines.failures import KINDS, failure
+from builders.engines.graph import FixedInput
 from store.errors import FlightbagError, Invalid
 
 if TYPE_CHECKING:
@@ -386,6 +387,29 @@ def _furthest(pairs_of: Mapping[str, tuple[Array, Array]], faults: list[str]) ->
     if not any(greatest > 0 for _, greatest in pairs):
         return None
     return *max(pairs, key=lambda pair: pair[0] / (pair[1] or 1.0)), cosine
+
+
+def without_fixed(arrays: Mapping[str, Array], fixed: Sequence[FixedInput], file: str) -> dict[str, Array]:
+    """Return the arrays of an author's run without those of inputs with a fixed value. Raise a failure `bad-reference`
+    where one of these holds another value."""
+    import numpy as np
+
+    for item in (one for one in fixed if one.name in arrays):
+        array = arrays[item.name]
+        sizes = [1 if isinstance(size, str) else size for size in item.shape]
+        values = np.array([float(value) for value in item.values])
+        try:
+            expected = np.broadcast_to(values[0] if len(values) == 1 else values.reshape(sizes), array.shape)
+        except ValueError:  # they have another shape
+            expected = None
+        if expected is None or not (array == expected.astype(array.dtype)).all():
+            raise failure(
+                "bad-reference",
+                f"{file} has another value for the input {item.name} than the mission file",
+                remedy=f"give {item.name} the value in backbones.inputs that the author's run had, or save a run with "
+                "the value of the mission file",
+            )
+    return {name: array for name, array in arrays.items() if name not in {one.name for one in fixed}}
 
 
 def author_figures(

@@ -46,7 +46,8 @@ KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
     "bad-reference": (Invalid, "save the inputs and outputs of one run with numpy.savez"),
     "wrong-export": (
         Refused,
-        "export the network with another exporter, opset or version, or allow more in [tolerances]",
+        "save what the author's network computes in float32 or float16 (of bfloat16, model.float()); then export the "
+        "network with another exporter, opset or version, or allow more in [tolerances]",
     ),
     "wrong-host": (Refused, "build the engine for this machine, or load it on a machine that it was built for"),
     "failed": (Unavailable, "read the end of the log"),

@@ -44,9 +44,11 @@ class FixedInput:
 
 
 def fields_of(fixed: Sequence[FixedInput]) -> list[Any]:
-    """Return fixed inputs for a build key: [name, shape, [number as text …]], ascending by name."""
+    """Return fixed inputs for a build key: [name, shape, [number as text …]], ascending by name; equal numbers are one
+    number."""
     ascending = sorted(fixed, key=lambda one: one.name)
-    return [[one.name, list(one.shape), [_text_of(value) for value in one.values]] for one in ascending]
+    values = {one.name: one.values[:1] if len(set(one.values)) == 1 else one.values for one in ascending}
+    return [[one.name, list(one.shape), [_text_of(value) for value in values[one.name]]] for one in ascending]
 
 
 def _text_of(value: Decimal) -> str:
@@ -162,7 +164,8 @@ def _array_of(item: FixedInput, elem_type: int, name: str) -> Any:
     if dtype.kind not in "biuf":
         raise _not_fixed(item, f"{name} takes it as {dtype}, which is no number", "export the network without it")
     if dtype.kind == "f":
-        numbers = np.array([float(value) for value in item.values]).astype(dtype)
+        # -0 has the key of 0.
+        numbers = np.array([float(value) + 0.0 for value in item.values]).astype(dtype)
         wrong = not np.isfinite(numbers).all()
     else:
         bounds = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)

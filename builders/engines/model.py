@@ -47,6 +47,24 @@ _PIECE = 2**20
 _MAX_ITEM = 16
 
 
+# Files that are taken for an ONNX model: at which byte they have which bytes, what they are, and the remedy.
+_OTHER_FILES = (
+    (
+        0,
+        b"version https://git-lfs.github.com/",
+        ", but the pointer of Git LFS to one",
+        "load the file itself with `git lfs pull`; a pointer is all that a clone without Git LFS has",
+    ),
+    (
+        0,
+        b"PK\x03\x04",
+        ", but an archive or a checkpoint of PyTorch",
+        "export the network with torch.onnx.export, or unpack it",
+    ),
+    (4, b"ORTM", ", but a model in the format ORT", "give the .onnx file that it was converted from"),
+)
+
+
 def _silent() -> None:
     """Progress for nobody."""
 
@@ -145,7 +163,7 @@ def make_compilable(path: Path, fixed: Sequence[FixedInput] = ()) -> None:
     if has_half(model):
         _load_external(model, path)
         widen_half(model)
-        if model.ByteSize() > MAX_ONNX_BYTES:
+        if _bytes_of(model) > MAX_ONNX_BYTES:
             raise Invalid(
                 f"{path.name} has half precision, and in float32 it is larger than the 2 GiB of one ONNX file",
                 remedy="export the network in float32, with its weights in a file of their own (external data)",
@@ -157,6 +175,14 @@ def make_compilable(path: Path, fixed: Sequence[FixedInput] = ()) -> None:
         changed = True
     if changed:
         path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _bytes_of(model: Any) -> int:
+    """Return the bytes of a parsed model; more than MAX_ONNX_BYTES where Protobuf cannot say how many."""
+    try:
+        return int(model.ByteSize())
+    except import_extra("google.protobuf.message").EncodeError:
+        return MAX_ONNX_BYTES + 1
 
 
 def external_locations(model: Any, name: str) -> dict[str, int]:
@@ -214,17 +240,19 @@ def parse_onnx(data: bytes, name: str) -> Any:
     try:
         model = onnx.load_model_from_string(data)
     except import_extra("google.protobuf.message").DecodeError as error:
-        raise _not_onnx(name) from error
+        raise _not_onnx(name, data) from error
     if not model.HasField("graph"):
-        raise _not_onnx(name)
+        raise _not_onnx(name, data)
     return model
 
 
-def _not_onnx(name: str) -> FlightbagError:
+def _not_onnx(name: str, data: bytes) -> FlightbagError:
     remedy = (
         "give the .onnx file of an export; its weights in a file of their own (.data, .onnx_data) are found beside it"
     )
-    return failure("invalid-model", f"{name} is not an ONNX model", remedy=remedy, model=name)
+    others = ((what, right) for at, begin, what, right in _OTHER_FILES if data.startswith(begin, at))
+    what, remedy = next(others, ("", remedy))
+    return failure("invalid-model", f"{name} is not an ONNX model{what}", remedy=remedy, model=name)
 
 
 def _hash(path: Path, into: Path | None, progress: Callable[[], None], fixed: Sequence[FixedInput]) -> ModelSource:
@@ -278,10 +306,14 @@ def _hash(path: Path, into: Path | None, progress: Callable[[], None], fixed: Se
 
 
 def _without_data(path: Path, location: str) -> Invalid:
+    remedy = f"copy {location} of the same export to {path.parent / location}: the two files belong together"
+    real = Path(os.path.realpath(path))
+    if os.path.exists(real.parent / location):
+        remedy = f"name the file behind the link, {real}: its weights are beside it"
     return Invalid(
         f"the model {path} keeps its weights in a file of their own, {location}, and that is not in the folder "
         f"{path.parent}",
-        remedy=f"copy {location} of the same export to {path.parent / location}: the two files belong together",
+        remedy=remedy,
         model=path.name,
         location=location,
     )

@@ -1,7 +1,7 @@
 """Arrays that an author saved with `numpy.savez`: a zip file of .npy files, read within bounds. Nothing is unpickled.
 
-Laws: no member is read before the sizes that the file claims are bounded; an array has exactly the bytes that its
-header claims; every error is a failure `bad-reference` with a remedy.
+Laws: no member is read before its compression is known and the sizes that the file claims are bounded; an array has
+exactly the bytes that its header claims; every error is a failure `bad-reference` with a remedy.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ MAX_ARRAYS = 64
 _MAX_MEMBERS = 4 * MAX_ARRAYS
 # numpy's own bound (numpy.lib.format): the header is parsed as a Python literal.
 _MAX_HEADER = 10_000
+# What bfloat16 rounds off lies beyond the tolerance for float32.
+_IN_FLOAT32 = "run the author's network once in float32, with the same weights (model.float()), and save that"
 _REMEDY = "save the arrays of one run with numpy.savez(file, name=array, ...)"
 
 
@@ -67,7 +69,7 @@ def _array(data: bytes, what: str) -> NDArray[Any]:
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
         raise _bad(what, f"is no .npy file: {words_of(error)[:200]}") from error
     if dtype.kind not in "biuf":
-        remedy = "save bfloat16 as float32: array.float().numpy()" if dtype.kind == "V" else "save arrays of numbers"
+        remedy = _IN_FLOAT32 if dtype.kind == "V" else "save arrays of numbers"
         raise _bad(what, f"is {dtype}, which is no number", remedy)
     if len(shape) > 8 or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
         raise _bad(what, f"has {len(data) - file.tell()} bytes, and its header says {list(shape)[:9]} of {dtype}")

@@ -46,6 +46,7 @@ from builders.engines.check import (
     measure,
     nothing_compared,
     require_repeatable,
+    without_fixed,
 )
 from builders.engines.failures import failure, to_json, unexpected_failure
 from builders.engines.graph import FixedInput, irreproducible
@@ -162,6 +163,7 @@ def _author(spec: EngineSpec, reference: EngineSession, outputs: Sequence[str]) 
     data, arrays = read_npz(path, path.name)
     if (digest := blake3(data).digest()) != spec.reference.digest:
         raise failure("bad-reference", f"{path.name} changed during the build", remedy="build again", path=str(path))
+    arrays = without_fixed(arrays, spec.fixed, path.name)
     return author_figures(reference, arrays, digest.hex(), outputs, path.name)
 
 

@@ -349,7 +349,7 @@ def _spoilt(folder: Path, spoil: Callable[[bytes], bytes | None]) -> str:
     return planned(plan(folder, mbtiles(folder / "t", tiles, from_south, bounds=bounds(FAR)), FAR))
 
 
-@wrong("map", "NULL rows", before="nothing missing at plan", now="7 absent at plan")
+@wrong("map", "NULL rows", before="nothing missing at plan", now="7 absent at plan, with a hint")
 def null_rows(folder: Path) -> str:
     return _spoilt(folder, lambda _: None)
 

@@ -11,7 +11,8 @@ import pytest
 from builders.artifacts.file import file_tasks, store_file
 from builders.artifacts.store import ArtifactStore
 from builders.compose import open_context
-from store.errors import Corrupt, Invalid
+from store.disk import medium
+from store.errors import Corrupt, Invalid, Unavailable
 from store.ground.repository import Repository
 from store.ground.writer import writing
 from tests.support.commands import flightbag
@@ -39,6 +40,19 @@ def test_a_file_that_changed_since_the_plan_is_not_stored(desk: Desk, tmp_path: 
         assert (entry.name, entry.id, entry.size) == ("files/calibration/camera.yaml", now.id, now.size)
     with Repository.open(desk.store) as repository:
         assert bytes(repository.evidence.bytes_of(now.id, now.size)) == b"fx: 0.0\n"
+
+
+def test_a_file_that_the_medium_of_the_store_cannot_take_is_known_to_the_plan(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = (desk.folder / "camera.yaml").stat().st_size
+    with open_context(desk.write_mission("left"), desk.store, tmp_path) as context:
+        monkeypatch.setattr(medium, "largest_file", lambda _fd: size)
+        assert len(list(file_tasks(context))) == 1
+        monkeypatch.setattr(medium, "largest_file", lambda _fd: size - 1)
+        with pytest.raises(Unavailable, match="takes no file of 4 GiB") as caught:
+            list(file_tasks(context))
+    assert (caught.value.kind, caught.value.fields["actual"]) == ("file-too-large", size)
 
 
 def test_a_file_from_outside_is_named_in_the_plan_and_signed_as_such(desk: Desk) -> None:

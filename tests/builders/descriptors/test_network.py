@@ -100,6 +100,12 @@ def test_tokens_are_pooled_on_the_ground_and_aboard(
     assert np.allclose(flown(model, PLAIN, pool), rows, atol=1e-5)
 
 
+def test_a_shape_in_another_order_than_the_models_has_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="64 channels as NCHW") as caught:
+        described(model_of(tmp_path, "nhwc"), PLAIN)
+    assert "the shape of the input in backbones.inputs as the model declares it" in caught.value.remedy
+
+
 def test_tokens_without_a_pool_name_the_key_that_helps(tmp_path: Path) -> None:
     model = model_of(tmp_path, "tokens")
     with pytest.raises(Invalid) as caught:

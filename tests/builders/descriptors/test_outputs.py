@@ -34,7 +34,7 @@ def test_a_single_token_is_the_row_and_equal_tokens_are_too(n: int, t: int, d: i
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1, 1)])
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1, 1), (2, 1, 1, 3), (2, 1, 3), (2, 1, 3, 1)])
 def test_rows_of_every_number_format_become_float32(dtype: Any, shape: tuple[int, ...]) -> None:
     output = np.arange(6, dtype=dtype).reshape(shape)
     rows = rows_of(output, "y", 2, "none")
@@ -47,8 +47,10 @@ def test_rows_of_every_number_format_become_float32(dtype: Any, shape: tuple[int
     [
         ((2, 3, 4), "none", "set pool"),
         ((2, 3, 4, 5), "none", "one descriptor for each image"),
+        ((2, 3, 1, 4), "none", "one descriptor for each image"),
         ((2, 3), "cls", "leave out pool"),
         ((2, 3, 1, 1), "mean", "leave out pool"),
+        ((2, 1, 1, 3), "cls", "leave out pool"),
         ((2, 3, 4, 5), "gem", "with tokens"),
         ((1, 6), "none", "one descriptor for each image"),
         ((2, 0), "none", "one descriptor for each image"),

@@ -125,6 +125,47 @@ def test_a_model_that_computes_its_reference_has_the_figures_on_its_card(tmp_pat
     assert caught.value.kind == "wrong-export"
 
 
+def run_of_all(folder: Path, **changes: Any) -> Reference:
+    """An author's run of the network with several inputs, saved with all of them."""
+    write_export(folder / "inputs.onnx", "inputs")
+    feeds: dict[str, Any] = {
+        "image": np.random.default_rng(3).random((2, 3, 64, 64), np.float32),
+        "mask": np.ones((2, 3), np.bool_),
+        "size": np.array([[64, 64]]),
+        "gain": np.float32(2),
+    }
+    outputs = open_session(folder / "inputs.onnx", "off").run({name: np.asarray(one) for name, one in feeds.items()})
+    return saved(folder, {**feeds, **outputs, **changes})
+
+
+def test_a_reference_may_hold_the_inputs_that_have_a_value(tmp_path: Path) -> None:
+    author = engine_of(tmp_path, "inputs", fixed=FIXED, reference=run_of_all(tmp_path)).check.author
+    assert author is not None
+    require_author(author, TOLERANCES.__getitem__)
+
+
+OTHERS = ({"gain": np.float32(1)}, {"mask": np.zeros((2, 3), np.bool_)}, {"size": np.array([64, 64, 64])})
+
+
+@pytest.mark.parametrize("changes", OTHERS, ids=lambda one: next(iter(one)))
+def test_a_run_with_another_value_of_an_input_is_named(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match=f"another value for the input {next(iter(changes))}") as caught:
+        engine_of(tmp_path, "inputs", fixed=FIXED, reference=run_of_all(tmp_path, **changes))
+    assert caught.value.kind == "bad-reference"
+
+
+def test_bfloat16_saved_as_float32_has_a_remedy_that_works(tmp_path: Path) -> None:
+    reference = reference_of(tmp_path)
+    arrays = dict(np.load(reference.path).items())
+    rounded = (arrays["descriptor"].view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    author = engine_of(tmp_path, reference=saved(tmp_path, {**arrays, "descriptor": rounded})).check.author
+    with pytest.raises(Refused) as caught:
+        require_author(author, TOLERANCES.__getitem__)
+    assert "computes in float32 or float16 (of bfloat16, model.float())" in caught.value.remedy
+    again = saved(tmp_path, arrays)  # computed in float32
+    require_author(engine_of(tmp_path / "again", reference=again).check.author, TOLERANCES.__getitem__)
+
+
 def test_a_model_in_half_precision_is_held_against_float16(tmp_path: Path) -> None:
     reference = reference_of(tmp_path)
     arrays = {name: array.astype(np.float16) for name, array in np.load(reference.path).items()}

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from builders.descriptors.network import Network
 from builders.descriptors.preprocess import Preprocess
 from builders.engines import model as source
-from builders.engines.graph import FixedInput
+from builders.engines.graph import FixedInput, fields_of
 from builders.engines.model import (
     external_locations,
     hash_model,
@@ -341,7 +341,54 @@ def test_a_model_of_more_than_two_gigabytes_describes(tmp_path: Path) -> None:
     assert network.dimension == 4
 
 
+def test_a_link_to_a_model_whose_data_lies_beside_the_real_file_names_that_file(tmp_path: Path) -> None:
+    path = save_external(tmp_path, small_network())
+    link = tmp_path / "elsewhere/link.onnx"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with pytest.raises(Invalid, match="keeps its weights in a file of their own") as caught:
+        hash_model(link)
+    assert str(path.resolve()) in caught.value.remedy
+    assert hash_model(path.resolve()).digest == hash_model(path).digest
+
+
+@pytest.mark.skipif("FLIGHTBAG_DRILL" not in os.environ, reason="FLIGHTBAG_DRILL is not set: it takes 7 GB of memory")
+def test_half_precision_too_large_for_protobuf_as_float32_has_the_remedy(tmp_path: Path) -> None:
+    model = small_network()
+    numbers = (1 << 29) + 1024
+    ballast = model.graph.initializer.add(name="ballast", data_type=onnx.TensorProto.FLOAT16, dims=[numbers])
+    ballast.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "ballast.bin"), ("offset", "0"), ("length", str(2 * numbers))):
+        ballast.external_data.add(key=key, value=value)
+    path = save(tmp_path, model)
+    (tmp_path / "ballast.bin").touch()
+    os.truncate(tmp_path / "ballast.bin", 2 * numbers)
+    with pytest.raises(Invalid, match="in float32 it is larger than the 2 GiB"):
+        make_compilable(snapshot_model(path, tmp_path / "copy").path)
+
+
+@pytest.mark.parametrize(
+    ("data", "what", "remedy"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n", "Git LFS", "git lfs pull"),
+        (b"PK\x03\x04" + bytes(99), "PyTorch", "torch.onnx.export"),
+        (b"\x18\x00\x00\x00ORTM" + bytes(99), "ORT", "the .onnx file that it was converted from"),
+    ],
+)
+def test_what_is_taken_for_a_model_is_named(tmp_path: Path, data: bytes, what: str, remedy: str) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(data)
+    with pytest.raises(Invalid, match=what) as caught:
+        snapshot_model(path, tmp_path / "copy")
+    assert remedy in caught.value.remedy
+
+
 # -- values of fixed inputs
+
+
+def test_one_number_for_all_is_the_number_written_out() -> None:
+    one, all_ = (FixedInput("x", ("N", 2), (Decimal(64),) * count) for count in (1, 2))
+    assert fields_of([one]) == fields_of([all_]) == [["x", ["N", 2], ["64"]]]
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def header(shape: str, descr: str = "'<f4'") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) + 1) + text.encode() + b"\n"
 
 
-def zipped(*members: tuple[str, bytes]) -> bytes:
+def zipped(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for name, data in members:
             archive.writestr(name, data)
     return file.getvalue()
@@ -80,6 +80,10 @@ WRONG = {
     "a directory before the file": DIRECTORY_BEFORE,
     "code for a header": zipped(("image.npy", header("__import__('os').getpid()"))),
     "the same array twice": zipped(("image.npy", header("(1,)") + bytes(4)), ("image", header("(1,)") + bytes(4))),
+    **{
+        f"compressed by method {method}": zipped(("image.npy", header("(1,)") + bytes(4)), compression=method)
+        for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    },
     "too many arrays": zipped(*((f"a{n}.npy", header("(1,)") + bytes(4)) for n in range(65))),
 }
 

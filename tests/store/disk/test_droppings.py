@@ -22,6 +22,9 @@ DROPPED = [
         "$RECYCLE.BIN",
         "FOUND.000",
     ),
+    *(".VolumeIcon.icns", ".com.apple.timemachine.donotpresent", ".AppleDouble", "Network Trash Folder"),
+    *("@eaDir", "#recycle", "LOST.DIR", "FSCK0000.REC", "fsck0001.000", ".goutputstream-9K2LQ2"),
+    *(".dropbox", ".dropbox.cache", ".nextcloudsync.log", ".sync_0a1b2c3d4e5f.db", ".sync_0a1b2c3d4e5f.db-wal"),
     *("lost+found", ".Trash-1000", ".directory", ".nfs000000000081d2c400000006", ".fuse_hidden0000000a00000001"),
     *("north-ridge.sync-conflict-20261130-101500-ABCDEFG", "1.root.sync-conflict-20261130-101500-ABCDEFG.cbor"),
     *("log.sync-conflict-20261130-101500-ABCDEFG", ".stfolder", ".stversions", "~syncthing~log.tmp"),
@@ -36,7 +39,7 @@ def test_it_is_dropped(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["log", "README", ".hidden", ".DS_Store2", "found.txt", "sync-conflict", "a.tmp", "._"]
+    "name", ["log", "README", ".hidden", ".DS_Store2", "found.txt", "sync-conflict", "a.tmp", "recycler", "._"]
 )
 def test_anything_else_is_not(name: str) -> None:
     assert is_dropping(name) == (name == "._")
