@@ -283,9 +283,7 @@ class TileTable:
         )
         found = np.empty((0, 3), np.int64)
         rows = self._database.rows(query, (level,))
-        while part := list(itertools.islice(rows, _AT_ONCE)):
-            for column, row, _ in part:
-                self._check_place(level, column, row)
+        while part := [self._checked(level, place) for place in itertools.islice(rows, _AT_ONCE)]:
             found = np.concatenate([found, np.array(part, np.int64)])
             if len(found) > MAX_WALKED:
                 raise self._database.unusable(
@@ -293,10 +291,16 @@ class TileTable:
                 )
         return _Walked(*found[np.argsort(found[:, 0], kind="stable")].T)
 
+    def _checked(self, level: int, place: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The column, row and number of a row; one by one, since a row may have texts of many megabytes."""
+        self._check_place(level, *place[:2])
+        return place
+
     def _check_place(self, level: int, column: object, row: object) -> None:
         if type(column) is not int or type(row) is not int:
+            place = f"column {repr(column)[:40]}, row {repr(row)[:40]} of zoom {level}"
             raise Corrupt(
-                f"{self.path} has a tile at column {column!r}, row {row!r} of zoom {level}: both must be integers",
+                f"{self.path} has a tile at {place}: both must be integers",
                 path=str(self.path),
                 remedy=f"correct or remove that row of the table {self.name}",
             )

@@ -568,6 +568,24 @@ def test_a_table_without_an_index_may_be_too_large(
         assert source.read(Tile(2, 1, 1)) == b"\x02"
 
 
+def test_texts_in_the_place_of_columns_do_not_fill_the_memory(db: tuple[Path, sqlite3.Connection]) -> None:
+    path, connection = db
+    connection.execute("INSERT INTO tiles VALUES (2, 1, 1, x'00')")
+    connection.execute(
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 40) "
+        "INSERT INTO tiles SELECT 2, hex(zeroblob(1 << 19)), n, x'00' FROM n"
+    )
+    with open_mbtiles(path) as source:
+        tracemalloc.start()
+        try:
+            with pytest.raises(Corrupt, match="both must be integers") as caught:
+                source.read(Tile(2, 1, 1))
+            assert tracemalloc.get_traced_memory()[1] < 12_000_000
+        finally:
+            tracemalloc.stop()
+    assert len(caught.value.message) < 1000
+
+
 # Without a folder that can be written to
 
 READ = """
