@@ -308,6 +308,11 @@ def invalid_reason(shape: Any) -> str:
     return re.sub(r"-?[0-9.]+(?:e[+-]?[0-9]+)?(?=[ \]])", lambda m: f"{float(m[0]) / 10**7:.7f}", text)
 
 
+def is_empty(coordinates: object) -> bool:
+    """Whether coordinates have no number, at whatever depth: `[]`, `[[]]`."""
+    return isinstance(coordinates, list) and all(is_empty(item) for item in coordinates)
+
+
 def member_place(place: str, member: str) -> str:
     """The place of a member of the object at `place`; the place of the whole file is ""."""
     return f"{place}.{member}" if place else member
