@@ -15,6 +15,9 @@ from tools import keyfiles
 if TYPE_CHECKING:
     from builders.report import Missing
 
+# How every file of missing tiles begins, and no file of anybody else.
+_HEAD = '{"type": "FeatureCollection", "name": "missing tiles", '
+
 GeoJson = Annotated[
     Path | None,
     typer.Option(
@@ -27,18 +30,35 @@ GeoJson = Annotated[
 
 
 def check_path(path: Path | None) -> None:
-    """Raise Invalid for a path in a store or in no folder: the work that fills the file may take hours."""
+    """Raise Invalid for a path in a store, in no folder, or of a file of another kind, such as the area of the mission:
+    the work that fills the file may take hours."""
     if path is None:
         return
     keyfiles.refuse_store(path)
     if not path.absolute().parent.is_dir() or path.is_dir():
         raise Invalid(f"--geojson {path} is no place for a file", remedy="give a file in a folder that exists")
+    if path.exists() and not _is_of_missing_tiles(path):
+        raise Invalid(
+            f"--geojson {path} is a file that this option did not write, and would be lost",
+            remedy="give the path of a new file",
+            path=str(path),
+        )
 
 
 def write(path: Path, missing: Iterable[Missing]) -> None:
     """Write the file, or replace it."""
-    text = json.dumps({"type": "FeatureCollection", "features": [_feature(one) for one in missing]})
+    text = _HEAD + json.dumps({"features": [_feature(one) for one in missing]})[1:]
     keyfiles.write_over(path, text.encode() + b"\n")
+
+
+def _is_of_missing_tiles(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HEAD)) == _HEAD.encode()
+    except OSError:
+        return False
 
 
 def _feature(one: Missing) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from decimal import Decimal, DecimalException
 from pathlib import Path
 from typing import NoReturn
 
-from builders.areas.geometry import MAX_BYTES, SMALLER, Geometry, GeometryFile, Home, member_place, value_text
+from builders.areas.geometry import MAX_BYTES, SMALLER, Geometry, GeometryFile, Home, is_empty, member_place, value_text
 from builders.files import read_regular
 
 MAX_VALUES = 1 << 21  # in one file
@@ -79,7 +79,7 @@ class GeoJsonFile(GeometryFile):
                 place = _thing(one)
                 if one.kind == "":
                     self.pass_over(place, "is null: passed over")
-                elif _is_empty(one.coordinates):
+                elif is_empty(one.coordinates):
                     self.pass_over(place, f"is an empty {one.kind}: passed over")
                 elif one.kind in kinds:
                     yield one
@@ -169,11 +169,6 @@ def _thing(geometry: Geometry) -> str:
 
 def _kind_text(geometry: Geometry) -> str:
     return value_text(geometry.kind or None)
-
-
-def _is_empty(value: object) -> bool:
-    """Whether an array has no number, at whatever depth: `[]`, `[[]]`."""
-    return isinstance(value, list) and all(_is_empty(item) for item in value)
 
 
 def _crs_text(crs: object) -> object:

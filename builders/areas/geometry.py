@@ -225,7 +225,9 @@ class GeometryFile:
                 self.refuse(
                     here,
                     f"is at longitude {value_text(lon)}, latitude {value_text(lat)}, outside the world",
-                    "give [longitude, latitude] in degrees of WGS 84",
+                    "exchange latitude and longitude in the file"
+                    if -90 <= lon <= 90 < abs(lat) <= 360
+                    else "reproject the file to degrees of WGS 84: ogr2ogr -f GeoJSON -t_srs EPSG:4326 OUT.geojson IN",
                 )
             points.append((_e7(lon), _e7(lat)))
         return points
@@ -304,6 +306,11 @@ def invalid_reason(shape: Any) -> str:
     """The reason why a shapely shape in 1e-7 degree is not valid, with its place in degrees."""
     text: str = import_extra("shapely").is_valid_reason(shape)
     return re.sub(r"-?[0-9.]+(?:e[+-]?[0-9]+)?(?=[ \]])", lambda m: f"{float(m[0]) / 10**7:.7f}", text)
+
+
+def is_empty(coordinates: object) -> bool:
+    """Whether coordinates have no number, at whatever depth: `[]`, `[[]]`."""
+    return isinstance(coordinates, list) and all(is_empty(item) for item in coordinates)
 
 
 def member_place(place: str, member: str) -> str:

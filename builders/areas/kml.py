@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import NoReturn
 from xml.parsers import expat
 
-from builders.areas.geometry import MAX_BYTES, MAX_POSITIONS, NUMBER, SMALLER, Geometry, GeometryFile, Home, value_text
+from builders.areas.geometry import (
+    MAX_BYTES,
+    MAX_POSITIONS,
+    NUMBER,
+    SMALLER,
+    Geometry,
+    GeometryFile,
+    Home,
+    is_empty,
+    value_text,
+)
 from builders.zipped import opened_zip, read_member
 
 MAX_ELEMENTS = 1 << 18
@@ -65,7 +75,9 @@ class KmlFile(GeometryFile):
 
     def shapes(self, kinds: tuple[str, ...], select: str | None) -> Iterator[Geometry]:
         for geometry in self._drawn(select):
-            if geometry.kind in kinds:
+            if is_empty(geometry.coordinates):
+                self.pass_over(geometry.place, f"is an empty {geometry.kind}: passed over")
+            elif geometry.kind in kinds:
                 yield geometry
             else:
                 self.pass_over(geometry.place, f"is a {geometry.kind}: passed over")

@@ -7,6 +7,7 @@ has changed since they were read last (`statcache`), and writes nothing to the s
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -207,7 +208,8 @@ def plan(context: BuildContext, progress: Progress = silent, *, now: int) -> Pla
 
 
 def _check_models(context: BuildContext, planned: Plan) -> None:
-    """Raise Invalid for every model that a build would refuse before it compiles or describes anything, all at once."""
+    """Raise Invalid for every model that a build would refuse before it compiles or describes anything, all at once,
+    and for too few tiles beside them. Too few tiles alone are a report."""
     engines = {task.spec.backbone: task for task in planned.of(EngineTask) if task.present is None}
     checks: list[Callable[[], object]] = [partial(check_model, context, task) for task in engines.values()]
     checks += [partial(load_networks, context, [task]) for task in planned.of(ShardTask) if not task.complete]
@@ -217,11 +219,27 @@ def _check_models(context: BuildContext, planned: Plan) -> None:
             check()
         except (Invalid, Refused) as error:
             refused.setdefault(error.message, error)
+    if refused and not planned.gates.allows(planned.shortfall.missing, planned.inventory.tiles):
+        tiles = _too_few_tiles(context, planned)
+        refused[tiles.message] = tiles
     if len(refused) == 1:
         raise next(iter(refused.values()))
     if refused:
         problems = tuple(map(str, refused.values()))
         raise Invalid("\n".join(problems), path=str(context.path), problems=problems)
+
+
+def _too_few_tiles(context: BuildContext, planned: Plan) -> Invalid:
+    counts = Counter[str]()
+    for run in planned.shortfall.as_list().runs:
+        counts[run.reason] += run.tiles
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    missing, tiles = planned.shortfall.missing, planned.inventory.tiles
+    hints = "; ".join((*planned.inventory.gaps, *planned.hints))
+    return Invalid(
+        f"{context.path}: {missing} of {tiles} tiles of the area are missing: {reasons}",
+        remedy=hints or "correct the models, and plan again for the list of the tiles",
+    )
 
 
 def _facts(context: BuildContext) -> MissionFacts:

@@ -328,7 +328,9 @@ class Raster:
         if kinds == {"uint8"} and bits <= {"8"}:
             if self._stretch is not None:
                 raise self._unusable(
-                    "its pixels have 8 bits, and stretch is for 16", "remove stretch from its table [[tiles]]"
+                    "its pixels have 8 bits, and stretch is for 16",
+                    "remove stretch from its table [[tiles]]; rasters of 8 bits beside others of 16 need a table "
+                    "of their own",
                 )
             self._top = 255
             return

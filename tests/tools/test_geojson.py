@@ -56,6 +56,21 @@ def test_a_place_for_no_file_is_refused_before_the_work(desk: Desk, tmp_path: Pa
             assert str(path) in ran.err
 
 
+def test_a_file_of_another_kind_is_not_lost(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The area of the mission is GeoJSON too. A file of missing tiles is written again."""
+    confine_here(monkeypatch)
+    mission = desk.write_mission("left", zooms=(14,), files=())
+    area = tmp_path / "area.geojson"
+    area.write_text('{"type": "FeatureCollection", "features": []}')
+    for command in (("plan", mission, "--store", desk.store), ("show", desk.store, "left")):
+        ran = flightbag(*command, "--geojson", area)
+        assert (ran.status, str(area) in ran.err) == (2, True)
+    assert area.read_text() == '{"type": "FeatureCollection", "features": []}'
+    for _ in range(2):
+        assert flightbag("plan", mission, "--store", desk.store, "--geojson", tmp_path / "new.geojson").status == 0
+    assert features(tmp_path / "new.geojson") == []
+
+
 def test_the_edge_that_is_short_is_named_and_the_remedy_works(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     confine_here(monkeypatch)
     mission = desk.write_mission("left", zooms=(14, 15), files=(), bbox=TALL, takeoff=(47.04, -99.17))

@@ -373,3 +373,12 @@ def test_a_file_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None:
     loop.symlink_to(loop)
     with pytest.raises(Unavailable):
         area_in(loop)
+
+
+def test_latitude_first_is_told_from_metres(write: Write) -> None:
+    with pytest.raises(Invalid) as exchanged:
+        read_area(open_drawing(write(polygon([[47, -99], [48, -99], [48, -98], [47, -99]]))))
+    assert exchanged.value.remedy == "exchange latitude and longitude in the file"
+    with pytest.raises(Invalid) as metres:
+        read_area(open_drawing(write(polygon(box(500_000, 4_000_000, 500_100, 4_000_100)))))
+    assert "ogr2ogr" in metres.value.remedy

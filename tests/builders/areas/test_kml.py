@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Callable
 from decimal import Decimal
@@ -202,3 +203,11 @@ def test_refuses(tmp_path: Path, text: str, told: str) -> None:
         area_in(path)
     assert str(path) in caught.value.message
     assert caught.value.remedy
+
+
+def test_an_empty_polygon_beside_another_is_passed_over(tmp_path: Path) -> None:
+    """As in GeoJSON: programs leave one for a shape that was begun and not drawn."""
+    empty = re.sub(r"<coordinates>.*?</coordinates>", "<coordinates> </coordinates>", kml_polygon(), flags=re.DOTALL)
+    file = open_drawing(written(tmp_path / "a.kml", kml(placemark(empty) + placemark(kml_polygon()))))
+    assert read_area(file) == read_area(open_drawing(written(tmp_path / "b.kml", kml(placemark(kml_polygon())))))
+    assert any("is an empty Polygon: passed over" in note for note in file.notes)

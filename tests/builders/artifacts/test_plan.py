@@ -206,6 +206,13 @@ def test_a_plan_finds_all_of_it_at_once(desk: Desk, monkeypatch: pytest.MonkeyPa
     first, second = ran.json["error"]["problems"]
     assert "inputs.image is missing" in first
     assert "nothing" in second
+    # Tiles too, in words: the list of them comes when the models are right.
+    mission.write_text(f"{wrong}\n[coverage]\ntile_size = 128\n")
+    ran = flightbag("plan", mission, "--store", desk.store, "--json")
+    *models, tiles = ran.json["error"]["problems"]
+    assert models == [first, second]
+    assert "wrong-size" in tiles
+    assert "set coverage.tile_size = 256" in tiles
     mission.write_text(right)
     assert flightbag("plan", mission, "--store", desk.store).status == 0
 
