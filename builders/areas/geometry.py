@@ -40,6 +40,7 @@ _STEP = Decimal("1e-7")
 _DECIMAL = Context(prec=50)
 _SHOWN = 60
 _LISTED = 3  # places of one kind of thing that is passed over
+_KINDS_LISTED = 100
 
 Thing = TypeVar("Thing")
 
@@ -110,10 +111,12 @@ class GeometryFile:
         return tuple(f"{self.path}: {text}" for text in self._notes())
 
     def _notes(self) -> Iterator[str]:
-        for what, places in self._passed_over.items():
+        for what, places in itertools.islice(self._passed_over.items(), _KINDS_LISTED):
             more = f" (and {len(places) - _LISTED} more)" if len(places) > _LISTED else ""
             subject = ", ".join(list(places)[:_LISTED]) + more
             yield f"{subject} {what}" if subject else what
+        if (others := len(self._passed_over) - _KINDS_LISTED) > 0:
+            yield f"{others} more kinds of things are passed over, or not followed exactly"
 
     def select(self, things: Sequence[tuple[str, str | None, Thing]], select: str, what: str) -> Thing:
         """Return the one of the things (place, name, thing) that has the name `select`. `what` names them together."""

@@ -22,7 +22,6 @@ from builders.zipped import opened_zip, read_member
 MAX_ELEMENTS = 1 << 18
 MAX_DEPTH = 64
 MAX_MEMBERS = 4096  # of a KMZ
-_GEOMETRIES = ("Polygon", "LineString", "LinearRing", "Point")
 _OTHERS = ("Track", "MultiTrack", "Model", "NetworkLink", "GroundOverlay", "PhotoOverlay", "ScreenOverlay")
 _XML_REMEDY = "write the file again with the program that drew it"
 

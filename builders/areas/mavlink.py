@@ -10,6 +10,7 @@ known (a local frame, an unknown navigation command) is an error, never passed o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -87,6 +88,7 @@ class Items:
         line += legs.get(-1, [])
         begins: dict[int, int] = {}  # by the number of an item: where its way begins in the line
         jumps: list[tuple[Item, Position]] = []
+        times = Counter(item.number for item in self._items)
         for index, item in enumerate(self._items):
             self._require_known(item)
             begins[item.number] = len(line)
@@ -108,7 +110,11 @@ class Items:
         for item, start in jumps:
             # An item that only sets a speed leads to the next place.
             target = item.parameters[0]
-            at = -1 if target is None or target != int(target) else begins.get(int(target), -1)
+            number = None if target is None or target != int(target) else int(target)
+            if number is not None and times[number] > 1:
+                what = f"jumps to the item {number}, and {times[number]} have that number"
+                self._file.refuse(item.place, what, _DRAW_LINE)
+            at = -1 if number is None else begins.get(number, -1)
             if not 0 <= at < len(line):
                 self._file.refuse(item.place, f"jumps to the item {value_text(target)}, which has no place", _DRAW_LINE)
             if line[at] != start:

@@ -194,13 +194,19 @@ def widen_half(model: Any) -> None:
 
     Every number of half precision is a number of float32, so that weights stay what they are; only the roundings
     between the operators go. A CPU has kernels for half precision or not, by its make, and no kernel for bfloat16 in
-    most operators: widened, a network gives the same on each.
+    most operators: widened, a network gives the same on each. Raise a failure `invalid-model` for a torn tensor.
     """
     import numpy as np
 
     for message in list(_halves(model)):
         kind = message.DESCRIPTOR.name
         if kind == "TensorProto":
+            if len(message.raw_data) % 2:
+                raise failure(
+                    "invalid-model",
+                    f"the tensor {message.name!r} has half precision and {len(message.raw_data)} bytes, an odd number",
+                    remedy="export the network again",
+                )
             bits = np.frombuffer(message.raw_data, "<u2") if message.raw_data else np.array(message.int32_data, "<u2")
             wide = bits.view("<f2").astype("<f4") if message.data_type == _HALVES[0] else bits.astype("<u4") << 16
             message.ClearField("int32_data")

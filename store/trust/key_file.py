@@ -112,6 +112,12 @@ def _other_algorithm(label: str, content: bytes) -> str:
     return "" if oid == _ED25519 else _ALGORITHMS.get(oid, "a key of an unknown algorithm")
 
 
+def stated_public(label: str, content: bytes) -> bytes | None:
+    """Return the 32 bytes of the public key that a private key's block states in the clear, None where it states none.
+    Call `Protection.of` first."""
+    return _ssh_header(content).public if label == OPENSSH else None
+
+
 def _ssh_kind(kind: bytes) -> str:
     """Return what a kind of OpenSSH is a key of, with the article; "" for Ed25519."""
     return "" if kind == b"ssh-ed25519" else _SSH_KINDS.get(kind, "an OpenSSH key of an unknown kind")
@@ -367,12 +373,14 @@ def _integers(data: bytes) -> list[int]:
 
 
 class _SshHeader(NamedTuple):
-    """What lies in the clear at the head of an OpenSSH private key: cipher, derivation, its options, kind of key."""
+    """What lies in the clear at the head of an OpenSSH private key: cipher, derivation, its options, kind of key, and
+    the public key (of Ed25519: its 32 bytes)."""
 
     cipher: bytes
     function: bytes
     options: bytes
     kind: bytes
+    public: bytes
 
 
 def _ssh_header(content: bytes) -> _SshHeader:
@@ -385,7 +393,8 @@ def _ssh_header(content: bytes) -> _SshHeader:
     if rest[:4] != b"\0\0\0\1":
         raise ValueError("another number of keys than one")
     public, _ = _take_ssh(rest[4:])
-    return _SshHeader(cipher, function, options, _take_ssh(public)[0])
+    kind, public = _take_ssh(public)
+    return _SshHeader(cipher, function, options, kind, _take_ssh(public)[0])
 
 
 def _take_ssh(data: bytes) -> tuple[bytes, bytes]:

@@ -28,6 +28,7 @@ from store.trust.key_file import (
     block,
     encrypted,
     other_kind,
+    stated_public,
 )
 
 # The errors of the library for a file that is not a key it knows; InternalError is for odd parameters of an encryption.
@@ -99,6 +100,7 @@ class PublicKey:
 
 _GIVE_PRIVATE = "give a private key that `flightbag keys new` made"
 _TRY_AGAIN = "try the passphrase again; if it is right, give another copy of the file"
+_COPY_AGAIN = "the file is damaged or was changed: give another copy of it"
 _GIVE_PUBLIC = "give the .pub file that `flightbag keys new` wrote"
 
 
@@ -181,7 +183,11 @@ class PrivateKey:
             raise Invalid(text, remedy=_TRY_AGAIN if passphrase else _GIVE_PRIVATE) from error
         if not isinstance(key, Ed25519PrivateKey):
             raise other_kind(_kind_of(key))
-        return cls(key)
+        private = cls(key)
+        # The library does not compare them: a bit that flipped in the private half would make another key.
+        if stated_public(label, content) not in (None, private.public.raw):
+            raise Invalid("the private key is not that of the public key in its file", remedy=_COPY_AGAIN)
+        return private
 
 
 def _kind_of(key: Any) -> str:

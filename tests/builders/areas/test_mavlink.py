@@ -59,6 +59,18 @@ def test_curves_are_listed(tmp_path: Path) -> None:
     )
 
 
+def test_a_list_of_what_is_not_followed_has_an_end(tmp_path: Path) -> None:
+    circles = [at(17, 47.02, -99.16, first=(0, 0, radius, 0)) for radius in range(1, 151)]
+    path = written(tmp_path / "a.waypoints", waypoints(HOME, *circles))
+    file = open_drawing(path)
+    assert list(file.shapes(("LineString",), None)) == []
+    assert len(file.notes) == 101
+    assert file.notes[-1] == f"{path}: 50 more kinds of things are passed over, or not followed exactly"
+    with pytest.raises(Invalid, match="has no line") as caught:
+        file.refuse_nothing("line", "draw one")
+    assert len(caught.value.message) < 20_000
+
+
 @pytest.mark.parametrize(
     ("items", "told"),
     [

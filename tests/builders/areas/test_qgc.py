@@ -180,6 +180,10 @@ ITEMS = {"items": [*route(), survey()]}
         (changed(("mission", "items", 1, "frame"), 3.2, **ITEMS), "frame is 3.2, must be a whole number"),
         # A whole number of them would have a hundred million digits.
         (plan(items=[simple(16, 47, -99, number=77)]).replace(": 77", ": 1e99999999"), "more than 1000 digits"),
+        (
+            plan(items=[simple(16, 47, -99), simple(16, 47.1, -99), simple(177, first=(1, 1, 0, 0), number=3)]),
+            "jumps to the item 1, and 2 have that number",
+        ),
         (changed(("mission", "items", 1, "type"), "missionItem", **ITEMS), 'is "missionItem", whose way'),
         (changed(("mission", "items", 5, "complexItemType"), "Orbit", **ITEMS), 'is "Orbit", whose way'),
         (changed(("mission", "items", 5, "TransectStyleComplexItem"), {}, **ITEMS), "VisualTransectPoints is missing"),

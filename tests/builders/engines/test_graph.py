@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from builders.engines.base import InputRange
-from builders.engines.graph import fix_defaults, irreproducible, nodes, require_operators
+from builders.engines.graph import fix_defaults, irreproducible, nodes, require_operators, widen_half
 from builders.engines.model import snapshot_model
 from builders.engines.precision import CalibrationSet, quantise
 from builders.engines.session import open_session
@@ -229,3 +229,11 @@ def test_a_model_that_differs_from_itself_is_refused_before_it_is_compiled(
 def test_random_numbers_that_reach_no_output_are_no_fault(tmp_path: Path, model: onnx.ModelProto) -> None:
     assert irreproducible(model)
     compiled(spec_of(save(tmp_path, model), WIDE), tmp_path)
+
+
+def test_a_torn_tensor_of_half_precision_is_named() -> None:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT16, dims=[1], raw_data=b"abc")
+    model = helper.make_model(helper.make_graph([], "g", [], [], [tensor]))
+    with pytest.raises(Invalid, match=r"tensor 'w' has half precision and 3 bytes") as caught:
+        widen_half(model)
+    assert caught.value.kind == "invalid-model"

@@ -9,10 +9,11 @@ import cbor2
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from store.errors import Invalid, Untrusted
 from store.format.cose import Envelope, Signature
-from store.trust.key_file import LEAST_PASSPHRASE, MAX_PASSPHRASE
+from store.trust.key_file import LEAST_PASSPHRASE, MAX_PASSPHRASE, armoured, block
 from store.trust.keys import PassphraseNeeded, PrivateKey, PublicKey, sign
 from tests.support.missions import key
 
@@ -48,6 +49,22 @@ def test_a_private_pem_reads_back(passphrase: bytes | None) -> None:
     data = KEY.pem(passphrase)
     assert PrivateKey.of_pem(data, passphrase).public == KEY.public
     assert (b"ENCRYPTED" in data) is (passphrase is not None)
+
+
+def test_a_private_half_of_another_key_is_refused() -> None:
+    mine, other = (
+        Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        for n in (1, 2)
+    )
+    (label, content), public = block(mine), PrivateKey.of_pem(other, None).public
+    assert PrivateKey.of_pem(armoured(label, content), None).public != public
+    # In the place of the seed, before its own public half.
+    changed = content.replace(bytes([1]) * 32, bytes([2]) * 32)
+    with pytest.raises(Invalid, match="is not that of the public key in its file") as caught:
+        PrivateKey.of_pem(armoured(label, changed), None)
+    assert "another copy" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
