@@ -562,7 +562,9 @@ class Backbone(Section):
     tensorrt: Annotated[TensorRt | None, Field(description="a table with options of TensorRT")] = None
 
 
-_CHANNELS_RIGHT = "three numbers with at most six decimals, one a channel, or one number for grey; those of std above 0"
+_CHANNELS_RIGHT = (
+    "an array of three numbers with at most six decimals, one a channel, or of one for grey; those of std above 0"
+)
 
 
 class PreprocessKeys(Section):
