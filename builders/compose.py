@@ -110,10 +110,13 @@ class BuildContext:
 
     @contextmanager
     def about(self, key: str) -> Iterator[None]:
-        """Name the mission file and the key in every Invalid and Refused that the block raises."""
+        """Name the mission file and the key in every Invalid and Refused that the block raises, but for those that name
+        the file and a nearer key."""
         try:
             yield
         except (Invalid, Refused) as error:
+            if error.message.startswith(f"{self.path}: "):
+                raise
             raise error.restated(f"{self.path}: {key}: {error.message}") from error
 
     def view(self, set_: Descriptors, zoom: int) -> View:

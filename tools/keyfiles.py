@@ -162,7 +162,7 @@ def weaknesses(path: Path) -> tuple[list[str], str]:
     status = os.stat(path)
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
         found.append(f"other users may open it: its mode is {status.st_mode & 0o777:04o}, should be 0600")
-    rewrapping = f"flightbag keys rewrap {path} encrypts the key again, with mode 0600"
+    rewrapping = f"flightbag keys rewrap {shlex.quote(str(path))} encrypts the key again, with mode 0600"
     return found, _ssh_keygen(path) if label == OPENSSH else rewrapping
 
 

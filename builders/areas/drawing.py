@@ -6,11 +6,12 @@ or the mission file says of it is compared with that.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from builders.areas.corridor import around
-from builders.areas.geojson import GeoJsonFile, parse_json
-from builders.areas.geometry import MAX_BYTES, MAX_POLYGONS, SMALLER, GeometryFile
+from builders.areas.geojson import TYPES, GeoJsonFile, parse_json
+from builders.areas.geometry import MAX_BYTES, MAX_POLYGONS, SMALLER, GeometryFile, value_text
 from builders.areas.kml import KmlFile
 from builders.areas.mavlink import WaypointFile
 from builders.areas.qgc import PlanFile
@@ -20,6 +21,8 @@ from store.format.area import Area
 _BOM = b"\xef\xbb\xbf"
 # What the ends of names say; `.json` and `.txt` say nothing.
 _SUFFIXES = {".geojson": "GeoJSON", ".kml": "KML", ".kmz": "KML", ".plan": "QGroundControl plan"}
+# No JSON has a line break between two objects without a comma.
+_LINES = re.compile(rb"\}[ \t\r]*\n\s*\{")
 # Files that people take for a drawing, by how they begin.
 _OTHERS = (
     (b"SQLite format 3\0", "an SQLite file, such as a GeoPackage"),
@@ -28,7 +31,7 @@ _OTHERS = (
     (b"\xfe\xff", "text in UTF-16"),
     (b"fgb\x03", "a FlatGeobuf file"),
 )
-_CONVERT = "convert it: ogr2ogr -f GeoJSON -t_srs EPSG:4326 OUT.geojson IN; text in UTF-16: save it as UTF-8"
+_CONVERT = "convert it: ogr2ogr -f GeoJSON -t_srs EPSG:4326 OUT.geojson IN"
 
 
 def open_drawing(path: Path) -> GeometryFile:
@@ -43,17 +46,32 @@ def open_drawing(path: Path) -> GeometryFile:
 
 
 def _parsed(path: Path, data: bytes) -> GeometryFile:
+    file = GeometryFile(path)
     text = data.removeprefix(_BOM).lstrip()
     for magic, what in _OTHERS:
         if data.startswith(magic):
-            GeometryFile(path).refuse("", f"is {what}, which is not read", _CONVERT)
+            remedy = "save it as UTF-8" if "UTF-16" in what else _CONVERT
+            file.refuse("", f"is {what}, which is not read", remedy)
+    if not text:
+        file.refuse("", "is empty", "write it again with the program that drew it")
     if data.startswith(b"PK") or text.startswith(b"<"):
         return KmlFile(path, data if data.startswith(b"PK") else text)
     if text.startswith(b"QGC WPL"):
         return WaypointFile(path, text)
-    value = parse_json(GeometryFile(path), data)
+    if text.startswith(b"\x1e") or _LINES.search(text):
+        file.refuse("", "is a sequence of GeoJSON texts, which is not read", _CONVERT)
+    if not text.startswith((b"{", b"[")):
+        file.refuse(
+            "",
+            "is in no format that is read: GeoJSON, KML, KMZ, a QGroundControl plan, a waypoint file",
+            f"draw it with a program that writes one of them, or {_CONVERT}",
+        )
+    value = parse_json(file, data)
     if isinstance(value, dict) and value.get("fileType") == "Plan":
         return PlanFile(path, value)
+    kind = value.get("type") if isinstance(value, dict) else value
+    if kind not in TYPES:
+        file.refuse("", f"is JSON, and its type is {value_text(kind)}: neither GeoJSON nor a plan", _CONVERT)
     return GeoJsonFile(path, value)
 
 

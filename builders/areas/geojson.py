@@ -36,6 +36,7 @@ _WGS84 = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _KINDS = frozenset(("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"))
+TYPES = (*sorted(_KINDS), "GeometryCollection", "Feature", "FeatureCollection")
 
 
 class GeoJsonFile(GeometryFile):

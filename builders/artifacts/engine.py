@@ -198,9 +198,10 @@ def engine_task(
     recipe = engine_recipe(spec, need, backend.key_fields(spec, need), caster)
     name = engine_name(backbone.name, backend.name, backend.version, class_of(need), spec.precision, backend.suffix)
     task = EngineTask(name, recipe, backend, spec, need, need, host, step, lookup(recipe.key))
-    if task.present is not None and (card := card_of(context.repository, task, task.present)) is not None:
-        task = with_card(context, task, card)
-    return task
+    if task.present is None:
+        return task
+    card = card_of(context.repository, task, task.present)
+    return with_card(context, task, card) if card is not None else replace(task, present=None)
 
 
 def with_card(context: BuildContext, task: EngineTask, card: Card) -> EngineTask:

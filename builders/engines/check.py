@@ -138,9 +138,16 @@ class CheckFigures:
             )
             for case in value["cases"]
         )
-        author = AuthorFigures(**value["author"]) if value["author"] is not None else None
+        author = _author(value["author"]) if value["author"] is not None else None
         faults, outputs = (tuple(map(str, value[key])) for key in ("faults", "outputs"))
         return CheckFigures(cases, faults, outputs, str(value["inputs"]), author)
+
+
+def _author(value: Mapping[str, Any]) -> AuthorFigures:
+    if type(value["half"]) is not bool:
+        raise TypeError("expected true or false for the author's half")
+    error, greatest, cosine = (float(value[key]) for key in ("max_abs_error", "reference_max", "cosine"))
+    return AuthorFigures(str(value["digest"]), error, greatest, cosine, value["half"])
 
 
 def require_tolerance(figures: CheckFigures, tolerance: Tolerance) -> None:

@@ -284,7 +284,10 @@ class TileSources:
                 if again == stamps:
                     self._cache.keep(request, self._opened, stamps, tiles)
         levels = tuple(self._level(zoom, one, tiles) for zoom, one in sorted(wanted.items()))
-        return Inventory(levels, fresh, (*self._notes(tiles), *self._hints(levels)), gaps(levels, self._bbox))
+        sourced = [level for level in levels if level.has_zoom]
+        lacking = [level.zoom for level in levels if not level.has_zoom]
+        hints = (*self._notes(tiles), *self._other_zooms(lacking), *self._elsewhere(sourced))
+        return Inventory(levels, fresh, hints, gaps(sourced, self._bbox))
 
     def _notes(self, tiles: TileHashes) -> Iterator[str]:
         """Yield what is unusual about each source, and what its first tiles contradict."""
@@ -301,7 +304,19 @@ class TileSources:
             if wrong is not None and (size := size_of(source.read(wrong) or b"")):
                 yield _other_size(source.path, *size)
 
-    def _hints(self, levels: Sequence[Level]) -> tuple[str, ...]:
+    def _other_zooms(self, lacking: Sequence[int]) -> Iterator[str]:
+        """Yield the zooms of each source that is listed for zooms which no source has."""
+        for spec, source in self._sources:
+            wanted = [zoom for zoom in lacking if zoom in spec.zooms]
+            if wanted and source.zooms is not None:
+                first, last = source.zooms
+                overviews = source.resolution_m is not None and wanted[0] < first
+                yield f"{source.path} has the zooms {first} to {last}, not {', '.join(map(str, wanted))}" + (
+                    "; overviews in a GeoTIFF (gdaladdo) add lower ones" if overviews else ""
+                )
+
+    def _elsewhere(self, levels: Sequence[Level]) -> tuple[str, ...]:
+        """What to say of each source where most tiles of these zooms are absent."""
         absent = sum(int(np.count_nonzero(~level.present)) for level in levels)
         if 2 * absent <= sum(len(level.required) for level in levels):
             return ()

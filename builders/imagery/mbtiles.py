@@ -99,8 +99,8 @@ class MBTilesSource(TileTable):
 
     def _metadata(self, name: str, limit: int = 16) -> list[str | None]:
         """At most two values of a name in the metadata; None for a value that is neither a text nor a whole number of
-        at most `limit` bytes. A file without metadata has none."""
-        if "metadata" not in self._database.names:
+        at most `limit` bytes. A file without metadata, or with a table of other columns, has none."""
+        if "metadata" not in self._database.names or not self._database.columns("metadata") >= {"name", "value"}:
             return []
         # The length of the blob: SQLite counts a text only up to its first zero byte.
         rows = self._database.rows(

@@ -102,6 +102,11 @@ class Database:
         """The rows of a query. For use within `querying`."""
         return iter(self._db.execute(query, values))
 
+    def columns(self, table: str) -> frozenset[str]:
+        """The columns of a table or view (in SQL), in lower case. For use within `querying`."""
+        description = self._db.execute(f"SELECT * FROM {table} LIMIT 0").description  # noqa: S608 - a quoted name
+        return frozenset(name.lower() for name, *_ in description)
+
     @contextmanager
     def querying(self) -> Iterator[None]:
         """A context in which queries have MAX_QUERY_SECONDS together, and the errors of SQLite name the file."""

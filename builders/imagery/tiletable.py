@@ -39,6 +39,7 @@ MAX_WALKED = 1 << 22  # rows of one zoom in a table without an index: 24 bytes e
 _AT_ONCE = 1 << 17
 _TOGETHER = 200  # rows in one query; SQLite's limit of variables is 256
 DATA = "CASE WHEN typeof(tile_data) = 'blob' AND length(tile_data) <= ? THEN tile_data ELSE x'' END"
+_PLACES = ("zoom_level", "tile_column", "tile_row")
 _BY_INDEX = re.compile(r"\btile_(column|row)[=<>]")
 _WALKS = re.compile(r"^SCAN (?!CONSTANT ROW|\(?subquery)", re.IGNORECASE)
 
@@ -164,8 +165,16 @@ class TileTable:
     def inspect(self) -> None:
         """Look at the table: its four columns, whether it is a view, and whether an index leads to a tile.
 
-        Raises Invalid for a table of places in text: SQLite compares them letter by letter, and finds "9" after "10".
+        Raises Invalid if it lacks one of them, and for a table of places in fractions, or in text: SQLite compares text
+        letter by letter, and finds "9" after "10".
         """
+        with self._database.querying():
+            present = self._database.columns(self.table)
+        if lacking := [column for column in (*_PLACES, "tile_data") if column not in present]:
+            raise self._database.unusable(
+                f"{self.name} lacks the columns {', '.join(lacking)}",
+                "convert it to MBTiles with the program that made it, or make a view that names its columns so",
+            )
         # IN instead of = as in the queries below.
         query = (
             f"SELECT tile_data FROM {self.table} "  # noqa: S608 - a quoted name
@@ -178,20 +187,21 @@ class TileTable:
             self._is_indexed = not any(_WALKS.match(line) for line in plan)
             return
         self._is_indexed = any(_BY_INDEX.search(line) for line in plan)
-        places = ("zoom_level", "tile_column", "tile_row")
-        first = f"SELECT {', '.join(f'typeof({place})' for place in places)} FROM {self.table} LIMIT 1"  # noqa: S608
+        of_place = (f"CASE WHEN typeof({p}) <> 'real' OR {p} = round({p}) THEN typeof({p}) END" for p in _PLACES)
+        first = f"SELECT {', '.join(of_place)} FROM {self.table} LIMIT 1"  # noqa: S608 - quoted names
         with self._database.querying():
             types = next(self._database.rows(first), ())
-        if "text" in types:
+        if wrong := {"text", "real"} & set(types):
             statements = (
                 f"ALTER TABLE {self.table} RENAME TO of_text",
-                f"CREATE TABLE {self.table} ({' INTEGER, '.join(places)} INTEGER, tile_data BLOB)",
-                f"INSERT INTO {self.table} SELECT {', '.join(places)}, tile_data FROM of_text",  # noqa: S608
+                f"CREATE TABLE {self.table} ({' INTEGER, '.join(_PLACES)} INTEGER, tile_data BLOB)",
+                f"INSERT INTO {self.table} SELECT {', '.join(_PLACES)}, tile_data FROM of_text",  # noqa: S608
                 "DROP TABLE of_text",
             )
             raise self._database.unusable(
-                f"the columns {', '.join(places)} of {self.name} hold text instead of numbers",
-                f"make them numbers: {self._command('; '.join(statements))}",
+                f"the columns {', '.join(_PLACES)} of {self.name} hold {' and '.join(sorted(wrong))} "
+                "instead of whole numbers",
+                f"make them whole numbers: {self._command('; '.join(statements))}",
             )
 
     def _tiles(self, zoom: int, columns: range, rows: range) -> Iterator[tuple[int, bytes]]:

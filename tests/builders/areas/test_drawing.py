@@ -74,15 +74,27 @@ def test_the_key_of_the_mission_file_is_compared_with_the_bytes(write: Write, tm
         (b"SQLite format 3\0" + bytes(100), "is an SQLite file, such as a GeoPackage"),
         (b"\x00\x00\x27\x0a" + bytes(100), "is a shapefile"),
         (PLACEMARK.encode("utf-16"), "is text in UTF-16"),
-        (b"\x89PNG\r\n\x1a\n", "is not strict JSON"),
-        (b"", "is not strict JSON"),
-        (b"fileType = Plan", "is not strict JSON"),
+        (b"\x89PNG\r\n\x1a\n", "is in no format that is read"),
+        (b"fileType = Plan", "is in no format that is read"),
+        (b"#saved by Mission Planner 1.3.80\r\n47.01 -99.17\r\n", "is in no format that is read"),
+        (b"POLYGON ((0 0, 1 0, 1 1, 0 0))", "is in no format that is read"),
+        (b"lat,lon\n47.01,-99.17\n", "is in no format that is read"),
+        (b'\x1e{"type": "Point"}\n\x1e{"type": "Point"}\n', "is a sequence of GeoJSON texts"),
+        (b'{"type": "Point"}\r\n{"type": "Point"}\n', "is a sequence of GeoJSON texts"),
+        (b'{"type": "Topology", "objects": {}, "arcs": []}', "neither GeoJSON nor a plan"),
+        (b'{"geometryType": "esriGeometryPolygon", "features": []}', "neither GeoJSON nor a plan"),
     ],
 )
-def test_other_files_are_named(tmp_path: Path, data: bytes, told: str) -> None:
+def test_other_files_are_named_and_converted(tmp_path: Path, data: bytes, told: str) -> None:
     with pytest.raises(Invalid, match=told) as caught:
         open_drawing(written(tmp_path / "a", data))
-    assert caught.value.remedy
+    assert ("UTF-8" if "UTF-16" in told else "ogr2ogr") in caught.value.remedy
+
+
+@pytest.mark.parametrize("data", [b"", b" \r\n", b"\xef\xbb\xbf"])
+def test_an_empty_file_is_named(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(Invalid, match="is empty"):
+        open_drawing(written(tmp_path / "a", data))
 
 
 # -- files that the tools' own libraries write

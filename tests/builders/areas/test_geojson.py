@@ -265,7 +265,7 @@ def test_a_name_that_two_features_have_selects_none(write: Write) -> None:
 
 BAD_AREAS: dict[str, tuple[object, str]] = {
     "no_json": ("{", "line 1"),
-    "empty": ("", "strict JSON"),
+    "empty": ("", "is empty"),
     "no_utf8": ("latin", "strict JSON"),
     "not_a_number": ('{"type": "Polygon", "coordinates": [[[NaN, 0], [1, 0], [1, 1], [NaN, 0]]]}', "NaN"),
     "infinite": ('{"type": "Polygon", "coordinates": [[[0, 0], [1, Infinity], [1, 1], [0, 0]]]}', "Infinity"),
@@ -279,7 +279,7 @@ BAD_AREAS: dict[str, tuple[object, str]] = {
     "millions_of_arrays": ("[" + "[[]]," * 2_500_000 + "0]", "more than 2097152 values"),
     "nested_deeply": ("[" * 200_000, "nested too deeply"),
     "an_array": ([1], "an array of 1"),
-    "nothing": ("null", "missing"),
+    "nothing": ("null", "no format that is read"),
     "no_type": ({}, "missing"),
     "topology": ({"type": "Topology"}, "Topology"),
     "point": (feature({"type": "Point", "coordinates": [0, 0]}), r"has no polygon; geometry is a Point: passed over"),

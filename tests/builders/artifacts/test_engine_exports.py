@@ -11,6 +11,7 @@ from builders.artifacts.engine import build_engines
 from builders.compose import open_context
 from builders.engines.session import open_session
 from builders.report import EngineReport
+from tests.support.commands import flightbag
 from tests.support.exports import write_export
 from tests.support.field import Desk
 
@@ -78,3 +79,23 @@ def test_a_reference_that_is_no_file_of_arrays_is_named(desk: Desk, text: str) -
     assert error is not None
     assert error.kind == "bad-reference"
     assert "io.npz" in error.message
+
+
+def test_a_plan_says_that_an_engine_is_to_be_checked_by_more(desk: Desk) -> None:
+    mission = desk.write_mission("left", files=(), zooms=(15,))
+    assert engine(desk, mission).action == "built"
+
+    def planned() -> list[bool]:
+        ran = flightbag("plan", mission, "--store", desk.store, "--json")
+        assert ran.status in (0, 2), ran.err
+        return [row["present"] for row in ran.json["artifacts"] if row["name"].startswith("engines/")]
+
+    assert planned() == [True]
+    image = np.random.default_rng(3).random((2, 3, 64, 64), np.float32)
+    outputs = open_session(desk.folder / "embedder.onnx", "off").run({"image": image})
+    np.savez(desk.folder / "io.npz", image=image, **outputs)
+    change(mission, 'precision = "fp32"', 'precision = "fp32"\nreference = "io.npz"')
+    assert planned() == [False]
+    change(mission, 'reference = "io.npz"', 'compare = ["nothing"]')
+    ran = flightbag("plan", mission, "--store", desk.store)
+    assert (ran.status, "no such output" in ran.err) == (2, True)

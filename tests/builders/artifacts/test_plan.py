@@ -208,3 +208,11 @@ def test_a_plan_finds_all_of_it_at_once(desk: Desk, monkeypatch: pytest.MonkeyPa
     assert "nothing" in second
     mission.write_text(right)
     assert flightbag("plan", mission, "--store", desk.store).status == 0
+
+
+def test_a_file_that_is_no_model_is_named_once(desk: Desk) -> None:
+    (desk.folder / "embedder.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    ran = flightbag("plan", desk.write_mission("left"), "--store", desk.store)
+    assert ran.status == 2
+    assert ran.err.count("pointer of Git LFS to one") == 1
+    assert "descriptors[0]" not in ran.err

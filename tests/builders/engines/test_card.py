@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.engines.card import CARD_LIMIT, SCHEMA, Card, EngineRecipes, differences
-from builders.engines.check import TOLERANCES, CaseFigures, CheckFigures, Tolerance
+from builders.engines.check import TOLERANCES, AuthorFigures, CaseFigures, CheckFigures, Tolerance
 from builders.recipe import Recipe
 from store.errors import Corrupt
 
@@ -41,6 +41,12 @@ _figures = st.builds(
         ),
         max_size=3,
     ).map(tuple),
+    outputs=st.lists(st.text(max_size=5), max_size=2).map(tuple),
+    inputs=st.sampled_from(["noise", "tiles"]),
+    author=st.none()
+    | st.builds(
+        AuthorFigures, st.just("ab" * 32), st.floats(0, 1e30), st.floats(0, 1e30), st.floats(-1, 1), st.booleans()
+    ),
 )
 cards = st.builds(
     Card,
@@ -58,6 +64,9 @@ cards = st.builds(
     inspector=_json,
     seconds=st.floats(0, 1e9),
 )
+
+
+AUTHOR = {"digest": "ab" * 32, "max_abs_error": 0.0, "reference_max": 1.0, "cosine": 1.0, "half": False}
 
 
 def card() -> Card:
@@ -207,6 +216,22 @@ def test_what_was_not_written_here_is_no_card(data: bytes) -> None:
         (("check", "cases", 0, "reference_max"), float("nan")),
         (("check", "cases", 0, "cosine"), float("nan")),
         (("check", "cases", 0, "relative_error"), 0.0),
+        (("check", "outputs"), [3]),
+        (("check", "outputs"), None),
+        (("check", "inputs"), 3),
+        (("check", "author"), 3),
+        *(
+            (("check", "author"), {**AUTHOR, name: value})
+            for name, value in (
+                ("digest", 3),
+                ("max_abs_error", "0"),
+                ("reference_max", None),
+                ("cosine", [1]),
+                ("half", 0),
+                ("half", "no"),
+                ("more", 1),
+            )
+        ),
         (("tolerance",), {}),
         (("tolerance",), {"relative_error": 0.1, "cosine": 0.1, "more": 1}),
         (("tolerance", "cosine"), float("nan")),

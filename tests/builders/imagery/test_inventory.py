@@ -130,6 +130,21 @@ def test_of_several_sources_the_nearest_to_a_missing_tile_says_why(container: Co
         }
 
 
+def test_a_zoom_that_no_source_has_is_no_wrong_place(container: Container, imagery: Path) -> None:
+    """The zooms of the source are named, and not its bounds beside those of the area; of a raster, what adds zooms."""
+    lower = ids(Tile(3, X0 >> ZOOM - 3, Y0 >> ZOOM - 3))
+    wanted = {3: LevelRequest(lower, cells_of(3, lower)), **WANTED}
+    with TileSources([replace(spec(imagery), zooms=(3, ZOOM))], SIDE, ROUND.bbox) as sources:
+        inventory = sources.inventory(wanted)
+        first, last = sources._sources[0][1].zooms or (0, 0)
+    hints = [hint for hint in inventory.hints if "zooms" in hint]
+    text = f"{imagery} has the zooms {first} to {last}, not 3"
+    if container.name == "geotiff":
+        text += "; overviews in a GeoTIFF (gdaladdo) add lower ones"
+    assert hints == [text]
+    assert not any("has imagery at" in hint for hint in inventory.hints)
+
+
 def test_tiles_are_read_again_as_they_were_hashed(imagery: Path) -> None:
     present = REQUIRED[tile_id(HOLE) != REQUIRED]
     with TileSources([spec(imagery)], SIDE, ROUND.bbox) as sources:

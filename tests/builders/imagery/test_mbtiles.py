@@ -150,7 +150,6 @@ def test_a_file_that_is_not_mbtiles_is_invalid(tmp_path: Path) -> None:
         "UPDATE metadata SET value = 'pbf'",
         "UPDATE metadata SET value = 'application/vnd.mapbox-vector-tile'",
         "UPDATE metadata SET value = 'pbf'; INSERT INTO tiles VALUES (0, 0, 0, x'1a')",
-        "ALTER TABLE metadata DROP COLUMN value",
         "ALTER TABLE tiles DROP COLUMN tile_data",
         "DROP TABLE tiles; CREATE VIEW tiles AS SELECT * FROM images",
     ],
@@ -509,11 +508,43 @@ def test_places_in_text_are_refused_and_the_remedy_makes_numbers(
     connection.execute("DROP TABLE tiles")
     connection.execute(f"CREATE TABLE tiles (zoom_level {type_}, tile_column {type_}, tile_row {type_}, tile_data)")
     connection.executemany("INSERT INTO tiles VALUES ('4', '3', ?, ?)", [(str(row), bytes([row])) for row in range(16)])
-    with pytest.raises(Invalid, match="hold text instead of numbers") as caught:
+    with pytest.raises(Invalid, match="hold text instead of whole numbers") as caught:
         open_mbtiles(path)
     run_of(caught.value.remedy, path)
     with open_mbtiles(path) as source:
         assert [source.read(Tile(4, 3, 15 - row)) for row in range(16)] == [bytes([row]) for row in range(16)]
+
+
+def test_places_in_fractions_are_refused_and_the_remedy_makes_numbers(db: tuple[Path, sqlite3.Connection]) -> None:
+    """Tables that pandas and ogr2ogr write have columns of the type REAL."""
+    path, connection = db
+    connection.execute("DROP TABLE tiles")
+    connection.execute("CREATE TABLE tiles (zoom_level real, tile_column real, tile_row real, tile_data)")
+    connection.executemany("INSERT INTO tiles VALUES (4, 3, ?, ?)", [(row, bytes([row])) for row in range(16)])
+    with pytest.raises(Invalid, match="hold real instead of whole numbers") as caught:
+        open_mbtiles(path)
+    run_of(caught.value.remedy, path)
+    with open_mbtiles(path) as source:
+        assert [source.read(Tile(4, 3, 15 - row)) for row in range(16)] == [bytes([row]) for row in range(16)]
+
+
+def test_the_columns_that_a_table_lacks_are_named(db: tuple[Path, sqlite3.Connection]) -> None:
+    """RMaps, Locus and OruxMaps have a table tiles (x, y, z, s, image) of their own."""
+    path, connection = db
+    connection.executescript("DROP TABLE tiles; CREATE TABLE tiles (x int, y int, z int, s int, image blob)")
+    with pytest.raises(Invalid, match="tiles lacks the columns zoom_level, tile_column, tile_row, tile_data") as caught:
+        open_mbtiles(path)
+    assert "convert" in caught.value.remedy
+
+
+@pytest.mark.parametrize("columns", ["key text, val text", "json text"])
+def test_metadata_of_other_columns_say_nothing(db: tuple[Path, sqlite3.Connection], columns: str) -> None:
+    path, connection = db
+    connection.executescript(f"DROP TABLE metadata; CREATE TABLE metadata ({columns})")
+    connection.execute("INSERT INTO tiles VALUES (1, 0, 1, x'01')")
+    with open_mbtiles(path) as source:
+        assert source.read(Tile(1, 0, 0)) == b"\x01"
+        assert (source.zooms, source.stated) == (None, "")
 
 
 def test_a_table_without_an_index_may_be_too_large(
