@@ -43,7 +43,7 @@ from builders.grid.tiles import (
 )
 from builders.imagery.inflate import inflate, unpacked
 from builders.imagery.signature import FOREIGN, format_of
-from builders.imagery.stamps import SourceStamp, check_same, stamp_of
+from builders.imagery.stamps import SourceStamp, check_same, stamp_of, trace_of
 from store.errors import Corrupt, Invalid, Unavailable
 
 # Runs of tiles that are looked at, to say where tiles lie.
@@ -163,7 +163,7 @@ class PMTilesSource:
         directories in memory may be out of date.
         """
         check_same(self.path, (self._opened.st_dev, self._opened.st_ino))
-        if _trace(self._state()) != _trace(self._opened):
+        if trace_of(self._state()) != trace_of(self._opened):
             raise self._written_to()
         return stamp_of([self.path])
 
@@ -333,11 +333,6 @@ def _sections(header: dict[str, Any]) -> tuple[_Span, ...]:
     """The root directory, the metadata, the leaf directories and the tiles."""
     names = ("root", "metadata", "leaf_directory", "tile_data")
     return tuple(_Span(header[f"{name}_offset"], header[f"{name}_length"]) for name in names)
-
-
-def _trace(state: os.stat_result) -> tuple[int, int, int]:
-    """The parts of a file's state that a write changes."""
-    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _parse(data: bytes, start: int, stop: int, tile_bytes: int, leaf_bytes: int) -> _Directory:

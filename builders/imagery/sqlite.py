@@ -30,7 +30,7 @@ from urllib.parse import quote
 
 from builders.files import regular_status
 from builders.grid.tiles import MAX_TILE_BYTES
-from builders.imagery.stamps import SourceStamp, check_same, stamp_of
+from builders.imagery.stamps import SourceStamp, check_same, stamp_of, trace_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 
 FUNCTIONS = frozenset(
@@ -130,7 +130,7 @@ class Database:
         file than the open one, or if somebody wrote to a file that was opened as one that nobody writes to.
         """
         check_same(self.path, (self._opened.st_dev, self._opened.st_ino))
-        if self._immutable and _trace(regular_status(self.path, "tile source")) != _trace(self._opened):
+        if self._immutable and trace_of(regular_status(self.path, "tile source")) != trace_of(self._opened):
             raise Unavailable(
                 f"{self.path} was written to while it was open",
                 path=str(self.path),
@@ -266,11 +266,6 @@ def _code(error: sqlite3.Error) -> int | None:
     """The primary result code of SQLite; None for an error of Python's module itself (text that is not UTF-8)."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
-
-
-def _trace(state: os.stat_result) -> tuple[int, int, int]:
-    """The parts of a file's state that a write changes."""
-    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _size(log: str) -> int | None:

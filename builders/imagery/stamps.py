@@ -107,6 +107,11 @@ def identity_of(path: str | os.PathLike[str]) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
+def trace_of(state: os.stat_result) -> tuple[int, int, int]:
+    """The parts of a file's state that a write changes."""
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
 def check_same(path: Path, opened: tuple[int, int]) -> None:
     """Raise Unavailable unless a path still leads to the file or folder with the identity `opened`.
 
