@@ -394,12 +394,13 @@ def sync(
         with _existing(target) as target_store:
             copies = plan_sync(source_store, target_store, mission or (), checksum=checksum)
             removed = droppings(target_store.media) if clean and dry_run and target_store is not None else []
+            left: list[tuple[str, str]] = []
         if not dry_run:
             with bytes_bar("copying", copies.bytes) as progress:
                 apply_sync(copies, source_store, target, progress=progress)
             if clean:
                 with Repository.open(target) as target_store:
-                    removed = remove_droppings(target_store.media, target_store.disk)
+                    removed, left = remove_droppings(target_store.media, target_store.disk)
     value = {
         "copied": len(copies.missing),
         "bytes": copies.bytes,
@@ -409,6 +410,7 @@ def sync(
         "newer_at_target": list(copies.newer),
         "refused": [{"mission": mission, "why": why} for mission, why in copies.refused],
         "removed": removed,
+        "not_removed": [{"path": path, "why": why} for path, why in left],
         "dry_run": dry_run,
     }
     if as_json:
@@ -430,7 +432,9 @@ def sync(
             say(f"{'would copy' if dry_run else 'copied'} trust root {versions}")
         for name in removed:
             say(f"{'would remove' if dry_run else 'removed'} {name}")
-    return NO if copies.newer or copies.refused else OK
+        for _, why in left:
+            say(f"NOT removed: {why}; remove it as a user who may (`lost+found` is of the file system, and may stay)")
+    return NO if copies.newer or copies.refused or left else OK
 
 
 @contextmanager

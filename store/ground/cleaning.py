@@ -12,7 +12,6 @@ from store.disk.media import OBJECTS, SHARD_LIMIT, Media
 from store.disk.staging import remove_tree
 from store.errors import Corrupt, NotFound, Unavailable
 from store.ground import releases
-from store.ground.excerpt import first_few
 
 _FOLDERS = (
     *("", MISSIONS, TRUST, releases.FOLDER, DRAFTS, PINS, INDEX, LOCKS, TMP, TRASH, QUARANTINE, OBJECTS),
@@ -33,22 +32,14 @@ def droppings(media: Media) -> list[str]:
     return found
 
 
-def clean(media: Media, disk: Disk) -> list[str]:
-    """Remove what operating systems dropped in a store, and return its paths.
-
-    Raise Unavailable, once all else is removed, for what cannot be removed.
-    """
-    found, failed = droppings(media), []
-    for name in found:
+def clean(media: Media, disk: Disk) -> tuple[list[str], list[tuple[str, str]]]:
+    """Remove what operating systems dropped in a store. Return the paths of what is gone, and (path, why) of what could
+    not be removed."""
+    removed, left = [], []
+    for name in droppings(media):
         try:
             remove_tree(disk, media.absolute(name))
+            removed.append(name)
         except Unavailable as error:
-            failed.append(error)
-    if failed:
-        raise Unavailable(
-            f"{len(failed)} of {len(found)} droppings cannot be removed: {first_few([one.message for one in failed])}",
-            remedy="remove them as a user who may; `lost+found` is of the file system, and may stay",
-            kind="unwritable",
-            path=failed[0].fields["path"],
-        )
-    return found
+            left.append((name, error.message))
+    return removed, left
