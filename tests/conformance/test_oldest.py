@@ -30,7 +30,10 @@ def environment() -> None:
 def test_each_version_is_the_oldest_that_is_allowed(environment: None) -> None:
     project = tomllib.loads((release.REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *(one for name in ("build", "geotiff", "faiss", "ssh", "dev") for one in extras[name])]
+    asked = [
+        *project["dependencies"],
+        *(one for name in ("build", "geotiff", "faiss", "ssh", "dev") for one in extras[name]),
+    ]
     bounds: dict[str, Version] = {}
     for wanted in map(Requirement, asked):
         name = canonicalize_name(wanted.name)
