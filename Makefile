@@ -22,8 +22,9 @@ check: $(VENV)/.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# On two cores: every fifth second a test waits for a process or a clock.
 test: check
-	$(BIN)/pytest -n 2 -q
+	$(BIN)/pytest -n 3 -q
 
 # The same tests with the oldest versions that pyproject.toml allows; `make test` runs a part of them so.
 test-oldest: $(VENV)/.stamp

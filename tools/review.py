@@ -5,6 +5,7 @@ The code is an argument (`--expect`), or is asked for at the terminal. `store` c
 
 from __future__ import annotations
 
+import select
 import sys
 from collections.abc import Iterable
 from typing import Annotated, TextIO
@@ -13,6 +14,8 @@ import typer
 
 from store.errors import Invalid
 from tools.status import say
+
+_LOOK_S = 0.2
 
 Expect = Annotated[
     str | None,
@@ -48,4 +51,7 @@ def answer_to(question: str, stream: TextIO) -> str:
     """Return the line that the person at the terminal types, "" for none (Ctrl-D)."""
     stream.write(question)
     stream.flush()
+    # A Ctrl-C that comes just before a read waits until somebody types a line; Python looks for it between these calls.
+    while not select.select([sys.stdin], [], [], _LOOK_S)[0]:
+        pass
     return sys.stdin.readline().strip()
