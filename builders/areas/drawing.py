@@ -11,7 +11,7 @@ from pathlib import Path
 
 from builders.areas.corridor import around
 from builders.areas.geojson import TYPES, GeoJsonFile, parse_json
-from builders.areas.geometry import MAX_BYTES, MAX_POLYGONS, SMALLER, GeometryFile, value_text
+from builders.areas.geometry import MAX_BYTES, MAX_POLYGONS, SMALLER, GeometryFile, file_error, value_text
 from builders.areas.kml import KmlFile
 from builders.areas.mavlink import WaypointFile
 from builders.areas.qgc import PlanFile
@@ -46,32 +46,32 @@ def open_drawing(path: Path) -> GeometryFile:
 
 
 def _parsed(path: Path, data: bytes) -> GeometryFile:
-    file = GeometryFile(path)
     text = data.removeprefix(_BOM).lstrip()
     for magic, what in _OTHERS:
         if data.startswith(magic):
             remedy = "save it as UTF-8" if "UTF-16" in what else _CONVERT
-            file.refuse("", f"is {what}, which is not read", remedy)
+            raise file_error(path, "", f"is {what}, which is not read", remedy)
     if not text:
-        file.refuse("", "is empty", "write it again with the program that drew it")
+        raise file_error(path, "", "is empty", "write it again with the program that drew it")
     if data.startswith(b"PK") or text.startswith(b"<"):
         return KmlFile(path, data if data.startswith(b"PK") else text)
     if text.startswith(b"QGC WPL"):
         return WaypointFile(path, text)
     if text.startswith(b"\x1e") or _LINES.search(text):
-        file.refuse("", "is a sequence of GeoJSON texts, which is not read", _CONVERT)
+        raise file_error(path, "", "is a sequence of GeoJSON texts, which is not read", _CONVERT)
     if not text.startswith((b"{", b"[")):
-        file.refuse(
+        raise file_error(
+            path,
             "",
             "is in no format that is read: GeoJSON, KML, KMZ, a QGroundControl plan, a waypoint file",
             f"draw it with a program that writes one of them, or {_CONVERT}",
         )
-    value = parse_json(file, data)
+    value = parse_json(path, data)
     if isinstance(value, dict) and value.get("fileType") == "Plan":
         return PlanFile(path, value)
     kind = value.get("type") if isinstance(value, dict) else value
     if kind not in TYPES:
-        file.refuse("", f"is JSON, and its type is {value_text(kind)}: neither GeoJSON nor a plan", _CONVERT)
+        raise file_error(path, "", f"is JSON, and its type is {value_text(kind)}: neither GeoJSON nor a plan", _CONVERT)
     return GeoJsonFile(path, value)
 
 

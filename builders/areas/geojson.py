@@ -16,7 +16,18 @@ from decimal import Decimal, DecimalException
 from pathlib import Path
 from typing import NoReturn
 
-from builders.areas.geometry import MAX_BYTES, SMALLER, Geometry, GeometryFile, Home, is_empty, member_place, value_text
+from builders.areas.geometry import (
+    MAX_BYTES,
+    SMALLER,
+    Geometry,
+    GeometryFile,
+    Home,
+    file_error,
+    is_empty,
+    member_place,
+    value_text,
+)
+from builders.bounded import values_in
 from builders.files import read_regular
 
 MAX_VALUES = 1 << 21  # in one file
@@ -53,7 +64,7 @@ class GeoJsonFile(GeometryFile):
         """Read a file. Raises Invalid for a file that is absent, too large or not strict JSON, and Unavailable if the
         system cannot read it."""
         data = read_regular(path, MAX_BYTES, "GeoJSON file", too_large=SMALLER)
-        return cls(path, parse_json(GeometryFile(path), data))
+        return cls(path, parse_json(path, data))
 
     def geometries(self, kinds: tuple[str, ...]) -> Iterator[Geometry]:
         """Every geometry, in the order of the file. Raises Invalid for a geometry of another kind than `kinds`, and for
@@ -182,7 +193,7 @@ def _is_wgs84(crs: object) -> bool:
     return _WGS84.fullmatch(str(_crs_text(crs)).strip()) is not None
 
 
-def parse_json(file: GeometryFile, data: bytes) -> object:
+def parse_json(path: Path, data: bytes) -> object:
     """Return the value of strict JSON, numbers as decimals. Raises Invalid for a file with too many values, and for
     anything else."""
 
@@ -204,8 +215,8 @@ def parse_json(file: GeometryFile, data: bytes) -> object:
         return members
 
     # A number takes a hundred bytes of memory, so a file takes fifty times its size.
-    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
-        file.refuse("", f"has more than {MAX_VALUES} values", SMALLER)
+    if values_in(data) > MAX_VALUES:
+        raise file_error(path, "", f"has more than {MAX_VALUES} values", SMALLER)
     try:
         text = data.decode("utf-8-sig")
         return json.loads(text, parse_int=number, parse_float=number, parse_constant=refuse, object_pairs_hook=unique)
@@ -215,4 +226,4 @@ def parse_json(file: GeometryFile, data: bytes) -> object:
         why = "a number has too many digits or too large an exponent"
     except ValueError as error:  # of the decoder, of the parser, and of the two functions above
         why = str(error)
-    raise file.error("", f"is not strict JSON: {why}", "write the file again with the tool that made it")
+    raise file_error(path, "", f"is not strict JSON: {why}", "write the file again with the tool that made it")

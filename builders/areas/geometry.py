@@ -15,6 +15,7 @@ import difflib
 import itertools
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -73,7 +74,16 @@ class Home:
     altitude: Decimal | None
 
 
-class GeometryFile:
+def file_error(path: Path, place: str, what: str, remedy: str) -> Invalid:
+    """Return the error of a file, at a place in it unless that is "".
+
+    `what` completes the sentence that begins with the place.
+    """
+    subject = f"{path}: {place}" if place else f"{path}"
+    return Invalid(f"{subject} {what}", remedy=remedy, path=str(path), place=place)
+
+
+class GeometryFile(ABC):
     """A file with geometries. The methods read one; their errors name its place in the file.
 
     Every method raises Invalid for what cannot be read. Positions are (longitude, latitude) in 1e-7 degree.
@@ -88,14 +98,14 @@ class GeometryFile:
         self._passed_over: dict[str, dict[str, None]] = {}  # places, by what is true of them
         self._shapely = import_extra("shapely")
 
+    @abstractmethod
     def shapes(self, kinds: tuple[str, ...], select: str | None) -> Iterator[Geometry]:
         """Yield every geometry of these kinds, in the order of the file; with `select`, those of the thing of this
         name. Others are passed over, and listed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def home(self, select: str | None) -> Home:
         """Return where the plan of the file begins."""
-        raise NotImplementedError
 
     def refuse_nothing(self, what: str, remedy: str) -> NoReturn:
         """Raise Invalid for a file that has none of `what`, with all that was passed over in it."""
@@ -145,8 +155,7 @@ class GeometryFile:
 
     def error(self, place: str, what: str, remedy: str) -> Invalid:
         """Return what `refuse` raises."""
-        subject = f"{self.path}: {place}" if place else f"{self.path}"
-        return Invalid(f"{subject} {what}", remedy=remedy, path=str(self.path), place=place)
+        return file_error(self.path, place, what, remedy)
 
     def polygons(self, geometry: Geometry) -> list[Polygon]:
         """The polygons of a geometry: valid, and within 180 degrees of longitude either way."""

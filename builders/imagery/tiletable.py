@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -68,7 +69,7 @@ class _Walked(NamedTuple):
     numbers: NDArray[np.int64]
 
 
-class TileTable:
+class TileTable(ABC):
     """A table of tiles as a tile source; a context manager, for one thread. It closes the database.
 
     A kind of source says which table it is (its `name`, and `table`, the same as SQL), and gives the grid of each zoom.
@@ -92,9 +93,9 @@ class TileTable:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def grid(self, zoom: int) -> Grid | None:
         """How the table numbers the tiles of a zoom, None if it has none of that zoom."""
-        raise NotImplementedError
 
     @property
     def path(self) -> Path:
@@ -119,8 +120,9 @@ class TileTable:
         versions = dict(self._tiles(tile.z, range(tile.x, tile.x + 1), range(tile.y, tile.y + 1)))
         return next(iter(versions.values()), None)
 
-    def reach(self, zoom: int, ids: NDArray[np.uint64]) -> None:
+    def reach(self, zoom: int, ids: NDArray[np.uint64]) -> NDArray[np.uint8] | None:  # noqa: ARG002 - of the protocol
         """None: the source is not a raster."""
+        return None
 
     def bounds(self, zoom: int) -> Bounds | None:
         """The box in which its tiles of a zoom lie."""

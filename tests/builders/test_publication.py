@@ -39,6 +39,21 @@ def test_the_example_runs(desk: Desk, tmp_path: Path) -> None:
     assert desk.verify().status == 0
 
 
+def require_stated(takeoff: str, places: list[str]) -> None:
+    """Compare a mission file of this takeoff with a manifest of FACTS."""
+    west, south, east, north = (number / 10**7 for number in FACTS.area.bbox)
+    text = mission_toml(
+        mission=FACTS.id,
+        tiles=Path("map.mbtiles"),
+        model=Path("net.onnx"),
+        bbox=(west, south, east, north),
+        zooms=(16,),
+        takeoff=(0, 0),
+    ).replace("lat = 0, lon = 0, alt_m = 480.0", takeoff)
+    stated = flight(mission=replace(FACTS, aircraft=("uav-07",)), issue=replace(ISSUE, expires_at=None)).manifest
+    publication._require_stated(Path("north-ridge.toml"), text.encode(), places, stated, ROOT, NOW)
+
+
 @pytest.mark.parametrize(
     ("takeoff", "signed"),
     [
@@ -51,36 +66,16 @@ def test_the_example_runs(desk: Desk, tmp_path: Path) -> None:
 )
 def test_of_a_takeoff_in_a_plan_what_the_mission_file_says_is_compared(takeoff: str, signed: bool) -> None:
     """Reading the plan is work of the confined process, and there is none here: it states the place."""
-    west, south, east, north = (number / 10**7 for number in FACTS.area.bbox)
-    text = mission_toml(
-        mission=FACTS.id,
-        tiles=Path("map.mbtiles"),
-        model=Path("net.onnx"),
-        bbox=(west, south, east, north),
-        zooms=(16,),
-        takeoff=(0, 0),
-    ).replace("lat = 0, lon = 0, alt_m = 480.0", takeoff)
-    stated = flight(mission=replace(FACTS, aircraft=("uav-07",)), issue=replace(ISSUE, expires_at=None)).manifest
     places = [place_digest(FACTS.area, FACTS.takeoff)]
     with nullcontext() if signed else pytest.raises(Refused, match="in takeoff, and is not signed"):
-        publication._require_stated(Path("north-ridge.toml"), text.encode(), places, stated, ROOT, NOW)
+        require_stated(takeoff, places)
 
 
 @pytest.mark.parametrize("changed", [replace(FACTS.takeoff, alt=1), None])
 def test_a_takeoff_in_a_plan_is_the_one_that_was_stated_before_imagery_was_read(changed: Takeoff | None) -> None:
-    west, south, east, north = (number / 10**7 for number in FACTS.area.bbox)
-    text = mission_toml(
-        mission=FACTS.id,
-        tiles=Path("map.mbtiles"),
-        model=Path("net.onnx"),
-        bbox=(west, south, east, north),
-        zooms=(16,),
-        takeoff=(0, 0),
-    ).replace("lat = 0, lon = 0, alt_m = 480.0", 'plan = "a.plan"')
-    stated = flight(mission=replace(FACTS, aircraft=("uav-07",)), issue=replace(ISSUE, expires_at=None)).manifest
     places = [] if changed is None else [place_digest(FACTS.area, changed)]
     with pytest.raises(Refused, match="in place, and is not signed"):
-        publication._require_stated(Path("north-ridge.toml"), text.encode(), places, stated, ROOT, NOW)
+        require_stated('plan = "a.plan"', places)
 
 
 HOUR = 3600

@@ -320,14 +320,20 @@ def test_a_model_too_large_for_one_file_describes_from_its_path(
     assert np.array_equal(by_path.run(images, 1, options), whole.run(images, 1, options))
 
 
-@pytest.mark.skipif("FLIGHTBAG_DRILL" not in os.environ, reason="FLIGHTBAG_DRILL is not set: it takes 5 GB of room")
-def test_a_model_of_more_than_two_gigabytes_describes(tmp_path: Path) -> None:
+def with_ballast(kind: int, size: int) -> tuple[onnx.ModelProto, int]:
+    """A network with a tensor of more than 2 GiB in ballast.bin, which nothing reads yet; how many numbers it has."""
     model = small_network()
     numbers = (1 << 29) + 1024
-    ballast = model.graph.initializer.add(name="ballast", data_type=onnx.TensorProto.FLOAT, dims=[numbers])
+    ballast = model.graph.initializer.add(name="ballast", data_type=kind, dims=[numbers])
     ballast.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", "ballast.bin"), ("offset", "0"), ("length", str(4 * numbers))):
+    for key, value in (("location", "ballast.bin"), ("offset", "0"), ("length", str(size * numbers))):
         ballast.external_data.add(key=key, value=value)
+    return model, numbers
+
+
+@pytest.mark.skipif("FLIGHTBAG_DRILL" not in os.environ, reason="FLIGHTBAG_DRILL is not set: it takes 5 GB of room")
+def test_a_model_of_more_than_two_gigabytes_describes(tmp_path: Path) -> None:
+    model, numbers = with_ballast(onnx.TensorProto.FLOAT, 4)
     model.graph.initializer.append(numpy_helper.from_array(np.array([numbers - 1]), "last"))
     model.graph.node[-1].output[0] = "plain"
     model.graph.node.append(helper.make_node("Gather", ["ballast", "last"], ["nothing"]))
@@ -354,12 +360,7 @@ def test_a_link_to_a_model_whose_data_lies_beside_the_real_file_names_that_file(
 
 @pytest.mark.skipif("FLIGHTBAG_DRILL" not in os.environ, reason="FLIGHTBAG_DRILL is not set: it takes 7 GB of memory")
 def test_half_precision_too_large_for_protobuf_as_float32_has_the_remedy(tmp_path: Path) -> None:
-    model = small_network()
-    numbers = (1 << 29) + 1024
-    ballast = model.graph.initializer.add(name="ballast", data_type=onnx.TensorProto.FLOAT16, dims=[numbers])
-    ballast.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", "ballast.bin"), ("offset", "0"), ("length", str(2 * numbers))):
-        ballast.external_data.add(key=key, value=value)
+    model, numbers = with_ballast(onnx.TensorProto.FLOAT16, 2)
     path = save(tmp_path, model)
     (tmp_path / "ballast.bin").touch()
     os.truncate(tmp_path / "ballast.bin", 2 * numbers)

@@ -499,6 +499,13 @@ def run_of(text: str, path: Path) -> None:
         db.executescript(statements)
 
 
+def assert_mended_by(remedy: str, path: Path) -> None:
+    """Each of the 16 rows of a column is found once the remedy has run."""
+    run_of(remedy, path)
+    with open_mbtiles(path) as source:
+        assert [source.read(Tile(4, 3, 15 - row)) for row in range(16)] == [bytes([row]) for row in range(16)]
+
+
 @pytest.mark.parametrize("type_", ["text", "varchar(20)", ""])
 def test_places_in_text_are_refused_and_the_remedy_makes_numbers(
     db: tuple[Path, sqlite3.Connection], type_: str
@@ -510,9 +517,7 @@ def test_places_in_text_are_refused_and_the_remedy_makes_numbers(
     connection.executemany("INSERT INTO tiles VALUES ('4', '3', ?, ?)", [(str(row), bytes([row])) for row in range(16)])
     with pytest.raises(Invalid, match="hold text instead of whole numbers") as caught:
         open_mbtiles(path)
-    run_of(caught.value.remedy, path)
-    with open_mbtiles(path) as source:
-        assert [source.read(Tile(4, 3, 15 - row)) for row in range(16)] == [bytes([row]) for row in range(16)]
+    assert_mended_by(caught.value.remedy, path)
 
 
 def test_places_in_fractions_are_refused_and_the_remedy_makes_numbers(db: tuple[Path, sqlite3.Connection]) -> None:
@@ -523,9 +528,7 @@ def test_places_in_fractions_are_refused_and_the_remedy_makes_numbers(db: tuple[
     connection.executemany("INSERT INTO tiles VALUES (4, 3, ?, ?)", [(row, bytes([row])) for row in range(16)])
     with pytest.raises(Invalid, match="hold real instead of whole numbers") as caught:
         open_mbtiles(path)
-    run_of(caught.value.remedy, path)
-    with open_mbtiles(path) as source:
-        assert [source.read(Tile(4, 3, 15 - row)) for row in range(16)] == [bytes([row]) for row in range(16)]
+    assert_mended_by(caught.value.remedy, path)
 
 
 def test_the_columns_that_a_table_lacks_are_named(db: tuple[Path, sqlite3.Connection]) -> None:
