@@ -33,7 +33,7 @@ from builders.imagery.coverage import Gates
 from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
 from builders.imagery.statcache import StatCache
 from builders.mission.reader import load_mission
-from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, scaled
+from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, TensorRtRtx, scaled
 from builders.mission.tiles import specs_of
 from builders.recipe import RowRecipe
 from builders.retrieval.self_retrieval import LEAST
@@ -284,6 +284,8 @@ def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
         # Key fields know no booleans.
         options = {key: int(value) if isinstance(value, bool) else value for key, value in table if key != "plugins"}
         plugins = tuple(Plugin(path, _digest(path, "plug-in library")) for path in table.plugins)
+    elif backbone.backend == "tensorrt-rtx":
+        options = dict(backbone.tensorrt_rtx or TensorRtRtx())
     else:
         options = {"mode": backbone.mode or "portable"}
     inputs = sorted(backbone.inputs.items())

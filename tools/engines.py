@@ -110,8 +110,9 @@ def host(as_json: Json = False) -> int:
                 backends[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
         except FlightbagError as error:
             backends[name] = {"error": error.message}
-            # A backend that is not installed runs nothing here. One that is, and fails, may belong to the host class.
-            unsure |= not error.extra
+            # A backend that is not installed, or for which there is no GPU, runs nothing here. Any other that fails may
+            # belong to the host class.
+            unsure |= not error.extra and error.kind != "no-device"
     classes = [part for one in backends.values() if "host" in one for part in one["host"].split("+")]
     whole = "+".join(sorted(set(classes)))
     if as_json:

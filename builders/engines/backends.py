@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from builders.engines.base import EngineBackend
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from builders.engines.tensorrt import TensorRtBackend
+from builders.engines.tensorrt_rtx import TensorRtRtxBackend
 from store.errors import Invalid
 
 BACKENDS: Mapping[str, Callable[[], EngineBackend]] = {
     "onnxruntime": OnnxRuntimeBackend,
     "tensorrt": TensorRtBackend,
+    "tensorrt-rtx": TensorRtRtxBackend,
 }
 
 

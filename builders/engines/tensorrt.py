@@ -15,12 +15,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from builders.engines.base import BackendResult, CompileJob, EngineSpec
 from builders.engines.failures import failure
-from builders.engines.tensorrt_compile import compile_network, inspect
+from builders.engines.tensorrt_compile import compile_network, inspect, network_of
 from builders.engines.tensorrt_host import MachineFacts, device_component, host_class, machine_facts, required_host
 from builders.engines.tensorrt_library import SINCE, import_cuda, import_tensorrt, library_version, make_log, supports
 from builders.engines.tensorrt_session import TensorRtSession
@@ -93,18 +94,16 @@ class TensorRtBackend:
         tensorrt, spec, facts = import_tensorrt(), job.spec, _this_machine()
         if (need := _required_host(facts, spec)) != job.host:
             raise failure("wrong-host", f"the engine is planned for {job.host}, but this machine builds for {need}")
-        source, partial, final = job.network, job.folder / "engine.partial", job.folder / f"engine{self.suffix}"
-        if spec.precision == "fp16":
-            from builders.engines.precision import float16_copy
-
-            source = job.folder / "float16.onnx"
-            float16_copy(job.network, source)
+        source, partial, final = network_of(job), job.folder / "engine.partial", job.folder / f"engine{self.suffix}"
         log = make_log(tensorrt, sys.stderr)
         caches = job.cache / "tensorrt"
         component = device_component(facts)
         with _one_builder(job, caches / f"{component}.lock"):
-            compile_network(tensorrt, log, job, source, partial, caches / f"{facts.version}-{component}.cache")
-            inspector = inspect(tensorrt, log, partial)
+            timing = caches / f"{facts.version}-{component}.cache"
+            compile_network(
+                tensorrt, log, job, source, partial, lambda config: _configure(tensorrt, config, spec), timing
+            )
+            inspector = inspect(tensorrt, import_cuda(), log, partial)
         os.replace(partial, final)
         driver = {"l4t": facts.l4t} if facts.l4t else {"driver": facts.driver}
         parser = tensorrt.get_nv_onnx_parser_version()
@@ -133,6 +132,19 @@ def _required_host(facts: MachineFacts, spec: EngineSpec) -> str:
             installed=facts.version,
         )
     return required_host(facts, compatibility, bool(spec.options["version_compatible"]))
+
+
+def _configure(tensorrt: Any, config: Any, spec: EngineSpec) -> None:
+    number = {name: value for name, value in spec.options.items() if isinstance(value, int)}
+    if limit := number["tactic_dram_mib"]:
+        config.set_memory_pool_limit(tensorrt.MemoryPoolType.TACTIC_DRAM, limit << 20)
+    config.builder_optimization_level = number["optimisation_level"]
+    if number["version_compatible"]:
+        config.set_flag(tensorrt.BuilderFlag.VERSION_COMPATIBLE)
+    if spec.options["compatibility"] == "ampere_plus":
+        config.hardware_compatibility_level = tensorrt.HardwareCompatibilityLevel.AMPERE_PLUS
+    elif spec.options["compatibility"] == "same_compute_capability":
+        config.hardware_compatibility_level = tensorrt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
 
 
 @contextlib.contextmanager

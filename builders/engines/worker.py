@@ -28,6 +28,7 @@ from builders.engines.backends import backend
 from builders.engines.base import (
     BackendResult,
     CompileJob,
+    Ends,
     EngineSession,
     EngineSpec,
     InputRange,
@@ -45,6 +46,7 @@ from builders.engines.check import (
     is_nothing,
     measure,
     nothing_compared,
+    require_ends,
     require_repeatable,
     without_fixed,
 )
@@ -132,11 +134,18 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     compiled = compiler.make(job)
     seconds = time.monotonic() - start
     progress("checking the engine", 0, 0)
-    try:
-        engine = compiler.load(compiled.model.read_bytes(), compiled.need, compiled.weights)
-    except Invalid as error:
-        raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
-    figures = replace(measure(reference, engine, cases, name, rows, outputs), author=author)
+    if compiled.unproven is None:
+        try:
+            engine = compiler.load(compiled.model.read_bytes(), compiled.need, compiled.weights)
+        except Invalid as error:
+            raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
+        ends = Ends(engine.inputs, engine.outputs)
+    else:
+        network, ends = compiled.unproven
+        engine = open_session(session_source(network), "off", name=name)
+    require_ends(reference, ends, name)
+    subject = "engine" if compiled.unproven is None else "network"
+    figures = replace(measure(reference, engine, cases, name, rows, outputs), author=author, of=subject)
     return {
         "parts": _parts(compiled),
         "need": compiled.need,
@@ -144,8 +153,8 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
         "inspector": compiled.inspector,
         "check": figures.as_json(),
         "seconds": seconds,
-        "inputs": _tensor_lists(engine.inputs),
-        "outputs": _tensor_lists(engine.outputs),
+        "inputs": _tensor_lists(ends.inputs),
+        "outputs": _tensor_lists(ends.outputs),
     }
 
 

@@ -466,6 +466,7 @@ def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Rep
     for key, option, applies in (
         ("mode", backbone.mode, backbone.backend == "onnxruntime"),
         ("tensorrt", backbone.tensorrt, backbone.backend == "tensorrt"),
+        ("tensorrt_rtx", backbone.tensorrt_rtx, backbone.backend == "tensorrt-rtx"),
         ("calibration", backbone.calibration, backbone.precision == "int8"),
     ):
         if option is not None and not applies:

@@ -512,17 +512,22 @@ class Calibration(Section):
     ] = "minmax"
 
 
-class TensorRt(Section):
-    """The options of the backend "tensorrt". All of them are in the build key."""
+class TensorRtRtx(Section):
+    """The options of the backend "tensorrt-rtx". All of them are in the build key."""
 
     workspace_mib: Annotated[
         int, Field(ge=1, le=2**20, description="MiB of GPU memory that one layer may use while it runs, from 1")
     ] = 4096
-    tactic_dram_mib: Annotated[
-        int, Field(ge=0, le=2**20, description="MiB of memory for trying tactics, 0 for the limit of TensorRT")
-    ] = 0
     tactic_shared_memory_kib: Annotated[
         int, Field(ge=0, lt=2**20, description="KiB of shared memory per kernel, 0 for the limit of TensorRT")
+    ] = 0
+
+
+class TensorRt(TensorRtRtx):
+    """The options of the backend "tensorrt", which has more. All of them are in the build key."""
+
+    tactic_dram_mib: Annotated[
+        int, Field(ge=0, le=2**20, description="MiB of memory for trying tactics, 0 for the limit of TensorRT")
     ] = 0
     optimisation_level: Annotated[int, Field(ge=0, le=5, description="a whole number from 0 to 5")] = 3
     compatibility: Annotated[
@@ -544,7 +549,10 @@ class Backbone(Section):
 
     name: Name
     model: Source
-    backend: Annotated[Literal["onnxruntime", "tensorrt"], Field(description='"onnxruntime" or "tensorrt"')]
+    backend: Annotated[
+        Literal["onnxruntime", "tensorrt", "tensorrt-rtx"],
+        Field(description='"onnxruntime", "tensorrt" or "tensorrt-rtx"'),
+    ]
     precision: Annotated[Literal["fp32", "fp16", "int8"], Field(description='"fp32", "fp16" or "int8"')]
     inputs: Annotated[
         Mapping[InputName, Annotated[Input, Field(description="a table with shape, and min, opt, max")]],
@@ -560,6 +568,7 @@ class Backbone(Section):
     reference: Annotated[Source | None, Field(description="the path of an .npz file with inputs and outputs")] = None
     calibration: Annotated[Calibration | None, Field(description="a table with tiles and method")] = None
     tensorrt: Annotated[TensorRt | None, Field(description="a table with options of TensorRT")] = None
+    tensorrt_rtx: Annotated[TensorRtRtx | None, Field(description="a table with options of TensorRT for RTX")] = None
 
 
 _CHANNELS_RIGHT = (

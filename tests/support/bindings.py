@@ -1,9 +1,10 @@
-"""The Python bindings of TensorRT and CUDA, each version in a folder of the environment: `bindings/<label>`.
+"""TensorRT and CUDA from Python, each version in a folder of the environment: `bindings/<label>`.
 
     python -m tests.support.bindings               installs what can be installed here, and says what cannot
     python -m tests.support.bindings dump MODULE   prints what a module offers, as JSON
 
-The bindings need the vendor's libraries to be imported; `trt_stubs.c` stands in for these.
+The bindings of TensorRT need the vendor's libraries to be imported; `trt_stubs.c` stands in for these. TensorRT for RTX
+and the lean runtimes come with their libraries.
 """
 
 from __future__ import annotations
@@ -27,13 +28,19 @@ TENSORRT = {
     "11.4": ("tensorrt-cu13-bindings==11.4.0.106", "11.4.0.106"),
 }
 CUDA = {"cuda-12.9": "cuda-bindings==12.9.4", "cuda-13.0": "cuda-bindings==13.0.3"}
+RTX = "rtx-1.7"
+WHOLE = {
+    RTX: ("tensorrt-rtx-cu13-libs==1.7.1.116", "tensorrt-rtx-cu13-bindings==1.7.1.116"),
+    "lean-10.16": ("tensorrt-lean-cu12-libs==10.16.1.11", "tensorrt-lean-cu12-bindings==10.16.1.11"),
+    "lean-11.4": ("tensorrt-lean-cu13-libs==11.4.0.106", "tensorrt-lean-cu13-bindings==11.4.0.106"),
+}
 STUBS = Path(__file__).with_name("trt_stubs.c")
 REPOSITORY = Path(__file__).parents[2]
 
 
 def install() -> None:
     """One folder a label; a label that cannot be had (another Python or machine) is left out, and its tests skip."""
-    wanted = {label: [name] for label, (name, _) in TENSORRT.items()}
+    wanted = {label: [name] for label, (name, _) in TENSORRT.items()} | {label: list(n) for label, n in WHOLE.items()}
     wanted |= {label: [name, "cuda-pathfinder>=1.1,<2"] for label, name in CUDA.items()}
     for label, names in wanted.items():
         into, begun = ROOT / label, ROOT / f"{label}.part"
@@ -46,7 +53,7 @@ def install() -> None:
             begun.rename(into)
         else:
             shutil.rmtree(begun, ignore_errors=True)
-            print(f"{names[0]} cannot be installed here; what needs it will skip")
+            print(f"{' '.join(names)} cannot be installed here; what needs it will skip")
 
 
 def missing(label: str) -> str:

@@ -204,7 +204,7 @@ def test_in_a_process_of_its_own(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("fail", "kind"),
     [
-        ("no-device", "failed"),
+        ("no-device", "no-device"),
         ("no-network", "failed"),
         ("no-config", "failed"),
         ("profile", "failed"),
@@ -231,7 +231,7 @@ def test_what_the_library_refuses_is_a_failure_with_its_words(
 def test_unsupported_operator(machine: Machine) -> None:
     error = machine.fails(machine.spec(elementwise([helper.make_node("Warp", ["x"], ["y"], name="w", domain="mine")])))
     assert error.kind == "unsupported-op"
-    assert "Warp w: No importer registered" in error.message
+    assert "Warp w: Plugin not found" in error.message
 
 
 def test_no_onnx(machine: Machine) -> None:
@@ -271,7 +271,9 @@ def test_full_disk(machine: Machine, version: str) -> None:
 def test_progress(machine: Machine) -> None:
     machine.make()
     assert ("reading the network", 0, 0) in machine.told
-    assert [told for told in machine.told if told[0] == "Tactic timing"] == [("Tactic timing", i, 3) for i in range(4)]
+    bar = [told for told in machine.told if told[0] != "reading the network"]
+    assert bar == [("Building engine", i, bar[0][2]) for i in range(len(bar))]
+    assert len(bar) > 2
 
 
 def test_cancelled_while_compiling(machine: Machine) -> None:
@@ -410,8 +412,9 @@ def test_a_machine_that_changed_since_the_plan_builds_nothing(machine: Machine) 
 
 def test_no_gpu_and_no_driver(machine: Machine, tmp_path: Path) -> None:
     machine.become(fail="cuda-none")
-    with pytest.raises(Unavailable, match="cudaErrorInsufficientDriver"):
+    with pytest.raises(Unavailable, match="no GPU for TensorRT") as caught:
         machine.backend.describe_host()
+    assert caught.value.kind == "no-device"
     machine.become()
     import_tensorrt()
     machine.monkeypatch.setattr(tensorrt_host, "DRIVER_FILE", tmp_path / "none")
@@ -497,7 +500,7 @@ def test_an_engine_for_another_machine(machine: Machine) -> None:
 
 
 def test_no_engine(machine: Machine) -> None:
-    with pytest.raises(Invalid, match="Magic tag"):
+    with pytest.raises(Invalid, match="magicTag"):
         machine.backend.load(b"noise", "trt10")
 
 

@@ -254,7 +254,7 @@ WRONG = [
     ('"nets/place', '"nets/no/place', 'backbones[0].model is "nets/no/place-embedder.onnx", must be the path of a'),
     ('"camera.yaml"', '"map.mbtiles/x"', 'files[0].path is "map.mbtiles/x", must be the path of a file; '),
     ('name = "place-embedder"\nmodel', 'name = "P"\nmodel', 'backbones[0].name is "P", must be 1 to 64 characters'),
-    ('"onnxruntime"', '"onnx"', 'backbones[0].backend is "onnx", must be "onnxruntime" or "tensorrt"'),
+    ('"onnxruntime"', '"onnx"', 'backbones[0].backend is "onnx", must be "onnxruntime", "tensorrt" or "tensorrt-rtx"'),
     ('"fp32"', '"fp8"', 'backbones[0].precision is "fp8", must be "fp32", "fp16" or "int8"'),
     ('"fp32"', '"fp16"', 'backbones[0].precision is "fp16", must be "fp32" or "int8": the backend "onnxruntime"'),
     ('["N", 3,', '["N", "C",', 'backbones[0].inputs.image.shape is ["N", "C", 256, 256], must be an array of 1 to 8'),
