@@ -50,7 +50,8 @@ _WORDS_OF_KIND: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("out-of-memory", _MEMORY),
     ("wrong-host", ("incompatible device", "platform specific tag")),
     ("version", ("version tag", "not compatible with this version", "lean runtime")),
-    ("invalid-model", ("magictag", "plan.header.size", "empty memory buffer")),
+    ("wrong-inputs", ("optimization profile", "values for profile", "in profile 0", "dimension mismatch for tensor")),
+    ("invalid-model", ("at least one output", "magictag", "plan.header.size", "empty memory buffer")),
     ("unsupported-op", (_NO_IMPLEMENTATION, "no importer registered", "plugin not found")),
     ("no-device", ("cuda initialization failure", _NO_DRIVER)),
 )
@@ -264,4 +265,4 @@ def failure_of_messages(what: str, errors: list[str], warnings: list[str]) -> Fl
 
 def without_place(message: str) -> str:
     """Return a message of a library without where in its own source it arose."""
-    return re.sub(r"^\w+\.cpp:\d+: |\.? In \S+ at /\S+:\d+", "", message)
+    return re.sub(r"^\w+\.cpp:\d+: |\.?\s*\bIn \S+ at /\S+:\d+\s*", "", message)

@@ -18,8 +18,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 ROOT = Path(sys.prefix) / "bindings"
 TENSORRT = {
@@ -36,6 +41,7 @@ WHOLE = {
 }
 STUBS = Path(__file__).with_name("trt_stubs.c")
 REPOSITORY = Path(__file__).parents[2]
+_loaded: dict[str, ModuleType] = {}
 
 
 def install() -> None:
@@ -65,6 +71,20 @@ def missing(label: str) -> str:
     if label in TENSORRT and (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return "the stub libraries are for x86-64 Linux"
     return ""
+
+
+@contextmanager
+def reachable(label: str) -> Iterator[pytest.MonkeyPatch]:
+    """Let this process, and whatever it starts, import what the label has; skip the test where it is not installed."""
+    if reason := missing(label):
+        pytest.skip(reason)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / label))
+        sys.modules.update(_loaded)
+        yield patch
+        # An extension module is loaded once into a process; afterwards nobody finds it.
+        for name in [name for name in sys.modules if name.startswith("tensorrt_rtx")]:
+            _loaded[name] = sys.modules.pop(name)
 
 
 def build_stubs(label: str, folder: Path) -> Path:

@@ -435,6 +435,10 @@ def test_a_tensorrt_that_does_not_serve(
     forget_modules()
 
 
+NO_DRIVER = "cudaError 35: CUDA driver version is insufficient for CUDA runtime version"
+NO_PROFILE = "Network has dynamic or shape inputs, but no optimization profile has been defined"
+
+
 class Library:
     """The version functions of libnvinfer."""
 
@@ -465,9 +469,31 @@ def test_all_four_parts_of_the_version_come_from_the_library(monkeypatch: pytest
         (["Serialization assertion failed.Version tag does not match. Note: Current Version: 239"], [], "version"),
         ([], ["insufficient memory"], "out-of-memory"),
         ([], [], "failed"),
+        # What the real library says, of TensorRT for RTX 1.7.1 without a GPU and of the lean runtimes.
+        ([f"API Usage Error ({NO_PROFILE})", f"Error Code 1: Cuda Runtime ({NO_DRIVER})"], [], "wrong-inputs"),
+        (["API Usage Error (Network must have at least one output)"], [], "invalid-model"),
+        (["tensor image is missing dimensions in profile 0"], [], "wrong-inputs"),
+        (["Optimization profile 0 is missing values for shape input tensor s"], [], "wrong-inputs"),
+        ([f"Error Code 1: Cuda Runtime (In generateForCurrent at /_src/a.cpp:221 ({NO_DRIVER}))"], [], "no-device"),
+        (["CUDA initialization failure with error: 35. Please check your CUDA installation"], [], "no-device"),
+        (
+            ["Serialization (Serialization assertion header.magicTag == kEXPECTED_MAGIC_TAG failed.)"],
+            [],
+            "invalid-model",
+        ),
+        (["Serialization assertion plan.header.size == blobSize failed."], [], "invalid-model"),
+        (["Cannot deserialize with an empty memory buffer"], [], "invalid-model"),
+        ([f"std::bad_alloc {NO_DRIVER}"], [], "out-of-memory"),
+        (["no tactics to implement the operation within workspace limit"], [], "out-of-memory"),
+        (["MyelinCheckException: myelin_tensor.h:47: CHECK(p) failed."], [], "out-of-memory"),
+        (["bad optional access"], [], "out-of-memory"),
+        (["Plugin not found, are the plugin name, version, and namespace correct?"], [], "unsupported-op"),
+        (["Dimension mismatch for tensor image and profile 0"], [], "wrong-inputs"),
+        (["kOPT values for profile 0 violate shape constraints"], [], "wrong-inputs"),
     ],
 )
 def test_what_the_words_mean(errors: list[str], warnings: list[str], kind: str) -> None:
     error = failure_of_messages("it failed", errors, warnings)
     assert error.kind == kind
     assert error.remedy
+    assert "/_src/" not in error.message
