@@ -129,6 +129,20 @@ CONTENTS: dict[str, bytes] = {
     "files/calibration/camera.yaml": b"fx: 1.0\n",
 }
 
+
+def fleet_table(needs: Mapping[str, str]) -> tuple[EntryTable, dict[str, bytes]]:
+    """The table of a mission with an engine for each of these names, and its contents. `needs` maps the names to the
+    needs of the engines (FORMAT 4.5)."""
+    others = {name: data for name, data in CONTENTS.items() if not name.startswith("engines/")}
+    engines = {f"engines/net/{name}.onnx": f"the engine {name}".encode() for name in needs}
+    rows = [entry(name, data) for name, data in others.items()]
+    rows += [
+        entry(name, data, meta={**ENGINE_META, "host": needs[name.removeprefix("engines/net/").removesuffix(".onnx")]})
+        for name, data in engines.items()
+    ]
+    return sorted_table(rows), {**others, **engines}
+
+
 FACTS = MissionFacts(
     id="north-ridge",
     flight="2026-11-23-01",
@@ -154,7 +168,7 @@ def manifest_of(table: EntryTable, **changes: Any) -> Manifest:
     manifest = Manifest(
         mission=FACTS,
         issue=ISSUE,
-        host="cpu-x86_64",
+        hosts=("cpu-x86_64",),
         coverage=COVERAGE,
         quality=(
             Figure("landmarks/net", 10**6, 10**6, 3, bytes(32)),
