@@ -416,6 +416,8 @@ def engines(report: Sequence[EngineReport]) -> Iterator[str]:
     ]
     yield from table(rows)
     for one in report:
+        if one.card is not None and not one.card.proven:
+            yield f"{one.backbone}: unproven: nothing has run the engine; its network was checked"
         if one.error is not None:
             yield f"{one.backbone}: {one.error.kind or 'failed'}: {one.error.message}"
             if one.error.remedy:
@@ -442,6 +444,8 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
         for shapes in [", ".join(f"{key} {list(shape)}" for key, shape in case["shapes"].items())]
     ]
     rows.append(("compared", f"{', '.join(check['outputs'])}, on {check['inputs']}"))
+    if check["of"] != "engine":
+        rows.append(("unproven", "nothing has run the engine; the network that it was compiled from was checked"))
     if (author := check["author"]) is not None:
         error = f"error {author['max_abs_error']:.3g} of {author['reference_max']:.3g}, cosine {author['cosine']:.6f}"
         rows.append(("reference", f"{author['digest'][:12]}: {error}"))
