@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from store.format.area import LAT_MAX, LON_MAX, Area
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode, integers
 from store.format.cose import OVERHEAD_LIMIT
 from store.format.entries import MAX_ENTRIES, SEGMENT, TABLE_LIMIT, EntryTable
-from store.format.host import NEED, objection
+from store.format.host import objection
 from store.format.ids import ObjectId, derive
 
 CONTENT_TYPE = "application/vnd.flightbag.manifest+cbor"
@@ -42,6 +42,7 @@ SECONDS_A_DAY = 86400
 # The seconds by which two clocks may differ (FORMAT.md 7.1). A time that is more than this ahead is refused.
 SKEW = SECONDS_A_DAY
 MAX_FIGURES = 256
+MAX_HOSTS = 16
 MAX_QUERIES = 2**40
 # Before the name of a descriptor set: the figure that the engine of the set equals its rows.
 FIDELITY = "fidelity/"
@@ -365,12 +366,13 @@ class Manifest:
 
     `table` and `table_size` are the object id and the size in bytes of the entry table, `count` is the number of its
     entries, `merkle_root` their Merkle root. `releases` are the object ids of releases, `identity` is that of FORMAT
-    4.4. `unproven` are the figures that each aircraft has to prove.
+    4.4. `hosts` are the host classes of the aircraft that it is for, `unproven` the figures
+    that each aircraft has to prove.
     """
 
     mission: MissionFacts
     issue: Issue
-    host: str
+    hosts: tuple[str, ...]
     coverage: Coverage
     quality: tuple[Figure, ...]
     releases: tuple[ObjectId, ...]
@@ -387,7 +389,7 @@ class Manifest:
             "version": VERSION,
             "mission": self.mission.value(),
             "issue": self.issue.value(),
-            "host": self.host,
+            "hosts": list(self.hosts),
             "coverage": self.coverage.value(),
             "quality": [figure.as_value() for figure in self.quality],
             "releases": [bytes(release) for release in self.releases],
@@ -415,7 +417,7 @@ class Manifest:
         manifest = cls(
             mission=MissionFacts.parse(fields.fields("mission")),
             issue=Issue.parse(fields.fields("issue")),
-            host=fields.text("host", NEED),
+            hosts=_hosts(fields.array("hosts", 1, MAX_HOSTS)),
             coverage=Coverage.parse(fields.fields("coverage")),
             quality=tuple(Figure.parse(item) for item in fields.array("quality", 0, MAX_FIGURES)),
             releases=tuple(_id(item) for item in fields.array("releases", 0, 64)),
@@ -439,9 +441,7 @@ class Manifest:
                 kind="bad-field",
                 field="coverage.oldest",
             )
-        if wrong := objection(manifest.host):
-            raise Corrupt(f"manifest.host: {wrong}", kind="bad-field", field="manifest.host")
-        ascending([figure.name for figure in manifest.quality], "manifest.quality")
+        ascending([(figure.name, figure.recipe) for figure in manifest.quality], "manifest.quality")
         ascending(manifest.releases, "manifest.releases")
         ascending([(figure.name, figure.recipe) for figure in manifest.unproven], "manifest.unproven")
         measured = {(figure.name, figure.recipe) for figure in manifest.quality}
@@ -454,6 +454,17 @@ class Manifest:
         return manifest
 
 
+def _hosts(items: Sequence[object]) -> tuple[str, ...]:
+    hosts: list[str] = []
+    for item in items:
+        wrong = objection(item) if isinstance(item, str) else "it holds something else than host classes"
+        if wrong:
+            raise Corrupt(f"manifest.hosts: {wrong}", kind="bad-field", field="manifest.hosts")
+        hosts.append(str(item))
+    ascending(hosts, "manifest.hosts")
+    return tuple(hosts)
+
+
 def _id(item: object) -> ObjectId:
     if type(item) is not bytes or len(item) != 32:
         raise Corrupt(
@@ -464,7 +475,7 @@ def _id(item: object) -> ObjectId:
 
 def identity(
     mission: MissionFacts,
-    host: str,
+    hosts: tuple[str, ...],
     coverage: Coverage,
     gates: tuple[tuple[str, int, bytes], ...],
     unproven: tuple[Unproven, ...],
@@ -481,7 +492,7 @@ def identity(
     """
     value: list[Any] = [
         mission.value(),
-        host,
+        list(hosts),
         coverage.value(),
         [list(gate) for gate in gates],
         [figure.as_value() for figure in unproven],
@@ -495,7 +506,7 @@ def identity_of(manifest: Manifest, table: EntryTable) -> bytes:
     """Return the identity that a manifest with this table must carry, 32 bytes."""
     return identity(
         manifest.mission,
-        manifest.host,
+        manifest.hosts,
         manifest.coverage,
         tuple((figure.name, figure.least, figure.recipe) for figure in manifest.quality),
         manifest.unproven,

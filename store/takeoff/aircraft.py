@@ -376,7 +376,7 @@ def prove(
     figures = measure(verdict.mission)
     values = {(one.name, one.recipe): one.value for one in figures}
     held, failed = dict[bytes, str](), dict[bytes, str]()
-    for claim in claims(verdict.mission):
+    for claim in claims(verdict.mission, verdict.mission.host):
         value = values.get((claim.figure.name, claim.figure.recipe))
         if claim.proof is not None and value is not None:
             (held if value >= claim.figure.least else failed)[claim.proof] = claim.figure.name

@@ -8,14 +8,15 @@ Law: the digests of two claims are equal only if all of that is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from store.findings import Finding
 from store.format.cbor import encode
-from store.format.entries import Entry, EntryTable
+from store.format.entries import Entry
 from store.format.ids import BuildKey, ObjectId, derive
 from store.format.manifest import PPM, Unproven
+from store.takeoff.engines import Engine, engine_for, engines_of
 from store.takeoff.mission import Binding, Opened, VerifiedMission
 
 FIGURE_CONTEXT = "flightbag 2026 quality recipe v1"
@@ -27,11 +28,11 @@ _BUILD_AGAIN = "build and sign the mission again: its table has no such engine a
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An unproven figure of a mission. `engine` is the entry of the engine, None where the table has none; `proof` is
-    the digest of its proof, 32 bytes, None where nothing can prove it."""
+    """An unproven figure of a mission. `engine` is the name of its engine, "" where the table has none; `proof` is the
+    digest of its proof, 32 bytes, None where nothing can prove it."""
 
     figure: Unproven
-    engine: Entry | None
+    engine: str
     proof: bytes | None
 
 
@@ -48,42 +49,52 @@ def proof_digest(figure: Unproven, probe: ObjectId, engine: tuple[ObjectId, ...]
     return derive(PROOF_CONTEXT, encode([figure.name, figure.least, figure.recipe, bytes(probe), objects]))
 
 
-def claims(mission: Opened | VerifiedMission) -> Iterator[Claim]:
-    """Yield the unproven figures of a mission, with what proves them."""
+def claims(mission: Opened | VerifiedMission, host: str | None) -> Iterator[Claim]:
+    """Yield the unproven figures of a mission, with what proves them: of engines that a host of this class loads, or of
+    all for None, and those that no engine of the mission has."""
+    if not mission.manifest.unproven:
+        return
+    backbones = engines_of(mission.table.entries).values()
+    every = [engine for engines in backbones for engine in engines]
+    loaded = every if host is None else [engine_for(engines, host) for engines in backbones]
     for figure in mission.manifest.unproven:
-        yield _claim(figure, mission.table)
+        probe = mission.table.find(f"probes/{figure.set}.safetensors")
+        of_figure = [] if probe is None or probe.key is None else _of_recipe(figure.recipe, probe.key, every)
+        if not of_figure or any(engine in loaded for engine in of_figure):
+            yield _claim(figure, probe, of_figure)
 
 
-def _claim(figure: Unproven, table: EntryTable) -> Claim:
-    probe = table.find(f"probes/{figure.set}.safetensors")
-    if probe is None or probe.key is None:
-        return Claim(figure, None, None)
-    parts: dict[str, dict[ObjectId, Entry]] = {"model": {}, "weights": {}}
-    for entry in table.entries:
-        if entry.kind == "engine" and entry.key and figure.recipe == fidelity_recipe(probe.key, entry.key):
-            parts[entry.meta["part"]].setdefault(entry.id, entry)
-    engine = next(iter(parts["model"].values()), None)
-    # Two objects for one part: what was run would not be what is proven.
-    if len(parts["model"]) != 1 or len(parts["weights"]) > 1:
-        return Claim(figure, engine, None)
-    return Claim(figure, engine, proof_digest(figure, probe.id, (*parts["model"], *parts["weights"])))
+def _of_recipe(recipe: bytes, probe: BuildKey, engines: Iterable[Engine]) -> list[Engine]:
+    return [engine for engine in engines if recipe == fidelity_recipe(probe, engine.key)]
+
+
+def _claim(figure: Unproven, probe: Entry | None, engines: Sequence[Engine]) -> Claim:
+    """Return the claim of a figure by its probe and its engines: one, but where two backbones have the same."""
+    parts: dict[str, dict[ObjectId, None]] = {"model": {}, "weights": {}}
+    for engine in engines:
+        for entry in engine.entries:
+            parts[entry.meta["part"]][entry.id] = None
+    proof = None
+    # With two objects for one part, what was run might not be what is proven.
+    if probe is not None and len(parts["model"]) == 1 and len(parts["weights"]) <= 1:
+        proof = proof_digest(figure, probe.id, (*parts["model"], *parts["weights"]))
+    return Claim(figure, engines[0].name if engines else "", proof)
 
 
 def check_proofs(opened: Opened, binding: Binding) -> Iterator[Finding]:
     """Yield the findings of step E about figures that this aircraft has not proven."""
     proofs = () if binding.state is None else binding.state.proofs
-    for claim in claims(opened) if binding.proof else ():
+    for claim in claims(opened, binding.host) if binding.proof else ():
         if claim.proof is not None and claim.proof in proofs:
             continue
-        engine = claim.engine.name if claim.engine is not None else "no engine of the mission"
         where = "its proof is kept by the state of an aircraft, and none was given"
         if binding.state is not None:
             where = f"the aircraft {binding.state.id} has not proven it"
         yield Finding(
             "unproven",
-            f"nobody measured whether {engine} equals the map of {claim.figure.set}, and {where}",
+            f"nobody measured whether {claim.engine or 'an engine'} equals the map of {claim.figure.set}, and {where}",
             step="E",
-            entry=claim.engine.name if claim.engine is not None else "manifest",
+            entry=claim.engine or "manifest",
             expected=f"at least {claim.figure.least / PPM:g}",
             remedy=_BUILD_AGAIN if claim.proof is None else _PROBE_IT,
         )

@@ -97,13 +97,18 @@ BY_VERIFY = object()
 
 @dataclass(frozen=True)
 class VerifiedMission:
-    """A mission that passed every step. Only `verify_mission` makes one, and `load` takes nothing else."""
+    """A mission that passed every step. Only `verify_mission` makes one, and `load` takes nothing else.
+
+    `host` is the class that it was judged for: the engines that fly are the ones that this class loads. None where no
+    class was asked.
+    """
 
     manifest: Manifest
     manifest_id: ObjectId
     table: EntryTable
     trust_root: TrustRoot
     evidence: Evidence = field(repr=False)
+    host: str | None
     # An InitVar is not kept: `dataclasses.replace` cannot make a copy with other fields from a real one.
     made_by: InitVar[object]
 

@@ -111,10 +111,10 @@ MANIFESTS = st.builds(
     Manifest,
     mission=MISSIONS,
     issue=ISSUES,
-    host=st.sampled_from(["cpu", "cpu-aarch64+sm87+trt10"]),
+    hosts=st.sampled_from([("cpu",), ("cpu-aarch64+sm87+trt10", "cpu-x86_64")]),
     coverage=coverages(),
-    quality=st.lists(FIGURES, max_size=3, unique_by=lambda figure: figure.name).map(
-        lambda found: tuple(sorted(found, key=lambda figure: figure.name))
+    quality=st.lists(FIGURES, max_size=3, unique_by=lambda figure: (figure.name, figure.recipe)).map(
+        lambda found: tuple(sorted(found, key=lambda figure: (figure.name, figure.recipe)))
     ),
     releases=ascending(IDS),
     count=st.integers(1, 100_000),
@@ -250,9 +250,13 @@ def test_an_unknown_key_is_refused(path: Path) -> None:
 ID31, ID32, ID33 = bytes(31), bytes(32), bytes(33)
 # A value and a least value of which one is not in parts per million, though the one is not below the other.
 OUTSIDE_OF_PPM = ([PPM + 1, 0], [PPM + 1, PPM + 1], [9_200_000_000_000, PPM], [0, -1], [-1, -1], [PPM, -(2**63)])
+TWO_RECIPES = [["a", 1, 1, 1, ID32], ["a", 1, 1, 1, bytes([255]) * 32]]
 BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("version", [1], [0, 2, -1]),
-    ("host", ["cpu", "cpu+sm87"], ["", "sm87+cpu", "cpu+cpu", "CPU", "cpu-arm", "cpu+ort>=1.22", "cpu" * 90, "cpu\n"]),
+    ("hosts", [["cpu"], ["cpu+sm87"], ["cpu", "cpu-x86_64", "sm87"], [f"faiss-{n}" for n in range(9)]],
+              [[], "cpu", ["sm87", "cpu"], ["cpu", "cpu"], [b"cpu"], [f"faiss-{n}" for n in range(10, 27)]]),
+    ("hosts", [], [[bad] for bad in
+              ("", "sm87+cpu", "cpu+cpu", "CPU", "cpu-arm", "cpu+ort>=1.22", "cpu" * 90, "cpu\n")]),
     ("count", [1, 100_000], [0, -1, 100_001]),
     ("root", [bytes(32)], [b"", ID31, ID33]),
     ("identity", [bytes(32)], [b"", ID31, ID33]),
@@ -265,6 +269,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("quality", [], [[["b", 1, 1, 1, ID32], ["a", 1, 1, 1, ID32]], [["a", "1", 1, 1, ID32]], [["", 1, 1, 1, ID32]]]),
     ("quality", [[["a", 1, 1, 2**40, ID32]]], [[["a", 1, 1, n, ID32]] for n in (0, -1, 2**40 + 1, "1", ID32)]),
     ("quality", [[["a", PPM, 0, 1, ID32]]], [[["a", *value, 1, ID32]] for value in OUTSIDE_OF_PPM]),
+    ("quality", [TWO_RECIPES], [TWO_RECIPES[::-1]]),
     ("quality", [], [[[f"a{i:03}", 1, 1, 1, bytes(32)] for i in range(257)]]),
     ("unproven", [[["fidelity/a", n, ID32]] for n in (0, PPM)], []),
     ("unproven", [], [[["fidelity/a", n, ID32]] for n in (-1, PPM + 1, "1")]),
@@ -386,7 +391,7 @@ def test_no_manifest(data: bytes) -> None:
     "changes",
     [
         {"count": 0},
-        {"host": "b+a"},
+        {"hosts": ("b+a",)},
         {"merkle_root": b""},
         {"table_size": 0},
         {"releases": (ObjectId(bytes(32)),) * 2},
@@ -404,7 +409,7 @@ class TestIdentity:
         assert FULL.identity == identity_of(FULL, TABLE)
         value = value_of()
         expected = [
-            value["mission"], value["host"], value["coverage"],
+            value["mission"], value["hosts"], value["coverage"],
             [[name, least, recipe] for name, _, least, _, recipe in value["quality"]],
             value["unproven"],
             value["releases"],
@@ -417,7 +422,8 @@ class TestIdentity:
         [
             {"mission": replace(FULL.mission, flight="other")},
             {"mission": replace(FULL.mission, takeoff=Takeoff(470201000, -991602000, 480001))},
-            {"host": "cpu-aarch64"},
+            {"hosts": ("cpu-aarch64",)},
+            {"hosts": (*FULL.hosts, "sm87")},
             {"coverage": replace(FULL.coverage, digest=b"\x01" * 32)},
             {"coverage": replace(FULL.coverage, required_ppm=0)},
             {"quality": (Figure("recall@1/net/shift", 990_000, 940_000, 128, bytes(32)),)},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ from store.format.manifest import Unproven
 from store.takeoff.fidelity import Claim, check_proofs, claims, fidelity_recipe, proof_digest
 from store.takeoff.mission import Binding, Opened
 from store.trust.aircraft_state import AircraftState
-from tests.support.missions import PROBED, ROOT, UNPROVEN, build_key, entry, manifest_of, pinned, table_of
+from tests.support.missions import PROBED, ROOT, UNPROVEN, build_key, entry, fleet_table, manifest_of, pinned, table_of
 
 ENGINE, PROBE = "engines/net/net.onnx", "probes/net.safetensors"
 STATE = AircraftState.initial("uav-07", "cpu-x86_64-avx2", pinned())
@@ -44,7 +44,7 @@ def opened(table: EntryTable = TABLE, *unproven: Unproven) -> Opened:
 
 
 def claim(table: EntryTable = TABLE) -> Claim:
-    (one,) = claims(opened(table))
+    (one,) = claims(opened(table), None)
     return one
 
 
@@ -63,7 +63,7 @@ def test_a_proof_is_of_the_figure_and_of_the_bytes() -> None:
     objects = [bytes(ObjectId.of(PROBED[PROBE])), [bytes(ObjectId.of(PROBED[ENGINE]))]]
     value = ["fidelity/net", UNPROVEN.least, UNPROVEN.recipe, *objects]
     assert claim().proof == derive("flightbag 2026 proof aboard v1", encode(value))
-    assert claim().engine == TABLE.find(ENGINE)
+    assert claim().engine == ENGINE
     with_weights = [*value[:4], [*objects[1], bytes(WEIGHTS.id)]]
     assert claim(with_entries(WEIGHTS)).proof == derive("flightbag 2026 proof aboard v1", encode(with_weights))
 
@@ -131,3 +131,38 @@ def test_where_it_is_not_judged(binding: Mapping[str, Any]) -> None:
     assert found(**binding) == []
     assert "proof aboard" in Binding(**binding).not_judged
     assert "proof aboard" not in Binding().not_judged
+
+
+class TestFleet:
+    """A mission for two classes: of each aircraft only its own engine is asked."""
+
+    NEEDS: ClassVar = {"portable": "cpu", "fast": "cpu-x86_64-avx2"}
+    ENGINES, CONTENTS = fleet_table(NEEDS)
+    TABLE = sorted_table([*ENGINES.entries, entry(PROBE, PROBED[PROBE])])
+    FIGURES: ClassVar = {
+        name: Unproven(
+            "fidelity/net", 990_000, fidelity_recipe(build_key(PROBE), build_key(f"engines/net/{name}.onnx"))
+        )
+        for name in NEEDS
+    }
+
+    @pytest.mark.parametrize(
+        ("unproven", "host", "asked"),
+        [
+            (["fast"], "cpu-x86_64-avx2", ["fast"]),
+            (["fast"], "cpu-aarch64", []),
+            (["portable"], "cpu-x86_64-avx2", []),
+            (["portable"], "cpu-aarch64", ["portable"]),
+            (["fast"], None, ["fast"]),
+            (["fast", "portable"], None, ["fast", "portable"]),
+            (["fast", "portable"], "cpu-aarch64", ["portable"]),
+        ],
+    )
+    def test_of_each_aircraft_its_own_engine_is_asked(self, unproven: list[str], host: str, asked: list[str]) -> None:
+        figures = sorted((self.FIGURES[name] for name in unproven), key=lambda one: one.recipe)
+        binding = {"host": host} if host is not None else {}
+        engines = [one.entry for one in found(self.TABLE, *figures, **binding)]
+        assert sorted(engines) == [f"engines/net/{name}.onnx" for name in asked]
+
+    def test_what_no_engine_has_is_asked_of_all(self) -> None:
+        assert len(found(self.TABLE, UNPROVEN, host="cpu-aarch64")) == 1
