@@ -60,7 +60,9 @@ class Binding:
     """The flight that a mission is checked against. A field that is None is not judged, and the verdict lists it.
 
     `now` is what a trusted clock says, in whole unix seconds (see `takeoff.clock`). `state` is the aircraft's state.
-    Raises Invalid for another time: NaN is neither before nor after an expiry.
+    Without `proof` it is not judged whether the figures that only an aircraft can prove are proven: so a mission is
+    published, carried and probed, and never flown. Raises Invalid for another time: NaN is neither before nor after an
+    expiry.
     """
 
     now: int | None = None
@@ -68,6 +70,7 @@ class Binding:
     host: str | None = None
     flight: str | None = None
     state: AircraftState | None = None
+    proof: bool = True
 
     def __post_init__(self) -> None:
         if type(self.now) not in (int, type(None)):
@@ -84,6 +87,7 @@ class Binding:
             ("host class", self.host is not None),
             ("flight", self.flight is not None),
             ("rollback", self.state is not None),
+            ("proof aboard", self.proof),
         )
         return tuple(what for what, judged in facts if not judged)
 

@@ -8,7 +8,8 @@ The steps have the letters of FORMAT.md 7, and run in this order. All failures o
  D  the payload is canonical; the entry table has the signed id and size, is canonical, and its entries have the
     signed count, Merkle root and number of missing tiles; the identity is theirs
  E  the manifest is for this mission, aircraft and host class; the takeoff is inside the area; the time is right (see
-    `clock`) and its lifetime is what the root allows; it is of the root's epoch, and not of an older root
+    `clock`) and its lifetime is what the root allows; it is of the root's epoch, and not of an older root; what nobody
+    measured of its engines this aircraft has proven (see `fidelity`)
  F  every object of the closure is a regular file of the exact size and hash
  G  in operator mode, on the ground: the tiles of the area are those that the mission was built from
 
@@ -40,6 +41,7 @@ from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
 from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of, unjudged_time
 from store.takeoff.engines import engine_for, engines_of
+from store.takeoff.fidelity import check_proofs
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
 from store.takeoff.quality import without_landmarks, without_recall
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
@@ -283,6 +285,7 @@ def check_binding(
             for kind, message, expected, actual in failures
         ),
         *check_time(m, moment),
+        *check_proofs(opened, binding),
         *check_releases(evidence, opened),
     )
 

@@ -19,9 +19,10 @@ from store.format.area import Area
 from store.format.cose import Envelope
 from store.format.entries import Entry, EntryTable, kind_of, sorted_table
 from store.format.ids import BuildKey, ObjectId
-from store.format.manifest import Coverage, Figure, Issue, Manifest, MissionFacts, Takeoff, identity_of
+from store.format.manifest import Coverage, Figure, Issue, Manifest, MissionFacts, Takeoff, Unproven, identity_of
 from store.ground.repository import Repository
 from store.ground.writer import writing
+from store.takeoff.fidelity import fidelity_recipe
 from store.takeoff.mission import Binding
 from store.trust import root as roots
 from store.trust.draft import RootDraft
@@ -128,6 +129,12 @@ CONTENTS: dict[str, bytes] = {
     "engines/net/net.onnx": b"the engine of net" * 5,
     "files/calibration/camera.yaml": b"fx: 1.0\n",
 }
+
+# With a probe, which its engine has to agree with, and the figure that nobody measured of that.
+PROBED = {**CONTENTS, "probes/net.safetensors": b"\x12\x13" * 20}
+UNPROVEN = Unproven(
+    "fidelity/net", 990_000, fidelity_recipe(build_key("probes/net.safetensors"), build_key("engines/net/net.onnx"))
+)
 
 
 def fleet_table(needs: Mapping[str, str]) -> tuple[EntryTable, dict[str, bytes]]:

@@ -28,9 +28,10 @@ from store.format.manifest import (
     Manifest,
     MissionFacts,
     Takeoff,
+    Unproven,
     identity_of,
 )
-from tests.support.missions import CONTENTS, FACTS, build_key, entry, manifest_of, table_of
+from tests.support.missions import CONTENTS, FACTS, UNPROVEN, build_key, entry, manifest_of, table_of
 
 TABLE = table_of(CONTENTS)
 # Every optional field is there, so that each is tried.
@@ -43,6 +44,7 @@ FULL = manifest_of(
     issue=Issue(1, 7, 8, 1, 9, 30 * DAY, ObjectId.of(b"before")),
     coverage=Coverage(bytes(32), 10, 1, 900_000, (16, 17), -DAY, DAY, 30, 500, 9),
     releases=(ObjectId(bytes(32)), ObjectId(b"\x01" * 32)),
+    unproven=(Unproven("fidelity/far", 0, bytes(32)), UNPROVEN),
 )
 
 DIGESTS = st.binary(min_size=32, max_size=32)
@@ -120,6 +122,9 @@ MANIFESTS = st.builds(
     table=IDS,
     table_size=st.integers(1, 16 * 2**20),
     identity=DIGESTS,
+    unproven=ascending(st.tuples(WORDS, DIGESTS)).map(
+        lambda found: tuple(Unproven(f"fidelity/{name}", recipe[0], recipe) for name, recipe in found)
+    ),
 ).map(lambda manifest: fresh(manifest))
 
 
@@ -212,6 +217,7 @@ OPTIONAL = {
     ("coverage", "max_age_days"),
     ("coverage", "min_resolution_mm"),
     ("coverage", "repeated"),
+    ("unproven",),
 }
 
 
@@ -265,6 +271,13 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("quality", [[["a", PPM, 0, 1, ID32]]], [[["a", *value, 1, ID32]] for value in OUTSIDE_OF_PPM]),
     ("quality", [TWO_RECIPES], [TWO_RECIPES[::-1]]),
     ("quality", [], [[[f"a{i:03}", 1, 1, 1, bytes(32)] for i in range(257)]]),
+    ("unproven", [[["fidelity/a", n, ID32]] for n in (0, PPM)], []),
+    ("unproven", [], [[["fidelity/a", n, ID32]] for n in (-1, PPM + 1, "1")]),
+    ("unproven", [[["fidelity/a", 1, ID32], ["fidelity/a", 1, b"\1" * 32]]], [[["fidelity/a", 1, ID32]] * 2]),
+    ("unproven", [], [[["fidelity/a", 1, one]] for one in (ID31, ID33, b"", "a", 1)]),
+    ("unproven", [], [[[name, 1, ID32]] for name in ("fidelity/", "fidelity/a/b", "self@1/a", "fidelity/A", "a", 1)]),
+    ("unproven", [], [[["fidelity/b", 1, ID32], ["fidelity/a", 1, ID32]], [["fidelity/a", 1]], [], ["a"], [[1] * 3]]),
+    ("unproven", [], [[["fidelity/a", 1, ID32, 1]], [[f"fidelity/a{i:03}", 1, bytes(32)] for i in range(257)]]),
     ("mission.id", ["a", "0-", "a" * 64], ["", "-a", "A", "a_b", "a.b", "a/b", "a" * 65, "a\n", "..", "é"]),
     ("mission.flight", ["A", "2026:1.2_3-4"], ["", " ", "a b", "a" * 65, "a\n", "a/b"]),
     ("mission.aircraft", [["a"], ["a", "b"]], [[], ["b", "a"], ["a", "a"], ["A"], [1], [""]]),
@@ -303,6 +316,15 @@ def test_bounds(field: str, good: list[Any], bad: list[Any]) -> None:
         error = refused(change(path, put(value)))
         assert error.fields["kind"] in ("bad-field", "bad-order")
         assert set(path) & set(str(error.fields["field"]).split("."))
+
+
+def test_what_is_measured_is_not_unproven() -> None:
+    measured = Figure(UNPROVEN.name, PPM, UNPROVEN.least, 8, UNPROVEN.recipe)
+    with pytest.raises(Corrupt) as caught:
+        replace(FULL, quality=(measured,)).render()
+    assert caught.value.fields["field"] == "manifest.unproven"
+    # Another engine of the same descriptor set was measured.
+    replace(FULL, quality=(replace(measured, recipe=bytes(32)),)).render()
 
 
 def test_a_takeoff_that_is_said_to_be_outside_is_outside() -> None:
@@ -373,6 +395,7 @@ def test_no_manifest(data: bytes) -> None:
         {"merkle_root": b""},
         {"table_size": 0},
         {"releases": (ObjectId(bytes(32)),) * 2},
+        {"unproven": (UNPROVEN, UNPROVEN)},
     ],
     ids=str,
 )
@@ -388,6 +411,7 @@ class TestIdentity:
         expected = [
             value["mission"], value["hosts"], value["coverage"],
             [[name, least, recipe] for name, _, least, _, recipe in value["quality"]],
+            value["unproven"],
             value["releases"],
             [[one.name, bytes(one.key or one.id)] for one in TABLE.entries],
         ]  # fmt: skip
@@ -404,6 +428,8 @@ class TestIdentity:
             {"coverage": replace(FULL.coverage, required_ppm=0)},
             {"quality": (Figure("recall@1/net/shift", 990_000, 940_000, 128, bytes(32)),)},
             {"quality": ()},
+            {"unproven": ()},
+            {"unproven": (Unproven("fidelity/far", 1, bytes(32)), UNPROVEN)},
             {"releases": ()},
         ],
         ids=str,
