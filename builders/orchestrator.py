@@ -27,6 +27,7 @@ from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Artifact, Progress, silent
 from builders.comparison import equal_draft, unchanged
 from builders.compose import BuildContext
+from builders.engines.failures import failure
 from builders.imagery.coverage import Shortfall, shortfall, with_views
 from builders.report import BuildReport, CoverageReport, rows_of, too_few_tiles, too_large, too_low
 from store.format.entries import EntryTable, sorted_table
@@ -143,7 +144,12 @@ class _Build:
         builder, tasks = self.engine_builder(plan), plan.of(EngineTask)
         present = {task.name: builder.engine(task) for task in tasks if builder.present(task) is not None}
         shards.load(plan.of(ShardTask))
-        return {task.name: present.get(task.name) or builder.engine(task) for task in tasks}
+        engines = {task.name: present.get(task.name) or builder.engine(task) for task in tasks}
+        for engine in engines.values():
+            if not engine.card.proven:
+                what = f"nothing has run the engine of {engine.task.spec.backbone}, which needs {engine.task.need}"
+                raise failure("unproven", f"{self.context.path}: {what}")
+        return engines
 
     def plan(self, *, remembered: bool) -> Plan:
         return make_plan(self.context, self.store.lookup, self.progress, now=self.now, remembered=remembered)
@@ -204,7 +210,7 @@ class _Build:
         manifest = Manifest(
             mission=plan.facts,
             issue=next_issue(self.trust_root, *before, now=self.now, valid_from=valid_from, expires_at=expires_at),
-            host=plan.host,
+            hosts=(plan.host,),
             coverage=missing.coverage(plan.gates),
             quality=tuple(one.figure() for one in report.figures),
             releases=releases,

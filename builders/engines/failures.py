@@ -43,6 +43,11 @@ KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
         "lower the threshold by which the network finds something, and export it again, or name an output in compare "
         "that always has numbers",
     ),
+    "unproven": (
+        Refused,
+        'build it on a machine that runs it, or with backend = "onnxruntime"; `flightbag engines build` builds engines '
+        "that nothing here runs, and no mission",
+    ),
     "bad-reference": (Invalid, "save the inputs and outputs of one run with numpy.savez"),
     "wrong-export": (
         Refused,
