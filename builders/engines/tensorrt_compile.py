@@ -27,17 +27,6 @@ _MAX_INSPECTOR = 4 * 2**20
 _MAX_LAYERS = 10_000
 
 
-def network_of(job: CompileJob) -> Path:
-    """Return the network to compile, in the precision of the engine."""
-    if job.spec.precision != "fp16":
-        return job.network
-    from builders.engines.precision import float16_copy
-
-    source = job.folder / "float16.onnx"
-    float16_copy(job.network, source)
-    return source
-
-
 def compile_network(
     tensorrt: Any,
     log: Any,

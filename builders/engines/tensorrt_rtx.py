@@ -23,23 +23,25 @@ from typing import Any
 
 from builders.engines.base import BackendResult, CompileJob, EngineSpec
 from builders.engines.failures import failure
-from builders.engines.tensorrt_compile import compile_network, network_of
+from builders.engines.tensorrt_compile import compile_network
 from builders.engines.tensorrt_host import MachineFacts, machine_components, machine_facts
 from builders.engines.tensorrt_library import RTX, import_cuda, import_tensorrt, library_version, make_log
 from builders.engines.tensorrt_session import TensorRtSession
-from store.errors import Invalid, Unavailable
+from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.cbor import Value
-from store.format.host import fit, meets, require_host_class
+from store.format.host import meets, require_host_class
 
 # The options of a backbone, with the values for a mission file that names none; 0 keeps the library's own limit.
 OPTIONS: Mapping[str, Value] = {"workspace_mib": 4096, "tactic_shared_memory_kib": 0}
 _CAPABILITY = re.compile(r"sm([1-9][0-9]{1,2})(?:-.*)?")
 # The head of an engine: magic, and at these places its size, the version of its library and the mask of its targets.
 _MAGIC = b"vtrt"
-_SIZE, _VERSION, _TARGETS = slice(16, 24), slice(24, 28), slice(32, 40)
+_SIZE, _VERSION, _MASK = slice(16, 24), slice(24, 28), slice(32, 40)
 _HEADER_BYTES = 40
-# Capability -> its bit in the mask, as far as they are known.
-_TARGET_BITS: Mapping[str, int] = {"75": 1, "80": 2, "86": 4, "89": 8, "120": 16, "121": 32}
+# Capability that there are engines for -> its bit in the mask.
+_TARGETS: Mapping[str, int] = {"75": 1, "80": 2, "86": 4, "89": 8, "120": 16, "121": 32}
+_LIBRARY = "trtrtx-"
+_EXAMPLE = "1.7.1.116"
 
 
 class TensorRtRtxBackend:
@@ -56,7 +58,7 @@ class TensorRtRtxBackend:
     def describe_host(self) -> str:
         """Return the host class of this machine and its GPU. Raise Unavailable where it has none."""
         facts = _this_machine()
-        host = "+".join(sorted([*machine_components(facts), f"trtrtx-{facts.version}"]))
+        host = "+".join(sorted([*machine_components(facts), f"{_LIBRARY}{facts.version}"]))
         require_host_class(host)
         return host
 
@@ -68,75 +70,71 @@ class TensorRtRtxBackend:
             if error.kind != "no-device":
                 raise
             message = f'"auto" means this machine as the target of {spec.backbone}, and {error.message}'
-            example = _need("89", self.version)
+            example = f"sm89+{_LIBRARY}{self.version}"
             remedy = f'name the aircraft\'s host class in target.host, such as "{example}" for a GPU of that capability'
             raise error.restated(message, remedy=remedy) from error
-        return _need("".join(map(str, facts.capability)), facts.version)
+        return f"sm{''.join(map(str, facts.capability))}+{_LIBRARY}{facts.version}"
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """Return the need of an engine for the compute capability that the target names."""
-        tensorrt, version = import_tensorrt(RTX), self.version
-        offered = _capabilities(tensorrt)
-        listed = ", ".join(f"sm{one}" for one in offered)
-        matches = [match for part in target.split("+") if (match := _CAPABILITY.fullmatch(part))]
-        if not matches:
-            components = [one for one in target.split("+") if not one.startswith("trtrtx-")]
-            example = "+".join(sorted([*components, *_need("89", version).split("+")]))
+        """Return the capability and the version of the library that the target names."""
+        parts = target.split("+")
+        capability = next((match[1] for part in parts if (match := _CAPABILITY.fullmatch(part))), "")
+        library = next((part for part in parts if part.startswith(_LIBRARY)), "")
+        listed = ", ".join(f"sm{one}" for one in _TARGETS)
+        if not capability or not library:
+            lacking = ["" if capability else "a compute capability", "" if library else "a version of the library"]
+            wanted = [*([] if capability else ["sm89"]), *([] if library else [f"{_LIBRARY}{_EXAMPLE}"])]
+            example = "+".join(sorted([*parts, *wanted]))
             raise Invalid(
-                f"an engine of {spec.backbone} is for one compute capability, and the target {target} names none",
-                remedy=f'name one of {listed} in target.host, such as "{example}"',
+                f"an engine of {spec.backbone} for TensorRT for RTX is for one capability and one version, and the "
+                f"target {target} does not name {' and '.join(filter(None, lacking))}",
+                remedy=f"name what the aircraft has of {listed}, and the version of its library, in target.host, such "
+                f'as "{example}"',
                 target=target,
             )
-        capability = matches[0][1]
-        if capability not in offered:
+        if capability not in _TARGETS:
             raise Invalid(
-                f"TensorRT for RTX {version} has no engines of {spec.backbone} for sm{capability}",
-                remedy=f'name one of {listed} in target.host, or backend = "tensorrt" for that GPU',
+                f"TensorRT for RTX makes no engines for sm{capability}, which the target {target} names",
+                remedy=f'name one of {listed} in target.host, or set backend = "tensorrt"',
                 target=target,
             )
-        need = _need(capability, version)
-        if fit(target, need).lacking:
-            raise Invalid(
-                f"an engine of {spec.backbone} built with the library of this machine needs {need}, the target is "
-                f"{target}",
-                remedy=f"name trtrtx-{version} in target.host if the aircraft has that version; else install the "
-                "aircraft's here: an engine runs with no other",
-                target=target,
-                needed=need,
-            )
-        return need
+        return f"sm{capability}+{library}"
 
-    def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
+    def key_fields(self, spec: EngineSpec, need: str) -> Mapping[str, Value]:  # noqa: ARG002
         """Return the fields that `EngineBackend` describes. Neither CUDA nor a driver nor a device has a part in it."""
-        return {
-            "backend": self.name,
-            "version": self.version,
-            "options": [[name, value] for name, value in sorted(spec.options.items())],
-            "host": host,
-        }
+        return {"backend": self.name, "version": _version_of(need)}
+
+    def makes(self, need: str) -> str:
+        """Return "" where the library of the version that the engine needs is installed here; a GPU is not needed."""
+        try:
+            version = self.version
+        except FlightbagError as error:
+            return error.message
+        return "" if version == _version_of(need) else f"it needs {need}, and the library here is {version}"
 
     def make(self, job: CompileJob) -> BackendResult:
         """Compile for the capability of the job's host class."""
-        tensorrt, spec, version = import_tensorrt(RTX), job.spec, self.version
-        if (need := self.engine_host(spec, job.host)) != job.host:
-            raise failure("wrong-host", f"the engine is planned for {job.host}, but this machine builds for {need}")
-        capability = _capability_of(job.host)
-        source, partial, final = network_of(job), job.folder / "engine.partial", job.folder / f"engine{self.suffix}"
+        if why := self.makes(job.host):
+            raise failure("wrong-host", f"this machine does not make the engine: {why}")
+        tensorrt, version, capability = import_tensorrt(RTX), self.version, _capability_of(job.host)
+        partial, final = job.folder / "engine.partial", job.folder / f"engine{self.suffix}"
         log = make_log(tensorrt, sys.stderr)
 
         def configure(config: Any) -> None:
             config.num_compute_capabilities = 1
-            if not config.set_compute_capability(_capabilities(tensorrt)[capability], 0):
-                raise log.failure(f"TensorRT for RTX does not build for sm{capability}")
+            members = tensorrt.ComputeCapability.__members__
+            known = members.get(f"SM{capability}")
+            if known is None or not config.set_compute_capability(known, 0):
+                raise failure("version", f"TensorRT for RTX {version} makes no engines for sm{capability}")
 
-        ends = compile_network(tensorrt, log, job, source, partial, configure)
+        ends = compile_network(tensorrt, log, job, job.network, partial, configure)
         try:
             check_header(partial.read_bytes(), version, capability)
         except Invalid as error:
             raise failure("failed", f"TensorRT for RTX wrote no whole engine: {error.message}") from error
         os.replace(partial, final)
         tools = {"tensorrt-rtx": version, "parser": str(tensorrt.get_nv_onnx_parser_version())}
-        return BackendResult(final, None, need, tools, None, None if self._runs(need) else (source, ends))
+        return BackendResult(final, None, job.host, tools, unproven=None if self._runs(job.host) else ends)
 
     def _runs(self, need: str) -> bool:
         try:
@@ -165,17 +163,12 @@ def check_header(engine: bytes | memoryview, version: str, capability: str) -> N
         raise failure("invalid-model", f"the engine has {len(engine)} bytes, its header says {size}", remedy=remedy)
     if (made_by := ".".join(map(str, head[_VERSION]))) != version:
         raise failure("version", f"the engine is of TensorRT for RTX {made_by}, this is {version}", installed=version)
-    bit, targets = _TARGET_BITS.get(capability), int.from_bytes(head[_TARGETS], "little")
-    if bit is not None and targets != bit:
-        raise failure("wrong-host", f"the engine is not for sm{capability}: its targets are {targets:#x}, not {bit:#x}")
+    if int.from_bytes(head[_MASK], "little") != _TARGETS.get(capability):
+        raise failure("wrong-host", f"the engine is not for sm{capability}: the mask of its targets names another")
 
 
 def _this_machine() -> MachineFacts:
     return machine_facts(import_tensorrt(RTX), import_cuda(RTX), RTX)
-
-
-def _need(capability: str, version: str) -> str:
-    return f"sm{capability}+trtrtx-{version}"
 
 
 def _capability_of(need: str) -> str:
@@ -183,7 +176,5 @@ def _capability_of(need: str) -> str:
     return match[1] if match is not None else ""
 
 
-def _capabilities(tensorrt: Any) -> dict[str, Any]:
-    """Return capability, such as "89" -> what the library has for it."""
-    members = tensorrt.ComputeCapability.__members__
-    return {name.removeprefix("SM"): value for name, value in members.items() if name.startswith("SM")}
+def _version_of(need: str) -> str:
+    return next((part.removeprefix(_LIBRARY) for part in need.split("+") if part.startswith(_LIBRARY)), "")

@@ -121,9 +121,15 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     first = require_repeatable(reference, feeds, name, suspects, outputs)
     if rows is None and is_nothing(first, outputs):
         raise failure("empty-output", nothing_compared(name, outputs, "noise"), model=name)
+    network = Path(request["network"])
+    if spec.precision == "fp16":
+        from builders.engines.precision import float16_copy
+
+        network = Path(request["folder"]) / "float16.onnx"
+        float16_copy(Path(request["network"]), network)
     job = CompileJob(
         spec,
-        Path(request["network"]),
+        network,
         request["host"],
         Path(request["folder"]),
         Path(request["cache"]),
@@ -141,7 +147,7 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
             raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
         ends = Ends(engine.inputs, engine.outputs)
     else:
-        network, ends = compiled.unproven
+        ends = compiled.unproven
         engine = open_session(session_source(network), "off", name=name)
     require_ends(reference, ends, name)
     subject = "engine" if compiled.unproven is None else "network"

@@ -59,9 +59,9 @@ HOLDS = {
 TEXT = ("__version__", "name")
 # Variables whose attributes are nobody's of these two libraries.
 OTHERS = frozenset(
-    """array arrays compatibility copy digest echo error facts feeds file hardware head info int into item job library
-    lock log match members mib monitor name need np one partial path paths pattern plugin product results self spec
-    stack text undeclared value version writer""".split()  # noqa: SIM905 - many lines else
+    """array arrays compatibility copy device digest echo error facts feeds file hardware head info int into item job
+    library lock log match members mib monitor name need np one part partial path paths pattern plugin product results self
+    since spec stack target text undeclared value version wanted writer""".split()  # noqa: SIM905 - many lines else
 )
 
 
