@@ -52,7 +52,8 @@ _WORDS_OF_KIND: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("version", ("version tag", "not compatible with this version", "lean runtime")),
     ("wrong-inputs", ("optimization profile", "values for profile", "in profile 0", "dimension mismatch for tensor")),
     ("invalid-model", ("at least one output", "magictag", "plan.header.size", "empty memory buffer")),
-    ("unsupported-op", (_NO_IMPLEMENTATION, "no importer registered", "plugin not found")),
+    # The last two are the builder's, of a network that its parser and ONNX Runtime take.
+    ("unsupported-op", (_NO_IMPLEMENTATION, "no importer registered", "plugin not found", "api usage error", "myelin")),
     ("no-device", ("cuda initialization failure", _NO_DRIVER)),
 )
 

@@ -59,9 +59,9 @@ HOLDS = {
 TEXT = ("__version__", "name")
 # Variables whose attributes are nobody's of these two libraries.
 OTHERS = frozenset(
-    """array arrays compatibility copy device digest echo error facts feeds file hardware head info int into item job
-    library lock log match members mib monitor name need np one part partial path paths pattern plugin product results self
-    since spec stack target text undeclared value version wanted writer""".split()  # noqa: SIM905 - many lines else
+    """array arrays compatibility copy device digest echo error facts feeds file hardware head info int into
+    item job library lock log match members mib monitor name need np one part partial path paths pattern plugin
+    product results self since spec stack target text undeclared value version wanted writer""".split()  # noqa: SIM905 - many lines else
 )
 
 
@@ -436,6 +436,7 @@ def test_a_tensorrt_that_does_not_serve(
 
 
 NO_DRIVER = "cudaError 35: CUDA driver version is insufficient for CUDA runtime version"
+UNSUPPORTED = "unsupported-op"
 NO_PROFILE = "Network has dynamic or shape inputs, but no optimization profile has been defined"
 
 
@@ -487,6 +488,12 @@ def test_all_four_parts_of_the_version_come_from_the_library(monkeypatch: pytest
         (["no tactics to implement the operation within workspace limit"], [], "out-of-memory"),
         (["MyelinCheckException: myelin_tensor.h:47: CHECK(p) failed."], [], "out-of-memory"),
         (["bad optional access"], [], "out-of-memory"),
+        (
+            ["Error Code 1: Myelin (MyelinCheckException: decompose_ops.cpp:59: CHECK() failed. Attention)"],
+            [],
+            UNSUPPORTED,
+        ),
+        (["Error Code 4: API Usage Error (Tensor output has datatype FP8 but is not produced by I)"], [], UNSUPPORTED),
         (["Plugin not found, are the plugin name, version, and namespace correct?"], [], "unsupported-op"),
         (["Dimension mismatch for tensor image and profile 0"], [], "wrong-inputs"),
         (["kOPT values for profile 0 violate shape constraints"], [], "wrong-inputs"),
