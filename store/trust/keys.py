@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography.exceptions import InternalError, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -30,6 +30,9 @@ from store.trust.key_file import (
     other_kind,
     stated_public,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # The errors of the library for a file that is not a key it knows; InternalError is for odd parameters of an encryption.
 _NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError, InvalidTag)
