@@ -71,6 +71,12 @@ class Desk:
         return flightbag("verify", store or self.store, "--trust", self.root, "--json", *more)
 
 
+def copy_of(desk: Desk, target: Path) -> Desk:
+    """A copy of a desk, of the caller's own."""
+    shutil.copytree(desk.folder, target)
+    return Desk(target)
+
+
 def make_desk(folder: Path) -> Desk:
     """A desk with an empty ground store. Takes about a second."""
     # A flight computer has neither onnx nor pillow, and runs tests that need no desk: `tests.support.pythons`.
