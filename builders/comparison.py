@@ -63,7 +63,8 @@ def unchanged(
             return None
         if not plan.validity.kept_by(opened.manifest.issue, now=now):
             return None
-        gates = plan.gates_beside({figure.name for figure in opened.manifest.quality}, missing)
+        published = {(figure.name, figure.recipe) for figure in opened.manifest.quality}
+        gates = plan.gates_beside(published, missing)
         if opened.manifest.identity != plan.identity(missing, gates, releases_of(plan)):
             return None
         if any(opened.table.find(task.name) != task.entry for task in plan.of(FileTask)):

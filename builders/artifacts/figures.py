@@ -76,6 +76,11 @@ class Question(Protocol):
     """What is measured of one descriptor set in one go: a value, made while planning."""
 
     @property
+    def engine(self) -> str:
+        """The name of the engine that is asked."""
+        ...
+
+    @property
     def gates(self) -> Sequence[Gate]:
         """The figures that it answers with."""
         ...
@@ -92,16 +97,17 @@ class Question(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FidelityQuestion:
-    """How near the engine of a set comes to the set's rows. Keeps to `Question`."""
+    """How near an engine of a set comes to the set's rows. Keeps to `Question`."""
 
     probe: ProbeTask
+    engine: str
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
 
     def answer(self, meter: FigureMeter) -> Answers:
         probe = meter.probe(self.probe.set.name).probe
-        cosine = probe.fidelity(meter.engine(self.probe.set.name))
-        meter.progress("probing", 1, len(meter.probes))
+        cosine = probe.fidelity(meter.engine(self.probe.set.name, self.engine))
+        meter.progress("probing", 1, 0)
         return {self.gates[0].name: Answer(int(min(max(cosine, 0.0), 1.0) * PPM), len(probe.images))}
 
 
@@ -110,6 +116,7 @@ class RecallQuestion:
     """How often a search in the map of a set finds the right view. Keeps to `Question`."""
 
     measurement: RecallMeasurement
+    engine: str
     gates: tuple[Gate, ...]
 
     @property
@@ -119,16 +126,17 @@ class RecallQuestion:
 
     def answer(self, meter: FigureMeter) -> Answers:
         set_ = self.measurement.set
-        untrained = meter.untrained(set_)
+        named = {gate.name for gate in self.gates}
+        figures = [one for way in self.measurement.ways for one in self.measurement.figures(way) if one.name in named]
+        untrained = meter.untrained(set_) if any(one.kind == "untrained" for one in figures) else None
         results = self.measurement.measure(
             meter.map.layers(set_),
-            meter.engine(set_),
+            meter.engine(set_, self.engine),
             untrained,
             lambda count: meter.progress(f"asking {set_}", count, 0),
         )
-        named = {gate.name for gate in self.gates}
-        figures = [one for way in self.measurement.ways for one in self.measurement.figures(way) if one.name in named]
-        return {one.name: _answer(one, results[one.way], untrained.why) for one in figures}
+        why = "" if untrained is None else untrained.why
+        return {one.name: _answer(one, results[one.way], why) for one in figures}
 
     def measurable(self, missing: Shortfall) -> bool:
         """Return whether there are queries enough for some of its figures, if these tiles of the area are missing."""
@@ -161,16 +169,19 @@ def too_few(queries: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SelfQuestion:
-    """How often the engine of a set finds the map's own views first. Keeps to `Question`."""
+    """How often an engine of a set finds the map's own views first. Keeps to `Question`."""
 
     measurement: SelfRetrieval
+    engine: str
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
 
     def answer(self, meter: FigureMeter) -> Answers:
         set_ = self.measurement.set
         counts = self.measurement.measure(
-            meter.map.layers(set_), meter.engine(set_), lambda count: meter.progress(f"asking {set_}", count, 0)
+            meter.map.layers(set_),
+            meter.engine(set_, self.engine),
+            lambda count: meter.progress(f"asking {set_}", count, 0),
         ).values()
         right, queries = (sum(part) for part in zip(*counts, strict=True))
         return {self.measurement.name: Answer(right * PPM // queries, queries)}
@@ -178,10 +189,11 @@ class SelfQuestion:
 
 @dataclass(frozen=True, slots=True)
 class LandmarkQuestion:
-    """How many landmarks are found in the map of a set, by the engine that flies. Keeps to `Question`."""
+    """How many landmarks are found in the map of a set, by an engine that flies. Keeps to `Question`."""
 
     landmarks: Landmarks
     set: str
+    engine: str
     latitude: float
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
@@ -189,7 +201,7 @@ class LandmarkQuestion:
     def answer(self, meter: FigureMeter) -> Answers:
         answers = self.landmarks.ask(
             meter.map.layers(self.set),
-            meter.engine(self.set),
+            meter.engine(self.set, self.engine),
             self.latitude,
             lambda count: meter.progress(f"landmarks of {self.set}", count, len(self.landmarks.landmarks)),
         )
@@ -200,25 +212,25 @@ class LandmarkQuestion:
 def fidelity_questions(
     context: BuildContext, engines: Sequence[EngineTask], probes: Sequence[ProbeTask]
 ) -> Iterator[FidelityQuestion]:
-    """Yield how near the engine of each set has to come to the set's rows: as near as the mission file has it come to
+    """Yield how near each engine of each set has to come to the set's rows: as near as the mission file has it come to
     the network."""
     for probe in probes:
-        engine = engine_of(engines, probe.set.backbone)
-        least = int(context.tolerance(engine.spec.precision).cosine * PPM)
-        recipe = fidelity_recipe(probe.recipe.key, engine.recipe.key)
-        yield FidelityQuestion(probe, (Gate(f"fidelity/{probe.set.name}", least, recipe),))
+        for engine in engines_of(engines, probe.set.backbone):
+            least = int(context.tolerance(engine.spec.precision).cosine * PPM)
+            recipe = fidelity_recipe(probe.recipe.key, engine.recipe.key)
+            yield FidelityQuestion(probe, engine.name, (Gate(f"fidelity/{probe.set.name}", least, recipe),))
 
 
 def self_questions(
     context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask]
 ) -> Iterator[SelfQuestion]:
-    """Yield how often the engine of each set has to find the map's own views first."""
+    """Yield how often each engine of each set has to find the map's own views first."""
     for set_ in context.mission.descriptors:
-        engine = engine_of(engines, set_.backbone)
         rows = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
-        own = SelfRetrieval(set_.name, engine.recipe.key, rows, Imagery(context.sources, inventory))
-        least = scaled(context.self_retrieval(engine.spec.precision), 6)
-        yield SelfQuestion(own, (Gate(own.name, least, own.recipe),))
+        for engine in engines_of(engines, set_.backbone):
+            own = SelfRetrieval(set_.name, engine.recipe.key, rows, Imagery(context.sources, inventory))
+            least = scaled(context.self_retrieval(engine.spec.precision), 6)
+            yield SelfQuestion(own, engine.name, (Gate(own.name, least, own.recipe),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,23 +264,27 @@ def recall_questions(
     questions, unmeasured = [], []
     for set_ in context.mission.descriptors:
         layers: tuple[RowRecipe, ...] = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
-        engine, own = engine_of(engines, set_.backbone), Imagery(context.sources, inventory)
-        recall = RecallMeasurement(set_.name, engine.recipe.key, layers, own, against, quality.sample)
-        question, texts = _recall_question(context, recall, missing)
-        questions.append(question)
-        unmeasured += texts
-    return RecallQuestions(tuple(one for one in questions if one.gates), tuple(unmeasured))
+        own = Imagery(context.sources, inventory)
+        for number, engine in enumerate(engines_of(engines, set_.backbone)):
+            recall = RecallMeasurement(set_.name, engine.recipe.key, layers, own, against, quality.sample)
+            question, texts = _recall_question(context, recall, engine.name, missing, first=not number)
+            questions.append(question)
+            unmeasured += texts
+    return RecallQuestions(tuple(one for one in questions if one.gates), tuple(dict.fromkeys(unmeasured)))
 
 
 def _recall_question(
-    context: BuildContext, recall: RecallMeasurement, missing: Shortfall
+    context: BuildContext, recall: RecallMeasurement, engine: str, missing: Shortfall, *, first: bool
 ) -> tuple[RecallQuestion, list[str]]:
-    """Return what is asked of one set, and what cannot be asked."""
+    """Return what is asked of an engine of one set, the `first` of them or another, and what cannot be asked. The same
+    network untrained is asked once."""
     gates: list[Gate] = []
     texts: dict[str, None] = {}
     for way in recall.ways:
-        queries = RecallQuestion(recall, ()).queries(way, missing)
+        queries = RecallQuestion(recall, engine, ()).queries(way, missing)
         for figure in recall.figures(way):
+            if figure.kind == "untrained" and not first:
+                continue
             least = _least(context.mission.quality, figure)
             if queries >= LEAST_QUERIES:
                 gates.append(Gate(figure.name, least, recall.recipe(figure)))
@@ -276,7 +292,7 @@ def _recall_question(
             if least:
                 raise not_measured(f"{context.path}: [quality] asks for {figure.name}", too_few(queries))
             texts[_unmeasured(recall.set if way != AGAINST else f"{recall.set} ({way})", too_few(queries))] = None
-    return RecallQuestion(recall, tuple(gates)), list(texts)
+    return RecallQuestion(recall, engine, tuple(gates)), list(texts)
 
 
 def _least(quality: Quality, figure: RecallFigure) -> int:
@@ -317,14 +333,15 @@ def landmark_questions(
             rows = {level.zoom: context.rows(set_, level.zoom) for level in inventory.levels}
             latitude = context.area.middle_latitude
             landmarks.require_fit(context.area, [Ground.of(row, zoom, latitude) for zoom, row in rows.items()])
-            recipe = landmarks.recipe(engine_of(engines, set_.backbone).recipe.key, tuple(rows.values()))
-            gate = Gate(figure_of(set_.name), LEAST_PPM, recipe)
-            yield LandmarkQuestion(landmarks, set_.name, latitude, (gate,))
+            for engine in engines_of(engines, set_.backbone):
+                recipe = landmarks.recipe(engine.recipe.key, tuple(rows.values()))
+                gate = Gate(figure_of(set_.name), LEAST_PPM, recipe)
+                yield LandmarkQuestion(landmarks, set_.name, engine.name, latitude, (gate,))
 
 
-def engine_of(engines: Sequence[EngineTask], backbone: str) -> EngineTask:
-    """Return the engine of a backbone: the one that describes camera frames for its descriptor sets."""
-    return next(task for task in engines if task.spec.backbone == backbone)
+def engines_of(engines: Sequence[EngineTask], backbone: str) -> list[EngineTask]:
+    """Return the engines of a backbone: they describe camera frames for its descriptor sets, each on its hosts."""
+    return [task for task in engines if task.spec.backbone == backbone]
 
 
 @dataclass
@@ -340,7 +357,8 @@ class FigureMeter:
     _sessions: dict[str, EngineSession] = field(default_factory=dict)
 
     def measure(self, questions: Sequence[Question]) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
-        """Return the figure of every gate, ascending by name, and for each that was not measured a text that says why.
+        """Return the figure of every gate, ascending by name and recipe, and for each that was not measured a text that
+        says why.
 
         Raise Refused (kind not-measured) where such a one has a bound, and what engines raise that cannot run here: a
         figure that was not measured is not good.
@@ -363,13 +381,14 @@ class FigureMeter:
                             gate.recipe,
                             answer.missed,
                             answer.chance,
+                            question.engine,
                         )
                     )
                 elif gate.least:
                     raise not_measured(f"{self.context.path} asks for {gate.name}", answer.reason)
                 else:
                     unmeasured.append(f"{gate.name}: {answer.reason}")
-        return tuple(sorted(figures, key=lambda figure: figure.name)), tuple(unmeasured)
+        return tuple(sorted(figures, key=lambda one: (one.name, one.recipe))), tuple(dict.fromkeys(unmeasured))
 
     def untrained(self, set_: str) -> UntrainedNetwork:
         """Return the network of a descriptor set without its training."""
@@ -381,10 +400,9 @@ class FigureMeter:
         """Return the probe of a descriptor set."""
         return next(built for built in self.probes if built.task.set.name == set_)
 
-    def engine(self, set_: str) -> FlyingEngine:
-        """Return the engine that flies for a descriptor set, with the set's preprocessing."""
-        probe = self.probe(set_).task
-        built = next(one for one in self.engines.values() if one.task.spec.backbone == probe.set.backbone)
+    def engine(self, set_: str, name: str) -> FlyingEngine:
+        """Return an engine that flies for a descriptor set, with the set's preprocessing."""
+        probe, built = self.probe(set_).task, self.engines[name]
         task = built.task
         with self.context.about(f"backbones[{task.spec.backbone}]: its engine cannot be held against the map"):
             if task.name not in self._sessions:

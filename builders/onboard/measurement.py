@@ -42,8 +42,10 @@ class Measurement:
         *,
         chance: int | None = None,
     ) -> Self:
-        """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest."""
-        figure = next((one for one in mission.manifest.quality if one.name == name), None)
+        """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest. Of several
+        signed figures, each of an engine, that with this recipe counts."""
+        signed = [one for one in mission.manifest.quality if one.name == name]
+        figure = next((one for one in signed if one.recipe == recipe), signed[0] if signed else None)
         if figure is None:
             return cls(name, value, None, None, False, zooms, queries, chance=chance)
         return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries, chance=chance)
