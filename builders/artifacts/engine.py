@@ -195,8 +195,9 @@ def engine_task(
         step = _quantise_task(context, backbone, inventory)
         spec = replace(spec, quantised=bytes(step.recipe.key))
     caster = caster_version() if spec.precision == "fp16" else ""
-    recipe = engine_recipe(spec, need, backend.key_fields(spec, need), caster)
-    name = engine_name(backbone.name, backend.name, backend.version, class_of(need), spec.precision, backend.suffix)
+    recipe = engine_recipe(spec, need, fields := backend.key_fields(spec, need), caster)
+    version = str(fields["version"])
+    name = engine_name(backbone.name, backend.name, version, class_of(need), spec.precision, backend.suffix)
     task = EngineTask(name, recipe, backend, spec, need, need, host, step, lookup(recipe.key))
     if task.present is None:
         return task
@@ -395,6 +396,7 @@ class EngineBuilder:
         another tolerance.
         """
         if (engine := self.present(task)) is None:
+            self._require_made_here(task)
             try:
                 # Before the engine's lock: a process holds one at a time.
                 quantised = self._quantised(task.spec, task.step) if task.step is not None else None
@@ -418,6 +420,14 @@ class EngineBuilder:
         if card is None:
             return None
         return BuiltEngine(replace(with_card(self.context, task, card), present=objects), card, None)
+
+    def _require_made_here(self, task: EngineTask) -> None:
+        """Raise Refused where this machine does not make the engine."""
+        if why := task.backend.makes(task.host):
+            what = f"this machine does not make the engine of {task.spec.backbone}"
+            order = f"flightbag engines order {self.context.path} --store {self.store.writer.repository.media.path}"
+            remedy = f"run `{order}`, and fulfil the order on a machine like the aircraft's"
+            raise failure("wrong-host", f"{self.context.path}: {what}: {why}", remedy=remedy)
 
     def judge(self, task: EngineTask, card: Card) -> None:
         """Raise Refused where the engine is further from its source than the mission file allows now."""

@@ -10,7 +10,7 @@ from builders.engines.graph import fields_of
 from builders.recipe import CELL_CONTEXT, TILE_PAIR, Recipe
 from store.format.ids import derive
 
-ENGINE_SCHEMA = "flightbag/engine/3"
+ENGINE_SCHEMA = "flightbag/engine/4"
 QUANTISED_SCHEMA = "flightbag/quantised/1"
 
 
@@ -33,6 +33,9 @@ def engine_recipe(spec: EngineSpec, host: str, backend: Mapping[str, Any], caste
         "precision": spec.precision,
         "caster": caster,
         "quantised": spec.quantised,
+        # Pairs, because the key of a CBOR map has 23 bytes at most and some names are longer.
+        "options": [[name, value] for name, value in sorted(spec.options.items())],
+        "plugins": sorted(plugin.digest for plugin in spec.plugins),
         "host": host,
     }
     return Recipe({**backend, **common})

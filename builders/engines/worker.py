@@ -119,9 +119,15 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     first = require_repeatable(reference, feeds, name, suspects, outputs)
     if rows is None and is_nothing(first, outputs):
         raise failure("empty-output", nothing_compared(name, outputs, "noise"), model=name)
+    network = Path(request["network"])
+    if spec.precision == "fp16":
+        from builders.engines.precision import float16_copy
+
+        network = Path(request["folder"]) / "float16.onnx"
+        float16_copy(Path(request["network"]), network)
     job = CompileJob(
         spec,
-        Path(request["network"]),
+        network,
         request["host"],
         Path(request["folder"]),
         Path(request["cache"]),

@@ -351,11 +351,12 @@ _ROOT = fields(
     {
         "format": ONE, "version": number(1), "domain": text("[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?"),
         "epoch": number(1), "issued_at": TIME, "salt": octets(16), "releases": text("optional|required"),
-        "roles": fields({"root": _ROLE, "mission": _ROLE, "release": _ROLE}), "revoked": array(ID, 0, 1024, itself),
+        "roles": fields({"root": _ROLE, "mission": _ROLE, "release": _ROLE}, {"builder": _ROLE}),
+        "revoked": array(ID, 0, 1024, itself),
     },
     {
         "domain_id": ID, "previous": ID, "issued_after": TIME, "max_lifetime": _LIFETIME, "default_lifetime": _LIFETIME,
-        "names": array(row(ID, text("[A-Za-z0-9]([A-Za-z0-9 ._-]{0,30}[A-Za-z0-9])?")), 1, 1216, lambda one: one[0]),
+        "names": array(row(ID, text("[A-Za-z0-9]([A-Za-z0-9 ._-]{0,30}[A-Za-z0-9])?")), 1, 1280, lambda one: one[0]),
     },
 )  # fmt: skip
 
@@ -414,6 +415,8 @@ def root(data: bytes) -> Root:
     for name, role in roles.items():
         want(len(role["keys"]) >= role["threshold"] or (name == "release" and f["releases"] == "optional"))
     want(not set(roles["release"]["keys"]) & set(roles["mission"]["keys"]))
+    others = set().union(*(role["keys"] for name, role in roles.items() if name != "builder"))
+    want(not others & set(roles.get("builder", {"keys": ()})["keys"]))
     want(not any(set(f["revoked"]) & set(role["keys"]) for role in roles.values()))
     named, called = ([one[at] for one in f.get("names", ())] for at in (0, 1))
     want(len({*called}) == len(called))
