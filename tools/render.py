@@ -326,6 +326,9 @@ def _built_figures(item: BuildReport) -> Iterator[str]:
         yield from table(rows)
     yield from baselines(item.figures, {one.name: one.chance for one in item.figures})
     yield from (f"warning: {text}" for text in item.warnings)
+    for figure in item.unproven:
+        title = quality.figure_title(figure.name)
+        yield f"UNPROVEN: {title}, at least {figure.least / PPM:g}: NO-GO on each aircraft until it is probed there"
     yield from (f"not measured: {text}" for text in item.not_measured)
 
 
