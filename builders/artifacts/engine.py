@@ -23,7 +23,7 @@ from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext
 from builders.descriptors.decoding import Undecodable, decode, resized
-from builders.engines.base import EngineBackend, EngineSpec, require_target
+from builders.engines.base import EngineBackend, EngineSpec, not_here, require_target
 from builders.engines.card import CARD_LIMIT, Card, EngineRecipes
 from builders.engines.check import Tolerance, check_ends, require_author, require_tolerance
 from builders.engines.compiling import CompiledEngine, CompileSettings, HashedFile, compile_engine, quantise_network
@@ -95,6 +95,16 @@ class EngineTask:
     targets: tuple[TargetHost, ...]
     step: QuantiseTask | None
     present: StoredObjects | None
+
+    @property
+    def aboard(self) -> bool:
+        """Whether each aircraft may prove that it equals the map, where no machine has measured that."""
+        return all(target.file.proof == "aboard" for target in self.targets)
+
+    @property
+    def elsewhere(self) -> str:
+        """Why this machine does not run the engine, "" where it does."""
+        return not_here(self.backend, self.need)
 
     @property
     def recipes(self) -> EngineRecipes:

@@ -361,7 +361,11 @@ _BACKEND_RIGHT = '"onnxruntime" or "tensorrt"'
 
 class Target(Section):
     """A host class that the engines are compiled for. `backend` compiles them for it, in the place of those that the
-    backbones name."""
+    backbones name.
+
+    `proof` says what becomes of an engine that no machine has held against the map: with "required" no mission has it,
+    with "aboard" each aircraft proves it before its first flight.
+    """
 
     host: Annotated[
         str,
@@ -369,6 +373,7 @@ class Target(Section):
         Field(description=_HOST_RIGHT),
     ]
     backend: Annotated[BackendName | None, Field(description=_BACKEND_RIGHT)] = None
+    proof: Annotated[Literal["required", "aboard"], Field(description='"required" or "aboard"')] = "required"
 
 
 _BANDS_RIGHT = "[red, green, blue] or [grey]: different numbers of bands, from 1"
