@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
     from builders.report import BuildReport, EngineReport, PlanReport
+    from store.takeoff.aircraft import Proving
 
 # The most tiles that a list names one by one.
 LISTED = 20
@@ -224,12 +225,14 @@ def _move(step: Step) -> tuple[str, str]:
 def plan(item: PlanReport, now: int) -> Iterator[str]:
     """Yield what a build would make, what the store already has, and which tiles of the area are missing. `now` is unix
     seconds."""
-    yield f"mission {item.mission}, flight {item.flight}, host {item.host}"
+    yield f"mission {item.mission}, flight {item.flight}, {hosts(item.hosts)}"
     yield f"valid, if it is built now: {validity(item.valid_from, item.expires_at, now)}"
     rows = item.artifacts
     yield from table(
         [("present" if r.present else "missing", r.name, r.detail if r.bytes is None else size(r.bytes)) for r in rows]
     )
+    if len(item.hosts) > 1:
+        yield from (f"{r.name} is for {' and '.join(r.hosts)}" for r in rows if r.hosts)
     yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
     missing = sum(not row.present for row in rows)
     yield f"{len(rows) - missing} present, {missing} to build; {item.tiles} tiles of the area"
@@ -317,14 +320,23 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
 def _built_figures(item: BuildReport) -> Iterator[str]:
     """Yield the figures of a build, what they are to be compared with, and what was not measured."""
     rows = [("figure", "value", "chance", "least", "queries")]
+    names = Counter(one.name for one in item.figures)
+    asked = sorted({one.engine for one in item.figures if names[one.name] > 1 and one.engine})
     for one in item.figures:
         if not quality.is_baseline(one.name):
             least = f"{one.least / PPM:g}{'' if one.holds else ' TOO LOW'}" if one.least else "-"
-            rows.append((quality.figure_title(one.name), share(one.value), share(one.chance), least, str(one.queries)))
+            title = quality.figure_title(one.name)
+            if one.engine in asked:
+                title += f" [{asked.index(one.engine) + 1}]"
+            rows.append((title, share(one.value), share(one.chance), least, str(one.queries)))
     if item.figures:
         yield from table(rows)
+    yield from (f"[{number}] by {engine}" for number, engine in enumerate(asked, 1))
     yield from baselines(item.figures, {one.name: one.chance for one in item.figures})
     yield from (f"warning: {text}" for text in item.warnings)
+    for figure in item.unproven:
+        title = quality.figure_title(figure.name)
+        yield f"UNPROVEN: {title}, at least {figure.least / PPM:g}: NO-GO on each aircraft until it is probed there"
     yield from (f"not measured: {text}" for text in item.not_measured)
 
 
@@ -390,6 +402,8 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
         if one.value is None:
             option = "--landmarks" if one.name.startswith(quality.LANDMARKS) else "--against"
             notes.append(f"NOT MEASURED: {option} is missing")
+        elif one.unproven and one.same_recipe:
+            notes.append("nobody had measured it")
         elif one.unsure:
             notes.append("not measured in the way of the signed figure")
         if not quality.is_baseline(one.name):
@@ -398,6 +412,14 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
             rows.append((name, now, by_chance, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
     yield from (f"{one.name}: {text}" for one in figures for text in one.missed)
+
+
+def proving(item: Proving[Measurement], state: str | None) -> Iterator[str]:
+    """Yield what the state of an aircraft remembers now of figures that nobody had measured, or that none was given."""
+    yield from (f"proven aboard, and recorded: {quality.figure_title(name)}" for name in item.held)
+    yield from (f"NOT PROVEN, nor recorded: {quality.figure_title(name)}" for name in item.failed)
+    if state is None and any(one.unproven for one in item.figures):
+        yield "nothing was recorded: aboard, give the aircraft's state with --state"
 
 
 def measured_recall(figures: Sequence[Measurement], signed: Sequence[Figure]) -> Iterator[str]:
@@ -567,6 +589,10 @@ def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple
             for figure in manifest.quality
             if not quality.is_baseline(figure.name)
         ],
+        *[
+            (quality.figure_title(figure.name), f"UNPROVEN: at least {figure.least / PPM:g}, to be probed aboard")
+            for figure in manifest.unproven
+        ],
         *[(f"recall of {set_}", "not measured") for set_ in quality.without_recall(manifest.quality, opened.table)],
         ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
         ("valid", validity(issue.valid_from, issue.expires_at, now)),
@@ -628,6 +654,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
         "hosts": list(manifest.hosts),
         "coverage": hexed(manifest.coverage.value()),
         "quality": [[f.name, f.value, f.least, f.queries, f.recipe.hex()] for f in manifest.quality],
+        "unproven": [[f.name, f.least, f.recipe.hex()] for f in manifest.unproven],
         "releases": [str(release) for release in manifest.releases],
         "root": manifest.merkle_root.hex(),
         "table": {"id": str(manifest.table), "size": manifest.table_size},
