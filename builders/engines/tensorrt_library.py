@@ -35,8 +35,14 @@ _NO_DRIVER = "cuda driver version is insufficient"
 # Kind of failure -> words in the library's messages that mean it. The first match counts.
 _NO_IMPLEMENTATION = "could not find any implementation"
 # Memory of this process, of which a mission file says how much there may be; the other words are of the GPU's. The last
-# two are what the compiler of TensorRT for RTX says where an allocation of its own failed.
-_HOST_MEMORY = ("bad_alloc", "bad optional access", "myelin_tensor.h")
+# three are what the compiler of TensorRT for RTX says where an allocation or a thread of its own failed.
+_HOST_MEMORY = (
+    "bad_alloc",
+    "hostbuffer::allocate",
+    "bad optional access",
+    "myelin_tensor.h",
+    "resource temporarily unavailable",
+)
 _MEMORY = (
     "out of memory",
     "outofmemory",
@@ -52,8 +58,11 @@ _WORDS_OF_KIND: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("version", ("version tag", "not compatible with this version", "lean runtime")),
     ("wrong-inputs", ("optimization profile", "values for profile", "in profile 0", "dimension mismatch for tensor")),
     ("invalid-model", ("at least one output", "magictag", "plan.header.size", "empty memory buffer")),
-    # The last two are the builder's, of a network that its parser and ONNX Runtime take.
-    ("unsupported-op", (_NO_IMPLEMENTATION, "no importer registered", "plugin not found", "api usage error", "myelin")),
+    # The last three are the builder's, of a network that its parser and ONNX Runtime take.
+    (
+        "unsupported-op",
+        (_NO_IMPLEMENTATION, "no importer registered", "plugin not found", "api usage error", "no runners", "myelin"),
+    ),
     ("no-device", ("cuda initialization failure", _NO_DRIVER)),
 )
 

@@ -488,6 +488,12 @@ def test_all_four_parts_of_the_version_come_from_the_library(monkeypatch: pytest
         (["no tactics to implement the operation within workspace limit"], [], "out-of-memory"),
         (["MyelinCheckException: myelin_tensor.h:47: CHECK(p) failed."], [], "out-of-memory"),
         (["bad optional access"], [], "out-of-memory"),
+        (["Error Code 1: Myelin (Unexpected exception Resource temporarily unavailable)"], [], "out-of-memory"),
+        (
+            ["Internal Error (Assertion !layerImpls.empty() failed. a has no runners that implement it)"],
+            [],
+            UNSUPPORTED,
+        ),
         (
             ["Error Code 1: Myelin (MyelinCheckException: decompose_ops.cpp:59: CHECK() failed. Attention)"],
             [],
