@@ -134,6 +134,9 @@ def explain_key(
         tuple[str, str] | None,
         typer.Option(metavar="STORE MISSION", help="Compare with the engine of this published mission."),
     ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="The target to explain, where the mission file has several.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Show each field of an engine's build key. With --against, show why the engine would be built again.
@@ -141,12 +144,12 @@ def explain_key(
     Example: flightbag explain-key north-ridge.toml place-embedder --against ground north-ridge
     """
     require_build_extra()
-    from builders.artifacts.cards import cards_of_backbone
+    from builders.artifacts.cards import card_of_backbone
     from builders.confinement import recipes
     from builders.engines.card import differences, plain
 
     with work_bars() as progress:
-        keyed = recipes(mission_file, backbone, cache_folder(), progress=progress)
+        keyed = recipes(mission_file, backbone, cache_folder(), host=host, progress=progress)
     value: dict[str, Any] = {
         "key": str(keyed.recipe.key),
         "fields": plain(keyed.recipe.fields),
@@ -155,7 +158,7 @@ def explain_key(
     differs: list[dict[str, Any]] = []
     if against is not None:
         with Repository.open(against[0]) as repository:
-            published = cards_of_backbone(repository, against[1], backbone)
+            published = card_of_backbone(repository, against[1], backbone, host)
         value["against"] = str(published.recipe.key)
         value["differs"] = differs = differences(keyed, published)
     if as_json:

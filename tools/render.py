@@ -225,12 +225,14 @@ def _move(step: Step) -> tuple[str, str]:
 def plan(item: PlanReport, now: int) -> Iterator[str]:
     """Yield what a build would make, what the store already has, and which tiles of the area are missing. `now` is unix
     seconds."""
-    yield f"mission {item.mission}, flight {item.flight}, host {item.host}"
+    yield f"mission {item.mission}, flight {item.flight}, {hosts(item.hosts)}"
     yield f"valid, if it is built now: {validity(item.valid_from, item.expires_at, now)}"
     rows = item.artifacts
     yield from table(
         [("present" if r.present else "missing", r.name, r.detail if r.bytes is None else size(r.bytes)) for r in rows]
     )
+    if len(item.hosts) > 1:
+        yield from (f"{r.name} is for {' and '.join(r.hosts)}" for r in rows if r.hosts)
     yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
     missing = sum(not row.present for row in rows)
     yield f"{len(rows) - missing} present, {missing} to build; {item.tiles} tiles of the area"
@@ -318,12 +320,18 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
 def _built_figures(item: BuildReport) -> Iterator[str]:
     """Yield the figures of a build, what they are to be compared with, and what was not measured."""
     rows = [("figure", "value", "chance", "least", "queries")]
+    names = Counter(one.name for one in item.figures)
+    asked = sorted({one.engine for one in item.figures if names[one.name] > 1 and one.engine})
     for one in item.figures:
         if not quality.is_baseline(one.name):
             least = f"{one.least / PPM:g}{'' if one.holds else ' TOO LOW'}" if one.least else "-"
-            rows.append((quality.figure_title(one.name), share(one.value), share(one.chance), least, str(one.queries)))
+            title = quality.figure_title(one.name)
+            if one.engine in asked:
+                title += f" [{asked.index(one.engine) + 1}]"
+            rows.append((title, share(one.value), share(one.chance), least, str(one.queries)))
     if item.figures:
         yield from table(rows)
+    yield from (f"[{number}] by {engine}" for number, engine in enumerate(asked, 1))
     yield from baselines(item.figures, {one.name: one.chance for one in item.figures})
     yield from (f"warning: {text}" for text in item.warnings)
     for figure in item.unproven:

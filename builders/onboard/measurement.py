@@ -44,12 +44,12 @@ class Measurement:
         *,
         chance: int | None = None,
     ) -> Self:
-        """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest."""
+        """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest. Of several
+        figures of that name, each of an engine, that with this recipe counts."""
         manifest = mission.manifest
         stated: list[tuple[int | None, int, bytes]] = []
         stated += [(one.value, one.least, one.recipe) for one in manifest.quality if one.name == name]
         stated += [(None, one.least, one.recipe) for one in manifest.unproven if one.name == name]
-        # Another engine of the same descriptor set has another recipe.
         stated.sort(key=lambda one: one[2] != recipe)
         if not stated:
             return cls(name, value, None, None, False, zooms, queries, chance=chance, recipe=recipe)
