@@ -91,8 +91,8 @@ class Question(Protocol):
     """What is measured of one descriptor set in one go: a value, made while planning."""
 
     @property
-    def engine(self) -> str:
-        """The name of the engine that is asked."""
+    def engine(self) -> EngineTask:
+        """The engine that is asked, or in whose place its network is."""
         ...
 
     @property
@@ -115,25 +115,21 @@ class FidelityQuestion:
     """How near an engine of a set comes to the set's rows. Keeps to `Question`."""
 
     probe: ProbeTask
-    task: EngineTask
+    engine: EngineTask
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
 
     def answer(self, meter: FigureMeter) -> Answers:
-        set_, (gate,) = self.probe.set.name, self.gates
-        built, engine = meter.probe(set_), meter.engines[self.engine]
+        (gate,), set_ = self.gates, self.probe.set.name
+        built, engine = meter.probe(set_), meter.engines[self.engine.name]
         meter.progress("probing", 1, 0)
-        if why := self.task.elsewhere:
+        if why := self.engine.elsewhere:
             probe = next(built.entries()).id
             ids = [entry.id for entry in engine.entries() if entry.kind == "engine"]
             measured = self.by_device(meter.context.repository, ids, probe)
-            return {gate.name: Elsewhere(why, self.task.aboard) if measured is None else Answer(*measured)}
+            return {gate.name: Elsewhere(why, self.engine.aboard) if measured is None else Answer(*measured)}
         cosine = built.probe.fidelity(meter.engine(set_, self.engine))
         return {gate.name: Answer(int(min(max(cosine, 0.0), 1.0) * PPM), len(built.probe.images))}
-
-    @property
-    def engine(self) -> str:
-        return self.task.name
 
     def by_device(self, repository: Repository, engine: Sequence[ObjectId], probe: ObjectId) -> tuple[int, int] | None:
         """Return (value, queries) as a device has measured it with these objects; None where none has."""
@@ -142,10 +138,10 @@ class FidelityQuestion:
 
     def unproven(self, repository: Repository, table: EntryTable) -> Unproven | None:
         """Return the figure if nobody has measured it with the objects of this table; None if somebody has."""
-        if not self.task.elsewhere:
+        if not self.engine.elsewhere:
             return None
         (gate,), probe = self.gates, table.find(self.probe.name)
-        parts = [entry.id for name in self.task.names[1:] if (entry := table.find(name)) is not None]
+        parts = [entry.id for name in self.engine.names[1:] if (entry := table.find(name)) is not None]
         if probe is not None and self.by_device(repository, parts, probe.id) is not None:
             return None
         return Unproven(gate.name, gate.least, gate.recipe)
@@ -156,7 +152,7 @@ class RecallQuestion:
     """How often a search in the map of a set finds the right view. Keeps to `Question`."""
 
     measurement: RecallMeasurement
-    engine: str
+    engine: EngineTask
     gates: tuple[Gate, ...]
 
     @property
@@ -212,7 +208,7 @@ class SelfQuestion:
     """How often an engine of a set finds the map's own views first. Keeps to `Question`."""
 
     measurement: SelfRetrieval
-    engine: str
+    engine: EngineTask
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
 
@@ -233,7 +229,7 @@ class LandmarkQuestion:
 
     landmarks: Landmarks
     set: str
-    engine: str
+    engine: EngineTask
     latitude: float
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
@@ -255,10 +251,11 @@ def fidelity_questions(
     """Yield how near each engine of each set has to come to the set's rows: as near as the mission file has it come to
     the network."""
     for probe in probes:
-        for engine in engines_of(engines, probe.set.backbone):
-            least = int(context.tolerance(engine.spec.precision).cosine * PPM)
-            recipe = fidelity_recipe(probe.recipe.key, engine.recipe.key)
-            yield FidelityQuestion(probe, engine, (Gate(f"{FIDELITY}{probe.set.name}", least, recipe),))
+        for engine in engines:
+            if engine.spec.backbone == probe.set.backbone:
+                least = int(context.tolerance(engine.spec.precision).cosine * PPM)
+                recipe = fidelity_recipe(probe.recipe.key, engine.recipe.key)
+                yield FidelityQuestion(probe, engine, (Gate(f"{FIDELITY}{probe.set.name}", least, recipe),))
 
 
 def self_questions(
@@ -267,10 +264,10 @@ def self_questions(
     """Yield how often each engine of each set has to find the map's own views first."""
     for set_ in context.mission.descriptors:
         rows = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
-        for engine in askers(engines, set_.backbone):
-            own = SelfRetrieval(set_.name, asked_through(engine), rows, Imagery(context.sources, inventory))
+        for key, engine in asked_of(engines, set_.backbone).items():
+            own = SelfRetrieval(set_.name, key, rows, Imagery(context.sources, inventory))
             least = scaled(context.self_retrieval(engine.spec.precision), 6)
-            yield SelfQuestion(own, engine.name, (Gate(own.name, least, own.recipe),))
+            yield SelfQuestion(own, engine, (Gate(own.name, least, own.recipe),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,16 +302,16 @@ def recall_questions(
     for set_ in context.mission.descriptors:
         layers: tuple[RowRecipe, ...] = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
         own = Imagery(context.sources, inventory)
-        for number, engine in enumerate(askers(engines, set_.backbone)):
-            recall = RecallMeasurement(set_.name, asked_through(engine), layers, own, against, quality.sample)
-            question, texts = _recall_question(context, recall, engine.name, missing, first=not number)
+        for number, (key, engine) in enumerate(asked_of(engines, set_.backbone).items()):
+            recall = RecallMeasurement(set_.name, key, layers, own, against, quality.sample)
+            question, texts = _recall_question(context, recall, engine, missing, first=not number)
             questions.append(question)
             unmeasured += texts
     return RecallQuestions(tuple(one for one in questions if one.gates), tuple(dict.fromkeys(unmeasured)))
 
 
 def _recall_question(
-    context: BuildContext, recall: RecallMeasurement, engine: str, missing: Shortfall, *, first: bool
+    context: BuildContext, recall: RecallMeasurement, engine: EngineTask, missing: Shortfall, *, first: bool
 ) -> tuple[RecallQuestion, list[str]]:
     """Return what is asked of an engine of one set, the `first` of them or another, and what cannot be asked. The same
     network untrained is asked once."""
@@ -373,28 +370,20 @@ def landmark_questions(
             rows = {level.zoom: context.rows(set_, level.zoom) for level in inventory.levels}
             latitude = context.area.middle_latitude
             landmarks.require_fit(context.area, [Ground.of(row, zoom, latitude) for zoom, row in rows.items()])
-            for engine in askers(engines, set_.backbone):
-                recipe = landmarks.recipe(asked_through(engine), tuple(rows.values()))
-                gate = Gate(figure_of(set_.name), LEAST_PPM, recipe)
-                yield LandmarkQuestion(landmarks, set_.name, engine.name, latitude, (gate,))
+            for key, engine in asked_of(engines, set_.backbone).items():
+                gate = Gate(figure_of(set_.name), LEAST_PPM, landmarks.recipe(key, tuple(rows.values())))
+                yield LandmarkQuestion(landmarks, set_.name, engine, latitude, (gate,))
 
 
-def engines_of(engines: Sequence[EngineTask], backbone: str) -> list[EngineTask]:
-    """Return the engines of a backbone: they describe camera frames for its descriptor sets, each on its hosts."""
-    return [task for task in engines if task.spec.backbone == backbone]
-
-
-def askers(engines: Sequence[EngineTask], backbone: str) -> list[EngineTask]:
-    """Return the engines of a backbone that the map is asked through: those that this machine runs, and one for all
-    others, in whose place the network that made the rows describes the queries."""
-    every = engines_of(engines, backbone)
-    return [one for one in every if not one.elsewhere] + [one for one in every if one.elsewhere][:1]
-
-
-def asked_through(engine: EngineTask) -> BuildKey:
-    """Return what stands in a recipe for what describes the queries: the key of the engine, or the digest of the model
-    where this machine does not run the engine and asks through the network that made the rows."""
-    return BuildKey(engine.spec.model.digest) if engine.elsewhere else engine.recipe.key
+def asked_of(engines: Sequence[EngineTask], backbone: str) -> Mapping[BuildKey, EngineTask]:
+    """Return what describes the queries of a backbone's descriptor sets, by what stands for it in a recipe: each of its
+    engines by its key; and for those that this machine does not run the first of them, by the digest of the model: the
+    queries go through the network that made the rows."""
+    asked: dict[BuildKey, EngineTask] = {}
+    for task in engines:
+        if task.spec.backbone == backbone:
+            asked.setdefault(BuildKey(task.spec.model.digest) if task.elsewhere else task.recipe.key, task)
+    return asked
 
 
 @dataclass
@@ -437,7 +426,7 @@ class FigureMeter:
                             gate.recipe,
                             answer.missed,
                             answer.chance,
-                            question.engine,
+                            question.engine.name,
                         )
                     )
                 elif isinstance(answer, Elsewhere):
@@ -473,10 +462,10 @@ class FigureMeter:
         """Return the probe of a descriptor set."""
         return next(built for built in self.probes if built.task.set.name == set_)
 
-    def engine(self, set_: str, name: str) -> FlyingEngine:
-        """Return what describes the queries for a descriptor set, with the set's preprocessing: this engine, or the
-        network that made the rows where this machine does not run it."""
-        probe, built = self.probe(set_).task, self.engines[name]
+    def engine(self, set_: str, task: EngineTask) -> FlyingEngine:
+        """Return what describes the queries for a descriptor set, with the set's preprocessing: an engine that flies,
+        or the network that made the rows where this machine does not run that."""
+        probe, built = self.probe(set_).task, self.engines[task.name]
         task = built.task
         if task.elsewhere:
             if task.name not in self._sessions:

@@ -113,7 +113,7 @@ class Plan:
         """Return whether the mission file lets aircraft prove these figures."""
         recipes = {figure.recipe for figure in unproven}
         return all(
-            question.task.aboard
+            question.engine.aboard
             for question in self.questions_of(FidelityQuestion)
             if question.gates[0].recipe in recipes
         )
@@ -153,8 +153,8 @@ class Plan:
     def _elsewhere(self) -> Iterator[str]:
         """Yield the figures that this machine cannot measure. Whether a device has, a build looks up."""
         for question in self.questions_of(FidelityQuestion):
-            if why := question.task.elsewhere:
-                proof = "each aircraft proves it" if question.task.aboard else "a device has to measure it"
+            if why := question.engine.elsewhere:
+                proof = "each aircraft proves it" if question.engine.aboard else "a device has to measure it"
                 yield f"{question.gates[0].name}: this machine does not run the engine: {why}; {proof}"
 
     def questions_of(self, kind: type[Kind]) -> tuple[Kind, ...]:

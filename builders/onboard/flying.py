@@ -100,15 +100,16 @@ def sets_of(mission: VerifiedMission) -> list[str]:
 
 
 def engine_of(mission: VerifiedMission, set_: str, recipe: RowRecipe) -> Entry:
-    """Return the engine that flies here for a set: of the engines of its model whose fidelity the manifest states,
-    measured or not, the one of `engine_aboard`. Raises NotFound where there is none, and as `engine_aboard` does."""
-    m, probe = mission.manifest, mission.table.find(f"probes/{set_}.safetensors")
-    figures = [(one.name, one.recipe) for one in m.quality] + [(one.name, one.recipe) for one in m.unproven]
-    stated = {recipe for name, recipe in figures if name == f"{FIDELITY}{set_}"}
+    """Return the engine that flies here for a set: of the engines of its model whose fidelity is signed, or is to be
+    proven aboard, the one of `engine_aboard`. Raises NotFound where there is none, and as `engine_aboard` does."""
+    name, manifest = f"{FIDELITY}{set_}", mission.manifest
+    signed = {figure.recipe for figure in manifest.quality if figure.name == name}
+    signed |= {figure.recipe for figure in manifest.unproven if figure.name == name}
+    probe = mission.table.find(f"probes/{set_}.safetensors")
 
     def model(engine: Engine) -> Entry | None:
         """The model of an engine of the set, None for another engine."""
-        if probe is None or probe.key is None or fidelity_recipe(probe.key, engine.key) not in stated:
+        if probe is None or probe.key is None or fidelity_recipe(probe.key, engine.key) not in signed:
             return None
         parts = (one for one in engine.entries if one.meta["part"] == "model" and one.meta["model"] == recipe.model)
         return next(parts, None)

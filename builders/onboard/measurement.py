@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from store.format.manifest import Figure
 from store.takeoff.mission import VerifiedMission
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,12 @@ class Measurement:
         *,
         chance: int | None = None,
     ) -> Self:
-        """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest. Of several
-        figures of that name, each of an engine, that with this recipe counts."""
+        """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest."""
         manifest = mission.manifest
         stated: list[tuple[int | None, int, bytes]] = []
         stated += [(one.value, one.least, one.recipe) for one in manifest.quality if one.name == name]
         stated += [(None, one.least, one.recipe) for one in manifest.unproven if one.name == name]
+        # Another engine of the same descriptor set has another recipe.
         stated.sort(key=lambda one: one[2] != recipe)
         if not stated:
             return cls(name, value, None, None, False, zooms, queries, chance=chance, recipe=recipe)

@@ -107,8 +107,8 @@ def test_the_figure_is_signed_as_unproven_and_the_map_is_asked_through_its_netwo
     assert manifest.identity != here.identity
     with open_context(built.folder / "left.toml", built.store, built.folder / "cache") as context:
         digest = context.specs["embedder"].model.digest
-        asked = figures.asked_through(explained(context, "embedder", None))
-    assert asked == BuildKey(digest)
+        asked = figures.asked_of([explained(context, "embedder", None)], "embedder")
+    assert [*asked] == [BuildKey(digest)]
 
 
 @pytest.mark.usefixtures("absent")

@@ -38,6 +38,7 @@ class Asked:
     gates: Sequence[Gate]
     answers: Answers
     inventories: Sequence[Inventory] = ()
+    engine: Any = SimpleNamespace(name="engines/embedder/embedder.onnx")
 
     def answer(self, meter: FigureMeter) -> Answers:
         return self.answers
@@ -138,6 +139,7 @@ def test_a_recall_is_rounded_down_over_all_zooms() -> None:
 )
 def test_self_retrieval_is_rounded_down_over_all_zooms(counts: dict[int, tuple[int, int]], value: int) -> None:
     own: Any = SimpleNamespace(set="embedder", name="self@1/embedder", measure=lambda *_: counts)
-    meter: Any = SimpleNamespace(map=SimpleNamespace(layers=lambda _: ()), engine=lambda _: None)
-    [answer] = SelfQuestion(own, (gate("self@1/embedder"),)).answer(meter).values()
+    meter: Any = SimpleNamespace(map=SimpleNamespace(layers=lambda _: ()), engine=lambda *_: None)
+    task: Any = None
+    [answer] = SelfQuestion(own, task, (gate("self@1/embedder"),)).answer(meter).values()
     assert answer == Answer(value, sum(queries for _, queries in counts.values()))
