@@ -38,7 +38,10 @@ class Asked:
     gates: Sequence[Gate]
     answers: Answers
     inventories: Sequence[Inventory] = ()
-    engine: Any = SimpleNamespace(name="engines/embedder/embedder.onnx")
+
+    @property
+    def engine(self) -> Any:
+        return SimpleNamespace(name="engines/embedder/embedder.onnx")
 
     def answer(self, meter: FigureMeter) -> Answers:
         return self.answers
