@@ -92,6 +92,17 @@ def test_shards_once_and_an_engine_for_each_class(fleet: Desk, gpu: str) -> None
     assert all(entry["meta"]["host"].startswith("faiss>=") for entry in shown["entries"] if entry["kind"] == "index")
 
 
+def test_people_see_which_engine_is_whose(fleet: Desk, gpu: str) -> None:
+    shown = flightbag("show", fleet.store, "left").out
+    assert f"__fp32.onnx is for {CPU}\n" in shown
+    assert f"__fp32.engine is for {gpu}\n" in shown
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("host ")] == sorted([CPU, gpu])
+    verified = flightbag("verify", fleet.store, "left", "--trust", fleet.root, "--host", gpu).out
+    assert "".join(f"  host       {host}\n" for host in sorted([CPU, gpu])) in verified
+    (loads,) = (line for line in verified.splitlines() if line.startswith("  loads "))
+    assert loads.endswith(".engine")
+
+
 def test_each_engine_has_its_figures_and_the_untrained_network_its_own_once(fleet: Desk) -> None:
     quality = flightbag("show", fleet.store, "left", "--json").json["quality"]
     assert [(one[0], one[4]) for one in quality] == sorted((one[0], one[4]) for one in quality)
