@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from builders.engines.card import Card
 from builders.grid.tiles import MAX_AREA_TILES, tile_from_id
@@ -17,6 +17,9 @@ from store.format.entries import Entry
 from store.format.manifest import PPM, Figure, Unproven
 from store.format.missing import MissingList, Run
 from store.takeoff.quality import AGAINST, Training, figure_title, recall_rows, trainings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Action = Literal["built", "reused"]
 

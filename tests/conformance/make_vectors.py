@@ -408,7 +408,7 @@ def aboard() -> Iterator[Vector]:
     state = replace(AircraftState.initial("uav-07", "cpu-x86_64", first), missions=seen, consumed=("2026-11-22-01",))
 
     def slot(number: int, data: bytes) -> bytes:
-        body = number.to_bytes(8) + data
+        body = number.to_bytes(8, "big") + data
         return derive("flightbag 2026 aircraft state v1", body) + body
 
     good = slot(3, state.render())
