@@ -282,7 +282,7 @@ def card_of(repository: Repository, task: EngineTask, objects: StoredObjects) ->
     return card
 
 
-def explained(context: BuildContext, name: str, host: str | None, progress: Progress = silent) -> EngineTask:
+def explained(context: BuildContext, name: str, host: str | None = None, progress: Progress = silent) -> EngineTask:
     """Return the engine of one backbone for the target with this class, which may be None where the backbone has one
     engine, with its key. Raise Invalid for a backbone or class that the mission file lacks."""
     backbone = next((one for one in context.mission.backbones if one.name == name), None)
