@@ -168,7 +168,6 @@ def payloads() -> Iterator[Vector]:
         issue=replace(ISSUE, previous=ObjectId(bytes(32)), valid_from=NOW),
         coverage=Coverage(bytes(32), 312, 10, 950_000, (16, 17), -11_574 * 86_400, 0, 10**5, 500, 9),
         releases=(ObjectId(bytes(32)),),
-        unproven=(Unproven("fidelity/net", 990_000, bytes(32)), Unproven("fidelity/net", 0, b"\x01" * 32)),
     )
     yield Vector("payload-least", "payload", least.render())
     yield Vector("payload-most", "payload", most.render())
@@ -200,10 +199,6 @@ def payloads() -> Iterator[Vector]:
         "figure-of-more-than-all": encode({**good, "quality": [["recall", 10**6 + 1, 1, 1, bytes(32)]]}),
         "figure-of-less-than-nothing": encode({**good, "quality": [["recall", 0, -1, 1, bytes(32)]]}),
         "figure-on-no-query": encode({**good, "quality": [["recall", 2, 1, 0, bytes(32)]]}),
-        "unproven-and-measured": encode({**good, "quality": [["fidelity/net", 1, 1, 1, bytes(32)]]}),
-        "unproven-recall": encode({**good, "unproven": [["recall@1/net/shift", 1, bytes(32)]]}),
-        "unproven-of-more-than-all": encode({**good, "unproven": [["fidelity/net", 10**6 + 1, bytes(32)]]}),
-        "unproven-empty": encode({**good, "unproven": []}),
         "mission-id-in-capitals": changed("mission", id="North"),
         "no-aircraft": changed("mission", aircraft=[]),
         "unknown-sector": changed("mission", sector="front"),
@@ -227,8 +222,17 @@ def payloads() -> Iterator[Vector]:
     }
     for lesson, data in bad.items():
         yield Vector(f"payload-{lesson}", "payload", data, "bad-field")
-    backwards = encode({**good, "unproven": good["unproven"][::-1]})
-    yield Vector("payload-unproven-unsorted", "payload", backwards, "bad-order")
+    figures = [["fidelity/net", 990_000, bytes(32)], ["fidelity/net", 0, b"\x01" * 32]]
+    small = {**value_of(least.render()), "unproven": figures}
+    yield Vector("payload-unproven", "payload", encode(small))
+    yield Vector("payload-unproven-unsorted", "payload", encode({**small, "unproven": figures[::-1]}), "bad-order")
+    for lesson, changes in {
+        "and-measured": {"quality": [["fidelity/net", 1, 1, 1, bytes(32)]]},
+        "recall": {"unproven": [["recall@1/net/shift", 1, bytes(32)]]},
+        "of-more-than-all": {"unproven": [["fidelity/net", 10**6 + 1, bytes(32)]]},
+        "empty": {"unproven": []},
+    }.items():
+        yield Vector(f"payload-unproven-{lesson}", "payload", encode({**small, **changes}), "bad-field")
     yield Vector("payload-aircraft-unsorted", "payload", changed("mission", aircraft=["b", "a"]), "bad-order")
     yield Vector("payload-hosts-unsorted", "payload", encode({**good, "hosts": ["sm87", "cpu"]}), "bad-order")
     yield Vector("payload-host-twice", "payload", encode({**good, "hosts": ["cpu", "cpu"]}), "bad-order")
