@@ -13,6 +13,7 @@ from blake3 import blake3
 from store.errors import Invalid
 
 DIGEST_SIZE = 32
+BUILD_KEY_CONTEXT = "flightbag 2026 build key v1"
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
