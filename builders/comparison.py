@@ -68,7 +68,7 @@ def unchanged(
             return None
         if any(opened.table.find(task.name) != task.entry for task in plan.of(FileTask)):
             return None  # the identity does not tell where a file lay
-        binding = Binding(now)
+        binding = Binding(now, proof=False)
         findings = check_binding(repository.evidence, opened, plan.facts.id, binding, moment_of(opened, binding))
         if any(finding.kind != "not-yet-valid" for finding in findings):
             return None  # it could not fly, now or later

@@ -210,7 +210,7 @@ class _Build:
         manifest = Manifest(
             mission=plan.facts,
             issue=next_issue(self.trust_root, *before, now=self.now, valid_from=valid_from, expires_at=expires_at),
-            host=plan.host,
+            hosts=(plan.host,),
             coverage=missing.coverage(plan.gates),
             quality=tuple(one.figure() for one in report.figures),
             releases=releases,

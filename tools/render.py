@@ -157,7 +157,7 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     facts, manifest = item.mission.facts, item.mission.manifest
     head = "WOULD HAVE BEEN GO" if past else "GO"
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
-    yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
+    yield f"  aircraft   {', '.join(facts.aircraft)}   {hosts(manifest.hosts)}"
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
     yield from (f"  outside    {text}" for text in outside(facts))
     yield f"  valid      {validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)}"
@@ -629,7 +629,7 @@ def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple
             + (f"; {many(len(facts.area.polygons), 'polygon')} in this box" if facts.area.polygons else ""),
         ),
         ("sector", facts.sector),
-        ("host", manifest.host),
+        *[("host", host) for host in manifest.hosts],
         ("coverage", covered(coverage)),
         *[("missing", f"{tiles} {reason}") for reason, tiles in missing.by_reason.items()],
         ("imagery", imagery(manifest)),
@@ -650,6 +650,11 @@ def _outside(opened: Opened) -> Iterator[str]:
     """Yield the entries whose files lay outside the folder of the mission file."""
     outside = [e.name for e in opened.table.entries if "origin" in e.meta]
     yield from (f"{name} lay outside the folder of the mission file" for name in outside)
+
+
+def hosts(classes: Sequence[str]) -> str:
+    """Return the host classes of a mission, with their name before them."""
+    return f"{'host' if len(classes) == 1 else 'hosts'} {', '.join(classes)}"
 
 
 def covered(coverage: Coverage) -> str:
@@ -691,7 +696,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
         "issue": {
             key: value.hex() if isinstance(value, bytes) else value for key, value in dict(issue.value()).items()
         },
-        "host": manifest.host,
+        "hosts": list(manifest.hosts),
         "coverage": hexed(manifest.coverage.value()),
         "quality": [[f.name, f.value, f.least, f.queries, f.recipe.hex()] for f in manifest.quality],
         "releases": [str(release) for release in manifest.releases],

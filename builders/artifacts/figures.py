@@ -28,7 +28,7 @@ from builders.mission.schema import Quality, scaled
 from builders.onboard.camera import Ground
 from builders.onboard.flying import FlyingEngine, batches_of
 from builders.onboard.loading import open_parts
-from builders.recipe import RowRecipe, fidelity_recipe
+from builders.recipe import RowRecipe
 from builders.report import Measured
 from builders.retrieval.landmarks import LEAST_PPM, Landmarks, figure_of, read_landmarks
 from builders.retrieval.quality import Imagery, RecallFigure, RecallMeasurement
@@ -37,6 +37,7 @@ from builders.retrieval.self_retrieval import SelfRetrieval
 from builders.retrieval.untrained import UntrainedNetwork
 from store.errors import Invalid, Refused
 from store.format.manifest import PPM
+from store.takeoff.fidelity import fidelity_recipe
 from store.takeoff.quality import AGAINST, LEAST_QUERIES
 
 

@@ -109,7 +109,7 @@ class Plan:
         tasks = (*(task for task in self.tasks if not isinstance(task, ListTask)), *list_tasks(missing))
         artifacts = {name: key for task in tasks for name, key in task.identities.items()}
         gates = tuple(sorted((figure.name, figure.least, figure.recipe) for figure in figures))
-        return identity(self.facts, self.host, missing.coverage(self.gates), gates, releases, artifacts)
+        return identity(self.facts, (self.host,), missing.coverage(self.gates), gates, (), releases, artifacts)
 
     def report(self) -> PlanReport:
         """Return what it shows to people and machines."""

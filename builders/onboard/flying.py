@@ -20,9 +20,10 @@ from builders.engines.base import EngineSession
 from builders.engines.card import CARD_LIMIT, Card
 from builders.onboard.camera import check_frame
 from builders.onboard.loading import open_engine
-from builders.recipe import RowRecipe, fidelity_recipe
+from builders.recipe import RowRecipe
 from store.errors import Corrupt, Invalid, NotFound
 from store.format.entries import Entry
+from store.takeoff.fidelity import fidelity_recipe
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
 

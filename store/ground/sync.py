@@ -253,7 +253,7 @@ def _check_accepted(source: Repository, opened: Opened, mission: str, judge: Sig
     """Raise Conflict for a mission that would be NO-GO at the target, under a trust root that the source lacks."""
     judged = open_manifest(source.evidence, opened.manifest_id, judge)
     findings = (
-        check_binding(source.evidence, judged, mission, Binding(), Moment.of_issue(opened.manifest))
+        check_binding(source.evidence, judged, mission, Binding(proof=False), Moment.of_issue(opened.manifest))
         if isinstance(judged, Opened)
         else judged
     )

@@ -5,7 +5,7 @@
 >>> verdict.go, verdict.findings
 (True, ())
 >>> verdict.mission.code  # two people compare it over the radio
-'HKNDH-N7EGN'
+'5WMZ8-316CC'
 >>> verdict.not_judged
 ('aircraft', 'flight', 'rollback')
 """

@@ -470,8 +470,9 @@ _COVERAGE = fields(
 )  # fmt: skip
 _PAYLOAD = fields(
     {
-        "version": ONE, "mission": _MISSION, "issue": _ISSUE, "host": host_class, "coverage": _COVERAGE,
-        "quality": array(_FIGURE, 0, 256, lambda figure: figure[0]), "releases": array(ID, 0, 64, itself),
+        "version": ONE, "mission": _MISSION, "issue": _ISSUE, "hosts": array(host_class, 1, 16, itself),
+        "coverage": _COVERAGE,
+        "quality": array(_FIGURE, 0, 256, lambda figure: [figure[0], figure[4]]), "releases": array(ID, 0, 64, itself),
         "count": number(1, 100_000), "root": ID, "table": row(ID, number(1, 16 * 2**20)), "identity": ID,
     }
 )  # fmt: skip
@@ -636,7 +637,7 @@ def included(leaf: bytes, index: int, size: int, path: Sequence[bytes], merkle_r
 def identity(f: dict[str, Any], entries: list[list[Any]]) -> bytes:
     figures = [[name, least, recipe] for name, _, least, _, recipe in f["quality"]]
     keys = [[one[0], one[4] or one[2]] for one in entries]
-    return derive("mission identity", encode([f["mission"], f["host"], f["coverage"], figures, f["releases"], keys]))
+    return derive("mission identity", encode([f["mission"], f["hosts"], f["coverage"], figures, f["releases"], keys]))
 
 
 # 5.1 Releases
@@ -888,9 +889,7 @@ def binding(f: dict[str, Any], entries: list[list[Any]], newest: Root, mission: 
         yield "wrong-aircraft"
     if ask.flight is not None and ask.flight != m["flight"]:
         yield "wrong-flight"
-    classes = [f["host"]] if ask.host is None else [f["host"], ask.host]
-    needs = {one[5]["host"] for one in entries if one[1] in ("engine", "index")}
-    if refused(f["host"], classes[-1]) or any(refused(need, one) for need in needs for one in classes):
+    if not fits(f["hosts"], entries, ask.host):
         yield "wrong-host"
     if "takeoff_outside" not in m and not inside(m["area"], m["takeoff"][0], m["takeoff"][1]):
         yield "takeoff-outside-area"
@@ -900,6 +899,28 @@ def binding(f: dict[str, Any], entries: list[list[Any]], newest: Root, mission: 
         yield "old-root"
     if i["issued_at"] < r.get("issued_after", 0):
         yield "issued-too-early"
+
+
+def fits(hosts: list[str], entries: list[list[Any]], aboard: str | None) -> bool:
+    """4.5: whether every class has an engine of each backbone and reads each index, and every engine has a class."""
+    engines: dict[str, dict[bytes, set[str]]] = {}
+    indexes = set()
+    for _, kind, _, _, key, meta in entries:
+        if kind == "engine":
+            engines.setdefault(meta["backbone"], {}).setdefault(key, set()).add(meta["host"])
+        elif kind == "index":
+            indexes.add(meta["host"])
+    classes = hosts if aboard is None else [*hosts, aboard]
+
+    def taken(needs: set[str], by: list[str]) -> list[str]:
+        return [one for one in by if not any(refused(need, one) for need in needs)]
+
+    return (
+        (aboard is None or any(not refused(host, aboard) for host in hosts))
+        and taken(indexes, classes) == classes
+        and all(taken(needs, hosts) for keys in engines.values() for needs in keys.values())
+        and all(any(taken(needs, [one]) for needs in keys.values()) for keys in engines.values() for one in classes)
+    )
 
 
 def passed(f: dict[str, Any], newest: Root, ask: Ask, memory: dict[str, Any] | None) -> Iterator[str]:

@@ -27,7 +27,7 @@ from store.format.area import Area
 from store.format.cbor import decode, encode
 from store.format.cose import Envelope, Signature
 from store.format.ids import ObjectId, derive
-from store.format.manifest import PAYLOAD_LIMIT, Coverage, Issue
+from store.format.manifest import PAYLOAD_LIMIT, Coverage, Figure, Issue
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
 from store.takeoff.mission import Opened
@@ -169,6 +169,9 @@ def payloads() -> Iterator[Vector]:
     )
     yield Vector("payload-least", "payload", least.render())
     yield Vector("payload-most", "payload", most.render())
+    two = (Figure("fidelity/net", 2, 1, 8, bytes(32)), Figure("fidelity/net", 3, 1, 8, bytes([1]) * 32))
+    fleet = manifest_of(table, hosts=("cpu-aarch64+sm87", "cpu-x86_64"), quality=two)
+    yield Vector("payload-of-two-hosts", "payload", fleet.render())
     over = replace(FACTS, area=Area((1799000000, 470080000, -1799000000, 470330000)))
     yield Vector("payload-across-the-antimeridian", "payload", manifest_of(table, mission=over).render())
 
@@ -186,7 +189,10 @@ def payloads() -> Iterator[Vector]:
         "no-identity": encode({name: value for name, value in good.items() if name != "identity"}),
         "no-entries": encode({**good, "count": 0}),
         "table-of-17-mib": encode({**good, "table": [bytes(32), 17 * 2**20]}),
-        "host-unsorted": encode({**good, "host": "b+a"}),
+        "host-unsorted": encode({**good, "hosts": ["sm87+cpu"]}),
+        "host-of-a-least-version": encode({**good, "hosts": ["cpu+ort>=1.22"]}),
+        "no-hosts": encode({**good, "hosts": []}),
+        "hosts-of-17": encode({**good, "hosts": [f"ort-{number}" for number in range(10, 27)]}),
         "figure-below-its-least": encode({**good, "quality": [["recall", 1, 2, 1, bytes(32)]]}),
         "figure-of-more-than-all": encode({**good, "quality": [["recall", 10**6 + 1, 1, 1, bytes(32)]]}),
         "figure-of-less-than-nothing": encode({**good, "quality": [["recall", 0, -1, 1, bytes(32)]]}),
@@ -215,6 +221,12 @@ def payloads() -> Iterator[Vector]:
     for lesson, data in bad.items():
         yield Vector(f"payload-{lesson}", "payload", data, "bad-field")
     yield Vector("payload-aircraft-unsorted", "payload", changed("mission", aircraft=["b", "a"]), "bad-order")
+    yield Vector("payload-hosts-unsorted", "payload", encode({**good, "hosts": ["sm87", "cpu"]}), "bad-order")
+    yield Vector("payload-host-twice", "payload", encode({**good, "hosts": ["cpu", "cpu"]}), "bad-order")
+    twice = [["recall", value, 1, 1, bytes(32)] for value in (2, 3)]
+    yield Vector("payload-figure-twice-with-one-recipe", "payload", encode({**good, "quality": twice}), "bad-order")
+    yield Vector("payload-recipes-of-a-figure-unsorted", "payload", encode(
+        {**good, "quality": [figure.as_value() for figure in two[::-1]]}), "bad-order")  # fmt: skip
     yield Vector("payload-zooms-twice", "payload", changed("coverage", zooms=[16, 16]), "bad-order")
     yield Vector("payload-of-a-float", "payload", b"\xfb\x3f\xf8" + bytes(6), "not-canonical")
 

@@ -232,7 +232,7 @@ def world(rng: random.Random) -> World:
             "issued_at": NOW - 100,
             "min_root_version": 1,
         },
-        "host": "cpu-x86_64-avx2+ort-1.23.2",
+        "hosts": ["cpu-x86_64-avx2+ort-1.23.2"],
         "coverage": {
             "digest": bytes(32),
             "tiles": 312,
@@ -371,7 +371,7 @@ def _derive(world: World, table: bytes, releases: list[bytes]) -> None:
 def _identity(p: dict[str, Any], entries: list[Any]) -> bytes:
     figures = [[figure[0], figure[2], figure[4]] for figure in p["quality"]]
     keys = [[one[0], one[4] or one[2]] for one in entries]
-    value = [p["mission"], p["host"], p["coverage"], figures, p["releases"], keys]
+    value = [p["mission"], p["hosts"], p["coverage"], figures, p["releases"], keys]
     return derive("mission identity", encode(value))
 
 
@@ -664,7 +664,8 @@ def hosts_and_needs(rng: random.Random, w: World) -> None:
             if one[1] in ("engine", "index"):
                 one[5]["host"] = rng.choice(NEEDS)
     if what != 1:
-        w.manifest.payload["host"] = rng.choice(NEEDS if rng.random() < 0.3 else HOSTS)
+        several = rng.choices(NEEDS if rng.random() < 0.3 else HOSTS, k=rng.choice([1, 1, 2, 3]))
+        w.manifest.payload["hosts"] = sorted(set(several))
     if rng.random() < 0.5:
         _approve(w)
     if rng.random() < 0.5:
@@ -672,6 +673,24 @@ def hosts_and_needs(rng: random.Random, w: World) -> None:
             w.ask["host"] = rng.choice(HOSTS)
         else:
             w.state["host"] = rng.choice(HOSTS)
+
+
+@change
+def another_host_and_engine(rng: random.Random, w: World) -> None:
+    """A fleet: an engine more, or a class more, or both."""
+    if rng.random() < 0.8:
+        data = b"the engine of another class"
+        key = sha256(rng.choice([b"another", b"engines/net/net.onnx"])).digest()
+        engine = copy.deepcopy(next(one for one in w.entries if one[1] == "engine"))
+        engine[0], engine[2:5] = "engines/net/other.onnx", [blake3(data).digest(), len(data), key]
+        engine[5] |= {"host": rng.choice(NEEDS[: len(HOSTS) + 6]), "backbone": rng.choice(["net", "net", "net", "eye"])}
+        w.contents[engine[2]] = data
+        w.entries = sorted([*w.entries, engine])
+    if rng.random() < 0.8:
+        w.manifest.payload["hosts"] = sorted({*w.manifest.payload["hosts"], rng.choice(HOSTS)})
+    if rng.random() < 0.5 and w.state is None:
+        w.ask["host"] = rng.choice(HOSTS)
+    _approve(w)
 
 
 def _approve(w: World) -> None:
