@@ -27,7 +27,6 @@ from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Artifact, Progress, silent
 from builders.comparison import equal_draft, unchanged
 from builders.compose import BuildContext
-from builders.engines.failures import failure
 from builders.imagery.coverage import Shortfall, shortfall, with_views
 from builders.report import BuildReport, CoverageReport, rows_of, too_few_tiles, too_large, too_low
 from store.format.entries import EntryTable, sorted_table
@@ -121,15 +120,15 @@ class _Build:
         lists = store_lists(self.store, missing)
         artifacts: list[Artifact] = [*engines.values(), *built.values(), *probes, *indexes, *files, *lists]
         rows = [row for one in artifacts for row in rows_of(one.entries(), one.seconds, one.figures)]
-        figures, unmeasured = FigureMeter(self.context, self.store, map_, engines, probes, self.progress).measure(
-            plan.questions
-        )
+        meter = FigureMeter(self.context, self.store, map_, engines, probes, self.progress)
+        figures, unproven, unmeasured = meter.measure(plan.questions)
         report = BuildReport(
             "built",
             plan.facts.id,
             self.coverage(missing, shards),
             artifacts=tuple(sorted(rows, key=lambda row: row.name)),
             figures=figures,
+            unproven=unproven,
             not_measured=(*plan.unmeasured, *unmeasured),
             rows=sum(len(one.origins) for one in built.values()),
             embedded=sum(one.embedded for one in built.values()),
@@ -144,12 +143,7 @@ class _Build:
         builder, tasks = self.engine_builder(plan), plan.of(EngineTask)
         present = {task.name: builder.engine(task) for task in tasks if builder.present(task) is not None}
         shards.load(plan.of(ShardTask))
-        engines = {task.name: present.get(task.name) or builder.engine(task) for task in tasks}
-        for engine in engines.values():
-            if not engine.card.proven:
-                what = f"nothing has run the engine of {engine.task.spec.backbone}, which needs {engine.task.need}"
-                raise failure("unproven", f"{self.context.path}: {what}")
-        return engines
+        return {task.name: present.get(task.name) or builder.engine(task) for task in tasks}
 
     def plan(self, *, remembered: bool) -> Plan:
         return make_plan(self.context, self.store.lookup, self.progress, now=self.now, remembered=remembered)
@@ -218,7 +212,8 @@ class _Build:
             merkle_root=table.merkle_root,
             table=ObjectId.of(table_bytes),
             table_size=len(table_bytes),
-            identity=plan.identity(missing, report.figures, releases),
+            identity=plan.identity(missing, report.figures, report.unproven, releases),
+            unproven=report.unproven,
         )
         signatures = max(self.keys, self.trust_root.mission.threshold)
         overhead = {"the entry table": len(table_bytes), "the manifest": size_of(manifest, signatures)}

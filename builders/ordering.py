@@ -26,19 +26,18 @@ from builders.engines.model import external_locations, parse_onnx, session_sourc
 from builders.engines.precision import CalibrationSet, float16_copy
 from builders.engines.session import open_session
 from builders.imagery.coverage import shortfall, with_views
-from builders.recipe import fidelity_recipe
 from builders.report import OrderReport, too_few_tiles
 from store.disk.layout import ORDERS
 from store.disk.media import object_path
 from store.disk.objects import Batch, read_chunks
 from store.errors import Corrupt, FlightbagError, Invalid, Refused
 from store.format.cbor import encode
-from store.format.host import meets
 from store.format.ids import ObjectId
 from store.format.manifest import PPM
 from store.format.order import MODEL, NANO, Order, OrderFile, OrderProbe
 from store.ground.orders import place, read_order
 from store.ground.writer import writing
+from store.takeoff.fidelity import fidelity_recipe
 
 
 def order_engines(context: BuildContext, *, now: int, progress: Progress = silent) -> list[OrderReport]:
@@ -81,13 +80,8 @@ class _Ordering:
         """Return why an engine has to be ordered, "" if nothing of it is lacking, or can be made here."""
         if task.present is None:
             return task.backend.makes(task.host)
-        try:
-            host = task.backend.describe_host()
-            if meets(host, task.need):
-                return ""
-            why = f"it needs {task.need}, this machine is {host}"
-        except FlightbagError as error:
-            why = error.message
+        if not (why := task.elsewhere):
+            return ""
         proven = all(
             probe.present is not None
             and measured_elsewhere(

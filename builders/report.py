@@ -13,7 +13,7 @@ from builders.imagery.coverage import FAULTS, Gates, Shortfall
 from builders.imagery.repetition import Repeats
 from store.errors import FlightbagError, Invalid
 from store.format.entries import Entry
-from store.format.manifest import PPM, Figure
+from store.format.manifest import PPM, Figure, Unproven
 from store.format.missing import MissingList, Run
 from store.takeoff.quality import AGAINST, Training, figure_title, recall_rows, trainings
 
@@ -205,11 +205,11 @@ class PlanReport:
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
-    `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why; `notes`
-    what was passed over in the files of the area and the takeoff. `rows` are those of all shards, `embedded` of these
-    the ones that were described now. `signing_code` is that of the manifest or the draft (FORMAT.md 10.3). `valid_from`
-    and `expires_at` are those of the manifest or the draft, in unix seconds; None where it is valid at once, or for
-    ever."""
+    `why` says) or `failed` (nothing published; `why`). `unproven` are the figures that each aircraft has to prove;
+    `not_measured` says which figures it lacks, and why; `notes` what was passed over in the files of the area and the
+    takeoff. `rows` are those of all shards, `embedded` of these the ones that were described now. `signing_code` is
+    that of the manifest or the draft (FORMAT.md 10.3). `valid_from` and `expires_at` are those of the manifest or the
+    draft, in unix seconds; None where it is valid at once, or for ever."""
 
     outcome: Literal["built", "unchanged", "draft", "failed"]
     mission: str
@@ -221,6 +221,7 @@ class BuildReport:
     expires_at: int | None = None
     artifacts: tuple[ArtifactReport, ...] = ()
     figures: tuple[Measured, ...] = ()
+    unproven: tuple[Unproven, ...] = ()
     not_measured: tuple[str, ...] = ()
     rows: int = 0
     embedded: int = 0
@@ -246,6 +247,7 @@ class BuildReport:
         value = asdict(self)
         value["coverage"]["missing"] = self.coverage.missing.as_json()
         value["figures"] = [{**one, "recipe": one["recipe"].hex()} for one in value["figures"]]
+        value["unproven"] = [{**one, "recipe": one["recipe"].hex()} for one in value["unproven"]]
         value["warnings"] = list(self.warnings)
         value["manifest"] = self.manifest or None
         value["saved_bytes"] = self.saved_bytes

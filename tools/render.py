@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
     from builders.report import BuildReport, EngineReport, OrderReport, PlanReport
+    from store.takeoff.aircraft import Proving
 
 # The most tiles that a list names one by one.
 LISTED = 20
@@ -328,6 +329,9 @@ def _built_figures(item: BuildReport) -> Iterator[str]:
         yield from table(rows)
     yield from baselines(item.figures, {one.name: one.chance for one in item.figures})
     yield from (f"warning: {text}" for text in item.warnings)
+    for figure in item.unproven:
+        title = quality.figure_title(figure.name)
+        yield f"UNPROVEN: {title}, at least {figure.least / PPM:g}: NO-GO on each aircraft until it is probed there"
     yield from (f"not measured: {text}" for text in item.not_measured)
 
 
@@ -393,6 +397,8 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
         if one.value is None:
             option = "--landmarks" if one.name.startswith(quality.LANDMARKS) else "--against"
             notes.append(f"NOT MEASURED: {option} is missing")
+        elif one.unproven and one.same_recipe:
+            notes.append("nobody had measured it")
         elif one.unsure:
             notes.append("not measured in the way of the signed figure")
         if not quality.is_baseline(one.name):
@@ -401,6 +407,14 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
             rows.append((name, now, by_chance, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
     yield from (f"{one.name}: {text}" for one in figures for text in one.missed)
+
+
+def proving(item: Proving[Measurement], state: str | None) -> Iterator[str]:
+    """Yield what the state of an aircraft remembers now of figures that nobody had measured, or that none was given."""
+    yield from (f"proven aboard, and recorded: {quality.figure_title(name)}" for name in item.held)
+    yield from (f"NOT PROVEN, nor recorded: {quality.figure_title(name)}" for name in item.failed)
+    if state is None and any(one.unproven for one in item.figures):
+        yield "nothing was recorded: aboard, give the aircraft's state with --state"
 
 
 def measured_recall(figures: Sequence[Measurement], signed: Sequence[Figure]) -> Iterator[str]:
@@ -638,6 +652,10 @@ def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple
             for figure in manifest.quality
             if not quality.is_baseline(figure.name)
         ],
+        *[
+            (quality.figure_title(figure.name), f"UNPROVEN: at least {figure.least / PPM:g}, to be probed aboard")
+            for figure in manifest.unproven
+        ],
         *[(f"recall of {set_}", "not measured") for set_ in quality.without_recall(manifest.quality, opened.table)],
         ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
         ("valid", validity(issue.valid_from, issue.expires_at, now)),
@@ -699,6 +717,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
         "hosts": list(manifest.hosts),
         "coverage": hexed(manifest.coverage.value()),
         "quality": [[f.name, f.value, f.least, f.queries, f.recipe.hex()] for f in manifest.quality],
+        "unproven": [[f.name, f.least, f.recipe.hex()] for f in manifest.unproven],
         "releases": [str(release) for release in manifest.releases],
         "root": manifest.merkle_root.hex(),
         "table": {"id": str(manifest.table), "size": manifest.table_size},

@@ -23,7 +23,7 @@ from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
 from builders.compose import BuildContext
 from builders.descriptors.decoding import Undecodable, decode, resized
-from builders.engines.base import EngineBackend, EngineSpec, require_target
+from builders.engines.base import EngineBackend, EngineSpec, not_here, require_target
 from builders.engines.card import CARD_LIMIT, Card, EngineRecipes
 from builders.engines.check import Tolerance, check_ends, require_author, require_tolerance
 from builders.engines.compiling import CompiledEngine, CompileSettings, HashedFile, compile_engine, quantise_network
@@ -71,7 +71,8 @@ class EngineTask:
 
     `name` is the engine's. `host` is the need (FORMAT 4.5) that it is compiled for, `need` the one that its card has,
     or `host` where the store has no engine. `target` is the mission's host class. `present` are the engine's objects,
-    if the store has them: its card, the engine, and its weights where they are in a file of their own.
+    if the store has them: its card, the engine, and its weights where they are in a file of their own. With `aboard`
+    each aircraft may prove that it equals the map, where no machine has measured that.
     """
 
     most_entries: ClassVar[int] = 3
@@ -85,6 +86,12 @@ class EngineTask:
     target: str
     step: QuantiseTask | None
     present: StoredObjects | None
+    aboard: bool = False
+
+    @property
+    def elsewhere(self) -> str:
+        """Why this machine does not run the engine, "" where it does."""
+        return not_here(self.backend, self.need)
 
     @property
     def recipes(self) -> EngineRecipes:
@@ -198,7 +205,8 @@ def engine_task(
     recipe = engine_recipe(spec, need, fields := backend.key_fields(spec, need), caster)
     version = str(fields["version"])
     name = engine_name(backbone.name, backend.name, version, class_of(need), spec.precision, backend.suffix)
-    task = EngineTask(name, recipe, backend, spec, need, need, host, step, lookup(recipe.key))
+    aboard = context.mission.target.proof == "aboard"
+    task = EngineTask(name, recipe, backend, spec, need, need, host, step, lookup(recipe.key), aboard)
     if task.present is None:
         return task
     card = card_of(context.repository, task, task.present)

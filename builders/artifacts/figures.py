@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Protocol, TypeAlias
 
 from builders.activity import doing
+from builders.artifacts.elsewhere import measured_elsewhere
 from builders.artifacts.engine import BuiltEngine, EngineTask
 from builders.artifacts.probe import BuiltProbe, ProbeTask
 from builders.artifacts.shard import BuiltMap
@@ -21,7 +22,9 @@ from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import Progress
 from builders.compose import BuildContext
 from builders.engines.base import EngineSession
+from builders.engines.failures import failure
 from builders.engines.model import session_source
+from builders.engines.session import open_session
 from builders.imagery.coverage import Shortfall
 from builders.imagery.inventory import Inventory
 from builders.mission.schema import Quality, scaled
@@ -35,8 +38,11 @@ from builders.retrieval.quality import Imagery, RecallFigure, RecallMeasurement
 from builders.retrieval.recall import Recall, chance, total
 from builders.retrieval.self_retrieval import SelfRetrieval
 from builders.retrieval.untrained import UntrainedNetwork
-from store.errors import Invalid, Refused
-from store.format.manifest import PPM
+from store.errors import FlightbagError, Invalid, Refused
+from store.format.entries import EntryTable
+from store.format.ids import BuildKey, ObjectId
+from store.format.manifest import FIDELITY, PPM, Unproven
+from store.ground.repository import Repository
 from store.takeoff.fidelity import fidelity_recipe
 from store.takeoff.quality import AGAINST, LEAST_QUERIES
 
@@ -69,7 +75,16 @@ class Unmeasured:
     reason: str
 
 
-Answers: TypeAlias = Mapping[str, Answer | Unmeasured]
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The answer for a figure that this machine cannot measure and no device has, and why. Each aircraft may prove it,
+    if the mission file lets it."""
+
+    reason: str
+    aboard: bool
+
+
+Answers: TypeAlias = Mapping[str, Answer | Unmeasured | Elsewhere]
 
 
 class Question(Protocol):
@@ -95,14 +110,36 @@ class FidelityQuestion:
     """How near the engine of a set comes to the set's rows. Keeps to `Question`."""
 
     probe: ProbeTask
+    engine: EngineTask
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
 
     def answer(self, meter: FigureMeter) -> Answers:
-        probe = meter.probe(self.probe.set.name).probe
-        cosine = probe.fidelity(meter.engine(self.probe.set.name))
+        set_, (gate,) = self.probe.set.name, self.gates
+        built, engine = meter.probe(set_), meter.built(set_)
         meter.progress("probing", 1, len(meter.probes))
-        return {self.gates[0].name: Answer(int(min(max(cosine, 0.0), 1.0) * PPM), len(probe.images))}
+        if why := self.engine.elsewhere:
+            probe = next(built.entries()).id
+            ids = [entry.id for entry in engine.entries() if entry.kind == "engine"]
+            measured = self.by_device(meter.context.repository, ids, probe)
+            return {gate.name: Elsewhere(why, self.engine.aboard) if measured is None else Answer(*measured)}
+        cosine = built.probe.fidelity(meter.engine(set_))
+        return {gate.name: Answer(int(min(max(cosine, 0.0), 1.0) * PPM), len(built.probe.images))}
+
+    def by_device(self, repository: Repository, engine: Sequence[ObjectId], probe: ObjectId) -> tuple[int, int] | None:
+        """Return (value, queries) as a device has measured it with these objects; None where none has."""
+        root = repository.trust_root().root
+        return measured_elsewhere(repository, root, engine, probe, self.gates[0].recipe)
+
+    def unproven(self, repository: Repository, table: EntryTable) -> Unproven | None:
+        """Return the figure if nobody has measured it with the objects of this table; None if somebody has."""
+        if not self.engine.elsewhere:
+            return None
+        (gate,), probe = self.gates, table.find(self.probe.name)
+        parts = [entry.id for name in self.engine.names[1:] if (entry := table.find(name)) is not None]
+        if probe is not None and self.by_device(repository, parts, probe.id) is not None:
+            return None
+        return Unproven(gate.name, gate.least, gate.recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +243,7 @@ def fidelity_questions(
         engine = engine_of(engines, probe.set.backbone)
         least = int(context.tolerance(engine.spec.precision).cosine * PPM)
         recipe = fidelity_recipe(probe.recipe.key, engine.recipe.key)
-        yield FidelityQuestion(probe, (Gate(f"fidelity/{probe.set.name}", least, recipe),))
+        yield FidelityQuestion(probe, engine, (Gate(f"{FIDELITY}{probe.set.name}", least, recipe),))
 
 
 def self_questions(
@@ -216,7 +253,7 @@ def self_questions(
     for set_ in context.mission.descriptors:
         engine = engine_of(engines, set_.backbone)
         rows = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
-        own = SelfRetrieval(set_.name, engine.recipe.key, rows, Imagery(context.sources, inventory))
+        own = SelfRetrieval(set_.name, asked_through(engine), rows, Imagery(context.sources, inventory))
         least = scaled(context.self_retrieval(engine.spec.precision), 6)
         yield SelfQuestion(own, (Gate(own.name, least, own.recipe),))
 
@@ -253,7 +290,7 @@ def recall_questions(
     for set_ in context.mission.descriptors:
         layers: tuple[RowRecipe, ...] = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
         engine, own = engine_of(engines, set_.backbone), Imagery(context.sources, inventory)
-        recall = RecallMeasurement(set_.name, engine.recipe.key, layers, own, against, quality.sample)
+        recall = RecallMeasurement(set_.name, asked_through(engine), layers, own, against, quality.sample)
         question, texts = _recall_question(context, recall, missing)
         questions.append(question)
         unmeasured += texts
@@ -317,7 +354,7 @@ def landmark_questions(
             rows = {level.zoom: context.rows(set_, level.zoom) for level in inventory.levels}
             latitude = context.area.middle_latitude
             landmarks.require_fit(context.area, [Ground.of(row, zoom, latitude) for zoom, row in rows.items()])
-            recipe = landmarks.recipe(engine_of(engines, set_.backbone).recipe.key, tuple(rows.values()))
+            recipe = landmarks.recipe(asked_through(engine_of(engines, set_.backbone)), tuple(rows.values()))
             gate = Gate(figure_of(set_.name), LEAST_PPM, recipe)
             yield LandmarkQuestion(landmarks, set_.name, latitude, (gate,))
 
@@ -325,6 +362,12 @@ def landmark_questions(
 def engine_of(engines: Sequence[EngineTask], backbone: str) -> EngineTask:
     """Return the engine of a backbone: the one that describes camera frames for its descriptor sets."""
     return next(task for task in engines if task.spec.backbone == backbone)
+
+
+def asked_through(engine: EngineTask) -> BuildKey:
+    """Return what stands in a recipe for what describes the queries: the key of the engine, or the digest of the model
+    where this machine does not run the engine and asks through the network that made the rows."""
+    return BuildKey(engine.spec.model.digest) if engine.elsewhere else engine.recipe.key
 
 
 @dataclass
@@ -339,13 +382,17 @@ class FigureMeter:
     progress: Progress
     _sessions: dict[str, EngineSession] = field(default_factory=dict)
 
-    def measure(self, questions: Sequence[Question]) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
-        """Return the figure of every gate, ascending by name, and for each that was not measured a text that says why.
+    def measure(
+        self, questions: Sequence[Question]
+    ) -> tuple[tuple[Measured, ...], tuple[Unproven, ...], tuple[str, ...]]:
+        """Return the figure of every gate, ascending by name; those that each aircraft has to prove; and for each that
+        was not measured a text that says why.
 
-        Raise Refused (kind not-measured) where such a one has a bound, and what engines raise that cannot run here: a
-        figure that was not measured is not good.
+        Raise Refused where a figure has a bound and was not measured: a figure that was not measured is not good. The
+        kind is not-measured, or unproven for an engine that does not run here and that no aircraft may prove.
         """
         figures: list[Measured] = []
+        unproven: list[Unproven] = []
         unmeasured: list[str] = []
         for question in questions:
             names = ", ".join(gate.name for gate in question.gates)
@@ -365,11 +412,28 @@ class FigureMeter:
                             answer.chance,
                         )
                     )
+                elif isinstance(answer, Elsewhere):
+                    if not answer.aboard:
+                        raise self._unproven(gate, answer)
+                    unproven.append(Unproven(gate.name, gate.least, gate.recipe))
                 elif gate.least:
                     raise not_measured(f"{self.context.path} asks for {gate.name}", answer.reason)
                 else:
                     unmeasured.append(f"{gate.name}: {answer.reason}")
-        return tuple(sorted(figures, key=lambda figure: figure.name)), tuple(unmeasured)
+        return (
+            tuple(sorted(figures, key=lambda figure: figure.name)),
+            tuple(sorted(unproven, key=lambda figure: (figure.name, figure.recipe))),
+            tuple(unmeasured),
+        )
+
+    def _unproven(self, gate: Gate, answer: Elsewhere) -> FlightbagError:
+        path, store = self.context.path, self.context.repository.media.path
+        return failure(
+            "unproven",
+            f"{path}: nobody has measured {gate.name}: this machine does not run the engine: {answer.reason}",
+            remedy=f"run `flightbag engines order {path} --store {store}` and fulfil the order on a machine that runs "
+            'it; or set proof = "aboard" in [target], and probe the mission on each aircraft',
+        )
 
     def untrained(self, set_: str) -> UntrainedNetwork:
         """Return the network of a descriptor set without its training."""
@@ -381,11 +445,21 @@ class FigureMeter:
         """Return the probe of a descriptor set."""
         return next(built for built in self.probes if built.task.set.name == set_)
 
+    def built(self, set_: str) -> BuiltEngine:
+        """Return the engine that flies for a descriptor set."""
+        backbone = self.probe(set_).task.set.backbone
+        return next(one for one in self.engines.values() if one.task.spec.backbone == backbone)
+
     def engine(self, set_: str) -> FlyingEngine:
-        """Return the engine that flies for a descriptor set, with the set's preprocessing."""
-        probe = self.probe(set_).task
-        built = next(one for one in self.engines.values() if one.task.spec.backbone == probe.set.backbone)
+        """Return what describes the queries for a descriptor set, with the set's preprocessing: the engine that flies,
+        or the network that made the rows where this machine does not run that."""
+        probe, built = self.probe(set_).task, self.built(set_)
         task = built.task
+        if task.elsewhere:
+            if task.name not in self._sessions:
+                path = self.context.private(task.spec.backbone).model.path
+                self._sessions[task.name] = open_session(session_source(path), "all", name=path.name)
+            return FlyingEngine(self._sessions[task.name], probe.rows, batches_of(built.card))
         with self.context.about(f"backbones[{task.spec.backbone}]: its engine cannot be held against the map"):
             if task.name not in self._sessions:
                 parts = [memoryview(self.store.read(id_, size)).toreadonly() for id_, size in built.stored[1:]]

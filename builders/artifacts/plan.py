@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from builders.artifacts.engine import EngineTask, check_model, engine_tasks, target_host
 from builders.artifacts.figures import (
+    FidelityQuestion,
     Gate,
     Question,
     RecallQuestion,
@@ -39,9 +40,10 @@ from builders.imagery.inventory import Inventory
 from builders.mission.validity import Validity
 from builders.report import Measured, MissingTiles, PlanReport
 from store.errors import FlightbagError, Invalid, Refused
-from store.format.entries import MAX_ENTRIES
+from store.format.entries import MAX_ENTRIES, EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, identity
+from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, Unproven, identity
+from store.ground.repository import Repository
 
 Kind = TypeVar("Kind")
 
@@ -101,15 +103,33 @@ class Plan:
         """Return the plan with the tasks of these artifacts, whose objects are known, in the place of its own."""
         return replace(self, tasks=tuple(artifact.task for artifact in artifacts))
 
+    def unproven(self, repository: Repository, table: EntryTable) -> tuple[Unproven, ...]:
+        """Return the figures of a mission with this table that nobody has measured, as its manifest has them."""
+        asked = (question.unproven(repository, table) for question in self.questions_of(FidelityQuestion))
+        return tuple(sorted((one for one in asked if one), key=lambda one: (one.name, one.recipe)))
+
+    def may_lack(self, unproven: Collection[Unproven]) -> bool:
+        """Return whether the mission file lets aircraft prove these figures."""
+        recipes = {figure.recipe for figure in unproven}
+        return all(
+            question.engine.aboard
+            for question in self.questions_of(FidelityQuestion)
+            if question.gates[0].recipe in recipes
+        )
+
     def identity(
-        self, missing: Shortfall, figures: Iterable[Gate | Measured], releases: tuple[ObjectId, ...] = ()
+        self,
+        missing: Shortfall,
+        figures: Iterable[Gate | Measured],
+        unproven: tuple[Unproven, ...] = (),
+        releases: tuple[ObjectId, ...] = (),
     ) -> bytes:
         """Return the identity that the manifest will carry with these figures and releases, if these tiles are
         missing."""
         tasks = (*(task for task in self.tasks if not isinstance(task, ListTask)), *list_tasks(missing))
         artifacts = {name: key for task in tasks for name, key in task.identities.items()}
         gates = tuple(sorted((figure.name, figure.least, figure.recipe) for figure in figures))
-        return identity(self.facts, (self.host,), missing.coverage(self.gates), gates, (), releases, artifacts)
+        return identity(self.facts, (self.host,), missing.coverage(self.gates), gates, unproven, releases, artifacts)
 
     def report(self) -> PlanReport:
         """Return what it shows to people and machines."""
@@ -126,8 +146,19 @@ class Plan:
             repeated=self.inventory.repetition.summary(),
             hints=(*self.inventory.gaps, *self.hints),
             artifacts=tuple(task.row() for task in self.tasks),
-            not_measured=self.unmeasured,
+            not_measured=(*self._elsewhere(), *self.unmeasured),
         )
+
+    def _elsewhere(self) -> Iterator[str]:
+        """Yield the figures that this machine cannot measure. Whether a device has, a build looks up."""
+        for question in self.questions_of(FidelityQuestion):
+            if why := question.engine.elsewhere:
+                proof = "each aircraft proves it" if question.engine.aboard else "a device has to measure it"
+                yield f"{question.gates[0].name}: this machine does not run the engine: {why}; {proof}"
+
+    def questions_of(self, kind: type[Kind]) -> tuple[Kind, ...]:
+        """Return the questions of one kind."""
+        return tuple(question for question in self.questions if isinstance(question, kind))
 
 
 def make_plan(

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from builders.engines.graph import FixedInput
 from builders.engines.model import ModelSource
-from store.errors import Invalid
+from store.errors import FlightbagError, Invalid
 from store.format.cbor import Value
 from store.format.host import fit
 
@@ -161,6 +161,16 @@ def require_target(subject: str, need: str, target: str, reason: str) -> None:
             target=target,
             needed=need,
         )
+
+
+def not_here(backend: EngineBackend, need: str) -> str:
+    """Return why this machine does not run an engine with this need, "" if it does. The machine may be of another
+    class, lack the library, or not show what it is: that is the usual case where missions are planned, and no error."""
+    try:
+        host = backend.describe_host()
+    except FlightbagError as error:
+        return error.message
+    return f"it needs {need}, this machine is {host}" if fit(host, need).lacking else ""
 
 
 class EngineSession(Protocol):

@@ -45,8 +45,7 @@ KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
     ),
     "unproven": (
         Refused,
-        'build it on a machine that runs it, or with backend = "onnxruntime"; `flightbag engines build` builds engines '
-        "that nothing here runs, and no mission",
+        'build on a machine that runs it, or set proof = "aboard" in [target], and probe the mission on each aircraft',
     ),
     "bad-reference": (Invalid, "save the inputs and outputs of one run with numpy.savez"),
     "wrong-export": (

@@ -114,6 +114,14 @@ def mission_of(path: Path, data: bytes) -> Mission:
     return section
 
 
+def proof_aboard(path: Path, data: bytes) -> bool:
+    """Whether the bytes of a mission file, `path` in messages, let aircraft prove an engine of a target. Opens nothing.
+    Raises Invalid."""
+    target = _parse(path, data).get("target")
+    tables = target if isinstance(target, list) else [target]
+    return any(isinstance(one, dict) and one.get("proof") == "aboard" for one in tables)
+
+
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
     """The TOML tables of `data`. Raises Invalid, with line and column."""
     try:

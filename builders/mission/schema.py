@@ -356,13 +356,18 @@ class Mission(Section):
 
 
 class Target(Section):
-    """The host class that the engines are compiled for."""
+    """The host class that the engines are compiled for.
+
+    `proof` says what becomes of an engine that no machine has held against the map: with "required" no mission has it,
+    with "aboard" each aircraft proves it before its first flight.
+    """
 
     host: Annotated[
         str,
         PlainValidator(_host),
         Field(description=_HOST_RIGHT),
     ]
+    proof: Annotated[Literal["required", "aboard"], Field(description='"required" or "aboard"')] = "required"
 
 
 _BANDS_RIGHT = "[red, green, blue] or [grey]: different numbers of bands, from 1"

@@ -23,6 +23,7 @@ from builders.onboard.loading import open_engine
 from builders.recipe import RowRecipe
 from store.errors import Corrupt, Invalid, NotFound
 from store.format.entries import Entry
+from store.format.manifest import FIDELITY
 from store.takeoff.fidelity import fidelity_recipe
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
@@ -98,14 +99,16 @@ def sets_of(mission: VerifiedMission) -> list[str]:
 
 
 def engine_of(mission: VerifiedMission, set_: str, recipe: RowRecipe) -> Entry:
-    """Return the engine of a set: of the engines of its model, the one whose fidelity is signed. Raises NotFound where
-    no fidelity is signed."""
-    signed = next((figure.recipe for figure in mission.manifest.quality if figure.name == f"fidelity/{set_}"), None)
+    """Return the engine of a set: of the engines of its model, the one whose fidelity is signed, or is to be proven
+    aboard. Raises NotFound where there is no such fidelity."""
+    name, manifest = f"{FIDELITY}{set_}", mission.manifest
+    signed = {figure.recipe for figure in manifest.quality if figure.name == name}
+    signed |= {figure.recipe for figure in manifest.unproven if figure.name == name}
     probe = mission.table.find(f"probes/{set_}.safetensors")
     for entry in mission.table.entries:
         of_model = entry.kind == "engine" and entry.meta["part"] == "model" and entry.meta["model"] == recipe.model
         keys = (probe.key, entry.key) if of_model and probe is not None else (None, None)
-        if keys[0] is not None and keys[1] is not None and signed == fidelity_recipe(keys[0], keys[1]):
+        if keys[0] is not None and keys[1] is not None and fidelity_recipe(keys[0], keys[1]) in signed:
             return entry
     raise NotFound(
         f"mission {mission.facts.id} has no engine with a signed fidelity to the descriptor set {set_}", set=set_

@@ -336,6 +336,12 @@ class Refs:
         else:
             self.holds[mission] = True
             self.need(f"missions/{mission}", opened)
+            if figures := opened.manifest.unproven:
+                text = (
+                    f"{some([figure.name for figure in figures])} of mission {mission}: each aircraft has to prove it"
+                )
+                remedy = "run `flightbag probe STORE MISSION --state DIR` on each aircraft that is to fly it"
+                self.collector.add_note(Finding("unproven", text, path=ref, remedy=remedy))
 
     def suspect(self, id_: ObjectId, finding: Finding) -> None:
         """Keep a finding about an object until its folder is examined."""
