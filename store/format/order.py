@@ -159,7 +159,9 @@ class Order:
         ascending([name for name, _ in order.steps], "order.steps")
         ascending(order.compare, "order.compare")
         ascending([one.set for one in order.probes], "order.probes")
-        recipe = order.fields
+        recipe: object = order.fields
+        if type(recipe) is not dict:
+            raise _bad("recipe", "is not of the fields of a key")
         host, backend = recipe.get("host"), recipe.get("backend")
         if type(host) is not str or objection(host, need=True) or type(backend) is not str:
             raise _bad("recipe", "names no backend, or no need")
