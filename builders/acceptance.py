@@ -25,7 +25,7 @@ from store.format.manifest import ENVELOPE_LIMIT
 from store.format.order import NANO, Order
 from store.format.result import Result
 from store.ground.needs import pinned_id
-from store.ground.orders import close, holder_of, judge, keys_in, parsed_result, place, read_order
+from store.ground.orders import close, holder_of, judge, keys_in, ordered_here, parsed_result, place, read_order
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
 from store.trust.root import TrustRoot
@@ -75,6 +75,10 @@ def _accept(writer: Writer, source: Repository, key: BuildKey, root: TrustRoot, 
             remedy="accept the result at the store that ordered it",
             kind="no-order",
         ) from None
+    if ordered_here(repository.media, key) != order_id:
+        text = f"the order of the key {key} came into this store from elsewhere"
+        remedy = "order here with `flightbag engines order`, or accept the result at the store that ordered it"
+        raise Refused(text, remedy=remedy, kind="foreign-order")
     judge(result, order, order_id)
     card = Card.parse(source.evidence.object(result.card[0], CARD_LIMIT))
     check_card(card, result, order)

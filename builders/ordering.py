@@ -27,15 +27,14 @@ from builders.engines.precision import CalibrationSet, float16_copy
 from builders.engines.session import open_session
 from builders.imagery.coverage import shortfall, with_views
 from builders.report import OrderReport, too_few_tiles
-from store.disk.layout import ORDERS
 from store.disk.media import object_path
 from store.disk.objects import Batch, read_chunks
-from store.errors import Corrupt, FlightbagError, Invalid, Refused
+from store.errors import Corrupt, Invalid, Refused
 from store.format.cbor import encode
 from store.format.ids import ObjectId
 from store.format.manifest import PPM
 from store.format.order import MODEL, NANO, Order, OrderFile, OrderProbe
-from store.ground.orders import place, read_order
+from store.ground.orders import open_order
 from store.ground.writer import writing
 from store.takeoff.fidelity import fidelity_recipe
 
@@ -132,13 +131,7 @@ class _Ordering:
             added = batch.add_bytes(data)
             batch.commit()
         repository = self.store.writer.repository
-        try:
-            if read_order(repository.evidence, order.key)[0] == added.id:
-                return "already ordered"
-        except FlightbagError:
-            pass  # none, or a damaged one
-        place(repository, ORDERS, order.key, added.id)
-        return "ordered"
+        return "ordered" if open_order(repository, order, added.id, now=self.now) else "already ordered"
 
     def order(
         self,

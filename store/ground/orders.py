@@ -8,7 +8,9 @@ trust root signs it (decision 0026), and only for the order that it names.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from store.disk import log
 from store.disk.layout import ORDERS, RESULTS
 from store.disk.media import Media
 from store.disk.objects import inserting
@@ -148,6 +150,28 @@ def place(repository: Repository, folder: str, key: BuildKey, id_: ObjectId) -> 
     repository.disk.make_directory(repository.media.absolute(folder))
     repository.disk.sync_directory(repository.media.path)
     repository.replace(holder_of(folder, key), f"{id_}\n".encode())
+
+
+def open_order(repository: Repository, order: Order, id_: ObjectId, *, now: int) -> bool:
+    """Make an order, whose object and all that it names are in the store, one of this store, durably: the log line,
+    then the pointer. Return whether it was not one before. `now` is unix seconds."""
+    with suppress(NotFound, Corrupt):
+        if read_order(repository.evidence, order.key)[0] == id_ == ordered_here(repository.media, order.key):
+            return False
+    facts = {"key": str(order.key), "object": str(id_)}
+    repository.append_log(log.Event(now, "ordered", facts))
+    place(repository, ORDERS, order.key, id_)
+    return True
+
+
+def ordered_here(media: Media, key: BuildKey) -> ObjectId | None:
+    """Return the order that this store made last for a key, by its log, which nothing carries to another store but a
+    plain copy; None where it made none."""
+    text = ""
+    for event in log.events(media):
+        if event.event == "ordered" and event.facts.get("key") == str(key):
+            text = str(event.facts.get("object", ""))
+    return ObjectId.parse(text) if is_hex(text) else None
 
 
 def close(repository: Repository, key: BuildKey) -> None:

@@ -166,7 +166,8 @@ def _pointers(
         holder = orders.holder_of(ORDERS, key)
         with suppress(NotFound, Corrupt):  # an audit reports it
             id_, order = orders.read_order(source.evidence, key)
-            if _pointer_at(target, holder) == id_ or _is_taken(target, key, id_):
+            present = _pointer_at(target, holder)
+            if present == id_ or _is_own(target, key, present) or _is_taken(target, key, id_):
                 continue
             wanted.update({id_: len(order.render()), **order.objects})
             pointers[holder] = id_
@@ -187,6 +188,11 @@ def _pointer_at(target: Repository | None, holder: str) -> ObjectId | None:
         return None if target is None else pinned_id(target.media, holder)
     except (NotFound, Corrupt):
         return None
+
+
+def _is_own(target: Repository | None, key: BuildKey, order: ObjectId | None) -> bool:
+    """Whether this open order is one that the target made itself: no copy replaces it."""
+    return target is not None and order is not None and orders.ordered_here(target.media, key) == order
 
 
 def _is_taken(target: Repository | None, key: BuildKey, order: ObjectId) -> bool:

@@ -210,10 +210,18 @@ def rotated(**changes: object) -> Attack:
 def another_order(trip: Trip) -> None:
     """The planner has ordered again since: with another probe."""
     probe = replace(ORDER.probes[0], recipe=bytes([8]) * 32)
-    data = orders.order(probes=(probe,)).render()
+    with Repository.open(trip.ground) as repository:
+        trip.order(orders.order(probes=(probe,)), repository)
+
+
+def an_order_from_elsewhere(trip: Trip) -> None:
+    """A copy has brought an order that demands less, and a device has fulfilled it in good faith."""
+    order = orders.order(probes=(replace(ORDER.probes[0], least=0),))
+    data = order.render()
     with Repository.open(trip.ground) as repository:
         orders.insert(repository, data)
         place(repository, ORDERS, ORDER.key, ObjectId.of(data))
+    trip.fulfil(signed(result(order=ObjectId.of(data), figures=(figure(value=1, least=0),)).render(), "orin"))
 
 
 def no_order(trip: Trip) -> None:
@@ -244,11 +252,9 @@ def measuring(attack: Attack) -> Attack:
 
     def attacked(trip: Trip) -> None:
         order = orders.order(engine=(id_of(card().render()), id_of(b"another engine")))
-        data = order.render()
         with Repository.open(trip.ground) as repository:
-            orders.insert(repository, data)
-            place(repository, ORDERS, ORDER.key, ObjectId.of(data))
-        trip.fulfil(signed(result(order=ObjectId.of(data)).render(), "orin"))
+            id_ = trip.order(order, repository)
+        trip.fulfil(signed(result(order=id_).render(), "orin"))
         attack(trip)
 
     return attacked
@@ -287,6 +293,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "under another key": (pointer_of_another_key, "other-key"),
     "of another key": (says(key=OTHER_KEY), "other-key"),
     "nobody ordered it": (no_order, "no-order"),
+    "of an order that this store has not made": (an_order_from_elsewhere, "foreign-order"),
     "of an order that was changed since": (another_order, "other-order"),
     "of another order": (says(order=ObjectId(bytes(32))), "other-order"),
     "of another engine than the one to measure": (measuring(void), "other-engine"),

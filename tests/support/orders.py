@@ -12,13 +12,13 @@ from typing import Any
 from builders.engines.card import Card
 from builders.engines.check import CaseFigures, CheckFigures, Tolerance
 from builders.recipe import Recipe
-from store.disk.layout import ORDERS, RESULTS
+from store.disk.layout import RESULTS
 from store.disk.objects import inserting
 from store.format.cbor import encode
 from store.format.ids import BuildKey, ObjectId
 from store.format.order import MODEL, Order, OrderFile, OrderProbe
 from store.format.result import AAD_LABEL, CONTENT_TYPE, Result, ResultFigure
-from store.ground.orders import holder_of, place
+from store.ground.orders import holder_of, open_order, place
 from store.ground.repository import Repository
 from store.ground.trust_chain import rotate
 from store.trust.root import TrustRoot
@@ -140,9 +140,7 @@ class Trip:
         """Make both stores, with the order."""
         with Repository.init(self.ground) as repository:
             rotate(repository, root_draft(sign_root(self.root, "root-a")), now=NOW)
-            data = order.render()
-            insert(repository, *self.contents[2:], data)
-            place(repository, ORDERS, order.key, ObjectId.of(data))
+            self.order(order, repository)
         shutil.copytree(self.ground, self.stick)
         return self
 
@@ -155,6 +153,12 @@ class Trip:
         with Repository.open(self.stick) as repository:
             insert(repository, *self.contents[:2], card, data)
             place(repository, RESULTS, key, ObjectId.of(data))
+        return ObjectId.of(data)
+
+    def order(self, order: Order, repository: Repository) -> ObjectId:
+        """Open an order in a store, as `engines order` does."""
+        insert(repository, *self.contents[2:], data := order.render())
+        open_order(repository, order, ObjectId.of(data), now=NOW)
         return ObjectId.of(data)
 
     def rotate(self, **changes: Any) -> None:

@@ -177,7 +177,6 @@ class TestASync:
         device, carried = tmp_path / "device", tmp_path / "carried"
         assert synced(trip.ground, device) == (order,)
         assert synced(trip.ground, device) == ()
-        Trip(device.parent / "x").folder.mkdir()
         shutil.copytree(trip.stick / "objects", device / "objects", dirs_exist_ok=True)
         with Repository.open(device) as repository:
             place(repository, RESULTS, ORDER.key, ObjectId.of(RESULT))
@@ -196,13 +195,18 @@ class TestASync:
         assert not trip.has(ORDERS)
 
     def test_brings_no_result_of_another_order(self, trip: Trip) -> None:
-        data = orders.order(compare=("y",)).render()
         with Repository.open(trip.ground) as repository:
-            orders.insert(repository, data)
-            place(repository, ORDERS, ORDER.key, ObjectId.of(data))
-        # The order of the stick is older; that of the target would be replaced, were the stick the planner's.
-        (trip.stick / holder_of(ORDERS, ORDER.key)).unlink()
+            trip.order(orders.order(compare=("y",)), repository)
         assert synced(trip.stick, trip.ground) == ()
+
+    def test_replaces_the_order_of_a_stick_and_none_of_a_planner(self, trip: Trip, tmp_path: Path) -> None:
+        order, stick = holder_of(ORDERS, ORDER.key), tmp_path / "carried"
+        assert synced(trip.ground, stick) == (order,)
+        with Repository.open(trip.ground) as repository:
+            newer = trip.order(orders.order(compare=("y",)), repository)
+        assert synced(stick, trip.ground) == ()
+        assert synced(trip.ground, stick) == (order,)
+        assert (stick / order).read_text() == f"{newer}\n"
 
     def test_brings_no_result_that_nobody_ordered(self, trip: Trip, tmp_path: Path) -> None:
         (trip.stick / holder_of(ORDERS, ORDER.key)).unlink()
