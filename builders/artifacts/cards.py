@@ -34,7 +34,7 @@ def cards_of_mission(repository: Repository, mission: str) -> dict[str, Card]:
     return cards
 
 
-def card_of_backbone(repository: Repository, mission: str, backbone: str, host: str | None) -> Card:
+def card_of_backbone(repository: Repository, mission: str, backbone: str, host: str | None = None) -> Card:
     """Return the card of the engine of a backbone that a host of this class loads; with one engine the host may be
     None. Raise NotFound for a mission without such an engine."""
     engines = engines_of(repository.current(mission).table.entries).get(backbone, ())

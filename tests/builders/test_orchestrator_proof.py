@@ -107,8 +107,8 @@ def test_the_figure_is_signed_as_unproven_and_the_map_is_asked_through_its_netwo
     assert manifest.identity != here.identity
     with open_context(built.folder / "left.toml", built.store, built.folder / "cache") as context:
         digest = context.specs["embedder"].model.digest
-        asked = figures.asked_through(explained(context, "embedder"))
-    assert asked == BuildKey(digest)
+        asked = figures.asked_of([explained(context, "embedder", None)], "embedder")
+    assert [*asked] == [BuildKey(digest)]
 
 
 @pytest.mark.usefixtures("absent")
@@ -150,7 +150,7 @@ def plant(desk: Desk, mission: Path, engine: bytes) -> None:
         (card,) = (entry for entry in repository.current("here").table.entries if entry.kind == "card")
         like = Card.parse(repository.evidence.object(card.id, card.size))
     with open_context(mission, desk.store, desk.folder / "cache") as context:
-        task = explained(context, "embedder")
+        task = explained(context, "embedder", None)
     parts = {"model": [str(ObjectId.of(engine)), len(engine)]}
     made = replace(like, recipe=task.recipe, need=task.need, parts=parts)
     with Repository.open(desk.store) as repository, writing(repository) as writer:

@@ -39,6 +39,10 @@ class Asked:
     answers: Answers
     inventories: Sequence[Inventory] = ()
 
+    @property
+    def engine(self) -> Any:
+        return SimpleNamespace(name="engines/embedder/embedder.onnx")
+
     def answer(self, meter: FigureMeter) -> Answers:
         return self.answers
 
@@ -138,6 +142,7 @@ def test_a_recall_is_rounded_down_over_all_zooms() -> None:
 )
 def test_self_retrieval_is_rounded_down_over_all_zooms(counts: dict[int, tuple[int, int]], value: int) -> None:
     own: Any = SimpleNamespace(set="embedder", name="self@1/embedder", measure=lambda *_: counts)
-    meter: Any = SimpleNamespace(map=SimpleNamespace(layers=lambda _: ()), engine=lambda _: None)
-    [answer] = SelfQuestion(own, (gate("self@1/embedder"),)).answer(meter).values()
+    meter: Any = SimpleNamespace(map=SimpleNamespace(layers=lambda _: ()), engine=lambda *_: None)
+    task: Any = None
+    [answer] = SelfQuestion(own, task, (gate("self@1/embedder"),)).answer(meter).values()
     assert answer == Answer(value, sum(queries for _, queries in counts.values()))
