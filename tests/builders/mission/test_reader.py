@@ -289,7 +289,11 @@ WRONG = [
     ("[mission]", "missions = 1\n[mission]", "missions is not a known key, did you mean 'mission'?"),
     ("[target]", "[[target]]\nhost = 1\n[[target]]", 'target[0].host is 1, must be "auto"'),
     ("[target]", "[[target]]\nhost = 'auto'\n[[target]]", 'target[1].host is "auto", must be another class than'),
-    ("[target]", "[target]\nbackend = 'cuda'", 'target.backend is "cuda", must be "onnxruntime", "tensorrt" or "tensorrt-rtx"'),
+    (
+        "[target]",
+        "[target]\nbackend = 'cuda'",
+        'target.backend is "cuda", must be "onnxruntime", "tensorrt" or "tensorrt-rtx"',
+    ),
     ("[target]", "[target]\nbackends = 'tensorrt'", "target.backends is not a known key, did you mean 'backend'?"),
     ("[target]", SIXTEEN + "[[target]]", "target is [..., ..., "),
     ("[[tiles]]", "[tiles]", "tiles is a table, must be at least one table [[tiles]]"),
