@@ -33,7 +33,7 @@ from builders.imagery.coverage import Gates
 from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
 from builders.imagery.statcache import StatCache
 from builders.mission.reader import load_mission
-from builders.mission.schema import Backbone, Descriptors, MissionFile, Target, TensorRt, scaled
+from builders.mission.schema import Backbone, Descriptors, MissionFile, Target, TensorRt, TensorRtRtx, scaled
 from builders.mission.tiles import specs_of
 from builders.recipe import RowRecipe
 from builders.retrieval.self_retrieval import LEAST
@@ -292,6 +292,8 @@ def open_context(
 
 def _with_options(spec: EngineSpec, backbone: Backbone, backend: str) -> EngineSpec:
     """Return the spec with the backbone's options and plug-ins for a backend."""
+    if backend == "tensorrt-rtx":
+        return replace(spec, options=dict(backbone.tensorrt_rtx or TensorRtRtx()))
     if backend != "tensorrt":
         return replace(spec, options={"mode": backbone.mode or "portable"})
     table = backbone.tensorrt or TensorRt()

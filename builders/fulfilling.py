@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from builders.engines.base import BackendResult, EngineSession, EngineSpec, PhaseProgress
+from builders.engines.failures import failure
 from builders.engines.worker import checked, main, spec_of_request
 from builders.onboard.flying import FlyingEngine
 from builders.onboard.probes import Probe
@@ -29,6 +30,12 @@ def fulfil(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Calla
         engine = BackendResult(Path(present["model"]), weights, present["need"], present["tools"], present["inspector"])
     whole = source if request["apart"] else source.read_bytes()
     result, session = checked(request, spec, whole, Path(request["network"]), progress, cancelled, engine)
+    if result["check"]["of"] != "engine":
+        raise failure(
+            "unproven",
+            f"this machine makes the engine of {request['model']} and does not run it: nothing is measured",
+            remedy="fulfil the order on a machine that runs the engine",
+        )
     figures: dict[str, tuple[int, int]] = {}
     for set_, path in request["probes"]:
         progress("probing", len(figures), len(request["probes"]))

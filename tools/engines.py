@@ -207,7 +207,7 @@ def host(as_json: Json = False) -> int:
 
     Example: flightbag engines host
     """
-    from builders.engines.backends import BACKENDS, backend
+    from builders.engines.backends import BACKENDS, backend, runs_nothing
     from builders.engines.onnxruntime import cpu_host
 
     classes = [cpu_host()]
@@ -222,8 +222,7 @@ def host(as_json: Json = False) -> int:
                 backends[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
         except FlightbagError as error:
             backends[name] = {"error": error.message}
-            # A backend that is not installed runs nothing here. One that is, and fails, may belong to the host class.
-            unsure |= not error.extra
+            unsure |= not runs_nothing(error)
     classes += [part for one in backends.values() if "host" in one for part in one["host"].split("+")]
     whole = "+".join(sorted(set(classes)))
     if as_json:

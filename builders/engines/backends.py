@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from builders.engines.base import EngineBackend
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from builders.engines.tensorrt import TensorRtBackend
+from builders.engines.tensorrt_rtx import TensorRtRtxBackend
 from store.errors import FlightbagError, Invalid
 
 BACKENDS: Mapping[str, Callable[[], EngineBackend]] = {
     "onnxruntime": OnnxRuntimeBackend,
     "tensorrt": TensorRtBackend,
+    "tensorrt-rtx": TensorRtRtxBackend,
 }
 
 
@@ -25,6 +27,12 @@ def backend(name: str) -> EngineBackend:
     return constructor()
 
 
+def runs_nothing(error: FlightbagError) -> bool:
+    """Whether a backend that gives this error for its host class surely runs nothing here: it is not installed, or
+    there is no GPU. Any other that fails may belong to the class."""
+    return bool(error.extra) or error.kind == "no-device"
+
+
 def this_host(names: Iterable[str]) -> str:
     """Return what these backends know of this machine, as one host class; "" where none of them is installed. Raise
     what one raises that is installed and fails: another engine than the right one would be chosen."""
@@ -33,6 +41,6 @@ def this_host(names: Iterable[str]) -> str:
         try:
             parts.update(backend(name).describe_host().split("+"))
         except FlightbagError as error:
-            if not error.extra:
+            if not runs_nothing(error):
                 raise
     return "+".join(sorted(parts))

@@ -118,6 +118,14 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """The inputs and outputs of an engine."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CompileJob:
     """What a backend is given to compile, in a process and a folder of its own.
 
@@ -141,13 +149,15 @@ class BackendResult:
     """What a backend made of a job: `model`, the engine's file; `weights`, the file of its weights if they are apart;
     `need`, what the engine needs of a host (FORMAT 4.5): the job's host class, and the least version of the library if
     the engine has one; `tools`, the name and version of each tool that took part; `inspector`, the backend's
-    description of the inside of the engine, as JSON."""
+    description of the inside of the engine, as JSON; `unproven`, the ends as the library has them, where this
+    machine does not run the engine, so that the job's network is checked in its place."""
 
     model: Path
     weights: Path | None
     need: str
     tools: Mapping[str, str]
     inspector: Any = None
+    unproven: Ends | None = None
 
 
 def require_target(subject: str, need: str, target: str, reason: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from builders.engines.base import EngineSession, EngineSpec, TensorInfo
+from builders.engines.base import Ends, EngineSession, EngineSpec, TensorInfo
 from builders.engines.failures import KINDS, failure
 from builders.engines.graph import FixedInput
 from store.errors import FlightbagError, Invalid
@@ -252,6 +252,32 @@ def check_ends(session: EngineSession, spec: EngineSpec, model: str) -> tuple[st
     key = f"backbones[{spec.backbone}]"
     check_inputs(session, {item.name: item.shape for item in spec.inputs}, f"{key}.inputs", model)
     return compared_outputs(session, spec.compare, f"{key}.compare", model)
+
+
+def require_ends(network: EngineSession, ends: Ends, model: str) -> None:
+    """Raise Invalid unless an engine has the ends of its network: the names, the dtypes, and no other sizes. A compiler
+    may take float64 for float32 without a word."""
+    for what, ours, theirs in (("input", network.inputs, ends.inputs), ("output", network.outputs, ends.outputs)):
+        expected, actual = ({one.name: one for one in tensors} for tensors in (ours, theirs))
+        if expected.keys() != actual.keys():
+            names = f"{', '.join(actual) or 'none'}, the model {', '.join(expected) or 'none'}"
+            raise failure("wrong-output", f"the engine of {model} has the {what}s {names}")
+        for name, one in expected.items():
+            there = actual[name]
+            if one.dtype != there.dtype:
+                raise failure(
+                    "unsupported-op",
+                    f"the {what} {name} of {model} is {one.dtype}, and the backend makes it {there.dtype}",
+                    remedy=f"export the network with {there.dtype} for {name}, or name another backend",
+                )
+            same = len(one.shape) == len(there.shape) and all(map(_alike, one.shape, there.shape))
+            if not same:
+                shapes = f"{list(there.shape)}, the model has {list(one.shape)}"
+                raise failure("wrong-output", f"the engine of {model} has the {what} {name} {shapes}")
+
+
+def _alike(a: int | str, b: int | str) -> bool:
+    return isinstance(a, str) or isinstance(b, str) or a == b
 
 
 def check_inputs(session: EngineSession, declared: Mapping[str, tuple[int | str, ...]], key: str, model: str) -> None:

@@ -43,6 +43,11 @@ KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
         "lower the threshold by which the network finds something, and export it again, or name an output in compare "
         "that always has numbers",
     ),
+    "no-device": (
+        Unavailable,
+        "run this on a computer with the GPU and its driver, such as the aircraft's: there `flightbag engines host` "
+        "prints the class for target.host",
+    ),
     "unproven": (
         Refused,
         'build on a machine that runs it, or set proof = "aboard" in [target], and probe the mission on each aircraft',

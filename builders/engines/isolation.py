@@ -33,6 +33,7 @@ from builders.activity import Recorder, getting_on
 from builders.bounded import MAX_VALUES, values_in
 from builders.engines.base import PhaseProgress
 from builders.engines.failures import failure, from_json, is_full
+from builders.engines.stillness import Stillness
 from store.disk.opening import OtherType, open_file
 from store.errors import NO_SPACE, FlightbagError, no_space
 
@@ -42,6 +43,11 @@ _LOG_TAIL = 4096
 # The time that a worker has to stop when it is asked to, before it is killed.
 _GRACE_S = 5.0
 _POLL_S = 0.5
+# A compilation that uses no CPU time for so long, and says nothing, never will: a library whose allocation failed may
+# wait for itself.
+STILL_S = 60.0
+# A worker that stands still has run out of memory if it held so much of what it may use.
+_NEARLY_ALL = 0.9
 # The last words of a process that ran out of memory and could not write a result.
 _NO_MEMORY = ("bad_alloc", "MemoryError", "Memory allocation", "pthread_create failed, error code: 12")
 # Variables that a worker does not get: those of this program, the sockets of agents that sign, and secrets by name.
@@ -73,7 +79,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a worker is for. `module` is what Python runs; `does` ("compiles net.onnx") and `doing` ("compiling
-    net.onnx") are for messages, `facts` are fields of every failure. `cwd` is its working directory."""
+    net.onnx") are for messages, `facts` are fields of every failure. `cwd` is its working directory. `still_s` are the
+    seconds without CPU time and messages after which it is ended, 0 for one that may wait."""
 
     module: str
     does: str
@@ -81,6 +88,7 @@ class Job:
     cwd: Path
     facts: Mapping[str, Any] = field(default_factory=dict)
     max_result: int = _MAX_RESULT
+    still_s: float = 0.0
 
 
 def machine_memory() -> int:
@@ -110,7 +118,8 @@ def compile_in_worker(
 
     Raise the failure that the worker reports, or one for a worker that ends without a result.
     """
-    job = Job(module, f"compiles {model}", f"compiling {model}", folder, {"model": model})
+    does, doing = f"compiles {model}", f"compiling {model}"
+    job = Job(module, does, doing, folder, {"model": model}, still_s=STILL_S)
 
     def receive(line: bytes, _worker: Worker) -> None:
         getting_on()  # of this process, where it is a worker itself
@@ -148,11 +157,13 @@ def run_worker(
     """Run a worker on `request` and return (its result, the end of its log).
 
     `receive` gets each line that the worker writes. With a `recorder`, the seconds of `limits` begin anew whenever the
-    worker gets on. Raise a failure for a worker that ends without a result, is killed, or does not get on.
+    worker gets on. Raise a failure for a worker that ends without a result, is killed, does not get on, or stands
+    still.
     """
     request_path, result_path, log_path = (folder / name for name in ("request.json", "result.json", "worker.log"))
     message_end, worker_end = os.pipe()
     process: subprocess.Popen[bytes] | None = None
+    held = None
     try:
         request_path.write_text(json.dumps({**request, "memory": limits.memory}))
         with log_path.open("wb") as log:
@@ -170,10 +181,12 @@ def run_worker(
         os.close(worker_end)
         worker_end = -1
         worker = Worker(process, limits.seconds)
+        stillness = Stillness(process.pid, job.still_s) if job.still_s else None
         with _terminable():
-            status = _follow(process, message_end, worker, receive, recorder)
+            status = _follow(process, message_end, worker, receive, recorder, stillness)
         at = _at(recorder)
         if status is None:
+            held = stillness.held if stillness is not None else None
             _ask_to_stop(process)
     except OSError as error:
         if process is not None:
@@ -195,6 +208,8 @@ def run_worker(
         if worker_end >= 0:
             os.close(worker_end)
     tail = _tail(log_path)
+    if held is not None:
+        raise _stood_still(job, held, limits.memory, tail)
     if status is None:
         message, remedy = f"{job.doing} took more than {worker.seconds:g} s", ""
         if recorder is not None:
@@ -246,8 +261,10 @@ def _follow(
     worker: Worker,
     receive: Callable[[bytes, Worker], None],
     recorder: Recorder | None,
+    stillness: Stillness | None,
 ) -> int | None:
-    """Pass messages on until the process ends. Return its exit status, or None if the time ran out first."""
+    """Pass messages on until the process ends. Return its exit status, or None if the time ran out first, or the worker
+    stood still."""
     began = time.monotonic()
     partial_line = b""
     is_open = True
@@ -256,7 +273,7 @@ def _follow(
         if recorder is not None and (now := recorder.count) != count:
             began, count = time.monotonic(), now
         remaining = began + worker.seconds - time.monotonic()
-        if remaining <= 0:
+        if remaining <= 0 or (stillness is not None and stillness.lasts()):
             return None
         if is_open:
             ready, _, _ = select.select([pipe], [], [], min(remaining, _POLL_S))
@@ -267,6 +284,8 @@ def _follow(
                 partial_line = partial_line[-_MAX_LINE:]
                 for line in lines:
                     receive(line, worker)
+                if stillness is not None and lines:
+                    stillness.begin()
                 if recorder is not None and lines:
                     began = time.monotonic()
         else:
@@ -276,6 +295,15 @@ def _follow(
             getting_on()
         if process.poll() is not None and not (is_open and ready):
             return process.returncode
+
+
+def _stood_still(job: Job, held: int, allowed: int, tail: str) -> FlightbagError:
+    what = f"{job.doing} has used no CPU time for {job.still_s:g} s"
+    if held >= _NEARLY_ALL * allowed:
+        message = f"{what}; it had {held >> 20} of the {allowed >> 20} MiB that it may use, and waits for more"
+        return failure("out-of-memory", message, **job.facts, log=tail)
+    remedy = "build again; if it stands still again, read the end of its log and report it"
+    return failure("failed", f"{what}: it waits for something that does not come", remedy=remedy, **job.facts, log=tail)
 
 
 def _report(line: bytes, progress: PhaseProgress) -> None:

@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -110,8 +111,11 @@ class TensorRtBackend:
         caches = job.cache / "tensorrt"
         component = device_component(facts)
         with _one_builder(job, caches / f"{component}.lock"):
-            compile_network(tensorrt, log, job, job.network, partial, caches / f"{facts.version}-{component}.cache")
-            inspector = inspect(tensorrt, log, partial)
+            timing = caches / f"{facts.version}-{component}.cache"
+            compile_network(
+                tensorrt, log, job, job.network, partial, lambda config: _configure(tensorrt, config, spec), timing
+            )
+            inspector = inspect(tensorrt, import_cuda(), log, partial)
         os.replace(partial, final)
         driver = {"l4t": facts.l4t} if facts.l4t else {"driver": facts.driver}
         parser = tensorrt.get_nv_onnx_parser_version()
@@ -136,6 +140,19 @@ def _required_host(facts: MachineFacts, spec: EngineSpec) -> str:
     if level in SINCE and not supports(import_tensorrt(), level):
         raise _too_old(compatibility, f"this is {facts.version}", facts.version)
     return required_host(facts, compatibility, bool(spec.options["version_compatible"]))
+
+
+def _configure(tensorrt: Any, config: Any, spec: EngineSpec) -> None:
+    number = {name: value for name, value in spec.options.items() if isinstance(value, int)}
+    if limit := number["tactic_dram_mib"]:
+        config.set_memory_pool_limit(tensorrt.MemoryPoolType.TACTIC_DRAM, limit << 20)
+    config.builder_optimization_level = number["optimisation_level"]
+    if number["version_compatible"]:
+        config.set_flag(tensorrt.BuilderFlag.VERSION_COMPATIBLE)
+    if spec.options["compatibility"] == "ampere_plus":
+        config.hardware_compatibility_level = tensorrt.HardwareCompatibilityLevel.AMPERE_PLUS
+    elif spec.options["compatibility"] == "same_compute_capability":
+        config.hardware_compatibility_level = tensorrt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
 
 
 def _offers(compatibility: str, version: str) -> bool:

@@ -1,4 +1,4 @@
-"""Compile one engine with TensorRT: from an ONNX file to an engine file, with a timing cache, and inspect it.
+"""Compile one engine with TensorRT or TensorRT for RTX: from an ONNX file to an engine file, and inspect it.
 
 A refusal by the library becomes a typed failure with the library's own words. When `compile_network` returns, the file
 at the path that it was given is a whole engine.
@@ -8,26 +8,38 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from blake3 import blake3
 
-from builders.engines.base import CompileJob, EngineSpec, InputRange
+from builders.engines.base import CompileJob, Ends, EngineSpec, InputRange, TensorInfo
 from builders.engines.failures import failure
-from builders.engines.tensorrt_library import supports
-from builders.engines.tensorrt_session import deserialise
+from builders.engines.tensorrt_library import supports, without_place
+from builders.engines.tensorrt_session import deserialise, tensor_info
+from store.errors import NO_SPACE, no_space
 
 _MAX_INSPECTOR = 4 * 2**20
 _MAX_LAYERS = 10_000
 
 
-def compile_network(tensorrt: Any, log: Any, job: CompileJob, source: Path, into: Path, timing: Path) -> None:
-    """Write the engine of the network `source` to `into`, with the timing cache `timing`.
+def compile_network(
+    tensorrt: Any,
+    log: Any,
+    job: CompileJob,
+    source: Path,
+    into: Path,
+    configure: Callable[[Any], None],
+    timing: Path | None = None,
+) -> Ends:
+    """Write the engine of the network `source` to `into`, and return its ends as the library has them.
 
-    Raise FlightbagError with a kind of `failures`; `into` may then hold a part of an engine.
+    `configure` sets in the configuration of the builder what only this library has; `timing` is a timing cache. Raise
+    FlightbagError with a kind of `failures`; `into` may then hold a part of an engine.
     """
     try:
         builder = tensorrt.Builder(log)
@@ -42,16 +54,23 @@ def compile_network(tensorrt: Any, log: Any, job: CompileJob, source: Path, into
     job.progress("reading the network", 0, 0)
     parser = tensorrt.OnnxParser(network, log)  # it owns the network's weights: it must outlive the build
     _parse(parser, log, source)
+    if network.num_outputs == 0:  # the parser takes some files that hold no network
+        raise failure("invalid-model", "the model holds no network: it has no outputs")
     _set_profile(log, builder, network, config, job.spec.inputs)
     _configure(tensorrt, config, job.spec)
-    config.plugins_to_serialize = plugins
-    _use_timing_cache(log, config, timing)
+    configure(config)
+    if plugins:
+        config.plugins_to_serialize = plugins
+    if timing is not None:
+        _use_timing_cache(log, config, timing)
     monitor = _make_monitor(tensorrt, job)
     config.progress_monitor = monitor
     try:
         with into.open("wb") as file:
             built = _build(tensorrt, builder, network, config, file) and file.tell() > 0
     except OSError as error:
+        if error.errno in NO_SPACE:
+            raise no_space(str(into), error.errno) from error
         raise failure("failed", f"the engine cannot be written: {error.strerror}", path=str(into)) from error
     if monitor.error is not None:
         raise monitor.error
@@ -59,7 +78,21 @@ def compile_network(tensorrt: Any, log: Any, job: CompileJob, source: Path, into
         raise failure("cancelled", f"compiling {job.spec.backbone} was cancelled")
     if not built:
         raise log.failure(f"TensorRT built no engine of {job.spec.backbone}")
-    _keep_timing_cache(config, timing)
+    if timing is not None:
+        _keep_timing_cache(config, timing)
+    return _ends(network)
+
+
+def _ends(network: Any) -> Ends:
+    return Ends(
+        tuple(_end(network.get_input(i)) for i in range(network.num_inputs)),
+        tuple(_end(network.get_output(i)) for i in range(network.num_outputs)),
+    )
+
+
+def _end(tensor: Any) -> TensorInfo:
+    dtype = tensor.dtype
+    return tensor_info(tensor.name, dtype.name, tensor.shape)
 
 
 def _load_plugins(log: Any, builder: Any, job: CompileJob) -> list[str]:
@@ -87,14 +120,26 @@ def _parse(parser: Any, log: Any, source: Path) -> None:
         return
     problems = [parser.get_error(i) for i in range(parser.num_errors)]
     codes = {each.code().name for each in problems}
-    texts = [f"{each.node_operator()} {each.node_name()}: {each.desc()}".strip(": ") for each in problems[:3]]
+    texts = [_problem(each.node_operator(), each.node_name(), each.desc()) for each in problems[:3]]
     kind = log.failure("").kind
     if "MEM_ALLOC_FAILED" in codes:
         kind = "out-of-memory"
-    elif kind != "out-of-memory" and any(name.startswith("UNSUPPORTED") for name in codes):
-        kind = "unsupported-op"
-    text = "; ".join(texts or log.errors)[:1000]
-    raise failure("invalid-model" if kind == "failed" else kind, f"TensorRT refuses the network: {text}")
+    elif kind != "out-of-memory":
+        # ONNX Runtime has opened the network, so that an invalid node is one that this parser does not take.
+        is_node = any(name.startswith(("UNSUPPORTED", "INVALID_NODE")) for name in codes)
+        kind = "unsupported-op" if is_node else "invalid-model"
+    if kind == "invalid-model" or not texts:  # of a file beside the model, only the log says which
+        texts = [*map(without_place, list(log.errors)[:1]), *texts]
+    text = "; ".join(texts)[:1000]
+    raise failure(kind, f"TensorRT refuses the network: {text}")
+
+
+def _problem(operator: str, node: str, description: str) -> str:
+    if (words := re.search(r'&& "(.+)"', description)) is not None:  # of a condition, its text
+        description = words[1]
+    if description in ("", "false"):
+        description = "the operator has no importer" if operator else "no reason is given"
+    return f"{operator} {node}: {description}".strip(": ")
 
 
 def _set_profile(log: Any, builder: Any, network: Any, config: Any, inputs: tuple[InputRange, ...]) -> None:
@@ -108,6 +153,13 @@ def _set_profile(log: Any, builder: Any, network: Any, config: Any, inputs: tupl
             declared = "is not declared" if item is None else f"is declared as {list(item.shape)}"
             message = f"the input {tensor.name} has the shape {list(model_shape)} in the model and {declared}"
             raise failure("wrong-inputs", message)
+        dtype = tensor.dtype
+        if dtype.name in ("INT32", "INT64") and tensor.is_shape_tensor:
+            raise failure(
+                "wrong-inputs",
+                f"the values of the input {tensor.name} decide shapes, which an engine has from the mission file",
+                remedy=f"give {tensor.name} a value in backbones.inputs, the same for every image",
+            )
         least, usual, most = (item.at(size) for size in item.range or (None, None, None))
         profile.set_shape(tensor.name, least, usual, most)
     if undeclared:
@@ -123,21 +175,12 @@ def _fits(declared: tuple[int | str, ...], actual: tuple[int, ...]) -> bool:
 def _configure(tensorrt: Any, config: Any, spec: EngineSpec) -> None:
     number = {name: value for name, value in spec.options.items() if isinstance(value, int)}
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, number["workspace_mib"] << 20)
-    if limit := number["tactic_dram_mib"]:
-        config.set_memory_pool_limit(tensorrt.MemoryPoolType.TACTIC_DRAM, limit << 20)
     if limit := number["tactic_shared_memory_kib"]:
         config.set_memory_pool_limit(tensorrt.MemoryPoolType.TACTIC_SHARED_MEMORY, limit << 10)
-    config.builder_optimization_level = number["optimisation_level"]
     config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED  # the inspector shows only what this keeps
     if spec.precision == "fp32":
         # TF32 is on by default and rounds the factors of convolutions to 10 bits, which is not fp32.
         config.clear_flag(tensorrt.BuilderFlag.TF32)
-    if number["version_compatible"]:
-        config.set_flag(tensorrt.BuilderFlag.VERSION_COMPATIBLE)
-    if spec.options["compatibility"] == "ampere_plus":
-        config.hardware_compatibility_level = tensorrt.HardwareCompatibilityLevel.AMPERE_PLUS
-    elif spec.options["compatibility"] == "same_compute_capability":
-        config.hardware_compatibility_level = tensorrt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
 
 
 def _use_timing_cache(log: Any, config: Any, path: Path) -> None:
@@ -176,13 +219,13 @@ def _build(tensorrt: Any, builder: Any, network: Any, config: Any, file: BinaryI
     class Writer(tensorrt.IStreamWriter):  # type: ignore[misc] # a class of an optional module
         def __init__(self) -> None:
             tensorrt.IStreamWriter.__init__(self)
-            self.error: OSError | None = None
+            self.error: BaseException | None = None
 
         def write(self, data: bytes) -> int:
             try:
                 return file.write(data)
-            except OSError as error:
-                self.error = error  # raised below: the library only reports that its writer failed
+            except BaseException as error:  # noqa: BLE001 - raised below: the library may take no notice of it
+                self.error = error
                 return 0
 
     writer = Writer()
@@ -193,10 +236,11 @@ def _build(tensorrt: Any, builder: Any, network: Any, config: Any, file: BinaryI
 
 
 def _make_monitor(tensorrt: Any, job: CompileJob) -> Any:
-    """Return a monitor that reports each phase to the job and stops the build when the job is cancelled. Its `error` is
-    the exception that reporting raised.
+    """Return a monitor that reports the outermost phase to the job and stops the build when the job is cancelled. Its
+    `error` is the exception that reporting raised.
 
-    The library calls it from its own threads, and treats an exception as a request to stop.
+    The phases within others repeat their names, and nobody knows beforehand how many there will be. The library may
+    call from its own threads, and treats an exception as a request to stop.
     """
     lock = threading.Lock()
 
@@ -206,32 +250,32 @@ def _make_monitor(tensorrt: Any, job: CompileJob) -> Any:
             self.error: BaseException | None = None
             self.steps: dict[str, int] = {}
 
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
-            with lock:
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
                 self.steps[phase_name] = num_steps
-            self.report(phase_name, 0)
+                self.report(phase_name, 0)
 
         def phase_finish(self, phase_name: str) -> None:
-            with lock:
-                self.steps.pop(phase_name, None)
+            pass
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self.report(phase_name, step + 1)
+            if phase_name in self.steps:
+                self.report(phase_name, step + 1)
             return self.error is None and not job.cancelled()
 
         def report(self, phase: str, count: int) -> None:
             try:
                 with lock:
-                    job.progress(phase, count, self.steps.get(phase, 0))
+                    job.progress(phase, count, self.steps[phase])
             except BaseException as error:  # noqa: BLE001 - raised again when the build ends
                 self.error = error
 
     return Monitor()
 
 
-def inspect(tensorrt: Any, log: Any, path: Path) -> Any:
+def inspect(tensorrt: Any, cuda: Any, log: Any, path: Path) -> Any:
     """Return the library's description of the inside of an engine. Raise a failure if the engine cannot be loaded."""
-    _runtime, engine = deserialise(tensorrt, log, path.read_bytes())
+    _runtime, engine = deserialise(tensorrt, cuda, log, path.read_bytes())
     inspector = engine.create_engine_inspector()
     if inspector is None:
         raise log.failure("TensorRT does not inspect the engine")

@@ -1,17 +1,17 @@
-"""The host class of a machine that runs TensorRT, and the need of an engine (FORMAT 4.5). `host_class` and
-`required_host` are pure.
+"""The host class of a machine that runs TensorRT, and the need of an engine (FORMAT 4.5). All but `machine_facts` is
+pure.
 
     linux-<arch>                        engines are not portable between platforms
     sm<capability>-<sku>-<n>sm-<m>gb    the device; m is the class of its memory
     ampere-plus                         compute capability 8.0 or more, not on a Jetson
     cuda<major.minor>                   the newest CUDA that the driver supports
     driver-<branch>, or l4t-<release>   the driver; on a Jetson the whole release
-    trt<major>-<all four parts>         the library
+    trt<major>-<all four parts>         the library; trtrtx-<all four parts> for TensorRT for RTX
 
-An engine needs all of these, unless it is declared compatible when it is built. An engine that is compatible across
-hardware needs `sm<capability>` or `ampere-plus` in place of the device. An engine that is compatible across versions
+An engine of TensorRT needs all of these, unless it is declared compatible when it is built. One that is compatible
+across hardware needs `sm<capability>` or `ampere-plus` in place of the device. One that is compatible across versions
 needs `trt<major>` and, because an older library refuses it, `trt>=<all four parts>` in place of the library, the driver
-and CUDA.
+and CUDA. What an engine of TensorRT for RTX needs, `tensorrt_rtx` says.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from builders.engines.failures import failure
-from builders.engines.tensorrt_library import cuda_result, library_version
+from builders.engines.tensorrt_library import TENSORRT, Product, cuda_result, library_version, require_device
 from store.errors import Invalid, Unavailable
 from store.format.host import architecture, with_least
 
@@ -60,6 +60,7 @@ class MachineFacts:
 def machine_facts(
     tensorrt: Any,
     cuda: Any,
+    product: Product = TENSORRT,
     *,
     driver: Path | None = None,
     l4t: Path | None = None,
@@ -71,6 +72,7 @@ def machine_facts(
     the defaults are this machine's.
     """
     driver, l4t = driver or DRIVER_FILE, l4t or L4T_FILE
+    require_device(cuda, product)
     # The version of the driver, because the Python package has a runtime of its own with another version.
     newest = cuda_result(cuda, cuda.cudaDriverGetVersion(), "the driver does not report its CUDA version")
     gpu = cuda_result(cuda, cuda.cudaGetDeviceProperties(0), "the driver does not report the properties of the GPU")
@@ -84,7 +86,7 @@ def machine_facts(
             path=str(driver),
         )
     return MachineFacts(
-        version=library_version(tensorrt),
+        version=library_version(tensorrt, product),
         cuda=f"{newest // 1000}.{newest % 1000 // 10}",
         capability=(gpu.major, gpu.minor),
         name=gpu.name.decode(errors="replace"),
@@ -97,9 +99,14 @@ def machine_facts(
 
 
 def host_class(facts: MachineFacts) -> str:
-    """Return the host class that the facts make up."""
+    """Return the host class that the facts make up, of a machine with TensorRT."""
+    return "+".join(sorted([*machine_components(facts), _library(facts)]))
+
+
+def machine_components(facts: MachineFacts) -> list[str]:
+    """Return the components of the platform, the device and its driver."""
     ampere = ["ampere-plus"] if _is_ampere_plus(facts) else []
-    return "+".join(sorted([_platform(facts), device_component(facts), *ampere, *_software(facts)]))
+    return [_platform(facts), device_component(facts), *ampere, *_driver(facts)]
 
 
 def required_host(facts: MachineFacts, compatibility: str, version_compatible: bool) -> str:
@@ -120,7 +127,8 @@ def required_host(facts: MachineFacts, compatibility: str, version_compatible: b
         hardware = device_component(facts)
         if compatibility == "same_compute_capability":
             hardware = hardware.partition("-")[0]
-    software = [f"trt{facts.version.partition('.')[0]}"] if version_compatible else _software(facts)
+    library = _library(facts)
+    software = [library.partition("-")[0]] if version_compatible else [*_driver(facts), library]
     need = "+".join(sorted([_platform(facts), hardware, *software]))
     return with_least(need, "trt", facts.version) if version_compatible else need
 
@@ -205,9 +213,13 @@ def _is_ampere_plus(facts: MachineFacts) -> bool:
     return facts.capability >= (8, 0) and not facts.l4t
 
 
-def _software(facts: MachineFacts) -> list[str]:
+def _driver(facts: MachineFacts) -> list[str]:
     driver = f"l4t-{facts.l4t}" if facts.l4t else f"driver-{facts.driver.partition('.')[0]}"
-    return [f"cuda{facts.cuda}", driver, f"trt{facts.version.partition('.')[0]}-{facts.version}"]
+    return [f"cuda{facts.cuda}", driver]
+
+
+def _library(facts: MachineFacts) -> str:
+    return f"trt{facts.version.partition('.')[0]}-{facts.version}"
 
 
 def _match(pattern: re.Pattern[str], path: Path) -> str:

@@ -1,7 +1,9 @@
-"""TensorRT and the CUDA runtime as libraries: their import, their versions, and the meaning of their messages.
+"""TensorRT, TensorRT for RTX and the CUDA runtime as libraries: their import, versions, and the meaning of messages.
 
 Neither the base install nor the extra `build` contains them: this module alone imports them, when they are first used.
-Every 10.x and 11.x has the names of 10.0 that this project uses; `SINCE` lists the names that came later.
+Every 10.x and 11.x of TensorRT, and every 1.x of TensorRT for RTX, has the names of TensorRT 10.0 that this project
+uses; `SINCE` lists the names that came later. Both libraries have one interface and one parser; `Product` is what
+differs.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ import contextlib
 import ctypes
 import importlib
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from builders.engines.failures import failure
@@ -23,69 +27,132 @@ SINCE: Mapping[str, str] = {
     "Builder.build_serialized_network_to_stream": "10.13.3",
     "IStreamWriter": "10.13.3",
 }
-_MAJORS = ("10", "11")
 _PARTS = ("Major", "Minor", "Patch", "Build")
 _KEPT_MESSAGES = 200
 
+# The library says this after nearly every other error on a machine without a GPU, and seldom means it.
+_NO_DRIVER = "cuda driver version is insufficient"
 # Kind of failure -> words in the library's messages that mean it. The first match counts.
 _NO_IMPLEMENTATION = "could not find any implementation"
-_MEMORY = ("out of memory", "outofmemory", "memoryallocation", "bad_alloc", "insufficient", "failed to allocate")
+# Memory of this process, of which a mission file says how much there may be; the other words are of the GPU's. The last
+# three are what the compiler of TensorRT for RTX says where an allocation or a thread of its own failed.
+_HOST_MEMORY = (
+    "bad_alloc",
+    "hostbuffer::allocate",
+    "bad optional access",
+    "myelin_tensor.h",
+    "resource temporarily unavailable",
+)
+_MEMORY = (
+    "out of memory",
+    "outofmemory",
+    "memoryallocation",
+    "insufficient memory",
+    "failed to allocate",
+    "within workspace limit",
+    *_HOST_MEMORY,
+)
 _WORDS_OF_KIND: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("out-of-memory", _MEMORY),
     ("wrong-host", ("incompatible device", "platform specific tag")),
     ("version", ("version tag", "not compatible with this version", "lean runtime")),
-    ("invalid-model", ("magic tag",)),
-    ("unsupported-op", (_NO_IMPLEMENTATION, "no importer registered", "plugin not found")),
+    ("wrong-inputs", ("optimization profile", "values for profile", "in profile 0", "dimension mismatch for tensor")),
+    ("invalid-model", ("at least one output", "magictag", "plan.header.size", "empty memory buffer")),
+    # The last three are the builder's, of a network that its parser and ONNX Runtime take.
+    (
+        "unsupported-op",
+        (_NO_IMPLEMENTATION, "no importer registered", "plugin not found", "api usage error", "no runners", "myelin"),
+    ),
+    ("no-device", ("cuda initialization failure", _NO_DRIVER)),
 )
 
 
-def import_tensorrt() -> Any:
-    """Return the module `tensorrt` of a supported version. Raise Unavailable, naming the missing library, if there is
-    none."""
-    for name in ("tensorrt", "tensorrt_bindings"):
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A library of the vendor, and the extra that installs it. `paired` says that it runs only with the Python module
+    of its own version: with another it crashes, or does something else."""
+
+    title: str
+    modules: tuple[str, ...]
+    library: str
+    majors: tuple[str, ...]
+    extra: str
+    remedy: str
+    paired: bool = False
+
+
+TENSORRT = Product(
+    "TensorRT",
+    ("tensorrt", "tensorrt_bindings"),
+    "libnvinfer.so",
+    ("10", "11"),
+    "tensorrt",
+    "pip install 'flightbag[tensorrt]'; on a Jetson, TensorRT and its Python module come with JetPack",
+)
+RTX = Product(
+    "TensorRT for RTX",
+    ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+    "libtensorrt_rtx.so",
+    ("1",),
+    "tensorrt-rtx",
+    "pip install 'flightbag[tensorrt-rtx]' on an x86_64 machine",
+    paired=True,
+)
+
+
+def import_tensorrt(product: Product = TENSORRT) -> Any:
+    """Return the Python module of a product in a supported version. Raise Unavailable, naming the missing library, if
+    there is none."""
+    for name in product.modules:
         try:
             tensorrt = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name == name:
                 continue
-            raise _broken(name, error) from error
+            raise _broken(name, error, product) from error
         except (ImportError, OSError, RuntimeError) as error:
-            raise _broken(name, error) from error
-        if tensorrt.__version__.partition(".")[0] not in _MAJORS:
+            raise _broken(name, error, product) from error
+        version = tensorrt.__version__
+        if version.partition(".")[0] not in product.majors:
             raise failure(
                 "version",
-                f"TensorRT {tensorrt.__version__} is installed, this version needs {' or '.join(_MAJORS)}",
-                installed=tensorrt.__version__,
+                f"{product.title} {version} is installed, this version needs {' or '.join(product.majors)}",
+                installed=version,
+            )
+        if product.paired and (actual := library_version(tensorrt, product)) != version:
+            raise failure(
+                "version",
+                f"the module {name} {version} runs with the library of {product.title} {actual}",
+                remedy=f"install the module and the library of one version: {product.remedy}",
+                installed=actual,
             )
         return tensorrt
     raise Unavailable(
-        "TensorRT is not installed",
-        remedy="install TensorRT and its Python module from the hardware vendor, on a Jetson with JetPack",
-        library="tensorrt",
-        extra="tensorrt",
+        f"{product.title} is not installed", remedy=product.remedy, library=product.modules[0], extra=product.extra
     )
 
 
-def import_cuda() -> Any:
-    """Return the module of the CUDA runtime. Raise Unavailable if it is not installed."""
+def import_cuda(product: Product = TENSORRT) -> Any:
+    """Return the module of the CUDA runtime, which a product runs engines with. Raise Unavailable if it is not
+    installed."""
     # Older releases of the same package use the second name.
     for name in ("cuda.bindings.runtime", "cuda.cudart"):
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)
     raise Unavailable(
         "the Python module of the CUDA runtime is not installed",
-        remedy="pip install 'flightbag[tensorrt]'",
+        remedy=f"pip install 'flightbag[{product.extra}]'",
         library="cuda-bindings",
-        extra="tensorrt",
+        extra=product.extra,
     )
 
 
-def _broken(name: str, error: Exception) -> Unavailable:
+def _broken(name: str, error: Exception, product: Product) -> Unavailable:
     return Unavailable(
         f"the module {name} is installed but cannot be imported: {error}",
-        remedy="install the TensorRT libraries of the version that the module names, from the hardware vendor",
-        library="tensorrt",
-        extra="tensorrt",
+        remedy=f"install the libraries of {product.title} of the version that the module names: {product.remedy}",
+        library=product.modules[0],
+        extra=product.extra,
     )
 
 
@@ -99,7 +166,9 @@ def supports(tensorrt: Any, name: str) -> bool:
     return value is not None
 
 
-def library_version(tensorrt: Any, open_library: Callable[[str], Any] | None = None) -> str:
+def library_version(
+    tensorrt: Any, product: Product = TENSORRT, open_library: Callable[[str], Any] | None = None
+) -> str:
     """Return all four parts of the version, such as "10.3.0.30". Raise Unavailable (`version`) if one is unknown.
 
     The library knows them, not the module: `__version__` of some releases has three parts, and a module runs with any
@@ -108,12 +177,12 @@ def library_version(tensorrt: Any, open_library: Callable[[str], Any] | None = N
     open_library = open_library or _loaded_library
     text: str = tensorrt.__version__
     try:
-        library = open_library(f"libnvinfer.so.{text.partition('.')[0]}")
+        library = open_library(f"{product.library}.{text.partition('.')[0]}")
         text = ".".join(str(getattr(library, f"getInferLib{part}Version")()) for part in _PARTS)
     except (OSError, AttributeError):
         pass  # the module's version counts if the library reports none
     if text.count(".") != 3:
-        raise failure("version", f"the fourth part of the version of TensorRT {text} is unknown", installed=text)
+        raise failure("version", f"the fourth part of the version of {product.title} {text} is unknown", installed=text)
     return text
 
 
@@ -135,8 +204,26 @@ def cuda_result(cuda: Any, result: tuple[Any, ...], message: str) -> Any:
     return values[0] if values else None
 
 
+def require_device(cuda: Any, product: Product = TENSORRT) -> None:
+    """Raise Unavailable (`no-device`) unless CUDA shows a device here.
+
+    To be asked before a runtime of the product is made: without a driver the libraries return one whose first use
+    crashes the process.
+    """
+    code, count = cuda.cudaGetDeviceCount()
+    if code == cuda.cudaError_t.cudaErrorInsufficientDriver:
+        if version := cuda_result(cuda, cuda.cudaDriverGetVersion(), "the driver does not report its CUDA version"):
+            what = f"the driver of the GPU supports CUDA {version // 1000}.{version % 1000 // 10}, which is too old"
+            raise failure("version", what, remedy="install a newer driver of the GPU", code=code.name)
+    elif code not in (cuda.cudaError_t.cudaSuccess, cuda.cudaError_t.cudaErrorNoDevice):
+        raise failure("failed", f"CUDA does not start: {code.name}", remedy="check the GPU and its driver")
+    elif count:
+        return
+    raise failure("no-device", f"this machine has no GPU for {product.title}, or no driver of one", code=code.name)
+
+
 def make_log(tensorrt: Any, echo: TextIO | None = None) -> Any:
-    """Return a logger for TensorRT objects that keeps the last messages, and also writes them to `echo`.
+    """Return a logger for the objects of a library that keeps the last messages, and also writes them to `echo`.
 
     Its `failure(what)` returns the error for a call that has just failed; `forget()` drops the messages.
     """
@@ -169,15 +256,23 @@ def make_log(tensorrt: Any, echo: TextIO | None = None) -> Any:
 
 def failure_of_messages(what: str, errors: list[str], warnings: list[str]) -> FlightbagError:
     """Return the failure that the library's messages mean; `what` names the call that failed."""
+    errors = [one for one in errors if _NO_DRIVER not in one.lower()] or errors
     words = "\n".join(errors).lower()
     if not errors or _NO_IMPLEMENTATION in words:
         # The library skips a tactic that lacks memory with a warning; if it skips all, it finds no implementation.
         words = "\n".join([words, *warnings]).lower()
     kind = next((kind for kind, signs in _WORDS_OF_KIND if any(sign in words for sign in signs)), "failed")
-    text = "; ".join((errors or warnings)[-3:])[-1000:].strip()
-    remedy = "free memory of the GPU, set a smaller max in the inputs, or set a smaller or a larger workspace_mib"
+    text = "; ".join(map(without_place, (errors or warnings)[-3:]))[-1000:].strip()
+    remedy = ""
+    if kind == "out-of-memory" and not any(sign in words for sign in _HOST_MEMORY):
+        remedy = "free memory of the GPU, set a smaller max in the inputs, or set a smaller or a larger workspace_mib"
     return failure(
         kind,
         f"{what}: {text}" if text else f"{what}, and TensorRT gave no reason",
-        remedy=remedy if kind == "out-of-memory" else "",
+        remedy=remedy,
     )
+
+
+def without_place(message: str) -> str:
+    """Return a message of a library without where in its own source it arose."""
+    return re.sub(r"^\w+\.cpp:\d+: |\.?\s*\bIn \S+ at /\S+:\d+\s*", "", message)

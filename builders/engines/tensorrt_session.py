@@ -1,17 +1,18 @@
-"""Run an engine with TensorRT: buffers on the device for each run, one stream, results as NumPy arrays.
+"""Run an engine with TensorRT or TensorRT for RTX: buffers on the device for each run, one stream, NumPy arrays as
+results.
 
 A session refuses shapes that its engine was not built for before it copies any data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from builders.engines.base import TensorInfo
 from builders.engines.failures import failure
-from builders.engines.tensorrt_library import cuda_result, make_log
+from builders.engines.tensorrt_library import cuda_result, make_log, require_device
 from builders.extras import import_extra
 from store.errors import Invalid
 
@@ -26,11 +27,13 @@ _DTYPES = {
 }
 
 
-def deserialise(tensorrt: Any, log: Any, data: bytes | memoryview) -> tuple[Any, Any]:
+def deserialise(tensorrt: Any, cuda: Any, log: Any, data: bytes | memoryview) -> tuple[Any, Any]:
     """Return (runtime, engine) for the bytes of an engine; the runtime must outlive the engine.
 
-    Raise Invalid if the bytes are not an engine, Unavailable or Refused if this machine cannot run it.
+    Raise Invalid if the bytes are not an engine, Unavailable or Refused if this machine cannot run it. CUDA is asked
+    first, because a runtime that is made without a driver crashes the process.
     """
+    require_device(cuda)
     try:
         runtime = tensorrt.Runtime(log)
     except TypeError as error:  # the bindings raise it if the library returns no object
@@ -50,15 +53,15 @@ class TensorRtSession:
     def __init__(self, tensorrt: Any, cuda: Any, data: bytes | memoryview) -> None:
         self._log = make_log(tensorrt)
         self._cuda = cuda
-        self._runtime, engine = deserialise(tensorrt, self._log, data)
+        self._runtime, engine = deserialise(tensorrt, cuda, self._log, data)
         self._engine = engine
         self._context = engine.create_execution_context()
         if self._context is None:
             raise self._log.failure("TensorRT cannot allocate memory to run the engine")
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
-        self.inputs = tuple(_info(engine, name) for name in inputs)
-        self.outputs = tuple(_info(engine, name) for name in names if name not in inputs)
+        self.inputs = tuple(_end(engine, name) for name in inputs)
+        self.outputs = tuple(_end(engine, name) for name in names if name not in inputs)
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Return output name -> array, for input name -> array as `inputs` lists them.
@@ -122,11 +125,16 @@ def _not_taken(what: str) -> Invalid:
     return Invalid(f"the engine does not run on {what}", remedy=remedy)
 
 
-def _info(engine: Any, name: str) -> TensorInfo:
-    dtype = engine.get_tensor_dtype(name).name
+def _end(engine: Any, name: str) -> TensorInfo:
+    return tensor_info(name, engine.get_tensor_dtype(name).name, engine.get_tensor_shape(name))
+
+
+def tensor_info(name: str, dtype: str, shape: Sequence[int]) -> TensorInfo:
+    """Return an input or output with a dtype as the library names it, and -1 for an open dimension."""
     if dtype not in _DTYPES:
-        raise Invalid(
+        raise failure(
+            "unsupported-op",
             f"{name} has the dtype {dtype}, which NumPy does not have",
             remedy="export the network with float32 or float16 inputs and outputs",
         )
-    return TensorInfo(name, _DTYPES[dtype], tuple("?" if dim < 0 else dim for dim in engine.get_tensor_shape(name)))
+    return TensorInfo(name, _DTYPES[dtype], tuple("?" if dim < 0 else dim for dim in shape))

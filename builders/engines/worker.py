@@ -28,6 +28,7 @@ from builders.engines.backends import backend
 from builders.engines.base import (
     BackendResult,
     CompileJob,
+    Ends,
     EngineSession,
     EngineSpec,
     InputRange,
@@ -45,6 +46,7 @@ from builders.engines.check import (
     is_nothing,
     measure,
     nothing_compared,
+    require_ends,
     require_repeatable,
     without_fixed,
 )
@@ -154,11 +156,18 @@ def checked(
     compiled = engine or compiler.make(job)
     seconds = time.monotonic() - start
     progress("checking the engine", 0, 0)
-    try:
-        session = compiler.load(compiled.model.read_bytes(), compiled.need, compiled.weights)
-    except Invalid as error:
-        raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
-    figures = replace(measure(reference, session, cases, name, rows, outputs), author=author)
+    session: EngineSession
+    if compiled.unproven is None:
+        try:
+            session = compiler.load(compiled.model.read_bytes(), compiled.need, compiled.weights)
+        except Invalid as error:
+            raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
+        ends = Ends(session.inputs, session.outputs)
+    else:
+        session, ends = open_session(session_source(network), "off", name=name), compiled.unproven
+    require_ends(reference, ends, name)
+    subject = "engine" if compiled.unproven is None else "network"
+    figures = replace(measure(reference, session, cases, name, rows, outputs), author=author, of=subject)
     result = {
         "parts": _parts(compiled),
         "need": compiled.need,
@@ -166,8 +175,8 @@ def checked(
         "inspector": compiled.inspector,
         "check": figures.as_json(),
         "seconds": seconds,
-        "inputs": _tensor_lists(session.inputs),
-        "outputs": _tensor_lists(session.outputs),
+        "inputs": _tensor_lists(ends.inputs),
+        "outputs": _tensor_lists(ends.outputs),
     }
     return result, session
 

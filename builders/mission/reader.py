@@ -461,7 +461,8 @@ def _check_targets(sections: _Sections, report: _Report) -> None:
     for i, backend in sections.column("target", "backend").items():
         for at, precision in sections.column("backbones", "precision").items():
             if backend == "onnxruntime" != own.get(at) and precision == "fp16":
-                expected = f'"tensorrt": backbones[{at}] is in fp16, which "onnxruntime" does not have on a CPU'
+                others = '"tensorrt" or "tensorrt-rtx"'
+                expected = f'{others}: backbones[{at}] is in fp16, which "onnxruntime" does not have on a CPU'
                 report.add_wrong(("target", i, "backend"), expected)
 
 
@@ -502,6 +503,7 @@ def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Rep
     for key, option, applies in (
         ("mode", backbone.mode, "onnxruntime" in backends),
         ("tensorrt", backbone.tensorrt, "tensorrt" in backends),
+        ("tensorrt_rtx", backbone.tensorrt_rtx, "tensorrt-rtx" in backends),
         ("calibration", backbone.calibration, backbone.precision == "int8"),
     ):
         if option is not None and not applies:

@@ -355,8 +355,8 @@ class Mission(Section):
         return tuple(sorted(self.aircraft))
 
 
-BackendName: TypeAlias = Literal["onnxruntime", "tensorrt"]
-_BACKEND_RIGHT = '"onnxruntime" or "tensorrt"'
+BackendName: TypeAlias = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+_BACKEND_RIGHT = '"onnxruntime", "tensorrt" or "tensorrt-rtx"'
 
 
 class Target(Section):
@@ -523,17 +523,22 @@ class Calibration(Section):
     ] = "minmax"
 
 
-class TensorRt(Section):
-    """The options of the backend "tensorrt". All of them are in the build key."""
+class TensorRtRtx(Section):
+    """The options of the backend "tensorrt-rtx". All of them are in the build key."""
 
     workspace_mib: Annotated[
         int, Field(ge=1, le=2**20, description="MiB of GPU memory that one layer may use while it runs, from 1")
     ] = 4096
-    tactic_dram_mib: Annotated[
-        int, Field(ge=0, le=2**20, description="MiB of memory for trying tactics, 0 for the limit of TensorRT")
-    ] = 0
     tactic_shared_memory_kib: Annotated[
         int, Field(ge=0, lt=2**20, description="KiB of shared memory per kernel, 0 for the limit of TensorRT")
+    ] = 0
+
+
+class TensorRt(TensorRtRtx):
+    """The options of the backend "tensorrt", which has more. All of them are in the build key."""
+
+    tactic_dram_mib: Annotated[
+        int, Field(ge=0, le=2**20, description="MiB of memory for trying tactics, 0 for the limit of TensorRT")
     ] = 0
     optimisation_level: Annotated[int, Field(ge=0, le=5, description="a whole number from 0 to 5")] = 3
     compatibility: Annotated[
@@ -571,6 +576,7 @@ class Backbone(Section):
     reference: Annotated[Source | None, Field(description="the path of an .npz file with inputs and outputs")] = None
     calibration: Annotated[Calibration | None, Field(description="a table with tiles and method")] = None
     tensorrt: Annotated[TensorRt | None, Field(description="a table with options of TensorRT")] = None
+    tensorrt_rtx: Annotated[TensorRtRtx | None, Field(description="a table with options of TensorRT for RTX")] = None
 
 
 _CHANNELS_RIGHT = (

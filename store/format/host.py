@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from store.errors import Invalid
 
 MAX_CLASS = 255
-FAMILY_NAMES = "cpu, ort, faiss, linux, sm, ampere-plus, cuda, driver, l4t and trt"
+FAMILY_NAMES = "cpu, ort, faiss, linux, sm, ampere-plus, cuda, driver, l4t, trt and trtrtx"
 # A first, coarse look at a text that is read: the characters and the length. `objection` judges the rest.
 NEED = re.compile(rf"[a-z0-9._+>=-]{{1,{MAX_CLASS}}}")
 
@@ -64,6 +64,7 @@ FAMILIES: Mapping[str, str] = {
     "ort": f"ort-{_VERSION}",
     "sm": r"sm[1-9][0-9]{1,2}(?:-[a-z0-9_]{1,40}(?:-[0-9]{1,5}sm(?:-[0-9]{1,5}gb)?)?)?",
     "trt": rf"trt({_NUMBER})(?:-\1(?:\.{_NUMBER}){{3}})?",
+    "trtrtx": rf"trtrtx-{_NUMBER}(?:\.{_NUMBER}){{3}}",
 }
 _LEAST = re.compile(f"({'|'.join(LIBRARIES)})>=({_VERSION})")
 # One of each form, to find the nearest to what somebody wrote.
@@ -73,7 +74,7 @@ _EXAMPLES = (
     *(f"cpu-{name}-{level}" for name, levels in CPU_LEVELS.items() for level in levels),
     *(f"linux-{name}" for name in CPU_LEVELS),
     *("ampere-plus", "cuda12.6", "driver-550", "faiss-1.15.1", "l4t-36.4.3", "ort-1.23.2", "sm87", "trt10"),
-    "trt10-10.3.0.30",
+    *("trt10-10.3.0.30", "trtrtx-1.7.1.116"),
 )
 CLASS_REMEDY = (
     f"name components of the families {FAMILY_NAMES}, in ascending order; on the aircraft's computer "

@@ -294,6 +294,7 @@ FAMILIES = {
     "driver": f"driver-{NUMBER}",
     "l4t": f"l4t-{VERSION}",
     "trt": rf"trt(?P<major>{NUMBER})(?:-(?P<version>(?P=major)(?:\.{NUMBER}){{3}}))?",
+    "trtrtx": rf"trtrtx-{NUMBER}(?:\.{NUMBER}){{3}}",
 }
 LEAST = f"(?P<library>ort|faiss|trt)>=(?P<version>{VERSION})"
 

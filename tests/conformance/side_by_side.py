@@ -617,6 +617,7 @@ HOSTS = (
     "cpu-aarch64-neon_dot+cuda12.6+driver-550+ort-1.23.2+sm87-orin-16sm-64gb+trt10-10.3.0.30",
     "cpu-x86_64-avx2+faiss-1.15.1+l4t-36.4.3+linux-aarch64+ort-1.23.2+trt10",
     "cpu-x86_64-avx2+faiss-1.15+ort-1.23.2+trt8-8.6.1.6",
+    "cpu-x86_64-avx2+sm89-geforce_rtx_4090+trt10+trtrtx-1.7.1.116",
 )
 NEEDS = (
     *HOSTS,
@@ -628,6 +629,11 @@ NEEDS = (
     "faiss>=1.15.1",
     "trt10+trt>=10.3",
     "trt>=10.0.0.0",
+    "sm89+trtrtx-1.7.1.116",
+    "sm89+trtrtx-1.7.1.11",
+    "trtrtx-1.7.1",
+    "trtrtx",
+    "trtrtx>=1.7.1.116",
     "trt>=9.9",
     "trt>=11",
     "trt10-10.3.0.30+trt>=10.3.0.31",

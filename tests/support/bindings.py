@@ -1,9 +1,10 @@
-"""The Python bindings of TensorRT and CUDA, each version in a folder of the environment: `bindings/<label>`.
+"""TensorRT and CUDA from Python, each version in a folder of the environment: `bindings/<label>`.
 
     python -m tests.support.bindings               installs what can be installed here, and says what cannot
     python -m tests.support.bindings dump MODULE   prints what a module offers, as JSON
 
-The bindings need the vendor's libraries to be imported; `trt_stubs.c` stands in for these.
+The bindings of TensorRT need the vendor's libraries to be imported; `trt_stubs.c` stands in for these. TensorRT for RTX
+and the lean runtimes come with their libraries.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 ROOT = Path(sys.prefix) / "bindings"
 TENSORRT = {
@@ -27,13 +33,20 @@ TENSORRT = {
     "11.4": ("tensorrt-cu13-bindings==11.4.0.106", "11.4.0.106"),
 }
 CUDA = {"cuda-12.9": "cuda-bindings==12.9.4", "cuda-13.0": "cuda-bindings==13.0.3"}
+RTX = "rtx-1.7"
+WHOLE = {
+    RTX: ("tensorrt-rtx-cu13-libs==1.7.1.116", "tensorrt-rtx-cu13-bindings==1.7.1.116"),
+    "lean-10.16": ("tensorrt-lean-cu12-libs==10.16.1.11", "tensorrt-lean-cu12-bindings==10.16.1.11"),
+    "lean-11.4": ("tensorrt-lean-cu13-libs==11.4.0.106", "tensorrt-lean-cu13-bindings==11.4.0.106"),
+}
 STUBS = Path(__file__).with_name("trt_stubs.c")
 REPOSITORY = Path(__file__).parents[2]
+_loaded: dict[str, ModuleType] = {}
 
 
 def install() -> None:
     """One folder a label; a label that cannot be had (another Python or machine) is left out, and its tests skip."""
-    wanted = {label: [name] for label, (name, _) in TENSORRT.items()}
+    wanted = {label: [name] for label, (name, _) in TENSORRT.items()} | {label: list(n) for label, n in WHOLE.items()}
     wanted |= {label: [name, "cuda-pathfinder>=1.1,<2"] for label, name in CUDA.items()}
     for label, names in wanted.items():
         into, begun = ROOT / label, ROOT / f"{label}.part"
@@ -46,7 +59,7 @@ def install() -> None:
             begun.rename(into)
         else:
             shutil.rmtree(begun, ignore_errors=True)
-            print(f"{names[0]} cannot be installed here; what needs it will skip")
+            print(f"{' '.join(names)} cannot be installed here; what needs it will skip")
 
 
 def missing(label: str) -> str:
@@ -58,6 +71,20 @@ def missing(label: str) -> str:
     if label in TENSORRT and (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return "the stub libraries are for x86-64 Linux"
     return ""
+
+
+@contextmanager
+def reachable(label: str) -> Iterator[pytest.MonkeyPatch]:
+    """Let this process, and whatever it starts, import what the label has; skip the test where it is not installed."""
+    if reason := missing(label):
+        pytest.skip(reason)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / label))
+        sys.modules.update(_loaded)
+        yield patch
+        # An extension module is loaded once into a process; afterwards nobody finds it.
+        for name in [name for name in sys.modules if name.startswith("tensorrt_rtx")]:
+            _loaded[name] = sys.modules.pop(name)
 
 
 def build_stubs(label: str, folder: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from builders.engines.card import SCHEMA
+from builders.engines.failures import failure
 from builders.engines.isolation import Limits
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from builders.engines.tensorrt import TensorRtBackend
@@ -24,6 +25,7 @@ from tests.support.field import Desk
 from tests.support.here import confine_here
 
 TENSORRT = ('backend = "onnxruntime"', 'backend = "tensorrt"')
+RTX = ('backend = "onnxruntime"', 'backend = "tensorrt-rtx"')
 FP32 = 'precision = "fp32"'
 
 without_tensorrt = pytest.mark.skipif(
@@ -241,7 +243,7 @@ class TestHost:
         ort = ran.json["backends"]["onnxruntime"]
         assert ort == {"host": OnnxRuntimeBackend().describe_host(), "version": OnnxRuntimeBackend().version}
         assert set(ort["host"].split("+")) <= set(ran.json["host"].split("+"))
-        assert set(ran.json["backends"]) == {"faiss", "onnxruntime", "tensorrt"}
+        assert set(ran.json["backends"]) == {"faiss", "onnxruntime", "tensorrt", "tensorrt-rtx"}
         assert ran.json["backends"]["faiss"]["host"] == host_component()
         assert is_host_class(ran.json["host"])
         people = flightbag("engines", "host")
@@ -267,6 +269,18 @@ class TestHost:
         monkeypatch.undo()
         monkeypatch.setattr(OnnxRuntimeBackend, "describe_host", unreadable)
         assert flightbag("engines", "host", "--json").status == 3
+
+    def test_a_library_without_a_gpu_is_no_part_of_the_class(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As on a ground machine, which compiles for aircraft."""
+
+        def alone(_self: object) -> str:
+            raise failure("no-device", "this machine has no GPU")
+
+        before = flightbag("engines", "host", "--json").json["host"]
+        monkeypatch.setattr(TensorRtBackend, "describe_host", alone)
+        ran = flightbag("engines", "host", "--json")
+        assert (ran.status, ran.json["host"]) == (0, before)
+        assert ran.json["backends"]["tensorrt"] == {"error": "this machine has no GPU"}
 
     def test_what_it_names_is_a_target_and_what_a_fast_engine_needs(self, desk: Desk, mission: Path) -> None:
         host = flightbag("engines", "host", "--json").json["host"]
@@ -391,6 +405,12 @@ def test_the_installed_program_says_the_same(desk: Desk, mission: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ([RTX, (FP32, f"{FP32}\ntensorrt = {{}}")], "backbones[0].tensorrt means nothing for tensorrt-rtx and fp32"),
+        ([TENSORRT, (FP32, f"{FP32}\ntensorrt_rtx = {{}}")], "backbones[0].tensorrt_rtx means nothing for tensorrt"),
+        (
+            [RTX, (FP32, f"{FP32}\ntensorrt_rtx = {{ optimisation_level = 1 }}")],
+            "backbones[0].tensorrt_rtx.optimisation_level is not a known key",
+        ),
         ([TENSORRT, (FP32, f'{FP32}\nmode = "fast"')], "backbones[0].mode means nothing for tensorrt and fp32"),
         ([(FP32, f"{FP32}\ntensorrt = {{}}")], "backbones[0].tensorrt means nothing for onnxruntime and fp32"),
         ([(FP32, f"{FP32}\ncalibration = {{}}")], "backbones[0].calibration means nothing for onnxruntime and fp32"),

@@ -119,6 +119,47 @@ def test_a_worker_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert not is_alive(seen[0])
 
 
+# What a library does that waits for itself: a thread in a futex, no CPU time, and standard input is not looked at.
+STUCK = """
+import threading
+held = bytearray({mib} << 20)
+lock = threading.Lock()
+lock.acquire()
+lock.acquire()
+"""
+
+
+@LINUX
+@pytest.mark.parametrize(("mib", "kind"), [(0, "failed"), (1100, "out-of-memory")])
+def test_a_worker_that_stands_still_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mib: int, kind: str
+) -> None:
+    library(tmp_path, monkeypatch, STUCK.format(mib=mib))
+    monkeypatch.setattr(isolation, "STILL_S", 0.5)
+    path = save(tmp_path, small_network())
+    with (
+        watched(tmp_path) as seen,
+        pytest.raises(Unavailable, match=r"net\.onnx has used no CPU time for 0\.5 s") as caught,
+    ):
+        compiled(spec_of(path), tmp_path, host="cpu", memory=1300 << 20)
+    assert caught.value.kind == kind
+    assert ("of the 1300 MiB that it may use" in caught.value.message) == (kind == "out-of-memory")
+    assert caught.value.remedy
+    assert "log" in caught.value.fields
+    assert not is_alive(seen[0])
+
+
+@LINUX
+def test_a_worker_that_waits_and_says_so_is_left_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that waits for the lock of a GPU: it says so again and again."""
+    talk = "import os, sys, time\nfor _ in range(6):\n    os.write(int(sys.argv[-1]), b'[]\\n')\n    time.sleep(0.15)\n"
+    library(tmp_path, monkeypatch, talk + "raise RuntimeError('waited long enough')\n")
+    monkeypatch.setattr(isolation, "STILL_S", 0.5)
+    path = save(tmp_path, small_network())
+    with pytest.raises(Unavailable, match="waited long enough"):
+        compiled(spec_of(path), tmp_path, host="cpu")
+
+
 @LINUX
 def test_a_worker_that_does_not_listen_is_killed_after_its_grace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,5 @@
-"""TensorRT and CUDA as libraries: the real bindings of 10.3, 10.16 and 11.4, their import, versions and messages.
+"""TensorRT and CUDA as libraries: the real bindings of 10.3, 10.16 and 11.4 and of TensorRT for RTX 1.7, their import,
+versions and messages.
 
 The backend is held against the bindings: every name that it uses, every call, and the callbacks, called by C code as
 the library calls them. What it uses is read from its modules (`uses`): attributes of the modules `tensorrt` and `cuda`,
@@ -28,13 +29,17 @@ from tests.builders.engines.fake_machine import forget_modules
 from tests.support import bindings
 
 FOLDER = Path(builders.engines.__path__[0])
-SOURCES = [FOLDER / f"tensorrt{part}.py" for part in ("", "_compile", "_host", "_library", "_session")]
+SHARED = [FOLDER / f"tensorrt_{part}.py" for part in ("compile", "host", "library", "session")]
+# The label of the bindings -> the modules that use them.
+SOURCES = {label: [FOLDER / "tensorrt.py", *SHARED] for label in bindings.TENSORRT}
+SOURCES[bindings.RTX] = [FOLDER / "tensorrt_rtx.py", *SHARED]
 # Variable -> the class of what it holds, of `tensorrt` or of `cuda`.
 HOLDS = {
     "builder": "tensorrt.Builder",
     "cache": "tensorrt.ITimingCache",
     "config": "tensorrt.IBuilderConfig",
     "context": "tensorrt.IExecutionContext",
+    "dtype": "tensorrt.DataType",
     "each": "tensorrt.ParserError",
     "engine": "tensorrt.ICudaEngine",
     "inspector": "tensorrt.EngineInspector",
@@ -54,8 +59,9 @@ HOLDS = {
 TEXT = ("__version__", "name")
 # Variables whose attributes are nobody's of these two libraries.
 OTHERS = frozenset(
-    """array arrays compatibility copy digest echo error facts feeds file hardware info into item job lock log match mib
-    monitor name np partial path paths pattern plugin results self spec stack text undeclared value writer""".split()  # noqa: SIM905 - many lines else
+    """array arrays compatibility copy device digest echo error facts feeds file hardware head info int into
+    item job library lock log match members mib monitor name need np one part partial path paths pattern plugin
+    product results self since spec stack target text undeclared value version wanted writer""".split()  # noqa: SIM905 - many lines else
 )
 
 
@@ -85,6 +91,8 @@ class Reader(ast.NodeVisitor):
                 self.known.add(node.name)
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node in tree.body:
                 self.known.add(node.targets[0].id)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node in tree.body:
+                self.known.add(node.target.id)
             elif isinstance(node, ast.Call):
                 self.calls[node.func] = node
                 if isinstance(node.func, ast.Attribute) and node.func.attr == "callback":  # of an ExitStack
@@ -137,12 +145,12 @@ class Reader(ast.NodeVisitor):
 
 
 @functools.cache
-def readers() -> tuple[Reader, ...]:
-    return tuple(map(Reader, SOURCES))
+def readers(label: str) -> tuple[Reader, ...]:
+    return tuple(map(Reader, SOURCES[label]))
 
 
-def uses() -> Iterator[Use]:
-    for reader in readers():
+def uses(label: str) -> Iterator[Use]:
+    for reader in readers(label):
         yield from reader.found
 
 
@@ -151,6 +159,7 @@ def surface(label: str, folder: Path) -> Mapping[str, Any]:
     """What the real module of this label offers."""
     stubs = bindings.build_stubs(label, folder / f"stubs-{label}") if label in bindings.TENSORRT else None
     module = "tensorrt_bindings" if stubs else "cuda.bindings.runtime"
+    module = "tensorrt_rtx_bindings" if label == bindings.RTX else module
     value: dict[str, Any] = json.loads(bindings.run(label, stubs, ["-m", "tests.support.bindings", "dump", module]))
     return value
 
@@ -179,7 +188,7 @@ class Checker:
                 return None
             name = part.removesuffix("()")
             if entry.get("enumeration"):
-                entry = {"is": path} if name in (*entry["enumeration"], "name") else None
+                entry = {"is": path} if name in (*entry["enumeration"], "name", "__members__") else None
             else:
                 entry = entry.get("members", {}).get(name)
             if entry and part != name and "members" not in entry:  # what is called is no class: its result
@@ -210,13 +219,13 @@ def _takes(names: list[str], required: int, positional: int, keywords: frozenset
     return positional <= len(names) and keywords <= set(left) and set(names[positional:required]) <= keywords
 
 
-@pytest.mark.parametrize("offered", bindings.TENSORRT, indirect=True, ids=str)
+@pytest.mark.parametrize("offered", SOURCES, indirect=True, ids=str)
 def test_names_and_calls_of_tensorrt(offered: Mapping[str, Any], request: pytest.FixtureRequest) -> None:
     label = request.node.callspec.id
     checker = Checker(offered)
-    mine = [use for use in uses() if use.path.startswith("tensorrt.")]
+    mine = [use for use in uses(label) if use.path.startswith("tensorrt.")]
     assert [text for use in mine if (text := checker.check(use))] == []
-    for reader in readers():
+    for reader in readers(label):
         for owner, name, parameters, where in reader.overrides:
             problem = overrides(checker, owner, name, parameters)
             assert not problem, f"{where}: {problem}"
@@ -224,7 +233,7 @@ def test_names_and_calls_of_tensorrt(offered: Mapping[str, Any], request: pytest
     assert len(checker.names) > 80
     assert len(checker.called) > 35
     # What is declared to have come later is there from that version on, and not before.
-    version = tuple(int(part) for part in bindings.TENSORRT[label][1].split("."))
+    version = tuple(int(part) for part in bindings.TENSORRT[label][1].split(".")) if label != bindings.RTX else (11,)
     for name, since in SINCE.items():
         assert (checker.find(f"tensorrt.{name}") is not None) == (version >= tuple(map(int, since.split(".")))), name
 
@@ -244,7 +253,7 @@ def overrides(checker: Checker, owner: str, name: str, parameters: tuple[str, ..
 @pytest.mark.parametrize("offered", bindings.CUDA, indirect=True, ids=str)
 def test_names_and_calls_of_cuda(offered: Mapping[str, Any], request: pytest.FixtureRequest) -> None:
     checker = Checker(offered)
-    mine = [use for use in uses() if use.path.startswith("cuda.")]
+    mine = [use for label in SOURCES for use in uses(label) if use.path.startswith("cuda.")]
     assert [text for use in mine if (text := checker.check(use))] == []
     print(f"{request.node.callspec.id}: {len(checker.names)} names, {len(checker.called)} calls")
     assert len(checker.names) > 15
@@ -271,17 +280,18 @@ def test_the_check_can_fail(offered: Mapping[str, Any], path: str, call: tuple[i
 
 
 def test_every_attribute_is_placed() -> None:
-    assert [text for reader in readers() for text in reader.unplaced] == []
+    assert [text for label in SOURCES for reader in readers(label) for text in reader.unplaced] == []
 
 
-@pytest.mark.parametrize("offered", bindings.TENSORRT, indirect=True, ids=str)
-def test_variables_hold_what_is_said(offered: Mapping[str, Any]) -> None:
+@pytest.mark.parametrize("offered", SOURCES, indirect=True, ids=str)
+def test_variables_hold_what_is_said(offered: Mapping[str, Any], request: pytest.FixtureRequest) -> None:
     """Where a variable is given the result of a call, the documentation says of which class that is."""
     checker = Checker(offered)
     checked = 0
-    for reader in readers():
+    for reader in readers(request.node.callspec.id):
         for name, path, where in reader.holds:
-            if path.startswith("tensorrt.") and (entry := checker.find(path)) is not None:
+            is_call = path.startswith("tensorrt.") and path.endswith("()")
+            if is_call and (entry := checker.find(path)) is not None:
                 assert entry == checker.find(HOLDS[name]), f"{where}: {name} holds what {path} is"
                 checked += 1
     assert checked >= 12
@@ -296,7 +306,7 @@ def test_the_fake_offers_nothing_that_the_bindings_do_not(
     script = "import json, tensorrt; from tests.support.bindings import dump; print(json.dumps(dump(tensorrt)))"
     environment = f"import os; os.environ['FAKE_TENSORRT_VERSION'] = '{label}'; "
     text = bindings.run("none", None, ["-c", environment + script], more=(fake_folder, *sys.path))
-    imported = {"annotations", "enum", "json", "os", "threading", "weakref", "Callable", "Path", "Any"}
+    imported = {"annotations", "contextlib", "enum", "json", "os", "threading", "weakref", "Callable", "Path", "Any"}
     fake = {name: entry for name, entry in json.loads(text).items() if name not in imported}
     for name, entry in fake.items():
         real = offered[name]
@@ -321,9 +331,10 @@ import json, os, sys
 from pathlib import Path
 from ctypes import CDLL
 import tensorrt_bindings as tensorrt
+from types import SimpleNamespace
 from builders.engines import tensorrt_compile as compile
 from builders.engines.base import EngineSpec, InputRange, CompileJob, Plugin
-from builders.engines.tensorrt import OPTIONS
+from builders.engines.tensorrt import OPTIONS, _configure
 from builders.engines.tensorrt_library import supports, import_tensorrt, library_version, make_log
 from builders.engines.tensorrt_session import TensorRtSession
 from blake3 import blake3
@@ -359,9 +370,12 @@ spec = EngineSpec("p", None, "fp32", (InputRange("aaaaa", ("N",), 1, 2, 3),), op
 job = CompileJob(spec, folder / "net.onnx", "h", folder, folder, lambda *what: told.append(what), lambda: False)
 log = make_log(tensorrt, sys.stderr)
 engine = folder / "engine"
-compile.compile_network(tensorrt, log, job, folder / "net.onnx", engine, folder / "timing.cache")
-inside = compile.inspect(tensorrt, log, engine)
-session = TensorRtSession(tensorrt, None, engine.read_bytes())
+configure = lambda config: _configure(tensorrt, config, spec)
+compile.compile_network(tensorrt, log, job, folder / "net.onnx", engine, configure, folder / "timing.cache")
+codes = SimpleNamespace(cudaSuccess=0, cudaErrorInsufficientDriver=35, cudaErrorNoDevice=100)
+cuda = SimpleNamespace(cudaError_t=codes, cudaGetDeviceCount=lambda: (0, 1))
+inside = compile.inspect(tensorrt, cuda, log, engine)
+session = TensorRtSession(tensorrt, cuda, engine.read_bytes())
 ends = [(end.name, end.dtype, end.shape) for end in session.inputs]
 print(json.dumps({"told": told, "inside": inside, "ends": ends, "said": list(session._log.errors),
                   "version": library_version(tensorrt)}))
@@ -396,7 +410,7 @@ def test_the_flow_over_the_real_types(label: str, tmp_path: Path) -> None:
 def test_without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "tensorrt_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(Unavailable, match="hardware vendor") as caught:
+    with pytest.raises(Unavailable, match="JetPack") as caught:
         TensorRtBackend().version  # noqa: B018
     assert caught.value.extra == "tensorrt"
 
@@ -421,6 +435,11 @@ def test_a_tensorrt_that_does_not_serve(
     forget_modules()
 
 
+NO_DRIVER = "cudaError 35: CUDA driver version is insufficient for CUDA runtime version"
+UNSUPPORTED = "unsupported-op"
+NO_PROFILE = "Network has dynamic or shape inputs, but no optimization profile has been defined"
+
+
 class Library:
     """The version functions of libnvinfer."""
 
@@ -431,7 +450,7 @@ class Library:
 
 def test_all_four_parts_of_the_version_come_from_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(text: str, library: Library) -> str:
-        return library_version(type("Module", (), {"__version__": text}), lambda name: library)
+        return library_version(type("Module", (), {"__version__": text}), open_library=lambda name: library)
 
     assert version("10.3.0", Library(10, 3, 0, 30)) == "10.3.0.30"
     assert version("10.3.0.26", Library(10, 7, 0, 23)) == "10.7.0.23"
@@ -451,9 +470,43 @@ def test_all_four_parts_of_the_version_come_from_the_library(monkeypatch: pytest
         (["Serialization assertion failed.Version tag does not match. Note: Current Version: 239"], [], "version"),
         ([], ["insufficient memory"], "out-of-memory"),
         ([], [], "failed"),
+        # What the real library says, of TensorRT for RTX 1.7.1 without a GPU and of the lean runtimes.
+        ([f"API Usage Error ({NO_PROFILE})", f"Error Code 1: Cuda Runtime ({NO_DRIVER})"], [], "wrong-inputs"),
+        (["API Usage Error (Network must have at least one output)"], [], "invalid-model"),
+        (["tensor image is missing dimensions in profile 0"], [], "wrong-inputs"),
+        (["Optimization profile 0 is missing values for shape input tensor s"], [], "wrong-inputs"),
+        ([f"Error Code 1: Cuda Runtime (In generateForCurrent at /_src/a.cpp:221 ({NO_DRIVER}))"], [], "no-device"),
+        (["CUDA initialization failure with error: 35. Please check your CUDA installation"], [], "no-device"),
+        (
+            ["Serialization (Serialization assertion header.magicTag == kEXPECTED_MAGIC_TAG failed.)"],
+            [],
+            "invalid-model",
+        ),
+        (["Serialization assertion plan.header.size == blobSize failed."], [], "invalid-model"),
+        (["Cannot deserialize with an empty memory buffer"], [], "invalid-model"),
+        ([f"std::bad_alloc {NO_DRIVER}"], [], "out-of-memory"),
+        (["no tactics to implement the operation within workspace limit"], [], "out-of-memory"),
+        (["MyelinCheckException: myelin_tensor.h:47: CHECK(p) failed."], [], "out-of-memory"),
+        (["bad optional access"], [], "out-of-memory"),
+        (["Error Code 1: Myelin (Unexpected exception Resource temporarily unavailable)"], [], "out-of-memory"),
+        (
+            ["Internal Error (Assertion !layerImpls.empty() failed. a has no runners that implement it)"],
+            [],
+            UNSUPPORTED,
+        ),
+        (
+            ["Error Code 1: Myelin (MyelinCheckException: decompose_ops.cpp:59: CHECK() failed. Attention)"],
+            [],
+            UNSUPPORTED,
+        ),
+        (["Error Code 4: API Usage Error (Tensor output has datatype FP8 but is not produced by I)"], [], UNSUPPORTED),
+        (["Plugin not found, are the plugin name, version, and namespace correct?"], [], "unsupported-op"),
+        (["Dimension mismatch for tensor image and profile 0"], [], "wrong-inputs"),
+        (["kOPT values for profile 0 violate shape constraints"], [], "wrong-inputs"),
     ],
 )
 def test_what_the_words_mean(errors: list[str], warnings: list[str], kind: str) -> None:
     error = failure_of_messages("it failed", errors, warnings)
     assert error.kind == kind
     assert error.remedy
+    assert "/_src/" not in error.message

@@ -37,6 +37,7 @@ COMPONENTS = {
     "ort": VERSIONS.map("ort-{}".format),
     "sm": st.sampled_from(["sm87", "sm87-orin", "sm87-orin-16sm", "sm87-orin-16sm-64gb"]),
     "trt": st.sampled_from(["trt9", "trt10", "trt10-10.3.0.30", "trt10-10.13.0.30", "trt11-11.0.0.0"]),
+    "trtrtx": st.sampled_from(["trtrtx-1.7.1.116", "trtrtx-1.7.1.11"]),
 }
 LEAST = {name: VERSIONS.map((name + ">={}").format) for name in ("faiss", "ort", "trt")}
 

@@ -4,13 +4,16 @@ An engine is a line of JSON, what it was built with, and the ONNX, which an exec
 here builds, loads and computes, and what TensorRT 10.3, 10.16 or 11.4 lacks is lacking (FAKE_TENSORRT_VERSION).
 Like the bindings, this refuses arguments of other types, attributes that do not exist, and subclasses that did not call
 the base class; it gives None where they do and tells the reason to the logger alone, calls back from a thread of its
-own, and takes an exception in a callback for a wish to stop.
+own, takes an exception in a callback for a wish to stop, takes no notice of what a stream writer returns, and a runtime
+that is made without a driver does not survive its first use. The words are those of the real parser and builder, as
+TensorRT for RTX, which has the same, says them here (`tests/builders/engines/test_tensorrt_rtx.py`).
 
 FAKE_TENSORRT_FAIL holds what is to go wrong, commas between: each is looked up where it happens (`_fails`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import os
@@ -181,6 +184,14 @@ class ITensor(_Strict):
     def shape(self) -> Dims:
         return Dims(d.dim_value if d.HasField("dim_value") else -1 for d in self._info.type.tensor_type.shape.dim)
 
+    @property
+    def dtype(self) -> Any:
+        return DataType[_ONNX_TYPES[self._info.type.tensor_type.elem_type]]
+
+    @property
+    def is_shape_tensor(self) -> bool:
+        return False
+
 
 class INetworkDefinition(_Strict):
     def __init__(self, builder: Builder) -> None:
@@ -195,6 +206,14 @@ class INetworkDefinition(_Strict):
     def get_input(self, index: int) -> ITensor:
         _check((index, int))
         return ITensor(self._model.graph.input[index])
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self._model.graph.output) if self._model else 0
+
+    def get_output(self, index: int) -> ITensor:
+        _check((index, int))
+        return ITensor(self._model.graph.output[index])
 
 
 class ParserError(_Strict):
@@ -236,13 +255,13 @@ class OnnxParser(_Strict):
             return self._no("MEM_ALLOC_FAILED", "std::bad_alloc")
         try:
             parsed = onnx.load(model)
-        except Exception as error:
-            return self._no("MODEL_DESERIALIZE_FAILED", f"Failed to parse the ONNX model: {type(error).__name__}")
+        except Exception:
+            return self._no("MODEL_DESERIALIZE_FAILED", "Assertion failed: Failed to parse the ONNX model.")
         known = self._network._builder._registry._operators
         for node in parsed.graph.node:
             if not onnx.defs.has(node.op_type, node.domain) and node.op_type not in known:
-                text = f"No importer registered for op: {node.op_type}. Attempting to import as plugin."
-                return self._no("UNSUPPORTED_NODE", text, node.op_type, node.name)
+                text = 'creator && "Plugin not found, are the plugin name, version, and namespace correct?"'
+                return self._no("INVALID_NODE", text, node.op_type, node.name)
         self._network._model = parsed
         self._network._parser = weakref.ref(self)
         return True
@@ -414,16 +433,19 @@ class Builder(_Strict):
                 result = False
             answers.append(result is not False)
 
-        def build() -> None:
-            call(monitor.phase_start, "Building Engine", None, 2)
-            call(monitor.phase_start, "Tactic timing", "Building Engine", 3)
-            for step in range(3):
+        def phase(name: str, parent: str | None, steps: int, inner: Callable[[], None] = lambda: None) -> None:
+            if not all(answers):
+                return
+            call(monitor.phase_start, name, parent, steps)
+            for step in range(steps):
+                inner()
                 if all(answers):
-                    call(monitor.step_complete, "Tactic timing", step)
-            call(monitor.phase_finish, "Tactic timing")
-            if all(answers):
-                call(monitor.step_complete, "Building Engine", 0)
-            call(monitor.phase_finish, "Building Engine")
+                    call(monitor.step_complete, name, step)
+            call(monitor.phase_finish, name)
+
+        def build() -> None:
+            inner = "Building engine from subgraph"  # comes several times
+            phase("Building engine", None, 3, lambda: phase(inner, "Building engine", 2))
 
         thread = threading.Thread(target=build)
         thread.start()
@@ -448,13 +470,8 @@ if _VERSION >= (10, 13, 3):
         engine = self._built(network, config)
         if engine is None:
             return False
-        for start in range(0, len(engine), 4096):
-            piece = engine[start : start + 4096]
-            written = writer.write(piece)
-            _check((written, int))
-            if written != len(piece):
-                self._logger._say("ERROR", "the stream writer wrote less than it was given")
-                return False
+        with contextlib.suppress(BaseException):
+            writer.write(engine)
         return True
 
     Builder.build_serialized_network_to_stream = _to_stream
@@ -465,6 +482,8 @@ class Runtime(_Strict):
 
     def __init__(self, logger: ILogger) -> None:
         _base(logger, ILogger)
+        if _fails("cuda-none"):
+            raise AssertionError("the process would crash at the first use of this object: ask CUDA first")
         if _fails("no-runtime"):
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
@@ -474,7 +493,9 @@ class Runtime(_Strict):
         _check((serialized_engine, (bytes, memoryview)))
         data = bytes(serialized_engine)
         if not data.startswith(_MAGIC):
-            return self._no("Serialization assertion magicTagRead == kMAGIC_TAG failed. Magic tag does not match")
+            return self._no(
+                "Error Code 1: Serialization (Serialization assertion header.magicTag == kEXPECTED_MAGIC_TAG failed.)"
+            )
         line, _, model = data[len(_MAGIC) :].partition(b"\n")
         header = json.loads(line)
         built = tuple(map(int, header["version"].split(".")))

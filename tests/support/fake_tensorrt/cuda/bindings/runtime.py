@@ -18,6 +18,7 @@ class cudaError_t(enum.IntEnum):
     cudaErrorInvalidValue = 1
     cudaErrorMemoryAllocation = 2
     cudaErrorInsufficientDriver = 35
+    cudaErrorNoDevice = 100
     cudaErrorInvalidResourceHandle = 400
 
 
@@ -59,6 +60,12 @@ def _fails(how: str) -> bool:
 
 def cudaDriverGetVersion() -> tuple[cudaError_t, int]:
     return _Code.cudaSuccess, 0 if _fails("cuda-none") else _device()[1]
+
+
+def cudaGetDeviceCount() -> tuple[cudaError_t, int | None]:
+    if _fails("cuda-none"):
+        return _Code.cudaErrorInsufficientDriver, None
+    return _Code.cudaSuccess, 1
 
 
 def cudaGetDeviceProperties(device: int) -> tuple[cudaError_t, cudaDeviceProp | None]:
