@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest test-pythons check drill fuzz mutate bench lock dist fix clean
+.PHONY: demo test test-oldest test-pythons test-aarch64 check drill fuzz mutate bench lock dist fix clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
@@ -34,6 +34,10 @@ test-oldest: $(VENV)/.stamp
 # the counts that README shows. `make test` runs a part of the first.
 test-pythons: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.pythons
+
+# What flies, on an emulated computer of 64-bit ARM: needs qemu-user-static and apt. Four minutes.
+test-aarch64: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.aarch64
 
 # Every crash state, injected fault and damage, 400 kills, many processes for a minute; the proofs that are too long for `make test`.
 drill: $(VENV)/.stamp
@@ -79,4 +83,4 @@ fix: $(VENV)/.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venvs .demo .mutate dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venvs .aarch64 .demo .mutate dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
