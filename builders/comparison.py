@@ -63,12 +63,18 @@ def unchanged(
             return None
         if not plan.validity.kept_by(opened.manifest.issue, now=now):
             return None
-        gates = plan.gates_beside({figure.name for figure in opened.manifest.quality}, missing)
-        if opened.manifest.identity != plan.identity(missing, gates, releases_of(plan)):
+        unproven = plan.unproven(repository, opened.table)
+        if unproven != opened.manifest.unproven or not plan.may_lack(unproven):
+            return None  # somebody has measured it meanwhile, or the mission file demands that now
+        published = {(figure.name, figure.recipe) for figure in opened.manifest.quality}
+        gates = plan.gates_beside(published, missing)
+        recipes = {figure.recipe for figure in unproven}
+        measured = tuple(gate for gate in gates if gate.recipe not in recipes)
+        if opened.manifest.identity != plan.identity(missing, measured, unproven, releases_of(plan)):
             return None
         if any(opened.table.find(task.name) != task.entry for task in plan.of(FileTask)):
             return None  # the identity does not tell where a file lay
-        binding = Binding(now)
+        binding = Binding(now, proof=False)
         findings = check_binding(repository.evidence, opened, plan.facts.id, binding, moment_of(opened, binding))
         if any(finding.kind != "not-yet-valid" for finding in findings):
             return None  # it could not fly, now or later
@@ -96,6 +102,7 @@ def unchanged(
         expires_at=opened.manifest.issue.expires_at,
         artifacts=tuple(sorted(rows_of(entries), key=lambda row: row.name)),
         figures=tuple(Measured.signed(figure) for figure in opened.manifest.quality),
+        unproven=opened.manifest.unproven,
         not_measured=plan.unmeasured,
         rows=sum(entry.meta["rows"] for entry in entries if entry.kind == "descriptors"),
     )

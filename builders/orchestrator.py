@@ -120,15 +120,15 @@ class _Build:
         lists = store_lists(self.store, missing)
         artifacts: list[Artifact] = [*engines.values(), *built.values(), *probes, *indexes, *files, *lists]
         rows = [row for one in artifacts for row in rows_of(one.entries(), one.seconds, one.figures)]
-        figures, unmeasured = FigureMeter(self.context, self.store, map_, engines, probes, self.progress).measure(
-            plan.questions
-        )
+        meter = FigureMeter(self.context, self.store, map_, engines, probes, self.progress)
+        figures, unproven, unmeasured = meter.measure(plan.questions)
         report = BuildReport(
             "built",
             plan.facts.id,
             self.coverage(missing, shards),
             artifacts=tuple(sorted(rows, key=lambda row: row.name)),
             figures=figures,
+            unproven=unproven,
             not_measured=(*plan.unmeasured, *unmeasured),
             rows=sum(len(one.origins) for one in built.values()),
             embedded=sum(one.embedded for one in built.values()),
@@ -204,7 +204,7 @@ class _Build:
         manifest = Manifest(
             mission=plan.facts,
             issue=next_issue(self.trust_root, *before, now=self.now, valid_from=valid_from, expires_at=expires_at),
-            host=plan.host,
+            hosts=plan.hosts,
             coverage=missing.coverage(plan.gates),
             quality=tuple(one.figure() for one in report.figures),
             releases=releases,
@@ -212,7 +212,8 @@ class _Build:
             merkle_root=table.merkle_root,
             table=ObjectId.of(table_bytes),
             table_size=len(table_bytes),
-            identity=plan.identity(missing, report.figures, releases),
+            identity=plan.identity(missing, report.figures, report.unproven, releases),
+            unproven=report.unproven,
         )
         signatures = max(self.keys, self.trust_root.mission.threshold)
         overhead = {"the entry table": len(table_bytes), "the manifest": size_of(manifest, signatures)}

@@ -174,6 +174,7 @@ def _check_report(report: BuildReport, outcome: str, manifest: Manifest, table: 
     if (
         (report.outcome, report.mission) != (outcome, manifest.mission.id)
         or tuple(one.figure() for one in report.figures) != manifest.quality
+        or report.unproven != manifest.unproven
         or (coverage.tiles, coverage.tiles - coverage.described, len(coverage.missing))
         != (manifest.coverage.tiles, manifest.coverage.missing, manifest.coverage.missing)
         or sorted((row.name, row.id, row.bytes) for row in report.artifacts)
@@ -191,7 +192,7 @@ def _require_stated(
     files that state these.
     """
     from builders.crossing import place_digest
-    from builders.mission.reader import mission_of
+    from builders.mission.reader import mission_of, proof_aboard
     from builders.mission.schema import scaled
     from builders.mission.validity import Validity
 
@@ -207,6 +208,8 @@ def _require_stated(
         "sector": (stated.sector, facts.sector),
         "validity": (True, Validity.of(stated, trust_root).kept_by(manifest.issue, now=now)),
     }
+    if manifest.unproven:
+        pairs["target.proof"] = (True, proof_aboard(path, data))
     if stated.area.bbox_e7 is not None:
         pairs["area"] = (Area(stated.area.bbox_e7), facts.area)
     if "area" not in pairs or exact is None:

@@ -13,22 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from store.errors import Corrupt
 from store.format.cbor import encode
-from store.format.ids import DIGEST_SIZE, BuildKey, derive
+from store.format.ids import BUILD_KEY_CONTEXT, DIGEST_SIZE, BuildKey, derive
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-KEY_CONTEXT = "flightbag 2026 build key v1"
 CELL_CONTEXT = "flightbag 2026 cell tiles v1"
 KEYS_CONTEXT = "flightbag 2026 shard keys v1"
-FIGURE_CONTEXT = "flightbag 2026 quality recipe v1"
 SHARD_SCHEMA = "flightbag/shard/4"
 PROBE_SCHEMA = "flightbag/probe/2"
 # Of an output [N, T, d], for each image; "none" for one that is [N, d].
 POOLS = ("none", "cls", "mean", "gem")
-FIDELITY_SCHEMA = "flightbag/fidelity/1"
 # The bytes of a tile in `tile_list`.
 TILE_PAIR = 8 + DIGEST_SIZE
 
@@ -41,7 +38,7 @@ class Recipe:
 
     @property
     def key(self) -> BuildKey:
-        return BuildKey(derive(KEY_CONTEXT, encode(dict(self.fields))))
+        return BuildKey(derive(BUILD_KEY_CONTEXT, encode(dict(self.fields))))
 
 
 def tile_list(ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> bytes:
@@ -52,12 +49,6 @@ def tile_list(ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> bytes:
     pairs = np.empty(len(ids), [("id", "<u8"), ("hash", "u1", DIGEST_SIZE)])
     pairs["id"], pairs["hash"] = ids, hashes
     return pairs.tobytes()
-
-
-def fidelity_recipe(probe: BuildKey, engine: BuildKey) -> bytes:
-    """Return the digest of what a figure of fidelity rests on: the keys of the probe, and of the engine that describes
-    camera frames for its descriptor set."""
-    return derive(FIGURE_CONTEXT, encode({"schema": FIDELITY_SCHEMA, "probe": bytes(probe), "engine": bytes(engine)}))
 
 
 def _json(value: Any) -> str:

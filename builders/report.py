@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ from builders.imagery.coverage import FAULTS, Gates, Shortfall
 from builders.imagery.repetition import Repeats
 from store.errors import FlightbagError, Invalid
 from store.format.entries import Entry
-from store.format.manifest import PPM, Figure
+from store.format.manifest import PPM, Figure, Unproven
 from store.format.missing import MissingList, Run
 from store.takeoff.quality import AGAINST, Training, figure_title, recall_rows, trainings
 
@@ -49,7 +50,7 @@ class Measured:
     """A figure that gates a build: parts per million, rounded down, the least that is asked for, the number of queries
     that it rests on, and the digest of the recipe that measured it. `missed` says of single queries, for people, what
     became of them. `chance` is what answers in a random order would reach, None where that says nothing or was not
-    counted."""
+    counted. `engine` is the entry of the engine that was asked, "" where nobody says."""
 
     name: str
     value: int
@@ -58,6 +59,7 @@ class Measured:
     recipe: bytes
     missed: tuple[str, ...] = ()
     chance: int | None = None
+    engine: str = ""
 
     @classmethod
     def signed(cls, figure: Figure) -> Self:
@@ -151,7 +153,8 @@ class CoverageReport:
 class PlanRow:
     """The line of a task in a plan: `key` is "" for a kind without build keys, `bytes` None where the size is not known
     yet, `tiles` the number of tiles that a shard shows; `outside` the path of a file that is stored from outside the
-    folder of the mission file, "" for all else; `detail` is for people, where no size is known."""
+    folder of the mission file, "" for all else; `detail` is for people, where no size is known; `hosts` are the classes
+    that an engine is for."""
 
     name: str
     key: str
@@ -160,6 +163,7 @@ class PlanRow:
     tiles: int | None = None
     detail: str = ""
     outside: str = ""
+    hosts: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -176,7 +180,7 @@ class PlanReport:
 
     mission: str
     flight: str
-    host: str
+    hosts: tuple[str, ...]
     valid_from: int | None
     expires_at: int | None
     tiles: int
@@ -192,7 +196,7 @@ class PlanReport:
         """Return the plan for machines: each artifact present or missing, sizes in bytes where they are known."""
         return {
             "mission": self.mission,
-            "host": self.host,
+            "hosts": list(self.hosts),
             "valid_from": self.valid_from,
             "expires_at": self.expires_at,
             "tiles": self.tiles,
@@ -208,11 +212,11 @@ class PlanReport:
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
-    `why` says) or `failed` (nothing published; `why`). `not_measured` says which figures it lacks, and why; `notes`
-    what was passed over in the files of the area and the takeoff. `rows` are those of all shards, `embedded` of these
-    the ones that were described now. `signing_code` is that of the manifest or the draft (FORMAT.md 10.3). `valid_from`
-    and `expires_at` are those of the manifest or the draft, in unix seconds; None where it is valid at once, or for
-    ever."""
+    `why` says) or `failed` (nothing published; `why`). `unproven` are the figures that each aircraft has to prove;
+    `not_measured` says which figures it lacks, and why; `notes` what was passed over in the files of the area and the
+    takeoff. `rows` are those of all shards, `embedded` of these the ones that were described now. `signing_code` is
+    that of the manifest or the draft (FORMAT.md 10.3). `valid_from` and `expires_at` are those of the manifest or the
+    draft, in unix seconds; None where it is valid at once, or for ever."""
 
     outcome: Literal["built", "unchanged", "draft", "failed"]
     mission: str
@@ -224,6 +228,7 @@ class BuildReport:
     expires_at: int | None = None
     artifacts: tuple[ArtifactReport, ...] = ()
     figures: tuple[Measured, ...] = ()
+    unproven: tuple[Unproven, ...] = ()
     not_measured: tuple[str, ...] = ()
     rows: int = 0
     embedded: int = 0
@@ -249,10 +254,27 @@ class BuildReport:
         value = asdict(self)
         value["coverage"]["missing"] = self.coverage.missing.as_json()
         value["figures"] = [{**one, "recipe": one["recipe"].hex()} for one in value["figures"]]
+        value["unproven"] = [{**one, "recipe": one["recipe"].hex()} for one in value["unproven"]]
         value["warnings"] = list(self.warnings)
         value["manifest"] = self.manifest or None
         value["saved_bytes"] = self.saved_bytes
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class OrderReport:
+    """An engine of a mission file: its backbone, name, build key and need, what became of its order (`ordered`,
+    `already ordered`, `not needed`), and why it is ordered."""
+
+    backbone: str
+    name: str
+    key: str
+    need: str
+    outcome: str
+    why: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,8 +353,11 @@ def too_large(sizes: Iterable[tuple[str, int]], limit: int, *, complete: bool) -
 def too_low(figures: Iterable[Measured]) -> str:
     """Return why a mission with these figures is refused; "" where all of them hold, and every map finds something."""
     figures = tuple(figures)
+    names = Counter(one.name for one in figures)
     low = [
-        f"{figure_title(one.name)} is {one.value / PPM:g}, at least {one.least / PPM:g} is required"
+        figure_title(one.name)
+        + (f" ({one.engine})" if names[one.name] > 1 else "")
+        + f" is {one.value / PPM:g}, at least {one.least / PPM:g} is required"
         + "".join(f"; {text}" for text in (*one.missed, *([_CONFUSES] if one.name.startswith("self@") else [])))
         for one in figures
         if not one.holds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ settings.load_profile("flightbag")
 # A shell lets what it starts in the background ignore Ctrl-C, and the programs that the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Some machines forbid Python to keep what it compiles; each of the thousand processes that the tests start would then
+# compile this program again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The tests write to memory where it has room: they sync thousands of times, and a disk needs milliseconds for each.
 # No test needs a real disk: a power cut is a model (tests.faults.disks). TMPDIR=/tmp runs them on a disk.

@@ -58,6 +58,7 @@ def enrol_command(
     newest = kept.root.root
     code = short_code(newest.digest)
     counts = {"missions": len(kept.missions), "accepted": len(kept.accepted), "consumed": len(kept.consumed)}
+    counts["proofs"] = len(kept.proofs)
     if as_json:
         print_json(
             {"id": id_, "host": host, "root": newest.version, "code": code, "forgot": enrolment.forgot, "kept": counts}
@@ -70,7 +71,7 @@ def enrol_command(
     elif again:
         say(
             f"  keeps {render.many(counts['missions'], 'mission')}, {render.many(counts['consumed'], 'flight')} flown, "
-            f"{counts['accepted']} accepted and not flown"
+            f"{counts['accepted']} accepted and not flown, {render.many(counts['proofs'], 'proof')} of engines"
         )
     if enrolment.left:
         last = max(enrolment.left, key=lambda one: one.root.root.version)
@@ -174,6 +175,7 @@ def show(state: State, as_json: Json = False) -> int:
                 },
                 "accepted": list(aircraft.accepted),
                 "consumed": list(aircraft.consumed),
+                "proofs": [proof.hex() for proof in aircraft.proofs],
                 "changes": stored.number,
                 "one_slot_lost": stored.mend,
             }
@@ -189,6 +191,7 @@ def show(state: State, as_json: Json = False) -> int:
                 *(("mission", f"{name}, sequence {seen.sequence}") for name, seen in aircraft.missions.items()),
                 *(("accepted", flight) for flight in aircraft.accepted),
                 *(("flown", flight) for flight in aircraft.consumed),
+                *(("proven", proof.hex()) for proof in aircraft.proofs),
                 *([("slots", "one of the two is damaged or old; the next change writes both")] if stored.mend else []),
             ]
         )

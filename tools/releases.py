@@ -13,6 +13,7 @@ import typer
 
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
 from store.format.entries import SEGMENT
+from store.format.host import fit
 from store.format.manifest import ENVELOPE_LIMIT
 from store.format.release import KINDS, Approval, Release
 from store.ground import releases
@@ -60,17 +61,27 @@ def new(
         )
     with Repository.open(store) as repository:
         engines = [_engines(repository, one) for one in mission]
-    hosts = {mission_host for mission_host, _ in engines}
-    if host is None and len(hosts) != 1:
-        raise Invalid("the missions are for several host classes", remedy="name one with --host")
-    approvals = [approval for _, approvals in engines for approval in approvals]
-    data = releases.drafted(name, host or hosts.pop(), approvals, now=int(time.time()))
+    hosts = {one for mission_hosts, _ in engines for one in mission_hosts}
+    if host is None:
+        if len(hosts) != 1:
+            raise Invalid(
+                "the missions are for several host classes", remedy=f"name one with --host: {', '.join(sorted(hosts))}"
+            )
+        (host,) = hosts
+    approvals = [
+        approval
+        for mission_hosts, approvals in engines
+        for approval in approvals
+        # Of the engines of a mission for several classes, those that this one takes.
+        if host not in mission_hosts or not fit(host, approval.host).lacking
+    ]
+    data = releases.drafted(name, host, approvals, now=int(time.time()))
     keyfiles.write_new(file, data)
     return _show(data, file, as_json=as_json)
 
 
-def _engines(repository: Repository, mission: str) -> tuple[str, list[Approval]]:
-    """Return the host class of a mission and its entries that need approval, from its draft or else its manifest."""
+def _engines(repository: Repository, mission: str) -> tuple[tuple[str, ...], list[Approval]]:
+    """Return the host classes of a mission and its entries that need approval, from its draft or else its manifest."""
     manifest = None
     with suppress(NotFound):
         of_draft = draft_of(repository, mission).manifest
@@ -79,7 +90,7 @@ def _engines(repository: Repository, mission: str) -> tuple[str, list[Approval]]
             manifest = of_draft
     manifest = manifest or repository.current(mission).manifest
     table = read_table(repository.evidence, manifest)
-    return manifest.host, [Approval.of(entry) for entry in table.entries if entry.kind in KINDS]
+    return manifest.hosts, [Approval.of(entry) for entry in table.entries if entry.kind in KINDS]
 
 
 @app.command("sign")

@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
+from store.errors import FlightbagError
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, MissionFacts, Takeoff, utc
 from store.format.missing import MissingList
 from store.ground.history import diff
 from store.ground.issuing import Review
 from store.takeoff import quality
+from store.takeoff.engines import engine_for, engines_of
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
 from store.trust.root import TrustRoot
 
 if TYPE_CHECKING:
+    from builders.acceptance import Acceptance
+    from builders.fulfilment import Offer
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
-    from builders.report import BuildReport, EngineReport, PlanReport
+    from builders.report import BuildReport, EngineReport, OrderReport, PlanReport
+    from store.takeoff.aircraft import Proving
 
 # The most tiles that a list names one by one.
 LISTED = 20
@@ -154,7 +159,14 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     facts, manifest = item.mission.facts, item.mission.manifest
     head = "WOULD HAVE BEEN GO" if past else "GO"
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
-    yield f"  aircraft   {', '.join(facts.aircraft)}   host {manifest.host}"
+    several = len(manifest.hosts) > 1
+    yield f"  aircraft   {', '.join(facts.aircraft)}" + ("" if several else f"   host {manifest.hosts[0]}")
+    yield from (f"  host       {host}" for host in manifest.hosts if several)
+    if item.mission.host is not None and several:
+        for engines in engines_of(item.mission.table.entries).values():
+            yield from (
+                f"  loads      {one.name}" for one in [engine_for(engines, item.mission.host)] if one is not None
+            )
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
     yield from (f"  outside    {text}" for text in outside(facts))
     yield f"  valid      {validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)}"
@@ -224,12 +236,14 @@ def _move(step: Step) -> tuple[str, str]:
 def plan(item: PlanReport, now: int) -> Iterator[str]:
     """Yield what a build would make, what the store already has, and which tiles of the area are missing. `now` is unix
     seconds."""
-    yield f"mission {item.mission}, flight {item.flight}, host {item.host}"
+    yield f"mission {item.mission}, flight {item.flight}, host {' and '.join(item.hosts)}"
     yield f"valid, if it is built now: {validity(item.valid_from, item.expires_at, now)}"
     rows = item.artifacts
     yield from table(
         [("present" if r.present else "missing", r.name, r.detail if r.bytes is None else size(r.bytes)) for r in rows]
     )
+    if len(item.hosts) > 1:
+        yield from (f"{r.name} is for {' and '.join(r.hosts)}" for r in rows if r.hosts)
     yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
     missing = sum(not row.present for row in rows)
     yield f"{len(rows) - missing} present, {missing} to build; {item.tiles} tiles of the area"
@@ -317,14 +331,23 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
 def _built_figures(item: BuildReport) -> Iterator[str]:
     """Yield the figures of a build, what they are to be compared with, and what was not measured."""
     rows = [("figure", "value", "chance", "least", "queries")]
+    names = Counter(one.name for one in item.figures)
+    asked = sorted({one.engine for one in item.figures if names[one.name] > 1 and one.engine})
     for one in item.figures:
         if not quality.is_baseline(one.name):
             least = f"{one.least / PPM:g}{'' if one.holds else ' TOO LOW'}" if one.least else "-"
-            rows.append((quality.figure_title(one.name), share(one.value), share(one.chance), least, str(one.queries)))
+            title = quality.figure_title(one.name)
+            if one.engine in asked:
+                title += f" [{asked.index(one.engine) + 1}]"
+            rows.append((title, share(one.value), share(one.chance), least, str(one.queries)))
     if item.figures:
         yield from table(rows)
+    yield from (f"[{number}] by {engine}" for number, engine in enumerate(asked, 1))
     yield from baselines(item.figures, {one.name: one.chance for one in item.figures})
     yield from (f"warning: {text}" for text in item.warnings)
+    for figure in item.unproven:
+        title = quality.figure_title(figure.name)
+        yield f"UNPROVEN: {title}, at least {figure.least / PPM:g}: NO-GO on each aircraft until it is probed there"
     yield from (f"not measured: {text}" for text in item.not_measured)
 
 
@@ -390,6 +413,8 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
         if one.value is None:
             option = "--landmarks" if one.name.startswith(quality.LANDMARKS) else "--against"
             notes.append(f"NOT MEASURED: {option} is missing")
+        elif one.unproven and one.same_recipe:
+            notes.append("nobody had measured it")
         elif one.unsure:
             notes.append("not measured in the way of the signed figure")
         if not quality.is_baseline(one.name):
@@ -398,6 +423,14 @@ def measured(figures: Sequence[Measurement]) -> Iterator[str]:
             rows.append((name, now, by_chance, signed, least, str(one.queries), "; ".join(notes)))
     yield from table(rows)
     yield from (f"{one.name}: {text}" for one in figures for text in one.missed)
+
+
+def proving(item: Proving[Measurement], state: str | None) -> Iterator[str]:
+    """Yield what the state of an aircraft remembers now of figures that nobody had measured, or that none was given."""
+    yield from (f"proven aboard, and recorded: {quality.figure_title(name)}" for name in item.held)
+    yield from (f"NOT PROVEN, nor recorded: {quality.figure_title(name)}" for name in item.failed)
+    if state is None and any(one.unproven for one in item.figures):
+        yield "nothing was recorded: aboard, give the aircraft's state with --state"
 
 
 def measured_recall(figures: Sequence[Measurement], signed: Sequence[Figure]) -> Iterator[str]:
@@ -416,12 +449,82 @@ def engines(report: Sequence[EngineReport]) -> Iterator[str]:
     ]
     yield from table(rows)
     for one in report:
+        if one.card is not None and not one.card.proven:
+            yield f"{one.backbone}: unproven: nothing has run the engine; its network was checked"
         if one.error is not None:
             yield f"{one.backbone}: {one.error.kind or 'failed'}: {one.error.message}"
             if one.error.remedy:
                 yield f"    -> {one.error.remedy}"
             log = str(one.error.fields.get("log", "")).rstrip()
             yield from (f"    | {line}" for line in log.split("\n")[-8:] if line)
+
+
+def orders(report: Sequence[OrderReport]) -> Iterator[str]:
+    """Yield what became of the order of each engine, with its build key, and why it is ordered."""
+    yield from table([(one.outcome, one.backbone, one.need, one.key) for one in report])
+    yield from (f"{one.backbone}: {one.why}" for one in report if one.why)
+    if any(one.outcome != "not needed" for one in report):
+        yield "carry the orders to the device with `flightbag sync STORE STICK`"
+        yield "make the engines there with `flightbag engines fulfil STICK --key KEY`"
+
+
+def offer_json(offer: Offer) -> dict[str, Any]:
+    """Return an order of a store as this machine sees it."""
+    order = offer.order
+    state = "fulfilled before" if offer.result is not None else "open" if offer.open else "not for this machine"
+    return {
+        "key": str(offer.key),
+        "backbone": order.backbone if order is not None else "",
+        "need": order.need if order is not None else "",
+        "state": state,
+        "why": offer.why,
+    }
+
+
+def offers(rows: Sequence[Mapping[str, Any]], *, signed: bool) -> Iterator[str]:
+    """Yield the orders of a store, and why this machine does not meet some."""
+    if not rows:
+        yield "the store has no orders"
+    yield from table([(row["state"], row["backbone"], row["need"], row["key"]) for row in rows])
+    for row in rows:
+        if row["why"]:
+            yield f"{row['backbone'] or row['key'][:12]}: {row['why']}"
+        if row.get("remedy"):
+            yield f"    -> {row['remedy']}"
+        yield from (f"{row['backbone']}: {name} {share(value)}" for name, value in row.get("figures", {}).items())
+    if not signed and any(row["state"] == "open" for row in rows):
+        yield "give the key of this device as --key, and the open ones are made"
+
+
+def acceptance_json(one: Acceptance) -> dict[str, Any]:
+    """Return what became of a result."""
+    return {
+        "key": str(one.key),
+        "outcome": one.outcome,
+        "backbone": one.backbone,
+        "host": one.result.host if one.result is not None else "",
+        "figures": {figure.name: figure.value for figure in one.result.figures} if one.result is not None else {},
+        "error": None if one.error is None else _error_json(one.error),
+    }
+
+
+def _error_json(error: FlightbagError) -> dict[str, Any]:
+    return {"kind": error.kind, "message": error.message, "remedy": error.remedy}
+
+
+def acceptances(taken: Sequence[Acceptance]) -> Iterator[str]:
+    """Yield what became of each result, and why some are refused."""
+    if not taken:
+        yield "the store that came back has no results"
+    for one in taken:
+        yield " ".join(filter(None, (one.outcome, one.backbone, str(one.key))))
+        if one.result is not None:
+            yield f"    made on {one.result.host}"
+            yield from (f"    {figure.name} {share(figure.value)}" for figure in one.result.figures)
+        if one.error is not None:
+            yield f"    {one.error.kind}: {one.error.message}"
+            if one.error.remedy:
+                yield f"    -> {one.error.remedy}"
 
 
 def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
@@ -442,6 +545,8 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
         for shapes in [", ".join(f"{key} {list(shape)}" for key, shape in case["shapes"].items())]
     ]
     rows.append(("compared", f"{', '.join(check['outputs'])}, on {check['inputs']}"))
+    if check["of"] != "engine":
+        rows.append(("unproven", "nothing has run the engine; the network that it was compiled from was checked"))
     if (author := check["author"]) is not None:
         error = f"error {author['max_abs_error']:.3g} of {author['reference_max']:.3g}, cosine {author['cosine']:.6f}"
         rows.append(("reference", f"{author['digest'][:12]}: {error}"))
@@ -486,7 +591,19 @@ def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
     yield from table([*_mission_facts(opened, missing, now), ("signing code", opened.signing_code)])
     yield from baselines(opened.manifest.quality, {})
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+    yield from _engines_of_fleet(opened)
     yield from _outside(opened)
+
+
+def _engines_of_fleet(opened: Opened) -> Iterator[str]:
+    """Yield, of a mission for several host classes, which of them each engine is for."""
+    if len(opened.manifest.hosts) == 1:
+        return
+    for engines in engines_of(opened.table.entries).values():
+        loaded = {host: engine_for(engines, host) for host in opened.manifest.hosts}
+        for engine in engines:
+            if classes := [host for host, one in loaded.items() if one == engine]:
+                yield f"{engine.name} is for {' and '.join(classes)}"
 
 
 def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
@@ -554,7 +671,7 @@ def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple
             + (f"; {many(len(facts.area.polygons), 'polygon')} in this box" if facts.area.polygons else ""),
         ),
         ("sector", facts.sector),
-        ("host", manifest.host),
+        *[("host", host) for host in manifest.hosts],
         ("coverage", covered(coverage)),
         *[("missing", f"{tiles} {reason}") for reason, tiles in missing.by_reason.items()],
         ("imagery", imagery(manifest)),
@@ -562,6 +679,10 @@ def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple
             (quality.figure_title(figure.name), signed_figure(figure))
             for figure in manifest.quality
             if not quality.is_baseline(figure.name)
+        ],
+        *[
+            (quality.figure_title(figure.name), f"UNPROVEN: at least {figure.least / PPM:g}, to be probed aboard")
+            for figure in manifest.unproven
         ],
         *[(f"recall of {set_}", "not measured") for set_ in quality.without_recall(manifest.quality, opened.table)],
         ("issued", f"{when(issue.issued_at)}, sequence {issue.sequence}, epoch {issue.epoch}"),
@@ -616,9 +737,10 @@ def mission_json(opened: Opened) -> dict[str, Any]:
         "issue": {
             key: value.hex() if isinstance(value, bytes) else value for key, value in dict(issue.value()).items()
         },
-        "host": manifest.host,
+        "hosts": list(manifest.hosts),
         "coverage": hexed(manifest.coverage.value()),
         "quality": [[f.name, f.value, f.least, f.queries, f.recipe.hex()] for f in manifest.quality],
+        "unproven": [[f.name, f.least, f.recipe.hex()] for f in manifest.unproven],
         "releases": [str(release) for release in manifest.releases],
         "root": manifest.merkle_root.hex(),
         "table": {"id": str(manifest.table), "size": manifest.table_size},

@@ -15,10 +15,11 @@ import typer
 
 from builders.extras import require_build_extra, require_onboard_extra
 from store.errors import Invalid
-from store.takeoff.aircraft import check
+from store.takeoff.aircraft import Proving, check, prove
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Verdict
 from store.takeoff.verify import verify_mission
+from store.trust.root import SignedRoot
 from tools import keyfiles, render
 from tools.arguments import ENV, Json, State, StoreAndMission, Trust, print_lines, store_and, store_then
 from tools.confined import confined
@@ -123,22 +124,32 @@ def probe(
 ) -> int:
     """Run the flying engine on the probe pictures of a mission, and compare the descriptors with the map.
 
-    It shows that the engine equals the map, and not that either is any good.
+    It shows that the engine equals the map, and not that either is any good. With
+    --state, aboard, it proves what nobody measured before: verify is then no more
+    NO-GO unproven.
 
-    Example: flightbag probe ground north-ridge --trust pinned.root.cbor
+    Example: flightbag probe /media/stick/store left --state /var/lib/flightbag
     """
     require_onboard_extra()
     from builders.onboard.probes import probe_sets
 
     store, mission = store_and(store_and_mission, needed=True)
-    with _verified(store, mission or "", trust, state) as verdict:
-        if verdict.mission is None:
-            return _no_go(verdict, as_json=as_json)
-        figures = probe_sets(verdict.mission)
+    with _evidence(store, trust, state) as (evidence, pinned):
+        if state is not None:
+            proving = prove(state, evidence, mission or "", probe_sets)
+        else:
+            assert pinned is not None
+            verdict = verify_mission(evidence, mission or "", pinned, Binding(int(time.time()), proof=False))
+            figures = [] if verdict.mission is None else probe_sets(verdict.mission)
+            proving = Proving(verdict if verdict.mission is None else None, figures)
+    if proving.refused is not None:
+        return _no_go(proving.refused, as_json=as_json)
+    figures = list(proving.figures)
     if as_json:
-        print_json([one.as_json() for one in figures])
+        print_json([{**one.as_json(), "recorded": one.name in proving.held} for one in figures])
     else:
         print_lines(render.measured(figures))
+        print_lines(render.proving(proving, state))
     return _status(figures)
 
 
@@ -213,21 +224,24 @@ def _status(figures: Sequence[Measurement]) -> int:
 @contextmanager
 def _verified(store: str, mission: str, trust: Path | None, state: str | None) -> Iterator[Verdict]:
     """Yield the verdict on a mission, by a pinned trust root or by the state of an aircraft. The store stays open."""
+    with _evidence(store, trust, state) as (evidence, pinned):
+        if state is not None:
+            yield check(state, evidence, mission, now=None, flight=None)
+        else:
+            assert pinned is not None
+            yield verify_mission(evidence, mission, pinned, Binding(int(time.time())))
+
+
+@contextmanager
+def _evidence(store: str, trust: Path | None, state: str | None) -> Iterator[tuple[StoreEvidence, SignedRoot | None]]:
+    """Yield the evidence of a store and the pinned trust root, if one is given: else the aircraft's state has it."""
     if (trust is None) == (state is None):
         raise Invalid(
             "give either --trust or --state",
             remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
         )
-    with keyfiles.open_to_verify(store, trust, state) as media:
-        with bytes_bar("verifying") as progress:
-            evidence = StoreEvidence(media, progress)
-            if state is not None:
-                verdict = check(state, evidence, mission, now=None, flight=None)
-            else:
-                assert trust is not None
-                pinned = keyfiles.pinned(trust)
-                verdict = verify_mission(evidence, mission, pinned, Binding(int(time.time())))
-        yield verdict
+    with keyfiles.open_to_verify(store, trust, state) as media, bytes_bar("verifying") as progress:
+        yield StoreEvidence(media, progress), None if trust is None else keyfiles.pinned(trust)
 
 
 def _no_go(verdict: Verdict, *, as_json: bool) -> int:

@@ -291,7 +291,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
             "facts": verdict.mission.facts.value(),
             "valid_from": verdict.mission.manifest.issue.valid_from,
             "expires_at": verdict.mission.manifest.issue.expires_at,
-            "host": verdict.mission.manifest.host,
+            "hosts": list(verdict.mission.manifest.hosts),
             "coverage": render.hexed(coverage.value()),
             "manifest": str(verdict.mission.manifest_id),
             "code": verdict.mission.code,

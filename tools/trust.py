@@ -30,19 +30,27 @@ from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, StoreFirs
 from tools.review import Expect, show_and_ask
 from tools.status import OK, command, print_json, say
 
-app = typer.Typer(no_args_is_help=True, help="Decide which keys may sign missions, releases and trust roots.")
+app = typer.Typer(no_args_is_help=True, help="Decide which keys may sign missions, releases, engines and trust roots.")
 
 Draft = Annotated[
     Path,
     typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft. It is created if it does not exist."),
 ]
 ExistingDraft = Annotated[Path, typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft.")]
-RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: root, release or mission.")]
+RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: root, mission, release or builder.")]
 KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The .pub file of the key.")]
 _LIFETIMES = {"default": "default_lifetime", "max": "max_lifetime"}
 ReleaseKeys = Annotated[
     list[Path] | None,
     typer.Option(readable=False, metavar="FILE", help="The .pub file of a release key. May be repeated."),
+]
+BuilderKeys = Annotated[
+    list[Path] | None,
+    typer.Option(
+        readable=False,
+        metavar="FILE",
+        help="The .pub file of the key of a device that makes engines: May be repeated.",
+    ),
 ]
 
 
@@ -69,6 +77,7 @@ def new(
         typer.Option(readable=False, metavar="FILE", help="The .pub file of a mission key. May be repeated."),
     ],
     release_key: ReleaseKeys = None,
+    builder_key: BuilderKeys = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(metavar="ROLE=N", help="The number of signatures that a role needs. The default is 1."),
@@ -110,15 +119,15 @@ def new(
     root_keys = {path: keyfiles.key_of(path, ask) for path in root_key}
     signers = [key for key in root_keys.values() if isinstance(key, PrivateKey)]
     public = {path: key.public if isinstance(key, PrivateKey) else key for path, key in root_keys.items()}
-    public |= {
-        path: keyfiles.public_key(path, ask) for path in (*mission_key, *(release_key or ())) if path not in public
-    }
+    others = (*mission_key, *(release_key or ()), *(builder_key or ()))
+    public |= {path: keyfiles.public_key(path, ask) for path in others if path not in public}
     root_draft = drafts.founding(
         domain,
         keys={
             "root": [public[path] for path in root_key],
             "mission": [public[path] for path in mission_key],
             "release": [public[path] for path in release_key or ()],
+            "builder": [public[path] for path in builder_key or ()],
         },
         names=dict(_name(item, public) for item in name or ()),
         thresholds=dict(_threshold(item) for item in threshold or ()),
@@ -148,7 +157,7 @@ def _threshold(text: str) -> tuple[RoleName, int]:
 def _name(text: str, public: Mapping[Path, PublicKey]) -> tuple[PublicKey, str]:
     file, _, name = text.rpartition("=")
     if Path(file) not in public:
-        text = f"{text!r} is not FILE=NAME with a file of a --root-key, --mission-key or --release-key"
+        text = f"{text!r} is not FILE=NAME with the file of a key that is given"
         raise Invalid(text, remedy=f"FILE is one of {', '.join(map(str, public))}")
     return public[Path(file)], name
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from builders.engines.graph import FixedInput
 from builders.engines.model import ModelSource
-from store.errors import Invalid
+from store.errors import FlightbagError, Invalid
 from store.format.cbor import Value
 from store.format.host import fit
 
@@ -121,10 +121,10 @@ class TensorInfo:
 class CompileJob:
     """What a backend is given to compile, in a process and a folder of its own.
 
-    `network` is the ONNX to compile, a private copy with its external data beside it: the source, or for int8 the
-    quantised network. `host` is the need that the backend's `engine_host` gave. The backend writes only in `folder` and
-    in `cache`, the user's cache directory, which may not exist yet. `progress` is called at each step. `cancelled`
-    returns whether to stop; the backend may call it often.
+    `network` is the ONNX to compile, a private copy with its external data beside it: the source, cast to float16 for
+    fp16, or for int8 the quantised network. `host` is the need that the backend's `engine_host` gave. The backend
+    writes only in `folder` and in `cache`, the user's cache directory, which may not exist yet. `progress` is called at
+    each step. `cancelled` returns whether to stop; the backend may call it often.
     """
 
     spec: EngineSpec
@@ -161,6 +161,16 @@ def require_target(subject: str, need: str, target: str, reason: str) -> None:
             target=target,
             needed=need,
         )
+
+
+def not_here(backend: EngineBackend, need: str) -> str:
+    """Return why this machine does not run an engine with this need, "" if it does. The machine may be of another
+    class, lack the library, or not show what it is: that is the usual case where missions are planned, and no error."""
+    try:
+        host = backend.describe_host()
+    except FlightbagError as error:
+        return error.message
+    return f"it needs {need}, this machine is {host}" if fit(host, need).lacking else ""
 
 
 class EngineSession(Protocol):
@@ -210,16 +220,21 @@ class EngineBackend(Protocol):
         engine depends on, which an aircraft of the same make has too."""
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """Return the need of the engine (FORMAT 4.5) if this machine builds it for the host class `target`, as far as
-        it is known before the engine exists: `make` may add the least version of the library.
+        """Return the need of the engine (FORMAT 4.5) for the host class `target`, as far as it is known before the
+        engine exists: `make` may add the least version of the library.
 
-        Raise Invalid if this machine cannot build for that target, or if no engine of this model could run on it.
+        The text of the target decides, and not this machine: every machine names the same need. Raise Invalid if the
+        target does not name what the engine depends on, or if no engine of this model could run on it.
         """
 
-    def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
-        """Return by name all that determines the engine's meaning and is the backend's to know: versions, options, and
-        the host class `host` that it needs. The model, inputs, precision and salt belong to every backend:
-        `engine_recipe` adds them."""
+    def key_fields(self, spec: EngineSpec, need: str) -> Mapping[str, Value]:
+        """Return by name what determines the engine's meaning and is the backend's to know: its name, and the `version`
+        of the library that compiles, which is that of the need where an engine is tied to one. The model, inputs,
+        precision, options, plug-ins, need and salt belong to every backend: `engine_recipe` adds them."""
+
+    def makes(self, need: str) -> str:
+        """Return why this machine does not make an engine with this need, "" if it does. The machine may be of another
+        class, or lack the library: that is the usual case where missions are planned, and no error."""
 
     def make(self, job: CompileJob) -> BackendResult:
         """Compile. Raise FlightbagError with a `kind` of `failures` where the cause is known."""

@@ -21,7 +21,7 @@ from store.format.cbor import Value, encode
 from store.format.host import objection
 from store.format.ids import BuildKey, ObjectId
 
-SCHEMA = "flightbag/card/2"
+SCHEMA = "flightbag/card/3"
 # The backend bounds the inspector's text; this bounds whatever else somebody may have planted.
 CARD_LIMIT = 16 * 2**20
 _KEYS = frozenset(
@@ -61,6 +61,12 @@ class Card:
     tools: Mapping[str, str]
     inspector: Any
     seconds: float
+
+    @property
+    def proven(self) -> bool:
+        """Whether the engine itself ran, and its outputs were compared with its source's. An engine that the machine
+        that built it cannot run is not proven: the figures of its check are those of its network."""
+        return self.check.of == "engine"
 
     def describes(self, key: BuildKey, objects: Sequence[tuple[ObjectId, int]]) -> bool:
         """Return whether this is the card of the engine with this key and these objects, (id, size) of

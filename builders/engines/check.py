@@ -29,6 +29,7 @@ REPEATABLE = 1e-5
 # Batches that an export may have baked in, tried where a network does not run on the one that is declared.
 _BAKED = (1, 2, 4, 8, 16, 32)
 _FLOATS = ("float16", "float32", "float64")
+_SUBJECTS = ("engine", "network")
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
 
 
@@ -89,7 +90,8 @@ class CheckFigures:
 
     `faults` are sentences about what a number cannot express: a missing output, another shape or dtype, a value that
     is not finite. `outputs` are the outputs that were compared, ascending, and `inputs` what they were compared on:
-    "noise", or "tiles" of the area. `author` are the figures of the network itself, None where nobody asked.
+    "noise", or "tiles" of the area. `author` are the figures of the network itself, None where nobody asked. `of` says
+    what was compared: the "engine", or, where nothing here runs the engine, the "network" that it was compiled from.
     """
 
     cases: tuple[CaseFigures, ...]
@@ -97,6 +99,7 @@ class CheckFigures:
     outputs: tuple[str, ...] = ()
     inputs: str = "noise"
     author: AuthorFigures | None = None
+    of: str = "engine"
 
     @property
     def worst(self) -> CaseFigures:
@@ -126,6 +129,7 @@ class CheckFigures:
             "outputs": list(self.outputs),
             "inputs": self.inputs,
             "author": asdict(self.author) if self.author is not None else None,
+            "of": self.of,
         }
 
     @staticmethod
@@ -140,7 +144,9 @@ class CheckFigures:
         )
         author = _author(value["author"]) if value["author"] is not None else None
         faults, outputs = (tuple(map(str, value[key])) for key in ("faults", "outputs"))
-        return CheckFigures(cases, faults, outputs, str(value["inputs"]), author)
+        if value["of"] not in _SUBJECTS:
+            raise ValueError(f"expected {' or '.join(_SUBJECTS)} for what was compared")
+        return CheckFigures(cases, faults, outputs, str(value["inputs"]), author, value["of"])
 
 
 def _author(value: Mapping[str, Any]) -> AuthorFigures:

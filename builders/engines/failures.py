@@ -43,6 +43,10 @@ KINDS: Mapping[str, tuple[type[FlightbagError], str]] = {
         "lower the threshold by which the network finds something, and export it again, or name an output in compare "
         "that always has numbers",
     ),
+    "unproven": (
+        Refused,
+        'build on a machine that runs it, or set proof = "aboard" in [target], and probe the mission on each aircraft',
+    ),
     "bad-reference": (Invalid, "save the inputs and outputs of one run with numpy.savez"),
     "wrong-export": (
         Refused,

@@ -22,11 +22,11 @@ from pathlib import Path
 from builders.engines.base import BackendResult, CompileJob, EngineSession, EngineSpec, require_target
 from builders.engines.failures import failure
 from builders.engines.model import external_locations, parse_onnx, session_source
-from builders.engines.onnxruntime_needs import Least, features, imported, least_version
+from builders.engines.onnxruntime_needs import features, imported, least_version
 from builders.engines.onnxruntime_versions import OLDEST
 from builders.engines.session import WEIGHTS, Level, open_session
 from builders.extras import import_onnxruntime
-from store.errors import Invalid
+from store.errors import FlightbagError, Invalid
 from store.format.cbor import Value
 from store.format.host import (
     CPU_FEATURES,
@@ -132,17 +132,17 @@ class OnnxRuntimeBackend:
         return self._fast_host() if _is_fast(spec) else "-".join(self.describe_host().split("+")[0].split("-")[:2])
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """Return `cpu` for a portable engine, the whole class of this machine for a fast one.
+        """Return `cpu` for a portable engine; for a fast one the CPU, with its instruction set, and the version of the
+        library that the target names.
 
         Raise Invalid too for a target that names a version of the library that cannot load the operator sets of the
         model, which no optimisation changes.
         """
-        need = self._fast_host() if _is_fast(spec) else ANY_CPU
+        need = _fast_need(spec.backbone, target) if _is_fast(spec) else ANY_CPU
         if not meets(target, need):
             raise Invalid(
-                f"an engine of {spec.backbone} built on this machine needs {need}, the target is {target}",
-                remedy=f"name a target whose class has {need}, build on a machine like the aircraft's, or set mode = "
-                '"portable"',
+                f"an engine of {spec.backbone} needs {need}, the target is {target}",
+                remedy=f"name a target whose class has {need}",
                 target=target,
                 needed=need,
             )
@@ -153,39 +153,48 @@ class OnnxRuntimeBackend:
             require_target(f"the engine of {spec.backbone}", newest, target, least.reason)
         return need
 
-    def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
-        """Return the fields that `EngineBackend` describes."""
-        return {
-            "backend": self.name,
-            "version": self.version,
-            "mode": spec.options["mode"],
-            "level": _level(spec),
-            "host": host,
-        }
+    def key_fields(self, spec: EngineSpec, need: str) -> Mapping[str, Value]:
+        """Return the fields that `EngineBackend` describes, and the level of optimisation."""
+        version = _library_of(need).removeprefix("ort-") if _is_fast(spec) else self.version
+        return {"backend": self.name, "version": version, "level": _level(spec)}
+
+    def makes(self, need: str) -> str:
+        """Return "" for a portable engine, and for a fast one if this machine is what it needs."""
+        if class_of(need) == ANY_CPU:
+            return ""
+        try:
+            host = self.describe_host()
+        except FlightbagError as error:
+            return error.message
+        return "" if meets(host, need) else f"it needs {need}, this machine is {host}"
 
     def make(self, job: CompileJob) -> BackendResult:
-        """Optimise the network and write the engine."""
+        """Optimise the network and write the engine. A fast one is made without the library `onnx`, which a flight
+        computer has not."""
+        if why := self.makes(job.host):
+            raise failure("wrong-host", f"this machine does not make the engine: {why}")
         engine, weights = job.folder / f"engine{self.suffix}", job.folder / WEIGHTS
         source = session_source(job.network)
         outside = _is_fast(job.spec) or isinstance(source, Path)
         job.progress("optimising", 0, 0)
         portable = not _is_fast(job.spec)
         open_session(source, _level(job.spec), save_as=engine, save_weights=outside, any_cpu=portable)
+        tools = {"onnxruntime": self.version, "numpy": _version("numpy")}
+        if not portable:  # one that has only small tensors has no file of weights
+            return BackendResult(engine, weights if weights.exists() else None, job.host, tools)
         parsed = parse_onnx(engine.read_bytes(), "the engine")
         locations = external_locations(parsed, "the engine")
-        # An engine that has only small tensors has no file of weights.
         if tuple(locations) not in ((WEIGHTS,), ()) or (locations and not outside):
             raise failure("invalid-model", f"the engine keeps weights in unexpected files: {', '.join(locations)}")
-        tools = {"onnxruntime": self.version, "numpy": _version("numpy"), "onnx": _version("onnx")}
         operators: dict[str, int] = {}
         for node in parsed.graph.node:
             operators[node.op_type] = operators.get(node.op_type, 0) + 1
-        need, least = job.host, Least(self.version, {})
-        if not _is_fast(job.spec):
-            least = least_version(features(parsed), self.version)
-            need = with_least(need, "ort", least.version)
+        least = least_version(features(parsed), self.version)
+        need = with_least(job.host, "ort", least.version)
         inspector = {"operators": operators, "needs": least.reason}
-        return BackendResult(engine, weights if locations else None, need, tools, inspector)
+        return BackendResult(
+            engine, weights if locations else None, need, {**tools, "onnx": _version("onnx")}, inspector
+        )
 
     def load(self, engine: bytes | memoryview, host: str, weights: Path | None = None) -> EngineSession:
         """Return a session over the engine. An engine of the class `cpu` is portable, every other one is fast."""
@@ -206,6 +215,28 @@ class OnnxRuntimeBackend:
                 remedy='set mode = "portable"',
             )
         return host
+
+
+def _fast_need(backbone: str, target: str) -> str:
+    """Return what a fast engine needs: the CPU, with its instruction set, and the library that the target names."""
+    parts = target.split("+")
+    cpu = next((part for part in parts if part.startswith("cpu-") and part.count("-") == 2), "")
+    library = _library_of(target)
+    lacking = ("" if cpu else "its instruction set", "" if library else "its version of ONNX Runtime")
+    if any(lacking):
+        raise Invalid(
+            f"a fast engine of {backbone} depends on the aircraft's CPU and ONNX Runtime; the target {target} does not "
+            f"name {' and '.join(filter(None, lacking))}",
+            remedy="name the host class that `flightbag engines host` prints on the aircraft's computer, or set mode = "
+            '"portable"',
+            target=target,
+        )
+    return f"{cpu}+{library}"
+
+
+def _library_of(host: str) -> str:
+    """Return the component of ONNX Runtime in a host class, "" where it names none."""
+    return next((part for part in host.split("+") if part.startswith("ort-")), "")
 
 
 def _is_fast(spec: EngineSpec) -> bool:

@@ -21,12 +21,20 @@ from filelock import FileLock, Timeout
 from builders.engines.base import BackendResult, CompileJob, EngineSpec
 from builders.engines.failures import failure
 from builders.engines.tensorrt_compile import compile_network, inspect
-from builders.engines.tensorrt_host import MachineFacts, device_component, host_class, machine_facts, required_host
+from builders.engines.tensorrt_host import (
+    MachineFacts,
+    device_component,
+    host_class,
+    machine_facts,
+    need_of_target,
+    required_host,
+    version_of,
+)
 from builders.engines.tensorrt_library import SINCE, import_cuda, import_tensorrt, library_version, make_log, supports
 from builders.engines.tensorrt_session import TensorRtSession
-from store.errors import Invalid
+from store.errors import FlightbagError
 from store.format.cbor import Value
-from store.format.host import class_of, fit, meets, require_host_class
+from store.format.host import class_of, meets, require_host_class
 
 # The options of a backbone, with the values for a mission file that names none; 0 keeps the library's own limit.
 OPTIONS: Mapping[str, Value] = {
@@ -63,47 +71,46 @@ class TensorRtBackend:
         return class_of(_required_host(_this_machine(), spec))
 
     def engine_host(self, spec: EngineSpec, target: str) -> str:
-        """Return the need of an engine built on this machine: this machine, or all machines that it is declared
-        compatible with."""
-        need = _required_host(_this_machine(), spec)
-        if fit(target, need).lacking:
-            raise Invalid(
-                f"an engine of {spec.backbone} built on this machine needs {need}, the target is {target}",
-                remedy="build on a machine like the aircraft's, or declare the engine compatible and name that target",
-                target=target,
-                needed=need,
-            )
+        """Return what the target names of all that the engine depends on: the device and its software, or less if the
+        engine is declared compatible.
+
+        An engine that is compatible across versions is built by the version that the target names; where it names only
+        the major, by the one that is installed here.
+        """
+        compatibility = str(spec.options["compatibility"])
+        need = need_of_target(
+            target, compatibility, bool(spec.options["version_compatible"]), lambda: self.version, spec.backbone
+        )
+        if (version := version_of(need)) and not _offers(compatibility, version):
+            raise _too_old(compatibility, f"the target has {version}", version)
         return need
 
-    def key_fields(self, spec: EngineSpec, host: str) -> Mapping[str, Value]:
+    def key_fields(self, spec: EngineSpec, need: str) -> Mapping[str, Value]:  # noqa: ARG002
         """Return the fields that `EngineBackend` describes."""
-        facts = _this_machine()
-        return {
-            "backend": self.name,
-            "version": facts.version,
-            "cuda": facts.cuda,
-            # Pairs, because the key of a CBOR map has 23 bytes at most and some names are longer.
-            "options": [[name, value] for name, value in sorted(spec.options.items())],
-            "plugins": sorted(plugin.digest for plugin in spec.plugins),
-            "host": host,
-        }
+        return {"backend": self.name, "version": version_of(need)}
+
+    def makes(self, need: str) -> str:
+        """Return "" where this machine is what the engine needs, and its library is of the version that builds it."""
+        try:
+            facts = _this_machine()
+        except FlightbagError as error:
+            return error.message
+        if meets(host := host_class(facts), need) and version_of(need) == facts.version:
+            return ""
+        return f"it needs {need}, this machine is {host}"
 
     def make(self, job: CompileJob) -> BackendResult:
         """Compile with the timing cache of this version and device, one build per device at a time."""
         tensorrt, spec, facts = import_tensorrt(), job.spec, _this_machine()
-        if (need := _required_host(facts, spec)) != job.host:
-            raise failure("wrong-host", f"the engine is planned for {job.host}, but this machine builds for {need}")
-        source, partial, final = job.network, job.folder / "engine.partial", job.folder / f"engine{self.suffix}"
-        if spec.precision == "fp16":
-            from builders.engines.precision import float16_copy
-
-            source = job.folder / "float16.onnx"
-            float16_copy(job.network, source)
+        _required_host(facts, spec)
+        if why := self.makes(job.host):
+            raise failure("wrong-host", f"this machine does not make the engine: {why}")
+        partial, final = job.folder / "engine.partial", job.folder / f"engine{self.suffix}"
         log = make_log(tensorrt, sys.stderr)
         caches = job.cache / "tensorrt"
         component = device_component(facts)
         with _one_builder(job, caches / f"{component}.lock"):
-            compile_network(tensorrt, log, job, source, partial, caches / f"{facts.version}-{component}.cache")
+            compile_network(tensorrt, log, job, job.network, partial, caches / f"{facts.version}-{component}.cache")
             inspector = inspect(tensorrt, log, partial)
         os.replace(partial, final)
         driver = {"l4t": facts.l4t} if facts.l4t else {"driver": facts.driver}
@@ -127,12 +134,20 @@ def _required_host(facts: MachineFacts, spec: EngineSpec) -> str:
     compatibility = str(spec.options["compatibility"])
     level = f"HardwareCompatibilityLevel.{compatibility.upper()}"
     if level in SINCE and not supports(import_tensorrt(), level):
-        raise failure(
-            "version",
-            f'compatibility = "{compatibility}" needs TensorRT {SINCE[level]} or newer, this is {facts.version}',
-            installed=facts.version,
-        )
+        raise _too_old(compatibility, f"this is {facts.version}", facts.version)
     return required_host(facts, compatibility, bool(spec.options["version_compatible"]))
+
+
+def _offers(compatibility: str, version: str) -> bool:
+    """Whether this version of the library builds engines with this compatibility."""
+    since = SINCE.get(f"HardwareCompatibilityLevel.{compatibility.upper()}", "0")
+    return [int(part) for part in version.split(".")] >= [int(part) for part in since.split(".")]
+
+
+def _too_old(compatibility: str, but: str, version: str) -> FlightbagError:
+    since = SINCE[f"HardwareCompatibilityLevel.{compatibility.upper()}"]
+    text = f'compatibility = "{compatibility}" needs TensorRT {since} or newer, {but}'
+    return failure("version", text, installed=version)
 
 
 @contextlib.contextmanager

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from builders.engines.failures import failure
 from builders.engines.tensorrt_library import cuda_result, library_version
-from store.errors import Invalid
+from store.errors import Invalid, Unavailable
 from store.format.host import architecture, with_least
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
@@ -32,6 +33,11 @@ L4T_FILE = Path("/etc/nv_tegra_release")
 
 _DRIVER = re.compile(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)")
 _L4T = re.compile(r"# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
+_HARDWARE = {
+    "ampere_plus": "ampere-plus",
+    "same_compute_capability": "sm<capability>",
+    "none": "sm<capability>-<name>-<n>sm-<m>gb",
+}
 # FORMAT 4.5. The names of devices on sale are far shorter.
 _MAX_SKU = 40
 
@@ -117,6 +123,61 @@ def required_host(facts: MachineFacts, compatibility: str, version_compatible: b
     software = [f"trt{facts.version.partition('.')[0]}"] if version_compatible else _software(facts)
     need = "+".join(sorted([_platform(facts), hardware, *software]))
     return with_least(need, "trt", facts.version) if version_compatible else need
+
+
+def need_of_target(
+    target: str, compatibility: str, version_compatible: bool, installed: Callable[[], str], backbone: str
+) -> str:
+    """Return the need (FORMAT 4.5) of an engine for the host class `target`, declared compatible in this way: what
+    `required_host` returns on a machine of that class.
+
+    `installed` returns the version of the library here: it builds an engine that is compatible across versions, where
+    the target names no version. Raise Invalid for a target that lacks something that the engine depends on.
+    """
+    parts = target.split("+")
+
+    def named(form: str) -> str:
+        return next((part for part in parts if re.fullmatch(form, part)), "")
+
+    device, library = named(r"sm[0-9]+(-.*)?"), named(r"trt[0-9]+(-.*)?")
+    hardware = {
+        "ampere_plus": named("ampere-plus"),
+        "same_compute_capability": device.partition("-")[0],
+        "none": device if device.endswith("gb") else "",
+    }[compatibility]
+    wanted = {"linux-<architecture>": named("linux-.*"), _HARDWARE[compatibility]: hardware}
+    if version_compatible:
+        wanted["trt<major>"] = library.partition("-")[0]
+    else:
+        wanted["cuda<version>"] = named("cuda.*")
+        wanted["driver-<branch> or l4t-<release>"] = named("driver-.*") or named("l4t-.*")
+        wanted["trt<major>-<version>"] = library if "-" in library else ""
+    if lacking := [name for name, part in wanted.items() if not part]:
+        raise Invalid(
+            f"an engine of {backbone} for TensorRT depends on {', '.join(lacking)}, which the target {target} does not "
+            "name",
+            remedy="name the host class that `flightbag engines host` prints on the aircraft's computer",
+            target=target,
+        )
+    need = "+".join(sorted(wanted.values()))
+    if not version_compatible:
+        return need
+    try:
+        version = library.partition("-")[2] or installed()
+    except Unavailable as error:
+        raise Invalid(
+            f"the target {target} does not name the version of TensorRT that builds the engine of {backbone}, and none "
+            "is installed here",
+            remedy=f"name the version, such as {library}-{library.removeprefix('trt')}.3.0.30 in place of {library}",
+            target=target,
+        ) from error
+    return with_least(need, "trt", version)
+
+
+def version_of(need: str) -> str:
+    """Return the version of the library that builds an engine with this need."""
+    match = re.search(r"(?:^|\+)trt(?:>=|[0-9]+-)([0-9.]+)", need)
+    return match[1] if match else ""
 
 
 def _platform(facts: MachineFacts) -> str:

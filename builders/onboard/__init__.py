@@ -14,6 +14,9 @@
     >>> onboard.probe(mission, "embedder").holds
     True
 
+A mission whose engine nobody could run on the ground is NO-GO `unproven` until the probe has held aboard, and the state
+of the aircraft remembers that: `store.aircraft.prove(state, folder, "left", onboard.probe_sets)`.
+
 `frame` is a picture of the ground, uint8 [height, width, 3], RGB, turned north up, that shows about as much ground as a
 row of the map. A frame of a camera shows other ground, in another direction; it is cut and turned by what is known:
 
@@ -35,7 +38,7 @@ from builders.onboard.camera import Camera, Ground, view_of
 from builders.onboard.flying import FlyingEngine, flying_engine
 from builders.onboard.loading import open_engine
 from builders.onboard.measurement import Measurement
-from builders.onboard.probes import probe
+from builders.onboard.probes import probe, probe_sets
 from builders.onboard.retriever import Located, Match, Retriever
 
 __all__ = [
@@ -49,5 +52,6 @@ __all__ = [
     "flying_engine",
     "open_engine",
     "probe",
+    "probe_sets",
     "view_of",
 ]

@@ -17,8 +17,9 @@ class Measurement:
     """A figure measured again. Values are parts per million, rounded down.
 
     `value` is None where the figure was not measured. `signed` and `least` are its value and its lower bound in the
-    manifest, None where the manifest has no such figure. `same_recipe` holds where it was measured in the same way as
-    the signed figure. `zooms` maps each zoom to its value, `queries` is the number of queries that it rests on now.
+    manifest, None where the manifest has no such figure; a figure that nobody measured before (FORMAT.md 10.5) has a
+    bound alone. `recipe` is how it was measured, b"" where it was not, and `same_recipe` holds where that is the way of
+    the manifest. `zooms` maps each zoom to its value, `queries` is the number of queries that it rests on now.
     `missed` says of single queries, for people, what became of them.
     `chance` is what answers in a random order would reach, None where that says nothing.
     """
@@ -32,6 +33,7 @@ class Measurement:
     queries: int = 0
     missed: tuple[str, ...] = ()
     chance: int | None = None
+    recipe: bytes = b""
 
     @classmethod
     def of(
@@ -46,10 +48,16 @@ class Measurement:
         chance: int | None = None,
     ) -> Self:
         """Return the measurement of the figure `name`, compared with the manifest's; `recipe` is its digest."""
-        figure = next((one for one in mission.manifest.quality if one.name == name), None)
-        if figure is None:
-            return cls(name, value, None, None, False, zooms, queries, chance=chance)
-        return cls(name, value, figure.value, figure.least, recipe == figure.recipe, zooms, queries, chance=chance)
+        manifest = mission.manifest
+        stated: list[tuple[int | None, int, bytes]] = []
+        stated += [(one.value, one.least, one.recipe) for one in manifest.quality if one.name == name]
+        stated += [(None, one.least, one.recipe) for one in manifest.unproven if one.name == name]
+        # Another engine of the same descriptor set has another recipe.
+        stated.sort(key=lambda one: one[2] != recipe)
+        if not stated:
+            return cls(name, value, None, None, False, zooms, queries, chance=chance, recipe=recipe)
+        signed, least, own = stated[0]
+        return cls(name, value, signed, least, own == recipe, zooms, queries, chance=chance, recipe=recipe)
 
     @classmethod
     def unmeasured(cls, figure: Figure) -> Self:
@@ -64,7 +72,12 @@ class Measurement:
     @property
     def unsure(self) -> bool:
         """Whether the signed figure is neither confirmed nor refuted: nothing was measured, or in another way."""
-        return self.value is None or (self.signed is not None and not self.same_recipe)
+        return self.value is None or (self.least is not None and not self.same_recipe)
+
+    @property
+    def unproven(self) -> bool:
+        """Whether the manifest has a bound on it and no value: nobody had measured it."""
+        return self.least is not None and self.signed is None
 
     @property
     def holds(self) -> bool:

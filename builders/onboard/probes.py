@@ -23,9 +23,10 @@ from builders.descriptors.tensors import read_tensors, write_tensors
 from builders.onboard.flying import FlyingEngine, batches_of, card_of, engine_of, sets_of
 from builders.onboard.loading import open_engine
 from builders.onboard.measurement import Measurement
-from builders.recipe import PROBE_SCHEMA, SHARD_SCHEMA, RowRecipe, fidelity_recipe
+from builders.recipe import PROBE_SCHEMA, SHARD_SCHEMA, RowRecipe
 from store.errors import Corrupt, NotFound
 from store.format.manifest import PPM
+from store.takeoff.fidelity import fidelity_recipe
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
 

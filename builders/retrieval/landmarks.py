@@ -35,12 +35,13 @@ from builders.onboard.flying import FlyingEngine, engine_of, flying_engine, sets
 from builders.onboard.layers import MapLayer
 from builders.onboard.measurement import Measurement
 from builders.onboard.retriever import Match, Retriever, described_views, located
-from builders.recipe import FIGURE_CONTEXT, RowRecipe
+from builders.recipe import RowRecipe
 from store.errors import Corrupt, Invalid, Refused, Unavailable
 from store.format.area import LON_MAX, Area
 from store.format.cbor import Value, encode
 from store.format.ids import BuildKey, derive
 from store.format.manifest import PPM
+from store.takeoff.fidelity import FIGURE_CONTEXT
 from store.takeoff.mission import VerifiedMission
 from store.takeoff.quality import LANDMARKS
 

@@ -29,13 +29,14 @@ from builders.grid.views import View
 from builders.imagery.inventory import Inventory, Level, TileSources
 from builders.onboard.exact import NO_ROW, RowBlock, search
 from builders.onboard.layers import MapLayer
-from builders.recipe import FIGURE_CONTEXT, RowRecipe, tile_list
+from builders.recipe import RowRecipe, tile_list
 from builders.retrieval import perturb
 from builders.retrieval.perturb import PERTURBATIONS, perturb_picture
 from builders.retrieval.pictures import pictures, sample, shown, surroundings
 from builders.retrieval.recall import Recall, tally
 from store.format.cbor import Value, encode
 from store.format.ids import BuildKey, derive
+from store.takeoff.fidelity import FIGURE_CONTEXT
 from store.takeoff.quality import AGAINST
 
 SCHEMA = "flightbag/quality/2"

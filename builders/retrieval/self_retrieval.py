@@ -19,12 +19,13 @@ from builders.descriptors.rows import view_digests
 from builders.imagery.inventory import Level
 from builders.onboard.flying import FlyingEngine
 from builders.onboard.layers import MapLayer
-from builders.recipe import FIGURE_CONTEXT, RowRecipe
+from builders.recipe import RowRecipe
 from builders.retrieval.pictures import pictures, spread
 from builders.retrieval.quality import Imagery
 from store.errors import Refused
 from store.format.cbor import Value, encode
 from store.format.ids import BuildKey, derive
+from store.takeoff.fidelity import FIGURE_CONTEXT
 
 SCHEMA = "flightbag/self/1"
 # Of each zoom: with this number, one wrong answer is less than a percent, and the time is that of describing so many

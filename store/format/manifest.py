@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ from store.errors import Corrupt
 from store.format.area import LAT_MAX, LON_MAX, Area
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode, integers
 from store.format.cose import OVERHEAD_LIMIT
-from store.format.entries import MAX_ENTRIES, TABLE_LIMIT, EntryTable
-from store.format.host import NEED, objection
+from store.format.entries import MAX_ENTRIES, SEGMENT, TABLE_LIMIT, EntryTable
+from store.format.host import objection
 from store.format.ids import ObjectId, derive
 
 CONTENT_TYPE = "application/vnd.flightbag.manifest+cbor"
@@ -42,7 +42,10 @@ SECONDS_A_DAY = 86400
 # The seconds by which two clocks may differ (FORMAT.md 7.1). A time that is more than this ahead is refused.
 SKEW = SECONDS_A_DAY
 MAX_FIGURES = 256
+MAX_HOSTS = 16
 MAX_QUERIES = 2**40
+# Before the name of a descriptor set: the figure that the engine of the set equals its rows.
+FIDELITY = "fidelity/"
 IDENTITY_CONTEXT = "flightbag 2026 mission identity v1"
 
 
@@ -326,17 +329,50 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Unproven:
+    """A figure of fidelity that the builder could not measure: each aircraft has to prove it (FORMAT.md 10.5).
+
+    `least` is in parts per million, `recipe` the digest, 32 bytes, of how it is measured.
+    """
+
+    name: str
+    least: int
+    recipe: bytes
+
+    @property
+    def set(self) -> str:
+        """The name of its descriptor set."""
+        return self.name.removeprefix(FIDELITY)
+
+    def as_value(self) -> Value:
+        """Return the array as it is encoded in the payload."""
+        return [self.name, self.least, self.recipe]
+
+    @classmethod
+    def parse(cls, item: object) -> Unproven:
+        """Return the figure of a decoded value. Raises Corrupt (kind bad-field) for any other value."""
+        if type(item) is not list or [type(part) for part in item] != [str, int, bytes]:
+            raise Corrupt("an unproven figure is not [figure, least, recipe]", kind="bad-field", field="unproven")
+        one = cls(*item)
+        named = one.name.startswith(FIDELITY) and SEGMENT.fullmatch(one.set) is not None
+        if not named or len(one.recipe) != 32 or not 0 <= one.least <= PPM:
+            raise Corrupt(f"the unproven figure {one.name[:128]!r} is not valid", kind="bad-field", field="unproven")
+        return one
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The payload of a manifest.
 
     `table` and `table_size` are the object id and the size in bytes of the entry table, `count` is the number of its
     entries, `merkle_root` their Merkle root. `releases` are the object ids of releases, `identity` is that of FORMAT
-    4.4.
+    4.4. `hosts` are the host classes of the aircraft that it is for, `unproven` the figures
+    that each aircraft has to prove.
     """
 
     mission: MissionFacts
     issue: Issue
-    host: str
+    hosts: tuple[str, ...]
     coverage: Coverage
     quality: tuple[Figure, ...]
     releases: tuple[ObjectId, ...]
@@ -345,24 +381,26 @@ class Manifest:
     table: ObjectId
     table_size: int
     identity: bytes
+    unproven: tuple[Unproven, ...] = ()
 
     def render(self) -> bytes:
         """Return the canonical payload. Raises Corrupt where the value breaks a rule of the format."""
-        data = encode(
-            {
-                "version": VERSION,
-                "mission": self.mission.value(),
-                "issue": self.issue.value(),
-                "host": self.host,
-                "coverage": self.coverage.value(),
-                "quality": [figure.as_value() for figure in self.quality],
-                "releases": [bytes(release) for release in self.releases],
-                "count": self.count,
-                "root": self.merkle_root,
-                "table": [bytes(self.table), self.table_size],
-                "identity": self.identity,
-            }
-        )
+        value: dict[str, Value] = {
+            "version": VERSION,
+            "mission": self.mission.value(),
+            "issue": self.issue.value(),
+            "hosts": list(self.hosts),
+            "coverage": self.coverage.value(),
+            "quality": [figure.as_value() for figure in self.quality],
+            "releases": [bytes(release) for release in self.releases],
+            "count": self.count,
+            "root": self.merkle_root,
+            "table": [bytes(self.table), self.table_size],
+            "identity": self.identity,
+        }
+        if self.unproven:
+            value["unproven"] = [figure.as_value() for figure in self.unproven]
+        data = encode(value)
         # Writer and reader share one set of rules: nobody signs a payload that a verifier would refuse.
         self.parse(data)
         return data
@@ -379,7 +417,7 @@ class Manifest:
         manifest = cls(
             mission=MissionFacts.parse(fields.fields("mission")),
             issue=Issue.parse(fields.fields("issue")),
-            host=fields.text("host", NEED),
+            hosts=_hosts(fields.array("hosts", 1, MAX_HOSTS)),
             coverage=Coverage.parse(fields.fields("coverage")),
             quality=tuple(Figure.parse(item) for item in fields.array("quality", 0, MAX_FIGURES)),
             releases=tuple(_id(item) for item in fields.array("releases", 0, 64)),
@@ -388,6 +426,11 @@ class Manifest:
             table=ObjectId(table[0]),
             table_size=table_size,
             identity=fields.binary("identity", 32),
+            unproven=(
+                tuple(Unproven.parse(item) for item in fields.array("unproven", 1, MAX_FIGURES))
+                if "unproven" in fields
+                else ()
+            ),
         )
         fields.end()
         coverage, issued_at = manifest.coverage, manifest.issue.issued_at
@@ -398,11 +441,28 @@ class Manifest:
                 kind="bad-field",
                 field="coverage.oldest",
             )
-        if wrong := objection(manifest.host):
-            raise Corrupt(f"manifest.host: {wrong}", kind="bad-field", field="manifest.host")
-        ascending([figure.name for figure in manifest.quality], "manifest.quality")
+        ascending([(figure.name, figure.recipe) for figure in manifest.quality], "manifest.quality")
         ascending(manifest.releases, "manifest.releases")
+        ascending([(figure.name, figure.recipe) for figure in manifest.unproven], "manifest.unproven")
+        measured = {(figure.name, figure.recipe) for figure in manifest.quality}
+        if not measured.isdisjoint((figure.name, figure.recipe) for figure in manifest.unproven):
+            raise Corrupt(
+                "a figure of manifest.unproven is measured in manifest.quality",
+                kind="bad-field",
+                field="manifest.unproven",
+            )
         return manifest
+
+
+def _hosts(items: Sequence[object]) -> tuple[str, ...]:
+    hosts: list[str] = []
+    for item in items:
+        wrong = objection(item) if isinstance(item, str) else "it holds something else than host classes"
+        if wrong:
+            raise Corrupt(f"manifest.hosts: {wrong}", kind="bad-field", field="manifest.hosts")
+        hosts.append(str(item))
+    ascending(hosts, "manifest.hosts")
+    return tuple(hosts)
 
 
 def _id(item: object) -> ObjectId:
@@ -415,24 +475,27 @@ def _id(item: object) -> ObjectId:
 
 def identity(
     mission: MissionFacts,
-    host: str,
+    hosts: tuple[str, ...],
     coverage: Coverage,
     gates: tuple[tuple[str, int, bytes], ...],
+    unproven: tuple[Unproven, ...],
     releases: tuple[ObjectId, ...],
     artifacts: Mapping[str, bytes],
 ) -> bytes:
     """Return the identity of a mission (FORMAT.md 4.4, decision 0005), 32 bytes.
 
     It is independent of the time of the build and of the bytes that a builder happens to produce. `gates` are (name,
-    least, recipe) of each figure of quality; its value and queries are known only once it was measured. `artifacts`
+    least, recipe) of each figure of quality; its value and queries are known only once it was measured. `unproven` are
+    those that each aircraft has to prove. `artifacts`
     maps the name of each entry to its build key, or to its object id where its kind has none. A builder derives it
     before anything is built, and every verifier derives it again from manifest and table.
     """
     value: list[Any] = [
         mission.value(),
-        host,
+        list(hosts),
         coverage.value(),
         [list(gate) for gate in gates],
+        [figure.as_value() for figure in unproven],
         [bytes(release) for release in releases],
         [[name, artifacts[name]] for name in sorted(artifacts)],
     ]
@@ -443,9 +506,10 @@ def identity_of(manifest: Manifest, table: EntryTable) -> bytes:
     """Return the identity that a manifest with this table must carry, 32 bytes."""
     return identity(
         manifest.mission,
-        manifest.host,
+        manifest.hosts,
         manifest.coverage,
         tuple((figure.name, figure.least, figure.recipe) for figure in manifest.quality),
+        manifest.unproven,
         manifest.releases,
         {entry.name: bytes(entry.key or entry.id) for entry in table.entries},
     )

@@ -172,7 +172,7 @@ def _validity(issue: Issue, root: TrustRoot, *, now: int) -> tuple[int | None, i
 def _content(opened: Opened) -> object:
     """Return everything that a manifest states, except for its issue."""
     m = opened.manifest
-    return m.mission, m.host, m.coverage, m.quality, m.releases, m.merkle_root
+    return m.mission, m.hosts, m.coverage, m.quality, m.unproven, m.releases, m.merkle_root
 
 
 def _named(repository: Repository, mission: str, id_: ObjectId) -> Opened:

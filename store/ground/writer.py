@@ -183,7 +183,7 @@ class _EvidenceWithNewObjects(StoreEvidence):
 
 def check_fit(evidence: StoreEvidence, opened: Opened, mission: str) -> None:
     """Raise Refused for a manifest that step E refuses for every aircraft, with the findings."""
-    unfit = check_binding(evidence, opened, mission, Binding(), Moment.of_issue(opened.manifest))
+    unfit = check_binding(evidence, opened, mission, Binding(proof=False), Moment.of_issue(opened.manifest))
     if unfit:
         raise Refused(
             f"no aircraft could fly this manifest of {mission}: " + "; ".join(finding.message for finding in unfit),

@@ -18,20 +18,22 @@ enough (decision 0008): if the other slot is torn or one change behind, either n
 whole slot has it. Slots that are further apart, that differ at the same number, or that are both lost make no state:
 NO-GO until the aircraft is enrolled again.
 
-Four functions write. `enrol` makes the state, and where there is one keeps what it remembers. `check` writes a newer
+Five functions write. `enrol` makes the state, and where there is one keeps what it remembers. `check` writes a newer
 trust root as soon as the chain holds, because its revocations count from then on whatever becomes of the mission, and
 writes the rest after every step has passed. `consume` is called after landing; it takes only flights that had a GO,
-because it cannot be undone. `lower_floor` is for a person at the aircraft, after a wrong time drove the floor up. A
-restore of both slots to an older copy goes unnoticed: only a counter in hardware could show it.
+because it cannot be undone. `prove` records that an engine, which nobody had run, agrees with its map on this aircraft
+(see `fidelity`); it accepts no mission. `lower_floor` is for a person at the aircraft, after a wrong time drove the
+floor up. A restore of both slots to an older copy goes unnoticed: only a counter in hardware could show it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 from store.disk.durable import Disk, replace_file
 from store.disk.layout import SLOTS, TOML, open_store, store_above
@@ -43,7 +45,8 @@ from store.findings import COPY_AGAIN, Finding
 from store.format.cbor import INT_MAX
 from store.format.ids import DIGEST_SIZE, derive
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.mission import Binding, Verdict
+from store.takeoff.fidelity import claims
+from store.takeoff.mission import Binding, Verdict, VerifiedMission
 from store.takeoff.verify import newest_root, pinned_root, verify_mission
 from store.trust.aircraft_state import STATE_LIMIT, AircraftState
 from store.trust.root import SignedRoot
@@ -52,12 +55,14 @@ __all__ = [
     "SLOTS",
     "AircraftState",
     "Enrolment",
+    "Proving",
     "StoredState",
     "check",
     "consume",
     "enrol",
     "lower_floor",
     "pinned_root",
+    "prove",
     "read_state",
 ]
 
@@ -298,24 +303,117 @@ def check(
     try:
         read_state(folder)  # without a state nothing is made, not even a lock
         with _locked(folder, disk):
-            stored = read_state(folder)
-            newest = _newest_root(stored.state.root, evidence)
-            if newest.root.version > stored.state.root.root.version:
-                stored = _write(folder, disk, replace(stored, state=stored.state.with_root(newest, now=now)))
-            binding = replace(given, aircraft=stored.state.id, host=stored.state.host, state=stored.state)
-            verdict = verify_mission(evidence, mission, stored.state.root, binding)
+            stored, verdict = _judged(folder, evidence, mission, given, disk)
             if verdict.mission is not None:
-                if verdict.mission.trust_root.digest != stored.state.root.root.digest:
-                    text = "a second read of the trust chain gave another trust root than the first"
-                    raise Unavailable(text, remedy="check again; the medium is failing", kind="unreadable")
                 clock = 0 if now is None or verdict.judged_at is None else now
                 state = stored.state.accepting(verdict.mission.manifest, now=clock)
                 if state != stored.state or stored.mend:
                     _write(folder, disk, replace(stored, state=state))
             return verdict
     except FlightbagError as error:
-        finding = Finding.of(error, step="E", remedy="let this user read and write the folder of the aircraft's state")
-        return Verdict(mission, (finding,), None)
+        return _no_go(mission, error)
+
+
+class Measured(Protocol):
+    """A figure that was measured aboard: `value` in parts per million, None where it could not be, and how (6.7)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def value(self) -> int | None: ...
+
+    @property
+    def recipe(self) -> bytes: ...
+
+
+MeasuredT = TypeVar("MeasuredT", bound=Measured)
+
+
+@dataclass(frozen=True, slots=True)
+class Proving(Generic[MeasuredT]):
+    """The outcome of `prove`. `refused` is the verdict that kept the mission from being probed, None where it was.
+
+    `figures` are all that was measured. `held` and `failed` name the unproven figures of the mission that were: the
+    state remembers the proofs of the first, and no proof of the second.
+    """
+
+    refused: Verdict | None
+    figures: Sequence[MeasuredT] = ()
+    held: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+def prove(
+    folder: str | os.PathLike[str],
+    store: StoreEvidence | str | os.PathLike[str],
+    mission: str,
+    measure: Callable[[VerifiedMission], Sequence[MeasuredT]],
+    *,
+    now: int | None = None,
+    disk: Disk | None = None,
+) -> Proving[MeasuredT]:
+    """Measure the engines of a mission aboard, and record which of its unproven figures hold (FORMAT.md 10.5).
+
+    `measure` is `builders.onboard.probe_sets`. It gets the mission that passed every step but for what is unproven, and
+    the mission is not for flying: `check` is. A newer trust root is recorded as by `check`, and nothing else is
+    accepted. What is recorded is durable on return. Raise as `measure`, and then nothing is recorded; Conflict if the
+    aircraft was enrolled otherwise meanwhile, and as `read_state` and `AircraftState.proving` do; else as `check`.
+    """
+    given = Binding(now, proof=False)
+    evidence = store if isinstance(store, StoreEvidence) else StoreEvidence(open_store(store, drop_cache=None))
+    disk = disk or Disk()
+    folder = os.path.realpath(folder)
+    try:
+        read_state(folder)  # without a state nothing is made, not even a lock
+        with _locked(folder, disk):
+            stored, verdict = _judged(folder, evidence, mission, given, disk)
+    except FlightbagError as error:
+        return Proving(_no_go(mission, error))
+    if verdict.mission is None:
+        return Proving(verdict)
+    # Without the lock: an engine may take minutes to load, and a check must not wait for it.
+    figures = measure(verdict.mission)
+    values = {(one.name, one.recipe): one.value for one in figures}
+    held, failed = dict[bytes, str](), dict[bytes, str]()
+    for claim in claims(verdict.mission, verdict.mission.host):
+        value = values.get((claim.figure.name, claim.figure.recipe))
+        if claim.proof is not None and value is not None:
+            (held if value >= claim.figure.least else failed)[claim.proof] = claim.figure.name
+
+    def proven(state: AircraftState) -> AircraftState:
+        if (state.id, state.host) != (stored.state.id, stored.state.host):
+            raise Conflict(
+                f"the aircraft was enrolled as {state.id} ({state.host}) while its engines were measured",
+                remedy="probe the mission again",
+                kind="enrolled",
+            )
+        return state.proving(held, failed)
+
+    _change(folder, disk, proven)
+    return Proving(None, figures, tuple(held.values()), tuple(failed.values()))
+
+
+def _judged(
+    folder: str, evidence: StoreEvidence, mission: str, given: Binding, disk: Disk
+) -> tuple[StoredState, Verdict]:
+    """Return the state, with the newest trust root of the evidence, and the verdict by it. The caller has the lock."""
+    stored = read_state(folder)
+    newest = _newest_root(stored.state.root, evidence)
+    if newest.root.version > stored.state.root.root.version:
+        stored = _write(folder, disk, replace(stored, state=stored.state.with_root(newest, now=given.now)))
+    binding = replace(given, aircraft=stored.state.id, host=stored.state.host, state=stored.state)
+    verdict = verify_mission(evidence, mission, stored.state.root, binding)
+    if verdict.mission is not None and verdict.mission.trust_root.digest != stored.state.root.root.digest:
+        text = "a second read of the trust chain gave another trust root than the first"
+        raise Unavailable(text, remedy="check again; the medium is failing", kind="unreadable")
+    return stored, verdict
+
+
+def _no_go(mission: str, error: FlightbagError) -> Verdict:
+    """Return the verdict for a state that cannot be used: that is the only finding."""
+    finding = Finding.of(error, step="E", remedy="let this user read and write the folder of the aircraft's state")
+    return Verdict(mission, (finding,), None)
 
 
 def _newest_root(pinned: SignedRoot, evidence: StoreEvidence) -> SignedRoot:

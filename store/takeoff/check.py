@@ -5,7 +5,7 @@
 >>> verdict.go, verdict.findings
 (True, ())
 >>> verdict.mission.code  # two people compare it over the radio
-'HKNDH-N7EGN'
+'9AJ6A-ZYP4V'
 >>> verdict.not_judged
 ('aircraft', 'flight', 'rollback')
 """

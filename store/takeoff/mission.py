@@ -62,7 +62,9 @@ class Binding:
     """The flight that a mission is checked against. A field that is None is not judged, and the verdict lists it.
 
     `now` is what a trusted clock says, in whole unix seconds (see `takeoff.clock`). `state` is the aircraft's state.
-    Raises Invalid for another time: NaN is neither before nor after an expiry.
+    Without `proof` it is not judged whether the figures that only an aircraft can prove are proven: so a mission is
+    published, carried and probed, and never flown. Raises Invalid for another time: NaN is neither before nor after an
+    expiry.
     """
 
     now: int | None = None
@@ -70,6 +72,7 @@ class Binding:
     host: str | None = None
     flight: str | None = None
     state: AircraftState | None = None
+    proof: bool = True
 
     def __post_init__(self) -> None:
         if type(self.now) not in (int, type(None)):
@@ -86,6 +89,7 @@ class Binding:
             ("host class", self.host is not None),
             ("flight", self.flight is not None),
             ("rollback", self.state is not None),
+            ("proof aboard", self.proof),
         )
         return tuple(what for what, judged in facts if not judged)
 
@@ -95,13 +99,18 @@ BY_VERIFY = object()
 
 @dataclass(frozen=True)
 class VerifiedMission:
-    """A mission that passed every step. Only `verify_mission` makes one, and `load` takes nothing else."""
+    """A mission that passed every step. Only `verify_mission` makes one, and `load` takes nothing else.
+
+    `host` is the class that it was judged for: the engines that fly are the ones that this class loads. None where no
+    class was asked.
+    """
 
     manifest: Manifest
     manifest_id: ObjectId
     table: EntryTable
     trust_root: TrustRoot
     evidence: Evidence = field(repr=False)
+    host: str | None
     # An InitVar is not kept: `dataclasses.replace` cannot make a copy with other fields from a real one.
     made_by: InitVar[object]
 

@@ -8,7 +8,8 @@ The steps have the letters of FORMAT.md 7, and run in this order. All failures o
  D  the payload is canonical; the entry table has the signed id and size, is canonical, and its entries have the
     signed count, Merkle root and number of missing tiles; the identity is theirs
  E  the manifest is for this mission, aircraft and host class; the takeoff is inside the area; the time is right (see
-    `clock`) and its lifetime is what the root allows; it is of the root's epoch, and not of an older root
+    `clock`) and its lifetime is what the root allows; it is of the root's epoch, and not of an older root; what nobody
+    measured of its engines this aircraft has proven (see `fidelity`)
  F  every object of the closure is a regular file of the exact size and hash
  G  in operator mode, on the ground: the tiles of the area are those that the mission was built from
 
@@ -39,6 +40,8 @@ from store.format.ref import ref_id
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
 from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of, unjudged_time
+from store.takeoff.engines import engine_for, engines_of
+from store.takeoff.fidelity import check_proofs
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
 from store.takeoff.quality import without_landmarks, without_recall
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
@@ -223,26 +226,7 @@ def check_binding(
             binding.aircraft,
             ", ".join(facts.aircraft),
         )
-    # An aircraft that has not the mission's class has one finding for that, and none for each entry.
-    aboard = binding.host if binding.host is not None and meets(binding.host, m.host) else None
-    if binding.host is not None:
-        expect(
-            aboard is not None,
-            "wrong-host",
-            f"the mission's engines need the host class {m.host}, and this aircraft has {binding.host}",
-            binding.host,
-            m.host,
-        )
-    for entry in opened.table.entries:
-        need = entry.meta.get("host")
-        if need is None:
-            continue
-        if fit(m.host, need).lacking:
-            text = f"{entry.name} needs {need}, and the mission promises only {m.host}"
-            failures.append(("wrong-host", text, m.host, need))
-        elif aboard and (lacking := fit(aboard, need).lacking):
-            text = f"{entry.name} needs {' and '.join(lacking)}, and this aircraft has {aboard}"
-            failures.append(("wrong-host", text, aboard, need))
+    failures += (("wrong-host", *one) for one in _misfits(opened, binding.host))
     expect(
         facts.takeoff_outside or facts.area.contains(facts.takeoff.lat, facts.takeoff.lon),
         "takeoff-outside-area",
@@ -301,23 +285,60 @@ def check_binding(
             for kind, message, expected, actual in failures
         ),
         *check_time(m, moment),
+        *check_proofs(opened, binding),
         *check_releases(evidence, opened),
     )
 
 
-def unjudged_needs(opened: Opened, binding: Binding) -> tuple[str, ...]:
-    """Return for each library, in sorted order, the newest least version that the host class at hand does not judge.
-
-    That is the aircraft's class where the binding has one, else the mission's.
-    """
-    have = opened.manifest.host if binding.host is None else binding.host
-    newest: dict[str, tuple[str, str]] = {}
+def _misfits(opened: Opened, aboard: str | None) -> Iterator[tuple[str, str, str]]:
+    """Yield how the host classes of the mission and of the aircraft do not fit its engines and indexes (FORMAT 4.5):
+    a text, the class or the classes at hand, and the need."""
+    hosts = opened.manifest.hosts
+    promised = " or ".join(hosts)
+    if aboard is not None and not any(meets(aboard, host) for host in hosts):
+        yield f"the mission's engines need the host class {promised}, and this aircraft has {aboard}", aboard, promised
+        # An aircraft that has none of the mission's classes has one finding for that, and none for each entry.
+        aboard = None
     for entry in opened.table.entries:
-        for part in fit(have, entry.meta.get("host", have)).unjudged:
-            library = part.partition(">=")[0]
-            if library not in newest or not at_least(newest[library][1], part):
-                newest[library] = entry.name, part
-    return tuple(unjudged_text(name, part, have) for _, (name, part) in sorted(newest.items()))
+        if entry.kind != "index":
+            continue
+        need = entry.meta["host"]
+        if refusing := [host for host in hosts if fit(host, need).lacking]:
+            yield f"{entry.name} needs {need}, and the mission promises only {refusing[0]}", refusing[0], need
+        elif aboard is not None and (lacking := fit(aboard, need).lacking):
+            yield f"{entry.name} needs {' and '.join(lacking)}, and this aircraft has {aboard}", aboard, need
+    for backbone, engines in engines_of(opened.table.entries).items():
+        useless = [engine for engine in engines if all(engine.lacking(host) for host in hosts)]
+        for engine in useless:
+            yield f"{engine.name} needs {engine.need}, and the mission promises only {promised}", promised, engine.need
+        if len(useless) == len(engines):
+            continue
+        needs = " or ".join(engine.need for engine in engines)
+        if bare := [host for host in hosts if engine_for(engines, host) is None]:
+            yield f"no engine of {backbone} is for the host class {bare[0]}: they need {needs}", bare[0], needs
+        elif aboard is not None and engine_for(engines, aboard) is None:
+            without = " or ".join(" and ".join(engine.lacking(aboard)) for engine in engines)
+            yield f"the engine of {backbone} needs {without}, and this aircraft has {aboard}", aboard, needs
+
+
+def unjudged_needs(opened: Opened, binding: Binding) -> tuple[str, ...]:
+    """Return for each library, in sorted order, the newest least version that a host class at hand does not judge of an
+    index, or of an engine that it loads.
+
+    That is the aircraft's class where the binding has one, else each of the mission's.
+    """
+    entries = opened.table.entries
+    indexes = [entry for entry in entries if entry.kind == "index"]
+    newest: dict[str, tuple[str, str, str]] = {}
+    for have in opened.manifest.hosts if binding.host is None else (binding.host,):
+        engines = (engine_for(engines, have) for engines in engines_of(entries).values())
+        loaded = [entry for engine in engines if engine is not None for entry in engine.entries]
+        for entry in sorted((*loaded, *indexes), key=lambda entry: entry.name):
+            for part in fit(have, entry.meta["host"]).unjudged:
+                library = part.partition(">=")[0]
+                if library not in newest or not at_least(newest[library][1], part):
+                    newest[library] = entry.name, part, have
+    return tuple(unjudged_text(*row) for _, row in sorted(newest.items()))
 
 
 def check_releases(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
@@ -382,7 +403,7 @@ def verify_mission(
     verified = None
     if not findings:
         verified = VerifiedMission(
-            opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, BY_VERIFY
+            opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, binding.host, BY_VERIFY
         )
     quality = opened.manifest.quality
     unmeasured = [

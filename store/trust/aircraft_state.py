@@ -12,13 +12,16 @@ person at the aircraft can lower both, and loses nothing else.
 
 Pure: bytes come in and go out. `takeoff.aircraft` keeps the two slots on disk (decision 0008).
 
+A proof says that an engine, which nobody had run before, agreed with its map on this machine (`takeoff.fidelity`). It
+is of bytes and of the machine: no root and no mission ends it, another host class does.
+
 Laws: `AircraftState.parse(s.render()) == s`, and only canonical bytes parse. Nothing but `consuming` adds a consumed
 flight, and nothing takes one away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +36,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 FORMAT = 1
-# The three bounds below fit into it.
+# The four bounds below fit into it.
 STATE_LIMIT = 6 * 2**20
 MAX_MISSIONS = 10_000
 MAX_ACCEPTED = 10_000
 MAX_CONSUMED = 50_000
+MAX_PROOFS = 10_000
 _NEAREST = 3
+_FORGET_PROOFS = (
+    "enrol the aircraft again (flightbag aircraft enrol --again) with another host class, then with its own: that "
+    "forgets the proofs; then probe the missions that it is to fly"
+)
 _NEW_FOLDER = "give the trust domain a new epoch, and enrol the aircraft in a new folder: no mission before it flies"
 
 
@@ -59,7 +67,7 @@ class AircraftState:
     `accepted` are the ids of the flights that had a GO and were not consumed, `consumed` of those that were flown; no
     flight is both. `issued` is the latest time of issue, in unix seconds, of the roots and manifests that the aircraft
     accepted in the epoch of `root`. `clock` is the latest reading of a trusted clock that a mission's end bounds. Both
-    are 0 where there is none.
+    are 0 where there is none. `proofs` are the digests, 32 bytes each, of what was proven aboard (FORMAT.md 10.5).
     """
 
     id: str
@@ -70,6 +78,7 @@ class AircraftState:
     consumed: tuple[str, ...]
     issued: int
     clock: int
+    proofs: tuple[bytes, ...] = ()
 
     @property
     def floor(self) -> int:
@@ -99,6 +108,7 @@ class AircraftState:
                 "consumed": list(self.consumed),
                 "issued": self.issued,
                 "clock": self.clock,
+                "proofs": list(self.proofs),
             }
         )
         self.parse(data)
@@ -127,6 +137,7 @@ class AircraftState:
             consumed=consumed,
             issued=fields.integer("issued", 0, TIME_MAX),
             clock=fields.integer("clock", 0, TIME_MAX),
+            proofs=_proofs(fields.array("proofs", 0, MAX_PROOFS)),
         )
         fields.end()
         if wrong := objection(state.host):
@@ -185,6 +196,16 @@ class AircraftState:
             issued=max(self.issued, issue.issued_at),
             clock=max(self.clock, now if ends else 0),
         )
+
+    def proving(self, held: Collection[bytes], failed: Collection[bytes]) -> Self:
+        """Return the state with the proofs that a probe gave, and without those that it refuted: the same state if that
+        changes nothing. Raises Refused for more than the state can hold."""
+        proofs = tuple(sorted({*self.proofs, *held} - {*failed}))
+        if proofs == self.proofs:
+            return self
+        if len(proofs) > MAX_PROOFS:
+            raise _full("proofs", MAX_PROOFS, _FORGET_PROOFS)
+        return replace(self, proofs=proofs)
 
     def lowering(self, at: int) -> Self:
         """Return the state with a floor of at most `at`, the time now in unix seconds, for which a person vouches.
@@ -247,7 +268,8 @@ class AircraftState:
         """Return this newly enrolled state with what earlier states of the same aircraft remember.
 
         Flights and the reading of the clock stay, and in the same trust domain the missions, the newest trust root and
-        the times of issue of its epoch. Raises Conflict where the earlier states are of another aircraft, Refused for
+        the times of issue of its epoch; of proofs those that each of the states has, where it has this host class: they
+        are of this machine. Raises Conflict where the earlier states are of another aircraft, Refused for
         more than a state can hold.
         """
         own = [one for one in earlier if one.id == self.id]
@@ -257,7 +279,8 @@ class AircraftState:
                 remedy=f"give --id {earlier[0].id}, or enrol {self.id} in a folder of its own",
                 kind="wrong-aircraft",
             )
-        state = self
+        proven = [set(one.proofs) if one.host == self.host else set[bytes]() for one in own]
+        state = replace(self, proofs=tuple(sorted(set.intersection(*proven)))) if proven else self
         for one in own:
             consumed = {*state.consumed, *one.consumed}
             accepted = {*state.accepted, *one.accepted} - consumed
@@ -298,6 +321,13 @@ def _flights(items: list[Any], where: str) -> tuple[str, ...]:
     if not all(type(item) is str and FLIGHT_ID.fullmatch(item) for item in items):
         raise Corrupt(f"{where} holds something else than flight ids", kind="bad-field", field=where)
     ascending(items, where)
+    return tuple(items)
+
+
+def _proofs(items: list[Any]) -> tuple[bytes, ...]:
+    if not all(type(item) is bytes and len(item) == DIGEST_SIZE for item in items):
+        raise Corrupt("state.proofs holds something else than digests", kind="bad-field", field="state.proofs")
+    ascending(items, "state.proofs")
     return tuple(items)
 
 

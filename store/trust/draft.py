@@ -205,10 +205,10 @@ def founding(
         for name in ROLES
     }
     for name, role in roles.items():
-        if not role.can_be_met and (name != "release" or name in thresholds):
+        if not role.can_be_met and (name in ("root", "mission") or name in thresholds):
             raise Invalid(f"the role {name} needs {role.threshold} signatures, but has {len(role.keys)} keys")
-    root, mission, release = roles["root"], roles["mission"], roles["release"]
-    draft = RootDraft.of(None, TrustRoot(1, domain, 1, issued_at, salt, root, mission, release))
+    root, mission, release, builder = roles["root"], roles["mission"], roles["release"], roles["builder"]
+    draft = RootDraft.of(None, TrustRoot(1, domain, 1, issued_at, salt, root, mission, release, builder))
     for key, called in (names or {}).items():
         draft = with_name(draft, key, called)
     return draft

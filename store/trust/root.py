@@ -35,10 +35,10 @@ SALT_SIZE = 16
 MAX_KEYS = 64
 DOMAIN_CONTEXT = "flightbag 2026 trust root v1"
 KEY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,30}[A-Za-z0-9])?")
-# As many as there can be keys: of three roles, and revoked ones.
-MAX_NAMES = 3 * MAX_KEYS + 1024
+# As many as there can be keys: of four roles, and revoked ones.
+MAX_NAMES = 4 * MAX_KEYS + 1024
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?")
-RoleName = Literal["mission", "release", "root"]
+RoleName = Literal["mission", "release", "builder", "root"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
 
 
@@ -71,6 +71,10 @@ class Role:
         return len(self.keys) >= self.threshold
 
 
+# What a trust root without the role `builder` has in its place.
+NOBODY = Role((), 1)
+
+
 @dataclass(frozen=True, slots=True)
 class TrustRoot:
     """The payload of a trust root.
@@ -78,9 +82,11 @@ class TrustRoot:
     `parent_domain` (the domain id) and `previous` (the digest of the root before) are None only in version 1. A key in
     `revoked` counts for nothing in any role and stays revoked. `salt` is random in root 1 and the same in later roots:
     it makes two domains different that have the same name and keys and were made in the same second. `releases` is
-    `required` where engines and indexes need a release, else `optional`. Manifests from before `issued_after` (unix
-    seconds) do not count. Lifetimes are in seconds: `max_lifetime` is the longest of a manifest, from its issue to its
-    expiry, None where it may never expire; a builder gives `default_lifetime` to a mission without an end.
+    `required` where engines and indexes need a release, else `optional`. `builder` are the keys of devices that make
+    engines (decision 0026), NOBODY where there are none: such a key is in no other role. Manifests from before
+    `issued_after` (unix seconds) do not count. Lifetimes are in seconds: `max_lifetime` is the longest of a manifest,
+    from its issue to its expiry, None where it may never expire; a build gives `default_lifetime` to a mission without
+    an end.
     """
 
     version: int
@@ -91,6 +97,7 @@ class TrustRoot:
     root: Role
     mission: Role
     release: Role
+    builder: Role = NOBODY
     releases: str = "optional"
     revoked: tuple[PublicKey, ...] = ()
     issued_after: int | None = None
@@ -102,6 +109,7 @@ class TrustRoot:
 
     def render(self) -> bytes:
         """Return the canonical payload. Raises Corrupt where the value breaks a rule of the format."""
+        given = {name: self.role(name) for name in ROLES if name != "builder" or self.builder != NOBODY}
         value: dict[str, Value] = {
             "format": FORMAT,
             "version": self.version,
@@ -109,7 +117,7 @@ class TrustRoot:
             "epoch": self.epoch,
             "issued_at": self.issued_at,
             "salt": self.salt,
-            "roles": {"root": self.root.value(), "mission": self.mission.value(), "release": self.release.value()},
+            "roles": {name: role.value() for name, role in given.items()},
             "releases": self.releases,
             "revoked": [key.raw for key in self.revoked],
         }
@@ -141,7 +149,8 @@ class TrustRoot:
 
     def role(self, name: RoleName) -> Role:
         """Return the role of this name."""
-        return {"mission": self.mission, "release": self.release, "root": self.root}[name]
+        roles = {"mission": self.mission, "release": self.release, "builder": self.builder, "root": self.root}
+        return roles[name]
 
     def name_of(self, kid: bytes) -> str:
         """Return the name of the key with this kid, "" where it has none."""
@@ -163,7 +172,7 @@ class TrustRoot:
         fields.integer("format", FORMAT, FORMAT)
         version = fields.integer("version", 1, INT_MAX)
         roles = fields.fields("roles")
-        later = version > 1
+        later, builders = version > 1, "builder" in roles
         root = cls(
             version=version,
             domain=fields.text("domain", DOMAIN_NAME),
@@ -173,6 +182,7 @@ class TrustRoot:
             root=Role.parse(roles.fields("root"), "root.roles.root"),
             mission=Role.parse(roles.fields("mission"), "root.roles.mission"),
             release=Role.parse(roles.fields("release"), "root.roles.release"),
+            builder=Role.parse(roles.fields("builder"), "root.roles.builder") if builders else NOBODY,
             releases=fields.choice("releases", ("optional", "required")),
             revoked=_keys(fields.array("revoked", 0, 1024), "root.revoked"),
             issued_after=fields.integer("issued_after", 0, TIME_MAX) if "issued_after" in fields else None,
@@ -182,9 +192,11 @@ class TrustRoot:
             previous=fields.binary("previous", 32) if later else None,
             names=_names(fields.array("names", 1, MAX_NAMES)) if "names" in fields else (),
         )
+        required: list[RoleName] = ["root", "mission"]
+        required += ["release"] if root.releases == "required" else []
+        required += ["builder"] if builders else []
         roles.end()
         fields.end()
-        required: tuple[RoleName, ...] = ("root", "mission", *(("release",) if root.releases == "required" else ()))
         for name in required:
             role = root.role(name)
             if not role.can_be_met:
@@ -192,6 +204,10 @@ class TrustRoot:
                 raise Corrupt(text, kind="bad-field", field=f"root.roles.{name}")
         if set(root.release.keys) & set(root.mission.keys):
             raise Corrupt("a key is in both of the roles release and mission", kind="bad-field", field="root.roles")
+        if set(root.builder.keys) & {*root.root.keys, *root.mission.keys, *root.release.keys}:
+            remedy = "make a key of its own for the device"
+            text = "a key of the role builder is in another role too"
+            raise Corrupt(text, remedy=remedy, kind="bad-field", field="root.roles")
         if root.max_lifetime is not None and (root.default_lifetime or 0) > root.max_lifetime:
             text = (
                 f"root.default_lifetime is {duration_text(root.default_lifetime or 0)}, more than root.max_lifetime, "
@@ -199,7 +215,7 @@ class TrustRoot:
             )
             remedy = "set the default to less, or to none, before the maximum"
             raise Corrupt(text, remedy=remedy, kind="bad-field", field="root.default_lifetime")
-        role_keys = {*root.root.keys, *root.mission.keys, *root.release.keys}
+        role_keys = {key for name in ROLES for key in root.role(name).keys}
         if role_keys & set(root.revoked):
             raise Corrupt("a revoked key is in a role", kind="bad-field", field="root.roles")
         if not {key for key, _ in root.names} <= role_keys | set(root.revoked):

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -72,6 +72,7 @@ from tests.support.missions import (
     build_key,
     entry,
     evidence_of,
+    fleet_table,
     flight,
     key,
     next_root,
@@ -1134,6 +1135,11 @@ def bindings() -> Iterator[Row]:
     def issued(**changes: Any) -> Scene:
         return scene(flight(issue=replace(ISSUE, **changes)))
 
+    def of_fleet(needs: Mapping[str, str], aboard: str | None = BINDING.host) -> Scene:
+        table, contents = fleet_table(needs)
+        one = flight(contents, table=table, hosts=("cpu-aarch64+sm87", "cpu-x86_64"))
+        return scene(one, binding=replace(BINDING, host=aboard))
+
     yield "the-original", GO, scene()
     yield "in-its-last-second", GO, asked(now=ISSUE.expires_at)
     yield "without-an-end", GO, issued(expires_at=None)
@@ -1170,15 +1176,29 @@ def bindings() -> Iterator[Row]:
     yield "a-less-able-host", "E wrong-host", asked(host="cpu")
     yield "host-whose-name-begins-alike", "E wrong-host", asked(host="cpu-x86_64x")
     yield "host-of-no-name", "E wrong-host", asked(host="")
-    yield "host-of-no-family", "D bad-field", with_fields(host="banana")
-    yield "host-of-no-architecture", "D bad-field", with_fields(host="cpu-arm")
-    yield "host-with-a-least-version", "D bad-field", with_fields(host="cpu-x86_64+ort>=1.9")
-    yield "host-with-two-of-one-library", "D bad-field", with_fields(host="cpu-x86_64+ort-1.9+ort-1.32")
+    yield "host-of-no-family", "D bad-field", with_fields(hosts=["banana"])
+    yield "host-of-no-architecture", "D bad-field", with_fields(hosts=["cpu-arm"])
+    yield "host-with-a-least-version", "D bad-field", with_fields(hosts=["cpu-x86_64+ort>=1.9"])
+    yield "host-with-two-of-one-library", "D bad-field", with_fields(hosts=["cpu-x86_64+ort-1.9+ort-1.32"])
     yield "host-in-upper-case", "E wrong-host", asked(host="CPU-X86_64")
+    yield "host-as-text", "D bad-field", with_fields(hosts="cpu-x86_64")
+    yield "no-host", "D bad-field", with_fields(hosts=[])
+    yield "host-twice", "D bad-order", with_fields(hosts=["cpu-x86_64", "cpu-x86_64"])
+    yield "seventeen-hosts", "D bad-field", with_fields(hosts=[f"ort-{number}" for number in range(10, 27)])
+    yield "one-more-host-than-was-signed-for", "D bad-identity", with_fields(hosts=["cpu-x86_64", "sm87"])
+    fleet, orin = {"orin": "sm87", "rack": "cpu-x86_64"}, "cpu-aarch64+sm87-orin-16sm-64gb"
+    yield "an-aircraft-of-a-fleet", GO, of_fleet(fleet)
+    yield "the-other-aircraft-of-a-fleet", GO, of_fleet(fleet, aboard=orin)
+    yield "an-aircraft-of-no-class-of-the-fleet", "E wrong-host", of_fleet(fleet, aboard="cpu-aarch64")
+    yield "no-engine-for-one-class-of-the-fleet", "E wrong-host", of_fleet({"rack": "cpu-x86_64"})
+    yield "no-engine-for-this-class-of-the-fleet", "E wrong-host", of_fleet({"rack": "cpu-x86_64"}, aboard=orin)
+    yield "an-engine-of-no-class-of-the-fleet", "E wrong-host", of_fleet({**fleet, "stray": "sm89"})
+    yield "an-aircraft-too-old-for-its-engine-of-the-fleet", "E wrong-host", of_fleet(
+        {**fleet, "rack": "cpu-x86_64+ort>=1.22"}, aboard="cpu-x86_64-avx2+ort-1.9")  # fmt: skip
     # The mission says that it is for every machine; its engine does not.
-    yield "mission-for-a-lesser-host-than-its-engine", "E wrong-host", scene(flight(host="cpu"))
+    yield "mission-for-a-lesser-host-than-its-engine", "E wrong-host", scene(flight(hosts=("cpu",)))
     yield "mission-for-another-host-than-its-engine", "E wrong-host", scene(
-        flight(host="cpu-aarch64"), binding=replace(BINDING, host="cpu-aarch64"))  # fmt: skip
+        flight(hosts=("cpu-aarch64",)), binding=replace(BINDING, host="cpu-aarch64"))  # fmt: skip
     required = replace(ROOT, releases="required")
     yield "engine-without-a-release-where-one-is-required", "E unreleased", scene(
         flight(root=required), root=required)  # fmt: skip

@@ -27,9 +27,10 @@ from store.format.area import Area
 from store.format.cbor import decode, encode
 from store.format.cose import Envelope, Signature
 from store.format.ids import ObjectId, derive
-from store.format.manifest import PAYLOAD_LIMIT, Coverage, Issue
+from store.format.manifest import PAYLOAD_LIMIT, Coverage, Figure, Issue
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
+from store.takeoff.fidelity import proof_digest
 from store.takeoff.mission import Opened
 from store.takeoff.proof import Proof
 from store.trust import root as roots
@@ -43,6 +44,7 @@ from tests.support.missions import (
     METAS,
     NOW,
     ROOT,
+    UNPROVEN,
     entry,
     key,
     manifest_of,
@@ -169,6 +171,9 @@ def payloads() -> Iterator[Vector]:
     )
     yield Vector("payload-least", "payload", least.render())
     yield Vector("payload-most", "payload", most.render())
+    two = (Figure("fidelity/net", 2, 1, 8, bytes(32)), Figure("fidelity/net", 3, 1, 8, bytes([1]) * 32))
+    fleet = manifest_of(table, hosts=("cpu-aarch64+sm87", "cpu-x86_64"), quality=two)
+    yield Vector("payload-of-two-hosts", "payload", fleet.render())
     over = replace(FACTS, area=Area((1799000000, 470080000, -1799000000, 470330000)))
     yield Vector("payload-across-the-antimeridian", "payload", manifest_of(table, mission=over).render())
 
@@ -186,7 +191,10 @@ def payloads() -> Iterator[Vector]:
         "no-identity": encode({name: value for name, value in good.items() if name != "identity"}),
         "no-entries": encode({**good, "count": 0}),
         "table-of-17-mib": encode({**good, "table": [bytes(32), 17 * 2**20]}),
-        "host-unsorted": encode({**good, "host": "b+a"}),
+        "host-unsorted": encode({**good, "hosts": ["sm87+cpu"]}),
+        "host-of-a-least-version": encode({**good, "hosts": ["cpu+ort>=1.22"]}),
+        "no-hosts": encode({**good, "hosts": []}),
+        "hosts-of-17": encode({**good, "hosts": [f"ort-{number}" for number in range(10, 27)]}),
         "figure-below-its-least": encode({**good, "quality": [["recall", 1, 2, 1, bytes(32)]]}),
         "figure-of-more-than-all": encode({**good, "quality": [["recall", 10**6 + 1, 1, 1, bytes(32)]]}),
         "figure-of-less-than-nothing": encode({**good, "quality": [["recall", 0, -1, 1, bytes(32)]]}),
@@ -214,7 +222,24 @@ def payloads() -> Iterator[Vector]:
     }
     for lesson, data in bad.items():
         yield Vector(f"payload-{lesson}", "payload", data, "bad-field")
+    figures = [["fidelity/net", 990_000, bytes(32)], ["fidelity/net", 0, b"\x01" * 32]]
+    small = {**value_of(least.render()), "unproven": figures}
+    yield Vector("payload-unproven", "payload", encode(small))
+    yield Vector("payload-unproven-unsorted", "payload", encode({**small, "unproven": figures[::-1]}), "bad-order")
+    for lesson, changes in {
+        "and-measured": {"quality": [["fidelity/net", 1, 1, 1, bytes(32)]]},
+        "recall": {"unproven": [["recall@1/net/shift", 1, bytes(32)]]},
+        "of-more-than-all": {"unproven": [["fidelity/net", 10**6 + 1, bytes(32)]]},
+        "empty": {"unproven": []},
+    }.items():
+        yield Vector(f"payload-unproven-{lesson}", "payload", encode({**small, **changes}), "bad-field")
     yield Vector("payload-aircraft-unsorted", "payload", changed("mission", aircraft=["b", "a"]), "bad-order")
+    yield Vector("payload-hosts-unsorted", "payload", encode({**good, "hosts": ["sm87", "cpu"]}), "bad-order")
+    yield Vector("payload-host-twice", "payload", encode({**good, "hosts": ["cpu", "cpu"]}), "bad-order")
+    twice = [["recall", value, 1, 1, bytes(32)] for value in (2, 3)]
+    yield Vector("payload-figure-twice-with-one-recipe", "payload", encode({**good, "quality": twice}), "bad-order")
+    yield Vector("payload-recipes-of-a-figure-unsorted", "payload", encode(
+        {**good, "quality": [figure.as_value() for figure in two[::-1]]}), "bad-order")  # fmt: skip
     yield Vector("payload-zooms-twice", "payload", changed("coverage", zooms=[16, 16]), "bad-order")
     yield Vector("payload-of-a-float", "payload", b"\xfb\x3f\xf8" + bytes(6), "not-canonical")
 
@@ -394,6 +419,7 @@ def aboard() -> Iterator[Vector]:
 
     seen = {FACTS.id: Acceptance(ISSUE.epoch, ISSUE.sequence, payload_digest(manifest_of(table)))}
     state = replace(AircraftState.initial("uav-07", "cpu-x86_64", first), missions=seen, consumed=("2026-11-22-01",))
+    state = replace(state, proofs=(proof_digest(UNPROVEN, ObjectId.of(b"probe"), (ObjectId.of(b"engine"),)),))
 
     def slot(number: int, data: bytes) -> bytes:
         body = number.to_bytes(8, "big") + data
@@ -403,6 +429,8 @@ def aboard() -> Iterator[Vector]:
     yield Vector("slot", "slot", good)
     yield Vector("slot-flipped", "slot", good[:-1] + bytes([good[-1] ^ 1]), "bad-state")
     yield Vector("slot-cut", "slot", good[:-1], "bad-state")
+    proofs = encode({**value_of(state.render()), "proofs": [bytes(31)]})
+    yield Vector("slot-short-proof", "slot", slot(3, proofs), "bad-state")
     yield Vector("slot-unknown-field", "slot", slot(3, encode({**value_of(state.render()), "more": 1})), "bad-state")
 
     manifest = manifest_of(table)

@@ -43,7 +43,7 @@ BOUNDS = [
     ("Payload, at most 64 KiB", (root.ROOT_LIMIT, release.PAYLOAD_LIMIT), (64 * KIB, 64 * KIB)),
     ("1 to 256 of [name, kind, object id, size, need (4.5)]", release.MAX_APPROVALS, 256),
     ("raw public keys that 4.1 takes, ascending, at most 64", root.MAX_KEYS, 64),
-    ("1 to 1216 of [public key, name]", root.MAX_NAMES, 1216),
+    ("1 to 1280 of [public key, name]", root.MAX_NAMES, 1280),
     ("at most 32 steps from a pinned root", root.MAX_STEPS, 32),
     ("at most 133 KiB", draft.DRAFT_LIMIT, 2 * 66 * KIB + 64),
     ("two that touch of different reasons; at most 16 MiB", missing.LIST_LIMIT, 16 * MIB),

@@ -195,6 +195,6 @@ def _read(have: str, needs: Mapping[str, str], host: str = "cpu-x86_64") -> str:
         replace(row, meta={**row.meta, "host": needs.get(row.name, host)}) if "host" in row.meta else row
         for row in rows
     ]
-    one = flight(table=sorted_table(rows), host=host)
+    one = flight(table=sorted_table(rows), hosts=(host,))
     verdict = verify_mission(evidence_of(one), one.id, pinned(), Binding(NOW, "uav-07", have))
     return "GO" if verdict.go else "NO-GO " + ", ".join(sorted({finding.kind for finding in verdict.findings}))

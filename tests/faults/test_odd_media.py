@@ -234,7 +234,7 @@ def test_no_command_opens_a_device_or_a_fifo_in_a_state(
     tmp_path: Path, place: str, what: Callable[[Path], object]
 ) -> None:
     store, state = make_store(tmp_path / "store"), tmp_path / "state"
-    enrol(state, AircraftState.initial("uav-07", NORTH.manifest.host, pinned()))
+    enrol(state, AircraftState.initial("uav-07", NORTH.manifest.hosts[0], pinned()))
     path = state / place
     path.unlink(missing_ok=True)
     path.parent.mkdir(exist_ok=True)

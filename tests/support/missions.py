@@ -19,9 +19,10 @@ from store.format.area import Area
 from store.format.cose import Envelope
 from store.format.entries import Entry, EntryTable, kind_of, sorted_table
 from store.format.ids import BuildKey, ObjectId
-from store.format.manifest import Coverage, Figure, Issue, Manifest, MissionFacts, Takeoff, identity_of
+from store.format.manifest import Coverage, Figure, Issue, Manifest, MissionFacts, Takeoff, Unproven, identity_of
 from store.ground.repository import Repository
 from store.ground.writer import writing
+from store.takeoff.fidelity import fidelity_recipe
 from store.takeoff.mission import Binding
 from store.trust import root as roots
 from store.trust.draft import RootDraft
@@ -129,6 +130,26 @@ CONTENTS: dict[str, bytes] = {
     "files/calibration/camera.yaml": b"fx: 1.0\n",
 }
 
+# With a probe, which its engine has to agree with, and the figure that nobody measured of that.
+PROBED = {**CONTENTS, "probes/net.safetensors": b"\x12\x13" * 20}
+UNPROVEN = Unproven(
+    "fidelity/net", 990_000, fidelity_recipe(build_key("probes/net.safetensors"), build_key("engines/net/net.onnx"))
+)
+
+
+def fleet_table(needs: Mapping[str, str]) -> tuple[EntryTable, dict[str, bytes]]:
+    """The table of a mission with an engine for each of these names, and its contents. `needs` maps the names to the
+    needs of the engines (FORMAT 4.5)."""
+    others = {name: data for name, data in CONTENTS.items() if not name.startswith("engines/")}
+    engines = {f"engines/net/{name}.onnx": f"the engine {name}".encode() for name in needs}
+    rows = [entry(name, data) for name, data in others.items()]
+    rows += [
+        entry(name, data, meta={**ENGINE_META, "host": needs[name.removeprefix("engines/net/").removesuffix(".onnx")]})
+        for name, data in engines.items()
+    ]
+    return sorted_table(rows), {**others, **engines}
+
+
 FACTS = MissionFacts(
     id="north-ridge",
     flight="2026-11-23-01",
@@ -154,7 +175,7 @@ def manifest_of(table: EntryTable, **changes: Any) -> Manifest:
     manifest = Manifest(
         mission=FACTS,
         issue=ISSUE,
-        host="cpu-x86_64",
+        hosts=("cpu-x86_64",),
         coverage=COVERAGE,
         quality=(
             Figure("landmarks/net", 10**6, 10**6, 3, bytes(32)),

@@ -122,7 +122,7 @@ def environment(version: str) -> tuple[Path, str]:
 def python(version: str, *arguments: str, text: str = "", cwd: Path = REPOSITORY) -> str:
     """Return what Python prints in the environment of this version, with the repository to import from."""
     command = [str(ROOT / version / "bin/python"), *arguments]
-    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, cwd=cwd, env=variables)
     assert done.returncode == 0, f"with onnxruntime {version}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
     return done.stdout

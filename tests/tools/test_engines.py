@@ -325,7 +325,7 @@ class TestExplainKey:
             edit(mission, ("opt = 8", "opt = 9"))
         elif what == "mode":
             edit(mission, ('precision = "fp32"', 'precision = "fp32"\nmode = "fast"'))
-            expected = {"host", "level", "mode"}
+            expected = {"host", "level", "options"}
         elif what == "model":
             write_backbone(built.folder / "embedder.onnx", seed=2)
         else:

@@ -219,7 +219,7 @@ def test_a_host_class_that_cannot_be_is_refused(built: Desk, host: str, nearest:
 
 
 def test_go_for_the_host_that_built_it(built: Desk) -> None:
-    host = flightbag("show", built.store, "left", "--json").json["host"]
+    host = flightbag("show", built.store, "left", "--json").json["hosts"][0]
     assert built.verify(None, "--host", f"{host}-avx2", "--aircraft", "uav-07").status == 0
 
 

@@ -157,7 +157,7 @@ def fleet(_first_fleet: Fleet, tmp_path: Path) -> Fleet:
 def test_trust_new(tmp_path: Path) -> None:
     store = tmp_path / "store"
     flightbag("init", store)
-    for name in ("o1", "o2", "m"):
+    for name in ("o1", "o2", "m", "d"):
         flightbag("keys", "new", tmp_path / name, "--no-passphrase")
     args = ("trust", "new", store, "--domain", "fleet", "--mission-key", tmp_path / "m.pub")
     too_few = flightbag(
@@ -168,7 +168,9 @@ def test_trust_new(tmp_path: Path) -> None:
     assert flightbag(*args, "--root-key", tmp_path / "o1", "--threshold", "root=0").status == 2
     assert flightbag(*args, "--root-key", tmp_path / "o1", "--threshold", "mission=2").status == 2
     both = ("--root-key", tmp_path / "o1", "--root-key", tmp_path / "o2", "--threshold", "root=2")
-    assert flightbag(*args, *both).status == 0
+    assert flightbag(*args, *both, "--builder-key", tmp_path / "m.pub").status == 2
+    assert flightbag(*args, *both, "--builder-key", tmp_path / "d.pub").status == 0
+    assert "builder: 1 of 1 key" in flightbag("trust", "show", store).out
     assert flightbag(*args, *both).status == 1, "a root is never replaced"
 
 

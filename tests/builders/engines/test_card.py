@@ -43,6 +43,7 @@ _figures = st.builds(
     ).map(tuple),
     outputs=st.lists(st.text(max_size=5), max_size=2).map(tuple),
     inputs=st.sampled_from(["noise", "tiles"]),
+    of=st.sampled_from(["engine", "network"]),
     author=st.none()
     | st.builds(
         AuthorFigures, st.just("ab" * 32), st.floats(0, 1e30), st.floats(0, 1e30), st.floats(-1, 1), st.booleans()
@@ -192,7 +193,9 @@ def test_what_was_not_written_here_is_no_card(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("path", "to"),
     [
-        (("schema",), "flightbag/card/1"),
+        (("schema",), "flightbag/card/2"),
+        (("check", "of"), "nothing"),
+        (("check", "of"), ["engine"]),
         (("schema",), None),
         (("more",), 1),
         (("fields",), None),
@@ -342,3 +345,10 @@ def test_what_differs_in_a_step_is_named_with_the_step() -> None:
 @given(_recipes, _recipes)
 def test_keys_differ_exactly_where_their_fields_do(one: Recipe, two: Recipe) -> None:
     assert (differences(EngineRecipes(one, {}), EngineRecipes(two, {})) == []) == (one.key == two.key)
+
+
+def test_a_card_with_the_figures_of_the_network_alone_proves_no_engine() -> None:
+    assert card().proven
+    network = replace(card(), check=replace(card().check, of="network"))
+    assert not network.proven
+    assert not Card.parse(network.render()).proven

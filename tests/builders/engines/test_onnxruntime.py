@@ -21,6 +21,7 @@ from builders.engines import onnxruntime as backend_module
 from builders.engines.base import CompileJob, EngineBackend, InputRange
 from builders.engines.compiling import CompiledEngine
 from builders.engines.onnxruntime import OnnxRuntimeBackend, cpu_class
+from builders.engines.recipe import engine_recipe
 from builders.engines.session import open_session
 from store.errors import Conflict, FlightbagError, Invalid, Refused, Unavailable
 from store.format.host import is_host_class
@@ -402,7 +403,7 @@ def test_a_fast_engine_for_another_instruction_set_is_refused_by_name(
 def test_the_process_that_compiles_refuses_what_it_could_not_load(tmp_path: Path) -> None:
     other = "cpu-x86_64-avx" if platform.machine() != "x86_64" else "cpu-aarch64-neon"
     path = save(tmp_path, small_network())
-    with pytest.raises(Refused, match=f"made for {other}") as caught:
+    with pytest.raises(Refused, match=f"does not make the engine: it needs {other}") as caught:
         compiled(spec_of(path, mode="fast"), tmp_path, host=other)
     assert caught.value.kind == "wrong-host"
 
@@ -489,24 +490,48 @@ def test_a_portable_engine_needs_any_cpu_and_a_fast_one_the_set_of_this_machine(
 
 
 @pytest.mark.parametrize(
-    "target",
+    ("target", "lacking"),
     [
-        "cpu",
-        "cpu-x86_64",
-        "cpu-x86_64-avx512",
-        "cpu-aarch64-neon",
-        "sm87+trt10",
-        "cpu-x86_64-avx2",
-        "cpu-x86_64-avx2+ort-1.0.0",
+        ("cpu", "its instruction set and its version of ONNX Runtime"),
+        ("cpu-x86_64", "its instruction set and its version of ONNX Runtime"),
+        ("cpu-x86_64+ort-1.22.0", "its instruction set"),
+        ("cpu-x86_64-avx2", "its version of ONNX Runtime"),
+        ("sm87+trt10", "its instruction set and its version of ONNX Runtime"),
     ],
 )
-def test_a_fast_engine_is_not_built_for_a_target_that_is_not_this_machine(
+def test_a_fast_engine_needs_a_target_that_names_cpu_and_library(tmp_path: Path, target: str, lacking: str) -> None:
+    fast = spec_of(save(tmp_path, small_network()), mode="fast")
+    with pytest.raises(Invalid, match=re.escape(f"the target {target} does not name {lacking}")) as caught:
+        BACKEND.engine_host(fast, target)
+    assert "engines host" in caught.value.remedy
+    named = "cpu-x86_64-avx2+ort-1.22.0"  # as the remedy has it
+    assert BACKEND.engine_host(fast, named) == named
+
+
+@pytest.mark.parametrize("target", ["cpu-x86_64-avx512+ort-1.22.0", "cpu-aarch64-neon_dot+ort-1.19.2+sm87"])
+def test_every_machine_names_the_same_need_and_key_of_a_fast_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
+    fast = spec_of(save(tmp_path, small_network()), mode="fast")
+    keys = set()
+    for machine, instructions in (("x86_64", AVX2), ("x86_64", AVX512), ("aarch64", "asimd")):
+        become(monkeypatch, tmp_path, machine, flags(instructions))
+        need = BACKEND.engine_host(fast, target)
+        assert need == target.removesuffix("+sm87")
+        keys.add(engine_recipe(fast, need, fields := BACKEND.key_fields(fast, need), "").key)
+        assert need.endswith(f"+ort-{fields['version']}")
+    assert len(keys) == 1
+
+
+def test_a_machine_makes_the_fast_engines_of_its_own_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     become(monkeypatch, tmp_path, "x86_64", flags(AVX2))
-    with pytest.raises(Invalid, match=re.escape(f"needs cpu-x86_64-avx2{ORT}, the target is {target};")) as caught:
-        BACKEND.engine_host(spec_of(save(tmp_path, small_network()), mode="fast"), target)
-    assert "portable" in caught.value.remedy
+    assert BACKEND.makes(f"cpu-x86_64-avx2{ORT}") == BACKEND.makes("cpu") == BACKEND.makes("cpu+ort>=1.30") == ""
+    for need in (f"cpu-x86_64-avx512{ORT}", "cpu-x86_64-avx2+ort-1.0.0", f"cpu-aarch64-neon{ORT}"):
+        assert BACKEND.makes(need) == f"it needs {need}, this machine is cpu-x86_64-avx2{ORT}"
+    spec = spec_of(save(tmp_path, small_network()), mode="fast")
+    with pytest.raises(Refused, match="does not make the engine: it needs") as caught:
+        compiled(spec, tmp_path, host="cpu-x86_64-avx2+ort-1.0.0")
+    assert caught.value.kind == "wrong-host"
 
 
 def test_a_target_without_a_cpu_has_no_portable_engine(tmp_path: Path) -> None:
@@ -522,13 +547,10 @@ def test_a_machine_that_does_not_tell_its_set_builds_no_fast_engine(
     if not readable:
         (tmp_path / "cpuinfo").unlink()
     fast = spec_of(save(tmp_path, small_network()), mode="fast")
-    for ask in (BACKEND.target, lambda spec: BACKEND.engine_host(spec, "cpu-x86_64")):
-        with pytest.raises(
-            Unavailable, match=r"instruction set of this machine \(cpu-x86_64\S*\) is unknown"
-        ) as caught:
-            ask(fast)
-        assert caught.value.kind == "version"
-        assert "portable" in caught.value.remedy
+    with pytest.raises(Unavailable, match=r"instruction set of this machine \(cpu-x86_64\S*\) is unknown") as caught:
+        BACKEND.target(fast)
+    assert caught.value.kind == "version"
+    assert "portable" in caught.value.remedy
     assert BACKEND.engine_host(dataclasses.replace(fast, options={"mode": "portable"}), "cpu-x86_64") == "cpu"
 
 

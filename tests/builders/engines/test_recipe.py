@@ -58,9 +58,13 @@ def test_what_changes_the_engine_changes_the_key(tmp_path: Path, change: Callabl
 
 def test_the_host_the_version_and_the_caster_are_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(save(tmp_path, small_network()), mode="fast")
-    keys = {key(spec, "cpu-x86_64-avx2"), key(spec, "cpu-x86_64-avx512"), key(spec, "cpu-x86_64-avx2", "caster 1")}
+    hosts = ("cpu-x86_64-avx2+ort-1.22.0", "cpu-x86_64-avx512+ort-1.22.0", "cpu-x86_64-avx2+ort-1.23.0")
+    keys = {*(key(spec, host) for host in hosts), key(spec, hosts[0], "caster 1")}
+    portable = dataclasses.replace(spec, options={"mode": "portable"})
+    keys |= {key(portable)}
     monkeypatch.setattr(OnnxRuntimeBackend, "version", "0.0.1")
-    assert len(keys | {key(spec, "cpu-x86_64-avx2")}) == 4
+    assert len(keys | {key(portable)}) == 6
+    assert key(spec, hosts[0]) in keys, "the version of a fast engine is that of its host class"
 
 
 def test_the_order_of_inputs_is_not_in_the_key(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from builders.engines.recipe import engine_recipe
 from builders.engines.session import open_session
 from builders.engines.tensorrt import OPTIONS, TensorRtBackend
 from builders.engines.tensorrt_library import import_tensorrt
+from builders.recipe import Recipe
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
 from store.format.cbor import encode
 from store.format.host import is_host_class
@@ -91,6 +93,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine
     there.become()
     yield there
     forget_modules()
+
+
+def key_of(machine: Machine, spec: EngineSpec, target: str = "") -> Recipe:
+    """What the build key of the engine is of, for a target or for this machine."""
+    need = machine.backend.engine_host(spec, target or machine.backend.target(spec))
+    return engine_recipe(spec, need, machine.backend.key_fields(spec, need), "")
 
 
 def header(engine: Path) -> dict[str, Any]:
@@ -313,12 +321,12 @@ def cache_of(machine: Machine) -> Path:
 
 def test_timing_cache_grows_and_is_not_in_the_key(machine: Machine) -> None:
     spec = machine.spec()
-    before = machine.backend.key_fields(spec, "h")
+    before = key_of(machine, spec).key
     machine.make(spec)
     first = cache_of(machine).read_bytes()
     machine.make(spec)
     assert cache_of(machine).read_bytes() == first + b"tactic\n"
-    assert machine.backend.key_fields(spec, "h") == before
+    assert key_of(machine, spec).key == before
     assert {path.suffix for path in cache_of(machine).parent.iterdir()} == {".cache", ".lock"}
 
 
@@ -355,7 +363,7 @@ def with_plugin(machine: Machine) -> EngineSpec:
 def test_plugins_go_into_the_engine_and_the_key(machine: Machine) -> None:
     spec = with_plugin(machine)
     assert header(machine.make(spec).model)["plugins"] == ["fake plugin Warp\n"]
-    assert machine.backend.key_fields(spec, "h")["plugins"] == [spec.plugins[0].digest]
+    assert key_of(machine, spec).fields["plugins"] == [spec.plugins[0].digest]
 
 
 def test_a_plugin_that_is_another_is_not_loaded(machine: Machine) -> None:
@@ -397,13 +405,73 @@ def test_same_compute_capability_came_with_a_version(machine: Machine) -> None:
 
 def test_a_laptop_does_not_pass_off_its_engine(machine: Machine) -> None:
     spec = machine.spec()
-    with pytest.raises(Invalid, match=r"the target is cuda12\.6"):
+    orin = machine.backend.engine_host(spec, HOSTS["orin"])
+    assert orin == HOSTS["orin"]
+    assert machine.backend.makes(orin) == f"it needs {orin}, this machine is {HOSTS['rtx']}"
+    own = machine.backend.engine_host(spec, HOSTS["rtx"])
+    assert (own, machine.backend.makes(own)) == (machine.backend.target(spec), "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"version_compatible": 1},
+        {"compatibility": "ampere_plus"},
+        {"compatibility": "ampere_plus", "version_compatible": 1},
+        {"compatibility": "same_compute_capability"},
+        {"compatibility": "same_compute_capability", "version_compatible": 1},
+    ],
+)
+def test_a_machine_without_the_library_names_the_same_key(machine: Machine, options: dict[str, Any]) -> None:
+    machine.become("10.16")
+    spec = machine.spec(**options)
+    target = machine.backend.describe_host()
+    made, key = machine.make(spec), key_of(machine, spec, target).key
+    assert key == key_of(machine, spec).key
+    assert machine.backend.engine_host(spec, target) == made.need
+    for name in ("tensorrt", "tensorrt_bindings", "cuda"):
+        machine.monkeypatch.setitem(sys.modules, name, None)
+    assert key_of(machine, spec, target).key == key
+    assert "not installed" in machine.backend.makes(made.need)
+
+
+@pytest.mark.parametrize(
+    ("target", "lacking"),
+    [
+        ("cpu-x86_64", "linux-<architecture>, sm<capability>-<name>-<n>sm-<m>gb, cuda<version>, driver-<branch> or"),
+        (HOSTS["orin"].replace("-orin-16sm-64gb", ""), "depends on sm<capability>-<name>-<n>sm-<m>gb, which"),
+        (HOSTS["orin"].replace("l4t-36.4.3+", ""), "depends on driver-<branch> or l4t-<release>, which"),
+        (HOSTS["orin"].replace("-10.3.0.30", ""), "depends on trt<major>-<version>, which"),
+    ],
+)
+def test_a_target_names_what_an_engine_depends_on(machine: Machine, target: str, lacking: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(lacking)) as caught:
+        machine.backend.engine_host(machine.spec(), target)
+    assert "engines host" in caught.value.remedy
+
+
+def test_a_target_of_a_major_leaves_the_version_to_the_library_that_is_here(machine: Machine) -> None:
+    spec, target = machine.spec(version_compatible=1), HOSTS["rtx"].replace("-10.3.0.30", "")
+    assert machine.backend.engine_host(spec, target).endswith("+trt10+trt>=10.3.0.30")
+    for name in ("tensorrt", "tensorrt_bindings", "cuda"):
+        machine.monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(Invalid, match="none is installed here") as caught:
+        machine.backend.engine_host(spec, target)
+    remedied = target.replace("trt10", "trt10-10.3.0.30")
+    assert "trt10-10.3.0.30" in caught.value.remedy
+    assert machine.backend.engine_host(spec, remedied).endswith("+trt10+trt>=10.3.0.30")
+
+
+def test_the_version_of_the_target_decides_what_it_offers(machine: Machine) -> None:
+    spec = machine.spec(compatibility="same_compute_capability")
+    with pytest.raises(Unavailable, match=r"needs TensorRT 10\.9 or newer, the target has 10\.3\.0\.30"):
         machine.backend.engine_host(spec, HOSTS["orin"])
-    assert machine.backend.engine_host(spec, HOSTS["rtx"]) == machine.backend.target(spec)
 
 
 def test_a_machine_that_changed_since_the_plan_builds_nothing(machine: Machine) -> None:
     error = machine.fails(host=HOSTS["orin"])
+    assert "does not make the engine: it needs" in error.message
     assert isinstance(error, Refused)
     assert error.kind == "wrong-host"
 
@@ -424,30 +492,23 @@ def test_no_gpu_and_no_driver(machine: Machine, tmp_path: Path) -> None:
 
 def test_key_fields(machine: Machine) -> None:
     spec = machine.spec()
-    fields = machine.backend.key_fields(spec, "need")
-    assert fields == {
-        "backend": "tensorrt",
-        "version": "10.3.0.30",
-        "cuda": "12.4",
-        "options": [[name, OPTIONS[name]] for name in sorted(OPTIONS)],
-        "plugins": [],
-        "host": "need",
-    }
-    others = [machine.spec(**{name: 1}) for name in OPTIONS]
-    keys = {encode(machine.backend.key_fields(other, "need")) for other in [spec, *others]}
-    assert len(keys) == len(OPTIONS) + 1
+    assert machine.backend.key_fields(spec, HOSTS["rtx"]) == {"backend": "tensorrt", "version": "10.3.0.30"}
+    fields = key_of(machine, spec).fields
+    assert fields["options"] == [[name, OPTIONS[name]] for name in sorted(OPTIONS)]
+    assert (fields["plugins"], fields["host"]) == ([], machine.backend.target(spec))
+    others = [machine.spec(**{name: 1}) for name in OPTIONS if name != "compatibility"]
+    keys = {encode(dict(key_of(machine, other).fields)) for other in [spec, *others]}
+    assert len(keys) == len(OPTIONS)
     assert str(machine.folder).encode() not in b"".join(keys)
 
 
 def test_the_key_has_every_option_and_the_whole_machine(machine: Machine, tmp_path: Path) -> None:
-    backend = TensorRtBackend()
     path = save(tmp_path, small_network())
     item = InputRange("image", ("N", 3, 16, 16), 1, 2, 4)
     keys = set()
     for options in ({}, *({name: 1 if value == 0 else 2} for name, value in OPTIONS.items() if value != "none")):
         spec = EngineSpec("place", hash_model(path), "fp32", (item,), options={**OPTIONS, **options})
-        host = backend.target(spec)
-        keys.add(engine_recipe(spec, host, backend.key_fields(spec, host), "").key)
+        keys.add(key_of(machine, spec).key)
     assert len(keys) == len(OPTIONS)
 
 
@@ -480,9 +541,9 @@ def test_version_compatible_engines_load_with_newer_versions_of_the_major(machin
         machine.backend.load(newer.model.read_bytes(), newer.need)
     assert caught.value.kind == "wrong-host"
     machine.become("10.16")
-    with pytest.raises(Invalid, match=r"the target is .*trt10-10\.3") as refused:
-        machine.backend.engine_host(spec, HOSTS["rtx"])
-    assert refused.value.fields["needed"] == newer.need
+    older = machine.backend.engine_host(spec, HOSTS["rtx"])
+    assert older == need
+    assert "this machine is" in machine.backend.makes(older), "what 10.16 builds would not load with 10.3"
 
 
 def test_an_engine_for_another_machine(machine: Machine) -> None:

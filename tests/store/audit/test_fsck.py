@@ -29,7 +29,7 @@ from store.ground.writer import writing
 from store.takeoff.evidence import MAX_ROOTS
 from tests.faults.damages import BOTH, CASES, OWN, SHARED, Case, names_of, plant, publish_by_hand, ref
 from tests.faults.disks import bad_sectors
-from tests.support.missions import ISSUE, NOW, ROOT, Flight, flight, sign_root
+from tests.support.missions import FACTS, ISSUE, NOW, PROBED, ROOT, UNPROVEN, Flight, flight, sign_root
 from tests.support.stores import (
     CAMERA,
     ENGINE,
@@ -653,3 +653,15 @@ def test_notes_are_counted_in_full_and_kept_in_part(store: Path, monkeypatch: py
     assert found.notes["unreferenced"] == 7
     assert len(found.findings) == 3
     assert len(told) == 7
+
+
+def test_what_each_aircraft_has_to_prove_is_information(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", flight(PROBED, unproven=(UNPROVEN,)))
+    with Media(store) as media:
+        for exclusive in (False, True):
+            result = fsck(media, replace(FULL, exclusive=exclusive))
+            (finding,) = result.findings
+            assert (finding.kind, finding.information, finding.missions) == ("unproven", True, ())
+            assert "fidelity/net" in finding.message
+            assert "flightbag probe" in finding.remedy
+            assert dict(result.missions) == {FACTS.id: "flyable"}

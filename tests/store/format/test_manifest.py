@@ -28,9 +28,10 @@ from store.format.manifest import (
     Manifest,
     MissionFacts,
     Takeoff,
+    Unproven,
     identity_of,
 )
-from tests.support.missions import CONTENTS, FACTS, build_key, entry, manifest_of, table_of
+from tests.support.missions import CONTENTS, FACTS, UNPROVEN, build_key, entry, manifest_of, table_of
 
 TABLE = table_of(CONTENTS)
 # Every optional field is there, so that each is tried.
@@ -43,6 +44,7 @@ FULL = manifest_of(
     issue=Issue(1, 7, 8, 1, 9, 30 * DAY, ObjectId.of(b"before")),
     coverage=Coverage(bytes(32), 10, 1, 900_000, (16, 17), -DAY, DAY, 30, 500, 9),
     releases=(ObjectId(bytes(32)), ObjectId(b"\x01" * 32)),
+    unproven=(Unproven("fidelity/far", 0, bytes(32)), UNPROVEN),
 )
 
 DIGESTS = st.binary(min_size=32, max_size=32)
@@ -109,10 +111,10 @@ MANIFESTS = st.builds(
     Manifest,
     mission=MISSIONS,
     issue=ISSUES,
-    host=st.sampled_from(["cpu", "cpu-aarch64+sm87+trt10"]),
+    hosts=st.sampled_from([("cpu",), ("cpu-aarch64+sm87+trt10", "cpu-x86_64")]),
     coverage=coverages(),
-    quality=st.lists(FIGURES, max_size=3, unique_by=lambda figure: figure.name).map(
-        lambda found: tuple(sorted(found, key=lambda figure: figure.name))
+    quality=st.lists(FIGURES, max_size=3, unique_by=lambda figure: (figure.name, figure.recipe)).map(
+        lambda found: tuple(sorted(found, key=lambda figure: (figure.name, figure.recipe)))
     ),
     releases=ascending(IDS),
     count=st.integers(1, 100_000),
@@ -120,6 +122,9 @@ MANIFESTS = st.builds(
     table=IDS,
     table_size=st.integers(1, 16 * 2**20),
     identity=DIGESTS,
+    unproven=ascending(st.tuples(WORDS, DIGESTS)).map(
+        lambda found: tuple(Unproven(f"fidelity/{name}", recipe[0], recipe) for name, recipe in found)
+    ),
 ).map(lambda manifest: fresh(manifest))
 
 
@@ -212,6 +217,7 @@ OPTIONAL = {
     ("coverage", "max_age_days"),
     ("coverage", "min_resolution_mm"),
     ("coverage", "repeated"),
+    ("unproven",),
 }
 
 
@@ -244,9 +250,13 @@ def test_an_unknown_key_is_refused(path: Path) -> None:
 ID31, ID32, ID33 = bytes(31), bytes(32), bytes(33)
 # A value and a least value of which one is not in parts per million, though the one is not below the other.
 OUTSIDE_OF_PPM = ([PPM + 1, 0], [PPM + 1, PPM + 1], [9_200_000_000_000, PPM], [0, -1], [-1, -1], [PPM, -(2**63)])
+TWO_RECIPES = [["a", 1, 1, 1, ID32], ["a", 1, 1, 1, bytes([255]) * 32]]
 BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("version", [1], [0, 2, -1]),
-    ("host", ["cpu", "cpu+sm87"], ["", "sm87+cpu", "cpu+cpu", "CPU", "cpu-arm", "cpu+ort>=1.22", "cpu" * 90, "cpu\n"]),
+    ("hosts", [["cpu"], ["cpu+sm87"], ["cpu", "cpu-x86_64", "sm87"], [f"faiss-{n}" for n in range(9)]],
+              [[], "cpu", ["sm87", "cpu"], ["cpu", "cpu"], [b"cpu"], [f"faiss-{n}" for n in range(10, 27)]]),
+    ("hosts", [], [[bad] for bad in
+              ("", "sm87+cpu", "cpu+cpu", "CPU", "cpu-arm", "cpu+ort>=1.22", "cpu" * 90, "cpu\n")]),
     ("count", [1, 100_000], [0, -1, 100_001]),
     ("root", [bytes(32)], [b"", ID31, ID33]),
     ("identity", [bytes(32)], [b"", ID31, ID33]),
@@ -259,7 +269,15 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("quality", [], [[["b", 1, 1, 1, ID32], ["a", 1, 1, 1, ID32]], [["a", "1", 1, 1, ID32]], [["", 1, 1, 1, ID32]]]),
     ("quality", [[["a", 1, 1, 2**40, ID32]]], [[["a", 1, 1, n, ID32]] for n in (0, -1, 2**40 + 1, "1", ID32)]),
     ("quality", [[["a", PPM, 0, 1, ID32]]], [[["a", *value, 1, ID32]] for value in OUTSIDE_OF_PPM]),
+    ("quality", [TWO_RECIPES], [TWO_RECIPES[::-1]]),
     ("quality", [], [[[f"a{i:03}", 1, 1, 1, bytes(32)] for i in range(257)]]),
+    ("unproven", [[["fidelity/a", n, ID32]] for n in (0, PPM)], []),
+    ("unproven", [], [[["fidelity/a", n, ID32]] for n in (-1, PPM + 1, "1")]),
+    ("unproven", [[["fidelity/a", 1, ID32], ["fidelity/a", 1, b"\1" * 32]]], [[["fidelity/a", 1, ID32]] * 2]),
+    ("unproven", [], [[["fidelity/a", 1, one]] for one in (ID31, ID33, b"", "a", 1)]),
+    ("unproven", [], [[[name, 1, ID32]] for name in ("fidelity/", "fidelity/a/b", "self@1/a", "fidelity/A", "a", 1)]),
+    ("unproven", [], [[["fidelity/b", 1, ID32], ["fidelity/a", 1, ID32]], [["fidelity/a", 1]], [], ["a"], [[1] * 3]]),
+    ("unproven", [], [[["fidelity/a", 1, ID32, 1]], [[f"fidelity/a{i:03}", 1, bytes(32)] for i in range(257)]]),
     ("mission.id", ["a", "0-", "a" * 64], ["", "-a", "A", "a_b", "a.b", "a/b", "a" * 65, "a\n", "..", "é"]),
     ("mission.flight", ["A", "2026:1.2_3-4"], ["", " ", "a b", "a" * 65, "a\n", "a/b"]),
     ("mission.aircraft", [["a"], ["a", "b"]], [[], ["b", "a"], ["a", "a"], ["A"], [1], [""]]),
@@ -298,6 +316,15 @@ def test_bounds(field: str, good: list[Any], bad: list[Any]) -> None:
         error = refused(change(path, put(value)))
         assert error.fields["kind"] in ("bad-field", "bad-order")
         assert set(path) & set(str(error.fields["field"]).split("."))
+
+
+def test_what_is_measured_is_not_unproven() -> None:
+    measured = Figure(UNPROVEN.name, PPM, UNPROVEN.least, 8, UNPROVEN.recipe)
+    with pytest.raises(Corrupt) as caught:
+        replace(FULL, quality=(measured,)).render()
+    assert caught.value.fields["field"] == "manifest.unproven"
+    # Another engine of the same descriptor set was measured.
+    replace(FULL, quality=(replace(measured, recipe=bytes(32)),)).render()
 
 
 def test_a_takeoff_that_is_said_to_be_outside_is_outside() -> None:
@@ -362,7 +389,14 @@ def test_no_manifest(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"count": 0}, {"host": "b+a"}, {"merkle_root": b""}, {"table_size": 0}, {"releases": (ObjectId(bytes(32)),) * 2}],
+    [
+        {"count": 0},
+        {"hosts": ("b+a",)},
+        {"merkle_root": b""},
+        {"table_size": 0},
+        {"releases": (ObjectId(bytes(32)),) * 2},
+        {"unproven": (UNPROVEN, UNPROVEN)},
+    ],
     ids=str,
 )
 def test_nothing_is_rendered_that_would_not_parse(changes: dict[str, Any]) -> None:
@@ -375,8 +409,9 @@ class TestIdentity:
         assert FULL.identity == identity_of(FULL, TABLE)
         value = value_of()
         expected = [
-            value["mission"], value["host"], value["coverage"],
+            value["mission"], value["hosts"], value["coverage"],
             [[name, least, recipe] for name, _, least, _, recipe in value["quality"]],
+            value["unproven"],
             value["releases"],
             [[one.name, bytes(one.key or one.id)] for one in TABLE.entries],
         ]  # fmt: skip
@@ -387,11 +422,14 @@ class TestIdentity:
         [
             {"mission": replace(FULL.mission, flight="other")},
             {"mission": replace(FULL.mission, takeoff=Takeoff(470201000, -991602000, 480001))},
-            {"host": "cpu-aarch64"},
+            {"hosts": ("cpu-aarch64",)},
+            {"hosts": (*FULL.hosts, "sm87")},
             {"coverage": replace(FULL.coverage, digest=b"\x01" * 32)},
             {"coverage": replace(FULL.coverage, required_ppm=0)},
             {"quality": (Figure("recall@1/net/shift", 990_000, 940_000, 128, bytes(32)),)},
             {"quality": ()},
+            {"unproven": ()},
+            {"unproven": (Unproven("fidelity/far", 1, bytes(32)), UNPROVEN)},
             {"releases": ()},
         ],
         ids=str,

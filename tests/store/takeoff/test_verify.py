@@ -6,7 +6,7 @@ Each case damages a whole mission in one way (or in several) and names the step,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from tests.support.missions import (
     Flight,
     entry,
     evidence_of,
+    fleet_table,
     flight,
     key,
     manifest_of,
@@ -140,7 +141,7 @@ def needing(*needs: str, host: str = "cpu-x86_64") -> Flight:
         name, data = f"indexes/net/ivf/{number}.faiss", b"index %d" % number
         contents[name] = data
         rows.append(entry(name, data, meta={**METAS["index"], "host": need}))
-    return flight(contents, table=sorted_table(rows), host=host)
+    return flight(contents, table=sorted_table(rows), hosts=(host,))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +188,70 @@ def test_an_aircraft_without_the_class_of_the_mission_has_one_finding() -> None:
         ("wrong-host", "cpu-x86_64-avx2+ort-1.22.5", "cpu-x86_64+ort>=1.23")
     ]
     assert "install a newer one on the aircraft" in aboard.findings[0].remedy
+
+
+FLEET = ("cpu-aarch64-neon+sm87", "cpu-x86_64-avx2")
+
+
+def fleet(needs: Mapping[str, str], hosts: tuple[str, ...] = FLEET) -> Flight:
+    """A mission for several host classes, with an engine for each need."""
+    table, contents = fleet_table(needs)
+    return flight(contents, table=table, hosts=hosts)
+
+
+@pytest.mark.parametrize(
+    ("needs", "aboard", "texts"),
+    [
+        ({"a": "cpu-aarch64+sm87", "b": "cpu-x86_64"}, "cpu-x86_64-avx2", []),
+        ({"a": "cpu-aarch64+sm87", "b": "cpu-x86_64"}, "cpu-aarch64-neon+sm87-orin-16sm-64gb", []),
+        ({"a": "cpu-aarch64+sm87", "b": "cpu-x86_64"}, None, []),
+        ({"a": "cpu"}, "cpu-x86_64-avx2", []),
+        (
+            {"a": "cpu-aarch64+sm87", "b": "cpu-x86_64"},
+            "cpu-x86_64-avx512",
+            ["need the host class cpu-aarch64-neon+sm87 or cpu-x86_64-avx2, and this aircraft has cpu-x86_64-avx512"],
+        ),
+        ({"a": "cpu-aarch64+sm87"}, None, ["no engine of net is for the host class cpu-x86_64-avx2: they need cpu-a"]),
+        ({"b": "cpu-x86_64"}, "cpu-x86_64-avx2", ["no engine of net is for the host class cpu-aarch64-neon+sm87"]),
+        (
+            {"a": "cpu", "b": "sm89"},
+            "cpu-x86_64-avx2",
+            ["b.onnx needs sm89, and the mission promises only cpu-aarch64-neon+sm87 or cpu-x86_64-avx2"],
+        ),
+        ({"b": "sm89"}, None, ["b.onnx needs sm89"]),
+        (
+            {"a": "cpu-aarch64+sm87", "b": "cpu+ort>=1.22"},
+            "cpu-x86_64-avx2+ort-1.9",
+            ["the engine of net needs cpu-aarch64 and sm87 or ort>=1.22, and this aircraft has cpu-x86_64-avx2"],
+        ),
+    ],
+)
+def test_every_host_class_has_an_engine_and_every_engine_a_host_class(
+    needs: dict[str, str], aboard: str | None, texts: list[str]
+) -> None:
+    verdict = check(evidence_of(fleet(needs)), replace(BINDING, host=aboard))
+    assert [finding.kind for finding in verdict.findings] == ["wrong-host"] * len(texts)
+    assert all(text in finding.message for text, finding in zip(texts, verdict.findings, strict=True))
+    assert verdict.mission is None or verdict.mission.host == aboard
+
+
+def test_an_index_is_for_every_host_class() -> None:
+    table, contents = fleet_table({"a": "cpu"})
+    index = entry("indexes/net/ivf/1.faiss", b"index", meta={**METAS["index"], "host": "cpu-x86_64"})
+    both = flight({**contents, index.name: b"index"}, table=sorted_table([*table.entries, index]), hosts=FLEET)
+    (finding,) = check(evidence_of(both), replace(BINDING, host="cpu-x86_64-avx2")).findings
+    assert (finding.kind, finding.expected) == ("wrong-host", FLEET[0])
+
+
+def test_of_several_engines_the_one_that_flies_is_judged() -> None:
+    """The engine of another class of the fleet leaves nothing open for this aircraft, and refuses nothing."""
+    one = fleet({"a": "cpu-aarch64+ort>=1.24", "b": "cpu-x86_64+ort>=1.22", "c": "cpu"})
+    for aboard, least in {"cpu-x86_64-avx2": "1.22", "cpu-aarch64-neon+sm87": "1.24", None: "1.24"}.items():
+        verdict = check(evidence_of(one), replace(BINDING, host=aboard))
+        assert verdict.go
+        (text,) = (text for text in verdict.not_judged if text.startswith("ONNX Runtime"))
+        assert f"needs at least {least}" in text
+    assert check(evidence_of(one), replace(BINDING, host="cpu-x86_64-avx2+ort-1.20")).go  # it loads c
 
 
 def test_no_class_of_the_aircraft_is_made_up() -> None:
@@ -485,7 +550,7 @@ CASES = [
     Case("an_aircraft_of_no_name", {("E", "wrong-aircraft", "manifest")}, binding=replace(BINDING, aircraft="")),
     Case("another_host", {("E", "wrong-host", "manifest")}, binding=replace(BINDING, host="cpu-aarch64")),
     Case("a_less_able_host", {("E", "wrong-host", "manifest")}, binding=replace(BINDING, host="cpu")),
-    Case("an_engine_for_another_host", {("E", "wrong-host", "manifest")}, lambda: flight(host="cpu-aarch64"),
+    Case("an_engine_for_another_host", {("E", "wrong-host", "manifest")}, lambda: flight(hosts=("cpu-aarch64",)),
          binding=replace(BINDING, host="cpu-aarch64")),
     Case("takeoff_outside", {("E", "takeoff-outside-area", "manifest")}, facts(takeoff=Takeoff(0, 0, 0))),
     Case("takeoff_in_the_box_and_outside_the_polygon", {("E", "takeoff-outside-area", "manifest")}, facts(
@@ -771,9 +836,9 @@ def test_a_verified_mission_cannot_be_made_by_hand() -> None:
     mission = check(evidence_of(GOOD)).mission
     assert mission is not None
     with pytest.raises(TypeError):
-        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, 1, MemoryEvidence(), object())
+        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, 1, MemoryEvidence(), None, object())
     with pytest.raises(TypeError):
-        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, 1, MemoryEvidence())  # type: ignore[call-arg]
+        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, 1, MemoryEvidence(), None)  # type: ignore[call-arg]
     with pytest.raises((TypeError, ValueError)):
         dataclasses.replace(mission, manifest=OTHER.manifest)  # type: ignore[call-arg]
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -867,7 +932,7 @@ def test_every_finding_says_what_to_do() -> None:
     """Of any step, and of step E every kind."""
     state = AircraftState.initial("uav-07", "cpu-x86_64-avx2", pinned())
     newer = replace(GOOD.manifest, issue=replace(ISSUE, sequence=ISSUE.sequence + 1))
-    another = replace(GOOD.manifest, host="cpu")
+    another = replace(GOOD.manifest, hosts=("cpu",))
     bindings = [
         replace(BINDING, flight="another"),
         replace(BINDING, state=state.accepting(newer, now=0)),

@@ -16,6 +16,7 @@ from store.trust.aircraft_state import (
     MAX_ACCEPTED,
     MAX_CONSUMED,
     MAX_MISSIONS,
+    MAX_PROOFS,
     STATE_LIMIT,
     Acceptance,
     AircraftState,
@@ -111,6 +112,7 @@ def flights(count: int, prefix: str) -> tuple[str, ...]:
 def test_the_fullest_state_has_room_and_no_more() -> None:
     missions = {id_: Acceptance(INT_MAX, INT_MAX, bytes(32)) for id_ in flights(MAX_MISSIONS, "m")}
     full = replace(NEW, missions=missions, accepted=flights(MAX_ACCEPTED, "a"), consumed=flights(MAX_CONSUMED, "c"))
+    full = replace(full, proofs=tuple(number.to_bytes(32) for number in range(MAX_PROOFS)))
     assert AircraftState.parse(full.render()) == full
     for refused in (
         lambda: full.accepting(mission(), now=0),
@@ -118,10 +120,43 @@ def test_the_fullest_state_has_room_and_no_more() -> None:
         lambda: replace(full, accepted=()).accepting(mission(), now=0),
         lambda: full.consuming(full.accepted[0]),
         lambda: NEW.continuing([full, replace(full, accepted=flights(MAX_ACCEPTED, "b"))]),
+        lambda: full.proving([b"p" * 32], []),
     ):
         with pytest.raises(Refused) as caught:
             refused()
         assert (caught.value.kind, bool(caught.value.remedy)) == ("state-full", True)
+
+
+def test_proofs_come_and_go_with_what_a_probe_shows() -> None:
+    one, two, three = (bytes([number]) * 32 for number in (1, 2, 3))
+    state = NEW.proving([two, one], [])
+    assert state.proofs == (one, two)
+    assert state.proving([one], [three]) is state
+    assert state.proving([three], [one]).proofs == (two, three)
+    assert state.proving([one], [one]).proofs == (two,), "what held and did not hold is not proven"
+    full = replace(NEW, proofs=tuple(number.to_bytes(32) for number in range(MAX_PROOFS)))
+    assert full.proving([], [bytes(32)]).proofs == full.proofs[1:]
+    assert full.proving([one], [bytes(32)]).proofs == (*full.proofs[1:], one)
+    # What is said to help does.
+    with pytest.raises(Refused) as caught:
+        full.proving([one], [])
+    assert "enrol the aircraft again" in caught.value.remedy
+    other = AircraftState.initial(NEW.id, "cpu", PINNED).continuing([full])
+    assert NEW.continuing([other]).proving([one], []).proofs == (one,)
+
+
+def test_proofs_are_of_the_machine() -> None:
+    proven = NEW.proving([b"p" * 32], [])
+    assert NEW.continuing([proven]).proofs == proven.proofs
+    assert proven.with_root(after_root(epoch=2)).proofs == proven.proofs
+    domain = replace(PINNED, root=replace(ROOT, salt=bytes(16)))
+    assert replace(NEW, root=domain).continuing([proven]).proofs == proven.proofs
+    for host in ("cpu", "cpu-x86_64-avx2", "cpu-aarch64", "cpu-x86_64+ort-1.22.0"):
+        assert replace(NEW, host=host).continuing([proven]).proofs == ()
+    # Of two slots that came apart, the one that lacks it may have refuted it.
+    assert NEW.continuing([proven, NEW]).proofs == NEW.continuing([NEW, proven]).proofs == ()
+    assert NEW.continuing([proven, replace(proven, host="cpu")]).proofs == ()
+    assert NEW.continuing([]).proofs == ()
 
 
 def test_the_floor_only_rises() -> None:
@@ -261,6 +296,11 @@ def test_ids_and_classes_are_checked(id_: str, host: str) -> None:
         {"clock": -1},
         {"issued": TIME_MAX + 1},
         {"clock": TIME_MAX + 1},
+        {"proofs": [b"b" * 32, b"a" * 32]},
+        {"proofs": [b"a" * 32] * 2},
+        {"proofs": [b"a" * 31]},
+        {"proofs": ["a" * 32]},
+        {"proofs": {}},
         {"floor": 1},
         {"more": 1},
     ],
@@ -285,6 +325,7 @@ def test_a_state_that_breaks_a_rule_is_refused(fields: dict[str, object]) -> Non
         {"missions": {"north": Acceptance(1, 1, bytes(31))}},
         {"issued": -1},
         {"clock": TIME_MAX + 1},
+        {"proofs": (b"short",)},
     ],
 )
 def test_nothing_is_rendered_that_would_not_parse(fields: dict[str, Any]) -> None:
@@ -304,12 +345,17 @@ names = st.text("abcdefghij", min_size=1, max_size=8)
     accepted=st.sets(names, max_size=6),
     consumed=st.sets(names, max_size=6),
     times=st.tuples(st.integers(0, TIME_MAX), st.integers(0, TIME_MAX)),
+    proofs=st.sets(st.binary(min_size=32, max_size=32), max_size=4),
 )
 def test_a_state_comes_back_as_it_was(
-    missions: dict[str, Acceptance], accepted: set[str], consumed: set[str], times: tuple[int, int]
+    missions: dict[str, Acceptance],
+    accepted: set[str],
+    consumed: set[str],
+    times: tuple[int, int],
+    proofs: set[bytes],
 ) -> None:
     flights = {"accepted": tuple(sorted(accepted - consumed)), "consumed": tuple(sorted(consumed))}
-    known = replace(NEW, missions=missions, issued=times[0], clock=times[1], **flights)
+    known = replace(NEW, missions=missions, issued=times[0], clock=times[1], proofs=tuple(sorted(proofs)), **flights)
     assert AircraftState.parse(known.render()) == known
 
 

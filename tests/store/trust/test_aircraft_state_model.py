@@ -38,6 +38,7 @@ times = st.builds(
     st.integers(-2, 2),
 )
 clocks = st.none() | times
+proofs = st.sampled_from([bytes([number]) * 32 for number in range(4)])
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Weeks(RuleBasedStateMachine):
         self.heard = [Heard(1, ROOT.issued_at)]
         self.accepted: set[str] = set()
         self.consumed: set[str] = set()
+        self.proofs: set[bytes] = set()
+        self.host = "cpu"
 
     def latest(self, epoch: int) -> int:
         return max((one.at for one in self.heard if one.epoch == epoch), default=0)
@@ -94,11 +97,18 @@ class Weeks(RuleBasedStateMachine):
         if clock is None or issued_at <= clock + SKEW:
             self.heard.append(Heard(self.root.epoch, issued_at))
 
-    @rule()
-    def is_enrolled_again(self) -> None:
+    @rule(held=st.sets(proofs), failed=st.sets(proofs))
+    def is_probed(self, held: set[bytes], failed: set[bytes]) -> None:
+        self.state = self.state.proving(held, failed)
+        self.proofs = (self.proofs | held) - failed
+
+    @rule(host=st.sampled_from(["cpu", "cpu-x86_64"]))
+    def is_enrolled_again(self, host: str) -> None:
         """With the root that it has, so that the aircraft hears its time of issue for sure."""
-        fresh = AircraftState.initial("uav-07", "cpu-x86_64", self.signed())
+        fresh = AircraftState.initial("uav-07", host, self.signed())
         self.state = fresh.continuing([self.state])
+        self.proofs = self.proofs if host == self.host else set()
+        self.host = host
         self.heard.append(Heard(self.root.epoch, self.root.issued_at))
 
     @rule(at=times)
@@ -124,6 +134,7 @@ class Weeks(RuleBasedStateMachine):
         state = self.state
         assert (state.issued, state.clock) == (self.latest(self.root.epoch), self.latest(0))
         assert state.floor == max(state.issued, state.clock)
+        assert {*state.proofs} == self.proofs
         assert ({*state.accepted}, {*state.consumed}) == (self.accepted, self.consumed)
         assert all(seen.epoch == self.root.epoch for seen in state.missions.values())
         assert AircraftState.parse(state.render()) == state

@@ -17,7 +17,7 @@ from store.format.cose import Signature
 from store.trust import draft as drafts
 from store.trust.draft import MAGIC, RootDraft, complete, founding
 from store.trust.keys import PublicKey
-from store.trust.root import ROLES, Role, SignedRoot, TrustRoot, advance
+from store.trust.root import NOBODY, ROLES, Role, SignedRoot, TrustRoot, advance
 from tests.support.missions import NOW, ROOT, key, next_root, pinned, role, sign_root
 
 
@@ -32,7 +32,7 @@ def first(**changes: Any) -> SignedRoot:
         "signers": [key("root-a"), key("root-b")],
     }
     asked |= changes
-    keys = {name: asked.pop(name) for name in ("root", "mission", "release") if name in asked}
+    keys = {name: asked.pop(name) for name in ROLES if name in asked}
     signers = asked.pop("signers")
     draft = founding(asked.pop("domain", "ridge fleet"), keys=keys, **asked)
     for signer in signers:
@@ -52,8 +52,20 @@ class TestFirst:
     def test_a_role_needs_one_signature_where_nothing_is_said(self) -> None:
         lab = [key("lab").public]
         root = first(thresholds={}, release=lab, signers=[key("root-a")]).root
-        assert [root.role(name).threshold for name in ROLES] == [1, 1, 1]
+        assert [root.role(name).threshold for name in ROLES] == [1, 1, 1, 1]
         assert (root.version, root.epoch, root.release.keys) == (1, 1, tuple(lab))
+
+    def test_has_builders_where_they_are_given(self) -> None:
+        root = first(builder=[key("orin").public]).root
+        assert root.builder == role("orin")
+        assert TrustRoot.parse(root.render()) == root
+        assert first().root.builder == NOBODY
+        assert b"builder" not in first().root.render()
+
+    def test_has_no_builder_that_has_another_role(self) -> None:
+        with pytest.raises(Invalid) as error:
+            first(builder=[key("pilot").public])
+        assert error.value.remedy == "make a key of its own for the device"
 
     def test_a_key_given_twice_is_one(self) -> None:
         twice = [key("pilot").public] * 2

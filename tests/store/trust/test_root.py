@@ -37,11 +37,13 @@ KEYS = [key(f"key {i}").public for i in range(9)]
 
 @st.composite
 def trust_roots(draw: st.DrawFn) -> TrustRoot:
-    sorts: list[set[str]] = [draw(st.sets(st.sampled_from(["root", "mission", "release"]))) for _ in KEYS]
+    sorts: list[set[str]] = [draw(st.sets(st.sampled_from(roots.ROLES))) for _ in KEYS]
     held: dict[str, tuple[PublicKey, ...]] = {
         name: tuple(sorted(k for k, s in zip(KEYS, sorts, strict=True) if name in s)) for name in roots.ROLES
     }
     held["release"] = tuple(k for k in held["release"] if k not in held["mission"])
+    others = {*held["root"], *held["mission"], *held["release"]}
+    held["builder"] = tuple(k for k in held["builder"] if k not in others)
     for name in ("root", "mission"):
         held[name] = held[name] or (key(f"the only one for {name}").public,)
     taken = {k for keys in held.values() for k in keys}
@@ -60,6 +62,7 @@ def trust_roots(draw: st.DrawFn) -> TrustRoot:
         root=Role(held["root"], draw(st.integers(1, min(8, len(held["root"]))))),
         mission=Role(held["mission"], draw(st.integers(1, min(8, len(held["mission"]))))),
         release=Role(held["release"], draw(st.integers(1, min(8, len(held["release"]) or 8)))),
+        builder=Role(held["builder"], draw(st.integers(1, min(8, len(held["builder"]) or 1)))),
         releases="required" if draw(st.booleans()) and held["release"] else "optional",
         revoked=revoked,
         issued_after=draw(st.none() | st.integers(0, TIME_MAX)),
@@ -110,7 +113,7 @@ def bad_values() -> dict[str, dict[str, Any]]:
     """Payloads of version 2 that differ from a good one by their name."""
     weak, pilot, lab = bytes(31), key("pilot").public.raw, key("lab").public.raw
     a_role, unmet = {"keys": [pilot], "threshold": 1}, {"keys": [pilot], "threshold": 2}
-    two = sorted([pilot, lab])
+    two, other = sorted([pilot, lab]), key("orin").public.raw
 
     def with_role(name: str, value: Any) -> dict[str, Any]:
         good = decode(next_root(ROOT).render(), limit=ROOT_LIMIT, what="the root")
@@ -156,6 +159,14 @@ def bad_values() -> dict[str, dict[str, Any]]:
             "mission", {"keys": sorted(key(f"key {i}").public.raw for i in range(65)), "threshold": 1}
         ),
         "key_for_release_and_mission": with_role("release", {"keys": [pilot], "threshold": 1}),
+        "role_of_builders_without_a_key": with_role("builder", {"keys": [], "threshold": 1}),
+        "role_of_builders_that_cannot_be_met": with_role("builder", {"keys": [other], "threshold": 2}),
+        "key_for_builder_and_root": with_role("builder", {"keys": [key("root-a").public.raw], "threshold": 1}),
+        "key_for_builder_and_mission": with_role("builder", {"keys": [pilot], "threshold": 1}),
+        "key_for_builder_and_release": with_role("builder", {"keys": [lab], "threshold": 1}),
+        "revoked_key_in_the_role_builder": {
+            "revoked": [other], **with_role("builder", {"keys": [other], "threshold": 1})
+        },
         "revoked_key_in_the_role_mission": {"revoked": [pilot]},
         "revoked_key_in_the_role_release": {"revoked": [lab]},
         "revoked_key_in_the_role_root": {"revoked": [key("root-a").public.raw]},
