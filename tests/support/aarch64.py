@@ -23,7 +23,7 @@ EMULATOR = "qemu-aarch64-static"
 PYTHON = "3.11"  # of Debian 12
 PACKAGES = (f"python{PYTHON}", f"libpython{PYTHON}-stdlib", "libstdc++6", "libgomp1")
 CPU = "cortex-a72"
-# What a kernel would show. The emulator shows the file of the machine that it runs on, and ONNX Runtime crashes on that.
+# As a kernel shows it. The emulator shows that of the machine that it runs on, and ONNX Runtime crashes on it.
 CPUINFO = """\
 processor\t: 0
 Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid
