@@ -236,7 +236,7 @@ def host(as_json: Json = False) -> int:
 
 
 def _faiss_component() -> str:
-    import_extra("numpy", "onboard")
+    import_extra("numpy")
     from builders.onboard.ann import host_component
 
     return host_component()
