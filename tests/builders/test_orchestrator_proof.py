@@ -27,6 +27,7 @@ from store.takeoff.fidelity import fidelity_recipe
 from tests.support import runtimes
 from tests.support.commands import flightbag
 from tests.support.field import Desk
+from tests.support.here import confine_here
 
 NOW = 1_800_000_000
 ABOARD = 'proof = "aboard"'
@@ -133,6 +134,29 @@ def test_what_a_device_measured_counts(built: Desk, monkeypatch: pytest.MonkeyPa
     assert report.unproven == ()
     if payload is not None:
         assert (named(payload.manifest, FIDELITY).value, named(payload.manifest, FIDELITY).queries) == (value, 8)
+
+
+def test_a_proof_is_of_the_machine_that_runs_the_engine(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A portable engine runs on the laptop too, which is not the aircraft."""
+    with monkeypatch.context() as patch:
+        confine_here(patch)
+        patch.setattr(EngineTask, "elsewhere", "it needs an accelerator")
+        built.built(aboard(built))
+    state = built.folder / "aircraft"
+    enrolled = ("aircraft", "enrol", state, "--id", "uav-07", "--trust", built.root, "--host")
+    assert flightbag(*enrolled, ABOARD_HOST).status == 0
+    ran = flightbag("probe", built.store, "left", "--state", state)
+    assert ran.status == 1
+    assert f"the aircraft has ort-{VERSION}, and this machine is {HERE}" in ran.err
+    assert "enrol the aircraft again" in ran.err
+    assert read_state(state).state.proofs == ()
+    text = flightbag("probe", built.store, "left", "--trust", built.root)
+    assert (text.status, "nothing was recorded" in text.out) == (0, True)
+    # The remedy helps.
+    assert flightbag(*enrolled, HERE, "--again").status == 0
+    text = flightbag("probe", built.store, "left", "--state", state)
+    assert (text.status, "proven aboard, and recorded: engine equals map/embedder" in text.out) == (0, True)
+    assert kinds(built, built.store, "--state", state) == []
 
 
 COMPILE = """
