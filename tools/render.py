@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
+from store.errors import FlightbagError
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, MissionFacts, Takeoff, utc
 from store.format.missing import MissingList
 from store.ground.history import diff
 from store.ground.issuing import Review
 from store.takeoff import quality
+from store.takeoff.engines import engine_for, engines_of
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
 from store.trust.root import TrustRoot
 
 if TYPE_CHECKING:
+    from builders.acceptance import Acceptance
+    from builders.fulfilment import Offer
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
-    from builders.report import BuildReport, EngineReport, PlanReport
+    from builders.report import BuildReport, EngineReport, OrderReport, PlanReport
     from store.takeoff.aircraft import Proving
 
 # The most tiles that a list names one by one.
@@ -155,7 +159,14 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     facts, manifest = item.mission.facts, item.mission.manifest
     head = "WOULD HAVE BEEN GO" if past else "GO"
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
-    yield f"  aircraft   {', '.join(facts.aircraft)}   {hosts(manifest.hosts)}"
+    several = len(manifest.hosts) > 1
+    yield f"  aircraft   {', '.join(facts.aircraft)}" + ("" if several else f"   host {manifest.hosts[0]}")
+    yield from (f"  host       {host}" for host in manifest.hosts if several)
+    if item.mission.host is not None and several:
+        for engines in engines_of(item.mission.table.entries).values():
+            yield from (
+                f"  loads      {one.name}" for one in [engine_for(engines, item.mission.host)] if one is not None
+            )
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
     yield from (f"  outside    {text}" for text in outside(facts))
     yield f"  valid      {validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)}"
@@ -225,7 +236,7 @@ def _move(step: Step) -> tuple[str, str]:
 def plan(item: PlanReport, now: int) -> Iterator[str]:
     """Yield what a build would make, what the store already has, and which tiles of the area are missing. `now` is unix
     seconds."""
-    yield f"mission {item.mission}, flight {item.flight}, {hosts(item.hosts)}"
+    yield f"mission {item.mission}, flight {item.flight}, host {' and '.join(item.hosts)}"
     yield f"valid, if it is built now: {validity(item.valid_from, item.expires_at, now)}"
     rows = item.artifacts
     yield from table(
@@ -448,6 +459,74 @@ def engines(report: Sequence[EngineReport]) -> Iterator[str]:
             yield from (f"    | {line}" for line in log.split("\n")[-8:] if line)
 
 
+def orders(report: Sequence[OrderReport]) -> Iterator[str]:
+    """Yield what became of the order of each engine, with its build key, and why it is ordered."""
+    yield from table([(one.outcome, one.backbone, one.need, one.key) for one in report])
+    yield from (f"{one.backbone}: {one.why}" for one in report if one.why)
+    if any(one.outcome != "not needed" for one in report):
+        yield "carry the orders to the device with `flightbag sync STORE STICK`"
+        yield "make the engines there with `flightbag engines fulfil STICK --key KEY`"
+
+
+def offer_json(offer: Offer) -> dict[str, Any]:
+    """Return an order of a store as this machine sees it."""
+    order = offer.order
+    state = "fulfilled before" if offer.result is not None else "open" if offer.open else "not for this machine"
+    return {
+        "key": str(offer.key),
+        "backbone": order.backbone if order is not None else "",
+        "need": order.need if order is not None else "",
+        "state": state,
+        "why": offer.why,
+    }
+
+
+def offers(rows: Sequence[Mapping[str, Any]], *, signed: bool) -> Iterator[str]:
+    """Yield the orders of a store, and why this machine does not meet some."""
+    if not rows:
+        yield "the store has no orders"
+    yield from table([(row["state"], row["backbone"], row["need"], row["key"]) for row in rows])
+    for row in rows:
+        if row["why"]:
+            yield f"{row['backbone'] or row['key'][:12]}: {row['why']}"
+        if row.get("remedy"):
+            yield f"    -> {row['remedy']}"
+        yield from (f"{row['backbone']}: {name} {share(value)}" for name, value in row.get("figures", {}).items())
+    if not signed and any(row["state"] == "open" for row in rows):
+        yield "give the key of this device as --key, and the open ones are made"
+
+
+def acceptance_json(one: Acceptance) -> dict[str, Any]:
+    """Return what became of a result."""
+    return {
+        "key": str(one.key),
+        "outcome": one.outcome,
+        "backbone": one.backbone,
+        "host": one.result.host if one.result is not None else "",
+        "figures": {figure.name: figure.value for figure in one.result.figures} if one.result is not None else {},
+        "error": None if one.error is None else _error_json(one.error),
+    }
+
+
+def _error_json(error: FlightbagError) -> dict[str, Any]:
+    return {"kind": error.kind, "message": error.message, "remedy": error.remedy}
+
+
+def acceptances(taken: Sequence[Acceptance]) -> Iterator[str]:
+    """Yield what became of each result, and why some are refused."""
+    if not taken:
+        yield "the store that came back has no results"
+    for one in taken:
+        yield " ".join(filter(None, (one.outcome, one.backbone, str(one.key))))
+        if one.result is not None:
+            yield f"    made on {one.result.host}"
+            yield from (f"    {figure.name} {share(figure.value)}" for figure in one.result.figures)
+        if one.error is not None:
+            yield f"    {one.error.kind}: {one.error.message}"
+            if one.error.remedy:
+                yield f"    -> {one.error.remedy}"
+
+
 def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
     """Yield the card of one engine. An empty name is left out."""
     check, tolerance = value["check"], value["tolerance"]
@@ -512,7 +591,19 @@ def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
     yield from table([*_mission_facts(opened, missing, now), ("signing code", opened.signing_code)])
     yield from baselines(opened.manifest.quality, {})
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+    yield from _engines_of_fleet(opened)
     yield from _outside(opened)
+
+
+def _engines_of_fleet(opened: Opened) -> Iterator[str]:
+    """Yield, of a mission for several host classes, which of them each engine is for."""
+    if len(opened.manifest.hosts) == 1:
+        return
+    for engines in engines_of(opened.table.entries).values():
+        loaded = {host: engine_for(engines, host) for host in opened.manifest.hosts}
+        for engine in engines:
+            if classes := [host for host, one in loaded.items() if one == engine]:
+                yield f"{engine.name} is for {' and '.join(classes)}"
 
 
 def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
@@ -605,11 +696,6 @@ def _outside(opened: Opened) -> Iterator[str]:
     """Yield the entries whose files lay outside the folder of the mission file."""
     outside = [e.name for e in opened.table.entries if "origin" in e.meta]
     yield from (f"{name} lay outside the folder of the mission file" for name in outside)
-
-
-def hosts(classes: Sequence[str]) -> str:
-    """Return the host classes of a mission, with their name before them."""
-    return f"{'host' if len(classes) == 1 else 'hosts'} {', '.join(classes)}"
 
 
 def covered(coverage: Coverage) -> str:

@@ -45,6 +45,7 @@ from builders.mission.schema import (
     Section,
     Takeoff,
     is_path,
+    one_or_more,
     scaled,
 )
 from store.errors import FlightbagError, Invalid, Unavailable
@@ -83,10 +84,7 @@ def load_mission(path: Path, stated: Callable[[MissionFile], None] = lambda _fil
     up or read a file that it names; its `problems` are those files.
     """
     data = _parse(path, read_regular(path, MAX_MISSION_FILE, "mission file"))
-    lone = isinstance(data.get("target"), dict)  # [target] is short for one table [[target]]
-    if lone:
-        data["target"] = [data["target"]]
-    report = _Report(path, data, ("target", 0) if lone else None)
+    report = _Report(path, data)
     folder = Path(os.path.abspath(path)).parent
     mission: MissionFile | None = None
     try:
@@ -154,19 +152,21 @@ class _Report:
 
     path: Path
     data: dict[str, Any]
-    lone: Key | None  # a table that is written without its index
     problems: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
     def add(self, key: Key, predicate: str) -> None:
         """Adds a problem at `key`; `predicate` completes the sentence that the key begins."""
-        if self.lone is not None and key[: len(self.lone)] == self.lone:
-            key = (*self.lone[:-1], *key[len(self.lone) :])
-        self.problems.append(f"{self.path}: {toml_key(key)} {predicate}")
+        self.problems.append(f"{self.path}: {toml_key(self._written(key))} {predicate}")
 
     def add_wrong(self, key: Key, expected: str) -> None:
         """Adds that the value at `key` is wrong; `expected` completes 'must be'."""
-        self.add(key, f"is {_toml_text(_value_at(self.data, key))}, must be {expected}")
+        self.add(key, f"is {_toml_text(_value_at(self.data, self._written(key)))}, must be {expected}")
+
+    def _written(self, key: Key) -> Key:
+        """The key as the file has it: a table [target] has no number."""
+        lone = key[:2] == ("target", 0) and isinstance(self.data["target"], dict)
+        return ("target", *key[2:]) if lone else key
 
     def add_validation(self, error: ValidationError) -> None:
         """Adds each problem that pydantic reports, in the words of the schema's descriptions."""
@@ -284,7 +284,7 @@ class _Sections:
     """The sections and values of a mission file that are right by themselves, whatever is wrong beside them."""
 
     def __init__(self, data: Mapping[str, Any], folder: Path) -> None:
-        self._data = data
+        self._data = {**data, "target": one_or_more(data.get("target"))}
         self._context = {"folder": folder}
 
     def section(self, model: type[Model], *key: str | int) -> Model | None:
@@ -457,10 +457,10 @@ def _check_targets(sections: _Sections, report: _Report) -> None:
     backbone."""
     for i, first in _repeated(sections.column("target", "host")):
         report.add_wrong(("target", i, "host"), f"another class than that of target[{first}]")
-    precisions = sections.column("backbones", "precision")
+    own = sections.column("backbones", "backend")
     for i, backend in sections.column("target", "backend").items():
-        for at, precision in precisions.items():
-            if backend == "onnxruntime" and precision == "fp16":
+        for at, precision in sections.column("backbones", "precision").items():
+            if backend == "onnxruntime" != own.get(at) and precision == "fp16":
                 expected = f'"tensorrt": backbones[{at}] is in fp16, which "onnxruntime" does not have on a CPU'
                 report.add_wrong(("target", i, "backend"), expected)
 

@@ -766,6 +766,11 @@ class Tolerances(Section):
     ] = None
 
 
+def one_or_more(value: Any) -> Any:
+    """The value as an array of tables, if it is one table."""
+    return [value] if isinstance(value, dict) else value
+
+
 def _tables(of: str) -> str:
     return f"at least one table [[{of}]]"
 
@@ -776,6 +781,7 @@ class MissionFile(Section):
     mission: Annotated[Mission, Field(description="a table [mission]")]
     target: Annotated[
         tuple[Target, ...],
+        BeforeValidator(one_or_more),
         Field(
             strict=False,
             min_length=1,
