@@ -15,6 +15,7 @@ from builders.artifacts.store import ArtifactStore
 from builders.compose import open_context
 from builders.engines.card import Card
 from builders.engines.onnxruntime import OnnxRuntimeBackend
+from builders.onboard.probes import Probe
 from builders.orchestrator import Payload, prepare
 from builders.report import BuildReport
 from store.errors import Refused
@@ -157,6 +158,11 @@ def test_a_proof_is_of_the_machine_that_runs_the_engine(built: Desk, monkeypatch
     text = flightbag("probe", built.store, "left", "--state", state)
     assert (text.status, "proven aboard, and recorded: engine equals map/embedder" in text.out) == (0, True)
     assert kinds(built, built.store, "--state", state) == []
+    # Something has changed aboard: what does not hold is proven no more.
+    monkeypatch.setattr(Probe, "fidelity", lambda *_: 0.5)
+    text = flightbag("probe", built.store, "left", "--state", state)
+    assert (text.status, "NOT PROVEN, nor recorded: engine equals map/embedder" in text.out) == (1, True)
+    assert kinds(built, built.store, "--state", state) == ["unproven"]
 
 
 COMPILE = """
@@ -234,7 +240,7 @@ def test_the_whole_way(desk: Desk) -> None:
     assert kinds(desk, stick, "--state", state) == ["unproven"]
     ran = flightbag("probe", stick, "left", "--state", state)
     assert ran.status == 1
-    assert ABOARD_HOST in ran.err, "this machine is not the flight computer"
+    assert f"the aircraft has ort-{VERSION}" in ran.err, "this machine is not the flight computer"
     assert read_state(state).state.proofs == ()
 
     # Aboard, by the library that the engine is for.
