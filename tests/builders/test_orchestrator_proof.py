@@ -180,7 +180,7 @@ def plant(desk: Desk, mission: Path, engine: bytes) -> None:
         (card,) = (entry for entry in repository.current("here").table.entries if entry.kind == "card")
         like = Card.parse(repository.evidence.object(card.id, card.size))
     with open_context(mission, desk.store, desk.folder / "cache") as context:
-        task = explained(context, "embedder", None)
+        task = explained(context, "embedder", ABOARD_HOST)
     parts = {"model": [str(ObjectId.of(engine)), len(engine)]}
     made = replace(like, recipe=task.recipe, need=task.need, parts=parts)
     with Repository.open(desk.store) as repository, writing(repository) as writer:
@@ -190,6 +190,34 @@ def plant(desk: Desk, mission: Path, engine: bytes) -> None:
         ArtifactStore(writer, NOW).remember({task.recipe.key: (tuple(ids), 1.0)}, "onnxruntime")
 
 
+FAST = ("backend =", 'mode = "fast"\nbackend =')
+
+
+def test_of_a_fleet_only_what_does_not_run_here_is_unproven(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        confine_here(patch)
+        desk.built(edit(desk.write_mission("here", flight="here"), FAST))
+    one, other = (f'[[target]]\nhost = "{host}"\n' for host in (HERE, ABOARD_HOST))
+    target = f'[target]\nhost = "{HERE}"\n'
+    mission = edit(desk.write_mission("left", host=HERE), FAST, (target, f"{one}{ABOARD}\n{other}"))
+    plant(desk, mission, b"an engine that nothing here opens")
+    with pytest.raises(Refused, match="nobody has measured fidelity/embedder"):
+        prepared(desk, mission)  # leave for one target is none for the other
+    mission = edit(desk.write_mission("left", host=HERE), FAST, (target, f"{one}{other}{ABOARD}\n"))
+    manifest = manifest_of(desk, mission)
+    with open_context(mission, desk.store, desk.folder / "cache") as context:
+        keys = {host: explained(context, "embedder", host).recipe.key for host in (HERE, ABOARD_HOST)}
+    with Repository.open(desk.store) as repository:
+        (probe,) = (entry for entry in repository.current("here").table.entries if entry.kind == "probe")
+    assert probe.key is not None
+    recipes = {host: fidelity_recipe(probe.key, key) for host, key in keys.items()}
+    assert named(manifest, FIDELITY).recipe == recipes[HERE]
+    assert [figure.recipe for figure in manifest.unproven] == [recipes[ABOARD_HOST]]
+    # The map is asked through the engine of the one, and for the other through the network that made it.
+    assert len({figure.recipe for figure in manifest.quality if figure.name == "self@1/embedder"}) == 2
+    assert manifest.hosts == tuple(sorted((HERE, ABOARD_HOST)))
+
+
 def kinds(desk: Desk, store: Path, *more: object) -> list[str]:
     ran = flightbag("verify", store, "left", *more, "--json")
     (verdict,) = ran.json["missions"]
@@ -197,13 +225,13 @@ def kinds(desk: Desk, store: Path, *more: object) -> list[str]:
     return [finding["kind"] for finding in verdict["findings"]]
 
 
-def test_the_whole_way(desk: Desk) -> None:
+def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A planner without the aircraft's computer: refused, then published; NO-GO until the probe has held aboard."""
     if why := runtimes.environment(VERSION)[1]:
         pytest.skip(why)
-    fast = ("backend =", 'mode = "fast"\nbackend =')
-    desk.built(edit(desk.write_mission("here", flight="here"), fast))
-    mission = edit(desk.write_mission("left", host=ABOARD_HOST), fast)
+    confine_here(monkeypatch)
+    desk.built(edit(desk.write_mission("here", flight="here"), FAST))
+    mission = edit(desk.write_mission("left", host=ABOARD_HOST), FAST)
 
     runtimes.python(VERSION, "-c", COMPILE, str(desk.folder / "embedder.onnx"), str(desk.folder / "aboard.onnx"))
     plant(desk, mission, (desk.folder / "aboard.onnx").read_bytes())
@@ -227,7 +255,7 @@ def test_the_whole_way(desk: Desk) -> None:
     assert "UNPROVEN" in flightbag("show", desk.store, "left").out
     assert len(flightbag("show", desk.store, "left", "--json").json["unproven"]) == 1
     with pytest.raises(Refused, match="nobody has measured"):  # published as aboard, and now asked to be proven
-        prepared(desk, edit(desk.write_mission("left", host=ABOARD_HOST), fast))
+        prepared(desk, edit(desk.write_mission("left", host=ABOARD_HOST), FAST))
 
     # It is carried, and does not fly: not by a root, nor by the state of an aircraft.
     stick = desk.folder / "stick"
