@@ -87,12 +87,12 @@ def check_proofs(opened: Opened, binding: Binding) -> Iterator[Finding]:
     for claim in claims(opened, binding.host) if binding.proof else ():
         if claim.proof is not None and claim.proof in proofs:
             continue
-        where = "its proof is kept by the state of an aircraft, and none was given"
+        where = "the proof is in the state of an aircraft, and none was given"
         if binding.state is not None:
-            where = f"the aircraft {binding.state.id} has not proven it"
+            where = f"the state of {binding.state.id} has no proof of it"
         yield Finding(
             "unproven",
-            f"nobody measured whether {claim.engine or 'an engine'} equals the map of {claim.figure.set}, and {where}",
+            f"nobody has measured whether {claim.engine or 'an engine'} equals the map of {claim.figure.set}; {where}",
             step="E",
             entry=claim.engine or "manifest",
             expected=f"at least {claim.figure.least / PPM:g}",
