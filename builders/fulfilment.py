@@ -88,11 +88,10 @@ def _why_not(order: Order) -> str:
     """Return why this machine does not meet an order, "" if it does."""
     try:
         library = backend(order.backend)
-        spec = _spec(order, Path(MODEL))
-        _require_same_key(order, library, spec)
         host = library.describe_host()
         if not meets(host, order.need):
             return f"it needs {order.need}, this machine is {host}"
+        _require_same_key(order, library, _spec(order, Path(MODEL)))
         return "" if order.engine else library.makes(order.need)
     except FlightbagError as error:
         return error.message
@@ -106,8 +105,11 @@ def _require_same_key(order: Order, library: EngineBackend, spec: EngineSpec) ->
     """Raise Refused unless this program, on this machine, gives the engine the key that the order has: else it would
     make another engine than the one that was ordered."""
     caster = str(order.fields.get("caster", ""))
-    own = engine_recipe(spec, order.need, library.key_fields(spec, order.need), caster)
-    if own.key != order.key:
+    try:
+        own = engine_recipe(spec, order.need, library.key_fields(spec, order.need), caster).key
+    except (KeyError, TypeError, ValueError):  # the options are those of another backend, or of none
+        own = None
+    if own != order.key:
         raise Refused(
             f"this version of the program makes another engine than the order of {order.backbone} asks for",
             remedy="use the version of flightbag that ordered it",

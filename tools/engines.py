@@ -11,6 +11,7 @@ from builders.extras import require_build_extra, require_onboard_extra
 from store.errors import FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
+from store.trust.root import check_signer
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
@@ -113,6 +114,8 @@ def fulfil(
     rows: list[dict[str, Any]] = []
     failed = False
     with Repository.open(store) as repository, work_bars() as progress:
+        for public in keys.known:  # before anything is made
+            check_signer(repository.trust_root().root, public, "builder")
         for offer in offers(repository):
             row = render.offer_json(offer)
             if key and offer.open:
@@ -161,7 +164,7 @@ def accept(
         print_json([render.acceptance_json(one) for one in taken])
     else:
         print_lines(render.acceptances(taken))
-    return OK if taken and all(one.error is None for one in taken) else NO
+    return OK if all(one.error is None for one in taken) else NO
 
 
 @command

@@ -12,6 +12,7 @@ from store.disk.media import object_path
 from store.errors import Corrupt, NotFound, Refused, Untrusted
 from store.format.ids import BuildKey, ObjectId
 from store.ground.gc import collect
+from store.ground.needs import UNKNOWN
 from store.ground.orders import (
     accepted_result,
     close,
@@ -119,10 +120,10 @@ class TestACollectionKeeps:
     def test_result_card_and_engine(self, trip: Trip) -> None:
         with Repository.open(trip.stick) as repository:
             close(repository, ORDER.key)
-            assert dict(result_need(repository.evidence, ORDER.key)) == dict(
-                map(id_of, (RESULT, card().render(), ENGINE, WEIGHTS))
-            )
-        assert collected(trip.stick) == len(ORDER.objects) + 1
+            of_result = dict(map(id_of, (RESULT, card().render(), ENGINE, WEIGHTS)))
+            need = dict(result_need(repository.evidence, ORDER.key))
+            assert need == {**of_result, ORDER.probes[0].probe: UNKNOWN}
+        assert collected(trip.stick) == len(ORDER.objects)
         assert kinds(trip.stick) == set()
 
     @pytest.mark.parametrize("folder", [ORDERS, RESULTS])
