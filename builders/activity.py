@@ -145,7 +145,8 @@ class doing:  # noqa: N801 - it reads as a statement: with doing("decoding tile"
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, MemoryError) and not hasattr(error, "__notes__"):
-            error.add_note(self._what if self._number < 0 else f"{self._what} {self._number}")
+            # As `add_note` does, which Python 3.10 has not.
+            error.__notes__ = [self._what if self._number < 0 else f"{self._what} {self._number}"]  # type: ignore[attr-defined]
         if _box is not None:
             _box.slot().end()
 

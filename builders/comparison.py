@@ -66,7 +66,8 @@ def unchanged(
         unproven = plan.unproven(repository, opened.table)
         if unproven != opened.manifest.unproven or not plan.may_lack(unproven):
             return None  # somebody has measured it meanwhile, or the mission file demands that now
-        gates = plan.gates_beside({figure.name for figure in opened.manifest.quality}, missing)
+        published = {(figure.name, figure.recipe) for figure in opened.manifest.quality}
+        gates = plan.gates_beside(published, missing)
         recipes = {figure.recipe for figure in unproven}
         measured = tuple(gate for gate in gates if gate.recipe not in recipes)
         if opened.manifest.identity != plan.identity(missing, measured, unproven, releases_of(plan)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -33,13 +33,12 @@ from builders.imagery.coverage import Gates
 from builders.imagery.inventory import Inventory, LevelRequest, SourceSpec, TileSources, cells_of, cells_over
 from builders.imagery.statcache import StatCache
 from builders.mission.reader import load_mission
-from builders.mission.schema import Backbone, Descriptors, MissionFile, TensorRt, scaled
+from builders.mission.schema import Backbone, Descriptors, MissionFile, Target, TensorRt, scaled
 from builders.mission.tiles import specs_of
 from builders.recipe import RowRecipe
 from builders.retrieval.self_retrieval import LEAST
 from store.errors import Corrupt, Invalid, Refused
 from store.format.area import Area
-from store.format.cbor import Value
 from store.format.manifest import Takeoff
 from store.ground.repository import Repository
 
@@ -49,7 +48,11 @@ EMBED_BATCH = 4
 
 @dataclass(frozen=True)
 class BuildContext:
-    """An open mission file: all that a plan or a build works with."""
+    """An open mission file: all that a plan or a build works with.
+
+    `specs` are the backbones, and `variants`, by the names of a backbone and a backend, the same with the options of
+    the backend.
+    """
 
     path: Path
     mission: MissionFile
@@ -62,6 +65,7 @@ class BuildContext:
     cache: Path
     backends: dict[str, EngineBackend]
     specs: dict[str, EngineSpec]
+    variants: dict[tuple[str, str], EngineSpec]
     compile_settings: CompileSettings
     _snapshot: Callable[[Path, tuple[FixedInput, ...]], ModelSource]
 
@@ -71,8 +75,13 @@ class BuildContext:
         assert self.store is not None
         return self.store
 
-    def backend(self, backbone: Backbone) -> EngineBackend:
-        return self.backends[backbone.backend]
+    def backend(self, backbone: Backbone, target: Target) -> EngineBackend:
+        """Return the backend that compiles a backbone for a target."""
+        return self.backends[target.backend or backbone.backend]
+
+    def spec(self, backbone: Backbone, target: Target) -> EngineSpec:
+        """Return what that backend compiles."""
+        return self.variants[backbone.name, target.backend or backbone.backend]
 
     def tolerance(self, precision: str) -> Tolerance:
         """Return how far an engine of this precision may be from its source."""
@@ -248,8 +257,12 @@ def open_context(
             scheme = mission.quality.against_scheme
             other = SourceSpec(mission.quality.against, sources.zooms, datetime.date(1970, 1, 1), scheme=scheme)
             against = stack.enter_context(TileSources([other], mission.coverage.tile_size, area.bbox, stat_cache))
-        backends: dict[str, EngineBackend] = {b.backend: backend_of(b.backend) for b in mission.backbones}
         specs = {one.name: _spec(one, lambda: progress("reading models (MiB)", 1, 0)) for one in mission.backbones}
+        variants: dict[tuple[str, str], EngineSpec] = {}
+        for one in mission.backbones:
+            for backend in {target.backend or one.backend for target in mission.target}:
+                variants[one.name, backend] = _with_options(specs[one.name], one, backend)
+        backends: dict[str, EngineBackend] = {name: backend_of(name) for _, name in variants}
 
         @cached
         def snapshot(model: Path, fixed: tuple[FixedInput, ...]) -> ModelSource:
@@ -271,21 +284,24 @@ def open_context(
             cache,
             backends,
             specs,
+            variants,
             compile_settings,
             snapshot,
         )
 
 
+def _with_options(spec: EngineSpec, backbone: Backbone, backend: str) -> EngineSpec:
+    """Return the spec with the backbone's options and plug-ins for a backend."""
+    if backend != "tensorrt":
+        return replace(spec, options={"mode": backbone.mode or "portable"})
+    table = backbone.tensorrt or TensorRt()
+    # Key fields know no booleans.
+    options = {key: int(value) if isinstance(value, bool) else value for key, value in table if key != "plugins"}
+    plugins = tuple(Plugin(path, _digest(path, "plug-in library")) for path in table.plugins)
+    return replace(spec, options=options, plugins=plugins)
+
+
 def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
-    options: Mapping[str, Value]
-    plugins: tuple[Plugin, ...] = ()
-    if backbone.backend == "tensorrt":
-        table = backbone.tensorrt or TensorRt()
-        # Key fields know no booleans.
-        options = {key: int(value) if isinstance(value, bool) else value for key, value in table if key != "plugins"}
-        plugins = tuple(Plugin(path, _digest(path, "plug-in library")) for path in table.plugins)
-    else:
-        options = {"mode": backbone.mode or "portable"}
     inputs = sorted(backbone.inputs.items())
     fixed = tuple(FixedInput(name, tuple(i.shape), i.value) for name, i in inputs if i.value is not None)
     reference = None
@@ -299,8 +315,6 @@ def _spec(backbone: Backbone, progress: Callable[[], None]) -> EngineSpec:
         precision=backbone.precision,
         inputs=tuple(InputRange(name, tuple(i.shape), i.min, i.opt, i.max) for name, i in inputs if i.value is None),
         salt=backbone.salt,
-        options=options,
-        plugins=plugins,
         fixed=fixed,
         compare=backbone.compare,
         reference=reference,

@@ -158,7 +158,7 @@ def recipes(request: Request, messages: Messages) -> dict[str, Any]:
     from builders.artifacts.engine import explained
 
     with _opened(request, messages) as context:
-        keyed = explained(context, request["backbone"], messages.progress).recipes
+        keyed = explained(context, request["backbone"], request["host"], messages.progress).recipes
     return {
         "recipe": plain(keyed.recipe.fields),
         "steps": {name: plain(step.fields) for name, step in keyed.steps.items()},

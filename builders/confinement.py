@@ -172,11 +172,11 @@ def order(
     return from_json(tuple[OrderReport, ...], result.get("orders"))
 
 
-def recipes(mission_file: Path, backbone: str, cache: Path, *, progress: Progress) -> EngineRecipes:
-    """Return what the build key of the engine of a backbone is made of."""
+def recipes(mission_file: Path, backbone: str, cache: Path, *, host: str | None, progress: Progress) -> EngineRecipes:
+    """Return what the build key of the engine of a backbone is made of, for the target with this class."""
     from builders.engines.card import EngineRecipes
 
-    request = {**_request(mission_file, None, cache), "backbone": backbone}
+    request = {**_request(mission_file, None, cache), "backbone": backbone, "host": host}
     result = run_confined("recipes", request, str(mission_file), progress)
     return EngineRecipes.of_plain(result["recipe"], result["steps"])
 

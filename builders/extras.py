@@ -9,10 +9,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import platform
+import sys
 from typing import Any
 
 from store.errors import Unavailable
 
+# What flies runs on 3.10, the Python of JetPack 6. Its SQLite takes no limits, and building reads foreign databases.
+_GROUND_PYTHON = (3, 11)
 _ONBOARD = ("numpy", "onnxruntime")
 _BUILD = ("numpy", "PIL", "onnx", "onnxruntime", "pmtiles", "pydantic", "shapely")
 
@@ -55,10 +59,18 @@ def import_onnxruntime() -> Any:
 
 
 def require_build_extra() -> None:
-    """Raise Unavailable, naming the extra, unless every library that building needs is installed.
+    """Raise Unavailable, naming the extra, unless every library that building needs is installed; or naming the Python
+    that it needs.
 
     A command calls this before it opens anything, so that it does not fail halfway.
     """
+    if sys.version_info < _GROUND_PYTHON:
+        needed = ".".join(map(str, _GROUND_PYTHON))
+        raise Unavailable(
+            f"what builds or reads imagery needs Python {needed} or newer; this is {platform.python_version()}",
+            remedy=f"install flightbag with Python {needed} or newer on the machine that builds",
+            extra="build",
+        )
     _require(_BUILD, "build")
 
 

@@ -204,7 +204,7 @@ class _Build:
         manifest = Manifest(
             mission=plan.facts,
             issue=next_issue(self.trust_root, *before, now=self.now, valid_from=valid_from, expires_at=expires_at),
-            hosts=(plan.host,),
+            hosts=plan.hosts,
             coverage=missing.coverage(plan.gates),
             quality=tuple(one.figure() for one in report.figures),
             releases=releases,

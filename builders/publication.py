@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from builders import confinement
 from builders.files import MAX_MISSION_FILE, read_regular
@@ -42,6 +42,8 @@ from store.trust.review import require_code, signing_code
 from store.trust.root import TrustRoot
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from builders.report import BuildReport
 
 Progress = Callable[[str, int, int], None]

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from store.errors import Corrupt
 from store.format.cbor import encode
 from store.format.ids import BUILD_KEY_CONTEXT, DIGEST_SIZE, BuildKey, derive
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Self
 
 CELL_CONTEXT = "flightbag 2026 cell tiles v1"
 KEYS_CONTEXT = "flightbag 2026 shard keys v1"
@@ -24,7 +26,8 @@ SHARD_SCHEMA = "flightbag/shard/4"
 PROBE_SCHEMA = "flightbag/probe/2"
 # Of an output [N, T, d], for each image; "none" for one that is [N, d].
 POOLS = ("none", "cls", "mean", "gem")
-TILE_PAIR = np.dtype([("id", "<u8"), ("hash", "u1", DIGEST_SIZE)])
+# The bytes of a tile in `tile_list`.
+TILE_PAIR = 8 + DIGEST_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,9 @@ class Recipe:
 def tile_list(ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> bytes:
     """Return tile ids (uint64[n]) and hashes (uint8[n, 32]) as bytes: for each tile its id, 8 bytes little-endian, then
     its hash."""
-    pairs = np.empty(len(ids), TILE_PAIR)
+    import numpy as np  # not above: cards are read without it
+
+    pairs = np.empty(len(ids), [("id", "<u8"), ("hash", "u1", DIGEST_SIZE)])
     pairs["id"], pairs["hash"] = ids, hashes
     return pairs.tobytes()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from builders.engines.card import Card
 from builders.grid.tiles import MAX_AREA_TILES, tile_from_id
@@ -16,6 +17,9 @@ from store.format.entries import Entry
 from store.format.manifest import PPM, Figure, Unproven
 from store.format.missing import MissingList, Run
 from store.takeoff.quality import AGAINST, Training, figure_title, recall_rows, trainings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Action = Literal["built", "reused"]
 
@@ -46,7 +50,7 @@ class Measured:
     """A figure that gates a build: parts per million, rounded down, the least that is asked for, the number of queries
     that it rests on, and the digest of the recipe that measured it. `missed` says of single queries, for people, what
     became of them. `chance` is what answers in a random order would reach, None where that says nothing or was not
-    counted."""
+    counted. `engine` is the entry of the engine that was asked, "" where nobody says."""
 
     name: str
     value: int
@@ -55,6 +59,7 @@ class Measured:
     recipe: bytes
     missed: tuple[str, ...] = ()
     chance: int | None = None
+    engine: str = ""
 
     @classmethod
     def signed(cls, figure: Figure) -> Self:
@@ -148,7 +153,8 @@ class CoverageReport:
 class PlanRow:
     """The line of a task in a plan: `key` is "" for a kind without build keys, `bytes` None where the size is not known
     yet, `tiles` the number of tiles that a shard shows; `outside` the path of a file that is stored from outside the
-    folder of the mission file, "" for all else; `detail` is for people, where no size is known."""
+    folder of the mission file, "" for all else; `detail` is for people, where no size is known; `hosts` are the classes
+    that an engine is for."""
 
     name: str
     key: str
@@ -157,6 +163,7 @@ class PlanRow:
     tiles: int | None = None
     detail: str = ""
     outside: str = ""
+    hosts: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -173,7 +180,7 @@ class PlanReport:
 
     mission: str
     flight: str
-    host: str
+    hosts: tuple[str, ...]
     valid_from: int | None
     expires_at: int | None
     tiles: int
@@ -189,7 +196,7 @@ class PlanReport:
         """Return the plan for machines: each artifact present or missing, sizes in bytes where they are known."""
         return {
             "mission": self.mission,
-            "host": self.host,
+            "hosts": list(self.hosts),
             "valid_from": self.valid_from,
             "expires_at": self.expires_at,
             "tiles": self.tiles,
@@ -346,8 +353,11 @@ def too_large(sizes: Iterable[tuple[str, int]], limit: int, *, complete: bool) -
 def too_low(figures: Iterable[Measured]) -> str:
     """Return why a mission with these figures is refused; "" where all of them hold, and every map finds something."""
     figures = tuple(figures)
+    names = Counter(one.name for one in figures)
     low = [
-        f"{figure_title(one.name)} is {one.value / PPM:g}, at least {one.least / PPM:g} is required"
+        figure_title(one.name)
+        + (f" ({one.engine})" if names[one.name] > 1 else "")
+        + f" is {one.value / PPM:g}, at least {one.least / PPM:g} is required"
         + "".join(f"; {text}" for text in (*one.missed, *([_CONFUSES] if one.name.startswith("self@") else [])))
         for one in figures
         if not one.holds

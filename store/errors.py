@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Self
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # A full disk, a quota, and a file that outgrows a limit of the process or of the file system.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,9 @@ from store.format.manifest import TIME_MAX
 from tools.status import say
 
 ENV = "FLIGHTBAG_STORE"
+_MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 _STORE_AND_MISSION = f"The folder of the store and the id of the mission. {ENV} may replace STORE."
 
 Store = Annotated[str, typer.Argument(metavar="STORE", envvar=ENV, help="The folder of the store.", show_default=False)]
@@ -156,8 +160,13 @@ def moment(text: str) -> int:
     if text.isdecimal() and int(text) <= TIME_MAX:
         return int(text)
     try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is None or at.timestamp() < 0:
+        match = _MOMENT.fullmatch(text)
+        if match is None:
+            raise ValueError
+        date, clock, zone = match.groups()
+        # In the one notation that each Python reads.
+        at = datetime.fromisoformat(f"{date}T{clock}{zone.upper().replace('Z', '+00:00')}")
+        if at.timestamp() < 0:
             raise ValueError
         return int(at.timestamp())
     except (ValueError, OverflowError):

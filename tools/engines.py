@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from builders.extras import require_build_extra, require_onboard_extra
+from builders.extras import import_extra, require_build_extra, require_onboard_extra
 from store.errors import FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
@@ -184,7 +184,6 @@ def show(
 
     Example: flightbag engines show ground north-ridge
     """
-    require_build_extra()
     from builders.artifacts.cards import card_of_key, cards_of_mission
 
     store, (what,) = store_then(store_and_mission, 1)
@@ -205,22 +204,22 @@ def show(
 
 @command
 def host(as_json: Json = False) -> int:
-    """Show the host class of this machine, of each backend and of FAISS, as far as they are installed.
+    """Show the host class of this machine: of its CPU, and of each backend and FAISS, as far as they are installed.
 
     A mission file names it under target.host, and `flightbag aircraft enrol` takes it as --host.
 
     Example: flightbag engines host
     """
-    require_onboard_extra()
     from builders.engines.backends import BACKENDS, backend
-    from builders.onboard.ann import host_component
+    from builders.engines.onnxruntime import cpu_host
 
+    classes = [cpu_host()]
     backends: dict[str, dict[str, str]] = {}
     unsure = False
     for name in (*BACKENDS, "faiss"):
         try:
             if name == "faiss":
-                component = host_component()
+                component = _faiss_component()
                 backends[name] = {"host": component, "version": component.partition("-")[2]}
             else:
                 backends[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
@@ -228,7 +227,7 @@ def host(as_json: Json = False) -> int:
             backends[name] = {"error": error.message}
             # A backend that is not installed runs nothing here. One that is, and fails, may belong to the host class.
             unsure |= not error.extra
-    classes = [part for one in backends.values() if "host" in one for part in one["host"].split("+")]
+    classes += [part for one in backends.values() if "host" in one for part in one["host"].split("+")]
     whole = "+".join(sorted(set(classes)))
     if as_json:
         print_json({"host": whole, "backends": backends})
@@ -237,7 +236,14 @@ def host(as_json: Json = False) -> int:
         print_lines(
             render.table([(name, one.get("host") or f"not usable: {one['error']}") for name, one in backends.items()])
         )
-    return UNKNOWN if unsure or not whole else OK
+    return UNKNOWN if unsure else OK
+
+
+def _faiss_component() -> str:
+    import_extra("numpy", "onboard")
+    from builders.onboard.ann import host_component
+
+    return host_component()
 
 
 @command
@@ -250,6 +256,9 @@ def explain_key(
         tuple[str, str] | None,
         typer.Option(metavar="STORE MISSION", help="Compare with the engine of this published mission."),
     ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="The target to explain, where the mission file has several.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Show each field of an engine's build key. With --against, show why the engine would be built again.
@@ -257,12 +266,12 @@ def explain_key(
     Example: flightbag explain-key north-ridge.toml place-embedder --against ground north-ridge
     """
     require_build_extra()
-    from builders.artifacts.cards import cards_of_backbone
+    from builders.artifacts.cards import card_of_backbone
     from builders.confinement import recipes
     from builders.engines.card import differences, plain
 
     with work_bars() as progress:
-        keyed = recipes(mission_file, backbone, cache_folder(), progress=progress)
+        keyed = recipes(mission_file, backbone, cache_folder(), host=host, progress=progress)
     value: dict[str, Any] = {
         "key": str(keyed.recipe.key),
         "fields": plain(keyed.recipe.fields),
@@ -271,7 +280,7 @@ def explain_key(
     differs: list[dict[str, Any]] = []
     if against is not None:
         with Repository.open(against[0]) as repository:
-            published = cards_of_backbone(repository, against[1], backbone)
+            published = card_of_backbone(repository, against[1], backbone, host)
         value["against"] = str(published.recipe.key)
         value["differs"] = differs = differences(keyed, published)
     if as_json:

@@ -16,6 +16,7 @@ from store.format.missing import MissingList
 from store.ground.history import diff
 from store.ground.issuing import Review
 from store.takeoff import quality
+from store.takeoff.engines import engine_for, engines_of
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
 from store.trust.root import TrustRoot
 
@@ -158,7 +159,14 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     facts, manifest = item.mission.facts, item.mission.manifest
     head = "WOULD HAVE BEEN GO" if past else "GO"
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
-    yield f"  aircraft   {', '.join(facts.aircraft)}   {hosts(manifest.hosts)}"
+    several = len(manifest.hosts) > 1
+    yield f"  aircraft   {', '.join(facts.aircraft)}" + ("" if several else f"   host {manifest.hosts[0]}")
+    yield from (f"  host       {host}" for host in manifest.hosts if several)
+    if item.mission.host is not None and several:
+        for engines in engines_of(item.mission.table.entries).values():
+            yield from (
+                f"  loads      {one.name}" for one in [engine_for(engines, item.mission.host)] if one is not None
+            )
     yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
     yield from (f"  outside    {text}" for text in outside(facts))
     yield f"  valid      {validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)}"
@@ -228,12 +236,14 @@ def _move(step: Step) -> tuple[str, str]:
 def plan(item: PlanReport, now: int) -> Iterator[str]:
     """Yield what a build would make, what the store already has, and which tiles of the area are missing. `now` is unix
     seconds."""
-    yield f"mission {item.mission}, flight {item.flight}, host {item.host}"
+    yield f"mission {item.mission}, flight {item.flight}, host {' and '.join(item.hosts)}"
     yield f"valid, if it is built now: {validity(item.valid_from, item.expires_at, now)}"
     rows = item.artifacts
     yield from table(
         [("present" if r.present else "missing", r.name, r.detail if r.bytes is None else size(r.bytes)) for r in rows]
     )
+    if len(item.hosts) > 1:
+        yield from (f"{r.name} is for {' and '.join(r.hosts)}" for r in rows if r.hosts)
     yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
     missing = sum(not row.present for row in rows)
     yield f"{len(rows) - missing} present, {missing} to build; {item.tiles} tiles of the area"
@@ -321,12 +331,18 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
 def _built_figures(item: BuildReport) -> Iterator[str]:
     """Yield the figures of a build, what they are to be compared with, and what was not measured."""
     rows = [("figure", "value", "chance", "least", "queries")]
+    names = Counter(one.name for one in item.figures)
+    asked = sorted({one.engine for one in item.figures if names[one.name] > 1 and one.engine})
     for one in item.figures:
         if not quality.is_baseline(one.name):
             least = f"{one.least / PPM:g}{'' if one.holds else ' TOO LOW'}" if one.least else "-"
-            rows.append((quality.figure_title(one.name), share(one.value), share(one.chance), least, str(one.queries)))
+            title = quality.figure_title(one.name)
+            if one.engine in asked:
+                title += f" [{asked.index(one.engine) + 1}]"
+            rows.append((title, share(one.value), share(one.chance), least, str(one.queries)))
     if item.figures:
         yield from table(rows)
+    yield from (f"[{number}] by {engine}" for number, engine in enumerate(asked, 1))
     yield from baselines(item.figures, {one.name: one.chance for one in item.figures})
     yield from (f"warning: {text}" for text in item.warnings)
     for figure in item.unproven:
@@ -575,7 +591,19 @@ def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
     yield from table([*_mission_facts(opened, missing, now), ("signing code", opened.signing_code)])
     yield from baselines(opened.manifest.quality, {})
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+    yield from _engines_of_fleet(opened)
     yield from _outside(opened)
+
+
+def _engines_of_fleet(opened: Opened) -> Iterator[str]:
+    """Yield, of a mission for several host classes, which of them each engine is for."""
+    if len(opened.manifest.hosts) == 1:
+        return
+    for engines in engines_of(opened.table.entries).values():
+        loaded = {host: engine_for(engines, host) for host in opened.manifest.hosts}
+        for engine in engines:
+            if classes := [host for host, one in loaded.items() if one == engine]:
+                yield f"{engine.name} is for {' and '.join(classes)}"
 
 
 def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
@@ -668,11 +696,6 @@ def _outside(opened: Opened) -> Iterator[str]:
     """Yield the entries whose files lay outside the folder of the mission file."""
     outside = [e.name for e in opened.table.entries if "origin" in e.meta]
     yield from (f"{name} lay outside the folder of the mission file" for name in outside)
-
-
-def hosts(classes: Sequence[str]) -> str:
-    """Return the host classes of a mission, with their name before them."""
-    return f"{'host' if len(classes) == 1 else 'hosts'} {', '.join(classes)}"
 
 
 def covered(coverage: Coverage) -> str:

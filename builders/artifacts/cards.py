@@ -8,6 +8,7 @@ from builders.engines.card import CARD_LIMIT, Card
 from store.errors import Corrupt, NotFound
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
+from store.takeoff.engines import engine_for, engines_of
 
 
 def cards_of_mission(repository: Repository, mission: str) -> dict[str, Card]:
@@ -33,12 +34,21 @@ def cards_of_mission(repository: Repository, mission: str) -> dict[str, Card]:
     return cards
 
 
-def cards_of_backbone(repository: Repository, mission: str, backbone: str) -> Card:
-    """Return the card of the engine of a backbone. Raise NotFound for a mission without such an engine."""
-    for name, card in cards_of_mission(repository, mission).items():
-        if name.startswith(f"engines/{backbone}/"):
-            return card
-    raise NotFound(f"mission {mission} has no engine of a backbone {backbone}", mission=mission, backbone=backbone)
+def card_of_backbone(repository: Repository, mission: str, backbone: str, host: str | None = None) -> Card:
+    """Return the card of the engine of a backbone that a host of this class loads; with one engine the host may be
+    None. Raise NotFound for a mission without such an engine."""
+    engines = engines_of(repository.current(mission).table.entries).get(backbone, ())
+    engine = engine_for(engines, host) if host is not None else engines[0] if len(engines) == 1 else None
+    if engine is None:
+        needs = ", ".join(engine.need for engine in engines)
+        raise NotFound(
+            f"mission {mission} has {len(engines)} engines of the backbone {backbone}, of which none is for "
+            f"{host or 'every host'}",
+            remedy=f"name a host class with --host: they need {needs}" if engines else "name another backbone",
+            mission=mission,
+            backbone=backbone,
+        )
+    return cards_of_mission(repository, mission)[engine.name]
 
 
 def card_of_key(repository: Repository, key: BuildKey) -> Card:

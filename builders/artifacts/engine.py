@@ -8,7 +8,7 @@ An int8 engine is compiled from a quantised network, which has a key of its own 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,7 +35,7 @@ from builders.engines.session import open_session
 from builders.grid.live import find
 from builders.grid.tiles import tile_from_id
 from builders.imagery.inventory import Inventory
-from builders.mission.schema import Backbone, Calibration
+from builders.mission.schema import Backbone, Calibration, Target
 from builders.mission.schema import Descriptors as DescriptorSet
 from builders.recipe import Recipe, tile_list
 from builders.report import EngineReport, PlanRow
@@ -44,7 +44,7 @@ from store.disk.objects import read_chunks
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
 from store.format.entries import Entry, kind_of
 from store.format.host import class_of, is_host_class
-from store.format.ids import ObjectId
+from store.format.ids import BuildKey, ObjectId
 from store.format.release import Approval
 from store.ground.repository import Repository
 from store.ground.writer import writing
@@ -52,6 +52,15 @@ from store.ground.writer import writing
 _MAX_SEGMENT = 64
 # An engine of a network that finds nothing in noise is checked on so many tiles.
 _CHECKED_TILES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TargetHost:
+    """A target of the mission file: `key` is its place there, `host` its class."""
+
+    key: str
+    file: Target
+    host: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +79,9 @@ class EngineTask:
     """An engine that the mission needs.
 
     `name` is the engine's. `host` is the need (FORMAT 4.5) that it is compiled for, `need` the one that its card has,
-    or `host` where the store has no engine. `target` is the mission's host class. `present` are the engine's objects,
-    if the store has them: its card, the engine, and its weights where they are in a file of their own. With `aboard`
-    each aircraft may prove that it equals the map, where no machine has measured that.
+    or `host` where the store has no engine. `targets` are those of the mission file that it is for. `present` are the
+    engine's objects, if the store has them: its card, the engine, and its weights where they are in a file of their
+    own.
     """
 
     most_entries: ClassVar[int] = 3
@@ -83,10 +92,14 @@ class EngineTask:
     spec: EngineSpec
     host: str
     need: str
-    target: str
+    targets: tuple[TargetHost, ...]
     step: QuantiseTask | None
     present: StoredObjects | None
-    aboard: bool = False
+
+    @property
+    def aboard(self) -> bool:
+        """Whether each aircraft may prove that it equals the map, where no machine has measured that."""
+        return all(target.file.proof == "aboard" for target in self.targets)
 
     @property
     def elsewhere(self) -> str:
@@ -127,7 +140,8 @@ class EngineTask:
 
     def row(self) -> PlanRow:
         size = sum(size for _, size in self.present) if self.present is not None else None
-        return PlanRow(self.name, str(self.recipe.key), self.complete, size)
+        hosts = tuple(target.host for target in self.targets)
+        return PlanRow(self.name, str(self.recipe.key), self.complete, size, hosts=hosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,35 +181,55 @@ class BuiltEngine:
 # -- what the mission needs
 
 
-def target_host(context: BuildContext) -> str:
-    """Return the host class of the mission; "auto" is as much of this machine's as its engines depend on."""
-    host: str = context.mission.target.host
-    if host == "auto":
-        parts = {
-            part
-            for backbone in context.mission.backbones
-            for part in context.backend(backbone).target(context.specs[backbone.name]).split("+")
-        }
-        # Of `cpu-x86_64` and `cpu-x86_64-avx2` the second says it all.
-        host = "+".join(sorted(part for part in parts if not any(other.startswith(part + "-") for other in parts)))
-    assert is_host_class(host)
-    return host
+def target_hosts(context: BuildContext) -> tuple[TargetHost, ...]:
+    """Return the targets of the mission file, ascending by class; "auto" is as much of this machine's as the engines
+    depend on. Raise Invalid where two are one class."""
+    several = len(context.mission.target) > 1
+    targets: dict[str, TargetHost] = {}
+    for number, file in enumerate(context.mission.target):
+        key = f"target[{number}]" if several else "target"
+        host: str = file.host
+        if host == "auto":
+            with context.about(f"{key}.host"):
+                parts = {
+                    part
+                    for backbone in context.mission.backbones
+                    for part in context.backend(backbone, file).target(context.spec(backbone, file)).split("+")
+                }
+            # Of `cpu-x86_64` and `cpu-x86_64-avx2` the second says it all.
+            host = "+".join(sorted(part for part in parts if not any(other.startswith(part + "-") for other in parts)))
+        assert is_host_class(host)
+        if host in targets:
+            raise Invalid(
+                f"{context.path}: {key}.host is {host} on this machine, which {targets[host].key} names too",
+                remedy="leave one of the two out",
+            )
+        targets[host] = TargetHost(key, file, host)
+    return tuple(targets[host] for host in sorted(targets))
 
 
 def engine_tasks(
-    context: BuildContext, host: str, inventory: Inventory | None, lookup: Lookup
+    context: BuildContext, targets: Sequence[TargetHost], inventory: Inventory | None, lookup: Lookup
 ) -> tuple[EngineTask, ...]:
-    """Return the engine of each backbone, for a host class. Only int8 needs the inventory."""
-    return tuple(engine_task(context, backbone, host, inventory, lookup) for backbone in context.mission.backbones)
+    """Return the engines of each backbone: one for each target, and one for all targets with the same build key. Only
+    int8 needs the inventory."""
+    tasks: dict[tuple[str, BuildKey], EngineTask] = {}
+    for backbone in context.mission.backbones:
+        for target in targets:
+            task = engine_task(context, backbone, target, inventory, lookup)
+            same = tasks.get((backbone.name, task.recipe.key))
+            others = () if same is None else same.targets
+            tasks[backbone.name, task.recipe.key] = replace(task, targets=(*others, target))
+    return tuple(tasks.values())
 
 
 def engine_task(
-    context: BuildContext, backbone: Backbone, host: str, inventory: Inventory | None, lookup: Lookup
+    context: BuildContext, backbone: Backbone, target: TargetHost, inventory: Inventory | None, lookup: Lookup
 ) -> EngineTask:
-    """Return the engine of a backbone, for a host class. Only int8 needs the inventory."""
-    backend, spec = context.backend(backbone), context.specs[backbone.name]
-    with context.about("target.host"), doing(f"reading the model {spec.model.path}"):
-        need = backend.engine_host(spec, host)
+    """Return the engine of a backbone, for a target. Only int8 needs the inventory."""
+    backend, spec = context.backend(backbone, target.file), context.spec(backbone, target.file)
+    with context.about(f"{target.key}.host"), doing(f"reading the model {spec.model.path}"):
+        need = backend.engine_host(spec, target.host)
     step = None
     if backbone.precision == "int8":
         assert inventory is not None
@@ -205,8 +239,7 @@ def engine_task(
     recipe = engine_recipe(spec, need, fields := backend.key_fields(spec, need), caster)
     version = str(fields["version"])
     name = engine_name(backbone.name, backend.name, version, class_of(need), spec.precision, backend.suffix)
-    aboard = context.mission.target.proof == "aboard"
-    task = EngineTask(name, recipe, backend, spec, need, need, host, step, lookup(recipe.key), aboard)
+    task = EngineTask(name, recipe, backend, spec, need, need, (target,), step, lookup(recipe.key))
     if task.present is None:
         return task
     card = card_of(context.repository, task, task.present)
@@ -214,9 +247,10 @@ def engine_task(
 
 
 def with_card(context: BuildContext, task: EngineTask, card: Card) -> EngineTask:
-    """Return the task with the need that its engine has by its card. Raise Invalid where the target lacks something."""
-    with context.about("target.host"):
-        require_target(f"the engine of {task.spec.backbone}", card.need, task.target, _reason(card))
+    """Return the task with the need that its engine has by its card. Raise Invalid where a target lacks something."""
+    for target in task.targets:
+        with context.about(f"{target.key}.host"):
+            require_target(f"the engine of {task.spec.backbone}", card.need, target.host, _reason(card))
     return replace(task, need=card.need)
 
 
@@ -248,14 +282,27 @@ def card_of(repository: Repository, task: EngineTask, objects: StoredObjects) ->
     return card
 
 
-def explained(context: BuildContext, name: str, progress: Progress = silent) -> EngineTask:
-    """Return the engine of one backbone, with its key. Raise Invalid for a backbone that the mission file lacks."""
-    for backbone in context.mission.backbones:
-        if backbone.name == name:
-            inventory = context.inventory(progress) if backbone.precision == "int8" else None
-            return engine_task(context, backbone, target_host(context), inventory, lambda _key: None)
-    names = ", ".join(backbone.name for backbone in context.mission.backbones)
-    raise Invalid(f"{context.path} has no backbone {name!r}", remedy=f"name one of {names}")
+def explained(context: BuildContext, name: str, host: str | None = None, progress: Progress = silent) -> EngineTask:
+    """Return the engine of one backbone for the target with this class, which may be None where the backbone has one
+    engine, with its key. Raise Invalid for a backbone or class that the mission file lacks."""
+    backbone = next((one for one in context.mission.backbones if one.name == name), None)
+    if backbone is None:
+        names = ", ".join(backbone.name for backbone in context.mission.backbones)
+        raise Invalid(f"{context.path} has no backbone {name!r}", remedy=f"name one of {names}")
+    inventory = context.inventory(progress) if backbone.precision == "int8" else None
+    targets = target_hosts(context)
+    asked = [target for target in targets if host in (None, target.host)]
+    tasks = {
+        task.recipe.key: task
+        for task in (engine_task(context, backbone, one, inventory, lambda _key: None) for one in asked)
+    }
+    if len(tasks) != 1:
+        what = f"{len(tasks)} engines" if tasks else f"no target {host}"
+        classes = ", ".join(target.host for target in targets)
+        raise Invalid(
+            f"{context.path} has {what} for the backbone {name}", remedy=f"name a target with --host: {classes}"
+        )
+    return next(iter(tasks.values()))
 
 
 def _quantise_task(context: BuildContext, backbone: Backbone, inventory: Inventory) -> QuantiseTask:
@@ -580,10 +627,10 @@ def build_engines(context: BuildContext, *, now: int, progress: Progress = silen
     is built, where a key cannot be computed, such as for a backend that is not installed.
     """
     with writing(context.repository) as writer:
-        store, host = ArtifactStore(writer, now), target_host(context)
+        store, targets = ArtifactStore(writer, now), target_hosts(context)
         calibrated = any(backbone.precision == "int8" for backbone in context.mission.backbones)
         inventory = context.inventory(progress) if calibrated else None
-        tasks = engine_tasks(context, host, inventory, store.lookup)
+        tasks = engine_tasks(context, targets, inventory, store.lookup)
         builder = EngineBuilder(context, store, inventory, LocalExecutor(), progress)
         return [_report(builder, task) for task in tasks]
 

@@ -91,6 +91,11 @@ class Question(Protocol):
     """What is measured of one descriptor set in one go: a value, made while planning."""
 
     @property
+    def engine(self) -> EngineTask:
+        """The engine that is asked, or in whose place its network is."""
+        ...
+
+    @property
     def gates(self) -> Sequence[Gate]:
         """The figures that it answers with."""
         ...
@@ -107,7 +112,7 @@ class Question(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FidelityQuestion:
-    """How near the engine of a set comes to the set's rows. Keeps to `Question`."""
+    """How near an engine of a set comes to the set's rows. Keeps to `Question`."""
 
     probe: ProbeTask
     engine: EngineTask
@@ -115,15 +120,15 @@ class FidelityQuestion:
     inventories: tuple[Inventory, ...] = ()
 
     def answer(self, meter: FigureMeter) -> Answers:
-        set_, (gate,) = self.probe.set.name, self.gates
-        built, engine = meter.probe(set_), meter.built(set_)
-        meter.progress("probing", 1, len(meter.probes))
+        (gate,), set_ = self.gates, self.probe.set.name
+        built, engine = meter.probe(set_), meter.engines[self.engine.name]
+        meter.progress("probing", 1, 0)
         if why := self.engine.elsewhere:
             probe = next(built.entries()).id
             ids = [entry.id for entry in engine.entries() if entry.kind == "engine"]
             measured = self.by_device(meter.context.repository, ids, probe)
             return {gate.name: Elsewhere(why, self.engine.aboard) if measured is None else Answer(*measured)}
-        cosine = built.probe.fidelity(meter.engine(set_))
+        cosine = built.probe.fidelity(meter.engine(set_, self.engine))
         return {gate.name: Answer(int(min(max(cosine, 0.0), 1.0) * PPM), len(built.probe.images))}
 
     def by_device(self, repository: Repository, engine: Sequence[ObjectId], probe: ObjectId) -> tuple[int, int] | None:
@@ -147,6 +152,7 @@ class RecallQuestion:
     """How often a search in the map of a set finds the right view. Keeps to `Question`."""
 
     measurement: RecallMeasurement
+    engine: EngineTask
     gates: tuple[Gate, ...]
 
     @property
@@ -156,16 +162,17 @@ class RecallQuestion:
 
     def answer(self, meter: FigureMeter) -> Answers:
         set_ = self.measurement.set
-        untrained = meter.untrained(set_)
+        named = {gate.name for gate in self.gates}
+        figures = [one for way in self.measurement.ways for one in self.measurement.figures(way) if one.name in named]
+        untrained = meter.untrained(set_) if any(one.kind == "untrained" for one in figures) else None
         results = self.measurement.measure(
             meter.map.layers(set_),
-            meter.engine(set_),
+            meter.engine(set_, self.engine),
             untrained,
             lambda count: meter.progress(f"asking {set_}", count, 0),
         )
-        named = {gate.name for gate in self.gates}
-        figures = [one for way in self.measurement.ways for one in self.measurement.figures(way) if one.name in named]
-        return {one.name: _answer(one, results[one.way], untrained.why) for one in figures}
+        why = "" if untrained is None else untrained.why
+        return {one.name: _answer(one, results[one.way], why) for one in figures}
 
     def measurable(self, missing: Shortfall) -> bool:
         """Return whether there are queries enough for some of its figures, if these tiles of the area are missing."""
@@ -198,16 +205,19 @@ def too_few(queries: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SelfQuestion:
-    """How often the engine of a set finds the map's own views first. Keeps to `Question`."""
+    """How often an engine of a set finds the map's own views first. Keeps to `Question`."""
 
     measurement: SelfRetrieval
+    engine: EngineTask
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
 
     def answer(self, meter: FigureMeter) -> Answers:
         set_ = self.measurement.set
         counts = self.measurement.measure(
-            meter.map.layers(set_), meter.engine(set_), lambda count: meter.progress(f"asking {set_}", count, 0)
+            meter.map.layers(set_),
+            meter.engine(set_, self.engine),
+            lambda count: meter.progress(f"asking {set_}", count, 0),
         ).values()
         right, queries = (sum(part) for part in zip(*counts, strict=True))
         return {self.measurement.name: Answer(right * PPM // queries, queries)}
@@ -215,10 +225,11 @@ class SelfQuestion:
 
 @dataclass(frozen=True, slots=True)
 class LandmarkQuestion:
-    """How many landmarks are found in the map of a set, by the engine that flies. Keeps to `Question`."""
+    """How many landmarks are found in the map of a set, by an engine that flies. Keeps to `Question`."""
 
     landmarks: Landmarks
     set: str
+    engine: EngineTask
     latitude: float
     gates: tuple[Gate]
     inventories: tuple[Inventory, ...] = ()
@@ -226,7 +237,7 @@ class LandmarkQuestion:
     def answer(self, meter: FigureMeter) -> Answers:
         answers = self.landmarks.ask(
             meter.map.layers(self.set),
-            meter.engine(self.set),
+            meter.engine(self.set, self.engine),
             self.latitude,
             lambda count: meter.progress(f"landmarks of {self.set}", count, len(self.landmarks.landmarks)),
         )
@@ -237,25 +248,26 @@ class LandmarkQuestion:
 def fidelity_questions(
     context: BuildContext, engines: Sequence[EngineTask], probes: Sequence[ProbeTask]
 ) -> Iterator[FidelityQuestion]:
-    """Yield how near the engine of each set has to come to the set's rows: as near as the mission file has it come to
+    """Yield how near each engine of each set has to come to the set's rows: as near as the mission file has it come to
     the network."""
     for probe in probes:
-        engine = engine_of(engines, probe.set.backbone)
-        least = int(context.tolerance(engine.spec.precision).cosine * PPM)
-        recipe = fidelity_recipe(probe.recipe.key, engine.recipe.key)
-        yield FidelityQuestion(probe, engine, (Gate(f"{FIDELITY}{probe.set.name}", least, recipe),))
+        for engine in engines:
+            if engine.spec.backbone == probe.set.backbone:
+                least = int(context.tolerance(engine.spec.precision).cosine * PPM)
+                recipe = fidelity_recipe(probe.recipe.key, engine.recipe.key)
+                yield FidelityQuestion(probe, engine, (Gate(f"{FIDELITY}{probe.set.name}", least, recipe),))
 
 
 def self_questions(
     context: BuildContext, inventory: Inventory, engines: Sequence[EngineTask]
 ) -> Iterator[SelfQuestion]:
-    """Yield how often the engine of each set has to find the map's own views first."""
+    """Yield how often each engine of each set has to find the map's own views first."""
     for set_ in context.mission.descriptors:
-        engine = engine_of(engines, set_.backbone)
         rows = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
-        own = SelfRetrieval(set_.name, asked_through(engine), rows, Imagery(context.sources, inventory))
-        least = scaled(context.self_retrieval(engine.spec.precision), 6)
-        yield SelfQuestion(own, (Gate(own.name, least, own.recipe),))
+        for key, engine in asked_of(engines, set_.backbone).items():
+            own = SelfRetrieval(set_.name, key, rows, Imagery(context.sources, inventory))
+            least = scaled(context.self_retrieval(engine.spec.precision), 6)
+            yield SelfQuestion(own, engine, (Gate(own.name, least, own.recipe),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,23 +301,27 @@ def recall_questions(
     questions, unmeasured = [], []
     for set_ in context.mission.descriptors:
         layers: tuple[RowRecipe, ...] = tuple(context.rows(set_, level.zoom) for level in inventory.levels)
-        engine, own = engine_of(engines, set_.backbone), Imagery(context.sources, inventory)
-        recall = RecallMeasurement(set_.name, asked_through(engine), layers, own, against, quality.sample)
-        question, texts = _recall_question(context, recall, missing)
-        questions.append(question)
-        unmeasured += texts
-    return RecallQuestions(tuple(one for one in questions if one.gates), tuple(unmeasured))
+        own = Imagery(context.sources, inventory)
+        for number, (key, engine) in enumerate(asked_of(engines, set_.backbone).items()):
+            recall = RecallMeasurement(set_.name, key, layers, own, against, quality.sample)
+            question, texts = _recall_question(context, recall, engine, missing, first=not number)
+            questions.append(question)
+            unmeasured += texts
+    return RecallQuestions(tuple(one for one in questions if one.gates), tuple(dict.fromkeys(unmeasured)))
 
 
 def _recall_question(
-    context: BuildContext, recall: RecallMeasurement, missing: Shortfall
+    context: BuildContext, recall: RecallMeasurement, engine: EngineTask, missing: Shortfall, *, first: bool
 ) -> tuple[RecallQuestion, list[str]]:
-    """Return what is asked of one set, and what cannot be asked."""
+    """Return what is asked of an engine of one set, the `first` of them or another, and what cannot be asked. The same
+    network untrained is asked once."""
     gates: list[Gate] = []
     texts: dict[str, None] = {}
     for way in recall.ways:
-        queries = RecallQuestion(recall, ()).queries(way, missing)
+        queries = RecallQuestion(recall, engine, ()).queries(way, missing)
         for figure in recall.figures(way):
+            if figure.kind == "untrained" and not first:
+                continue
             least = _least(context.mission.quality, figure)
             if queries >= LEAST_QUERIES:
                 gates.append(Gate(figure.name, least, recall.recipe(figure)))
@@ -313,7 +329,7 @@ def _recall_question(
             if least:
                 raise not_measured(f"{context.path}: [quality] asks for {figure.name}", too_few(queries))
             texts[_unmeasured(recall.set if way != AGAINST else f"{recall.set} ({way})", too_few(queries))] = None
-    return RecallQuestion(recall, tuple(gates)), list(texts)
+    return RecallQuestion(recall, engine, tuple(gates)), list(texts)
 
 
 def _least(quality: Quality, figure: RecallFigure) -> int:
@@ -354,20 +370,20 @@ def landmark_questions(
             rows = {level.zoom: context.rows(set_, level.zoom) for level in inventory.levels}
             latitude = context.area.middle_latitude
             landmarks.require_fit(context.area, [Ground.of(row, zoom, latitude) for zoom, row in rows.items()])
-            recipe = landmarks.recipe(asked_through(engine_of(engines, set_.backbone)), tuple(rows.values()))
-            gate = Gate(figure_of(set_.name), LEAST_PPM, recipe)
-            yield LandmarkQuestion(landmarks, set_.name, latitude, (gate,))
+            for key, engine in asked_of(engines, set_.backbone).items():
+                gate = Gate(figure_of(set_.name), LEAST_PPM, landmarks.recipe(key, tuple(rows.values())))
+                yield LandmarkQuestion(landmarks, set_.name, engine, latitude, (gate,))
 
 
-def engine_of(engines: Sequence[EngineTask], backbone: str) -> EngineTask:
-    """Return the engine of a backbone: the one that describes camera frames for its descriptor sets."""
-    return next(task for task in engines if task.spec.backbone == backbone)
-
-
-def asked_through(engine: EngineTask) -> BuildKey:
-    """Return what stands in a recipe for what describes the queries: the key of the engine, or the digest of the model
-    where this machine does not run the engine and asks through the network that made the rows."""
-    return BuildKey(engine.spec.model.digest) if engine.elsewhere else engine.recipe.key
+def asked_of(engines: Sequence[EngineTask], backbone: str) -> Mapping[BuildKey, EngineTask]:
+    """Return what describes the queries of a backbone's descriptor sets, by what stands for it in a recipe: each of its
+    engines by its key; and for those that this machine does not run the first of them, by the digest of the model: the
+    queries go through the network that made the rows."""
+    asked: dict[BuildKey, EngineTask] = {}
+    for task in engines:
+        if task.spec.backbone == backbone:
+            asked.setdefault(BuildKey(task.spec.model.digest) if task.elsewhere else task.recipe.key, task)
+    return asked
 
 
 @dataclass
@@ -385,8 +401,8 @@ class FigureMeter:
     def measure(
         self, questions: Sequence[Question]
     ) -> tuple[tuple[Measured, ...], tuple[Unproven, ...], tuple[str, ...]]:
-        """Return the figure of every gate, ascending by name; those that each aircraft has to prove; and for each that
-        was not measured a text that says why.
+        """Return the figure of every gate, ascending by name and recipe; those that each aircraft has to prove; and for
+        each that was not measured a text that says why.
 
         Raise Refused where a figure has a bound and was not measured: a figure that was not measured is not good. The
         kind is not-measured, or unproven for an engine that does not run here and that no aircraft may prove.
@@ -410,6 +426,7 @@ class FigureMeter:
                             gate.recipe,
                             answer.missed,
                             answer.chance,
+                            question.engine.name,
                         )
                     )
                 elif isinstance(answer, Elsewhere):
@@ -421,9 +438,9 @@ class FigureMeter:
                 else:
                     unmeasured.append(f"{gate.name}: {answer.reason}")
         return (
-            tuple(sorted(figures, key=lambda figure: figure.name)),
+            tuple(sorted(figures, key=lambda figure: (figure.name, figure.recipe))),
             tuple(sorted(unproven, key=lambda figure: (figure.name, figure.recipe))),
-            tuple(unmeasured),
+            tuple(dict.fromkeys(unmeasured)),
         )
 
     def _unproven(self, gate: Gate, answer: Elsewhere) -> FlightbagError:
@@ -445,15 +462,10 @@ class FigureMeter:
         """Return the probe of a descriptor set."""
         return next(built for built in self.probes if built.task.set.name == set_)
 
-    def built(self, set_: str) -> BuiltEngine:
-        """Return the engine that flies for a descriptor set."""
-        backbone = self.probe(set_).task.set.backbone
-        return next(one for one in self.engines.values() if one.task.spec.backbone == backbone)
-
-    def engine(self, set_: str) -> FlyingEngine:
-        """Return what describes the queries for a descriptor set, with the set's preprocessing: the engine that flies,
+    def engine(self, set_: str, task: EngineTask) -> FlyingEngine:
+        """Return what describes the queries for a descriptor set, with the set's preprocessing: an engine that flies,
         or the network that made the rows where this machine does not run that."""
-        probe, built = self.probe(set_).task, self.built(set_)
+        probe, built = self.probe(set_).task, self.engines[task.name]
         task = built.task
         if task.elsewhere:
             if task.name not in self._sessions:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from builders.activity import doing
+from builders.artifacts.engine import TargetHost
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.shard import ShardTask
 from builders.artifacts.store import ArtifactStore, Insertion
@@ -101,7 +102,11 @@ class BuiltIndex:
 
 
 def index_tasks(
-    context: BuildContext, shards: Sequence[ShardTask], missing: Shortfall, host: str, lookup: Lookup
+    context: BuildContext,
+    shards: Sequence[ShardTask],
+    missing: Shortfall,
+    targets: Sequence[TargetHost],
+    lookup: Lookup,
 ) -> Iterator[IndexTask]:
     """Yield a task for each index of the mission file and each zoom that has shards.
 
@@ -109,10 +114,13 @@ def index_tasks(
     """
     if not context.mission.indexes:
         return
-    # Its bytes are read alike on every CPU; a host class without one says where the mission flies.
-    need = with_least("cpu" if meets(host, "cpu") else host, "faiss", ann.least_version())
-    with context.about("target.host"):
-        require_target("the indexes of the mission", need, host, f"they are built by {ann.host_component()}")
+    # Its bytes are read alike on every CPU; classes without one say in what they are alike where the mission flies.
+    alike = set.intersection(*(set(target.host.split("+")) for target in targets))
+    cpu = all(meets(target.host, "cpu") for target in targets)
+    need = with_least("cpu" if cpu else "+".join(sorted(alike)), "faiss", ann.least_version())
+    for target in targets:
+        with context.about(f"{target.key}.host"):
+            require_target("the indexes of the mission", need, target.host, f"they are built by {ann.host_component()}")
     for keys in context.mission.indexes:
         for level, codes in zip(missing.inventory.levels, missing.codes, strict=True):
             tasks = [task for task in shards if (task.set.name, task.zoom) == (keys.set, level.zoom)]

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.artifacts.engine import EngineTask, check_model, engine_tasks, target_host
+from builders.artifacts.engine import EngineTask, check_model, engine_tasks, target_hosts
 from builders.artifacts.figures import (
     FidelityQuestion,
     Gate,
@@ -57,7 +57,7 @@ class Plan:
     facts: MissionFacts
     validity: Validity
     now: int
-    host: str
+    hosts: tuple[str, ...]
     inventory: Inventory
     gates: Gates
     shortfall: Shortfall
@@ -76,12 +76,13 @@ class Plan:
         others = [inventory for question in self.questions for inventory in question.inventories]
         return all(inventory.fresh for inventory in (self.inventory, *others))
 
-    def gates_beside(self, published: Collection[str], missing: Shortfall) -> tuple[Gate, ...]:
-        """Return the figures that a published mission with these figures would have, if it is still what would be
-        built and these tiles are missing. What was asked and not answered then cannot be answered now."""
+    def gates_beside(self, published: Collection[tuple[str, bytes]], missing: Shortfall) -> tuple[Gate, ...]:
+        """Return the figures that a published mission with these figures, by name and recipe, would have, if it is
+        still what would be built and these tiles are missing. What was asked and not answered then cannot be answered
+        now."""
         gates: list[Gate] = []
         for question in self.questions:
-            asked = [gate for gate in question.gates if gate.name in published]
+            asked = [gate for gate in question.gates if (gate.name, gate.recipe) in published]
             if not asked and isinstance(question, RecallQuestion) and not question.measurable(missing):
                 continue
             gates += asked or question.gates
@@ -129,7 +130,7 @@ class Plan:
         tasks = (*(task for task in self.tasks if not isinstance(task, ListTask)), *list_tasks(missing))
         artifacts = {name: key for task in tasks for name, key in task.identities.items()}
         gates = tuple(sorted((figure.name, figure.least, figure.recipe) for figure in figures))
-        return identity(self.facts, (self.host,), missing.coverage(self.gates), gates, unproven, releases, artifacts)
+        return identity(self.facts, self.hosts, missing.coverage(self.gates), gates, unproven, releases, artifacts)
 
     def report(self) -> PlanReport:
         """Return what it shows to people and machines."""
@@ -137,7 +138,7 @@ class Plan:
         return PlanReport(
             mission=self.facts.id,
             flight=self.facts.flight,
-            host=self.host,
+            hosts=self.hosts,
             valid_from=valid_from,
             expires_at=expires_at,
             tiles=self.inventory.tiles,
@@ -174,7 +175,7 @@ def make_plan(
     root = repository.trust_root().root if repository.evidence.root_versions() else None
     validity = Validity.of(mission.mission, root)
     validity.require(context.path, now=now)
-    host = target_host(context)
+    targets = target_hosts(context)
     inventory = context.inventory(progress, remembered=remembered)
     gates = context.gates(now)
     newest = max((int(level.captured.max()) for level in inventory.levels if len(level.captured)), default=0)
@@ -183,12 +184,12 @@ def make_plan(
             f"{context.path}: the imagery is dated {time.strftime('%Y-%m-%d', time.gmtime(newest))}, in the future",
             remedy="correct tiles[].captured, or the datetime in tiles[].footprints",
         )
-    engines = engine_tasks(context, host, inventory, lookup)
+    engines = engine_tasks(context, targets, inventory, lookup)
     shards = tuple(shard_tasks(context, inventory, lookup))
     probes = tuple(probe_tasks(context, inventory, shards, lookup))
     views = origins_by_set((s.name for s in mission.descriptors), ((task, task.origins) for task in shards))
     missing = with_views(shortfall(inventory, gates, {}), views)
-    indexes = tuple(index_tasks(context, shards, missing, host, lookup))
+    indexes = tuple(index_tasks(context, shards, missing, targets, lookup))
     tasks: tuple[Task, ...] = (*engines, *shards, *probes, *indexes, *file_tasks(context, progress))
     count = sum(task.most_entries for task in tasks) + ListTask.most_entries
     if count > MAX_ENTRIES:
@@ -213,7 +214,7 @@ def make_plan(
         facts=_facts(context),
         validity=validity,
         now=now,
-        host=host,
+        hosts=tuple(target.host for target in targets),
         inventory=inventory,
         gates=gates,
         shortfall=missing,

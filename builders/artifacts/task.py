@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from builders.recipe import Recipe
-from builders.report import PlanRow
 from store.format.entries import Entry
 from store.format.ids import BuildKey, ObjectId
+
+if TYPE_CHECKING:
+    from builders.report import PlanRow  # it imports numpy, and cards are read without it
 
 # The id and the size in bytes of an object of the store.
 StoredObject: TypeAlias = tuple[ObjectId, int]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from builders.descriptors.resample import FILTERS as RESAMPLING
 from builders.descriptors.resample import resized
 from store.errors import Corrupt, Invalid
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAX_SIDE = 4096
 COLOURS = ("RGB", "BGR", "grey")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from builders.engines.base import EngineBackend
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from builders.engines.tensorrt import TensorRtBackend
-from store.errors import Invalid
+from store.errors import FlightbagError, Invalid
 
 BACKENDS: Mapping[str, Callable[[], EngineBackend]] = {
     "onnxruntime": OnnxRuntimeBackend,
@@ -23,3 +23,16 @@ def backend(name: str) -> EngineBackend:
             f"this version has no backend {name!r}", remedy="name one of " + ", ".join(BACKENDS), kind="no-backend"
         )
     return constructor()
+
+
+def this_host(names: Iterable[str]) -> str:
+    """Return what these backends know of this machine, as one host class; "" where none of them is installed. Raise
+    what one raises that is installed and fails: another engine than the right one would be chosen."""
+    parts: set[str] = set()
+    for name in names:
+        try:
+            parts.update(backend(name).describe_host().split("+"))
+        except FlightbagError as error:
+            if not error.extra:
+                raise
+    return "+".join(sorted(parts))

@@ -48,6 +48,11 @@ _NO_MEMORY = ("bad_alloc", "MemoryError", "Memory allocation", "pthread_create f
 _SECRET = re.compile(
     r"^(FLIGHTBAG_(?!STORE$)|SSH_|GPG_)|PASS|SECRET|TOKEN|CREDENTIAL|(^|_)PIN(_|$)|API_?KEY", re.IGNORECASE
 )
+# Starts a worker. Nothing is imported from the folder where it runs: as `python -P`, which Python 3.10 has not.
+_START = (
+    "import sys; sys.path[:1] = filter(None, sys.path[:1]); import runpy; "
+    "runpy.run_module('builders.engines.keeper', run_name='__main__', alter_sys=True)"
+)
 # Where a container says how much memory it has (cgroup 2 and 1).
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _PROGRESS_INTERVAL_S = 0.1
@@ -152,8 +157,8 @@ def run_worker(
         request_path.write_text(json.dumps({**request, "memory": limits.memory}))
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-X", "faulthandler", "-m", "builders.engines.keeper", str(os.getpid()),
-                 job.module, str(request_path), str(result_path), str(worker_end)],
+                [sys.executable, "-X", "faulthandler", "-c", _START, str(os.getpid()), job.module,
+                 str(request_path), str(result_path), str(worker_end)],
                 cwd=job.cwd,
                 env=_environment(folder),
                 stdin=subprocess.PIPE,

@@ -93,6 +93,18 @@ def cpu_class(machine: str, cpuinfo: str) -> str:
     return f"cpu-{name}-{'_'.join([widest, *features])}"
 
 
+def cpu_host() -> str:
+    """Return the class of the CPU of this machine, for which no library is needed. Raise Invalid on an architecture
+    that no host class can name."""
+    try:
+        cpuinfo = CPU_FILE.read_text(errors="replace")
+    except OSError:
+        cpuinfo = ""
+    host = cpu_class(platform.machine(), cpuinfo)
+    require_host_class(host)
+    return host
+
+
 class OnnxRuntimeBackend:
     """The backend `onnxruntime`; `EngineBackend` documents each method."""
 
@@ -110,12 +122,8 @@ class OnnxRuntimeBackend:
 
         Raise Invalid on an architecture, or for a version, that no host class can name.
         """
-        try:
-            cpuinfo = CPU_FILE.read_text(errors="replace")
-        except OSError:
-            cpuinfo = ""
         # A build of the library for an accelerator may add its name: 1.22.0+cu128 is the release 1.22.0.
-        host = f"{cpu_class(platform.machine(), cpuinfo)}+ort-{self.version.partition('+')[0]}"
+        host = f"{cpu_host()}+ort-{self.version.partition('+')[0]}"
         require_host_class(host)
         return host
 

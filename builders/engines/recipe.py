@@ -126,7 +126,7 @@ def quantised_recipe(
             "method": method,
             "tool": tool,
             "preprocess": dict(preprocess),
-            "count": len(tiles) // TILE_PAIR.itemsize,
+            "count": len(tiles) // TILE_PAIR,
             "tiles": derive(CELL_CONTEXT, tiles),
         }
     )

@@ -17,13 +17,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from builders.grid.tiles import CELL_ZOOMS, MAX_ZOOM, Tile, cell_range, check_zoom, tile_ids, tile_xy
 from store.errors import Invalid
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAX_VIEW_TILES = 16
 # Of the WGS 84 equator, in metres: 2 * pi * 6378137.

@@ -119,7 +119,7 @@ def _day(file: GeoJsonFile, place: str, properties: object) -> int:
             raise ValueError
         date, clock, zone = match.groups()
         moment = datetime.datetime.fromisoformat(f"{date}T{clock or '00:00'}{(zone or 'Z').upper()}")
-        day = moment.astimezone(datetime.UTC).date()
+        day = moment.astimezone(datetime.timezone.utc).date()
         if day.year < FIRST_YEAR:
             raise ValueError
     except (ValueError, OverflowError):

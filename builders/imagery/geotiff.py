@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ from builders.imagery.png import write_png
 from builders.imagery.raster import HALF, Level, Raster, RasterPool, gdal, rasterio
 from builders.imagery.stamps import SourceStamp, Stamper
 from store.errors import Invalid
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
@@ -432,7 +435,7 @@ class GeoTiffSource:
                 bottom - top,
             )
             there = slice(top - row, bottom - row), slice(left - column, right - column)
-            np.copyto(colours[:, *there], pixels, where=good)
+            np.copyto(colours[:, there[0], there[1]], pixels, where=good)
             valid[there] |= good
             inside[there] = True
         return colours, valid, inside

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from blake3 import blake3
@@ -40,6 +40,9 @@ from builders.imagery.structure import size_of
 from builders.recipe import tile_list
 from store.errors import Corrupt, FlightbagError
 from store.format.ids import DIGEST_SIZE, derive
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 COVERAGE_CONTEXT = "flightbag 2026 coverage v1"
 WHOLE_WORLD = Tile(0, 0, 0)

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,9 @@ from builders.imagery.inflate import inflate, unpacked
 from builders.imagery.signature import FOREIGN, format_of
 from builders.imagery.stamps import SourceStamp, check_same, stamp_of, trace_of
 from store.errors import Corrupt, Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Runs of tiles that are looked at, to say where tiles lie.
 _LOOKED_AT = 1 << 16

@@ -26,10 +26,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from builders.grid.tiles import rows_and_columns, rows_between
 from store.errors import Invalid
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Scheme: TypeAlias = Literal["tms", "xyz"]
 SCHEMES: Final[tuple[Scheme, Scheme]] = ("tms", "xyz")

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from builders.imagery.sqlite import Database
 from builders.imagery.stamps import SourceStamp
 from builders.imagery.xyz import XyzSource
 from store.errors import Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["SourceStamp", "TileSource", "open_source"]
 

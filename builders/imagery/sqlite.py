@@ -151,7 +151,7 @@ class Database:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         name = f"file:{quote(os.path.abspath(self.path))}?{mode}"
-        db = sqlite3.connect(name, BUSY_SECONDS, uri=True, isolation_level=None)
+        db = sqlite3.connect(name, timeout=BUSY_SECONDS, uri=True, isolation_level=None)
         for limit, value in _LIMITS:
             db.setlimit(limit, value)
         db.set_progress_handler(lambda: time.monotonic() > self._deadline, _INSTRUCTIONS)

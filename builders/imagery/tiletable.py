@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from builders.imagery.inflate import unpacked
 from builders.imagery.sqlite import Database
 from builders.imagery.stamps import SourceStamp
 from store.errors import Corrupt
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # A cell is in memory as a whole: 256 tiles of a megabyte each, or more tiles if some are stored twice.
 MAX_CELL_BYTES = 256 << 20

@@ -27,7 +27,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,9 @@ from builders.imagery.roworder import Claims, Extent, RowOrder, Scheme, StoredRo
 from builders.imagery.stamps import SourceStamp, Stamper, check_same, identity_of
 from builders.imagery.structure import size_of
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAX_METADATA_BYTES = 1 << 20
 _HALF = 20037508.342789244  # metres from the equator to the edge of web mercator

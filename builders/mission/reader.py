@@ -45,6 +45,7 @@ from builders.mission.schema import (
     Section,
     Takeoff,
     is_path,
+    one_or_more,
     scaled,
 )
 from store.errors import FlightbagError, Invalid, Unavailable
@@ -96,6 +97,7 @@ def load_mission(path: Path, stated: Callable[[MissionFile], None] = lambda _fil
     drawings = _Drawings()
     area, takeoff = _check_area(sections, report, drawings)
     _check_names(sections, report)
+    _check_targets(sections, report)
     _check_backbones(sections, report)
     _check_layouts(sections, report)
     _check_paths(sections, report)
@@ -155,11 +157,16 @@ class _Report:
 
     def add(self, key: Key, predicate: str) -> None:
         """Adds a problem at `key`; `predicate` completes the sentence that the key begins."""
-        self.problems.append(f"{self.path}: {toml_key(key)} {predicate}")
+        self.problems.append(f"{self.path}: {toml_key(self._written(key))} {predicate}")
 
     def add_wrong(self, key: Key, expected: str) -> None:
         """Adds that the value at `key` is wrong; `expected` completes 'must be'."""
-        self.add(key, f"is {_toml_text(_value_at(self.data, key))}, must be {expected}")
+        self.add(key, f"is {_toml_text(_value_at(self.data, self._written(key)))}, must be {expected}")
+
+    def _written(self, key: Key) -> Key:
+        """The key as the file has it: a table [target] has no number."""
+        lone = key[:2] == ("target", 0) and isinstance(self.data["target"], dict)
+        return ("target", *key[2:]) if lone else key
 
     def add_validation(self, error: ValidationError) -> None:
         """Adds each problem that pydantic reports, in the words of the schema's descriptions."""
@@ -277,7 +284,7 @@ class _Sections:
     """The sections and values of a mission file that are right by themselves, whatever is wrong beside them."""
 
     def __init__(self, data: Mapping[str, Any], folder: Path) -> None:
-        self._data = data
+        self._data = {**data, "target": one_or_more(data.get("target"))}
         self._context = {"folder": folder}
 
     def section(self, model: type[Model], *key: str | int) -> Model | None:
@@ -445,11 +452,31 @@ def _check_names(sections: _Sections, report: _Report) -> None:
                 )
 
 
+def _check_targets(sections: _Sections, report: _Report) -> None:
+    """Checks that no two targets are one class, and that each backend of a target has the precision of each
+    backbone."""
+    for i, first in _repeated(sections.column("target", "host")):
+        report.add_wrong(("target", i, "host"), f"another class than that of target[{first}]")
+    own = sections.column("backbones", "backend")
+    for i, backend in sections.column("target", "backend").items():
+        for at, precision in sections.column("backbones", "precision").items():
+            if backend == "onnxruntime" != own.get(at) and precision == "fp16":
+                expected = f'"tensorrt": backbones[{at}] is in fp16, which "onnxruntime" does not have on a CPU'
+                report.add_wrong(("target", i, "backend"), expected)
+
+
+def _backends_of(own: str, sections: _Sections) -> set[str]:
+    """The backends that compile a backbone for the targets, if its own is this one."""
+    targets = sections.column("target", "host")
+    return {sections.column("target", "backend").get(i, own) for i in targets} or {own}
+
+
 def _check_backbones(sections: _Sections, report: _Report) -> None:
     """Checks that each backbone has a precision and options of its backend, and one range for each symbol."""
     precisions = sections.column("backbones", "precision")
     for i, backend in sections.column("backbones", "backend").items():
-        if backend == "onnxruntime" and precisions.get(i) == "fp16":
+        own = backend in _backends_of(backend, sections)
+        if own and backend == "onnxruntime" and precisions.get(i) == "fp16":
             expected = '"fp32" or "int8": the backend "onnxruntime" has no other precision on a CPU'
             report.add_wrong(("backbones", i, "precision"), expected)
         backbone = sections.section(Backbone, "backbones", i)
@@ -470,14 +497,16 @@ def _check_backbones(sections: _Sections, report: _Report) -> None:
 
 
 def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Report) -> None:
-    """Checks that a backbone has only options of its backend and precision, and that int8 can be calibrated."""
+    """Checks that a backbone has only options of its backends and precision, and that int8 can be calibrated."""
+    backends = _backends_of(backbone.backend, sections)
     for key, option, applies in (
-        ("mode", backbone.mode, backbone.backend == "onnxruntime"),
-        ("tensorrt", backbone.tensorrt, backbone.backend == "tensorrt"),
+        ("mode", backbone.mode, "onnxruntime" in backends),
+        ("tensorrt", backbone.tensorrt, "tensorrt" in backends),
         ("calibration", backbone.calibration, backbone.precision == "int8"),
     ):
         if option is not None and not applies:
-            report.add(("backbones", i, key), f"means nothing for {backbone.backend} and {backbone.precision}")
+            named = " or ".join(sorted(backends))
+            report.add(("backbones", i, key), f"means nothing for {named} and {backbone.precision}")
     if backbone.precision == "int8" and backbone.name not in sections.column("descriptors", "backbone").values():
         report.add(
             ("backbones", i, "precision"),

@@ -22,7 +22,7 @@ from store.format.cbor import INT_MAX
 from store.format.duration import lifetime_of
 from store.format.entries import SEGMENT
 from store.format.host import FAMILY_NAMES, objection
-from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_ZOOM, MISSION_ID, TIME_MAX
+from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MAX_HOSTS, MAX_ZOOM, MISSION_ID, TIME_MAX
 from store.format.manifest import Takeoff as ExactTakeoff
 
 try:
@@ -355,8 +355,13 @@ class Mission(Section):
         return tuple(sorted(self.aircraft))
 
 
+BackendName: TypeAlias = Literal["onnxruntime", "tensorrt"]
+_BACKEND_RIGHT = '"onnxruntime" or "tensorrt"'
+
+
 class Target(Section):
-    """The host class that the engines are compiled for.
+    """A host class that the engines are compiled for. `backend` compiles them for it, in the place of those that the
+    backbones name.
 
     `proof` says what becomes of an engine that no machine has held against the map: with "required" no mission has it,
     with "aboard" each aircraft proves it before its first flight.
@@ -367,6 +372,7 @@ class Target(Section):
         PlainValidator(_host),
         Field(description=_HOST_RIGHT),
     ]
+    backend: Annotated[BackendName | None, Field(description=_BACKEND_RIGHT)] = None
     proof: Annotated[Literal["required", "aboard"], Field(description='"required" or "aboard"')] = "required"
 
 
@@ -549,7 +555,7 @@ class Backbone(Section):
 
     name: Name
     model: Source
-    backend: Annotated[Literal["onnxruntime", "tensorrt"], Field(description='"onnxruntime" or "tensorrt"')]
+    backend: Annotated[BackendName, Field(description=_BACKEND_RIGHT)]
     precision: Annotated[Literal["fp32", "fp16", "int8"], Field(description='"fp32", "fp16" or "int8"')]
     inputs: Annotated[
         Mapping[InputName, Annotated[Input, Field(description="a table with shape, and min, opt, max")]],
@@ -760,6 +766,11 @@ class Tolerances(Section):
     ] = None
 
 
+def one_or_more(value: Any) -> Any:
+    """The value as an array of tables, if it is one table."""
+    return [value] if isinstance(value, dict) else value
+
+
 def _tables(of: str) -> str:
     return f"at least one table [[{of}]]"
 
@@ -768,7 +779,16 @@ class MissionFile(Section):
     """A mission file whose sections fit together. `load_mission` also checked that every path in it exists."""
 
     mission: Annotated[Mission, Field(description="a table [mission]")]
-    target: Annotated[Target, Field(description="a table [target]")]
+    target: Annotated[
+        tuple[Target, ...],
+        BeforeValidator(one_or_more),
+        Field(
+            strict=False,
+            min_length=1,
+            max_length=MAX_HOSTS,
+            description=f"a table [target], or up to {MAX_HOSTS} tables [[target]]",
+        ),
+    ]
     tiles: Annotated[tuple[Tiles, ...], Field(strict=False, min_length=1, description=_tables("tiles"))]
     backbones: Annotated[tuple[Backbone, ...], Field(strict=False, min_length=1, description=_tables("backbones"))]
     descriptors: Annotated[

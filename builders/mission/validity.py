@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 from builders.mission.schema import Mission
 from store.errors import Invalid
 from store.format.duration import duration_text
 from store.format.manifest import TIME_MAX, Issue, utc
 from store.trust.root import TrustRoot
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, slots=True)

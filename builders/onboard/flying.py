@@ -19,11 +19,12 @@ from builders.descriptors.shard import read_shard
 from builders.engines.base import EngineSession
 from builders.engines.card import CARD_LIMIT, Card
 from builders.onboard.camera import check_frame
-from builders.onboard.loading import open_engine
+from builders.onboard.loading import engine_aboard, open_engine
 from builders.recipe import RowRecipe
 from store.errors import Corrupt, Invalid, NotFound
 from store.format.entries import Entry
 from store.format.manifest import FIDELITY
+from store.takeoff.engines import Engine, engines_of
 from store.takeoff.fidelity import fidelity_recipe
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
@@ -99,16 +100,22 @@ def sets_of(mission: VerifiedMission) -> list[str]:
 
 
 def engine_of(mission: VerifiedMission, set_: str, recipe: RowRecipe) -> Entry:
-    """Return the engine of a set: of the engines of its model, the one whose fidelity is signed, or is to be proven
-    aboard. Raises NotFound where there is no such fidelity."""
+    """Return the engine that flies here for a set: of the engines of its model whose fidelity is signed, or is to be
+    proven aboard, the one of `engine_aboard`. Raises NotFound where there is none, and as `engine_aboard` does."""
     name, manifest = f"{FIDELITY}{set_}", mission.manifest
     signed = {figure.recipe for figure in manifest.quality if figure.name == name}
     signed |= {figure.recipe for figure in manifest.unproven if figure.name == name}
     probe = mission.table.find(f"probes/{set_}.safetensors")
-    for entry in mission.table.entries:
-        of_model = entry.kind == "engine" and entry.meta["part"] == "model" and entry.meta["model"] == recipe.model
-        keys = (probe.key, entry.key) if of_model and probe is not None else (None, None)
-        if keys[0] is not None and keys[1] is not None and fidelity_recipe(keys[0], keys[1]) in signed:
+
+    def model(engine: Engine) -> Entry | None:
+        """The model of an engine of the set, None for another engine."""
+        if probe is None or probe.key is None or fidelity_recipe(probe.key, engine.key) not in signed:
+            return None
+        parts = (one for one in engine.entries if one.meta["part"] == "model" and one.meta["model"] == recipe.model)
+        return next(parts, None)
+
+    for backbone, engines in engines_of(mission.table.entries).items():
+        if any(model(engine) for engine in engines) and (entry := model(engine_aboard(mission, backbone))):
             return entry
     raise NotFound(
         f"mission {mission.facts.id} has no engine with a signed fidelity to the descriptor set {set_}", set=set_

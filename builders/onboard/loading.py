@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from builders.engines.backends import backend
+from builders.engines.backends import backend, this_host
 from builders.engines.base import EngineBackend, EngineSession
+from builders.engines.failures import failure
 from builders.engines.session import WEIGHTS
 from store.errors import NotFound, Unavailable
+from store.takeoff.engines import Engine, engine_for, engines_of
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
 
@@ -29,29 +31,45 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder made in it is priva
 
 
 def open_engine(mission: VerifiedMission, backbone: str) -> EngineSession:
-    """Return the engine of a backbone of a verified mission, ready to run.
+    """Return the engine of a backbone of a verified mission, ready to run: of several, the one of `engine_aboard`.
 
-    Raises NotFound where the mission has no engine of that backbone, Refused where this machine does not meet the host
-    class that the engine needs, Invalid where the library does not take the engine, Corrupt or Unavailable where the
-    medium no longer gives the verified bytes.
+    Raises Refused where this machine does not meet the host class that the engine needs, Invalid where the library does
+    not take the engine, Corrupt or Unavailable where the medium no longer gives the verified bytes, and as
+    `engine_aboard` does.
     """
-    parts = {
-        entry.meta["part"]: entry
-        for entry in mission.table.entries
-        if entry.kind == "engine" and entry.meta["backbone"] == backbone
-    }
-    if "model" not in parts:
-        backbones = sorted({entry.meta["backbone"] for entry in mission.table.entries if entry.kind == "engine"})
-        raise NotFound(
-            f"mission {mission.facts.id} has no engine of a backbone {backbone}",
-            remedy=f"its backbones are {', '.join(backbones) or 'none'}",
-            backbone=backbone,
-        )
+    parts = {entry.meta["part"]: entry for entry in engine_aboard(mission, backbone).entries}
     entry = parts["model"]
     library, host = backend(entry.meta["backend"]), entry.meta["host"]
     engine = load(mission, entry.name, kind="engine")
     weights = load(mission, parts["weights"].name, kind="engine") if "weights" in parts else None
     return open_parts(library, host, engine, weights)
+
+
+def engine_aboard(mission: VerifiedMission, backbone: str) -> Engine:
+    """Return the engine of a backbone that flies here (FORMAT.md 4.5): the one that the class loads for which the
+    mission was verified, or this machine's where none was asked.
+
+    Raises NotFound where the mission has no engine of that backbone, Refused where it has none for that class.
+    """
+    every = engines_of(mission.table.entries)
+    engines = [engine for engine in every.get(backbone, ()) if any(e.meta["part"] == "model" for e in engine.entries)]
+    if not engines:
+        raise NotFound(
+            f"mission {mission.facts.id} has no engine of a backbone {backbone}",
+            remedy=f"its backbones are {', '.join(sorted(every)) or 'none'}",
+            backbone=backbone,
+        )
+    if len(engines) == 1:
+        return engines[0]  # whoever opens it says what is lacking
+    host = mission.host or this_host(sorted({engine.entries[0].meta["backend"] for engine in engines}))
+    engine = engine_for(engines, host)
+    if engine is None:
+        needs = " or ".join(engine.need for engine in engines)
+        message = (
+            f"the engines of {backbone} need {needs}, this machine is {host or 'of no class: no backend runs here'}"
+        )
+        raise failure("wrong-host", message, host=host)
+    return engine
 
 
 def open_parts(library: EngineBackend, host: str, engine: memoryview, weights: memoryview | None) -> EngineSession:

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,9 @@ from store.errors import NotFound
 from store.takeoff.coverage import read_missing
 from store.takeoff.loading import load
 from store.takeoff.mission import VerifiedMission
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _GREY_STEP = 16  # a frame without a colour in these rows and columns is taken for grey
 

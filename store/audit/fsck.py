@@ -207,10 +207,10 @@ class _Reading:
             chunks = _chunks(rows, _CHUNK_OBJECTS, _CHUNK_BYTES)
         else:
             chunks = _chunks(rows, _AT_ONCE, UNKNOWN)
-        total = sum(int.from_bytes(row[8:16]) for row in rows)
+        total = sum(int.from_bytes(row[8:16], "big") for row in rows)
         self.progress(0, total)
         for chunk in chunks:
-            items = [(ObjectId(row[16:]), int.from_bytes(row[8:16])) for row in chunk]
+            items = [(ObjectId(row[16:]), int.from_bytes(row[8:16], "big")) for row in chunk]
             bad = self.read_chunk(items, lambda count: self.progress(count, total))
             for row, (id_, _) in zip(chunk, items, strict=True):
                 if id_ not in bad:
@@ -255,7 +255,7 @@ def _chunks(rows: Sequence[bytes], objects: int, size: int) -> Iterator[list[byt
     total = 0
     for row in rows:
         chunk.append(row)
-        total += int.from_bytes(row[8:16])
+        total += int.from_bytes(row[8:16], "big")
         if len(chunk) >= objects or total >= size:
             yield chunk
             chunk, total = [], 0

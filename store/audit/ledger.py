@@ -14,12 +14,15 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from store.disk.media import FileStamp
 from store.disk.opening import OtherType, open_file
 from store.errors import Unavailable
 from store.format.ids import DIGEST_SIZE, ObjectId
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _FORMAT = 1
 # PRAGMA application_id (sqlite.org/fileformat2.html, offset 68 of the header) distinguishes a ledger from other files.
@@ -129,7 +132,7 @@ def _check_ours(path: str) -> None:
         head = b"?"
     except OSError as error:
         raise _unusable(path, error) from error
-    if head and not (head.startswith(b"SQLite format 3\0") and head[68:] == _APPLICATION.to_bytes(4)):
+    if head and not (head.startswith(b"SQLite format 3\0") and head[68:] == _APPLICATION.to_bytes(4, "big")):
         raise Unavailable(
             f"{path} is not a ledger of audits, and stays as it is",
             remedy="give another file with --ledger; a ledger is made if the file does not exist",

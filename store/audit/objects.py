@@ -280,7 +280,7 @@ class Objects:
         for id_, size in sorted(shard.sizes.items()):
             # A damaged object has its finding already.
             if str(id_) not in self.collector.errors:
-                self.readable.append(max(0, times.get(id_, 0)).to_bytes(8) + size.to_bytes(8) + id_)
+                self.readable.append(max(0, times.get(id_, 0)).to_bytes(8, "big") + size.to_bytes(8, "big") + id_)
 
 
 def read_again(media: Media, finding: Finding, id_: ObjectId, size: int) -> Finding:

@@ -31,7 +31,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lmdb
 import lmdb.verify
@@ -44,6 +44,9 @@ from store.disk.opening import OtherType, open_or_create
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable, no_space
 from store.format.cbor import decode, encode
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _OWNER, _DATA, _LOCK = "owner", "data.mdb", "lock.mdb"
 _FORMAT = 1

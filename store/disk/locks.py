@@ -19,12 +19,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from store.disk.durable import Disk, not_a_file
 from store.disk.layout import LOCKS
 from store.disk.opening import OtherType, open_file, open_or_create
 from store.errors import Unavailable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Bytes of a lock file that are read.
 HOLDER_LIMIT = 4096

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
@@ -29,6 +29,9 @@ from store.disk.medium import Reading, flush, medium_of
 from store.disk.opening import OtherType, open_file, type_name
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId, is_hex
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Reads of 256 KiB to 1 MiB over the descriptor keep BLAKE3 in the cache and are as fast as a memory map. A bad sector
 # under a map would raise SIGBUS instead of a finding.

@@ -13,12 +13,15 @@ import secrets
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from store.disk.durable import Disk
 from store.disk.layout import TMP
 from store.disk.media import FOLDER_LIMIT, OBJECTS, Media
 from store.errors import FlightbagError, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Staging:

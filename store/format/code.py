@@ -19,7 +19,7 @@ _CONFUSED = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None})
 
 def short_code(*digests: bytes) -> str:
     """Return the code of some digests, in two groups of five characters: `4X7QK-09DZM`."""
-    number = int.from_bytes(derive(CONTEXT, b"".join(digests))[:7]) >> 6
+    number = int.from_bytes(derive(CONTEXT, b"".join(digests))[:7], "big") >> 6
     text = "".join(_ALPHABET[number >> (5 * place) & 31] for place in reversed(range(_LENGTH)))
     return f"{text[:5]}-{text[5:]}"
 

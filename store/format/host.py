@@ -164,8 +164,8 @@ def class_of(need: str) -> str:
 
 
 def with_least(need: str, library: str, version: str) -> str:
-    """Return a need with the least version of a library added, or in the place of the one before."""
-    others = (part for part in need.split("+") if not part.startswith(f"{library}>="))
+    """Return a need, "" for none, with the least version of a library added, or in the place of the one before."""
+    others = (part for part in need.split("+") if part and not part.startswith(f"{library}>="))
     return "+".join(sorted([*others, f"{library}>={version}"]))
 
 

@@ -6,11 +6,14 @@ Law: `ObjectId.parse(str(i)) == i`, and only 64 lower-case hex digits parse.
 from __future__ import annotations
 
 import re
-from typing import Self
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
 from store.errors import Invalid
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DIGEST_SIZE = 32
 BUILD_KEY_CONTEXT = "flightbag 2026 build key v1"

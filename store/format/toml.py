@@ -11,27 +11,28 @@ from __future__ import annotations
 
 import codecs
 import re
-import tomllib
+import sys
 from collections.abc import Callable
 from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # the same parser, before it was a part of Python
 
 MAX_KEY_PARTS = 16
 MAX_NESTING = 16
 MAX_LINE = 1 << 16
 # Keys, parts of keys, tables, arrays, and elements of arrays, of the whole file.
 MAX_VALUES = 1 << 16
-# Possessive: text is passed over once. A string that does not end is one stray quote, where the parser stops too.
-_TOKEN = re.compile(
-    r"""
-    (?P<skipped> \#[^\n]*+
-               | \"{3} (?: [^"\\] | \\. | "(?!"") )*+ \"{3,5}
-               | '{3} (?: [^'] | '(?!'') )*+ '{3,5}
-               | " (?: [^"\\\n] | \\. )*+ "
-               | '[^'\n]*+' )
-    | (?P<mark> [][{}.,=\n] )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+_TOKEN = re.compile(r"""\#[^\n]* | (?P<quote>\"{3}|'{3}|["']) | (?P<mark>[][{}.,=\n])""", re.VERBOSE)
+# What may follow in a string that has begun, up to its end. A piece is short: the memory of a search grows with it.
+_INSIDE = {
+    '"""': re.compile(r'(?:[^"\\]|\\.|"(?!"")){1,500}', re.DOTALL),
+    "'''": re.compile(r"(?:[^']|'(?!'')){1,500}"),
+    '"': re.compile(r'(?:[^"\\\n]|\\.){1,500}', re.DOTALL),
+    "'": re.compile(r"[^'\n]+"),
+}
 _POSITION = re.compile(r"\(at line (\d+), column (\d+)\)\Z")
 
 
@@ -60,7 +61,8 @@ def parse_toml(data: bytes, parse_float: Callable[[str], Any] = float) -> dict[s
         raise TomlError("the text is not UTF-8", *_end_of(data[: error.start].decode())) from None
     _check_shape(text)
     try:
-        return tomllib.loads(text, parse_float=parse_float)
+        tables: dict[str, Any] = tomllib.loads(text, parse_float=parse_float)
+        return tables
     except tomllib.TOMLDecodeError as error:
         position = _POSITION.search(str(error))
         line, column = (int(position[1]), int(position[2])) if position else _end_of(text)
@@ -76,9 +78,13 @@ def _check_shape(text: str) -> None:
     if longest > MAX_LINE:
         line = next(number for number, one in enumerate(text.split("\n"), 1) if len(one) == longest)
         raise TomlError(f"the line has {longest} characters, the limit is {MAX_LINE}", line, MAX_LINE + 1)
-    parts, depth, values = 1, 0, 0
-    for token in _TOKEN.finditer(text):
-        mark = token["mark"]
+    parts, depth, values, at = 1, 0, 0, 0
+    while token := _TOKEN.search(text, at):
+        at, mark = token.end(), token["mark"]
+        if token["quote"] is not None:
+            at = _end_of_string(text, token["quote"], at)
+            if at < 0:
+                return  # the parser gets no further either
         if mark is None:
             continue
         parts = parts + 1 if mark == "." else 1
@@ -91,6 +97,18 @@ def _check_shape(text: str) -> None:
         ):
             if count > limit:
                 raise TomlError(f"the limit of {limit} {what} is exceeded", *_end_of(text[: token.start()]))
+
+
+def _end_of_string(text: str, quote: str, at: int) -> int:
+    """Return where the string ends that `quote` has begun before `at`; -1 if it does not end."""
+    while inside := _INSIDE[quote].match(text, at):
+        at = inside.end()
+    if not text.startswith(quote, at):
+        return -1
+    at += len(quote)
+    for _ in range(2 * (len(quote) == 3)):  # the last quotes of the text itself
+        at += text.startswith(quote[0], at)
+    return at
 
 
 def _end_of(text: str) -> tuple[int, int]:

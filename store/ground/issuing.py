@@ -188,7 +188,7 @@ def next_issue(
 
 def size_of(manifest: Manifest, signatures: int) -> int:
     """Return the size in bytes of the manifest as an object, with so many signatures."""
-    kids = (number.to_bytes(KID_SIZE) for number in range(signatures))
+    kids = (number.to_bytes(KID_SIZE, "big") for number in range(signatures))
     blanks = tuple(Signature(kid, bytes(SIGNATURE_SIZE)) for kid in kids)
     return len(Envelope(CONTENT_TYPE, manifest.render(), blanks).render())
 

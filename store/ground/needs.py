@@ -31,7 +31,7 @@ class Need:
 
     def __init__(self, holder: str, objects: Iterable[tuple[ObjectId, int]]) -> None:
         self.holder = holder
-        self._rows = b"".join(bytes(id_) + size.to_bytes(8) for id_, size in sorted(objects))
+        self._rows = b"".join(bytes(id_) + size.to_bytes(8, "big") for id_, size in sorted(objects))
 
     def __len__(self) -> int:
         return len(self._rows) // self._ROW
@@ -62,7 +62,7 @@ class Need:
     def _from(self, row: int) -> Iterator[tuple[ObjectId, int]]:
         for at in range(row * self._ROW, len(self._rows), self._ROW):
             middle = at + DIGEST_SIZE
-            yield ObjectId(self._rows[at:middle]), int.from_bytes(self._rows[middle : at + self._ROW])
+            yield ObjectId(self._rows[at:middle]), int.from_bytes(self._rows[middle : at + self._ROW], "big")
 
 
 def need_of(holder: str, opened: Opened) -> Need:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from store.disk import log
 from store.disk.durable import Disk, replace_file
@@ -27,6 +27,9 @@ from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_manifest
 from store.trust.root import SignedRoot
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Repository:

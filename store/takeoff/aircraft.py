@@ -134,7 +134,7 @@ def _read_slot(media: Media, name: str) -> tuple[int, bytes] | FlightbagError:
             raise
         return error
     body = data[DIGEST_SIZE:]
-    number = int.from_bytes(body[:_NUMBER_SIZE])
+    number = int.from_bytes(body[:_NUMBER_SIZE], "big")
     if len(body) <= _NUMBER_SIZE or number > INT_MAX or derive(CONTEXT, body) != data[:DIGEST_SIZE]:
         return Corrupt(f"{media.absolute(name)} is torn or damaged", kind="bad-state", path=media.absolute(name))
     return number, body[_NUMBER_SIZE:]
@@ -172,7 +172,7 @@ def _write(folder: str, disk: Disk, stored: StoredState) -> StoredState:
     number = stored.number + 1
     if number > INT_MAX:
         raise _bad_state(folder, "it was changed too often")
-    body = number.to_bytes(_NUMBER_SIZE) + stored.state.render()
+    body = number.to_bytes(_NUMBER_SIZE, "big") + stored.state.render()
     data = derive(CONTEXT, body) + body
     staging = os.path.join(folder, "tmp")
     disk.make_directory(staging)

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from store.findings import Finding
 from store.format.manifest import SKEW, TIME_MAX, Manifest, age_in_days, utc
 from store.takeoff.mission import Binding, Opened
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 NO_CLOCK = "freshness, for want of a trusted clock"
 NEVER_EXPIRES = "expiry: the mission never expires"

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from store.disk.media import CHUNK, FileStamp, Media, object_path
 from store.disk.medium import Reading
@@ -191,13 +190,19 @@ class StoreEvidence:
         if len(self._sound) > _REMEMBERED:
             self._sound = {id_: size for id_, size in wanted if self._sound.get(id_) == size}
         # Hashing a large object releases the interpreter's lock. Over small objects threads would only wait.
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            large = {item: pool.submit(self._outcome, item) for item in new if item[1] >= CHUNK}
+        large = [item for item in new if item[1] >= CHUNK]
+        with ExitStack() as stack:
+            if large:
+                from concurrent.futures import ThreadPoolExecutor  # not above: it loads logging
+
+                pool = stack.enter_context(ThreadPoolExecutor(min(8, os.cpu_count() or 1)))
+                futures = [pool.submit(self._outcome, item) for item in large]
             for item in new:
                 if item[1] < CHUNK:
                     self._keep(item, self._outcome(item))
-            for item, future in large.items():
-                self._keep(item, future.result())
+            if large:
+                for item, future in zip(large, futures, strict=True):
+                    self._keep(item, future.result())
         for item in wanted:
             yield item[0], self._failed.get(item)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from store.disk.medium import Reading
 from store.errors import FlightbagError, Invalid
@@ -14,9 +14,11 @@ from store.format.cose import Envelope
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import CONTENT_TYPE, Manifest, MissionFacts
-from store.trust.aircraft_state import AircraftState
 from store.trust.review import signing_code
 from store.trust.root import TrustRoot
+
+if TYPE_CHECKING:
+    from store.trust.aircraft_state import AircraftState
 
 # The outcome of reading one object: None for a whole one, else the error.
 Outcome = FlightbagError | None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING
 
 from store.errors import Corrupt, NotFound, Untrusted
 from store.format import manifest as format_
@@ -26,6 +26,9 @@ from store.format.release import Approval
 from store.takeoff.mission import Opened
 from store.takeoff.verify import ISSUED_TOO_EARLY, OLD_ROOT, WRONG_EPOCH, parse_release
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, TrustRoot, advance, check_signatures
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FORMAT = 1
 # 100,000 entries make a tree of 17 levels.

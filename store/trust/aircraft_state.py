@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from store.errors import Conflict, Corrupt, Invalid, NotFound, Refused
 from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
@@ -31,6 +31,9 @@ from store.format.host import NEED, objection, require_host_class
 from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MISSION_ID, SKEW, TIME_MAX, Manifest, utc
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FORMAT = 1
 # The four bounds below fit into it.

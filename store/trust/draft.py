@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from store.errors import Conflict, Corrupt, Invalid, Untrusted
 from store.format.cbor import INT_MAX, decode, encode
@@ -35,6 +35,9 @@ from store.trust.root import (
     check_continues,
     signatures_of_step,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAGIC = "flightbag/root-draft/1"
 DRAFT_LIMIT = 2 * ROOT_FILE_LIMIT + 64

@@ -13,9 +13,12 @@ import binascii
 import os
 import re
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from store.errors import Invalid
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 KEY_FILE_LIMIT = 16 * 2**10
 PUBLIC, PRIVATE, ENCRYPTED, OPENSSH = "PUBLIC KEY", "PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "OPENSSH PRIVATE KEY"
@@ -203,7 +206,7 @@ def encrypted(der: bytes, passphrase: bytes) -> bytes:
     encryptor = Cipher(algorithms.AES(derived), modes.CBC(vector)).encryptor()
     sealed = encryptor.update(padder.update(der) + padder.finalize()) + encryptor.finalize()
     prf = _item(_SEQUENCE, _item(_OID, _HMAC_SHA256), _item(_NULL))
-    rounds = _item(_INTEGER, ROUNDS.to_bytes(ROUNDS.bit_length() // 8 + 1))
+    rounds = _item(_INTEGER, ROUNDS.to_bytes(ROUNDS.bit_length() // 8 + 1, "big"))
     derivation = _item(_SEQUENCE, _item(_OID, _PBKDF2), _item(_SEQUENCE, _item(_OCTETS, salt), rounds, prf))
     scheme = _item(_SEQUENCE, _item(_OID, _AES_256_CBC), _item(_OCTETS, vector))
     algorithm = _item(_SEQUENCE, _item(_OID, _PBES2), _item(_SEQUENCE, derivation, scheme))
@@ -263,7 +266,7 @@ class Protection:
         scheme, rest = _take(algorithm, _OID)
         if scheme in _OLD_SCHEMES:
             _, rest = _take(_only(rest, _SEQUENCE), _OCTETS)
-            return cls(_OLD_SCHEMES[scheme], int.from_bytes(_only(rest, _INTEGER)), None, b"", aes=False)
+            return cls(_OLD_SCHEMES[scheme], int.from_bytes(_only(rest, _INTEGER), "big"), None, b"", aes=False)
         if scheme != _PBES2:
             raise ValueError("another scheme than PBES2, PKCS#12 or PBES1 with MD5 and DES")
         derivation, ciphering = _take(_only(rest, _SEQUENCE), _SEQUENCE)
@@ -283,12 +286,12 @@ class Protection:
         rounds, rest = _take(rest, _INTEGER)
         if rest[:1] == bytes([_INTEGER]):
             length, rest = _take(rest, _INTEGER)
-            if int.from_bytes(length) > _MAX_DERIVED:
+            if int.from_bytes(length, "big") > _MAX_DERIVED:
                 raise ValueError("another length of key")
         prf = _take(_only(rest, _SEQUENCE), _OID)[0] if rest else _HMAC_SHA1
         if prf not in _HMACS:
             raise ValueError("another PRF than HMAC with SHA-1 or SHA-2")
-        return cls("PBKDF2", int.from_bytes(rounds), None, prf, aes=cipher in _AES)
+        return cls("PBKDF2", int.from_bytes(rounds, "big"), None, prf, aes=cipher in _AES)
 
     @classmethod
     def _parse_ssh(cls, content: bytes) -> Self | None:
@@ -302,7 +305,7 @@ class Protection:
         _, rounds = _take_ssh(header.options)
         if len(rounds) != 4:
             raise ValueError("other options than a salt and a number of rounds")
-        return cls("bcrypt", int.from_bytes(rounds), None, b"", aes=True)
+        return cls("bcrypt", int.from_bytes(rounds, "big"), None, b"", aes=True)
 
     @property
     def weaknesses(self) -> tuple[str, ...]:
@@ -336,7 +339,7 @@ def _item(tag: int, *parts: bytes) -> bytes:
     content = b"".join(parts)
     if len(content) < 128:
         return bytes([tag, len(content)]) + content
-    length = len(content).to_bytes((len(content).bit_length() + 7) // 8)
+    length = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
     return bytes([tag, 128 | len(length)]) + length + content
 
 
@@ -347,7 +350,7 @@ def _take(data: bytes, tag: int) -> tuple[bytes, bytes]:
     length, start = data[1], 2
     if length > 127:
         start += length & 127
-        length = int.from_bytes(data[2:start])
+        length = int.from_bytes(data[2:start], "big")
     if len(data) < start + length:
         raise ValueError("cut")
     return data[start : start + length], data[start + length :]
@@ -366,7 +369,7 @@ def _integers(data: bytes) -> list[int]:
     numbers = []
     while data:
         content, data = _take(data, _INTEGER)
-        numbers.append(int.from_bytes(content))
+        numbers.append(int.from_bytes(content, "big"))
     if len(numbers) < 3:
         raise ValueError("too few numbers")
     return numbers
@@ -399,7 +402,7 @@ def _ssh_header(content: bytes) -> _SshHeader:
 
 def _take_ssh(data: bytes) -> tuple[bytes, bytes]:
     """The first string of OpenSSH (RFC 4251, section 5), and the rest. Raises ValueError."""
-    end = 4 + int.from_bytes(data[:4])
+    end = 4 + int.from_bytes(data[:4], "big")
     if len(data) < max(4, end):
         raise ValueError("cut")
     return data[4:end], data[end:]

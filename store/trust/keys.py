@@ -1,17 +1,17 @@
 """Keys: Ed25519 public keys and their kid (RFC 9679), private keys in PKCS#8 (RFC 5958) or of OpenSSH, signing.
 
 Pure: PEM bytes come in and go out; the callers read and write files and ask for passphrases. `key_file` knows the form
-of the files.
+of the files. What reads and writes private keys is imported by the methods that do: it loads slower than all that a
+takeoff check needs.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography.exceptions import InternalError, InvalidTag, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from store.errors import Invalid, Unavailable, Untrusted
@@ -30,6 +30,9 @@ from store.trust.key_file import (
     other_kind,
     stated_public,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # The errors of the library for a file that is not a key it knows; InternalError is for odd parameters of an encryption.
 _NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError, InvalidTag)
@@ -128,9 +131,7 @@ class PrivateKey:
 
     @property
     def public(self) -> PublicKey:
-        return PublicKey(
-            self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-        )
+        return PublicKey(self._key.public_key().public_bytes_raw())
 
     def sign(self, message: bytes) -> bytes:
         return self._key.sign(message)
@@ -145,6 +146,8 @@ class PrivateKey:
 
         Raises Invalid for a passphrase that is too short or too long (see `check_passphrase`).
         """
+        from cryptography.hazmat.primitives import serialization
+
         der = self._key.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -158,6 +161,8 @@ class PrivateKey:
         for another kind of key, for more than one key, and for an encryption that demands too much (see `Protection`),
         Unavailable (extra `ssh`) where the library that OpenSSH's encryption needs is not installed.
         """
+        from cryptography.hazmat.primitives import serialization
+
         label, content = block(data)
         if label == PUBLIC:
             raise Invalid("expected a private key, found a public key", remedy="give the file of the private key")
@@ -192,6 +197,8 @@ class PrivateKey:
 
 def _kind_of(key: Any) -> str:
     """Return what a private key of the library is, with the article. An encrypted file does not tell before."""
+    from cryptography.hazmat.primitives import serialization
+
     public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return algorithm_of(public)
 

@@ -12,13 +12,9 @@ from typing import Any
 
 import pytest
 
-from builders.compose import open_context
 from builders.descriptors.shard import read_shard
-from builders.engines.card import Card
 from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
-from builders.orchestrator import prepare
 from store.disk.media import Media
-from store.errors import Refused
 from store.format.manifest import age_in_days
 from store.ground.repository import Repository
 from tests.support.commands import flightbag, listing
@@ -340,19 +336,3 @@ def test_weights_in_a_side_file_are_part_of_the_model(desk: Desk) -> None:
     (folder / "weights.bin").write_bytes(weights)
     again = desk.built(desk.folder / "side.toml")
     assert {a["action"] for a in again["artifacts"] if a["key"]} == {"built"}
-
-
-def test_a_mission_with_an_engine_that_nothing_has_run_is_refused(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine stays in the store."""
-    mission = built.write_mission("left", takeoff=(47.0202, -99.1602))
-    monkeypatch.setattr(Card, "proven", False)
-    with (
-        open_context(mission, built.store, built.folder / "cache") as context,
-        pytest.raises(Refused, match="nothing has run the engine of embedder") as caught,
-    ):
-        prepare(context, keys=1, now=1_800_000_000)
-    assert caught.value.kind == "unproven"
-    monkeypatch.undo()
-    with open_context(mission, built.store, built.folder / "cache") as context:
-        report, _ = prepare(context, keys=1, now=1_800_000_000)
-    assert [row.action for row in report.artifacts if row.name.startswith("engines/")] == ["reused"]

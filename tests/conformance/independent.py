@@ -449,6 +449,7 @@ _AREA = fields(
     }
 )
 _FIGURE = row(text("[a-z0-9][a-z0-9./@_-]{0,127}"), number(0, PPM), number(0, PPM), number(1, 2**40), ID)
+_UNPROVEN = row(text(f"fidelity/{SEGMENT}"), number(0, PPM), ID)
 _MISSION = fields(
     {
         "id": text(MISSION), "flight": text(FLIGHT), "aircraft": array(text(AIRCRAFT), 1, 64, itself), "area": _AREA,
@@ -474,7 +475,8 @@ _PAYLOAD = fields(
         "coverage": _COVERAGE,
         "quality": array(_FIGURE, 0, 256, lambda figure: [figure[0], figure[4]]), "releases": array(ID, 0, 64, itself),
         "count": number(1, 100_000), "root": ID, "table": row(ID, number(1, 16 * 2**20)), "identity": ID,
-    }
+    },
+    {"unproven": array(_UNPROVEN, 1, 256, lambda figure: [figure[0], figure[2]])},
 )  # fmt: skip
 
 
@@ -492,6 +494,8 @@ def payload(data: bytes) -> dict[str, Any]:
     begin = max(f["issue"]["issued_at"], f["issue"].get("valid_from", 0))
     want(begin <= f["issue"].get("expires_at", LAST))
     want(all(value >= least for _, value, least, _, _ in f["quality"]))
+    measured = [[name, recipe] for name, _, _, _, recipe in f["quality"]]
+    want(not any([name, recipe] in measured for name, _, recipe in f.get("unproven", ())))
     return f
 
 
@@ -637,7 +641,9 @@ def included(leaf: bytes, index: int, size: int, path: Sequence[bytes], merkle_r
 def identity(f: dict[str, Any], entries: list[list[Any]]) -> bytes:
     figures = [[name, least, recipe] for name, _, least, _, recipe in f["quality"]]
     keys = [[one[0], one[4] or one[2]] for one in entries]
-    return derive("mission identity", encode([f["mission"], f["hosts"], f["coverage"], figures, f["releases"], keys]))
+    unproven = f.get("unproven", [])
+    value = [f["mission"], f["hosts"], f["coverage"], figures, unproven, f["releases"], keys]
+    return derive("mission identity", encode(value))
 
 
 # 5.1 Releases
@@ -719,7 +725,7 @@ _STATE = fields(
         "format": ONE, "id": text(AIRCRAFT), "host": host_class, "root": octets(1, 66 * 1024),
         "missions": array(row(text(MISSION), number(1), number(1), ID), 0, 10_000, lambda one: one[0]),
         "accepted": array(text(FLIGHT), 0, 10_000, itself), "consumed": array(text(FLIGHT), 0, 50_000, itself),
-        "issued": TIME, "clock": TIME,
+        "proofs": array(ID, 0, 10_000, itself), "issued": TIME, "clock": TIME,
     }
 )  # fmt: skip
 
@@ -845,6 +851,7 @@ def _check(
     found = {("E", kind) for kind in binding(f, entries, newest, mission, ask)}
     found |= {("E", kind) for kind in passed(f, newest, ask, memory)}
     found |= {("E", kind) for kind in remembered(f, sealed, memory)}
+    found |= {("E", kind) for kind in proven(f, entries, ask, memory)}
     found |= {("E", kind) for kind in approved(store, f, entries, newest)}
     found |= {("F", kind) for kind in closure(store, f, entries)}
     yield from found or {("E", kind) for kind in full(f, memory)}
@@ -974,6 +981,51 @@ def remembered(f: dict[str, Any], sealed: Envelope, memory: dict[str, Any] | Non
                 yield "same-sequence"
     if f["mission"]["flight"] in memory["consumed"]:
         yield "consumed-flight"
+
+
+def proven(f: dict[str, Any], entries: list[list[Any]], ask: Ask, memory: dict[str, Any] | None) -> Iterator[str]:
+    """Step E: the figures that each aircraft proves itself (10.5), but for those of engines that it does not load."""
+    engines: dict[str, dict[bytes, list[list[Any]]]] = {}
+    for one in entries:
+        if one[1] == "engine":
+            engines.setdefault(one[5]["backbone"], {}).setdefault(one[4], []).append(one)
+    aboard = [group for keys in engines.values() for group in keys.values()]
+    if ask.host is not None:
+        aboard = [loaded(list(keys.values()), ask.host) for keys in engines.values()]
+    for figure, least, recipe in f.get("unproven", ()):
+        probe = next((one for one in entries if one[0] == f"probes/{figure[9:]}.safetensors"), None)
+        mine = [
+            group
+            for keys in engines.values()
+            for key, group in keys.items()
+            if probe is not None and recipe == fidelity(probe[4], key)
+        ]
+        if mine and not any(group in aboard for group in mine):
+            continue
+        parts = {part: {one[2] for group in mine for one in group if one[5]["part"] == part} for part in PARTS}
+        if probe is None or len(parts["model"]) != 1 or len(parts["weights"]) > 1:
+            yield "unproven"
+            continue
+        objects = [id_ for part in PARTS for id_ in parts[part]]
+        proof = derive("proof aboard", encode([figure, least, recipe, probe[2], objects]))
+        if memory is None or proof not in memory["proofs"]:
+            yield "unproven"
+
+
+PARTS = ("model", "weights")
+
+
+def fidelity(probe: bytes, engine: bytes) -> bytes:
+    """6.7: the recipe of a figure of fidelity."""
+    return derive("quality recipe", encode({"schema": "flightbag/fidelity/1", "probe": probe, "engine": engine}))
+
+
+def loaded(engines: list[list[list[Any]]], host: str) -> list[list[Any]] | None:
+    """4.5: of the engines of a backbone, each its entries, the one that a host of this class loads."""
+    taken = [group for group in engines if not any(refused(one[5]["host"], host) for one in group)]
+    first = [group[0] for group in taken]
+    ranks = [(-len(one[5]["host"].split("+")), -len(one[5]["host"]), one[4]) for one in first]
+    return taken[ranks.index(min(ranks))] if taken else None
 
 
 def full(f: dict[str, Any], memory: dict[str, Any] | None) -> Iterator[str]:

@@ -287,6 +287,7 @@ def world(rng: random.Random) -> World:
             ],
             "accepted": ["f-1"],
             "consumed": ["f-2"],
+            "proofs": [],
             "issued": NOW - 500,
             "clock": rng.choice([0, NOW - 400]),
         }
@@ -371,7 +372,7 @@ def _derive(world: World, table: bytes, releases: list[bytes]) -> None:
 def _identity(p: dict[str, Any], entries: list[Any]) -> bytes:
     figures = [[figure[0], figure[2], figure[4]] for figure in p["quality"]]
     keys = [[one[0], one[4] or one[2]] for one in entries]
-    value = [p["mission"], p["hosts"], p["coverage"], figures, p["releases"], keys]
+    value = [p["mission"], p["hosts"], p["coverage"], figures, p.get("unproven", []), p["releases"], keys]
     return derive("mission identity", encode(value))
 
 
@@ -1214,6 +1215,55 @@ def state_memory(rng: random.Random, w: World) -> None:
             issue["epoch"] = epoch + 1
     else:
         state["accepted"] = sorted([*[f"f-{i:05}" for i in range(9_999)], rng.choice(["zz", "2026-11-23-01"])])
+
+
+@change
+def proofs(rng: random.Random, w: World) -> None:
+    """A figure that nobody measured, which the aircraft has proven, or just not."""
+    if rng.random() < 0.8:
+        _with_state(rng, w)
+    if not any(one[1] == "probe" for one in w.entries):
+        _another(w, "probes/net.safetensors", "probe", b"\x50" * 32, {"dim": 4, "dtype": "float16", "rows": 2})
+    if rng.random() < 0.3:
+        another_host_and_engine(rng, w)
+    engine = copy.deepcopy(rng.choice([one for one in w.entries if one[1] == "engine"]))
+    if rng.random() < 0.3:
+        meta = {**engine[5], "part": rng.choice(["weights", "weights", "model"])}
+        _another(w, "engines/net/net.weights", "engine", engine[4], meta)
+    probe = next(one for one in w.entries if one[1] == "probe")
+    recipe = independent.fidelity(probe[4], engine[4])
+    figure: list[Any] = ["fidelity/net", rng.choice([0, 990_000]), recipe]
+    w.manifest.payload["unproven"] = [figure]
+    mine = [one for one in w.entries if one[1] == "engine" and one[4] == engine[4]]
+    objects = [one[2] for part in ("model", "weights") for one in mine if one[5]["part"] == part]
+    if w.state is not None:
+        w.state["proofs"] = [derive("proof aboard", encode([*figure, probe[2], objects]))]
+    what = rng.randrange(10)
+    if what == 0:
+        figure[1] += 1
+    elif what == 1:
+        figure[rng.choice([0, 2])] = rng.choice(["fidelity/eye", "fidelity/", "self@1/net", bytes(32), recipe[1:]])
+    elif what in (2, 3):
+        one = rng.choice([one for one in w.entries if one[1] in ("engine", "probe")])
+        one[2:4] = [blake3(b"other bytes").digest(), 11]
+        w.contents[one[2]] = b"other bytes"
+    elif what == 4:
+        rng.choice([one for one in w.entries if one[1] in ("engine", "probe")])[4] = b"\x51" * 32
+    elif what == 5:
+        w.entries = [one for one in w.entries if one[1] != rng.choice(["probe", "engine"])]
+    elif what == 6 and w.state is not None:
+        w.state["proofs"] = rng.choice([[], [bytes(32)], [bytes(32), *w.state["proofs"]], w.state["proofs"] * 2])
+    elif what == 7:
+        w.manifest.payload["quality"].insert(0, ["fidelity/net", 10**6, 0, 8, rng.choice([recipe, bytes(32)])])
+    elif what == 8:
+        w.manifest.payload["unproven"] = rng.choice([[], [figure, figure], sorted([figure, [*figure[:2], bytes(32)]])])
+    _approve(w)
+
+
+def _another(w: World, name: str, kind: str, key: bytes, meta: dict[str, Any]) -> None:
+    data = f"the bytes of {name}".encode()
+    w.contents[blake3(data).digest()] = data
+    w.entries = sorted([*w.entries, [name, kind, blake3(data).digest(), len(data), key, meta]], key=lambda one: one[0])
 
 
 @change

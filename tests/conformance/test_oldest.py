@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -12,36 +13,54 @@ from packaging.version import Version
 
 from tests.support import oldest, release
 
-# Loads every library of a build and of an aircraft, in a minute.
-PART = ["store/trust/test_root.py", "store/trust/test_key_file.py", "store/takeoff/test_verify.py"]
-PART += ["store/disk/test_locks.py", "tools/test_aircraft.py", "builders/test_public.py"]
-PART += ["builders/mission/test_schema.py", "builders/areas/test_covering.py"]
+# What users install; the libraries of TensorRT come from its vendor.
+EXTRAS = ("onboard", "build", "geotiff", "faiss", "ssh")
+# The packages of these, and for each the tests that work with it; whole files where they are quick.
+PART = {
+    "store/format/test_cbor.py": ["cbor2"],
+    "store/trust/test_keys.py": ["cryptography"],
+    "store/trust/test_key_file.py::TestOpenSsh::test_both_files_are_read": ["bcrypt"],
+    "store/disk/test_locks.py": ["filelock", "lmdb"],
+    "tools/test_aircraft.py": ["blake3", "rich", "typer"],
+    "builders/test_public.py": ["numpy", "onnx", "onnxruntime", "pillow", "pydantic"],
+    "builders/mission/test_schema.py": ["pydantic"],
+    "builders/areas/test_covering.py::test_the_demonstration_area_as_a_polygon": ["shapely"],
+    "builders/imagery/test_pmtiles.py::test_a_run_is_given_a_tile_at_a_time": ["pmtiles"],
+    "builders/imagery/test_geotiff.py::test_another_projection_is_warped_and_always_the_same": ["rasterio"],
+    "builders/onboard/test_ann.py::test_bytes_depend_on_the_rows_and_ids": ["faiss-cpu"],
+}
 
 
 @pytest.fixture(scope="module")
 def environment() -> None:
-    if "FLIGHTBAG_DRILL" not in os.environ:
-        pytest.skip("takes minutes: a part of make drill")
+    if Path(sys.prefix).name == oldest.ROOT.name:
+        pytest.skip("make test-oldest runs all tests with the oldest versions")
     if why := release.unreachable():
         pytest.skip(why)
     oldest.install()
 
 
-def test_each_version_is_the_oldest_that_is_allowed(environment: None) -> None:
+def oldest_allowed(*extras: str) -> dict[str, Version]:
+    """Return package -> the oldest version that pyproject.toml allows, of the base install and these extras."""
     project = tomllib.loads((release.REPOSITORY / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    asked = [
-        *project["dependencies"],
-        *(one for name in ("build", "geotiff", "faiss", "ssh", "dev") for one in extras[name]),
-    ]
+    asked = [*project["dependencies"], *(one for name in extras for one in project["optional-dependencies"][name])]
     bounds: dict[str, Version] = {}
     for wanted in map(Requirement, asked):
         name = canonicalize_name(wanted.name)
         if name != "flightbag" and (wanted.marker is None or wanted.marker.evaluate()):
             [least] = [Version(one.version) for one in wanted.specifier if one.operator == ">="]
             bounds[name] = max(least, bounds.get(name, least))
+    return bounds
+
+
+def test_each_version_is_the_oldest_that_is_allowed(environment: None) -> None:
+    bounds = oldest_allowed(*EXTRAS, "dev")
     installed = oldest.versions()
     assert {name: Version(installed[name]) for name in bounds} == bounds
+
+
+def test_each_package_that_users_install_has_a_part() -> None:
+    assert {package for packages in PART.values() for package in packages} == set(oldest_allowed(*EXTRAS))
 
 
 def test_a_part_of_the_tests_passes_with_them(environment: None) -> None:

@@ -27,8 +27,7 @@ from store import takeoff_check
 from store.errors import FlightbagError
 from store.takeoff.mission import VerifiedMission
 from tests.conformance.wrong import wrong
-from tests.support.every_command import copy_of
-from tests.support.field import Desk, make_desk
+from tests.support.field import Desk, copy_of, make_desk
 from tests.support.frames import frame_over, metres_of_tile
 from tests.support.landmarks import WITHIN_M, mirrored, shifted, write_landmarks
 from tests.support.terrain import render

@@ -311,7 +311,7 @@ STATE = (
     .render()
 )
 SLOT = b"<the other slot>"
-SLOT_A = (7).to_bytes(8) + STATE
+SLOT_A = (7).to_bytes(8, "big") + STATE
 SLOTS_SEED = derive(STATE_CONTEXT, SLOT_A) + SLOT_A
 
 

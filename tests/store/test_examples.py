@@ -90,3 +90,12 @@ def test_the_check_by_an_aircrafts_state_needs_no_lmdb(folder: Path, tmp_path: P
 def test_importing_the_package_loads_no_index_lock_or_numeric_library() -> None:
     loaded = run_without((), f"import store\nprint(sorted({{'lmdb', 'filelock', *{NUMERIC!r}}} & set(sys.modules)))")
     assert loaded == "[]\n"
+
+
+def test_a_cold_takeoff_check_loads_only_what_it_needs(folder: Path, tmp_path: Path) -> None:
+    """Each of these takes as long to load as a tenth of the check of a small mission, or longer."""
+    slow = ("asyncio", "concurrent.futures", "cryptography.hazmat.primitives.serialization", "logging", "sqlite3")
+    slow += ("store.ground", "store.audit", "store.takeoff.aircraft", "typing_extensions")
+    (tmp_path / "root").write_bytes(ROOT_FILE)
+    code = f"{TAKEOFF}print(sorted({{*{slow!r}}} & set(sys.modules)))"
+    assert run_without((), code, folder, tmp_path / "root").splitlines()[-1] == "[]"

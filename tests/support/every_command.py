@@ -246,9 +246,3 @@ def _commands(command: Any, path: str) -> Iterator[str]:
         return
     for name, one in inner.items():
         yield from _commands(one, f"{path} {name}".strip())
-
-
-def copy_of(desk: Desk, target: Path) -> Desk:
-    """A copy of a desk, of the caller's own."""
-    shutil.copytree(desk.folder, target)
-    return Desk(target)

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, flightbag
 from tests.support.missions_toml import mission_toml
-from tests.support.terrain import write_terrain
 
 # Two missions that share half of their area; the terrain reaches beyond both.
 WORLD = (-991900000, 469950000, -991200000, 470450000)
@@ -73,8 +71,18 @@ class Desk:
         return flightbag("verify", store or self.store, "--trust", self.root, "--json", *more)
 
 
+def copy_of(desk: Desk, target: Path) -> Desk:
+    """A copy of a desk, of the caller's own."""
+    shutil.copytree(desk.folder, target)
+    return Desk(target)
+
+
 def make_desk(folder: Path) -> Desk:
     """A desk with an empty ground store. Takes about a second."""
+    # A flight computer has neither onnx nor pillow, and runs tests that need no desk: `tests.support.pythons`.
+    from tests.support.backbone import write_backbone
+    from tests.support.terrain import write_terrain
+
     write_terrain(folder / "terrain.mbtiles", WORLD, ZOOMS)
     write_backbone(folder / "embedder.onnx")
     (folder / "camera.yaml").write_text("fx: 712.4\n")

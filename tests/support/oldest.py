@@ -14,22 +14,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from tests.support.release import REPOSITORY, uv
 
 ROOT = Path(sys.prefix) / "oldest"
+# Published as source only, in Python alone.
+SOURCES = ("simplekml",)
 
 
 def install() -> None:
     """Make the environment, unless it is there and pyproject.toml has not changed since."""
     project = REPOSITORY / "pyproject.toml"
     stamp, wanted = ROOT / "stamp", hashlib.sha256(project.read_bytes()).hexdigest()
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return
-    uv("venv", "--clear", "--python", sys.executable, ROOT)
-    options = ["--python", ROOT, "--resolution", "lowest-direct", "--only-binary", ":all:"]
-    uv("pip", "install", *options, "--extra", "dev", "--requirement", project)
-    uv("pip", "install", "--python", ROOT, "--no-deps", "--editable", REPOSITORY)
-    stamp.write_text(wanted)
+    with FileLock(f"{ROOT}.lock"):
+        if stamp.is_file() and stamp.read_text() == wanted:
+            return
+        uv("venv", "--clear", "--python", sys.executable, ROOT)
+        options = ["--python", ROOT, "--resolution", "lowest-direct", "--only-binary", ":all:"]
+        options += ["--no-binary", ",".join(SOURCES)]
+        uv("pip", "install", *options, "--extra", "dev", "--requirement", project)
+        uv("pip", "install", "--python", ROOT, "--no-deps", "--editable", REPOSITORY)
+        stamp.write_text(wanted)
 
 
 def versions() -> dict[str, str]:

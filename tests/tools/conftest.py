@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.every_command import copy_of, equip
-from tests.support.field import RIGHT, Desk
+from tests.support.field import RIGHT, Desk, copy_of
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +27,8 @@ def twice(_first_twice: Desk, tmp_path: Path) -> Desk:
 @pytest.fixture(scope="session")
 def _first_equipped(_first_built: Desk, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     desk = copy_of(_first_built, tmp_path_factory.mktemp("equipped") / "desk")
+    from tests.support.every_command import equip  # draws pictures, and what flies has no pillow
+
     equip(desk)
     return desk
 

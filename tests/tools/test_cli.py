@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from builders.engines.onnxruntime import cpu_host
 from store.format.missing import ENTRY, MissingList, Run
 from tests.support.commands import BIN, flightbag, program
 from tests.support.every_command import STORE_FSCK, USES, every_command, use
@@ -170,6 +171,23 @@ def test_probing_needs_less_than_building(built: Desk) -> None:
     done = without_extras("from tools.cli import main; main()", "probe", built.store, "left", "--trust", built.root)
     assert done.returncode == 3
     assert "flightbag[onboard]" in done.stderr
+
+
+def test_an_aircraft_with_the_base_install_names_its_class() -> None:
+    done = without_extras("from tools.cli import main; main()", "engines", "host", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["host"] == cpu_host()
+    assert all("not installed" in one["error"] for one in answer["backends"].values())
+
+
+def test_cards_are_read_with_the_base_install(built: Desk) -> None:
+    show = ("engines", "show", built.store)
+    done = without_extras("from tools.cli import main; main()", *show, "left", "--json")
+    assert done.returncode == 0, done.stderr
+    [card] = json.loads(done.stdout)
+    done = without_extras("from tools.cli import main; main()", *show, card["key"], "--json")
+    assert json.loads(done.stdout) == [{**card, "entry": None}]
 
 
 def test_the_embedders_api(built: Desk) -> None:

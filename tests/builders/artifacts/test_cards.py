@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builders.artifacts.cards import card_of_key, cards_of_backbone, cards_of_mission
+from builders.artifacts.cards import card_of_backbone, card_of_key, cards_of_mission
 from builders.artifacts.store import ArtifactStore
 from store.errors import Corrupt, NotFound
 from store.format.entries import Entry
@@ -28,10 +28,10 @@ def test_an_engine_has_one_card_by_mission_backbone_and_key(built: Desk) -> None
     with Repository.open(built.store) as repository:
         engine = entries(repository)["engine"]
         card = cards_of_mission(repository, "left")[engine.name]
-        assert card == cards_of_backbone(repository, "left", "embedder") == card_of_key(repository, key_of(engine))
+        assert card == card_of_backbone(repository, "left", "embedder") == card_of_key(repository, key_of(engine))
         for backbone in ("embed", "embedder2", "", "engines"):
             with pytest.raises(NotFound):
-                cards_of_backbone(repository, "left", backbone)
+                card_of_backbone(repository, "left", backbone)
 
 
 def test_a_key_of_something_else_has_no_card(built: Desk) -> None:

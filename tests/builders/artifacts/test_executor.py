@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders.artifacts.engine import COMPILE, CompileRequest, engine_tasks, target_host
+from builders.artifacts.engine import COMPILE, CompileRequest, engine_tasks, target_hosts
 from builders.artifacts.executor import LocalExecutor, Work
 from builders.artifacts.index import INDEX, TRAIN, IndexRequest, QuantiserRequest, Rows
 from builders.artifacts.shard import DESCRIBE, ShardRequest
@@ -174,7 +174,7 @@ def test_an_index_is_trained_and_built_alike_in_another_process() -> None:
 
 def test_an_engine_is_compiled_from_a_pickled_request(desk: Desk, tmp_path: Path) -> None:
     with open_context(desk.write_mission("left"), desk.store, tmp_path / "cache") as context:
-        (task,) = engine_tasks(context, target_host(context), None, lambda _key: None)
+        (task,) = engine_tasks(context, target_hosts(context), None, lambda _key: None)
         folders = [tmp_path / name for name in ("here", "there")]
         for folder in folders:
             folder.mkdir()

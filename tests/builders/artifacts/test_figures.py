@@ -12,6 +12,7 @@ import pytest
 from builders.artifacts.figures import (
     Answer,
     Answers,
+    Elsewhere,
     FigureMeter,
     Gate,
     SelfQuestion,
@@ -22,7 +23,7 @@ from builders.imagery.inventory import Inventory
 from builders.retrieval.quality import RecallFigure
 from builders.retrieval.recall import Recall, Tally
 from store.errors import Refused
-from store.format.manifest import PPM
+from store.format.manifest import PPM, Unproven
 from store.takeoff.quality import LEAST_QUERIES
 
 
@@ -38,6 +39,10 @@ class Asked:
     answers: Answers
     inventories: Sequence[Inventory] = ()
 
+    @property
+    def engine(self) -> Any:
+        return SimpleNamespace(name="engines/embedder/embedder.onnx")
+
     def answer(self, meter: FigureMeter) -> Answers:
         return self.answers
 
@@ -51,19 +56,43 @@ def test_every_gate_has_a_figure_or_a_reason(meter: FigureMeter) -> None:
     first = Asked(
         [gate("b", 7), gate("a")], {"a": Unmeasured("too few"), "b": Answer(6, 20, ("x",), 3), "c": Answer(1, 1)}
     )
-    figures, unmeasured = meter.measure([first, Asked([gate("0")], {"0": Answer(0, 1)})])
+    figures, unproven, unmeasured = meter.measure([first, Asked([gate("0")], {"0": Answer(0, 1)})])
     assert [(one.name, one.value, one.least, one.queries, one.missed, one.chance) for one in figures] == [
         ("0", 0, 0, 1, (), None),
         ("b", 6, 7, 20, ("x",), 3),
     ]
     assert unmeasured == ("a: too few",)
+    assert unproven == ()
+
+
+def test_what_no_machine_here_measures_is_left_to_the_aircraft(meter: FigureMeter) -> None:
+    gates = [Gate("fidelity/b", 7, b"1" * 32), Gate("fidelity/a", 7, b"2" * 32), Gate("fidelity/c", 0, b"3" * 32)]
+    question = Asked(gates, {one.name: Elsewhere("no GPU", aboard=True) for one in gates})
+    figures, unproven, unmeasured = meter.measure([question])
+    assert (figures, unmeasured) == ((), ())
+    assert unproven == (
+        Unproven("fidelity/a", 7, b"2" * 32),
+        Unproven("fidelity/b", 7, b"1" * 32),
+        Unproven("fidelity/c", 0, b"3" * 32),
+    )
+
+
+@pytest.mark.parametrize("least", [0, 1, PPM])
+def test_without_leave_an_aircraft_proves_nothing(least: int) -> None:
+    context = SimpleNamespace(path="left.toml", repository=SimpleNamespace(media=SimpleNamespace(path="ground")))
+    meter = FigureMeter(context, *[None] * 5)  # type: ignore[arg-type]
+    question = Asked([gate("fidelity/a", least)], {"fidelity/a": Elsewhere("no GPU", aboard=False)})
+    with pytest.raises(Refused, match=r"left\.toml: nobody has measured fidelity/a.*: no GPU") as caught:
+        meter.measure([question])
+    assert caught.value.kind == "unproven"
+    assert "flightbag engines order left.toml --store ground" in caught.value.remedy
 
 
 @pytest.mark.parametrize("least", [0, 1, PPM])
 def test_a_bound_on_what_is_not_measured_is_refused(meter: FigureMeter, least: int) -> None:
     question = Asked([gate("a", least)], {"a": Unmeasured("too few")})
     if not least:
-        assert meter.measure([question]) == ((), ("a: too few",))
+        assert meter.measure([question]) == ((), (), ("a: too few",))
         return
     with pytest.raises(Refused) as caught:
         meter.measure([question])
@@ -113,6 +142,7 @@ def test_a_recall_is_rounded_down_over_all_zooms() -> None:
 )
 def test_self_retrieval_is_rounded_down_over_all_zooms(counts: dict[int, tuple[int, int]], value: int) -> None:
     own: Any = SimpleNamespace(set="embedder", name="self@1/embedder", measure=lambda *_: counts)
-    meter: Any = SimpleNamespace(map=SimpleNamespace(layers=lambda _: ()), engine=lambda _: None)
-    [answer] = SelfQuestion(own, (gate("self@1/embedder"),)).answer(meter).values()
+    meter: Any = SimpleNamespace(map=SimpleNamespace(layers=lambda _: ()), engine=lambda *_: None)
+    task: Any = None
+    [answer] = SelfQuestion(own, task, (gate("self@1/embedder"),)).answer(meter).values()
     assert answer == Answer(value, sum(queries for _, queries in counts.values()))

@@ -120,7 +120,7 @@ def test_every_kind_keeps_what_a_task_promises(desk: Desk, tmp_path: Path) -> No
             assert (entries[name].id, entries[name].size) == (id_, size)
         for name, identity in task.identities.items():
             assert identity == bytes(entries[name].key or entries[name].id)
-    gates = after.gates_beside({figure.name for figure in opened.manifest.quality}, after.shortfall)
+    gates = after.gates_beside({(one.name, one.recipe) for one in opened.manifest.quality}, after.shortfall)
     assert after.identity(after.shortfall, gates) == opened.manifest.identity
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import builders.engines
-from builders.engines.backends import BACKENDS, backend
-from store.errors import Invalid
+from builders.engines.backends import BACKENDS, backend, this_host
+from builders.engines.onnxruntime import OnnxRuntimeBackend
+from builders.engines.tensorrt import TensorRtBackend
+from store.errors import Invalid, Unavailable
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -24,6 +26,27 @@ def test_an_unknown_backend_is_invalid() -> None:
         backend("abacus")
     assert caught.value.kind == "no-backend"
     assert all(name in caught.value.remedy for name in BACKENDS)
+
+
+def test_a_machine_is_what_its_backends_know_and_one_that_fails_is_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A backend that is not installed knows nothing. One that is installed and fails might be the one that matters."""
+
+    def absent(_: object) -> str:
+        raise Unavailable("TensorRT is not installed", extra="tensorrt")
+
+    def broken(_: object) -> str:
+        raise Unavailable("the driver does not answer")
+
+    ort = OnnxRuntimeBackend().describe_host()
+    monkeypatch.setattr(TensorRtBackend, "describe_host", lambda _: "linux-x86_64+sm89")
+    assert this_host(["onnxruntime", "tensorrt"]) == "+".join(sorted([*ort.split("+"), "linux-x86_64", "sm89"]))
+    monkeypatch.setattr(TensorRtBackend, "describe_host", absent)
+    assert (this_host(["onnxruntime", "tensorrt"]), this_host(["tensorrt"])) == (ort, "")
+    monkeypatch.setattr(TensorRtBackend, "describe_host", broken)
+    with pytest.raises(Unavailable, match="the driver does not answer"):
+        this_host(["onnxruntime", "tensorrt"])
 
 
 def test_importing_the_modules_changes_nothing_in_the_environment() -> None:

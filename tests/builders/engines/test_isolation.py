@@ -474,7 +474,8 @@ def test_the_worker_finds_the_package_from_any_folder_and_takes_none_from_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(tmp_path, small_network())
-    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('the wrong module')")
+    for name in ("onnxruntime", "runpy", "builders"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
     monkeypatch.chdir(tmp_path)
     assert batches(compiled(spec_of(path), tmp_path)) == (1, 2, 5)
 

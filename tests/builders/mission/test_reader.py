@@ -91,7 +91,7 @@ def test_the_example_of_the_design_is_read_whole(folder: Path) -> None:
     assert mission.mission.aircraft_ids == ("uav-07", "uav-09")
     assert mission.mission.takeoff.exact == Takeoff(470201000, -991602000, 480000)
     assert mission.mission.area.bbox_e7 == (-991750000, 470080000, -991350000, 470330000)
-    assert mission.target.host == "auto"
+    assert [one.host for one in mission.target] == ["auto"]
     (tiles,) = mission.tiles
     assert (tiles.source, tiles.zooms, tiles.captured) == (
         (folder / "map.mbtiles",),
@@ -144,10 +144,11 @@ def test_paths_are_relative_to_the_mission_file_not_to_the_current_folder(
 def test_a_mission_file_cannot_be_changed_in_memory(folder: Path) -> None:
     mission = load_mission(write(folder, MISSION)).file
     with pytest.raises(ValueError, match="frozen"):
-        mission.target.host = "cpu"
+        mission.target[0].host = "cpu"
 
 
 # What is replaced in the example, by what, and the beginning of each problem that must be told: key, value, right.
+SIXTEEN = "".join(f'[[target]]\nhost = "ort-{number}"\n' for number in range(16))
 WRONG = [
     ('id = "north-ridge"', 'id = "North Ridge"', 'mission.id is "North Ridge", must be 1 to 64 characters of a-z'),
     ('id = "north-ridge"', 'id = "north-ridge\\n"', 'mission.id is "north-ridge\\n", must be'),
@@ -212,7 +213,7 @@ WRONG = [
     ('host = "auto"', 'host = "trt+cpu"', 'target.host is "trt+cpu", must be "auto"'),
     ('host = "auto"', 'host = "cpu+cpu"', 'target.host is "cpu+cpu", must be "auto"'),
     ('host = "auto"', f'host = "{"+".join(f"c{i:02}" + "x" * 60 for i in range(5))}"', "target.host is "),
-    ('[target]\nhost = "auto"\n', "", "target is missing, must be a table [target]"),
+    ('[target]\nhost = "auto"\n', "", "target is missing, must be a table [target], or up to 16"),
     ("zooms = [16, 17]", "zooms = [16, 25]", "tiles[0].zooms[1] is 25, must be a whole number from 0 to 24"),
     ("zooms = [16, 17]", "zooms = [16.0]", "tiles[0].zooms[0] is 16.0, must be a whole number"),
     ("zooms = [16, 17]", "zooms = [true]", "tiles[0].zooms[0] is true, must be a whole number"),
@@ -286,9 +287,64 @@ WRONG = [
     ('"calibration/', '"Cal/', 'files[0].name is "Cal/camera.yaml", must be 1 to 3 parts'),
     ("[mission]", "[limits]\nmax_byte = 1\n[mission]", "limits.max_byte is not a known key, did you mean 'max_bytes'?"),
     ("[mission]", "missions = 1\n[mission]", "missions is not a known key, did you mean 'mission'?"),
-    ("[target]", "[[target]]", "target is [...], must be a table [target]"),
+    ("[target]", "[[target]]\nhost = 1\n[[target]]", 'target[0].host is 1, must be "auto"'),
+    ("[target]", "[[target]]\nhost = 'auto'\n[[target]]", 'target[1].host is "auto", must be another class than'),
+    ("[target]", "[target]\nbackend = 'cuda'", 'target.backend is "cuda", must be "onnxruntime" or "tensorrt"'),
+    ("[target]", "[target]\nbackends = 'tensorrt'", "target.backends is not a known key, did you mean 'backend'?"),
+    ("[target]", SIXTEEN + "[[target]]", "target is [..., ..., "),
     ("[[tiles]]", "[tiles]", "tiles is a table, must be at least one table [[tiles]]"),
 ]  # fmt: skip
+
+
+ONE_EACH = '[[target]]\nhost = "cpu-x86_64"\n\n[[target]]\nhost = "sm87"\nbackend = "tensorrt"\n'
+FP32 = 'precision = "fp32"'
+
+
+def test_a_fleet_has_a_target_for_each_class(folder: Path) -> None:
+    fleet = MISSION.replace('[target]\nhost = "auto"\n', ONE_EACH)
+    both = fleet.replace(FP32, f'{FP32}\nmode = "fast"\ntensorrt = {{ optimisation_level = 5 }}')
+    for text in (fleet, both):
+        targets = load_mission(write(folder, text)).file.target
+        assert [(one.host, one.backend, one.proof) for one in targets] == [
+            ("cpu-x86_64", None, "required"),
+            ("sm87", "tensorrt", "required"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("own", "backends", "keys", "problems"),
+    [
+        ("onnxruntime", (None, "tensorrt"), "", ['backbones[0].precision is "fp16", must be "fp32" or "int8"']),
+        ("onnxruntime", ("tensorrt", "tensorrt"), "", []),
+        ("onnxruntime", ("tensorrt", "onnxruntime"), "", ['backbones[0].precision is "fp16", must be "fp32" or']),
+        (
+            "tensorrt",
+            ("onnxruntime", None),
+            "",
+            ['target[0].backend is "onnxruntime", must be "tensorrt": backbones[0]'],
+        ),
+        (
+            "onnxruntime",
+            ("tensorrt", "tensorrt"),
+            'mode = "fast"',
+            ["backbones[0].mode means nothing for tensorrt and"],
+        ),
+    ],
+)
+def test_a_backend_of_a_target_fits_every_backbone(
+    folder: Path, own: str, backends: tuple[str | None, str | None], keys: str, problems: list[str]
+) -> None:
+    tables = "".join(
+        f'[[target]]\nhost = "{host}"\n' + (f'backend = "{backend}"\n' if backend else "")
+        for host, backend in zip(("cpu-x86_64", "sm87"), backends, strict=True)
+    )
+    text = MISSION.replace('backend = "onnxruntime"', f'backend = "{own}"')
+    text = text.replace('[target]\nhost = "auto"\n', tables).replace(FP32, f'precision = "fp16"\n{keys}')
+    told = problems_of(folder, text) if problems else []
+    assert len(told) == len(problems)
+    assert all(one in other for one, other in zip(problems, told, strict=True))
+    if not problems:
+        load_mission(write(folder, text))
 
 
 @pytest.mark.parametrize(("old", "new", "problem"), WRONG, ids=[row[2][:60] for row in WRONG])

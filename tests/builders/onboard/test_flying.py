@@ -17,12 +17,19 @@ import store
 from builders.descriptors.decoding import resized
 from builders.descriptors.preprocess import Preprocess
 from builders.grid.tiles import Tile
-from builders.onboard.flying import FlyingEngine, flying_engine, recipe_of
-from builders.onboard.loading import open_engine
+from builders.onboard import loading
+from builders.onboard.flying import FlyingEngine, engine_of, flying_engine, recipe_of
+from builders.onboard.loading import engine_aboard, open_engine
 from builders.onboard.probes import probe
+from builders.recipe import RowRecipe
 from store.errors import Invalid, NotFound
-from store.takeoff.mission import VerifiedMission
+from store.format.entries import sorted_table
+from store.format.manifest import Figure
+from store.takeoff.fidelity import fidelity_recipe
+from store.takeoff.mission import Binding, VerifiedMission
+from store.takeoff.verify import verify_mission
 from tests.support.field import Desk
+from tests.support.missions import ENGINE_META, NOW, entry, evidence_of, fleet_table, flight, pinned
 from tests.support.terrain import render
 
 TILE = Tile(15, 7357, 11522)
@@ -135,3 +142,48 @@ def test_an_engine_without_the_output_of_the_recipe_is_invalid(mission: Verified
     session, recipe = open_engine(mission, "embedder"), recipe_of(mission, "embedder")
     with pytest.raises(Invalid, match="the output other"):
         FlyingEngine(session, replace(recipe, output="other"), (1, 8))
+
+
+ROWS = RowRecipe("", ENGINE_META["model"], "descriptor", {}, 256, (1, 1), "float16", "none")
+RACK, ORIN = "cpu-x86_64-avx2", "cpu-aarch64+sm87-orin-16sm-64gb"
+
+
+def of_fleet(host: str | None, *proven: str) -> VerifiedMission:
+    """A mission with the engines `orin` and `rack`, of which these have a signed fidelity, verified for a class."""
+    table, contents = fleet_table({"orin": "sm87", "rack": "cpu-x86_64"})
+    views = entry("probes/net.safetensors", b"views")
+    assert views.key is not None
+    figures = [
+        Figure("fidelity/net", 10**6, 0, 8, fidelity_recipe(views.key, one.key))
+        for one in table.entries
+        if one.key is not None and one.name.removeprefix("engines/net/").removesuffix(".onnx") in proven
+    ]
+    one = flight(
+        {**contents, views.name: b"views"},
+        table=sorted_table([*table.entries, views]),
+        hosts=("cpu-aarch64+sm87", "cpu-x86_64"),
+        quality=tuple(sorted(figures, key=lambda figure: figure.recipe)),
+    )
+    verdict = verify_mission(evidence_of(one), one.id, pinned(), Binding(NOW, host=host))
+    assert verdict.mission is not None
+    return verdict.mission
+
+
+@pytest.mark.parametrize(("host", "name"), [(RACK, "rack"), (ORIN, "orin")])
+def test_of_several_engines_that_of_the_verified_class_flies(host: str, name: str) -> None:
+    mission = of_fleet(host, "orin", "rack")
+    assert engine_of(mission, "net", ROWS).name == engine_aboard(mission, "net").name == f"engines/net/{name}.onnx"
+
+
+def test_without_a_class_the_engine_of_this_machine_flies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for host, name in ((RACK, "rack"), (ORIN, "orin")):
+        monkeypatch.setattr(loading, "this_host", lambda _names, host=host: host)
+        assert engine_of(of_fleet(None, "orin", "rack"), "net", ROWS).name == f"engines/net/{name}.onnx"
+
+
+def test_an_engine_without_a_fidelity_does_not_fly_for_a_set() -> None:
+    """That another engine of the same network has one says nothing of it."""
+    assert engine_of(of_fleet(RACK, "rack"), "net", ROWS).name == "engines/net/rack.onnx"
+    for mission in (of_fleet(ORIN, "rack"), of_fleet(RACK)):
+        with pytest.raises(NotFound, match="no engine with a signed fidelity"):
+            engine_of(mission, "net", ROWS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.format.toml import MAX_KEY_PARTS, MAX_LINE, MAX_NESTING, MAX_VALUES, TomlError, parse_toml
+from store.format.toml import (
+    MAX_KEY_PARTS,
+    MAX_LINE,
+    MAX_NESTING,
+    MAX_VALUES,
+    TomlError,
+    parse_toml,
+    tomllib,  # of Python, or on 3.10 tomli
+)
 
 BOMBS = {
     "a key of 40,000 parts": ".".join("a" * 40_000) + " = 1",

@@ -411,7 +411,7 @@ class TestSlots:
     @pytest.mark.parametrize("number", [2**63, 2**64 - 1])
     def test_a_number_that_no_change_reaches_is_no_slot(self, state: Path, store: Path, number: int) -> None:
         """As a whole slot it would be far ahead of the other one, or could not be followed by a change."""
-        body = number.to_bytes(8) + (state / "a").read_bytes()[40:]
+        body = number.to_bytes(8, "big") + (state / "a").read_bytes()[40:]
         (state / "a").write_bytes(derive(CONTEXT, body) + body)
         assert takeoff(state, store).go
         for name in SLOTS:
@@ -420,7 +420,7 @@ class TestSlots:
 
     def test_the_last_number_is_reached_and_not_passed(self, state: Path, store: Path) -> None:
         def number_of_changes(number: int) -> None:
-            body = number.to_bytes(8) + (state / "a").read_bytes()[40:]
+            body = number.to_bytes(8, "big") + (state / "a").read_bytes()[40:]
             for name in SLOTS:
                 (state / name).write_bytes(derive(CONTEXT, body) + body)
 
@@ -433,7 +433,7 @@ class TestSlots:
         assert listing(state, but=("lock", "tmp")) == before
 
     def test_slots_that_are_whole_and_hold_no_state_are_forgotten(self, state: Path) -> None:
-        body = (5).to_bytes(8) + b"no state"
+        body = (5).to_bytes(8, "big") + b"no state"
         for name in SLOTS:
             (state / name).write_bytes(derive(CONTEXT, body) + body)
         with pytest.raises(Corrupt):

@@ -142,3 +142,11 @@ def test_fidelity_is_called_what_it_is() -> None:
 def test_the_place_of_a_set_is_judged_only_by_landmarks_of_its_own() -> None:
     assert without_landmarks([figure(f"recall@1/{SETS[0]}/shift")], TABLE) == tuple(SETS)
     assert without_landmarks([figure(f"landmarks/{SETS[0]}", queries=1)], TABLE) == tuple(SETS[1:])
+
+
+def test_of_several_engines_the_worst_counts() -> None:
+    """A set has a figure for each engine that flies for it, with one name and several recipes."""
+    several = [figure("recall@1/net/shift", value) for value in (990_000, 940_000, 970_000)]
+    sampled = [figure("sampled@1/net/shift", value) for value in (980_000, 950_000)]
+    (row,) = recall_rows([*several, *sampled, figure("untrained@1/net/shift", 400_000)])
+    assert (row.whole, row.sampled, row.untrained) == (940_000, 950_000, 400_000)

@@ -139,8 +139,8 @@ class TestRead:
 
     @pytest.mark.parametrize("rounds", [MAX_ROUNDS + 1, 2**31, 2**31 - 1, 2**63 - 1, 2**64, 2**520])
     def test_rounds_without_end(self, rounds: int) -> None:
-        number = rounds.to_bytes(rounds.bit_length() // 8 + 1)
-        bad = altered(key("ada").pem(PASSPHRASE), ROUNDS.to_bytes(3), number)
+        number = rounds.to_bytes(rounds.bit_length() // 8 + 1, "big")
+        bad = altered(key("ada").pem(PASSPHRASE), ROUNDS.to_bytes(3, "big"), number)
         start = time.monotonic()
         with pytest.raises(Invalid, match="at most 10000000"):
             PrivateKey.of_pem(bad, PASSPHRASE)
@@ -225,7 +225,7 @@ class TestOpenSsh:
         assert content.count(b"\0\0\0\3") == 1
         start = time.monotonic()
         for passphrase in (PASSPHRASE, None):
-            bad = armoured("OPENSSH PRIVATE KEY", content.replace(b"\0\0\0\3", rounds.to_bytes(4)))
+            bad = armoured("OPENSSH PRIVATE KEY", content.replace(b"\0\0\0\3", rounds.to_bytes(4, "big")))
             with pytest.raises(Invalid, match="at most 1024"):
                 PrivateKey.of_pem(bad, passphrase)
         assert time.monotonic() - start < 5
@@ -366,7 +366,7 @@ def numbers(*values: int) -> bytes:
     return b"".join(
         b"\x02" + bytes([len(data)]) + data
         for value in values
-        for data in [value.to_bytes(value.bit_length() // 8 + 1)]
+        for data in [value.to_bytes(value.bit_length() // 8 + 1, "big")]
     )
 
 
@@ -382,14 +382,14 @@ def altered(pem: bytes, old: bytes, new: bytes, *, tag: bool = True) -> bytes:
             tag, length, start = data[0], data[1], 2
             if length > 127:
                 start += length & 127
-                length = int.from_bytes(data[2:start])
+                length = int.from_bytes(data[2:start], "big")
             content, whole = data[start : start + length], data[: start + length]
             if data.startswith(old):
                 result, data = result + new, data[len(old) :]
                 continue
             if tag == 0x30 and old in content:
                 inner = changed(content)
-                size = bytes([len(inner)]) if len(inner) < 128 else b"\x82" + len(inner).to_bytes(2)
+                size = bytes([len(inner)]) if len(inner) < 128 else b"\x82" + len(inner).to_bytes(2, "big")
                 if 128 <= len(inner) < 256:
                     size = b"\x81" + bytes([len(inner)])
                 whole = bytes([tag]) + size + inner

@@ -22,7 +22,7 @@ def item(tag: int, *parts: bytes) -> bytes:
 
 
 def number(value: int) -> bytes:
-    return item(INTEGER, value.to_bytes(value.bit_length() // 8 + 1))
+    return item(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 
 def algorithm(oid: bytes, *parameters: bytes) -> bytes:

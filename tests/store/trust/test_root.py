@@ -188,7 +188,7 @@ def bad_values() -> dict[str, dict[str, Any]]:
         "name_in_bytes": {"names": [[pilot, b"Ada"]]},
         "name_with_more": {"names": [[pilot, "Ada", "x"]]},
         "names_as_a_map": {"names": {"Ada": pilot}},
-        "revoked_more_than_1024": {"revoked": [number.to_bytes(32) for number in range(1025)]},
+        "revoked_more_than_1024": {"revoked": [number.to_bytes(32, "big") for number in range(1025)]},
         "domain_of_65": {"domain": "a" * 65},
         "issued_after_before_time": {"issued_after": -1},
         "issued_after_after_all_calendars": {"issued_after": TIME_MAX + 1},
@@ -213,7 +213,7 @@ def test_what_keeps_a_bound_exactly_is_read() -> None:
         {"issued_at": TIME_MAX, "issued_after": TIME_MAX},
         {"default_lifetime": 1, "max_lifetime": 1},
         {"default_lifetime": TIME_MAX, "max_lifetime": TIME_MAX},
-        {"revoked": [number.to_bytes(32) for number in range(1024)]},
+        {"revoked": [number.to_bytes(32, "big") for number in range(1024)]},
     ):
         assert TrustRoot.parse(encode(good | fields)).render() == encode(good | fields)
 
