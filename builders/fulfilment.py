@@ -11,7 +11,7 @@ Needs numpy, ONNX Runtime and the library of the backend; no index of the store 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from builders.engines.base import EngineBackend, EngineSpec, PhaseProgress, Refe
 from builders.engines.card import CARD_LIMIT, Card
 from builders.engines.check import Tolerance
 from builders.engines.compiling import CompiledEngine, CompileSettings, compiled_engine, spec_request
+from builders.engines.failures import failure
 from builders.engines.isolation import compile_in_worker
 from builders.engines.model import MAX_ONNX_BYTES
 from builders.engines.recipe import engine_recipe, spec_of_fields
@@ -148,7 +149,9 @@ def fulfil(
         measured = _figures(order, figures)
         parts = {part.name: batch.add(read_chunks(str(part.path)), expect=part.id) for part in made.parts}
         card = _card(order, made, {one: [str(added.id), added.size] for one, added in parts.items()})
-        added = [batch.add_bytes(card.render()), *(parts[one] for one in ("model", "weights") if one in parts)]
+        data = card.render()
+        Card.parse(data)  # what the worker says may be anything
+        added = [batch.add_bytes(data), *(parts[one] for one in ("model", "weights") if one in parts)]
         batch.commit()
         result = Result(
             order=id_,
@@ -170,7 +173,7 @@ def _made(
     folder: Path,
     settings: CompileSettings,
     progress: PhaseProgress,
-) -> tuple[CompiledEngine, dict[str, Any]]:
+) -> tuple[CompiledEngine, Mapping[str, tuple[int, int]]]:
     """Run the worker on private copies of what the order names. Return the engine, and [value, queries] by set."""
     evidence = repository.evidence
     if read_order(evidence, order.key)[1] != order:
@@ -205,7 +208,19 @@ def _made(
     }
     result, log = compile_in_worker(request, folder, settings.limits, progress, name, "builders.fulfilling")
     error, cosine = order.tolerance
-    return compiled_engine(result, Tolerance(error / NANO, cosine / NANO), log), result["figures"]
+    try:
+        made = compiled_engine(result, Tolerance(error / NANO, cosine / NANO), log)
+        return made, {one.set: _numbers(result["figures"][one.set]) for one in order.probes}
+    except (KeyError, TypeError, ValueError) as wrong:
+        text = f"the process that makes the engine of {order.backbone} gave back no result: {wrong!r}"
+        raise failure("failed", text, log=log) from wrong
+
+
+def _numbers(figure: Any) -> tuple[int, int]:
+    value, queries = figure
+    if type(value) is not int or type(queries) is not int:
+        raise TypeError("expected two integers for a figure")
+    return value, queries
 
 
 def _present(repository: Repository, order: Order, folder: Path) -> dict[str, Any] | None:
@@ -257,10 +272,10 @@ def _copy(repository: Repository, id_: ObjectId, size: int, path: Path) -> Path:
     return path
 
 
-def _figures(order: Order, measured: dict[str, Any]) -> tuple[ResultFigure, ...]:
+def _figures(order: Order, measured: Mapping[str, tuple[int, int]]) -> tuple[ResultFigure, ...]:
     figures = []
     for one in order.probes:
-        value, queries = map(int, measured[one.set])
+        value, queries = measured[one.set]
         if value < one.least:
             raise Refused(
                 f"{one.figure} is {value} ppm, and the order of {order.backbone} demands at least {one.least}",

@@ -196,7 +196,12 @@ def _probes(task: EngineTask, probes: list[BuiltProbe], least: int) -> Iterator[
 
 
 def _added(batch: Batch, path: Path) -> tuple[OrderFile, ...]:
-    """Insert a network of a private folder, with the external data that it names."""
+    """Insert a network of a private folder: as one file, or, where that would be larger than 2 GiB, with the external
+    data that it names."""
+    whole = session_source(path)
+    if isinstance(whole, bytes):
+        added = batch.add_bytes(whole)
+        return (OrderFile(MODEL, added.id, added.size),)
     locations = external_locations(parse_onnx(path.read_bytes(), path.name), path.name)
     files = [(MODEL, path), *((location, path.parent / location) for location in locations)]
     return tuple(sorted(_file(batch, name, file) for name, file in files))
