@@ -27,6 +27,7 @@ from builders.engines.failures import failure
 from builders.engines.isolation import compile_in_worker
 from builders.engines.model import MAX_ONNX_BYTES
 from builders.engines.recipe import engine_recipe, spec_of_fields
+from builders.engines.session import WEIGHTS
 from builders.recipe import Recipe
 from store.disk.layout import ORDERS
 from store.disk.media import object_path
@@ -234,8 +235,9 @@ def _present(repository: Repository, order: Order, folder: Path) -> dict[str, An
     if not card.describes(order.key, order.engine[1:]):
         raise Corrupt(f"the card {id_} is not that of the engine that the order names", kind="bad-card")
     paths = [
-        str(_copy(repository, part, count, folder / name))
-        for name, (part, count) in zip(("present.engine", "present.weights"), order.engine[1:], strict=False)
+        # An engine names the file of its weights.
+        str(_copy(repository, part, count, folder / "present" / name))
+        for name, (part, count) in zip(("engine", WEIGHTS), order.engine[1:], strict=False)
     ]
     return {
         "model": paths[0],

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from builders.engines import onnxruntime as backend_module
+from builders.engines import tensorrt_host
 from builders.engines.card import Card
 from builders.engines.compiling import CompileSettings
 from builders.engines.isolation import Limits, usable_memory
@@ -32,6 +33,7 @@ from store.format.result import Result
 from store.ground.orders import read_order, read_result
 from store.ground.repository import Repository
 from store.trust.keys import PrivateKey
+from tests.builders.engines.fake_machine import FAKE, become, forget_modules
 from tests.support.backbone import write_backbone
 from tests.support.commands import code_of, flightbag
 from tests.support.field import TAKEOFF, Desk
@@ -42,6 +44,7 @@ from tests.support.stores import audit, file_of, flip
 
 SMALL = {"bbox": (-99.180, 47.008, -99.155, 47.030), "zooms": (14,), "takeoff": TAKEOFF}
 FAST = ('precision = "fp32"', 'precision = "fp32"\nmode = "fast"')
+RTX = "ampere-plus+cuda12.4+driver-550+linux-x86_64+sm89-geforce_rtx_4090-128sm-24gb+trt10-10.3.0.30"
 # What only a machine that builds has.
 ABSENT = ("onnx", "PIL", "pmtiles", "shapely")
 
@@ -239,6 +242,53 @@ def test_a_result_names_what_was_made_and_measured(desk: Desk) -> None:
         # Damage on the medium: the result holds no more, and the order is open again.
         flip(file_of(desk.store, result.engine[0][0]))
         assert the_offer(repository).open
+
+
+def test_an_engine_that_exists_is_measured_and_not_made_again(desk: Desk) -> None:
+    first = fulfilled(desk)
+    of_ground = first.objects
+    with_order(desk, lambda order: replace(order, engine=of_ground))
+    again = fulfilled(desk)
+    assert again.engine == first.engine
+    assert (again.order != first.order, again.figures == first.figures) == (True, True)
+    # The card of another engine measures nothing.
+    with_order(desk, lambda order: replace(order, engine=(of_ground[0], of_ground[2])))
+    with pytest.raises(Corrupt) as caught:
+        fulfilled(desk)
+    assert caught.value.kind == "bad-card"
+
+
+def test_an_engine_of_tensorrt_is_made_where_the_library_is(
+    desk: Desk, elsewhere: Callable[[], pytest.MonkeyPatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library is a fake; the order, the worker, the check, the probe and the result are not."""
+    path = desk.write_mission("right", host=RTX, files=(), **SMALL)
+    path.write_text(path.read_text().replace('backend = "onnxruntime"', 'backend = "tensorrt"'))
+    patch = elsewhere()
+    ran = flightbag("engines", "order", path, "--store", desk.store, "--json")
+    assert (ran.status, ran.json[0]["outcome"]) == (0, "ordered"), ran.err
+    patch.undo()
+    monkeypatch.syspath_prepend(str(FAKE))
+    for name in ("DRIVER_FILE", "L4T_FILE"):
+        monkeypatch.setattr(tensorrt_host, name, getattr(tensorrt_host, name))
+    with Repository.open(desk.store) as repository:
+        key = BuildKey.parse(ran.json[0]["key"])
+        become(monkeypatch)
+        try:
+            (offer,) = (one for one in offers(repository) if one.key == key)
+            assert offer.open, offer.why
+            result = fulfil(
+                repository,
+                offer,
+                lambda: [_signer(desk, "orin.key")],
+                settings(desk.folder),
+                now=NOW,
+                progress=lambda *_: None,
+            )
+        finally:
+            forget_modules()
+    assert (result.host, result.need, len(result.engine)) == (RTX, RTX.removeprefix("ampere-plus+"), 1)
+    assert result.figures[0].value > 999_000
 
 
 def test_a_key_of_another_role_signs_nothing(desk: Desk) -> None:
