@@ -28,6 +28,7 @@ from store.ground.orders import (
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from tests.support import orders
+from tests.support.commands import flightbag
 from tests.support.missions import NOW, key
 from tests.support.orders import CONTENTS, ENGINE, FLEET, ORDER, WEIGHTS, Trip, card, id_of, result, signed
 from tests.support.stores import audit, file_of, flip
@@ -216,3 +217,12 @@ class TestASync:
     def test_leaves_out_what_is_not_whole(self, trip: Trip, tmp_path: Path) -> None:
         flip(trip.ground / object_path(id_of(ORDER.render())[0]))
         assert synced(trip.ground, tmp_path / "other") == ()
+
+
+@pytest.mark.parametrize("data", [CONTENTS[2], ORDER.render()])
+def test_a_repair_fetches_what_an_order_needs(trip: Trip, data: bytes) -> None:
+    file_of(trip.ground, ObjectId.of(data)).unlink()
+    assert flightbag("fsck", trip.ground, "--full", "--repair", "--from", trip.stick).status == 1
+    assert kinds(trip.ground) == set()
+    with Repository.open(trip.ground) as repository:
+        assert read_order(repository.evidence, ORDER.key)[1] == ORDER
