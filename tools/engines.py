@@ -72,7 +72,7 @@ def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
 
 @command
 def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = False) -> int:
-    """Order the engines of a mission that this machine cannot make, or cannot measure.
+    """Order the engines that this machine cannot make or measure.
 
     An order lies in the store: `flightbag sync` carries it to a device, where `engines fulfil` makes the engine.
     The map is built for the probes, and is not built again with the mission.
@@ -149,9 +149,10 @@ def accept(
     ],
     as_json: Json = False,
 ) -> int:
-    """Take the results of this store's orders from a store that came back from a device.
+    """Take the results of orders from a store that came back.
 
-    A result counts if keys of the role builder have signed it. The next build uses the engine and its figures.
+    A result counts for an order that this store made, if keys of the role builder
+    have signed it. The next build uses the engine and its figures.
 
     Example: flightbag engines accept ground --from /media/stick
     """
