@@ -33,7 +33,7 @@ from builders.engines.card import plain
 from builders.engines.failures import failure, unexpected_failure
 from builders.engines.isolation import Limits, begin, end_without_clean_up, limit_memory
 from builders.imagery.roworder import SourcePath
-from builders.report import BuildReport, EngineReport, PlanReport
+from builders.report import BuildReport, EngineReport, OrderReport, PlanReport
 from store.disk.layout import open_store
 from store.errors import FlightbagError
 from store.findings import Finding
@@ -144,6 +144,15 @@ def engines(request: Request, messages: Messages) -> dict[str, Any]:
     }
 
 
+def order(request: Request, messages: Messages) -> dict[str, Any]:
+    """Order the engines of a mission: see `ordering.order_engines`."""
+    from builders.ordering import order_engines
+
+    with _opened(request, messages) as context:
+        reports = order_engines(context, now=request["now"], progress=messages.progress)
+    return {"orders": to_json(tuple[OrderReport, ...], tuple(reports))}
+
+
 def recipes(request: Request, messages: Messages) -> dict[str, Any]:
     """Return what the build key of an engine is made of: see `artifacts.engine.explained`."""
     from builders.artifacts.engine import explained
@@ -176,6 +185,7 @@ Tasks: TypeAlias = Mapping[str, Callable[[Request, Messages], dict[str, Any]]]
 TASKS: Tasks = {
     "build": build,
     "engines": engines,
+    "order": order,
     "plan": plan,
     "recipes": recipes,
     "tiles": tiles,

@@ -26,7 +26,7 @@ from store.takeoff.mission import Evidence, Opened, OperatorCheck
 
 if TYPE_CHECKING:
     from builders.engines.card import EngineRecipes
-    from builders.report import EngineReport, PlanReport
+    from builders.report import EngineReport, OrderReport, PlanReport
 
 # A table has at most 22 MB in base64, the artifacts of its report 40 MB, and a million runs of missing tiles 30 MB.
 _MAX_RESULT = 128 * 2**20
@@ -158,6 +158,18 @@ def engines(
         )
         for one in result["engines"]
     ]
+
+
+def order(
+    mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress
+) -> tuple[OrderReport, ...]:
+    """Order the engines of a mission file that this machine cannot make or prove: see `ordering.order_engines`."""
+    from builders.crossing import from_json
+    from builders.report import OrderReport
+
+    request = {**_request(mission_file, store, cache), "now": now}
+    result = run_confined("order", request, str(mission_file), progress)
+    return from_json(tuple[OrderReport, ...], result.get("orders"))
 
 
 def recipes(mission_file: Path, backbone: str, cache: Path, *, host: str | None, progress: Progress) -> EngineRecipes:

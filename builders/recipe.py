@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from store.errors import Corrupt
 from store.format.cbor import encode
-from store.format.ids import DIGEST_SIZE, BuildKey, derive
+from store.format.ids import BUILD_KEY_CONTEXT, DIGEST_SIZE, BuildKey, derive
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-KEY_CONTEXT = "flightbag 2026 build key v1"
 CELL_CONTEXT = "flightbag 2026 cell tiles v1"
 KEYS_CONTEXT = "flightbag 2026 shard keys v1"
 SHARD_SCHEMA = "flightbag/shard/4"
@@ -39,7 +38,7 @@ class Recipe:
 
     @property
     def key(self) -> BuildKey:
-        return BuildKey(derive(KEY_CONTEXT, encode(dict(self.fields))))
+        return BuildKey(derive(BUILD_KEY_CONTEXT, encode(dict(self.fields))))
 
 
 def tile_list(ids: NDArray[np.uint64], hashes: NDArray[np.uint8]) -> bytes:

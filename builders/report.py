@@ -262,6 +262,22 @@ class BuildReport:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderReport:
+    """An engine of a mission file: its backbone, name, build key and need, what became of its order (`ordered`,
+    `already ordered`, `not needed`), and why it is ordered."""
+
+    backbone: str
+    name: str
+    key: str
+    need: str
+    outcome: str
+    why: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class EngineReport:
     """One engine of a build of engines: `action` is `built`, `reused` or `failed`, then with `error`; `bytes` of the
     engine and its weights; `seconds` where it was built now."""

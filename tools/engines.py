@@ -11,10 +11,25 @@ from builders.extras import import_extra, require_build_extra
 from store.errors import FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
-from tools import render
-from tools.arguments import ENV, Json, MissionFilePath, StoreOption, cache_folder, print_lines, store_then
+from tools import keyfiles, render
+from tools.arguments import (
+    ENV,
+    Json,
+    MissionFilePath,
+    OptionalKeys,
+    PassphraseFile,
+    SignerCommand,
+    StoreFirst,
+    StoreOption,
+    cache_folder,
+    print_lines,
+    store_then,
+)
 from tools.progress import work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
+
+# A device may take hours for an engine.
+_FULFIL_S = 24 * 3600.0
 
 engines_app = typer.Typer(
     no_args_is_help=True, help="Build engines, show their cards, name the host class of this machine."
@@ -25,6 +40,9 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.add_typer(engines_app, name="engines")
     engines_app.command("build")(build)
+    engines_app.command("order")(order)
+    engines_app.command("fulfil")(fulfil)
+    engines_app.command("accept")(accept)
     engines_app.command("show")(show)
     engines_app.command("host")(host)
     app.command("explain-key")(explain_key)
@@ -49,6 +67,101 @@ def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     if any(isinstance(error, Unavailable) for error in errors):
         return UNKNOWN
     return NO if errors else OK
+
+
+@command
+def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = False) -> int:
+    """Order the engines of a mission that this machine cannot make, or cannot measure.
+
+    An order lies in the store: `flightbag sync` carries it to a device, where `engines fulfil` makes the engine.
+    The map is built for the probes, and is not built again with the mission.
+
+    Example: flightbag engines order north-ridge.toml --store ground
+    """
+    require_build_extra()
+    from builders import confinement
+
+    with work_bars() as progress:
+        report = confinement.order(mission_file, store, cache_folder(), now=int(time.time()), progress=progress)
+    if as_json:
+        print_json([one.as_json() for one in report])
+    else:
+        print_lines(render.orders(report))
+    return OK
+
+
+@command
+def fulfil(
+    store: StoreFirst,
+    key: OptionalKeys = None,
+    signer: SignerCommand = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> int:
+    """List the orders of a store. With --key, make the engines that this machine can, and sign what it measured.
+
+    The key is one of the role builder: `flightbag trust add-key STORE DRAFT builder KEY`.
+
+    Example: flightbag engines fulfil /media/stick --key orin.key
+    """
+    require_onboard_extra()
+    from builders.engines.compiling import CompileSettings
+    from builders.engines.isolation import Limits, usable_memory
+    from builders.fulfilment import fulfil, offers
+
+    keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
+    rows: list[dict[str, Any]] = []
+    failed = False
+    with Repository.open(store) as repository, work_bars() as progress:
+        for offer in offers(repository):
+            row = render.offer_json(offer)
+            if key and offer.open:
+                try:
+                    result = fulfil(
+                        repository,
+                        offer,
+                        keys.open,
+                        CompileSettings(Limits(usable_memory(), _FULFIL_S), cache_folder()),
+                        now=int(time.time()),
+                        progress=lambda phase, _now, _total: progress(phase, 0, 0),
+                    )
+                    row |= {"state": "fulfilled", "figures": {one.name: one.value for one in result.figures}}
+                except FlightbagError as error:
+                    failed = True
+                    row |= {"state": "failed", "why": error.message, "kind": error.kind, "remedy": error.remedy}
+            rows.append(row)
+    if as_json:
+        print_json(rows)
+    else:
+        print_lines(render.offers(rows, signed=bool(key)))
+    return NO if failed else OK
+
+
+@command
+def accept(
+    store: StoreFirst,
+    stick: Annotated[
+        str,
+        typer.Option("--from", metavar="STICK", help="The store that came back from the device.", show_default=False),
+    ],
+    as_json: Json = False,
+) -> int:
+    """Take the results of this store's orders from a store that came back from a device.
+
+    A result counts if keys of the role builder have signed it. The next build uses the engine and its figures.
+
+    Example: flightbag engines accept ground --from /media/stick
+    """
+    require_build_extra()
+    from builders.acceptance import accept
+
+    with Repository.open(store) as repository:
+        taken = accept(repository, stick, now=int(time.time()))
+    if as_json:
+        print_json([render.acceptance_json(one) for one in taken])
+    else:
+        print_lines(render.acceptances(taken))
+    return OK if taken and all(one.error is None for one in taken) else NO
 
 
 @command

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from store.audit.fsck import Audit
 from store.audit.repair_plan import RepairPlan, Step
+from store.errors import FlightbagError
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, MissionFacts, Takeoff, utc
 from store.format.missing import MissingList
@@ -20,10 +21,12 @@ from store.takeoff.mission import Opened, Verdict, VerifiedMission
 from store.trust.root import TrustRoot
 
 if TYPE_CHECKING:
+    from builders.acceptance import Acceptance
+    from builders.fulfilment import Offer
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
-    from builders.report import BuildReport, EngineReport, PlanReport
+    from builders.report import BuildReport, EngineReport, OrderReport, PlanReport
     from store.takeoff.aircraft import Proving
 
 # The most tiles that a list names one by one.
@@ -454,6 +457,74 @@ def engines(report: Sequence[EngineReport]) -> Iterator[str]:
                 yield f"    -> {one.error.remedy}"
             log = str(one.error.fields.get("log", "")).rstrip()
             yield from (f"    | {line}" for line in log.split("\n")[-8:] if line)
+
+
+def orders(report: Sequence[OrderReport]) -> Iterator[str]:
+    """Yield what became of the order of each engine, with its build key, and why it is ordered."""
+    yield from table([(one.outcome, one.backbone, one.need, one.key) for one in report])
+    yield from (f"{one.backbone}: {one.why}" for one in report if one.why)
+    if any(one.outcome != "not needed" for one in report):
+        yield "carry the orders to the device with `flightbag sync STORE STICK`"
+        yield "make the engines there with `flightbag engines fulfil STICK --key KEY`"
+
+
+def offer_json(offer: Offer) -> dict[str, Any]:
+    """Return an order of a store as this machine sees it."""
+    order = offer.order
+    state = "fulfilled before" if offer.result is not None else "open" if offer.open else "not for this machine"
+    return {
+        "key": str(offer.key),
+        "backbone": order.backbone if order is not None else "",
+        "need": order.need if order is not None else "",
+        "state": state,
+        "why": offer.why,
+    }
+
+
+def offers(rows: Sequence[Mapping[str, Any]], *, signed: bool) -> Iterator[str]:
+    """Yield the orders of a store, and why this machine does not meet some."""
+    if not rows:
+        yield "the store has no orders"
+    yield from table([(row["state"], row["backbone"], row["need"], row["key"]) for row in rows])
+    for row in rows:
+        if row["why"]:
+            yield f"{row['backbone'] or row['key'][:12]}: {row['why']}"
+        if row.get("remedy"):
+            yield f"    -> {row['remedy']}"
+        yield from (f"{row['backbone']}: {name} {share(value)}" for name, value in row.get("figures", {}).items())
+    if not signed and any(row["state"] == "open" for row in rows):
+        yield "give the key of this device as --key, and the open ones are made"
+
+
+def acceptance_json(one: Acceptance) -> dict[str, Any]:
+    """Return what became of a result."""
+    return {
+        "key": str(one.key),
+        "outcome": one.outcome,
+        "backbone": one.backbone,
+        "host": one.result.host if one.result is not None else "",
+        "figures": {figure.name: figure.value for figure in one.result.figures} if one.result is not None else {},
+        "error": None if one.error is None else _error_json(one.error),
+    }
+
+
+def _error_json(error: FlightbagError) -> dict[str, Any]:
+    return {"kind": error.kind, "message": error.message, "remedy": error.remedy}
+
+
+def acceptances(taken: Sequence[Acceptance]) -> Iterator[str]:
+    """Yield what became of each result, and why some are refused."""
+    if not taken:
+        yield "the store that came back has no results"
+    for one in taken:
+        yield " ".join(filter(None, (one.outcome, one.backbone, str(one.key))))
+        if one.result is not None:
+            yield f"    made on {one.result.host}"
+            yield from (f"    {figure.name} {share(figure.value)}" for figure in one.result.figures)
+        if one.error is not None:
+            yield f"    {one.error.kind}: {one.error.message}"
+            if one.error.remedy:
+                yield f"    -> {one.error.remedy}"
 
 
 def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:

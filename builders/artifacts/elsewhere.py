@@ -1,22 +1,36 @@
-"""Figures that a device measured: of engines that this machine does not run."""
+"""Figures that a device measured: those of accepted results (FORMAT.md 5.3), whose signatures hold under the trust root
+of the build."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from store.disk.layout import RESULTS
+from store.errors import FlightbagError, Unavailable
 from store.format.ids import ObjectId
+from store.ground.orders import accepted_result, keys_in
 from store.ground.repository import Repository
 from store.trust.root import TrustRoot
 
 
 def measured_elsewhere(
-    repository: Repository,  # noqa: ARG001
-    root: TrustRoot,  # noqa: ARG001
-    engine: Sequence[ObjectId],  # noqa: ARG001
-    probe: ObjectId,  # noqa: ARG001
-    recipe: bytes,  # noqa: ARG001
+    repository: Repository, root: TrustRoot, engine: Sequence[ObjectId], probe: ObjectId, recipe: bytes
 ) -> tuple[int, int] | None:
-    """Return (value in parts per million, queries) of a figure of fidelity by an accepted result, which keys of the
-    role builder of `root` have signed for exactly these objects and this recipe; None where there is none. `engine` are
-    the objects of its model and, if it has such, its weights."""
+    """Return (value in parts per million, queries) of a figure that a device measured of exactly this engine (the
+    objects of model[, weights]) on exactly this probe, with this recipe; None where no result says so.
+
+    Only a result that the role builder of `root` has signed says anything.
+    """
+    for key in keys_in(repository.media, RESULTS):
+        try:
+            result = accepted_result(repository.evidence, key, root)
+        except Unavailable:
+            raise
+        except FlightbagError:
+            continue  # an audit reports it; here it says nothing
+        if [id_ for id_, _ in result.engine] != list(engine):
+            continue
+        for figure in result.figures:
+            if (figure.probe, figure.recipe) == (probe, recipe):
+                return figure.value, figure.queries
     return None

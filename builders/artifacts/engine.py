@@ -454,7 +454,7 @@ class EngineBuilder:
             self._require_made_here(task)
             try:
                 # Before the engine's lock: a process holds one at a time.
-                quantised = self._quantised(task.spec, task.step) if task.step is not None else None
+                quantised = self.quantised(task)
                 with self.store.key_lock(task.recipe.key):
                     # Somebody else may have built it while this process waited.
                     engine = self.present(task) or self._build(task, quantised)
@@ -529,16 +529,29 @@ class EngineBuilder:
         try:
             return self.executor.run_one(COMPILE, request, self._phases(label))
         except Refused as error:
-            set_ = self.context.set_of(request.spec.backbone)
-            if error.kind != "empty-output" or request.rows is not None or set_ is None:
+            if error.kind != "empty-output" or request.rows is not None:
                 raise
-            if self.inventory is None:
-                self.inventory = self.context.inventory(self.progress)
-            ids, _ = _spread_tiles(self.inventory, _CHECKED_TILES)
-            if not len(ids):
+            if (rows := self._spread_rows(request.spec)) is None:
                 raise
-        rows = self._rows(request.spec, set_, ids)
         return self.executor.run_one(COMPILE, replace(request, rows=rows), self._phases(f"{label}, checked on tiles"))
+
+    def _spread_rows(self, spec: EngineSpec) -> CalibrationSet | None:
+        """Return tiles of the area as inputs of the network; None where no descriptor set says how, or the area has
+        none."""
+        set_ = self.context.set_of(spec.backbone)
+        if set_ is None:
+            return None
+        if self.inventory is None:
+            self.inventory = self.context.inventory(self.progress)
+        ids, _ = _spread_tiles(self.inventory, _CHECKED_TILES)
+        return self._rows(spec, set_, ids) if len(ids) else None
+
+    def checked_rows(self, task: EngineTask, finds_nothing: bool) -> CalibrationSet | None:
+        """Return what an engine that is made elsewhere is checked on, None for noise: the calibration tiles for int8,
+        and tiles of the area for a network that finds nothing in noise."""
+        if task.step is not None:
+            return self._rows(task.spec, task.step.set, task.step.tiles)
+        return self._spread_rows(task.spec) if finds_nothing else None
 
     def _card(self, task: EngineTask, compiled: CompiledEngine, parts: Mapping[str, Any]) -> Card:
         return Card(
@@ -555,8 +568,11 @@ class EngineBuilder:
             seconds=round(compiled.seconds, 3),
         )
 
-    def _quantised(self, spec: EngineSpec, step: QuantiseTask) -> ObjectId:
-        """Return the network in int8, from the store or quantised now."""
+    def quantised(self, task: EngineTask) -> ObjectId | None:
+        """Return the network in int8, from the store or quantised now; None for an engine of another precision."""
+        spec, step = task.spec, task.step
+        if step is None:
+            return None
         key = step.recipe.key
         with self.store.key_lock(key):
             if (objects := self.store.lookup(key)) is not None:

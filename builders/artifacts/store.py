@@ -16,13 +16,15 @@ from dataclasses import dataclass
 
 from builders.artifacts.task import Lookup, StoredObject, StoredObjects
 from store.disk.index import Record, open_index_for_reading
+from store.disk.layout import RESULTS
 from store.disk.locks import exclusive
 from store.disk.media import object_path
 from store.disk.objects import Batch
 from store.errors import Corrupt, FlightbagError, NotFound
 from store.format.ids import BuildKey, ObjectId
+from store.ground.orders import keys_in
 from store.ground.repository import Repository
-from store.ground.upkeep import records_of
+from store.ground.upkeep import records_of, result_record
 from store.ground.writer import Writer
 
 
@@ -45,7 +47,7 @@ class ArtifactStore:
     def lookup(self, key: BuildKey) -> StoredObjects | None:
         """Return the objects that a key was built to, if every byte of them is still there."""
         record = self.writer.index.record(key)
-        if record is None:
+        if record is None or not holds(self.writer.repository, key, record):
             return None
         objects = []
         for id_ in record.ids:
@@ -125,6 +127,11 @@ class ArtifactStore:
         )
 
 
+def holds(repository: Repository, key: BuildKey, record: Record) -> bool:
+    """Whether a record says what it did when it was made: that of a result counts as long as the result does."""
+    return record.provenance.get("from") != "result" or result_record(repository, key) is not None
+
+
 @contextmanager
 def lookup_of(repository: Repository) -> Iterator[Lookup]:
     """Give a `Lookup` of the store in its present state. It writes no byte to the store."""
@@ -135,9 +142,14 @@ def lookup_of(repository: Repository) -> Iterator[Lookup]:
             published.update(records_of(repository.current(mission).table))
         except FlightbagError:
             continue  # a build would not believe it either
+    for key in keys_in(repository.media, RESULTS):
+        if key not in published and (found := result_record(repository, key)) is not None:
+            published[key] = found.ids
 
     def lookup(key: BuildKey) -> StoredObjects | None:
         record = index.record(key) if index is not None else None
+        if record is not None and not holds(repository, key, record):
+            return None
         ids = record.ids if record is not None else published.get(key, ())
         try:
             return tuple((id_, repository.media.stamp(object_path(id_)).size) for id_ in ids) or None

@@ -101,18 +101,28 @@ def compile_engine(
         "folder": str(folder),
         "cache": str(settings.cache.absolute()),
         "rows": str(file) if rows is not None else "",
-        "spec": {
-            "backbone": spec.backbone,
-            "precision": spec.precision,
-            "inputs": [[item.name, item.shape, item.range or (None, None, None)] for item in spec.inputs],
-            "options": dict(spec.options),
-            "plugins": [[str(plugin.path), plugin.digest.hex()] for plugin in spec.plugins],
-            "fixed": _fixed(spec),
-            "compare": list(spec.compare),
-            "reference": [str(spec.reference.path), spec.reference.digest.hex()] if spec.reference is not None else [],
-        },
+        "spec": spec_request(spec),
     }
     result, log = compile_in_worker(request, folder, settings.limits, progress, model.name)
+    return compiled_engine(result, tolerance, log)
+
+
+def spec_request(spec: EngineSpec) -> dict[str, Any]:
+    """Return a spec as a request of the worker holds it."""
+    return {
+        "backbone": spec.backbone,
+        "precision": spec.precision,
+        "inputs": [[item.name, item.shape, item.range or (None, None, None)] for item in spec.inputs],
+        "options": dict(spec.options),
+        "plugins": [[str(plugin.path), plugin.digest.hex()] for plugin in spec.plugins],
+        "fixed": _fixed(spec),
+        "compare": list(spec.compare),
+        "reference": [str(spec.reference.path), spec.reference.digest.hex()] if spec.reference is not None else [],
+    }
+
+
+def compiled_engine(result: Mapping[str, Any], tolerance: Tolerance, log: str) -> CompiledEngine:
+    """Return the engine of a worker's result. Raise Refused where it does not compute what the model does."""
     check = CheckFigures.from_json(result["check"])
     require_tolerance(check, tolerance)
     return CompiledEngine(

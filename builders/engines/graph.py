@@ -51,6 +51,15 @@ def fields_of(fixed: Sequence[FixedInput]) -> list[Any]:
     return [[one.name, list(one.shape), [_text_of(value) for value in values[one.name]]] for one in ascending]
 
 
+def fixed_of(fields: Sequence[Any]) -> tuple[FixedInput, ...]:
+    """Return the fixed inputs that `fields_of` described. Raise TypeError, ValueError or ArithmeticError for another
+    value."""
+    fixed = tuple(FixedInput(name, tuple(shape), tuple(map(Decimal, values))) for name, shape, values in fields)
+    if fields_of(fixed) != list(fields):
+        raise ValueError("the fixed inputs are not in their one form")
+    return fixed
+
+
 def _text_of(value: Decimal) -> str:
     """Return the one way to write a number: 0.5, 640, -1."""
     text = format(value, "f")

@@ -99,13 +99,18 @@ def usable_memory() -> int:
 
 
 def compile_in_worker(
-    request: Mapping[str, Any], folder: Path, limits: Limits, progress: PhaseProgress, model: str
+    request: Mapping[str, Any],
+    folder: Path,
+    limits: Limits,
+    progress: PhaseProgress,
+    model: str,
+    module: str = "builders.engines.worker",
 ) -> tuple[dict[str, Any], str]:
     """Run a compiling worker on `request` and return (its result, the end of its log); `model` is a name for messages.
 
     Raise the failure that the worker reports, or one for a worker that ends without a result.
     """
-    job = Job("builders.engines.worker", f"compiles {model}", f"compiling {model}", folder, {"model": model})
+    job = Job(module, f"compiles {model}", f"compiling {model}", folder, {"model": model})
 
     def receive(line: bytes, _worker: Worker) -> None:
         getting_on()  # of this process, where it is a worker itself

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from blake3 import blake3
 
@@ -55,18 +55,22 @@ from builders.engines.model import ModelSource, make_compilable, parse_onnx, ses
 from builders.engines.npz import read_npz
 from builders.engines.precision import CalibrationSet, quantise
 from builders.engines.session import open_session
-from store.errors import FlightbagError, Invalid
+from store.errors import FlightbagError, Invalid, Unavailable
 
 _PIECE = 2**20
 
 
-def main(request_path: Path, result_path: Path, progress_fd: int) -> None:
+# A request, progress, and whether to stop, to a result.
+Task: TypeAlias = Callable[[Mapping[str, Any], PhaseProgress, Callable[[], bool]], dict[str, Any]]
+
+
+def main(tasks: Mapping[str, Task], request_path: Path, result_path: Path, progress_fd: int) -> None:
     """Do the task of the request, and write the result last. Half a result is not JSON, so the parent notices it."""
     request = json.loads(request_path.read_bytes())
     begin(request["memory"])
-    task = {"compile": _compile, "quantise": _quantise}[request["task"]]
     try:
-        result = json.dumps(task(request, progress_writer(progress_fd), _stop_requested()), allow_nan=False)
+        made = tasks[request["task"]](request, progress_writer(progress_fd), _stop_requested())
+        result = json.dumps(made, allow_nan=False)
     except FlightbagError as error:
         result = json.dumps({"failure": to_json(error)})
     except MemoryError:
@@ -102,11 +106,30 @@ def _stop_requested() -> Callable[[], bool]:
 
 
 def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Callable[[], bool]) -> dict[str, Any]:
-    """Compile and measure. Return the result in the form that `compiling` reads."""
-    spec, name, source = _spec(request), request["model"], Path(request["source"])
-    compiler = backend(request["backend"])
+    """Compile the model and measure the engine. Return the result in the form that `compiling` reads."""
+    spec, source, network = spec_of_request(request), Path(request["source"]), Path(request["network"])
     make_compilable(source, spec.fixed)
-    reference = open_session(session_source(source), "off", name=name)
+    if spec.precision == "fp16":
+        from builders.engines.precision import float16_copy
+
+        network = Path(request["folder"]) / "float16.onnx"
+        float16_copy(Path(request["network"]), network)
+    return checked(request, spec, session_source(source), network, progress, cancelled)[0]
+
+
+def checked(
+    request: Mapping[str, Any],
+    spec: EngineSpec,
+    source: bytes | Path,
+    network: Path,
+    progress: PhaseProgress,
+    cancelled: Callable[[], bool],
+    engine: BackendResult | None = None,
+) -> tuple[dict[str, Any], EngineSession]:
+    """Compile `network`, unless there is an `engine` of it, and measure the engine against `source`; both in the form
+    in which they run. Return the result in the form that `compiling` reads, and the engine."""
+    name, compiler = request["model"], backend(request["backend"])
+    reference = open_session(source, "off", name=name)
     outputs = check_ends(reference, spec, name)
     rows = None
     if request["rows"]:
@@ -115,16 +138,9 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
     progress("checking the model", 0, 0)
     author = _author(spec, reference, outputs) if spec.reference is not None else None
     feeds = feeds_of(reference, cases[len(cases) // 2], rows)
-    suspects = lambda: irreproducible(parse_onnx(source.read_bytes(), name))  # noqa: E731 - named for its place below
-    first = require_repeatable(reference, feeds, name, suspects, outputs)
+    first = require_repeatable(reference, feeds, name, lambda: _suspects(request["source"], name), outputs)
     if rows is None and is_nothing(first, outputs):
         raise failure("empty-output", nothing_compared(name, outputs, "noise"), model=name)
-    network = Path(request["network"])
-    if spec.precision == "fp16":
-        from builders.engines.precision import float16_copy
-
-        network = Path(request["folder"]) / "float16.onnx"
-        float16_copy(Path(request["network"]), network)
     job = CompileJob(
         spec,
         network,
@@ -135,24 +151,33 @@ def _compile(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Cal
         cancelled,
     )
     start = time.monotonic()
-    compiled = compiler.make(job)
+    compiled = engine or compiler.make(job)
     seconds = time.monotonic() - start
     progress("checking the engine", 0, 0)
     try:
-        engine = compiler.load(compiled.model.read_bytes(), compiled.need, compiled.weights)
+        session = compiler.load(compiled.model.read_bytes(), compiled.need, compiled.weights)
     except Invalid as error:
         raise failure("failed", f"the compiled engine of {name} cannot be loaded: {error.message}") from error
-    figures = replace(measure(reference, engine, cases, name, rows, outputs), author=author)
-    return {
+    figures = replace(measure(reference, session, cases, name, rows, outputs), author=author)
+    result = {
         "parts": _parts(compiled),
         "need": compiled.need,
         "tools": dict(compiled.tools),
         "inspector": compiled.inspector,
         "check": figures.as_json(),
         "seconds": seconds,
-        "inputs": _tensor_lists(engine.inputs),
-        "outputs": _tensor_lists(engine.outputs),
+        "inputs": _tensor_lists(session.inputs),
+        "outputs": _tensor_lists(session.outputs),
     }
+    return result, session
+
+
+def _suspects(source: str, name: str) -> str:
+    """Return the nodes that may be why a network differs from itself, as far as the library is here that reads it."""
+    try:
+        return irreproducible(parse_onnx(Path(source).read_bytes(), name))
+    except Unavailable:
+        return ""
 
 
 def _quantise(request: Mapping[str, Any], progress: PhaseProgress, _cancelled: Callable[[], bool]) -> dict[str, Any]:
@@ -177,7 +202,8 @@ def _fixed(items: Sequence[Sequence[Any]]) -> tuple[FixedInput, ...]:
     return tuple(FixedInput(name, tuple(shape), tuple(map(Decimal, values))) for name, shape, values in items)
 
 
-def _spec(request: Mapping[str, Any]) -> EngineSpec:
+def spec_of_request(request: Mapping[str, Any]) -> EngineSpec:
+    """Return the spec that `compiling.spec_request` described."""
     fields = request["spec"]
     return EngineSpec(
         backbone=fields["backbone"],
@@ -213,4 +239,4 @@ def _tensor_lists(tensors: tuple[TensorInfo, ...]) -> list[list[Any]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main({"compile": _compile, "quantise": _quantise}, Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -13,7 +13,7 @@ from store.audit.collector import REMOVE, RESTORE, FindingCollector, as_kind, so
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.droppings import is_dropping
-from store.disk.layout import DRAFTS, PINS, ROOT_FILE, TOML
+from store.disk.layout import DRAFTS, ORDERS, PINS, RESULTS, ROOT_FILE, TOML
 from store.disk.locks import HOLDER_LIMIT
 from store.disk.quarantine import present
 from store.errors import Corrupt, FlightbagError, NotFound
@@ -21,10 +21,10 @@ from store.findings import Finding
 from store.format import manifest
 from store.format.cose import Envelope
 from store.format.entries import SEGMENT, TABLE_LIMIT
-from store.format.ids import ObjectId
+from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import ref_id
-from store.ground import releases
+from store.ground import orders, releases
 from store.ground.log_history import LogHistory
 from store.ground.needs import (
     KEEP_LAST,
@@ -41,17 +41,35 @@ from store.takeoff.mission import Opened
 from store.takeoff.verify import open_manifest, open_mission
 from store.trust.root import SignedRoot
 
-FOLDERS = frozenset({"missions", "objects", "trust", "drafts", "pins", "index", "tmp", "quarantine", "trash", "lock"})
+FOLDERS = frozenset(
+    {
+        "missions",
+        "objects",
+        "trust",
+        "drafts",
+        "pins",
+        "orders",
+        "results",
+        "index",
+        "tmp",
+        "quarantine",
+        "trash",
+        "lock",
+    }
+)
 FILES = frozenset({TOML, log.LOG})
 _MEND_REF = (
     "run store-fsck --repair, which takes the mission's newest whole manifest from the log; add --from a whole store"
 )
+_KEY = re.compile(r"[0-9a-f]{64}")
 # Folders whose files no other part of the audit lists, and the names that these files may have.
 _CONTENTS = {
     "lock": re.compile(rf"store|index|log|trust|heal|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
     "index": re.compile(r"owner|data\.mdb|lock\.mdb"),
     "drafts": MISSION_ID,
     "pins": MISSION_ID,
+    ORDERS: _KEY,
+    RESULTS: _KEY,
     releases.FOLDER: SEGMENT,
 }
 # Folders of things that were taken out of their places: a folder for each time, with any names in it.
@@ -93,6 +111,7 @@ class Refs:
         self.retained()
         self.pins()
         self.drafts()
+        self.orders()
         self.releases()
 
     def top_level(self) -> None:
@@ -419,6 +438,25 @@ class Refs:
                 remedy = "remove the file, and add the release again with `flightbag release sign`"
                 finding = Finding.of(error, remedy=remedy)
                 self.collector.add(replace(as_kind(finding, "bad-ref"), path=self.media.absolute(holder)))
+
+    def orders(self) -> None:
+        """Collect the needs of orders and results. A build judges the signatures of a result, and no aircraft does."""
+        for folder, need_of_key in ((ORDERS, orders.order_need), (RESULTS, orders.result_need)):
+            for name in self.collector.names_in(folder, needed=False) or []:
+                if not _KEY.fullmatch(name):
+                    continue  # a stray
+                holder = f"{folder}/{name}"
+                self.no_mission(holder)
+                try:
+                    self.needs.append(need_of_key(self.evidence, BuildKey.parse(name)))
+                except NotFound as error:
+                    if present(self.media, holder):  # else it was removed since it was listed
+                        self.collector.add_incomplete(holder, error.message)
+                        self.lacks(Finding.of(error).object)
+                except FlightbagError as error:
+                    remedy = "remove the file, and order or fulfil again"
+                    finding = Finding.of(error, remedy=remedy)
+                    self.collector.add(replace(as_kind(finding, "bad-ref"), path=self.media.absolute(holder)))
 
     def drafts(self) -> None:
         """Collect the needs of the drafts. A draft may have no signature yet, so none is judged."""

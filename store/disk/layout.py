@@ -16,6 +16,7 @@ from store.format.toml import parse_toml
 
 MISSIONS, TRUST = "missions", "trust"
 PINS, DRAFTS = "pins", "drafts"
+ORDERS, RESULTS = "orders", "results"
 INDEX, LOCKS = "index", "lock"
 TMP = "tmp"
 QUARANTINE = "quarantine"

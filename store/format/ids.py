@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 DIGEST_SIZE = 32
+BUILD_KEY_CONTEXT = "flightbag 2026 build key v1"
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 

@@ -1,9 +1,9 @@
 """Collection: objects that nothing needs go to the trash and, after the grace time, are deleted for good.
 
 A collection keeps the closures of all current missions, of the last manifests of each mission by the log, of drafts, of
-releases and of pins. Another object goes only if it is older than the grace time, by the later of its ctime and its
-insertion. The collection holds the store alone (decision 0006): no transaction is under way that could rely on an
-object that goes.
+releases, of orders, of results and of pins. Another object goes only if it is older than the grace time, by the later
+of its ctime and its insertion. The collection holds the store alone (decision 0006): no transaction is under way that
+could rely on an object that goes.
 
 A manifest, draft or pin that cannot be read might need any object, so it refuses the collection.
 
@@ -25,7 +25,7 @@ from functools import partial
 
 from store.disk import log
 from store.disk.index import Row, open_index_for_reading
-from store.disk.layout import DRAFTS, PINS, TRASH
+from store.disk.layout import DRAFTS, ORDERS, PINS, RESULTS, TRASH
 from store.disk.media import Media, object_path
 from store.disk.quarantine import present
 from store.disk.staging import empty
@@ -34,7 +34,7 @@ from store.findings import Finding
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import ref_id
-from store.ground import releases
+from store.ground import orders, releases
 from store.ground.excerpt import first_few
 from store.ground.log_history import LogHistory
 from store.ground.needs import (
@@ -215,6 +215,10 @@ def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], kee
         mark(f"{DRAFTS}/{name}", partial(_draft, repository, f"{DRAFTS}/{name}"))
     for name in media.names_if_there(releases.FOLDER):
         mark(f"{releases.FOLDER}/{name}", partial(_release, repository, f"{releases.FOLDER}/{name}"))
+    for key in orders.keys_in(media, ORDERS):
+        mark(orders.holder_of(ORDERS, key), partial(orders.order_need, repository.evidence, key))
+    for key in orders.keys_in(media, RESULTS):
+        mark(orders.holder_of(RESULTS, key), partial(orders.result_need, repository.evidence, key))
     for name in media.names_if_there(PINS):
         mark(f"{PINS}/{name}", partial(_pinned, repository, f"{PINS}/{name}"))
     if wrong:
@@ -222,8 +226,8 @@ def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], kee
         raise (Unavailable if unread else Refused)(
             "nothing is collected, because the needed objects are unknown: "
             + first_few([error.message for error in wrong]),
-            remedy="run store-fsck --repair; unpin objects that are lost; if only an earlier manifest is lost, collect "
-            "with a smaller --keep-last",
+            remedy="run store-fsck --repair; unpin objects that are lost, remove orders that are; if only an earlier "
+            "manifest is lost, collect with a smaller --keep-last",
             kind="needs-unknown",
             findings=tuple(Finding.of(error) for error in wrong),
         )

@@ -11,19 +11,23 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from store.disk import log
 from store.disk.durable import Disk
+from store.disk.layout import ORDERS, RESULTS
 from store.disk.locks import SharedLock, exclusive
 from store.disk.media import FileStamp, object_path
 from store.disk.medium import check_file_sizes
 from store.disk.objects import inserting
 from store.disk.staging import sweep
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
-from store.format.ids import ObjectId
+from store.format.ids import BuildKey, ObjectId
 from store.format.ref import ref_id
+from store.ground import orders
+from store.ground.needs import pinned_id
 from store.ground.repository import Repository
 from store.ground.trust_chain import put_into_effect
 from store.takeoff.clock import Moment
@@ -63,6 +67,8 @@ class SyncPlan:
     unchanged: tuple[str, ...]
     newer: tuple[str, ...]
     refused: tuple[tuple[str, str], ...] = ()
+    # Orders and results to bring: the path of the pointer, and its object.
+    pointers: tuple[tuple[str, ObjectId], ...] = ()
     # The closures of these missions, and the stamp of the target's log when the plan was made.
     closure: tuple[tuple[ObjectId, int], ...] = field(default=(), repr=False)
     target_log: FileStamp | None = None
@@ -128,6 +134,7 @@ def plan_sync(
         else:
             moves.append(move)
         _add_closure(source, opened, wanted, last)
+    pointers = _pointers(source, target, wanted) if not missions else ()
     sizes = {**{id_: size for id_, size in sorted(wanted.items()) if id_ not in last}, **last}
     missing = tuple(
         (id_, size)
@@ -143,9 +150,59 @@ def plan_sync(
         tuple(unchanged),
         tuple(newer),
         tuple(refused),
+        pointers,
         tuple(sizes.items()),
         target_log,
     )
+
+
+def _pointers(
+    source: Repository, target: Repository | None, wanted: dict[ObjectId, int]
+) -> tuple[tuple[str, ObjectId], ...]:
+    """Return the orders and results to bring, and add what these need. A result goes where its order is open, and an
+    order nowhere where a result of it was taken. One that is not whole stays."""
+    pointers: dict[str, ObjectId] = {}
+    for key in orders.keys_in(source.media, ORDERS):
+        holder = orders.holder_of(ORDERS, key)
+        with suppress(NotFound, Corrupt):  # an audit reports it
+            id_, order = orders.read_order(source.evidence, key)
+            present = _pointer_at(target, holder)
+            if present == id_ or _is_own(target, key, present) or _is_taken(target, key, id_):
+                continue
+            wanted.update({id_: len(order.render()), **order.objects})
+            pointers[holder] = id_
+    for key in orders.keys_in(source.media, RESULTS):
+        holder, of = orders.holder_of(RESULTS, key), orders.holder_of(ORDERS, key)
+        with suppress(NotFound, Corrupt):
+            id_, size, result = orders.unsigned_result(source.evidence, key)
+            if pointers.get(of, _pointer_at(target, of)) != result.order or _pointer_at(target, holder) == id_:
+                continue
+            wanted.update({id_: size, **dict(result.objects)})
+            pointers[holder] = id_
+    return tuple(pointers.items())
+
+
+def _pointer_at(target: Repository | None, holder: str) -> ObjectId | None:
+    """Return the object that a pointer leads to at the target; None without a valid one."""
+    try:
+        return None if target is None else pinned_id(target.media, holder)
+    except (NotFound, Corrupt):
+        return None
+
+
+def _is_own(target: Repository | None, key: BuildKey, order: ObjectId | None) -> bool:
+    """Whether this open order is one that the target made itself: no copy replaces it."""
+    return target is not None and order is not None and orders.ordered_here(target.media, key) == order
+
+
+def _is_taken(target: Repository | None, key: BuildKey, order: ObjectId) -> bool:
+    """Whether the target has a result of this order, and the order no more."""
+    if target is None or _pointer_at(target, orders.holder_of(ORDERS, key)) is not None:
+        return False
+    try:
+        return orders.unsigned_result(target.evidence, key)[2].order == order
+    except (NotFound, Corrupt):
+        return False
 
 
 def _log_of(target: Repository | None) -> FileStamp | None:
@@ -304,6 +361,9 @@ def _apply(
                     )
             for version in plan.roots:
                 _bring_root(version, source, destination)
+            for holder, id_ in plan.pointers:
+                folder, _, key = holder.partition("/")
+                orders.place(destination, folder, BuildKey.parse(key), id_)
             for move in plan.moves:
                 _move(move, destination)
         finally:

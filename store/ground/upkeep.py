@@ -6,11 +6,13 @@ import time
 from functools import partial
 
 from store.disk.index import Index, Record, Row, open_index
+from store.disk.layout import RESULTS
 from store.disk.media import FileStamp, Media
-from store.errors import FlightbagError
+from store.errors import FlightbagError, Unavailable
 from store.format.entries import EntryTable
 from store.format.ids import BuildKey, ObjectId
 from store.format.ref import ref_id
+from store.ground.orders import accepted_result, keys_in
 from store.ground.repository import Repository
 from store.takeoff.mission import Opened
 
@@ -46,7 +48,8 @@ def mend_index(repository: Repository) -> tuple[int, int]:
 
 
 def absorb(repository: Repository, index: Index) -> None:
-    """Enter the build keys of the published manifests that verify. An unsigned or planted manifest enters none."""
+    """Enter the build keys of the published manifests and of the results that verify. An unsigned or planted one enters
+    none."""
     for mission in repository.missions():
         try:
             id_ = ref_id(repository.evidence.ref(mission))
@@ -56,6 +59,20 @@ def absorb(repository: Repository, index: Index) -> None:
         except FlightbagError:
             continue  # the takeoff check and an audit report the damage; here its build keys must not be believed
         absorb_manifest(index, opened)
+    for key in keys_in(repository.media, RESULTS):
+        if index.record(key) is None and (record := result_record(repository, key)) is not None:
+            index.commit(records={key: record})
+
+
+def result_record(repository: Repository, key: BuildKey) -> Record | None:
+    """Return the build record of a key that a device's result states, None where the store has no result that holds."""
+    try:
+        result = accepted_result(repository.evidence, key, repository.trust_root().root)
+    except Unavailable:
+        raise
+    except FlightbagError:
+        return None  # an audit reports the damage
+    return Record(tuple(id_ for id_, _ in result.objects), {"from": "result", "at": result.issued_at})
 
 
 def absorb_manifest(index: Index, opened: Opened) -> None:

@@ -5,7 +5,7 @@
 >>> verdict.go, verdict.findings
 (True, ())
 >>> verdict.mission.code  # two people compare it over the radio
-'5WMZ8-316CC'
+'9AJ6A-ZYP4V'
 >>> verdict.not_judged
 ('aircraft', 'flight', 'rollback')
 """

@@ -30,6 +30,7 @@ from store.format.ids import ObjectId, derive
 from store.format.manifest import PAYLOAD_LIMIT, Coverage, Figure, Issue
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
+from store.takeoff.fidelity import proof_digest
 from store.takeoff.mission import Opened
 from store.takeoff.proof import Proof
 from store.trust import root as roots
@@ -43,6 +44,7 @@ from tests.support.missions import (
     METAS,
     NOW,
     ROOT,
+    UNPROVEN,
     entry,
     key,
     manifest_of,
@@ -220,6 +222,17 @@ def payloads() -> Iterator[Vector]:
     }
     for lesson, data in bad.items():
         yield Vector(f"payload-{lesson}", "payload", data, "bad-field")
+    figures = [["fidelity/net", 990_000, bytes(32)], ["fidelity/net", 0, b"\x01" * 32]]
+    small = {**value_of(least.render()), "unproven": figures}
+    yield Vector("payload-unproven", "payload", encode(small))
+    yield Vector("payload-unproven-unsorted", "payload", encode({**small, "unproven": figures[::-1]}), "bad-order")
+    for lesson, changes in {
+        "and-measured": {"quality": [["fidelity/net", 1, 1, 1, bytes(32)]]},
+        "recall": {"unproven": [["recall@1/net/shift", 1, bytes(32)]]},
+        "of-more-than-all": {"unproven": [["fidelity/net", 10**6 + 1, bytes(32)]]},
+        "empty": {"unproven": []},
+    }.items():
+        yield Vector(f"payload-unproven-{lesson}", "payload", encode({**small, **changes}), "bad-field")
     yield Vector("payload-aircraft-unsorted", "payload", changed("mission", aircraft=["b", "a"]), "bad-order")
     yield Vector("payload-hosts-unsorted", "payload", encode({**good, "hosts": ["sm87", "cpu"]}), "bad-order")
     yield Vector("payload-host-twice", "payload", encode({**good, "hosts": ["cpu", "cpu"]}), "bad-order")
@@ -406,6 +419,7 @@ def aboard() -> Iterator[Vector]:
 
     seen = {FACTS.id: Acceptance(ISSUE.epoch, ISSUE.sequence, payload_digest(manifest_of(table)))}
     state = replace(AircraftState.initial("uav-07", "cpu-x86_64", first), missions=seen, consumed=("2026-11-22-01",))
+    state = replace(state, proofs=(proof_digest(UNPROVEN, ObjectId.of(b"probe"), (ObjectId.of(b"engine"),)),))
 
     def slot(number: int, data: bytes) -> bytes:
         body = number.to_bytes(8, "big") + data
@@ -415,6 +429,8 @@ def aboard() -> Iterator[Vector]:
     yield Vector("slot", "slot", good)
     yield Vector("slot-flipped", "slot", good[:-1] + bytes([good[-1] ^ 1]), "bad-state")
     yield Vector("slot-cut", "slot", good[:-1], "bad-state")
+    proofs = encode({**value_of(state.render()), "proofs": [bytes(31)]})
+    yield Vector("slot-short-proof", "slot", slot(3, proofs), "bad-state")
     yield Vector("slot-unknown-field", "slot", slot(3, encode({**value_of(state.render()), "more": 1})), "bad-state")
 
     manifest = manifest_of(table)

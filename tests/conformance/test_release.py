@@ -26,12 +26,23 @@ from tests.support.field import Desk
 
 REPOSITORY = release.REPOSITORY
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-WANTED = {
-    "base": PROJECT["project"]["dependencies"],
-    "onboard": [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["onboard"]],
-    "backend": PROJECT["build-system"]["requires"],
-}
-PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+
+
+def wanted(name: str) -> list[Requirement]:
+    """What pyproject.toml asks for, on the Python that a file of `release.LOCKS` is for."""
+    if name == "backend":
+        return [Requirement(one) for one in PROJECT["build-system"]["requires"]]
+    extra = release.INSTALLS[name]
+    asked = [
+        *PROJECT["project"]["dependencies"],
+        *(PROJECT["project"]["optional-dependencies"][extra] if extra else ()),
+    ]
+    python = {"python_version": "3.10" if name.endswith("3.10") else "3.11"}
+    return [one for one in map(Requirement, asked) if one.marker is None or one.marker.evaluate(python)]
+
+
+WANTED = {name: wanted(name) for name in (*release.INSTALLS, "backend")}
 MACHINES = ("x86_64", "aarch64")
 
 
@@ -60,16 +71,17 @@ def locked(name: str) -> str:
 @pytest.mark.parametrize("name", WANTED)
 def test_what_pyproject_asks_for_is_pinned_with_hashes(name: str) -> None:
     pinned = release.pins(locked(name))
-    for wanted in map(Requirement, WANTED[name]):
-        assert wanted.specifier.contains(pinned[canonicalize_name(wanted.name)][0]), wanted
+    for one in WANTED[name]:
+        assert one.specifier.contains(pinned[canonicalize_name(one.name)][0]), one
     assert all(hashes for _, hashes in pinned.values())
     named = [line for line in locked(name).splitlines() if line and line[0] not in " #"]
     assert named[0] == "--only-binary :all:"
     assert len(named) == 1 + len(pinned), "one version of each package, and each line is understood"
 
 
-def test_what_only_verifies_is_a_part_of_what_flies() -> None:
-    assert release.pins(locked("base")).items() <= release.pins(locked("onboard")).items()
+@pytest.mark.parametrize("python", ["", "-3.10"])
+def test_what_only_verifies_is_a_part_of_what_flies(python: str) -> None:
+    assert release.pins(locked(f"base{python}")).items() <= release.pins(locked(f"onboard{python}")).items()
 
 
 def test_the_files_are_what_the_tool_makes_of_pyproject(registry: None, tmp_path: Path) -> None:
@@ -90,7 +102,7 @@ def test_the_files_are_what_the_tool_makes_of_pyproject(registry: None, tmp_path
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("python", PYTHONS)
 def test_each_machine_that_flies_has_its_wheels(registry: None, tmp_path: Path, python: str, machine: str) -> None:
-    lock = REPOSITORY / release.LOCKS / "onboard.txt"
+    lock = REPOSITORY / release.LOCKS / ("onboard-3.10.txt" if python == "3.10" else "onboard.txt")
     options = ["--python-version", python, "--python-platform", f"{machine}-manylinux_2_28", "--target", tmp_path]
     release.uv("pip", "install", "--dry-run", "--require-hashes", *options, "--requirement", lock)
 
@@ -120,25 +132,26 @@ def test_a_release_is_the_same_each_time(dist: Path, tmp_path: Path) -> None:
     }
 
 
-def test_the_list_of_parts_has_what_flies_with_hashes_and_licences(dist: Path) -> None:
-    [path] = dist.glob("*.cdx.json")
+@pytest.mark.parametrize(("name", "suffix"), [("onboard", ""), ("onboard-3.10", "-python3.10")])
+def test_the_list_of_parts_has_what_flies_with_hashes_and_licences(dist: Path, name: str, suffix: str) -> None:
+    path = dist / f"flightbag-{PROJECT['project']['version']}{suffix}.cdx.json"
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(path.read_text()) is None
     listed = json.loads(path.read_text())
     parts = {canonicalize_name(one["name"]): one for one in listed["components"]}
-    pinned = release.pins((dist / "onboard.txt").read_text())
+    pinned = release.pins((dist / f"{name}.txt").read_text())
     [wheel] = dist.glob("*.whl")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     assert pinned["flightbag"][1] == {digest}
     assert listed["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": digest}]
     # What is pinned for Windows does not fly.
     assert {*parts, "flightbag"} == {*pinned} - {"colorama"}
-    for name, part in parts.items():
-        assert part["version"] == pinned[name][0]
-        assert {one["content"] for one in part["hashes"]} == pinned[name][1]
-        assert part["licenses"], name
+    for package, part in parts.items():
+        assert part["version"] == pinned[package][0]
+        assert {one["content"] for one in part["hashes"]} == pinned[package][1]
+        assert part["licenses"], package
     sets = {one["ref"]: set(one.get("dependsOn", ())) for one in listed["dependencies"]}
     direct = {canonicalize_name(ref.partition("==")[0]) for ref in sets[listed["metadata"]["component"]["bom-ref"]]}
-    assert direct >= {canonicalize_name(Requirement(one).name) for one in WANTED["onboard"]}
+    assert direct >= {canonicalize_name(one.name) for one in WANTED[name]}
 
 
 def steps(heading: str) -> list[str]:

@@ -4,9 +4,11 @@
     python -m tests.support.release dist    writes dist/ again, from the last commit
 
 `docs/install/base.txt` and `onboard.txt` pin what the base install and the extra `onboard` bring, with the hash of each
-file of these versions. One version of each package serves every machine and Python that flies. `backend.txt` pins what
-builds the wheel. `dist/` has the wheel, the two files with the hash of the wheel as their last line, and the list of
-parts (CycloneDX) with their versions, licences and hashes. The same commit gives the same bytes.
+file of these versions. One version of each package serves every machine that flies, and every Python from 3.11 on; no
+version of numpy and ONNX Runtime serves 3.10 and 3.14, so `base-3.10.txt` and `onboard-3.10.txt` are for that one.
+`backend.txt` pins what builds the wheel. `dist/` has the wheel, the four files with the hash of the wheel as their last
+line, and for each `onboard` the list of parts (CycloneDX) with their versions, licences and hashes. The same commit
+gives the same bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from uv import find_uv_bin
 
 REPOSITORY = Path(__file__).parents[2]
 LOCKS = Path("docs/install")
-EXTRAS = {"base": (), "onboard": ("onboard",)}
+# File -> the extra that it has.
+INSTALLS = {"base": "", "onboard": "onboard", "base-3.10": "", "onboard-3.10": "onboard"}
 # Read in the wheel: the metadata of these packages name no licence.
 LICENCES = {"protobuf": "BSD-3-Clause"}
 
@@ -57,14 +60,16 @@ def unreachable() -> str:
 def lock(tree: Path, *, upgrade: bool) -> None:
     """Write the files of LOCKS in a tree with pyproject.toml; without `upgrade` their versions stay where they can."""
     backend = tomllib.loads((tree / "pyproject.toml").read_text())["build-system"]["requires"]
-    options = ["--universal", "--fork-strategy", "fewest", "--python-version", "3.11", "--generate-hashes"]
-    options += ["--only-binary", ":all:", "--emit-build-options", "--custom-compile-command", "make lock"]
-    options += ["--upgrade"] if upgrade else []
-    for name, extras in EXTRAS.items():
-        chosen = [part for extra in extras for part in ("--extra", extra)]
-        uv("pip", "compile", "pyproject.toml", *chosen, *options, "--output-file", LOCKS / f"{name}.txt", cwd=tree)
+    options = ["--generate-hashes", "--only-binary", ":all:", "--emit-build-options"]
+    options += ["--custom-compile-command", "make lock", *(["--upgrade"] if upgrade else [])]
+    newer = [*options, "--python-version", "3.11", "--universal", "--fork-strategy", "fewest"]
+    # For one Python alone, uv sees which versions have no file for it.
+    oldest = [*options, "--python-version", "3.10", "--python-platform", "x86_64-manylinux_2_28"]
+    for name, extra in INSTALLS.items():
+        chosen = [*(oldest if name.endswith("3.10") else newer), *(["--extra", extra] if extra else [])]
+        uv("pip", "compile", "pyproject.toml", *chosen, "--output-file", LOCKS / f"{name}.txt", cwd=tree)
     into = LOCKS / "backend.txt"
-    uv("pip", "compile", "-", "--no-annotate", *options, "--output-file", into, cwd=tree, text="\n".join(backend))
+    uv("pip", "compile", "-", "--no-annotate", *newer, "--output-file", into, cwd=tree, text="\n".join(backend))
 
 
 def pins(text: str) -> dict[str, tuple[str, frozenset[str]]]:
@@ -92,18 +97,19 @@ def build_wheel(tree: Path, into: Path, epoch: str) -> Path:
     return wheel
 
 
-def parts(tree: Path, into: Path, epoch: str) -> dict[str, Any]:
-    """Return the CycloneDX list of what `onboard.txt` in `into` installs here, with the hashes of that file."""
+def parts(tree: Path, into: Path, name: str, epoch: str) -> dict[str, Any]:
+    """Return the CycloneDX list of what a file of `into` installs on Linux, with the hashes of that file."""
+    text = (into / f"{name}.txt").read_text()
     with tempfile.TemporaryDirectory() as folder:
         uv("venv", "--python", sys.executable, folder)
-        options = ["--require-hashes", "--find-links", into, "--requirement", into / "onboard.txt"]
+        options = ["--require-hashes", "--find-links", into, "--requirement", into / f"{name}.txt"]
         uv("pip", "install", "--python", folder, *options)
         command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible"]
         command += ["--pyproject", str(tree / "pyproject.toml"), folder]
         variables = {**os.environ, "SOURCE_DATE_EPOCH": epoch}
         done = subprocess.run(command, env=variables, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
-    pinned = pins((into / "onboard.txt").read_text())
+    pinned = pins(text)
     for component in (found["metadata"]["component"], *found["components"]):
         name = canonicalize_name(component["name"])
         version, hashes = pinned[name]
@@ -122,13 +128,14 @@ def dist(into: Path) -> None:
         epoch = committed(tree)
         wheel = build_wheel(tree, into, epoch)
         name, version = wheel.name.split("-")[:2]
-        for lock_name, extras in EXTRAS.items():
-            own = f"{name}{''.join(f'[{extra}]' for extra in extras)}=={version}"
+        for lock_name, extra in INSTALLS.items():
+            own = f"{name}{extra and f'[{extra}]'}=={version}"
             digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
             text = (tree / LOCKS / f"{lock_name}.txt").read_text()
             (into / f"{lock_name}.txt").write_text(f"{text}{own} \\\n    --hash=sha256:{digest}\n")
-        listed = json.dumps(parts(tree, into, epoch), indent=2, sort_keys=True)
-        (into / f"{name}-{version}.cdx.json").write_text(listed + "\n")
+        for lock_name, suffix in (("onboard", ""), ("onboard-3.10", "-python3.10")):
+            listed = json.dumps(parts(tree, into, lock_name, epoch), indent=2, sort_keys=True)
+            (into / f"{name}-{version}{suffix}.cdx.json").write_text(listed + "\n")
 
 
 def main(command: str) -> None:

@@ -1,0 +1,202 @@
+"""Orders and results of a store (FORMAT.md 5.3, 6.8): places them, reads them, and judges a result.
+
+`orders/<build key>` and `results/<build key>` have the id of an object, as a pin has. A name there is only a pointer:
+what it leads to must be of that key. An order is signed by nobody. A result counts only as the role `builder` of a
+trust root signs it (decision 0026), and only for the order that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from store.disk import log
+from store.disk.layout import ORDERS, RESULTS
+from store.disk.media import Media
+from store.disk.objects import inserting
+from store.disk.quarantine import present
+from store.errors import Corrupt, NotFound, Refused
+from store.format.cose import Envelope
+from store.format.host import fit
+from store.format.ids import BuildKey, ObjectId, is_hex
+from store.format.manifest import ENVELOPE_LIMIT
+from store.format.order import ORDER_LIMIT, Order
+from store.format.result import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Result
+from store.ground.needs import Need, pinned_id
+from store.ground.repository import Repository
+from store.takeoff.evidence import StoreEvidence
+from store.trust.keys import Signer, sign
+from store.trust.root import TrustRoot, check_signatures, check_signer
+
+
+def keys_in(media: Media, folder: str) -> list[BuildKey]:
+    """Return the build keys that have an order or a result, ascending. Other names are passed over: an audit reports
+    them."""
+    return [BuildKey.parse(name) for name in media.names_if_there(folder) if is_hex(name)]
+
+
+def holder_of(folder: str, key: BuildKey) -> str:
+    """Return the path of the pointer of a key."""
+    return f"{folder}/{key}"
+
+
+def read_order(evidence: StoreEvidence, key: BuildKey) -> tuple[ObjectId, Order]:
+    """Return the order of a key, and its object. Raise NotFound (kind `no-order`) where the store has none, Corrupt for
+    one that does not hold or is of another key."""
+    holder = holder_of(ORDERS, key)
+    try:
+        id_ = pinned_id(evidence.media, holder)
+    except NotFound as error:
+        raise NotFound(f"the store has no order of the key {key}", kind="no-order", key=str(key)) from error
+    order = Order.parse(evidence.object(id_, ORDER_LIMIT))
+    if order.key != key:
+        text = f"{holder} leads to the order of the key {order.key}"
+        raise Corrupt(text, remedy="remove the file, and order again", kind="bad-order", key=str(key))
+    return id_, order
+
+
+def read_result(evidence: StoreEvidence, key: BuildKey, root: TrustRoot) -> Result:
+    """Return the result of a key, whose signatures hold under a trust root.
+
+    Raise NotFound (kind `no-result`) where the store has none, Corrupt (`bad-result`, `other-key`) for one that does
+    not hold or is of another key, and Untrusted for its signatures.
+    """
+    holder = holder_of(RESULTS, key)
+    try:
+        id_ = pinned_id(evidence.media, holder)
+    except NotFound as error:
+        raise NotFound(f"the store has no result of the key {key}", kind="no-result", key=str(key)) from error
+    result = parsed_result(evidence.object(id_, ENVELOPE_LIMIT), root)
+    if result.key != key:
+        raise Corrupt(f"{holder} leads to the result of the key {result.key}", kind="other-key", key=str(key))
+    return result
+
+
+def accepted_result(evidence: StoreEvidence, key: BuildKey, root: TrustRoot) -> Result:
+    """Return the result of a key that this store has taken: its signatures hold, and the order that it names is not
+    open. One that a copy brought, and that nobody judged, is not taken. Raise as `read_result` does."""
+    result = read_result(evidence, key, root)
+    try:
+        open_order = pinned_id(evidence.media, holder_of(ORDERS, key))
+    except NotFound:
+        return result
+    if open_order == result.order:
+        text = f"the result of the key {key} is not accepted yet"
+        raise NotFound(text, remedy="run `flightbag engines accept`", kind="no-result", key=str(key))
+    return result
+
+
+def unsigned_result(evidence: StoreEvidence, key: BuildKey) -> tuple[ObjectId, int, Result]:
+    """Return the result of a key, whoever signed it, with its object and size. Raise NotFound, Corrupt."""
+    holder = holder_of(RESULTS, key)
+    id_ = pinned_id(evidence.media, holder)
+    data = evidence.object(id_, ENVELOPE_LIMIT)
+    try:
+        return id_, len(data), Result.parse(Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT).payload)
+    except Corrupt as error:
+        raise Corrupt(f"{holder} leads to no result: {error.message}", kind="bad-result") from error
+
+
+def parsed_result(data: bytes, root: TrustRoot) -> Result:
+    """Return the result in these bytes, if the role builder of a trust root has signed it. Raise Corrupt (kind
+    `bad-result`) for other bytes, Untrusted for signatures that do not hold."""
+    try:
+        envelope = Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT)
+        check_signatures(envelope, root, AAD_LABEL, "builder", "the result")
+        return Result.parse(envelope.payload)
+    except Corrupt as error:
+        raise Corrupt(f"the result does not hold: {error.message}", kind="bad-result") from error
+
+
+def judge(result: Result, order: Order, id_: ObjectId) -> None:
+    """Raise Refused unless a result, whose signatures hold, is one of this order, whose object is `id_`: made for it,
+    on a host that meets its need, and with exactly the figures that it asks for, none too low."""
+    if result.order != id_ or result.key != order.key:
+        text = f"the result is of the order {result.order}, and the store has the order {id_} for the key {order.key}"
+        raise Refused(text, remedy="carry the order to the device, and fulfil it there", kind="other-order")
+    if order.engine and result.engine != order.engine[1:]:
+        text = "the result is of another engine than the one that the order asks to measure"
+        raise Refused(text, remedy="fulfil the order again", kind="other-engine")
+    for need in (order.need, result.need):
+        if lacking := (fit(result.host, need).lacking or fit(result.host, need).unjudged):
+            text = f"the result was made on {result.host}, which lacks {' and '.join(lacking)}"
+            raise Refused(text, remedy="fulfil the order on a device that it is for", kind="wrong-host")
+    asked = [(one.figure, one.least, one.recipe, one.probe) for one in order.probes]
+    if sorted(asked) != [(one.name, one.least, one.recipe, one.probe) for one in result.figures]:
+        text = "the result has other figures, or measured on other probes, than the order asks for"
+        raise Refused(text, remedy="fulfil the order again", kind="other-figures")
+    for one in result.figures:
+        if one.value < one.least:
+            text = f"{one.name} is {one.value} ppm by the result, and at least {one.least} is required"
+            raise Refused(text, remedy="look at the engine's options and precision", kind="too-low")
+
+
+def order_need(evidence: StoreEvidence, key: BuildKey) -> Need:
+    """Return what an order needs: its object, and all that it names."""
+    id_, order = read_order(evidence, key)
+    return Need(holder_of(ORDERS, key), {id_: len(order.render()), **order.objects}.items())
+
+
+def result_need(evidence: StoreEvidence, key: BuildKey) -> Need:
+    """Return what a result needs: its object, the card, the engine. No signature is judged: keeping too much does no
+    harm."""
+    id_, size, result = unsigned_result(evidence, key)
+    return Need(holder_of(RESULTS, key), {id_: size, **dict(result.objects)}.items())
+
+
+def place(repository: Repository, folder: str, key: BuildKey, id_: ObjectId) -> None:
+    """Make a key's pointer in a folder lead to an object, durably. The object, and all that it names, are durable
+    before the call."""
+    repository.disk.make_directory(repository.media.absolute(folder))
+    repository.disk.sync_directory(repository.media.path)
+    repository.replace(holder_of(folder, key), f"{id_}\n".encode())
+
+
+def open_order(repository: Repository, order: Order, id_: ObjectId, *, now: int) -> bool:
+    """Make an order, whose object and all that it names are in the store, one of this store, durably: the log line,
+    then the pointer. Return whether it was not one before. `now` is unix seconds."""
+    with suppress(NotFound, Corrupt):
+        if read_order(repository.evidence, order.key)[0] == id_ == ordered_here(repository.media, order.key):
+            return False
+    facts = {"key": str(order.key), "object": str(id_)}
+    repository.append_log(log.Event(now, "ordered", facts))
+    place(repository, ORDERS, order.key, id_)
+    return True
+
+
+def ordered_here(media: Media, key: BuildKey) -> ObjectId | None:
+    """Return the order that this store made last for a key, by its log, which nothing carries to another store but a
+    plain copy; None where it made none."""
+    text = ""
+    for event in log.events(media):
+        if event.event == "ordered" and event.facts.get("key") == str(key):
+            text = str(event.facts.get("object", ""))
+    return ObjectId.parse(text) if is_hex(text) else None
+
+
+def close(repository: Repository, key: BuildKey) -> None:
+    """Remove the order of a key, if the store has one."""
+    if present(repository.media, holder := holder_of(ORDERS, key)):
+        repository.disk.remove(repository.media.absolute(holder))
+        repository.disk.sync_directory(repository.media.absolute(ORDERS))
+
+
+def signed_result(result: Result, signers: Sequence[Signer], root: TrustRoot) -> bytes:
+    """Return the bytes of a result, signed by keys of the role builder. Raise Untrusted for another key, and for fewer
+    than the role needs."""
+    envelope = Envelope(CONTENT_TYPE, result.render())
+    for signer in signers:
+        check_signer(root, signer.public, "builder")
+        envelope = sign(envelope, signer, root.aad(AAD_LABEL))
+    check_signatures(envelope, root, AAD_LABEL, "builder", "the result")
+    return envelope.render()
+
+
+def add_result(repository: Repository, key: BuildKey, data: bytes) -> ObjectId:
+    """Insert a signed result and make the key's pointer lead to it, durably. The engine and the card are in the store
+    before."""
+    with inserting(repository.media, repository.disk, None) as batch:
+        added = batch.add_bytes(data)
+        batch.commit()
+    place(repository, RESULTS, key, added.id)
+    return added.id
