@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from builders.extras import import_extra, require_build_extra
+from builders.extras import import_extra, require_build_extra, require_onboard_extra
 from store.errors import FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey
 from store.ground.repository import Repository

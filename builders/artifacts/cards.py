@@ -39,12 +39,19 @@ def card_of_backbone(repository: Repository, mission: str, backbone: str, host: 
     None. Raise NotFound for a mission without such an engine."""
     engines = engines_of(repository.current(mission).table.entries).get(backbone, ())
     engine = engine_for(engines, host) if host is not None else engines[0] if len(engines) == 1 else None
+    if not engines:
+        raise NotFound(
+            f"mission {mission} has no engine of a backbone {backbone}",
+            remedy="name another backbone",
+            mission=mission,
+            backbone=backbone,
+        )
     if engine is None:
         needs = ", ".join(engine.need for engine in engines)
         raise NotFound(
             f"mission {mission} has {len(engines)} engines of the backbone {backbone}, of which none is for "
             f"{host or 'every host'}",
-            remedy=f"name a host class with --host: they need {needs}" if engines else "name another backbone",
+            remedy=f"name a host class with --host: they need {needs}",
             mission=mission,
             backbone=backbone,
         )
