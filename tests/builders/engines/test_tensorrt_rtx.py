@@ -501,7 +501,7 @@ def test_whatever_memory_it_may_use_a_compilation_ends(bench: Bench, monkeypatch
     monkeypatch.setattr(isolation, "STILL_S", 5.0)
     spec = bench.spec(blocks(60), InputRange("image", ("N", 3, 16, 16), 1, 2, 4))
     outcomes = {}
-    for mib in range(500, 1100, 25):
+    for mib in (*range(500, 1100, 50), *range(780, 840, 4)):
         settings = CompileSettings(Limits(mib << 20, SECONDS), bench.folder / "cache")
         folder = bench.folder / f"mib{mib}"
         folder.mkdir()
