@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest test-pythons check drill fuzz mutate bench lock dist fix clean
+.PHONY: demo test test-oldest test-pythons test-aarch64 check drill fuzz mutate bench lock dist fix clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
@@ -35,13 +35,18 @@ test-oldest: $(VENV)/.stamp
 test-pythons: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.pythons
 
+# What flies, on an emulated computer of 64-bit ARM: needs qemu-user-static and apt. Four minutes.
+test-aarch64: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.aarch64
+
 # Every crash state, injected fault and damage, 400 kills, many processes for a minute; the proofs that are too long for `make test`.
 drill: $(VENV)/.stamp
 	$(BIN)/python -m tests.faults.drill
 	$(BIN)/python -m tests.faults.engine_kills 50
 	FLIGHTBAG_DRILL=1 $(BIN)/pytest -n 2 -q tests/faults/test_publication.py tests/faults/test_crowded.py \
-		tests/builders/test_confinement.py tests/conformance/test_exports.py \
-		tests/builders/engines/test_model.py tests/builders/engines/test_tensorrt_rtx.py tests/bench
+		tests/builders/test_confinement.py tests/conformance/test_exports.py tests/conformance/test_pythons.py \
+		tests/builders/engines/test_model.py tests/builders/engines/test_tensorrt_rtx.py \
+		tests/builders/test_fulfilment_runtimes.py tests/bench
 	FLIGHTBAG_STRESS=30 $(BIN)/pytest -q tests/store/test_machine.py
 
 # Bytes made up and changed for every reader of untrusted bytes: five minutes. Then 10,000 changed and re-signed stores for two verifiers: as long.
@@ -79,4 +84,4 @@ fix: $(VENV)/.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venvs .demo .mutate dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venvs .aarch64 .demo .mutate dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

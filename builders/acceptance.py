@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from builders.artifacts.store import ArtifactStore
 from builders.engines.card import CARD_LIMIT, Card
 from builders.engines.check import Tolerance, require_tolerance
 from builders.engines.failures import failure
@@ -52,7 +53,8 @@ def accept(repository: Repository, stick: str | os.PathLike[str], *, now: int) -
 
 def _accepted(writer: Writer, source: Repository, key: BuildKey, root: TrustRoot, now: int) -> Acceptance:
     try:
-        return _accept(writer, source, key, root, now)
+        with ArtifactStore(writer, now).key_lock(key):
+            return _accept(writer, source, key, root, now)
     except FlightbagError as error:
         return Acceptance(key, "refused", error=error)
 

@@ -17,12 +17,15 @@ from store.errors import Unavailable
 
 # What flies runs on 3.10, the Python of JetPack 6. Its SQLite takes no limits, and building reads foreign databases.
 _GROUND_PYTHON = (3, 11)
+# The least extra that brings a library; "build" brings the others.
+_LEAST_EXTRA = {"numpy": "onboard", "onnxruntime": "onboard"}
 _ONBOARD = ("numpy", "onnxruntime")
 _BUILD = ("numpy", "PIL", "onnx", "onnxruntime", "pmtiles", "pydantic", "shapely")
 
 
-def missing_extra(library: str, extra: str = "build") -> Unavailable:
-    """Return the error for a library of an extra that is not installed."""
+def missing_extra(library: str, extra: str = "") -> Unavailable:
+    """Return the error for a library that is not installed. It names an extra that brings it, by default the least."""
+    extra = extra or _LEAST_EXTRA.get(library, "build")
     return Unavailable(
         f"this needs {library}, which is not installed",
         remedy=f"pip install 'flightbag[{extra}]'",
@@ -31,8 +34,11 @@ def missing_extra(library: str, extra: str = "build") -> Unavailable:
     )
 
 
-def import_extra(module: str, extra: str = "build") -> Any:
-    """Return the module of an extra. Raises Unavailable, which names the extra, where it is not installed."""
+def import_extra(module: str, extra: str = "") -> Any:
+    """Return the module of an extra. Raises Unavailable, which names the extra, where it is not installed.
+
+    An extra need not be given where it is the least one that brings the library.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ Needs numpy, ONNX Runtime and the library of the backend; no index of the store 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from builders.engines.base import EngineBackend, EngineSpec, PhaseProgress, Refe
 from builders.engines.card import CARD_LIMIT, Card
 from builders.engines.check import Tolerance
 from builders.engines.compiling import CompiledEngine, CompileSettings, compiled_engine, spec_request
+from builders.engines.failures import failure
 from builders.engines.isolation import compile_in_worker
 from builders.engines.model import MAX_ONNX_BYTES
 from builders.engines.recipe import engine_recipe, spec_of_fields
+from builders.engines.session import WEIGHTS
 from builders.recipe import Recipe
 from store.disk.layout import ORDERS
 from store.disk.media import object_path
@@ -88,11 +90,10 @@ def _why_not(order: Order) -> str:
     """Return why this machine does not meet an order, "" if it does."""
     try:
         library = backend(order.backend)
-        spec = _spec(order, Path(MODEL))
-        _require_same_key(order, library, spec)
         host = library.describe_host()
         if not meets(host, order.need):
             return f"it needs {order.need}, this machine is {host}"
+        _require_same_key(order, library, _spec(order, Path(MODEL)))
         return "" if order.engine else library.makes(order.need)
     except FlightbagError as error:
         return error.message
@@ -106,8 +107,11 @@ def _require_same_key(order: Order, library: EngineBackend, spec: EngineSpec) ->
     """Raise Refused unless this program, on this machine, gives the engine the key that the order has: else it would
     make another engine than the one that was ordered."""
     caster = str(order.fields.get("caster", ""))
-    own = engine_recipe(spec, order.need, library.key_fields(spec, order.need), caster)
-    if own.key != order.key:
+    try:
+        own = engine_recipe(spec, order.need, library.key_fields(spec, order.need), caster).key
+    except (KeyError, TypeError, ValueError):  # the options are those of another backend, or of none
+        own = None
+    if own != order.key:
         raise Refused(
             f"this version of the program makes another engine than the order of {order.backbone} asks for",
             remedy="use the version of flightbag that ordered it",
@@ -146,7 +150,9 @@ def fulfil(
         measured = _figures(order, figures)
         parts = {part.name: batch.add(read_chunks(str(part.path)), expect=part.id) for part in made.parts}
         card = _card(order, made, {one: [str(added.id), added.size] for one, added in parts.items()})
-        added = [batch.add_bytes(card.render()), *(parts[one] for one in ("model", "weights") if one in parts)]
+        data = card.render()
+        Card.parse(data)  # what the worker says may be anything
+        added = [batch.add_bytes(data), *(parts[one] for one in ("model", "weights") if one in parts)]
         batch.commit()
         result = Result(
             order=id_,
@@ -168,7 +174,7 @@ def _made(
     folder: Path,
     settings: CompileSettings,
     progress: PhaseProgress,
-) -> tuple[CompiledEngine, dict[str, Any]]:
+) -> tuple[CompiledEngine, Mapping[str, tuple[int, int]]]:
     """Run the worker on private copies of what the order names. Return the engine, and [value, queries] by set."""
     evidence = repository.evidence
     if read_order(evidence, order.key)[1] != order:
@@ -203,7 +209,19 @@ def _made(
     }
     result, log = compile_in_worker(request, folder, settings.limits, progress, name, "builders.fulfilling")
     error, cosine = order.tolerance
-    return compiled_engine(result, Tolerance(error / NANO, cosine / NANO), log), result["figures"]
+    try:
+        made = compiled_engine(result, Tolerance(error / NANO, cosine / NANO), log)
+        return made, {one.set: _numbers(result["figures"][one.set]) for one in order.probes}
+    except (KeyError, TypeError, ValueError) as wrong:
+        text = f"the process that makes the engine of {order.backbone} gave back no result: {wrong!r}"
+        raise failure("failed", text, log=log) from wrong
+
+
+def _numbers(figure: Any) -> tuple[int, int]:
+    value, queries = figure
+    if type(value) is not int or type(queries) is not int:
+        raise TypeError("expected two integers for a figure")
+    return value, queries
 
 
 def _present(repository: Repository, order: Order, folder: Path) -> dict[str, Any] | None:
@@ -217,8 +235,9 @@ def _present(repository: Repository, order: Order, folder: Path) -> dict[str, An
     if not card.describes(order.key, order.engine[1:]):
         raise Corrupt(f"the card {id_} is not that of the engine that the order names", kind="bad-card")
     paths = [
-        str(_copy(repository, part, count, folder / name))
-        for name, (part, count) in zip(("present.engine", "present.weights"), order.engine[1:], strict=False)
+        # An engine names the file of its weights.
+        str(_copy(repository, part, count, folder / "present" / name))
+        for name, (part, count) in zip(("engine", WEIGHTS), order.engine[1:], strict=False)
     ]
     return {
         "model": paths[0],
@@ -255,10 +274,10 @@ def _copy(repository: Repository, id_: ObjectId, size: int, path: Path) -> Path:
     return path
 
 
-def _figures(order: Order, measured: dict[str, Any]) -> tuple[ResultFigure, ...]:
+def _figures(order: Order, measured: Mapping[str, tuple[int, int]]) -> tuple[ResultFigure, ...]:
     figures = []
     for one in order.probes:
-        value, queries = map(int, measured[one.set])
+        value, queries = measured[one.set]
         if value < one.least:
             raise Refused(
                 f"{one.figure} is {value} ppm, and the order of {order.backbone} demands at least {one.least}",

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builders.activity import doing
-from builders.artifacts.elsewhere import measured_elsewhere
 from builders.artifacts.engine import EngineBuilder, EngineTask
 from builders.artifacts.executor import LocalExecutor
 from builders.artifacts.plan import Plan, make_plan
@@ -29,12 +28,12 @@ from builders.imagery.coverage import shortfall, with_views
 from builders.report import OrderReport, too_few_tiles
 from store.disk.media import object_path
 from store.disk.objects import Batch, read_chunks
-from store.errors import Corrupt, Invalid, Refused
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused
 from store.format.cbor import encode
 from store.format.ids import ObjectId
 from store.format.manifest import PPM
 from store.format.order import MODEL, NANO, Order, OrderFile, OrderProbe
-from store.ground.orders import open_order
+from store.ground.orders import accepted_result, open_order
 from store.ground.writer import writing
 from store.takeoff.fidelity import fidelity_recipe
 
@@ -81,19 +80,20 @@ class _Ordering:
             return task.backend.makes(task.host)
         if not (why := task.elsewhere):
             return ""
-        proven = all(
-            probe.present is not None
-            and measured_elsewhere(
-                self.store.writer.repository,
-                self.context.repository.trust_root().root,
-                tuple(id_ for id_, _ in task.present[1:]),
-                probe.present[0][0],
-                fidelity_recipe(probe.recipe.key, task.recipe.key),
-            )
-            for probe in plan.of(ProbeTask)
+        root, asked = self.context.repository.trust_root().root, plan.of(ProbeTask)
+        recipes = {
+            fidelity_recipe(probe.recipe.key, task.recipe.key)
+            for probe in asked
             if probe.set.backbone == task.spec.backbone
-        )
-        return "" if proven else f"nothing here measures it: {why}"
+        }
+        try:
+            result = accepted_result(self.context.repository.evidence, task.recipe.key, root)
+        except NotFound:
+            return f"nothing has measured it: {why}"
+        except FlightbagError as error:
+            return f"{error.message}: {why}"
+        proven = result.engine == task.present[1:] and recipes <= {figure.recipe for figure in result.figures}
+        return "" if proven else f"nothing has measured it: {why}"
 
     def probes(self, plan: Plan) -> list[BuiltProbe]:
         """Return the probes of the mission, made of its map, which is built as a build of the mission would."""
@@ -196,7 +196,12 @@ def _probes(task: EngineTask, probes: list[BuiltProbe], least: int) -> Iterator[
 
 
 def _added(batch: Batch, path: Path) -> tuple[OrderFile, ...]:
-    """Insert a network of a private folder, with the external data that it names."""
+    """Insert a network of a private folder: as one file, or, where that would be larger than 2 GiB, with the external
+    data that it names."""
+    whole = session_source(path)
+    if isinstance(whole, bytes):
+        added = batch.add_bytes(whole)
+        return (OrderFile(MODEL, added.id, added.size),)
     locations = external_locations(parse_onnx(path.read_bytes(), path.name), path.name)
     files = [(MODEL, path), *((location, path.parent / location) for location in locations)]
     return tuple(sorted(_file(batch, name, file) for name, file in files))

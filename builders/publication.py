@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from store.format.manifest import CONTENT_TYPE, MISSION_ID, Issue, Manifest
 from store.ground.issuing import Draft, Issued, Keys, draft_of, issue, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
+from store.takeoff.fidelity import claims
 from store.trust.keys import Signer
 from store.trust.review import require_code, signing_code
 from store.trust.root import TrustRoot
@@ -44,6 +45,7 @@ from store.trust.root import TrustRoot
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from builders.mission.schema import Target
     from builders.report import BuildReport
 
 Progress = Callable[[str, int, int], None]
@@ -130,7 +132,7 @@ def build(
             raise _other_report("the report of a mission that it did not name")
         if payload is not None:
             _check_report(report, "built", payload.manifest, payload.table)
-            _require_stated(mission_file, stated[0], places, payload.manifest, repository.trust_root().root, now)
+            _require_stated(mission_file, stated[0], places, payload, repository.trust_root().root, now)
             with writing(repository) as writer:
                 report = _publish(writer, report.mission, payload, report, keys, now, expect)
         else:
@@ -184,7 +186,7 @@ def _check_report(report: BuildReport, outcome: str, manifest: Manifest, table: 
 
 
 def _require_stated(
-    path: Path, data: bytes, places: Sequence[str], manifest: Manifest, trust_root: TrustRoot, now: int
+    path: Path, data: bytes, places: Sequence[str], payload: _Payload, trust_root: TrustRoot, now: int
 ) -> None:
     """Raise Refused unless the manifest says what the mission file says: that process has read foreign bytes since.
 
@@ -192,10 +194,11 @@ def _require_stated(
     files that state these.
     """
     from builders.crossing import place_digest
-    from builders.mission.reader import mission_of, proof_aboard
-    from builders.mission.schema import scaled
+    from builders.mission.reader import mission_of, targets_of
+    from builders.mission.schema import AUTO, scaled
     from builders.mission.validity import Validity
 
+    manifest = payload.manifest
     stated, facts = mission_of(path, data), manifest.mission
     exact, alt_m = stated.takeoff.exact, stated.takeoff.alt_m
     altitude = {} if alt_m is None else {"alt": scaled(alt_m, 3)}
@@ -208,8 +211,10 @@ def _require_stated(
         "sector": (stated.sector, facts.sector),
         "validity": (True, Validity.of(stated, trust_root).kept_by(manifest.issue, now=now)),
     }
-    if manifest.unproven:
-        pairs["target.proof"] = (True, proof_aboard(path, data))
+    targets = dict(_by_host(targets_of(path, data), manifest.hosts, AUTO))
+    pairs["target.host"] = (sorted(targets), list(manifest.hosts))
+    unproven = [host for host, one in targets.items() if one.proof == "required" and any(claims(payload, host))]
+    pairs["target.proof"] = ([], unproven)
     if stated.area.bbox_e7 is not None:
         pairs["area"] = (Area(stated.area.bbox_e7), facts.area)
     if "area" not in pairs or exact is None:
@@ -221,6 +226,15 @@ def _require_stated(
             remedy="if you changed the file meanwhile, build again; if not, check every input that came from outside",
             kind="other-mission",
         )
+
+
+def _by_host(targets: Sequence[Target], hosts: Sequence[str], auto: str) -> Iterator[tuple[str, Target]]:
+    """Yield the class of each target, and the target. The class that the file leaves to this machine, as `auto`, is the
+    one of these that it does not name."""
+    named = {target.host for target in targets}
+    others = [host for host in hosts if host not in named]
+    for target in targets:
+        yield (others[0] if target.host == auto and len(others) == 1 else target.host), target
 
 
 def _unsigned(repository: Repository, report: BuildReport) -> BuildReport:

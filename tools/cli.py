@@ -409,6 +409,7 @@ def sync(
         "unchanged": list(copies.unchanged),
         "newer_at_target": list(copies.newer),
         "refused": [{"mission": mission, "why": why} for mission, why in copies.refused],
+        "orders": [holder for holder, _ in copies.pointers],
         "removed": removed,
         "not_removed": [{"path": path, "why": why} for path, why in left],
         "dry_run": dry_run,
@@ -430,6 +431,8 @@ def sync(
         if copies.roots:
             versions = ", ".join(map(str, copies.roots))
             say(f"{'would copy' if dry_run else 'copied'} trust root {versions}")
+        if copies.pointers:
+            say(f"{verb} {render.many(len(copies.pointers), 'order or result', 'orders and results')}")
         for name in removed:
             say(f"{'would remove' if dry_run else 'removed'} {name}")
         for _, why in left:

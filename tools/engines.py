@@ -11,6 +11,7 @@ from builders.extras import import_extra, require_build_extra, require_onboard_e
 from store.errors import FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
+from store.trust.root import check_signer
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
@@ -71,7 +72,7 @@ def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
 
 @command
 def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = False) -> int:
-    """Order the engines of a mission that this machine cannot make, or cannot measure.
+    """Order the engines that this machine cannot make or measure.
 
     An order lies in the store: `flightbag sync` carries it to a device, where `engines fulfil` makes the engine.
     The map is built for the probes, and is not built again with the mission.
@@ -113,6 +114,8 @@ def fulfil(
     rows: list[dict[str, Any]] = []
     failed = False
     with Repository.open(store) as repository, work_bars() as progress:
+        for public in keys.known:  # before anything is made
+            check_signer(repository.trust_root().root, public, "builder")
         for offer in offers(repository):
             row = render.offer_json(offer)
             if key and offer.open:
@@ -146,9 +149,10 @@ def accept(
     ],
     as_json: Json = False,
 ) -> int:
-    """Take the results of this store's orders from a store that came back from a device.
+    """Take the results of orders from a store that came back.
 
-    A result counts if keys of the role builder have signed it. The next build uses the engine and its figures.
+    A result counts for an order that this store made, if keys of the role builder
+    have signed it. The next build uses the engine and its figures.
 
     Example: flightbag engines accept ground --from /media/stick
     """
@@ -161,7 +165,7 @@ def accept(
         print_json([render.acceptance_json(one) for one in taken])
     else:
         print_lines(render.acceptances(taken))
-    return OK if taken and all(one.error is None for one in taken) else NO
+    return OK if all(one.error is None for one in taken) else NO
 
 
 @command
@@ -236,7 +240,7 @@ def host(as_json: Json = False) -> int:
 
 
 def _faiss_component() -> str:
-    import_extra("numpy", "onboard")
+    import_extra("numpy")
     from builders.onboard.ann import host_component
 
     return host_component()

@@ -44,6 +44,7 @@ from builders.mission.schema import (
     Quality,
     Section,
     Takeoff,
+    Target,
     is_path,
     one_or_more,
     scaled,
@@ -116,12 +117,13 @@ def mission_of(path: Path, data: bytes) -> Mission:
     return section
 
 
-def proof_aboard(path: Path, data: bytes) -> bool:
-    """Whether the bytes of a mission file, `path` in messages, let aircraft prove an engine of a target. Opens nothing.
-    Raises Invalid."""
-    target = _parse(path, data).get("target")
-    tables = target if isinstance(target, list) else [target]
-    return any(isinstance(one, dict) and one.get("proof") == "aboard" for one in tables)
+def targets_of(path: Path, data: bytes) -> tuple[Target, ...]:
+    """The targets of the bytes of a mission file, `path` in messages. Opens nothing. Raises Invalid."""
+    tables = one_or_more(_parse(path, data).get("target"))
+    try:
+        return tuple(Target.model_validate(table) for table in tables)
+    except (ValidationError, TypeError):
+        raise Invalid(f"{path}: target is missing or wrong", remedy="correct the file", path=str(path)) from None
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:

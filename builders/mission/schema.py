@@ -49,7 +49,7 @@ MIN_ALT_M, MAX_ALT_M = -1000, 20000
 MAX_VALUES = 4096
 MAX_FIXED = 1 << 22
 MAX_EXPONENT = 40
-_AUTO = "auto"
+AUTO = "auto"
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -121,7 +121,7 @@ def _is_dim(value: Any) -> bool:
 def _host(value: Any) -> str:
     if type(value) is not str:
         raise ValueError
-    if value != _AUTO and (wrong := objection(value)):
+    if value != AUTO and (wrong := objection(value)):
         raise ValueError(wrong)
     return value
 

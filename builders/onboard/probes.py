@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 
 from builders.descriptors.shard import Descriptors
 from builders.descriptors.tensors import read_tensors, write_tensors
+from builders.engines.backends import backend
+from builders.engines.failures import failure
 from builders.onboard.flying import FlyingEngine, batches_of, card_of, engine_of, sets_of
 from builders.onboard.loading import open_engine
 from builders.onboard.measurement import Measurement
 from builders.recipe import PROBE_SCHEMA, SHARD_SCHEMA, RowRecipe
 from store.errors import Corrupt, NotFound
+from store.format.entries import Entry
+from store.format.host import contradicted
 from store.format.manifest import PPM
 from store.takeoff.fidelity import fidelity_recipe
 from store.takeoff.loading import load
@@ -90,7 +94,8 @@ def probe(mission: VerifiedMission, set_: str) -> Measurement:
 
     The engine describes the images of the set's signed probe; the value is the least cosine between a descriptor and
     the row of the same view, in parts per million. `holds` is the answer. Raises NotFound for a set that has no probe,
-    and as `open_engine` and `FlyingEngine.describe` do.
+    Refused for an unproven figure where this machine is not of the class that the mission was verified for, and as
+    `open_engine` and `FlyingEngine.describe` do.
     """
     entry = mission.table.find(f"probes/{set_}.safetensors")
     if entry is None or entry.key is None:
@@ -101,12 +106,28 @@ def probe(mission: VerifiedMission, set_: str) -> Measurement:
         )
     views = Probe.parse(load(mission, entry.name, kind="probe"))
     engine = engine_of(mission, set_, views.recipe)
+    recipe = fidelity_recipe(entry.key, engine.key) if engine.key is not None else b""
+    if mission.host is not None and any(one.recipe == recipe for one in mission.manifest.unproven):
+        _require_aboard(engine, mission.host)
     flying = FlyingEngine(
         open_engine(mission, engine.meta["backbone"]), views.recipe, batches_of(card_of(mission, engine))
     )
     value = int(max(views.fidelity(flying), 0.0) * PPM)
-    recipe = fidelity_recipe(entry.key, engine.key) if engine.key is not None else b""
     return Measurement.of(mission, f"fidelity/{set_}", value, recipe, {}, len(views.images))
+
+
+def _require_aboard(engine: Entry, host: str) -> None:
+    """Raise Refused where the backend of an engine knows that this machine is not of the class `host`: what it shows
+    here, it does not show aboard."""
+    machine = backend(engine.meta["backend"]).describe_host()
+    if other := contradicted(machine, host):
+        raise failure(
+            "wrong-host",
+            f"the aircraft has {' and '.join(other)}, and this machine is {machine}: it proves nothing for that one",
+            remedy="run the probe on the aircraft's computer; if this is it, enrol the aircraft again with its class "
+            "(flightbag aircraft enrol --again)",
+            host=host,
+        )
 
 
 def probe_sets(mission: VerifiedMission) -> list[Measurement]:

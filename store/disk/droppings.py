@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 
 # Names in any case, as FAT and exFAT have no other; with their origins. Each has a character that no mission id has:
-# RECYCLER of Windows XP, which would be the ref of a mission `recycler`, is none of them.
-_NAMES = re.compile(
-    r"""
+# RECYCLER of Windows XP, which would be the ref of a mission `recycler`, is none of them. Compiled when used first:
+# most takeoff checks need none of it.
+_NAMES = r"""
       \.DS_Store | \._.* | \.Spotlight-V100 | \.Trashes | \.fseventsd | \.TemporaryItems | \.DocumentRevisions-V100
     | \.apdisk | \.metadata_never_index | \.VolumeIcon\.icns | \.com\.apple\..*                     # macOS
     | \.AppleDouble | \.AppleDB | \.AppleDesktop | Network\ Trash\ Folder | Temporary\ Items # servers for macOS
@@ -23,11 +23,9 @@ _NAMES = re.compile(
     | .*\.sync-conflict-[0-9]{8}-[0-9]{6}.* | \.stfolder | \.stversions | ~syncthing~.*\.tmp      # Syncthing
     | .*\ \(.*conflicted\ copy.*\).*                                                               # Dropbox, Nextcloud
     | \.dropbox(\.cache)? | \.(nextcloud|owncloud)sync\.log | \.sync_[0-9a-f]{12}\.db(-shm|-wal)?
-    """,
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
-)
+    """
 
 
 def is_dropping(name: str) -> bool:
     """Return whether the name of a file or a folder is one that something else than this program drops on media."""
-    return _NAMES.fullmatch(name) is not None
+    return re.fullmatch(_NAMES, name, re.VERBOSE | re.IGNORECASE | re.DOTALL) is not None

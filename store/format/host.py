@@ -159,6 +159,13 @@ def meets(have: str, need: str) -> bool:
     return fit(have, need).holds
 
 
+def contradicted(have: str, other: str) -> tuple[str, ...]:
+    """Return the components of the class `other` that a machine of class `have` surely has not: those of families that
+    `have` names."""
+    families = {_family(part) for part in have.split("+")}
+    return tuple(part for part in fit(have, other).lacking if _family(part) in families)
+
+
 def class_of(need: str) -> str:
     """Return a need without its least versions; "" for one that has nothing else."""
     return "+".join(part for part in need.split("+") if _LEAST.fullmatch(part) is None)

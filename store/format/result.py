@@ -15,7 +15,7 @@ from store.errors import Corrupt
 from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
 from store.format.host import NEED, objection
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
-from store.format.manifest import FIGURE, PPM, TIME_MAX
+from store.format.manifest import FIGURE, MAX_QUERIES, PPM, TIME_MAX
 
 CONTENT_TYPE = "application/vnd.flightbag.result+cbor"
 AAD_LABEL = "flightbag/result/1"
@@ -119,4 +119,4 @@ def _figure(item: object) -> ResultFigure:
 
 def _within(value: int, least: int, queries: int) -> bool:
     numbers: Sequence[int] = (value, least)
-    return all(0 <= number <= PPM for number in numbers) and 1 <= queries <= 2**40
+    return all(0 <= number <= PPM for number in numbers) and 1 <= queries <= MAX_QUERIES

@@ -22,7 +22,7 @@ from store.format.ids import BuildKey, ObjectId, is_hex
 from store.format.manifest import ENVELOPE_LIMIT
 from store.format.order import ORDER_LIMIT, Order
 from store.format.result import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Result
-from store.ground.needs import Need, pinned_id
+from store.ground.needs import UNKNOWN, Need, pinned_id
 from store.ground.repository import Repository
 from store.takeoff.evidence import StoreEvidence
 from store.trust.keys import Signer, sign
@@ -138,10 +138,11 @@ def order_need(evidence: StoreEvidence, key: BuildKey) -> Need:
 
 
 def result_need(evidence: StoreEvidence, key: BuildKey) -> Need:
-    """Return what a result needs: its object, the card, the engine. No signature is judged: keeping too much does no
-    harm."""
+    """Return what a result needs: its object, the card, the engine, the probes. No signature is judged: keeping too
+    much does no harm."""
     id_, size, result = unsigned_result(evidence, key)
-    return Need(holder_of(RESULTS, key), {id_: size, **dict(result.objects)}.items())
+    probes = dict.fromkeys((figure.probe for figure in result.figures), UNKNOWN)
+    return Need(holder_of(RESULTS, key), {id_: size, **probes, **dict(result.objects)}.items())
 
 
 def place(repository: Repository, folder: str, key: BuildKey, id_: ObjectId) -> None:

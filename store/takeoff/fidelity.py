@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from store.findings import Finding
 from store.format.cbor import encode
-from store.format.entries import Entry
+from store.format.entries import Entry, EntryTable
 from store.format.ids import BuildKey, ObjectId, derive
-from store.format.manifest import PPM, Unproven
+from store.format.manifest import PPM, Manifest, Unproven
 from store.takeoff.engines import Engine, engine_for, engines_of
-from store.takeoff.mission import Binding, Opened, VerifiedMission
+from store.takeoff.mission import Binding, Opened
 
 FIGURE_CONTEXT = "flightbag 2026 quality recipe v1"
 PROOF_CONTEXT = "flightbag 2026 proof aboard v1"
@@ -49,7 +50,17 @@ def proof_digest(figure: Unproven, probe: ObjectId, engine: tuple[ObjectId, ...]
     return derive(PROOF_CONTEXT, encode([figure.name, figure.least, figure.recipe, bytes(probe), objects]))
 
 
-def claims(mission: Opened | VerifiedMission, host: str | None) -> Iterator[Claim]:
+class Contents(Protocol):
+    """A manifest with its table."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def table(self) -> EntryTable: ...
+
+
+def claims(mission: Contents, host: str | None) -> Iterator[Claim]:
     """Yield the unproven figures of a mission, with what proves them: of engines that a host of this class loads, or of
     all for None, and those that no engine of the mission has."""
     if not mission.manifest.unproven:
@@ -87,12 +98,12 @@ def check_proofs(opened: Opened, binding: Binding) -> Iterator[Finding]:
     for claim in claims(opened, binding.host) if binding.proof else ():
         if claim.proof is not None and claim.proof in proofs:
             continue
-        where = "its proof is kept by the state of an aircraft, and none was given"
+        where = "the proof is in the state of an aircraft, and none was given"
         if binding.state is not None:
-            where = f"the aircraft {binding.state.id} has not proven it"
+            where = f"the state of {binding.state.id} has no proof of it"
         yield Finding(
             "unproven",
-            f"nobody measured whether {claim.engine or 'an engine'} equals the map of {claim.figure.set}, and {where}",
+            f"nobody has measured whether {claim.engine or 'an engine'} equals the map of {claim.figure.set}; {where}",
             step="E",
             entry=claim.engine or "manifest",
             expected=f"at least {claim.figure.least / PPM:g}",

@@ -23,10 +23,12 @@ from typing import Any
 import pytest
 
 from builders import build
+from builders.crossing import from_json, to_json
 from builders.engines import isolation
+from builders.report import BuildReport
 from store.errors import Corrupt, Refused
 from store.format.area import Area
-from store.format.manifest import Manifest
+from store.format.manifest import Manifest, Unproven
 from store.trust.keys import PrivateKey
 from tests.support.commands import BIN, Ran, flightbag
 from tests.support.field import LEFT, RIGHT, Desk
@@ -458,7 +460,10 @@ def test_what_is_unchanged_is_read_from_the_store(desk: Desk, monkeypatch: pytes
     "what",
     [
         pytest.param(one, id=one)
-        for one in ("flight", "aircraft", "takeoff", "takeoff_outside", "sector", "area", "area of a file", "validity")
+        for one in (
+            *("flight", "aircraft", "takeoff", "takeoff_outside", "sector", "area", "area of a file", "validity"),
+            *("target.host", "target.proof"),
+        )
     ],
 )
 def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
@@ -470,10 +475,24 @@ def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: p
         (desk.folder / "area.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
         mission = small(desk, area='geojson = "area.geojson"')
 
+    if what == "target.host":
+        mission.write_text(mission.read_text().replace('host = "auto"', 'host = "cpu-x86_64"'))
+
     def change(result: dict[str, object]) -> None:
         payload = result["payload"]
         assert isinstance(payload, dict)
         manifest = Manifest.parse(b64decode(payload["manifest"]))
+        if what == "target.host":
+            manifest = replace(manifest, hosts=("cpu-aarch64", "cpu-x86_64"))
+        elif what == "target.proof":
+            # The engine that flies is said to be one that each aircraft may prove, which the file does not allow.
+            of_engine = next(one for one in manifest.quality if one.name.startswith("fidelity/"))
+            rest = tuple(one for one in manifest.quality if one != of_engine)
+            unproven = (Unproven(of_engine.name, of_engine.least, of_engine.recipe),)
+            manifest = replace(manifest, quality=rest, unproven=unproven)
+            report = from_json(BuildReport, result["report"])
+            figures = tuple(one for one in report.figures if one.figure() != of_engine)
+            result["report"] = to_json(BuildReport, replace(report, figures=figures, unproven=unproven))
         facts, issue = manifest.mission, manifest.issue
         west, south, east, north = facts.area.bbox
         others = {
@@ -486,7 +505,7 @@ def test_what_is_signed_is_what_the_mission_file_says(desk: Desk, monkeypatch: p
             "area of a file": {"area": Area((west, south, east, north + 1))},
             "validity": {},
         }
-        facts = replace(facts, **others[what])
+        facts = replace(facts, **others.get(what, {}))
         if what == "validity":
             issue = replace(issue, expires_at=issue.issued_at + 10**6)
         payload["manifest"] = b64encode(replace(manifest, mission=facts, issue=issue).render()).decode()

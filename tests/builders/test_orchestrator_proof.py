@@ -15,6 +15,7 @@ from builders.artifacts.store import ArtifactStore
 from builders.compose import open_context
 from builders.engines.card import Card
 from builders.engines.onnxruntime import OnnxRuntimeBackend
+from builders.onboard.probes import Probe
 from builders.orchestrator import Payload, prepare
 from builders.report import BuildReport
 from store.errors import Refused
@@ -27,6 +28,7 @@ from store.takeoff.fidelity import fidelity_recipe
 from tests.support import runtimes
 from tests.support.commands import flightbag
 from tests.support.field import Desk
+from tests.support.here import confine_here
 
 NOW = 1_800_000_000
 ABOARD = 'proof = "aboard"'
@@ -135,6 +137,34 @@ def test_what_a_device_measured_counts(built: Desk, monkeypatch: pytest.MonkeyPa
         assert (named(payload.manifest, FIDELITY).value, named(payload.manifest, FIDELITY).queries) == (value, 8)
 
 
+def test_a_proof_is_of_the_machine_that_runs_the_engine(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A portable engine runs on the laptop too, which is not the aircraft."""
+    with monkeypatch.context() as patch:
+        confine_here(patch)
+        patch.setattr(EngineTask, "elsewhere", "it needs an accelerator")
+        built.built(aboard(built))
+    state = built.folder / "aircraft"
+    enrolled = ("aircraft", "enrol", state, "--id", "uav-07", "--trust", built.root, "--host")
+    assert flightbag(*enrolled, ABOARD_HOST).status == 0
+    ran = flightbag("probe", built.store, "left", "--state", state)
+    assert ran.status == 1
+    assert f"the aircraft has ort-{VERSION}, and this machine is {HERE}" in ran.err
+    assert "enrol the aircraft again" in ran.err
+    assert read_state(state).state.proofs == ()
+    text = flightbag("probe", built.store, "left", "--trust", built.root)
+    assert (text.status, "nothing was recorded" in text.out) == (0, True)
+    # The remedy helps.
+    assert flightbag(*enrolled, HERE, "--again").status == 0
+    text = flightbag("probe", built.store, "left", "--state", state)
+    assert (text.status, "proven aboard, and recorded: engine equals map/embedder" in text.out) == (0, True)
+    assert kinds(built, built.store, "--state", state) == []
+    # Something has changed aboard: what does not hold is proven no more.
+    monkeypatch.setattr(Probe, "fidelity", lambda *_: 0.5)
+    text = flightbag("probe", built.store, "left", "--state", state)
+    assert (text.status, "NOT PROVEN, nor recorded: engine equals map/embedder" in text.out) == (1, True)
+    assert kinds(built, built.store, "--state", state) == ["unproven"]
+
+
 COMPILE = """
 import sys
 from pathlib import Path
@@ -150,7 +180,7 @@ def plant(desk: Desk, mission: Path, engine: bytes) -> None:
         (card,) = (entry for entry in repository.current("here").table.entries if entry.kind == "card")
         like = Card.parse(repository.evidence.object(card.id, card.size))
     with open_context(mission, desk.store, desk.folder / "cache") as context:
-        task = explained(context, "embedder", None)
+        task = explained(context, "embedder", ABOARD_HOST)
     parts = {"model": [str(ObjectId.of(engine)), len(engine)]}
     made = replace(like, recipe=task.recipe, need=task.need, parts=parts)
     with Repository.open(desk.store) as repository, writing(repository) as writer:
@@ -160,6 +190,34 @@ def plant(desk: Desk, mission: Path, engine: bytes) -> None:
         ArtifactStore(writer, NOW).remember({task.recipe.key: (tuple(ids), 1.0)}, "onnxruntime")
 
 
+FAST = ("backend =", 'mode = "fast"\nbackend =')
+
+
+def test_of_a_fleet_only_what_does_not_run_here_is_unproven(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        confine_here(patch)
+        desk.built(edit(desk.write_mission("here", flight="here"), FAST))
+    one, other = (f'[[target]]\nhost = "{host}"\n' for host in (HERE, ABOARD_HOST))
+    target = f'[target]\nhost = "{HERE}"\n'
+    mission = edit(desk.write_mission("left", host=HERE), FAST, (target, f"{one}{ABOARD}\n{other}"))
+    plant(desk, mission, b"an engine that nothing here opens")
+    with pytest.raises(Refused, match="nobody has measured fidelity/embedder"):
+        prepared(desk, mission)  # leave for one target is none for the other
+    mission = edit(desk.write_mission("left", host=HERE), FAST, (target, f"{one}{other}{ABOARD}\n"))
+    manifest = manifest_of(desk, mission)
+    with open_context(mission, desk.store, desk.folder / "cache") as context:
+        keys = {host: explained(context, "embedder", host).recipe.key for host in (HERE, ABOARD_HOST)}
+    with Repository.open(desk.store) as repository:
+        (probe,) = (entry for entry in repository.current("here").table.entries if entry.kind == "probe")
+    assert probe.key is not None
+    recipes = {host: fidelity_recipe(probe.key, key) for host, key in keys.items()}
+    assert named(manifest, FIDELITY).recipe == recipes[HERE]
+    assert [figure.recipe for figure in manifest.unproven] == [recipes[ABOARD_HOST]]
+    # The map is asked through the engine of the one, and for the other through the network that made it.
+    assert len({figure.recipe for figure in manifest.quality if figure.name == "self@1/embedder"}) == 2
+    assert manifest.hosts == tuple(sorted((HERE, ABOARD_HOST)))
+
+
 def kinds(desk: Desk, store: Path, *more: object) -> list[str]:
     ran = flightbag("verify", store, "left", *more, "--json")
     (verdict,) = ran.json["missions"]
@@ -167,13 +225,13 @@ def kinds(desk: Desk, store: Path, *more: object) -> list[str]:
     return [finding["kind"] for finding in verdict["findings"]]
 
 
-def test_the_whole_way(desk: Desk) -> None:
+def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A planner without the aircraft's computer: refused, then published; NO-GO until the probe has held aboard."""
     if why := runtimes.environment(VERSION)[1]:
         pytest.skip(why)
-    fast = ("backend =", 'mode = "fast"\nbackend =')
-    desk.built(edit(desk.write_mission("here", flight="here"), fast))
-    mission = edit(desk.write_mission("left", host=ABOARD_HOST), fast)
+    confine_here(monkeypatch)
+    desk.built(edit(desk.write_mission("here", flight="here"), FAST))
+    mission = edit(desk.write_mission("left", host=ABOARD_HOST), FAST)
 
     runtimes.python(VERSION, "-c", COMPILE, str(desk.folder / "embedder.onnx"), str(desk.folder / "aboard.onnx"))
     plant(desk, mission, (desk.folder / "aboard.onnx").read_bytes())
@@ -197,7 +255,7 @@ def test_the_whole_way(desk: Desk) -> None:
     assert "UNPROVEN" in flightbag("show", desk.store, "left").out
     assert len(flightbag("show", desk.store, "left", "--json").json["unproven"]) == 1
     with pytest.raises(Refused, match="nobody has measured"):  # published as aboard, and now asked to be proven
-        prepared(desk, edit(desk.write_mission("left", host=ABOARD_HOST), fast))
+        prepared(desk, edit(desk.write_mission("left", host=ABOARD_HOST), FAST))
 
     # It is carried, and does not fly: not by a root, nor by the state of an aircraft.
     stick = desk.folder / "stick"
@@ -210,7 +268,7 @@ def test_the_whole_way(desk: Desk) -> None:
     assert kinds(desk, stick, "--state", state) == ["unproven"]
     ran = flightbag("probe", stick, "left", "--state", state)
     assert ran.status == 1
-    assert ABOARD_HOST in ran.err, "this machine is not the flight computer"
+    assert f"the aircraft has ort-{VERSION}" in ran.err, "this machine is not the flight computer"
     assert read_state(state).state.proofs == ()
 
     # Aboard, by the library that the engine is for.

@@ -21,7 +21,7 @@ from store.trust.keys import PrivateKey
 from tests.support.commands import flightbag
 from tests.support.field import Desk
 from tests.support.here import confine_here
-from tests.support.missions import FACTS, ISSUE, NOW, ROOT, flight
+from tests.support.missions import FACTS, ISSUE, NOW, PROBED, ROOT, UNPROVEN, flight
 from tests.support.missions_toml import mission_toml
 
 
@@ -39,10 +39,14 @@ def test_the_example_runs(desk: Desk, tmp_path: Path) -> None:
     assert desk.verify().status == 0
 
 
-def require_stated(takeoff: str, places: list[str]) -> None:
-    """Compare a mission file of this takeoff with a manifest of FACTS."""
+ONE_AIRCRAFT = replace(FACTS, aircraft=("uav-07",))
+ENDLESS = replace(ISSUE, expires_at=None)
+
+
+def stated_mission(takeoff: str) -> str:
+    """The text of a mission file with this takeoff, and otherwise of FACTS."""
     west, south, east, north = (number / 10**7 for number in FACTS.area.bbox)
-    text = mission_toml(
+    return mission_toml(
         mission=FACTS.id,
         tiles=Path("map.mbtiles"),
         model=Path("net.onnx"),
@@ -50,7 +54,11 @@ def require_stated(takeoff: str, places: list[str]) -> None:
         zooms=(16,),
         takeoff=(0, 0),
     ).replace("lat = 0, lon = 0, alt_m = 480.0", takeoff)
-    stated = flight(mission=replace(FACTS, aircraft=("uav-07",)), issue=replace(ISSUE, expires_at=None)).manifest
+
+
+def require_stated(takeoff: str, places: list[str]) -> None:
+    """Compare a mission file of this takeoff with a manifest of FACTS."""
+    text, stated = stated_mission(takeoff), flight(mission=ONE_AIRCRAFT, issue=ENDLESS).manifest
     publication._require_stated(Path("north-ridge.toml"), text.encode(), places, stated, ROOT, NOW)
 
 
@@ -76,6 +84,24 @@ def test_a_takeoff_in_a_plan_is_the_one_that_was_stated_before_imagery_was_read(
     places = [] if changed is None else [place_digest(FACTS.area, changed)]
     with pytest.raises(Refused, match="in place, and is not signed"):
         require_stated('plan = "a.plan"', places)
+
+
+PROOFS = [("", False), ('proof = "required"', False), ('proof = "aboard"', True)]
+
+
+@pytest.mark.parametrize(("proof", "signed"), PROOFS)
+@pytest.mark.parametrize("target", ["[target]", "[[target]]"])
+def test_an_unproven_engine_is_signed_only_where_the_mission_file_lets_aircraft_prove_it(
+    target: str, proof: str, signed: bool
+) -> None:
+    """A process that has read foreign bytes could say that nobody can measure an engine that is wrong."""
+    text = stated_mission("lat = 47.0201, lon = -99.1602, alt_m = 480").replace("[target]", f"{target}\n{proof}")
+    manifest = flight(PROBED, mission=ONE_AIRCRAFT, issue=ENDLESS, unproven=(UNPROVEN,)).manifest
+    with nullcontext() if signed else pytest.raises(Refused, match=r"in target\.proof, and is not signed"):
+        publication._require_stated(Path("north-ridge.toml"), text.encode(), [], manifest, ROOT, NOW)
+    # What is measured needs no leave.
+    manifest = flight(mission=ONE_AIRCRAFT, issue=ENDLESS).manifest
+    publication._require_stated(Path("north-ridge.toml"), text.encode(), [], manifest, ROOT, NOW)
 
 
 HOUR = 3600

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from store.disk import layout, log, media
-from store.format import area, cbor, cose, entries, host, manifest, missing, ref, release
+from store.format import area, cbor, cose, entries, host, manifest, missing, order, ref, release, result
 from store.takeoff import evidence, proof
 from store.trust import aircraft_state, draft, key_file, root
 from tests.support.stores import REPOSITORY_ROOT
@@ -44,6 +44,10 @@ BOUNDS = [
     ("1 to 256 of [name, kind, object id, size, need (4.5)]", release.MAX_APPROVALS, 256),
     ("raw public keys that 4.1 takes, ascending, at most 64", root.MAX_KEYS, 64),
     ("1 to 1280 of [public key, name]", root.MAX_NAMES, 1280),
+    ("at most 64 of [figure, value, least, queries, recipe, object id of the probe]", result.MAX_FIGURES, 64),
+    ("An order is an object: canonical CBOR, at most 64 KiB", order.ORDER_LIMIT, 64 * KIB),
+    ("1 to 64 of [name, object id, size], ascending, at most 2^36 bytes", order.MAX_FILES, 64),
+    ("at most 64 of [set, object id, size, recipe of the figure, least]", order.MAX_PROBES, 64),
     ("at most 32 steps from a pinned root", root.MAX_STEPS, 32),
     ("at most 133 KiB", draft.DRAFT_LIMIT, 2 * 66 * KIB + 64),
     ("two that touch of different reasons; at most 16 MiB", missing.LIST_LIMIT, 16 * MIB),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import pythons, release
+from tests.support.commands import code_of, flightbag
 from tests.support.field import Desk
 
 REPOSITORY = release.REPOSITORY
@@ -72,10 +75,35 @@ def test_what_builds_names_the_python_that_it_needs(python: Path, built: Desk) -
 
 
 def test_what_compiles_an_engine_is_imported(python: Path) -> None:
-    """The device fulfils orders: every module of the engines, without a library of the ground."""
-    modules = [path.stem for path in (REPOSITORY / "builders/engines").glob("[a-z]*.py")]
-    code = f"import importlib\nfor name in {modules!r}: importlib.import_module(f'builders.engines.{{name}}')"
+    """A device fulfils orders: every module that it may use, without a library of the ground."""
+    modules = [f"builders.engines.{path.stem}" for path in (REPOSITORY / "builders/engines").glob("[a-z]*.py")]
+    code = f"import importlib\nfor name in {[*modules, 'builders.fulfilment']!r}: importlib.import_module(name)"
     ran(python, "-c", code)
+
+
+def test_a_device_fulfils_an_order(python: Path, desk: Desk, tmp_path: Path) -> None:
+    """Its ONNX Runtime is another than that of the ground, and so its fast engines are of another host class."""
+    if "FLIGHTBAG_DRILL" not in os.environ:
+        pytest.skip("a part of make drill")
+    host = json.loads(ran(python, "flightbag", "engines", "host", "--json"))["host"]
+    key, draft, stick = tmp_path / "orin.key", tmp_path / "draft", tmp_path / "stick"
+    mission = desk.write_mission("left", host=host)
+    mission.write_text(mission.read_text().replace('"fp32"', '"fp32"\nmode = "fast"'))
+    code = ("--expect", "")
+    for command in (
+        ("keys", "new", key, "--no-passphrase"),
+        ("trust", "add-key", desk.store, draft, "builder", f"{key}.pub"),
+        ("trust", "sign", draft, "--key", desk.folder / "owner.key", *code),
+        ("trust", "rotate", desk.store, draft, *code),
+        ("engines", "order", mission, "--store", desk.store),
+    ):
+        words = [code_of("trust", "show", draft) if word == "" else word for word in command]
+        assert (done := flightbag(*words)).status == 0, done.err
+    shutil.copytree(desk.store, stick)
+    assert "fulfilled  embedder" in ran(python, "flightbag", "engines", "fulfil", stick, "--key", key)
+    assert flightbag("engines", "accept", desk.store, "--from", stick).status == 0
+    engines = [one for one in desk.built(mission)["artifacts"] if one["name"].startswith("engines/")]
+    assert {one["action"] for one in engines} == {"reused"}
 
 
 def test_an_interpreter_is_one_that_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,18 +128,16 @@ def test_where_no_interpreter_is_found_the_run_fails(
 
 def test_readme_has_the_counts_of_the_last_runs() -> None:
     section = (REPOSITORY / "README.md").read_text().split("\n## What runs where\n")[1].split("\n## ")[0]
-    rows = {
-        match[1]: match[2]
-        for match in re.finditer(r"^\| Python ([0-9.]+)[^|]* \| [^|]+ \| ([^|]+) \|$", section, re.MULTILINE)
-    }
-    assert set(rows) == set(pythons.VERSIONS)
+    rows = dict(re.findall(r"^\| (?:Python|Linux) ([a-z0-9.]+) \| [^|]+ \| ([^|]+) \|$", section, re.MULTILINE))
+    assert set(rows) == {*pythons.VERSIONS, "aarch64"}
     counts = pythons.counts()
-    for version, text in rows.items():
-        if version in counts:
-            assert f"{int(counts[version]['passed']):,} tests passed" in text
-            assert f"{int(counts[version]['skipped']):,} skipped" in text
+    for name, text in rows.items():
+        if name in counts:
+            passed, skipped = (int(counts[name][what]) for what in ("passed", "skipped"))
+            assert text.startswith(f"{passed:,} tests passed, {skipped:,} skipped"), name
         else:
-            assert "not run" in text
+            assert text.startswith("not run"), name
+    assert "docs/support.md" in section, "the licence of TensorRT stands beside what runs where"
 
 
 def test_pyproject_allows_each_python_that_is_run() -> None:

@@ -42,8 +42,10 @@ from store.format.entries import EntryTable
 from store.format.ids import ObjectId, derive
 from store.format.manifest import Manifest
 from store.format.missing import MissingList
+from store.format.order import Order
 from store.format.ref import ref_id
 from store.format.release import Release
+from store.format.result import Result
 from store.takeoff.aircraft import CONTEXT as STATE_CONTEXT
 from store.takeoff.aircraft import StoredState, read_state
 from store.takeoff.proof import Proof, Proven, prove
@@ -53,7 +55,7 @@ from store.trust.aircraft_state import AircraftState
 from store.trust.draft import RootDraft
 from store.trust.keys import PrivateKey, PublicKey
 from store.trust.root import SignedRoot, TrustRoot, advance
-from tests.support import missions
+from tests.support import missions, orders
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import ROOT, key, sign_manifest, sign_root
 
@@ -407,6 +409,8 @@ _ALL = [
     Target("probe", [PROBE], reading(Probe.parse, renders), 6000),
     Target("missing-tiles", vectors("missing"), reading(MissingList.parse, renders)),
     Target("release", [RELEASE], reading(Release.parse, renders)),
+    Target("order", [orders.ORDER.render()], reading(Order.parse, renders)),
+    Target("result", [orders.result().render()], reading(Result.parse, renders)),
     Target("root-draft", DRAFTS, reading(RootDraft.parse, renders, (Corrupt, Untrusted))),
     Target("aircraft-state", [STATE], reading(AircraftState.parse, renders, (Corrupt, Untrusted))),
     Target("entry-proof", [PROOF.render()], reading(proven_entry, proven_holds, (Corrupt, Untrusted))),

@@ -214,6 +214,9 @@ USES: dict[str, Use] = {
     ),
     "aircraft show": Use(lambda desk: ("aircraft", "show", desk.folder / "state")),
     "engines build": Use(lambda desk: ("engines", "build", desk.folder / "left.toml", "--store", desk.store)),
+    "engines order": Use(lambda desk: ("engines", "order", desk.folder / "left.toml", "--store", desk.store)),
+    "engines fulfil": Use(lambda desk: ("engines", "fulfil", desk.store)),
+    "engines accept": Use(lambda desk: ("engines", "accept", desk.store, "--from", desk.folder / "empty")),
     "engines show": Use(lambda desk: ("engines", "show", desk.store, "left")),
     "engines host": Use(lambda desk: ("engines", "host")),
 }

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -77,21 +76,21 @@ def run(python: Path, arguments: Sequence[str | Path]) -> subprocess.CompletedPr
 
 
 def counts() -> dict[str, dict[str, str]]:
-    """Return version -> the row of its last run."""
+    """Return version, or other machine, -> the row of its last run."""
     with COUNTS.open(newline="") as file:
-        return {row["python"]: row for row in csv.DictReader(file)}
+        return {row["run"]: row for row in csv.DictReader(file)}
 
 
-def note(version: str, report: Path) -> None:
+def note(run: str, runs: str, report: Path) -> None:
     """Write the counts of a run, from pytest's report in the XML of JUnit."""
     suites = ElementTree.parse(report).getroot().findall("testsuite")
     tests, skipped = (sum(int(one.get(what, "0")) for one in suites) for what in ("tests", "skipped"))
-    row = {"python": version, "machine": platform.machine(), "runs": VERSIONS[version]}
-    rows = {**counts(), version: {**row, "passed": str(tests - skipped), "skipped": str(skipped)}}
+    row = {"run": run, "runs": runs, "passed": str(tests - skipped), "skipped": str(skipped)}
+    rows = {**counts(), run: row}
     with COUNTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*row, "passed", "skipped"], lineterminator="\n")
+        writer = csv.DictWriter(file, row, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows[one] for one in VERSIONS if one in rows)
+        writer.writerows(rows[one] for one in sorted(rows))
 
 
 def main(versions: Sequence[str]) -> int:
@@ -104,7 +103,7 @@ def main(versions: Sequence[str]) -> int:
         python = environment(version, path)
         workers = ("-n", "2") if VERSIONS[version] == EVERYTHING else ()
         if run(python, [*workers, f"--junitxml={report}", *TESTS[VERSIONS[version]]]).returncode == 0:
-            note(version, report)
+            note(version, VERSIONS[version], report)
         else:
             failed.append(version)
     for version in wanted:

@@ -213,6 +213,8 @@ WRONG = [
     ('host = "auto"', 'host = "trt+cpu"', 'target.host is "trt+cpu", must be "auto"'),
     ('host = "auto"', 'host = "cpu+cpu"', 'target.host is "cpu+cpu", must be "auto"'),
     ('host = "auto"', f'host = "{"+".join(f"c{i:02}" + "x" * 60 for i in range(5))}"', "target.host is "),
+    ('host = "auto"', 'host = "auto"\nproof = "later"', 'target.proof is "later", must be "required" or "aboard"'),
+    ('host = "auto"', 'host = "auto"\nproof = true', 'target.proof is true, must be "required" or "aboard"'),
     ('[target]\nhost = "auto"\n', "", "target is missing, must be a table [target], or up to 16"),
     ("zooms = [16, 17]", "zooms = [16, 25]", "tiles[0].zooms[1] is 25, must be a whole number from 0 to 24"),
     ("zooms = [16, 17]", "zooms = [16.0]", "tiles[0].zooms[0] is 16.0, must be a whole number"),

@@ -15,6 +15,7 @@ from store.format.host import (
     Fit,
     at_least,
     class_of,
+    contradicted,
     fit,
     is_host_class,
     meets,
@@ -228,3 +229,18 @@ def test_of_two_least_versions_one_is_at_least_the_other(one: list[int], other: 
     a, b = (f"ort>={'.'.join(map(str, numbers))}" for numbers in (one, other))
     padded = [numbers + [0] * (4 - len(numbers)) for numbers in (one, other)]
     assert at_least(a, b) == (padded[0] >= padded[1])
+
+
+@pytest.mark.parametrize(
+    ("have", "other", "found"),
+    [
+        ("cpu-x86_64-avx2+ort-1.32.0", "cpu-x86_64-avx2+ort-1.32.0", ()),
+        ("cpu-x86_64-avx2+ort-1.32.0", "cpu-x86_64", ()),
+        ("cpu-x86_64-avx2+ort-1.32.0", "cpu-aarch64", ("cpu-aarch64",)),
+        ("cpu-x86_64-avx2+ort-1.32.0", "cpu-x86_64-avx512+ort-1.22.0", ("cpu-x86_64-avx512", "ort-1.22.0")),
+        ("cpu-x86_64-avx2+ort-1.32.0", "faiss-1.9+sm87+trt10", ()),
+        ("linux-x86_64+sm89-rtx+trt10-10.3.0.30", "cpu-x86_64+sm87+trt10", ("sm87",)),
+    ],
+)
+def test_what_a_machine_surely_is_not(have: str, other: str, found: tuple[str, ...]) -> None:
+    assert contradicted(have, other) == found

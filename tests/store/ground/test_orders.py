@@ -12,6 +12,7 @@ from store.disk.media import object_path
 from store.errors import Corrupt, NotFound, Refused, Untrusted
 from store.format.ids import BuildKey, ObjectId
 from store.ground.gc import collect
+from store.ground.needs import UNKNOWN
 from store.ground.orders import (
     accepted_result,
     close,
@@ -27,6 +28,7 @@ from store.ground.orders import (
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from tests.support import orders
+from tests.support.commands import flightbag
 from tests.support.missions import NOW, key
 from tests.support.orders import CONTENTS, ENGINE, FLEET, ORDER, WEIGHTS, Trip, card, id_of, result, signed
 from tests.support.stores import audit, file_of, flip
@@ -119,10 +121,10 @@ class TestACollectionKeeps:
     def test_result_card_and_engine(self, trip: Trip) -> None:
         with Repository.open(trip.stick) as repository:
             close(repository, ORDER.key)
-            assert dict(result_need(repository.evidence, ORDER.key)) == dict(
-                map(id_of, (RESULT, card().render(), ENGINE, WEIGHTS))
-            )
-        assert collected(trip.stick) == len(ORDER.objects) + 1
+            of_result = dict(map(id_of, (RESULT, card().render(), ENGINE, WEIGHTS)))
+            need = dict(result_need(repository.evidence, ORDER.key))
+            assert need == {**of_result, ORDER.probes[0].probe: UNKNOWN}
+        assert collected(trip.stick) == len(ORDER.objects)
         assert kinds(trip.stick) == set()
 
     @pytest.mark.parametrize("folder", [ORDERS, RESULTS])
@@ -215,3 +217,12 @@ class TestASync:
     def test_leaves_out_what_is_not_whole(self, trip: Trip, tmp_path: Path) -> None:
         flip(trip.ground / object_path(id_of(ORDER.render())[0]))
         assert synced(trip.ground, tmp_path / "other") == ()
+
+
+@pytest.mark.parametrize("data", [CONTENTS[2], ORDER.render()])
+def test_a_repair_fetches_what_an_order_needs(trip: Trip, data: bytes) -> None:
+    file_of(trip.ground, ObjectId.of(data)).unlink()
+    assert flightbag("fsck", trip.ground, "--full", "--repair", "--from", trip.stick).status == 1
+    assert kinds(trip.ground) == set()
+    with Repository.open(trip.ground) as repository:
+        assert read_order(repository.evidence, ORDER.key)[1] == ORDER

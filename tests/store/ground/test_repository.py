@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from store.errors import Corrupt, Invalid, NoStore, NotFound, Unavailable, Untrusted
+from store.format.toml import tomllib
 from store.ground.repository import Repository
 from tests.support.missions import (
     ROOT,

@@ -214,7 +214,7 @@ def test_a_check_does_not_wait_for_the_engine(state: Path, store: Path, tmp_path
 
 
 def test_a_full_state_says_so(tmp_path: Path, store: Path) -> None:
-    full = replace(STATE, proofs=tuple(number.to_bytes(32) for number in range(MAX_PROOFS)))
+    full = replace(STATE, proofs=tuple(number.to_bytes(32, "big") for number in range(MAX_PROOFS)))
     enrol(tmp_path / "full", full)
     with pytest.raises(Refused) as caught:
         probe(tmp_path / "full", store, Shown())

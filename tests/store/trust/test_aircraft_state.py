@@ -112,7 +112,7 @@ def flights(count: int, prefix: str) -> tuple[str, ...]:
 def test_the_fullest_state_has_room_and_no_more() -> None:
     missions = {id_: Acceptance(INT_MAX, INT_MAX, bytes(32)) for id_ in flights(MAX_MISSIONS, "m")}
     full = replace(NEW, missions=missions, accepted=flights(MAX_ACCEPTED, "a"), consumed=flights(MAX_CONSUMED, "c"))
-    full = replace(full, proofs=tuple(number.to_bytes(32) for number in range(MAX_PROOFS)))
+    full = replace(full, proofs=tuple(number.to_bytes(32, "big") for number in range(MAX_PROOFS)))
     assert AircraftState.parse(full.render()) == full
     for refused in (
         lambda: full.accepting(mission(), now=0),
@@ -134,7 +134,7 @@ def test_proofs_come_and_go_with_what_a_probe_shows() -> None:
     assert state.proving([one], [three]) is state
     assert state.proving([three], [one]).proofs == (two, three)
     assert state.proving([one], [one]).proofs == (two,), "what held and did not hold is not proven"
-    full = replace(NEW, proofs=tuple(number.to_bytes(32) for number in range(MAX_PROOFS)))
+    full = replace(NEW, proofs=tuple(number.to_bytes(32, "big") for number in range(MAX_PROOFS)))
     assert full.proving([], [bytes(32)]).proofs == full.proofs[1:]
     assert full.proving([one], [bytes(32)]).proofs == (*full.proofs[1:], one)
     # What is said to help does.
