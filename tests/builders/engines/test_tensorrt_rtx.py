@@ -553,7 +553,7 @@ def networks() -> dict[str, onnx.ModelProto]:
     operators, which take long to make."""
     data = Path(onnx.__file__).parent / "backend/test/data"
     paths = sorted(path for kind in ("pytorch-*", "simple") for path in data.glob(f"{kind}/*/model.onnx"))
-    chosen = paths if DRILL else random.Random(20261130).sample(paths, 12)
+    chosen = paths if DRILL else random.Random(20261130).sample(paths, 6)
     found = {path.parent.name: onnx.load(path) for path in chosen}
     if DRILL:
         with warnings.catch_warnings():
