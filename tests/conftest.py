@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from builders.engines import isolation
 from tests.support.field import Desk, make_desk
+from tests.support.warm import Starter
 
 # A timing never decides a test, and one that failed in CI fails the same way at a desk.
 settings.register_profile(
@@ -46,6 +48,22 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def _starter() -> Iterator[Starter]:
+    with pytest.MonkeyPatch.context() as patch:
+        starter = Starter()
+        patch.setattr(isolation, "subprocess", starter.installed())
+        yield starter
+        starter.close()
+
+
+@pytest.fixture(autouse=True)
+def _warm_or_cold(_starter: Starter, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of builds start warm, but in tests that are about them: `tests.support.warm`."""
+    if request.node.get_closest_marker("cold"):
+        monkeypatch.setattr(_starter, "cold", True)
 
 
 @pytest.fixture(scope="session")

@@ -576,6 +576,8 @@ from pathlib import Path
 from typing import Any
 from builders import build
 from store.trust.keys import PrivateKey
+
+pytestmark = pytest.mark.cold
 key = PrivateKey.of_pem(Path({str(desk.key)!r}).read_bytes(), None)
 print(build({str(small(desk))!r}, {str(desk.store)!r}, [key], cache={str(tmp_path / "cache")!r}).outcome)
 """

@@ -14,6 +14,8 @@ from tests.support.here import confine_here
 
 CRASH = """
 import builders.retrieval.query as query
+
+pytestmark = pytest.mark.cold
 def decode_photo(data):
     __import__("ctypes").string_at(0)
 query.decode_photo = decode_photo

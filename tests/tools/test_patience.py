@@ -110,6 +110,8 @@ def test_no_patience_at_all_and_repair_are_refused(desk: Path) -> None:
 SCRIPT = """
 import sys, time
 from tools.patience import Bound, patience
+
+pytestmark = pytest.mark.cold
 with patience(Bound("it", float(sys.argv[1]))):
     time.sleep(float(sys.argv[2]))
 print("GO")

@@ -257,6 +257,8 @@ PARENT = """
 import sys
 from pathlib import Path
 from tests.builders.engines.networks import ROW, compiled, spec_of
+
+pytestmark = pytest.mark.cold
 compiled(spec_of(Path(sys.argv[1]), ROW), Path(sys.argv[2]))
 """
 
