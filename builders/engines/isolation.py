@@ -300,7 +300,7 @@ def _follow(
 def _stood_still(job: Job, held: int, allowed: int, tail: str) -> FlightbagError:
     what = f"{job.doing} has used no CPU time for {job.still_s:g} s"
     if held >= _NEARLY_ALL * allowed:
-        message = f"{what}; it had {held >> 20} of the {allowed >> 20} MiB that it may use, and waits for more"
+        message = f"{what}; it had {min(held, allowed) >> 20} of the {allowed >> 20} MiB that it may use"
         return failure("out-of-memory", message, **job.facts, log=tail)
     remedy = "build again; if it stands still again, read the end of its log and report it"
     return failure("failed", f"{what}: it waits for something that does not come", remedy=remedy, **job.facts, log=tail)

@@ -147,7 +147,9 @@ def import_cuda(product: Product = TENSORRT) -> Any:
     )
 
 
-def _broken(name: str, error: Exception, product: Product) -> Unavailable:
+def _broken(name: str, error: Exception, product: Product) -> FlightbagError:
+    if any(words in str(error).lower() for words in ("allocate memory", "map segment")):
+        return failure("out-of-memory", f"there is no memory to load {product.title}: {error}")
     return Unavailable(
         f"the module {name} is installed but cannot be imported: {error}",
         remedy=f"install the libraries of {product.title} of the version that the module names: {product.remedy}",

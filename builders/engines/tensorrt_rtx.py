@@ -114,9 +114,9 @@ class TensorRtRtxBackend:
 
     def make(self, job: CompileJob) -> BackendResult:
         """Compile for the capability of the job's host class."""
+        tensorrt, version, capability = import_tensorrt(RTX), self.version, _capability_of(job.host)
         if why := self.makes(job.host):
             raise failure("wrong-host", f"this machine does not make the engine: {why}")
-        tensorrt, version, capability = import_tensorrt(RTX), self.version, _capability_of(job.host)
         partial, final = job.folder / "engine.partial", job.folder / f"engine{self.suffix}"
         log = make_log(tensorrt, sys.stderr)
 
@@ -128,10 +128,14 @@ class TensorRtRtxBackend:
                 raise failure("version", f"TensorRT for RTX {version} makes no engines for sm{capability}")
 
         ends = compile_network(tensorrt, log, job, job.network, partial, configure)
+        with partial.open("rb") as file:
+            head, size = file.read(_HEADER_BYTES), os.fstat(file.fileno()).st_size
         try:
-            check_header(partial.read_bytes(), version, capability)
+            check_header(head, size, version, capability)
         except Invalid as error:
-            raise failure("failed", f"TensorRT for RTX wrote no whole engine: {error.message}") from error
+            # Its Python module leaves out a part for whose bytes it finds no memory, and takes that for a success.
+            what = "TensorRT for RTX wrote no whole engine, as it does where memory runs out"
+            raise failure("out-of-memory", f"{what}: {error.message}") from error
         os.replace(partial, final)
         tools = {"tensorrt-rtx": version, "parser": str(tensorrt.get_nv_onnx_parser_version())}
         return BackendResult(final, None, job.host, tools, unproven=None if self._runs(job.host) else ends)
@@ -145,22 +149,21 @@ class TensorRtRtxBackend:
     def load(self, engine: bytes | memoryview, host: str, weights: Path | None = None) -> TensorRtSession:  # noqa: ARG002
         """Return a session over the engine, which has its weights inside."""
         tensorrt = import_tensorrt(RTX)
-        check_header(engine, self.version, _capability_of(host))
+        check_header(bytes(engine[:_HEADER_BYTES]), len(engine), self.version, _capability_of(host))
         if not meets(this_host := self.describe_host(), host):
             message = f"the engine needs {host}, this machine is {this_host}"
             raise failure("wrong-host", message, needed=host, host=this_host)
         return TensorRtSession(tensorrt, import_cuda(RTX), engine)
 
 
-def check_header(engine: bytes | memoryview, version: str, capability: str) -> None:
-    """Raise Invalid unless the bytes begin as a whole engine does, Unavailable (`version`) for another version of the
-    library, Refused (`wrong-host`) for another capability."""
-    head = bytes(engine[:_HEADER_BYTES])
+def check_header(head: bytes, size: int, version: str, capability: str) -> None:
+    """Raise Invalid unless an engine of `size` bytes that begins with `head` is whole, Unavailable (`version`) for
+    another version of the library, Refused (`wrong-host`) for another capability."""
     remedy = "build the engine again, or bring it from the store that it was built in"
     if len(head) < _HEADER_BYTES or not head.startswith(_MAGIC):
         raise failure("invalid-model", "the bytes are not an engine of TensorRT for RTX", remedy=remedy)
-    if (size := int.from_bytes(head[_SIZE], "little")) != len(engine):
-        raise failure("invalid-model", f"the engine has {len(engine)} bytes, its header says {size}", remedy=remedy)
+    if (whole := int.from_bytes(head[_SIZE], "little")) != size:
+        raise failure("invalid-model", f"the engine has {size} bytes, its header says {whole}", remedy=remedy)
     if (made_by := ".".join(map(str, head[_VERSION]))) != version:
         raise failure("version", f"the engine is of TensorRT for RTX {made_by}, this is {version}", installed=version)
     if int.from_bytes(head[_MASK], "little") != _TARGETS.get(capability):

@@ -421,6 +421,7 @@ def test_without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
         ("__version__ = '8.6.1'", "TensorRT 8.6.1 is installed"),
         ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "libnvinfer.so.10"),
         ("import tensorrt_of_nobody", "tensorrt_of_nobody"),
+        ("raise ImportError('a.so: failed to map segment from shared object: Cannot allocate memory')", "no memory to"),
     ],
 )
 def test_a_tensorrt_that_does_not_serve(
