@@ -128,6 +128,9 @@ def judge(result: Result, order: Order, id_: ObjectId) -> None:
         if lacking := (fit(result.host, need).lacking or fit(result.host, need).unjudged):
             text = f"the result was made on {result.host}, which lacks {' and '.join(lacking)}"
             raise Refused(text, remedy="fulfil the order on a device that it is for", kind="wrong-host")
+    if lost := fit(result.need, order.need).lacking:
+        text = f"the engine of the result needs {result.need}, and not {' and '.join(lost)}, which was ordered"
+        raise Refused(text, remedy="fulfil the order again", kind="bad-card")
     asked = [(one.figure, one.least, one.recipe, one.probe) for one in order.probes]
     if sorted(asked) != [(one.name, one.least, one.recipe, one.probe) for one in result.figures]:
         text = "the result has other figures, or measured on other probes, than the order asks for"

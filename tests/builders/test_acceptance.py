@@ -189,6 +189,12 @@ def with_card(**changes: object) -> Attack:
     return lambda trip: void(trip.fulfil(signed(result(card=id_of(other)).render(), "orin"), card=other))
 
 
+def needs_less(trip: Trip) -> None:
+    """Aircraft of other classes would load it too."""
+    other = card(need="cpu").render()
+    trip.fulfil(signed(result(card=id_of(other), need="cpu").render(), "orin"), card=other)
+
+
 def signed_by(*names: str) -> Attack:
     return lambda trip: void(trip.fulfil(signed(result().render(), *names)))
 
@@ -315,6 +321,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "from a device that says little of itself": (says(host="cpu-x86_64"), "wrong-host"),
     "of an engine that needs what the device lacks": (says(need=f"{orders.NEED}+sm89"), "wrong-host"),
     "of an engine that needs less than its card says": (says(need="cpu"), "bad-card"),
+    "of an engine that needs less than was ordered": (needs_less, "bad-card"),
     "a figure below the least": (says(figures=(figure(value=999_899),)), "too-low"),
     "a figure with a lower least": (says(figures=(figure(value=1, least=0),)), "other-figures"),
     "a figure with another recipe": (says(figures=(figure(recipe=bytes(32)),)), "other-figures"),
