@@ -25,6 +25,7 @@ from tests.builders.engines.networks import ROW, batches, compiled, endless, hug
 from tests.support.workers import workers
 
 pytestmark = pytest.mark.cold
+
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 
 
