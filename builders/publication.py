@@ -37,7 +37,7 @@ from store.format.manifest import CONTENT_TYPE, MISSION_ID, Issue, Manifest
 from store.ground.issuing import Draft, Issued, Keys, draft_of, issue, overtaken
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
-from store.takeoff.fidelity import claims
+from store.takeoff.fidelity import claims, unmeasured
 from store.trust.keys import Signer
 from store.trust.review import require_code, signing_code
 from store.trust.root import TrustRoot
@@ -215,6 +215,8 @@ def _require_stated(
     pairs["target.host"] = (sorted(targets), list(manifest.hosts))
     unproven = [host for host, one in targets.items() if one.proof == "required" and any(claims(payload, host))]
     pairs["target.proof"] = ([], unproven)
+    # A build asks of every engine whether it equals the map: one of which nothing is said was not asked.
+    pairs["the figures of its engines"] = ([], [host for host in manifest.hosts if any(unmeasured(payload, host))])
     if stated.area.bbox_e7 is not None:
         pairs["area"] = (Area(stated.area.bbox_e7), facts.area)
     if "area" not in pairs or exact is None:

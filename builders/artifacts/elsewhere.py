@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from store.disk.layout import RESULTS
 from store.errors import FlightbagError, Unavailable
 from store.format.ids import ObjectId
-from store.ground.orders import accepted_result, keys_in
+from store.ground.orders import is_taken, keys_in, read_result
 from store.ground.repository import Repository
 from store.trust.root import TrustRoot
 
@@ -23,13 +23,13 @@ def measured_elsewhere(
     """
     for key in keys_in(repository.media, RESULTS):
         try:
-            result = accepted_result(repository.evidence, key, root)
+            result = read_result(repository.evidence, key, root)
+            if [id_ for id_, _ in result.engine] != list(engine) or not is_taken(repository.media, result):
+                continue
         except Unavailable:
             raise
         except FlightbagError:
             continue  # an audit reports it; here it says nothing
-        if [id_ for id_, _ in result.engine] != list(engine):
-            continue
         for figure in result.figures:
             if (figure.probe, figure.recipe) == (probe, recipe):
                 return figure.value, figure.queries

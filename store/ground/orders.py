@@ -73,17 +73,24 @@ def read_result(evidence: StoreEvidence, key: BuildKey, root: TrustRoot) -> Resu
 
 
 def accepted_result(evidence: StoreEvidence, key: BuildKey, root: TrustRoot) -> Result:
-    """Return the result of a key that this store has taken: its signatures hold, and the order that it names is not
-    open. One that a copy brought, and that nobody judged, is not taken. Raise as `read_result` does."""
+    """Return the result of a key that this store has taken (`is_taken`), and whose signatures hold. Raise as
+    `read_result` does, and Corrupt for a log that does not hold."""
     result = read_result(evidence, key, root)
-    try:
-        open_order = pinned_id(evidence.media, holder_of(ORDERS, key))
-    except NotFound:
-        return result
-    if open_order == result.order:
+    if not is_taken(evidence.media, result):
         text = f"the result of the key {key} is not accepted yet"
         raise NotFound(text, remedy="run `flightbag engines accept`", kind="no-result", key=str(key))
     return result
+
+
+def is_taken(media: Media, result: Result) -> bool:
+    """Whether a result is of an order that this store made, and that is open no more. Of one that a copy brought,
+    nobody has judged what the device was told to make: an order is signed by nobody."""
+    try:
+        if pinned_id(media, holder_of(ORDERS, result.key)) == result.order:
+            return False
+    except NotFound:
+        pass
+    return result.order in _ordered(media, result.key)
 
 
 def unsigned_result(evidence: StoreEvidence, key: BuildKey) -> tuple[ObjectId, int, Result]:
@@ -121,6 +128,9 @@ def judge(result: Result, order: Order, id_: ObjectId) -> None:
         if lacking := (fit(result.host, need).lacking or fit(result.host, need).unjudged):
             text = f"the result was made on {result.host}, which lacks {' and '.join(lacking)}"
             raise Refused(text, remedy="fulfil the order on a device that it is for", kind="wrong-host")
+    if lost := fit(result.need, order.need).lacking:
+        text = f"the engine of the result needs {result.need}, and not {' and '.join(lost)}, which was ordered"
+        raise Refused(text, remedy="fulfil the order again", kind="bad-card")
     asked = [(one.figure, one.least, one.recipe, one.probe) for one in order.probes]
     if sorted(asked) != [(one.name, one.least, one.recipe, one.probe) for one in result.figures]:
         text = "the result has other figures, or measured on other probes, than the order asks for"
@@ -168,11 +178,15 @@ def open_order(repository: Repository, order: Order, id_: ObjectId, *, now: int)
 def ordered_here(media: Media, key: BuildKey) -> ObjectId | None:
     """Return the order that this store made last for a key, by its log, which nothing carries to another store but a
     plain copy; None where it made none."""
-    text = ""
-    for event in log.events(media):
-        if event.event == "ordered" and event.facts.get("key") == str(key):
-            text = str(event.facts.get("object", ""))
-    return ObjectId.parse(text) if is_hex(text) else None
+    orders = _ordered(media, key)
+    return orders[-1] if orders else None
+
+
+def _ordered(media: Media, key: BuildKey) -> list[ObjectId]:
+    """Return every order that this store made for a key, by its log, the oldest first."""
+    of_key = (one.facts for one in log.events(media) if one.event == "ordered" and one.facts.get("key") == str(key))
+    texts = (str(facts.get("object", "")) for facts in of_key)
+    return [ObjectId.parse(text) for text in texts if is_hex(text)]
 
 
 def close(repository: Repository, key: BuildKey) -> None:

@@ -159,15 +159,15 @@ def plan_sync(
 def _pointers(
     source: Repository, target: Repository | None, wanted: dict[ObjectId, int]
 ) -> tuple[tuple[str, ObjectId], ...]:
-    """Return the orders and results to bring, and add what these need. A result goes where its order is open, and an
-    order nowhere where a result of it was taken. One that is not whole stays."""
+    """Return the orders and results to bring, and add what these need. A result goes where its order is open and no
+    result was taken, and an order nowhere where a result of it was taken. One that is not whole stays."""
     pointers: dict[str, ObjectId] = {}
     for key in orders.keys_in(source.media, ORDERS):
         holder = orders.holder_of(ORDERS, key)
         with suppress(NotFound, Corrupt):  # an audit reports it
             id_, order = orders.read_order(source.evidence, key)
             present = _pointer_at(target, holder)
-            if present == id_ or _is_own(target, key, present) or _is_taken(target, key, id_):
+            if present == id_ or _is_own(target, key, present) or _taken(target, key) == id_:
                 continue
             wanted.update({id_: len(order.render()), **order.objects})
             pointers[holder] = id_
@@ -176,6 +176,8 @@ def _pointers(
         with suppress(NotFound, Corrupt):
             id_, size, result = orders.unsigned_result(source.evidence, key)
             if pointers.get(of, _pointer_at(target, of)) != result.order or _pointer_at(target, holder) == id_:
+                continue
+            if _taken(target, key) is not None:  # nobody has judged this one, and that one counts
                 continue
             wanted.update({id_: size, **dict(result.objects)})
             pointers[holder] = id_
@@ -195,14 +197,13 @@ def _is_own(target: Repository | None, key: BuildKey, order: ObjectId | None) ->
     return target is not None and order is not None and orders.ordered_here(target.media, key) == order
 
 
-def _is_taken(target: Repository | None, key: BuildKey, order: ObjectId) -> bool:
-    """Whether the target has a result of this order, and the order no more."""
-    if target is None or _pointer_at(target, orders.holder_of(ORDERS, key)) is not None:
-        return False
+def _taken(target: Repository | None, key: BuildKey) -> ObjectId | None:
+    """Return the order of the result that the target has taken for a key; None where it has taken none."""
     try:
-        return orders.unsigned_result(target.evidence, key)[2].order == order
+        result = None if target is None else orders.unsigned_result(target.evidence, key)[2]
+        return result.order if target is not None and result and orders.is_taken(target.media, result) else None
     except (NotFound, Corrupt):
-        return False
+        return None
 
 
 def _log_of(target: Repository | None) -> FileStamp | None:

@@ -16,7 +16,7 @@ from store.findings import Finding
 from store.format.cbor import encode
 from store.format.entries import Entry, EntryTable
 from store.format.ids import BuildKey, ObjectId, derive
-from store.format.manifest import PPM, Manifest, Unproven
+from store.format.manifest import FIDELITY, PPM, Manifest, Unproven
 from store.takeoff.engines import Engine, engine_for, engines_of
 from store.takeoff.mission import Binding, Opened
 
@@ -73,6 +73,22 @@ def claims(mission: Contents, host: str | None) -> Iterator[Claim]:
         of_figure = [] if probe is None or probe.key is None else _of_recipe(figure.recipe, probe.key, every)
         if not of_figure or any(engine in loaded for engine in of_figure):
             yield _claim(figure, probe, of_figure)
+
+
+def unmeasured(mission: Contents, host: str) -> Iterator[str]:
+    """Yield the descriptor sets, ascending, of which no figure of fidelity speaks for a host of this class: no engine
+    that it loads has one, measured or unproven."""
+    manifest, table = mission.manifest, mission.table
+    figures = {(one.name, one.recipe) for one in manifest.quality} | {
+        (one.name, one.recipe) for one in manifest.unproven
+    }
+    loaded = [engine_for(engines, host) for engines in engines_of(table.entries).values()]
+    for set_ in sorted({entry.name.split("/")[1] for entry in table.entries if entry.kind == "descriptors"}):
+        probe = table.find(f"probes/{set_}.safetensors")
+        keys = [] if probe is None or probe.key is None else [probe.key]
+        recipes = [fidelity_recipe(key, engine.key) for key in keys for engine in loaded if engine is not None]
+        if not any((f"{FIDELITY}{set_}", recipe) in figures for recipe in recipes):
+            yield set_
 
 
 def _of_recipe(recipe: bytes, probe: BuildKey, engines: Iterable[Engine]) -> list[Engine]:

@@ -104,6 +104,20 @@ class TestAResultAsOrdered:
         assert accepted(trip)[0].outcome == "accepted"
         assert (measured(trip), found(trip)) == ((999_950, 8), (STORED, STORED))
 
+    @pytest.mark.parametrize("before", ["nothing", "accepted"])
+    def test_counts_only_of_an_order_that_was_made_here(self, trip: Trip, before: str) -> None:
+        """A device fulfils an order from anywhere, and a planted one may name another network: its result is signed."""
+        if before == "accepted":
+            accepted(trip)
+        planted = result(order=ObjectId.of(orders.order(network=(orders.file("model.onnx", b"evil"),)).render()))
+        id_ = trip.fulfil(signed(planted.render(), "orin"))
+        (trip.ground / holder_of(ORDERS, ORDER.key)).unlink(missing_ok=True)
+        for folder in ("objects", RESULTS):
+            shutil.copytree(trip.stick / folder, trip.ground / folder, dirs_exist_ok=True)
+        with Repository.open(trip.ground) as repository:
+            place(repository, RESULTS, ORDER.key, id_)
+        assert (measured(trip), found(trip)) == (None, (None, None))
+
     def test_of_an_engine_that_exists_is_of_that_engine(self, trip: Trip, tmp_path: Path) -> None:
         present = (id_of(card(check=check(of="network")).render()), id_of(ENGINE), id_of(WEIGHTS))
         order = orders.order(engine=present)
@@ -173,6 +187,12 @@ def with_card(**changes: object) -> Attack:
     """A card that says something else, and a result that names it."""
     other = card(**changes).render()
     return lambda trip: void(trip.fulfil(signed(result(card=id_of(other)).render(), "orin"), card=other))
+
+
+def needs_less(trip: Trip) -> None:
+    """Aircraft of other classes would load it too."""
+    other = card(need="cpu").render()
+    trip.fulfil(signed(result(card=id_of(other), need="cpu").render(), "orin"), card=other)
 
 
 def signed_by(*names: str) -> Attack:
@@ -301,6 +321,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "from a device that says little of itself": (says(host="cpu-x86_64"), "wrong-host"),
     "of an engine that needs what the device lacks": (says(need=f"{orders.NEED}+sm89"), "wrong-host"),
     "of an engine that needs less than its card says": (says(need="cpu"), "bad-card"),
+    "of an engine that needs less than was ordered": (needs_less, "bad-card"),
     "a figure below the least": (says(figures=(figure(value=999_899),)), "too-low"),
     "a figure with a lower least": (says(figures=(figure(value=1, least=0),)), "other-figures"),
     "a figure with another recipe": (says(figures=(figure(recipe=bytes(32)),)), "other-figures"),

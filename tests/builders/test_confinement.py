@@ -61,7 +61,7 @@ def workers(desk: Desk) -> list[int]:
         if entry.name.isdigit():
             try:
                 command, state = (entry / "cmdline").read_bytes(), (entry / "status").read_bytes()
-                request = command.split(b"\0")[8:9]
+                request = [one for one in command.split(b"\0") if one.endswith(b"request.json")]
                 text = Path(os.fsdecode(request[0])).read_bytes() if request else b""
             except OSError:
                 continue

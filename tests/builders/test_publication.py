@@ -14,14 +14,14 @@ import pytest
 from builders import build, publication
 from builders.crossing import place_digest
 from store.errors import Refused
-from store.format.manifest import Takeoff
+from store.format.manifest import Figure, Takeoff
 from store.ground.issuing import draft_of
 from store.ground.repository import Repository
 from store.trust.keys import PrivateKey
 from tests.support.commands import flightbag
 from tests.support.field import Desk
 from tests.support.here import confine_here
-from tests.support.missions import FACTS, ISSUE, NOW, PROBED, ROOT, UNPROVEN, flight
+from tests.support.missions import FACTS, ISSUE, MEASURED, NOW, PROBED, ROOT, UNPROVEN, flight
 from tests.support.missions_toml import mission_toml
 
 
@@ -58,7 +58,7 @@ def stated_mission(takeoff: str) -> str:
 
 def require_stated(takeoff: str, places: list[str]) -> None:
     """Compare a mission file of this takeoff with a manifest of FACTS."""
-    text, stated = stated_mission(takeoff), flight(mission=ONE_AIRCRAFT, issue=ENDLESS).manifest
+    text, stated = stated_mission(takeoff), flight(PROBED, mission=ONE_AIRCRAFT, issue=ENDLESS, quality=(MEASURED,))
     publication._require_stated(Path("north-ridge.toml"), text.encode(), places, stated, ROOT, NOW)
 
 
@@ -96,12 +96,32 @@ def test_an_unproven_engine_is_signed_only_where_the_mission_file_lets_aircraft_
 ) -> None:
     """A process that has read foreign bytes could say that nobody can measure an engine that is wrong."""
     text = stated_mission("lat = 47.0201, lon = -99.1602, alt_m = 480").replace("[target]", f"{target}\n{proof}")
-    manifest = flight(PROBED, mission=ONE_AIRCRAFT, issue=ENDLESS, unproven=(UNPROVEN,)).manifest
+    manifest = flight(PROBED, mission=ONE_AIRCRAFT, issue=ENDLESS, unproven=(UNPROVEN,))
     with nullcontext() if signed else pytest.raises(Refused, match=r"in target\.proof, and is not signed"):
         publication._require_stated(Path("north-ridge.toml"), text.encode(), [], manifest, ROOT, NOW)
     # What is measured needs no leave.
-    manifest = flight(mission=ONE_AIRCRAFT, issue=ENDLESS).manifest
+    manifest = flight(PROBED, mission=ONE_AIRCRAFT, issue=ENDLESS, quality=(MEASURED,))
     publication._require_stated(Path("north-ridge.toml"), text.encode(), [], manifest, ROOT, NOW)
+
+
+@pytest.mark.parametrize(
+    ("contents", "quality"),
+    [
+        (PROBED, ()),
+        (PROBED, (replace(MEASURED, recipe=bytes(32)),)),
+        (PROBED, (replace(MEASURED, name="fidelity/other"),)),
+        ({name: data for name, data in PROBED.items() if not name.startswith("probes/")}, (MEASURED,)),
+        ({name: data for name, data in PROBED.items() if not name.startswith("engines/")}, (MEASURED,)),
+    ],
+)
+def test_an_engine_of_which_no_figure_speaks_is_not_signed(
+    contents: dict[str, bytes], quality: tuple[Figure, ...]
+) -> None:
+    """A process that has read foreign bytes could hide that nobody has measured an engine."""
+    text = stated_mission("lat = 47.0201, lon = -99.1602, alt_m = 480")
+    manifest = flight(contents, mission=ONE_AIRCRAFT, issue=ENDLESS, quality=quality)
+    with pytest.raises(Refused, match=r"in the figures of its engines, and is not signed"):
+        publication._require_stated(Path("north-ridge.toml"), text.encode(), [], manifest, ROOT, NOW)
 
 
 HOUR = 3600

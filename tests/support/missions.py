@@ -135,6 +135,8 @@ PROBED = {**CONTENTS, "probes/net.safetensors": b"\x12\x13" * 20}
 UNPROVEN = Unproven(
     "fidelity/net", 990_000, fidelity_recipe(build_key("probes/net.safetensors"), build_key("engines/net/net.onnx"))
 )
+# The same, measured.
+MEASURED = Figure(UNPROVEN.name, 999_000, UNPROVEN.least, 8, UNPROVEN.recipe)
 
 
 def fleet_table(needs: Mapping[str, str]) -> tuple[EntryTable, dict[str, bytes]]:

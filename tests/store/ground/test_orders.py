@@ -214,6 +214,18 @@ class TestASync:
         (trip.stick / holder_of(ORDERS, ORDER.key)).unlink()
         assert synced(trip.stick, tmp_path / "other") == ()
 
+    def test_brings_no_result_in_the_place_of_one_that_counts(self, trip: Trip) -> None:
+        """A stick with an order that somebody else made, and what a device made of that."""
+        shutil.copytree(trip.stick, trip.ground, dirs_exist_ok=True)
+        with Repository.open(trip.ground) as repository:
+            close(repository, ORDER.key)
+        with Repository.open(trip.stick) as repository:
+            planted = trip.order(orders.order(compare=("y",)), repository)
+        trip.fulfil(signed(result(order=planted).render(), "orin"))
+        assert holder_of(RESULTS, ORDER.key) not in synced(trip.stick, trip.ground)
+        with Repository.open(trip.ground) as repository:
+            assert accepted_result(repository.evidence, ORDER.key, FLEET) == result()
+
     def test_leaves_out_what_is_not_whole(self, trip: Trip, tmp_path: Path) -> None:
         flip(trip.ground / object_path(id_of(ORDER.render())[0]))
         assert synced(trip.ground, tmp_path / "other") == ()

@@ -15,7 +15,7 @@ from store.format.cbor import encode
 from store.format.entries import Entry, EntryTable, sorted_table
 from store.format.ids import BuildKey, ObjectId, derive
 from store.format.manifest import Unproven
-from store.takeoff.fidelity import Claim, check_proofs, claims, fidelity_recipe, proof_digest
+from store.takeoff.fidelity import Claim, check_proofs, claims, fidelity_recipe, proof_digest, unmeasured
 from store.takeoff.mission import Binding, Opened
 from store.trust.aircraft_state import AircraftState
 from tests.support.missions import PROBED, ROOT, UNPROVEN, build_key, entry, fleet_table, manifest_of, pinned, table_of
@@ -166,3 +166,13 @@ class TestFleet:
 
     def test_what_no_engine_has_is_asked_of_all(self) -> None:
         assert len(found(self.TABLE, UNPROVEN, host="cpu-aarch64")) == 1
+
+
+def test_a_figure_speaks_for_the_hosts_that_load_its_engine() -> None:
+    """`sm87` loads an engine of its own, of which nobody says anything."""
+    own = entry("engines/net/own.onnx", b"own", meta={**entry(ENGINE, b"").meta, "host": "cpu-x86_64+sm87"})
+    mission = opened(with_entries(own))
+    assert list(unmeasured(mission, "cpu-x86_64")) == []
+    assert list(unmeasured(mission, "cpu-x86_64+sm87")) == ["net"]
+    assert list(unmeasured(mission, "sm87")) == ["net"]
+    assert list(unmeasured(opened(with_entries(without=PROBE)), "cpu-x86_64")) == ["net"]
