@@ -128,7 +128,7 @@ def fulfil(
                         now=int(time.time()),
                         progress=lambda phase, _now, _total: progress(phase, 0, 0),
                     )
-                    row |= {"state": "fulfilled", "figures": {one.name: one.value for one in result.figures}}
+                    row |= {"state": "fulfilled", "figures": render.lowest_figures(result)}
                 except FlightbagError as error:
                     failed = True
                     row |= {"state": "failed", "why": error.message, "kind": error.kind, "remedy": error.remedy}

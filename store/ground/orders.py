@@ -121,8 +121,8 @@ def judge(result: Result, order: Order, id_: ObjectId) -> None:
         if lacking := (fit(result.host, need).lacking or fit(result.host, need).unjudged):
             text = f"the result was made on {result.host}, which lacks {' and '.join(lacking)}"
             raise Refused(text, remedy="fulfil the order on a device that it is for", kind="wrong-host")
-    asked = [(one.figure, one.least, one.recipe, one.probe) for one in order.probes]
-    if sorted(asked) != [(one.name, one.least, one.recipe, one.probe) for one in result.figures]:
+    asked = [(one.figure, one.recipe, one.least, one.probe) for one in order.probes]
+    if asked != [(one.name, one.recipe, one.least, one.probe) for one in result.figures]:
         text = "the result has other figures, or measured on other probes, than the order asks for"
         raise Refused(text, remedy="fulfil the order again", kind="other-figures")
     for one in result.figures:
