@@ -34,6 +34,8 @@ from tests.support.commands import BIN, Ran, flightbag
 from tests.support.field import LEFT, RIGHT, Desk
 from tests.support.traps import write_endless, write_huge
 
+pytestmark = pytest.mark.cold
+
 DRILL = "FLIGHTBAG_DRILL" in os.environ
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 # The time that a program may take to end when it is asked to, on a busy machine: far below the hour of a trap.
@@ -328,8 +330,9 @@ def test_keys_are_opened_when_the_process_has_ended(desk: Desk, tmp_path: Path) 
     script.write_text(
         "import os, sys\nfrom pathlib import Path\nfrom store.trust.keys import PrivateKey\n"
         "found = [p.name for p in Path('/proc').iterdir() if p.name.isdigit() and (p / 'cmdline').exists()\n"
-        f"    and b'builders.confined' in (p / 'cmdline').read_bytes() and {str(desk.folder)!r} in\n"
-        "    (Path(os.fsdecode((p / 'cmdline').read_bytes().split(b'\\0')[8])).read_text())]\n"
+        f"    and b'builders.confined' in (p / 'cmdline').read_bytes() and {str(desk.folder)!r} in ''.join(\n"
+        "    Path(os.fsdecode(one)).read_text() for one in (p / 'cmdline').read_bytes().split(b'\\0')\n"
+        "    if one.endswith(b'request.json') and os.path.isfile(one))]\n"
         f"Path({str(log)!r}).write_text(repr(found))\n"
         f"key = PrivateKey.of_pem(Path({str(desk.key)!r}).read_bytes(), None)\n"
         "sys.stdout.buffer.write(key.sign(sys.stdin.buffer.read()))\n"
@@ -576,8 +579,6 @@ from pathlib import Path
 from typing import Any
 from builders import build
 from store.trust.keys import PrivateKey
-
-pytestmark = pytest.mark.cold
 key = PrivateKey.of_pem(Path({str(desk.key)!r}).read_bytes(), None)
 print(build({str(small(desk))!r}, {str(desk.store)!r}, [key], cache={str(tmp_path / "cache")!r}).outcome)
 """

@@ -12,10 +12,10 @@ from tests.support.commands import Ran, flightbag, program
 from tests.support.field import Desk
 from tests.support.here import confine_here
 
+pytestmark = pytest.mark.cold
+
 CRASH = """
 import builders.retrieval.query as query
-
-pytestmark = pytest.mark.cold
 def decode_photo(data):
     __import__("ctypes").string_at(0)
 query.decode_photo = decode_photo

@@ -20,6 +20,8 @@ from tests.support.missions import ISSUE, flight
 from tests.support.mounts import exfat, stopped
 from tests.support.stores import ROOT_FILE, SHARD, file_of, flip, make_store
 
+pytestmark = pytest.mark.cold
+
 # It flies at any time.
 MISSION = flight(issue=replace(ISSUE, expires_at=None))
 
@@ -110,8 +112,6 @@ def test_no_patience_at_all_and_repair_are_refused(desk: Path) -> None:
 SCRIPT = """
 import sys, time
 from tools.patience import Bound, patience
-
-pytestmark = pytest.mark.cold
 with patience(Bound("it", float(sys.argv[1]))):
     time.sleep(float(sys.argv[2]))
 print("GO")

@@ -24,6 +24,8 @@ from store.errors import Unavailable
 from tests.builders.engines.networks import ROW, batches, compiled, endless, huge, save, small_network, spec_of
 from tests.support.workers import workers
 
+pytestmark = pytest.mark.cold
+
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 
 
@@ -257,8 +259,6 @@ PARENT = """
 import sys
 from pathlib import Path
 from tests.builders.engines.networks import ROW, compiled, spec_of
-
-pytestmark = pytest.mark.cold
 compiled(spec_of(Path(sys.argv[1]), ROW), Path(sys.argv[2]))
 """
 
