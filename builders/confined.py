@@ -122,7 +122,7 @@ def plan(request: Request, messages: Messages) -> dict[str, Any]:
     from builders.artifacts.plan import plan
 
     with _opened(request, messages) as context:
-        report = plan(context, messages.progress, now=request["now"]).report()
+        report = plan(context, messages.progress, now=request["now"]).report(context.repository)
         return {"report": to_json(PlanReport, replace(report, notes=context.notes))}
 
 

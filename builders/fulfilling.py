@@ -21,7 +21,7 @@ from store.format.manifest import PPM
 
 
 def fulfil(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Callable[[], bool]) -> dict[str, Any]:
-    """Return the result of a compilation, with `figures`: [value in parts per million, queries] by descriptor set."""
+    """Return the result of a compilation, with `figures`: [value in parts per million, queries] of each probe."""
     spec, source = spec_of_request(request), Path(request["source"])
     present = request["engine"]
     engine = None
@@ -36,10 +36,10 @@ def fulfil(request: Mapping[str, Any], progress: PhaseProgress, cancelled: Calla
             f"this machine makes the engine of {request['model']} and does not run it: nothing is measured",
             remedy="fulfil the order on a machine that runs the engine",
         )
-    figures: dict[str, tuple[int, int]] = {}
-    for set_, path in request["probes"]:
+    figures: list[tuple[int, int]] = []
+    for path in request["probes"]:
         progress("probing", len(figures), len(request["probes"]))
-        figures[set_] = _fidelity(spec, session, Path(path))
+        figures.append(_fidelity(spec, session, Path(path)))
     return {**result, "figures": figures}
 
 

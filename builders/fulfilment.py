@@ -11,7 +11,7 @@ Needs numpy, ONNX Runtime and the library of the backend; no index of the store 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,8 +174,8 @@ def _made(
     folder: Path,
     settings: CompileSettings,
     progress: PhaseProgress,
-) -> tuple[CompiledEngine, Mapping[str, tuple[int, int]]]:
-    """Run the worker on private copies of what the order names. Return the engine, and [value, queries] by set."""
+) -> tuple[CompiledEngine, Sequence[tuple[int, int]]]:
+    """Run the worker on private copies of what the order names. Return the engine, and (value, queries) by probe."""
     evidence = repository.evidence
     if read_order(evidence, order.key)[1] != order:
         raise Corrupt(f"the order of the key {order.key} changed", remedy="run it again", kind="bad-order")
@@ -187,7 +187,7 @@ def _made(
         path = _file(repository, order.reference, folder / "reference.npz")
         reference = Reference(path, bytes(order.reference.id))
     probes = [
-        (one.set, str(_copy(repository, one.probe, one.size, folder / f"probe-{number}")))
+        str(_copy(repository, one.probe, one.size, folder / f"probe-{number}"))
         for number, one in enumerate(order.probes)
     ]
     spec = _spec(order, source, reference)
@@ -211,7 +211,7 @@ def _made(
     error, cosine = order.tolerance
     try:
         made = compiled_engine(result, Tolerance(error / NANO, cosine / NANO), log)
-        return made, {one.set: _numbers(result["figures"][one.set]) for one in order.probes}
+        return made, [_numbers(figure) for _, figure in zip(order.probes, result["figures"], strict=True)]
     except (KeyError, TypeError, ValueError) as wrong:
         text = f"the process that makes the engine of {order.backbone} gave back no result: {wrong!r}"
         raise failure("failed", text, log=log) from wrong
@@ -274,10 +274,9 @@ def _copy(repository: Repository, id_: ObjectId, size: int, path: Path) -> Path:
     return path
 
 
-def _figures(order: Order, measured: Mapping[str, tuple[int, int]]) -> tuple[ResultFigure, ...]:
+def _figures(order: Order, measured: Sequence[tuple[int, int]]) -> tuple[ResultFigure, ...]:
     figures = []
-    for one in order.probes:
-        value, queries = measured[one.set]
+    for one, (value, queries) in zip(order.probes, measured, strict=True):
         if value < one.least:
             raise Refused(
                 f"{one.figure} is {value} ppm, and the order of {order.backbone} demands at least {one.least}",
@@ -285,7 +284,7 @@ def _figures(order: Order, measured: Mapping[str, tuple[int, int]]) -> tuple[Res
                 kind="too-low",
             )
         figures.append(ResultFigure(one.figure, value, one.least, queries, one.recipe, one.probe))
-    return tuple(sorted(figures))
+    return tuple(figures)
 
 
 def _card(order: Order, made: CompiledEngine, parts: dict[str, list[Any]]) -> Card:

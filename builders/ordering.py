@@ -6,7 +6,9 @@ for is done here too: a network is cast, quantised, and brought into the form th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +30,12 @@ from builders.imagery.coverage import shortfall, with_views
 from builders.report import OrderReport, too_few_tiles
 from store.disk.media import object_path
 from store.disk.objects import Batch, read_chunks
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.format.cbor import encode
-from store.format.ids import ObjectId
-from store.format.manifest import PPM
-from store.format.order import MODEL, NANO, Order, OrderFile, OrderProbe
-from store.ground.orders import accepted_result, open_order
+from store.format.ids import BuildKey, ObjectId
+from store.format.manifest import FIDELITY, PPM
+from store.format.order import MAX_PROBES, MODEL, NANO, Order, OrderFile, OrderProbe
+from store.ground.orders import accepted_result, open_order, ordered_here, read_order
 from store.ground.writer import writing
 from store.takeoff.fidelity import fidelity_recipe
 
@@ -162,11 +164,40 @@ class _Ordering:
             source=source,
             compare=tuple(sorted(task.spec.compare)),
             tolerance=(round(tolerance.relative_error * NANO), round(tolerance.cosine * NANO)),
-            probes=tuple(sorted(_probes(task, probes, int(tolerance.cosine * PPM)))),
+            probes=self.asked(task, probes, int(tolerance.cosine * PPM)),
             rows=None if rows is None else _of_rows(batch, rows, folder / "rows"),
             reference=None if reference is None else _file(batch, "reference.npz", reference.path, reference.digest),
             engine=task.present or (),
         )
+
+    def asked(self, task: EngineTask, probes: list[BuiltProbe], least: int) -> tuple[OrderProbe, ...]:
+        """Return what an engine is measured on: the probes of this mission and those that it is measured on already, or
+        is about to be, for other missions: a key has one order and one result."""
+        by_recipe: dict[bytes, OrderProbe] = {}
+        for one in itertools.chain(_probes(task, probes, least), self.earlier(task.recipe.key)):
+            if len(by_recipe) < MAX_PROBES:
+                by_recipe.setdefault(one.recipe, one)
+        return tuple(sorted(by_recipe.values(), key=lambda one: (one.set, one.recipe)))
+
+    def earlier(self, key: BuildKey) -> Iterator[OrderProbe]:
+        """Yield the probes of this store's open order of a key, and of the result that it has taken, where they are
+        still there."""
+        repository = self.context.repository
+        with suppress(NotFound, Corrupt):
+            id_, order = read_order(repository.evidence, key)
+            if ordered_here(repository.media, key) == id_:
+                yield from order.probes
+        try:
+            figures = accepted_result(repository.evidence, key, repository.trust_root().root).figures
+        except Unavailable:
+            raise
+        except FlightbagError:
+            return  # it counts for no mission
+        for figure in figures:
+            with suppress(NotFound):
+                size = repository.media.stamp(object_path(figure.probe)).size
+                set_ = figure.name.removeprefix(FIDELITY)
+                yield OrderProbe(set_, figure.probe, size, figure.recipe, figure.least)
 
     def finds_nothing(self, task: EngineTask, private: Path) -> bool:
         """Return whether the network finds nothing in noise, so that an engine of it is checked on tiles. Raise what

@@ -99,11 +99,11 @@ def fulfil(
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """List the orders of a store. With --key, make the engines that this machine can, and sign what it measured.
+    """Make and measure the ordered engines that this machine can, and sign the results. Without --key, list the orders.
 
     The key is one of the role builder: `flightbag trust add-key STORE DRAFT builder KEY`.
 
-    Example: flightbag engines fulfil /media/stick --key orin.key
+    Example: flightbag engines fulfil /media/stick/store --key orin.key
     """
     require_onboard_extra()
     from builders.engines.compiling import CompileSettings
@@ -128,7 +128,7 @@ def fulfil(
                         now=int(time.time()),
                         progress=lambda phase, _now, _total: progress(phase, 0, 0),
                     )
-                    row |= {"state": "fulfilled", "figures": {one.name: one.value for one in result.figures}}
+                    row |= {"state": "fulfilled", "figures": render.lowest_figures(result)}
                 except FlightbagError as error:
                     failed = True
                     row |= {"state": "failed", "why": error.message, "kind": error.kind, "remedy": error.remedy}
@@ -154,7 +154,7 @@ def accept(
     A result counts for an order that this store made, if keys of the role builder
     have signed it. The next build uses the engine and its figures.
 
-    Example: flightbag engines accept ground --from /media/stick
+    Example: flightbag engines accept ground --from /media/stick/store
     """
     require_build_extra()
     from builders.acceptance import accept

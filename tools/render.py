@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
     from builders.report import BuildReport, EngineReport, OrderReport, PlanReport
+    from store.format.result import Result
     from store.takeoff.aircraft import Proving
 
 # The most tiles that a list names one by one.
@@ -491,7 +492,8 @@ def offers(rows: Sequence[Mapping[str, Any]], *, signed: bool) -> Iterator[str]:
             yield f"{row['backbone'] or row['key'][:12]}: {row['why']}"
         if row.get("remedy"):
             yield f"    -> {row['remedy']}"
-        yield from (f"{row['backbone']}: {name} {share(value)}" for name, value in row.get("figures", {}).items())
+        figures = row.get("figures", {}).items()
+        yield from (f"{row['backbone']}: {quality.figure_title(name)} {share(value)}" for name, value in figures)
     if not signed and any(row["state"] == "open" for row in rows):
         yield "give the key of this device as --key, and the open ones are made"
 
@@ -503,9 +505,17 @@ def acceptance_json(one: Acceptance) -> dict[str, Any]:
         "outcome": one.outcome,
         "backbone": one.backbone,
         "host": one.result.host if one.result is not None else "",
-        "figures": {figure.name: figure.value for figure in one.result.figures} if one.result is not None else {},
+        "figures": lowest_figures(one.result) if one.result is not None else {},
         "error": None if one.error is None else _error_json(one.error),
     }
+
+
+def lowest_figures(result: Result) -> dict[str, int]:
+    """Return the lowest value of each figure of a result, over the probes of all missions that asked for it."""
+    values: dict[str, int] = {}
+    for one in result.figures:
+        values[one.name] = min(values.get(one.name, one.value), one.value)
+    return values
 
 
 def _error_json(error: FlightbagError) -> dict[str, Any]:
@@ -520,7 +530,8 @@ def acceptances(taken: Sequence[Acceptance]) -> Iterator[str]:
         yield " ".join(filter(None, (one.outcome, one.backbone, str(one.key))))
         if one.result is not None:
             yield f"    made on {one.result.host}"
-            yield from (f"    {figure.name} {share(figure.value)}" for figure in one.result.figures)
+            lowest = lowest_figures(one.result).items()
+            yield from (f"    {quality.figure_title(name)} {share(value)}" for name, value in lowest)
         if one.error is not None:
             yield f"    {one.error.kind}: {one.error.message}"
             if one.error.remedy:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from store.disk.layout import RESULTS
 from store.errors import FlightbagError, Unavailable
-from store.format.ids import ObjectId
-from store.ground.orders import is_taken, keys_in, read_result
+from store.format.ids import BuildKey, ObjectId
+from store.ground.orders import accepted_result, is_taken, keys_in, read_result
 from store.ground.repository import Repository
 from store.trust.root import TrustRoot
 
@@ -34,3 +34,17 @@ def measured_elsewhere(
             if (figure.probe, figure.recipe) == (probe, recipe):
                 return figure.value, figure.queries
     return None
+
+
+def measured_by_device(
+    repository: Repository, key: BuildKey, engine: Sequence[tuple[ObjectId, int]], recipe: bytes
+) -> bool:
+    """Return whether the accepted result of a key is of this engine and has the figure of this recipe. Of its probe it
+    says nothing: a plan asks, before the probe is made."""
+    try:
+        result = accepted_result(repository.evidence, key, repository.trust_root().root)
+    except Unavailable:
+        raise
+    except FlightbagError:
+        return False
+    return list(result.engine) == list(engine) and recipe in {figure.recipe for figure in result.figures}

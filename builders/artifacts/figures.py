@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Protocol, TypeAlias
 
 from builders.activity import doing
-from builders.artifacts.elsewhere import measured_elsewhere
+from builders.artifacts.elsewhere import measured_by_device, measured_elsewhere
 from builders.artifacts.engine import BuiltEngine, EngineTask
 from builders.artifacts.probe import BuiltProbe, ProbeTask
 from builders.artifacts.shard import BuiltMap
@@ -135,6 +135,12 @@ class FidelityQuestion:
         """Return (value, queries) as a device has measured it with these objects; None where none has."""
         root = repository.trust_root().root
         return measured_elsewhere(repository, root, engine, probe, self.gates[0].recipe)
+
+    def measured(self, repository: Repository) -> bool:
+        """Return whether a device has measured it of the engine that the store has. A build also compares the probe."""
+        if self.engine.present is None:
+            return False
+        return measured_by_device(repository, self.engine.recipe.key, self.engine.present[1:], self.gates[0].recipe)
 
     def unproven(self, repository: Repository, table: EntryTable) -> Unproven | None:
         """Return the figure if nobody has measured it with the objects of this table; None if somebody has."""

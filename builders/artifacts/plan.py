@@ -44,6 +44,7 @@ from store.format.entries import MAX_ENTRIES, EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, Unproven, identity
 from store.ground.repository import Repository
+from store.takeoff.quality import figure_title
 
 Kind = TypeVar("Kind")
 
@@ -132,8 +133,8 @@ class Plan:
         gates = tuple(sorted((figure.name, figure.least, figure.recipe) for figure in figures))
         return identity(self.facts, self.hosts, missing.coverage(self.gates), gates, unproven, releases, artifacts)
 
-    def report(self) -> PlanReport:
-        """Return what it shows to people and machines."""
+    def report(self, repository: Repository) -> PlanReport:
+        """Return what it shows to people and machines. `repository` has the results of devices."""
         valid_from, expires_at = self.validity.window(self.now)
         return PlanReport(
             mission=self.facts.id,
@@ -147,15 +148,20 @@ class Plan:
             repeated=self.inventory.repetition.summary(),
             hints=(*self.inventory.gaps, *self.hints),
             artifacts=tuple(task.row() for task in self.tasks),
-            not_measured=(*self._elsewhere(), *self.unmeasured),
+            not_measured=(*self._elsewhere(repository), *self.unmeasured),
         )
 
-    def _elsewhere(self) -> Iterator[str]:
-        """Yield the figures that this machine cannot measure. Whether a device has, a build looks up."""
+    def _elsewhere(self, repository: Repository) -> Iterator[str]:
+        """Yield the figures that this machine cannot measure, and no device has."""
         for question in self.questions_of(FidelityQuestion):
-            if why := question.engine.elsewhere:
-                proof = "each aircraft proves it" if question.engine.aboard else "a device has to measure it"
-                yield f"{question.gates[0].name}: this machine does not run the engine: {why}; {proof}"
+            engine, title = question.engine, figure_title(question.gates[0].name)
+            if engine.present is None and (why := engine.backend.makes(engine.host)):
+                yield (
+                    f"{title}: this machine does not make the engine: {why}; a build fails: `flightbag engines order`"
+                )
+            elif (why := engine.elsewhere) and not question.measured(repository):
+                proof = "each aircraft proves it" if engine.aboard else "a build fails: `flightbag engines order`"
+                yield f"{title}: this machine does not run the engine: {why}; {proof}"
 
     def questions_of(self, kind: type[Kind]) -> tuple[Kind, ...]:
         """Return the questions of one kind."""

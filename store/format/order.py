@@ -70,7 +70,8 @@ class Order:
     compared with. Each has the file MODEL, and its external data at the locations that the model names, ascending.
     `compare` are the outputs that are compared, ascending, all where it is empty; `tolerance` is (relative error,
     cosine) in 1e-9; `rows` is a file of inputs for the comparison, where noise finds nothing, and `reference` one of a
-    run of the author's framework. `probes` ascend. `engine` is (object, size) of the card, the model and, where they
+    run of the author's framework. `probes` ascend by set, then recipe.
+    `engine` is (object, size) of the card, the model and, where they
     are apart, the weights of an engine that exists and is only to be checked and measured; empty for one to be
     compiled.
     """
@@ -158,7 +159,7 @@ class Order:
         fields.end()
         ascending([name for name, _ in order.steps], "order.steps")
         ascending(order.compare, "order.compare")
-        ascending([one.set for one in order.probes], "order.probes")
+        ascending([(one.set, one.recipe) for one in order.probes], "order.probes")
         recipe: object = order.fields
         if type(recipe) is not dict:
             raise _bad("recipe", "is not of the fields of a key")

@@ -93,7 +93,7 @@ class Result:
             issued_at=fields.integer("issued_at", 0, TIME_MAX),
         )
         fields.end()
-        ascending([one.name for one in result.figures], "result.figures")
+        ascending([(one.name, one.recipe) for one in result.figures], "result.figures")
         for field, wrong in (("host", objection(result.host)), ("need", objection(result.need, need=True))):
             if wrong:
                 raise Corrupt(f"result.{field}: {wrong}", kind="bad-field", field=f"result.{field}")

@@ -131,8 +131,8 @@ def judge(result: Result, order: Order, id_: ObjectId) -> None:
     if lost := fit(result.need, order.need).lacking:
         text = f"the engine of the result needs {result.need}, and not {' and '.join(lost)}, which was ordered"
         raise Refused(text, remedy="fulfil the order again", kind="bad-card")
-    asked = [(one.figure, one.least, one.recipe, one.probe) for one in order.probes]
-    if sorted(asked) != [(one.name, one.least, one.recipe, one.probe) for one in result.figures]:
+    asked = [(one.figure, one.recipe, one.least, one.probe) for one in order.probes]
+    if asked != [(one.name, one.recipe, one.least, one.probe) for one in result.figures]:
         text = "the result has other figures, or measured on other probes, than the order asks for"
         raise Refused(text, remedy="fulfil the order again", kind="other-figures")
     for one in result.figures:

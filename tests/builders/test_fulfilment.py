@@ -93,6 +93,8 @@ def _ordered(
     patch = elsewhere()
     planned = flightbag("plan", mission, "--store", desk.store)
     assert (planned.status, "missing  engines/embedder" in planned.out) == (0, True), planned.err
+    assert "this machine does not make the engine" in planned.out
+    assert "a build fails: `flightbag engines order`" in planned.out
     refused = flightbag("engines", "build", mission, "--store", desk.store, "--json")
     assert (refused.status, refused.json[0]["error"]["kind"]) == (1, "wrong-host")
     assert "engines order" in refused.json[0]["error"]["remedy"]
@@ -206,12 +208,51 @@ def test_an_engine_is_ordered_made_where_it_flies_accepted_and_flown(
     ran = flightbag("engines", "order", mission, "--store", desk.store, "--json")
     ordered = ran.json[0]
     assert ordered["outcome"] == "not needed", ordered["why"]
+    assert "engine equals map" not in flightbag("plan", mission, "--store", desk.store).out, "a device has measured it"
     report = desk.built(mission)
     assert {one["name"]: one["value"] for one in report["figures"]}["fidelity/embedder"] > 999_900
     patch.undo()
     assert audit(desk.store).errors is False
     assert desk.verify(desk.store, "left").status == 0
     assert flightbag("probe", desk.store, "left", "--trust", desk.root).status == 0
+
+
+def test_missions_that_share_an_engine_share_its_order_and_its_result(
+    desk: Desk, tmp_path: Path, elsewhere: Callable[[], pytest.MonkeyPatch]
+) -> None:
+    """A key has one order and one result: what one mission asks for takes nothing away from another."""
+    host = OnnxRuntimeBackend().describe_host()
+    missions = [desk.folder / "left.toml"]
+    for name, west in (("fine", -99.180), ("east", -99.168)):
+        other = {"zooms": (15,), "bbox": (west, 47.008, west + 0.025, 47.030)}
+        path = desk.write_mission(name, host=host, files=(), **{**SMALL, **other})
+        path.write_text(path.read_text().replace(*FAST))
+        missions.append(path)
+
+    def order(mission: Path) -> str:
+        ran = flightbag("engines", "order", mission, "--store", desk.store, "--json")
+        assert ran.status == 0, ran.err
+        return str(ran.json[0]["outcome"])
+
+    def trip(count: int) -> None:
+        patches.pop().undo()
+        assert len(fulfilled(desk).figures) == count
+        patches.append(elsewhere())
+        ran = flightbag("engines", "accept", desk.store, "--from", desk.store, "--json")
+        assert ran.json[0]["outcome"] == "accepted", ran.out
+
+    patches = [elsewhere()]
+    # The second is ordered before the first is made, the third after both are.
+    assert order(missions[1]) == "ordered"
+    assert [order(one) for one in missions[:2]] == ["already ordered"] * 2
+    trip(2)
+    assert [order(one) for one in missions[:2]] == ["not needed"] * 2
+    assert order(missions[2]) == "ordered"
+    trip(3)
+    assert [order(one) for one in missions] == ["not needed"] * 3
+    for mission in missions:
+        desk.built(mission)
+    patches.pop().undo()
 
 
 # -- orders from outside

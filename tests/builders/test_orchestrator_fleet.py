@@ -151,7 +151,7 @@ def opened(desk: Desk, file: Path) -> Iterator[BuildContext]:
 def test_the_same_again_is_unchanged_and_the_plan_says_which_engine_is_whose(fleet: Desk, gpu: str) -> None:
     with opened(fleet, fleet.folder / "left.toml") as context:
         report, payload = prepare(context, keys=1, now=int(time.time()))
-        planned = plan(context, now=int(time.time())).report()
+        planned = plan(context, now=int(time.time())).report(context.repository)
     assert (report.outcome, payload) == ("unchanged", None)
     assert planned.hosts == tuple(sorted([CPU, gpu]))
     assert sorted(row.hosts for row in planned.artifacts if row.hosts) == sorted([(CPU,), (gpu,)])
@@ -163,7 +163,7 @@ def test_classes_that_one_engine_serves_have_one(fleet: Desk, gpu: str) -> None:
     other = "cpu-aarch64-neon" if CPU != "cpu-aarch64" else "cpu-x86_64"
     tables = f'host = "{CPU}"', f'host = "{other}"', f'host = "{gpu}"\nbackend = "tensorrt"'
     with opened(fleet, mission_file(fleet, "right", *tables)) as context:
-        rows = [row for row in plan(context, now=int(time.time())).report().artifacts if row.hosts]
+        rows = [row for row in plan(context, now=int(time.time())).report(context.repository).artifacts if row.hosts]
     assert sorted(row.hosts for row in rows) == sorted([tuple(sorted([CPU, other])), (gpu,)])
     assert all(row.present for row in rows)
 

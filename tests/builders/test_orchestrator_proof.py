@@ -250,7 +250,7 @@ def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.name for one in report.unproven] == ["fidelity/embedder"]
     assert [one.name for one in report.figures] == ["self@1/embedder"]
     with open_context(mission, desk.store, desk.folder / "cache") as context:
-        (text, *_) = plan(context, now=NOW).report().not_measured
+        (text, *_) = plan(context, now=NOW).report(context.repository).not_measured
     assert "this machine does not run the engine" in text
     assert "UNPROVEN" in flightbag("show", desk.store, "left").out
     assert len(flightbag("show", desk.store, "left", "--json").json["unproven"]) == 1
