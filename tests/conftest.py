@@ -60,10 +60,13 @@ def _starter() -> Iterator[Starter]:
 
 
 @pytest.fixture(autouse=True)
-def _warm_or_cold(_starter: Starter, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _warm_or_cold(_starter: Starter, request: pytest.FixtureRequest) -> Iterator[None]:
     """The processes of builds start warm, but in tests that are about them: `tests.support.warm`."""
-    if request.node.get_closest_marker("cold"):
-        monkeypatch.setattr(_starter, "cold", True)
+    # Not by the fixture monkeypatch: it would end after the folder of the test, which a patched `os` cannot remove.
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("cold"):
+            patch.setattr(_starter, "cold", True)
+        yield
 
 
 @pytest.fixture(scope="session")

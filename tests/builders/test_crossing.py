@@ -67,7 +67,7 @@ def test_a_report_crosses_as_it_is(report: BuildReport) -> None:
 def test_a_plan_crosses_as_it_is() -> None:
     rows = (PlanRow("a", "", True, 3), PlanRow("b", "00", False, None, 5, "5 rows"))
     missing = MissingTiles((Run(1, 2, "absent"), Run(7, 1, "undecodable")), {7: "gzip"})
-    plan = PlanReport("m", "f", "cpu", None, 2**40, 3, missing, False, Repeats(0, 0, 0, ()), ("h",), rows, ())
+    plan = PlanReport("m", "f", ("cpu",), None, 2**40, 3, missing, False, Repeats(0, 0, 0, ()), ("h",), rows, ())
     assert from_json(PlanReport, to_json(PlanReport, plan)) == plan
 
 

@@ -89,7 +89,9 @@ class Starter:
                 text = json.dumps([asked["args"], os.fspath(asked["cwd"]), asked["env"], asked["pass_fds"]]).encode()
                 socket.send_fds(warm, [len(text).to_bytes(4, "big")], [*streams, *asked["pass_fds"]])
                 warm.sendall(text)
-                self.pid = int.from_bytes(warm.recv(4, socket.MSG_WAITALL), "big")
+                if len(answer := warm.recv(4, socket.MSG_WAITALL)) != 4:
+                    raise RuntimeError("the process that starts workers ended")
+                self.pid = int.from_bytes(answer, "big")
                 self._child_created = True
                 ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
                 self._close_pipe_fds(*(asked[end] for end in ends))  # type: ignore[attr-defined]

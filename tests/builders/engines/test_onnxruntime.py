@@ -570,8 +570,10 @@ def test_telemetry_is_off_when_the_library_is_loaded() -> None:
     assert done.stdout.strip() == "1"
 
 
-@pytest.mark.parametrize("module", ["onnxruntime", "onnx"])
-def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+@pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "onboard"), ("onnx", "build")])
+def test_a_missing_library_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, extra: str
+) -> None:
     spec = spec_of(save(tmp_path, small_network()))
     monkeypatch.setitem(sys.modules, module, None)
     ask = {
@@ -580,12 +582,12 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     }[module]
     with pytest.raises(Unavailable, match=r"needs " + module) as caught:
         ask()
-    assert "flightbag[build]" in caught.value.remedy
+    assert f"flightbag[{extra}]" in caught.value.remedy
 
 
-@pytest.mark.parametrize("module", ["onnxruntime", "onnx"])
+@pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "onboard"), ("onnx", "build")])
 def test_a_library_that_the_process_which_compiles_misses_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, extra: str
 ) -> None:
     spec = spec_of(save(tmp_path, small_network()))
     (tmp_path / "first").mkdir()
@@ -593,7 +595,7 @@ def test_a_library_that_the_process_which_compiles_misses_names_the_extra(
     monkeypatch.setattr(sys, "path", [str(tmp_path / "first"), *sys.path])
     with pytest.raises(Unavailable, match=r"needs " + module) as caught:
         compiled(spec, tmp_path, host="cpu")
-    assert "flightbag[build]" in caught.value.remedy
+    assert f"flightbag[{extra}]" in caught.value.remedy
 
 
 def test_a_missing_pydantic_names_the_extra() -> None:
