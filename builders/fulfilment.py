@@ -1,4 +1,4 @@
-"""On a device: which orders of a store this machine meets, and their fulfilment (FORMAT.md 5.3, 6.8).
+"""On a device: which orders of a store this machine meets, and their fulfilment (FORMAT.md 5.3, 6.9).
 
 An order comes from outside, and nobody has signed it. Every file that it names is hashed while it is copied into a
 private folder; sizes are bounded by the order; the network runs in a worker alone (`fulfilling`), as every compilation

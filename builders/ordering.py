@@ -1,4 +1,4 @@
-"""Orders for the engines of a mission file that this machine cannot make, or cannot hold against the map (FORMAT 6.8).
+"""Orders for the engines of a mission file that this machine cannot make, or cannot hold against the map (FORMAT 6.9).
 
 An order needs the probes, and so the map: both are made here, by the networks themselves. What a device has no tools
 for is done here too: a network is cast, quantised, and brought into the form that compilers take.

@@ -1,4 +1,4 @@
-"""An order (FORMAT.md 6.8): an engine that is to be made, or proven, on a device. A value, and canonical bytes.
+"""An order (FORMAT.md 6.9): an engine that is to be made, or proven, on a device. A value, and canonical bytes.
 
 It names the build key by the fields that it is of, and every file that the device needs by its object: the network to
 compile, the source to compare with, and the probes. Nobody signs an order: a device takes it as input from outside, and

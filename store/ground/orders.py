@@ -1,8 +1,8 @@
-"""Orders and results of a store (FORMAT.md 5.3, 6.8): places them, reads them, and judges a result.
+"""Orders and results of a store (FORMAT.md 5.3, 6.9): places them, reads them, and judges a result.
 
 `orders/<build key>` and `results/<build key>` have the id of an object, as a pin has. A name there is only a pointer:
 what it leads to must be of that key. An order is signed by nobody. A result counts only as the role `builder` of a
-trust root signs it (decision 0026), and only for the order that it names.
+trust root signs it (decision 0024), and only for the order that it names.
 """
 
 from __future__ import annotations

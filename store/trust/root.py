@@ -83,7 +83,7 @@ class TrustRoot:
     `revoked` counts for nothing in any role and stays revoked. `salt` is random in root 1 and the same in later roots:
     it makes two domains different that have the same name and keys and were made in the same second. `releases` is
     `required` where engines and indexes need a release, else `optional`. `builder` are the keys of devices that make
-    engines (decision 0026), NOBODY where there are none: such a key is in no other role. Manifests from before
+    engines (decision 0024), NOBODY where there are none: such a key is in no other role. Manifests from before
     `issued_after` (unix seconds) do not count. Lifetimes are in seconds: `max_lifetime` is the longest of a manifest,
     from its issue to its expiry, None where it may never expire; a build gives `default_lifetime` to a mission without
     an end.
