@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from builders.engines import isolation, keeper
+from builders.engines import isolation
 from tests.support.warm import Starter
 
 pytestmark = pytest.mark.skipif(Starter().cold, reason="processes are warm on Linux x86_64 only")
@@ -38,7 +38,7 @@ def start(processes: Any, folder: Path, how: str, **variables: str) -> tuple[int
     ours, theirs = os.pipe()
     found, log = folder / "found.json", folder / "log"
     found.unlink(missing_ok=True)
-    command = [sys.executable, "-P", "-X", "faulthandler", "-m", keeper.__name__, str(os.getpid()), MODULE]
+    command = [sys.executable, "-X", "faulthandler", "-c", isolation._START, str(os.getpid()), MODULE]
     with log.open("wb") as output:
         process = processes.Popen(
             [*command, str(found), how, str(theirs)],
@@ -95,6 +95,14 @@ def test_a_worker_of_a_warm_worker_is_warm(starter: Starter, tmp_path: Path) -> 
     assert inner["was warm"]
     assert inner["session"]
     assert len(inner["descriptors"]) == len(outer["descriptors"])
+
+
+def test_the_workers_of_the_other_tests_are_warm(_starter: Starter, tmp_path: Path) -> None:
+    from tests.builders.engines.networks import compiled, save, small_network, spec_of  # this module is a worker too
+
+    before = _starter.forked
+    compiled(spec_of(save(tmp_path, small_network())), tmp_path)
+    assert _starter.forked == before + 1
 
 
 def is_socket(fd: int) -> bool:

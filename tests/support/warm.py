@@ -1,7 +1,5 @@
 """Workers that start warm: forked from a process that has loaded the libraries, which is most of what a worker does.
 
-    python -m tests.support.warm FD    serves requests that come over the socket FD
-
 `run_worker` starts Python on `builders.engines.keeper`. Here the *server* forks instead, and the fork runs the same
 keeper: as a child of the process that asked, with the arguments, the folder, the environment, the descriptors and the
 session that were asked for. The server has imported the modules of a build, and done nothing else. A worker that was
@@ -33,6 +31,10 @@ from builders.engines import isolation, keeper
 MODULES = ("builders.confined", "builders.orchestrator", "builders.artifacts.plan", "builders.operator_check")
 MODULES += ("builders.engines.worker", "onnx", "onnxruntime")
 _CLONE, _CLONE_PARENT = 56, 0x8000  # linux/sched.h; the number of the call on x86_64
+# Starts a server as `isolation` starts a worker.
+_START = (
+    "import sys; sys.path[:1] = filter(None, sys.path[:1]); from tests.support import warm; warm.main(int(sys.argv[1]))"
+)
 # A process may find these different each time.
 _OWN = ("FLIGHTBAG_STORE", "PYTEST_", "TMPDIR", "XDG_")
 _READY = b"+"
@@ -42,10 +44,11 @@ _HIGH = 10_000
 
 class Starter:
     """Starts the workers of this process. `cold`: as users start them. `asks` is the socket of a server for processes
-    with this environment; the first start makes one."""
+    with this environment; the first start makes one. `forked` counts the workers that it started."""
 
     def __init__(self, asks: socket.socket | None = None, environment: Mapping[str, str] | None = None) -> None:
         self.cold = sys.platform != "linux" or os.uname().machine != "x86_64"
+        self.forked = 0
         self._asks = asks
         self._fixed = _fixed(environment or {})
         self._server: subprocess.Popen[bytes] | None = None
@@ -59,7 +62,7 @@ class Starter:
 
     def _begin(self, environment: Mapping[str, str]) -> None:
         self._asks, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-X", "faulthandler", "-m", "tests.support.warm", str(theirs.fileno())]
+        command = [sys.executable, "-X", "faulthandler", "-c", _START, str(theirs.fileno())]
         self._server = subprocess.Popen(
             command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
         )
@@ -81,7 +84,7 @@ class Starter:
             def _execute_child(self, *given: Any) -> None:
                 usual: Any = super()._execute_child  # type: ignore[misc]
                 asked = inspect.signature(usual).bind(*given).arguments
-                warm = starter.server(asked["env"]) if keeper.__name__ in asked["args"] else None
+                warm = starter.server(asked["env"]) if isolation._START in asked["args"] else None
                 if warm is None:
                     usual(*given)
                     return
@@ -92,6 +95,7 @@ class Starter:
                 if len(answer := warm.recv(4, socket.MSG_WAITALL)) != 4:
                     raise RuntimeError("the process that starts workers ended")
                 self.pid = int.from_bytes(answer, "big")
+                starter.forked += 1
                 self._child_created = True
                 ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
                 self._close_pipe_fds(*(asked[end] for end in ends))  # type: ignore[attr-defined]
@@ -143,7 +147,7 @@ def _clone() -> int:
 
 
 def _run(arguments: list[str], folder: str, environment: dict[str, str], passed: list[int], fds: list[int]) -> NoReturn:
-    """Become what `arguments` ask for: `… -m builders.engines.keeper PARENT MODULE ARGUMENT…`."""
+    """Become what `arguments` ask for: `… -c _START PARENT MODULE ARGUMENT…`."""
     os.setsid()
     os.chdir(folder)
     os.environ.clear()
@@ -153,7 +157,7 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str], passed:
     for fd, wanted in zip(fds, [0, 1, 2, *passed], strict=True):
         os.dup2(fd, wanted, inheritable=wanted <= 2)
         os.close(fd)
-    parent, module, *rest = arguments[arguments.index(keeper.__name__) + 1 :]
+    parent, module, *rest = arguments[arguments.index(isolation._START) + 1 :]
     sys.modules.pop(module, None)  # it runs as __main__
     keeper._begin(int(parent))
     isolation.subprocess = _nested().installed()  # type: ignore[assignment]
@@ -175,8 +179,8 @@ def _nested() -> Starter:
     return Starter(ours, isolation._environment(Path()))
 
 
-if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as asks:
+def main(fd: int) -> None:
+    """Serve the requests that come over the socket `fd`."""
+    with socket.socket(fileno=fd) as asks:
         load(asks)
         serve(asks)
-    sys.exit(0)
