@@ -51,7 +51,7 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _starter() -> Iterator[Starter]:
+def warm_starter() -> Iterator[Starter]:
     with pytest.MonkeyPatch.context() as patch:
         starter = Starter()
         patch.setattr(isolation, "subprocess", starter.installed())
@@ -60,12 +60,12 @@ def _starter() -> Iterator[Starter]:
 
 
 @pytest.fixture(autouse=True)
-def _warm_or_cold(_starter: Starter, request: pytest.FixtureRequest) -> Iterator[None]:
+def _warm_or_cold(warm_starter: Starter, request: pytest.FixtureRequest) -> Iterator[None]:
     """The processes of builds start warm, but in tests that are about them: `tests.support.warm`."""
     # Not by the fixture monkeypatch: it would end after the folder of the test, which a patched `os` cannot remove.
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("cold"):
-            patch.setattr(_starter, "cold", True)
+            patch.setattr(warm_starter, "cold", True)
         yield
 
 

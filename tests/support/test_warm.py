@@ -97,12 +97,12 @@ def test_a_worker_of_a_warm_worker_is_warm(starter: Starter, tmp_path: Path) -> 
     assert len(inner["descriptors"]) == len(outer["descriptors"])
 
 
-def test_the_workers_of_the_other_tests_are_warm(_starter: Starter, tmp_path: Path) -> None:
+def test_the_workers_of_the_other_tests_are_warm(warm_starter: Starter, tmp_path: Path) -> None:
     from tests.builders.engines.networks import compiled, save, small_network, spec_of  # this module is a worker too
 
-    before = _starter.forked
+    before = warm_starter.forked
     compiled(spec_of(save(tmp_path, small_network())), tmp_path)
-    assert _starter.forked == before + 1
+    assert warm_starter.forked == before + 1
 
 
 def is_socket(fd: int) -> bool:
