@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from builders.engines import isolation
 from tests.support.field import Desk, make_desk
-from tests.support.warm import Starter
 
 # A timing never decides a test, and one that failed in CI fails the same way at a desk.
 settings.register_profile(
@@ -47,25 +45,6 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="session")
-def warm_starter() -> Iterator[Starter]:
-    with pytest.MonkeyPatch.context() as patch:
-        starter = Starter()
-        patch.setattr(isolation, "subprocess", starter.installed())
-        yield starter
-        starter.close()
-
-
-@pytest.fixture(autouse=True)
-def _warm_or_cold(warm_starter: Starter, request: pytest.FixtureRequest) -> Iterator[None]:
-    """The processes of builds start warm, but in tests that are about them: `tests.support.warm`."""
-    # Not by the fixture monkeypatch: it would end after the folder of the test, which a patched `os` cannot remove.
-    with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("cold"):
-            patch.setattr(warm_starter, "cold", True)
         yield
 
 

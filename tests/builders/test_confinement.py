@@ -34,8 +34,6 @@ from tests.support.commands import BIN, Ran, flightbag
 from tests.support.field import LEFT, RIGHT, Desk
 from tests.support.traps import write_endless, write_huge
 
-pytestmark = pytest.mark.cold
-
 DRILL = "FLIGHTBAG_DRILL" in os.environ
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 # The time that a program may take to end when it is asked to, on a busy machine: far below the hour of a trap.

@@ -309,7 +309,6 @@ def test_a_fixed_batch_of_one_and_another_input_size(desk: Desk) -> None:
     assert desk.verify().status == 0
 
 
-@pytest.mark.cold
 def test_two_builds_at_different_places_give_the_same_objects(desk: Desk, tmp_path: Path) -> None:
     """Engines and shards are reproducible: nothing of the place or time is in them."""
     other = Desk(tmp_path / "elsewhere")

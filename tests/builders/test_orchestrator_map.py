@@ -679,7 +679,6 @@ def test_a_missing_tile_is_never_an_answer(desk: Desk) -> None:
 # Two builds
 
 
-@pytest.mark.cold
 def test_two_builds_give_the_same_objects(desk: Desk) -> None:
     """Shards, probe and list are the same bytes in two stores; the stock reader opens each shard."""
     import safetensors.numpy

@@ -8,10 +8,7 @@ import pytest
 
 from tests.faults.engine_kills import kill_compilations, race
 
-pytestmark = [
-    pytest.mark.cold,
-    pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 
 
 def test_a_killed_compilation_leaves_no_engine_no_lock_and_no_worker() -> None:

@@ -43,8 +43,6 @@ from tests.support.stores import (
     publish,
 )
 
-pytestmark = pytest.mark.cold
-
 
 def sync(source: Path, target: Path) -> None:
     with Repository.open(source) as here:

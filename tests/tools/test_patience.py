@@ -20,8 +20,6 @@ from tests.support.missions import ISSUE, flight
 from tests.support.mounts import exfat, stopped
 from tests.support.stores import ROOT_FILE, SHARD, file_of, flip, make_store
 
-pytestmark = pytest.mark.cold
-
 # It flies at any time.
 MISSION = flight(issue=replace(ISSUE, expires_at=None))
 

@@ -400,7 +400,6 @@ def test_the_record_names_the_card_and_then_the_parts_that_the_card_names(shop: 
     assert (record.provenance["from"], record.provenance["at"]) == ("build", NOW)
 
 
-@pytest.mark.cold
 def test_two_stores_built_apart_have_the_same_engines(shop: Shop, tmp_path: Path) -> None:
     """At another place, from a model, a mission file and backbones of other names: all but the card is the same."""
     shop.backbones(KINDS)

@@ -24,8 +24,6 @@ from store.errors import Unavailable
 from tests.builders.engines.networks import ROW, batches, compiled, endless, huge, save, small_network, spec_of
 from tests.support.workers import workers
 
-pytestmark = pytest.mark.cold
-
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 
 
