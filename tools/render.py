@@ -194,6 +194,8 @@ def audit(item: Audit, read_all: str) -> Iterator[str]:
         yield from finding(one)
     for kind, count in sorted(item.notes.items()):
         yield f"  note: {count} {kind}"
+    # The takeoff check refuses such a mission, flyable or not.
+    yield from (f"  note: {one.message}" for one in item.findings if one.kind == "unproven")
     yield from table([(mission, _MISSION_STATES[state]) for mission, state in sorted(item.missions.items())])
     read = f"{item.read_objects} read in full ({size(item.read_bytes)})" if item.read_objects else "none read in full"
     yield (

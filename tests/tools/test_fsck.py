@@ -12,8 +12,9 @@ import pytest
 from tests.faults.disks import bad_sectors
 from tests.support.commands import flightbag, listing, program
 from tests.support.field import Desk
+from tests.support.missions import FACTS, PROBED, UNPROVEN, flight
 from tests.support.store_files import entry_of, object_file
-from tests.support.stores import flip
+from tests.support.stores import flip, make_store
 
 
 def fsck(desk: Desk, *more: object) -> tuple[int, list[dict[str, Any]]]:
@@ -154,6 +155,13 @@ def test_an_audit_and_its_dry_run_write_nothing_in_the_store(twice: Desk) -> Non
     for command in (("ls",), ("log",), ("stats",), ("pin",), ("diff", "left", "right")):
         assert flightbag(command[0], twice.store, *command[1:]).status == 0
     assert listing(twice.store) == before
+
+
+def test_a_mission_that_aircraft_have_to_prove_is_named(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", flight(PROBED, unproven=(UNPROVEN,)))
+    ran = flightbag("fsck", store, "--full")
+    assert (ran.status, "note: 1 unproven" in ran.out) == (0, True)
+    assert f"note: fidelity/net of mission {FACTS.id}: each aircraft has to prove it" in ran.out
 
 
 def test_a_ledger_is_nothing_else_and_lies_outside(twice: Desk) -> None:
