@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from builders.engines.base import CompileJob, Ends, EngineSpec, InputRange, TensorInfo
 from builders.engines.failures import failure
-from builders.engines.tensorrt_library import supports, without_place
+from builders.engines.tensorrt_library import freeing, supports, without_place
 from builders.engines.tensorrt_session import deserialise, tensor_info
 from store.errors import NO_SPACE, no_space
 
@@ -27,6 +27,7 @@ _MAX_INSPECTOR = 4 * 2**20
 _MAX_LAYERS = 10_000
 
 
+@freeing
 def compile_network(
     tensorrt: Any,
     log: Any,
@@ -273,6 +274,7 @@ def _make_monitor(tensorrt: Any, job: CompileJob) -> Any:
     return Monitor()
 
 
+@freeing
 def inspect(tensorrt: Any, cuda: Any, log: Any, path: Path) -> Any:
     """Return the library's description of the inside of an engine. Raise a failure if the engine cannot be loaded."""
     _runtime, engine = deserialise(tensorrt, cuda, log, path.read_bytes())

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import os
 import re
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, ParamSpec, TextIO, TypeVar
 
 from builders.engines.failures import failure
 from store.errors import FlightbagError, Unavailable
@@ -27,6 +29,8 @@ SINCE: Mapping[str, str] = {
     "Builder.build_serialized_network_to_stream": "10.13.3",
     "IStreamWriter": "10.13.3",
 }
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 _PARTS = ("Major", "Minor", "Patch", "Build")
 _KEPT_MESSAGES = 200
 
@@ -222,6 +226,28 @@ def require_device(cuda: Any, product: Product = TENSORRT) -> None:
     elif count:
         return
     raise failure("no-device", f"this machine has no GPU for {product.title}, or no driver of one", code=code.name)
+
+
+def freeing(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Let a failure of the function keep no object of the library alive: empty the frames of its traceback.
+
+    Whoever catches a failure makes a circle of it and its frames, and Python's collector frees what hangs on a circle
+    at any later moment: within a call of the logger too, while the library holds the lock that the end of a builder
+    waits for. The process then stands still for ever.
+    """
+
+    @functools.wraps(function)
+    def called(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            one: BaseException | None = error
+            while one is not None:
+                traceback.clear_frames(one.__traceback__)
+                one = one.__cause__ or one.__context__
+            raise
+
+    return called
 
 
 def make_log(tensorrt: Any, echo: TextIO | None = None) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from builders.engines.base import TensorInfo
 from builders.engines.failures import failure
-from builders.engines.tensorrt_library import cuda_result, make_log, require_device
+from builders.engines.tensorrt_library import cuda_result, freeing, make_log, require_device
 from builders.extras import import_extra
 from store.errors import Invalid
 
@@ -50,6 +50,7 @@ def deserialise(tensorrt: Any, cuda: Any, log: Any, data: bytes | memoryview) ->
 class TensorRtSession:
     """An engine ready to run, in one thread at a time: execution contexts are not safe for threads."""
 
+    @freeing
     def __init__(self, tensorrt: Any, cuda: Any, data: bytes | memoryview) -> None:
         self._log = make_log(tensorrt)
         self._cuda = cuda

@@ -6,6 +6,7 @@ engine.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -23,7 +24,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from builders.engines import isolation, tensorrt_compile
+from builders.engines import isolation, tensorrt_compile, tensorrt_rtx
 from builders.engines.base import BackendResult, CompileJob, Ends, EngineSpec, InputRange
 from builders.engines.check import TOLERANCES, require_ends
 from builders.engines.compiling import CompileSettings, compile_engine
@@ -292,6 +293,42 @@ def test_what_the_parser_refuses(
     assert caught.value.kind == kind
     assert "insufficient" not in caught.value.message
     assert "/_src/" not in caught.value.message
+
+
+def refuse_twice(folder: Path) -> None:
+    """Catch two refusals, and let Python collect what is left of the first within the library's log of the second."""
+    make = tensorrt_rtx.make_log
+
+    def make_collecting(tensorrt: Any, echo: Any) -> Any:
+        class Log(type(make(tensorrt, echo))):  # type: ignore[misc]
+            def log(self, severity: Any, msg: str) -> None:
+                gc.collect()
+                super().log(severity, msg)
+
+        return Log()
+
+    tensorrt_rtx.make_log = make_collecting
+    gc.disable()
+    bench = Bench(folder)
+
+    def refuse() -> None:
+        with pytest.raises(FlightbagError, match="no importer") as caught:
+            bench.make(bench.spec(determinant(), InputRange("x", (4, 4))))
+        assert caught.value.kind == "unsupported-op"  # and now the failure, its frames and `caught` are a circle
+
+    with bindings.reachable(bindings.RTX):
+        refuse()
+        refuse()
+    print("refused twice")
+
+
+def test_the_end_of_a_refused_build_waits_for_no_other(real: None, tmp_path: Path) -> None:
+    """In a process of its own: what stands still in a library cannot be told to stop."""
+    words = f"from pathlib import Path; from {__name__} import refuse_twice; refuse_twice(Path({str(tmp_path)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", words], cwd=bindings.REPOSITORY, capture_output=True, timeout=60, check=False
+    )
+    assert done.stdout == b"refused twice\n", done.stderr.decode(errors="replace")[-2000:]
 
 
 def test_zero_points_of_zero_are_built(bench: Bench) -> None:
