@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -65,7 +66,7 @@ def run(
         "unchanged": list(copies.unchanged),
         "newer_at_target": list(copies.newer),
         "refused": [{"mission": mission, "why": why} for mission, why in copies.refused],
-        "orders": [holder for holder, _ in copies.pointers],
+        "files": [file.name for file in copies.files],
         "removed": removed,
         "not_removed": [{"path": path, "why": why} for path, why in left],
         "dry_run": dry_run,
@@ -87,8 +88,8 @@ def run(
         if copies.roots:
             versions = ", ".join(map(str, copies.roots))
             say(f"{'would copy' if dry_run else 'copied'} trust root {versions}")
-        if copies.pointers:
-            say(f"{verb} {render.many(len(copies.pointers), 'order or result', 'orders and results')}")
+        for folder, count in Counter(file.name.partition("/")[0] for file in copies.files).items():
+            say(f"{verb} {render.many(count, f'file of {folder}/', f'files of {folder}/')}")
         for name in removed:
             say(f"{'would remove' if dry_run else 'removed'} {name}")
         for _, why in left:
