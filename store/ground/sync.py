@@ -12,7 +12,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from store.disk import log
@@ -36,6 +38,9 @@ from store.trust.root import SignedRoot
 # The most objects, and about the most bytes, in one durable batch: large enough to spread the cost of a sync to the
 # medium, small enough that an interrupted run keeps most of its work.
 _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
+
+# Inserts a batch of objects, given with their sizes, at the destination: each hashed, and durable on return.
+Bring = Callable[[Sequence[tuple[ObjectId, int]], Repository], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,27 +274,35 @@ def apply_sync(
     *,
     disk: Disk | None = None,
     progress: Callable[[int], None] | None = None,
+    bring: Bring | None = None,
 ) -> None:
     """Copy objects, then bring trust roots, then move refs. Everything is durable on return.
 
-    `progress` gets the number of bytes as they are copied. Raise Unavailable, before anything is copied, if the medium
-    has too little free space or takes no file as large as an object; Locked during a collection at either store;
-    Corrupt or Unavailable for a source object that is not whole.
+    `progress` gets the number of bytes as they are copied. `bring` brings the objects in place of copies from the
+    folder of the source, for a source of which `source` is only a part. Raise Unavailable, before anything is copied,
+    if the medium has too little free space or takes no file as large as an object; Locked during a collection at either
+    store; Corrupt or Unavailable for a source object that is not whole.
     """
     disk = disk or Disk()
     if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source.media.path)):
         text = f"{os.fspath(target)} lies in the source store"
         raise Invalid(text, remedy="give a folder outside of the source store")
     _check_room(plan, target)
-    # The lock keeps a collection away from the source. A source that was never written to has no lock.
-    held = SharedLock.existing(source.media.path, "store", "the source store")
+    with held(source):
+        _apply(plan, source, target, disk, bring or partial(_copy, source=source, progress=progress))
+
+
+@contextmanager
+def held(source: Repository) -> Iterator[None]:
+    """Keep collections away from a source. One that was never written to has no lock. Raise Locked during one."""
+    lock = SharedLock.existing(source.media.path, "store", "the source store")
     try:
-        if held is not None:
-            held.hold_shared(wait=False)
-        _apply(plan, source, target, disk, progress)
+        if lock is not None:
+            lock.hold_shared(wait=False)
+        yield
     finally:
-        if held is not None:
-            held.close()
+        if lock is not None:
+            lock.close()
 
 
 def _apply(
@@ -297,7 +310,7 @@ def _apply(
     source: Repository,
     target: str | os.PathLike[str],
     disk: Disk,
-    progress: Callable[[int], None] | None,
+    bring: Bring,
 ) -> None:
     try:
         destination = Repository.open(target, disk)
@@ -312,8 +325,8 @@ def _apply(
             sweep(destination.media, disk)
             # Objects of the target may have been collected since the plan was made; then its log has changed.
             unchanged = _log_of(destination) == plan.target_log
-            for batch in _batches(plan.missing):
-                _copy(batch, source, destination, progress)
+            for batch in batches(plan.missing):
+                bring(batch, destination)
             for id_, size in () if unchanged else plan.closure:
                 if not _resident(destination, id_, size, checksum=False):
                     raise Unavailable(
@@ -322,13 +335,18 @@ def _apply(
                         kind="missing",
                         object=id_,
                     )
-            for version in plan.roots:
-                _bring_root(version, source, destination)
-            destination.place(plan.files)
-            for move in plan.moves:
-                _move(move, destination)
+            publish(plan, source, destination)
         finally:
             lock.close()
+
+
+def publish(plan: SyncPlan, source: Repository, destination: Repository) -> None:
+    """Bring the trust roots, place the small files and move the refs of a plan, whose objects are durable before."""
+    for version in plan.roots:
+        _bring_root(version, source, destination)
+    destination.place(plan.files)
+    for move in plan.moves:
+        _move(move, destination)
 
 
 def _bring_root(version: int, source: Repository, destination: Repository) -> None:
@@ -374,8 +392,9 @@ def _ref_at(target: Repository | None, mission: str) -> ObjectId | None:
 
 def _copy(
     items: Sequence[tuple[ObjectId, int]],
-    source: Repository,
     destination: Repository,
+    *,
+    source: Repository,
     progress: Callable[[int], None] | None,
 ) -> None:
     with inserting(destination.media, destination.disk, None) as batch:
@@ -383,7 +402,8 @@ def _copy(
         batch.commit()
 
 
-def _batches(items: Sequence[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:
+def batches(items: Sequence[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:
+    """Yield the items in batches of bounded number and size."""
     batch: list[tuple[ObjectId, int]] = []
     total = 0
     for item in items:
