@@ -18,10 +18,11 @@ from store.audit.scope import QUICK, Scope
 from store.disk.layout import TOML, TOML_LIMIT
 from store.disk.media import FOLDER_LIMIT, OBJECTS, SHARD_LIMIT, FileStamp, Media, object_path
 from store.disk.medium import Reading
-from store.errors import Corrupt, FlightbagError, NoStore, NotFound, Unavailable
-from store.findings import Finding
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
+from store.findings import COPY_AGAIN, Finding
 from store.format.ids import ObjectId
 from store.remotes.bucket import BucketClient, is_marker
+from store.remotes.bucket_store import no_store
 
 # The most names of a listing that are no objects in their places, folders among them.
 _OTHERS = 1_000_000
@@ -47,7 +48,8 @@ def fsck_bucket(
             return replace(finding, remedy=_BY_HAND)
         if finding.kind == "bad-log":
             return replace(finding, remedy="find out who changed the log; the refs hold without it")
-        return replace(finding, remedy=restore) if finding.remedy == RESTORE or finding.kind == "bad-ref" else finding
+        restored = finding.remedy in (RESTORE, COPY_AGAIN) or finding.kind == "bad-ref"
+        return replace(finding, remedy=restore) if restored else finding
 
     with BucketMedia(bucket) as media:
         told = (lambda finding: on_finding(here(finding))) if on_finding is not None else None
@@ -68,12 +70,7 @@ class BucketMedia(Media):
         try:
             bucket.read(TOML, TOML_LIMIT)
         except NotFound as error:
-            raise NoStore(
-                f"{self.path} is not a store: it has no {TOML}",
-                remedy="check the address; `flightbag sync STORE s3://BUCKET/PREFIX` brings a store there",
-                kind="no-store",
-                path=self.path,
-            ) from error
+            raise no_store(self.path) from error
         except Corrupt:
             pass  # check_format says so
         # The names in each folder with their sizes, None for a folder. These three are folders also while empty.

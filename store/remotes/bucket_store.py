@@ -1,26 +1,94 @@
 """A store in a bucket, as a sync reaches it: the `Far` of a `mirror`, in the layout that a folder has.
 
 A bucket takes no lock, and needs none: an object is what its name says, a trust root is made and never replaced, and
-the log and a ref are replaced only by who has read them. So of two stations that write at once, one is told that the
-store changed, plans again and goes on (`Conflict` of kind `changed`). Nothing is lost silently.
+the log and a ref are replaced only by who has read them. So of two stations that write at once, one learns that the
+store changed, plans again and goes on. Nothing is lost silently.
 """
 
 from __future__ import annotations
 
 import os
+import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 
-from store.disk.layout import MISSIONS
+from store.disk.layout import MISSIONS, TOML
 from store.disk.media import FOLDER_LIMIT, OBJECTS, Media, object_path
 from store.disk.objects import inserting
-from store.errors import Conflict, Corrupt, NotFound
+from store.errors import Conflict, Corrupt, NoStore, NotFound
 from store.format.ids import ObjectId
 from store.format.ref import REF_SIZE
 from store.ground.repository import Repository
-from store.ground.sync import batches
+from store.ground.sync import SyncPlan, batches
 from store.remotes.bucket import AT_ONCE, BucketClient, Version, at_once, is_marker
-from store.remotes.mirror import Listed
+from store.remotes.mirror import Listed, apply_push, mirrored, plan_push
+
+# So often a sync begins again because somebody else wrote, and about so many seconds later, more each time.
+_ATTEMPTS, _PAUSE = 10, 0.2
+
+
+def push(
+    source: Repository,
+    client: BucketClient,
+    missions: Sequence[str] = (),
+    *,
+    checksum: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] = lambda _count, _total: None,
+) -> SyncPlan:
+    """Bring `missions` (none: all) of a local store to a bucket, and return what was done; with `dry_run`, what would
+    be. A prefix without a store gets one.
+
+    With `checksum`, objects that the bucket has are read, and damaged ones are sent again. `progress` gets the number
+    of bytes as they are sent, and that of all. Raise as `plan_sync` and `apply_push` do.
+    """
+    sent: dict[ObjectId, int] = {}
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with mirrored(BucketStore(client), source.media, missions) as mirror:
+                plan = plan_push(source, mirror, missions, checksum=checksum)
+                if not dry_run:
+                    sent.update(plan.missing)
+                    apply_push(plan, source, mirror, partial(_advance, progress, plan.bytes))
+                before = sent.keys() - {id_ for id_, _ in plan.missing}
+                return replace(plan, missing=(*sent.items(),) or plan.missing, present=plan.present - len(before))
+        except Conflict as error:
+            if error.kind != "changed" or attempt == _ATTEMPTS:
+                raise
+            time.sleep(_PAUSE * attempt * random.random())  # noqa: S311 - no secret: two stations part ways
+    raise AssertionError
+
+
+def _advance(progress: Callable[[int, int], None], total: int, count: int) -> None:
+    progress(count, total)
+
+
+@contextmanager
+def pulled(
+    client: BucketClient, local: Media | None = None, missions: Sequence[str] = ()
+) -> Iterator[tuple[Repository, BucketStore]]:
+    """Yield the store of a bucket as a source of `plan_sync`, and what brings its objects (`bring`), for as long as the
+    block lasts. What `local` has of the objects that a plan reads is not fetched. Raise NoStore where the prefix has no
+    store."""
+    far = BucketStore(client)
+    with mirrored(far, local, missions) as mirror, mirror.opened() as source:
+        if source is None:
+            raise no_store(client.name)
+        yield source, far
+
+
+def no_store(name: str) -> NoStore:
+    """Return the error for a prefix in which no store lies."""
+    return NoStore(
+        f"{name} is not a store: it has no {TOML}",
+        remedy="check the address; `flightbag sync STORE s3://BUCKET/PREFIX` brings a store there",
+        kind="no-store",
+        path=name,
+    )
 
 
 class BucketStore:

@@ -142,6 +142,9 @@ def mirrored(far: Far, local: Media | None = None, missions: Sequence[str] = ())
         mirror = Mirror(far, os.path.realpath(folder))
         _list(mirror)
         if mirror.exists:
+            # An object storage has no folders, and a first sync that was interrupted left no names in them.
+            for name in (MISSIONS, OBJECTS, "trust"):
+                os.makedirs(os.path.join(mirror.folder, name), exist_ok=True)
             small = {name: size for name, size in mirror.files.items() if name != LOG}
             _fetch(mirror, small)
             with mirror.opened() as repository:
