@@ -16,7 +16,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -187,15 +187,15 @@ class BucketClient:
         where the storage has other bytes than were sent, each time: then the name is removed.
         """
         for _ in range(_TRIES):
-            with _explained(self.name, name, writing=True):
-                sent = _Sent(id_, size, chunks())
+            sent, e_tag = _Sent(id_, size, chunks()), None
+            # NotFound: of the parts that are put together, by a request that was repeated after it had arrived.
+            with suppress(NotFound), _explained(self.name, name, writing=True):
                 if size <= PART:
-                    data = b"".join(sent)
-                    answer = self._store.put(name, data, use_multipart=False)
+                    e_tag = self._store.put(name, b"".join(sent), use_multipart=False)["e_tag"]
                 else:
                     sent.part = max(PART, -(-size // _MOST_PARTS))
-                    answer = self._store.put(name, iter(sent), chunk_size=sent.part, max_concurrency=2)
-            if sent.is_confirmed(answer["e_tag"]) or self._has(name, id_, size):
+                    e_tag = self._store.put(name, iter(sent), chunk_size=sent.part, max_concurrency=2)["e_tag"]
+            if sent.is_confirmed(e_tag) or self._has(name, id_, size):
                 return
         self.remove(name)
         raise Unavailable(

@@ -168,25 +168,45 @@ def _free_ports(count: int) -> list[int]:
 
 
 def raw_put(server: Server, bucket: str, key: str, data: bytes) -> None:
-    """Put an object under any key, also one that no client of ours would write (AWS Signature Version 4)."""
-    host, path = server.endpoint.removeprefix("http://"), urllib.parse.quote(f"/{bucket}/{key}", safe="/-_.~")
+    """Put an object under any key, also one that no client of ours would write."""
+    _signed(server, "PUT", f"/{bucket}/{key}", data)
+
+
+def uploads(server: Server, bucket: str) -> int:
+    """Return how many multipart uploads were begun in a bucket and not ended."""
+    return _signed(server, "GET", f"/{bucket}", b"", query="uploads=").count(b"<Upload>")
+
+
+def _signed(server: Server, method: str, path: str, data: bytes, query: str = "") -> bytes:
+    """Return the answer to a request that is signed here (AWS Signature Version 4)."""
+    host, path = server.endpoint.removeprefix("http://"), urllib.parse.quote(path, safe="/-_.~")
     now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     digest = hashlib.sha256(data).hexdigest()
     headers = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": now}
-    names = ";".join(headers)
-    canonical = "\n".join(["PUT", path, "", *(f"{name}:{value}" for name, value in headers.items()), "", names, digest])
+    lines = [
+        method,
+        path,
+        query,
+        *(f"{name}:{value}" for name, value in headers.items()),
+        "",
+        ";".join(headers),
+        digest,
+    ]
     scope = f"{now[:8]}/us-east-1/s3/aws4_request"
-    text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(canonical.encode()).hexdigest()])
-    key_ = f"AWS4{SECRET}".encode()
+    text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256("\n".join(lines).encode()).hexdigest()])
+    key = f"AWS4{SECRET}".encode()
     for word in scope.split("/"):
-        key_ = hmac.digest(key_, word.encode(), "sha256")
-    signature = hmac.digest(key_, text.encode(), "sha256").hex()
-    credential = f"AWS4-HMAC-SHA256 Credential={ACCESS}/{scope}, SignedHeaders={names}, Signature={signature}"
+        key = hmac.digest(key, word.encode(), "sha256")
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    credential = f"Credential={ACCESS}/{scope}, SignedHeaders={';'.join(headers)}, Signature={signature}"
     connection = http.client.HTTPConnection(host, timeout=_STOP)
     try:
-        connection.request("PUT", path, data, {**headers, "Authorization": credential})
+        headers["Authorization"] = f"AWS4-HMAC-SHA256 {credential}"
+        connection.request(method, f"{path}?{query}" if query else path, data, headers)
         answer = connection.getresponse()
-        assert answer.status == 200, answer.read()
+        body = answer.read()
+        assert answer.status == 200, body
+        return body
     finally:
         connection.close()
 

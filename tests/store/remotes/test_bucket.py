@@ -17,7 +17,7 @@ from store.format.ids import ObjectId
 from store.remotes import bucket as bucket_module
 from store.remotes.bucket import BucketClient, Version, at_once, is_marker, parsed
 from tests.store.remotes.conftest import BUCKET
-from tests.support.s3 import ACCESS, SECRET, Asked, Proxy, Server, raw_put
+from tests.support.s3 import ACCESS, SECRET, Asked, Proxy, Server, raw_put, uploads
 
 SMALL = b"a shard of the map\n" * 40
 LARGE = bytes(range(256)) * 1024 * 9 * 4 + b"the end"
@@ -110,9 +110,7 @@ def test_of_a_source_that_changed_nothing_becomes_visible(either: BucketClient, 
 def test_an_upload_that_ended_early_leaves_no_parts(client: BucketClient, storage: Server, parts: None) -> None:
     with pytest.raises(Corrupt):
         put(client, LARGE, LARGE[:-1] + b"?")
-    # What the server has of multipart uploads lies in a folder of its own, which a later listing of that name shows.
-    pending = list((storage.folder).rglob("*.uploads"))
-    assert not pending
+    assert uploads(storage, BUCKET) == 0
     assert put(client, LARGE)
 
 
@@ -188,6 +186,18 @@ def test_a_storage_that_stays_away_is_an_error_that_says_so(spoilt: tuple[Bucket
     assert "what arrived whole is not sent again" in error.value.remedy
     with pytest.raises(Unavailable, match="cannot be read"):
         [*client.names()]
+
+
+@pytest.mark.parametrize("fault", ["500", "lost", "drop"])
+@pytest.mark.parametrize("which", [("POST", 0), ("PUT", 1), ("POST", 1)], ids=["begin", "part", "end"])
+def test_a_fault_in_an_upload_of_parts_that_passes_is_not_seen(
+    spoilt: tuple[BucketClient, Proxy], parts: None, which: tuple[str, int], fault: str
+) -> None:
+    client, proxy = spoilt
+    proxy.fault = lambda asked: fault if (asked.method, asked.number) == which else None
+    name = put(client, LARGE)
+    assert [*client.names()] == [(name, len(LARGE))]
+    client.digest(name, ObjectId.of(LARGE), len(LARGE))
 
 
 def test_a_write_whose_answer_was_lost_is_no_write_of_somebody_else(spoilt: tuple[BucketClient, Proxy]) -> None:
