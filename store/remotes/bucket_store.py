@@ -16,10 +16,10 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-from store.disk.layout import MISSIONS, TOML
+from store.disk.layout import MISSIONS, TOML, TOML_LIMIT
 from store.disk.media import FOLDER_LIMIT, OBJECTS, Media, object_path
 from store.disk.objects import inserting
-from store.errors import Conflict, Corrupt, NoStore, NotFound
+from store.errors import Conflict, Corrupt, NoStore, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.ref import REF_SIZE
 from store.ground.repository import Repository
@@ -163,11 +163,25 @@ class BucketStore:
         return {id_ for (id_, _), other in zip(items, at_once(altered, items), strict=True) if other}
 
     def publish(self, names: Sequence[str], folder: str) -> None:
+        if TOML not in names:
+            self._check_conditions()
         for name in names:
             with open(os.path.join(folder, name), "rb") as file:
                 data = file.read()
             if not self._place(name, data):
                 self._check_placed(name, data)
+
+    def _check_conditions(self) -> None:
+        """Raise Unavailable for a storage that ignores conditions: what it must refuse here would change nothing."""
+        data, version = self._bucket.read(TOML, TOML_LIMIT)
+        other = Version('"' + "0" * 32 + '"', None if version.version is None else "1")
+        if self._bucket.create(TOML, data) or self._bucket.replace(TOML, data, other):
+            raise Unavailable(
+                f"the storage of {self.name} ignores the conditions of a write: two stations at once could lose a ref",
+                remedy="use one that heeds If-Match and If-None-Match, or a newer version of this one",
+                kind="unwritable",
+                path=self.name,
+            )
 
     def _place(self, name: str, data: bytes) -> bool:
         """Give a name these bytes. Return False where it has others than those that were fetched."""
