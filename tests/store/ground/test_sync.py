@@ -116,6 +116,11 @@ def instead(path: Path) -> Path:
     return path
 
 
+def refused(*_: object) -> None:
+    """In the place of something that must not be called."""
+    raise AssertionError
+
+
 def current(store: Path, mission: str) -> ObjectId | None:
     verdict = check(store, mission)
     return verdict.mission.manifest_id if verdict.mission else None
@@ -141,6 +146,48 @@ class TestPlan:
         second = plan(source, tmp_path / "target", SOUTH.id)
         assert NORTH.entry(ENGINE).id not in dict(second.missing)
         assert second.present == len({NORTH.entry(name).id for name in (ENGINE, SHARD, "cards/net/net.json")})
+
+    def test_what_did_not_change_costs_no_look_into_a_table(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sync(source, tmp_path / "target")
+        monkeypatch.setattr("store.takeoff.verify.read_table", refused)
+        made = plan(source, tmp_path / "target")
+        assert (made.unchanged, made.missing, made.moves) == ((NORTH.id, SOUTH.id), (), ())
+        assert made.present == len(list((source / "objects").glob("*/*")))
+        monkeypatch.undo()
+        publish(source, later(NORTH))
+        monkeypatch.setattr("store.takeoff.verify.read_table", refused)
+        with pytest.raises(AssertionError):  # a table that is new is judged
+            plan(source, tmp_path / "target")
+
+    def test_a_signer_who_was_revoked_since_is_noticed_though_nothing_changed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = replace(ROOT, mission=role("pilot", "co-pilot"))
+        source = make_store(tmp_path / "source", flight(root=root), root=sign_root(root, "root-a"))
+        sync(source, tmp_path / "target")
+        with Repository.open(source) as repository:
+            draft = with_revoked(RootDraft.after(repository.trust_root(), now=NOW), key("pilot").public)
+            rotate(repository, draft.with_signature(key("root-a")), now=NOW)
+        made = sync(source, tmp_path / "target")
+        assert ([mission for mission, _ in made.refused], made.unchanged, made.roots) == ([NORTH.id], (), (2,))
+
+    @pytest.mark.parametrize("table", [b"\x80", b"\x81\x80", b"\x00", b"", b"\x81\x86\x00\x00\x41\x00\x00\x00\x00"])
+    def test_a_signed_table_that_names_no_objects_is_refused(self, tmp_path: Path, table: bytes) -> None:
+        """Also where both stores have it: whoever signed it, nothing is said of a mission that nobody can look into."""
+        id_ = ObjectId.of(table)
+        one = replace(NORTH, manifest=replace(NORTH.manifest, table=id_, table_size=max(1, len(table))))
+        one = replace(one, signed=sign_manifest(one.manifest))
+        for store in ("source", "target"):
+            make_store(tmp_path / store)
+            for data in (table, one.signed):
+                path = file_of(tmp_path / store, ObjectId.of(data))
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
+            (tmp_path / store / "missions" / NORTH.id).write_text(f"{one.manifest_id}\n")
+        made = plan(tmp_path / "source", tmp_path / "target")
+        assert ([mission for mission, _ in made.refused], made.unchanged) == ([NORTH.id], (SOUTH.id,))
 
     def test_a_plan_writes_nothing(self, source: Path, tmp_path: Path) -> None:
         sync(source, tmp_path / "target", NORTH.id)
