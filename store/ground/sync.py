@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 from store.disk import log
@@ -29,6 +32,7 @@ from store.format.entries import TABLE_LIMIT
 from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.ref import ref_id
 from store.ground import orders
+from store.ground.fanout import Fanout, Feed
 from store.ground.repository import Repository, SmallFile
 from store.ground.trust_chain import put_into_effect
 from store.takeoff.clock import Moment
@@ -39,6 +43,8 @@ from store.trust.root import SignedRoot
 # The most objects, and about the most bytes, in one durable batch: large enough to spread the cost of a sync to the
 # medium, small enough that an interrupted run keeps most of its work.
 _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
+# Seconds that a target has to tidy up when the sync of several is interrupted.
+_GRACE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,23 +324,100 @@ def apply_sync(
     disk: Disk | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Copy objects, then bring trust roots, then move refs. Everything is durable on return.
+    """Copy objects, then bring trust roots, place small files, and move refs. Everything is durable on return.
 
     `progress` gets the number of bytes as they are copied. Raise Unavailable, before anything is copied, if the medium
     has too little free space or takes no file as large as an object; Locked during a collection at either store;
     Corrupt or Unavailable for a source object that is not whole.
     """
-    disk = disk or Disk()
-    if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source.media.path)):
+    _check_outside(source, target)
+    with _held(source):
+        _check_room(plan, target)
+        _apply(plan, source, target, disk or Disk(), None, progress)
+
+
+def apply_syncs(
+    plans: Mapping[str, SyncPlan],
+    source: Repository,
+    *,
+    disk: Disk | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> dict[str, FlightbagError]:
+    """Do what the plan of each target, given by its path, says, for all targets at once: each object is read once.
+
+    Return the errors of the targets that failed, as `apply_sync` raises them; one that fails or is slow stops no other
+    (see `fanout`). `progress` gets the target and the number of bytes as they are copied. Raise Invalid, before
+    anything is copied, for a target in the source store or in another target; Locked during a collection at the source.
+    """
+    check_targets(source, list(plans))
+    disk, errors, defects = disk or Disk(), dict[str, FlightbagError](), list[BaseException]()
+
+    def bring(target: str, feed: Feed | None) -> None:
+        advance = None if progress is None else partial(progress, target)
+        try:
+            _check_room(plans[target], target)
+            _apply(plans[target], source, target, disk, feed, advance)
+        except FlightbagError as error:
+            errors[target] = error
+        except BaseException as error:  # noqa: BLE001 - of another thread: it is raised below
+            defects.append(error)
+        finally:
+            if feed is not None:
+                feed.close()
+
+    with _held(source):
+        if len(plans) < 2:
+            for target in plans:
+                bring(target, None)
+        else:
+            manifests = frozenset(move.manifest for plan in plans.values() for move in plan.moves)
+            fanout = Fanout(source.media, [plan.missing for plan in plans.values()], manifests)
+            # Daemons: a medium that never answers keeps no process from ending.
+            threads = [Thread(target=bring, args=pair, daemon=True) for pair in zip(plans, fanout.feeds, strict=True)]
+            for thread in threads:
+                thread.start()
+            try:
+                fanout.read()
+                for thread in threads:
+                    thread.join()
+            except BaseException:
+                fanout.stop()
+                for thread in threads:
+                    thread.join(_GRACE)
+                raise
+    if defects:
+        raise defects[0]
+    return errors
+
+
+def check_targets(source: Repository, targets: Sequence[str]) -> None:
+    """Raise Invalid for a target that lies in the source store, or that is another one or lies in it."""
+    for number, target in enumerate(targets):
+        _check_outside(source, target)
+        for other in (*targets[:number], *targets[number + 1 :]):
+            if _lies_in(target, other):
+                text = f"{target} and {other} are one folder, or one lies in the other"
+                raise Invalid(text, remedy="give each destination once, and none that lies in another one")
+
+
+def _check_outside(source: Repository, target: str | os.PathLike[str]) -> None:
+    if _lies_in(target, source.media.path):
         text = f"{os.fspath(target)} lies in the source store"
         raise Invalid(text, remedy="give a folder outside of the source store")
-    _check_room(plan, target)
-    # The lock keeps a collection away from the source. A source that was never written to has no lock.
+
+
+def _lies_in(path: str | os.PathLike[str], folder: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+@contextmanager
+def _held(source: Repository) -> Iterator[None]:
+    """Keep a collection away from the source. A source that was never written to has no lock."""
     held = SharedLock.existing(source.media.path, "store", "the source store")
     try:
         if held is not None:
             held.hold_shared(wait=False)
-        _apply(plan, source, target, disk, progress)
+        yield
     finally:
         if held is not None:
             held.close()
@@ -345,6 +428,7 @@ def _apply(
     source: Repository,
     target: str | os.PathLike[str],
     disk: Disk,
+    feed: Feed | None,
     progress: Callable[[int], None] | None,
 ) -> None:
     try:
@@ -360,8 +444,8 @@ def _apply(
             sweep(destination.media, disk)
             # Objects of the target may have been collected since the plan was made; then its log has changed.
             unchanged = _log_of(destination) == plan.target_log
-            for batch in _batches(plan.missing):
-                _copy(batch, source, destination, progress)
+            for batch in _batches(plan.missing if feed is None else feed.items):
+                _copy(batch, source, destination, feed, progress)
             if not unchanged and (collected := destination.media.lacking(plan.closure)):
                 object_ = ObjectId(collected[0][0])
                 raise Unavailable(
@@ -424,10 +508,15 @@ def _copy(
     items: Sequence[tuple[ObjectId, int]],
     source: Repository,
     destination: Repository,
+    feed: Feed | None,
     progress: Callable[[int], None] | None,
 ) -> None:
     with inserting(destination.media, destination.disk, None) as batch:
-        batch.add_all((source.media.chunks(object_path(id_), size, progress), id_) for id_, size in items)
+        if feed is None:
+            batch.add_all((source.media.chunks(object_path(id_), size, progress), id_) for id_, size in items)
+        else:
+            for id_, size in items:
+                batch.add(feed.chunks(id_, size, progress), id_)
         batch.commit()
 
 
