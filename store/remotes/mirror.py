@@ -283,7 +283,7 @@ def plan_push(source: Repository, mirror: Mirror, missions: Sequence[str], *, ch
         plan = plan_sync(source, target, missions, resident=mirror.resident)
         if not checksum:
             return plan
-        present = [(id_, size) for id_, size in plan.closure if mirror.resident(id_, size)]
+        present = [(ObjectId(id_), size) for id_, size in plan.closure if mirror.resident(ObjectId(id_), size)]
         altered = mirror.far.altered(present, source.media)
         return plan_sync(
             source, target, missions, resident=lambda id_, size: id_ not in altered and mirror.resident(id_, size)
@@ -320,7 +320,7 @@ def _check_unchanged(plan: SyncPlan, mirror: Mirror) -> None:
     with tempfile.TemporaryDirectory(prefix="flightbag-") as folder:
         now = Mirror(mirror.far, folder)
         _list(now)
-        for id_, size in plan.closure:
+        for id_, size in ((ObjectId(one), size) for one, size in plan.closure):
             if not now.resident(id_, size):
                 raise Unavailable(
                     f"object {id_} is not at {mirror.far.name}: it was collected, or the transfer left it out",
