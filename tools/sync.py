@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from store.disk.layout import check_free
-from store.errors import FlightbagError, NoStore
+from store.errors import FlightbagError, Invalid, NoStore
 from store.ground.cleaning import clean as remove_droppings
 from store.ground.cleaning import droppings
 from store.ground.repository import Repository
-from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
+from store.ground.sync import SyncPlan, apply_sync, apply_syncs, check_targets, plan_sync
+from store.remotes.bucket import BucketClient
+from store.remotes.bucket_store import pulled, push
+from store.remotes.place import bucket_of
 from tools import render
 from tools.arguments import GiveUp, Json, patience_of, print_lines
 from tools.patience import Bound, patience
@@ -64,21 +68,38 @@ def run(
 ) -> int:
     """Copy missions to other stores: only the objects that they lack, hashed while they are copied, and refs last.
 
-    Several stores are written at once, and each object is read once. One that fails or is slow stops no other.
+    Several stores are written at once, and each object is read once. One that fails or is slow stops no other. SRC or
+    a DST may be a bucket: s3://BUCKET/PREFIX, gs://… or az://….
 
     Example: flightbag sync ground /media/stick/store
     """
     bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
     outcomes = [_Outcome(target) for target in targets]
+    buckets = [one for one in outcomes if bucket_of(one.target)]
+    folders = [one for one in outcomes if one not in buckets]
+    if buckets and (clean or bucket_of(source)):
+        what = "--clean is for folders" if clean else "a bucket is synced to folders only"
+        raise Invalid(what, remedy="leave --clean out" if clean else "sync to a folder, and from there to the bucket")
+    if bucket_of(source):
+        with patience(bound):
+            _pull(outcomes, BucketClient.connect(source), mission or (), checksum=checksum, dry_run=dry_run)
+            for one in outcomes if clean else ():
+                _clean(one, dry_run=dry_run)
+        return _report(outcomes, as_json=as_json, dry_run=dry_run)
     with patience(bound), Repository.open(source) as source_store:
-        check_targets(source_store, targets)
-        for one in outcomes:
+        check_targets(source_store, [one.target for one in folders])
+        for one in folders:
             with _kept(one), _existing(one.target) as target_store:
                 one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum)
                 if clean and dry_run and target_store is not None:
                     one.removed = droppings(target_store.media)
-        if not dry_run:
-            _apply(outcomes, source_store, clean=clean)
+        if folders and not dry_run:
+            _apply(folders, source_store, clean=clean)
+        _push(buckets, source_store, mission or (), checksum=checksum, dry_run=dry_run)
+    return _report(outcomes, as_json=as_json, dry_run=dry_run)
+
+
+def _report(outcomes: list[_Outcome], *, as_json: bool, dry_run: bool) -> int:
     if len(outcomes) == 1 and (error := outcomes[0].error) is not None:
         raise error
     if as_json:
@@ -105,6 +126,49 @@ def _kept(outcome: _Outcome) -> Iterator[None]:
         outcome.error = error
 
 
+def _push(
+    outcomes: list[_Outcome], source: Repository, missions: Sequence[str], *, checksum: bool, dry_run: bool
+) -> None:
+    """Sync to buckets, one after the other."""
+    with reading_bars() as advance:
+        for one in outcomes:
+            with _kept(one):
+                client, progress = BucketClient.connect(one.target), partial(advance, one.target)
+                one.plan = push(source, client, missions, checksum=checksum, dry_run=dry_run, progress=progress)
+
+
+def _pull(
+    outcomes: list[_Outcome], source: BucketClient, missions: Sequence[str], *, checksum: bool, dry_run: bool
+) -> None:
+    """Sync from a bucket to folders, one after the other: each fetches what it lacks."""
+    with reading_bars() as advance:
+        for one in outcomes:
+            with (
+                _kept(one),
+                _existing(one.target) as target,
+                pulled(source, target.media if target else None, missions) as (store, far),
+            ):
+                plan = plan_sync(store, target, missions, checksum=checksum)
+                if not dry_run:
+                    progress = partial(_advance, advance, one.target, plan.bytes)
+                    apply_sync(plan, store, one.target, bring=partial(far.bring, progress=progress))
+                one.plan = plan
+
+
+def _advance(advance: Callable[[str, int, int], None], target: str, total: int, count: int) -> None:
+    advance(target, count, total)
+
+
+def _clean(one: _Outcome, *, dry_run: bool) -> None:
+    """Do what `--clean` asks for at a destination that has no error."""
+    with _kept(one), _existing(one.target) as target:
+        if one.error is None and target is not None:
+            if dry_run:
+                one.removed = droppings(target.media)
+            else:
+                one.removed, one.left = remove_droppings(target.media, target.disk)
+
+
 def _apply(outcomes: list[_Outcome], source: Repository, *, clean: bool) -> None:
     plans = {one.target: one.plan for one in outcomes if one.plan is not None}
     several = len(outcomes) > 1
@@ -116,9 +180,8 @@ def _apply(outcomes: list[_Outcome], source: Repository, *, clean: bool) -> None
         errors = apply_syncs(plans, source, progress=progress)
     for one in outcomes:
         one.error = one.error or errors.get(one.target)
-        if clean and one.error is None:
-            with _kept(one), Repository.open(one.target) as target:
-                one.removed, one.left = remove_droppings(target.media, target.disk)
+        if clean:
+            _clean(one, dry_run=False)
 
 
 def _json(outcomes: list[_Outcome], *, dry_run: bool) -> dict[str, Any]:

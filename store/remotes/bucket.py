@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from blake3 import blake3
 
@@ -28,7 +28,7 @@ from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ObjectStore, RetryConfig
     from typing_extensions import Self
 
 # The bytes of one request, up or down: it may be repeated, and eight of them are in memory at once. A larger object
@@ -100,16 +100,17 @@ class BucketClient:
             from obstore.store import AzureStore, GCSStore, S3Store
 
             below = "/".join(prefix) or None
-            # Of a whole request, which has PART bytes at most: half a megabit a second with all of them at once.
-            options: ClientConfig = {"timeout": timedelta(seconds=300), "connect_timeout": timedelta(seconds=10)}
+            # Of a whole request, which has PART bytes at most: half a megabit a second with all of them at once. As
+            # settings of the store: options of the client would hide those of the environment.
+            settings: Any = {"timeout": "300 seconds", "connect_timeout": "10 seconds"}
             retries: RetryConfig = {"max_retries": 8, "retry_timeout": timedelta(seconds=180)}
             store: ObjectStore
             if scheme == "s3":
-                store = S3Store(bucket, prefix=below, client_options=options, retry_config=retries)
+                store = S3Store(bucket, prefix=below, config=settings, retry_config=retries)
             elif scheme == "gs":
-                store = GCSStore(bucket, prefix=below, client_options=options, retry_config=retries)
+                store = GCSStore(bucket, prefix=below, config=settings, retry_config=retries)
             else:
-                store = AzureStore(bucket, prefix=below, client_options=options, retry_config=retries)
+                store = AzureStore(bucket, prefix=below, config=settings, retry_config=retries)
         return cls(store, name)
 
     def names(self, folder: str = "") -> Iterator[Stored]:

@@ -29,6 +29,7 @@ import pytest
 
 WEED = Path(sys.executable).parent / "weed"
 # Of a test's server: they open nothing else.
+BUCKET = "fleet"
 ACCESS, SECRET = "PILOT", "the-secret-of-the-pilot"
 _ADMIN = ("ADMIN", "the-secret-of-the-admin")
 _START, _STOP = 60, 20

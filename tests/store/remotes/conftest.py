@@ -1,4 +1,4 @@
-"""A real S3 server for the tests of buckets, started once, and a proxy before it."""
+"""Prefixes of the bucket of a real S3 server (`tests.conftest`), and a proxy before it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from store.remotes.bucket import BucketClient
-from tests.support.s3 import ACCESS, FAST, SECRET, Proxy, Server, proxy, server
+from tests.support.s3 import ACCESS, BUCKET, FAST, SECRET, Proxy, Server, proxy
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-BUCKET = "fleet"
 Connect = Callable[..., BucketClient]
-
-
-@pytest.fixture(scope="session")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server(tmp_path_factory.mktemp("s3")) as one:
-        one.make_bucket(BUCKET)
-        yield one
 
 
 @pytest.fixture(scope="session")

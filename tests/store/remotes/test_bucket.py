@@ -16,8 +16,7 @@ from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.remotes import bucket as bucket_module
 from store.remotes.bucket import BucketClient, Version, at_once, is_marker, parsed
-from tests.store.remotes.conftest import BUCKET
-from tests.support.s3 import ACCESS, SECRET, Asked, Proxy, Server, raw_put, uploads
+from tests.support.s3 import ACCESS, BUCKET, SECRET, Asked, Proxy, Server, raw_put, uploads
 
 SMALL = b"a shard of the map\n" * 40
 LARGE = bytes(range(256)) * 1024 * 9 * 4 + b"the end"

@@ -17,9 +17,8 @@ from store.remotes import bucket_audit
 from store.remotes.bucket import BucketClient
 from store.remotes.bucket_audit import fsck_bucket
 from store.remotes.bucket_store import push
-from tests.store.remotes.conftest import BUCKET
 from tests.store.remotes.test_bucket_store import copied_down
-from tests.support.s3 import Proxy, Server, raw_put
+from tests.support.s3 import BUCKET, Proxy, Server, raw_put
 from tests.support.stores import NORTH, SHARD, SOUTH, audit, make_store
 
 ENGINE_PATH = object_path(NORTH.entry("engines/net/net.onnx").id)

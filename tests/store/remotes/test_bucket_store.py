@@ -22,9 +22,8 @@ from store.remotes import bucket_store
 from store.remotes.bucket import BucketClient
 from store.remotes.bucket_audit import fsck_bucket
 from store.remotes.bucket_store import pulled, push
-from tests.store.remotes.conftest import BUCKET
 from tests.support.missions import NOW, ROOT, root_draft, sign_root
-from tests.support.s3 import Asked, Proxy, Server, raw_put
+from tests.support.s3 import BUCKET, Asked, Proxy, Server, raw_put
 from tests.support.stores import NORTH, SHARD, SOUTH, audit, check, file_of, later, make_store, publish
 
 

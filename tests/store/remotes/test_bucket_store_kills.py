@@ -22,9 +22,9 @@ from store.disk.media import object_path
 from store.errors import Unavailable
 from store.remotes.bucket import BucketClient
 from store.remotes.bucket_audit import fsck_bucket
-from tests.store.remotes.conftest import BUCKET, plain
+from tests.store.remotes.conftest import plain
 from tests.store.remotes.test_bucket_store import copied_down, fetch, is_whole, refs, send
-from tests.support.s3 import Asked, Proxy, Server, server
+from tests.support.s3 import BUCKET, Asked, Proxy, Server, server
 from tests.support.stores import NORTH, REPOSITORY_ROOT, later, make_store, publish
 
 KILLS = 100 if "FLIGHTBAG_DRILL" in os.environ else 2
@@ -125,8 +125,9 @@ def test_a_download_that_ends_after_any_request_goes_on(
 PROGRAM = """
 import sys
 from pathlib import Path
-from tests.store.remotes.conftest import BUCKET, plain
+from tests.store.remotes.conftest import plain
 from tests.store.remotes.test_bucket_store import send
+from tests.support.s3 import BUCKET
 from store.remotes.bucket import BucketClient
 endpoint, prefix, store = sys.argv[1:]
 send(Path(store), BucketClient(plain(endpoint, prefix), f"s3://{BUCKET}/{prefix}"))
