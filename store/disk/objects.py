@@ -110,6 +110,7 @@ class Batch:
 
         Raises Corrupt, and leaves the file, unless it is a regular file whose bytes have the id.
         """
+        self._staging.folder()  # the mark of a transaction that dies between its renames and their barrier
         id_, size = hashed(path)
         if id_ != expect:
             raise _other_bytes(expect, id_)

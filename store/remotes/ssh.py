@@ -94,11 +94,22 @@ _CUT = frozenset({10, 12, 20, 30, 35, 255})
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
-    """What the far side says of its copy. `go` has each mission that was verified with its verdict, True for GO;
-    `why` tells why nothing could be verified there, "" where it was. `absent` is true where no flightbag is there."""
+class FarVerdict:
+    """The takeoff check of a mission at the far side. `wrong` says what is against its bytes and signatures, `against`
+    what else keeps it from flying there: neither flight nor aircraft is asked. `unknown`: not everything could be read.
+    """
 
-    go: Mapping[str, bool]
+    wrong: tuple[str, ...]
+    against: tuple[str, ...]
+    unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What the far side says of its copy: a verdict for each mission that was asked for, or `why` there are none.
+    `absent` is true where no flightbag is there: then nothing was verified, and nothing failed."""
+
+    missions: Mapping[str, FarVerdict]
     why: str = ""
     absent: bool = False
 
@@ -250,8 +261,8 @@ class Ssh:
                 return Verdicts({}, f"flightbag is not installed on {self.place.host}", absent=True)
             said = _start_of(errors).strip().splitlines()
         try:
-            found = {one["mission"]: one["verdict"] == "GO" for one in json.loads(answer)["missions"]}
-            return Verdicts({mission: found[mission] for mission in missions})
+            verdicts = {one["mission"]: _verdict(one) for one in json.loads(answer)["missions"]}
+            return Verdicts({mission: verdicts[mission] for mission in missions})
         except (ValueError, LookupError, TypeError, RecursionError):
             return Verdicts({}, f"flightbag there ended with status {status}: {(said or ['no answer'])[-1][:200]}")
 
@@ -419,6 +430,18 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _verdict(value: Any) -> FarVerdict:
+    """Return the verdict of one mission as `flightbag verify --json` prints it. Raise as a look-up does."""
+    findings = [(str(one["step"]), str(one["message"])) for one in value["findings"]]
+    if type(value["go"]) is not bool or value["go"] != (not findings):
+        raise ValueError("a verdict contradicts its findings")
+    return FarVerdict(
+        wrong=tuple(message for step, message in findings if step != "E"),
+        against=tuple(message for step, message in findings if step == "E"),
+        unknown=value["could_not_look"] is not False,
+    )
 
 
 def _start_of(errors: IO[bytes]) -> str:

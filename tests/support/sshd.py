@@ -45,7 +45,8 @@ class Sshd:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nPasswordAuthentication no\n"
             f"KbdInteractiveAuthentication no\nPermitRootLogin yes\nMaxStartups 100\n"
-            f"SetEnv PATH={self.bin}:{os.environ['PATH']}\n"
+            # So deep a shell of bash reads no ~/.bashrc.
+            f"SetEnv PATH={self.bin}:{os.environ['PATH']} SHLVL=5\n"
         )
         self.know("host")
         here = folder / "here"
