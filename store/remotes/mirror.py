@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from store.disk.droppings import is_dropping
-from store.disk.layout import DRAFTS, MISSIONS, ORDERS, RESULTS, TMP, TOML, TOML_LIMIT
+from store.disk.layout import DRAFTS, MISSIONS, ORDERS, RESULTS, TMP, TOML, TOML_LIMIT, TRUST
 from store.disk.log import LOG, LOG_LIMIT
 from store.disk.media import FOLDER_LIMIT, OBJECTS, SHARD_LIMIT, Media, object_path
 from store.errors import Conflict, Corrupt, FlightbagError, NoStore, Unavailable
@@ -142,6 +142,8 @@ def mirrored(far: Far, local: Media | None = None, missions: Sequence[str] = ())
         mirror = Mirror(far, os.path.realpath(folder))
         _list(mirror)
         if mirror.exists:
+            for name in (MISSIONS, OBJECTS, TRUST):
+                os.mkdir(os.path.join(mirror.folder, name))
             small = {name: size for name, size in mirror.files.items() if name != LOG}
             _fetch(mirror, small)
             with mirror.opened() as repository:

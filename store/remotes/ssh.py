@@ -44,7 +44,7 @@ from store.remotes.place import Host
 
 # A connection that is not answered ends after 20 seconds, one that went silent after 60. An fsync there may take long.
 _SSH = ("ConnectTimeout=20", "ServerAliveInterval=15", "ServerAliveCountMax=4", "ForwardAgent=no", "ForwardX11=no")
-_IDLE, _SILENT = 60, 600
+_IDLE, _SILENT = 60, 300
 # Names with other bytes than text, and times, play no part: everything is judged by name, type and size.
 _LISTED = re.compile(r"([-a-zA-Z])\S{9,10} +([0-9,.]+) \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (.+)")
 _FILTERS = (

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -82,6 +83,12 @@ class Sshd:
         (self.bin / name).write_text(f"#!/bin/sh\n{script}\n")
         (self.bin / name).chmod(0o755)
 
+    def count_rsync(self, log: Path, limit: int = 2**40) -> None:
+        """Let rsync there note in `log` how many bytes it takes and gives, and die after so many."""
+        relay = _RELAY.format(rsync=shutil.which("rsync"), log=str(log), limit=limit)
+        (self.bin / "relay.py").write_text(relay)
+        self.put("rsync", f'exec {sys.executable} -S {self.bin}/relay.py "$@"')
+
     def start(self) -> None:
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
         log = open(self.folder / "log", "ab")  # noqa: SIM115 - of the process
@@ -102,6 +109,28 @@ class Sshd:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait(10)
+
+
+_RELAY = """
+import os, subprocess, sys, threading
+process = subprocess.Popen(["{rsync}", *sys.argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+total, lock, log = 0, threading.Lock(), os.open("{log}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def relay(source, target):
+    global total
+    while data := os.read(source, 65536):
+        with lock:
+            total += len(data)
+            if total > {limit}:
+                process.kill()
+                os._exit(1)
+        while data:
+            data = data[os.write(target, data):]
+    os.close(target)
+threading.Thread(target=relay, args=(0, process.stdin.fileno()), daemon=True).start()
+relay(process.stdout.fileno(), 1)
+os.write(log, b"%d\\n" % total)
+os._exit(process.wait())
+"""
 
 
 def _below(top: int) -> list[int]:
