@@ -98,11 +98,11 @@ class Mirror:
 
     far: Far
     folder: str
-    objects: dict[ObjectId, int] = field(default_factory=dict)
+    objects: dict[bytes, int] = field(default_factory=dict)
     files: dict[str, int | None] = field(default_factory=dict)
     exists: bool = False
 
-    def resident(self, id_: ObjectId, size: int) -> bool:
+    def resident(self, id_: bytes, size: int) -> bool:
         """Return whether the far store has a file with the object's name and size."""
         return self.objects.get(id_) == size
 
@@ -282,7 +282,7 @@ def plan_push(source: Repository, mirror: Mirror, missions: Sequence[str], *, ch
         plan = plan_sync(source, target, missions, resident=mirror.resident)
         if not checksum:
             return plan
-        present = [(id_, size) for id_, size in plan.closure if mirror.resident(id_, size)]
+        present = [(ObjectId(id_), size) for id_, size in plan.closure if mirror.resident(id_, size)]
         altered = mirror.far.altered(present, source.media)
         return plan_sync(
             source, target, missions, resident=lambda id_, size: id_ not in altered and mirror.resident(id_, size)
@@ -322,10 +322,10 @@ def _check_unchanged(plan: SyncPlan, mirror: Mirror) -> None:
         for id_, size in plan.closure:
             if not now.resident(id_, size):
                 raise Unavailable(
-                    f"object {id_} is not at {mirror.far.name}: it was collected, or the transfer left it out",
+                    f"object {ObjectId(id_)} is not at {mirror.far.name}: it was collected, or the transfer left it out",
                     remedy="run the sync again",
                     kind="missing",
-                    object=id_,
+                    object=ObjectId(id_),
                 )
         before = {**mirror.files, **({} if mirror.exists else {TOML: now.files.get(TOML)})}
         refs = {name: size for name, size in now.files.items() if name.startswith(f"{MISSIONS}/")}

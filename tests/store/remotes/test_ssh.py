@@ -404,6 +404,7 @@ class TestInterrupted:
             assert sum(map(int, log.read_text().split())) < 4 * 2**20
             log.unlink()
 
+
 class TestVerdicts:
     @pytest.fixture
     def there(self, tmp_path: Path) -> Path:
