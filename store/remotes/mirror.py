@@ -322,7 +322,7 @@ def _check_unchanged(plan: SyncPlan, mirror: Mirror) -> None:
         for id_, size in plan.closure:
             if not now.resident(id_, size):
                 raise Unavailable(
-                    f"object {ObjectId(id_)} is not at {mirror.far.name}: it was collected, or the transfer left it out",
+                    f"object {ObjectId(id_)} is not at {mirror.far.name}: it was collected, or left out on the way",
                     remedy="run the sync again",
                     kind="missing",
                     object=ObjectId(id_),
