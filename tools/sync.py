@@ -1,57 +1,70 @@
-"""The command `sync`: copies missions to other stores."""
+"""The command `sync`: copies missions to other stores, and from them."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from store.disk.layout import check_free
-from store.errors import FlightbagError, Invalid, NoStore
+from store.errors import FlightbagError, NoStore
 from store.ground.cleaning import clean as remove_droppings
 from store.ground.cleaning import droppings
 from store.ground.repository import Repository
-from store.ground.sync import SyncPlan, apply_sync, apply_syncs, check_targets, plan_sync
-from store.remotes.bucket import BucketClient
-from store.remotes.bucket_store import pulled, push
-from store.remotes.place import bucket_of
+from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
+from store.remotes.place import Bucket, Folder, Host, place_of
 from tools import render
 from tools.arguments import GiveUp, Json, patience_of, print_lines
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
 from tools.status import NO, OK, command, error_json, print_json, status_of, warn
 
+if TYPE_CHECKING:  # only a sync with another machine loads these
+    from store.remotes.ssh import Verdicts
+
 
 @dataclass
 class _Outcome:
     """What became of one destination: its plan and the error that stopped it, None without; what `--clean` removed, and
-    (path, why) of what it could not remove."""
+    (path, why) of what it could not remove. `verdicts` is what another machine says of its copy."""
 
     target: str
     plan: SyncPlan | None = None
     error: FlightbagError | None = None
     removed: list[str] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
+    verdicts: Verdicts | None = None
 
     @property
     def status(self) -> int:
         if self.error is not None:
             return status_of(self.error)
-        return NO if self.plan is None or self.plan.newer or self.plan.refused or self.left else OK
+        if self.plan is None or self.plan.newer or self.plan.refused or self.left:
+            return NO
+        if self.verdicts is None:
+            return OK
+        from tools import remotes
+
+        return remotes.status_of_verdicts(self.verdicts)
 
 
 @command
 def run(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="The store to copy from.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="The store to copy from: a folder, or user@host:PATH by ssh.")
+    ],
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="DST...", help="The stores to copy to. One that does not exist is created."),
+        typer.Argument(
+            metavar="DST...",
+            help="The stores to copy to: folders, user@host:PATH by ssh, or s3://BUCKET/PREFIX. "
+            "One that does not exist is created.",
+        ),
     ],
     mission: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Copy only this mission. May be repeated.")
@@ -68,38 +81,37 @@ def run(
 ) -> int:
     """Copy missions to other stores: only the objects that they lack, hashed while they are copied, and refs last.
 
-    Several stores are written at once, and each object is read once. One that fails or is slow stops no other. SRC or
-    a DST may be a bucket: s3://BUCKET/PREFIX, gs://… or az://….
+    Several stores are written at once, and each object is read once. One that fails or is slow stops no other.
 
     Example: flightbag sync ground /media/stick/store
     """
     bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
     outcomes = [_Outcome(target) for target in targets]
-    buckets = [one for one in outcomes if bucket_of(one.target)]
-    folders = [one for one in outcomes if one not in buckets]
-    if buckets and (clean or bucket_of(source)):
-        what = "--clean is for folders" if clean else "a bucket is synced to folders only"
-        raise Invalid(what, remedy="leave --clean out" if clean else "sync to a folder, and from there to the bucket")
-    if bucket_of(source):
-        with patience(bound):
-            _pull(outcomes, BucketClient.connect(source), mission or (), checksum=checksum, dry_run=dry_run)
-            for one in outcomes if clean else ():
-                _clean(one, dry_run=dry_run)
-        return _report(outcomes, as_json=as_json, dry_run=dry_run)
-    with patience(bound), Repository.open(source) as source_store:
-        check_targets(source_store, [one.target for one in folders])
-        for one in folders:
-            with _kept(one), _existing(one.target) as target_store:
-                one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum)
-                if clean and dry_run and target_store is not None:
-                    one.removed = droppings(target_store.media)
-        if folders and not dry_run:
-            _apply(folders, source_store, clean=clean)
-        _push(buckets, source_store, mission or (), checksum=checksum, dry_run=dry_run)
-    return _report(outcomes, as_json=as_json, dry_run=dry_run)
+    origin, places = place_of(source), [place_of(target) for target in targets]
+    if any(not isinstance(place, Folder) for place in (origin, *places)):
+        from tools import remotes
 
-
-def _report(outcomes: list[_Outcome], *, as_json: bool, dry_run: bool) -> int:
+        remotes.check_places(origin, places, clean=clean)
+    with patience(bound):
+        if not isinstance(origin, Folder):
+            _from_afar(outcomes[0], origin, mission or (), checksum=checksum, clean=clean, dry_run=dry_run)
+        else:
+            with Repository.open(source) as source_store:
+                near = [one for one, place in zip(outcomes, places, strict=True) if isinstance(place, Folder)]
+                check_targets(source_store, [one.target for one in near])
+                for one in near:
+                    with _kept(one), _existing(one.target) as target_store:
+                        one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum)
+                        if clean and dry_run and target_store is not None:
+                            one.removed = droppings(target_store.media)
+                if near and not dry_run:
+                    _apply(near, source_store, clean=clean)
+                for one, place in zip(outcomes, places, strict=True):
+                    if not isinstance(place, Folder):
+                        with _kept(one):
+                            one.plan, one.verdicts = remotes.push(
+                                source_store, place, mission or (), checksum=checksum, dry_run=dry_run
+                            )
     if len(outcomes) == 1 and (error := outcomes[0].error) is not None:
         raise error
     if as_json:
@@ -117,6 +129,19 @@ def _report(outcomes: list[_Outcome], *, as_json: bool, dry_run: bool) -> int:
     return NO if NO in statuses else max(statuses)
 
 
+def _from_afar(
+    one: _Outcome, origin: Host | Bucket, missions: Sequence[str], *, checksum: bool, clean: bool, dry_run: bool
+) -> None:
+    from tools import remotes
+
+    with _existing(one.target) as target:
+        one.plan = remotes.pull(origin, one.target, target, missions, checksum=checksum, dry_run=dry_run)
+        if clean and dry_run and target is not None:
+            one.removed = droppings(target.media)
+    if clean and not dry_run:
+        _clean(one)
+
+
 @contextmanager
 def _kept(outcome: _Outcome) -> Iterator[None]:
     """Keep the error that ends the block as that of the destination."""
@@ -124,49 +149,6 @@ def _kept(outcome: _Outcome) -> Iterator[None]:
         yield
     except FlightbagError as error:
         outcome.error = error
-
-
-def _push(
-    outcomes: list[_Outcome], source: Repository, missions: Sequence[str], *, checksum: bool, dry_run: bool
-) -> None:
-    """Sync to buckets, one after the other."""
-    with reading_bars() as advance:
-        for one in outcomes:
-            with _kept(one):
-                client, progress = BucketClient.connect(one.target), partial(advance, one.target)
-                one.plan = push(source, client, missions, checksum=checksum, dry_run=dry_run, progress=progress)
-
-
-def _pull(
-    outcomes: list[_Outcome], source: BucketClient, missions: Sequence[str], *, checksum: bool, dry_run: bool
-) -> None:
-    """Sync from a bucket to folders, one after the other: each fetches what it lacks."""
-    with reading_bars() as advance:
-        for one in outcomes:
-            with (
-                _kept(one),
-                _existing(one.target) as target,
-                pulled(source, target.media if target else None, missions) as (store, far),
-            ):
-                plan = plan_sync(store, target, missions, checksum=checksum)
-                if not dry_run:
-                    progress = partial(_advance, advance, one.target, plan.bytes)
-                    apply_sync(plan, store, one.target, bring=partial(far.bring, progress=progress))
-                one.plan = plan
-
-
-def _advance(advance: Callable[[str, int, int], None], target: str, total: int, count: int) -> None:
-    advance(target, count, total)
-
-
-def _clean(one: _Outcome, *, dry_run: bool) -> None:
-    """Do what `--clean` asks for at a destination that has no error."""
-    with _kept(one), _existing(one.target) as target:
-        if one.error is None and target is not None:
-            if dry_run:
-                one.removed = droppings(target.media)
-            else:
-                one.removed, one.left = remove_droppings(target.media, target.disk)
 
 
 def _apply(outcomes: list[_Outcome], source: Repository, *, clean: bool) -> None:
@@ -180,8 +162,14 @@ def _apply(outcomes: list[_Outcome], source: Repository, *, clean: bool) -> None
         errors = apply_syncs(plans, source, progress=progress)
     for one in outcomes:
         one.error = one.error or errors.get(one.target)
-        if clean:
-            _clean(one, dry_run=False)
+        if clean and one.error is None:
+            with _kept(one):
+                _clean(one)
+
+
+def _clean(one: _Outcome) -> None:
+    with Repository.open(one.target) as target:
+        one.removed, one.left = remove_droppings(target.media, target.disk)
 
 
 def _json(outcomes: list[_Outcome], *, dry_run: bool) -> dict[str, Any]:
@@ -201,6 +189,10 @@ def _json_of(one: _Outcome) -> dict[str, Any]:
     if one.error is not None:
         return value | {"error": error_json(one.error)}
     assert one.plan is not None
+    if one.verdicts is not None:
+        from tools import remotes
+
+        value["verified"] = remotes.verdicts_json(one.verdicts)
     return value | {
         "copied": len(one.plan.missing),
         "bytes": one.plan.bytes,
@@ -228,6 +220,11 @@ def _text(one: _Outcome, *, dry_run: bool, named: bool) -> Iterator[str]:
     assert one.plan is not None
     for line in _lines(one.plan, one.removed, one.left, dry_run=dry_run):
         yield f"{indent}{line}"
+    if one.verdicts is not None:
+        from tools import remotes
+
+        for line in remotes.verdict_lines(one.verdicts):
+            yield f"{indent}{line}"
 
 
 def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, dry_run: bool) -> Iterator[str]:

@@ -338,8 +338,8 @@ def apply_sync(
     _check_outside(source, target)
     with held(source):
         _check_room(plan, target)
-        copy = partial(_copy, source=source, feed=None, progress=progress)
-        _apply(plan, source, target, disk or Disk(), plan.missing, bring or copy)
+        bring = bring or partial(_copy, source=source, feed=None, progress=progress)
+        _apply(plan, source, target, disk or Disk(), bring, plan.missing)
 
 
 def apply_syncs(
@@ -364,7 +364,7 @@ def apply_syncs(
             _check_room(plans[target], target)
             items = plans[target].missing if feed is None else feed.items
             copy = partial(_copy, source=source, feed=feed, progress=advance)
-            _apply(plans[target], source, target, disk, items, copy)
+            _apply(plans[target], source, target, disk, copy, items)
         except FlightbagError as error:
             errors[target] = error
         except BaseException as error:  # noqa: BLE001 - of another thread: it is raised below
@@ -420,7 +420,7 @@ def _lies_in(path: str | os.PathLike[str], folder: str) -> bool:
 
 @contextmanager
 def held(source: Repository) -> Iterator[None]:
-    """Keep collections away from a source. One that was never written to has no lock. Raise Locked during one."""
+    """Keep a collection away from a source. One that was never written to has no lock. Raise Locked during one."""
     lock = SharedLock.existing(source.media.path, "store", "the source store")
     try:
         if lock is not None:
@@ -436,8 +436,8 @@ def _apply(
     source: Repository,
     target: str | os.PathLike[str],
     disk: Disk,
-    items: Sequence[tuple[ObjectId, int]],
     bring: Bring,
+    items: Sequence[tuple[ObjectId, int]],
 ) -> None:
     try:
         destination = Repository.open(target, disk)

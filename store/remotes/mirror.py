@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from store.disk.droppings import is_dropping
-from store.disk.layout import DRAFTS, MISSIONS, ORDERS, RESULTS, TMP, TOML, TOML_LIMIT
+from store.disk.layout import DRAFTS, MISSIONS, ORDERS, RESULTS, TMP, TOML, TOML_LIMIT, TRUST
 from store.disk.log import LOG, LOG_LIMIT
 from store.disk.media import FOLDER_LIMIT, OBJECTS, SHARD_LIMIT, Media, object_path
 from store.errors import Conflict, Corrupt, FlightbagError, NoStore, Unavailable
@@ -98,11 +98,11 @@ class Mirror:
 
     far: Far
     folder: str
-    objects: dict[ObjectId, int] = field(default_factory=dict)
+    objects: dict[bytes, int] = field(default_factory=dict)
     files: dict[str, int | None] = field(default_factory=dict)
     exists: bool = False
 
-    def resident(self, id_: ObjectId, size: int) -> bool:
+    def resident(self, id_: bytes, size: int) -> bool:
         """Return whether the far store has a file with the object's name and size."""
         return self.objects.get(id_) == size
 
@@ -142,9 +142,8 @@ def mirrored(far: Far, local: Media | None = None, missions: Sequence[str] = ())
         mirror = Mirror(far, os.path.realpath(folder))
         _list(mirror)
         if mirror.exists:
-            # An object storage has no folders, and a first sync that was interrupted left no names in them.
-            for name in (MISSIONS, OBJECTS, "trust"):
-                os.makedirs(os.path.join(mirror.folder, name), exist_ok=True)
+            for name in (MISSIONS, OBJECTS, TRUST):
+                os.mkdir(os.path.join(mirror.folder, name))
             small = {name: size for name, size in mirror.files.items() if name != LOG}
             _fetch(mirror, small)
             with mirror.opened() as repository:
@@ -283,7 +282,7 @@ def plan_push(source: Repository, mirror: Mirror, missions: Sequence[str], *, ch
         plan = plan_sync(source, target, missions, resident=mirror.resident)
         if not checksum:
             return plan
-        present = [(ObjectId(id_), size) for id_, size in plan.closure if mirror.resident(ObjectId(id_), size)]
+        present = [(ObjectId(id_), size) for id_, size in plan.closure if mirror.resident(id_, size)]
         altered = mirror.far.altered(present, source.media)
         return plan_sync(
             source, target, missions, resident=lambda id_, size: id_ not in altered and mirror.resident(id_, size)
@@ -320,13 +319,13 @@ def _check_unchanged(plan: SyncPlan, mirror: Mirror) -> None:
     with tempfile.TemporaryDirectory(prefix="flightbag-") as folder:
         now = Mirror(mirror.far, folder)
         _list(now)
-        for id_, size in ((ObjectId(one), size) for one, size in plan.closure):
+        for id_, size in plan.closure:
             if not now.resident(id_, size):
                 raise Unavailable(
-                    f"object {id_} is not at {mirror.far.name}: it was collected, or the transfer left it out",
+                    f"object {ObjectId(id_)} is not at {mirror.far.name}: it was collected, or left out on the way",
                     remedy="run the sync again",
                     kind="missing",
-                    object=id_,
+                    object=ObjectId(id_),
                 )
         before = {**mirror.files, **({} if mirror.exists else {TOML: now.files.get(TOML)})}
         refs = {name: size for name, size in now.files.items() if name.startswith(f"{MISSIONS}/")}

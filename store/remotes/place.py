@@ -47,9 +47,12 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A store in an object storage: `s3://bucket/prefix`."""
+    """A store in an object storage: `s3://bucket/prefix`. The address may be none: then the client refuses it."""
 
     url: str
+
+    def __str__(self) -> str:
+        return f"{self.url.partition('://')[0]}://…"  # it may have a secret in it
 
 
 def place_of(text: str) -> Folder | Host | Bucket:

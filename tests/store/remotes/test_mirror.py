@@ -132,6 +132,12 @@ class TestMirror:
 
 
 class TestPush:
+    def test_a_store_that_was_only_begun(self, source: Path, far: FolderFar) -> None:
+        far.path.mkdir()
+        (far.path / "flightbag.toml").write_bytes((source / "flightbag.toml").read_bytes())
+        push(source, far)
+        assert audit(far.path).findings == ()
+
     def test_a_new_store_and_nothing_more_to_do(self, source: Path, far: FolderFar) -> None:
         plan = push(source, far)
         assert len(plan.moves) == 2
