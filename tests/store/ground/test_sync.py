@@ -459,6 +459,29 @@ class TestInterrupted:
         left = medium.leave(tmp_path / "left", names="durable")
         assert check(left, NORTH.id).go, check(left, NORTH.id).findings
 
+    @pytest.mark.parametrize("folder", ["missions", "trust"])
+    @pytest.mark.parametrize("stop", ["killed", "failed"])
+    def test_a_ref_or_root_whose_folder_was_never_synced_is_durable_after_the_next(
+        self, source: Path, tmp_path: Path, folder: str, stop: str
+    ) -> None:
+        """The next sync finds it in its place, and has nothing to move."""
+        target = tmp_path / "target"
+        renamed: list[str] = []
+
+        class Broken(Recorded):
+            def before(self, operation: str, path: str) -> None:
+                renamed.extend([path] if operation == "rename" and f"/{folder}/" in path else [])
+                if operation == "sync-directory" and path.endswith(f"/{folder}") and renamed:
+                    raise PowerFails if stop == "killed" else Unavailable("bad stick")
+
+        with pytest.raises((PowerFails, Unavailable)):
+            sync(source, target, NORTH.id, disk=Broken())
+        assert renamed
+        sync(source, target, NORTH.id, disk=(after := Recorded()))
+        assert ("sync-directory", f"{target}/{folder}") in after.operations
+        assert check(target, NORTH.id).go
+        assert os.listdir(target / "tmp") == []
+
 
 class Failing(Orderly):
     """Fails, or does `instead`, from operation number `at` on in one folder; `operations` counts those there."""
