@@ -17,6 +17,8 @@ from store.format.toml import parse_toml
 MISSIONS, TRUST = "missions", "trust"
 PINS, DRAFTS = "pins", "drafts"
 ORDERS, RESULTS = "orders", "results"
+# Folders of small files, which are replaced by name.
+SMALL_FILES = (DRAFTS, MISSIONS, ORDERS, PINS, RESULTS, TRUST)
 INDEX, LOCKS = "index", "lock"
 TMP = "tmp"
 QUARANTINE = "quarantine"
@@ -28,7 +30,7 @@ SLOTS = ("a", "b")
 ROOT_FILE = re.compile(r"([1-9][0-9]{0,17})\.root\.cbor")
 FORMAT = 1
 TOML = "flightbag.toml"
-_TOML_LIMIT = 4096
+TOML_LIMIT = 4096
 _TOML_REMEDY = "the file holds format, id and created: copy it from a copy of this store, or sync to a new store"
 _MOUNT = "if it lies on a medium, mount it, and run this again"
 # The most names that a look for stores below a folder takes in, and the most stores that a message names.
@@ -82,7 +84,7 @@ def check_format(media: Media) -> None:
     """
     path = media.absolute(TOML)
     try:
-        data = media.read(TOML, _TOML_LIMIT)
+        data = media.read(TOML, TOML_LIMIT)
     except NotFound as error:
         raise no_store(media.path) from error
     except Corrupt as error:

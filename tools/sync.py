@@ -1,0 +1,209 @@
+"""The command `sync`: copies missions to other stores."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import typer
+
+from store.disk.layout import check_free
+from store.errors import FlightbagError, NoStore
+from store.ground.cleaning import clean as remove_droppings
+from store.ground.cleaning import droppings
+from store.ground.repository import Repository
+from store.ground.seen import Seen
+from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
+from tools import render
+from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
+from tools.patience import Bound, patience
+from tools.progress import reading_bars
+from tools.status import NO, OK, command, error_json, print_json, status_of, warn
+
+
+@dataclass
+class _Outcome:
+    """What became of one destination: its plan and the error that stopped it, None without; what `--clean` removed, and
+    (path, why) of what it could not remove."""
+
+    target: str
+    plan: SyncPlan | None = None
+    error: FlightbagError | None = None
+    removed: list[str] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        if self.error is not None:
+            return status_of(self.error)
+        return NO if self.plan is None or self.plan.newer or self.plan.refused or self.left else OK
+
+
+@command
+def run(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The store to copy from.")],
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="DST...", help="The stores to copy to. One that does not exist is created."),
+    ],
+    mission: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Copy only this mission. May be repeated.")
+    ] = None,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="Also read every object of the target, and replace damaged ones.")
+    ] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove from the target what operating systems drop on media.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied. Write nothing.")] = False,
+    give_up: GiveUp = None,
+    as_json: Json = False,
+) -> int:
+    """Copy missions to other stores: only the objects that they lack, hashed while they are copied, and refs last.
+
+    Several stores are written at once, and each object is read once. One that fails or is slow stops no other.
+
+    Example: flightbag sync ground /media/stick/store
+    """
+    bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
+    outcomes = [_Outcome(target) for target in targets]
+    seen = Seen(cache_folder() / "seen")
+    with patience(bound), Repository.open(source) as source_store:
+        check_targets(source_store, targets)
+        for one in outcomes:
+            with _kept(one), _existing(one.target) as target_store:
+                one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum, seen=seen)
+                if clean and dry_run and target_store is not None:
+                    one.removed = droppings(target_store.media)
+        if not dry_run:
+            _apply(outcomes, source_store, clean=clean)
+    if len(outcomes) == 1 and (error := outcomes[0].error) is not None:
+        raise error
+    if as_json:
+        print_json(_json(outcomes, dry_run=dry_run))
+    else:
+        for one in outcomes:
+            print_lines(_text(one, dry_run=dry_run, named=len(outcomes) > 1))
+    if failed := [one.target for one in outcomes if one.error is not None]:
+        whole = "the others are whole; " if len(failed) < len(outcomes) else ""
+        warn(
+            f"flightbag: {len(failed)} of {len(outcomes)} destinations failed: {', '.join(failed)}",
+            f"  -> {whole}see what each one needs, and sync to it again: a sync goes on where it stopped",
+        )
+    statuses = [one.status for one in outcomes]
+    return NO if NO in statuses else max(statuses)
+
+
+@contextmanager
+def _kept(outcome: _Outcome) -> Iterator[None]:
+    """Keep the error that ends the block as that of the destination."""
+    try:
+        yield
+    except FlightbagError as error:
+        outcome.error = error
+
+
+def _apply(outcomes: list[_Outcome], source: Repository, *, clean: bool) -> None:
+    plans = {one.target: one.plan for one in outcomes if one.plan is not None}
+    several = len(outcomes) > 1
+    with reading_bars() as advance:
+
+        def progress(target: str, count: int) -> None:
+            advance(target if several else "copying", count, plans[target].bytes)
+
+        errors = apply_syncs(plans, source, progress=progress)
+    for one in outcomes:
+        one.error = one.error or errors.get(one.target)
+        if clean and one.error is None:
+            with _kept(one), Repository.open(one.target) as target:
+                one.removed, one.left = remove_droppings(target.media, target.disk)
+
+
+def _json(outcomes: list[_Outcome], *, dry_run: bool) -> dict[str, Any]:
+    plans = [one.plan for one in outcomes if one.plan is not None and one.error is None]
+    return {
+        "copied": sum(len(plan.missing) for plan in plans),
+        "bytes": sum(plan.bytes for plan in plans),
+        "present": sum(plan.present for plan in plans),
+        "failed": [one.target for one in outcomes if one.error is not None],
+        "dry_run": dry_run,
+        "destinations": [_json_of(one) for one in outcomes],
+    }
+
+
+def _json_of(one: _Outcome) -> dict[str, Any]:
+    value: dict[str, Any] = {"target": one.target}
+    if one.error is not None:
+        return value | {"error": error_json(one.error)}
+    assert one.plan is not None
+    return value | {
+        "copied": len(one.plan.missing),
+        "bytes": one.plan.bytes,
+        "present": one.plan.present,
+        "missions": [move.mission for move in one.plan.moves],
+        "unchanged": list(one.plan.unchanged),
+        "as_seen": list(one.plan.seen),
+        "newer_at_target": list(one.plan.newer),
+        "refused": [{"mission": mission, "why": why} for mission, why in one.plan.refused],
+        "trust_roots": list(one.plan.roots),
+        "files": [file.name for file in one.plan.files],
+        "removed": one.removed,
+        "not_removed": [{"path": path, "why": why} for path, why in one.left],
+    }
+
+
+def _text(one: _Outcome, *, dry_run: bool, named: bool) -> Iterator[str]:
+    indent = "  " if named else ""
+    if named:
+        yield one.target
+    if one.error is not None:
+        yield f"{indent}FAILED: {one.error.message}"
+        if one.error.remedy:
+            yield f"{indent}  -> {one.error.remedy}"
+        return
+    assert one.plan is not None
+    for line in _lines(one.plan, one.removed, one.left, dry_run=dry_run):
+        yield f"{indent}{line}"
+
+
+def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, dry_run: bool) -> Iterator[str]:
+    verb = "would copy" if dry_run else "copied"
+    yield f"{verb} {len(plan.missing)} objects, {render.size(plan.bytes)}; {plan.present} were present"
+    for word, missions in (
+        ("would update" if dry_run else "updated", [move.mission for move in plan.moves]),
+        ("unchanged", [mission for mission in plan.unchanged if mission not in plan.seen]),
+        ("unchanged, with objects as the last sync saw them:", plan.seen),
+        ("NOT copied, because the target has a newer one:", plan.newer),
+    ):
+        if missions:
+            yield f"{word} {', '.join(missions)}"
+    for refused, why in plan.refused:
+        yield f"NOT copied: {refused}: {why}"
+    if plan.roots:
+        yield f"{verb} trust root {', '.join(map(str, plan.roots))}"
+    for folder, count in Counter(file.name.partition("/")[0] for file in plan.files).items():
+        yield f"{verb} {render.many(count, f'file of {folder}/', f'files of {folder}/')}"
+    for name in removed:
+        yield f"{'would remove' if dry_run else 'removed'} {name}"
+    for _, why in left:
+        yield f"NOT removed: {why}; remove it as a user who may (`lost+found` is of the file system, and may stay)"
+
+
+@contextmanager
+def _existing(path: str) -> Iterator[Repository | None]:
+    """Yield the store at `path`, or None if nothing lies at `path` yet. Raise if something else lies there."""
+    try:
+        repository = Repository.open(path)
+    except NoStore as error:
+        if error.kind != "no-store":
+            raise
+        if os.path.lexists(path):
+            check_free(path)
+        yield None
+        return
+    with repository:
+        yield repository
