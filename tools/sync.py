@@ -16,10 +16,11 @@ from store.errors import FlightbagError, NoStore
 from store.ground.cleaning import clean as remove_droppings
 from store.ground.cleaning import droppings
 from store.ground.repository import Repository
+from store.ground.seen import Seen
 from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
 from store.remotes.place import Bucket, Folder, Host, place_of
 from tools import render
-from tools.arguments import GiveUp, Json, patience_of, print_lines
+from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
 from tools.status import NO, OK, command, error_json, print_json, status_of, warn
@@ -92,6 +93,7 @@ def run(
         from tools import remotes
 
         remotes.check_places(origin, places, clean=clean)
+    seen = Seen(cache_folder() / "seen")
     with patience(bound):
         if not isinstance(origin, Folder):
             _from_afar(outcomes[0], origin, mission or (), checksum=checksum, clean=clean, dry_run=dry_run)
@@ -101,7 +103,7 @@ def run(
                 check_targets(source_store, [one.target for one in near])
                 for one in near:
                     with _kept(one), _existing(one.target) as target_store:
-                        one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum)
+                        one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum, seen=seen)
                         if clean and dry_run and target_store is not None:
                             one.removed = droppings(target_store.media)
                 if near and not dry_run:
@@ -199,6 +201,7 @@ def _json_of(one: _Outcome) -> dict[str, Any]:
         "present": one.plan.present,
         "missions": [move.mission for move in one.plan.moves],
         "unchanged": list(one.plan.unchanged),
+        "as_seen": list(one.plan.seen),
         "newer_at_target": list(one.plan.newer),
         "refused": [{"mission": mission, "why": why} for mission, why in one.plan.refused],
         "trust_roots": list(one.plan.roots),
@@ -232,7 +235,8 @@ def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, d
     yield f"{verb} {len(plan.missing)} objects, {render.size(plan.bytes)}; {plan.present} were present"
     for word, missions in (
         ("would update" if dry_run else "updated", [move.mission for move in plan.moves]),
-        ("unchanged", plan.unchanged),
+        ("unchanged", [mission for mission in plan.unchanged if mission not in plan.seen]),
+        ("unchanged, with objects as the last sync saw them:", plan.seen),
         ("NOT copied, because the target has a newer one:", plan.newer),
     ):
         if missions:

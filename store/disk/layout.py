@@ -17,6 +17,8 @@ from store.format.toml import parse_toml
 MISSIONS, TRUST = "missions", "trust"
 PINS, DRAFTS = "pins", "drafts"
 ORDERS, RESULTS = "orders", "results"
+# Folders of small files, which are replaced by name.
+SMALL_FILES = (DRAFTS, MISSIONS, ORDERS, PINS, RESULTS, TRUST)
 INDEX, LOCKS = "index", "lock"
 TMP = "tmp"
 QUARANTINE = "quarantine"

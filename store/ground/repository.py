@@ -166,7 +166,9 @@ class Repository:
         """Replace a small file of the store, durably. Raise Corrupt if its folder is a link."""
         self.media.directory(os.path.dirname(name))
         with Staging(self.media, self.disk) as staging:
-            replace_file(self.disk, self.media.absolute(name), data, staging.folder())
+            folder, staging.unsettled = staging.folder(), True
+            replace_file(self.disk, self.media.absolute(name), data, folder)
+            staging.unsettled = False
 
     def place(self, files: Sequence[SmallFile]) -> None:
         """Place small files, in this order, durably. Each is whole at any moment, or the file that was there before.
@@ -189,10 +191,12 @@ class Repository:
                 finally:
                     os.close(fd)
             self.disk.sync_files(staged)
+            staging.unsettled = True
             for path, file in zip(staged, files, strict=True):
                 self.disk.rename(path, self.media.absolute(file.name))
             for folder in folders:
                 self.disk.sync_directory(self.media.absolute(folder))
+            staging.unsettled = False
 
     def move_ref(self, mission: str, manifest: ObjectId, event: str, sequence: int) -> None:
         """Move a mission's ref to a manifest, durably: the log line, then the ref (steps 6 and 7 of a publication).
