@@ -21,6 +21,7 @@ INDEX, LOCKS = "index", "lock"
 TMP = "tmp"
 QUARANTINE = "quarantine"
 TRASH = "trash"
+BAGS = "bags"
 # The folder of a checkout that is laid out as a store (FORMAT.md 2.8), and the slots of an aircraft's state (10.1).
 RECORD = ".flightbag"
 SLOTS = ("a", "b")
@@ -28,7 +29,7 @@ SLOTS = ("a", "b")
 ROOT_FILE = re.compile(r"([1-9][0-9]{0,17})\.root\.cbor")
 FORMAT = 1
 TOML = "flightbag.toml"
-_TOML_LIMIT = 4096
+TOML_LIMIT = 4096
 _TOML_REMEDY = "the file holds format, id and created: copy it from a copy of this store, or sync to a new store"
 _MOUNT = "if it lies on a medium, mount it, and run this again"
 # The most names that a look for stores below a folder takes in, and the most stores that a message names.
@@ -82,7 +83,7 @@ def check_format(media: Media) -> None:
     """
     path = media.absolute(TOML)
     try:
-        data = media.read(TOML, _TOML_LIMIT)
+        data = media.read(TOML, TOML_LIMIT)
     except NotFound as error:
         raise no_store(media.path) from error
     except Corrupt as error:
