@@ -42,6 +42,7 @@ from store.ground.repository import Repository, SmallFile
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
 from store.remotes.pack import Head
 from store.remotes.tar import SIZE_MAX, Member, TarReader
+from store.takeoff.verify import open_mission
 from store.trust.root import ROOT_FILE_LIMIT
 
 # The most objects, and about the most bytes, in one durable batch, as of a sync; and the same of small files.
@@ -123,8 +124,13 @@ def unpack(
                 there = set(destination.media.names_if_there(f"{folder}/parts"))
                 lacking = tuple(part for part in range(1, head.parts + 1) if str(part) not in there)
             if not lacking:
-                _join_pieces(destination, folder)
-                plan = _publish(destination, folder, head, reader)
+                try:
+                    _join_pieces(destination, folder)
+                    plan = _publish(destination, folder, head, reader)
+                except Corrupt:
+                    # What came once and is lost since comes with its part again.
+                    remove_tree(disk, destination.media.absolute(f"{folder}/parts"))
+                    raise
                 if head.parts > 1:
                     remove_tree(disk, destination.media.absolute(folder))
         return Unpacked(head, intake.inserted, intake.bytes, intake.present, lacking, plan)
@@ -394,12 +400,17 @@ def _publish(destination: Repository, folder: str, head: Head, reader: TarReader
                 raise
             raise reader.bad("bad-bag", f"it lacks {TOML} or trust root 1") from error
         plan = plan_sync(bag, destination, ())
-        if plan.missing:
+        lost = [str(id_) for id_, _ in plan.missing]
+        for mission, _ in plan.refused:
+            findings = open_mission(bag.evidence, mission, bag.trust_root())
+            lost += [one.object for one in findings if one.kind == "missing"] if isinstance(findings, tuple) else []
+        if lost:
+            again = "unpack every part of the bag again; if it was packed with --against, pack"
+            do = again if head.parts > 1 else "pack"
             raise reader.bad(
                 "incomplete-bag",
-                f"{destination.media.path} lacks {len(plan.missing)} objects that the bag does not carry, the first of "
-                f"them {plan.missing[0][0]}",
-                remedy="pack against a copy of this store as it is, or without --against",
+                f"{destination.media.path} lacks {len(lost)} objects that the bag does not carry, {lost[0]} among them",
+                remedy=f"{do} against a copy of this store as it is, or without --against",
             )
         apply_sync(plan, bag, destination.media.path, disk=destination.disk)
         return plan
