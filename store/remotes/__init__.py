@@ -1,4 +1,2 @@
-"""Transports under the one plan of `store.ground.sync`: how a store gets to another place than a folder.
-
-Nothing here flies.
-"""
+"""Stores that lie elsewhere. The plan is that of `store.ground.sync`, made over a `mirror` of the far store; what flies
+imports none of this."""

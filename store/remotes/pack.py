@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -19,7 +18,6 @@ from blake3 import blake3
 from store.disk import log
 from store.disk.durable import Disk
 from store.disk.layout import BAGS, MISSIONS, TOML, TOML_LIMIT, store_above
-from store.disk.locks import SharedLock
 from store.disk.media import CHUNK, FOLDER_LIMIT, Media, object_path
 from store.disk.medium import largest_file
 from store.disk.opening import OtherType, open_file, type_name
@@ -120,35 +118,24 @@ class Pack:
         return tuple(_FRAME + sum(item.padded for item in items) for items in self.parts)
 
 
-@contextmanager
-def packing(source: Repository) -> Iterator[None]:
-    """Keep a collection away from the store that is packed. A store that was never written to has no lock."""
-    held = SharedLock.existing(source.media.path, "store", "the source store")
-    try:
-        if held is not None:
-            held.hold_shared(wait=False)
-        yield
-    finally:
-        if held is not None:
-            held.close()
-
-
 def plan_pack(
     source: Repository,
     target: Repository | None,
     missions: Sequence[str],
     *,
     split: int | None = None,
-    resident: Callable[[ObjectId, int], bool] | None = None,
+    carried: Container[ObjectId] = frozenset(),
 ) -> Pack:
     """Return the bag of `missions` (none: all) for a store as `target` is, None for one that has nothing yet.
 
-    With `split`, no part has more bytes. `resident` is that of `plan_sync`, which raises the errors about missions.
-    Raise Invalid for a `split` that is too small. The caller holds `packing`.
+    With `split`, no part has more bytes. `carried` are objects that the other side has as well. Raise as `plan_sync`
+    does, and Invalid for a `split` that is too small. The caller holds the source (`held`) until the bag is written.
     """
-    plan = plan_sync(source, target, sorted(missions), resident=resident)
-    items = [Item(object_path(id_), size, object=id_, whole=size) for id_, size in plan.missing]
-    whole = target is None and resident is None
+    plan = plan_sync(source, target, sorted(missions))
+    lacking = [(id_, size) for id_, size in plan.missing if id_ not in carried]
+    plan = replace(plan, missing=tuple(lacking), present=plan.present + len(plan.missing) - len(lacking))
+    items = [Item(object_path(id_), size, object=id_, whole=size) for id_, size in lacking]
+    whole = target is None and len(lacking) == len(plan.closure)
     items += [Item(file.name, len(file.data), file.data) for file in _small_files(source, plan, whole=whole)]
     bag = blake3(derive_key_context=CONTEXT)
     bag.update((split or 0).to_bytes(8, "big"))

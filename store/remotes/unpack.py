@@ -28,7 +28,7 @@ from blake3 import blake3
 
 from store.disk import log
 from store.disk.durable import Disk
-from store.disk.layout import BAGS, DRAFTS, MISSIONS, ORDERS, RESULTS, TMP, TOML, TOML_LIMIT, check_format
+from store.disk.layout import BAGS, DRAFTS, MISSIONS, ORDERS, RESULTS, TMP, TOML, TOML_LIMIT, check_format, check_free
 from store.disk.locks import exclusive
 from store.disk.media import FOLDER_LIMIT, OBJECTS, Media
 from store.disk.medium import check_file_sizes
@@ -107,6 +107,8 @@ def unpack(
     except NoStore as error:
         if error.kind != "no-store":
             raise
+        if os.path.lexists(target):
+            check_free(target)
         destination = Repository.init(target, disk)
     with destination, destination.locked():
         _check_domain(destination, head.domain, reader)

@@ -20,8 +20,9 @@ from store.disk.media import object_path
 from store.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
 from store.ground.gc import collect
 from store.ground.repository import Repository
+from store.ground.sync import held
 from store.ground.trust_chain import put_into_effect
-from store.remotes.pack import Pack, packing, plan_pack, write_files, write_part
+from store.remotes.pack import Pack, plan_pack, write_files, write_part
 from store.remotes.tar import BLOCK
 from store.remotes.unpack import unpack
 from tests.faults.disks import PowerCut, PowerFails, Recorded
@@ -277,11 +278,11 @@ class TestFiles:
 def test_the_store_is_only_read_and_a_collection_waits(source: Path) -> None:
     publish(source)  # the lock is there
     before = listing(source, but=("lock",))
-    with Repository.open(source) as here, packing(here):
+    with Repository.open(source) as here, held(here):
         with pytest.raises(Locked):
             collect(here, now=NOW, grace=0.0)
         packed(source)
     assert listing(source, but=("lock",)) == before
     shutil.rmtree(source / "lock")
-    with Repository.open(source) as here, packing(here):
+    with Repository.open(source) as here, held(here):
         assert not (source / "lock").exists()
