@@ -33,6 +33,7 @@ from store.disk.locks import exclusive
 from store.disk.media import FOLDER_LIMIT, OBJECTS, Media
 from store.disk.medium import check_file_sizes
 from store.disk.objects import Batch, inserting
+from store.disk.quarantine import present
 from store.disk.staging import Staging, remove_tree, sweep
 from store.errors import Conflict, Corrupt, FlightbagError, NoStore, NotFound, Unavailable
 from store.format.ids import ObjectId
@@ -127,12 +128,12 @@ def unpack(
             if head.parts == 1:
                 plan = _publish(destination, folder, head, reader)
             else:
-                lacking, plan = _end_part(destination, folder, head, reader, intake.begins_small_files)
+                lacking, plan = _end_part(destination, folder, head, reader, intake)
         return Unpacked(head, intake.inserted, intake.bytes, intake.present, lacking, plan)
 
 
 def _end_part(
-    destination: Repository, folder: str, head: Head, reader: TarReader, begins_small_files: bool
+    destination: Repository, folder: str, head: Head, reader: TarReader, intake: _Intake
 ) -> tuple[tuple[int, ...], SyncPlan | None]:
     """Remember that a part was read to its end, and let the bag take effect if the store then has all that it needs.
 
@@ -140,7 +141,10 @@ def _end_part(
     parts hold, the store may have already: then the bag ends without them.
     """
     media, disk = destination.media, destination.disk
-    destination.place([SmallFile(f"{folder}/parts/{head.part}", _BEGINS if begins_small_files else b"")])
+    if not intake.inserted and not intake.small_files and not present(media, folder):
+        # As of a bag that took effect before: nothing is to be remembered.
+        return tuple(part for part in range(1, head.parts + 1) if part != head.part), None
+    destination.place([SmallFile(f"{folder}/parts/{head.part}", _BEGINS if intake.begins_small_files else b"")])
     marks = [name for name in media.names_if_there(f"{folder}/parts") if _MARK.fullmatch(name)]
     lacking = tuple(sorted({*range(1, head.parts + 1)} - {*map(int, marks)}))
     first = [int(name) for name in marks if media.read(f"{folder}/parts/{name}", len(_BEGINS)) == _BEGINS]
@@ -192,7 +196,8 @@ class _Intake:
         self._head = head
         self._folder = folder
         self._progress = progress
-        self.begins_small_files = False  # they are the end of a bag, and a part may begin with some of them
+        self.small_files = 0
+        self.begins_small_files = False
         self._pending = 0  # bytes of objects that are staged
         self._staged = 0
         self._files: list[SmallFile] = []
@@ -266,6 +271,7 @@ class _Intake:
         elif match := _PIECE.fullmatch(member.name):
             self._take_piece(ObjectId.parse(match[3]), int(match[4]), f"{match[2]}/{match[5]}", match[7], member.size)
         else:
+            self.small_files += 1
             self.begins_small_files |= member.name == TOML
             self._files.append(SmallFile(f"{self._folder}/{member.name}", self._reader.data()))
             self._files_bytes += member.size

@@ -310,6 +310,24 @@ class TestParts:
         assert check(target, BIG.id).go
         assert check(target, SOUTH.id).go
 
+    def test_a_store_that_has_some_needs_no_part_with_only_that(self, parts: list[bytes], tmp_path: Path) -> None:
+        target = make_store(tmp_path / "target", SOUTH)
+        for data in parts:  # it lacks the objects of the part that comes last
+            take(data, target)
+        assert check(target, BIG.id).go
+        for data in (parts[-1], *parts[:-1]):  # again, in another order: nothing stays of it
+            done = take(data, target)
+            assert (done.plan is not None) == (data is parts[-1])
+            assert len(done.lacking) in (0, len(parts) - 1)
+        assert not list((target / "bags").iterdir())
+        newer = make_store(tmp_path / "newer", BIG, later(SOUTH, new=b"small"))
+        again = packed(newer, split=SPLIT)
+        assert len(again) > 2
+        new = object_path(ObjectId.of(b"small")).encode()
+        needed = dict.fromkeys([again[-1], *(part for part in again if new in part)])
+        assert len(needed) < len(again)
+        assert [take(data, target).plan for data in needed][-1] is not None
+
     def test_two_at_once_wait_for_each_other(self, parts: list[bytes], tmp_path: Path) -> None:
         target = tmp_path / "target"
         take(parts[0], target)
