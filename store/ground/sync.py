@@ -25,7 +25,7 @@ from store.disk.staging import sweep
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
 from store.format.ref import ref_id
-from store.ground import orders
+from store.ground import orders, receipts
 from store.ground.repository import Repository, SmallFile
 from store.ground.trust_chain import put_into_effect
 from store.takeoff.clock import Moment
@@ -142,6 +142,7 @@ def plan_sync(
     files: tuple[SmallFile, ...] = ()
     if not missions:
         files, objects = orders.to_bring(source, target)
+        files += receipts.to_bring(source, target, source_root.root)
         wanted.update(objects)
     sizes = {**{id_: size for id_, size in sorted(wanted.items()) if id_ not in last}, **last}
     missing = tuple(
