@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
@@ -321,6 +321,40 @@ class Media:
             if error.kind == "too-many":
                 raise
             # Something else has the name of the folder.
+
+    def lacking(self, objects: Iterable[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+        """Return those of the objects, given as (id, size), in whose place no regular file of that size lies.
+
+        No object is opened. Raises Unavailable where a look fails.
+        """
+        # Written out and not built on `stamp`: a sync looks at every object of its target here. To list the folders
+        # would save nothing, because a size takes a look at each file all the same.
+        folders: dict[int, int | None] = {}
+        lacking = []
+        for item in objects:
+            id_, size = item
+            first = id_[0]
+            try:
+                folder = folders[first]
+            except KeyError:
+                folder = folders[first] = self._shard(first)
+            if folder is not None:
+                try:
+                    status = os.stat(id_.hex()[2:], dir_fd=folder, follow_symlinks=False)
+                    if status.st_size == size and stat.S_ISREG(status.st_mode):
+                        continue
+                except OSError as error:
+                    if error.errno not in _ABSENT:
+                        raise _explain(error, self.absolute(object_path(ObjectId(id_)))) from error
+            lacking.append(item)
+        return lacking
+
+    def _shard(self, first: int) -> int | None:
+        """Return the open folder `objects/<first in hex>`; None where no folder has that name."""
+        try:
+            return self.directory(f"{OBJECTS}/{first:02x}")
+        except (NotFound, Corrupt):
+            return None
 
     def chunks(self, name: str, size: int, progress: Callable[[int], None] | None = None) -> Iterator[bytes]:
         """Yield the bytes of a file in chunks, at most one chunk more than `size`: a file that grows has an end."""

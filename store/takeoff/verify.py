@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.findings import COPY_AGAIN, Finding
@@ -99,6 +100,28 @@ def open_mission(evidence: Evidence, mission: str, pinned: SignedRoot) -> Opened
 
 def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Opened | tuple[Finding, ...]:
     """Steps A to D for the manifest with the id `id_`."""
+    signed = open_signed(evidence, id_, pinned)
+    if not isinstance(signed, SignedManifest):
+        return signed
+    try:
+        table = read_table(evidence, signed.manifest)
+    except FlightbagError as error:
+        finding = Finding.of(error, step="D", remedy=_of_bytes(error, _BUILD_AGAIN))
+        return (finding if finding.entry else replace(finding, entry="table"),)
+    return Opened(signed.manifest, id_, signed.size, table, signed.trust_root)
+
+
+class SignedManifest(NamedTuple):
+    """A manifest whose signatures hold, the size of its object, and the trust root that they were judged by. Its table
+    was not looked at."""
+
+    manifest: Manifest
+    size: int
+    trust_root: TrustRoot
+
+
+def open_signed(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> SignedManifest | tuple[Finding, ...]:
+    """Steps A to C for the manifest with the id `id_`, and of step D its payload."""
     findings: list[Finding] = []
     envelope = root = None
     data = b""
@@ -121,15 +144,9 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
         # A chain that leads on from the pinned root is of its domain, whatever trust root 1 of the store is.
         return (_name_domains(finding, evidence, pinned) if root == pinned.root else finding,)
     try:  # D
-        parsed = Manifest.parse(envelope.payload)
+        return SignedManifest(Manifest.parse(envelope.payload), len(data), root)
     except FlightbagError as error:
         return (Finding.of(error, step="D", entry="manifest", remedy=_BUILD_AGAIN),)
-    try:
-        table = read_table(evidence, parsed)
-    except FlightbagError as error:
-        finding = Finding.of(error, step="D", remedy=_of_bytes(error, _BUILD_AGAIN))
-        return (finding if finding.entry else replace(finding, entry="table"),)
-    return Opened(parsed, id_, len(data), table, root)
 
 
 def _of_bytes(error: FlightbagError, otherwise: str) -> str:
