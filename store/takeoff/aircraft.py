@@ -143,11 +143,14 @@ def read_key(folder: str | os.PathLike[str]) -> PrivateKey:
         raise Corrupt(text, remedy=_NEW_KEY, kind="bad-key", path=path) from error
 
 
-def _keep_key(folder: str, disk: Disk) -> None:
-    """Make the key of the aircraft, durably, unless it has a whole one."""
+def _keep_key(folder: str, disk: Disk, *, first: bool) -> None:
+    """Make the key of the aircraft, durably, unless it has a whole one. Raise Invalid for the `first` enrolment in a
+    folder with another file in its place: that may be somebody's key."""
     try:
         read_key(folder)
-    except (NotFound, Corrupt):
+    except (NotFound, Corrupt) as error:
+        if first and isinstance(error, Corrupt):
+            raise _not_a_state(folder) from error
         staging = os.path.join(folder, "tmp")
         disk.make_directory(staging)
         replace_file(disk, os.path.join(folder, KEY), PrivateKey.generate().pem(None), staging, 0o600)
@@ -258,8 +261,7 @@ def enrol(
     disk.make_directory(folder)
     names = set(list_names(folder))
     if names - OF_STATE:
-        text = f"{folder} holds files that are not of an aircraft's state"
-        raise Invalid(text, remedy="give an empty folder, or one that does not exist yet", path=folder)
+        raise _not_a_state(folder)
     with _locked(folder, disk):
         number, forgot, earlier = 0, False, list[AircraftState]()
         if names & set(SLOTS):
@@ -276,11 +278,16 @@ def enrol(
             number = max((number + 1 for number, _ in slots), default=0)
             earlier = [one for _, data in slots if (one := _parsed(data)) is not None]
             state, forgot = state.continuing(earlier), not earlier
-        _keep_key(folder, disk)
+        _keep_key(folder, disk, first=not names & set(SLOTS))
         _write(folder, disk, StoredState(state, number, mend=True))
         disk.sync_directory(os.path.dirname(folder))
     domain = state.root.root.domain_id
     return Enrolment(state, forgot, tuple(one for one in earlier if one.root.root.domain_id != domain))
+
+
+def _not_a_state(folder: str) -> Invalid:
+    text = f"{folder} holds files that are not of an aircraft's state"
+    return Invalid(text, remedy="give an empty folder, or one that does not exist yet", path=folder)
 
 
 def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = None) -> bool:

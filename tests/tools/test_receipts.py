@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,6 +176,23 @@ class TestAtADesk:
         assert ran.out.splitlines()[-1] == f"1 receipt left in {desk / 'store'}"
         (one,) = shown(desk)["verified"]
         assert (one["whose"], one["says"]) == (ROOT.key_text(key("pilot").public.kid), None)
+
+    def test_by_a_key_behind_a_command(self, desk: Path) -> None:
+        (desk / "pilot.pub").write_bytes(key("pilot").public.pem())
+        (desk / "signer.py").write_text(
+            "import sys\n"
+            "from cryptography.hazmat.primitives.serialization import load_pem_private_key\n"
+            f"key = load_pem_private_key(open({str(desk / 'pilot.key')!r}, 'rb').read(), None)\n"
+            "sys.stdout.buffer.write(key.sign(sys.stdin.buffer.read()))\n"
+        )
+        command = f"{sys.executable} {desk / 'signer.py'}"
+        ran = self.check(desk, "--receipt-key", desk / "pilot.pub", "--signer", command)
+        assert (ran.status, ran.err) == (0, "")
+        assert shown(desk)["verified"][0]["whose"] == ROOT.key_text(key("pilot").public.kid)
+        # A signer that answers with something else leaves none.
+        ran = self.check(desk, "--receipt-key", desk / "pilot.pub", "--signer", "true")
+        assert (ran.status, files(desk / "store")) == (0, 1)
+        assert "there is no receipt" in ran.err
 
     def test_by_any_key_and_a_line_in_the_list(self, desk: Path) -> None:
         assert self.check(desk, "--receipt-key", desk / "desk.key").status == 0

@@ -13,13 +13,13 @@ import pytest
 
 from store.disk.durable import Disk
 from store.disk.media import Media
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.takeoff.aircraft import check, consume, enrol, read_key, read_state
 from store.takeoff.evidence import StoreEvidence
 from store.trust.aircraft_state import AircraftState
 from tests.faults.disks import PowerCut, PowerFails, Recorded, bad_sectors
 from tests.support.missions import FACTS, NOW, ROOT, key, pinned
-from tests.support.stores import NORTH, make_store
+from tests.support.stores import NORTH, listing, make_store
 
 STATE = AircraftState.initial("uav-07", "cpu-x86_64-avx2", pinned())
 
@@ -77,6 +77,19 @@ def test_without_it_flies_what_flew_and_enrolling_again_makes_another(state: Pat
     assert read_key(state).public not in (key("thief").public, key("uav").public)
     assert stat.S_IMODE((state / "key").lstat().st_mode) == 0o600
     assert read_state(state).state.consumed == (FACTS.flight,)
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("name", [name for name in LOST if name != "nothing"])
+def test_a_file_of_somebody_in_a_folder_without_a_state_stays(tmp_path: Path, name: str, again: bool) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    LOST[name](folder / "key")
+    before = listing(folder, but=("lock",))
+    with pytest.raises(Invalid) as caught:
+        enrol(folder, STATE, again=again)
+    assert "give an empty folder" in caught.value.remedy
+    assert listing(folder, but=("lock",)) == before
 
 
 def test_one_that_cannot_be_read_now_is_not_replaced(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
