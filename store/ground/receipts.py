@@ -196,7 +196,7 @@ def to_bring(source: Repository, target: Repository | None, root: TrustRoot) -> 
     try:
         present = set() if target is None else set(names(target.media))
         lacking = [name for name in names(source.media) if name not in present]
-    except Corrupt:
+    except FlightbagError:
         return ()
     files: list[SmallFile] = []
     for name in lacking:
