@@ -94,10 +94,10 @@ def _lines(shown: Overview) -> Iterator[str]:
         unknown = [one for one in rows if not one.whose]
         if rows:
             yield title
-        yield from (f"  {line}" for line in render.table([(one.whose, *tell(one.receipt)) for one in known]))
+        yield from (f"  {line}" for line in render.table([(one.whose, *tell(one)) for one in known]))
         for one in unknown[:_UNKNOWNS]:
             claim = f", says {one.receipt.aircraft}" if one.receipt.aircraft else ""
-            yield f"  UNKNOWN key {_kid(one.receipt)[:16]}{claim}: {'  '.join(tell(one.receipt))}"
+            yield f"  UNKNOWN key {_kid(one.receipt)[:16]}{claim}: {'  '.join(tell(one))}"
         if len(unknown) > _UNKNOWNS:
             yield f"  and {render.many(len(unknown) - _UNKNOWNS, 'more receipt')} of unknown keys (see --json)"
     for name, why in shown.refused[:_UNKNOWNS]:
@@ -106,14 +106,15 @@ def _lines(shown: Overview) -> Iterator[str]:
         yield f"and {len(shown.refused) - _UNKNOWNS} more that are none (see --json)"
 
 
-def _verified(receipt: Receipt) -> tuple[str, ...]:
-    verified = receipt.verified
+def _verified(one: Shown) -> tuple[str, ...]:
+    verified = one.receipt.verified
     assert verified is not None
-    return verified.mission, receipt.flight, _when(receipt), str(verified.manifest)[:16]
+    issue = "current" if one.current else f"NOT current, sequence {verified.sequence}"
+    return verified.mission, one.receipt.flight, _when(one.receipt), issue
 
 
-def _flown(receipt: Receipt) -> tuple[str, ...]:
-    return receipt.flight, _when(receipt)
+def _flown(one: Shown) -> tuple[str, ...]:
+    return one.receipt.flight, _when(one.receipt)
 
 
 def _kid(receipt: Receipt) -> str:
@@ -139,6 +140,7 @@ def _json(one: Shown) -> dict[str, Any]:
         value |= {
             "mission": verified.mission,
             "manifest": str(verified.manifest),
+            "current": one.current,
             "epoch": verified.epoch,
             "sequence": verified.sequence,
             "trust_root_version": verified.root,

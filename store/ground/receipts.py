@@ -32,6 +32,7 @@ from store.format.receipt import (
     Receipt,
     Verified,
 )
+from store.format.ref import ref_id
 from store.ground.repository import Repository, SmallFile
 from store.takeoff.fidelity import claims
 from store.takeoff.mission import Verdict, VerifiedMission
@@ -239,11 +240,13 @@ def whose(receipt: Receipt, root: TrustRoot, fleet: Mapping[bytes, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A receipt of a store: its name, whose it is ("" for an unknown), and what it says."""
+    """A receipt of a store: its name, whose it is ("" for an unknown), what it says, and whether it is of the manifest
+    that is current in this store."""
 
     name: str
     whose: str
     receipt: Receipt
+    current: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +265,7 @@ def overview(store: Repository, fleet: Mapping[bytes, str]) -> Overview:
     Raise as `Repository.trust_root` does, and Corrupt (kind `too-many`) for a folder with more than it may have.
     """
     root = store.trust_root().root
+    missions = set(store.missions())
     newest: dict[tuple[str, ...], Shown] = {}
     refused: list[tuple[str, str]] = []
     for name in names(store.media):
@@ -270,10 +274,12 @@ def overview(store: Repository, fleet: Mapping[bytes, str]) -> Overview:
         except FlightbagError as error:
             refused.append((name, error.message))
             continue
-        one = Shown(name, whose(receipt, root, fleet), receipt)
+        verified = receipt.verified
+        current = verified is not None and verified.mission in missions and _is_current(store, verified)
+        one = Shown(name, whose(receipt, root, fleet), receipt, current)
         # Of unknowns, each key speaks for itself.
         by = (one.whose,) if one.whose else ("", receipt.key.hex(), receipt.aircraft or "")
-        key = ("" if receipt.verified is None else "verified", _about(receipt), *by)
+        key = ("" if verified is None else "verified", _about(receipt), *by)
         newest[key] = max(newest.get(key, one), one, key=_order)
     rows = sorted(
         newest.values(), key=lambda one: (not one.whose, one.whose, one.receipt.key, _about(one.receipt), _order(one))
@@ -283,6 +289,13 @@ def overview(store: Repository, fleet: Mapping[bytes, str]) -> Overview:
         tuple(one for one in rows if one.receipt.verified is None),
         tuple(refused),
     )
+
+
+def _is_current(store: Repository, verified: Verified) -> bool:
+    try:
+        return ref_id(store.evidence.ref(verified.mission)) == verified.manifest
+    except (NotFound, Corrupt):
+        return False
 
 
 def _about(receipt: Receipt) -> str:

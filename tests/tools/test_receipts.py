@@ -12,7 +12,7 @@ import pytest
 from store.ground import receipts
 from tests.support.commands import Ran, flightbag
 from tests.support.missions import FACTS, ISSUE, ROOT, flight, key
-from tests.support.stores import ROOT_FILE, copy_of, flip, listing, make_store
+from tests.support.stores import ROOT_FILE, copy_of, flip, later, listing, make_store, publish
 
 # It flies at any time.
 MISSION = flight(issue=replace(ISSUE, expires_at=None))
@@ -247,6 +247,10 @@ class TestShown:
         title, known, unknown = ran.out.splitlines()
         assert title == "verified"
         assert known.split()[:2] == ["uav-07", MISSION.id]
+        assert known.endswith("  current")
+        publish(desk / "store", later(MISSION))
+        known = flightbag("receipts", desk / "store", "--fleet", desk / "fleet").out.splitlines()[1]
+        assert known.endswith(f"  NOT current, sequence {MISSION.manifest.issue.sequence}")
         assert unknown.startswith(f"  UNKNOWN key {key('x').public.kid.hex()[:16]}, says uav-07: ")
 
     def test_one_that_does_not_hold_is_status_1(self, desk: Path) -> None:

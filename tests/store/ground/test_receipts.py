@@ -475,6 +475,8 @@ class TestWhose:
             (ID, NOW, south),
             ("", NOW, verified),
         ]
+        # SOUTH is not in this store.
+        assert [one.current for one in shown.verified] == [True, False, True]
         assert [(one.whose, one.receipt.flight, one.receipt.at) for one in shown.flown] == [
             (ID, "f-1", NOW),
             (ID, "f-2", NOW + 1),
