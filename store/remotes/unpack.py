@@ -28,7 +28,19 @@ from blake3 import blake3
 
 from store.disk import log
 from store.disk.durable import Disk
-from store.disk.layout import BAGS, DRAFTS, MISSIONS, ORDERS, RESULTS, TMP, TOML, TOML_LIMIT, check_format, check_free
+from store.disk.layout import (
+    BAGS,
+    DRAFTS,
+    MISSIONS,
+    ORDERS,
+    RECEIPTS,
+    RESULTS,
+    TMP,
+    TOML,
+    TOML_LIMIT,
+    check_format,
+    check_free,
+)
 from store.disk.locks import exclusive
 from store.disk.media import FOLDER_LIMIT, OBJECTS, Media
 from store.disk.medium import check_file_sizes
@@ -62,7 +74,7 @@ _SMALL = (
     # For a plain tar: a store writes a log of its own.
     (re.compile(log.LOG), _LOG_LIMIT),
     (re.compile(r"trust/[1-9][0-9]{0,17}\.root\.cbor"), ROOT_FILE_LIMIT),
-    (re.compile(rf"(?:{DRAFTS}|{ORDERS}|{RESULTS})/[a-z0-9][a-z0-9-]{{0,63}}"), ENVELOPE_LIMIT),
+    (re.compile(rf"(?:{DRAFTS}|{ORDERS}|{RESULTS}|{RECEIPTS})/[a-z0-9][a-z0-9-]{{0,63}}"), ENVELOPE_LIMIT),
     (re.compile(rf"{MISSIONS}/{MISSION_ID.pattern}"), REF_SIZE),
 )
 _MARK = re.compile(r"[1-9][0-9]{0,4}")
