@@ -28,6 +28,7 @@ from tools import (
     keyfiles,
     missions,
     packs,
+    receipts,
     releases,
     render,
     retention,
@@ -375,6 +376,7 @@ app.command("fsck")(fsck.run)
 trust.add_to(app)
 releases.add_to(app)
 takeoff.add_to(app)
+receipts.add_to(app)
 aircraft.add_to(app)
 retention.add_to(app)
 missions.add_to(app)

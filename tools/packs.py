@@ -218,7 +218,11 @@ def unpack_command(
                 if len(bags) == 1 or isinstance(error, Unavailable):
                     raise
                 outcomes.append((path, error))
-    last = {one.head.bag: one for _, one in outcomes if isinstance(one, Unpacked)}
+    # Of each bag, the outcome that counts: it took effect, or the last part tells what is still to come.
+    last: dict[str, Unpacked] = {}
+    for _, one in outcomes:
+        if isinstance(one, Unpacked) and (one.head.bag not in last or last[one.head.bag].plan is None):
+            last[one.head.bag] = one
     errors = [one for _, one in outcomes if isinstance(one, FlightbagError)]
     if as_json:
         print_json({"bags": [_unpacked_json(path, one) for path, one in outcomes]})

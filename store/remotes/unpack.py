@@ -7,7 +7,7 @@ The steps, for one tar:
     object go to `bags/<bag>/` once they hash to their name
  3. the small files (`flightbag.toml`, trust roots, orders and the like, refs) are placed as they are in a folder of
     their own, which then looks like the store that was packed: in `tmp/`, or of a split bag in `bags/<bag>/`
- 4. once every part is in, pieces are joined, hashed as a whole, and inserted
+ 4. once every part is in, or all of them that the store needs, pieces are joined, hashed as a whole, and inserted
  5. that folder, over the objects of the destination, is the source of a sync, whose plan judges everything as of a
     stick. Only if every closure is whole do roots, small files and refs go over, in the order of every sync
 
@@ -28,11 +28,24 @@ from blake3 import blake3
 
 from store.disk import log
 from store.disk.durable import Disk
-from store.disk.layout import BAGS, DRAFTS, MISSIONS, ORDERS, RESULTS, TMP, TOML, TOML_LIMIT, check_format, check_free
+from store.disk.layout import (
+    BAGS,
+    DRAFTS,
+    MISSIONS,
+    ORDERS,
+    RECEIPTS,
+    RESULTS,
+    TMP,
+    TOML,
+    TOML_LIMIT,
+    check_format,
+    check_free,
+)
 from store.disk.locks import exclusive
 from store.disk.media import FOLDER_LIMIT, OBJECTS, Media, object_path
 from store.disk.medium import check_file_sizes
 from store.disk.objects import Batch, inserting
+from store.disk.quarantine import present
 from store.disk.staging import Staging, remove_tree, sweep
 from store.errors import Conflict, Corrupt, FlightbagError, NoStore, NotFound, Unavailable
 from store.format.ids import ObjectId
@@ -63,9 +76,12 @@ _SMALL = (
     # For a plain tar: a store writes a log of its own.
     (re.compile(log.LOG), _LOG_LIMIT),
     (re.compile(r"trust/[1-9][0-9]{0,17}\.root\.cbor"), ROOT_FILE_LIMIT),
-    (re.compile(rf"(?:{DRAFTS}|{ORDERS}|{RESULTS})/[a-z0-9][a-z0-9-]{{0,63}}"), ENVELOPE_LIMIT),
+    (re.compile(rf"(?:{DRAFTS}|{ORDERS}|{RESULTS}|{RECEIPTS})/[a-z0-9][a-z0-9-]{{0,63}}"), ENVELOPE_LIMIT),
     (re.compile(rf"{MISSIONS}/{MISSION_ID.pattern}"), REF_SIZE),
 )
+_MARK = re.compile(r"[1-9][0-9]{0,4}")
+# In the mark of the part that has `flightbag.toml`: it and the parts after it hold the small files.
+_BEGINS = b"small files\n"
 # Below this size the system says itself that no space is left, and little was written.
 _LARGE = 16 * 2**20
 
@@ -122,22 +138,43 @@ def unpack(
             intake = _Intake(destination, reader, head, folder, progress)
             intake.run()
             lacking: tuple[int, ...] = ()
-            plan = None
-            if head.parts > 1:
-                destination.place([SmallFile(f"{folder}/parts/{head.part}", b"")])
-                there = set(destination.media.names_if_there(f"{folder}/parts"))
-                lacking = tuple(part for part in range(1, head.parts + 1) if str(part) not in there)
-            if not lacking:
-                try:
-                    _join_pieces(destination, folder)
-                    plan = _publish(destination, folder, head, reader)
-                except Corrupt:
-                    # What came once and is lost since comes with its part again.
-                    remove_tree(disk, destination.media.absolute(f"{folder}/parts"))
-                    raise
-                if head.parts > 1:
-                    remove_tree(disk, destination.media.absolute(folder))
+            plan: SyncPlan | None
+            if head.parts == 1:
+                plan = _publish(destination, folder, head, reader)
+            else:
+                lacking, plan = _end_part(destination, folder, head, reader, intake)
         return Unpacked(head, intake.inserted, intake.bytes, intake.present, lacking, plan)
+
+
+def _end_part(
+    destination: Repository, folder: str, head: Head, reader: TarReader, intake: _Intake
+) -> tuple[tuple[int, ...], SyncPlan | None]:
+    """Remember that a part was read to its end, and let the bag take effect if the store then has all that it needs.
+
+    Return the numbers of the parts that are still to come, and the plan that took effect, None without. What other
+    parts hold, the store may have already: then the bag ends without them.
+    """
+    media, disk = destination.media, destination.disk
+    if not intake.inserted and not intake.small_files and not present(media, folder):
+        # As of a bag that took effect before: nothing is to be remembered.
+        return tuple(part for part in range(1, head.parts + 1) if part != head.part), None
+    destination.place([SmallFile(f"{folder}/parts/{head.part}", _BEGINS if intake.begins_small_files else b"")])
+    marks = [name for name in media.names_if_there(f"{folder}/parts") if _MARK.fullmatch(name)]
+    lacking = tuple(sorted({*range(1, head.parts + 1)} - {*map(int, marks)}))
+    first = [int(name) for name in marks if media.read(f"{folder}/parts/{name}", len(_BEGINS)) == _BEGINS]
+    if lacking and (not first or lacking[-1] > min(first)):
+        return lacking, None  # some of the small files are
+    try:
+        _join_pieces(destination, folder, all_came=not lacking)
+        plan = _publish(destination, folder, head, reader)
+    except Corrupt as error:
+        if lacking and error.kind == "incomplete-bag":
+            return lacking, None
+        # What came once and is lost since comes with its part again.
+        remove_tree(disk, media.absolute(f"{folder}/parts"))
+        raise
+    remove_tree(disk, media.absolute(folder))
+    return (), plan
 
 
 def _check_domain(destination: Repository, domain: str, reader: TarReader) -> None:
@@ -173,6 +210,8 @@ class _Intake:
         self._head = head
         self._folder = folder
         self._progress = progress
+        self.small_files = 0
+        self.begins_small_files = False
         self._pending = 0  # bytes of objects that are staged
         self._staged = 0
         self._files: list[SmallFile] = []
@@ -252,6 +291,8 @@ class _Intake:
         elif match := _PIECE.fullmatch(member.name):
             self._take_piece(ObjectId.parse(match[3]), int(match[4]), f"{match[2]}/{match[5]}", match[7], member.size)
         else:
+            self.small_files += 1
+            self.begins_small_files |= member.name == TOML
             self._files.append(SmallFile(f"{self._folder}/{member.name}", self._reader.data()))
             self._files_bytes += member.size
             if len(self._files) >= _FILES or self._files_bytes >= _FILES_BYTES:
@@ -375,8 +416,9 @@ def _key(name: str) -> bytes:
     return bytes.fromhex(match[1]) if (match := _DELTA.fullmatch(name)) else name.encode()
 
 
-def _join_pieces(destination: Repository, folder: str) -> None:
-    """Insert each object whose pieces came, and remove these. Raise Corrupt for pieces that do not make it up."""
+def _join_pieces(destination: Repository, folder: str, *, all_came: bool) -> None:
+    """Insert each object whose pieces came, and remove these. Raise Corrupt for pieces that do not make it up; unless
+    all came, wait for the others."""
     media = destination.media
     for name in media.names_if_there(f"{folder}/pieces"):
         match = _OF_PIECES.fullmatch(name)
@@ -385,6 +427,8 @@ def _join_pieces(destination: Repository, folder: str) -> None:
             continue
         id_, whole = ObjectId.parse(match[1]), int(match[2])
         pieces = sorted((int(one[1]), one[0]) for one in map(_NAME_OF_PIECE.fullmatch, media.names(place)) if one)
+        if not all_came and sum(media.stamp(f"{place}/{piece}").size for _, piece in pieces) < whole:
+            continue
         with inserting(media, destination.disk, None) as batch:
             if not batch.holds(id_, whole):
                 batch.add(_joined(destination, place, pieces, whole), expect=id_)

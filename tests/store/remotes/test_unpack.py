@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import io
 import os
-import random
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 from blake3 import blake3
@@ -27,6 +29,7 @@ from store.ground.repository import Repository
 from store.ground.trust_chain import put_into_effect
 from store.remotes.unpack import Unpacked, unpack
 from tests.faults.disks import PowerCut, PowerFails, Recorded
+from tests.faults.kills import killed_after
 from tests.store.remotes.test_pack import BIG, packed
 from tests.support.missions import NOW, ROOT, entry, flight, next_root, sign_root, sorted_table
 from tests.support.stores import (
@@ -199,7 +202,7 @@ def head_domain(bag: bytes) -> bytes:
 
 class TestBagsThatEndEarly:
     def test_at_any_place_no_ref_moves_and_the_rest_is_not_written_again(self, bag: bytes, tmp_path: Path) -> None:
-        cuts = [*sorted(random.Random(17).sample(range(len(bag)), 12)), len(bag) - 512, len(bag) - 1]
+        cuts = [*sorted(Random(17).sample(range(len(bag)), 12)), len(bag) - 512, len(bag) - 1]
         for number, cut in enumerate(cuts):
             target = tmp_path / str(number)
             assert refused(bag[:cut], target).kind == "truncated", cut
@@ -244,7 +247,7 @@ class TestParts:
     @pytest.mark.parametrize("seed", range(4))
     def test_any_order_makes_the_store_with_the_last_one(self, parts: list[bytes], tmp_path: Path, seed: int) -> None:
         order = list(enumerate(parts, 1))
-        random.Random(seed).shuffle(order)
+        Random(seed).shuffle(order)
         assert len(order) > 3
         target = tmp_path / "target"
         left = set(range(1, len(parts) + 1))
@@ -307,6 +310,24 @@ class TestParts:
         assert check(target, BIG.id).go
         assert check(target, SOUTH.id).go
 
+    def test_a_store_that_has_some_needs_no_part_with_only_that(self, parts: list[bytes], tmp_path: Path) -> None:
+        target = make_store(tmp_path / "target", SOUTH)
+        for data in parts:  # it lacks the objects of the part that comes last
+            take(data, target)
+        assert check(target, BIG.id).go
+        for data in (parts[-1], *parts[:-1]):  # again, in another order: nothing stays of it
+            done = take(data, target)
+            assert (done.plan is not None) == (data is parts[-1])
+            assert len(done.lacking) in (0, len(parts) - 1)
+        assert not list((target / "bags").iterdir())
+        newer = make_store(tmp_path / "newer", BIG, later(SOUTH, new=b"small"))
+        again = packed(newer, split=SPLIT)
+        assert len(again) > 2
+        new = object_path(ObjectId.of(b"small")).encode()
+        needed = dict.fromkeys([again[-1], *(part for part in again if new in part)])
+        assert len(needed) < len(again)
+        assert [take(data, target).plan for data in needed][-1] is not None
+
     def test_two_at_once_wait_for_each_other(self, parts: list[bytes], tmp_path: Path) -> None:
         target = tmp_path / "target"
         take(parts[0], target)
@@ -348,6 +369,35 @@ def test_a_crash_at_any_operation_is_resumed(tmp_path: Path) -> None:
         assert check(target, SOUTH.id).go, seen[stop]
         assert not audit(target).errors, seen[stop]
         shutil.rmtree(target)
+
+
+def test_kills_at_random_moments_lose_nothing_and_nothing_is_written_twice(tmp_path: Path) -> None:
+    """SIGKILL to the one that unpacks, whole bags and parts; `make drill` kills it a hundred times."""
+    source = make_store(tmp_path / "source", BIG, SOUTH)
+    chance, target = Random(17), tmp_path / "target"
+    started = time.monotonic()
+    datas = (packed(source), packed(source, split=SPLIT))
+    for data in datas[1]:
+        take(data, target)
+    seconds = time.monotonic() - started
+
+    def work(bags: list[bytes]) -> int:
+        for data in bags:
+            take(data, target)
+        return 0
+
+    for _ in range(100 if "FLIGHTBAG_DRILL" in os.environ else 6):
+        shutil.rmtree(target)
+        bags = chance.choice(datas)
+        killed_after(partial(work, bags), chance.random() * seconds)
+        assert not list(target.glob("missions/*")) or check(target, BIG.id).go
+        whole = {path.name for path in target.glob("objects/*/*")}
+        outcomes = [take(data, target) for data in bags]
+        assert outcomes[-1].plan is not None
+        assert sum(one.present for one in outcomes) >= len(whole)
+        assert check(target, BIG.id).go
+        assert check(target, SOUTH.id).go
+        assert not audit(target).errors
 
 
 def test_an_object_that_finds_no_room_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
