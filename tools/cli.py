@@ -27,6 +27,7 @@ from tools import (
     fsck,
     keyfiles,
     missions,
+    receipts,
     releases,
     render,
     retention,
@@ -374,6 +375,7 @@ app.command("fsck")(fsck.run)
 trust.add_to(app)
 releases.add_to(app)
 takeoff.add_to(app)
+receipts.add_to(app)
 aircraft.add_to(app)
 retention.add_to(app)
 missions.add_to(app)

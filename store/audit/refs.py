@@ -13,7 +13,7 @@ from store.audit.collector import REMOVE, RESTORE, FindingCollector, as_kind, so
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.droppings import is_dropping
-from store.disk.layout import DRAFTS, ORDERS, PINS, RESULTS, ROOT_FILE, TOML
+from store.disk.layout import DRAFTS, ORDERS, PINS, RECEIPTS, RESULTS, ROOT_FILE, TOML
 from store.disk.locks import HOLDER_LIMIT
 from store.disk.quarantine import present
 from store.errors import Corrupt, FlightbagError, NotFound
@@ -24,7 +24,7 @@ from store.format.entries import SEGMENT, TABLE_LIMIT
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import ref_id
-from store.ground import orders, releases
+from store.ground import orders, receipts, releases
 from store.ground.log_history import LogHistory
 from store.ground.needs import (
     KEEP_LAST,
@@ -50,6 +50,7 @@ FOLDERS = frozenset(
         "pins",
         "orders",
         "results",
+        "receipts",
         "index",
         "tmp",
         "quarantine",
@@ -70,6 +71,7 @@ _CONTENTS = {
     "pins": MISSION_ID,
     ORDERS: _KEY,
     RESULTS: _KEY,
+    RECEIPTS: _KEY,
     releases.FOLDER: SEGMENT,
 }
 # Folders of things that were taken out of their places: a folder for each time, with any names in it.
@@ -112,6 +114,7 @@ class Refs:
         self.pins()
         self.drafts()
         self.orders()
+        self.receipts()
         self.releases()
 
     def top_level(self) -> None:
@@ -457,6 +460,22 @@ class Refs:
                     remedy = "remove the file, and order or fulfil again"
                     finding = Finding.of(error, remedy=remedy)
                     self.collector.add(replace(as_kind(finding, "bad-ref"), path=self.media.absolute(holder)))
+
+    def receipts(self) -> None:
+        """Examine the receipts: names, bytes and signatures. Whose they are, `flightbag receipts` says."""
+        if self.trust_root is None:
+            return  # nothing says of which domain they have to be: the trust chain has its finding
+        for name in self.collector.names_in(RECEIPTS, needed=False) or []:
+            if not _KEY.fullmatch(name):
+                continue  # a stray
+            try:
+                receipts.read(self.media, name, self.trust_root.root)
+            except NotFound:
+                continue  # removed since it was listed
+            except FlightbagError as error:
+                finding = as_kind(Finding.of(error, remedy=REMOVE), "bad-receipt")
+                path = self.media.absolute(f"{RECEIPTS}/{name}")
+                self.collector.add_one_of_many(replace(finding, path=path), needed=False)
 
     def drafts(self) -> None:
         """Collect the needs of the drafts. A draft may have no signature yet, so none is judged."""

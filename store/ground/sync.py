@@ -31,7 +31,7 @@ from store.format.cbor import load
 from store.format.entries import TABLE_LIMIT
 from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.ref import ref_id
-from store.ground import orders
+from store.ground import orders, receipts
 from store.ground.fanout import Fanout, Feed
 from store.ground.repository import Repository, SmallFile
 from store.ground.seen import Look, Seen
@@ -168,6 +168,7 @@ def plan_sync(
     files: tuple[SmallFile, ...] = ()
     if not missions:
         files, needed = orders.to_bring(source, target)
+        files += receipts.to_bring(source, target, source_root.root)
         wanted.update(needed.items())
     for objects in same.values():
         wanted |= objects

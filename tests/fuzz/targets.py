@@ -43,6 +43,7 @@ from store.format.ids import ObjectId, derive
 from store.format.manifest import Manifest
 from store.format.missing import MissingList
 from store.format.order import Order
+from store.format.receipt import Receipt, Verified
 from store.format.ref import ref_id
 from store.format.release import Release
 from store.format.result import Result
@@ -301,6 +302,14 @@ def evidence(manifest: bytes = NORTH.signed) -> MemoryEvidence:
     return held
 
 
+RECEIPT = Receipt(
+    key("uav").public.raw,
+    "uav-07",
+    NORTH.manifest.mission.flight,
+    missions.NOW,
+    "known",
+    Verified(NORTH.id, NORTH.manifest_id, 1, 2, 3, 4, 5, True, "cpu-x86_64", (bytes(32),)),
+)
 RELEASE = Release.of("winter", "cpu-x86_64", NORTH.table.entries, issued_at=missions.NOW).render()
 DRAFTS = [
     RootDraft.of(None, ROOT).render(),
@@ -411,6 +420,7 @@ _ALL = [
     Target("release", [RELEASE], reading(Release.parse, renders)),
     Target("order", [orders.ORDER.render()], reading(Order.parse, renders)),
     Target("result", [orders.result().render()], reading(Result.parse, renders)),
+    Target("receipt", [RECEIPT.render()], reading(Receipt.parse, renders)),
     Target("root-draft", DRAFTS, reading(RootDraft.parse, renders, (Corrupt, Untrusted))),
     Target("aircraft-state", [STATE], reading(AircraftState.parse, renders, (Corrupt, Untrusted))),
     Target("entry-proof", [PROOF.render()], reading(proven_entry, proven_holds, (Corrupt, Untrusted))),

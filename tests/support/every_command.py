@@ -201,6 +201,7 @@ USES: dict[str, Use] = {
         makes="ground/trust/releases/winter",
     ),
     "release show": Use(lambda desk: ("release", "show", desk.folder / "winter.release")),
+    "receipts": Use(lambda desk: ("receipts", desk.store)),
     "aircraft enrol": Use(
         lambda desk: (
             *("aircraft", "enrol", desk.folder / "new-state", "--id", "uav-08", "--host", "cpu"),
