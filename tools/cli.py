@@ -27,6 +27,7 @@ from tools import (
     fsck,
     keyfiles,
     missions,
+    packs,
     receipts,
     releases,
     render,
@@ -381,6 +382,7 @@ retention.add_to(app)
 missions.add_to(app)
 engines.add_to(app)
 retrieval.add_to(app)
+packs.add_to(app)
 
 
 def main() -> None:

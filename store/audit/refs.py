@@ -13,7 +13,7 @@ from store.audit.collector import REMOVE, RESTORE, FindingCollector, as_kind, so
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.droppings import is_dropping
-from store.disk.layout import DRAFTS, ORDERS, PINS, RECEIPTS, RESULTS, ROOT_FILE, TOML
+from store.disk.layout import BAGS, DRAFTS, ORDERS, PINS, RECEIPTS, RESULTS, ROOT_FILE, TOML
 from store.disk.locks import HOLDER_LIMIT
 from store.disk.quarantine import present
 from store.errors import Corrupt, FlightbagError, NotFound
@@ -56,6 +56,7 @@ FOLDERS = frozenset(
         "quarantine",
         "trash",
         "lock",
+        BAGS,
     }
 )
 FILES = frozenset({TOML, log.LOG})
@@ -65,7 +66,7 @@ _MEND_REF = (
 _KEY = re.compile(r"[0-9a-f]{64}")
 # Folders whose files no other part of the audit lists, and the names that these files may have.
 _CONTENTS = {
-    "lock": re.compile(rf"store|index|log|trust|heal|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
+    "lock": re.compile(rf"store|index|log|trust|heal|bags|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
     "index": re.compile(r"owner|data\.mdb|lock\.mdb"),
     "drafts": MISSION_ID,
     "pins": MISSION_ID,
@@ -76,6 +77,8 @@ _CONTENTS = {
 }
 # Folders of things that were taken out of their places: a folder for each time, with any names in it.
 _ASIDE = ("quarantine", "trash")
+_BAG = re.compile(r"[0-9a-f]{32}")
+_UNPACK = "unpack its other parts; or remove the folder, if they will not come"
 _TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 # Kinds of findings about an object that the takeoff check and an audit share.
 _OF_OBJECTS = frozenset({"missing", "truncated", "oversized", "bit-flip", "wrong-type"})
@@ -142,6 +145,15 @@ class Refs:
         for name in self.collector.names_in("tmp", needed=False) or []:
             text = f"tmp/{name} belongs to a run that is under way or was interrupted; the next run removes leftovers"
             self.collector.add_foreign(Finding("stray", text, path=self.media.absolute(f"tmp/{name}")))
+        for name in self.collector.names_in(BAGS, needed=False) or []:
+            if not _BAG.fullmatch(name):
+                self.collector.add_stray(f"{BAGS}/{name}")
+                continue
+            text, path = (
+                f"the bag {name} lacks parts that are still to be unpacked",
+                self.media.absolute(f"{BAGS}/{name}"),
+            )
+            self.collector.add_foreign(Finding("stray", text, path=path, remedy=_UNPACK))
 
     def aside(self, folder: str) -> None:
         """Examine quarantine or trash, which hold things that were taken out: any kind of thing may lie there."""

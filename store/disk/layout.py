@@ -24,6 +24,7 @@ INDEX, LOCKS = "index", "lock"
 TMP = "tmp"
 QUARANTINE = "quarantine"
 TRASH = "trash"
+BAGS = "bags"
 # The folder of a checkout that is laid out as a store (FORMAT.md 2.8).
 RECORD = ".flightbag"
 # The slots of an aircraft's state (FORMAT.md 10.1), its key, and all that lies in its folder.

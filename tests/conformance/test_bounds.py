@@ -14,7 +14,7 @@ from tests.support.stores import REPOSITORY_ROOT
 TEXT = " ".join((REPOSITORY_ROOT / "store" / "FORMAT.md").read_text().split())
 KIB, MIB = 1024, 1024 * 1024
 BOUNDS = [
-    ("flightbag.toml 4 KiB", layout._TOML_LIMIT, 4 * KIB),
+    ("flightbag.toml 4 KiB", layout.TOML_LIMIT, 4 * KIB),
     ("a ref 65 bytes", ref.REF_SIZE, 65),
     ("a root file 66 KiB", root.ROOT_FILE_LIMIT, 66 * KIB),
     ("an envelope 66 KiB", manifest.ENVELOPE_LIMIT, 66 * KIB),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import base64
 import fcntl
+import io
 import json
 import shutil
 import tempfile
@@ -47,6 +48,8 @@ from store.format.receipt import Receipt, Verified
 from store.format.ref import ref_id
 from store.format.release import Release
 from store.format.result import Result
+from store.remotes.pack import Head
+from store.remotes.tar import END, Member, TarReader, padding, render, render_comment
 from store.takeoff.aircraft import CONTEXT as STATE_CONTEXT
 from store.takeoff.aircraft import StoredState, read_state
 from store.takeoff.proof import Proof, Proven, prove
@@ -203,6 +206,26 @@ def placed(name: str, data: bytes) -> Media:
     """A folder with these bytes as the file `name`."""
     Path(media().absolute(name)).write_bytes(data)
     return media()
+
+
+def read_bag(data: bytes) -> bytes:
+    """The bytes of the bag as its parts would be written again."""
+    reader = TarReader(io.BytesIO(data), "the bag")
+    rendered = render_comment(Head.read(reader).render())
+    for member in reader.members():
+        content = reader.data()
+        rendered += render(member) + content + padding(len(content))
+    return rendered + END
+
+
+def bag_seed() -> bytes:
+    files = (
+        (f"objects/ab/{'0' * 62}", b"x"),
+        ("missions/north", b"y" * 65),
+        (f"bags/{'0' * 32}/pieces/{'1' * 64}-9/x", b""),
+    )
+    members = b"".join(render(Member(name, len(data))) + data + padding(len(data)) for name, data in files)
+    return render_comment(Head("0" * 32, 1, 2, "1" * 64, 3, 66).render()) + members + END
 
 
 def read_log(data: bytes) -> bytes:
@@ -426,6 +449,7 @@ _ALL = [
     Target("entry-proof", [PROOF.render()], reading(proven_entry, proven_holds, (Corrupt, Untrusted))),
     Target("merkle-proof", PROOFS + vectors("proof"), reading(proven, proof_holds)),
     Target("ref", [REF], reading(ref_id, lambda id_, data: f"{id_}\n".encode() == data), 130),
+    Target("bag", [bag_seed()], reading(read_bag, lambda rendered, data: rendered == data), 2**13),
     Target("log", [LOG, LOG[:-1]], reading(read_log, lambda lines, data: lines == data[: data.rfind(b"\n") + 1])),
     Target(
         "store-toml",
