@@ -293,7 +293,7 @@ def apply_push(plan: SyncPlan, source: Repository, mirror: Mirror, progress: Cal
     """Send objects, then publish the log, trust roots, small files and refs at the far store, in this order.
 
     Nothing is published unless the far store has the whole closure, and nobody changed it since the plan was made:
-    else raise Unavailable or Conflict. A far store cannot be locked; what is left of that race, docs/remotes.md says.
+    else raise Unavailable or Conflict. A far store cannot be locked; FORMAT.md 2.10 says what that leaves open.
     """
     far = mirror.far
     with held(source), mirror.named():

@@ -53,7 +53,7 @@ _FILTERS = (
 )
 # So much of an error, and of an answer, is read.
 _ERROR_BYTES, _ANSWER_BYTES, _LINE = 8192, 16 * 2**20, 65536
-_NUMBER = re.compile(r"\((\d{1,3})\)\s*$", re.MULTILINE)
+_FAILURE = re.compile(r"^rsync: (?:\[(\w+)\] )?.*\((\d{1,3})\)\s*$", re.MULTILINE)
 _NO_FOLDER = re.compile(r"change_dir .* failed: .*\(2\)")
 _AGAIN = "run the sync again: what arrived is not sent again"
 _RSYNC = "rsync 3.2.4 or newer"
@@ -81,14 +81,19 @@ _REFUSALS = (
     ),
     ("Could not resolve", "unreachable", "has no known address", "check the name, or add it to ~/.ssh/config"),
 )
-# Error numbers of the file system there, by which rsync explains itself: kind, what happened, what to do.
-_THERE = {
-    2: ("missing", "a file or a folder is missing there", f"check the path; {_AGAIN}"),
-    13: ("unwritable", "the user there may not read or write it", "let that user read and write the store there"),
-    20: ("wrong-type", "a file lies there in the place of a folder", "give the folder of the store there"),
-    28: ("no-space", "no space is left there", f"free some space there, and {_AGAIN}"),
-    30: ("unwritable", "the medium there is read-only", "mount it writable there"),
-    122: ("no-space", "the quota there is used up", f"free some space there, and {_AGAIN}"),
+# Error numbers by which rsync explains itself: kind, what happened, what to do. `{where}` is the side.
+_FAILURES = {
+    2: ("missing", "a file or a folder is missing {where}", f"check the path; {_AGAIN}"),
+    13: ("unwritable", "the user {where} may not read or write it", "let that user read and write the store {where}"),
+    20: ("wrong-type", "a file lies {where} in the place of a folder", "give the folder of the store {where}"),
+    27: (
+        "no-space",
+        "the file system {where} takes no file that large",
+        "format it as exFAT, or raise `ulimit -f` {where}",
+    ),
+    28: ("no-space", "no space is left {where}", f"free some space {{where}}, and {_AGAIN}"),
+    30: ("unwritable", "the medium {where} is read-only", "mount it writable {where}"),
+    122: ("no-space", "the quota {where} is used up", f"free some space {{where}}, and {_AGAIN}"),
 }
 _CUT = frozenset({10, 12, 20, 30, 35, 255})
 
@@ -122,7 +127,7 @@ class Ssh:
         self.name = str(place)
         self._folder = folder
         self._prepared = False
-        # Files on their way lie in tmp/ of the far store, as they do for a transaction (FORMAT.md 2).
+        # Files on their way lie in tmp/ of the far store (FORMAT.md 2.10).
         self._staging = f"{TMP}/rsync-{blake3(station.encode()).hexdigest(16)}"
         options = (*_SSH, f"BatchMode={'no' if interactive else 'yes'}")
         self._control = os.path.join(folder, "c")
@@ -299,7 +304,7 @@ class Ssh:
                     yield line.decode(errors="replace").rstrip("\n")
             status = process.wait()
             if status and status not in passed:
-                raise self._failed(status, _start_of(errors))
+                raise self._failed(status, _start_of(errors), receiving=places[-1] != self._there())
 
     # -- what went wrong
 
@@ -314,18 +319,23 @@ class Ssh:
             f"{self.place.host} cannot be reached: {last}", remedy=remedy, kind="unreachable", path=self.name
         )
 
-    def _failed(self, status: int, said: str) -> Unavailable:
+    def _failed(self, status: int, said: str, *, receiving: bool) -> Unavailable:
         if _NO_FOLDER.search(said):
             return _NoFolder(f"{self.name} does not exist", remedy="check the path", kind="missing", path=self.name)
-        numbers = [int(number) for number in _NUMBER.findall(said) if int(number) in _THERE]
+        failures = [(side, int(number)) for side, number in _FAILURE.findall(said) if int(number) in _FAILURES]
         kind, what, remedy = "unreachable", f"rsync ended with status {status}", _AGAIN
         first = (said.strip().splitlines() or [""])[0][:200]
         if status in (126, 127) or "command not found" in said:
             kind, what, remedy = "no-rsync", "rsync is not installed there", f"install {_RSYNC} there"
+        elif "shell clean" in said:
+            kind, what = "unreachable", "the shell there prints more than what rsync says"
+            remedy = f"let `ssh {self.place.login} true` print nothing: look at ~/.bashrc and the like there"
         elif status in (1, 2, 4) or "unknown option" in said:
             kind, what, remedy = "no-rsync", "rsync here or there is too old", f"install {_RSYNC} here and there"
-        elif numbers:
-            kind, what, remedy = _THERE[numbers[0]]
+        elif failures:
+            here = receiving == (failures[0][0].lower() in ("receiver", "generator"))
+            where = "here" if here else "there"
+            kind, what, remedy = (text.format(where=where) for text in _FAILURES[failures[0][1]])
         elif status in _CUT or status < 0:
             kind, what = "unreachable", "the connection was cut"
         return Unavailable(
@@ -334,7 +344,7 @@ class Ssh:
             kind=kind,
             path=self.name,
             status=status,
-            errno=numbers[0] if numbers else None,
+            errno=failures[0][1] if failures else None,
         )
 
 

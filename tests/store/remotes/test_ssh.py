@@ -151,7 +151,7 @@ class TestPush:
         assert check(there, NORTH.id).mission.manifest_id == newer.manifest_id  # type: ignore[union-attr]
         assert not audit(there).errors
 
-    @pytest.mark.parametrize("name", ["a store", 'it\'s "$HOME" `id` ;#&', "-rf", "größe", "a:b", "%h"])
+    @pytest.mark.parametrize("name", ["-rf", 'it\'s a "$HOME" `id` ;#& größe a:b %h'])
     def test_the_names_of_folders(self, ground: Path, tmp_path: Path, name: str) -> None:
         push(ground, tmp_path / name, NORTH.id)
         assert check(tmp_path / name, NORTH.id).go
@@ -322,6 +322,10 @@ class TestRefusals:
         assert self.refused(ground, tmp_path / "file").kind == "wrong-type"
         assert self.refused(ground, "/proc/there").kind in ("missing", "unwritable")
 
+    def test_a_shell_that_prints(self, ground: Path, tmp_path: Path, sshd: Sshd) -> None:
+        sshd.put("rsync", f'echo Welcome aboard; exec {shutil.which("rsync")} "$@"')
+        assert "print nothing" in self.refused(ground, tmp_path / "there").remedy
+
     def test_a_full_disk_there_and_then_room(self, tmp_path: Path) -> None:
         source = make_store(tmp_path / "source", LARGE)
         (tmp_path / "medium").mkdir()
@@ -332,7 +336,9 @@ class TestRefusals:
                     while file.write(bytes(2**18)):
                         pass
                 file.truncate(file.tell() - 3 * 2**20)
-            assert self.refused(source, medium.point / "there").kind == "no-space"
+            error = self.refused(source, medium.point / "there")
+            assert (error.kind, error.errno) == ("no-space", 28)
+            assert "free some space there" in error.remedy
             filler.unlink()
             push(source, medium.point / "there")
             assert check(medium.point / "there", NORTH.id).go
