@@ -31,7 +31,7 @@ from store.format.cbor import load
 from store.format.entries import TABLE_LIMIT
 from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.ref import ref_id
-from store.ground import orders
+from store.ground import orders, receipts
 from store.ground.fanout import Fanout, Feed
 from store.ground.repository import Repository, SmallFile
 from store.ground.seen import Look, Seen
@@ -171,6 +171,7 @@ def plan_sync(
     files: tuple[SmallFile, ...] = ()
     if not missions:
         files, needed = orders.to_bring(source, target)
+        files += receipts.to_bring(source, target, source_root.root)
         wanted.update(needed.items())
     for objects in same.values():
         wanted |= objects
@@ -445,7 +446,7 @@ def _lies_in(path: str | os.PathLike[str], folder: str) -> bool:
 
 @contextmanager
 def held(source: Repository) -> Iterator[None]:
-    """Keep a collection away from a source. One that was never written to has no lock. Raise Locked during one."""
+    """Keep collections away from a source. One that was never written to has no lock. Raise Locked during one."""
     lock = SharedLock.existing(source.media.path, "store", "the source store")
     try:
         if lock is not None:
