@@ -43,7 +43,7 @@ test-aarch64: $(VENV)/.stamp
 drill: $(VENV)/.stamp
 	$(BIN)/python -m tests.faults.drill
 	$(BIN)/python -m tests.faults.engine_kills 50
-	FLIGHTBAG_DRILL=1 $(BIN)/pytest -n 2 -q tests/faults/test_publication.py tests/faults/test_crowded.py \
+	FLIGHTBAG_DRILL=1 $(BIN)/pytest -n 2 -q tests/faults/test_publication.py tests/faults/test_crowded.py tests/store/remotes \
 		tests/builders/test_confinement.py tests/conformance/test_exports.py tests/conformance/test_pythons.py \
 		tests/builders/engines/test_model.py tests/builders/engines/test_tensorrt_rtx.py \
 		tests/builders/test_fulfilment_runtimes.py tests/bench

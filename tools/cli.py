@@ -27,6 +27,8 @@ from tools import (
     fsck,
     keyfiles,
     missions,
+    packs,
+    receipts,
     releases,
     render,
     retention,
@@ -374,11 +376,13 @@ app.command("fsck")(fsck.run)
 trust.add_to(app)
 releases.add_to(app)
 takeoff.add_to(app)
+receipts.add_to(app)
 aircraft.add_to(app)
 retention.add_to(app)
 missions.add_to(app)
 engines.add_to(app)
 retrieval.add_to(app)
+packs.add_to(app)
 
 
 def main() -> None:

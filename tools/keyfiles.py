@@ -248,7 +248,7 @@ def signers(paths: Sequence[Path], ask: Callable[[str], bytes], command: str | N
         else:
             result.append(CommandSigner(key, command))
     if command is not None and not any(isinstance(one, CommandSigner) for one in result):
-        raise Invalid("--signer needs a public key", remedy="give the .pub file of the key as --key")
+        raise Invalid("--signer needs a public key", remedy="give the .pub file of the key")
     return result
 
 

@@ -173,6 +173,16 @@ def _text(one: _Outcome, *, dry_run: bool, named: bool) -> Iterator[str]:
 def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, dry_run: bool) -> Iterator[str]:
     verb = "would copy" if dry_run else "copied"
     yield f"{verb} {len(plan.missing)} objects, {render.size(plan.bytes)}; {plan.present} were present"
+    yield from effect(plan, dry_run=dry_run)
+    for name in removed:
+        yield f"{'would remove' if dry_run else 'removed'} {name}"
+    for _, why in left:
+        yield f"NOT removed: {why}; remove it as a user who may (`lost+found` is of the file system, and may stay)"
+
+
+def effect(plan: SyncPlan, *, dry_run: bool) -> Iterator[str]:
+    """Yield what becomes of the missions, trust roots and small files of a plan, as lines for people."""
+    verb = "would copy" if dry_run else "copied"
     for word, missions in (
         ("would update" if dry_run else "updated", [move.mission for move in plan.moves]),
         ("unchanged", [mission for mission in plan.unchanged if mission not in plan.seen]),
@@ -187,10 +197,6 @@ def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, d
         yield f"{verb} trust root {', '.join(map(str, plan.roots))}"
     for folder, count in Counter(file.name.partition("/")[0] for file in plan.files).items():
         yield f"{verb} {render.many(count, f'file of {folder}/', f'files of {folder}/')}"
-    for name in removed:
-        yield f"{'would remove' if dry_run else 'removed'} {name}"
-    for _, why in left:
-        yield f"NOT removed: {why}; remove it as a user who may (`lost+found` is of the file system, and may stay)"
 
 
 @contextmanager

@@ -49,6 +49,7 @@ from tools.arguments import (
 )
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar
+from tools.receipts import after_check, after_desk_check
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
@@ -163,6 +164,18 @@ def verify(
             "names its sources, with bands and stretch.",
         ),
     ] = None,
+    receipt_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--receipt-key",
+            readable=False,
+            metavar="FILE",
+            help="With --trust: leave a receipt of each GO in the store, signed by this key of yours, or with --signer "
+            "by that of a .pub file. With --state the aircraft leaves one, signed by its own key.",
+        ),
+    ] = None,
+    signer: SignerCommand = None,
+    passphrase_file: PassphraseFile = None,
     anchor: Annotated[
         str | None,
         typer.Option(metavar="HASH", help="A hash that `flightbag log` printed: the log must still contain that line."),
@@ -174,7 +187,8 @@ def verify(
     """Run the takeoff check of a mission: GO, or NO-GO with every reason. Without MISSION, check every mission.
 
     Give --trust, or --state aboard an aircraft. The status is 0 for GO, 1 for
-    NO-GO, and 3 for NO-GO because the check could not read everything.
+    NO-GO, and 3 for NO-GO because the check could not read everything. After a GO
+    aboard, a receipt is left in the store if it can be written, else in the state.
 
     Example: flightbag verify /media/stick/store --state /var/lib/flightbag
     """
@@ -184,17 +198,22 @@ def verify(
             "give either --trust or --state",
             remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
         )
-    if state is not None and (aircraft or host or at or tiles):
+    if state is not None and (aircraft or host or at or tiles or receipt_key):
         raise Invalid(
-            "--state excludes --aircraft, --host, --at and --tiles",
-            remedy="leave them out: the state holds the id and the host class of the aircraft",
+            "--state excludes --aircraft, --host, --at, --tiles and --receipt-key",
+            remedy="leave them out: the state holds the id, the host class and the key of the aircraft",
         )
+    if receipt_key is None and (signer or passphrase_file):
+        raise Invalid("--signer and --passphrase-file need --receipt-key", remedy="leave them out, or give the key")
+    if receipt_key is not None and at:
+        raise Invalid("--receipt-key excludes --at", remedy="leave out --at: a receipt is of now")
+    keys = None if receipt_key is None else keyfiles.keys_for_later([receipt_key], passphrase_file, signer)
     if clock is not None and (clock != "trusted" or state is None):
         raise Invalid("--clock takes only the value trusted, and only with --state", remedy="leave it out")
     if host is not None:
         require_host_class(host)
     with (
-        patience(Bound(store, patience_of(give_up), as_json=as_json)),
+        patience(Bound(store, patience_of(give_up), as_json=as_json)) as answered,
         keyfiles.open_to_verify(store, trust, state, drop_cache=drop_cache or None) as media,
         bytes_bar("verifying") as progress,
     ):
@@ -222,9 +241,13 @@ def verify(
         for verdict in verdicts:
             print_lines(render.verdict(verdict, past=at is not None))
     no_go = [verdict for verdict in verdicts if not verdict.go]
-    if not no_go:
-        return OK
-    return UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
+    status = OK if not no_go else UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
+    answered(status)  # no verdict waits for its receipt
+    if state is not None:
+        after_check(store, state, verdicts, quiet=as_json)
+    elif keys is not None:
+        after_desk_check(store, keys, verdicts, quiet=as_json)
+    return status
 
 
 def _operator(store: str, tiles: list[Path] | None) -> OperatorCheck | None:

@@ -170,6 +170,15 @@ class Repository:
             replace_file(self.disk, self.media.absolute(name), data, folder)
             staging.unsettled = False
 
+    def make_folders(self, folder: str) -> None:
+        """Make a folder of the store, and those that it lies in, durably. Raise Corrupt or Unavailable if one is a
+        link."""
+        parts = folder.split("/")
+        for path in (self.media.absolute("/".join(parts[:depth])) for depth in range(1, len(parts) + 1)):
+            self.disk.make_directory(path)
+            self.disk.sync_directory(os.path.dirname(path))
+        self.media.directory(folder)
+
     def place(self, files: Sequence[SmallFile]) -> None:
         """Place small files, in this order, durably. Each is whole at any moment, or the file that was there before.
 
@@ -177,11 +186,7 @@ class Repository:
         """
         folders = sorted({os.path.dirname(file.name) for file in files})
         for folder in folders:
-            parts = folder.split("/")
-            for path in (self.media.absolute("/".join(parts[:depth])) for depth in range(1, len(parts) + 1)):
-                self.disk.make_directory(path)
-                self.disk.sync_directory(os.path.dirname(path))
-            self.media.directory(folder)
+            self.make_folders(folder)
         with Staging(self.media, self.disk) as staging:
             staged = [os.path.join(staging.folder(), str(number)) for number, _ in enumerate(files)]
             for path, file in zip(staged, files, strict=True):

@@ -31,7 +31,7 @@ from store.format.cbor import load
 from store.format.entries import TABLE_LIMIT
 from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.ref import ref_id
-from store.ground import orders
+from store.ground import orders, receipts
 from store.ground.fanout import Fanout, Feed
 from store.ground.repository import Repository, SmallFile
 from store.ground.seen import Look, Seen
@@ -168,6 +168,7 @@ def plan_sync(
     files: tuple[SmallFile, ...] = ()
     if not missions:
         files, needed = orders.to_bring(source, target)
+        files += receipts.to_bring(source, target, source_root.root)
         wanted.update(needed.items())
     for objects in same.values():
         wanted |= objects
@@ -356,7 +357,7 @@ def apply_sync(
     Corrupt or Unavailable for a source object that is not whole.
     """
     _check_outside(source, target)
-    with _held(source):
+    with held(source):
         _check_room(plan, target)
         _apply(plan, source, target, disk or Disk(), None, progress)
 
@@ -390,7 +391,7 @@ def apply_syncs(
             if feed is not None:
                 feed.close()
 
-    with _held(source):
+    with held(source):
         if len(plans) < 2:
             for target in plans:
                 bring(target, None)
@@ -436,16 +437,16 @@ def _lies_in(path: str | os.PathLike[str], folder: str) -> bool:
 
 
 @contextmanager
-def _held(source: Repository) -> Iterator[None]:
-    """Keep a collection away from the source. A source that was never written to has no lock."""
-    held = SharedLock.existing(source.media.path, "store", "the source store")
+def held(source: Repository) -> Iterator[None]:
+    """Keep collections away from a source. One that was never written to has no lock. Raise Locked during one."""
+    lock = SharedLock.existing(source.media.path, "store", "the source store")
     try:
-        if held is not None:
-            held.hold_shared(wait=False)
+        if lock is not None:
+            lock.hold_shared(wait=False)
         yield
     finally:
-        if held is not None:
-            held.close()
+        if lock is not None:
+            lock.close()
 
 
 def _apply(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import base64
 import fcntl
+import io
 import json
 import shutil
 import tempfile
@@ -43,9 +44,12 @@ from store.format.ids import ObjectId, derive
 from store.format.manifest import Manifest
 from store.format.missing import MissingList
 from store.format.order import Order
+from store.format.receipt import Receipt, Verified
 from store.format.ref import ref_id
 from store.format.release import Release
 from store.format.result import Result
+from store.remotes.pack import Head
+from store.remotes.tar import END, Member, TarReader, padding, render, render_comment
 from store.takeoff.aircraft import CONTEXT as STATE_CONTEXT
 from store.takeoff.aircraft import StoredState, read_state
 from store.takeoff.proof import Proof, Proven, prove
@@ -204,6 +208,26 @@ def placed(name: str, data: bytes) -> Media:
     return media()
 
 
+def read_bag(data: bytes) -> bytes:
+    """The bytes of the bag as its parts would be written again."""
+    reader = TarReader(io.BytesIO(data), "the bag")
+    rendered = render_comment(Head.read(reader).render())
+    for member in reader.members():
+        content = reader.data()
+        rendered += render(member) + content + padding(len(content))
+    return rendered + END
+
+
+def bag_seed() -> bytes:
+    files = (
+        (f"objects/ab/{'0' * 62}", b"x"),
+        ("missions/north", b"y" * 65),
+        (f"bags/{'0' * 32}/pieces/{'1' * 64}-9/x", b""),
+    )
+    members = b"".join(render(Member(name, len(data))) + data + padding(len(data)) for name, data in files)
+    return render_comment(Head("0" * 32, 1, 2, "1" * 64, 3, 66).render()) + members + END
+
+
 def read_log(data: bytes) -> bytes:
     """The lines that hold. Those who mend a log read it too, and are never refused."""
     place = placed(log.LOG, data)
@@ -301,6 +325,14 @@ def evidence(manifest: bytes = NORTH.signed) -> MemoryEvidence:
     return held
 
 
+RECEIPT = Receipt(
+    key("uav").public.raw,
+    "uav-07",
+    NORTH.manifest.mission.flight,
+    missions.NOW,
+    "known",
+    Verified(NORTH.id, NORTH.manifest_id, 1, 2, 3, 4, 5, True, "cpu-x86_64", (bytes(32),)),
+)
 RELEASE = Release.of("winter", "cpu-x86_64", NORTH.table.entries, issued_at=missions.NOW).render()
 DRAFTS = [
     RootDraft.of(None, ROOT).render(),
@@ -411,11 +443,13 @@ _ALL = [
     Target("release", [RELEASE], reading(Release.parse, renders)),
     Target("order", [orders.ORDER.render()], reading(Order.parse, renders)),
     Target("result", [orders.result().render()], reading(Result.parse, renders)),
+    Target("receipt", [RECEIPT.render()], reading(Receipt.parse, renders)),
     Target("root-draft", DRAFTS, reading(RootDraft.parse, renders, (Corrupt, Untrusted))),
     Target("aircraft-state", [STATE], reading(AircraftState.parse, renders, (Corrupt, Untrusted))),
     Target("entry-proof", [PROOF.render()], reading(proven_entry, proven_holds, (Corrupt, Untrusted))),
     Target("merkle-proof", PROOFS + vectors("proof"), reading(proven, proof_holds)),
     Target("ref", [REF], reading(ref_id, lambda id_, data: f"{id_}\n".encode() == data), 130),
+    Target("bag", [bag_seed()], reading(read_bag, lambda rendered, data: rendered == data), 2**13),
     Target("log", [LOG, LOG[:-1]], reading(read_log, lambda lines, data: lines == data[: data.rfind(b"\n") + 1])),
     Target(
         "store-toml",
