@@ -119,12 +119,13 @@ def _first_folders(media: Media) -> list[str]:
 
 def _settle(media: Media, disk: Disk) -> None:
     """Sync every directory of objects: step 4 of the publication order (FORMAT.md 2.4)."""
+    folders = []
     for first in range(256):
         shard = f"{OBJECTS}/{first:02x}"
         with suppress(NotFound):
             if media.file_type(shard) == "directory":
-                disk.sync_directory(media.absolute(shard))
-    disk.sync_directory(media.absolute(OBJECTS))
+                folders.append(media.absolute(shard))
+    disk.sync_directories([*folders, media.absolute(OBJECTS)])
 
 
 def empty(disk: Disk, folder: str) -> None:
