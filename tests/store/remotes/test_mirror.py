@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from store.disk.layout import ORDERS, RESULTS
 from store.disk.media import object_path
 from store.errors import Conflict, Corrupt, NoStore, Unavailable
 from store.ground.repository import Repository
-from store.ground.sync import SyncPlan
+from store.ground.orders import holder_of, read_order, read_result
+from store.ground.sync import SyncPlan, apply_sync, plan_sync
 from store.ground.trust_chain import rotate
 from store.remotes.mirror import Listed, apply_push, mirrored, plan_push
 from tests.support.far import FolderFar
 from tests.support.missions import NOW, ROOT, root_draft, sign_root
+from tests.support.orders import FLEET, ORDER, Trip, result
 from tests.support.stores import (
     CAMERA,
     ENGINE,
@@ -129,6 +132,30 @@ class TestMirror:
         other = tmp_path / "other"
         with pytest.raises(Conflict, match="hangar:store is of the trust domain"):
             push(source, FolderFar(other))
+
+
+class TestOrders:
+    """An order goes to a machine, and the result comes back: the mirror has what both are judged by."""
+
+    def test_there(self, tmp_path: Path) -> None:
+        trip = Trip(tmp_path).begin()
+        far = FolderFar(tmp_path / "far")
+        assert [file.name for file in push(trip.ground, far).files] == [holder_of(ORDERS, ORDER.key)]
+        with Repository.open(far.path) as repository:
+            assert read_order(repository.evidence, ORDER.key)[1] == ORDER
+        assert not audit(far.path).errors
+        assert not push(trip.ground, far).files
+
+    def test_and_back(self, tmp_path: Path) -> None:
+        trip = Trip(tmp_path).begin()
+        trip.fulfil()
+        far = FolderFar(trip.stick)
+        with mirrored(far) as mirror, mirror.opened() as source, Repository.open(trip.ground) as ground:
+            assert source is not None
+            plan = plan_sync(source, ground, ())
+            apply_sync(plan, source, trip.ground, bring=far.bring)
+            assert [file.name for file in plan.files] == [holder_of(RESULTS, ORDER.key)]
+            assert read_result(ground.evidence, ORDER.key, FLEET) == result()
 
 
 class TestPush:
