@@ -9,15 +9,18 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from store.errors import Invalid, NoStore
 from store.ground.repository import Repository
-from store.ground.sync import SyncPlan, plan_sync
+from store.ground.sync import SyncPlan, apply_sync, plan_sync
+from store.remotes import bucket_store
+from store.remotes.bucket import BucketClient
 from store.remotes.mirror import apply_push, mirrored, plan_push
 from store.remotes.place import Bucket, Folder, Host
 from store.remotes.ssh import Verdicts, apply_pull, connected
-from tools.progress import bytes_bar
+from tools.progress import bytes_bar, reading_bars
 from tools.status import NO, OK, UNKNOWN
 
 _VERIFY = "run `flightbag verify` there"
@@ -25,20 +28,24 @@ _VERIFY = "run `flightbag verify` there"
 
 def check_places(source: Folder | Host | Bucket, targets: Sequence[Folder | Host | Bucket], *, clean: bool) -> None:
     """Raise Invalid for what no transport can do."""
-    for place in (source, *targets):
-        if isinstance(place, Bucket):
-            raise Invalid(f"{place.url}: buckets are not reached", remedy="give a folder, or user@host:PATH")
-    if isinstance(source, Host) and (len(targets) > 1 or not isinstance(targets[0], Folder)):
+    if not isinstance(source, Folder) and (len(targets) > 1 or not isinstance(targets[0], Folder)):
         remedy = "sync to one folder of this machine, and from there to the others"
         raise Invalid(f"a sync from {source} goes to one folder", remedy=remedy)
-    if clean and any(isinstance(place, Host) for place in targets):
+    if clean and any(not isinstance(place, Folder) for place in targets):
         raise Invalid("--clean removes nothing from another machine", remedy="leave it out, or run it there")
 
 
 def push(
-    source: Repository, place: Host, missions: Sequence[str], *, checksum: bool, dry_run: bool
+    source: Repository, place: Host | Bucket, missions: Sequence[str], *, checksum: bool, dry_run: bool
 ) -> tuple[SyncPlan, Verdicts | None]:
-    """Sync a local store to another machine. Return the plan, and what the machine says of its copy if it changed."""
+    """Sync a local store to another machine or a bucket. Return the plan, and what the machine says of its copy if it
+    changed."""
+    if isinstance(place, Bucket):
+        client = BucketClient.connect(place.url)
+        with reading_bars() as advance:
+            sent = partial(advance, f"sending to {client.name}")
+            plan = bucket_store.push(source, client, missions, checksum=checksum, dry_run=dry_run, progress=sent)
+        return plan, None
     with (
         connected(place, _station(source.media.path), interactive=_interactive()) as ssh,
         mirrored(ssh, source.media, missions) as mirror,
@@ -56,10 +63,24 @@ def push(
 
 
 def pull(
-    place: Host, path: str, target: Repository | None, missions: Sequence[str], *, checksum: bool, dry_run: bool
+    place: Host | Bucket,
+    path: str,
+    target: Repository | None,
+    missions: Sequence[str],
+    *,
+    checksum: bool,
+    dry_run: bool,
 ) -> SyncPlan:
-    """Sync the store of another machine to the folder `path`, which has the store `target`, None for none. Return the
-    plan. Raise NoStore where none is there."""
+    """Sync the store of another machine or a bucket to the folder `path`, which has the store `target`, None for none.
+    Return the plan. Raise NoStore where none is there."""
+    if isinstance(place, Bucket):
+        client = BucketClient.connect(place.url)
+        with bucket_store.pulled(client, None if target is None else target.media, missions) as (source, far):
+            plan = plan_sync(source, target, missions, checksum=checksum)
+            if not dry_run:
+                with bytes_bar(f"copying from {client.name}", plan.bytes) as progress:
+                    apply_sync(plan, source, path, bring=partial(far.bring, progress=progress))
+        return plan
     with (
         connected(place, _station(path), interactive=_interactive()) as ssh,
         mirrored(ssh, None if target is None else target.media, missions) as mirror,

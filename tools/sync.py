@@ -16,10 +16,11 @@ from store.errors import FlightbagError, NoStore
 from store.ground.cleaning import clean as remove_droppings
 from store.ground.cleaning import droppings
 from store.ground.repository import Repository
+from store.ground.seen import Seen
 from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
-from store.remotes.place import Folder, Host, place_of
+from store.remotes.place import Bucket, Folder, Host, place_of
 from tools import render
-from tools.arguments import GiveUp, Json, patience_of, print_lines
+from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
 from tools.status import NO, OK, command, error_json, print_json, status_of, warn
@@ -62,7 +63,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="DST...",
-            help="The stores to copy to: folders, or user@host:PATH by ssh. One that does not exist is created.",
+            help="The stores to copy to: folders, user@host:PATH by ssh, or s3://BUCKET/PREFIX. "
+            "One that does not exist is created.",
         ),
     ],
     mission: Annotated[
@@ -86,13 +88,14 @@ def run(
     """
     bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
     outcomes = [_Outcome(target) for target in targets]
+    seen = Seen(cache_folder() / "seen")
     origin, places = place_of(source), [place_of(target) for target in targets]
     if any(not isinstance(place, Folder) for place in (origin, *places)):
         from tools import remotes
 
         remotes.check_places(origin, places, clean=clean)
     with patience(bound):
-        if isinstance(origin, Host):
+        if not isinstance(origin, Folder):
             _from_afar(outcomes[0], origin, mission or (), checksum=checksum, clean=clean, dry_run=dry_run)
         else:
             with Repository.open(source) as source_store:
@@ -100,13 +103,13 @@ def run(
                 check_targets(source_store, [one.target for one in near])
                 for one in near:
                     with _kept(one), _existing(one.target) as target_store:
-                        one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum)
+                        one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum, seen=seen)
                         if clean and dry_run and target_store is not None:
                             one.removed = droppings(target_store.media)
                 if near and not dry_run:
                     _apply(near, source_store, clean=clean)
                 for one, place in zip(outcomes, places, strict=True):
-                    if isinstance(place, Host):
+                    if not isinstance(place, Folder):
                         with _kept(one):
                             one.plan, one.verdicts = remotes.push(
                                 source_store, place, mission or (), checksum=checksum, dry_run=dry_run
@@ -129,7 +132,7 @@ def run(
 
 
 def _from_afar(
-    one: _Outcome, origin: Host, missions: Sequence[str], *, checksum: bool, clean: bool, dry_run: bool
+    one: _Outcome, origin: Host | Bucket, missions: Sequence[str], *, checksum: bool, clean: bool, dry_run: bool
 ) -> None:
     from tools import remotes
 
@@ -198,6 +201,7 @@ def _json_of(one: _Outcome) -> dict[str, Any]:
         "present": one.plan.present,
         "missions": [move.mission for move in one.plan.moves],
         "unchanged": list(one.plan.unchanged),
+        "as_seen": list(one.plan.seen),
         "newer_at_target": list(one.plan.newer),
         "refused": [{"mission": mission, "why": why} for mission, why in one.plan.refused],
         "trust_roots": list(one.plan.roots),
@@ -229,9 +233,20 @@ def _text(one: _Outcome, *, dry_run: bool, named: bool) -> Iterator[str]:
 def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, dry_run: bool) -> Iterator[str]:
     verb = "would copy" if dry_run else "copied"
     yield f"{verb} {len(plan.missing)} objects, {render.size(plan.bytes)}; {plan.present} were present"
+    yield from effect(plan, dry_run=dry_run)
+    for name in removed:
+        yield f"{'would remove' if dry_run else 'removed'} {name}"
+    for _, why in left:
+        yield f"NOT removed: {why}; remove it as a user who may (`lost+found` is of the file system, and may stay)"
+
+
+def effect(plan: SyncPlan, *, dry_run: bool) -> Iterator[str]:
+    """Yield what becomes of the missions, trust roots and small files of a plan, as lines for people."""
+    verb = "would copy" if dry_run else "copied"
     for word, missions in (
         ("would update" if dry_run else "updated", [move.mission for move in plan.moves]),
-        ("unchanged", plan.unchanged),
+        ("unchanged", [mission for mission in plan.unchanged if mission not in plan.seen]),
+        ("unchanged, with objects as the last sync saw them:", plan.seen),
         ("NOT copied, because the target has a newer one:", plan.newer),
     ):
         if missions:
@@ -242,10 +257,6 @@ def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, d
         yield f"{verb} trust root {', '.join(map(str, plan.roots))}"
     for folder, count in Counter(file.name.partition("/")[0] for file in plan.files).items():
         yield f"{verb} {render.many(count, f'file of {folder}/', f'files of {folder}/')}"
-    for name in removed:
-        yield f"{'would remove' if dry_run else 'removed'} {name}"
-    for _, why in left:
-        yield f"NOT removed: {why}; remove it as a user who may (`lost+found` is of the file system, and may stay)"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ that flies rests on it. This module reads and writes lines; it derives no histor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +66,15 @@ def append(media: Media, disk: Disk, event: Event) -> None:
     disk.append(media.absolute(LOG), _line(event, previous), sum(map(len, lines)))
     if not lines:
         disk.sync_directory(media.path)
+
+
+def rendered(events: Iterable[Event]) -> bytes:
+    """Return the bytes of a log that has these events alone."""
+    lines: list[bytes] = []
+    for event in events:
+        assert event.event in EVENTS
+        lines.append(_line(event, _hash(lines[-1]) if lines else FIRST))
+    return b"".join(lines)
 
 
 def events(media: Media) -> list[Event]:

@@ -21,7 +21,7 @@ from threading import Lock
 
 from blake3 import blake3
 
-from store.disk.durable import Disk
+from store.disk.durable import THREADS, Disk
 from store.disk.index import Index, Row
 from store.disk.locks import exclusive
 from store.disk.media import CHUNK, OBJECTS, Media, object_path
@@ -89,8 +89,10 @@ class Batch:
             self._disk.remove(path)
         return Added(id_, size, reused)
 
-    def add_all(self, objects: Iterable[tuple[Iterable[bytes], ObjectId | None]]) -> list[Added]:
-        """Stage many objects, a few at a time. An item is the chunks of an object and the id to expect, or None.
+    def add_all(
+        self, objects: Iterable[tuple[Iterable[bytes], ObjectId | None]], *, threads: int = THREADS
+    ) -> list[Added]:
+        """Stage many objects, `threads` at a time. An item is the chunks of an object and the id to expect, or None.
 
         Other threads iterate over the chunks. Raises the error of the first object that fails.
         """
@@ -100,7 +102,7 @@ class Batch:
             self._stopped = True
 
         try:
-            return self._disk.at_once(lambda one: self.add(*one), objects, stop=stop)
+            return self._disk.at_once(lambda one: self.add(*one), objects, threads=threads, stop=stop)
         finally:
             self._stopped = False
 

@@ -47,9 +47,12 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A store in an object storage: `s3://bucket/prefix`."""
+    """A store in an object storage: `s3://bucket/prefix`. The address may be none: then the client refuses it."""
 
     url: str
+
+    def __str__(self) -> str:
+        return f"{self.url.partition('://')[0]}://…"  # it may have a secret in it
 
 
 def place_of(text: str) -> Folder | Host | Bucket:
@@ -65,8 +68,8 @@ def place_of(text: str) -> Folder | Host | Bucket:
     if os.path.lexists(text):
         return Folder(text)
     if scheme := _URL.match(text):
-        if scheme[1] in SCHEMES:
-            return Bucket(text)
+        if bucket := bucket_of(text):
+            return bucket
         known = ", ".join(f"{one}://" for one in SCHEMES)
         remedy = f"give a folder, user@host:PATH, or a bucket by {known}"
         raise Invalid(f"{text[:80]!r}: {scheme[1]}:// is not known", remedy=remedy)
@@ -90,6 +93,11 @@ def place_of(text: str) -> Folder | Host | Bucket:
         remedy = "give the store a path without * ? [ \\ and control characters there"
         raise _bad(text, f"the path has the character {character[0]!r}", remedy)
     return Host(user, address[1] if address else host, _plain(path))
+
+
+def bucket_of(text: str) -> Bucket | None:
+    """Return the bucket that a text names; None for anything else, and for a folder of that name."""
+    return Bucket(text) if text.partition("://")[0] in SCHEMES and "://" in text and not os.path.lexists(text) else None
 
 
 def _plain(path: str) -> str:

@@ -31,7 +31,7 @@ def _forked(work: Callable[[], int]) -> int:
         os._exit(status)
 
 
-def _killed_after(work: Callable[[], int], seconds: float) -> bool:
+def killed_after(work: Callable[[], int], seconds: float) -> bool:
     """Runs the work in a child and kills it after so long; whether it was still at it."""
     pid = _forked(work)
     time.sleep(seconds)
@@ -88,7 +88,7 @@ def kill_builds(seed: int, count: int) -> tuple[int, list[str], float]:
             first = random.random() < 0.5
             desk = _copied(empty if first else built, folder / "desk")
             moment = random.random() * (whole if first else short)
-            killed += _killed_after(build(desk), moment)
+            killed += killed_after(build(desk), moment)
             what = f"a {'first' if first else 'second'} build killed after {moment:.3f} s"
             if not first:
                 losses += [f"{what}, before the next: {one}" for one in _still_whole(desk)]
@@ -128,7 +128,7 @@ def kill_syncs(seed: int, count: int) -> tuple[int, list[str], float]:
                 shutil.rmtree(target, ignore_errors=True)
             targets = random.choice((both[:1], both))
             moment = random.random() * whole[targets]
-            killed += _killed_after(sync(targets), moment)
+            killed += killed_after(sync(targets), moment)
             what = f"a sync to {len(targets)} killed after {moment:.3f} s"
             status = _done(sync(targets))
             losses += [f"{what}: the next one ended with {status}"] if status else []
