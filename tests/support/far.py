@@ -58,6 +58,8 @@ class FolderFar:
 
     def publish(self, names: Sequence[str], folder: str) -> None:
         self.calls.append(("publish", list(names)))
+        for name in ("missions", "objects", "trust"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
         for name in names:
             self._write(name, Path(folder, name).read_bytes())
 
