@@ -39,7 +39,7 @@ from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, apply_sync, batches
-from store.remotes.mirror import Listed, Mirror
+from store.remotes.mirror import LISTED, Listed, Mirror
 from store.remotes.place import Host
 
 # A connection that is not answered ends after 20 seconds, one that went silent after 60. An fsync there may take long.
@@ -47,10 +47,6 @@ _SSH = ("ConnectTimeout=20", "ServerAliveInterval=15", "ServerAliveCountMax=4", 
 _IDLE, _SILENT = 60, 300
 # Names with other bytes than text, and times, play no part: everything is judged by name, type and size.
 _LISTED = re.compile(r"([-a-zA-Z])\S{9,10} +([0-9,.]+) \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (.+)")
-_FILTERS = (
-    *("/*", "/objects/*", "/objects/*/*", "/missions/*", "/trust/*", "/trust/releases/*", "/drafts/*", "/orders/*"),
-    *("/results/*", "/receipts/*", "/withdrawn/*", "/withdrawn/releases/*"),
-)
 # So much of an error, and of an answer, is read.
 _ERROR_BYTES, _ANSWER_BYTES, _LINE = 8192, 16 * 2**20, 65536
 _FAILURE = re.compile(r"^rsync: (?:\[(\w+)\] )?.*\((\d{1,3})\)\s*$", re.MULTILINE)
@@ -153,7 +149,7 @@ class Ssh:
     # -- mirror.Far
 
     def listing(self) -> Iterator[Listed]:
-        filters = [*(f"--include={one}" for one in _FILTERS), "--exclude=*"]
+        filters = [*(f"--include=/{one}" for one in LISTED), "--exclude=*"]
         command = ["-r", "--list-only", "--no-h", *filters]
         try:  # 24: something went while the list was made
             for line in self._rsync(command, [self._there()], passed=(24,)):

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from store.disk.layout import ORDERS, RESULTS
+from store.disk.layout import ORDERS, PINS, RESULTS, SMALL_FILES
 from store.disk.media import object_path
 from store.errors import Conflict, Corrupt, NoStore, Unavailable
-from store.ground.repository import Repository
 from store.ground.orders import holder_of, read_order, read_result
+from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
 from store.ground.trust_chain import rotate
-from store.remotes.mirror import Listed, apply_push, mirrored, plan_push
+from store.remotes import mirror as mirror_module
+from store.remotes.mirror import LISTED, Listed, apply_push, mirrored, plan_push
 from tests.support.far import FolderFar
 from tests.support.missions import NOW, ROOT, root_draft, sign_root
 from tests.support.orders import FLEET, ORDER, Trip, result
@@ -132,6 +133,13 @@ class TestMirror:
         other = tmp_path / "other"
         with pytest.raises(Conflict, match="hangar:store is of the trust domain"):
             push(source, FolderFar(other))
+
+
+def test_every_folder_of_small_files_but_the_pins_is_mirrored() -> None:
+    patterns = [pattern.pattern for pattern, _ in mirror_module._SMALL]
+    for folder in SMALL_FILES:
+        assert any(pattern.startswith(f"{folder}/") for pattern in patterns) == (folder != PINS), folder
+        assert f"{folder}/*" in LISTED
 
 
 class TestOrders:
