@@ -21,11 +21,13 @@ from store.disk.layout import BAGS, MISSIONS, TOML, TOML_LIMIT, store_above
 from store.disk.media import CHUNK, FOLDER_LIMIT, Media, object_path
 from store.disk.medium import largest_file
 from store.disk.opening import OtherType, open_file, type_name
-from store.errors import Corrupt, Invalid, Unavailable
+from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.format.cose import Envelope
 from store.format.ids import ObjectId
 from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest
 from store.format.ref import ref_id
+from store.ground import receipts
+from store.ground.needs import need_of_stored
 from store.ground.repository import Repository, SmallFile
 from store.ground.sync import SyncPlan, plan_sync
 from store.remotes.tar import BLOCK, END, Member, TarReader, padding, render, render_comment
@@ -149,6 +151,24 @@ def plan_pack(
         for number, part in enumerate(parts, 1)
     )
     return Pack(plan, tuple(heads), tuple(map(tuple, parts)))
+
+
+def carried_by(source: Repository, data: bytes) -> set[ObjectId]:
+    """Return the objects that the writer of a receipt has verified: the closure of the mission that it names.
+
+    The receipt is a claim of its key: where it does not hold, `unpack` lacks something and says so. Raise as
+    `receipts.parsed` does, Invalid for a receipt of a flight, and NotFound where the source has that manifest no more.
+    """
+    receipt = receipts.parsed(data, source.trust_root().root)
+    if receipt.verified is None:
+        text = "the receipt is of a flight, and names no objects"
+        raise Invalid(text, remedy="give the receipt of a takeoff check, or a store", kind="bad-receipt")
+    manifest = receipt.verified.manifest
+    try:
+        return {id_ for id_, _ in need_of_stored("the receipt", manifest, source.evidence)}
+    except NotFound as error:
+        text = f"{source.media.path} lacks the manifest {manifest}, which the receipt names, or its table"
+        raise error.restated(text, remedy="pack without --against", object=manifest) from error
 
 
 def _small_files(source: Repository, plan: SyncPlan, *, whole: bool) -> Iterator[SmallFile]:

@@ -17,16 +17,18 @@ from blake3 import blake3
 from store.disk.durable import Disk
 from store.disk.locks import Locked
 from store.disk.media import object_path
-from store.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
+from store.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable, Untrusted
+from store.format.ids import ObjectId
+from store.ground import receipts
 from store.ground.gc import collect
-from store.ground.repository import Repository
+from store.ground.repository import Repository, SmallFile
 from store.ground.sync import held
 from store.ground.trust_chain import put_into_effect
-from store.remotes.pack import Pack, plan_pack, write_files, write_part
+from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_part
 from store.remotes.tar import BLOCK
 from store.remotes.unpack import unpack
 from tests.faults.disks import PowerCut, PowerFails, Recorded
-from tests.support.missions import NOW, ROOT, flight, next_root, sign_root
+from tests.support.missions import NOW, ROOT, flight, key, next_root, sign_root
 from tests.support.stores import (
     ENGINE,
     NORTH,
@@ -151,6 +153,57 @@ class TestAgainst:
         there = make_store(tmp_path / "there", flight(root=root), root=sign_root(root, "root-a"))
         with pytest.raises(Conflict):
             packed(source, against=there)
+
+
+class TestAgainstAReceipt:
+    """What an aircraft has verified stays at home."""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        store = make_store(tmp_path / "source", NORTH)
+        publish(store, later(NORTH, new=b"small"))
+        return store
+
+    def pack(self, source: Path, receipt: bytes) -> bytes:
+        with Repository.open(source) as here:
+            return part_of(plan_pack(here, None, (), carried=carried_by(here, receipt)), 0, here)
+
+    def test_only_what_it_does_not_name(self, source: Path, tmp_path: Path) -> None:
+        there = make_store(tmp_path / "there", NORTH)
+        data = self.pack(source, a_receipt(there).data)
+        new = later(NORTH, new=b"small")
+        objects = {name for name in names_in(data) if name.startswith("objects/")}
+        assert objects == {object_path(id_) for id_ in (ObjectId.of(b"small"), new.manifest.table, new.manifest_id)}
+        assert "log" not in names_in(data)
+        assert unpack(io.BytesIO(data), "bag.tar", there).plan is not None
+        assert check(there, NORTH.id).go
+        with pytest.raises(Corrupt) as caught:  # a receipt is a claim
+            unpack(io.BytesIO(data), "bag.tar", tmp_path / "elsewhere")
+        assert caught.value.kind == "incomplete-bag"
+
+    def test_what_is_no_such_receipt(self, source: Path, tmp_path: Path) -> None:
+        there = make_store(tmp_path / "there", NORTH)
+        whole = a_receipt(there).data
+        with pytest.raises((Corrupt, Untrusted)):
+            self.pack(source, whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(Corrupt):
+            self.pack(source, bytes(100_000))
+        flown = replace(receipts.parsed(whole, ROOT), verified=None, aircraft="uav-07", clock="known")
+        with pytest.raises(Invalid):
+            self.pack(source, receipts.signed(flown, key("uav"), ROOT).data)
+
+    def test_a_manifest_that_is_gone(self, source: Path, tmp_path: Path) -> None:
+        receipt = a_receipt(make_store(tmp_path / "there", NORTH)).data
+        file_of(source, NORTH.manifest_id).unlink()
+        with pytest.raises(NotFound) as caught:
+            self.pack(source, receipt)
+        assert str(NORTH.manifest_id) in caught.value.message
+
+
+def a_receipt(store: Path) -> SmallFile:
+    """The receipt of a takeoff check of NORTH."""
+    signer = key("uav")
+    return receipts.signed(receipts.of_check(check(store, NORTH.id), signer.public), signer, ROOT)
 
 
 class TestParts:
