@@ -16,9 +16,10 @@ from store.errors import FlightbagError, NoStore
 from store.ground.cleaning import clean as remove_droppings
 from store.ground.cleaning import droppings
 from store.ground.repository import Repository
+from store.ground.seen import Seen
 from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
 from tools import render
-from tools.arguments import GiveUp, Json, patience_of, print_lines
+from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
 from tools.status import NO, OK, command, error_json, print_json, status_of, warn
@@ -70,11 +71,12 @@ def run(
     """
     bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
     outcomes = [_Outcome(target) for target in targets]
+    seen = Seen(cache_folder() / "seen")
     with patience(bound), Repository.open(source) as source_store:
         check_targets(source_store, targets)
         for one in outcomes:
             with _kept(one), _existing(one.target) as target_store:
-                one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum)
+                one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum, seen=seen)
                 if clean and dry_run and target_store is not None:
                     one.removed = droppings(target_store.media)
         if not dry_run:
@@ -144,6 +146,7 @@ def _json_of(one: _Outcome) -> dict[str, Any]:
         "present": one.plan.present,
         "missions": [move.mission for move in one.plan.moves],
         "unchanged": list(one.plan.unchanged),
+        "as_seen": list(one.plan.seen),
         "newer_at_target": list(one.plan.newer),
         "refused": [{"mission": mission, "why": why} for mission, why in one.plan.refused],
         "trust_roots": list(one.plan.roots),
@@ -182,7 +185,8 @@ def effect(plan: SyncPlan, *, dry_run: bool) -> Iterator[str]:
     verb = "would copy" if dry_run else "copied"
     for word, missions in (
         ("would update" if dry_run else "updated", [move.mission for move in plan.moves]),
-        ("unchanged", plan.unchanged),
+        ("unchanged", [mission for mission in plan.unchanged if mission not in plan.seen]),
+        ("unchanged, with objects as the last sync saw them:", plan.seen),
         ("NOT copied, because the target has a newer one:", plan.newer),
     ):
         if missions:

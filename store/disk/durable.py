@@ -92,7 +92,7 @@ class Disk:
     def sync_files(self, paths: Iterable[str]) -> None:
         """Make all of these files durable in one barrier. They lie on one file system."""
         files = list(paths)
-        if len(files) >= _MANY and _sync_all(os.path.dirname(files[0])):
+        if len(files) >= _MANY and self.sync_file_system(os.path.dirname(files[0])):
             return
 
         def sync(path: str) -> None:
@@ -104,6 +104,11 @@ class Disk:
                     os.close(fd)
 
         self.at_once(sync, files, threads=_SYNC_THREADS)
+
+    def sync_file_system(self, folder: str) -> bool:
+        """Make everything durable on the file system of a folder. False where nothing vouches for that: on a file
+        system that is not known to write everything out."""
+        return _sync_all(folder)
 
     def at_once(
         self,

@@ -18,6 +18,8 @@ MISSIONS, TRUST = "missions", "trust"
 PINS, DRAFTS = "pins", "drafts"
 ORDERS, RESULTS = "orders", "results"
 RECEIPTS = "receipts"
+# Folders of small files, which are replaced by name.
+SMALL_FILES = (DRAFTS, MISSIONS, ORDERS, PINS, RECEIPTS, RESULTS, TRUST)
 INDEX, LOCKS = "index", "lock"
 TMP = "tmp"
 QUARANTINE = "quarantine"

@@ -72,6 +72,14 @@ class FileStamp(NamedTuple):
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
+class ShardState(NamedTuple):
+    """The state of a folder of objects: a digest of its inode, its times and the names in it, as the medium lists them,
+    and the newest of these times in nanoseconds."""
+
+    digest: bytes
+    newest: int
+
+
 class Media:
     """An open folder of a store. A directory below it stays open once it was used, so a walk opens each of them once.
 
@@ -276,7 +284,7 @@ class Media:
         """Return at most so many names of a directory, with `folders` of the folders in it, in the order in which the
         medium lists them."""
         with _explained(self.absolute(name)), os.scandir(self.directory(name)) as entries:
-            wanted = (entry for entry in entries if not folders or entry.is_dir(follow_symlinks=False))
+            wanted = (entry for entry in entries if entry.is_dir(follow_symlinks=False)) if folders else entries
             return [entry.name for entry in islice(wanted, most)]
 
     def names_if_there(self, name: str) -> list[str]:
@@ -321,6 +329,26 @@ class Media:
             if error.kind == "too-many":
                 raise
             # Something else has the name of the folder.
+
+    def shard_state(self, first: int) -> ShardState | None:
+        """Return the state of the folder `objects/<first in hex>`; None for one of too many names. Where the store has
+        no such folder is a state, too.
+
+        Raises Unavailable where it cannot be listed.
+        """
+        folder = self._shard(first)
+        if folder is None:
+            return ShardState(bytes(32), 0)
+        name = f"{OBJECTS}/{first:02x}"
+        with _explained(self.absolute(name)):
+            status = os.fstat(folder)  # before the names: what changes them later changes this
+        names = self.first_names(name, SHARD_LIMIT + 1)
+        if len(names) > SHARD_LIMIT:
+            return None
+        stamp = FileStamp.of(status)
+        text = "/".join(map(str, (stamp.inode, stamp.mtime, stamp.ctime, *names)))
+        digest = blake3(os.fsencode(text)).digest()
+        return ShardState(digest, max(stamp.mtime, stamp.ctime))
 
     def lacking(self, objects: Iterable[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
         """Return those of the objects, given as (id, size), in whose place no regular file of that size lies.

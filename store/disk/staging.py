@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from store.disk.durable import Disk
-from store.disk.layout import TMP
+from store.disk.layout import SMALL_FILES, TMP
 from store.disk.media import FOLDER_LIMIT, OBJECTS, Media
-from store.errors import FlightbagError, NotFound, Unavailable
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -118,13 +118,20 @@ def _first_folders(media: Media) -> list[str]:
 
 
 def _settle(media: Media, disk: Disk) -> None:
-    """Sync every directory of objects: step 4 of the publication order (FORMAT.md 2.4)."""
-    for first in range(256):
-        shard = f"{OBJECTS}/{first:02x}"
+    """Sync every directory that a transaction renames into: steps 4 and 7 of the publication order (FORMAT.md 2.4)."""
+    small = [f"{name}/{inner}" for name in SMALL_FILES for inner in _folders(media, name)]
+    for name in (*(f"{OBJECTS}/{first:02x}" for first in range(256)), OBJECTS, *SMALL_FILES, *small):
         with suppress(NotFound):
-            if media.file_type(shard) == "directory":
-                disk.sync_directory(media.absolute(shard))
-    disk.sync_directory(media.absolute(OBJECTS))
+            if media.file_type(name) == "directory":
+                disk.sync_directory(media.absolute(name))
+
+
+def _folders(media: Media, name: str) -> list[str]:
+    """Return the folders in a folder of the store; none where it is missing, or something else has its name."""
+    try:
+        return sorted(media.first_names(name, folders=True))
+    except (NotFound, Corrupt):
+        return []
 
 
 def empty(disk: Disk, folder: str) -> None:

@@ -166,7 +166,9 @@ class Repository:
         """Replace a small file of the store, durably. Raise Corrupt if its folder is a link."""
         self.media.directory(os.path.dirname(name))
         with Staging(self.media, self.disk) as staging:
-            replace_file(self.disk, self.media.absolute(name), data, staging.folder())
+            folder, staging.unsettled = staging.folder(), True
+            replace_file(self.disk, self.media.absolute(name), data, folder)
+            staging.unsettled = False
 
     def make_folders(self, folder: str) -> None:
         """Make a folder of the store, and those that it lies in, durably. Raise Corrupt or Unavailable if one is a
@@ -194,10 +196,12 @@ class Repository:
                 finally:
                     os.close(fd)
             self.disk.sync_files(staged)
+            staging.unsettled = True
             for path, file in zip(staged, files, strict=True):
                 self.disk.rename(path, self.media.absolute(file.name))
             for folder in folders:
                 self.disk.sync_directory(self.media.absolute(folder))
+            staging.unsettled = False
 
     def move_ref(self, mission: str, manifest: ObjectId, event: str, sequence: int) -> None:
         """Move a mission's ref to a manifest, durably: the log line, then the ref (steps 6 and 7 of a publication).

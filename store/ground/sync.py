@@ -34,6 +34,7 @@ from store.format.ref import ref_id
 from store.ground import orders, receipts
 from store.ground.fanout import Fanout, Feed
 from store.ground.repository import Repository, SmallFile
+from store.ground.seen import Look, Seen
 from store.ground.trust_chain import put_into_effect
 from store.takeoff.clock import Moment
 from store.takeoff.mission import Binding, Opened
@@ -62,9 +63,10 @@ class Move:
 class SyncPlan:
     """The effect of a sync. `missing` has (id, size) in the order of copying: manifests after the objects they name.
 
-    `present` counts the objects that the target has. `roots` are the versions of trust roots to bring. `moves`,
-    `unchanged` and `newer` (at the target) have the missions. `refused` has the missions that do not verify at the
-    source, for instance after a revocation, each with the reason; the trust roots are brought all the same.
+    `present` counts the objects that were looked at and that the target has. `roots` are the versions of trust roots to
+    bring. `moves`, `unchanged` and `newer` (at the target) have the missions; `seen` has those of the unchanged ones of
+    which not every object was looked at again. `refused` has the missions that do not verify at the source, for
+    instance after a revocation, each with the reason; the trust roots are brought all the same.
     """
 
     missing: tuple[tuple[ObjectId, int], ...]
@@ -74,6 +76,7 @@ class SyncPlan:
     unchanged: tuple[str, ...]
     newer: tuple[str, ...]
     refused: tuple[tuple[str, str], ...] = ()
+    seen: tuple[str, ...] = ()
     # Everything small that travels beside objects, roots and refs: placed after the roots and before the refs, in this
     # order, each atomically.
     files: tuple[SmallFile, ...] = ()
@@ -93,12 +96,15 @@ def plan_sync(
     *,
     checksum: bool = False,
     resident: Callable[[ObjectId, int], bool] | None = None,
+    seen: Seen | None = None,
 ) -> SyncPlan:
     """Return the plan that brings `missions` (none: all) to the target; None is a target that does not exist yet.
 
     The target has an object if a file with its name and size exists there, because the takeoff check reads every byte
     anyway. With `checksum` the files are read, so that damaged objects are copied again. `resident` answers in place of
     the folder, for a target of which `target` is only a part: whether the target has an object, given with its size.
+    `seen` has what the last sync saw at the target, and keeps what this one sees: objects of missions that did not
+    change are then not looked at again in a folder whose state is the same (see `seen`).
 
     Raise NotFound for an unknown mission, Corrupt if a mission in `missions` does not verify at the source, and
     Conflict if the target is of another trust domain, has a newer trust root that does not accept a mission, or has
@@ -109,15 +115,21 @@ def plan_sync(
     roots = _roots_to_copy(source, source_root, target)
     wanted: dict[bytes, int] = {}
     last: dict[bytes, int] = {}
-    moves, unchanged, newer, refused = [], [], [], []
+    moves, unchanged, newer, refused, as_seen = [], [], [], [], []
+    # Of the missions that did not change: their manifests, and the objects to look at.
+    same: dict[ObjectId, dict[bytes, int]] = {}
+    look = None
+    if seen is not None and target is not None and resident is None and not checksum:
+        look = seen.look(target.media)
     # A manifest or table that does not verify at the target may have the right name and size.
     doubted: set[ObjectId] = set()
     judge = _newer_root(target, source_root)
     for mission in dict.fromkeys(missions or source.missions()):
-        if judge is None and target is not None and (closure := _same_at(source, source_root, target, mission)):
+        if judge is None and target is not None and (found := _same_at(source, source_root, target, mission, look)):
             unchanged.append(mission)
-            last |= closure.manifest
-            wanted |= closure.rest
+            same[found.manifest] = found.objects
+            if found.spared:
+                as_seen.append(mission)
             continue
         try:
             opened = source.current(mission)
@@ -155,9 +167,11 @@ def plan_sync(
         _add_closure(source, opened, wanted, last)
     files: tuple[SmallFile, ...] = ()
     if not missions:
-        files, objects = orders.to_bring(source, target)
+        files, needed = orders.to_bring(source, target)
         files += receipts.to_bring(source, target, source_root.root)
-        wanted.update(objects.items())
+        wanted.update(needed.items())
+    for objects in same.values():
+        wanted |= objects
     for manifest in last:
         wanted.pop(manifest, None)
 
@@ -173,6 +187,9 @@ def plan_sync(
         ]
 
     missing = tuple((ObjectId(id_), size) for id_, size in (*sorted(lacking(wanted)), *lacking(last)))
+    if seen is not None and look is not None and target is not None:
+        lost = {id_ for id_, _ in missing}
+        seen.keep(look, [id_ for id_, objects in same.items() if lost.isdisjoint(objects)], target.media, target.disk)
     return SyncPlan(
         missing,
         len(wanted) + len(last) - len(missing),
@@ -181,6 +198,7 @@ def plan_sync(
         tuple(unchanged),
         tuple(newer),
         tuple(refused),
+        tuple(as_seen),
         files,
         (*wanted.items(), *last.items()),
         target_log,
@@ -194,16 +212,18 @@ def _log_of(target: Repository | None) -> FileStamp | None:
         return None
 
 
-class _Closure(NamedTuple):
-    """The objects of a mission with their sizes: its manifest, and the rest."""
+class _Same(NamedTuple):
+    """A mission that did not change: its manifest, the objects to look for at the target, with their sizes, and whether
+    some were spared because the last sync saw them."""
 
-    manifest: dict[bytes, int]
-    rest: dict[bytes, int]
+    manifest: ObjectId
+    objects: dict[bytes, int]
+    spared: bool
 
 
-def _same_at(source: Repository, root: SignedRoot, target: Repository, mission: str) -> _Closure | None:
-    """Return the closure of a mission of which both stores have the same manifest and table, byte for byte, and whose
-    signatures hold under the newest trust root of the source; None where a closer look has to decide.
+def _same_at(source: Repository, root: SignedRoot, target: Repository, mission: str, look: Look | None) -> _Same | None:
+    """Return what to look for of a mission of which both stores have the same manifest and table, byte for byte, and
+    whose signatures hold under the newest trust root of the source; None where a closer look has to decide.
 
     Nothing of such a mission changes at the target but for objects that it lacks. So the table, whose bytes have the
     signed id, only says which objects these are: whether it is canonical and has the signed Merkle root was judged
@@ -213,23 +233,28 @@ def _same_at(source: Repository, root: SignedRoot, target: Repository, mission: 
         id_ = ref_id(source.evidence.ref(mission))
         if _ref_at(target, mission) != id_:
             return None
-        signed = open_signed(source.evidence, id_, root)
+        signed = open_signed(source.evidence, id_, root, newest=True)
         if not isinstance(signed, SignedManifest) or signed.manifest.mission.id != mission:
             return None
         m = signed.manifest
         target.media.digest(id_, signed.size)
         target.media.digest(m.table, m.table_size)
+        if look is not None and look.covers(id_):
+            return _Same(id_, {}, spared=True)
         table = bytes(source.evidence.bytes_of(m.table, m.table_size))
-        rest: dict[bytes, int] = {m.table: m.table_size}
-        rest |= {release: source.media.stamp(object_path(release)).size for release in m.releases}
+        objects: dict[bytes, int] = {id_: signed.size, m.table: m.table_size}
+        objects |= {release: source.media.stamp(object_path(release)).size for release in m.releases}
         entries = load(table, limit=TABLE_LIMIT, what="the entry table")
         if len(entries) != m.count:
             return None
         for _, _, object_, size, _, _ in entries:
             if type(object_) is not bytes or len(object_) != DIGEST_SIZE or type(size) is not int:
                 return None
-            rest[object_] = size
-        return _Closure({id_: signed.size}, rest)
+            objects[object_] = size
+        if look is None or id_ not in look.manifests:
+            return _Same(id_, objects, spared=False)
+        left = {object_: size for object_, size in objects.items() if object_[0] not in look.trusted}
+        return _Same(id_, left, spared=len(left) < len(objects))
     except (FlightbagError, TypeError, ValueError):
         return None
 

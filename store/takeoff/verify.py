@@ -120,8 +120,11 @@ class SignedManifest(NamedTuple):
     trust_root: TrustRoot
 
 
-def open_signed(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> SignedManifest | tuple[Finding, ...]:
-    """Steps A to C for the manifest with the id `id_`, and of step D its payload."""
+def open_signed(
+    evidence: Evidence, id_: ObjectId, pinned: SignedRoot, *, newest: bool = False
+) -> SignedManifest | tuple[Finding, ...]:
+    """Steps A to C for the manifest with the id `id_`, and of step D its payload. With `newest` the pinned root is the
+    newest one of the evidence, as the caller has just found: step B is done."""
     findings: list[Finding] = []
     envelope = root = None
     data = b""
@@ -131,7 +134,7 @@ def open_signed(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Signed
     except FlightbagError as error:
         findings.append(Finding.of(error, step="A", entry="manifest", remedy=_of_bytes(error, _SYNC_MISSION)))
     try:  # B
-        root = newest_root(evidence, pinned).root
+        root = (pinned if newest else newest_root(evidence, pinned)).root
     except FlightbagError as error:
         findings.append(_chain_finding(error, evidence, pinned))
     if envelope is None or root is None:

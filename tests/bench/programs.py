@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
     "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
     "RESTIC_PASSWORD": "bench",
+    "RESTIC_FROM_PASSWORD": "bench",
     "PYTHONPATH": str(ROOT),
     # Compiled once, as an installed program is.
     "PYTHONDONTWRITEBYTECODE": "",

@@ -175,6 +175,32 @@ class TestLacking:
         assert caught.value.errno == errno.EIO
 
 
+class TestShardState:
+    def test_it_changes_with_a_name_that_comes_or_goes_and_not_with_a_look(self, store: Path) -> None:
+        shard = store / "objects" / "ab"
+        with Media(store) as media:
+            states = [media.shard_state(0xAB)]
+        for change in (
+            lambda: shard.mkdir(parents=True),
+            lambda: (shard / "one").touch(),
+            lambda: (shard / "one").rename(shard / "two"),
+            lambda: (shard / "two").unlink(),
+        ):
+            change()
+            with Media(store) as media:
+                states.append(media.shard_state(0xAB))
+                assert media.shard_state(0xAB) == states[-1]
+        assert len({state.digest for state in states if state is not None}) == 5
+
+    def test_one_of_too_many_names_has_none(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("store.disk.media.SHARD_LIMIT", 2)
+        (shard := store / "objects" / "ab").mkdir(parents=True)
+        for number in range(3):
+            (shard / f"{number}").touch()
+        with Media(store) as media:
+            assert media.shard_state(0xAB) is None
+
+
 class TestDigest:
     @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
     @pytest.mark.parametrize("keep", [False, True])

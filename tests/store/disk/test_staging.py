@@ -132,15 +132,17 @@ def test_a_medium_without_locks_is_an_error(store: Path, monkeypatch: pytest.Mon
 
 
 def test_sweep_makes_durable_what_the_dead_may_have_renamed(store: Path) -> None:
-    """Step 4 for every folder of objects, before the mark of the dead transaction goes."""
+    """Steps 4 and 7 for every folder of objects and of small files, before the mark of the dead transaction goes."""
     (store / "objects" / "ab").mkdir()
+    (store / "trust" / "releases").mkdir()
+    (store / "drafts").symlink_to(store / "trust")
     (store / "objects" / "link").symlink_to(store / "missions")
     (store / "tmp" / "1-dead").mkdir()
     disk = Recorded()
     with Media(store) as media:
         assert sweep(media, disk) == 1
     synced = [path for name, path in disk.operations if name == "sync-directory"]
-    assert synced == [str(store / "objects" / "ab"), str(store / "objects")]
+    assert synced == [str(store / name) for name in ("objects/ab", "objects", "missions", "trust", "trust/releases")]
     assert disk.operations[-1] == ("remove", str(store / "tmp" / "1-dead"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -459,6 +460,29 @@ class TestInterrupted:
         left = medium.leave(tmp_path / "left", names="durable")
         assert check(left, NORTH.id).go, check(left, NORTH.id).findings
 
+    @pytest.mark.parametrize("folder", ["missions", "trust"])
+    @pytest.mark.parametrize("stop", ["killed", "failed"])
+    def test_a_ref_or_root_whose_folder_was_never_synced_is_durable_after_the_next(
+        self, source: Path, tmp_path: Path, folder: str, stop: str
+    ) -> None:
+        """The next sync finds it in its place, and has nothing to move."""
+        target = tmp_path / "target"
+        renamed: list[str] = []
+
+        class Broken(Recorded):
+            def before(self, operation: str, path: str) -> None:
+                renamed.extend([path] if operation == "rename" and f"/{folder}/" in path else [])
+                if operation == "sync-directory" and path.endswith(f"/{folder}") and renamed:
+                    raise PowerFails if stop == "killed" else Unavailable("bad stick")
+
+        with pytest.raises((PowerFails, Unavailable)):
+            sync(source, target, NORTH.id, disk=Broken())
+        assert renamed
+        sync(source, target, NORTH.id, disk=(after := Recorded()))
+        assert ("sync-directory", f"{target}/{folder}") in after.operations
+        assert check(target, NORTH.id).go
+        assert os.listdir(target / "tmp") == []
+
 
 class Failing(Orderly):
     """Fails, or does `instead`, from operation number `at` on in one folder; `operations` counts those there."""
@@ -530,6 +554,31 @@ class TestSeveral:
             assert not self.sync(source, targets)
             assert check(targets[0], NORTH.id).go
             assert os.listdir(targets[0] / "tmp") == []
+
+    @pytest.mark.parametrize("at", [1, 12, 30, 60])
+    @pytest.mark.parametrize("how", ["pulled", "full", "read-only"])
+    def test_a_cable_that_is_pulled_and_a_disk_that_is_full(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, at: int
+    ) -> None:
+        """The real error of the system, wherever it meets the sync; then the same sync again."""
+        bad, good = tmp_path / "bad", tmp_path / "good"
+
+        def happens() -> None:
+            if how == "pulled":
+                shutil.rmtree(bad, ignore_errors=True)
+            else:
+                number = errno.ENOSPC if how == "full" else errno.EROFS
+                raise Unavailable(f"{bad} cannot be written", kind="unwritable", path=str(bad), errno=number)
+
+        errors = self.sync(source, [bad, good], Failing(bad, at, happens))
+        assert set(errors) == {str(bad)}
+        assert isinstance(errors[str(bad)], Unavailable)
+        for mission in (NORTH.id, SOUTH.id):
+            assert check(good, mission).go
+        assert not self.sync(source, [bad, good])
+        for mission in (NORTH.id, SOUTH.id):
+            assert check(bad, mission).go
+        assert not audit(bad).errors
 
     def test_one_that_hangs_keeps_no_other_waiting(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """It hangs until the other is whole, and then goes on."""
