@@ -356,9 +356,9 @@ def test_a_crash_at_any_operation_is_resumed(tmp_path: Path) -> None:
     disk = Recorded()
     run(counted, disk)
     seen = [(name, path.removeprefix(f"{counted}/")) for name, path in disk.operations]
-    # The last of each kind: the same operation under the same folder.
-    kinds = {(name, *re.sub(r"[0-9a-f]{32}", "*", path).split("/")[:3:2]): at for at, (name, path) in enumerate(seen)}
-    assert len(kinds) > 20
+    # The last of each kind: the same operation under the same top folder.
+    kinds = {(name, path.partition("/")[0]): at for at, (name, path) in enumerate(seen)}
+    assert len(kinds) > 15
     for stop in sorted(kinds.values()):
         target = copy_of(before, tmp_path / "target")
         with pytest.raises(PowerFails):
