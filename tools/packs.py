@@ -66,6 +66,12 @@ def pack_command(
             metavar="4GB", help="Write parts of at most this size: FILE with 01-of-12 in its name, and so on."
         ),
     ] = None,
+    delta: Annotated[
+        bool,
+        typer.Option(
+            "--delta", help="Where an object is much like one that STORE has, pack the difference. For a radio."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Pack missions into one file, a plain tar. The same missions give the same bytes.
@@ -74,13 +80,15 @@ def pack_command(
     """
     if not output:
         raise Invalid("-o is missing", remedy="give -o FILE, or -o - for standard output")
+    receipt = None if against is None else _receipt(against)
+    if delta and (against is None or receipt is not None):
+        raise Invalid("--delta needs --against STORE", remedy="give the store that the difference is from")
     stream = _stream(output, split, as_json=as_json)
     with patience(Bound(store, None, as_json=as_json)), Repository.open(store) as source, held(source):
-        receipt = None if against is None else _receipt(against)
         carried = frozenset() if receipt is None else carried_by(source, receipt)
         with nullcontext() if against is None or receipt is not None else Repository.open(against) as target:
             most = None if split is None else size_of(split)
-            bag = plan_pack(source, target, missions or (), split=most, carried=carried)
+            bag = plan_pack(source, target, missions or (), split=most, carried=carried, delta=delta)
         with bytes_bar("packing", sum(bag.sizes)) as progress:
             if stream is None:
                 files = write_files(bag, source, output, progress=progress)
@@ -169,6 +177,12 @@ def _packed(bag: Pack, files: list[str]) -> Iterator[str]:
     plan = bag.plan
     present = f"; the other side has {plan.present}" if plan.present else ""
     yield f"packed {render.many(len(plan.missing), 'object')}, {render.size(plan.bytes)}{present}"
+    if bag.differences:
+        small, large = (sum(sizes) for sizes in zip(*((one.size, one.whole) for one in bag.differences), strict=True))
+        yield (
+            f"of {render.many(len(bag.differences), 'object')} the difference: {render.size(small)} in the place of "
+            f"{render.size(large)}"
+        )
     if carried := sorted([*(move.mission for move in plan.moves), *plan.unchanged]):
         yield f"missions: {', '.join(carried)}"
     if plan.newer:
@@ -186,6 +200,7 @@ def _packed_json(bag: Pack, files: list[str]) -> dict[str, Any]:
         "objects": len(plan.missing),
         "bytes": plan.bytes,
         "present": plan.present,
+        "differences": len(bag.differences),
         "missions": sorted([*(move.mission for move in plan.moves), *plan.unchanged]),
         "newer_at_target": list(plan.newer),
         "refused": [{"mission": mission, "why": why} for mission, why in plan.refused],

@@ -1,13 +1,13 @@
-"""The command `sync`: copies missions to other stores."""
+"""The command `sync`: copies missions to other stores, and from them."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,37 +18,54 @@ from store.ground.cleaning import droppings
 from store.ground.repository import Repository
 from store.ground.seen import Seen
 from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
+from store.remotes.place import Bucket, Folder, Host, place_of
 from tools import render
 from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
 from tools.status import NO, OK, command, error_json, print_json, status_of, warn
 
+if TYPE_CHECKING:  # only a sync with another machine loads these
+    from store.remotes.ssh import Verdicts
+
 
 @dataclass
 class _Outcome:
     """What became of one destination: its plan and the error that stopped it, None without; what `--clean` removed, and
-    (path, why) of what it could not remove."""
+    (path, why) of what it could not remove. `verdicts` is what another machine says of its copy."""
 
     target: str
     plan: SyncPlan | None = None
     error: FlightbagError | None = None
     removed: list[str] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
+    verdicts: Verdicts | None = None
 
     @property
     def status(self) -> int:
         if self.error is not None:
             return status_of(self.error)
-        return NO if self.plan is None or self.plan.newer or self.plan.refused or self.left else OK
+        if self.plan is None or self.plan.newer or self.plan.refused or self.left:
+            return NO
+        if self.verdicts is None:
+            return OK
+        from tools import remotes
+
+        return remotes.status_of_verdicts(self.verdicts)
 
 
 @command
 def run(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="The store to copy from.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="The store to copy from: a folder, or user@host:PATH by ssh.")
+    ],
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="DST...", help="The stores to copy to. One that does not exist is created."),
+        typer.Argument(
+            metavar="DST...",
+            help="The stores to copy to: folders, user@host:PATH by ssh, or s3://BUCKET/PREFIX. "
+            "One that does not exist is created.",
+        ),
     ],
     mission: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Copy only this mission. May be repeated.")
@@ -72,15 +89,31 @@ def run(
     bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
     outcomes = [_Outcome(target) for target in targets]
     seen = Seen(cache_folder() / "seen")
-    with patience(bound), Repository.open(source) as source_store:
-        check_targets(source_store, targets)
-        for one in outcomes:
-            with _kept(one), _existing(one.target) as target_store:
-                one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum, seen=seen)
-                if clean and dry_run and target_store is not None:
-                    one.removed = droppings(target_store.media)
-        if not dry_run:
-            _apply(outcomes, source_store, clean=clean)
+    origin, places = place_of(source), [place_of(target) for target in targets]
+    if any(not isinstance(place, Folder) for place in (origin, *places)):
+        from tools import remotes
+
+        remotes.check_places(origin, places, clean=clean)
+    with patience(bound):
+        if not isinstance(origin, Folder):
+            _from_afar(outcomes[0], origin, mission or (), checksum=checksum, clean=clean, dry_run=dry_run)
+        else:
+            with Repository.open(source) as source_store:
+                near = [one for one, place in zip(outcomes, places, strict=True) if isinstance(place, Folder)]
+                check_targets(source_store, [one.target for one in near])
+                for one in near:
+                    with _kept(one), _existing(one.target) as target_store:
+                        one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum, seen=seen)
+                        if clean and dry_run and target_store is not None:
+                            one.removed = droppings(target_store.media)
+                if near and not dry_run:
+                    _apply(near, source_store, clean=clean)
+                for one, place in zip(outcomes, places, strict=True):
+                    if not isinstance(place, Folder):
+                        with _kept(one):
+                            one.plan, one.verdicts = remotes.push(
+                                source_store, place, mission or (), checksum=checksum, dry_run=dry_run
+                            )
     if len(outcomes) == 1 and (error := outcomes[0].error) is not None:
         raise error
     if as_json:
@@ -96,6 +129,19 @@ def run(
         )
     statuses = [one.status for one in outcomes]
     return NO if NO in statuses else max(statuses)
+
+
+def _from_afar(
+    one: _Outcome, origin: Host | Bucket, missions: Sequence[str], *, checksum: bool, clean: bool, dry_run: bool
+) -> None:
+    from tools import remotes
+
+    with _existing(one.target) as target:
+        one.plan = remotes.pull(origin, one.target, target, missions, checksum=checksum, dry_run=dry_run)
+        if clean and dry_run and target is not None:
+            one.removed = droppings(target.media)
+    if clean and not dry_run:
+        _clean(one)
 
 
 @contextmanager
@@ -119,8 +165,13 @@ def _apply(outcomes: list[_Outcome], source: Repository, *, clean: bool) -> None
     for one in outcomes:
         one.error = one.error or errors.get(one.target)
         if clean and one.error is None:
-            with _kept(one), Repository.open(one.target) as target:
-                one.removed, one.left = remove_droppings(target.media, target.disk)
+            with _kept(one):
+                _clean(one)
+
+
+def _clean(one: _Outcome) -> None:
+    with Repository.open(one.target) as target:
+        one.removed, one.left = remove_droppings(target.media, target.disk)
 
 
 def _json(outcomes: list[_Outcome], *, dry_run: bool) -> dict[str, Any]:
@@ -140,6 +191,10 @@ def _json_of(one: _Outcome) -> dict[str, Any]:
     if one.error is not None:
         return value | {"error": error_json(one.error)}
     assert one.plan is not None
+    if one.verdicts is not None:
+        from tools import remotes
+
+        value["verified"] = remotes.verdicts_json(one.verdicts)
     return value | {
         "copied": len(one.plan.missing),
         "bytes": one.plan.bytes,
@@ -168,6 +223,11 @@ def _text(one: _Outcome, *, dry_run: bool, named: bool) -> Iterator[str]:
     assert one.plan is not None
     for line in _lines(one.plan, one.removed, one.left, dry_run=dry_run):
         yield f"{indent}{line}"
+    if one.verdicts is not None:
+        from tools import remotes
+
+        for line in remotes.verdict_lines(one.verdicts):
+            yield f"{indent}{line}"
 
 
 def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, dry_run: bool) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""The commands around takeoff: sign and discard a draft, verify a mission, and prove a single entry."""
+"""The commands around takeoff: sign and discard a draft, verify a mission, and prove a single entry.
+
+`verify` is waited for at the aircraft: what only the others need is imported where they need it.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,22 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from builders.extras import require_build_extra
-from store.disk import log
 from store.disk.layout import store_above
 from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.format.host import require_host_class
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
-from store.ground.as_of import EvidenceAsOf, check_pinned
-from store.ground.issuing import Review, discard_draft, sign_draft
-from store.ground.repository import Repository
-from store.takeoff.aircraft import check
 from store.takeoff.coverage import read_missing
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
 from store.takeoff.verify import verify_mission
-from store.trust.keys import Signer
 from store.trust.root import MAX_STEPS, SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
@@ -52,6 +49,10 @@ from tools.progress import bytes_bar
 from tools.receipts import after_check, after_desk_check
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
+
+if TYPE_CHECKING:
+    from store.ground.issuing import Review
+    from store.trust.keys import Signer
 
 
 def add_to(app: typer.Typer) -> None:
@@ -78,6 +79,9 @@ def sign(
 
     Example: flightbag sign ground north-ridge --key copilot.key --expect 4X7QK-09DZM
     """
+    from store.ground.issuing import sign_draft
+    from store.ground.repository import Repository
+
     store, mission = store_and(store_and_mission, needed=True)
     keys = keyfiles.keys_for_later(key, passphrase_file, signer)
     with Repository.open(store) as repository:
@@ -116,6 +120,9 @@ def discard(
 
     Example: flightbag discard ground north-ridge
     """
+    from store.ground.issuing import discard_draft
+    from store.ground.repository import Repository
+
     store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
         signatures = discard_draft(repository, mission or "")
@@ -220,6 +227,8 @@ def verify(
         if anchor is not None:
             _check_anchor(media, anchor)
         if state is not None:
+            from store.takeoff.aircraft import check
+
             evidence = StoreEvidence(media, progress)
             now = int(time.time()) if clock else None
             verdicts = [check(state, evidence, one, now=now, flight=flight) for one in _missions(evidence, mission)]
@@ -263,6 +272,8 @@ def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -
     """Return the evidence to check, and the time to judge by: now, or the time `at` with the evidence of then."""
     if at is None:
         return StoreEvidence(media, progress), int(time.time())
+    from store.ground.as_of import EvidenceAsOf, check_pinned
+
     then = moment(at)
     if then > time.time():
         raise Invalid(f"--at {render.when(then)} lies in the future", remedy="give a time in the past")
@@ -273,7 +284,7 @@ def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -
 def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
     missions = [mission] if mission else evidence.missions()
     if not missions:
-        then = " at that time" if isinstance(evidence, EvidenceAsOf) else ""
+        then = "" if type(evidence) is StoreEvidence else " at that time"
         text = f"{evidence.media.path} has no mission{then}: a check of nothing is not GO"
         remedy = "check that this is the right store, or sync a mission to it"
         raise NotFound(text, remedy=remedy, kind="missing")
@@ -282,6 +293,8 @@ def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
 
 def _check_anchor(media: Media, anchor: str) -> None:
     """Raise Corrupt unless the log chains and one of its lines has this hash."""
+    from store.disk import log
+
     ObjectId.parse(anchor)
     if anchor not in log.hashes(media):
         raise Corrupt(
@@ -340,6 +353,8 @@ def prove_command(
 
     Example: flightbag prove ground north-ridge files/camera.yaml --out camera.proof
     """
+    from store.ground.repository import Repository
+
     store, (mission, entry) = store_then(args, 2)
     with Repository.open(store) as repository:
         opened = repository.current(mission)

@@ -36,7 +36,7 @@ _FICLONE = 0x40049409
 OBJECT_MODE = 0o444
 _SYNC_THREADS = 8
 # A write into the page cache keeps a processor busy and releases the interpreter lock: one thread more than processors.
-_THREADS = min(8, (os.cpu_count() or 1) + 1)
+THREADS = min(8, (os.cpu_count() or 1) + 1)
 # syncfs is tried for at least so many files, and only on these file systems.
 _MANY = 64
 _SYNCFS = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs"})
@@ -115,7 +115,7 @@ class Disk:
         task: Callable[[T], R],
         items: Iterable[T],
         *,
-        threads: int = _THREADS,
+        threads: int = THREADS,
         stop: Callable[[], None] = lambda: None,
     ) -> list[R]:
         """Run a task for each item, a few items at a time, and return the results in the order of the items.

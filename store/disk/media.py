@@ -91,6 +91,9 @@ class Media:
     what came of it. What was written to the medium before is waited for: raises Unavailable if it did not arrive.
     """
 
+    # Whether the store is no folder of this machine: it has no locks and no index, and each read waits for a network.
+    remote = False
+
     def __init__(self, path: str | os.PathLike[str], *, drop_cache: bool | None = False) -> None:
         self._directories: dict[str, int] = {}
         self._drop_cache = False
@@ -128,6 +131,10 @@ class Media:
         """Let the next read of an open file come from the medium, where this was asked for."""
         if self._drop_cache:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def again(self) -> Media:
+        """Return the same store, opened once more and read past the page cache."""
+        return Media(self.path, drop_cache=True)
 
     def close(self) -> None:
         """Close every open directory."""

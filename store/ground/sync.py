@@ -47,6 +47,9 @@ _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
 # Seconds that a target has to tidy up when the sync of several is interrupted.
 _GRACE = 2.0
 
+# Inserts a batch of objects, given with their sizes, at the destination: each hashed, and durable on return.
+Bring = Callable[[Sequence[tuple[ObjectId, int]], Repository], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -349,17 +352,20 @@ def apply_sync(
     *,
     disk: Disk | None = None,
     progress: Callable[[int], None] | None = None,
+    bring: Bring | None = None,
 ) -> None:
     """Copy objects, then bring trust roots, place small files, and move refs. Everything is durable on return.
 
-    `progress` gets the number of bytes as they are copied. Raise Unavailable, before anything is copied, if the medium
-    has too little free space or takes no file as large as an object; Locked during a collection at either store;
-    Corrupt or Unavailable for a source object that is not whole.
+    `progress` gets the number of bytes as they are copied. `bring` brings the objects in place of copies from the
+    folder of the source, for a source of which `source` is only a part. Raise Unavailable, before anything is copied,
+    if the medium has too little free space or takes no file as large as an object; Locked during a collection at either
+    store; Corrupt or Unavailable for a source object that is not whole.
     """
     _check_outside(source, target)
     with held(source):
         _check_room(plan, target)
-        _apply(plan, source, target, disk or Disk(), None, progress)
+        bring = bring or partial(_copy, source=source, feed=None, progress=progress)
+        _apply(plan, source, target, disk or Disk(), bring, plan.missing)
 
 
 def apply_syncs(
@@ -382,7 +388,9 @@ def apply_syncs(
         advance = None if progress is None else partial(progress, target)
         try:
             _check_room(plans[target], target)
-            _apply(plans[target], source, target, disk, feed, advance)
+            items = plans[target].missing if feed is None else feed.items
+            copy = partial(_copy, source=source, feed=feed, progress=advance)
+            _apply(plans[target], source, target, disk, copy, items)
         except FlightbagError as error:
             errors[target] = error
         except BaseException as error:  # noqa: BLE001 - of another thread: it is raised below
@@ -454,8 +462,8 @@ def _apply(
     source: Repository,
     target: str | os.PathLike[str],
     disk: Disk,
-    feed: Feed | None,
-    progress: Callable[[int], None] | None,
+    bring: Bring,
+    items: Sequence[tuple[ObjectId, int]],
 ) -> None:
     try:
         destination = Repository.open(target, disk)
@@ -470,8 +478,8 @@ def _apply(
             sweep(destination.media, disk)
             # Objects of the target may have been collected since the plan was made; then its log has changed.
             unchanged = _log_of(destination) == plan.target_log
-            for batch in _batches(plan.missing if feed is None else feed.items):
-                _copy(batch, source, destination, feed, progress)
+            for batch in batches(items):
+                bring(batch, destination)
             if not unchanged and (collected := destination.media.lacking(plan.closure)):
                 object_ = ObjectId(collected[0][0])
                 raise Unavailable(
@@ -480,13 +488,18 @@ def _apply(
                     kind="missing",
                     object=object_,
                 )
-            for version in plan.roots:
-                _bring_root(version, source, destination)
-            destination.place(plan.files)
-            for move in plan.moves:
-                _move(move, destination)
+            publish(plan, source, destination)
         finally:
             lock.close()
+
+
+def publish(plan: SyncPlan, source: Repository, destination: Repository) -> None:
+    """Bring the trust roots, place the small files and move the refs of a plan, whose objects are durable before."""
+    for version in plan.roots:
+        _bring_root(version, source, destination)
+    destination.place(plan.files)
+    for move in plan.moves:
+        _move(move, destination)
 
 
 def _bring_root(version: int, source: Repository, destination: Repository) -> None:
@@ -532,8 +545,9 @@ def _ref_at(target: Repository | None, mission: str) -> ObjectId | None:
 
 def _copy(
     items: Sequence[tuple[ObjectId, int]],
-    source: Repository,
     destination: Repository,
+    *,
+    source: Repository,
     feed: Feed | None,
     progress: Callable[[int], None] | None,
 ) -> None:
@@ -546,7 +560,8 @@ def _copy(
         batch.commit()
 
 
-def _batches(items: Sequence[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:
+def batches(items: Sequence[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:
+    """Yield the items in batches of bounded number and size."""
     batch: list[tuple[ObjectId, int]] = []
     total = 0
     for item in items:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Container, Iterator, Sequence
+import sys
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from store.ground import receipts
 from store.ground.needs import need_of_stored
 from store.ground.repository import Repository, SmallFile
 from store.ground.sync import SyncPlan, plan_sync
+from store.remotes.delta import LARGEST, difference, is_worth
 from store.remotes.tar import BLOCK, END, Member, TarReader, padding, render, render_comment
 from store.takeoff.evidence import root_name
 from store.trust.root import SignedRoot
@@ -41,6 +43,8 @@ CONTEXT = "flightbag 2026 pack v1"
 FORMAT = 1
 # A part is marked in a folder, and a folder has no more names (FORMAT.md 2.1).
 MAX_PARTS = FOLDER_LIMIT
+# The folder of differences in a bag; no store has it.
+DELTAS = "deltas"
 _NUMBER = r"(0|[1-9][0-9]{0,18})"
 _HEAD = re.compile(
     rf"flightbag pack {FORMAT} bag=([0-9a-f]{{32}}) part={_NUMBER}/{_NUMBER} domain=([0-9a-f]{{64}}) "
@@ -91,7 +95,7 @@ class Head:
 class Item:
     """A member of a bag that is to be written: `data`, or `size` bytes of an object from `offset` on.
 
-    Of an object of which `whole` is more than `size`, it is a piece.
+    Of an object of which `whole` is more than `size`, it is a piece; with a `base` the difference from that object.
     """
 
     path: str
@@ -100,6 +104,7 @@ class Item:
     object: ObjectId | None = None
     offset: int = 0
     whole: int = 0
+    base: ObjectId | None = None
 
     @property
     def padded(self) -> int:
@@ -119,6 +124,11 @@ class Pack:
         """The bytes of each part."""
         return tuple(_FRAME + sum(item.padded for item in items) for items in self.parts)
 
+    @property
+    def differences(self) -> tuple[Item, ...]:
+        """The members that are differences."""
+        return tuple(item for items in self.parts for item in items if item.base is not None)
+
 
 def plan_pack(
     source: Repository,
@@ -127,16 +137,22 @@ def plan_pack(
     *,
     split: int | None = None,
     carried: Container[ObjectId] = frozenset(),
+    delta: bool = False,
 ) -> Pack:
     """Return the bag of `missions` (none: all) for a store as `target` is, None for one that has nothing yet.
 
-    With `split`, no part has more bytes. `carried` are objects that the other side has as well. Raise as `plan_sync`
-    does, and Invalid for a `split` that is too small. The caller holds the source (`held`) until the bag is written.
+    With `split`, no part has more bytes. `carried` are objects that the other side has as well. With `delta`, an object
+    that is much like one that the target has for the same mission goes as the difference from that one. Raise as
+    `plan_sync` does, and Invalid for a `split` that is too small. The caller holds the source (`held`) until the bag is
+    written.
     """
     plan = plan_sync(source, target, sorted(missions))
     lacking = [(id_, size) for id_, size in plan.missing if id_ not in carried]
     plan = replace(plan, missing=tuple(lacking), present=plan.present + len(plan.missing) - len(lacking))
     items = [Item(object_path(id_), size, object=id_, whole=size) for id_, size in lacking]
+    if delta and target is not None:
+        bases = _bases(source, target, plan)
+        items = [_smaller(item, bases, source, sys.maxsize if split is None else _room(split)) for item in items]
     whole = target is None and len(lacking) == len(plan.closure)
     items += [Item(file.name, len(file.data), file.data) for file in _small_files(source, plan, whole=whole)]
     bag = blake3(derive_key_context=CONTEXT)
@@ -171,6 +187,59 @@ def carried_by(source: Repository, data: bytes) -> set[ObjectId]:
         raise error.restated(text, remedy="pack without --against", object=manifest) from error
 
 
+def _bases(source: Repository, target: Repository, plan: SyncPlan) -> dict[ObjectId, tuple[ObjectId, int]]:
+    """Return object -> what the target has that is likely to be much like it, where the source has both.
+
+    That is the entry of the same name in the target's version of the mission; of an engine of another name, the engine
+    of its backbone that is nearest in size; of the table, the table.
+    """
+    bases: dict[ObjectId, tuple[ObjectId, int]] = {}
+    for move in plan.moves:
+        old = target.current(move.mission) if move.replaces is not None else None
+        if old is None:
+            continue
+        new = source.current(move.mission)
+        bases[new.manifest.table] = (old.manifest.table, old.manifest.table_size)
+        named = {entry.name: entry for entry in old.table.entries}
+        engines = [entry for entry in old.table.entries if entry.kind == "engine"]
+        for entry in new.table.entries:
+            base = named.get(entry.name)
+            if base is None and entry.kind == "engine":
+                like = [one for one in engines if _sort_of(one.name) == _sort_of(entry.name)]
+                size = entry.size
+                base = min(like, key=lambda one: (abs(one.size - size), one.name), default=None)
+            if base is not None:
+                bases[entry.id] = (base.id, base.size)
+    return {id_: base for id_, base in bases.items() if _has(source, *base)}
+
+
+def _sort_of(name: str) -> tuple[str, str]:
+    return os.path.dirname(name), os.path.splitext(name)[1]
+
+
+def _has(source: Repository, id_: ObjectId, size: int) -> bool:
+    try:
+        return source.media.stamp(object_path(id_)).size == size
+    except (NotFound, Corrupt):
+        return False
+
+
+def _smaller(item: Item, bases: Mapping[ObjectId, tuple[ObjectId, int]], source: Repository, room: int) -> Item:
+    """Return a difference in the place of an object, where it is worth it and fits a part."""
+    if item.object is None or item.object not in bases:
+        return item
+    base, size = bases[item.object]
+    if max(size, item.whole) > LARGEST:
+        return item
+    frame = _difference(source, base, item.object)
+    made = replace(item, path=f"{DELTAS}/{item.object}-{item.whole}/{base}", size=len(frame), base=base)
+    return made if is_worth(frame, item.whole) and made.padded <= room else item
+
+
+def _difference(source: Repository, base: ObjectId, id_: ObjectId) -> bytes:
+    return difference(source.evidence.object(base, LARGEST), source.evidence.object(id_, LARGEST))
+
+
 def _small_files(source: Repository, plan: SyncPlan, *, whole: bool) -> Iterator[SmallFile]:
     """Yield what follows the objects, in the order of publication. All trust roots go, so that a bag shows by itself
     that it holds, and the refs of missions that the other side may have already."""
@@ -198,11 +267,16 @@ def _received(source: Repository, file: SmallFile) -> log.Event:
     return log.Event(manifest.issue.issued_at, "received", facts)
 
 
+def _room(split: int) -> int:
+    """Return the bytes that members may take in a part."""
+    return split // BLOCK * BLOCK - _FRAME
+
+
 def _parts(items: Sequence[Item], split: int | None) -> list[list[Item]]:
     """Return the members of each part. An object that no part can take whole begins a part, and is cut to full ones."""
     if split is None:
         return [list(items)]
-    room = split // BLOCK * BLOCK - _FRAME
+    room = _room(split)
     least = max([2 * BLOCK, *(item.padded for item in items if item.data is not None)])
     if room < least:
         raise Invalid(
@@ -259,6 +333,10 @@ def write_part(
     for item in pack.parts[part]:
         if item.object is None:
             emit(render(Member(item.path, item.size)) + (item.data or b""))
+        elif item.base is not None:
+            frame = _difference(source, item.base, item.object)
+            emit(render(Member(item.path, item.size)))
+            emit(frame)
         elif item.size == item.whole:
             emit(render(Member(item.path, item.size)))
             _emit_object(item, source.media, emit, bytes(item.object))

@@ -43,7 +43,7 @@ from store.disk.layout import (
     check_free,
 )
 from store.disk.locks import exclusive
-from store.disk.media import FOLDER_LIMIT, OBJECTS, Media
+from store.disk.media import FOLDER_LIMIT, OBJECTS, Media, object_path
 from store.disk.medium import check_file_sizes
 from store.disk.objects import Batch, inserting
 from store.disk.quarantine import present
@@ -54,7 +54,8 @@ from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import REF_SIZE
 from store.ground.repository import Repository, SmallFile
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
-from store.remotes.pack import Head
+from store.remotes.delta import LARGEST, applied
+from store.remotes.pack import DELTAS, Head
 from store.remotes.tar import SIZE_MAX, Member, TarReader
 from store.takeoff.verify import open_mission
 from store.trust.root import ROOT_FILE_LIMIT
@@ -67,6 +68,7 @@ _LOG_LIMIT = 8 * 2**20
 _NUMBER = r"(0|[1-9][0-9]{0,18})"
 _OBJECT = re.compile(rf"{OBJECTS}/([0-9a-f]{{2}})/([0-9a-f]{{62}})")
 _PIECE = re.compile(rf"{BAGS}/([0-9a-f]{{32}})/(pieces/([0-9a-f]{{64}})-{_NUMBER})/({_NUMBER}-([0-9a-f]{{64}}))")
+_DELTA = re.compile(rf"{DELTAS}/([0-9a-f]{{64}})-{_NUMBER}/([0-9a-f]{{64}})")
 _OF_PIECES = re.compile(rf"([0-9a-f]{{64}})-{_NUMBER}")
 _NAME_OF_PIECE = re.compile(rf"{_NUMBER}-[0-9a-f]{{64}}")
 # What else travels beside objects, roots and refs; who reads it there judges it.
@@ -253,7 +255,7 @@ class _Intake:
         one out of the order, and for a small file that is too large."""
         name = member.name
         place = 0
-        if not (_OBJECT.fullmatch(name) or self._is_piece(member)):
+        if not (_OBJECT.fullmatch(name) or self._is_piece(member) or self._is_difference(member)):
             place, limit = next(
                 ((at, most) for at, (pattern, most) in enumerate(_SMALL, 1) if pattern.fullmatch(name)), (0, 0)
             )
@@ -279,9 +281,15 @@ class _Intake:
             and member.size > 0
         )
 
+    def _is_difference(self, member: Member) -> bool:
+        match = _DELTA.fullmatch(member.name)
+        return match is not None and max(member.size, int(match[2])) <= LARGEST
+
     def _take(self, member: Member, batch: Batch) -> None:
         if match := _OBJECT.fullmatch(member.name):
             self._take_object(ObjectId.parse(match[1] + match[2]), member.size, batch)
+        elif match := _DELTA.fullmatch(member.name):
+            self._take_difference(ObjectId.parse(match[1]), int(match[2]), ObjectId.parse(match[3]), batch)
         elif match := _PIECE.fullmatch(member.name):
             self._take_piece(ObjectId.parse(match[3]), int(match[4]), f"{match[2]}/{match[5]}", match[7], member.size)
         else:
@@ -319,13 +327,42 @@ class _Intake:
                 if error.kind == "bit-flip":
                     raise self._other_bytes(id_, str(error.fields["actual"])) from error
                 raise
-            self.inserted += 1
-            self.bytes += size
-            self._pending += size
+            self._count(size)
+        self._commit_if_full(batch)
+
+    def _count(self, size: int) -> None:
+        self.inserted += 1
+        self.bytes += size
+        self._pending += size
+
+    def _commit_if_full(self, batch: Batch) -> None:
         self._staged += 1
         if self._staged >= _BATCH_OBJECTS or self._pending >= _BATCH_BYTES:
             batch.commit()
             self._staged = self._pending = 0
+
+    def _take_difference(self, id_: ObjectId, size: int, base: ObjectId, batch: Batch) -> None:
+        """Insert an object that the difference from another one gives; the store has to have that one."""
+        frame = b"".join(self._chunks())
+        if batch.holds(id_, size):
+            self.present += 1
+            return
+        media = self._destination.media
+        try:
+            of = media.read(object_path(base), LARGEST)
+        except (NotFound, Corrupt) as error:
+            raise self._reader.bad(
+                "incomplete-bag",
+                f"{media.path} lacks object {base}, from which the bag has a difference",
+                remedy="pack against a copy of this store as it is, or without --delta",
+            ) from error
+        self._check_room(id_, size, size)
+        try:
+            batch.add([applied(of, frame, id_, size)], expect=id_)
+        except Corrupt as error:
+            raise error.restated(f"{self._reader.what}: {error.message}") from error
+        self._count(size)
+        self._commit_if_full(batch)
 
     def _other_bytes(self, id_: ObjectId, actual: str) -> Corrupt:
         text = f"{self._reader.what}: object {id_} has bytes that hash to {actual}"
@@ -380,8 +417,9 @@ class _Intake:
 
 
 def _key(name: str) -> bytes:
-    match = _OBJECT.fullmatch(name)
-    return bytes.fromhex(match[1] + match[2]) if match else name.encode()
+    if match := _OBJECT.fullmatch(name):
+        return bytes.fromhex(match[1] + match[2])
+    return bytes.fromhex(match[1]) if (match := _DELTA.fullmatch(name)) else name.encode()
 
 
 def _join_pieces(destination: Repository, folder: str, *, all_came: bool) -> None:

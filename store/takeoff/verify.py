@@ -199,7 +199,7 @@ def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
     Raise Corrupt unless the table agrees with the manifest, and as `Evidence.bytes_of` does.
     """
     table = EntryTable.parse(bytes(evidence.bytes_of(parsed.table, parsed.table_size)))
-    lists = [entry for entry in table.entries if entry.kind == "coverage"]
+    lists = table.of_kind("coverage")
     if any(entry.name != MISSING_ENTRY for entry in lists):
         raise Corrupt(
             f"the list of missing tiles has the name {lists[0].name} instead of {MISSING_ENTRY}",
@@ -319,15 +319,13 @@ def _misfits(opened: Opened, aboard: str | None) -> Iterator[tuple[str, str, str
         yield f"the mission's engines need the host class {promised}, and this aircraft has {aboard}", aboard, promised
         # An aircraft that has none of the mission's classes has one finding for that, and none for each entry.
         aboard = None
-    for entry in opened.table.entries:
-        if entry.kind != "index":
-            continue
+    for entry in opened.table.of_kind("index"):
         need = entry.meta["host"]
         if refusing := [host for host in hosts if fit(host, need).lacking]:
             yield f"{entry.name} needs {need}, and the mission promises only {refusing[0]}", refusing[0], need
         elif aboard is not None and (lacking := fit(aboard, need).lacking):
             yield f"{entry.name} needs {' and '.join(lacking)}, and this aircraft has {aboard}", aboard, need
-    for backbone, engines in engines_of(opened.table.entries).items():
+    for backbone, engines in engines_of(opened.table.of_kind("engine")).items():
         useless = [engine for engine in engines if all(engine.lacking(host) for host in hosts)]
         for engine in useless:
             yield f"{engine.name} needs {engine.need}, and the mission promises only {promised}", promised, engine.need
@@ -347,11 +345,11 @@ def unjudged_needs(opened: Opened, binding: Binding) -> tuple[str, ...]:
 
     That is the aircraft's class where the binding has one, else each of the mission's.
     """
-    entries = opened.table.entries
-    indexes = [entry for entry in entries if entry.kind == "index"]
+    indexes = opened.table.of_kind("index")
+    backbones = engines_of(opened.table.of_kind("engine")).values()
     newest: dict[str, tuple[str, str, str]] = {}
     for have in opened.manifest.hosts if binding.host is None else (binding.host,):
-        engines = (engine_for(engines, have) for engines in engines_of(entries).values())
+        engines = (engine_for(engines, have) for engines in backbones)
         loaded = [entry for engine in engines if engine is not None for entry in engine.entries]
         for entry in sorted((*loaded, *indexes), key=lambda entry: entry.name):
             for part in fit(have, entry.meta["host"]).unjudged:
@@ -375,8 +373,8 @@ def check_releases(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
             untrusted = isinstance(error, Untrusted)
             remedy = "have release keys of the newest trust root sign the release again" if untrusted else COPY_AGAIN
             yield replace(Finding.of(error, step="E", entry="release", remedy=remedy), object=str(id_))
-    for entry in opened.table.entries:
-        if entry.kind in RELEASED and Approval.of(entry) not in approved:
+    for entry in (entry for kind in sorted(RELEASED) for entry in opened.table.of_kind(kind)):
+        if Approval.of(entry) not in approved:
             yield Finding(
                 "unreleased",
                 f"no valid release of the mission approves {entry.name}",

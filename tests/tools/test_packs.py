@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from dataclasses import replace
@@ -13,7 +14,7 @@ from store.errors import Invalid
 from tests.store.remotes.test_pack import a_receipt
 from tests.support.commands import BIN, flightbag, program
 from tests.support.missions import ROOT, flight, sign_root
-from tests.support.stores import NORTH, ROOT_FILE, SOUTH, check, flip, later, make_store, publish
+from tests.support.stores import NORTH, ROOT_FILE, SOUTH, check, copy_of, flip, later, make_store, publish
 from tools.packs import size_of
 
 BIG = later(NORTH, big=os.urandom(300_000))
@@ -97,6 +98,8 @@ def test_against_a_receipt(source: Path, tmp_path: Path) -> None:
     assert (ran.status, ran.json["objects"]) == (0, 3)
     assert flightbag("unpack", tmp_path / "bag.tar", tmp_path / "stick").status == 0
     assert check(tmp_path / "stick", NORTH.id).go
+    ran = flightbag("pack", ground, "-o", tmp_path / "bag.tar", "--against", tmp_path / "receipt", "--delta")
+    assert (ran.status, "--delta needs --against STORE" in ran.err) == (2, True)
     ran = flightbag("pack", ground, "-o", tmp_path / "bag.tar", "--against", tmp_path / "bag.tar")
     assert ran.status == 1
     assert "receipt" in ran.err
@@ -193,3 +196,12 @@ def test_a_bag_from_elsewhere_is_refused(source: Path, tmp_path: Path) -> None:
     assert ran.status == 1
     assert "another trust domain" in ran.err
     assert check(stick, SOUTH.id).go
+
+
+def test_a_difference_needs_what_it_is_from(source: Path, tmp_path: Path) -> None:
+    ran = flightbag("pack", source, "-o", tmp_path / "bag.tar", "--delta")
+    assert ran.status == 2
+    assert "--against STORE" in ran.err
+    there = copy_of(source, tmp_path / "there")
+    ran = flightbag("pack", source, "-o", tmp_path / "bag.tar", "--against", there, "--delta", "--json")
+    assert json.loads(ran.out)["differences"] == 0

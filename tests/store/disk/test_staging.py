@@ -11,8 +11,9 @@ import pytest
 
 from store.disk import staging as staging_module
 from store.disk.durable import Disk
+from store.disk.locks import Locked
 from store.disk.media import FOLDER_LIMIT, Media
-from store.disk.staging import Staging, empty, list_names, remove_tree, sweep
+from store.disk.staging import Staging, empty, kept, list_names, remove_tree, sweep
 from store.errors import Unavailable
 from store.ground.repository import Repository
 from tests.faults.disks import PowerFails, Recorded
@@ -155,6 +156,44 @@ def test_an_end_before_the_directories_are_synced_leaves_the_mark(store: Path) -
         assert os.listdir(mark) == []
         assert sweep(media, Disk()) == 1
     assert os.listdir(store / "tmp") == []
+
+
+class TestKept:
+    def interrupt(self, store: Path) -> None:
+        def run() -> None:
+            with Media(store) as media, kept(media, Disk(), "arriving") as folder:
+                Path(folder, "half").write_bytes(b"1")
+                assert sweep(media, Disk()) == 0
+                raise PowerFails
+
+        with pytest.raises(PowerFails):
+            run()
+
+    def test_what_an_interrupted_run_left_is_found_and_goes_with_a_whole_one(self, store: Path) -> None:
+        self.interrupt(store)
+        with Media(store) as media, kept(media, Disk(), "arriving") as folder:
+            assert os.listdir(folder) == ["half"]
+        assert os.listdir(store / "tmp") == []
+
+    def test_of_a_dead_run_a_sweep_removes_it(self, store: Path) -> None:
+        self.interrupt(store)
+        with Media(store) as media:
+            assert sweep(media, Disk()) == 1
+
+    def test_one_at_a_time(self, store: Path) -> None:
+        with (
+            Media(store) as media,
+            kept(media, Disk(), "arriving"),
+            pytest.raises(Locked),
+            kept(media, Disk(), "arriving"),
+        ):
+            pass
+
+    def test_a_link_in_its_place_is_not_followed(self, store: Path, tmp_path: Path) -> None:
+        (tmp_path / "outside").mkdir()
+        (store / "tmp" / "arriving").symlink_to(tmp_path / "outside")
+        with Media(store) as media, pytest.raises(Unavailable), kept(media, Disk(), "arriving"):
+            pass
 
 
 def test_removal_follows_no_link(tmp_path: Path) -> None:
