@@ -27,7 +27,6 @@ from typing import BinaryIO
 from blake3 import blake3
 
 from store.disk import log
-from store.disk.droppings import is_dropping
 from store.disk.durable import Disk
 from store.disk.layout import (
     BAGS,
@@ -71,15 +70,13 @@ _PIECE = re.compile(rf"{BAGS}/([0-9a-f]{{32}})/(pieces/([0-9a-f]{{64}})-{_NUMBER
 _DELTA = re.compile(rf"{DELTAS}/([0-9a-f]{{64}})-{_NUMBER}/([0-9a-f]{{64}})")
 _OF_PIECES = re.compile(rf"([0-9a-f]{{64}})-{_NUMBER}")
 _NAME_OF_PIECE = re.compile(rf"{_NUMBER}-[0-9a-f]{{64}}")
-# What else travels beside objects, roots and refs; who reads it there judges it.
-_FOLDERS = (DRAFTS, ORDERS, RESULTS, RECEIPTS)
 # The small files, in the order in which they follow the objects, each with the most bytes that it may have.
 _SMALL = (
     (re.compile(re.escape(TOML)), TOML_LIMIT),
     # For a plain tar: a store writes a log of its own.
     (re.compile(log.LOG), _LOG_LIMIT),
     (re.compile(r"trust/[1-9][0-9]{0,17}\.root\.cbor"), ROOT_FILE_LIMIT),
-    (re.compile(rf"(?:{'|'.join(_FOLDERS)})(?:/[a-z0-9][a-z0-9.-]{{0,99}}){{1,2}}"), ENVELOPE_LIMIT),
+    (re.compile(rf"(?:{DRAFTS}|{ORDERS}|{RESULTS}|{RECEIPTS})/[a-z0-9][a-z0-9-]{{0,63}}"), ENVELOPE_LIMIT),
     (re.compile(rf"{MISSIONS}/{MISSION_ID.pattern}"), REF_SIZE),
 )
 _MARK = re.compile(r"[1-9][0-9]{0,4}")
@@ -259,7 +256,7 @@ class _Intake:
             place, limit = next(
                 ((at, most) for at, (pattern, most) in enumerate(_SMALL, 1) if pattern.fullmatch(name)), (0, 0)
             )
-            if not place or is_dropping(os.path.basename(name)):
+            if not place:
                 raise self._bad("bad-name", f"{name[:200]!r} is no path that a bag carries")
             if member.size > limit:
                 raise self._bad("too-large", f"{name} has {member.size} bytes, and the most is {limit}")
