@@ -160,7 +160,7 @@ def plan_pack(
     for item in items:
         bag.update(render(Member(item.path, item.size)))
         bag.update(item.data or b"")
-    parts = _parts(items, split)
+    parts = into_parts(items, split)
     domain = source.first_trust_root().root.digest.hex()
     heads = (
         Head(bag.hexdigest()[:32], number, len(parts), domain, len(part), sum(item.size for item in part))
@@ -272,7 +272,7 @@ def _room(split: int) -> int:
     return split // BLOCK * BLOCK - _FRAME
 
 
-def _parts(items: Sequence[Item], split: int | None) -> list[list[Item]]:
+def into_parts(items: Sequence[Item], split: int | None) -> list[list[Item]]:
     """Return the members of each part. An object that no part can take whole begins a part, and is cut to full ones."""
     if split is None:
         return [list(items)]

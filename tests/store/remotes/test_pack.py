@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
 
 from store.disk.durable import Disk
 from store.disk.locks import Locked
@@ -24,7 +26,7 @@ from store.ground.gc import collect
 from store.ground.repository import Repository, SmallFile
 from store.ground.sync import held
 from store.ground.trust_chain import put_into_effect
-from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_part
+from store.remotes.pack import Item, Pack, carried_by, into_parts, plan_pack, write_files, write_part
 from store.remotes.tar import BLOCK
 from store.remotes.unpack import unpack
 from tests.faults.disks import PowerCut, PowerFails, Recorded
@@ -101,11 +103,14 @@ class TestTheBag:
         with tarfile.open(fileobj=io.BytesIO(packed(source)[0])) as tar:
             assert {(one.mtime, one.uid, one.gid, one.uname, one.gname) for one in tar} == {(0, 0, 0, "", "")}
 
-    def test_plain_tar_makes_a_store_of_it(self, source: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("program", ["tar", "bsdtar"])  # GNU's, and the one of macOS and Windows
+    def test_plain_tar_makes_a_store_of_it(self, source: Path, tmp_path: Path, program: str) -> None:
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program} (libarchive-tools)")
         (tmp_path / "out").mkdir()
         data = packed(source)[0]
         ran = subprocess.run(
-            ["tar", "xf", "-"], cwd=tmp_path / "out", input=data, capture_output=True, check=True, timeout=60
+            [program, "-xf", "-"], cwd=tmp_path / "out", input=data, capture_output=True, check=True, timeout=60
         )
         assert ran.stderr == b""
         assert check(tmp_path / "out", NORTH.id).go
@@ -220,6 +225,22 @@ class TestParts:
         assert {name for name in in_parts if not name.startswith("bags/")} == whole - {big}
         pieces = [name for name in in_parts if name.startswith("bags/")]
         assert all(big.replace("objects/", "").replace("/", "") in name for name in pieces)
+
+    @given(st.lists(st.integers(0, 60_000), max_size=12), st.integers(0, 3), st.integers(6_000, 40_000))
+    def test_every_byte_is_in_one_part(self, sizes: list[int], small: int, split: int) -> None:
+        """Whatever the objects are: in their order, none twice, none lost, no part too large, none empty."""
+        objects = [Item(str(at), size, object=ObjectId(bytes(32)), whole=size) for at, size in enumerate(sizes)]
+        files = [Item(f"missions/{at}", 65, bytes(65)) for at in range(small)]
+        parts = into_parts([*objects, *files], split)
+        room = split // BLOCK * BLOCK - 4 * BLOCK
+        assert all(sum(item.padded for item in part) <= room for part in parts)
+        assert all(parts) or parts == [[]]
+        bytes_of = {item.path: 0 for item in (*objects, *files)}
+        for item in (item for part in parts for item in part):
+            assert item.offset == bytes_of[item.path]
+            bytes_of[item.path] += item.size
+        assert bytes_of == {item.path: item.size for item in (*objects, *files)}
+        assert list(dict.fromkeys(item.path for part in parts for item in part)) == list(bytes_of)
 
     def test_pieces_hash_to_their_names_and_make_up_the_object(self, tmp_path: Path) -> None:
         source = make_store(tmp_path / "source", BIG)

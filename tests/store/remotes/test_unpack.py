@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -211,6 +212,18 @@ class TestBagsThatEndEarly:
             done = take(bag, target)
             assert done.present == whole, cut
             assert check(target, NORTH.id).go
+
+    def test_no_flipped_bit_moves_a_ref_to_what_does_not_verify(self, made: Path, bag: bytes, tmp_path: Path) -> None:
+        chance = Random(17)
+        for number in range(24):
+            data, at = bytearray(bag), chance.randrange(len(bag))
+            data[at] ^= 1 << chance.randrange(8)
+            target = tmp_path / str(number)
+            with suppress(FlightbagError):
+                take(bytes(data), target)
+            missions = published(target) if (target / "missions").exists() else []
+            assert all(check(target, mission).go for mission in missions), at
+            assert not target.exists() or not audit(target).errors, at
 
     def test_a_stream_that_fails(self, bag: bytes, tmp_path: Path) -> None:
         class Pulled(io.BytesIO):
