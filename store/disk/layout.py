@@ -17,6 +17,7 @@ from store.format.toml import parse_toml
 MISSIONS, TRUST = "missions", "trust"
 PINS, DRAFTS = "pins", "drafts"
 ORDERS, RESULTS = "orders", "results"
+WITHDRAWN = "withdrawn"
 INDEX, LOCKS = "index", "lock"
 TMP = "tmp"
 QUARANTINE = "quarantine"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from store.disk import layout, log, media
-from store.format import area, cbor, cose, entries, host, manifest, missing, order, ref, release, result
+from store.format import area, cbor, cose, entries, host, manifest, missing, order, ref, release, result, withdrawal
 from store.takeoff import evidence, proof
 from store.trust import aircraft_state, draft, key_file, root
 from tests.support.stores import REPOSITORY_ROOT
@@ -51,7 +51,9 @@ BOUNDS = [
     ("at most 32 steps from a pinned root", root.MAX_STEPS, 32),
     ("at most 133 KiB", draft.DRAFT_LIMIT, 2 * 66 * KIB + 64),
     ("two that touch of different reasons; at most 16 MiB", missing.LIST_LIMIT, 16 * MIB),
-    ("BLAKE3 of the payload], ascending, at most 10,000", aircraft_state.MAX_MISSIONS, 10_000),
+    ("all up to this one were withdrawn], ascending, at most 10,000", aircraft_state.MAX_MISSIONS, 10_000),
+    ("of those withdrawn, ascending, at most 1,000", aircraft_state.MAX_RELEASES, 1_000),
+    ("a withdrawal 3 KiB", withdrawal.FILE_LIMIT, 3 * KIB),
     ("were not consumed, ascending, at most 10,000", aircraft_state.MAX_ACCEPTED, 10_000),
     ("flight ids, ascending, at most 50,000", aircraft_state.MAX_CONSUMED, 50_000),
     ("The *skew* is 86,400 seconds", manifest.SKEW, 86_400),
