@@ -23,7 +23,7 @@ from store.format.manifest import ENVELOPE_LIMIT
 from store.format.order import ORDER_LIMIT, Order
 from store.format.result import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Result
 from store.ground.needs import UNKNOWN, Need, pinned_id
-from store.ground.repository import Repository
+from store.ground.repository import Repository, SmallFile
 from store.takeoff.evidence import StoreEvidence
 from store.trust.keys import Signer, sign
 from store.trust.root import TrustRoot, check_signatures, check_signer
@@ -158,9 +158,63 @@ def result_need(evidence: StoreEvidence, key: BuildKey) -> Need:
 def place(repository: Repository, folder: str, key: BuildKey, id_: ObjectId) -> None:
     """Make a key's pointer in a folder lead to an object, durably. The object, and all that it names, are durable
     before the call."""
-    repository.disk.make_directory(repository.media.absolute(folder))
-    repository.disk.sync_directory(repository.media.path)
-    repository.replace(holder_of(folder, key), f"{id_}\n".encode())
+    repository.place([_pointer(holder_of(folder, key), id_)])
+
+
+def _pointer(holder: str, id_: ObjectId) -> SmallFile:
+    return SmallFile(holder, f"{id_}\n".encode())
+
+
+def to_bring(source: Repository, target: Repository | None) -> tuple[tuple[SmallFile, ...], dict[ObjectId, int]]:
+    """Return the orders and results that a sync brings to the target, and the objects, with sizes, that these need.
+
+    A result goes where its order is open and no result was taken, and an order nowhere where a result of it was taken.
+    One that is not whole stays.
+    """
+    pointers: dict[str, ObjectId] = {}
+    objects: dict[ObjectId, int] = {}
+    for key in keys_in(source.media, ORDERS):
+        holder = holder_of(ORDERS, key)
+        with suppress(NotFound, Corrupt):  # an audit reports it
+            id_, order = read_order(source.evidence, key)
+            present = _pointer_at(target, holder)
+            if present == id_ or _is_own(target, key, present) or _taken(target, key) == id_:
+                continue
+            objects.update({id_: len(order.render()), **order.objects})
+            pointers[holder] = id_
+    for key in keys_in(source.media, RESULTS):
+        holder, of = holder_of(RESULTS, key), holder_of(ORDERS, key)
+        with suppress(NotFound, Corrupt):
+            id_, size, result = unsigned_result(source.evidence, key)
+            if pointers.get(of, _pointer_at(target, of)) != result.order or _pointer_at(target, holder) == id_:
+                continue
+            if _taken(target, key) is not None:  # nobody has judged this one, and that one counts
+                continue
+            objects.update({id_: size, **dict(result.objects)})
+            pointers[holder] = id_
+    return tuple(_pointer(holder, id_) for holder, id_ in pointers.items()), objects
+
+
+def _pointer_at(target: Repository | None, holder: str) -> ObjectId | None:
+    """Return the object that a pointer leads to at the target; None without a valid one."""
+    try:
+        return None if target is None else pinned_id(target.media, holder)
+    except (NotFound, Corrupt):
+        return None
+
+
+def _is_own(target: Repository | None, key: BuildKey, order: ObjectId | None) -> bool:
+    """Whether this open order is one that the target made itself: no copy replaces it."""
+    return target is not None and order is not None and ordered_here(target.media, key) == order
+
+
+def _taken(target: Repository | None, key: BuildKey) -> ObjectId | None:
+    """Return the order of the result that the target has taken for a key; None where it has taken none."""
+    try:
+        result = None if target is None else unsigned_result(target.evidence, key)[2]
+        return result.order if target is not None and result and is_taken(target.media, result) else None
+    except (NotFound, Corrupt):
+        return None
 
 
 def open_order(repository: Repository, order: Order, id_: ObjectId, *, now: int) -> bool:

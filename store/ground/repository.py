@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from store.disk import log
 from store.disk.durable import Disk, replace_file
@@ -30,6 +30,13 @@ from store.trust.root import SignedRoot
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+class SmallFile(NamedTuple):
+    """A small file in a folder of a store: its name, such as `orders/<key>`, and all its bytes."""
+
+    name: str
+    data: bytes
 
 
 class Repository:
@@ -160,6 +167,32 @@ class Repository:
         self.media.directory(os.path.dirname(name))
         with Staging(self.media, self.disk) as staging:
             replace_file(self.disk, self.media.absolute(name), data, staging.folder())
+
+    def place(self, files: Sequence[SmallFile]) -> None:
+        """Place small files, in this order, durably. Each is whole at any moment, or the file that was there before.
+
+        A folder that the store lacks is made. Raise Corrupt or Unavailable if a folder on the way is a link.
+        """
+        folders = sorted({os.path.dirname(file.name) for file in files})
+        for folder in folders:
+            parts = folder.split("/")
+            for path in (self.media.absolute("/".join(parts[:depth])) for depth in range(1, len(parts) + 1)):
+                self.disk.make_directory(path)
+                self.disk.sync_directory(os.path.dirname(path))
+            self.media.directory(folder)
+        with Staging(self.media, self.disk) as staging:
+            staged = [os.path.join(staging.folder(), str(number)) for number, _ in enumerate(files)]
+            for path, file in zip(staged, files, strict=True):
+                fd = self.disk.create(path)
+                try:
+                    self.disk.write(fd, file.data, path)
+                finally:
+                    os.close(fd)
+            self.disk.sync_files(staged)
+            for path, file in zip(staged, files, strict=True):
+                self.disk.rename(path, self.media.absolute(file.name))
+            for folder in folders:
+                self.disk.sync_directory(self.media.absolute(folder))
 
     def move_ref(self, mission: str, manifest: ObjectId, event: str, sequence: int) -> None:
         """Move a mission's ref to a manifest, durably: the log line, then the ref (steps 6 and 7 of a publication).

@@ -1,7 +1,8 @@
 """Copying missions from one store to another: only missing objects, hashed as they are copied; refs move last.
 
-A plan is a value: the objects to copy, the trust roots to bring, the refs to move. Applying it reads the source, which
-is never written, and writes the target, where no index is opened. The next sync resumes an interrupted one.
+A plan is a value: the objects to copy, the trust roots to bring, the small files to place, the refs to move. Applying
+it reads the source, which is never written, and writes the target, where no index is opened. The next sync resumes an
+interrupted one.
 
 The target may not exist yet, or be a store of the same trust domain. A mission that is newer at the target stays.
 """
@@ -11,24 +12,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from store.disk import log
 from store.disk.durable import Disk
-from store.disk.layout import ORDERS, RESULTS
 from store.disk.locks import SharedLock, exclusive
 from store.disk.media import FileStamp, object_path
 from store.disk.medium import check_file_sizes
 from store.disk.objects import inserting
 from store.disk.staging import sweep
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
-from store.format.ids import BuildKey, ObjectId
+from store.format.ids import ObjectId
 from store.format.ref import ref_id
 from store.ground import orders
-from store.ground.needs import pinned_id
-from store.ground.repository import Repository
+from store.ground.repository import Repository, SmallFile
 from store.ground.trust_chain import put_into_effect
 from store.takeoff.clock import Moment
 from store.takeoff.mission import Binding, Opened
@@ -67,8 +65,9 @@ class SyncPlan:
     unchanged: tuple[str, ...]
     newer: tuple[str, ...]
     refused: tuple[tuple[str, str], ...] = ()
-    # Orders and results to bring: the path of the pointer, and its object.
-    pointers: tuple[tuple[str, ObjectId], ...] = ()
+    # Everything small that travels beside objects, roots and refs: placed after the roots and before the refs, in this
+    # order, each atomically.
+    files: tuple[SmallFile, ...] = ()
     # The closures of these missions, and the stamp of the target's log when the plan was made.
     closure: tuple[tuple[ObjectId, int], ...] = field(default=(), repr=False)
     target_log: FileStamp | None = None
@@ -79,12 +78,18 @@ class SyncPlan:
 
 
 def plan_sync(
-    source: Repository, target: Repository | None, missions: Sequence[str], *, checksum: bool = False
+    source: Repository,
+    target: Repository | None,
+    missions: Sequence[str],
+    *,
+    checksum: bool = False,
+    resident: Callable[[ObjectId, int], bool] | None = None,
 ) -> SyncPlan:
     """Return the plan that brings `missions` (none: all) to the target; None is a target that does not exist yet.
 
     The target has an object if a file with its name and size exists there, because the takeoff check reads every byte
-    anyway. With `checksum` the files are read, so that damaged objects are copied again.
+    anyway. With `checksum` the files are read, so that damaged objects are copied again. `resident` answers in place of
+    the folder, for a target of which `target` is only a part: whether the target has an object, given with its size.
 
     Raise NotFound for an unknown mission, Corrupt if a mission in `missions` does not verify at the source, and
     Conflict if the target is of another trust domain, has a newer trust root that does not accept a mission, or has
@@ -134,12 +139,19 @@ def plan_sync(
         else:
             moves.append(move)
         _add_closure(source, opened, wanted, last)
-    pointers = _pointers(source, target, wanted) if not missions else ()
+    files: tuple[SmallFile, ...] = ()
+    if not missions:
+        files, objects = orders.to_bring(source, target)
+        wanted.update(objects)
     sizes = {**{id_: size for id_, size in sorted(wanted.items()) if id_ not in last}, **last}
     missing = tuple(
         (id_, size)
         for id_, size in sizes.items()
-        if not _resident(target, id_, size, checksum=checksum or id_ in doubted)
+        if not (
+            _resident(target, id_, size, checksum=checksum or id_ in doubted)
+            if resident is None
+            else id_ not in doubted and resident(id_, size)
+        )
     )
     present = len(sizes) - len(missing)
     return SyncPlan(
@@ -150,60 +162,10 @@ def plan_sync(
         tuple(unchanged),
         tuple(newer),
         tuple(refused),
-        pointers,
+        files,
         tuple(sizes.items()),
         target_log,
     )
-
-
-def _pointers(
-    source: Repository, target: Repository | None, wanted: dict[ObjectId, int]
-) -> tuple[tuple[str, ObjectId], ...]:
-    """Return the orders and results to bring, and add what these need. A result goes where its order is open and no
-    result was taken, and an order nowhere where a result of it was taken. One that is not whole stays."""
-    pointers: dict[str, ObjectId] = {}
-    for key in orders.keys_in(source.media, ORDERS):
-        holder = orders.holder_of(ORDERS, key)
-        with suppress(NotFound, Corrupt):  # an audit reports it
-            id_, order = orders.read_order(source.evidence, key)
-            present = _pointer_at(target, holder)
-            if present == id_ or _is_own(target, key, present) or _taken(target, key) == id_:
-                continue
-            wanted.update({id_: len(order.render()), **order.objects})
-            pointers[holder] = id_
-    for key in orders.keys_in(source.media, RESULTS):
-        holder, of = orders.holder_of(RESULTS, key), orders.holder_of(ORDERS, key)
-        with suppress(NotFound, Corrupt):
-            id_, size, result = orders.unsigned_result(source.evidence, key)
-            if pointers.get(of, _pointer_at(target, of)) != result.order or _pointer_at(target, holder) == id_:
-                continue
-            if _taken(target, key) is not None:  # nobody has judged this one, and that one counts
-                continue
-            wanted.update({id_: size, **dict(result.objects)})
-            pointers[holder] = id_
-    return tuple(pointers.items())
-
-
-def _pointer_at(target: Repository | None, holder: str) -> ObjectId | None:
-    """Return the object that a pointer leads to at the target; None without a valid one."""
-    try:
-        return None if target is None else pinned_id(target.media, holder)
-    except (NotFound, Corrupt):
-        return None
-
-
-def _is_own(target: Repository | None, key: BuildKey, order: ObjectId | None) -> bool:
-    """Whether this open order is one that the target made itself: no copy replaces it."""
-    return target is not None and order is not None and orders.ordered_here(target.media, key) == order
-
-
-def _taken(target: Repository | None, key: BuildKey) -> ObjectId | None:
-    """Return the order of the result that the target has taken for a key; None where it has taken none."""
-    try:
-        result = None if target is None else orders.unsigned_result(target.evidence, key)[2]
-        return result.order if target is not None and result and orders.is_taken(target.media, result) else None
-    except (NotFound, Corrupt):
-        return None
 
 
 def _log_of(target: Repository | None) -> FileStamp | None:
@@ -362,9 +324,7 @@ def _apply(
                     )
             for version in plan.roots:
                 _bring_root(version, source, destination)
-            for holder, id_ in plan.pointers:
-                folder, _, key = holder.partition("/")
-                orders.place(destination, folder, BuildKey.parse(key), id_)
+            destination.place(plan.files)
             for move in plan.moves:
                 _move(move, destination)
         finally:
@@ -449,7 +409,8 @@ def _check_room(plan: SyncPlan, target: str | os.PathLike[str]) -> None:
         return  # this file system does not report its space
     # An object takes whole blocks, and more for its directory entry.
     block = status.f_frsize
-    needed = sum((size // block + 2) * block for _, size in plan.missing)
+    sizes = [*(size for _, size in plan.missing), *(len(file.data) for file in plan.files)]
+    needed = sum((size // block + 2) * block for size in sizes)
     free = status.f_bavail * block
     if needed > free:
         raise Unavailable(

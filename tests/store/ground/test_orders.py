@@ -63,7 +63,7 @@ def synced(source: Path, target: Path, *missions: str) -> tuple[str, ...]:
         else:
             plan = plan_sync(of, None, missions)
         apply_sync(plan, of, target)
-    return tuple(holder for holder, _ in plan.pointers)
+    return tuple(file.name for file in plan.files)
 
 
 class TestReading:

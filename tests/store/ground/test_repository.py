@@ -10,7 +10,8 @@ import pytest
 
 from store.errors import Corrupt, Invalid, NoStore, NotFound, Unavailable, Untrusted
 from store.format.toml import tomllib
-from store.ground.repository import Repository
+from store.ground.repository import Repository, SmallFile
+from tests.faults.disks import PowerCut, PowerFails, Recorded
 from tests.support.missions import (
     ROOT,
 )
@@ -138,3 +139,39 @@ class TestReading:
         with Repository.open(store) as repository, pytest.raises(Invalid):
             repository.move_ref("../escape", NORTH.manifest_id, "published", 1)
         assert not (store / "escape").exists()
+
+
+class TestPlace:
+    FILES = (SmallFile("drafts/a", b"first"), SmallFile("trust/releases/b", b"second"), SmallFile("drafts/a", b"third"))
+
+    def test_the_last_of_a_name_stays_and_folders_are_made(self, tmp_path: Path) -> None:
+        with Repository.init(tmp_path / "store") as repository:
+            repository.place([])
+            repository.place(self.FILES)
+            assert repository.media.read("drafts/a", 99) == b"third"
+            assert repository.media.read("trust/releases/b", 99) == b"second"
+            assert repository.media.names("tmp") == []
+
+    @pytest.mark.parametrize("link", ["drafts", "trust/releases"])
+    def test_nothing_is_placed_through_a_link(self, tmp_path: Path, link: str) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        with Repository.init(tmp_path / "store") as repository:
+            (tmp_path / "store" / link).symlink_to(tmp_path / "elsewhere")
+            with pytest.raises((Corrupt, Unavailable)):
+                repository.place(self.FILES)
+            assert not list((tmp_path / "elsewhere").iterdir())
+            assert not [*(tmp_path / "store").glob("drafts/a"), *(tmp_path / "store").glob("trust/releases/b")]
+
+    def test_a_stop_anywhere_leaves_each_file_whole(self, tmp_path: Path) -> None:
+        with Repository.init(tmp_path / "counted", counted := Recorded()) as repository:
+            made = len(counted.operations)
+            repository.place(self.FILES)
+        for stop in range(len(counted.operations) - made):
+            store = tmp_path / str(stop)
+            with Repository.init(store) as repository:
+                repository.place([SmallFile("drafts/a", b"before")])
+            with Repository.open(store, PowerCut(stop)) as repository, pytest.raises(PowerFails):
+                repository.place(self.FILES)
+            assert (store / "drafts" / "a").read_bytes() in (b"before", b"first", b"third")
+            for path in store.glob("trust/releases/*"):
+                assert path.read_bytes() == b"second"

@@ -149,6 +149,18 @@ class TestPlan:
         plan(source, tmp_path / "nowhere")
         assert listing(tmp_path) == before
 
+    def test_a_listing_may_answer_what_the_target_has(self, source: Path, tmp_path: Path) -> None:
+        """For a far target, of which the folder at hand has only the small evidence."""
+        target = tmp_path / "target"
+        sync(source, target)
+        far = {id_: size for id_, size in plan(source, tmp_path / "nowhere").missing if id_ != NORTH.entry(CAMERA).id}
+        shutil.rmtree(target / "objects")
+        with Repository.open(source) as here, Repository.open(target) as there:
+            made = plan_sync(here, there, (), resident=lambda id_, size: far.get(id_) == size)
+        # A manifest or a table that cannot be looked at is copied: nobody knows whether it holds.
+        seen = {NORTH.manifest_id, NORTH.manifest.table, SOUTH.manifest_id, SOUTH.manifest.table}
+        assert dict(made.missing).keys() == {NORTH.entry(CAMERA).id, *seen}
+
     def test_a_mission_that_is_not_there(self, source: Path, tmp_path: Path) -> None:
         for absent in ("none", "../x"):
             with pytest.raises(NotFound):
