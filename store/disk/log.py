@@ -28,7 +28,7 @@ LOG_LIMIT = 64 * 2**20
 FIRST = "0" * 64
 # The events that move a ref; their facts are mission, manifest and sequence.
 MOVES = ("published", "received", "rolled-back")
-EVENTS = (*MOVES, "signed", "rotated", "ordered", "repaired", "collected")
+EVENTS = (*MOVES, "signed", "rotated", "ordered", "withdrawn", "repaired", "collected")
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from store.findings import Finding
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import ref_id
+from store.format.withdrawal import NAME as WITHDRAWAL
 from store.ground import orders, releases
 from store.ground.excerpt import first_few
 from store.ground.log_history import LogHistory
@@ -212,6 +213,8 @@ def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], kee
         for id_ in ids[:keep_last]:
             mark(f"the log of {mission}", partial(need_of_stored, log.LOG, id_, repository.evidence))
     for name in media.names_if_there(DRAFTS):
+        if WITHDRAWAL.fullmatch(name):
+            continue  # it needs no object
         mark(f"{DRAFTS}/{name}", partial(_draft, repository, f"{DRAFTS}/{name}"))
     for name in media.names_if_there(releases.FOLDER):
         mark(f"{releases.FOLDER}/{name}", partial(_release, repository, f"{releases.FOLDER}/{name}"))

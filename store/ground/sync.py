@@ -17,6 +17,7 @@ from pathlib import Path
 
 from store.disk import log
 from store.disk.durable import Disk
+from store.disk.layout import WITHDRAWN
 from store.disk.locks import SharedLock, exclusive
 from store.disk.media import FileStamp, object_path
 from store.disk.medium import check_file_sizes
@@ -25,7 +26,7 @@ from store.disk.staging import sweep
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
 from store.format.ref import ref_id
-from store.ground import orders
+from store.ground import orders, withdrawals
 from store.ground.repository import Repository, SmallFile
 from store.ground.trust_chain import put_into_effect
 from store.takeoff.clock import Moment
@@ -139,9 +140,12 @@ def plan_sync(
         else:
             moves.append(move)
         _add_closure(source, opened, wanted, last)
-    files: tuple[SmallFile, ...] = ()
+    judging = (judge or source_root).root
+    carried = [*unchanged, *newer, *(move.mission for move in moves)]
+    files = withdrawals.to_bring(source, target, carried, judging)
     if not missions:
-        files, objects = orders.to_bring(source, target)
+        pointers, objects = orders.to_bring(source, target)
+        files += pointers
         wanted.update(objects)
     sizes = {**{id_: size for id_, size in sorted(wanted.items()) if id_ not in last}, **last}
     missing = tuple(
@@ -324,7 +328,7 @@ def _apply(
                     )
             for version in plan.roots:
                 _bring_root(version, source, destination)
-            destination.place(plan.files)
+            _place(plan.files, destination)
             for move in plan.moves:
                 _move(move, destination)
         finally:
@@ -347,6 +351,14 @@ def _bring_root(version: int, source: Repository, destination: Repository) -> No
                     kind="bad-trust-chain",
                 )
         put_into_effect(destination, version, data, at=int(time.time()))
+
+
+def _place(files: Sequence[SmallFile], destination: Repository) -> None:
+    """Place small files; one that must not take the place of a later one is compared again, behind its lock."""
+    withdrawn = [file for file in files if file.name.startswith(f"{WITHDRAWN}/")]
+    for file in withdrawn:
+        withdrawals.receive(destination, file, at=int(time.time()))
+    destination.place([file for file in files if file not in withdrawn])
 
 
 def _move(move: Move, destination: Repository) -> None:

@@ -10,8 +10,9 @@ newer than the last one that it names.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from store.disk.layout import WITHDRAWN
 from store.errors import FlightbagError, NotFound, Untrusted
 from store.findings import Finding
 from store.format import release, withdrawal
@@ -62,7 +63,9 @@ def withdrawn(evidence: Evidence, opened: Opened, state: AircraftState | None = 
         try:
             value = _read(evidence, name, opened.trust_root, issue)
         except FlightbagError as error:
-            findings.append(Finding.of(error, step="E", entry="withdrawal", remedy=_REMEDY))
+            place = f"{WITHDRAWN}/{name}"
+            finding = Finding.of(error, step="E", entry="withdrawal", remedy=_REMEDY)
+            findings.append(replace(finding, message=f"{place}: {finding.message}", path=finding.path or place))
             value = None
         if value is not None:
             holding.append(value)
