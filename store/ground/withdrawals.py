@@ -20,7 +20,7 @@ from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused
 from store.format.cose import Envelope
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, SKEW
-from store.format.withdrawal import AAD_LABEL, CONTENT_TYPE, FILE_LIMIT, NAME, Withdrawal, of_mission, of_release
+from store.format.withdrawal import AAD_LABEL, CONTENT_TYPE, FILE_LIMIT, NAME, Withdrawal, of_release
 from store.ground import releases
 from store.ground.issuing import highest_issued
 from store.ground.repository import Repository, SmallFile
@@ -54,6 +54,10 @@ class Pending:
     def signatures(self, root: TrustRoot) -> int:
         """Return how many keys of its role have signed. Raise Untrusted for any other signature."""
         return count_signatures(self.envelope, root, AAD_LABEL, self.value.role)
+
+    def check(self, root: TrustRoot) -> None:
+        """Raise Untrusted unless it has all signatures that it needs under a trust root."""
+        check_withdrawal(self.envelope, self.value, root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,27 +261,20 @@ def names(repository: Repository, folder: str = WITHDRAWN) -> list[str]:
     return [name for name in repository.media.names_if_there(folder) if NAME.fullmatch(name)]
 
 
+def in_effect(repository: Repository, name: str) -> Pending:
+    """Return the withdrawal of this name, whoever signed it. Raise NotFound without one, Corrupt, Unavailable."""
+    return _pending(repository.evidence.withdrawal(name), name)
+
+
 def standing(repository: Repository, name: str, root: TrustRoot) -> Withdrawal | None:
     """Return the withdrawal of this name, None where the store has none. Raise Corrupt, Untrusted or Unavailable for
     one that does not hold under a trust root."""
     try:
-        data = repository.evidence.withdrawal(name)
+        pending = in_effect(repository, name)
     except NotFound:
         return None
-    pending = _pending(data, name)
-    check_withdrawal(pending.envelope, pending.value, root)
+    pending.check(root)
     return pending.value
-
-
-def of_current(repository: Repository, mission: str, root: TrustRoot) -> str:
-    """Return why the current manifest of a mission does not fly, by the withdrawals of the store; "" if none is about
-    it. One that does not hold is told as what is wrong with it."""
-    try:
-        value = standing(repository, of_mission(mission), root)
-        order = repository.current(mission).manifest.issue.order
-    except FlightbagError as error:
-        return error.message
-    return "" if value is None or order > value.order else value.reason
 
 
 def to_bring(

@@ -98,6 +98,12 @@ def _of_mission(verb: str) -> Use:
     return Use(lambda desk: (verb, desk.store, "left", "--trust", desk.root))
 
 
+def _withdraw_release(desk: Desk) -> tuple[object, ...]:
+    """Add the release to the store, and withdraw it."""
+    assert use("release sign", desk).status == 0
+    return "release", "withdraw", desk.store, "winter", "--reason", "it drifts", "--key", desk.folder / "lab.key"
+
+
 USES: dict[str, Use] = {
     "init": Use(lambda desk: ("init", desk.folder / "new"), makes="new/flightbag.toml"),
     "keys new": Use(lambda desk: ("keys", "new", desk.folder / "new.key", "--no-passphrase"), makes="new.key.pub"),
@@ -126,6 +132,10 @@ USES: dict[str, Use] = {
         makes="ground/missions/right",
     ),
     "discard": Use(lambda desk: ("discard", desk.store, "right"), removes="ground/drafts/right"),
+    "withdraw": Use(
+        lambda desk: ("withdraw", desk.store, "left", "--reason", "old imagery", "--key", desk.key),
+        makes="ground/withdrawn/left.mission",
+    ),
     "verify": _of_mission("verify"),
     "prove": Use(
         lambda desk: ("prove", desk.store, "left", CAMERA, "--out", desk.folder / "new.proof"), makes="new.proof"
@@ -200,6 +210,7 @@ USES: dict[str, Use] = {
         ),
         makes="ground/trust/releases/winter",
     ),
+    "release withdraw": Use(_withdraw_release, makes="ground/withdrawn"),
     "release show": Use(lambda desk: ("release", "show", desk.folder / "winter.release")),
     "aircraft enrol": Use(
         lambda desk: (
