@@ -96,11 +96,18 @@ def _read(evidence: Evidence, name: str, root: TrustRoot, issue: Issue) -> Withd
     envelope, value = parsed(data, name)
     try:
         check_withdrawal(envelope, value, root)
-    except Untrusted as error:
-        if error.kind != "bad-signature" and value.mission and value.order < issue.order:
+    except Untrusted:
+        if value.mission and value.order < issue.order and _is_undamaged(envelope, value, root):
             return None
         raise
     return value
+
+
+def _is_undamaged(envelope: Envelope, value: Withdrawal, root: TrustRoot) -> bool:
+    """Whether every signature by a key of the role is good."""
+    key_by_kid = {key.kid: key for key in root.role(value.role).keys}
+    mine = [one for one in envelope.signatures if one.kid in key_by_kid]
+    return all(key_by_kid[one.kid].verifies(envelope, one, root.aad(withdrawal.AAD_LABEL)) for one in mine)
 
 
 def _finding(name: str, order: tuple[int, int], more: str) -> Finding:
