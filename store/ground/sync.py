@@ -17,7 +17,7 @@ from pathlib import Path
 
 from store.disk import log
 from store.disk.durable import Disk
-from store.disk.layout import WITHDRAWN
+from store.disk.layout import DRAFTS, WITHDRAWN
 from store.disk.locks import SharedLock, exclusive
 from store.disk.media import FileStamp, object_path
 from store.disk.medium import check_file_sizes
@@ -26,7 +26,7 @@ from store.disk.staging import sweep
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
 from store.format.ids import ObjectId
 from store.format.ref import ref_id
-from store.ground import orders, withdrawals
+from store.ground import drafts, orders, withdrawals
 from store.ground.repository import Repository, SmallFile
 from store.ground.trust_chain import put_into_effect
 from store.takeoff.clock import Moment
@@ -145,8 +145,10 @@ def plan_sync(
     files = withdrawals.to_bring(source, target, carried, judging)
     if not missions:
         pointers, objects = orders.to_bring(source, target)
-        files += pointers
-        wanted.update(objects)
+        brought = drafts.to_bring(source, target, judging)
+        files += (*pointers, *brought.files)
+        wanted.update({**objects, **brought.objects})
+        refused += brought.refused
     sizes = {**{id_: size for id_, size in sorted(wanted.items()) if id_ not in last}, **last}
     missing = tuple(
         (id_, size)
@@ -354,11 +356,16 @@ def _bring_root(version: int, source: Repository, destination: Repository) -> No
 
 
 def _place(files: Sequence[SmallFile], destination: Repository) -> None:
-    """Place small files; one that must not take the place of a later one is compared again, behind its lock."""
-    withdrawn = [file for file in files if file.name.startswith(f"{WITHDRAWN}/")]
-    for file in withdrawn:
-        withdrawals.receive(destination, file, at=int(time.time()))
-    destination.place([file for file in files if file not in withdrawn])
+    """Place small files. Withdrawals and drafts are compared again with what is there by now, behind their locks."""
+    receivers = {WITHDRAWN: withdrawals.receive, DRAFTS: drafts.receive}
+    plain = []
+    for file in files:
+        receive = receivers.get(os.path.dirname(file.name))
+        if receive is None:
+            plain.append(file)
+        else:
+            receive(destination, file, at=int(time.time()))
+    destination.place(plain)
 
 
 def _move(move: Move, destination: Repository) -> None:

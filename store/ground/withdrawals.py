@@ -225,6 +225,18 @@ def _put_into_effect(repository: Repository, signed: Pending, *, at: int) -> Non
     repository.place([SmallFile(f"{WITHDRAWN}/{value.name}", signed.envelope.render())])
 
 
+def keep_or_put_into_effect(repository: Repository, name: str, data: bytes, root: TrustRoot, *, at: int) -> None:
+    """Keep a draft that a sync has brought or joined; with all its signatures it takes effect, unless it is stale. The
+    caller has the lock."""
+    pending = _pending(data, name)
+    enough = pending.signatures(root) >= root.role(pending.value.role).threshold
+    if enough and not _stale(repository, pending.value, root, at):
+        _put_into_effect(repository, pending, at=at)
+        _drop_draft(repository, name)
+    else:
+        repository.place([SmallFile(f"{DRAFTS}/{name}", data)])
+
+
 def discard(repository: Repository, name: str) -> int:
     """Discard the draft of a withdrawal, also a damaged one. Return how many signatures it had. Raise NotFound."""
     with _locked(repository, name):
@@ -246,11 +258,12 @@ def _locked(repository: Repository, name: str) -> Iterator[None]:
     """Hold the store's lock, shared, and that of what the name withdraws: nobody publishes the mission meanwhile."""
     if not NAME.fullmatch(name):
         raise Invalid(f"{name[:80]!r} is not the name of a withdrawal", remedy="give the id of a mission")
-    with repository.locked(), _alone(repository, name):
+    with repository.locked(), alone(repository, name):
         yield
 
 
-def _alone(repository: Repository, name: str) -> AbstractContextManager[None]:
+def alone(repository: Repository, name: str) -> AbstractContextManager[None]:
+    """Hold the lock of what the name withdraws: nobody else signs or publishes it meanwhile."""
     subject, _, kind = name.rpartition(".")
     lock = f"mission-{subject}" if kind == "mission" else "trust"
     return exclusive(repository.media.path, repository.disk, lock, f"the withdrawal {name}", timeout=60)
@@ -308,7 +321,7 @@ def _is_later(value: Withdrawal, target: Repository | None, name: str, root: Tru
 def receive(repository: Repository, file: SmallFile, *, at: int) -> None:
     """Put a withdrawal that a sync brings into effect, unless the store has got a later one since it was planned."""
     name = file.name.removeprefix(f"{WITHDRAWN}/")
-    with _alone(repository, name):
+    with alone(repository, name):
         pending = _pending(file.data, name)
         if _is_later(pending.value, repository, name, repository.trust_root().root):
             _put_into_effect(repository, pending, at=at)
