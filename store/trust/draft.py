@@ -297,6 +297,12 @@ def complete(draft: RootDraft, newest: SignedRoot | None) -> SignedRoot:
 
     Raises Conflict (kind stale-draft) where the draft follows another root, Untrusted where signatures are missing.
     """
+    require_follows(draft, newest)
+    return draft.signed_root()
+
+
+def require_follows(draft: RootDraft, newest: SignedRoot | None) -> None:
+    """Raise Conflict (kind stale-draft) unless the draft follows `newest`, the newest root of the store."""
     expected = None if draft.before is None else draft.before.root.digest
     actual = None if newest is None else newest.root.digest
     if expected != actual:
@@ -307,4 +313,3 @@ def complete(draft: RootDraft, newest: SignedRoot | None) -> SignedRoot:
             remedy="make the change again in a new draft",
             kind="stale-draft",
         )
-    return draft.signed_root()
