@@ -15,6 +15,7 @@ from store.disk import log
 from store.disk.droppings import is_dropping
 from store.disk.layout import DRAFTS, ORDERS, PINS, RESULTS, ROOT_FILE, TOML, WITHDRAWN
 from store.disk.locks import HOLDER_LIMIT
+from store.disk.media import Media
 from store.disk.quarantine import present
 from store.errors import Corrupt, FlightbagError, NotFound
 from store.findings import Finding
@@ -137,7 +138,7 @@ class Refs:
             except FlightbagError as error:
                 self.collector.add(Finding.of(error))
                 continue
-            if name not in FOLDERS and name not in FILES:
+            if name not in FOLDERS and name not in FILES and not log.PART.fullmatch(name):
                 self.collector.add_stray(name)
             elif kind != (expected := "directory" if name in FOLDERS else "file"):
                 text = f"{name} is a {kind}, expected a {expected}"
@@ -182,7 +183,7 @@ class Refs:
 
     def log(self) -> None:
         """Read the log."""
-        if not present(self.media, log.LOG) and (versions := self.root_versions()) != []:
+        if not _has_log(self.media) and (versions := self.root_versions()) != []:
             # The line about the first trust root is older than its file.
             path, remedy = self.media.absolute(log.LOG), "find out who removed the log"
             text = (
@@ -522,6 +523,10 @@ class Refs:
             except FlightbagError as error:
                 self.collector.add_incomplete(holder, error.message)
                 self.lacks(Finding.of(error).object)
+
+
+def _has_log(media: Media) -> bool:
+    return any(present(media, name) for name in log.files(media))
 
 
 def _as_audit(finding: Finding) -> Finding:

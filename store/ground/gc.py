@@ -223,7 +223,8 @@ def _is_due(name: str, now: float, grace: float) -> bool:
 def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], keep_last: int) -> list[Need]:
     """Return the needs of everything that must stay. Raise Refused or Unavailable with every need that is unknown."""
     media = repository.media
-    for name in ("missions", log.LOG):
+    log_name = next((name for name in log.files(media) if present(media, name)), log.LOG)
+    for name in ("missions", log_name):
         if not present(media, name) and repository.evidence.root_versions():
             raise Refused(
                 f"{media.absolute(name)} is missing, so the needed objects are unknown",

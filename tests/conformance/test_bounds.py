@@ -18,7 +18,7 @@ BOUNDS = [
     ("a root file 66 KiB", root.ROOT_FILE_LIMIT, 66 * KIB),
     ("an envelope 66 KiB", manifest.ENVELOPE_LIMIT, 66 * KIB),
     ("an entry table 16 MiB", entries.TABLE_LIMIT, 16 * MIB),
-    ("the log 64 MiB", log.LOG_LIMIT, 64 * MIB),
+    ("each file of the log 64 MiB", log.LOG_LIMIT, 64 * MIB),
     ("Names: at most 10,000 in a folder, so 10,000 missions", media.FOLDER_LIMIT, 10_000),
     ("and 65,536 in one of", media.SHARD_LIMIT, 65_536),
     ("and at most 10,000 in all", evidence.MAX_ROOTS, 10_000),
