@@ -351,6 +351,24 @@ def sign(
     return OK
 
 
+@app.command("join")
+@command
+def join(
+    draft: ExistingDraft,
+    other: Annotated[Path, typer.Argument(readable=False, metavar="OTHER", help="Another copy of the same draft.")],
+    as_json: Json = False,
+) -> int:
+    """Join the signatures that two copies of one draft got in parallel: DRAFT gets those of OTHER.
+
+    Two different drafts are refused. `flightbag sync` does the same for drafts of missions.
+
+    Example: flightbag trust join next.draft next-from-ben.draft
+    """
+    root_draft = _read(draft).joined(_read(other))
+    _replace(draft, root_draft)
+    return _show_file(root_draft, draft, as_json=as_json)
+
+
 def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: bool) -> None:
     """Show the draft that was read from a file. Raise Refused unless the person names it by its code."""
     if expect is not None:

@@ -16,7 +16,7 @@ from store.disk.media import object_path
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format import manifest as manifests
 from store.format import withdrawal
-from store.format.cose import MAX_SIGNATURES, Envelope
+from store.format.cose import Envelope
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID, Manifest
 from store.ground import withdrawals
@@ -124,12 +124,8 @@ def _merged(envelope: Envelope, target: Repository | None, name: str, root: Trus
             kind="other-draft",
         )
     _check(there, name, root)
-    have = {signature.kid for signature in there.signatures}
-    merged = there
-    for signature in envelope.signatures:
-        if signature.kid not in have and len(merged.signatures) < MAX_SIGNATURES:
-            merged = merged.with_signature(signature)
-    return None if merged == there else SmallFile(f"{DRAFTS}/{name}", merged.render())
+    joined = there.joined(envelope)
+    return None if joined == there else SmallFile(f"{DRAFTS}/{name}", joined.render())
 
 
 def _described(envelope: Envelope) -> str:

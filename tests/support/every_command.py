@@ -191,6 +191,7 @@ USES: dict[str, Use] = {
             *("--expect", code_of("trust", "show", desk.folder / "root.draft")),
         )
     ),
+    "trust join": Use(lambda desk: ("trust", "join", desk.folder / "signed.draft", desk.folder / "signed.draft")),
     "trust rotate": Use(
         lambda desk: ("trust", "rotate", desk.store, desk.folder / "signed.draft"), makes="ground/trust/3.root.cbor"
     ),
