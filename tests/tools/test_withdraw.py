@@ -33,7 +33,15 @@ def test_a_mission(equipped: Desk, tmp_path: Path) -> None:
     assert "WITHDRAWN" in flightbag("fsck", desk.store).out
     assert "1 file of withdrawn/" in flightbag("sync", desk.store, tmp_path / "stick").out
     assert flightbag("checkout", tmp_path / "stick", "left", tmp_path / "out", "--trust", desk.root).status == 1
-    # What is said to help does: the mission is published again.
+    # What is said to help does: the mission is published again, by a build that changes nothing, or by a rollback.
+    ran = flightbag("build", desk.folder / "left.toml", "--store", desk.store, "--key", desk.key, "--json")
+    assert (ran.status, ran.json["outcome"]) == (0, "built"), ran.out + ran.err
+    assert flightbag("verify", desk.store, "left", "--trust", desk.root).status == 0
+    assert flightbag(*again, "--reason", "smoke", "--key", desk.key).status == 0
+    here = flightbag("show", desk.store, "left", "--json").json["manifest"]
+    ran = flightbag("rollback", desk.store, "left", "--key", desk.key, "--to", here, "--json")
+    assert (ran.status, ran.json["unchanged"]) == (0, False), ran.out + ran.err
+    assert flightbag("verify", desk.store, "left", "--trust", desk.root).status == 0
     ran = flightbag("rollback", desk.store, "left", "--key", desk.key, "--dry-run", "--json")
     assert flightbag("rollback", desk.store, "left", "--key", desk.key, "--to", ran.json["to"]).status == 0
     assert flightbag("verify", desk.store, "left", "--trust", desk.root).status == 0
