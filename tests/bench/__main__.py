@@ -9,6 +9,7 @@
     python -m tests.bench country                                        10,000 to 1,000,000 tiles
     python -m tests.bench orthophotos                                    200 adjacent GeoTIFFs beside one merged one
     python -m tests.bench recall                                         what a search finds: exact, IVF, HNSW
+    python -m tests.bench delta                                          what a delta inside large objects would save
     python -m tests.bench search                                         exact search over 1,000,000 x 512
 
 Medians of interleaved rounds. A peer that is not installed is said to be absent. The reach is that of the design.
@@ -31,6 +32,7 @@ from random import Random
 from typing import Any
 
 from tests.bench import maps
+from tests.bench.delta import delta
 from tests.bench.engines import engines
 from tests.bench.orthophotos import orthophotos
 from tests.support.missions import NOW
@@ -288,6 +290,7 @@ def main() -> None:
         "orthophotos": orthophotos,
         "recall": maps.recall,
         "search": maps.search,
+        "delta": delta,
     }
     parser.add_argument("what", nargs="?", default="side", choices=("side", *measures))
     parser.add_argument("--rounds", type=int, default=3)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.stores import REPOSITORY_ROOT
 
-EACH = ["side", "memory", "million", "takeoff", "engines", "throughput", "country", "orthophotos", "recall", "search"]
+MAPS = ["throughput", "country", "orthophotos", "recall", "search"]
+EACH = ["side", "memory", "million", "takeoff", "engines", "delta", *MAPS]
 TRIED = EACH if "FLIGHTBAG_DRILL" in os.environ else ["side", "search"]
 
 

@@ -1,0 +1,1 @@
+"""Stores elsewhere, and what carries to them."""
