@@ -393,7 +393,7 @@ def missing_tiles() -> Iterator[Vector]:
 
 
 def aboard() -> Iterator[Vector]:
-    """Releases (5.1), withdrawals (5.4), drafts of roots (5), slots of an aircraft's state (10.1) and proofs of an entry
+    """Releases (5.1), withdrawals (5.4), drafts of roots (5), slots of an aircraft's state (10.1) and proofs of entries
     (10.4)."""
     table = table_of(CONTENTS)
     approvals = tuple(sorted(Approval.of(one) for one in table.entries if one.kind in RELEASED))
@@ -412,7 +412,6 @@ def aboard() -> Iterator[Vector]:
 
     gone = withdrawal()
     yield Vector("withdrawal", "withdrawal", sign_withdrawal(gone))
-    yield Vector("withdrawal-unsigned", "withdrawal", sign_withdrawal(gone, by=()), "threshold")
     other = sign_withdrawal(replace(gone, mission="south-ridge"))
     yield Vector("withdrawal-of-another-mission", "withdrawal", other, "bad-withdrawal")
     of_both = encode({**value_of(gone.render()), "release": bytes(32)})
