@@ -46,6 +46,7 @@ from store.format.order import Order
 from store.format.ref import ref_id
 from store.format.release import Release
 from store.format.result import Result
+from store.format.withdrawal import Withdrawal
 from store.takeoff.aircraft import CONTEXT as STATE_CONTEXT
 from store.takeoff.aircraft import StoredState, read_state
 from store.takeoff.proof import Proof, Proven, prove
@@ -302,6 +303,7 @@ def evidence(manifest: bytes = NORTH.signed) -> MemoryEvidence:
 
 
 RELEASE = Release.of("winter", "cpu-x86_64", NORTH.table.entries, issued_at=missions.NOW).render()
+WITHDRAWALS = [missions.withdrawal().render(), Withdrawal("x", missions.NOW, release=bytes(32)).render()]
 DRAFTS = [
     RootDraft.of(None, ROOT).render(),
     RootDraft.after(PINNED, now=missions.NOW).with_signature(key("root-a")).render(),
@@ -409,6 +411,7 @@ _ALL = [
     Target("probe", [PROBE], reading(Probe.parse, renders), 6000),
     Target("missing-tiles", vectors("missing"), reading(MissingList.parse, renders)),
     Target("release", [RELEASE], reading(Release.parse, renders)),
+    Target("withdrawal", WITHDRAWALS, reading(Withdrawal.parse, renders)),
     Target("order", [orders.ORDER.render()], reading(Order.parse, renders)),
     Target("result", [orders.result().render()], reading(Result.parse, renders)),
     Target("root-draft", DRAFTS, reading(RootDraft.parse, renders, (Corrupt, Untrusted))),
