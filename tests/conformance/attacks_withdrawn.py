@@ -69,7 +69,7 @@ def flipped(data: bytes, at: int) -> bytes:
 def by_the_store() -> Iterator[Row]:
     """One check, by a pinned root alone. What does not hold brings no mission back."""
     data = sign_withdrawal(withdrawal())
-    yield "nothing-withdrawn", GO, scene(GOOD)
+    yield "the-original", GO, scene(GOOD)
     yield "withdrawn", "E withdrawn", shows(data)
     yield "published-again", GO, shows(data, NEXT)
     yield "of-the-newer-one-too", "E withdrawn", shows(sign_withdrawal(withdrawal(NEXT)), NEXT)
@@ -174,7 +174,7 @@ def of_releases() -> Iterator[Row]:
         return made
 
     of = Withdrawal("it drifts", NOW, release=digest)
-    yield "nothing-withdrawn", GO, resting(None)
+    yield "the-original", GO, resting(None)
     yield "withdrawn", "E withdrawn", resting(of)
     yield "another-release", GO, resting(Withdrawal("it drifts", NOW, release=bytes(32)))
     yield "by-the-keys-of-missions", "E wrong-role", resting(of, "pilot")
@@ -211,7 +211,7 @@ def seen() -> Iterator[Row]:
     newest = sign_withdrawal(withdrawal(sequence=INT_MAX))
     epoch = [sign_root(EPOCH, "root-a")]
     newer = flight(root=EPOCH, issue=replace(ISSUE, epoch=2, sequence=1))
-    yield "never-withdrawn", GO, [scene(GOOD), scene(GOOD)]
+    yield "the-original", GO, [scene(GOOD), scene(GOOD)]
     yield "deleted-after-it-was-seen", "E withdrawn", [gone, scene(GOOD)]
     yield "deleted-after-a-go", "E withdrawn", [scene(GOOD), gone, scene(GOOD)]
     yield "an-older-one-put-back", "E withdrawn", [gone, older]
