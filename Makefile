@@ -43,10 +43,10 @@ test-aarch64: $(VENV)/.stamp
 drill: $(VENV)/.stamp
 	$(BIN)/python -m tests.faults.drill
 	$(BIN)/python -m tests.faults.engine_kills 50
-	FLIGHTBAG_DRILL=1 $(BIN)/pytest -n 2 -q tests/faults/test_publication.py tests/faults/test_crowded.py \
+	FLIGHTBAG_DRILL=1 $(BIN)/pytest -n 2 -q tests/faults/test_publication.py tests/faults/test_crowded.py tests/faults/test_copies.py \
 		tests/builders/test_confinement.py tests/conformance/test_exports.py tests/conformance/test_pythons.py \
 		tests/builders/engines/test_model.py tests/builders/engines/test_tensorrt_rtx.py \
-		tests/builders/test_fulfilment_runtimes.py tests/bench
+		tests/builders/test_fulfilment_runtimes.py tests/bench tests/store/remotes
 	FLIGHTBAG_STRESS=30 $(BIN)/pytest -q tests/store/test_machine.py
 
 # Bytes made up and changed for every reader of untrusted bytes: five minutes. Then 10,000 changed and re-signed stores for two verifiers: as long.
@@ -64,6 +64,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench memory
 	$(BIN)/python -m tests.bench million
 	$(BIN)/python -m tests.bench takeoff
+	$(BIN)/python -m tests.bench sync
 	$(BIN)/python -m tests.bench engines
 	$(BIN)/python -m tests.bench throughput
 	$(BIN)/python -m tests.bench country

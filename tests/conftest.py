@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import s3
 from tests.support.field import Desk, make_desk
 
 # A timing never decides a test, and one that failed in CI fails the same way at a desk.
@@ -46,6 +47,14 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+    """A real S3 server with one bucket, started once. Skips where none is installed."""
+    with s3.server(tmp_path_factory.mktemp("s3")) as one:
+        one.make_bucket(s3.BUCKET)
+        yield one
 
 
 @pytest.fixture(scope="session")

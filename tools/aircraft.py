@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from store.disk.layout import store_above
-from store.errors import Invalid
+from store.errors import FlightbagError, Invalid
 from store.format.code import short_code
-from store.takeoff.aircraft import consume, enrol, lower_floor, read_state
+from store.takeoff.aircraft import consume, enrol, lower_floor, read_key, read_state
 from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
 from tools import keyfiles, render
 from tools.arguments import Json, moment, print_lines
+from tools.receipts import after_flight
 from tools.review import answer_to
 from tools.status import OK, command, print_json, say, warn
 
@@ -57,11 +58,13 @@ def enrol_command(
     kept = enrolment.state
     newest = kept.root.root
     code = short_code(newest.digest)
+    key = read_key(state).public
     counts = {"missions": len(kept.missions), "accepted": len(kept.accepted), "consumed": len(kept.consumed)}
     counts["proofs"] = len(kept.proofs)
     if as_json:
         print_json(
             {"id": id_, "host": host, "root": newest.version, "code": code, "forgot": enrolment.forgot, "kept": counts}
+            | {"kid": key.kid.hex(), "key": key.raw.hex()}
             | {"left_domains": sorted({one.root.root.domain_id.hex() for one in enrolment.left})}
         )
         return OK
@@ -82,6 +85,8 @@ def enrol_command(
         )
     if newest.version > root.root.version:
         say(f"  keeps trust root {newest.version}: the aircraft has seen it after root {root.root.version}")
+    say("  its line for the list of keys that `flightbag receipts --fleet` reads:")
+    say(f"{key.kid.hex()} {id_}")
     return OK
 
 
@@ -90,19 +95,25 @@ def enrol_command(
 def consume_command(
     state: State,
     flight: Annotated[str, typer.Argument(metavar="FLIGHT", help="The id of the flight.")],
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="STORE", help="Leave the receipt in this store, on the stick that goes back."),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Record after landing that a flight was flown. From then on its missions are NO-GO.
 
     It cannot be undone. The flight must be one that `verify --state` has accepted.
+    The state keeps a receipt of it for the next store that can be written.
 
-    Example: flightbag aircraft consume state 2026-11-23-01
+    Example: flightbag aircraft consume state 2026-11-23-01 --store /media/stick
     """
     consumed_before = not consume(state, flight)
     if as_json:
         print_json({"consumed": flight, "before": consumed_before})
     else:
         say(f"{flight} was consumed before" if consumed_before else f"consumed {flight}")
+    after_flight(state, flight, store, quiet=as_json)
     return OK
 
 
@@ -156,12 +167,19 @@ def show(state: State, as_json: Json = False) -> int:
     Example: flightbag aircraft show state
     """
     stored = read_state(state)
+    why = ""
+    try:
+        key = read_key(state).public
+    except FlightbagError as error:
+        key, why = None, f"{error.message}; {error.remedy}"
     aircraft, root = stored.state, stored.state.root.root
     if as_json:
         print_json(
             {
                 "id": aircraft.id,
                 "host": aircraft.host,
+                "kid": None if key is None else key.kid.hex(),
+                "key": None if key is None else key.raw.hex(),
                 "root": root.version,
                 "domain_id": root.domain_id.hex(),
                 "code": short_code(root.digest),
@@ -201,9 +219,14 @@ def show(state: State, as_json: Json = False) -> int:
                 *(("flown", flight) for flight in aircraft.consumed),
                 *(("proven", proof.hex()) for proof in aircraft.proofs),
                 *([("slots", "one of the two is damaged or old; the next change writes both")] if stored.mend else []),
+                ("key", "none: it signs no receipts" if key is None else "its line for the list of known keys:"),
             ]
         )
     )
+    if key is not None:
+        say(f"{key.kid.hex()} {aircraft.id}")
+    else:
+        warn(f"flightbag: {why}")
     return OK
 
 

@@ -6,7 +6,6 @@ other commands are registered from the modules of this package.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,8 @@ from tools import (
     fsck,
     keyfiles,
     missions,
+    packs,
+    receipts,
     releases,
     render,
     retention,
@@ -52,37 +53,12 @@ from tools.arguments import (
 )
 from tools.geojson import GeoJson, check_path
 from tools.geojson import write as write_geojson
-from tools.program import run_program
 from tools.progress import work_bars
-from tools.status import NO, OK, UNKNOWN, USAGE, command, print_json, say
+from tools.start import app
+from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # the streams take no control sequences, and [STORE] is no markup
-    help="Build, seal, carry and verify the engines and map descriptors of aircraft that navigate by sight.\n\n"
-    "Example: flightbag verify /media/stick/store --trust pinned.root.cbor",
-)
 keys_app = typer.Typer(no_args_is_help=True, help="Create signing keys, protect them, show their kids.")
 app.add_typer(keys_app, name="keys")
-
-
-def _version(requested: bool) -> None:
-    if requested:
-        from importlib import metadata  # not above: it loads slower than the rest of the program
-
-        say(f"flightbag {metadata.version('flightbag')}")
-        raise typer.Exit
-
-
-@app.callback()
-def program(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Take the options of the program itself."""
 
 
 @app.command()
@@ -383,15 +359,10 @@ app.command("fsck")(fsck.run)
 trust.add_to(app)
 releases.add_to(app)
 takeoff.add_to(app)
+receipts.add_to(app)
 aircraft.add_to(app)
 retention.add_to(app)
 missions.add_to(app)
 engines.add_to(app)
 retrieval.add_to(app)
-
-
-def main() -> None:
-    """Run the program `flightbag`. Its command `fsck` has the statuses of `store-fsck`, also for wrong arguments."""
-    if sys.argv[1:2] == ["fsck"]:
-        run_program(app, usage=fsck.USAGE, could_not_do=fsck.COULD_NOT_CHECK)
-    run_program(app, usage=USAGE, could_not_do=UNKNOWN)
+packs.add_to(app)

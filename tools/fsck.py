@@ -32,6 +32,7 @@ from store.errors import Invalid, Unavailable
 from store.findings import Finding
 from store.format.duration import seconds_of
 from store.ground.repository import Repository
+from store.remotes.place import bucket_of
 from tools import render
 from tools.arguments import DropCache, GiveUp, Store, patience_of, print_lines
 from tools.patience import Bound, patience
@@ -105,10 +106,14 @@ def run(
 
     Example: flightbag fsck ground --full
     """
+    bucket = bucket_of(store)
     try:
         scope = _scope(quick=quick, full=full, sample=sample, budget=budget, mission=mission, exclusive=exclusive)
         if (source or dry_run) and not repairing:
             raise Invalid("--from and --dry-run need --repair", remedy="add --repair, or leave them out")
+        if bucket and (repairing or drop_cache or ledger is not None):
+            text = "--repair, --drop-cache and --ledger are for folders"
+            raise Invalid(text, remedy="leave them out; `flightbag sync --checksum STORE` and the bucket mends it")
         bound = Bound(store, patience_of(give_up), COULD_NOT_CHECK, CANCELLED, as_json)
         if repairing and bound.seconds is not None:
             raise Invalid("--give-up excludes --repair", remedy="audit with --give-up first, then repair")
@@ -121,6 +126,14 @@ def run(
         fail(error, as_json=as_json)
         return USAGE
     corrected = 0
+    if bucket:
+        from store.remotes.bucket import BucketClient
+        from store.remotes.bucket_audit import fsck_bucket
+
+        with patience(bound), reading_bar("reading") as progress:
+            told = _line if as_json else None
+            audit = fsck_bucket(BucketClient.connect(store), scope, on_finding=told, progress=progress)
+        return _report(audit, store, scope, as_json=as_json)
     with patience(bound), ExitStack() as stack:
         opened_ledger = None if scope.read == "quick" else _ledger(ledger, store)
         if opened_ledger is not None:

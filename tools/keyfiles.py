@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from store.disk.durable import Disk, replace_file, write_new_file
 from store.disk.layout import open_store, store_above
@@ -23,12 +24,14 @@ from store.disk.media import Media
 from store.disk.opening import OtherType, open_file, type_name
 from store.errors import Corrupt, Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
-from store.ground.issuing import Keys
 from store.takeoff.verify import pinned_root
 from store.trust.key_file import KEY_FILE_LIMIT, OPENSSH, PUBLIC, Protection, block, check_passphrase
 from store.trust.keys import PassphraseNeeded, PrivateKey, PublicKey, Signer
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 from tools.printable import printable
+
+if TYPE_CHECKING:
+    from store.ground.issuing import Keys
 
 # Seconds. A person may have to touch the token first.
 _SIGNER_SECONDS = 300
@@ -248,7 +251,7 @@ def signers(paths: Sequence[Path], ask: Callable[[str], bytes], command: str | N
         else:
             result.append(CommandSigner(key, command))
     if command is not None and not any(isinstance(one, CommandSigner) for one in result):
-        raise Invalid("--signer needs a public key", remedy="give the .pub file of the key as --key")
+        raise Invalid("--signer needs a public key", remedy="give the .pub file of the key")
     return result
 
 
@@ -286,6 +289,8 @@ def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command:
         beside = path.with_name(path.name + ".pub")
         if beside.is_file():
             known.append(public_key(beside, ask))
+    from store.ground.issuing import Keys  # not above: to verify needs nothing of the ground
+
     return Keys(len(paths), known, lambda: signers(paths, ask, command))
 
 

@@ -5,7 +5,8 @@ with `--give-up` the command runs in a child process, and this process only wait
 over it kills the child, which may linger until the medium answers, and ends with the status for "could not check".
 
 A child that is given up says nothing any more: before it prints its result it asks this process, which agrees only
-while there is time. So no GO is printed by a command that then ends with another status.
+while there is time. So no GO is printed by a command that then ends with another status. What it does after its result
+(a receipt) keeps nobody: it tells this process its status first, with which this process ends where the time is over.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -51,20 +52,26 @@ class Bound:
 
 
 @contextmanager
-def patience(bound: Bound) -> Iterator[None]:
+def patience(bound: Bound) -> Iterator[Callable[[int], None]]:
     """Tell the user if the block waits without an answer, and end the command where its time is over.
 
-    The block prints nothing that the status "could not check" would contradict: results are printed after it.
+    The block prints nothing that the status "could not check" would contradict: results are printed after it. A command
+    that goes on after its result calls what this yields, with its exit status, when the result is printed.
     """
     child = None if bound.seconds is None else _in_a_child(bound, bound.seconds)
     over = Event()
     Thread(target=_tell, args=(bound.places, over), daemon=True).start()
     try:
-        yield
+        yield answered if child is None else child.answered
     finally:
         over.set()
         if child is not None:
             child.agree()
+
+
+def answered(_status: int) -> None:
+    """What `patience` yields where nobody's time is bounded."""
+    sys.stdout.flush()
 
 
 def _tell(places: str, over: Event) -> None:
@@ -113,6 +120,12 @@ class _Child:
         if not os.read(self.answer, 1):
             os._exit(128 + signal.SIGKILL)  # this process was given up, or nobody waits for it any more
 
+    def answered(self, status: int) -> None:
+        """Say that the result is printed, and the status with which the command ends whatever follows."""
+        sys.stdout.flush()
+        with suppress(OSError):
+            os.write(self.asking, bytes([status]))
+
 
 def _in_a_child(bound: Bound, seconds: float) -> _Child:
     """Return in a child process, which goes on. This process waits for it, and ends with its status."""
@@ -156,6 +169,13 @@ def _wait(bound: Bound, seconds: float, child: int, asked: int, answering: int) 
             _give_up(bound, seconds, interrupted=lost)
     if os.read(asked, 1):
         os.write(answering, b"!")
+        if status := os.read(asked, 1):  # nothing where the child ends without a word
+            end = max(end, time.monotonic() + _GRACE)
+            while not select.select([asked], [], [], max(0.0, end - time.monotonic()))[0]:
+                if time.monotonic() >= end:
+                    os.kill(child, signal.SIGKILL)
+                    warn(f"flightbag: {bound.places} does not answer any more: what was to be written there is not")
+                    os._exit(status[0])
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os._exit(code if code >= 0 else 128 - code)
 

@@ -7,14 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from store.audit.fsck import Audit
-from store.audit.repair_plan import RepairPlan, Step
 from store.errors import FlightbagError
 from store.findings import Finding
 from store.format.manifest import PPM, Coverage, Figure, Manifest, MissionFacts, Takeoff, utc
 from store.format.missing import MissingList
-from store.ground.history import diff
-from store.ground.issuing import Review
 from store.takeoff import quality
 from store.takeoff.engines import engine_for, engines_of
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
@@ -27,7 +23,10 @@ if TYPE_CHECKING:
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
     from builders.report import BuildReport, EngineReport, OrderReport, PlanReport
+    from store.audit.fsck import Audit
+    from store.audit.repair_plan import RepairPlan, Step
     from store.format.result import Result
+    from store.ground.issuing import Review
     from store.takeoff.aircraft import Proving
 
 # The most tiles that a list names one by one.
@@ -662,6 +661,8 @@ def _changes(old: Opened, new: Opened, now: int) -> Iterator[str]:
         lines.append("  imagery: other tiles, or others are missing")
     if old.manifest.releases != new.manifest.releases:
         lines.append("  releases: others")
+    from store.ground.history import diff  # not above: a command that flies needs no history
+
     named = diff(old, new)
     entries = [("!", name) for name in named.changed]
     entries += [("-", name) for name in (*named.only_a, *(one for one, _ in named.moved))]

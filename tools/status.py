@@ -55,13 +55,17 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 
+def error_json(error: FlightbagError) -> dict[str, Any]:
+    """Return an error for machines: its kind, its message, its remedy, and its facts."""
+    facts = {key: value for key, value in error.fields.items() if key not in ("kind", "findings")}
+    kind = error.kind or type(error).__name__.lower()
+    return {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
+
+
 def fail(error: FlightbagError, *, as_json: bool) -> None:
     """Print an error: on standard error for people, and with `as_json` on standard output as a document on one line."""
     if as_json:
-        facts = {key: value for key, value in error.fields.items() if key not in ("kind", "findings")}
-        kind = error.kind or type(error).__name__.lower()
-        value = {"kind": kind, "message": error.message, "remedy": error.remedy, **facts}
-        print(json.dumps({"type": "error", "error": value}, sort_keys=True, default=str))
+        print(json.dumps({"type": "error", "error": error_json(error)}, sort_keys=True, default=str))
     for message in error.problems or (error.message,):
         say(f"flightbag: {message}", sys.stderr)
     if error.remedy:

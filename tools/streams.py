@@ -107,6 +107,14 @@ def open_streams() -> None:
         raise Unavailable("standard output is closed", remedy="redirect it to a file, or to /dev/null")
 
 
+def write_output(data: bytes | bytearray) -> None:
+    """Write all of these bytes to standard output, around the stream for text. Raise OutputLost where that fails."""
+    raw = _RawStream(STANDARD_OUTPUT)
+    view = memoryview(data)
+    while view:
+        view = view[raw.write(view) :]
+
+
 def flush_streams() -> None:
     """Write what the buffers of both streams hold. Raise OutputLost where that fails."""
     sys.stdout.flush()

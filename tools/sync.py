@@ -1,33 +1,71 @@
-"""The command `sync`: copies missions to another store."""
+"""The command `sync`: copies missions to other stores, and from them."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from store.disk.layout import check_free
-from store.errors import NoStore
+from store.errors import FlightbagError, NoStore
 from store.ground.cleaning import clean as remove_droppings
 from store.ground.cleaning import droppings
 from store.ground.repository import Repository
-from store.ground.sync import apply_sync, plan_sync
+from store.ground.seen import Seen
+from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
+from store.remotes.place import Bucket, Folder, Host, place_of
 from tools import render
-from tools.arguments import GiveUp, Json, patience_of
+from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
 from tools.patience import Bound, patience
-from tools.progress import bytes_bar
-from tools.status import NO, OK, command, print_json, say
+from tools.progress import reading_bars
+from tools.status import NO, OK, command, error_json, print_json, status_of, warn
+
+if TYPE_CHECKING:  # only a sync with another machine loads these
+    from store.remotes.ssh import Verdicts
+
+
+@dataclass
+class _Outcome:
+    """What became of one destination: its plan and the error that stopped it, None without; what `--clean` removed, and
+    (path, why) of what it could not remove. `verdicts` is what another machine says of its copy."""
+
+    target: str
+    plan: SyncPlan | None = None
+    error: FlightbagError | None = None
+    removed: list[str] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+    verdicts: Verdicts | None = None
+
+    @property
+    def status(self) -> int:
+        if self.error is not None:
+            return status_of(self.error)
+        if self.plan is None or self.plan.newer or self.plan.refused or self.left:
+            return NO
+        if self.verdicts is None:
+            return OK
+        from tools import remotes
+
+        return remotes.status_of_verdicts(self.verdicts)
 
 
 @command
 def run(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="The store to copy from.")],
-    target: Annotated[
-        str, typer.Argument(metavar="DST", help="The store to copy to. It is created if it does not exist.")
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="The store to copy from: a folder, or user@host:PATH by ssh.")
+    ],
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DST...",
+            help="The stores to copy to: folders, user@host:PATH by ssh, or s3://BUCKET/PREFIX. "
+            "One that does not exist is created.",
+        ),
     ],
     mission: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Copy only this mission. May be repeated.")
@@ -42,59 +80,183 @@ def run(
     give_up: GiveUp = None,
     as_json: Json = False,
 ) -> int:
-    """Copy missions to another store: only the objects that it lacks, hashed while they are copied, and refs last.
+    """Copy missions to other stores: only the objects that they lack, hashed while they are copied, and refs last.
+
+    Several stores are written at once, and each object is read once. One that fails or is slow stops no other.
 
     Example: flightbag sync ground /media/stick/store
     """
-    bound = Bound(f"{source} or {target}", patience_of(give_up), as_json=as_json)
-    with patience(bound), Repository.open(source) as source_store:
-        with _existing(target) as target_store:
-            copies = plan_sync(source_store, target_store, mission or (), checksum=checksum)
-            removed = droppings(target_store.media) if clean and dry_run and target_store is not None else []
-            left: list[tuple[str, str]] = []
-        if not dry_run:
-            with bytes_bar("copying", copies.bytes) as progress:
-                apply_sync(copies, source_store, target, progress=progress)
-            if clean:
-                with Repository.open(target) as target_store:
-                    removed, left = remove_droppings(target_store.media, target_store.disk)
-    value = {
-        "copied": len(copies.missing),
-        "bytes": copies.bytes,
-        "present": copies.present,
-        "missions": [move.mission for move in copies.moves],
-        "unchanged": list(copies.unchanged),
-        "newer_at_target": list(copies.newer),
-        "refused": [{"mission": mission, "why": why} for mission, why in copies.refused],
-        "files": [file.name for file in copies.files],
-        "removed": removed,
-        "not_removed": [{"path": path, "why": why} for path, why in left],
-        "dry_run": dry_run,
-    }
+    bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
+    outcomes = [_Outcome(target) for target in targets]
+    seen = Seen(cache_folder() / "seen")
+    origin, places = place_of(source), [place_of(target) for target in targets]
+    if any(not isinstance(place, Folder) for place in (origin, *places)):
+        from tools import remotes
+
+        remotes.check_places(origin, places, clean=clean)
+    with patience(bound):
+        if not isinstance(origin, Folder):
+            _from_afar(outcomes[0], origin, mission or (), checksum=checksum, clean=clean, dry_run=dry_run)
+        else:
+            with Repository.open(source) as source_store:
+                near = [one for one, place in zip(outcomes, places, strict=True) if isinstance(place, Folder)]
+                check_targets(source_store, [one.target for one in near])
+                for one in near:
+                    with _kept(one), _existing(one.target) as target_store:
+                        one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum, seen=seen)
+                        if clean and dry_run and target_store is not None:
+                            one.removed = droppings(target_store.media)
+                if near and not dry_run:
+                    _apply(near, source_store, clean=clean)
+                for one, place in zip(outcomes, places, strict=True):
+                    if not isinstance(place, Folder):
+                        with _kept(one):
+                            one.plan, one.verdicts = remotes.push(
+                                source_store, place, mission or (), checksum=checksum, dry_run=dry_run
+                            )
+    if len(outcomes) == 1 and (error := outcomes[0].error) is not None:
+        raise error
     if as_json:
-        print_json(value)
+        print_json(_json(outcomes, dry_run=dry_run))
     else:
-        verb = "would copy" if dry_run else "copied"
-        say(f"{verb} {len(copies.missing)} objects, {render.size(copies.bytes)}; {copies.present} were present")
-        for word, missions in (
-            ("would update" if dry_run else "updated", [move.mission for move in copies.moves]),
-            ("unchanged", copies.unchanged),
-            ("NOT copied, because the target has a newer one:", copies.newer),
-        ):
-            if missions:
-                say(f"{word} {', '.join(missions)}")
-        for refused, why in copies.refused:
-            say(f"NOT copied: {refused}: {why}")
-        if copies.roots:
-            versions = ", ".join(map(str, copies.roots))
-            say(f"{'would copy' if dry_run else 'copied'} trust root {versions}")
-        for folder, count in Counter(file.name.partition("/")[0] for file in copies.files).items():
-            say(f"{verb} {render.many(count, f'file of {folder}/', f'files of {folder}/')}")
-        for name in removed:
-            say(f"{'would remove' if dry_run else 'removed'} {name}")
-        for _, why in left:
-            say(f"NOT removed: {why}; remove it as a user who may (`lost+found` is of the file system, and may stay)")
-    return NO if copies.newer or copies.refused or left else OK
+        for one in outcomes:
+            print_lines(_text(one, dry_run=dry_run, named=len(outcomes) > 1))
+    if failed := [one.target for one in outcomes if one.error is not None]:
+        whole = "the others are whole; " if len(failed) < len(outcomes) else ""
+        warn(
+            f"flightbag: {len(failed)} of {len(outcomes)} destinations failed: {', '.join(failed)}",
+            f"  -> {whole}see what each one needs, and sync to it again: a sync goes on where it stopped",
+        )
+    statuses = [one.status for one in outcomes]
+    return NO if NO in statuses else max(statuses)
+
+
+def _from_afar(
+    one: _Outcome, origin: Host | Bucket, missions: Sequence[str], *, checksum: bool, clean: bool, dry_run: bool
+) -> None:
+    from tools import remotes
+
+    with _existing(one.target) as target:
+        one.plan = remotes.pull(origin, one.target, target, missions, checksum=checksum, dry_run=dry_run)
+        if clean and dry_run and target is not None:
+            one.removed = droppings(target.media)
+    if clean and not dry_run:
+        _clean(one)
+
+
+@contextmanager
+def _kept(outcome: _Outcome) -> Iterator[None]:
+    """Keep the error that ends the block as that of the destination."""
+    try:
+        yield
+    except FlightbagError as error:
+        outcome.error = error
+
+
+def _apply(outcomes: list[_Outcome], source: Repository, *, clean: bool) -> None:
+    plans = {one.target: one.plan for one in outcomes if one.plan is not None}
+    several = len(outcomes) > 1
+    with reading_bars() as advance:
+
+        def progress(target: str, count: int) -> None:
+            advance(target if several else "copying", count, plans[target].bytes)
+
+        errors = apply_syncs(plans, source, progress=progress)
+    for one in outcomes:
+        one.error = one.error or errors.get(one.target)
+        if clean and one.error is None:
+            with _kept(one):
+                _clean(one)
+
+
+def _clean(one: _Outcome) -> None:
+    with Repository.open(one.target) as target:
+        one.removed, one.left = remove_droppings(target.media, target.disk)
+
+
+def _json(outcomes: list[_Outcome], *, dry_run: bool) -> dict[str, Any]:
+    plans = [one.plan for one in outcomes if one.plan is not None and one.error is None]
+    return {
+        "copied": sum(len(plan.missing) for plan in plans),
+        "bytes": sum(plan.bytes for plan in plans),
+        "present": sum(plan.present for plan in plans),
+        "failed": [one.target for one in outcomes if one.error is not None],
+        "dry_run": dry_run,
+        "destinations": [_json_of(one) for one in outcomes],
+    }
+
+
+def _json_of(one: _Outcome) -> dict[str, Any]:
+    value: dict[str, Any] = {"target": one.target}
+    if one.error is not None:
+        return value | {"error": error_json(one.error)}
+    assert one.plan is not None
+    if one.verdicts is not None:
+        from tools import remotes
+
+        value["verified"] = remotes.verdicts_json(one.verdicts)
+    return value | {
+        "copied": len(one.plan.missing),
+        "bytes": one.plan.bytes,
+        "present": one.plan.present,
+        "missions": [move.mission for move in one.plan.moves],
+        "unchanged": list(one.plan.unchanged),
+        "as_seen": list(one.plan.seen),
+        "newer_at_target": list(one.plan.newer),
+        "refused": [{"mission": mission, "why": why} for mission, why in one.plan.refused],
+        "trust_roots": list(one.plan.roots),
+        "files": [file.name for file in one.plan.files],
+        "removed": one.removed,
+        "not_removed": [{"path": path, "why": why} for path, why in one.left],
+    }
+
+
+def _text(one: _Outcome, *, dry_run: bool, named: bool) -> Iterator[str]:
+    indent = "  " if named else ""
+    if named:
+        yield one.target
+    if one.error is not None:
+        yield f"{indent}FAILED: {one.error.message}"
+        if one.error.remedy:
+            yield f"{indent}  -> {one.error.remedy}"
+        return
+    assert one.plan is not None
+    for line in _lines(one.plan, one.removed, one.left, dry_run=dry_run):
+        yield f"{indent}{line}"
+    if one.verdicts is not None:
+        from tools import remotes
+
+        for line in remotes.verdict_lines(one.verdicts):
+            yield f"{indent}{line}"
+
+
+def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, dry_run: bool) -> Iterator[str]:
+    verb = "would copy" if dry_run else "copied"
+    yield f"{verb} {len(plan.missing)} objects, {render.size(plan.bytes)}; {plan.present} were present"
+    yield from effect(plan, dry_run=dry_run)
+    for name in removed:
+        yield f"{'would remove' if dry_run else 'removed'} {name}"
+    for _, why in left:
+        yield f"NOT removed: {why}; remove it as a user who may (`lost+found` is of the file system, and may stay)"
+
+
+def effect(plan: SyncPlan, *, dry_run: bool) -> Iterator[str]:
+    """Yield what becomes of the missions, trust roots and small files of a plan, as lines for people."""
+    verb = "would copy" if dry_run else "copied"
+    for word, missions in (
+        ("would update" if dry_run else "updated", [move.mission for move in plan.moves]),
+        ("unchanged", [mission for mission in plan.unchanged if mission not in plan.seen]),
+        ("unchanged, with objects as the last sync saw them:", plan.seen),
+        ("NOT copied, because the target has a newer one:", plan.newer),
+    ):
+        if missions:
+            yield f"{word} {', '.join(missions)}"
+    for refused, why in plan.refused:
+        yield f"NOT copied: {refused}: {why}"
+    if plan.roots:
+        yield f"{verb} trust root {', '.join(map(str, plan.roots))}"
+    for folder, count in Counter(file.name.partition("/")[0] for file in plan.files).items():
+        yield f"{verb} {render.many(count, f'file of {folder}/', f'files of {folder}/')}"
 
 
 @contextmanager

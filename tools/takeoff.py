@@ -1,4 +1,7 @@
-"""The commands around takeoff: sign and discard a draft, verify a mission, and prove a single entry."""
+"""The commands around takeoff: sign and discard a draft, verify a mission, and prove a single entry.
+
+`verify` is waited for at the aircraft: what only the others need is imported where they need it.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,22 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from builders.extras import require_build_extra
-from store.disk import log
 from store.disk.layout import store_above
 from store.disk.media import Media
 from store.errors import Corrupt, Invalid, NotFound, Untrusted
 from store.format.host import require_host_class
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
-from store.ground.as_of import EvidenceAsOf, check_pinned
-from store.ground.issuing import Review, discard_draft, sign_draft
-from store.ground.repository import Repository
-from store.takeoff.aircraft import check
 from store.takeoff.coverage import read_missing
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
 from store.takeoff.verify import verify_mission
-from store.trust.keys import Signer
 from store.trust.root import MAX_STEPS, SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
@@ -49,8 +46,13 @@ from tools.arguments import (
 )
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar
+from tools.receipts import after_check, after_desk_check
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
+
+if TYPE_CHECKING:
+    from store.ground.issuing import Review
+    from store.trust.keys import Signer
 
 
 def add_to(app: typer.Typer) -> None:
@@ -77,6 +79,9 @@ def sign(
 
     Example: flightbag sign ground north-ridge --key copilot.key --expect 4X7QK-09DZM
     """
+    from store.ground.issuing import sign_draft
+    from store.ground.repository import Repository
+
     store, mission = store_and(store_and_mission, needed=True)
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
     with Repository.open(store) as repository:
@@ -117,6 +122,9 @@ def discard(
 
     Example: flightbag discard ground north-ridge
     """
+    from store.ground.issuing import discard_draft
+    from store.ground.repository import Repository
+
     store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
         signatures = discard_draft(repository, mission or "")
@@ -165,6 +173,18 @@ def verify(
             "names its sources, with bands and stretch.",
         ),
     ] = None,
+    receipt_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--receipt-key",
+            readable=False,
+            metavar="FILE",
+            help="With --trust: leave a receipt of each GO in the store, signed by this key of yours, or with --signer "
+            "by that of a .pub file. With --state the aircraft leaves one, signed by its own key.",
+        ),
+    ] = None,
+    signer: SignerCommand = None,
+    passphrase_file: PassphraseFile = None,
     anchor: Annotated[
         str | None,
         typer.Option(metavar="HASH", help="A hash that `flightbag log` printed: the log must still contain that line."),
@@ -176,7 +196,8 @@ def verify(
     """Run the takeoff check of a mission: GO, or NO-GO with every reason. Without MISSION, check every mission.
 
     Give --trust, or --state aboard an aircraft. The status is 0 for GO, 1 for
-    NO-GO, and 3 for NO-GO because the check could not read everything.
+    NO-GO, and 3 for NO-GO because the check could not read everything. After a GO
+    aboard, a receipt is left in the store if it can be written, else in the state.
 
     Example: flightbag verify /media/stick/store --state /var/lib/flightbag
     """
@@ -186,23 +207,30 @@ def verify(
             "give either --trust or --state",
             remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
         )
-    if state is not None and (aircraft or host or at or tiles):
+    if state is not None and (aircraft or host or at or tiles or receipt_key):
         raise Invalid(
-            "--state excludes --aircraft, --host, --at and --tiles",
-            remedy="leave them out: the state holds the id and the host class of the aircraft",
+            "--state excludes --aircraft, --host, --at, --tiles and --receipt-key",
+            remedy="leave them out: the state holds the id, the host class and the key of the aircraft",
         )
+    if receipt_key is None and (signer or passphrase_file):
+        raise Invalid("--signer and --passphrase-file need --receipt-key", remedy="leave them out, or give the key")
+    if receipt_key is not None and at:
+        raise Invalid("--receipt-key excludes --at", remedy="leave out --at: a receipt is of now")
+    keys = None if receipt_key is None else keyfiles.keys_for_later([receipt_key], passphrase_file, signer)
     if clock is not None and (clock != "trusted" or state is None):
         raise Invalid("--clock takes only the value trusted, and only with --state", remedy="leave it out")
     if host is not None:
         require_host_class(host)
     with (
-        patience(Bound(store, patience_of(give_up), as_json=as_json)),
+        patience(Bound(store, patience_of(give_up), as_json=as_json)) as answered,
         keyfiles.open_to_verify(store, trust, state, drop_cache=drop_cache or None) as media,
         bytes_bar("verifying") as progress,
     ):
         if anchor is not None:
             _check_anchor(media, anchor)
         if state is not None:
+            from store.takeoff.aircraft import check
+
             evidence = StoreEvidence(media, progress)
             now = int(time.time()) if clock else None
             verdicts = [check(state, evidence, one, now=now, flight=flight) for one in _missions(evidence, mission)]
@@ -224,9 +252,13 @@ def verify(
         for verdict in verdicts:
             print_lines(render.verdict(verdict, past=at is not None))
     no_go = [verdict for verdict in verdicts if not verdict.go]
-    if not no_go:
-        return OK
-    return UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
+    status = OK if not no_go else UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
+    answered(status)  # no verdict waits for its receipt
+    if state is not None:
+        after_check(store, state, verdicts, quiet=as_json)
+    elif keys is not None:
+        after_desk_check(store, keys, verdicts, quiet=as_json)
+    return status
 
 
 def _operator(store: str, tiles: list[Path] | None) -> OperatorCheck | None:
@@ -242,6 +274,8 @@ def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -
     """Return the evidence to check, and the time to judge by: now, or the time `at` with the evidence of then."""
     if at is None:
         return StoreEvidence(media, progress), int(time.time())
+    from store.ground.as_of import EvidenceAsOf, check_pinned
+
     then = moment(at)
     if then > time.time():
         raise Invalid(f"--at {render.when(then)} lies in the future", remedy="give a time in the past")
@@ -252,7 +286,7 @@ def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -
 def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
     missions = [mission] if mission else evidence.missions()
     if not missions:
-        then = " at that time" if isinstance(evidence, EvidenceAsOf) else ""
+        then = "" if type(evidence) is StoreEvidence else " at that time"
         text = f"{evidence.media.path} has no mission{then}: a check of nothing is not GO"
         remedy = "check that this is the right store, or sync a mission to it"
         raise NotFound(text, remedy=remedy, kind="missing")
@@ -261,6 +295,8 @@ def _missions(evidence: StoreEvidence, mission: str | None) -> list[str]:
 
 def _check_anchor(media: Media, anchor: str) -> None:
     """Raise Corrupt unless the log chains and one of its lines has this hash."""
+    from store.disk import log
+
     ObjectId.parse(anchor)
     if anchor not in log.hashes(media):
         raise Corrupt(
@@ -319,6 +355,8 @@ def prove_command(
 
     Example: flightbag prove ground north-ridge files/camera.yaml --out camera.proof
     """
+    from store.ground.repository import Repository
+
     store, (mission, entry) = store_then(args, 2)
     with Repository.open(store) as repository:
         opened = repository.current(mission)

@@ -119,7 +119,7 @@ def _without_collections(media: Media) -> Iterator[None]:
     held = None
     try:
         with suppress(Unavailable):  # a medium without locks has no writers either
-            held = SharedLock.existing(media.path, "store", "the store")
+            held = None if media.remote else SharedLock.existing(media.path, "store", "the store")
         if held is not None:
             held.hold_shared(wait=False)
         yield

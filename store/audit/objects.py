@@ -86,7 +86,7 @@ class Objects:
                     places.setdefault(int(name, 16), []).append(name)
                 else:
                     self.collector.add_stray(f"objects/{name}")
-        index = None if self.scope.mission else open_index_for_reading(self.media)
+        index = None if self.scope.mission or self.media.remote else open_index_for_reading(self.media)
         try:
             for first in range(256):
                 shard = _Shard(first)
@@ -288,7 +288,7 @@ def read_again(media: Media, finding: Finding, id_: ObjectId, size: int) -> Find
     if finding.kind not in ("bit-flip", "unreadable"):
         return finding
     try:
-        with Media(media.path, drop_cache=True) as medium:
+        with media.again() as medium:
             medium.digest(id_, size)
     except FlightbagError:
         return finding

@@ -13,7 +13,7 @@ from store.audit.collector import REMOVE, RESTORE, FindingCollector, as_kind, so
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.droppings import is_dropping
-from store.disk.layout import DRAFTS, ORDERS, PINS, RESULTS, ROOT_FILE, TOML, WITHDRAWN
+from store.disk.layout import BAGS, DRAFTS, ORDERS, PINS, RECEIPTS, RESULTS, ROOT_FILE, TOML, WITHDRAWN
 from store.disk.locks import HOLDER_LIMIT
 from store.disk.media import Media
 from store.disk.quarantine import present
@@ -25,7 +25,7 @@ from store.format.entries import SEGMENT, TABLE_LIMIT
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import ref_id
-from store.ground import orders, releases
+from store.ground import orders, receipts, releases
 from store.ground.log_history import LogHistory
 from store.ground.needs import (
     KEEP_LAST,
@@ -52,12 +52,14 @@ FOLDERS = frozenset(
         "pins",
         "orders",
         "results",
+        "receipts",
         "withdrawn",
         "index",
         "tmp",
         "quarantine",
         "trash",
         "lock",
+        BAGS,
     }
 )
 FILES = frozenset({TOML, log.LOG})
@@ -71,17 +73,20 @@ _SYNC_WITHDRAWAL = (
 _KEY = re.compile(r"[0-9a-f]{64}")
 # Folders whose files no other part of the audit lists, and the names that these files may have.
 _CONTENTS = {
-    "lock": re.compile(rf"store|index|log|trust|heal|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
+    "lock": re.compile(rf"store|index|log|trust|heal|bags|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
     "index": re.compile(r"owner|data\.mdb|lock\.mdb"),
     "drafts": re.compile(rf"{MISSION_ID.pattern}|{withdrawal.NAME.pattern}"),
     WITHDRAWN: withdrawal.NAME,
     "pins": MISSION_ID,
     ORDERS: _KEY,
     RESULTS: _KEY,
+    RECEIPTS: _KEY,
     releases.FOLDER: SEGMENT,
 }
 # Folders of things that were taken out of their places: a folder for each time, with any names in it.
 _ASIDE = ("quarantine", "trash")
+_BAG = re.compile(r"[0-9a-f]{32}")
+_UNPACK = "unpack its other parts; or remove the folder, if they will not come"
 _TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 # Kinds of findings about an object that the takeoff check and an audit share.
 _OF_OBJECTS = frozenset({"missing", "truncated", "oversized", "bit-flip", "wrong-type"})
@@ -122,6 +127,7 @@ class Refs:
         self.pins()
         self.drafts()
         self.orders()
+        self.receipts()
         self.releases()
         self.withdrawals()
 
@@ -150,6 +156,15 @@ class Refs:
         for name in self.collector.names_in("tmp", needed=False) or []:
             text = f"tmp/{name} belongs to a run that is under way or was interrupted; the next run removes leftovers"
             self.collector.add_foreign(Finding("stray", text, path=self.media.absolute(f"tmp/{name}")))
+        for name in self.collector.names_in(BAGS, needed=False) or []:
+            if not _BAG.fullmatch(name):
+                self.collector.add_stray(f"{BAGS}/{name}")
+                continue
+            text, path = (
+                f"the bag {name} lacks parts that are still to be unpacked",
+                self.media.absolute(f"{BAGS}/{name}"),
+            )
+            self.collector.add_foreign(Finding("stray", text, path=path, remedy=_UNPACK))
 
     def aside(self, folder: str) -> None:
         """Examine quarantine or trash, which hold things that were taken out: any kind of thing may lie there."""
@@ -501,6 +516,22 @@ class Refs:
                     remedy = "remove the file, and order or fulfil again"
                     finding = Finding.of(error, remedy=remedy)
                     self.collector.add(replace(as_kind(finding, "bad-ref"), path=self.media.absolute(holder)))
+
+    def receipts(self) -> None:
+        """Examine the receipts: names, bytes and signatures. Whose they are, `flightbag receipts` says."""
+        if self.trust_root is None:
+            return  # nothing says of which domain they have to be: the trust chain has its finding
+        for name in self.collector.names_in(RECEIPTS, needed=False) or []:
+            if not _KEY.fullmatch(name):
+                continue  # a stray
+            try:
+                receipts.read(self.media, name, self.trust_root.root)
+            except NotFound:
+                continue  # removed since it was listed
+            except FlightbagError as error:
+                finding = as_kind(Finding.of(error, remedy=REMOVE), "bad-receipt")
+                path = self.media.absolute(f"{RECEIPTS}/{name}")
+                self.collector.add_one_of_many(replace(finding, path=path), needed=False)
 
     def drafts(self) -> None:
         """Collect the needs of the drafts. A draft may have no signature yet, so none is judged."""

@@ -183,7 +183,7 @@ class _Planner:
         kind = finding.kind
         if name == "missions" and kind in ("missing", "wrong-type"):
             self.refs.update(dict.fromkeys(self.claims().missions(), finding))
-        if kind in ("stray", "wrong-type"):
+        if kind in ("stray", "wrong-type", "bad-receipt"):
             self.steps.append(Step("move-aside", name, kind))
             if name in ("objects", "missions", "trust"):
                 self.steps.append(Step("make", name, kind))

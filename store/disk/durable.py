@@ -36,7 +36,7 @@ _FICLONE = 0x40049409
 OBJECT_MODE = 0o444
 _SYNC_THREADS = 8
 # A write into the page cache keeps a processor busy and releases the interpreter lock: one thread more than processors.
-_THREADS = min(8, (os.cpu_count() or 1) + 1)
+THREADS = min(8, (os.cpu_count() or 1) + 1)
 # syncfs is tried for at least so many files, and only on these file systems.
 _MANY = 64
 _SYNCFS = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs"})
@@ -92,7 +92,7 @@ class Disk:
     def sync_files(self, paths: Iterable[str]) -> None:
         """Make all of these files durable in one barrier. They lie on one file system."""
         files = list(paths)
-        if len(files) >= _MANY and _sync_all(os.path.dirname(files[0])):
+        if len(files) >= _MANY and self.sync_file_system(os.path.dirname(files[0])):
             return
 
         def sync(path: str) -> None:
@@ -105,12 +105,17 @@ class Disk:
 
         self.at_once(sync, files, threads=_SYNC_THREADS)
 
+    def sync_file_system(self, folder: str) -> bool:
+        """Make everything durable on the file system of a folder. False where nothing vouches for that: on a file
+        system that is not known to write everything out."""
+        return _sync_all(folder)
+
     def at_once(
         self,
         task: Callable[[T], R],
         items: Iterable[T],
         *,
-        threads: int = _THREADS,
+        threads: int = THREADS,
         stop: Callable[[], None] = lambda: None,
     ) -> list[R]:
         """Run a task for each item, a few items at a time, and return the results in the order of the items.

@@ -18,18 +18,25 @@ MISSIONS, TRUST = "missions", "trust"
 PINS, DRAFTS = "pins", "drafts"
 ORDERS, RESULTS = "orders", "results"
 WITHDRAWN = "withdrawn"
+RECEIPTS = "receipts"
+# Folders of small files, which are replaced by name.
+SMALL_FILES = (DRAFTS, MISSIONS, ORDERS, PINS, RECEIPTS, RESULTS, TRUST, WITHDRAWN)
 INDEX, LOCKS = "index", "lock"
 TMP = "tmp"
 QUARANTINE = "quarantine"
 TRASH = "trash"
-# The folder of a checkout that is laid out as a store (FORMAT.md 2.8), and the slots of an aircraft's state (10.1).
+BAGS = "bags"
+# The folder of a checkout that is laid out as a store (FORMAT.md 2.8).
 RECORD = ".flightbag"
+# The slots of an aircraft's state (FORMAT.md 10.1), its key, and all that lies in its folder.
 SLOTS = ("a", "b")
+KEY = "key"
+OF_STATE = frozenset({*SLOTS, KEY, RECEIPTS, TMP, LOCKS})
 # `trust/<version>.root.cbor`; the version has no leading zero and fits 64 bits with a sign.
 ROOT_FILE = re.compile(r"([1-9][0-9]{0,17})\.root\.cbor")
 FORMAT = 1
 TOML = "flightbag.toml"
-_TOML_LIMIT = 4096
+TOML_LIMIT = 4096
 _TOML_REMEDY = "the file holds format, id and created: copy it from a copy of this store, or sync to a new store"
 _MOUNT = "if it lies on a medium, mount it, and run this again"
 # The most names that a look for stores below a folder takes in, and the most stores that a message names.
@@ -83,7 +90,7 @@ def check_format(media: Media) -> None:
     """
     path = media.absolute(TOML)
     try:
-        data = media.read(TOML, _TOML_LIMIT)
+        data = media.read(TOML, TOML_LIMIT)
     except NotFound as error:
         raise no_store(media.path) from error
     except Corrupt as error:
@@ -132,7 +139,7 @@ def _diagnosis(path: str) -> tuple[str, str]:
         checkout = path if RECORD in names else os.path.dirname(os.path.abspath(path))
         text = "is a checkout, the plain files of one mission, and not a store"
         return text, f"run `flightbag checkout --check {checkout} --trust ROOT`, or give the folder of a store"
-    if any(os.path.isfile(os.path.join(path, slot)) for slot in SLOTS) and {*names} <= {*SLOTS, TMP, LOCKS}:
+    if any(os.path.isfile(os.path.join(path, slot)) for slot in SLOTS) and {*names} <= OF_STATE:
         return "is the state of an aircraft, and not a store", "give it as --state, and the folder of a store as STORE"
     if OBJECTS in names and _names(os.path.join(path, OBJECTS)):
         return (

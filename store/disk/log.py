@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +120,15 @@ def _whole(media: Media, name: str) -> bytes:
         return media.read(name, LOG_LIMIT)
     except NotFound:
         return b""
+
+
+def rendered(events: Iterable[Event]) -> bytes:
+    """Return the bytes of a log that has these events alone."""
+    lines: list[bytes] = []
+    for event in events:
+        assert event.event in EVENTS
+        lines.append(_line(event, _hash(lines[-1]) if lines else FIRST))
+    return b"".join(lines)
 
 
 def events(media: Media) -> list[Event]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
@@ -72,6 +72,14 @@ class FileStamp(NamedTuple):
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
+class ShardState(NamedTuple):
+    """The state of a folder of objects: a digest of its inode, its times and the names in it, as the medium lists them,
+    and the newest of these times in nanoseconds."""
+
+    digest: bytes
+    newest: int
+
+
 class Media:
     """An open folder of a store. A directory below it stays open once it was used, so a walk opens each of them once.
 
@@ -82,6 +90,9 @@ class Media:
     that a process has mapped stay. None stands for true where the folder lies on a removable medium. `reading` says
     what came of it. What was written to the medium before is waited for: raises Unavailable if it did not arrive.
     """
+
+    # Whether the store is no folder of this machine: it has no locks and no index, and each read waits for a network.
+    remote = False
 
     def __init__(self, path: str | os.PathLike[str], *, drop_cache: bool | None = False) -> None:
         self._directories: dict[str, int] = {}
@@ -120,6 +131,10 @@ class Media:
         """Let the next read of an open file come from the medium, where this was asked for."""
         if self._drop_cache:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def again(self) -> Media:
+        """Return the same store, opened once more and read past the page cache."""
+        return Media(self.path, drop_cache=True)
 
     def close(self) -> None:
         """Close every open directory."""
@@ -276,7 +291,7 @@ class Media:
         """Return at most so many names of a directory, with `folders` of the folders in it, in the order in which the
         medium lists them."""
         with _explained(self.absolute(name)), os.scandir(self.directory(name)) as entries:
-            wanted = (entry for entry in entries if not folders or entry.is_dir(follow_symlinks=False))
+            wanted = (entry for entry in entries if entry.is_dir(follow_symlinks=False)) if folders else entries
             return [entry.name for entry in islice(wanted, most)]
 
     def names_if_there(self, name: str) -> list[str]:
@@ -321,6 +336,60 @@ class Media:
             if error.kind == "too-many":
                 raise
             # Something else has the name of the folder.
+
+    def shard_state(self, first: int) -> ShardState | None:
+        """Return the state of the folder `objects/<first in hex>`; None for one of too many names. Where the store has
+        no such folder is a state, too.
+
+        Raises Unavailable where it cannot be listed.
+        """
+        folder = self._shard(first)
+        if folder is None:
+            return ShardState(bytes(32), 0)
+        name = f"{OBJECTS}/{first:02x}"
+        with _explained(self.absolute(name)):
+            status = os.fstat(folder)  # before the names: what changes them later changes this
+        names = self.first_names(name, SHARD_LIMIT + 1)
+        if len(names) > SHARD_LIMIT:
+            return None
+        stamp = FileStamp.of(status)
+        text = "/".join(map(str, (stamp.inode, stamp.mtime, stamp.ctime, *names)))
+        digest = blake3(os.fsencode(text)).digest()
+        return ShardState(digest, max(stamp.mtime, stamp.ctime))
+
+    def lacking(self, objects: Iterable[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+        """Return those of the objects, given as (id, size), in whose place no regular file of that size lies.
+
+        No object is opened. Raises Unavailable where a look fails.
+        """
+        # Written out and not built on `stamp`: a sync looks at every object of its target here. To list the folders
+        # would save nothing, because a size takes a look at each file all the same.
+        folders: dict[int, int | None] = {}
+        lacking = []
+        for item in objects:
+            id_, size = item
+            first = id_[0]
+            try:
+                folder = folders[first]
+            except KeyError:
+                folder = folders[first] = self._shard(first)
+            if folder is not None:
+                try:
+                    status = os.stat(id_.hex()[2:], dir_fd=folder, follow_symlinks=False)
+                    if status.st_size == size and stat.S_ISREG(status.st_mode):
+                        continue
+                except OSError as error:
+                    if error.errno not in _ABSENT:
+                        raise _explain(error, self.absolute(object_path(ObjectId(id_)))) from error
+            lacking.append(item)
+        return lacking
+
+    def _shard(self, first: int) -> int | None:
+        """Return the open folder `objects/<first in hex>`; None where no folder has that name."""
+        try:
+            return self.directory(f"{OBJECTS}/{first:02x}")
+        except (NotFound, Corrupt):
+            return None
 
     def chunks(self, name: str, size: int, progress: Callable[[int], None] | None = None) -> Iterator[bytes]:
         """Yield the bytes of a file in chunks, at most one chunk more than `size`: a file that grows has an end."""

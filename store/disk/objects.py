@@ -21,7 +21,7 @@ from threading import Lock
 
 from blake3 import blake3
 
-from store.disk.durable import Disk
+from store.disk.durable import THREADS, Disk
 from store.disk.index import Index, Row
 from store.disk.locks import exclusive
 from store.disk.media import CHUNK, OBJECTS, Media, object_path
@@ -89,8 +89,10 @@ class Batch:
             self._disk.remove(path)
         return Added(id_, size, reused)
 
-    def add_all(self, objects: Iterable[tuple[Iterable[bytes], ObjectId | None]]) -> list[Added]:
-        """Stage many objects, a few at a time. An item is the chunks of an object and the id to expect, or None.
+    def add_all(
+        self, objects: Iterable[tuple[Iterable[bytes], ObjectId | None]], *, threads: int = THREADS
+    ) -> list[Added]:
+        """Stage many objects, `threads` at a time. An item is the chunks of an object and the id to expect, or None.
 
         Other threads iterate over the chunks. Raises the error of the first object that fails.
         """
@@ -100,9 +102,31 @@ class Batch:
             self._stopped = True
 
         try:
-            return self._disk.at_once(lambda one: self.add(*one), objects, stop=stop)
+            return self._disk.at_once(lambda one: self.add(*one), objects, threads=threads, stop=stop)
         finally:
             self._stopped = False
+
+    def take(self, path: str, expect: ObjectId) -> Added:
+        """Stage a file that a program wrote on the medium of the store, without a copy: it is hashed where it lies, and
+        moved by `commit`. Nothing may write to it any more.
+
+        Raises Corrupt, and leaves the file, unless it is a regular file whose bytes have the id.
+        """
+        self._staging.folder()  # the mark of a transaction that dies between its renames and their barrier
+        id_, size = hashed(path)
+        if id_ != expect:
+            raise _other_bytes(expect, id_)
+        fd, _ = open_file(path)
+        try:
+            self._disk.seal(fd, path)
+        finally:
+            os.close(fd)
+        reused = id_ in self._staged or self.holds(id_, size)
+        if reused:
+            self._disk.remove(path)
+        else:
+            self._staged[id_] = path
+        return Added(id_, size, reused)
 
     def add_bytes(self, data: bytes, expect: ObjectId | None = None) -> Added:
         """Stage one object; nothing is written where the store has it. With `expect` raises as `add` does."""
@@ -223,10 +247,19 @@ def confirm_object(media: Media, index: Index | None, id_: ObjectId, size: int) 
     return Row.of(stamp, inserted=row.inserted if row else now, verified=now)
 
 
-def read_chunks(path: str) -> Iterator[bytes]:
+def hashed(path: str) -> tuple[ObjectId, int]:
+    """Return the id and the size of a regular file. No link is followed. Raises as `read_chunks` does."""
+    hasher, size = blake3(), 0
+    for chunk in read_chunks(path, follow=False):
+        hasher.update(chunk)
+        size += len(chunk)
+    return ObjectId(hasher.digest()), size
+
+
+def read_chunks(path: str, *, follow: bool = True) -> Iterator[bytes]:
     """Yield the content of a file, at most CHUNK bytes at a time. Raises Unavailable where it cannot be read."""
     try:
-        fd, _ = open_file(path, follow=True)
+        fd, _ = open_file(path, follow=follow)
         with open(fd, "rb", buffering=0) as file:
             while chunk := file.read(CHUNK):
                 yield chunk

@@ -10,15 +10,17 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from store.disk.durable import Disk
-from store.disk.layout import TMP
+from store.disk.layout import SMALL_FILES, TMP
+from store.disk.locks import Locked
 from store.disk.media import FOLDER_LIMIT, OBJECTS, Media
-from store.errors import FlightbagError, NotFound, Unavailable
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -78,6 +80,34 @@ class Staging:
         return self._folder
 
 
+@contextmanager
+def kept(media: Media, disk: Disk, name: str) -> Iterator[str]:
+    """Yield the absolute path of the folder `tmp/<name>`, held for the block, with what an interrupted run left in it.
+
+    It is removed when the block ends well. Raise Locked where another process holds it, Unavailable.
+    """
+    folder, fd = media.absolute(f"{TMP}/{name}"), -1
+    try:
+        while fd < 0 or not os.path.isdir(folder):  # a sweep may remove the folder before it is locked
+            if fd >= 0:
+                os.close(fd)
+            disk.make_directory(media.absolute(TMP))
+            disk.make_directory(folder)
+            try:
+                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                text = f"{folder} is in use: another process brings the same files"
+                raise Locked(text, remedy="wait until it has ended, and run this again", path=folder) from error
+            except OSError as error:
+                raise _not_locked(folder, error) from error
+        yield folder
+        remove_tree(disk, folder)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
 def _not_locked(folder: str, error: OSError) -> Unavailable:
     return Unavailable(f"{folder} cannot be locked: {error.strerror}", kind="unwritable", path=folder)
 
@@ -118,13 +148,20 @@ def _first_folders(media: Media) -> list[str]:
 
 
 def _settle(media: Media, disk: Disk) -> None:
-    """Sync every directory of objects: step 4 of the publication order (FORMAT.md 2.4)."""
-    for first in range(256):
-        shard = f"{OBJECTS}/{first:02x}"
+    """Sync every directory that a transaction renames into: steps 4 and 7 of the publication order (FORMAT.md 2.4)."""
+    small = [f"{name}/{inner}" for name in SMALL_FILES for inner in _folders(media, name)]
+    for name in (*(f"{OBJECTS}/{first:02x}" for first in range(256)), OBJECTS, *SMALL_FILES, *small):
         with suppress(NotFound):
-            if media.file_type(shard) == "directory":
-                disk.sync_directory(media.absolute(shard))
-    disk.sync_directory(media.absolute(OBJECTS))
+            if media.file_type(name) == "directory":
+                disk.sync_directory(media.absolute(name))
+
+
+def _folders(media: Media, name: str) -> list[str]:
+    """Return the folders in a folder of the store; none where it is missing, or something else has its name."""
+    try:
+        return sorted(media.first_names(name, folders=True))
+    except (NotFound, Corrupt):
+        return []
 
 
 def empty(disk: Disk, folder: str) -> None:

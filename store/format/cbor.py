@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import BytesIO
 from typing import Any, TypeAlias
 
 import cbor2
@@ -92,25 +93,81 @@ def encode_array(items: Sequence[bytes]) -> bytes:
     return bytes([0x80 | head[0]]) + head[1:] + b"".join(items)
 
 
+def _heads(major: int) -> tuple[bytes, ...]:
+    """Return the heads of this major type for the arguments 0 to 255 (RFC 8949, section 3)."""
+    return tuple(bytes([major << 5 | n] if n < 24 else [major << 5 | 24, n]) for n in range(256))
+
+
+_INTEGERS, _BYTES, _TEXT = (_heads(major) for major in (0, 2, 3))
+
+
+def encode_integer(value: int) -> bytes:
+    """Return the canonical encoding of an integer that fits 64 bits."""
+    if 0 <= value < 256:
+        return _INTEGERS[value]
+    # The head of two bytes: most objects of a map are smaller than 64 KiB, or a few are larger.
+    return b"\x19" + value.to_bytes(2, "big") if 256 <= value < 2**16 else encode_checked(value)
+
+
+def encode_bytes(value: bytes) -> bytes:
+    """Return the canonical encoding of bytes."""
+    return _BYTES[len(value)] + value if len(value) < 256 else encode_checked(value)
+
+
+def encode_text(value: str) -> bytes:
+    """Return the canonical encoding of a text."""
+    data = value.encode()
+    return _TEXT[len(data)] + data if len(data) < 256 else encode_checked(value)
+
+
+_STRICT: dict[str, Any] = {
+    "semantic_decoders": _NO_TAGS,
+    "max_depth": MAX_DEPTH + 1,
+    "allow_indefinite": False,
+    "allow_duplicate_keys": False,
+    "strict_hashable_types": True,
+}
+_REFUSED = (cbor2.CBORError, Invalid, ValueError, TypeError, OverflowError, RecursionError)
+
+
 def load(data: bytes, *, limit: int, what: str) -> Any:
     """Return the value of CBOR that may not be canonical: the caller must render its result and call `check_canonical`.
 
     `limit` is in bytes and is checked before anything is parsed. Raises Corrupt, with `what` as the name of the data,
     for data that are too large (kind too-large), malformed, of indefinite length, tagged, or too deep (not-canonical).
     """
+    _check_size(data, limit, what)
+    try:
+        return cbor2.loads(data, **_STRICT)
+    except _REFUSED as error:
+        raise Corrupt(f"{what} is not canonical CBOR: {error}", kind="not-canonical") from error
+
+
+def load_items(data: bytes, *, limit: int, most: int, what: str) -> Iterator[Any]:
+    """Yield the items of an array of at most `most`, one after another: a list of all takes twice the time to make.
+
+    As `load`, of which it raises the errors too: the caller must encode the items and compare. What follows the last of
+    them is not looked at. Raises Corrupt (kind not-canonical) for anything else than such an array.
+    """
+    _check_size(data, limit, what)
+    # The head of the array (RFC 8949, section 3): its number in the low bits, or in so many bytes after it.
+    width = {0x98: 1, 0x99: 2, 0x9A: 4}.get(data[0], 0) if data else 0
+    count = int.from_bytes(data[1 : 1 + width], "big") if width else int.from_bytes(data[:1], "big") - 0x80
+    if not 0 <= count <= most or (not width and count > 23):
+        raise Corrupt(f"{what} is not an array of at most {most} items", kind="not-canonical")
+    stream = BytesIO(data)
+    stream.seek(1 + width)
+    decoder = cbor2.CBORDecoder(stream, **_STRICT)
+    try:
+        for _ in range(count):
+            yield decoder.decode()
+    except _REFUSED as error:
+        raise Corrupt(f"{what} is not canonical CBOR: {error}", kind="not-canonical") from error
+
+
+def _check_size(data: bytes, limit: int, what: str) -> None:
     if len(data) > limit:
         raise Corrupt(f"{what} has {len(data)} bytes, at most {limit} are allowed", kind="too-large", actual=len(data))
-    try:
-        return cbor2.loads(
-            data,
-            semantic_decoders=_NO_TAGS,
-            max_depth=MAX_DEPTH + 1,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            strict_hashable_types=True,
-        )
-    except (cbor2.CBORError, Invalid, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise Corrupt(f"{what} is not canonical CBOR: {error}", kind="not-canonical") from error
 
 
 def check_canonical(canonical: bytes, data: bytes, what: str) -> None:

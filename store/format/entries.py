@@ -4,6 +4,9 @@ The kind of an entry follows from the first segment of its name. Kinds and their
 decisions 0002 and 0011): a verifier that does not know a kind refuses the mission and does not skip the entry. This
 module reads no objects: whether an object has the bytes that its entry names is decided elsewhere.
 
+The takeoff check waits for a table of up to 100,000 entries, so each is encoded once: to be compared with the bytes
+that were read, and to be a leaf of the Merkle tree.
+
 Law: `EntryTable.parse(t.render()) == t`, and only canonical bytes of a valid table parse.
 """
 
@@ -11,16 +14,30 @@ from __future__ import annotations
 
 import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from store.errors import Corrupt, Invalid
 from store.format import merkle
-from store.format.cbor import INT_MAX, Fields, Value, check_canonical, encode_array, encode_checked, load
+from store.format.cbor import (
+    INT_MAX,
+    Fields,
+    Value,
+    check_canonical,
+    encode_array,
+    encode_bytes,
+    encode_checked,
+    encode_integer,
+    encode_text,
+    load,
+    load_items,
+)
 from store.format.host import NEED, objection
-from store.format.ids import BuildKey, ObjectId
+from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
 
 MAX_ENTRIES = 100_000
 TABLE_LIMIT = 16 * 2**20
@@ -156,8 +173,7 @@ class Entry:
         if type(value) is not list or len(value) != 6:
             raise Corrupt("an entry of the table is not an array of six items", kind="bad-entry")
         name, kind, id_, size, key, meta = value
-        types = (type(name), type(kind), type(id_), type(size), type(key), type(meta))
-        if types != (str, str, bytes, int, bytes, dict):
+        if [type(part) for part in value] != _TYPES:
             raise Corrupt("an entry of the table has a field of a wrong type", kind="bad-entry", entry=str(name)[:120])
         try:
             entry = cls(name, ObjectId(id_), size, BuildKey(key) if key else None, meta)
@@ -166,6 +182,56 @@ class Entry:
         if kind != entry.kind:
             raise Corrupt(f"the kind of {name} is {kind[:40]!r}, expected {entry.kind!r}", kind="bad-entry", entry=name)
         return entry
+
+
+_TYPES = [str, str, bytes, int, bytes, dict]
+_DIGEST_HEAD = encode_bytes(bytes(DIGEST_SIZE))[:-DIGEST_SIZE]
+_SIX_ITEMS = encode_array([b""] * 6)
+_set_name, _set_id, _set_size, _set_key, _set_meta = (
+    getattr(Entry, name).__set__ for name in ("name", "id", "size", "key", "meta")
+)
+
+
+class _Reader:
+    """Reads the entries of one table as `Entry.of_value` does, in a third of the time: a folder, a kind and a meta that
+    many entries have is checked and encoded once."""
+
+    def __init__(self) -> None:
+        # (folder, kind, whether it has no build key, the items of the meta) -> the meta, and what precedes the id, what
+        # precedes the build key, and what follows it in the encoding of an entry.
+        self._checked: dict[tuple[Any, ...], tuple[dict[str, Any], bytes, bytes, bytes]] = {}
+
+    def read(self, value: Any) -> tuple[Entry, bytes]:
+        """Return the entry of a decoded value, and its canonical encoding. Raises as `Entry.of_value` does."""
+        if type(value) is not list or [*map(type, value)] != _TYPES:
+            Entry.of_value(value)
+        name, kind, id_, size, key, meta = value
+        folder, _, last = name.rpartition("/")
+        unkeyed = key == b""
+        common = (folder, kind, unkeyed, *meta.items())
+        try:
+            checked = self._checked.get(common)
+        except TypeError:  # an array or a map is no key, and no field of any meta
+            checked = None
+        bounded = len(id_) == DIGEST_SIZE and (unkeyed or len(key) == DIGEST_SIZE) and 0 <= size <= INT_MAX
+        if checked is None or not bounded or not SEGMENT.fullmatch(last):
+            Entry.of_value(value)
+            checked = (
+                meta,
+                encode_text(kind) + _DIGEST_HEAD,
+                encode_bytes(b"") if unkeyed else _DIGEST_HEAD,
+                encode_checked(meta),
+            )
+            self._checked[common] = checked
+        meta, before_id, before_key, end = checked
+        entry: Entry = object.__new__(Entry)
+        _set_name(entry, name)
+        _set_id(entry, bytes.__new__(ObjectId, id_))
+        _set_size(entry, size)
+        _set_key(entry, None if unkeyed else bytes.__new__(BuildKey, key))
+        _set_meta(entry, meta)
+        parts = (_SIX_ITEMS, encode_text(name), before_id, id_, encode_integer(size), before_key, key, end)
+        return entry, b"".join(parts)
 
 
 @dataclass(frozen=True)
@@ -181,7 +247,6 @@ class EntryTable:
         if not 1 <= len(self.entries) <= MAX_ENTRIES:
             raise Invalid(f"the entry table has {len(self.entries)} entries, must have 1 to {MAX_ENTRIES}")
         names = [entry.name for entry in self.entries]
-        name_set = set(names)
         for before, name in itertools.pairwise(names):
             if before >= name:
                 raise Corrupt(
@@ -189,12 +254,17 @@ class EntryTable:
                     kind="bad-order",
                     entry=name,
                 )
+        name_set = set(names)
+        checked = ""
         for name in names:
-            parts = name.split("/")
-            for depth in range(2, len(parts)):
-                folder = "/".join(parts[:depth])
+            folder = name[: name.rindex("/")]
+            if folder == checked:
+                continue
+            checked = folder
+            while "/" in folder:
                 if folder in name_set:
                     raise Corrupt(f"{folder} is both an entry and a folder of {name}", kind="bad-entry", entry=name)
+                folder = folder[: folder.rindex("/")]
 
     @cached_property
     def leaves(self) -> tuple[bytes, ...]:
@@ -214,9 +284,16 @@ class EntryTable:
     def _by_name(self) -> dict[str, Entry]:
         return {entry.name: entry for entry in self.entries}
 
+    def of_kind(self, kind: str) -> tuple[Entry, ...]:
+        """Return the entries of a kind: those of one folder, which stand together."""
+        folder, name = KINDS[kind].folder, attrgetter("name")
+        # "0" is the character after "/".
+        first, end = (bisect_left(self.entries, folder + last, key=name) for last in "/0")
+        return self.entries[first:end]
+
     def render(self) -> bytes:
         """Return the canonical bytes. Raises Invalid for more than TABLE_LIMIT bytes."""
-        data = encode_array(self.leaves)
+        data = encode_checked([entry.value() for entry in self.entries])
         if len(data) > TABLE_LIMIT:
             raise Invalid(f"the entry table would have {len(data)} bytes, at most {TABLE_LIMIT} are allowed")
         return data
@@ -228,11 +305,25 @@ class EntryTable:
         Call it only after the signatures hold.
         """
         what = "the entry table"
-        value = load(data, limit=TABLE_LIMIT, what=what)
-        if type(value) is not list or not 1 <= len(value) <= MAX_ENTRIES:
-            raise Corrupt(f"{what} is not an array of 1 to {MAX_ENTRIES} entries", kind="bad-table")
-        table = cls(tuple(Entry.of_value(item) for item in value))
-        check_canonical(table.render(), data, what)
+        try:
+            entries, leaves = [], []
+            reader = _Reader()
+            for item in load_items(data, limit=TABLE_LIMIT, most=MAX_ENTRIES, what=what):
+                entry, leaf = reader.read(item)
+                entries.append(entry)
+                leaves.append(leaf)
+            table = cls(tuple(entries))
+            check_canonical(encode_array(leaves), data, what)
+        except (Corrupt, Invalid):
+            # Which rule is broken is said in one order: that of the whole, of each entry, of them together.
+            value = load(data, limit=TABLE_LIMIT, what=what)
+            if type(value) is not list or not 1 <= len(value) <= MAX_ENTRIES:
+                text = f"{what} is not an array of 1 to {MAX_ENTRIES} entries"
+                raise Corrupt(text, kind="bad-table") from None
+            for item in value:
+                Entry.of_value(item)
+            raise
+        vars(table)["leaves"] = tuple(leaves)
         return table
 
 

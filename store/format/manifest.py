@@ -12,11 +12,21 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from store.errors import Corrupt
 from store.format.area import LAT_MAX, LON_MAX, Area
-from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode, integers
+from store.format.cbor import (
+    INT_MAX,
+    Fields,
+    Value,
+    ascending,
+    decode,
+    encode,
+    encode_array,
+    encode_bytes,
+    encode_text,
+    integers,
+)
 from store.format.cose import OVERHEAD_LIMIT
 from store.format.entries import MAX_ENTRIES, SEGMENT, TABLE_LIMIT, EntryTable
 from store.format.host import objection
@@ -490,16 +500,16 @@ def identity(
     maps the name of each entry to its build key, or to its object id where its kind has none. A builder derives it
     before anything is built, and every verifier derives it again from manifest and table.
     """
-    value: list[Any] = [
+    value: list[Value] = [
         mission.value(),
         list(hosts),
         coverage.value(),
         [list(gate) for gate in gates],
         [figure.as_value() for figure in unproven],
         [bytes(release) for release in releases],
-        [[name, artifacts[name]] for name in sorted(artifacts)],
     ]
-    return derive(IDENTITY_CONTEXT, encode(value))
+    rows = [b"\x82" + encode_text(name) + encode_bytes(artifacts[name]) for name in sorted(artifacts)]
+    return derive(IDENTITY_CONTEXT, encode_array([*map(encode, value), encode_array(rows)]))
 
 
 def identity_of(manifest: Manifest, table: EntryTable) -> bytes:
@@ -511,5 +521,5 @@ def identity_of(manifest: Manifest, table: EntryTable) -> bytes:
         tuple((figure.name, figure.least, figure.recipe) for figure in manifest.quality),
         manifest.unproven,
         manifest.releases,
-        {entry.name: bytes(entry.key or entry.id) for entry in table.entries},
+        {entry.name: entry.key or entry.id for entry in table.entries},
     )

@@ -10,11 +10,11 @@ or index. A proof does not bind the number of leaves: the caller must take it fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from store.errors import Corrupt
-from store.format.ids import DIGEST_SIZE, derive
+from store.format.ids import DIGEST_SIZE, derive, deriving
 
 CONTEXT = "flightbag 2026 manifest merkle v1"
 
@@ -36,33 +36,35 @@ def node_hash(left: bytes, right: bytes, hash_: Hash = tree_hash) -> bytes:
     return hash_(b"\x01" + left + right)
 
 
-def _parents(level: list[bytes], hash_: Hash) -> list[bytes]:
-    above = [node_hash(level[i], level[i + 1], hash_) for i in range(0, len(level) - 1, 2)]
-    if len(level) % 2:
-        above.append(level[-1])
-    return above
+def _levels(leaves: Sequence[bytes], hash_: Hash | None) -> Iterator[list[bytes]]:
+    """Yield the hashes of the leaves, then those of each level above, up to the root."""
+    hash_ = hash_ or deriving(CONTEXT)
+    level = [hash_(b"\x00" + leaf) for leaf in leaves]
+    yield level
+    while len(level) > 1:
+        above = [hash_(b"\x01" + left + right) for left, right in zip(level[::2], level[1::2], strict=False)]
+        if len(level) % 2:
+            above.append(level[-1])
+        level = above
+        yield level
 
 
-def root(leaves: Sequence[bytes], hash_: Hash = tree_hash) -> bytes:
+def root(leaves: Sequence[bytes], hash_: Hash | None = None) -> bytes:
     """Return the Merkle root over the data of the leaves. The root of no leaves is H(empty) (RFC 9162, 2.1.1)."""
     if not leaves:
-        return hash_(b"")
-    level = [leaf_hash(leaf, hash_) for leaf in leaves]
-    while len(level) > 1:
-        level = _parents(level, hash_)
-    return level[0]
+        return (hash_ or tree_hash)(b"")
+    *_, top = _levels(leaves, hash_)
+    return top[0]
 
 
-def inclusion_proof(leaves: Sequence[bytes], index: int, hash_: Hash = tree_hash) -> tuple[bytes, ...]:
+def inclusion_proof(leaves: Sequence[bytes], index: int, hash_: Hash | None = None) -> tuple[bytes, ...]:
     """Return the sibling hashes from leaf `index` up to the root (RFC 9162, 2.1.3.1). Raises IndexError for no leaf."""
     if not 0 <= index < len(leaves):
         raise IndexError(f"leaf {index} of {len(leaves)}")
     proof = []
-    level = [leaf_hash(leaf, hash_) for leaf in leaves]
-    while len(level) > 1:
+    for level in _levels(leaves, hash_):
         if index ^ 1 < len(level):
             proof.append(level[index ^ 1])
-        level = _parents(level, hash_)
         index //= 2
     return tuple(proof)
 

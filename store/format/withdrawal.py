@@ -1,4 +1,4 @@
-"""A withdrawal (FORMAT.md 5.4): the word that a mission, as it was issued so far, or a release is not to fly any more.
+"""A withdrawal (FORMAT.md 5.5): the word that a mission, as it was issued so far, or a release is not to fly any more.
 
 It names all manifests of a mission up to an (epoch, sequence), so that one that is published later flies again; or the
 payload of a release by its digest, so that other signatures on it change nothing. This module knows no signatures.

@@ -166,7 +166,18 @@ class Repository:
         """Replace a small file of the store, durably. Raise Corrupt if its folder is a link."""
         self.media.directory(os.path.dirname(name))
         with Staging(self.media, self.disk) as staging:
-            replace_file(self.disk, self.media.absolute(name), data, staging.folder())
+            folder, staging.unsettled = staging.folder(), True
+            replace_file(self.disk, self.media.absolute(name), data, folder)
+            staging.unsettled = False
+
+    def make_folders(self, folder: str) -> None:
+        """Make a folder of the store, and those that it lies in, durably. Raise Corrupt or Unavailable if one is a
+        link."""
+        parts = folder.split("/")
+        for path in (self.media.absolute("/".join(parts[:depth])) for depth in range(1, len(parts) + 1)):
+            self.disk.make_directory(path)
+            self.disk.sync_directory(os.path.dirname(path))
+        self.media.directory(folder)
 
     def place(self, files: Sequence[SmallFile]) -> None:
         """Place small files, in this order, durably. Each is whole at any moment, or the file that was there before.
@@ -175,11 +186,7 @@ class Repository:
         """
         folders = sorted({os.path.dirname(file.name) for file in files})
         for folder in folders:
-            parts = folder.split("/")
-            for path in (self.media.absolute("/".join(parts[:depth])) for depth in range(1, len(parts) + 1)):
-                self.disk.make_directory(path)
-                self.disk.sync_directory(os.path.dirname(path))
-            self.media.directory(folder)
+            self.make_folders(folder)
         with Staging(self.media, self.disk) as staging:
             staged = [os.path.join(staging.folder(), str(number)) for number, _ in enumerate(files)]
             for path, file in zip(staged, files, strict=True):
@@ -189,10 +196,12 @@ class Repository:
                 finally:
                     os.close(fd)
             self.disk.sync_files(staged)
+            staging.unsettled = True
             for path, file in zip(staged, files, strict=True):
                 self.disk.rename(path, self.media.absolute(file.name))
             for folder in folders:
                 self.disk.sync_directory(self.media.absolute(folder))
+            staging.unsettled = False
 
     def move_ref(self, mission: str, manifest: ObjectId, event: str, sequence: int) -> None:
         """Move a mission's ref to a manifest, durably: the log line, then the ref (steps 6 and 7 of a publication).

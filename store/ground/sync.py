@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Thread
+from typing import NamedTuple
 
 from store.disk import log
 from store.disk.durable import Disk
@@ -24,19 +28,28 @@ from store.disk.medium import check_file_sizes
 from store.disk.objects import inserting
 from store.disk.staging import sweep
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
-from store.format.ids import ObjectId
+from store.format.cbor import load
+from store.format.entries import TABLE_LIMIT
+from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.ref import ref_id
-from store.ground import drafts, orders, withdrawals
+from store.ground import drafts, orders, receipts, withdrawals
+from store.ground.fanout import Fanout, Feed
 from store.ground.repository import Repository, SmallFile
+from store.ground.seen import Look, Seen
 from store.ground.trust_chain import put_into_effect
 from store.takeoff.clock import Moment
 from store.takeoff.mission import Binding, Opened
-from store.takeoff.verify import check_binding, named_domain, open_manifest
+from store.takeoff.verify import SignedManifest, check_binding, named_domain, open_manifest, open_signed
 from store.trust.root import SignedRoot
 
 # The most objects, and about the most bytes, in one durable batch: large enough to spread the cost of a sync to the
 # medium, small enough that an interrupted run keeps most of its work.
 _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
+# Seconds that a target has to tidy up when the sync of several is interrupted.
+_GRACE = 2.0
+
+# Inserts a batch of objects, given with their sizes, at the destination: each hashed, and durable on return.
+Bring = Callable[[Sequence[tuple[ObjectId, int]], Repository], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +67,10 @@ class Move:
 class SyncPlan:
     """The effect of a sync. `missing` has (id, size) in the order of copying: manifests after the objects they name.
 
-    `present` counts the objects that the target has. `roots` are the versions of trust roots to bring. `moves`,
-    `unchanged` and `newer` (at the target) have the missions. `refused` has the missions that do not verify at the
-    source, for instance after a revocation, each with the reason; the trust roots are brought all the same.
+    `present` counts the objects that were looked at and that the target has. `roots` are the versions of trust roots to
+    bring. `moves`, `unchanged` and `newer` (at the target) have the missions; `seen` has those of the unchanged ones of
+    which not every object was looked at again. `refused` has the missions that do not verify at the source, for
+    instance after a revocation, each with the reason; the trust roots are brought all the same.
     """
 
     missing: tuple[tuple[ObjectId, int], ...]
@@ -66,11 +80,12 @@ class SyncPlan:
     unchanged: tuple[str, ...]
     newer: tuple[str, ...]
     refused: tuple[tuple[str, str], ...] = ()
+    seen: tuple[str, ...] = ()
     # Everything small that travels beside objects, roots and refs: placed after the roots and before the refs, in this
     # order, each atomically.
     files: tuple[SmallFile, ...] = ()
     # The closures of these missions, and the stamp of the target's log when the plan was made.
-    closure: tuple[tuple[ObjectId, int], ...] = field(default=(), repr=False)
+    closure: tuple[tuple[bytes, int], ...] = field(default=(), repr=False)
     target_log: FileStamp | None = None
 
     @property
@@ -85,12 +100,15 @@ def plan_sync(
     *,
     checksum: bool = False,
     resident: Callable[[ObjectId, int], bool] | None = None,
+    seen: Seen | None = None,
 ) -> SyncPlan:
     """Return the plan that brings `missions` (none: all) to the target; None is a target that does not exist yet.
 
     The target has an object if a file with its name and size exists there, because the takeoff check reads every byte
     anyway. With `checksum` the files are read, so that damaged objects are copied again. `resident` answers in place of
     the folder, for a target of which `target` is only a part: whether the target has an object, given with its size.
+    `seen` has what the last sync saw at the target, and keeps what this one sees: objects of missions that did not
+    change are then not looked at again in a folder whose state is the same (see `seen`).
 
     Raise NotFound for an unknown mission, Corrupt if a mission in `missions` does not verify at the source, and
     Conflict if the target is of another trust domain, has a newer trust root that does not accept a mission, or has
@@ -99,13 +117,24 @@ def plan_sync(
     source_root = source.trust_root()
     target_log = _log_of(target)
     roots = _roots_to_copy(source, source_root, target)
-    wanted: dict[ObjectId, int] = {}
-    last: dict[ObjectId, int] = {}
-    moves, unchanged, newer, refused = [], [], [], []
+    wanted: dict[bytes, int] = {}
+    last: dict[bytes, int] = {}
+    moves, unchanged, newer, refused, as_seen = [], [], [], [], []
+    # Of the missions that did not change: their manifests, and the objects to look at.
+    same: dict[ObjectId, dict[bytes, int]] = {}
+    look = None
+    if seen is not None and target is not None and resident is None and not checksum:
+        look = seen.look(target.media)
     # A manifest or table that does not verify at the target may have the right name and size.
     doubted: set[ObjectId] = set()
     judge = _newer_root(target, source_root)
     for mission in dict.fromkeys(missions or source.missions()):
+        if judge is None and target is not None and (found := _same_at(source, source_root, target, mission, look)):
+            unchanged.append(mission)
+            same[found.manifest] = found.objects
+            if found.spared:
+                as_seen.append(mission)
+            continue
         try:
             opened = source.current(mission)
         except Corrupt as error:
@@ -144,32 +173,43 @@ def plan_sync(
     carried = [*unchanged, *newer, *(move.mission for move in moves)]
     files = withdrawals.to_bring(source, target, carried, judging)
     if not missions:
-        pointers, objects = orders.to_bring(source, target)
+        pointers, needed = orders.to_bring(source, target)
         brought = drafts.to_bring(source, target, judging)
-        files += (*pointers, *brought.files)
-        wanted.update({**objects, **brought.objects})
+        files += (*pointers, *receipts.to_bring(source, target, source_root.root), *brought.files)
+        wanted.update(needed.items())
+        wanted.update(brought.objects.items())
         refused += brought.refused
-    sizes = {**{id_: size for id_, size in sorted(wanted.items()) if id_ not in last}, **last}
-    missing = tuple(
-        (id_, size)
-        for id_, size in sizes.items()
-        if not (
-            _resident(target, id_, size, checksum=checksum or id_ in doubted)
-            if resident is None
-            else id_ not in doubted and resident(id_, size)
-        )
-    )
-    present = len(sizes) - len(missing)
+    for objects in same.values():
+        wanted |= objects
+    for manifest in last:
+        wanted.pop(manifest, None)
+
+    def lacking(objects: dict[bytes, int]) -> list[tuple[bytes, int]]:
+        if target is None:
+            return list(objects.items())
+        if resident is not None:
+            return [item for item in objects.items() if item[0] in doubted or not resident(ObjectId(item[0]), item[1])]
+        looked_at = {} if checksum else {id_: size for id_, size in objects.items() if id_ not in doubted}
+        read = ((id_, size) for id_, size in objects.items() if id_ not in looked_at)
+        return target.media.lacking(looked_at.items()) + [
+            (id_, size) for id_, size in read if not _holds(target, ObjectId(id_), size)
+        ]
+
+    missing = tuple((ObjectId(id_), size) for id_, size in (*sorted(lacking(wanted)), *lacking(last)))
+    if seen is not None and look is not None and target is not None:
+        lost = {id_ for id_, _ in missing}
+        seen.keep(look, [id_ for id_, objects in same.items() if lost.isdisjoint(objects)], target.media, target.disk)
     return SyncPlan(
         missing,
-        present,
+        len(wanted) + len(last) - len(missing),
         roots,
         tuple(moves),
         tuple(unchanged),
         tuple(newer),
         tuple(refused),
+        tuple(as_seen),
         files,
-        tuple(sizes.items()),
+        (*wanted.items(), *last.items()),
         target_log,
     )
 
@@ -181,10 +221,57 @@ def _log_of(target: Repository | None) -> FileStamp | None:
         return None
 
 
-def _add_closure(source: Repository, opened: Opened, wanted: dict[ObjectId, int], last: dict[ObjectId, int]) -> None:
+class _Same(NamedTuple):
+    """A mission that did not change: its manifest, the objects to look for at the target, with their sizes, and whether
+    some were spared because the last sync saw them."""
+
+    manifest: ObjectId
+    objects: dict[bytes, int]
+    spared: bool
+
+
+def _same_at(source: Repository, root: SignedRoot, target: Repository, mission: str, look: Look | None) -> _Same | None:
+    """Return what to look for of a mission of which both stores have the same manifest and table, byte for byte, and
+    whose signatures hold under the newest trust root of the source; None where a closer look has to decide.
+
+    Nothing of such a mission changes at the target but for objects that it lacks. So the table, whose bytes have the
+    signed id, only says which objects these are: whether it is canonical and has the signed Merkle root was judged
+    when the ref moved, and is judged by each takeoff check and audit.
+    """
+    try:
+        id_ = ref_id(source.evidence.ref(mission))
+        if _ref_at(target, mission) != id_:
+            return None
+        signed = open_signed(source.evidence, id_, root, newest=True)
+        if not isinstance(signed, SignedManifest) or signed.manifest.mission.id != mission:
+            return None
+        m = signed.manifest
+        target.media.digest(id_, signed.size)
+        target.media.digest(m.table, m.table_size)
+        if look is not None and look.covers(id_):
+            return _Same(id_, {}, spared=True)
+        table = bytes(source.evidence.bytes_of(m.table, m.table_size))
+        objects: dict[bytes, int] = {id_: signed.size, m.table: m.table_size}
+        objects |= {release: source.media.stamp(object_path(release)).size for release in m.releases}
+        entries = load(table, limit=TABLE_LIMIT, what="the entry table")
+        if len(entries) != m.count:
+            return None
+        for _, _, object_, size, _, _ in entries:
+            if type(object_) is not bytes or len(object_) != DIGEST_SIZE or type(size) is not int:
+                return None
+            objects[object_] = size
+        if look is None or id_ not in look.manifests:
+            return _Same(id_, objects, spared=False)
+        left = {object_: size for object_, size in objects.items() if object_[0] not in look.trusted}
+        return _Same(id_, left, spared=len(left) < len(objects))
+    except (FlightbagError, TypeError, ValueError):
+        return None
+
+
+def _add_closure(source: Repository, opened: Opened, wanted: dict[bytes, int], last: dict[bytes, int]) -> None:
     for release in opened.manifest.releases:
         wanted[release] = source.media.stamp(object_path(release)).size
-    wanted.update(opened.closure())
+    wanted.update(opened.closure().items())
     last[opened.manifest_id] = opened.manifest_size
 
 
@@ -255,17 +342,13 @@ def _current_at(target: Repository | None, mission: str) -> Opened | None:
         return None  # absent or damaged: the mission of the source takes its place
 
 
-def _resident(target: Repository | None, id_: ObjectId, size: int, *, checksum: bool) -> bool:
-    """Return whether the target has a file with the object's name and size, and with `checksum` its bytes."""
-    if target is None:
-        return False
+def _holds(target: Repository, id_: ObjectId, size: int) -> bool:
+    """Return whether the target has the bytes of an object."""
     try:
-        if checksum:
-            target.media.digest(id_, size)
-            return True
-        return target.media.stamp(object_path(id_)).size == size
+        target.media.digest(id_, size)
     except (NotFound, Corrupt):
         return False
+    return True
 
 
 def apply_sync(
@@ -275,27 +358,109 @@ def apply_sync(
     *,
     disk: Disk | None = None,
     progress: Callable[[int], None] | None = None,
+    bring: Bring | None = None,
 ) -> None:
-    """Copy objects, then bring trust roots, then move refs. Everything is durable on return.
+    """Copy objects, then bring trust roots, place small files, and move refs. Everything is durable on return.
 
-    `progress` gets the number of bytes as they are copied. Raise Unavailable, before anything is copied, if the medium
-    has too little free space or takes no file as large as an object; Locked during a collection at either store;
-    Corrupt or Unavailable for a source object that is not whole.
+    `progress` gets the number of bytes as they are copied. `bring` brings the objects in place of copies from the
+    folder of the source, for a source of which `source` is only a part. Raise Unavailable, before anything is copied,
+    if the medium has too little free space or takes no file as large as an object; Locked during a collection at either
+    store; Corrupt or Unavailable for a source object that is not whole.
     """
-    disk = disk or Disk()
-    if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source.media.path)):
+    _check_outside(source, target)
+    with held(source):
+        _check_room(plan, target)
+        bring = bring or partial(_copy, source=source, feed=None, progress=progress)
+        _apply(plan, source, target, disk or Disk(), bring, plan.missing)
+
+
+def apply_syncs(
+    plans: Mapping[str, SyncPlan],
+    source: Repository,
+    *,
+    disk: Disk | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> dict[str, FlightbagError]:
+    """Do what the plan of each target, given by its path, says, for all targets at once: each object is read once.
+
+    Return the errors of the targets that failed, as `apply_sync` raises them; one that fails or is slow stops no other
+    (see `fanout`). `progress` gets the target and the number of bytes as they are copied. Raise Invalid, before
+    anything is copied, for a target in the source store or in another target; Locked during a collection at the source.
+    """
+    check_targets(source, list(plans))
+    disk, errors, defects = disk or Disk(), dict[str, FlightbagError](), list[BaseException]()
+
+    def bring(target: str, feed: Feed | None) -> None:
+        advance = None if progress is None else partial(progress, target)
+        try:
+            _check_room(plans[target], target)
+            items = plans[target].missing if feed is None else feed.items
+            copy = partial(_copy, source=source, feed=feed, progress=advance)
+            _apply(plans[target], source, target, disk, copy, items)
+        except FlightbagError as error:
+            errors[target] = error
+        except BaseException as error:  # noqa: BLE001 - of another thread: it is raised below
+            defects.append(error)
+        finally:
+            if feed is not None:
+                feed.close()
+
+    with held(source):
+        if len(plans) < 2:
+            for target in plans:
+                bring(target, None)
+        else:
+            manifests = frozenset(move.manifest for plan in plans.values() for move in plan.moves)
+            fanout = Fanout(source.media, [plan.missing for plan in plans.values()], manifests)
+            # Daemons: a medium that never answers keeps no process from ending.
+            threads = [Thread(target=bring, args=pair, daemon=True) for pair in zip(plans, fanout.feeds, strict=True)]
+            for thread in threads:
+                thread.start()
+            try:
+                fanout.read()
+                for thread in threads:
+                    thread.join()
+            except BaseException:
+                fanout.stop()
+                for thread in threads:
+                    thread.join(_GRACE)
+                raise
+    if defects:
+        raise defects[0]
+    return errors
+
+
+def check_targets(source: Repository, targets: Sequence[str]) -> None:
+    """Raise Invalid for a target that lies in the source store, or that is another one or lies in it."""
+    for number, target in enumerate(targets):
+        _check_outside(source, target)
+        for other in (*targets[:number], *targets[number + 1 :]):
+            if _lies_in(target, other):
+                text = f"{target} and {other} are one folder, or one lies in the other"
+                raise Invalid(text, remedy="give each destination once, and none that lies in another one")
+
+
+def _check_outside(source: Repository, target: str | os.PathLike[str]) -> None:
+    if _lies_in(target, source.media.path):
         text = f"{os.fspath(target)} lies in the source store"
         raise Invalid(text, remedy="give a folder outside of the source store")
-    _check_room(plan, target)
-    # The lock keeps a collection away from the source. A source that was never written to has no lock.
-    held = SharedLock.existing(source.media.path, "store", "the source store")
+
+
+def _lies_in(path: str | os.PathLike[str], folder: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+@contextmanager
+def held(source: Repository) -> Iterator[None]:
+    """Keep collections away from a source. One that was never written to has no lock. Raise Locked during one."""
+    lock = SharedLock.existing(source.media.path, "store", "the source store")
     try:
-        if held is not None:
-            held.hold_shared(wait=False)
-        _apply(plan, source, target, disk, progress)
+        if lock is not None:
+            lock.hold_shared(wait=False)
+        yield
     finally:
-        if held is not None:
-            held.close()
+        if lock is not None:
+            lock.close()
 
 
 def _apply(
@@ -303,7 +468,8 @@ def _apply(
     source: Repository,
     target: str | os.PathLike[str],
     disk: Disk,
-    progress: Callable[[int], None] | None,
+    bring: Bring,
+    items: Sequence[tuple[ObjectId, int]],
 ) -> None:
     try:
         destination = Repository.open(target, disk)
@@ -318,23 +484,28 @@ def _apply(
             sweep(destination.media, disk)
             # Objects of the target may have been collected since the plan was made; then its log has changed.
             unchanged = _log_of(destination) == plan.target_log
-            for batch in _batches(plan.missing):
-                _copy(batch, source, destination, progress)
-            for id_, size in () if unchanged else plan.closure:
-                if not _resident(destination, id_, size, checksum=False):
-                    raise Unavailable(
-                        f"object {id_} was at the target when the sync began, and was collected since",
-                        remedy="run the sync again",
-                        kind="missing",
-                        object=id_,
-                    )
-            for version in plan.roots:
-                _bring_root(version, source, destination)
-            _place(plan.files, destination)
-            for move in plan.moves:
-                _move(move, destination)
+            for batch in batches(items):
+                bring(batch, destination)
+            if not unchanged and (collected := destination.media.lacking(plan.closure)):
+                object_ = ObjectId(collected[0][0])
+                raise Unavailable(
+                    f"object {object_} was at the target when the sync began, and was collected since",
+                    remedy="run the sync again",
+                    kind="missing",
+                    object=object_,
+                )
+            publish(plan, source, destination)
         finally:
             lock.close()
+
+
+def publish(plan: SyncPlan, source: Repository, destination: Repository) -> None:
+    """Bring the trust roots, place the small files and move the refs of a plan, whose objects are durable before."""
+    for version in plan.roots:
+        _bring_root(version, source, destination)
+    _place(plan.files, destination)
+    for move in plan.moves:
+        _move(move, destination)
 
 
 def _bring_root(version: int, source: Repository, destination: Repository) -> None:
@@ -393,16 +564,23 @@ def _ref_at(target: Repository | None, mission: str) -> ObjectId | None:
 
 def _copy(
     items: Sequence[tuple[ObjectId, int]],
-    source: Repository,
     destination: Repository,
+    *,
+    source: Repository,
+    feed: Feed | None,
     progress: Callable[[int], None] | None,
 ) -> None:
     with inserting(destination.media, destination.disk, None) as batch:
-        batch.add_all((source.media.chunks(object_path(id_), size, progress), id_) for id_, size in items)
+        if feed is None:
+            batch.add_all((source.media.chunks(object_path(id_), size, progress), id_) for id_, size in items)
+        else:
+            for id_, size in items:
+                batch.add(feed.chunks(id_, size, progress), id_)
         batch.commit()
 
 
-def _batches(items: Sequence[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:
+def batches(items: Sequence[tuple[ObjectId, int]]) -> Iterator[list[tuple[ObjectId, int]]]:
+    """Yield the items in batches of bounded number and size."""
     batch: list[tuple[ObjectId, int]] = []
     total = 0
     for item in items:

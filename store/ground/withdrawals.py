@@ -1,4 +1,4 @@
-"""Withdrawals on the ground (FORMAT.md 5.4): made, signed by one key after the other, put into effect, carried.
+"""Withdrawals on the ground (FORMAT.md 5.5): made, signed by one key after the other, put into effect, carried.
 
 A withdrawal that lacks signatures is a draft, `drafts/<name>`: the envelope that takes effect as `withdrawn/<name>`
 once it has them. In effect it grounds what it names wherever it comes; nothing but a later publication, or another

@@ -1,1 +1,2 @@
-"""Stores elsewhere, and what carries to them."""
+"""Stores that lie elsewhere. The plan is that of `store.ground.sync`, made over a `mirror` of the far store; what flies
+imports none of this."""

@@ -63,7 +63,7 @@ def _prefix(zstd: Any, base: bytes) -> Any:
 def _wrong(id_: ObjectId, why: str) -> Corrupt:
     return Corrupt(
         f"the difference for object {id_} does not apply: {why}",
-        remedy="pack the mission again without --delta",
+        remedy="carry the bag again; if this stays, run store-fsck on the store, or pack without --delta",
         kind="bad-delta",
         object=id_,
     )

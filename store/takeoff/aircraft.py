@@ -18,6 +18,8 @@ enough (decision 0008): if the other slot is torn or one change behind, either n
 whole slot has it. Slots that are further apart, that differ at the same number, or that are both lost make no state:
 NO-GO until the aircraft is enrolled again.
 
+Beside the slots lies the key of the aircraft, which signs receipts (FORMAT.md 5.4). No verdict needs it.
+
 Five functions write. `enrol` makes the state, and where there is one keeps what it remembers. `check` writes a newer
 trust root as soon as the chain holds, because its revocations count from then on whatever becomes of the mission, and
 withdrawals likewise once they hold; it writes the rest after every step has passed. `consume` is called after landing;
@@ -37,7 +39,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from store.disk.durable import Disk, replace_file
-from store.disk.layout import SLOTS, TOML, open_store, store_above
+from store.disk.layout import KEY, OF_STATE, SLOTS, TOML, open_store, store_above
 from store.disk.locks import exclusive
 from store.disk.media import Media
 from store.disk.staging import list_names
@@ -50,6 +52,8 @@ from store.takeoff.fidelity import claims
 from store.takeoff.mission import Binding, Verdict, VerifiedMission
 from store.takeoff.verify import newest_root, pinned_root, verify_mission
 from store.trust.aircraft_state import STATE_LIMIT, AircraftState
+from store.trust.key_file import KEY_FILE_LIMIT
+from store.trust.keys import PrivateKey
 from store.trust.root import SignedRoot
 
 __all__ = [
@@ -64,6 +68,7 @@ __all__ = [
     "lower_floor",
     "pinned_root",
     "prove",
+    "read_key",
     "read_state",
 ]
 
@@ -73,6 +78,7 @@ _ENROL_AGAIN = (
     "have an operator enrol the aircraft again (flightbag aircraft enrol --again): the aircraft keeps what its whole "
     "slots remember, and forgets everything else that it has accepted and flown"
 )
+_NEW_KEY = "have an operator enrol the aircraft again (flightbag aircraft enrol --again), which makes a new key"
 _ENROL_ONCE = "check the path of the state; a new aircraft is enrolled once, with `flightbag aircraft enrol`"
 
 
@@ -119,6 +125,36 @@ def read_state(folder: str | os.PathLike[str]) -> StoredState:
         return StoredState(_parse(media.path, newer), number, number != before, (first, last))
     ((number, newer, last),) = whole
     return StoredState(_parse(media.path, newer), number, True, (*(name for name in SLOTS if name != last), last))
+
+
+def read_key(folder: str | os.PathLike[str]) -> PrivateKey:
+    """Return the key of an aircraft, which signs its receipts. It never leaves the folder of the state.
+
+    Raise NotFound if there is none, Corrupt if the file is damaged (kind `bad-key`), Unavailable if it cannot be read.
+    """
+    path = os.path.join(os.fspath(folder), KEY)
+    try:
+        with Media(folder) as media:
+            return PrivateKey.of_pem(media.read(KEY, KEY_FILE_LIMIT), None)
+    except NotFound as error:
+        text = f"{path} is missing: the aircraft has no key, and signs no receipts"
+        raise NotFound(text, remedy=_NEW_KEY, kind="no-key", path=path) from error
+    except (Corrupt, Invalid) as error:
+        text = f"{path} is not the key of an aircraft: {error.message}"
+        raise Corrupt(text, remedy=_NEW_KEY, kind="bad-key", path=path) from error
+
+
+def _keep_key(folder: str, disk: Disk, *, first: bool) -> None:
+    """Make the key of the aircraft, durably, unless it has a whole one. Raise Invalid for the `first` enrolment in a
+    folder with another file in its place: that may be somebody's key."""
+    try:
+        read_key(folder)
+    except (NotFound, Corrupt) as error:
+        if first and isinstance(error, Corrupt):
+            raise _not_a_state(folder) from error
+        staging = os.path.join(folder, "tmp")
+        disk.make_directory(staging)
+        replace_file(disk, os.path.join(folder, KEY), PrivateKey.generate().pem(None), staging, 0o600)
 
 
 def _read_slot(media: Media, name: str) -> tuple[int, bytes] | FlightbagError:
@@ -208,8 +244,10 @@ def enrol(
 
     Raise Conflict if the folder has a state already, whole or not. With `again` the new state continues it: id, host
     class and trust root are those of `state`, and what the slots that can be read remember stays, as
-    `AircraftState.continuing` says. Raise Conflict for the state of another aircraft, Invalid for a folder that holds
-    other things or lies in a store, Unavailable if a slot cannot be read now.
+    `AircraftState.continuing` says. The aircraft gets a key, or keeps the one that it has (see `read_key`).
+
+    Raise Conflict for the state of another aircraft, Invalid for a folder that holds other things or lies in a store,
+    Unavailable if a slot or the key cannot be read now.
     """
     disk = disk or Disk()
     folder = os.path.realpath(folder)
@@ -223,9 +261,8 @@ def enrol(
         )
     disk.make_directory(folder)
     names = set(list_names(folder))
-    if names - {*SLOTS, "tmp", "lock"}:
-        text = f"{folder} holds files that are not of an aircraft's state"
-        raise Invalid(text, remedy="give an empty folder, or one that does not exist yet", path=folder)
+    if names - OF_STATE:
+        raise _not_a_state(folder)
     with _locked(folder, disk):
         number, forgot, earlier = 0, False, list[AircraftState]()
         if names & set(SLOTS):
@@ -242,10 +279,16 @@ def enrol(
             number = max((number + 1 for number, _ in slots), default=0)
             earlier = [one for _, data in slots if (one := _parsed(data)) is not None]
             state, forgot = state.continuing(earlier), not earlier
+        _keep_key(folder, disk, first=not names & set(SLOTS))
         _write(folder, disk, StoredState(state, number, mend=True))
         disk.sync_directory(os.path.dirname(folder))
     domain = state.root.root.domain_id
     return Enrolment(state, forgot, tuple(one for one in earlier if one.root.root.domain_id != domain))
+
+
+def _not_a_state(folder: str) -> Invalid:
+    text = f"{folder} holds files that are not of an aircraft's state"
+    return Invalid(text, remedy="give an empty folder, or one that does not exist yet", path=folder)
 
 
 def consume(folder: str | os.PathLike[str], flight: str, *, disk: Disk | None = None) -> bool:

@@ -196,16 +196,18 @@ class StoreEvidence:
         new = sorted(item for item in wanted if self._sound.get(item[0]) != item[1] and item not in self._failed)
         if len(self._sound) > _REMEMBERED:
             self._sound = {id_: size for id_, size in wanted if self._sound.get(id_) == size}
-        # Hashing a large object releases the interpreter's lock. Over small objects threads would only wait.
-        large = [item for item in new if item[1] >= CHUNK]
+        # Hashing a large object releases the interpreter's lock, and so does a network. Over small objects of a folder
+        # threads would only wait.
+        least = 0 if self.media.remote else CHUNK
+        large = [item for item in new if item[1] >= least]
         with ExitStack() as stack:
             if large:
                 from concurrent.futures import ThreadPoolExecutor  # not above: it loads logging
 
-                pool = stack.enter_context(ThreadPoolExecutor(min(8, os.cpu_count() or 1)))
+                pool = stack.enter_context(ThreadPoolExecutor(8 if self.media.remote else min(8, os.cpu_count() or 1)))
                 futures = [pool.submit(self._outcome, item) for item in large]
             for item in new:
-                if item[1] < CHUNK:
+                if item[1] < least:
                     self._keep(item, self._outcome(item))
             if large:
                 for item, future in zip(large, futures, strict=True):

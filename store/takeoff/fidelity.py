@@ -65,7 +65,7 @@ def claims(mission: Contents, host: str | None) -> Iterator[Claim]:
     all for None, and those that no engine of the mission has."""
     if not mission.manifest.unproven:
         return
-    backbones = engines_of(mission.table.entries).values()
+    backbones = engines_of(mission.table.of_kind("engine")).values()
     every = [engine for engines in backbones for engine in engines]
     loaded = every if host is None else [engine_for(engines, host) for engines in backbones]
     for figure in mission.manifest.unproven:
@@ -82,8 +82,8 @@ def unmeasured(mission: Contents, host: str) -> Iterator[str]:
     figures = {(one.name, one.recipe) for one in manifest.quality} | {
         (one.name, one.recipe) for one in manifest.unproven
     }
-    loaded = [engine_for(engines, host) for engines in engines_of(table.entries).values()]
-    for set_ in sorted({entry.name.split("/")[1] for entry in table.entries if entry.kind == "descriptors"}):
+    loaded = [engine_for(engines, host) for engines in engines_of(table.of_kind("engine")).values()]
+    for set_ in sorted({entry.name.split("/")[1] for entry in table.of_kind("descriptors")}):
         probe = table.find(f"probes/{set_}.safetensors")
         keys = [] if probe is None or probe.key is None else [probe.key]
         recipes = [fidelity_recipe(key, engine.key) for key in keys for engine in loaded if engine is not None]

@@ -125,4 +125,4 @@ def without_landmarks(figures: Iterable[Figure], table: EntryTable) -> tuple[str
 
 
 def _sets(table: EntryTable) -> set[str]:
-    return {entry.name.split("/")[1] for entry in table.entries if entry.kind == "descriptors"}
+    return {entry.name.split("/")[1] for entry in table.of_kind("descriptors")}

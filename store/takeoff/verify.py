@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
 from store.findings import COPY_AGAIN, Finding
@@ -101,6 +102,31 @@ def open_mission(evidence: Evidence, mission: str, pinned: SignedRoot) -> Opened
 
 def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Opened | tuple[Finding, ...]:
     """Steps A to D for the manifest with the id `id_`."""
+    signed = open_signed(evidence, id_, pinned)
+    if not isinstance(signed, SignedManifest):
+        return signed
+    try:
+        table = read_table(evidence, signed.manifest)
+    except FlightbagError as error:
+        finding = Finding.of(error, step="D", remedy=_of_bytes(error, _BUILD_AGAIN))
+        return (finding if finding.entry else replace(finding, entry="table"),)
+    return Opened(signed.manifest, id_, signed.size, table, signed.trust_root)
+
+
+class SignedManifest(NamedTuple):
+    """A manifest whose signatures hold, the size of its object, and the trust root that they were judged by. Its table
+    was not looked at."""
+
+    manifest: Manifest
+    size: int
+    trust_root: TrustRoot
+
+
+def open_signed(
+    evidence: Evidence, id_: ObjectId, pinned: SignedRoot, *, newest: bool = False
+) -> SignedManifest | tuple[Finding, ...]:
+    """Steps A to C for the manifest with the id `id_`, and of step D its payload. With `newest` the pinned root is the
+    newest one of the evidence, as the caller has just found: step B is done."""
     findings: list[Finding] = []
     envelope = root = None
     data = b""
@@ -110,7 +136,7 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
     except FlightbagError as error:
         findings.append(Finding.of(error, step="A", entry="manifest", remedy=_of_bytes(error, _SYNC_MISSION)))
     try:  # B
-        root = newest_root(evidence, pinned).root
+        root = (pinned if newest else newest_root(evidence, pinned)).root
     except FlightbagError as error:
         findings.append(_chain_finding(error, evidence, pinned))
     if envelope is None or root is None:
@@ -123,15 +149,9 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
         # A chain that leads on from the pinned root is of its domain, whatever trust root 1 of the store is.
         return (_name_domains(finding, evidence, pinned) if root == pinned.root else finding,)
     try:  # D
-        parsed = Manifest.parse(envelope.payload)
+        return SignedManifest(Manifest.parse(envelope.payload), len(data), root)
     except FlightbagError as error:
         return (Finding.of(error, step="D", entry="manifest", remedy=_BUILD_AGAIN),)
-    try:
-        table = read_table(evidence, parsed)
-    except FlightbagError as error:
-        finding = Finding.of(error, step="D", remedy=_of_bytes(error, _BUILD_AGAIN))
-        return (finding if finding.entry else replace(finding, entry="table"),)
-    return Opened(parsed, id_, len(data), table, root)
 
 
 def _of_bytes(error: FlightbagError, otherwise: str) -> str:
@@ -181,7 +201,7 @@ def read_table(evidence: Evidence, parsed: Manifest) -> EntryTable:
     Raise Corrupt unless the table agrees with the manifest, and as `Evidence.bytes_of` does.
     """
     table = EntryTable.parse(bytes(evidence.bytes_of(parsed.table, parsed.table_size)))
-    lists = [entry for entry in table.entries if entry.kind == "coverage"]
+    lists = table.of_kind("coverage")
     if any(entry.name != MISSING_ENTRY for entry in lists):
         raise Corrupt(
             f"the list of missing tiles has the name {lists[0].name} instead of {MISSING_ENTRY}",
@@ -307,15 +327,13 @@ def _misfits(opened: Opened, aboard: str | None) -> Iterator[tuple[str, str, str
         yield f"the mission's engines need the host class {promised}, and this aircraft has {aboard}", aboard, promised
         # An aircraft that has none of the mission's classes has one finding for that, and none for each entry.
         aboard = None
-    for entry in opened.table.entries:
-        if entry.kind != "index":
-            continue
+    for entry in opened.table.of_kind("index"):
         need = entry.meta["host"]
         if refusing := [host for host in hosts if fit(host, need).lacking]:
             yield f"{entry.name} needs {need}, and the mission promises only {refusing[0]}", refusing[0], need
         elif aboard is not None and (lacking := fit(aboard, need).lacking):
             yield f"{entry.name} needs {' and '.join(lacking)}, and this aircraft has {aboard}", aboard, need
-    for backbone, engines in engines_of(opened.table.entries).items():
+    for backbone, engines in engines_of(opened.table.of_kind("engine")).items():
         useless = [engine for engine in engines if all(engine.lacking(host) for host in hosts)]
         for engine in useless:
             yield f"{engine.name} needs {engine.need}, and the mission promises only {promised}", promised, engine.need
@@ -335,11 +353,11 @@ def unjudged_needs(opened: Opened, binding: Binding) -> tuple[str, ...]:
 
     That is the aircraft's class where the binding has one, else each of the mission's.
     """
-    entries = opened.table.entries
-    indexes = [entry for entry in entries if entry.kind == "index"]
+    indexes = opened.table.of_kind("index")
+    backbones = engines_of(opened.table.of_kind("engine")).values()
     newest: dict[str, tuple[str, str, str]] = {}
     for have in opened.manifest.hosts if binding.host is None else (binding.host,):
-        engines = (engine_for(engines, have) for engines in engines_of(entries).values())
+        engines = (engine_for(engines, have) for engines in backbones)
         loaded = [entry for engine in engines if engine is not None for entry in engine.entries]
         for entry in sorted((*loaded, *indexes), key=lambda entry: entry.name):
             for part in fit(have, entry.meta["host"]).unjudged:
@@ -363,8 +381,8 @@ def check_releases(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
             untrusted = isinstance(error, Untrusted)
             remedy = "have release keys of the newest trust root sign the release again" if untrusted else COPY_AGAIN
             yield replace(Finding.of(error, step="E", entry="release", remedy=remedy), object=str(id_))
-    for entry in opened.table.entries:
-        if entry.kind in RELEASED and Approval.of(entry) not in approved:
+    for entry in (entry for kind in sorted(RELEASED) for entry in opened.table.of_kind(kind)):
+        if Approval.of(entry) not in approved:
             yield Finding(
                 "unreleased",
                 f"no valid release of the mission approves {entry.name}",

@@ -1,4 +1,4 @@
-"""Whether a mission, or a release that it rests on, was withdrawn (FORMAT.md 5.4): a part of step E.
+"""Whether a mission, or a release that it rests on, was withdrawn (FORMAT.md 5.5): a part of step E.
 
 A withdrawal is looked for by name, in the store and in the state of the aircraft. One that holds and reaches up to the
 manifest grounds it. Whatever else lies in its place grounds the mission too: who can plant a file on the medium can

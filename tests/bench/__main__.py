@@ -4,6 +4,7 @@
     python -m tests.bench memory                                         peak memory over 4 GB and 1,000,000 objects
     python -m tests.bench million                                        the index of 1,000,000 objects
     python -m tests.bench takeoff                                        a cold process, and 100,000 entries
+    python -m tests.bench sync                                           nothing to do, one object changed, first copy
     python -m tests.bench engines                                        a cache hit, and cold loads in each mode
     python -m tests.bench throughput                                     embedding, beside the bare session and decoding
     python -m tests.bench country                                        10,000 to 1,000,000 tiles
@@ -25,7 +26,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -35,58 +35,10 @@ from tests.bench import maps
 from tests.bench.delta import delta
 from tests.bench.engines import engines
 from tests.bench.orthophotos import orthophotos
+from tests.bench.programs import BIN, interleaved, run, work
+from tests.bench.sync import sync
 from tests.support.missions import NOW
 from tests.support.stores import ROOT_FILE
-
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-ENVIRONMENT = {
-    **os.environ,
-    "BORG_PASSPHRASE": "",
-    "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
-    "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
-    "RESTIC_PASSWORD": "bench",
-    "PYTHONPATH": str(ROOT),
-    # Compiled once, as an installed program is.
-    "PYTHONDONTWRITEBYTECODE": "",
-}
-
-
-def run(*command: object, cwd: Path | None = None, stdin: Path | None = None) -> float:
-    """Runs a program and gives its seconds. What fails ends the bench: a figure of it would mean nothing."""
-    start = time.perf_counter()
-    with open(stdin or os.devnull, "rb") as source:
-        environment = {**ENVIRONMENT, "XDG_STATE_HOME": tempfile.gettempdir(), "XDG_CACHE_HOME": tempfile.gettempdir()}
-        done = subprocess.run(
-            [str(part) for part in command],
-            env=environment,
-            cwd=cwd,
-            stdin=source,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"{command[0]} ended with {done.returncode}: {done.stderr.decode()[-500:]}")
-    return seconds
-
-
-def work(*arguments: object) -> dict[str, Any]:
-    """Runs `tests.bench.work` and gives what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.work", *map(str, arguments)],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    said: dict[str, Any] = {}
-    for line in done.stdout.splitlines():
-        said |= json.loads(line)
-    return said
 
 
 def make_data(folder: Path, large: int, small: int) -> None:
@@ -152,7 +104,7 @@ def side_by_side(folder: Path, rounds: int, *, small: bool) -> dict[str, dict[st
         "borg": borg,
         "ostree": ostree,
     }
-    result = {"insert": _rounds(inserts, rounds)}
+    result = {"insert": interleaved(inserts, rounds)}
     work("publish", latest["store"])
     (folder / "root").write_bytes(ROOT_FILE)
     sums = folder / "sums"
@@ -180,24 +132,8 @@ def side_by_side(folder: Path, rounds: int, *, small: bool) -> dict[str, dict[st
         run("openssl", "ec", "-in", folder / "ec.key", "-pubout", "-out", folder / "ec.pub")
         keyed = ("--private_key", folder / "ec.key", "--signature", folder / "sig")
         run("model_signing", "sign", "key", *keyed, data)
-    result["verify"] = _rounds(verifies, rounds)
+    result["verify"] = interleaved(verifies, rounds)
     return result
-
-
-def _rounds(programs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """The median seconds of each, taking turns; those that are not installed are left out, and said."""
-    there = {}
-    for name, program in programs.items():
-        first = name.split()[0]
-        if first in ("flightbag", "store-fsck", "python", "cp") or shutil.which(first):
-            there[name] = program
-        else:
-            print(f"{first} is not installed: no figure of it")
-    times: dict[str, list[float]] = {name: [] for name in there}
-    for _ in range(rounds):
-        for name, program in there.items():
-            times[name].append(program())
-    return {name: statistics.median(found) for name, found in times.items()}
 
 
 def show(result: dict[str, dict[str, float]]) -> None:
@@ -284,6 +220,7 @@ def main() -> None:
         "memory": memory,
         "million": million,
         "takeoff": takeoff,
+        "sync": sync,
         "engines": engines,
         "throughput": maps.throughput,
         "country": maps.country,

@@ -69,6 +69,20 @@ def publish(store: str, per_mission: str = "100000") -> None:
                 writer.publish(facts.id, sign_manifest(manifest), table.render())
 
 
+def change(store: str) -> None:
+    """Publishes the first mission again, with another object in the place of one."""
+    with Repository.open(store) as repository, writing(repository) as writer:
+        opened = repository.current("bench-0")
+        issue = replace(opened.manifest.issue, sequence=opened.manifest.issue.sequence + 1)
+        with writer.inserting() as batch:
+            added = batch.add_bytes(b"changed %d" % issue.sequence)
+            batch.commit()
+        first, *rest = opened.table.entries
+        table = sorted_table([Entry(first.name, added.id, added.size, None, {}), *rest])
+        manifest = manifest_of(table, mission=opened.manifest.mission, issue=issue)
+        writer.publish("bench-0", sign_manifest(manifest), table.render())
+
+
 def make_objects(store: str, count: str) -> None:
     """A store with that many small objects, put there without the barriers: this is not what is measured."""
     Repository.init(store).close()
@@ -168,7 +182,7 @@ def _say(value: dict[str, Any]) -> None:
 
 VERBS = {
     function.__name__.replace("_", "-"): function
-    for function in (insert, publish, make_objects, make_large, verify, audit, proof, rebuild, lookup)
+    for function in (insert, publish, change, make_objects, make_large, verify, audit, proof, rebuild, lookup)
 }
 
 

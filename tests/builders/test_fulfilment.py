@@ -175,7 +175,7 @@ def on_a_device(folder: Path, *args: object) -> subprocess.CompletedProcess[str]
     folder.mkdir(exist_ok=True)
     for name in ABSENT:
         (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError('not here', name={name!r})\n")
-    code = "import sys; from tools.cli import main; sys.argv[0] = 'flightbag'; main()"
+    code = "import sys; from tools.start import main; sys.argv[0] = 'flightbag'; main()"
     path = os.pathsep.join([str(folder), os.getcwd()])
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, args)],

@@ -20,7 +20,7 @@ from tests.support.stores import audit
 
 pytestmark = pytest.mark.skipif(not os.environ.get("FLIGHTBAG_DRILL"), reason="takes a minute: FLIGHTBAG_DRILL=1")
 VERSION = "1.22.0"
-PROGRAM = "from tools.cli import main; main()"
+PROGRAM = "from tools.start import main; main()"
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ import os, signal, sys
 from builders import confinement
 from store.disk.staging import Staging
 from tests.support.here import run_here
-from tools.cli import main
+from tools.start import main
 
 confinement.run_confined = run_here
 

@@ -272,7 +272,7 @@ def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_state(state).state.proofs == ()
 
     # Aboard, by the library that the engine is for.
-    main = "from tools.cli import main; main()"
+    main = "from tools.start import main; main()"
     probed = runtimes.python(VERSION, "-c", main, "probe", str(stick), "left", "--state", str(state), "--json")
     (figure,) = json.loads(probed)
     assert (figure["recorded"], figure["signed"], figure["holds"]) == (True, None, True)

@@ -669,7 +669,7 @@ def release(data: bytes, newest: Root) -> list[list[Any]]:
     return f["entries"]
 
 
-# 5.4 Withdrawals
+# 5.5 Withdrawals
 
 _OF_ALL = {"version": ONE, "reason": text("[!-~]([ -~]{0,198}[!-~])?"), "issued_at": TIME}
 _OF_MISSION = fields({**_OF_ALL, "mission": text(MISSION), "epoch": number(1), "sequence": number(1)})
@@ -1019,7 +1019,7 @@ def remembered(f: dict[str, Any], sealed: Envelope, memory: dict[str, Any] | Non
 
 
 def withdrawn(store: Path, f: dict[str, Any], newest: Root, memory: dict[str, Any] | None) -> Iterator[str]:
-    """Step E: the mission and the releases that it names, by the store (5.4) and by the state (10.2)."""
+    """Step E: the mission and the releases that it names, by the store (5.5) and by the state (10.2)."""
     order = [f["issue"]["epoch"], f["issue"]["sequence"]]
     missions = {one[0]: one[1:] for one in memory["missions"]} if memory else {}
     releases = set(memory["releases"]) if memory else set()

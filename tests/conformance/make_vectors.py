@@ -393,7 +393,7 @@ def missing_tiles() -> Iterator[Vector]:
 
 
 def aboard() -> Iterator[Vector]:
-    """Releases (5.1), withdrawals (5.4), drafts of roots (5), slots of an aircraft's state (10.1) and proofs of entries
+    """Releases (5.1), withdrawals (5.5), drafts of roots (5), slots of an aircraft's state (10.1) and proofs of entries
     (10.4)."""
     table = table_of(CONTENTS)
     approvals = tuple(sorted(Approval.of(one) for one in table.entries if one.kind in RELEASED))

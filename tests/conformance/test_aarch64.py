@@ -13,7 +13,7 @@ import pytest
 from tests.support import aarch64
 from tests.support.field import Desk, make_desk
 
-FLIGHTBAG = "from tools.cli import main; main()"
+FLIGHTBAG = "from tools.start import main; main()"
 FSCK = "from tools.fsck import main; main()"
 
 

@@ -5,7 +5,22 @@ from __future__ import annotations
 import pytest
 
 from store.disk import layout, log, media
-from store.format import area, cbor, cose, entries, host, manifest, missing, order, ref, release, result, withdrawal
+from store.format import (
+    area,
+    cbor,
+    cose,
+    entries,
+    host,
+    manifest,
+    missing,
+    order,
+    receipt,
+    ref,
+    release,
+    result,
+    withdrawal,
+)
+from store.ground import receipts
 from store.takeoff import evidence, proof
 from store.trust import aircraft_state, draft, key_file, root
 from tests.support.stores import REPOSITORY_ROOT
@@ -13,10 +28,15 @@ from tests.support.stores import REPOSITORY_ROOT
 TEXT = " ".join((REPOSITORY_ROOT / "store" / "FORMAT.md").read_text().split())
 KIB, MIB = 1024, 1024 * 1024
 BOUNDS = [
-    ("flightbag.toml 4 KiB", layout._TOML_LIMIT, 4 * KIB),
+    ("flightbag.toml 4 KiB", layout.TOML_LIMIT, 4 * KIB),
     ("a ref 65 bytes", ref.REF_SIZE, 65),
     ("a root file 66 KiB", root.ROOT_FILE_LIMIT, 66 * KIB),
     ("an envelope 66 KiB", manifest.ENVELOPE_LIMIT, 66 * KIB),
+    ("a receipt 8 KiB", receipt.RECEIPT_LIMIT, 8 * KIB),
+    ("a file of at most 8 KiB. Payload, at most 6 KiB", receipt.PAYLOAD_LIMIT, 6 * KIB),
+    ("of more than 64 the first 64", receipt.MAX_PROOFS, 64),
+    ("at most 10,000 receipts", receipts.MAX_RECEIPTS, 10_000),
+    ("no store has taken yet, at most 1,000", receipts.MAX_KEPT, 1_000),
     ("an entry table 16 MiB", entries.TABLE_LIMIT, 16 * MIB),
     ("each file of the log 64 MiB", log.LOG_LIMIT, 64 * MIB),
     ("Names: at most 10,000 in a folder, so 10,000 missions", media.FOLDER_LIMIT, 10_000),

@@ -14,13 +14,14 @@ from packaging.version import Version
 from tests.support import oldest, release
 
 # What users install; the libraries of TensorRT come from its vendor.
-EXTRAS = ("onboard", "build", "geotiff", "faiss", "ssh")
+EXTRAS = ("onboard", "build", "geotiff", "faiss", "remotes", "ssh")
 # The packages of these, and for each the tests that work with it; whole files where they are quick.
 PART = {
     "store/format/test_cbor.py": ["cbor2"],
     "store/trust/test_keys.py": ["cryptography"],
     "store/trust/test_key_file.py::TestOpenSsh::test_both_files_are_read": ["bcrypt"],
     "store/disk/test_locks.py": ["filelock", "lmdb"],
+    "store/remotes/test_bucket_store.py::test_there_and_back": ["obstore"],
     "tools/test_aircraft.py": ["blake3", "rich", "typer"],
     "builders/test_public.py": ["numpy", "onnx", "onnxruntime", "pillow", "pydantic"],
     "builders/mission/test_schema.py": ["pydantic"],

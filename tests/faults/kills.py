@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -31,7 +31,7 @@ def _forked(work: Callable[[], int]) -> int:
         os._exit(status)
 
 
-def _killed_after(work: Callable[[], int], seconds: float) -> bool:
+def killed_after(work: Callable[[], int], seconds: float) -> bool:
     """Runs the work in a child and kills it after so long; whether it was still at it."""
     pid = _forked(work)
     time.sleep(seconds)
@@ -88,7 +88,7 @@ def kill_builds(seed: int, count: int) -> tuple[int, list[str], float]:
             first = random.random() < 0.5
             desk = _copied(empty if first else built, folder / "desk")
             moment = random.random() * (whole if first else short)
-            killed += _killed_after(build(desk), moment)
+            killed += killed_after(build(desk), moment)
             what = f"a {'first' if first else 'second'} build killed after {moment:.3f} s"
             if not first:
                 losses += [f"{what}, before the next: {one}" for one in _still_whole(desk)]
@@ -112,21 +112,28 @@ def kill_syncs(seed: int, count: int) -> tuple[int, list[str], float]:
         desk = make_desk(folder / "desk")
         mission = desk.write_mission("left", zooms=(14,))
         assert _done(lambda: desk.build(mission).status) == 0
-        target = folder / "aircraft"
+        both = (folder / "aircraft", folder / "spare")
 
-        def sync() -> int:
-            return flightbag("sync", desk.store, target).status
+        def sync(targets: Sequence[Path]) -> Callable[[], int]:
+            return lambda: flightbag("sync", desk.store, *targets).status
 
-        start = time.monotonic()
-        assert _done(sync) == 0
-        whole = time.monotonic() - start
+        whole = {}
+        for targets in (both[:1], both):  # one destination, and several at once
+            start = time.monotonic()
+            assert _done(sync(targets)) == 0
+            whole[targets] = time.monotonic() - start
+            shutil.rmtree(both[0])
         while killed < count:
-            shutil.rmtree(target, ignore_errors=True)
-            moment = random.random() * whole
-            killed += _killed_after(sync, moment)
-            what = f"a sync killed after {moment:.3f} s"
-            status = _done(sync)
-            losses += [f"{what}: the next one ended with {status}"] if status else _wrong(desk, target, what)
+            for target in both:
+                shutil.rmtree(target, ignore_errors=True)
+            targets = random.choice((both[:1], both))
+            moment = random.random() * whole[targets]
+            killed += killed_after(sync(targets), moment)
+            what = f"a sync to {len(targets)} killed after {moment:.3f} s"
+            status = _done(sync(targets))
+            losses += [f"{what}: the next one ended with {status}"] if status else []
+            for target in targets if status == 0 else ():
+                losses += _wrong(desk, target, what)
     return killed, losses, time.monotonic() - begun
 
 

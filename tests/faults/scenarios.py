@@ -32,6 +32,8 @@ from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from store.ground.trust_chain import rotate
 from store.ground.writer import writing
+from store.remotes.pack import plan_pack, write_files
+from store.remotes.unpack import unpack
 from store.takeoff.mission import Verdict
 from store.trust import draft as drafts
 from store.trust.draft import RootDraft
@@ -208,6 +210,25 @@ def _sync(folder: Path, disk: Disk, *, checksum: bool = False) -> None:
         apply_sync(plan, source, folder / "store", disk=disk)
 
 
+def _pack(folder: Path, split: int | None = None) -> None:
+    """A bag of the source, which then is gone."""
+    make_store(folder / "source", NEW, SOUTH)
+    with Repository.open(folder / "source") as source:
+        write_files(plan_pack(source, None, (), split=split), source, folder / "bag.tar")
+    shutil.rmtree(folder / "source")
+
+
+def _pack_beside_old(folder: Path) -> None:
+    _old(folder)
+    _pack(folder, 10_000)  # cuts the largest object of NEW in two
+
+
+def _unpack(folder: Path, disk: Disk) -> None:
+    for path in sorted(folder.glob("bag*.tar"), reverse=True):
+        with open(path, "rb") as stream:
+            unpack(stream, path.name, folder / "store", disk=disk)
+
+
 def _collect(folder: Path, disk: Disk) -> None:
     with Repository.open(folder / "store", disk) as repository:
         collect(repository, now=time.time() + 15 * DAYS, keep_last=1)
@@ -302,4 +323,6 @@ SCENARIOS: dict[str, Scenario] = {
         frozenset({SHARED, SOUTH.entry("files/calibration/other.yaml").id}),
         MISSIONS,
     ),
+    "unpack to a new store": Scenario(_pack, _unpack, {}, DONE),
+    "unpack of parts to an older store": Scenario(_pack_beside_old, _unpack, BOTH, DONE),
 }

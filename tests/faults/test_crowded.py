@@ -27,7 +27,20 @@ MARGIN = 32 * 2**20
 SHARD = str(file_of(Path(), MISSION.entry(ENGINE).id).parent)
 DRILL = "FLIGHTBAG_DRILL" in os.environ
 FOLDERS = (
-    *("", "missions", "trust", "trust/releases", "drafts", "pins", "tmp", "trash", "quarantine", "lock", "index"),
+    *(
+        "",
+        "missions",
+        "trust",
+        "trust/releases",
+        "drafts",
+        "pins",
+        "receipts",
+        "tmp",
+        "trash",
+        "quarantine",
+        "lock",
+        "index",
+    ),
     *("objects", SHARD, "objects/AB", "trash/20261123T000000Z", "quarantine/20261123T000000Z"),
 )
 

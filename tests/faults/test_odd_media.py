@@ -229,7 +229,7 @@ def test_no_command_opens_a_device_or_a_fifo(
 
 
 @pytest.mark.parametrize("what", [make_device, os.mkfifo], ids=["device", "fifo"])
-@pytest.mark.parametrize("place", ["a", "b", "lock/state"])
+@pytest.mark.parametrize("place", ["a", "b", "key", "receipts", "lock/state"])
 def test_no_command_opens_a_device_or_a_fifo_in_a_state(
     tmp_path: Path, place: str, what: Callable[[Path], object]
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import base64
 import fcntl
+import io
 import json
 import shutil
 import tempfile
@@ -43,10 +44,13 @@ from store.format.ids import ObjectId, derive
 from store.format.manifest import Manifest
 from store.format.missing import MissingList
 from store.format.order import Order
+from store.format.receipt import Receipt, Verified
 from store.format.ref import ref_id
 from store.format.release import Release
 from store.format.result import Result
 from store.format.withdrawal import Withdrawal
+from store.remotes.pack import Head
+from store.remotes.tar import END, Member, TarReader, padding, render, render_comment
 from store.takeoff.aircraft import CONTEXT as STATE_CONTEXT
 from store.takeoff.aircraft import StoredState, read_state
 from store.takeoff.proof import Proof, Proven, prove
@@ -145,6 +149,11 @@ def renders(value: Any, data: bytes) -> bool:
     return bool(value.render() == data)
 
 
+def table_holds(table: EntryTable, data: bytes) -> bool:
+    """The leaves are those of its entries: the root was computed from what was read."""
+    return renders(table, data) and table.merkle_root == EntryTable(table.entries).merkle_root
+
+
 # Each is signed by just as many as it takes, so that nothing can be left out of it either.
 SECOND = missions.next_root(ROOT, root=missions.role("root-b"))
 CHAIN = [sign_root(SECOND, "root-a", "root-b"), sign_root(missions.next_root(SECOND), "root-b")]
@@ -203,6 +212,26 @@ def placed(name: str, data: bytes) -> Media:
     """A folder with these bytes as the file `name`."""
     Path(media().absolute(name)).write_bytes(data)
     return media()
+
+
+def read_bag(data: bytes) -> bytes:
+    """The bytes of the bag as its parts would be written again."""
+    reader = TarReader(io.BytesIO(data), "the bag")
+    rendered = render_comment(Head.read(reader).render())
+    for member in reader.members():
+        content = reader.data()
+        rendered += render(member) + content + padding(len(content))
+    return rendered + END
+
+
+def bag_seed() -> bytes:
+    files = (
+        (f"objects/ab/{'0' * 62}", b"x"),
+        ("missions/north", b"y" * 65),
+        (f"bags/{'0' * 32}/pieces/{'1' * 64}-9/x", b""),
+    )
+    members = b"".join(render(Member(name, len(data))) + data + padding(len(data)) for name, data in files)
+    return render_comment(Head("0" * 32, 1, 2, "1" * 64, 3, 66).render()) + members + END
 
 
 def read_log(data: bytes) -> bytes:
@@ -302,6 +331,14 @@ def evidence(manifest: bytes = NORTH.signed) -> MemoryEvidence:
     return held
 
 
+RECEIPT = Receipt(
+    key("uav").public.raw,
+    "uav-07",
+    NORTH.manifest.mission.flight,
+    missions.NOW,
+    "known",
+    Verified(NORTH.id, NORTH.manifest_id, 1, 2, 3, 4, 5, True, "cpu-x86_64", (bytes(32),)),
+)
 RELEASE = Release.of("winter", "cpu-x86_64", NORTH.table.entries, issued_at=missions.NOW).render()
 WITHDRAWALS = [missions.withdrawal().render(), Withdrawal("x", missions.NOW, release=bytes(32)).render()]
 DRAFTS = [
@@ -406,7 +443,7 @@ _ALL = [
         ),
     ),
     Target("manifest", PAYLOADS, reading(Manifest.parse, renders)),
-    Target("table", TABLES, reading(EntryTable.parse, renders)),
+    Target("table", TABLES, reading(EntryTable.parse, table_holds)),
     Target("shard", [SHARD], reading(read_shard, lambda shard, data: write_shard(*shard) == data), 6000),
     Target("probe", [PROBE], reading(Probe.parse, renders), 6000),
     Target("missing-tiles", vectors("missing"), reading(MissingList.parse, renders)),
@@ -414,11 +451,13 @@ _ALL = [
     Target("withdrawal", WITHDRAWALS, reading(Withdrawal.parse, renders)),
     Target("order", [orders.ORDER.render()], reading(Order.parse, renders)),
     Target("result", [orders.result().render()], reading(Result.parse, renders)),
+    Target("receipt", [RECEIPT.render()], reading(Receipt.parse, renders)),
     Target("root-draft", DRAFTS, reading(RootDraft.parse, renders, (Corrupt, Untrusted))),
     Target("aircraft-state", [STATE], reading(AircraftState.parse, renders, (Corrupt, Untrusted))),
     Target("entry-proof", [PROOF.render()], reading(proven_entry, proven_holds, (Corrupt, Untrusted))),
     Target("merkle-proof", PROOFS + vectors("proof"), reading(proven, proof_holds)),
     Target("ref", [REF], reading(ref_id, lambda id_, data: f"{id_}\n".encode() == data), 130),
+    Target("bag", [bag_seed()], reading(read_bag, lambda rendered, data: rendered == data), 2**13),
     Target("log", [LOG, LOG[:-1]], reading(read_log, lambda lines, data: lines == data[: data.rfind(b"\n") + 1])),
     Target(
         "store-toml",

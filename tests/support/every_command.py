@@ -79,6 +79,7 @@ def equip(desk: Desk) -> None:
     done("aircraft", "enrol", folder / "state", "--id", "uav-07", "--host", host, "--trust", desk.root)
     done("verify", desk.store, "left", "--state", folder / "state")
     done("pin", desk.store, "kept", "left")
+    done("pack", desk.store, "left", "-o", folder / "left.tar")
     done("checkout", desk.store, "left", folder / "plain", "--trust", desk.root)
     tile = tile_from_id(int(tile_ids(15, np.array([7357]), np.array([11522]))[0]))
     Image.fromarray(render(tile)).save(folder / "frame.png")
@@ -122,6 +123,10 @@ USES: dict[str, Use] = {
     "ls": Use(lambda desk: ("ls", desk.store)),
     "show": Use(lambda desk: ("show", desk.store, "left")),
     "sync": Use(lambda desk: ("sync", desk.store, desk.folder / "aircraft"), makes="aircraft/missions/left"),
+    "pack": Use(lambda desk: ("pack", desk.store, "left", "-o", desk.folder / "bag.tar"), makes="bag.tar"),
+    "unpack": Use(
+        lambda desk: ("unpack", desk.folder / "left.tar", desk.folder / "aircraft"), makes="aircraft/missions/left"
+    ),
     "fsck": Use(lambda desk: ("fsck", desk.store, "--full")),
     STORE_FSCK: Use(lambda desk: (desk.store,)),
     "sign": Use(
@@ -213,6 +218,7 @@ USES: dict[str, Use] = {
     ),
     "release withdraw": Use(_withdraw_release, makes="ground/withdrawn"),
     "release show": Use(lambda desk: ("release", "show", desk.folder / "winter.release")),
+    "receipts": Use(lambda desk: ("receipts", desk.store)),
     "aircraft enrol": Use(
         lambda desk: (
             *("aircraft", "enrol", desk.folder / "new-state", "--id", "uav-08", "--host", "cpu"),

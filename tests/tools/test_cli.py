@@ -148,12 +148,12 @@ def test_store_imports_neither_lmdb_nor_numpy() -> None:
 
 
 def test_verify_and_fsck_work_without_the_extras(built: Desk) -> None:
-    done = without_extras("from tools.cli import main; main()", "verify", built.store, "--trust", built.root)
+    done = without_extras("from tools.start import main; main()", "verify", built.store, "--trust", built.root)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("GO")
     done = without_extras("from tools.fsck import main; main()", built.store, "--full")
     assert done.returncode == 0, done.stderr
-    done = without_extras("from tools.cli import main; main()", "sync", built.store, built.folder / "aircraft")
+    done = without_extras("from tools.start import main; main()", "sync", built.store, built.folder / "aircraft")
     assert done.returncode == 0, done.stderr
 
 
@@ -161,20 +161,20 @@ def test_verify_and_fsck_work_without_the_extras(built: Desk) -> None:
 def test_building_without_the_extra_says_which(built: Desk, what: str) -> None:
     key = ("--key", built.key) if what == "build" else ()
     done = without_extras(
-        "from tools.cli import main; main()", what, built.folder / "left.toml", "--store", built.store, *key
+        "from tools.start import main; main()", what, built.folder / "left.toml", "--store", built.store, *key
     )
     assert done.returncode == 3
     assert "flightbag[build]" in done.stderr
 
 
 def test_probing_needs_less_than_building(built: Desk) -> None:
-    done = without_extras("from tools.cli import main; main()", "probe", built.store, "left", "--trust", built.root)
+    done = without_extras("from tools.start import main; main()", "probe", built.store, "left", "--trust", built.root)
     assert done.returncode == 3
     assert "flightbag[onboard]" in done.stderr
 
 
 def test_an_aircraft_with_the_base_install_names_its_class() -> None:
-    done = without_extras("from tools.cli import main; main()", "engines", "host", "--json")
+    done = without_extras("from tools.start import main; main()", "engines", "host", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["host"] == cpu_host()
@@ -183,10 +183,10 @@ def test_an_aircraft_with_the_base_install_names_its_class() -> None:
 
 def test_cards_are_read_with_the_base_install(built: Desk) -> None:
     show = ("engines", "show", built.store)
-    done = without_extras("from tools.cli import main; main()", *show, "left", "--json")
+    done = without_extras("from tools.start import main; main()", *show, "left", "--json")
     assert done.returncode == 0, done.stderr
     [card] = json.loads(done.stdout)
-    done = without_extras("from tools.cli import main; main()", *show, card["key"], "--json")
+    done = without_extras("from tools.start import main; main()", *show, card["key"], "--json")
     assert json.loads(done.stdout) == [{**card, "entry": None}]
 
 

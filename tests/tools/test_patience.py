@@ -117,8 +117,22 @@ sys.exit(int(sys.argv[3]))
 """
 
 
-def script(*words: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SCRIPT, *map(str, words)]
+# It goes on after its result.
+GOING_ON = """
+import sys, time
+from tools.patience import Bound, patience
+with patience(Bound("it", float(sys.argv[1]))) as answered:
+    pass
+print("GO")
+answered(int(sys.argv[3]))
+time.sleep(float(sys.argv[2]))
+print("done")
+sys.exit(int(sys.argv[3]))
+"""
+
+
+def script(*words: object, text: str = SCRIPT) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", text, *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -134,6 +148,22 @@ def test_the_status_is_that_of_the_command() -> None:
         process = script(60, 0, status)
         assert process.communicate(timeout=60)[0] == "GO\n"
         assert process.returncode == status
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_what_follows_the_result_keeps_nobody_and_changes_no_status(status: int) -> None:
+    begun = time.monotonic()
+    process = script(0.5, 600, status, text=GOING_ON)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (status, "GO\n")
+    assert "it does not answer any more: what was to be written there is not" in err
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("seconds", [0.4, 60])
+def test_what_follows_the_result_in_time_is_done(seconds: float) -> None:
+    process = script(seconds, 0, 1, text=GOING_ON)
+    assert (process.communicate(timeout=60)[0], process.returncode) == ("GO\ndone\n", 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -8,7 +8,6 @@ import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cbor2
 import pytest
@@ -300,39 +299,6 @@ def test_verify_and_fsck_leave_no_trace_on_a_read_only_tree(built: Desk) -> None
     assert listing(built.store) == before
     for path in [built.store, *built.store.rglob("*")]:
         path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o200)
-
-
-def test_sync_copies_only_what_is_missing(built: Desk) -> None:
-    aircraft = built.folder / "aircraft"
-    dry = flightbag("sync", built.store, aircraft, "--dry-run", "--json").json
-    assert not aircraft.exists()
-    first = flightbag("sync", built.store, aircraft, "--json").json
-    assert (first["copied"], first["bytes"]) == (dry["copied"], dry["bytes"])
-    again = flightbag("sync", built.store, aircraft, "--json").json
-    assert (again["copied"], again["unchanged"]) == (0, ["left"])
-    built.built(built.write_mission("right", bbox=RIGHT))
-    only: Any = flightbag("sync", built.store, aircraft, "--mission", "right", "--json").json
-    assert only["missions"] == ["right"]
-    assert only["present"] > 0
-    assert built.verify(aircraft).json["go"] is True
-    assert not (aircraft / "index").exists()
-
-
-def test_sync_writes_nothing_through_a_link_at_the_target(built: Desk) -> None:
-    aircraft, victim = built.folder / "aircraft", built.folder / "victim"
-    assert flightbag("sync", built.store, aircraft).status == 0
-    built.built(built.write_mission("left", flight="2026-11-24-01"))
-    shutil.move(aircraft / "missions", victim)
-    (aircraft / "missions").symlink_to(victim)
-    before = listing(victim), (aircraft / "log").read_bytes()
-    assert flightbag("sync", built.store, aircraft).status != 0
-    assert (listing(victim), (aircraft / "log").read_bytes()) == before
-
-
-def test_a_mission_named_twice_moves_once(built: Desk) -> None:
-    ran = flightbag("sync", built.store, built.folder / "aircraft", "--mission", "left", "--mission", "left", "--json")
-    assert ran.json["missions"] == ["left"]
-    assert (built.folder / "aircraft/log").read_bytes().count(b"received") == 1
 
 
 def test_ls_tells_what_cannot_be_read_from_what_does_not_hold(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

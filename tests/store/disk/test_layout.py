@@ -212,8 +212,10 @@ class TestWhatLiesThere:
             assert f"flightbag checkout --check {tmp_path}/ridge" in words(path)
 
     def test_the_state_of_an_aircraft(self, tmp_path: Path) -> None:
-        (tmp_path / "state" / "lock").mkdir(parents=True)
-        (tmp_path / "state" / "a").touch()
+        for folder in ("lock", "tmp", "receipts"):
+            (tmp_path / "state" / folder).mkdir(parents=True)
+        for name in ("a", "key"):
+            (tmp_path / "state" / name).touch()
         assert "--state" in words(tmp_path / "state")
 
     def test_a_folder_that_cannot_be_read_is_unavailable_and_not_absent(self, tmp_path: Path) -> None:

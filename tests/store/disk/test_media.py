@@ -130,6 +130,77 @@ def test_absent_is_not_found(store: Path) -> None:
         Media(store / "nowhere")
 
 
+class TestLacking:
+    """Law: an object lacks unless its stamp can be taken and has its size."""
+
+    def test_whole_missing_other_size_other_thing_and_no_shard(self, store: Path, tmp_path: Path) -> None:
+        whole, absent, short, linked = (ObjectId.of(bytes([n])) for n in range(4))
+        for id_, size in ((whole, 7), (short, 3)):
+            (path := store / object_path(id_)).parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes(size))
+        (path := store / object_path(linked)).parent.mkdir(exist_ok=True)
+        (tmp_path / "elsewhere").write_bytes(bytes(7))
+        path.symlink_to(tmp_path / "elsewhere")
+        objects = [(id_, 7) for id_ in (linked, whole, absent, short)]
+        with Media(store) as media:
+            assert media.lacking(iter(objects)) == [(id_, 7) for id_ in (linked, absent, short)]
+            assert media.lacking([]) == []
+
+    def test_a_link_or_a_file_in_the_place_of_a_shard_has_no_objects(self, store: Path, tmp_path: Path) -> None:
+        id_ = ObjectId.of(b"one")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / str(id_)[2:]).write_bytes(b"one")
+        shard = (store / object_path(id_)).parent
+        shard.parent.mkdir(exist_ok=True)
+        shard.symlink_to(tmp_path / "elsewhere")
+        with Media(store) as media:
+            assert media.lacking([(id_, 3)]) == [(id_, 3)]
+        shard.unlink()
+        shard.write_bytes(b"")
+        with Media(store) as media:
+            assert media.lacking([(id_, 3)]) == [(id_, 3)]
+
+    def test_a_look_that_fails_is_not_an_absence(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        id_ = ObjectId.of(b"one")
+        (store / object_path(id_)).parent.mkdir(parents=True, exist_ok=True)
+
+        def broken(*_: object, **__: object) -> None:
+            raise OSError(errno.EIO, "bad sector")
+
+        with Media(store) as media:
+            media.directory(f"objects/{str(id_)[:2]}")
+            monkeypatch.setattr(os, "stat", broken)
+            with pytest.raises(Unavailable) as caught:
+                media.lacking([(id_, 3)])
+        assert caught.value.errno == errno.EIO
+
+
+class TestShardState:
+    def test_it_changes_with_a_name_that_comes_or_goes_and_not_with_a_look(self, store: Path) -> None:
+        shard = store / "objects" / "ab"
+        with Media(store) as media:
+            states = [media.shard_state(0xAB)]
+        for change in (
+            lambda: shard.mkdir(parents=True),
+            lambda: (shard / "one").touch(),
+            lambda: (shard / "one").rename(shard / "two"),
+            lambda: (shard / "two").unlink(),
+        ):
+            change()
+            with Media(store) as media:
+                states.append(media.shard_state(0xAB))
+                assert media.shard_state(0xAB) == states[-1]
+        assert len({state.digest for state in states if state is not None}) == 5
+
+    def test_one_of_too_many_names_has_none(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("store.disk.media.SHARD_LIMIT", 2)
+        (shard := store / "objects" / "ab").mkdir(parents=True)
+        for number in range(3):
+            (shard / f"{number}").touch()
+        with Media(store) as media:
+            assert media.shard_state(0xAB) is None
+
+
 class TestDigest:
     @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
     @pytest.mark.parametrize("keep", [False, True])

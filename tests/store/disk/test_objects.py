@@ -21,7 +21,7 @@ from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
-from tests.faults.disks import Recorded, bad_sectors
+from tests.faults.disks import PowerFails, Recorded, bad_sectors
 from tests.support.stores import file_of, flip, listing, overwrite
 
 
@@ -431,6 +431,64 @@ def test_a_batch_of_programs_that_write_beside_it(store: Path, writer: Writer) -
         batch.commit()
     assert file_of(store, added.id).read_bytes() == b"compiled"
     assert os.listdir(store / "tmp") == []
+
+
+class TestTake:
+    def test_a_file_moves_into_the_store_and_is_read_only(self, store: Path, writer: Writer) -> None:
+        (store / "tmp" / "arrived").write_bytes(b"arrived")
+        with writer.inserting() as batch:
+            added = batch.take(str(store / "tmp" / "arrived"), ObjectId.of(b"arrived"))
+            assert (added.size, added.reused) == (7, False)
+            assert not file_of(store, added.id).exists()
+            batch.commit()
+        assert file_of(store, added.id).read_bytes() == b"arrived"
+        assert file_of(store, added.id).stat().st_mode & 0o777 == 0o444
+        assert os.listdir(store / "tmp") == []
+
+    def test_what_the_store_has_is_not_taken_twice(self, store: Path, writer: Writer) -> None:
+        insert(writer, b"resident")
+        before = listing(store, but=("index", "lock", "tmp"))
+        (store / "tmp" / "arrived").write_bytes(b"resident")
+        with writer.inserting() as batch:
+            assert batch.take(str(store / "tmp" / "arrived"), ObjectId.of(b"resident")).reused
+            batch.commit()
+        assert listing(store, but=("index", "lock", "tmp")) == before
+        assert os.listdir(store / "tmp") == []
+
+    @pytest.mark.parametrize("kind", ["other bytes", "link", "folder", "fifo"])
+    def test_anything_else_stays_where_it_lies(self, store: Path, writer: Writer, tmp_path: Path, kind: str) -> None:
+        path = store / "tmp" / "arrived"
+        (tmp_path / "outside").write_bytes(b"wanted")
+        if kind == "other bytes":
+            path.write_bytes(b"wantec")
+        elif kind == "link":
+            path.symlink_to(tmp_path / "outside")
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            os.mkfifo(path)
+        with writer.inserting() as batch:
+            with pytest.raises(Corrupt):
+                batch.take(str(path), ObjectId.of(b"wanted"))
+            batch.commit()
+        assert os.path.lexists(path)
+        assert not file_of(store, ObjectId.of(b"wanted")).exists()
+
+    def test_a_power_cut_between_renames_and_barrier_leaves_the_mark(self, store: Path) -> None:
+        (store / "tmp" / "arrived").write_bytes(b"arrived")
+
+        class Cut(Disk):
+            def sync_directory(self, path: str) -> None:
+                raise PowerFails
+
+        def taken() -> None:
+            with Media(store) as media, inserting(media, Cut(), None) as batch:
+                batch.take(str(store / "tmp" / "arrived"), ObjectId.of(b"arrived"))
+                batch.commit()
+
+        with pytest.raises(PowerFails):
+            taken()
+        assert len(os.listdir(store / "tmp")) == 1
 
 
 def test_many_objects_are_added_at_once(store: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from store.disk import staging as staging_module
 from store.disk.durable import Disk
+from store.disk.locks import Locked
 from store.disk.media import FOLDER_LIMIT, Media
-from store.disk.staging import Staging, empty, list_names, remove_tree, sweep
+from store.disk.staging import Staging, empty, kept, list_names, remove_tree, sweep
 from store.errors import Unavailable
 from store.ground.repository import Repository
 from tests.faults.disks import PowerFails, Recorded
@@ -132,15 +133,17 @@ def test_a_medium_without_locks_is_an_error(store: Path, monkeypatch: pytest.Mon
 
 
 def test_sweep_makes_durable_what_the_dead_may_have_renamed(store: Path) -> None:
-    """Step 4 for every folder of objects, before the mark of the dead transaction goes."""
+    """Steps 4 and 7 for every folder of objects and of small files, before the mark of the dead transaction goes."""
     (store / "objects" / "ab").mkdir()
+    (store / "trust" / "releases").mkdir()
+    (store / "drafts").symlink_to(store / "trust")
     (store / "objects" / "link").symlink_to(store / "missions")
     (store / "tmp" / "1-dead").mkdir()
     disk = Recorded()
     with Media(store) as media:
         assert sweep(media, disk) == 1
     synced = [path for name, path in disk.operations if name == "sync-directory"]
-    assert synced == [str(store / "objects" / "ab"), str(store / "objects")]
+    assert synced == [str(store / name) for name in ("objects/ab", "objects", "missions", "trust", "trust/releases")]
     assert disk.operations[-1] == ("remove", str(store / "tmp" / "1-dead"))
 
 
@@ -153,6 +156,44 @@ def test_an_end_before_the_directories_are_synced_leaves_the_mark(store: Path) -
         assert os.listdir(mark) == []
         assert sweep(media, Disk()) == 1
     assert os.listdir(store / "tmp") == []
+
+
+class TestKept:
+    def interrupt(self, store: Path) -> None:
+        def run() -> None:
+            with Media(store) as media, kept(media, Disk(), "arriving") as folder:
+                Path(folder, "half").write_bytes(b"1")
+                assert sweep(media, Disk()) == 0
+                raise PowerFails
+
+        with pytest.raises(PowerFails):
+            run()
+
+    def test_what_an_interrupted_run_left_is_found_and_goes_with_a_whole_one(self, store: Path) -> None:
+        self.interrupt(store)
+        with Media(store) as media, kept(media, Disk(), "arriving") as folder:
+            assert os.listdir(folder) == ["half"]
+        assert os.listdir(store / "tmp") == []
+
+    def test_of_a_dead_run_a_sweep_removes_it(self, store: Path) -> None:
+        self.interrupt(store)
+        with Media(store) as media:
+            assert sweep(media, Disk()) == 1
+
+    def test_one_at_a_time(self, store: Path) -> None:
+        with (
+            Media(store) as media,
+            kept(media, Disk(), "arriving"),
+            pytest.raises(Locked),
+            kept(media, Disk(), "arriving"),
+        ):
+            pass
+
+    def test_a_link_in_its_place_is_not_followed(self, store: Path, tmp_path: Path) -> None:
+        (tmp_path / "outside").mkdir()
+        (store / "tmp" / "arriving").symlink_to(tmp_path / "outside")
+        with Media(store) as media, pytest.raises(Unavailable), kept(media, Disk(), "arriving"):
+            pass
 
 
 def test_removal_follows_no_link(tmp_path: Path) -> None:

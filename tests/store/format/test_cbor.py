@@ -22,8 +22,12 @@ from store.format.cbor import (
     decode,
     encode,
     encode_array,
+    encode_bytes,
+    encode_integer,
+    encode_text,
     integers,
     load,
+    load_items,
 )
 
 KEYS = st.text(max_size=23).filter(lambda key: len(key.encode()) <= 23)
@@ -288,3 +292,38 @@ def test_integers_are_exact_and_bounded() -> None:
     for bad in ([0], [4], [True], ["1"], [1.0]):
         with pytest.raises(Corrupt):
             integers(bad, 1, 3, "x")
+
+
+@given(st.lists(VALUES, max_size=4))
+def test_the_items_of_an_array_are_loaded_one_after_another(items: list[Any]) -> None:
+    data = encode(items)
+    assert list(load_items(data, limit=len(data), most=4, what="it")) == items
+    for most, cut in ((len(items) - 1, data), (4, data[:-1])):
+        with pytest.raises(Corrupt) as caught:
+            list(load_items(cut, limit=len(data), most=most, what="it"))
+        assert caught.value.fields["kind"] == "not-canonical"
+
+
+@pytest.mark.parametrize("count", [0, 1, 23, 24, 255, 256, 65535, 65536])
+def test_an_array_of_each_head_is_loaded(count: int) -> None:
+    data = encode([0] * count)
+    assert list(load_items(data, limit=len(data), most=count, what="it")) == [0] * count
+
+
+@pytest.mark.parametrize("data", ["", "a0", "01", "60", "9fff", "9b0000000000000000", "98", "9a0000", "8101ff"])
+def test_what_is_no_array_has_no_items_or_more_bytes(data: str) -> None:
+    with contextlib.suppress(Corrupt):
+        items = list(load_items(bytes.fromhex(data), limit=9, most=9, what="it"))
+        assert encode(items) != bytes.fromhex(data)
+
+
+@pytest.mark.parametrize("value", [0, 1, 23, 24, 255, 256, 65535, 65536, INT_MAX, -1, INT_MIN])
+def test_an_integer_alone(value: int) -> None:
+    assert encode_integer(value) == encode(value)
+
+
+@pytest.mark.parametrize("length", [0, 1, 23, 24, 255, 256, 65536])
+def test_a_text_and_bytes_alone(length: int) -> None:
+    assert encode_text("x" * length) == encode("x" * length)
+    assert encode_bytes(b"x" * length) == encode(b"x" * length)
+    assert encode_text("é" * length) == encode("é" * length)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import cbor2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,72 @@ def test_a_changed_byte_makes_another_table_or_none(table: EntryTable, data: st.
     assert parsed != table
     assert parsed.merkle_root != table.merkle_root
     assert parsed.render() == bad
+
+
+@given(tables())
+def test_the_leaves_of_parsed_bytes_are_those_of_the_entries(table: EntryTable) -> None:
+    parsed = EntryTable.parse(table.render())
+    assert parsed.leaves == EntryTable(parsed.entries).leaves == tuple(encode(one.value()) for one in table.entries)
+    assert parsed.merkle_root == EntryTable(parsed.entries).merkle_root
+
+
+def by_definition(data: bytes) -> tuple[Entry, ...] | str:
+    """The entries of a table, each read by itself, or the kind of the refusal."""
+    try:
+        value = cbor2.loads(data)
+        if type(value) is not list or not 1 <= len(value) <= MAX_ENTRIES:
+            return "bad-table"
+        table = EntryTable(tuple(Entry.of_value(item) for item in value))
+    except Corrupt as error:
+        return str(error.fields["kind"])
+    return table.entries if encode([one.value() for one in table.entries]) == data else "not-canonical"
+
+
+def as_parsed(data: bytes) -> tuple[Entry, ...] | str:
+    try:
+        return EntryTable.parse(data).entries
+    except Corrupt as error:
+        return str(error.fields["kind"])
+
+
+ODD = st.sampled_from(
+    [None, True, False, 1.0, -1, 0, 23, 24, 255, 256, 65535, 65536, 2**32, INT_MAX, INT_MAX + 1, b"", bytes(31),
+     bytes(32), "", "a", "a/b", "file", "card", "files/a", "files/a\n", "files/A", "files/n/A", "cards/net/a", [], {},
+     [1], {"a": [1]}, {"engine": "engines/a"}, {"engine": b"engines/a"}, {"engine": "files/a"}, {"missing": True}]
+)  # fmt: skip
+
+
+@given(st.data())
+def test_an_entry_like_another_one_is_checked_as_strictly(data: st.DataObject) -> None:
+    names = ("cards/net/a", "cards/net/b", "coverage/a", "coverage/b", "files/n/a", "files/n/b")
+    metas: list[dict[str, Any]] = [{"engine": "engines/a"}] * 2 + [{"missing": 1}] * 2 + [{}] * 2
+    values: list[Any] = []
+    for name, meta in zip(names, metas, strict=True):
+        key = bytes(32) if name.startswith("cards") else b""
+        size = data.draw(st.sampled_from([0, 255, 256, 65535, 65536, INT_MAX]))
+        values.append([name, kind_of(name), bytes(32), size, key, meta])
+    assert by_definition(encode(values)) == EntryTable.parse(encode(values)).entries
+    at, field = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 5))
+    values[at] = list(values[at])
+    values[at][field] = data.draw(ODD)
+    changed = cbor2.dumps(values, canonical=True)
+    assert as_parsed(changed) == by_definition(changed)
+
+
+def test_what_entries_share_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    monkeypatch.setitem(entries.KINDS, "file", replace(KINDS["file"], check_meta=lambda _: checked.append("file")))  # type: ignore[misc]
+    table = sorted_table([entry(f"files/{folder}/{n}", b"") for folder in "ab" for n in range(20)])
+    del checked[:]
+    assert EntryTable.parse(table.render()).entries == table.entries
+    assert len(checked) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_entries_of_a_kind(kind: str) -> None:
+    table = table_of(CONTENTS)
+    assert table.of_kind(kind) == tuple(one for one in table.entries if one.kind == kind)
+    assert sorted_table([sample(kind)]).of_kind(kind) == (sample(kind),)
 
 
 @given(st.binary(max_size=100))

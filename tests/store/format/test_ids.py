@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import Invalid
-from store.format.ids import BuildKey, ObjectId, derive
+from store.format.ids import BuildKey, ObjectId, derive, deriving
 
 
 def test_official_blake3_vectors(shared: Path) -> None:
@@ -44,3 +44,9 @@ def test_only_64_lower_case_hex_digits_parse(text: str) -> None:
 def test_a_digest_has_32_bytes(size: int) -> None:
     with pytest.raises(Invalid):
         BuildKey(bytes(size))
+
+
+@given(st.lists(st.binary(max_size=100), max_size=4))
+def test_one_hasher_derives_as_many_do(items: list[bytes]) -> None:
+    derive_next = deriving("a context")
+    assert [derive_next(item) for item in items] == [derive("a context", item) for item in items]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +19,16 @@ import pytest
 from store.disk import log
 from store.disk.durable import Disk
 from store.disk.media import Media
-from store.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.ground.gc import collect
 from store.ground.repository import Repository
-from store.ground.sync import SyncPlan, apply_sync, plan_sync
+from store.ground.sync import SyncPlan, apply_sync, apply_syncs, plan_sync
 from store.ground.trust_chain import rotate
 from store.ground.writer import writing
 from store.trust.draft import RootDraft, with_revoked
 from store.trust.root import TrustRoot
-from tests.faults.disks import Medium, PowerCut, PowerFails, Recorded, bad_sectors
+from tests.faults.disks import Medium, Orderly, PowerCut, PowerFails, Recorded, bad_sectors
 from tests.support.missions import (
     FACTS,
     ISSUE,
@@ -116,6 +118,11 @@ def instead(path: Path) -> Path:
     return path
 
 
+def refused(*_: object) -> None:
+    """In the place of something that must not be called."""
+    raise AssertionError
+
+
 def current(store: Path, mission: str) -> ObjectId | None:
     verdict = check(store, mission)
     return verdict.mission.manifest_id if verdict.mission else None
@@ -141,6 +148,48 @@ class TestPlan:
         second = plan(source, tmp_path / "target", SOUTH.id)
         assert NORTH.entry(ENGINE).id not in dict(second.missing)
         assert second.present == len({NORTH.entry(name).id for name in (ENGINE, SHARD, "cards/net/net.json")})
+
+    def test_what_did_not_change_costs_no_look_into_a_table(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sync(source, tmp_path / "target")
+        monkeypatch.setattr("store.takeoff.verify.read_table", refused)
+        made = plan(source, tmp_path / "target")
+        assert (made.unchanged, made.missing, made.moves) == ((NORTH.id, SOUTH.id), (), ())
+        assert made.present == len(list((source / "objects").glob("*/*")))
+        monkeypatch.undo()
+        publish(source, later(NORTH))
+        monkeypatch.setattr("store.takeoff.verify.read_table", refused)
+        with pytest.raises(AssertionError):  # a table that is new is judged
+            plan(source, tmp_path / "target")
+
+    def test_a_signer_who_was_revoked_since_is_noticed_though_nothing_changed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = replace(ROOT, mission=role("pilot", "co-pilot"))
+        source = make_store(tmp_path / "source", flight(root=root), root=sign_root(root, "root-a"))
+        sync(source, tmp_path / "target")
+        with Repository.open(source) as repository:
+            draft = with_revoked(RootDraft.after(repository.trust_root(), now=NOW), key("pilot").public)
+            rotate(repository, draft.with_signature(key("root-a")), now=NOW)
+        made = sync(source, tmp_path / "target")
+        assert ([mission for mission, _ in made.refused], made.unchanged, made.roots) == ([NORTH.id], (), (2,))
+
+    @pytest.mark.parametrize("table", [b"\x80", b"\x81\x80", b"\x00", b"", b"\x81\x86\x00\x00\x41\x00\x00\x00\x00"])
+    def test_a_signed_table_that_names_no_objects_is_refused(self, tmp_path: Path, table: bytes) -> None:
+        """Also where both stores have it: whoever signed it, nothing is said of a mission that nobody can look into."""
+        id_ = ObjectId.of(table)
+        one = replace(NORTH, manifest=replace(NORTH.manifest, table=id_, table_size=max(1, len(table))))
+        one = replace(one, signed=sign_manifest(one.manifest))
+        for store in ("source", "target"):
+            make_store(tmp_path / store)
+            for data in (table, one.signed):
+                path = file_of(tmp_path / store, ObjectId.of(data))
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
+            (tmp_path / store / "missions" / NORTH.id).write_text(f"{one.manifest_id}\n")
+        made = plan(tmp_path / "source", tmp_path / "target")
+        assert ([mission for mission, _ in made.refused], made.unchanged) == ([NORTH.id], (SOUTH.id,))
 
     def test_a_plan_writes_nothing(self, source: Path, tmp_path: Path) -> None:
         sync(source, tmp_path / "target", NORTH.id)
@@ -410,6 +459,175 @@ class TestInterrupted:
         sync(source, target, disk=medium)
         left = medium.leave(tmp_path / "left", names="durable")
         assert check(left, NORTH.id).go, check(left, NORTH.id).findings
+
+    @pytest.mark.parametrize("folder", ["missions", "trust"])
+    @pytest.mark.parametrize("stop", ["killed", "failed"])
+    def test_a_ref_or_root_whose_folder_was_never_synced_is_durable_after_the_next(
+        self, source: Path, tmp_path: Path, folder: str, stop: str
+    ) -> None:
+        """The next sync finds it in its place, and has nothing to move."""
+        target = tmp_path / "target"
+        renamed: list[str] = []
+
+        class Broken(Recorded):
+            def before(self, operation: str, path: str) -> None:
+                renamed.extend([path] if operation == "rename" and f"/{folder}/" in path else [])
+                if operation == "sync-directory" and path.endswith(f"/{folder}") and renamed:
+                    raise PowerFails if stop == "killed" else Unavailable("bad stick")
+
+        with pytest.raises((PowerFails, Unavailable)):
+            sync(source, target, NORTH.id, disk=Broken())
+        assert renamed
+        sync(source, target, NORTH.id, disk=(after := Recorded()))
+        assert ("sync-directory", f"{target}/{folder}") in after.operations
+        assert check(target, NORTH.id).go
+        assert os.listdir(target / "tmp") == []
+
+
+class Failing(Orderly):
+    """Fails, or does `instead`, from operation number `at` on in one folder; `operations` counts those there."""
+
+    def __init__(self, folder: Path, at: int = sys.maxsize, instead: Callable[[], object] | None = None) -> None:
+        self.operations = 0
+        self._folder, self._at, self._instead = folder, at, instead
+
+    def before(self, path: str) -> None:
+        if Path(path).is_relative_to(self._folder):
+            self.operations += 1
+            if self.operations > self._at:
+                if self._instead is None:
+                    raise Unavailable("the stick is gone", kind="unwritable")
+                self._instead()
+
+    def create(self, path: str, mode: int = 0o644) -> int:
+        self.before(path)
+        return super().create(path, mode)
+
+    def write(self, fd: int, data: bytes | bytearray | memoryview, path: str) -> None:
+        self.before(path)
+        super().write(fd, data, path)
+
+    def rename(self, source: str, target: str) -> None:
+        self.before(target)
+        super().rename(source, target)
+
+    def sync_directory(self, path: str) -> None:
+        self.before(path)
+        super().sync_directory(path)
+
+
+class TestSeveral:
+    def sync(self, source: Path, targets: list[Path], disk: Disk | None = None) -> dict[str, FlightbagError]:
+        plans = {str(target): plan(source, target) for target in targets}
+        with Repository.open(source) as here:
+            return apply_syncs(plans, here, disk=disk)
+
+    def test_four_cost_one_reading(self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        targets = [tmp_path / f"stick-{number}" for number in range(4)]
+        sync(source, targets[1], SOUTH.id)
+        read: list[int] = []
+        real = Media.chunks
+
+        def counted(media: Media, name: str, size: int) -> Iterator[bytes]:
+            assert media.path == str(source)
+            for chunk in real(media, name, size):
+                read.append(len(chunk))
+                yield chunk
+
+        monkeypatch.setattr(Media, "chunks", counted)
+        assert not self.sync(source, targets)
+        assert sum(read) == sum(file.stat().st_size for file in (source / "objects").glob("*/*"))
+        for target in targets:
+            assert check(target, NORTH.id).go
+            assert check(target, SOUTH.id).go
+            assert not audit(target).findings
+
+    def test_one_that_fails_at_any_operation_stops_no_other_and_is_resumed(self, source: Path, tmp_path: Path) -> None:
+        self.sync(source, [tmp_path / "a", tmp_path / "b"], counted := Failing(tmp_path / "a"))
+        assert counted.operations > 60
+        for at in range(0, counted.operations, 7):
+            targets = [tmp_path / f"{at}" / name for name in "ab"]
+            targets[0].parent.mkdir()
+            errors = self.sync(source, targets, Failing(targets[0], at))
+            assert list(errors) == [str(targets[0])]
+            assert check(targets[1], NORTH.id).go
+            assert not self.sync(source, targets)
+            assert check(targets[0], NORTH.id).go
+            assert os.listdir(targets[0] / "tmp") == []
+
+    @pytest.mark.parametrize("at", [1, 12, 30, 60])
+    @pytest.mark.parametrize("how", ["pulled", "full", "read-only"])
+    def test_a_cable_that_is_pulled_and_a_disk_that_is_full(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, at: int
+    ) -> None:
+        """The real error of the system, wherever it meets the sync; then the same sync again."""
+        bad, good = tmp_path / "bad", tmp_path / "good"
+
+        def happens() -> None:
+            if how == "pulled":
+                shutil.rmtree(bad, ignore_errors=True)
+            else:
+                number = errno.ENOSPC if how == "full" else errno.EROFS
+                raise Unavailable(f"{bad} cannot be written", kind="unwritable", path=str(bad), errno=number)
+
+        errors = self.sync(source, [bad, good], Failing(bad, at, happens))
+        assert set(errors) == {str(bad)}
+        assert isinstance(errors[str(bad)], Unavailable)
+        for mission in (NORTH.id, SOUTH.id):
+            assert check(good, mission).go
+        assert not self.sync(source, [bad, good])
+        for mission in (NORTH.id, SOUTH.id):
+            assert check(bad, mission).go
+        assert not audit(bad).errors
+
+    def test_one_that_hangs_keeps_no_other_waiting(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It hangs until the other is whole, and then goes on."""
+        monkeypatch.setattr("store.ground.fanout._PATIENCE", 0.1)
+        monkeypatch.setattr("store.ground.fanout._QUEUE_ITEMS", 3)
+        source = make_store(tmp_path / "source", *(later(NORTH, 0, **{f"f{n}": bytes([n]) for n in range(12)}),))
+        slow, fast = tmp_path / "slow", tmp_path / "fast"
+
+        def wait_for_the_other() -> None:
+            for _ in range(600):
+                if (fast / "missions" / NORTH.id).exists():
+                    return
+                time.sleep(0.1)
+            raise AssertionError
+
+        disk = Failing(slow, 14, wait_for_the_other)
+        assert not self.sync(source, [slow, fast], disk)
+        assert disk.operations > 14
+        for target in (slow, fast):
+            assert check(target, NORTH.id).go
+            assert not audit(target).findings
+
+    def test_what_is_no_error_of_a_store_is_raised_when_the_others_are_whole(
+        self, source: Path, tmp_path: Path
+    ) -> None:
+        def defect() -> None:
+            raise ZeroDivisionError
+
+        targets = [tmp_path / "a", tmp_path / "b"]
+        with pytest.raises(ZeroDivisionError):
+            self.sync(source, targets, Failing(targets[0], 9, defect))
+        assert check(targets[1], NORTH.id).go
+
+    def test_an_interrupt_ends_all_of_them_and_they_are_resumed(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(_: object) -> None:
+            raise KeyboardInterrupt
+
+        targets = [tmp_path / "a", tmp_path / "b"]
+        with monkeypatch.context() as patch:
+            patch.setattr("store.ground.fanout.Fanout.read", interrupted)
+            patch.setattr("store.ground.sync._GRACE", 60)
+            with pytest.raises(KeyboardInterrupt):
+                self.sync(source, targets)
+        assert [os.listdir(target / "missions") for target in targets] == [[], []]
+        assert [os.listdir(target / "tmp") for target in targets] == [[], []]
+        assert not self.sync(source, targets)
+        assert check(targets[0], NORTH.id).go
 
 
 class TestTheTarget:

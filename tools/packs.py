@@ -1,0 +1,303 @@
+"""The commands that carry missions as one file, or several: pack, unpack."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Annotated, Any, BinaryIO
+
+import typer
+
+from store.disk.media import CHUNK
+from store.disk.opening import OtherType, open_file, type_name
+from store.errors import FlightbagError, Invalid, NotFound, Unavailable
+from store.ground.repository import Repository
+from store.ground.sync import held
+from store.remotes.pack import Pack, plan_pack, write_files, write_part
+from store.remotes.unpack import Unpacked, unpack
+from tools import render
+from tools.arguments import Json, StoreFirst, print_lines
+from tools.patience import Bound, patience
+from tools.progress import bytes_bar, reading_bar
+from tools.status import NO, OK, command, error_json, fail, print_json, status_of, warn
+from tools.streams import write_output
+from tools.sync import effect
+
+_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?) ?([kMGT]?B)?")
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+# The most numbers of parts that a line lists.
+_LISTED = 10
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("pack")(pack_command)
+    app.command("unpack")(unpack_command)
+
+
+@command
+def pack_command(
+    store: StoreFirst,
+    missions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MISSION]...", help="The missions to pack. Without any, all of them.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="FILE", help="The bag to write, or - for standard output."),
+    ] = "",
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="STORE", help="Pack only what this store lacks: the receiver, or a copy of it."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="4GB", help="Write parts of at most this size: FILE with 01-of-12 in its name, and so on."
+        ),
+    ] = None,
+    delta: Annotated[
+        bool,
+        typer.Option(
+            "--delta", help="Where an object is much like one that STORE has, pack the difference. For a radio."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Pack missions into one file, a plain tar. The same missions give the same bytes.
+
+    Example: flightbag pack ground north-ridge -o bag.tar
+    """
+    if not output:
+        raise Invalid("-o is missing", remedy="give -o FILE, or -o - for standard output")
+    if delta and against is None:
+        raise Invalid("--delta needs --against", remedy="give --against STORE: what the difference is from")
+    stream = _stream(output, split, as_json=as_json)
+    with patience(Bound(store, None, as_json=as_json)), Repository.open(store) as source, held(source):
+        with nullcontext() if against is None else Repository.open(against) as target:
+            most = None if split is None else size_of(split)
+            bag = plan_pack(source, target, missions or (), split=most, delta=delta)
+        with bytes_bar("packing", sum(bag.sizes)) as progress:
+            if stream is None:
+                files = write_files(bag, source, output, progress=progress)
+            else:
+                files = [output]
+                with stream as write:
+                    write_part(bag, 0, source, write, progress)
+    if as_json:
+        print_json(_packed_json(bag, files))
+    else:
+        lines = list(_packed(bag, files))
+        # Standard output has the bag.
+        warn(*lines) if output == "-" else print_lines(lines)
+    return NO if bag.plan.newer or bag.plan.refused else OK
+
+
+def size_of(text: str) -> int:
+    """Return the bytes of a size such as 700MB, in powers of ten. Raise Invalid for any other text."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise Invalid(f"{text[:80]!r} is not a size", remedy="give bytes, or a size like 512kB, 700MB or 4GB")
+    return int(float(match[1]) * _UNITS[match[2] or "B"])
+
+
+def _stream(output: str, split: str | None, *, as_json: bool) -> Any:
+    """Return a context with the function that writes to a stream, None for a bag that is written as a file."""
+    if output == "-":
+        for given, option in ((split is not None, "--split"), (as_json, "--json")):
+            if given:
+                text = f"{option} and -o - exclude each other"
+                raise Invalid(text, remedy="give -o FILE: standard output takes one bag and nothing else")
+        if sys.stdout.isatty():
+            raise Invalid("the bag would go to the terminal", remedy="give -o FILE, or a pipe")
+        return nullcontext(write_output)
+    try:
+        mode = os.stat(output).st_mode
+    except OSError:
+        return None
+    if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        return None
+    if split is not None:
+        raise Invalid(f"--split needs files, and {output} is a {type_name(mode)}", remedy="give -o FILE")
+    return _opened_stream(output)
+
+
+@contextmanager
+def _opened_stream(path: str) -> Iterator[Callable[[bytes | bytearray], None]]:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+    def write(data: bytes | bytearray) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(fd, view) :]
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    try:
+        yield write
+    finally:
+        os.close(fd)
+
+
+def _unwritable(path: str, error: OSError) -> Unavailable:
+    text = f"{path} cannot be written: {error.strerror}"
+    return Unavailable(text, kind="unwritable", path=path, errno=error.errno)
+
+
+def _packed(bag: Pack, files: list[str]) -> Iterator[str]:
+    plan = bag.plan
+    present = f"; the other side has {plan.present}" if plan.present else ""
+    yield f"packed {render.many(len(plan.missing), 'object')}, {render.size(plan.bytes)}{present}"
+    if bag.differences:
+        small, large = (sum(sizes) for sizes in zip(*((one.size, one.whole) for one in bag.differences), strict=True))
+        yield (
+            f"of {render.many(len(bag.differences), 'object')} the difference: {render.size(small)} in the place of "
+            f"{render.size(large)}"
+        )
+    if carried := sorted([*(move.mission for move in plan.moves), *plan.unchanged]):
+        yield f"missions: {', '.join(carried)}"
+    if plan.newer:
+        yield f"NOT packed, because the other side has a newer one: {', '.join(plan.newer)}"
+    for mission, why in plan.refused:
+        yield f"NOT packed: {mission}: {why}"
+    for path, size in zip(files, bag.sizes, strict=True):
+        yield f"wrote {'standard output' if path == '-' else path}, {render.size(size)}"
+
+
+def _packed_json(bag: Pack, files: list[str]) -> dict[str, Any]:
+    plan = bag.plan
+    return {
+        "bag": bag.heads[0].bag,
+        "objects": len(plan.missing),
+        "bytes": plan.bytes,
+        "present": plan.present,
+        "differences": len(bag.differences),
+        "missions": sorted([*(move.mission for move in plan.moves), *plan.unchanged]),
+        "newer_at_target": list(plan.newer),
+        "refused": [{"mission": mission, "why": why} for mission, why in plan.refused],
+        "files": [{"path": path, "bytes": size} for path, size in zip(files, bag.sizes, strict=True)],
+    }
+
+
+@command
+def unpack_command(
+    bags: Annotated[
+        list[str],
+        typer.Argument(metavar="BAG...", help="The bags, or parts of one in any order; - is standard input."),
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="DST", help="The store to unpack to. It is created if it does not exist.")
+    ],
+    as_json: Json = False,
+) -> int:
+    """Unpack bags into a store, and verify them while they are read. What was unpacked before is not written again.
+
+    Of a bag in parts, each part may come by itself: its missions appear with the last one.
+
+    Example: flightbag unpack bag.tar /media/stick/store
+    """
+    outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
+    with patience(Bound(" or ".join((*bags, target)), None, as_json=as_json)), reading_bar("unpacking") as progress:
+        for path in bags:
+            try:
+                with _opened(path) as stream:
+                    what = "standard input" if path == "-" else path
+                    outcomes.append((path, unpack(stream, what, target, progress=progress)))
+            except FlightbagError as error:
+                # Another part may be whole. A store that takes nothing is the same for all of them.
+                if len(bags) == 1 or isinstance(error, Unavailable):
+                    raise
+                outcomes.append((path, error))
+    # Of each bag, the outcome that counts: it took effect, or the last part tells what is still to come.
+    last: dict[str, Unpacked] = {}
+    for _, one in outcomes:
+        if isinstance(one, Unpacked) and (one.head.bag not in last or last[one.head.bag].plan is None):
+            last[one.head.bag] = one
+    errors = [one for _, one in outcomes if isinstance(one, FlightbagError)]
+    if as_json:
+        print_json({"bags": [_unpacked_json(path, one) for path, one in outcomes]})
+    else:
+        for path, one in outcomes:
+            if isinstance(one, Unpacked):
+                print_lines(_unpacked(path, one))
+        for one in last.values():
+            print_lines(_lacking(one))
+        for failed in errors:
+            fail(failed, as_json=False)
+    whole = all(one.plan is not None and not one.plan.newer and not one.plan.refused for one in last.values())
+    return max([OK if whole else NO, *map(status_of, errors)])
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    if path == "-":
+        if sys.stdin.isatty():
+            raise Invalid("standard input is the terminal", remedy="give the file of a bag, or a pipe")
+        yield sys.stdin.buffer
+        return
+    try:
+        fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_readable)
+    except FileNotFoundError as error:
+        raise NotFound(f"{path} does not exist", remedy="check the path", kind="missing", path=path) from error
+    except OtherType as error:
+        text = f"{path}: expected a bag, found a {type_name(error.mode)}"
+        raise Invalid(text, remedy="give the files that `flightbag pack` wrote, then the store", path=path) from error
+    except OSError as error:
+        text = f"{path} cannot be read: {error.strerror}"
+        raise Unavailable(text, kind="unreadable", path=path, errno=error.errno) from error
+    with open(fd, "rb", buffering=CHUNK) as stream:
+        yield stream
+
+
+def _is_readable(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _unpacked(path: str, one: Unpacked) -> Iterator[str]:
+    part = f", part {one.head.part} of {one.head.parts}" if one.head.parts > 1 else ""
+    new = f"{render.many(one.inserted, 'object')}, {render.size(one.bytes)}"
+    yield f"unpacked {'standard input' if path == '-' else path}{part}: {new}; {one.present} were present"
+    if one.plan is not None:
+        yield from effect(one.plan, dry_run=False)
+
+
+def _lacking(one: Unpacked) -> Iterator[str]:
+    if one.lacking:
+        more = f" and {len(one.lacking) - _LISTED} more" if len(one.lacking) > _LISTED else ""
+        numbers = f"{', '.join(map(str, one.lacking[:_LISTED]))}{more}"
+        yield f"still to come: part {numbers} of {one.head.parts}; until then no mission of this bag is updated"
+
+
+def _unpacked_json(path: str, one: Unpacked | FlightbagError) -> dict[str, Any]:
+    if isinstance(one, FlightbagError):
+        return {"path": path, "error": error_json(one)}
+    value: dict[str, Any] = {
+        "path": path,
+        "bag": one.head.bag,
+        "part": one.head.part,
+        "parts": one.head.parts,
+        "inserted": one.inserted,
+        "bytes": one.bytes,
+        "present": one.present,
+        "lacking": list(one.lacking),
+    }
+    if one.plan is not None:
+        value |= {
+            "missions": [move.mission for move in one.plan.moves],
+            "unchanged": list(one.plan.unchanged),
+            "newer_at_target": list(one.plan.newer),
+            "refused": [{"mission": mission, "why": why} for mission, why in one.plan.refused],
+            "trust_roots": list(one.plan.roots),
+            "files": [file.name for file in one.plan.files],
+        }
+    return value
