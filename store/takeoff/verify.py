@@ -425,7 +425,10 @@ def verify_mission(
     was_withdrawn = withdrawn(evidence, opened, binding.state)
     findings += was_withdrawn.findings
     closure = opened.closure()
-    findings += check_closure(evidence, opened)
+    lost = check_closure(evidence, opened)
+    # A release that only the second read gave: nobody has looked whether it was withdrawn.
+    findings += (one for one in was_withdrawn.unread if one.object not in {other.object for other in lost})
+    findings += lost
     if operator is not None:
         findings += operator(evidence, opened)
     verified = None
