@@ -428,8 +428,8 @@ def _key(name: str) -> bytes:
 
 
 def _join_pieces(destination: Repository, folder: str, *, all_came: bool) -> None:
-    """Insert each object whose pieces came, and remove these. Raise Corrupt for pieces that do not make it up; unless
-    all came, wait for the others."""
+    """Insert each object whose pieces came, and remove these. Raise Corrupt for pieces that do not make it up, which go
+    as well; unless all came, wait for the others."""
     media = destination.media
     for name in media.names_if_there(f"{folder}/pieces"):
         match = _OF_PIECES.fullmatch(name)
@@ -440,10 +440,15 @@ def _join_pieces(destination: Repository, folder: str, *, all_came: bool) -> Non
         pieces = sorted((int(one[1]), one[0]) for one in map(_NAME_OF_PIECE.fullmatch, media.names(place)) if one)
         if not all_came and sum(media.stamp(f"{place}/{piece}").size for _, piece in pieces) < whole:
             continue
-        with inserting(media, destination.disk, None) as batch:
-            if not batch.holds(id_, whole):
-                batch.add(_joined(destination, place, pieces, whole), expect=id_)
-            batch.commit()
+        try:
+            with inserting(media, destination.disk, None) as batch:
+                if not batch.holds(id_, whole):
+                    batch.add(_joined(destination, place, pieces, whole), expect=id_)
+                batch.commit()
+        except Corrupt:
+            # Each piece is what its name says, and not all are of this object: the right ones come again.
+            remove_tree(destination.disk, media.absolute(place))
+            raise
         remove_tree(destination.disk, media.absolute(place))
 
 

@@ -305,6 +305,27 @@ class TestParts:
         assert check(target, SOUTH.id).go
         assert check(target, BIG.id).go
 
+    @pytest.mark.parametrize("foreign", ["beside", "alone", "of another size"])
+    def test_pieces_that_somebody_else_made_block_no_bag(
+        self, parts: list[bytes], tmp_path: Path, foreign: str
+    ) -> None:
+        target = tmp_path / "target"
+        for data in parts[:-1]:
+            take(data, target)
+        piece = next((target / "bags").glob("*/pieces/*/0-*"))
+        other = bytes(piece.stat().st_size)
+        folder = piece.parent if foreign != "of another size" else piece.parent.with_name(f"{piece.parent.name}0")
+        folder.mkdir(exist_ok=True)
+        (folder / f"0-{blake3(other).hexdigest()}").write_bytes(other)
+        if foreign == "alone":
+            piece.unlink()
+        assert refused(parts[-1], target).kind in ("truncated", "bit-flip")
+        assert published(target) == []
+        for data in parts:  # the remedy
+            done = take(data, target)
+        assert done.plan is not None
+        assert check(target, BIG.id).go
+
     @pytest.mark.parametrize("lost", ["an object", "the table", "the manifest"])
     def test_an_object_that_is_lost(self, parts: list[bytes], tmp_path: Path, lost: str) -> None:
         target = tmp_path / "target"
