@@ -329,6 +329,24 @@ def test_as_of(store: Path) -> None:
     assert then(published + 100) == ["unreadable"]
 
 
+@pytest.mark.parametrize("damage", [False, True])
+def test_as_of_a_store_whose_log_has_no_line_of_it(store: Path, damage: bool) -> None:
+    """A plain copy of the file, or a bag that tar unpacked. As of a trust root without a line, its time of issue
+    counts; of one that is damaged nobody knows the time."""
+    with Media(store) as media:
+        published = log.events(media)[-1].at
+    (store / "withdrawn").mkdir()
+    data = sign_withdrawal(withdrawal(issued_at=published + 100))
+    (store / "withdrawn" / NAME).write_bytes(data[:-1] if damage else data)
+
+    def then(at: int) -> list[str]:
+        with Media(store) as media:
+            return [one.kind for one in verify_mission(EvidenceAsOf(media, at), NORTH.id, pinned(), Binding()).findings]
+
+    expected = (["not-canonical"], ["not-canonical"]) if damage else ([], ["withdrawn"])
+    assert (then(published + 99), then(published + 100)) == expected
+
+
 def test_a_root_that_takes_the_signers_out_leaves_newer_missions_alone(store: Path) -> None:
     begin(store, key("pilot"))
     second = next_root(ROOT, mission=role("co-pilot"))
