@@ -319,9 +319,13 @@ def _is_later(value: Withdrawal, target: Repository | None, name: str, root: Tru
 
 
 def receive(repository: Repository, file: SmallFile, *, at: int) -> None:
-    """Put a withdrawal that a sync brings into effect, unless the store has got a later one since it was planned."""
+    """Put a withdrawal that a sync brings into effect, unless the store has got a later one since it was planned. A
+    draft goes that would withdraw no more than that."""
     name = file.name.removeprefix(f"{WITHDRAWN}/")
     with alone(repository, name):
         pending = _pending(file.data, name)
         if _is_later(pending.value, repository, name, repository.trust_root().root):
             _put_into_effect(repository, pending, at=at)
+        with suppress(NotFound, Corrupt):
+            if draft_of(repository, name).value.order <= pending.value.order:
+                _drop_draft(repository, name)
