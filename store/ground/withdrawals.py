@@ -225,6 +225,15 @@ def _put_into_effect(repository: Repository, signed: Pending, *, at: int) -> Non
     repository.place([SmallFile(f"{WITHDRAWN}/{value.name}", signed.envelope.render())])
 
 
+def as_far_as_signed(file: SmallFile, root: TrustRoot) -> SmallFile:
+    """Return the file of a draft as that of the withdrawal, if it has all signatures: also a target on which nothing of
+    this program runs then has it in effect."""
+    name = file.name.removeprefix(f"{DRAFTS}/")
+    pending = _pending(file.data, name)
+    enough = pending.signatures(root) >= root.role(pending.value.role).threshold
+    return SmallFile(f"{WITHDRAWN}/{name}", file.data) if enough else file
+
+
 def keep_or_put_into_effect(repository: Repository, name: str, data: bytes, root: TrustRoot, *, at: int) -> None:
     """Keep a draft that a sync has brought or joined; with all its signatures it takes effect, unless it is stale. The
     caller has the lock."""

@@ -210,7 +210,7 @@ class TestWithdrawals:
             bare = replace(outcome.pending.envelope, signatures=())
             repository.replace(name, bare.render())
             withdrawals.sign_draft(repository, self.NAME, by(key("co-pilot")), now=NOW)
-        assert [file.name for file in sync(copy, store).files] == [name]
+        assert [file.name for file in sync(copy, store).files] == [f"withdrawn/{self.NAME}"]
         assert [finding.kind for finding in check_by(store)] == ["withdrawn"]
         assert not (store / name).exists()
 
