@@ -16,7 +16,7 @@ from store.disk import log
 from store.disk.layout import DRAFTS, WITHDRAWN
 from store.disk.locks import exclusive
 from store.disk.quarantine import present
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.format.cose import Envelope
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, SKEW
@@ -303,16 +303,21 @@ def to_bring(
     source: Repository, target: Repository | None, missions: Sequence[str], root: TrustRoot
 ) -> tuple[SmallFile, ...]:
     """Return the withdrawals that a sync brings to the target: those that hold under `root`, of releases, of `missions`
-    and of what the target has, and that are later than what holds there."""
+    and of what the target has, and that are later than what holds there. Raise Unavailable for one that cannot be read:
+    nobody knows what it grounds."""
     theirs = set(missions) | (set() if target is None else set(target.missions()))
     files = []
     for name in names(source):
         if name.endswith(".mission") and name.removesuffix(".mission") not in theirs:
             continue
-        with suppress(FlightbagError):  # an audit reports it, and it grounds no other store
+        try:
             value = standing(source, name, root)
             if value is not None and _is_later(value, target, name, root):
                 files.append(SmallFile(f"{WITHDRAWN}/{name}", source.evidence.withdrawal(name)))
+        except Unavailable:
+            raise
+        except FlightbagError:
+            continue  # an audit reports it, and it grounds no other store
     return tuple(files)
 
 

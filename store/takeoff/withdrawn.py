@@ -26,8 +26,8 @@ from store.trust.root import TrustRoot, check_signatures
 
 _FLY_ANOTHER = "do not fly it; who withdrew it knows why. Have the mission built and signed again, and sync it"
 _REMEDY = (
-    "sync the store again from the station that withdrew it. A file that nobody of this trust domain has signed has no "
-    "place in a store: find out who put it there, and remove it"
+    "sync the store again from the station that withdrew it; if its keys are of the role no more, withdraw it again. A "
+    "file that nobody of this trust domain has signed has no place in a store: find out who put it there, and remove it"
 )
 
 
