@@ -403,6 +403,14 @@ class TestInterrupted:
             shutil.rmtree(back)
         assert cuts
 
+    def test_what_was_left_on_its_way_goes_with_the_next_sync(self, ground: Path, pushed: Path, tmp_path: Path) -> None:
+        there = copy_of(pushed, tmp_path / "there")
+        with connected(host(there), str(ground), interactive=False) as ssh:
+            ssh._prepare()
+        assert list((there / "tmp").iterdir())
+        assert not push(ground, there).missing
+        assert not list((there / "tmp").iterdir())
+
     def test_the_half_of_a_large_object_is_not_sent_again(self, tmp_path: Path, sshd: Sshd) -> None:
         source = make_store(tmp_path / "source", LARGE)
         there, back, log = tmp_path / "there", tmp_path / "back", tmp_path / "log"
