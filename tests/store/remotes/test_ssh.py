@@ -398,7 +398,9 @@ class TestInterrupted:
                 assert {name: after.get(name) for name in before} == before
                 assert all(check(target, one.id).go for one in (NORTH, SOUTH))
                 assert not audit(target).errors
-                assert [path for path in (target / "tmp").iterdir() if path.name != "rsync"] == []
+                if list((target / "tmp").iterdir()):  # of a run that was killed a child lives on for a moment
+                    work()
+                assert list((target / "tmp").iterdir()) == []
             shutil.rmtree(there)
             shutil.rmtree(back)
         assert cuts
