@@ -25,6 +25,7 @@ from store.takeoff.clock import moment_of
 from store.takeoff.coverage import read_missing
 from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import check_binding, read_table
+from store.takeoff.withdrawn import withdrawn
 from store.trust.root import TrustRoot
 
 
@@ -39,10 +40,10 @@ def unchanged(
 ) -> BuildReport | None:
     """Return the report of a build that has nothing to do; None where it has.
 
-    There is nothing to do where the published manifest has the plan's identity and validity, verifies, can fly (step
-    E), and its closure is whole. Raise Refused for an engine that is further from its source than the mission file
-    allows now, Unavailable where something cannot be read. `releases_of` are the releases that the manifest has to
-    name, `max_bytes` is what `[limits]` allows; `now` is unix seconds.
+    There is nothing to do where the published manifest has the plan's identity and validity, verifies, can fly
+    (step E, withdrawals included), and its closure is whole. Raise Refused for an engine that is further from its
+    source than the mission file allows now, Unavailable where something cannot be read. `releases_of` are the
+    releases that the manifest has to name, `max_bytes` is what `[limits]` allows; `now` is unix seconds.
     """
     if not all(task.complete for task in plan.of(ShardTask)) or not all(task.complete for task in plan.of(IndexTask)):
         return None
@@ -76,6 +77,8 @@ def unchanged(
             return None  # the identity does not tell where a file lay
         binding = Binding(now, proof=False)
         findings = check_binding(repository.evidence, opened, plan.facts.id, binding, moment_of(opened, binding))
+        if withdrawn(repository.evidence, opened).findings:
+            return None  # publish it again: what is issued later flies
         if any(finding.kind != "not-yet-valid" for finding in findings):
             return None  # it could not fly, now or later
         writer.check_closure(opened)

@@ -191,6 +191,7 @@ def show(state: State, as_json: Json = False) -> int:
                     name: {"epoch": seen.epoch, "sequence": seen.sequence, "payload": seen.digest.hex()}
                     for name, seen in aircraft.missions.items()
                 },
+                "withdrawn_releases": [digest.hex() for digest in aircraft.releases],
                 "accepted": list(aircraft.accepted),
                 "consumed": list(aircraft.consumed),
                 "proofs": [proof.hex() for proof in aircraft.proofs],
@@ -206,7 +207,14 @@ def show(state: State, as_json: Json = False) -> int:
                 ("host", aircraft.host),
                 ("trust root", f"{root.version} of {root.domain}, code {short_code(root.digest)}, epoch {root.epoch}"),
                 ("not before", f"{render.when(aircraft.floor)}, by {_told_by(aircraft)}"),
-                *(("mission", f"{name}, sequence {seen.sequence}") for name, seen in aircraft.missions.items()),
+                *(
+                    (
+                        "mission",
+                        f"{name}, sequence {seen.sequence}{'' if seen.digest else ': WITHDRAWN up to this one'}",
+                    )
+                    for name, seen in aircraft.missions.items()
+                ),
+                *(("release", f"{digest.hex()[:16]}: WITHDRAWN") for digest in aircraft.releases),
                 *(("accepted", flight) for flight in aircraft.accepted),
                 *(("flown", flight) for flight in aircraft.consumed),
                 *(("proven", proof.hex()) for proof in aircraft.proofs),

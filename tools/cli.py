@@ -18,6 +18,7 @@ from store.errors import FlightbagError, Invalid, Unavailable
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.takeoff.coverage import read_missing
+from store.takeoff.withdrawn import withdrawn
 from store.trust.keys import PublicKey
 from store.trust.review import signing_code
 from tools import (
@@ -35,6 +36,7 @@ from tools import (
     sync,
     takeoff,
     trust,
+    withdraw,
 )
 from tools.arguments import (
     Json,
@@ -254,6 +256,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                     "entries": m.count,
                     "bytes": sum(opened.closure().values()),
                     "manifest": str(opened.manifest_id),
+                    "withdrawn": [finding.message for finding in withdrawn(repository.evidence, opened).findings],
                 }
             rows.append(row)
         for mission in repository.evidence.drafts():
@@ -290,6 +293,8 @@ def _listed(row: dict[str, Any], now: int) -> str:
     if "draft" in row:
         signatures = f"{row['signatures']} of {row['threshold']} signatures"
         return f"draft, flight {row['flight']}: {signatures}, signing code {row['signing_code']}; {valid}"
+    if row["withdrawn"]:
+        return f"flight {row['flight']}  DOES NOT FLY: {row['withdrawn'][0]}"
     return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}  {valid}"
 
 
@@ -325,6 +330,7 @@ def show(
             }
         else:
             opened = repository.current(mission or "")
+        grounding = [finding.message for finding in withdrawn(repository.evidence, opened).findings]
         listed = read_missing(opened, repository.evidence)
     if geojson is not None:
         from builders.report import MissingTiles
@@ -332,9 +338,11 @@ def show(
         write_geojson(geojson, MissingTiles(listed.runs))
     if as_json:
         runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
-        print_json({**render.mission_json(opened), "missing": runs, **state})
+        print_json({**render.mission_json(opened), "missing": runs, "withdrawn": grounding, **state})
         return OK
     print_lines(render.mission(opened, listed, int(time.time())))
+    for text in grounding:
+        say(f"DOES NOT FLY: {text}")
     if state:
         say(f"draft with {state['signatures']} of {state['threshold']} signatures")
         say("signed by")
@@ -346,6 +354,7 @@ def show(
 
 
 app.command("sync")(sync.run)
+app.command("withdraw")(withdraw.mission)
 app.command("fsck")(fsck.run)
 trust.add_to(app)
 releases.add_to(app)

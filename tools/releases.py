@@ -21,7 +21,7 @@ from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.takeoff.verify import parse_release, read_table
 from store.trust.keys import Signer
-from tools import keyfiles, render
+from tools import keyfiles, render, withdraw
 from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreFirst, print_lines
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, command, print_json, say
@@ -146,6 +146,9 @@ def sign(
     return OK if added is not None or key else NO
 
 
+app.command("withdraw")(withdraw.release)
+
+
 @app.command("show")
 @command
 def show(
@@ -166,7 +169,7 @@ def show(
             try:
                 data = repository.evidence.object(id_, ENVELOPE_LIMIT)
                 row |= _json(data)
-                parse_release(data, root)
+                releases.require_standing(repository, parse_release(data, root))
             except FlightbagError as error:
                 row |= {"holds": False, "why": error.message}
             rows.append(row)

@@ -209,7 +209,12 @@ def audit(item: Audit, read_all: str) -> Iterator[str]:
         yield f"{many(item.unread, 'object')} not read; this reads every byte: {read_all}"
 
 
-_MISSION_STATES = {"flyable": "flyable", "not-read": "complete, not read", "grounded": "GROUNDED"}
+_MISSION_STATES = {
+    "flyable": "flyable",
+    "not-read": "complete, not read",
+    "grounded": "GROUNDED",
+    "withdrawn": "WITHDRAWN",
+}
 
 
 def audit_verdict(item: Audit) -> str:

@@ -33,6 +33,9 @@ def gc(
     grace: Annotated[
         str, typer.Option(help="Keep objects and trash that are younger.", metavar="14d")
     ] = f"{GRACE / 86400:.0f}d",
+    empty: Annotated[
+        bool, typer.Option("--empty", help="Delete all that lies in trash and quarantine, whatever its age.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until no other process uses the store.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be moved and deleted. Write nothing.")
@@ -41,15 +44,18 @@ def gc(
 ) -> int:
     """Move objects that nothing in the store needs to the trash, and delete trash older than the grace time.
 
+    What an audit put into quarantine stays until --empty deletes it: run `flightbag fsck` first, which may need it.
+    Each folder that goes is named, with --dry-run before it does.
+
     Example: flightbag gc ground --grace 14d
     """
     seconds = seconds_of(grace)
     with Repository.open(store) as repository:
         if dry_run:
             with peeked_rows(repository.media) as rows:
-                plan = plan_gc(repository, rows, now=time.time(), grace=seconds, keep_last=keep_last)
+                plan = plan_gc(repository, rows, now=time.time(), grace=seconds, keep_last=keep_last, empty=empty)
         else:
-            plan = _collect(repository, wait=wait, now=time.time(), grace=seconds, keep_last=keep_last)
+            plan = _collect(repository, wait=wait, now=time.time(), grace=seconds, keep_last=keep_last, empty=empty)
     if as_json:
         print_json(
             {
@@ -62,7 +68,9 @@ def gc(
                 "kept_bytes": plan.kept_bytes,
                 "young": plan.young,
                 "young_bytes": plan.young_bytes,
-                "deleted_folders": list(plan.folders),
+                "deleted_folders": [one.path for one in plan.folders],
+                "deleted_things": sum(one.things for one in plan.folders),
+                "deleted_bytes": sum(one.bytes for one in plan.folders),
             }
         )
     else:
@@ -89,8 +97,9 @@ def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
     yield f"{would}moved to the trash: {render.many(len(plan.trash), 'object')}, {render.size(plan.trash_bytes)}"
     for id_ in plan.manifests:
         yield f"{would}no longer kept: manifest {id_}"
-    for name in plan.folders:
-        yield f"{would}deleted for good: trash/{name}"
+    for one in plan.folders:
+        things = render.many(one.things, "thing")
+        yield f"{would}deleted for good: {one.path}, {things}, {render.size(one.bytes)}"
 
 
 @command

@@ -32,7 +32,7 @@ from tools.arguments import (
     DropCache,
     GiveUp,
     Json,
-    Keys,
+    OptionalKeys,
     PassphraseFile,
     SignerCommand,
     State,
@@ -66,13 +66,13 @@ def add_to(app: typer.Typer) -> None:
 @command
 def sign(
     store_and_mission: StoreAndMission,
-    key: Keys,
+    key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
     expect: Expect = None,
     as_json: Json = False,
 ) -> int:
-    """Sign the draft of a mission. With enough signatures, publish it.
+    """Sign the draft of a mission. With enough signatures, publish it. Without a key, only publish it.
 
     The command shows the draft, and signs it if you give its code, which `flightbag show --draft` prints.
 
@@ -82,11 +82,13 @@ def sign(
     from store.ground.repository import Repository
 
     store, mission = store_and(store_and_mission, needed=True)
-    keys = keyfiles.keys_for_later(key, passphrase_file, signer)
+    keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
     with Repository.open(store) as repository:
         now = int(time.time())
 
         def approve(review: Review) -> Sequence[Signer]:
+            if not key:
+                return ()
             facts = render.review(review, read_missing(review.opened, repository.evidence), now)
             how = f"look at it with `flightbag show {store} {mission} --draft`, and give its code as --expect CODE"
             if (code := show_and_ask(facts, expect=expect, as_json=as_json, how=how)) is not None:
@@ -101,13 +103,13 @@ def sign(
             | {"sequence": issue.sequence, "signatures": outcome.signatures, "threshold": outcome.threshold}
             | {"valid_from": issue.valid_from, "expires_at": issue.expires_at, "signing_code": outcome.signing_code}
         )
-        return OK
+        return OK if outcome.manifest or key else NO
     if outcome.manifest is not None:
         say(f"published {mission}, sequence {issue.sequence}, manifest {outcome.manifest}")
     else:
         say(f"{mission} is still a draft, with {outcome.signatures} of {outcome.threshold} signatures")
     say(f"valid: {render.validity(issue.valid_from, issue.expires_at, now)}")
-    return OK
+    return OK if outcome.manifest or key else NO
 
 
 @command

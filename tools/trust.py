@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +20,8 @@ from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, U
 from store.format.code import short_code
 from store.format.duration import duration_text, lifetime_of
 from store.ground import trust_chain
+from store.ground.ending import Ended, ended_by
 from store.ground.repository import Repository
-from store.ground.writer import check_fit
 from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft
 from store.trust.keys import PrivateKey, PublicKey
@@ -350,6 +351,24 @@ def sign(
     return OK
 
 
+@app.command("join")
+@command
+def join(
+    draft: ExistingDraft,
+    other: Annotated[Path, typer.Argument(readable=False, metavar="OTHER", help="Another copy of the same draft.")],
+    as_json: Json = False,
+) -> int:
+    """Join the signatures that two copies of one draft got in parallel: DRAFT gets those of OTHER.
+
+    Two different drafts are refused. `flightbag sync` does the same for drafts of missions.
+
+    Example: flightbag trust join next.draft next-from-ben.draft
+    """
+    root_draft = _read(draft).joined(_read(other))
+    _replace(draft, root_draft)
+    return _show_file(root_draft, draft, as_json=as_json)
+
+
 def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: bool) -> None:
     """Show the draft that was read from a file. Raise Refused unless the person names it by its code."""
     if expect is not None:
@@ -362,10 +381,19 @@ def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: b
 
 @app.command("rotate")
 @command
-def rotate(store: StoreFirst, draft: ExistingDraft, expect: Expect = None, as_json: Json = False) -> int:
+def rotate(
+    store: StoreFirst,
+    draft: ExistingDraft,
+    expect: Expect = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the draft would end, signed or not. Write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
     """Put the draft of a trust root into effect, once it has enough signatures.
 
-    The trust root before vouches for the next one. Nobody vouches for trust root 1: give its code.
+    The trust root before vouches for the next one. Nobody vouches for trust root 1: give its code. The command lists
+    the missions that fly no more, and what else ends; with --dry-run before anything does.
 
     Example: flightbag trust rotate ground next.draft
     """
@@ -377,6 +405,8 @@ def rotate(store: StoreFirst, draft: ExistingDraft, expect: Expect = None, as_js
             else:
                 say(f"trust root {root_draft.root.version} is already in effect")
             return OK
+    if dry_run:
+        return _would_end(store, root_draft, as_json=as_json)
     root_draft.signed_root()  # nobody is asked about a draft that lacks signatures
     if root_draft.before is None or expect is not None:
         _review(root_draft, draft, expect, as_json=as_json)
@@ -467,17 +497,29 @@ def _edit(store: str, draft: Path, edit: Callable[[RootDraft], RootDraft], *, as
     return _show_file(root_draft, draft, as_json=as_json)
 
 
+def _would_end(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
+    root = root_draft.root
+    with Repository.open(store) as repository:
+        drafts.require_follows(root_draft, repository.trust_root() if repository.evidence.root_versions() else None)
+        ended = ended_by(repository, SignedRoot(root, root_draft.envelope))
+    if as_json:
+        print_json({"version": root.version, "code": short_code(root.digest), "dry_run": True, "ended": asdict(ended)})
+        return OK
+    say(f"trust root {root.version}, code {short_code(root.digest)}, is not in effect yet")
+    print_lines(_ended(ended, "would be "))
+    return OK
+
+
 def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
     with Repository.open(store) as repository:
-        before = _grounded(repository)
+        ended = ended_by(repository, SignedRoot(root_draft.root, root_draft.envelope))
         signed = trust_chain.rotate(repository, root_draft, now=int(time.time()))
-        grounded = {mission: why for mission, why in _grounded(repository).items() if mission not in before}
         path = repository.media.absolute(f"trust/{signed.root.version}.root.cbor")
     root = signed.root
     if as_json:
         print_json(
             {"root": path, "domain": root.domain, "domain_id": root.domain_id.hex(), "version": root.version}
-            | {"code": short_code(root.digest), "grounded": grounded}
+            | {"code": short_code(root.digest), "grounded": ended.missions, "ended": asdict(ended)}
         )
         return OK
     say(f"trust domain {root.domain}, id {root.domain_id.hex()}")
@@ -486,20 +528,25 @@ def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
         say("give a copy of that file to everyone who verifies, by another way than the store")
     else:
         say("`flightbag sync` carries it: everyone who has pinned an earlier trust root accepts it")
-    for mission, why in grounded.items():
-        say(f"{mission} is grounded: {why}; build it again, signed by keys of the new trust root")
+    print_lines(_ended(ended, ""))
     return OK
 
 
-def _grounded(repository: Repository) -> dict[str, str]:
-    """Return the missions that no aircraft can fly under the newest trust root of the store, with the reasons."""
-    reasons = {}
-    for mission in repository.missions() if repository.evidence.root_versions() else ():
-        try:
-            check_fit(repository.evidence, repository.current(mission), mission)
-        except FlightbagError as error:
-            reasons[mission] = error.message
-    return reasons
+def _ended(ended: Ended, would: str) -> Iterator[str]:
+    """Yield what a trust root ends, and what people do about it."""
+    is_ = would or "is "
+    for mission, why in ended.missions.items():
+        yield f"{mission} {is_}grounded: {why}; build it again, signed by keys of the new trust root"
+    for name, why in ended.releases.items():
+        yield f"release {name} {is_}worth nothing: {why}; make it again with `flightbag release new`"
+    for key, why in ended.results.items():
+        yield f"result {key[:12]} {is_}worth nothing: {why}; fulfil the order again"
+    for name, why in ended.withdrawals.items():
+        yield f"withdrawal {name} {is_}without its signers: {why}; withdraw it again, with keys of the new trust root"
+    for mission in ended.drafts:
+        yield f"the draft of {mission} {is_}overtaken: build it again"
+    if not any((ended.missions, ended.releases, ended.results, ended.withdrawals, ended.drafts)):
+        yield f"nothing in this store {is_}ended by it"
 
 
 def _show_file(root_draft: RootDraft, path: Path, *, as_json: bool) -> int:

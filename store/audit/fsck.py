@@ -51,8 +51,9 @@ _CHUNK_OBJECTS, _CHUNK_BYTES = 256, 64 * 2**20
 _HASHED = frozenset({"bit-flip", "transient"})
 
 Progress = Callable[[int, int], None]
-MissionState = Literal["flyable", "not-read", "grounded"]
-"""The state of a mission after an audit. `not-read`: complete, and not every object that it needs was read."""
+MissionState = Literal["flyable", "not-read", "grounded", "withdrawn"]
+"""The state of a mission after an audit. `not-read`: complete, and not every object that it needs was read.
+`withdrawn`: no fault was found, and it flies nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +171,15 @@ def _states(refs: Refs, grounded: set[str], whole: list[list[bytes]]) -> dict[st
             mission = need.mission
             if mission and mission not in not_read and any(id_ not in ids for id_, _ in need.of_shard(first)):
                 not_read.add(mission)
-    return {
-        mission: "grounded" if not holds or mission in grounded else "not-read" if mission in not_read else "flyable"
-        for mission, holds in sorted(refs.holds.items())
+    states: dict[str, MissionState] = {
+        mission: "not-read" if mission in not_read else "flyable" for mission in sorted(refs.holds)
     }
+    for mission, holds in refs.holds.items():
+        if not holds or mission in grounded:
+            states[mission] = "grounded"
+        elif mission in refs.withdrawn:
+            states[mission] = "withdrawn"
+    return states
 
 
 class _Reading:

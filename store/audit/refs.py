@@ -13,12 +13,13 @@ from store.audit.collector import REMOVE, RESTORE, FindingCollector, as_kind, so
 from store.audit.scope import Scope
 from store.disk import log
 from store.disk.droppings import is_dropping
-from store.disk.layout import BAGS, DRAFTS, ORDERS, PINS, RECEIPTS, RESULTS, ROOT_FILE, TOML
+from store.disk.layout import BAGS, DRAFTS, ORDERS, PINS, RECEIPTS, RESULTS, ROOT_FILE, TOML, WITHDRAWN
 from store.disk.locks import HOLDER_LIMIT
+from store.disk.media import Media
 from store.disk.quarantine import present
 from store.errors import Corrupt, FlightbagError, NotFound
 from store.findings import Finding
-from store.format import manifest
+from store.format import manifest, withdrawal
 from store.format.cose import Envelope
 from store.format.entries import SEGMENT, TABLE_LIMIT
 from store.format.ids import BuildKey, ObjectId
@@ -39,6 +40,7 @@ from store.ground.needs import (
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_manifest, open_mission
+from store.takeoff.withdrawn import parsed, withdrawn
 from store.trust.root import SignedRoot
 
 FOLDERS = frozenset(
@@ -51,6 +53,7 @@ FOLDERS = frozenset(
         "orders",
         "results",
         "receipts",
+        "withdrawn",
         "index",
         "tmp",
         "quarantine",
@@ -63,12 +66,17 @@ FILES = frozenset({TOML, log.LOG})
 _MEND_REF = (
     "run store-fsck --repair, which takes the mission's newest whole manifest from the log; add --from a whole store"
 )
+_SYNC_WITHDRAWAL = (
+    "sync from the station that withdrew it; a file that nobody of this trust domain has signed has no place here: "
+    "find out who put it there, and remove it"
+)
 _KEY = re.compile(r"[0-9a-f]{64}")
 # Folders whose files no other part of the audit lists, and the names that these files may have.
 _CONTENTS = {
     "lock": re.compile(rf"store|index|log|trust|heal|bags|build-[0-9a-f]{{2}}|mission-{MISSION_ID.pattern}"),
     "index": re.compile(r"owner|data\.mdb|lock\.mdb"),
-    "drafts": MISSION_ID,
+    "drafts": re.compile(rf"{MISSION_ID.pattern}|{withdrawal.NAME.pattern}"),
+    WITHDRAWN: withdrawal.NAME,
     "pins": MISSION_ID,
     ORDERS: _KEY,
     RESULTS: _KEY,
@@ -87,9 +95,10 @@ _OF_OBJECTS = frozenset({"missing", "truncated", "oversized", "bit-flip", "wrong
 class Refs:
     """Examines missions, pins, drafts and releases, and collects their needs.
 
-    `holds` has for each mission whether its signatures and tables hold. `pending` has the takeoff check's findings
-    about manifests and tables, until their folder under objects/ shows whether their place explains them. With
-    `closures_known` false, a closure cannot be read, and any object may belong to it.
+    `holds` has for each mission whether its signatures and tables hold; `withdrawn` has those that were withdrawn.
+    `pending` has the takeoff check's findings about manifests and tables, until their folder under objects/ shows
+    whether their place explains them. With `closures_known` false, a closure cannot be read, and any object may
+    belong to it.
     """
 
     def __init__(self, collector: FindingCollector, scope: Scope, evidence: StoreEvidence) -> None:
@@ -101,6 +110,7 @@ class Refs:
         self.log_holds = False
         self.history = LogHistory.of([])  # by the log, as far as it can be read
         self.holds: dict[str, bool] = {}
+        self.withdrawn: set[str] = set()
         self.needs: list[Need] = []
         self.closures_known = True
         self.pending: dict[ObjectId, Finding] = {}
@@ -119,6 +129,7 @@ class Refs:
         self.orders()
         self.receipts()
         self.releases()
+        self.withdrawals()
 
     def top_level(self) -> None:
         try:
@@ -133,7 +144,7 @@ class Refs:
             except FlightbagError as error:
                 self.collector.add(Finding.of(error))
                 continue
-            if name not in FOLDERS and name not in FILES:
+            if name not in FOLDERS and name not in FILES and not log.PART.fullmatch(name):
                 self.collector.add_stray(name)
             elif kind != (expected := "directory" if name in FOLDERS else "file"):
                 text = f"{name} is a {kind}, expected a {expected}"
@@ -187,7 +198,7 @@ class Refs:
 
     def log(self) -> None:
         """Read the log."""
-        if not present(self.media, log.LOG) and (versions := self.root_versions()) != []:
+        if not _has_log(self.media) and (versions := self.root_versions()) != []:
             # The line about the first trust root is older than its file.
             path, remedy = self.media.absolute(log.LOG), "find out who removed the log"
             text = (
@@ -264,6 +275,7 @@ class Refs:
         self.trust_root = self.trust()
         if self.trust_root is not None:
             self.mission(self.scope.mission, self.trust_root)
+        self.withdrawals()
 
     def root_versions(self) -> list[int] | None:
         """Return the versions of the trust roots, or None where they cannot be told: `trust` has the finding."""
@@ -351,12 +363,44 @@ class Refs:
         else:
             self.holds[mission] = True
             self.need(f"missions/{mission}", opened)
+            for finding in withdrawn(self.evidence, opened).findings:
+                self.is_withdrawn(mission, finding)
             if figures := opened.manifest.unproven:
                 text = (
                     f"{some([figure.name for figure in figures])} of mission {mission}: each aircraft has to prove it"
                 )
                 remedy = "run `flightbag probe STORE MISSION --state DIR` on each aircraft that is to fly it"
                 self.collector.add_note(Finding("unproven", text, path=ref, remedy=remedy))
+
+    def is_withdrawn(self, mission: str, finding: Finding) -> None:
+        """Add a withdrawal of a mission as information; one that does not hold as an error that grounds it."""
+        path = self.media.absolute(f"missions/{mission}")
+        if finding.kind == "withdrawn":
+            self.withdrawn.add(mission)
+            self.collector.add_note(Finding("withdrawn", finding.message, path=path, remedy=finding.remedy))
+        else:
+            path = self.media.absolute(finding.path)
+            finding = replace(finding, step="", entry="", path=path, missions=(mission,))
+            self.collector.add(finding if finding.unreadable else as_kind(finding, "bad-withdrawal"))
+
+    def withdrawals(self) -> None:
+        """Examine the withdrawals that no mission here rests on, and their drafts. None needs an object."""
+        for folder in (WITHDRAWN, DRAFTS):
+            for name in self.collector.names_in(folder, needed=False) or []:
+                if not withdrawal.NAME.fullmatch(name):
+                    continue  # a stray, or the draft of a mission
+                if folder == DRAFTS:
+                    self.no_mission(f"{folder}/{name}")
+                try:
+                    parsed(self.media.read(f"{folder}/{name}", withdrawal.FILE_LIMIT), name)
+                except NotFound:
+                    continue
+                except FlightbagError as error:
+                    path = self.media.absolute(f"{folder}/{name}")
+                    if any(finding.path == path for finding in self.collector.errors.values()):
+                        continue
+                    finding = replace(Finding.of(error, remedy=_SYNC_WITHDRAWAL), path=path)
+                    self.collector.add(finding if finding.unreadable else as_kind(finding, "bad-withdrawal"))
 
     def suspect(self, id_: ObjectId, finding: Finding) -> None:
         """Keep a finding about an object until its folder is examined."""
@@ -510,6 +554,10 @@ class Refs:
             except FlightbagError as error:
                 self.collector.add_incomplete(holder, error.message)
                 self.lacks(Finding.of(error).object)
+
+
+def _has_log(media: Media) -> bool:
+    return any(present(media, name) for name in log.files(media))
 
 
 def _as_audit(finding: Finding) -> Finding:

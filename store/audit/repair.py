@@ -94,12 +94,13 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
 
 
 def _mend_log(step: Step, repository: Repository) -> None:
-    """Replace the log by its valid lines, and keep the damaged log in quarantine."""
+    """Replace the log by its valid lines, and keep what is damaged in quarantine.
+
+    Parts after the first damage go last, the newest first: until the damaged one has gone, a repair that was cut short
+    finds the same damage, and the same lines.
+    """
     media, disk = repository.media, repository.disk
-    whole = b""
-    if step.action == "log":
-        with suppress(FlightbagError):
-            whole = b"".join(line for _, line in log.before_damage(media))
+    later, whole = log.mended(media) if step.action == "log" else ([], b"")
     try:
         if present(media, log.LOG):
             copy_aside(media, disk, log.LOG, log.LOG_LIMIT)
@@ -108,6 +109,8 @@ def _mend_log(step: Step, repository: Repository) -> None:
             raise
         set_aside(media, disk, log.LOG)  # it cannot be copied
     repository.replace(log.LOG, whole)
+    for name in reversed(later):
+        set_aside(media, disk, name)
 
 
 def _rearranged(step: Step, repository: Repository) -> bool:

@@ -199,7 +199,7 @@ class _Planner:
         if kind == "bad-trust-chain" or (finding.unreadable and name.startswith("trust/")):
             return self.roots()
         if kind == "bad-log" and not finding.unreadable:
-            self.steps.append(Step("log", name, kind))
+            self.steps.append(Step("log", log.LOG, kind))  # also for a part of it
             return True
         if kind == "bad-ref" and name.startswith(f"{releases.FOLDER}/"):
             self.steps.append(Step("move-aside", name, kind))

@@ -17,9 +17,10 @@ from store.format.toml import parse_toml
 MISSIONS, TRUST = "missions", "trust"
 PINS, DRAFTS = "pins", "drafts"
 ORDERS, RESULTS = "orders", "results"
+WITHDRAWN = "withdrawn"
 RECEIPTS = "receipts"
 # Folders of small files, which are replaced by name.
-SMALL_FILES = (DRAFTS, MISSIONS, ORDERS, PINS, RECEIPTS, RESULTS, TRUST)
+SMALL_FILES = (DRAFTS, MISSIONS, ORDERS, PINS, RECEIPTS, RESULTS, TRUST, WITHDRAWN)
 INDEX, LOCKS = "index", "lock"
 TMP = "tmp"
 QUARANTINE = "quarantine"

@@ -4,31 +4,40 @@ Append-only.
 The log records what happened; the refs name what is current. A power cut may leave a torn last line (no newline): the
 next append cuts it. Every other line that does not continue the one before is Corrupt. The chain is not signed: nothing
 that flies rests on it. This module reads and writes lines; it derives no history from them.
+
+A log that a line would bring beyond its limit is copied to a part, `log.1` and so on, and then begins anew with that
+line. The chain goes on from file to file, and every reader reads all of them. It is copied and not renamed, because a
+power cut may take a name away and not bring the other. A crash between the two steps leaves a `log` that has the lines
+of the last part, which count once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from blake3 import blake3
 
-from store.disk.durable import Disk
+from store.disk.durable import Disk, replace_file
 from store.disk.media import Media
-from store.errors import Corrupt, NotFound
+from store.disk.staging import Staging
+from store.errors import Corrupt, NotFound, Refused
 from store.format.cbor import INT_MAX
 from store.format.ids import is_hex
 from store.format.manifest import MISSION_ID, TIME_MAX
 
 LOG = "log"
 LOG_LIMIT = 64 * 2**20
+MAX_PARTS = 9
+PART = re.compile(rf"{LOG}\.[1-{MAX_PARTS}]")
 FIRST = "0" * 64
 # The events that move a ref; their facts are mission, manifest and sequence.
 MOVES = ("published", "received", "rolled-back")
-EVENTS = (*MOVES, "signed", "rotated", "ordered", "repaired", "collected")
+EVENTS = (*MOVES, "signed", "rotated", "ordered", "withdrawn", "repaired", "collected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +63,63 @@ def _whole_lines(data: bytes) -> Iterator[bytes]:
     return iter(data[:end].splitlines(keepends=True))
 
 
+def files(media: Media) -> list[str]:
+    """Return the names of the files of the log, the oldest first; the last one, `log`, also where it is not there."""
+    names = []
+    for number in range(1, MAX_PARTS + 1):
+        with suppress(NotFound):
+            media.file_type(name := f"{LOG}.{number}")
+            names.append(name)
+    return [*names, LOG]
+
+
 def append(media: Media, disk: Disk, event: Event) -> None:
-    """Append a line. It is durable when this returns. The caller holds the lock `log`."""
+    """Append a line. It is durable when this returns. The caller holds the lock `log`.
+
+    Raises Refused (kind log-full) where all parts are full.
+    """
     assert event.event in EVENTS
+    *parts, _ = files(media)
+    part = _lines_of_file(media, parts[-1]) if parts else []
+    lines = _lines_of_file(media, LOG)
+    last = lines or part
+    line = _line(event, _hash(last[-1]) if last else FIRST)
+    keep = sum(map(len, lines))
+    is_copied = bool(lines) and lines == part
+    if not is_copied and keep + len(line) <= LOG_LIMIT:
+        disk.append(media.absolute(LOG), line, keep)
+        if not lines:
+            disk.sync_directory(media.path)
+        return
+    with Staging(media, disk) as staging:
+        if not is_copied:
+            name = _next_part(media, parts, len(line))
+            # Without the torn line, which no reader of a part allows.
+            replace_file(disk, media.absolute(name), b"".join(lines), staging.folder())
+        replace_file(disk, media.absolute(LOG), line, staging.folder())
+
+
+def _next_part(media: Media, parts: list[str], more: int) -> str:
+    number = int(parts[-1].rpartition(".")[2]) + 1 if parts else 1
+    if number > MAX_PARTS or more > LOG_LIMIT:
+        raise Refused(
+            f"the log of {media.path} has no room for a line of {more} bytes",
+            remedy="sync the store to a new folder, whose log begins anew, and keep this one for its log",
+            kind="log-full",
+        )
+    return f"{LOG}.{number}"
+
+
+def _lines_of_file(media: Media, name: str) -> list[bytes]:
+    return list(_whole_lines(_whole(media, name)))
+
+
+def _whole(media: Media, name: str) -> bytes:
+    """Return the bytes of a file of the log; none where it is not there. Raises Corrupt for too many."""
     try:
-        data = media.read(LOG, LOG_LIMIT)
+        return media.read(name, LOG_LIMIT)
     except NotFound:
-        data = b""
-    lines = list(_whole_lines(data))
-    previous = _hash(lines[-1]) if lines else FIRST
-    disk.append(media.absolute(LOG), _line(event, previous), sum(map(len, lines)))
-    if not lines:
-        disk.sync_directory(media.path)
+        return b""
 
 
 def rendered(events: Iterable[Event]) -> bytes:
@@ -82,11 +136,7 @@ def events(media: Media) -> list[Event]:
 
     Raises Corrupt (kind bad-log) for a line that is malformed or does not chain.
     """
-    try:
-        data = media.read(LOG, LOG_LIMIT)
-    except NotFound:
-        return []
-    return [event for event, _ in _lines(media, data)]
+    return [event for _, event, _ in _lines(media, _whole)]
 
 
 def hashes(media: Media) -> list[str]:
@@ -94,20 +144,36 @@ def hashes(media: Media) -> list[str]:
 
     Raises Corrupt as `events` does.
     """
-    try:
-        data = media.read(LOG, LOG_LIMIT)
-    except NotFound:
-        return []
-    return [_hash(line) for _, line in _lines(media, data)]
+    return [_hash(line) for _, _, line in _lines(media, _whole)]
 
 
 def before_damage(media: Media) -> list[tuple[Event, bytes]]:
     """Return the events before the first line that is malformed or does not chain, each with its line."""
     items: list[tuple[Event, bytes]] = []
     with suppress(Corrupt, NotFound):
-        for item in _lines(media, _first_bytes(media)):
-            items.append(item)
+        for _, event, line in _lines(media, _first_bytes):
+            items.append((event, line))
     return items
+
+
+def mended(media: Media) -> tuple[list[str], bytes]:
+    """Return the parts from the first damage on, and what the file `log` has to hold in their place: the lines of the
+    first of them that hold. Parts before the damage stay. Without one that is damaged: the lines of `log` that hold."""
+    names = files(media)
+    held: dict[str, list[bytes]] = {name: [] for name in names}
+    seen: list[str] = []
+
+    def read(media: Media, name: str) -> bytes:
+        seen.append(name)
+        return _first_bytes(media, name)
+
+    damaged = LOG
+    try:
+        for name, _, line in _lines(media, read):
+            held[name].append(line)
+    except (Corrupt, NotFound):
+        damaged = seen[-1]
+    return names[names.index(damaged) : -1], b"".join(held[damaged])
 
 
 def claims(media: Media) -> Iterator[Event]:
@@ -115,29 +181,44 @@ def claims(media: Media) -> Iterator[Event]:
 
     Nothing vouches for these events: they are for callers that check the signatures of what an event names.
     """
-    with suppress(Corrupt, NotFound):
-        for line in _whole_lines(_first_bytes(media)):
+    for name in files(media):
+        with suppress(Corrupt, NotFound):
+            for line in _whole_lines(_first_bytes(media, name)):
+                parsed = _parsed(line)
+                if parsed is not None:
+                    yield parsed[0]
+
+
+def _first_bytes(media: Media, name: str) -> bytes:
+    """The first LOG_LIMIT bytes of a file of the log, none of one that is not there: no reader takes more."""
+    try:
+        return b"".join(media.chunks(name, LOG_LIMIT))[:LOG_LIMIT]
+    except NotFound:
+        return b""
+
+
+def _lines(media: Media, read: Callable[[Media, str], bytes]) -> Iterator[tuple[str, Event, bytes]]:
+    """Yield the lines of all files, the oldest first, each with the name of its file and its event."""
+    previous, number = FIRST, 0
+    before: list[bytes] = []
+    for name in files(media):
+        data = read(media, name)
+        lines = list(_whole_lines(data))
+        if name == LOG and lines == before:
+            return  # the log was copied to the last part, and not begun anew yet
+        before = lines
+        for line in lines:
+            number += 1
             parsed = _parsed(line)
-            if parsed is not None:
-                yield parsed[0]
-
-
-def _first_bytes(media: Media) -> bytes:
-    """The first LOG_LIMIT bytes of the log: no reader takes more."""
-    return b"".join(media.chunks(LOG, LOG_LIMIT))[:LOG_LIMIT]
-
-
-def _lines(media: Media, data: bytes) -> Iterator[tuple[Event, bytes]]:
-    previous = FIRST
-    for number, line in enumerate(_whole_lines(data), 1):
-        parsed = _parsed(line)
-        if parsed is None:
-            raise _bad(media, number, "is malformed")
-        event, claimed = parsed
-        if claimed != previous:
-            raise _bad(media, number, "does not continue the line before")
-        previous = _hash(line)
-        yield event, line
+            if parsed is None:
+                raise _bad(media, name, number, "is malformed")
+            event, claimed = parsed
+            if claimed != previous:
+                raise _bad(media, name, number, "does not continue the line before")
+            previous = _hash(line)
+            yield name, event, line
+        if name != LOG and not data.endswith(b"\n"):
+            raise _bad(media, name, number + 1, "is cut")
 
 
 def _parsed(line: bytes) -> tuple[Event, str] | None:
@@ -167,11 +248,11 @@ def _is_event(event: Event) -> bool:
     )
 
 
-def _bad(media: Media, number: int, why: str) -> Corrupt:
+def _bad(media: Media, name: str, number: int, why: str) -> Corrupt:
     return Corrupt(
         f"line {number} of the log {why}",
         remedy="the refs hold without the log: find out who changed it, then run store-fsck --repair",
         kind="bad-log",
-        path=media.absolute(LOG),
+        path=media.absolute(name),
         actual=number,
     )

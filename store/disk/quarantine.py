@@ -1,7 +1,7 @@
 """`quarantine/`: damaged or misplaced things go here before something right takes their place.
 
-Nothing in quarantine is ever replaced or deleted by this program, and nothing in it is used unless its bytes hash to
-the id that is asked for. Names are those of FORMAT.md 2: `quarantine/<time>/<name>`.
+Nothing in quarantine is ever replaced, or deleted unless a person empties it (`gc --empty`), and nothing in it is used
+unless its bytes hash to the id that is asked for. Names are those of FORMAT.md 2: `quarantine/<time>/<name>`.
 """
 
 from __future__ import annotations

@@ -59,6 +59,15 @@ class Envelope:
         others = [s for s in self.signatures if s.kid != signature.kid]
         return replace(self, signatures=tuple(sorted([*others, signature], key=lambda s: s.kid)))
 
+    def joined(self, other: Envelope) -> Envelope:
+        """Return this envelope with the signatures of another one over the same payload that it lacks, as far as there
+        is room for them. Where both have one of a kid, its own stays."""
+        assert (self.content_type, self.payload) == (other.content_type, other.payload)
+        kids = {signature.kid for signature in self.signatures}
+        more = [signature for signature in other.signatures if signature.kid not in kids]
+        fitting = (*self.signatures, *more[: MAX_SIGNATURES - len(self.signatures)])
+        return replace(self, signatures=tuple(sorted(fitting, key=lambda s: s.kid)))
+
     def render(self) -> bytes:
         """Return the canonical bytes. Raises Invalid for more than MAX_SIGNATURES signatures."""
         if len(self.signatures) > MAX_SIGNATURES:

@@ -12,7 +12,8 @@ from functools import cached_property
 
 from store.disk import log
 from store.disk.media import Media
-from store.errors import Invalid, NotFound
+from store.errors import Invalid, NotFound, Unavailable
+from store.format.withdrawal import of_mission
 from store.ground.log_history import LogHistory, RefMove
 from store.takeoff.evidence import StoreEvidence
 from store.trust.root import SignedRoot
@@ -26,8 +27,12 @@ class EvidenceAsOf(StoreEvidence):
         self._at = at
 
     @cached_property
+    def _events(self) -> list[log.Event]:
+        return log.events(self.media)
+
+    @cached_property
     def _history(self) -> LogHistory:
-        return LogHistory.of(log.events(self.media))
+        return LogHistory.of(self._events)
 
     def _moves(self, mission: str) -> tuple[RefMove, ...]:
         return tuple(move for move in self._history.published(mission) if move.at <= self._at)
@@ -48,6 +53,26 @@ class EvidenceAsOf(StoreEvidence):
             )
         return f"{moves[-1].manifest}\n".encode()
 
+    def withdrawal(self, name: str) -> bytes:
+        """Return the file of a withdrawal, if by the log it was in effect then, and was about the manifest of then.
+
+        A later withdrawal may lie in its place, which is about that manifest too. Raise NotFound where none was, and
+        Unavailable where its file is gone.
+        """
+        then = [event for event in self._events if event.at <= self._at]
+        last = next((event for event in reversed(then) if event.event == "withdrawn" and _named(event) == name), None)
+        if last is None:
+            raise NotFound(f"by the log, {name} was not withdrawn by then", kind="missing")
+        mission = last.facts.get("mission")
+        moves = [e.facts["sequence"] for e in then if e.event in log.MOVES and e.facts["mission"] == mission]
+        if moves and type(upto := last.facts.get("sequence")) is int and moves[-1] > upto:
+            raise NotFound(f"by the log, {name} was published again by then", kind="missing")
+        try:
+            return super().withdrawal(name)
+        except NotFound as error:
+            text = f"by the log, {name} was withdrawn by then, and its file is gone"
+            raise Unavailable(text, remedy="take it from a copy of the store", kind="unreadable") from error
+
     def chain(self, after: int) -> Sequence[bytes]:
         """Return the root files that had taken effect by then, of version `after` + 1 and up."""
         files = []
@@ -59,6 +84,12 @@ class EvidenceAsOf(StoreEvidence):
                 break
             files.append(data)
         return files
+
+
+def _named(event: log.Event) -> str:
+    """Return the name of the withdrawal that an event tells of."""
+    mission, release = event.facts.get("mission"), event.facts.get("release")
+    return of_mission(str(mission)) if mission is not None else f"{release}.release"
 
 
 def check_pinned(pinned: SignedRoot, at: int) -> None:

@@ -8,9 +8,9 @@ could rely on an object that goes.
 A manifest, draft or pin that cannot be read might need any object, so it refuses the collection.
 
 A plan is a value; making it writes nothing. It is applied in this order: the log line comes first, because a manifest
-may be absent only if a line states its collection; then the objects are renamed into `trash/<time>/`, folder by
-folder, and leave the index. A crash at any point leaves objects that nothing needs in one place or the other, and the
-next collection goes on.
+may be absent only if a line states its collection; then the objects are renamed into `trash/<time>/`, folder by folder,
+and leave the index; what lies aside for long enough is deleted last. A crash at any point leaves objects that nothing
+needs in one place or the other, and the next collection goes on.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from functools import partial
 
 from store.disk import log
 from store.disk.index import Row, open_index_for_reading
-from store.disk.layout import DRAFTS, ORDERS, PINS, RESULTS, TRASH
+from store.disk.layout import DRAFTS, ORDERS, PINS, QUARANTINE, RESULTS, TRASH
 from store.disk.media import Media, object_path
 from store.disk.quarantine import present
-from store.disk.staging import empty
+from store.disk.staging import remove_tree
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.findings import Finding
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import ref_id
+from store.format.withdrawal import NAME as WITHDRAWAL
 from store.ground import orders, releases
 from store.ground.excerpt import first_few
 from store.ground.log_history import LogHistory
@@ -61,7 +62,7 @@ class GcPlan:
     """The effect of a collection. Numbers count objects; sizes are in bytes.
 
     `trash` has the objects that go. `manifests` are those of the log that are no longer kept. `young` counts the
-    objects that only the grace time spares. `folders` are the folders of the trash that are deleted for good.
+    objects that only the grace time spares. `folders` are those of trash and quarantine that are deleted for good.
     """
 
     trash: Need
@@ -71,15 +72,31 @@ class GcPlan:
     kept_bytes: int
     young: int
     young_bytes: int
-    folders: tuple[str, ...]
+    folders: tuple[Folder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of trash or quarantine: its path in the store, and how many things and bytes lie in it."""
+
+    path: str
+    things: int
+    bytes: int
 
 
 def plan_gc(
-    repository: Repository, rows: Rows, *, now: float, grace: float = GRACE, keep_last: int = KEEP_LAST
+    repository: Repository,
+    rows: Rows,
+    *,
+    now: float,
+    grace: float = GRACE,
+    keep_last: int = KEEP_LAST,
+    empty: bool = False,
 ) -> GcPlan:
     """Return the plan of a collection.
 
-    `now` is unix seconds, `grace` seconds; `rows` gives the index's rows of one folder of objects.
+    `now` is unix seconds, `grace` seconds; `rows` gives the index's rows of one folder of objects. With `empty`, all
+    that lies in trash and quarantine is deleted for good, whatever its age; else the trash that is due.
 
     Raise Refused if a manifest, draft or pin is missing or damaged, or if a thing among the missions is not a mission;
     Unavailable if all these failures are failures to read; Corrupt for a log with a damaged line.
@@ -106,11 +123,12 @@ def plan_gc(
                 what = "young"
             counts[what] += 1
             counts[f"{what}_bytes"] += size
-    media = repository.media
     folders = tuple(
-        name
-        for name in media.names_if_there(TRASH)
-        if _is_due(name, now, grace) and media.file_type(f"{TRASH}/{name}") == "directory"
+        _folder(repository.media, f"{where}/{name}")
+        for where in (TRASH, QUARANTINE)
+        for name in repository.media.names_if_there(where)
+        if (empty or (where == TRASH and _is_due(name, now, grace)))
+        and repository.media.file_type(f"{where}/{name}") == "directory"
     )
     # Young manifests too, because the older objects that they need may go; and lost manifests.
     given_up = tuple(sorted(all_named - kept_named))
@@ -129,14 +147,20 @@ def peeked_rows(media: Media) -> Iterator[Rows]:
 
 
 def collect(
-    repository: Repository, *, now: float, grace: float = GRACE, keep_last: int = KEEP_LAST, wait: bool = False
+    repository: Repository,
+    *,
+    now: float,
+    grace: float = GRACE,
+    keep_last: int = KEEP_LAST,
+    empty: bool = False,
+    wait: bool = False,
 ) -> GcPlan:
     """Plan and apply a collection alone with the store, and return the plan. It is durable on return.
 
     Raise as `plan_gc` and `writing` do.
     """
     with writing(repository, alone=True, wait=wait) as writer:
-        plan = plan_gc(repository, writer.index.rows, now=now, grace=grace, keep_last=keep_last)
+        plan = plan_gc(repository, writer.index.rows, now=now, grace=grace, keep_last=keep_last, empty=empty)
         _apply(plan, writer, now)
     return plan
 
@@ -169,13 +193,23 @@ def _apply(plan: GcPlan, writer: Writer, now: float) -> None:
             disk.sync_directory(folder)
             disk.sync_directory(media.absolute(f"objects/{first:02x}"))
             writer.index.commit(gone=ids)
-    for name in plan.folders:
-        folder = media.absolute(f"{TRASH}/{name}")
-        media.directory(f"{TRASH}/{name}")
-        empty(disk, folder)
-        disk.remove(folder)
-    if plan.folders:
-        disk.sync_directory(media.absolute(TRASH))
+    for one in plan.folders:
+        media.directory(one.path)  # raises if a link leads elsewhere
+        remove_tree(disk, media.absolute(one.path))
+    for where in sorted({os.path.dirname(one.path) for one in plan.folders}):
+        disk.sync_directory(media.absolute(where))
+
+
+def _folder(media: Media, path: str) -> Folder:
+    """Count what lies in a folder of trash or quarantine, where things of any kind may lie. No link is followed."""
+    media.directory(path)  # raises if a link leads elsewhere
+    things = size = 0
+    for top, folders, files in os.walk(media.absolute(path)):
+        things += len(folders) + len(files)
+        for name in files:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(top, name)).st_size
+    return Folder(path, things, size)
 
 
 def _is_due(name: str, now: float, grace: float) -> bool:
@@ -189,7 +223,8 @@ def _is_due(name: str, now: float, grace: float) -> bool:
 def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], keep_last: int) -> list[Need]:
     """Return the needs of everything that must stay. Raise Refused or Unavailable with every need that is unknown."""
     media = repository.media
-    for name in ("missions", log.LOG):
+    log_name = next((name for name in log.files(media) if present(media, name)), log.LOG)
+    for name in ("missions", log_name):
         if not present(media, name) and repository.evidence.root_versions():
             raise Refused(
                 f"{media.absolute(name)} is missing, so the needed objects are unknown",
@@ -212,6 +247,8 @@ def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], kee
         for id_ in ids[:keep_last]:
             mark(f"the log of {mission}", partial(need_of_stored, log.LOG, id_, repository.evidence))
     for name in media.names_if_there(DRAFTS):
+        if WITHDRAWAL.fullmatch(name):
+            continue  # it needs no object
         mark(f"{DRAFTS}/{name}", partial(_draft, repository, f"{DRAFTS}/{name}"))
     for name in media.names_if_there(releases.FOLDER):
         mark(f"{releases.FOLDER}/{name}", partial(_release, repository, f"{releases.FOLDER}/{name}"))

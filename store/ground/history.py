@@ -27,6 +27,7 @@ from store.ground.needs import UNKNOWN
 from store.ground.repository import Repository
 from store.ground.writer import check_fit, writing
 from store.takeoff.mission import Opened
+from store.takeoff.withdrawn import withdrawn
 from store.trust.root import TrustRoot, check_begun
 
 
@@ -125,7 +126,9 @@ def _planned(
     else:
         assert last is not None
         target = last
-    unchanged = current is not None and _content(target) == _content(current)
+    # What was withdrawn is published again: a later issue flies.
+    flies = current is not None and not withdrawn(repository.evidence, current).findings
+    unchanged = flies and current is not None and _content(target) == _content(current)
     if current is not None and unchanged:
         issue = current.manifest.issue
     else:

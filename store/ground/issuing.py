@@ -31,11 +31,14 @@ from store.format.manifest import (
     utc,
 )
 from store.format.ref import ref_id
+from store.format.withdrawal import AAD_LABEL as WITHDRAWAL_LABEL
+from store.format.withdrawal import of_mission
 from store.ground.log_history import LogHistory
 from store.ground.repository import Repository
 from store.ground.writer import Writer, check_fit, writing
 from store.takeoff.mission import Evidence, Opened
 from store.takeoff.verify import read_table
+from store.takeoff.withdrawn import parsed
 from store.trust.keys import PublicKey, Signer, sign
 from store.trust.review import require_code, signing_code
 from store.trust.root import SignedRoot, TrustRoot, check_begun, check_signer, count_signatures, count_signers
@@ -129,9 +132,10 @@ def last_issued(repository: Repository, mission: str) -> Opened | None:
 
 
 def highest_issued(repository: Repository, mission: str) -> tuple[int, int]:
-    """Return the highest (epoch, sequence) among the genuine manifests of a mission in the store; (0, 0) without any.
+    """Return the highest (epoch, sequence) among the genuine manifests of a mission in the store, and the one up to
+    which it was withdrawn; (0, 0) without any.
 
-    Manifests whose signer was revoked or removed since count too: aircraft have seen them.
+    What signers that were revoked or removed since have signed counts too: aircraft have seen it.
     """
     chain = [repository.first_trust_root().root]
     chain += [SignedRoot.parse(repository.evidence.root_file(version)).root for version in _later(repository)]
@@ -147,6 +151,11 @@ def highest_issued(repository: Repository, mission: str) -> tuple[int, int]:
             envelope = Envelope.parse(repository.evidence.object(id_, ENVELOPE_LIMIT), CONTENT_TYPE, PAYLOAD_LIMIT)
             if count_signers(envelope, chain[0].aad(AAD_LABEL), keys):
                 highest = max(highest, Manifest.parse(envelope.payload).issue.order)
+    with suppress(FlightbagError):
+        name = of_mission(mission)
+        envelope, value = parsed(repository.evidence.withdrawal(name), name)
+        if count_signers(envelope, chain[0].aad(WITHDRAWAL_LABEL), keys):
+            highest = max(highest, value.order)
     return highest
 
 

@@ -14,7 +14,7 @@ from store.disk import log
 from store.disk.droppings import is_dropping
 from store.disk.locks import exclusive
 from store.disk.objects import inserting
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.format.cose import Envelope
 from store.format.entries import SEGMENT
 from store.format.host import require_host_class
@@ -22,10 +22,11 @@ from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
 from store.format.ref import REF_SIZE, ref_id
 from store.format.release import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Approval, Release
+from store.format.withdrawal import of_release
 from store.ground.repository import Repository
 from store.takeoff.verify import parse_release, read_release
 from store.trust.keys import Signer, sign
-from store.trust.review import require_code, signing_code
+from store.trust.review import digest_of_payload, require_code, signing_code
 from store.trust.root import TrustRoot, check_signer, count_signatures
 
 FOLDER = "trust/releases"
@@ -83,14 +84,14 @@ def add(repository: Repository, data: bytes) -> ObjectId:
     """Add a release to a store, durably. Return its object id.
 
     Raise Untrusted unless the role release of the store's newest trust root has signed it, Conflict if the store has
-    another valid release of that name.
+    another valid release of that name, Refused for one that was withdrawn.
     """
     _, release = parsed(data)
     if is_dropping(release.name):  # the file would be passed over
         raise Invalid(f"{release.name} cannot be the name of a release", remedy="make the release with another name")
     id_ = ObjectId.of(data)
     with repository.locked(), exclusive(repository.media.path, repository.disk, "trust", "the releases", timeout=60):
-        parse_release(data, repository.trust_root().root)
+        require_standing(repository, parse_release(data, repository.trust_root().root))
         present = listed(repository).get(release.name, id_)
         if present != id_ and not _may_replace(repository, present, data):
             text = f"the store has another release {release.name}, the object {present}"
@@ -105,11 +106,24 @@ def add(repository: Repository, data: bytes) -> ObjectId:
     return id_
 
 
+def require_standing(repository: Repository, one: Release) -> None:
+    """Raise Refused (kind withdrawn) for a release in whose place under withdrawn/ anything lies, whoever signed it: no
+    mission that names it flies."""
+    digest = digest_of_payload(Envelope(CONTENT_TYPE, one.render()))
+    with suppress(NotFound):
+        repository.evidence.withdrawal(of_release(digest))
+        raise Refused(
+            f"the release {one.name} was withdrawn",
+            remedy="make it again with `flightbag release new`, and have it signed",
+            kind="withdrawn",
+        )
+
+
 def _may_replace(repository: Repository, present: ObjectId, data: bytes) -> bool:
     """Return whether a release may replace the present one: it has the same payload, or the present one is invalid."""
     try:
         present_data = repository.evidence.object(present, ENVELOPE_LIMIT)
-        parse_release(present_data, repository.trust_root().root)
+        require_standing(repository, parse_release(present_data, repository.trust_root().root))
         return parsed(present_data)[0].payload == parsed(data)[0].payload
     except Unavailable:
         raise
@@ -132,17 +146,18 @@ def approving(
 ) -> tuple[tuple[ObjectId, ...], tuple[Approval, ...]]:
     """Return the releases that give these approvals, and the approvals that no release gives.
 
-    Of several releases with an approval, the last issued one is returned. A release that does not verify under `root`
-    approves nothing. Raise Unavailable if a release cannot be read.
+    Of several releases with an approval, the last issued one is returned. A release that does not verify under `root`,
+    or that was withdrawn, approves nothing. Raise Unavailable if a release cannot be read.
     """
     valid: list[tuple[int, ObjectId, frozenset[Approval]]] = []
     for id_ in listed(repository).values():
         try:
             one = read_release(repository.evidence, id_, root)
+            require_standing(repository, one)
         except Unavailable:
             raise
         except FlightbagError:
-            continue  # lost, or signed by a revoked key: an audit and the takeoff check report it
+            continue  # lost, withdrawn, or signed by a revoked key: an audit and the takeoff check report it
         valid.append((one.issued_at, id_, frozenset(one.approvals)))
     valid.sort(reverse=True)
     used: set[ObjectId] = set()

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from store.disk import log
 from store.disk.durable import Disk
+from store.disk.layout import DRAFTS, WITHDRAWN
 from store.disk.locks import SharedLock, exclusive
 from store.disk.media import FileStamp, object_path
 from store.disk.medium import check_file_sizes
@@ -31,7 +32,7 @@ from store.format.cbor import load
 from store.format.entries import TABLE_LIMIT
 from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.ref import ref_id
-from store.ground import orders, receipts
+from store.ground import drafts, orders, receipts, withdrawals
 from store.ground.fanout import Fanout, Feed
 from store.ground.repository import Repository, SmallFile
 from store.ground.seen import Look, Seen
@@ -168,11 +169,16 @@ def plan_sync(
         else:
             moves.append(move)
         _add_closure(source, opened, wanted, last)
-    files: tuple[SmallFile, ...] = ()
+    judging = (judge or source_root).root
+    carried = [*unchanged, *newer, *(move.mission for move in moves)]
+    files = withdrawals.to_bring(source, target, carried, judging)
     if not missions:
-        files, needed = orders.to_bring(source, target)
-        files += receipts.to_bring(source, target, source_root.root)
+        pointers, needed = orders.to_bring(source, target)
+        brought = drafts.to_bring(source, target, judging)
+        files += (*pointers, *receipts.to_bring(source, target, source_root.root), *brought.files)
         wanted.update(needed.items())
+        wanted.update(brought.objects.items())
+        refused += brought.refused
     for objects in same.values():
         wanted |= objects
     for manifest in last:
@@ -497,7 +503,7 @@ def publish(plan: SyncPlan, source: Repository, destination: Repository) -> None
     """Bring the trust roots, place the small files and move the refs of a plan, whose objects are durable before."""
     for version in plan.roots:
         _bring_root(version, source, destination)
-    destination.place(plan.files)
+    _place(plan.files, destination)
     for move in plan.moves:
         _move(move, destination)
 
@@ -518,6 +524,19 @@ def _bring_root(version: int, source: Repository, destination: Repository) -> No
                     kind="bad-trust-chain",
                 )
         put_into_effect(destination, version, data, at=int(time.time()))
+
+
+def _place(files: Sequence[SmallFile], destination: Repository) -> None:
+    """Place small files. Withdrawals and drafts are compared again with what is there by now, behind their locks."""
+    receivers = {WITHDRAWN: withdrawals.receive, DRAFTS: drafts.receive}
+    plain = []
+    for file in files:
+        receive = receivers.get(os.path.dirname(file.name))
+        if receive is None:
+            plain.append(file)
+        else:
+            receive(destination, file, at=int(time.time()))
+    destination.place(plain)
 
 
 def _move(move: Move, destination: Repository) -> None:

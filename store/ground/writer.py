@@ -20,10 +20,9 @@ from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.ground.excerpt import first_few
 from store.ground.repository import Repository
 from store.ground.upkeep import absorb, absorb_manifest, rebuild
-from store.takeoff.clock import Moment
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.mission import Binding, Opened
-from store.takeoff.verify import check_binding
+from store.takeoff.mission import Opened
+from store.takeoff.verify import check_for_all
 
 
 @contextmanager
@@ -183,7 +182,7 @@ class _EvidenceWithNewObjects(StoreEvidence):
 
 def check_fit(evidence: StoreEvidence, opened: Opened, mission: str) -> None:
     """Raise Refused for a manifest that step E refuses for every aircraft, with the findings."""
-    unfit = check_binding(evidence, opened, mission, Binding(proof=False), Moment.of_issue(opened.manifest))
+    unfit = check_for_all(evidence, opened, mission)
     if unfit:
         raise Refused(
             f"no aircraft could fly this manifest of {mission}: " + "; ".join(finding.message for finding in unfit),

@@ -22,16 +22,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from store.disk.droppings import is_dropping
-from store.disk.layout import DRAFTS, MISSIONS, ORDERS, RESULTS, TMP, TOML, TOML_LIMIT, TRUST
-from store.disk.log import LOG, LOG_LIMIT
+from store.disk.layout import DRAFTS, MISSIONS, ORDERS, RESULTS, SMALL_FILES, TMP, TOML, TOML_LIMIT, TRUST, WITHDRAWN
+from store.disk.log import LOG, LOG_LIMIT, PART
+from store.disk.log import files as files_of_log
 from store.disk.media import FOLDER_LIMIT, OBJECTS, SHARD_LIMIT, Media, object_path
+from store.disk.quarantine import present
 from store.errors import Conflict, Corrupt, FlightbagError, NoStore, Unavailable
-from store.format import manifest
+from store.format import manifest, withdrawal
 from store.format.cose import Envelope
 from store.format.entries import TABLE_LIMIT
 from store.format.ids import ObjectId, is_hex
 from store.format.manifest import ENVELOPE_LIMIT, Manifest
 from store.format.order import ORDER_LIMIT
+from store.format.receipt import RECEIPT_LIMIT
 from store.format.ref import REF_SIZE, ref_id
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, held, plan_sync, publish
@@ -46,16 +49,17 @@ _SMALL: tuple[tuple[re.Pattern[str], int], ...] = tuple(
         (rf"missions/{_ID}", REF_SIZE),
         (r"trust/[1-9][0-9]{0,17}\.root\.cbor", ROOT_FILE_LIMIT),
         (r"trust/releases/[A-Za-z0-9._-]{1,64}", REF_SIZE),
-        (rf"drafts/{_ID}", ENVELOPE_LIMIT),
+        (rf"drafts/(?:{_ID}|{withdrawal.NAME.pattern})", ENVELOPE_LIMIT),
         (rf"(?:orders|results)/{_HEX}", REF_SIZE),
-        (rf"receipts/{_HEX}", 8192),
-        (rf"withdrawn/(?:releases/)?(?:{_HEX}|{_ID})", ENVELOPE_LIMIT),
+        (rf"receipts/{_HEX}", RECEIPT_LIMIT),
+        (rf"withdrawn/(?:{withdrawal.NAME.pattern})", withdrawal.FILE_LIMIT),
     )
 )
 # The most objects of a listing, and the most bytes of a mirror: what a hostile listing takes of memory and disk.
 _OBJECTS, _BYTES = 2_000_000, 2**30
-# Folders that a transport need not list.
-_FOLDERS = ("drafts", "missions", OBJECTS, "orders", "receipts", "results", "trust", "withdrawn")
+# The folders of a store that a sync judges by, and what lies in them.
+_FOLDERS = (OBJECTS, *SMALL_FILES, "trust/releases")
+LISTED = ("*", f"{OBJECTS}/*/*", *(f"{folder}/*" for folder in _FOLDERS))
 
 
 class Listed(NamedTuple):
@@ -74,7 +78,7 @@ class Far(Protocol):
         """The name for messages."""
 
     def listing(self) -> Iterator[Listed]:
-        """Yield what lies in the folders of the far store and at its top, in any order; nothing where none exists."""
+        """Yield what lies at the places `LISTED` of the far store, in any order; nothing where none exists."""
 
     def fetch(self, files: Mapping[str, int], folder: str) -> None:
         """Bring these files into a local folder, each under its name; one that has more bytes than the number given,
@@ -144,7 +148,7 @@ def mirrored(far: Far, local: Media | None = None, missions: Sequence[str] = ())
         if mirror.exists:
             for name in (MISSIONS, OBJECTS, TRUST):
                 os.mkdir(os.path.join(mirror.folder, name))
-            small = {name: size for name, size in mirror.files.items() if name != LOG}
+            small = {name: size for name, size in mirror.files.items() if not _is_log(name)}
             _fetch(mirror, small)
             with mirror.opened() as repository:
                 assert repository is not None
@@ -178,9 +182,9 @@ def _list(mirror: Mirror) -> None:
                 mirror.objects[ObjectId.parse(text)] = size
             elif size is None and not is_folder and len(rest) <= 2:
                 raise _no_folder(mirror.far, name)
-        elif size is None and (name in _FOLDERS or name == "trust/releases" or name == "withdrawn/releases"):
+        elif size is None and name in _FOLDERS:
             raise _no_folder(mirror.far, name)
-        elif (limit := _limit(name)) is not None or name == LOG:
+        elif (limit := _limit(name)) is not None or _is_log(name):
             mirror.files[name] = size if size is not None and size <= (limit or LOG_LIMIT) else None
         elif not rest:
             other.append(name)
@@ -192,6 +196,10 @@ def _list(mirror: Mirror) -> None:
             kind="bad-store",
             path=mirror.far.name,
         )
+
+
+def _is_log(name: str) -> bool:
+    return name == LOG or PART.fullmatch(name) is not None
 
 
 def _limit(name: str) -> int | None:
@@ -304,14 +312,18 @@ def apply_push(plan: SyncPlan, source: Repository, mirror: Mirror, progress: Cal
         if not (plan.roots or plan.files or plan.moves):
             return
         _check_unchanged(plan, mirror)
-        names = [LOG] if LOG in mirror.files else []
+        names = [name for name in mirror.files if _is_log(name)]
         _fetch(mirror, {name: mirror.files[name] for name in names})
         with Repository.open(mirror.folder) as target:
             publish(plan, source, target)
             roots = [f"trust/{version}.root.cbor" for version in plan.roots]
             refs = [f"{MISSIONS}/{move.mission}" for move in plan.moves]
             # The log first: an audit takes a root or a ref without its line for one that somebody planted.
-            far.publish([LOG, *roots, *(file.name for file in plan.files), *refs], mirror.folder)
+            logs = [name for name in files_of_log(target.media) if name == LOG or name not in mirror.files]
+            small = [file.name for file in plan.files if present(target.media, file.name)]
+            # A draft that a signature of the far store completed has taken effect.
+            small += [file.name.replace(DRAFTS, WITHDRAWN, 1) for file in plan.files if file.name not in small]
+            far.publish([*logs, *roots, *small, *refs], mirror.folder)
 
 
 def _check_unchanged(plan: SyncPlan, mirror: Mirror) -> None:

@@ -38,6 +38,7 @@ from store.disk.layout import (
     TMP,
     TOML,
     TOML_LIMIT,
+    WITHDRAWN,
     check_format,
     check_free,
 )
@@ -51,6 +52,7 @@ from store.errors import Conflict, Corrupt, FlightbagError, NoStore, NotFound, U
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
 from store.format.ref import REF_SIZE
+from store.format.withdrawal import NAME as WITHDRAWAL
 from store.ground.repository import Repository, SmallFile
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
 from store.remotes.delta import LARGEST, applied
@@ -76,7 +78,13 @@ _SMALL = (
     # For a plain tar: a store writes a log of its own.
     (re.compile(log.LOG), _LOG_LIMIT),
     (re.compile(r"trust/[1-9][0-9]{0,17}\.root\.cbor"), ROOT_FILE_LIMIT),
-    (re.compile(rf"(?:{DRAFTS}|{ORDERS}|{RESULTS}|{RECEIPTS})/[a-z0-9][a-z0-9-]{{0,63}}"), ENVELOPE_LIMIT),
+    (
+        re.compile(
+            rf"(?:{DRAFTS}|{ORDERS}|{RESULTS}|{RECEIPTS})/[a-z0-9][a-z0-9-]{{0,63}}|"
+            rf"(?:{DRAFTS}|{WITHDRAWN})/(?:{WITHDRAWAL.pattern})"
+        ),
+        ENVELOPE_LIMIT,
+    ),
     (re.compile(rf"{MISSIONS}/{MISSION_ID.pattern}"), REF_SIZE),
 )
 _MARK = re.compile(r"[1-9][0-9]{0,4}")

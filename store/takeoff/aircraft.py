@@ -22,10 +22,11 @@ Beside the slots lies the key of the aircraft, which signs receipts (FORMAT.md 5
 
 Five functions write. `enrol` makes the state, and where there is one keeps what it remembers. `check` writes a newer
 trust root as soon as the chain holds, because its revocations count from then on whatever becomes of the mission, and
-writes the rest after every step has passed. `consume` is called after landing; it takes only flights that had a GO,
-because it cannot be undone. `prove` records that an engine, which nobody had run, agrees with its map on this aircraft
-(see `fidelity`); it accepts no mission. `lower_floor` is for a person at the aircraft, after a wrong time drove the
-floor up. A restore of both slots to an older copy goes unnoticed: only a counter in hardware could show it.
+withdrawals likewise once they hold; it writes the rest after every step has passed. `consume` is called after landing;
+it takes only flights that had a GO, because it cannot be undone. `prove` records that an engine, which nobody had run,
+agrees with its map on this aircraft (see `fidelity`); it accepts no mission. `lower_floor` is for a person at the
+aircraft, after a wrong time drove the floor up. A restore of both slots to an older copy goes unnoticed: only a counter
+in hardware could show it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from store.disk.layout import KEY, OF_STATE, SLOTS, TOML, open_store, store_abov
 from store.disk.locks import exclusive
 from store.disk.media import Media
 from store.disk.staging import list_names
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, Untrusted
 from store.findings import COPY_AGAIN, Finding
 from store.format.cbor import INT_MAX
 from store.format.ids import DIGEST_SIZE, derive
@@ -447,6 +448,13 @@ def _judged(
         stored = _write(folder, disk, replace(stored, state=stored.state.with_root(newest, now=given.now)))
     binding = replace(given, aircraft=stored.state.id, host=stored.state.host, state=stored.state)
     verdict = verify_mission(evidence, mission, stored.state.root, binding)
+    try:
+        seen = stored.state.with_withdrawals(verdict.withdrawals)
+    except Refused as error:  # beside what is found already, which says more
+        full = Finding.of(error, step="E")
+        return stored, replace(verdict, findings=(*verdict.findings, full), mission=None)
+    if seen != stored.state:
+        stored = _write(folder, disk, replace(stored, state=seen))
     if verdict.mission is not None and verdict.mission.trust_root.digest != stored.state.root.root.digest:
         text = "a second read of the trust chain gave another trust root than the first"
         raise Unavailable(text, remedy="check again; the medium is failing", kind="unreadable")

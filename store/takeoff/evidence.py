@@ -9,12 +9,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
+from store.disk.layout import WITHDRAWN
 from store.disk.media import CHUNK, FileStamp, Media, object_path
 from store.disk.medium import Reading
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.format.ref import REF_SIZE
+from store.format.withdrawal import FILE_LIMIT, NAME
 from store.takeoff.mission import Outcome
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, advance
 
@@ -96,6 +98,11 @@ class StoreEvidence:
             text = f"{self.media.path} has no mission {mission}"
             remedy = f"{self._instead_of(mission)}, or sync {mission} to this store"
             raise error.restated(text, remedy=remedy, mission=mission) from error
+
+    def withdrawal(self, name: str) -> bytes:
+        if not NAME.fullmatch(name):
+            raise NotFound(f"{name[:80]!r} is not the name of a withdrawal", kind="missing")
+        return self.media.read(f"{WITHDRAWN}/{name}", FILE_LIMIT)
 
     def chain(self, after: int) -> Sequence[bytes]:
         versions = self._roots_after(after)

@@ -14,6 +14,7 @@ from store.format.cose import Envelope
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.format.manifest import CONTENT_TYPE, Manifest, MissionFacts
+from store.format.withdrawal import Withdrawal
 from store.trust.review import signing_code
 from store.trust.root import TrustRoot
 
@@ -42,6 +43,11 @@ class Evidence(Protocol):
 
     def first_root(self) -> bytes:
         """Return the file of the store's trust root 1. Nothing vouches for it: it serves to explain a refusal."""
+        ...
+
+    def withdrawal(self, name: str) -> bytes:
+        """Return the bytes of the file with the withdrawal of this name (see `store.format.withdrawal`), at most
+        FILE_LIMIT of them. Raise NotFound where nothing of that name is withdrawn."""
         ...
 
     def object(self, id_: ObjectId, limit: int) -> bytes:
@@ -136,6 +142,7 @@ class Verdict:
     `objects` and `bytes` measure the closure. `not_judged` names the facts that the check was not asked about, or could
     not judge. `judged_at` is the time by a trusted clock at which expiry and the age of the imagery were judged, None
     where they were not. `from_medium` is whether every object was read from the medium, past the page cache.
+    `withdrawals` are those of the mission and of its releases that hold: an aircraft remembers them.
     """
 
     mission_id: str
@@ -146,6 +153,7 @@ class Verdict:
     not_judged: tuple[str, ...] = ()
     judged_at: int | None = None
     from_medium: bool = False
+    withdrawals: tuple[Withdrawal, ...] = ()
 
     @property
     def go(self) -> bool:

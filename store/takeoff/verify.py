@@ -8,8 +8,9 @@ The steps have the letters of FORMAT.md 7, and run in this order. All failures o
  D  the payload is canonical; the entry table has the signed id and size, is canonical, and its entries have the
     signed count, Merkle root and number of missing tiles; the identity is theirs
  E  the manifest is for this mission, aircraft and host class; the takeoff is inside the area; the time is right (see
-    `clock`) and its lifetime is what the root allows; it is of the root's epoch, and not of an older root; what nobody
-    measured of its engines this aircraft has proven (see `fidelity`)
+    `clock`) and its lifetime is what the root allows; it is of the root's epoch, and not of an older root; neither it
+    nor a release of it was withdrawn (see `withdrawn`); what nobody measured of its engines this aircraft has proven
+    (see `fidelity`)
  F  every object of the closure is a regular file of the exact size and hash
  G  in operator mode, on the ground: the tiles of the area are those that the mission was built from
 
@@ -45,6 +46,7 @@ from store.takeoff.engines import engine_for, engines_of
 from store.takeoff.fidelity import check_proofs
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
 from store.takeoff.quality import without_landmarks, without_recall
+from store.takeoff.withdrawn import withdrawn
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
 
 WRONG_EPOCH = "the mission is of another epoch than the trust root"
@@ -310,6 +312,12 @@ def check_binding(
     )
 
 
+def check_for_all(evidence: Evidence, opened: Opened, mission: str) -> tuple[Finding, ...]:
+    """Return the findings of step E that every aircraft has, whenever it looks: no medium need carry such a mission."""
+    fit_ = check_binding(evidence, opened, mission, Binding(proof=False), Moment.of_issue(opened.manifest))
+    return (*fit_, *withdrawn(evidence, opened).findings)
+
+
 def _misfits(opened: Opened, aboard: str | None) -> Iterator[tuple[str, str, str]]:
     """Yield how the host classes of the mission and of the aircraft do not fit its engines and indexes (FORMAT 4.5):
     a text, the class or the classes at hand, and the need."""
@@ -414,6 +422,8 @@ def verify_mission(
         return Verdict(mission, opened, None, not_judged=(*binding.not_judged, *filter(None, doubts)))
     moment = moment_of(opened, binding)
     findings = list(check_binding(evidence, opened, mission, binding, moment))
+    was_withdrawn = withdrawn(evidence, opened, binding.state)
+    findings += was_withdrawn.findings
     closure = opened.closure()
     findings += check_closure(evidence, opened)
     if operator is not None:
@@ -443,6 +453,7 @@ def verify_mission(
         ),
         None if moment.clock is None else moment.at,
         evidence.reading.from_medium,
+        was_withdrawn.holding,
     )
 
 

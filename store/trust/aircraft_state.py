@@ -15,13 +15,16 @@ Pure: bytes come in and go out. `takeoff.aircraft` keeps the two slots on disk (
 A proof says that an engine, which nobody had run before, agreed with its map on this machine (`takeoff.fidelity`). It
 is of bytes and of the machine: no root and no mission ends it, another host class does.
 
+A withdrawal that was seen stays seen, also when the next stick lacks it: of a mission until a newer manifest passes
+every step or a new epoch begins, of a release for good.
+
 Laws: `AircraftState.parse(s.render()) == s`, and only canonical bytes parse. Nothing but `consuming` adds a consumed
 flight, and nothing takes one away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,33 +33,49 @@ from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
 from store.format.host import NEED, objection, require_host_class
 from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MISSION_ID, SKEW, TIME_MAX, Manifest, utc
+from store.format.withdrawal import Withdrawal, of_release
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 FORMAT = 1
-# The four bounds below fit into it.
+# The bounds below fit into it.
 STATE_LIMIT = 6 * 2**20
 MAX_MISSIONS = 10_000
 MAX_ACCEPTED = 10_000
 MAX_CONSUMED = 50_000
 MAX_PROOFS = 10_000
+MAX_RELEASES = 1_000
 _NEAREST = 3
 _FORGET_PROOFS = (
     "enrol the aircraft again (flightbag aircraft enrol --again) with another host class, then with its own: that "
     "forgets the proofs; then probe the missions that it is to fly"
 )
+_NEW_EPOCH = "give the trust domain a new epoch: the missions before it are forgotten"
 _NEW_FOLDER = "give the trust domain a new epoch, and enrol the aircraft in a new folder: no mission before it flies"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The last manifest of a mission that passed every step: its epoch and sequence, and the BLAKE3 of its payload."""
+    """The last manifest of a mission that passed every step: its epoch and sequence, and the BLAKE3 of its payload.
+
+    `digest` is b"" where the aircraft has seen a withdrawal since: none up to this (epoch, sequence) flies.
+    """
 
     epoch: int
     sequence: int
     digest: bytes
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The (epoch, sequence)."""
+        return self.epoch, self.sequence
+
+    @property
+    def rank(self) -> tuple[int, int, bool, bytes]:
+        """The order of which of two is remembered: a withdrawal before an acceptance of the same sequence."""
+        return self.epoch, self.sequence, not self.digest, self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,7 @@ class AircraftState:
     flight is both. `issued` is the latest time of issue, in unix seconds, of the roots and manifests that the aircraft
     accepted in the epoch of `root`. `clock` is the latest reading of a trusted clock that a mission's end bounds. Both
     are 0 where there is none. `proofs` are the digests, 32 bytes each, of what was proven aboard (FORMAT.md 10.5).
+    `releases` are the digests of the payloads of releases that were withdrawn, ascending.
     """
 
     id: str
@@ -79,6 +99,7 @@ class AircraftState:
     issued: int
     clock: int
     proofs: tuple[bytes, ...] = ()
+    releases: tuple[bytes, ...] = ()
 
     @property
     def floor(self) -> int:
@@ -109,6 +130,7 @@ class AircraftState:
                 "issued": self.issued,
                 "clock": self.clock,
                 "proofs": list(self.proofs),
+                "releases": list(self.releases),
             }
         )
         self.parse(data)
@@ -137,7 +159,8 @@ class AircraftState:
             consumed=consumed,
             issued=fields.integer("issued", 0, TIME_MAX),
             clock=fields.integer("clock", 0, TIME_MAX),
-            proofs=_proofs(fields.array("proofs", 0, MAX_PROOFS)),
+            proofs=_digests(fields.array("proofs", 0, MAX_PROOFS), "state.proofs"),
+            releases=_digests(fields.array("releases", 0, MAX_RELEASES), "state.releases"),
         )
         fields.end()
         if wrong := objection(state.host):
@@ -149,10 +172,12 @@ class AircraftState:
         """Yield why this aircraft refuses a genuine manifest: (kind of finding, message, expected, actual) each."""
         facts, issue = manifest.mission, manifest.issue
         last = self.missions.get(facts.id)
-        if last is not None and issue.order < (last.epoch, last.sequence):
+        if last is not None and not last.digest:
+            last = None  # a withdrawal: `takeoff.withdrawn` tells of it
+        if last is not None and issue.order < last.order:
             text = f"the aircraft has accepted a newer issue of the mission, of sequence {last.sequence}"
             yield "rolled-back", text, last.sequence, issue.sequence
-        elif last is not None and issue.order == (last.epoch, last.sequence):
+        elif last is not None and issue.order == last.order:
             digest = payload_digest(manifest)
             if digest != last.digest:
                 text = f"the aircraft has accepted another mission of the same sequence {last.sequence}"
@@ -184,9 +209,7 @@ class AircraftState:
         accepted = tuple(sorted({*self.accepted, facts.flight}))
         ends = issue.expires_at is not None or manifest.coverage.ages
         if len(missions) > MAX_MISSIONS:
-            raise _full(
-                "missions", MAX_MISSIONS, "give the trust domain a new epoch: the missions before it are forgotten"
-            )
+            raise _full("missions", MAX_MISSIONS, _NEW_EPOCH)
         if len(accepted) > MAX_ACCEPTED:
             raise _full("accepted flights", MAX_ACCEPTED, "consume the flights that were flown")
         return replace(
@@ -196,6 +219,33 @@ class AircraftState:
             issued=max(self.issued, issue.issued_at),
             clock=max(self.clock, now if ends else 0),
         )
+
+    def withdrawn(self, name: str) -> tuple[int, int] | None:
+        """Return up to which (epoch, sequence) the aircraft has seen a mission withdrawn, (0, 0) for a release, None
+        where it has seen nothing. `name` is that of the withdrawal (`store.format.withdrawal`)."""
+        last = self.missions.get(name.removesuffix(".mission"))
+        if last is not None and not last.digest:
+            return last.order
+        return (0, 0) if any(of_release(digest) == name for digest in self.releases) else None
+
+    def with_withdrawals(self, withdrawals: Iterable[Withdrawal]) -> Self:
+        """Return the state that remembers withdrawals, which hold under its trust root: the same state if that changes
+        nothing. Those of a mission are remembered in the epoch of the root, which ends them. Raises Refused for more
+        than the state can hold."""
+        missions, releases = dict(self.missions), {*self.releases}
+        for one in withdrawals:
+            if one.release:
+                releases.add(one.release)
+            elif one.epoch == self.root.root.epoch:
+                seen = Acceptance(one.epoch, one.sequence, b"")
+                missions[one.mission] = max(seen, missions.get(one.mission, seen), key=lambda last: last.rank)
+        if (missions, releases) == (self.missions, {*self.releases}):
+            return self
+        if len(missions) > MAX_MISSIONS:
+            raise _full("missions", MAX_MISSIONS, _NEW_EPOCH)
+        if len(releases) > MAX_RELEASES:
+            raise _full("withdrawn releases", MAX_RELEASES, _NEW_FOLDER)
+        return replace(self, missions=missions, releases=tuple(sorted(releases)))
 
     def proving(self, held: Collection[bytes], failed: Collection[bytes]) -> Self:
         """Return the state with the proofs that a probe gave, and without those that it refuted: the same state if that
@@ -296,12 +346,15 @@ class AircraftState:
                 issued = max(side.issued for side in (state, one) if side.root.root.epoch == newest.root.epoch)
                 missions = dict(state.missions)
                 for id_, last in one.missions.items():
-                    missions[id_] = max(last, missions.get(id_, last))
-                state = replace(replace(state, missions=missions).with_root(newest), issued=issued)
+                    missions[id_] = max(last, missions.get(id_, last), key=lambda one: one.rank)
+                releases = tuple(sorted({*state.releases, *one.releases}))
+                state = replace(state, missions=missions, releases=releases)
+                state = replace(state.with_root(newest), issued=issued)
         for what, count, most in (
             ("missions", len(state.missions), MAX_MISSIONS),
             ("accepted flights", len(state.accepted), MAX_ACCEPTED),
             ("consumed flights", len(state.consumed), MAX_CONSUMED),
+            ("withdrawn releases", len(state.releases), MAX_RELEASES),
         ):
             if count > most:
                 raise _full(what, most, _NEW_FOLDER)
@@ -324,10 +377,10 @@ def _flights(items: list[Any], where: str) -> tuple[str, ...]:
     return tuple(items)
 
 
-def _proofs(items: list[Any]) -> tuple[bytes, ...]:
+def _digests(items: list[Any], where: str) -> tuple[bytes, ...]:
     if not all(type(item) is bytes and len(item) == DIGEST_SIZE for item in items):
-        raise Corrupt("state.proofs holds something else than digests", kind="bad-field", field="state.proofs")
-    ascending(items, "state.proofs")
+        raise Corrupt(f"{where} holds something else than digests", kind="bad-field", field=where)
+    ascending(items, where)
     return tuple(items)
 
 
@@ -338,6 +391,6 @@ def _row(item: object) -> tuple[str, Acceptance]:
         )
     id_, epoch, sequence, digest = item
     valid = MISSION_ID.fullmatch(id_) and 1 <= epoch <= INT_MAX and 1 <= sequence <= INT_MAX
-    if not valid or len(digest) != DIGEST_SIZE:
+    if not valid or len(digest) not in (0, DIGEST_SIZE):
         raise Corrupt(f"the item {id_[:80]!r} of state.missions is not valid", kind="bad-field", field="state.missions")
     return id_, Acceptance(epoch, sequence, digest)

@@ -150,6 +150,17 @@ class RootDraft:
             )
         return replace(self, envelope=sign(self.envelope, signer, self.root.aad(AAD_LABEL)))
 
+    def joined(self, other: RootDraft) -> Self:
+        """Return the draft with the signatures that another copy of it got. Raises Conflict for another draft."""
+        if (self.before, self.envelope.payload) != (other.before, other.envelope.payload):
+            raise Conflict(
+                f"they are two drafts: of trust root {self.root.version} with the code {self.code}, and of trust root "
+                f"{other.root.version} with the code {other.code}",
+                remedy="decide for one of them, and have that one signed by everybody",
+                kind="other-draft",
+            )
+        return replace(self, envelope=self.envelope.joined(other.envelope))
+
     def signed_root(self) -> SignedRoot:
         """Return the signed root. Raises Untrusted (kind threshold) unless both thresholds are met."""
         lacking = [one for one in self.signatures() if not one.enough]
@@ -297,6 +308,12 @@ def complete(draft: RootDraft, newest: SignedRoot | None) -> SignedRoot:
 
     Raises Conflict (kind stale-draft) where the draft follows another root, Untrusted where signatures are missing.
     """
+    require_follows(draft, newest)
+    return draft.signed_root()
+
+
+def require_follows(draft: RootDraft, newest: SignedRoot | None) -> None:
+    """Raise Conflict (kind stale-draft) unless the draft follows `newest`, the newest root of the store."""
     expected = None if draft.before is None else draft.before.root.digest
     actual = None if newest is None else newest.root.digest
     if expected != actual:
@@ -307,4 +324,3 @@ def complete(draft: RootDraft, newest: SignedRoot | None) -> SignedRoot:
             remedy="make the change again in a new draft",
             kind="stale-draft",
         )
-    return draft.signed_root()

@@ -8,7 +8,7 @@ bytes that have this code are the bytes that are signed.
 from __future__ import annotations
 
 from store.errors import Refused
-from store.format import manifest, release
+from store.format import manifest, release, withdrawal
 from store.format.code import read_code, short_code
 from store.format.cose import Envelope
 from store.format.ids import derive
@@ -19,12 +19,18 @@ _CONTEXTS = {
     root.CONTENT_TYPE: root.DOMAIN_CONTEXT,
     manifest.CONTENT_TYPE: "flightbag 2026 manifest payload v1",
     release.CONTENT_TYPE: "flightbag 2026 release payload v1",
+    withdrawal.CONTENT_TYPE: "flightbag 2026 withdrawal payload v1",
 }
 
 
+def digest_of_payload(envelope: Envelope) -> bytes:
+    """Return the digest of the payload of a root, a manifest, a release or a withdrawal, whoever has signed it."""
+    return derive(_CONTEXTS[envelope.content_type], envelope.payload)
+
+
 def signing_code(envelope: Envelope) -> str:
-    """Return the code of the payload of a root, a manifest or a release, whoever has signed it."""
-    return short_code(derive(_CONTEXTS[envelope.content_type], envelope.payload))
+    """Return the code of the payload, by which people name what they review and sign."""
+    return short_code(digest_of_payload(envelope))
 
 
 def require_code(actual: str, expect: str, what: str) -> None:

@@ -669,6 +669,33 @@ def release(data: bytes, newest: Root) -> list[list[Any]]:
     return f["entries"]
 
 
+# 5.5 Withdrawals
+
+_OF_ALL = {"version": ONE, "reason": text("[!-~]([ -~]{0,198}[!-~])?"), "issued_at": TIME}
+_OF_MISSION = fields({**_OF_ALL, "mission": text(MISSION), "epoch": number(1), "sequence": number(1)})
+_OF_RELEASE = fields({**_OF_ALL, "release": ID})
+
+
+def withdrawal(data: bytes, name: str, newest: Root, order: list[int]) -> dict[str, Any] | None:
+    """The withdrawal in the place of this name, where it holds; None where it is passed over."""
+    e = envelope(data, "withdrawal")
+    want(len(e.payload) <= 1024, "bad-envelope")
+    f = decode(e.payload)
+    want(type(f) is dict)
+    (_OF_RELEASE if "release" in f else _OF_MISSION)(f)
+    want(name == (f"{f['release'].hex()}.release" if "release" in f else f"{f['mission']}.mission"), "bad-withdrawal")
+    role = "release" if "release" in f else "mission"
+    try:
+        newest.signers(e, role)
+    except Fault:
+        mine = {one: key for one, key in newest.kids(role).items() if one in e.signatures}
+        good = all(e.good(key, newest.domain) for key in mine.values())
+        if role == "mission" and good and [f["epoch"], f["sequence"]] < order:
+            return None
+        raise
+    return f
+
+
 # 2.1 Reading
 
 
@@ -721,12 +748,18 @@ def object_(store: Path, id_: bytes, *, size: int | None = None, others: Contain
 
 # 10.1 The state of an aircraft
 
+
+def _seen(value: Any) -> None:
+    want(type(value) is bytes and len(value) in (0, 32))
+
+
 _STATE = fields(
     {
         "format": ONE, "id": text(AIRCRAFT), "host": host_class, "root": octets(1, 66 * 1024),
-        "missions": array(row(text(MISSION), number(1), number(1), ID), 0, 10_000, lambda one: one[0]),
+        "missions": array(row(text(MISSION), number(1), number(1), _seen), 0, 10_000, lambda one: one[0]),
         "accepted": array(text(FLIGHT), 0, 10_000, itself), "consumed": array(text(FLIGHT), 0, 50_000, itself),
-        "proofs": array(ID, 0, 10_000, itself), "issued": TIME, "clock": TIME,
+        "proofs": array(ID, 0, 10_000, itself), "releases": array(ID, 0, 1_000, itself),
+        "issued": TIME, "clock": TIME,
     }
 )  # fmt: skip
 
@@ -852,6 +885,7 @@ def _check(
     found = {("E", kind) for kind in binding(f, entries, newest, mission, ask)}
     found |= {("E", kind) for kind in passed(f, newest, ask, memory)}
     found |= {("E", kind) for kind in remembered(f, sealed, memory)}
+    found |= {("E", kind) for kind in withdrawn(store, f, newest, memory)}
     found |= {("E", kind) for kind in proven(f, entries, ask, memory)}
     found |= {("E", kind) for kind in approved(store, f, entries, newest)}
     found |= {("F", kind) for kind in closure(store, f, entries)}
@@ -975,13 +1009,50 @@ def remembered(f: dict[str, Any], sealed: Envelope, memory: dict[str, Any] | Non
         return
     order = [f["issue"]["epoch"], f["issue"]["sequence"]]
     for id_, epoch, sequence, digest in memory["missions"]:
-        if id_ == f["mission"]["id"]:
+        if id_ == f["mission"]["id"] and digest:
             if order < [epoch, sequence]:
                 yield "rolled-back"
             if order == [epoch, sequence] and blake3(sealed.payload).digest() != digest:
                 yield "same-sequence"
     if f["mission"]["flight"] in memory["consumed"]:
         yield "consumed-flight"
+
+
+def withdrawn(store: Path, f: dict[str, Any], newest: Root, memory: dict[str, Any] | None) -> Iterator[str]:
+    """Step E: the mission and the releases that it names, by the store (5.5) and by the state (10.2)."""
+    order = [f["issue"]["epoch"], f["issue"]["sequence"]]
+    missions = {one[0]: one[1:] for one in memory["missions"]} if memory else {}
+    releases = set(memory["releases"]) if memory else set()
+    names = [f"{f['mission']['id']}.mission"]
+    for id_ in f["releases"]:
+        with contextlib.suppress(Fault):
+            names.append(f"{derive('release payload', envelope(object_(store, id_), 'release').payload).hex()}.release")
+    for name in names:
+        subject = name.split(".")[0]
+        ends = False
+        try:
+            found = withdrawal(read(store, f"withdrawn/{name}", 3 * 1024), name, newest, order)
+        except Fault as fault:
+            found = None
+            if fault.kind != "missing":
+                yield fault.kind
+        if found is not None and "release" in found:
+            ends = True
+            releases.add(found["release"])
+        elif found is not None:
+            upto = [found["epoch"], found["sequence"]]
+            ends = order <= upto
+            if upto[0] == newest.fields["epoch"] and upto >= missions.get(subject, upto)[:2]:
+                missions[subject] = [*upto, b""]
+        if name.endswith(".release"):
+            ends = ends or (memory is not None and bytes.fromhex(subject) in memory["releases"])
+        else:
+            for id_, *seen, digest in memory["missions"] if memory else ():
+                ends = ends or (id_ == subject and not digest and order <= seen)
+        if ends:
+            yield "withdrawn"
+    if memory and (len(missions) > 10_000 or len(releases) > 1_000):
+        yield "state-full"
 
 
 def proven(f: dict[str, Any], entries: list[list[Any]], ask: Ask, memory: dict[str, Any] | None) -> Iterator[str]:

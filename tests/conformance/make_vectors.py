@@ -23,6 +23,7 @@ from typing import Any
 from store.format import manifest as manifests
 from store.format import merkle
 from store.format import release as releases
+from store.format import withdrawal as withdrawals
 from store.format.area import Area
 from store.format.cbor import decode, encode
 from store.format.cose import Envelope, Signature
@@ -53,7 +54,9 @@ from tests.support.missions import (
     sign_manifest,
     sign_payload,
     sign_root,
+    sign_withdrawal,
     table_of,
+    withdrawal,
 )
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -390,7 +393,8 @@ def missing_tiles() -> Iterator[Vector]:
 
 
 def aboard() -> Iterator[Vector]:
-    """Releases (5.1), drafts of roots (5), slots of an aircraft's state (10.1) and proofs of an entry (10.4)."""
+    """Releases (5.1), withdrawals (5.5), drafts of roots (5), slots of an aircraft's state (10.1) and proofs of entries
+    (10.4)."""
     table = table_of(CONTENTS)
     approvals = tuple(sorted(Approval.of(one) for one in table.entries if one.kind in RELEASED))
     payload = Release("winter", NOW - 500, "cpu-x86_64", approvals).render()
@@ -406,6 +410,14 @@ def aboard() -> Iterator[Vector]:
     backwards = encode({**value, "entries": value["entries"][::-1]})
     yield Vector("release-unsorted", "release", release(backwards, "lab"), "bad-order")
 
+    gone = withdrawal()
+    yield Vector("withdrawal", "withdrawal", sign_withdrawal(gone))
+    other = sign_withdrawal(replace(gone, mission="south-ridge"))
+    yield Vector("withdrawal-of-another-mission", "withdrawal", other, "bad-withdrawal")
+    of_both = encode({**value_of(gone.render()), "release": bytes(32)})
+    both = sign_payload(of_both, withdrawals.CONTENT_TYPE, ROOT.aad(withdrawals.AAD_LABEL), ("pilot",))
+    yield Vector("withdrawal-of-both", "withdrawal", both, "bad-field")
+
     first = SignedRoot.parse(sign_root(ROOT, "root-a"))
     second = next_root(ROOT, issued_at=NOW, root=role("root-a", "root-b"))
 
@@ -418,8 +430,10 @@ def aboard() -> Iterator[Vector]:
     yield Vector("draft-by-a-stranger", "draft", draft("root-a", "stranger"), "unknown-signer")
 
     seen = {FACTS.id: Acceptance(ISSUE.epoch, ISSUE.sequence, payload_digest(manifest_of(table)))}
+    seen["south-ridge"] = Acceptance(ISSUE.epoch, ISSUE.sequence, b"")
     state = replace(AircraftState.initial("uav-07", "cpu-x86_64", first), missions=seen, consumed=("2026-11-22-01",))
     state = replace(state, proofs=(proof_digest(UNPROVEN, ObjectId.of(b"probe"), (ObjectId.of(b"engine"),)),))
+    state = replace(state, releases=(bytes(32),))
 
     def slot(number: int, data: bytes) -> bytes:
         body = number.to_bytes(8, "big") + data

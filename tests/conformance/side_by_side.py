@@ -118,6 +118,7 @@ class World:
     contents: dict[bytes, bytes]
     manifest: Signed
     releases: list[Signed] = field(default_factory=list)
+    withdrawals: list[tuple[str, Signed]] = field(default_factory=list)
     pinned: int = 1
     mission: str = "north-ridge"
     ask: dict[str, Any] = field(default_factory=dict)
@@ -288,6 +289,7 @@ def world(rng: random.Random) -> World:
             "accepted": ["f-1"],
             "consumed": ["f-2"],
             "proofs": [],
+            "releases": [],
             "issued": NOW - 500,
             "clock": rng.choice([0, NOW - 400]),
         }
@@ -321,6 +323,8 @@ def write(world: World, folder: Path) -> bytes:
     for id_, data in world.contents.items():
         files[_object(id_)] = data
     _derive(world, table, ids)
+    for name, one in world.withdrawals:
+        files[f"withdrawn/{name}"] = one.file(world.domain)
     manifest = world.manifest.file(world.domain)
     files[_object(blake3(manifest).digest())] = manifest
     files[f"missions/{world.mission}"] = blake3(manifest).hexdigest().encode() + b"\n"
@@ -1270,6 +1274,49 @@ def _another(w: World, name: str, kind: str, key: bytes, meta: dict[str, Any]) -
     data = f"the bytes of {name}".encode()
     w.contents[blake3(data).digest()] = data
     w.entries = sorted([*w.entries, [name, kind, blake3(data).digest(), len(data), key, meta]], key=lambda one: one[0])
+
+
+@change
+def withdrawals(rng: random.Random, w: World) -> None:
+    """Something in the place of a withdrawal, or in the memory of the aircraft."""
+    if rng.random() < 0.5:
+        _with_state(rng, w)
+    issue = w.manifest.payload["issue"]
+    order = [issue["epoch"] + rng.choice([0, 0, 0, -1, 1]), issue["sequence"] + rng.choice([0, 0, -1, 1, -1])]
+    order[0] = max(order[0], 1)
+    about = {"version": 1, "reason": "wrong imagery", "issued_at": NOW}
+    made = Signed("withdrawal", {**about, "mission": "north-ridge", "epoch": order[0], "sequence": order[1]}, ["pilot"])
+    made.by = list(w.manifest.by)
+    name = "north-ridge.mission"
+    what = rng.randrange(12)
+    if what == 0 and w.releases:
+        digest = derive("release payload", w.releases[0].data)
+        made = Signed("withdrawal", {**about, "release": rng.choice([digest, digest, bytes(32)])}, ["lab"])
+        name = f"{digest.hex()}.release"
+        if w.state is not None:
+            w.state["releases"] = rng.choice([[], [digest], [bytes(32)]])
+    elif what == 1:
+        made.by = rng.choice([["lab"], ["stranger"], [], ["lost"], ["pilot", "stranger"], ["pilot"]])
+    elif what == 2:
+        twist(rng, made.payload)
+    elif what == 3:
+        name = rng.choice(["south.mission", f"{'0' * 64}.release", "north-ridge"])
+    elif what == 4:
+        made.label = rng.choice(["manifest", "release", "withdrawal"])
+    elif what == 5:
+        made.content_type = rng.choice(["manifest", "release", "root"])
+    elif what == 6:
+        made.seal = rng.choice([lambda data: data[:-1], lambda data: data + b"\0", lambda data: b"x" * 4000])
+    elif what == 7 and made.by:
+        made.touch = lambda rows: rows[0].__setitem__(1, rng.choice([bytes(64), rows[0][1][::-1]]))
+    elif what == 8 and w.state is not None:
+        w.state["missions"][0] = ["north-ridge", *order, rng.choice([b"", b"", bytes(32), bytes(31)])]
+    elif what == 9 and w.state is not None:
+        w.state["missions"] = [[f"m-{i:05}", issue["epoch"], 1, bytes(32)] for i in range(10_000)]
+    elif what == 10:
+        made.payload["reason"] = rng.choice(["", "x" * 200, "x" * 201, " x", "caf\u00e9", "a\nb", "~"])
+    if what not in (8, 9) or rng.random() < 0.3:
+        w.withdrawals.append((name, made))
 
 
 @change

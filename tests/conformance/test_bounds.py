@@ -5,7 +5,21 @@ from __future__ import annotations
 import pytest
 
 from store.disk import layout, log, media
-from store.format import area, cbor, cose, entries, host, manifest, missing, order, receipt, ref, release, result
+from store.format import (
+    area,
+    cbor,
+    cose,
+    entries,
+    host,
+    manifest,
+    missing,
+    order,
+    receipt,
+    ref,
+    release,
+    result,
+    withdrawal,
+)
 from store.ground import receipts
 from store.takeoff import evidence, proof
 from store.trust import aircraft_state, draft, key_file, root
@@ -24,7 +38,7 @@ BOUNDS = [
     ("at most 10,000 receipts", receipts.MAX_RECEIPTS, 10_000),
     ("no store has taken yet, at most 1,000", receipts.MAX_KEPT, 1_000),
     ("an entry table 16 MiB", entries.TABLE_LIMIT, 16 * MIB),
-    ("the log 64 MiB", log.LOG_LIMIT, 64 * MIB),
+    ("each file of the log 64 MiB", log.LOG_LIMIT, 64 * MIB),
     ("Names: at most 10,000 in a folder, so 10,000 missions", media.FOLDER_LIMIT, 10_000),
     ("and 65,536 in one of", media.SHARD_LIMIT, 65_536),
     ("and at most 10,000 in all", evidence.MAX_ROOTS, 10_000),
@@ -57,7 +71,9 @@ BOUNDS = [
     ("at most 32 steps from a pinned root", root.MAX_STEPS, 32),
     ("at most 133 KiB", draft.DRAFT_LIMIT, 2 * 66 * KIB + 64),
     ("two that touch of different reasons; at most 16 MiB", missing.LIST_LIMIT, 16 * MIB),
-    ("BLAKE3 of the payload], ascending, at most 10,000", aircraft_state.MAX_MISSIONS, 10_000),
+    ("all up to this one were withdrawn], ascending, at most 10,000", aircraft_state.MAX_MISSIONS, 10_000),
+    ("of those withdrawn, ascending, at most 1,000", aircraft_state.MAX_RELEASES, 1_000),
+    ("a withdrawal 3 KiB", withdrawal.FILE_LIMIT, 3 * KIB),
     ("were not consumed, ascending, at most 10,000", aircraft_state.MAX_ACCEPTED, 10_000),
     ("flight ids, ascending, at most 50,000", aircraft_state.MAX_CONSUMED, 50_000),
     ("The *skew* is 86,400 seconds", manifest.SKEW, 86_400),

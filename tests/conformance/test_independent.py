@@ -93,6 +93,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "manifest": check_manifest,
     "proof": check_proof,
     "release": lambda data: independent.release(data, first_root()),
+    "withdrawal": lambda data: independent.withdrawal(data, "north-ridge.mission", first_root(), [1, 1]),
     "slot": check_slot,
     "entry-proof": lambda data: independent.prove(data, read("valid/root-1.cbor")),
 }

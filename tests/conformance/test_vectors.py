@@ -20,6 +20,7 @@ from store.takeoff.aircraft import SLOTS, read_state
 from store.takeoff.mission import Opened
 from store.takeoff.proof import Proof, prove
 from store.takeoff.verify import open_manifest, parse_release
+from store.takeoff.withdrawn import check_withdrawal, parsed
 from store.trust.draft import RootDraft
 from store.trust.root import SignedRoot, advance
 from tests.conformance.make_vectors import CONTENTS, FOLDER, files
@@ -68,6 +69,10 @@ def renders(read: Callable[[bytes], Manifest | EntryTable | MissingList]) -> Cal
     return check
 
 
+def check_withdrawn(data: bytes) -> None:
+    check_withdrawal(*parsed(data, "north-ridge.mission"), first_root().root)
+
+
 def check_slot(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in SLOTS:
@@ -85,6 +90,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "proof": check_proof,
     "missing": renders(MissingList.parse),
     "release": lambda data: parse_release(data, first_root().root),
+    "withdrawal": check_withdrawn,
     "draft": RootDraft.parse,
     "slot": check_slot,
     "entry-proof": lambda data: prove(Proof.parse(data), first_root()),

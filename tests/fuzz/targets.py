@@ -48,6 +48,7 @@ from store.format.receipt import Receipt, Verified
 from store.format.ref import ref_id
 from store.format.release import Release
 from store.format.result import Result
+from store.format.withdrawal import Withdrawal
 from store.remotes.pack import Head
 from store.remotes.tar import END, Member, TarReader, padding, render, render_comment
 from store.takeoff.aircraft import CONTEXT as STATE_CONTEXT
@@ -339,6 +340,7 @@ RECEIPT = Receipt(
     Verified(NORTH.id, NORTH.manifest_id, 1, 2, 3, 4, 5, True, "cpu-x86_64", (bytes(32),)),
 )
 RELEASE = Release.of("winter", "cpu-x86_64", NORTH.table.entries, issued_at=missions.NOW).render()
+WITHDRAWALS = [missions.withdrawal().render(), Withdrawal("x", missions.NOW, release=bytes(32)).render()]
 DRAFTS = [
     RootDraft.of(None, ROOT).render(),
     RootDraft.after(PINNED, now=missions.NOW).with_signature(key("root-a")).render(),
@@ -446,6 +448,7 @@ _ALL = [
     Target("probe", [PROBE], reading(Probe.parse, renders), 6000),
     Target("missing-tiles", vectors("missing"), reading(MissingList.parse, renders)),
     Target("release", [RELEASE], reading(Release.parse, renders)),
+    Target("withdrawal", WITHDRAWALS, reading(Withdrawal.parse, renders)),
     Target("order", [orders.ORDER.render()], reading(Order.parse, renders)),
     Target("result", [orders.result().render()], reading(Result.parse, renders)),
     Target("receipt", [RECEIPT.render()], reading(Receipt.parse, renders)),

@@ -99,6 +99,12 @@ def _of_mission(verb: str) -> Use:
     return Use(lambda desk: (verb, desk.store, "left", "--trust", desk.root))
 
 
+def _withdraw_release(desk: Desk) -> tuple[object, ...]:
+    """Add the release to the store, and withdraw it."""
+    assert use("release sign", desk).status == 0
+    return "release", "withdraw", desk.store, "winter", "--reason", "it drifts", "--key", desk.folder / "lab.key"
+
+
 USES: dict[str, Use] = {
     "init": Use(lambda desk: ("init", desk.folder / "new"), makes="new/flightbag.toml"),
     "keys new": Use(lambda desk: ("keys", "new", desk.folder / "new.key", "--no-passphrase"), makes="new.key.pub"),
@@ -131,6 +137,10 @@ USES: dict[str, Use] = {
         makes="ground/missions/right",
     ),
     "discard": Use(lambda desk: ("discard", desk.store, "right"), removes="ground/drafts/right"),
+    "withdraw": Use(
+        lambda desk: ("withdraw", desk.store, "left", "--reason", "old imagery", "--key", desk.key),
+        makes="ground/withdrawn/left.mission",
+    ),
     "verify": _of_mission("verify"),
     "prove": Use(
         lambda desk: ("prove", desk.store, "left", CAMERA, "--out", desk.folder / "new.proof"), makes="new.proof"
@@ -186,6 +196,7 @@ USES: dict[str, Use] = {
             *("--expect", code_of("trust", "show", desk.folder / "root.draft")),
         )
     ),
+    "trust join": Use(lambda desk: ("trust", "join", desk.folder / "signed.draft", desk.folder / "signed.draft")),
     "trust rotate": Use(
         lambda desk: ("trust", "rotate", desk.store, desk.folder / "signed.draft"), makes="ground/trust/3.root.cbor"
     ),
@@ -205,6 +216,7 @@ USES: dict[str, Use] = {
         ),
         makes="ground/trust/releases/winter",
     ),
+    "release withdraw": Use(_withdraw_release, makes="ground/withdrawn"),
     "release show": Use(lambda desk: ("release", "show", desk.folder / "winter.release")),
     "receipts": Use(lambda desk: ("receipts", desk.store)),
     "aircraft enrol": Use(

@@ -2,8 +2,8 @@
 
 It makes the same promises as `store.takeoff.evidence.StoreEvidence` and fails with the same kinds;
 `tests/store/takeoff/test_verify.py` runs the same cases over both. A test damages the dicts: an object's bytes may
-differ from those of its id. `unreadable` names objects, `ref/<mission>` and `root/<version>` that a bad medium does
-not return.
+differ from those of its id. `unreadable` names objects, `ref/<mission>`, `root/<version>` and `withdrawn/<name>` that
+a bad medium does not return.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from store.disk.medium import Reading
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.format.ref import REF_SIZE
+from store.format.withdrawal import FILE_LIMIT
 from store.takeoff.mission import Outcome
 from store.trust.root import MAX_STEPS
 
@@ -25,6 +26,7 @@ class MemoryEvidence:
     objects: dict[ObjectId, bytes] = field(default_factory=dict)
     refs: dict[str, bytes] = field(default_factory=dict)
     roots: dict[int, bytes] = field(default_factory=dict)
+    withdrawn: dict[str, bytes] = field(default_factory=dict)
     unreadable: set[ObjectId | str] = field(default_factory=set)
 
     @property
@@ -58,6 +60,15 @@ class MemoryEvidence:
         if 1 not in self.roots:
             raise NotFound("no trust root 1", kind="missing")
         return self.roots[1]
+
+    def withdrawal(self, name: str) -> bytes:
+        self._look(f"withdrawn/{name}")
+        if name not in self.withdrawn:
+            raise NotFound(f"no withdrawal {name}", kind="missing", path=f"withdrawn/{name}")
+        data = self.withdrawn[name]
+        if len(data) > FILE_LIMIT:
+            raise Corrupt(f"the withdrawal {name} has {len(data)} bytes", kind="too-large")
+        return data
 
     def object(self, id_: ObjectId, limit: int) -> bytes:
         data = self._data(id_)
@@ -103,6 +114,7 @@ class MemoryEvidence:
         files = {f"objects/{str(id_)[:2]}/{str(id_)[2:]}": data for id_, data in self.objects.items()}
         files |= {f"missions/{mission}": data for mission, data in self.refs.items()}
         files |= {f"trust/{version}.root.cbor": data for version, data in self.roots.items()}
+        files |= {f"withdrawn/{name}": data for name, data in self.withdrawn.items()}
         for name in ("objects", "missions", "trust"):
             (folder / name).mkdir(parents=True)
         for name, data in files.items():

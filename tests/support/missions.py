@@ -15,11 +15,13 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from store.format import manifest as manifests
+from store.format import withdrawal as withdrawals
 from store.format.area import Area
 from store.format.cose import Envelope
 from store.format.entries import Entry, EntryTable, kind_of, sorted_table
 from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import Coverage, Figure, Issue, Manifest, MissionFacts, Takeoff, Unproven, identity_of
+from store.format.withdrawal import Withdrawal
 from store.ground.repository import Repository
 from store.ground.writer import writing
 from store.takeoff.fidelity import fidelity_recipe
@@ -267,3 +269,16 @@ def write_store(path: Path, *flights: Flight, root: TrustRoot = ROOT) -> None:
                         batch.add_bytes(data)
                     batch.commit()
                 writer.publish(one.id, one.signed, one.table.render())
+
+
+def withdrawal(one: Flight | None = None, **changes: Any) -> Withdrawal:
+    """The withdrawal of a mission up to this manifest."""
+    one = one or flight()
+    issue = one.manifest.issue
+    value = Withdrawal("wrong imagery", NOW, one.id, issue.epoch, issue.sequence)
+    return replace(value, **changes)
+
+
+def sign_withdrawal(value: Withdrawal, root: TrustRoot = ROOT, by: Sequence[str] = ("pilot",)) -> bytes:
+    """The file of a withdrawal, signed by the keys of these names."""
+    return sign_payload(value.render(), withdrawals.CONTENT_TYPE, root.aad(withdrawals.AAD_LABEL), by)

@@ -16,6 +16,8 @@ from store.format.entries import TABLE_LIMIT, EntryTable
 from store.format.manifest import CONTENT_TYPE, PAYLOAD_LIMIT, Manifest, identity_of
 from store.format.release import CONTENT_TYPE as RELEASE_TYPE
 from store.format.release import Release
+from store.format.withdrawal import CONTENT_TYPE as WITHDRAWAL_TYPE
+from store.format.withdrawal import Withdrawal
 from store.ground.repository import Repository
 from tests.support.commands import code_of, flightbag, listing
 from tests.support.field import Desk
@@ -30,20 +32,25 @@ class Signing:
     def __init__(self, desk: Desk, what: str) -> None:
         self.desk, self.what = desk, what
         folder, store = desk.folder, desk.store
+        if what == "withdrawal":
+            assert flightbag("withdraw", store, "left", "--reason", "old imagery").status == 0
         self.command: tuple[object, ...] = {
             "mission": ("sign", store, "right", "--key", desk.key),
             "root": ("trust", "sign", folder / "root.draft", "--key", folder / "owner.key"),
             "release": ("release", "sign", store, folder / "winter.release", "--key", folder / "lab.key"),
+            "withdrawal": ("withdraw", store, "left", "--key", desk.key),
         }[what]
         self.view: tuple[object, ...] = {
             "mission": ("show", store, "right", "--draft"),
             "root": ("trust", "show", folder / "root.draft"),
             "release": ("release", "show", folder / "winter.release"),
+            "withdrawal": ("withdraw", store, "left"),
         }[what]
         self.file = {
             "mission": store / "drafts/right",
             "root": folder / "root.draft",
             "release": folder / "winter.release",
+            "withdrawal": store / "drafts/left.mission",
         }[what]
 
     def swap(self) -> None:
@@ -62,6 +69,9 @@ class Signing:
             args = ("trust", "add-key", self.desk.store, other_draft, "mission", self.desk.folder / "spare.key.pub")
             assert flightbag(*args).status == 0
             shutil.move(other_draft, self.file)
+        elif self.what == "withdrawal":
+            value = Withdrawal.parse(Envelope.parse(self.file.read_bytes(), WITHDRAWAL_TYPE, PAYLOAD_LIMIT).payload)
+            self.file.write_bytes(Envelope(WITHDRAWAL_TYPE, replace(value, reason="another").render()).render())
         else:
             envelope = Envelope.parse(self.file.read_bytes(), RELEASE_TYPE, PAYLOAD_LIMIT)
             release = Release.parse(envelope.payload)
@@ -76,6 +86,8 @@ class Signing:
     def is_signed(self) -> bool:
         if self.what == "mission":
             return (self.desk.store / "missions/right").exists()
+        if self.what == "withdrawal":
+            return (self.desk.store / "withdrawn/left.mission").exists()
         ran = flightbag(*self.view, "--json")
         return bool(ran.json["signed" if self.what == "root" else "kids"])
 
@@ -83,7 +95,7 @@ class Signing:
         return code_of(*(("show", self.desk.store, "right") if self.what == "mission" else self.view))
 
 
-@pytest.fixture(params=["mission", "root", "release"])
+@pytest.fixture(params=["mission", "root", "release", "withdrawal"])
 def signing(request: pytest.FixtureRequest, equipped: Desk) -> Signing:
     return Signing(equipped, request.param)
 
@@ -105,7 +117,7 @@ def test_without_a_terminal_and_a_code_nothing_is_signed(signing: Signing) -> No
     assert "the passphrase is wrong" in locked.json["error"]["message"]
     after = listing(signing.desk.folder, without=())
     changed = {name for name in before if before[name] != after[name]}
-    assert changed <= {"ground/lock/mission-right", Path(str(key)).name}
+    assert changed <= {"ground/lock/mission-right", "ground/lock/mission-left", Path(str(key)).name}
     assert not signing.is_signed()
 
 
@@ -156,6 +168,7 @@ class TestAtTheTerminal:
             "mission": ("takeoff", "flight", "expires", "entries", "no manifest of this mission"),
             "root": ("changes from trust root 2", "epoch: 2, before 1", "mission: 1 of 1 key"),
             "release": ("release winter for", "engines/embedder", "0 signatures"),
+            "withdrawal": ("mission left, up to sequence", "old imagery"),
         }[signing.what]:
             assert word in facts
         assert signing.is_signed()

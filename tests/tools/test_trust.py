@@ -669,7 +669,15 @@ class TestWhatTheReviewFound:
         ready.ok("sync", ready.store, ready.stick)
         ready.edit("add-key", "mission", ready.pub("ada"))
         ready.edit("revoke", ready.kid("copilot"))
-        assert "left" in ready.rotate("ben", "cho")["grounded"]
+        before = listing(ready.store)
+        dry = ready.json("trust", "rotate", ready.store, ready.path("draft"), "--dry-run")["ended"]
+        assert (
+            "left would be grounded" in flightbag("trust", "rotate", ready.store, ready.path("draft"), "--dry-run").out
+        )
+        assert listing(ready.store) == before
+        done = ready.rotate("ben", "cho")
+        assert done["ended"] == dry
+        assert "left" in done["grounded"]
         ran = flightbag("sync", ready.store, ready.stick, "--json")
         assert ran.status == 1
         assert [row["mission"] for row in ran.json["refused"]] == ["left"]

@@ -119,7 +119,7 @@ def test_what_nothing_needs_goes_to_the_trash_and_then_for_good(store: Path) -> 
     assert check(store, SOUTH.id).go
     assert not ids(run(store, after=16 * DAY)), "there is nothing more to collect"
     assert folder.exists(), "the trash is younger than the grace time"
-    assert run(store, after=30 * DAY).folders == (folder.name,)
+    assert [one.path for one in run(store, after=30 * DAY).folders] == [f"trash/{folder.name}"]
     assert list((store / "trash").iterdir()) == []
     with Repository.open(store) as repository, writing(repository) as writer:
         assert known_ids(writer.index) == objects(store)
@@ -200,7 +200,7 @@ def test_a_folder_of_the_trash_goes_at_exactly_the_grace_time(store: Path, after
     since = timegm((2026, 11, 1, 0, 0, 0))
     with Repository.open(store) as repository:
         found = plan_gc(repository, lambda _: {}, now=since + after)
-    assert found.folders == (("20261101T000000Z",) if after >= GRACE else ())
+    assert [one.path for one in found.folders] == (["trash/20261101T000000Z"] if after >= GRACE else [])
 
 
 def test_each_name_is_durable_before_what_relies_on_it(store: Path) -> None:
@@ -237,6 +237,57 @@ def test_not_known_because_unreadable_is_another_answer_than_lost(store: Path) -
             with pytest.raises(Refused if lost else Unavailable) as caught:
                 plan(store)
         assert caught.value.kind == "needs-unknown"
+
+
+class TestEmpty:
+    """Trash and quarantine, whatever their age: only where that is asked for, and what goes is named."""
+
+    @pytest.fixture
+    def aside(self, store: Path, tmp_path: Path) -> Path:
+        run(store)
+        day = store / "quarantine/20261101T000000Z"
+        (day / "a-folder/deep").mkdir(parents=True)
+        (day / "a-folder/deep/file").write_bytes(b"12345")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere/kept").write_bytes(b"kept")
+        (day / "link").symlink_to(tmp_path / "elsewhere")
+        return store
+
+    def test_all_of_it_goes_and_is_counted(self, aside: Path, tmp_path: Path) -> None:
+        (trash,) = (aside / "trash").iterdir()
+        size = sum(path.stat().st_size for path in trash.iterdir())
+        planned = plan(aside, after=0, empty=True)
+        assert trash.exists()
+        done = run(aside, after=0, empty=True)
+        assert planned.folders == done.folders
+        assert [(one.path, one.things) for one in done.folders] == [
+            (f"trash/{trash.name}", 4),
+            ("quarantine/20261101T000000Z", 4),
+        ]
+        assert done.folders[0].bytes == size
+        assert done.folders[1].bytes >= 5
+        assert [*(aside / "trash").iterdir(), *(aside / "quarantine").iterdir()] == []
+        assert (tmp_path / "elsewhere/kept").read_bytes() == b"kept", "no link is followed"
+        assert check(aside, NORTH.id).go
+
+    def test_nobody_asked_for_it(self, aside: Path) -> None:
+        assert [one.path.split("/")[0] for one in run(aside, after=60 * DAY).folders] == ["trash"]
+        assert list((aside / "quarantine").iterdir())
+
+    def test_what_this_collection_takes_out_stays_in_the_trash(self, store: Path) -> None:
+        assert run(store, empty=True).folders == ()
+        assert list((store / "trash").iterdir())
+
+    def test_a_power_cut_at_any_operation(self, aside: Path, tmp_path: Path) -> None:
+        counted = Recorded()
+        run(copy_of(aside, tmp_path / "counted"), after=0, empty=True, disk=counted)
+        for stop in range(len(counted.operations)):
+            folder = copy_of(aside, tmp_path / str(stop))
+            with pytest.raises(PowerFails):
+                run(folder, after=0, empty=True, disk=PowerCut(stop))
+            assert check(folder, NORTH.id).go
+            assert len(run(folder, after=0, empty=True).folders) <= 2
+            assert [*(folder / "trash").iterdir(), *(folder / "quarantine").iterdir()] == []
 
 
 class TestPins:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Untrusted
 from store.format.cbor import INT_MAX, decode, encode
 from store.format.manifest import SKEW, TIME_MAX, Manifest
+from store.format.withdrawal import Withdrawal
 from store.trust.aircraft_state import (
     MAX_ACCEPTED,
     MAX_CONSUMED,
     MAX_MISSIONS,
     MAX_PROOFS,
+    MAX_RELEASES,
     STATE_LIMIT,
     Acceptance,
     AircraftState,
@@ -35,6 +37,7 @@ from tests.support.missions import (
     pinned,
     role,
     table_of,
+    withdrawal,
 )
 
 PINNED = pinned()
@@ -112,7 +115,8 @@ def flights(count: int, prefix: str) -> tuple[str, ...]:
 def test_the_fullest_state_has_room_and_no_more() -> None:
     missions = {id_: Acceptance(INT_MAX, INT_MAX, bytes(32)) for id_ in flights(MAX_MISSIONS, "m")}
     full = replace(NEW, missions=missions, accepted=flights(MAX_ACCEPTED, "a"), consumed=flights(MAX_CONSUMED, "c"))
-    full = replace(full, proofs=tuple(number.to_bytes(32, "big") for number in range(MAX_PROOFS)))
+    digests = tuple(number.to_bytes(32, "big") for number in range(MAX_PROOFS))
+    full = replace(full, proofs=digests, releases=digests[:MAX_RELEASES])
     assert AircraftState.parse(full.render()) == full
     for refused in (
         lambda: full.accepting(mission(), now=0),
@@ -121,6 +125,9 @@ def test_the_fullest_state_has_room_and_no_more() -> None:
         lambda: full.consuming(full.accepted[0]),
         lambda: NEW.continuing([full, replace(full, accepted=flights(MAX_ACCEPTED, "b"))]),
         lambda: full.proving([b"p" * 32], []),
+        lambda: full.with_withdrawals([withdrawal()]),
+        lambda: full.with_withdrawals([Withdrawal("x", NOW, release=b"p" * 32)]),
+        lambda: NEW.continuing([full, replace(full, releases=digests[-MAX_RELEASES:])]),
     ):
         with pytest.raises(Refused) as caught:
             refused()
@@ -339,7 +346,9 @@ names = st.text("abcdefghij", min_size=1, max_size=8)
 @given(
     missions=st.dictionaries(
         names,
-        st.builds(Acceptance, st.integers(1, INT_MAX), st.integers(1, INT_MAX), st.binary(min_size=32, max_size=32)),
+        st.builds(
+            Acceptance, st.integers(1, INT_MAX), st.integers(1, INT_MAX), st.sampled_from([b"", bytes(32), b"p" * 32])
+        ),
         max_size=6,
     ),
     accepted=st.sets(names, max_size=6),
@@ -368,7 +377,9 @@ states = st.builds(
         issued=issued,
         clock=clock,
     ),
-    st.dictionaries(names, st.builds(Acceptance, st.just(1), st.integers(1, 9), st.just(bytes(32))), max_size=4),
+    st.dictionaries(
+        names, st.builds(Acceptance, st.just(1), st.integers(1, 9), st.sampled_from([b"", bytes(32)])), max_size=4
+    ),
     st.sets(names, max_size=4),
     st.sets(names, max_size=4),
     st.integers(ROOT.issued_at, NOW),
@@ -384,7 +395,7 @@ def test_nothing_takes_a_consumed_flight_back(earlier: list[AircraftState], flig
     assert {*kept.accepted} == {one for state in earlier for one in state.accepted} - consumed
     assert kept.issued == max([NEW.issued, *(state.issued for state in earlier)])
     assert kept.clock == max([0, *(state.clock for state in earlier)])
-    assert all(kept.missions[id_] >= last for state in earlier for id_, last in state.missions.items())
+    assert all(kept.missions[id_].rank >= last.rank for state in earlier for id_, last in state.missions.items())
     try:
         after = kept.consuming(flight)
     except FlightbagError:
@@ -397,3 +408,42 @@ def test_nothing_takes_a_consumed_flight_back(earlier: list[AircraftState], flig
 def test_arbitrary_bytes_are_no_state(data: bytes) -> None:
     with pytest.raises(FlightbagError):
         AircraftState.parse(data)
+
+
+class TestWithdrawals:
+    SEEN = NEW.with_withdrawals([withdrawal()])
+    NAME = withdrawal().name
+
+    def test_what_was_seen_is_remembered(self) -> None:
+        assert NEW.withdrawn(self.NAME) is None
+        assert self.SEEN.withdrawn(self.NAME) == ISSUE.order
+        assert self.SEEN.withdrawn("south-ridge.mission") is None
+        assert AircraftState.parse(self.SEEN.render()) == self.SEEN
+        assert self.SEEN.with_withdrawals([withdrawal()]) is self.SEEN
+
+    def test_an_older_withdrawal_takes_nothing_back(self) -> None:
+        assert self.SEEN.with_withdrawals([withdrawal(sequence=1)]) is self.SEEN
+        assert self.SEEN.with_withdrawals([withdrawal(sequence=INT_MAX)]).withdrawn(self.NAME) == (1, INT_MAX)
+
+    def test_it_ends_what_was_accepted_and_a_later_acceptance_ends_it(self) -> None:
+        accepted = NEW.accepting(mission(), now=0)
+        assert accepted.with_withdrawals([withdrawal()]).withdrawn(self.NAME) == ISSUE.order
+        after = self.SEEN.accepting(mission(ISSUE.sequence + 1), now=0)
+        assert after.withdrawn(self.NAME) is None
+        assert after.with_withdrawals([withdrawal()]) is after
+        assert objections(after, mission()) == ["rolled-back"]
+        assert objections(self.SEEN, mission()) == [], "the takeoff check tells of a withdrawal, once"
+
+    def test_a_new_epoch_ends_it_and_no_other_one_does(self) -> None:
+        assert self.SEEN.with_root(after_root(), now=None).withdrawn(self.NAME)
+        assert self.SEEN.with_root(after_root(epoch=2), now=None).withdrawn(self.NAME) is None
+        assert NEW.with_withdrawals([withdrawal(epoch=INT_MAX)]) is NEW, "no key reaches beyond its epoch"
+
+    def test_enrolled_again(self) -> None:
+        release = Withdrawal("x", NOW, release=bytes(32))
+        seen = self.SEEN.with_withdrawals([release])
+        accepted = NEW.accepting(mission(), now=0)
+        for earlier in ([seen], [seen, accepted], [accepted, seen]):
+            again = NEW.continuing(earlier)
+            assert again.withdrawn(self.NAME) == ISSUE.order
+            assert again.withdrawn(release.name) == (0, 0)

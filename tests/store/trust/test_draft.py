@@ -40,6 +40,41 @@ def first(**changes: Any) -> SignedRoot:
     return draft.signed_root()
 
 
+class TestJoined:
+    """Two copies of one draft, signed by people who did not meet."""
+
+    def test_it_has_the_signatures_of_both(self) -> None:
+        draft = RootDraft.after(first(), now=NOW)
+        one, two = (draft.with_signature(key(name)) for name in ("root-a", "root-b"))
+        joined = one.joined(two)
+        assert joined == two.joined(one)
+        assert RootDraft.parse(joined.render()) == joined
+        assert complete(joined, first()).root == draft.root
+        assert one.joined(one) == one
+        assert draft.joined(one) == one
+
+    def test_two_drafts_are_named(self) -> None:
+        one = RootDraft.after(first(), now=NOW)
+        for two in (RootDraft.after(first(), now=NOW + 1), drafts.with_new_epoch(one)):
+            with pytest.raises(Conflict) as caught:
+                one.joined(two)
+            assert one.code in caught.value.message
+            assert two.code in caught.value.message
+            assert caught.value.kind == "other-draft"
+
+    def test_no_more_than_an_envelope_holds(self) -> None:
+        names = [f"root-{number}" for number in range(12)]
+        before = first(root=[key(name).public for name in names], signers=[key(name) for name in names[:2]])
+        draft = RootDraft.after(before, now=NOW)
+        one = two = draft
+        for number in range(6):
+            one, two = one.with_signature(key(names[number])), two.with_signature(key(names[number + 6]))
+        joined = one.joined(two)
+        assert len(joined.envelope.signatures) == 8
+        assert {*one.envelope.signatures} <= {*joined.envelope.signatures}
+        assert RootDraft.parse(joined.render()) == joined
+
+
 class TestFirst:
     """The root that a trust domain begins with."""
 

@@ -1,0 +1,116 @@
+"""Whether a mission, or a release that it rests on, was withdrawn (FORMAT.md 5.5): a part of step E.
+
+A withdrawal is looked for by name, in the store and in the state of the aircraft. One that holds and reaches up to the
+manifest grounds it. Whatever else lies in its place grounds the mission too: who can plant a file on the medium can
+flip a bit of an object as well, and damage must not bring a mission back. One exception lets a store live on when keys
+change: a withdrawal whose only fault is that its signers do not count (any more) is passed over by a manifest that is
+newer than the last one that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from store.disk.layout import WITHDRAWN
+from store.errors import FlightbagError, NotFound, Untrusted
+from store.findings import Finding
+from store.format import release, withdrawal
+from store.format.cose import Envelope
+from store.format.manifest import ENVELOPE_LIMIT, Issue
+from store.format.withdrawal import Withdrawal, of_mission, of_release, require_name
+from store.takeoff.mission import Evidence, Opened
+from store.trust.aircraft_state import AircraftState
+from store.trust.review import digest_of_payload
+from store.trust.root import TrustRoot, check_signatures
+
+_FLY_ANOTHER = "do not fly it; who withdrew it knows why. Have the mission built and signed again, and sync it"
+_REMEDY = (
+    "sync the store again from the station that withdrew it. A file that nobody of this trust domain has signed has no "
+    "place in a store: find out who put it there, and remove it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What is withdrawn of a mission: the withdrawals that hold, and the findings against the mission."""
+
+    holding: tuple[Withdrawal, ...]
+    findings: tuple[Finding, ...]
+
+
+def parsed(data: bytes, name: str) -> tuple[Envelope, Withdrawal]:
+    """Return the envelope and the withdrawal in the file of this name, whoever has signed it. Raise Corrupt."""
+    envelope = Envelope.parse(data, withdrawal.CONTENT_TYPE, withdrawal.PAYLOAD_LIMIT)
+    value = Withdrawal.parse(envelope.payload)
+    require_name(value, name)
+    return envelope, value
+
+
+def check_withdrawal(envelope: Envelope, value: Withdrawal, root: TrustRoot) -> None:
+    """Raise Untrusted unless enough keys of the role that withdraws this have signed, under a trust root."""
+    check_signatures(envelope, root, withdrawal.AAD_LABEL, value.role, "the withdrawal")
+
+
+def withdrawn(evidence: Evidence, opened: Opened, state: AircraftState | None = None) -> Withdrawn:
+    """Return what is withdrawn of a mission by the evidence, and by what an aircraft remembers."""
+    issue = opened.manifest.issue
+    names = [of_mission(opened.manifest.mission.id), *map(of_release, _release_digests(evidence, opened))]
+    holding: list[Withdrawal] = []
+    findings: list[Finding] = []
+    for name in names:
+        remembered = None if state is None else state.withdrawn(name)
+        try:
+            value = _read(evidence, name, opened.trust_root, issue)
+        except FlightbagError as error:
+            place = f"{WITHDRAWN}/{name}"
+            finding = Finding.of(error, step="E", entry="withdrawal", remedy=_REMEDY)
+            findings.append(replace(finding, message=f"{place}: {finding.message}", path=finding.path or place))
+            value = None
+        if value is not None:
+            holding.append(value)
+        if value is not None and (not value.mission or issue.order <= value.order):
+            findings.append(_finding(name, value.order, f"; the reason given: {value.reason}"))
+        elif remembered is not None and (remembered == (0, 0) or issue.order <= remembered):
+            findings.append(_finding(name, remembered, ": the aircraft has seen that, whatever this store has"))
+    return Withdrawn(tuple(holding), tuple(findings))
+
+
+def _release_digests(evidence: Evidence, opened: Opened) -> Iterator[bytes]:
+    """Yield the digest of the payload of each release that the manifest names. Step F tells of one that is lost, and no
+    release is withdrawn whose bytes are none: it approves nothing."""
+    for id_ in opened.manifest.releases:
+        try:
+            envelope = Envelope.parse(evidence.object(id_, ENVELOPE_LIMIT), release.CONTENT_TYPE, release.PAYLOAD_LIMIT)
+        except FlightbagError:
+            continue
+        yield digest_of_payload(envelope)
+
+
+def _read(evidence: Evidence, name: str, root: TrustRoot, issue: Issue) -> Withdrawal | None:
+    """Return the withdrawal of this name, if one holds. Raise for another one, unless it is of no account here."""
+    try:
+        data = evidence.withdrawal(name)
+    except NotFound:
+        return None
+    envelope, value = parsed(data, name)
+    try:
+        check_withdrawal(envelope, value, root)
+    except Untrusted:
+        if value.mission and value.order < issue.order and _is_undamaged(envelope, value, root):
+            return None
+        raise
+    return value
+
+
+def _is_undamaged(envelope: Envelope, value: Withdrawal, root: TrustRoot) -> bool:
+    """Whether every signature by a key of the role is good."""
+    key_by_kid = {key.kid: key for key in root.role(value.role).keys}
+    mine = [one for one in envelope.signatures if one.kid in key_by_kid]
+    return all(key_by_kid[one.kid].verifies(envelope, one, root.aad(withdrawal.AAD_LABEL)) for one in mine)
+
+
+def _finding(name: str, order: tuple[int, int], more: str) -> Finding:
+    what = "a release of the mission was withdrawn" if name.endswith(".release") else "the mission was withdrawn"
+    upto = f", up to sequence {order[1]}" if name.endswith(".mission") else ""
+    return Finding("withdrawn", f"{what}{upto}{more}", step="E", entry="withdrawal", actual=name, remedy=_FLY_ANOTHER)
