@@ -50,7 +50,8 @@ _SMALL: tuple[tuple[re.Pattern[str], int], ...] = tuple(
         (r"trust/[1-9][0-9]{0,17}\.root\.cbor", ROOT_FILE_LIMIT),
         (r"trust/releases/[A-Za-z0-9._-]{1,64}", REF_SIZE),
         (rf"drafts/(?:{_ID}|{withdrawal.NAME.pattern})", ENVELOPE_LIMIT),
-        (rf"(?:orders|results)/{_HEX}", REF_SIZE),
+        (rf"orders/{_HEX}", REF_SIZE),
+        (rf"results/{_HEX}", REF_SIZE),
         (rf"receipts/{_HEX}", RECEIPT_LIMIT),
         (rf"withdrawn/(?:{withdrawal.NAME.pattern})", withdrawal.FILE_LIMIT),
     )
