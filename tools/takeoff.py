@@ -46,7 +46,6 @@ from tools.arguments import (
 )
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar
-from tools.receipts import after_check, after_desk_check
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
@@ -255,8 +254,12 @@ def verify(
     status = OK if not no_go else UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
     answered(status)  # no verdict waits for its receipt
     if state is not None:
+        from tools.receipts import after_check
+
         after_check(store, state, verdicts, quiet=as_json)
     elif keys is not None:
+        from tools.receipts import after_desk_check
+
         after_desk_check(store, keys, verdicts, quiet=as_json)
     return status
 
