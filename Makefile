@@ -65,6 +65,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench million
 	$(BIN)/python -m tests.bench takeoff
 	$(BIN)/python -m tests.bench sync
+	$(BIN)/python -m tests.bench bucket
 	$(BIN)/python -m tests.bench engines
 	$(BIN)/python -m tests.bench throughput
 	$(BIN)/python -m tests.bench country

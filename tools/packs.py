@@ -15,9 +15,10 @@ import typer
 from store.disk.media import CHUNK
 from store.disk.opening import OtherType, open_file, type_name
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
+from store.format.receipt import RECEIPT_LIMIT
 from store.ground.repository import Repository
 from store.ground.sync import held
-from store.remotes.pack import Pack, plan_pack, write_files, write_part
+from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_part
 from store.remotes.unpack import Unpacked, unpack
 from tools import render
 from tools.arguments import Json, StoreFirst, print_lines
@@ -54,7 +55,10 @@ def pack_command(
     ] = "",
     against: Annotated[
         str | None,
-        typer.Option(metavar="STORE", help="Pack only what this store lacks: the receiver, or a copy of it."),
+        typer.Option(
+            metavar="STORE|RECEIPT",
+            help="Pack only what the other side lacks: its store, a copy of it, or a receipt of an aircraft.",
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -76,13 +80,15 @@ def pack_command(
     """
     if not output:
         raise Invalid("-o is missing", remedy="give -o FILE, or -o - for standard output")
-    if delta and against is None:
-        raise Invalid("--delta needs --against", remedy="give --against STORE: what the difference is from")
+    receipt = None if against is None else _receipt(against)
+    if delta and (against is None or receipt is not None):
+        raise Invalid("--delta needs --against STORE", remedy="give the store that the difference is from")
     stream = _stream(output, split, as_json=as_json)
     with patience(Bound(store, None, as_json=as_json)), Repository.open(store) as source, held(source):
-        with nullcontext() if against is None else Repository.open(against) as target:
+        carried = frozenset() if receipt is None else carried_by(source, receipt)
+        with nullcontext() if against is None or receipt is not None else Repository.open(against) as target:
             most = None if split is None else size_of(split)
-            bag = plan_pack(source, target, missions or (), split=most, delta=delta)
+            bag = plan_pack(source, target, missions or (), split=most, carried=carried, delta=delta)
         with bytes_bar("packing", sum(bag.sizes)) as progress:
             if stream is None:
                 files = write_files(bag, source, output, progress=progress)
@@ -97,6 +103,19 @@ def pack_command(
         # Standard output has the bag.
         warn(*lines) if output == "-" else print_lines(lines)
     return NO if bag.plan.newer or bag.plan.refused else OK
+
+
+def _receipt(path: str) -> bytes | None:
+    """Return the bytes of the receipt at a path, at most one more than a receipt may have; None for a folder."""
+    try:
+        fd, _ = open_file(path, follow=True)
+        with open(fd, "rb") as file:
+            return file.read(RECEIPT_LIMIT + 1)
+    except (OtherType, FileNotFoundError):
+        return None  # a folder, or nothing: whoever opens the store says so
+    except OSError as error:
+        text = f"{path} cannot be read: {error.strerror}"
+        raise Unavailable(text, kind="unreadable", path=path, errno=error.errno) from error
 
 
 def size_of(text: str) -> int:

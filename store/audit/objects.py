@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal
@@ -17,7 +17,7 @@ from store.audit.collector import RESTORE, FindingCollector, some
 from store.audit.ledger import Ledger
 from store.audit.refs import Refs
 from store.audit.scope import Scope
-from store.disk.index import Row, open_index_for_reading
+from store.disk.index import Index, open_index_for_reading
 from store.disk.media import SHARD_LIMIT, FileStamp, Media, object_path
 from store.disk.opening import type_name
 from store.errors import FlightbagError, NotFound
@@ -101,10 +101,9 @@ class Objects:
                 self.compare(shard)
                 if not self.scope.mission:
                     self.unreferenced(shard)
-                rows = index.rows(first) if index is not None else {}
                 if index is not None and shard.listed:
-                    self.compare_with_index(shard, rows)
-                self.count(shard, rows)
+                    self.compare_with_index(shard, index.ids(first))
+                self.count(shard, index)
         finally:
             if index is not None:
                 index.close()
@@ -136,14 +135,15 @@ class Objects:
             else:
                 shard.explained_by[""] = self.media.absolute(folder)
             return
-        if name != name.lower():
+        upper = name != name.lower()
+        if upper:
             self.misnamed(folder)
         for rest, status in chain([first] if first else [], entries):
             if not _REST.fullmatch(rest.lower()):
                 self.collector.add_stray(f"{folder}/{rest}")
                 continue
-            id_ = ObjectId.parse(name.lower() + rest.lower())
-            if name != name.lower():
+            id_ = ObjectId(bytes.fromhex(name + rest))
+            if upper:
                 shard.explained_by.setdefault(id_, self.media.absolute(folder))
             elif rest != rest.lower():
                 self.misnamed(f"{folder}/{rest}", id_, shard.needed)
@@ -191,11 +191,14 @@ class Objects:
         for id_, finding in [(id_, finding) for id_, finding in self.refs.pending.items() if id_[0] == shard.first]:
             del self.refs.pending[id_]
             self.confirm(shard, id_, finding)
-        for id_, wanted in sorted(shard.needed.items()):
+        wrongs: dict[ObjectId, list[tuple[Need, int]]] = {}
+        for id_, wanted in shard.needed.items():
             actual = shard.sizes.get(id_)
-            wrong = [(need, size) for need, size in wanted if actual is None or size not in (actual, UNKNOWN)]
-            if not wrong:
-                continue
+            for need, size in wanted:
+                if actual is None or size not in (actual, UNKNOWN):
+                    wrongs.setdefault(id_, []).append((need, size))
+        for id_, wrong in sorted(wrongs.items(), key=lambda item: item[0]):
+            actual, wanted = shard.sizes.get(id_), shard.needed[id_]
             about = shard.explained_by.get(id_) or shard.explained_by.get("")
             sizes = [size for _, size in wanted if size != UNKNOWN]
             # An object that only a pin names may have any size. In a closure, only a release lacks a signed size.
@@ -241,7 +244,7 @@ class Objects:
         if self.scope.exclusive:
             # Pins and drafts are unsigned: somebody who smuggles an object in could name it there.
             needed = {id_: who for id_, who in needed.items() if any(need.mission for need, _ in who)}
-        lone = [id_ for id_ in sorted(shard.sizes) if id_ not in needed]
+        lone = sorted(shard.sizes.keys() - needed.keys())
         if self.refs.closures_known:
             for id_ in lone:
                 self.collector.add_foreign(
@@ -254,16 +257,16 @@ class Objects:
                 Finding("unreferenced", text, path=path, remedy=RESTORE, unreadable=True), about="unreferenced"
             )
 
-    def compare_with_index(self, shard: _Shard, rows: Mapping[ObjectId, Row]) -> None:
-        for id_ in sorted(rows.keys() - shard.sizes.keys()):
+    def compare_with_index(self, shard: _Shard, indexed: Set[ObjectId]) -> None:
+        for id_ in sorted(indexed - shard.sizes.keys()):
             if id_ not in self.collector.damaged and id_ not in shard.explained_by and "" not in shard.explained_by:
                 self.collector.add_note(
                     self.collector.about_object("index-only", id_, "is in the index, and has no file")
                 )
-        for id_ in sorted(shard.sizes.keys() - rows.keys()):
+        for id_ in sorted(shard.sizes.keys() - indexed):
             self.collector.add_note(self.collector.about_object("file-only", id_, "is not in the index"))
 
-    def count(self, shard: _Shard, rows: Mapping[ObjectId, Row]) -> None:
+    def count(self, shard: _Shard, index: Index | None) -> None:
         """Count the objects, and list those that may be read in full."""
         self.number += len(shard.sizes)
         self.bytes += sum(shard.sizes.values())
@@ -273,13 +276,13 @@ class Objects:
             return
         times: dict[ObjectId, int] = {}
         if self.scope.read == "budget":
-            stamps = shard.stamps
+            stamps, rows = shard.stamps, index.rows(shard.first) if index is not None else {}
             times = {id_: row.verified for id_, row in rows.items() if id_ in stamps and row.fresh(stamps[id_])}
             for id_, at in self.ledger.read_at(shard.first, stamps).items() if self.ledger is not None else ():
                 times[id_] = max(at, times.get(id_, 0))
         for id_, size in sorted(shard.sizes.items()):
             # A damaged object has its finding already.
-            if str(id_) not in self.collector.errors:
+            if not errors or str(id_) not in errors:
                 self.readable.append(max(0, times.get(id_, 0)).to_bytes(8, "big") + size.to_bytes(8, "big") + id_)
 
 

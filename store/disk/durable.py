@@ -3,7 +3,7 @@
 Publication order (FORMAT.md 2.4). Each step calls methods of `Disk`, and a test can let the power fail at each of them:
 
  1. stage: objects are written to tmp/<transaction>/, hashed while they are written
- 2. the files of the batch are fsynced
+ 2. the files of the batch are fsynced: many by one syncfs, and the directories of 4 too
  3. they are renamed into objects/
  4. the shard directories are fsynced, and the parent of every directory that is new
  5. the index is committed
@@ -21,7 +21,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
@@ -169,6 +169,16 @@ class Disk:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+    def sync_directories(self, paths: Sequence[str]) -> None:
+        """Make the names in all of these directories durable in one barrier. They lie on one file system."""
+        at_once = len(paths) >= _MANY and _sync_all(paths[0])
+        for path in paths:
+            if at_once:
+                with _explained(path):  # a link in its place leads to another file system, perhaps
+                    os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+            else:
+                self.sync_directory(path)
 
     def remove(self, path: str) -> None:
         """Remove a file, a link, or an empty directory; a path that does not exist is fine."""

@@ -216,7 +216,14 @@ class Index:
 
     def rows(self, first: int) -> dict[ObjectId, Row]:
         """Return the rows of all objects whose ids begin with the byte `first`: those of one folder of `objects/`."""
-        rows: dict[ObjectId, Row] = {}
+        return {id_: Row(*_ROW.unpack(data)) for id_, data in self._of_shard(first)}
+
+    def ids(self, first: int) -> set[ObjectId]:
+        """Return the ids of all objects that have a row and begin with the byte `first`."""
+        return {id_ for id_, _ in self._of_shard(first)}
+
+    def _of_shard(self, first: int) -> list[tuple[ObjectId, bytes]]:
+        rows = []
         with self._retried(lambda: self._env.begin(db=self._objects)) as txn:
             cursor = txn.cursor()
             if cursor.set_range(bytes([first])):
@@ -224,7 +231,7 @@ class Index:
                     if key[0] != first:
                         break
                     if len(key) == DIGEST_SIZE and len(data) == _ROW.size:
-                        rows[ObjectId(key)] = Row(*_ROW.unpack(data))
+                        rows.append((ObjectId(key), data))
         return rows
 
 

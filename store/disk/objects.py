@@ -182,10 +182,8 @@ class Batch:
             self._staging.unsettled = True
             for id_, path in self._staged.items():
                 self._disk.rename(path, paths[id_])  # 3
-            for shard in sorted(shards):
-                self._disk.sync_directory(shard)  # 4
-            if new or self._resident:
-                self._disk.sync_directory(objects)
+            parent = [objects] if new or self._resident else []
+            self._disk.sync_directories([*sorted(shards), *parent])  # 4
             self._staging.unsettled = False
         if self._index is not None:
             now = int(time.time())

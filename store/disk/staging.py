@@ -150,10 +150,12 @@ def _first_folders(media: Media) -> list[str]:
 def _settle(media: Media, disk: Disk) -> None:
     """Sync every directory that a transaction renames into: steps 4 and 7 of the publication order (FORMAT.md 2.4)."""
     small = [f"{name}/{inner}" for name in SMALL_FILES for inner in _folders(media, name)]
+    folders = []
     for name in (*(f"{OBJECTS}/{first:02x}" for first in range(256)), OBJECTS, *SMALL_FILES, *small):
         with suppress(NotFound):
             if media.file_type(name) == "directory":
-                disk.sync_directory(media.absolute(name))
+                folders.append(media.absolute(name))
+    disk.sync_directories(folders)
 
 
 def _folders(media: Media, name: str) -> list[str]:

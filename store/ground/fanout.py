@@ -105,8 +105,8 @@ class Feed:
                 self._changed.notify_all()
                 self._changed.wait()
             self.hungry = False
-            item = self._queue.popleft()
             was_full = self.full
+            item = self._queue.popleft()
             self._bytes -= len(item) if isinstance(item, bytes) else 0
             if was_full:
                 self._changed.notify_all()
@@ -128,7 +128,9 @@ class Fanout:
     def read(self) -> None:
         """Read each object once, for the takers that lack it. Return when no taker is served any more, or all are."""
         for id_, size in self._items:
-            feeds = [feed for feed in self.feeds if id_ in feed.wanted]
+            feeds = [feed for feed in self.feeds if feed.served and id_ in feed.wanted]
+            if not feeds:
+                continue
             try:
                 for chunk in self._media.chunks(object_path(id_), size):
                     if not self._put(feeds, chunk):

@@ -5,7 +5,9 @@ A `Need` takes 40 bytes an object, so that the closures of many large missions f
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from struct import Struct
 
 from store.disk.media import Media, object_path
 from store.errors import FlightbagError
@@ -27,17 +29,17 @@ KEEP_LAST = 2
 class Need:
     """Objects with their sizes, ascending by id. `holder` is the path of the ref, pin, draft or log that needs them."""
 
-    _ROW = DIGEST_SIZE + 8
+    _ROW = Struct(f">{DIGEST_SIZE}sQ")
 
     def __init__(self, holder: str, objects: Iterable[tuple[ObjectId, int]]) -> None:
         self.holder = holder
-        self._rows = b"".join(bytes(id_) + size.to_bytes(8, "big") for id_, size in sorted(objects))
+        self._rows = b"".join(self._ROW.pack(*row) for row in sorted(objects))
 
     def __len__(self) -> int:
-        return len(self._rows) // self._ROW
+        return len(self._rows) // self._ROW.size
 
     def __iter__(self) -> Iterator[tuple[ObjectId, int]]:
-        return self._from(0)
+        return self._between(0, len(self))
 
     @property
     def mission(self) -> str | None:
@@ -47,22 +49,15 @@ class Need:
 
     def of_shard(self, first: int) -> Iterator[tuple[ObjectId, int]]:
         """Yield the objects whose ids begin with the byte `first`."""
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            if self._rows[middle * self._ROW] < first:
-                low = middle + 1
-            else:
-                high = middle
-        for id_, size in self._from(low):
-            if id_[0] != first:
-                return
-            yield id_, size
+        return self._between(self._below(first), self._below(first + 1))
 
-    def _from(self, row: int) -> Iterator[tuple[ObjectId, int]]:
-        for at in range(row * self._ROW, len(self._rows), self._ROW):
-            middle = at + DIGEST_SIZE
-            yield ObjectId(self._rows[at:middle]), int.from_bytes(self._rows[middle : at + self._ROW], "big")
+    def _below(self, first: int) -> int:
+        """Return how many ids begin with a smaller byte."""
+        return bisect_left(range(len(self)), first, key=lambda row: self._rows[row * self._ROW.size])
+
+    def _between(self, start: int, end: int) -> Iterator[tuple[ObjectId, int]]:
+        for raw, size in self._ROW.iter_unpack(self._rows[start * self._ROW.size : end * self._ROW.size]):
+            yield ObjectId(raw), size
 
 
 def need_of(holder: str, opened: Opened) -> Need:

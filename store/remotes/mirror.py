@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from store.disk.droppings import is_dropping
-from store.disk.layout import DRAFTS, MISSIONS, ORDERS, RESULTS, TMP, TOML, TOML_LIMIT, TRUST, WITHDRAWN
+from store.disk.layout import DRAFTS, MISSIONS, ORDERS, RESULTS, SMALL_FILES, TMP, TOML, TOML_LIMIT, TRUST, WITHDRAWN
 from store.disk.log import LOG, LOG_LIMIT, PART
 from store.disk.log import files as files_of_log
 from store.disk.media import FOLDER_LIMIT, OBJECTS, SHARD_LIMIT, Media, object_path
@@ -34,6 +34,7 @@ from store.format.entries import TABLE_LIMIT
 from store.format.ids import ObjectId, is_hex
 from store.format.manifest import ENVELOPE_LIMIT, Manifest
 from store.format.order import ORDER_LIMIT
+from store.format.receipt import RECEIPT_LIMIT
 from store.format.ref import REF_SIZE, ref_id
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, held, plan_sync, publish
@@ -49,15 +50,17 @@ _SMALL: tuple[tuple[re.Pattern[str], int], ...] = tuple(
         (r"trust/[1-9][0-9]{0,17}\.root\.cbor", ROOT_FILE_LIMIT),
         (r"trust/releases/[A-Za-z0-9._-]{1,64}", REF_SIZE),
         (rf"drafts/(?:{_ID}|{withdrawal.NAME.pattern})", ENVELOPE_LIMIT),
-        (rf"(?:orders|results)/{_HEX}", REF_SIZE),
-        (rf"receipts/{_HEX}", 8192),
+        (rf"orders/{_HEX}", REF_SIZE),
+        (rf"results/{_HEX}", REF_SIZE),
+        (rf"receipts/{_HEX}", RECEIPT_LIMIT),
         (rf"withdrawn/(?:{withdrawal.NAME.pattern})", withdrawal.FILE_LIMIT),
     )
 )
 # The most objects of a listing, and the most bytes of a mirror: what a hostile listing takes of memory and disk.
 _OBJECTS, _BYTES = 2_000_000, 2**30
-# Folders that a transport need not list.
-_FOLDERS = ("drafts", "missions", OBJECTS, "orders", "receipts", "results", "trust", "withdrawn")
+# The folders of a store that a sync judges by, and what lies in them.
+_FOLDERS = (OBJECTS, *SMALL_FILES, "trust/releases")
+LISTED = ("*", f"{OBJECTS}/*/*", *(f"{folder}/*" for folder in _FOLDERS))
 
 
 class Listed(NamedTuple):
@@ -76,7 +79,7 @@ class Far(Protocol):
         """The name for messages."""
 
     def listing(self) -> Iterator[Listed]:
-        """Yield what lies in the folders of the far store and at its top, in any order; nothing where none exists."""
+        """Yield what lies at the places `LISTED` of the far store, in any order; nothing where none exists."""
 
     def fetch(self, files: Mapping[str, int], folder: str) -> None:
         """Bring these files into a local folder, each under its name; one that has more bytes than the number given,
@@ -180,7 +183,7 @@ def _list(mirror: Mirror) -> None:
                 mirror.objects[ObjectId.parse(text)] = size
             elif size is None and not is_folder and len(rest) <= 2:
                 raise _no_folder(mirror.far, name)
-        elif size is None and (name in _FOLDERS or name == "trust/releases"):
+        elif size is None and name in _FOLDERS:
             raise _no_folder(mirror.far, name)
         elif (limit := _limit(name)) is not None or _is_log(name):
             mirror.files[name] = size if size is not None and size <= (limit or LOG_LIMIT) else None

@@ -27,6 +27,8 @@ from store.format.cose import Envelope
 from store.format.ids import ObjectId
 from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest
 from store.format.ref import ref_id
+from store.ground import receipts
+from store.ground.needs import need_of_stored
 from store.ground.repository import Repository, SmallFile
 from store.ground.sync import SyncPlan, plan_sync
 from store.remotes.delta import LARGEST, difference, is_worth
@@ -158,13 +160,31 @@ def plan_pack(
     for item in items:
         bag.update(render(Member(item.path, item.size)))
         bag.update(item.data or b"")
-    parts = _parts(items, split)
+    parts = into_parts(items, split)
     domain = source.first_trust_root().root.digest.hex()
     heads = (
         Head(bag.hexdigest()[:32], number, len(parts), domain, len(part), sum(item.size for item in part))
         for number, part in enumerate(parts, 1)
     )
     return Pack(plan, tuple(heads), tuple(map(tuple, parts)))
+
+
+def carried_by(source: Repository, data: bytes) -> set[ObjectId]:
+    """Return the objects that the writer of a receipt has verified: the closure of the mission that it names.
+
+    The receipt is a claim of its key: where it does not hold, `unpack` lacks something and says so. Raise as
+    `receipts.parsed` does, Invalid for a receipt of a flight, and NotFound where the source has that manifest no more.
+    """
+    receipt = receipts.parsed(data, source.trust_root().root)
+    if receipt.verified is None:
+        text = "the receipt is of a flight, and names no objects"
+        raise Invalid(text, remedy="give the receipt of a takeoff check, or a store", kind="bad-receipt")
+    manifest = receipt.verified.manifest
+    try:
+        return {id_ for id_, _ in need_of_stored("the receipt", manifest, source.evidence)}
+    except NotFound as error:
+        text = f"{source.media.path} lacks the manifest {manifest}, which the receipt names, or its table"
+        raise error.restated(text, remedy="pack without --against", object=manifest) from error
 
 
 def _bases(source: Repository, target: Repository, plan: SyncPlan) -> dict[ObjectId, tuple[ObjectId, int]]:
@@ -252,7 +272,7 @@ def _room(split: int) -> int:
     return split // BLOCK * BLOCK - _FRAME
 
 
-def _parts(items: Sequence[Item], split: int | None) -> list[list[Item]]:
+def into_parts(items: Sequence[Item], split: int | None) -> list[list[Item]]:
     """Return the members of each part. An object that no part can take whole begins a part, and is cut to full ones."""
     if split is None:
         return [list(items)]

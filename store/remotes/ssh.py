@@ -39,7 +39,7 @@ from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, apply_sync, batches
-from store.remotes.mirror import Listed, Mirror
+from store.remotes.mirror import LISTED, Listed, Mirror
 from store.remotes.place import Host
 
 # A connection that is not answered ends after 20 seconds, one that went silent after 60. An fsync there may take long.
@@ -47,10 +47,8 @@ _SSH = ("ConnectTimeout=20", "ServerAliveInterval=15", "ServerAliveCountMax=4", 
 _IDLE, _SILENT = 60, 300
 # Names with other bytes than text, and times, play no part: everything is judged by name, type and size.
 _LISTED = re.compile(r"([-a-zA-Z])\S{9,10} +([0-9,.]+) \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (.+)")
-_FILTERS = (
-    *("/*", "/objects/*", "/objects/*/*", "/missions/*", "/trust/*", "/trust/releases/*", "/drafts/*", "/orders/*"),
-    *("/results/*", "/receipts/*", "/withdrawn/*", "/withdrawn/releases/*"),
-)
+# A line for each file, when it has gone or come: with its bytes, rsync prints it at the end.
+_TOLD = ("--out-format=%b %n", "--outbuf=L")
 # So much of an error, and of an answer, is read.
 _ERROR_BYTES, _ANSWER_BYTES, _LINE = 8192, 16 * 2**20, 65536
 _FAILURE = re.compile(r"^rsync: (?:\[(\w+)\] )?.*\((\d{1,3})\)\s*$", re.MULTILINE)
@@ -153,7 +151,7 @@ class Ssh:
     # -- mirror.Far
 
     def listing(self) -> Iterator[Listed]:
-        filters = [*(f"--include={one}" for one in _FILTERS), "--exclude=*"]
+        filters = [*(f"--include=/{one}" for one in LISTED), "--exclude=*"]
         command = ["-r", "--list-only", "--no-h", *filters]
         try:  # 24: something went while the list was made
             for line in self._rsync(command, [self._there()], passed=(24,)):
@@ -179,7 +177,7 @@ class Ssh:
             if self.place.path.startswith("/"):  # rsync takes no relative path of a folder that is not below each file
                 command.append(f"--partial-dir={self.place.path}/{self._staging}")
             sizes = {object_path(id_): size for id_, size in batch}
-            for line in self._rsync(["--out-format=%b %n", *command], [f"{source.path}/", self._there()]):
+            for line in self._rsync([*_TOLD, *command], [f"{source.path}/", self._there()]):
                 progress(sizes.get(line.partition(" ")[2], 0))
             for id_, stamp in stamps.items():
                 if source.stamp(object_path(id_)) != stamp:
@@ -238,7 +236,7 @@ class Ssh:
         for id_, path in left.items():
             if os.path.lexists(path) and not _is(path, id_):
                 destination.disk.remove(path)
-        command = ["--size-only", f"--partial-dir={folder}/partial", "--out-format=%b %n", self._names(sizes)]
+        command = ["--size-only", f"--partial-dir={folder}/partial", *_TOLD, self._names(sizes)]
         largest = max(sizes.values(), default=0)
         for line in self._rsync(command, [self._there(), f"{folder}/"], largest=largest):
             progress(sizes.get(line.partition(" ")[2], 0))

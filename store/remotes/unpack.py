@@ -213,15 +213,14 @@ class _Intake:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.inserted = self.bytes = self.present = 0
+        self.small_files = 0
+        self.begins_small_files = False
         self._destination = destination
         self._reader = reader
         self._head = head
         self._folder = folder
         self._progress = progress
-        self.small_files = 0
-        self.begins_small_files = False
-        self._pending = 0  # bytes of objects that are staged
-        self._staged = 0
+        self._staged = self._pending = 0  # objects of the batch, and bytes that it will insert
         self._files: list[SmallFile] = []
         self._files_bytes = 0
 
@@ -325,21 +324,24 @@ class _Intake:
             if hasher.digest() != id_:
                 raise self._other_bytes(id_, hasher.hexdigest())
             self.present += 1
-            return
-        self._check_room(id_, size, size)
-        try:
-            batch.add(self._chunks(), expect=id_)
-        except Corrupt as error:
-            if error.kind == "bit-flip":
-                raise self._other_bytes(id_, str(error.fields["actual"])) from error
-            raise
-        self._count(size, batch)
+        else:
+            self._check_room(id_, size, size)
+            try:
+                batch.add(self._chunks(), expect=id_)
+            except Corrupt as error:
+                if error.kind == "bit-flip":
+                    raise self._other_bytes(id_, str(error.fields["actual"])) from error
+                raise
+            self._count(size)
+        self._commit_if_full(batch)
 
-    def _count(self, size: int, batch: Batch) -> None:
+    def _count(self, size: int) -> None:
         self.inserted += 1
         self.bytes += size
-        self._staged += 1
         self._pending += size
+
+    def _commit_if_full(self, batch: Batch) -> None:
+        self._staged += 1
         if self._staged >= _BATCH_OBJECTS or self._pending >= _BATCH_BYTES:
             batch.commit()
             self._staged = self._pending = 0
@@ -364,7 +366,8 @@ class _Intake:
             batch.add([applied(of, frame, id_, size)], expect=id_)
         except Corrupt as error:
             raise error.restated(f"{self._reader.what}: {error.message}") from error
-        self._count(size, batch)
+        self._count(size)
+        self._commit_if_full(batch)
 
     def _other_bytes(self, id_: ObjectId, actual: str) -> Corrupt:
         text = f"{self._reader.what}: object {id_} has bytes that hash to {actual}"

@@ -5,6 +5,7 @@
     python -m tests.bench million                                        the index of 1,000,000 objects
     python -m tests.bench takeoff                                        a cold process, and 100,000 entries
     python -m tests.bench sync                                           nothing to do, one object changed, first copy
+    python -m tests.bench bucket                                         a bucket, beside a plain S3 client
     python -m tests.bench engines                                        a cache hit, and cold loads in each mode
     python -m tests.bench throughput                                     embedding, beside the bare session and decoding
     python -m tests.bench country                                        10,000 to 1,000,000 tiles
@@ -32,6 +33,7 @@ from random import Random
 from typing import Any
 
 from tests.bench import maps
+from tests.bench.bucket import bucket
 from tests.bench.delta import delta
 from tests.bench.engines import engines
 from tests.bench.orthophotos import orthophotos
@@ -221,6 +223,7 @@ def main() -> None:
         "million": million,
         "takeoff": takeoff,
         "sync": sync,
+        "bucket": bucket,
         "engines": engines,
         "throughput": maps.throughput,
         "country": maps.country,

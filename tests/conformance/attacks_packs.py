@@ -138,7 +138,8 @@ def bags() -> Iterator[Row]:
         "trust/0.root.cbor", "trust/01.root.cbor", "trust/1.root.cbor.bak", "trust/releases/winter", "index/data.mdb",
         "index/owner", "lock/store", "tmp/x/y", "trash/20260101T000000Z/x", "quarantine/20260101T000000Z/x", "pins/x",
         "missions/con.txt", "missions/nul ", "missions/x:y", "C:/outside", "missions/x\\..\\y", "missions/.hidden",
-        "desktop.ini", "missions/._north-ridge", "drafts/.", "orders/..", "bags/x", "missions/caf\x01", "log/x", "x",
+        "desktop.ini", "missions/._north-ridge",
+        "drafts/thumbs.db", "drafts/.", "orders/..", "bags/x", "missions/caf\x01", "log/x", "x",
         f"bags/{'0' * 32}/pieces/{'0' * 64}-9/0-{'0' * 64}",
     )  # fmt: skip
     for name in names:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +98,10 @@ class Watched(Orderly, ABC):
     def sync_directory(self, path: str) -> None:
         self.before("sync-directory", path)
         super().sync_directory(path)
+
+    def sync_directories(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            super().sync_directories([path])
 
     def remove(self, path: str) -> None:
         self.before("remove", path)
@@ -217,16 +221,25 @@ class Medium(Watched):
 
     Names and data are effects of their own, and the medium may keep any of them before the others: a rename may be
     there without the bytes, a file gone from its old name and not yet under its new one. fsync of a file makes its data
-    durable, fsync of a folder its names, nothing else does anything. `deaf` names operations that this medium does not
+    durable, fsync of a folder its names, nothing else does anything; with `at_once`, the barriers of many files or
+    folders are one syncfs, which makes all durable. `deaf` names operations that this medium does not
     carry out: a broken order of publication must show. `visit` is called before each operation. The index and the lock
     files are no part of it: the one is a view, the others are the kernel's.
     """
 
-    def __init__(self, top: Path, visit: Callable[[Medium], None] = lambda _: None, deaf: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        top: Path,
+        visit: Callable[[Medium], None] = lambda _: None,
+        deaf: tuple[str, ...] = (),
+        *,
+        at_once: bool = False,
+    ) -> None:
         self.top = top
         self.operations: list[str] = []
         self._visit = visit
         self._deaf = deaf
+        self._at_once = at_once
         self._log: list[Effect | int] = []  # an int is a sync of that file or folder
         self._folders: set[int] = set()
         self._count = 0
@@ -234,6 +247,9 @@ class Medium(Watched):
         self._names: dict[str, int] = {}
         self._lengths: dict[int, int] = {}
         self._scan("")
+        self._sync_everything()
+
+    def _sync_everything(self) -> None:
         self._log += sorted({e.where for e in self._log if isinstance(e, Effect)})
 
     def _new(self, path: str, *, folder: bool = False) -> int:
@@ -305,6 +321,23 @@ class Medium(Watched):
         name = self._relative(path)
         if name and "sync" not in self._deaf:
             self._log.append(self._names[name])
+
+    def sync_files(self, paths: Iterable[str]) -> None:
+        if self._at_once:
+            self._syncfs()
+        else:
+            super().sync_files(paths)
+
+    def sync_directories(self, paths: Sequence[str]) -> None:
+        if self._at_once:
+            self._syncfs()
+        else:
+            super().sync_directories(paths)
+
+    def _syncfs(self) -> None:
+        self.before("syncfs", str(self.top))
+        if "syncfs" not in self._deaf:
+            self._sync_everything()
 
     def rename(self, source: str, target: str) -> None:
         super().rename(source, target)

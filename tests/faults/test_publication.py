@@ -155,7 +155,7 @@ def test_an_error_at_any_system_call_is_typed_and_publishes_nothing_by_halves(
     assert stop > 40
 
 
-def cut_everywhere(before: Path, folder: Path, deaf: tuple[str, ...] = ()) -> list[str]:
+def cut_everywhere(before: Path, folder: Path, deaf: tuple[str, ...] = (), *, at_once: bool = False) -> list[str]:
     """Publishes NEW on a `Medium` and looks at what a power cut before each operation leaves; says what is wrong
     first."""
     store = folder / "store"
@@ -172,7 +172,7 @@ def cut_everywhere(before: Path, folder: Path, deaf: tuple[str, ...] = ()) -> li
                 raise PowerFails from None
             shutil.rmtree(left)
 
-    medium = Medium(store, look, deaf)
+    medium = Medium(store, look, deaf, at_once=at_once)
     try:
         publish(store, NEW, disk=medium)
         look(medium)
@@ -186,14 +186,15 @@ def cut_everywhere(before: Path, folder: Path, deaf: tuple[str, ...] = ()) -> li
     return wrong
 
 
-def test_a_power_cut_at_any_operation_leaves_whole_missions(before: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_power_cut_at_any_operation_leaves_whole_missions(before: Path, tmp_path: Path, at_once: bool) -> None:
     """Unlike a crash, it takes back whatever was not synced: names, or contents, or both."""
-    assert cut_everywhere(before, tmp_path) == []
+    assert cut_everywhere(before, tmp_path, at_once=at_once) == []
 
 
-@pytest.mark.parametrize("deaf", ["sync", "sync-directory"])
+@pytest.mark.parametrize("deaf", ["sync", "sync-directory", "syncfs"])
 def test_the_medium_notices_a_barrier_that_is_left_out(before: Path, tmp_path: Path, deaf: str) -> None:
-    assert cut_everywhere(before, tmp_path, (deaf,)) != []
+    assert cut_everywhere(before, tmp_path, (deaf,), at_once=deaf == "syncfs") != []
 
 
 def test_objects_of_a_killed_run_are_made_durable_before_they_are_relied_on(tmp_path: Path) -> None:

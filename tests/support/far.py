@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from store.disk.media import Media, object_path
+from store.disk.objects import inserting
 from store.errors import FlightbagError
 from store.format.ids import ObjectId
+from store.ground.repository import Repository
 from store.remotes.mirror import Listed
 
 
@@ -56,8 +58,15 @@ class FolderFar:
 
     def publish(self, names: Sequence[str], folder: str) -> None:
         self.calls.append(("publish", list(names)))
+        for name in ("missions", "objects", "trust"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
         for name in names:
             self._write(name, Path(folder, name).read_bytes())
+
+    def bring(self, items: Sequence[tuple[ObjectId, int]], destination: Repository) -> None:
+        with Media(self.path) as media, inserting(destination.media, destination.disk, None) as batch:
+            batch.add_all((media.chunks(object_path(id_), size), id_) for id_, size in items)
+            batch.commit()
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.path / name

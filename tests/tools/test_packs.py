@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from store.errors import Invalid
+from tests.store.remotes.test_pack import a_receipt
 from tests.support.commands import BIN, flightbag, program
 from tests.support.missions import ROOT, flight, sign_root
 from tests.support.stores import NORTH, ROOT_FILE, SOUTH, check, copy_of, flip, later, make_store, publish
@@ -87,6 +88,21 @@ def test_against_a_store(source: Path, tmp_path: Path) -> None:
     ran = flightbag("pack", source, "-o", tmp_path / "bag.tar", "--against", stick)
     assert ran.status == 1
     assert "NOT packed, because the other side has a newer one: south-ridge" in ran.out
+
+
+def test_against_a_receipt(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "receipt").write_bytes(a_receipt(make_store(tmp_path / "stick", NORTH)).data)
+    ground = make_store(tmp_path / "ground", NORTH)
+    publish(ground, BIG)
+    ran = flightbag("pack", ground, "-o", tmp_path / "bag.tar", "--against", tmp_path / "receipt", "--json")
+    assert (ran.status, ran.json["objects"]) == (0, 3)
+    assert flightbag("unpack", tmp_path / "bag.tar", tmp_path / "stick").status == 0
+    assert check(tmp_path / "stick", NORTH.id).go
+    ran = flightbag("pack", ground, "-o", tmp_path / "bag.tar", "--against", tmp_path / "receipt", "--delta")
+    assert (ran.status, "--delta needs --against STORE" in ran.err) == (2, True)
+    ran = flightbag("pack", ground, "-o", tmp_path / "bag.tar", "--against", tmp_path / "bag.tar")
+    assert ran.status == 1
+    assert "receipt" in ran.err
 
 
 def test_through_a_pipe_between_programs(source: Path, tmp_path: Path) -> None:

@@ -131,6 +131,35 @@ def test_a_folder_is_synced_by_its_own_name(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.parametrize("reaches", [True, False])
+def test_many_folders_are_one_barrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reaches: bool) -> None:
+    """Each folder by itself where syncfs proves nothing, or where they are few; a link is refused either way."""
+    synced: list[str] = []
+
+    class Counting(Disk):
+        def sync_directory(self, path: str) -> None:
+            synced.append(path)
+            super().sync_directory(path)
+
+    paths = [str(tmp_path / str(number)) for number in range(durable._MANY)]
+    for path in paths:
+        Path(path).mkdir()
+    monkeypatch.setattr(durable, "_sync_all", lambda _: reaches)
+    Counting().sync_directories(paths)
+    assert synced == ([] if reaches else paths)
+    synced.clear()
+    Counting().sync_directories(paths[1:])
+    assert synced == paths[1:]
+    Counting().sync_directories([])
+    Path(paths[5]).rmdir()
+    for make in (lambda path: path.touch(), lambda path: path.symlink_to("0")):
+        make(Path(paths[5]))
+        with pytest.raises(Unavailable) as caught:
+            DISK.sync_directories(paths)
+        assert caught.value.fields["path"] == paths[5]
+        Path(paths[5]).unlink()
+
+
 def test_a_link_gets_a_second_name_itself(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "link").symlink_to("file")

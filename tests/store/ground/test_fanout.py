@@ -162,6 +162,27 @@ def test_a_queue_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert 0 < most[0] <= 3 * CHUNK
 
 
+@pytest.mark.parametrize("limit", ["_QUEUE_ITEMS", "_QUEUE_BYTES"])
+def test_the_reader_goes_on_as_soon_as_there_is_room(folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """And not at the next tick, which never comes here."""
+    monkeypatch.setattr(fanout, "_TICK", 3600)
+    monkeypatch.setattr(fanout, limit, 1)
+    with Media(folder) as media:
+        run(Fanout(media, [items(CONTENTS)] * 3, frozenset()), take_all, take_all, take_all)
+
+
+def test_nothing_is_read_for_nobody(folder: Path) -> None:
+    def fails(feed: Feed) -> None:
+        raise Unavailable("the stick is full")
+
+    with Media(folder) as media:
+        one = Fanout(media, [items(CONTENTS)] * 2, frozenset())
+        one.stop()
+        reads = count_reads(media)
+        run(one, fails, fails)
+    assert reads == []
+
+
 def test_when_it_is_stopped_every_taker_ends(folder: Path) -> None:
     with Media(folder) as media:
         one = Fanout(media, [items(CONTENTS)] * 2, frozenset())

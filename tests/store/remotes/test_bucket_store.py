@@ -22,6 +22,7 @@ from store.remotes import bucket_store
 from store.remotes.bucket import BucketClient
 from store.remotes.bucket_audit import fsck_bucket
 from store.remotes.bucket_store import pulled, push
+from tests.store.ground.test_receipts import a_file
 from tests.support.missions import NOW, ROOT, root_draft, sign_root
 from tests.support.s3 import BUCKET, Asked, Proxy, Server, raw_put
 from tests.support.stores import NORTH, SHARD, SOUTH, audit, check, file_of, later, make_store, publish
@@ -235,6 +236,19 @@ def test_what_breaks_off_on_the_way_down_goes_on(
     proxy.fault = lambda _: None
     fetch(client, tmp_path / "back")
     is_whole(tmp_path / "back", NORTH.id, SOUTH.id)
+
+
+def test_receipts_travel_up_and_down(client: BucketClient, tmp_path: Path) -> None:
+    stick = make_store(tmp_path / "stick", NORTH)
+    receipt = a_file()
+    with Repository.open(stick) as repository:
+        repository.place([receipt])
+    send(stick, client)
+    assert client.read(receipt.name, 8192)[0] == receipt.data
+    ground = make_store(tmp_path / "ground", NORTH)
+    fetch(client, ground)
+    assert (ground / receipt.name).read_bytes() == receipt.data
+    assert not fsck_bucket(client, FULL).errors
 
 
 def test_a_prefix_with_other_things_is_no_place_for_a_store(client: BucketClient, ground: Path, tmp_path: Path) -> None:

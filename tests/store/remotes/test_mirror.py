@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from store.disk.layout import ORDERS, PINS, RESULTS, SMALL_FILES
 from store.disk.media import object_path
 from store.errors import Conflict, Corrupt, NoStore, Unavailable
+from store.ground.orders import holder_of, read_order, read_result
 from store.ground.repository import Repository
-from store.ground.sync import SyncPlan
+from store.ground.sync import SyncPlan, apply_sync, plan_sync
 from store.ground.trust_chain import rotate
-from store.remotes.mirror import Listed, apply_push, mirrored, plan_push
+from store.remotes import mirror as mirror_module
+from store.remotes.mirror import LISTED, Listed, apply_push, mirrored, plan_push
 from tests.support.far import FolderFar
 from tests.support.missions import NOW, ROOT, root_draft, sign_root
+from tests.support.orders import FLEET, ORDER, Trip, result
 from tests.support.stores import (
     CAMERA,
     ENGINE,
@@ -131,6 +135,37 @@ class TestMirror:
             push(source, FolderFar(other))
 
 
+def test_every_folder_of_small_files_but_the_pins_is_mirrored() -> None:
+    patterns = [pattern.pattern for pattern, _ in mirror_module._SMALL]
+    for folder in SMALL_FILES:
+        assert any(pattern.startswith(f"{folder}/") for pattern in patterns) == (folder != PINS), folder
+        assert f"{folder}/*" in LISTED
+
+
+class TestOrders:
+    """An order goes to a machine, and the result comes back: the mirror has what both are judged by."""
+
+    def test_there(self, tmp_path: Path) -> None:
+        trip = Trip(tmp_path).begin()
+        far = FolderFar(tmp_path / "far")
+        assert [file.name for file in push(trip.ground, far).files] == [holder_of(ORDERS, ORDER.key)]
+        with Repository.open(far.path) as repository:
+            assert read_order(repository.evidence, ORDER.key)[1] == ORDER
+        assert not audit(far.path).errors
+        assert not push(trip.ground, far).files
+
+    def test_and_back(self, tmp_path: Path) -> None:
+        trip = Trip(tmp_path).begin()
+        trip.fulfil()
+        far = FolderFar(trip.stick)
+        with mirrored(far) as mirror, mirror.opened() as source, Repository.open(trip.ground) as ground:
+            assert source is not None
+            plan = plan_sync(source, ground, ())
+            apply_sync(plan, source, trip.ground, bring=far.bring)
+            assert [file.name for file in plan.files] == [holder_of(RESULTS, ORDER.key)]
+            assert read_result(ground.evidence, ORDER.key, FLEET) == result()
+
+
 class TestPush:
     def test_a_store_that_was_only_begun(self, source: Path, far: FolderFar) -> None:
         far.path.mkdir()
@@ -176,7 +211,7 @@ class TestPush:
         flip(file_of(source, NORTH.entry(CAMERA).id))
         with pytest.raises(Corrupt):
             push(source, far)
-        assert not (far.path / "missions").exists()
+        assert not list((far.path / "missions").iterdir())
 
     @pytest.mark.parametrize("damage", [flip, lambda path: overwrite(path, lambda data: data[:-1])])
     def test_checksum_finds_what_is_damaged_there(

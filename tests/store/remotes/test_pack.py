@@ -13,20 +13,24 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
 
 from store.disk.durable import Disk
 from store.disk.locks import Locked
 from store.disk.media import object_path
-from store.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable
+from store.errors import Conflict, Corrupt, Invalid, NotFound, Unavailable, Untrusted
+from store.format.ids import ObjectId
+from store.ground import receipts
 from store.ground.gc import collect
-from store.ground.repository import Repository
+from store.ground.repository import Repository, SmallFile
 from store.ground.sync import held
 from store.ground.trust_chain import put_into_effect
-from store.remotes.pack import Pack, plan_pack, write_files, write_part
+from store.remotes.pack import Item, Pack, carried_by, into_parts, plan_pack, write_files, write_part
 from store.remotes.tar import BLOCK
 from store.remotes.unpack import unpack
 from tests.faults.disks import PowerCut, PowerFails, Recorded
-from tests.support.missions import NOW, ROOT, flight, next_root, sign_root
+from tests.support.missions import NOW, ROOT, flight, key, next_root, sign_root
 from tests.support.stores import (
     ENGINE,
     NORTH,
@@ -99,11 +103,14 @@ class TestTheBag:
         with tarfile.open(fileobj=io.BytesIO(packed(source)[0])) as tar:
             assert {(one.mtime, one.uid, one.gid, one.uname, one.gname) for one in tar} == {(0, 0, 0, "", "")}
 
-    def test_plain_tar_makes_a_store_of_it(self, source: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("program", ["tar", "bsdtar"])  # GNU's, and the one of macOS and Windows
+    def test_plain_tar_makes_a_store_of_it(self, source: Path, tmp_path: Path, program: str) -> None:
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program} (libarchive-tools)")
         (tmp_path / "out").mkdir()
         data = packed(source)[0]
         ran = subprocess.run(
-            ["tar", "xf", "-"], cwd=tmp_path / "out", input=data, capture_output=True, check=True, timeout=60
+            [program, "-xf", "-"], cwd=tmp_path / "out", input=data, capture_output=True, check=True, timeout=60
         )
         assert ran.stderr == b""
         assert check(tmp_path / "out", NORTH.id).go
@@ -153,8 +160,59 @@ class TestAgainst:
             packed(source, against=there)
 
 
+class TestAgainstAReceipt:
+    """What an aircraft has verified stays at home."""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        store = make_store(tmp_path / "source", NORTH)
+        publish(store, later(NORTH, new=b"small"))
+        return store
+
+    def pack(self, source: Path, receipt: bytes) -> bytes:
+        with Repository.open(source) as here:
+            return part_of(plan_pack(here, None, (), carried=carried_by(here, receipt)), 0, here)
+
+    def test_only_what_it_does_not_name(self, source: Path, tmp_path: Path) -> None:
+        there = make_store(tmp_path / "there", NORTH)
+        data = self.pack(source, a_receipt(there).data)
+        new = later(NORTH, new=b"small")
+        objects = {name for name in names_in(data) if name.startswith("objects/")}
+        assert objects == {object_path(id_) for id_ in (ObjectId.of(b"small"), new.manifest.table, new.manifest_id)}
+        assert "log" not in names_in(data)
+        assert unpack(io.BytesIO(data), "bag.tar", there).plan is not None
+        assert check(there, NORTH.id).go
+        with pytest.raises(Corrupt) as caught:  # a receipt is a claim
+            unpack(io.BytesIO(data), "bag.tar", tmp_path / "elsewhere")
+        assert caught.value.kind == "incomplete-bag"
+
+    def test_what_is_no_such_receipt(self, source: Path, tmp_path: Path) -> None:
+        there = make_store(tmp_path / "there", NORTH)
+        whole = a_receipt(there).data
+        with pytest.raises((Corrupt, Untrusted)):
+            self.pack(source, whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(Corrupt):
+            self.pack(source, bytes(100_000))
+        flown = replace(receipts.parsed(whole, ROOT), verified=None, aircraft="uav-07", clock="known")
+        with pytest.raises(Invalid):
+            self.pack(source, receipts.signed(flown, key("uav"), ROOT).data)
+
+    def test_a_manifest_that_is_gone(self, source: Path, tmp_path: Path) -> None:
+        receipt = a_receipt(make_store(tmp_path / "there", NORTH)).data
+        file_of(source, NORTH.manifest_id).unlink()
+        with pytest.raises(NotFound) as caught:
+            self.pack(source, receipt)
+        assert str(NORTH.manifest_id) in caught.value.message
+
+
+def a_receipt(store: Path) -> SmallFile:
+    """The receipt of a takeoff check of NORTH."""
+    signer = key("uav")
+    return receipts.signed(receipts.of_check(check(store, NORTH.id), signer.public), signer, ROOT)
+
+
 class TestParts:
-    @pytest.mark.parametrize("split", [100_000, 4608 + 512 * 7, 50_001])
+    @pytest.mark.parametrize("split", [100_000, 40_448, 50_001])
     def test_no_part_is_larger_and_together_they_are_the_bag(self, tmp_path: Path, split: int) -> None:
         source = make_store(tmp_path / "source", BIG)
         parts = packed(source, split=split)
@@ -167,6 +225,22 @@ class TestParts:
         assert {name for name in in_parts if not name.startswith("bags/")} == whole - {big}
         pieces = [name for name in in_parts if name.startswith("bags/")]
         assert all(big.replace("objects/", "").replace("/", "") in name for name in pieces)
+
+    @given(st.lists(st.integers(0, 60_000), max_size=12), st.integers(0, 3), st.integers(6_000, 40_000))
+    def test_every_byte_is_in_one_part(self, sizes: list[int], small: int, split: int) -> None:
+        """Whatever the objects are: in their order, none twice, none lost, no part too large, none empty."""
+        objects = [Item(str(at), size, object=ObjectId(bytes(32)), whole=size) for at, size in enumerate(sizes)]
+        files = [Item(f"missions/{at}", 65, bytes(65)) for at in range(small)]
+        parts = into_parts([*objects, *files], split)
+        room = split // BLOCK * BLOCK - 4 * BLOCK
+        assert all(sum(item.padded for item in part) <= room for part in parts)
+        assert all(parts) or parts == [[]]
+        bytes_of = {item.path: 0 for item in (*objects, *files)}
+        for item in (item for part in parts for item in part):
+            assert item.offset == bytes_of[item.path]
+            bytes_of[item.path] += item.size
+        assert bytes_of == {item.path: item.size for item in (*objects, *files)}
+        assert list(dict.fromkeys(item.path for part in parts for item in part)) == list(bytes_of)
 
     def test_pieces_hash_to_their_names_and_make_up_the_object(self, tmp_path: Path) -> None:
         source = make_store(tmp_path / "source", BIG)

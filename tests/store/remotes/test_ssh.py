@@ -266,6 +266,15 @@ class TestPoisoned:
             push(ground, tmp_path / "home")
         assert [path.name for path in (tmp_path / "home").iterdir()] == ["photo.jpg"]
 
+    def test_a_file_that_grows_while_it_is_fetched(
+        self, ground: Path, pushed: Path, tmp_path: Path, sshd: Sshd
+    ) -> None:
+        there, begun = copy_of(pushed, tmp_path / "there"), tmp_path / "begun"
+        grow = f"head -c 9000000 /dev/zero >>{there}/missions/{NORTH.id}"
+        sshd.put("rsync", f'[ -e {begun} ] && {grow}; touch {begun}; exec {shutil.which("rsync")} "$@"')
+        with pytest.raises(Unavailable):
+            push(ground, there)
+
     @pytest.mark.parametrize("answer", ["cat /dev/urandom", "yes", "true", "cat", "exec sleep 30 <&-"])
     def test_a_program_that_is_no_rsync(self, ground: Path, tmp_path: Path, sshd: Sshd, answer: str) -> None:
         sshd.put("rsync", f"timeout 3 {answer}")
@@ -376,7 +385,7 @@ class TestInterrupted:
         begun = time.monotonic()
         push(source, tmp_path / "whole")
         whole, random, cuts = time.monotonic() - begun, Random("ssh"), 0
-        for number in range(100 if DRILL else 2):
+        for number in range(50 if DRILL else 2):
             there, back = tmp_path / f"there-{number}", tmp_path / f"back-{number}"
             for work, target in ((lambda: push(source, there), there), (lambda: pull(there, back), back)):  # noqa: B023
                 cuts += self.cut(work, sshd, random.random() * whole, kill=random.random() < 0.5)
