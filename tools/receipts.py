@@ -110,6 +110,7 @@ def _verified(one: Shown) -> tuple[str, ...]:
     verified = one.receipt.verified
     assert verified is not None
     issue = "current" if one.current else f"NOT current, sequence {verified.sequence}"
+    issue = "WITHDRAWN" if one.withdrawn else issue
     return verified.mission, one.receipt.flight, _when(one.receipt), issue
 
 
@@ -141,6 +142,7 @@ def _json(one: Shown) -> dict[str, Any]:
             "mission": verified.mission,
             "manifest": str(verified.manifest),
             "current": one.current,
+            "withdrawn": one.withdrawn,
             "epoch": verified.epoch,
             "sequence": verified.sequence,
             "trust_root_version": verified.root,

@@ -181,12 +181,38 @@ def claims(media: Media) -> Iterator[Event]:
 
     Nothing vouches for these events: they are for callers that check the signatures of what an event names.
     """
-    for name in files(media):
-        with suppress(Corrupt, NotFound):
-            for line in _whole_lines(_first_bytes(media, name)):
-                parsed = _parsed(line)
-                if parsed is not None:
-                    yield parsed[0]
+    before: list[bytes] = []
+    for name, data in _read_files(media, _readable_bytes):
+        lines = list(_whole_lines(data))
+        if name == LOG and lines == before:
+            return
+        before = lines
+        for line in lines:
+            parsed = _parsed(line)
+            if parsed is not None:
+                yield parsed[0]
+
+
+def _readable_bytes(media: Media, name: str) -> bytes:
+    try:
+        return _first_bytes(media, name)
+    except Corrupt:
+        return b""
+
+
+def _read_files(media: Media, read: Callable[[Media, str], bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of the log, the oldest first, each with its bytes. No reader has the lock: a part that a writer
+    made of `log` since the files were listed comes before it, and `log` is read again."""
+    done: set[str] = set()
+    left = files(media)
+    while left:
+        name = left.pop(0)
+        data = read(media, name)
+        if name == LOG and (new := [one for one in files(media) if one not in done and one != LOG]):
+            left = [*new, LOG]
+            continue
+        done.add(name)
+        yield name, data
 
 
 def _first_bytes(media: Media, name: str) -> bytes:
@@ -201,8 +227,7 @@ def _lines(media: Media, read: Callable[[Media, str], bytes]) -> Iterator[tuple[
     """Yield the lines of all files, the oldest first, each with the name of its file and its event."""
     previous, number = FIRST, 0
     before: list[bytes] = []
-    for name in files(media):
-        data = read(media, name)
+    for name, data in _read_files(media, read):
         lines = list(_whole_lines(data))
         if name == LOG and lines == before:
             return  # the log was copied to the last part, and not begun anew yet

@@ -12,10 +12,11 @@ from functools import cached_property
 
 from store.disk import log
 from store.disk.media import Media
-from store.errors import Invalid, NotFound, Unavailable
+from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.format.withdrawal import of_mission
 from store.ground.log_history import LogHistory, RefMove
 from store.takeoff.evidence import StoreEvidence
+from store.takeoff.withdrawn import parsed
 from store.trust.root import SignedRoot
 
 
@@ -56,11 +57,15 @@ class EvidenceAsOf(StoreEvidence):
     def withdrawal(self, name: str) -> bytes:
         """Return the file of a withdrawal, if by the log it was in effect then, and was about the manifest of then.
 
-        A later withdrawal may lie in its place, which is about that manifest too. Raise NotFound where none was, and
-        Unavailable where its file is gone.
+        A later withdrawal may lie in its place, which is about that manifest too. Where no line tells of it, as in a
+        plain copy, its time of issue counts; of one that is damaged nobody knows the time. Raise NotFound where none
+        was, and Unavailable where its file is gone.
         """
+        told = [event for event in self._events if event.event == "withdrawn" and _named(event) == name]
+        if not told and self._in_effect_without_a_line(name):
+            return super().withdrawal(name)
         then = [event for event in self._events if event.at <= self._at]
-        last = next((event for event in reversed(then) if event.event == "withdrawn" and _named(event) == name), None)
+        last = next((event for event in reversed(told) if event.at <= self._at), None)
         if last is None:
             raise NotFound(f"by the log, {name} was not withdrawn by then", kind="missing")
         mission = last.facts.get("mission")
@@ -72,6 +77,13 @@ class EvidenceAsOf(StoreEvidence):
         except NotFound as error:
             text = f"by the log, {name} was withdrawn by then, and its file is gone"
             raise Unavailable(text, remedy="take it from a copy of the store", kind="unreadable") from error
+
+    def _in_effect_without_a_line(self, name: str) -> bool:
+        data = super().withdrawal(name)
+        try:
+            return parsed(data, name)[1].issued_at <= self._at
+        except Corrupt:
+            return True
 
     def chain(self, after: int) -> Sequence[bytes]:
         """Return the root files that had taken effect by then, of version `after` + 1 and up."""

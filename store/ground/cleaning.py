@@ -7,29 +7,14 @@ from contextlib import suppress
 
 from store.disk.droppings import is_dropping
 from store.disk.durable import Disk
-from store.disk.layout import DRAFTS, INDEX, LOCKS, MISSIONS, PINS, QUARANTINE, RECEIPTS, TMP, TRASH, TRUST, WITHDRAWN
+from store.disk.layout import BAGS, INDEX, LOCKS, QUARANTINE, SMALL_FILES, TMP, TRASH
 from store.disk.media import OBJECTS, SHARD_LIMIT, Media
 from store.disk.staging import remove_tree
 from store.errors import Corrupt, NotFound, Unavailable
 from store.ground import releases
 
 _FOLDERS = (
-    *(
-        "",
-        MISSIONS,
-        TRUST,
-        releases.FOLDER,
-        DRAFTS,
-        PINS,
-        RECEIPTS,
-        WITHDRAWN,
-        INDEX,
-        LOCKS,
-        TMP,
-        TRASH,
-        QUARANTINE,
-        OBJECTS,
-    ),
+    *("", *SMALL_FILES, releases.FOLDER, INDEX, LOCKS, TMP, TRASH, QUARANTINE, BAGS, OBJECTS),
     *(f"{OBJECTS}/{first:02x}" for first in range(256)),
 )
 

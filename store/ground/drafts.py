@@ -45,9 +45,10 @@ def to_bring(source: Repository, target: Repository | None, root: TrustRoot) -> 
         try:
             envelope = _read(source, name)
             file = _merged(envelope, target, name, root)
-            if file is not None:
-                if not withdrawal.NAME.fullmatch(name):
-                    brought.objects.update(_objects(source, file.data))
+            if file is not None and withdrawal.NAME.fullmatch(name):
+                brought.files.append(withdrawals.as_far_as_signed(file, root))
+            elif file is not None:
+                brought.objects.update(_objects(source, file.data))
                 brought.files.append(file)
         except Unavailable:
             raise

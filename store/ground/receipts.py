@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 from store.disk.durable import Disk, replace_file
 from store.disk.layout import RECEIPTS, TMP
@@ -36,6 +37,7 @@ from store.format.ref import ref_id
 from store.ground.repository import Repository, SmallFile
 from store.takeoff.fidelity import claims
 from store.takeoff.mission import Verdict, VerifiedMission
+from store.takeoff.withdrawn import withdrawn
 from store.trust.aircraft_state import AircraftState
 from store.trust.keys import PublicKey, Signer, sign
 from store.trust.root import ROLES, TrustRoot
@@ -240,13 +242,14 @@ def whose(receipt: Receipt, root: TrustRoot, fleet: Mapping[bytes, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A receipt of a store: its name, whose it is ("" for an unknown), what it says, and whether it is of the manifest
-    that is current in this store."""
+    """A receipt of a store: its name, whose it is ("" for an unknown), what it says, whether it is of the manifest that
+    is current in this store, and whether that one was withdrawn."""
 
     name: str
     whose: str
     receipt: Receipt
     current: bool
+    withdrawn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +271,14 @@ def overview(store: Repository, fleet: Mapping[bytes, str]) -> Overview:
     missions = set(store.missions())
     newest: dict[tuple[str, ...], Shown] = {}
     refused: list[tuple[str, str]] = []
+
+    @cache
+    def is_withdrawn(mission: str) -> bool:
+        try:
+            return bool(withdrawn(store.evidence, store.current(mission)).findings)
+        except FlightbagError:
+            return False  # an audit reports what does not verify
+
     for name in names(store.media):
         try:
             receipt = read(store.media, name, root)[1]
@@ -276,7 +287,8 @@ def overview(store: Repository, fleet: Mapping[bytes, str]) -> Overview:
             continue
         verified = receipt.verified
         current = verified is not None and verified.mission in missions and _is_current(store, verified)
-        one = Shown(name, whose(receipt, root, fleet), receipt, current)
+        gone = current and verified is not None and is_withdrawn(verified.mission)
+        one = Shown(name, whose(receipt, root, fleet), receipt, current, gone)
         # Of unknowns, each key speaks for itself.
         by = (one.whose,) if one.whose else ("", receipt.key.hex(), receipt.aircraft or "")
         key = ("" if verified is None else "verified", _about(receipt), *by)

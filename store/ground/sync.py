@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -28,6 +28,7 @@ from store.disk.medium import check_file_sizes
 from store.disk.objects import inserting
 from store.disk.staging import sweep
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
+from store.findings import Finding
 from store.format.cbor import load
 from store.format.entries import TABLE_LIMIT
 from store.format.ids import DIGEST_SIZE, ObjectId
@@ -40,7 +41,8 @@ from store.ground.trust_chain import put_into_effect
 from store.takeoff.clock import Moment
 from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import SignedManifest, check_binding, named_domain, open_manifest, open_signed
-from store.trust.root import SignedRoot
+from store.takeoff.withdrawn import withdrawn
+from store.trust.root import SignedRoot, TrustRoot
 
 # The most objects, and about the most bytes, in one durable batch: large enough to spread the cost of a sync to the
 # medium, small enough that an interrupted run keeps most of its work.
@@ -70,7 +72,8 @@ class SyncPlan:
     `present` counts the objects that were looked at and that the target has. `roots` are the versions of trust roots to
     bring. `moves`, `unchanged` and `newer` (at the target) have the missions; `seen` has those of the unchanged ones of
     which not every object was looked at again. `refused` has the missions that do not verify at the source, for
-    instance after a revocation, each with the reason; the trust roots are brought all the same.
+    instance after a revocation, or that a withdrawal grounds there which does not hold, each with the reason; the trust
+    roots are brought all the same.
     """
 
     missing: tuple[tuple[ObjectId, int], ...]
@@ -166,6 +169,12 @@ def plan_sync(
                 kind="same-sequence",
                 mission=mission,
             )
+        elif why := _wrong_withdrawal(source, opened, (judge or source_root).root):
+            if missions:
+                text = f"mission {mission} is not copied, because no aircraft flies it from the source: {why.message}"
+                raise Corrupt(text, remedy=why.remedy, kind=why.kind, mission=mission)
+            refused.append((mission, f"{why.message}; {why.remedy}"))
+            continue
         else:
             moves.append(move)
         _add_closure(source, opened, wanted, last)
@@ -328,6 +337,13 @@ def _check_accepted(source: Repository, opened: Opened, mission: str, judge: Sig
             mission=mission,
             findings=findings,
         )
+
+
+def _wrong_withdrawal(source: Repository, opened: Opened, judge: TrustRoot) -> Finding | None:
+    """Return why a mission is grounded at the source by a withdrawal that does not hold under the root that judges, so
+    that no sync brings it along: the mission would be GO where it goes. None without one."""
+    findings = withdrawn(source.evidence, replace(opened, trust_root=judge)).findings
+    return next((one for one in findings if one.kind != "withdrawn"), None)
 
 
 def _current_at(target: Repository | None, mission: str) -> Opened | None:

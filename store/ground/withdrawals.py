@@ -16,7 +16,7 @@ from store.disk import log
 from store.disk.layout import DRAFTS, WITHDRAWN
 from store.disk.locks import exclusive
 from store.disk.quarantine import present
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
 from store.format.cose import Envelope
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, SKEW
@@ -225,6 +225,15 @@ def _put_into_effect(repository: Repository, signed: Pending, *, at: int) -> Non
     repository.place([SmallFile(f"{WITHDRAWN}/{value.name}", signed.envelope.render())])
 
 
+def as_far_as_signed(file: SmallFile, root: TrustRoot) -> SmallFile:
+    """Return the file of a draft as that of the withdrawal, if it has all signatures: also a target on which nothing of
+    this program runs then has it in effect."""
+    name = file.name.removeprefix(f"{DRAFTS}/")
+    pending = _pending(file.data, name)
+    enough = pending.signatures(root) >= root.role(pending.value.role).threshold
+    return SmallFile(f"{WITHDRAWN}/{name}", file.data) if enough else file
+
+
 def keep_or_put_into_effect(repository: Repository, name: str, data: bytes, root: TrustRoot, *, at: int) -> None:
     """Keep a draft that a sync has brought or joined; with all its signatures it takes effect, unless it is stale. The
     caller has the lock."""
@@ -294,16 +303,21 @@ def to_bring(
     source: Repository, target: Repository | None, missions: Sequence[str], root: TrustRoot
 ) -> tuple[SmallFile, ...]:
     """Return the withdrawals that a sync brings to the target: those that hold under `root`, of releases, of `missions`
-    and of what the target has, and that are later than what holds there."""
+    and of what the target has, and that are later than what holds there. Raise Unavailable for one that cannot be read:
+    nobody knows what it grounds."""
     theirs = set(missions) | (set() if target is None else set(target.missions()))
     files = []
     for name in names(source):
         if name.endswith(".mission") and name.removesuffix(".mission") not in theirs:
             continue
-        with suppress(FlightbagError):  # an audit reports it, and it grounds no other store
+        try:
             value = standing(source, name, root)
             if value is not None and _is_later(value, target, name, root):
                 files.append(SmallFile(f"{WITHDRAWN}/{name}", source.evidence.withdrawal(name)))
+        except Unavailable:
+            raise
+        except FlightbagError:
+            continue  # an audit reports it, and it grounds no other store
     return tuple(files)
 
 
@@ -319,9 +333,13 @@ def _is_later(value: Withdrawal, target: Repository | None, name: str, root: Tru
 
 
 def receive(repository: Repository, file: SmallFile, *, at: int) -> None:
-    """Put a withdrawal that a sync brings into effect, unless the store has got a later one since it was planned."""
+    """Put a withdrawal that a sync brings into effect, unless the store has got a later one since it was planned. A
+    draft goes that would withdraw no more than that."""
     name = file.name.removeprefix(f"{WITHDRAWN}/")
     with alone(repository, name):
         pending = _pending(file.data, name)
         if _is_later(pending.value, repository, name, repository.trust_root().root):
             _put_into_effect(repository, pending, at=at)
+        with suppress(NotFound, Corrupt):
+            if draft_of(repository, name).value.order <= pending.value.order:
+                _drop_draft(repository, name)

@@ -43,7 +43,7 @@ from store.disk.layout import (
     check_free,
 )
 from store.disk.locks import exclusive
-from store.disk.media import FOLDER_LIMIT, OBJECTS, Media, object_path
+from store.disk.media import FOLDER_LIMIT, OBJECTS, SHARD_LIMIT, Media, object_path
 from store.disk.medium import check_file_sizes
 from store.disk.objects import Batch, inserting
 from store.disk.quarantine import present
@@ -221,6 +221,7 @@ class _Intake:
         self._folder = folder
         self._progress = progress
         self._staged = self._pending = 0  # objects of the batch, and bytes that it will insert
+        self._in_shard: dict[str, int] = {}  # how many names each folder of objects has by now
         self._files: list[SmallFile] = []
         self._files_bytes = 0
 
@@ -325,6 +326,7 @@ class _Intake:
                 raise self._other_bytes(id_, hasher.hexdigest())
             self.present += 1
         else:
+            self._check_shard(id_)
             self._check_room(id_, size, size)
             try:
                 batch.add(self._chunks(), expect=id_)
@@ -361,6 +363,7 @@ class _Intake:
                 f"{media.path} lacks object {base}, from which the bag has a difference",
                 remedy="pack against a copy of this store as it is, or without --delta",
             ) from error
+        self._check_shard(id_)
         self._check_room(id_, size, size)
         try:
             batch.add([applied(of, frame, id_, size)], expect=id_)
@@ -373,6 +376,19 @@ class _Intake:
         text = f"{self._reader.what}: object {id_} has bytes that hash to {actual}"
         remedy = "carry the bag again from where it was packed"
         return Corrupt(text, remedy=remedy, kind="bit-flip", path=self._reader.what, object=id_, actual=actual)
+
+    def _check_shard(self, id_: ObjectId) -> None:
+        """Raise Corrupt for one more object than a folder may have: a store with more is collected no more, and no
+        signature says yet that anybody needs what a bag brings."""
+        media, shard = self._destination.media, os.path.dirname(object_path(id_))
+        if shard not in self._in_shard:
+            with suppress(NotFound):
+                self._in_shard[shard] = len(media.first_names(shard, SHARD_LIMIT))
+        self._in_shard[shard] = self._in_shard.get(shard, 0) + 1
+        if self._in_shard[shard] > SHARD_LIMIT:
+            text = f"{media.absolute(shard)} would have more than {SHARD_LIMIT} objects"
+            remedy = "find out who made the bag; `flightbag gc --grace 0d` takes out what nothing needs"
+            raise self._reader.bad("too-many", text, remedy=remedy)
 
     def _check_room(self, id_: ObjectId, size: int, whole: int) -> None:
         """Raise Unavailable for a large object that finds no room, before it is written."""
@@ -428,8 +444,8 @@ def _key(name: str) -> bytes:
 
 
 def _join_pieces(destination: Repository, folder: str, *, all_came: bool) -> None:
-    """Insert each object whose pieces came, and remove these. Raise Corrupt for pieces that do not make it up; unless
-    all came, wait for the others."""
+    """Insert each object whose pieces came, and remove these. Raise Corrupt for pieces that do not make it up, which go
+    as well; unless all came, wait for the others."""
     media = destination.media
     for name in media.names_if_there(f"{folder}/pieces"):
         match = _OF_PIECES.fullmatch(name)
@@ -440,10 +456,15 @@ def _join_pieces(destination: Repository, folder: str, *, all_came: bool) -> Non
         pieces = sorted((int(one[1]), one[0]) for one in map(_NAME_OF_PIECE.fullmatch, media.names(place)) if one)
         if not all_came and sum(media.stamp(f"{place}/{piece}").size for _, piece in pieces) < whole:
             continue
-        with inserting(media, destination.disk, None) as batch:
-            if not batch.holds(id_, whole):
-                batch.add(_joined(destination, place, pieces, whole), expect=id_)
-            batch.commit()
+        try:
+            with inserting(media, destination.disk, None) as batch:
+                if not batch.holds(id_, whole):
+                    batch.add(_joined(destination, place, pieces, whole), expect=id_)
+                batch.commit()
+        except Corrupt:
+            # Each piece is what its name says, and not all are of this object: the right ones come again.
+            remove_tree(destination.disk, media.absolute(place))
+            raise
         remove_tree(destination.disk, media.absolute(place))
 
 

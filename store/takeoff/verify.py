@@ -41,12 +41,13 @@ from store.format.missing import ENTRY as MISSING_ENTRY
 from store.format.ref import ref_id
 from store.format.release import KINDS as RELEASED
 from store.format.release import Approval, Release
+from store.format.withdrawal import Withdrawal, of_mission
 from store.takeoff.clock import NO_CLOCK, Moment, check_time, moment_of, unjudged_time
 from store.takeoff.engines import engine_for, engines_of
 from store.takeoff.fidelity import check_proofs
 from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, OperatorCheck, Verdict, VerifiedMission
 from store.takeoff.quality import without_landmarks, without_recall
-from store.takeoff.withdrawn import withdrawn
+from store.takeoff.withdrawn import check_withdrawal, parsed, withdrawn
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
 
 WRONG_EPOCH = "the mission is of another epoch than the trust root"
@@ -419,13 +420,22 @@ def verify_mission(
     opened = open_mission(evidence, mission, pinned)
     if isinstance(opened, tuple):
         doubts = (NO_CLOCK if binding.now is None else "", evidence.reading.doubt)
-        return Verdict(mission, opened, None, not_judged=(*binding.not_judged, *filter(None, doubts)))
+        return Verdict(
+            mission,
+            opened,
+            None,
+            not_judged=(*binding.not_judged, *filter(None, doubts)),
+            withdrawals=_withdrawn_unopened(evidence, mission, pinned),
+        )
     moment = moment_of(opened, binding)
     findings = list(check_binding(evidence, opened, mission, binding, moment))
     was_withdrawn = withdrawn(evidence, opened, binding.state)
     findings += was_withdrawn.findings
     closure = opened.closure()
-    findings += check_closure(evidence, opened)
+    lost = check_closure(evidence, opened)
+    # A release that only the second read gave: nobody has looked whether it was withdrawn.
+    findings += (one for one in was_withdrawn.unread if one.object not in {other.object for other in lost})
+    findings += lost
     if operator is not None:
         findings += operator(evidence, opened)
     verified = None
@@ -455,6 +465,17 @@ def verify_mission(
         evidence.reading.from_medium,
         was_withdrawn.holding,
     )
+
+
+def _withdrawn_unopened(evidence: Evidence, mission: str, pinned: SignedRoot) -> tuple[Withdrawal, ...]:
+    """Return the withdrawal of a mission that steps A to D refuse, if it holds: so that an aircraft remembers it, and
+    the crew that takes last week's medium in place of a damaged one does not fly it."""
+    with suppress(FlightbagError):
+        name = of_mission(mission)
+        envelope, value = parsed(evidence.withdrawal(name), name)
+        check_withdrawal(envelope, value, newest_root(evidence, pinned).root)
+        return (value,)
+    return ()
 
 
 def check_closure(evidence: Evidence, opened: Opened) -> list[Finding]:

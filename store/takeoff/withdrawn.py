@@ -9,12 +9,12 @@ newer than the last one that it names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from store.disk.layout import WITHDRAWN
 from store.errors import FlightbagError, NotFound, Untrusted
-from store.findings import Finding
+from store.findings import COPY_AGAIN, Finding
 from store.format import release, withdrawal
 from store.format.cose import Envelope
 from store.format.manifest import ENVELOPE_LIMIT, Issue
@@ -26,17 +26,22 @@ from store.trust.root import TrustRoot, check_signatures
 
 _FLY_ANOTHER = "do not fly it; who withdrew it knows why. Have the mission built and signed again, and sync it"
 _REMEDY = (
-    "sync the store again from the station that withdrew it. A file that nobody of this trust domain has signed has no "
-    "place in a store: find out who put it there, and remove it"
+    "sync the store again from the station that withdrew it; if its keys are of the role no more, withdraw it again. A "
+    "file that nobody of this trust domain has signed has no place in a store: find out who put it there, and remove it"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """What is withdrawn of a mission: the withdrawals that hold, and the findings against the mission."""
+    """What is withdrawn of a mission: the withdrawals that hold, and the findings against the mission.
+
+    `unread` has a finding for each release that could not be read, so that nobody knows whether it was withdrawn. Step
+    F reads it again; where that succeeds, this finding stands.
+    """
 
     holding: tuple[Withdrawal, ...]
     findings: tuple[Finding, ...]
+    unread: tuple[Finding, ...] = ()
 
 
 def parsed(data: bytes, name: str) -> tuple[Envelope, Withdrawal]:
@@ -55,7 +60,8 @@ def check_withdrawal(envelope: Envelope, value: Withdrawal, root: TrustRoot) -> 
 def withdrawn(evidence: Evidence, opened: Opened, state: AircraftState | None = None) -> Withdrawn:
     """Return what is withdrawn of a mission by the evidence, and by what an aircraft remembers."""
     issue = opened.manifest.issue
-    names = [of_mission(opened.manifest.mission.id), *map(of_release, _release_digests(evidence, opened))]
+    digests, unread = _release_digests(evidence, opened)
+    names = [of_mission(opened.manifest.mission.id), *map(of_release, digests)]
     holding: list[Withdrawal] = []
     findings: list[Finding] = []
     for name in names:
@@ -73,18 +79,24 @@ def withdrawn(evidence: Evidence, opened: Opened, state: AircraftState | None = 
             findings.append(_finding(name, value.order, f"; the reason given: {value.reason}"))
         elif remembered is not None and (remembered == (0, 0) or issue.order <= remembered):
             findings.append(_finding(name, remembered, ": the aircraft has seen that, whatever this store has"))
-    return Withdrawn(tuple(holding), tuple(findings))
+    return Withdrawn(tuple(holding), tuple(findings), unread)
 
 
-def _release_digests(evidence: Evidence, opened: Opened) -> Iterator[bytes]:
-    """Yield the digest of the payload of each release that the manifest names. Step F tells of one that is lost, and no
-    release is withdrawn whose bytes are none: it approves nothing."""
+def _release_digests(evidence: Evidence, opened: Opened) -> tuple[list[bytes], tuple[Finding, ...]]:
+    """Return the digest of the payload of each release that the manifest names, and a finding for each that cannot be
+    read. No release is withdrawn whose bytes are none: it approves nothing."""
+    digests: list[bytes] = []
+    unread: list[Finding] = []
     for id_ in opened.manifest.releases:
         try:
-            envelope = Envelope.parse(evidence.object(id_, ENVELOPE_LIMIT), release.CONTENT_TYPE, release.PAYLOAD_LIMIT)
-        except FlightbagError:
+            data = evidence.object(id_, ENVELOPE_LIMIT)
+        except FlightbagError as error:
+            finding = Finding.of(error, step="E", entry="release", remedy=COPY_AGAIN)
+            unread.append(replace(finding, object=str(id_)))
             continue
-        yield digest_of_payload(envelope)
+        with suppress(FlightbagError):
+            digests.append(digest_of_payload(Envelope.parse(data, release.CONTENT_TYPE, release.PAYLOAD_LIMIT)))
+    return digests, tuple(unread)
 
 
 def _read(evidence: Evidence, name: str, root: TrustRoot, issue: Issue) -> Withdrawal | None:

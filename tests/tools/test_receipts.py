@@ -253,6 +253,15 @@ class TestShown:
         assert known.endswith(f"  NOT current, sequence {MISSION.manifest.issue.sequence}")
         assert unknown.startswith(f"  UNKNOWN key {key('x').public.kid.hex()[:16]}, says uav-07: ")
 
+    def test_a_mission_that_was_withdrawn_since(self, desk: Path) -> None:
+        assert verify(desk).status == 0
+        assert shown(desk)["verified"][0]["withdrawn"] is False
+        args = (desk / "store", MISSION.id, "--reason", "old imagery", "--key", desk / "pilot.key")
+        assert flightbag("withdraw", *args).status == 0
+        assert shown(desk)["verified"][0]["withdrawn"] is True
+        ran = flightbag("receipts", desk / "store", "--fleet", desk / "fleet")
+        assert ran.out.splitlines()[1].endswith("  WITHDRAWN")
+
     def test_one_that_does_not_hold_is_status_1(self, desk: Path) -> None:
         assert verify(desk).status == 0
         flip(next((desk / "store" / "receipts").iterdir()), 90)

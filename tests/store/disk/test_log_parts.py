@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -49,6 +49,32 @@ def test_one_chain_over_all_files(media: Media) -> None:
     assert events(media) == made == list(claims(media)) == [event for event, _ in before_damage(media)]
     assert len(set(hashes(media))) == 8
     assert mended(media) == ([], path_of(media, LOG).read_bytes())
+
+
+@pytest.mark.parametrize(
+    "look", [events, lambda media: list(claims(media)), lambda media: [e for e, _ in before_damage(media)]]
+)
+@pytest.mark.parametrize("had", [2, 3, 6])
+def test_a_reader_while_the_log_becomes_a_part(
+    media: Media, monkeypatch: pytest.MonkeyPatch, look: Callable[[Media], list[Event]], had: int
+) -> None:
+    """It is listed, then a writer makes a part of it, then it is read: nothing is lost, and nothing is damage."""
+    made = write(media, had)
+    real, more = log.files, [5, 4]
+
+    def listed(media: Media) -> list[str]:
+        names = real(media)
+        if more:
+            count = more.pop()
+            monkeypatch.setattr(log, "files", real)
+            made.extend(write(media, count, first=2000 + 100 * count))
+            monkeypatch.setattr(log, "files", listed)
+        return names
+
+    monkeypatch.setattr(log, "files", listed)
+    seen = look(media)
+    assert seen == made[: len(seen)]
+    assert len(seen) >= had + 4
 
 
 def test_a_log_that_was_copied_and_not_begun_anew(media: Media) -> None:

@@ -47,6 +47,7 @@ def carried(store: Path) -> list[str]:
             "missions/north-ridge.sync-conflict-20261130-101500-ABCDEFG",
             "drafts/._north-ridge",
         ),
+        *("orders/.DS_Store", "results/._x", "receipts/.DS_Store", "withdrawn/._north-ridge.mission", "bags/.DS_Store"),
         *("pins/.DS_Store", "trust/._1.root.cbor", "trust/releases/desktop.ini", "trust/releases/._winter"),
         *("trust/1.root.sync-conflict-20261130-101500-ABCDEFG.cbor", "lock/Thumbs.db", "index/.DS_Store"),
     ]

@@ -184,6 +184,22 @@ class TestWithdrawals:
         assert (store / "drafts" / self.NAME).read_bytes() == draft
         sync(Path(third), copy)
         assert [finding.kind for finding in check_by(copy)] == ["withdrawn"]
+        # It has nothing left to ask of anybody.
+        assert not (copy / "drafts" / self.NAME).exists()
+
+    def test_a_draft_that_withdraws_more_than_what_comes_stays(self, store: Path, copy: Path) -> None:
+        later = Path(shutil.copytree(store, f"{store}-later"))
+        self.begin(store, "pilot")
+        for name in ("co-pilot", "chief"):
+            with Repository.open(store) as repository:
+                done = withdrawals.sign_draft(repository, self.NAME, by(key(name)), now=NOW)
+                if done.in_effect:
+                    break
+        assert done.in_effect
+        self.begin(later, "pilot", NOW + 1)
+        sync(store, later)
+        assert [finding.kind for finding in check_by(later)] == ["withdrawn"]
+        assert (later / "drafts" / self.NAME).exists()
 
     def test_two_keys_in_parallel(self, store: Path, copy: Path) -> None:
         outcome = self.begin(store, "pilot")
@@ -194,7 +210,7 @@ class TestWithdrawals:
             bare = replace(outcome.pending.envelope, signatures=())
             repository.replace(name, bare.render())
             withdrawals.sign_draft(repository, self.NAME, by(key("co-pilot")), now=NOW)
-        assert [file.name for file in sync(copy, store).files] == [name]
+        assert [file.name for file in sync(copy, store).files] == [f"withdrawn/{self.NAME}"]
         assert [finding.kind for finding in check_by(store)] == ["withdrawn"]
         assert not (store / name).exists()
 

@@ -14,7 +14,7 @@ from store.audit.scope import FULL, Scope
 from store.disk import log
 from store.disk.durable import Disk
 from store.disk.media import Media
-from store.errors import FlightbagError, Invalid, NotFound, Refused, Untrusted
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, Untrusted
 from store.format.cbor import INT_MAX
 from store.format.withdrawal import Withdrawal, of_mission
 from store.ground import releases, withdrawals
@@ -24,6 +24,7 @@ from store.ground.issuing import highest_issued
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from store.ground.withdrawals import Outcome, Pending
+from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding
 from store.takeoff.verify import verify_mission
 from store.trust.keys import PrivateKey
@@ -235,6 +236,7 @@ class TestSync:
 
     def test_what_does_not_hold_stays_where_it_is(self, store: Path, tmp_path: Path) -> None:
         target = tmp_path / "target"
+        sync(store, target)
         (store / "withdrawn").mkdir()
         (store / "withdrawn" / NAME).write_bytes(sign_withdrawal(withdrawal(), by=("stranger",)))
         assert sync(store, target) == []
@@ -244,6 +246,64 @@ class TestSync:
         (store / "withdrawn" / NAME).write_bytes(sign_withdrawal(withdrawal()))
         assert sync(store, target) == [f"withdrawn/{NAME}"]
         assert kinds(target) == ["withdrawn"]
+
+    @pytest.mark.parametrize("by_now", ["revoked", "removed", "planted", "damaged", "at the target"])
+    def test_no_mission_is_go_where_it_goes_and_not_where_it_comes_from(
+        self, store: Path, tmp_path: Path, by_now: str
+    ) -> None:
+        """Whoever withdrew it, and whatever became of their keys: a new stick does not fly what the ground does not."""
+        both = replace(ROOT, mission=role("pilot", "co-pilot"))
+        north = flight(root=both, by=("co-pilot",))
+        store = make_store(tmp_path / "both", north, root=sign_root(both, "root-a"))
+        begin(store, key("pilot"))
+        path, target = store / "withdrawn" / NAME, tmp_path / "target"
+        revoked = role("pilot").keys if by_now == "revoked" else ()
+        second = next_root(both, mission=role("co-pilot"), revoked=revoked)
+        if by_now == "at the target":
+            other = flight(root=both, by=("co-pilot",), mission=SOUTH.manifest.mission)
+            make_store(target, other, root=sign_root(both, "root-a"))
+        if by_now == "planted":
+            path.write_bytes(sign_withdrawal(withdrawal(), both, by=("stranger",)))
+        elif by_now == "damaged":
+            path.write_bytes(path.read_bytes()[:-1])
+        else:
+            place = target if by_now == "at the target" else store
+            (place / "trust/2.root.cbor").write_bytes(sign_root(second, "root-a"))
+        with Repository.open(store) as there:
+            here = Repository.open(target) if target.exists() else None
+            plan = plan_sync(there, here, ())
+            ((refused, why),) = plan.refused
+            assert (refused, [move.mission for move in plan.moves]) == (NORTH.id, [])
+            assert NAME in why
+            with pytest.raises(Corrupt) as caught:
+                plan_sync(there, here, [NORTH.id])
+            assert caught.value.remedy
+            apply_sync(plan, there, target)
+        assert not (target / "missions" / NORTH.id).exists()
+        # What the remedy says: it is withdrawn again, by keys of the newest root.
+        if by_now in ("revoked", "removed"):
+            begin(store, key("co-pilot"), now=NOW + 60)
+            assert f"withdrawn/{NAME}" in sync(store, target)
+            with Media(target) as media:
+                verdict = verify_mission(StoreEvidence(media), NORTH.id, pinned(both), Binding())
+            assert [finding.kind for finding in verdict.findings] == ["withdrawn"]
+
+    def test_one_that_cannot_be_read_is_no_sync(
+        self, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        target = tmp_path / "target"
+        sync(store, target)
+        begin(store, key("pilot"))
+        real = StoreEvidence.withdrawal
+
+        def fails(evidence: StoreEvidence, name: str) -> bytes:
+            if evidence.media.path == str(store):
+                raise Unavailable("bad sector", kind="unreadable")
+            return real(evidence, name)
+
+        monkeypatch.setattr(StoreEvidence, "withdrawal", fails)
+        with pytest.raises(Unavailable):
+            sync(store, target)
 
     def test_of_another_mission_only_to_who_has_it(self, store: Path, tmp_path: Path) -> None:
         begin(store, key("pilot"))
@@ -327,6 +387,24 @@ def test_as_of(store: Path) -> None:
     assert (then(published + 99), then(published + 100)) == ([], ["withdrawn"])
     (store / "withdrawn" / NAME).unlink()
     assert then(published + 100) == ["unreadable"]
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_as_of_a_store_whose_log_has_no_line_of_it(store: Path, damage: bool) -> None:
+    """A plain copy of the file, or a bag that tar unpacked. As of a trust root without a line, its time of issue
+    counts; of one that is damaged nobody knows the time."""
+    with Media(store) as media:
+        published = log.events(media)[-1].at
+    (store / "withdrawn").mkdir()
+    data = sign_withdrawal(withdrawal(issued_at=published + 100))
+    (store / "withdrawn" / NAME).write_bytes(data[:-1] if damage else data)
+
+    def then(at: int) -> list[str]:
+        with Media(store) as media:
+            return [one.kind for one in verify_mission(EvidenceAsOf(media, at), NORTH.id, pinned(), Binding()).findings]
+
+    expected = (["not-canonical"], ["not-canonical"]) if damage else ([], ["withdrawn"])
+    assert (then(published + 99), then(published + 100)) == expected
 
 
 def test_a_root_that_takes_the_signers_out_leaves_newer_missions_alone(store: Path) -> None:

@@ -141,6 +141,25 @@ class TestOneBag:
         assert not audit(tmp_path / "target").findings
         assert check(tmp_path / "target", BIG.id).go
 
+    def test_no_folder_of_objects_gets_more_than_it_may_have(
+        self, bag: bytes, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A store with more cannot be collected, and a bag may hold what nobody has signed."""
+        largest = max(len(list(shard.iterdir())) for shard in (made / "objects").iterdir())
+        monkeypatch.setattr("store.remotes.unpack.SHARD_LIMIT", largest)
+        target = tmp_path / "target"
+        assert take(bag, target).plan is not None
+        path = file_of(target, NORTH.entry(ENGINE).id)
+        path.unlink()
+        others = [path.with_name(f"{number:062x}") for number in range(largest)]
+        for other in others:
+            other.touch()
+        error = refused(bag, target)
+        assert (error.kind, str(path.parent) in error.message) == ("too-many", True)
+        for other in others:
+            other.unlink()
+        assert take(bag, target).inserted == 1
+
     def test_a_newer_root_comes_along_and_judges(self, made: Path, tmp_path: Path) -> None:
         source, target = copy_of(made, tmp_path / "source"), copy_of(made, tmp_path / "target")
         with Repository.open(source) as repository:
@@ -322,6 +341,27 @@ class TestParts:
             assert take(data, target).lacking
         assert take(parts[-1], target).plan is not None
         assert check(target, SOUTH.id).go
+        assert check(target, BIG.id).go
+
+    @pytest.mark.parametrize("foreign", ["beside", "alone", "of another size"])
+    def test_pieces_that_somebody_else_made_block_no_bag(
+        self, parts: list[bytes], tmp_path: Path, foreign: str
+    ) -> None:
+        target = tmp_path / "target"
+        for data in parts[:-1]:
+            take(data, target)
+        piece = next((target / "bags").glob("*/pieces/*/0-*"))
+        other = bytes(piece.stat().st_size)
+        folder = piece.parent if foreign != "of another size" else piece.parent.with_name(f"{piece.parent.name}0")
+        folder.mkdir(exist_ok=True)
+        (folder / f"0-{blake3(other).hexdigest()}").write_bytes(other)
+        if foreign == "alone":
+            piece.unlink()
+        assert refused(parts[-1], target).kind in ("truncated", "bit-flip")
+        assert published(target) == []
+        for data in parts:  # the remedy
+            done = take(data, target)
+        assert done.plan is not None
         assert check(target, BIG.id).go
 
     @pytest.mark.parametrize("lost", ["an object", "the table", "the manifest"])

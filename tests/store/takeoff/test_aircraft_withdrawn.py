@@ -18,7 +18,7 @@ from store.takeoff.mission import Verdict
 from store.trust.aircraft_state import AircraftState
 from tests.faults.disks import PowerCut, PowerFails, Recorded
 from tests.support.missions import ISSUE, NOW, flight, next_root, pinned, sign_root, sign_withdrawal, withdrawal
-from tests.support.stores import NORTH, make_store, publish
+from tests.support.stores import NORTH, file_of, make_store, publish
 
 STATE = AircraftState.initial("uav-07", "cpu-x86_64-avx2", pinned())
 AGAIN = flight(issue=replace(ISSUE, sequence=ISSUE.sequence + 5))
@@ -67,6 +67,23 @@ def test_a_withdrawal_that_was_seen_stays_though_its_file_is_gone(state: Path, s
     publish(store, AGAIN)
     assert takeoff(state, store).go
     assert read_state(state).state.withdrawn(withdrawal().name) is None
+
+
+@pytest.mark.parametrize("damaged", ["ref", "manifest", "table"])
+def test_it_is_seen_on_a_medium_whose_mission_is_damaged(
+    state: Path, store: Path, tmp_path: Path, damaged: str
+) -> None:
+    """The crew takes last week's medium in its place."""
+    old = Path(shutil.copytree(store, tmp_path / "old"))
+    withdraw(store)
+    path = {
+        "ref": store / "missions" / NORTH.id,
+        "manifest": file_of(store, NORTH.manifest_id),
+        "table": file_of(store, NORTH.manifest.table),
+    }[damaged]
+    path.unlink()
+    assert kinds(takeoff(state, store)) == ["missing"]
+    assert kinds(takeoff(state, old)) == ["withdrawn"]
 
 
 def test_what_does_not_hold_is_not_remembered(state: Path, store: Path) -> None:

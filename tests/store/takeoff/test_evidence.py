@@ -138,7 +138,8 @@ class TestEvidence:
         assert len(evidence.chain(1)) == MAX_STEPS
 
     def test_what_cannot_be_read_is_unavailable(self) -> None:
-        evidence = MemoryEvidence({self.ID: self.DATA}, {"m": b""}, {1: b""}, {self.ID, "ref/m", "root/1"})
+        unreadable = {self.ID, "ref/m", "root/1"}
+        evidence = MemoryEvidence({self.ID: self.DATA}, {"m": b""}, {1: b""}, unreadable=unreadable)
         assert self.outcome(evidence, self.ID, 9) == "unreadable"
         looks: list[Callable[[], object]] = [
             lambda: evidence.object(self.ID, 9), lambda: evidence.bytes_of(self.ID, 9),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format import release as releases
 from store.format.cose import Envelope
+from store.format.ids import ObjectId
 from store.format.release import Release
 from store.format.withdrawal import Withdrawal
 from store.takeoff.mission import Verdict
 from store.takeoff.verify import verify_mission
+from store.trust.aircraft_state import AircraftState
 from store.trust.review import digest_of_payload
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import (
@@ -147,3 +150,31 @@ class TestReleases:
 
     def test_the_keys_of_missions_withdraw_no_release(self) -> None:
         assert kinds(self.evidence(Withdrawal("x", NOW, release=self.DIGEST), by="pilot")) == ["wrong-role"]
+
+    @pytest.mark.parametrize("error", [NotFound, Corrupt, Unavailable])
+    @pytest.mark.parametrize("seen", [True, False])
+    def test_a_release_that_only_a_second_read_gives(self, error: type[FlightbagError], seen: bool) -> None:
+        """A medium hides from the first look which release the mission rests on."""
+        gone = Withdrawal("it drifts", NOW, release=self.DIGEST)
+        state = AircraftState.initial("uav-07", "cpu-x86_64-avx2", pinned()).with_withdrawals([gone])
+        evidence = self.evidence(gone)
+        asked: list[ObjectId] = []
+
+        class Second(MemoryEvidence):
+            def object(self, id_: ObjectId, limit: int) -> bytes:
+                asked.append(id_)
+                if id_ == ObjectId.of(TestReleases.DATA) and asked.count(id_) == 1:
+                    raise error("the medium has no answer", kind="unreadable")
+                return super().object(id_, limit)
+
+        second = Second(**{one.name: getattr(evidence, one.name) for one in fields(evidence)})
+        verdict = verify_mission(second, NORTH.id, pinned(), replace(BINDING, state=state if seen else None))
+        (finding,) = verdict.findings
+        assert (finding.step, finding.entry) == ("E", "release")
+        assert finding.remedy
+        assert verdict.unknown == (error is Unavailable)
+
+    def test_a_release_that_is_lost_is_told_of_once(self) -> None:
+        evidence = self.evidence(Withdrawal("it drifts", NOW, release=self.DIGEST))
+        del evidence.objects[ObjectId.of(self.DATA)]
+        assert [(one.step, one.kind) for one in judged(evidence).findings] == [("F", "missing")]
