@@ -160,14 +160,14 @@ def mirrored(far: Far, local: Media | None = None, missions: Sequence[str] = ())
 def _list(mirror: Mirror) -> None:
     """Take in the listing of the far store."""
     counts: Counter[str] = Counter()
-    other: list[str] = []
+    other = False
     for name, size, is_folder in mirror.far.listing():
         top, _, rest = name.partition("/")
         folder, _, last = name.rpartition("/")
         if is_dropping(last) or is_dropping(top):
             continue
         if is_folder and _limit(name) is None:
-            other += [name] if not rest and top not in (*_FOLDERS, TMP) else []
+            other |= not rest and top not in (*_FOLDERS, TMP)
             continue
         counts[folder] += 1
         if counts[folder] > (SHARD_LIMIT if top == OBJECTS else FOLDER_LIMIT) or len(mirror.objects) > _OBJECTS:
@@ -187,8 +187,8 @@ def _list(mirror: Mirror) -> None:
             raise _no_folder(mirror.far, name)
         elif (limit := _limit(name)) is not None or _is_log(name):
             mirror.files[name] = size if size is not None and size <= (limit or LOG_LIMIT) else None
-        elif not rest:
-            other.append(name)
+        else:  # a bucket lists no folders, only what lies in them
+            other |= not rest or top not in (*_FOLDERS, TMP)
     mirror.exists = TOML in mirror.files
     if not mirror.exists and (other or mirror.files or mirror.objects):
         raise NoStore(

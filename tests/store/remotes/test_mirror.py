@@ -127,6 +127,14 @@ class TestMirror:
         with pytest.raises(NoStore), mirrored(FolderFar(tmp_path / "far")):
             pass
 
+    @pytest.mark.parametrize("name", ["south/flightbag.toml", "photos/1.jpg", "a/b/c"])
+    def test_what_lies_in_folders_that_are_not_listed_is_no_store(self, source: Path, far: FolderFar, name: str) -> None:
+        """A bucket has names only: a forgotten prefix must not put one store around others."""
+        far.listing = lambda: iter([Listed(name, 3)])  # type: ignore[method-assign]
+        with pytest.raises(NoStore):
+            push(source, far)
+        assert not far.path.exists()
+
     def test_errors_name_the_far_store(self, source: Path, tmp_path: Path) -> None:
         with Repository.init(tmp_path / "other") as repository:
             rotate(repository, root_draft(sign_root(replace(ROOT, domain="elsewhere"), "root-a")), now=NOW)
