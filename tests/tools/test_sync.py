@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from store.ground.sync import SyncPlan
 from tests.support.commands import flightbag, program
 from tests.support.stores import CAMERA, NORTH, SOUTH, audit, check, file_of, later, listing, make_store, publish
+from tools.sync import _lines
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,14 @@ def test_it_copies_only_what_is_missing(ground: Path, tmp_path: Path) -> None:
     assert only["present"] > 0
     assert (aircraft / "log").read_bytes().count(b"received") == 2
     assert not (aircraft / "index").exists()
+
+
+def test_no_look_is_not_told_as_no_object() -> None:
+    """What the last sync saw whole was not counted: "0 were present" would be read as an empty stick."""
+    plan = SyncPlan((), 0, (), (), (NORTH.id,), (), seen=(NORTH.id,))
+    first, second = list(_lines(plan, [], [], dry_run=False))
+    assert first == "copied 0 objects, 0 B; 0 were looked at again, and are present"
+    assert second == f"unchanged, with objects as the last sync saw them: {NORTH.id}"
 
 
 def test_it_writes_nothing_through_a_link_at_the_target(ground: Path, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ class TestMirror:
             pass
 
     @pytest.mark.parametrize("name", ["south/flightbag.toml", "photos/1.jpg", "a/b/c"])
-    def test_what_lies_in_folders_that_are_not_listed_is_no_store(self, source: Path, far: FolderFar, name: str) -> None:
+    def test_what_lies_in_foreign_folders_is_no_store(self, source: Path, far: FolderFar, name: str) -> None:
         """A bucket has names only: a forgotten prefix must not put one store around others."""
         far.listing = lambda: iter([Listed(name, 3)])  # type: ignore[method-assign]
         with pytest.raises(NoStore):
