@@ -37,7 +37,7 @@ from store.format.order import ORDER_LIMIT
 from store.format.receipt import RECEIPT_LIMIT
 from store.format.ref import REF_SIZE, ref_id
 from store.ground.repository import Repository
-from store.ground.sync import SyncPlan, held, plan_sync, publish
+from store.ground.sync import SyncPlan, held, of_source, plan_sync, publish
 from store.trust.root import ROOT_FILE_LIMIT
 
 _HEX, _ID = r"[0-9a-f]{64}", r"[a-z0-9][a-z0-9-]{0,63}"
@@ -309,7 +309,8 @@ def apply_push(plan: SyncPlan, source: Repository, mirror: Mirror, progress: Cal
         if not mirror.exists:
             Repository.init(mirror.folder).close()
             far.publish([TOML], mirror.folder)
-        far.send(plan.missing, source.media, progress)
+        with of_source():
+            far.send(plan.missing, source.media, progress)
         if not (plan.roots or plan.files or plan.moves):
             return
         _check_unchanged(plan, mirror)

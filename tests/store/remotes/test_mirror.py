@@ -10,7 +10,7 @@ import pytest
 
 from store.disk.layout import ORDERS, PINS, RESULTS, SMALL_FILES
 from store.disk.media import object_path
-from store.errors import Conflict, Corrupt, NoStore, Unavailable
+from store.errors import Conflict, Corrupt, NoStore, NotFound, Unavailable
 from store.ground.orders import holder_of, read_order, read_result
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
@@ -175,6 +175,14 @@ class TestOrders:
 
 
 class TestPush:
+    @pytest.mark.parametrize("damage", ["missing", "flipped"])
+    def test_a_source_that_is_not_whole_is_told_with_a_remedy(self, source: Path, far: FolderFar, damage: str) -> None:
+        path = file_of(source, NORTH.entry(CAMERA).id)
+        flip(path, 1) if damage == "flipped" else path.unlink()
+        with pytest.raises((Corrupt, NotFound)) as caught:
+            push(source, far)
+        assert "--checksum" in caught.value.remedy
+
     def test_a_store_that_was_only_begun(self, source: Path, far: FolderFar) -> None:
         far.path.mkdir()
         (far.path / "flightbag.toml").write_bytes((source / "flightbag.toml").read_bytes())
