@@ -84,7 +84,8 @@ def pack_command(
     if delta and (against is None or receipt is not None):
         raise Invalid("--delta needs --against STORE", remedy="give the store that the difference is from")
     stream = _stream(output, split, as_json=as_json)
-    with patience(Bound(store, None, as_json=as_json)), Repository.open(store) as source, held(source):
+    places = f"{store} or {'standard output' if output == '-' else output}"
+    with patience(Bound(places, None, as_json=as_json)), Repository.open(store) as source, held(source):
         carried = frozenset() if receipt is None else carried_by(source, receipt)
         with nullcontext() if against is None or receipt is not None else Repository.open(against) as target:
             most = None if split is None else size_of(split)
@@ -226,7 +227,8 @@ def unpack_command(
     Example: flightbag unpack bag.tar /media/stick/store
     """
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
-    with patience(Bound(" or ".join((*bags, target)), None, as_json=as_json)), reading_bar("unpacking") as progress:
+    places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
+    with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:
         for path in bags:
             try:
                 with _opened(path) as stream:

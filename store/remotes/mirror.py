@@ -18,7 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from store.disk.droppings import is_dropping
@@ -286,16 +286,27 @@ def _copied(local: Media | None, id_: ObjectId, size: int, path: str) -> bool:
 
 
 def plan_push(source: Repository, mirror: Mirror, missions: Sequence[str], *, checksum: bool = False) -> SyncPlan:
-    """Return the plan that brings `missions` (none: all) of a local store to a far one. Raise as `plan_sync` does."""
+    """Return the plan that brings `missions` (none: all) of a local store to a far one. Raise as `plan_sync` does.
+
+    The far side reads, and compares, what it has of a mission without a ref that holds; with `checksum` everything.
+    """
     with mirror.opened() as target:
         plan = plan_sync(source, target, missions, resident=mirror.resident)
-        if not checksum:
+        doubted = [
+            (ObjectId(id_), size)
+            for id_, size in (plan.closure if checksum else plan.missing)
+            if mirror.resident(id_, size)
+        ]
+        if not doubted:
             return plan
-        present = [(ObjectId(id_), size) for id_, size in plan.closure if mirror.resident(id_, size)]
-        altered = mirror.far.altered(present, source.media)
-        return plan_sync(
-            source, target, missions, resident=lambda id_, size: id_ not in altered and mirror.resident(id_, size)
-        )
+        altered = mirror.far.altered(doubted, source.media)
+        if checksum:
+            plan = plan_sync(
+                source, target, missions, resident=lambda id_, size: id_ not in altered and mirror.resident(id_, size)
+            )
+        whole = {id_ for id_, _ in doubted} - altered
+        missing = tuple(item for item in plan.missing if item[0] not in whole)
+        return replace(plan, missing=missing, present=plan.present + len(plan.missing) - len(missing))
 
 
 def apply_push(plan: SyncPlan, source: Repository, mirror: Mirror, progress: Callable[[int], None]) -> None:

@@ -246,8 +246,10 @@ def _small_files(source: Repository, plan: SyncPlan, *, whole: bool) -> Iterator
     yield SmallFile(TOML, source.media.read(TOML, TOML_LIMIT))
     versions = range(1, source.trust_root().root.version + 1)
     roots = [SmallFile(root_name(version), source.evidence.root_file(version)) for version in versions]
-    missions = sorted([*(move.mission for move in plan.moves), *plan.unchanged])
-    refs = [SmallFile(f"{MISSIONS}/{mission}", source.evidence.ref(mission)) for mission in missions]
+    # As the plan saw them: a build may publish meanwhile.
+    current = {move.mission: move.manifest for move in plan.moves}
+    current |= {mission: ref_id(source.evidence.ref(mission)) for mission in plan.unchanged}
+    refs = [SmallFile(f"{MISSIONS}/{mission}", f"{id_}\n".encode()) for mission, id_ in sorted(current.items())]
     if whole:
         yield SmallFile(log.LOG, log.rendered([*map(_rotated, roots), *(_received(source, ref) for ref in refs)]))
     yield from (*roots, *plan.files, *refs)

@@ -124,7 +124,7 @@ class Ssh:
         self.place = place
         self.name = str(place)
         self._folder = folder
-        self._prepared = False
+        self._prepared = self._left = False
         # Files on their way lie in tmp/ of the far store (FORMAT.md 2.10).
         self._staging = f"{TMP}/rsync-{blake3(station.encode()).hexdigest(16)}"
         options = (*_SSH, f"BatchMode={'no' if interactive else 'yes'}")
@@ -151,7 +151,7 @@ class Ssh:
     # -- mirror.Far
 
     def listing(self) -> Iterator[Listed]:
-        filters = [*(f"--include=/{one}" for one in LISTED), "--exclude=*"]
+        filters = [*(f"--include=/{one}" for one in (*LISTED, self._staging)), "--exclude=*"]
         command = ["-r", "--list-only", "--no-h", *filters]
         try:  # 24: something went while the list was made
             for line in self._rsync(command, [self._there()], passed=(24,)):
@@ -159,6 +159,7 @@ class Ssh:
                 if match and match[3] != ".":
                     size = int(re.sub("[^0-9]", "", match[2])) if match[1] == "-" else None
                     name = match[3].partition(" -> ")[0] if match[1] == "l" else match[3]
+                    self._left |= name == self._staging
                     yield Listed(name, size, match[1] == "d")
         except _NoFolder:
             return
@@ -211,15 +212,16 @@ class Ssh:
         self._prepared = True
 
     def tidy(self) -> None:
-        """Remove the folder of files on their way, once nothing is on its way any more."""
-        if not self._prepared:
+        """Remove the folder of files on their way, once nothing is on its way. What fails is left to the next one."""
+        if not (self._prepared or self._left):
             return
         name = os.path.basename(self._staging)
         with tempfile.TemporaryDirectory(dir=self._folder) as empty:
             command = ["-r", "--delete", f"--include=/{name}/", f"--include=/{name}/**", "--exclude=*"]
-            for _ in self._rsync(command, [f"{empty}/", f"{self._there()}{TMP}/"]):
-                pass
-        self._prepared = False
+            with suppress(FlightbagError):
+                for _ in self._rsync(command, [f"{empty}/", f"{self._there()}{TMP}/"]):
+                    pass
+        self._prepared = self._left = False
 
     # -- the way here
 
@@ -272,8 +274,7 @@ class Ssh:
     # -- rsync
 
     def _there(self) -> str:
-        host = f"[{self.place.host}]" if ":" in self.place.host else self.place.host
-        return f"{self.place.user + '@' if self.place.user else ''}{host}:{self.place.path}/"
+        return f"{self.place}/"
 
     def _names(self, names: Iterable[str]) -> str:
         """Return the option that names the files, in a file: there may be more than a command line takes."""

@@ -14,6 +14,7 @@ from store.errors import Invalid
 from tests.store.remotes.test_pack import a_receipt
 from tests.support.commands import BIN, flightbag, program
 from tests.support.missions import ROOT, flight, sign_root
+from tests.support.sshd import needs_sshd, running
 from tests.support.stores import NORTH, ROOT_FILE, SOUTH, check, copy_of, flip, later, make_store, publish
 from tools.packs import size_of
 
@@ -115,6 +116,20 @@ def test_through_a_pipe_between_programs(source: Path, tmp_path: Path) -> None:
     _, told = packer.communicate(timeout=60)
     assert (packer.returncode, unpacker.status) == (0, 0), told + unpacker.err.encode()
     assert told.decode().splitlines()[-1].startswith("wrote standard output, ")
+    assert check(tmp_path / "stick", NORTH.id).go
+
+
+@needs_sshd
+def test_through_ssh(source: Path, tmp_path: Path) -> None:
+    with running(tmp_path / "sshd") as server:
+        there = f"{BIN}/flightbag unpack - {tmp_path}/stick"
+        line = f"{BIN}/flightbag pack {source} -o - | ssh hangar {there}"
+        env = {**os.environ, "PATH": server.path}
+        ran = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, env=env, timeout=120
+        )
+    assert ran.returncode == 0, ran.stderr
+    assert "updated north-ridge, south-ridge" in ran.stdout
     assert check(tmp_path / "stick", NORTH.id).go
 
 

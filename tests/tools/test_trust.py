@@ -680,7 +680,7 @@ class TestWhatTheReviewFound:
         assert "left" in done["grounded"]
         ran = flightbag("sync", ready.store, ready.stick, "--json")
         assert ran.status == 1
-        assert [row["mission"] for row in ran.json["refused"]] == ["left"]
+        assert [row["mission"] for row in ran.json["destinations"][0]["refused"]] == ["left"]
         status, said = ready.takeoff()
         assert (status, kinds(said)) == (1, ["revoked-key"])
         for args in (("stats", ready.store), ("gc", ready.store, "--grace", "0s"), ("ls", ready.store)):

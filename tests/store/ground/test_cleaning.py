@@ -120,8 +120,8 @@ def test_what_cannot_be_removed_is_told_after_the_copy_and_the_rest_is_gone(
     with Media(store) as media:
         assert droppings(media) == ["lost+found"]
     again = flightbag("sync", original, store, "--clean", "--json")
-    assert (again.status, again.json["removed"]) == (1, [])
-    assert [one["path"] for one in again.json["not_removed"]] == ["lost+found"]
+    assert (again.status, again.json["destinations"][0]["removed"]) == (1, [])
+    assert [one["path"] for one in again.json["destinations"][0]["not_removed"]] == ["lost+found"]
     assert len(names) > 20
 
 
@@ -137,11 +137,11 @@ def test_a_link_is_removed_and_not_followed(store: Path, tmp_path: Path) -> None
 def test_by_the_command_line(store: Path, original: Path) -> None:
     names = carried(store)
     args = ("sync", original, store, "--clean", "--json")
-    assert sorted(flightbag(*args, "--dry-run").json["removed"]) == names
-    assert flightbag("sync", original, store, "--json").json["removed"] == []
+    assert sorted(flightbag(*args, "--dry-run").json["destinations"][0]["removed"]) == names
+    assert flightbag("sync", original, store, "--json").json["destinations"][0]["removed"] == []
     assert flightbag("fsck", store, "--exclusive").status == 4
     ran = flightbag(*args)
-    assert (ran.status, sorted(ran.json["removed"])) == (0, names)
+    assert (ran.status, sorted(ran.json["destinations"][0]["removed"])) == (0, names)
     assert flightbag("fsck", store, "--full").status == 0
     assert flightbag("sync", original, store, "--clean").status == 0
 

@@ -240,6 +240,16 @@ class TestPush:
         assert [id_ for id_, _ in plan.missing] == [NORTH.entry(CAMERA).id]
         assert check(far.path, NORTH.id).go
 
+    def test_what_arrived_before_an_interruption_is_not_sent_again(self, source: Path, far: FolderFar) -> None:
+        push(source, far)
+        for path in (far.path / "missions").iterdir():
+            path.unlink()
+        flip(file_of(far.path, SOUTH.manifest_id))
+        plan = push(source, far)
+        assert [id_ for id_, _ in plan.missing] == [SOUTH.manifest_id]
+        assert (len(plan.moves), plan.present) == (2, len(plan.closure) - 1)
+        assert all(check(far.path, one.id).go for one in (NORTH, SOUTH))
+
     def test_a_newer_mission_there_stays(self, source: Path, far: FolderFar, tmp_path: Path) -> None:
         copy_of(source, far.path)
         publish(far.path, newer := later(NORTH))

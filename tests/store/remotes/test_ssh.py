@@ -398,10 +398,20 @@ class TestInterrupted:
                 assert {name: after.get(name) for name in before} == before
                 assert all(check(target, one.id).go for one in (NORTH, SOUTH))
                 assert not audit(target).errors
-                assert [path for path in (target / "tmp").iterdir() if path.name != "rsync"] == []
+                if list((target / "tmp").iterdir()):  # of a run that was killed a child lives on for a moment
+                    work()
+                assert list((target / "tmp").iterdir()) == []
             shutil.rmtree(there)
             shutil.rmtree(back)
         assert cuts
+
+    def test_what_was_left_on_its_way_goes_with_the_next_sync(self, ground: Path, pushed: Path, tmp_path: Path) -> None:
+        there = copy_of(pushed, tmp_path / "there")
+        with connected(host(there), str(ground), interactive=False) as ssh:
+            ssh._prepare()
+        assert list((there / "tmp").iterdir())
+        assert not push(ground, there).missing
+        assert not list((there / "tmp").iterdir())
 
     def test_the_half_of_a_large_object_is_not_sent_again(self, tmp_path: Path, sshd: Sshd) -> None:
         source = make_store(tmp_path / "source", LARGE)

@@ -29,6 +29,7 @@ from store.format.ids import ObjectId
 from store.ground.repository import Repository
 from store.ground.trust_chain import put_into_effect
 from store.remotes.unpack import Unpacked, unpack
+from tests.conformance.attacks_packs import bags
 from tests.faults.disks import PowerCut, PowerFails, Recorded
 from tests.faults.kills import killed_after
 from tests.store.remotes.test_pack import BIG, packed
@@ -36,6 +37,7 @@ from tests.support.missions import NOW, ROOT, entry, flight, next_root, sign_roo
 from tests.support.stores import (
     ENGINE,
     NORTH,
+    REPOSITORY_ROOT,
     SOUTH,
     audit,
     check,
@@ -199,6 +201,23 @@ def head_domain(bag: bytes) -> bytes:
     found = re.search(rb"domain=[0-9a-f]{64}", bag[512:1024])
     assert found is not None
     return found[0]
+
+
+def test_every_kind_of_refusal_is_documented_and_has_an_attack() -> None:
+    text = (REPOSITORY_ROOT / "store" / "FORMAT.md").read_text()
+    listed = set(re.findall(r"`([a-z-]+)`(?=[ ,])", text[text.index("Kinds of refusals:") :]))
+    code = "".join(path.read_text() for path in (REPOSITORY_ROOT / "store" / "remotes").glob("*pack.py"))
+    code += (REPOSITORY_ROOT / "store" / "remotes" / "tar.py").read_text()
+    used = set(re.findall(r"bad\(\s*\"([a-z-]+)\"", code))
+    assert used <= listed, used - listed
+    attacked = {refusal for _, refusal, _ in bags()}
+    assert used - attacked == {"too-many"}  # ten thousand files of one folder: test_too_many_files
+
+
+def test_too_many_files(bag: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.remotes.unpack.FOLDER_LIMIT", 1)
+    assert refused(bag, tmp_path / "target").kind == "too-many"
+    assert published(tmp_path / "target") == []
 
 
 class TestBagsThatEndEarly:
