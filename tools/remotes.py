@@ -114,7 +114,12 @@ def status_of_verdicts(verdicts: Verdicts) -> int:
 
 def verdicts_json(verdicts: Verdicts) -> dict[str, Any]:
     missions = {
-        mission: {"whole": not one.wrong and not one.unknown, "wrong": list(one.wrong), "against": list(one.against)}
+        mission: {
+            "whole": not one.wrong and not one.unknown,
+            "could_not_look": one.unknown,
+            "wrong": list(one.wrong),
+            "against": list(one.against),
+        }
         for mission, one in verdicts.missions.items()
     }
     return {"missions": missions, "why_not": verdicts.why}

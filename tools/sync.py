@@ -232,7 +232,8 @@ def _text(one: _Outcome, *, dry_run: bool, named: bool) -> Iterator[str]:
 
 def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, dry_run: bool) -> Iterator[str]:
     verb = "would copy" if dry_run else "copied"
-    yield f"{verb} {len(plan.missing)} objects, {render.size(plan.bytes)}; {plan.present} were present"
+    looked = "were present" if not plan.seen else "were looked at again, and are present"
+    yield f"{verb} {len(plan.missing)} objects, {render.size(plan.bytes)}; {plan.present} {looked}"
     yield from effect(plan, dry_run=dry_run)
     for name in removed:
         yield f"{'would remove' if dry_run else 'removed'} {name}"

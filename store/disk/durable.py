@@ -37,9 +37,12 @@ OBJECT_MODE = 0o444
 _SYNC_THREADS = 8
 # A write into the page cache keeps a processor busy and releases the interpreter lock: one thread more than processors.
 THREADS = min(8, (os.cpu_count() or 1) + 1)
-# syncfs is tried for at least so many files, and only on these file systems.
+# syncfs is tried for at least so many files, and only on these file systems. Not on ext2: there an fsync flushes the
+# cache of the device, and syncfs does not.
 _MANY = 64
-_SYNCFS = frozenset({"ext2", "ext3", "ext4", "xfs", "f2fs"})
+_SYNCFS = frozenset({"ext3", "ext4", "xfs", "f2fs"})
+# Error numbers by which a sandbox refuses syncfs.
+_NO_SYNCFS = frozenset({errno.ENOSYS, errno.EPERM, errno.EACCES})
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -107,7 +110,7 @@ class Disk:
 
     def sync_file_system(self, folder: str) -> bool:
         """Make everything durable on the file system of a folder. False where nothing vouches for that: on a file
-        system that is not known to write everything out."""
+        system that is not known to write everything out. Raises Unavailable where a write failed."""
         return _sync_all(folder)
 
     def at_once(
@@ -244,7 +247,8 @@ def _sync_all(folder: str) -> bool:
     """Call syncfs for the file system of a folder. False where its success proves nothing: then each file is synced.
 
     syncfs reports failed writes since Linux 5.8 (syncfs(2)). On FUSE, network and overlay file systems it may not reach
-    a medium, so only file systems that are known to write everything out are trusted with it.
+    a medium, so only file systems that are known to write everything out are trusted with it. Raises Unavailable where
+    a write failed: it may be one of a file that left the memory since, and no fsync of that file tells of it any more.
     """
     import ctypes  # at use: it is slow to load, and only large batches need it
 
@@ -258,14 +262,21 @@ def _sync_all(folder: str) -> bool:
         types = {fields[fields.index("-") + 1] for fields in mounts if fields[2] == device}
         if (major, minor) < (5, 8) or not types or not types <= _SYNCFS:
             return False
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
         # A descriptor opened now still reports an earlier failure that no process has seen yet.
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return bool(ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0)
-        finally:
-            os.close(fd)
     except (OSError, ValueError, IndexError, AttributeError):
         return False
+    try:
+        if syncfs(fd) == 0:
+            return True
+        number = ctypes.get_errno()
+    finally:
+        os.close(fd)
+    if number in _NO_SYNCFS:
+        return False
+    with _explained(folder):
+        raise OSError(number, os.strerror(number))
 
 
 class _explained:  # noqa: N801 - a context manager, written out: it is entered several times for every small object
@@ -309,6 +320,7 @@ _REMEDIES = {
     errno.EDQUOT: "the quota is used up: free some space and run this again",
     errno.EFBIG: "the file system takes no file that large: FAT takes less than 4 GiB, so format the medium as exFAT; "
     "or raise `ulimit -f`",
+    errno.EIO: "the medium failed to keep what was written: run this again, and replace the medium if that fails too",
     errno.EROFS: "the medium is read-only: mount it writable, or give another one",
     errno.EACCES: "this user may not write there: run this as a user who may",
     errno.EPERM: "this user may not write there: run this as a user who may",

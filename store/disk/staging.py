@@ -115,7 +115,8 @@ def _not_locked(folder: str, error: OSError) -> Unavailable:
 def sweep(media: Media, disk: Disk) -> int:
     """Remove what dead transactions left and return how many there were.
 
-    Objects that they renamed are made durable first, because the next transaction relies on them.
+    Objects that they renamed are made durable first, because the next transaction relies on them. Raises Unavailable
+    where that fails: then nothing is removed, and the next sweep tries again.
     """
     swept = 0
     for name in _first_folders(media):
@@ -125,14 +126,16 @@ def sweep(media: Media, disk: Disk) -> int:
         except OSError:
             continue  # not a folder, or removed already; fsck reports strays
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue  # the transaction is alive
             if not swept:
                 _settle(media, disk)
-            empty(disk, path)
-            disk.remove(path)
-            swept += 1
-        except (OSError, Unavailable):
-            continue  # the transaction is alive, or the folder cannot be removed: fsck reports it
+            with suppress(OSError, Unavailable):  # the folder cannot be removed: fsck reports it
+                empty(disk, path)
+                disk.remove(path)
+                swept += 1
         finally:
             os.close(fd)
     return swept

@@ -479,6 +479,16 @@ def held(source: Repository) -> Iterator[None]:
             lock.close()
 
 
+@contextmanager
+def of_source() -> Iterator[None]:
+    """Let an error that says that an object of the source is not whole say what to do, too."""
+    try:
+        yield
+    except (NotFound, Corrupt) as error:
+        remedy = "run `flightbag sync --checksum` from a whole copy to the source, then this again"
+        raise error.restated(error.message, remedy=error.remedy or remedy) from error
+
+
 def _apply(
     plan: SyncPlan,
     source: Repository,
@@ -501,7 +511,8 @@ def _apply(
             # Objects of the target may have been collected since the plan was made; then its log has changed.
             unchanged = _log_of(destination) == plan.target_log
             for batch in batches(items):
-                bring(batch, destination)
+                with of_source():
+                    bring(batch, destination)
             if not unchanged and (collected := destination.media.lacking(plan.closure)):
                 object_ = ObjectId(collected[0][0])
                 raise Unavailable(

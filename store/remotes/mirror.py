@@ -37,7 +37,7 @@ from store.format.order import ORDER_LIMIT
 from store.format.receipt import RECEIPT_LIMIT
 from store.format.ref import REF_SIZE, ref_id
 from store.ground.repository import Repository
-from store.ground.sync import SyncPlan, held, plan_sync, publish
+from store.ground.sync import SyncPlan, held, of_source, plan_sync, publish
 from store.trust.root import ROOT_FILE_LIMIT
 
 _HEX, _ID = r"[0-9a-f]{64}", r"[a-z0-9][a-z0-9-]{0,63}"
@@ -160,14 +160,14 @@ def mirrored(far: Far, local: Media | None = None, missions: Sequence[str] = ())
 def _list(mirror: Mirror) -> None:
     """Take in the listing of the far store."""
     counts: Counter[str] = Counter()
-    other: list[str] = []
+    other = False
     for name, size, is_folder in mirror.far.listing():
         top, _, rest = name.partition("/")
         folder, _, last = name.rpartition("/")
         if is_dropping(last) or is_dropping(top):
             continue
         if is_folder and _limit(name) is None:
-            other += [name] if not rest and top not in (*_FOLDERS, TMP) else []
+            other |= not rest and top not in (*_FOLDERS, TMP)
             continue
         counts[folder] += 1
         if counts[folder] > (SHARD_LIMIT if top == OBJECTS else FOLDER_LIMIT) or len(mirror.objects) > _OBJECTS:
@@ -187,8 +187,8 @@ def _list(mirror: Mirror) -> None:
             raise _no_folder(mirror.far, name)
         elif (limit := _limit(name)) is not None or _is_log(name):
             mirror.files[name] = size if size is not None and size <= (limit or LOG_LIMIT) else None
-        elif not rest:
-            other.append(name)
+        else:  # a bucket lists no folders, only what lies in them
+            other |= not rest or top not in (*_FOLDERS, TMP)
     mirror.exists = TOML in mirror.files
     if not mirror.exists and (other or mirror.files or mirror.objects):
         raise NoStore(
@@ -320,7 +320,8 @@ def apply_push(plan: SyncPlan, source: Repository, mirror: Mirror, progress: Cal
         if not mirror.exists:
             Repository.init(mirror.folder).close()
             far.publish([TOML], mirror.folder)
-        far.send(plan.missing, source.media, progress)
+        with of_source():
+            far.send(plan.missing, source.media, progress)
         if not (plan.roots or plan.files or plan.moves):
             return
         _check_unchanged(plan, mirror)

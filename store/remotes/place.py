@@ -84,6 +84,9 @@ def place_of(text: str) -> Folder | Host | Bucket:
         raise _bad(text, f"{user[:80]!r} is no name of a user", "give user@host:PATH")
     if path.startswith(":"):
         raise _bad(text, "two colons name a server of rsync, which has no ssh", "give user@host:PATH, with one colon")
+    if host in SCHEMES and path.startswith("/") and remote[1] is None:
+        remedy = f"give {host}://BUCKET/PREFIX, or user@{host}:PATH for a host of that name"
+        raise _bad(text, "an address of a bucket has two slashes", remedy)
     path = path.removeprefix("~/")
     if not path.strip("/") or path == "~":
         raise _bad(text, "it names no folder of the host", "give user@host:PATH, the folder of the store there")

@@ -26,7 +26,7 @@ from tests.support.here import confine_here
 
 
 def commands(store: Path, desk: Desk, scratch: Path) -> list[tuple[object, ...]]:
-    """What is run; all of it must end with status 0, and only the last two may write, into SCRATCH."""
+    """What is run; all of it must end with status 0, and only `sync` and `checkout` may write, into SCRATCH."""
     return [
         ("ls", store),
         ("show", store, "left"),
@@ -46,9 +46,9 @@ def commands(store: Path, desk: Desk, scratch: Path) -> list[tuple[object, ...]]
         ("gc", store, "--dry-run", "--grace", "0s"),
         ("plan", desk.folder / "left.toml", "--store", store),
         ("sync", "--dry-run", store, scratch / "nothing"),
-        ("sync", "--dry-run", store, desk.store),
-        ("sync", "--dry-run", "--checksum", desk.store, store),
         ("sync", store, scratch / "target"),
+        ("sync", "--dry-run", store, scratch / "target"),
+        ("sync", "--dry-run", "--checksum", scratch / "target", store),
         ("checkout", store, "left", scratch / "out", "--trust", desk.root),
     ]
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from store.remotes.ssh import FarVerdict, Verdicts
 from tests.support.commands import BIN, Ran, flightbag
 from tests.support.missions import ISSUE, flight
 from tests.support.sshd import Sshd, needs_sshd, running
 from tests.support.stores import CAMERA, SOUTH, check, file_of, flip, listing, make_store
+from tools.remotes import status_of_verdicts, verdict_lines, verdicts_json
+from tools.status import NO, OK, UNKNOWN
 
 LASTING = flight(issue=replace(ISSUE, expires_at=None))
 
@@ -25,6 +28,24 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return make_store(tmp_path / "source", LASTING, SOUTH)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "whole", "line"),
+    [
+        (FarVerdict((), (), unknown=False), OK, True, "verified there: north"),
+        (FarVerdict((), ("expired",), unknown=False), OK, True, "whole there, and yet NO-GO: north: expired"),
+        (FarVerdict(("bit-flip",), (), unknown=False), NO, False, "NOT whole there: north: bit-flip"),
+        (FarVerdict(("unreadable",), (), unknown=True), UNKNOWN, False, "could NOT be verified there: north: unrea"),
+        (FarVerdict((), (), unknown=True), UNKNOWN, False, "could NOT be verified there: north"),
+    ],
+)
+def test_status_text_and_json_say_the_same(verdict: FarVerdict, status: int, whole: bool, line: str) -> None:
+    verdicts = Verdicts({"north": verdict})
+    assert status_of_verdicts(verdicts) == status
+    assert any(text.startswith(line) for text in verdict_lines(verdicts))
+    (value,) = verdicts_json(verdicts)["missions"].values()
+    assert (value["whole"], value["could_not_look"]) == (whole, verdict.unknown)
 
 
 def sync(sshd: Sshd, *args: object) -> Ran:

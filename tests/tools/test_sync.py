@@ -10,8 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from store.ground.sync import SyncPlan
 from tests.support.commands import flightbag, program
-from tests.support.stores import CAMERA, NORTH, SOUTH, audit, check, file_of, later, listing, make_store, publish
+from tests.support.stores import (
+    CAMERA,
+    NORTH,
+    SOUTH,
+    audit,
+    check,
+    file_of,
+    flip,
+    later,
+    listing,
+    make_store,
+    overwrite,
+    publish,
+)
+from tools.sync import _lines
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +59,14 @@ def test_it_copies_only_what_is_missing(ground: Path, tmp_path: Path) -> None:
     assert not (aircraft / "index").exists()
 
 
+def test_no_look_is_not_told_as_no_object() -> None:
+    """What the last sync saw whole was not counted: "0 were present" would be read as an empty stick."""
+    plan = SyncPlan((), 0, (), (), (NORTH.id,), (), seen=(NORTH.id,))
+    first, second = list(_lines(plan, [], [], dry_run=False))
+    assert first == "copied 0 objects, 0 B; 0 were looked at again, and are present"
+    assert second == f"unchanged, with objects as the last sync saw them: {NORTH.id}"
+
+
 def test_it_writes_nothing_through_a_link_at_the_target(ground: Path, tmp_path: Path) -> None:
     aircraft, victim = tmp_path / "aircraft", tmp_path / "victim"
     assert flightbag("sync", ground, aircraft).status == 0
@@ -53,6 +76,28 @@ def test_it_writes_nothing_through_a_link_at_the_target(ground: Path, tmp_path: 
     before = listing(victim), (aircraft / "log").read_bytes()
     assert flightbag("sync", ground, aircraft).status != 0
     assert (listing(victim), (aircraft / "log").read_bytes()) == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "a link"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_source_that_is_not_whole_is_told_with_a_remedy_that_mends(
+    made: Path, ground: Path, tmp_path: Path, damage: str, count: int
+) -> None:
+    path, targets = file_of(ground, NORTH.entry(CAMERA).id), sticks(tmp_path, count)
+    if damage == "cut":
+        overwrite(path, lambda data: data[:-1])
+    elif damage == "flipped":
+        flip(path, 1)
+    else:
+        path.unlink()
+        if damage == "a link":
+            path.symlink_to("/nowhere")
+    said = flightbag("sync", ground, *targets)
+    assert said.status != 0
+    assert (said.out + said.err).count("flightbag sync --checksum` from a whole copy to the source") == count
+    assert flightbag("sync", "--checksum", made, ground).status == 0
+    assert flightbag("sync", ground, *targets).status == 0
+    assert all(check(target, NORTH.id).go for target in targets)
 
 
 class TestSeveral:

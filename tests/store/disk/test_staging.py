@@ -147,6 +147,22 @@ def test_sweep_makes_durable_what_the_dead_may_have_renamed(store: Path) -> None
     assert disk.operations[-1] == ("remove", str(store / "tmp" / "1-dead"))
 
 
+def test_what_cannot_be_made_durable_keeps_its_mark_and_is_told(store: Path) -> None:
+    """The next transaction takes the renamed objects for present, and would publish them."""
+
+    class Failing(Disk):
+        def sync_directory(self, path: str) -> None:
+            raise Unavailable(f"{path} cannot be written", kind="unwritable", errno=errno.EIO)
+
+    (store / "tmp" / "1-dead").mkdir()
+    with Media(store) as media:
+        with pytest.raises(Unavailable) as caught:
+            sweep(media, Failing())
+        assert caught.value.errno == errno.EIO
+        assert os.listdir(store / "tmp") == ["1-dead"]
+        assert sweep(media, Disk()) == 1
+
+
 def test_an_end_before_the_directories_are_synced_leaves_the_mark(store: Path) -> None:
     with Media(store) as media:
         with Staging(media, Disk()) as staging:

@@ -10,7 +10,7 @@ import pytest
 
 from store.disk.layout import ORDERS, PINS, RESULTS, SMALL_FILES
 from store.disk.media import object_path
-from store.errors import Conflict, Corrupt, NoStore, Unavailable
+from store.errors import Conflict, Corrupt, NoStore, NotFound, Unavailable
 from store.ground.orders import holder_of, read_order, read_result
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
@@ -127,6 +127,14 @@ class TestMirror:
         with pytest.raises(NoStore), mirrored(FolderFar(tmp_path / "far")):
             pass
 
+    @pytest.mark.parametrize("name", ["south/flightbag.toml", "photos/1.jpg", "a/b/c"])
+    def test_what_lies_in_foreign_folders_is_no_store(self, source: Path, far: FolderFar, name: str) -> None:
+        """A bucket has names only: a forgotten prefix must not put one store around others."""
+        far.listing = lambda: iter([Listed(name, 3)])  # type: ignore[method-assign]
+        with pytest.raises(NoStore):
+            push(source, far)
+        assert not far.path.exists()
+
     def test_errors_name_the_far_store(self, source: Path, tmp_path: Path) -> None:
         with Repository.init(tmp_path / "other") as repository:
             rotate(repository, root_draft(sign_root(replace(ROOT, domain="elsewhere"), "root-a")), now=NOW)
@@ -167,6 +175,14 @@ class TestOrders:
 
 
 class TestPush:
+    @pytest.mark.parametrize("damage", ["missing", "flipped"])
+    def test_a_source_that_is_not_whole_is_told_with_a_remedy(self, source: Path, far: FolderFar, damage: str) -> None:
+        path = file_of(source, NORTH.entry(CAMERA).id)
+        flip(path, 1) if damage == "flipped" else path.unlink()
+        with pytest.raises((Corrupt, NotFound)) as caught:
+            push(source, far)
+        assert "--checksum" in caught.value.remedy
+
     def test_a_store_that_was_only_begun(self, source: Path, far: FolderFar) -> None:
         far.path.mkdir()
         (far.path / "flightbag.toml").write_bytes((source / "flightbag.toml").read_bytes())

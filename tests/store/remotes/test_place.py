@@ -34,6 +34,8 @@ def test_examples() -> None:
         ("hangar:a:b", Host("", "hangar", "a:b")),
         ("s3://fleet/north", Bucket("s3://fleet/north")),
         ("gs://fleet", Bucket("gs://fleet")),
+        ("crew@s3:/fleet", Host("crew", "s3", "/fleet")),
+        ("s3:fleet", Host("", "s3", "fleet")),
     ],
 )
 def test_places(text: str, expected: object) -> None:
@@ -62,6 +64,8 @@ def test_places(text: str, expected: object) -> None:
         "[-x]:store",
         "crew@a@b:store",
         "hang ar:store",
+        "s3:/fleet/north",
+        "gs:/fleet",
     ],
 )
 def test_refused(text: str) -> None:
