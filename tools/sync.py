@@ -89,12 +89,13 @@ def run(
     bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
     outcomes = [_Outcome(target) for target in targets]
     seen = Seen(cache_folder() / "seen")
-    origin, places = place_of(source), [place_of(target) for target in targets]
-    if any(not isinstance(place, Folder) for place in (origin, *places)):
-        from tools import remotes
-
-        remotes.check_places(origin, places, clean=clean)
     with patience(bound):
+        # Whether an argument is a folder is a look at a medium, which may not answer.
+        origin, places = place_of(source), [place_of(target) for target in targets]
+        if any(not isinstance(place, Folder) for place in (origin, *places)):
+            from tools import remotes
+
+            remotes.check_places(origin, places, clean=clean)
         if not isinstance(origin, Folder):
             _from_afar(outcomes[0], origin, mission or (), checksum=checksum, clean=clean, dry_run=dry_run)
         else:
