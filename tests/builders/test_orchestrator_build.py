@@ -113,10 +113,10 @@ def _take_tile(source: Path, target: Path, tile: Tile) -> None:
 
     with sqlite3.connect(target) as db:
         db.execute("ATTACH ? AS other", (str(source),))
-        key = (tile.z, tile.x, (1 << tile.z) - 1 - tile.y)
+        key = {"z": tile.z, "x": tile.x, "y": (1 << tile.z) - 1 - tile.y}
         db.execute(
-            "UPDATE tiles SET tile_data = (SELECT tile_data FROM other.tiles WHERE zoom_level = ?1 AND "
-            "tile_column = ?2 AND tile_row = ?3) WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3",
+            "UPDATE tiles SET tile_data = (SELECT tile_data FROM other.tiles WHERE zoom_level = :z AND "
+            "tile_column = :x AND tile_row = :y) WHERE zoom_level = :z AND tile_column = :x AND tile_row = :y",
             key,
         )
     db.close()

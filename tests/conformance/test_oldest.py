@@ -22,6 +22,7 @@ PART = {
     "store/trust/test_key_file.py::TestOpenSsh::test_both_files_are_read": ["bcrypt"],
     "store/disk/test_locks.py": ["filelock", "lmdb"],
     "store/remotes/test_bucket_store.py::test_there_and_back": ["obstore"],
+    "store/remotes/test_delta.py": ["backports-zstd"],
     "tools/test_aircraft.py": ["blake3", "rich", "typer"],
     "builders/test_public.py": ["numpy", "onnx", "onnxruntime", "pillow", "pydantic"],
     "builders/mission/test_schema.py": ["pydantic"],
