@@ -164,8 +164,8 @@ CASES: dict[str, Case] = {
     "stray among the receipts": Case(lambda s: plant(s, "receipts/first"), "stray"),
     "empty receipt": Case(lambda s: plant(s, "receipts/" + "0" * 64), "bad-receipt"),
     "stray among the withdrawals": Case(lambda s: plant(s, "withdrawn/north"), "stray"),
-    "empty withdrawal": Case(
-        lambda s: plant(s, f"withdrawn/{NORTH.id}.mission"), "bad-withdrawal", (NORTH.id,), hopeless=True
+    "empty draft of a withdrawal": Case(
+        lambda s: plant(s, f"drafts/{NORTH.id}.mission"), "bad-withdrawal", hopeless=True
     ),
     "receipt is a link": Case(lambda s: instead(plant(s, "receipts/" + "0" * 64)).symlink_to("../log"), "wrong-type"),
     "empty release": Case(lambda s: plant(s, "trust/releases/winter"), "bad-ref"),
