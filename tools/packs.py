@@ -86,7 +86,7 @@ def pack_command(
     stream = _stream(output, split, as_json=as_json)
     places = f"{store} or {'standard output' if output == '-' else output}"
     with patience(Bound(places, None, as_json=as_json)), Repository.open(store) as source, held(source):
-        carried = frozenset() if receipt is None else carried_by(source, receipt)
+        carried = frozenset() if receipt is None else carried_by(source, receipt, str(against))
         with nullcontext() if against is None or receipt is not None else Repository.open(against) as target:
             most = None if split is None else size_of(split)
             bag = plan_pack(source, target, missions or (), split=most, carried=carried, delta=delta)

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from store.disk.layout import DRAFTS
-from store.disk.media import object_path
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
+from store.disk.media import FOLDER_LIMIT, object_path
+from store.errors import Corrupt, FlightbagError, NotFound, Refused, Unavailable
 from store.format import manifest as manifests
 from store.format import withdrawal
 from store.format.cose import Envelope
@@ -22,7 +22,7 @@ from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID, Manifest
 from store.ground import withdrawals
 from store.ground.issuing import mission_lock
 from store.ground.needs import UNKNOWN, need_of_unsigned
-from store.ground.repository import Repository, SmallFile
+from store.ground.repository import Repository, SmallFile, names_at
 from store.takeoff.withdrawn import parsed
 from store.trust.review import signing_code
 from store.trust.root import TrustRoot, count_signatures
@@ -41,15 +41,24 @@ class Drafts:
 def to_bring(source: Repository, target: Repository | None, root: TrustRoot) -> Drafts:
     """Return the drafts that a sync brings to the target, under the newest trust root of both."""
     brought = Drafts()
+    names = names_at(target, DRAFTS)
     for name in _names(source):
         try:
             envelope = _read(source, name)
             file = _merged(envelope, target, name, root)
-            if file is not None and withdrawal.NAME.fullmatch(name):
-                brought.files.append(withdrawals.as_far_as_signed(file, root))
-            elif file is not None:
+            if file is None:
+                continue
+            if withdrawal.NAME.fullmatch(name):
+                file = withdrawals.as_far_as_signed(file, root)
+            if file.name.startswith(DRAFTS) and name not in names:
+                if len(names) >= FOLDER_LIMIT:
+                    raise Refused(
+                        f"the target has {FOLDER_LIMIT} drafts, the most: discard some there", kind="too-many"
+                    )
+                names.add(name)
+            if not withdrawal.NAME.fullmatch(name):
                 brought.objects.update(_objects(source, file.data))
-                brought.files.append(file)
+            brought.files.append(file)
         except Unavailable:
             raise
         except NotFound as error:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from store.disk import log
 from store.disk.layout import ORDERS, RESULTS
-from store.disk.media import Media
+from store.disk.media import FOLDER_LIMIT, Media
 from store.disk.objects import inserting
 from store.disk.quarantine import present
 from store.errors import Corrupt, NotFound, Refused
@@ -23,7 +23,7 @@ from store.format.manifest import ENVELOPE_LIMIT
 from store.format.order import ORDER_LIMIT, Order
 from store.format.result import AAD_LABEL, CONTENT_TYPE, PAYLOAD_LIMIT, Result
 from store.ground.needs import UNKNOWN, Need, pinned_id
-from store.ground.repository import Repository, SmallFile
+from store.ground.repository import Repository, SmallFile, names_at
 from store.takeoff.evidence import StoreEvidence
 from store.trust.keys import Signer, sign
 from store.trust.root import TrustRoot, check_signatures, check_signer
@@ -169,8 +169,9 @@ def to_bring(source: Repository, target: Repository | None) -> tuple[tuple[Small
     """Return the orders and results that a sync brings to the target, and the objects, with sizes, that these need.
 
     A result goes where its order is open and no result was taken, and an order nowhere where a result of it was taken.
-    One that is not whole stays.
+    One that is not whole stays, and so does one for which the target has no room (`names_at`).
     """
+    names = {folder: names_at(target, folder) for folder in (ORDERS, RESULTS)}
     pointers: dict[str, ObjectId] = {}
     objects: dict[ObjectId, int] = {}
     for key in keys_in(source.media, ORDERS):
@@ -179,6 +180,8 @@ def to_bring(source: Repository, target: Repository | None) -> tuple[tuple[Small
             id_, order = read_order(source.evidence, key)
             present = _pointer_at(target, holder)
             if present == id_ or _is_own(target, key, present) or _taken(target, key) == id_:
+                continue
+            if not _has_room(names[ORDERS], key):
                 continue
             objects.update({id_: len(order.render()), **order.objects})
             pointers[holder] = id_
@@ -190,9 +193,19 @@ def to_bring(source: Repository, target: Repository | None) -> tuple[tuple[Small
                 continue
             if _taken(target, key) is not None:  # nobody has judged this one, and that one counts
                 continue
+            if not _has_room(names[RESULTS], key):
+                continue
             objects.update({id_: size, **dict(result.objects)})
             pointers[holder] = id_
     return tuple(_pointer(holder, id_) for holder, id_ in pointers.items()), objects
+
+
+def _has_room(names: set[str], key: BuildKey) -> bool:
+    """Whether a folder with these names takes that of a key, which is then one of them."""
+    if str(key) not in names and len(names) >= FOLDER_LIMIT:
+        return False
+    names.add(str(key))
+    return True
 
 
 def _pointer_at(target: Repository | None, holder: str) -> ObjectId | None:

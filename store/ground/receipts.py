@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -167,8 +167,8 @@ def deliver(state: str | os.PathLike[str], store: Repository, root: TrustRoot) -
     return len(files)
 
 
-def leave(store: Repository, files: Iterable[SmallFile], root: TrustRoot) -> None:
-    """Put signed receipts into a store of their domain, durably.
+def leave(store: Repository, files: Sequence[SmallFile], root: TrustRoot) -> None:
+    """Put signed receipts, one or more, into a store of their domain, durably.
 
     Raise Refused for a store of another domain (kind `bad-trust-chain`) or with as many receipts as it may have
     (`too-many`), Locked while a collection or repair has the store, Unavailable if it cannot be written.
@@ -184,6 +184,9 @@ def leave(store: Repository, files: Iterable[SmallFile], root: TrustRoot) -> Non
     if new:
         with store.locked():
             store.place(new)
+    else:
+        # Who placed them may have died before their names were durable.
+        store.disk.sync_directory(store.media.absolute(RECEIPTS))
 
 
 def _has(store: Repository, file: SmallFile) -> bool:

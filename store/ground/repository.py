@@ -39,6 +39,15 @@ class SmallFile(NamedTuple):
     data: bytes
 
 
+def names_at(target: Repository | None, folder: str) -> set[str]:
+    """Return the names in a folder of the target of a sync, of too many only as many as it may have: it takes another
+    name only where these are fewer than FOLDER_LIMIT, for nobody reads a folder with more. None without a folder."""
+    try:
+        return set() if target is None else set(target.media.first_names(folder))
+    except (NotFound, Corrupt):
+        return set()
+
+
 class Repository:
     """An open store. It holds directory descriptors until it is closed."""
 

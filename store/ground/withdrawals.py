@@ -139,7 +139,7 @@ def _proposed(repository: Repository, name: str, root: TrustRoot, reason: str, n
             upto = max(now, sequence if epoch == root.epoch else 0)
             value = Withdrawal(reason, now, mission=subject, epoch=root.epoch, sequence=upto)
         value.render()
-    except Corrupt as error:  # nothing but the reason was given
+    except (Corrupt, Invalid) as error:  # nothing but the reason was given
         remedy = "give 1 to 200 printable characters of ASCII as the reason"
         raise Invalid(f"the withdrawal breaks the format: {error.message}", remedy=remedy) from error
     return value

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,8 +57,8 @@ _SMALL: tuple[tuple[re.Pattern[str], int], ...] = tuple(
         (rf"withdrawn/(?:{withdrawal.NAME.pattern})", withdrawal.FILE_LIMIT),
     )
 )
-# The most objects of a listing, and the most bytes of a mirror: what a hostile listing takes of memory and disk.
-_OBJECTS, _BYTES = 2_000_000, 2**30
+# The most names of a listing, and the most bytes of a mirror: what a hostile listing takes of memory and disk.
+_NAMES, _BYTES = 2**21, 2**30
 # The folders of a store that a sync judges by, and what lies in them.
 _FOLDERS = (OBJECTS, *SMALL_FILES, "trust/releases")
 LISTED = ("*", f"{OBJECTS}/*/*", *(f"{folder}/*" for folder in _FOLDERS))
@@ -161,7 +162,9 @@ def _list(mirror: Mirror) -> None:
     """Take in the listing of the far store."""
     counts: Counter[str] = Counter()
     other = False
-    for name, size, is_folder in mirror.far.listing():
+    for number, (name, size, is_folder) in enumerate(mirror.far.listing(), 1):
+        if number > _NAMES:
+            raise _too_many(mirror.far.name, _NAMES)
         top, _, rest = name.partition("/")
         folder, _, last = name.rpartition("/")
         if is_dropping(last) or is_dropping(top):
@@ -170,13 +173,8 @@ def _list(mirror: Mirror) -> None:
             other |= not rest and top not in (*_FOLDERS, TMP)
             continue
         counts[folder] += 1
-        if counts[folder] > (SHARD_LIMIT if top == OBJECTS else FOLDER_LIMIT) or len(mirror.objects) > _OBJECTS:
-            raise Corrupt(
-                f"{mirror.far.name}/{folder} has more than {counts[folder] - 1} names, which is the limit",
-                remedy="move what does not belong there out of the store",
-                kind="too-many",
-                path=f"{mirror.far.name}/{folder}",
-            )
+        if counts[folder] > (most := SHARD_LIMIT if top == OBJECTS else FOLDER_LIMIT):
+            raise _too_many(f"{mirror.far.name}/{folder}", most)
         if top == OBJECTS:
             text = name.removeprefix(f"{OBJECTS}/").replace("/", "", 1)
             if size is not None and is_hex(text) and object_path(ObjectId.parse(text)) == name:
@@ -197,6 +195,11 @@ def _list(mirror: Mirror) -> None:
             kind="bad-store",
             path=mirror.far.name,
         )
+
+
+def _too_many(path: str, most: int) -> Corrupt:
+    text = f"{path} has more than {most} names, which is the limit"
+    return Corrupt(text, remedy="move what does not belong there out of the store", kind="too-many", path=path)
 
 
 def _is_log(name: str) -> bool:
@@ -230,6 +233,8 @@ def _fetch(mirror: Mirror, files: Mapping[str, int | None]) -> None:
     for name, size in files.items():
         path = os.path.join(mirror.folder, name)
         if size is None or not os.path.isfile(path) or os.path.islink(path) or os.path.getsize(path) > size:
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
             with suppress(FileNotFoundError):
                 os.unlink(path)
             with open(path, "xb"):

@@ -22,7 +22,7 @@ from store.disk.layout import BAGS, MISSIONS, TOML, TOML_LIMIT, store_above
 from store.disk.media import CHUNK, FOLDER_LIMIT, Media, object_path
 from store.disk.medium import largest_file
 from store.disk.opening import OtherType, open_file, type_name
-from store.errors import Corrupt, Invalid, NotFound, Unavailable
+from store.errors import Corrupt, Invalid, NotFound, Unavailable, Untrusted
 from store.format.cose import Envelope
 from store.format.ids import ObjectId
 from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest
@@ -32,7 +32,7 @@ from store.ground.needs import need_of_stored
 from store.ground.repository import Repository, SmallFile
 from store.ground.sync import SyncPlan, plan_sync
 from store.remotes.delta import LARGEST, difference, is_worth
-from store.remotes.tar import BLOCK, END, Member, TarReader, padding, render, render_comment
+from store.remotes.tar import BLOCK, END, SIZE_MAX, Member, TarReader, padding, render, render_comment
 from store.takeoff.evidence import root_name
 from store.trust.root import SignedRoot
 
@@ -155,12 +155,12 @@ def plan_pack(
         items = [_smaller(item, bases, source, sys.maxsize if split is None else _room(split)) for item in items]
     whole = target is None and len(lacking) == len(plan.closure)
     items += [Item(file.name, len(file.data), file.data) for file in _small_files(source, plan, whole=whole)]
+    parts = into_parts(items, split)
     bag = blake3(derive_key_context=CONTEXT)
     bag.update((split or 0).to_bytes(8, "big"))
     for item in items:
         bag.update(render(Member(item.path, item.size)))
         bag.update(item.data or b"")
-    parts = into_parts(items, split)
     domain = source.first_trust_root().root.digest.hex()
     heads = (
         Head(bag.hexdigest()[:32], number, len(parts), domain, len(part), sum(item.size for item in part))
@@ -169,13 +169,19 @@ def plan_pack(
     return Pack(plan, tuple(heads), tuple(map(tuple, parts)))
 
 
-def carried_by(source: Repository, data: bytes) -> set[ObjectId]:
+def carried_by(source: Repository, data: bytes, what: str) -> set[ObjectId]:
     """Return the objects that the writer of a receipt has verified: the closure of the mission that it names.
 
-    The receipt is a claim of its key: where it does not hold, `unpack` lacks something and says so. Raise as
-    `receipts.parsed` does, Invalid for a receipt of a flight, and NotFound where the source has that manifest no more.
+    The receipt is a claim of its key: where it does not hold, `unpack` lacks something and says so. `what` names it in
+    messages. Raise as `receipts.parsed` does, Invalid for a receipt of a flight, and NotFound where the source has that
+    manifest no more.
     """
-    receipt = receipts.parsed(data, source.trust_root().root)
+    root = source.trust_root().root
+    try:
+        receipt = receipts.parsed(data, root)
+    except (Corrupt, Untrusted) as error:
+        remedy = "give a receipt of a takeoff check as `receipts/` of a store has it, or the folder of a store"
+        raise error.restated(f"{what} is no receipt: {error.message}", remedy=remedy) from error
     if receipt.verified is None:
         text = "the receipt is of a flight, and names no objects"
         raise Invalid(text, remedy="give the receipt of a takeoff check, or a store", kind="bad-receipt")
@@ -278,6 +284,8 @@ def into_parts(items: Sequence[Item], split: int | None) -> list[list[Item]]:
     """Return the members of each part. An object that no part can take whole begins a part, and is cut to full ones."""
     if split is None:
         return [list(items)]
+    if split > SIZE_MAX:
+        raise Invalid(f"parts of {split} bytes are larger than any file", remedy="leave out --split")
     room = _room(split)
     least = max([2 * BLOCK, *(item.padded for item in items if item.data is not None)])
     if room < least:

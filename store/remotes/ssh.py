@@ -126,7 +126,7 @@ class Ssh:
         self._folder = folder
         self._prepared = self._left = False
         # Files on their way lie in tmp/ of the far store (FORMAT.md 2.10).
-        self._staging = f"{TMP}/rsync-{blake3(station.encode()).hexdigest(16)}"
+        self._staging = f"{TMP}/rsync-{blake3(os.fsencode(station)).hexdigest(16)}"
         options = (*_SSH, f"BatchMode={'no' if interactive else 'yes'}")
         self._control = os.path.join(folder, "c")
         self._ssh = ["ssh", "-T", "-x", *(word for option in options for word in ("-o", option))]
@@ -254,7 +254,7 @@ class Ssh:
         assert all(MISSION_ID.fullmatch(mission) for mission in missions)
         script = _SCRIPT.format(root=base64.b64encode(root).decode(), store=shlex.quote(self.place.path))
         with tempfile.TemporaryFile(dir=self._folder) as feed, tempfile.TemporaryFile(dir=self._folder) as errors:
-            feed.write(script.encode())
+            feed.write(os.fsencode(script))
             feed.seek(0)
             command = [*self._ssh, "--", self.place.login, "sh", "-s"]
             process = _started(command, stdin=feed, stdout=subprocess.PIPE, stderr=errors)
@@ -408,7 +408,7 @@ def _arriving(target: str, name: str, disk: Disk) -> Iterator[str]:
         if error.kind != "no-store":
             raise
         repository = Repository.init(target, disk)
-    with repository, kept(repository.media, disk, f"rsync-{blake3(name.encode()).hexdigest(16)}") as folder:
+    with repository, kept(repository.media, disk, f"rsync-{blake3(os.fsencode(name)).hexdigest(16)}") as folder:
         yield folder
 
 

@@ -103,7 +103,7 @@ def test_against_a_receipt(source: Path, tmp_path: Path) -> None:
     assert (ran.status, "--delta needs --against STORE" in ran.err) == (2, True)
     ran = flightbag("pack", ground, "-o", tmp_path / "bag.tar", "--against", tmp_path / "bag.tar")
     assert ran.status == 1
-    assert "receipt" in ran.err
+    assert f"{tmp_path / 'bag.tar'} is no receipt" in ran.err
 
 
 def test_through_a_pipe_between_programs(source: Path, tmp_path: Path) -> None:

@@ -163,6 +163,18 @@ def test_a_draft_that_lacks_objects_stays(store: Path, copy: Path) -> None:
     assert [mission for mission, _ in sync(store, copy).refused] == [ID]
 
 
+def test_no_more_come_than_a_folder_may_have(store: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can make drafts, and nobody reads a folder with too many: neither syncs nor collections go on then."""
+    monkeypatch.setattr("store.ground.drafts.FOLDER_LIMIT", 1)
+    with Repository.open(store) as repository:
+        sign_draft(repository, ID, by(key("pilot")), now=NOW)
+    assert [file.name for file in sync(store, copy).files] == [DRAFT], "it takes no other name"
+    (copy / DRAFT).rename(copy / "drafts" / "another")
+    plan = sync(store, copy)
+    assert ([mission for mission, _ in plan.refused], plan.files) == ([ID], ())
+    assert sorted(path.name for path in (copy / "drafts").iterdir()) == ["another"]
+
+
 class TestWithdrawals:
     NAME = of_mission(ID)
 

@@ -107,6 +107,22 @@ class TestReading:
         assert nobody.value.kind == "threshold"
 
 
+@pytest.mark.parametrize("folder", [ORDERS, RESULTS])
+def test_a_sync_brings_no_more_than_a_folder_may_have(trip: Trip, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can make orders, and nobody reads a folder with too many: neither syncs nor collections go on then."""
+    monkeypatch.setattr("store.ground.orders.FOLDER_LIMIT", 1)
+    target = trip.folder / "target"
+    assert synced(trip.ground, target) == (f"{ORDERS}/{ORDER.key}",)
+    if folder == ORDERS:
+        (target / ORDERS / str(ORDER.key)).rename(target / ORDERS / ("0" * 64))
+    else:
+        (target / RESULTS).mkdir()
+        (target / RESULTS / ("0" * 64)).touch()
+    assert synced(trip.stick, target) == ()
+    (target / folder / ("0" * 64)).unlink()
+    assert f"{folder}/{ORDER.key}" in synced(trip.stick, target)
+
+
 class TestACollectionKeeps:
     def test_all_that_an_open_order_names(self, trip: Trip) -> None:
         assert collected(trip.ground) == 0

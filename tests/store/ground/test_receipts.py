@@ -259,6 +259,40 @@ class TestItsWay:
         visit(medium)
         assert len(medium.operations) > 15
 
+    def test_a_power_cut_after_a_delivery_that_was_killed_loses_none(
+        self, state: Path, store: Path, tmp_path: Path
+    ) -> None:
+        """A name that is visible in the store need not be durable there yet."""
+        file = a_file()
+        receipts.keep(state, file)
+
+        class Killed(BaseException):
+            pass
+
+        def inside(tree: Tree, folder: str) -> list[object]:
+            one = tree[folder]
+            assert isinstance(one, dict)
+            files = one.get(RECEIPTS, {})
+            assert isinstance(files, dict)
+            return list(files.values())
+
+        def visit(medium: Medium) -> None:
+            now = medium.operations[-1]
+            if dying and now == f"sync-directory store/{RECEIPTS}" and (store / file.name).exists():
+                raise Killed
+            if not dying:
+                for what, tree in medium.cuts(random.Random(5), subsets=4):
+                    assert file.data in [data for one in ("state", "store") for data in inside(tree, one)], what
+
+        dying = [True]
+        medium = Medium(tmp_path, visit)
+        with pytest.raises(Killed):
+            deliver(state, store, medium)
+        dying.clear()
+        assert deliver(state, store, medium) == 1
+        visit(medium)
+        assert (in_folder(state), in_folder(store)) == ([], [file.name.partition("/")[2]])
+
     def test_those_of_another_domain_stay(self, state: Path, store: Path, tmp_path: Path) -> None:
         old = a_file(root=OTHER_ROOT)
         receipts.keep(state, old)

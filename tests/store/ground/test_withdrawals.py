@@ -108,6 +108,7 @@ class TestOneKey:
             (NAME, "", Invalid),
             (NAME, "x" * 201, Invalid),
             (NAME, "\x1b[2J", Invalid),
+            (NAME, "\udcff", Invalid),
         ],
     )
     def test_what_is_refused_writes_nothing(

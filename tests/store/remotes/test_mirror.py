@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +113,28 @@ class TestMirror:
         with pytest.raises(Corrupt) as caught, mirrored(FolderFar(source)):
             pass
         assert caught.value.kind == "too-many"
+
+    @pytest.mark.parametrize("folder", [True, False])
+    def test_names_in_ever_new_folders_have_a_bound(
+        self, far: FolderFar, folder: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("store.remotes.mirror._NAMES", 50)
+        names = iter(Listed(f"objects/{number:x}{'' if folder else '/x'}", 0, folder) for number in range(100))
+        far.listing = lambda: names  # type: ignore[method-assign]
+        with pytest.raises(Corrupt) as caught, mirrored(far):
+            pass
+        assert (caught.value.kind, len(list(names))) == ("too-many", 49)
+
+    @pytest.mark.parametrize("name", [f"missions/{NORTH.id}", object_path(NORTH.manifest_id)])
+    def test_a_folder_that_comes_in_the_place_of_a_file_is_no_valid_file(self, source: Path, name: str) -> None:
+        class Changed(FolderFar):
+            def fetch(self, files: Mapping[str, int], folder: str) -> None:
+                super().fetch({one: size for one, size in files.items() if one != name}, folder)
+                if name in files:
+                    Path(folder, name, "inner").mkdir(parents=True)
+
+        with mirrored(Changed(source)) as mirror:
+            assert (Path(mirror.folder) / name).read_bytes() == b""
 
     def test_a_mirror_has_a_bound(self, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("store.remotes.mirror._BYTES", 100)

@@ -171,7 +171,7 @@ class TestAgainstAReceipt:
 
     def pack(self, source: Path, receipt: bytes) -> bytes:
         with Repository.open(source) as here:
-            return part_of(plan_pack(here, None, (), carried=carried_by(here, receipt)), 0, here)
+            return part_of(plan_pack(here, None, (), carried=carried_by(here, receipt, "uav.receipt")), 0, here)
 
     def test_only_what_it_does_not_name(self, source: Path, tmp_path: Path) -> None:
         there = make_store(tmp_path / "there", NORTH)
@@ -191,8 +191,9 @@ class TestAgainstAReceipt:
         whole = a_receipt(there).data
         with pytest.raises((Corrupt, Untrusted)):
             self.pack(source, whole[:-1] + bytes([whole[-1] ^ 1]))
-        with pytest.raises(Corrupt):
+        with pytest.raises(Corrupt, match=r"uav\.receipt is no receipt") as caught:
             self.pack(source, bytes(100_000))
+        assert "receipts/" in caught.value.remedy
         flown = replace(receipts.parsed(whole, ROOT), verified=None, aircraft="uav-07", clock="known")
         with pytest.raises(Invalid):
             self.pack(source, receipts.signed(flown, key("uav"), ROOT).data)
@@ -262,6 +263,12 @@ class TestParts:
         assert all(len(part) <= least for part in packed(source, split=least))
         with pytest.raises(Invalid):
             packed(source, split=least - BLOCK)
+
+    def test_parts_that_no_file_could_be(self, source: Path) -> None:
+        assert len(packed(source, split=2**63 - 1)) == 1
+        for split in (2**63, 2**64, 10**24):
+            with pytest.raises(Invalid, match="leave out --split"):
+                packed(source, split=split)
 
     def test_too_many_parts(self, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("store.remotes.pack.MAX_PARTS", 1)

@@ -121,6 +121,17 @@ def verdicts(path: Path, *missions: str, root: bytes = ROOT_FILE) -> Verdicts:
         return ssh.verdicts(missions, root)
 
 
+ODD = "n\udce9rd"  # a name in Latin-1, as Python has it
+
+
+def test_folders_whose_names_are_no_text(ground: Path, tmp_path: Path) -> None:
+    here, there = copy_of(ground, tmp_path / f"{ODD} here"), tmp_path / f"{ODD} there"
+    push(here, there)
+    pull(there, tmp_path / f"{ODD} back")
+    assert check(tmp_path / f"{ODD} back", NORTH.id).go
+    assert verdicts(there, NORTH.id).absent
+
+
 def inodes(store: Path) -> dict[str, int]:
     """The objects of a store, each with the inode of its file: one that is written again has another."""
     return {str(path.relative_to(store)): path.stat().st_ino for path in (store / "objects").glob("*/*")}
