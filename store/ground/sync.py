@@ -453,7 +453,7 @@ def check_targets(source: Repository, targets: Sequence[str]) -> None:
         for other in (*targets[:number], *targets[number + 1 :]):
             if _lies_in(target, other):
                 text = f"{target} and {other} are one folder, or one lies in the other"
-                raise Invalid(text, remedy="give each destination once, and none that lies in another one")
+                raise Invalid(text, remedy="give each target once, and none that lies in another one")
 
 
 def _check_outside(source: Repository, target: str | os.PathLike[str]) -> None:

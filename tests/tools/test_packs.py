@@ -53,7 +53,7 @@ def test_parts_in_any_order_at_once_and_one_by_one(source: Path, tmp_path: Path)
     assert check(tmp_path / "at-once", NORTH.id).go
     ran = flightbag("unpack", paths[2], tmp_path / "stick")
     assert ran.status == 1
-    assert ran.out.splitlines()[1].startswith("still to come: part 1, 2, 4")
+    assert ran.out.splitlines()[1].startswith("still to come: parts 1, 2, 4")
     assert not check(tmp_path / "stick", NORTH.id).go
     for path in (*paths[:2], *paths[3:-1]):
         assert flightbag("unpack", path, tmp_path / "stick").status == 1
