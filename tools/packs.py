@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, BinaryIO
 
@@ -15,6 +15,7 @@ import typer
 from store.disk.media import CHUNK
 from store.disk.opening import OtherType, open_file, type_name
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
+from store.format.ids import ObjectId
 from store.format.receipt import RECEIPT_LIMIT
 from store.ground.repository import Repository
 from store.ground.sync import held
@@ -86,7 +87,7 @@ def pack_command(
     stream = _stream(output, split, as_json=as_json)
     places = f"{store} or {'standard output' if output == '-' else output}"
     with patience(Bound(places, None, as_json=as_json)), Repository.open(store) as source, held(source):
-        carried = frozenset() if receipt is None else carried_by(source, receipt)
+        carried = frozenset() if against is None or receipt is None else _carried(source, against, receipt)
         with nullcontext() if against is None or receipt is not None else Repository.open(against) as target:
             most = None if split is None else size_of(split)
             bag = plan_pack(source, target, missions or (), split=most, carried=carried, delta=delta)
@@ -117,6 +118,14 @@ def _receipt(path: str) -> bytes | None:
     except OSError as error:
         text = f"{path} cannot be read: {error.strerror}"
         raise Unavailable(text, kind="unreadable", path=path, errno=error.errno) from error
+
+
+def _carried(source: Repository, path: str, receipt: bytes) -> Set[ObjectId]:
+    try:
+        return carried_by(source, receipt)
+    except FlightbagError as error:
+        remedy = error.remedy or "give the folder of a store, or a file of receipts/ in a store that came back"
+        raise error.restated(f"{path}: {error.message}", remedy=remedy) from error
 
 
 def size_of(text: str) -> int:
@@ -269,7 +278,8 @@ def _opened(path: str) -> Iterator[BinaryIO]:
     try:
         fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_readable)
     except FileNotFoundError as error:
-        raise NotFound(f"{path} does not exist", remedy="check the path", kind="missing", path=path) from error
+        remedy = "check the path; bags come first, then the store"
+        raise NotFound(f"{path} does not exist", remedy=remedy, kind="missing", path=path) from error
     except OtherType as error:
         text = f"{path}: expected a bag, found a {type_name(error.mode)}"
         raise Invalid(text, remedy="give the files that `flightbag pack` wrote, then the store", path=path) from error

@@ -56,7 +56,7 @@ def run(
 ) -> int:
     """Show which aircraft carries what, when it was verified, and which flights were flown, by the receipts.
 
-    Without a line in FILE a receipt is of an unknown, whatever it says.
+    A receipt by a key that is not in FILE is listed as UNKNOWN, whatever it says.
     The status is 1 if a receipt does not hold.
 
     Example: flightbag receipts ground --fleet fleet.keys
@@ -79,8 +79,9 @@ def run(
 
 def _fleet(path: Path, store: str) -> dict[bytes, str]:
     keyfiles.refuse_inside("--fleet", path, store)
+    data = keyfiles.read_file(path, receipts.FLEET_LIMIT, "the list of keys")
     try:
-        return receipts.read_fleet(keyfiles.read_file(path, receipts.FLEET_LIMIT, "the list of keys"))
+        return receipts.read_fleet(data)
     except Invalid as error:
         raise error.restated(f"{path}: {error.message}", remedy=error.remedy) from error
 

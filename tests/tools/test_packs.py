@@ -103,7 +103,10 @@ def test_against_a_receipt(source: Path, tmp_path: Path) -> None:
     assert (ran.status, "--delta needs --against STORE" in ran.err) == (2, True)
     ran = flightbag("pack", ground, "-o", tmp_path / "bag.tar", "--against", tmp_path / "bag.tar")
     assert ran.status == 1
-    assert "receipt" in ran.err
+    assert f"flightbag: {tmp_path / 'bag.tar'}: " in ran.err
+    assert "-> give the folder of a store, or a file of receipts/" in ran.err
+    ran = flightbag("unpack", tmp_path / "new", tmp_path / "bag.tar")
+    assert (ran.status, "bags come first, then the store" in ran.err) == (1, True)
 
 
 def test_through_a_pipe_between_programs(source: Path, tmp_path: Path) -> None:

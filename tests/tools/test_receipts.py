@@ -287,6 +287,10 @@ class TestShown:
         assert f"{desk / 'fleet'}: line 1" in ran.err
         assert "flightbag aircraft show" in ran.err
 
+    def test_a_list_that_does_not_exist_is_named_once(self, desk: Path) -> None:
+        ran = flightbag("receipts", desk / "store", "--fleet", desk / "none")
+        assert (ran.status, ran.err.count(str(desk / "none"))) == (2, 1)
+
     def test_a_store_does_not_say_whose_its_receipts_are(self, desk: Path) -> None:
         inside = desk / "store" / "fleet"
         inside.write_bytes((desk / "fleet").read_bytes())
