@@ -56,7 +56,8 @@ def run(
 ) -> int:
     """Show which aircraft carries what, when it was verified, and which flights were flown, by the receipts.
 
-    A receipt by a key that is not in FILE is listed as UNKNOWN, whatever it says.
+    A receipt by a key that is neither in FILE nor in the trust root is listed as
+    UNKNOWN, whatever it says.
     The status is 1 if a receipt does not hold.
 
     Example: flightbag receipts ground --fleet fleet.keys
