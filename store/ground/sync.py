@@ -300,7 +300,7 @@ def _roots_to_copy(source: Repository, newest: SignedRoot, target: Repository | 
             if version == 1:
                 there, here = (named_domain(store.first_trust_root().root) for store in (target, source))
                 text = f"{target.media.path} is of the trust domain {there}, {source.media.path} of {here}"
-            remedy = "sync to a store of the same trust domain, or to a folder that does not exist yet"
+            remedy = "give a store of the same trust domain, or sync to a folder that does not exist yet"
             raise Conflict(text, remedy=remedy, kind="bad-trust-chain")
     return tuple(copy)
 

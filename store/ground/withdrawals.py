@@ -105,7 +105,15 @@ def draft_of(repository: Repository, name: str) -> Pending:
     except NotFound as error:
         text = f"{repository.media.path} has no draft of a withdrawal of {subject_of(name)}"
         raise NotFound(text, remedy="give --reason, to begin one", kind="missing") from error
-    return _pending(data, name)
+    return _stored(repository, DRAFTS, name, data, "discard it with --discard")
+
+
+def _stored(repository: Repository, folder: str, name: str, data: bytes, remedy: str) -> Pending:
+    try:
+        return _pending(data, name)
+    except Corrupt as error:
+        path = repository.media.absolute(f"{folder}/{name}")
+        raise error.restated(f"{path}: {error.message}", remedy=remedy) from error
 
 
 def _pending(data: bytes, name: str) -> Pending:
@@ -291,7 +299,8 @@ def names(repository: Repository, folder: str = WITHDRAWN) -> list[str]:
 
 def in_effect(repository: Repository, name: str) -> Pending:
     """Return the withdrawal of this name, whoever signed it. Raise NotFound without one, Corrupt, Unavailable."""
-    return _pending(repository.evidence.withdrawal(name), name)
+    data = repository.evidence.withdrawal(name)
+    return _stored(repository, WITHDRAWN, name, data, "withdraw it again with --reason")
 
 
 def standing(repository: Repository, name: str, root: TrustRoot) -> Withdrawal | None:

@@ -62,6 +62,19 @@ def test_a_release(equipped: Desk) -> None:
     assert "DOES NOT HOLD: the release winter was withdrawn" in flightbag("release", "show", desk.store).out
 
 
+def test_a_damaged_one_is_named_with_what_mends_it(equipped: Desk) -> None:
+    desk = equipped
+    again, sign = ("withdraw", desk.store, "left"), ("--reason", "x", "--key", desk.key)
+    for folder, option, mend in (("withdrawn", "--reason", sign), ("drafts", "--discard", ("--discard",))):
+        path = Path(desk.store) / folder / "left.mission"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+        ran = flightbag(*again)
+        assert (ran.status, f"flightbag: {path}: " in ran.err, option in ran.err) == (1, True, True), ran.err
+        assert flightbag(*again, *mend).status == 0
+        assert flightbag(*again).status == 0
+
+
 @pytest.mark.parametrize("more", [("--reason", "x"), ("--key", "KEY")])
 def test_a_draft_is_discarded_alone(equipped: Desk, more: tuple[str, ...]) -> None:
     again = ("withdraw", equipped.store, "left")
